@@ -1,0 +1,433 @@
+"""Queues inside one process: the strict reference for what every backend has to do, and a test double for users.
+
+It obeys each clause of the contract in the plainest way, one lock around one heap. Being plain, it is what the other
+backends are compared with.
+
+The lock can be entered again by its own thread, because a signal handler may call the queue while that thread is inside.
+Such a call cannot wait for the one that it interrupted, so it is refused. An exception from a handler may also end a step
+behind any call: whatever is stored or taken is accounted for in a ``finally`` that calls nothing.
+"""
+
+import heapq
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from time import monotonic
+from typing import Final, TypeVar
+
+from ipcq.backend import (
+    Attributes,
+    Backend,
+    Capabilities,
+    Channel,
+    Notice,
+    Persistence,
+    Received,
+    Request,
+    Scope,
+    Stats,
+)
+from ipcq.errors import (
+    InvalidArgument,
+    LimitExceeded,
+    QueueExists,
+    QueueGone,
+    QueueNotFound,
+    QueueShutDown,
+    Unsupported,
+)
+from ipcq.hooks import hookimpl
+
+R = TypeVar("R")
+
+NAME: Final = "memory"
+BUFFER_SIZE: Final = 1 << 20
+
+CAPABILITIES: Final = Capabilities(
+    scope=Scope.PROCESS,
+    persistence=Persistence.PROCESS,
+    priorities=True,
+    exact_qsize=True,
+    pollable=True,
+    notify=True,
+    peek=True,
+    shutdown=True,
+    atomic_batch=True,
+    listing=True,
+    last_close=True,
+)
+
+
+class MemoryQueue:
+    """One queue, shared by its channels."""
+
+    def __init__(self, request: Request) -> None:
+        self.attributes = _attributes(request)
+        self.linked = True
+        self.down = False
+        self.holders = 0
+        self.registrant: tuple[MemoryChannel, Notice] | None = None
+        self.bells: list[Doorbell] = []
+        self.puts = self.gets = self.high_water_mark = self.waits = self.timeouts = 0
+        self._lock = threading.RLock()
+        self._busy = False
+        self._readable = threading.Condition(self._lock)
+        self._writable = threading.Condition(self._lock)
+        self._bytes = 0
+        # Highest priority first, then the order of putting.
+        self._heap: list[tuple[int, int, bytes]] = []
+        self._tickets = count()
+
+    def alone(self, step: Callable[[], R]) -> R:
+        """Run one step while no other thread is inside."""
+        with self._lock:
+            if self._busy:
+                raise Unsupported("a signal handler interrupted this thread inside the queue: use it after that call")
+            self._busy = True
+            try:
+                try:
+                    return step()
+                finally:
+                    for bell in self.bells:
+                        bell.show(bool(self._heap))
+            finally:
+                self._busy = False
+
+    # The steps; each is run alone.
+
+    def has_space(self, size: int) -> bool:
+        limit, buffer_size = self.attributes.max_messages, self.attributes.buffer_size
+        return (limit is None or len(self._heap) < limit) and (
+            buffer_size is None or self._bytes + _charge(size) <= buffer_size
+        )
+
+    def store(self, data: bytes, priority: int) -> None:
+        entry, charge = (-priority, next(self._tickets), data), _charge(len(data))
+        try:
+            heapq.heappush(self._heap, entry)
+        finally:
+            self._bytes += charge
+            self.puts += 1
+            self.high_water_mark = max(self.high_water_mark, len(self._heap))
+        self._readable.notify_all()
+
+    def take(self) -> Received:
+        negative, _, data = self._heap[0]
+        charge = _charge(len(data))
+        try:
+            heapq.heappop(self._heap)
+        finally:
+            self._bytes -= charge
+            self.gets += 1
+        self._writable.notify_all()
+        return data, -negative
+
+    def look(self) -> Received | None:
+        return (self._heap[0][2], -self._heap[0][0]) if self._heap else None
+
+    def drop(self) -> int:
+        dropped = len(self._heap)
+        for _ in range(dropped):
+            self.take()
+        return dropped
+
+    def size(self) -> int:
+        return len(self._heap)
+
+    def stats(self) -> Stats:
+        return Stats(
+            depth=len(self._heap),
+            bytes=sum(len(data) for _, _, data in self._heap),
+            puts=self.puts,
+            gets=self.gets,
+            high_water_mark=self.high_water_mark,
+            waits=self.waits,
+            timeouts=self.timeouts,
+            recoveries=0,
+        )
+
+    def wake_all(self) -> None:
+        self._readable.notify_all()
+        self._writable.notify_all()
+
+    # Waiting leaves the lock, so it is no step.
+
+    def wait(self, ready: Callable[[], bool], readable: bool, until: float) -> None:
+        condition = self._readable if readable else self._writable
+        with self._lock:
+            if not (ready() or self.down or not self.linked):
+                condition.wait(max(0.0, until - monotonic()))
+
+
+class Doorbell:
+    """A descriptor that is readable while the queue is not empty."""
+
+    def __init__(self) -> None:
+        # A socket pair and not a pipe, because select takes nothing else on Windows.
+        self.end, self._other = socket.socketpair()
+        self._rung = False
+
+    def show(self, there: bool) -> None:
+        if there and not self._rung:
+            self._rung = True
+            self._other.send(b"\0")
+        elif self._rung and not there:
+            self._rung = False
+            self.end.recv(1)
+
+    def close(self) -> None:
+        self.end.close()
+        self._other.close()
+
+
+class MemoryChannel(Channel):
+    def __init__(self, name: str, queue: MemoryQueue, request: Request) -> None:
+        self.attributes = queue.attributes
+        self.capabilities = replace(CAPABILITIES, priorities=queue.attributes.priorities)
+        self._name = name
+        self._queue = queue
+        self._continues = request.after_unlink == "continue"
+        self._bell: Doorbell | None = None
+
+    def try_put(self, data: bytes, priority: int, /) -> bool:
+        return self.try_put_many([data], priority) == 1
+
+    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
+        queue = self._queue
+        told: list[Notice] = []
+
+        def step() -> int:
+            self._check()
+            if queue.down:
+                raise QueueShutDown
+            was_empty = not queue.size()
+            stored = 0
+            while stored < len(batch) and queue.has_space(len(batch[stored])):
+                queue.store(batch[stored], priority)
+                stored += 1
+            if was_empty and stored and queue.registrant is not None:
+                told.append(queue.registrant[1])
+                queue.registrant = None
+            return stored
+
+        stored = queue.alone(step)
+        for notice in told:  # outside, because a signal's handler may call the queue
+            _tell(notice)
+        return stored
+
+    def try_get(self) -> Received | None:
+        batch = self.try_get_many(1)
+        return batch[0] if batch else None
+
+    def try_get_many(self, limit: int, /) -> list[Received]:
+        queue = self._queue
+
+        def step() -> list[Received]:
+            self._check()
+            if queue.down and not queue.size():
+                raise QueueShutDown
+            return [queue.take() for _ in range(min(limit, queue.size()))]
+
+        return queue.alone(step)
+
+    def wait_readable(self, since: float, until: float, /) -> None:
+        self._queue.wait(lambda: self._queue.size() > 0, True, until)
+
+    def wait_writable(self, size: int, since: float, until: float, /) -> None:
+        self._queue.wait(lambda: self._queue.has_space(size), False, until)
+
+    def count_wait(self, served: bool, /) -> None:
+        def step() -> None:
+            self._queue.waits += 1
+            self._queue.timeouts += not served
+
+        self._queue.alone(step)
+
+    def qsize(self) -> int:
+        return self._checked(self._queue.size)
+
+    def full(self) -> bool:
+        return not self._checked(lambda: self._queue.has_space(0))
+
+    def peek(self) -> Received | None:
+        return self._checked(self._queue.look)
+
+    def clear(self) -> int:
+        return self._checked(self._queue.drop)
+
+    def stats(self) -> Stats:
+        return self._checked(self._queue.stats)
+
+    def linked(self) -> bool:
+        return self._queue.linked
+
+    def shutdown(self, immediate: bool, /) -> None:
+        queue = self._queue
+
+        def step() -> None:
+            queue.down = True
+            if immediate:
+                queue.drop()
+            queue.wake_all()
+
+        self._checked(step)
+
+    def fileno(self) -> int:
+        def step() -> int:
+            if self._bell is None:
+                self._bell = Doorbell()
+                self._queue.bells.append(self._bell)
+            return self._bell.end.fileno()
+
+        return self._checked(step)
+
+    def notify(self, notice: Notice | None, /) -> None:
+        queue = self._queue
+
+        def step() -> None:
+            holder = queue.registrant[0] if queue.registrant else None
+            if notice is None:
+                if holder is self:
+                    queue.registrant = None
+            elif holder is not None:
+                raise LimitExceeded(
+                    limit="registrants for notice on this queue",
+                    value=1,
+                    asked=2,
+                    remedy="wait until the other was told, or let it cancel with notify()",
+                    errno=16,  # EBUSY, as mq_notify(3) has it
+                )
+            else:
+                queue.registrant = (self, notice)
+
+        self._checked(step)
+
+    def close(self) -> None:
+        queue = self._queue
+
+        def step() -> None:
+            if queue.registrant is not None and queue.registrant[0] is self:
+                queue.registrant = None
+            if self._bell is not None:
+                queue.bells.remove(self._bell)
+                self._bell.close()
+            queue.holders -= 1
+
+        queue.alone(step)
+        if queue.attributes.lifetime == "last-close" and not queue.holders:
+            _remove(self._name, queue)
+
+    def after_fork(self) -> bool:
+        return False  # the child's copy would be another queue
+
+    def _check(self) -> None:
+        if not (self._queue.linked or self._continues):
+            raise QueueGone
+
+    def _checked(self, step: Callable[[], R]) -> R:
+        def whole() -> R:
+            self._check()
+            return step()
+
+        return self._queue.alone(whole)
+
+
+class MemoryBackend(Backend):
+    name = NAME
+    capabilities = CAPABILITIES
+
+    def create(self, name: str, request: Request) -> Channel:
+        queue = MemoryQueue(request)
+        with _registry_lock:
+            if name in _queues:
+                raise QueueExists
+            queue.holders += 1
+            _queues[name] = queue
+        return MemoryChannel(name, queue, request)
+
+    def attach(self, name: str, request: Request) -> Channel:
+        with _registry_lock:
+            queue = _queues.get(name)
+            if queue is None:
+                raise QueueNotFound
+            queue.holders += 1
+        return MemoryChannel(name, queue, request)
+
+    def exists(self, name: str) -> bool:
+        return name in _queues
+
+    def unlink(self, name: str) -> None:
+        queue = _queues.get(name)
+        if queue is None or not _remove(name, queue):
+            raise QueueNotFound
+
+    def names(self) -> list[str]:
+        return list(_queues)
+
+
+def _attributes(request: Request) -> Attributes:
+    """Give each limit that was not asked for its value (DESIGN, section 4)."""
+    messages, size, buffer_size = request.max_messages, request.max_message_size, request.buffer_size
+    if buffer_size is None and (messages is None or size is None):
+        buffer_size = max(BUFFER_SIZE, 4 * (size or 0))
+    if size is None:
+        size = max(1, (buffer_size or 0) // 4)
+    if buffer_size is not None and buffer_size < size * (request.max_messages or 1 if request.max_message_size else 1):
+        raise InvalidArgument(
+            f"buffer_size={buffer_size} bytes do not hold max_messages={messages} of max_message_size={size}: "
+            "leave one of them out"
+        )
+    return Attributes(
+        mode=request.mode,
+        max_messages=messages,
+        max_message_size=size,
+        buffer_size=buffer_size,
+        priorities=request.priorities,
+        lifetime=request.lifetime,
+    )
+
+
+def _charge(size: int) -> int:
+    return size or 1  # so that a bound in bytes bounds empty messages too
+
+
+def _tell(notice: Notice) -> None:
+    if isinstance(notice, int):
+        os.kill(os.getpid(), notice)
+    else:
+        threading.Thread(target=notice, name="ipcq-notice", daemon=True).start()
+
+
+# The process's queues. A forked child starts with none: its copies would be others under the same names.
+
+_queues: dict[str, MemoryQueue] = {}
+_registry_lock = threading.RLock()
+
+
+def _remove(name: str, queue: MemoryQueue) -> bool:
+    with _registry_lock:
+        if _queues.get(name) is not queue:
+            return False
+        del _queues[name]
+    queue.linked = False
+    with queue._lock:
+        queue.wake_all()
+    return True
+
+
+def _after_fork() -> None:
+    global _registry_lock
+    _queues.clear()
+    _registry_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@hookimpl
+def ipcq_backend() -> Backend:
+    return MemoryBackend()

@@ -1,0 +1,162 @@
+"""Queues of the kernel: POSIX message queues (``mq_overview(7)``), through posix_ipc.
+
+Names are taken, freed and looked for by the C library's own calls, which tell the error number; messages go through
+posix_ipc. What the kernel cannot do (peek, a bound in bytes, a queue that goes with its last handle) is not made up here.
+"""
+
+import os
+import sys
+from importlib.util import find_spec
+from typing import Final
+
+from ipcq.backend import (
+    Availability,
+    Backend,
+    Capabilities,
+    Channel,
+    Finding,
+    Persistence,
+    Request,
+    Scope,
+    Severity,
+    check_owner,
+)
+from ipcq.errors import QueueNotFound, Unsupported
+from ipcq.hooks import hookimpl
+from ipcq_mqueue import _limits
+
+NAME: Final = "mqueue"
+
+CAPABILITIES: Final = Capabilities(
+    scope=Scope.HOST,
+    persistence=Persistence.KERNEL,
+    priorities=True,
+    exact_qsize=True,
+    pollable=True,
+    notify=True,
+    shutdown=True,
+    listing=True,
+    other_users=True,
+    max_message_size=16 << 20,  # HARD_MSGSIZEMAX, include/linux/ipc_namespace.h
+)
+
+_MOUNT: Final = "sudo mkdir -p /dev/mqueue && sudo mount -t mqueue none /dev/mqueue"
+
+
+class MqueueBackend(Backend):
+    name = NAME
+    capabilities = CAPABILITIES
+    rank = 300
+
+    def probe(self) -> Availability:
+        if sys.platform != "linux":
+            return Availability.no(f"POSIX message queues are served on Linux, this is {sys.platform}")
+        if not os.path.isdir(_limits.DIRECTORY):
+            return Availability.no(f"this kernel has no POSIX message queues ({_limits.DIRECTORY} is missing)")
+        if find_spec("posix_ipc") is None:
+            return Availability.no("posix_ipc is not installed: pip install 'ipcq[mqueue]'")
+        return Availability.yes()
+
+    def create(self, name: str, request: Request) -> Channel:
+        from ipcq_mqueue import _kernel, _notice
+
+        if request.buffer_size is not None:
+            raise Unsupported("the kernel bounds its queues in messages: leave out buffer_size, give max_messages")
+        if request.lifetime != "persistent":
+            raise Unsupported("the kernel keeps its queues until they are unlinked: leave out lifetime")
+        messages = request.max_messages or _limits.default_messages()
+        size = request.max_message_size or _limits.default_size()
+        attributes = _kernel.Attributes(max_messages=messages, message_size=size)
+        try:
+            descriptor = _kernel.open_queue(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, request.mode, attributes)
+        except OSError as error:
+            raise _limits.explained(error, messages, size) from error
+        try:
+            os.fchmod(descriptor, request.mode)  # the umask may have taken bits away
+            return self._channel(name, request, made=descriptor)
+        except BaseException:
+            _kernel.unlink_queue(name)
+            raise
+        finally:
+            _notice.close(descriptor, lambda: os.close(descriptor))
+
+    def attach(self, name: str, request: Request) -> Channel:
+        return self._channel(name, request)
+
+    def _channel(self, name: str, request: Request, made: int | None = None) -> Channel:
+        from ipcq_mqueue import _channel, _notice
+
+        try:
+            queue = _channel.attached(name, request)
+        except OSError as error:
+            raise _limits.explained(error) from error
+        try:
+            found = os.fstat(queue.mqd)
+            check_owner(found.st_uid, request)
+            if made is not None and found.st_ino != os.fstat(made).st_ino:
+                raise QueueNotFound("somebody unlinked it while it was created, and made another: open it again")
+            return _channel.MqueueChannel(queue, request, CAPABILITIES)
+        except BaseException:
+            _notice.close(queue.mqd, queue.close, queue)
+            raise
+
+    def exists(self, name: str) -> bool:
+        from ipcq_mqueue import _kernel, _notice
+
+        if sys.platform != "linux":
+            return False
+        try:
+            descriptor = _kernel.open_queue(name, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            return True
+        except OSError as error:
+            raise _limits.explained(error) from error
+        _notice.close(descriptor, lambda: os.close(descriptor))
+        return True
+
+    def unlink(self, name: str) -> None:
+        from ipcq_mqueue import _kernel
+
+        try:
+            _kernel.unlink_queue(name)
+        except OSError as error:
+            raise _limits.explained(error) from error
+
+    def names(self) -> list[str]:
+        place = _mount_point()
+        if place is None:
+            raise Unsupported(f"the mqueue file system is not mounted: {_MOUNT}")
+        return ["/" + name for name in os.listdir(place)]
+
+    def findings(self) -> list[Finding]:
+        findings = []
+        if _mount_point() is None:
+            findings.append(
+                Finding(
+                    severity=Severity.NOTE,
+                    text="the mqueue file system is not mounted, so queues can be used but not listed",
+                    fix=_MOUNT,
+                )
+            )
+        return findings
+
+
+def _mount_point() -> str | None:
+    """Return where the mqueue file system is mounted (``proc_pid_mounts(5)``)."""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                _, place, kind, *_ = line.split(" ")
+                if kind == "mqueue":
+                    # Blanks in paths are written as octal escapes.
+                    return place.encode("utf-8", "surrogateescape").decode("unicode_escape")
+    except FileNotFoundError:
+        return None
+    return None
+
+
+@hookimpl
+def ipcq_backend() -> Backend:
+    return MqueueBackend()

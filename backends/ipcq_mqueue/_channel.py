@@ -1,0 +1,185 @@
+"""A channel over one message queue of the kernel.
+
+The kernel owns the messages, so no death of a process can hurt them. What is left to do:
+
+*Waiting.* The descriptor is non-blocking and waits are `poll`: ``mq_timedsend`` and ``mq_timedreceive`` measure by the wall
+clock, and posix_ipc's blocking `receive` swallows what a signal handler raises.
+
+*Shutdown* is the sticky bit of the queue's mode, which every handle can see by ``fstat`` and which means nothing to the
+kernel; *unlinked* is a link count of 0. Looking costs as much as a message, so on the way of success a channel looks once
+in a millisecond. A put may thus go through up to that long after the shutdown. A getter that finds the queue empty and shut
+down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind.
+"""
+
+import os
+import select
+import stat
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any, Final
+
+import posix_ipc
+
+from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats
+from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
+from ipcq_mqueue import _notice
+
+#: Bit of the queue's mode that says that it is shut down.
+SHUT_DOWN: Final = stat.S_ISVTX
+
+# Seconds between two looks at the link count and the sticky bit, and how long a message may be late because of that.
+_LOOK: Final = 0.001
+_LINGER: Final = 5 * _LOOK
+
+
+class MqueueChannel(Channel):
+    def __init__(self, queue: Any, request: Request, capabilities: Capabilities) -> None:
+        queue.block = False
+        self.capabilities = capabilities
+        self.attributes = Attributes(
+            mode=stat.S_IMODE(os.fstat(queue.mqd).st_mode) & 0o777,
+            max_messages=queue.max_messages,
+            max_message_size=queue.max_message_size,
+            priorities=True,
+        )
+        self._queue = queue
+        self._send: Callable[[bytes, None, int], None] = queue.send
+        self._receive: Callable[[], Received] = queue.receive
+        self._mqd: int = queue.mqd
+        self._readable = request.read
+        self._raises = request.after_unlink == "raise"
+        self._next_look = 0.0
+        self._lingered = False
+
+    def try_put(self, data: bytes, priority: int, /) -> bool:
+        if monotonic() >= self._next_look:
+            self._look_to_put()
+        try:
+            self._send(data, None, priority)
+        except posix_ipc.BusyError:
+            self._look_to_put()
+            return False
+        except (posix_ipc.Error, MemoryError, OSError) as error:
+            raise _foreign(error) from error
+        return True
+
+    def try_get(self) -> Received | None:
+        if monotonic() >= self._next_look:
+            self._look()
+        try:
+            data, priority = self._receive()
+        except posix_ipc.BusyError:
+            return self._last_get() if self._look() else None
+        except (posix_ipc.Error, MemoryError, OSError) as error:
+            raise _foreign(error) from error
+        # posix_ipc hands out the buffer that it received into, as large as the largest message, whatever came.
+        return bytes(memoryview(data)), priority
+
+    def _look(self) -> bool:
+        """Tell whether the queue is shut down.
+
+        Raises:
+            QueueGone: It was unlinked.
+        """
+        self._next_look = monotonic() + _LOOK
+        found = os.fstat(self._mqd)
+        if self._raises and not found.st_nlink:
+            raise QueueGone
+        return bool(found.st_mode & SHUT_DOWN)
+
+    def _look_to_put(self) -> None:
+        if self._look():
+            raise QueueShutDown
+
+    def _last_get(self) -> Received:
+        """Get from a queue that is shut down and was empty."""
+        if not self._lingered:
+            sleep(_LINGER)
+            self._lingered = True
+        try:
+            data, priority = self._receive()
+        except posix_ipc.BusyError:
+            raise QueueShutDown from None
+        return bytes(memoryview(data)), priority
+
+    def wait_readable(self, since: float, until: float, /) -> None:
+        self._poll(select.POLLIN, until)
+
+    def wait_writable(self, size: int, since: float, until: float, /) -> None:
+        self._poll(select.POLLOUT, until)
+
+    def _poll(self, event: int, until: float) -> None:
+        poll = select.poll()
+        poll.register(self._mqd, event)
+        poll.poll(max(0.0, until - monotonic()) * 1000)
+
+    def qsize(self) -> int:
+        self._look()
+        messages: int = self._queue.current_messages
+        return messages
+
+    def stats(self) -> Stats:
+        depth = self.qsize()
+        if not self._readable:
+            return Stats(depth=depth)
+        # The descriptor reads as a line such as "QSIZE:129 NOTIFY:0 SIGNO:0 NOTIFY_PID:0" (mq_overview(7)).
+        fields = dict(field.split(b":") for field in os.pread(self._mqd, 256, 0).split())
+        return Stats(depth=depth, bytes=int(fields[b"QSIZE"]))
+
+    def linked(self) -> bool:
+        return os.fstat(self._mqd).st_nlink > 0
+
+    def shutdown(self, immediate: bool, /) -> None:
+        if immediate and not self._readable:
+            raise PermissionDenied("dropping what is in the queue is getting it: open it with read=True")
+        self._look()
+        mode = stat.S_IMODE(os.fstat(self._mqd).st_mode)
+        try:
+            os.fchmod(self._mqd, mode | SHUT_DOWN)
+        except PermissionError as error:
+            raise PermissionDenied(
+                f"only the queue's owner (user {os.fstat(self._mqd).st_uid}) or root can shut it down", errno=error.errno
+            ) from error
+        if immediate:
+            try:
+                while True:
+                    self._last_get()
+            except QueueShutDown:
+                pass
+
+    def fileno(self) -> int:
+        return self._mqd
+
+    def notify(self, notice: Notice | None, /) -> None:
+        self._look()
+        if notice is None:
+            _notice.cancel(self._queue)
+        else:
+            _notice.request(self._queue, notice)
+
+    def close(self) -> None:
+        _notice.close(self._mqd, self._queue.close, self._queue)
+
+
+def _foreign(error: BaseException) -> MessageQueueError:
+    if isinstance(error, MemoryError):
+        return NoSpace("no memory for the message: free some and try again")
+    return MessageQueueError(f"the system refused: {error}", errno=getattr(error, "errno", None))
+
+
+def attached(name: str, request: Request) -> Any:
+    """Open the queue by posix_ipc.
+
+    Raises:
+        FileNotFoundError: There is none.
+        PermissionError: Its mode does not let this user.
+        MessageQueueError: posix_ipc failed in another way and does not say which.
+    """
+    try:
+        return posix_ipc.MessageQueue(name, read=request.read, write=request.write)
+    except posix_ipc.ExistentialError as error:
+        raise FileNotFoundError(2, str(error)) from error
+    except posix_ipc.PermissionsError as error:
+        raise PermissionError(13, str(error)) from error
+    except (OSError, ValueError, posix_ipc.Error) as error:
+        raise MessageQueueError(f"posix_ipc cannot open it: {error}") from error

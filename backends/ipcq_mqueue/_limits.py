@@ -1,0 +1,134 @@
+"""The limits of ``mq_overview(7)``: what they are now, and which one an error number speaks of."""
+
+import errno
+import os
+import resource
+from typing import Final
+
+from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
+
+DIRECTORY: Final = "/proc/sys/fs/mqueue"
+#: What the kernel charges for each message beside its size: ``struct msg_msg`` and ``struct posix_msg_tree_node``
+#: (ipc/mqueue.c, on 64-bit).
+OVERHEAD: Final = 96
+# What a process with CAP_SYS_RESOURCE may go up to (include/linux/ipc_namespace.h).
+_HARD_MESSAGES: Final = 65536
+_HARD_SIZE: Final = 16 << 20
+_CAP_SYS_RESOURCE: Final = 24
+
+
+def setting(name: str, otherwise: int) -> int:
+    """Read a setting such as ``msg_max``; `otherwise` is the kernel's default, for where /proc is not to be seen."""
+    try:
+        with open(f"{DIRECTORY}/{name}", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return otherwise
+
+
+def default_messages() -> int:
+    return min(setting("msg_default", 10), setting("msg_max", 10))
+
+
+def default_size() -> int:
+    return min(setting("msgsize_default", 8192), setting("msgsize_max", 8192))
+
+
+def privileged() -> bool:
+    """Tell whether this process has CAP_SYS_RESOURCE, which lifts it above msg_max, msgsize_max and queues_max."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            effective = next(line.split()[1] for line in file if line.startswith("CapEff:"))
+    except (OSError, StopIteration):
+        return False
+    return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
+
+
+def explained(error: OSError, messages: int = 0, size: int = 0) -> MessageQueueError:
+    """Say what a failed call on a queue means.
+
+    Args:
+        error: What the call raised.
+        messages: Capacity that was asked for, in messages; 0 where none was.
+        size: Largest message that was asked for, in bytes.
+    """
+    number = error.errno or 0
+    if number == errno.ENOENT:
+        return QueueNotFound()
+    if number == errno.EEXIST:
+        return QueueExists()
+    if number in (errno.EACCES, errno.EPERM):
+        return PermissionDenied("its mode does not let this user: ask its owner, see ls -l in the mqueue file system")
+    if number == errno.ENOMEM:
+        return NoSpace("the kernel has no memory for it: free some, or ask for less", errno=number)
+    if number in (errno.EINVAL, errno.EOVERFLOW) and messages:
+        return _geometry(number, messages, size)
+    if number == errno.ENOSPC:
+        most = setting("queues_max", 256)
+        return LimitExceeded(
+            limit="fs.mqueue.queues_max",
+            value=most,
+            asked=most + 1,
+            remedy=f"remove queues that nobody needs (ipcq ls), or sudo sysctl fs.mqueue.queues_max={2 * most}",
+            errno=number,
+        )
+    if number == errno.EMFILE:
+        return _descriptors() or _budget(messages, size)
+    if number == errno.ENFILE:
+        return _files()
+    return MessageQueueError(f"the system refused: {error.strerror}", errno=number)
+
+
+def _geometry(number: int, messages: int, size: int) -> MessageQueueError:
+    for limit, most, asked in (
+        ("msg_max", _HARD_MESSAGES if privileged() else setting("msg_max", 10), messages),
+        ("msgsize_max", _HARD_SIZE if privileged() else setting("msgsize_max", 8192), size),
+    ):
+        if asked > most:
+            hard = most in (_HARD_MESSAGES, _HARD_SIZE)
+            remedy = "no setting goes beyond it: ask for less" if hard else f"sudo sysctl fs.mqueue.{limit}={asked}"
+            return LimitExceeded(
+                limit=f"fs.mqueue.{limit}", value=most, asked=asked, remedy=remedy, errno=number
+            )
+    return _budget(messages, size)
+
+
+def _descriptors() -> LimitExceeded | None:
+    """Tell whether it was the descriptor table: mq_open has one error number for that and for RLIMIT_MSGQUEUE."""
+    try:
+        os.close(os.dup(os.open(os.devnull, os.O_RDONLY)))
+    except OSError as error:
+        if error.errno == errno.ENFILE:
+            return _files()
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return LimitExceeded(
+            limit="RLIMIT_NOFILE",
+            value=most,
+            asked=most + 1,
+            remedy=f"close what is not needed, or ulimit -n {2 * most} before the program starts",
+            errno=errno.EMFILE,
+        )
+    return None
+
+
+def _files() -> LimitExceeded:
+    with open("/proc/sys/fs/file-max", encoding="ascii") as file:
+        most = int(file.read())
+    return LimitExceeded(
+        limit="fs.file-max", value=most, asked=most + 1, remedy=f"sudo sysctl fs.file-max={2 * most}", errno=errno.ENFILE
+    )
+
+
+def _budget(messages: int, size: int) -> LimitExceeded:
+    most, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+    asked = messages * (size + OVERHEAD)
+    return LimitExceeded(
+        limit="RLIMIT_MSGQUEUE",
+        value=most,
+        asked=asked,
+        remedy=(
+            f"that many bytes on top of what this user's other queues hold: remove some (ipcq ls), "
+            f"or sudo prlimit --pid $$ --msgqueue={most + asked} before the program starts"
+        ),
+        errno=errno.EMFILE,
+    )

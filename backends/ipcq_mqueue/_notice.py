@@ -1,0 +1,94 @@
+"""One-shot notices by ``mq_notify(3)``, kept alive over a habit of the kernel.
+
+Linux takes a process's registration back when the process closes *any* descriptor of that queue (`mqueue_flush_file` in
+ipc/mqueue.c), so a second handle that is closed, or a mere look whether the queue exists, would cancel the notice of the
+first. So every descriptor of a queue is closed in here, and a registration that went with it is made again.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ipcq.backend import Notice
+from ipcq.errors import LimitExceeded
+
+# What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked for.
+_registered: dict[int, tuple[Any, Notice]] = {}
+
+
+def request(queue: Any, notice: Notice) -> None:
+    """Register for a notice.
+
+    Raises:
+        LimitExceeded: Somebody is registered already.
+    """
+    import posix_ipc
+
+    inode = os.fstat(queue.mqd).st_ino
+    try:
+        queue.request_notification(notice if isinstance(notice, int) else (_told, (inode, notice)))
+    except posix_ipc.BusyError as error:
+        raise LimitExceeded(
+            limit="registrants for notice on this queue",
+            value=1,
+            asked=2,
+            remedy="wait until the other was told, or let it cancel with notify()",
+            errno=16,  # EBUSY, which posix_ipc does not pass on
+        ) from error
+    _registered[inode] = (queue, notice)
+
+
+def cancel(queue: Any) -> None:
+    """Take this handle's registration back, if it is still there."""
+    inode = os.fstat(queue.mqd).st_ino
+    asker, _ = _registered.get(inode, (None, None))
+    if asker is queue:
+        del _registered[inode]
+        queue.request_notification(None)
+
+
+def _told(registration: tuple[int, Callable[[], object]]) -> None:
+    inode, notice = registration
+    _registered.pop(inode, None)
+    notice()
+
+
+def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> None:
+    """Close a descriptor of a queue by `closing`, and register another handle's notice again if it went with it."""
+    inode = os.fstat(descriptor).st_ino
+    queue, notice = _registered.get(inode, (None, None))
+    if queue is None or notice is None:
+        closing()
+        return
+    if queue is owner:
+        _registered.pop(inode, None)
+        closing()
+        return
+    pending = _registrant(queue.mqd) == os.getpid()
+    was_empty = not queue.current_messages
+    closing()
+    if not pending:  # a signal was sent and told nobody here
+        _registered.pop(inode, None)
+        return
+    del _registered[inode]
+    request(queue, notice)
+    if was_empty and queue.current_messages:
+        # It came between the two, and the kernel told nobody.
+        cancel(queue)
+        if isinstance(notice, int):
+            os.kill(os.getpid(), notice)
+        else:
+            notice()
+
+
+def _registrant(descriptor: int) -> int:
+    """Return the id of the process that is registered, 0 for none, and this one's where the handle cannot read."""
+    try:
+        fields = dict(field.split(b":") for field in os.pread(descriptor, 256, 0).split())
+    except OSError:
+        return os.getpid()
+    return int(fields[b"NOTIFY_PID"])
+
+
+# The kernel registers processes: a forked child is not registered for what its parent asked for.
+os.register_at_fork(after_in_child=_registered.clear)

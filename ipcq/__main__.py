@@ -1,0 +1,5 @@
+"""``python -m ipcq`` is the command ``ipcq``."""
+
+from ipcq._cli import main
+
+main()

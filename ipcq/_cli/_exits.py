@@ -1,0 +1,61 @@
+"""Which exit code and which line on stderr stand for which error: the one place that decides it."""
+
+import click
+
+from ipcq.errors import (
+    BackendUnknown,
+    InvalidArgument,
+    MessageQueueError,
+    QueueFull,
+    QueueNotFound,
+    TimedOutError,
+)
+
+OK = 0
+ERROR = 1
+USAGE = 2
+EMPTY = 3
+FULL = 4
+NOT_FOUND = 5
+INTERRUPTED = 130
+
+# The first that fits counts; what is not here is an ERROR.
+CODES: tuple[tuple[type[MessageQueueError], int], ...] = (
+    (InvalidArgument, USAGE),
+    (BackendUnknown, USAGE),
+    (QueueFull, FULL),
+    (TimedOutError, EMPTY),
+    (QueueNotFound, NOT_FOUND),
+)
+
+
+class Failure(Exception):
+    """What a verb itself finds wrong: its line for stderr, none where all is said already, and its exit code."""
+
+    def __init__(self, line: str, code: int = ERROR) -> None:
+        super().__init__(line)
+        self.code = code
+
+
+def code_of(error: BaseException) -> int:
+    """Return the exit code that stands for the error."""
+    if isinstance(error, Failure):
+        return error.code
+    return next((code for kind, code in CODES if isinstance(error, kind)), ERROR)
+
+
+def line_of(error: BaseException) -> str:
+    """Say the error in one line, with what a verb noted about it."""
+    if isinstance(error, KeyboardInterrupt):
+        text = "interrupted"
+    elif isinstance(error, QueueNotFound) and not error.detail:
+        # The class's own wording speaks of Python arguments.
+        text = f"{str(error).removesuffix(error.wording)}no such queue: `ipcq ls` lists those that exist"
+    else:
+        text = str(error)
+    return "; ".join([text, *getattr(error, "__notes__", ())])
+
+
+def complain(line: str) -> None:
+    """Print one line on stderr."""
+    click.echo(f"ipcq: {line}", err=True)

@@ -1,0 +1,69 @@
+"""What verbs print: a table on a terminal, tab-separated lines in a pipe, JSON Lines on request."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+import click
+
+from ipcq.backend import Capabilities
+
+
+def say(text: str) -> None:
+    """Print one line on stdout, whatever its encoding can express."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace"))
+
+
+def say_json(facts: Mapping[str, Any]) -> None:
+    """Print one object as one line of JSON."""
+    click.echo(json.dumps(facts, ensure_ascii=False).encode())
+
+
+def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows: as a table with headings on a terminal, tab-separated and without headings elsewhere."""
+    cells = [[shown(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in cells:
+            say("\t".join(row))
+        return
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+        for row in (headings, *cells):
+            say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        # Names and figures stay whole however narrow the terminal is; long texts fold.
+        table.add_column(heading, overflow="fold")
+    for row in cells:
+        # As Text: a queue may be called "[red]", which is rich's markup.
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def shown(cell: object) -> str:
+    """Return a cell's text: '-' for None, 'yes' and 'no', and no control character, which a name may contain."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return "".join(
+        character if character.isprintable() and character != "\\" else repr(character)[1:-1] for character in str(cell)
+    )
+
+
+def capabilities_of(capabilities: Capabilities) -> dict[str, Any]:
+    """Return the capabilities as JSON can say them: an enumeration's members by their names in lower case."""
+    return {each.name: _named(getattr(capabilities, each.name)) for each in fields(capabilities)}
+
+
+def _named(value: Any) -> Any:
+    return value.name.lower() if isinstance(value, Enum) else value

@@ -1,0 +1,743 @@
+"""One open handle to a queue: objects above, a backend's channel of bytes below.
+
+A message's way through this file: `put` encodes it, checks its size, and hands it to the channel's `try_put`; only where
+that says "full" is there a loop: wait until there may be space, at most a slice of time, and try again. `get` is the same
+the other way round.
+
+Handles are closed while other threads are inside, and by signal handlers and finalisers that interrupt a call of the same
+thread. The rule that makes this safe: whoever is inside a call is counted, a closed handle lets nobody call the channel any
+more, and the channel is closed when the count is zero, by the closer or by the last one out.
+"""
+
+import os
+import sys
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from signal import valid_signals
+from time import monotonic, sleep
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+
+from ipcq._deadline import NEVER, SLICE, deadline_of
+from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Lifetime, Received, Request, Scope, Stats
+from ipcq.errors import (
+    InvalidArgument,
+    MessageQueueError,
+    MessageTooLarge,
+    PermissionDenied,
+    QueueClosed,
+    QueueEmpty,
+    QueueFull,
+    QueueNotFound,
+    QueueShutDown,
+    Unsupported,
+)
+from ipcq.serializers import Codec
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# The priority of almost every message, compared by identity: CPython has one object for each small int.
+_PLAIN: Final = 0
+
+_READ_FALSE: Final = "this handle was opened with read=False: open another to see or take messages"
+_WRITE_FALSE: Final = "this handle was opened with write=False: open another to put messages"
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Generic[T]):
+    """An item with what the queue knows of it."""
+
+    item: T
+    """What was put."""
+    priority: int
+    """From 0 to 32767, the highest first."""
+    deliveries: int
+    """How often it has been delivered, this time included; above 1 only where leases are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a handle comes from, for what it cannot do by its channel alone."""
+
+    name: str
+    backend: Backend
+    request: Request
+    remove: Callable[[], None]
+    """Unlink the name."""
+    reopen: Callable[[], tuple[Any, ...]]
+    """Say for pickle how to attach again."""
+    alternatives: Callable[[str], Sequence[str]]
+    """Name the installed backends that have an ability."""
+
+
+class Queue(Generic[T]):
+    """A handle to a named queue of objects; `ipcq.open` makes them.
+
+    Any number of threads may use one handle. Every method raises `QueueClosed` once the handle is closed, `QueueGone`
+    within a second after the queue was unlinked, and `MessageQueueError` with the system's errno for what nobody foresaw.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlog",
+        "_channel",
+        "_closing",
+        "_decode",
+        "_encode",
+        "_enter",
+        "_held",
+        "_inherited",
+        "_inside",
+        "_largest",
+        "_leave",
+        "_origin",
+        "_try_get",
+        "_try_put",
+        "_unlinked",
+    )
+
+    def __init__(self, channel: Channel, codec: Codec, origin: Origin) -> None:
+        self._origin = origin
+        self._channel = channel
+        self._held = [channel]
+        self._closing = ""  # why no call gets through any more
+        self._inherited = False
+        self._unlinked = False
+        self._encode = codec.encode
+        self._decode = codec.decode
+        self._largest = channel.attributes.max_message_size
+        # One entry for each call under way. A deque is the counter because its append and pop are atomic and cost a
+        # fraction of a lock.
+        self._inside: deque[None] = deque()
+        self._enter = self._inside.append
+        self._leave = self._inside.pop
+        # Messages that a batch took behind one that could not be decoded: the next gets of this handle have them.
+        self._backlog: deque[Received] = deque()
+        # What may not be done is replaced by a refusal, so that the calls that may need not ask.
+        self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
+        self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
+        _handles.add(self)
+
+    # Putting
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
+        """Put an item, and return when it is stored.
+
+        Args:
+            item: What the serializer can encode, at most `max_message_size` bytes then.
+            block: Wait for space; False tries once.
+            timeout: Seconds to wait at the most, on the monotonic clock; None waits for ever, 0 tries once.
+            priority: From 0 to 32767, as in POSIX; the highest is taken first, equal ones in the order of putting.
+
+        Raises:
+            QueueFull: No space came free in time. Nothing was queued, as with all that follow.
+            QueueShutDown: The queue was shut down.
+            EncodeError: The serializer cannot encode the item.
+            MessageTooLarge: The encoded item can never fit; said at once, without waiting.
+            Unsupported: A priority other than 0 on a queue without priorities.
+            PermissionDenied: The handle was opened with ``write=False``.
+            InvalidArgument: `block` is not a bool, `timeout` is negative or not a number, `priority` is out of range.
+        """
+        try:
+            self._enter(None)
+            deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
+            if priority is not _PLAIN:
+                self._check_priority(priority)
+            data = self._encode(item)
+            if len(data) > self._largest:
+                self._refuse_size(data)
+            if not self._try_put(data, priority):
+                self._wait_put(data, priority, deadline)
+        except MessageQueueError as error:
+            raise error.at(self._origin.name, self._origin.backend.name)
+        finally:
+            self._leave()
+            if self._closing:
+                self._retire()
+
+    def put_nowait(self, item: T) -> None:
+        """Put an item if there is space now: ``put(item, block=False)``."""
+        self.put(item, False)
+
+    def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
+        """Put as many of the items, from the first on, as find space in time.
+
+        All items are encoded before the first is stored. Where `capabilities.atomic_batch`, what is stored at a time
+        appears in one step.
+
+        Args:
+            items: What the serializer can encode.
+            block: Wait for space; False stores what fits now.
+            timeout: Seconds to wait at the most over all; None waits until all are stored.
+
+        Returns:
+            How many items were stored.
+
+        Raises:
+            QueueFull: Not one item was stored in time.
+            QueueShutDown: The queue was shut down before the first item was stored.
+            EncodeError: An item cannot be encoded; nothing was queued.
+            MessageTooLarge: An item can never fit; nothing was queued.
+            PermissionDenied: The handle was opened with ``write=False``.
+            InvalidArgument: As for `put`.
+        """
+
+        def put_all(channel: Channel) -> int:
+            deadline = deadline_of(block, timeout)
+            self._require_write()
+            batch = [self._encode(item) for item in items]
+            for data in batch:
+                if len(data) > self._largest:
+                    self._refuse_size(data)
+            return self._put_batch(channel, batch, deadline)
+
+        return self._with_channel(put_all)
+
+    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float) -> int:
+        since = monotonic()
+        stored = 0
+        waited = False
+        while stored < len(batch):
+            try:
+                self._check_open()
+                count = channel.try_put_many(batch[stored:] if stored else batch)
+            except MessageQueueError:
+                if stored:  # the caller must learn that these are in
+                    break
+                raise
+            stored += count
+            now = monotonic()
+            if stored == len(batch) or now >= deadline:
+                break
+            waited = True
+            channel.wait_writable(len(batch[stored]), since, min(deadline, now + SLICE))
+        if waited:
+            channel.count_wait(stored == len(batch))
+        if batch and not stored:
+            raise QueueFull
+        return stored
+
+    def _wait_put(self, data: bytes, priority: int, deadline: float) -> None:
+        since = now = monotonic()
+        if now >= deadline:
+            raise QueueFull
+        channel = self._channel
+        while now < deadline:
+            channel.wait_writable(len(data), since, min(deadline, now + SLICE))
+            if self._try_put(data, priority):
+                channel.count_wait(True)
+                return
+            now = monotonic()
+        channel.count_wait(False)
+        raise QueueFull
+
+    def _check_priority(self, priority: int) -> None:
+        if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
+            raise InvalidArgument(f"priority is an int from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
+        if priority and not self._channel.capabilities.priorities:
+            raise self._unsupported("priorities", "has no priorities", "create it with priorities=True")
+
+    def _refuse_size(self, data: bytes) -> NoReturn:
+        size, limit = len(data), self._largest
+        raise MessageTooLarge(
+            f"the message has {size} bytes, the queue takes {limit}: create it with max_message_size={size}",
+            size=size,
+            limit=limit,
+        )
+
+    # Getting
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the next item: of the highest priority the oldest.
+
+        Args:
+            block: Wait for an item; False tries once.
+            timeout: Seconds to wait at the most, on the monotonic clock; None waits for ever, 0 tries once.
+
+        Raises:
+            QueueEmpty: No item came in time.
+            QueueShutDown: The queue was shut down and is empty.
+            DecodeError: The message was taken but is no item for this handle; its bytes are in the error.
+            PermissionDenied: The handle was opened with ``read=False``.
+            InvalidArgument: `block` is not a bool, `timeout` is negative or not a number.
+        """
+        try:
+            self._enter(None)
+            deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
+            received = self._try_get()
+            if received is None:
+                received = self._wait_get(deadline)
+            return self._decode(received[0])  # type: ignore[no-any-return]  # the user's word for what is in the queue
+        except MessageQueueError as error:
+            raise error.at(self._origin.name, self._origin.backend.name)
+        finally:
+            self._leave()
+            if self._closing:
+                self._retire()
+
+    def get_nowait(self) -> T:
+        """Take the next item if there is one now: ``get(block=False)``."""
+        return self.get(False)
+
+    def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
+        """Take at least one item, and then what else is there.
+
+        Args:
+            max_items: How many at the most, from 1 on; None takes what is there.
+            block: Wait for the first item; False tries once.
+            timeout: Seconds to wait for the first item at the most; None waits for ever.
+
+        Returns:
+            The items, in the order in which `get` would have taken them. A message that cannot be decoded ends the list;
+            the next get of this handle raises its `DecodeError`, and those after it go on behind it.
+
+        Raises:
+            QueueEmpty: No item came in time.
+            QueueShutDown: The queue was shut down and is empty.
+            DecodeError: The first message is no item for this handle.
+            PermissionDenied: The handle was opened with ``read=False``.
+            InvalidArgument: As for `get`, or `max_items` is not an int from 1 on.
+        """
+
+        def get_all(channel: Channel) -> list[T]:
+            deadline = deadline_of(block, timeout)
+            if max_items is not None and (isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1):
+                raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
+            first = self._try_get() or self._wait_get(deadline)
+            batch = deque([first, *self._rest(channel, max_items)])
+            items = []
+            while batch:
+                try:
+                    items.append(self._decode(batch[0][0]))
+                except MessageQueueError:
+                    if not items:
+                        batch.popleft()
+                    self._keep(batch)
+                    if not items:
+                        raise
+                    break
+                batch.popleft()
+            return items
+
+        return self._with_channel(get_all)
+
+    def _rest(self, channel: Channel, max_items: int | None) -> list[Received]:
+        """Take what belongs into a batch behind its first message."""
+        if self._backlog:
+            limit = len(self._backlog) if max_items is None else min(len(self._backlog), max_items - 1)
+            return [self._backlog.popleft() for _ in range(limit)]
+        try:
+            limit = channel.qsize() if max_items is None else max_items - 1
+            return channel.try_get_many(limit) if limit else []
+        except MessageQueueError:
+            return []  # the queue ended behind the first message, which must not be lost
+
+    def _keep(self, messages: Iterable[Received]) -> None:
+        self._backlog.extendleft(reversed(list(messages)))
+        if self._backlog:
+            self._try_get = self._try_backlog
+
+    def _try_backlog(self) -> Received | None:
+        self._check_open()
+        try:
+            return self._backlog.popleft()
+        except IndexError:
+            return self._channel.try_get()
+
+    def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
+        """Take the next item with what the queue knows of it; arguments and exceptions are those of `get`."""
+
+        def get_one(channel: Channel) -> Message[T]:
+            deadline = deadline_of(block, timeout)
+            data, priority = self._try_get() or self._wait_get(deadline)
+            return Message(self._decode(data), priority, 1)
+
+        return self._with_channel(get_one)
+
+    def _wait_get(self, deadline: float) -> Received:
+        since = now = monotonic()
+        if now >= deadline:
+            raise QueueEmpty
+        channel = self._channel
+        while now < deadline:
+            channel.wait_readable(since, min(deadline, now + SLICE))
+            received = self._try_get()
+            if received is not None:
+                channel.count_wait(True)
+                return received
+            now = monotonic()
+        channel.count_wait(False)
+        raise QueueEmpty
+
+    def __iter__(self) -> Iterator[T]:
+        """Take items until the queue is shut down and empty."""
+        while True:
+            try:
+                item = self.get()
+            except QueueShutDown:
+                return
+            yield item
+
+    # Looking
+
+    def peek(self) -> T:
+        """Return the next item without taking it.
+
+        Raises:
+            QueueEmpty: There is none now.
+            DecodeError: The message is no item for this handle; it stays in the queue.
+            Unsupported: This backend cannot.
+            PermissionDenied: The handle was opened with ``read=False``.
+        """
+        self._require_ability("peek", "look at a message without taking it")
+
+        def look(channel: Channel) -> T:
+            self._require_read()
+            received = self._backlog[0] if self._backlog else channel.peek()
+            if received is None:
+                raise QueueEmpty
+            return self._decode(received[0])  # type: ignore[no-any-return]  # as in get
+
+        return self._with_channel(look)
+
+    def clear(self) -> int:
+        """Drop the messages that are in the queue, and return how many there were.
+
+        Raises:
+            QueueShutDown: The queue was shut down and is empty.
+            PermissionDenied: The handle was opened with ``read=False``.
+        """
+
+        def drop(channel: Channel) -> int:
+            self._require_read()
+            kept = len(self._backlog)
+            self._backlog.clear()
+            return kept + channel.clear()
+
+        return self._with_channel(drop)
+
+    def qsize(self) -> int:
+        """Count the messages in the queue; exact at that instant where `capabilities.exact_qsize`."""
+        return self._with_channel(lambda channel: channel.qsize())
+
+    def empty(self) -> bool:
+        """Tell whether a get would have had to wait."""
+        return self._with_channel(lambda channel: channel.empty())
+
+    def full(self) -> bool:
+        """Tell whether a put of the smallest message would have had to wait."""
+        return self._with_channel(lambda channel: channel.full())
+
+    def stats(self) -> Stats:
+        """Return the queue's figures over all processes; None stands for what the mechanism cannot know."""
+        return self._with_channel(lambda channel: channel.stats())
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._origin.name
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that serves."""
+        return self._origin.backend.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this queue can do."""
+        return self._channel.capabilities
+
+    @property
+    def mode(self) -> int:
+        """The queue's permission bits."""
+        return self._channel.attributes.mode
+
+    @property
+    def max_messages(self) -> int | None:
+        """Capacity in messages; None where bytes alone bound it."""
+        return self._channel.attributes.max_messages
+
+    @property
+    def max_message_size(self) -> int:
+        """Largest encoded message, in bytes."""
+        return self._largest
+
+    @property
+    def buffer_size(self) -> int | None:
+        """Capacity in bytes; None where messages alone bound it."""
+        return self._channel.attributes.buffer_size
+
+    @property
+    def priorities(self) -> bool:
+        """Whether messages have priorities."""
+        return self._channel.attributes.priorities
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """When the queue goes: ``"persistent"`` or ``"last-close"``."""
+        return self._channel.attributes.lifetime
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return bool(self._closing)
+
+    # Being told
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while the queue is not empty, for select, poll and event loops.
+
+        It belongs to the handle: do not read from it, do not close it.
+
+        Raises:
+            Unsupported: This backend has none.
+            PermissionDenied: The handle was opened with ``read=False``.
+        """
+        self._require_ability("pollable", "give a descriptor to poll")
+
+        def descriptor(channel: Channel) -> int:
+            self._require_read()
+            return channel.fileno()
+
+        return self._with_channel(descriptor)
+
+    def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
+        """Ask for one notice when a message arrives in the empty queue, as POSIX ``mq_notify`` has it.
+
+        The notice is given once, and only if no get is waiting then. One process at a time may ask. Without arguments
+        the request of this handle is taken back.
+
+        Args:
+            callback: Called without arguments in a thread of its own.
+            signal: Number of a signal that this process is sent.
+
+        Raises:
+            LimitExceeded: Somebody else has asked and waits.
+            Unsupported: This backend cannot.
+            InvalidArgument: Both are given, `callback` cannot be called, or `signal` is no signal.
+        """
+        if callback is not None and signal is not None:
+            raise InvalidArgument("notify takes a callback or a signal, not both")
+        if callback is not None and not callable(callback):
+            raise InvalidArgument(f"callback is a function without arguments, not {callback!r}")
+        if signal is not None and (isinstance(signal, bool) or signal not in valid_signals()):
+            raise InvalidArgument(f"signal is the number of a signal, not {signal!r}")
+        self._require_ability("notify", "give notice of a message")
+        self._with_channel(lambda channel: channel.notify(signal if callback is None else callback))
+
+    # Ends
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """End the queue for every process that has it open, as `queue.Queue.shutdown` does for threads.
+
+        Within a second every put raises `QueueShutDown`; gets take what is there and then raise it too.
+
+        Args:
+            immediate: Drop what is in the queue.
+
+        Raises:
+            Unsupported: This backend cannot.
+            PermissionDenied: This user may not.
+            InvalidArgument: `immediate` is not a bool.
+        """
+        if not isinstance(immediate, bool):
+            raise InvalidArgument(f"immediate is True or False, not {immediate!r}")
+        self._require_ability("shutdown", "be shut down")
+        self._with_channel(lambda channel: channel.shutdown(immediate))
+
+    def close(self) -> None:
+        """Close this handle; the queue and its messages stay. Closing twice is closing once.
+
+        Calls of other threads that wait in this handle raise `QueueClosed`, and only when they are out does `close`
+        return. Called from within such a call, by a signal handler or a finaliser, it returns at once and the outer call
+        gives back the descriptors on its way out.
+        """
+        if not self._closing:
+            self._end(QueueClosed.wording)
+        mine = _calls_of_this_thread(self)
+        while len(self._inside) > mine:
+            sleep(0.001)
+        self._retire()
+
+    def unlink(self) -> None:
+        """Remove the queue's name; twice, before and after `close`, and after somebody else did it, is all right.
+
+        A queue that was created under the same name since is not touched as long as this handle is open.
+
+        Raises:
+            PermissionDenied: This user may not.
+        """
+        if self._unlinked:
+            return
+        if self._closing or self._with_channel(lambda channel: channel.linked()):
+            try:
+                self._origin.remove()
+            except QueueNotFound:
+                pass
+        self._unlinked = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_held", None):  # else it is closed, or was never made whole
+            if not self._closing and not self._inherited:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self._retire()
+
+    def __repr__(self) -> str:
+        rights = {(True, False): ", read only", (False, True): ", write only"}
+        request = self._origin.request
+        state = "closed" if self._closing else "open"
+        return f"<ipcq.Queue {self.name!r} on {self.backend!r}, {state}{rights.get((request.read, request.write), '')}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._origin.backend.capabilities.scope < Scope.HOST:
+            raise Unsupported(
+                "its queues live in one process, so no other can attach: choose another backend",
+                queue=self.name,
+                backend=self.backend,
+            )
+        return self._origin.reopen()
+
+    # Later
+
+    def lease(self, block: bool = True, timeout: float | None = None) -> NoReturn:
+        """Take an item that returns unless it is acknowledged; no backend has this yet.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise self._unsupported("leases", "has no leases")
+
+    def reserve(self, size: int) -> NoReturn:
+        """Get `size` bytes of the queue to write a message in place; no backend has this yet.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise self._unsupported("zero_copy", "cannot be written in place")
+
+    def view(self, block: bool = True, timeout: float | None = None) -> NoReturn:
+        """Read the next message in place; no backend has this yet.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise self._unsupported("zero_copy", "cannot be read in place")
+
+    # What holds it together
+
+    def _with_channel(self, operation: Callable[[Channel], R]) -> R:
+        """Run one operation on the channel, counted as `put` and `get` count themselves."""
+        try:
+            self._enter(None)
+            self._check_open()
+            return operation(self._channel)
+        except MessageQueueError as error:
+            raise error.at(self._origin.name, self._origin.backend.name)
+        finally:
+            self._leave()
+            if self._closing:
+                self._retire()
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise QueueClosed(self._closing)
+
+    def _end(self, reason: str) -> None:
+        self._closing = reason
+        self._try_put = self._try_get = _refusal(QueueClosed, reason)
+
+    def _retire(self) -> None:
+        """Close the channel unless somebody is inside: then the last one out does it."""
+        if not self._inside:
+            try:
+                channel = self._held.pop()
+            except IndexError:
+                return  # done already
+            channel.close()
+
+    def _after_fork(self) -> None:
+        # The threads that were inside are not in this process; calls that this thread itself is in still return.
+        calls = _calls_of_this_thread(self)
+        self._inside.clear()
+        self._inside.extend([None] * calls)
+        self._inherited = True
+        if self._held and not self._channel.after_fork():
+            self._held.clear()
+            self._end("queues of this backend do not cross a fork: open it in the child")
+
+    def _require_read(self) -> None:
+        if not self._origin.request.read:
+            raise PermissionDenied(_READ_FALSE)
+
+    def _require_write(self) -> None:
+        if not self._origin.request.write:
+            raise PermissionDenied(_WRITE_FALSE)
+
+    def _require_ability(self, ability: str, words: str) -> None:
+        if not getattr(self._channel.capabilities, ability):
+            raise self._unsupported(ability, f"cannot {words}")
+
+    def _unsupported(self, ability: str, words: str, remedy: str = "") -> Unsupported:
+        others = self._origin.alternatives(ability)
+        ways = [remedy] if remedy and self._origin.backend.name in others else []
+        ways += [f"use backend={other!r}" for other in others if other != self._origin.backend.name]
+        return Unsupported(
+            f"this queue {words}: {', or '.join(ways) or 'no installed backend can'}",
+            alternatives=others,
+            queue=self.name,
+            backend=self.backend,
+        )
+
+
+def _refusal(kind: type[MessageQueueError], reason: str) -> Callable[..., NoReturn]:
+    """Make what stands in for an operation that this handle may not do."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise kind(reason)
+
+    return refuse
+
+
+# Forking
+
+_handles: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
+
+#: The functions that count themselves in `Queue._inside`.
+_COUNTED: frozenset[CodeType] = frozenset(
+    function.__code__ for function in (Queue.put, Queue.get, Queue._with_channel)
+)
+
+
+def _calls_of_this_thread(queue: Queue[Any]) -> int:
+    """Count the calls of a handle that this thread is inside of: more than none in a handler that interrupted one.
+
+    Looking at the stack costs microseconds where a handle is closed, and spares every put and get the bookkeeping.
+    """
+    count = 0
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in _COUNTED and frame.f_locals.get("self") is queue:
+            count += 1
+        frame = frame.f_back
+    return count
+
+
+def _after_fork() -> None:
+    for queue in list(_handles):
+        queue._after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

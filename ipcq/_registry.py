@@ -1,0 +1,172 @@
+"""The backends that are installed: entry points, loaded one by one, so that a broken one is a line in a list.
+
+This is the only place that knows `importlib.metadata` and pluggy's manager.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from ipcq import hooks
+from ipcq.backend import Availability, Backend, Capabilities, Scope
+from ipcq.errors import BackendUnavailable, BackendUnknown
+
+#: Set it to anything and a plugin that cannot be loaded raises what it raises, for its author to see.
+STRICT = "IPCQ_STRICT_PLUGINS"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One entry point: the backend that it led to, or why it led to none."""
+
+    name: str
+    distribution: str
+    backend: Backend | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What `ipcq.backends` tells of one backend."""
+
+    name: str
+    """What `open` calls it."""
+    usable: bool
+    """Whether it can be used here and now."""
+    reason: str
+    """Why it cannot; empty where it can."""
+    rank: int | None
+    """Its place in the order in which ``backend="auto"`` creates; None: never."""
+    capabilities: Capabilities | None
+    """What it can do at best; None where it could not be loaded."""
+    distribution: str
+    """Name of the installed distribution that it comes from."""
+
+
+def plugins() -> list[Plugin]:
+    """Load every backend that is installed."""
+    return [plugin(name) for name in _offers(tuple(sys.path))]
+
+
+def plugin(name: str) -> Plugin:
+    """Load one backend and no other.
+
+    Raises:
+        BackendUnknown: No distribution offers it.
+    """
+    offers = _offers(tuple(sys.path))
+    if name not in offers:
+        raise BackendUnknown(f"no installed distribution offers it; there are {', '.join(sorted(offers))}", backend=name)
+    return _load(offers[name])
+
+
+def backend(name: str) -> Backend:
+    """Return a backend's descriptor, usable or not.
+
+    Raises:
+        BackendUnknown: No distribution offers it.
+        BackendUnavailable: Its plugin cannot be loaded.
+    """
+    found = plugin(name)
+    if found.backend is None:
+        raise BackendUnavailable(found.failure, reasons={name: found.failure}, backend=name)
+    return found.backend
+
+
+def usable(name: str) -> Backend:
+    """Return a backend's descriptor if it can be used here.
+
+    Raises:
+        BackendUnknown: No distribution offers it.
+        BackendUnavailable: It cannot be loaded or used; the text says why.
+    """
+    found = backend(name)
+    availability = probe(found)
+    if not availability.usable:
+        raise BackendUnavailable(availability.reason, reasons={name: availability.reason}, backend=name)
+    return found
+
+
+def probe(candidate: Backend) -> Availability:
+    """Ask a backend whether it can be used here; one that raises instead of answering cannot."""
+    try:
+        return candidate.probe()
+    except Exception as error:
+        return Availability.no(f"its probe failed: {_told(error)}")
+
+
+def able(ability: str) -> list[str]:
+    """Name the usable backends that have a capability, those that cross processes first."""
+    found = [each.backend for each in plugins() if each.backend is not None]
+    found = [each for each in found if getattr(each.capabilities, ability) and probe(each).usable]
+    found.sort(key=lambda each: (each.capabilities.scope < Scope.HOST, -(each.rank or 0), each.name))
+    return [each.name for each in found]
+
+
+def describe() -> list[BackendInfo]:
+    """Describe every backend that is installed, in the order in which `auto` creates, then by name."""
+    infos = []
+    for each in plugins():
+        if each.backend is None:
+            infos.append(BackendInfo(each.name, False, each.failure, None, None, each.distribution))
+            continue
+        found = probe(each.backend)
+        infos.append(
+            BackendInfo(
+                each.name,
+                found.usable,
+                found.reason,
+                each.backend.rank,
+                each.backend.capabilities,
+                each.distribution,
+            )
+        )
+    return sorted(infos, key=lambda info: (info.rank is None, -(info.rank or 0), info.name))
+
+
+@cache
+def _offers(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Map names to entry points. Keyed by `sys.path`, on which the answer depends, because a scan takes milliseconds."""
+    offers: dict[str, EntryPoint] = {}
+    # A distribution on the path twice counts once; of two distributions that offer one name, ours wins, then the first
+    # by name, so that no installation order decides and nobody can replace a bundled backend.
+    found = entry_points(group=hooks.GROUP)
+    for entry in sorted(found, key=lambda entry: (_distribution(entry) != hooks.PROJECT, _distribution(entry))):
+        offers.setdefault(entry.name, entry)
+    return dict(sorted(offers.items()))
+
+
+@cache
+def _load(entry: EntryPoint) -> Plugin:
+    try:
+        return Plugin(entry.name, _distribution(entry), backend=_ask(entry))
+    except (Exception, SystemExit) as error:
+        if os.environ.get(STRICT):
+            raise
+        return Plugin(entry.name, _distribution(entry), failure=f"its plugin {entry.value!r} failed: {_told(error)}")
+
+
+def _ask(entry: EntryPoint) -> Backend:
+    # A manager for each plugin: whatever is wrong with one then concerns no other.
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    manager.register(entry.load(), name=entry.name)
+    manager.check_pending()
+    found = manager.hook.ipcq_backend()
+    if len(found) != 1 or not isinstance(found[0], Backend):
+        raise TypeError(f"its hook ipcq_backend has to return one Backend, not {found!r}")
+    if found[0].name != entry.name:
+        raise ValueError(f"its backend is called {found[0].name!r} and its entry point {entry.name!r}")
+    return found[0]
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else ""
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,105 @@
+"""Queue addresses: a bare name such as ``/jobs``, or a URL such as ``mqueue:///jobs?max_messages=4``.
+
+A URL names the backend, and options of `ipcq.open` may ride in its query. What would let a string from a configuration
+run code (``allow_pickle``) or is no string (``type``) may not.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ipcq._names import check_name
+from ipcq.errors import InvalidArgument
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a queue is, as far as its opener said."""
+
+    name: str
+    backend: str | None = None
+    """None where a bare name was given."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `open`, of their types; others as str."""
+
+
+def parse(address: object) -> Address:
+    """Take a name or a URL apart.
+
+    Raises:
+        InvalidName: The name breaks the rule for names.
+        InvalidArgument: The URL has a host, a fragment, an option twice, or an option of another type.
+    """
+    if not isinstance(address, str) or not _SCHEME.match(address):
+        return Address(check_name(address))
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise InvalidArgument(f"{address!r} is not a URL: {error}") from error
+    if parts.netloc or parts.fragment:
+        raise InvalidArgument(f"{address!r} has a host or a fragment: write it as {parts.scheme}:///name?option=value")
+    options: dict[str, Any] = {}
+    for option, text in parse_qsl(parts.query, keep_blank_values=True):
+        if option in options:
+            raise InvalidArgument(f"{address!r} gives the option {option!r} twice")
+        options[option] = convert(option, text, _TYPES[option]) if option in _TYPES else text
+    return Address(check_name(unquote(parts.path)), parts.scheme, options)
+
+
+def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:
+    """Turn an option's text into its type.
+
+    Raises:
+        InvalidArgument: The text does not say such a value.
+    """
+    try:
+        return _truth(text) if kind is bool else kind(text)
+    except ValueError as error:
+        raise InvalidArgument(f"option {option}={text!r}: {error}") from error
+
+
+def unknown_option(option: str, known: Iterable[str]) -> InvalidArgument:
+    """Make the error for an option that nobody has, with the one that was probably meant."""
+    near = get_close_matches(option, list(known), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+    return InvalidArgument(f"no option {option!r}: {hint}")
+
+
+def _truth(text: str) -> bool:
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+    except KeyError:
+        raise ValueError("say true or false") from None
+
+
+def _octal(text: str) -> int:
+    return int(text, 8)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+_TYPES: Final[Mapping[str, Callable[[str], Any]]] = {
+    "after_unlink": str,
+    "buffer_size": int,
+    "create": bool,
+    "exclusive": bool,
+    "lifetime": str,
+    "max_message_size": int,
+    "max_messages": int,
+    "mode": _octal,
+    "open_timeout": float,
+    "other_users": bool,
+    "priorities": bool,
+    "read": bool,
+    "require": _names,
+    "serializer": str,
+    "wait": float,
+    "write": bool,
+}

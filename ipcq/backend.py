@@ -1,0 +1,524 @@
+"""For authors of backends: the contract, and the few types that it speaks of.
+
+A backend is one module with a `Backend` descriptor and a function marked with `ipcq.hooks.hookimpl` that returns it,
+named in the entry-point group ``ipcq.backends``. It moves bytes; objects, serializers, timeouts, defaults and the wording
+of most errors stay above it. `ipcq.testing.BackendContract` proves each clause.
+
+**Names and life**
+
+1.  `create(name, request)` makes the queue whole or not at all and returns a channel to it. A taken name raises
+    `QueueExists` and changes nothing. One of any number of simultaneous creators wins.
+2.  `attach(name, request)` returns a channel to a queue that exists; else it raises `QueueNotFound`. Looking, attaching,
+    failing to attach and exiting alter nothing that others use.
+3.  `exists(name)` tells whether `attach` would find a queue, even where `probe` says that the backend cannot be used,
+    so that no other backend gives the name away.
+4.  `unlink(name)` frees the name at once, else raises `QueueNotFound`. Channels opened before raise `QueueGone` within
+    one second, or go on with the nameless queue where their request says ``after_unlink="continue"``; `linked` tells
+    which, so that a handle never unlinks the successor of its queue.
+5.  A persistent queue outlives every handle; a ``"last-close"`` one goes with its last handle, killed ones included.
+6.  `attributes` says what the queue was created with, on every channel alike. What a request asks for explicitly and the
+    backend cannot honour is refused in `create` (`LimitExceeded`, `NoSpace`, `Unsupported`), never rounded or ignored.
+    Of `max_messages` and `max_message_size` given together, that many messages of that size fit, and exactly that many
+    of any size. Without a request, at least 8 messages of 8 KiB fit.
+7.  The queue has exactly the requested mode under any umask. What another user than this one or root owns is refused
+    with `PermissionDenied` before it is read or written, unless ``request.other_users``.
+
+**Messages**
+
+8.  `try_put` stores the whole message before it returns True, and then it outlives the process; it returns False where it
+    does not fit now, and stores nothing. It never waits.
+9.  `try_get` takes the oldest message of the highest priority and returns it with its priority; None where there is none.
+    It never waits, and no message is given twice.
+10. Messages are bytes of any content from length 0 to `max_message_size`, and come back exactly so, however many writers
+    and readers there are.
+11. A raised `try_put` stored nothing, a raised `try_get` took nothing.
+12. Where `capabilities.atomic_batch`, the prefix that `try_put_many` stores appears in one step, so that no other
+    producer's message stands inside it.
+
+**Waiting**
+
+13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for no
+    reason. They never take or store. An exception from a signal handler passes through them unchanged.
+14. What a wait rests on survives the death of any other waiter and of whoever was to wake it.
+
+**Ends**
+
+15. After `shutdown`, on every channel of every process within one second, `try_put` raises `QueueShutDown`, and `try_get`
+    still drains what is there before it does so too. With ``immediate`` what is there is dropped.
+16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
+    and none follows. It never unlinks.
+17. `after_fork` is called in a forked child before anything else; it returns False if this channel must not be used
+    there, and then nothing more is called on it.
+
+**Errors**
+
+18. Only exceptions of `ipcq.errors` leave a backend, chained to what they were made from. The queue's and the backend's
+    name are filled in above where they are missing.
+19. `probe` returns a value and never raises; the module imports where its dependency is missing.
+20. What a capability denies raises `Unsupported`; what it grants works.
+"""
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+
+from ipcq._deadline import SLICE, pause
+from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
+
+__all__ = (
+    "AFTER_UNLINK",
+    "HIGHEST_PRIORITY",
+    "LIFETIMES",
+    "SLICE",
+    "AfterUnlink",
+    "Attributes",
+    "Availability",
+    "Backend",
+    "Capabilities",
+    "Channel",
+    "Finding",
+    "Lifetime",
+    "Notice",
+    "Persistence",
+    "Received",
+    "Request",
+    "Scope",
+    "Severity",
+    "Stats",
+    "check_owner",
+    "pause",
+    "translated",
+)
+
+#: Largest priority of a message, as in POSIX (``MQ_PRIO_MAX`` is 32768 on Linux).
+HIGHEST_PRIORITY: Final = 32767
+
+Lifetime = Literal["persistent", "last-close"]
+LIFETIMES: Final[tuple[Lifetime, ...]] = ("persistent", "last-close")
+
+AfterUnlink = Literal["raise", "continue"]
+AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
+
+#: What `Channel.try_get` takes: the message's bytes and its priority.
+Received: TypeAlias = tuple[bytes, int]
+
+#: How `Channel.notify` tells: a function called in a thread of its own, or the number of a signal to this process.
+Notice: TypeAlias = Callable[[], object] | int
+
+
+class Scope(IntEnum):
+    """Who can meet on a queue, from the closest circle to the widest."""
+
+    PROCESS = 0
+    """Threads of one process."""
+    FAMILY = 1
+    """Processes that inherited something from one another."""
+    HOST = 2
+    """Any processes of one machine."""
+    NETWORK = 3
+    """Processes of several machines."""
+
+
+class Persistence(IntEnum):
+    """What a queue and its messages outlive."""
+
+    PROCESS = 0
+    """Nothing: they are gone with the process."""
+    HOLDERS = 1
+    """Each process, as long as one other has the queue open."""
+    KERNEL = 2
+    """Every process, until unlink or reboot."""
+    DISK = 3
+    """A reboot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend, or one queue of it, can do. Whatever is not said is no."""
+
+    scope: Scope = Scope.PROCESS
+    """Who can meet on a queue."""
+    persistence: Persistence = Persistence.PROCESS
+    """What a queue outlives."""
+    priorities: bool = False
+    """Messages can have priorities from 0 to 32767."""
+    exact_qsize: bool = False
+    """`qsize` was exact at the instant when it was read."""
+    pollable: bool = False
+    """`fileno` gives a descriptor that is readable while the queue is not empty."""
+    notify: bool = False
+    """A one-shot notice when a message arrives in an empty queue."""
+    peek: bool = False
+    """The next message can be looked at without being taken."""
+    shutdown: bool = False
+    """The queue can be shut down for every process that has it open."""
+    atomic_batch: bool = False
+    """What `put_many` stores at a time appears in one step."""
+    leases: bool = False
+    """A taken message returns when its consumer dies before acknowledging it."""
+    zero_copy: bool = False
+    """Messages can be written and read in place."""
+    listing: bool = False
+    """The names of the queues that exist can be listed."""
+    last_close: bool = False
+    """A queue can go with its last handle."""
+    other_users: bool = False
+    """A queue's mode can grant other users access."""
+    max_message_size: int | None = None
+    """Largest message that a queue can be made for, in bytes; None: as memory allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What an opener asked for; None where it left the choice to the backend."""
+
+    mode: int = 0o600
+    """Permission bits of a queue that is created."""
+    max_messages: int | None = None
+    """Capacity in messages, from 1 on."""
+    max_message_size: int | None = None
+    """Largest message, in bytes, from 1 on."""
+    buffer_size: int | None = None
+    """Capacity in bytes, from 1 on."""
+    priorities: bool = False
+    """Messages shall have priorities."""
+    lifetime: Lifetime = "persistent"
+    """When the queue goes."""
+    read: bool = True
+    """The handle gets messages."""
+    write: bool = True
+    """The handle puts messages."""
+    other_users: bool = False
+    """A queue that another user owns is trusted."""
+    after_unlink: AfterUnlink = "raise"
+    """What the channel does once the queue has been unlinked."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of this backend's own, of the types that `Backend.options` declares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributes:
+    """What a queue was created with: requested values as requested, the backend's choice for the others."""
+
+    mode: int
+    """Permission bits."""
+    max_messages: int | None
+    """Capacity in messages; None: bounded by bytes alone."""
+    max_message_size: int
+    """Largest message, in bytes."""
+    buffer_size: int | None = None
+    """Capacity in bytes; None: bounded by messages alone."""
+    priorities: bool = False
+    """Messages have priorities."""
+    lifetime: Lifetime = "persistent"
+    """When the queue goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Figures of one queue over all processes; None where the mechanism cannot know."""
+
+    depth: int | None = None
+    """Messages in the queue now."""
+    bytes: int | None = None
+    """Bytes of messages in the queue now."""
+    puts: int | None = None
+    """Messages ever stored."""
+    gets: int | None = None
+    """Messages ever taken."""
+    high_water_mark: int | None = None
+    """Most messages that were ever in the queue at a time."""
+    waits: int | None = None
+    """Times that a put or a get had to wait."""
+    timeouts: int | None = None
+    """Waits that ended without a message or without space."""
+    recoveries: int | None = None
+    """Times that the queue was put in order after a process died inside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a backend can be used here, and if not, why."""
+
+    usable: bool
+    reason: str = ""
+    """One sentence without a full stop that ends with the way out; empty where usable."""
+
+    @classmethod
+    def yes(cls) -> "Availability":
+        """The backend can be used."""
+        return cls(True)
+
+    @classmethod
+    def no(cls, reason: str) -> "Availability":
+        """The backend cannot be used because of `reason`."""
+        return cls(False, reason)
+
+
+class Severity(Enum):
+    """How much a finding matters."""
+
+    NOTE = "note"
+    """Worth knowing."""
+    WARNING = "warning"
+    """Something will fail sooner or later."""
+    ERROR = "error"
+    """Something fails now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing about this machine that a user of the backend should know."""
+
+    severity: Severity
+    text: str
+    """What is so, with figures."""
+    fix: str = ""
+    """The command that changes it; empty where nothing needs to."""
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """One open handle to one queue, speaking bytes. Subclass it: what is not abstract has a default that is correct.
+
+    Any number of threads call a channel's methods at the same time, `close` and `after_fork` excepted (clauses 16, 17).
+    """
+
+    attributes: Attributes
+    """What the queue was created with."""
+    capabilities: Capabilities
+    """What this queue can do."""
+
+    @abstractmethod
+    def try_put(self, data: bytes, priority: int, /) -> bool:
+        """Store one message of at most `max_message_size` bytes if there is space now (clause 8).
+
+        Raises:
+            QueueShutDown: The queue is shut down.
+            QueueGone: The queue was unlinked.
+        """
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    @abstractmethod
+    def try_get(self) -> Received | None:
+        """Take the next message if there is one now (clause 9).
+
+        Raises:
+            QueueShutDown: The queue is shut down and empty.
+            QueueGone: The queue was unlinked.
+        """
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    @abstractmethod
+    def qsize(self) -> int:
+        """Count the messages in the queue.
+
+        Raises:
+            QueueGone: The queue was unlinked.
+        """
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what this channel holds of the system (clause 16)."""
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    def empty(self) -> bool:
+        """Tell whether a get would have to wait."""
+        return not self.qsize()
+
+    def full(self) -> bool:
+        """Tell whether a message of the smallest size would have to wait."""
+        limit = self.attributes.max_messages
+        return limit is not None and self.qsize() >= limit
+
+    def try_put_many(self, batch: Sequence[bytes], /) -> int:
+        """Store as many messages of the batch, from its start on, as there is space for now, and count them."""
+        stored = 0
+        for data in batch:
+            try:
+                if not self.try_put(data, 0):
+                    break
+            except MessageQueueError:
+                # What is stored already has to be reported; the next call meets the condition again.
+                if not stored:
+                    raise
+                break
+            stored += 1
+        return stored
+
+    def try_get_many(self, limit: int, /) -> list[Received]:
+        """Take up to `limit` messages that are there now, oldest first."""
+        batch: list[Received] = []
+        while len(batch) < limit:
+            try:
+                received = self.try_get()
+            except MessageQueueError:
+                if not batch:
+                    raise
+                break
+            if received is None:
+                break
+            batch.append(received)
+        return batch
+
+    def wait_readable(self, since: float, until: float, /) -> None:
+        """Wait until a message may be there, at the latest until `until` (clause 13).
+
+        `since` is when the whole wait began. Both are points on `time.monotonic`, in seconds, and `until` is never more
+        than `SLICE` ahead.
+        """
+        pause(since, until)
+
+    def wait_writable(self, size: int, since: float, until: float, /) -> None:
+        """Wait until a message of `size` bytes may fit, at the latest until `until` (clause 13)."""
+        pause(since, until)
+
+    def count_wait(self, served: bool, /) -> None:
+        """Note for `stats` that a put or a get had to wait, and whether it was served in the end."""
+        return
+
+    def linked(self) -> bool:
+        """Tell whether the name still leads to this queue (clause 4)."""
+        return True
+
+    def peek(self) -> Received | None:
+        """Return the next message without taking it; None where there is none."""
+        raise Unsupported
+
+    def clear(self) -> int:
+        """Drop the messages that are in the queue, and count them."""
+        dropped = 0
+        for _ in range(self.qsize()):
+            if self.try_get() is None:
+                break
+            dropped += 1
+        return dropped
+
+    def shutdown(self, immediate: bool, /) -> None:
+        """End the queue for every process that has it open (clause 15)."""
+        raise Unsupported
+
+    def fileno(self) -> int:
+        """Return a descriptor, owned by the channel, that is readable while the queue is not empty."""
+        raise Unsupported
+
+    def notify(self, notice: Notice | None, /) -> None:
+        """Ask for one notice when a message arrives in the empty queue; None cancels.
+
+        Raises:
+            LimitExceeded: Somebody else asked before and still waits.
+        """
+        raise Unsupported
+
+    def stats(self) -> Stats:
+        """Return the figures that the mechanism keeps over all processes."""
+        return Stats(depth=self.qsize())
+
+    def after_fork(self) -> bool:
+        """Make the channel usable in a forked child, or return False where it cannot be (clause 17)."""
+        return True
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Describes one mechanism. Subclass it: what is not abstract has a default."""
+
+    name: str
+    """What users call it; the entry point's name."""
+    capabilities: Capabilities
+    """What its queues can do at best."""
+    rank: int | None = None
+    """Place in the order in which `auto` creates, highest first; None: `auto` never creates on it."""
+    options: Mapping[str, type] = {}
+    """Name and type of each option of its own that `open` passes on."""
+
+    @abstractmethod
+    def create(self, name: str, request: Request) -> Channel:
+        """Create the queue and return a channel to it (clauses 1, 6, 7).
+
+        Raises:
+            QueueExists: The name is taken.
+            LimitExceeded: A limit of the system stands against it.
+            NoSpace: The memory is full.
+            Unsupported: The request cannot be honoured.
+            PermissionDenied: This user may not.
+        """
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    @abstractmethod
+    def attach(self, name: str, request: Request) -> Channel:
+        """Return a channel to the queue that exists (clauses 2, 7).
+
+        Raises:
+            QueueNotFound: There is none.
+            PermissionDenied: This user may not, or the queue belongs to somebody else.
+        """
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Tell whether the name is taken on this backend (clause 3)."""
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    @abstractmethod
+    def unlink(self, name: str) -> None:
+        """Remove the queue (clause 4).
+
+        Raises:
+            QueueNotFound: There is none.
+            PermissionDenied: This user may not.
+        """
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    def probe(self) -> Availability:
+        """Tell whether the backend can be used here (clause 19)."""
+        return Availability.yes()
+
+    def names(self) -> list[str]:
+        """List the queues that exist.
+
+        Raises:
+            Unsupported: They cannot be listed here; the text says what would change that.
+        """
+        raise Unsupported("queues of this backend cannot be listed")
+
+    def findings(self) -> list[Finding]:
+        """List what a user of this backend should know about this machine."""
+        return []
+
+
+def check_owner(uid: int, request: Request) -> None:
+    """Refuse an object that neither this user nor root owns, unless the request trusts other users (clause 7).
+
+    Raises:
+        PermissionDenied: `uid` is somebody else's.
+    """
+    if not request.other_users and uid not in (0, os.geteuid()):
+        raise PermissionDenied(
+            f"it belongs to user {uid}, not to this user ({os.geteuid()}) or root: "
+            "open it with other_users=True if you trust that user"
+        )
+
+
+@contextmanager
+def translated(
+    table: Mapping[type[BaseException], type[MessageQueueError]], queue: str, backend: str
+) -> Iterator[None]:
+    """Turn foreign exceptions into ours by a table, chained; an unlisted `OSError` becomes the root with its errno."""
+    try:
+        yield
+    except MessageQueueError as error:
+        error.at(queue, backend)
+        raise
+    except tuple(table) as error:
+        kind = next(ours for theirs, ours in table.items() if isinstance(error, theirs))
+        raise kind(queue=queue, backend=backend) from error
+    except OSError as error:
+        raise MessageQueueError(
+            f"the system refused: {error}", queue=queue, backend=backend, errno=error.errno
+        ) from error

@@ -1,0 +1,48 @@
+"""MessagePack through msgpack, with the short path for bytes.
+
+Timestamps become aware datetimes, and not msgpack's own class: its hash can be steered by whoever writes the message, so
+that a map keyed by chosen timestamps would take time quadratic in its length. For all else `unpackb` bounds memory by the
+message's length and nesting by 1,024 levels.
+"""
+
+from functools import partial
+from typing import Any, Final
+
+import msgpack
+
+from ipcq.errors import EncodeError
+
+# A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by two
+# threads nor by a signal handler within one, so it is taken out of the pool meanwhile; list.pop and append are atomic.
+_idle: list[msgpack.Packer] = []
+
+# The heads of bin 8 (0xC4) by length, so that short bytes cost one concatenation.
+_SHORT: Final = tuple(b"\xc4" + bytes((length,)) for length in range(256))
+
+
+def encode(item: Any) -> bytes:
+    if item.__class__ is bytes:
+        length = len(item)
+        if length < 256:
+            return _SHORT[length] + item
+        if length < 1 << 32:
+            head = b"\xc5" + length.to_bytes(2) if length < 65536 else b"\xc6" + length.to_bytes(4)
+            return head + item
+    try:
+        packer = _idle.pop()
+    except IndexError:
+        packer = msgpack.Packer(datetime=True)
+    try:
+        data: bytes = packer.pack(item)
+    except Exception as error:
+        # The packer goes: what it holds of the failed item is nobody's business.
+        raise EncodeError(f"MessagePack cannot hold this {item.__class__.__name__}: {error}") from error
+    _idle.append(packer)
+    return data
+
+
+decode: Final = partial(msgpack.unpackb, strict_map_key=False, timestamp=3)
+
+
+def functions(type: None) -> tuple[Any, Any]:
+    return encode, decode

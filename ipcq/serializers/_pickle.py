@@ -1,0 +1,7 @@
+"""Pickle, protocol 5: any Python object, and code that runs when it is read. Only ever by explicit leave on both ends."""
+
+import pickle
+from functools import partial
+
+encode = partial(pickle.dumps, protocol=5)
+decode = pickle.loads

@@ -1,0 +1,31 @@
+"""For authors of backends: the conformance suite, the state machine, and what they are built from.
+
+Nothing is imported before it is used: the suite needs pytest and the state machine hypothesis, extra ``ipcq[testing]``.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipcq.testing.contract import BackendContract
+    from ipcq.testing.machine import QueueMachine
+
+__all__ = ("BackendContract", "QueueMachine")
+
+_HOMES = {"BackendContract": "ipcq.testing.contract", "QueueMachine": "ipcq.testing.machine"}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "BackendContract":
+        import pytest
+
+        # A failed assertion of the suite shall tell its operands; pytest rewrites only what it collects itself.
+        pytest.register_assert_rewrite(home)
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

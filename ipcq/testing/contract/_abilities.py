@@ -1,0 +1,393 @@
+"""Clause 20: what a capability grants works, and what it denies raises Unsupported with the way out."""
+
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.backend import HIGHEST_PRIORITY, Capabilities, Stats
+from ipcq.testing.contract._bench import HANG, WOKEN, Bench
+
+#: For each ability that a method needs, calls that are refused without it.
+REFUSED: dict[str, tuple[Callable[["ipcq.Queue[Any]"], object], ...]] = {
+    "priorities": (lambda queue: queue.put("item", priority=1),),
+    "pollable": (lambda queue: queue.fileno(),),
+    "notify": (lambda queue: queue.notify(print), lambda queue: queue.notify()),
+    "peek": (lambda queue: queue.peek(),),
+    "shutdown": (lambda queue: queue.shutdown(), lambda queue: queue.shutdown(immediate=True)),
+    "leases": (lambda queue: queue.lease(),),
+    "zero_copy": (lambda queue: queue.reserve(1), lambda queue: queue.view()),
+}
+#: Abilities that are promised for later; nothing proves them yet.
+LATER = ("leases", "zero_copy")
+REQUIRABLE = [field.name for field in fields(Capabilities) if field.default is False]
+
+
+def readable(descriptor: int, seconds: float = 0) -> bool:
+    """Tell whether a descriptor is readable, or becomes so within some seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+class Abilities(Bench):
+    """What not every backend can."""
+
+    @pytest.mark.parametrize("ability", REFUSED)
+    def test_what_is_denied_is_refused(self, ability: str) -> None:
+        """Clause 20: Unsupported, and the queue is as it was."""
+        self.lacks(ability)
+        queue = self.create()
+        queue.put("kept")
+        for call in REFUSED[ability]:
+            with pytest.raises(ipcq.Unsupported):
+                call(queue)
+        assert self.drain(queue) == ["kept"]
+
+    @pytest.mark.parametrize("ability", REFUSED)
+    def test_a_refusal_names_a_backend_that_can(self, ability: str) -> None:
+        """Clause 20: an installed backend that has the ability is the way out, if there is one."""
+        self.lacks(ability)
+        able = {
+            info.name
+            for info in ipcq.backends()
+            if info.usable and info.capabilities is not None and getattr(info.capabilities, ability)
+        }
+        queue = self.create()
+        with pytest.raises(ipcq.Unsupported) as caught:
+            REFUSED[ability][0](queue)
+        assert set(caught.value.alternatives) == able
+        if able:
+            assert any(repr(name) in str(caught.value) or "priorities=True" in str(caught.value) for name in able)
+
+    @pytest.mark.parametrize("ability", REQUIRABLE)
+    def test_a_required_ability_is_there_or_refused(self, ability: str) -> None:
+        """Clause 20: require= opens where the ability is, and raises Unsupported where it is not."""
+        # An ability of the backend may need an option at creation, which `small` gives where the suite is to see it.
+        if getattr(self.can, ability):
+            assert getattr(self.create(require=[ability]).capabilities, ability)
+        else:
+            with pytest.raises((ipcq.Unsupported, ipcq.QueueMismatch)):
+                self.create(require=[ability])
+
+    @pytest.mark.parametrize("ability", LATER)
+    def test_what_is_promised_for_later_is_not_claimed(self, ability: str) -> None:
+        """Clause 20: nothing can prove this ability yet, so nobody may claim it."""
+        assert not getattr(self.can, ability)
+
+    # Counting
+
+    def test_empty_and_full_are_told(self) -> None:
+        """C25: empty and full are exact on every backend, and the same on every handle."""
+        queue, other = self.create(), self.attach()
+        for handle in (queue, other):
+            assert (handle.empty(), handle.full()) == (True, False)
+        queue.put("item")
+        for handle in (queue, other):
+            assert (handle.empty(), handle.full()) == (False, False)
+        self.fill(queue)
+        for handle in (queue, other):
+            assert (handle.empty(), handle.full()) == (False, True)
+
+    def test_the_count_is_exact(self) -> None:
+        """C25: qsize follows every put and get, on every handle, where exact_qsize is claimed."""
+        self.needs("exact_qsize")
+        queue, other = self.create(), self.attach()
+        for count in range(self.capacity + 1):
+            assert (queue.qsize(), other.qsize()) == (count, count)
+            if count < self.capacity:
+                queue.put("item")
+        for count in reversed(range(self.capacity)):
+            other.get(timeout=HANG)
+            assert (queue.qsize(), other.qsize()) == (count, count)
+
+    def test_clearing_drops_what_is_there_and_counts_it(self) -> None:
+        """C25: clear returns how many messages it dropped, and the queue works on."""
+        queue, other = self.create(), self.attach()
+        queue.put_many([1, 2, 3])
+        assert other.clear() == 3
+        assert other.clear() == 0
+        assert queue.empty()
+        queue.put("after")
+        assert other.get(timeout=HANG) == "after"
+
+    def test_clearing_makes_space_for_who_waits(self) -> None:
+        """C13: a producer that waits for space gets it from a clear."""
+        queue = self.create()
+        self.fill(queue)
+        producer = self.start_waiting(queue.put, "item", timeout=HANG)
+        queue.clear()
+        producer.outcome(WOKEN)
+        assert queue.get(timeout=HANG) == "item"
+
+    def test_the_figures_are_right_or_absent(self) -> None:
+        """C25: each figure of stats is right, over all handles, or None."""
+        queue, other = self.create(serializer="raw"), self.attach(serializer="raw")
+        for size in (1, 2, 3):
+            queue.put(bytes(size))
+        other.get(timeout=HANG)
+        with pytest.raises(ipcq.QueueFull):
+            while True:
+                other.put(b"", timeout=0.01)
+        right = Stats(
+            depth=self.capacity,
+            bytes=5,
+            puts=self.capacity + 1,
+            gets=1,
+            high_water_mark=self.capacity,
+            waits=1,
+            timeouts=1,
+            recoveries=0,
+        )
+        for handle in (queue, other):
+            figures = handle.stats()
+            for field in fields(Stats):
+                assert getattr(figures, field.name) in (getattr(right, field.name), None), field.name
+
+    # Peek
+
+    def test_looking_takes_nothing(self) -> None:
+        """Clause 20: peek returns the next item again and again, and get then takes it."""
+        self.needs("peek")
+        queue = self.create()
+        queue.put_many([1, 2])
+        assert (queue.peek(), queue.peek()) == (1, 1)
+        assert (queue.get(timeout=HANG), queue.peek()) == (1, 2)
+
+    def test_looking_into_an_empty_queue_is_queue_empty(self) -> None:
+        """Clause 20: there is no next item."""
+        self.needs("peek")
+        with pytest.raises(ipcq.QueueEmpty):
+            self.create().peek()
+
+    # Priorities
+
+    def test_the_highest_priority_comes_first(self) -> None:
+        """C8, clause 9: by priority, and in the order of putting within one."""
+        self.needs("priorities")
+        queue = self.create(priorities=True)
+        for item, priority in (("low", 0), ("high", HIGHEST_PRIORITY), ("middle", 5), ("middle too", 5)):
+            queue.put(item, priority=priority)
+        assert [queue.get(timeout=HANG) for _ in range(4)] == ["high", "middle", "middle too", "low"]
+
+    def test_a_message_tells_its_priority(self) -> None:
+        """Clause 9: get_message gives item, priority and the number of deliveries."""
+        self.needs("priorities")
+        queue = self.create(priorities=True)
+        queue.put("item", priority=7)
+        assert queue.get_message(timeout=HANG) == ipcq.Message("item", 7, 1)
+
+    def test_a_message_without_a_priority_has_none(self) -> None:
+        """C25: get_message works on every backend, with priority 0."""
+        queue = self.create()
+        queue.put("item", priority=0)
+        assert queue.get_message(timeout=HANG) == ipcq.Message("item", 0, 1)
+
+    @pytest.mark.parametrize("priority", [-1, HIGHEST_PRIORITY + 1, 2**64, True, 1.0, "1", None], ids=repr)
+    def test_a_bad_priority_is_refused(self, priority: Any) -> None:
+        """C25: InvalidArgument, on every backend, and nothing is queued."""
+        queue = self.create()
+        with pytest.raises(ipcq.InvalidArgument):
+            queue.put("item", priority=priority)
+        assert queue.empty()
+
+    def test_priorities_are_refused_at_creation_where_they_cannot_be(self) -> None:
+        """Clause 20: Unsupported, and nothing is created."""
+        self.lacks("priorities")
+        if any(info.name == self.backend and info.capabilities.priorities for info in ipcq.backends() if info.capabilities):
+            pytest.skip(f"capabilities.priorities is True on backend {self.backend!r}, where they are asked for")
+        with pytest.raises(ipcq.Unsupported):
+            self.create(priorities=True)
+        assert not ipcq.exists(self.name, self.backend)
+
+    # Descriptor
+
+    def test_the_descriptor_is_readable_exactly_while_a_message_is_there(self) -> None:
+        """Clause 20: not in an empty queue, from the put on, until the last message is taken."""
+        self.needs("pollable")
+        queue, other = self.create(), self.attach()
+        descriptors = queue.fileno(), other.fileno()
+        for _ in range(3):
+            assert list(map(readable, descriptors)) == [False, False]
+            other.put_many([1, 2])
+            assert [readable(descriptor, HANG) for descriptor in descriptors] == [True, True]
+            queue.get(timeout=HANG)
+            assert list(map(readable, descriptors)) == [True, True]
+            other.get(timeout=HANG)
+        assert list(map(readable, descriptors)) == [False, False]
+        queue.put("cleared")
+        queue.clear()
+        assert list(map(readable, descriptors)) == [False, False]
+
+    def test_the_descriptor_tells_of_what_was_there_before(self) -> None:
+        """Clause 20: also where the message is older than the handle."""
+        self.needs("pollable")
+        self.create().put("item")
+        assert readable(self.attach().fileno(), HANG)
+
+    def test_the_descriptor_stays_the_same(self) -> None:
+        """Clause 20: fileno may be called again, and an event loop keeps its registration."""
+        self.needs("pollable")
+        queue = self.create()
+        assert queue.fileno() == queue.fileno()
+
+    def test_the_descriptor_wakes_who_polls(self) -> None:
+        """C13: a thread in poll is woken by a put."""
+        self.needs("pollable")
+        queue, other = self.create(), self.attach()
+        poller = self.start_waiting(readable, queue.fileno(), HANG)
+        other.put("item")
+        assert poller.outcome(WOKEN)
+
+    def test_the_descriptor_wakes_other_processes(self) -> None:
+        """C13: a put in this process makes another's descriptor readable, and its get finds the message."""
+        self.needs("pollable")
+        self.needs_processes()
+        queue = self.create()
+        child = self.launch(
+            """
+            import select
+            queue = attach()
+            assert not select.select([queue], [], [], 0)[0]
+            say("ready")
+            assert select.select([queue], [], [], 15)[0]
+            say(queue.get_nowait())
+            """
+        )
+        assert child.hear() == "ready"
+        queue.put("item")
+        assert child.hear() == "item"
+
+    # Notice
+
+    def test_a_notice_comes_when_a_message_arrives(self) -> None:
+        """Clause 20: the callback is called once, in a thread of its own, and takes nothing."""
+        self.needs("notify")
+        queue, other = self.create(), self.attach()
+        told: list[int] = []
+        called = threading.Event()
+
+        def callback() -> None:
+            told.append(threading.get_ident())
+            called.set()
+
+        queue.notify(callback)
+        other.put("first")
+        assert called.wait(HANG)
+        other.put("second")
+        assert [queue.get(timeout=HANG), queue.get(timeout=HANG)] == ["first", "second"]
+        other.put("third")
+        time.sleep(0.1)  # a second notice, which must not come, would have
+        assert len(told) == 1
+        assert told[0] != threading.get_ident()
+
+    def test_a_notice_can_be_asked_for_again(self) -> None:
+        """Clause 20: after one was given, another may be asked for, also from within the callback."""
+        self.needs("notify")
+        queue = self.create()
+        called = threading.Semaphore(0)
+
+        def callback() -> None:
+            queue.get(timeout=HANG)
+            queue.notify(callback)
+            called.release()
+
+        queue.notify(callback)
+        for number in range(3):
+            queue.put(number)
+            assert called.acquire(timeout=HANG)
+        queue.notify()
+
+    def test_a_notice_can_be_taken_back(self) -> None:
+        """Clause 20: notify without arguments cancels, also where there is nothing to cancel."""
+        self.needs("notify")
+        queue = self.create()
+        called = threading.Event()
+        queue.notify()
+        queue.notify(called.set)
+        queue.notify()
+        queue.put("item")
+        assert not called.wait(0.1)
+
+    def test_a_closed_handle_gives_no_notice(self) -> None:
+        """C14, clause 16: closing takes the request back, and others may ask then."""
+        self.needs("notify")
+        queue, other = self.create(), self.attach()
+        called, called_too = threading.Event(), threading.Event()
+        queue.notify(called.set)
+        queue.close()
+        other.notify(called_too.set)
+        other.put("item")
+        assert called_too.wait(HANG)
+        assert not called.is_set()
+
+    def test_one_at_a_time_asks_for_a_notice(self) -> None:
+        """Clause 20: a second registrant is told so by LimitExceeded, and the first one's notice still comes."""
+        self.needs("notify")
+        queue, other = self.create(), self.attach()
+        called = threading.Event()
+        queue.notify(called.set)
+        with pytest.raises(ipcq.LimitExceeded):
+            other.notify(print)
+        queue.put("item")
+        assert called.wait(HANG)
+
+    def test_a_notice_of_one_queue_is_not_anothers(self) -> None:
+        """Clause 20: each queue has its own registrant."""
+        self.needs("notify")
+        queue, other = self.create(), self.create(self.fresh_name())
+        called, called_too = threading.Event(), threading.Event()
+        queue.notify(called.set)
+        other.notify(called_too.set)
+        other.put("item")
+        assert called_too.wait(HANG)
+        assert not called.is_set()
+        queue.put("item")
+        assert called.wait(HANG)
+
+    def test_a_notice_can_be_a_signal(self) -> None:
+        """Clause 20: the process gets the signal that it asked for, once."""
+        self.needs("notify")
+        self.run(
+            """
+            told = []
+            signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
+            queue = create()
+            queue.notify(signal=signal.SIGUSR1)
+            queue.put("item")
+            until = time.monotonic() + 10
+            while not told and time.monotonic() < until:
+                time.sleep(0.01)
+            queue.get()
+            queue.put("item")
+            time.sleep(0.1)
+            assert told == [1], told
+            queue.unlink()
+            queue.close()
+            """
+        )
+
+    def test_a_notice_comes_for_another_process_message(self) -> None:
+        """Clause 20: whoever puts it."""
+        self.needs("notify")
+        self.needs_processes()
+        queue = self.create()
+        called = threading.Event()
+        queue.notify(called.set)
+        self.run("attach().put('item')")
+        assert called.wait(HANG)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"callback": 1}, {"signal": 0}, {"signal": True}, {"signal": "SIGUSR1"}, {"callback": print, "signal": 10}],
+        ids=str,
+    )
+    def test_a_bad_notice_is_refused(self, arguments: dict[str, Any]) -> None:
+        """C25: InvalidArgument, on every backend."""
+        with pytest.raises(ipcq.InvalidArgument):
+            self.create().notify(**arguments)

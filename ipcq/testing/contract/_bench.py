@@ -1,0 +1,337 @@
+"""Where the suite's tests stand: queues that are cleaned up, threads and processes that cannot hang, and skips."""
+
+import faulthandler
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, Any, ClassVar, Generic, ParamSpec, TypeVar
+
+import pytest
+
+import ipcq
+from ipcq.backend import Capabilities, Scope
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Bounds of the clauses, in seconds, at ten times their value.
+LATE = 0.5
+"""C10: a timed-out call returns 50 ms late at most."""
+INTERRUPTED = 1.0
+"""C12: an exception out of a signal handler arrives within 100 ms."""
+WOKEN = 2.5
+"""C13, C14: who waits is woken within 250 ms."""
+NOTICED = 10.0
+"""C14: the end of a queue is noticed everywhere within one second."""
+
+#: How long the suite waits for what has no bound of its own, before it calls it a hang.
+HANG = 20.0
+
+# Every script begins with this: the same two openers that the tests have, and stacks instead of a hang.
+_PRELUDE = """
+import faulthandler, json, os, signal, sys, threading, time
+import ipcq
+faulthandler.dump_traceback_later(float(sys.argv[4]), exit=True)
+backend, name, small = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+del sys.argv[1:5]
+def create(**options):
+    return ipcq.open(name, backend=backend, exclusive=True, **{**small, **options})
+def attach(**options):
+    return ipcq.open(name, backend=backend, create=False, **options)
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+"""
+
+
+class Hang(BaseException):
+    """A test did not end in time; no `except Exception` on the way may swallow it."""
+
+
+class Worker(Generic[T]):
+    """A thread that keeps what its function returned or raised."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.seconds = 0.0
+        # A daemon: one that hangs is reported by the test and must not keep the test run from ending.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        try:
+            self._result = self._call()
+        except BaseException as error:
+            self._error = error
+        self.seconds = time.monotonic() - began
+
+    def running(self) -> bool:
+        """Tell whether the function is still under way."""
+        return self._thread.is_alive()
+
+    def outcome(self, within: float = HANG) -> T:
+        """Return or raise what the function did; a function that takes longer than `within` seconds fails the test."""
+        self._thread.join(within)
+        if self._thread.is_alive():
+            frame = sys._current_frames().get(self._thread.ident or 0)
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "its end"
+            pytest.fail(f"a thread did not return within {within} s; it stands at {where}")
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # set, as nothing was raised
+
+    def error(self, within: float = HANG) -> BaseException | None:
+        """Return what the function raised, or None."""
+        try:
+            self.outcome(within)
+        except Exception as error:
+            return error
+        return None
+
+
+class Child:
+    """An unrelated process that runs a script, spoken to in lines."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.pid = process.pid
+        assert process.stdin is not None and process.stdout is not None
+        self._stdin: IO[str] = process.stdin
+        self._stdout: IO[str] = process.stdout
+
+    def hear(self) -> str:
+        """Return the next line that the script says; fail where it ended instead."""
+        line = self._stdout.readline()
+        if not line:
+            self.finish()
+            pytest.fail("the script ended without saying what it should")
+        return line.strip()
+
+    def tell(self, line: str) -> None:
+        """Give the script a line on its standard input."""
+        self._stdin.write(line + "\n")
+        self._stdin.flush()
+
+    def kill(self) -> str:
+        """Kill the process at once and return what it had said and nobody heard yet."""
+        self._process.kill()
+        rest = self._stdout.read()
+        self._process.wait(HANG)
+        return rest
+
+    def send(self, number: int) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
+
+    def finish(self, *, killed: bool = False) -> str:
+        """Wait for the script's end and return what it said; fail where it failed."""
+        said, complaint = self._process.communicate(timeout=HANG)
+        expected = -signal.SIGKILL if killed else 0
+        if self._process.returncode != expected:
+            pytest.fail(f"the script ended with {self._process.returncode}\n{said}{complaint}")
+        return said
+
+    def clean_up(self) -> None:
+        """End the process, whatever it does."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate(timeout=HANG)
+
+
+@contextmanager
+def watchdog(seconds: float) -> Iterator[None]:
+    """Raise `Hang` in the main thread when the block takes longer than `seconds`."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        faulthandler.dump_traceback_later(seconds, exit=True)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        return
+
+    def bark(number: int, frame: object) -> None:
+        faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+        raise Hang(f"the test did not end within {seconds} s")
+
+    # Another watchdog may use the same timer (pytest-timeout does): it gets back what is left of its time.
+    handler = signal.signal(signal.SIGALRM, bark)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - began)), interval)
+
+
+class Bench:
+    """What every family of clauses stands on."""
+
+    backend: ClassVar[str]
+    small: ClassVar[Mapping[str, Any]] = {"max_messages": 4, "max_message_size": 512}
+    patience: ClassVar[float] = 60.0
+
+    name: str
+    _cleaning: ExitStack
+
+    @pytest.fixture(autouse=True)
+    def _standing(self) -> Iterator[None]:
+        if not isinstance(getattr(self, "backend", None), str):
+            pytest.fail(f'{type(self).__name__} does not say which backend it proves: give it backend = "NAME"')
+        self._skip_where_unusable()
+        with watchdog(self.patience), ExitStack() as self._cleaning:
+            self.name = self.fresh_name()
+            yield
+
+    def _skip_where_unusable(self) -> None:
+        for info in ipcq.backends():
+            if info.name == self.backend and not info.usable:
+                pytest.skip(f"backend {self.backend!r} cannot be used here: {info.reason}")
+
+    # Queues
+
+    def fresh_name(self) -> str:
+        """Return a name that no queue has; a queue of that name is unlinked after the test."""
+        name = f"/contract-{os.getpid()}-{secrets.token_hex(4)}"
+        self._cleaning.callback(self._forget, name)
+        return name
+
+    def _forget(self, name: str) -> None:
+        with suppress(ipcq.MessageQueueError):
+            ipcq.unlink(name, self.backend)
+
+    def create(self, name: str | None = None, **options: Any) -> "ipcq.Queue[Any]":
+        """Create the test's queue, or one called `name`, with the small limits where no others are given."""
+        opened = ipcq.open(
+            name or self.name, backend=self.backend, **{"exclusive": True, **self.small, **options}
+        )
+        self._cleaning.callback(opened.close)
+        return opened
+
+    def attach(self, name: str | None = None, **options: Any) -> "ipcq.Queue[Any]":
+        """Open another handle to the test's queue, or to the one called `name`."""
+        opened = ipcq.open(name or self.name, backend=self.backend, create=False, **options)
+        self._cleaning.callback(opened.close)
+        return opened
+
+    def fill(self, queue: "ipcq.Queue[Any]") -> int:
+        """Put the numbers from 0 on until the queue is full, and return how many went in."""
+        count = 0
+        with suppress(ipcq.QueueFull):
+            while True:
+                queue.put_nowait(count)
+                count += 1
+        return count
+
+    def drain(self, queue: "ipcq.Queue[Any]") -> list[Any]:
+        """Take what is in the queue now."""
+        items = []
+        with suppress(ipcq.QueueEmpty):
+            while True:
+                items.append(queue.get_nowait())
+        return items
+
+    @property
+    def capacity(self) -> int:
+        """How many messages the small queue holds."""
+        return int(self.small["max_messages"])
+
+    @property
+    def limit(self) -> int:
+        """Size of the largest message of the small queue, in bytes."""
+        return int(self.small["max_message_size"])
+
+    # Abilities
+
+    @property
+    def can(self) -> Capabilities:
+        """What a queue made with the small limits can do."""
+        known = type(self).__dict__.get("_can")
+        if known is None:
+            name = self.fresh_name()
+            with ipcq.open(name, backend=self.backend, exclusive=True, **self.small) as queue:
+                known = queue.capabilities
+            ipcq.unlink(name, self.backend)
+            type(self)._can = known  # type: ignore[attr-defined]  # a cache for each subclass, not for this class
+        assert isinstance(known, Capabilities)
+        return known
+
+    def needs(self, ability: str) -> None:
+        """Skip the test unless the backend says that it has the ability."""
+        value = getattr(self.can, ability)
+        if not value:
+            pytest.skip(f"capabilities.{ability} is {value!r} on backend {self.backend!r}")
+
+    def lacks(self, ability: str) -> None:
+        """Skip the test, which proves a refusal, where the backend has the ability."""
+        value = getattr(self.can, ability)
+        if value:
+            pytest.skip(f"capabilities.{ability} is {value!r} on backend {self.backend!r}, nothing is refused")
+
+    def needs_processes(self) -> None:
+        """Skip the test unless unrelated processes can meet on a queue."""
+        if self.can.scope < Scope.HOST:
+            pytest.skip(f"capabilities.scope is {self.can.scope.name} on backend {self.backend!r}")
+
+    # Threads and processes
+
+    def start(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Worker[T]:
+        """Run a function in a thread."""
+        return Worker(lambda: call(*args, **kwargs))
+
+    def start_waiting(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Worker[T]:
+        """Run a function that is going to wait in a thread, and give it time to get there.
+
+        The pause makes the test sharp, not right: where the thread has not come to its wait, the test still holds.
+        """
+        worker = self.start(call, *args, **kwargs)
+        time.sleep(0.15)
+        return worker
+
+    def launch(self, script: str, *arguments: object) -> Child:
+        """Start an unrelated process that runs a script with `create`, `attach` and `say` at hand."""
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(script)),
+                *(self.backend, self.name, json.dumps(dict(self.small)), str(HANG)),
+                *map(str, arguments),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A backend that is importable here shall be so there, however it came to be.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        child = Child(process)
+        self._cleaning.callback(child.clean_up)
+        return child
+
+    def run(self, script: str, *arguments: object) -> str:
+        """Run a script as `launch` does, wait for its end and return what it said."""
+        return self.launch(script, *arguments).finish()
+
+    def eventually(self, error: type[Exception], call: Callable[[], object], within: float) -> None:
+        """Repeat a call, full and empty queues aside, until it raises `error`; fail after `within` seconds."""
+        until = time.monotonic() + within
+        while time.monotonic() < until:
+            try:
+                call()
+            except error:
+                return
+            except ipcq.TimedOutError:
+                pass
+            time.sleep(0.01)
+        pytest.fail(f"{error.__name__} was not raised within {within} s")

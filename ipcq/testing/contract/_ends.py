@@ -1,0 +1,395 @@
+"""C14: close, shutdown, unlink, and creating anew; C16, C18 where they touch them."""
+
+import gc
+import queue as standard
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.backend import Persistence
+from ipcq.testing.contract._bench import HANG, NOTICED, WOKEN, Bench
+
+#: Each method that has to do with the queue.
+VERBS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
+    "put": lambda queue: queue.put("item", timeout=0.1),
+    "put_nowait": lambda queue: queue.put_nowait("item"),
+    "put_many": lambda queue: queue.put_many(["item"], block=False),
+    "get": lambda queue: queue.get(timeout=0.1),
+    "get_nowait": lambda queue: queue.get_nowait(),
+    "get_many": lambda queue: queue.get_many(block=False),
+    "get_message": lambda queue: queue.get_message(block=False),
+    "iteration": lambda queue: next(iter(queue)),
+    "qsize": lambda queue: queue.qsize(),
+    "empty": lambda queue: queue.empty(),
+    "full": lambda queue: queue.full(),
+    "clear": lambda queue: queue.clear(),
+    "stats": lambda queue: queue.stats(),
+}
+OPTIONAL_VERBS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
+    "peek": lambda queue: queue.peek(),
+    "shutdown": lambda queue: queue.shutdown(),
+    "pollable": lambda queue: queue.fileno(),
+    "notify": lambda queue: queue.notify(),
+}
+
+
+class Ends(Bench):
+    """Four verbs that stay apart: create, attach, close, unlink; and shutdown."""
+
+    # Close
+
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_a_closed_handle_says_so(self, verb: str) -> None:
+        """C14: every method of a closed handle raises QueueClosed."""
+        queue = self.create()
+        queue.close()
+        with pytest.raises(ipcq.QueueClosed):
+            VERBS[verb](queue)
+
+    @pytest.mark.parametrize("ability", OPTIONAL_VERBS)
+    def test_a_closed_handle_says_so_for_what_not_every_backend_can(self, ability: str) -> None:
+        """C14: the same for the methods behind a capability."""
+        self.needs(ability)
+        queue = self.create()
+        queue.close()
+        with pytest.raises(ipcq.QueueClosed):
+            OPTIONAL_VERBS[ability](queue)
+
+    def test_closing_twice_is_closing_once(self) -> None:
+        """C14, clause 16: close may be repeated."""
+        queue = self.create()
+        assert not queue.closed
+        queue.close()
+        queue.close()
+        assert queue.closed
+
+    def test_a_with_block_closes(self) -> None:
+        """C14: the end of a with block closes the handle and keeps the queue."""
+        with self.create() as queue:
+            other = self.attach()
+            queue.put("kept")
+        assert queue.closed
+        assert other.get(timeout=HANG) == "kept"
+
+    def test_closing_one_handle_leaves_the_others_alone(self) -> None:
+        """C14, clause 16: a close is this handle's."""
+        queue, other = self.create(), self.attach()
+        queue.put("item")
+        queue.close()
+        assert other.get(timeout=HANG) == "item"
+        other.put("more")
+        assert other.get(timeout=HANG) == "more"
+
+    def test_closing_every_handle_keeps_the_queue(self) -> None:
+        """C14, clauses 5, 16: close never unlinks a persistent queue."""
+        if self.can.persistence == Persistence.HOLDERS:
+            pytest.skip(f"capabilities.persistence is HOLDERS on backend {self.backend!r}")
+        queue = self.create()
+        queue.put("kept")
+        queue.close()
+        assert ipcq.exists(self.name, self.backend)
+        assert self.attach().get(timeout=HANG) == "kept"
+
+    def test_a_queue_outlives_every_process(self) -> None:
+        """C1, clause 5: what a process left in a persistent queue is there when all processes have gone."""
+        self.needs_processes()
+        if self.can.persistence < Persistence.KERNEL:
+            pytest.skip(f"capabilities.persistence is {self.can.persistence.name} on backend {self.backend!r}")
+        self.run("create().put('kept'); os._exit(0)")
+        assert self.attach().get(timeout=HANG) == "kept"
+
+    def test_a_forgotten_handle_warns_and_unlinks_nothing(self) -> None:
+        """C14, C17, clause 16: garbage collection closes, with a ResourceWarning that names the queue."""
+        other = self.create()
+        name = self.name
+        with pytest.warns(ResourceWarning, match=name):
+            ipcq.open(name, backend=self.backend, create=False)
+            gc.collect()
+        other.put("kept")
+        assert other.get(timeout=HANG) == "kept"
+
+    def test_a_closed_handle_is_forgotten_in_silence(self) -> None:
+        """C14: only an unclosed handle warns."""
+        self.create()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ipcq.open(self.name, backend=self.backend, create=False).close()
+            gc.collect()
+        assert not [warning for warning in caught if issubclass(warning.category, ResourceWarning)]
+
+    @pytest.mark.parametrize("verb", ["get", "put", "get_many", "put_many", "iteration"])
+    def test_closing_wakes_who_waits_in_this_handle(self, verb: str) -> None:
+        """C14: the waiter raises QueueClosed within 250 ms, and close returns."""
+        queue = self.create()
+        if verb.startswith("put"):
+            self.fill(queue)
+        waiting: dict[str, Callable[[], object]] = {
+            "get": lambda: queue.get(timeout=HANG),
+            "get_many": lambda: queue.get_many(),
+            "iteration": lambda: list(queue),
+            "put": lambda: queue.put("item"),
+            "put_many": lambda: queue.put_many(["item"], timeout=HANG),
+        }
+        waiter = self.start_waiting(waiting[verb])
+        closer = self.start(queue.close)
+        closer.outcome()
+        assert closer.seconds < WOKEN
+        assert isinstance(waiter.error(WOKEN), ipcq.QueueClosed)
+
+    def test_closing_wakes_nobody_in_another_handle(self) -> None:
+        """C14: who waits in another handle goes on waiting, and is served."""
+        queue, other = self.create(), self.attach()
+        waiter = self.start_waiting(other.get, timeout=HANG)
+        queue.close()
+        self.attach().put("item")
+        assert waiter.outcome() == "item"
+
+    def test_closing_while_threads_are_at_work_breaks_nothing(self) -> None:
+        """C14, C21: threads in the middle of calls end with QueueClosed, and what they got or put is as they were told."""
+        queue, other = self.create(), self.attach()
+
+        def produce() -> int:
+            number = 0
+            try:
+                while True:
+                    queue.put(number)
+                    number += 1
+            except ipcq.QueueClosed:
+                return number
+
+        producer = self.start(produce)
+        taken = [other.get(timeout=HANG) for _ in range(100)]
+        queue.close()
+        stored = producer.outcome()
+        taken += self.drain(other)
+        assert taken == list(range(stored))
+
+    # Unlink
+
+    def test_unlink_frees_the_name(self) -> None:
+        """C14, clause 4: the name is free at once, and another queue can have it."""
+        queue = self.create()
+        queue.put("old")
+        ipcq.unlink(self.name, self.backend)
+        assert not ipcq.exists(self.name, self.backend)
+        assert self.create().empty()
+
+    def test_unlinking_what_is_not_there_is_told(self) -> None:
+        """C14, clause 4: ipcq.unlink raises QueueNotFound where there is no queue."""
+        with pytest.raises(ipcq.QueueNotFound):
+            ipcq.unlink(self.name, self.backend)
+
+    def test_close_and_unlink_come_in_either_order_and_twice(self) -> None:
+        """C14: a handle can be closed after it unlinked, and unlinked after it was closed."""
+        queue = self.create()
+        queue.unlink()
+        queue.unlink()
+        queue.close()
+        queue.unlink()
+        queue = self.create()
+        queue.close()
+        queue.unlink()
+        queue.unlink()
+        assert not ipcq.exists(self.name, self.backend)
+
+    @pytest.mark.parametrize("verb", ["put", "put_many", "get", "get_many", "get_message", "iteration"])
+    def test_the_end_of_a_queue_is_noticed_by_other_handles(self, verb: str) -> None:
+        """C14, clause 4: after an unlink every handle raises QueueGone within one second."""
+        queue, other = self.create(), self.attach()
+        # An iteration would wait in an empty queue, which is another test.
+        other.put("item")
+        queue.unlink()
+        self.eventually(ipcq.QueueGone, lambda: VERBS[verb](other), NOTICED)
+
+    @pytest.mark.parametrize("verb", ["get", "put"])
+    def test_the_end_of_a_queue_is_noticed_by_who_waits(self, verb: str) -> None:
+        """C14, clause 4: a waiter in another handle raises QueueGone within one second."""
+        queue, other = self.create(), self.attach()
+        if verb == "put":
+            self.fill(queue)
+            waiter = self.start_waiting(other.put, "item")
+        else:
+            waiter = self.start_waiting(other.get)
+        ipcq.unlink(self.name, self.backend)
+        assert isinstance(waiter.error(NOTICED), ipcq.QueueGone)
+
+    def test_the_end_of_a_queue_is_noticed_by_other_processes(self) -> None:
+        """C14, clause 4: the same for a process that waits."""
+        self.needs_processes()
+        queue = self.create()
+        child = self.launch(
+            """
+            queue = attach()
+            say("ready")
+            try:
+                queue.get(timeout=15)
+            except ipcq.QueueGone:
+                say("gone")
+            """
+        )
+        assert child.hear() == "ready"
+        began = time.monotonic()
+        queue.unlink()
+        assert child.hear() == "gone"
+        assert time.monotonic() - began < NOTICED
+
+    def test_a_queue_created_anew_is_another_queue(self) -> None:
+        """C14, clause 4: never a silent split; the old handles meet the end of the old one."""
+        old = self.create()
+        old.put("old")
+        ipcq.unlink(self.name, self.backend)
+        new = self.create()
+        new.put("new")
+        self.eventually(ipcq.QueueGone, lambda: VERBS["get"](old), NOTICED)
+        self.eventually(ipcq.QueueGone, lambda: VERBS["put"](old), NOTICED)
+        assert self.drain(new) == ["new"]
+
+    def test_an_old_handle_does_not_unlink_the_new_queue(self) -> None:
+        """C14, C18: the name belongs to another queue by now, which the old handle leaves alone."""
+        old = self.create()
+        ipcq.unlink(self.name, self.backend)
+        new = self.create()
+        old.unlink()
+        new.put("kept")
+        assert ipcq.exists(self.name, self.backend)
+        assert self.attach().get(timeout=HANG) == "kept"
+
+    def test_a_nameless_queue_can_be_used_on(self) -> None:
+        """C14, clause 4: with after_unlink="continue" both ends work on, as POSIX has it."""
+        queue = self.create(after_unlink="continue")
+        other = self.attach(after_unlink="continue")
+        queue.put("before")
+        queue.unlink()
+        time.sleep(0.3)  # handles that were going to notice would have
+        other.put("after")
+        assert queue.get(timeout=HANG) == "before"
+        assert other.get(timeout=HANG) == "after"
+        with pytest.raises(ipcq.QueueEmpty):
+            other.get(timeout=0.3)
+
+    # Shutdown
+
+    def test_what_is_in_a_queue_that_is_shut_down_can_be_drained(self) -> None:
+        """C14, clause 15: gets take what is there, and then raise QueueShutDown."""
+        self.needs("shutdown")
+        queue, other = self.create(), self.attach()
+        queue.put_many([1, 2])
+        queue.shutdown()
+        assert [other.get(timeout=HANG), other.get(timeout=HANG)] == [1, 2]
+        for verb in ("get", "get_nowait", "get_many", "get_message"):
+            with pytest.raises(ipcq.QueueShutDown):
+                VERBS[verb](other)
+
+    def test_nothing_is_put_into_a_queue_that_is_shut_down(self) -> None:
+        """C14, clause 15: every handle's put raises QueueShutDown, and stores nothing."""
+        self.needs("shutdown")
+        queue, other = self.create(), self.attach()
+        queue.shutdown()
+        for handle in (queue, other):
+            for verb in ("put", "put_nowait", "put_many"):
+                with pytest.raises(ipcq.QueueShutDown):
+                    VERBS[verb](handle)
+        assert queue.empty()
+
+    @pytest.mark.parametrize("verb", ["get", "put"])
+    def test_shutdown_wakes_who_waits(self, verb: str) -> None:
+        """C14, clause 15: waiters of every handle raise QueueShutDown within one second."""
+        self.needs("shutdown")
+        queue, other = self.create(), self.attach()
+        if verb == "put":
+            self.fill(queue)
+            waiters = [self.start_waiting(handle.put, "item") for handle in (queue, other)]
+        else:
+            waiters = [self.start_waiting(handle.get) for handle in (queue, other)]
+        queue.shutdown()
+        for waiter in waiters:
+            assert isinstance(waiter.error(NOTICED), ipcq.QueueShutDown)
+
+    def test_shutdown_wakes_other_processes(self) -> None:
+        """C14, clause 15: the same in another process, whose iteration ends."""
+        self.needs("shutdown")
+        self.needs_processes()
+        queue = self.create()
+        child = self.launch(
+            """
+            queue = attach()
+            say("ready")
+            say(list(queue))
+            try:
+                queue.put(1)
+            except ipcq.QueueShutDown:
+                say("down")
+            """
+        )
+        assert child.hear() == "ready"
+        queue.put_many([1, 2])
+        queue.shutdown()
+        began = time.monotonic()
+        assert child.hear() == "[1, 2]"
+        assert time.monotonic() - began < NOTICED
+        assert child.hear() == "down"
+
+    def test_shutdown_reaches_who_comes_later(self) -> None:
+        """C14, clause 15: a queue that is shut down stays so for handles opened afterwards."""
+        self.needs("shutdown")
+        queue = self.create()
+        queue.put("left")
+        queue.shutdown()
+        late = self.attach()
+        with pytest.raises(ipcq.QueueShutDown):
+            late.put("item")
+        assert list(late) == ["left"]
+
+    def test_an_immediate_shutdown_drops_what_is_there(self) -> None:
+        """C14, clause 15: nothing can be drained."""
+        self.needs("shutdown")
+        queue, other = self.create(), self.attach()
+        queue.put_many([1, 2])
+        queue.shutdown(immediate=True)
+        for handle in (queue, other):
+            with pytest.raises(ipcq.QueueShutDown):
+                handle.get(timeout=HANG)
+
+    def test_shutting_down_twice_is_all_right(self) -> None:
+        """C14, clause 15: a second shutdown changes nothing, an immediate one drops the rest."""
+        self.needs("shutdown")
+        queue = self.create()
+        queue.put_many([1, 2])
+        queue.shutdown()
+        queue.shutdown()
+        assert queue.get(timeout=HANG) == 1
+        queue.shutdown(immediate=True)
+        with pytest.raises(ipcq.QueueShutDown):
+            queue.get(timeout=HANG)
+
+    def test_an_iteration_ends_with_the_shutdown(self) -> None:
+        """C14: for item in queue takes what is there and ends."""
+        self.needs("shutdown")
+        queue = self.create()
+        queue.put_many([1, 2, 3])
+        consumer = self.start_waiting(list, queue)
+        queue.shutdown()
+        assert consumer.outcome(NOTICED) == [1, 2, 3]
+
+    def test_a_shut_down_queue_can_be_created_anew(self) -> None:
+        """C14: unlink and create gives a queue that works."""
+        self.needs("shutdown")
+        queue = self.create()
+        queue.shutdown()
+        queue.unlink()
+        anew = self.create()
+        anew.put("item")
+        assert anew.get(timeout=HANG) == "item"
+
+    def test_shutdown_is_what_the_standard_library_calls_it(self) -> None:
+        """C14: the exception is a queue.ShutDown where Python has that."""
+        self.needs("shutdown")
+        queue = self.create()
+        queue.shutdown()
+        with pytest.raises(standard.ShutDown if sys.version_info >= (3, 13) else ipcq.QueueShutDown):
+            queue.get(timeout=HANG)

@@ -1,0 +1,278 @@
+"""C7, C24, C27, clauses 6 and 7: limits, modes, and whose a queue is."""
+
+import os
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.testing.contract._bench import HANG, Bench
+
+REFUSALS = (ipcq.LimitExceeded, ipcq.NoSpace, ipcq.Unsupported)
+
+
+class Limits(Bench):
+    """What a queue was created with."""
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 4])
+    @pytest.mark.parametrize("size", [1, 512])
+    def test_exactly_as_many_messages_fit_as_were_asked_for(self, count: int, size: int) -> None:
+        """C7, clause 6: max_messages messages of max_message_size bytes fit, and not one more."""
+        queue = self.create(max_messages=count, max_message_size=size, serializer="raw")
+        for _ in range(count):
+            assert not queue.full()
+            queue.put_nowait(bytes(size))
+        assert queue.full()
+        with pytest.raises(ipcq.QueueFull):
+            queue.put_nowait(b"")
+        assert queue.get_nowait() == bytes(size)
+        assert not queue.full()
+        queue.put_nowait(bytes(size))
+
+    def test_no_more_messages_fit_because_they_are_small(self) -> None:
+        """C7, clause 6: exactly max_messages of any size, also of none."""
+        queue = self.create(serializer="raw")
+        for _ in range(self.capacity):
+            queue.put_nowait(b"")
+        with pytest.raises(ipcq.QueueFull):
+            queue.put_nowait(b"")
+
+    @pytest.mark.parametrize("size", [1, 7, 100, 511, 512])
+    def test_the_limit_on_size_is_the_one_asked_for(self, size: int) -> None:
+        """C7, clause 6: no rounding in either direction."""
+        queue = self.create(max_message_size=size, serializer="raw")
+        assert queue.max_message_size == size
+        queue.put(b"x" * size)
+        assert queue.get(timeout=HANG) == b"x" * size
+        with pytest.raises(ipcq.MessageTooLarge):
+            queue.put(b"x" * (size + 1))
+
+    def test_every_handle_knows_the_limits(self) -> None:
+        """C18, clause 6: what a queue was created with is the same on every handle."""
+        queue, other = self.create(), self.attach()
+        for handle in (queue, other):
+            assert handle.max_messages == self.capacity
+            assert handle.max_message_size == self.limit
+            assert handle.mode == 0o600
+            assert handle.lifetime == "persistent"
+        assert queue.buffer_size == other.buffer_size
+        assert queue.priorities == other.priorities
+        assert queue.capabilities == other.capabilities
+
+    def test_the_limits_reach_other_processes(self) -> None:
+        """C18, clause 6: an unrelated process reads the same ones."""
+        self.needs_processes()
+        self.create()
+        told = self.run("queue = attach(); say(queue.max_messages, queue.max_message_size, oct(queue.mode))")
+        assert told.split() == [str(self.capacity), str(self.limit), "0o600"]
+
+    @pytest.mark.parametrize("limit", ["max_messages", "max_message_size"])
+    def test_limits_that_differ_are_a_mismatch(self, limit: str) -> None:
+        """C18: attaching with another explicit limit raises QueueMismatch, which names both values."""
+        self.create()
+        asked = self.small[limit] - 1
+        for openers in (self.attach, self.create):
+            with pytest.raises(ipcq.QueueMismatch) as caught:
+                openers(**{limit: asked}, **({"exclusive": False} if openers == self.create else {}))
+            text = str(caught.value)
+            assert limit in text
+            assert str(asked) in text
+            assert str(self.small[limit]) in text
+
+    def test_the_same_limits_are_no_mismatch(self) -> None:
+        """C18: who asks for what is there gets it."""
+        self.create()
+        assert self.attach(**self.small).max_messages == self.capacity
+
+    @pytest.mark.parametrize("value", [0, -1, True, 1.0, "4", float("nan")], ids=repr)
+    @pytest.mark.parametrize("limit", ["max_messages", "max_message_size", "buffer_size"])
+    def test_a_bad_limit_is_refused(self, limit: str, value: Any) -> None:
+        """C25: a limit is an int from 1 on; nothing is created otherwise."""
+        with pytest.raises(ipcq.InvalidArgument):
+            self.create(**{limit: value})
+        assert not ipcq.exists(self.name, self.backend)
+
+    @pytest.mark.parametrize(
+        "limits",
+        [
+            {"max_messages": 2**40},
+            {"max_message_size": 2**40},
+            {"max_messages": 2**62, "max_message_size": 2**62},
+            {"buffer_size": 2**50},
+        ],
+        ids=lambda limits: "-".join(limits),
+    )
+    def test_a_limit_is_honoured_or_refused(self, limits: dict[str, int]) -> None:
+        """C24, clause 6: never rounded or ignored, and a refusal names limit, value, what was asked and the way out."""
+        try:
+            queue = ipcq.open(self.name, backend=self.backend, **limits)  # type: ignore[arg-type]  # keywords by name
+        except ipcq.LimitExceeded as error:
+            assert error.errno
+            assert error.limit
+            assert error.remedy
+            assert str(error.value) in str(error)
+            assert str(error.asked) in str(error)
+            assert not ipcq.exists(self.name, self.backend)
+        except REFUSALS:
+            assert not ipcq.exists(self.name, self.backend)
+        else:
+            with queue:
+                assert {limit: getattr(queue, limit) for limit in limits} == limits
+
+    def test_a_size_above_the_largest_is_refused(self) -> None:
+        """C24, clauses 6, 20: what capabilities.max_message_size excludes is LimitExceeded or Unsupported."""
+        self.needs("max_message_size")
+        largest = self.can.max_message_size
+        assert largest is not None
+        with pytest.raises((ipcq.LimitExceeded, ipcq.Unsupported)):
+            self.create(max_message_size=largest + 1)
+        assert not ipcq.exists(self.name, self.backend)
+
+    def test_an_unknown_option_is_refused(self) -> None:
+        """C25: a typing error is told, and nothing is created."""
+        with pytest.raises(ipcq.InvalidArgument):
+            self.create(no_such_option=1)
+        assert not ipcq.exists(self.name, self.backend)
+
+    # Lifetime
+
+    def test_a_last_close_queue_goes_with_its_last_handle(self) -> None:
+        """C14, clause 5: not before, and without an unlink."""
+        self.needs("last_close")
+        queue = self.create(lifetime="last-close")
+        other = self.attach()
+        assert other.lifetime == "last-close"
+        queue.close()
+        assert ipcq.exists(self.name, self.backend)
+        other.put("item")
+        assert other.get(timeout=HANG) == "item"
+        other.close()
+        assert not ipcq.exists(self.name, self.backend)
+
+    def test_a_last_close_queue_goes_with_killed_processes_too(self) -> None:
+        """C14, C17, clause 5: a handle that was killed with its process counts as closed."""
+        self.needs("last_close")
+        self.needs_processes()
+        child = self.launch("queue = create(lifetime='last-close'); os.kill(os.getpid(), signal.SIGKILL)")
+        child.finish(killed=True)
+        with pytest.raises(ipcq.QueueNotFound):
+            self.attach()
+
+    def test_last_close_is_refused_where_it_cannot_be(self) -> None:
+        """Clause 20: Unsupported, and nothing is created."""
+        self.lacks("last_close")
+        with pytest.raises(ipcq.Unsupported):
+            self.create(lifetime="last-close")
+        assert not ipcq.exists(self.name, self.backend)
+
+    # Modes and owners
+
+    @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777], ids=oct)
+    def test_the_mode_is_private_under_any_umask(self, umask: int) -> None:
+        """C27, clause 7: 0600 is the default, whatever the umask."""
+        before = os.umask(umask)
+        try:
+            queue = self.create()
+        finally:
+            os.umask(before)
+        assert queue.mode == 0o600
+        assert self.attach().mode == 0o600
+
+    @pytest.mark.parametrize("umask", [0, 0o022, 0o077], ids=oct)
+    @pytest.mark.parametrize("mode", [0o600, 0o620, 0o640, 0o660, 0o666], ids=oct)
+    def test_the_mode_is_exactly_the_one_asked_for(self, mode: int, umask: int) -> None:
+        """C27, clause 7: every bit, under every umask, on every handle."""
+        self.needs("other_users")
+        before = os.umask(umask)
+        try:
+            queue = self.create(mode=mode, other_users=True)
+        finally:
+            os.umask(before)
+        assert queue.mode == mode
+        assert self.attach(other_users=True).mode == mode
+
+    @pytest.mark.parametrize("mode", [0o640, 0o666, 0o602], ids=oct)
+    def test_a_mode_that_grants_others_is_refused_where_it_cannot_be(self, mode: int) -> None:
+        """C27, clause 20: Unsupported, and nothing is created."""
+        self.lacks("other_users")
+        with pytest.raises(ipcq.Unsupported):
+            self.create(mode=mode, other_users=True)
+        assert not ipcq.exists(self.name, self.backend)
+
+    @pytest.mark.parametrize("mode", [-1, 0o10000, 0o1600, "600", 0.5, True, None], ids=repr)
+    def test_a_bad_mode_is_refused(self, mode: Any) -> None:
+        """C27: a mode is an int of permission bits."""
+        with pytest.raises(ipcq.InvalidArgument):
+            self.create(mode=mode)
+        assert not ipcq.exists(self.name, self.backend)
+
+    def test_a_private_queue_is_closed_to_other_users(self) -> None:
+        """C27, clause 7: another user's process may neither attach nor unlink."""
+        self.needs_processes()
+        self._needs_root()
+        queue = self.create()
+        queue.put("kept")
+        self.run(
+            """
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            for call in (attach, lambda: attach(other_users=True), lambda: ipcq.unlink(name, backend)):
+                try:
+                    call()
+                except (ipcq.PermissionDenied, ipcq.QueueNotFound):
+                    pass
+                else:
+                    raise SystemExit("another user got in")
+            """
+        )
+        assert self.drain(queue) == ["kept"]
+
+    def test_another_users_queue_is_refused_unless_it_is_trusted(self) -> None:
+        """C27, clause 7: PermissionDenied for what neither this user nor root owns, unless other_users=True."""
+        self.needs("other_users")
+        self.needs_processes()
+        self._needs_root()
+        self.run(
+            """
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.umask(0)
+            create(mode=0o666, other_users=True).close()
+            """
+        )
+        with pytest.raises(ipcq.PermissionDenied):
+            self.attach()
+        assert self.attach(other_users=True).empty()
+
+    def _needs_root(self) -> None:
+        if not hasattr(os, "geteuid") or os.geteuid():
+            pytest.skip("only root can become another user")
+
+    def test_a_handle_that_does_not_read_gets_nothing(self) -> None:
+        """C27: with read=False get raises PermissionDenied, and put works."""
+        queue, other = self.create(), self.attach(read=False)
+        other.put("item")
+        for call in (other.get, other.get_nowait, other.get_many, other.get_message, other.clear):
+            with pytest.raises(ipcq.PermissionDenied):
+                call()
+        assert self.drain(queue) == ["item"]
+
+    def test_a_handle_that_does_not_write_puts_nothing(self) -> None:
+        """C27: with write=False put raises PermissionDenied, and get works."""
+        queue, other = self.create(), self.attach(write=False)
+        queue.put("item")
+        for call in (other.put, other.put_nowait):
+            with pytest.raises(ipcq.PermissionDenied):
+                call("refused")
+        with pytest.raises(ipcq.PermissionDenied):
+            other.put_many(["refused"])
+        assert other.get(timeout=HANG) == "item"
+        assert queue.empty()
+
+    def test_a_queue_may_be_created_by_who_only_reads(self) -> None:
+        """C27: the rights of a handle are not those of the queue."""
+        reader = self.create(write=False)
+        self.attach().put("item")
+        assert reader.get(timeout=HANG) == "item"

@@ -1,0 +1,192 @@
+"""C12: signals. Each test is a process of its own, since only a main thread runs handlers."""
+
+import pytest
+
+from ipcq.testing.contract._bench import INTERRUPTED, LATE, Bench
+
+# Each makes a queue on which the verb has to wait, for 15 s where nothing ends the wait.
+_VERBS = {
+    "get": "queue.get(timeout=seconds)",
+    "get_many": "queue.get_many(timeout=seconds)",
+    "put": "queue.put('item', timeout=seconds)",
+    "put_many": "queue.put_many(['item'], timeout=seconds)",
+}
+_WAIT = """
+verb, seconds = sys.argv[1], float(sys.argv[2])
+queue = create()
+if verb.startswith("queue.put"):
+    while not queue.full():
+        queue.put_nowait("item")
+def wait():
+    global waited
+    began = time.monotonic()
+    try:
+        eval(verb)
+    finally:
+        waited = time.monotonic() - began
+def whole():
+    depth = 0
+    while not queue.empty():
+        assert queue.get(timeout=5) == "item"
+        depth += 1
+    queue.put("item")
+    assert queue.get(timeout=5) == "item"
+    queue.unlink()
+    queue.close()
+    return depth
+"""
+verbs = pytest.mark.parametrize("verb", _VERBS)
+
+
+class Signals(Bench):
+    """What a signal does to whoever waits."""
+
+    @verbs
+    def test_an_exception_out_of_a_handler_arrives_unchanged(self, verb: str) -> None:
+        """C12, clause 13: an exception from any handler propagates within 100 ms, and the queue stays whole."""
+        self.run(
+            _WAIT
+            + """
+class Mine(Exception):
+    pass
+mine = Mine()
+def handler(*_):
+    raise mine
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    wait()
+except Mine as error:
+    assert error is mine
+else:
+    raise SystemExit("the exception was swallowed")
+assert waited < 0.2 + float(sys.argv[3]), waited
+whole()
+""",
+            *(_VERBS[verb], 15, INTERRUPTED),
+        )
+
+    @verbs
+    def test_control_c_ends_a_wait(self, verb: str) -> None:
+        """C12: SIGINT during a wait raises KeyboardInterrupt within 100 ms, whichever thread the signal meets."""
+        self.run(
+            _WAIT
+            + """
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    wait()
+except KeyboardInterrupt:
+    pass
+else:
+    raise SystemExit("the interrupt was swallowed")
+assert waited < 0.2 + float(sys.argv[3]), waited
+whole()
+""",
+            *(_VERBS[verb], 15, INTERRUPTED),
+        )
+
+    def test_a_wait_without_end_can_be_interrupted(self) -> None:
+        """C12: the same for a get without a timeout, and for SystemExit out of SIGTERM's handler."""
+        self.run(
+            _WAIT
+            + """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+try:
+    queue.get()
+except SystemExit as error:
+    assert error.code == 7
+else:
+    raise SystemExit("the exception was swallowed")
+whole()
+""",
+            *(_VERBS["get"], 15),
+        )
+
+    @verbs
+    def test_a_handler_that_returns_leaves_the_time_as_it_is(self, verb: str) -> None:
+        """C12: a 1 kHz timer neither shortens nor lengthens a wait."""
+        self.run(
+            _WAIT
+            + """
+ticks = 0
+def handler(*_):
+    global ticks
+    ticks += 1
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+try:
+    wait()
+except ipcq.TimedOutError:
+    pass
+else:
+    raise SystemExit("there was nothing to wait for")
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert ticks > 10, ticks
+assert seconds <= waited < seconds + float(sys.argv[3]), waited
+whole()
+""",
+            *(_VERBS[verb], 0.5, LATE),
+        )
+
+    def test_the_queue_can_be_used_in_a_handler(self) -> None:
+        """C12: whatever the handler interrupts, its own calls work or raise, and never deadlock."""
+        self.run(
+            """
+            queue = create()
+            calls = 0
+            def handler(*_):
+                global calls
+                calls += 1
+                for call in (
+                    lambda: queue.put_nowait("handler"), queue.qsize, queue.empty, queue.full, queue.get_nowait,
+                    queue.stats, lambda: queue.put_many(["handler"], block=False), lambda: queue.get_many(block=False),
+                    lambda: attach().close(),
+                ):
+                    try:
+                        call()
+                    except ipcq.MessageQueueError:
+                        pass
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                for call in (
+                    lambda: queue.put("main", timeout=0.01), lambda: queue.get(timeout=0.01), queue.qsize,
+                    lambda: queue.put_many(["main", "main"], block=False), lambda: queue.get_many(block=False),
+                    queue.clear, queue.stats, lambda: attach().close(),
+                ):
+                    try:
+                        call()
+                    except ipcq.MessageQueueError:
+                        pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert calls > 10, calls
+            queue.clear()
+            queue.put("after")
+            assert queue.get(timeout=5) == "after"
+            queue.unlink()
+            queue.close()
+            """
+        )
+
+    def test_the_queue_can_be_closed_in_a_handler(self) -> None:
+        """C12, C14: closing the handle on which the main thread waits ends that wait or is refused, and never hangs."""
+        self.run(
+            """
+            queue = create()
+            def handler(*_):
+                try:
+                    queue.close()
+                except ipcq.MessageQueueError as error:
+                    say("refused", error)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            try:
+                queue.get(timeout=5)
+            except (ipcq.QueueClosed, ipcq.QueueEmpty):
+                pass
+            queue.close()
+            ipcq.unlink(name, backend)
+            """
+        )

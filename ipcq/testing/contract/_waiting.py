@@ -1,0 +1,244 @@
+"""C10, C11, C13: timeouts are monotonic, and no wake-up is lost."""
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.testing.contract._bench import HANG, INTERRUPTED, LATE, WOKEN, Bench
+
+#: Each call that can wait, on a queue in which it has to.
+WAITING: dict[str, Callable[..., Any]] = {
+    "get": lambda queue, **when: queue.get(**when),
+    "get_many": lambda queue, **when: queue.get_many(**when),
+    "get_message": lambda queue, **when: queue.get_message(**when),
+    "put": lambda queue, **when: queue.put("item", **when),
+    "put_many": lambda queue, **when: queue.put_many(["item"], **when),
+}
+BAD_TIMEOUTS = (-1, -0.001, float("nan"), float("-inf"), True, False, "1", b"1", [1], 1j)
+BAD_BLOCKS = (0.5, 0, 1, None, "yes", [])
+
+
+class Waiting(Bench):
+    """What waits, how long, and for whom."""
+
+    def _blocking(self, verb: str, **options: Any) -> "ipcq.Queue[Any]":
+        queue = self.create(**options)
+        if verb.startswith("put"):
+            self.fill(queue)
+        return queue
+
+    @pytest.mark.parametrize("verb", WAITING)
+    def test_a_timeout_is_never_early_and_hardly_late(self, verb: str) -> None:
+        """C10: QueueEmpty or QueueFull comes when the time is over, 50 ms later at most."""
+        queue = self._blocking(verb)
+        began = time.monotonic()
+        with pytest.raises(ipcq.QueueFull if verb.startswith("put") else ipcq.QueueEmpty):
+            WAITING[verb](queue, timeout=0.3)
+        seconds = time.monotonic() - began
+        assert 0.3 <= seconds < 0.3 + LATE
+
+    @pytest.mark.parametrize("seconds", [0.001, 0.01, 0.1])
+    def test_a_short_timeout_is_not_early_either(self, seconds: float) -> None:
+        """C10: never early, however short the time is."""
+        queue = self.create()
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(ipcq.QueueEmpty):
+                queue.get(timeout=seconds)
+            assert time.monotonic() - began >= seconds
+
+    @pytest.mark.parametrize("when", [{"timeout": 0}, {"block": False}, {"block": False, "timeout": HANG}], ids=str)
+    @pytest.mark.parametrize("verb", WAITING)
+    def test_no_time_means_one_try(self, verb: str, when: dict[str, Any]) -> None:
+        """C10: timeout 0 and block=False do not wait."""
+        queue = self._blocking(verb)
+        began = time.monotonic()
+        with pytest.raises(ipcq.TimedOutError):
+            WAITING[verb](queue, **when)
+        assert time.monotonic() - began < LATE
+
+    @pytest.mark.parametrize("when", [{"timeout": 0}, {"block": False}], ids=str)
+    def test_one_try_succeeds_where_it_can(self, when: dict[str, Any]) -> None:
+        """C10: 0 tries once, and does not fail by itself."""
+        queue = self.create()
+        queue.put("item", **when)
+        assert queue.get(**when) == "item"
+
+    def test_no_timeout_waits_until_a_message_comes(self) -> None:
+        """C10: None waits."""
+        queue = self.create()
+        consumer = self.start_waiting(queue.get, timeout=None)
+        assert consumer.running()
+        queue.put("late")
+        assert consumer.outcome() == "late"
+
+    def test_no_timeout_waits_until_space_comes(self) -> None:
+        """C10: None waits, also for a put."""
+        queue = self.create()
+        count = self.fill(queue)
+        producer = self.start_waiting(queue.put, count, timeout=None)
+        assert producer.running()
+        assert queue.get() == 0
+        producer.outcome()
+        assert self.drain(queue) == list(range(1, count + 1))
+
+    @pytest.mark.parametrize("seconds", [1e10, 10**400, float("inf")], ids=["long", "huge", "endless"])
+    def test_the_longest_timeouts_wait(self, seconds: float) -> None:
+        """C10: a time that no clock holds is as good as none."""
+        queue = self.create()
+        consumer = self.start_waiting(queue.get, timeout=seconds)
+        queue.put("late")
+        assert consumer.outcome() == "late"
+
+    @pytest.mark.parametrize("timeout", BAD_TIMEOUTS, ids=repr)
+    @pytest.mark.parametrize("verb", WAITING)
+    def test_a_bad_timeout_is_refused(self, verb: str, timeout: Any) -> None:
+        """C10: negative, not a number, a bool or no number at all is InvalidArgument."""
+        queue = self.create()
+        queue.put("kept")
+        with pytest.raises(ipcq.InvalidArgument):
+            WAITING[verb](queue, timeout=timeout)
+        assert self.drain(queue) == ["kept"]
+
+    @pytest.mark.parametrize("block", BAD_BLOCKS, ids=repr)
+    @pytest.mark.parametrize("verb", WAITING)
+    def test_block_is_a_bool(self, verb: str, block: Any) -> None:
+        """C10: get(0.5) is InvalidArgument, not "for ever"."""
+        queue = self.create()
+        queue.put("kept")
+        with pytest.raises(ipcq.InvalidArgument):
+            WAITING[verb](queue, block=block)
+        assert self.drain(queue) == ["kept"]
+
+    def test_a_waiting_thread_is_woken_by_a_message(self) -> None:
+        """C13, clause 13: a message that is there is taken within 250 ms."""
+        queue, other = self.create(), self.attach()
+        consumer = self.start_waiting(queue.get, timeout=HANG)
+        began = time.monotonic()
+        other.put("item")
+        assert consumer.outcome() == "item"
+        assert time.monotonic() - began < WOKEN
+
+    def test_a_waiting_thread_is_woken_by_space(self) -> None:
+        """C13, clause 13: the same for space and producers."""
+        queue, other = self.create(), self.attach()
+        self.fill(queue)
+        producer = self.start_waiting(queue.put, "item", timeout=HANG)
+        began = time.monotonic()
+        other.get()
+        producer.outcome()
+        assert time.monotonic() - began < WOKEN
+
+    def test_every_waiting_thread_is_woken(self) -> None:
+        """C13: as many messages as waiting consumers leave nobody waiting."""
+        queue = self.create()
+        consumers = [self.start_waiting(queue.get, timeout=HANG) for _ in range(3)]
+        for number in range(3):
+            queue.put(number)
+        began = time.monotonic()
+        assert sorted(consumer.outcome() for consumer in consumers) == [0, 1, 2]
+        assert time.monotonic() - began < WOKEN
+
+    def test_a_large_message_waits_for_as_much_space_as_it_needs(self) -> None:
+        """C13: a producer of the largest message is woken when that much has come free."""
+        queue = self.create(serializer="raw")
+        for _ in range(self.capacity):
+            queue.put(bytes(self.limit))
+        producer = self.start_waiting(queue.put, bytes(self.limit), timeout=HANG)
+        for _ in range(self.capacity + 1):
+            assert queue.get(timeout=HANG) == bytes(self.limit)
+        producer.outcome()
+
+    def test_a_waiting_process_is_woken_by_a_message(self) -> None:
+        """C13: a message from one process is taken by another that waits for it."""
+        self.needs_processes()
+        queue = self.create()
+        child = self.launch(
+            """
+            queue = attach()
+            say("ready")
+            say(queue.get(timeout=15))
+            """
+        )
+        assert child.hear() == "ready"
+        time.sleep(0.1)  # makes it likely that the child waits; it holds either way
+        began = time.monotonic()
+        queue.put("item")
+        assert child.hear() == "item"
+        assert time.monotonic() - began < WOKEN
+
+    def test_a_waiting_process_is_woken_by_space(self) -> None:
+        """C13: space that one process makes is used by another that waits for it."""
+        self.needs_processes()
+        queue = self.create()
+        count = self.fill(queue)
+        child = self.launch(
+            """
+            queue = attach()
+            say("ready")
+            queue.put("item", timeout=15)
+            say("done")
+            """
+        )
+        assert child.hear() == "ready"
+        time.sleep(0.1)  # as above
+        began = time.monotonic()
+        queue.get()
+        assert child.hear() == "done"
+        assert time.monotonic() - began < WOKEN
+        assert self.drain(queue) == [*range(1, count), "item"]
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+    def test_a_waiter_that_is_gone_takes_no_wake_up_with_it(self, number: signal.Signals) -> None:
+        """C11, C13, clause 14: the consumer that waited first is killed or stopped, the second gets the message."""
+        self.needs_processes()
+        queue = self.create()
+        child = self.launch(
+            """
+            queue = attach()
+            say("ready")
+            queue.get()
+            """
+        )
+        assert child.hear() == "ready"
+        time.sleep(0.1)  # as above
+        consumer = self.start_waiting(queue.get, timeout=HANG)
+        child.send(number)
+        time.sleep(0.05)  # a signal has no receipt; one that is late makes the test blunt, not wrong
+        queue.put_many([1, 2])  # a consumer that was not gone yet takes one of them
+        began = time.monotonic()
+        assert consumer.outcome() in (1, 2)
+        assert time.monotonic() - began < WOKEN
+
+    def test_a_stopped_process_holds_nobody_past_their_timeout(self) -> None:
+        """C11: whatever a stopped peer was doing, others time out on schedule, and all goes on when it continues."""
+        self.needs_processes()
+        queue = self.create()
+        child = self.launch(
+            """
+            queue = attach()
+            say("ready")
+            for number in range(100_000):
+                queue.put(number)
+            """
+        )
+        assert child.hear() == "ready"
+        expected = 0
+        for _ in range(20):
+            assert queue.get(timeout=HANG) == expected
+            expected += 1
+            child.send(signal.SIGSTOP)
+            while True:
+                began = time.monotonic()
+                try:
+                    assert queue.get(timeout=0.05) == expected
+                except ipcq.QueueEmpty:
+                    break
+                finally:
+                    assert time.monotonic() - began < 0.05 + INTERRUPTED
+                expected += 1
+            child.send(signal.SIGCONT)

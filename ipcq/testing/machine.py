@@ -1,0 +1,761 @@
+"""The state machine: one queue, several handles here and in another process, and a model that says what each call gives.
+
+A backend's test is one line, or a subclass where more is to be said::
+
+    from ipcq.testing.machine import machine_for
+
+    TestMineAgrees = machine_for("mine")
+
+Hypothesis makes up sequences of calls; each runs on the backend (`Stage`) and on a model of plain lists (`Model`), and what it
+returns, or the class of what it raises, has to be the same. Handles live in numbered slots: in the first two within this
+process, in the others within a second one, where the backend's scope allows that. What two backends do with the same
+sequence is compared by `replay`, so that a new backend joins by its name.
+
+Concurrency is not tested here: every call has returned before the next begins. `ipcq.testing.processes` is for that.
+
+``IPCQ_TEST_PROFILE=nightly`` runs a hundred times as many examples, and ``IPCQ_TEST_SEED`` replays a run.
+"""
+
+import atexit
+import contextlib
+import os
+import time
+import unittest
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+import ipcq
+from ipcq.backend import HIGHEST_PRIORITY, Capabilities, Scope
+from ipcq.errors import (
+    DecodeError,
+    EncodeError,
+    InvalidArgument,
+    MessageQueueError,
+    MessageTooLarge,
+    PermissionDenied,
+    QueueClosed,
+    QueueEmpty,
+    QueueExists,
+    QueueFull,
+    QueueGone,
+    QueueMismatch,
+    QueueNotFound,
+    QueueShutDown,
+    Unsupported,
+)
+from ipcq.testing.processes import Peer, Peers, fresh_name, hear, own_seed, say
+
+__all__ = ("Model", "Outcome", "QueueMachine", "Stage", "Step", "machine_for", "replay", "shared", "traces")
+
+#: One call: which, in which slot, with what.
+Step: TypeAlias = tuple[str, int, dict[str, Any]]
+
+#: What a call gave: the value that it returned, or the name of the class that it raised.
+Outcome: TypeAlias = tuple[Literal["returned", "raised"], Any]
+
+#: What a queue is created with where the author says nothing.
+SMALL: Final[Mapping[str, Any]] = {"max_messages": 4, "max_message_size": 512}
+
+#: Slots for handles; those from `AWAY` on are in the other process.
+SLOTS: Final = 4
+AWAY: Final = 2
+
+#: Seconds after which a call in the other process counts as hanging.
+HANG: Final = 20.0
+
+#: Messages that msgpack cannot read: nothing, a frame without and with an unknown and a refused number, a cut-off map, a
+#: string with half of its bytes, and something behind the end.
+POISON: Final = (b"", b"\xc1", b"\xc1\x87\x68x", b"\xc1\x01N.", b"\x81", b"\xd9\x04ab", b"\x01\x01")
+
+SPOILT: Final = ("", "unencodable", "oversize")
+
+_NOTHING: Final[Outcome] = ("returned", "no handle")
+
+#: How every sequence of calls begins: with a handle in each slot.
+BEGINNING: Final[Sequence[Step]] = tuple(("renew", slot, {}) for slot in range(SLOTS))
+
+
+# --- what is played ----------------------------------------------------------------------------------------------
+
+
+_slots = st.integers(0, SLOTS - 1)
+_items = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(1 << 63), (1 << 64) - 1),
+    st.floats(allow_nan=False),
+    st.text(max_size=20),
+    st.binary(max_size=64),
+    st.binary(min_size=500, max_size=507),
+    st.lists(st.integers(0, 300), max_size=5),
+)
+_batches = st.lists(_items, min_size=1, max_size=6)
+_priorities = st.one_of(st.just(0), st.sampled_from([1, 2, HIGHEST_PRIORITY]))
+_counts = st.one_of(st.none(), st.integers(1, 5))
+
+#: How each call is made up; the machine's rules and `traces` share it.
+CALLS: Final[Mapping[str, Mapping[str, st.SearchStrategy[Any]]]] = {
+    "open": {
+        "create": st.booleans(),
+        "exclusive": st.booleans(),
+        "rights": st.sampled_from(["both", "both", "both", "read", "write"]),
+        "other_limit": st.sampled_from([False, False, False, True]),
+        "stay": st.sampled_from([False, False, False, True]),
+    },
+    "renew": {},
+    "close": {},
+    "unlink": {},
+    "forget": {},
+    "exists": {},
+    "put": {"item": _items, "priority": _priorities},
+    "put_spoilt": {"spoilt": st.sampled_from(SPOILT[1:])},
+    "put_raw": {"data": st.sampled_from(POISON)},
+    "put_many": {"items": _batches, "spoilt": st.sampled_from(("", "", "", *SPOILT[1:]))},
+    "get": {"timeout": st.sampled_from([None, 0, 0.002])},
+    "get_message": {},
+    "get_many": {"most": _counts},
+    "peek": {},
+    "clear": {},
+    "look": {},
+    "shutdown": {"immediate": st.booleans()},
+    "misuse": {"how": st.sampled_from(["get(0.5)", "timeout", "nan", "priority", "most"])},
+}
+
+
+#: How often each call is made up compared with the others: what ends something is rarer than what goes on.
+_WEIGHTS: Final[Mapping[str, int]] = {"put": 6, "put_many": 4, "get": 3, "get_message": 2, "get_many": 3, "renew": 8}
+
+
+def traces(calls: Sequence[str] = tuple(CALLS), most: int = 50) -> st.SearchStrategy[list[Step]]:
+    """Make up sequences of calls for `replay`."""
+    steps = [
+        st.tuples(st.just(call), _slots, st.fixed_dictionaries(dict(CALLS[call])))
+        for call in calls
+        for _ in range(_WEIGHTS.get(call, 1))
+    ]
+    return st.lists(st.one_of(*steps), max_size=most).map(lambda rest: [*BEGINNING, *rest])
+
+
+# --- the backend -------------------------------------------------------------------------------------------------
+
+
+class _Hands:
+    """The handles of one process, and the calls on them."""
+
+    def __init__(self, name: str, backend: str, options: Mapping[str, Any]) -> None:
+        self._name = name
+        self._backend = backend
+        self._options = dict(options)
+        self._queues: dict[int, ipcq.Queue[Any]] = {}
+
+    def call(self, step: Step) -> Outcome:
+        """Make one call and say what it gave."""
+        call, slot, arguments = step
+        try:
+            if call in ("open", "renew", "forget", "exists"):
+                return "returned", getattr(self, f"_{call}")(slot, **arguments)
+            if slot not in self._queues:
+                return _NOTHING
+            return "returned", getattr(self, f"_{call}")(self._queues[slot], **arguments)
+        except MessageQueueError as error:
+            return "raised", type(error).__name__
+
+    def end(self) -> None:
+        """Close what is open."""
+        for queue in self._queues.values():
+            queue.close()
+        self._queues.clear()
+
+    def _open(self, slot: int, create: bool, exclusive: bool, rights: str, other_limit: bool, stay: bool) -> None:
+        options = dict(self._options)
+        if other_limit:
+            options["max_messages"] += 1
+        elif not create:
+            options = {}
+        opened = ipcq.open(
+            self._name,
+            self._backend,
+            create=create,
+            exclusive=exclusive and create,
+            read=rights != "write",
+            write=rights != "read",
+            after_unlink="continue" if stay else "raise",
+            **options,
+        )
+        if slot in self._queues:
+            self._queues[slot].close()
+        self._queues[slot] = opened
+
+    def _renew(self, slot: int) -> None:
+        self._open(slot, create=True, exclusive=False, rights="both", other_limit=False, stay=False)
+
+    def _forget(self, slot: int) -> None:
+        ipcq.unlink(self._name, self._backend)
+
+    def _exists(self, slot: int) -> bool:
+        return ipcq.exists(self._name, self._backend)
+
+    def _close(self, queue: "ipcq.Queue[Any]") -> None:
+        queue.close()
+
+    def _unlink(self, queue: "ipcq.Queue[Any]") -> None:
+        queue.unlink()
+
+    def _put(self, queue: "ipcq.Queue[Any]", item: Any, priority: int) -> None:
+        queue.put(item, block=False, priority=priority)
+
+    def _put_spoilt(self, queue: "ipcq.Queue[Any]", spoilt: str) -> None:
+        queue.put(_spoilt(queue, spoilt), timeout=0.002)
+
+    def _put_raw(self, queue: "ipcq.Queue[Any]", data: bytes) -> None:
+        with ipcq.open(self._name, self._backend, create=False, read=False, serializer="raw") as raw:
+            raw.put_nowait(data)
+
+    def _put_many(self, queue: "ipcq.Queue[Any]", items: list[Any], spoilt: str) -> int:
+        return queue.put_many([*items, _spoilt(queue, spoilt)] if spoilt else items, block=False)
+
+    def _get(self, queue: "ipcq.Queue[Any]", timeout: float | None) -> Any:
+        return queue.get(False) if timeout is None else queue.get(timeout=timeout)
+
+    def _get_message(self, queue: "ipcq.Queue[Any]") -> list[Any]:
+        message = queue.get_message(block=False)
+        return [message.item, message.priority, message.deliveries]
+
+    def _get_many(self, queue: "ipcq.Queue[Any]", most: int | None) -> list[Any]:
+        return queue.get_many(most, block=False)
+
+    def _peek(self, queue: "ipcq.Queue[Any]") -> Any:
+        return queue.peek()
+
+    def _clear(self, queue: "ipcq.Queue[Any]") -> int:
+        return queue.clear()
+
+    def _look(self, queue: "ipcq.Queue[Any]") -> list[Any]:
+        exact = queue.capabilities.exact_qsize
+        return [queue.qsize() if exact else None, queue.empty(), queue.full(), queue.max_messages]
+
+    def _shutdown(self, queue: "ipcq.Queue[Any]", immediate: bool) -> None:
+        queue.shutdown(immediate)
+
+    def _misuse(self, queue: "ipcq.Queue[Any]", how: str) -> None:
+        if how == "get(0.5)":
+            queue.get(0.5)  # type: ignore[arg-type]  # what is tried
+        elif how == "timeout":
+            queue.get(timeout=-1)
+        elif how == "nan":
+            queue.put(0, timeout=float("nan"))
+        elif how == "priority":
+            queue.put(0, priority=HIGHEST_PRIORITY + 1)
+        else:
+            queue.get_many(0)
+
+
+def _spoilt(queue: "ipcq.Queue[Any]", how: str) -> object:
+    return object() if how == "unencodable" else bytes(queue.max_message_size + 1)
+
+
+def _help() -> None:
+    """Keep the handles of the slots from `AWAY` on, in another process, until the pipe ends."""
+    hands: _Hands | None = None
+    with contextlib.suppress(EOFError):
+        while True:
+            order, content = _unpacked(hear())
+            if order == "begin":
+                hands = _Hands(*content)
+                say("begun")
+            elif order == "call":
+                assert hands is not None
+                say(_packed(hands.call(tuple(content))))
+            else:
+                assert hands is not None
+                hands.end()
+                say("ended")
+
+
+def _packed(value: Any) -> Any:
+    """Turn a value into what JSON can carry."""
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, dict):
+        return {"dict": {key: _packed(each) for key, each in value.items()}}
+    if isinstance(value, list | tuple):
+        return [_packed(each) for each in value]
+    return value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "bytes" in value:
+            return bytes.fromhex(value["bytes"])
+        return {key: _unpacked(each) for key, each in value["dict"].items()}
+    if isinstance(value, list):
+        return [_unpacked(each) for each in value]
+    return value
+
+
+@cache
+def _helper() -> Peer:
+    peers = Peers(patience=None, seed=0)
+    peers.__enter__()
+    atexit.register(peers.__exit__, None, None, None)
+    return peers.spawn(_help)
+
+
+class Stage:
+    """One queue of a backend, played on from this process and another.
+
+    Args:
+        backend: Its name.
+        options: What the queue is created with; `max_messages` and `max_message_size` of at least 512 must be among it.
+        settle: Seconds that the backend takes to tell everyone that a queue was shut down or unlinked.
+    """
+
+    def __init__(self, backend: str, options: Mapping[str, Any] = SMALL, settle: float = 0.0) -> None:
+        self._backend = backend
+        self._settle = settle
+        self._name = fresh_name("/ipcq-machine")
+        self._hands = _Hands(self._name, backend, options)
+        self._helper = _helper() if capabilities(backend).scope >= Scope.HOST else None
+        if self._helper is not None:
+            self._ask("begin", [self._name, backend, options])
+
+    def call(self, step: Step) -> Outcome:
+        """Make one call, here or in the other process, and say what it gave."""
+        outcome: Outcome
+        if self._helper is not None and step[1] >= AWAY:
+            kind, value = self._ask("call", step)
+            outcome = (kind, value)
+        else:
+            outcome = self._hands.call(step)
+        if step[0] in ("shutdown", "unlink", "forget"):
+            time.sleep(self._settle)
+        return outcome
+
+    def end(self) -> None:
+        """Close every handle and remove the queue."""
+        self._hands.end()
+        if self._helper is not None:
+            self._ask("end", None)
+        with contextlib.suppress(QueueNotFound):
+            ipcq.unlink(self._name, self._backend)
+
+    def _ask(self, order: str, content: object) -> Any:
+        assert self._helper is not None
+        self._helper.say(_packed([order, content]))
+        return _unpacked(self._helper.hear(HANG))
+
+
+def capabilities(backend: str) -> Capabilities:
+    """Return what a backend can do at best.
+
+    Raises:
+        unittest.SkipTest: It cannot be used here; the text says why.
+    """
+    for info in ipcq.backends():
+        if info.name == backend:
+            if not info.usable or info.capabilities is None:
+                raise unittest.SkipTest(f"backend {backend!r} cannot be used here: {info.reason}")
+            return info.capabilities
+    raise LookupError(f"no backend is called {backend!r}")
+
+
+def shared(*backends: str) -> list[str]:
+    """Return the calls that mean the same on all of these backends, by what they say they can do."""
+    able = [capabilities(backend) for backend in backends]
+    differ = [call for call in ("peek", "shutdown") if len({getattr(each, call) for each in able}) > 1]
+    return [call for call in CALLS if call not in differ]
+
+
+def options_for(*backends: str) -> dict[str, Any]:
+    """Return what to create a queue with that means the same on all of these backends."""
+    return {**SMALL, "priorities": all(capabilities(backend).priorities for backend in backends)}
+
+
+def replay(
+    trace: Sequence[Step], backend: str, options: Mapping[str, Any] = SMALL, settle: float = 0.0
+) -> list[Outcome]:
+    """Make the calls of a trace on a new queue of a backend, and return what each gave."""
+    stage = Stage(backend, options, settle)
+    try:
+        return [stage.call(step) for step in trace]
+    finally:
+        stage.end()
+
+
+# --- the model ---------------------------------------------------------------------------------------------------
+
+
+class _Unspecified(Exception):
+    """Two things are wrong with a call, and the contract does not say which is told."""
+
+
+class _Messages:
+    """One queue, from its creation until its last handle is gone."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.linked = True
+        self.shut = False
+        # Each with its priority and whether it is what `msgpack` can read; the next one first.
+        self.content: list[tuple[int, bool, Any]] = []
+
+    def put(self, item: Any, priority: int = 0, good: bool = True) -> None:
+        if self.shut:
+            raise QueueShutDown
+        if len(self.content) >= self.capacity:
+            raise QueueFull
+        place = next((i for i, other in enumerate(self.content) if other[0] < priority), len(self.content))
+        self.content.insert(place, (priority, good, item))
+
+    def get(self) -> tuple[int, bool, Any]:
+        if self.content:
+            return self.content.pop(0)
+        raise QueueShutDown if self.shut else QueueEmpty
+
+
+class _Handle:
+    def __init__(self, messages: _Messages, rights: str, stay: bool) -> None:
+        self.messages = messages
+        self.reads = rights != "write"
+        self.writes = rights != "read"
+        self.stay = stay
+        self.open = True
+        self.unlinked = False
+        # What a batch took behind a message that cannot be decoded.
+        self.backlog: list[tuple[int, bool, Any]] = []
+
+    def check(self) -> None:
+        if not self.open:
+            raise QueueClosed
+        if not self.messages.linked and not self.stay:
+            raise QueueGone
+
+    @property
+    def sane(self) -> bool:
+        return self.open and (self.messages.linked or self.stay)
+
+
+class Model:
+    """What the calls give by the contract, in plain lists.
+
+    Args:
+        capacity: `max_messages` of the queue.
+        able: What the backend says it can do.
+        priorities: The queue has priorities.
+    """
+
+    def __init__(self, capacity: int, able: Capabilities, priorities: bool) -> None:
+        self._capacity = capacity
+        self._able = able
+        self._priorities = priorities
+        self._named: _Messages | None = None
+        self._handles: dict[int, _Handle] = {}
+
+    def call(self, step: Step) -> Outcome | None:
+        """Say what one call has to give; None: it has to raise, whatever of our tree."""
+        call, slot, arguments = step
+        try:
+            if call in ("open", "renew", "forget", "exists"):
+                return "returned", getattr(self, f"_{call}")(slot, **arguments)
+            if slot not in self._handles:
+                return _NOTHING
+            return "returned", getattr(self, f"_{call}")(self._handles[slot], **arguments)
+        except MessageQueueError as error:
+            return "raised", type(error).__name__
+        except _Unspecified:
+            return None
+
+    @property
+    def ended(self) -> bool:
+        """The name leads to no queue that messages can be put into."""
+        return self._named is None or self._named.shut
+
+    def left(self) -> dict[int, int]:
+        """Return for each slot whose handle can get messages how many it can get."""
+        return {
+            slot: len(handle.backlog) + len(handle.messages.content)
+            for slot, handle in self._handles.items()
+            if handle.sane and handle.reads
+        }
+
+    def _open(self, slot: int, create: bool, exclusive: bool, rights: str, other_limit: bool, stay: bool) -> None:
+        capacity = self._capacity + other_limit
+        if self._named is None:
+            if not create:
+                raise QueueNotFound
+            self._named = _Messages(capacity)
+        elif create and exclusive:
+            raise QueueExists
+        elif (create or other_limit) and self._named.capacity != capacity:
+            raise QueueMismatch
+        self._handles[slot] = _Handle(self._named, rights, stay)
+
+    def _renew(self, slot: int) -> None:
+        self._open(slot, create=True, exclusive=False, rights="both", other_limit=False, stay=False)
+
+    def _forget(self, slot: int) -> None:
+        if self._named is None:
+            raise QueueNotFound
+        self._named.linked = False
+        self._named = None
+
+    def _exists(self, slot: int) -> bool:
+        return self._named is not None
+
+    def _close(self, handle: _Handle) -> None:
+        handle.open = False
+        handle.backlog.clear()
+
+    def _unlink(self, handle: _Handle) -> None:
+        if not handle.unlinked and self._named is not None and (handle.messages is self._named or not handle.open):
+            self._forget(0)
+        handle.unlinked = True
+
+    def _put(self, handle: _Handle, item: Any, priority: int) -> None:
+        wrong = priority and not self._priorities
+        if wrong and not (handle.sane and handle.writes and not handle.messages.shut):
+            raise _Unspecified
+        if wrong:
+            raise Unsupported
+        self._check_right(handle, handle.writes)
+        handle.messages.put(item, priority)
+
+    def _put_spoilt(self, handle: _Handle, spoilt: str) -> None:
+        if not (handle.sane and handle.writes) or handle.messages.shut:
+            raise _Unspecified
+        raise EncodeError if spoilt == "unencodable" else MessageTooLarge
+
+    def _put_raw(self, handle: _Handle, data: bytes) -> None:
+        if self._named is None:
+            raise QueueNotFound
+        self._named.put(data, good=False)
+
+    def _put_many(self, handle: _Handle, items: list[Any], spoilt: str) -> int:
+        if spoilt:
+            self._put_spoilt(handle, spoilt)
+        self._check_right(handle, handle.writes)
+        handle.messages.put(items[0])
+        stored = 1
+        for item in items[1:]:
+            try:
+                handle.messages.put(item)
+            except QueueFull:
+                break
+            stored += 1
+        return stored
+
+    def _get(self, handle: _Handle, timeout: float | None) -> Any:
+        return self._get_message(handle)[0]
+
+    def _get_message(self, handle: _Handle) -> list[Any]:
+        self._check_right(handle, handle.reads)
+        priority, good, item = handle.backlog.pop(0) if handle.backlog else handle.messages.get()
+        if not good:
+            raise DecodeError
+        return [item, priority, 1]
+
+    def _get_many(self, handle: _Handle, most: int | None) -> list[Any]:
+        self._check_right(handle, handle.reads)
+        source = handle.backlog or handle.messages.content
+        if not source:
+            handle.messages.get()
+        taken = source[:most]
+        del source[:most]
+        bad = next((i for i, (_, good, _) in enumerate(taken) if not good), len(taken))
+        # A message that cannot be read ends the batch; as its first it is what the batch raises.
+        handle.backlog[:0] = taken[max(bad, 1) :]
+        if not bad:
+            raise DecodeError
+        return [item for _, _, item in taken[:bad]]
+
+    def _peek(self, handle: _Handle) -> Any:
+        if not self._able.peek:
+            raise Unsupported if handle.open else _Unspecified
+        self._check_right(handle, handle.reads)
+        content = handle.backlog or handle.messages.content
+        if not content:
+            raise QueueEmpty
+        if not content[0][1]:
+            raise DecodeError
+        return content[0][2]
+
+    def _clear(self, handle: _Handle) -> int:
+        self._check_right(handle, handle.reads)
+        dropped = len(handle.backlog) + len(handle.messages.content)
+        handle.backlog.clear()
+        handle.messages.content.clear()
+        return dropped
+
+    def _look(self, handle: _Handle) -> list[Any]:
+        handle.check()
+        count, capacity = len(handle.messages.content), handle.messages.capacity
+        return [count if self._able.exact_qsize else None, not count, count >= capacity, capacity]
+
+    def _shutdown(self, handle: _Handle, immediate: bool) -> None:
+        if not self._able.shutdown:
+            raise Unsupported if handle.open else _Unspecified
+        handle.check()
+        handle.messages.shut = True
+        if immediate:
+            handle.messages.content.clear()
+
+    def _misuse(self, handle: _Handle, how: str) -> None:
+        raise InvalidArgument if handle.sane else _Unspecified
+
+    def _check_right(self, handle: _Handle, right: bool) -> None:
+        if not right:
+            raise PermissionDenied if handle.sane and not handle.messages.shut else _Unspecified
+        handle.check()
+
+
+# --- the machine -------------------------------------------------------------------------------------------------
+
+
+def _rule(call: str, *, rare: bool = False) -> Any:
+    """Make a rule of one call, with a slot and the arguments that `CALLS` makes up for it."""
+
+    def play(self: "QueueMachine", slot: int, really: bool = True, **arguments: Any) -> None:
+        if really:
+            self.play((call, slot, arguments))
+
+    play.__name__ = call
+    arguments: dict[str, Any] = {"slot": _slots, **CALLS[call]}
+    if rare:
+        # Otherwise most calls would meet what is over already.
+        arguments["really"] = st.sampled_from([True, False, False, False])
+    return rule(**arguments)(play)  # type: ignore[no-untyped-call]  # its overloads take no mapping
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Compare a backend with the model; subclass it and set `backend`, or call `machine_for`.
+
+    Attributes:
+        backend: Name of the backend, as users call it.
+        options: What the queue is created with: `max_messages`, `max_message_size` of at least 512, and options of the
+            backend's own. Priorities are asked for where the backend has them.
+        settle: Seconds that the backend takes to tell every handle that a queue was shut down or unlinked; the contract
+            allows one.
+    """
+
+    backend: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = SMALL
+    settle: ClassVar[float] = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        able = capabilities(self.backend)
+        options = {"priorities": able.priorities, **self.options}
+        self._stage = Stage(self.backend, options, self.settle)
+        self._model = Model(options["max_messages"], able, options["priorities"])
+        for step in BEGINNING:
+            self.play(step)
+
+    def play(self, step: Step) -> None:
+        """Make one call on the backend and on the model and compare."""
+        given = self._stage.call(step)
+        expected = self._model.call(step)
+        if expected is None:
+            assert given[0] == "raised", f"{step} gave {given} where it had to raise"
+        else:
+            # As text: 1, 1.0 and True are not the same.
+            assert repr(given) == repr(expected), f"{step} gave {given}, not {expected}"
+
+    # Several names for one call make it more frequent.
+    open_handle = _rule("open")
+    reopen = _rule("renew")
+    close_handle = _rule("close", rare=True)
+    unlink = _rule("unlink", rare=True)
+    unlink_by_name = _rule("forget", rare=True)
+    exists = _rule("exists")
+    put = _rule("put")
+    put_again = _rule("put")
+    put_more = _rule("put")
+    put_spoilt = _rule("put_spoilt")
+    put_undecodable = _rule("put_raw")
+    put_many = _rule("put_many")
+    put_many_more = _rule("put_many")
+    get = _rule("get")
+    get_message = _rule("get_message")
+    get_many = _rule("get_many")
+    peek = _rule("peek")
+    clear = _rule("clear", rare=True)
+    shutdown = _rule("shutdown", rare=True)
+    misuse = _rule("misuse")
+
+    @rule(anew=st.booleans())
+    def renew_all(self, anew: bool) -> None:
+        """Put a working handle into each slot, now and then on a new queue."""
+        if anew or self._model.ended:
+            self.play(("forget", 0, {}))
+        for step in BEGINNING:
+            self.play(step)
+
+    @precondition(lambda self: self._model.ended)
+    @rule()
+    def begin_anew(self) -> None:
+        """Replace a queue that was shut down or unlinked."""
+        self.renew_all(False)
+
+    @invariant()
+    def same_length(self) -> None:
+        """See that every handle counts as many messages as the model."""
+        for slot in range(SLOTS):
+            self.play(("look", slot, {}))
+
+    def teardown(self) -> None:
+        """See that what is left comes out, in order, and that nothing more does."""
+        try:
+            for slot, count in self._model.left().items():
+                for _ in range(count + 1):
+                    self.play(("get_message", slot, {}))
+        finally:
+            self._stage.end()
+
+    class _Case:
+        def __get__(self, machine: object, kind: type["QueueMachine"]) -> type[unittest.TestCase]:
+            return _case_of(kind)
+
+    TestCase: Any = _Case()
+
+
+@cache
+def _case_of(machine: type[QueueMachine]) -> type[unittest.TestCase]:
+    class AgreesWithTheModel(unittest.TestCase):
+        def test_every_call_gives_what_the_model_says(self) -> None:
+            """C25: the same calls give the same results and exceptions as on the model."""
+            run_state_machine_as_test(seed(own_seed())(machine), settings=profile())
+
+    AgreesWithTheModel.__qualname__ = AgreesWithTheModel.__name__ = f"{machine.__name__}Case"
+    AgreesWithTheModel.__module__ = machine.__module__
+    return AgreesWithTheModel
+
+
+def machine_for(backend: str, *, settle: float = 0.0, **options: Any) -> type[unittest.TestCase]:
+    """Return the test case that compares a backend with the model; assign it to a name that begins with ``Test``.
+
+    Args:
+        backend: Name of the backend.
+        settle: As in `QueueMachine`.
+        options: What the queue is created with, over 4 messages of 512 bytes.
+    """
+    attributes = {"backend": backend, "settle": settle, "options": {**SMALL, **options}, "__module__": __name__}
+    return _case_of(type(f"{backend.title()}Machine", (QueueMachine,), attributes))
+
+
+def profile(examples: int = 300) -> settings:
+    """Return Hypothesis's settings for a pull request, or for a night where ``IPCQ_TEST_PROFILE`` says so."""
+    nightly = os.environ.get("IPCQ_TEST_PROFILE") == "nightly"
+    return settings(
+        max_examples=examples * (100 if nightly else 1),
+        stateful_step_count=50 if nightly else 40,
+        deadline=None,
+        print_blob=True,
+        # A seed replays a run, so no file does.
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )

@@ -1,0 +1,748 @@
+"""Unrelated processes for tests: started, watched, stopped and killed from outside, and judged by what they wrote down.
+
+What a queue promises, it promises to processes that know nothing of one another, so here nothing is inherited but a
+name. A *program* is a plain function of a module that another interpreter can import; a *peer* is a process that runs
+one. Both sides talk in JSON lines, with `Peer.say` and `Peer.hear` here, `say` and `hear` there::
+
+    def produce(name: str, backend: str) -> None:
+        with ipcq.open(name, backend) as q:
+            q.put("hello")
+        say("done")
+
+    with Peers() as peers:
+        assert peers.spawn(produce, name, backend).hear() == "done"
+
+`Peers.spawn` starts an interpreter of its own, `Peers.fork` forks from one that has imported everything and opened
+nothing, which is some fifty times cheaper and meant for storms of kills. `Peers` is the watchdog as well: when its
+patience is over, it has every peer write down where it stands, kills them all, and fails with those stacks.
+
+The oracle is outside the processes under test. A `Ledger` is a file that only its owner appends to, each entry with
+one `write`, so that a kill tears nothing: a producer enters what it is about to do, and then how that ended; a consumer
+enters what it took. Messages are made by `Tag.message`, numbered per producer, and `judge` decides from the
+ledgers which were lost, duplicated, invented, torn or out of order. Instants are CLOCK_MONOTONIC, one clock for all
+processes of a machine, and everything random comes from a seed that is printed, and replayed by ``IPCQ_TEST_SEED``.
+"""
+
+import bisect
+import contextlib
+import importlib
+import importlib.util
+import json
+import math
+import os
+import random
+import runpy
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, ParamSpec, Self
+
+import ipcq
+
+__all__ = (
+    "Hang",
+    "Ledger",
+    "Peer",
+    "PeerDied",
+    "Peers",
+    "Tag",
+    "Verdict",
+    "bound",
+    "fresh_name",
+    "hear",
+    "judge",
+    "own_seed",
+    "say",
+    "until",
+)
+
+#: Replays a run: the environment variable that fixes the seed.
+SEED_VARIABLE: Final = "IPCQ_TEST_SEED"
+
+#: Seconds after which a group of peers counts as hanging.
+PATIENCE: Final = 60.0
+
+P = ParamSpec("P")
+
+
+class Hang(AssertionError):
+    """The peers did not end in time; the text holds the stacks of all of them."""
+
+
+class PeerDied(AssertionError):
+    """A peer ended where something was still expected from it; the text holds what it wrote to its standard error."""
+
+
+def fresh_name(prefix: str = "/ipcq-test") -> str:
+    """Return a queue's name that nobody uses."""
+    return f"{prefix}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def own_seed() -> int:
+    """Return the seed to replay, or a new one, and print it."""
+    seed = int(os.environ.get(SEED_VARIABLE) or secrets.randbits(32))
+    print(f"replay with {SEED_VARIABLE}={seed}")
+    return seed
+
+
+def bound(trials: int) -> float:
+    """Return what no failure in so many trials says: the rate is below this, with 95 % confidence."""
+    return 3 / trials if trials else math.inf
+
+
+def until(happened: Callable[[], object], timeout: float = 10.0, what: str = "it") -> None:
+    """Look again and again until something has happened.
+
+    Raises:
+        Hang: It has not within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not happened():
+        if time.monotonic() > deadline:
+            raise Hang(f"{what} did not happen within {timeout} seconds")
+        time.sleep(0.001)
+
+
+# --- conversation -------------------------------------------------------------------------------------------------
+
+
+class _Line:
+    """One end of a conversation in JSON lines."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        self._rest = b""
+
+    def say(self, value: object) -> None:
+        self.end.sendall(json.dumps(value).encode() + b"\n")
+
+    def hear(self, deadline: float = math.inf) -> Any:
+        while b"\n" not in self._rest:
+            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            if not select.select([self.end], [], [], left)[0]:
+                raise TimeoutError
+            more = self.end.recv(1 << 16)
+            if not more:
+                raise EOFError
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
+
+
+_line: _Line | None = None
+
+
+def say(value: object) -> None:
+    """Tell the test something, from within a program."""
+    assert _line is not None, "say() belongs into a program that Peers runs"
+    _line.say(value)
+
+
+def hear() -> Any:
+    """Wait for what the test says, from within a program."""
+    assert _line is not None, "hear() belongs into a program that Peers runs"
+    return _line.hear()
+
+
+class Peer:
+    """One process under test, seen from outside."""
+
+    def __init__(
+        self,
+        label: str,
+        pid: int,
+        end: socket.socket,
+        errors: Path,
+        reap: Callable[[float], int | None],
+        patience: float,
+    ) -> None:
+        self.label = label
+        self.pid = pid
+        self.errors = errors
+        self.patience = patience
+        self.returncode: int | None = None
+        self._line = _Line(end)
+        self._reap = reap
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.label} pid {self.pid} returncode {self.returncode}>"
+
+    def say(self, value: object) -> None:
+        """Tell the program something, as JSON."""
+        try:
+            self._line.say(value)
+        except OSError as error:
+            raise PeerDied(f"{self} does not listen\n{self.complaint()}") from error
+
+    def hear(self, timeout: float | None = None) -> Any:
+        """Wait for what the program says next.
+
+        Raises:
+            PeerDied: It ended without a word.
+            Hang: It said nothing for `timeout` seconds.
+        """
+        timeout = self.patience if timeout is None else timeout
+        try:
+            return self._line.hear(time.monotonic() + timeout)
+        except TimeoutError:
+            raise Hang(f"{self} said nothing for {timeout} seconds\n{self.stacks()}") from None
+        except (EOFError, OSError) as error:
+            with contextlib.suppress(Hang):
+                self.wait(5.0)
+            raise PeerDied(f"{self} ended without a word\n{self.complaint()}") from error
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless the process was waited for already."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> int:
+        """Kill the process at once, as ``kill -9`` does, and return its exit code."""
+        self.send(signal.SIGKILL)
+        return self.wait()
+
+    def stop(self) -> None:
+        """Stop the process with SIGSTOP, and return once it stands still."""
+        self.send(signal.SIGSTOP)
+        until(lambda: self.state() in "TtZX", what=f"stopping {self}")
+
+    def resume(self) -> None:
+        """Let a stopped process go on."""
+        self.send(signal.SIGCONT)
+
+    def state(self) -> str:
+        """Return the kernel's letter for the state of the process, such as ``"S"`` for one that waits."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return "X"
+        return stat.rpartition(")")[2].split()[0]
+
+    def asleep(self) -> bool:
+        """Tell whether the process waits inside the kernel."""
+        return self.state() == "S"
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of the process and return its exit code, negative for the signal that ended it.
+
+        Raises:
+            Hang: It has not ended within `timeout` seconds.
+        """
+        if self.returncode is None:
+            timeout = self.patience if timeout is None else timeout
+            self.returncode = self._reap(timeout)
+            if self.returncode is None:
+                raise Hang(f"{self} did not end within {timeout} seconds\n{self.stacks()}")
+            self._line.end.close()
+        return self.returncode
+
+    def done(self, timeout: float | None = None) -> None:
+        """Wait for the end of the process and see that it ended well.
+
+        Raises:
+            PeerDied: Its exit code is not 0.
+            Hang: It has not ended within `timeout` seconds.
+        """
+        if self.wait(timeout):
+            raise PeerDied(f"{self}\n{self.complaint()}")
+
+    def complaint(self) -> str:
+        """Return what the process wrote to its standard output and error so far."""
+        try:
+            return self.errors.read_text(errors="replace")
+        except OSError as error:
+            return f"(nothing to read: {error})"
+
+    def stacks(self) -> str:
+        """End the process with SIGABRT, on which it writes the stacks of its threads, and return what it wrote."""
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signal.SIGABRT)
+            self.send(signal.SIGCONT)
+        if self.returncode is None:
+            self.returncode = self._reap(5.0)
+        return f"--- {self} ---\n{self.complaint()}"
+
+
+# --- the group ----------------------------------------------------------------------------------------------------
+
+
+class Peers:
+    """A group of processes under test: starts them, watches over them, and leaves none behind.
+
+    Args:
+        patience: Seconds after which the group counts as hanging; None where the test sees to that itself.
+        seed: Where `random` starts; by default what ``IPCQ_TEST_SEED`` says, or a new one. It is printed.
+        directory: Where ledgers and the peers' words go; by default a new one that goes with the group.
+    """
+
+    def __init__(
+        self, *, patience: float | None = PATIENCE, seed: int | None = None, directory: Path | None = None
+    ) -> None:
+        self.patience = patience
+        self.seed = own_seed() if seed is None else seed
+        self.random = random.Random(self.seed)
+        self.peers: list[Peer] = []
+        self.hang = ""
+        self._own = directory is None
+        self.directory = Path(tempfile.mkdtemp(prefix="ipcq-peers-")) if directory is None else directory
+        # Programs that have given up root still write their ledgers here.
+        self.directory.chmod(0o777)
+        self._nursery: Peer | None = None
+        self._started = 0
+        self._over = threading.Event()
+        self._guard = threading.Lock()
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._owner = threading.get_ident()
+
+    def __enter__(self) -> Self:
+        self._watchdog.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with self._guard:
+                self._over.set()
+        except KeyboardInterrupt:
+            # The watchdog's, who did not see in time that the test was through.
+            if not self.hang:
+                raise
+        self._over.set()
+        self._watchdog.join()
+        try:
+            self._end()
+        finally:
+            if self._own:
+                shutil.rmtree(self.directory, ignore_errors=True)
+        if self.hang:
+            raise Hang(self.hang) from error
+
+    def spawn(self, program: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Peer:
+        """Run a program in an interpreter of its own."""
+        return self._spawn(program.__name__, _call_of(program, args, kwargs))
+
+    def fork(self, program: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Peer:
+        """Run a program in a child of an interpreter that has imported everything and opened nothing."""
+        if self._nursery is None:
+            self._nursery = self._spawn("nursery", None)
+            self._nursery.hear()
+        nursery = self._nursery
+        ours, theirs = socket.socketpair()
+        label, path = self._label(program.__name__)
+        with theirs, path.open("ab") as errors:
+            order = json.dumps({"fork": _call_of(program, args, kwargs)}).encode() + b"\n"
+            socket.send_fds(nursery._line.end, [order], [theirs.fileno(), errors.fileno()])
+            pid = nursery.hear()
+
+        def reap(timeout: float) -> int | None:
+            nursery.say({"reap": pid, "timeout": timeout})
+            code: int | None = nursery.hear()
+            return code
+
+        peer = Peer(label, pid, ours, path, reap, PATIENCE if self.patience is None else self.patience)
+        self.peers.append(peer)
+        return peer
+
+    def ledger(self, role: str, number: int) -> str:
+        """Return the path of a ledger, for `Ledger` in a program; `role` is ``"producer"`` or ``"consumer"``."""
+        return str(self.directory / f"{role}-{number}.ledger")
+
+    def ledgers(self, role: str) -> list[Path]:
+        """Return the paths of the ledgers that were written."""
+        return sorted(self.directory.glob(f"{role}-*.ledger"))
+
+    def judge(self) -> "Verdict":
+        """Judge what the ledgers of this group say."""
+        return judge(self.ledgers("producer"), self.ledgers("consumer"))
+
+    def stacks(self) -> str:
+        """End every peer, and return the stacks of those that were still there."""
+        return "\n".join(peer.stacks() for peer in self.peers if peer.returncode is None)
+
+    def _label(self, role: str) -> tuple[str, Path]:
+        self._started += 1
+        label = f"{role}#{self._started}"
+        return label, self.directory / f"{label}.err"
+
+    def _spawn(self, role: str, call: dict[str, Any] | None) -> Peer:
+        ours, theirs = socket.socketpair()
+        label, path = self._label(role)
+        with theirs, path.open("ab") as errors:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-X",
+                    "faulthandler",
+                    "-c",
+                    "from ipcq.testing.processes import _main; _main()",
+                    str(theirs.fileno()),
+                    json.dumps(call),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=[theirs.fileno()],
+                # What is importable here shall be so there, however it came to be.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+
+        def reap(timeout: float) -> int | None:
+            try:
+                return process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return None
+
+        peer = Peer(label, process.pid, ours, path, reap, PATIENCE if self.patience is None else self.patience)
+        self.peers.append(peer)
+        return peer
+
+    def _watch(self) -> None:
+        if self._over.wait(self.patience):
+            return
+        # What is forked is asked before its nursery, which has to reap it.
+        waiting = [peer for peer in self.peers if peer.returncode is None]
+        self.hang = f"the peers did not end within {self.patience} seconds (seed {self.seed})"
+        for peer in waiting:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(peer.pid, signal.SIGABRT)
+                os.kill(peer.pid, signal.SIGCONT)
+        time.sleep(1.0)
+        self.hang += "".join(f"\n--- {peer} ---\n{peer.complaint()}" for peer in waiting)
+        if self._over.wait(2.0):
+            return
+        # It is not a peer that this test waits for, but the queue.
+        frame = sys._current_frames().get(self._owner)
+        while frame is not None:
+            self.hang += f"\n{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+            frame = frame.f_back
+        with self._guard:
+            if not self._over.is_set():
+                signal.pthread_kill(self._owner, signal.SIGINT)
+
+    def _end(self) -> None:
+        nursery = self._nursery
+        for peer in [peer for peer in reversed(self.peers) if peer is not nursery] + ([nursery] if nursery else []):
+            if peer.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(peer.pid, signal.SIGKILL)
+                # Where the nursery is dead, its children are init's to reap.
+                with contextlib.suppress(PeerDied, Hang):
+                    peer.wait(5.0)
+            peer._line.end.close()
+
+
+# --- the other side -----------------------------------------------------------------------------------------------
+
+
+def _call_of(program: Callable[..., object], args: Iterable[object], kwargs: Mapping[str, object]) -> dict[str, Any]:
+    return {
+        "module": program.__module__,
+        "file": str(Path(program.__code__.co_filename).resolve()),
+        "function": program.__qualname__,
+        "args": list(args),
+        "kwargs": dict(kwargs),
+    }
+
+
+_loaded: dict[str, Mapping[str, Any]] = {}
+
+
+def _load(call: Mapping[str, Any]) -> Callable[..., object]:
+    """Find a program by its module where that leads to the same file, by the file otherwise (a test module)."""
+    file = call["file"]
+    if file not in _loaded:
+        try:
+            spec = importlib.util.find_spec(call["module"])
+        except (ImportError, ValueError):
+            spec = None
+        if spec is not None and spec.origin is not None and str(Path(spec.origin).resolve()) == file:
+            _loaded[file] = vars(importlib.import_module(call["module"]))
+        else:
+            # Its neighbours are what it may import.
+            sys.path.insert(0, str(Path(file).parent))
+            _loaded[file] = runpy.run_path(file)
+    program: Callable[..., object] = _loaded[file][call["function"]]
+    return program
+
+
+def _main() -> None:
+    global _line
+    call = json.loads(sys.argv[2])
+    end = socket.socket(fileno=int(sys.argv[1]))
+    end.set_inheritable(False)
+    _line = _Line(end)
+    if call is None:
+        call = _nurse(end)
+    if call is not None:
+        _load(call)(*call["args"], **call["kwargs"])
+
+
+def _nurse(end: socket.socket) -> dict[str, Any] | None:
+    """Fork children and reap them as told, until the test is gone; return in a child with what it shall run."""
+    global _line
+    assert _line is not None
+    ipcq.backends()
+    _line.say("ready")
+    children: set[int] = set()
+    while True:
+        order, fds, _, _ = socket.recv_fds(end, 1 << 20, 2)
+        while order and not order.endswith(b"\n"):
+            order += end.recv(1 << 20)
+        if not order:
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+            return None
+        asked = json.loads(order)
+        if "fork" in asked:
+            call: dict[str, Any] = asked["fork"]
+            _load(call)
+            pid = os.fork()
+            if not pid:
+                end.close()
+                _line = _Line(socket.socket(fileno=fds[0]))
+                os.dup2(fds[1], 1)
+                os.dup2(fds[1], 2)
+                os.close(fds[1])
+                return call
+            children.add(pid)
+            for fd in fds:
+                os.close(fd)
+            _line.say(pid)
+        else:
+            code = _reaped(asked["reap"], asked["timeout"])
+            if code is not None:
+                children.discard(asked["reap"])
+            _line.say(code)
+
+
+def _reaped(pid: int, timeout: float) -> int | None:
+    deadline = time.monotonic() + timeout
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.0005)
+
+
+# --- the oracle ---------------------------------------------------------------------------------------------------
+
+
+class Tag(NamedTuple):
+    """Which message it is: who put it, and as which of its own."""
+
+    producer: int
+    number: int
+
+    def message(self, size: int = 0) -> bytes:
+        """Return a message of at least `size` bytes that can be told from every other and from a torn one."""
+        head = b"%d.%d." % self
+        body = head * (max(size - 9, len(head)) // len(head) + 1)
+        body = body[: max(size - 9, len(head))]
+        return body + b"#%08x" % zlib.crc32(body)
+
+    @classmethod
+    def of(cls, message: object) -> "Tag":
+        """Return the tag of a message.
+
+        Raises:
+            ValueError: It is not a whole message that `message` made.
+        """
+        if not isinstance(message, bytes) or b"#%08x" % zlib.crc32(message[:-9]) != message[-9:]:
+            raise ValueError(f"not a whole message: {message!r}")
+        producer, number, _ = message.split(b".", 2)
+        return cls(int(producer), int(number))
+
+
+class Ledger:
+    """What one process did, in a file that survives it.
+
+    Args:
+        path: The file; no other process writes to it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def intend(self, tag: Tag) -> None:
+        """Enter that a put of this message begins."""
+        self._enter(f"? {tag.producer} {tag.number} {time.monotonic_ns()}\n")
+
+    def accepted(self, tag: Tag) -> None:
+        """Enter that the put returned."""
+        self._enter(f"+ {tag.producer} {tag.number} {time.monotonic_ns()}\n")
+
+    def refused(self, tag: Tag, error: BaseException) -> None:
+        """Enter that the put raised."""
+        self._enter(f"- {tag.producer} {tag.number} {time.monotonic_ns()} {type(error).__name__}\n")
+
+    def took(self, tag: Tag, since: int) -> None:
+        """Enter that a get, begun at `since` on `time.monotonic_ns`, returned this message."""
+        self._enter(f"< {tag.producer} {tag.number} {since} {time.monotonic_ns()}\n")
+
+    def torn(self, message: object) -> None:
+        """Enter that a get returned something that no producer made."""
+        self._enter(f"! {message!r}\n")
+
+    def empty(self, since: int) -> None:
+        """Enter that a get that does not wait, begun at `since` on `time.monotonic_ns`, found nothing."""
+        self._enter(f"0 {since} {time.monotonic_ns()}\n")
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._fd)
+
+    def _enter(self, entry: str) -> None:
+        # One write: either all of it is in the file or nothing, wherever this process is killed.
+        os.write(self._fd, entry.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the ledgers say."""
+
+    accepted: int
+    """Puts that returned."""
+    refused: int
+    """Puts that raised."""
+    unknown: int
+    """Puts during which the producer was killed."""
+    received: int
+    """Messages that were taken."""
+    lost: list[Tag] = field(default_factory=list)
+    """Puts that returned and whose message nobody entered; a consumer killed after its get accounts for one each."""
+    duplicated: list[Tag] = field(default_factory=list)
+    """Messages that were taken twice."""
+    invented: list[Tag] = field(default_factory=list)
+    """Messages that were taken though nobody put them, or though the put raised."""
+    torn: list[str] = field(default_factory=list)
+    """What was taken and is no whole message."""
+    reordered: list[tuple[Tag, Tag]] = field(default_factory=list)
+    """Messages that surely overtook an earlier one: the earlier, the later."""
+    missed: int = 0
+    """Gets that found nothing though at every instant a message was surely there."""
+
+    @property
+    def sound(self) -> bool:
+        """Nothing was duplicated, invented, torn, out of order or missed; losses are for the caller to judge."""
+        return not (self.duplicated or self.invented or self.torn or self.reordered or self.missed)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.accepted} accepted, {self.refused} refused, {self.unknown} unknown, {self.received} received, "
+            f"{len(self.lost)} lost, {len(self.duplicated)} duplicated, {len(self.invented)} invented, "
+            f"{len(self.torn)} torn, {len(self.reordered)} reordered, {self.missed} missed"
+        )
+
+
+@dataclass(slots=True)
+class _Story:
+    """When one message was put and taken; infinity for what was not seen."""
+
+    begun: float = math.inf
+    stored: float = math.inf
+    refused: bool = False
+    asked: float = math.inf
+    taken: float = math.inf
+
+
+def _entries(paths: Iterable[Path]) -> Iterator[list[str]]:
+    for path in paths:
+        for line in path.read_text().splitlines():
+            yield line.split(" ")
+
+
+def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
+    """Judge by the ledgers whether one FIFO queue can have done this, in O(n log n).
+
+    A message surely came before another when its put returned before the other's began; it was surely overtaken when
+    the other's get returned before its own began. Such a pair cannot happen on a FIFO queue, and where no pair is such,
+    nothing was duplicated or invented, and no get missed a message that was there, the history is that of one
+    (Henzinger, Sezgin, Vafeiadis: Aspect-oriented linearizability proofs, 2013).
+    """
+    stories: dict[Tag, _Story] = {}
+    torn: list[str] = []
+    empties: list[tuple[float, float]] = []
+    takes: Counter[Tag] = Counter()
+    for kind, *rest in _entries(producers):
+        story = stories.setdefault(Tag(int(rest[0]), int(rest[1])), _Story())
+        if kind == "?":
+            story.begun = int(rest[2])
+        elif kind == "+":
+            story.stored = int(rest[2])
+        else:
+            story.refused = True
+    intended = set(stories)
+    for kind, *rest in _entries(consumers):
+        if kind == "!":
+            torn.append(" ".join(rest))
+        elif kind == "0":
+            empties.append((int(rest[0]), int(rest[1])))
+        else:
+            tag = Tag(int(rest[0]), int(rest[1]))
+            takes[tag] += 1
+            if takes[tag] == 1:
+                story = stories.setdefault(tag, _Story())
+                story.asked, story.taken = int(rest[2]), int(rest[3])
+    known = {tag: stories[tag] for tag in intended}
+    return Verdict(
+        accepted=sum(story.stored < math.inf for story in known.values()),
+        refused=sum(story.refused for story in known.values()),
+        unknown=sum(story.stored == math.inf and not story.refused for story in known.values()),
+        received=takes.total(),
+        lost=sorted(tag for tag, story in known.items() if story.stored < math.inf and tag not in takes),
+        duplicated=sorted(tag for tag, count in takes.items() if count > 1),
+        invented=sorted(tag for tag in takes if tag not in intended or stories[tag].refused),
+        torn=torn,
+        reordered=_overtaken(known),
+        missed=_missed(known.values(), empties),
+    )
+
+
+def _overtaken(stories: Mapping[Tag, _Story]) -> list[tuple[Tag, Tag]]:
+    taken = sorted((story.begun, story.taken, tag) for tag, story in stories.items() if story.taken < math.inf)
+    # first[i]: the earliest end of a get among the messages whose put began as late as that of taken[i] or later.
+    first: list[tuple[float, Tag]] = [(math.inf, Tag(-1, -1))] * (len(taken) + 1)
+    for index in range(len(taken) - 1, -1, -1):
+        first[index] = min(first[index + 1], taken[index][1:])
+    begins = [begun for begun, _, _ in taken]
+    pairs = []
+    for tag, story in stories.items():
+        if story.taken == math.inf or story.stored == math.inf:
+            continue
+        end, other = first[bisect.bisect_right(begins, story.stored)]
+        if end < story.asked:
+            pairs.append((tag, other))
+    return sorted(pairs)
+
+
+def _missed(stories: Iterable[_Story], empties: list[tuple[float, float]]) -> int:
+    # A message that was put and never taken may be one that a killed consumer had, so only taken ones witness.
+    spans = sorted((story.stored, story.asked) for story in stories if story.stored < story.asked < math.inf)
+    merged: list[tuple[float, float]] = []
+    for begin, end in spans:
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    begins = [begin for begin, _ in merged]
+    count = 0
+    for since, till in empties:
+        index = bisect.bisect_right(begins, since) - 1
+        count += index >= 0 and till <= merged[index][1]
+    return count
