@@ -1,7 +1,9 @@
 """Queues between any processes of a machine: open one by name, put objects in, take them out."""
 
-from ipcq._open import Listing, QueueInfo, backends, exists, open, queues, unlink
+from ipcq._directory import Listing, QueueInfo, exists, queues, unlink
+from ipcq._open import open
 from ipcq._queue import Message, Queue
+from ipcq._registry import BackendInfo, backends
 from ipcq.backend import Capabilities, Persistence, Scope, Stats
 from ipcq.errors import (
     BackendUnavailable,
@@ -33,6 +35,7 @@ from ipcq.errors import (
 )
 
 __all__ = (
+    "BackendInfo",
     "BackendUnavailable",
     "BackendUnknown",
     "Capabilities",

@@ -1,8 +1,8 @@
 """The lock that makes creating and unlinking one name a matter of one process at a time, whatever the backend.
 
-It is one file per user in a private directory at a fixed place, so that no environment variable can send two processes to
-two locks, and a byte of it for each name: an open-file-description lock (Linux, ``fcntl(2)``), which the kernel releases
-when its holder dies, and which excludes threads as well because every acquisition opens the file anew.
+It is one file per user in a private directory at a fixed place, so that no environment variable can send two processes
+to two locks, and a byte of it for each name: an open-file-description lock (Linux, ``fcntl(2)``), which the kernel
+releases when its holder dies, and which excludes threads as well because every acquisition opens the file anew.
 """
 
 import os
@@ -20,7 +20,7 @@ from ipcq.errors import PermissionDenied, TimedOutError
 
 def directory() -> str:
     """Return the path of this user's private directory."""
-    return f"/tmp/ipcq-{os.geteuid()}"  # noqa: S108  # the place must not move with TMPDIR; owner and mode are checked
+    return f"/tmp/ipcq-{os.geteuid()}"  # the place must not move with TMPDIR; owner and mode are checked
 
 
 @contextmanager
@@ -72,7 +72,9 @@ def _open_file() -> int:
         home = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             _check(os.fstat(home), path)
-            descriptor = os.open("names.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=home)
+            descriptor = os.open(
+                "names.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=home
+            )
         finally:
             os.close(home)
     except OSError as error:
@@ -97,8 +99,8 @@ def _check(found: os.stat_result, path: str) -> None:
 
 
 # Descriptors of locks that are held or waited for. A forked child has copies, and as long as it keeps one, its parent's
-# lock stays held; unlocking it would take it from the parent, so the child closes them. No fork may come between opening
-# and noting; the mutex can be taken again by a signal handler that forks.
+# lock stays held; unlocking it would take it from the parent, so the child closes them. No fork may come between
+# opening and noting; the mutex can be taken again by a signal handler that forks.
 _held: set[int] = set()
 _noting = threading.RLock()
 

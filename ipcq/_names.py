@@ -9,7 +9,8 @@ def check_name(name: object) -> str:
     """Return `name` if it may name a queue.
 
     Raises:
-        InvalidName: It is not a str of '/' and then 1 to 254 bytes of UTF-8 without '/' and NUL, or it is '/.' or '/..'.
+        InvalidName: It is not a str of '/' and then 1 to 254 bytes of UTF-8 without '/' and NUL, or it is '/.' or
+        '/..'.
     """
     if not isinstance(name, str):
         raise InvalidName(f"a queue's name is a str such as '/jobs', not {name!r}")

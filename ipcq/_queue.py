@@ -1,16 +1,15 @@
 """One open handle to a queue: objects above, a backend's channel of bytes below.
 
-A message's way through this file: `put` encodes it, checks its size, and hands it to the channel's `try_put`; only where
-that says "full" is there a loop: wait until there may be space, at most a slice of time, and try again. `get` is the same
-the other way round.
+A message's way through this file: `put` encodes it, checks its size, and hands it to the channel's `try_put`; only
+where that says "full" is there a loop: wait until there may be space, at most a slice of time, and try again. `get` is
+the same the other way round.
 
-Handles are closed while other threads are inside, and by signal handlers and finalisers that interrupt a call of the same
-thread. The rule that makes this safe: whoever is inside a call is counted, a closed handle lets nobody call the channel any
-more, and the channel is closed when the count is zero, by the closer or by the last one out.
+Handles are closed while other threads are inside, and by signal handlers and finalisers that interrupt a call of the
+same thread. The rule that makes this safe: whoever is inside a call is counted, a closed handle lets nobody call the
+channel any more, and the channel is closed when the count is zero, by the closer or by the last one out.
 """
 
 import os
-import sys
 import warnings
 import weakref
 from collections import deque
@@ -18,9 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from signal import valid_signals
 from time import monotonic, sleep
-from types import CodeType, FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
+from ipcq._calls import calls_of_this_thread, counted
 from ipcq._deadline import NEVER, SLICE, deadline_of
 from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Lifetime, Received, Request, Scope, Stats
 from ipcq.errors import (
@@ -78,7 +78,8 @@ class Queue(Generic[T]):
     """A handle to a named queue of objects; `ipcq.open` makes them.
 
     Any number of threads may use one handle. Every method raises `QueueClosed` once the handle is closed, `QueueGone`
-    within a second after the queue was unlinked, and `MessageQueueError` with the system's errno for what nobody foresaw.
+    within a second after the queue was unlinked, and `MessageQueueError` with the system's errno for what nobody
+    foresaw.
     """
 
     __slots__ = (
@@ -124,6 +125,7 @@ class Queue(Generic[T]):
 
     # Putting
 
+    @counted
     def put(self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
         """Put an item, and return when it is stored.
 
@@ -251,6 +253,7 @@ class Queue(Generic[T]):
 
     # Getting
 
+    @counted
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take the next item: of the highest priority the oldest.
 
@@ -292,8 +295,8 @@ class Queue(Generic[T]):
             timeout: Seconds to wait for the first item at the most; None waits for ever.
 
         Returns:
-            The items, in the order in which `get` would have taken them. A message that cannot be decoded ends the list;
-            the next get of this handle raises its `DecodeError`, and those after it go on behind it.
+            The items, in the order in which `get` would have taken them. A message that cannot be decoded ends the
+            list; the next get of this handle raises its `DecodeError`, and those after it go on behind it.
 
         Raises:
             QueueEmpty: No item came in time.
@@ -305,7 +308,9 @@ class Queue(Generic[T]):
 
         def get_all(channel: Channel) -> list[T]:
             deadline = deadline_of(block, timeout)
-            if max_items is not None and (isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1):
+            if max_items is not None and (
+                isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1
+            ):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
             first = self._try_get() or self._wait_get(deadline)
             batch = deque([first, *self._rest(channel, max_items)])
@@ -558,7 +563,7 @@ class Queue(Generic[T]):
         """
         if not self._closing:
             self._end(QueueClosed.wording)
-        mine = _calls_of_this_thread(self)
+        mine = calls_of_this_thread(self)
         while len(self._inside) > mine:
             sleep(0.001)
         self._retire()
@@ -637,6 +642,7 @@ class Queue(Generic[T]):
 
     # What holds it together
 
+    @counted
     def _with_channel(self, operation: Callable[[Channel], R]) -> R:
         """Run one operation on the channel, counted as `put` and `get` count themselves."""
         try:
@@ -669,7 +675,7 @@ class Queue(Generic[T]):
 
     def _after_fork(self) -> None:
         # The threads that were inside are not in this process; calls that this thread itself is in still return.
-        calls = _calls_of_this_thread(self)
+        calls = calls_of_this_thread(self)
         self._inside.clear()
         self._inside.extend([None] * calls)
         self._inherited = True
@@ -710,28 +716,7 @@ def _refusal(kind: type[MessageQueueError], reason: str) -> Callable[..., NoRetu
     return refuse
 
 
-# Forking
-
 _handles: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
-
-#: The functions that count themselves in `Queue._inside`.
-_COUNTED: frozenset[CodeType] = frozenset(
-    function.__code__ for function in (Queue.put, Queue.get, Queue._with_channel)
-)
-
-
-def _calls_of_this_thread(queue: Queue[Any]) -> int:
-    """Count the calls of a handle that this thread is inside of: more than none in a handler that interrupted one.
-
-    Looking at the stack costs microseconds where a handle is closed, and spares every put and get the bookkeeping.
-    """
-    count = 0
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code in _COUNTED and frame.f_locals.get("self") is queue:
-            count += 1
-        frame = frame.f_back
-    return count
 
 
 def _after_fork() -> None:

@@ -1,19 +1,21 @@
 """The backends that are installed: entry points, loaded one by one, so that a broken one is a line in a list.
 
-This is the only place that knows `importlib.metadata` and pluggy's manager.
+This is the only place that knows `importlib.metadata` and pluggy's manager. It imports them when the first backend is
+looked for, so that ``import ipcq`` costs nothing that may never be needed.
 """
 
 import os
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
-import pluggy
-
-from ipcq import hooks
 from ipcq.backend import Availability, Backend, Capabilities, Scope
 from ipcq.errors import BackendUnavailable, BackendUnknown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: Set it to anything and a plugin that cannot be loaded raises what it raises, for its author to see.
 STRICT = "IPCQ_STRICT_PLUGINS"
@@ -60,7 +62,9 @@ def plugin(name: str) -> Plugin:
     """
     offers = _offers(tuple(sys.path))
     if name not in offers:
-        raise BackendUnknown(f"no installed distribution offers it; there are {', '.join(sorted(offers))}", backend=name)
+        near = get_close_matches(name, offers, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(offers)}"
+        raise BackendUnknown(f"no installed distribution offers it: {hint}", backend=name)
     return _load(offers[name])
 
 
@@ -107,7 +111,7 @@ def able(ability: str) -> list[str]:
     return [each.name for each in found]
 
 
-def describe() -> list[BackendInfo]:
+def backends() -> list[BackendInfo]:
     """Describe every backend that is installed, in the order in which `auto` creates, then by name."""
     infos = []
     for each in plugins():
@@ -129,8 +133,12 @@ def describe() -> list[BackendInfo]:
 
 
 @cache
-def _offers(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Map names to entry points. Keyed by `sys.path`, on which the answer depends, because a scan takes milliseconds."""
+def _offers(path: tuple[str, ...]) -> "dict[str, EntryPoint]":
+    """Map names to entry points, cached by `sys.path`, on which the answer depends: a scan takes milliseconds."""
+    from importlib.metadata import entry_points
+
+    from ipcq import hooks
+
     offers: dict[str, EntryPoint] = {}
     # A distribution on the path twice counts once; of two distributions that offer one name, ours wins, then the first
     # by name, so that no installation order decides and nobody can replace a bundled backend.
@@ -141,7 +149,7 @@ def _offers(path: tuple[str, ...]) -> dict[str, EntryPoint]:
 
 
 @cache
-def _load(entry: EntryPoint) -> Plugin:
+def _load(entry: "EntryPoint") -> Plugin:
     try:
         return Plugin(entry.name, _distribution(entry), backend=_ask(entry))
     except (Exception, SystemExit) as error:
@@ -150,7 +158,11 @@ def _load(entry: EntryPoint) -> Plugin:
         return Plugin(entry.name, _distribution(entry), failure=f"its plugin {entry.value!r} failed: {_told(error)}")
 
 
-def _ask(entry: EntryPoint) -> Backend:
+def _ask(entry: "EntryPoint") -> Backend:
+    import pluggy
+
+    from ipcq import hooks
+
     # A manager for each plugin: whatever is wrong with one then concerns no other.
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
@@ -164,7 +176,7 @@ def _ask(entry: EntryPoint) -> Backend:
     return found[0]
 
 
-def _distribution(entry: EntryPoint) -> str:
+def _distribution(entry: "EntryPoint") -> str:
     return entry.dist.name if entry.dist is not None else ""
 
 

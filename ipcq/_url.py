@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from ipcq._names import check_name
 from ipcq.errors import InvalidArgument
 
+_ARGUMENTS_ONLY: Final = ("allow_pickle", "type")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -45,10 +46,38 @@ def parse(address: object) -> Address:
         raise InvalidArgument(f"{address!r} has a host or a fragment: write it as {parts.scheme}:///name?option=value")
     options: dict[str, Any] = {}
     for option, text in parse_qsl(parts.query, keep_blank_values=True):
+        if option in _ARGUMENTS_ONLY:
+            raise InvalidArgument(f"{option} can be given as an argument of ipcq.open only, not in a URL")
         if option in options:
             raise InvalidArgument(f"{address!r} gives the option {option!r} twice")
         options[option] = convert(option, text, _TYPES[option]) if option in _TYPES else text
     return Address(check_name(unquote(parts.path)), parts.scheme, options)
+
+
+def parse_place(address: object, backend: object) -> tuple[str, str]:
+    """Take apart an address that carries no options, and return name and backend.
+
+    Raises:
+        InvalidName: The name breaks the rule for names.
+        InvalidArgument: As for `parse`, or the URL carries options or names another backend than the argument.
+    """
+    found = parse(address)
+    if found.options:
+        raise InvalidArgument(f"options of a URL are for ipcq.open: leave out {', '.join(found.options)}")
+    return found.name, one_backend(found, backend)
+
+
+def one_backend(address: Address, backend: object) -> str:
+    """Return the backend that the URL or the argument names.
+
+    Raises:
+        InvalidArgument: They name two, or the argument is no str.
+    """
+    if not isinstance(backend, str):
+        raise InvalidArgument(f"backend is a str such as 'auto', not {backend!r}")
+    if address.backend is not None and backend not in ("auto", address.backend):
+        raise InvalidArgument(f"the URL names backend {address.backend!r} and the argument {backend!r}")
+    return address.backend or backend
 
 
 def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:

@@ -8,43 +8,43 @@ of most errors stay above it. `ipcq.testing.BackendContract` proves each clause.
 
 1.  `create(name, request)` makes the queue whole or not at all and returns a channel to it. A taken name raises
     `QueueExists` and changes nothing. One of any number of simultaneous creators wins.
-2.  `attach(name, request)` returns a channel to a queue that exists; else it raises `QueueNotFound`. Looking, attaching,
-    failing to attach and exiting alter nothing that others use.
+2.  `attach(name, request)` returns a channel to a queue that exists; else it raises `QueueNotFound`. Looking,
+    attaching, failing to attach and exiting alter nothing that others use.
 3.  `exists(name)` tells whether `attach` would find a queue, even where `probe` says that the backend cannot be used,
     so that no other backend gives the name away.
 4.  `unlink(name)` frees the name at once, else raises `QueueNotFound`. Channels opened before raise `QueueGone` within
     one second, or go on with the nameless queue where their request says ``after_unlink="continue"``; `linked` tells
     which, so that a handle never unlinks the successor of its queue.
 5.  A persistent queue outlives every handle; a ``"last-close"`` one goes with its last handle, killed ones included.
-6.  `attributes` says what the queue was created with, on every channel alike. What a request asks for explicitly and the
-    backend cannot honour is refused in `create` (`LimitExceeded`, `NoSpace`, `Unsupported`), never rounded or ignored.
-    Of `max_messages` and `max_message_size` given together, that many messages of that size fit, and exactly that many
-    of any size. Without a request, at least 8 messages of 8 KiB fit.
+6.  `attributes` says what the queue was created with, on every channel alike. What a request asks for explicitly and
+    the backend cannot honour is refused in `create` (`LimitExceeded`, `NoSpace`, `Unsupported`), never rounded or
+    ignored. Of `max_messages` and `max_message_size` given together, that many messages of that size fit, and exactly
+    that many of any size. Without a request, at least 8 messages of 8 KiB fit.
 7.  The queue has exactly the requested mode under any umask. What another user than this one or root owns is refused
     with `PermissionDenied` before it is read or written, unless ``request.other_users``.
 
 **Messages**
 
-8.  `try_put` stores the whole message before it returns True, and then it outlives the process; it returns False where it
-    does not fit now, and stores nothing. It never waits.
-9.  `try_get` takes the oldest message of the highest priority and returns it with its priority; None where there is none.
-    It never waits, and no message is given twice.
-10. Messages are bytes of any content from length 0 to `max_message_size`, and come back exactly so, however many writers
-    and readers there are.
+8.  `try_put` stores the whole message before it returns True, and then it outlives the process; it returns False where
+    it does not fit now, and stores nothing. It never waits.
+9.  `try_get` takes the oldest message of the highest priority and returns it with its priority; None where there is
+    none. It never waits, and no message is given twice.
+10. Messages are bytes of any content from length 0 to `max_message_size`, and come back exactly so, however many
+    writers and readers there are.
 11. A raised `try_put` stored nothing, a raised `try_get` took nothing.
 12. Where `capabilities.atomic_batch`, the prefix that `try_put_many` stores appears in one step, so that no other
     producer's message stands inside it.
 
 **Waiting**
 
-13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for no
-    reason. They never take or store. An exception from a signal handler passes through them unchanged.
+13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for
+    no reason. They never take or store. An exception from a signal handler passes through them unchanged.
 14. What a wait rests on survives the death of any other waiter and of whoever was to wake it.
 
 **Ends**
 
-15. After `shutdown`, on every channel of every process within one second, `try_put` raises `QueueShutDown`, and `try_get`
-    still drains what is there before it does so too. With ``immediate`` what is there is dropped.
+15. After `shutdown`, on every channel of every process within one second, `try_put` raises `QueueShutDown`, and
+    `try_get` still drains what is there before it does so too. With ``immediate`` what is there is dropped.
 16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
     and none follows. It never unlinks.
 17. `after_fork` is called in a forked child before anything else; it returns False if this channel must not be used

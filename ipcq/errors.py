@@ -5,7 +5,7 @@ An error's text names the queue and the backend, says what happened with the fig
 
 import errno as _errno
 import queue as _queue
-import sys as _sys
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -38,7 +38,7 @@ __all__ = (
     "VersionMismatch",
 )
 
-if _sys.version_info >= (3, 13):
+if sys.version_info >= (3, 13):
     from queue import ShutDown as _StandardShutDown
 else:  # no class that a caller could expect
     _StandardShutDown = Exception
@@ -223,9 +223,7 @@ class LimitExceeded(MessageQueueError, OSError):
         queue: str | None = None,
         backend: str | None = None,
     ) -> None:
-        super().__init__(
-            f"{limit} is {value}, asked for {asked}: {remedy}", queue=queue, backend=backend, errno=errno
-        )
+        super().__init__(f"{limit} is {value}, asked for {asked}: {remedy}", queue=queue, backend=backend, errno=errno)
         self.limit = limit
         self.value = value
         self.asked = asked

@@ -3,20 +3,22 @@
 It obeys each clause of the contract in the plainest way, one lock around one heap. Being plain, it is what the other
 backends are compared with.
 
-The lock can be entered again by its own thread, because a signal handler may call the queue while that thread is inside.
-Such a call cannot wait for the one that it interrupted, so it is refused. An exception from a handler may also end a step
-behind any call: whatever is stored or taken is accounted for in a ``finally`` that calls nothing.
+The lock can be entered again by its own thread, because a signal handler may call the queue while that thread is
+inside. Such a call cannot wait for the one that it interrupted, so it is refused. An exception from a handler may also
+end a step behind any call: whatever is stored or taken is accounted for in a ``finally`` that calls nothing.
 """
 
+import errno
 import heapq
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ipcq.backend import (
     Attributes,
@@ -72,16 +74,19 @@ class MemoryQueue:
         self.registrant: tuple[MemoryChannel, Notice] | None = None
         self.bells: list[Doorbell] = []
         self.puts = self.gets = self.high_water_mark = self.waits = self.timeouts = 0
+        self._most_messages = sys.maxsize if self.attributes.max_messages is None else self.attributes.max_messages
+        self._most_bytes = sys.maxsize if self.attributes.buffer_size is None else self.attributes.buffer_size
         self._lock = threading.RLock()
         self._busy = False
         self._readable = threading.Condition(self._lock)
         self._writable = threading.Condition(self._lock)
+        self._waiting = 0
         self._bytes = 0
         # Highest priority first, then the order of putting.
         self._heap: list[tuple[int, int, bytes]] = []
         self._tickets = count()
 
-    def alone(self, step: Callable[[], R]) -> R:
+    def alone(self, step: Callable[..., R], *arguments: Any) -> R:
         """Run one step while no other thread is inside."""
         with self._lock:
             if self._busy:
@@ -89,7 +94,7 @@ class MemoryQueue:
             self._busy = True
             try:
                 try:
-                    return step()
+                    return step(*arguments)
                 finally:
                     for bell in self.bells:
                         bell.show(bool(self._heap))
@@ -99,30 +104,30 @@ class MemoryQueue:
     # The steps; each is run alone.
 
     def has_space(self, size: int) -> bool:
-        limit, buffer_size = self.attributes.max_messages, self.attributes.buffer_size
-        return (limit is None or len(self._heap) < limit) and (
-            buffer_size is None or self._bytes + _charge(size) <= buffer_size
-        )
+        return len(self._heap) < self._most_messages and self._bytes + (size or 1) <= self._most_bytes
 
     def store(self, data: bytes, priority: int) -> None:
-        entry, charge = (-priority, next(self._tickets), data), _charge(len(data))
+        entry = (-priority, next(self._tickets), data)
+        charge = len(data) or 1  # so that a bound in bytes bounds empty messages too
         try:
             heapq.heappush(self._heap, entry)
         finally:
             self._bytes += charge
             self.puts += 1
-            self.high_water_mark = max(self.high_water_mark, len(self._heap))
-        self._readable.notify_all()
+        self.high_water_mark = max(self.high_water_mark, len(self._heap))
+        if self._waiting:
+            self._readable.notify_all()
 
     def take(self) -> Received:
         negative, _, data = self._heap[0]
-        charge = _charge(len(data))
+        charge = len(data) or 1
         try:
             heapq.heappop(self._heap)
         finally:
             self._bytes -= charge
             self.gets += 1
-        self._writable.notify_all()
+        if self._waiting:
+            self._writable.notify_all()
         return data, -negative
 
     def look(self) -> Received | None:
@@ -136,6 +141,13 @@ class MemoryQueue:
 
     def size(self) -> int:
         return len(self._heap)
+
+    def tell(self) -> None:
+        """Give the notice that somebody asked for."""
+        if self.registrant is not None:
+            notice, self.registrant = self.registrant[1], None
+            # In a thread of its own, signals too: their handlers may call the queue, and this thread is inside.
+            threading.Thread(target=_tell, args=(notice,), name="ipcq-notice", daemon=True).start()
 
     def stats(self) -> Stats:
         return Stats(
@@ -159,7 +171,11 @@ class MemoryQueue:
         condition = self._readable if readable else self._writable
         with self._lock:
             if not (ready() or self.down or not self.linked):
-                condition.wait(max(0.0, until - monotonic()))
+                self._waiting += 1
+                try:
+                    condition.wait(max(0.0, until - monotonic()))
+                finally:
+                    self._waiting -= 1
 
 
 class Doorbell:
@@ -193,45 +209,52 @@ class MemoryChannel(Channel):
         self._bell: Doorbell | None = None
 
     def try_put(self, data: bytes, priority: int, /) -> bool:
-        return self.try_put_many([data], priority) == 1
+        return self._queue.alone(self._put, data, priority)
 
-    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
-        queue = self._queue
-        told: list[Notice] = []
-
-        def step() -> int:
-            self._check()
-            if queue.down:
-                raise QueueShutDown
-            was_empty = not queue.size()
+    def try_put_many(self, batch: Sequence[bytes], /) -> int:
+        def put_all() -> int:
             stored = 0
-            while stored < len(batch) and queue.has_space(len(batch[stored])):
-                queue.store(batch[stored], priority)
+            while stored < len(batch) and self._put(batch[stored], 0):
                 stored += 1
-            if was_empty and stored and queue.registrant is not None:
-                told.append(queue.registrant[1])
-                queue.registrant = None
             return stored
 
-        stored = queue.alone(step)
-        for notice in told:  # outside, because a signal's handler may call the queue
-            _tell(notice)
-        return stored
+        return self._queue.alone(put_all)
+
+    def _put(self, data: bytes, priority: int) -> bool:
+        queue = self._queue
+        self._check()
+        if queue.down:
+            raise QueueShutDown
+        if not queue.has_space(len(data)):
+            return False
+        queue.store(data, priority)
+        if queue.registrant is not None and queue.size() == 1:
+            queue.tell()
+        return True
 
     def try_get(self) -> Received | None:
-        batch = self.try_get_many(1)
-        return batch[0] if batch else None
+        return self._queue.alone(self._get)
 
     def try_get_many(self, limit: int, /) -> list[Received]:
+        def get_all() -> list[Received]:
+            batch: list[Received] = []
+            while len(batch) < limit and (not batch or self._queue.size()):
+                received = self._get()
+                if received is None:
+                    break
+                batch.append(received)
+            return batch
+
+        return self._queue.alone(get_all)
+
+    def _get(self) -> Received | None:
         queue = self._queue
-
-        def step() -> list[Received]:
-            self._check()
-            if queue.down and not queue.size():
-                raise QueueShutDown
-            return [queue.take() for _ in range(min(limit, queue.size()))]
-
-        return queue.alone(step)
+        self._check()
+        if queue.size():
+            return queue.take()
+        if queue.down:
+            raise QueueShutDown
+        return None
 
     def wait_readable(self, since: float, until: float, /) -> None:
         self._queue.wait(lambda: self._queue.size() > 0, True, until)
@@ -298,7 +321,7 @@ class MemoryChannel(Channel):
                     value=1,
                     asked=2,
                     remedy="wait until the other was told, or let it cancel with notify()",
-                    errno=16,  # EBUSY, as mq_notify(3) has it
+                    errno=errno.EBUSY,  # as mq_notify(3) has it
                 )
             else:
                 queue.registrant = (self, notice)
@@ -324,7 +347,7 @@ class MemoryChannel(Channel):
         return False  # the child's copy would be another queue
 
     def _check(self) -> None:
-        if not (self._queue.linked or self._continues):
+        if not self._queue.linked and not self._continues:
             raise QueueGone
 
     def _checked(self, step: Callable[[], R]) -> R:
@@ -390,15 +413,11 @@ def _attributes(request: Request) -> Attributes:
     )
 
 
-def _charge(size: int) -> int:
-    return size or 1  # so that a bound in bytes bounds empty messages too
-
-
 def _tell(notice: Notice) -> None:
     if isinstance(notice, int):
         os.kill(os.getpid(), notice)
     else:
-        threading.Thread(target=notice, name="ipcq-notice", daemon=True).start()
+        notice()
 
 
 # The process's queues. A forked child starts with none: its copies would be others under the same names.
@@ -419,13 +438,15 @@ def _remove(name: str, queue: MemoryQueue) -> bool:
 
 
 def _after_fork() -> None:
-    global _registry_lock
     _queues.clear()
-    _registry_lock = threading.RLock()
+    _registry_lock.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+    # Held over the fork, so that no other thread is inside when the child gets its copy.
+    os.register_at_fork(
+        before=_registry_lock.acquire, after_in_parent=_registry_lock.release, after_in_child=_after_fork
+    )
 
 
 @hookimpl

@@ -1,7 +1,8 @@
 """Queues of the kernel: POSIX message queues (``mq_overview(7)``), through posix_ipc.
 
 Names are taken, freed and looked for by the C library's own calls, which tell the error number; messages go through
-posix_ipc. What the kernel cannot do (peek, a bound in bytes, a queue that goes with its last handle) is not made up here.
+posix_ipc. What the kernel cannot do (peek, a bound in bytes, a queue that goes with its last handle) is not made up
+here.
 """
 
 import os

@@ -2,13 +2,13 @@
 
 The kernel owns the messages, so no death of a process can hurt them. What is left to do:
 
-*Waiting.* The descriptor is non-blocking and waits are `poll`: ``mq_timedsend`` and ``mq_timedreceive`` measure by the wall
-clock, and posix_ipc's blocking `receive` swallows what a signal handler raises.
+*Waiting.* The descriptor is non-blocking and waits are `poll`: ``mq_timedsend`` and ``mq_timedreceive`` measure by the
+wall clock, and posix_ipc's blocking `receive` swallows what a signal handler raises.
 
 *Shutdown* is the sticky bit of the queue's mode, which every handle can see by ``fstat`` and which means nothing to the
-kernel; *unlinked* is a link count of 0. Looking costs as much as a message, so on the way of success a channel looks once
-in a millisecond. A put may thus go through up to that long after the shutdown. A getter that finds the queue empty and shut
-down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind.
+kernel; *unlinked* is a link count of 0. Looking costs as much as a message, so on the way of success a channel looks
+once in a millisecond. A put may thus go through up to that long after the shutdown. A getter that finds the queue empty
+and shut down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind.
 """
 
 import os
@@ -138,7 +138,8 @@ class MqueueChannel(Channel):
             os.fchmod(self._mqd, mode | SHUT_DOWN)
         except PermissionError as error:
             raise PermissionDenied(
-                f"only the queue's owner (user {os.fstat(self._mqd).st_uid}) or root can shut it down", errno=error.errno
+                f"only the queue's owner (user {os.fstat(self._mqd).st_uid}) or root can shut it down",
+                errno=error.errno,
             ) from error
         if immediate:
             try:

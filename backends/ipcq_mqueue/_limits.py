@@ -87,9 +87,7 @@ def _geometry(number: int, messages: int, size: int) -> MessageQueueError:
         if asked > most:
             hard = most in (_HARD_MESSAGES, _HARD_SIZE)
             remedy = "no setting goes beyond it: ask for less" if hard else f"sudo sysctl fs.mqueue.{limit}={asked}"
-            return LimitExceeded(
-                limit=f"fs.mqueue.{limit}", value=most, asked=asked, remedy=remedy, errno=number
-            )
+            return LimitExceeded(limit=f"fs.mqueue.{limit}", value=most, asked=asked, remedy=remedy, errno=number)
     return _budget(messages, size)
 
 
@@ -115,7 +113,11 @@ def _files() -> LimitExceeded:
     with open("/proc/sys/fs/file-max", encoding="ascii") as file:
         most = int(file.read())
     return LimitExceeded(
-        limit="fs.file-max", value=most, asked=most + 1, remedy=f"sudo sysctl fs.file-max={2 * most}", errno=errno.ENFILE
+        limit="fs.file-max",
+        value=most,
+        asked=most + 1,
+        remedy=f"sudo sysctl fs.file-max={2 * most}",
+        errno=errno.ENFILE,
     )
 
 

@@ -1,10 +1,11 @@
 """One-shot notices by ``mq_notify(3)``, kept alive over a habit of the kernel.
 
 Linux takes a process's registration back when the process closes *any* descriptor of that queue (`mqueue_flush_file` in
-ipc/mqueue.c), so a second handle that is closed, or a mere look whether the queue exists, would cancel the notice of the
-first. So every descriptor of a queue is closed in here, and a registration that went with it is made again.
+ipc/mqueue.c), so a second handle that is closed, or a mere look whether the queue exists, would cancel the notice of
+the first. So every descriptor of a queue is closed in here, and a registration that went with it is made again.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from ipcq.backend import Notice
 from ipcq.errors import LimitExceeded
 
-# What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked for.
+# What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked
+# for.
 _registered: dict[int, tuple[Any, Notice]] = {}
 
 
@@ -25,24 +27,30 @@ def request(queue: Any, notice: Notice) -> None:
     import posix_ipc
 
     inode = os.fstat(queue.mqd).st_ino
+    # posix_ipc drops this process's own registration before it makes another, so the kernel would not object.
+    if inode in _registered and _registrant(queue.mqd) == os.getpid():
+        raise _taken()
     try:
         queue.request_notification(notice if isinstance(notice, int) else (_told, (inode, notice)))
     except posix_ipc.BusyError as error:
-        raise LimitExceeded(
-            limit="registrants for notice on this queue",
-            value=1,
-            asked=2,
-            remedy="wait until the other was told, or let it cancel with notify()",
-            errno=16,  # EBUSY, which posix_ipc does not pass on
-        ) from error
+        raise _taken() from error
     _registered[inode] = (queue, notice)
+
+
+def _taken() -> LimitExceeded:
+    return LimitExceeded(
+        limit="registrants for notice on this queue",
+        value=1,
+        asked=2,
+        remedy="wait until the other was told, or let it cancel with notify()",
+        errno=errno.EBUSY,
+    )
 
 
 def cancel(queue: Any) -> None:
     """Take this handle's registration back, if it is still there."""
     inode = os.fstat(queue.mqd).st_ino
-    asker, _ = _registered.get(inode, (None, None))
-    if asker is queue:
+    if inode in _registered and _registered[inode][0] is queue:
         del _registered[inode]
         queue.request_notification(None)
 

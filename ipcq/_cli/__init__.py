@@ -15,7 +15,7 @@ import click
 from ipcq._cli._exits import ERROR, INTERRUPTED, Failure, code_of, complain, line_of
 from ipcq.errors import MessageQueueError
 
-__all__ = ("ipcq", "main")
+__all__ = ("cli", "main")
 
 VERBS = ("demo", "put", "get", "ls", "stat", "rm", "backends")
 HIDDEN = {"demo-worker": "_worker"}
@@ -60,7 +60,7 @@ class Verbs(click.Group):
 )
 @click.version_option(package_name="ipcq", prog_name="ipcq")
 @click.option("--traceback", is_flag=True, help="Show where an error came from, before its one line.")
-def ipcq(traceback: bool) -> None:
+def cli(traceback: bool) -> None:
     """Put objects into named queues, take them out, and look at the queues of this machine.
 
     \b
@@ -75,5 +75,5 @@ def ipcq(traceback: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
-    ipcq.main(args, prog_name="ipcq")
+    cli.main(args, prog_name="ipcq")
     sys.exit(ERROR)  # pragma: no cover - click's main never returns; this line lets the type say so

@@ -1,5 +1,7 @@
 """Which exit code and which line on stderr stand for which error: the one place that decides it."""
 
+import re
+
 import click
 
 from ipcq.errors import (
@@ -28,11 +30,14 @@ CODES: tuple[tuple[type[MessageQueueError], int], ...] = (
     (QueueNotFound, NOT_FOUND),
 )
 
+# The core's errors name the arguments of `ipcq.open`; whoever reads them here types options.
+ARGUMENT = re.compile(r"\b(backend|max_messages|max_message_size|serializer)=|\b(allow_pickle|other_users)=True")
+
 
 class Failure(Exception):
     """What a verb itself finds wrong: its line for stderr, none where all is said already, and its exit code."""
 
-    def __init__(self, line: str, code: int = ERROR) -> None:
+    def __init__(self, line: str = "", code: int = ERROR) -> None:
         super().__init__(line)
         self.code = code
 
@@ -48,12 +53,20 @@ def line_of(error: BaseException) -> str:
     """Say the error in one line, with what a verb noted about it."""
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted"
-    elif isinstance(error, QueueNotFound) and not error.detail:
-        # The class's own wording speaks of Python arguments.
-        text = f"{str(error).removesuffix(error.wording)}no such queue: `ipcq ls` lists those that exist"
+    elif isinstance(error, MessageQueueError):
+        said = error.detail or error.wording
+        where = str(error).removesuffix(said)
+        if isinstance(error, QueueNotFound):
+            said = "no such queue: `ipcq ls` lists those that exist"
+        text = where + ARGUMENT.sub(_option, said)
     else:
         text = str(error)
     return "; ".join([text, *getattr(error, "__notes__", ())])
+
+
+def _option(argument: re.Match[str]) -> str:
+    option = "--" + (argument[1] or argument[2]).replace("_", "-")
+    return f"{option} " if argument[1] else option
 
 
 def complain(line: str) -> None:

@@ -1,21 +1,27 @@
 """Items as text and back: what stdin and stdout carry.
 
-JSON cannot express everything that a queue carries. So that every item has exactly one line of valid JSON, these stand for
-the rest: ``{"$base64": …}`` for bytes, ``{"$float": "nan"}`` (``inf``, ``-inf``), ``{"$map": [[key, value], …]}`` for a
-map whose keys are not all strings, the ISO 8601 text for dates and times, a list for sets, ``{"$repr": …}`` for anything else.
+JSON cannot express everything that a queue carries. So that every item has exactly one line of valid JSON, these stand
+for the rest: ``{"$base64": …}`` for bytes, ``{"$float": "nan"}`` (``inf``, ``-inf``), ``{"$map": [[key, value], …]}`` for
+a map whose keys are not all strings, the ISO 8601 text for dates and times, a list for sets, ``{"$repr": …}`` for
+anything else.
 """
 
 import json
 import math
+import reprlib
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
-from typing import IO, Any
+from typing import Any
 
 # MessagePack nests up to 1,024 deep, and each level takes a few frames here.
 DEEP = 10_000
+
+# It stops at some depth, and a repr that raises does not end it.
+_BRIEFLY = reprlib.Repr()
+_BRIEFLY.maxother = _BRIEFLY.maxstring = 10_000
 
 
 @contextmanager
@@ -29,14 +35,9 @@ def deep_items() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def base64(data: bytes) -> str:
+def base64(data: bytes | bytearray) -> str:
     """Return the data in base64."""
     return b64encode(data).decode("ascii")
-
-
-def as_raw(item: Any) -> bytes:
-    """Return the bytes of an item that is bytes."""
-    return bytes(item)
 
 
 def as_text(item: Any) -> bytes:
@@ -51,7 +52,10 @@ def as_text(item: Any) -> bytes:
 
 def as_json(item: Any) -> bytes:
     """Return the item as one line of JSON."""
-    text = json.dumps(_plain(item), ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(_plain(item), ensure_ascii=False, allow_nan=False)
+    except RecursionError:  # a pickle can contain itself
+        text = json.dumps({"$repr": _BRIEFLY.repr(item)})
     # What has no UTF-8, a lone surrogate, becomes the escape that JSON has for it.
     return text.encode("utf-8", "backslashreplace")
 
@@ -71,7 +75,7 @@ def _plain(item: Any) -> Any:
         return {"$map": [[_plain(key), _plain(value)] for key, value in item.items()]}
     if isinstance(item, datetime | date | time):
         return item.isoformat()
-    return {"$repr": repr(item)}
+    return {"$repr": _BRIEFLY.repr(item)}
 
 
 def from_json(text: bytes) -> Any:
@@ -85,7 +89,7 @@ def from_json(text: bytes) -> Any:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"JSON has no {name}")
 
 
 def from_text(text: bytes) -> str:
@@ -97,11 +101,6 @@ def from_text(text: bytes) -> str:
     return text.decode("utf-8")
 
 
-def from_raw(data: bytes) -> bytes:
-    """Return the data itself."""
-    return data
-
-
 def records(read: Callable[[int], bytes], separator: bytes, limit: int | None) -> Iterator[bytes]:
     """Split a stream at a separator of one byte, as it comes in; what follows the last one is a record unless empty.
 
@@ -111,21 +110,14 @@ def records(read: Callable[[int], bytes], separator: bytes, limit: int | None) -
         limit: Once a record without an end is longer than this, in bytes, it is handed over as it is, so that endless
             input does not fill the memory.
     """
-    rest = b""
+    rest = bytearray()
     while chunk := read(65536):
-        *whole, tail = chunk.split(separator)
-        if whole:
-            whole[0] = rest + whole[0]
-            yield from whole
-            rest = tail
-        else:
-            rest += tail
+        first, *others = chunk.split(separator)
+        rest += first
+        for other in others:
+            yield bytes(rest)
+            rest = bytearray(other)
         if limit is not None and len(rest) > limit:
             break
     if rest:
-        yield rest
-
-
-def whole(stream: IO[bytes], limit: int) -> bytes:
-    """Read a stream to its end, but not more than one byte over the limit."""
-    return stream.read(limit + 1)
+        yield bytes(rest)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 import ipcq
 from ipcq.errors import MessageQueueError
@@ -13,41 +12,40 @@ from ipcq.errors import MessageQueueError
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
-class QueueName(click.ParamType):
-    """A queue's name or URL; completed from the queues that exist. Whether it is valid is the core's to say."""
-
-    name = "name"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        try:
-            names = sorted({queue.name for queue in ipcq.queues()})
-        except MessageQueueError:
-            # A shell has nowhere to show an error while it completes a word.
-            return []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Offer a shell the names of the queues that exist."""
+    try:
+        names = {queue.name for queue in ipcq.queues()}
+    except MessageQueueError:
+        return []  # a shell has nowhere to show an error while it completes a word
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
-class Seconds(click.ParamType):
-    """A number of seconds from 0 on; ``inf`` is for ever."""
+def name_argument(verb: Verb) -> Verb:
+    """Take the queue's name. Whether it is valid is the core's to say."""
+    return click.argument("name", shell_complete=complete_name)(verb)
 
-    name = "seconds"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not seconds >= 0:
-            self.fail(f"{value!r} is not a number of seconds from 0 on ('inf' waits for ever)", param, ctx)
-        return seconds
+def names_argument(verb: Verb) -> Verb:
+    """Take the names of one or more queues."""
+    return click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_name)(verb)
+
+
+def seconds_option(name: str, help: str, default: float | None = None) -> Callable[[Verb], Verb]:
+    """Offer an option that takes seconds from 0 on; ``inf`` is for ever."""
+    return click.option(name, type=float, metavar="SECONDS", default=default, callback=_check_seconds, help=help)
+
+
+def _check_seconds(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    # "not >=" rather than "<": NaN is no length of time either.
+    if value is not None and not value >= 0:
+        raise click.BadParameter(f"{value} is not a number of seconds from 0 on ('inf' is for ever).")
+    return value
 
 
 def timeout_of(seconds: float) -> float | None:
     """Turn seconds of the command line into a timeout of the API, where None is for ever."""
     return None if math.isinf(seconds) else seconds
-
-
-name_argument = click.argument("name", type=QueueName())
 
 
 def backend_option(help: str) -> Callable[[Verb], Verb]:
@@ -65,7 +63,12 @@ def null_option(help: str) -> Callable[[Verb], Verb]:
     return click.option("-0", "--null", is_flag=True, help=help)
 
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print no notes; errors are still printed.")
-other_users_option = click.option(
-    "--other-users", is_flag=True, help="Trust a queue that belongs to another user; else it is refused."
-)
+def other_users_option(verb: Verb) -> Verb:
+    """Offer ``--other-users``."""
+    text = "Trust a queue that belongs to another user; else it is refused."
+    return click.option("--other-users", is_flag=True, help=text)(verb)
+
+
+def quiet_option(verb: Verb) -> Verb:
+    """Offer ``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="Print no notes; errors are still printed.")(verb)

@@ -36,8 +36,8 @@ def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         from rich.text import Text
     except ImportError:
         widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-        for row in (headings, *cells):
-            say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for line in (headings, *cells):
+            say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:

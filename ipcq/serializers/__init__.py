@@ -114,7 +114,9 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         encode = _framing(serializer, entry.number, entry.encode)
     elif serializer not in _BUNDLED:
         known = ", ".join(sorted({*_BUNDLED, *_registered}))
-        raise InvalidArgument(f"no serializer {serializer!r}: there are {known}, and ipcq.serializers.register adds more")
+        raise InvalidArgument(
+            f"no serializer {serializer!r}: there are {known}, and ipcq.serializers.register adds more"
+        )
     return Codec(serializer, encode, _unframing(decode, allowed, typed=type is not None))
 
 

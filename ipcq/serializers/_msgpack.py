@@ -1,8 +1,8 @@
 """MessagePack through msgpack, with the short path for bytes.
 
-Timestamps become aware datetimes, and not msgpack's own class: its hash can be steered by whoever writes the message, so
-that a map keyed by chosen timestamps would take time quadratic in its length. For all else `unpackb` bounds memory by the
-message's length and nesting by 1,024 levels.
+Timestamps become aware datetimes, and not msgpack's own class: its hash can be steered by whoever writes the message,
+so that a map keyed by chosen timestamps would take time quadratic in its length. For all else `unpackb` bounds memory
+by the message's length and nesting by 1,024 levels.
 """
 
 from functools import partial
@@ -12,8 +12,9 @@ import msgpack
 
 from ipcq.errors import EncodeError
 
-# A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by two
-# threads nor by a signal handler within one, so it is taken out of the pool meanwhile; list.pop and append are atomic.
+# A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by
+# two threads nor by a signal handler within one, so it is taken out of the pool meanwhile; list.pop and append are
+# atomic.
 _idle: list[msgpack.Packer] = []
 
 # The heads of bin 8 (0xC4) by length, so that short bytes cost one concatenation.

@@ -1,4 +1,4 @@
-"""Pickle, protocol 5: any Python object, and code that runs when it is read. Only ever by explicit leave on both ends."""
+"""Pickle, protocol 5: any Python object, and code that runs when it is read; by explicit leave on both ends alone."""
 
 import pickle
 from functools import partial

@@ -25,9 +25,7 @@ from ipcq.testing.contract._waiting import Waiting
 __all__ = ("BackendContract",)
 
 
-class BackendContract(
-    Delivery, Batches, Waiting, Signals, Ends, Names, Limits, Handles, Abilities, Safety
-):
+class BackendContract(Delivery, Batches, Waiting, Signals, Ends, Names, Limits, Handles, Abilities, Safety):
     """Prove that a backend keeps the contract: subclass it under a name that begins with ``Test`` and set `backend`.
 
     Attributes:

@@ -133,7 +133,7 @@ class Batches(Bench):
                 self.start(queue.put_many, [[which, number] for number in range(60)], timeout=HANG)
                 for which in range(3)
             ]
-            taken = []
+            taken: list[list[int]] = []
             while len(taken) < 180:
                 taken += queue.get_many(timeout=HANG)
         assert [producer.outcome() for producer in producers] == [60, 60, 60]

@@ -35,13 +35,13 @@ NOTICED = 10.0
 #: How long the suite waits for what has no bound of its own, before it calls it a hang.
 HANG = 20.0
 
-# Every script begins with this: the same two openers that the tests have, and stacks instead of a hang.
+# Every script begins with this: the same two openers that the tests have, and stacks where it is aborted.
 _PRELUDE = """
 import faulthandler, json, os, signal, sys, threading, time
 import ipcq
-faulthandler.dump_traceback_later(float(sys.argv[4]), exit=True)
+faulthandler.enable()
 backend, name, small = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-del sys.argv[1:5]
+del sys.argv[1:4]
 def create(**options):
     return ipcq.open(name, backend=backend, exclusive=True, **{**small, **options})
 def attach(**options):
@@ -71,7 +71,7 @@ class Worker(Generic[T]):
         began = time.monotonic()
         try:
             self._result = self._call()
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, the test shall see it
             self._error = error
         self.seconds = time.monotonic() - began
 
@@ -94,7 +94,7 @@ class Worker(Generic[T]):
         """Return what the function raised, or None."""
         try:
             self.outcome(within)
-        except Exception as error:
+        except Exception as error:  # as above
             return error
         return None
 
@@ -134,17 +134,23 @@ class Child:
         self._process.send_signal(number)
 
     def finish(self, *, killed: bool = False) -> str:
-        """Wait for the script's end and return what it said; fail where it failed."""
-        said, complaint = self._process.communicate(timeout=HANG)
+        """Wait for the script's end and return what it said; fail where it failed or hangs."""
+        try:
+            said, complaint = self._process.communicate(timeout=HANG)
+        except subprocess.TimeoutExpired:
+            # Its stacks go to standard error, and so do those of its own children, which share its session.
+            os.killpg(self.pid, signal.SIGABRT)
+            said, complaint = self._process.communicate(timeout=HANG)
+            pytest.fail(f"the script did not end within {HANG} s\n{said}{complaint}")
         expected = -signal.SIGKILL if killed else 0
         if self._process.returncode != expected:
             pytest.fail(f"the script ended with {self._process.returncode}\n{said}{complaint}")
         return said
 
     def clean_up(self) -> None:
-        """End the process, whatever it does."""
-        if self._process.poll() is None:
-            self._process.kill()
+        """End the process and its children, whatever they do."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.communicate(timeout=HANG)
 
 
@@ -214,9 +220,7 @@ class Bench:
 
     def create(self, name: str | None = None, **options: Any) -> "ipcq.Queue[Any]":
         """Create the test's queue, or one called `name`, with the small limits where no others are given."""
-        opened = ipcq.open(
-            name or self.name, backend=self.backend, **{"exclusive": True, **self.small, **options}
-        )
+        opened = ipcq.open(name or self.name, backend=self.backend, **{"exclusive": True, **self.small, **options})
         self._cleaning.callback(opened.close)
         return opened
 
@@ -257,11 +261,13 @@ class Bench:
 
     @property
     def can(self) -> Capabilities:
-        """What a queue made with the small limits can do."""
+        """What a queue made with the small limits can do, with priorities where the backend has them."""
         known = type(self).__dict__.get("_can")
         if known is None:
+            best = next(info.capabilities for info in ipcq.backends() if info.name == self.backend)
+            options = {**self.small, "priorities": best is not None and best.priorities}
             name = self.fresh_name()
-            with ipcq.open(name, backend=self.backend, exclusive=True, **self.small) as queue:
+            with ipcq.open(name, backend=self.backend, exclusive=True, **options) as queue:
                 known = queue.capabilities
             ipcq.unlink(name, self.backend)
             type(self)._can = known  # type: ignore[attr-defined]  # a cache for each subclass, not for this class
@@ -305,13 +311,14 @@ class Bench:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(script)),
-                *(self.backend, self.name, json.dumps(dict(self.small)), str(HANG)),
+                *(self.backend, self.name, json.dumps(dict(self.small))),
                 *map(str, arguments),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
             # A backend that is importable here shall be so there, however it came to be.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )

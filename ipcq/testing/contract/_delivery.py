@@ -13,7 +13,7 @@ import pytest
 import ipcq
 from ipcq.testing.contract._bench import HANG, Bench
 
-ITEMS = (
+ITEMS: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 2**63, -(2**63), 1.5, float("inf"), "", "text", "Grüße\0\n", b"", b"\xc1\xff\0"),
     *([], [1, [2, [3]]], {}, {"key": {"nested": [None]}}, {1: "one", b"two": 2}),
 )
@@ -33,7 +33,7 @@ def _loop() -> list[Any]:
 
 
 #: Items that MessagePack has no form for, each for a reason of its own.
-UNENCODABLE = {
+UNENCODABLE: dict[str, Any] = {
     "object": object(),
     "function": print,
     "class": int,
@@ -44,7 +44,7 @@ UNENCODABLE = {
     "lone_surrogate": "\ud800",
     "too_deep": _deep(),
     "endless": _loop(),
-    "generator": (number for number in ()),
+    "generator": (number for number in range(3)),
     "hidden_inside": {"list": [1, 2, object()]},
 }
 
@@ -181,13 +181,13 @@ class Delivery(Bench):
                 say(queue.get())
             """
         )
-        producer = self.start(lambda: [queue.put(number, timeout=HANG) for number in range(300)])
+        producer = self.start(queue.put_many, range(300), timeout=HANG)
         taken = [int(consumer.hear()) for _ in range(50)]
         taken += map(int, consumer.kill().split())
         while producer.running() or not queue.empty():
             with suppress(ipcq.QueueEmpty):
                 taken.append(queue.get(timeout=0.1))
-        producer.outcome()
+        assert producer.outcome() == 300
         assert ascends(taken)
         assert len(taken) >= 299
 
@@ -252,13 +252,14 @@ class Delivery(Bench):
             assert queue.get(timeout=HANG) == message
 
     def test_a_message_one_byte_over_the_limit_is_refused(self) -> None:
-        """C7: MessageTooLarge names the size and the limit, and nothing is queued."""
-        queue = self.create(serializer="raw")
-        with pytest.raises(ipcq.MessageTooLarge) as caught:
-            queue.put(bytes(self.limit + 1))
-        assert (caught.value.size, caught.value.limit) == (self.limit + 1, self.limit)
-        assert str(self.limit) in str(caught.value)
-        assert str(self.limit + 1) in str(caught.value)
+        """C7: MessageTooLarge names the size and the limit, on every handle, and nothing is queued."""
+        queue, other = self.create(serializer="raw"), self.attach(serializer="raw")
+        for handle in (queue, other):
+            with pytest.raises(ipcq.MessageTooLarge) as caught:
+                handle.put(bytes(self.limit + 1))
+            assert (caught.value.size, caught.value.limit) == (self.limit + 1, self.limit)
+            assert str(self.limit) in str(caught.value)
+            assert str(self.limit + 1) in str(caught.value)
         assert queue.empty()
 
     def test_the_limit_counts_the_encoded_bytes(self) -> None:

@@ -22,7 +22,8 @@ def fork(act):
         return child
     status = 9
     try:
-        faulthandler.dump_traceback_later(8, exit=True)
+        faulthandler.register(signal.SIGALRM, chain=True)
+        signal.alarm(8)
         act()
         status = 0
     except ipcq.MessageQueueError:

@@ -18,8 +18,8 @@ WAITING: dict[str, Callable[..., Any]] = {
     "put": lambda queue, **when: queue.put("item", **when),
     "put_many": lambda queue, **when: queue.put_many(["item"], **when),
 }
-BAD_TIMEOUTS = (-1, -0.001, float("nan"), float("-inf"), True, False, "1", b"1", [1], 1j)
-BAD_BLOCKS = (0.5, 0, 1, None, "yes", [])
+BAD_TIMEOUTS: tuple[Any, ...] = (-1, -0.001, float("nan"), float("-inf"), True, False, "1", b"1", [1], 1j)
+BAD_BLOCKS: tuple[Any, ...] = (0.5, 0, 1, None, "yes", [])
 
 
 class Waiting(Bench):

@@ -1,0 +1,84 @@
+"""How ``ipcq demo`` shows that it is running: a live line on a terminal, one line each second elsewhere."""
+
+import sys
+from collections import deque
+from contextlib import AbstractContextManager, nullcontext
+from time import monotonic
+from typing import Any
+
+import click
+
+from ipcq._cli._output import say
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+HISTORY = 24
+
+
+class Meter:
+    """Shows progress, as often as it is worth looking at."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._live: Any = None
+        self._terminal = not silent and sys.stdout.isatty()
+        self._started = self._shown = 0.0
+        self._received = 0
+        self._rates: deque[float] = deque(maxlen=HISTORY)
+
+    def open(self) -> AbstractContextManager[object]:
+        """Return what has to be entered around the run, so that the terminal is whole afterwards."""
+        if not self._terminal:
+            return nullcontext()
+        try:
+            from rich.live import Live
+        except ImportError:
+            return _LastLine()
+        self._live = Live(refresh_per_second=10, transient=True)
+        return self._live  # type: ignore[no-any-return]  # rich may be missing, so its type cannot be named above
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._started = self._shown = monotonic()
+
+    def show(self, sent: int, received: int, depth: int) -> None:
+        """Show where the run is, if it is time to."""
+        now = monotonic()
+        passed = now - self._shown
+        if self._silent or passed < (0.2 if self._terminal else 1.0):
+            return
+        rate = (received - self._received) / passed
+        self._shown, self._received = now, received
+        # Each process reports in its own rhythm, so that what was received may be known before what was sent.
+        sent = max(sent, received)
+        line = f"{now - self._started:5.1f} s   sent {sent:,}   received {received:,}   {rate:,.0f}/s   depth {depth:,}"
+        if not self._terminal:
+            say(line)
+            return
+        self._rates.append(rate)
+        if self._live is None:
+            # Cut to the width, because a line that wraps cannot be written over.
+            click.echo(f"\r\x1b[K{line[: _width() - 1]}", nl=False)
+            return
+        from rich.text import Text
+
+        self._live.update(Text.assemble(line, "   ", (self._sparkline(), "green")))
+
+    def _sparkline(self) -> str:
+        highest = max(self._rates) or 1.0
+        return "".join(BLOCKS[int(rate / highest * (len(BLOCKS) - 1))] for rate in self._rates)
+
+
+class _LastLine:
+    """Wipes the live line at the end."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        click.echo("\r\x1b[K", nl=False)
+
+
+def _width() -> int:
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns

@@ -1,0 +1,47 @@
+"""``ipcq stat``: everything about one queue."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+import ipcq
+from ipcq._cli._options import backend_option, json_option, name_argument, other_users_option
+from ipcq._cli._output import capabilities_of, say_json, say_table
+
+
+@click.command("stat")
+@name_argument
+@json_option("Print one JSON object.")
+@backend_option("Where to look for the queue.")
+@other_users_option
+def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
+    """Show what the queue NAME was created with, what it can do, and its figures.
+
+    Nothing is taken. A figure that the mechanism cannot know is '-'.
+    """
+    with ipcq.open(name, backend, create=False, write=False, other_users=other_users) as queue:
+        facts: dict[str, Any] = {
+            "name": queue.name,
+            "backend": queue.backend,
+            "attributes": {
+                "mode": f"{queue.mode:04o}",
+                "max_messages": queue.max_messages,
+                "max_message_size": queue.max_message_size,
+                "buffer_size": queue.buffer_size,
+                "priorities": queue.priorities,
+                "lifetime": queue.lifetime,
+            },
+            "stats": asdict(queue.stats()),
+            "capabilities": capabilities_of(queue.capabilities),
+        }
+    if as_json:
+        say_json(facts)
+        return
+    rows: list[tuple[str, object]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{inner}", figure) for inner, figure in value.items()]
+        else:
+            rows.append((key, value))
+    say_table(("what", "value"), rows)

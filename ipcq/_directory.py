@@ -1,0 +1,92 @@
+"""The names that exist: looking for one, removing one, listing all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from ipcq._choose import ambiguous
+from ipcq._meet import AUTO, backends, holders, located, serialised
+from ipcq._url import parse_place
+from ipcq.errors import MessageQueueError, QueueNotFound
+
+#: Seconds that `unlink` waits for others at the most; what `open` waits unless told otherwise.
+OPEN_TIMEOUT: Final = 10.0
+
+
+def exists(name: str, backend: str = AUTO) -> bool:
+    """Tell whether a queue of this name exists.
+
+    Args:
+        name: A name or a URL.
+        backend: Name of the backend to ask; ``"auto"`` asks all.
+
+    Raises:
+        BackendUnknown: No installed distribution offers the backend.
+        BackendUnavailable: The backend's plugin cannot be loaded.
+        InvalidName: The name breaks the rule.
+    """
+    name, backend = parse_place(name, backend)
+    return bool(holders(name, backend))
+
+
+def unlink(name: str, backend: str = AUTO) -> None:
+    """Remove a queue's name; whoever has it open is told with `QueueGone`.
+
+    Args:
+        name: A name or a URL.
+        backend: Name of the backend; ``"auto"`` finds it.
+
+    Raises:
+        QueueNotFound: There is none.
+        QueueMismatch: The name exists on several backends.
+        PermissionDenied: This user may not.
+        TimedOutError: Somebody else created or unlinked the name for 10 seconds.
+        BackendUnknown: No installed distribution offers the backend.
+        BackendUnavailable: The backend's plugin cannot be loaded.
+        InvalidName: The name breaks the rule.
+    """
+    name, backend = parse_place(name, backend)
+    with located(name, backend), serialised(name, backends(backend), monotonic() + OPEN_TIMEOUT):
+        found = holders(name, backend)
+        if not found:
+            raise QueueNotFound("no such queue: see what there is with ipcq.queues()")
+        if len(found) > 1:
+            raise ambiguous([each.name for each in found])
+        with located(name, found[0].name):
+            found[0].unlink(name)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """One queue that exists."""
+
+    name: str
+    """The queue's name."""
+    backend: str
+    """Name of the backend that serves it."""
+
+
+class Listing(list[QueueInfo]):
+    """The queues that exist, by name.
+
+    Attributes:
+        unlisted: For each backend that cannot list its queues here and now, why, and what would change that.
+    """
+
+    unlisted: Mapping[str, str]
+
+
+def queues() -> Listing:
+    """List the queues that exist on all backends."""
+    listing = Listing()
+    listing.unlisted = unlisted = {}
+    for each in backends(AUTO):
+        try:
+            listing.extend(QueueInfo(name, each.name) for name in each.names())
+        except MessageQueueError as error:
+            unlisted[each.name] = error.detail or str(error)
+        except Exception as error:  # a stranger's plugin must not hide the others' queues
+            unlisted[each.name] = f"it cannot list its queues: {type(error).__name__}: {error}"
+    listing.sort(key=lambda info: (info.name, info.backend))
+    return listing
