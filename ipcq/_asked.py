@@ -12,7 +12,7 @@ from ipcq.errors import InvalidArgument
 _ABILITIES: Final = frozenset(field.name for field in fields(Capabilities) if field.type in ("bool", bool))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What somebody who opens a queue wants."""
 

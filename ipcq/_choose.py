@@ -11,7 +11,7 @@ from ipcq.backend import Availability, Capabilities, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """What the choice has to know of one backend."""
 
@@ -23,14 +23,14 @@ class Candidate:
     exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attach:
     """Attach to the queue that exists on this backend."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Create:
     """Nothing exists: create on the first of these backends that manages to."""
 

@@ -57,7 +57,7 @@ def unlink(name: str, backend: str = AUTO) -> None:
             found[0].unlink(name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class QueueInfo:
     """One queue that exists."""
 

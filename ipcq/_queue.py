@@ -15,7 +15,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from signal import valid_signals
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
@@ -47,7 +46,7 @@ _READ_FALSE: Final = "this handle was opened with read=False: open another to se
 _WRITE_FALSE: Final = "this handle was opened with write=False: open another to put messages"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message(Generic[T]):
     """An item with what the queue knows of it."""
 
@@ -59,7 +58,7 @@ class Message(Generic[T]):
     """How often it has been delivered, this time included; above 1 only where leases are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """Where a handle comes from, for what it cannot do by its channel alone."""
 
@@ -529,8 +528,8 @@ class Queue(Generic[T]):
             raise InvalidArgument("notify takes a callback or a signal, not both")
         if callback is not None and not callable(callback):
             raise InvalidArgument(f"callback is a function without arguments, not {callback!r}")
-        if signal is not None and (isinstance(signal, bool) or signal not in valid_signals()):
-            raise InvalidArgument(f"signal is the number of a signal, not {signal!r}")
+        if signal is not None:
+            _check_signal(signal)
         self._require_ability("notify", "give notice of a message")
         self._with_channel(lambda channel: channel.notify(signal if callback is None else callback))
 
@@ -705,6 +704,13 @@ class Queue(Generic[T]):
             queue=self.name,
             backend=self.backend,
         )
+
+
+def _check_signal(signal: object) -> None:
+    from signal import valid_signals  # here, because few ask for one
+
+    if isinstance(signal, bool) or signal not in valid_signals():
+        raise InvalidArgument(f"signal is the number of a signal, not {signal!r}")
 
 
 def _refusal(kind: type[MessageQueueError], reason: str) -> Callable[..., NoReturn]:

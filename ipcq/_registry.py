@@ -7,10 +7,10 @@ looked for, so that ``import ipcq`` costs nothing that may never be needed.
 import os
 import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ipcq._url import meant
 from ipcq.backend import Availability, Backend, Capabilities, Scope
 from ipcq.errors import BackendUnavailable, BackendUnknown
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STRICT = "IPCQ_STRICT_PLUGINS"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plugin:
     """One entry point: the backend that it led to, or why it led to none."""
 
@@ -31,7 +31,7 @@ class Plugin:
     failure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BackendInfo:
     """What `ipcq.backends` tells of one backend."""
 
@@ -62,9 +62,7 @@ def plugin(name: str) -> Plugin:
     """
     offers = _offers(tuple(sys.path))
     if name not in offers:
-        near = get_close_matches(name, offers, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(offers)}"
-        raise BackendUnknown(f"no installed distribution offers it: {hint}", backend=name)
+        raise BackendUnknown(f"no installed distribution offers it: {meant(name, offers)}", backend=name)
     return _load(offers[name])
 
 

@@ -7,9 +7,7 @@ run code (``allow_pickle``) or is no string (``type``) may not.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ipcq._names import check_name
 from ipcq.errors import InvalidArgument
@@ -18,7 +16,7 @@ _ARGUMENTS_ONLY: Final = ("allow_pickle", "type")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Address:
     """Where a queue is, as far as its opener said."""
 
@@ -38,6 +36,8 @@ def parse(address: object) -> Address:
     """
     if not isinstance(address, str) or not _SCHEME.match(address):
         return Address(check_name(address))
+    from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
+
     try:
         parts = urlsplit(address)
     except ValueError as error:
@@ -94,9 +94,16 @@ def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:
 
 def unknown_option(option: str, known: Iterable[str]) -> InvalidArgument:
     """Make the error for an option that nobody has, with the one that was probably meant."""
-    near = get_close_matches(option, list(known), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-    return InvalidArgument(f"no option {option!r}: {hint}")
+    return InvalidArgument(f"no option {option!r}: {meant(option, known)}")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Say which of the known words was probably meant, or which there are."""
+    from difflib import get_close_matches  # here, because only mistakes need it
+
+    known = sorted(known)
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def _truth(text: str) -> bool:

@@ -136,7 +136,7 @@ class Persistence(IntEnum):
     """A reboot."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What a backend, or one queue of it, can do. Whatever is not said is no."""
 
@@ -172,7 +172,7 @@ class Capabilities:
     """Largest message that a queue can be made for, in bytes; None: as memory allows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What an opener asked for; None where it left the choice to the backend."""
 
@@ -200,7 +200,7 @@ class Request:
     """Options of this backend's own, of the types that `Backend.options` declares."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Attributes:
     """What a queue was created with: requested values as requested, the backend's choice for the others."""
 
@@ -218,7 +218,7 @@ class Attributes:
     """When the queue goes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Stats:
     """Figures of one queue over all processes; None where the mechanism cannot know."""
 
@@ -240,7 +240,7 @@ class Stats:
     """Times that the queue was put in order after a process died inside it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Availability:
     """Whether a backend can be used here, and if not, why."""
 
@@ -270,7 +270,7 @@ class Severity(Enum):
     """Something fails now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One thing about this machine that a user of the backend should know."""
 

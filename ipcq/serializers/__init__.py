@@ -26,7 +26,7 @@ Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Codec:
     """How one handle turns items into bytes and back.
 
@@ -38,7 +38,7 @@ class Codec:
     decode: Decode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Registered:
     number: int
     encode: Encode

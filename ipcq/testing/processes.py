@@ -47,7 +47,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, ParamSpec, Self
 
 import ipcq
@@ -306,8 +306,11 @@ class Peers:
         self._guard = threading.Lock()
         self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._owner = threading.get_ident()
+        self._interrupted: Any = None
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._interrupted = signal.signal(signal.SIGINT, self._interrupt)
         self._watchdog.start()
         return self
 
@@ -317,18 +320,18 @@ class Peers:
         try:
             with self._guard:
                 self._over.set()
-        except KeyboardInterrupt:
-            # The watchdog's, who did not see in time that the test was through.
-            if not self.hang:
-                raise
-        self._over.set()
+        except Hang:
+            # The watchdog did not see in time that the test was through.
+            self._over.set()
         self._watchdog.join()
+        if self._interrupted is not None:
+            signal.signal(signal.SIGINT, self._interrupted)
         try:
             self._end()
         finally:
             if self._own:
                 shutil.rmtree(self.directory, ignore_errors=True)
-        if self.hang:
+        if self.hang and not isinstance(error, Hang):
             raise Hang(self.hang) from error
 
     def spawn(self, program: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Peer:
@@ -430,8 +433,14 @@ class Peers:
             self.hang += f"\n{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
             frame = frame.f_back
         with self._guard:
-            if not self._over.is_set():
+            if not self._over.is_set() and self._interrupted is not None:
                 signal.pthread_kill(self._owner, signal.SIGINT)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.hang:
+            raise Hang(self.hang)
+        if callable(self._interrupted):
+            self._interrupted(number, frame)
 
     def _end(self) -> None:
         nursery = self._nursery

@@ -202,9 +202,11 @@ class Bench:
             yield
 
     def _skip_where_unusable(self) -> None:
-        for info in ipcq.backends():
-            if info.name == self.backend and not info.usable:
-                pytest.skip(f"backend {self.backend!r} cannot be used here: {info.reason}")
+        installed = {info.name: info for info in ipcq.backends()}
+        if self.backend not in installed:
+            pytest.fail(f"no backend {self.backend!r} is installed: there are {', '.join(installed)}")
+        if not installed[self.backend].usable:
+            pytest.skip(f"backend {self.backend!r} cannot be used here: {installed[self.backend].reason}")
 
     # Queues
 

@@ -290,8 +290,8 @@ class Delivery(Bench):
         queue = self.create()
         taken = []
         for number in range(50):
-            queue.put(2 * number)
-            queue.put(2 * number + 1)
+            queue.put_nowait(2 * number)
+            queue.put_nowait(2 * number + 1)
             taken += [queue.get(timeout=HANG), queue.get(timeout=HANG)]
         assert taken == list(range(100))
 

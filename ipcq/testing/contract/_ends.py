@@ -152,7 +152,7 @@ class Ends(Bench):
         assert waiter.outcome() == "item"
 
     def test_closing_while_threads_are_at_work_breaks_nothing(self) -> None:
-        """C14, C21: threads in the middle of calls end with QueueClosed, and what they got or put is as they were told."""
+        """C14, C21: threads in the middle of calls raise QueueClosed, and what they were told is so."""
         queue, other = self.create(), self.attach()
 
         def produce() -> int:
@@ -250,6 +250,19 @@ class Ends(Bench):
         self.eventually(ipcq.QueueGone, lambda: VERBS["get"](old), NOTICED)
         self.eventually(ipcq.QueueGone, lambda: VERBS["put"](old), NOTICED)
         assert self.drain(new) == ["new"]
+
+    def test_a_name_can_be_used_again_and_again(self) -> None:
+        """C14, C16: created within the millisecond in which it was unlinked, each time as a queue of its own."""
+        for number in range(30):
+            queue, other = self.create(), self.attach()
+            queue.put(number)
+            ipcq.unlink(self.name, self.backend)
+            with self.create() as anew:
+                assert anew.empty()
+                anew.put("new")
+                self.eventually(ipcq.QueueGone, other.get_nowait, NOTICED)
+                assert anew.get(timeout=HANG) == "new"
+                anew.unlink()
 
     def test_an_old_handle_does_not_unlink_the_new_queue(self) -> None:
         """C14, C18: the name belongs to another queue by now, which the old handle leaves alone."""

@@ -154,6 +154,27 @@ class Names(Bench):
             child.tell("end")
             child.finish()
 
+    def test_a_name_is_usable_after_its_creator_was_killed(self) -> None:
+        """C16: killed at any instant of create, attach, close or unlink, a process leaves the name usable."""
+        self.needs_processes()
+        for number in range(5):
+            child = self.launch(
+                """
+                say("ready")
+                while True:
+                    with ipcq.open(name, backend=backend, **small) as queue:
+                        attach().close()
+                        queue.unlink()
+                """
+            )
+            assert child.hear() == "ready"
+            time.sleep(number * 0.007)  # another instant each time; whichever it is, the test holds
+            child.kill()
+            with self.create(exclusive=False) as queue:
+                queue.put("item", timeout=HANG)
+                assert queue.get(timeout=HANG) == "item"
+                queue.unlink()
+
     def test_existence_is_told(self) -> None:
         """C18, clause 3: exists is false before creation, true until unlink, and false then."""
         assert not ipcq.exists(self.name, self.backend)

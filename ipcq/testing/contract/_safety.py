@@ -41,7 +41,8 @@ class Safety(Bench):
                     return os.system, ("exit 1",)
             pickles = [pickle.dumps(Trap(), protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
             pickles += [b"cos\\nsystem\\n(S'exit 1'\\ntR.", b"c__builtin__\\neval\\n(S'1'\\ntR."]
-            marks = [b"", b"\\xc1\\x00", b"\\xc1\\x01", b"\\xc1\\x81\\x00", b"\\xc1\\x02", b"\\xc1\\xe8\\x07", b"\\xc4\\x20"]
+            marks = [b"", b"\\xc4\\x20"]
+            marks += [b"\\xc1" + number for number in (b"\\x00", b"\\x01", b"\\x81\\x00", b"\\x02", b"\\xe8\\x07")]
             harmless = [b"\\xc1\\x01", b"\\x01", b"\\xc1", b"", b"\\x91"]
             queue, raw = create(), attach(serializer="raw")
             taken = []
@@ -54,8 +55,9 @@ class Safety(Bench):
                 raw.put(message)
                 take()
             watching, events = False, []
+            suspicious = "pickle", "import", "exec", "compile", "open", "os", "subprocess", "marshal", "ctypes"
             def watch(event, arguments):
-                if watching and event.split(".")[0] in ("pickle", "import", "exec", "compile", "open", "os", "subprocess"):
+                if watching and event.split(".")[0] in suspicious:
                     events.append((event, arguments))
             sys.addaudithook(watch)
             for mark in marks:
