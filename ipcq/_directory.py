@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Final
 
 from ipcq._choose import ambiguous
+from ipcq._foreign import let_through
 from ipcq._meet import AUTO, backends, holders, located, serialised
 from ipcq._url import parse_place
 from ipcq.errors import MessageQueueError, QueueNotFound
@@ -87,6 +88,7 @@ def queues() -> Listing:
         except MessageQueueError as error:
             unlisted[each.name] = error.detail or str(error)
         except Exception as error:  # a stranger's plugin must not hide the others' queues
+            let_through(error)
             unlisted[each.name] = f"it cannot list its queues: {type(error).__name__}: {error}"
     listing.sort(key=lambda info: (info.name, info.backend))
     return listing

@@ -15,6 +15,7 @@ from ipcq import _registry
 from ipcq._asked import Asked
 from ipcq._choose import Attach, Candidate, Create, choose, shortcoming
 from ipcq._deadline import pause
+from ipcq._foreign import let_through
 from ipcq._namelock import name_lock
 from ipcq._url import convert, unknown_option
 from ipcq.backend import Availability, Backend, Channel, Scope
@@ -175,6 +176,7 @@ def taken(backend: Backend, name: str) -> bool:
         except MessageQueueError:
             raise
         except Exception as error:
+            let_through(error)
             reason = f"it cannot say whether the queue exists: {type(error).__name__}: {error}"
             raise BackendUnavailable(reason, reasons={backend.name: reason}) from error
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from ipcq._deadline import pause
+from ipcq._foreign import let_through
 from ipcq.errors import PermissionDenied, TimedOutError
 
 
@@ -80,6 +81,7 @@ def _open_file() -> int:
     except OSError as error:
         if isinstance(error, PermissionDenied):
             raise
+        let_through(error)
         raise PermissionDenied(
             f"the lock file {path}/names.lock cannot be opened ({error}): have it removed (sudo rm -r {path}), "
             "ipcq makes it anew",

@@ -557,8 +557,8 @@ class Queue(Generic[T]):
         """Close this handle; the queue and its messages stay. Closing twice is closing once.
 
         Calls of other threads that wait in this handle raise `QueueClosed`, and only when they are out does `close`
-        return. Called from within such a call, by a signal handler or a finaliser, it returns at once and the outer call
-        gives back the descriptors on its way out.
+        return. Called from within such a call, by a signal handler or a finaliser, it returns at once and the outer
+        call gives back the descriptors on its way out.
         """
         if not self._closing:
             self._end(QueueClosed.wording)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ipcq._foreign import let_through
 from ipcq._url import meant
 from ipcq.backend import Availability, Backend, Capabilities, Scope
 from ipcq.errors import BackendUnavailable, BackendUnknown
@@ -98,6 +99,7 @@ def probe(candidate: Backend) -> Availability:
     try:
         return candidate.probe()
     except Exception as error:
+        let_through(error)
         return Availability.no(f"its probe failed: {_told(error)}")
 
 
@@ -151,6 +153,7 @@ def _load(entry: "EntryPoint") -> Plugin:
     try:
         return Plugin(entry.name, _distribution(entry), backend=_ask(entry))
     except (Exception, SystemExit) as error:
+        let_through(error)
         if os.environ.get(STRICT):
             raise
         return Plugin(entry.name, _distribution(entry), failure=f"its plugin {entry.value!r} failed: {_told(error)}")

@@ -1,8 +1,8 @@
 """For authors of backends: the contract, and the few types that it speaks of.
 
 A backend is one module with a `Backend` descriptor and a function marked with `ipcq.hooks.hookimpl` that returns it,
-named in the entry-point group ``ipcq.backends``. It moves bytes; objects, serializers, timeouts, defaults and the wording
-of most errors stay above it. `ipcq.testing.BackendContract` proves each clause.
+named in the entry-point group ``ipcq.backends``. It moves bytes; objects, serializers, timeouts, defaults and the
+wording of most errors stay above it. `ipcq.testing.BackendContract` proves each clause.
 
 **Names and life**
 
@@ -67,6 +67,7 @@ from enum import Enum, IntEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ipcq._deadline import SLICE, pause
+from ipcq._foreign import let_through
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
 
 __all__ = (
@@ -90,6 +91,7 @@ __all__ = (
     "Severity",
     "Stats",
     "check_owner",
+    "let_through",
     "pause",
     "translated",
 )
@@ -516,9 +518,11 @@ def translated(
         error.at(queue, backend)
         raise
     except tuple(table) as error:
+        let_through(error)
         kind = next(ours for theirs, ours in table.items() if isinstance(error, theirs))
         raise kind(queue=queue, backend=backend) from error
     except OSError as error:
+        let_through(error)
         raise MessageQueueError(
             f"the system refused: {error}", queue=queue, backend=backend, errno=error.errno
         ) from error

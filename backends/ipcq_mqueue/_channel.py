@@ -7,8 +7,9 @@ wall clock, and posix_ipc's blocking `receive` swallows what a signal handler ra
 
 *Shutdown* is the sticky bit of the queue's mode, which every handle can see by ``fstat`` and which means nothing to the
 kernel; *unlinked* is a link count of 0. Looking costs as much as a message, so on the way of success a channel looks
-once in a millisecond. A put may thus go through up to that long after the shutdown. A getter that finds the queue empty
-and shut down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind.
+once in a millisecond, and `shutdown` and `unlink` last as long: a call that begins after they returned sees what they
+did, whatever process it is in. A put that began before may still go through. A getter that finds the queue empty and
+shut down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind.
 """
 
 import os
@@ -20,16 +21,16 @@ from typing import Any, Final
 
 import posix_ipc
 
-from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats
+from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats, let_through
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _notice
+from ipcq_mqueue._kernel import BLIND
 
 #: Bit of the queue's mode that says that it is shut down.
 SHUT_DOWN: Final = stat.S_ISVTX
 
-# Seconds between two looks at the link count and the sticky bit, and how long a message may be late because of that.
-_LOOK: Final = 0.001
-_LINGER: Final = 5 * _LOOK
+# Seconds in which a put that began before a shutdown ends, unless its process is held up just then.
+_LINGER: Final = 5 * BLIND
 
 
 class MqueueChannel(Channel):
@@ -81,7 +82,7 @@ class MqueueChannel(Channel):
         Raises:
             QueueGone: It was unlinked.
         """
-        self._next_look = monotonic() + _LOOK
+        self._next_look = monotonic() + BLIND
         found = os.fstat(self._mqd)
         if self._raises and not found.st_nlink:
             raise QueueGone
@@ -141,6 +142,7 @@ class MqueueChannel(Channel):
                 f"only the queue's owner (user {os.fstat(self._mqd).st_uid}) or root can shut it down",
                 errno=error.errno,
             ) from error
+        sleep(BLIND)
         if immediate:
             try:
                 while True:
@@ -163,6 +165,7 @@ class MqueueChannel(Channel):
 
 
 def _foreign(error: BaseException) -> MessageQueueError:
+    let_through(error)
     if isinstance(error, MemoryError):
         return NoSpace("no memory for the message: free some and try again")
     return MessageQueueError(f"the system refused: {error}", errno=getattr(error, "errno", None))
@@ -183,4 +186,5 @@ def attached(name: str, request: Request) -> Any:
     except posix_ipc.PermissionsError as error:
         raise PermissionError(13, str(error)) from error
     except (OSError, ValueError, posix_ipc.Error) as error:
+        let_through(error)
         raise MessageQueueError(f"posix_ipc cannot open it: {error}") from error

@@ -6,7 +6,12 @@ They need the C library alone, so that a process without posix_ipc still sees th
 import ctypes
 import os
 from functools import cache
-from typing import Any
+from time import sleep
+from typing import Any, Final
+
+#: Seconds that a channel at work may go without looking whether its queue was shut down or unlinked. Whoever does
+#: either waits that long before saying that it is done, and then it is so for every process.
+BLIND: Final = 0.001
 
 
 class Attributes(ctypes.Structure):
@@ -46,13 +51,14 @@ def open_queue(name: str, flags: int, mode: int = 0, attributes: Attributes | No
 
 
 def unlink_queue(name: str) -> None:
-    """Call ``mq_unlink(3)``.
+    """Call ``mq_unlink(3)``, and return when every channel knows.
 
     Raises:
         OSError: With the error number of the call.
     """
     if _library().mq_unlink(name.encode()) < 0:
         raise _error(name)
+    sleep(BLIND)
 
 
 def _error(name: str) -> OSError:

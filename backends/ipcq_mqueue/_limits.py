@@ -5,6 +5,7 @@ import os
 import resource
 from typing import Final
 
+from ipcq.backend import let_through
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 
 DIRECTORY: Final = "/proc/sys/fs/mqueue"
@@ -22,7 +23,7 @@ def setting(name: str, otherwise: int) -> int:
     try:
         with open(f"{DIRECTORY}/{name}", encoding="ascii") as file:
             return int(file.read())
-    except (OSError, ValueError):
+    except (FileNotFoundError, PermissionError):
         return otherwise
 
 
@@ -38,8 +39,8 @@ def privileged() -> bool:
     """Tell whether this process has CAP_SYS_RESOURCE, which lifts it above msg_max, msgsize_max and queues_max."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            effective = next(line.split()[1] for line in file if line.startswith("CapEff:"))
-    except (OSError, StopIteration):
+            effective = next((line.split()[1] for line in file if line.startswith("CapEff:")), "0")
+    except (FileNotFoundError, PermissionError):
         return False
     return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
 
@@ -52,6 +53,7 @@ def explained(error: OSError, messages: int = 0, size: int = 0) -> MessageQueueE
         messages: Capacity that was asked for, in messages; 0 where none was.
         size: Largest message that was asked for, in bytes.
     """
+    let_through(error)
     number = error.errno or 0
     if number == errno.ENOENT:
         return QueueNotFound()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
+from ipcq._foreign import let_through
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument
 from ipcq.serializers import _frame
 
@@ -127,6 +128,7 @@ def _framing(name: str, number: int, encode: Encode) -> Encode:
         try:
             return mark + encode(item)
         except Exception as error:
+            let_through(error)
             raise EncodeError(f"serializer {name!r} cannot encode this {item.__class__.__name__}: {error}") from error
 
     return framed
@@ -144,6 +146,7 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
             if first != _frame.MARK:
                 return bare(data)
         except Exception as error:
+            let_through(error)
             raise DecodeError(f"not MessagePack that can be decoded here: {error}", data=data) from error
         number, payload = _frame.split(data)
         decoder = allowed.get(number)
@@ -152,6 +155,7 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
         try:
             return decoder(payload)
         except Exception as error:
+            let_through(error)
             raise DecodeError(f"serializer number {number} cannot decode it: {error}", data=data) from error
 
     return decode

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgpack
 
+from ipcq._foreign import let_through
 from ipcq.errors import EncodeError
 
 # A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by
@@ -37,6 +38,7 @@ def encode(item: Any) -> bytes:
         data: bytes = packer.pack(item)
     except Exception as error:
         # The packer goes: what it holds of the failed item is nobody's business.
+        let_through(error)
         raise EncodeError(f"MessagePack cannot hold this {item.__class__.__name__}: {error}") from error
     _idle.append(packer)
     return data

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ipcq._foreign import let_through
 from ipcq.errors import EncodeError, InvalidArgument, Unsupported
 
 try:
@@ -21,6 +22,7 @@ def functions(type: Any) -> tuple[Any, Any]:
         try:
             return pack(item)
         except Exception as error:
+            let_through(error)
             raise EncodeError(f"msgspec cannot encode this {item.__class__.__name__}: {error}") from error
 
     return encode, decoder.decode

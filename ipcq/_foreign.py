@@ -1,0 +1,32 @@
+"""Exceptions that come up while somebody else's code runs, and are not that code's own.
+
+A signal handler may raise between any two steps of this thread, so also inside a ``try`` that turns whatever a
+serializer, a plugin or the system raises into one of our errors. What a handler raises has to go through unchanged.
+"""
+
+from types import CodeType
+
+
+def let_through(error: BaseException) -> None:
+    """Raise `error` again if it came out of a Python function that is a signal handler now."""
+    from traceback import walk_tb  # here, because it is needed on the way of failure alone
+
+    handlers = _handlers()
+    if any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__)):
+        raise error
+
+
+def _handlers() -> set[CodeType]:
+    import signal
+
+    handlers = set()
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler):
+            # A plain function, a method, a functools.partial, or an object with __call__.
+            function = getattr(handler, "func", handler)
+            function = getattr(function, "__func__", function)
+            code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+            if code is not None:
+                handlers.add(code)
+    return handlers
