@@ -56,6 +56,8 @@ class Asked:
             raise InvalidArgument("exclusive=True creates the queue, create=False forbids it")
         if create and wait is not None:
             raise InvalidArgument("wait= is for create=False: there is nothing to wait for where the queue is created")
+        abilities = _abilities(require)
+        request["priorities"] = request["priorities"] or "priorities" in abilities
         now = monotonic()
         return cls(
             name=name,
@@ -64,7 +66,7 @@ class Asked:
             exclusive=bool(exclusive),
             appears=now + (0.0 if wait is None else seconds_of(wait, "wait")),
             patience=NEVER if open_timeout is None else now + seconds_of(open_timeout, "open_timeout"),
-            require=_abilities(require),
+            require=abilities,
             request=Request(options=options, **request),
         )
 

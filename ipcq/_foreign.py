@@ -4,21 +4,21 @@ A signal handler may raise between any two steps of this thread, so also inside 
 serializer, a plugin or the system raises into one of our errors. What a handler raises has to go through unchanged.
 """
 
+import signal
 from types import CodeType
 
 
 def let_through(error: BaseException) -> None:
     """Raise `error` again if it came out of a Python function that is a signal handler now."""
-    from traceback import walk_tb  # here, because it is needed on the way of failure alone
-
     handlers = _handlers()
-    if any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__)):
-        raise error
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            raise error
+        trace = trace.tb_next
 
 
 def _handlers() -> set[CodeType]:
-    import signal
-
     handlers = set()
     for number in signal.valid_signals():
         handler = signal.getsignal(number)

@@ -105,7 +105,7 @@ def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -
         backend = candidates[name]
         try:
             with located(asked.name, name):
-                return backend, backend.create(asked.name, asked.request)
+                return backend, _made(asked, backend)
         except QueueExists:
             if asked.exclusive:
                 raise
@@ -119,6 +119,16 @@ def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -
             cause = error
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise BackendUnavailable(f"no backend can create it ({told})", reasons=reasons) from cause
+
+
+def _made(asked: Asked, backend: Backend) -> Channel:
+    channel = backend.create(asked.name, asked.request)
+    lacking = [ability for ability in asked.require if not getattr(channel.capabilities, ability)]
+    if lacking:  # the backend can in general, but not for this request
+        channel.close()
+        backend.unlink(asked.name)
+        raise Unsupported(f"the queue it makes for this request lacks {', '.join(lacking)}: ask for less, or elsewhere")
+    return channel
 
 
 def _others(asked: Asked, name: str) -> list[str]:

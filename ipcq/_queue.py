@@ -23,6 +23,7 @@ from ipcq._calls import calls_of_this_thread, counted
 from ipcq._deadline import NEVER, SLICE, deadline_of
 from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Lifetime, Received, Request, Scope, Stats
 from ipcq.errors import (
+    DecodeError,
     InvalidArgument,
     MessageQueueError,
     MessageTooLarge,
@@ -83,7 +84,6 @@ class Queue(Generic[T]):
 
     __slots__ = (
         "__weakref__",
-        "_backlog",
         "_channel",
         "_closing",
         "_decode",
@@ -97,6 +97,7 @@ class Queue(Generic[T]):
         "_origin",
         "_try_get",
         "_try_put",
+        "_undecodable",
         "_unlinked",
     )
 
@@ -115,8 +116,8 @@ class Queue(Generic[T]):
         self._inside: deque[None] = deque()
         self._enter = self._inside.append
         self._leave = self._inside.pop
-        # Messages that a batch took behind one that could not be decoded: the next gets of this handle have them.
-        self._backlog: deque[Received] = deque()
+        # What a batch took beside its items and could not decode: the next gets of this handle raise it.
+        self._undecodable: deque[DecodeError] = deque()
         # What may not be done is replaced by a refusal, so that the calls that may need not ask.
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
@@ -294,13 +295,13 @@ class Queue(Generic[T]):
             timeout: Seconds to wait for the first item at the most; None waits for ever.
 
         Returns:
-            The items, in the order in which `get` would have taken them. A message that cannot be decoded ends the
-            list; the next get of this handle raises its `DecodeError`, and those after it go on behind it.
+            The items, in the order in which `get` would have taken them. A message among them that cannot be decoded
+            is left out, and the next get of this handle raises its `DecodeError`.
 
         Raises:
             QueueEmpty: No item came in time.
             QueueShutDown: The queue was shut down and is empty.
-            DecodeError: The first message is no item for this handle.
+            DecodeError: None of the messages is an item for this handle.
             PermissionDenied: The handle was opened with ``read=False``.
             InvalidArgument: As for `get`, or `max_items` is not an int from 1 on.
         """
@@ -312,45 +313,36 @@ class Queue(Generic[T]):
             ):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
             first = self._try_get() or self._wait_get(deadline)
-            batch = deque([first, *self._rest(channel, max_items)])
             items = []
-            while batch:
+            for data, _ in (first, *self._rest(channel, max_items)):
                 try:
-                    items.append(self._decode(batch[0][0]))
-                except MessageQueueError:
-                    if not items:
-                        batch.popleft()
-                    self._keep(batch)
-                    if not items:
-                        raise
-                    break
-                batch.popleft()
+                    items.append(self._decode(data))
+                except DecodeError as error:
+                    self._undecodable.append(error)
+            if self._undecodable:
+                self._try_get = self._report_or_get
+            if not items:
+                raise self._undecodable.popleft()
             return items
 
         return self._with_channel(get_all)
 
     def _rest(self, channel: Channel, max_items: int | None) -> list[Received]:
         """Take what belongs into a batch behind its first message."""
-        if self._backlog:
-            limit = len(self._backlog) if max_items is None else min(len(self._backlog), max_items - 1)
-            return [self._backlog.popleft() for _ in range(limit)]
         try:
             limit = channel.qsize() if max_items is None else max_items - 1
             return channel.try_get_many(limit) if limit else []
         except MessageQueueError:
             return []  # the queue ended behind the first message, which must not be lost
 
-    def _keep(self, messages: Iterable[Received]) -> None:
-        self._backlog.extendleft(reversed(list(messages)))
-        if self._backlog:
-            self._try_get = self._try_backlog
-
-    def _try_backlog(self) -> Received | None:
+    def _report_or_get(self) -> Received | None:
+        """Stand in for the channel's `try_get` once a batch met a message that cannot be decoded."""
         self._check_open()
         try:
-            return self._backlog.popleft()
+            error = self._undecodable.popleft()
         except IndexError:
             return self._channel.try_get()
+        raise error
 
     def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
         """Take the next item with what the queue knows of it; arguments and exceptions are those of `get`."""
@@ -401,7 +393,7 @@ class Queue(Generic[T]):
 
         def look(channel: Channel) -> T:
             self._require_read()
-            received = self._backlog[0] if self._backlog else channel.peek()
+            received = channel.peek()
             if received is None:
                 raise QueueEmpty
             return self._decode(received[0])  # type: ignore[no-any-return]  # as in get
@@ -418,9 +410,7 @@ class Queue(Generic[T]):
 
         def drop(channel: Channel) -> int:
             self._require_read()
-            kept = len(self._backlog)
-            self._backlog.clear()
-            return kept + channel.clear()
+            return channel.clear()
 
         return self._with_channel(drop)
 
@@ -566,6 +556,9 @@ class Queue(Generic[T]):
         while len(self._inside) > mine:
             sleep(0.001)
         self._retire()
+        if self._undecodable:
+            unread = [error.data for error in self._undecodable]
+            warnings.warn(f"{self!r} took messages that nobody saw, it cannot decode them: {unread}", stacklevel=2)
 
     def unlink(self) -> None:
         """Remove the queue's name; twice, before and after `close`, and after somebody else did it, is all right.

@@ -39,19 +39,23 @@ def parse(address: object) -> Address:
     from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
 
     try:
+        if not address.isprintable():  # some of it urlsplit would leave out in silence
+            raise ValueError("write blanks and control characters as %XX")
         parts = urlsplit(address)
+        name = unquote(parts.path, errors="strict")
+        given = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise InvalidArgument(f"{address!r} is not a URL: {error}") from error
     if parts.netloc or parts.fragment:
         raise InvalidArgument(f"{address!r} has a host or a fragment: write it as {parts.scheme}:///name?option=value")
     options: dict[str, Any] = {}
-    for option, text in parse_qsl(parts.query, keep_blank_values=True):
+    for option, text in given:
         if option in _ARGUMENTS_ONLY:
             raise InvalidArgument(f"{option} can be given as an argument of ipcq.open only, not in a URL")
         if option in options:
             raise InvalidArgument(f"{address!r} gives the option {option!r} twice")
         options[option] = convert(option, text, _TYPES[option]) if option in _TYPES else text
-    return Address(check_name(unquote(parts.path)), parts.scheme, options)
+    return Address(check_name(name), parts.scheme, options)
 
 
 def parse_place(address: object, backend: object) -> tuple[str, str]:
