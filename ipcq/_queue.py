@@ -88,12 +88,10 @@ class Queue(Generic[T]):
         "_closing",
         "_decode",
         "_encode",
-        "_enter",
         "_held",
         "_inherited",
         "_inside",
         "_largest",
-        "_leave",
         "_origin",
         "_try_get",
         "_try_put",
@@ -114,8 +112,6 @@ class Queue(Generic[T]):
         # One entry for each call under way. A deque is the counter because its append and pop are atomic and cost a
         # fraction of a lock.
         self._inside: deque[None] = deque()
-        self._enter = self._inside.append
-        self._leave = self._inside.pop
         # What a batch took beside its items and could not decode: the next gets of this handle raise it.
         self._undecodable: deque[DecodeError] = deque()
         # What may not be done is replaced by a refusal, so that the calls that may need not ask.
@@ -145,7 +141,7 @@ class Queue(Generic[T]):
             InvalidArgument: `block` is not a bool, `timeout` is negative or not a number, `priority` is out of range.
         """
         try:
-            self._enter(None)
+            self._inside.append(None)
             deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
             if priority is not _PLAIN:
                 self._check_priority(priority)
@@ -157,7 +153,7 @@ class Queue(Generic[T]):
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
         finally:
-            self._leave()
+            self._inside.pop()
             if self._closing:
                 self._retire()
 
@@ -269,7 +265,7 @@ class Queue(Generic[T]):
             InvalidArgument: `block` is not a bool, `timeout` is negative or not a number.
         """
         try:
-            self._enter(None)
+            self._inside.append(None)
             deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
             received = self._try_get()
             if received is None:
@@ -278,7 +274,7 @@ class Queue(Generic[T]):
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
         finally:
-            self._leave()
+            self._inside.pop()
             if self._closing:
                 self._retire()
 
@@ -638,13 +634,13 @@ class Queue(Generic[T]):
     def _with_channel(self, operation: Callable[[Channel], R]) -> R:
         """Run one operation on the channel, counted as `put` and `get` count themselves."""
         try:
-            self._enter(None)
+            self._inside.append(None)
             self._check_open()
             return operation(self._channel)
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
         finally:
-            self._leave()
+            self._inside.pop()
             if self._closing:
                 self._retire()
 

@@ -39,8 +39,8 @@ def parse(address: object) -> Address:
     from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
 
     try:
-        if not address.isprintable():  # some of it urlsplit would leave out in silence
-            raise ValueError("write blanks and control characters as %XX")
+        if any(blank in address for blank in "\t\r\n"):  # urlsplit would leave them out in silence
+            raise ValueError("write tabs and line ends as %XX")
         parts = urlsplit(address)
         name = unquote(parts.path, errors="strict")
         given = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
