@@ -98,6 +98,6 @@ def _abilities(require: Any) -> tuple[str, ...]:
     except TypeError:
         raise InvalidArgument(f"require is names of capabilities, not {require!r}") from None
     for ability in abilities:
-        if ability not in _ABILITIES:
+        if not isinstance(ability, str) or ability not in _ABILITIES:
             raise InvalidArgument(f"no capability {ability!r}: there are {', '.join(sorted(_ABILITIES))}")
     return abilities

@@ -79,6 +79,9 @@ def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
     seen = [_candidate(each, asked.name) for each in candidates.values()]
     if asked.backend != AUTO:
         (named,) = seen
+        if not named.availability.usable:
+            reason = named.availability.reason
+            raise BackendUnavailable(reason, reasons={named.name: reason}, backend=named.name)
         if named.exists:
             return Attach(named.name)
         reason = shortcoming(named, asked.request, asked.require)

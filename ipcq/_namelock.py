@@ -5,6 +5,7 @@ to two locks, and a byte of it for each name: an open-file-description lock (Lin
 releases when its holder dies, and which excludes threads as well because every acquisition opens the file anew.
 """
 
+import errno
 import os
 import stat
 import struct
@@ -16,7 +17,8 @@ from time import monotonic
 
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
-from ipcq.errors import PermissionDenied, TimedOutError
+from ipcq._limits import too_many_descriptors
+from ipcq.errors import NoSpace, PermissionDenied, TimedOutError
 
 
 def directory() -> str:
@@ -82,6 +84,10 @@ def _open_file() -> int:
         if isinstance(error, PermissionDenied):
             raise
         let_through(error)
+        if error.errno == errno.EMFILE:
+            raise too_many_descriptors() from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"{path} cannot be made: free some space there", errno=error.errno) from error
         raise PermissionDenied(
             f"the lock file {path}/names.lock cannot be opened ({error}): have it removed (sudo rm -r {path}), "
             "ipcq makes it anew",
@@ -115,9 +121,10 @@ def _open_lock() -> int:
 
 
 def _close_lock(descriptor: int) -> None:
-    if descriptor in _held:  # else this is a forked child, which has closed it
-        _held.discard(descriptor)
-        os.close(descriptor)
+    with _noting:  # no fork may come between the two either: its child would keep the lock
+        if descriptor in _held:  # else this is a forked child, which has closed it
+            _held.discard(descriptor)
+            os.close(descriptor)
 
 
 def _after_fork() -> None:

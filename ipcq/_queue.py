@@ -552,9 +552,7 @@ class Queue(Generic[T]):
         while len(self._inside) > mine:
             sleep(0.001)
         self._retire()
-        if self._undecodable:
-            unread = [error.data for error in self._undecodable]
-            warnings.warn(f"{self!r} took messages that nobody saw, it cannot decode them: {unread}", stacklevel=2)
+        self._tell_undecodable()
 
     def unlink(self) -> None:
         """Remove the queue's name; twice, before and after `close`, and after somebody else did it, is all right.
@@ -586,6 +584,7 @@ class Queue(Generic[T]):
             if not self._closing and not self._inherited:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self._retire()
+            self._tell_undecodable()
 
     def __repr__(self) -> str:
         rights = {(True, False): ", read only", (False, True): ", write only"}
@@ -661,6 +660,13 @@ class Queue(Generic[T]):
                 return  # done already
             channel.close()
 
+    def _tell_undecodable(self) -> None:
+        unseen = []
+        while self._undecodable:
+            unseen.append(self._undecodable.popleft().data)
+        if unseen and not self._inherited:
+            warnings.warn(f"{self!r} took messages that it cannot decode and nobody saw: {unseen}", stacklevel=3)
+
     def _after_fork(self) -> None:
         # The threads that were inside are not in this process; calls that this thread itself is in still return.
         calls = calls_of_this_thread(self)
@@ -698,7 +704,7 @@ class Queue(Generic[T]):
 def _check_signal(signal: object) -> None:
     from signal import valid_signals  # here, because few ask for one
 
-    if isinstance(signal, bool) or signal not in valid_signals():
+    if isinstance(signal, bool) or not isinstance(signal, int) or signal not in valid_signals():
         raise InvalidArgument(f"signal is the number of a signal, not {signal!r}")
 
 

@@ -6,6 +6,7 @@ looked for, so that ``import ipcq`` costs nothing that may never be needed.
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -97,10 +98,13 @@ def usable(name: str) -> Backend:
 def probe(candidate: Backend) -> Availability:
     """Ask a backend whether it can be used here; one that raises instead of answering cannot."""
     try:
-        return candidate.probe()
+        found: object = candidate.probe()
     except Exception as error:
         let_through(error)
         return Availability.no(f"its probe failed: {_told(error)}")
+    if not isinstance(found, Availability):
+        return Availability.no(f"its probe has to return an Availability, not {found!r}")
+    return found
 
 
 def able(ability: str) -> list[str]:
@@ -172,6 +176,10 @@ def _ask(entry: "EntryPoint") -> Backend:
     found = manager.hook.ipcq_backend()
     if len(found) != 1 or not isinstance(found[0], Backend):
         raise TypeError(f"its hook ipcq_backend has to return one Backend, not {found!r}")
+    for fact, kind in (("capabilities", Capabilities), ("rank", int | None), ("options", Mapping)):
+        value = getattr(found[0], fact, None)
+        if not isinstance(value, kind):
+            raise TypeError(f"its backend's {fact} cannot be {value!r}")
     if found[0].name != entry.name:
         raise ValueError(f"its backend is called {found[0].name!r} and its entry point {entry.name!r}")
     return found[0]

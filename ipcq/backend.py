@@ -68,6 +68,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
+from ipcq._limits import too_many_descriptors
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
 
 __all__ = (
@@ -93,6 +94,7 @@ __all__ = (
     "check_owner",
     "let_through",
     "pause",
+    "too_many_descriptors",
     "translated",
 )
 

@@ -5,6 +5,7 @@ posix_ipc. What the kernel cannot do (peek, a bound in bytes, a queue that goes 
 here.
 """
 
+import errno
 import os
 import sys
 from importlib.util import find_spec
@@ -68,6 +69,8 @@ class MqueueBackend(Backend):
         messages = request.max_messages or _limits.default_messages()
         size = request.max_message_size or _limits.default_size()
         attributes = _kernel.Attributes(max_messages=messages, message_size=size)
+        if attributes.max_messages != messages or attributes.message_size != size:  # no C long holds them
+            raise _limits.explained(OSError(errno.EINVAL, os.strerror(errno.EINVAL)), messages, size)
         try:
             descriptor = _kernel.open_queue(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, request.mode, attributes)
         except OSError as error:
@@ -76,7 +79,8 @@ class MqueueBackend(Backend):
             os.fchmod(descriptor, request.mode)  # the umask may have taken bits away
             return self._channel(name, request, made=descriptor)
         except BaseException:
-            _kernel.unlink_queue(name)
+            if os.fstat(descriptor).st_nlink:  # else somebody unlinked it, and the name may be another queue's
+                _kernel.unlink_queue(name)
             raise
         finally:
             _notice.close(descriptor, lambda: os.close(descriptor))
@@ -152,7 +156,8 @@ def _mount_point() -> str | None:
                 _, place, kind, *_ = line.split(" ")
                 if kind == "mqueue":
                     # Blanks in paths are written as octal escapes.
-                    return place.encode("utf-8", "surrogateescape").decode("unicode_escape")
+                    text = place.encode("utf-8", "surrogateescape").decode("unicode_escape")
+                    return os.fsdecode(text.encode("latin-1"))
     except FileNotFoundError:
         return None
     return None

@@ -23,7 +23,7 @@ import posix_ipc
 
 from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats, let_through
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
-from ipcq_mqueue import _notice
+from ipcq_mqueue import _limits, _notice
 from ipcq_mqueue._kernel import BLIND
 
 #: Bit of the queue's mode that says that it is shut down.
@@ -187,4 +187,4 @@ def attached(name: str, request: Request) -> Any:
         raise PermissionError(13, str(error)) from error
     except (OSError, ValueError, posix_ipc.Error) as error:
         let_through(error)
-        raise MessageQueueError(f"posix_ipc cannot open it: {error}") from error
+        raise _limits.descriptors() or MessageQueueError(f"posix_ipc cannot open it: {error}") from error

@@ -5,7 +5,7 @@ import os
 import resource
 from typing import Final
 
-from ipcq.backend import let_through
+from ipcq.backend import let_through, too_many_descriptors
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 
 DIRECTORY: Final = "/proc/sys/fs/mqueue"
@@ -75,7 +75,7 @@ def explained(error: OSError, messages: int = 0, size: int = 0) -> MessageQueueE
             errno=number,
         )
     if number == errno.EMFILE:
-        return _descriptors() or _budget(messages, size)
+        return descriptors() or _budget(messages, size)
     if number == errno.ENFILE:
         return _files()
     return MessageQueueError(f"the system refused: {error.strerror}", errno=number)
@@ -93,21 +93,14 @@ def _geometry(number: int, messages: int, size: int) -> MessageQueueError:
     return _budget(messages, size)
 
 
-def _descriptors() -> LimitExceeded | None:
+def descriptors() -> LimitExceeded | None:
     """Tell whether it was the descriptor table: mq_open has one error number for that and for RLIMIT_MSGQUEUE."""
     try:
-        os.close(os.dup(os.open(os.devnull, os.O_RDONLY)))
+        os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         if error.errno == errno.ENFILE:
             return _files()
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return LimitExceeded(
-            limit="RLIMIT_NOFILE",
-            value=most,
-            asked=most + 1,
-            remedy=f"close what is not needed, or ulimit -n {2 * most} before the program starts",
-            errno=errno.EMFILE,
-        )
+        return too_many_descriptors()
     return None
 
 

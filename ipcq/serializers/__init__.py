@@ -109,11 +109,11 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         allowed[_frame.PICKLE] = pickle.decode
         if serializer == "pickle":
             encode = _framing(serializer, _frame.PICKLE, pickle.encode)
-    if serializer in _registered:
+    if isinstance(serializer, str) and serializer in _registered:
         entry = _registered[serializer]
         allowed[entry.number] = entry.decode
         encode = _framing(serializer, entry.number, entry.encode)
-    elif serializer not in _BUNDLED:
+    elif not isinstance(serializer, str) or serializer not in _BUNDLED:
         known = ", ".join(sorted({*_BUNDLED, *_registered}))
         raise InvalidArgument(
             f"no serializer {serializer!r}: there are {known}, and ipcq.serializers.register adds more"

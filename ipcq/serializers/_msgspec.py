@@ -15,7 +15,8 @@ def functions(type: Any) -> tuple[Any, Any]:
     pack = msgspec.msgpack.Encoder().encode
     try:
         decoder = msgspec.msgpack.Decoder(Any if type is None else type)
-    except TypeError as error:
+    except Exception as error:  # whatever the type's own annotations raise, too
+        let_through(error)
         raise InvalidArgument(f"type={type!r} is no type that msgspec can decode: {error}") from error
 
     def encode(item: Any) -> bytes:
