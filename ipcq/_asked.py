@@ -52,7 +52,8 @@ class Asked:
         _one_of("after_unlink", request["after_unlink"], AFTER_UNLINK)
         if not (request["read"] or request["write"]):
             raise InvalidArgument("read=False and write=False leave nothing that the handle could do")
-        if flag("exclusive", exclusive) and not flag("create", create):
+        flag("create", create)
+        if flag("exclusive", exclusive) and not create:
             raise InvalidArgument("exclusive=True creates the queue, create=False forbids it")
         if create and wait is not None:
             raise InvalidArgument("wait= is for create=False: there is nothing to wait for where the queue is created")

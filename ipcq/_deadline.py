@@ -45,11 +45,11 @@ def seconds_of(value: object, argument: str) -> float:
         return NEVER
 
 
-def pause(since: float, until: float) -> None:
+def pause(since: float, until: float, longest: float = 0.05) -> None:
     """Sleep once within a wait that began at `since` and ends at `until`, both on `time.monotonic`.
 
-    The sleep is a quarter of the time waited so far, from 0.5 ms to 50 ms: a short wait answers fast, a long one is
-    cheap, and nothing has to be remembered between two sleeps.
+    The sleep is a quarter of the time waited so far, from 0.5 ms to `longest` in seconds: a short wait answers fast, a
+    long one is cheap, and nothing has to be remembered between two sleeps.
     """
     now = monotonic()
-    sleep(max(0.0, min(max((now - since) / 4, 0.0005), 0.05, until - now)))
+    sleep(max(0.0, min(max((now - since) / 4, 0.0005), longest, until - now)))

@@ -1,6 +1,6 @@
 """The names that exist: looking for one, removing one, listing all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -48,7 +48,14 @@ def unlink(name: str, backend: str = AUTO) -> None:
         InvalidName: The name breaks the rule.
     """
     name, backend = parse_place(name, backend)
+    remove(name, backend, lambda: True)
+
+
+def remove(name: str, backend: str, wanted: Callable[[], bool]) -> None:
+    """Remove a name as `unlink` does, if it is `wanted` while nobody else creates or unlinks it."""
     with located(name, backend), serialised(name, backends(backend), monotonic() + OPEN_TIMEOUT):
+        if not wanted():
+            return
         found = holders(name, backend)
         if not found:
             raise QueueNotFound("no such queue: see what there is with ipcq.queues()")

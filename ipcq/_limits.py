@@ -1,19 +1,44 @@
-"""Limits of the process that any backend may hit."""
+"""Limits of the process and of the machine that any backend may hit."""
 
 import errno
+import sys
 
 from ipcq.errors import LimitExceeded
 
+if sys.platform != "win32":
+    import resource  # now, because a full descriptor table would not let it be loaded later
 
-def too_many_descriptors() -> LimitExceeded:
-    """Make the error for a full descriptor table (EMFILE), with the limit as it is now."""
-    import resource  # here, because not every platform has it
 
+def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
+    """Make the error for a full descriptor table, with the limit as it is now.
+
+    Args:
+        number: ``EMFILE``, the process has too many open files; or ``ENFILE``, the machine has.
+    """
+    if number == errno.ENFILE:
+        most = _of_the_machine()
+        again = f"sudo sysctl fs.file-max={2 * most}" if most else "sudo sysctl fs.file-max with a larger number"
+        return LimitExceeded(
+            limit="fs.file-max",
+            value=most,
+            asked=most + 1,
+            remedy=f"end what holds so many files open (lsof), or {again}",
+            errno=number,
+        )
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return LimitExceeded(
         limit="RLIMIT_NOFILE",
         value=most,
         asked=most + 1,
         remedy=f"close what is not needed, or ulimit -n {2 * most} before the program starts",
-        errno=errno.EMFILE,
+        errno=number,
     )
+
+
+def _of_the_machine() -> int:
+    """Return the most files that the machine may have open; 0 where even that cannot be read."""
+    try:
+        with open("/proc/sys/fs/file-max", encoding="utf-8") as file:
+            return int(file.read())
+    except OSError:  # it takes a file to read it
+        return 0

@@ -91,10 +91,10 @@ def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
             raise Unsupported(reason + hint, alternatives=others)
         return Create((named.name,), {})
     preferred = os.environ.get(PREFERENCE) or None
-    if preferred is not None:
-        _registry.plugin(preferred)  # raises if there is none
     decision = choose(seen, asked.request, asked.require, preferred)
     if isinstance(decision, Create):
+        if preferred is not None and asked.create:
+            _registry.plugin(preferred)  # raises if there is none
         broken = {each.name: each.failure for each in _registry.plugins() if each.backend is None}
         decision = Create(decision.order, {**decision.passed_over, **broken})
     return decision

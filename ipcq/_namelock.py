@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from ipcq._deadline import pause
 from ipcq._foreign import let_through
 from ipcq._limits import too_many_descriptors
 from ipcq.errors import NoSpace, PermissionDenied, TimedOutError
+
+if sys.platform != "win32":
+    import fcntl  # now, because a full descriptor table would not let it be loaded later
 
 
 def directory() -> str:
@@ -44,23 +48,29 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
                     f"{directory()}/names.lock (lslocks), or give more time",
                     queue=name,
                 )
-            pause(since, deadline)
+            # Among many who wait, whoever looked least often would come last each time; and none waits for long.
+            pause(since, deadline, longest=0.002)
         yield
     finally:
         _close_lock(descriptor)
 
 
 def _try_lock(descriptor: int, name: str) -> bool:
-    import fcntl  # here, because not every platform has it and not every backend needs the lock
-
-    # struct flock of fcntl(2): type, whence, start, length, pid. A byte beyond the end of the file may be locked. Two
-    # names that share a byte wait for each other, and that is all.
-    wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, zlib.crc32(name.encode()), 1, 0)
+    # A byte beyond the end of the file may be locked. Two names that share a byte wait for each other, and that is all.
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+        _set_lock(descriptor, fcntl.F_WRLCK, zlib.crc32(name.encode()), 1)
     except BlockingIOError:
         return False
     return True
+
+
+def _unlock(descriptor: int) -> None:
+    _set_lock(descriptor, fcntl.F_UNLCK, 0, 0)  # the whole file
+
+
+def _set_lock(descriptor: int, kind: int, start: int, length: int) -> None:
+    # struct flock of fcntl(2): type, whence, start, length, pid.
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0))
 
 
 def _open_file() -> int:
@@ -84,8 +94,8 @@ def _open_file() -> int:
         if isinstance(error, PermissionDenied):
             raise
         let_through(error)
-        if error.errno == errno.EMFILE:
-            raise too_many_descriptors() from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise too_many_descriptors(error.errno) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"{path} cannot be made: free some space there", errno=error.errno) from error
         raise PermissionDenied(
@@ -123,6 +133,8 @@ def _open_lock() -> int:
 def _close_lock(descriptor: int) -> None:
     with _noting:  # no fork may come between the two either: its child would keep the lock
         if descriptor in _held:  # else this is a forked child, which has closed it
+            # Closing alone does not do it as long as a child that was forked just now has not closed its copy.
+            _unlock(descriptor)
             _held.discard(descriptor)
             os.close(descriptor)
 

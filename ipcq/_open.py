@@ -6,10 +6,10 @@ from typing import Any, Final, TypeVar, overload
 
 from ipcq import _registry
 from ipcq._asked import Asked, flag
-from ipcq._directory import OPEN_TIMEOUT, unlink
+from ipcq._directory import OPEN_TIMEOUT, remove
 from ipcq._meet import AUTO, compare, located, meet
 from ipcq._queue import Origin, Queue
-from ipcq._url import one_backend, parse
+from ipcq._url import convert, one_backend, parse
 from ipcq.backend import AfterUnlink, Lifetime
 from ipcq.errors import InvalidArgument, MessageQueueError, PermissionDenied
 from ipcq.serializers import codec_for
@@ -196,7 +196,7 @@ def open(
             name=asked.name,
             backend=found,
             request=asked.request,
-            remove=partial(unlink, asked.name, found.name),
+            remove=partial(remove, asked.name, found.name),
             reopen=lambda: (partial(open, asked.name, found.name, create=False, **again), ()),
             alternatives=_registry.able,
         ),
@@ -211,6 +211,8 @@ def _merge(url: Mapping[str, Any], given: dict[str, Any], backend_options: dict[
     for option, value in url.items():
         of_open = option in given
         said = given[option] if of_open else backend_options.get(option, value)
+        if isinstance(value, str) and isinstance(said, bool | int | float):
+            value = convert(option, value, type(said))
         if said != value and not (of_open and said == _DEFAULTS[option]):
             raise InvalidArgument(f"{option} is {value!r} in the URL and {said!r} as an argument")
         (given if of_open else backend_options)[option] = value

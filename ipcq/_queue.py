@@ -66,8 +66,8 @@ class Origin:
     name: str
     backend: Backend
     request: Request
-    remove: Callable[[], None]
-    """Unlink the name."""
+    remove: Callable[[Callable[[], bool]], None]
+    """Unlink the name if the argument says so while nobody else creates or unlinks it."""
     reopen: Callable[[], tuple[Any, ...]]
     """Say for pickle how to attach again."""
     alternatives: Callable[[str], Sequence[str]]
@@ -187,6 +187,8 @@ class Queue(Generic[T]):
         def put_all(channel: Channel) -> int:
             deadline = deadline_of(block, timeout)
             self._require_write()
+            if not isinstance(items, Iterable):
+                raise InvalidArgument(f"items is an iterable, not {items!r}")
             batch = [self._encode(item) for item in items]
             for data in batch:
                 if len(data) > self._largest:
@@ -310,15 +312,18 @@ class Queue(Generic[T]):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
             first = self._try_get() or self._wait_get(deadline)
             items = []
+            errors = []
             for data, _ in (first, *self._rest(channel, max_items)):
                 try:
                     items.append(self._decode(data))
                 except DecodeError as error:
-                    self._undecodable.append(error)
+                    errors.append(error)
+            # What another thread put there is for the gets; this call raises one of its own.
+            self._undecodable.extend(errors if items else errors[1:])
             if self._undecodable:
                 self._try_get = self._report_or_get
             if not items:
-                raise self._undecodable.popleft()
+                raise errors[0]
             return items
 
         return self._with_channel(get_all)
@@ -561,14 +566,18 @@ class Queue(Generic[T]):
 
         Raises:
             PermissionDenied: This user may not.
+            TimedOutError: Somebody else created or unlinked the name for 10 seconds.
         """
         if self._unlinked:
             return
-        if self._closing or self._with_channel(lambda channel: channel.linked()):
-            try:
-                self._origin.remove()
-            except QueueNotFound:
-                pass
+
+        def still_there() -> bool:
+            return bool(self._closing) or self._with_channel(lambda channel: channel.linked())
+
+        try:
+            self._origin.remove(still_there)
+        except QueueNotFound:
+            pass
         self._unlinked = True
 
     def __enter__(self) -> Self:
@@ -581,9 +590,11 @@ class Queue(Generic[T]):
 
     def __del__(self) -> None:
         if getattr(self, "_held", None):  # else it is closed, or was never made whole
-            if not self._closing and not self._inherited:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self._retire()
+            try:
+                if not self._closing and not self._inherited:
+                    warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:  # the warning may be an error
+                self._retire()
             self._tell_undecodable()
 
     def __repr__(self) -> str:
@@ -669,7 +680,8 @@ class Queue(Generic[T]):
 
     def _after_fork(self) -> None:
         # The threads that were inside are not in this process; calls that this thread itself is in still return.
-        calls = calls_of_this_thread(self)
+        # One of them may have left already, or not have entered yet, when a signal handler forked.
+        calls = min(calls_of_this_thread(self), len(self._inside))
         self._inside.clear()
         self._inside.extend([None] * calls)
         self._inherited = True

@@ -78,9 +78,10 @@ class MemoryQueue:
         self._most_bytes = sys.maxsize if self.attributes.buffer_size is None else self.attributes.buffer_size
         self._lock = threading.RLock()
         self._busy = False
-        self._readable = threading.Condition(self._lock)
-        self._writable = threading.Condition(self._lock)
-        self._waiting = 0
+        # One locked lock for each thread that waits. Not conditions, whose `wait` gives the lock back too early where a
+        # signal handler raises in it.
+        self.readers: list[threading.Lock] = []
+        self.writers: list[threading.Lock] = []
         self._bytes = 0
         # Highest priority first, then the order of putting.
         self._heap: list[tuple[int, int, bytes]] = []
@@ -115,8 +116,8 @@ class MemoryQueue:
             self._bytes += charge
             self.puts += 1
         self.high_water_mark = max(self.high_water_mark, len(self._heap))
-        if self._waiting:
-            self._readable.notify_all()
+        if self.readers:
+            _wake(self.readers)
 
     def take(self) -> Received:
         negative, _, data = self._heap[0]
@@ -126,8 +127,8 @@ class MemoryQueue:
         finally:
             self._bytes -= charge
             self.gets += 1
-        if self._waiting:
-            self._writable.notify_all()
+        if self.writers:
+            _wake(self.writers)
         return data, -negative
 
     def look(self) -> Received | None:
@@ -162,20 +163,31 @@ class MemoryQueue:
         )
 
     def wake_all(self) -> None:
-        self._readable.notify_all()
-        self._writable.notify_all()
+        _wake(self.readers)
+        _wake(self.writers)
 
     # Waiting leaves the lock, so it is no step.
 
-    def wait(self, ready: Callable[[], bool], readable: bool, until: float) -> None:
-        condition = self._readable if readable else self._writable
-        with self._lock:
-            if not (ready() or self.down or not self.linked):
-                self._waiting += 1
-                try:
-                    condition.wait(max(0.0, until - monotonic()))
-                finally:
-                    self._waiting -= 1
+    def wait(self, ready: Callable[[], bool], waiters: list[threading.Lock], until: float) -> None:
+        waiter = threading.Lock()
+        waiter.acquire()
+        try:
+            with self._lock:
+                if ready() or self.down or not self.linked:
+                    return
+                waiters.append(waiter)
+            waiter.acquire(timeout=max(0.0, until - monotonic()))
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+
+
+def _wake(waiters: list[threading.Lock]) -> None:
+    for waiter in list(waiters):
+        try:
+            waiter.release()
+        except RuntimeError:
+            pass  # it was woken before and is on its way
 
 
 class Doorbell:
@@ -187,6 +199,8 @@ class Doorbell:
         self._rung = False
 
     def show(self, there: bool) -> None:
+        if self.end.fileno() < 0:
+            return  # closed by a handler or a finaliser that interrupted who shows
         if there and not self._rung:
             self._rung = True
             self._other.send(b"\0")
@@ -257,10 +271,10 @@ class MemoryChannel(Channel):
         return None
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        self._queue.wait(lambda: self._queue.size() > 0, True, until)
+        self._queue.wait(lambda: self._queue.size() > 0, self._queue.readers, until)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
-        self._queue.wait(lambda: self._queue.has_space(size), False, until)
+        self._queue.wait(lambda: self._queue.has_space(size), self._queue.writers, until)
 
     def count_wait(self, served: bool, /) -> None:
         def step() -> None:
@@ -329,19 +343,18 @@ class MemoryChannel(Channel):
         self._checked(step)
 
     def close(self) -> None:
+        # No step that could be refused: a handler or a finaliser may close while this thread is inside.
         queue = self._queue
-
-        def step() -> None:
+        with queue._lock:
             if queue.registrant is not None and queue.registrant[0] is self:
                 queue.registrant = None
             if self._bell is not None:
-                queue.bells.remove(self._bell)
+                queue.bells = [bell for bell in queue.bells if bell is not self._bell]
                 self._bell.close()
+        with _registry_lock:
             queue.holders -= 1
-
-        queue.alone(step)
-        if queue.attributes.lifetime == "last-close" and not queue.holders:
-            _remove(self._name, queue)
+        if queue.attributes.lifetime == "last-close":
+            _remove(self._name, queue, unless_held=True)
 
     def after_fork(self) -> bool:
         return False  # the child's copy would be another queue
@@ -426,9 +439,9 @@ _queues: dict[str, MemoryQueue] = {}
 _registry_lock = threading.RLock()
 
 
-def _remove(name: str, queue: MemoryQueue) -> bool:
+def _remove(name: str, queue: MemoryQueue, *, unless_held: bool = False) -> bool:
     with _registry_lock:
-        if _queues.get(name) is not queue:
+        if _queues.get(name) is not queue or (unless_held and queue.holders):
             return False
         del _queues[name]
     queue.linked = False

@@ -82,11 +82,15 @@ class MqueueChannel(Channel):
         Raises:
             QueueGone: It was unlinked.
         """
-        self._next_look = monotonic() + BLIND
+        now = monotonic()
         found = os.fstat(self._mqd)
-        if self._raises and not found.st_nlink:
+        gone = self._raises and not found.st_nlink
+        down = bool(found.st_mode & SHUT_DOWN)
+        # Both are for good, and every call that comes after says so.
+        self._next_look = 0.0 if gone or down else now + BLIND
+        if gone:
             raise QueueGone
-        return bool(found.st_mode & SHUT_DOWN)
+        return down
 
     def _look_to_put(self) -> None:
         if self._look():
@@ -101,6 +105,8 @@ class MqueueChannel(Channel):
             data, priority = self._receive()
         except posix_ipc.BusyError:
             raise QueueShutDown from None
+        except (posix_ipc.Error, MemoryError, OSError) as error:
+            raise _foreign(error) from error
         return bytes(memoryview(data)), priority
 
     def wait_readable(self, since: float, until: float, /) -> None:

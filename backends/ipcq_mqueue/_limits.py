@@ -21,7 +21,7 @@ _CAP_SYS_RESOURCE: Final = 24
 def setting(name: str, otherwise: int) -> int:
     """Read a setting such as ``msg_max``; `otherwise` is the kernel's default, for where /proc is not to be seen."""
     try:
-        with open(f"{DIRECTORY}/{name}", encoding="ascii") as file:
+        with open(f"{DIRECTORY}/{name}", encoding="utf-8") as file:
             return int(file.read())
     except (FileNotFoundError, PermissionError):
         return otherwise
@@ -38,7 +38,7 @@ def default_size() -> int:
 def privileged() -> bool:
     """Tell whether this process has CAP_SYS_RESOURCE, which lifts it above msg_max, msgsize_max and queues_max."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
             effective = next((line.split()[1] for line in file if line.startswith("CapEff:")), "0")
     except (FileNotFoundError, PermissionError):
         return False
@@ -77,7 +77,7 @@ def explained(error: OSError, messages: int = 0, size: int = 0) -> MessageQueueE
     if number == errno.EMFILE:
         return descriptors() or _budget(messages, size)
     if number == errno.ENFILE:
-        return _files()
+        return too_many_descriptors(number)
     return MessageQueueError(f"the system refused: {error.strerror}", errno=number)
 
 
@@ -98,22 +98,9 @@ def descriptors() -> LimitExceeded | None:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
-        if error.errno == errno.ENFILE:
-            return _files()
-        return too_many_descriptors()
+        let_through(error)
+        return too_many_descriptors(error.errno or errno.EMFILE)
     return None
-
-
-def _files() -> LimitExceeded:
-    with open("/proc/sys/fs/file-max", encoding="ascii") as file:
-        most = int(file.read())
-    return LimitExceeded(
-        limit="fs.file-max",
-        value=most,
-        asked=most + 1,
-        remedy=f"sudo sysctl fs.file-max={2 * most}",
-        errno=errno.ENFILE,
-    )
 
 
 def _budget(messages: int, size: int) -> LimitExceeded:

@@ -79,7 +79,10 @@ def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> 
         _registered.pop(inode, None)
         return
     del _registered[inode]
-    request(queue, notice)
+    try:
+        request(queue, notice)
+    except LimitExceeded:
+        return  # another process was faster, and whoever closes a descriptor has not asked for a notice
     if was_empty and queue.current_messages:
         # It came between the two, and the kernel told nobody.
         cancel(queue)

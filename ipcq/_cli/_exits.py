@@ -55,7 +55,8 @@ def line_of(error: BaseException) -> str:
         text = "interrupted"
     elif isinstance(error, MessageQueueError):
         said = error.detail or error.wording
-        where = str(error).removesuffix(said)
+        # "auto" was asked for, but it is no backend that anything happened on.
+        where = str(error).removesuffix(said).replace(" on backend 'auto'", "")
         if isinstance(error, QueueNotFound):
             said = "no such queue: `ipcq ls` lists those that exist"
         text = where + ARGUMENT.sub(_option, said)

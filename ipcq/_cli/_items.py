@@ -1,8 +1,8 @@
 """Items as text and back: what stdin and stdout carry.
 
 JSON cannot express everything that a queue carries. So that every item has exactly one line of valid JSON, these stand
-for the rest: ``{"$base64": …}`` for bytes, ``{"$float": "nan"}`` (``inf``, ``-inf``), ``{"$map": [[key, value], …]}`` for
-a map whose keys are not all strings, the ISO 8601 text for dates and times, a list for sets, ``{"$repr": …}`` for
+for the rest: ``{"$base64": …}`` for bytes, ``{"$float": "nan"}`` (``inf``, ``-inf``), ``{"$map": [[key, value], …]}``
+for a map whose keys are not all strings, the ISO 8601 text for dates and times, a list for sets, ``{"$repr": …}`` for
 anything else.
 """
 

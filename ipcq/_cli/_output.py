@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 import click
 
 from ipcq.backend import Capabilities
+
+#: Width to which a column of long texts may shrink.
+FOLDED = 12
 
 
 def say(text: str) -> None:
@@ -23,36 +26,59 @@ def say_json(facts: Mapping[str, Any]) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False).encode())
 
 
-def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows: as a table with headings on a terminal, tab-separated and without headings elsewhere."""
-    cells = [[shown(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
+def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, folding: Collection[str]) -> None:
+    """Print rows: as a table with headings on a terminal, tab-separated and without headings elsewhere.
+
+    Args:
+        headings: One for each column.
+        rows: What `shown` can show.
+        folding: Headings of the columns whose texts take several lines where the terminal is narrow.
+    """
+    terminal = sys.stdout.isatty()
+    cells = [[shown(cell, ", " if terminal else ",") for cell in row] for row in rows]
+    if not terminal:
         for row in cells:
             say("\t".join(row))
         return
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    if _say_richly(headings, cells, widths, folding):
+        return
+    for line in (headings, *cells):
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _say_richly(
+    headings: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int], folding: Collection[str]
+) -> bool:
+    """Print a table with rich, or return False where it is not installed or the terminal too narrow for columns."""
     try:
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
     except ImportError:
-        widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-        for line in (headings, *cells):
-            say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        return
+        return False
+    console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        # Names and figures stay whole however narrow the terminal is; long texts fold.
-        table.add_column(heading, overflow="fold")
+    least = [
+        min(width, FOLDED) if heading in folding else width for heading, width in zip(headings, widths, strict=True)
+    ]
+    if sum(least) + 2 * len(least) > console.width:
+        return False
+    for heading, width in zip(headings, least, strict=True):
+        table.add_column(heading, overflow="fold", min_width=width)
     for row in cells:
         # As Text: a queue may be called "[red]", which is rich's markup.
         table.add_row(*map(Text, row))
-    Console().print(table)
+    console.print(table)
+    return True
 
 
-def shown(cell: object) -> str:
+def shown(cell: object, between: str = ",") -> str:
     """Return a cell's text: '-' for None, 'yes' and 'no', and no control character, which a name may contain."""
     if cell is None:
         return "-"
+    if isinstance(cell, list):
+        return between.join(cell)
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     return "".join(

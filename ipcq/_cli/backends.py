@@ -33,7 +33,7 @@ def command(as_json: bool) -> None:
             )
             continue
         told = abilities or {}
-        can = ",".join(ability for ability, has in told.items() if has is True)
+        can = [ability for ability, has in told.items() if has is True]
         rows.append(
             (
                 each.name,
@@ -47,4 +47,4 @@ def command(as_json: bool) -> None:
             )
         )
     if not as_json:
-        say_table(HEADINGS, rows)
+        say_table(HEADINGS, rows, folding={"can", "why not"})

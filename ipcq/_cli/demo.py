@@ -38,11 +38,22 @@ SECONDS = 3.0
 
 
 @click.command("demo")
-@click.option("--producers", type=click.IntRange(1), default=2, show_default=True, help="Processes that put.")
-@click.option("--consumers", type=click.IntRange(1), default=2, show_default=True, help="Processes that get.")
-@click.option("--size", type=click.IntRange(0), default=64, show_default=True, help="Payload of an object, in bytes.")
+@click.option(
+    "--producers", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Processes that put."
+)
+@click.option(
+    "--consumers", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Processes that get."
+)
+@click.option(
+    "--size",
+    type=click.IntRange(0),
+    metavar="BYTES",
+    default=64,
+    show_default=True,
+    help="Payload of an object, in bytes.",
+)
 @seconds_option("--seconds", "How long producers put.  [default: 3, unless --messages is given]")
-@click.option("--messages", type=click.IntRange(1), help="How many objects to put in all.")
+@click.option("--messages", type=click.IntRange(1), metavar="N", help="How many objects to put in all.")
 @backend_option("Where to create the queue.")
 @json_option("Print the result as one JSON object, and no progress.")
 @quiet_option

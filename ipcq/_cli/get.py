@@ -26,13 +26,13 @@ NOTHING: Any = object()
 
 @click.command("get")
 @name_argument
-@click.option("-n", "--count", type=click.IntRange(1), help="How many items to take.  [default: 1]")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="How many items to take, 1 by default.")
 @click.option("--all", "drain", is_flag=True, help="Take items until the queue is empty.")
 @click.option("--follow", is_flag=True, help="Take items as they come, until the queue is shut down.")
 @seconds_option(
     "--wait",
-    "How long to wait in all, for the queue to appear and for items. By default not at all; with --follow for ever, for "
-    "items.",
+    "How long to wait in all, for the queue to appear and for items. By default not at all; with --follow without end "
+    "for items.",
 )
 @json_option("Print one JSON value on each line.")
 @null_option("End each item with NUL instead of a newline.")

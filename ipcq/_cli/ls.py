@@ -3,7 +3,7 @@
 import click
 
 import ipcq
-from ipcq._cli._exits import complain
+from ipcq._cli._exits import complain, line_of
 from ipcq._cli._look import look
 from ipcq._cli._options import backend_option, json_option, other_users_option, quiet_option
 from ipcq._cli._output import say_json, say_table
@@ -38,14 +38,14 @@ def command(as_json: bool, backend: str, other_users: bool, quiet: bool) -> None
         except QueueNotFound:
             continue  # it went in the meantime
         except MessageQueueError as error:
-            row = {**dict.fromkeys(KEYS), "name": each.name, "backend": each.backend, "error": str(error)}
-            notes.append(str(error))
+            row = {**dict.fromkeys(KEYS), "name": each.name, "backend": each.backend, "error": line_of(error)}
+            notes.append(line_of(error))
         rows.append(row)
     if as_json:
         for row in rows:
             say_json({"error": None, **row})
     elif rows:
-        say_table(HEADINGS, [[row[key] for key in KEYS] for row in rows])
+        say_table(HEADINGS, [[row[key] for key in KEYS] for row in rows], folding={"name"})
     if not quiet:
         for note in notes:
             complain(note)

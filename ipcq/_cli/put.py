@@ -34,7 +34,9 @@ PATIENCE = 1.0
 @click.option("--json", "as_json", is_flag=True, help="Each line or ITEM is a JSON value; blank lines are skipped.")
 @null_option("Items on stdin end with NUL instead of a newline.")
 @click.option("--raw", is_flag=True, help="All of stdin, or each ITEM, is one message of exactly these bytes.")
-@click.option("--priority", type=click.IntRange(0, HIGHEST_PRIORITY), default=0, help="The highest is taken first.")
+@click.option(
+    "--priority", type=click.IntRange(0, HIGHEST_PRIORITY), metavar="N", default=0, help="The highest is taken first."
+)
 @seconds_option(
     "--wait",
     "How long each item waits for space, 0 not at all. By default as long as it takes, as in a pipe.",
@@ -42,8 +44,10 @@ PATIENCE = 1.0
 )
 @backend_option("Where to look for the queue, and to create it.")
 @click.option("--no-create", is_flag=True, help="Fail with 5 if there is no such queue, instead of creating it.")
-@click.option("--max-messages", type=click.IntRange(1), help="Capacity of the queue, in messages.")
-@click.option("--max-message-size", type=click.IntRange(1), help="Largest message of the queue, in bytes.")
+@click.option("--max-messages", type=click.IntRange(1), metavar="N", help="Capacity of the queue, in messages.")
+@click.option(
+    "--max-message-size", type=click.IntRange(1), metavar="BYTES", help="Largest message of the queue, in bytes."
+)
 @click.option("--serializer", metavar="NAME", help="msgpack (the default), msgspec or pickle.")
 @click.option("--allow-pickle", is_flag=True, help="Needed for --serializer pickle.")
 @other_users_option

@@ -44,4 +44,4 @@ def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
             rows += [(f"{key}.{inner}", figure) for inner, figure in value.items()]
         else:
             rows.append((key, value))
-    say_table(("what", "value"), rows)
+    say_table(("what", "value"), rows, folding={"value"})

@@ -147,7 +147,8 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
                 return bare(data)
         except Exception as error:
             let_through(error)
-            raise DecodeError(f"not MessagePack that can be decoded here: {error}", data=data) from error
+            reason = str(error).removesuffix(".")
+            raise DecodeError(f"not MessagePack that can be decoded here: {reason}", data=data) from error
         number, payload = _frame.split(data)
         decoder = allowed.get(number)
         if decoder is None:

@@ -9,17 +9,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ipcq.testing.contract import BackendContract
     from ipcq.testing.machine import QueueMachine
+    from ipcq.testing.processes import Ledger, Peer, PeerDied, Peers, Tag, Verdict, judge
 
-__all__ = ("BackendContract", "QueueMachine")
+__all__ = (
+    "BackendContract",
+    "Ledger",
+    "Peer",
+    "PeerDied",
+    "Peers",
+    "QueueMachine",
+    "Tag",
+    "Verdict",
+    "judge",
+)
 
-_HOMES = {"BackendContract": "ipcq.testing.contract", "QueueMachine": "ipcq.testing.machine"}
+_SUITE = "ipcq.testing.contract"
+_HOMES = {
+    "BackendContract": _SUITE,
+    "QueueMachine": "ipcq.testing.machine",
+    **dict.fromkeys(("Ledger", "Peer", "PeerDied", "Peers", "Tag", "Verdict", "judge"), "ipcq.testing.processes"),
+}
 
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "BackendContract":
+    if home == _SUITE:
         import pytest
 
         # A failed assertion of the suite shall tell its operands; pytest rewrites only what it collects itself.

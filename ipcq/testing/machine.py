@@ -1,4 +1,4 @@
-"""The state machine: one queue, several handles here and in another process, and a model that says what each call gives.
+"""The state machine: one queue, several handles here and in another process, and a model that knows what comes of it.
 
 A backend's test is one line, or a subclass where more is to be said::
 
@@ -6,10 +6,10 @@ A backend's test is one line, or a subclass where more is to be said::
 
     TestMineAgrees = machine_for("mine")
 
-Hypothesis makes up sequences of calls; each runs on the backend (`Stage`) and on a model of plain lists (`Model`), and what it
-returns, or the class of what it raises, has to be the same. Handles live in numbered slots: in the first two within this
-process, in the others within a second one, where the backend's scope allows that. What two backends do with the same
-sequence is compared by `replay`, so that a new backend joins by its name.
+Hypothesis makes up sequences of calls; each runs on the backend (`Stage`) and on a model of plain lists (`Model`), and
+what it returns, or the class of what it raises, has to be the same. Handles live in numbered slots: in the first two
+within this process, in the others within a second one, where the backend's scope allows that. What two backends do with
+the same sequence is compared by `replay`, so that a new backend joins by its name.
 
 Concurrency is not tested here: every call has returned before the next begins. `ipcq.testing.processes` is for that.
 
@@ -21,6 +21,7 @@ import contextlib
 import os
 import time
 import unittest
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Final, Literal, TypeAlias
@@ -50,7 +51,21 @@ from ipcq.errors import (
 )
 from ipcq.testing.processes import Peer, Peers, fresh_name, hear, own_seed, say
 
-__all__ = ("Model", "Outcome", "QueueMachine", "Stage", "Step", "machine_for", "replay", "shared", "traces")
+__all__ = (
+    "Model",
+    "Outcome",
+    "QueueMachine",
+    "Stage",
+    "Step",
+    "capabilities",
+    "end_helper",
+    "machine_for",
+    "options_for",
+    "profile",
+    "replay",
+    "shared",
+    "traces",
+)
 
 #: One call: which, in which slot, with what.
 Step: TypeAlias = tuple[str, int, dict[str, Any]]
@@ -61,9 +76,9 @@ Outcome: TypeAlias = tuple[Literal["returned", "raised"], Any]
 #: What a queue is created with where the author says nothing.
 SMALL: Final[Mapping[str, Any]] = {"max_messages": 4, "max_message_size": 512}
 
-#: Seconds that a backend gets to tell every handle that its queue was shut down or unlinked. The contract allows a second,
-#: with which the machine would take minutes; a backend that needs it says so.
-SETTLE: Final = 0.01
+#: Seconds that a backend gets to tell every handle that its queue was shut down or unlinked. The contract allows a
+#: second, with which the machine would take minutes; a backend that needs it says so.
+SETTLE: Final = 0.005
 
 #: Slots for handles; those from `AWAY` on are in the other process.
 SLOTS: Final = 4
@@ -72,8 +87,8 @@ AWAY: Final = 2
 #: Seconds after which a call in the other process counts as hanging.
 HANG: Final = 20.0
 
-#: Messages that msgpack cannot read: nothing, a frame without and with an unknown and a refused number, a cut-off map, a
-#: string with half of its bytes, and something behind the end.
+#: Messages that msgpack cannot read: nothing, a frame without a number, with an unknown and with a refused one, a
+#: cut-off map, a string with half of its bytes, and something behind the end.
 POISON: Final = (b"", b"\xc1", b"\xc1\x87\x68x", b"\xc1\x01N.", b"\x81", b"\xd9\x04ab", b"\x01\x01")
 
 SPOILT: Final = ("", "unencodable", "oversize")
@@ -172,7 +187,7 @@ class _Hands:
     def end(self) -> None:
         """Close what is open."""
         for queue in self._queues.values():
-            queue.close()
+            _close(queue)
         self._queues.clear()
 
     def _open(self, slot: int, create: bool, exclusive: bool, rights: str, other_limit: bool, stay: bool) -> None:
@@ -192,7 +207,7 @@ class _Hands:
             **options,
         )
         if slot in self._queues:
-            self._queues[slot].close()
+            _close(self._queues[slot])
         self._queues[slot] = opened
 
     def _renew(self, slot: int) -> None:
@@ -205,7 +220,7 @@ class _Hands:
         return ipcq.exists(self._name, self._backend)
 
     def _close(self, queue: "ipcq.Queue[Any]") -> None:
-        queue.close()
+        _close(queue)
 
     def _unlink(self, queue: "ipcq.Queue[Any]") -> None:
         queue.unlink()
@@ -259,6 +274,13 @@ class _Hands:
             queue.get_many(0)
 
 
+def _close(queue: "ipcq.Queue[Any]") -> None:
+    with warnings.catch_warnings():
+        # That a batch met what cannot be decoded, and nobody asked what.
+        warnings.simplefilter("ignore", UserWarning)
+        queue.close()
+
+
 def _spoilt(queue: "ipcq.Queue[Any]", how: str) -> object:
     return object() if how == "unencodable" else bytes(queue.max_message_size + 1)
 
@@ -302,12 +324,26 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-@cache
+_helpers: list[tuple[Peers, Peer]] = []
+
+
 def _helper() -> Peer:
-    peers = Peers(patience=None, seed=0)
-    peers.__enter__()
-    atexit.register(peers.__exit__, None, None, None)
-    return peers.spawn(_help)
+    """Return the other process, which is started when it is first needed and kept, because starting one takes long."""
+    if not _helpers:
+        peers = Peers(patience=None, seed=0)
+        peers.__enter__()
+        _helpers.append((peers, peers.spawn(_help)))
+    return _helpers[0][1]
+
+
+def end_helper() -> None:
+    """End the process that `Stage` and `replay` keep for handles that are not in this one; the next use starts one."""
+    while _helpers:
+        peers, _ = _helpers.pop()
+        peers.__exit__(None, None, None)
+
+
+atexit.register(end_helper)
 
 
 class Stage:
@@ -430,8 +466,8 @@ class _Handle:
         self.stay = stay
         self.open = True
         self.unlinked = False
-        # What a batch took behind a message that cannot be decoded.
-        self.backlog: list[tuple[int, bool, Any]] = []
+        # Messages of batches that could not be decoded: the next gets raise that, one each.
+        self.owed = 0
 
     def check(self) -> None:
         if not self.open:
@@ -482,7 +518,7 @@ class Model:
     def left(self) -> dict[int, int]:
         """Return for each slot whose handle can get messages how many it can get."""
         return {
-            slot: len(handle.backlog) + len(handle.messages.content)
+            slot: handle.owed + len(handle.messages.content)
             for slot, handle in self._handles.items()
             if handle.sane and handle.reads
         }
@@ -513,7 +549,6 @@ class Model:
 
     def _close(self, handle: _Handle) -> None:
         handle.open = False
-        handle.backlog.clear()
 
     def _unlink(self, handle: _Handle) -> None:
         if not handle.unlinked and self._named is not None and (handle.messages is self._named or not handle.open):
@@ -557,31 +592,37 @@ class Model:
         return self._get_message(handle)[0]
 
     def _get_message(self, handle: _Handle) -> list[Any]:
+        self._report(handle)
         self._check_right(handle, handle.reads)
-        priority, good, item = handle.backlog.pop(0) if handle.backlog else handle.messages.get()
+        priority, good, item = handle.messages.get()
         if not good:
             raise DecodeError
         return [item, priority, 1]
 
     def _get_many(self, handle: _Handle, most: int | None) -> list[Any]:
+        self._report(handle)
         self._check_right(handle, handle.reads)
-        source = handle.backlog or handle.messages.content
-        if not source:
+        content = handle.messages.content
+        if not content:
             handle.messages.get()
-        taken = source[:most]
-        del source[:most]
-        bad = next((i for i, (_, good, _) in enumerate(taken) if not good), len(taken))
-        # A message that cannot be read ends the batch; as its first it is what the batch raises.
-        handle.backlog[:0] = taken[max(bad, 1) :]
-        if not bad:
+        taken = content[:most]
+        del content[:most]
+        items = [item for _, good, item in taken if good]
+        handle.owed += len(taken) - len(items)
+        if not items:
+            self._report(handle)
+        return items
+
+    def _report(self, handle: _Handle) -> None:
+        if handle.owed and handle.open:
+            handle.owed -= 1
             raise DecodeError
-        return [item for _, _, item in taken[:bad]]
 
     def _peek(self, handle: _Handle) -> Any:
         if not self._able.peek:
             raise Unsupported if handle.open else _Unspecified
         self._check_right(handle, handle.reads)
-        content = handle.backlog or handle.messages.content
+        content = handle.messages.content
         if not content:
             raise QueueEmpty
         if not content[0][1]:
@@ -590,8 +631,7 @@ class Model:
 
     def _clear(self, handle: _Handle) -> int:
         self._check_right(handle, handle.reads)
-        dropped = len(handle.backlog) + len(handle.messages.content)
-        handle.backlog.clear()
+        dropped = len(handle.messages.content)
         handle.messages.content.clear()
         return dropped
 
@@ -730,6 +770,9 @@ class QueueMachine(RuleBasedStateMachine):
 @cache
 def _case_of(machine: type[QueueMachine]) -> type[unittest.TestCase]:
     class AgreesWithTheModel(unittest.TestCase):
+        def tearDown(self) -> None:
+            end_helper()
+
         def test_every_call_gives_what_the_model_says(self) -> None:
             """C25: the same calls give the same results and exceptions as on the model."""
             run_state_machine_as_test(seed(own_seed())(machine), settings=profile())

@@ -25,6 +25,7 @@ processes of a machine, and everything random comes from a seed that is printed,
 
 import bisect
 import contextlib
+import gc
 import importlib
 import importlib.util
 import json
@@ -43,12 +44,11 @@ import tempfile
 import threading
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, NamedTuple, ParamSpec, Self
+from typing import Any, ClassVar, Final, NamedTuple, ParamSpec, Self, TypeAlias
 
 import ipcq
 
@@ -142,19 +142,22 @@ class _Line:
         return json.loads(line)
 
 
-_line: _Line | None = None
+class _Other:
+    """The test, as a program sees it."""
+
+    line: ClassVar[_Line | None] = None
 
 
 def say(value: object) -> None:
     """Tell the test something, from within a program."""
-    assert _line is not None, "say() belongs into a program that Peers runs"
-    _line.say(value)
+    assert _Other.line is not None, "say() belongs into a program that Peers runs"
+    _Other.line.say(value)
 
 
 def hear() -> Any:
     """Wait for what the test says, from within a program."""
-    assert _line is not None, "hear() belongs into a program that Peers runs"
-    return _line.hear()
+    assert _Other.line is not None, "hear() belongs into a program that Peers runs"
+    return _Other.line.hear()
 
 
 class Peer:
@@ -489,28 +492,25 @@ def _load(call: Mapping[str, Any]) -> Callable[..., object]:
 
 
 def _main() -> None:
-    global _line
     call = json.loads(sys.argv[2])
     end = socket.socket(fileno=int(sys.argv[1]))
     end.set_inheritable(False)
-    _line = _Line(end)
+    _Other.line = line = _Line(end)
     if call is None:
-        call = _nurse(end)
+        call = _nurse(line)
     if call is not None:
         _load(call)(*call["args"], **call["kwargs"])
 
 
-def _nurse(end: socket.socket) -> dict[str, Any] | None:
+def _nurse(line: _Line) -> dict[str, Any] | None:
     """Fork children and reap them as told, until the test is gone; return in a child with what it shall run."""
-    global _line
-    assert _line is not None
     ipcq.backends()
-    _line.say("ready")
+    line.say("ready")
     children: set[int] = set()
     while True:
-        order, fds, _, _ = socket.recv_fds(end, 1 << 20, 2)
+        order, fds, _, _ = socket.recv_fds(line.end, 1 << 20, 2)
         while order and not order.endswith(b"\n"):
-            order += end.recv(1 << 20)
+            order += line.end.recv(1 << 20)
         if not order:
             for pid in children:
                 os.kill(pid, signal.SIGKILL)
@@ -521,8 +521,8 @@ def _nurse(end: socket.socket) -> dict[str, Any] | None:
             _load(call)
             pid = os.fork()
             if not pid:
-                end.close()
-                _line = _Line(socket.socket(fileno=fds[0]))
+                line.end.close()
+                _Other.line = _Line(socket.socket(fileno=fds[0]))
                 os.dup2(fds[1], 1)
                 os.dup2(fds[1], 2)
                 os.close(fds[1])
@@ -530,12 +530,12 @@ def _nurse(end: socket.socket) -> dict[str, Any] | None:
             children.add(pid)
             for fd in fds:
                 os.close(fd)
-            _line.say(pid)
+            line.say(pid)
         else:
             code = _reaped(asked["reap"], asked["timeout"])
             if code is not None:
                 children.discard(asked["reap"])
-            _line.say(code)
+            line.say(code)
 
 
 def _reaped(pid: int, timeout: float) -> int | None:
@@ -634,7 +634,7 @@ class Verdict:
     received: int
     """Messages that were taken."""
     lost: list[Tag] = field(default_factory=list)
-    """Puts that returned and whose message nobody entered; a consumer killed after its get accounts for one each."""
+    """Puts that returned and whose message nobody entered; a consumer killed right after its get accounts for one."""
     duplicated: list[Tag] = field(default_factory=list)
     """Messages that were taken twice."""
     invented: list[Tag] = field(default_factory=list)
@@ -659,21 +659,53 @@ class Verdict:
         )
 
 
+# A message as the ledgers spell it: producer and number. Millions of entries are read, so nothing is built from them
+# that is not needed.
+_Key: TypeAlias = tuple[str, str]
+
+
 @dataclass(slots=True)
-class _Story:
-    """When one message was put and taken; infinity for what was not seen."""
+class _Books:
+    """What the ledgers say, by message, with instants in nanoseconds."""
 
-    begun: float = math.inf
-    stored: float = math.inf
-    refused: bool = False
-    asked: float = math.inf
-    taken: float = math.inf
+    begun: dict[_Key, int] = field(default_factory=dict)
+    stored: dict[_Key, int] = field(default_factory=dict)
+    refused: set[_Key] = field(default_factory=set)
+    taken: dict[_Key, tuple[int, int]] = field(default_factory=dict)
+    """When the get began and when it returned."""
+    again: set[_Key] = field(default_factory=set)
+    torn: list[str] = field(default_factory=list)
+    empties: list[tuple[int, int]] = field(default_factory=list)
+    received: int = 0
+
+    def read(self, producers: Iterable[Path], consumers: Iterable[Path]) -> None:
+        for path in producers:
+            for line in path.read_text().splitlines():
+                kind, producer, number, instant, *_ = line.split(" ")
+                if kind == "?":
+                    self.begun[producer, number] = int(instant)
+                elif kind == "+":
+                    self.stored[producer, number] = int(instant)
+                else:
+                    self.refused.add((producer, number))
+        for path in consumers:
+            for line in path.read_text().splitlines():
+                if line[0] == "<":
+                    _, producer, number, since, instant = line.split(" ")
+                    self.received += 1
+                    if (producer, number) in self.taken:
+                        self.again.add((producer, number))
+                    else:
+                        self.taken[producer, number] = int(since), int(instant)
+                elif line[0] == "0":
+                    _, since, instant = line.split(" ")
+                    self.empties.append((int(since), int(instant)))
+                else:
+                    self.torn.append(line[2:])
 
 
-def _entries(paths: Iterable[Path]) -> Iterator[list[str]]:
-    for path in paths:
-        for line in path.read_text().splitlines():
-            yield line.split(" ")
+def _tags(keys: Iterable[_Key]) -> list[Tag]:
+    return sorted(Tag(int(producer), int(number)) for producer, number in keys)
 
 
 def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
@@ -684,74 +716,60 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
     nothing was duplicated or invented, and no get missed a message that was there, the history is that of one
     (Henzinger, Sezgin, Vafeiadis: Aspect-oriented linearizability proofs, 2013).
     """
-    stories: dict[Tag, _Story] = {}
-    torn: list[str] = []
-    empties: list[tuple[float, float]] = []
-    takes: Counter[Tag] = Counter()
-    for kind, *rest in _entries(producers):
-        story = stories.setdefault(Tag(int(rest[0]), int(rest[1])), _Story())
-        if kind == "?":
-            story.begun = int(rest[2])
-        elif kind == "+":
-            story.stored = int(rest[2])
-        else:
-            story.refused = True
-    intended = set(stories)
-    for kind, *rest in _entries(consumers):
-        if kind == "!":
-            torn.append(" ".join(rest))
-        elif kind == "0":
-            empties.append((int(rest[0]), int(rest[1])))
-        else:
-            tag = Tag(int(rest[0]), int(rest[1]))
-            takes[tag] += 1
-            if takes[tag] == 1:
-                story = stories.setdefault(tag, _Story())
-                story.asked, story.taken = int(rest[2]), int(rest[3])
-    known = {tag: stories[tag] for tag in intended}
-    return Verdict(
-        accepted=sum(story.stored < math.inf for story in known.values()),
-        refused=sum(story.refused for story in known.values()),
-        unknown=sum(story.stored == math.inf and not story.refused for story in known.values()),
-        received=takes.total(),
-        lost=sorted(tag for tag, story in known.items() if story.stored < math.inf and tag not in takes),
-        duplicated=sorted(tag for tag, count in takes.items() if count > 1),
-        invented=sorted(tag for tag in takes if tag not in intended or stories[tag].refused),
-        torn=torn,
-        reordered=_overtaken(known),
-        missed=_missed(known.values(), empties),
-    )
+    books = _Books()
+    # The collector would walk through millions of live entries again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        books.read(producers, consumers)
+        return Verdict(
+            accepted=len(books.stored),
+            refused=len(books.refused),
+            unknown=len(books.begun.keys() - books.stored.keys() - books.refused),
+            received=books.received,
+            lost=_tags(books.stored.keys() - books.taken.keys()),
+            duplicated=_tags(books.again),
+            invented=_tags((books.taken.keys() - books.begun.keys()) | (books.taken.keys() & books.refused)),
+            torn=books.torn,
+            reordered=_overtaken(books),
+            missed=_missed(books),
+        )
+    finally:
+        if collecting:
+            gc.enable()
 
 
-def _overtaken(stories: Mapping[Tag, _Story]) -> list[tuple[Tag, Tag]]:
-    taken = sorted((story.begun, story.taken, tag) for tag, story in stories.items() if story.taken < math.inf)
-    # first[i]: the earliest end of a get among the messages whose put began as late as that of taken[i] or later.
-    first: list[tuple[float, Tag]] = [(math.inf, Tag(-1, -1))] * (len(taken) + 1)
-    for index in range(len(taken) - 1, -1, -1):
-        first[index] = min(first[index + 1], taken[index][1:])
-    begins = [begun for begun, _, _ in taken]
-    pairs = []
-    for tag, story in stories.items():
-        if story.taken == math.inf or story.stored == math.inf:
-            continue
-        end, other = first[bisect.bisect_right(begins, story.stored)]
-        if end < story.asked:
-            pairs.append((tag, other))
+def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
+    # By the beginning of the put: when the get returned, and whose.
+    line = sorted((books.begun[key], books.taken[key][1], key) for key in books.taken.keys() & books.begun.keys())
+    begins = [begun for begun, _, _ in line]
+    # first[i]: the earliest end of a get among the messages from line[i] on.
+    first: list[tuple[float, _Key]] = [(math.inf, ("", ""))] * (len(line) + 1)
+    for index in range(len(line) - 1, -1, -1):
+        _, end, key = line[index]
+        first[index] = (end, key) if end < first[index + 1][0] else first[index + 1]
+    pairs: list[tuple[Tag, Tag]] = []
+    for key in books.taken.keys() & books.stored.keys():
+        earliest, other = first[bisect.bisect_right(begins, books.stored[key])]
+        if earliest < books.taken[key][0]:
+            pairs += zip(_tags([key]), _tags([other]), strict=True)
     return sorted(pairs)
 
 
-def _missed(stories: Iterable[_Story], empties: list[tuple[float, float]]) -> int:
+def _missed(books: _Books) -> int:
     # A message that was put and never taken may be one that a killed consumer had, so only taken ones witness.
-    spans = sorted((story.stored, story.asked) for story in stories if story.stored < story.asked < math.inf)
-    merged: list[tuple[float, float]] = []
+    spans = sorted((books.stored[key], books.taken[key][0]) for key in books.taken.keys() & books.stored.keys())
+    merged: list[tuple[int, int]] = []
     for begin, end in spans:
+        if begin >= end:
+            continue
         if merged and begin <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((begin, end))
     begins = [begin for begin, _ in merged]
     count = 0
-    for since, till in empties:
+    for since, till in books.empties:
         index = bisect.bisect_right(begins, since) - 1
         count += index >= 0 and till <= merged[index][1]
     return count

@@ -71,7 +71,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("ability", REQUIRABLE)
     def test_a_required_ability_is_there_or_refused(self, ability: str) -> None:
-        """Clause 20: require= opens where the ability is, and otherwise raises Unsupported and creates nothing."""
+        """Clause 20: require= opens a queue that has the ability, or raises and leaves none behind."""
         options: dict[str, Any] = {"priorities": True} if ability == "priorities" else {}
         if getattr(self.can, ability):
             assert getattr(self.create(require=[ability], **options).capabilities, ability)
@@ -79,6 +79,15 @@ class Abilities(Bench):
             with pytest.raises(ipcq.Unsupported):
                 self.create(require=[ability])
             assert not ipcq.exists(self.name, self.backend)
+
+    def test_an_ability_that_was_not_asked_for_at_creation_is_refused_whole(self) -> None:
+        """Clause 20: a queue that turns out not to have what is required is not left behind."""
+        try:
+            queue = self.create(require=["priorities"])
+        except ipcq.MessageQueueError:
+            assert not ipcq.exists(self.name, self.backend)
+        else:
+            assert queue.capabilities.priorities
 
     @pytest.mark.parametrize("ability", LATER)
     def test_what_is_promised_for_later_is_not_claimed(self, ability: str) -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 import ipcq
-from ipcq.testing.contract._bench import HANG, LATE, Bench
+from ipcq.testing.contract._bench import HANG, LATE, WOKEN, Bench
 from ipcq.testing.contract._delivery import switching_often
 
 
@@ -102,28 +102,40 @@ class Batches(Bench):
         with pytest.raises(ipcq.QueueEmpty):
             queue.get_many(block=False)
 
-    def test_a_bad_message_ends_the_batch_before_it(self) -> None:
-        """C9, C6: the good messages before it are given, then it is told, then the others."""
+    @pytest.mark.parametrize("verb", ["get", "get_many", "get_message"])
+    def test_a_bad_message_in_a_batch_is_told_by_the_next_call(self, verb: str) -> None:
+        """C9, C6: the batch has the good messages, the next call raises DecodeError, and the one after it works."""
         queue = self.create()
-        queue.put_many(["first", "second"])
+        queue.put("before")
         self.attach(serializer="raw").put(b"\xc1")
-        queue.put("third")
-        assert queue.get_many() == ["first", "second"]
+        queue.put("behind")
+        assert queue.get_many() == ["before", "behind"]
+        queue.put("after")
         with pytest.raises(ipcq.DecodeError) as caught:
-            queue.get_many()
+            getattr(queue, verb)(timeout=HANG)
         assert caught.value.data == b"\xc1"
-        assert queue.get_many() == ["third"]
+        assert queue.get(timeout=HANG) == "after"
 
-    def test_a_bad_message_told_late_comes_before_what_was_behind_it(self) -> None:
-        """C6, C8: after a batch that it ended, a single get meets the bad message first."""
-        queue = self.create()
-        queue.put("first")
-        self.attach(serializer="raw").put(b"\xc1")
-        queue.put("second")
-        assert queue.get_many() == ["first"]
-        with pytest.raises(ipcq.DecodeError):
-            queue.get(timeout=HANG)
-        assert queue.get(timeout=HANG) == "second"
+    def test_a_batch_of_bad_messages_is_told_one_by_one(self) -> None:
+        """C9, C6: where there is no item at all, each call raises one message's DecodeError."""
+        queue, raw = self.create(), self.attach(serializer="raw")
+        raw.put_many([b"\xc1", b"\xc1\x02"])
+        for data in (b"\xc1", b"\xc1\x02"):
+            with pytest.raises(ipcq.DecodeError) as caught:
+                queue.get_many(timeout=HANG)
+            assert caught.value.data == data
+        queue.put("after")
+        assert queue.get_many(timeout=HANG) == ["after"]
+
+    def test_a_bad_message_that_nobody_was_told_of_is_told_at_the_end(self) -> None:
+        """C6, C7: nothing is dropped silently; closing the handle warns with the message's bytes."""
+        queue, other = self.create(), self.attach()
+        self.attach(serializer="raw").put_many([b"\xa1x", b"\xc1"])
+        assert queue.get_many() == ["x"]
+        with pytest.warns(UserWarning, match="xc1"):
+            queue.close()
+        other.put("after")
+        assert other.get(timeout=WOKEN) == "after"
 
     def test_a_batch_of_each_thread_keeps_its_order(self) -> None:
         """C9, C8: batches of several writers may interleave, each stays in order."""

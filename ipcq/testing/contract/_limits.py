@@ -12,7 +12,8 @@ REFUSALS = (ipcq.LimitExceeded, ipcq.NoSpace, ipcq.Unsupported)
 
 _ANOTHER_USER = """
             def become_another_user():
-                # Whatever has to be imported for it is imported now: the other user may not read the files.
+                # Whatever has to be imported is imported now, for failures too: the other user may not read it.
+                import traceback
                 with ipcq.open(name + "-first", backend=backend, **small) as queue:
                     queue.put(1)
                     queue.get()

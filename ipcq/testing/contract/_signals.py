@@ -129,6 +129,57 @@ whole()
             *(verb, 0.5, LATE),
         )
 
+    @pytest.mark.parametrize("serializer", ["raw", "msgpack"])
+    def test_exceptions_at_any_instant_leave_the_queue_whole(self, serializer: str) -> None:
+        """C5, C12, clause 11: an exception out of a handler costs one message at most, and wedges nothing."""
+        self.run(
+            """
+            class Mine(Exception):
+                pass
+            def handler(number, frame):
+                while frame is not None:
+                    if frame.f_code is work.__code__:
+                        raise Mine
+                    frame = frame.f_back
+            queue = create(serializer=sys.argv[1])
+            item_of = {"raw": lambda number: b"%d" % number, "msgpack": int}[sys.argv[1]]
+            attempted, stored, taken, raised = 0, [], [], 0
+            until = time.monotonic() + 1
+            def work():
+                global attempted
+                while time.monotonic() < until:
+                    attempted += 1
+                    try:
+                        queue.put_nowait(item_of(attempted))
+                        stored.append(attempted)
+                    except ipcq.QueueFull:
+                        pass
+                    taken.append(int(queue.get(timeout=0.01)))
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0003)
+            while time.monotonic() < until:
+                try:
+                    work()
+                except Mine:
+                    raised += 1
+                except ipcq.QueueEmpty:
+                    pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            while not queue.empty():
+                taken.append(int(queue.get_nowait()))
+            assert raised > 100, raised
+            assert all(earlier < later for earlier, later in zip(taken, taken[1:]))
+            lost = set(stored) - set(taken)
+            assert len(lost) <= raised, (len(lost), raised)
+            while not queue.full():
+                queue.put_nowait(item_of(0))
+            assert queue.clear() == small["max_messages"]
+            queue.unlink()
+            queue.close()
+            """,
+            serializer,
+        )
+
     def test_the_queue_can_be_used_in_a_handler(self) -> None:
         """C12: whatever the handler interrupts, its own calls work or raise, and never deadlock."""
         self.run(
