@@ -1,0 +1,91 @@
+"""The examples in the README and the documentation are run: Python as Python, and ``console`` blocks by a shell."""
+
+import doctest
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sybil import Example, Sybil
+from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
+
+import ipcq
+
+#: The queues that the examples may use.
+QUEUES = ("/jobs", "/results", "/sensors")
+
+#: Seconds that one command of an example may take.
+PATIENCE = 60.0
+
+
+class ConsoleParser(CodeBlockParser):
+    """Runs what stands behind ``$`` and compares what it prints; ``...`` stands for anything."""
+
+    language = "console"
+
+    def evaluate(self, example: Example) -> str | None:
+        commands: list[tuple[str, list[str]]] = []
+        for line in example.parsed.splitlines():
+            if line.startswith("$ "):
+                commands.append((line[2:], []))
+            elif line.startswith("> ") and not commands[-1][1]:
+                commands[-1] = (f"{commands[-1][0]}\n{line[2:]}", [])
+            else:
+                commands[-1][1].append(line)
+        for command, lines in commands:
+            printed = self.run(command)
+            expected = "".join(f"{line}\n" for line in lines)
+            flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            if not doctest.OutputChecker().check_output(expected, printed, flags):
+                return f"$ {command}\nprinted:\n{printed}\nand not:\n{expected}"
+        return None
+
+    def run(self, command: str) -> str:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        finished = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return finished.stdout
+
+
+def begin(namespace: dict[str, Any]) -> None:
+    """Refuse to touch queues that somebody else made under the names that the examples use."""
+    # What is inside this process alone is what another test left.
+    free(lambda backend: backend.capabilities is not None and backend.capabilities.scope < ipcq.Scope.HOST)
+    there = [name for name in QUEUES if ipcq.exists(name)]
+    if there:
+        raise RuntimeError(f"the examples use the queues {there}, which exist already: ipcq rm --yes {there[0]}")
+
+
+def end(namespace: dict[str, Any]) -> None:
+    """Free what the examples used."""
+    for value in list(namespace.values()):
+        if isinstance(value, ipcq.Queue):
+            value.close()
+    free(lambda _: True)
+
+
+def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
+    for name in QUEUES:
+        for each in filter(which, ipcq.backends()):
+            with suppress(ipcq.MessageQueueError):
+                ipcq.unlink(name, each.name)
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), ConsoleParser()],
+    patterns=["README.md", "docs/*.md", "docs/**/*.md"],
+    excludes=["docs/_build/**"],
+    setup=begin,
+    teardown=end,
+).pytest()

@@ -1,0 +1,648 @@
+"""What only the in-process reference has: exceptions at every point, re-entrance, doorbells, and its limits."""
+
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import ipcq
+import ipcq_memory
+from ipcq.backend import Request
+from ipcq.errors import InvalidArgument, LimitExceeded, QueueExists, QueueGone, QueueNotFound, Unsupported
+
+Handle = ipcq.Queue[Any]
+
+SIZE = 16
+FIT = 4
+HANG = 20.0
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return a name that no queue has after the test."""
+    name = "/memory-queue"
+    yield name
+    with suppress(QueueNotFound):
+        ipcq.unlink(name, "memory")
+
+
+@pytest.fixture
+def queue(name: str) -> Iterator[Handle]:
+    """Return a handle to a new queue that holds 64 bytes, of bytes alone."""
+    with ipcq.open(
+        name, "memory", exclusive=True, buffer_size=SIZE * FIT, max_message_size=SIZE, serializer="raw", priorities=True
+    ) as queue:
+        yield queue
+
+
+# Exceptions at every point
+
+
+class Interrupt(Exception):
+    """What a signal handler raises."""
+
+
+class Interruption:
+    """Raise `Interrupt` at the n-th point of a call where CPython may run a signal handler.
+
+    It runs them when a Python function begins and after a C function returned; those are the profiler's events.
+    """
+
+    def __init__(self, point: int) -> None:
+        self.point = point
+        self.reached = False
+        self._count = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if event not in ("call", "c_return") or argument is sys.setprofile:
+            return
+        if "ipcq" not in frame.f_code.co_filename and "threading" not in frame.f_code.co_filename:
+            return
+        if self._count == self.point:
+            self.reached = True
+            sys.setprofile(None)
+            raise Interrupt
+        self._count += 1
+
+    def during(self, call: Callable[[], object]) -> None:
+        """Call, and let nothing but the interrupt out."""
+        before = signal.signal(signal.SIGUSR2, self)  # so that what it raises is what a handler raises
+        sys.setprofile(self)
+        try:
+            call()
+        except Interrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+            signal.signal(signal.SIGUSR2, before)
+
+
+VERBS: dict[str, Callable[[Handle], object]] = {
+    "put": lambda queue: queue.put(b"x" * SIZE),
+    "put with a priority": lambda queue: queue.put(b"x" * SIZE, priority=5),
+    "put an empty message": lambda queue: queue.put(b""),
+    "put_many": lambda queue: queue.put_many([b"x" * SIZE, b"", b"y"]),
+    "get": lambda queue: queue.get(),
+    "get_message": lambda queue: queue.get_message(),
+    "get_many": lambda queue: queue.get_many(),
+    "peek": lambda queue: queue.peek(),
+    "clear": lambda queue: queue.clear(),
+    "qsize": lambda queue: queue.qsize(),
+    "full": lambda queue: queue.full(),
+    "stats": lambda queue: queue.stats(),
+    "fileno": lambda queue: queue.fileno(),
+    "a second handle": lambda queue: ipcq.open(queue.name, "memory", create=False).close(),
+}
+
+#: An exception that strikes in a finaliser goes nowhere, which pytest tells.
+struck = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+#: Messages that are there before each call.
+BEFORE = (b"a" * SIZE, b"")
+
+
+def drain(queue: Handle) -> list[bytes]:
+    items = []
+    with suppress(ipcq.QueueEmpty):
+        while True:
+            items.append(queue.get_nowait())
+    return items
+
+
+def each_interruption(queue: Handle, verb: str) -> Iterator[int]:
+    """Interrupt a call at each of its points in turn, and yield the point where something may be wrong then."""
+    point = 0
+    while True:
+        drain(queue)
+        queue.put_many(BEFORE)
+        interruption = Interruption(point)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # a handle that was interrupted while it was opened
+            interruption.during(lambda: VERBS[verb](queue))
+        yield point
+        if not interruption.reached:
+            assert point > 3, "nothing was interrupted"
+            return
+        point += 1
+
+
+@struck
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_exception_at_any_point_leaves_the_depth_right(queue: Handle, verb: str) -> None:
+    """C5: what the figures say is there, is there."""
+    wrong = []
+    for point in each_interruption(queue, verb):
+        depth = queue.qsize()
+        if depth != len(drain(queue)):
+            wrong.append(point)
+    assert not wrong
+
+
+@struck
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_exception_at_any_point_leaves_the_bytes_right(queue: Handle, verb: str) -> None:
+    """C5: space is neither lost nor made up: exactly as much fits as before."""
+    wrong = []
+    for point in each_interruption(queue, verb):
+        drain(queue)
+        if queue.put_many([b"x" * SIZE] * (FIT + 1), block=False) != FIT:
+            wrong.append(point)
+    assert not wrong
+
+
+@struck
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_exception_at_any_point_costs_one_message_at_most(queue: Handle, verb: str) -> None:
+    """C2: one message's outcome, or one batch's, is unknown; the others are as they were."""
+    counts = {
+        "put_many": range(2, 6),
+        "get_many": range(3),
+        "clear": range(3),
+        **dict.fromkeys(["get", "get_message"], range(1, 3)),
+        **dict.fromkeys(["put", "put with a priority", "put an empty message"], range(2, 4)),
+    }.get(verb, range(2, 3))
+    wrong = [point for point in each_interruption(queue, verb) if queue.qsize() not in counts]
+    assert not wrong
+
+
+@struck
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_exception_at_any_point_leaves_nothing_locked(queue: Handle, verb: str) -> None:
+    """C5: other threads go on."""
+    stuck = []
+    for point in each_interruption(queue, verb):
+        other = threading.Thread(target=queue.qsize, daemon=True)
+        other.start()
+        other.join(HANG)
+        if other.is_alive():
+            stuck.append(point)
+            break
+    assert not stuck
+
+
+@struck
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_exception_at_any_point_leaves_the_descriptor_right_after_the_next_call(queue: Handle, verb: str) -> None:
+    """The doorbell is put right by whoever comes next."""
+    descriptor = queue.fileno()
+    wrong = []
+    for point in each_interruption(queue, verb):
+        there = queue.qsize() > 0
+        if bool(select.select([descriptor], [], [], 0)[0]) != there:
+            wrong.append(point)
+    assert not wrong
+
+
+@pytest.mark.parametrize("verb", ["get", "put"])
+def test_an_exception_at_any_point_of_a_wait_comes_out_unchanged(queue: Handle, verb: str) -> None:
+    """C12: an exception from any handler propagates unchanged, wherever in the wait it struck."""
+    if verb == "put":
+        queue.put_many([b"x" * SIZE] * FIT)
+    wrong = []
+    point = 0
+    while True:
+        interruption = Interruption(point)
+        try:
+            interruption.during(
+                lambda: queue.get(timeout=0.001) if verb == "get" else queue.put(b"x" * SIZE, timeout=0.001)
+            )
+        except ipcq.TimedOutError:
+            pass
+        except Exception as error:
+            wrong.append((point, repr(error)))
+        if not interruption.reached:
+            break
+        point += 1
+    assert not wrong
+
+
+@pytest.mark.parametrize("verb", ["get", "put"])
+def test_an_exception_at_any_point_of_a_wait_leaves_nothing_locked(queue: Handle, verb: str) -> None:
+    """C5: who waits next is served."""
+    if verb == "put":
+        queue.put_many([b"x" * SIZE] * FIT)
+    point = 0
+    while True:
+        interruption = Interruption(point)
+        with suppress(ipcq.TimedOutError, RuntimeError):
+            interruption.during(
+                lambda: queue.get(timeout=0.001) if verb == "get" else queue.put(b"x" * SIZE, timeout=0.001)
+            )
+        other = threading.Thread(target=queue.qsize, daemon=True)
+        other.start()
+        other.join(HANG)
+        assert not other.is_alive(), point
+        if not interruption.reached:
+            return
+        point += 1
+
+
+def test_real_signals_at_random_points_lose_nothing_that_was_accounted_for() -> None:
+    """C5: an interval timer strikes while messages go in and out; depth and space are right in the end."""
+    # In a process of its own, because tools that trace this one have locks that an exception would leave taken.
+    script = """
+        import signal, time
+        from contextlib import suppress
+        import ipcq
+
+        class Interrupt(Exception):
+            pass
+
+        def strike(number, frame):
+            raise Interrupt
+
+        signal.signal(signal.SIGALRM, strike)
+        queue = ipcq.open("/struck", "memory", buffer_size=64, max_message_size=16, serializer="raw")
+        struck = 0
+        until = time.monotonic() + 10
+        while struck < 1000 and time.monotonic() < until:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002)
+                while True:
+                    queue.put(b"x" * 16, block=False)
+                    queue.get(block=False)
+            except Interrupt:
+                struck += 1
+            except ipcq.QueueEmpty:
+                pass
+            except ipcq.QueueFull:
+                with suppress(Interrupt):
+                    queue.clear()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        depth, there = queue.qsize(), queue.clear()
+        print(struck > 100, depth == there, queue.put_many([b"x" * 16] * 5, block=False))
+        queue.close()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=3 * HANG, check=False
+    )
+    assert done.stdout.strip() == "True True 4", done.stdout + done.stderr
+
+
+# Re-entrance
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_handler_that_interrupts_the_queue_itself_is_refused(queue: Handle, verb: str) -> None:
+    """C12: a call that would wait for the one that it interrupted raises instead of hanging."""
+    if verb == "a second handle":
+        pytest.skip("opening and closing need no step of the queue that could be refused")
+    queue.put_many(BEFORE)
+    shared = queue._channel._queue  # type: ignore[attr-defined]
+    with pytest.raises(Unsupported, match="a signal handler interrupted this thread inside the queue"):
+        shared.alone(VERBS[verb], queue)
+
+
+def test_a_refused_handler_leaves_the_queue_usable(queue: Handle) -> None:
+    """C12: the interrupted call goes on."""
+    shared = queue._channel._queue  # type: ignore[attr-defined]
+    with pytest.raises(Unsupported):
+        shared.alone(queue.put, b"x")
+    queue.put(b"y")
+    assert queue.get(timeout=5) == b"y"
+
+
+def test_another_queue_can_be_used_in_a_handler(queue: Handle) -> None:
+    """C12: only the queue that was interrupted is not to be had."""
+    shared = queue._channel._queue  # type: ignore[attr-defined]
+    with ipcq.open("/memory-other", "memory") as other:
+        shared.alone(other.put, 5)
+        assert other.get(timeout=5) == 5
+        other.unlink()
+
+
+def test_a_handle_may_be_closed_in_a_handler_that_interrupted_another_handle(queue: Handle) -> None:
+    """C12: closing cannot be put off to later, so it is not refused."""
+    shared = queue._channel._queue  # type: ignore[attr-defined]
+    other = ipcq.open(queue.name, "memory")
+    shared.alone(other.close)
+    assert shared.holders == 1
+
+
+def test_a_handle_may_be_collected_while_another_is_inside(queue: Handle) -> None:
+    """C12: a finaliser runs wherever the collector does."""
+    shared = queue._channel._queue  # type: ignore[attr-defined]
+
+    def forget() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            ipcq.open(queue.name, "memory")
+            gc.collect()
+
+    shared.alone(forget)
+    assert shared.holders == 1
+
+
+# Doorbells
+
+
+def readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def test_each_handle_has_a_descriptor_of_its_own(queue: Handle) -> None:
+    """It belongs to the handle."""
+    with ipcq.open(queue.name, "memory") as other:
+        assert queue.fileno() != other.fileno()
+
+
+def test_every_descriptor_tells_of_one_message(queue: Handle) -> None:
+    """All who poll are told."""
+    with ipcq.open(queue.name, "memory") as other:
+        descriptors = queue.fileno(), other.fileno()
+        queue.put(b"x")
+        assert [readable(descriptor) for descriptor in descriptors] == [True, True]
+
+
+def test_every_descriptor_is_quiet_when_it_was_taken(queue: Handle) -> None:
+    """Whoever took it."""
+    with ipcq.open(queue.name, "memory") as other:
+        descriptors = queue.fileno(), other.fileno()
+        queue.put_many([b"x", b"y"])
+        other.clear()
+        assert [readable(descriptor) for descriptor in descriptors] == [False, False]
+
+
+def test_a_closed_handles_descriptor_is_closed(queue: Handle) -> None:
+    """C17: contract clause 16."""
+    other = ipcq.open(queue.name, "memory")
+    descriptor = other.fileno()
+    other.close()
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+
+
+def test_a_closed_handles_descriptor_is_no_longer_rung(queue: Handle) -> None:
+    """The other handles go on."""
+    other = ipcq.open(queue.name, "memory")
+    other.fileno()
+    other.close()
+    queue.put(b"x")
+    assert readable(queue.fileno())
+
+
+def test_a_descriptor_survives_any_number_of_rounds(queue: Handle) -> None:
+    """The doorbell never fills up."""
+    descriptor = queue.fileno()
+    for _ in range(3000):
+        queue.put(b"x")
+        queue.get()
+    assert not readable(descriptor)
+
+
+# Last close
+
+
+@pytest.fixture
+def passing(name: str) -> Handle:
+    """Return a handle to a new queue that goes with its last handle."""
+    return ipcq.open(name, "memory", exclusive=True, lifetime="last-close")
+
+
+def test_a_last_close_queue_stays_while_one_handle_is_open(passing: Handle) -> None:
+    """Unlinked by the last handle to go, and not by an earlier one."""
+    other = ipcq.open(passing.name, "memory")
+    passing.close()
+    there = ipcq.exists(other.name, "memory")
+    other.close()
+    assert there
+
+
+def test_a_last_close_queue_goes_with_its_last_handle(passing: Handle) -> None:
+    """Unlinked by the last handle to go."""
+    ipcq.open(passing.name, "memory").close()
+    passing.close()
+    assert not ipcq.exists(passing.name, "memory")
+
+
+def test_a_last_close_queue_goes_with_a_forgotten_handle(passing: Handle, name: str) -> None:
+    """A handle that is collected goes, too."""
+    other = ipcq.open(name, "memory")
+    passing.close()
+    with pytest.warns(ResourceWarning):
+        del other
+        gc.collect()
+    assert not ipcq.exists(name, "memory")
+
+
+def test_a_last_close_queues_last_handle_leaves_its_successor_alone(passing: Handle, name: str) -> None:
+    """A queue of the same name is another one."""
+    passing.unlink()
+    with ipcq.open(name, "memory"):
+        passing.close()
+        assert ipcq.exists(name, "memory")
+
+
+def test_who_attaches_while_the_last_handle_goes_has_a_queue(passing: Handle, name: str) -> None:
+    """Whether a handle was the last is decided while nobody else comes."""
+    opened: list[Handle] = []
+    remove = ipcq_memory._remove
+
+    def attach_first(name: str, queue: Any, **options: Any) -> bool:
+        opened.append(ipcq.open(name, "memory"))
+        return remove(name, queue, **options)
+
+    ipcq_memory._remove = attach_first
+    try:
+        passing.close()
+    finally:
+        ipcq_memory._remove = remove
+    with opened[0] as other:
+        assert other.empty()
+
+
+# Limits: DESIGN 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "attributes"),
+    [
+        ({}, (None, 262144, 1048576)),
+        ({"max_messages": 3}, (3, 262144, 1048576)),
+        ({"max_message_size": 1000}, (None, 1000, 1048576)),
+        ({"max_message_size": 1 << 20}, (None, 1 << 20, 4 << 20)),
+        ({"buffer_size": 4000}, (None, 1000, 4000)),
+        ({"buffer_size": 1}, (None, 1, 1)),
+        ({"buffer_size": 3}, (None, 1, 3)),
+        ({"max_messages": 3, "max_message_size": 1000}, (3, 1000, None)),
+        ({"max_messages": 3, "buffer_size": 4000}, (3, 1000, 4000)),
+        ({"max_message_size": 1000, "buffer_size": 1000}, (None, 1000, 1000)),
+        ({"max_messages": 3, "max_message_size": 1000, "buffer_size": 3000}, (3, 1000, 3000)),
+    ],
+)
+def test_limits_that_were_not_asked_for_have_their_values(
+    name: str, asked: dict[str, int], attributes: tuple[int | None, int, int | None]
+) -> None:
+    """DESIGN 4: as many as fit in the buffer, a quarter of the buffer, 1 MiB."""
+    with ipcq.open(name, "memory", **asked) as queue:
+        assert (queue.max_messages, queue.max_message_size, queue.buffer_size) == attributes
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"max_messages": 3, "max_message_size": 1000, "buffer_size": 2999},
+        {"max_message_size": 1000, "buffer_size": 999},
+    ],
+)
+def test_limits_that_contradict_each_other_are_refused(name: str, asked: dict[str, int]) -> None:
+    """DESIGN 4: that many messages of that size fit, or it is refused."""
+    with pytest.raises(InvalidArgument, match=r"do not hold .*leave one of them out"):
+        ipcq.open(name, "memory", **asked)
+
+
+@pytest.mark.parametrize("size", [0, 1, SIZE])
+def test_empty_messages_are_bounded_by_bytes_too(queue: Handle, size: int) -> None:
+    """C7: a bound in bytes bounds messages of no bytes."""
+    assert queue.put_many([b"x" * size] * 1000, block=False) == FIT * SIZE // max(size, 1)
+
+
+def test_default_limits_hold_eight_messages_of_eight_kib(name: str) -> None:
+    """DESIGN 4: every backend holds at least that."""
+    with ipcq.open(name, "memory", serializer="raw") as queue:
+        assert queue.put_many([b"x" * 8192] * 8, block=False) == 8
+
+
+def test_a_full_queue_is_one_that_holds_not_even_an_empty_message(queue: Handle) -> None:
+    """full: a put of the smallest message would have had to wait."""
+    queue.put_many([b"x" * SIZE] * FIT)
+    assert queue.full()
+
+
+# Ends
+
+
+def test_figures_are_kept(queue: Handle) -> None:
+    """stats: in one process all can be known."""
+    queue.put_many([b"xx", b"yyy"])
+    queue.get()
+    with suppress(ipcq.QueueFull):
+        queue.put_many([b"x" * SIZE] * FIT, timeout=0.001)
+    stats = queue.stats()
+    assert (stats.puts, stats.gets, stats.depth, stats.high_water_mark, stats.waits, stats.timeouts, stats.bytes) == (
+        *(5, 1, 4, 4, 1, 1),
+        3 + 3 * SIZE,
+    )
+
+
+def test_a_notice_of_a_closed_handle_goes_with_it(queue: Handle) -> None:
+    """Somebody else may ask then."""
+    other = ipcq.open(queue.name, "memory")
+    other.notify(print)
+    other.close()
+    queue.notify(print)
+    with pytest.raises(LimitExceeded):
+        queue.notify(print)
+
+
+def test_cancelling_somebody_elses_notice_leaves_it(queue: Handle) -> None:
+    """Without arguments the request of this handle is taken back."""
+    with ipcq.open(queue.name, "memory") as other:
+        other.notify(print)
+        queue.notify()
+        with pytest.raises(LimitExceeded):
+            queue.notify(print)
+
+
+def test_unlinking_wakes_who_waits(queue: Handle) -> None:
+    """C14: not a slice later, but at once."""
+    waiting = threading.Event()
+    wait = queue._channel.wait_readable
+
+    def wait_and_say(since: float, until: float) -> None:
+        waiting.set()
+        wait(since, until)
+
+    queue._channel.wait_readable = wait_and_say  # type: ignore[method-assign]
+    errors: list[BaseException] = []
+
+    def get() -> None:
+        try:
+            queue.get(timeout=HANG)
+        except QueueGone as error:
+            errors.append(error)
+
+    getter = threading.Thread(target=get)
+    getter.start()
+    assert waiting.wait(HANG)
+    ipcq.unlink(queue.name, "memory")
+    getter.join(HANG)
+    assert errors
+
+
+def test_a_name_can_be_unlinked_by_one_alone(name: str) -> None:
+    """Two that unlink at the same time: one succeeds."""
+    ipcq.open(name, "memory").close()
+    queue = ipcq_memory._queues[name]
+    assert [ipcq_memory._remove(name, queue), ipcq_memory._remove(name, queue)] == [True, False]
+
+
+# Forking: step by step in one process
+
+
+def test_a_forked_child_has_no_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C20: the child's copies would be other queues under the same names."""
+    monkeypatch.setattr(ipcq_memory, "_queues", {"/memory-queue": object()})
+    ipcq_memory._registry_lock.acquire()
+    ipcq_memory._after_fork()
+    assert not ipcq_memory._queues
+
+
+def test_a_forked_childs_handles_cannot_be_used(queue: Handle) -> None:
+    """C20: it works or raises."""
+    assert not queue._channel.after_fork()
+
+
+# The contract by itself, past the core, which looks first
+
+
+def test_creating_what_exists_is_refused(queue: Handle) -> None:
+    """Contract clause 1: a taken name raises QueueExists and changes nothing."""
+    with pytest.raises(QueueExists):
+        ipcq_memory.MemoryBackend().create(queue.name, Request())
+
+
+def test_attaching_to_what_does_not_exist_is_refused(name: str) -> None:
+    """Contract clause 2: else it raises QueueNotFound."""
+    with pytest.raises(QueueNotFound):
+        ipcq_memory.MemoryBackend().attach(name, Request())
+
+
+def test_unlinking_what_does_not_exist_is_refused(name: str) -> None:
+    """Contract clause 4: else raises QueueNotFound."""
+    with pytest.raises(QueueNotFound):
+        ipcq_memory.MemoryBackend().unlink(name)
+
+
+def test_a_notice_by_signal_is_sent_to_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """notify: the number of a signal that this process is sent."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(ipcq_memory.os, "kill", lambda pid, number: sent.append((pid, number)))
+    ipcq_memory._tell(signal.SIGUSR1)
+    assert sent == [(os.getpid(), signal.SIGUSR1)]
+
+
+def test_a_notice_that_was_taken_back_meanwhile_tells_nobody(queue: Handle) -> None:
+    """One that nobody waits for is none."""
+    shared = queue._channel._queue  # type: ignore[attr-defined]
+    shared.alone(shared.tell)
+    assert shared.registrant is None
+
+
+def test_a_doorbell_that_was_closed_meanwhile_is_not_rung() -> None:
+    """C12: a finaliser closes a handle while another handle's call tells all doorbells."""
+    bell = ipcq_memory.Doorbell()
+    bell.close()
+    bell.show(True)
+    assert not bell._rung

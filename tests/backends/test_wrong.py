@@ -1,0 +1,107 @@
+"""The suite catches each backend that is wrong on purpose, by the clause that it breaks."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from backends import wrong
+
+#: A test that has nothing to do with any of the faults: it shows that a backend works otherwise.
+UNTOUCHED = "test_a_handle_knows_its_name_and_backend"
+
+# Bounds are shortened, or each fault that shows as something that never happens would cost its ten seconds.
+_RUN = """
+import sys
+import pytest
+from backends import wrong
+from ipcq.testing import BackendContract
+
+for module in [module for name, module in sys.modules.items() if name.startswith("ipcq.testing.contract")]:
+    for bound in ("HANG", "NOTICED", "WOKEN"):
+        if hasattr(module, bound):
+            setattr(module, bound, 2.0)
+
+class TestRight(BackendContract):
+    backend = "memory"
+
+for fault in wrong.FAULTS:
+    kind = "Test" + fault.__name__
+    globals()[kind] = type(kind, (BackendContract,), {"backend": fault.name, "patience": 10.0})
+"""
+
+Verdicts = dict[tuple[str, str], set[str]]
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
+    """For each class and test, how it ended; one run for all, since starting pytest is what costs."""
+    place = tmp_path_factory.mktemp("installed")
+    metadata = place / "wrong-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
+    lines = [f"{fault.name} = backends.wrong:{fault.__name__}\n" for fault in wrong.FAULTS]
+    (metadata / "entry_points.txt").write_text("".join(["[ipcq.backends]\n", *lines]))
+    script = place / "test_run.py"
+    script.write_text(_RUN)
+    wanted = {("Right", fault.caught_by) for fault in wrong.FAULTS}
+    wanted |= {(fault.__name__, test) for fault in wrong.FAULTS for test in (fault.caught_by, UNTOUCHED)}
+    report = place / "report.xml"
+    path = [str(place), str(Path(wrong.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    run = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-c",
+                os.devnull,
+                "--rootdir",
+                str(place),
+            ),
+            *(f"--junitxml={report}", "-o", "junit_family=xunit1"),
+            *sorted(f"{script}::Test{kind}::{test}" for kind, test in wanted),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert report.exists(), run.stdout + run.stderr
+    found: Verdicts = defaultdict(set)
+    for case in ET.parse(report).iter("testcase"):
+        kind = case.attrib["classname"].rpartition(".Test")[2]
+        ended = {child.tag for child in case} & {"failure", "error", "skipped"} or {"passed"}
+        name = case.attrib["name"]
+        for key in {name, name.partition("[")[0]}:
+            found[kind, key] |= ended
+    return found
+
+
+faults = pytest.mark.parametrize("fault", wrong.FAULTS, ids=lambda fault: fault.name)
+
+
+@faults
+def test_a_wrong_backend_is_caught_by_the_clause_that_it_breaks(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
+    """The suite can fail: each fault fails the test that is named for it."""
+    assert "failure" in verdicts[fault.__name__, fault.caught_by]
+
+
+@faults
+def test_the_clause_holds_on_the_right_backend(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
+    """It is the fault that fails the test, and not the test itself."""
+    assert verdicts["Right", fault.caught_by] == {"passed"}
+
+
+@faults
+def test_a_wrong_backend_is_right_otherwise(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
+    """It is the one fault that fails the test, and not a backend that does nothing at all."""
+    assert verdicts[fault.__name__, UNTOUCHED] == {"passed"}

@@ -1,0 +1,147 @@
+"""The command line, run in this process, on a terminal, and as a program of its own."""
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import ipcq
+from ipcq._cli import cli
+
+# Whatever may hang ends here; no test expects to come near it.
+WATCHDOG = 60.0
+
+numbers = count()
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return a name that nobody uses, and free it afterwards."""
+    name = f"/cli-{os.getpid()}-{next(numbers)}"
+    yield name
+    for each in ipcq.backends():
+        with suppress(ipcq.QueueNotFound):
+            ipcq.unlink(name, each.name)
+
+
+@pytest.fixture
+def queue(name: str) -> Iterator[ipcq.Queue[Any]]:
+    """Return a queue inside this process, which the command line finds when it is run here."""
+    with ipcq.open(name, "memory", max_messages=4, max_message_size=512) as queue:
+        yield queue
+
+
+@pytest.fixture
+def shared(name: str) -> Iterator[ipcq.Queue[Any]]:
+    """Return a queue between processes."""
+    with ipcq.open(name, max_messages=4, max_message_size=512) as queue:
+        yield queue
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    """Return a function that runs the command line in this process."""
+
+    def run(*arguments: str, **options: Any) -> Result:
+        result = CliRunner().invoke(cli, arguments, **options)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def program() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Return a function that runs the command line as a program."""
+
+    def program(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        options = {"capture_output": True, "text": True, "timeout": WATCHDOG, **options}
+        return subprocess.run([sys.executable, "-m", "ipcq", *arguments], check=False, **options)
+
+    return program
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Return a function that starts the command line as a program; it is ended afterwards if it has not."""
+    started = []
+
+    def start(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+        options = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            **options,
+        }
+        process = subprocess.Popen([sys.executable, "-m", "ipcq", *arguments], **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
+    """Return a function that runs the command line in this process with a terminal as stdin and stdout."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def terminal(*arguments: str, typed: str = "") -> SimpleNamespace:
+        master, slave = pty.openpty()
+        seen = bytearray()
+
+        def read() -> None:
+            with suppress(OSError):  # EIO: the other end is closed
+                while data := os.read(master, 4096):
+                    seen.extend(data)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        if typed:
+            os.write(master, typed.encode())
+        code = 0
+        device = Path(f"/dev/fd/{slave}")
+        with monkeypatch.context() as patch, device.open() as keyboard, device.open("w") as screen:
+            patch.setattr(sys, "stdin", keyboard)
+            patch.setattr(sys, "stdout", screen)
+            patch.setattr(sys, "stderr", screen)
+            try:
+                code = cli.main(arguments, prog_name="ipcq", standalone_mode=False) or 0
+            except click.ClickException as error:
+                error.show()
+                code = error.exit_code
+            except SystemExit as error:
+                code = int(error.code or 0)
+        os.close(slave)
+        reader.join(WATCHDOG)
+        os.close(master)
+        return SimpleNamespace(output=seen.decode(), text=click.unstyle(seen.decode()), code=code)
+
+    return terminal
+
+
+@pytest.fixture
+def no_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be where rich is not installed."""
+    for module in ("rich", "rich.console", "rich.live", "rich.table", "rich.text"):
+        monkeypatch.setitem(sys.modules, module, None)

@@ -1,0 +1,229 @@
+"""What holds for every verb: loading, exit codes, the one line on stderr."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq import _cli
+from ipcq._cli import _exits, _options, _streams
+from ipcq._cli._exits import Failure, code_of, line_of
+
+Run = Callable[..., Result]
+
+
+def test_version_is_told(run: Run) -> None:
+    """The version comes from the installed distribution."""
+    assert run("--version").output.startswith("ipcq, version ")
+
+
+def test_version_loads_no_verb() -> None:
+    """A verb is imported when it is called and not before."""
+    code = "import sys, ipcq._cli; print([m for m in sys.modules if m.startswith('ipcq._cli.') and '._' not in m[5:]])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_help_tells_each_verb_and_no_hidden_one(run: Run) -> None:
+    """The workers of the demo are nobody's business."""
+    assert [line.split()[0] for line in run("--help").output.partition("Commands:\n")[2].splitlines()] == list(
+        _cli.VERBS
+    )
+
+
+@pytest.mark.parametrize("verb", [*_cli.VERBS, "demo-worker"])
+def test_each_verb_has_help(run: Run, verb: str) -> None:
+    """Asking for help is no error."""
+    assert run(verb, "-h").exit_code == 0
+
+
+def test_misspelt_verb_is_a_usage_error(run: Run) -> None:
+    """The exit code for usage is 2."""
+    assert run("lss").exit_code == 2
+
+
+def test_misspelt_verb_is_answered_with_the_nearest(run: Run) -> None:
+    """What was meant is named."""
+    assert "ls" in run("lss").stderr.rpartition("lss")[2]
+
+
+def test_module_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m ipcq`` runs the same group."""
+    monkeypatch.setattr(sys, "argv", ["ipcq", "--version"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_module("ipcq", run_name="__main__")
+    assert exit.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ipcq.MessageQueueError(), 1),
+        (ipcq.InvalidArgument(), 2),
+        (ipcq.InvalidName(), 2),
+        (ipcq.BackendUnknown(), 2),
+        (ipcq.QueueEmpty(), 3),
+        (ipcq.TimedOutError(), 3),
+        (ipcq.QueueFull(), 4),
+        (ipcq.QueueNotFound(), 5),
+        (ipcq.PermissionDenied(), 1),
+        (Failure("x", 4), 4),
+        (OSError("x"), 1),
+    ],
+)
+def test_exit_code_follows_the_class(error: Exception, code: int) -> None:
+    """One table decides."""
+    assert code_of(error) == code
+
+
+def test_line_speaks_of_options_and_not_of_arguments() -> None:
+    """What the core calls an argument is an option here."""
+    error = ipcq.Unsupported("use backend='x' with max_messages=3, or other_users=True")
+    assert line_of(error) == "use --backend 'x' with --max-messages 3, or --other-users"
+
+
+def test_line_leaves_the_name_of_the_queue_alone() -> None:
+    """A queue may be called like an argument."""
+    assert line_of(ipcq.QueueFull("full", queue="/backend=1")) == "queue '/backend=1': full"
+
+
+def test_line_of_a_missing_queue_names_the_way_out() -> None:
+    """The core's hint is Python, this one is a command."""
+    error = ipcq.QueueNotFound(queue="/x")
+    assert line_of(error) == "queue '/x': no such queue: `ipcq ls` lists those that exist"
+
+
+def test_line_has_the_notes_of_the_verb() -> None:
+    """What a verb knows beyond the error stands behind it."""
+    error = Failure("bad")
+    error.add_note("2 items before it")
+    assert line_of(error) == "bad; 2 items before it"
+
+
+def test_error_is_one_line_without_a_traceback(run: Run) -> None:
+    """A user sees what is wrong and no Python."""
+    assert run("get", "/no-such-queue").stderr.count("\n") == 1
+
+
+def test_traceback_is_shown_on_request(run: Run) -> None:
+    """Whoever looks for a bug may see where it came from."""
+    assert "Traceback (most recent call last)" in run("--traceback", "get", "/no-such-queue").stderr
+
+
+def test_system_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system that is none of ours is told in the same form."""
+
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(ipcq, "queues", fail)
+    assert run("ls").stderr == "ipcq: [Errno 13] Permission denied\n"
+
+
+def test_interruption_is_130_and_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C is no error to be told."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ipcq, "queues", interrupt)
+    result = run("ls")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_interruption_of_a_program_is_130_and_quiet(start: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
+    """A real SIGINT while waiting for an item."""
+    process = start("get", shared.name, "-n", "2", "--wait", "inf")
+    shared.put("first")
+    assert process.stdout.readline() == "first\n"  # it runs, and waits for the second
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (130, "")
+
+
+def test_reader_that_went_is_no_traceback(start: Callable[..., Any]) -> None:
+    """``ipcq backends | true``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start("backends", stdout=writing)
+    os.close(writing)
+    assert process.communicate(timeout=60)[1] == ""
+
+
+def test_closed_stdin_is_told(program: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
+    """``ipcq put /x - <&-``."""
+    result = program("put", shared.name, "-", preexec_fn=lambda: os.close(0))
+    assert result.stderr == "ipcq: stdin is closed; the input was not put, 0 items were before it\n"
+
+
+def test_closed_stdout_is_told_before_anything_is_taken(run: Run, queue: ipcq.Queue[Any], monkeypatch: Any) -> None:
+    """``ipcq get /x >&-`` must not take what it cannot print."""
+    queue.put("kept")
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(Failure, match="stdout is closed"):
+        _streams.stdout()
+    assert queue.qsize() == 1
+
+
+def test_closed_stdin_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has None for a stream that was closed before it started."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(Failure, match="stdin is closed"):
+        _streams.stdin()
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "soon"])
+def test_odd_seconds_are_a_usage_error(run: Run, seconds: str) -> None:
+    """A time to wait is a number from 0 on."""
+    assert run("get", "/x", f"--wait={seconds}").exit_code == 2
+
+
+def test_names_are_completed(queue: ipcq.Queue[Any]) -> None:
+    """A shell is offered the queues that exist."""
+    assert _options.complete_name(None, None, queue.name[:-1]).count(queue.name) == 1  # type: ignore[arg-type]
+
+
+def test_completion_stays_silent_on_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nowhere to show one."""
+
+    def fail() -> None:
+        raise ipcq.MessageQueueError
+
+    monkeypatch.setattr(ipcq, "queues", fail)
+    assert _options.complete_name(None, None, "") == []  # type: ignore[arg-type]
+
+
+def test_a_shell_completes_names(program: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
+    """The protocol of bash, end to end; listing needs the kernel's file system, without which the answer is empty."""
+    environment = {**os.environ, "_IPCQ_COMPLETE": "bash_complete", "COMP_WORDS": "ipcq get /", "COMP_CWORD": "2"}
+    told = program(env=environment).stdout
+    assert (f"plain,{shared.name}" in told) is any(each.name == shared.name for each in ipcq.queues())
+
+
+def test_exit_codes_are_those_of_the_documentation() -> None:
+    """Scripts rely on them."""
+    assert list(range(6)) == [_exits.OK, _exits.ERROR, _exits.USAGE, _exits.EMPTY, _exits.FULL, _exits.NOT_FOUND]
+
+
+def test_json_is_on_every_verb_that_shows_something(run: Run) -> None:
+    """``put`` reads JSON, the others write it."""
+    assert all("--json" in run(verb, "--help").output for verb in _cli.VERBS)
+
+
+def test_json_of_two_programs_meets(program: Callable[..., Any], name: str) -> None:
+    """The first example of the README."""
+    limits = ["--max-messages", "4", "--max-message-size", "512"]
+    program("put", name, "--json", *limits, "-", input='{"id": 1}\n')
+    assert json.loads(program("get", name, "--json", "--wait", "3").stdout) == {"id": 1}
+
+
+def test_line_does_not_call_auto_a_backend() -> None:
+    """It stands for all of them."""
+    assert line_of(ipcq.QueueFull(queue="/x", backend="auto")).startswith("queue '/x': ")

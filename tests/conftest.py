@@ -1,0 +1,163 @@
+"""For every test: nothing of it is left behind, and where CI runs, nothing is skipped for want of a prerequisite."""
+
+import ctypes
+import gc
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+
+import pytest
+
+try:
+    import coverage
+except ModuleNotFoundError:  # the bare environment measures nothing
+    coverage = None  # type: ignore[assignment]
+
+CI = os.environ.get("CI") == "true"
+
+#: How long what is on its way out may take, in seconds.
+GRACE = 5.0
+
+#: The private directories of the lock for names stay, one for each user.
+LOCKS = re.compile(r"ipcq-\d+")
+
+#: A skip that is no gap, by its reason: an ability that a backend does not claim, as the suite for backends says it;
+#: what only a later Python has; and pairs of parameters between which there is nothing to test.
+BY_DESIGN = re.compile(
+    r"(Skipped: )?(capabilities\.|.* came with Python 3\.\d+$|opening and closing need no step|msgspec writes )"
+)
+
+
+@cache
+def mqueues() -> int | None:
+    """Return a descriptor of the directory of the kernel's message queues, without mounting it anywhere.
+
+    None where that needs a right that this user does not have, and it is not mounted either.
+    """
+    system = ctypes.CDLL(None, use_errno=True).syscall
+    context = system(430, b"mqueue", 1)  # fsopen(2), FSOPEN_CLOEXEC
+    if context >= 0:
+        mount = -1
+        if system(431, context, 6, None, None, 0) == 0:  # fsconfig(2), FSCONFIG_CMD_CREATE
+            mount = system(432, context, 1, 0)  # fsmount(2), FSMOUNT_CLOEXEC
+        os.close(context)
+        if mount >= 0:
+            root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
+            os.close(mount)
+            return root
+    with suppress(OSError):
+        return os.open("/dev/mqueue", os.O_RDONLY | os.O_DIRECTORY)
+    return None
+
+
+def left() -> set[str]:
+    """Say what this process, its children and its queues hold of the system now."""
+    found = {f"descriptor {each}" for each in descriptors()}
+    found |= {f"process {each}" for each in children()}
+    directory = mqueues()
+    names = [] if directory is None else [("message queue ", name) for name in os.listdir(directory)]
+    for place in ("/dev/shm", "/tmp"):
+        names += [(f"{place}/", name) for name in os.listdir(place) if name.startswith("ipcq")]
+    # Elsewhere than in CI others may be at work: then only what bears this process's number is ours for certain.
+    ours = "" if CI else str(os.getpid())
+    found |= {kind + name for kind, name in names if ours in name and not LOCKS.fullmatch(name)}
+    return found
+
+
+def descriptors() -> set[str]:
+    # What multiprocessing starts once and keeps is its own.
+    kept = {getattr(resource_tracker._resource_tracker, "_fd", None)}
+    kept.add(getattr(forkserver._forkserver, "_forkserver_alive_fd", None))
+    listed = os.listdir("/proc/self/fd")
+    # The listing's own is among them, and its number may be something else's by the next time.
+    return {each for each in listed if os.path.exists(f"/proc/self/fd/{each}")} - {str(each) for each in kept}
+
+
+def children() -> set[str]:
+    kept = {getattr(resource_tracker._resource_tracker, "_pid", None)}
+    kept.add(getattr(forkserver._forkserver, "_forkserver_pid", None))
+    pids = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            pids |= set((task / "children").read_text().split())
+    return {each for each in pids - {str(each) for each in kept} if not ended(each)}
+
+
+def ended(pid: str) -> bool:
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def described(thing: str) -> str:
+    kind, _, which = thing.rpartition(" ")
+    with suppress(OSError):
+        if kind == "descriptor":
+            return f"{thing} of {os.readlink(f'/proc/self/fd/{which}')}"
+        if kind == "process":
+            command = Path("/proc", which, "cmdline").read_bytes().replace(b"\0", b" ")
+            return f"{thing}: {command.decode(errors='replace')}"
+    return thing
+
+
+def kept_by_the_c_library(thing: str) -> bool:
+    """Tell whether it is the netlink socket that glibc opens at a process's first mq_notify(3) and keeps."""
+    kind, _, which = thing.rpartition(" ")
+    if kind == "descriptor":
+        with suppress(OSError), socket.socket(fileno=os.dup(int(which))) as end:
+            return end.family == socket.AF_NETLINK
+    return False
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail a test that leaves a descriptor, a process, a message queue or a file behind."""
+    mqueues()
+    before = left()
+    yield
+    over = {thing for thing in left() - before if not kept_by_the_c_library(thing)}
+    if over:
+        gc.collect()
+        until = time.monotonic() + GRACE
+        while over and time.monotonic() < until:
+            time.sleep(0.01)
+            over = {thing for thing in left() - before if not kept_by_the_c_library(thing)}
+    if over:
+        pytest.fail("the test left behind: " + ", ".join(sorted(map(described, over))))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What a shell starts in the background ignores SIGINT, and so would each program that a test starts and interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def coverage_stands_aside(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Stop measuring during a test that is marked as unmeasured."""
+    measuring = coverage.Coverage.current() if coverage and request.node.get_closest_marker("unmeasured") else None
+    if measuring is None:
+        yield
+        return
+    measuring.stop()
+    yield
+    measuring.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not BY_DESIGN.match(reason):
+            report.outcome = "failed"
+            report.longrepr = f"CI has every prerequisite, so nothing is skipped: {reason}"
+    return report

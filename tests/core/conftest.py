@@ -1,0 +1,164 @@
+"""What the tests of the core stand on: names that are cleaned up, plugins installed for one test, and scripts."""
+
+import importlib
+import os
+import secrets
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq import _registry
+from ipcq.backend import Backend
+from ipcq.hooks import GROUP, hookimpl
+
+#: Seconds after which what hangs has failed.
+HANG = 20.0
+
+
+class Installed:
+    """Distributions that are installed for one test, in a directory on `sys.path`."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.modules: list[str] = []
+        self._count = 0
+
+    def distribution(self, name: str, offers: Mapping[str, str]) -> None:
+        """Install a distribution that offers backends: entry points by name."""
+        metadata = self.place / f"{name.replace('-', '_')}-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        lines = [f"{offer} = {value}\n" for offer, value in offers.items()]
+        (metadata / "entry_points.txt").write_text("".join([f"[{GROUP}]\n", *lines]))
+        self.forget()
+
+    def plugin(self, name: str, source: str, distribution: str = "stranger") -> str:
+        """Install a backend's module with this source and return the module's name."""
+        module = self._fresh()
+        (self.place / f"{module}.py").write_text(textwrap.dedent(source))
+        self.distribution(distribution, {name: module})
+        return module
+
+    def backend(self, descriptor: Backend, distribution: str | None = None, name: str | None = None) -> None:
+        """Install a plugin whose hook returns the descriptor, under the descriptor's name."""
+
+        @hookimpl
+        def ipcq_backend() -> Backend:
+            return descriptor
+
+        module = ModuleType(self._fresh())
+        module.ipcq_backend = ipcq_backend  # type: ignore[attr-defined]
+        sys.modules[module.__name__] = module
+        name = name or descriptor.name
+        self.distribution(distribution or f"stranger-{name}", {name: module.__name__})
+
+    def _fresh(self) -> str:
+        # What a plugin is loaded as is remembered by its module's name, so no two tests may use the same.
+        module = f"stranger_{secrets.token_hex(4)}"
+        self.modules.append(module)
+        return module
+
+    @staticmethod
+    def forget() -> None:
+        """Let the next look at the installed distributions be a first one."""
+        importlib.invalidate_caches()
+        _registry._offers.cache_clear()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
+    """Return a place where distributions can be installed, gone after the test."""
+    place = tmp_path / "installed"
+    place.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    installed = Installed(place)
+    yield installed
+    installed.forget()
+    for module in installed.modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return the name of a queue, which is unlinked after the test wherever it is."""
+    name = f"/core-{os.getpid()}-{secrets.token_hex(4)}"
+    yield name
+    for backend in ("memory", "mqueue"):
+        with suppress(ipcq.MessageQueueError):
+            ipcq.unlink(name, backend)
+
+
+@pytest.fixture
+def queue(name: str) -> Iterator["ipcq.Queue[Any]"]:
+    """Return a handle to a new queue of 4 messages of 512 bytes in this process."""
+    with ipcq.open(name, "memory", exclusive=True, max_messages=4, max_message_size=512) as queue:
+        yield queue
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run() -> Run:
+    """Return what runs a script in a fresh interpreter and returns what it printed; one that fails fails the test."""
+
+    def run_script(script: str, *arguments: object, environment: Mapping[str, str] | None = None) -> str:
+        path = os.pathsep.join(filter(None, sys.path))
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-X", "faulthandler", "-c", textwrap.dedent(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=3 * HANG,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    return run_script
+
+
+class Thread:
+    """A thread that keeps what its function returned or raised, and cannot hang a test."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as error:  # whatever it is, the test shall see it
+            self._error = error
+
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def outcome(self) -> Any:
+        self._thread.join(HANG)
+        assert not self._thread.is_alive(), f"a thread did not return within {HANG} s"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+@pytest.fixture
+def start() -> Callable[..., Thread]:
+    """Return what starts a function in a thread."""
+
+    def start_thread(call: Callable[..., Any], *arguments: Any, **options: Any) -> Thread:
+        return Thread(lambda: call(*arguments, **options))
+
+    return start_thread

@@ -1,0 +1,171 @@
+"""A backend for tests of the core: everything it answers can be set, and every question can be made to do something."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ipcq.backend import (
+    Attributes,
+    Availability,
+    Backend,
+    Capabilities,
+    Channel,
+    Notice,
+    Persistence,
+    Received,
+    Request,
+    Scope,
+)
+from ipcq.errors import QueueExists, QueueGone, QueueNotFound, QueueShutDown
+
+#: What the fakes can do unless a test says otherwise: enough to be created on by ``auto``.
+HOST = Capabilities(scope=Scope.HOST, persistence=Persistence.KERNEL, exact_qsize=True, listing=True)
+
+
+class FakeQueue:
+    """What the channels of one queue share."""
+
+    def __init__(self, request: Request) -> None:
+        self.messages: deque[Received] = deque()
+        self.linked = True
+        self.down = False
+        self.attributes = Attributes(
+            mode=request.mode,
+            max_messages=request.max_messages or 8,
+            max_message_size=request.max_message_size or 8192,
+            buffer_size=request.buffer_size,
+            priorities=request.priorities,
+            lifetime=request.lifetime,
+        )
+
+
+class FakeChannel(Channel):
+    """A channel that only does what a channel must."""
+
+    def __init__(self, queue: FakeQueue, capabilities: Capabilities, survives_fork: bool = True) -> None:
+        self.queue = queue
+        self.attributes = queue.attributes
+        self.capabilities = capabilities
+        self.survives_fork = survives_fork
+        self.closings = 0
+        self.noticed: list[Notice | None] = []
+
+    def _look(self) -> None:
+        if not self.queue.linked:
+            raise QueueGone
+
+    def try_put(self, data: bytes, priority: int, /) -> bool:
+        self._look()
+        if self.queue.down:
+            raise QueueShutDown
+        if len(self.queue.messages) == self.attributes.max_messages:
+            return False
+        self.queue.messages.append((data, priority))
+        return True
+
+    def try_get(self) -> Received | None:
+        self._look()
+        if self.queue.messages:
+            return self.queue.messages.popleft()
+        if self.queue.down:
+            raise QueueShutDown
+        return None
+
+    def qsize(self) -> int:
+        self._look()
+        return len(self.queue.messages)
+
+    def linked(self) -> bool:
+        return self.queue.linked
+
+    def notify(self, notice: Notice | None, /) -> None:
+        self.noticed.append(notice)
+
+    def after_fork(self) -> bool:
+        return self.survives_fork
+
+    def close(self) -> None:
+        self.closings += 1
+
+
+class FakeBackend(Backend):
+    """A backend in memory that claims to reach the whole machine."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        rank: int | None = None,
+        capabilities: Capabilities = HOST,
+        availability: Availability | None = None,
+        options: Mapping[str, type] | None = None,
+    ) -> None:
+        self.name = name
+        self.rank = rank
+        self.capabilities = capabilities
+        self.availability = availability or Availability.yes()
+        self.options = options or {}
+        self.queues: dict[str, FakeQueue] = {}
+        self.channels: list[FakeChannel] = []
+        self.requests: list[Request] = []
+        self.survives_fork = True
+        # Called with the queue's name before the answer is given; what they raise is what the backend raises.
+        self.on_probe: Callable[[str], object] = _nothing
+        self.on_exists: Callable[[str], object] = _nothing
+        self.on_create: Callable[[str], object] = _nothing
+        self.on_attach: Callable[[str], object] = _nothing
+        self.on_names: Callable[[str], object] = _nothing
+
+    def probe(self) -> Availability:
+        self.on_probe("")
+        return self.availability
+
+    def exists(self, name: str) -> bool:
+        self.on_exists(name)
+        return name in self.queues
+
+    def create(self, name: str, request: Request) -> Channel:
+        self.on_create(name)
+        if name in self.queues:
+            raise QueueExists
+        self.queues[name] = FakeQueue(request)
+        return self._channel(name, request)
+
+    def attach(self, name: str, request: Request) -> Channel:
+        self.on_attach(name)
+        if name not in self.queues:
+            raise QueueNotFound
+        return self._channel(name, request)
+
+    def _channel(self, name: str, request: Request) -> FakeChannel:
+        self.requests.append(request)
+        channel = FakeChannel(self.queues[name], self.capabilities, self.survives_fork)
+        self.channels.append(channel)
+        return channel
+
+    def unlink(self, name: str) -> None:
+        if name not in self.queues:
+            raise QueueNotFound
+        self.queues.pop(name).linked = False
+
+    def names(self) -> list[str]:
+        self.on_names("")
+        return list(self.queues)
+
+    def make(self, name: str, **request: Any) -> FakeQueue:
+        """Create a queue as a program would that knows nothing of ipcq."""
+        self.queues[name] = queue = FakeQueue(Request(**request))
+        return queue
+
+
+def _nothing(name: str) -> None:
+    return None
+
+
+def raising(error: BaseException) -> Callable[[str], object]:
+    """Make what raises an error whenever a fake calls it."""
+
+    def answer(name: str) -> object:
+        raise error
+
+    return answer

@@ -1,0 +1,38 @@
+"""CONTRACT C24: a full table of files is told with its limit, and with the way out."""
+
+import builtins
+import errno
+import resource
+from pathlib import Path
+
+import pytest
+
+from ipcq._limits import too_many_descriptors
+
+
+def test_a_full_table_of_the_process_names_its_limit() -> None:
+    """RLIMIT_NOFILE, as it is now."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    error = too_many_descriptors()
+    assert (error.limit, error.value, error.asked, error.errno) == ("RLIMIT_NOFILE", most, most + 1, errno.EMFILE)
+    assert f"ulimit -n {2 * most}" in error.remedy
+
+
+def test_a_full_table_of_the_machine_names_its_limit() -> None:
+    """proc_sys_fs(5): file-max."""
+    most = int(Path("/proc/sys/fs/file-max").read_text())
+    error = too_many_descriptors(errno.ENFILE)
+    assert (error.limit, error.value, error.asked, error.errno) == ("fs.file-max", most, most + 1, errno.ENFILE)
+    assert f"sysctl fs.file-max={2 * most}" in error.remedy
+
+
+def test_a_table_too_full_to_be_read_about_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the limit takes a file, which is what there is none left of."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    with monkeypatch.context() as full:
+        full.setattr(builtins, "open", refuse)
+        error = too_many_descriptors(errno.ENFILE)
+    assert error.limit == "fs.file-max" and "with a larger number" in error.remedy

@@ -1,0 +1,490 @@
+"""DESIGN 5, rule 3: one process at a time creates or unlinks a name, by a lock that the kernel releases."""
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+import ipcq
+from core.conftest import HANG, Run, Thread
+from ipcq import _namelock
+from ipcq._deadline import NEVER, PASSED
+from ipcq._namelock import name_lock
+from ipcq.errors import LimitExceeded, NoSpace, PermissionDenied, TimedOutError
+
+PRELUDE = """
+import os, signal, sys, threading
+from ipcq import _namelock
+from ipcq._deadline import NEVER, PASSED
+from ipcq._namelock import name_lock
+_namelock.directory = lambda: sys.argv[1]
+def say(word):
+    os.write(1, (word + "\\n").encode())
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of the private directory, which does not exist yet."""
+    place = tmp_path / "private"
+    monkeypatch.setattr(_namelock, "directory", lambda: str(place))
+    return place
+
+
+Process = subprocess.Popen[str]
+Launch = Callable[[str], Process]
+
+
+@pytest.fixture
+def launch(place: Path) -> Iterator[Launch]:
+    """Return what starts a process that runs a script with the same private directory, ended after the test."""
+    with ExitStack() as ending:
+
+        def start(script: str) -> Process:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(script), str(place)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+
+            def end() -> None:
+                # Its forked children are of its group.
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                process.communicate(timeout=HANG)
+
+            ending.callback(end)
+            return process
+
+        yield start
+
+
+def hear(process: Process) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def tell(process: Process) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+HOLDS = """
+with name_lock("/jobs", NEVER):
+    say("held")
+    sys.stdin.readline()
+say("free")
+sys.stdin.readline()
+"""
+
+
+def taken(name: str = "/jobs") -> bool:
+    try:
+        with name_lock(name, PASSED):
+            return False
+    except TimedOutError:
+        return True
+
+
+# Excluding
+
+
+def test_another_process_cannot_have_the_lock_meanwhile(launch: Launch) -> None:
+    """Rule 3: creation and unlink are serialised per name."""
+    holder = launch(HOLDS)
+    assert (hear(holder), taken()) == ("held", True)
+
+
+def test_another_process_can_have_the_lock_afterwards(launch: Launch) -> None:
+    """The lock goes with its block."""
+    holder = launch(HOLDS)
+    hear(holder)
+    tell(holder)
+    assert (hear(holder), taken()) == ("free", False)
+
+
+def test_another_name_is_free_meanwhile(launch: Launch) -> None:
+    """Rule 3: per name."""
+    hear(launch(HOLDS))
+    assert not taken("/other")
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(launch: Launch) -> None:
+    """C16: released by the kernel when its holder is killed at any instruction."""
+    holder = launch(HOLDS)
+    hear(holder)
+    holder.kill()
+    holder.wait(HANG)
+    assert not taken()
+
+
+def test_threads_exclude_each_other(place: Path, start: Callable[..., Thread]) -> None:
+    """C21: an open-file-description lock excludes threads, since each acquisition opens the file anew."""
+    with name_lock("/jobs", NEVER):
+        assert start(taken).outcome()
+
+
+def test_who_waits_gets_the_lock_when_it_is_free(launch: Launch, start: Callable[..., Thread]) -> None:
+    """Waiting ends with the other's block."""
+    holder = launch(HOLDS)
+    hear(holder)
+
+    def wait() -> str:
+        with name_lock("/jobs", NEVER):
+            return "got it"
+
+    waiter = start(wait)
+    tell(holder)
+    assert waiter.outcome() == "got it"
+
+
+def test_waiting_ends_in_time(launch: Launch) -> None:
+    """C10: never early, and TimedOutError then."""
+    hear(launch(HOLDS))
+    began = monotonic()
+    with pytest.raises(TimedOutError), name_lock("/jobs", began + 0.05):
+        pass
+    assert 0.05 <= monotonic() - began < 0.55
+
+
+def test_the_error_tells_whom_to_ask(launch: Launch, place: Path) -> None:
+    """Who holds the lock can be found out."""
+    hear(launch(HOLDS))
+    words = f"queue '/jobs': .* who holds {place}/names.lock \\(lslocks\\)"
+    with pytest.raises(TimedOutError, match=words), name_lock("/jobs", PASSED):
+        pass
+
+
+def test_opening_gives_up_after_its_time(launch: Launch) -> None:
+    """Rule 3: waited for at most open_timeout."""
+    hear(launch(HOLDS))
+    with pytest.raises(TimedOutError, match="queue '/jobs' on backend 'mqueue'"):
+        ipcq.open("/jobs", "mqueue", open_timeout=0.05)
+
+
+def test_opening_within_a_process_needs_no_lock(launch: Launch) -> None:
+    """Queues that others cannot reach are nobody else's business."""
+    hear(launch(HOLDS))
+    with ipcq.open("/jobs", "memory", open_timeout=0) as queue:
+        assert queue.backend == "memory"
+
+
+def test_a_lock_that_was_not_got_leaves_no_descriptor(launch: Launch) -> None:
+    """C17: giving up gives back."""
+    hear(launch(HOLDS))
+    before = os.listdir("/proc/self/fd")
+    taken()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_an_error_in_the_block_frees_the_lock(place: Path) -> None:
+    """Whatever happens under the lock, it goes."""
+    with pytest.raises(ZeroDivisionError), name_lock("/jobs", NEVER):
+        raise ZeroDivisionError
+    assert not taken()
+
+
+# Forking
+
+FORKED_CHILD_LIVES = """
+with name_lock("/jobs", NEVER):
+    if not os.fork():
+        signal.pause()
+say("free")
+signal.pause()
+"""
+
+
+def test_a_child_forked_meanwhile_does_not_keep_the_lock(launch: Launch) -> None:
+    """C20: a surviving child does not keep its parent's lock."""
+    assert (hear(launch(FORKED_CHILD_LIVES)), taken()) == ("free", False)
+
+
+def test_a_child_forked_meanwhile_does_not_free_the_lock(launch: Launch) -> None:
+    """C20: the child's end of the block is not the parent's."""
+    holder = launch(
+        """
+        with name_lock("/jobs", NEVER):
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+                say("child is gone")
+                signal.pause()
+        """
+    )
+    assert (hear(holder), taken()) == ("child is gone", True)
+
+
+def test_a_forked_child_can_lock_for_itself(launch: Launch) -> None:
+    """C20: what is left over of the parent's does not hinder it."""
+    forker = launch(
+        """
+        with name_lock("/jobs", NEVER):
+            pass
+        if not os.fork():
+            with name_lock("/jobs", PASSED):
+                say("child has it")
+        """
+    )
+    assert hear(forker) == "child has it"
+
+
+def test_a_fork_just_before_the_lock_is_given_back_does_not_keep_it(launch: Launch) -> None:
+    """C20: no fork of another thread comes between forgetting the descriptor and closing it."""
+    forker = launch(
+        """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # about forking beside threads, which is the point
+        forked = threading.Event()
+
+        def fork():
+            if not os.fork():
+                signal.pause()
+            forked.set()
+
+        class Os:
+            def __getattr__(self, name):
+                return getattr(os, name)
+
+            def close(self, descriptor):
+                if armed:
+                    armed.clear()
+                    threading.Thread(target=fork).start()
+                    forked.wait(1)  # where no fork can come in between, it comes after
+                os.close(descriptor)
+
+        _namelock.os = Os()
+        armed = []
+        with name_lock("/jobs", NEVER):
+            armed.append(True)
+        forked.wait()
+        say("forked")
+        signal.pause()
+        """
+    )
+    assert (hear(forker), taken()) == ("forked", False)
+
+
+def test_what_a_child_does_first_closes_its_parents_locks(place: Path) -> None:
+    """C20: as above, step by step in one process."""
+    with name_lock("/jobs", NEVER):
+        (descriptor,) = _namelock._held
+        _namelock._noting.acquire()
+        _namelock._after_fork()
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
+
+
+def test_locks_are_noted_and_forgotten(place: Path) -> None:
+    """Nothing is left to close in a child that is forked later."""
+    with name_lock("/jobs", NEVER):
+        pass
+    assert not _namelock._held
+
+
+# The place
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
+def test_the_directory_is_private_under_any_umask(place: Path, umask: int) -> None:
+    """C27: exactly 0700."""
+    before = os.umask(umask)
+    try:
+        taken()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
+def test_the_file_is_private_under_any_umask(place: Path, umask: int) -> None:
+    """C27: exactly 0600."""
+    before = os.umask(umask)
+    try:
+        taken()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((place / "names.lock").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o770, 0o701, 0o710, 0o1777])
+def test_a_directory_that_is_open_to_others_is_refused(place: Path, mode: int) -> None:
+    """C27: what others can enter, others can have prepared."""
+    place.mkdir()
+    place.chmod(mode)
+    with pytest.raises(PermissionDenied, match=f"{mode:04o}: have it removed \\(sudo rm -r {place}\\)"):
+        taken()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away: run the tests as root")
+def test_a_directory_of_somebody_else_is_refused(place: Path) -> None:
+    """C27: squatters are refused, and named."""
+    place.mkdir(0o700)
+    os.chown(place, 12345, -1)
+    with pytest.raises(PermissionDenied, match="belongs to user 12345 with mode 0700"):
+        taken()
+
+
+def squat_with_a_link(place: Path) -> None:
+    elsewhere = place.with_name("elsewhere")
+    elsewhere.mkdir(0o700)
+    place.symlink_to(elsewhere)
+
+
+def squat_with_a_dangling_link(place: Path) -> None:
+    place.symlink_to(place.with_name("nowhere"))
+
+
+def squat_with_a_file(place: Path) -> None:
+    place.write_text("")
+
+
+def squat_with_a_pipe(place: Path) -> None:
+    os.mkfifo(place, 0o700)
+
+
+def squat_with_a_link_for_the_file(place: Path) -> None:
+    place.mkdir(0o700)
+    (place / "names.lock").symlink_to(place.with_name("victim"))
+
+
+def squat_with_a_directory_for_the_file(place: Path) -> None:
+    (place / "names.lock").mkdir(parents=True)
+    place.chmod(0o700)
+
+
+SQUATS = [
+    squat_with_a_link,
+    squat_with_a_dangling_link,
+    squat_with_a_file,
+    squat_with_a_pipe,
+    squat_with_a_link_for_the_file,
+    squat_with_a_directory_for_the_file,
+]
+
+
+@pytest.mark.parametrize("squat", SQUATS)
+def test_what_squats_in_its_place_is_refused(place: Path, squat: Callable[[Path], None]) -> None:
+    """C27: a link, a file, a pipe in place of the directory, or a link or directory in place of the file."""
+    squat(place)
+    with pytest.raises(PermissionDenied, match="sudo rm -r"):
+        taken()
+
+
+@pytest.mark.parametrize("squat", SQUATS)
+def test_what_squats_leaves_no_descriptor(place: Path, squat: Callable[[Path], None]) -> None:
+    """C17: a refusal gives back."""
+    squat(place)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(PermissionDenied):
+        taken()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_place_is_refused_with_the_systems_number(place: Path) -> None:
+    """An OSError has an errno."""
+    squat_with_a_file(place)
+    with pytest.raises(PermissionDenied) as caught:
+        taken()
+    assert caught.value.errno == errno.ENOTDIR
+
+
+def test_a_link_for_the_file_makes_nothing_elsewhere(place: Path) -> None:
+    """C27: a link in place of the file is not followed."""
+    squat_with_a_link_for_the_file(place)
+    with pytest.raises(PermissionDenied):
+        taken()
+    assert not place.with_name("victim").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EMFILE, LimitExceeded),
+        (errno.ENFILE, LimitExceeded),
+        (errno.ENOSPC, NoSpace),
+        (errno.EDQUOT, NoSpace),
+        (errno.EROFS, PermissionDenied),
+        (errno.EACCES, PermissionDenied),
+    ],
+)
+def test_each_condition_of_the_system_is_its_own_class(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    """C24: a full descriptor table is a limit, a full disk no space, the rest no permission."""
+
+    def mkdir(path: str, mode: int) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(_namelock.os, "mkdir", mkdir)
+    with pytest.raises(kind) as caught:
+        taken()
+    assert caught.value.errno == number  # type: ignore[attr-defined]
+
+
+def test_no_environment_variable_moves_the_place(run: Run, tmp_path: Path) -> None:
+    """Rule 3: at a place no environment variable moves."""
+    moved = {name: str(tmp_path) for name in ("TMPDIR", "TEMP", "TMP", "HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")}
+    said = run("from ipcq._namelock import directory; print(directory())", environment=moved)
+    assert said == f"/tmp/ipcq-{os.geteuid()}"
+
+
+def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
+    """C20: forking waits for nobody who waits for a lock."""
+    forker = launch(
+        """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # about forking beside threads, which is the point
+        with name_lock("/jobs", NEVER):
+            def wait():
+                with name_lock("/jobs", NEVER):
+                    pass
+            threading.Thread(target=wait).start()
+            while len(_namelock._held) < 2:
+                pass
+            if not os.fork():
+                say("child")
+                os._exit(0)
+        """
+    )
+    assert hear(forker) == "child"
+
+
+def test_the_private_directory_is_the_users_own() -> None:
+    """Rule 3: one file per user."""
+    assert _namelock.directory().endswith(f"-{os.geteuid()}")
+
+
+def test_waiting_threads_take_turns(place: Path) -> None:
+    """Rule 3: never two at a time, however many want it."""
+    inside: list[int] = []
+    most: list[int] = []
+
+    def take() -> None:
+        for _ in range(20):
+            with name_lock("/jobs", NEVER):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG)
+    assert max(most) == 1

@@ -1,0 +1,333 @@
+"""STYLE 9 to 11: plugins come in by real entry points, one by one, and a broken one is a line in a list."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import ipcq
+from core.conftest import Installed, Run
+from core.fakes import HOST, FakeBackend, raising
+from ipcq import _registry
+from ipcq.backend import Availability, Capabilities, Scope
+from ipcq.errors import BackendUnavailable, BackendUnknown, MessageQueueError
+
+GOOD = """
+from core.fakes import FakeBackend
+from ipcq.hooks import hookimpl
+
+@hookimpl
+def ipcq_backend():
+    return FakeBackend("strange")
+"""
+
+#: Plugins that cannot be loaded, and what has to be told of each.
+BROKEN = {
+    "a missing dependency": ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+    "an exit": ("import sys; sys.exit('not on a Tuesday')", "SystemExit: not on a Tuesday"),
+    "a syntax error": ("def (", "SyntaxError"),
+    "an error at import": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "no hook": ("x = 1", "has to return one Backend, not []"),
+    "a hook without the marker": ("def ipcq_backend(): return None", "has to return one Backend, not []"),
+    "a hook with another name": (
+        "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backends(): return None",
+        "unknown hook 'ipcq_backends'",
+    ),
+    "a hook with arguments": (
+        "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backend(name): return None",
+        "PluginValidationError",
+    ),
+    "a hook that raises": (
+        "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backend(): raise OSError(5, 'no device')",
+        "no device",
+    ),
+    "a hook that returns nothing": (
+        "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backend(): return None",
+        "has to return one Backend, not []",
+    ),
+    "a hook that returns nonsense": (
+        "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backend(): return 'strange'",
+        "has to return one Backend, not ['strange']",
+    ),
+    "a hook that returns a class": (
+        GOOD.replace('FakeBackend("strange")', "FakeBackend"),
+        "has to return one Backend",
+    ),
+    "another name than its entry point": (
+        GOOD.replace("strange", "stranger"),
+        "its backend is called 'stranger' and its entry point 'strange'",
+    ),
+    "no capabilities": (
+        GOOD.replace(
+            'return FakeBackend("strange")', 'fake = FakeBackend("strange")\n    del fake.capabilities\n    return fake'
+        ),
+        "capabilities",
+    ),
+    "a rank that is no number": (
+        GOOD.replace('"strange"', '"strange", rank="high"'),
+        "rank",
+    ),
+}
+
+
+@pytest.fixture(params=BROKEN)
+def broken(request: pytest.FixtureRequest, installed: Installed) -> str:
+    """Install each of the broken plugins as the backend 'strange', and return what is to be told of it."""
+    source, told = BROKEN[request.param]
+    installed.plugin("strange", source, "strange-things")
+    return told
+
+
+def info(name: str) -> ipcq.BackendInfo:
+    return next(each for each in ipcq.backends() if each.name == name)
+
+
+# Broken plugins
+
+
+def test_a_broken_plugin_is_a_line_in_the_list(broken: str) -> None:
+    """STYLE 10: a failure becomes a record that says what is wrong."""
+    assert broken in info("strange").reason
+
+
+def test_a_broken_plugin_is_not_usable(broken: str) -> None:
+    """STYLE 10: it is listed and cannot be used."""
+    assert not info("strange").usable
+
+
+def test_a_broken_plugin_is_listed_with_its_distribution(broken: str) -> None:
+    """STYLE 10: so that somebody knows what to update or remove."""
+    assert info("strange").distribution == "strange-things"
+
+
+def test_a_broken_plugin_is_listed_without_abilities(broken: str) -> None:
+    """What could not be loaded has said nothing."""
+    assert info("strange").capabilities is None
+
+
+def test_a_broken_plugin_leaves_the_others_alone(broken: str) -> None:
+    """STYLE 10: each entry point is loaded by itself."""
+    assert info("memory").usable
+
+
+def test_naming_a_broken_plugin_tells_why(broken: str, name: str) -> None:
+    """STYLE 10: the error says what the list says."""
+    with pytest.raises(BackendUnavailable) as caught:
+        ipcq.open(name, "strange")
+    assert broken in str(caught.value)
+
+
+def test_naming_a_broken_plugin_carries_the_reason(broken: str) -> None:
+    """The reason is there for programs, too."""
+    with pytest.raises(BackendUnavailable) as caught:
+        _registry.backend("strange")
+    assert broken in caught.value.reasons["strange"]
+
+
+def test_a_broken_plugin_is_told_where_no_backend_serves(broken: str, name: str) -> None:
+    """STYLE 10: it is a line in the no-backend error."""
+    with pytest.raises(BackendUnavailable) as caught:
+        ipcq.open(name, require=["zero_copy"])
+    assert broken in str(caught.value)
+
+
+def test_the_strict_switch_raises_what_the_plugin_raises(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """STYLE 10: IPCQ_STRICT_PLUGINS is for the plugin's author."""
+    monkeypatch.setenv("IPCQ_STRICT_PLUGINS", "1")
+    with pytest.raises((Exception, SystemExit)) as caught:
+        _registry.plugins()
+    assert not isinstance(caught.value, MessageQueueError)
+
+
+def test_an_empty_strict_switch_is_off(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set to anything, and nothing is not anything."""
+    monkeypatch.setenv("IPCQ_STRICT_PLUGINS", "")
+    installed.plugin("strange", "1 / 0")
+    assert not info("strange").usable
+
+
+def test_an_interrupt_while_a_plugin_is_loaded_goes_through(installed: Installed) -> None:
+    """C12: Ctrl-C is nobody's failure to load."""
+    installed.plugin("strange", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        ipcq.backends()
+
+
+# Plugins that load and then misbehave
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), OSError(5, "no device"), MessageQueueError("no")])
+def test_a_probe_that_raises_is_a_reason(installed: Installed, error: Exception) -> None:
+    """STYLE 11: probe never raises; one that does cannot be used."""
+    fake = FakeBackend("strange")
+    fake.on_probe = raising(error)
+    installed.backend(fake)
+    assert info("strange").reason == f"its probe failed: {type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("answer", [None, True, "yes", (True, "")])
+def test_a_probe_that_answers_nonsense_is_a_reason(installed: Installed, answer: object) -> None:
+    """STYLE 11: probe returns an Availability; what returns something else cannot be used."""
+    fake = FakeBackend("strange")
+    fake.availability = answer  # type: ignore[assignment]
+    installed.backend(fake)
+    assert not info("strange").usable
+
+
+def test_a_backend_that_cannot_be_used_here_says_why(installed: Installed) -> None:
+    """STYLE 11: the reason is one sentence that the backend wrote."""
+    installed.backend(FakeBackend("strange", availability=Availability.no("it needs a tail wind")))
+    assert info("strange").reason == "it needs a tail wind"
+
+
+def test_naming_a_backend_that_cannot_be_used_here_tells_why(installed: Installed, name: str) -> None:
+    """The reason is in the error."""
+    installed.backend(FakeBackend("strange", availability=Availability.no("it needs a tail wind")))
+    with pytest.raises(BackendUnavailable, match=f"queue '{name}' on backend 'strange': it needs a tail wind"):
+        ipcq.open(name, "strange")
+
+
+def test_a_backend_that_cannot_say_whether_a_name_exists_keeps_nobody_from_another(
+    installed: Installed, name: str
+) -> None:
+    """A stranger's plugin must not stop ``auto``."""
+    fake = FakeBackend("strange", rank=1)
+    fake.on_exists = raising(ValueError("what name?"))
+    installed.backend(fake)
+    installed.backend(FakeBackend("other", rank=900))
+    with ipcq.open(name) as queue:
+        assert queue.backend == "other"
+
+
+def test_a_backend_that_cannot_say_whether_a_name_exists_tells_who_names_it(installed: Installed, name: str) -> None:
+    """Who names it gets an error of the tree."""
+    fake = FakeBackend("strange")
+    fake.on_exists = raising(ValueError("what name?"))
+    installed.backend(fake)
+    with pytest.raises(BackendUnavailable, match="cannot say whether the queue exists: ValueError: what name"):
+        ipcq.open(name, "strange")
+
+
+# Who offers what
+
+
+def test_a_strangers_backend_is_found(installed: Installed) -> None:
+    """One entry point is all that it takes."""
+    installed.plugin("strange", GOOD)
+    assert info("strange").usable
+
+
+def test_a_strangers_backend_is_described(installed: Installed) -> None:
+    """The list has name, rank, abilities and distribution."""
+    installed.backend(FakeBackend("strange", rank=7), "strange-things")
+    assert info("strange") == ipcq.BackendInfo("strange", True, "", 7, HOST, "strange-things")
+
+
+def test_the_list_is_in_the_order_in_which_auto_creates(installed: Installed) -> None:
+    """By rank, then those that auto never creates on, by name."""
+    for fake in (FakeBackend("bb"), FakeBackend("aa"), FakeBackend("low", rank=-1), FakeBackend("top", rank=999)):
+        installed.backend(fake)
+    names = [each.name for each in ipcq.backends()]
+    assert names == ["top", "mqueue", "low", "aa", "bb", "memory"]
+
+
+def test_of_two_distributions_that_offer_one_name_the_first_by_name_wins(installed: Installed) -> None:
+    """No order of installation decides."""
+    installed.backend(FakeBackend("strange", rank=2), "zebra")
+    installed.backend(FakeBackend("strange", rank=1), "aardvark")
+    assert info("strange").distribution == "aardvark"
+
+
+def test_a_name_that_is_offered_twice_is_listed_once(installed: Installed) -> None:
+    """There is one backend of a name."""
+    for distribution in ("zebra", "aardvark"):
+        installed.backend(FakeBackend("strange"), distribution)
+    assert [each.name for each in ipcq.backends()].count("strange") == 1
+
+
+@pytest.mark.parametrize("distribution", ["aaaa", "zzzz"])
+def test_nobody_can_replace_a_bundled_backend(installed: Installed, distribution: str) -> None:
+    """A stranger that offers a bundled name is not asked."""
+    installed.backend(FakeBackend("memory"), distribution)
+    assert info("memory").distribution == "ipcq"
+
+
+def test_an_entry_point_of_no_distribution_has_no_distribution() -> None:
+    """importlib.metadata allows it."""
+    assert _registry._distribution(SimpleNamespace(dist=None)) == ""  # type: ignore[arg-type]
+
+
+def test_an_unknown_backend_that_nearly_is_one_is_guessed() -> None:
+    """The text says which was probably meant."""
+    with pytest.raises(BackendUnknown, match="did you mean 'memory'"):
+        _registry.plugin("memry")
+
+
+def test_an_unknown_backend_that_is_like_none_gets_the_list() -> None:
+    """The text says which there are."""
+    with pytest.raises(BackendUnknown, match=r"there are .*memory, mqueue"):
+        _registry.plugin("zzzzzz")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda name: ipcq.open(name, "zzz"),
+        lambda name: ipcq.open(f"zzz://{name}"),
+        lambda name: ipcq.exists(name, "zzz"),
+        lambda name: ipcq.unlink(name, "zzz"),
+    ],
+)
+def test_an_unknown_backend_is_the_same_error_everywhere(name: str, call: Callable[[str], object]) -> None:
+    """DESIGN 4: one condition, one class."""
+    with pytest.raises(BackendUnknown):
+        call(name)
+
+
+def test_able_backends_that_reach_processes_come_first(installed: Installed) -> None:
+    """A refusal names the best alternative first."""
+    peeking = Capabilities(scope=Scope.HOST, peek=True)
+    installed.backend(FakeBackend("low", rank=1, capabilities=peeking))
+    installed.backend(FakeBackend("top", rank=2, capabilities=peeking))
+    installed.backend(FakeBackend("off", rank=3, capabilities=peeking, availability=Availability.no("off")))
+    assert _registry.able("peek") == ["top", "low", "memory"]
+
+
+# What is loaded when
+
+TELL_LOADED = """
+import sys, ipcq
+{call}
+print(sorted(name for name in sys.modules if name in {{"ipcq_memory", "ipcq_mqueue", "strange_module"}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "loaded"),
+    [
+        ("", []),
+        ("ipcq.open('/jobs', 'memory').close()", ["ipcq_memory"]),
+        ("ipcq.open('memory:///jobs').close()", ["ipcq_memory"]),
+        ("ipcq.exists('/jobs', 'memory')", ["ipcq_memory"]),
+        ("ipcq.exists('/jobs')", ["ipcq_memory", "ipcq_mqueue", "strange_module"]),
+        ("ipcq.backends()", ["ipcq_memory", "ipcq_mqueue", "strange_module"]),
+    ],
+)
+def test_naming_a_backend_loads_only_that_one(run: Run, installed: Installed, call: str, loaded: list[str]) -> None:
+    """STYLE 9: a name loads one plugin, ``auto`` and the list load all, an import loads none."""
+    Path(installed.place, "strange_module.py").write_text(GOOD)
+    installed.distribution("strange-things", {"strange": "strange_module"})
+    assert run(TELL_LOADED.format(call=call)) == str(loaded)
+
+
+def test_importing_ipcq_imports_no_machinery(run: Run) -> None:
+    """STYLE 2: neither pluggy nor importlib.metadata nor a serializer is needed to import ipcq."""
+    heavy = {"pluggy", "importlib.metadata", "click", "msgpack", "multiprocessing"}
+    assert run(f"import sys, ipcq; print(sorted({heavy!r} & set(sys.modules)))") == "[]"
+
+
+def test_a_plugin_is_asked_once(installed: Installed) -> None:
+    """hooks: called once per process."""
+    installed.plugin("strange", "print('loaded')\n" + GOOD)
+    assert _registry.plugin("strange") is _registry.plugin("strange")

@@ -1,0 +1,702 @@
+"""DESIGN 7: items to bytes and back, and what a handle refuses to decode."""
+
+import enum
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, NamedTuple, TypedDict
+
+import msgpack
+import msgspec
+import pytest
+
+from core.conftest import Run
+from ipcq import serializers
+from ipcq.errors import DecodeError, EncodeError, InvalidArgument, Unsupported
+from ipcq.serializers import FIRST_FREE_NUMBER, Codec, _frame, _msgpack, codec_for, register
+
+LENGTHS = (0, 1, 255, 256, 65535, 65536)
+
+
+@pytest.fixture(autouse=True)
+def _own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serializers, "_registered", {})
+
+
+def reversing(number: int = 1001, name: str = "reverse") -> None:
+    """Register a serializer of bytes that anyone can read backwards."""
+    register(number, name, lambda item: item[::-1], lambda data: data[::-1])
+
+
+# The short path of bytes
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_bytes_by_the_short_path_are_plain_messagepack(length: int) -> None:
+    """Any MessagePack program can be the other end, whatever the length."""
+    assert msgpack.unpackb(codec_for("msgpack").encode(b"x" * length)) == b"x" * length
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_bytes_take_the_head_that_messagepack_would_take(length: int) -> None:
+    """The short path writes what a Packer writes."""
+    assert codec_for("msgpack").encode(b"x" * length) == msgpack.packb(b"x" * length)
+
+
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec", "raw"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_bytes_come_back(serializer: str, length: int) -> None:
+    """Bytes of every head's first and last length come back as they were."""
+    codec = codec_for(serializer)
+    assert codec.decode(codec.encode(b"x" * length)) == b"x" * length
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xc5\x00\x01x", b"\xc6\x00\x00\x00\x01x"], ids=["bin 16 of one byte", "bin 32 of one byte"]
+)
+def test_bytes_with_a_longer_head_than_needed_are_read(data: bytes) -> None:
+    """Other programs may choose the larger head."""
+    assert codec_for("msgpack").decode(data) == b"x"
+
+
+def test_bytes_that_messagepack_cannot_hold_do_not_take_the_short_path() -> None:
+    """From 4 GiB on there is no head, and that is an EncodeError."""
+
+    class Huge:
+        __class__ = bytes  # type: ignore[assignment]
+
+        def __len__(self) -> int:
+            return 1 << 32
+
+    with pytest.raises(EncodeError):
+        codec_for("msgpack").encode(Huge())
+
+
+@pytest.mark.parametrize("item", [bytearray(b"ab"), memoryview(b"ab")])
+def test_what_is_like_bytes_comes_back_as_bytes(item: object) -> None:
+    """The kinds of buffers are one on the wire."""
+    codec = codec_for("msgpack")
+    assert codec.decode(codec.encode(item)) == b"ab"
+
+
+# Items
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
+@pytest.mark.parametrize(
+    ("item", "back"),
+    [
+        (None, None),
+        (True, True),
+        (0, 0),
+        (-(2**63), -(2**63)),
+        (2**64 - 1, 2**64 - 1),
+        (1.5, 1.5),
+        ("ü🐍", "ü🐍"),
+        ("", ""),
+        ([], []),
+        ({}, {}),
+        ((1, (2, 3)), [1, [2, 3]]),
+        ({1: "a", None: 2, "b": 3, b"c": 4, 1.5: 5}, {1: "a", None: 2, "b": 3, b"c": 4, 1.5: 5}),
+        (Point(1, 2), [1, 2]),
+        (Colour.RED, 1),
+        (datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC), datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)),
+        (datetime(1969, 7, 20, tzinfo=UTC), datetime(1969, 7, 20, tzinfo=UTC)),
+        (
+            datetime(2024, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+            datetime(2024, 1, 1, 0, tzinfo=UTC),
+        ),
+    ],
+)
+def test_an_item_comes_back(serializer: str, item: object, back: object) -> None:
+    """Tuples come back as lists, times as aware datetimes in UTC, and keys are anything hashable."""
+    codec = codec_for(serializer)
+    assert codec.decode(codec.encode(item)) == back
+
+
+def test_a_time_comes_back_as_a_datetime() -> None:
+    """A timestamp is not msgpack's own class, whose hash a writer could steer."""
+    decoded = codec_for("msgpack").decode(msgpack.packb(msgpack.Timestamp(5)))
+    assert type(decoded) is datetime
+
+
+def test_msgpack_and_msgspec_are_one_on_the_wire() -> None:
+    """Either end may use either library."""
+    item = {"id": 1, "tags": ["a", b"b"], "at": datetime(2024, 1, 1, tzinfo=UTC)}
+    assert codec_for("msgspec").decode(codec_for("msgpack").encode(item)) == item
+
+
+# Encoding fails
+
+
+class Hostile:
+    """An object whose every method of use raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self.error
+
+    def __reduce__(self) -> Any:
+        raise self.error
+
+
+class Raising(list[int]):
+    """A list that raises while it is walked through."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__([1])
+        self.error = error
+
+    def __iter__(self) -> Iterator[int]:
+        raise self.error
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise self.error
+
+    def __getitem__(self, place: object) -> Any:
+        raise self.error
+
+
+def endless() -> list[Any]:
+    inner: list[Any] = []
+    inner.append(inner)
+    return inner
+
+
+BAD: dict[str, Callable[[], object]] = {
+    "an object": object,
+    "a set of objects": lambda: {object()},
+    "a class": lambda: int,
+    "a function": lambda: len,
+    "a number too large": lambda: 2**64,
+    "a number too small": lambda: -(2**63) - 1,
+    "a lone surrogate": lambda: "\ud800",
+    "a key with a lone surrogate": lambda: {"\ud800": 1},
+    "a list in itself": endless,
+    "a bad thing deep inside": lambda: [{"a": [object()]}],
+    "a complex number": lambda: 1j,
+}
+
+
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec", "raw"])
+@pytest.mark.parametrize("bad", BAD)
+def test_an_item_that_cannot_be_encoded_is_an_encode_error(serializer: str, bad: str) -> None:
+    """C6: overflow, recursion, bad Unicode or an unknown class: whatever an encoder raises is EncodeError."""
+    if (serializer, bad) == ("msgspec", "a complex number"):
+        pytest.skip("msgspec writes complex numbers as text")
+    with pytest.raises(EncodeError):
+        codec_for(serializer).encode(BAD[bad]())
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), RuntimeError(), OSError(5, "no"), MemoryError(), RecursionError(), KeyError("k")]
+)
+def test_whatever_an_items_own_code_raises_is_an_encode_error(error: Exception) -> None:
+    """C6: the item's own methods may raise anything."""
+    with pytest.raises(EncodeError) as caught:
+        codec_for("msgpack").encode(Raising(error))
+    assert caught.value.__cause__ is error
+
+
+def test_a_naive_time_is_an_encode_error() -> None:
+    """A time without a zone means nothing to another process."""
+    with pytest.raises(EncodeError, match="MessagePack cannot hold this datetime"):
+        codec_for("msgpack").encode(datetime(2024, 1, 1))  # noqa: DTZ001
+
+
+def test_an_interrupt_is_no_encode_error() -> None:
+    """C12: Ctrl-C goes through an encoder."""
+    with pytest.raises(KeyboardInterrupt):
+        codec_for("msgpack").encode(Raising(KeyboardInterrupt()))
+
+
+def test_an_encode_error_names_the_items_class() -> None:
+    """The text tells what it was that cannot be encoded."""
+    with pytest.raises(EncodeError, match="not Hostile"):
+        codec_for("raw").encode(Hostile(ValueError()))
+
+
+def test_an_encoder_works_on_after_an_error() -> None:
+    """C6: what was half packed is not in the next message."""
+    codec = codec_for("msgpack")
+    with pytest.raises(EncodeError):
+        codec.encode([1, 2, object()])
+    assert codec.encode([3]) == b"\x91\x03"
+
+
+@pytest.mark.parametrize("item", ["text", 5, None, [b"a"], object()])
+def test_raw_takes_bytes_alone(item: object) -> None:
+    """Everything but bytes, bytearray and memoryview is EncodeError."""
+    with pytest.raises(EncodeError, match="takes bytes, bytearray or memoryview, not"):
+        codec_for("raw").encode(item)
+
+
+@pytest.mark.parametrize("item", [b"\xc1\x01", bytearray(b"\xc1\x01"), memoryview(b"\xc1\x01")])
+def test_raw_is_the_bytes_alone(item: Any) -> None:
+    """A C program can be the other end: nothing is added."""
+    assert codec_for("raw").encode(item) == b"\xc1\x01"
+
+
+def test_raw_reads_what_looks_like_a_mark() -> None:
+    """A raw handle decodes nothing."""
+    assert codec_for("raw").decode(b"\xc1\x01anything") == b"\xc1\x01anything"
+
+
+# Decoding fails
+
+
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc4",
+        b"\xc4\x02x",
+        b"\xc4\x00x",
+        b"\xa5abc",
+        b"\x93\x01",
+        b"\x01\x02",
+        b"\xd7\xff" + b"\xff" * 8,
+        b"\x91" * 100_000 + b"\x01",
+        b"\xdd\xff\xff\xff\xff",
+    ],
+    ids=[
+        *("empty", "a head alone", "cut off", "too long", "cut text", "cut list", "two items"),
+        *("no such time", "too deep", "a list of 4 Gi"),
+    ],
+)
+def test_what_cannot_be_decoded_is_a_decode_error_with_its_bytes(serializer: str, data: bytes) -> None:
+    """C6: the message's bytes are in the error."""
+    with pytest.raises(DecodeError) as caught:
+        codec_for(serializer).decode(data)
+    assert caught.value.data == data
+
+
+def test_a_key_that_cannot_be_hashed_is_a_decode_error() -> None:
+    """A map whose key is a list is MessagePack, but no item."""
+    with pytest.raises(DecodeError):
+        codec_for("msgpack").decode(b"\x81\x90\x01")
+
+
+# The frame
+
+
+@pytest.mark.parametrize(
+    ("number", "mark"),
+    [
+        (0, b"\xc1\x00"),
+        (1, b"\xc1\x01"),
+        (127, b"\xc1\x7f"),
+        (128, b"\xc1\x80\x01"),
+        (1001, b"\xc1\xe9\x07"),
+        (16383, b"\xc1\xff\x7f"),
+        (16384, b"\xc1\x80\x80\x01"),
+        (2**32 - 1, b"\xc1\xff\xff\xff\xff\x0f"),
+    ],
+)
+def test_a_number_is_marked_in_leb128(number: int, mark: bytes) -> None:
+    """0xC1, then the number as unsigned LEB128."""
+    assert _frame.mark(number) == mark
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 1001, 16383, 16384, 2**21, 2**28 - 1, 2**28, 2**32 - 1])
+def test_a_marked_message_is_parted_again(number: int) -> None:
+    """Number and payload come apart as they were joined."""
+    assert _frame.split(_frame.mark(number) + b"\x80\xffpayload") == (number, b"\x80\xffpayload")
+
+
+def test_the_payload_may_be_empty() -> None:
+    """Nothing behind the number is a payload of no bytes."""
+    assert _frame.split(b"\xc1\x01") == (1, b"")
+
+
+def test_a_number_in_more_groups_than_needed_is_read() -> None:
+    """LEB128 may be padded up to five groups."""
+    assert _frame.split(b"\xc1\x81\x80\x80\x80\x00x") == (1, b"x")
+
+
+@pytest.mark.parametrize("data", [b"\xc1", b"\xc1\x80", b"\xc1\x80\x80\x80\x80", b"\xc1\xff\xff\xff\xff\xff\x01x"])
+def test_a_mark_without_a_number_is_a_decode_error(data: bytes) -> None:
+    """A number that does not end, or not within five groups, is not ours."""
+    with pytest.raises(DecodeError, match="not followed by a serializer's number") as caught:
+        codec_for("msgpack").decode(data)
+    assert caught.value.data == data
+
+
+def test_marked_messagepack_is_read() -> None:
+    """Number 0 is MessagePack, which every handle decodes."""
+    assert codec_for("msgpack").decode(b"\xc1\x00\x91\x05") == [5]
+
+
+def test_marked_messagepack_that_is_broken_is_a_decode_error() -> None:
+    """The text says which serializer it was."""
+    with pytest.raises(DecodeError, match="serializer number 0 cannot decode it"):
+        codec_for("msgpack").decode(b"\xc1\x00\x91")
+
+
+# Registered serializers
+
+
+@pytest.mark.parametrize("number", [FIRST_FREE_NUMBER, 1002, 65536, 2**32 - 1])
+def test_a_registered_serializer_brings_an_item_back(number: int) -> None:
+    """Numbers from 1001 to 4294967295 are for users."""
+    reversing(number)
+    codec = codec_for("reverse")
+    assert codec.decode(codec.encode(b"abc")) == b"abc"
+
+
+def test_a_registered_serializer_marks_its_messages() -> None:
+    """0xC1, its number, its bytes."""
+    reversing(1001)
+    assert codec_for("reverse").encode(b"abc") == b"\xc1\xe9\x07cba"
+
+
+def test_a_handle_with_a_registered_serializer_reads_messagepack_too() -> None:
+    """MessagePack is always allowed."""
+    reversing()
+    assert codec_for("reverse").decode(b"\x91\x05") == [5]
+
+
+def test_a_default_handle_does_not_run_a_registered_decoder() -> None:
+    """A decoder runs only if this handle allows its number; the text says how."""
+    reversing()
+    with pytest.raises(DecodeError, match="written by serializer 'reverse': open with serializer='reverse'"):
+        codec_for("msgpack").decode(b"\xc1\xe9\x07cba")
+
+
+def test_an_unknown_number_is_told() -> None:
+    """The text names the number."""
+    with pytest.raises(DecodeError, match="written by serializer number 1001: register that serializer"):
+        codec_for("msgpack").decode(b"\xc1\xe9\x07cba")
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1, 999, 1000, 2**32, True, 1001.0, "1001", None])
+def test_a_number_out_of_range_is_refused(number: Any) -> None:
+    """Numbers under 1001 are ipcq's own, and above 32 bits there are none."""
+    with pytest.raises(InvalidArgument, match="from 1001 to 4294967295"):
+        reversing(number)
+
+
+def test_a_taken_number_is_refused() -> None:
+    """The text says who has it."""
+    reversing(1001, "first")
+    with pytest.raises(InvalidArgument, match="number 1001 is taken by 'first'"):
+        reversing(1001, "second")
+
+
+@pytest.mark.parametrize("name", ["msgpack", "msgspec", "pickle", "raw", "first"])
+def test_a_taken_name_is_refused(name: str) -> None:
+    """Neither ours nor another user's serializer can be replaced."""
+    reversing(1001, "first")
+    with pytest.raises(InvalidArgument, match="is taken"):
+        reversing(1002, name)
+
+
+@pytest.mark.parametrize("name", ["", None, 5, b"mine"])
+def test_a_serializer_is_named_by_a_str(name: Any) -> None:
+    """What is no name is refused."""
+    with pytest.raises(InvalidArgument, match="name is a str"):
+        reversing(1001, name)
+
+
+@pytest.mark.parametrize(("encode", "decode"), [(None, bytes), (bytes, 5), ("a", "b")])
+def test_what_cannot_be_called_is_no_serializer(encode: Any, decode: Any) -> None:
+    """Both ends are functions."""
+    with pytest.raises(InvalidArgument, match="are functions"):
+        register(1001, "mine", encode, decode)
+
+
+def test_a_refused_registration_leaves_nothing() -> None:
+    """The number is free after a registration that failed."""
+    with pytest.raises(InvalidArgument):
+        register(1001, "mine", None, None)  # type: ignore[arg-type]
+    reversing(1001, "mine")
+
+
+@pytest.mark.parametrize("result", ["text", None, 5])
+def test_an_encoder_that_returns_no_bytes_is_an_encode_error(result: Any) -> None:
+    """What a stranger's function returns is checked where it is used."""
+    register(1001, "bad", lambda item: result, bytes)
+    with pytest.raises(EncodeError, match="serializer 'bad' cannot encode this int"):
+        codec_for("bad").encode(5)
+
+
+def test_whatever_a_registered_encoder_raises_is_an_encode_error() -> None:
+    """The original is its cause."""
+    register(1001, "bad", lambda item: 1 // 0, bytes)
+    with pytest.raises(EncodeError) as caught:
+        codec_for("bad").encode(5)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_whatever_a_registered_decoder_raises_is_a_decode_error() -> None:
+    """The whole message is in the error, its mark included."""
+    register(1001, "bad", bytes, lambda data: 1 // 0)
+    with pytest.raises(DecodeError, match="serializer number 1001") as caught:
+        codec_for("bad").decode(b"\xc1\xe9\x07x")
+    assert caught.value.data == b"\xc1\xe9\x07x"
+
+
+@pytest.mark.parametrize("serializer", ["json", "", "MSGPACK", None, 5, [], {}])
+def test_an_unknown_serializer_is_refused(serializer: Any) -> None:
+    """The text lists what there is."""
+    reversing()
+    with pytest.raises(InvalidArgument, match="there are msgpack, msgspec, pickle, raw, reverse"):
+        codec_for(serializer)
+
+
+# Pickle
+
+
+def test_pickle_is_by_explicit_leave_on_the_writing_end() -> None:
+    """C26: serializer='pickle' alone is refused."""
+    with pytest.raises(InvalidArgument, match="allow_pickle=True on both ends"):
+        codec_for("pickle")
+
+
+def test_pickle_is_by_explicit_leave_on_the_reading_end() -> None:
+    """C26: a default handle does not load a pickle."""
+    data = codec_for("pickle", allow_pickle=True).encode({1})
+    with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the writers"):
+        codec_for("msgpack").decode(data)
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "msgpack", "msgspec"])
+def test_a_handle_with_leave_reads_pickles(serializer: str) -> None:
+    """C26: allow_pickle=True is all that a reader needs."""
+    data = codec_for("pickle", allow_pickle=True).encode({1, 2})
+    assert codec_for(serializer, allow_pickle=True).decode(data) == {1, 2}
+
+
+def test_nothing_falls_back_to_pickle() -> None:
+    """C26: leave to pickle does not make a MessagePack handle write pickles."""
+    with pytest.raises(EncodeError):
+        codec_for("msgpack", allow_pickle=True).encode({1, 2})
+
+
+def test_a_registered_handle_with_leave_reads_pickles() -> None:
+    """Both numbers are allowed then."""
+    reversing()
+    data = codec_for("pickle", allow_pickle=True).encode({1})
+    assert codec_for("reverse", allow_pickle=True).decode(data) == {1}
+
+
+def test_pickles_are_marked_with_number_one() -> None:
+    """0xC1, 1, and protocol 5."""
+    assert codec_for("pickle", allow_pickle=True).encode(5) == b"\xc1\x01" + pickle.dumps(5, 5)
+
+
+def test_what_cannot_be_pickled_is_an_encode_error() -> None:
+    """C6 holds for pickle."""
+    with pytest.raises(EncodeError, match="serializer 'pickle' cannot encode this Hostile"):
+        codec_for("pickle", allow_pickle=True).encode(Hostile(ValueError()))
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"\x80\x05", b"cnosuch\nmodule\n."])
+def test_a_broken_pickle_is_a_decode_error(payload: bytes) -> None:
+    """C6 holds for pickle on the way back."""
+    with pytest.raises(DecodeError, match="serializer number 1 cannot decode it"):
+        codec_for("msgpack", allow_pickle=True).decode(b"\xc1\x01" + payload)
+
+
+# Types
+
+
+@dataclass
+class Job:
+    id: int
+    tags: list[str]
+
+
+class Ticket(TypedDict):
+    id: int
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+@pytest.mark.parametrize(
+    ("kind", "item"),
+    [
+        (Job, Job(1, ["a"])),
+        (Ticket, {"id": 1}),
+        (Order, Order(1)),
+        (int, 5),
+        (bytes, b"abc"),
+        (list[int], [1, 2]),
+        (int | None, None),
+        (datetime, datetime(2024, 1, 1, tzinfo=UTC)),
+        (tuple[int, str], (1, "a")),
+    ],
+)
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
+def test_a_typed_handle_gives_items_of_its_type(serializer: str, kind: Any, item: object) -> None:
+    """type= makes dataclasses, structs and the like come back as what they were."""
+    codec = codec_for(serializer, type=kind)
+    assert codec.decode(codec.encode(item)) == item
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (int, b"\xc4\x01x"),
+        (str, b"\xc4\x01x"),
+        (Job, b"\xc4\x01x"),
+        (Job, b"\x81\xa2id\xa1x"),
+        (Job, b"\x80"),
+        (int, b"\xa1x"),
+        (bytes, b"\x05"),
+        (bytes, b""),
+    ],
+)
+def test_a_message_of_another_type_is_a_decode_error(kind: Any, data: bytes) -> None:
+    """Every message is checked against the type, short bytes too."""
+    with pytest.raises(DecodeError) as caught:
+        codec_for("msgpack", type=kind).decode(data)
+    assert caught.value.data == data
+
+
+@pytest.mark.parametrize("serializer", ["raw", "pickle", "reverse", "nonesuch"])
+def test_a_type_needs_msgspec(serializer: str) -> None:
+    """The other serializers know no types."""
+    reversing()
+    with pytest.raises(InvalidArgument, match="type= needs serializer='msgspec'"):
+        codec_for(serializer, allow_pickle=True, type=int)
+
+
+@dataclass
+class Dangling:
+    id: "Missing"  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize("kind", ["int", 5, Dangling, list["Missing"]])  # type: ignore[name-defined]  # noqa: F821
+def test_what_is_no_type_is_refused(kind: Any) -> None:
+    """The text says what msgspec says of it."""
+    with pytest.raises(InvalidArgument, match="is no type that msgspec can decode"):
+        codec_for("msgpack", type=kind)
+
+
+@pytest.mark.parametrize("options", ["serializer='msgspec'", "type=int"])
+def test_without_msgspec_the_refusal_names_the_extra(run: Run, options: str) -> None:
+    """A missing library is Unsupported with what to install."""
+    said = run(
+        f"""
+        import sys
+        sys.modules["msgspec"] = None
+        import ipcq
+        try:
+            ipcq.open("/jobs", "memory", {options})
+        except ipcq.Unsupported as error:
+            print(error)
+        """
+    )
+    assert said == (
+        "queue '/jobs' on backend 'memory': type= and serializer='msgspec' need msgspec: pip install 'ipcq[msgspec]'"
+    )
+
+
+def test_without_msgspec_the_default_works(run: Run) -> None:
+    """Nobody needs msgspec who does not ask for it."""
+    assert run(
+        """
+        import sys
+        sys.modules["msgspec"] = None
+        import ipcq
+        with ipcq.open("/jobs", "memory") as queue:
+            queue.put({"id": 1})
+            print(queue.get())
+        """
+    ) == str({"id": 1})
+
+
+# The reused Packer
+
+
+def test_one_packer_serves_one_message_after_another() -> None:
+    """Making a Packer costs more than packing a small dict."""
+    encode = codec_for("msgpack").encode
+    encode([1])
+    before = list(_msgpack._idle)
+    encode([2])
+    assert _msgpack._idle == before
+
+
+class Nesting(list[int]):
+    """A list that encodes something else while it is being encoded."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__([1, 2])
+        self.codec = codec
+        self.inner: list[bytes] = []
+
+    def __iter__(self) -> Iterator[int]:
+        self.inner.append(self.codec.encode(["inner"]))
+        return super().__iter__()
+
+
+def test_encoding_within_encoding_keeps_the_outer_message() -> None:
+    """C12: an item's own code, or a handler, may encode meanwhile."""
+    codec = codec_for("msgpack")
+    assert codec.encode(Nesting(codec)) == b"\x92\x01\x02"
+
+
+def test_encoding_within_encoding_keeps_the_inner_message() -> None:
+    """C12: as above, for the inner one."""
+    codec = codec_for("msgpack")
+    nesting = Nesting(codec)
+    codec.encode(nesting)
+    assert set(nesting.inner) == {msgpack.packb(["inner"])}
+
+
+def test_threads_do_not_mix_their_messages() -> None:
+    """C21: any number of threads encode at the same time."""
+    codec = codec_for("msgpack")
+    wrong: list[object] = []
+    begin = threading.Barrier(4)
+
+    def encode(number: int) -> None:
+        item = {"number": number, "filler": ["x" * number] * 20}
+        expected = msgpack.packb(item)
+        begin.wait()
+        wrong.extend(data for data in (codec.encode(item) for _ in range(2000)) if data != expected)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=encode, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+
+
+def test_libraries_are_imported_when_they_are_first_asked_for(run: Run) -> None:
+    """`import ipcq` costs neither msgpack, msgspec nor pickle."""
+    said = run("import sys, ipcq; print([name for name in ('msgpack', 'msgspec') if name in sys.modules])")
+    assert said == "[]"
+
+
+def test_a_missing_msgspec_is_unsupported_where_its_serializer_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, step by step in one process."""
+    monkeypatch.delitem(sys.modules, "ipcq.serializers._msgspec", raising=False)
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    with pytest.raises(Unsupported, match=r"pip install 'ipcq\[msgspec\]'"):
+        codec_for("msgspec")

@@ -1,0 +1,190 @@
+"""Addresses: bare names, and URLs that name the backend and may carry options."""
+
+from typing import Any
+
+import pytest
+
+from ipcq._url import Address, convert, one_backend, parse, parse_place, unknown_option
+from ipcq.errors import InvalidArgument, InvalidName
+
+
+@pytest.mark.parametrize(
+    ("address", "parsed"),
+    [
+        ("/jobs", Address("/jobs")),
+        ("/jobs?max_messages=4", Address("/jobs?max_messages=4")),
+        ("/a:b", Address("/a:b")),
+        ("mqueue:///jobs", Address("/jobs", "mqueue")),
+        ("MQueue:///jobs", Address("/jobs", "mqueue")),
+        ("a+b-c.d1:///jobs", Address("/jobs", "a+b-c.d1")),
+        ("mqueue:///a%20b", Address("/a b", "mqueue")),
+        ("mqueue:///a%3Fb", Address("/a?b", "mqueue")),
+        ("mqueue:///%C3%BC", Address("/ü", "mqueue")),
+        ("mqueue:///ü", Address("/ü", "mqueue")),
+        ("mqueue:///a%0Ab", Address("/a\nb", "mqueue")),
+        ("mqueue:///jobs?", Address("/jobs", "mqueue")),
+    ],
+)
+def test_an_address_is_taken_apart(address: str, parsed: Address) -> None:
+    """A URL has a backend and a name, a bare name is only a name."""
+    assert parse(address) == parsed
+
+
+@pytest.mark.parametrize(
+    ("query", "option", "value"),
+    [
+        ("create=true", "create", True),
+        ("create=0", "create", False),
+        ("exclusive=Yes", "exclusive", True),
+        ("read=no", "read", False),
+        ("write=FALSE", "write", False),
+        ("priorities=1", "priorities", True),
+        ("other_users=true", "other_users", True),
+        ("max_messages=4", "max_messages", 4),
+        ("max_message_size=512", "max_message_size", 512),
+        ("buffer_size=65536", "buffer_size", 65536),
+        ("mode=640", "mode", 0o640),
+        ("mode=0o600", "mode", 0o600),
+        ("wait=1.5", "wait", 1.5),
+        ("open_timeout=3", "open_timeout", 3.0),
+        ("lifetime=last-close", "lifetime", "last-close"),
+        ("serializer=raw", "serializer", "raw"),
+        ("after_unlink=continue", "after_unlink", "continue"),
+        ("require=peek,notify", "require", ("peek", "notify")),
+        ("depth=9", "depth", "9"),  # a backend's own: only the backend knows its type
+        ("depth=", "depth", ""),
+        ("depth=a+b%26c", "depth", "a b&c"),
+    ],
+)
+def test_an_option_in_a_url_gets_its_type(query: str, option: str, value: object) -> None:
+    """Options of open ride in the query."""
+    assert dict(parse(f"mqueue:///jobs?{query}").options) == {option: value}
+
+
+def test_options_in_a_url_come_together() -> None:
+    """More than one option is joined by '&'."""
+    assert parse("m:///j?max_messages=4&read=no").options == {"max_messages": 4, "read": False}
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("create=maybe", "say true or false"),
+        ("create", "create=''"),
+        ("max_messages=four", "max_messages='four'"),
+        ("max_messages=", "max_messages=''"),
+        ("max_messages", "max_messages=''"),
+        ("max_messages=1.5", "max_messages='1.5'"),
+        ("mode=999", "mode='999'"),
+        ("wait=soon", "wait='soon'"),
+        ("max_messages=1&max_messages=1", "'max_messages' twice"),
+        ("depth=1&depth=2", "'depth' twice"),
+        ("allow_pickle=true", "argument of ipcq.open only"),
+        ("type=str", "argument of ipcq.open only"),
+    ],
+)
+def test_a_bad_option_in_a_url_is_refused(query: str, words: str) -> None:
+    """What has not its option's type, stands twice or could run code is InvalidArgument."""
+    with pytest.raises(InvalidArgument) as caught:
+        parse(f"mqueue:///jobs?{query}")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("mqueue://host/jobs", "mqueue:///name"),
+        ("mqueue://jobs", "has a host"),
+        ("mqueue://user@host:80/jobs", "has a host"),
+        ("mqueue:///jobs#part", "a fragment"),
+        ("mqueue://[/jobs", "not a URL"),
+    ],
+)
+def test_a_url_with_a_host_or_a_fragment_is_refused(address: str, words: str) -> None:
+    """A queue is on this machine, and is whole."""
+    with pytest.raises(InvalidArgument) as caught:
+        parse(address)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "mqueue:/jobs",
+            "mqueue://",
+            "mqueue:///",
+            "mqueue:///a/b",
+            "mqueue:///a%2Fb",
+            "mqueue:///..",
+            "mqueue:///a%00b",
+        ),
+        *("://jobs", "1x:///jobs", "jobs", "", None, 5, b"mqueue:///jobs"),
+    ],
+)
+def test_the_name_in_an_address_keeps_the_rule(address: Any) -> None:
+    """The rule for names holds for what a URL says after decoding."""
+    with pytest.raises(InvalidName):
+        parse(address)
+
+
+@pytest.mark.parametrize("address", ["mqueue:///a%FF", "mqueue:///jobs?depth=%FF"])
+def test_bytes_in_a_url_that_are_no_text_are_refused(address: str) -> None:
+    """Two URLs that differ never name one queue because of bytes that are not UTF-8."""
+    with pytest.raises(InvalidArgument, match="not a URL"):
+        parse(address)
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r", "\t"])
+def test_blanks_in_a_url_are_not_left_out_in_silence(blank: str) -> None:
+    """A line end in a URL does not make it the URL of another queue."""
+    with pytest.raises(InvalidArgument, match="%XX"):
+        parse(f"mqueue:///a{blank}b")
+
+
+def test_a_place_is_a_name_and_a_backend() -> None:
+    """What carries no options is a name and a backend."""
+    assert parse_place("mqueue:///jobs", "auto") == ("/jobs", "mqueue")
+
+
+def test_a_place_carries_no_options() -> None:
+    """Options are for opening."""
+    with pytest.raises(InvalidArgument, match="leave out max_messages"):
+        parse_place("mqueue:///jobs?max_messages=4", "auto")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "argument", "backend"),
+    [(None, "auto", "auto"), (None, "shm", "shm"), ("shm", "auto", "shm"), ("shm", "shm", "shm")],
+)
+def test_url_and_argument_name_one_backend(scheme: str | None, argument: str, backend: str) -> None:
+    """The URL's backend counts where the argument is left out."""
+    assert one_backend(Address("/jobs", scheme), argument) == backend
+
+
+def test_url_and_argument_that_name_two_backends_are_refused() -> None:
+    """A contradiction is InvalidArgument that names both."""
+    with pytest.raises(InvalidArgument, match="'shm' and the argument 'mqueue'"):
+        one_backend(Address("/jobs", "shm"), "mqueue")
+
+
+@pytest.mark.parametrize("backend", [None, 5, b"shm", ["shm"]])
+def test_a_backend_is_named_by_a_str(backend: object) -> None:
+    """What is no str is InvalidArgument."""
+    with pytest.raises(InvalidArgument, match="a str such as 'auto'"):
+        one_backend(Address("/jobs"), backend)
+
+
+def test_a_text_becomes_a_number_of_its_option() -> None:
+    """A backend's option of type int is given as text in a URL."""
+    assert convert("depth", "9", int) == 9
+
+
+def test_an_unknown_option_that_nearly_is_one_is_guessed() -> None:
+    """The refusal says which option was probably meant."""
+    assert "did you mean 'max_messages'?" in str(unknown_option("max_message", ["max_messages", "mode"]))
+
+
+def test_an_unknown_option_that_is_like_none_gets_the_list() -> None:
+    """The refusal says which options there are."""
+    assert str(unknown_option("zzz", ["mode", "create"])).endswith("there are create, mode")

@@ -1,0 +1,274 @@
+"""C26 and C29: whatever bytes another process puts into a queue, reading gives an item or DecodeError, at bounded cost.
+
+The bytes go through the public interface: a handle with ``serializer="raw"`` writes them, a default one reads them.
+"""
+
+import json
+import pickle
+import random
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+
+import ipcq
+from ipcq.testing.processes import own_seed
+
+MIB = 1 << 20
+COUNT = 10_000
+
+#: CONTRACT C29: bytes of memory for a message of so many bytes. What the clause says, 80 for each byte, holds for all
+#: but maps of one entry, which take CPython 224 bytes and two on the wire: nested into each other they need 112.
+FIXED, FACTOR = 64 << 10, 120
+#: Seconds for each MiB, at ten times the clause.
+SECONDS = 10.0
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return the name of a queue that takes large messages and is unlinked after the test."""
+    name = "/wire"
+    ipcq.open(name, "memory", exclusive=True, max_messages=4, max_message_size=2 * MIB).close()
+    yield name
+    ipcq.unlink(name, "memory")
+
+
+@pytest.fixture
+def writer(name: str) -> Iterator["ipcq.Queue[bytes]"]:
+    """Return a handle that puts bytes as they are."""
+    with ipcq.open(name, "memory", create=False, serializer="raw", read=False) as writer:
+        yield writer
+
+
+@pytest.fixture
+def reader(name: str) -> Iterator["ipcq.Queue[object]"]:
+    """Return a handle as everybody opens it."""
+    with ipcq.open(name, "memory", create=False) as reader:
+        yield reader
+
+
+def nested(head: bytes, depth: int) -> bytes:
+    """Return arrays or maps inside each other."""
+    return head * depth + b"\xc0"
+
+
+def colliding_integers(count: int) -> bytes:
+    """Return a map whose keys agree in their low 48 bits."""
+    return (
+        b"\xdf"
+        + struct.pack(">I", count)
+        + b"".join(b"\xcf" + struct.pack(">Q", n << 48) + b"\xc0" for n in range(count))
+    )
+
+
+def colliding_timestamps(count: int) -> bytes:
+    """Return a map whose keys are timestamps of which seconds and nanoseconds have the same sum."""
+    entries = (b"\xd7\xff" + struct.pack(">Q", (n << 34) | (10**6 - n)) + b"\xc0" for n in range(count))
+    return b"\xdf" + struct.pack(">I", count) + b"".join(entries)
+
+
+BOMBS: dict[str, bytes] = {
+    "empty arrays": b"\xdd" + struct.pack(">I", MIB) + b"\x90" * MIB,
+    "empty maps": b"\xdd" + struct.pack(">I", MIB) + b"\x80" * MIB,
+    "empty strings": b"\xdd" + struct.pack(">I", MIB) + b"\xa0" * MIB,
+    "empty bytes": b"\xdd" + struct.pack(">I", MIB // 2) + b"\xc4\x00" * (MIB // 2),
+    "small integers": b"\xdd" + struct.pack(">I", MIB) + b"\x01" * MIB,
+    "floats": b"\xdd" + struct.pack(">I", MIB // 5) + (b"\xca" + struct.pack(">f", 1.5)) * (MIB // 5),
+    "extensions": b"\xdd" + struct.pack(">I", MIB // 3) + b"\xd4\x05x" * (MIB // 3),
+    "timestamps": b"\xdd" + struct.pack(">I", MIB // 6) + b"\xd6\xff\0\0\0\x01" * (MIB // 6),
+    "maps of one": b"\xdd" + struct.pack(">I", MIB // 3) + b"\x81\x01\x02" * (MIB // 3),
+    "arrays of one": b"\xdd" + struct.pack(">I", MIB // 2) + b"\x91\xc0" * (MIB // 2),
+    "deep arrays": nested(b"\x91", MIB),
+    "deep maps": nested(b"\x81\xc0", MIB // 2),
+    "arrays as deep as goes": b"\xdd" + struct.pack(">I", 1000) + nested(b"\x91", 1000) * 1000,
+    "maps as deep as goes": b"\xdd" + struct.pack(">I", 500) + nested(b"\x81\xc0", 1000) * 500,
+    "maps of an empty map": b"\xdd" + struct.pack(">I", MIB // 3) + b"\x81\xc0\x80" * (MIB // 3),
+    "array that claims 4 Gi": b"\xdd\xff\xff\xff\xff",
+    "map that claims 4 Gi": b"\xdf\xff\xff\xff\xff",
+    "bytes that claim 4 GiB": b"\xc6\xff\xff\xff\xff",
+    "text that claims 4 GiB": b"\xdb\xff\xff\xff\xff",
+    "extension that claims 4 GiB": b"\xc9\xff\xff\xff\xff\x01",
+    "claims inside claims": b"\xdd\xff\xff\xff\xff" * 1000,
+    "map keyed by colliding integers": colliding_integers(1 << 16),
+    "map keyed by colliding timestamps": colliding_timestamps(1 << 16),
+    "frame without end": b"\xc1" + b"\xff" * MIB,
+    "frame of nothing": b"\xc1",
+    "nothing": b"",
+    "one string of 1 MiB": b"\xdb" + struct.pack(">I", MIB) + b"x" * MIB,
+    "broken UTF-8": b"\xdb" + struct.pack(">I", MIB) + b"\xff" * MIB,
+    "one blob of 1 MiB": b"\xc6" + struct.pack(">I", MIB) + b"x" * MIB,
+    "wide characters": b"\xdb" + struct.pack(">I", MIB) + "\U0001f600".encode() * (MIB // 4),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_decoding_a_bomb_stays_within_memory_and_time(
+    bomb: str, writer: "ipcq.Queue[bytes]", reader: "ipcq.Queue[object]"
+) -> None:
+    """C29: what is made to blow up costs 64 KiB and 120 times its size at most, and ten seconds for each MiB."""
+    data = BOMBS[bomb]
+    writer.put(data)
+    tracemalloc.start()
+    try:
+        began = time.perf_counter()
+        try:
+            item = reader.get_nowait()
+        except ipcq.DecodeError as error:
+            item = None
+            assert error.data == data
+        seconds = time.perf_counter() - began
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    del item
+    print(f"{bomb}: {len(data)} bytes, {peak / max(len(data), 1):.1f} bytes each, {seconds:.3f} s")
+    assert peak <= FIXED + FACTOR * len(data)
+    assert seconds <= SECONDS * max(len(data) / MIB, 1)
+
+
+def test_the_next_get_works_after_each_bomb(writer: "ipcq.Queue[bytes]", reader: "ipcq.Queue[object]") -> None:
+    """C29: a message that cannot be decoded wedges nothing: the item behind it comes out."""
+    for data in BOMBS.values():
+        writer.put(data)
+        writer.put(b"\x2a")
+        try:
+            reader.get_nowait()
+        except ipcq.DecodeError:
+            pass
+        assert reader.get_nowait() == 42
+
+
+class Payload:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return eval, ("1 + 1",)
+
+
+def hostile(seed: int) -> Iterator[bytes]:
+    """Make up messages for ever: noise, damaged MessagePack, bombs cut short, pickles under every mark."""
+    dice = random.Random(seed)
+    pickles = [pickle.dumps(Payload(), protocol) for protocol in range(6)] + [b"cos\nsystem\n(S'true'\ntR."]
+    whole = [
+        msgpack.packb(item)
+        for item in (None, [1, 2.5, "text", b"bytes"], {"a": {"b": [1] * 40}}, 1 << 63, "x" * 300, [[[[]]]] * 20)
+    ]
+    bombs = [bomb[:400] for bomb in BOMBS.values()]
+    while True:
+        kind = dice.randrange(6)
+        if kind == 0:
+            yield dice.randbytes(dice.randrange(64))
+        elif kind == 1:
+            data = bytearray(dice.choice(whole))
+            for _ in range(dice.randrange(1, 5)):
+                data[dice.randrange(len(data))] = dice.randrange(256)
+            yield bytes(data)
+        elif kind == 2:
+            data = bytearray(dice.choice(whole))
+            yield bytes(data[: dice.randrange(len(data))])
+        elif kind == 3:
+            yield dice.choice(bombs)
+        elif kind == 4:
+            number = dice.choice((b"\x00", b"\x01", b"\x81\x00", b"\x02", b"\xe9\x07", dice.randbytes(2)))
+            yield b"\xc1" + number + dice.choice((*pickles, *whole))
+        else:
+            # Extension types that claim to be anything.
+            payload = dice.choice(pickles)[:255]
+            yield b"\xc7" + bytes((len(payload), dice.randrange(256))) + payload
+
+
+def test_hostile_messages_give_an_item_or_a_decode_error(
+    writer: "ipcq.Queue[bytes]", reader: "ipcq.Queue[object]"
+) -> None:
+    """C29: of 10,000 hostile messages each gives an item or DecodeError with its bytes, within memory."""
+    messages = hostile(own_seed())
+    refused = 0
+    tracemalloc.start()
+    try:
+        for _ in range(COUNT):
+            data = next(messages)
+            writer.put_nowait(data)
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            try:
+                reader.get_nowait()
+            except ipcq.DecodeError as error:
+                assert error.data == data
+                refused += 1
+            _, peak = tracemalloc.get_traced_memory()
+            assert peak - before <= FIXED + FACTOR * len(data), data
+    finally:
+        tracemalloc.stop()
+    print(f"{refused} of {COUNT} refused")
+    assert COUNT // 4 < refused < COUNT
+
+
+AUDITED = """
+    import json, pickle, sys
+    sys.path.insert(0, sys.argv[1])
+    import ipcq
+    import test_wire
+
+    name = "/audited"
+    ipcq.open(name, "memory", exclusive=True, max_messages=4, max_message_size=4096).close()
+    writer = ipcq.open(name, "memory", create=False, serializer="raw", read=False)
+    reader = ipcq.open(name, "memory", create=False)
+    messages = test_wire.hostile(int(sys.argv[2]))
+
+    # What the way in and out imports on first use is not the messages' doing.
+    for data in (b"", b"\\x01", b"\\xc1\\x01", b"\\xd6\\xff\\0\\0\\0\\x01", b"\\x92\\x01\\x02"):
+        writer.put_nowait(data)
+        try:
+            reader.get_nowait()
+        except ipcq.DecodeError as error:
+            str(error)
+
+    watched_for = ("pickle", "marshal", "import", "exec", "compile", "open", "os", "subprocess", "socket", "ctypes")
+    seen = []
+    watched = False
+
+    def hook(event, arguments):
+        if watched and event.split(".")[0] in watched_for:
+            seen.append([event, repr(arguments)])
+
+    sys.addaudithook(hook)
+    refused = 0
+    for _ in range(int(sys.argv[3])):
+        data = next(messages)
+        writer.put_nowait(data)
+        watched = True
+        try:
+            reader.get_nowait()
+        except ipcq.DecodeError:
+            refused += 1
+        watched = False
+
+    caught = list(seen)
+
+    # That the hook would have seen it.
+    watched = True
+    pickle.loads(pickle.dumps(test_wire.Payload()))
+    watched = False
+    control = [event for event, _ in seen[len(caught):]]
+    print(json.dumps({"refused": refused, "caught": caught, "control": control}))
+"""
+
+
+def test_no_hostile_message_runs_imports_or_opens_anything() -> None:
+    """C26: in 10,000 hostile messages, pickles under every mark among them, the interpreter audits nothing."""
+    script = textwrap.dedent(AUDITED)
+    here = str(Path(__file__).parent)
+    arguments = [sys.executable, "-c", script, here, str(own_seed()), str(COUNT)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["caught"] == []
+    assert {"pickle.find_class", "exec"} <= set(told["control"])
+    assert told["refused"] > COUNT // 4

@@ -1,0 +1,87 @@
+"""The directions of imports: each contract of the linter holds what is there, and fails where it is broken."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("ipcq", "backends/ipcq_memory", "backends/ipcq_mqueue")
+CONTRACTS = {
+    contract["id"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+}
+
+#: For each contract a file, and an import in it that the contract must not let pass.
+BREAKS = [
+    ("core", "ipcq/_queue.py", "import ipcq_memory"),
+    ("core", "ipcq/_cli/ls.py", "from ipcq_mqueue import NAME"),
+    ("independent", "backends/ipcq_mqueue/__init__.py", "import ipcq_memory"),
+    ("layers", "ipcq/errors.py", "import ipcq.backend"),
+    ("layers", "ipcq/backend.py", "import ipcq.serializers"),
+    ("layers", "ipcq/serializers/__init__.py", "import ipcq._queue"),
+    ("layers", "ipcq/_queue.py", "import ipcq._registry"),
+    ("layers", "ipcq/_registry.py", "import ipcq._open"),
+    ("layers", "ipcq/_open.py", "import ipcq._cli"),
+    ("suite", "ipcq/testing/machine.py", "from ipcq import _queue"),
+    ("door", "backends/ipcq_memory/__init__.py", "from ipcq._deadline import pause"),
+    ("door", "backends/ipcq_mqueue/__init__.py", "import ipcq.serializers"),
+    ("front", "backends/ipcq_memory/__init__.py", "import ipcq"),
+]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the packages and the settings."""
+    place = tmp_path_factory.mktemp("copy")
+    for package in PACKAGES:
+        copytree(ROOT / package, place / Path(package).name, ignore=ignore_patterns("__pycache__"))
+    (place / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    return place
+
+
+def lint(place: Path, *contracts: str) -> "subprocess.CompletedProcess[str]":
+    """Run the linter on the copy."""
+    script = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from importlinter.cli import lint_imports\n"
+        f"sys.exit(lint_imports(limit_to_contracts={contracts!r}, no_cache=True))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_all_contracts_hold(copy: Path) -> None:
+    """What is there keeps to the directions."""
+    run = lint(copy)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize(("contract", "file", "line"), BREAKS)
+def test_each_contract_can_fail(copy: Path, contract: str, file: str, line: str) -> None:
+    """An import against the direction is found by the contract that forbids it."""
+    broken = copy / file.removeprefix("backends/")
+    whole = broken.read_text()
+    broken.write_text(f"{whole}\n{line}\n")
+    try:
+        run = lint(copy, contract)
+    finally:
+        broken.write_text(whole)
+    assert run.returncode == 1
+    assert "BROKEN" in run.stdout
+
+
+def test_every_contract_is_tried() -> None:
+    """None is left out above."""
+    assert {contract for contract, _, _ in BREAKS} == set(CONTRACTS)
+
+
+@pytest.mark.parametrize("contract", ["suite", "door"])
+def test_the_lists_of_private_rooms_are_complete(contract: str) -> None:
+    """A new private room of the core is closed to the suite and to backends as well."""
+    rooms = {f"ipcq.{path.stem}" for path in (ROOT / "ipcq").glob("_*") if not path.stem.startswith("__")}
+    assert rooms <= set(CONTRACTS[contract]["forbidden_modules"])

@@ -1,0 +1,125 @@
+"""What the distribution offers is what it says, and importing it costs next to nothing."""
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from importlib.metadata import entry_points, files, version
+from types import ModuleType
+
+import pytest
+
+import ipcq
+from ipcq.backend import Backend
+
+#: A module without a leading underscore is public.
+PUBLIC = sorted(f"ipcq.{module.name}" for module in pkgutil.iter_modules(ipcq.__path__) if module.name[0] != "_")
+
+#: What `import ipcq` must not load, each with what would need it.
+HEAVY = ("click", "importlib.metadata", "ipcq_memory", "ipcq_mqueue", "msgpack", "multiprocessing", "pluggy")
+
+
+@pytest.fixture(params=["ipcq", *PUBLIC])
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    """Each public module."""
+    return importlib.import_module(request.param)
+
+
+def test_public_modules_say_what_they_offer(module: ModuleType) -> None:
+    """Each has a docstring and an __all__."""
+    assert module.__doc__
+    assert module.__all__
+
+
+def test_what_is_offered_is_sorted(module: ModuleType) -> None:
+    """__all__ is a tuple in the order of the linter: constants, classes, functions."""
+    assert isinstance(module.__all__, tuple)
+    assert len(set(module.__all__)) == len(module.__all__)
+
+    def rank(name: str) -> tuple[int, str]:
+        return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+    assert list(module.__all__) == sorted(module.__all__, key=rank)
+
+
+def test_what_is_offered_is_there(module: ModuleType) -> None:
+    """Each name in __all__ leads to something."""
+    for name in module.__all__:
+        assert getattr(module, name, None) is not None, name
+
+
+def test_what_is_there_is_offered(module: ModuleType) -> None:
+    """What a module defines under a public name is in its __all__."""
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    # The hook's specification marker is made by pluggy and means nothing to authors.
+    assert defined <= set(module.__all__)
+
+
+def test_errors_are_offered_at_the_top_too() -> None:
+    """`ipcq` re-exports the whole exception tree."""
+    assert set(ipcq.errors.__all__) <= set(ipcq.__all__)
+
+
+@pytest.mark.parametrize("name", ["memory", "mqueue"])
+def test_bundled_backends_enter_by_an_entry_point(name: str) -> None:
+    """Each entry point leads to a module whose hook returns a backend of its name."""
+    (entry,) = entry_points(group="ipcq.backends", name=name)
+    descriptor = entry.load().ipcq_backend()
+    assert isinstance(descriptor, Backend)
+    assert descriptor.name == name
+
+
+def test_the_command_is_an_entry_point() -> None:
+    """`ipcq` on the shell is the function main of the command line."""
+    (entry,) = entry_points(group="console_scripts", name="ipcq")
+    assert callable(entry.load())
+
+
+def test_importing_ipcq_loads_no_backend_and_no_library() -> None:
+    """A bare interpreter that imports ipcq has loaded nothing that only some uses need."""
+    script = f"import sys, ipcq; print([name for name in {HEAVY!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-S", "-c", with_path(script)], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def with_path(script: str) -> str:
+    # Without site, as .pth files of other distributions may load anything; the path is handed over instead.
+    finders = [finder for finder in sys.meta_path if getattr(finder, "__module__", "").startswith("__editable__")]
+    path = [*sys.path, *{os.path.dirname(os.path.dirname(ipcq.__file__))}]
+    return f"import sys; sys.path[:] = {path!r}\n{script}" if finders or path else script
+
+
+def test_importing_ipcq_reads_no_environment() -> None:
+    """Its variables count when a queue is opened, and not when the package is imported."""
+    script = with_path(
+        "import os, sys\n"
+        "class Told(dict):\n"
+        "    def __getitem__(self, key): raise SystemExit(key)\n"
+        "    get = __getitem__\n"
+        "os.environ = Told()\n"
+        "import ipcq"
+    )
+    subprocess.run([sys.executable, "-S", "-c", script], check=True)
+
+
+def test_the_distribution_holds_the_types_and_the_suite() -> None:
+    """py.typed and ipcq.testing are installed, where an installed list of files tells."""
+    held = {str(file) for file in files("ipcq") or ()}
+    if "ipcq/__init__.py" not in held:
+        held = {
+            os.path.relpath(os.path.join(place, name), os.path.dirname(ipcq.__path__[0]))
+            for place, _, names in os.walk(ipcq.__path__[0])
+            for name in names
+        }
+    assert {"ipcq/py.typed", "ipcq/testing/__init__.py", "ipcq/testing/machine.py"} <= held
+
+
+def test_the_version_is_known() -> None:
+    """The command line and the metadata agree."""
+    run = subprocess.run([sys.executable, "-m", "ipcq", "--version"], capture_output=True, text=True, check=True)
+    assert version("ipcq") in run.stdout

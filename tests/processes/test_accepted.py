@@ -1,0 +1,17 @@
+"""C1: accepted means stored."""
+
+import ipcq
+from ipcq.testing.processes import Peers, Tag, bound
+from processes.programs import put_and_die
+
+ROUNDS = 250
+
+
+def test_a_message_outlives_a_producer_that_dies_right_after_put(
+    queue: "ipcq.Queue[object]", backend: str, peers: Peers
+) -> None:
+    """C1: what a producer put before it killed itself is received, every time."""
+    for number in range(ROUNDS):
+        assert peers.fork(put_and_die, queue.name, backend, number).wait() == -9
+        assert Tag.of(queue.get(timeout=10)) == Tag(number, 0)
+    print(f"{ROUNDS} of {ROUNDS} messages outlived their producer; loss rate below {bound(ROUNDS):.3g} (95 %)")

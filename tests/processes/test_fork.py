@@ -1,0 +1,260 @@
+"""C20: a fork at any moment leaves parent and child without a lock of the other's."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+from contextlib import suppress
+
+import pytest
+
+import ipcq
+from ipcq._namelock import name_lock
+from ipcq.testing.processes import Peers, fresh_name, say
+from processes.programs import SMALL
+from processes.users import warm_up
+
+FORKS = 100
+SOON = 5.0
+
+# From Python 3.12 on os.fork warns in a process with threads; that it works all the same is what is tested.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+
+def reaped(pid: int, within: float) -> int | None:
+    """Return a child's exit code, or None where it has not ended in time and was killed."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    # With its stacks, for whoever has to find out.
+    os.kill(pid, signal.SIGABRT)
+    os.waitpid(pid, 0)
+    return None
+
+
+def fork_over_name_locks(name: str, backend: str, forks: int) -> None:
+    """Fork while other threads create and unlink, let each child do the same, and say how the children ended."""
+    over = threading.Event()
+    # CPython does not free a module's import lock in a forked child, so what is imported on first use has to be.
+    warm_up(backend)
+
+    def hammer(mine: str) -> None:
+        while not over.is_set():
+            with suppress(ipcq.QueueNotFound, ipcq.QueueGone):
+                ipcq.open(mine, backend, **SMALL).close()
+                ipcq.unlink(mine, backend)
+
+    threads = [threading.Thread(target=hammer, args=(f"{name}-{number % 2}",)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    codes = []
+    for _ in range(forks):
+        pid = os.fork()
+        if not pid:
+            with suppress(ipcq.QueueNotFound, ipcq.QueueGone):
+                ipcq.open(f"{name}-0", backend, **SMALL).close()
+                ipcq.unlink(f"{name}-0", backend)
+            os._exit(0)
+        codes.append(reaped(pid, SOON))
+    over.set()
+    for thread in threads:
+        thread.join()
+    for number in range(2):
+        with suppress(ipcq.QueueNotFound):
+            ipcq.unlink(f"{name}-{number}", backend)
+    say(codes)
+
+
+def test_a_child_forked_while_threads_hold_name_locks_can_open_and_unlink(
+    name: str, backend: str, peers: Peers
+) -> None:
+    """C20: 100 forks amid three threads that create and unlink: each child does so too, within seconds."""
+    peer = peers.spawn(fork_over_name_locks, name, backend, FORKS)
+    assert peer.hear() == [0] * FORKS, peer.complaint()
+    peer.done()
+
+
+def keep_lock_in_child(name: str, backend: str) -> None:
+    """Fork a child that lives on while this process holds and gives back a name's lock, and then time an open."""
+    with name_lock(name, float("inf")):
+        pid = os.fork()
+        if not pid:
+            time.sleep(60)
+            os._exit(0)
+    began = time.monotonic()
+    ipcq.open(name, backend, open_timeout=SOON, **SMALL).close()
+    say(time.monotonic() - began)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+
+
+def test_a_surviving_child_does_not_keep_the_lock_of_its_parent(name: str, backend: str, peers: Peers) -> None:
+    """C20: the lock that a parent held at the fork is free when the parent gives it back, though the child lives."""
+    peer = peers.spawn(keep_lock_in_child, name, backend)
+    assert peer.hear() < SOON
+    peer.done()
+
+
+def outlive_parent(name: str, backend: str) -> None:
+    """Fork a child that lives on, hold a name's lock, and die."""
+    with name_lock(name, float("inf")):
+        pid = os.fork()
+        if not pid:
+            time.sleep(60)
+            os._exit(0)
+        say(pid)
+        os.kill(os.getpid(), 9)
+
+
+def test_a_surviving_child_does_not_keep_the_lock_of_its_dead_parent(name: str, backend: str, peers: Peers) -> None:
+    """C20: the lock that a parent held when it was killed is free, though a child forked under it lives."""
+    peer = peers.spawn(outlive_parent, name, backend)
+    child = peer.hear()
+    try:
+        assert peer.wait() == -9
+        ipcq.open(name, backend, open_timeout=SOON, **SMALL).close()
+    finally:
+        os.kill(child, 9)
+
+
+def hold_many_locks(name: str, backend: str, forks: int) -> None:
+    """Fork children that live on while other threads take and give back locks, and say which names stay locked."""
+    over = threading.Event()
+
+    def hammer(mine: str) -> None:
+        while not over.is_set():
+            with name_lock(mine, float("inf")):
+                pass
+
+    names = [f"{name}-{number}" for number in range(4)]
+    threads = [threading.Thread(target=hammer, args=(mine,)) for mine in names]
+    for thread in threads:
+        thread.start()
+    children = []
+    for _ in range(forks):
+        pid = os.fork()
+        if not pid:
+            time.sleep(60)
+            os._exit(0)
+        children.append(pid)
+    over.set()
+    for thread in threads:
+        thread.join()
+    stuck = []
+    for mine in names:
+        try:
+            with name_lock(mine, time.monotonic() + 1.0):
+                pass
+        except ipcq.TimedOutError:
+            stuck.append(mine)
+    for pid in children:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    say(stuck)
+
+
+def test_no_fork_leaves_a_name_locked_in_a_child(name: str, backend: str, peers: Peers) -> None:
+    """C20: of 300 forks amid threads that take and give back locks none leaves a child with one."""
+    peer = peers.spawn(hold_many_locks, name, backend, 300)
+    assert peer.hear() == []
+    peer.done()
+
+
+def fork_over_hammered_handle(name: str, backend: str, forks: int) -> None:
+    """Fork while threads put, get and wait on one handle; each child uses, or is refused, what it inherited."""
+    queue = ipcq.open(name, backend, **SMALL)
+    over = threading.Event()
+
+    def hammer(verb: str) -> None:
+        while not over.is_set():
+            with suppress(ipcq.TimedOutError):
+                if verb == "put":
+                    queue.put("item", timeout=0.05)
+                else:
+                    queue.get(timeout=0.05)
+
+    threads = [threading.Thread(target=hammer, args=(verb,)) for verb in ("put", "get", "put", "get")]
+    for thread in threads:
+        thread.start()
+    codes = []
+    for _ in range(forks):
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                with suppress(ipcq.TimedOutError, ipcq.QueueClosed):
+                    queue.put("child", timeout=1.0)
+                    queue.get(timeout=1.0)
+                queue.close()
+                code = 0
+            finally:
+                os._exit(code)
+        codes.append(reaped(pid, SOON))
+    over.set()
+    for thread in threads:
+        thread.join()
+    with suppress(ipcq.QueueEmpty):
+        queue.get_many(block=False)
+    queue.put("whole")
+    say([codes, queue.get()])
+    queue.unlink()
+    queue.close()
+
+
+def test_a_child_forked_while_threads_hammer_a_handle_can_use_or_close_it(
+    name: str, backend: str, peers: Peers
+) -> None:
+    """C20: 100 forks amid four threads inside one handle: no child hangs, and the parent's handle goes on."""
+    peer = peers.spawn(fork_over_hammered_handle, name, backend, FORKS)
+    codes, last = peer.hear()
+    peer.done()
+    assert codes == [0] * FORKS
+    assert last == "whole"
+
+
+def test_a_handle_is_pickled_to_an_unrelated_process_by_its_name(
+    name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C20: a pickled handle attaches again by name in another process."""
+    import pickle
+
+    peer = peers.spawn(put_by_pickle, pickle.dumps(queue).hex())
+    peer.done()
+    assert queue.get(timeout=10) == "from the other side"
+
+
+def put_by_pickle(data: str) -> None:
+    """Put through a handle that comes as a pickle."""
+    import pickle
+
+    with pickle.loads(bytes.fromhex(data)) as queue:  # our own test's bytes
+        queue.put("from the other side")
+
+
+def end_in_child(backend: str) -> None:
+    """Close and drop an inherited handle in a child, and say whether the parent's goes on."""
+    name = fresh_name()
+    queue = ipcq.open(name, backend, **SMALL)
+    pid = os.fork()
+    if not pid:
+        queue.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    queue.put("still here")
+    say(queue.get())
+    queue.unlink()
+    queue.close()
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_closing_an_inherited_handle_in_a_child_leaves_the_parents_open(
+    method: str, backend: str, peers: Peers
+) -> None:
+    """C20: what a forked child closes is its own."""
+    peer = getattr(peers, method)(end_in_child, backend)
+    assert peer.hear() == "still here"
+    peer.done()

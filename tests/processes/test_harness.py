@@ -1,0 +1,223 @@
+"""The harness itself: what it must notice, it notices."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Hang, Ledger, PeerDied, Peers, Tag, Verdict, bound, hear, judge, say, until
+
+# A history: what producers and consumers entered, with instants.
+PUT, TAKE, EMPTY = "put", "take", "empty"
+
+
+def story(directory: Path, *events: tuple[object, ...]) -> Verdict:
+    """Judge a history: ("put", number, begun, stored), ("take", number, asked, taken), ("empty", since, till)."""
+    producer = "".join(
+        f"? 0 {number} {begun}\n" + ("" if stored is None else f"+ 0 {number} {stored}\n")
+        for kind, number, begun, stored in (event for event in events if event[0] == PUT)
+    )
+    consumer = "".join(
+        f"< 0 {event[1]} {event[2]} {event[3]}\n" if event[0] == TAKE else f"0 {event[1]} {event[2]}\n"
+        for event in events
+        if event[0] != PUT
+    )
+    (directory / "producer").write_text(producer)
+    (directory / "consumer").write_text(consumer)
+    return judge([directory / "producer"], [directory / "consumer"])
+
+
+def test_a_history_of_one_queue_is_sound(tmp_path: Path) -> None:
+    """The checker accepts what a queue can do, overlapping calls among it."""
+    verdict = story(
+        tmp_path,
+        (PUT, 0, 0, 10),
+        (PUT, 1, 5, 15),
+        (PUT, 2, 20, 30),
+        (TAKE, 1, 0, 18),
+        (TAKE, 0, 0, 19),
+        (EMPTY, 16, 25),
+        (TAKE, 2, 21, 40),
+    )
+    assert verdict.sound and not verdict.lost
+    assert (verdict.accepted, verdict.received, verdict.unknown, verdict.refused) == (3, 3, 0, 0)
+
+
+def test_a_lost_message_is_noticed(tmp_path: Path) -> None:
+    """A put that returned and whose message nobody took counts as lost."""
+    assert story(tmp_path, (PUT, 0, 0, 1)).lost == [Tag(0, 0)]
+
+
+def test_a_put_cut_off_by_a_kill_is_not_lost(tmp_path: Path) -> None:
+    """A put of which only the intention is known counts as unknown."""
+    verdict = story(tmp_path, (PUT, 0, 0, None))
+    assert (verdict.lost, verdict.unknown) == ([], 1)
+
+
+def test_a_doubled_message_is_noticed(tmp_path: Path) -> None:
+    """A message taken twice counts as duplicated."""
+    assert story(tmp_path, (PUT, 0, 0, 1), (TAKE, 0, 2, 3), (TAKE, 0, 4, 5)).duplicated == [Tag(0, 0)]
+
+
+def test_an_invented_message_is_noticed(tmp_path: Path) -> None:
+    """A message taken that nobody put counts as invented."""
+    assert story(tmp_path, (TAKE, 7, 2, 3)).invented == [Tag(0, 7)]
+
+
+def test_a_message_that_overtakes_is_noticed(tmp_path: Path) -> None:
+    """A pair whose puts and gets do not overlap and come in opposite orders counts as reordered."""
+    verdict = story(tmp_path, (PUT, 0, 0, 1), (PUT, 1, 2, 3), (TAKE, 1, 4, 5), (TAKE, 0, 6, 7))
+    assert verdict.reordered == [(Tag(0, 0), Tag(0, 1))]
+
+
+def test_a_get_that_misses_a_message_is_noticed(tmp_path: Path) -> None:
+    """A get that finds nothing while messages, one after the other, were surely there counts as missed."""
+    verdict = story(tmp_path, (PUT, 0, 0, 1), (PUT, 1, 2, 3), (TAKE, 0, 5, 9), (TAKE, 1, 10, 11), (EMPTY, 4, 8))
+    assert verdict.missed == 1
+
+
+def test_a_delivered_message_whose_put_raised_is_noticed(tmp_path: Path) -> None:
+    """A message taken though its put raised counts as invented."""
+    gave, took = Ledger(str(tmp_path / "p")), Ledger(str(tmp_path / "c"))
+    gave.intend(Tag(1, 2))
+    gave.refused(Tag(1, 2), ipcq.QueueFull())
+    took.took(Tag(1, 2), 0)
+    for ledger in (gave, took):
+        ledger.close()
+    assert judge([tmp_path / "p"], [tmp_path / "c"]).invented == [Tag(1, 2)]
+
+
+def test_a_torn_message_is_noticed(tmp_path: Path) -> None:
+    """What is no whole message is entered as torn, and the verdict says so."""
+    whole = Tag(3, 4).message(100)
+    assert Tag.of(whole) == Tag(3, 4)
+    for torn in (whole[:-1], whole[:50] + b"x" + whole[51:], b"", 5):
+        with pytest.raises(ValueError, match="not a whole message"):
+            Tag.of(torn)
+    ledger = Ledger(str(tmp_path / "c"))
+    ledger.torn(b"half")
+    ledger.close()
+    verdict = judge([], [tmp_path / "c"])
+    assert verdict.torn == ["b'half'"] and not verdict.sound
+    assert "1 torn" in str(verdict)
+
+
+@pytest.mark.parametrize("size", [0, 20, 64, 511])
+def test_a_message_has_the_size_that_was_asked_for(size: int) -> None:
+    """Messages are at least as large as asked for, and hardly larger."""
+    assert size <= len(Tag(123, 456).message(size)) <= max(size, 20)
+
+
+def test_no_failure_in_so_many_trials_bounds_the_rate() -> None:
+    """The bound that is printed is three in so many trials."""
+    assert (bound(3000), bound(0)) == (0.001, float("inf"))
+
+
+# Peers
+
+
+def echo() -> None:
+    """Say what is heard."""
+    while True:
+        say(hear())
+
+
+def sleep() -> None:
+    """Say so and wait for ever."""
+    say("asleep")
+    time.sleep(1000)
+
+
+def fail() -> None:
+    """Raise at once."""
+    raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_peer_answers(method: str, peers: Peers) -> None:
+    """Both kinds of peers are other processes, and both sides are heard."""
+    peer = getattr(peers, method)(echo)
+    peer.say({"a": [1, None]})
+    assert peer.hear() == {"a": [1, None]}
+    assert peer.pid != os.getpid()
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_peer_that_fails_tells_why(method: str, peers: Peers) -> None:
+    """The end of a peer that failed is an error with its traceback."""
+    with pytest.raises(PeerDied, match="on purpose"):
+        getattr(peers, method)(fail).done()
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_peer_that_ends_without_a_word_is_noticed(method: str, peers: Peers) -> None:
+    """Waiting for the word of a peer that failed is an error with its traceback."""
+    with pytest.raises(PeerDied, match="on purpose"):
+        getattr(peers, method)(fail).hear()
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("wait", [lambda peer: peer.wait(0.2), lambda peer: peer.hear(0.2)])
+def test_a_peer_that_hangs_tells_where(method: str, wait: Callable[[object], object], peers: Peers) -> None:
+    """Waiting for a peer that hangs ends with its stack."""
+    peer = getattr(peers, method)(sleep)
+    peer.hear()
+    with pytest.raises(Hang, match="in sleep"):
+        wait(peer)
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None:
+    """A peer stands still between stop and resume, and its exit code tells what killed it."""
+    peer = getattr(peers, method)(sleep)
+    peer.hear()
+    until(peer.asleep)
+    peer.stop()
+    assert peer.state() == "T"
+    peer.resume()
+    until(peer.asleep)
+    assert peer.kill() == -signal.SIGKILL
+    assert peer.state() == "X"
+    peer.send(signal.SIGKILL)
+    with pytest.raises(PeerDied):
+        peer.say("hello")
+
+
+def test_the_watchdog_ends_a_group_that_waits_for_a_peer() -> None:
+    """When the patience of a group is over, its peers' stacks are the failure."""
+    with pytest.raises(Hang, match="in sleep"), Peers(patience=0.5) as peers:
+        peers.fork(sleep).hear()
+        peers.spawn(sleep).wait(30)
+
+
+def test_the_watchdog_ends_a_test_that_waits_for_something_else() -> None:
+    """When it is the test that hangs, its own stack is part of the failure."""
+    with pytest.raises(Hang, match="test_the_watchdog_ends_a_test_that_waits"), Peers(patience=0.5):
+        time.sleep(30)
+
+
+def test_a_group_leaves_no_process_behind() -> None:
+    """With the group its peers end, whatever they do."""
+    with Peers() as peers:
+        processes = [peers.spawn(sleep), peers.fork(sleep)]
+        for peer in processes:
+            peer.hear()
+    assert not any(Path(f"/proc/{peer.pid}").exists() for peer in processes)
+
+
+def test_waiting_for_what_does_not_happen_is_a_hang() -> None:
+    """`until` gives up in time."""
+    with pytest.raises(Hang, match="the miracle did not happen"):
+        until(lambda: False, 0.01, "the miracle")
+
+
+def test_a_seed_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment fixes the seed of a group."""
+    monkeypatch.setenv("IPCQ_TEST_SEED", "7")
+    with Peers() as first, Peers() as second:
+        assert first.seed == 7
+        assert first.random.random() == second.random.random()

@@ -1,0 +1,249 @@
+"""C24: limits of the kernel are hit for real, and named with their value, what was asked, the way out and errno.
+
+Each limit is lowered, or met, in a process of its own, so that nobody else's queues are in the way: limits of processes
+by setrlimit, the number of queues in a new IPC namespace. They are met as root, as root without the capability that
+lifts it above them, which is how containers run it, and as an ordinary user.
+"""
+
+import ctypes
+import errno
+import os
+import resource
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Peers, fresh_name, say
+from processes.programs import SMALL
+from processes.users import NOBODY, become, free_user, warm_up
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+CAP_SYS_RESOURCE = 24
+CLONE_NEWIPC = 0x08000000
+HARD_MESSAGES, HARD_SIZE = 65536, 16 << 20
+
+
+def setting(name: str) -> int:
+    """Read one of the kernel's settings for message queues."""
+    with open(f"/proc/sys/fs/mqueue/{name}", encoding="utf-8") as file:
+        return int(file.read())
+
+
+def nothing_more() -> None:
+    """Stay root with all that root may."""
+
+
+def bare_root() -> None:
+    """Stay root, but give up CAP_SYS_RESOURCE, as root in a container has."""
+    library = ctypes.CDLL(None, use_errno=True)
+    # struct __user_cap_header_struct and two of __user_cap_data_struct (capget(2)).
+    header = struct.pack("Ii", 0x20080522, 0)
+    data = ctypes.create_string_buffer(24)
+    assert library.capget(header, data) == 0
+    words = list(struct.unpack("6I", data.raw))
+    for place in (0, 1):
+        words[place] &= ~(1 << CAP_SYS_RESOURCE)
+    assert library.capset(header, struct.pack("6I", *words)) == 0
+
+
+def nobody() -> None:
+    """Become an ordinary user."""
+    become(NOBODY)
+
+
+USERS: dict[str, Callable[[], None]] = {"root": nothing_more, "bare-root": bare_root, "nobody": nobody}
+
+
+def above(user: str) -> bool:
+    """Tell whether a user is above the kernel's settings; root in a container may not be."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return user == "root" and bool(effective >> CAP_SYS_RESOURCE & 1)
+
+
+def hit(backend: str, user: str, limit: str, ask: dict[str, int]) -> None:
+    """As a user, hit a limit beside a queue that is in use, and say what was raised and that the queue goes on."""
+    warm_up(backend)
+    if limit == "fs.mqueue.queues_max":
+        enter_namespace()
+    USERS[user]()
+    with ExitStack() as opened:
+        queue: ipcq.Queue[Any] = opened.enter_context(ipcq.open(fresh_name(), backend, exclusive=True, **SMALL))
+        opened.callback(queue.unlink)
+        queue.put("before")
+        reach(limit, backend, opened)
+        try:
+            opened.callback(ipcq.open(fresh_name(), backend, exclusive=True, **ask).unlink)
+            said: list[Any] = ["created"]
+        except ipcq.LimitExceeded as error:
+            said = ["LimitExceeded", error.limit, error.value, error.asked, error.remedy, error.errno, str(error)]
+        except ipcq.MessageQueueError as error:
+            said = [type(error).__name__, str(error), error.errno]
+        queue.put("after")
+        say([said, queue.get_many()])
+
+
+def enter_namespace() -> None:
+    """Enter a new IPC namespace, in which there are no queues."""
+    library = ctypes.CDLL(None, use_errno=True)
+    assert library.unshare(CLONE_NEWIPC) == 0, os.strerror(ctypes.get_errno())
+
+
+def reach(limit: str, backend: str, opened: ExitStack) -> None:
+    """Come so close to a limit that one queue more exceeds it."""
+    if limit == "RLIMIT_MSGQUEUE":
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (2000, resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]))
+    elif limit == "RLIMIT_NOFILE":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        while True:
+            try:
+                descriptor = os.dup(2)
+            except OSError:
+                return
+            opened.callback(os.close, descriptor)
+    elif limit == "fs.mqueue.queues_max":
+        for _ in range(setting("queues_max") - 1):
+            tiny = ipcq.open(fresh_name(), backend, max_messages=1, max_message_size=1)
+            opened.callback(tiny.unlink)
+            tiny.close()
+
+
+def told(peers: Peers, program: Callable[..., object], *arguments: object) -> Any:
+    """Run a program to its end, at which it removes its queues, and return what it said."""
+    peer = peers.fork(program, *arguments)
+    answer = peer.hear()
+    peer.done()
+    return answer
+
+
+def expect(answer: list[Any], limit: str, value: int, asked: int, remedy: str, *numbers: int) -> None:
+    """See that the limit was named in full and that the queue beside went on."""
+    said, kept = answer
+    assert said[0] == "LimitExceeded", said
+    _, named, told, wanted, way, number, text = said
+    assert (named, told, wanted) == (limit, value, asked)
+    assert remedy in way
+    assert number in numbers
+    assert all(part in text for part in (limit, str(value), str(asked), way))
+    assert kept == ["before", "after"]
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_more_messages_than_the_kernel_lets_a_queue_have(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: fs.mqueue.msg_max is named, or, for who is above it, the kernel's hard limit."""
+    most = HARD_MESSAGES if above(user) else setting("msg_max")
+    asked = most + 1
+    answer = told(peers, hit, mqueue, user, "", {"max_messages": asked, "max_message_size": 1})
+    remedy = "ask for less" if above(user) else f"sudo sysctl fs.mqueue.msg_max={asked}"
+    expect(answer, "fs.mqueue.msg_max", most, asked, remedy, errno.EINVAL)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_larger_messages_than_the_kernel_lets_a_queue_have(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: fs.mqueue.msgsize_max is named, or, for who is above it, the kernel's hard limit."""
+    most = HARD_SIZE if above(user) else setting("msgsize_max")
+    asked = most + 1
+    answer = told(peers, hit, mqueue, user, "", {"max_messages": 1, "max_message_size": asked})
+    remedy = "ask for less" if above(user) else f"sudo sysctl fs.mqueue.msgsize_max={asked}"
+    expect(answer, "fs.mqueue.msgsize_max", most, asked, remedy, errno.EINVAL)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_more_queues_than_the_kernel_lets_there_be(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: fs.mqueue.queues_max is named; who is above it goes on."""
+    most = setting("queues_max")
+    answer = told(peers, hit, mqueue, user, "fs.mqueue.queues_max", SMALL)
+    if above(user):
+        assert answer == [["created"], ["before", "after"]]
+        return
+    expect(answer, "fs.mqueue.queues_max", most, most + 1, "sudo sysctl fs.mqueue.queues_max=", errno.ENOSPC)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_more_bytes_of_queues_than_the_user_may_have(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: RLIMIT_MSGQUEUE is named with the bytes that the queue needs."""
+    answer = told(peers, hit, mqueue, user, "RLIMIT_MSGQUEUE", SMALL)
+    expect(answer, "RLIMIT_MSGQUEUE", 2000, 4 * (512 + 96), "before the program starts", errno.EMFILE)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_more_descriptors_than_the_process_may_have(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: RLIMIT_NOFILE is named."""
+    answer = told(peers, hit, mqueue, user, "RLIMIT_NOFILE", SMALL)
+    expect(answer, "RLIMIT_NOFILE", 64, 65, "before the program starts", errno.EMFILE)
+
+
+def attach_without_descriptors(name: str, backend: str, spare: int) -> None:
+    """Attach, look for, and unlink a queue with only so many descriptors to spare, and say what came of it."""
+    warm_up(backend)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    held = []
+    while True:
+        try:
+            held.append(os.dup(2))
+        except OSError:
+            break
+    for descriptor in held[:spare]:
+        os.close(descriptor)
+    said = []
+    calls: list[Callable[[], object]] = [
+        lambda: ipcq.open(name, backend, create=False).close(),
+        lambda: ipcq.open(name, backend).close(),
+        lambda: ipcq.exists(name, backend),
+        lambda: ipcq.open(f"{name}-other", backend, **SMALL).unlink(),
+        lambda: ipcq.unlink(name, backend),
+    ]
+    for call in calls:
+        before = len(os.listdir("/proc/self/fd")) if spare else 0
+        try:
+            call()
+            said.append("worked")
+        except ipcq.MessageQueueError as error:
+            said.append(f"{type(error).__name__} {getattr(error, 'limit', error)}")
+        after = len(os.listdir("/proc/self/fd")) if spare else 0
+        if after != before:
+            said.append(f"left {after - before} descriptors open")
+    say(said)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3])
+def test_every_way_to_a_queue_names_the_missing_descriptor(spare: int, name: str, mqueue: str, peers: Peers) -> None:
+    """C24: with no or a few descriptors left, opening, looking and unlinking work or name RLIMIT_NOFILE."""
+    ipcq.open(name, mqueue, **SMALL).close()
+    said = told(peers, attach_without_descriptors, name, mqueue, spare)
+    assert set(said) <= {"worked", "LimitExceeded RLIMIT_NOFILE"}, said
+
+
+def fill_up(uid: int, backend: str) -> None:
+    """As a user with little to spend, create queues until none goes in, remove one, and say what that was good for."""
+    warm_up(backend)
+    become(uid)
+    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (10_000, resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]))
+    queues: list[ipcq.Queue[Any]] = []
+    try:
+        while True:
+            queues.append(ipcq.open(fresh_name(), backend, exclusive=True, **SMALL))
+    except ipcq.LimitExceeded:
+        queues[0].unlink()
+        queues[0].close()
+        again = ipcq.open(fresh_name(), backend, exclusive=True, **SMALL)
+        again.put("again")
+        say([len(queues), again.get()])
+        again.unlink()
+        for queue in queues[1:]:
+            queue.unlink()
+
+
+def test_a_removed_queue_makes_room_for_another(mqueue: str, peers: Peers) -> None:
+    """C24: what the error says as the way out is one."""
+    with free_user() as uid:
+        peer = peers.fork(fill_up, uid, mqueue)
+        count, item = peer.hear()
+        peer.done()
+    assert count == 10_000 // (4 * (512 + 96))
+    assert item == "again"

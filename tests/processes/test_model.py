@@ -1,0 +1,46 @@
+"""C25: one semantics on every backend, by the model and by replaying the same calls on two backends."""
+
+import itertools
+import unittest
+
+import pytest
+from hypothesis import given, seed
+
+import ipcq
+from ipcq.testing.machine import Step, end_helper, machine_for, options_for, profile, replay, shared, traces
+from ipcq.testing.processes import own_seed
+from processes.needs import usable
+
+NAMES = [info.name for info in ipcq.backends()]
+PAIRS = list(itertools.combinations(NAMES, 2))
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backend_gives_what_the_model_says(name: str) -> None:
+    """C25: calls on several handles in two processes give the model's results and exceptions."""
+    case = machine_for(usable(name))
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    for _, text in (*result.failures, *result.errors):
+        pytest.fail(text, pytrace=False)
+    assert result.testsRun == 1
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_the_same_calls_give_the_same_on_two_backends(pair: tuple[str, str]) -> None:
+    """C25: one trace replayed on two backends gives identical results and exceptions, call by call."""
+    first, second = map(usable, pair)
+    options = options_for(first, second)
+
+    @seed(own_seed())
+    @profile(100)
+    @given(trace=traces(shared(first, second)))
+    def compare(trace: list[Step]) -> None:
+        for step, one, other in zip(trace, replay(trace, first, options), replay(trace, second, options), strict=True):
+            assert repr(one) == repr(other), f"{step} gave {one} on {first}, {other} on {second}"
+
+    try:
+        compare()
+    finally:
+        end_helper()

@@ -1,0 +1,93 @@
+"""C11: a stopped peer holds nobody past a timeout."""
+
+import time
+from contextlib import ExitStack
+
+import pytest
+
+import ipcq
+from ipcq._namelock import name_lock
+from ipcq.testing.processes import Ledger, Peer, Peers, Tag, hear, say
+from processes.programs import SMALL, consume, produce
+
+ROUNDS = 300
+TIMEOUT = 0.05
+LATE = 1.0
+"""Ten times the 100 ms of the clause."""
+
+
+def hold_lock(name: str) -> None:
+    """Hold a name's lock until told."""
+    with name_lock(name, float("inf")):
+        say("inside")
+        hear()
+
+
+@pytest.mark.storm
+def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
+    name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C11: beside stopped producers and consumers every call ends in time, and after SIGCONT nothing is missing."""
+    others: list[Peer] = [
+        *(peers.fork(produce, name, backend, number, peers.ledger("producer", number)) for number in range(2)),
+        *(peers.fork(consume, name, backend, peers.ledger("consumer", number)) for number in range(2)),
+    ]
+    for peer in others:
+        peer.hear()
+    gave, took = Ledger(peers.ledger("producer", 9)), Ledger(peers.ledger("consumer", 9))
+    latest = 0.0
+    for number in range(ROUNDS):
+        time.sleep(peers.random.uniform(0, 0.002))
+        with ExitStack() as stopped:
+            for peer in peers.random.sample(others, peers.random.randint(1, len(others))):
+                peer.stop()
+                stopped.callback(peer.resume)
+            tag = Tag(9, number)
+            gave.intend(tag)
+            began = time.monotonic()
+            try:
+                queue.put(tag.message(), timeout=TIMEOUT)
+                gave.accepted(tag)
+            except ipcq.QueueFull as error:
+                gave.refused(tag, error)
+            latest = max(latest, time.monotonic() - began - TIMEOUT)
+            since, began = time.monotonic_ns(), time.monotonic()
+            try:
+                took.took(Tag.of(queue.get(timeout=TIMEOUT)), since)
+            except ipcq.QueueEmpty:
+                pass
+            latest = max(latest, time.monotonic() - began - TIMEOUT)
+    gave.close()
+    took.close()
+    for peer in others[:2]:
+        peer.kill()
+    queue.shutdown()
+    for peer in others[2:]:
+        peer.done()
+    verdict = peers.judge()
+    print(f"{backend}: {ROUNDS} rounds, latest call {latest * 1000:.1f} ms after its timeout; {verdict}")
+    assert latest <= LATE
+    assert verdict.sound and not verdict.lost, verdict
+
+
+def test_a_process_stopped_inside_the_name_lock_holds_an_open_no_longer_than_its_open_timeout(
+    name: str, backend: str, peers: Peers
+) -> None:
+    """C11: `open` waits for a stopped holder of the lock until `open_timeout`, and goes on when the holder is dead."""
+    holder = peers.fork(hold_lock, name)
+    holder.hear()
+    holder.stop()
+    began = time.monotonic()
+    with pytest.raises(ipcq.TimedOutError):
+        ipcq.open(name, backend, open_timeout=0.3, **SMALL)
+    assert 0.3 <= time.monotonic() - began <= 0.3 + LATE
+    holder.kill()
+    ipcq.open(name, backend, open_timeout=0.3, **SMALL).close()
+
+
+def test_attaching_does_not_wait_for_the_name_lock(name: str, backend: str, queue: object, peers: Peers) -> None:
+    """C11: who opens a queue that exists gets it while a stopped process holds the name's lock."""
+    holder = peers.fork(hold_lock, name)
+    holder.hear()
+    holder.stop()
+    ipcq.open(name, backend, open_timeout=0.0, max_messages=4).close()

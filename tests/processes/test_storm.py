@@ -1,0 +1,59 @@
+"""C2 and C15: SIGKILL at any instant, to producers and consumers, while the others go on."""
+
+import time
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Peer, Peers, bound
+from processes.programs import consume, produce
+
+KILLS = 2000
+EACH = 4
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(150)
+def test_survivors_of_a_storm_of_kills_go_on_and_nothing_comes_twice(
+    name: str, backend: str, queue: "ipcq.Queue[object]"
+) -> None:
+    """C2, C15: by 2,000 kills no message is doubled, torn or reordered, and one is lost per killed consumer at most."""
+    with Peers(patience=120) as peers:
+        started = 0
+
+        def start(role: str) -> Peer:
+            nonlocal started
+            started += 1
+            if role == "producer":
+                return peers.fork(produce, name, backend, started, peers.ledger(role, started))
+            return peers.fork(consume, name, backend, peers.ledger(role, started))
+
+        alive = [(role, start(role)) for role in ("producer", "consumer") for _ in range(EACH)]
+        for _, peer in alive:
+            peer.hear()
+        began = time.monotonic()
+        killed = {"producer": 0, "consumer": 0}
+        for _ in range(KILLS):
+            time.sleep(peers.random.uniform(0, 0.002))
+            place = peers.random.randrange(len(alive))
+            role, victim = alive[place]
+            code = victim.kill()
+            assert code == -9, f"{victim} had ended by itself: {victim.complaint()}"
+            killed[role] += 1
+            alive[place] = role, start(role)
+        seconds = time.monotonic() - began
+        for role, peer in alive:
+            if role == "producer":
+                assert peer.kill() == -9, peer.complaint()
+                killed[role] += 1
+        queue.shutdown()
+        for role, peer in alive:
+            if role == "consumer":
+                peer.done()
+        verdict = peers.judge()
+        at_work = sum(path.stat().st_size > 0 for role in killed for path in peers.ledgers(role))
+        print(f"{backend}: {sum(killed.values())} kills in {seconds:.1f} s ({killed}), {at_work} at work; {verdict}")
+        print(f"{backend}: rate of any such failure below {bound(KILLS):.2g} per kill (95 %)")
+        assert verdict.sound, verdict
+        assert len(verdict.lost) <= killed["consumer"], verdict
+        assert verdict.received > KILLS, verdict

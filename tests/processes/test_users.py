@@ -1,0 +1,245 @@
+"""C27: between users, permissions are exact and squatters are refused."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Peers, say
+from processes.programs import SMALL
+from processes.users import NOBODY, become, free_user, place, warm_up
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+
+def try_as(uid: int, name: str, backend: str, verb: str, other_users: bool = False) -> None:
+    """As another user, do one thing with a queue and say how it went."""
+    warm_up(backend)
+    become(uid)
+    say(outcome(name, backend, verb, other_users))
+
+
+def outcome(name: str, backend: str, verb: str, other_users: bool = False) -> list[object]:
+    """Do one thing with a queue and tell how it went."""
+    try:
+        if verb == "unlink":
+            ipcq.unlink(name, backend)
+        elif verb == "exists":
+            return ["returned", ipcq.exists(name, backend)]
+        else:
+            rights = {"read": verb != "put", "write": verb == "put"}
+            with ipcq.open(
+                name, backend, create=verb == "create", other_users=other_users, open_timeout=2.0, **rights
+            ) as queue:
+                if verb == "put":
+                    queue.put_nowait("stray")
+                elif verb == "get":
+                    return ["returned", queue.get_nowait()]
+    except ipcq.MessageQueueError as error:
+        return ["raised", type(error).__name__, str(error), error.errno]
+    return ["returned", None]
+
+
+def own(uid: int, name: str, backend: str, mode: int, umask: int = 0o022) -> None:
+    """As another user, create a queue with one message, say its mode, and keep it until told."""
+    warm_up(backend)
+    become(uid)
+    os.umask(umask)
+    with ipcq.open(name, backend, exclusive=True, mode=mode, **SMALL) as queue:
+        queue.put("mine")
+        say(queue.mode)
+
+
+def needs_other_users(backend: str) -> None:
+    """Skip a backend whose queues cannot grant others access."""
+    if not any(
+        info.name == backend and info.capabilities and info.capabilities.other_users for info in ipcq.backends()
+    ):
+        pytest.skip(f"capabilities.other_users is False on backend {backend!r}")
+
+
+@pytest.mark.parametrize("verb", ["get", "put", "unlink"])
+def test_a_queue_of_mode_0600_is_closed_to_other_users(
+    verb: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C27: root's queue of mode 0600 denies another user to get, put and unlink, and keeps what is in it."""
+    queue.put("mine")
+    kind, what, *_ = peers.fork(try_as, NOBODY, name, backend, verb).hear()
+    assert (kind, what) == ("raised", "PermissionDenied")
+    assert queue.get_nowait() == "mine"
+
+
+def test_a_queue_that_another_user_may_not_open_still_exists_for_him(
+    name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C27: a queue that denies a user access is not taken for missing, so no second one is made."""
+    assert peers.fork(try_as, NOBODY, name, backend, "exists").hear() == ["returned", True]
+
+
+@pytest.mark.parametrize(
+    ("mode", "verb", "expected"),
+    [
+        (0o666, "get", "returned"),
+        (0o666, "put", "returned"),
+        (0o622, "get", "raised"),
+        (0o622, "put", "returned"),
+        (0o644, "get", "returned"),
+        (0o644, "put", "raised"),
+    ],
+)
+def test_other_users_may_what_the_mode_of_roots_queue_grants(
+    mode: int, verb: str, expected: str, name: str, backend: str, peers: Peers
+) -> None:
+    """C27: of root's queue, which everybody trusts, its mode alone decides who may get and put."""
+    needs_other_users(backend)
+    with ipcq.open(name, backend, exclusive=True, mode=mode, other_users=True, **SMALL) as queue:
+        queue.put("for all")
+        kind, *rest = peers.fork(try_as, NOBODY, name, backend, verb).hear()
+        assert kind == expected, rest
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o622, 0o666])
+def test_a_queue_has_exactly_its_mode_as_another_user_under_any_umask(
+    mode: int, umask: int, name: str, backend: str, peers: Peers
+) -> None:
+    """C27: an ordinary user's queue has the requested mode, whatever the umask."""
+    needs_other_users(backend)
+    owner = peers.fork(own, NOBODY, name, backend, mode, umask)
+    assert owner.hear() == mode
+    owner.done()
+
+
+@pytest.mark.parametrize("verb", ["get", "put", "create"])
+def test_a_squatters_queue_is_refused_by_root(verb: str, name: str, backend: str, peers: Peers) -> None:
+    """C27: a queue that somebody else made under the name is refused, not used, and keeps what is in it."""
+    peers.fork(own, NOBODY, name, backend, 0o600).done()
+    kind, what, text, _ = outcome(name, backend, verb)
+    assert (kind, what) == ("raised", "PermissionDenied")
+    assert "other_users=True" in str(text)
+    with ipcq.open(name, backend, create=False, other_users=True) as queue:
+        assert queue.get_many() == ["mine"]
+
+
+@pytest.mark.parametrize("verb", ["get", "put", "create"])
+def test_a_squatters_queue_is_refused_by_an_ordinary_user(verb: str, name: str, backend: str, peers: Peers) -> None:
+    """C27: a queue of a second ordinary user that grants everything is refused by a third, and keeps what is in it."""
+    needs_other_users(backend)
+    with free_user() as uid:
+        peers.fork(own, NOBODY, name, backend, 0o666).done()
+        kind, what, text, _ = peers.fork(try_as, uid, name, backend, verb).hear()
+    assert (kind, what) == ("raised", "PermissionDenied")
+    assert "other_users=True" in text
+    with ipcq.open(name, backend, create=False, other_users=True) as queue:
+        assert queue.get_many() == ["mine"]
+
+
+def test_a_queue_of_another_user_is_used_by_who_trusts_him(name: str, backend: str, peers: Peers) -> None:
+    """C27: with other_users=True the mode alone decides."""
+    needs_other_users(backend)
+    with free_user() as uid:
+        peers.fork(own, NOBODY, name, backend, 0o666).done()
+        assert peers.fork(try_as, uid, name, backend, "get", True).hear() == ["returned", "mine"]
+
+
+# The lock directory
+
+
+def somebody_elses(path: Path, uid: int) -> None:
+    path.mkdir(mode=0o700)
+    os.chown(path, NOBODY, NOBODY)
+
+
+def open_to_others(path: Path, uid: int) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+    os.chown(path, uid, uid)
+
+
+def readable_to_others(path: Path, uid: int) -> None:
+    path.mkdir()
+    path.chmod(0o755)
+    os.chown(path, uid, uid)
+
+
+def symlink(path: Path, uid: int) -> None:
+    path.symlink_to(f"{path}-target")
+
+
+def regular_file(path: Path, uid: int) -> None:
+    path.write_text("")
+    os.chown(path, uid, uid)
+
+
+def fifo(path: Path, uid: int) -> None:
+    os.mkfifo(path)
+    os.chown(path, uid, uid)
+
+
+def lock_file_as_symlink(path: Path, uid: int) -> None:
+    path.mkdir(mode=0o700)
+    (path / "names.lock").symlink_to(f"{path}-target/names.lock")
+    os.chown(path, uid, uid)
+
+
+def lock_file_as_directory(path: Path, uid: int) -> None:
+    path.mkdir(mode=0o700)
+    (path / "names.lock").mkdir()
+    os.chown(path, uid, uid)
+
+
+@pytest.mark.parametrize(
+    "squat",
+    [
+        somebody_elses,
+        open_to_others,
+        readable_to_others,
+        symlink,
+        regular_file,
+        fifo,
+        lock_file_as_symlink,
+        lock_file_as_directory,
+    ],
+)
+@pytest.mark.parametrize("verb", ["create", "unlink"])
+def test_a_squatted_lock_directory_is_refused_and_nothing_is_written(
+    verb: str, squat: Callable[[Path, int], None], name: str, backend: str, peers: Peers
+) -> None:
+    """C27: a lock directory of another owner, mode or kind ends in PermissionDenied that says how to get rid of it."""
+    with free_user() as uid:
+        path = Path(place(uid))
+        target = Path(f"{path}-target")
+        target.mkdir(mode=0o777)
+        target.chmod(0o777)
+        squat(path, uid)
+        try:
+            before = tree(path), tree(target)
+            kind, what, text, errno = peers.fork(try_as, uid, name, backend, verb).hear()
+            assert (kind, what) == ("raised", "PermissionDenied"), text
+            assert str(path) in text and "sudo rm" in text
+            assert errno is not None
+            assert (tree(path), tree(target)) == before
+            assert not ipcq.exists(name, backend)
+        finally:
+            with suppress(OSError):
+                (target / "names.lock").unlink()
+            target.rmdir()
+
+
+def tree(path: Path) -> list[tuple[str, int, int, int]]:
+    """Return what is at a path and below, with owner, mode and time of the last change."""
+    found = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
+    return [
+        (str(each), status.st_uid, status.st_mode, status.st_mtime_ns) for each in found for status in [each.lstat()]
+    ]
+
+
+def test_a_lock_directory_is_made_private_under_any_umask(name: str, backend: str, peers: Peers) -> None:
+    """C27: the lock directory that ipcq makes has mode 0700 and the lock file 0600, whatever the umask."""
+    with free_user() as uid:
+        peers.fork(own, uid, name, backend, 0o600, 0o777).done()
+        path = Path(place(uid))
+        assert [(path / part).lstat().st_mode & 0o7777 for part in ("", "names.lock")] == [0o700, 0o600]

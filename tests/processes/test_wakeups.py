@@ -1,0 +1,66 @@
+"""C13: who is woken and then dies or stops takes nobody's wake-up with it."""
+
+import signal
+import time
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Peers, until
+from processes.programs import wait_in
+
+ROUNDS = 150
+SOON = 2.5
+"""Ten times the 250 ms of the clause."""
+
+
+@pytest.mark.parametrize("blow", ["kill", "stop"])
+def test_an_item_is_taken_by_the_survivor_when_the_woken_consumer_is_gone(
+    blow: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C13: two consumers wait, an item comes, one of them is struck at once: the item is not left lying."""
+    left = 0
+    for _ in range(ROUNDS):
+        pair = [peers.fork(wait_in, "get", name, backend) for _ in range(2)]
+        for peer in pair:
+            peer.hear()
+            until(peer.asleep)
+        victim = peers.random.choice(pair)
+        queue.put("item")
+        _ = victim.kill() if blow == "kill" else victim.send(signal.SIGSTOP)
+        # Either the victim took it, or the survivor has to.
+        deadline = time.monotonic() + SOON
+        while queue.qsize() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        left += queue.qsize()
+        for peer in pair:
+            peer.kill()
+    print(f"{backend}: {ROUNDS} rounds, {left} items left lying")
+    assert not left
+
+
+@pytest.mark.parametrize("blow", ["kill", "stop"])
+def test_space_is_used_by_the_survivor_when_the_woken_producer_is_gone(
+    blow: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C13: two producers wait, space comes free, one of them is struck at once: the space is not left unused."""
+    left = 0
+    queue.put_many(["old"] * 4)
+    for _ in range(ROUNDS):
+        pair = [peers.fork(wait_in, "put", name, backend, "new") for _ in range(2)]
+        for peer in pair:
+            peer.hear()
+            until(peer.asleep)
+        victim = peers.random.choice(pair)
+        queue.get_nowait()
+        _ = victim.kill() if blow == "kill" else victim.send(signal.SIGSTOP)
+        deadline = time.monotonic() + SOON
+        while not queue.full() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        left += not queue.full()
+        for peer in pair:
+            peer.kill()
+        while not queue.full():
+            queue.put_nowait("old")
+    print(f"{backend}: {ROUNDS} rounds, space left unused {left} times")
+    assert not left

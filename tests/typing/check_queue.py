@@ -1,0 +1,142 @@
+"""What a type checker must know of the public interface. Never run: mypy reads it, and `assert_type` is the test."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypedDict, assert_type
+
+import ipcq
+from ipcq.backend import Attributes, Availability, Backend, Capabilities, Channel, Received, Request
+from ipcq.hooks import hookimpl
+from ipcq.serializers import register
+
+
+@dataclasses.dataclass
+class Job:
+    number: int
+
+
+class Order(TypedDict):
+    number: int
+
+
+# A handle is of the type that open was given, and of Any without one.
+assert_type(ipcq.open("/jobs"), ipcq.Queue[Any])
+assert_type(ipcq.open("/jobs", type=Job), ipcq.Queue[Job])
+assert_type(ipcq.open("/jobs", "memory", create=False, wait=1.5, type=Order), ipcq.Queue[Order])
+assert_type(ipcq.open("/jobs", type=dict[str, int]), ipcq.Queue[dict[str, int]])
+assert_type(ipcq.open("/jobs", option_of_a_backend=3), ipcq.Queue[Any])
+ipcq.open("/jobs", lifetime="weekend")  # type: ignore[call-overload]
+ipcq.open("/jobs", mode="0600")  # type: ignore[call-overload]
+
+
+def verbs(queue: ipcq.Queue[Job]) -> None:
+    queue.put(Job(1))
+    queue.put(Job(1), timeout=0.5, priority=3)
+    queue.put_nowait(Job(1))
+    queue.put({"number": 1})  # type: ignore[arg-type]
+    assert_type(queue.get(), Job)
+    assert_type(queue.get_nowait(), Job)
+    assert_type(queue.get_many(10), list[Job])
+    assert_type(queue.put_many([Job(1), Job(2)], timeout=0.5), int)
+    assert_type(queue.peek(), Job)
+    assert_type(queue.clear(), int)
+    assert_type(queue.qsize(), int)
+    assert_type(queue.empty(), bool)
+    assert_type(queue.full(), bool)
+    message = queue.get_message(timeout=1)
+    assert_type(message, ipcq.Message[Job])
+    assert_type(message.item, Job)
+    assert_type(message.priority, int)
+    assert_type(message.deliveries, int)
+    assert_type(queue.stats(), ipcq.Stats)
+    assert_type(queue.stats().depth, int | None)
+    assert_type(queue.fileno(), int)
+    assert_type(queue.name, str)
+    assert_type(queue.backend, str)
+    assert_type(queue.capabilities, ipcq.Capabilities)
+    assert_type(queue.mode, int)
+    assert_type(queue.max_messages, int | None)
+    assert_type(queue.max_message_size, int)
+    assert_type(queue.closed, bool)
+    for item in queue:
+        assert_type(item, Job)
+    with queue as same:
+        assert_type(same, ipcq.Queue[Job])
+
+
+def descriptors(queue: ipcq.Queue[bytes], ring: Callable[[], None]) -> None:
+    queue.notify(ring)
+    queue.notify(signal=10)
+    queue.notify()
+    queue.shutdown(immediate=True)
+
+
+def looking() -> None:
+    assert_type(ipcq.exists("/jobs"), bool)
+    for queue in ipcq.queues():
+        assert_type(queue.name, str)
+        assert_type(queue.backend, str)
+    for backend in ipcq.backends():
+        assert_type(backend.usable, bool)
+        assert_type(backend.rank, int | None)
+        assert_type(backend.capabilities, ipcq.Capabilities | None)
+
+
+def errors() -> None:
+    try:
+        ipcq.open("/jobs", max_messages=50)
+    except ipcq.LimitExceeded as error:
+        assert_type(error.limit, str)
+        assert_type(error.value, int)
+        assert_type(error.remedy, str)
+        assert_type(error.queue, str | None)
+    except ipcq.BackendUnavailable as error:
+        assert_type(error.reasons, dict[str, str])
+    except ipcq.DecodeError as error:
+        assert_type(error.data, bytes)
+
+
+register(1001, "text", str.encode, bytes.decode)
+
+
+# What an author writes satisfies the protocols without a cast.
+class EmptyChannel(Channel):
+    capabilities = Capabilities()
+    attributes = Attributes(mode=0o600, max_messages=8, max_message_size=8192)
+
+    def try_put(self, data: bytes, priority: int, /) -> bool:
+        return False
+
+    def try_get(self) -> Received | None:
+        return None
+
+    def qsize(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class EmptyBackend(Backend):
+    name = "empty"
+    capabilities = Capabilities()
+
+    def create(self, name: str, request: Request) -> Channel:
+        return EmptyChannel()
+
+    def attach(self, name: str, request: Request) -> Channel:
+        return EmptyChannel()
+
+    def exists(self, name: str) -> bool:
+        return False
+
+    def unlink(self, name: str) -> None:
+        pass
+
+    def probe(self) -> Availability:
+        return Availability.no("it is an example")
+
+
+@hookimpl
+def ipcq_backend() -> Backend:
+    return EmptyBackend()
