@@ -1,0 +1,82 @@
+"""Directives that print what the code says, so that no page can say something else."""
+
+from dataclasses import fields
+from importlib import import_module
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import nested_parse_with_titles
+from sphinx.util.typing import ExtensionMetadata
+
+import ipcq
+
+
+class Generated(SphinxDirective):
+    """Puts lines of Markdown onto the page."""
+
+    def lines(self) -> list[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        place = nodes.section()
+        place.document = self.state.document
+        nested_parse_with_titles(
+            self.state, StringList(self.lines(), source=self.env.doc2path(self.env.docname)), place
+        )
+        return place.children
+
+
+class ModuleDocstring(Generated):
+    """Prints the docstring of a module, which is written in Markdown."""
+
+    required_arguments = 1
+
+    def lines(self) -> list[str]:
+        text = import_module(self.arguments[0]).__doc__ or ""
+        return text.replace("``", "`").splitlines()
+
+
+class CapabilityTable(Generated):
+    """Prints what the bundled backends can do, from their descriptors."""
+
+    def lines(self) -> list[str]:
+        found = {info.name: info.capabilities for info in ipcq.backends() if info.distribution == "ipcq"}
+        able = {name: capabilities for name, capabilities in found.items() if capabilities is not None}
+        lines = [f"| | {' | '.join(f'`{name}`' for name in able)} |", "|---|" + "---|" * len(able)]
+        for field in fields(ipcq.Capabilities):
+            values = [shown(field.name, getattr(capabilities, field.name)) for capabilities in able.values()]
+            lines.append(f"| `{field.name}` | {' | '.join(values)} |")
+        return lines
+
+
+def shown(ability: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "as memory allows"
+    return str(getattr(value, "name", value)).lower()
+
+
+class PlainAttributes:
+    """Keeps napoleon from taking what stands before a colon in an attribute's docstring for its type."""
+
+    def __init__(self, app: Sphinx) -> None:
+        self.written: list[str] = []
+        app.connect("autodoc-process-docstring", self.before, priority=400)
+        app.connect("autodoc-process-docstring", self.after, priority=600)  # napoleon is at 500
+
+    def before(self, app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+        self.written = list(lines)
+
+    def after(self, app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+        if what in ("attribute", "data", "property"):
+            lines[:] = self.written
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    app.add_directive("module-docstring", ModuleDocstring)
+    app.add_directive("capability-table", CapabilityTable)
+    PlainAttributes(app)
+    return {"parallel_read_safe": True}

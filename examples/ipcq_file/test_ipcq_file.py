@@ -1,0 +1,5 @@
+from ipcq.testing import BackendContract
+
+
+class TestFile(BackendContract):
+    backend = "file"
