@@ -106,7 +106,9 @@ def main() -> None:
     if given.json:
         json.dump({"machine": harness.machine(), "rounds": given.rounds, "results": report}, sys.stdout, indent=2)
         return
-    print(*harness.machine().values(), f"{given.rounds} rounds of {given.count:,} messages of {harness.SIZE} B", sep=" · ")
+    print(
+        *harness.machine().values(), f"{given.rounds} rounds of {given.count:,} messages of {harness.SIZE} B", sep=" · "
+    )
     for name, figures in report.items():
         low, median, high = figures["ratio to posix_ipc"]
         print(f"{name:<18}{figures['rate']:>12,.0f}/s   {median:.2f} x posix_ipc ({low:.2f} to {high:.2f})")

@@ -1,0 +1,168 @@
+"""The project's tasks: one session for each verb. Plain ``nox`` runs what a change has to pass.
+
+The tests run on every CPython from 3.11 on that the machine has, pyenv's included although they are not on PATH. What
+is tested is what is installed: sessions build the project and install it as a user would.
+"""
+
+import atexit
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "docs", "tests", "bare"]
+nox.options.reuse_venv = "yes"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+OLDEST = 11  # of Python 3
+TELL = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3], end='')"
+
+
+def show_pyenv() -> None:
+    """Make each of pyenv's interpreters visible under its name, such as python3.12."""
+    pyenv = shutil.which("pyenv") or shutil.which("pyenv", path=os.path.expanduser("~/.pyenv/bin"))
+    if pyenv is None:
+        return
+    listed = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, check=False).stdout.split()
+    numbers = {version: re.fullmatch(r"3\.(\d+)\.\d+t?", version) for version in listed}
+    wanted = [version for version, match in numbers.items() if match and int(match[1]) >= OLDEST]
+    if not wanted:
+        return
+    os.environ["PYENV_VERSION"] = ":".join(wanted)
+    root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=True).stdout.strip()
+    # Where PATH lacks pyenv's shims, the interpreters themselves come behind everything else.
+    places = [str(Path(root, "versions", version, "bin")) for version in wanted]
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *places])
+
+
+def find_pythons() -> dict[str, str]:
+    """Map what nox calls a Python to its full version, for each CPython that starts."""
+    pythons = {f"3.{sys.version_info.minor}": "{}.{}.{}".format(*sys.version_info)}
+    for name in (f"3.{minor}{threading}" for minor in range(OLDEST, 30) for threading in ("", "t")):
+        path = shutil.which(f"python{name}")
+        if path is not None and name not in pythons:
+            told = subprocess.run([path, "-c", TELL], capture_output=True, text=True, check=False)
+            kind, _, version = told.stdout.partition(" ")
+            if told.returncode == 0 and kind == "cpython":
+                pythons[name] = version
+    return dict(sorted(pythons.items(), key=lambda item: [int(part) for part in item[1].split(".")]))
+
+
+show_pyenv()
+PYTHONS = find_pythons()
+DEFAULT = f"3.{sys.version_info.minor}"
+passed: list[str] = []
+
+
+@atexit.register
+def tell_pythons() -> None:
+    """Say which Pythons the tests really ran on."""
+    if passed:
+        print(f"ipcq: tests passed on {len(passed)} of {len(PYTHONS)} Pythons found: {', '.join(passed)}", flush=True)
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install dependency groups of pyproject.toml, and the project as a wheel of what is here now."""
+    for left_over in ("build", "ipcq.egg-info"):
+        shutil.rmtree(left_over, ignore_errors=True)  # setuptools would pack what has been deleted since
+    session.install(*(nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()), ".")
+
+
+@nox.session(python=list(PYTHONS))
+def tests(session: nox.Session) -> None:
+    """Run the tests; with arguments for pytest without asking for complete coverage."""
+    install(session, "tests")
+    version = str(session.run("python", "-c", TELL, silent=True)).split()[-1]
+    print(f"ipcq: running the tests on CPython {version}", flush=True)
+    if session.posargs:
+        pytest(session, "pytest", *session.posargs)
+    else:
+        pytest(session, "coverage", "run", "-m", "pytest")
+        session.notify("coverage")
+    passed.append(version)
+
+
+def pytest(session: nox.Session, *command: str) -> None:
+    # The checkout stays off sys.path, here and in the programs that tests start, so that it cannot stand in for what is
+    # installed.
+    session.run(*command, env={"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}"})
+
+
+@nox.session(python=DEFAULT)
+def coverage(session: nox.Session) -> None:
+    """Combine what the tests covered on all Pythons, and fail below 100 % of lines and branches."""
+    session.install("coverage>=7.10")
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(python=DEFAULT)
+def quick(session: nox.Session) -> None:
+    """Run lint, types, and the tests on this Python without the storms of processes: a few minutes, for daily work."""
+    session.notify("lint")
+    session.notify("types")
+    session.notify(f"tests-{DEFAULT}", posargs=["-m", "not storm", *session.posargs])
+
+
+@nox.session(python=DEFAULT)
+def bare(session: nox.Session) -> None:
+    """Prove that ipcq works without rich, msgspec and posix_ipc, and says what is missing."""
+    session.install("pytest>=8.2", "pytest-timeout>=2.3", "sybil>=9")
+    install(session)
+    session.run("pip", "uninstall", "--quiet", "--yes", "posix_ipc", external=False)
+    pytest(session, "pytest", "tests/backends/test_memory.py", "tests/packaging/bare.py", *session.posargs)
+
+
+@nox.session(python=DEFAULT)
+def lint(session: nox.Session) -> None:
+    """Check style, format, and the directions of imports."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("lint-imports", "--no-logo", env={"PYTHONPATH": "backends"})
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+
+
+@nox.session(python=DEFAULT)
+def types(session: nox.Session) -> None:
+    """Check types strictly."""
+    install(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(python=DEFAULT)
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session(python=DEFAULT)
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel, and try the wheel in an environment with nothing else."""
+    session.install("build")
+    for left_over in ("build", "dist", "ipcq.egg-info"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist", silent=True)
+    (wheel,) = Path("dist").glob("*.whl")
+    fresh = Path(session.create_tmp()).resolve() / "fresh"
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    python = str(fresh / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel.resolve()), external=True)
+    check = Path("tests/packaging/installed.py").resolve()
+    with session.chdir(fresh):  # nothing of the checkout is in reach
+        session.run(python, str(check), external=True)
+        session.run(str(fresh / "bin" / "ipcq"), "demo", "--seconds", "1", external=True)
+
+
+@nox.session(python=DEFAULT, default=False)
+def benchmarks(session: nox.Session) -> None:
+    """Measure; give the name of one script of benchmarks/ to run that one alone."""
+    install(session)
+    chosen = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*_*.py"))
+    for name in chosen:
+        session.run("python", f"benchmarks/{name.removesuffix('.py')}.py")
