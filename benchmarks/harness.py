@@ -1,7 +1,7 @@
 """How the benchmarks measure: separate processes, taking turns in rounds, medians, and ratios paired by round.
 
-A workload is a pair of functions, `produce(count)` and `consume(count)`, that a fresh interpreter each runs. The consumer
-checks that every message came exactly once and in order, and reports the time from the first message to the last.
+A workload is a pair of functions, `produce(count)` and `consume(count)`, that a fresh interpreter each runs. The
+consumer checks that every message came exactly once and in order, and reports the time from the first to the last.
 """
 
 import json
@@ -55,8 +55,10 @@ def sample(script: str, implementation: str, name: str, count: int) -> Sample:
     """Run one producer and one consumer of an implementation as processes of their own."""
     consumer, producer = (
         subprocess.Popen(
-            [sys.executable, script, "--role", role, "--implementation", implementation, "--name", name]
-            + ["--count", str(count)],
+            [
+                *(sys.executable, script, "--role", role, "--implementation", implementation),
+                *("--name", name, "--count", str(count)),
+            ],
             stdout=subprocess.PIPE,
         )
         for role in ("consume", "produce")

@@ -1,7 +1,7 @@
-"""The backend mqueue through the public API against posix_ipc itself: 64 B, one producer, one consumer, the same limits.
+"""The backend mqueue through the public API against posix_ipc itself: 64 B, one producer, one consumer, equal limits.
 
-Run ``python benchmarks/mqueue_throughput.py``; wanted is a median ratio of 0.8 or more. The control is posix_ipc a second
-time: how far its ratio is from 1 says how much the machine's noise is worth.
+Run ``python benchmarks/mqueue_throughput.py``; wanted is a median ratio of 0.8 or more. The control is posix_ipc a
+second time: how far its ratio is from 1 says how much the machine's noise is worth.
 """
 
 import argparse

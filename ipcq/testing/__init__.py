@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ipcq.testing.contract import BackendContract
     from ipcq.testing.machine import QueueMachine
-    from ipcq.testing.processes import Ledger, Peer, PeerDied, Peers, Tag, Verdict, judge
+    from ipcq.testing.oracle import Ledger, Tag, Verdict, judge
+    from ipcq.testing.processes import Peer, PeerDied, Peers
 
 __all__ = (
     "BackendContract",
@@ -27,7 +28,8 @@ _SUITE = "ipcq.testing.contract"
 _HOMES = {
     "BackendContract": _SUITE,
     "QueueMachine": "ipcq.testing.machine",
-    **dict.fromkeys(("Ledger", "Peer", "PeerDied", "Peers", "Tag", "Verdict", "judge"), "ipcq.testing.processes"),
+    **dict.fromkeys(("Ledger", "Tag", "Verdict", "judge"), "ipcq.testing.oracle"),
+    **dict.fromkeys(("Peer", "PeerDied", "Peers"), "ipcq.testing.processes"),
 }
 
 

@@ -6,10 +6,10 @@ A backend's test is one line, or a subclass where more is to be said::
 
     TestMineAgrees = machine_for("mine")
 
-Hypothesis makes up sequences of calls; each runs on the backend (`Stage`) and on a model of plain lists (`Model`), and
-what it returns, or the class of what it raises, has to be the same. Handles live in numbered slots: in the first two
-within this process, in the others within a second one, where the backend's scope allows that. What two backends do with
-the same sequence is compared by `replay`, so that a new backend joins by its name.
+Hypothesis makes up sequences of calls; each runs on the backend (`Stage`) and on `ipcq.testing.model`, and what it
+returns, or the class of what it raises, has to be the same. Handles live in numbered slots: in the first two within
+this process, in the others within a second one, where the backend's scope allows that. What two backends do with the
+same sequence is compared by `replay`, so that a new backend joins by its name.
 
 Concurrency is not tested here: every call has returned before the next begins. `ipcq.testing.processes` is for that.
 
@@ -24,7 +24,7 @@ import unittest
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final
 
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
@@ -32,31 +32,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import ipcq
 from ipcq.backend import HIGHEST_PRIORITY, Capabilities, Scope
-from ipcq.errors import (
-    DecodeError,
-    EncodeError,
-    InvalidArgument,
-    MessageQueueError,
-    MessageTooLarge,
-    PermissionDenied,
-    QueueClosed,
-    QueueEmpty,
-    QueueExists,
-    QueueFull,
-    QueueGone,
-    QueueMismatch,
-    QueueNotFound,
-    QueueShutDown,
-    Unsupported,
-)
+from ipcq.errors import MessageQueueError, QueueNotFound
+from ipcq.testing.model import NOTHING, Model, Outcome, Step
 from ipcq.testing.processes import Peer, Peers, fresh_name, hear, own_seed, say
 
 __all__ = (
-    "Model",
-    "Outcome",
     "QueueMachine",
     "Stage",
-    "Step",
     "capabilities",
     "end_helper",
     "machine_for",
@@ -66,12 +48,6 @@ __all__ = (
     "shared",
     "traces",
 )
-
-#: One call: which, in which slot, with what.
-Step: TypeAlias = tuple[str, int, dict[str, Any]]
-
-#: What a call gave: the value that it returned, or the name of the class that it raised.
-Outcome: TypeAlias = tuple[Literal["returned", "raised"], Any]
 
 #: What a queue is created with where the author says nothing.
 SMALL: Final[Mapping[str, Any]] = {"max_messages": 4, "max_message_size": 512}
@@ -92,8 +68,6 @@ HANG: Final = 20.0
 POISON: Final = (b"", b"\xc1", b"\xc1\x87\x68x", b"\xc1\x01N.", b"\x81", b"\xd9\x04ab", b"\x01\x01")
 
 SPOILT: Final = ("", "unencodable", "oversize")
-
-_NOTHING: Final[Outcome] = ("returned", "no handle")
 
 #: How every sequence of calls begins: with a handle in each slot.
 BEGINNING: Final[Sequence[Step]] = tuple(("renew", slot, {}) for slot in range(SLOTS))
@@ -179,7 +153,7 @@ class _Hands:
             if call in ("open", "renew", "forget", "exists"):
                 return "returned", getattr(self, f"_{call}")(slot, **arguments)
             if slot not in self._queues:
-                return _NOTHING
+                return NOTHING
             return "returned", getattr(self, f"_{call}")(self._queues[slot], **arguments)
         except MessageQueueError as error:
             return "raised", type(error).__name__
@@ -285,7 +259,7 @@ def _spoilt(queue: "ipcq.Queue[Any]", how: str) -> object:
     return object() if how == "unencodable" else bytes(queue.max_message_size + 1)
 
 
-def _help() -> None:
+def _help() -> None:  # pragma: no cover - in the other process
     """Keep the handles of the slots from `AWAY` on, in another process, until the pipe ends."""
     hands: _Hands | None = None
     with contextlib.suppress(EOFError):
@@ -425,236 +399,6 @@ def replay(
         return [stage.call(step) for step in trace]
     finally:
         stage.end()
-
-
-# --- the model ---------------------------------------------------------------------------------------------------
-
-
-class _Unspecified(Exception):
-    """Two things are wrong with a call, and the contract does not say which is told."""
-
-
-class _Messages:
-    """One queue, from its creation until its last handle is gone."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.linked = True
-        self.shut = False
-        # Each with its priority and whether it is what `msgpack` can read; the next one first.
-        self.content: list[tuple[int, bool, Any]] = []
-
-    def put(self, item: Any, priority: int = 0, good: bool = True) -> None:
-        if self.shut:
-            raise QueueShutDown
-        if len(self.content) >= self.capacity:
-            raise QueueFull
-        place = next((i for i, other in enumerate(self.content) if other[0] < priority), len(self.content))
-        self.content.insert(place, (priority, good, item))
-
-    def get(self) -> tuple[int, bool, Any]:
-        if self.content:
-            return self.content.pop(0)
-        raise QueueShutDown if self.shut else QueueEmpty
-
-
-class _Handle:
-    def __init__(self, messages: _Messages, rights: str, stay: bool) -> None:
-        self.messages = messages
-        self.reads = rights != "write"
-        self.writes = rights != "read"
-        self.stay = stay
-        self.open = True
-        self.unlinked = False
-        # Messages of batches that could not be decoded: the next gets raise that, one each.
-        self.owed = 0
-
-    def check(self) -> None:
-        if not self.open:
-            raise QueueClosed
-        if not self.messages.linked and not self.stay:
-            raise QueueGone
-
-    @property
-    def sane(self) -> bool:
-        return self.open and (self.messages.linked or self.stay)
-
-
-class Model:
-    """What the calls give by the contract, in plain lists.
-
-    Args:
-        capacity: `max_messages` of the queue.
-        able: What the backend says it can do.
-        priorities: The queue has priorities.
-    """
-
-    def __init__(self, capacity: int, able: Capabilities, priorities: bool) -> None:
-        self._capacity = capacity
-        self._able = able
-        self._priorities = priorities
-        self._named: _Messages | None = None
-        self._handles: dict[int, _Handle] = {}
-
-    def call(self, step: Step) -> Outcome | None:
-        """Say what one call has to give; None: it has to raise, whatever of our tree."""
-        call, slot, arguments = step
-        try:
-            if call in ("open", "renew", "forget", "exists"):
-                return "returned", getattr(self, f"_{call}")(slot, **arguments)
-            if slot not in self._handles:
-                return _NOTHING
-            return "returned", getattr(self, f"_{call}")(self._handles[slot], **arguments)
-        except MessageQueueError as error:
-            return "raised", type(error).__name__
-        except _Unspecified:
-            return None
-
-    @property
-    def ended(self) -> bool:
-        """The name leads to no queue that messages can be put into."""
-        return self._named is None or self._named.shut
-
-    def left(self) -> dict[int, int]:
-        """Return for each slot whose handle can get messages how many it can get."""
-        return {
-            slot: handle.owed + len(handle.messages.content)
-            for slot, handle in self._handles.items()
-            if handle.sane and handle.reads
-        }
-
-    def _open(self, slot: int, create: bool, exclusive: bool, rights: str, other_limit: bool, stay: bool) -> None:
-        capacity = self._capacity + other_limit
-        if self._named is None:
-            if not create:
-                raise QueueNotFound
-            self._named = _Messages(capacity)
-        elif create and exclusive:
-            raise QueueExists
-        elif (create or other_limit) and self._named.capacity != capacity:
-            raise QueueMismatch
-        self._handles[slot] = _Handle(self._named, rights, stay)
-
-    def _renew(self, slot: int) -> None:
-        self._open(slot, create=True, exclusive=False, rights="both", other_limit=False, stay=False)
-
-    def _forget(self, slot: int) -> None:
-        if self._named is None:
-            raise QueueNotFound
-        self._named.linked = False
-        self._named = None
-
-    def _exists(self, slot: int) -> bool:
-        return self._named is not None
-
-    def _close(self, handle: _Handle) -> None:
-        handle.open = False
-
-    def _unlink(self, handle: _Handle) -> None:
-        if not handle.unlinked and self._named is not None and (handle.messages is self._named or not handle.open):
-            self._forget(0)
-        handle.unlinked = True
-
-    def _put(self, handle: _Handle, item: Any, priority: int) -> None:
-        wrong = priority and not self._priorities
-        if wrong and not (handle.sane and handle.writes and not handle.messages.shut):
-            raise _Unspecified
-        if wrong:
-            raise Unsupported
-        self._check_right(handle, handle.writes)
-        handle.messages.put(item, priority)
-
-    def _put_spoilt(self, handle: _Handle, spoilt: str) -> None:
-        if not (handle.sane and handle.writes) or handle.messages.shut:
-            raise _Unspecified
-        raise EncodeError if spoilt == "unencodable" else MessageTooLarge
-
-    def _put_raw(self, handle: _Handle, data: bytes) -> None:
-        if self._named is None:
-            raise QueueNotFound
-        self._named.put(data, good=False)
-
-    def _put_many(self, handle: _Handle, items: list[Any], spoilt: str) -> int:
-        if spoilt:
-            self._put_spoilt(handle, spoilt)
-        self._check_right(handle, handle.writes)
-        handle.messages.put(items[0])
-        stored = 1
-        for item in items[1:]:
-            try:
-                handle.messages.put(item)
-            except QueueFull:
-                break
-            stored += 1
-        return stored
-
-    def _get(self, handle: _Handle, timeout: float | None) -> Any:
-        return self._get_message(handle)[0]
-
-    def _get_message(self, handle: _Handle) -> list[Any]:
-        self._report(handle)
-        self._check_right(handle, handle.reads)
-        priority, good, item = handle.messages.get()
-        if not good:
-            raise DecodeError
-        return [item, priority, 1]
-
-    def _get_many(self, handle: _Handle, most: int | None) -> list[Any]:
-        self._report(handle)
-        self._check_right(handle, handle.reads)
-        content = handle.messages.content
-        if not content:
-            handle.messages.get()
-        taken = content[:most]
-        del content[:most]
-        items = [item for _, good, item in taken if good]
-        handle.owed += len(taken) - len(items)
-        if not items:
-            self._report(handle)
-        return items
-
-    def _report(self, handle: _Handle) -> None:
-        if handle.owed and handle.open:
-            handle.owed -= 1
-            raise DecodeError
-
-    def _peek(self, handle: _Handle) -> Any:
-        if not self._able.peek:
-            raise Unsupported if handle.open else _Unspecified
-        self._check_right(handle, handle.reads)
-        content = handle.messages.content
-        if not content:
-            raise QueueEmpty
-        if not content[0][1]:
-            raise DecodeError
-        return content[0][2]
-
-    def _clear(self, handle: _Handle) -> int:
-        self._check_right(handle, handle.reads)
-        dropped = len(handle.messages.content)
-        handle.messages.content.clear()
-        return dropped
-
-    def _look(self, handle: _Handle) -> list[Any]:
-        handle.check()
-        count, capacity = len(handle.messages.content), handle.messages.capacity
-        return [count if self._able.exact_qsize else None, not count, count >= capacity, capacity]
-
-    def _shutdown(self, handle: _Handle, immediate: bool) -> None:
-        if not self._able.shutdown:
-            raise Unsupported if handle.open else _Unspecified
-        handle.check()
-        handle.messages.shut = True
-        if immediate:
-            handle.messages.content.clear()
-
-    def _misuse(self, handle: _Handle, how: str) -> None:
-        raise InvalidArgument if handle.sane else _Unspecified
-
-    def _check_right(self, handle: _Handle, right: bool) -> None:
-        if not right:
-            raise PermissionDenied if handle.sane and not handle.messages.shut else _Unspecified
-        handle.check()
 
 
 # --- the machine -------------------------------------------------------------------------------------------------

@@ -382,3 +382,10 @@ class ForgetsWhatIsLeft(Wrong):
             channel.close()
             raise QueueShutDown
         return channel
+
+
+class HoldsLittle(Wrong):
+    caught_by = "test_eight_messages_of_8_kib_fit_where_nothing_was_asked_for"
+
+    def create(self, name: str, request: Request) -> Channel:
+        return super().create(name, replace(request, max_messages=request.max_messages or 7))

@@ -6,7 +6,8 @@ import signal
 import time
 
 import ipcq
-from ipcq.testing.processes import Ledger, Tag, hear, say
+from ipcq.testing.oracle import Ledger, Tag
+from ipcq.testing.processes import hear, say
 
 SMALL = {"max_messages": 4, "max_message_size": 512}
 

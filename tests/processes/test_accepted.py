@@ -1,7 +1,8 @@
 """C1: accepted means stored."""
 
 import ipcq
-from ipcq.testing.processes import Peers, Tag, bound
+from ipcq.testing.oracle import Tag
+from ipcq.testing.processes import Peers, bound
 from processes.programs import put_and_die
 
 ROUNDS = 250

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import ipcq
-from ipcq.testing.processes import Hang, Ledger, PeerDied, Peers, Tag, Verdict, bound, hear, judge, say, until
+from ipcq.testing.oracle import Ledger, Tag, Verdict, judge
+from ipcq.testing.processes import Hang, PeerDied, Peers, bound, hear, say, until
 
 # A history: what producers and consumers entered, with instants.
 PUT, TAKE, EMPTY = "put", "take", "empty"
@@ -198,6 +200,40 @@ def test_the_watchdog_ends_a_test_that_waits_for_something_else() -> None:
     """When it is the test that hangs, its own stack is part of the failure."""
     with pytest.raises(Hang, match="test_the_watchdog_ends_a_test_that_waits"), Peers(patience=0.5):
         time.sleep(30)
+
+
+def test_the_watchdog_of_a_thread_tells_where_it_hung(tmp_path: Path) -> None:
+    """Outside the main thread nothing can interrupt the test, and it fails at its end, with what it was doing."""
+    told: list[str] = []
+
+    def hang() -> None:
+        try:
+            with Peers(patience=0.1, directory=tmp_path):
+                time.sleep(3.5)
+        except Hang as hang:
+            told.append(str(hang))
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    thread.join()
+    assert len(told) == 1 and "test_harness.py" in told[0]
+    assert tmp_path.exists()
+
+
+def test_a_group_can_be_interrupted() -> None:
+    """Ctrl-C reaches whom it reached before."""
+    with pytest.raises(KeyboardInterrupt), Peers():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+
+def test_what_a_peer_left_nothing_of_is_told(peers: Peers) -> None:
+    """A peer whose words are gone still ends with an error that says so."""
+    peer = peers.spawn(sleep)
+    peer.hear()
+    peer.errors.unlink()
+    peer.kill()
+    assert "nothing to read" in peer.stacks()
 
 
 def test_a_group_leaves_no_process_behind() -> None:

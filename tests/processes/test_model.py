@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, seed
 
 import ipcq
-from ipcq.testing.machine import Step, end_helper, machine_for, options_for, profile, replay, shared, traces
+from ipcq.testing.machine import end_helper, machine_for, options_for, profile, replay, shared, traces
+from ipcq.testing.model import Step
 from ipcq.testing.processes import own_seed
 from processes.needs import usable
 

@@ -9,7 +9,8 @@ import pytest
 
 import ipcq
 from ipcq._namelock import name_lock
-from ipcq.testing.processes import Ledger, Peers, Tag, hear, say, until
+from ipcq.testing.oracle import Ledger, Tag
+from ipcq.testing.processes import Peers, hear, say, until
 from processes.programs import SMALL, consume
 
 ROUNDS = 20

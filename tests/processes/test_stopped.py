@@ -7,7 +7,8 @@ import pytest
 
 import ipcq
 from ipcq._namelock import name_lock
-from ipcq.testing.processes import Ledger, Peer, Peers, Tag, hear, say
+from ipcq.testing.oracle import Ledger, Tag
+from ipcq.testing.processes import Peer, Peers, hear, say
 from processes.programs import SMALL, consume, produce
 
 ROUNDS = 300

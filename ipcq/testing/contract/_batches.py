@@ -174,7 +174,7 @@ class Batches(Bench):
             while any(producer.running() for producer in producers) or not queue.empty():
                 try:
                     taken.append(queue.get(timeout=0.05))
-                except ipcq.QueueEmpty:
+                except ipcq.QueueEmpty:  # pragma: no cover - only where the last producer ends just then
                     pass
         expected = {
             (which, batch): count

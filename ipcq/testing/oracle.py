@@ -1,0 +1,244 @@
+"""The oracle: what processes wrote down about their messages, and the judgement whether a queue can have done that.
+
+It is outside the processes under test. A `Ledger` is a file that only its owner appends to, each entry with one
+`write`, so that a kill tears nothing: a producer enters what it is about to do, and then how that ended; a consumer
+enters what it took. Messages are made by `Tag.message`, numbered per producer, and `judge` decides from the ledgers
+which were lost, duplicated, invented, torn or out of order. Instants are CLOCK_MONOTONIC, one clock for all processes
+of a machine.
+"""
+
+import bisect
+import gc
+import math
+import os
+import time
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+__all__ = ("Ledger", "Tag", "Verdict", "judge")
+
+
+class Tag(NamedTuple):
+    """Which message it is: who put it, and as which of its own."""
+
+    producer: int
+    number: int
+
+    def message(self, size: int = 0) -> bytes:
+        """Return a message of at least `size` bytes that can be told from every other and from a torn one."""
+        head = b"%d.%d." % self
+        body = head * (max(size - 9, len(head)) // len(head) + 1)
+        body = body[: max(size - 9, len(head))]
+        return body + b"#%08x" % zlib.crc32(body)
+
+    @classmethod
+    def of(cls, message: object) -> "Tag":
+        """Return the tag of a message.
+
+        Raises:
+            ValueError: It is not a whole message that `message` made.
+        """
+        if not isinstance(message, bytes) or b"#%08x" % zlib.crc32(message[:-9]) != message[-9:]:
+            raise ValueError(f"not a whole message: {message!r}")
+        producer, number, _ = message.split(b".", 2)
+        return cls(int(producer), int(number))
+
+
+class Ledger:
+    """What one process did, in a file that survives it.
+
+    Args:
+        path: The file; no other process writes to it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def intend(self, tag: Tag) -> None:
+        """Enter that a put of this message begins."""
+        self._enter(f"? {tag.producer} {tag.number} {time.monotonic_ns()}\n")
+
+    def accepted(self, tag: Tag) -> None:
+        """Enter that the put returned."""
+        self._enter(f"+ {tag.producer} {tag.number} {time.monotonic_ns()}\n")
+
+    def refused(self, tag: Tag, error: BaseException) -> None:
+        """Enter that the put raised."""
+        self._enter(f"- {tag.producer} {tag.number} {time.monotonic_ns()} {type(error).__name__}\n")
+
+    def took(self, tag: Tag, since: int) -> None:
+        """Enter that a get, begun at `since` on `time.monotonic_ns`, returned this message."""
+        self._enter(f"< {tag.producer} {tag.number} {since} {time.monotonic_ns()}\n")
+
+    def torn(self, message: object) -> None:
+        """Enter that a get returned something that no producer made."""
+        self._enter(f"! {message!r}\n")
+
+    def empty(self, since: int) -> None:
+        """Enter that a get that does not wait, begun at `since` on `time.monotonic_ns`, found nothing."""
+        self._enter(f"0 {since} {time.monotonic_ns()}\n")
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._fd)
+
+    def _enter(self, entry: str) -> None:
+        # One write: either all of it is in the file or nothing, wherever this process is killed.
+        os.write(self._fd, entry.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the ledgers say."""
+
+    accepted: int
+    """Puts that returned."""
+    refused: int
+    """Puts that raised."""
+    unknown: int
+    """Puts during which the producer was killed."""
+    received: int
+    """Messages that were taken."""
+    lost: list[Tag] = field(default_factory=list)
+    """Puts that returned and whose message nobody entered; a consumer killed right after its get accounts for one."""
+    duplicated: list[Tag] = field(default_factory=list)
+    """Messages that were taken twice."""
+    invented: list[Tag] = field(default_factory=list)
+    """Messages that were taken though nobody put them, or though the put raised."""
+    torn: list[str] = field(default_factory=list)
+    """What was taken and is no whole message."""
+    reordered: list[tuple[Tag, Tag]] = field(default_factory=list)
+    """Messages that surely overtook an earlier one: the earlier, the later."""
+    missed: int = 0
+    """Gets that found nothing though at every instant a message was surely there."""
+
+    @property
+    def sound(self) -> bool:
+        """Nothing was duplicated, invented, torn, out of order or missed; losses are for the caller to judge."""
+        return not (self.duplicated or self.invented or self.torn or self.reordered or self.missed)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.accepted} accepted, {self.refused} refused, {self.unknown} unknown, {self.received} received, "
+            f"{len(self.lost)} lost, {len(self.duplicated)} duplicated, {len(self.invented)} invented, "
+            f"{len(self.torn)} torn, {len(self.reordered)} reordered, {self.missed} missed"
+        )
+
+
+# A message as the ledgers spell it: producer and number. Millions of entries are read, so nothing is built from them
+# that is not needed.
+_Key: TypeAlias = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Books:
+    """What the ledgers say, by message, with instants in nanoseconds."""
+
+    begun: dict[_Key, int] = field(default_factory=dict)
+    stored: dict[_Key, int] = field(default_factory=dict)
+    refused: set[_Key] = field(default_factory=set)
+    taken: dict[_Key, tuple[int, int]] = field(default_factory=dict)
+    """When the get began and when it returned."""
+    again: set[_Key] = field(default_factory=set)
+    torn: list[str] = field(default_factory=list)
+    empties: list[tuple[int, int]] = field(default_factory=list)
+    received: int = 0
+
+    def read(self, producers: Iterable[Path], consumers: Iterable[Path]) -> None:
+        for path in producers:
+            for line in path.read_text().splitlines():
+                kind, producer, number, instant, *_ = line.split(" ")
+                if kind == "?":
+                    self.begun[producer, number] = int(instant)
+                elif kind == "+":
+                    self.stored[producer, number] = int(instant)
+                else:
+                    self.refused.add((producer, number))
+        for path in consumers:
+            for line in path.read_text().splitlines():
+                if line[0] == "<":
+                    _, producer, number, since, instant = line.split(" ")
+                    self.received += 1
+                    if (producer, number) in self.taken:
+                        self.again.add((producer, number))
+                    else:
+                        self.taken[producer, number] = int(since), int(instant)
+                elif line[0] == "0":
+                    _, since, instant = line.split(" ")
+                    self.empties.append((int(since), int(instant)))
+                else:
+                    self.torn.append(line[2:])
+
+
+def _tags(keys: Iterable[_Key]) -> list[Tag]:
+    return sorted(Tag(int(producer), int(number)) for producer, number in keys)
+
+
+def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
+    """Judge by the ledgers whether one FIFO queue can have done this, in O(n log n).
+
+    A message surely came before another when its put returned before the other's began; it was surely overtaken when
+    the other's get returned before its own began. Such a pair cannot happen on a FIFO queue, and where no pair is such,
+    nothing was duplicated or invented, and no get missed a message that was there, the history is that of one
+    (Henzinger, Sezgin, Vafeiadis: Aspect-oriented linearizability proofs, 2013).
+    """
+    books = _Books()
+    # The collector would walk through millions of live entries again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        books.read(producers, consumers)
+        return Verdict(
+            accepted=len(books.stored),
+            refused=len(books.refused),
+            unknown=len(books.begun.keys() - books.stored.keys() - books.refused),
+            received=books.received,
+            lost=_tags(books.stored.keys() - books.taken.keys()),
+            duplicated=_tags(books.again),
+            invented=_tags((books.taken.keys() - books.begun.keys()) | (books.taken.keys() & books.refused)),
+            torn=books.torn,
+            reordered=_overtaken(books),
+            missed=_missed(books),
+        )
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
+    # By the beginning of the put: when the get returned, and whose.
+    line = sorted((books.begun[key], books.taken[key][1], key) for key in books.taken.keys() & books.begun.keys())
+    begins = [begun for begun, _, _ in line]
+    # first[i]: the earliest end of a get among the messages from line[i] on.
+    first: list[tuple[float, _Key]] = [(math.inf, ("", ""))] * (len(line) + 1)
+    for index in range(len(line) - 1, -1, -1):
+        _, end, key = line[index]
+        first[index] = (end, key) if end < first[index + 1][0] else first[index + 1]
+    pairs: list[tuple[Tag, Tag]] = []
+    for key in books.taken.keys() & books.stored.keys():
+        earliest, other = first[bisect.bisect_right(begins, books.stored[key])]
+        if earliest < books.taken[key][0]:
+            pairs += zip(_tags([key]), _tags([other]), strict=True)
+    return sorted(pairs)
+
+
+def _missed(books: _Books) -> int:
+    # A message that was put and never taken may be one that a killed consumer had, so only taken ones witness.
+    spans = sorted((books.stored[key], books.taken[key][0]) for key in books.taken.keys() & books.stored.keys())
+    merged: list[tuple[int, int]] = []
+    for begin, end in spans:
+        if begin >= end:
+            continue
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    begins = [begin for begin, _ in merged]
+    count = 0
+    for since, till in books.empties:
+        index = bisect.bisect_right(begins, since) - 1
+        count += index >= 0 and till <= merged[index][1]
+    return count

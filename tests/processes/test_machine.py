@@ -1,0 +1,73 @@
+"""The state machine and its model say what they have to about backends that no bundled one is like."""
+
+import unittest
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.backend import Capabilities
+from ipcq.testing import machine
+from ipcq.testing.machine import BEGINNING, replay
+from ipcq.testing.model import NOTHING, Model, Outcome
+
+
+def model(*calls: tuple[str, dict[str, Any]], priorities: bool = False, **able: Any) -> Outcome | None:
+    """Return what the last of these calls gives in the first slot."""
+    model = Model(4, Capabilities(**able), priorities)
+    for step in BEGINNING:
+        model.call(step)
+    return [model.call((call, 0, arguments)) for call, arguments in calls][-1]
+
+
+PUT: dict[str, Any] = {"item": 1, "priority": 5}
+
+
+def test_a_priority_without_priorities_is_unsupported() -> None:
+    """Contract clause 20."""
+    assert model(("put", PUT)) == ("raised", "Unsupported")
+
+
+def test_a_priority_on_a_closed_handle_is_either_error() -> None:
+    """Two things are wrong, and the contract does not say which is told."""
+    assert model(("close", {}), ("put", PUT)) is None
+
+
+def test_a_shutdown_of_what_cannot_be_is_unsupported() -> None:
+    """Contract clause 20, unless the handle is closed."""
+    assert model(("shutdown", {"immediate": False})) == ("raised", "Unsupported")
+    assert model(("close", {}), ("shutdown", {"immediate": False})) is None
+
+
+def test_a_peek_where_none_is_possible_is_unsupported() -> None:
+    """Contract clause 20, unless the handle is closed."""
+    assert model(("peek", {})) == ("raised", "Unsupported")
+    assert model(("close", {}), ("peek", {})) is None
+
+
+def test_a_slot_without_a_handle_does_nothing() -> None:
+    """On the backend as in the model."""
+    step = ("get_message", 0, {})
+    assert Model(4, Capabilities(), False).call(step) == NOTHING
+    assert replay([step], "memory") == [NOTHING]
+
+
+def test_what_travels_between_the_processes_arrives() -> None:
+    """JSON has no bytes and no mappings that are told from ours."""
+    value = {"a": [b"\x00\xff", None, {"bytes": 1}], "b": 0.5}
+    assert machine._unpacked(machine._packed(value)) == value
+
+
+def test_a_backend_that_nobody_has_is_told() -> None:
+    """Whoever misspells it is told so."""
+    with pytest.raises(LookupError, match="no backend is called 'nonesuch'"):
+        machine.capabilities("nonesuch")
+
+
+def test_a_backend_that_cannot_be_used_here_is_skipped_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A skip that says what is missing."""
+    infos = [replace(info, usable=False, reason="no kernel") for info in ipcq.backends()]
+    monkeypatch.setattr(ipcq, "backends", lambda: infos)
+    with pytest.raises(unittest.SkipTest, match="cannot be used here: no kernel"):
+        machine.capabilities("memory")
