@@ -20,6 +20,9 @@ try:
 except ModuleNotFoundError:  # the bare environment measures nothing
     coverage = None  # type: ignore[assignment]
 
+# Whichever test imports it first.
+pytest.register_assert_rewrite("ipcq.testing.contract")
+
 CI = os.environ.get("CI") == "true"
 
 #: How long what is on its way out may take, in seconds.
