@@ -1,0 +1,150 @@
+#include "lock.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "wait.h"
+
+/* How often a busy lock is looked at before it counts as busy: most are held for a few hundred instructions. */
+#define LOOKS 40
+/* A waiter whose mark was lost looks again after this time, in nanoseconds. */
+#define SLICE 20000000
+
+struct thread {
+    struct robust_list_head *list;
+    uint32_t id;
+};
+
+static _Thread_local struct thread thread;
+
+static void forget_thread(void)
+{
+    thread.id = 0; /* the child's only thread has another id than the one that forked */
+}
+
+static void forget_at_fork(void)
+{
+    pthread_atfork(NULL, NULL, forget_thread);
+}
+
+static void learn_thread(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    size_t size;
+
+    pthread_once(&once, forget_at_fork);
+    if (syscall(SYS_get_robust_list, 0, &thread.list, &size) == 0 && thread.list != NULL)
+        thread.id = (uint32_t)syscall(SYS_gettid);
+}
+
+/* The compiler must not move it over what it covers; the kernel looks when the thread is no longer running. */
+static inline void set_pending(struct lock *lock)
+{
+    uintptr_t entry = lock == NULL ? 0 : (uintptr_t)lock - (uintptr_t)thread.list->futex_offset;
+
+    atomic_signal_fence(memory_order_seq_cst);
+    *(struct robust_list *volatile *)&thread.list->list_op_pending = (struct robust_list *)entry;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline bool grab(struct lock *lock, uint32_t marks, enum lock_result *result)
+{
+    uint32_t found = atomic_load_explicit(&lock->word, memory_order_relaxed);
+
+    if (found & FUTEX_TID_MASK)
+        return false;
+    *result = found & FUTEX_OWNER_DIED ? LOCK_INHERITED : LOCK_TAKEN;
+    return atomic_compare_exchange_strong_explicit(&lock->word, &found,
+                                                   thread.id | (found & FUTEX_WAITERS) | marks, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+static enum lock_result take_slowly(struct lock *lock, int64_t patience)
+{
+    enum lock_result result = LOCK_BUSY;
+    int64_t until = 0;
+
+    for (int looks = 0; looks < LOOKS; looks++) {
+        wait_pause();
+        if (grab(lock, 0, &result))
+            return result;
+    }
+    while (patience > 0) {
+        int64_t now = wait_now();
+        uint32_t found = atomic_load_explicit(&lock->word, memory_order_relaxed);
+
+        if (until == 0)
+            until = now + patience;
+        if (now >= until)
+            break;
+        if ((found & FUTEX_TID_MASK) == 0) {
+            /* Others may sleep too, and who gives it to this thread has woken only one. */
+            if (grab(lock, FUTEX_WAITERS, &result))
+                return result;
+            continue;
+        }
+        if (!(found & FUTEX_WAITERS) &&
+            !atomic_compare_exchange_strong_explicit(&lock->word, &found, found | FUTEX_WAITERS, memory_order_relaxed,
+                                                     memory_order_relaxed))
+            continue;
+        wait_on(&lock->word, found | FUTEX_WAITERS, until - now < SLICE ? until - now : SLICE);
+    }
+    return LOCK_BUSY;
+}
+
+enum lock_result lock_take(struct lock *lock, int64_t patience)
+{
+    enum lock_result result = LOCK_BUSY;
+
+    if (thread.id == 0) {
+        learn_thread();
+        if (thread.id == 0)
+            return LOCK_BUSY;
+    }
+    set_pending(lock);
+    if (grab(lock, 0, &result))
+        return result;
+    result = take_slowly(lock, patience);
+    if (result == LOCK_BUSY)
+        set_pending(NULL);
+    return result;
+}
+
+void lock_give(struct lock *lock)
+{
+    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) & FUTEX_WAITERS)
+        wait_wake(&lock->word, 1);
+    set_pending(NULL);
+}
+
+static void *take_and_end(void *lock)
+{
+    return lock_take(lock, 0) == LOCK_TAKEN ? lock : NULL;
+}
+
+static bool works;
+
+static void try_it(void)
+{
+    static struct lock scratch;
+    pthread_t owner;
+    void *taken = NULL;
+
+    if (pthread_create(&owner, NULL, take_and_end, &scratch) != 0)
+        return;
+    pthread_join(owner, &taken);
+    works = taken != NULL && lock_take(&scratch, 0) == LOCK_INHERITED;
+    if (works)
+        lock_give(&scratch);
+}
+
+bool lock_works(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, try_it);
+    return works;
+}

@@ -1,0 +1,55 @@
+/*
+ * A lock in shared memory that the kernel releases when its owner dies.
+ *
+ * Problem. A participant may be killed between any two instructions, also while it holds the lock. The kernel helps:
+ * each thread has a robust list (Documentation/locking/robust-futex-ABI.rst), and when a thread ends the kernel looks
+ * through it and marks every lock word that holds this thread's id with OWNER_DIED. POSIX offers that as the robust
+ * mutex. A robust mutex links itself into the list by two pointers that lie inside the mutex, so in the shared segment,
+ * and unlocking writes through them: whoever can write to the segment can make each of its users write anywhere. A
+ * queue must not trust what its segment holds that far.
+ *
+ * Layout. One 32-bit word: the owner's thread id, WAITERS if somebody may sleep on it, OWNER_DIED if the kernel
+ * released it. The list is not used, only its field `list_op_pending`, which the ABI has for the instants at which a
+ * lock is taken or given back. It names one lock, and it lies in the thread's private memory.
+ *
+ *     lock:    pending = word;  word: 0 -> id, or OWNER_DIED -> id
+ *     unlock:  word: id -> 0;   wake one if WAITERS was set;  pending = nothing
+ *
+ * Why it is correct. The word holds this thread's id only while `pending` names it, so that a death at any instruction
+ * meets one of three cases (handle_futex_death in kernel/futex/core.c). The word holds the id: the kernel sets OWNER_DIED
+ * and wakes one waiter. The word holds 0, after the unlock and perhaps before the wake: the kernel wakes one waiter. The
+ * word holds somebody else's id: nothing is to be done. A waiter that was woken and dies wakes the next one by the
+ * second case. Where a third thread takes the free word in between, the waiters sleep without their mark until the end
+ * of a slice, and then set it again.
+ *
+ * What it gives up. A thread holds one such lock at a time. Thread ids are those of a PID namespace, so a lock works
+ * within one. Threads are not served in turn. And `lock_works` has to be asked once in a process, because some kernels
+ * that pass for Linux do not do their part.
+ */
+#ifndef IPCQ_LOCK_H
+#define IPCQ_LOCK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lock {
+    _Atomic uint32_t word;
+};
+
+enum lock_result {
+    LOCK_TAKEN,
+    LOCK_INHERITED, /* taken, and its last owner died with it */
+    LOCK_BUSY,      /* not taken in time */
+};
+
+/* Tells whether this kernel releases the lock of a thread that ends. Asked of the kernel once in a process. */
+bool lock_works(void);
+
+/* Takes the lock, or tells after `patience` nanoseconds that it is busy; with 0 it looks for about a microsecond and
+ * makes no system call. */
+enum lock_result lock_take(struct lock *lock, int64_t patience);
+
+void lock_give(struct lock *lock);
+
+#endif

@@ -1,0 +1,1000 @@
+#include "ring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HEADER sizeof(struct ring_record)
+/* How old what this handle knows of the file's name may be, in nanoseconds. */
+#define LOOK_EVERY 200000000
+/* How long a consumer that has copied waits for the lock to give the space back; the next one does it else. */
+#define RELEASE_PATIENCE 1000000
+#define LARGEST_RING (UINT64_C(1) << 46)
+
+/* Positions and records */
+
+uint64_t ring_record_size(uint64_t message_size)
+{
+    return HEADER + ((message_size + 7) & ~UINT64_C(7));
+}
+
+static inline uint64_t load(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_acquire);
+}
+
+static inline uint64_t peek_at(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static inline void note(_Atomic uint64_t *word, uint64_t value)
+{
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+static inline struct ring_record *record_at(const struct ring *ring, uint64_t position)
+{
+    uint64_t offset = ring->mask ? position & ring->mask : position % ring->capacity;
+
+    return (struct ring_record *)(ring->data + offset);
+}
+
+static inline void *message_of(struct ring_record *record)
+{
+    return (unsigned char *)record + HEADER;
+}
+
+static inline uint64_t own_word(const struct ring *ring, enum ring_record_state state)
+{
+    return (uint64_t)ring->generation << 32 | (uint64_t)ring->slot << 8 | state;
+}
+
+static inline enum ring_record_state state_of(uint64_t word)
+{
+    return (enum ring_record_state)(word & 0xff);
+}
+
+/* Where space ends for producers. The position first: whoever sees a new one sees what is held behind it. */
+static inline uint64_t free_position(struct ring *ring)
+{
+    uint64_t position = load(&ring->segment->get.position);
+    uint64_t held = load(&ring->segment->get.held);
+
+    return held != 0 && held - 1 < position ? held - 1 : position;
+}
+
+/* Counts */
+
+static inline struct ring_mark *mark_at(struct ring_side *side, uint64_t position)
+{
+    return &side->marks[load(&side->marks[0].position) == position ? 0 : 1];
+}
+
+/* The store that makes it so. The lock of the side is held. */
+static inline void commit(struct ring_side *side, uint64_t position, uint64_t count, uint64_t bytes)
+{
+    struct ring_mark *now = mark_at(side, peek_at(&side->position));
+    struct ring_mark *next = &side->marks[now == side->marks];
+
+    /* Release, because a reader that meets a part of it must see that the position is no longer what it was. */
+    atomic_store_explicit(&next->position, position, memory_order_release);
+    atomic_store_explicit(&next->count, peek_at(&now->count) + count, memory_order_release);
+    atomic_store_explicit(&next->bytes, peek_at(&now->bytes) + bytes, memory_order_release);
+    atomic_store_explicit(&side->position, position, memory_order_seq_cst);
+}
+
+/* Without the lock. False where the side moved on all the while. */
+static bool count_side(struct ring_side *side, struct ring_total *total, uint64_t *position)
+{
+    for (int tries = 0; tries < 100; tries++) {
+        struct ring_mark *mark;
+
+        *position = load(&side->position);
+        mark = mark_at(side, *position);
+        total->count = load(&mark->count);
+        total->bytes = load(&mark->bytes);
+        if (load(&side->position) == *position)
+            return true;
+    }
+    return false;
+}
+
+void ring_count(struct ring *ring, struct ring_total *put, struct ring_total *got)
+{
+    for (int tries = 0; tries < 100; tries++) {
+        uint64_t before;
+        uint64_t position;
+
+        if (count_side(&ring->segment->get, got, &before) && count_side(&ring->segment->put, put, &position) &&
+            load(&ring->segment->get.position) == before)
+            return;
+    }
+}
+
+/* Participants */
+
+static bool lock_byte(const struct ring *ring, int command, struct flock *what)
+{
+    what->l_whence = SEEK_SET;
+    what->l_pid = 0;
+    return fcntl(ring->descriptor, command, what) == 0;
+}
+
+static enum ring_result take_slot(struct ring *ring)
+{
+    uint32_t first = atomic_fetch_add_explicit(&ring->segment->state.hint, 1, memory_order_relaxed);
+
+    for (uint32_t tries = 0; tries < RING_SLOTS; tries++) {
+        uint32_t slot = (first + tries) % RING_SLOTS;
+        struct flock byte = {.l_type = F_WRLCK, .l_start = (off_t)(RING_LOCKS + slot), .l_len = 1};
+
+        if (lock_byte(ring, F_OFD_SETLK, &byte)) {
+            ring->slot = slot;
+            ring->generation =
+                atomic_fetch_add_explicit(&ring->segment->generations[slot], 1, memory_order_acq_rel) + 1;
+            return RING_OK;
+        }
+        if (errno != EAGAIN && errno != EACCES)
+            return RING_SYSTEM;
+    }
+    return RING_SLOTLESS;
+}
+
+/* Tells whether who wrote this word may still come back to it. */
+static bool owner_lives(const struct ring *ring, uint64_t word)
+{
+    uint32_t slot = word >> 8 & 0xffffff;
+    uint32_t generation = (uint32_t)(word >> 32);
+    struct flock byte = {.l_type = F_WRLCK, .l_start = (off_t)(RING_LOCKS + slot), .l_len = 1};
+
+    if (slot == ring->slot && generation == ring->generation)
+        return true;
+    if (slot >= RING_SLOTS ||
+        atomic_load_explicit(&ring->segment->generations[slot], memory_order_acquire) != generation)
+        return false;
+    return !lock_byte(ring, F_OFD_GETLK, &byte) || byte.l_type != F_UNLCK;
+}
+
+bool ring_shared(const struct ring *ring)
+{
+    struct flock all = {.l_type = F_WRLCK, .l_start = (off_t)RING_LOCKS, .l_len = RING_SLOTS};
+
+    return !lock_byte(ring, F_OFD_GETLK, &all) || all.l_type != F_UNLCK;
+}
+
+/* Locks */
+
+static void sweep(struct ring *ring, bool ask);
+
+static bool enter(struct ring *ring, struct ring_side *side, int64_t patience)
+{
+    enum lock_result result = lock_take(&side->lock, patience);
+
+    if (result == LOCK_INHERITED) {
+        atomic_fetch_add_explicit(&ring->segment->figures.recoveries, 1, memory_order_relaxed);
+        if (side == &ring->segment->get)
+            sweep(ring, true);
+    }
+    return result != LOCK_BUSY;
+}
+
+static void leave(struct ring_side *side)
+{
+    lock_give(&side->lock);
+}
+
+/* The queue's condition */
+
+static int64_t coarse_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* A name may also go without a word, by rm or by the system. */
+static void look_at_name(struct ring *ring, int64_t now)
+{
+    struct stat found;
+
+    atomic_store_explicit(&ring->looked, now, memory_order_relaxed);
+    if (fstat(ring->descriptor, &found) != 0)
+        return;
+    if (found.st_nlink > 0)
+        atomic_store_explicit(&ring->named, true, memory_order_relaxed);
+    else if (atomic_load_explicit(&ring->named, memory_order_relaxed))
+        atomic_store_explicit(&ring->segment->state.unlinked, 1, memory_order_release);
+}
+
+enum ring_result ring_condition(struct ring *ring)
+{
+    struct ring_state *state = &ring->segment->state;
+    int64_t now = coarse_now();
+
+    if (now - atomic_load_explicit(&ring->looked, memory_order_relaxed) > LOOK_EVERY)
+        look_at_name(ring, now);
+    if (!ring->stays && atomic_load_explicit(&state->unlinked, memory_order_acquire))
+        return RING_GONE;
+    return atomic_load_explicit(&state->down, memory_order_acquire) ? RING_DOWN : RING_OK;
+}
+
+/* Putting */
+
+static inline void write_record(struct ring *ring, uint64_t position, size_t size, uint64_t word)
+{
+    struct ring_record *record = record_at(ring, position);
+
+    record->size = (uint32_t)size;
+    record->priority = 0;
+    record->deliveries = 0;
+    atomic_store_explicit(&record->word, word, memory_order_relaxed);
+}
+
+/* What a put that holds the lock has found out. */
+struct room {
+    uint64_t position;
+    uint64_t count; /* messages ever put */
+};
+
+static inline struct room room_of(struct ring_side *put)
+{
+    uint64_t position = peek_at(&put->position);
+
+    return (struct room){.position = position, .count = peek_at(&mark_at(put, position)->count)};
+}
+
+static enum ring_result has_room(struct ring *ring, const struct room *room, uint64_t needed)
+{
+    struct ring_side *put = &ring->segment->put;
+    uint64_t used = room->position - peek_at(&put->seen_position);
+
+    if (used > ring->limit || needed > ring->limit - used) {
+        uint64_t seen = free_position(ring);
+
+        note(&put->seen_position, seen);
+        used = room->position - seen;
+        if (used > ring->limit)
+            return RING_CORRUPT;
+        if (needed > ring->limit - used)
+            return RING_FULL;
+    }
+    if (ring->max_messages != 0 && room->count - peek_at(&put->seen_count) >= ring->max_messages) {
+        struct ring_total got;
+        uint64_t position;
+
+        if (!count_side(&ring->segment->get, &got, &position))
+            return RING_FULL;
+        note(&put->seen_count, got.count);
+        if (room->count - got.count > ring->max_messages)
+            return RING_CORRUPT;
+        if (room->count - got.count == ring->max_messages)
+            return RING_FULL;
+    }
+    return RING_OK;
+}
+
+static void raise_high_water_mark(struct ring *ring, uint64_t count)
+{
+    struct ring_side *put = &ring->segment->put;
+    _Atomic uint64_t *mark = &ring->segment->figures.high_water_mark;
+    struct ring_total got;
+    uint64_t position;
+
+    if (count - peek_at(&put->seen_count) <= peek_at(mark) || !count_side(&ring->segment->get, &got, &position))
+        return;
+    note(&put->seen_count, got.count);
+    if (count - got.count > peek_at(mark))
+        note(mark, count - got.count);
+}
+
+static void wake_consumers(struct ring *ring, uint32_t asleep, size_t messages)
+{
+    if (asleep != 0)
+        wait_ring(&ring->segment->put.bell, messages > UINT32_MAX ? UINT32_MAX : (uint32_t)messages);
+}
+
+static inline uint32_t asleep_on(struct bell *bell)
+{
+    return atomic_load_explicit(&bell->asleep, memory_order_seq_cst);
+}
+
+/* Space that a dead consumer holds comes back when somebody needs it. */
+static bool reclaim(struct ring *ring)
+{
+    struct ring_side *get = &ring->segment->get;
+    uint64_t before = free_position(ring);
+
+    if (load(&get->held) == 0 || !enter(ring, get, 0))
+        return false;
+    sweep(ring, true);
+    leave(get);
+    return free_position(ring) != before;
+}
+
+static enum ring_result put_once(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
+                                 int64_t patience)
+{
+    struct ring_side *put = &ring->segment->put;
+    enum ring_result result = RING_OK;
+    bool large = count == 1 && pieces[0].size >= RING_LARGE;
+    uint64_t bytes = 0;
+    uint32_t asleep = 0;
+    struct room room;
+    struct ring_record *record;
+
+    *stored = 0;
+    if (!enter(ring, put, patience))
+        return RING_BUSY;
+    /* Under the lock, which a shutdown takes, so that nothing is put behind its back. */
+    if (atomic_load_explicit(&ring->segment->state.down, memory_order_relaxed)) {
+        leave(put);
+        return RING_DOWN;
+    }
+    room = room_of(put);
+    record = record_at(ring, room.position);
+    while (*stored < count) {
+        size_t size = pieces[*stored].size;
+        uint64_t needed = ring_record_size(size);
+
+        result = has_room(ring, &room, needed);
+        if (result != RING_OK)
+            break;
+        write_record(ring, room.position, size, large ? own_word(ring, RING_RESERVED) : RING_READY);
+        if (!large)
+            memcpy(message_of(record_at(ring, room.position)), pieces[*stored].data, size);
+        room.position += needed;
+        room.count++;
+        bytes += size;
+        ++*stored;
+    }
+    if (*stored != 0) {
+        result = RING_OK;
+        raise_high_water_mark(ring, room.count);
+        commit(put, room.position, *stored, bytes);
+        asleep = asleep_on(&put->bell);
+    }
+    leave(put);
+    if (large && *stored != 0) {
+        memcpy(message_of(record), pieces[0].data, pieces[0].size);
+        atomic_store_explicit(&record->word, RING_READY, memory_order_seq_cst);
+        asleep = asleep_on(&put->bell);
+    }
+    wake_consumers(ring, asleep, *stored);
+    return result;
+}
+
+enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
+                               int64_t patience)
+{
+    enum ring_result result = ring_condition(ring);
+
+    *stored = 0;
+    if (result == RING_OK)
+        result = put_once(ring, pieces, count, stored, patience);
+    if (result == RING_FULL && reclaim(ring))
+        result = put_once(ring, pieces, count, stored, patience);
+    return result;
+}
+
+enum ring_result ring_put(struct ring *ring, const void *data, size_t size, int64_t patience)
+{
+    struct ring_piece piece = {data, size};
+    size_t stored;
+
+    return ring_put_many(ring, &piece, 1, &stored, patience);
+}
+
+/* Getting */
+
+/* A record as it was found; what is in the segment may change meanwhile. */
+struct found {
+    struct ring_record *record;
+    size_t size;
+    uint64_t word;
+};
+
+/* Looks at the record at a position at which one should be. The lock of the side is held. */
+static enum ring_result inspect(struct ring *ring, uint64_t position, struct found *found)
+{
+    struct ring_side *get = &ring->segment->get;
+    uint64_t there = peek_at(&get->seen_position) - position;
+
+    if (there == 0 || there > ring->limit) {
+        uint64_t seen = load(&ring->segment->put.position);
+
+        note(&get->seen_position, seen);
+        there = seen - position;
+        if (there == 0)
+            return RING_EMPTY;
+        if (there > ring->limit)
+            return RING_CORRUPT;
+    }
+    found->record = record_at(ring, position);
+    found->word = atomic_load_explicit(&found->record->word, memory_order_acquire);
+    found->size = *(volatile uint32_t *)&found->record->size;
+    if (there < HEADER || found->size > ring->max_message_size || ring_record_size(found->size) > there)
+        return RING_CORRUPT;
+    switch (state_of(found->word)) {
+    case RING_CLAIMED: /* by a consumer that died before it took it */
+        atomic_store_explicit(&found->record->word, RING_READY, memory_order_relaxed);
+        return RING_OK;
+    case RING_READY:
+    case RING_DONE:
+        return RING_OK;
+    case RING_RESERVED:
+        return RING_BUSY;
+    }
+    return RING_CORRUPT;
+}
+
+/* The next message; what producers gave up before it is passed over. The lock is held. */
+static enum ring_result next_message(struct ring *ring, uint64_t *position, struct found *found)
+{
+    struct ring_side *get = &ring->segment->get;
+
+    for (;;) {
+        enum ring_result result;
+
+        *position = peek_at(&get->position);
+        result = inspect(ring, *position, found);
+        if (result != RING_OK || state_of(found->word) != RING_DONE)
+            return result;
+        commit(get, *position + ring_record_size(found->size), 1, found->size);
+        atomic_fetch_add_explicit(&ring->segment->figures.aborted, 1, memory_order_relaxed);
+    }
+}
+
+/* Moves `held` on to the oldest record that a living consumer copies, with `ask` also past those of dead ones. */
+static void sweep(struct ring *ring, bool ask)
+{
+    struct ring_side *get = &ring->segment->get;
+    uint64_t held = peek_at(&get->held);
+    uint64_t end = peek_at(&get->position);
+    uint64_t position = held - 1;
+
+    if (held == 0)
+        return;
+    while (end - position - 1 < ring->limit) { /* so while it is before the end, and not further than can be */
+        struct ring_record *record = record_at(ring, position);
+        uint64_t word = atomic_load_explicit(&record->word, memory_order_acquire);
+        uint64_t size = ring_record_size(*(volatile uint32_t *)&record->size);
+
+        if (state_of(word) == RING_CLAIMED && (!ask || owner_lives(ring, word)))
+            break;
+        if (size > end - position) { /* damaged; get sees to that */
+            position = end;
+            break;
+        }
+        position += size;
+    }
+    atomic_store_explicit(&get->held, end - position - 1 < ring->limit ? position + 1 : 0, memory_order_release);
+}
+
+/* Producers sleep until a quarter of the queue is free, so that they do not wake for each message. */
+static bool much_is_free(struct ring *ring)
+{
+    uint64_t used = load(&ring->segment->put.position) - free_position(ring);
+    struct ring_total put;
+    struct ring_total got;
+
+    if (used > ring->limit - ring->limit / 4)
+        return false;
+    if (ring->max_messages == 0)
+        return true;
+    ring_count(ring, &put, &got);
+    return put.count - got.count <= ring->max_messages - (ring->max_messages + 3) / 4;
+}
+
+static void wake_producers(struct ring *ring, uint32_t asleep)
+{
+    if (asleep != 0 && much_is_free(ring))
+        wait_ring(&ring->segment->get.bell, UINT32_MAX);
+}
+
+/* Says what there is to say of a queue before its lock is taken. */
+static enum ring_result before_get(struct ring *ring)
+{
+    enum ring_result result = ring_condition(ring);
+    uint64_t position;
+
+    if (result == RING_GONE)
+        return result;
+    /* After the condition: what was put before a shutdown is seen by whoever sees the shutdown. Producers write their
+     * position all the time, so that looking at it is dear, and only done where the last look does not suffice. */
+    position = load(&ring->segment->get.position);
+    if (peek_at(&ring->segment->get.seen_position) != position || load(&ring->segment->put.position) != position)
+        return RING_OK;
+    return result == RING_DOWN ? RING_DOWN : RING_EMPTY;
+}
+
+/* Gives the record of a dead producer up. */
+static void give_up(struct ring *ring, uint64_t position, uint64_t word)
+{
+    struct ring_side *get = &ring->segment->get;
+
+    if (!enter(ring, get, 0))
+        return;
+    if (peek_at(&get->position) == position)
+        atomic_compare_exchange_strong_explicit(&record_at(ring, position)->word, &word, RING_DONE,
+                                                memory_order_acq_rel, memory_order_relaxed);
+    leave(get);
+}
+
+/* Waits until the next record is not one that is being written. */
+static void settle_front(struct ring *ring, int64_t until)
+{
+    const struct timespec nap = {.tv_nsec = 50000};
+    unsigned looks = 0;
+
+    while (wait_now() < until) {
+        uint64_t position = load(&ring->segment->get.position);
+        uint64_t word;
+
+        if (position == load(&ring->segment->put.position))
+            return;
+        word = atomic_load_explicit(&record_at(ring, position)->word, memory_order_acquire);
+        if (state_of(word) != RING_RESERVED)
+            return;
+        if (++looks < 1000) {
+            wait_pause();
+        } else {
+            if (!owner_lives(ring, word))
+                give_up(ring, position, word);
+            nanosleep(&nap, NULL);
+        }
+    }
+}
+
+void ring_settle(struct ring *ring, bool getting, int64_t patience)
+{
+    struct ring_side *side = getting ? &ring->segment->get : &ring->segment->put;
+    int64_t until = wait_now() + patience;
+
+    if (!enter(ring, side, patience))
+        return;
+    leave(side);
+    if (getting)
+        settle_front(ring, until);
+}
+
+/* Runs a step of a getter with the lock, and again for as long as it is busy and there is patience. */
+#define PATIENTLY(step)                                                                                              \
+    for (int64_t until = patience == 0 ? 0 : wait_now() + patience;;) {                                               \
+        enum ring_result result = before_get(ring);                                                                  \
+        if (result != RING_OK)                                                                                       \
+            return result;                                                                                           \
+        result = enter(ring, &ring->segment->get, patience) ? (step) : RING_BUSY;                                     \
+        if (result != RING_BUSY || patience == 0 || wait_now() >= until)                                              \
+            return result;                                                                                           \
+        settle_front(ring, until);                                                                                   \
+    }
+
+static enum ring_result get_locked(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy)
+{
+    struct ring_side *get = &ring->segment->get;
+    struct found found;
+    uint64_t position;
+    uint32_t asleep = 0;
+    void *target;
+    enum ring_result result = next_message(ring, &position, &found);
+
+    if (result == RING_OK) {
+        target = room(context, found.size);
+        if (target == NULL) {
+            result = RING_NO_MEMORY;
+        } else if (found.size < RING_LARGE) {
+            memcpy(target, message_of(found.record), found.size);
+            commit(get, position + ring_record_size(found.size), 1, found.size);
+            asleep = asleep_on(&get->bell);
+        } else {
+            *copy = (struct ring_copy){position, message_of(found.record), target, found.size};
+            atomic_store_explicit(&found.record->word, own_word(ring, RING_CLAIMED), memory_order_relaxed);
+            if (peek_at(&get->held) == 0)
+                atomic_store_explicit(&get->held, position + 1, memory_order_release);
+            commit(get, position + ring_record_size(found.size), 1, found.size);
+            result = RING_COPYING;
+        }
+    }
+    leave(get);
+    wake_producers(ring, asleep);
+    return result;
+}
+
+enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy, int64_t patience)
+{
+    PATIENTLY(get_locked(ring, room, context, copy))
+}
+
+void ring_release(struct ring *ring, const struct ring_copy *copy)
+{
+    struct ring_side *get = &ring->segment->get;
+    uint32_t asleep;
+
+    atomic_store_explicit(&record_at(ring, copy->position)->word, RING_DONE, memory_order_release);
+    if (!enter(ring, get, RELEASE_PATIENCE))
+        return;
+    sweep(ring, false);
+    asleep = asleep_on(&get->bell);
+    leave(get);
+    wake_producers(ring, asleep);
+}
+
+static enum ring_result get_many_locked(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken)
+{
+    struct ring_side *get = &ring->segment->get;
+    struct found found;
+    uint64_t position;
+    uint64_t bytes = 0;
+    uint32_t asleep = 0;
+    enum ring_result result = next_message(ring, &position, &found);
+
+    *taken = 0;
+    while (result == RING_OK && *taken < limit && state_of(found.word) != RING_DONE) {
+        void *target;
+
+        if (found.size >= RING_LARGE) {
+            result = RING_COPYING;
+            break;
+        }
+        target = room(context, found.size);
+        if (target == NULL) {
+            result = RING_NO_MEMORY;
+            break;
+        }
+        memcpy(target, message_of(found.record), found.size);
+        position += ring_record_size(found.size);
+        bytes += found.size;
+        ++*taken;
+        if (*taken < limit)
+            result = inspect(ring, position, &found);
+    }
+    if (*taken != 0) {
+        result = RING_OK;
+        commit(get, position, *taken, bytes);
+        asleep = asleep_on(&get->bell);
+    }
+    leave(get);
+    wake_producers(ring, asleep);
+    return result;
+}
+
+enum ring_result ring_get_many(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken,
+                               int64_t patience)
+{
+    *taken = 0;
+    PATIENTLY(get_many_locked(ring, room, context, limit, taken))
+}
+
+static enum ring_result peek_locked(struct ring *ring, ring_room *room, void *context)
+{
+    struct found found;
+    uint64_t position;
+    enum ring_result result = next_message(ring, &position, &found);
+
+    if (result == RING_OK) {
+        void *target = room(context, found.size);
+
+        if (target == NULL)
+            result = RING_NO_MEMORY;
+        else
+            memcpy(target, message_of(found.record), found.size);
+    }
+    leave(&ring->segment->get);
+    return result;
+}
+
+enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, int64_t patience)
+{
+    PATIENTLY(peek_locked(ring, room, context))
+}
+
+static enum ring_result clear_locked(struct ring *ring, size_t *dropped)
+{
+    struct ring_side *get = &ring->segment->get;
+    struct found found;
+    uint64_t position;
+    uint64_t bytes = 0;
+    uint32_t asleep = 0;
+    enum ring_result result = next_message(ring, &position, &found);
+
+    *dropped = 0;
+    while (result == RING_OK && state_of(found.word) != RING_DONE) {
+        position += ring_record_size(found.size);
+        bytes += found.size;
+        ++*dropped;
+        result = inspect(ring, position, &found);
+    }
+    if (*dropped != 0) {
+        result = RING_OK;
+        commit(get, position, *dropped, bytes);
+        asleep = asleep_on(&get->bell);
+    }
+    leave(get);
+    wake_producers(ring, asleep);
+    return result;
+}
+
+enum ring_result ring_clear(struct ring *ring, size_t *dropped, int64_t patience)
+{
+    *dropped = 0;
+    PATIENTLY(clear_locked(ring, dropped))
+}
+
+enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
+{
+    struct ring_segment *segment = ring->segment;
+    enum ring_result result = ring_condition(ring);
+    bool entered;
+
+    if (result == RING_GONE)
+        return result;
+    /* A producer that is stopped inside must not keep the queue open; what it puts when it goes on can be taken. */
+    entered = enter(ring, &segment->put, patience);
+    atomic_store_explicit(&segment->state.down, 1, memory_order_seq_cst);
+    if (entered)
+        leave(&segment->put);
+    wait_ring(&segment->put.bell, UINT32_MAX);
+    wait_ring(&segment->get.bell, UINT32_MAX);
+    return RING_OK;
+}
+
+/* Waiting */
+
+static bool ended(struct ring *ring)
+{
+    struct ring_state *state = &ring->segment->state;
+
+    return atomic_load_explicit(&state->down, memory_order_seq_cst) ||
+           (!ring->stays && atomic_load_explicit(&state->unlinked, memory_order_relaxed));
+}
+
+static bool readable(void *context)
+{
+    struct ring *ring = context;
+
+    return atomic_load_explicit(&ring->segment->put.position, memory_order_seq_cst) !=
+               peek_at(&ring->segment->get.position) ||
+           ended(ring);
+}
+
+struct wish {
+    struct ring *ring;
+    uint64_t needed;
+};
+
+static bool writable(void *context)
+{
+    const struct wish *wish = context;
+    struct ring *ring = wish->ring;
+    uint64_t got = atomic_load_explicit(&ring->segment->get.position, memory_order_seq_cst);
+    uint64_t held = load(&ring->segment->get.held);
+    uint64_t used = load(&ring->segment->put.position) - (held != 0 && held - 1 < got ? held - 1 : got);
+
+    if (ended(ring))
+        return true;
+    if (used <= ring->limit && wish->needed > ring->limit - used)
+        return false;
+    if (ring->max_messages != 0) {
+        struct ring_total put;
+        struct ring_total taken;
+
+        ring_count(ring, &put, &taken);
+        return put.count - taken.count < ring->max_messages;
+    }
+    return true;
+}
+
+/* What a producer spins for: it goes on when there is space for many messages, since one at a time would have both sides
+ * wait for each other's cache lines. */
+static bool roomy(void *context)
+{
+    const struct wish *wish = context;
+
+    return ended(wish->ring) || (much_is_free(wish->ring) && writable(context));
+}
+
+bool ring_readable(struct ring *ring)
+{
+    return readable(ring);
+}
+
+bool ring_writable(struct ring *ring, size_t size)
+{
+    return writable(&(struct wish){ring, ring_record_size(size)});
+}
+
+bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until)
+{
+    return wait_spin(&ring->segment->put.bell, &ring->reading, since, until, readable, ring);
+}
+
+bool ring_spin_writable(struct ring *ring, size_t size, int64_t since, int64_t until)
+{
+    struct wish wish = {ring, ring_record_size(size)};
+
+    return wait_spin(&ring->segment->get.bell, &ring->writing, since, until, roomy, &wish);
+}
+
+void ring_sleep_readable(struct ring *ring, int64_t until)
+{
+    wait_sleep(&ring->segment->put.bell, &ring->reading, until, readable, ring);
+}
+
+void ring_sleep_writable(struct ring *ring, size_t size, int64_t until)
+{
+    struct wish wish = {ring, ring_record_size(size)};
+
+    wait_sleep(&ring->segment->get.bell, &ring->writing, until, writable, &wish);
+}
+
+/* Creating and opening */
+
+static uint64_t whole_pages(uint64_t size)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+    return (size + page - 1) / page * page;
+}
+
+uint64_t ring_segment_size(const struct ring_header *asked)
+{
+    return whole_pages(sizeof(struct ring_segment)) + whole_pages(asked->limit);
+}
+
+static uint32_t checksum_of(const struct ring_header *header)
+{
+    const unsigned char *bytes = (const unsigned char *)header;
+    uint32_t sum = 2166136261u; /* FNV-1a */
+
+    for (size_t index = 0; index < offsetof(struct ring_header, checksum); index++)
+        sum = (sum ^ bytes[index]) * 16777619u;
+    return sum;
+}
+
+static bool pid_namespace(uint64_t *inode)
+{
+    struct stat found;
+
+    if (stat("/proc/self/ns/pid", &found) != 0)
+        return false;
+    *inode = (uint64_t)found.st_ino;
+    return true;
+}
+
+/* What follows from the limits. */
+static bool complete(struct ring_header *header)
+{
+    if (header->limit == 0 || header->limit > LARGEST_RING || header->max_message_size > UINT32_MAX ||
+        ring_record_size(header->max_message_size) > header->limit)
+        return false;
+    header->magic = RING_MAGIC;
+    header->version = RING_VERSION;
+    header->word_size = sizeof(void *);
+    header->segment_size = ring_segment_size(header);
+    header->data_offset = whole_pages(sizeof(struct ring_segment));
+    header->capacity = whole_pages(header->limit);
+    header->checksum = checksum_of(header);
+    return true;
+}
+
+enum ring_result ring_format(int descriptor, const struct ring_header *asked)
+{
+    struct ring_header header = {
+        .limit = asked->limit,
+        .max_messages = asked->max_messages,
+        .max_message_size = asked->max_message_size,
+        .flags = asked->flags,
+    };
+
+    if (!pid_namespace(&header.pid_namespace))
+        return RING_SYSTEM;
+    if (!complete(&header)) {
+        errno = EINVAL;
+        return RING_SYSTEM;
+    }
+    return pwrite(descriptor, &header, sizeof header, 0) == (ssize_t)sizeof header ? RING_OK : RING_SYSTEM;
+}
+
+static enum ring_result read_header(int descriptor, struct ring_header *header)
+{
+    struct ring_header expected;
+    struct stat found;
+    uint64_t here;
+
+    if (fstat(descriptor, &found) != 0)
+        return RING_SYSTEM;
+    if (pread(descriptor, header, sizeof *header, 0) != (ssize_t)sizeof *header || header->magic != RING_MAGIC)
+        return RING_ALIEN;
+    if (header->version != RING_VERSION || header->word_size != sizeof(void *))
+        return RING_VERSIONED;
+    expected = *header;
+    if (checksum_of(header) != header->checksum || !complete(&expected) ||
+        memcmp(&expected, header, sizeof expected) != 0 || (uint64_t)found.st_size < header->segment_size)
+        return RING_CORRUPT;
+    if (!pid_namespace(&here))
+        return RING_SYSTEM;
+    return here == header->pid_namespace ? RING_OK : RING_FOREIGN;
+}
+
+static bool map(struct ring *ring, const struct ring_header *header)
+{
+    size_t whole = header->data_offset + 2 * header->capacity;
+    unsigned char *base = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned char *second = base + header->data_offset + header->capacity;
+
+    if (base == MAP_FAILED)
+        return false;
+    if (mmap(base, header->data_offset + header->capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+             ring->descriptor, 0) == MAP_FAILED ||
+        mmap(second, header->capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, ring->descriptor,
+             (off_t)header->data_offset) == MAP_FAILED) {
+        int reason = errno;
+
+        munmap(base, whole);
+        errno = reason;
+        return false;
+    }
+    ring->segment = (struct ring_segment *)base;
+    ring->data = base + header->data_offset;
+    ring->mapped = whole;
+    return true;
+}
+
+enum ring_result ring_attach(struct ring *ring, int descriptor)
+{
+    struct ring_header header;
+    enum ring_result result = read_header(descriptor, &header);
+
+    if (result != RING_OK)
+        return result;
+    memset(ring, 0, sizeof *ring);
+    ring->descriptor = descriptor;
+    ring->capacity = header.capacity;
+    ring->mask = (header.capacity & (header.capacity - 1)) == 0 ? header.capacity - 1 : 0;
+    ring->limit = header.limit;
+    ring->max_messages = header.max_messages;
+    ring->max_message_size = header.max_message_size;
+    ring->flags = header.flags;
+    wait_learn(&ring->reading);
+    wait_learn(&ring->writing);
+    if (!map(ring, &header))
+        return RING_SYSTEM;
+    result = take_slot(ring);
+    if (result != RING_OK) {
+        int reason = errno;
+
+        munmap(ring->segment, ring->mapped);
+        errno = reason;
+        return result;
+    }
+    look_at_name(ring, coarse_now());
+    return RING_OK;
+}
+
+enum ring_result ring_reattach(struct ring *ring)
+{
+    char path[32];
+    int descriptor;
+
+    /* Another open file, because locks belong to the open file and the parent's slot is the parent's. */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", ring->descriptor);
+    descriptor = open(path, O_RDWR | O_CLOEXEC);
+    if (descriptor < 0)
+        return RING_SYSTEM;
+    close(ring->descriptor);
+    ring->descriptor = descriptor;
+    return take_slot(ring);
+}
+
+void ring_detach(struct ring *ring)
+{
+    munmap(ring->segment, ring->mapped);
+    close(ring->descriptor);
+}

@@ -1,0 +1,78 @@
+/*
+ * Waiting for another process: the futex calls, the clock, and the bell that one side of a queue rings for the other.
+ *
+ * A side that finds nothing to do spins for about as long as a wake-up costs, so that it never pays more than twice
+ * what was best in hindsight, and then sleeps in the kernel. The other side makes no system call unless somebody
+ * sleeps.
+ *
+ * Sleeping and waking.
+ *
+ *     sleeper:  seen = turns;  asleep += 1;  is there work? -- no: FUTEX_WAIT(turns, seen)
+ *     waker:    make work;     asleep > 0?  -- yes: asleep -= 1, turns += 1, FUTEX_WAKE(turns)
+ *
+ * "make work", `asleep` and "is there work?" are sequentially consistent, so either the waker sees the sleeper or the
+ * sleeper sees the work. The waker takes the sleeper off the count, because the sleeper runs again only 50 microseconds
+ * later and every message in between would cost a futile system call. A sleeper that ends by itself takes itself off.
+ *
+ * Nothing rests on the count. If it is too high, because a sleeper died or because two took off the same one, a waker
+ * makes one call for nothing and it is right again. If it is too low, or a waker died before its call, a sleeper sleeps
+ * on until the end of its slice of at most 100 ms, and looks.
+ *
+ * Spinning. `budget` is what a wake-up costs on this host, which sleepers learn: a waker writes down when it wakes, and
+ * the woken one compares. It is halved for each spin that found nothing and restored by one that did; it is nothing
+ * on a single CPU. One side of a queue has at most one spinner: `spinner` holds the instant at which its time is
+ * over, so the mark of a spinner that died is void by itself.
+ */
+#ifndef IPCQ_WAIT_H
+#define IPCQ_WAIT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Longest sleep without looking around, in nanoseconds. */
+#define WAIT_SLICE 100000000
+
+/* In shared memory, beside the word that the side at work publishes. */
+struct bell {
+    _Atomic uint32_t asleep;
+    _Atomic uint32_t turns;
+    _Atomic int64_t spinner; /* CLOCK_MONOTONIC, ns */
+    _Atomic int64_t woken;   /* CLOCK_MONOTONIC, ns */
+};
+
+/* What one handle has learned. */
+struct habit {
+    _Atomic int64_t cost;   /* of a wake-up, ns */
+    _Atomic int64_t budget; /* of the next spin, ns */
+};
+
+typedef bool wait_question(void *whom);
+
+int64_t wait_now(void);
+
+static inline void wait_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+/* FUTEX_WAIT and FUTEX_WAKE; the first returns false if it ended without being woken. */
+bool wait_on(_Atomic uint32_t *word, uint32_t seen, int64_t longest);
+void wait_wake(_Atomic uint32_t *word, int count);
+
+void wait_learn(struct habit *habit);
+
+/* Spins until there is work or the budget, counted from `since`, is used up. Returns whether there is work. */
+bool wait_spin(struct bell *bell, struct habit *habit, int64_t since, int64_t until, wait_question *work, void *whom);
+
+/* Sleeps until there may be work, a signal came, or `until`. */
+void wait_sleep(struct bell *bell, struct habit *habit, int64_t until, wait_question *work, void *whom);
+
+/* Wakes up to `count` sleepers. To be called after making work where `asleep` was not 0. */
+void wait_ring(struct bell *bell, uint32_t count);
+
+#endif

@@ -1,0 +1,154 @@
+/* What the programs here share: queues without a name, messages that tell who put them, and calls that wait. */
+#ifndef QUEUE_H
+#define QUEUE_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ring.h"
+
+#define CHECK(condition)                                                                                             \
+    do {                                                                                                             \
+        if (!(condition)) {                                                                                          \
+            fprintf(stderr, "%s:%d: %s is false\n", __FILE__, __LINE__, #condition);                                 \
+            abort();                                                                                                 \
+        }                                                                                                            \
+    } while (0)
+
+#define SECOND INT64_C(1000000000)
+#define PATIENCE RING_PATIENCE
+
+/* A file in shared memory that holds a new queue. */
+static inline int queue_file(uint64_t limit, uint64_t messages, uint64_t largest)
+{
+    struct ring_header asked = {.limit = limit, .max_messages = messages, .max_message_size = largest};
+    int descriptor = memfd_create("queue", MFD_CLOEXEC);
+
+    CHECK(descriptor >= 0);
+    CHECK(posix_fallocate(descriptor, 0, (off_t)ring_segment_size(&asked)) == 0);
+    CHECK(ring_format(descriptor, &asked) == RING_OK);
+    return descriptor;
+}
+
+/* Another participant, of this process or of another. */
+static inline struct ring *queue_open(int file)
+{
+    struct ring *ring = malloc(sizeof *ring);
+    char path[32];
+    int descriptor;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    descriptor = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(descriptor >= 0);
+    CHECK(ring_attach(ring, descriptor) == RING_OK);
+    return ring;
+}
+
+static inline void queue_close(struct ring *ring)
+{
+    ring_detach(ring);
+    free(ring);
+}
+
+/* A place for the message that is taken. */
+struct place {
+    unsigned char *bytes;
+    size_t space;
+    size_t size;
+};
+
+static inline void *place_for(void *context, size_t size)
+{
+    struct place *place = context;
+
+    if (size > place->space)
+        return NULL;
+    place->size = size;
+    return place->bytes;
+}
+
+static inline enum ring_result try_get(struct ring *ring, struct place *place)
+{
+    struct ring_copy copy;
+    enum ring_result result = ring_get(ring, place_for, place, &copy, PATIENCE);
+
+    if (result != RING_COPYING)
+        return result;
+    memcpy(copy.target, copy.source, copy.size);
+    ring_release(ring, &copy);
+    return RING_OK;
+}
+
+/* As the module does it: try, spin, sleep, try again. */
+static inline enum ring_result put_waiting(struct ring *ring, const void *data, size_t size, int64_t longest)
+{
+    int64_t since = wait_now();
+    int64_t until = since + longest;
+
+    for (;;) {
+        enum ring_result result = ring_put(ring, data, size, PATIENCE);
+
+        if ((result != RING_FULL && result != RING_BUSY) || wait_now() >= until)
+            return result;
+        if (!ring_spin_writable(ring, size, since, until))
+            ring_sleep_writable(ring, size, until);
+        since = 0; /* spin once in a wait */
+    }
+}
+
+static inline enum ring_result get_waiting(struct ring *ring, struct place *place, int64_t longest)
+{
+    int64_t since = wait_now();
+    int64_t until = since + longest;
+
+    for (;;) {
+        enum ring_result result = try_get(ring, place);
+
+        if ((result != RING_EMPTY && result != RING_BUSY) || wait_now() >= until)
+            return result;
+        if (!ring_spin_readable(ring, since, until))
+            ring_sleep_readable(ring, until);
+        since = 0;
+    }
+}
+
+/* A message of at least 8 bytes that tells whose it is, which, and whether it is whole. */
+struct tag {
+    uint32_t who;
+    uint32_t number;
+};
+
+static inline void tag_write(unsigned char *bytes, size_t size, struct tag tag)
+{
+    memcpy(bytes, &tag, sizeof tag);
+    memset(bytes + sizeof tag, (int)((tag.who * 31 + tag.number + size) & 0xff), size - sizeof tag);
+}
+
+static inline bool tag_read(const unsigned char *bytes, size_t size, struct tag *tag)
+{
+    unsigned char expected;
+
+    if (size < sizeof *tag)
+        return false;
+    memcpy(tag, bytes, sizeof *tag);
+    expected = (unsigned char)((tag->who * 31 + tag->number + size) & 0xff);
+    for (size_t index = sizeof *tag; index < size; index++)
+        if (bytes[index] != expected)
+            return false;
+    return true;
+}
+
+static inline uint32_t random_next(uint64_t *state)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*state >> 33);
+}
+
+#endif

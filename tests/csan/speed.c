@@ -1,0 +1,98 @@
+/* How fast the core is without Python: processes on both ends, and a put and a get in one thread. */
+#include <sys/wait.h>
+
+#include "queue.h"
+
+#define BIGGEST (1 << 20)
+
+static unsigned char message[BIGGEST];
+
+static double alone(size_t size, int pairs)
+{
+    struct ring *ring = queue_open(queue_file(1 << 20, 0, 1 << 18));
+    struct place place = {message, sizeof message, 0};
+    int64_t begin = wait_now();
+
+    for (int pair = 0; pair < pairs; pair++) {
+        CHECK(ring_put(ring, message, size, 0) == RING_OK);
+        CHECK(try_get(ring, &place) == RING_OK);
+    }
+    return (double)(wait_now() - begin) / pairs;
+}
+
+static double across(int producers, int consumers, size_t size, int each, uint64_t limit)
+{
+    int file = queue_file(limit, 0, limit / 4);
+    int64_t begin = wait_now();
+    int total = producers * each;
+
+    for (int which = 0; which < producers + consumers; which++) {
+        if (fork() == 0) {
+            struct ring *ring = queue_open(file);
+            struct place place = {message, sizeof message, 0};
+
+            if (which < producers)
+                for (int number = 0; number < each; number++)
+                    CHECK(put_waiting(ring, message, size, 10 * SECOND) == RING_OK);
+            else
+                for (int number = 0; number < total / consumers; number++)
+                    CHECK(get_waiting(ring, &place, 10 * SECOND) == RING_OK);
+            _exit(0);
+        }
+    }
+    for (int which = 0; which < producers + consumers; which++) {
+        int status;
+
+        CHECK(wait(&status) > 0 && status == 0);
+    }
+    close(file);
+    return total / ((double)(wait_now() - begin) / SECOND);
+}
+
+static double ping_pong(int rounds, bool spin)
+{
+    int there = queue_file(1 << 20, 0, 1 << 18);
+    int back = queue_file(1 << 20, 0, 1 << 18);
+    struct place place = {message, sizeof message, 0};
+    struct ring *out = queue_open(there);
+    struct ring *in = queue_open(back);
+    int64_t begin;
+
+    if (fork() == 0) {
+        struct ring *from = queue_open(there);
+        struct ring *to = queue_open(back);
+
+        if (!spin)
+            from->reading.cost = from->reading.budget = 0;
+        for (int round = 0; round < rounds; round++) {
+            CHECK(get_waiting(from, &place, 10 * SECOND) == RING_OK);
+            CHECK(put_waiting(to, message, 64, 10 * SECOND) == RING_OK);
+        }
+        _exit(0);
+    }
+    if (!spin)
+        in->reading.cost = in->reading.budget = 0;
+    begin = wait_now();
+    for (int round = 0; round < rounds; round++) {
+        CHECK(put_waiting(out, message, 64, 10 * SECOND) == RING_OK);
+        CHECK(get_waiting(in, &place, 10 * SECOND) == RING_OK);
+    }
+    CHECK(wait(NULL) > 0);
+    return (double)(wait_now() - begin) / rounds / 1000;
+}
+
+int main(void)
+{
+    CHECK(lock_works());
+    for (int round = 0; round < 3; round++) {
+        printf("same thread, put and get: %.1f ns (64 B), %.1f ns (1 KiB)\n", alone(64, 2000000), alone(1024, 1000000));
+        printf("64 B: %.1f M/s 1P1C, %.1f M/s 2P2C, %.1f M/s 3P1C, %.1f M/s 1P3C\n",
+               across(1, 1, 64, 3000000, 1 << 20) / 1e6, across(2, 2, 64, 1000000, 1 << 20) / 1e6,
+               across(3, 1, 64, 600000, 1 << 20) / 1e6, across(1, 3, 64, 1500000, 1 << 20) / 1e6);
+        printf("1P1C: %.2f M/s 1 KiB, %.0f k/s 64 KiB, %.1f k/s 1 MiB; 2P2C: %.1f k/s 1 MiB\n",
+               across(1, 1, 1024, 1000000, 1 << 20) / 1e6, across(1, 1, 1 << 16, 100000, 1 << 22) / 1e3,
+               across(1, 1, BIGGEST - 16, 8000, 1 << 22) / 1e3, across(2, 2, BIGGEST - 16, 4000, 1 << 22) / 1e3);
+        printf("ping-pong: %.2f us spinning, %.1f us asleep\n", ping_pong(200000, true), ping_pong(10000, false));
+    }
+    return 0;
+}

@@ -1,0 +1,210 @@
+/*
+ * Kills and stops participants at random instants, and holds what the others saw against what was accepted.
+ *
+ *     storm SECONDS SEED [stop]
+ *
+ * Three producers and three consumers share a queue. Every instant one of them is killed (or stopped for a while) and a
+ * new one takes its place. What happened stands in memory of the judge's: for each producer how many messages it meant
+ * to put and how many were accepted, for each message how often it was taken. A consumer may take one message with it
+ * when it dies; nothing else may be lost, nothing may come twice, half or out of order, and there is always progress.
+ */
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "queue.h"
+
+#define PRODUCERS 3
+#define CONSUMERS 3
+#define NAMES 100000
+#define EACH 512 /* messages that a producer puts under one name */
+#define LARGEST 60000
+
+struct record {
+    _Atomic uint32_t names; /* given to producers so far */
+    _Atomic uint64_t progress;
+    _Atomic uint64_t longest_call; /* ns */
+    _Atomic uint32_t meant[NAMES];
+    _Atomic uint32_t accepted[NAMES];
+    _Atomic unsigned char taken[NAMES][EACH];
+};
+
+static struct record *record;
+static int file;
+
+static void timed(int64_t since)
+{
+    uint64_t took = (uint64_t)(wait_now() - since);
+    uint64_t longest = record->longest_call;
+
+    while (took > longest && !atomic_compare_exchange_weak(&record->longest_call, &longest, took))
+        continue;
+}
+
+static void produce(uint64_t seed)
+{
+    static unsigned char bytes[LARGEST];
+    struct ring *ring = queue_open(file);
+
+    for (;;) {
+        uint32_t who = record->names++;
+
+        CHECK(who < NAMES);
+        for (uint32_t number = 0; number < EACH; number++) {
+            uint32_t kind = random_next(&seed) % 100;
+            size_t size = 8 + (kind < 3 ? random_next(&seed) % (LARGEST - 8) : random_next(&seed) % 500);
+            enum ring_result result;
+
+            tag_write(bytes, size, (struct tag){who, number});
+            record->meant[who] = number + 1;
+            do {
+                int64_t since = wait_now();
+
+                result = put_waiting(ring, bytes, size, SECOND / 2);
+                timed(since);
+            } while (result == RING_FULL || result == RING_BUSY);
+            if (result == RING_DOWN)
+                _exit(0);
+            CHECK(result == RING_OK);
+            record->accepted[who] = number + 1;
+            record->progress++;
+        }
+    }
+}
+
+static void consume(void)
+{
+    static unsigned char bytes[LARGEST];
+    static uint16_t next[NAMES];
+    struct place place = {bytes, sizeof bytes, 0};
+    struct ring *ring = queue_open(file);
+
+    for (;;) {
+        int64_t since = wait_now();
+        enum ring_result result = get_waiting(ring, &place, SECOND / 2);
+        struct tag tag;
+
+        timed(since);
+        if (result == RING_EMPTY || result == RING_BUSY)
+            continue;
+        if (result == RING_DOWN)
+            _exit(0);
+        CHECK(result == RING_OK);
+        CHECK(tag_read(bytes, place.size, &tag));
+        CHECK(tag.who < NAMES && tag.number < EACH);
+        CHECK(tag.number >= next[tag.who]);
+        next[tag.who] = (uint16_t)(tag.number + 1);
+        record->taken[tag.who][tag.number]++;
+        record->progress++;
+    }
+}
+
+static pid_t start(unsigned role, uint64_t seed)
+{
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0) {
+        if (role < PRODUCERS)
+            produce(seed);
+        else
+            consume();
+    }
+    return child;
+}
+
+int main(int count, char **words)
+{
+    double seconds = count > 1 ? atof(words[1]) : 5;
+    uint64_t seed = count > 2 ? strtoull(words[2], NULL, 0) : (uint64_t)wait_now();
+    bool stop = count > 3;
+    uint64_t state = seed;
+    pid_t alive[PRODUCERS + CONSUMERS];
+    struct ring *ring;
+    struct place place = {malloc(LARGEST), LARGEST, 0};
+    unsigned kills = 0, consumers_killed = 0;
+    uint64_t lost = 0, sent = 0, seen = 0, before = 0;
+    int64_t begin, moved, stall = 0;
+
+    printf("storm: %.0f s, seed %llu%s\n", seconds, (unsigned long long)seed, stop ? ", stopping" : "");
+    fflush(stdout);
+    CHECK(lock_works());
+    record = mmap(NULL, sizeof *record, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(record != MAP_FAILED);
+    file = queue_file(1 << 18, 0, LARGEST);
+    ring = queue_open(file);
+    for (unsigned role = 0; role < PRODUCERS + CONSUMERS; role++)
+        alive[role] = start(role, random_next(&state));
+    begin = moved = wait_now();
+    while (wait_now() - begin < (int64_t)(seconds * (double)SECOND)) {
+        struct timespec nap = {.tv_nsec = random_next(&state) % 3000000};
+        unsigned role = random_next(&state) % (PRODUCERS + CONSUMERS);
+        int status;
+        int64_t now;
+
+        nanosleep(&nap, NULL);
+        now = wait_now();
+        if (record->progress != before) {
+            before = record->progress;
+            moved = now;
+        } else if (now - moved > stall) {
+            stall = now - moved;
+        }
+        CHECK(stall < 2 * SECOND);
+        kill(alive[role], stop ? SIGSTOP : SIGKILL);
+        if (stop) {
+            nap.tv_nsec = random_next(&state) % 20000000;
+            nanosleep(&nap, NULL);
+            kill(alive[role], SIGCONT);
+            moved = wait_now();
+            kills++;
+            continue;
+        }
+        CHECK(waitpid(alive[role], &status, 0) == alive[role]);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        kills++;
+        consumers_killed += role >= PRODUCERS;
+        alive[role] = start(role, random_next(&state));
+    }
+    CHECK(ring_shutdown(ring, SECOND) == RING_OK);
+    for (unsigned role = 0; role < PRODUCERS + CONSUMERS; role++) {
+        int status;
+
+        CHECK(waitpid(alive[role], &status, 0) == alive[role] && status == 0);
+    }
+    /* What consumers left because they had ended by then. */
+    for (enum ring_result result; (result = try_get(ring, &place)) != RING_DOWN;) {
+        struct tag tag;
+
+        CHECK(result == RING_OK && tag_read(place.bytes, place.size, &tag));
+        record->taken[tag.who][tag.number]++;
+    }
+    for (uint32_t who = 0; who < record->names; who++) {
+        CHECK(record->meant[who] - record->accepted[who] <= 1);
+        for (uint32_t number = 0; number < EACH; number++) {
+            unsigned char times = record->taken[who][number];
+
+            CHECK(times <= 1);
+            CHECK(number < record->meant[who] || times == 0);
+            seen += times;
+            sent += number < record->accepted[who];
+            lost += number < record->accepted[who] && times == 0;
+        }
+    }
+    {
+        struct ring_total put, got;
+
+        ring_count(ring, &put, &got);
+        CHECK(put.count == got.count && put.bytes == got.bytes);
+        CHECK(put.count >= sent);
+        CHECK(!ring_shared(ring));
+    }
+    printf("storm: %u %s, %llu of consumers; %llu locks inherited, %llu records given up; %llu sent, %llu taken, "
+           "%llu lost; longest stall %.1f ms, longest call %.0f ms\n",
+           kills, stop ? "stops" : "kills", (unsigned long long)consumers_killed,
+           (unsigned long long)ring->segment->figures.recoveries, (unsigned long long)ring->segment->figures.aborted,
+           (unsigned long long)sent, (unsigned long long)seen, (unsigned long long)lost, (double)stall / 1e6,
+           (double)record->longest_call / 1e6);
+    CHECK(lost <= consumers_killed);
+    CHECK(record->longest_call < (uint64_t)SECOND);
+    return 0;
+}
