@@ -14,6 +14,8 @@
 #define LOOK_EVERY 200000000
 /* How long a consumer that has copied waits for the lock to give the space back; the next one does it else. */
 #define RELEASE_PATIENCE 1000000
+/* How often a record that is being written is looked at before its owner may be dead: a mebibyte takes 50 us. */
+#define COPY_LOOKS 200
 #define LARGEST_RING (UINT64_C(1) << 46)
 
 /* Positions and records */
@@ -42,7 +44,8 @@ static inline struct ring_record *record_at(const struct ring *ring, uint64_t po
 {
     uint64_t offset = ring->mask ? position & ring->mask : position % ring->capacity;
 
-    return (struct ring_record *)(ring->data + offset);
+    /* Every position is a multiple of 8, unless somebody means harm. */
+    return (struct ring_record *)(ring->data + (offset & ~UINT64_C(7)));
 }
 
 static inline void *message_of(struct ring_record *record)
@@ -514,41 +517,32 @@ static enum ring_result before_get(struct ring *ring)
     return result == RING_DOWN ? RING_DOWN : RING_EMPTY;
 }
 
-/* Gives the record of a dead producer up. */
-static void give_up(struct ring *ring, uint64_t position, uint64_t word)
-{
-    struct ring_side *get = &ring->segment->get;
-
-    if (!enter(ring, get, 0))
-        return;
-    if (peek_at(&get->position) == position)
-        atomic_compare_exchange_strong_explicit(&record_at(ring, position)->word, &word, RING_DONE,
-                                                memory_order_acq_rel, memory_order_relaxed);
-    leave(get);
-}
-
-/* Waits until the next record is not one that is being written. */
+/* Waits until the next record is not one that is being written, or gives it up if nobody lives who writes it. */
 static void settle_front(struct ring *ring, int64_t until)
 {
     const struct timespec nap = {.tv_nsec = 50000};
-    unsigned looks = 0;
+    struct ring_side *get = &ring->segment->get;
 
-    while (wait_now() < until) {
-        uint64_t position = load(&ring->segment->get.position);
-        uint64_t word;
+    for (unsigned looks = 0; wait_now() < until; looks++) {
+        struct found found;
+        uint64_t position;
+        enum ring_result result;
 
-        if (position == load(&ring->segment->put.position))
+        /* With the lock, since the record may be taken and written over otherwise. */
+        if (!enter(ring, get, until - wait_now()))
             return;
-        word = atomic_load_explicit(&record_at(ring, position)->word, memory_order_acquire);
-        if (state_of(word) != RING_RESERVED)
+        result = next_message(ring, &position, &found);
+        if (result == RING_BUSY && looks >= COPY_LOOKS && !owner_lives(ring, found.word))
+            atomic_compare_exchange_strong_explicit(&found.record->word, &found.word, RING_DONE, memory_order_acq_rel,
+                                                    memory_order_relaxed);
+        leave(get);
+        if (result != RING_BUSY)
             return;
-        if (++looks < 1000) {
-            wait_pause();
-        } else {
-            if (!owner_lives(ring, word))
-                give_up(ring, position, word);
+        if (looks < COPY_LOOKS)
+            for (int pauses = 0; pauses < 20; pauses++)
+                wait_pause();
+        else
             nanosleep(&nap, NULL);
-        }
     }
 }
 
@@ -564,20 +558,35 @@ void ring_settle(struct ring *ring, bool getting, int64_t patience)
         settle_front(ring, until);
 }
 
-/* Runs a step of a getter with the lock, and again for as long as it is busy and there is patience. */
-#define PATIENTLY(step)                                                                                              \
-    for (int64_t until = patience == 0 ? 0 : wait_now() + patience;;) {                                               \
-        enum ring_result result = before_get(ring);                                                                  \
-        if (result != RING_OK)                                                                                       \
-            return result;                                                                                           \
-        result = enter(ring, &ring->segment->get, patience) ? (step) : RING_BUSY;                                     \
-        if (result != RING_BUSY || patience == 0 || wait_now() >= until)                                              \
-            return result;                                                                                           \
-        settle_front(ring, until);                                                                                   \
-    }
+/* What a getter does with the lock, which it gives back. */
+typedef enum ring_result step(struct ring *ring, void *arguments);
 
-static enum ring_result get_locked(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy)
+/* Takes the lock and runs a step, again and again while it is busy and there is patience. */
+static enum ring_result with_messages(struct ring *ring, int64_t patience, step *step, void *arguments)
 {
+    int64_t until = patience == 0 ? 0 : wait_now() + patience;
+
+    for (;;) {
+        enum ring_result result = before_get(ring);
+
+        if (result != RING_OK)
+            return result;
+        result = enter(ring, &ring->segment->get, patience) ? step(ring, arguments) : RING_BUSY;
+        if (result != RING_BUSY || patience == 0 || wait_now() >= until)
+            return result;
+        settle_front(ring, until);
+    }
+}
+
+struct get {
+    ring_room *room;
+    void *context;
+    struct ring_copy *copy;
+};
+
+static enum ring_result get_locked(struct ring *ring, void *arguments)
+{
+    const struct get *asked = arguments;
     struct ring_side *get = &ring->segment->get;
     struct found found;
     uint64_t position;
@@ -586,7 +595,7 @@ static enum ring_result get_locked(struct ring *ring, ring_room *room, void *con
     enum ring_result result = next_message(ring, &position, &found);
 
     if (result == RING_OK) {
-        target = room(context, found.size);
+        target = asked->room(asked->context, found.size);
         if (target == NULL) {
             result = RING_NO_MEMORY;
         } else if (found.size < RING_LARGE) {
@@ -594,7 +603,7 @@ static enum ring_result get_locked(struct ring *ring, ring_room *room, void *con
             commit(get, position + ring_record_size(found.size), 1, found.size);
             asleep = asleep_on(&get->bell);
         } else {
-            *copy = (struct ring_copy){position, message_of(found.record), target, found.size};
+            *asked->copy = (struct ring_copy){position, message_of(found.record), target, found.size};
             atomic_store_explicit(&found.record->word, own_word(ring, RING_CLAIMED), memory_order_relaxed);
             if (peek_at(&get->held) == 0)
                 atomic_store_explicit(&get->held, position + 1, memory_order_release);
@@ -609,7 +618,7 @@ static enum ring_result get_locked(struct ring *ring, ring_room *room, void *con
 
 enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy, int64_t patience)
 {
-    PATIENTLY(get_locked(ring, room, context, copy))
+    return with_messages(ring, patience, get_locked, &(struct get){room, context, copy});
 }
 
 void ring_release(struct ring *ring, const struct ring_copy *copy)
@@ -626,24 +635,32 @@ void ring_release(struct ring *ring, const struct ring_copy *copy)
     wake_producers(ring, asleep);
 }
 
-static enum ring_result get_many_locked(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken)
+struct get_many {
+    ring_room *room;
+    void *context;
+    size_t limit;
+    size_t *taken;
+};
+
+static enum ring_result get_many_locked(struct ring *ring, void *arguments)
 {
+    const struct get_many *asked = arguments;
     struct ring_side *get = &ring->segment->get;
     struct found found;
     uint64_t position;
     uint64_t bytes = 0;
     uint32_t asleep = 0;
+    size_t taken = 0;
     enum ring_result result = next_message(ring, &position, &found);
 
-    *taken = 0;
-    while (result == RING_OK && *taken < limit && state_of(found.word) != RING_DONE) {
+    while (result == RING_OK && taken < asked->limit && state_of(found.word) != RING_DONE) {
         void *target;
 
         if (found.size >= RING_LARGE) {
             result = RING_COPYING;
             break;
         }
-        target = room(context, found.size);
+        target = asked->room(asked->context, found.size);
         if (target == NULL) {
             result = RING_NO_MEMORY;
             break;
@@ -651,15 +668,16 @@ static enum ring_result get_many_locked(struct ring *ring, ring_room *room, void
         memcpy(target, message_of(found.record), found.size);
         position += ring_record_size(found.size);
         bytes += found.size;
-        ++*taken;
-        if (*taken < limit)
+        taken++;
+        if (taken < asked->limit)
             result = inspect(ring, position, &found);
     }
-    if (*taken != 0) {
+    if (taken != 0) {
         result = RING_OK;
-        commit(get, position, *taken, bytes);
+        commit(get, position, taken, bytes);
         asleep = asleep_on(&get->bell);
     }
+    *asked->taken = taken;
     leave(get);
     wake_producers(ring, asleep);
     return result;
@@ -669,17 +687,18 @@ enum ring_result ring_get_many(struct ring *ring, ring_room *room, void *context
                                int64_t patience)
 {
     *taken = 0;
-    PATIENTLY(get_many_locked(ring, room, context, limit, taken))
+    return with_messages(ring, patience, get_many_locked, &(struct get_many){room, context, limit, taken});
 }
 
-static enum ring_result peek_locked(struct ring *ring, ring_room *room, void *context)
+static enum ring_result peek_locked(struct ring *ring, void *arguments)
 {
+    const struct get *asked = arguments;
     struct found found;
     uint64_t position;
     enum ring_result result = next_message(ring, &position, &found);
 
     if (result == RING_OK) {
-        void *target = room(context, found.size);
+        void *target = asked->room(asked->context, found.size);
 
         if (target == NULL)
             result = RING_NO_MEMORY;
@@ -692,11 +711,12 @@ static enum ring_result peek_locked(struct ring *ring, ring_room *room, void *co
 
 enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, int64_t patience)
 {
-    PATIENTLY(peek_locked(ring, room, context))
+    return with_messages(ring, patience, peek_locked, &(struct get){room, context, NULL});
 }
 
-static enum ring_result clear_locked(struct ring *ring, size_t *dropped)
+static enum ring_result clear_locked(struct ring *ring, void *arguments)
 {
+    size_t *dropped = arguments;
     struct ring_side *get = &ring->segment->get;
     struct found found;
     uint64_t position;
@@ -724,7 +744,7 @@ static enum ring_result clear_locked(struct ring *ring, size_t *dropped)
 enum ring_result ring_clear(struct ring *ring, size_t *dropped, int64_t patience)
 {
     *dropped = 0;
-    PATIENTLY(clear_locked(ring, dropped))
+    return with_messages(ring, patience, clear_locked, dropped);
 }
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience)

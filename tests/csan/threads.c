@@ -1,0 +1,170 @@
+/*
+ * Many threads on both ends of one queue, for the sanitizer that sees races.
+ *
+ *     threads [SECONDS]
+ *
+ * There are two participants, and both use one mapping: the sanitizer knows memory by its address, so what is ordered by
+ * a word at one address does not seem so at another.
+ */
+#include <pthread.h>
+
+#include "queue.h"
+
+#define PRODUCERS 3
+#define CONSUMERS 3
+#define LARGEST 60000
+#define BATCH 5
+
+struct worker {
+    pthread_t thread;
+    struct ring *ring;
+    uint32_t who;
+    uint64_t count;
+};
+
+static _Atomic bool over;
+
+static void *produce(void *context)
+{
+    struct worker *worker = context;
+    static _Thread_local unsigned char bytes[BATCH][LARGEST];
+    uint64_t seed = worker->who;
+    uint32_t number = 0;
+
+    while (!over) {
+        if (random_next(&seed) % 4 == 0) {
+            struct ring_piece pieces[BATCH];
+            size_t stored;
+            enum ring_result result;
+
+            for (uint32_t piece = 0; piece < BATCH; piece++) {
+                pieces[piece] = (struct ring_piece){bytes[piece], 8 + random_next(&seed) % 200};
+                tag_write(bytes[piece], pieces[piece].size, (struct tag){worker->who, number + piece});
+            }
+            result = ring_put_many(worker->ring, pieces, BATCH, &stored, PATIENCE);
+            CHECK(result == RING_OK || ((result == RING_FULL || result == RING_BUSY) && stored == 0));
+            number += (uint32_t)stored;
+        } else {
+            size_t size = 8 + (random_next(&seed) % 50 ? random_next(&seed) % 500 : random_next(&seed) % (LARGEST - 8));
+            enum ring_result result;
+
+            tag_write(bytes[0], size, (struct tag){worker->who, number});
+            result = put_waiting(worker->ring, bytes[0], size, SECOND / 10);
+            CHECK(result == RING_OK || result == RING_FULL || result == RING_BUSY);
+            number += result == RING_OK;
+        }
+    }
+    worker->count = number;
+    return NULL;
+}
+
+/* The places of a batch, one behind the other. */
+struct shelf {
+    unsigned char bytes[BATCH][RING_LARGE];
+    size_t sizes[BATCH];
+    size_t used;
+};
+
+static void *next_place(void *context, size_t size)
+{
+    struct shelf *shelf = context;
+
+    shelf->sizes[shelf->used] = size;
+    return shelf->bytes[shelf->used++];
+}
+
+static void saw(struct worker *worker, uint32_t *next, const unsigned char *bytes, size_t size)
+{
+    struct tag tag;
+
+    CHECK(tag_read(bytes, size, &tag));
+    CHECK(tag.who < PRODUCERS && tag.number >= next[tag.who]);
+    next[tag.who] = tag.number + 1;
+    worker->count++;
+}
+
+static void *consume(void *context)
+{
+    struct worker *worker = context;
+    static _Thread_local unsigned char bytes[LARGEST];
+    static _Thread_local struct shelf shelf;
+    struct place place = {bytes, sizeof bytes, 0};
+    uint32_t next[PRODUCERS] = {0};
+    uint64_t seed = worker->who;
+
+    for (;;) {
+        enum ring_result result;
+        struct tag tag;
+
+        switch (random_next(&seed) % 8) {
+        case 0: {
+            size_t taken;
+
+            shelf.used = 0;
+            result = ring_get_many(worker->ring, next_place, &shelf, BATCH, &taken, PATIENCE);
+            for (size_t which = 0; which < taken; which++)
+                saw(worker, next, shelf.bytes[which], shelf.sizes[which]);
+            break;
+        }
+        case 1:
+            if (ring_peek(worker->ring, place_for, &place, PATIENCE) == RING_OK)
+                CHECK(tag_read(bytes, place.size, &tag));
+            continue;
+        default:
+            result = get_waiting(worker->ring, &place, SECOND / 10);
+            if (result == RING_OK)
+                saw(worker, next, bytes, place.size);
+        }
+        if (result == RING_DOWN)
+            return NULL;
+        CHECK(result == RING_OK || result == RING_EMPTY || result == RING_BUSY || result == RING_COPYING);
+    }
+}
+
+static void try_queue(double seconds, uint64_t limit, uint64_t messages)
+{
+    int file = queue_file(limit, messages, LARGEST);
+    struct ring *first = queue_open(file);
+    struct ring second = *first;
+    struct ring *rings[2] = {first, &second};
+    struct worker workers[PRODUCERS + CONSUMERS];
+    struct timespec span = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    struct ring_total put, got;
+    uint64_t sent = 0, taken = 0;
+
+    second.descriptor = dup(first->descriptor);
+    CHECK(ring_reattach(&second) == RING_OK && second.slot != first->slot);
+    over = false;
+    for (uint32_t which = 0; which < PRODUCERS + CONSUMERS; which++) {
+        workers[which] = (struct worker){.ring = rings[which % 2], .who = which};
+        CHECK(pthread_create(&workers[which].thread, NULL, which < PRODUCERS ? produce : consume, &workers[which]) == 0);
+    }
+    nanosleep(&span, NULL);
+    over = true;
+    for (uint32_t which = 0; which < PRODUCERS; which++)
+        pthread_join(workers[which].thread, NULL);
+    CHECK(ring_shutdown(rings[0], SECOND) == RING_OK);
+    for (uint32_t which = 0; which < PRODUCERS + CONSUMERS; which++) {
+        if (which >= PRODUCERS)
+            pthread_join(workers[which].thread, NULL);
+        *(which < PRODUCERS ? &sent : &taken) += workers[which].count;
+    }
+    ring_count(rings[0], &put, &got);
+    CHECK(sent == taken && put.count == sent && got.count == taken && put.bytes == got.bytes);
+    printf("threads: %llu messages through %llu bytes, %llu messages at most\n", (unsigned long long)sent,
+           (unsigned long long)limit, (unsigned long long)messages);
+    close(second.descriptor);
+    queue_close(first);
+    close(file);
+}
+
+int main(int count, char **words)
+{
+    double seconds = count > 1 ? atof(words[1]) : 2;
+
+    CHECK(lock_works());
+    try_queue(seconds / 3, 1 << 18, 0);
+    try_queue(seconds / 3, 100000, 0);
+    try_queue(seconds / 3, 1 << 20, 4);
+    return 0;
+}
