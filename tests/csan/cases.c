@@ -34,7 +34,9 @@ static void every_byte_of_the_ring_is_used(void)
 {
     struct ring *ring = queue_open(queue_file(5000, 0, 4984));
 
+    CHECK(ring_has_space(ring, 4984) && !ring_has_space(ring, 4985));
     CHECK(ring_put(ring, bytes, 4984, 0) == RING_OK);
+    CHECK(!ring_has_space(ring, 0));
     CHECK(ring_put(ring, bytes, 0, 0) == RING_FULL);
     CHECK(try_get(ring, &place) == RING_OK);
     for (int turn = 0; turn < 5000; turn++) {
@@ -94,7 +96,8 @@ static void a_shutdown_lets_drain(void)
     CHECK(ring_put(ring, "late", 4, 0) == RING_DOWN);
     CHECK(try_get(ring, &place) == RING_OK);
     CHECK(try_get(ring, &place) == RING_DOWN);
-    CHECK(ring_readable(ring) && ring_writable(ring, 1 << 20));
+    CHECK(get_waiting(ring, &place, 10 * SECOND) == RING_DOWN);
+    CHECK(put_waiting(ring, "late", 4, 10 * SECOND) == RING_DOWN);
     queue_close(ring);
 }
 

@@ -346,7 +346,7 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
         size_t size = pieces[*stored].size;
         uint64_t needed = ring_record_size(size);
 
-        result = has_room(ring, &room, needed);
+        result = size > ring->max_message_size ? RING_FULL : has_room(ring, &room, needed);
         if (result != RING_OK)
             break;
         write_record(ring, room.position, size, large ? own_word(ring, RING_RESERVED) : RING_READY);
@@ -789,26 +789,28 @@ struct wish {
     uint64_t needed;
 };
 
-static bool writable(void *context)
+static bool has_space(const struct wish *wish)
 {
-    const struct wish *wish = context;
     struct ring *ring = wish->ring;
     uint64_t got = atomic_load_explicit(&ring->segment->get.position, memory_order_seq_cst);
     uint64_t held = load(&ring->segment->get.held);
     uint64_t used = load(&ring->segment->put.position) - (held != 0 && held - 1 < got ? held - 1 : got);
+    struct ring_total put;
+    struct ring_total taken;
 
-    if (ended(ring))
-        return true;
     if (used <= ring->limit && wish->needed > ring->limit - used)
         return false;
-    if (ring->max_messages != 0) {
-        struct ring_total put;
-        struct ring_total taken;
+    if (ring->max_messages == 0)
+        return true;
+    ring_count(ring, &put, &taken);
+    return put.count - taken.count < ring->max_messages;
+}
 
-        ring_count(ring, &put, &taken);
-        return put.count - taken.count < ring->max_messages;
-    }
-    return true;
+static bool writable(void *context)
+{
+    const struct wish *wish = context;
+
+    return has_space(wish) || ended(wish->ring);
 }
 
 /* What a producer spins for: it goes on when there is space for many messages, since one at a time would have both sides
@@ -820,14 +822,9 @@ static bool roomy(void *context)
     return ended(wish->ring) || (much_is_free(wish->ring) && writable(context));
 }
 
-bool ring_readable(struct ring *ring)
+bool ring_has_space(struct ring *ring, size_t size)
 {
-    return readable(ring);
-}
-
-bool ring_writable(struct ring *ring, size_t size)
-{
-    return writable(&(struct wish){ring, ring_record_size(size)});
+    return has_space(&(struct wish){ring, ring_record_size(size)});
 }
 
 bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until)

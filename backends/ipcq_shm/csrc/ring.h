@@ -184,6 +184,7 @@ struct ring_segment {
     struct ring_side put;
     struct ring_side get;
     _Atomic uint32_t generations[RING_SLOTS];
+    char name[256]; /* the queue's; the file's may be an abridged one */
 };
 
 enum ring_record_state { RING_READY = 1, RING_RESERVED = 2, RING_CLAIMED = 3, RING_DONE = 4 };
@@ -206,6 +207,7 @@ _Static_assert(offsetof(struct ring_side, position) == 128, "layout of version 1
 _Static_assert(offsetof(struct ring_side, bell) == 144, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, marks) == 168, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, generations) == 896, "layout of version 1");
+_Static_assert(offsetof(struct ring_segment, name) == 17280, "layout of version 1");
 _Static_assert(sizeof(struct ring_record) == 16, "layout of version 1");
 _Static_assert(sizeof(_Atomic uint64_t) == 8, "an atomic is the number alone");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "other processes do not share our locks");
@@ -306,8 +308,8 @@ enum ring_result ring_shutdown(struct ring *ring, int64_t patience);
 /* RING_OK, RING_DOWN or RING_GONE. */
 enum ring_result ring_condition(struct ring *ring);
 
-bool ring_readable(struct ring *ring);
-bool ring_writable(struct ring *ring, size_t size);
+/* Tell whether a message of that size would have fitted. */
+bool ring_has_space(struct ring *ring, size_t size);
 /* Spin for a time, and return whether trying again may succeed. */
 bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until);
 bool ring_spin_writable(struct ring *ring, size_t size, int64_t since, int64_t until);

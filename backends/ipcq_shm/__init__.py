@@ -1,0 +1,94 @@
+"""Queues in shared memory: a ring in C that survives the death of any participant (csrc/ring.h tells how).
+
+A queue is one file in /dev/shm. This module and `_segment` are Python alone: they find, list and remove queues where
+the extension was not built, too.
+"""
+
+import os
+import sys
+from typing import Final
+
+from ipcq.backend import Availability, Backend, Capabilities, Channel, Finding, Persistence, Request, Scope, Severity
+from ipcq.hooks import hookimpl
+from ipcq_shm import _segment
+
+NAME: Final = "shm"
+
+CAPABILITIES: Final = Capabilities(
+    scope=Scope.HOST,
+    persistence=Persistence.KERNEL,
+    exact_qsize=True,
+    peek=True,
+    shutdown=True,
+    atomic_batch=True,
+    listing=True,
+    last_close=True,
+    other_users=True,
+    max_message_size=2**32 - 1,  # a record's size is 32 bits wide
+)
+
+
+class ShmBackend(Backend):
+    name = NAME
+    capabilities = CAPABILITIES
+    rank = 400
+
+    def probe(self) -> Availability:
+        if sys.platform != "linux":
+            return Availability.no(f"its locks and waits are those of Linux, this is {sys.platform}")
+        try:
+            from ipcq_shm import _core
+        except ImportError as error:
+            return Availability.no(
+                f"its C extension was not built ({error}): install a C compiler and then ipcq again, without a cache"
+            )
+        if not os.access(_segment.DIRECTORY, os.R_OK | os.W_OK | os.X_OK):
+            return Availability.no(f"{_segment.DIRECTORY} is not a directory that this user may write to: mount it")
+        if not _core.works():
+            return Availability.no("this kernel does not release the locks of a thread that ends (robust futexes)")
+        return Availability.yes()
+
+    def create(self, name: str, request: Request) -> Channel:
+        from ipcq_shm import _channel
+
+        with _segment.explained():
+            return _channel.created(name, request, CAPABILITIES)
+
+    def attach(self, name: str, request: Request) -> Channel:
+        from ipcq_shm import _channel
+
+        with _segment.explained():
+            return _channel.attached(name, request, CAPABILITIES)
+
+    def exists(self, name: str) -> bool:
+        with _segment.explained():
+            return _segment.exists(name)
+
+    def unlink(self, name: str) -> None:
+        with _segment.explained():
+            _segment.unlink(name)
+
+    def names(self) -> list[str]:
+        with _segment.explained():
+            return _segment.names()
+
+    def findings(self) -> list[Finding]:
+        try:
+            system = os.statvfs(_segment.DIRECTORY)
+        except OSError:
+            return []
+        free = system.f_bavail * system.f_frsize
+        if free >= _segment.BUFFER_SIZE + _segment.MOST_OVERHEAD:
+            return []
+        return [
+            Finding(
+                severity=Severity.WARNING,
+                text=f"{_segment.DIRECTORY} has {free} bytes free, and a queue takes {_segment.BUFFER_SIZE} by default",
+                fix=f"sudo mount -o remount,size=50% {_segment.DIRECTORY}, or docker run --shm-size=1g",
+            )
+        ]
+
+
+@hookimpl
+def ipcq_backend() -> Backend:
+    return ShmBackend()

@@ -1,0 +1,143 @@
+"""A channel over one ring: the limits of a queue, its creation, and its ends. What moves messages is `_core.Ring`."""
+
+import os
+import stat
+from typing import Final
+
+from ipcq.backend import Attributes, Capabilities, Channel, Request, Stats
+from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported
+from ipcq_shm import _core, _segment
+
+_MOST_BYTES: Final = 1 << 46
+
+
+class ShmChannel(_core.Ring, Channel):
+    def __init__(
+        self, name: str, descriptor: int, attributes: Attributes, request: Request, capabilities: Capabilities
+    ) -> None:
+        _core.Ring.__init__(self, descriptor, request.after_unlink == "continue")
+        self.attributes = attributes
+        self.capabilities = capabilities
+        self._name = name
+
+    def stats(self) -> Stats:
+        return Stats(**self.figures())
+
+    def linked(self) -> bool:
+        return os.fstat(self.descriptor).st_nlink > 0
+
+    def close(self) -> None:
+        try:
+            if self.attributes.lifetime == "last-close":
+                with _segment.explained():
+                    _segment.release_slots(self.descriptor)
+                    _segment.remove(self.descriptor, self._name, unless_held=True)
+        finally:
+            self.detach()
+
+    def after_fork(self) -> bool:
+        try:
+            self.reattach()
+        except OSError:
+            self.detach()
+            return False
+        return True
+
+
+def created(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:
+    if request.priorities:
+        raise Unsupported("its queues have no priorities")
+    attributes, limit = _limits(request)
+    if request.mode & 0o077 and not request.other_users:
+        raise Unsupported(
+            f"who may write to it may truncate it: mode {request.mode:o} needs other_users=True, and trust"
+        )
+    descriptor = _segment.nameless(_core.segment_size(limit), request.mode)
+    try:
+        _core.format(descriptor, limit, attributes.max_messages or 0, attributes.max_message_size, _flags(attributes))
+        os.pwrite(descriptor, os.fsencode(name), _segment.NAME_AT)
+        channel = ShmChannel(name, descriptor, attributes, request, capabilities)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
+        _publish(channel, name)
+    except BaseException:
+        channel.detach()
+        raise
+    return channel
+
+
+def _publish(channel: ShmChannel, name: str) -> None:
+    try:
+        _segment.publish(channel.descriptor, name)
+    except FileExistsError:
+        if _segment.exists(name):
+            raise QueueExists from None
+        try:
+            _segment.unlink(name)  # its last handle was killed
+        except QueueNotFound:
+            pass
+        _segment.publish(channel.descriptor, name)
+
+
+def attached(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:
+    descriptor = _segment.opened(name, request)
+    try:
+        channel = ShmChannel(name, descriptor, _attributes(descriptor), request, capabilities)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if not channel.linked():  # removed before this handle had its slot
+        channel.detach()
+        raise QueueNotFound
+    return channel
+
+
+def _limits(request: Request) -> tuple[Attributes, int]:
+    """Give each limit that was not asked for its value (DESIGN, section 4), and say how many bytes the ring takes.
+
+    Raises:
+        InvalidArgument: The limits contradict one another.
+        Unsupported: No ring is that large.
+    """
+    messages, size, buffer_size = request.max_messages, request.max_message_size, request.buffer_size
+    if buffer_size is None and (messages is None or size is None):
+        buffer_size = max(_segment.BUFFER_SIZE, 4 * (size or 0))
+    if size is None:
+        size = max(1, (buffer_size or 0) // 4)
+    if size > 2**32 - 1:
+        raise Unsupported(f"a message has at most {2**32 - 1} bytes, asked for max_message_size={size}: ask for less")
+    least = _core.record_size(size) * (request.max_messages or 1 if request.max_message_size else 1)
+    limit = least if buffer_size is None else buffer_size
+    if limit < least:
+        raise InvalidArgument(
+            f"buffer_size={limit} does not hold max_messages={messages} of max_message_size={size}, which take {least} "
+            "bytes with 16 for each message: leave one of them out"
+        )
+    if limit > _MOST_BYTES or (messages or 0) >= 2**64:
+        raise Unsupported(f"a queue has at most {_MOST_BYTES} bytes, asked for {limit}: ask for less")
+    return Attributes(
+        mode=request.mode,
+        max_messages=messages,
+        max_message_size=size,
+        buffer_size=buffer_size,
+        lifetime=request.lifetime,
+    ), limit
+
+
+def _flags(attributes: Attributes) -> int:
+    return (_segment.LAST_CLOSE if attributes.lifetime == "last-close" else 0) | (
+        _segment.BYTES if attributes.buffer_size is not None else 0
+    )
+
+
+def _attributes(descriptor: int) -> Attributes:
+    header = _segment.read_header(descriptor)
+    return Attributes(
+        mode=stat.S_IMODE(os.fstat(descriptor).st_mode),
+        max_messages=header.max_messages or None,
+        max_message_size=header.max_message_size,
+        buffer_size=header.limit if header.flags & _segment.BYTES else None,
+        lifetime="last-close" if header.flags & _segment.LAST_CLOSE else "persistent",
+    )

@@ -1,0 +1,330 @@
+"""The files that hold queues: their names, who may use them, and how they come and go.
+
+A queue's file appears whole: it is made without a name, filled, and then linked to its name, which fails if the name is
+taken. What is opened is judged by its descriptor, before a byte of it is read.
+
+A queue that is to go with its last handle goes in three ways. The last handle that closes removes it. Where the last
+one was killed, the file stays, but no slot's byte is locked any more (csrc/ring.h): for everybody who looks, such a file
+is not there, and whoever wants its name removes it. All who remove a name lock one more byte of the file, and then look
+whether the name still leads there, so that nobody removes a successor.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import Final, NamedTuple
+
+from ipcq.backend import Request, check_owner, let_through, pause, too_many_descriptors
+from ipcq.errors import (
+    CorruptQueue,
+    MessageQueueError,
+    NoSpace,
+    PermissionDenied,
+    QueueExists,
+    QueueNotFound,
+    TimedOutError,
+)
+
+DIRECTORY: Final = "/dev/shm"
+BUFFER_SIZE: Final = 1 << 20
+#: Bytes of a file that are not messages; with pages of 64 KiB it is more.
+MOST_OVERHEAD: Final = 64 << 10
+
+#: Flags of the header.
+LAST_CLOSE: Final = 2
+BYTES: Final = 4
+
+# The layout of csrc/ring.h, which asserts these figures.
+_MAGIC: Final = 0x0A1A715063510D8A
+_HEADER: Final = struct.Struct("=QIIQQQQQQQII")
+_UNLINKED: Final = 132
+NAME_AT: Final = 17280
+_NAME_SIZE: Final = 256
+_SLOTS: Final = 4096
+_LOCKS: Final = 1 << 60
+_REMOVAL: Final = _LOCKS + _SLOTS
+
+_PREFIX: Final = "ipcq-shm."
+_ABRIDGED: Final = "ipcq-shm-"
+_CHUNK: Final = 16 << 20
+#: Seconds to wait for who removes a name, which takes microseconds unless it is stopped.
+_PATIENCE: Final = 1.0
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what the system refuses into our errors."""
+    try:
+        yield
+    except MessageQueueError:
+        raise
+    except MemoryError as error:
+        raise NoSpace("no memory for it: free some and try again") from error
+    except OSError as error:
+        let_through(error)
+        raise _meaning(error) from error
+
+
+def _meaning(error: OSError) -> MessageQueueError:
+    number = error.errno or 0
+    if number == errno.ENOENT:
+        return QueueNotFound()
+    if number == errno.EEXIST:
+        return QueueExists()
+    if number in (errno.EACCES, errno.EPERM):
+        return PermissionDenied(f"its mode does not let this user: ask its owner, see ls -l {DIRECTORY}")
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
+        return NoSpace(f"{DIRECTORY} or the memory is full: remove queues that nobody needs (ipcq ls), or ask for less")
+    if number in (errno.EMFILE, errno.ENFILE):
+        return too_many_descriptors(number)
+    if number == errno.ELOOP:
+        return PermissionDenied("its file is a symbolic link, which ipcq does not make: remove it")
+    return MessageQueueError(f"the system refused: {error}", errno=number)
+
+
+def path_of(name: str) -> str:
+    file = _PREFIX + name[1:]
+    if len(os.fsencode(file)) > 255:
+        file = _ABRIDGED + hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f"{DIRECTORY}/{file}"
+
+
+# Creating and opening
+
+
+def nameless(size: int, mode: int) -> int:
+    """Make a file of `size` zeros that has no name yet, and return its descriptor.
+
+    Raises:
+        NoSpace: There is not that much memory; nothing of it is taken then.
+    """
+    system = os.statvfs(DIRECTORY)
+    free = system.f_bavail * system.f_frsize
+    if system.f_blocks and size > free:
+        raise NoSpace(
+            f"it takes {size} bytes, {DIRECTORY} has {free} free: remove queues that nobody needs (ipcq ls), ask for "
+            f"less, or sudo mount -o remount,size={size + system.f_blocks * system.f_frsize} {DIRECTORY}"
+        )
+    descriptor = os.open(DIRECTORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, mode)
+        # In pieces, because a signal makes the call begin anew.
+        for offset in range(0, size, _CHUNK):
+            os.posix_fallocate(descriptor, offset, min(_CHUNK, size - offset))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def publish(descriptor: int, name: str) -> None:
+    """Give a file its name.
+
+    Raises:
+        FileExistsError: The name is taken.
+    """
+    # With a directory descriptor, which the absolute path makes meaningless, Python calls linkat and follows the link.
+    os.link(f"/proc/self/fd/{descriptor}", path_of(name), src_dir_fd=descriptor, follow_symlinks=True)
+
+
+def opened(name: str, request: Request) -> int:
+    """Return a descriptor of the queue's file.
+
+    Raises:
+        QueueNotFound: There is none, or nobody holds it who could.
+        PermissionDenied: It is not this user's to trust.
+        CorruptQueue: It is no queue.
+    """
+    descriptor = _open(name, os.O_RDWR)
+    try:
+        found = os.fstat(descriptor)
+        check_owner(found.st_uid, request)
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptQueue("a file of this name is no queue: remove it, or choose another name")
+        if found.st_nlink > 1:
+            raise PermissionDenied("its file has another name beside this one, which ipcq does not make: remove both")
+        if found.st_mode & 0o077 and not request.other_users:
+            raise PermissionDenied(
+                f"its mode {stat.S_IMODE(found.st_mode):o} lets other users write to it, and truncate it under this "
+                "process: open it with other_users=True if you trust them"
+            )
+        if not found.st_nlink:
+            raise QueueNotFound
+        if _abandoned(descriptor):
+            remove(descriptor, name, unless_held=True)
+            raise QueueNotFound
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open(name: str, how: int) -> int:
+    # Without waiting, because what is there may be a FIFO of somebody's.
+    return os.open(path_of(name), how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+class Header(NamedTuple):
+    """What a queue was created with, as the extension wrote it."""
+
+    magic: int = 0
+    version: int = 0
+    word_size: int = 0
+    pid_namespace: int = 0
+    segment_size: int = 0
+    data_offset: int = 0
+    capacity: int = 0
+    limit: int = 0
+    max_messages: int = 0
+    max_message_size: int = 0
+    flags: int = 0
+    checksum: int = 0
+
+
+def read_header(descriptor: int) -> Header:
+    """Read the header of a queue's file, unchecked but for what makes it a queue's; zeros where it is none."""
+    head = os.pread(descriptor, _HEADER.size, 0)
+    header = Header(*_HEADER.unpack(head)) if len(head) == _HEADER.size else Header()
+    return header if header.magic == _MAGIC else Header()
+
+
+# Looking
+
+
+def exists(name: str) -> bool:
+    try:
+        descriptor = _open(name, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.ELOOP, errno.ENXIO):
+            return True  # something is there, whatever it is
+        raise
+    try:
+        abandoned = _abandoned(descriptor)
+    finally:
+        os.close(descriptor)
+    if abandoned:
+        with suppress(OSError, MessageQueueError):  # who may not remove it leaves it
+            unlink(name)
+    return not abandoned
+
+
+def names() -> list[str]:
+    return [name for file in os.listdir(DIRECTORY) if (name := _name_of(file)) and exists(name)]
+
+
+def _name_of(file: str) -> str:
+    """Return the name of the queue in a file; empty where there is none."""
+    if file.startswith(_PREFIX):
+        return "/" + file.removeprefix(_PREFIX)
+    if not file.startswith(_ABRIDGED):
+        return ""
+    with suppress(OSError):
+        descriptor = os.open(f"{DIRECTORY}/{file}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            name = os.fsdecode(os.pread(descriptor, _NAME_SIZE, NAME_AT).partition(b"\0")[0])
+        finally:
+            os.close(descriptor)
+        if path_of(name or "/") == f"{DIRECTORY}/{file}":
+            return name
+    return ""
+
+
+def _abandoned(descriptor: int) -> bool:
+    """Tell whether it is the file of a queue that goes with its last handle, and that one has gone."""
+    return (
+        stat.S_ISREG(os.fstat(descriptor).st_mode)
+        and bool(read_header(descriptor).flags & LAST_CLOSE)
+        and not _locked(descriptor, _LOCKS, _SLOTS)
+    )
+
+
+# Locks. They belong to the open file, not to the process, and go with it.
+
+
+def _locked(descriptor: int, start: int, length: int) -> bool:
+    """Tell whether another open file has locked any of these bytes."""
+    asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    kind, *_ = struct.unpack("hhqqi", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def _lock(descriptor: int, kind: int, start: int, length: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0))
+
+
+@contextmanager
+def _removing(descriptor: int) -> Iterator[None]:
+    since = monotonic()
+    while True:
+        try:
+            _lock(descriptor, fcntl.F_WRLCK, _REMOVAL, 1)
+            break
+        except BlockingIOError:
+            if monotonic() >= since + _PATIENCE:
+                raise TimedOutError("another process has been removing it for a second: continue or end that") from None
+            pause(since, since + _PATIENCE, 0.01)
+    try:
+        yield
+    finally:
+        _lock(descriptor, fcntl.F_UNLCK, _REMOVAL, 1)
+
+
+# Removing
+
+
+def unlink(name: str) -> None:
+    """Remove the queue and let its handles know.
+
+    Raises:
+        QueueNotFound: There is none.
+        PermissionError: This user may not.
+    """
+    try:
+        descriptor = _open(name, os.O_RDWR)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        os.unlink(path_of(name))  # whatever it is, it stands in the way
+        return
+    try:
+        abandoned = _abandoned(descriptor)
+        if not remove(descriptor, name, unless_held=abandoned) or abandoned:
+            raise QueueNotFound
+    finally:
+        os.close(descriptor)
+
+
+def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
+    """Remove the name if it leads to this file, and return whether it did.
+
+    Args:
+        descriptor: Of the file, open for writing.
+        name: Of the queue.
+        unless_held: Leave it where any handle is open.
+    """
+    path = path_of(name)
+    with _removing(descriptor):
+        if unless_held and _locked(descriptor, _LOCKS, _SLOTS):
+            return False
+        try:
+            if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
+                return False
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+    if read_header(descriptor).magic:
+        os.pwrite(descriptor, b"\1", _UNLINKED)
+    return True
+
+
+def release_slots(descriptor: int) -> None:
+    """Give up the slot that was taken by this open file."""
+    _lock(descriptor, fcntl.F_UNLCK, _LOCKS, _SLOTS)

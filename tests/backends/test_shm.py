@@ -1,0 +1,7 @@
+"""The shared-memory ring keeps the contract."""
+
+from ipcq.testing import BackendContract
+
+
+class TestShm(BackendContract):
+    backend = "shm"
