@@ -362,7 +362,7 @@ static PyObject *clear(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_BEGIN_ALLOW_THREADS
     result = ring_clear(ring, &dropped, LONG_PATIENCE);
     Py_END_ALLOW_THREADS
-    if (result == RING_OK || result == RING_EMPTY || result == RING_BUSY)
+    if (result != RING_GONE && result != RING_CORRUPT)
         return PyLong_FromSize_t(dropped);
     return raise_result(Py_TYPE(self), result);
 }
