@@ -3,10 +3,10 @@
 A queue's file appears whole: it is made without a name, filled, and then linked to its name, which fails if the name is
 taken. What is opened is judged by its descriptor, before a byte of it is read.
 
-A queue that is to go with its last handle goes in three ways. The last handle that closes removes it. Where the last
-one was killed, the file stays, but no slot's byte is locked any more (csrc/ring.h): for everybody who looks, such a file
-is not there, and whoever wants its name removes it. All who remove a name lock one more byte of the file, and then look
-whether the name still leads there, so that nobody removes a successor.
+A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but no slot's
+byte is locked any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes it. All
+who remove a name lock one more byte of the file, and then look whether the name still leads there, so that nobody
+removes a successor.
 """
 
 import errno
@@ -149,11 +149,6 @@ def opened(name: str, request: Request) -> int:
             raise CorruptQueue("a file of this name is no queue: remove it, or choose another name")
         if found.st_nlink > 1:
             raise PermissionDenied("its file has another name beside this one, which ipcq does not make: remove both")
-        if found.st_mode & 0o077 and not request.other_users:
-            raise PermissionDenied(
-                f"its mode {stat.S_IMODE(found.st_mode):o} lets other users write to it, and truncate it under this "
-                "process: open it with other_users=True if you trust them"
-            )
         if not found.st_nlink:
             raise QueueNotFound
         if _abandoned(descriptor):
