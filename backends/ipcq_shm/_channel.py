@@ -4,9 +4,9 @@ import os
 import stat
 from typing import Final
 
-from ipcq.backend import Attributes, Capabilities, Channel, Request, Stats
+from ipcq.backend import Attributes, Capabilities, Channel, Notice, Request, Stats
 from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported
-from ipcq_shm import _core, _segment
+from ipcq_shm import _core, _notice, _segment
 
 _MOST_BYTES: Final = 1 << 46
 
@@ -15,10 +15,29 @@ class ShmChannel(_core.Ring, Channel):
     def __init__(
         self, name: str, descriptor: int, attributes: Attributes, request: Request, capabilities: Capabilities
     ) -> None:
-        _core.Ring.__init__(self, descriptor, request.after_unlink == "continue")
+        _core.Ring.__init__(self, descriptor, _segment.bell_of(name), request.after_unlink == "continue")
         self.attributes = attributes
         self.capabilities = capabilities
         self._name = name
+        self._request: _notice.Request | None = None
+
+    def fileno(self) -> int:
+        with _segment.explained():
+            return super().fileno()
+
+    def notify(self, notice: Notice | None, /) -> None:
+        if notice is None:
+            self._withdraw()
+        else:
+            seen = self.ask_notice()
+            if seen is None:
+                raise _notice.taken()
+            self._request = _notice.Request(self, seen, notice)
+
+    def _withdraw(self) -> None:
+        request, self._request = self._request, None
+        if request is not None:
+            request.withdraw()
 
     def stats(self) -> Stats:
         return Stats(**self.figures())
@@ -27,6 +46,7 @@ class ShmChannel(_core.Ring, Channel):
         return os.fstat(self.descriptor).st_nlink > 0
 
     def close(self) -> None:
+        self._withdraw()
         try:
             if self.attributes.lifetime == "last-close":
                 with _segment.explained():
@@ -36,6 +56,7 @@ class ShmChannel(_core.Ring, Channel):
             self.detach()
 
     def after_fork(self) -> bool:
+        self._request = None  # it is the parent's
         try:
             self.reattach()
         except OSError:

@@ -89,9 +89,18 @@ def _meaning(error: OSError) -> MessageQueueError:
 
 
 def path_of(name: str) -> str:
-    file = _PREFIX + name[1:]
+    return _path(name, "shm")
+
+
+def bell_of(name: str) -> str:
+    """Return the path of the queue's doorbell (csrc/watch.h)."""
+    return _path(name, "bell")
+
+
+def _path(name: str, kind: str) -> str:
+    file = f"ipcq-{kind}.{name[1:]}"
     if len(os.fsencode(file)) > 255:
-        file = _ABRIDGED + hashlib.sha256(os.fsencode(name)).hexdigest()
+        file = f"ipcq-{kind}-{hashlib.sha256(os.fsencode(name)).hexdigest()}"
     return f"{DIRECTORY}/{file}"
 
 
@@ -312,6 +321,8 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
                 return False
+            with suppress(FileNotFoundError):
+                os.unlink(bell_of(name))
             os.unlink(path)
         except FileNotFoundError:
             return False

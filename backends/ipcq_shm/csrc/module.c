@@ -11,6 +11,7 @@
 #include <Python.h>
 
 #include "ring.h"
+#include "watch.h"
 
 /* A spin that is shorter than giving the GIL away and taking it again, in nanoseconds. */
 #define SHORT_SPIN 1500
@@ -490,6 +491,69 @@ static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
                          figure(&kept->timeouts), "recoveries", figure(&kept->recoveries));
 }
 
+/* Being told */
+
+static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    enum ring_result result;
+
+    if (ring == NULL || gone(self, ring))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = ring->armed ? RING_OK : watch_arm(ring);
+    Py_END_ALLOW_THREADS
+    if (result == RING_OK)
+        return PyLong_FromLong(ring->bell);
+    if (result == RING_BUSY) {
+        PyErr_SetString(PyExc_TimeoutError, "a stopped process holds the queue: continue or end it");
+        return NULL;
+    }
+    return raise_result(Py_TYPE(self), result);
+}
+
+static PyObject *ask_notice(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    enum ring_result result;
+    uint32_t seen;
+
+    if (ring == NULL || gone(self, ring))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = watch_ask(ring, &seen);
+    Py_END_ALLOW_THREADS
+    if (result == RING_OK)
+        return PyLong_FromUnsignedLong(seen);
+    Py_RETURN_NONE;
+}
+
+static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    watch_cancel(ring);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *wait_notice(PyObject *self, PyObject *seen)
+{
+    struct ring *ring = ring_of(self);
+    unsigned long number = ring == NULL ? 0 : PyLong_AsUnsignedLong(seen);
+    bool told;
+
+    if (PyErr_Occurred())
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    told = watch_told(ring, (uint32_t)number, WAIT_SLICE);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(told);
+}
+
 /* Ends */
 
 static PyObject *shut_down(PyObject *self, PyObject *immediate)
@@ -552,11 +616,12 @@ static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
 static int channel_init(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     struct channel *channel = (struct channel *)self;
-    static char *names[] = {"descriptor", "stays", NULL};
+    static char *names[] = {"descriptor", "bell_path", "stays", NULL};
     int descriptor, stays;
+    const char *bell_path;
     enum ring_result result;
 
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "ip", names, &descriptor, &stays))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "isp", names, &descriptor, &bell_path, &stays))
         return -1;
     if (channel->open) {
         PyErr_SetString(PyExc_RuntimeError, "it is open");
@@ -567,6 +632,7 @@ static int channel_init(PyObject *self, PyObject *arguments, PyObject *keywords)
         raise_result(Py_TYPE(self), result);
         return -1;
     }
+    snprintf(channel->ring.bell_path, sizeof channel->ring.bell_path, "%s", bell_path);
     channel->ring.stays = stays;
     channel->open = true;
     return 0;
@@ -602,6 +668,12 @@ static PyMethodDef channel_methods[] = {
     {"qsize", qsize, METH_NOARGS, NULL},
     {"full", full, METH_NOARGS, NULL},
     {"figures", figures, METH_NOARGS, PyDoc_STR("Return what the segment keeps for `Stats`.")},
+    {"fileno", doorbell, METH_NOARGS, NULL},
+    {"ask_notice", ask_notice, METH_NOARGS,
+     PyDoc_STR("Ask for one notice and return a number for `wait_notice`, or None where somebody else has asked.")},
+    {"cancel_notice", cancel_notice, METH_NOARGS, PyDoc_STR("Take this handle's request for a notice back.")},
+    {"wait_notice", wait_notice, METH_O,
+     PyDoc_STR("Sleep for a slice of time at most, and tell whether the request has ended.")},
     {"shutdown", shut_down, METH_O, NULL},
     {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
@@ -615,7 +687,7 @@ static PyGetSetDef channel_attributes[] = {
 };
 
 static PyType_Slot channel_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("One participant in a ring: Ring(descriptor, stays).")},
+    {Py_tp_doc, (void *)PyDoc_STR("One participant in a ring: Ring(descriptor, bell_path, stays).")},
     {Py_tp_init, channel_init},
     {Py_tp_dealloc, channel_dealloc},
     {Py_tp_traverse, channel_traverse},

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "watch.h"
+
 #define HEADER sizeof(struct ring_record)
 /* How old what this handle knows of the file's name may be, in nanoseconds. */
 #define LOOK_EVERY 200000000
@@ -55,7 +57,7 @@ static inline void *message_of(struct ring_record *record)
     return (unsigned char *)record + HEADER;
 }
 
-static inline uint64_t own_word(const struct ring *ring, enum ring_record_state state)
+static inline uint64_t own_word(const struct ring *ring, uint64_t state)
 {
     return (uint64_t)ring->generation << 32 | (uint64_t)ring->slot << 8 | state;
 }
@@ -151,8 +153,13 @@ static enum ring_result take_slot(struct ring *ring)
     return RING_SLOTLESS;
 }
 
+uint64_t ring_identity(const struct ring *ring)
+{
+    return own_word(ring, 0);
+}
+
 /* Tells whether who wrote this word may still come back to it. */
-static bool owner_lives(const struct ring *ring, uint64_t word)
+bool ring_participates(const struct ring *ring, uint64_t word)
 {
     uint32_t slot = word >> 8 & 0xffffff;
     uint32_t generation = (uint32_t)(word >> 32);
@@ -228,6 +235,11 @@ enum ring_result ring_condition(struct ring *ring)
     if (!ring->stays && atomic_load_explicit(&state->unlinked, memory_order_acquire))
         return RING_GONE;
     return atomic_load_explicit(&state->down, memory_order_acquire) ? RING_DOWN : RING_OK;
+}
+
+static inline bool watched(const struct ring *ring)
+{
+    return atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed) != 0;
 }
 
 /* Putting */
@@ -362,6 +374,8 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
     if (*stored != 0) {
         result = RING_OK;
         raise_high_water_mark(ring, room.count);
+        if (watched(ring))
+            watch_before_put(ring);
         commit(put, room.position, *stored, bytes);
         asleep = asleep_on(&put->bell);
     }
@@ -471,7 +485,7 @@ static void sweep(struct ring *ring, bool ask)
         uint64_t word = atomic_load_explicit(&record->word, memory_order_acquire);
         uint64_t size = ring_record_size(*(volatile uint32_t *)&record->size);
 
-        if (state_of(word) == RING_CLAIMED && (!ask || owner_lives(ring, word)))
+        if (state_of(word) == RING_CLAIMED && (!ask || ring_participates(ring, word)))
             break;
         if (size > end - position) { /* damaged; get sees to that */
             position = end;
@@ -534,7 +548,7 @@ static void settle_front(struct ring *ring, int64_t until)
         if (!enter(ring, get, until - wait_now()))
             return;
         result = next_message(ring, &position, &found);
-        if (result == RING_BUSY && looks >= COPY_LOOKS && !owner_lives(ring, found.word))
+        if (result == RING_BUSY && looks >= COPY_LOOKS && !ring_participates(ring, found.word))
             atomic_compare_exchange_strong_explicit(&found.record->word, &found.word, RING_DONE, memory_order_acq_rel,
                                                     memory_order_relaxed);
         leave(get);
@@ -571,9 +585,10 @@ static enum ring_result with_messages(struct ring *ring, int64_t patience, step 
     for (;;) {
         enum ring_result result = before_get(ring);
 
-        if (result != RING_OK)
-            return result;
-        result = enter(ring, &ring->segment->get, patience) ? step(ring, arguments) : RING_BUSY;
+        if (result == RING_OK)
+            result = enter(ring, &ring->segment->get, patience) ? step(ring, arguments) : RING_BUSY;
+        if (watched(ring))
+            watch_after_get(ring);
         if (result != RING_BUSY || patience == 0 || wait_now() >= until)
             return result;
         settle_front(ring, until);
@@ -977,6 +992,7 @@ enum ring_result ring_attach(struct ring *ring, int descriptor)
         return result;
     memset(ring, 0, sizeof *ring);
     ring->descriptor = descriptor;
+    ring->bell = -1;
     ring->capacity = header.capacity;
     ring->mask = (header.capacity & (header.capacity - 1)) == 0 ? header.capacity - 1 : 0;
     ring->limit = header.limit;
@@ -1011,11 +1027,13 @@ enum ring_result ring_reattach(struct ring *ring)
         return RING_SYSTEM;
     close(ring->descriptor);
     ring->descriptor = descriptor;
+    ring->armed = false;
     return take_slot(ring);
 }
 
 void ring_detach(struct ring *ring)
 {
+    watch_disarm(ring);
     munmap(ring->segment, ring->mapped);
     close(ring->descriptor);
 }

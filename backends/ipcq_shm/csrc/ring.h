@@ -248,6 +248,11 @@ struct ring {
     struct habit writing;
     _Atomic int64_t looked; /* when the file's link count was last looked at, CLOCK_MONOTONIC_COARSE, ns */
     _Atomic bool named;     /* the file was seen to have a name */
+    char bell_path[288];    /* of the doorbell (watch.h); what follows is guarded by the producers' lock */
+    int bell;               /* its descriptor, or -1 */
+    uint64_t bell_inode;
+    unsigned rings;
+    bool armed;
     bool stays;             /* goes on after the queue was unlinked */
 };
 
@@ -282,6 +287,9 @@ enum ring_result ring_attach(struct ring *ring, int descriptor);
 /* Make the handle of a forked child a participant of its own. */
 enum ring_result ring_reattach(struct ring *ring);
 void ring_detach(struct ring *ring);
+/* What stands for this participant in the segment, and whether whom such a word stands for still participates. */
+uint64_t ring_identity(const struct ring *ring);
+bool ring_participates(const struct ring *ring, uint64_t word);
 /* Tell whether anybody else than this one participates. */
 bool ring_shared(const struct ring *ring);
 

@@ -73,6 +73,12 @@ bool wait_spin(struct bell *bell, struct habit *habit, int64_t since, int64_t un
     return work(whom);
 }
 
+bool wait_anybody(struct bell *bell)
+{
+    return atomic_load_explicit(&bell->asleep, memory_order_seq_cst) != 0 ||
+           atomic_load_explicit(&bell->spinner, memory_order_relaxed) > wait_now();
+}
+
 static void leave(struct bell *bell)
 {
     uint32_t asleep = atomic_load_explicit(&bell->asleep, memory_order_relaxed);

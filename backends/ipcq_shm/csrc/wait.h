@@ -72,6 +72,9 @@ bool wait_spin(struct bell *bell, struct habit *habit, int64_t since, int64_t un
 /* Sleeps until there may be work, a signal came, or `until`. */
 void wait_sleep(struct bell *bell, struct habit *habit, int64_t until, wait_question *work, void *whom);
 
+/* Tells whether anybody spins or sleeps, as far as the marks know. */
+bool wait_anybody(struct bell *bell);
+
 /* Wakes up to `count` sleepers. To be called after making work where `asleep` was not 0. */
 void wait_ring(struct bell *bell, uint32_t count);
 

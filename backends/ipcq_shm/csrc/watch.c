@@ -1,0 +1,225 @@
+#include "watch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The byte that those who armed the doorbell have locked; the one before is for who removes the name. */
+#define ARMED (RING_LOCKS + RING_SLOTS + 1)
+/* After how many rings a producer looks whether anybody still listens. */
+#define LISTEN_EVERY 256
+/* How long a consumer waits to set the doorbell right; the next one does it else. */
+#define SET_PATIENCE 5000000
+#define ARM_PATIENCE 500000000
+
+static bool locked(const struct ring *ring, int command, short kind)
+{
+    struct flock byte = {.l_type = kind, .l_whence = SEEK_SET, .l_start = (off_t)ARMED, .l_len = 1};
+
+    return fcntl(ring->descriptor, command, &byte) == 0 && (command == F_OFD_SETLK || byte.l_type != F_UNLCK);
+}
+
+static bool is_doorbell(const struct ring *ring, int descriptor, uint64_t inode)
+{
+    struct stat queue, found;
+
+    return fstat(descriptor, &found) == 0 && fstat(ring->descriptor, &queue) == 0 && S_ISFIFO(found.st_mode) &&
+           (uint64_t)found.st_ino == inode &&
+           (found.st_uid == 0 || found.st_uid == geteuid() || found.st_uid == queue.st_uid);
+}
+
+static int open_fifo(const struct ring *ring)
+{
+    return open(ring->bell_path, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* Opens the queue's doorbell, if there is one and this handle does not have it. The producers' lock is held. */
+static bool have_doorbell(struct ring *ring)
+{
+    uint64_t inode = atomic_load_explicit(&ring->segment->state.doorbell, memory_order_relaxed);
+    int descriptor;
+
+    if (inode == 0 || ring->bell_inode == inode)
+        return inode != 0;
+    descriptor = open_fifo(ring);
+    if (descriptor < 0)
+        return false;
+    if (!is_doorbell(ring, descriptor, inode)) {
+        close(descriptor);
+        return false;
+    }
+    if (ring->bell >= 0)
+        close(ring->bell);
+    ring->bell = descriptor;
+    ring->bell_inode = inode;
+    return true;
+}
+
+static bool make_doorbell(struct ring *ring)
+{
+    struct stat queue, made;
+    int descriptor;
+
+    unlink(ring->bell_path); /* of a queue that was there before */
+    if (fstat(ring->descriptor, &queue) != 0 || mkfifo(ring->bell_path, 0600) != 0)
+        return false;
+    descriptor = open_fifo(ring);
+    if (descriptor < 0)
+        return false;
+    if (fchmod(descriptor, queue.st_mode & 0777) != 0 || fstat(descriptor, &made) != 0 ||
+        !is_doorbell(ring, descriptor, (uint64_t)made.st_ino)) {
+        close(descriptor);
+        errno = EPERM;
+        return false;
+    }
+    if (ring->bell >= 0)
+        close(ring->bell);
+    ring->bell = descriptor;
+    ring->bell_inode = (uint64_t)made.st_ino;
+    atomic_store_explicit(&ring->segment->state.doorbell, ring->bell_inode, memory_order_relaxed);
+    return true;
+}
+
+static bool rung(const struct ring *ring)
+{
+    int bytes = 0;
+
+    return ioctl(ring->bell, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
+static void silence(const struct ring *ring)
+{
+    char bytes[64];
+
+    while (read(ring->bell, bytes, sizeof bytes) > 0)
+        continue;
+}
+
+static void stop_ringing(struct ring *ring)
+{
+    atomic_fetch_and_explicit(&ring->segment->state.watch, ~(uint32_t)RING_DOORBELL, memory_order_relaxed);
+    silence(ring);
+}
+
+static void ring_doorbell(struct ring *ring)
+{
+    if (!have_doorbell(ring))
+        return;
+    if (!rung(ring) && write(ring->bell, "", 1) < 0)
+        return;
+    if (++ring->rings % LISTEN_EVERY == 0 && !ring->armed && !locked(ring, F_OFD_GETLK, F_WRLCK))
+        stop_ringing(ring);
+}
+
+static bool empty(struct ring *ring)
+{
+    return atomic_load_explicit(&ring->segment->put.position, memory_order_seq_cst) ==
+           atomic_load_explicit(&ring->segment->get.position, memory_order_seq_cst);
+}
+
+static void end_request(struct ring *ring)
+{
+    struct ring_state *state = &ring->segment->state;
+
+    atomic_store_explicit(&state->registrant, 0, memory_order_relaxed);
+    atomic_fetch_and_explicit(&state->watch, ~(uint32_t)RING_NOTICE, memory_order_relaxed);
+    atomic_fetch_add_explicit(&state->notices, 1, memory_order_release);
+    wait_wake(&state->notices, INT_MAX);
+}
+
+void watch_before_put(struct ring *ring)
+{
+    uint32_t watch = atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed);
+
+    if (watch & RING_DOORBELL)
+        ring_doorbell(ring);
+    if (watch & RING_NOTICE && empty(ring) && !wait_anybody(&ring->segment->put.bell))
+        end_request(ring);
+}
+
+void watch_after_get(struct ring *ring)
+{
+    struct ring_side *put = &ring->segment->put;
+
+    if (!empty(ring) || lock_take(&put->lock, SET_PATIENCE) == LOCK_BUSY)
+        return;
+    if (have_doorbell(ring) && empty(ring) && rung(ring))
+        silence(ring);
+    lock_give(&put->lock);
+}
+
+enum ring_result watch_arm(struct ring *ring)
+{
+    struct ring_side *put = &ring->segment->put;
+    enum ring_result result = RING_OK;
+    int reason;
+
+    if (lock_take(&put->lock, ARM_PATIENCE) == LOCK_BUSY)
+        return RING_BUSY;
+    if (!locked(ring, F_OFD_SETLK, F_RDLCK) || (!have_doorbell(ring) && !make_doorbell(ring))) {
+        result = RING_SYSTEM;
+    } else {
+        ring->armed = true;
+        atomic_fetch_or_explicit(&ring->segment->state.watch, RING_DOORBELL, memory_order_relaxed);
+        if (!empty(ring))
+            ring_doorbell(ring);
+    }
+    reason = errno;
+    lock_give(&put->lock);
+    errno = reason;
+    return result;
+}
+
+void watch_disarm(struct ring *ring)
+{
+    if (ring->armed && lock_take(&ring->segment->put.lock, SET_PATIENCE) != LOCK_BUSY) {
+        if (!locked(ring, F_OFD_GETLK, F_WRLCK)) /* by anybody else */
+            stop_ringing(ring);
+        lock_give(&ring->segment->put.lock);
+    }
+    if (ring->bell >= 0)
+        close(ring->bell);
+}
+
+enum ring_result watch_ask(struct ring *ring, uint32_t *seen)
+{
+    struct ring_state *state = &ring->segment->state;
+    struct ring_side *put = &ring->segment->put;
+    uint64_t other;
+    enum ring_result result = RING_BUSY;
+
+    if (lock_take(&put->lock, ARM_PATIENCE) == LOCK_BUSY)
+        return RING_BUSY;
+    other = atomic_load_explicit(&state->registrant, memory_order_relaxed);
+    if (other == 0 || !ring_participates(ring, other)) {
+        *seen = atomic_load_explicit(&state->notices, memory_order_acquire);
+        atomic_store_explicit(&state->registrant, ring_identity(ring), memory_order_relaxed);
+        atomic_fetch_or_explicit(&state->watch, RING_NOTICE, memory_order_relaxed);
+        result = RING_OK;
+    }
+    lock_give(&put->lock);
+    return result;
+}
+
+void watch_cancel(struct ring *ring)
+{
+    struct ring_side *put = &ring->segment->put;
+
+    if (lock_take(&put->lock, ARM_PATIENCE) == LOCK_BUSY)
+        return;
+    if (atomic_load_explicit(&ring->segment->state.registrant, memory_order_relaxed) == ring_identity(ring))
+        end_request(ring);
+    lock_give(&put->lock);
+}
+
+bool watch_told(struct ring *ring, uint32_t seen, int64_t longest)
+{
+    _Atomic uint32_t *notices = &ring->segment->state.notices;
+
+    if (atomic_load_explicit(notices, memory_order_acquire) == seen)
+        wait_on(notices, seen, longest);
+    return atomic_load_explicit(notices, memory_order_acquire) != seen;
+}

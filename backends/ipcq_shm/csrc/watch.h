@@ -1,0 +1,41 @@
+/*
+ * Telling those who do not wait in a call: a descriptor for event loops, and a notice for who asked for one.
+ *
+ * Both are rare, and cost those who put nothing but a look at one word, `state.watch`, that says whether anybody wants to
+ * be told.
+ *
+ * The doorbell is a FIFO beside the queue's file that everybody opens for reading and writing, and that holds a byte
+ * exactly while the queue is not empty. What keeps it so is done under the producers' lock. A producer sees to the byte
+ * before it commits its message, so that its death in between leaves a byte too many and never one too few; a consumer
+ * that emptied the queue, or found it empty, takes the byte away if it is still empty, which also makes good for a
+ * consumer that died on the way. Whoever armed the doorbell holds a kernel lock on a byte of the file; from time to time a
+ * producer looks whether anybody does.
+ *
+ * A notice is given once, when a message comes into an empty queue and nobody waits in a get. The registrant sleeps on
+ * the word `state.notices`, which the producer raises before it commits; the same word tells it that the request was
+ * taken back. A dead registrant's place can be taken.
+ *
+ * What it gives up: with a doorbell, a put into an empty queue costs three system calls. On a queue without a name the
+ * doorbell works for those who had it open before.
+ */
+#ifndef IPCQ_WATCH_H
+#define IPCQ_WATCH_H
+
+#include "ring.h"
+
+/* For a producer that is about to commit, with its lock. */
+void watch_before_put(struct ring *ring);
+/* For a consumer that may have left the queue empty, without a lock. */
+void watch_after_get(struct ring *ring);
+
+/* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails. */
+enum ring_result watch_arm(struct ring *ring);
+void watch_disarm(struct ring *ring);
+
+/* Ask for a notice; RING_BUSY if somebody has asked and lives. `seen` is for watch_told. */
+enum ring_result watch_ask(struct ring *ring, uint32_t *seen);
+void watch_cancel(struct ring *ring);
+/* Sleeps up to `longest` ns and returns whether the request has ended. */
+bool watch_told(struct ring *ring, uint32_t seen, int64_t longest);
+
+#endif
