@@ -587,8 +587,9 @@ static enum ring_result with_messages(struct ring *ring, int64_t patience, step 
 
         if (result == RING_OK)
             result = enter(ring, &ring->segment->get, patience) ? step(ring, arguments) : RING_BUSY;
-        if (watched(ring))
-            watch_after_get(ring);
+        /* The doorbell rings before a message is there, so whoever comes for it looks again behind the producer. */
+        if (watched(ring) && watch_after_get(ring) && result == RING_EMPTY)
+            continue;
         if (result != RING_BUSY || patience == 0 || wait_now() >= until)
             return result;
         settle_front(ring, until);

@@ -140,15 +140,20 @@ void watch_before_put(struct ring *ring)
         end_request(ring);
 }
 
-void watch_after_get(struct ring *ring)
+bool watch_after_get(struct ring *ring)
 {
     struct ring_side *put = &ring->segment->put;
+    bool more;
 
-    if (!empty(ring) || lock_take(&put->lock, SET_PATIENCE) == LOCK_BUSY)
-        return;
-    if (have_doorbell(ring) && empty(ring) && rung(ring))
+    if (!empty(ring))
+        return true;
+    if (lock_take(&put->lock, SET_PATIENCE) == LOCK_BUSY)
+        return false;
+    more = !empty(ring);
+    if (!more && have_doorbell(ring) && rung(ring))
         silence(ring);
     lock_give(&put->lock);
+    return more;
 }
 
 enum ring_result watch_arm(struct ring *ring)

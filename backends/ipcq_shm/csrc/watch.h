@@ -8,7 +8,7 @@
  * exactly while the queue is not empty. What keeps it so is done under the producers' lock. A producer sees to the byte
  * before it commits its message, so that its death in between leaves a byte too many and never one too few; a consumer
  * that emptied the queue, or found it empty, takes the byte away if it is still empty, which also makes good for a
- * consumer that died on the way. Whoever armed the doorbell holds a kernel lock on a byte of the file; from time to time a
+ * consumer that died on the way. It does so behind the producer, whose message it then finds. Whoever armed the doorbell holds a kernel lock on a byte of the file; from time to time a
  * producer looks whether anybody does.
  *
  * A notice is given once, when a message comes into an empty queue and nobody waits in a get. The registrant sleeps on
@@ -25,8 +25,8 @@
 
 /* For a producer that is about to commit, with its lock. */
 void watch_before_put(struct ring *ring);
-/* For a consumer that may have left the queue empty, without a lock. */
-void watch_after_get(struct ring *ring);
+/* For a consumer that may have left the queue empty, without a lock. Returns whether there is a message. */
+bool watch_after_get(struct ring *ring);
 
 /* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails. */
 enum ring_result watch_arm(struct ring *ring);
