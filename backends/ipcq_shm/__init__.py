@@ -17,6 +17,7 @@ NAME: Final = "shm"
 CAPABILITIES: Final = Capabilities(
     scope=Scope.HOST,
     persistence=Persistence.KERNEL,
+    priorities=True,
     exact_qsize=True,
     pollable=True,
     notify=True,

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import replace
 from typing import Final
 
 from ipcq.backend import Attributes, Capabilities, Channel, Notice, Request, Stats
@@ -17,7 +18,7 @@ class ShmChannel(_core.Ring, Channel):
     ) -> None:
         _core.Ring.__init__(self, descriptor, _segment.bell_of(name), request.after_unlink == "continue")
         self.attributes = attributes
-        self.capabilities = capabilities
+        self.capabilities = replace(capabilities, priorities=attributes.priorities)
         self._name = name
         self._request: _notice.Request | None = None
 
@@ -66,8 +67,6 @@ class ShmChannel(_core.Ring, Channel):
 
 
 def created(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:
-    if request.priorities:
-        raise Unsupported("its queues have no priorities")
     attributes, limit = _limits(request)
     if request.mode & 0o077 and not request.other_users:
         raise Unsupported(
@@ -129,12 +128,13 @@ def _limits(request: Request) -> tuple[Attributes, int]:
         size = max(1, (buffer_size or 0) // 4)
     if size > 2**32 - 1:
         raise Unsupported(f"a message has at most {2**32 - 1} bytes, asked for max_message_size={size}: ask for less")
-    least = _core.record_size(size) * (request.max_messages or 1 if request.max_message_size else 1)
+    flags = _segment.ORDERED if request.priorities else 0
+    least = _core.message_size(size, flags) * (request.max_messages or 1 if request.max_message_size else 1)
     limit = least if buffer_size is None else buffer_size
     if limit < least:
         raise InvalidArgument(
             f"buffer_size={limit} does not hold max_messages={messages} of max_message_size={size}, which take {least} "
-            "bytes with 16 for each message: leave one of them out"
+            "bytes with what belongs to each message: leave one of them out"
         )
     if limit > _MOST_BYTES or (messages or 0) >= 2**64:
         raise Unsupported(f"a queue has at most {_MOST_BYTES} bytes, asked for {limit}: ask for less")
@@ -143,13 +143,16 @@ def _limits(request: Request) -> tuple[Attributes, int]:
         max_messages=messages,
         max_message_size=size,
         buffer_size=buffer_size,
+        priorities=request.priorities,
         lifetime=request.lifetime,
     ), limit
 
 
 def _flags(attributes: Attributes) -> int:
-    return (_segment.LAST_CLOSE if attributes.lifetime == "last-close" else 0) | (
-        _segment.BYTES if attributes.buffer_size is not None else 0
+    return (
+        (_segment.ORDERED if attributes.priorities else 0)
+        | (_segment.LAST_CLOSE if attributes.lifetime == "last-close" else 0)
+        | (_segment.BYTES if attributes.buffer_size is not None else 0)
     )
 
 
@@ -160,5 +163,6 @@ def _attributes(descriptor: int) -> Attributes:
         max_messages=header.max_messages or None,
         max_message_size=header.max_message_size,
         buffer_size=header.limit if header.flags & _segment.BYTES else None,
+        priorities=bool(header.flags & _segment.ORDERED),
         lifetime="last-close" if header.flags & _segment.LAST_CLOSE else "persistent",
     )

@@ -37,6 +37,7 @@ BUFFER_SIZE: Final = 1 << 20
 MOST_OVERHEAD: Final = 64 << 10
 
 #: Flags of the header.
+ORDERED: Final = 1
 LAST_CLOSE: Final = 2
 BYTES: Final = 4
 
@@ -44,7 +45,7 @@ BYTES: Final = 4
 _MAGIC: Final = 0x0A1A715063510D8A
 _HEADER: Final = struct.Struct("=QIIQQQQQQQII")
 _UNLINKED: Final = 132
-NAME_AT: Final = 17280
+NAME_AT: Final = 17296
 _NAME_SIZE: Final = 256
 _SLOTS: Final = 4096
 _LOCKS: Final = 1 << 60

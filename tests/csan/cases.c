@@ -9,7 +9,7 @@
 #define LARGEST 40000
 
 static unsigned char bytes[1 << 20];
-static struct place place = {bytes, sizeof bytes, 0};
+static struct place place = {bytes, sizeof bytes, 0, 0};
 
 static void exactly_as_many_fit_as_were_asked_for(void)
 {
@@ -53,7 +53,7 @@ static void every_byte_of_the_ring_is_used(void)
 static void batches_are_a_prefix(void)
 {
     struct ring *ring = queue_open(queue_file(1 << 12, 4, 64));
-    struct ring_piece pieces[6] = {{"a", 1}, {"b", 1}, {"c", 1}, {"d", 1}, {"e", 1}, {"f", 1}};
+    struct ring_piece pieces[6] = {{"a", 1, 0}, {"b", 1, 0}, {"c", 1, 0}, {"d", 1, 0}, {"e", 1, 0}, {"f", 1, 0}};
     struct ring_total put, got;
     size_t count;
 
@@ -69,10 +69,42 @@ static void batches_are_a_prefix(void)
     queue_close(ring);
 }
 
+static void priorities_order(void)
+{
+    struct ring *ring = queue_open(queue_file_of(RING_ORDERED, 7 * ring_message_size(300, RING_ORDERED), 0, 300));
+    static const unsigned priorities[] = {0, 32767, 5, 5, 0, 6, 32767};
+    static const unsigned char expected[] = {1, 6, 5, 2, 3, 0, 4};
+    struct ring_total put, got;
+    size_t count;
+
+    for (int turn = 0; turn < 50; turn++) {
+        for (unsigned char message = 0; message < 7; message++) {
+            static unsigned char data[300];
+            struct ring_piece piece = {data, 300, priorities[message]};
+
+            memset(data, message, sizeof data);
+            CHECK(ring_put_many(ring, &piece, 1, &count, 0) == RING_OK);
+        }
+        CHECK(ring_put(ring, bytes, 0, 0) == RING_FULL && !ring_has_space(ring, 0));
+        CHECK(ring_peek(ring, place_for, &place, 0) == RING_OK && bytes[299] == 1 && place.priority == 32767);
+        for (unsigned char message = 0; message < 7; message++) {
+            CHECK(try_get(ring, &place) == RING_OK && place.size == 300);
+            CHECK(bytes[0] == expected[message] && bytes[299] == expected[message]);
+            CHECK(place.priority == priorities[expected[message]]);
+        }
+        CHECK(try_get(ring, &place) == RING_EMPTY);
+    }
+    CHECK(ring_put(ring, "x", 1, 0) == RING_OK && ring_put(ring, "y", 1, 0) == RING_OK);
+    CHECK(ring_clear(ring, &count, 0) == RING_OK && count == 2);
+    ring_count(ring, &put, &got);
+    CHECK(put.count == 352 && got.count == 352 && put.bytes == got.bytes);
+    queue_close(ring);
+}
+
 static void no_memory_takes_nothing(void)
 {
     struct ring *ring = queue_open(queue_file(1 << 18, 0, 1 << 16));
-    struct place none = {bytes, 0, 0};
+    struct place none = {bytes, 0, 0, 0};
     size_t count;
 
     CHECK(ring_put(ring, "kept", 4, 0) == RING_OK);
@@ -266,7 +298,7 @@ static void all_slots_can_be_taken(void)
 static void harm_stays_in_the_segment(uint64_t seed)
 {
     static const uint64_t hostile[] = {0, 1, 7, 8, 16, 4095, 4096, 65536, 1ULL << 31, 1ULL << 32, 1ULL << 63, ~0ULL};
-    int file = queue_file(1 << 17, seed % 3 * 5, LARGEST);
+    int file = queue_file_of(seed % 2 ? RING_ORDERED : 0, 1 << 17, seed % 3 * 5, LARGEST);
     struct ring *ring = queue_open(file);
     unsigned char *start = (unsigned char *)ring->segment;
     size_t head = sizeof(struct ring_segment);
@@ -274,7 +306,7 @@ static void harm_stays_in_the_segment(uint64_t seed)
     for (int turn = 0; turn < 300; turn++) {
         uint32_t kind = random_next(&seed);
         size_t size = kind % 20 ? kind % 500 : kind % LARGEST;
-        struct ring_piece pieces[3] = {{bytes, size % 300}, {bytes, size % 200}, {bytes, 5}};
+        struct ring_piece pieces[3] = {{bytes, size % 300, 0}, {bytes, size % 200, 0}, {bytes, 5, 0}};
         size_t offset = sizeof(struct ring_header), count;
 
         switch (random_next(&seed) % 4) {
@@ -284,8 +316,9 @@ static void harm_stays_in_the_segment(uint64_t seed)
         case 1:
             offset = head + random_next(&seed) % 2048;
             break;
-        case 2: /* the record that is next */
-            offset = (size_t)(ring->data - start) + ring->segment->get.position % ring->capacity;
+        case 2: /* the record that is next, or the arrays of a shelf */
+            offset = (size_t)(ring->data - start) + (seed % 2 ? ring->segment->get.position % ring->capacity
+                                                             : random_next(&seed) % ring->capacity);
         }
         offset &= ~(size_t)7;
         if (random_next(&seed) % 3 == 0)
@@ -333,6 +366,7 @@ int main(int count, char **words)
     exactly_as_many_fit_as_were_asked_for();
     every_byte_of_the_ring_is_used();
     batches_are_a_prefix();
+    priorities_order();
     no_memory_takes_nothing();
     a_shutdown_lets_drain();
     space_that_is_copied_from_is_not_free();

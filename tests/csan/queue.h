@@ -26,15 +26,20 @@
 #define PATIENCE RING_PATIENCE
 
 /* A file in shared memory that holds a new queue. */
-static inline int queue_file(uint64_t limit, uint64_t messages, uint64_t largest)
+static inline int queue_file_of(uint32_t flags, uint64_t limit, uint64_t messages, uint64_t largest)
 {
-    struct ring_header asked = {.limit = limit, .max_messages = messages, .max_message_size = largest};
+    struct ring_header asked = {.limit = limit, .max_messages = messages, .max_message_size = largest, .flags = flags};
     int descriptor = memfd_create("queue", MFD_CLOEXEC);
 
     CHECK(descriptor >= 0);
     CHECK(posix_fallocate(descriptor, 0, (off_t)ring_segment_size(&asked)) == 0);
     CHECK(ring_format(descriptor, &asked) == RING_OK);
     return descriptor;
+}
+
+static inline int queue_file(uint64_t limit, uint64_t messages, uint64_t largest)
+{
+    return queue_file_of(0, limit, messages, largest);
 }
 
 /* Another participant, of this process or of another. */
@@ -62,15 +67,17 @@ struct place {
     unsigned char *bytes;
     size_t space;
     size_t size;
+    unsigned priority;
 };
 
-static inline void *place_for(void *context, size_t size)
+static inline void *place_for(void *context, size_t size, unsigned priority)
 {
     struct place *place = context;
 
     if (size > place->space)
         return NULL;
     place->size = size;
+    place->priority = priority;
     return place->bytes;
 }
 

@@ -10,7 +10,7 @@ static unsigned char message[BIGGEST];
 static double alone(size_t size, int pairs)
 {
     struct ring *ring = queue_open(queue_file(1 << 20, 0, 1 << 18));
-    struct place place = {message, sizeof message, 0};
+    struct place place = {message, sizeof message, 0, 0};
     int64_t begin = wait_now();
 
     for (int pair = 0; pair < pairs; pair++) {
@@ -29,7 +29,7 @@ static double across(int producers, int consumers, size_t size, int each, uint64
     for (int which = 0; which < producers + consumers; which++) {
         if (fork() == 0) {
             struct ring *ring = queue_open(file);
-            struct place place = {message, sizeof message, 0};
+            struct place place = {message, sizeof message, 0, 0};
 
             if (which < producers)
                 for (int number = 0; number < each; number++)
@@ -53,7 +53,7 @@ static double ping_pong(int rounds, bool spin)
 {
     int there = queue_file(1 << 20, 0, 1 << 18);
     int back = queue_file(1 << 20, 0, 1 << 18);
-    struct place place = {message, sizeof message, 0};
+    struct place place = {message, sizeof message, 0, 0};
     struct ring *out = queue_open(there);
     struct ring *in = queue_open(back);
     int64_t begin;

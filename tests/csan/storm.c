@@ -1,10 +1,11 @@
 /*
  * Kills and stops participants at random instants, and holds what the others saw against what was accepted.
  *
- *     storm SECONDS SEED [stop]
+ *     storm [SECONDS [SEED [stop] [order]]]
  *
- * Three producers and three consumers share a queue. Every instant one of them is killed (or stopped for a while) and a
- * new one takes its place. What happened stands in memory of the judge's: for each producer how many messages it meant
+ * Three producers and three consumers share a queue. Every instant one of them is killed and a new one
+ * takes its place; with "stop" it is stopped for a while. With "order" the queue has priorities, of which one is used,
+ * so that what comes out has an order still. What happened stands in memory of the judge's: for each producer how many messages it meant
  * to put and how many were accepted, for each message how often it was taken. A consumer may take one message with it
  * when it dies; nothing else may be lost, nothing may come twice, half or out of order, and there is always progress.
  */
@@ -75,7 +76,7 @@ static void consume(void)
 {
     static unsigned char bytes[LARGEST];
     static uint16_t next[NAMES];
-    struct place place = {bytes, sizeof bytes, 0};
+    struct place place = {bytes, sizeof bytes, 0, 0};
     struct ring *ring = queue_open(file);
 
     for (;;) {
@@ -116,21 +117,26 @@ int main(int count, char **words)
 {
     double seconds = count > 1 ? atof(words[1]) : 5;
     uint64_t seed = count > 2 ? strtoull(words[2], NULL, 0) : (uint64_t)wait_now();
-    bool stop = count > 3;
+    bool stop = false, order = false;
     uint64_t state = seed;
     pid_t alive[PRODUCERS + CONSUMERS];
     struct ring *ring;
-    struct place place = {malloc(LARGEST), LARGEST, 0};
+    struct place place = {malloc(LARGEST), LARGEST, 0, 0};
     unsigned kills = 0, consumers_killed = 0;
     uint64_t lost = 0, sent = 0, seen = 0, before = 0;
     int64_t begin, moved, stall = 0;
 
-    printf("storm: %.0f s, seed %llu%s\n", seconds, (unsigned long long)seed, stop ? ", stopping" : "");
+    for (int word = 3; word < count; word++) {
+        stop |= strcmp(words[word], "stop") == 0;
+        order |= strcmp(words[word], "order") == 0;
+    }
+    printf("storm: %.0f s, seed %llu%s%s\n", seconds, (unsigned long long)seed, stop ? ", stopping" : "",
+           order ? ", with priorities" : "");
     fflush(stdout);
     CHECK(lock_works());
     record = mmap(NULL, sizeof *record, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(record != MAP_FAILED);
-    file = queue_file(1 << 18, 0, LARGEST);
+    file = queue_file_of(order ? RING_ORDERED : 0, 1 << 18, 0, LARGEST);
     ring = queue_open(file);
     for (unsigned role = 0; role < PRODUCERS + CONSUMERS; role++)
         alive[role] = start(role, random_next(&state));

@@ -38,7 +38,7 @@ static void *produce(void *context)
             enum ring_result result;
 
             for (uint32_t piece = 0; piece < BATCH; piece++) {
-                pieces[piece] = (struct ring_piece){bytes[piece], 8 + random_next(&seed) % 200};
+                pieces[piece] = (struct ring_piece){bytes[piece], 8 + random_next(&seed) % 200, 0};
                 tag_write(bytes[piece], pieces[piece].size, (struct tag){worker->who, number + piece});
             }
             result = ring_put_many(worker->ring, pieces, BATCH, &stored, PATIENCE);
@@ -59,18 +59,19 @@ static void *produce(void *context)
 }
 
 /* The places of a batch, one behind the other. */
-struct shelf {
-    unsigned char bytes[BATCH][RING_LARGE];
+struct places {
+    unsigned char bytes[BATCH][LARGEST];
     size_t sizes[BATCH];
     size_t used;
 };
 
-static void *next_place(void *context, size_t size)
+static void *next_place(void *context, size_t size, unsigned priority)
 {
-    struct shelf *shelf = context;
+    struct places *places = context;
 
-    shelf->sizes[shelf->used] = size;
-    return shelf->bytes[shelf->used++];
+    CHECK(priority == 0);
+    places->sizes[places->used] = size;
+    return places->bytes[places->used++];
 }
 
 static void saw(struct worker *worker, uint32_t *next, const unsigned char *bytes, size_t size)
@@ -87,8 +88,8 @@ static void *consume(void *context)
 {
     struct worker *worker = context;
     static _Thread_local unsigned char bytes[LARGEST];
-    static _Thread_local struct shelf shelf;
-    struct place place = {bytes, sizeof bytes, 0};
+    static _Thread_local struct places places;
+    struct place place = {bytes, sizeof bytes, 0, 0};
     uint32_t next[PRODUCERS] = {0};
     uint64_t seed = worker->who;
 
@@ -100,10 +101,10 @@ static void *consume(void *context)
         case 0: {
             size_t taken;
 
-            shelf.used = 0;
-            result = ring_get_many(worker->ring, next_place, &shelf, BATCH, &taken, PATIENCE);
+            places.used = 0;
+            result = ring_get_many(worker->ring, next_place, &places, BATCH, &taken, PATIENCE);
             for (size_t which = 0; which < taken; which++)
-                saw(worker, next, shelf.bytes[which], shelf.sizes[which]);
+                saw(worker, next, places.bytes[which], places.sizes[which]);
             break;
         }
         case 1:
@@ -121,9 +122,9 @@ static void *consume(void *context)
     }
 }
 
-static void try_queue(double seconds, uint64_t limit, uint64_t messages)
+static void try_queue(double seconds, uint32_t flags, uint64_t limit, uint64_t messages)
 {
-    int file = queue_file(limit, messages, LARGEST);
+    int file = queue_file_of(flags, limit, messages, LARGEST);
     struct ring *first = queue_open(file);
     struct ring second = *first;
     struct ring *rings[2] = {first, &second};
@@ -151,8 +152,8 @@ static void try_queue(double seconds, uint64_t limit, uint64_t messages)
     }
     ring_count(rings[0], &put, &got);
     CHECK(sent == taken && put.count == sent && got.count == taken && put.bytes == got.bytes);
-    printf("threads: %llu messages through %llu bytes, %llu messages at most\n", (unsigned long long)sent,
-           (unsigned long long)limit, (unsigned long long)messages);
+    printf("threads: %llu messages through %llu bytes, %llu messages at most%s\n", (unsigned long long)sent,
+           (unsigned long long)limit, (unsigned long long)messages, flags & RING_ORDERED ? ", in order" : "");
     close(second.descriptor);
     queue_close(first);
     close(file);
@@ -163,8 +164,9 @@ int main(int count, char **words)
     double seconds = count > 1 ? atof(words[1]) : 2;
 
     CHECK(lock_works());
-    try_queue(seconds / 3, 1 << 18, 0);
-    try_queue(seconds / 3, 100000, 0);
-    try_queue(seconds / 3, 1 << 20, 4);
+    try_queue(seconds / 4, 0, 1 << 18, 0);
+    try_queue(seconds / 4, 0, 100000, 0);
+    try_queue(seconds / 4, 0, 1 << 20, 4);
+    try_queue(seconds / 4, RING_ORDERED, 1 << 18, 0);
     return 0;
 }

@@ -15,6 +15,7 @@
 
 /* A spin that is shorter than giving the GIL away and taking it again, in nanoseconds. */
 #define SHORT_SPIN 1500
+#define HIGHEST_PRIORITY 32767
 /* How long what must not fail waits for a stopped participant, in nanoseconds. */
 #define LONG_PATIENCE 500000000
 
@@ -123,20 +124,25 @@ static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t 
 {
     struct ring *ring = ring_of(self);
     enum ring_result result = RING_BUSY;
-    const char *data;
-    size_t size;
+    struct ring_piece piece;
+    size_t stored;
+    long priority;
 
     if (ring == NULL || !has_arguments("try_put", count, 2))
         return NULL;
     if (!PyBytes_Check(arguments[0]))
         return PyErr_Format(PyExc_TypeError, "a message is bytes, not %.100s", Py_TYPE(arguments[0])->tp_name);
-    data = PyBytes_AS_STRING(arguments[0]);
-    size = (size_t)PyBytes_GET_SIZE(arguments[0]);
-    if (size < RING_LARGE)
-        result = ring_put(ring, data, size, 0);
+    priority = PyLong_AsLong(arguments[1]);
+    if (priority == -1 && PyErr_Occurred())
+        return NULL;
+    piece.data = PyBytes_AS_STRING(arguments[0]);
+    piece.size = (size_t)PyBytes_GET_SIZE(arguments[0]);
+    piece.priority = (unsigned)priority & HIGHEST_PRIORITY;
+    if (piece.size < RING_LARGE)
+        result = ring_put_many(ring, &piece, 1, &stored, 0);
     if (result == RING_BUSY) {
         Py_BEGIN_ALLOW_THREADS
-        result = ring_put(ring, data, size, RING_PATIENCE);
+        result = ring_put_many(ring, &piece, 1, &stored, RING_PATIENCE);
         Py_END_ALLOW_THREADS
     }
     if (result == RING_OK)
@@ -173,7 +179,7 @@ static PyObject *try_put_many(PyObject *self, PyObject *batch)
             Py_DECREF(messages);
             return NULL;
         }
-        pieces[index] = (struct ring_piece){PyBytes_AS_STRING(message), (size_t)PyBytes_GET_SIZE(message)};
+        pieces[index] = (struct ring_piece){PyBytes_AS_STRING(message), (size_t)PyBytes_GET_SIZE(message), 0};
         bytes += pieces[index].size;
     }
     if (bytes < RING_LARGE)
@@ -202,15 +208,22 @@ static PyObject *new_received(void)
     return received;
 }
 
-static void *room_in_received(void *context, size_t size)
+static void *room_in_received(void *context, size_t size, unsigned priority)
 {
     PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    PyObject *number = priority == 0 ? NULL : PyLong_FromUnsignedLong(priority);
 
-    if (data == NULL) {
+    if (data == NULL || (priority != 0 && number == NULL)) {
+        Py_XDECREF(data);
+        Py_XDECREF(number);
         PyErr_Clear();
         return NULL;
     }
     PyTuple_SET_ITEM((PyObject *)context, 0, data);
+    if (number != NULL) {
+        Py_DECREF(PyTuple_GET_ITEM((PyObject *)context, 1)); /* the number 0, which nothing ends */
+        PyTuple_SET_ITEM((PyObject *)context, 1, number);
+    }
     return PyBytes_AS_STRING(data);
 }
 
@@ -282,10 +295,10 @@ struct filling {
     Py_ssize_t next;
 };
 
-static void *room_in_list(void *context, size_t size)
+static void *room_in_list(void *context, size_t size, unsigned priority)
 {
     struct filling *filling = context;
-    void *room = room_in_received(PyList_GET_ITEM(filling->list, filling->next), size);
+    void *room = room_in_received(PyList_GET_ITEM(filling->list, filling->next), size, priority);
 
     filling->next += room != NULL;
     return room;
@@ -332,7 +345,7 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
     ring_count(ring, &put, &got);
     if ((uint64_t)limit > put.count - got.count)
         limit = (Py_ssize_t)(put.count - got.count);
-    if ((uint64_t)limit > ring->limit / ring_record_size(0)) /* then the counts mean harm */
+    if ((uint64_t)limit > ring->limit / 16) /* then the counts mean harm */
         limit = 1;
     if (limit < 2) /* nothing to be had in one step */
         return get_alone(self);
@@ -710,11 +723,14 @@ static PyObject *module_works(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unu
     return PyBool_FromLong(lock_works());
 }
 
-static PyObject *module_record_size(PyObject *Py_UNUSED(self), PyObject *size)
+static PyObject *module_message_size(PyObject *Py_UNUSED(self), PyObject *arguments)
 {
-    unsigned long long value = PyLong_AsUnsignedLongLong(size);
+    unsigned long long size;
+    unsigned int flags;
 
-    return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(ring_record_size(value));
+    if (!PyArg_ParseTuple(arguments, "KI", &size, &flags))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(ring_message_size(size, flags));
 }
 
 static PyObject *module_segment_size(PyObject *Py_UNUSED(self), PyObject *limit)
@@ -744,7 +760,7 @@ static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
 
 static PyMethodDef module_functions[] = {
     {"works", module_works, METH_NOARGS, PyDoc_STR("Tell whether this kernel releases the locks of the dead.")},
-    {"record_size", module_record_size, METH_O, PyDoc_STR("Return how many bytes a message takes in the ring.")},
+    {"message_size", module_message_size, METH_VARARGS, PyDoc_STR("Return how many bytes a message takes in a queue.")},
     {"segment_size", module_segment_size, METH_O, PyDoc_STR("Return the size of the file for a ring of so many bytes.")},
     {"format", module_format, METH_VARARGS, PyDoc_STR("Make a file of zeros of that size a queue.")},
     {NULL, NULL, 0, NULL},

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "inside.h"
+#include "shelf.h"
 #include "watch.h"
 
 #define HEADER sizeof(struct ring_record)
@@ -29,19 +31,9 @@ uint64_t ring_record_size(uint64_t message_size)
     return HEADER + ((message_size + 7) & ~UINT64_C(7));
 }
 
-static inline uint64_t load(const _Atomic uint64_t *word)
+uint64_t ring_message_size(uint64_t message_size, uint32_t flags)
 {
-    return atomic_load_explicit(word, memory_order_acquire);
-}
-
-static inline uint64_t peek_at(const _Atomic uint64_t *word)
-{
-    return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-static inline void note(_Atomic uint64_t *word, uint64_t value)
-{
-    atomic_store_explicit(word, value, memory_order_relaxed);
+    return flags & RING_ORDERED ? shelf_message_size(message_size) : ring_record_size(message_size);
 }
 
 static inline struct ring_record *record_at(const struct ring *ring, uint64_t position)
@@ -76,25 +68,12 @@ static inline uint64_t free_position(struct ring *ring)
     return held != 0 && held - 1 < position ? held - 1 : position;
 }
 
+static bool ordered(const struct ring *ring)
+{
+    return (ring->flags & RING_ORDERED) != 0;
+}
+
 /* Counts */
-
-static inline struct ring_mark *mark_at(struct ring_side *side, uint64_t position)
-{
-    return &side->marks[load(&side->marks[0].position) == position ? 0 : 1];
-}
-
-/* The store that makes it so. The lock of the side is held. */
-static inline void commit(struct ring_side *side, uint64_t position, uint64_t count, uint64_t bytes)
-{
-    struct ring_mark *now = mark_at(side, peek_at(&side->position));
-    struct ring_mark *next = &side->marks[now == side->marks];
-
-    /* Release, because a reader that meets a part of it must see that the position is no longer what it was. */
-    atomic_store_explicit(&next->position, position, memory_order_release);
-    atomic_store_explicit(&next->count, peek_at(&now->count) + count, memory_order_release);
-    atomic_store_explicit(&next->bytes, peek_at(&now->bytes) + bytes, memory_order_release);
-    atomic_store_explicit(&side->position, position, memory_order_seq_cst);
-}
 
 /* Without the lock. False where the side moved on all the while. */
 static bool count_side(struct ring_side *side, struct ring_total *total, uint64_t *position)
@@ -237,11 +216,6 @@ enum ring_result ring_condition(struct ring *ring)
     return atomic_load_explicit(&state->down, memory_order_acquire) ? RING_DOWN : RING_OK;
 }
 
-static inline bool watched(const struct ring *ring)
-{
-    return atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed) != 0;
-}
-
 /* Putting */
 
 static inline void write_record(struct ring *ring, uint64_t position, size_t size, uint64_t word)
@@ -317,11 +291,6 @@ static void wake_consumers(struct ring *ring, uint32_t asleep, size_t messages)
         wait_ring(&ring->segment->put.bell, messages > UINT32_MAX ? UINT32_MAX : (uint32_t)messages);
 }
 
-static inline uint32_t asleep_on(struct bell *bell)
-{
-    return atomic_load_explicit(&bell->asleep, memory_order_seq_cst);
-}
-
 /* Space that a dead consumer holds comes back when somebody needs it. */
 static bool reclaim(struct ring *ring)
 {
@@ -389,12 +358,31 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
     return result;
 }
 
+static enum ring_result put_in_order(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
+                                     int64_t patience)
+{
+    enum ring_result result = RING_DOWN;
+    uint32_t asleep;
+
+    if (!shelf_enter(ring, patience))
+        return RING_BUSY;
+    if (!atomic_load_explicit(&ring->segment->state.down, memory_order_relaxed))
+        result = shelf_put(ring, pieces, count, stored);
+    asleep = asleep_on(&ring->segment->put.bell);
+    shelf_leave(ring);
+    if (result == RING_OK)
+        wake_consumers(ring, asleep, *stored);
+    return result;
+}
+
 enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
                                int64_t patience)
 {
     enum ring_result result = ring_condition(ring);
 
     *stored = 0;
+    if (result == RING_OK && ordered(ring))
+        return put_in_order(ring, pieces, count, stored, patience);
     if (result == RING_OK)
         result = put_once(ring, pieces, count, stored, patience);
     if (result == RING_FULL && reclaim(ring))
@@ -404,7 +392,7 @@ enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *piece
 
 enum ring_result ring_put(struct ring *ring, const void *data, size_t size, int64_t patience)
 {
-    struct ring_piece piece = {data, size};
+    struct ring_piece piece = {data, size, 0};
     size_t stored;
 
     return ring_put_many(ring, &piece, 1, &stored, patience);
@@ -499,10 +487,13 @@ static void sweep(struct ring *ring, bool ask)
 /* Producers sleep until a quarter of the queue is free, so that they do not wake for each message. */
 static bool much_is_free(struct ring *ring)
 {
-    uint64_t used = load(&ring->segment->put.position) - free_position(ring);
+    uint64_t used;
     struct ring_total put;
     struct ring_total got;
 
+    if (ordered(ring))
+        return shelf_much_is_free(ring);
+    used = load(&ring->segment->put.position) - free_position(ring);
     if (used > ring->limit - ring->limit / 4)
         return false;
     if (ring->max_messages == 0)
@@ -528,7 +519,8 @@ static enum ring_result before_get(struct ring *ring)
     /* After the condition: what was put before a shutdown is seen by whoever sees the shutdown. Producers write their
      * position all the time, so that looking at it is dear, and only done where the last look does not suffice. */
     position = load(&ring->segment->get.position);
-    if (peek_at(&ring->segment->get.seen_position) != position || load(&ring->segment->put.position) != position)
+    if ((!ordered(ring) && peek_at(&ring->segment->get.seen_position) != position) ||
+        load(&ring->segment->put.position) != position)
         return RING_OK;
     return result == RING_DOWN ? RING_DOWN : RING_EMPTY;
 }
@@ -567,11 +559,21 @@ void ring_settle(struct ring *ring, bool getting, int64_t patience)
     struct ring_side *side = getting ? &ring->segment->get : &ring->segment->put;
     int64_t until = wait_now() + patience;
 
+    if (ordered(ring)) {
+        if (shelf_enter(ring, patience))
+            shelf_leave(ring);
+        return;
+    }
     if (!enter(ring, side, patience))
         return;
     leave(side);
     if (getting)
         settle_front(ring, until);
+}
+
+static bool enter_to_get(struct ring *ring, int64_t patience)
+{
+    return ordered(ring) ? shelf_enter(ring, patience) : enter(ring, &ring->segment->get, patience);
 }
 
 /* What a getter does with the lock, which it gives back. */
@@ -581,18 +583,22 @@ typedef enum ring_result step(struct ring *ring, void *arguments);
 static enum ring_result with_messages(struct ring *ring, int64_t patience, step *step, void *arguments)
 {
     int64_t until = patience == 0 ? 0 : wait_now() + patience;
+    bool again = false;
 
     for (;;) {
         enum ring_result result = before_get(ring);
 
         if (result == RING_OK)
-            result = enter(ring, &ring->segment->get, patience) ? step(ring, arguments) : RING_BUSY;
+            result = enter_to_get(ring, patience) ? step(ring, arguments) : RING_BUSY;
         /* The doorbell rings before a message is there, so whoever comes for it looks again behind the producer. */
-        if (watched(ring) && watch_after_get(ring) && result == RING_EMPTY)
+        if (watched(ring) && watch_after_get(ring) && result == RING_EMPTY && !again) {
+            again = true;
             continue;
+        }
         if (result != RING_BUSY || patience == 0 || wait_now() >= until)
             return result;
-        settle_front(ring, until);
+        if (!ordered(ring))
+            settle_front(ring, until);
     }
 }
 
@@ -613,7 +619,7 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
     enum ring_result result = next_message(ring, &position, &found);
 
     if (result == RING_OK) {
-        target = asked->room(asked->context, found.size);
+        target = asked->room(asked->context, found.size, 0);
         if (target == NULL) {
             result = RING_NO_MEMORY;
         } else if (found.size < RING_LARGE) {
@@ -634,8 +640,27 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
     return result;
 }
 
+static enum ring_result leave_shelf(struct ring *ring, enum ring_result result)
+{
+    uint32_t asleep = asleep_on(&ring->segment->get.bell);
+
+    shelf_leave(ring);
+    wake_producers(ring, asleep);
+    return result;
+}
+
+static enum ring_result get_in_order(struct ring *ring, void *arguments)
+{
+    const struct get *asked = arguments;
+    size_t taken;
+
+    return leave_shelf(ring, shelf_take(ring, asked->room, asked->context, 1, &taken));
+}
+
 enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy, int64_t patience)
 {
+    if (ordered(ring))
+        return with_messages(ring, patience, get_in_order, &(struct get){room, context, copy});
     return with_messages(ring, patience, get_locked, &(struct get){room, context, copy});
 }
 
@@ -678,7 +703,7 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
             result = RING_COPYING;
             break;
         }
-        target = asked->room(asked->context, found.size);
+        target = asked->room(asked->context, found.size, 0);
         if (target == NULL) {
             result = RING_NO_MEMORY;
             break;
@@ -701,11 +726,20 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
     return result;
 }
 
+static enum ring_result get_many_in_order(struct ring *ring, void *arguments)
+{
+    const struct get_many *asked = arguments;
+
+    return leave_shelf(ring, shelf_take(ring, asked->room, asked->context, asked->limit, asked->taken));
+}
+
 enum ring_result ring_get_many(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken,
                                int64_t patience)
 {
+    struct get_many asked = {room, context, limit, taken};
+
     *taken = 0;
-    return with_messages(ring, patience, get_many_locked, &(struct get_many){room, context, limit, taken});
+    return with_messages(ring, patience, ordered(ring) ? get_many_in_order : get_many_locked, &asked);
 }
 
 static enum ring_result peek_locked(struct ring *ring, void *arguments)
@@ -716,7 +750,7 @@ static enum ring_result peek_locked(struct ring *ring, void *arguments)
     enum ring_result result = next_message(ring, &position, &found);
 
     if (result == RING_OK) {
-        void *target = asked->room(asked->context, found.size);
+        void *target = asked->room(asked->context, found.size, 0);
 
         if (target == NULL)
             result = RING_NO_MEMORY;
@@ -727,9 +761,18 @@ static enum ring_result peek_locked(struct ring *ring, void *arguments)
     return result;
 }
 
+static enum ring_result peek_in_order(struct ring *ring, void *arguments)
+{
+    const struct get *asked = arguments;
+
+    return leave_shelf(ring, shelf_look(ring, asked->room, asked->context));
+}
+
 enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, int64_t patience)
 {
-    return with_messages(ring, patience, peek_locked, &(struct get){room, context, NULL});
+    struct get asked = {room, context, NULL};
+
+    return with_messages(ring, patience, ordered(ring) ? peek_in_order : peek_locked, &asked);
 }
 
 static enum ring_result clear_locked(struct ring *ring, void *arguments)
@@ -759,10 +802,16 @@ static enum ring_result clear_locked(struct ring *ring, void *arguments)
     return result;
 }
 
+static enum ring_result clear_in_order(struct ring *ring, void *arguments)
+{
+    shelf_clear(ring, arguments);
+    return leave_shelf(ring, RING_OK);
+}
+
 enum ring_result ring_clear(struct ring *ring, size_t *dropped, int64_t patience)
 {
     *dropped = 0;
-    return with_messages(ring, patience, clear_locked, dropped);
+    return with_messages(ring, patience, ordered(ring) ? clear_in_order : clear_locked, dropped);
 }
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
@@ -774,7 +823,7 @@ enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
     if (result == RING_GONE)
         return result;
     /* A producer that is stopped inside must not keep the queue open; what it puts when it goes on can be taken. */
-    entered = enter(ring, &segment->put, patience);
+    entered = ordered(ring) ? shelf_enter(ring, patience) : enter(ring, &segment->put, patience);
     atomic_store_explicit(&segment->state.down, 1, memory_order_seq_cst);
     if (entered)
         leave(&segment->put);
@@ -804,7 +853,7 @@ static bool readable(void *context)
 
 struct wish {
     struct ring *ring;
-    uint64_t needed;
+    uint64_t size;
 };
 
 static bool has_space(const struct wish *wish)
@@ -816,7 +865,9 @@ static bool has_space(const struct wish *wish)
     struct ring_total put;
     struct ring_total taken;
 
-    if (used <= ring->limit && wish->needed > ring->limit - used)
+    if (ordered(ring))
+        return shelf_has_space(ring, wish->size);
+    if (used <= ring->limit && ring_record_size(wish->size) > ring->limit - used)
         return false;
     if (ring->max_messages == 0)
         return true;
@@ -842,7 +893,7 @@ static bool roomy(void *context)
 
 bool ring_has_space(struct ring *ring, size_t size)
 {
-    return has_space(&(struct wish){ring, ring_record_size(size)});
+    return has_space(&(struct wish){ring, size});
 }
 
 bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until)
@@ -852,7 +903,7 @@ bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until)
 
 bool ring_spin_writable(struct ring *ring, size_t size, int64_t since, int64_t until)
 {
-    struct wish wish = {ring, ring_record_size(size)};
+    struct wish wish = {ring, size};
 
     return wait_spin(&ring->segment->get.bell, &ring->writing, since, until, roomy, &wish);
 }
@@ -864,7 +915,7 @@ void ring_sleep_readable(struct ring *ring, int64_t until)
 
 void ring_sleep_writable(struct ring *ring, size_t size, int64_t until)
 {
-    struct wish wish = {ring, ring_record_size(size)};
+    struct wish wish = {ring, size};
 
     wait_sleep(&ring->segment->get.bell, &ring->writing, until, writable, &wish);
 }
@@ -907,7 +958,7 @@ static bool pid_namespace(uint64_t *inode)
 static bool complete(struct ring_header *header)
 {
     if (header->limit == 0 || header->limit > LARGEST_RING || header->max_message_size > UINT32_MAX ||
-        ring_record_size(header->max_message_size) > header->limit)
+        ring_message_size(header->max_message_size, header->flags) > header->limit)
         return false;
     header->magic = RING_MAGIC;
     header->version = RING_VERSION;

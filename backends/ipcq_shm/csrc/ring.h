@@ -177,12 +177,21 @@ struct ring_side {
     struct ring_mark marks[2];
 };
 
+/* Of a queue with priorities. */
+struct ring_shelf {
+    _Atomic uint32_t built; /* 0: the words beside this one, and the arrays, are to be made anew */
+    _Atomic uint32_t first_free;
+    _Atomic uint32_t free_cells;
+    _Atomic uint32_t ready; /* messages */
+};
+
 struct ring_segment {
     struct ring_header header;
     _Alignas(128) struct ring_state state;
     _Alignas(128) struct ring_figures figures;
     struct ring_side put;
     struct ring_side get;
+    _Alignas(128) struct ring_shelf shelf;
     _Atomic uint32_t generations[RING_SLOTS];
     char name[256]; /* the queue's; the file's may be an abridged one */
 };
@@ -206,8 +215,8 @@ _Static_assert(offsetof(struct ring_segment, get) == 640, "layout of version 1")
 _Static_assert(offsetof(struct ring_side, position) == 128, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, bell) == 144, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, marks) == 168, "layout of version 1");
-_Static_assert(offsetof(struct ring_segment, generations) == 896, "layout of version 1");
-_Static_assert(offsetof(struct ring_segment, name) == 17280, "layout of version 1");
+_Static_assert(offsetof(struct ring_segment, generations) == 912, "layout of version 1");
+_Static_assert(offsetof(struct ring_segment, name) == 17296, "layout of version 1");
 _Static_assert(sizeof(struct ring_record) == 16, "layout of version 1");
 _Static_assert(sizeof(_Atomic uint64_t) == 8, "an atomic is the number alone");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "other processes do not share our locks");
@@ -259,6 +268,7 @@ struct ring {
 struct ring_piece {
     const void *data;
     size_t size;
+    unsigned priority; /* 0 where there are none */
 };
 
 struct ring_total {
@@ -275,9 +285,11 @@ struct ring_copy {
 };
 
 /* Returns where a message of that size is to be copied, or NULL. It is called with a lock held: it must not wait. */
-typedef void *ring_room(void *context, size_t size);
+typedef void *ring_room(void *context, size_t size, unsigned priority);
 
 uint64_t ring_record_size(uint64_t message_size);
+/* How much of a queue's limit a message takes; flags are the queue's. */
+uint64_t ring_message_size(uint64_t message_size, uint32_t flags);
 uint64_t ring_segment_size(const struct ring_header *asked);
 
 /* Write a new queue into a file of ring_segment_size bytes of zeros; of `asked`, limits and flags are read. */
