@@ -15,7 +15,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "tests", "bare"]
+nox.options.sessions = ["lint", "types", "docs", "csan", "tests", "bare"]
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -116,6 +116,18 @@ def bare(session: nox.Session) -> None:
     install(session)
     session.run("pip", "uninstall", "--quiet", "--yes", "posix_ipc", external=False)
     pytest(session, "pytest", "tests/backends/test_memory.py", "tests/packaging/bare.py", *session.posargs)
+
+
+@nox.session(python=DEFAULT, venv_backend="none")
+def csan(session: nox.Session) -> None:
+    """Build the C core with each compiler that is here, and try it plain and under the sanitizers."""
+    compilers = [name for name in ("gcc", "clang") if shutil.which(name)]
+    if not compilers:
+        session.error("no C compiler is here: install gcc or clang")
+    for compiler in compilers:
+        out = f"CC={compiler}", f"OUT=build/{compiler}"
+        session.run("make", "--silent", "-C", "tests/csan", "-j4", "all", *out, external=True)
+        session.run("make", "--silent", "-C", "tests/csan", "run", *out, *session.posargs, external=True)
 
 
 @nox.session(python=DEFAULT)

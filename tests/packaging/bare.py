@@ -53,10 +53,10 @@ def test_names_are_seen_without_the_library() -> None:
 
 
 def test_auto_says_for_each_backend_why_not() -> None:
-    """Nothing is left that crosses processes, and the error gives each reason."""
+    """Nothing is left that can do this, and the error gives each reason."""
     with pytest.raises(ipcq.BackendUnavailable) as caught:
-        ipcq.open(NAME)
-    assert set(caught.value.reasons) == {"memory", "mqueue"}
+        ipcq.open(NAME, require=["leases"])
+    assert set(caught.value.reasons) == {"memory", "mqueue", "shm"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["backends"], ["ls"], ["demo", "--help"]], ids=" ".join)

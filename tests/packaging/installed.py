@@ -6,19 +6,23 @@ import sysconfig
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
 
+PACKAGES = ("ipcq", "ipcq_memory", "ipcq_mqueue", "ipcq_shm")
+
 
 def main() -> None:
     """Fail with a sentence where something is missing."""
     held = {str(file) for file in distribution("ipcq").files or ()}
-    for needed in ("ipcq/py.typed", "ipcq/testing/__init__.py", "ipcq_memory/py.typed", "ipcq_mqueue/py.typed"):
+    # Without a compiler the extension is left out in silence, which must not happen to a wheel.
+    extension = f"ipcq_shm/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+    for needed in ("ipcq/testing/__init__.py", extension, *(f"{package}/py.typed" for package in PACKAGES)):
         check(needed in held, f"the wheel lacks {needed}")
     tops = {file.split("/")[0] for file in held if "/" in file and not file.startswith("..")}
-    allowed = {"ipcq", "ipcq_memory", "ipcq_mqueue", "__pycache__"}
+    allowed = {*PACKAGES, "__pycache__"}
     check(all(top in allowed or top.endswith(".dist-info") for top in tops), f"the wheel holds more: {sorted(tops)}")
     licences = [file for file in held if file.endswith("LICENSE")]
     check(len(licences) == 1, "the wheel lacks its licence")
     backends = {entry.name: entry.load() for entry in entry_points(group="ipcq.backends")}
-    check({"memory", "mqueue"} <= set(backends), f"backends without an entry point: there are {sorted(backends)}")
+    check({"memory", "mqueue", "shm"} <= set(backends), f"backends without an entry point: there are {sorted(backends)}")
     (command,) = entry_points(group="console_scripts", name="ipcq")
     check(callable(command.load()), "the command ipcq leads to nothing")
     ipcq = importlib.import_module("ipcq")

@@ -9,7 +9,7 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("ipcq", "backends/ipcq_memory", "backends/ipcq_mqueue")
+PACKAGES = ("ipcq", "backends/ipcq_memory", "backends/ipcq_mqueue", "backends/ipcq_shm")
 CONTRACTS = {
     contract["id"]: contract
     for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
