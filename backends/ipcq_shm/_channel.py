@@ -94,11 +94,9 @@ def _publish(channel: ShmChannel, name: str) -> None:
     except FileExistsError:
         if _segment.exists(name):
             raise QueueExists from None
-        try:
-            _segment.unlink(name)  # its last handle was killed
-        except QueueNotFound:
-            pass
+        # What was there had lost its last handle, and looking removed it.
         _segment.publish(channel.descriptor, name)
+    channel.named()
 
 
 def attached(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:

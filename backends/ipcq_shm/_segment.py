@@ -194,7 +194,8 @@ class Header(NamedTuple):
 
 def read_header(descriptor: int) -> Header:
     """Read the header of a queue's file, unchecked but for what makes it a queue's; zeros where it is none."""
-    head = os.pread(descriptor, _HEADER.size, 0)
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    head = os.pread(descriptor, _HEADER.size, 0) if regular else b""
     header = Header(*_HEADER.unpack(head)) if len(head) == _HEADER.size else Header()
     return header if header.magic == _MAGIC else Header()
 
@@ -244,11 +245,7 @@ def _name_of(file: str) -> str:
 
 def _abandoned(descriptor: int) -> bool:
     """Tell whether it is the file of a queue that goes with its last handle, and that one has gone."""
-    return (
-        stat.S_ISREG(os.fstat(descriptor).st_mode)
-        and bool(read_header(descriptor).flags & LAST_CLOSE)
-        and not _locked(descriptor, _LOCKS, _SLOTS)
-    )
+    return bool(read_header(descriptor).flags & LAST_CLOSE) and not _locked(descriptor, _LOCKS, _SLOTS)
 
 
 # Locks. They belong to the open file, not to the process, and go with it.

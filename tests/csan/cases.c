@@ -191,11 +191,15 @@ static void participants_come_and_go(void)
         uint32_t slot = one->slot;
 
         CHECK(ring_reattach(one) == RING_OK && one->slot != slot && ring_shared(one));
+        raise(SIGSTOP);
+        CHECK(!ring_shared(one)); /* the parent's slot went with the parent's handle, though this is its child */
         raise(SIGKILL);
     }
-    CHECK(waitpid(child, &status, 0) == child && WTERMSIG(status) == SIGKILL);
-    CHECK(!ring_shared(one));
+    CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+    CHECK(ring_shared(one));
     queue_close(one);
+    kill(child, SIGCONT);
+    CHECK(waitpid(child, &status, 0) == child && WTERMSIG(status) == SIGKILL);
     close(file);
 }
 

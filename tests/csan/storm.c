@@ -212,5 +212,7 @@ int main(int count, char **words)
            (double)record->longest_call / 1e6);
     CHECK(lost <= consumers_killed);
     CHECK(record->longest_call < (uint64_t)SECOND);
+    queue_close(ring);
+    free(place.bytes);
     return 0;
 }

@@ -588,6 +588,16 @@ static PyObject *shut_down(PyObject *self, PyObject *immediate)
     Py_RETURN_NONE;
 }
 
+static PyObject *named(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL)
+        return NULL;
+    ring_look(ring);
+    Py_RETURN_NONE;
+}
+
 static PyObject *shared(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct ring *ring = ring_of(self);
@@ -688,6 +698,7 @@ static PyMethodDef channel_methods[] = {
     {"wait_notice", wait_notice, METH_O,
      PyDoc_STR("Sleep for a slice of time at most, and tell whether the request has ended.")},
     {"shutdown", shut_down, METH_O, NULL},
+    {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
     {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
     {"detach", detach, METH_NOARGS, PyDoc_STR("Give back the descriptor and the mapping.")},

@@ -204,6 +204,11 @@ static void look_at_name(struct ring *ring, int64_t now)
         atomic_store_explicit(&ring->segment->state.unlinked, 1, memory_order_release);
 }
 
+void ring_look(struct ring *ring)
+{
+    look_at_name(ring, coarse_now());
+}
+
 enum ring_result ring_condition(struct ring *ring)
 {
     struct ring_state *state = &ring->segment->state;
@@ -1009,29 +1014,36 @@ static enum ring_result read_header(int descriptor, struct ring_header *header)
     return here == header->pid_namespace ? RING_OK : RING_FOREIGN;
 }
 
+/* Maps the file over what is mapped there. */
+static bool map_over(const struct ring *ring)
+{
+    unsigned char *base = (unsigned char *)ring->segment;
+    size_t head = (size_t)(ring->data - base);
+    /* So that the first calls do not meet page faults with a lock. */
+    int how = MAP_SHARED | MAP_FIXED | (ring->mapped <= LARGEST_POPULATED ? MAP_POPULATE : 0);
+
+    return mmap(base, head + ring->capacity, PROT_READ | PROT_WRITE, how, ring->descriptor, 0) != MAP_FAILED &&
+           mmap(ring->data + ring->capacity, ring->capacity, PROT_READ | PROT_WRITE, how, ring->descriptor,
+                (off_t)head) != MAP_FAILED;
+}
+
 static bool map(struct ring *ring, const struct ring_header *header)
 {
     size_t whole = header->data_offset + 2 * header->capacity;
     unsigned char *base = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    unsigned char *second = base + header->data_offset + header->capacity;
-    /* So that the first calls do not meet page faults with a lock. */
-    int how = MAP_SHARED | MAP_FIXED | (whole <= LARGEST_POPULATED ? MAP_POPULATE : 0);
 
     if (base == MAP_FAILED)
         return false;
-    if (mmap(base, header->data_offset + header->capacity, PROT_READ | PROT_WRITE, how, ring->descriptor, 0) ==
-            MAP_FAILED ||
-        mmap(second, header->capacity, PROT_READ | PROT_WRITE, how, ring->descriptor, (off_t)header->data_offset) ==
-            MAP_FAILED) {
+    ring->segment = (struct ring_segment *)base;
+    ring->data = base + header->data_offset;
+    ring->mapped = whole;
+    if (!map_over(ring)) {
         int reason = errno;
 
         munmap(base, whole);
         errno = reason;
         return false;
     }
-    ring->segment = (struct ring_segment *)base;
-    ring->data = base + header->data_offset;
-    ring->mapped = whole;
     return true;
 }
 
@@ -1063,7 +1075,7 @@ enum ring_result ring_attach(struct ring *ring, int descriptor)
         errno = reason;
         return result;
     }
-    look_at_name(ring, coarse_now());
+    ring_look(ring);
     return RING_OK;
 }
 
@@ -1080,7 +1092,8 @@ enum ring_result ring_reattach(struct ring *ring)
     close(ring->descriptor);
     ring->descriptor = descriptor;
     ring->armed = false;
-    return take_slot(ring);
+    /* A mapping holds the open file too, and the parent's locks would outlive the parent by it. */
+    return map_over(ring) ? take_slot(ring) : RING_SYSTEM;
 }
 
 void ring_detach(struct ring *ring)

@@ -325,6 +325,8 @@ enum ring_result ring_clear(struct ring *ring, size_t *dropped, int64_t patience
 void ring_settle(struct ring *ring, bool getting, int64_t patience);
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience);
+/* Looks whether the file has its name. A file that never had one is not gone. */
+void ring_look(struct ring *ring);
 /* RING_OK, RING_DOWN or RING_GONE. */
 enum ring_result ring_condition(struct ring *ring);
 

@@ -1,0 +1,582 @@
+"""What is particular to shared memory: the file that holds a queue, who may use it, and what it may hold."""
+
+import builtins
+import errno
+import os
+import random
+import stat
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.backend import Request
+from ipcq.testing.processes import fresh_name
+from processes.needs import usable
+
+_segment = pytest.importorskip("ipcq_shm._segment")
+SMALL = {"max_messages": 4, "max_message_size": 512}
+
+
+@pytest.fixture(autouse=True)
+def works() -> None:
+    """Skip where the extension was not built."""
+    usable("shm")
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return a name, whose queue or whatever else stands there is removed."""
+    name = fresh_name()
+    yield name
+    path = _segment.path_of(name)
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.rmdir(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def create(name: str, **options: Any) -> "ipcq.Queue[Any]":
+    return ipcq.open(name, "shm", exclusive=True, **{"serializer": "raw", **SMALL, **options})
+
+
+def attach(name: str, **options: Any) -> "ipcq.Queue[Any]":
+    return ipcq.open(name, "shm", create=False, **{"serializer": "raw", **options})
+
+
+# The file
+
+
+def test_the_file_is_as_large_as_what_was_asked_for_and_little_more(name: str) -> None:
+    """C23: at most 64 KiB beside the buffer."""
+    with create(name, max_messages=None, max_message_size=None, buffer_size=1 << 20):
+        found = os.stat(_segment.path_of(name))
+        assert 1 << 20 < found.st_size <= (1 << 20) + (64 << 10)
+        assert found.st_blocks * 512 >= found.st_size
+
+
+@pytest.mark.parametrize("priorities", [False, True])
+def test_python_reads_the_header_that_the_extension_wrote(name: str, priorities: bool) -> None:
+    """C18: the layout that finds queues without the extension is the one that it asserts."""
+    with create(name, priorities=priorities, lifetime="last-close") as queue:
+        header = _segment.read_header(queue._channel.descriptor)
+        assert (header.version, header.word_size, header.max_messages, header.max_message_size) == (1, 8, 4, 512)
+        assert header.pid_namespace == os.stat("/proc/self/ns/pid").st_ino
+        assert header.flags == _segment.LAST_CLOSE | (_segment.ORDERED if priorities else 0)
+        assert os.pread(queue._channel.descriptor, 256, _segment.NAME_AT).rstrip(b"\0").decode() == name
+
+
+@pytest.mark.parametrize("rest", ["", "x" * 254, "ü" * 100])
+def test_names_of_any_length_are_listed(rest: str) -> None:
+    """C25: a name that is too long for a file is kept in it."""
+    name = (fresh_name() + rest).encode()[:254].decode(errors="ignore")
+    with create(name) as queue:
+        assert [info.name for info in ipcq.queues() if info.name == name] == [name]
+        assert queue.fileno() >= 0
+        queue.unlink()
+    assert name not in {info.name for info in ipcq.queues()}
+
+
+def test_what_has_nothing_to_do_with_a_queue_is_not_listed(name: str) -> None:
+    """C18: neither another's file nor one whose name does not fit what it says."""
+    path = f"{_segment.DIRECTORY}/ipcq-shm-{os.getpid()}"
+    with open(path, "wb") as file:
+        file.write(bytes(20_000))
+    try:
+        assert not [info for info in ipcq.queues() if str(os.getpid()) in info.name]
+    finally:
+        os.unlink(path)
+    assert _segment._name_of("ipcq-shm-gone") == ""
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [
+        ({"max_message_size": 2**32}, ipcq.Unsupported),
+        ({"max_message_size": 2**40, "max_messages": 1}, ipcq.Unsupported),
+        ({"max_message_size": 512, "max_messages": 4, "buffer_size": 2000}, ipcq.InvalidArgument),
+        ({"max_message_size": 512, "max_messages": None, "buffer_size": 512}, ipcq.InvalidArgument),
+        ({"max_messages": None, "max_message_size": None, "buffer_size": 10}, ipcq.InvalidArgument),
+        ({"max_messages": None, "max_message_size": 1, "buffer_size": 1 << 47}, ipcq.Unsupported),
+        ({"max_messages": 2**64, "max_message_size": None}, ipcq.Unsupported),
+        ({"max_messages": 1 << 16, "max_message_size": 1 << 28}, ipcq.NoSpace),
+        ({"mode": 0o622}, ipcq.Unsupported),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(name: str, limits: dict[str, Any], error: type[Exception]) -> None:
+    """C24, contract clause 6: with the limit, and nothing is left behind."""
+    with pytest.raises(error):
+        create(name, **limits)
+    assert not ipcq.exists(name, "shm")
+
+
+def test_a_full_file_system_is_no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C23: also where it becomes full while the file is made, and nothing of it is left."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(ipcq.NoSpace):
+        create(name)
+    assert not ipcq.exists(name, "shm")
+
+
+@pytest.mark.parametrize("limits", [{"buffer_size": 4096}, {"max_messages": 2, "max_message_size": 100}], ids=str)
+@pytest.mark.parametrize("priorities", [False, True])
+def test_limits_are_the_same_on_every_handle(name: str, limits: dict[str, int], priorities: bool) -> None:
+    """C18, contract clause 6: what was given is as given, what was not is None or what was made of it."""
+    none = dict.fromkeys(SMALL)
+    with create(name, **{**none, **limits}, priorities=priorities) as queue, attach(name, **limits) as other:
+        assert queue._channel.attributes == other._channel.attributes
+        assert {limit: getattr(other, limit) for limit in limits} == limits
+
+
+# Squatters
+
+
+def squat(path: str, kind: str) -> None:
+    if kind == "link":
+        os.symlink("/etc/passwd", path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        os.mkdir(path)
+    else:
+        with open(path, "wb") as file:
+            file.write(b"x" * 30_000 if kind == "text" else b"")
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "text", "empty"])
+def test_what_stands_in_the_way_is_refused_and_not_touched(name: str, kind: str) -> None:
+    """C27: it is taken for a queue that cannot be used, and is as it was."""
+    path = _segment.path_of(name)
+    squat(path, kind)
+    before = os.lstat(path)
+    assert ipcq.exists(name, "shm")
+    with pytest.raises((ipcq.CorruptQueue, ipcq.PermissionDenied, ipcq.MessageQueueError)):
+        attach(name)
+    with pytest.raises(ipcq.QueueExists):
+        create(name)
+    assert os.lstat(path) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "text"])
+def test_what_stands_in_the_way_can_be_unlinked(name: str, kind: str) -> None:
+    """C16: the name is free then."""
+    squat(_segment.path_of(name), kind)
+    ipcq.unlink(name, "shm")
+    create(name).close()
+
+
+def test_a_file_with_a_second_name_is_refused(name: str) -> None:
+    """C27: somebody keeps it, who could give it back under another queue's name."""
+    with create(name):
+        other = _segment.path_of(name) + ".kept"
+        os.link(_segment.path_of(name), other)
+        try:
+            with pytest.raises(ipcq.PermissionDenied, match="another name"):
+                attach(name)
+        finally:
+            os.unlink(other)
+
+
+# What it may hold
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "error"),
+    [
+        (0, 1, ipcq.CorruptQueue),
+        (8, 9, ipcq.VersionMismatch),
+        (12, 4, ipcq.VersionMismatch),
+        (40, 1 << 40, ipcq.CorruptQueue),
+        (76, 0, ipcq.CorruptQueue),
+    ],
+)
+def test_a_header_that_is_not_ours_is_refused(name: str, offset: int, value: int, error: type[Exception]) -> None:
+    """C18, C28: with what is wrong, before anything is mapped."""
+    create(name).close()
+    with open(_segment.path_of(name), "r+b") as file:
+        file.seek(offset)
+        file.write(struct.pack("=I", value & 0xFFFFFFFF))
+    with pytest.raises(error):
+        attach(name)
+
+
+def test_a_queue_of_another_pid_namespace_is_refused(name: str) -> None:
+    """C18, C19: its locks would not work, so there is no guess."""
+    create(name).close()
+    code = f"import ipcq; ipcq.open({name!r}, 'shm', create=False)"
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "unshare" in done.stderr:
+        pytest.skip("only root can make a PID namespace")
+    assert "VersionMismatch" in done.stderr
+
+
+def test_a_truncated_file_is_corrupt(name: str) -> None:
+    """C29: at whatever size."""
+    create(name).close()
+    whole = os.stat(_segment.path_of(name)).st_size
+    for size in (whole - 1, 4096, 100, 40):
+        os.truncate(_segment.path_of(name), size)
+        with pytest.raises(ipcq.CorruptQueue):
+            attach(name)
+
+
+@pytest.mark.parametrize("priorities", [False, True])
+def test_bytes_that_mean_harm_are_corrupt_or_harmless(name: str, priorities: bool) -> None:
+    """C28: whatever stands behind the header, calls return or raise our errors, and in time."""
+    dice = random.Random(4711)
+    for _ in range(40):
+        with create(name, priorities=priorities) as queue:
+            queue.put_many([b"one", b"two" * 100])
+            for _ in range(20):
+                place = dice.randrange(128, 30_000 if dice.random() < 0.3 else 1200)
+                value = dice.choice((0, 1, 7, 255, 1 << 31, (1 << 32) - 1, dice.getrandbits(32)))
+                os.pwrite(queue._channel.descriptor, struct.pack("=I", value), place & ~3)
+                for call in (lambda: queue.put(b"x" * 100, False), lambda: queue.get_many(block=False), queue.qsize):
+                    try:
+                        call()
+                    except (ipcq.MessageQueueError, MemoryError):
+                        pass
+            queue.unlink()
+
+
+# Last close
+
+
+def test_a_queue_whose_last_holder_was_killed_is_not_there(name: str) -> None:
+    """C14, C17: it is neither found nor listed, its name can be taken at once, and its file is gone."""
+    code = f"import ipcq, os; q = ipcq.open({name!r}, 'shm', lifetime='last-close'); os.kill(os.getpid(), 9)"
+    for look in (
+        lambda: ipcq.exists(name, "shm"),
+        lambda: name in {info.name for info in ipcq.queues()},
+        lambda: _raises(ipcq.QueueNotFound, lambda: _segment_opened(name)),
+        lambda: _raises(ipcq.QueueNotFound, lambda: _unlinked(name)),
+    ):
+        subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+        assert os.path.exists(_segment.path_of(name))
+        assert not look()
+        assert not os.path.exists(_segment.path_of(name))
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    with create(name) as queue:
+        assert queue.empty()
+
+
+def _raises(error: type[Exception], call: Callable[[], object]) -> bool:
+    with pytest.raises(error):
+        call()
+    return False
+
+
+def _segment_opened(name: str) -> int:
+    with _segment.explained():
+        return int(_segment.opened(name, Request()))
+
+
+def _unlinked(name: str) -> None:
+    with _segment.explained():
+        _segment.unlink(name)
+
+
+def test_a_creator_removes_what_a_killed_holder_left(name: str) -> None:
+    """C16: also where it comes into being between its looking and its publishing."""
+    from ipcq_shm import ShmBackend
+
+    code = f"import ipcq, os; q = ipcq.open({name!r}, 'shm', lifetime='last-close'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    channel = ShmBackend().create(name, Request())
+    assert channel.empty()
+    with pytest.raises(ipcq.QueueExists):
+        ShmBackend().create(name, Request())
+    channel.close()
+
+
+def test_who_cannot_wait_for_another_that_removes_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: a process that is stopped while it removes a name holds nobody for more than a second."""
+    monkeypatch.setattr(_segment, "_PATIENCE", 0.05)
+    with create(name):
+        descriptor = os.open(_segment.path_of(name), os.O_RDWR)
+        try:
+            _segment._lock(descriptor, 1, _segment._REMOVAL, 1)
+            with pytest.raises(ipcq.TimedOutError, match="removing"):
+                ipcq.unlink(name, "shm")
+        finally:
+            os.close(descriptor)
+
+
+def test_a_file_that_was_removed_is_not_removed_again(name: str) -> None:
+    """C14: neither it nor what has its name since."""
+    with create(name) as queue:
+        descriptor = os.dup(queue._channel.descriptor)
+        ipcq.unlink(name, "shm")
+        assert not _segment.remove(descriptor, name)
+        create(name).close()
+        assert not _segment.remove(descriptor, name)
+        os.close(descriptor)
+        assert ipcq.exists(name, "shm")
+
+
+def test_a_name_that_goes_by_rm_is_noticed(name: str) -> None:
+    """C14: who puts now and then learns it within a second, also where nobody tells."""
+    with create(name) as queue:
+        os.unlink(_segment.path_of(name))
+        time.sleep(0.3)
+        with pytest.raises(ipcq.QueueGone):
+            queue.put(b"item")
+
+
+def test_a_queue_that_went_while_it_was_opened_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16: between the file and the slot, the queue may be unlinked."""
+    from ipcq_shm import ShmBackend, _channel
+
+    create(name).close()
+    opened = _segment.opened
+
+    def slowly(name: str, request: Request) -> int:
+        descriptor = opened(name, request)
+        os.unlink(_segment.path_of(name))
+        return int(descriptor)
+
+    monkeypatch.setattr(_channel._segment, "opened", slowly)
+    with pytest.raises(ipcq.QueueNotFound):
+        ShmBackend().attach(name, Request())
+
+
+# Being without
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.EACCES, ipcq.PermissionDenied),
+        (errno.EMFILE, ipcq.LimitExceeded),
+        (errno.ENOMEM, ipcq.NoSpace),
+        (errno.EIO, ipcq.MessageQueueError),
+    ],
+)
+def test_what_the_system_refuses_is_told(
+    name: str, number: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24: by one class for each condition, with the error number."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(_segment, "nameless", refuse)
+    with pytest.raises(error) as caught:
+        create(name)
+    assert isinstance(caught.value, ipcq.MessageQueueError)
+
+
+def test_no_memory_is_no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: Python's own error for it is ours."""
+
+    def refuse(*_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(_segment, "nameless", refuse)
+    with pytest.raises(ipcq.NoSpace):
+        create(name)
+
+
+def test_a_failed_look_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: that a name cannot be looked at does not mean that it is free."""
+    create(name).close()
+    _open = os.open
+
+    def refuse(path: str, *rest: int, **where: int) -> int:
+        if path == _segment.path_of(name):
+            raise OSError(errno.EIO, "broken")
+        return _open(path, *rest, **where)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ipcq.MessageQueueError):
+        ipcq.exists(name, "shm")
+    with pytest.raises(ipcq.MessageQueueError):
+        ipcq.unlink(name, "shm")
+
+
+def probe() -> str:
+    from ipcq_shm import ShmBackend
+
+    return ShmBackend().probe().reason
+
+
+def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 19."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "this is darwin" in probe()
+
+
+def test_a_missing_extension_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 19: with what would build it."""
+    import_ = builtins.__import__
+
+    def refuse(module: str, *rest: Any) -> Any:
+        if rest[2:] and rest[2] == ("_core",):
+            raise ImportError("no module")
+        return import_(module, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    assert "install a C compiler" in probe()
+
+
+def test_a_missing_directory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 19."""
+    monkeypatch.setattr(_segment, "DIRECTORY", "/nonesuch")
+    assert "/nonesuch" in probe()
+
+
+def test_a_kernel_that_keeps_the_locks_of_the_dead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 19."""
+    from ipcq_shm import _core
+
+    monkeypatch.setattr(_core, "works", lambda: False)
+    assert "robust" in probe()
+
+
+def test_little_space_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator learns it before a queue cannot be made."""
+    from ipcq_shm import ShmBackend
+
+    assert ShmBackend().findings() == []
+    monkeypatch.setattr(_segment, "BUFFER_SIZE", 1 << 60)
+    (finding,) = ShmBackend().findings()
+    assert "remount" in finding.fix
+    monkeypatch.setattr(_segment, "DIRECTORY", "/nonesuch")
+    assert ShmBackend().findings() == []
+
+
+# Forks and notices
+
+
+def test_a_handle_has_a_slot_of_its_own_in_a_child(name: str) -> None:
+    """C20: whoever inherits it is another participant, in the eyes of a queue that goes with its last one."""
+    with create(name, lifetime="last-close") as queue:
+        queue.put(b"item")
+        channel = queue._channel
+        assert channel.after_fork()
+        assert not channel.shared()
+        assert queue.get(timeout=5) == b"item"
+
+
+def test_a_handle_that_cannot_have_a_slot_in_a_child_is_refused(name: str) -> None:
+    """Contract clause 17: without descriptors to be had, it must not be used."""
+    import resource
+
+    with create(name) as queue:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert not queue._channel.after_fork()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with pytest.raises(ipcq.QueueClosed):
+            queue.put(b"item")
+
+
+def test_a_notice_that_was_given_needs_no_withdrawing(name: str) -> None:
+    """Contract clause 20: closing after it is nothing special."""
+    import threading
+
+    told = threading.Event()
+    with create(name) as queue:
+        queue.notify(told.set)
+        queue.put(b"item")
+        assert told.wait(10)
+        queue.notify()
+
+
+def test_a_notice_of_a_dead_process_stands_in_nobodys_way(name: str) -> None:
+    """C19: its place is taken by who asks next."""
+    import threading
+
+    told = threading.Event()
+    with create(name) as queue:
+        code = f"import ipcq, os; q = ipcq.open({name!r}, 'shm', create=False); q.notify(print); os.kill(os.getpid(), 9)"
+        subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+        queue.notify(told.set)
+        queue.put(b"item")
+        assert told.wait(10)
+
+
+def test_a_notice_can_be_a_signal_to_this_process(name: str) -> None:
+    """Contract clause 20."""
+    import signal
+
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: told.append(number))
+    try:
+        with create(name) as queue:
+            queue.notify(signal=signal.SIGUSR2)
+            queue.put(b"item")
+            until = time.monotonic() + 10
+            while not told and time.monotonic() < until:
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert told == [signal.SIGUSR2]
+
+
+def test_the_mode_of_the_doorbell_is_the_queues(name: str) -> None:
+    """C27: who may use the queue may ring."""
+    with create(name, mode=0o660, other_users=True) as queue:
+        assert stat.S_IMODE(os.fstat(queue.fileno()).st_mode) == 0o660
+        queue.unlink()
+    assert not os.path.exists(_segment.bell_of(name))
+
+
+def test_many_large_messages_come_back_as_they_were(name: str) -> None:
+    """Contract clause 10: those that are copied without the lock, in batches, alone, and with priorities."""
+    for priorities in (False, True):
+        with create(name, max_messages=4, max_message_size=1 << 20, priorities=priorities) as queue:
+            messages = [random.Random(size).randbytes(size) for size in (1 << 20, 40_000, 32_768, 32_767)]
+            for take in (queue.get_many, lambda: [queue.get(timeout=5) for _ in range(4)]):
+                for message in messages:
+                    queue.put(message)
+                taken: list[bytes] = []
+                while len(taken) < 4:
+                    taken += take()  # type: ignore[operator]
+                assert taken == messages
+            assert queue.put_many(messages) == 4
+            assert queue.peek() == messages[0]
+            assert queue.clear() == 4
+            queue.unlink()
+
+
+def test_what_is_no_message_is_a_type_error(name: str) -> None:
+    """Contract clause 8: the extension takes bytes alone, and says so."""
+    with create(name) as queue:
+        channel = queue._channel
+        for call in (
+            lambda: channel.try_put("text", 0),
+            lambda: channel.try_put(b"text"),
+            lambda: channel.try_put(b"text", None),
+            lambda: channel.try_put_many([b"fine", 1]),
+            lambda: channel.try_put_many(1),
+            lambda: channel.try_get_many("many"),
+            lambda: channel.wait_readable(1),
+            lambda: channel.wait_readable(None, 1.0),
+            lambda: channel.wait_writable(0, 1.0, None),
+            lambda: channel.wait_writable(None, 1.0, 1.0),
+        ):
+            with pytest.raises(TypeError):
+                call()
+        assert queue.empty()
