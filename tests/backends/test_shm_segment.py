@@ -580,3 +580,60 @@ def test_what_is_no_message_is_a_type_error(name: str) -> None:
             with pytest.raises(TypeError):
                 call()
         assert queue.empty()
+
+
+def test_a_ring_that_cannot_be_mapped_leaves_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: a failure behind the file's making gives its memory and its descriptor back."""
+    from ipcq_shm import _core
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(_core, "format", refuse)
+    with pytest.raises(ipcq.NoSpace):
+        create(name)
+    assert not ipcq.exists(name, "shm")
+
+
+def test_a_queue_that_goes_while_it_is_opened_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16: between the opening of its file and the look at it."""
+    create(name).close()
+    _open = _segment._open
+
+    def late(name: str, how: int) -> int:
+        descriptor = int(_open(name, how))
+        os.unlink(_segment.path_of(name))
+        return descriptor
+
+    monkeypatch.setattr(_segment, "_open", late)
+    with pytest.raises(ipcq.QueueNotFound):
+        _segment_opened(name)
+    with pytest.raises(ipcq.QueueNotFound):
+        _segment_opened(name)
+
+
+def test_what_may_not_be_looked_into_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 3: a name that this user may not open is taken, and neither attached to nor removed."""
+    create(name).close()
+    _open = os.open
+
+    def refuse(path: str, *rest: int, **where: int) -> int:
+        if path == _segment.path_of(name):
+            raise OSError(errno.EACCES, "not yours")
+        return _open(path, *rest, **where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert ipcq.exists(name, "shm")
+        for call in (attach, lambda name: ipcq.unlink(name, "shm")):
+            with pytest.raises(ipcq.PermissionDenied):
+                call(name)
+
+
+def test_who_comes_between_keeps_its_queue(name: str) -> None:
+    """C14: a file that somebody holds again is not removed as abandoned."""
+    with create(name, lifetime="last-close") as queue:
+        descriptor = os.open(_segment.path_of(name), os.O_RDWR)
+        assert not _segment.remove(descriptor, name, unless_held=True)
+        os.close(descriptor)
+        assert queue.empty()
