@@ -1,0 +1,206 @@
+"""The backend shm through the public API against multiprocessing.Queue: messages a second, round trips, and floors.
+
+Run ``python benchmarks/shm_throughput.py``; wanted are a median ratio of 45 or more at 64 B, one producer and one
+consumer, and a put and a get in one thread of at most 2.5 times the 62 to 73 ns of a prototype in C. "ring" is the
+channel without the `Queue` around it: what is left to gain. The control is multiprocessing.Queue a second time.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import harness
+
+NAME = "/ipcq-benchmark"
+SPAWN = multiprocessing.get_context("spawn")
+
+#: For each implementation, what share of the messages it is given, so that a sample takes about as long on each.
+SHARE = {"multiprocessing": 0.05, "multiprocessing again": 0.05, "ipcq": 1.0, "ipcq raw": 1.0, "ring": 2.0}
+
+
+def ends(implementation: str, queue: Any) -> tuple[Callable[[bytes], object], Callable[[], Any]]:
+    """Return how to put and how to get in this process."""
+    import ipcq
+
+    if implementation.startswith("multiprocessing"):
+        return queue.put, queue.get
+    handle = ipcq.open(queue, "shm", create=False, serializer="msgpack" if implementation == "ipcq" else "raw")
+    if implementation != "ring":
+        return handle.put, handle.get
+    return partial(put, handle._channel), partial(get, handle._channel)
+
+
+def put(ring: Any, data: bytes) -> None:
+    while not ring.try_put(data, 0):
+        now = time.monotonic()
+        ring.wait_writable(len(data), now, now + 0.1)
+
+
+def get(ring: Any) -> bytes:
+    while True:
+        received = ring.try_get()
+        if received is not None:
+            return received[0]
+        now = time.monotonic()
+        ring.wait_readable(now, now + 0.1)
+
+
+def produce(implementation: str, queue: Any, count: int, size: int) -> None:
+    send, _ = ends(implementation, queue)
+    rest = bytes(size - 8)
+    for number in range(count):
+        send(number.to_bytes(8) + rest)
+
+
+def consume(implementation: str, queue: Any, count: int, told: Any) -> None:
+    _, receive = ends(implementation, queue)
+    if int.from_bytes(receive()[:8]) != 0:
+        raise SystemExit("the first message is not the first")
+    begin = time.perf_counter()
+    for number in range(1, count):
+        if int.from_bytes(receive()[:8]) != number:
+            raise SystemExit(f"message {number} is lost, doubled or out of order")
+    told.send((count - 1) / (time.perf_counter() - begin))
+
+
+def answer(implementation: str, there: Any, back: Any, count: int) -> None:
+    _, receive = ends(implementation, there)
+    send, _ = ends(implementation, back)
+    for _ in range(count):
+        send(receive())
+
+
+def with_queues(implementation: str, number: int, run: Callable[..., float]) -> float:
+    """Run with as many new queues as are needed, and leave none behind."""
+    import ipcq
+
+    if implementation.startswith("multiprocessing"):
+        return run(*(SPAWN.Queue(1000) for _ in range(number)))
+    names = [f"{NAME}-{os.getpid()}-{which}" for which in range(number)]
+    queues = [ipcq.open(name, "shm", exclusive=True, buffer_size=4 << 20) for name in names]
+    try:
+        return run(*names)
+    finally:
+        for queue in queues:
+            queue.unlink()
+            queue.close()
+
+
+def rate(implementation: str, count: int, size: int) -> float:
+    share = max(100, int(count * SHARE[implementation]))
+
+    def run(queue: Any) -> float:
+        heard, told = SPAWN.Pipe(False)
+        both = [
+            SPAWN.Process(target=consume, args=(implementation, queue, share, told)),
+            SPAWN.Process(target=produce, args=(implementation, queue, share, size)),
+        ]
+        for process in both:
+            process.start()
+        result = float(heard.recv())
+        for process in both:
+            process.join()
+        return result
+
+    return with_queues(implementation, 1, run)
+
+
+def round_trip(implementation: str, count: int) -> float:
+    """Return the median of round trips, in microseconds."""
+    share = max(100, int(count * min(1.0, SHARE[implementation])))
+
+    def run(there: Any, back: Any) -> float:
+        process = SPAWN.Process(target=answer, args=(implementation, there, back, share))
+        process.start()
+        send, _ = ends(implementation, there)
+        _, receive = ends(implementation, back)
+        item = bytes(harness.SIZE)
+        trips = []
+        for _ in range(share):
+            begin = time.perf_counter()
+            send(item)
+            receive()
+            trips.append(time.perf_counter() - begin)
+        process.join()
+        return statistics.median(trips) * 1e6
+
+    return with_queues(implementation, 2, run)
+
+
+def pair(implementation: str, count: int) -> float:
+    """Return what a put and a get in one thread take, in nanoseconds."""
+
+    def run(queue: Any) -> float:
+        send, receive = ends(implementation, queue)
+        item = bytes(harness.SIZE)
+        begin = time.perf_counter()
+        for _ in range(count):
+            send(item)
+            receive()
+        return (time.perf_counter() - begin) / count * 1e9
+
+    return with_queues(implementation, 1, run)
+
+
+def idle(seconds: float = 2.0) -> float:
+    """Return the processor time that a blocked get takes, in milliseconds."""
+    import ipcq
+
+    with ipcq.open(f"{NAME}-{os.getpid()}", "shm", exclusive=True) as queue:
+        before = time.process_time()
+        try:
+            queue.get(timeout=seconds)
+        except ipcq.QueueEmpty:
+            pass
+        queue.unlink()
+        return (time.process_time() - before) * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=300_000, help="messages of 64 B in a sample of ours")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    workloads: dict[str, tuple[str, dict[str, Callable[[], float]]]] = {
+        "64 B": ("messages/s", {name: partial(rate, name, given.count, 64) for name in SHARE}),
+        "1 KiB": ("messages/s", {name: partial(rate, name, given.count // 2, 1024) for name in SHARE}),
+        "64 KiB": ("messages/s", {name: partial(rate, name, given.count // 20, 65536) for name in SHARE}),
+        "1 MiB": ("messages/s", {name: partial(rate, name, given.count // 200, (1 << 20) - 64) for name in SHARE}),
+        "round trip, 64 B": ("us", {name: partial(round_trip, name, given.count // 10) for name in SHARE}),
+        "pair in one thread": (
+            "ns",
+            {name: partial(pair, name, given.count // 3) for name in ("ipcq", "ipcq raw", "ring")},
+        ),
+    }
+    report: dict[str, Any] = {}
+    for workload, (unit, contestants) in workloads.items():
+        measured = harness.rounds(contestants, given.rounds)
+        base = measured.get("multiprocessing") or measured["ring"]
+        report[workload] = {
+            name: {"median": statistics.median(of), "unit": unit, "ratio": harness.paired(of, base)}
+            for name, of in measured.items()
+        }
+    report["blocked for 2 s"] = {"ipcq": {"median": idle(), "unit": "ms of processor time"}}
+    if given.json:
+        json.dump({"machine": harness.machine(), "rounds": given.rounds, "results": report}, sys.stdout, indent=2)
+        return
+    print(*harness.machine().values(), f"{given.rounds} rounds", sep=" · ")
+    for workload, results in report.items():
+        for name, figures in results.items():
+            low, median, high = figures.get("ratio", (1, 1, 1))
+            print(
+                f"{workload:<20}{name:<24}{figures['median']:>14,.2f} {figures['unit']:<12}"
+                f"{median:8.2f} x ({low:.2f} to {high:.2f})"
+            )
+
+
+if __name__ == "__main__":
+    main()
