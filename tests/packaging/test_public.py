@@ -49,6 +49,11 @@ def test_what_is_offered_is_there(module: ModuleType) -> None:
         assert getattr(module, name, None) is not None, name
 
 
+def test_what_is_offered_is_listed(module: ModuleType) -> None:
+    """Completion in a shell finds it."""
+    assert set(module.__all__) <= set(dir(module))
+
+
 def test_what_is_there_is_offered(module: ModuleType) -> None:
     """What a module defines under a public name is in its __all__."""
     defined = {

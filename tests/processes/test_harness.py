@@ -93,6 +93,18 @@ def test_a_delivered_message_whose_put_raised_is_noticed(tmp_path: Path) -> None
     assert judge([tmp_path / "p"], [tmp_path / "c"]).invented == [Tag(1, 2)]
 
 
+def test_a_get_that_found_nothing_is_entered(tmp_path: Path) -> None:
+    """A get that found nothing while a message was there counts as missed."""
+    gave, took = Ledger(str(tmp_path / "p")), Ledger(str(tmp_path / "c"))
+    gave.intend(Tag(0, 0))
+    gave.accepted(Tag(0, 0))
+    took.empty(time.monotonic_ns())
+    took.took(Tag(0, 0), time.monotonic_ns())
+    for ledger in (gave, took):
+        ledger.close()
+    assert judge([tmp_path / "p"], [tmp_path / "c"]).missed == 1
+
+
 def test_a_torn_message_is_noticed(tmp_path: Path) -> None:
     """What is no whole message is entered as torn, and the verdict says so."""
     whole = Tag(3, 4).message(100)
@@ -225,6 +237,17 @@ def test_a_group_can_be_interrupted() -> None:
     with pytest.raises(KeyboardInterrupt), Peers():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
+
+
+def test_a_group_ignores_what_was_ignored_before() -> None:
+    """A program that ignores Ctrl-C goes on to."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Peers() as peers:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not peers.hang
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_a_peer_left_nothing_of_is_told(peers: Peers) -> None:
