@@ -105,6 +105,14 @@ def test_a_get_that_found_nothing_is_entered(tmp_path: Path) -> None:
     assert judge([tmp_path / "p"], [tmp_path / "c"]).missed == 1
 
 
+def test_an_entry_cut_off_by_a_kill_counts_as_not_entered(tmp_path: Path) -> None:
+    """A kill in the middle of a write leaves a part of the last entry."""
+    (tmp_path / "p").write_text("? 1 0 10\n+ 1 0 20\n? 1 1 30\n+ 1 1")
+    (tmp_path / "c").write_text("< 1 0 15 25\n< 1 1 30 4")
+    verdict = judge([tmp_path / "p"], [tmp_path / "c"])
+    assert verdict.sound and (verdict.accepted, verdict.unknown, verdict.received) == (1, 1, 1)
+
+
 def test_a_torn_message_is_noticed(tmp_path: Path) -> None:
     """What is no whole message is entered as torn, and the verdict says so."""
     whole = Tag(3, 4).message(100)
