@@ -440,6 +440,8 @@ class Backend(Protocol):
     """Place in the order in which `auto` creates, highest first; None: `auto` never creates on it."""
     options: Mapping[str, type] = {}
     """Name and type of each option of its own that `open` passes on."""
+    platforms: Sequence[str] | None = None
+    """Beginnings of `sys.platform` where the mechanism exists; None: everywhere. Elsewhere `probe` is not asked."""
 
     @abstractmethod
     def create(self, name: str, request: Request) -> Channel:

@@ -49,10 +49,9 @@ class MqueueBackend(Backend):
     name = NAME
     capabilities = CAPABILITIES
     rank = 300
+    platforms = ("linux",)
 
     def probe(self) -> Availability:
-        if sys.platform != "linux":
-            return Availability.no(f"POSIX message queues are served on Linux, this is {sys.platform}")
         if not os.path.isdir(_limits.DIRECTORY):
             return Availability.no(f"this kernel has no POSIX message queues ({_limits.DIRECTORY} is missing)")
         if find_spec("posix_ipc") is None:
