@@ -35,7 +35,8 @@ LOCKS = re.compile(r"ipcq-\d+")
 #: what only a later Python or another platform has; and pairs of parameters between which there is nothing to test.
 BY_DESIGN = re.compile(
     r"(Skipped: )?(capabilities\.|.* came with Python 3\.\d+$|opening and closing need no step|msgspec writes "
-    r"|backend '\w+' cannot be used here: it works on .*, this is \w+$|could not import '(pty|resource)')"
+    r"|backend '\w+' cannot be used here: it works on .*, this is \w+$|could not import '(pty|resource)'"
+    r"|got empty parameter set for \(pair\))"
 )
 
 #: Bundled backends whose tests are left out, as `nox -s bare` and `nox -s hidden` ask for, separated by blanks.
@@ -158,6 +159,12 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def memory() -> str:
+    """Return the name of the backend within one process, for tests that may be left out where it is hidden."""
+    return "memory"
+
+
 @pytest.fixture(autouse=True)
 def coverage_stands_aside(request: pytest.FixtureRequest) -> Iterator[None]:
     """Stop measuring during a test that is marked as unmeasured."""
@@ -176,7 +183,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that have a backend that is left out as a parameter or as a fixture."""
+    """Leave out the tests that have a backend that is left out as a parameter, as a fixture, or as what they need."""
     concerned = [item for item in items if concerns(item, WITHOUT)]
     if concerned:
         config.hook.pytest_deselected(items=concerned)
@@ -185,8 +192,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def concerns(item: pytest.Item, backends: list[str]) -> bool:
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    words = {*getattr(item, "fixturenames", ()), *(each for each in parameters if isinstance(each, str))}
-    return not words.isdisjoint(backends)
+    # A parameter may be a pair of backends.
+    named = [name for each in parameters for name in (each if isinstance(each, tuple) else (each,))]
+    named += [*getattr(item, "fixturenames", ()), *(mark.args[0] for mark in item.iter_markers("needs"))]
+    return any(name in named for name in backends)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,9 +35,9 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def queue(name: str) -> Iterator[ipcq.Queue[Any]]:
+def queue(name: str, memory: str) -> Iterator[ipcq.Queue[Any]]:
     """Return a queue inside this process, which the command line finds when it is run here."""
-    with ipcq.open(name, "memory", max_messages=4, max_message_size=512) as queue:
+    with ipcq.open(name, memory, max_messages=4, max_message_size=512) as queue:
         yield queue
 
 

@@ -332,6 +332,7 @@ def test_where_creating_fails_in_another_way_nothing_else_is_tried(
 
 
 @pytest.mark.parametrize("told", ["one: the disk is full", "two: not today", "memory: its queues do not reach"])
+@pytest.mark.needs("memory")
 def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, opened: Opening, told: str) -> None:
     """Rule 2: if all fail, one error tells each reason."""
     one.on_create = raising(NoSpace("the disk is full"))

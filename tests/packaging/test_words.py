@@ -1,8 +1,11 @@
 """What README and documentation say about the code is what the code says."""
 
 import re
+import tomllib
 from dataclasses import fields
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,24 +27,37 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     assert tuple(first.splitlines()) == SETUP
 
 
-def test_the_readmes_table_of_capabilities_is_true() -> None:
-    """Each cell is what the descriptor says."""
-    able = {info.name: info.capabilities for info in ipcq.backends()}
-    (head,) = re.findall(r"^\| \| (`mqueue`.*) \|$", README, re.MULTILINE)
-    names = [cell.strip(" `") for cell in head.split("|")]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE))
-    assert set(rows) == {field.name for field in fields(ipcq.Capabilities)}
-    for ability, row in rows.items():
-        for name, cell in zip(names, row.split(" | "), strict=True):
-            assert cell == shown(getattr(able[name], ability)), f"{ability} of {name}"
+#: The README's table of capabilities: the cells of each line.
+TABLE = [re.split(r" *\| *", line)[1:-1] for line in re.findall(r"^\|.*\|$", README, re.MULTILINE)]
+BUNDLED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["ipcq.backends"]
 
 
-def shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "as memory allows"
-    return str(getattr(value, "name", value)).lower()
+def test_the_readmes_table_has_all_bundled_backends() -> None:
+    """One column for each, those first that auto prefers."""
+    ranks = [info.rank or 0 for name in TABLE[0][1:] for info in ipcq.backends() if f"`{info.name}`" == name]
+    assert sorted(TABLE[0][1:]) == sorted(f"`{name}`" for name in BUNDLED)
+    assert ranks == sorted(ranks, reverse=True)
+
+
+def test_the_readmes_table_has_all_capabilities() -> None:
+    """One line for each, below the platforms."""
+    assert [line[0] for line in TABLE[2:]] == ["platforms", *(f"`{field.name}`" for field in fields(ipcq.Capabilities))]
+
+
+@pytest.mark.parametrize("backend", BUNDLED)
+def test_the_readmes_table_of_capabilities_is_true(backend: str) -> None:
+    """Each cell is what the descriptor says, and what the reference prints."""
+    (info,) = (info for info in ipcq.backends() if info.name == backend)
+    column = TABLE[0].index(f"`{backend}`")
+    assert [f"| {line[0]} | {line[column]} |" for line in TABLE[2:]] == list(printed().table([info]))[2:]
+
+
+def printed() -> ModuleType:
+    """Return what makes the table of the reference."""
+    spec = spec_from_file_location("capability_table", ROOT / "docs" / "_ext" / "capability_table.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_the_example_of_a_backend_has_60_lines() -> None:
