@@ -500,6 +500,7 @@ def test_a_refusal_names_the_backends_that_can(
         call(queue)
 
 
+@pytest.mark.needs("memory")
 def test_a_refusal_has_the_alternatives_for_programs(installed: Installed, name: str) -> None:
     """Names of installed backends that can."""
     installed.backend(FakeBackend("plain", capabilities=Capabilities(scope=Scope.HOST)))
