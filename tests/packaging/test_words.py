@@ -66,6 +66,31 @@ def test_the_example_of_a_backend_has_60_lines() -> None:
     assert len(lines) - 1 <= 60
 
 
+def test_each_error_has_its_paragraph() -> None:
+    """The page of errors has every class, with what to do."""
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text()
+    paragraphs = re.findall(r"^### (\w+)\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
+    classes = {getattr(ipcq.errors, name).__name__ for name in ipcq.errors.__all__}
+    assert {name for name, text in paragraphs if "*What to do:*" in text} == classes
+
+
+@pytest.mark.parametrize("beginning", ["README.md", "docs/index.md"])
+def test_every_page_can_be_reached(beginning: str) -> None:
+    """By links alone, from the README as from the documentation's first page."""
+    reached, ahead = set(), [ROOT / beginning]
+    while ahead:
+        page = ahead.pop().resolve()
+        if page not in reached:
+            reached.add(page)
+            text = page.read_text()
+            targets = re.findall(r"\]\((?!https?://|#)([^)#]+\.md)", text)
+            for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
+                targets += [f"{line}.md" for line in tree.split() if not line.startswith(":") and not line.isdigit()]
+            ahead += [page.parent / target for target in targets]
+    pages = {page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts}
+    assert not pages - reached
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(str(p) for p in (ROOT / "docs").rglob("*.md"))])
 def test_links_lead_somewhere(page: str) -> None:
     """Each relative link in the README and the pages leads to a file."""
