@@ -31,7 +31,10 @@ from ipcq.errors import (
     Unsupported,
 )
 
-ALL = Capabilities(scope=Scope.HOST, exact_qsize=True, priorities=True, peek=True, last_close=True, other_users=True)
+# No bundled backend has leases.
+ALL = Capabilities(
+    scope=Scope.HOST, exact_qsize=True, priorities=True, peek=True, leases=True, last_close=True, other_users=True
+)
 
 
 @pytest.fixture
@@ -338,14 +341,14 @@ def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, 
     one.on_create = raising(NoSpace("the disk is full"))
     two.on_create = raising(Unsupported("not today"))
     with pytest.raises(BackendUnavailable, match=told):
-        opened(require=["peek", "priorities", "last_close"])
+        opened(require=["leases"])
 
 
 def test_where_all_fail_the_last_failure_is_the_cause(one: FakeBackend, opened: Opening) -> None:
     """Chained, for who debugs it."""
     one.on_create = raising(NoSpace())
     with pytest.raises(BackendUnavailable) as caught:
-        opened(require=["peek", "priorities", "last_close"])
+        opened(require=["leases"])
     assert isinstance(caught.value.__cause__, NoSpace)
 
 
@@ -353,7 +356,7 @@ def test_where_all_fail_the_reasons_are_there_for_programs(one: FakeBackend, ope
     """One for each backend."""
     one.on_create = raising(NoSpace())
     with pytest.raises(BackendUnavailable) as caught:
-        opened(require=["peek", "priorities", "last_close"])
+        opened(require=["leases"])
     assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
 
 
@@ -372,7 +375,7 @@ def test_where_no_other_could_none_is_recommended(one: FakeBackend, opened: Open
     """No way out that is none."""
     one.on_create = raising(NoSpace())
     with pytest.raises(NoSpace, match=r"where the queue lives$"):
-        opened("one", require=["peek", "priorities", "last_close"])
+        opened("one", require=["leases"])
 
 
 def test_where_the_name_is_ambiguous_elsewhere_a_failure_is_still_told(
@@ -408,7 +411,7 @@ def test_a_refusal_names_a_backend_that_can(installed: Installed, one: FakeBacke
     """The text and the alternatives do."""
     installed.backend(FakeBackend("plain"))
     with pytest.raises(Unsupported, match=r"use backend='one'$") as caught:
-        opened("plain", require="peek", priorities=True, lifetime="last-close")
+        opened("plain", require="leases", priorities=True, lifetime="last-close")
     assert caught.value.alternatives == ("one",)
 
 

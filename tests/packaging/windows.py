@@ -67,6 +67,8 @@ def become_windows() -> None:
             if hasattr(module, name):
                 delattr(module, name)
     sys.modules["msvcrt"] = ModuleType("msvcrt")
+    for flag in ("O_BINARY", "O_NOINHERIT", "O_TEMPORARY", "O_TEXT"):
+        setattr(os, flag, 0)
     sys.platform = "win32"
 
 
