@@ -16,7 +16,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "tests", "coverage", "bare", "hidden"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "coverage", "bare"]
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -132,9 +132,9 @@ def bare(session: nox.Session) -> None:
     pytest(session, "pytest", *chosen, without=unusable)
 
 
-@nox.session(python=DEFAULT)
+@nox.session(python=DEFAULT, default=False)
 def hidden(session: nox.Session) -> None:
-    """Run the tests with each bundled backend hidden in turn, as if ipcq had never had it."""
+    """Run the tests with each bundled backend hidden in turn, as if ipcq had never had it: minutes for each of them."""
     install(session, "tests")
     for name in str(session.run("python", "tests/packaging/hide.py", silent=True)).split():
         install(session)  # with all backends
