@@ -21,6 +21,12 @@ def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def complete_backend(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Offer a shell the backends that are installed."""
+    names = ["auto", *(each.name for each in ipcq.backends())]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def name_argument(verb: Verb) -> Verb:
     """Take the queue's name. Whether it is valid is the core's to say."""
     return click.argument("name", shell_complete=complete_name)(verb)
@@ -43,6 +49,12 @@ def _check_seconds(_: click.Context, __: click.Parameter, value: float | None) -
     return value
 
 
+def interval_option(default: float, help: str) -> Callable[[Verb], Verb]:
+    """Offer ``--interval``."""
+    kind = click.FloatRange(0.01, 86_400)
+    return click.option("--interval", type=kind, metavar="SECONDS", default=default, show_default=True, help=help)
+
+
 def timeout_of(seconds: float) -> float | None:
     """Turn seconds of the command line into a timeout of the API, where None is for ever."""
     return None if math.isinf(seconds) else seconds
@@ -50,7 +62,9 @@ def timeout_of(seconds: float) -> float | None:
 
 def backend_option(help: str) -> Callable[[Verb], Verb]:
     """Offer ``--backend``."""
-    return click.option("--backend", default="auto", show_default=True, metavar="BACKEND", help=help)
+    return click.option(
+        "--backend", default="auto", show_default=True, metavar="BACKEND", help=help, shell_complete=complete_backend
+    )
 
 
 def json_option(help: str) -> Callable[[Verb], Verb]:
