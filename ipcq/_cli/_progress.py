@@ -53,8 +53,13 @@ class Progress:
         rate = self.count / (now - self._started)
         self._line.show(f"{bar}{self.count:,} messages {self._what}   {rate:,.0f}/s")
 
+    def close(self) -> None:
+        """Wipe the line."""
+        self._silent = True
+        self._stack.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.close()
