@@ -59,21 +59,22 @@ class Sink(Protocol):
 
 
 class Stream:
-    """Standard output as a sink."""
+    """Standard output as a sink, without a buffer: what is in one would be lost or held up at the end."""
 
     def __init__(self) -> None:
-        self._out = stdout()
+        self._descriptor = stdout().fileno()
 
     def make_room(self) -> None:
         if sys.platform != "win32":
             poll = select.poll()
-            poll.register(self._out.fileno(), 0)
+            poll.register(self._descriptor, 0)
             if any(event & select.POLLERR for _, event in poll.poll(0)):
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def write(self, line: bytes) -> None:
-        self._out.write(line)
-        self._out.flush()
+        rest = memoryview(line)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
 
 
 class File:

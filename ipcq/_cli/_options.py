@@ -11,6 +11,9 @@ from ipcq.errors import MessageQueueError
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
+#: Of an interval, in seconds.
+SHORTEST, LONGEST = 0.01, 86_400
+
 
 def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Offer a shell the names of the queues that exist."""
@@ -51,8 +54,21 @@ def _check_seconds(_: click.Context, __: click.Parameter, value: float | None) -
 
 def interval_option(default: float, help: str) -> Callable[[Verb], Verb]:
     """Offer ``--interval``."""
-    kind = click.FloatRange(0.01, 86_400)
-    return click.option("--interval", type=kind, metavar="SECONDS", default=default, show_default=True, help=help)
+    return click.option(
+        "--interval",
+        type=float,
+        metavar="SECONDS",
+        default=default,
+        show_default=True,
+        callback=_check_interval,
+        help=help,
+    )
+
+
+def _check_interval(_: click.Context, __: click.Parameter, value: float) -> float:
+    if not SHORTEST <= value <= LONGEST:
+        raise click.BadParameter(f"{value} is not a number of seconds from {SHORTEST} to {LONGEST:,}.")
+    return value
 
 
 def timeout_of(seconds: float) -> float | None:

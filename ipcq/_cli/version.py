@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import sys
-from importlib.metadata import PackageNotFoundError, requires, version
 
 import click
 
@@ -26,13 +25,13 @@ def command(verbose: bool, as_json: bool) -> None:
     elif verbose:
         say_table(("what", "value"), flat(_facts()), folding={"value"})
     else:
-        say(f"ipcq {version('ipcq')}")
+        say(f"ipcq {_installed('ipcq')}")
 
 
 def _facts() -> dict[str, object]:
     system = os.uname() if hasattr(os, "uname") else platform.uname()
     return {
-        "ipcq": version("ipcq"),
+        "ipcq": _installed("ipcq"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "executable": sys.executable,
         "platform": sys.platform,
@@ -46,11 +45,16 @@ def _facts() -> dict[str, object]:
 
 def _libraries() -> list[str]:
     """Return what ipcq needs and what it can use."""
+    from importlib.metadata import requires
+
     named = [re.match(r"[\w.-]+", each) for each in requires("ipcq") or ()]
     return sorted({match[0] for match in named if match})
 
 
 def _installed(name: str) -> str | None:
+    # Here, so that `ipcq --help`, which loads every verb, does not wait for it.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:
