@@ -39,7 +39,7 @@ class Keyboard:
             descriptor = self._descriptor = stdin().fileno()
             before = termios.tcgetattr(descriptor)
             self._stack.callback(termios.tcsetattr, descriptor, termios.TCSADRAIN, before)
-            tty.setcbreak(descriptor)
+            tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed meanwhile is kept
         return self
 
     def __exit__(self, *_: object) -> None:
