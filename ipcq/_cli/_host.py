@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import ipcq
 from ipcq._namelock import directory
-from ipcq.errors import MessageQueueError
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
@@ -205,12 +204,8 @@ def _remove_ipc() -> tuple[bool, str]:
 
 def check_leftovers() -> Iterator[Check]:
     """Check for queues of demos that died together with all that would have removed them."""
-    try:
-        names = [(each.name, DEMO.fullmatch(each.name)) for each in ipcq.queues()]
-    except MessageQueueError:
-        return  # each backend says itself why
-    for name, made in names:
-        if made and _dead(int(made[1])):
+    for name in (each.name for each in ipcq.queues()):
+        if (made := DEMO.fullmatch(name)) and _dead(int(made[1])):
             yield Check(
                 WARNING,
                 "leftover",

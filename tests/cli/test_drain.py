@@ -21,6 +21,7 @@ from click.testing import Result
 
 import ipcq
 from ipcq._cli import _dump
+from ipcq._cli._signals import noted_signals
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
@@ -596,6 +597,29 @@ def test_stopped_load_says_how_to_go_on(start: Callable[..., Any], shared: Queue
     process.send_signal(number)
     complaint = process.communicate(timeout=60)[1]
     assert (process.returncode, "4 messages put; go on with --skip 4\n" in complaint, shared.qsize()) == (code, True, 4)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_load_between_two_tries(
+    run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """Never within one, so that it is known how many are in."""
+
+    def full(self: Queue, *_: Any, **__: Any) -> None:
+        signal.raise_signal(number)
+        raise ipcq.QueueFull
+
+    monkeypatch.setattr(ipcq.Queue, "put", full)
+    result = run("load", queue.name, "-", input=HEADER + MESSAGE)
+    assert (result.exit_code, result.stderr.endswith("0 messages put; go on with --skip 0\n")) == (code, True)
+
+
+def test_signal_raises_inside_what_may_take_for_ever() -> None:
+    """At the count that was given, and not before."""
+    with noted_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SystemExit), stop.raising(2):
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_load_is_stopped_while_it_reads(start: Callable[..., Any], shared: Queue) -> None:

@@ -179,6 +179,16 @@ def test_backend_that_cannot_look_names_the_ways_out(program: Callable[..., Any]
     assert (result.returncode, "use --backend" in result.stderr, "--consume" in result.stderr) == (1, True, True)
 
 
+def test_way_out_by_consuming_is_named(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the backends that can."""
+
+    def refuse(self: Queue) -> None:
+        raise ipcq.Unsupported("use backend='other'")
+
+    monkeypatch.setattr(ipcq.Queue, "peek", refuse)
+    assert run("tail", queue.name).stderr.endswith("; or let --consume take each item that is printed\n")
+
+
 def test_backend_that_cannot_look_loses_nothing(program: Callable[..., Any], shared: Queue) -> None:
     """Nothing is consumed without a word."""
     shared.put("a")
