@@ -692,6 +692,13 @@ def test_drain_shows_a_bar(terminal: Callable[..., Any], queue: Queue, file: Pat
     assert "]  50%   1 messages taken" in terminal("drain", queue.name, str(file)).text
 
 
+def test_bar_needs_a_terminal(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log has no use for it."""
+    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
+    queue.put("a")
+    assert run("drain", queue.name, str(file)).stderr == "ipcq: 1 message taken\n"
+
+
 def test_bar_is_written_at_intervals(terminal: Callable[..., Any], queue: Queue, file: Path, monkeypatch: Any) -> None:
     """And not for each message."""
     monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)

@@ -197,13 +197,13 @@ def test_backend_that_cannot_look_loses_nothing(program: Callable[..., Any], sha
 
 
 def test_program_follows_until_it_is_interrupted(start: Callable[..., Any], shared: Queue) -> None:
-    """A real SIGINT, as for get --follow."""
+    """A real SIGINT, as for get --follow; it may strike while the item's line is under way, and then says so."""
     process = start("tail", shared.name, "--consume")
     shared.put("first")
     assert process.stdout.readline() == "first\n"
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
-    assert (process.returncode, complaint) == (130, "")
+    assert (process.returncode, "Traceback" in complaint) == (130, False)
 
 
 def test_items_of_another_thread_are_followed(run: Run, queue: Queue) -> None:
