@@ -12,6 +12,8 @@ if sys.platform != "win32":  # where there are no such queues, and the module is
     import resource
 
 DIRECTORY: Final = "/proc/sys/fs/mqueue"
+#: Makes the names of queues visible.
+MOUNT: Final = "sudo mkdir -p /dev/mqueue && sudo mount -t mqueue none /dev/mqueue"
 #: What the kernel charges for each message beside its size: ``struct msg_msg`` and ``struct posix_msg_tree_node``
 #: (ipc/mqueue.c, on 64-bit).
 OVERHEAD: Final = 96

@@ -1001,6 +1001,13 @@ def test_peeking_into_an_empty_queue_is_queue_empty(queue: Handle) -> None:
         queue.peek()
 
 
+def test_peeking_can_tell_the_priority(name: str) -> None:
+    """As get_message does, and the message stays."""
+    with ipcq.open(name, "memory", priorities=True) as queue:
+        queue.put("high", priority=7)
+        assert [queue.peek_message(), queue.get_message()] == [ipcq.Message("high", 7, 1)] * 2
+
+
 def test_a_wait_is_counted_with_its_end(handle: Handle, channel: FakeChannel) -> None:
     """stats: waits, and among them timeouts."""
     counts: list[bool] = []

@@ -13,6 +13,18 @@ import ipcq
 NAME = "/ipcq-bare"
 
 
+VERBS = [
+    ["--help"],
+    ["backends"],
+    ["ls"],
+    ["top", "--once", "--interval", "0.1"],
+    ["config"],
+    ["version", "--verbose"],
+    ["completion", "bash"],
+    *([verb, "--help"] for verb in ("demo", "peek", "tail", "create", "shutdown", "drain", "load", "doctor")),
+]
+
+
 @dataclasses.dataclass
 class Job:
     number: int
@@ -73,9 +85,16 @@ def test_auto_says_for_each_backend_why_not() -> None:
     assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["backends"], ["ls"], ["demo", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", VERBS, ids=" ".join)
 def test_the_command_line_works(arguments: list[str]) -> None:
     """Without rich it prints plain lines."""
     run = subprocess.run([sys.executable, "-m", "ipcq", *arguments], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout or run.stderr
+
+
+def test_the_doctor_says_what_is_missing() -> None:
+    """No backend that is left reaches other processes, and that is a problem."""
+    run = subprocess.run([sys.executable, "-m", "ipcq", "doctor"], capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stderr
+    assert "posix_ipc is not installed\tpip install 'ipcq[mqueue]'" in run.stdout
