@@ -316,8 +316,9 @@ def test_long_stream_passes_through_a_short_queue(start: Callable[..., Any], sha
     process = start("put", shared.name, "--json", "-", stdin=subprocess.PIPE)
     feeder = threading.Thread(target=process.communicate, args=("".join(f"{n}\n" for n in range(500)),))
     feeder.start()
-    assert [shared.get(timeout=60) for _ in range(500)] == list(range(500))
-    feeder.join()
+    items = [shared.get(timeout=60) for _ in range(500)]
+    feeder.join()  # else the pipes would be closed under it
+    assert items == list(range(500))
 
 
 def test_interrupted_program_tells_how_many_items_went_in(start: Callable[..., Any], shared: Queue) -> None:
