@@ -6,7 +6,7 @@ looked for, so that ``import ipcq`` costs nothing that may never be needed.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -99,7 +99,7 @@ def usable(name: str) -> Backend:
 
 def probe(candidate: Backend) -> Availability:
     """Ask a backend whether it can be used here; one that raises instead of answering cannot."""
-    if candidate.platforms is not None and not sys.platform.startswith(tuple(candidate.platforms)):
+    if candidate.platforms is not None and not sys.platform.startswith(candidate.platforms):
         return Availability.no(f"it works on {', '.join(candidate.platforms)}, this is {sys.platform}")
     try:
         found: object = candidate.probe()
@@ -135,7 +135,7 @@ def backends() -> list[BackendInfo]:
                 each.backend.rank,
                 each.backend.capabilities,
                 each.distribution,
-                None if each.backend.platforms is None else tuple(each.backend.platforms),
+                each.backend.platforms,
             )
         )
     return sorted(infos, key=lambda info: (info.rank is None, -(info.rank or 0), info.name))
@@ -181,7 +181,7 @@ def _ask(entry: "EntryPoint") -> Backend:
     found = manager.hook.ipcq_backend()
     if len(found) != 1 or not isinstance(found[0], Backend):
         raise TypeError(f"its hook ipcq_backend has to return one Backend, not {found!r}")
-    facts = {"capabilities": Capabilities, "rank": int | None, "options": Mapping, "platforms": Sequence | None}
+    facts = {"capabilities": Capabilities, "rank": int | None, "options": Mapping, "platforms": tuple | None}
     for fact, kind in facts.items():
         value = getattr(found[0], fact, None)
         if not isinstance(value, kind):

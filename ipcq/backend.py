@@ -69,6 +69,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
 from ipcq._limits import too_many_descriptors
+from ipcq._private import make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
 
 __all__ = (
@@ -93,7 +94,9 @@ __all__ = (
     "Stats",
     "check_owner",
     "let_through",
+    "make_private_directory",
     "pause",
+    "private_directory",
     "too_many_descriptors",
     "translated",
 )
@@ -440,7 +443,7 @@ class Backend(Protocol):
     """Place in the order in which `auto` creates, highest first; None: `auto` never creates on it."""
     options: Mapping[str, type] = {}
     """Name and type of each option of its own that `open` passes on."""
-    platforms: Sequence[str] | None = None
+    platforms: tuple[str, ...] | None = None
     """Beginnings of `sys.platform` where the mechanism exists; None: everywhere. Elsewhere `probe` is not asked."""
 
     @abstractmethod

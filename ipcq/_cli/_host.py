@@ -1,7 +1,6 @@
 """What about this machine concerns every backend, as `ipcq doctor` checks it."""
 
 import os
-import pwd
 import re
 import stat
 import sys
@@ -12,7 +11,7 @@ from time import sleep
 from typing import NamedTuple
 
 import ipcq
-from ipcq._namelock import directory
+from ipcq._private import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
@@ -49,7 +48,7 @@ class Check(NamedTuple):
 
 def check_name_lock() -> Iterator[Check]:
     """Check the directory of the lock for names, and whether somebody sits on the lock."""
-    path = directory()
+    path = private_directory()
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -174,6 +173,8 @@ def check_remove_ipc() -> Iterator[Check]:
 
 def _name(user: int) -> str:
     try:
+        import pwd  # here, because not every platform has it
+
         return pwd.getpwuid(user).pw_name
     except KeyError:
         return str(user)

@@ -10,7 +10,7 @@ import ipcq
 from ipcq._cli._options import json_option
 from ipcq._cli._output import say_json, say_table
 from ipcq._meet import PREFERENCE
-from ipcq._namelock import directory
+from ipcq._private import private_directory
 from ipcq._registry import STRICT
 
 #: What `ipcq.open` decides itself where nobody says otherwise, and not the backend.
@@ -49,7 +49,7 @@ def _settings() -> Iterator[Setting]:
         value = os.environ.get(variable)
         yield Setting(variable, value, "not set" if value is None else ENVIRONMENT)
     yield _order()
-    yield Setting("name lock", os.path.join(directory(), "names.lock"), f"{BUILT_IN}, one for each user")
+    yield Setting("name lock", os.path.join(private_directory(), "names.lock"), f"{BUILT_IN}, one for each user")
     for option in DEFAULTS:
         value = (ipcq.open.__kwdefaults__ or {})[option]
         yield Setting(f"default {option}", f"{value:04o}" if option == "mode" else value, BUILT_IN)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq import _namelock
+from ipcq import _private
 from ipcq._cli import _options, completion, version
 
 Run = Callable[..., Result]
@@ -52,7 +52,7 @@ def test_place_of_creation_can_be_chosen(run: Run, monkeypatch: pytest.MonkeyPat
 
 def test_place_of_the_lock_is_told(run: Run) -> None:
     """As it is used."""
-    assert settings(run)["name lock"][0] == f"{_namelock.directory()}/names.lock"
+    assert settings(run)["name lock"][0] == f"{_private.private_directory()}/names.lock"
 
 
 def test_defaults_are_those_of_open(run: Run) -> None:

@@ -1,9 +1,7 @@
 """``ipcq doctor``, and what it checks of the machine."""
 
-import fcntl
 import json
 import os
-import resource
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,13 +13,17 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq import _namelock, _registry
+from ipcq import _private, _registry
 from ipcq._cli import _host
 from ipcq._cli import doctor as verb
 from ipcq._cli._host import Check
 from ipcq._cli._meter import Meter
 from ipcq._cli.demo import Demo
 from ipcq.backend import Availability, Finding, Severity
+
+fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
+pwd = pytest.importorskip("pwd", reason="could not import 'pwd', which only POSIX has")
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
 Run = Callable[..., Result]
 
@@ -49,7 +51,7 @@ def sick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the lock for names be somewhere else."""
-    monkeypatch.setattr(_host, "directory", lambda: str(tmp_path / "lock"))
+    monkeypatch.setattr(_host, "private_directory", lambda: str(tmp_path / "lock"))
     return tmp_path / "lock"
 
 
@@ -71,7 +73,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
     """Let there be one backend alone, with a wish or two."""
     real = _registry.plugin("memory").backend
     facts = {"capabilities": replace(real.capabilities, scope=ipcq.Scope.HOST), **facts}  # type: ignore[union-attr]
-    facts = {"name": "some", "probe": Availability.yes, "findings": list, **facts}
+    facts = {"name": "some", "platforms": None, "probe": Availability.yes, "findings": list, **facts}
     plugin = SimpleNamespace(name="some", distribution="some-dist", failure="", backend=SimpleNamespace(**facts))
     monkeypatch.setattr(_registry, "plugins", lambda: [plugin])
     return plugin
@@ -197,7 +199,7 @@ def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_place_of_the_lock_is_the_real_one() -> None:
     """Not one of doctor's own."""
-    assert _host.directory is _namelock.directory
+    assert _host.private_directory is _private.private_directory
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,7 @@ def test_lingering_user_keeps_its_queues(systemd: Path) -> None:
 
 def test_lingering_user_is_looked_for_by_name(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As systemd keeps it."""
-    monkeypatch.setattr(_host.pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann"))
     assert only(_host.check_remove_ipc()).fix == "sudo loginctl enable-linger ann"
 
 

@@ -191,7 +191,7 @@ def test_a_backend_of_this_platform_is_asked(installed: Installed, platforms: tu
 def test_the_list_tells_the_platforms(installed: Installed) -> None:
     """Of a backend that cannot be used here as well."""
     fake = FakeBackend("strange")
-    fake.platforms = ["plan"]
+    fake.platforms = ("plan",)
     installed.backend(fake)
     assert info("strange").platforms == ("plan",)
 
