@@ -1,14 +1,16 @@
 """What `ipcq doctor` learns from mqueue."""
 
 import os
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ipcq.backend import Finding, Severity
-from ipcq_mqueue import MqueueBackend, _findings, _limits
+from ipcq_mqueue import MqueueBackend, _limits
+
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
+_findings = pytest.importorskip("ipcq_mqueue._findings")
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """``ipcq drain`` and ``ipcq load``: messages into a file and back."""
 
 import errno
-import fcntl
 import json
 import os
-import resource
 import signal
 import stat
 import subprocess
@@ -22,6 +20,9 @@ from click.testing import Result
 import ipcq
 from ipcq._cli import _dump
 from ipcq._cli._signals import noted_signals
+
+fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]

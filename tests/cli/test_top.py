@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import sys
@@ -17,6 +16,8 @@ from click.testing import Result
 import ipcq
 from ipcq._cli import top as verb
 from ipcq._cli._keyboard import Keyboard
+
+pty = pytest.importorskip("pty", reason="could not import 'pty', which only POSIX has")
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
