@@ -65,7 +65,7 @@ class PyshmBackend(Backend):
         from ipcq_pyshm import _lock, _segment
         from ipcq_pyshm._layout import LOCKS, Header
 
-        lock = request.options.get("lock", "shmlock" if sys.platform == "win32" else "file")
+        lock = request.options.get("lock") or ("shmlock" if sys.platform == "win32" else "file")
         if lock not in LOCKS:
             raise InvalidArgument(f"lock is 'file' or 'shmlock', not {lock!r}")
         if lock == "shmlock" and not _lock.installed():
@@ -88,10 +88,14 @@ class PyshmBackend(Backend):
         from ipcq_pyshm._channel import PyshmChannel
 
         try:
-            asked = request.options.get("lock", header.lock)
+            asked = request.options.get("lock") or header.lock
             if asked != header.lock:
                 raise QueueMismatch(f"lock is {header.lock!r}, asked for {asked!r}: leave that out, or unlink it first")
-            capabilities = replace(CAPABILITIES, priorities=header.attributes.priorities)
+            capabilities = replace(
+                CAPABILITIES,
+                priorities=header.attributes.priorities,
+                other_users=CAPABILITIES.other_users and header.lock == "file",
+            )
             return PyshmChannel(descriptor, _place.path_of(name), header, request, capabilities)
         except BaseException:
             os.close(descriptor)

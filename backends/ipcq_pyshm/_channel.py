@@ -276,7 +276,7 @@ class PyshmChannel(Channel):
         return self._surely(self._clear)
 
     def _clear(self) -> int:
-        state = self._state_to_get()
+        state = self._state()
         dropped = state.count
         self._order.drop(state)
         self._commit(state)

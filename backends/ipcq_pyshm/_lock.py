@@ -8,8 +8,11 @@ shmlock is tried once and never waited for, because it takes a timeout of 0 for 
 resource tracker, which would remove the block of a living holder, is kept away from it.
 """
 
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
@@ -21,6 +24,7 @@ from ipcq_pyshm._layout import Header
 MISSING: Final = "the library shmlock is not installed: pip install 'ipcq[shmlock]', or leave out lock='shmlock'"
 
 _BLOCKS: Final = "ipcqlock-"
+_SIGNALS: Final = signal.valid_signals()
 
 
 class FileLock:
@@ -70,27 +74,48 @@ class ShmLock(FileLock):
         return True
 
     def _try(self) -> bool:
-        try:
+        if self._block.acquired:  # a release was cut short, and what is left in the object is of no use
+            self.forget()
+            self._block = self._fresh()
+        with _undisturbed():
             return self._block.acquire(timeout=False) is True  # 0 would be for ever
-        except (KeyboardInterrupt, OSError) as error:
-            # shmlock puts its own in the place of what a handler raised; what it made is removed by the next holder.
-            raise error.__cause__ or error from None
 
     def release(self) -> None:
         try:
-            self._block.release(force=True)
-        except FileNotFoundError:
-            pass  # removed from outside
+            with _undisturbed():
+                self._block.release(force=True)
         finally:
             super().release()
 
     def forget(self) -> None:
-        # Its finaliser would complain that it is in another process.
+        memory = getattr(self._block, "_shm", None)
+        if getattr(memory, "shm", None) is not None:
+            # It may be closed already, and the number another file's by now.
+            memory.shm._fd = -1
+        # Its finaliser would complain where this is another process.
         vars(self._block).clear()
 
     def recovered(self) -> bool:
         recovered, self._recovered = self._recovered, False
         return recovered
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep signal handlers out: shmlock and the standard library's blocks do not survive what these raise.
+
+    Where other threads take the signals all the same, what a handler raised goes on instead of shmlock's own error.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    except BaseException as error:
+        raise error.__cause__ or error from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def lock_of(header: Header, descriptor: int) -> FileLock:

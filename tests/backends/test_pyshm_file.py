@@ -1,0 +1,654 @@
+"""What only pyshm has: a file, whose every write may be its writer's last, and which others may have written."""
+
+import os
+import secrets
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+import ipcq
+from ipcq.backend import Request, Severity
+from ipcq.errors import (
+    CorruptQueue,
+    MessageQueueError,
+    NoSpace,
+    PermissionDenied,
+    QueueEmpty,
+    QueueExists,
+    QueueFull,
+    QueueGone,
+    QueueNotFound,
+    Unsupported,
+    VersionMismatch,
+)
+from ipcq_pyshm import PyshmBackend, _lock, _place
+from ipcq_pyshm._layout import (
+    STATE_ROOM,
+    STATES_AT,
+    State,
+    newest,
+    place,
+)
+
+Handle = ipcq.Queue[Any]
+
+SMALL: dict[str, Any] = {"max_messages": 4, "max_message_size": 64, "serializer": "raw"}
+HANG = 20.0
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount: run the tests as root")
+with_shmlock = pytest.mark.skipif(not _lock.installed(), reason="lock='shmlock' cannot be used here without shmlock")
+both_orders = pytest.mark.parametrize("priorities", [False, True], ids=["plain", "priorities"])
+both_locks = pytest.mark.parametrize("lock", ["file", pytest.param("shmlock", marks=with_shmlock)])
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return a name that no queue has after the test."""
+    name = f"/pyshm-{os.getpid()}-{secrets.token_hex(4)}"
+    yield name
+    for leftover in Path(_place.directory()).glob(Path(_place.path_of(name)).name + "*"):
+        with suppress(IsADirectoryError):
+            leftover.unlink()
+
+
+@pytest.fixture
+def queue(name: str) -> Iterator[Handle]:
+    """Return a handle to a new plain queue of 4 messages of 64 bytes."""
+    with made(name) as queue:
+        yield queue
+
+
+def made(name: str, **options: Any) -> Handle:
+    return ipcq.open(name, "pyshm", exclusive=True, **{**SMALL, **options})
+
+
+def again(name: str, **options: Any) -> Handle:
+    return ipcq.open(name, "pyshm", create=False, serializer="raw", **options)
+
+
+def drained(queue: Handle) -> list[bytes]:
+    items = []
+    with suppress(QueueEmpty):
+        while True:
+            items.append(queue.get_nowait())
+    return items
+
+
+def peek_file(name: str) -> bytes:
+    return Path(_place.path_of(name)).read_bytes()
+
+
+def poke(name: str, at: int, data: bytes) -> None:
+    descriptor = os.open(_place.path_of(name), os.O_RDWR)
+    os.pwrite(descriptor, data, at)
+    os.close(descriptor)
+
+
+def state_of(name: str) -> State:
+    state = newest(peek_file(name)[STATES_AT : STATES_AT + 2 * STATE_ROOM])
+    assert state is not None
+    return state
+
+
+def poke_state(name: str, **numbers: int) -> None:
+    """Forge the next state, with a checksum that holds."""
+    state = state_of(name)
+    state.sequence += 1
+    for number, value in numbers.items():
+        setattr(state, number, value)
+    poke(name, place(state.sequence), state.packed())
+
+
+# Killed at every call on the file
+
+ENUMERATE = """
+import json, os, signal, sys
+import ipcq
+from ipcq_pyshm import _file
+name, options, prepare, act, repair = sys.argv[1], json.loads(sys.argv[2]), *sys.argv[3:6]
+
+def struck(call, torn=False):
+    def strike_or_call(*arguments):
+        global calls
+        calls += 1
+        if calls == instant:  # before it
+            os.kill(os.getpid(), signal.SIGKILL)
+        if torn:
+            calls += 1
+            if calls == instant:  # in its midst
+                descriptor, data, at = arguments
+                call(descriptor, data[: len(data) // 2], at)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments)
+    return strike_or_call
+
+def killed(at, code):
+    global calls, instant
+    pid = os.fork()
+    if not pid:
+        other = ipcq.open(name, "pyshm", create=False, serializer="raw")
+        calls, instant = 0, at
+        _file.pread, _file.lock, _file.unlock = map(struck, (_file.pread, _file.lock, _file.unlock))
+        _file.pwrite = struck(_file.pwrite, torn=True)
+        exec(code, {"queue": other})
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+def trial(first, second):
+    queue = ipcq.open(name, "pyshm", exclusive=True, serializer="raw", max_messages=4, max_message_size=64, **options)
+    exec(prepare)
+    more = killed(first, act)
+    more_again = killed(second, repair) if more and second else False
+    figures = queue.stats()
+    items = []
+    while not queue.empty():
+        message = queue.get_message()
+        items.append([message.item.decode(), message.priority])
+    sound = figures.depth == len(items) == figures.puts - figures.gets
+    sound = sound and figures.bytes == sum(len(data) for data, _ in items)
+    sound = sound and queue.stats().bytes == 0
+    if not repair.startswith("queue.shut"):
+        while not queue.full():
+            queue.put_nowait(bytes(64))
+        sound = sound and [queue.get_nowait() for _ in range(4)] == [bytes(64)] * 4
+    print(json.dumps([items, sound, figures.recoveries]))
+    queue.unlink()
+    queue.close()
+    return more, more_again
+
+first = 1
+while True:
+    second = 1 if repair else 0
+    while True:
+        more, more_again = trial(first, second)
+        if not more_again:
+            break
+        second += 1
+    if not more:
+        break
+    first += 1
+"""
+
+#: Where the ring's end lies inside what is stored next, so that a record is cut in two.
+WRAPPED = "\nfor _ in range(3): queue.put_nowait(bytes(50)); queue.get_nowait()\n"
+FULL = "for letter in b'abcd': queue.put_nowait(bytes([letter]) * 64)"
+RANKED = "for rank, letter in enumerate(b'abcd'): queue.put_nowait(bytes([letter]) * 60, priority=rank)"
+
+
+def enumerated(name: str, prepare: str, act: str, repair: str = "", **options: Any) -> list[Any]:
+    """Kill a process at each call of an act, and one that repairs at each of its own; return what is found after."""
+    import json
+
+    run = subprocess.run(
+        [sys.executable, "-c", ENUMERATE, name, json.dumps(options), prepare, act, repair],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+KILLED: dict[str, tuple[str, str]] = {
+    "put into an empty queue": ("", "queue.put_nowait(b'x' * 64)"),
+    "put": ("queue.put_nowait(b'a')", "queue.put_nowait(b'x' * 64)"),
+    "put over the end": (WRAPPED, "queue.put_nowait(b'x' * 64)"),
+    "put nothing": ("queue.put_nowait(b'a')", "queue.put_nowait(b'')"),
+    "get the only one": ("queue.put_nowait(b'a')", "queue.get_nowait()"),
+    "get": (FULL, "queue.get_nowait()"),
+    "get over the end": (WRAPPED + FULL, "queue.get_nowait()"),
+    "put a batch": ("queue.put_nowait(b'a')", "queue.put_many([b'x' * 64, b'y' * 30, b'z'])"),
+    "put a batch over the end": (WRAPPED, "queue.put_many([b'x' * 64, b'y' * 30, b'z'])"),
+    "put half a batch": (FULL + "\nqueue.get(); queue.get()", "queue.put_many([b'x' * 64, b'y' * 30, b'z'], False)"),
+    "clear": (FULL, "queue.clear()"),
+}
+RANKS: dict[str, tuple[str, str]] = {
+    "put the highest": (RANKED + "\nqueue.get()", "queue.put_nowait(b'x' * 64, priority=9)"),
+    "put between": (RANKED + "\nqueue.get()", "queue.put_nowait(b'x' * 64, priority=1)"),
+    "put the lowest": (RANKED + "\nqueue.get()", "queue.put_nowait(b'x' * 64)"),
+    "get the highest": (RANKED, "queue.get_nowait()"),
+    "get the highest of two": (RANKED + "\nqueue.get(); queue.get()", "queue.get_nowait()"),
+    "clear": (RANKED, "queue.clear()"),
+}
+
+
+def has_happened_or_not(found: list[Any]) -> None:
+    """Expect one state before an instant and one from it on."""
+    assert all(sound for _, sound, _ in found)
+    items = [items for items, _, _ in found]
+    turns = [number for number, (one, other) in enumerate(zip(items, items[1:], strict=False)) if one != other]
+    assert len(turns) == 1, items
+    assert len(found) > 5
+
+
+@pytest.mark.parametrize("act", KILLED)
+@both_locks
+def test_a_process_killed_at_any_call_has_done_its_step_or_not(name: str, act: str, lock: str) -> None:
+    """C15: of a plain queue, with writes cut off in their midst as well."""
+    has_happened_or_not(enumerated(name, *KILLED[act], lock=lock))
+
+
+@pytest.mark.parametrize("act", KILLED | RANKS)
+def test_a_process_killed_at_any_call_has_done_its_step_or_not_with_priorities(name: str, act: str) -> None:
+    """C15: of a queue with priorities."""
+    has_happened_or_not(enumerated(name, *(KILLED | RANKS)[act], priorities=True))
+
+
+def test_a_shutdown_killed_at_any_call_has_happened_or_not(name: str) -> None:
+    """C15: the same for what ends a queue and drops what is in it."""
+    found = enumerated(name, FULL, "queue.shutdown(immediate=True)", "queue.shutdown(immediate=True)")
+    assert {len(items) for items, _, _ in found} == {0}
+    assert all(sound for _, sound, _ in found)
+
+
+@pytest.mark.parametrize("act", ["put the highest", "get the highest"])
+def test_who_repairs_may_be_killed_at_any_call_too(name: str, act: str) -> None:
+    """C15: entries that a dead process was moving are moved again, as often as it takes."""
+    found = enumerated(name, *RANKS[act], "queue.peek()", priorities=True)
+    assert all(sound for _, sound, _ in found)
+    assert len({str(items) for items, _, _ in found}) == 2
+    assert {recoveries for _, _, recoveries in found} == {0, 1}
+
+
+@with_shmlock
+def test_a_block_that_a_dead_process_left_is_counted_as_a_recovery(name: str) -> None:
+    """C15, C25: stats tell how often a queue was put in order."""
+    assert 1 in {
+        recoveries for *_, recoveries in enumerated(name, "queue.put_nowait(b'a')", "queue.peek()", lock="shmlock")
+    }
+
+
+def test_a_batch_under_way_is_all_or_nothing(name: str) -> None:
+    """C9: what a batch stores at a time appears in one commit."""
+    found = enumerated(name, *KILLED["put a batch"])
+    assert {len(items) for items, _, _ in found} == {1, 4}
+
+
+CREATING = """
+import os, signal, sys
+import ipcq
+from ipcq_pyshm import _file, _segment
+name, instant = sys.argv[1], int(sys.argv[2])
+calls = 0
+def struck(call):
+    def strike_or_call(*arguments, **named):
+        global calls
+        calls += 1
+        if calls == instant:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **named)
+    return strike_or_call
+for call in ("open", "link", "unlink", "fchmod", "posix_fallocate", "close", "fstat"):
+    setattr(os, call, struck(getattr(os, call)))
+_file.pwrite, _file.hold = struck(_file.pwrite), struck(_file.hold)
+exec(sys.argv[3])
+"""
+
+MAKE = "ipcq.open(name, 'pyshm', exclusive=True, max_messages=4, max_message_size=64{})"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        MAKE.format(""),
+        MAKE.format(", lifetime='last-close'"),
+        MAKE.format(", priorities=True") + ".unlink()",
+        MAKE.format(", lifetime='last-close'") + ".close()",
+    ],
+)
+def test_a_process_killed_while_it_makes_or_unlinks_a_queue_leaves_the_name_usable(name: str, act: str) -> None:
+    """C16: at each call there is a whole queue or none, and nothing else is left."""
+    instant = 0
+    while True:
+        instant += 1
+        run = subprocess.run([sys.executable, "-W", "ignore", "-c", CREATING, name, str(instant), act], check=False)
+        with ipcq.open(name, "pyshm", **{**SMALL, "priorities": "priorities" in act}) as queue:
+            queue.put(b"item")
+            assert queue.get(timeout=HANG) == b"item"
+            queue.unlink()
+        assert not list(Path(_place.directory()).glob(Path(_place.path_of(name)).name + "*"))
+        if run.returncode == 0:
+            break
+        assert run.returncode == -signal.SIGKILL
+    assert instant > 10
+
+
+# Hostile files
+
+
+@both_orders
+def test_every_word_of_the_header_may_be_hostile(name: str, priorities: bool) -> None:
+    """C28: whatever stands there is refused by a named error, or is what stood there before."""
+    with made(name, priorities=priorities) as queue:
+        queue.put(b"item")
+        whole = peek_file(name)
+        for at in range(0, 64, 4):
+            for word in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+                poke(name, at, struct.pack("<I", word))
+                with suppress(CorruptQueue, VersionMismatch), again(name) as other:
+                    assert peek_file(name)[:64] == whole[:64]
+                    other.close()
+                poke(name, 0, whole[:STATES_AT])
+        assert again_and_close(name) == b"item"
+
+
+def again_and_close(name: str) -> bytes:
+    with again(name) as queue:
+        return bytes(queue.get(timeout=HANG))
+
+
+@both_orders
+def test_every_word_of_a_header_with_a_true_checksum_may_be_hostile(name: str, priorities: bool) -> None:
+    """C28: a checksum is no proof."""
+    with made(name, priorities=priorities) as queue:
+        queue.put(b"item")
+        whole = peek_file(name)[:STATES_AT]
+        for at in range(16, 64, 4):
+            for word in (0, 1, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+                raw = whole[:at] + struct.pack("<I", word) + whole[at + 4 :]
+                poke(name, 0, raw[:12] + struct.pack("<I", crc32(raw[16:])) + raw[16:])
+                try:
+                    again(name).close()
+                except (CorruptQueue, QueueNotFound):
+                    pass
+                if os.path.exists(_place.path_of(name)):
+                    poke(name, 0, whole)
+                else:  # it said that it goes with its last holder, and so it did
+                    return
+                with suppress(QueueGone):
+                    assert queue.qsize() == 1
+
+
+NUMBERS = (
+    "flags",
+    "count",
+    "bytes",
+    "head",
+    "tail",
+    "free",
+    "spare",
+    "redo",
+    "puts",
+    "gets",
+    "high_water_mark",
+    "waits",
+)
+WORDS = (0, 1, 3, 64, 0xFFFFFFFF, 1 << 32, (1 << 32) - 1, (1 << 62) - 1, 1 << 62, (1 << 64) - 1)
+USES: dict[str, Callable[[Handle], object]] = {
+    "get": lambda queue: queue.get_nowait(),
+    "put": lambda queue: queue.put_nowait(b"x" * 60),
+    "get_many": lambda queue: queue.get_many(block=False),
+    "put_many": lambda queue: queue.put_many([b"x", b"y"], block=False),
+    "peek": lambda queue: queue.peek(),
+    "clear": lambda queue: queue.clear(),
+    "qsize": lambda queue: queue.qsize(),
+    "full": lambda queue: queue.full(),
+    "stats": lambda queue: queue.stats(),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@both_orders
+def test_every_number_of_the_state_may_be_hostile(name: str, priorities: bool, use: str) -> None:
+    """C28: with a checksum that holds, each use returns or raises an error of ours, and the file keeps its size."""
+    with made(name, priorities=priorities) as queue:
+        for data in (b"a" * 40, b"b", b"c" * 64):
+            queue.put(data)
+        whole = peek_file(name)
+        for number in NUMBERS:
+            for word in WORDS:
+                poke_state(name, **{number: word})
+                with suppress(MessageQueueError):
+                    USES[use](queue)
+                assert os.path.getsize(_place.path_of(name)) == len(whole)
+                poke(name, 0, whole)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@both_orders
+def test_bytes_may_be_hostile_anywhere(name: str, priorities: bool, seed: int) -> None:
+    """C28: nothing but errors of ours, no message above the limit, no file that grows."""
+    import random
+
+    chance = random.Random(seed)
+    with made(name, priorities=priorities) as queue:
+        for number in range(3):
+            queue.put(bytes([number]) * 50)
+        whole = peek_file(name)
+        for _ in range(300):
+            data = bytearray(whole)
+            for _ in range(chance.randint(1, 6)):
+                data[chance.randrange(STATES_AT, len(data))] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
+            poke(name, 0, bytes(data))
+            use = chance.choice(list(USES.values()))
+            with suppress(MessageQueueError):
+                result = use(queue)
+                assert not isinstance(result, bytes) or len(result) <= 64
+            assert os.path.getsize(_place.path_of(name)) == len(whole)
+
+
+@both_orders
+def test_a_file_that_changes_all_the_while_hurts_nobody(name: str, priorities: bool) -> None:
+    """C28: every number is checked on the copy that is used."""
+    import random
+
+    with made(name, priorities=priorities) as queue:
+        over = threading.Event()
+
+        def spoil() -> None:
+            descriptor = os.open(_place.path_of(name), os.O_RDWR)
+            size = os.fstat(descriptor).st_size
+            while not over.is_set():
+                os.pwrite(descriptor, random.randbytes(8), random.randrange(STATES_AT, size))
+                time.sleep(0)
+            os.close(descriptor)
+
+        spoiler = threading.Thread(target=spoil)
+        spoiler.start()
+        try:
+            for _ in range(300):
+                for use in USES.values():
+                    with suppress(MessageQueueError):
+                        use(queue)
+        finally:
+            over.set()
+            spoiler.join()
+        assert os.path.getsize(_place.path_of(name)) == len(peek_file(name))
+
+
+@both_orders
+def test_a_file_cut_off_anywhere_is_told(name: str, priorities: bool) -> None:
+    """C29: CorruptQueue at every length, never SIGBUS, on old handles and on new ones."""
+    with made(name, priorities=priorities) as queue:
+        queue.put(b"item")
+        whole = peek_file(name)
+        for length in [*range(0, len(whole), 97), len(whole) - 1]:
+            os.truncate(_place.path_of(name), length)
+            for use in USES.values():
+                with pytest.raises(CorruptQueue):
+                    use(queue)
+            with pytest.raises(CorruptQueue):
+                again(name)
+            os.truncate(_place.path_of(name), len(whole))
+            poke(name, 0, whole)
+        assert queue.get_nowait() == b"item"
+
+
+def test_a_file_cut_off_while_it_is_used_is_told(queue: Handle, name: str) -> None:
+    """C29: 1,000 times, at random instants."""
+    whole, over = peek_file(name), threading.Event()
+
+    def cut() -> None:
+        for _ in range(1000):
+            os.truncate(_place.path_of(name), secrets.randbelow(len(whole)))
+            os.truncate(_place.path_of(name), len(whole))
+            poke(name, 0, whole)
+        over.set()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    raised = set()
+    while not over.is_set():
+        for use in USES.values():
+            try:
+                use(queue)
+            except MessageQueueError as error:
+                raised.add(type(error))
+    cutter.join()
+    assert raised <= {CorruptQueue, QueueEmpty, QueueFull}
+    assert CorruptQueue in raised
+
+
+@pytest.mark.parametrize("version", [0, 2, 1 << 31])
+def test_another_version_of_the_layout_is_refused(queue: Handle, name: str, version: int) -> None:
+    """C18: VersionMismatch that names both."""
+    poke(name, 8, struct.pack("<I", version))
+    with pytest.raises(VersionMismatch, match=f"version {version}, this ipcq knows version 1"):
+        again(name)
+
+
+def test_a_file_of_another_name_is_refused(queue: Handle, name: str) -> None:
+    """C27: whoever copies a queue's file to another name has not made a queue."""
+    other = f"{name}-other"
+    Path(_place.path_of(other)).write_bytes(peek_file(name))
+    with pytest.raises(CorruptQueue, match=name):
+        again(other)
+    os.unlink(_place.path_of(other))
+
+
+# Squatters
+
+SQUATS: dict[str, tuple[Callable[[str], object], type[MessageQueueError]]] = {
+    "nothing in it": (lambda path: Path(path).touch(), CorruptQueue),
+    "a text": (lambda path: Path(path).write_text("x" * 8192), CorruptQueue),
+    "a directory": (os.mkdir, PermissionDenied),
+    "a FIFO": (os.mkfifo, PermissionDenied),
+    "a symlink": (lambda path: os.symlink("/dev/null", path), PermissionDenied),
+    "a dangling symlink": (lambda path: os.symlink("/nowhere", path), PermissionDenied),
+}
+
+
+@pytest.mark.parametrize("kind", SQUATS)
+def test_what_is_no_queues_file_is_refused(name: str, kind: str) -> None:
+    """C27: neither attached to nor replaced, and the name counts as taken."""
+    squat, error = SQUATS[kind]
+    path = _place.path_of(name)
+    squat(path)
+    before = os.lstat(path)
+    assert ipcq.exists(name, "pyshm")
+    with pytest.raises(error):
+        ipcq.open(name, "pyshm")
+    with pytest.raises(QueueExists):
+        PyshmBackend().create(name, Request())
+    assert not any(listed == name for listed in PyshmBackend().names())
+    assert os.lstat(path).st_mtime_ns == before.st_mtime_ns
+    if stat.S_ISDIR(before.st_mode):
+        with pytest.raises(PermissionDenied):
+            ipcq.unlink(name, "pyshm")
+        os.rmdir(path)
+    else:
+        ipcq.unlink(name, "pyshm")
+
+
+def test_a_file_with_a_second_name_is_refused(queue: Handle, name: str) -> None:
+    """C27: whoever keeps another link to it would keep it for good."""
+    other = f"{_place.path_of(name)}-link"
+    os.link(_place.path_of(name), other)
+    with pytest.raises(PermissionDenied, match="2 names"):
+        again(name)
+    os.unlink(other)
+    again(name).close()
+
+
+def test_modes_that_grant_others_want_other_users(name: str) -> None:
+    """C27: whoever may write can forge and destroy, so it has to be said."""
+    with pytest.raises(Unsupported, match="other_users=True"):
+        made(name, mode=0o660)
+
+
+# Space
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Put queues on a file system of 256 KiB."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr}")
+    monkeypatch.setattr(_place, "SHARED", str(tmp_path))
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@as_root
+def test_a_full_file_system_is_no_space_and_leaves_no_name(tiny: Path, name: str) -> None:
+    """C23: at any size beyond what is there."""
+    for size in (1 << 18, 1 << 19, 1 << 30, 1 << 40):
+        with pytest.raises(NoSpace, match="no .* bytes left"):
+            ipcq.open(name, "pyshm", exclusive=True, buffer_size=size)
+        assert not list(tiny.iterdir())
+
+
+@as_root
+def test_a_queue_needs_no_space_once_it_is_made(tiny: Path, name: str) -> None:
+    """C23: another file that fills the file system afterwards takes nothing from it."""
+    with ipcq.open(name, "pyshm", exclusive=True, max_messages=16, max_message_size=4096, serializer="raw") as queue:
+        with pytest.raises(OSError), (tiny / "filler").open("wb") as filler:  # what else
+            while True:
+                filler.write(bytes(4096))
+        for number in range(50):
+            queue.put(bytes([number]) * 4096)
+            assert queue.get_nowait() == bytes([number]) * 4096
+
+
+@as_root
+def test_space_that_goes_meanwhile_is_no_space_too(tiny: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C23: the look before is for the neighbours' sake; what counts is the allocation."""
+    monkeypatch.delattr(os, "fstatvfs")
+    with pytest.raises(NoSpace):
+        ipcq.open(name, "pyshm", exclusive=True, buffer_size=1 << 20)
+    assert not list(tiny.iterdir())
+
+
+@as_root
+def test_a_space_that_is_nearly_full_is_a_finding(tiny: Path) -> None:
+    """The warning has the figures and a command."""
+    (tiny / "filler").write_bytes(bytes(250 << 10))
+    (finding,) = PyshmBackend().findings()
+    assert finding.severity is Severity.WARNING
+    assert "remount" in finding.fix
+
+
+def test_an_allocation_ends_under_a_fast_timer(name: str) -> None:
+    """C23: a call that a signal interrupts starts anew, and so must be short."""
+    script = f"""
+import signal, ipcq
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+queue = ipcq.open({name!r}, "pyshm", exclusive=True, buffer_size=32 << 20)
+signal.setitimer(signal.ITIMER_REAL, 0)
+queue.close()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert os.path.getsize(_place.path_of(name)) > 32 << 20
+
+
+@pytest.mark.parametrize("limits", [{"buffer_size": 1 << 49}, {"max_messages": 1 << 61, "max_message_size": 1}])
+def test_what_no_machine_holds_is_no_space(name: str, limits: dict[str, int]) -> None:
+    """Clause 6: refused before anything is allocated."""
+    with pytest.raises(NoSpace):
+        ipcq.open(name, "pyshm", exclusive=True, **limits)
