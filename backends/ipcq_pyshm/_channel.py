@@ -26,7 +26,7 @@ from time import monotonic, sleep
 from typing import Final, ParamSpec, TypeVar
 from zlib import crc32
 
-from ipcq.backend import Capabilities, Channel, Received, Request, Stats, pause
+from ipcq.backend import Capabilities, Channel, Received, Request, Stats, let_through
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
 from ipcq_pyshm._heap import Heap
@@ -52,8 +52,8 @@ R = TypeVar("R")
 PATIENCE: Final = 0.04
 #: Seconds for what has no "not now" to say.
 LONG_PATIENCE: Final = 1.0
-#: Seconds between two looks of a process that has waited for long.
-_LONGEST: Final = 0.02
+#: Seconds between the first looks of a process that waits; later ones are further apart, up to `SLICE`.
+_SHORTEST: Final = 0.0003
 
 
 class _NotNow:
@@ -226,6 +226,10 @@ class PyshmChannel(Channel):
         return state
 
     def try_get(self) -> Received | None:
+        if self._lock.dear:
+            state = self._look()
+            if not state.count and not state.flags & DOWN:
+                return None
         received = self._step(PATIENCE, self._get)
         return None if isinstance(received, _NotNow) else received
 
@@ -348,13 +352,16 @@ class PyshmChannel(Channel):
         self._wait(since, until, lambda state: self._order.fits(state, size))
 
     def _wait(self, since: float, until: float, ready: Callable[[State], bool]) -> None:
-        while True:
-            pause(since, until, _LONGEST)
+        while (now := monotonic()) < until:
+            # Waking up costs more than looking, and a process that has waited for long can wait a little longer.
+            sleep(min(max((now - since) / 2, _SHORTEST), until - now))
             try:
-                state = self._look()
-            except MessageQueueError:
+                # Whether the queue is still there is asked by the try that follows each wait.
+                state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
+            except (OSError, MessageQueueError) as error:
+                let_through(error)
                 return  # the next try says what it is
-            if state.flags & DOWN or ready(state) or monotonic() >= until:
+            if state is None or state.flags & DOWN or ready(state):
                 return
 
     def linked(self) -> bool:

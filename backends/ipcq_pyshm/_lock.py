@@ -8,6 +8,7 @@ shmlock is tried once and never waited for, because it takes a timeout of 0 for 
 resource tracker, which would remove the block of a living holder, is kept away from it.
 """
 
+import _signal
 import signal
 import sys
 import warnings
@@ -24,11 +25,14 @@ from ipcq_pyshm._layout import Header
 MISSING: Final = "the library shmlock is not installed: pip install 'ipcq[shmlock]', or leave out lock='shmlock'"
 
 _BLOCKS: Final = "ipcqlock-"
-_SIGNALS: Final = signal.valid_signals()
+_SIGNALS: Final = frozenset(map(int, signal.valid_signals()))
 
 
 class FileLock:
     """The kernel's lock on the file."""
+
+    #: A look whether there is anything to do costs much less than the lock.
+    dear = False
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -51,6 +55,8 @@ class FileLock:
 
 class ShmLock(FileLock):
     """A block of shmlock's inside the lock on the file."""
+
+    dear = True
 
     def __init__(self, descriptor: int, lock_name: bytes) -> None:
         super().__init__(descriptor)
@@ -82,16 +88,16 @@ class ShmLock(FileLock):
 
     def release(self) -> None:
         try:
-            with _undisturbed():
-                self._block.release(force=True)
+            if self._block.acquired:
+                with _undisturbed():
+                    self._block.release(force=True)
         finally:
             super().release()
 
     def forget(self) -> None:
-        memory = getattr(self._block, "_shm", None)
-        if getattr(memory, "shm", None) is not None:
-            # It may be closed already, and the number another file's by now.
-            memory.shm._fd = -1
+        memory = getattr(getattr(self._block, "_shm", None), "shm", None)
+        if memory is not None:
+            memory._fd = -1  # it may be closed already, and the number another file's by now
         # Its finaliser would complain where this is another process.
         vars(self._block).clear()
 
@@ -109,13 +115,14 @@ def _undisturbed() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # Its own function and not `signal`'s, which makes an object of every number and takes longer than the lock.
+    before = _signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     except BaseException as error:
         raise error.__cause__ or error from None
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def lock_of(header: Header, descriptor: int) -> FileLock:

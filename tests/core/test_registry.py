@@ -299,7 +299,7 @@ def test_able_backends_that_reach_processes_come_first(installed: Installed) -> 
 TELL_LOADED = """
 import sys, ipcq
 {call}
-print(sorted(name for name in sys.modules if name in {{"ipcq_memory", "ipcq_mqueue", "strange_module"}}))
+print(sorted(name for name in sys.modules if name in {{"ipcq_memory", "ipcq_mqueue", "ipcq_pyshm", "strange_module"}}))
 """
 
 
@@ -310,8 +310,8 @@ print(sorted(name for name in sys.modules if name in {{"ipcq_memory", "ipcq_mque
         ("ipcq.open('/jobs', 'memory').close()", ["ipcq_memory"]),
         ("ipcq.open('memory:///jobs').close()", ["ipcq_memory"]),
         ("ipcq.exists('/jobs', 'memory')", ["ipcq_memory"]),
-        ("ipcq.exists('/jobs')", ["ipcq_memory", "ipcq_mqueue", "strange_module"]),
-        ("ipcq.backends()", ["ipcq_memory", "ipcq_mqueue", "strange_module"]),
+        ("ipcq.exists('/jobs')", ["ipcq_memory", "ipcq_mqueue", "ipcq_pyshm", "strange_module"]),
+        ("ipcq.backends()", ["ipcq_memory", "ipcq_mqueue", "ipcq_pyshm", "strange_module"]),
     ],
 )
 def test_naming_a_backend_loads_only_that_one(run: Run, installed: Installed, call: str, loaded: list[str]) -> None:
