@@ -65,7 +65,7 @@ class PyshmBackend(Backend):
         from ipcq_pyshm import _lock, _segment
         from ipcq_pyshm._layout import LOCKS, Header
 
-        lock = request.options.get("lock") or ("shmlock" if sys.platform == "win32" else "file")
+        lock = request.options.get("lock", "shmlock" if sys.platform == "win32" else "file")
         if lock not in LOCKS:
             raise InvalidArgument(f"lock is 'file' or 'shmlock', not {lock!r}")
         if lock == "shmlock" and not _lock.installed():
@@ -88,7 +88,7 @@ class PyshmBackend(Backend):
         from ipcq_pyshm._channel import PyshmChannel
 
         try:
-            asked = request.options.get("lock") or header.lock
+            asked = request.options.get("lock", header.lock)
             if asked != header.lock:
                 raise QueueMismatch(f"lock is {header.lock!r}, asked for {asked!r}: leave that out, or unlink it first")
             capabilities = replace(
@@ -104,21 +104,17 @@ class PyshmBackend(Backend):
     def exists(self, name: str) -> bool:
         from ipcq_pyshm import _place, _segment
 
-        try:
+        with _segment.translated():
             return _segment.exists(_place.path_of(name))
-        except OSError as error:
-            raise _segment.explained(error) from error
 
     def unlink(self, name: str) -> None:
         from ipcq_pyshm import _place, _segment
 
-        path = _place.path_of(name)
-        try:
+        with _segment.translated():
+            path = _place.path_of(name)
             if not _segment.exists(path):
                 raise QueueNotFound
             os.unlink(path)
-        except OSError as error:
-            raise _segment.explained(error) from error
 
     def names(self) -> list[str]:
         from ipcq_pyshm import _place, _segment

@@ -101,6 +101,8 @@ class PyshmChannel(Channel):
                 try:
                     if self._lock.acquire():
                         return step(*arguments, **named)
+                except MessageQueueError:
+                    raise
                 except (OSError, struct.error) as error:
                     raise self._foreign(error) from error
                 finally:
@@ -136,6 +138,7 @@ class PyshmChannel(Channel):
         state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
         if state is None or not self._order.check(state):
             raise CorruptQueue
+        state.recoveries += state.cut_off
         if state.redo:
             self._order.apply(self._redo(state))
             state.redo = 0
@@ -320,9 +323,9 @@ class PyshmChannel(Channel):
                 state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
                 if state is not None and self._order.check(state):
                     return state
+        except MessageQueueError:
+            raise
         except OSError as error:
-            if isinstance(error, MessageQueueError):
-                raise
             raise self._foreign(error) from error
         return self._surely(self._state)  # two others committed just then, each time; or it is damaged
 

@@ -104,6 +104,7 @@ class State:
     __slots__ = (
         "bytes",
         "count",
+        "cut_off",
         "flags",
         "free",
         "gets",
@@ -152,6 +153,8 @@ class State:
         self.waits = waits
         self.timeouts = timeouts
         self.recoveries = recoveries
+        #: A newer one was there and is cut off. Not in the file.
+        self.cut_off = False
 
     def packed(self) -> bytes:
         raw = _STATE.pack(
@@ -195,7 +198,7 @@ def place(sequence: int) -> int:
 def newest(raw: bytes) -> State | None:
     """Return the newer state of two slots whose checksum holds; None where neither's does.
 
-    A state that was passed over because it is cut off counts as a recovery, once the next one is written.
+    Under the lock, a newer state that is cut off is what a dead process left; without it, somebody is writing just now.
     """
     if len(raw) != 2 * STATE_ROOM:
         return None
@@ -208,7 +211,7 @@ def newest(raw: bytes) -> State | None:
             if max(numbers) >= _MOST:
                 return None
             state = State(*numbers)
-            state.recoveries += at != first
+            state.cut_off = at != first
             return state
     return None
 

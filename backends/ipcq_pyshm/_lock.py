@@ -116,10 +116,11 @@ def _undisturbed() -> Iterator[None]:
         yield
         return
     # Its own function and not `signal`'s, which makes an object of every number and takes longer than the lock.
-    before = _signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        _signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a handler may still raise here
         yield
-    except BaseException as error:
+    except (KeyboardInterrupt, OSError, _shmlock().shmlock_exceptions.ShmLockError) as error:
         raise error.__cause__ or error from None
     finally:
         _signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -139,7 +140,7 @@ def _shmlock() -> Any:
     if not installed():
         raise Unsupported(MISSING)
     import shmlock
-    from shmlock import shmlock_monkey_patch, shmlock_warnings
+    from shmlock import shmlock_exceptions, shmlock_monkey_patch, shmlock_warnings  # noqa: F401  # attributes now
 
     if sys.version_info < (3, 13) and sys.platform != "win32":
         shmlock_monkey_patch.remove_shm_from_resource_tracker(_BLOCKS, print_warning=False)

@@ -13,6 +13,8 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from ipcq.backend import Request, check_owner, let_through, too_many_descriptors
@@ -23,6 +25,8 @@ from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, State, place
 #: Bytes allocated by one call. The call starts anew where a signal interrupts it, so it has to be shorter than what is
 #: between two signals of a fast timer (65 KiB take some 30 µs).
 _CHUNK: Final = 1 << 16
+
+_DESCRIPTORS: Final = "/proc/self/fd"
 
 #: Bytes of links written by one call.
 _LINKS: Final = 1 << 14
@@ -36,24 +40,19 @@ def make(header: Header) -> int:
         NoSpace: There is no space for it, and nothing is left of it.
     """
     path = _place.path_of(header.name)
-    try:
+    with translated(Geometry.of(header.attributes).size):
         while True:
             try:
                 return _made(path, header)
             except FileExistsError as error:
                 if not _reaped(path):
                     raise QueueExists from error
-    except OSError as error:
-        raise explained(error, Geometry.of(header.attributes).size) from error
 
 
 def _made(path: str, header: Header) -> int:
     temporary = ""
-    try:
-        descriptor = os.open(os.path.dirname(path), _file.OPEN | os.O_TMPFILE, 0o600)  # type: ignore[attr-defined, unused-ignore]
-    except (AttributeError, OSError) as error:  # not on this system, or not on this file system
-        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise
+    descriptor = _nameless(os.path.dirname(path))
+    if descriptor is None:
         temporary = f"{path}.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, _file.OPEN | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -71,11 +70,24 @@ def _made(path: str, header: Header) -> int:
     return descriptor
 
 
+def _nameless(home: str) -> int | None:
+    """Make a file without a name that can be given one later; None where the system has no such files."""
+    if not hasattr(os, "O_TMPFILE") or not os.path.isdir(_DESCRIPTORS):
+        return None
+    try:
+        return os.open(home, _file.OPEN | os.O_TMPFILE, 0o600)
+    except OSError as error:
+        let_through(error)
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR):  # not on this file system
+            return None
+        raise
+
+
 def _link(descriptor: int, path: str) -> None:
     # With a directory given, linkat(2) follows the link in /proc; without one, Python calls link(2), which does not.
     home = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.link(f"/proc/self/fd/{descriptor}", os.path.basename(path), src_dir_fd=home, dst_dir_fd=home)
+        os.link(f"{_DESCRIPTORS}/{descriptor}", os.path.basename(path), src_dir_fd=home, dst_dir_fd=home)
     finally:
         os.close(home)
 
@@ -129,20 +141,16 @@ def opened(name: str, request: Request) -> Opened:
         VersionMismatch: Another version made it.
     """
     path = _place.path_of(name)
-    try:
+    with translated():
         descriptor = os.open(path, _file.OPEN)
-    except OSError as error:
-        raise explained(error) from error
-    try:
-        header = _checked(descriptor, path, request)
-        if header.name != name:
-            raise CorruptQueue(f"its file is that of {header.name!r}: remove {path}")
-        return Opened(descriptor, header)
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, OSError) and not isinstance(error, MessageQueueError):
-            raise explained(error) from error
-        raise
+        try:
+            header = _checked(descriptor, path, request)
+            if header.name != name:
+                raise CorruptQueue(f"its file is that of {header.name!r}: remove {path}")
+            return Opened(descriptor, header)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
 
 def _checked(descriptor: int, path: str, request: Request) -> Header:
@@ -260,11 +268,20 @@ def exists(path: str) -> bool:
     return not _reaped(path)
 
 
+@contextmanager
+def translated(size: int = 0) -> Iterator[None]:
+    """Turn what the system raises into ours; `size` is what was to be allocated."""
+    try:
+        yield
+    except MessageQueueError:
+        raise
+    except OSError as error:
+        raise explained(error, size) from error
+
+
 def explained(error: OSError, size: int = 0) -> MessageQueueError:
     """Say what a failed call on a queue's file means; `size` is what was to be allocated."""
     let_through(error)
-    if isinstance(error, MessageQueueError):
-        return error
     number = error.errno or 0
     if number == errno.ENOENT:
         return QueueNotFound()

@@ -1,5 +1,6 @@
 """What only pyshm has: a file, whose every write may be its writer's last, and which others may have written."""
 
+import errno
 import os
 import secrets
 import signal
@@ -19,9 +20,11 @@ from zlib import crc32
 import pytest
 
 import ipcq
-from ipcq.backend import Request, Severity
+from ipcq.backend import Attributes, Request, Severity
 from ipcq.errors import (
     CorruptQueue,
+    InvalidArgument,
+    LimitExceeded,
     MessageQueueError,
     NoSpace,
     PermissionDenied,
@@ -29,18 +32,14 @@ from ipcq.errors import (
     QueueExists,
     QueueFull,
     QueueGone,
+    QueueMismatch,
     QueueNotFound,
+    TimedOutError,
     Unsupported,
     VersionMismatch,
 )
-from ipcq_pyshm import PyshmBackend, _lock, _place
-from ipcq_pyshm._layout import (
-    STATE_ROOM,
-    STATES_AT,
-    State,
-    newest,
-    place,
-)
+from ipcq_pyshm import PyshmBackend, _channel, _file, _lock, _place, _segment
+from ipcq_pyshm._layout import CELL, DATA_AT, RECORD, STATE_ROOM, STATES_AT, Header, State, newest, place
 
 Handle = ipcq.Queue[Any]
 
@@ -267,7 +266,7 @@ def test_who_repairs_may_be_killed_at_any_call_too(name: str, act: str) -> None:
 def test_a_block_that_a_dead_process_left_is_counted_as_a_recovery(name: str) -> None:
     """C15, C25: stats tell how often a queue was put in order."""
     assert 1 in {
-        recoveries for *_, recoveries in enumerated(name, "queue.put_nowait(b'a')", "queue.clear()", lock="shmlock")
+        recoveries for *_, recoveries in enumerated(name, "", "queue.put_nowait(b'a')", "queue.clear()", lock="shmlock")
     }
 
 
@@ -653,3 +652,581 @@ def test_what_no_machine_holds_is_no_space(name: str, limits: dict[str, int]) ->
     """Clause 6: refused before anything is allocated."""
     with pytest.raises(NoSpace):
         ipcq.open(name, "pyshm", exclusive=True, **limits)
+
+
+# Locks
+
+
+@pytest.fixture
+def held(queue: Handle, name: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock as a stopped process would; return what lets it go."""
+    descriptor = os.open(_place.path_of(name), os.O_RDWR)
+    assert _file.lock(descriptor)
+    yield lambda: _file.unlock(descriptor)
+    os.close(descriptor)
+
+
+def test_who_stopped_inside_the_lock_makes_a_queue_look_full_and_empty(queue: Handle, held: object) -> None:
+    """C11: a put and a get end on time, and nothing was stored or taken."""
+    for call, error in (
+        (lambda: queue.put(b"x", timeout=0.05), QueueFull),
+        (lambda: queue.put_many([b"x"], timeout=0.05), QueueFull),
+        (lambda: queue.get(timeout=0.05), QueueEmpty),
+    ):
+        began = time.monotonic()
+        with pytest.raises(error):
+            call()
+        assert time.monotonic() - began < 1.05
+    assert queue.qsize() == 0
+
+
+def test_a_batch_that_cannot_be_taken_on_is_what_was_taken(queue: Handle, held: Callable[[], None]) -> None:
+    """C9: at least one item, then what is there, unless somebody stops inside the lock meanwhile."""
+    channel = queue._channel
+    assert channel.try_get_many(3) == []
+    held()
+    queue.put(b"x")
+    assert channel.try_get_many(3) == [(b"x", 0)]
+
+
+@pytest.mark.parametrize("use", ["peek", "clear", "shutdown"])
+def test_what_has_no_time_of_its_own_says_that_the_lock_is_held(
+    queue: Handle, held: object, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C11: after a second, with the way out."""
+    monkeypatch.setattr(_channel, "LONG_PATIENCE", 0.05)
+    with pytest.raises(TimedOutError, match="lslocks"):
+        getattr(queue, use)()
+
+
+def test_waits_that_could_not_be_counted_are_counted_later(queue: Handle, held: Callable[[], None]) -> None:
+    """C25: by the next step that has the lock."""
+    with pytest.raises(QueueEmpty):
+        queue.get(timeout=0.1)
+    assert queue.stats().waits == 0
+    held()
+    queue.put(b"x")
+    figures = queue.stats()
+    assert (figures.waits, figures.timeouts) == (1, 1)
+
+
+def test_looking_needs_no_lock(queue: Handle, held: object) -> None:
+    """C11: the state's checksum tells whether it is whole."""
+    assert (queue.qsize(), queue.empty(), queue.full(), queue.stats().puts) == (0, True, False, 0)
+
+
+def test_a_state_that_stays_torn_is_corrupt(queue: Handle, name: str) -> None:
+    """C28: a look that fails is made again under the lock, and then it is not somebody's write under way."""
+    poke(name, STATES_AT, bytes(2 * STATE_ROOM))
+    with pytest.raises(CorruptQueue):
+        queue.qsize()
+
+
+def test_a_state_cut_off_by_a_dead_process_is_a_recovery(queue: Handle, name: str) -> None:
+    """C15, C25: counted by the step that writes over it."""
+    queue.put(b"x")
+    state = state_of(name)
+    state.sequence += 1
+    poke(name, place(state.sequence), state.packed()[:60])
+    assert queue.stats().recoveries == 0
+    assert queue.get() == b"x"
+    assert queue.stats().recoveries == 1
+
+
+@pytest.mark.parametrize("redo", [1 << 32, 65 << 32, 1])
+def test_a_redo_record_that_does_not_hold_is_corrupt(name: str, redo: int) -> None:
+    """C28: its checksum and its size are checked."""
+    with made(name, priorities=True) as queue:
+        queue.put(b"x")
+        poke_state(name, redo=redo)
+        with pytest.raises(CorruptQueue):
+            queue.get_nowait()
+
+
+@pytest.mark.parametrize("cell", [(4, 0, 0), (1 << 62, 0, 0)])
+def test_a_redo_record_that_points_outside_is_corrupt(name: str, cell: tuple[int, int, int]) -> None:
+    """C28: with a checksum that holds."""
+    with made(name, priorities=True) as queue:
+        queue.put(b"x")
+        raw = CELL.pack(*cell)
+        poke(name, DATA_AT, raw)
+        poke_state(name, redo=1 << 32 | crc32(raw))
+        with pytest.raises(CorruptQueue):
+            queue.get_nowait()
+
+
+def test_a_plain_queue_has_no_redo_record(queue: Handle, name: str) -> None:
+    """C28: whoever says so has forged it."""
+    queue.put(b"x")
+    raw = queue._channel._read(DATA_AT, CELL.size)
+    poke_state(name, redo=1 << 32 | crc32(raw))
+    with pytest.raises(CorruptQueue):
+        queue.get_nowait()
+
+
+def test_writes_that_the_system_cuts_short_are_finished(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pwrite(2) may write less than it was given."""
+    whole = _file.pwrite
+    monkeypatch.setattr(_file, "pwrite", lambda descriptor, data, at: whole(descriptor, data[:7], at))
+    queue.put(b"x" * 64)
+    assert queue.get() == b"x" * 64
+
+
+def test_what_the_system_refuses_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: with its number, and nothing was stored."""
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as context:
+        context.setattr(_file, "pwrite", refuse)
+        with pytest.raises(MessageQueueError) as caught:
+            queue.put(b"x")
+        context.setattr(_file, "pread", refuse)
+        with pytest.raises(MessageQueueError):
+            queue.qsize()
+        with pytest.raises(QueueEmpty):
+            queue._channel.wait_readable(0.0, time.monotonic() + 1.0)
+            raise QueueEmpty
+    assert caught.value.errno == errno.EIO
+    assert queue.empty()
+
+
+@pytest.mark.parametrize("use", ["put", "get", "put_many", "clear"])
+@both_orders
+def test_any_call_that_fails_leaves_the_queue_as_it_was(
+    name: str, use: str, priorities: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5, clause 11: the n-th write fails, for all n up to the commit."""
+    with made(name, priorities=priorities) as queue:
+        queue.put_many([b"a" * 50, b"b" * 50])
+        whole, before = _file.pwrite, state_of(name).sequence
+        failing = 0
+        while True:
+            failing += 1
+            calls = 0
+
+            def fail(descriptor: int, data: bytes, at: int) -> int:
+                nonlocal calls
+                calls += 1
+                if calls == failing:  # noqa: B023  # called in this turn
+                    raise OSError(errno.ENOSPC, "full")
+                return whole(descriptor, data, at)
+
+            with monkeypatch.context() as context:
+                context.setattr(_file, "pwrite", fail)
+                with suppress(NoSpace):
+                    USES[use](queue)
+            if state_of(name).sequence != before:
+                break
+            assert [queue.peek(), queue.qsize()] == [b"a" * 50, 2]
+        assert failing > 1
+
+
+@pytest.mark.parametrize("lock", ["flock", "", None])
+def test_a_lock_that_there_is_not_is_refused(name: str, lock: str | None) -> None:
+    """C25: InvalidArgument, and nothing is made."""
+    with pytest.raises(InvalidArgument):
+        made(name, lock=lock)
+    assert not ipcq.exists(name, "pyshm")
+
+
+@with_shmlock
+def test_another_lock_than_the_queues_is_a_mismatch(name: str) -> None:
+    """C18: the choice is kept with the queue."""
+    with made(name, lock="shmlock"):
+        with pytest.raises(QueueMismatch, match="lock is 'shmlock', asked for 'file'"):
+            again(name, lock="file")
+        again(name, lock="shmlock").close()
+        again(name).close()
+
+
+def test_shmlock_that_is_not_installed_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: Unsupported names the extra, for making a queue and for meeting one."""
+    monkeypatch.setattr(_lock, "installed", lambda: False)
+    with pytest.raises(Unsupported, match=r"pip install 'ipcq\[shmlock\]'"):
+        made(name, lock="shmlock")
+    _lock._shmlock.cache_clear()
+    descriptor = _segment.make(
+        Header(name, Attributes(mode=0o600, max_messages=1, max_message_size=1), "shmlock", b"8" * 8)
+    )
+    os.close(descriptor)
+    with pytest.raises(Unsupported, match=r"pip install 'ipcq\[shmlock\]'"):
+        again(name)
+
+
+@with_shmlock
+def test_shmlock_is_for_one_user(name: str) -> None:
+    """Its blocks are, so nobody else could clear one away."""
+    with pytest.raises(Unsupported, match="lock='file'"):
+        made(name, lock="shmlock", mode=0o666, other_users=True)
+
+
+@with_shmlock
+def test_a_block_that_comes_back_is_told(name: str) -> None:
+    """Who has the name of the lock for something else keeps it, and the queue says so."""
+    with made(name, lock="shmlock") as queue:
+        lock = queue._channel._lock
+        lock._try = lambda: False
+        with pytest.raises(MessageQueueError, match="cannot be made"):
+            queue.put(b"x")
+
+
+@with_shmlock
+def test_a_block_removed_from_outside_hurts_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock on the file is what excludes; the block is made anew."""
+    with made(name, lock="shmlock") as queue:
+        step = _channel.PyshmChannel._put
+
+        def put(channel: _channel.PyshmChannel, data: bytes, priority: int) -> bool:
+            _lock._unlink(channel._lock._name)
+            _lock._unlink(channel._lock._name)
+            return step(channel, data, priority)
+
+        monkeypatch.setattr(_channel.PyshmChannel, "_put", put)
+        queue.put(b"x")
+        queue.put(b"y")
+        assert drained(queue) == [b"x", b"y"]
+
+
+@with_shmlock
+def test_what_a_handler_raised_is_not_shmlocks_error() -> None:
+    """C12: shmlock puts errors of its own in the place of others'."""
+    mine = KeyError("mine")
+    with pytest.raises(KeyError) as caught, _lock._undisturbed():
+        raise OSError("shmlock's") from mine
+    assert caught.value is mine
+
+
+# Forks
+
+
+@pytest.mark.parametrize("lifetime", ["persistent", "last-close"])
+@both_locks
+def test_a_channel_after_a_fork_is_a_file_of_its_own(name: str, lock: str, lifetime: str) -> None:
+    """C20, clause 17: opened anew under the same number, so that the parent's lock is not the child's."""
+    with made(name, lock=lock, lifetime=lifetime) as queue:
+        channel = queue._channel
+        kept = os.dup(channel._descriptor)
+        assert _file.lock(kept)
+        assert channel.after_fork()
+        assert not channel.try_put(b"x", 0)
+        _file.unlock(kept)
+        os.close(kept)
+        queue.put(b"x")
+        assert drained(queue) == [b"x"]
+
+
+def test_a_step_that_a_fork_interrupted_does_nothing_in_the_child(queue: Handle) -> None:
+    """C20: the parent's goes on; the child's has no lock, and fails."""
+    channel = queue._channel
+
+    def fork_inside() -> bool:
+        assert not channel.after_fork()
+        return channel._put(b"x", 0)
+
+    with pytest.raises(MessageQueueError):
+        channel._step(0.1, fork_inside)
+    assert queue.empty()
+
+
+def test_a_child_that_may_not_open_the_file_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 17: and nothing is left open."""
+    queue = made(name)
+
+    def refuse(*arguments: object) -> int:
+        raise PermissionError(errno.EACCES, "no")
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "open", refuse)
+        assert not queue._channel.after_fork()
+    queue._held.clear()
+    queue.close()
+
+
+# Last-close queues and what is left
+
+
+def left_behind(name: str) -> None:
+    """Leave a last-close queue's file as its killed holders do."""
+    attributes = Attributes(mode=0o600, max_messages=1, max_message_size=1, lifetime="last-close")
+    os.close(_segment.make(Header(name, attributes, "file", bytes(8))))
+    assert os.path.exists(_place.path_of(name))
+
+
+@pytest.mark.parametrize(
+    ("look", "answer"),
+    [
+        (lambda name: ipcq.exists(name, "pyshm"), False),
+        (lambda name: name in PyshmBackend().names(), False),
+        (lambda name: made(name).close(), None),
+    ],
+)
+def test_what_dead_holders_left_is_no_queue(name: str, look: Callable[[str], object], answer: object) -> None:
+    """Clause 5: whoever looks removes it."""
+    left_behind(name)
+    inode = os.lstat(_place.path_of(name)).st_ino
+    assert look(name) is answer
+    assert not os.path.exists(_place.path_of(name)) or os.lstat(_place.path_of(name)).st_ino != inode
+
+
+@pytest.mark.parametrize("verb", ["attach", "unlink"])
+def test_what_dead_holders_left_is_not_found(name: str, verb: str) -> None:
+    """Clause 5: and gone after that."""
+    left_behind(name)
+    with pytest.raises(QueueNotFound):
+        getattr(PyshmBackend(), verb)(name, *[Request()][: verb == "attach"])
+    assert not os.path.exists(_place.path_of(name))
+
+
+def test_a_last_close_queue_that_somebody_removes_just_now_is_not_found(name: str) -> None:
+    """Clause 5: who found no holder keeps others out until it is gone."""
+    left_behind(name)
+    descriptor = os.open(_place.path_of(name), os.O_RDWR)
+    assert _file.try_to_own(descriptor)
+    with pytest.raises(QueueNotFound):
+        PyshmBackend().attach(name, Request())
+    assert ipcq.exists(name, "pyshm")
+    os.unlink(_place.path_of(name))
+    os.close(descriptor)
+
+
+def test_closing_leaves_a_successor_alone(name: str) -> None:
+    """Clause 4: the name may be another queue's by now."""
+    with made(name, lifetime="last-close") as old:
+        ipcq.unlink(name, "pyshm")
+        with made(name) as new:
+            old.close()
+            new.put(b"kept")
+            assert new.get() == b"kept"
+
+
+def test_closing_what_was_unlinked_is_fine(name: str) -> None:
+    """C14: in either order."""
+    queue = made(name, lifetime="last-close")
+    queue.unlink()
+    queue.close()
+    assert not os.path.exists(_place.path_of(name))
+
+
+def test_what_is_left_is_found(name: str) -> None:
+    """Findings name the file and the command."""
+    left_behind(name)
+    half = f"{_place.path_of(name)}.{'0' * 16}"
+    Path(half).touch()
+    with made(f"{name}-alive", lifetime="last-close"):
+        fixes = [finding.fix for finding in PyshmBackend().findings()]
+    assert f"rm {_place.path_of(name)}" in fixes
+    assert f"rm {half}" in fixes
+    assert not any(_place.path_of(f"{name}-alive") in fix for fix in fixes)
+
+
+# Elsewhere than on Linux
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Be on a system without /dev/shm and without files that have no name."""
+    home = tmp_path / "queues"
+    monkeypatch.setattr(_place, "SHARED", None)
+    monkeypatch.setattr(_place, "_home", lambda: str(home))
+    monkeypatch.delattr(os, "O_TMPFILE")
+    monkeypatch.delattr(os, "posix_fallocate")
+    return home
+
+
+def test_a_queue_lives_in_a_private_directory_elsewhere(elsewhere: Path, name: str) -> None:
+    """C27: made with mode 0700, and the file has one name in the end."""
+    assert PyshmBackend().probe().usable
+    with made(name) as queue:
+        queue.put(b"x")
+        assert again_and_close(name) == b"x"
+        assert elsewhere.stat().st_mode & 0o777 == 0o700
+        assert len(list(elsewhere.iterdir())) == 1
+        assert PyshmBackend().findings() == []
+        with pytest.raises(QueueExists):
+            made(name)
+        assert len(list(elsewhere.iterdir())) == 1
+        queue.unlink()
+
+
+def test_a_private_directory_that_is_not_private_is_refused(elsewhere: Path, name: str) -> None:
+    """C27: as any squatter's."""
+    elsewhere.mkdir(mode=0o755)
+    with pytest.raises(PermissionDenied, match="0700"):
+        made(name)
+    elsewhere.chmod(0o700)
+
+
+def test_the_second_name_of_a_maker_that_was_killed_is_cleared_away(elsewhere: Path, name: str) -> None:
+    """C16: between linking and cleaning up the file has two names."""
+    made(name).close()
+    path = _place.path_of(name)
+    os.link(path, f"{path}.{'0' * 16}")
+    (elsewhere / f"{Path(path).name}.{'1' * 16}").touch()
+    again(name).close()
+    assert sorted(each.name for each in elsewhere.iterdir()) == [Path(path).name, f"{Path(path).name}.{'1' * 16}"]
+
+
+def test_a_file_system_without_nameless_files_is_served(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some answer O_TMPFILE with EOPNOTSUPP, old kernels with EISDIR."""
+    whole = os.open
+
+    def refuse(path: str, flags: int, *arguments: int, **named: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no")
+        return whole(path, flags, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with made(name) as queue:
+        queue.put(b"x")
+        assert drained(queue) == [b"x"]
+
+
+def test_there_are_no_names_where_there_is_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe says so, and nothing else fails."""
+    monkeypatch.setattr(_place, "SHARED", "/nowhere")
+    assert PyshmBackend().names() == []
+    assert PyshmBackend().findings() == []
+    assert "/nowhere is missing" in PyshmBackend().probe().reason
+
+
+def test_a_directory_that_cannot_be_listed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C27: PermissionDenied with the path."""
+    monkeypatch.setattr(_place, "SHARED", os.devnull)
+    with pytest.raises(PermissionDenied, match=os.devnull):
+        PyshmBackend().names()
+
+
+@pytest.mark.parametrize("option", ["other_users", "last_close"])
+def test_what_a_system_cannot_is_unsupported(name: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 20: no byte locks of open files, or no modes."""
+    import ipcq_pyshm
+
+    backend = PyshmBackend()
+    less = ipcq.Capabilities(**{**vars(ipcq_pyshm.CAPABILITIES), option: False})
+    monkeypatch.setattr(ipcq_pyshm, "CAPABILITIES", less)
+    request = Request(mode=0o666, other_users=True) if option == "other_users" else Request(lifetime="last-close")
+    with pytest.raises(Unsupported):
+        backend.create(name, request)
+    assert not backend.exists(name)
+
+
+# Errors of the system
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOENT, QueueNotFound),
+        (errno.ENOSPC, NoSpace),
+        (errno.EDQUOT, NoSpace),
+        (errno.EFBIG, NoSpace),
+        (errno.EMFILE, LimitExceeded),
+        (errno.ENFILE, LimitExceeded),
+        (errno.EACCES, PermissionDenied),
+        (errno.EPERM, PermissionDenied),
+        (errno.ELOOP, PermissionDenied),
+        (errno.EISDIR, PermissionDenied),
+        (errno.EIO, MessageQueueError),
+    ],
+)
+def test_each_error_number_is_one_class(number: int, kind: type[MessageQueueError]) -> None:
+    """STYLE 31: foreign errors cross in one table, with their number."""
+    error = _segment.explained(OSError(number, os.strerror(number)))
+    assert (type(error), error.errno) == (kind, number)
+
+
+@pytest.mark.parametrize("verb", ["create", "attach"])
+def test_a_full_table_of_descriptors_is_told(
+    queue: Handle, name: str, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24: LimitExceeded names RLIMIT_NOFILE."""
+
+    def refuse(*arguments: object, **named: object) -> int:
+        raise OSError(errno.EMFILE, "too many")
+
+    with monkeypatch.context() as context, pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+        context.setattr(os, "open", refuse)
+        getattr(PyshmBackend(), verb)(f"{name}-other" if verb == "create" else name, Request())
+
+
+LIMITS = [
+    ({}, (None, 1 << 18, 1 << 20)),
+    ({"max_messages": 3}, (3, 1 << 18, 1 << 20)),
+    ({"max_message_size": 1 << 20}, (None, 1 << 20, 1 << 22)),
+    ({"buffer_size": 1}, (None, 1, 1)),
+    ({"max_messages": 3, "max_message_size": 1000}, (3, 1000, None)),
+    ({"max_message_size": 1000, "buffer_size": 1000}, (None, 1000, 1000)),
+    ({"max_messages": 3, "max_message_size": 1000, "buffer_size": 3000}, (3, 1000, 3000)),
+]
+
+
+@pytest.mark.parametrize(("limits", "attributes"), LIMITS)
+@both_orders
+def test_limits_that_were_not_asked_for_follow_from_the_others(
+    name: str, limits: dict[str, int], attributes: tuple[int | None, ...], priorities: bool
+) -> None:
+    """DESIGN 4: the table; and one message of the largest size always fits."""
+    with ipcq.open(name, "pyshm", exclusive=True, priorities=priorities, serializer="raw", **limits) as queue:
+        assert (queue.max_messages, queue.max_message_size, queue.buffer_size) == attributes
+        queue.put_nowait(bytes(queue.max_message_size))
+        assert len(queue.get_nowait()) == queue.max_message_size
+
+
+@pytest.mark.parametrize("limits", [{"max_message_size": 9, "buffer_size": 8}, {**SMALL, "buffer_size": 255}])
+def test_a_buffer_too_small_for_what_it_shall_hold_is_refused(name: str, limits: dict[str, Any]) -> None:
+    """Clause 6: never rounded."""
+    with pytest.raises(InvalidArgument):
+        ipcq.open(name, "pyshm", **limits)
+
+
+@pytest.mark.parametrize("messages", [3, 40])
+@pytest.mark.parametrize("size", [1, 511, 512, 1500])
+@both_orders
+def test_bounds_in_messages_and_bytes_are_exact(name: str, messages: int, size: int, priorities: bool) -> None:
+    """Clause 6: with all three limits given, in any order of taking."""
+    limits = {"max_messages": messages, "max_message_size": size, "buffer_size": messages * size}
+    with ipcq.open(name, "pyshm", exclusive=True, priorities=priorities, serializer="raw", **limits) as queue:
+        for turn in range(4):
+            for number in range(messages):
+                queue.put_nowait(bytes([number]) * size) if not priorities else queue.put(
+                    bytes([number]) * size, False, priority=number * 7 % 5
+                )
+            assert queue.full()
+            with pytest.raises(QueueFull):
+                queue.put_nowait(b"")
+            taken = sorted(queue.get_nowait() for _ in range(messages - turn))
+            assert len(taken) + queue.clear() == messages
+            assert queue.stats().bytes == 0
+
+
+def test_large_messages_of_many_blocks_come_back_whole(name: str) -> None:
+    """C10, clause 10: through chains that are scattered over the file."""
+    import random
+
+    chance = random.Random(1)
+    with ipcq.open(name, "pyshm", exclusive=True, priorities=True, serializer="raw") as queue:
+        there: list[tuple[int, int, bytes]] = []
+        for number in range(400):
+            data = chance.randbytes(chance.choice((0, 1, 495, 496, 497, 5000, 100_000)))
+            priority = chance.randrange(4)
+            try:
+                queue.put_nowait(data) if not priority else queue.put(data, False, priority=priority)
+                there.append((-priority, number, data))
+            except QueueFull:
+                pass
+            if chance.random() < 0.5 and there:
+                there.sort()
+                message = queue.get_message()
+                assert (-message.priority, message.item) == (there[0][0], there[0][2])
+                del there[0]
+        there.sort()
+        assert [queue.get_nowait() for _ in there] == [data for _, _, data in there]
+
+
+def test_a_batch_taken_up_to_a_forged_record_is_what_came_before(queue: Handle, name: str) -> None:
+    """C9, C28: what is sound is taken, and the next get says that the rest is not."""
+    queue.put_many([b"sound", b"forged"])
+    poke(name, DATA_AT + RECORD.size + 5, bytes(RECORD.size))
+    assert queue._channel.try_get_many(2) == [(b"sound", 0)]
