@@ -960,6 +960,7 @@ def left_behind(name: str) -> None:
         (lambda name: ipcq.exists(name, "pyshm"), False),
         (lambda name: name in PyshmBackend().names(), False),
         (lambda name: made(name).close(), None),
+        (lambda name: PyshmBackend().create(name, Request()).close(), None),
     ],
 )
 def test_what_dead_holders_left_is_no_queue(name: str, look: Callable[[str], object], answer: object) -> None:
@@ -1014,10 +1015,14 @@ def test_what_is_left_is_found(name: str) -> None:
     left_behind(name)
     half = f"{_place.path_of(name)}.{'0' * 16}"
     Path(half).touch()
+    squat = _place.path_of(f"{name}-squat")
+    os.symlink(os.devnull, squat)
     with made(f"{name}-alive", lifetime="last-close"):
         fixes = [finding.fix for finding in PyshmBackend().findings()]
     assert f"rm {_place.path_of(name)}" in fixes
     assert f"rm {half}" in fixes
+    assert f"rm {squat}" not in fixes
+    os.unlink(squat)
     assert not any(_place.path_of(f"{name}-alive") in fix for fix in fixes)
 
 
@@ -1230,3 +1235,87 @@ def test_a_batch_taken_up_to_a_forged_record_is_what_came_before(queue: Handle, 
     queue.put_many([b"sound", b"forged"])
     poke(name, DATA_AT + RECORD.size + 5, bytes(RECORD.size))
     assert queue._channel.try_get_many(2) == [(b"sound", 0)]
+
+
+# What two processes do to each other, one step at a time
+
+
+def test_a_call_out_of_a_step_is_refused(queue: Handle) -> None:
+    """C12: a handler that calls the queue cannot wait for the step that it interrupted."""
+    channel = queue._channel
+    with pytest.raises(Unsupported, match="signal handler"):
+        channel._step(0.1, lambda: channel.try_put(b"x", 0))
+    assert queue.empty()
+
+
+def test_a_file_cut_off_in_the_middle_of_a_step_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C29: between the look at its size and the read."""
+    monkeypatch.setattr(_file, "pread", lambda descriptor, size, at: b"")
+    with pytest.raises(CorruptQueue, match="cut off"):
+        queue.get_nowait()
+
+
+def test_a_redo_record_is_written_where_it_belongs(name: str) -> None:
+    """C15: once, by whoever finds it, and counted."""
+    with made(name, priorities=True) as queue:
+        queue.put(b"low")
+        queue.put(b"high", priority=1)
+        order = queue._channel._order
+        raw = CELL.pack(0, *order._entry(1))
+        poke(name, DATA_AT, raw)
+        poke_state(name, redo=1 << 32 | crc32(raw))
+        assert queue.peek() == b"low"
+        assert queue.stats().recoveries == 1
+        assert state_of(name).redo == 0
+
+
+@pytest.mark.parametrize(("key", "block"), [((1 << 64) - 1, 0), (0, 4), (0, 1 << 40)])
+def test_an_entry_of_the_heap_may_be_hostile(name: str, key: int, block: int) -> None:
+    """C28: priorities and blocks that there are not."""
+    with made(name, priorities=True) as queue:
+        queue.put(b"x")
+        poke(name, queue._channel._order._geometry.heap_at, struct.pack("<QQ", key, block))
+        with pytest.raises(CorruptQueue):
+            queue.get_nowait()
+
+
+def test_a_link_may_be_hostile(name: str) -> None:
+    """C28: a chain that leads outside."""
+    with ipcq.open(name, "pyshm", exclusive=True, priorities=True, serializer="raw") as queue:
+        queue.put(bytes(5000))
+        poke(name, queue._channel._order._geometry.links_at, b"\xff" * 4)
+        with pytest.raises(CorruptQueue):
+            queue.get_nowait()
+
+
+def test_a_queue_unlinked_while_it_is_attached_to_is_not_found(
+    queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C14: between opening the file and looking at it."""
+    monkeypatch.setattr(_segment, "check_owner", lambda uid, request: os.unlink(_place.path_of(name)))
+    with pytest.raises(QueueNotFound):
+        PyshmBackend().attach(name, Request())
+
+
+def test_a_last_close_queue_that_goes_while_it_is_attached_to_is_not_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clause 5: whoever found no holder was faster."""
+    with made(name, lifetime="last-close"):
+        monkeypatch.setattr(_file, "hold", lambda descriptor: False)
+        with pytest.raises(QueueNotFound):
+            PyshmBackend().attach(name, Request())
+
+
+def test_a_file_that_goes_while_names_are_listed_is_left_out(queue: Handle, name: str) -> None:
+    """Clause 2: looking fails for nobody."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(_segment, "_reaped", lambda path: False)
+        assert _segment.header_of("/nowhere/at/all") is None
+    assert name in PyshmBackend().names()
+
+
+def test_the_private_directory_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C27: at a place that no environment variable moves."""
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    assert _place._home() == f"/tmp/ipcq-pyshm-{os.geteuid()}"
