@@ -200,8 +200,6 @@ def newest(raw: bytes) -> State | None:
 
     Under the lock, a newer state that is cut off is what a dead process left; without it, somebody is writing just now.
     """
-    if len(raw) != 2 * STATE_ROOM:
-        return None
     (even,) = _SEQUENCE.unpack_from(raw, 0)
     (odd,) = _SEQUENCE.unpack_from(raw, STATE_ROOM)
     first = STATE_ROOM if odd > even else 0

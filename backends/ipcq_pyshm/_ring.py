@@ -62,11 +62,10 @@ def length_of(raw: bytes, most: int) -> int:
     Raises:
         CorruptQueue: There is none of at most `most` bytes.
     """
-    if len(raw) >= RECORD.size:
-        length, _, _, state = RECORD.unpack_from(raw)
-        if state == READY and length <= most:
-            return int(length)
-    raise CorruptQueue
+    length, _, _, state = RECORD.unpack_from(raw)
+    if state != READY or length > most:
+        raise CorruptQueue
+    return int(length)
 
 
 class Ring(Order):

@@ -1319,3 +1319,21 @@ def test_the_private_directory_is_the_users(monkeypatch: pytest.MonkeyPatch) -> 
     """C27: at a place that no environment variable moves."""
     monkeypatch.setenv("TMPDIR", "/nowhere")
     assert _place._home() == f"/tmp/ipcq-pyshm-{os.geteuid()}"
+
+
+@with_shmlock
+def test_a_block_without_content_that_was_left_is_cleared_away(name: str) -> None:
+    """C15: what shmlock by itself never gets past, and what it is counted as."""
+    with made(name, lock="shmlock") as queue:
+        Path("/dev/shm", queue._channel._lock._name).touch()
+        queue.put(b"x")
+        assert queue.stats().recoveries == 1
+        assert drained(queue) == [b"x"]
+
+
+def test_a_wait_on_a_queue_that_is_gone_is_not_counted(queue: Handle, name: str) -> None:
+    """C14: and fails for nobody; the call that waited says what it is."""
+    ipcq.unlink(name, "pyshm")
+    queue._channel.count_wait(False)
+    with pytest.raises(QueueGone):
+        queue.qsize()
