@@ -1,6 +1,7 @@
 """What the owner of this machine should know: what nobody uses any more, and how much space is left."""
 
 import os
+import shutil
 from typing import Final
 
 from ipcq.backend import Finding, Severity
@@ -36,8 +37,7 @@ def _half(path: str) -> Finding:
 
 
 def _space(place: str) -> Finding:
-    found = os.statvfs(place)
-    size, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    size, _, free = shutil.disk_usage(place)
     text = f"{place} has {free // _MEBIBYTE} of {size // _MEBIBYTE} MiB free"
     if free < size * _ENOUGH:
         larger = f"sudo mount -o remount,size={2 * size // _MEBIBYTE}m {place}"

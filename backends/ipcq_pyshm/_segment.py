@@ -84,12 +84,9 @@ def _nameless(home: str) -> int | None:
 
 
 def _link(descriptor: int, path: str) -> None:
-    # With a directory given, linkat(2) follows the link in /proc; without one, Python calls link(2), which does not.
-    home = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.link(f"{_DESCRIPTORS}/{descriptor}", os.path.basename(path), src_dir_fd=home, dst_dir_fd=home)
-    finally:
-        os.close(home)
+    # With a directory given, which an absolute path does not look at, it is linkat(2), which follows the link in /proc;
+    # without one, Python calls link(2), which does not.
+    os.link(f"{_DESCRIPTORS}/{descriptor}", path, src_dir_fd=descriptor)
 
 
 def _fill(descriptor: int, header: Header) -> None:
