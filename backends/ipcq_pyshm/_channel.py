@@ -77,6 +77,8 @@ class PyshmChannel(Channel):
         self._size = geometry.size
         order = Heap if header.attributes.priorities else Ring
         self._order: Order = order(header.attributes, geometry, self._read, self._write)
+        # A wait ended without a message, so that the next get hardly needs the lock.
+        self._waited = False
         # Waits that no commit has counted yet.
         self._waits = self._timeouts = 0
         self._begin()
@@ -229,7 +231,8 @@ class PyshmChannel(Channel):
         return state
 
     def try_get(self) -> Received | None:
-        if self._lock.dear:
+        if self._lock.dear or self._waited:
+            self._waited = False
             state = self._look()
             if not state.count and not state.flags & DOWN:
                 return None
@@ -349,23 +352,27 @@ class PyshmChannel(Channel):
         )
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        self._wait(since, until, lambda state: state.count > 0)
+        self._waited = not self._wait(since, until, lambda state: state.count > 0)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
         self._wait(since, until, lambda state: self._order.fits(state, size))
 
-    def _wait(self, since: float, until: float, ready: Callable[[State], bool]) -> None:
+    def _wait(self, since: float, until: float, ready: Callable[[State], bool]) -> bool:
+        """Wait until a look at the state promises something, and tell whether one did."""
         while (now := monotonic()) < until:
             # Waking up costs more than looking, and a process that has waited for long can wait a little longer.
             sleep(min(max((now - since) / 2, _SHORTEST), until - now))
+            if monotonic() >= until:
+                break  # the try that follows each wait looks as well
             try:
-                # Whether the queue is still there is asked by the try that follows each wait.
+                # Whether the queue is still there is asked by that try.
                 state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
             except (OSError, MessageQueueError) as error:
                 let_through(error)
-                return  # the next try says what it is
+                return True  # the next try says what it is
             if state is None or state.flags & DOWN or ready(state):
-                return
+                return True
+        return False
 
     def linked(self) -> bool:
         return os.fstat(self._descriptor).st_nlink > 0
