@@ -360,8 +360,8 @@ class PyshmChannel(Channel):
     def _wait(self, since: float, until: float, ready: Callable[[State], bool]) -> bool:
         """Wait until a look at the state promises something, and tell whether one did."""
         while (now := monotonic()) < until:
-            # Waking up costs more than looking, and a process that has waited for long can wait a little longer.
-            sleep(min(max((now - since) / 2, _SHORTEST), until - now))
+            # Waking up costs more than looking, and a process that has waited for long can wait as long again.
+            sleep(min(max(now - since, _SHORTEST), until - now))
             if monotonic() >= until:
                 break  # the try that follows each wait looks as well
             try:
