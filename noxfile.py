@@ -206,6 +206,7 @@ def wheels(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Measure; give the name of one script of benchmarks/ to run that one alone."""
     install(session)
+    session.install("shmqueue==0.0.2")  # with shmlock: what pyshm is measured against
     chosen = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*_*.py"))
     for name in chosen:
         session.run("python", f"benchmarks/{name.removesuffix('.py')}.py")

@@ -1,6 +1,7 @@
 """What the tests of the core stand on: names that are cleaned up, plugins installed for one test, and scripts."""
 
 import importlib
+import importlib.metadata
 import os
 import secrets
 import subprocess
@@ -18,7 +19,10 @@ import pytest
 import ipcq
 from ipcq import _registry
 from ipcq.backend import Backend
-from ipcq.hooks import GROUP, hookimpl
+from ipcq.hooks import GROUP, PROJECT, hookimpl
+
+#: The bundled backends beside those that a test installs: one that reaches other processes, and one that does not.
+BUNDLED = ("memory", "mqueue")
 
 #: Seconds after which what hangs has failed.
 HANG = 20.0
@@ -80,7 +84,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Insta
     place = tmp_path / "installed"
     place.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    offered = importlib.metadata.entry_points
+
+    def reckoned_with(**which: str) -> list[importlib.metadata.EntryPoint]:
+        return [entry for entry in offered(**which) if entry.name in BUNDLED or entry.dist.name != PROJECT]
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", reckoned_with)
     installed = Installed(place)
+    installed.forget()
     yield installed
     installed.forget()
     for module in installed.modules:

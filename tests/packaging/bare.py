@@ -78,6 +78,22 @@ def test_names_are_seen_without_the_library(backend: str) -> None:
     assert not ipcq.exists(NAME, backend)
 
 
+def test_auto_creates_where_nothing_is_missing() -> None:
+    """pyshm needs no library."""
+    with ipcq.open(NAME) as queue:
+        queue.put("item")
+        assert queue.get(timeout=1) == "item"
+        assert queue.backend == "pyshm"
+        queue.unlink()
+
+
+def test_a_lock_without_its_library_says_so() -> None:
+    """lock="shmlock" says which extra it needs, and makes no queue."""
+    with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq\[shmlock\]'"):
+        ipcq.open(NAME, "pyshm", lock="shmlock")
+    assert not ipcq.exists(NAME)
+
+
 def test_auto_says_for_each_backend_why_not() -> None:
     """Where no backend can honour the request, the error gives each reason."""
     with pytest.raises(ipcq.BackendUnavailable) as caught:
