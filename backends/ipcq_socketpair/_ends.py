@@ -1,0 +1,158 @@
+"""What a participant holds of a queue, what it was created with, and how both travel to a newcomer."""
+
+import json
+import os
+import socket
+from array import array
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Final, Self
+
+from ipcq.backend import Attributes, too_many_descriptors
+from ipcq.errors import CorruptQueue, PermissionDenied, VersionMismatch
+
+#: Raised when the two sides of a handshake would not understand each other any more.
+VERSION: Final = 1
+
+#: More than any handshake has.
+_ROOM: Final = 4096
+_MOST: Final = 4
+
+#: Device and inode of a queue's socket file. Whoever holds the listening socket keeps the inode from being used again.
+Found = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is so for a queue as long as it lives."""
+
+    name: str
+    attributes: Attributes
+    packet: int
+    """Size that every packet is padded to; 0: each is as large as its message."""
+    found: Found
+    """Which socket file is the queue's."""
+
+    def packed(self) -> bytes:
+        return json.dumps({"version": VERSION, **asdict(self)}).encode()
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Self:
+        try:
+            facts = json.loads(data)
+            version = facts.pop("version")
+            if version == VERSION:
+                attributes = Attributes(**facts.pop("attributes"))
+                device, inode = facts.pop("found")
+                return cls(attributes=attributes, found=(device, inode), **facts)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CorruptQueue("who answers under its name is no ipcq") from error
+        raise VersionMismatch(f"its holders speak version {version!r} of the handshake, this is version {VERSION}")
+
+
+class Ends:
+    """The descriptors of one handle.
+
+    The two ends are shared with every other holder, so nothing is ever set on them that would change how another's
+    calls behave. The listening socket does not block, for any holder, as long as it exists.
+    """
+
+    def __init__(self, write: socket.socket, read: socket.socket) -> None:
+        self.write = write
+        self.read = read
+        self.listener: socket.socket | None = None
+        self.lock: int | None = None
+
+    @classmethod
+    def made(cls) -> Self:
+        write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(_blocking(write), _blocking(read))
+
+    def close(self) -> None:
+        for end in (self.write, self.read, self.listener):
+            if end is not None:
+                end.close()
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def numbers(self) -> list[int]:
+        """Return the descriptors in the order in which they travel."""
+        sockets = [end.fileno() for end in (self.write, self.read, self.listener) if end is not None]
+        return sockets if self.lock is None else [*sockets, self.lock]
+
+
+def _blocking(end: socket.socket) -> socket.socket:
+    # A default timeout of the program's would make Python wait in calls that are not meant to.
+    end.settimeout(None)
+    return end
+
+
+def sent(line: socket.socket, terms: Terms, ends: Ends) -> None:
+    """Hand everything to who connected, if it is this user."""
+    if _peer(line) == os.geteuid():
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", ends.numbers()))]
+        line.sendmsg([terms.packed()], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def received(line: socket.socket) -> tuple[Terms, Ends] | None:
+    """Take what a holder handed over; None where it ended without a word.
+
+    Raises:
+        PermissionDenied: Another user answered.
+        LimitExceeded: The descriptor table is full.
+        CorruptQueue: It is not what a holder hands over.
+        VersionMismatch: Another version of ipcq answered.
+    """
+    if _peer(line) != os.geteuid():
+        raise PermissionDenied(f"user {_peer(line)} answers under its name, not this user ({os.geteuid()})")
+    space = socket.CMSG_LEN(_MOST * array("i").itemsize)
+    try:
+        data, control, flags, _ = line.recvmsg(_ROOM, space, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return None
+    with ExitStack() as undo:
+        numbers = descriptors(control)
+        for number in numbers:
+            undo.callback(os.close, number)
+        if flags & socket.MSG_CTRUNC:
+            raise too_many_descriptors()
+        if not data:
+            return None
+        terms = Terms.unpacked(data)
+        if len(numbers) != 3 + bool(terms.packet) or not all(map(_is_ours, numbers[:3])):
+            raise CorruptQueue("who answers under its name hands over something else than a queue")
+        undo.pop_all()
+        write, read, listener = (socket.socket(fileno=number) for number in numbers[:3])
+        ends = Ends(_blocking(write), _blocking(read))
+        ends.listener = listener
+        ends.listener.settimeout(0)
+        ends.lock = numbers[3] if terms.packet else None
+        return terms, ends
+
+
+def _is_ours(number: int) -> bool:
+    """Tell whether a descriptor is a socket of the kind that a queue consists of."""
+    try:
+        kind = socket.socket(fileno=number)
+    except OSError:
+        return False
+    try:
+        return (kind.family, kind.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    finally:
+        kind.detach()
+
+
+def descriptors(control: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a message."""
+    numbers = array("i")
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return list(numbers)
+
+
+def _peer(line: socket.socket) -> int:
+    """Return the user at the other end (SO_PEERCRED of ``unix(7)``: process, user, group)."""
+    return array("i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * array("i").itemsize))[1]

@@ -1,0 +1,203 @@
+"""The thread of this process that hands its queues to newcomers.
+
+Every process that has a queue open listens on the queue's one listening socket, so that whoever lives and runs can
+answer. One thread does it for all queues of the process: it waits for connections and accepts without waiting, since
+another process may have been faster. An answer is one message that always fits, so no newcomer can hold the thread up.
+
+It waits by ``epoll(7)``, which lets queues come and go while it waits and, unlike ``poll``, keeps none alive that was
+closed meanwhile. The thread begins with the first queue and ends with the last, or with the interpreter; a forked child
+begins its own.
+"""
+
+import atexit
+import errno
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import sleep
+from typing import Final
+
+from ipcq.backend import let_through
+from ipcq.errors import MessageQueueError
+from ipcq_socketpair._ends import Ends, Terms, sent
+
+# Seconds without accepting after the descriptor table was found full.
+_RESPITE: Final = 0.05
+
+
+@dataclass(eq=False)
+class Offer:
+    """One handle's queue, as it is handed on."""
+
+    listener: socket.socket
+    terms: Terms
+    ends: Ends
+    host: "Host | None" = None
+
+    def answer(self) -> None:
+        try:
+            line, _ = self.listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            return  # another holder was faster, or the newcomer has gone
+        with line:
+            try:
+                sent(line, self.terms, self.ends)
+            except OSError:
+                pass  # the newcomer has gone, or asks again
+
+
+class Host:
+    """One thread and what it hands out."""
+
+    def __init__(self, offers: list[Offer]) -> None:
+        self.offers: dict[int, Offer] = {}
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN)
+        for offer in offers:
+            self.add(offer)
+        self._thread = threading.Thread(target=self._serve, name="ipcq-socketpair", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.release()
+            raise
+
+    def add(self, offer: Offer) -> None:
+        self._epoll.register(offer.listener, select.EPOLLIN)
+        self.offers[offer.listener.fileno()] = offer
+        offer.host = self
+
+    def remove(self, offer: Offer) -> None:
+        # By hand, because the socket lives on in other processes, and with it would the entry here.
+        self._epoll.unregister(offer.listener)
+        del self.offers[offer.listener.fileno()]
+        offer.host = None
+
+    def release(self) -> None:
+        self._epoll.close()
+        os.close(self._bell)
+
+    def _serve(self) -> None:
+        while True:
+            for number, _ in self._epoll.poll():
+                if number == self._bell:
+                    return
+                try:
+                    with _lock:  # nobody closes meanwhile what is handed out
+                        offer = self.offers.get(number)
+                        if offer is not None:
+                            offer.answer()
+                except OSError:
+                    sleep(_RESPITE)
+
+    def end(self) -> None:
+        os.eventfd_write(self._bell, 1)
+        if threading.current_thread() is not self._thread:  # a finaliser may run anywhere
+            self._thread.join()
+            self.release()
+
+
+_host: Host | None = None
+_lock = threading.RLock()
+_process = os.getpid()
+
+# Opening, binding and closing leave a child that is forked meanwhile with descriptors that nobody there knows of, and so
+# the queue with a holder that never answers.
+_opening = threading.RLock()
+
+
+@contextmanager
+def no_fork() -> Iterator[None]:
+    """Let no fork of another thread come in between."""
+    with _opening:
+        yield
+
+
+def add(offer: Offer) -> None:
+    """Hand a queue to whoever asks, from now on.
+
+    Raises:
+        MessageQueueError: The system gives no thread for it.
+    """
+    global _host
+    with _lock:
+        if _host is not None:
+            _host.add(offer)
+            return
+        try:
+            _host = Host([offer])
+        except RuntimeError as error:
+            let_through(error)
+            raise MessageQueueError(f"no thread can be started that would hand the queue to others: {error}") from error
+
+
+def remove(offer: Offer) -> None:
+    """Hand the queue to nobody any more, from now on."""
+    global _host
+    with _lock:
+        host = offer.host
+        if host is None:
+            return
+        host.remove(offer)
+        if host.offers:
+            return
+        if _host is host:
+            _host = None
+    host.end()
+
+
+def inherit() -> None:
+    """Let a forked child hand out by itself what it has inherited; once, whoever comes first."""
+    global _host, _process
+    if _process == os.getpid():
+        return
+    _process = os.getpid()
+    inherited, _host = _host, None
+    if inherited is not None:
+        inherited.release()
+        try:
+            _host = Host(list(inherited.offers.values()))
+        except (RuntimeError, OSError):
+            # Nobody is there who could be told, and the parent still answers.
+            for offer in inherited.offers.values():
+                offer.host = None
+
+
+@atexit.register
+def _end() -> None:
+    # A daemon thread would be cut off somewhere; this one ends in order.
+    global _host
+    with _lock:
+        host, _host = _host, None
+        if host is not None:
+            for offer in list(host.offers.values()):
+                host.remove(offer)
+    if host is not None:
+        host.end()
+
+
+def _before_fork() -> None:
+    _opening.acquire()
+    _lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _lock.release()
+    _opening.release()
+
+
+def _after_fork_in_child() -> None:
+    inherit()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
