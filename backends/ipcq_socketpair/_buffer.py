@@ -108,7 +108,9 @@ def _resized(write: socket.socket, asked: int | None) -> None:
 def _enlarged(write: socket.socket, asked: int) -> None:
     write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(asked, _HIGHEST))
     if size_of(write) < asked:
-        remedy = "no setting goes beyond it: ask for less" if asked > _HIGHEST else f"sudo sysctl net.core.wmem_max={asked}"
+        remedy = (
+            "no setting goes beyond it: ask for less" if asked > _HIGHEST else f"sudo sysctl net.core.wmem_max={asked}"
+        )
         raise LimitExceeded(
             limit="net.core.wmem_max", value=size_of(write), asked=asked, remedy=remedy, errno=errno.ENOBUFS
         )

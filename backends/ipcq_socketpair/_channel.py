@@ -140,8 +140,9 @@ class SocketpairChannel(Channel):
             try:
                 return self._locked(lock) and self._has_space() and self._sent(packet, rights)
             finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)
+                # In this order: an exception out of a signal handler may strike right behind the call.
                 self._busy = False
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _locked(self, lock: int) -> bool:
         until = monotonic() + _TURN

@@ -69,6 +69,18 @@ class Ends:
         write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(_blocking(write), _blocking(read))
 
+    def copied(self) -> Self:
+        """Return copies of all descriptors."""
+        with ExitStack() as undo:
+            ends = type(self)(self.write.dup(), self.read)
+            undo.callback(ends.write.close)
+            ends.read = self.read.dup()
+            undo.callback(ends.close)
+            ends.listener = self.listener and self.listener.dup()
+            ends.lock = None if self.lock is None else os.dup(self.lock)
+            undo.pop_all()
+            return ends
+
     def close(self) -> None:
         for end in (self.write, self.read, self.listener):
             if end is not None:

@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import sleep
@@ -23,10 +23,12 @@ from typing import Final
 
 from ipcq.backend import let_through
 from ipcq.errors import MessageQueueError
-from ipcq_socketpair._ends import Ends, Terms, sent
+from ipcq_socketpair._ends import Ends, Found, Terms, sent
 
 # Seconds without accepting after the descriptor table was found full.
 _RESPITE: Final = 0.05
+
+_NOBODY: Final = -1
 
 
 @dataclass(eq=False)
@@ -55,8 +57,9 @@ class Offer:
 class Host:
     """One thread and what it hands out."""
 
-    def __init__(self, offers: list[Offer]) -> None:
+    def __init__(self, offers: Iterable[Offer]) -> None:
         self.offers: dict[int, Offer] = {}
+        self._answering = _NOBODY
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
@@ -70,15 +73,18 @@ class Host:
             raise
 
     def add(self, offer: Offer) -> None:
-        self._epoll.register(offer.listener, select.EPOLLIN)
-        self.offers[offer.listener.fileno()] = offer
         offer.host = self
+        self.offers[offer.listener.fileno()] = offer
+        self._epoll.register(offer.listener, select.EPOLLIN)
 
     def remove(self, offer: Offer) -> None:
+        number = offer.listener.fileno()
         # By hand, because the socket lives on in other processes, and with it would the entry here.
-        self._epoll.unregister(offer.listener)
-        del self.offers[offer.listener.fileno()]
+        self._epoll.unregister(number)
+        del self.offers[number]
         offer.host = None
+        while self._answering == number and threading.current_thread() is not self._thread:
+            sleep(0)
 
     def release(self) -> None:
         self._epoll.close()
@@ -90,12 +96,17 @@ class Host:
                 if number == self._bell:
                     return
                 try:
-                    with _lock:  # nobody closes meanwhile what is handed out
+                    with _answering:
+                        # Said before the offer is looked up, and so whoever withdraws it knows when to wait. Not by a
+                        # lock: a signal handler that asks for an answer may have interrupted who holds it.
+                        self._answering = number
                         offer = self.offers.get(number)
                         if offer is not None:
                             offer.answer()
                 except OSError:
                     sleep(_RESPITE)
+                finally:
+                    self._answering = _NOBODY
 
     def end(self) -> None:
         os.eventfd_write(self._bell, 1)
@@ -104,13 +115,15 @@ class Host:
             self.release()
 
 
-_host: Host | None = None
+# One, but for the case that a signal handler opens a queue while the thread that it interrupts begins or ends another.
+_hosts: list[Host] = []
 _lock = threading.RLock()
 _process = os.getpid()
 
 # Opening, binding and closing leave a child that is forked meanwhile with descriptors that nobody there knows of, and so
-# the queue with a holder that never answers.
+# the queue with a holder that never answers. The same is true of a connection that is being answered.
 _opening = threading.RLock()
+_answering = threading.RLock()
 
 
 @contextmanager
@@ -126,13 +139,12 @@ def add(offer: Offer) -> None:
     Raises:
         MessageQueueError: The system gives no thread for it.
     """
-    global _host
     with _lock:
-        if _host is not None:
-            _host.add(offer)
+        if _hosts:
+            _hosts[-1].add(offer)
             return
         try:
-            _host = Host([offer])
+            _hosts.append(Host([offer]))
         except RuntimeError as error:
             let_through(error)
             raise MessageQueueError(f"no thread can be started that would hand the queue to others: {error}") from error
@@ -140,7 +152,6 @@ def add(offer: Offer) -> None:
 
 def remove(offer: Offer) -> None:
     """Hand the queue to nobody any more, from now on."""
-    global _host
     with _lock:
         host = offer.host
         if host is None:
@@ -148,47 +159,59 @@ def remove(offer: Offer) -> None:
         host.remove(offer)
         if host.offers:
             return
-        if _host is host:
-            _host = None
+        _hosts.remove(host)
+        if host.offers:  # a signal handler opened another queue just then
+            _hosts.append(host)
+            return
     host.end()
+
+
+def offered(found: Found) -> Offer | None:
+    """Return a handle that this process has on the queue of a socket file."""
+    for host in list(_hosts):
+        for offer in list(host.offers.values()):
+            if offer.terms.found == found:
+                return offer
+    return None
 
 
 def inherit() -> None:
     """Let a forked child hand out by itself what it has inherited; once, whoever comes first."""
-    global _host, _process
+    global _process
     if _process == os.getpid():
         return
     _process = os.getpid()
-    inherited, _host = _host, None
-    if inherited is not None:
-        inherited.release()
+    inherited = [offer for host in _hosts for offer in host.offers.values()]
+    for host in _hosts:
+        host.release()
+    _hosts.clear()
+    if inherited:
         try:
-            _host = Host(list(inherited.offers.values()))
+            _hosts.append(Host(inherited))
         except (RuntimeError, OSError):
             # Nobody is there who could be told, and the parent still answers.
-            for offer in inherited.offers.values():
+            for offer in inherited:
                 offer.host = None
 
 
 @atexit.register
 def _end() -> None:
     # A daemon thread would be cut off somewhere; this one ends in order.
-    global _host
-    with _lock:
-        host, _host = _host, None
-        if host is not None:
-            for offer in list(host.offers.values()):
-                host.remove(offer)
-    if host is not None:
+    while _hosts:
+        host = _hosts.pop()
+        for offer in list(host.offers.values()):
+            host.remove(offer)
         host.end()
 
 
 def _before_fork() -> None:
     _opening.acquire()
     _lock.acquire()
+    _answering.acquire()
 
 
 def _after_fork_in_parent() -> None:
+    _answering.release()
     _lock.release()
     _opening.release()
 
@@ -198,6 +221,4 @@ def _after_fork_in_child() -> None:
     _after_fork_in_parent()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

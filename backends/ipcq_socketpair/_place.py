@@ -154,8 +154,18 @@ def _connects(line: socket.socket, path: bytes) -> bool:
     return True
 
 
+def _held_here(path: bytes) -> _host.Offer | None:
+    try:
+        return _host.offered(_found(path))
+    except OSError as error:
+        let_through(error)
+        return None
+
+
 def alive(path: bytes) -> bool:
     """Tell whether somebody holds the socket of this file."""
+    if _held_here(path):
+        return True
     with _line() as line:
         try:
             _connects(line, path)
@@ -238,15 +248,19 @@ def unlink(name: str) -> None:
 
 
 def asked(name: str) -> tuple[Terms, Ends]:
-    """Have a holder hand over the queue's descriptors.
+    """Get the queue's descriptors from a holder.
 
     Raises:
         QueueNotFound: There is no queue of that name, or none of its holders answers.
     """
     if not private():
         raise QueueNotFound
-    terms, ends = _answer(path_of(name))
-    return terms, ends
+    path = path_of(name)
+    with _host.no_fork():  # nor a close
+        here = _held_here(path)
+        if here:
+            return here.terms, here.ends.copied()
+    return _answer(path)
 
 
 def _answer(path: bytes) -> tuple[Terms, Ends]:
@@ -281,11 +295,18 @@ def names() -> Iterator[str]:
                 if alive(path):
                     yield "/" + file.decode()
             else:
-                terms, ends = _answer(path)
-                ends.close()
-                yield terms.name
+                yield _name_of(path)
         except (QueueNotFound, UnicodeDecodeError):
             pass  # gone meanwhile, without an answer, or no file of ours
+
+
+def _name_of(path: bytes) -> str:
+    here = _held_here(path)
+    if here:
+        return here.terms.name
+    terms, ends = _answer(path)
+    ends.close()
+    return terms.name
 
 
 def leftovers() -> list[bytes]:
