@@ -60,18 +60,18 @@ class SocketpairBackend(Backend):
     def probe(self) -> Availability:
         if sys.platform != "linux":
             return Availability.no(
-                f"sockets that keep packets whole and in order (SOCK_SEQPACKET for AF_UNIX), SO_PEERCRED and memfd_create "
-                f"are used as Linux has them, this is {sys.platform}"
+                "it rests on what Linux has (AF_UNIX sockets of type SOCK_SEQPACKET, SO_PEERCRED, memfd_create, epoll), "
+                f"this is {sys.platform}"
             )
         return Availability.yes()
 
     def create(self, name: str, request: Request) -> Channel:
         from ipcq_socketpair import _buffer, _channel, _host, _place
-        from ipcq_socketpair._ends import Ends, Terms
+        from ipcq_socketpair._ends import NO_LOCK, Ends, Terms
 
         if request.mode & 0o077:
             raise Unsupported(
-                f"its queues live in a private directory and cannot be opened to other users (mode={request.mode:#o})"
+                f"its queues are in a private directory and cannot be opened to other users (mode={request.mode:#o})"
             )
         if request.priorities:
             raise Unsupported("the kernel keeps packets in the order in which they came: leave out priorities")
@@ -80,17 +80,15 @@ class SocketpairBackend(Backend):
         largest = request.max_message_size or MAX_MESSAGE_SIZE
         with _explained(), _host.no_fork(), ExitStack() as undo:
             _place.make()
-            ends = Ends.made()
+            bounded = request.max_messages is not None
+            ends = Ends.made(_buffer.lock_file() if bounded else NO_LOCK)
             undo.callback(ends.close)
             packet = _buffer.fitted(ends.write, request, largest)
-            if packet:
-                ends.lock = _buffer.lock_file()
             with _place.alone():
-                ends.listener, found = _place.taken(name)
+                found = _place.bind(ends.listener, name)
                 undo.callback(_place.free, name, found)
                 # Only now can anybody connect, and so does the queue exist.
                 ends.listener.listen(_place.BACKLOG)
-            bounded = request.max_messages is not None
             terms = Terms(
                 name=name,
                 attributes=Attributes(

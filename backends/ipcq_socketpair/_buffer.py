@@ -124,7 +124,7 @@ def _check_descriptors(messages: int) -> None:
             limit="RLIMIT_NOFILE",
             value=most,
             asked=messages,
-            remedy=f"each message that is larger than its packet is a descriptor: ask for fewer, or ulimit -n {messages}",
+            remedy=f"messages of that size travel as descriptors: ask for fewer, or ulimit -n {messages}",
             errno=errno.EMFILE,
         )
 

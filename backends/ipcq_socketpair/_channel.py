@@ -1,8 +1,8 @@
 """A channel over one pair of sockets.
 
-**Packets.** The first byte says what a packet is, since an empty packet cannot be told from the end: a message as it
+**Packets.** The first byte says what a packet is, since an empty one could not be told from the end: a message as it
 is, or the size of one whose bytes come as a sealed file (`_sealed`) beside it. Where the queue is bounded in messages,
-each packet is padded to the same size, so that what waits to be read, divided by it, is their number.
+each packet is padded to one size, so that what waits to be read, divided by it, is their number.
 
 **Bounded in messages.** The kernel looks whether there is space and takes the packet in two steps, between which another
 process may put. So putters take a file lock from counting to sending. It excludes processes only, since the threads of
@@ -93,7 +93,7 @@ class SocketpairChannel(Channel):
         try:
             if self._largest > self._inline:
                 self._refill()
-            self._offer = _host.Offer(_listener(ends), terms, ends)
+            self._offer = _host.Offer(terms, ends)
             _host.add(self._offer)
         except BaseException:
             self._drop_spare()
@@ -135,7 +135,6 @@ class SocketpairChannel(Channel):
             if self._busy:
                 raise Unsupported("a signal handler interrupted this thread inside the queue: use it after that call")
             lock = self._ends.lock
-            assert lock is not None
             self._busy = True
             try:
                 return self._locked(lock) and self._has_space() and self._sent(packet, rights)
@@ -220,8 +219,8 @@ class SocketpairChannel(Channel):
             try:
                 if flags & socket.MSG_CTRUNC:
                     raise CorruptQueue(
-                        "a message came with more than its one descriptor, or the descriptor table filled up just then: "
-                        "it was dropped"
+                        "a message came with more than its one descriptor, or the descriptor table filled up just "
+                        "then: it was dropped"
                     )
                 return self._opened(packet, numbers)
             finally:
@@ -372,7 +371,7 @@ class SocketpairChannel(Channel):
         _host.inherit()
         self._turn = threading.RLock()
         self._busy = False
-        if self._ends.lock is not None:
+        if self._packet:
             # The parent's own description: a lock that is taken by it would be both's.
             try:
                 self._ends.lock = _own(self._ends.lock)
@@ -380,11 +379,6 @@ class SocketpairChannel(Channel):
                 self.close()
                 return False
         return True
-
-
-def _listener(ends: Ends) -> socket.socket:
-    assert ends.listener is not None
-    return ends.listener
 
 
 def _inline(terms: Terms, ends: Ends) -> int:
@@ -395,13 +389,12 @@ def _inline(terms: Terms, ends: Ends) -> int:
     return min(terms.attributes.max_message_size, _buffer.INLINE, _buffer.limit(ends.write) - 33)
 
 
-def _own(lock: int | None) -> int:
+def _own(lock: int) -> int:
     """Exchange a descriptor of the lock's file for one that no other process shares.
 
     Raises:
         MessageQueueError: The file cannot be opened.
     """
-    assert lock is not None
     try:
         own = os.open(f"/proc/self/fd/{lock}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

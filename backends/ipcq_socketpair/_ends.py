@@ -19,6 +19,8 @@ VERSION: Final = 1
 _ROOM: Final = 4096
 _MOST: Final = 4
 
+NO_LOCK: Final = -1
+
 #: Device and inode of a queue's socket file. Whoever holds the listening socket keeps the inode from being used again.
 Found = tuple[int, int]
 
@@ -58,41 +60,54 @@ class Ends:
     calls behave. The listening socket does not block, for any holder, as long as it exists.
     """
 
-    def __init__(self, write: socket.socket, read: socket.socket) -> None:
+    def __init__(self, write: socket.socket, read: socket.socket, listener: socket.socket, lock: int) -> None:
         self.write = write
         self.read = read
-        self.listener: socket.socket | None = None
-        self.lock: int | None = None
+        self.listener = listener
+        self.lock = lock
+        """The file that putters lock; `NO_LOCK` where the queue is not bounded in messages."""
 
     @classmethod
-    def made(cls) -> Self:
-        write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        return cls(_blocking(write), _blocking(read))
+    def made(cls, lock: int) -> Self:
+        with ExitStack() as undo:
+            if lock != NO_LOCK:
+                undo.callback(os.close, lock)
+            write, read = map(_blocking, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            undo.callback(write.close)
+            undo.callback(read.close)
+            listener = line()
+            undo.pop_all()
+            return cls(write, read, listener, lock)
 
     def copied(self) -> Self:
         """Return copies of all descriptors."""
         with ExitStack() as undo:
-            ends = type(self)(self.write.dup(), self.read)
-            undo.callback(ends.write.close)
-            ends.read = self.read.dup()
-            undo.callback(ends.close)
-            ends.listener = self.listener and self.listener.dup()
-            ends.lock = None if self.lock is None else os.dup(self.lock)
+            copies = []
+            for end in (self.write, self.read, self.listener):
+                copies.append(end.dup())
+                undo.callback(copies[-1].close)
+            lock = NO_LOCK if self.lock == NO_LOCK else os.dup(self.lock)
             undo.pop_all()
-            return ends
+            write, read, listener = copies
+            return type(self)(write, read, listener, lock)
 
     def close(self) -> None:
         for end in (self.write, self.read, self.listener):
-            if end is not None:
-                end.close()
-        if self.lock is not None:
+            end.close()
+        if self.lock != NO_LOCK:
             os.close(self.lock)
-            self.lock = None
 
     def numbers(self) -> list[int]:
         """Return the descriptors in the order in which they travel."""
-        sockets = [end.fileno() for end in (self.write, self.read, self.listener) if end is not None]
-        return sockets if self.lock is None else [*sockets, self.lock]
+        sockets = [end.fileno() for end in (self.write, self.read, self.listener)]
+        return sockets if self.lock == NO_LOCK else [*sockets, self.lock]
+
+
+def line() -> socket.socket:
+    """Make a socket to connect by, or to listen on."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end.settimeout(0)
+    return end
 
 
 def _blocking(end: socket.socket) -> socket.socket:
@@ -101,14 +116,14 @@ def _blocking(end: socket.socket) -> socket.socket:
     return end
 
 
-def sent(line: socket.socket, terms: Terms, ends: Ends) -> None:
+def sent(connection: socket.socket, terms: Terms, ends: Ends) -> None:
     """Hand everything to who connected, if it is this user."""
-    if _peer(line) == os.geteuid():
+    if _peer(connection) == os.geteuid():
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", ends.numbers()))]
-        line.sendmsg([terms.packed()], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        connection.sendmsg([terms.packed()], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
-def received(line: socket.socket) -> tuple[Terms, Ends] | None:
+def received(connection: socket.socket) -> tuple[Terms, Ends] | None:
     """Take what a holder handed over; None where it ended without a word.
 
     Raises:
@@ -117,11 +132,11 @@ def received(line: socket.socket) -> tuple[Terms, Ends] | None:
         CorruptQueue: It is not what a holder hands over.
         VersionMismatch: Another version of ipcq answered.
     """
-    if _peer(line) != os.geteuid():
-        raise PermissionDenied(f"user {_peer(line)} answers under its name, not this user ({os.geteuid()})")
+    if _peer(connection) != os.geteuid():
+        raise PermissionDenied(f"user {_peer(connection)} answers under its name, not this user ({os.geteuid()})")
     space = socket.CMSG_LEN(_MOST * array("i").itemsize)
     try:
-        data, control, flags, _ = line.recvmsg(_ROOM, space, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        data, control, flags, _ = connection.recvmsg(_ROOM, space, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None
     with ExitStack() as undo:
@@ -137,11 +152,8 @@ def received(line: socket.socket) -> tuple[Terms, Ends] | None:
             raise CorruptQueue("who answers under its name hands over something else than a queue")
         undo.pop_all()
         write, read, listener = (socket.socket(fileno=number) for number in numbers[:3])
-        ends = Ends(_blocking(write), _blocking(read))
-        ends.listener = listener
-        ends.listener.settimeout(0)
-        ends.lock = numbers[3] if terms.packet else None
-        return terms, ends
+        listener.settimeout(0)
+        return terms, Ends(_blocking(write), _blocking(read), listener, numbers[3] if terms.packet else NO_LOCK)
 
 
 def _is_ours(number: int) -> bool:
@@ -165,6 +177,6 @@ def descriptors(control: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return list(numbers)
 
 
-def _peer(line: socket.socket) -> int:
+def _peer(connection: socket.socket) -> int:
     """Return the user at the other end (SO_PEERCRED of ``unix(7)``: process, user, group)."""
-    return array("i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * array("i").itemsize))[1]
+    return array("i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * array("i").itemsize))[1]

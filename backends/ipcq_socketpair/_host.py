@@ -13,7 +13,6 @@ import atexit
 import errno
 import os
 import select
-import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,21 +34,20 @@ _NOBODY: Final = -1
 class Offer:
     """One handle's queue, as it is handed on."""
 
-    listener: socket.socket
     terms: Terms
     ends: Ends
     host: "Host | None" = None
 
     def answer(self) -> None:
         try:
-            line, _ = self.listener.accept()
+            connection, _ = self.ends.listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
             return  # another holder was faster, or the newcomer has gone
-        with line:
+        with connection:
             try:
-                sent(line, self.terms, self.ends)
+                sent(connection, self.terms, self.ends)
             except OSError:
                 pass  # the newcomer has gone, or asks again
 
@@ -74,11 +72,11 @@ class Host:
 
     def add(self, offer: Offer) -> None:
         offer.host = self
-        self.offers[offer.listener.fileno()] = offer
-        self._epoll.register(offer.listener, select.EPOLLIN)
+        self.offers[offer.ends.listener.fileno()] = offer
+        self._epoll.register(offer.ends.listener, select.EPOLLIN)
 
     def remove(self, offer: Offer) -> None:
-        number = offer.listener.fileno()
+        number = offer.ends.listener.fileno()
         # By hand, because the socket lives on in other processes, and with it would the entry here.
         self._epoll.unregister(number)
         del self.offers[number]
@@ -120,8 +118,8 @@ _hosts: list[Host] = []
 _lock = threading.RLock()
 _process = os.getpid()
 
-# Opening, binding and closing leave a child that is forked meanwhile with descriptors that nobody there knows of, and so
-# the queue with a holder that never answers. The same is true of a connection that is being answered.
+# Opening, binding and closing would leave a child that is forked meanwhile with descriptors that nobody there knows of,
+# and so the queue with a holder that never answers; answering, with one that the newcomer waits for.
 _opening = threading.RLock()
 _answering = threading.RLock()
 
@@ -147,7 +145,7 @@ def add(offer: Offer) -> None:
             _hosts.append(Host([offer]))
         except RuntimeError as error:
             let_through(error)
-            raise MessageQueueError(f"no thread can be started that would hand the queue to others: {error}") from error
+            raise MessageQueueError(f"no thread starts that would hand the queue to others: {error}") from error
 
 
 def remove(offer: Offer) -> None:
@@ -168,8 +166,8 @@ def remove(offer: Offer) -> None:
 
 def offered(found: Found) -> Offer | None:
     """Return a handle that this process has on the queue of a socket file."""
-    for host in list(_hosts):
-        for offer in list(host.offers.values()):
+    for host in tuple(_hosts):
+        for offer in tuple(host.offers.values()):
             if offer.terms.found == found:
                 return offer
     return None
@@ -199,7 +197,7 @@ def _end() -> None:
     # A daemon thread would be cut off somewhere; this one ends in order.
     while _hosts:
         host = _hosts.pop()
-        for offer in list(host.offers.values()):
+        for offer in tuple(host.offers.values()):
             host.remove(offer)
         host.end()
 

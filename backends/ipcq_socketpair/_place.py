@@ -25,7 +25,7 @@ from typing import Final
 from ipcq.backend import let_through
 from ipcq.errors import PermissionDenied, QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
-from ipcq_socketpair._ends import Ends, Found, Terms, received
+from ipcq_socketpair._ends import Ends, Found, Terms, line, received
 
 #: Newcomers that may wait to be answered; the kernel takes the smaller of this and net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -92,8 +92,8 @@ def _check(path: str) -> None:
     found = os.lstat(path)
     if not _is_private(found):
         raise PermissionDenied(
-            f"{path} must be a directory of this user ({os.geteuid()}) with mode 0700, but is user {found.st_uid}'s with "
-            f"mode {stat.S_IMODE(found.st_mode):04o}: have it removed (sudo rm -r {path}), ipcq makes it anew"
+            f"{path} must be a directory of this user ({os.geteuid()}) with mode 0700, but is user {found.st_uid}'s "
+            f"with mode {stat.S_IMODE(found.st_mode):04o}: have it removed (sudo rm -r {path}), ipcq makes it anew"
         )
 
 
@@ -128,20 +128,14 @@ def _locked(home: int) -> bool:
     return True
 
 
-def _line() -> socket.socket:
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    line.setblocking(False)
-    return line
-
-
-def _connects(line: socket.socket, path: bytes) -> bool:
+def _connects(end: socket.socket, path: bytes) -> bool:
     """Connect; True where a queue is there, though it may be busy.
 
     Raises:
         QueueNotFound: There is none.
     """
     try:
-        line.connect(path)
+        end.connect(path)
     except BlockingIOError:
         return False  # more wait there already than the backlog holds, which is an answer too
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
@@ -166,16 +160,16 @@ def alive(path: bytes) -> bool:
     """Tell whether somebody holds the socket of this file."""
     if _held_here(path):
         return True
-    with _line() as line:
+    with line() as end:
         try:
-            _connects(line, path)
+            _connects(end, path)
         except QueueNotFound:
             return False
     return True
 
 
-def taken(name: str) -> tuple[socket.socket, Found]:
-    """Bind the name; to be called alone.
+def bind(listener: socket.socket, name: str) -> Found:
+    """Take the name; to be called alone.
 
     Raises:
         QueueExists: There is a queue of that name.
@@ -187,14 +181,9 @@ def taken(name: str) -> tuple[socket.socket, Found]:
         os.unlink(path)
     except FileNotFoundError:
         pass
-    listener = _line()
-    try:
-        listener.bind(path)
-        os.chmod(path, 0o600)  # the umask decided on it
-        return listener, _found(path)
-    except BaseException:
-        listener.close()
-        raise
+    listener.bind(path)
+    os.chmod(path, 0o600)  # the umask decided on it
+    return _found(path)
 
 
 def _found(path: bytes) -> Found:
@@ -268,10 +257,10 @@ def _answer(path: bytes) -> tuple[Terms, Ends]:
         waiting: dict[int, socket.socket] = {}
         poll = select.poll()
         for patience in _PATIENCE:
-            line = lines.enter_context(_line())
-            if _connects(line, path):
-                waiting[line.fileno()] = line
-                poll.register(line, select.POLLIN)
+            end = lines.enter_context(line())
+            if _connects(end, path):
+                waiting[end.fileno()] = end
+                poll.register(end, select.POLLIN)
             for number, _ in poll.poll(patience * 1000):
                 answer = received(waiting[number])
                 if answer is not None:

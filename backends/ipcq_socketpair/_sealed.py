@@ -40,11 +40,11 @@ def opened(descriptor: int, size: int, largest: int) -> bytes:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
         if seals & _FIXED != _FIXED or size > largest or os.fstat(descriptor).st_size != size:
             raise CorruptQueue("a message came as a file that is not sealed or has another size: it was dropped")
-        parts = []
-        while size:
-            part = os.pread(descriptor, size, sum(map(len, parts)))
-            parts.append(part)
-            size -= len(part)
+        parts: list[bytes] = []
+        read = 0
+        while read < size:  # no call reads more than 2 GiB
+            parts.append(os.pread(descriptor, size - read, read))
+            read += len(parts[-1])
     except OSError as error:
         let_through(error)
         raise CorruptQueue(f"a message came as a descriptor that cannot be read ({error}): it was dropped") from error
