@@ -27,6 +27,9 @@ _LEAST_INLINE: Final = 64
 #: What stands in front of a message in a padded packet, or for one that does not travel in its packet: kind, size.
 HEADER: Final = struct.Struct("<BQ")
 
+# A socket's priority is kept for every holder, and means nothing to the kernel where no network is involved.
+_LARGE: Final = 1
+
 # The kernel doubles what it is asked for, to have room for its own; so its figure is a C int, this is half of it.
 _HIGHEST: Final = (1 << 30) - 1
 
@@ -53,6 +56,15 @@ def limit(write: socket.socket) -> int:
 def size_of(write: socket.socket) -> int:
     """Return the buffer's size in bytes as it is asked for."""
     return limit(write) // 2
+
+
+def has_large(read: socket.socket) -> bool:
+    """Tell whether anybody ever put a message that does not travel in its packet."""
+    return read.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == _LARGE
+
+
+def say_large(read: socket.socket) -> None:
+    read.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _LARGE)
 
 
 @cache

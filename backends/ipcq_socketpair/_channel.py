@@ -11,9 +11,10 @@ is inside, and is then refused. Neither is waited for longer than `_TURN`, so th
 holds nobody up. Getters take no lock: they only make the number smaller.
 
 **Descriptors that come with a message.** The kernel puts them into the descriptor table as it hands over the message,
-and where the table is full, drops them and hands over the message all the same. So a channel of a queue whose messages
-may be that large keeps one descriptor in reserve and closes it right before. Another thread would have to fill a full
-table in that very instant to lose a message, which is told as `CorruptQueue`.
+and where the table is full, drops them and hands over the message all the same. So a channel keeps one descriptor in
+reserve, and closes it right before it gets from a queue into which anybody ever put such a message. Another thread would
+have to fill a full table in that very instant to lose one, which is told as `CorruptQueue`. That there are such messages
+is said on the socket, for good; whoever puts the first waits until every channel had to look.
 
 **Ends.** A shutdown is one of the writing end, which the kernel makes known to every holder at once, in order with the
 packets. An unlink removes the name and leaves the pair alone, because who asked for it goes on with the nameless queue;
@@ -55,9 +56,14 @@ _LARGE: Final = 1
 
 _PREFIX: Final = bytes([_PLAIN])
 
-# Nothing that would change the shared descriptor: whether to wait is said with each call.
-_SENDING: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_RECEIVING: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_NO_DESCRIPTORS: list[int] = []
+
+# Nothing that would change the shared descriptor: whether to wait is said with each call. Plain numbers, because the
+# operators of enumerations take longer than the calls.
+_SENDING: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_RECEIVING: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_LOOKING: Final = int(_RECEIVING | socket.MSG_PEEK)
+_CUT: Final = int(socket.MSG_CTRUNC)
 
 _RIGHTS: Final = socket.CMSG_LEN(array("i").itemsize)
 
@@ -85,13 +91,16 @@ class SocketpairChannel(Channel):
         self._room = (terms.packet or max(1 + self._inline, _buffer.HEADER.size)) + 1
         self._send = ends.write.send
         self._receive = ends.read.recv
+        self._receive_all = ends.read.recvmsg
+        self._never_large = self._largest <= self._inline
+        self._large = False
         self._turn = threading.RLock()
         self._busy = False
         self._spare: deque[int] = deque()
         if self._packet:
             ends.lock = _own(ends.lock)
         try:
-            if self._largest > self._inline:
+            if not self._never_large:
                 self._refill()
             self._offer = _host.Offer(terms, ends)
             _host.add(self._offer)
@@ -109,7 +118,11 @@ class SocketpairChannel(Channel):
         if self._packet:
             packet = _buffer.HEADER.pack(_PLAIN, len(data)) + data
             return self._in_turn(packet.ljust(self._packet, b"\0"), ())
-        return self._sent(_PREFIX + data, ())
+        try:
+            self._send(_PREFIX + data, _SENDING)
+        except OSError as error:
+            return self._refused(error)
+        return True
 
     def _put_large(self, data: bytes) -> bool:
         if self.full():  # not to copy it for nothing
@@ -121,6 +134,9 @@ class SocketpairChannel(Channel):
         except OSError as error:
             raise _foreign(error) from error
         try:
+            if not _buffer.has_large(self._ends.read):
+                _buffer.say_large(self._ends.read)
+                sleep(_place.BLIND)  # then every getter is prepared
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
             packet = _buffer.HEADER.pack(_LARGE, len(data))
             if self._packet:
@@ -168,97 +184,107 @@ class SocketpairChannel(Channel):
                 self._ends.write.sendmsg([packet], rights, _SENDING)
             else:
                 self._send(packet, _SENDING)
-        except BlockingIOError:
-            self._look()
-            return False
-        except BrokenPipeError as error:
-            let_through(error)
-            raise self._end() from error
         except OSError as error:
-            let_through(error)
-            if error.errno == errno.ETOOMANYREFS:  # as many descriptors are under way as this user may have
-                return False
-            raise _foreign(error) from error
+            return self._refused(error)
         return True
+
+    def _refused(self, error: OSError) -> bool:
+        """Return False where the packet does not fit now, and raise what else the error means."""
+        if isinstance(error, BlockingIOError):
+            return False
+        let_through(error)
+        if isinstance(error, BrokenPipeError):
+            raise self._end() from error
+        if error.errno == errno.ETOOMANYREFS:  # as many descriptors are under way as this user may have
+            return False
+        raise _foreign(error) from error
 
     # Getting
 
     def try_get(self) -> Received | None:
         if monotonic() >= self._next_look:
             self._look()
-        while True:
-            try:
-                message = self._take(0)
-            except BlockingIOError:
-                self._look()
-                return None
-            except MessageQueueError:
-                raise
-            except OSError as error:
-                raise _foreign(error) from error
-            if message is not None:
-                return message, 0
-            # The kernel may say so between a last packet and the shutdown that came after it.
-            if not _buffer.waiting(self._ends.read.fileno()):
-                raise self._end()
+        try:
+            if self._never_large:
+                packet = self._receive(self._room, _RECEIVING)
+                numbers = _NO_DESCRIPTORS
+            else:
+                packet, numbers = self._take(_RECEIVING)
+        except BlockingIOError:
+            return None
+        except MessageQueueError:
+            raise
+        except OSError as error:
+            raise _foreign(error) from error
+        if packet[:1] == _PREFIX and not (numbers or self._packet) and len(packet) < self._room:
+            return packet[1:], 0
+        message = self._opened(packet, numbers)
+        if message is not None:
+            return message, 0
+        # The kernel may tell the end between a last packet and the shutdown that came after it.
+        if _buffer.waiting(self._ends.read.fileno()):
+            return self.try_get()
+        raise self._end()
 
-    def _take(self, peek: int) -> bytes | None:
-        """Take the next message, or look at it; None at the end.
+    def _take(self, how: int) -> tuple[bytes, list[int]]:
+        """Take the next packet, or look at it, with the descriptors that come with it; none and empty at the end.
 
         Raises:
             BlockingIOError: There is none now.
-            CorruptQueue: A packet was no message, and was dropped.
-            LimitExceeded: There is no descriptor for what may come; nothing was taken.
+            CorruptQueue: It came with what no ipcq sends, and was dropped.
+            OSError: There is no place for the descriptor that may come; nothing was taken.
         """
-        if self._largest <= self._inline:
-            return self._opened(self._receive(self._room, _RECEIVING | peek), [])
-        try:
+        if self._large:
             self._reserve()
-            packet, control, flags, _ = self._ends.read.recvmsg(self._room, _RIGHTS, _RECEIVING | peek)
-            numbers = descriptors(control)
-            try:
-                if flags & socket.MSG_CTRUNC:
-                    raise CorruptQueue(
-                        "a message came with more than its one descriptor, or the descriptor table filled up just "
-                        "then: it was dropped"
-                    )
-                return self._opened(packet, numbers)
-            finally:
-                for number in numbers:
-                    os.close(number)
+        try:
+            packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, how)
         finally:
-            if not self._spare:
+            if self._large:
                 self._refill()
+        if not (control or flags & _CUT):
+            return packet, _NO_DESCRIPTORS
+        numbers = descriptors(control)
+        if flags & _CUT:
+            _close(numbers)
+            raise CorruptQueue(
+                "a message came with more than its one descriptor, or the descriptor table filled up just then: "
+                "it was dropped"
+            )
+        return packet, numbers
 
     def _opened(self, packet: bytes, numbers: list[int]) -> bytes | None:
-        if not packet:
-            if self._shut_down():
-                return None
-            raise CorruptQueue("an empty packet came, which no ipcq sends: it was dropped")
-        kind, size = packet[0], len(packet) - 1
-        if kind == _PLAIN and not self._packet and not numbers and size <= self._inline:
-            return packet[1:]
-        if len(packet) >= _buffer.HEADER.size and (not self._packet or len(packet) == self._packet):
-            kind, size = _buffer.HEADER.unpack_from(packet)
-            if kind == _PLAIN and self._packet and not numbers and size <= self._inline:
-                return packet[_buffer.HEADER.size : _buffer.HEADER.size + size]
-            if kind == _LARGE and len(numbers) == 1:
-                return _sealed.opened(numbers[0], size, self._largest)
-        raise CorruptQueue("a packet came that no ipcq sends: it was dropped")
+        """Return the message that a packet is; None for the end."""
+        header = _buffer.HEADER
+        try:
+            if not packet:
+                if self._shut_down():
+                    return None
+                raise CorruptQueue("an empty packet came, which no ipcq sends: it was dropped")
+            if len(packet) == self._packet or (not self._packet and len(packet) == header.size and packet[0] == _LARGE):
+                kind, size = header.unpack_from(packet)
+                if kind == _PLAIN and not numbers and size <= self._inline:
+                    return packet[header.size : header.size + size]
+                if kind == _LARGE and len(numbers) == 1:
+                    return _sealed.opened(numbers[0], size, self._largest)
+            elif packet[0] == _PLAIN and not self._packet and not numbers and len(packet) < self._room:
+                return packet[1:]
+            raise CorruptQueue("a packet came that no ipcq sends: it was dropped")
+        finally:
+            if numbers:
+                _close(numbers)
+                self._refill()
 
     def _reserve(self) -> None:
         """Make sure that there is place for a descriptor."""
         try:
             spare = self._spare.pop()
         except IndexError:
-            try:
-                spare = os.dup(self._ends.read.fileno())
-            except OSError as error:
-                let_through(error)
-                raise too_many_descriptors(error.errno or errno.EMFILE) from error
+            spare = os.dup(self._ends.read.fileno())
         os.close(spare)
 
     def _refill(self) -> None:
+        if self._spare:
+            return
         try:
             self._spare.append(os.dup(self._ends.read.fileno()))
         except OSError as error:
@@ -280,6 +306,8 @@ class SocketpairChannel(Channel):
         if self._raises and not self.linked():
             self._next_look = 0.0  # for good, and every call that comes after says so
             raise QueueGone
+        if not (self._large or self._never_large):
+            self._large = _buffer.has_large(self._ends.read)
 
     def linked(self) -> bool:
         return _place.leads_to(self._path, self._terms.found)
@@ -313,7 +341,7 @@ class SocketpairChannel(Channel):
     def peek(self) -> Received | None:
         self._look()
         try:
-            message = self._take(socket.MSG_PEEK)
+            message = self._opened(*self._take(_LOOKING))
         except BlockingIOError:
             return None
         except MessageQueueError:
@@ -387,6 +415,11 @@ def _inline(terms: Terms, ends: Ends) -> int:
         return terms.packet - _buffer.HEADER.size
     # Of the buffer the kernel keeps 32 bytes for itself (unix_dgram_sendmsg), and one is the kind.
     return min(terms.attributes.max_message_size, _buffer.INLINE, _buffer.limit(ends.write) - 33)
+
+
+def _close(numbers: list[int]) -> None:
+    while numbers:
+        os.close(numbers.pop())
 
 
 def _own(lock: int) -> int:
