@@ -26,7 +26,7 @@ NAME = "/ipcq-benchmark"
 IDLE = 2.0
 
 
-def pair(role: str, name: str, count: int) -> None:
+def pair(role: str, _: str, count: int) -> None:
     """Non-blocking calls and poll, on the end that was inherited under the number in the environment."""
     end = socket.socket(fileno=int(os.environ[role]))
     poll = select.poll()
@@ -124,9 +124,8 @@ def main() -> None:
         return
     if given.idle:
         costs = [idle() * 1000 for _ in range(given.rounds)]
-        print(
-            f"a get that waits {IDLE} s takes {statistics.median(costs):.2f} ms ({min(costs):.2f} to {max(costs):.2f})"
-        )
+        low, median, high = min(costs), statistics.median(costs), max(costs)
+        print(f"a get that waits {IDLE} s takes {median:.2f} ms of the processor ({low:.2f} to {high:.2f})")
         return
     contestants = {name: partial(measure, name, given.count) for name in IMPLEMENTATIONS}
     rates = harness.rounds(contestants, given.rounds)

@@ -60,7 +60,7 @@ class SocketpairBackend(Backend):
     def probe(self) -> Availability:
         if sys.platform != "linux":
             return Availability.no(
-                "it rests on what Linux has (AF_UNIX sockets of type SOCK_SEQPACKET, SO_PEERCRED, memfd_create, epoll), "
+                "it rests on what Linux has (SOCK_SEQPACKET for AF_UNIX, SO_PEERCRED, memfd_create, epoll), "
                 f"this is {sys.platform}"
             )
         return Availability.yes()

@@ -4,17 +4,17 @@
 is, or the size of one whose bytes come as a sealed file (`_sealed`) beside it. Where the queue is bounded in messages,
 each packet is padded to one size, so that what waits to be read, divided by it, is their number.
 
-**Bounded in messages.** The kernel looks whether there is space and takes the packet in two steps, between which another
-process may put. So putters take a file lock from counting to sending. It excludes processes only, since the threads of
-one share it; they have a lock beside it, which can be entered again, because a signal handler may put while its thread
-is inside, and is then refused. Neither is waited for longer than `_TURN`, so that a process that was stopped inside
-holds nobody up. Getters take no lock: they only make the number smaller.
+**Bounded in messages.** The kernel looks whether there is space and takes the packet in two steps, between which
+another process may put. So putters take a file lock from counting to sending. It excludes processes only, since the
+threads of one share it; they have a lock beside it, which can be entered again, because a signal handler may put while
+its thread is inside, and is then refused. Neither is waited for longer than `_TURN`, so that a process that was stopped
+inside holds nobody up. Getters take no lock: they only make the number smaller.
 
 **Descriptors that come with a message.** The kernel puts them into the descriptor table as it hands over the message,
 and where the table is full, drops them and hands over the message all the same. So a channel keeps one descriptor in
-reserve, and closes it right before it gets from a queue into which anybody ever put such a message. Another thread would
-have to fill a full table in that very instant to lose one, which is told as `CorruptQueue`. That there are such messages
-is said on the socket, for good; whoever puts the first waits until every channel had to look.
+reserve, and closes it right before it gets from a queue into which anybody ever put such a message. Another thread
+would have to fill a full table in that very instant to lose one, which is told as `CorruptQueue`. That there are such
+messages is said on the socket, for good; whoever puts the first waits until every channel had to look.
 
 **Ends.** A shutdown is one of the writing end, which the kernel makes known to every holder at once, in order with the
 packets. An unlink removes the name and leaves the pair alone, because who asked for it goes on with the nameless queue;

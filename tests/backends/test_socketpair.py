@@ -131,7 +131,7 @@ class TestSocketpair(BackendContract):
         assert child.finish().split() == ["open"]
 
     def test_the_bound_is_exact_among_processes(self) -> None:
-        """C7: however many processes put at once, there are never more than max_messages, and the last place is used."""
+        """C7: however many processes put at once, there are max_messages at the most, and so many."""
         queue = self.create()
         script = """
         queue = attach()

@@ -53,10 +53,16 @@ def test_names_are_seen_without_the_library() -> None:
 
 
 def test_auto_says_for_each_backend_why_not() -> None:
-    """Nothing is left that crosses processes, and the error gives each reason."""
+    """Nothing is left that crosses processes and has priorities, and the error gives each reason."""
     with pytest.raises(ipcq.BackendUnavailable) as caught:
-        ipcq.open(NAME)
-    assert set(caught.value.reasons) == {"memory", "mqueue"}
+        ipcq.open(NAME, priorities=True)
+    assert set(caught.value.reasons) == {"memory", "mqueue", "socketpair"}
+
+
+def test_auto_creates_on_what_needs_no_library() -> None:
+    """The standard library alone is enough for processes to meet."""
+    with ipcq.open(NAME) as queue:
+        assert queue.backend == "socketpair"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["backends"], ["ls"], ["demo", "--help"]], ids=" ".join)

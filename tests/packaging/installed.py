@@ -6,19 +6,24 @@ import sysconfig
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
 
+BACKENDS = ("ipcq_memory", "ipcq_mqueue", "ipcq_socketpair")
+
 
 def main() -> None:
     """Fail with a sentence where something is missing."""
     held = {str(file) for file in distribution("ipcq").files or ()}
-    for needed in ("ipcq/py.typed", "ipcq/testing/__init__.py", "ipcq_memory/py.typed", "ipcq_mqueue/py.typed"):
+    for needed in ("ipcq/py.typed", "ipcq/testing/__init__.py", *(f"{each}/py.typed" for each in BACKENDS)):
         check(needed in held, f"the wheel lacks {needed}")
     tops = {file.split("/")[0] for file in held if "/" in file and not file.startswith("..")}
-    allowed = {"ipcq", "ipcq_memory", "ipcq_mqueue", "__pycache__"}
+    allowed = {"ipcq", *BACKENDS, "__pycache__"}
     check(all(top in allowed or top.endswith(".dist-info") for top in tops), f"the wheel holds more: {sorted(tops)}")
     licences = [file for file in held if file.endswith("LICENSE")]
     check(len(licences) == 1, "the wheel lacks its licence")
     backends = {entry.name: entry.load() for entry in entry_points(group="ipcq.backends")}
-    check({"memory", "mqueue"} <= set(backends), f"backends without an entry point: there are {sorted(backends)}")
+    check(
+        {"memory", "mqueue", "socketpair"} <= set(backends),
+        f"backends without an entry point: there are {sorted(backends)}",
+    )
     (command,) = entry_points(group="console_scripts", name="ipcq")
     check(callable(command.load()), "the command ipcq leads to nothing")
     ipcq = importlib.import_module("ipcq")

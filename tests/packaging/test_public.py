@@ -17,7 +17,16 @@ from ipcq.backend import Backend
 PUBLIC = sorted(f"ipcq.{module.name}" for module in pkgutil.iter_modules(ipcq.__path__) if module.name[0] != "_")
 
 #: What `import ipcq` must not load, each with what would need it.
-HEAVY = ("click", "importlib.metadata", "ipcq_memory", "ipcq_mqueue", "msgpack", "multiprocessing", "pluggy")
+HEAVY = (
+    "click",
+    "importlib.metadata",
+    "ipcq_memory",
+    "ipcq_mqueue",
+    "ipcq_socketpair",
+    "msgpack",
+    "multiprocessing",
+    "pluggy",
+)
 
 
 @pytest.fixture(params=["ipcq", *PUBLIC])
@@ -65,7 +74,7 @@ def test_errors_are_offered_at_the_top_too() -> None:
     assert set(ipcq.errors.__all__) <= set(ipcq.__all__)
 
 
-@pytest.mark.parametrize("name", ["memory", "mqueue"])
+@pytest.mark.parametrize("name", ["memory", "mqueue", "socketpair"])
 def test_bundled_backends_enter_by_an_entry_point(name: str) -> None:
     """Each entry point leads to a module whose hook returns a backend of its name."""
     (entry,) = entry_points(group="ipcq.backends", name=name)
