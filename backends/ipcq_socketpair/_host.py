@@ -89,6 +89,12 @@ class Host:
         os.close(self._bell)
 
     def _serve(self) -> None:
+        try:
+            self._answer_all()
+        finally:
+            self.release()
+
+    def _answer_all(self) -> None:
         while True:
             for number, _ in self._epoll.poll():
                 if number == self._bell:
@@ -110,7 +116,6 @@ class Host:
         os.eventfd_write(self._bell, 1)
         if threading.current_thread() is not self._thread:  # a finaliser may run anywhere
             self._thread.join()
-            self.release()
 
 
 # One, but for the case that a signal handler opens a queue while the thread that it interrupts begins or ends another.
@@ -214,7 +219,7 @@ def _after_fork_in_parent() -> None:
     _opening.release()
 
 
-def _after_fork_in_child() -> None:
+def _after_fork_in_child() -> None:  # pragma: no cover - in the child, which is not measured
     inherit()
     _after_fork_in_parent()
 

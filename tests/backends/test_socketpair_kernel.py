@@ -566,3 +566,327 @@ def test_without_proc_a_bounded_queue_is_refused(name: str, monkeypatch: pytest.
     monkeypatch.undo()
     assert count() == before
     assert not ipcq.exists(name, "socketpair")
+
+
+# What comes up rarely
+
+
+def test_a_look_at_a_small_message_takes_nothing(queue: Handle) -> None:
+    """Clause 20: also where messages may be large."""
+    assert queue._channel.peek() is None  # type: ignore[attr-defined]  # below the exception for an empty queue
+    queue.put(b"small")
+    assert (queue.peek(), queue.get(timeout=5)) == (b"small", b"small")
+
+
+def test_a_look_at_a_strange_packet_is_told(queue: Handle) -> None:
+    """C28: as a get is, which then drops it."""
+    send(queue, b"\xff")
+    for look in (queue.peek, queue.get_nowait):
+        with pytest.raises(CorruptQueue):
+            look()
+    assert queue.empty()
+
+
+def test_credentials_that_a_holder_asked_for_are_no_descriptors(queue: Handle) -> None:
+    """C28: other control messages leave nothing behind."""
+    ends(queue).read.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    before = count()
+    send(queue, b"\x00x")
+    with pytest.raises(CorruptQueue):
+        queue.get(timeout=5)
+    assert count() == before
+
+
+def test_an_immediate_shutdown_by_who_does_not_read_is_refused(queue: Handle) -> None:
+    """C27: dropping what is there is getting it."""
+    with ipcq.open(queue.name, "socketpair", create=False, read=False) as other, pytest.raises(PermissionDenied):
+        other.shutdown(immediate=True)
+
+
+def test_a_packet_that_came_right_before_the_end_is_got(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C1, C14: the kernel may tell the end once while there still is one."""
+    channel = queue._channel  # type: ignore[attr-defined]  # what meets the kernel
+    queue.put(b"last")
+    queue.shutdown()
+    answers = iter([(b"", [])])
+    real = channel._take
+    monkeypatch.setattr(channel, "_take", lambda how: next(answers, None) or real(how))
+    assert queue.get(timeout=5) == b"last"
+
+
+class Refusing:
+    """A socket whose calls fail."""
+
+    def __init__(self, real: socket.socket, number: int) -> None:
+        self._real = real
+        self._number = number
+
+    def __getattr__(self, what: str) -> Any:
+        return getattr(self._real, what)
+
+    def accept(self) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize("verb", ["put", "get", "peek"])
+def test_what_the_kernel_refuses_is_explained(verb: str, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 18: with its errno."""
+    channel = queue._channel  # type: ignore[attr-defined]  # what meets the kernel
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(channel, "_send", refuse)
+    monkeypatch.setattr(channel, "_receive_all", refuse)
+    with pytest.raises(MessageQueueError, match="the system refused") as caught:
+        queue.put(b"x") if verb == "put" else getattr(queue, verb)()
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_stopped_putter_makes_the_queue_full_for_the_moment(bounded: Handle) -> None:
+    """C11: who cannot have its turn times out on schedule, and goes on when the lock is free."""
+    lock = os.open(f"/proc/self/fd/{ends(bounded).lock}", os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ipcq.QueueFull):
+            bounded.put(b"x", timeout=0.1)
+    finally:
+        os.close(lock)
+    bounded.put(b"x")
+
+
+def test_a_put_inside_a_put_is_refused(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C12: a signal handler that strikes between counting and sending cannot break the bound."""
+    channel = bounded._channel  # type: ignore[attr-defined]  # where the handler strikes
+    real = channel._has_space
+    monkeypatch.setattr(channel, "_has_space", lambda: bounded.put(b"handler") or real())
+    with pytest.raises(Unsupported, match="signal handler"):
+        bounded.put(b"x")
+    monkeypatch.undo()
+    bounded.put(b"y")
+    assert bounded.get_many() == [b"y"]
+
+
+def test_a_channel_takes_a_lock_of_its_own_after_a_fork(bounded: Handle) -> None:
+    """C20: and works on."""
+    assert bounded._channel.after_fork()  # type: ignore[attr-defined]  # as in the child
+    bounded.put(b"x")
+    assert bounded.get(timeout=5) == b"x"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_a_channel_without_a_lock_of_its_own_is_not_used_after_a_fork(
+    number: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C20, clause 17: it gives everything back."""
+    before = count()
+    channel = SocketpairBackend().create(name, Request(max_messages=4))
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(_channel.os, "open", refuse)
+    assert not channel.after_fork()
+    monkeypatch.undo()
+    assert count() == before
+    with suppress(FileNotFoundError):
+        os.unlink(_place.path_of(name))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_leaves_the_parent_as_it_was(queue: Handle) -> None:
+    """C20: newcomers are let in as before."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_host, "offered", lambda found: None)
+        ipcq.open(queue.name, "socketpair", create=False).close()
+
+
+def strand() -> None:
+    """Leave this process as a forked child is: with the queues, without the thread."""
+    (host,) = _host._hosts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "release", lambda: None)
+        os.eventfd_write(host._bell, 1)
+        host._thread.join()
+    _host._process = -1
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_child_lets_newcomers_in_if_it_gets_a_thread(
+    given: bool, queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C20: and where it gets none, its own handles work on."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    strand()
+    with pytest.MonkeyPatch.context() as patch:
+        if not given:
+            patch.setattr(threading.Thread, "start", refuse)
+        _host.inherit()
+    assert len(_host._hosts) == given
+    queue.put(b"x")
+    assert queue.get(timeout=5) == b"x"
+
+
+def test_the_thread_ends_with_the_interpreter(queue: Handle) -> None:
+    """C17: and the handles that are open then can still be used and closed."""
+    before = threading.active_count()
+    _host._end()
+    assert threading.active_count() == before - 1
+    queue.put(b"x")
+    assert queue.get(timeout=5) == b"x"
+
+
+def test_a_queue_that_a_handler_opens_while_the_last_is_closed_is_served(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C12: the thread goes on for it."""
+    opened: list[Handle] = []
+
+    class Interrupted(list[Any]):
+        def remove(self, host: object) -> None:
+            opened.append(ipcq.open(f"{queue.name}-handler", "socketpair"))
+            super().remove(host)
+
+    monkeypatch.setattr(_host, "_hosts", Interrupted(_host._hosts))
+    queue.close()
+    assert len(_host._hosts) == 1
+    monkeypatch.setattr(_host, "_hosts", list(_host._hosts))
+    opened[0].close()
+    monkeypatch.undo()
+    _host._hosts.clear()
+
+
+def test_a_queue_that_a_finaliser_closes_in_the_thread_ends_it(name: str) -> None:
+    """C17: the thread cannot wait for itself."""
+    before = count()
+    queue = ipcq.open(name, "socketpair")
+    (host,) = _host._hosts
+    thread = host._thread
+    host._thread = threading.current_thread()  # as if this were it
+    queue.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert count() == before
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNABORTED])
+def test_an_accept_that_fails_is_survived(number: int, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: a full table is told, so that the thread waits; all else is the newcomer's."""
+    offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
+    monkeypatch.setattr(offer.ends, "listener", Refusing(offer.ends.listener, number))
+    if number == errno.EMFILE:
+        with pytest.raises(OSError, match="Too many open files"):
+            offer.answer()
+    else:
+        offer.answer()
+    monkeypatch.undo()
+
+
+def test_another_user_gets_and_gives_nothing(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C27: SO_PEERCRED decides on both sides."""
+    from ipcq_socketpair import _ends
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        monkeypatch.setattr(_ends, "_peer", lambda connection: 12345)
+        channel = queue._channel  # type: ignore[attr-defined]  # what would be handed out
+        _ends.sent(one, channel._terms, channel._ends)
+        with pytest.raises(BlockingIOError):
+            other.recv(1, socket.MSG_DONTWAIT)
+        with pytest.raises(PermissionDenied, match="12345"):
+            _ends.received(other)
+
+
+def test_a_busy_queue_exists_and_one_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C18: a full backlog is an answer, another error is not."""
+
+    class Line:
+        def __init__(self, error: OSError) -> None:
+            self._error = error
+
+        def connect(self, path: bytes) -> None:
+            raise self._error
+
+    assert not _place._connects(Line(BlockingIOError()), b"/")  # type: ignore[arg-type]  # fails as it should
+    with pytest.raises(OSError, match="no"):
+        _place._connects(Line(OSError(errno.EIO, "no")), b"/")  # type: ignore[arg-type]  # the same
+
+
+def test_a_name_that_cannot_be_looked_at_counts_as_there(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C27: a process that has become another user goes on."""
+
+    def refuse(path: bytes) -> Any:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(_place, "_found", refuse)
+    assert queue._channel.linked()  # type: ignore[attr-defined]  # what the core asks
+    monkeypatch.undo()
+
+
+def test_a_backend_that_is_asked_past_the_core_keeps_the_clauses(name: str) -> None:
+    """Clauses 1 and 4: a taken name is QueueExists, a missing one QueueNotFound."""
+    backend = SocketpairBackend()
+    channel = backend.create(name, Request())
+    with pytest.raises(ipcq.QueueExists):
+        backend.create(name, Request())
+    backend.unlink(name)
+    with pytest.raises(QueueNotFound):
+        backend.unlink(name)
+    channel.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.EMFILE, LimitExceeded),
+        (errno.ENFILE, LimitExceeded),
+        (errno.ENOMEM, NoSpace),
+        (errno.EACCES, PermissionDenied),
+        (errno.EIO, MessageQueueError),
+    ],
+)
+def test_what_the_system_refuses_at_creation_is_explained(
+    number: int, expected: type[Exception], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24, clause 18: each error number by its meaning, and nothing stays."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    before = count()
+    monkeypatch.setattr(_place.os, "chmod", refuse)
+    _place.private()
+    with pytest.raises(expected):
+        SocketpairBackend().create(name, Request())
+    monkeypatch.undo()
+    with suppress(FileNotFoundError):
+        os.unlink(_place.path_of(name))
+    assert count() == before
+
+
+def test_elsewhere_than_on_linux_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: and knows no queues."""
+    monkeypatch.setattr("sys.platform", "darwin")
+    backend = SocketpairBackend()
+    assert not backend.probe().usable
+    assert "this is darwin" in backend.probe().reason
+    assert (backend.exists("/x"), backend.names(), backend.findings()) == (False, [], [])
+
+
+def test_a_setting_that_is_not_shown_is_taken_for_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: in containers that hide /proc/sys."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    most = _buffer._most()
+    monkeypatch.undo()
+    assert most == _buffer._HIGHEST
