@@ -8,7 +8,7 @@ import pytest
 
 import ipcq
 from ipcq.testing import BackendContract
-from ipcq.testing.contract._bench import HANG, LATE
+from ipcq.testing.contract._bench import HANG, LATE, Child
 from ipcq_socketpair import _buffer
 
 HOLD = """
@@ -17,6 +17,12 @@ say("holding")
 sys.stdin.readline()
 queue.close()
 """
+
+
+def stop(child: Child) -> None:
+    """Stop a process, and return when it stands."""
+    child.send(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
 
 
 class TestSocketpair(BackendContract):
@@ -37,7 +43,7 @@ class TestSocketpair(BackendContract):
         assert creator.hear() == "holding"
         other = self.launch(HOLD, "attach")
         assert other.hear() == "holding"
-        creator.send(signal.SIGSTOP)
+        stop(creator)
         slowest = 0.0
         for _ in range(30):
             began = time.monotonic()
@@ -50,7 +56,7 @@ class TestSocketpair(BackendContract):
         """C11: TimedOutError names the way out within open_timeout, and the queue can be had once one goes on."""
         creator = self.launch(HOLD, "create")
         assert creator.hear() == "holding"
-        creator.send(signal.SIGSTOP)
+        stop(creator)
         began = time.monotonic()
         with pytest.raises(ipcq.TimedOutError, match="kill -CONT"):
             self.attach(open_timeout=0.3)
@@ -72,7 +78,7 @@ class TestSocketpair(BackendContract):
             """
         )
         assert creator.hear() == "holding"
-        creator.send(signal.SIGSTOP)
+        stop(creator)
         ipcq.unlink(self.name, self.backend)
         assert self.create().empty()
         creator.send(signal.SIGCONT)

@@ -890,3 +890,133 @@ def test_a_setting_that_is_not_shown_is_taken_for_the_highest(monkeypatch: pytes
     most = _buffer._most()
     monkeypatch.undo()
     assert most == _buffer._HIGHEST
+
+
+def test_where_nothing_is_left_nothing_is_found(place: Path, name: str) -> None:
+    """Clause 19: no finding without a reason."""
+    SocketpairBackend().create(name, Request()).close()
+    assert SocketpairBackend().findings() == []
+
+
+def test_a_reserve_that_cannot_be_had_is_tried_for_again(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the next get needs it, and not this one."""
+    channel = queue._channel  # type: ignore[attr-defined]  # what keeps it
+    channel._drop_spare()
+
+    def refuse(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "full")
+
+    monkeypatch.setattr(_channel.os, "dup", refuse)
+    channel._refill()
+    monkeypatch.undo()
+    assert not channel._spare
+    channel._refill()
+    assert len(channel._spare) == 1
+
+
+def test_an_unbounded_channel_is_used_on_after_a_fork(queue: Handle) -> None:
+    """C20: there is no lock to exchange."""
+    assert queue._channel.after_fork()  # type: ignore[attr-defined]  # as in the child
+
+
+def test_a_child_without_queues_begins_no_thread() -> None:
+    """C20: nothing is there to hand out."""
+    before = threading.active_count()
+    _host._process = -1
+    _host.inherit()
+    assert threading.active_count() == before
+
+
+def test_more_descriptors_than_there_is_room_for_names_the_limit() -> None:
+    """C24: what did not fit is told as the full table that it mostly is, and nothing stays open."""
+    from ipcq_socketpair import _ends
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        before = count()
+        one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [1] * 5))])
+        with pytest.raises(LimitExceeded):
+            _ends.received(other)
+        assert count() == before
+
+
+def test_a_holder_that_lets_go_before_it_answers_is_no_answer() -> None:
+    """C16: the newcomer asks again."""
+    from ipcq_socketpair import _ends
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        other.send(b"unread")
+        one.close()
+        assert _ends.received(other) is None
+
+
+def test_the_thread_waits_where_it_cannot_accept(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: and answers afterwards."""
+    offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
+    waited = threading.Event()
+    monkeypatch.setattr(_host, "sleep", lambda seconds: waited.set())
+    monkeypatch.setattr(_host, "offered", lambda found: None)
+    refusals = iter([OSError(errno.EMFILE, "full")])
+    real = offer.answer
+
+    def answer() -> None:
+        for refusal in refusals:
+            raise refusal
+        real()
+
+    monkeypatch.setattr(offer, "answer", answer)
+    ipcq.open(queue.name, "socketpair", create=False).close()
+    assert waited.is_set()
+
+
+def test_a_name_that_is_another_queues_by_now_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16, C18: whoever cleans up looks whose file it is, also at the last moment."""
+    with ipcq.open(name, "socketpair") as queue:
+        path = _place.path_of(name)
+        _place.free(name, (0, 0))
+        answers = iter([True, False])
+        monkeypatch.setattr(_place, "leads_to", lambda path, found: next(answers))
+        monkeypatch.setattr(_place, "alive", lambda path: False)
+        _place.tidied(path, (0, 0))
+        monkeypatch.undo()
+        queue.put(1)
+        assert queue.get() == 1
+
+
+def test_a_name_that_goes_while_it_is_unlinked_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: somebody was faster."""
+    _place.make()
+    monkeypatch.setattr(_place, "alive", lambda path: True)
+    with pytest.raises(QueueNotFound):
+        SocketpairBackend().unlink(name)
+
+
+def test_a_queue_whose_backlog_is_full_is_asked_again(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: until the patience is over."""
+    monkeypatch.setattr(_host, "offered", lambda found: None)
+    monkeypatch.setattr(_place, "_connects", lambda end, path: False)
+    with pytest.raises(QueueNotFound, match="kill -CONT"):
+        SocketpairBackend().attach(queue.name, Request())
+    monkeypatch.undo()
+
+
+def test_a_queue_that_goes_while_it_is_listed_is_left_out() -> None:
+    """C18: a long name that nobody answers for."""
+    _place.make()
+    file = Path(_place.directory(), "0" * 64)
+    file.write_text("")
+    try:
+        assert "0" * 64 not in "".join(SocketpairBackend().names())
+    finally:
+        file.unlink()
+
+
+def test_a_handle_is_closed_only_when_nobody_is_handed_its_descriptors(queue: Handle) -> None:
+    """C16: a newcomer never gets what has the same number by then."""
+    (host,) = _host._hosts
+    host._answering = ends(queue).listener.fileno()
+    began = time.monotonic()
+    threading.Timer(0.1, setattr, (host, "_answering", _host._NOBODY)).start()
+    queue.close()
+    assert time.monotonic() - began >= 0.1

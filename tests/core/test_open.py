@@ -353,7 +353,7 @@ def test_where_all_fail_the_reasons_are_there_for_programs(one: FakeBackend, ope
     one.on_create = raising(NoSpace())
     with pytest.raises(BackendUnavailable) as caught:
         opened(require=["peek", "priorities", "last_close"])
-    assert set(caught.value.reasons) == {"one", "memory", "mqueue"}
+    assert set(caught.value.reasons) == {"one", "memory", "mqueue", "socketpair"}
 
 
 @pytest.mark.parametrize("number", [LimitExceeded, NoSpace, Unsupported])
