@@ -229,7 +229,7 @@ def test_the_list_is_in_the_order_in_which_auto_creates(installed: Installed) ->
     for fake in (FakeBackend("bb"), FakeBackend("aa"), FakeBackend("low", rank=-1), FakeBackend("top", rank=999)):
         installed.backend(fake)
     names = [each.name for each in ipcq.backends()]
-    assert names == ["top", "mqueue", "low", "aa", "bb", "memory"]
+    assert names == ["top", "mqueue", "socketpair", "low", "aa", "bb", "memory"]
 
 
 def test_of_two_distributions_that_offer_one_name_the_first_by_name_wins(installed: Installed) -> None:
@@ -288,10 +288,10 @@ def test_an_unknown_backend_is_the_same_error_everywhere(name: str, call: Callab
 def test_able_backends_that_reach_processes_come_first(installed: Installed) -> None:
     """A refusal names the best alternative first."""
     peeking = Capabilities(scope=Scope.HOST, peek=True)
-    installed.backend(FakeBackend("low", rank=1, capabilities=peeking))
-    installed.backend(FakeBackend("top", rank=2, capabilities=peeking))
-    installed.backend(FakeBackend("off", rank=3, capabilities=peeking, availability=Availability.no("off")))
-    assert _registry.able("peek") == ["top", "low", "memory"]
+    installed.backend(FakeBackend("low", rank=901, capabilities=peeking))
+    installed.backend(FakeBackend("top", rank=902, capabilities=peeking))
+    installed.backend(FakeBackend("off", rank=903, capabilities=peeking, availability=Availability.no("off")))
+    assert _registry.able("peek") == ["top", "low", "socketpair", "memory"]
 
 
 # What is loaded when
