@@ -208,8 +208,11 @@ class SocketpairChannel(Channel):
             if self._never_large:
                 packet = self._receive(self._room, _RECEIVING)
                 numbers = _NO_DESCRIPTORS
-            else:
+            elif self._large:
                 packet, numbers = self._take(_RECEIVING)
+            else:
+                packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, _RECEIVING)
+                numbers = _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
         except BlockingIOError:
             return None
         except MessageQueueError:
@@ -241,16 +244,7 @@ class SocketpairChannel(Channel):
         finally:
             if self._large:
                 self._refill()
-        if not (control or flags & _CUT):
-            return packet, _NO_DESCRIPTORS
-        numbers = descriptors(control)
-        if flags & _CUT:
-            _close(numbers)
-            raise CorruptQueue(
-                "a message came with more than its one descriptor, or the descriptor table filled up just then: "
-                "it was dropped"
-            )
-        return packet, numbers
+        return packet, _numbers(control, flags)
 
     def _opened(self, packet: bytes, numbers: list[int]) -> bytes | None:
         """Return the message that a packet is; None for the end."""
@@ -415,6 +409,22 @@ def _inline(terms: Terms, ends: Ends) -> int:
         return terms.packet - _buffer.HEADER.size
     # Of the buffer the kernel keeps 32 bytes for itself (unix_dgram_sendmsg), and one is the kind.
     return min(terms.attributes.max_message_size, _buffer.INLINE, _buffer.limit(ends.write) - 33)
+
+
+def _numbers(control: Sequence[tuple[int, int, bytes]], flags: int) -> list[int]:
+    """Return the descriptors that came with a packet.
+
+    Raises:
+        CorruptQueue: Some were lost.
+    """
+    numbers = descriptors(control)
+    if flags & _CUT:
+        _close(numbers)
+        raise CorruptQueue(
+            "a message came with more than its one descriptor, or the descriptor table filled up just then: "
+            "it was dropped"
+        )
+    return numbers
 
 
 def _close(numbers: list[int]) -> None:

@@ -610,6 +610,7 @@ def test_a_packet_that_came_right_before_the_end_is_got(queue: Handle, monkeypat
     queue.shutdown()
     answers = iter([(b"", [])])
     real = channel._take
+    monkeypatch.setattr(channel, "_large", True)
     monkeypatch.setattr(channel, "_take", lambda how: next(answers, None) or real(how))
     assert queue.get(timeout=5) == b"last"
 
