@@ -51,7 +51,7 @@ def produce(put: Callable[[bytes], object], count: int) -> None:
         put(message(number))
 
 
-def sample(script: str, implementation: str, name: str, count: int) -> Sample:
+def sample(script: str, implementation: str, name: str, count: int, inherited: Sequence[int] = ()) -> Sample:
     """Run one producer and one consumer of an implementation as processes of their own."""
     consumer, producer = (
         subprocess.Popen(
@@ -60,6 +60,7 @@ def sample(script: str, implementation: str, name: str, count: int) -> Sample:
                 *("--name", name, "--count", str(count)),
             ],
             stdout=subprocess.PIPE,
+            pass_fds=inherited,
         )
         for role in ("consume", "produce")
     )

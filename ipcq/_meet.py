@@ -46,6 +46,7 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
     options = _options(asked.request.options, candidates.values(), known)
     asked = replace(asked, request=replace(asked.request, options=options))
     since = monotonic()
+    why = ""
     while True:
         decision = _look(asked, candidates)
         if isinstance(decision, Create):
@@ -67,10 +68,10 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
             try:
                 with located(asked.name, backend.name):
                     return backend, backend.attach(asked.name, asked.request)
-            except QueueNotFound:
-                pass  # unlinked since it was seen: look again
+            except QueueNotFound as error:
+                why = error.detail  # unlinked since it was seen, unless the backend knows more: look again
         if monotonic() >= asked.patience:
-            raise TimedOutError("it was created and unlinked by others all the while")
+            raise TimedOutError(why or "it was created and unlinked by others all the while")
         pause(since, asked.patience)
 
 

@@ -23,6 +23,7 @@ HEAVY = (
     "ipcq_memory",
     "ipcq_mqueue",
     "ipcq_pyshm",
+    "ipcq_socketpair",
     "msgpack",
     "multiprocessing",
     "pluggy",
@@ -79,7 +80,7 @@ def test_errors_are_offered_at_the_top_too() -> None:
     assert set(ipcq.errors.__all__) <= set(ipcq.__all__)
 
 
-@pytest.mark.parametrize("name", ["memory", "mqueue", "pyshm"])
+@pytest.mark.parametrize("name", ["memory", "mqueue", "pyshm", "socketpair"])
 def test_bundled_backends_enter_by_an_entry_point(name: str) -> None:
     """Each entry point leads to a module whose hook returns a backend of its name."""
     (entry,) = entry_points(group="ipcq.backends", name=name)

@@ -38,7 +38,7 @@ def test_the_same_calls_give_the_same_on_two_backends(pair: tuple[str, str]) -> 
 
     @seed(own_seed())
     @profile(100)
-    @given(trace=traces(shared(first, second)))
+    @given(trace=traces(shared(first, second), priorities=options["priorities"]))
     def compare(trace: list[Step]) -> None:
         for step, one, other in zip(trace, replay(trace, first, options), replay(trace, second, options), strict=True):
             assert repr(one) == repr(other), f"{step} gave {one} on {first}, {other} on {second}"
