@@ -13,8 +13,7 @@ if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
 
-    def private_directory() -> str:
-        """Return the path of this user's private directory, which need not be there."""
+    def _root() -> str:
         # Local application data, CSIDL 28, as the system knows it and not as %LOCALAPPDATA% has it.
         buffer = ctypes.create_unicode_buffer(wintypes.MAX_PATH)
         if ctypes.windll.shell32.SHGetFolderPathW(None, 28, None, 0, buffer):
@@ -23,9 +22,23 @@ if sys.platform == "win32":
 
 else:
 
-    def private_directory() -> str:
-        """Return the path of this user's private directory, which need not be there."""
+    def _root() -> str:
         return f"/tmp/ipcq-{os.geteuid()}"  # whatever TMPDIR says
+
+
+def private_directory(part: str = "") -> str:
+    """Return the path of this user's private directory, or of a part of it, which need not be there."""
+    return f"{_root()}/{part}" if part else _root()
+
+
+def has_private_directory(part: str = "") -> bool:
+    """Tell whether the user's private directory, and the part, are there and nobody else's."""
+    try:
+        for path in {private_directory(), private_directory(part)}:
+            _check(path, os.lstat(path))
+    except OSError:  # also if it is somebody else's
+        return False
+    return True
 
 
 def make_private_directory(part: str = "") -> str:
@@ -39,10 +52,7 @@ def make_private_directory(part: str = "") -> str:
         NoSpace: The file system is full.
         LimitExceeded: Too many files are open.
     """
-    path = private_directory()
-    _make(path)
-    if part:
-        path = f"{path}/{part}"
+    for path in (private_directory(), private_directory(part)):
         _make(path)
     return path
 
@@ -63,19 +73,19 @@ def _make(path: str) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"{path} cannot be made: free some space there", errno=error.errno) from error
         raise PermissionDenied(f"{path} cannot be made: {error.strerror}", errno=error.errno) from error
-    check_private(path, found)
+    _check(path, found)
 
 
 if sys.platform == "win32":
 
-    def check_private(path: str, found: os.stat_result) -> None:
+    def _check(path: str, found: os.stat_result) -> None:
         """See that a directory is one; others are kept out of the folder that it is in."""
         if not stat.S_ISDIR(found.st_mode):
             raise PermissionDenied(f"{path} must be a directory: remove it, ipcq makes it anew")
 
 else:
 
-    def check_private(path: str, found: os.stat_result) -> None:
+    def _check(path: str, found: os.stat_result) -> None:
         """See that a directory is this user's alone.
 
         Raises:

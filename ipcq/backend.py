@@ -69,7 +69,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
 from ipcq._limits import too_many_descriptors
-from ipcq._private import make_private_directory, private_directory
+from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
 
 __all__ = (
@@ -93,6 +93,7 @@ __all__ = (
     "Severity",
     "Stats",
     "check_owner",
+    "has_private_directory",
     "let_through",
     "make_private_directory",
     "pause",

@@ -48,6 +48,7 @@ class PyshmBackend(Backend):
     name = NAME
     capabilities = CAPABILITIES
     rank = 200
+    platforms = ("linux", "darwin", "win32")
     options = {"lock": str}  # noqa: RUF012  # as the protocol has it
 
     def probe(self) -> Availability:

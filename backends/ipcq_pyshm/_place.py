@@ -6,13 +6,11 @@ their owner and mode. Elsewhere it is a private directory of the user's on the d
 
 import os
 import re
-import stat
 import sys
-from functools import cache
 from hashlib import sha256
 from typing import Final
 
-from ipcq.backend import let_through
+from ipcq.backend import let_through, make_private_directory
 from ipcq.errors import PermissionDenied
 
 SHARED: Final = "/dev/shm" if sys.platform == "linux" else None
@@ -29,47 +27,11 @@ def directory() -> str:
     Raises:
         PermissionDenied: It belongs to somebody else or is open to others.
     """
-    return SHARED or _private()
+    return SHARED or make_private_directory("pyshm")
 
 
 def path_of(name: str) -> str:
     return f"{directory()}/{_PREFIX}{sha256(name.encode()).hexdigest()[:40]}"
-
-
-def _private() -> str:
-    path = _home()
-    try:
-        os.mkdir(path, 0o700)
-        os.chmod(path, 0o700)  # the umask may have taken bits away
-    except FileExistsError:
-        pass
-    if sys.platform != "win32":
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionDenied(
-                f"{path} must be a directory of this user ({os.geteuid()}) with mode 0700: have it removed "
-                f"(sudo rm -r {path}), ipcq makes it anew"
-            )
-    return path
-
-
-if sys.platform == "win32":
-    import ctypes
-    from ctypes import wintypes
-
-    @cache
-    def _home() -> str:
-        # Local application data, CSIDL 28, as the system knows it and not as %LOCALAPPDATA% has it.
-        buffer = ctypes.create_unicode_buffer(wintypes.MAX_PATH)
-        if ctypes.windll.shell32.SHGetFolderPathW(None, 28, None, 0, buffer):
-            raise PermissionDenied("the folder for local application data is not to be found")
-        return f"{buffer.value}/ipcq-pyshm"
-
-else:
-
-    @cache
-    def _home() -> str:
-        return f"/tmp/ipcq-pyshm-{os.geteuid()}"
 
 
 def listed(which: re.Pattern[str]) -> list[str]:

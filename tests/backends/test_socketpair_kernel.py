@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import ipcq
+from ipcq import _private
 from ipcq.backend import Request
 from ipcq.errors import (
     CorruptQueue,
@@ -66,7 +67,7 @@ def bounded(name: str) -> Iterator[Handle]:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return where queues are during the test: nowhere yet."""
     place = tmp_path / "ipcq" / "socketpair"
-    monkeypatch.setattr(_place, "directory", lambda: str(place))
+    monkeypatch.setattr(_private, "_root", lambda: str(place.parent))
     return place
 
 

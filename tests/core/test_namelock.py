@@ -27,7 +27,7 @@ import os, signal, sys, threading
 from ipcq import _namelock, _private
 from ipcq._deadline import NEVER, PASSED
 from ipcq._namelock import name_lock
-_private.private_directory = lambda: sys.argv[1]
+_private._root = lambda: sys.argv[1]
 def say(word):
     os.write(1, (word + "\\n").encode())
 """
@@ -37,7 +37,7 @@ def say(word):
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the path of the private directory, which does not exist yet."""
     place = tmp_path / "private"
-    monkeypatch.setattr(_private, "private_directory", lambda: str(place))
+    monkeypatch.setattr(_private, "_root", lambda: str(place))
     return place
 
 
