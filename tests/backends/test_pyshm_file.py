@@ -48,7 +48,9 @@ SMALL: dict[str, Any] = {"max_messages": 4, "max_message_size": 64, "serializer"
 HANG = 20.0
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount: run the tests as root")
+as_root = pytest.mark.skipif(
+    getattr(os, "geteuid", int)() != 0 or sys.platform != "linux", reason="only root can mount: run the tests as root"
+)
 with_shmlock = pytest.mark.skipif(not _lock.installed(), reason="lock='shmlock' cannot be used here without shmlock")
 both_orders = pytest.mark.parametrize("priorities", [False, True], ids=["plain", "priorities"])
 both_locks = pytest.mark.parametrize("lock", ["file", pytest.param("shmlock", marks=with_shmlock)])
@@ -535,7 +537,7 @@ SQUATS: dict[str, tuple[Callable[[str], object], type[MessageQueueError]]] = {
     "nothing in it": (lambda path: Path(path).touch(), CorruptQueue),
     "a text": (lambda path: Path(path).write_text("x" * 8192), CorruptQueue),
     "a directory": (os.mkdir, PermissionDenied),
-    "a FIFO": (os.mkfifo, PermissionDenied),
+    "a FIFO": (lambda path: os.mkfifo(path), PermissionDenied),
     "a symlink": (lambda path: os.symlink("/dev/null", path), PermissionDenied),
     "a dangling symlink": (lambda path: os.symlink("/nowhere", path), PermissionDenied),
 }

@@ -1,9 +1,7 @@
 """What only the pair of sockets has: its directory, strangers at its rendezvous, hostile packets, and its limits."""
 
 import errno
-import fcntl
 import os
-import resource
 import secrets
 import socket
 import stat
@@ -36,6 +34,9 @@ from ipcq_socketpair import SocketpairBackend
 
 if not SocketpairBackend().probe().usable:
     pytest.skip(SocketpairBackend().probe().reason, allow_module_level=True)
+
+import fcntl
+import resource
 
 from ipcq_socketpair import _buffer, _channel, _host, _place, _sealed
 
