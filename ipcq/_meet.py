@@ -48,7 +48,7 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
     since = monotonic()
     why = ""
     while True:
-        decision = _look(asked, candidates)
+        decision = _look_twice(asked, candidates)
         if isinstance(decision, Create):
             if asked.create:
                 with serialised(asked.name, candidates.values(), asked.patience):
@@ -73,6 +73,18 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
         if monotonic() >= asked.patience:
             raise TimedOutError(why or "it was created and unlinked by others all the while")
         pause(since, asked.patience)
+
+
+def _look_twice(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
+    """Look without the lock, and under it before saying that the name is on two backends.
+
+    They are asked one after the other, so a queue that is unlinked meanwhile and its successor look like two.
+    """
+    try:
+        return _look(asked, candidates)
+    except QueueMismatch:
+        with serialised(asked.name, candidates.values(), asked.patience):
+            return _look(asked, candidates)
 
 
 def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:

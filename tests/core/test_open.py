@@ -297,6 +297,21 @@ def test_a_name_on_two_backends_is_ambiguous(one: FakeBackend, two: FakeBackend,
         opened()
 
 
+def test_a_queue_that_moves_while_it_is_looked_for_is_not_taken_for_two(
+    one: FakeBackend, two: FakeBackend, name: str, opened: Opening
+) -> None:
+    """Rule 1: it was here and is there, and never on both."""
+    one.make(name)
+
+    def move(name: str) -> None:
+        if name in one.queues:
+            one.unlink(name)
+            two.make(name)
+
+    two.on_exists = move
+    assert opened().backend == "two"
+
+
 def test_what_exists_where_it_cannot_be_used_is_an_error(
     one: FakeBackend, two: FakeBackend, name: str, opened: Opening
 ) -> None:
