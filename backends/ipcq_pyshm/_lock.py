@@ -61,7 +61,7 @@ class ShmLock(FileLock):
     def __init__(self, descriptor: int, lock_name: bytes) -> None:
         super().__init__(descriptor)
         self._name = _BLOCKS + lock_name.hex()
-        self._block = self._fresh()
+        self._block: Any = self._fresh()
         self._recovered = False
 
     def _fresh(self) -> Any:
@@ -80,26 +80,28 @@ class ShmLock(FileLock):
         return True
 
     def _try(self) -> bool:
-        if self._block.acquired:  # a release was cut short, and what is left in the object is of no use
-            self.forget()
-            self._block = self._fresh()
         with _undisturbed():
+            if self._block is not None and self._block.acquired:
+                self.forget()  # a release was cut short, and what is left in the object is of no use
+            if self._block is None:
+                self._block = self._fresh()
             return self._block.acquire(timeout=False) is True  # 0 would be for ever
 
     def release(self) -> None:
         try:
-            if self._block.acquired:
+            if self._block is not None and self._block.acquired:
                 with _undisturbed():
                     self._block.release(force=True)
         finally:
             super().release()
 
     def forget(self) -> None:
-        memory = getattr(getattr(self._block, "_shm", None), "shm", None)
+        block, self._block = self._block, None
+        memory = getattr(getattr(block, "_shm", None), "shm", None)
         if memory is not None:
             memory._fd = -1  # it may be closed already, and the number another file's by now
-        # Its finaliser would complain where this is another process.
-        vars(self._block).clear()
+        if block is not None:
+            vars(block).clear()  # its finaliser would complain where this is another process
 
     def recovered(self) -> bool:
         recovered, self._recovered = self._recovered, False

@@ -893,6 +893,24 @@ def test_a_block_removed_from_outside_hurts_nobody(name: str, monkeypatch: pytes
 
 
 @with_shmlock
+def test_a_handler_may_raise_while_the_block_is_made_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C12: its exception is what comes out, and the next step makes the block."""
+
+    def raise_mine() -> None:
+        raise KeyError("mine")
+
+    with made(name, lock="shmlock") as queue:
+        lock = queue._channel._lock
+        lock.forget()
+        lock.forget()
+        with monkeypatch.context() as context, pytest.raises(KeyError, match="mine"):
+            context.setattr(lock, "_fresh", raise_mine)
+            queue.put(b"x")
+        queue.put(b"y")
+        assert drained(queue) == [b"y"]
+
+
+@with_shmlock
 def test_what_a_handler_raised_is_not_shmlocks_error() -> None:
     """C12: shmlock puts errors of its own in the place of others'."""
     mine = KeyError("mine")

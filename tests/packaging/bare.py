@@ -110,7 +110,7 @@ def test_the_command_line_works(arguments: list[str]) -> None:
 
 
 def test_the_doctor_says_what_is_missing() -> None:
-    """No backend that is left reaches other processes, and that is a problem."""
+    """With what installs it; backends that reach other processes are left, so it is no problem."""
     run = subprocess.run([sys.executable, "-m", "ipcq", "doctor"], capture_output=True, text=True, check=False)
-    assert run.returncode == 1, run.stderr
+    assert run.returncode == 0, run.stderr
     assert "posix_ipc is not installed\tpip install 'ipcq[mqueue]'" in run.stdout

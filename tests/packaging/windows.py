@@ -12,6 +12,7 @@ import importlib.metadata
 import multiprocessing.managers
 import os
 import select
+import shutil
 import signal
 import socket
 import sqlite3
@@ -19,7 +20,7 @@ import sys
 import time
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import click.testing
 import coverage
@@ -67,6 +68,8 @@ def become_windows() -> None:
             if hasattr(module, name):
                 delattr(module, name)
     sys.modules["msvcrt"] = ModuleType("msvcrt")
+    # What shutil.which asks there, from 3.12 on.
+    vars(shutil)["_winapi"] = SimpleNamespace(NeedCurrentDirectoryForExePath=bool)
     for flag in ("O_BINARY", "O_NOINHERIT", "O_TEMPORARY", "O_TEXT"):
         setattr(os, flag, 0)
     sys.platform = "win32"
