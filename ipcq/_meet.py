@@ -46,8 +46,9 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
     options = _options(asked.request.options, candidates.values(), known)
     asked = replace(asked, request=replace(asked.request, options=options))
     since = monotonic()
+    why = ""
     while True:
-        decision = _look(asked, candidates)
+        decision = _look_twice(asked, candidates)
         if isinstance(decision, Create):
             if asked.create:
                 with serialised(asked.name, candidates.values(), asked.patience):
@@ -67,11 +68,23 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
             try:
                 with located(asked.name, backend.name):
                     return backend, backend.attach(asked.name, asked.request)
-            except QueueNotFound:
-                pass  # unlinked since it was seen: look again
+            except QueueNotFound as error:
+                why = error.detail  # unlinked since it was seen, unless the backend knows more: look again
         if monotonic() >= asked.patience:
-            raise TimedOutError("it was created and unlinked by others all the while")
+            raise TimedOutError(why or "it was created and unlinked by others all the while")
         pause(since, asked.patience)
+
+
+def _look_twice(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
+    """Look without the lock, and under it before saying that the name is on two backends.
+
+    They are asked one after the other, so a queue that is unlinked meanwhile and its successor look like two.
+    """
+    try:
+        return _look(asked, candidates)
+    except QueueMismatch:
+        with serialised(asked.name, candidates.values(), asked.patience):
+            return _look(asked, candidates)
 
 
 def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:

@@ -1,13 +1,14 @@
 """The lock that makes creating and unlinking one name a matter of one process at a time, whatever the backend.
 
-It is one file per user in a private directory at a fixed place, so that no environment variable can send two processes
-to two locks, and a byte of it for each name: an open-file-description lock (Linux, ``fcntl(2)``), which the kernel
-releases when its holder dies, and which excludes threads as well because every acquisition opens the file anew.
+It is a file in the user's private directory, so that no environment variable can send two processes to two locks. The
+kernel releases it when its holder dies, and it excludes threads as well because every acquisition opens the file anew.
+On Linux it is an open-file-description lock (``fcntl(2)``) of one byte for each name, on Windows a locked byte, and
+elsewhere, where locks of bytes do not belong to a descriptor, ``flock(2)`` on one of 256 files. Two names that share a
+byte or a file wait for each other, and that is all.
 """
 
 import errno
 import os
-import stat
 import struct
 import sys
 import threading
@@ -16,18 +17,67 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+from ipcq import _private
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
 from ipcq._limits import too_many_descriptors
 from ipcq.errors import NoSpace, PermissionDenied, TimedOutError
 
-if sys.platform != "win32":
-    import fcntl  # now, because a full descriptor table would not let it be loaded later
+# Modules of the platform now, because a full descriptor table would not let them be loaded later.
+if sys.platform == "linux":
+    import fcntl
 
+    def lock_file(name: str) -> str:
+        """Return what the lock file of a name is called."""
+        return "names.lock"
 
-def directory() -> str:
-    """Return the path of this user's private directory."""
-    return f"/tmp/ipcq-{os.geteuid()}"  # the place must not move with TMPDIR; owner and mode are checked
+    def _try_lock(descriptor: int, name: str) -> bool:
+        # A byte beyond the end of the file may be locked.
+        try:
+            _set_lock(descriptor, fcntl.F_WRLCK, zlib.crc32(name.encode()), 1)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        _set_lock(descriptor, fcntl.F_UNLCK, 0, 0)  # the whole file
+
+    def _set_lock(descriptor: int, kind: int, start: int, length: int) -> None:
+        # struct flock of fcntl(2): type, whence, start, length, pid.
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0))
+
+elif sys.platform == "win32":
+    import msvcrt
+
+    def lock_file(name: str) -> str:
+        return "names.lock"
+
+    def _try_lock(descriptor: int, name: str) -> bool:
+        os.lseek(descriptor, zlib.crc32(name.encode()), os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # at the place where _try_lock left the descriptor
+
+else:  # neither Linux nor Windows
+    import fcntl
+
+    def lock_file(name: str) -> str:
+        return f"names-{zlib.crc32(name.encode()) & 0xFF:02x}.lock"
+
+    def _try_lock(descriptor: int, name: str) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 @contextmanager
@@ -38,14 +88,14 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
         TimedOutError: Another process held it all that time.
         PermissionDenied: The private directory belongs to somebody else or is open to others.
     """
-    descriptor = _open_lock()
+    descriptor = _open_lock(name)
     try:
         since = monotonic()
         while not _try_lock(descriptor, name):
             if monotonic() >= deadline:
                 raise TimedOutError(
                     "another process is creating or unlinking it and did not finish within open_timeout: see who holds "
-                    f"{directory()}/names.lock (lslocks), or give more time",
+                    f"{_private.private_directory()}/{lock_file(name)} (lslocks), or give more time",
                     queue=name,
                 )
             # Among many who wait, whoever looked least often would come last each time; and none waits for long.
@@ -55,65 +105,23 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
         _close_lock(descriptor)
 
 
-def _try_lock(descriptor: int, name: str) -> bool:
-    # A byte beyond the end of the file may be locked. Two names that share a byte wait for each other, and that is all.
+def _open_file(name: str) -> int:
+    path = f"{_private.make_private_directory()}/{lock_file(name)}"
     try:
-        _set_lock(descriptor, fcntl.F_WRLCK, zlib.crc32(name.encode()), 1)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _unlock(descriptor: int) -> None:
-    _set_lock(descriptor, fcntl.F_UNLCK, 0, 0)  # the whole file
-
-
-def _set_lock(descriptor: int, kind: int, start: int, length: int) -> None:
-    # struct flock of fcntl(2): type, whence, start, length, pid.
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0))
-
-
-def _open_file() -> int:
-    """Open the user's lock file in a directory that nobody else can have made or can enter."""
-    path = directory()
-    try:
-        try:
-            os.mkdir(path, 0o700)
-            os.chmod(path, 0o700)  # the umask may have taken bits away
-        except FileExistsError:
-            pass
-        home = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            _check(os.fstat(home), path)
-            descriptor = os.open(
-                "names.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=home
-            )
-        finally:
-            os.close(home)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except OSError as error:
-        if isinstance(error, PermissionDenied):
-            raise
         let_through(error)
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise too_many_descriptors(error.errno) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"{path} cannot be made: free some space there", errno=error.errno) from error
         raise PermissionDenied(
-            f"the lock file {path}/names.lock cannot be opened ({error}): have it removed (sudo rm -r {path}), "
-            "ipcq makes it anew",
+            f"the lock file {path} cannot be opened ({error.strerror}): have it removed (sudo rm -r {path})",
             errno=error.errno,
         ) from error
-    os.fchmod(descriptor, 0o600)  # as above
+    if sys.platform != "win32":
+        os.fchmod(descriptor, 0o600)  # the umask may have taken bits away
     return descriptor
-
-
-def _check(found: os.stat_result, path: str) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid != os.geteuid() or mode & 0o077:
-        raise PermissionDenied(
-            f"{path} must belong to this user ({os.geteuid()}) with mode 0700, but belongs to user {found.st_uid} with "
-            f"mode {mode:04o}: have it removed (sudo rm -r {path}), ipcq makes it anew"
-        )
 
 
 # Descriptors of locks that are held or waited for. A forked child has copies, and as long as it keeps one, its parent's
@@ -123,9 +131,9 @@ _held: set[int] = set()
 _noting = threading.RLock()
 
 
-def _open_lock() -> int:
+def _open_lock(name: str) -> int:
     with _noting:
-        descriptor = _open_file()
+        descriptor = _open_file(name)
         _held.add(descriptor)
     return descriptor
 

@@ -390,14 +390,18 @@ class Queue(Generic[T]):
             Unsupported: This backend cannot.
             PermissionDenied: The handle was opened with ``read=False``.
         """
+        return self.peek_message().item
+
+    def peek_message(self) -> Message[T]:
+        """Return the next item with what the queue knows of it, without taking it; exceptions are those of `peek`."""
         self._require_ability("peek", "look at a message without taking it")
 
-        def look(channel: Channel) -> T:
+        def look(channel: Channel) -> Message[T]:
             self._require_read()
             received = channel.peek()
             if received is None:
                 raise QueueEmpty
-            return self._decode(received[0])  # type: ignore[no-any-return]  # as in get
+            return Message(self._decode(received[0]), received[1], 1)
 
         return self._with_channel(look)
 

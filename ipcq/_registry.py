@@ -49,6 +49,8 @@ class BackendInfo:
     """What it can do at best; None where it could not be loaded."""
     distribution: str
     """Name of the installed distribution that it comes from."""
+    platforms: tuple[str, ...] | None = None
+    """Beginnings of `sys.platform` where it works; None: everywhere, or not known."""
 
 
 def plugins() -> list[Plugin]:
@@ -97,6 +99,8 @@ def usable(name: str) -> Backend:
 
 def probe(candidate: Backend) -> Availability:
     """Ask a backend whether it can be used here; one that raises instead of answering cannot."""
+    if candidate.platforms is not None and not sys.platform.startswith(candidate.platforms):
+        return Availability.no(f"it works on {', '.join(candidate.platforms)}, this is {sys.platform}")
     try:
         found: object = candidate.probe()
     except Exception as error:
@@ -131,6 +135,7 @@ def backends() -> list[BackendInfo]:
                 each.backend.rank,
                 each.backend.capabilities,
                 each.distribution,
+                each.backend.platforms,
             )
         )
     return sorted(infos, key=lambda info: (info.rank is None, -(info.rank or 0), info.name))
@@ -176,7 +181,8 @@ def _ask(entry: "EntryPoint") -> Backend:
     found = manager.hook.ipcq_backend()
     if len(found) != 1 or not isinstance(found[0], Backend):
         raise TypeError(f"its hook ipcq_backend has to return one Backend, not {found!r}")
-    for fact, kind in (("capabilities", Capabilities), ("rank", int | None), ("options", Mapping)):
+    facts = {"capabilities": Capabilities, "rank": int | None, "options": Mapping, "platforms": tuple | None}
+    for fact, kind in facts.items():
         value = getattr(found[0], fact, None)
         if not isinstance(value, kind):
             raise TypeError(f"its backend's {fact} cannot be {value!r}")

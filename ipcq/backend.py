@@ -69,6 +69,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
 from ipcq._limits import too_many_descriptors
+from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
 
 __all__ = (
@@ -92,8 +93,11 @@ __all__ = (
     "Severity",
     "Stats",
     "check_owner",
+    "has_private_directory",
     "let_through",
+    "make_private_directory",
     "pause",
+    "private_directory",
     "too_many_descriptors",
     "translated",
 )
@@ -440,6 +444,8 @@ class Backend(Protocol):
     """Place in the order in which `auto` creates, highest first; None: `auto` never creates on it."""
     options: Mapping[str, type] = {}
     """Name and type of each option of its own that `open` passes on."""
+    platforms: tuple[str, ...] | None = None
+    """Beginnings of `sys.platform` where the mechanism exists; None: everywhere. Elsewhere `probe` is not asked."""
 
     @abstractmethod
     def create(self, name: str, request: Request) -> Channel:

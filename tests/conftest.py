@@ -6,11 +6,11 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
-from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import pytest
@@ -32,10 +32,18 @@ GRACE = 5.0
 LOCKS = re.compile(r"ipcq-\d+")
 
 #: A skip that is no gap, by its reason: an ability that a backend does not claim, as the suite for backends says it;
-#: what only a later Python has; and pairs of parameters between which there is nothing to test.
+#: what only a later Python or another platform has; and pairs of parameters between which there is nothing to test.
 BY_DESIGN = re.compile(
-    r"(Skipped: )?(capabilities\.|.* came with Python 3\.\d+$|opening and closing need no step|msgspec writes )"
+    r"(Skipped: )?(capabilities\.|.* came with Python 3\.\d+$|opening and closing need no step|msgspec writes "
+    r"|backend '\w+' cannot be used here: it works on .*, this is \w+$|could not import '(pty|resource)'"
+    r"|Windows has no |got empty parameter set for \(pair\))"
 )
+
+#: Bundled backends whose tests are left out, as `nox -s bare` and `nox -s hidden` ask for, separated by blanks.
+WITHOUT = os.environ.get("IPCQ_TESTS_WITHOUT", "").split()
+
+#: What an error says of a backend that was asked for by name and is not installed.
+HIDDEN = re.compile(rf"backend '({'|'.join(WITHOUT)})': no installed distribution offers it") if WITHOUT else None
 
 
 @cache
@@ -44,6 +52,8 @@ def mqueues() -> int | None:
 
     None where that needs a right that this user does not have, and it is not mounted either.
     """
+    if sys.platform != "linux":
+        return None
     system = ctypes.CDLL(None, use_errno=True).syscall
     context = system(430, b"mqueue", 1)  # fsopen(2), FSOPEN_CLOEXEC
     if context >= 0:
@@ -67,7 +77,8 @@ def left() -> set[str]:
     directory = mqueues()
     names = [] if directory is None else [("message queue ", name) for name in os.listdir(directory)]
     for place in ("/dev/shm", "/tmp"):
-        names += [(f"{place}/", name) for name in os.listdir(place) if name.startswith("ipcq")]
+        with suppress(FileNotFoundError):
+            names += [(f"{place}/", name) for name in os.listdir(place) if name.startswith("ipcq")]
     # Elsewhere than in CI others may be at work: then only what bears this process's number is ours for certain.
     ours = "" if CI else str(os.getpid())
     found |= {kind + name for kind, name in names if ours in name and not LOCKS.fullmatch(name)}
@@ -75,22 +86,27 @@ def left() -> set[str]:
 
 
 def descriptors() -> set[str]:
-    # What multiprocessing starts once and keeps is its own.
-    kept = {getattr(resource_tracker._resource_tracker, "_fd", None)}
-    kept.add(getattr(forkserver._forkserver, "_forkserver_alive_fd", None))
-    listed = os.listdir("/proc/self/fd")
+    if sys.platform == "win32":  # which has no list of them
+        return set()
+    place = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+    listed = os.listdir(place)
     # The listing's own is among them, and its number may be something else's by the next time.
-    return {each for each in listed if os.path.exists(f"/proc/self/fd/{each}")} - {str(each) for each in kept}
+    return {each for each in listed if os.path.exists(f"{place}/{each}")} - kept("_fd", "_forkserver_alive_fd")
 
 
 def children() -> set[str]:
-    kept = {getattr(resource_tracker._resource_tracker, "_pid", None)}
-    kept.add(getattr(forkserver._forkserver, "_forkserver_pid", None))
     pids = set()
-    for task in Path("/proc/self/task").iterdir():
+    for task in Path("/proc/self/task").glob("*"):  # Linux alone has it
         with suppress(OSError):
             pids |= set((task / "children").read_text().split())
-    return {each for each in pids - {str(each) for each in kept} if not ended(each)}
+    return {each for each in pids - kept("_pid", "_forkserver_pid") if not ended(each)}
+
+
+def kept(tracker: str, server: str) -> set[str]:
+    """Return what multiprocessing starts once and keeps: it is its own."""
+    owners = (("resource_tracker", "_resource_tracker", tracker), ("forkserver", "_forkserver", server))
+    modules = ((sys.modules.get(f"multiprocessing.{module}"), owner, fact) for module, owner, fact in owners)
+    return {str(getattr(getattr(module, owner), fact, None)) for module, owner, fact in modules if module}
 
 
 def ended(pid: str) -> bool:
@@ -143,6 +159,12 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def memory() -> str:
+    """Return the name of the backend within one process, for tests that may be left out where it is hidden."""
+    return "memory"
+
+
 @pytest.fixture(autouse=True)
 def coverage_stands_aside(request: pytest.FixtureRequest) -> Iterator[None]:
     """Stop measuring during a test that is marked as unmeasured."""
@@ -155,9 +177,35 @@ def coverage_stands_aside(request: pytest.FixtureRequest) -> Iterator[None]:
     measuring.start()
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the files that are called after a backend that is left out."""
+    return True if any(re.fullmatch(rf"test_{name}(_\w+)?\.py", collection_path.name) for name in WITHOUT) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that have a backend that is left out as a parameter, as a fixture, or as what they need."""
+    concerned = [item for item in items if concerns(item, WITHOUT)]
+    if concerned:
+        config.hook.pytest_deselected(items=concerned)
+        items[:] = [item for item in items if item not in set(concerned)]
+
+
+def concerns(item: pytest.Item, backends: list[str]) -> bool:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    # A parameter may be a pair of backends.
+    named = [name for each in parameters for name in (each if isinstance(each, tuple) else (each,))]
+    named += [*getattr(item, "fixturenames", ()), *(mark.args[0] for mark in item.iter_markers("needs"))]
+    return any(name in named for name in backends)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
+    hidden = HIDDEN.search(report.longreprtext) if HIDDEN is not None and report.failed else None
+    if hidden is not None:
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: backend {hidden[1]!r} is hidden")
+        return report
     if CI and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not BY_DESIGN.match(reason):

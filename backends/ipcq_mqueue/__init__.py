@@ -20,7 +20,6 @@ from ipcq.backend import (
     Persistence,
     Request,
     Scope,
-    Severity,
     check_owner,
 )
 from ipcq.errors import QueueNotFound, Unsupported
@@ -42,17 +41,14 @@ CAPABILITIES: Final = Capabilities(
     max_message_size=16 << 20,  # HARD_MSGSIZEMAX, include/linux/ipc_namespace.h
 )
 
-_MOUNT: Final = "sudo mkdir -p /dev/mqueue && sudo mount -t mqueue none /dev/mqueue"
-
 
 class MqueueBackend(Backend):
     name = NAME
     capabilities = CAPABILITIES
     rank = 300
+    platforms = ("linux",)
 
     def probe(self) -> Availability:
-        if sys.platform != "linux":
-            return Availability.no(f"POSIX message queues are served on Linux, this is {sys.platform}")
         if not os.path.isdir(_limits.DIRECTORY):
             return Availability.no(f"this kernel has no POSIX message queues ({_limits.DIRECTORY} is missing)")
         if find_spec("posix_ipc") is None:
@@ -132,20 +128,13 @@ class MqueueBackend(Backend):
     def names(self) -> list[str]:
         place = _mount_point()
         if place is None:
-            raise Unsupported(f"the mqueue file system is not mounted: {_MOUNT}")
+            raise Unsupported(f"the mqueue file system is not mounted: {_limits.MOUNT}")
         return ["/" + name for name in os.listdir(place)]
 
     def findings(self) -> list[Finding]:
-        findings = []
-        if _mount_point() is None:
-            findings.append(
-                Finding(
-                    severity=Severity.NOTE,
-                    text="the mqueue file system is not mounted, so queues can be used but not listed",
-                    fix=_MOUNT,
-                )
-            )
-        return findings
+        from ipcq_mqueue import _findings
+
+        return list(_findings.findings(_mount_point()))
 
 
 def _mount_point() -> str | None:

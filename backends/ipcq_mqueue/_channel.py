@@ -24,10 +24,7 @@ import posix_ipc
 from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats, let_through
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _limits, _notice
-from ipcq_mqueue._kernel import BLIND
-
-#: Bit of the queue's mode that says that it is shut down.
-SHUT_DOWN: Final = stat.S_ISVTX
+from ipcq_mqueue._kernel import BLIND, SHUT_DOWN
 
 # Seconds in which a put that began before a shutdown ends, unless its process is held up just then.
 _LINGER: Final = 5 * BLIND

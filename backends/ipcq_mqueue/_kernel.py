@@ -5,6 +5,7 @@ They need the C library alone, so that a process without posix_ipc still sees th
 
 import ctypes
 import os
+import stat
 from functools import cache
 from time import sleep
 from typing import Any, Final
@@ -12,6 +13,9 @@ from typing import Any, Final
 #: Seconds that a channel at work may go without looking whether its queue was shut down or unlinked. Whoever does
 #: either waits that long before saying that it is done, and then it is so for every process.
 BLIND: Final = 0.001
+
+#: Bit of the queue's mode that says that it is shut down.
+SHUT_DOWN: Final = stat.S_ISVTX
 
 
 class Attributes(ctypes.Structure):

@@ -2,13 +2,18 @@
 
 import errno
 import os
-import resource
+import sys
 from typing import Final
 
 from ipcq.backend import let_through, too_many_descriptors
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 
+if sys.platform != "win32":  # where there are no such queues, and the module is asked for its reason alone
+    import resource
+
 DIRECTORY: Final = "/proc/sys/fs/mqueue"
+#: Makes the names of queues visible.
+MOUNT: Final = "sudo mkdir -p /dev/mqueue && sudo mount -t mqueue none /dev/mqueue"
 #: What the kernel charges for each message beside its size: ``struct msg_msg`` and ``struct posix_msg_tree_node``
 #: (ipc/mqueue.c, on 64-bit).
 OVERHEAD: Final = 96

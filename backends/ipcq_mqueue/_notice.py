@@ -102,4 +102,5 @@ def _registrant(descriptor: int) -> int:
 
 
 # The kernel registers processes: a forked child is not registered for what its parent asked for.
-os.register_at_fork(after_in_child=_registered.clear)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_registered.clear)

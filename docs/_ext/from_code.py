@@ -1,8 +1,8 @@
 """Directives that print what the code says, so that no page can say something else."""
 
-from dataclasses import fields
 from importlib import import_module
 
+from capability_table import table
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -39,24 +39,10 @@ class ModuleDocstring(Generated):
 
 
 class CapabilityTable(Generated):
-    """Prints what the bundled backends can do, from their descriptors."""
+    """Prints where the bundled backends exist and what they can do, from their descriptors."""
 
     def lines(self) -> list[str]:
-        found = {info.name: info.capabilities for info in ipcq.backends() if info.distribution == "ipcq"}
-        able = {name: capabilities for name, capabilities in found.items() if capabilities is not None}
-        lines = [f"| | {' | '.join(f'`{name}`' for name in able)} |", "|---|" + "---|" * len(able)]
-        for field in fields(ipcq.Capabilities):
-            values = [shown(field.name, getattr(capabilities, field.name)) for capabilities in able.values()]
-            lines.append(f"| `{field.name}` | {' | '.join(values)} |")
-        return lines
-
-
-def shown(ability: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "as memory allows"
-    return str(getattr(value, "name", value)).lower()
+        return list(table([info for info in ipcq.backends() if info.distribution == "ipcq"]))
 
 
 class PlainAttributes:

@@ -17,7 +17,26 @@ from ipcq.errors import MessageQueueError
 
 __all__ = ("cli", "main")
 
-VERBS = ("demo", "put", "get", "ls", "stat", "rm", "backends")
+VERBS = (
+    "demo",
+    "put",
+    "get",
+    "peek",
+    "tail",
+    "ls",
+    "stat",
+    "top",
+    "create",
+    "rm",
+    "shutdown",
+    "drain",
+    "load",
+    "backends",
+    "doctor",
+    "config",
+    "completion",
+    "version",
+)
 HIDDEN = {"demo-worker": "_worker"}
 
 

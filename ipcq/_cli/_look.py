@@ -1,8 +1,11 @@
-"""What can be seen of a queue without touching it."""
+"""What can be seen of queues without touching them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import ipcq
+from ipcq._cli._exits import line_of
+from ipcq.errors import BackendUnknown, MessageQueueError, QueueNotFound
 
 
 def look(name: str, backend: str, *, other_users: bool) -> dict[str, Any]:
@@ -12,11 +15,45 @@ def look(name: str, backend: str, *, other_users: bool) -> dict[str, Any]:
         MessageQueueError: The queue is not there or not to be opened.
     """
     with ipcq.open(name, backend, create=False, write=False, other_users=other_users) as queue:
-        return {
-            "name": queue.name,
-            "backend": queue.backend,
-            "messages": queue.qsize(),
-            "max_messages": queue.max_messages,
-            "max_message_size": queue.max_message_size,
-            "mode": f"{queue.mode:04o}",
-        }
+        return facts_of(queue)
+
+
+def facts_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
+    """Return what is known of an open queue."""
+    return {
+        "name": queue.name,
+        "backend": queue.backend,
+        "messages": queue.qsize(),
+        "max_messages": queue.max_messages,
+        "max_message_size": queue.max_message_size,
+        "mode": f"{queue.mode:04o}",
+    }
+
+
+def survey(backend: str, look: Callable[[ipcq.QueueInfo], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Look at each queue of a backend, or of all for ``"auto"``.
+
+    Returns:
+        What `look` returned for each; for one that cannot be opened name, backend and the error. And a note for
+        everything that could not be listed or opened.
+
+    Raises:
+        BackendUnknown: No installed distribution offers the backend.
+    """
+    if backend != "auto" and backend not in {each.name for each in ipcq.backends()}:
+        raise BackendUnknown("`ipcq backends` lists those that are installed", backend=backend)
+    queues = ipcq.queues()
+    rows = []
+    notes = [f"backend {each!r}: {why}" for each, why in queues.unlisted.items() if backend in ("auto", each)]
+    for each in queues:
+        if backend not in ("auto", each.backend):
+            continue
+        try:
+            row = look(each)
+        except QueueNotFound:
+            continue  # it went in the meantime
+        except MessageQueueError as error:
+            row = {"name": each.name, "backend": each.backend, "error": line_of(error)}
+            notes.append(line_of(error))
+        rows.append(row)
+    return rows, notes

@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import Any
 
-import click
-
+from ipcq._cli._line import Line
 from ipcq._cli._output import say
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -20,6 +19,7 @@ class Meter:
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
         self._live: Any = None
+        self._line: Line | None = None
         self._terminal = not silent and sys.stdout.isatty()
         self._started = self._shown = 0.0
         self._received = 0
@@ -32,7 +32,8 @@ class Meter:
         try:
             from rich.live import Live
         except ImportError:
-            return _LastLine()
+            self._line = Line()
+            return self._line
         self._live = Live(refresh_per_second=10, transient=True)
         return self._live  # type: ignore[no-any-return]  # rich may be missing, so its type cannot be named above
 
@@ -55,9 +56,8 @@ class Meter:
             say(line)
             return
         self._rates.append(rate)
-        if self._live is None:
-            # Cut to the width, because a line that wraps cannot be written over.
-            click.echo(f"\r\x1b[K{line[: _width() - 1]}", nl=False)
+        if self._line is not None:
+            self._line.show(line)
             return
         from rich.text import Text
 
@@ -66,19 +66,3 @@ class Meter:
     def _sparkline(self) -> str:
         highest = max(self._rates) or 1.0
         return "".join(BLOCKS[int(rate / highest * (len(BLOCKS) - 1))] for rate in self._rates)
-
-
-class _LastLine:
-    """Wipes the live line at the end."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        click.echo("\r\x1b[K", nl=False)
-
-
-def _width() -> int:
-    from shutil import get_terminal_size
-
-    return get_terminal_size().columns

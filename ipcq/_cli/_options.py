@@ -11,6 +11,9 @@ from ipcq.errors import MessageQueueError
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
+#: Of an interval, in seconds.
+SHORTEST, LONGEST = 0.01, 86_400
+
 
 def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Offer a shell the names of the queues that exist."""
@@ -19,6 +22,12 @@ def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     except MessageQueueError:
         return []  # a shell has nowhere to show an error while it completes a word
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_backend(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Offer a shell the backends that are installed."""
+    names = ["auto", *(each.name for each in ipcq.backends())]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def name_argument(verb: Verb) -> Verb:
@@ -43,6 +52,25 @@ def _check_seconds(_: click.Context, __: click.Parameter, value: float | None) -
     return value
 
 
+def interval_option(default: float, help: str) -> Callable[[Verb], Verb]:
+    """Offer ``--interval``."""
+    return click.option(
+        "--interval",
+        type=float,
+        metavar="SECONDS",
+        default=default,
+        show_default=True,
+        callback=_check_interval,
+        help=help,
+    )
+
+
+def _check_interval(_: click.Context, __: click.Parameter, value: float) -> float:
+    if not SHORTEST <= value <= LONGEST:
+        raise click.BadParameter(f"{value} is not a number of seconds from {SHORTEST} to {LONGEST:,}.")
+    return value
+
+
 def timeout_of(seconds: float) -> float | None:
     """Turn seconds of the command line into a timeout of the API, where None is for ever."""
     return None if math.isinf(seconds) else seconds
@@ -50,7 +78,9 @@ def timeout_of(seconds: float) -> float | None:
 
 def backend_option(help: str) -> Callable[[Verb], Verb]:
     """Offer ``--backend``."""
-    return click.option("--backend", default="auto", show_default=True, metavar="BACKEND", help=help)
+    return click.option(
+        "--backend", default="auto", show_default=True, metavar="BACKEND", help=help, shell_complete=complete_backend
+    )
 
 
 def json_option(help: str) -> Callable[[Verb], Verb]:

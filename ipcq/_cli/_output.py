@@ -47,30 +47,47 @@ def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, fold
         say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def flat(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Return rows of key and value; keys of what is inside stand behind a dot."""
+    rows: list[tuple[str, object]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{inner}", figure) for inner, figure in value.items()]
+        else:
+            rows.append((key, value))
+    return rows
+
+
 def _say_richly(
     headings: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int], folding: Collection[str]
 ) -> bool:
     """Print a table with rich, or return False where it is not installed or the terminal too narrow for columns."""
     try:
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
     except ImportError:
         return False
     console = Console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
     least = [
         min(width, FOLDED) if heading in folding else width for heading, width in zip(headings, widths, strict=True)
     ]
     if sum(least) + 2 * len(least) > console.width:
         return False
-    for heading, width in zip(headings, least, strict=True):
+    console.print(rich_table(headings, cells, least))
+    return True
+
+
+def rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Any:
+    """Return a table as rich draws it, whose columns are at least so wide."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, width in zip(headings, widths, strict=True):
         table.add_column(heading, overflow="fold", min_width=width)
     for row in cells:
         # As Text: a queue may be called "[red]", which is rich's markup.
         table.add_row(*map(Text, row))
-    console.print(table)
-    return True
+    return table
 
 
 def shown(cell: object, between: str = ",") -> str:

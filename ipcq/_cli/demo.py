@@ -12,8 +12,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 
@@ -24,6 +24,7 @@ from ipcq._cli._exits import Failure
 from ipcq._cli._meter import Meter
 from ipcq._cli._options import backend_option, json_option, quiet_option, seconds_option
 from ipcq._cli._output import say, say_json
+from ipcq._cli._signals import stopped_by_signals
 from ipcq._cli._verdict import Verdict, judge
 from ipcq._cli._worker import OVERHEAD
 from ipcq.errors import QueueNotFound, Unsupported
@@ -294,24 +295,3 @@ class Demo:
             ipcq.unlink(self.name)
         except QueueNotFound:
             pass  # as it should be, at the end of a good run
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into an exception, and ignore what follows until all is cleaned up."""
-
-    def stop(number: int, _: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-    # What nohup or a shell's & ignores stays ignored.
-    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    before = {each: signal.getsignal(each) for each in signals if signal.getsignal(each) is not signal.SIG_IGN}
-    for each in before:
-        signal.signal(each, stop)
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from json import JSONDecodeError
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 import ipcq
 from ipcq._cli import _items
+from ipcq._cli._creation import backend_options_option, check_that_it_lasts, exists, limit_options
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
     backend_option,
@@ -22,7 +23,7 @@ from ipcq._cli._options import (
 )
 from ipcq._cli._streams import asks, stdin
 from ipcq.backend import HIGHEST_PRIORITY
-from ipcq.errors import MessageQueueError, MessageTooLarge, QueueFull, Unsupported
+from ipcq.errors import MessageQueueError, MessageTooLarge, QueueFull
 
 #: How long a put may take before a note says what it is waiting for.
 PATIENCE = 1.0
@@ -44,10 +45,8 @@ PATIENCE = 1.0
 )
 @backend_option("Where to look for the queue, and to create it.")
 @click.option("--no-create", is_flag=True, help="Fail with 5 if there is no such queue, instead of creating it.")
-@click.option("--max-messages", type=click.IntRange(1), metavar="N", help="Capacity of the queue, in messages.")
-@click.option(
-    "--max-message-size", type=click.IntRange(1), metavar="BYTES", help="Largest message of the queue, in bytes."
-)
+@limit_options
+@backend_options_option
 @click.option("--serializer", metavar="NAME", help="msgpack (the default), msgspec or pickle.")
 @click.option("--allow-pickle", is_flag=True, help="Needed for --serializer pickle.")
 @other_users_option
@@ -64,6 +63,7 @@ def command(
     no_create: bool,
     max_messages: int | None,
     max_message_size: int | None,
+    options: Mapping[str, Any],
     serializer: str | None,
     allow_pickle: bool,
     other_users: bool,
@@ -89,7 +89,7 @@ def command(
         if asks():
             raise click.UsageError("Nothing to put: give ITEMs, or '-' to type them, one on each line.")
         items = ("-",)
-    there = ipcq.exists(_without_options(name), backend)
+    there = exists(name, backend)
     with ipcq.open(
         name,
         backend,
@@ -101,9 +101,10 @@ def command(
         serializer="raw" if raw else serializer or "msgpack",
         allow_pickle=allow_pickle,
         other_users=other_users,
+        **options,
     ) as queue:
         if not there:
-            _check_that_it_lasts(queue)
+            check_that_it_lasts(queue)
         source = _Source(items, queue.max_message_size, as_json=as_json, null=null, raw=raw)
         stored = 0
         try:
@@ -120,24 +121,8 @@ def command(
             raise
 
 
-def _without_options(name: str) -> str:
-    """Drop the options that a URL may carry, which only opening takes."""
-    return name.partition("?")[0] if "://" in name else name
-
-
 def _count(stored: int) -> str:
     return f"{stored} item{'s were' if stored != 1 else ' was'}"
-
-
-def _check_that_it_lasts(queue: ipcq.Queue[Any]) -> None:
-    """Refuse a queue that was made just now and would go with this process, and take with it what is put."""
-    if queue.capabilities.scope < ipcq.Scope.HOST:
-        reason = "its queues live inside one process, and this one ends: choose another backend"
-    elif queue.capabilities.persistence < ipcq.Persistence.KERNEL:
-        reason = "its queues live as long as somebody has them open: start whoever gets the items first"
-    else:
-        return
-    raise Unsupported(reason, queue=queue.name, backend=queue.backend)
 
 
 def _store(queue: ipcq.Queue[Any], item: Any, priority: int, wait: float, quiet: bool) -> None:

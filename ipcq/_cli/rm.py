@@ -3,9 +3,9 @@
 import click
 
 import ipcq
-from ipcq._cli._exits import ERROR, Failure, code_of, complain, line_of
+from ipcq._cli._each import do_each
 from ipcq._cli._options import backend_option, json_option, names_argument, quiet_option
-from ipcq._cli._output import say, say_json, shown
+from ipcq._cli._output import shown
 from ipcq._cli._streams import asks
 from ipcq.errors import MessageQueueError, QueueNotFound
 
@@ -24,21 +24,7 @@ def command(names: tuple[str, ...], yes: bool, as_json: bool, backend: str, quie
     """
     if not yes and not asks():
         raise click.UsageError("There is no terminal to ask on: say --yes to remove without asking.")
-    codes = set()
-    for name in names:
-        removed, reason = False, None
-        try:
-            removed = _remove(name, backend, yes)
-        except MessageQueueError as error:
-            codes.add(code_of(error))
-            reason = line_of(error)
-            complain(reason)
-        if as_json:
-            say_json({"name": name, "removed": removed, "error": reason})
-        elif removed and not quiet:
-            say(f"removed {shown(name)}")
-    if codes:
-        raise Failure(code=codes.pop() if len(codes) == 1 else ERROR)
+    do_each(names, lambda name: _remove(name, backend, yes), "removed", "removed", as_json=as_json, quiet=quiet)
 
 
 def _remove(name: str, backend: str, yes: bool) -> bool:

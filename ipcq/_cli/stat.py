@@ -7,7 +7,7 @@ import click
 
 import ipcq
 from ipcq._cli._options import backend_option, json_option, name_argument, other_users_option
-from ipcq._cli._output import capabilities_of, say_json, say_table
+from ipcq._cli._output import capabilities_of, flat, say_json, say_table
 
 
 @click.command("stat")
@@ -38,10 +38,4 @@ def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
     if as_json:
         say_json(facts)
         return
-    rows: list[tuple[str, object]] = []
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            rows += [(f"{key}.{inner}", figure) for inner, figure in value.items()]
-        else:
-            rows.append((key, value))
-    say_table(("what", "value"), rows, folding={"value"})
+    say_table(("what", "value"), flat(facts), folding={"value"})

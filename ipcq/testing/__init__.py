@@ -4,7 +4,6 @@ Nothing is imported before it is used: the suite needs pytest and the state mach
 """
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if home == _SUITE and home not in sys.modules:
+    if home == _SUITE:
         import pytest
 
         # A failed assertion of the suite shall tell its operands; pytest rewrites only what it collects itself.

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 import ipcq
-from ipcq.backend import HIGHEST_PRIORITY, Capabilities, Scope
+from ipcq.backend import HIGHEST_PRIORITY, Capabilities, Persistence, Scope
 from ipcq.errors import MessageQueueError, QueueNotFound
 from ipcq.testing.model import NOTHING, Model, Outcome, Step
 from ipcq.testing.processes import Peer, Peers, fresh_name, hear, own_seed, say
@@ -124,10 +124,19 @@ CALLS: Final[Mapping[str, Mapping[str, st.SearchStrategy[Any]]]] = {
 _WEIGHTS: Final[Mapping[str, int]] = {"put": 6, "put_many": 4, "get": 3, "get_message": 2, "get_many": 3, "renew": 8}
 
 
-def traces(calls: Sequence[str] = tuple(CALLS), most: int = 50) -> st.SearchStrategy[list[Step]]:
-    """Make up sequences of calls for `replay`."""
+def traces(
+    calls: Sequence[str] = tuple(CALLS), most: int = 50, *, priorities: bool = True
+) -> st.SearchStrategy[list[Step]]:
+    """Make up sequences of calls for `replay`.
+
+    Args:
+        calls: Which.
+        most: How many at the most.
+        priorities: Put with priorities, which some backends refuse and some have unasked.
+    """
+    made_up = CALLS if priorities else {**CALLS, "put": {**CALLS["put"], "priority": st.just(0)}}
     steps = [
-        st.tuples(st.just(call), _slots, st.fixed_dictionaries(dict(CALLS[call])))
+        st.tuples(st.just(call), _slots, st.fixed_dictionaries(dict(made_up[call])))
         for call in calls
         for _ in range(_WEIGHTS.get(call, 1))
     ]
@@ -382,6 +391,8 @@ def shared(*backends: str) -> list[str]:
     """Return the calls that mean the same on all of these backends, by what they say they can do."""
     able = [capabilities(backend) for backend in backends]
     differ = [call for call in ("peek", "shutdown") if len({getattr(each, call) for each in able}) > 1]
+    if len({each.persistence == Persistence.HOLDERS for each in able}) > 1:
+        differ.append("close")  # of the last handle, which is the queue's end on some
     return [call for call in CALLS if call not in differ]
 
 

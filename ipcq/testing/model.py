@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Literal, TypeAlias
 
-from ipcq.backend import Capabilities
+from ipcq.backend import Capabilities, Persistence
 from ipcq.errors import (
     DecodeError,
     EncodeError,
@@ -137,6 +137,7 @@ class Model:
         elif (create or other_limit) and self._named.capacity != capacity:
             raise QueueMismatch
         self._handles[slot] = _Handle(self._named, rights, stay)
+        self._let_go()
 
     def _renew(self, slot: int) -> None:
         self._open(slot, create=True, exclusive=False, rights="both", other_limit=False, stay=False)
@@ -152,6 +153,13 @@ class Model:
 
     def _close(self, handle: _Handle) -> None:
         handle.open = False
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget the queue where it lives by its handles and has none any more."""
+        held = any(handle.open and handle.messages is self._named for handle in self._handles.values())
+        if self._able.persistence == Persistence.HOLDERS and not held:
+            self._named = None
 
     def _unlink(self, handle: _Handle) -> None:
         if not handle.unlinked and self._named is not None and (handle.messages is self._named or not handle.open):

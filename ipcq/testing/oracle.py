@@ -1,10 +1,10 @@
 """The oracle: what processes wrote down about their messages, and the judgement whether a queue can have done that.
 
 It is outside the processes under test. A `Ledger` is a file that only its owner appends to, each entry with one
-`write`, so that a kill tears nothing: a producer enters what it is about to do, and then how that ended; a consumer
-enters what it took. Messages are made by `Tag.message`, numbered per producer, and `judge` decides from the ledgers
-which were lost, duplicated, invented, torn or out of order. Instants are CLOCK_MONOTONIC, one clock for all processes
-of a machine.
+`write`, so that a kill tears no entry but the last: a producer enters what it is about to do, and then how that ended;
+a consumer enters what it took. Messages are made by `Tag.message`, numbered per producer, and `judge` decides from the
+ledgers which were lost, duplicated, invented, torn or out of order. Instants are CLOCK_MONOTONIC, one clock for all
+processes of a machine.
 """
 
 import bisect
@@ -86,7 +86,7 @@ class Ledger:
         os.close(self._fd)
 
     def _enter(self, entry: str) -> None:
-        # One write: either all of it is in the file or nothing, wherever this process is killed.
+        # One write, of which a kill can leave a part where it crosses a page (generic_perform_write, mm/filemap.c).
         os.write(self._fd, entry.encode())
 
 
@@ -149,7 +149,7 @@ class _Books:
 
     def read(self, producers: Iterable[Path], consumers: Iterable[Path]) -> None:
         for path in producers:
-            for line in path.read_text().splitlines():
+            for line in _entries(path):
                 kind, producer, number, instant, *_ = line.split(" ")
                 if kind == "?":
                     self.begun[producer, number] = int(instant)
@@ -158,7 +158,7 @@ class _Books:
                 else:
                     self.refused.add((producer, number))
         for path in consumers:
-            for line in path.read_text().splitlines():
+            for line in _entries(path):
                 if line[0] == "<":
                     _, producer, number, since, instant = line.split(" ")
                     self.received += 1
@@ -171,6 +171,11 @@ class _Books:
                     self.empties.append((int(since), int(instant)))
                 else:
                     self.torn.append(line[2:])
+
+
+def _entries(path: Path) -> list[str]:
+    # What is behind the last end of a line is a part of an entry, and counts as not entered.
+    return path.read_text().split("\n")[:-1]
 
 
 def _tags(keys: Iterable[_Key]) -> list[Tag]:

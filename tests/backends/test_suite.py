@@ -85,6 +85,7 @@ def test_a_backend_that_cannot_be_used_is_a_visible_skip(tmp_path: Path) -> None
     assert "1 skipped" in said
 
 
+@pytest.mark.needs("memory")
 def test_a_test_that_hangs_fails_with_stacks(tmp_path: Path) -> None:
     """The watchdog ends it and shows where it stood."""
     said = run(tmp_path, "TestHanging::test_it")

@@ -11,6 +11,8 @@ import pytest
 
 from backends import wrong
 
+pytestmark = pytest.mark.needs("memory")  # the wrong ones are it with a fault each
+
 #: A test that has nothing to do with any of the faults: it shows that a backend works otherwise.
 UNTOUCHED = "test_a_handle_knows_its_name_and_backend"
 

@@ -1,7 +1,6 @@
 """The command line, run in this process, on a terminal, and as a program of its own."""
 
 import os
-import pty
 import subprocess
 import sys
 import threading
@@ -36,9 +35,9 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def queue(name: str) -> Iterator[ipcq.Queue[Any]]:
+def queue(name: str, memory: str) -> Iterator[ipcq.Queue[Any]]:
     """Return a queue inside this process, which the command line finds when it is run here."""
-    with ipcq.open(name, "memory", max_messages=4, max_message_size=512) as queue:
+    with ipcq.open(name, memory, max_messages=4, max_message_size=512) as queue:
         yield queue
 
 
@@ -105,6 +104,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     """Return a function that runs the command line in this process with a terminal as stdin and stdout."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
+
+    pty = pytest.importorskip("pty", reason="could not import 'pty', which only POSIX has")
 
     def terminal(*arguments: str, typed: str = "") -> SimpleNamespace:
         master, slave = pty.openpty()

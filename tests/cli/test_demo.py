@@ -402,12 +402,12 @@ def test_handlers_of_signals_are_put_back(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("number", "raised"),
-    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+    [("SIGINT", KeyboardInterrupt), ("SIGTERM", SystemExit), ("SIGHUP", SystemExit)],
 )
-def test_signal_becomes_an_exception(number: int, raised: type[BaseException]) -> None:
+def test_signal_becomes_an_exception(number: str, raised: type[BaseException]) -> None:
     """So that cleaning up is on its way."""
     with pytest.raises(raised), verb.stopped_by_signals():
-        signal.raise_signal(number)
+        signal.raise_signal(signal.Signals[number])
 
 
 def test_second_signal_does_not_disturb_cleaning_up() -> None:
@@ -540,21 +540,21 @@ def test_removed_queue_ends_the_run(start: Callable[..., Any]) -> None:
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_stopped_run_says_so_by_its_exit_code(start: Callable[..., Any], number: int, code: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_stopped_run_says_so_by_its_exit_code(start: Callable[..., Any], number: str, code: int) -> None:
     """As every program that a signal ends."""
     process, _ = begin(start)
-    process.send_signal(number)
+    process.send_signal(signal.Signals[number])
     _, complaint = process.communicate(timeout=WATCHDOG)
     assert (process.returncode, complaint) == (code, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_run_leaves_nothing_behind(start: Callable[..., Any], number: int) -> None:
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_stopped_run_leaves_nothing_behind(start: Callable[..., Any], number: str) -> None:
     """No queue and no process, not even where the demo itself was killed."""
     process, name = begin(start)
     pids = children(process.pid)
-    process.send_signal(number)
+    process.send_signal(signal.Signals[number])
     process.communicate(timeout=WATCHDOG)
     assert gone(name, pids)
 

@@ -314,8 +314,11 @@ def test_line_is_put_as_soon_as_it_comes(start: Callable[..., Any], shared: Queu
 def test_long_stream_passes_through_a_short_queue(start: Callable[..., Any], shared: Queue) -> None:
     """More items than the queue holds: the producer waits, nothing is lost."""
     process = start("put", shared.name, "--json", "-", stdin=subprocess.PIPE)
-    threading.Thread(target=process.communicate, args=("".join(f"{n}\n" for n in range(500)),)).start()
-    assert [shared.get(timeout=60) for _ in range(500)] == list(range(500))
+    feeder = threading.Thread(target=process.communicate, args=("".join(f"{n}\n" for n in range(500)),))
+    feeder.start()
+    items = [shared.get(timeout=60) for _ in range(500)]
+    feeder.join()  # else the pipes would be closed under it
+    assert items == list(range(500))
 
 
 def test_interrupted_program_tells_how_many_items_went_in(start: Callable[..., Any], shared: Queue) -> None:

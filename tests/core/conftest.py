@@ -103,15 +103,15 @@ def name() -> Iterator[str]:
     """Return the name of a queue, which is unlinked after the test wherever it is."""
     name = f"/core-{os.getpid()}-{secrets.token_hex(4)}"
     yield name
-    for backend in ("memory", "mqueue", "shm"):
+    for each in ipcq.backends():
         with suppress(ipcq.MessageQueueError):
-            ipcq.unlink(name, backend)
+            ipcq.unlink(name, each.name)
 
 
 @pytest.fixture
-def queue(name: str) -> Iterator["ipcq.Queue[Any]"]:
+def queue(name: str, memory: str) -> Iterator["ipcq.Queue[Any]"]:
     """Return a handle to a new queue of 4 messages of 512 bytes in this process."""
-    with ipcq.open(name, "memory", exclusive=True, max_messages=4, max_message_size=512) as queue:
+    with ipcq.open(name, memory, exclusive=True, max_messages=4, max_message_size=512) as queue:
         yield queue
 
 

@@ -2,12 +2,13 @@
 
 import builtins
 import errno
-import resource
 from pathlib import Path
 
 import pytest
 
 from ipcq._limits import too_many_descriptors
+
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
 
 def test_a_full_table_of_the_process_names_its_limit() -> None:

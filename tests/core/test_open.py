@@ -31,7 +31,10 @@ from ipcq.errors import (
     Unsupported,
 )
 
-ALL = Capabilities(scope=Scope.HOST, exact_qsize=True, priorities=True, peek=True, last_close=True, other_users=True)
+# No bundled backend has leases.
+ALL = Capabilities(
+    scope=Scope.HOST, exact_qsize=True, priorities=True, peek=True, leases=True, last_close=True, other_users=True
+)
 
 
 @pytest.fixture
@@ -294,6 +297,21 @@ def test_a_name_on_two_backends_is_ambiguous(one: FakeBackend, two: FakeBackend,
         opened()
 
 
+def test_a_queue_that_moves_while_it_is_looked_for_is_not_taken_for_two(
+    one: FakeBackend, two: FakeBackend, name: str, opened: Opening
+) -> None:
+    """Rule 1: it was here and is there, and never on both."""
+    one.make(name)
+
+    def move(name: str) -> None:
+        if name in one.queues:
+            one.unlink(name)
+            two.make(name)
+
+    two.on_exists = move
+    assert opened().backend == "two"
+
+
 def test_what_exists_where_it_cannot_be_used_is_an_error(
     one: FakeBackend, two: FakeBackend, name: str, opened: Opening
 ) -> None:
@@ -332,19 +350,20 @@ def test_where_creating_fails_in_another_way_nothing_else_is_tried(
 
 
 @pytest.mark.parametrize("told", ["one: the disk is full", "two: not today", "memory: its queues do not reach"])
+@pytest.mark.needs("memory")
 def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, opened: Opening, told: str) -> None:
     """Rule 2: if all fail, one error tells each reason."""
     one.on_create = raising(NoSpace("the disk is full"))
     two.on_create = raising(Unsupported("not today"))
     with pytest.raises(BackendUnavailable, match=told):
-        opened(require=["peek", "priorities", "last_close"])
+        opened(require=["leases"])
 
 
 def test_where_all_fail_the_last_failure_is_the_cause(one: FakeBackend, opened: Opening) -> None:
     """Chained, for who debugs it."""
     one.on_create = raising(NoSpace())
     with pytest.raises(BackendUnavailable) as caught:
-        opened(require=["peek", "priorities", "last_close"])
+        opened(require=["leases"])
     assert isinstance(caught.value.__cause__, NoSpace)
 
 
@@ -352,8 +371,8 @@ def test_where_all_fail_the_reasons_are_there_for_programs(one: FakeBackend, ope
     """One for each backend."""
     one.on_create = raising(NoSpace())
     with pytest.raises(BackendUnavailable) as caught:
-        opened(require=["peek", "priorities", "last_close"])
-    assert set(caught.value.reasons) == {"one", "memory", "mqueue"}
+        opened(require=["leases"])
+    assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
 
 
 @pytest.mark.parametrize("number", [LimitExceeded, NoSpace, Unsupported])
@@ -371,7 +390,7 @@ def test_where_no_other_could_none_is_recommended(one: FakeBackend, opened: Open
     """No way out that is none."""
     one.on_create = raising(NoSpace())
     with pytest.raises(NoSpace, match=r"where the queue lives$"):
-        opened("one", require=["peek", "priorities", "last_close"])
+        opened("one", require=["leases"])
 
 
 def test_where_the_name_is_ambiguous_elsewhere_a_failure_is_still_told(
@@ -407,7 +426,7 @@ def test_a_refusal_names_a_backend_that_can(installed: Installed, one: FakeBacke
     """The text and the alternatives do."""
     installed.backend(FakeBackend("plain"))
     with pytest.raises(Unsupported, match=r"use backend='one'$") as caught:
-        opened("plain", require="peek", priorities=True, lifetime="last-close")
+        opened("plain", require="leases", priorities=True, lifetime="last-close")
     assert caught.value.alternatives == ("one",)
 
 

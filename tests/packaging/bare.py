@@ -1,9 +1,10 @@
-"""ipcq where posix_ipc, msgspec and rich are not installed: run by `nox -s bare`, and by nothing else."""
+"""ipcq where nothing of its extras is installed: run by `nox -s bare`, and by nothing else."""
 
 import dataclasses
+import re
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, requires, version
 
 import pytest
 
@@ -12,15 +13,31 @@ import ipcq
 NAME = "/ipcq-bare"
 
 
+VERBS = [
+    ["--help"],
+    ["backends"],
+    ["ls"],
+    ["top", "--once", "--interval", "0.1"],
+    ["config"],
+    ["version", "--verbose"],
+    ["completion", "bash"],
+    *([verb, "--help"] for verb in ("demo", "peek", "tail", "create", "shutdown", "drain", "load", "doctor")),
+]
+
+
 @dataclasses.dataclass
 class Job:
     number: int
 
 
-@pytest.mark.parametrize("module", ["posix_ipc", "msgspec", "rich"])
-def test_nothing_optional_is_here(module: str) -> None:
+EXTRAS = [need for need in requires("ipcq") or () if "extra ==" in need and "testing" not in need]
+
+
+@pytest.mark.parametrize("distribution", [re.split(r"[^\w.-]", need)[0] for need in EXTRAS])
+def test_nothing_optional_is_here(distribution: str) -> None:
     """Else these tests prove nothing."""
-    assert find_spec(module) is None
+    with pytest.raises(PackageNotFoundError):
+        version(distribution)
 
 
 def test_objects_go_through_a_queue() -> None:
@@ -37,31 +54,63 @@ def test_a_type_names_what_to_install() -> None:
         ipcq.open(NAME, "memory", type=Job)
 
 
-def test_a_backend_without_its_library_says_so() -> None:
-    """mqueue is listed with the reason, and refused with it."""
-    (mqueue,) = (info for info in ipcq.backends() if info.name == "mqueue")
-    assert not mqueue.usable
-    assert "pip install 'ipcq[mqueue]'" in mqueue.reason
-    with pytest.raises(ipcq.BackendUnavailable, match=r"pip install 'ipcq\[mqueue\]'"):
-        ipcq.open(NAME, "mqueue")
+UNUSABLE = [info.name for info in ipcq.backends() if not info.usable]
 
 
-def test_names_are_seen_without_the_library() -> None:
-    """A name on mqueue is taken also for who cannot use it."""
+def test_a_backend_misses_its_library() -> None:
+    """Else the next tests have nothing to run on."""
+    assert UNUSABLE
+
+
+@pytest.mark.parametrize("backend", UNUSABLE)
+def test_a_backend_without_its_library_says_so(backend: str) -> None:
+    """It is listed with the reason, and refused with it."""
+    (info,) = (info for info in ipcq.backends() if info.name == backend)
+    words = f"pip install 'ipcq[{backend}]'"
+    assert words in info.reason
+    with pytest.raises(ipcq.BackendUnavailable, match=re.escape(words)):
+        ipcq.open(NAME, backend)
+
+
+@pytest.mark.parametrize("backend", ["auto", *UNUSABLE])
+def test_names_are_seen_without_the_library(backend: str) -> None:
+    """A name is taken also for who cannot use its backend."""
+    assert not ipcq.exists(NAME, backend)
+
+
+def test_auto_creates_where_nothing_is_missing() -> None:
+    """pyshm needs no library."""
+    with ipcq.open(NAME) as queue:
+        queue.put("item")
+        assert queue.get(timeout=1) == "item"
+        assert queue.backend == "pyshm"
+        queue.unlink()
+
+
+def test_a_lock_without_its_library_says_so() -> None:
+    """lock="shmlock" says which extra it needs, and makes no queue."""
+    with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq\[shmlock\]'"):
+        ipcq.open(NAME, "pyshm", lock="shmlock")
     assert not ipcq.exists(NAME)
-    assert not ipcq.exists(NAME, "mqueue")
 
 
 def test_auto_says_for_each_backend_why_not() -> None:
-    """Nothing is left that can do this, and the error gives each reason."""
+    """Where no backend can honour the request, the error gives each reason."""
     with pytest.raises(ipcq.BackendUnavailable) as caught:
         ipcq.open(NAME, require=["leases"])
-    assert set(caught.value.reasons) == {"memory", "mqueue", "shm"}
+    assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["backends"], ["ls"], ["demo", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", VERBS, ids=" ".join)
 def test_the_command_line_works(arguments: list[str]) -> None:
     """Without rich it prints plain lines."""
     run = subprocess.run([sys.executable, "-m", "ipcq", *arguments], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout or run.stderr
+
+
+def test_the_doctor_says_what_is_missing() -> None:
+    """With what installs it; backends that reach other processes are left, so it is no problem."""
+    run = subprocess.run([sys.executable, "-m", "ipcq", "doctor"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "posix_ipc is not installed\tpip install 'ipcq[mqueue]'" in run.stdout

@@ -3,33 +3,51 @@
 import importlib
 import sys
 import sysconfig
-from importlib.metadata import distribution, entry_points
+import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import Distribution, distribution, entry_points
 from pathlib import Path
 
-PACKAGES = ("ipcq", "ipcq_memory", "ipcq_mqueue", "ipcq_shm")
+ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
     """Fail with a sentence where something is missing."""
-    held = {str(file) for file in distribution("ipcq").files or ()}
-    # Without a compiler the extension is left out in silence, which must not happen to a wheel.
-    extension = f"ipcq_shm/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
-    for needed in ("ipcq/testing/__init__.py", extension, *(f"{package}/py.typed" for package in PACKAGES)):
-        check(needed in held, f"the wheel lacks {needed}")
-    tops = {file.split("/")[0] for file in held if "/" in file and not file.startswith("..")}
-    allowed = {*PACKAGES, "__pycache__"}
-    check(all(top in allowed or top.endswith(".dist-info") for top in tops), f"the wheel holds more: {sorted(tops)}")
-    licences = [file for file in held if file.endswith("LICENSE")]
-    check(len(licences) == 1, "the wheel lacks its licence")
-    backends = {entry.name: entry.load() for entry in entry_points(group="ipcq.backends")}
-    check({"memory", "mqueue", "shm"} <= set(backends), f"backends without an entry point: there are {sorted(backends)}")
+    ours = distribution("ipcq")
+    held = {file.as_posix() for file in ours.files or () if file.suffix != ".pyc" and ".." not in file.parts}
+    packed = {file for file in held if ".dist-info/" not in file and not file.endswith(tuple(EXTENSION_SUFFIXES))}
+    written = {file.relative_to(place).as_posix() for place in (ROOT, ROOT / "backends") for file in sources(place)}
+    check(packed >= written, f"the wheel lacks {sorted(written - packed)}")
+    check(packed <= written, f"the wheel holds more: {sorted(packed - written)}")
+    check(sum(file.endswith("LICENSE") for file in held) == 1, "the wheel lacks its licence")
+    check(pure(ours) or held != packed, "the wheel says that it is compiled and holds no extension")
+    offered = {entry.name: entry.load() for entry in entry_points(group="ipcq.backends")}
+    wanted = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["ipcq.backends"])
+    check(wanted == set(offered), f"not the backends of pyproject.toml: {sorted(offered)}")
     (command,) = entry_points(group="console_scripts", name="ipcq")
     check(callable(command.load()), "the command ipcq leads to nothing")
     ipcq = importlib.import_module("ipcq")
-    check(Path(ipcq.__file__).is_relative_to(sysconfig.get_path("purelib")), f"not the wheel's: {ipcq.__file__}")
-    unusable = {info.name: info.reason for info in ipcq.backends() if not info.usable}
+    place = sysconfig.get_path("purelib" if pure(ours) else "platlib")
+    check(Path(ipcq.__file__).is_relative_to(place), f"not the wheel's: {ipcq.__file__}")
+    unusable = {info.name: info.reason for info in ipcq.backends() if works_here(info) and not info.usable}
+    if sys.version_info >= (3, 14):  # where a backend's library may have to be compiled, it is an extra
+        unusable = {name: reason for name, reason in unusable.items() if "pip install" not in reason}
     check(not unusable, f"backends that cannot be used: {unusable}")
-    print(f"the wheel holds {len(held)} files and the backends {', '.join(sorted(backends))}")
+    print(f"the wheel holds {len(held)} files and the backends {', '.join(sorted(offered))}")
+
+
+def sources(place: Path) -> list[Path]:
+    """List the files below a source root that belong to a wheel."""
+    return [file for package in place.glob("ipcq*") for file in (*package.rglob("*.py"), *package.rglob("py.typed"))]
+
+
+def pure(ours: Distribution) -> bool:
+    return "Root-Is-Purelib: true" in (ours.read_text("WHEEL") or "")
+
+
+def works_here(info: object) -> bool:
+    platforms = getattr(info, "platforms", None)
+    return platforms is None or sys.platform.startswith(platforms)
 
 
 def check(truth: bool, complaint: str) -> None:

@@ -9,7 +9,7 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("ipcq", "backends/ipcq_memory", "backends/ipcq_mqueue", "backends/ipcq_shm")
+PACKAGES = ("ipcq", *(f"backends/{place.name}" for place in sorted((ROOT / "backends").glob("ipcq_*"))))
 CONTRACTS = {
     contract["id"]: contract
     for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -29,6 +29,8 @@ BREAKS = [
     ("suite", "ipcq/testing/machine.py", "from ipcq import _queue"),
     ("door", "backends/ipcq_memory/__init__.py", "from ipcq._deadline import pause"),
     ("door", "backends/ipcq_mqueue/__init__.py", "import ipcq.serializers"),
+    ("door", "backends/ipcq_pyshm/_channel.py", "from ipcq._limits import too_many_descriptors"),
+    ("door", "backends/ipcq_socketpair/_place.py", "import ipcq._namelock"),
     ("front", "backends/ipcq_memory/__init__.py", "import ipcq"),
 ]
 

@@ -17,7 +17,18 @@ from ipcq.backend import Backend
 PUBLIC = sorted(f"ipcq.{module.name}" for module in pkgutil.iter_modules(ipcq.__path__) if module.name[0] != "_")
 
 #: What `import ipcq` must not load, each with what would need it.
-HEAVY = ("click", "importlib.metadata", "ipcq_memory", "ipcq_mqueue", "ipcq_shm", "msgpack", "multiprocessing", "pluggy")
+HEAVY = (
+    "click",
+    "importlib.metadata",
+    "ipcq_memory",
+    "ipcq_mqueue",
+    "ipcq_pyshm",
+    "ipcq_shm",
+    "ipcq_socketpair",
+    "msgpack",
+    "multiprocessing",
+    "pluggy",
+)
 
 
 @pytest.fixture(params=["ipcq", *PUBLIC])
@@ -49,6 +60,11 @@ def test_what_is_offered_is_there(module: ModuleType) -> None:
         assert getattr(module, name, None) is not None, name
 
 
+def test_what_is_offered_is_listed(module: ModuleType) -> None:
+    """Completion in a shell finds it."""
+    assert set(module.__all__) <= set(dir(module))
+
+
 def test_what_is_there_is_offered(module: ModuleType) -> None:
     """What a module defines under a public name is in its __all__."""
     defined = {
@@ -65,7 +81,7 @@ def test_errors_are_offered_at_the_top_too() -> None:
     assert set(ipcq.errors.__all__) <= set(ipcq.__all__)
 
 
-@pytest.mark.parametrize("name", ["memory", "mqueue", "shm"])
+@pytest.mark.parametrize("name", ["memory", "mqueue", "pyshm", "shm", "socketpair"])
 def test_bundled_backends_enter_by_an_entry_point(name: str) -> None:
     """Each entry point leads to a module whose hook returns a backend of its name."""
     (entry,) = entry_points(group="ipcq.backends", name=name)

@@ -1,8 +1,11 @@
 """What README and documentation say about the code is what the code says."""
 
 import re
+import tomllib
 from dataclasses import fields
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,30 +27,68 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     assert tuple(first.splitlines()) == SETUP
 
 
-def test_the_readmes_table_of_capabilities_is_true() -> None:
-    """Each cell is what the descriptor says."""
-    able = {info.name: info.capabilities for info in ipcq.backends()}
-    (head,) = re.findall(r"^\| \| (`mqueue`.*) \|$", README, re.MULTILINE)
-    names = [cell.strip(" `") for cell in head.split("|")]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE))
-    assert set(rows) == {field.name for field in fields(ipcq.Capabilities)}
-    for ability, row in rows.items():
-        for name, cell in zip(names, row.split(" | "), strict=True):
-            assert cell == shown(getattr(able[name], ability)), f"{ability} of {name}"
+#: The README's table of capabilities: the cells of each line.
+TABLE = [re.split(r" *\| *", line)[1:-1] for line in re.findall(r"^\|.*\|$", README, re.MULTILINE)]
+BUNDLED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["ipcq.backends"]
 
 
-def shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "as memory allows"
-    return str(getattr(value, "name", value)).lower()
+def test_the_readmes_table_has_all_bundled_backends() -> None:
+    """One column for each, those first that auto prefers."""
+    ranks = [info.rank or 0 for name in TABLE[0][1:] for info in ipcq.backends() if f"`{info.name}`" == name]
+    assert sorted(TABLE[0][1:]) == sorted(f"`{name}`" for name in BUNDLED)
+    assert ranks == sorted(ranks, reverse=True)
+
+
+def test_the_readmes_table_has_all_capabilities() -> None:
+    """One line for each, below the platforms."""
+    assert [line[0] for line in TABLE[2:]] == ["platforms", *(f"`{field.name}`" for field in fields(ipcq.Capabilities))]
+
+
+@pytest.mark.parametrize("backend", BUNDLED)
+def test_the_readmes_table_of_capabilities_is_true(backend: str) -> None:
+    """Each cell is what the descriptor says, and what the reference prints."""
+    (info,) = (info for info in ipcq.backends() if info.name == backend)
+    column = TABLE[0].index(f"`{backend}`")
+    assert [f"| {line[0]} | {line[column]} |" for line in TABLE[2:]] == list(printed().table([info]))[2:]
+
+
+def printed() -> ModuleType:
+    """Return what makes the table of the reference."""
+    spec = spec_from_file_location("capability_table", ROOT / "docs" / "_ext" / "capability_table.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_the_example_of_a_backend_has_60_lines() -> None:
     """Not counting blank ones and the docstring, as the page about it says."""
     lines = [line for line in EXAMPLE.read_text().splitlines() if line.strip()]
     assert len(lines) - 1 <= 60
+
+
+def test_each_error_has_its_paragraph() -> None:
+    """The page of errors has every class, with what to do."""
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text()
+    paragraphs = re.findall(r"^### (\w+)\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
+    classes = {getattr(ipcq.errors, name).__name__ for name in ipcq.errors.__all__}
+    assert {name for name, text in paragraphs if "*What to do:*" in text} == classes
+
+
+@pytest.mark.parametrize("beginning", ["README.md", "docs/index.md"])
+def test_every_page_can_be_reached(beginning: str) -> None:
+    """By links alone, from the README as from the documentation's first page."""
+    reached, ahead = set(), [ROOT / beginning]
+    while ahead:
+        page = ahead.pop().resolve()
+        if page not in reached:
+            reached.add(page)
+            text = page.read_text()
+            targets = re.findall(r"\]\((?!https?://|#)([^)#]+\.md)", text)
+            for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
+                targets += [f"{line}.md" for line in tree.split() if not line.startswith(":") and not line.isdigit()]
+            ahead += [page.parent / target for target in targets]
+    pages = {page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts}
+    assert not pages - reached
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(str(p) for p in (ROOT / "docs").rglob("*.md"))])

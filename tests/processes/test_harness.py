@@ -93,6 +93,26 @@ def test_a_delivered_message_whose_put_raised_is_noticed(tmp_path: Path) -> None
     assert judge([tmp_path / "p"], [tmp_path / "c"]).invented == [Tag(1, 2)]
 
 
+def test_a_get_that_found_nothing_is_entered(tmp_path: Path) -> None:
+    """A get that found nothing while a message was there counts as missed."""
+    gave, took = Ledger(str(tmp_path / "p")), Ledger(str(tmp_path / "c"))
+    gave.intend(Tag(0, 0))
+    gave.accepted(Tag(0, 0))
+    took.empty(time.monotonic_ns())
+    took.took(Tag(0, 0), time.monotonic_ns())
+    for ledger in (gave, took):
+        ledger.close()
+    assert judge([tmp_path / "p"], [tmp_path / "c"]).missed == 1
+
+
+def test_an_entry_cut_off_by_a_kill_counts_as_not_entered(tmp_path: Path) -> None:
+    """A kill in the middle of a write leaves a part of the last entry."""
+    (tmp_path / "p").write_text("? 1 0 10\n+ 1 0 20\n? 1 1 30\n+ 1 1")
+    (tmp_path / "c").write_text("< 1 0 15 25\n< 1 1 30 4")
+    verdict = judge([tmp_path / "p"], [tmp_path / "c"])
+    assert verdict.sound and (verdict.accepted, verdict.unknown, verdict.received) == (1, 1, 1)
+
+
 def test_a_torn_message_is_noticed(tmp_path: Path) -> None:
     """What is no whole message is entered as torn, and the verdict says so."""
     whole = Tag(3, 4).message(100)
@@ -225,6 +245,17 @@ def test_a_group_can_be_interrupted() -> None:
     with pytest.raises(KeyboardInterrupt), Peers():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
+
+
+def test_a_group_ignores_what_was_ignored_before() -> None:
+    """A program that ignores Ctrl-C goes on to."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Peers() as peers:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not peers.hang
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_a_peer_left_nothing_of_is_told(peers: Peers) -> None:

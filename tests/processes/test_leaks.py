@@ -2,7 +2,6 @@
 
 import gc
 import os
-import resource
 import signal
 from contextlib import suppress
 
@@ -12,6 +11,8 @@ import ipcq
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.programs import SMALL
 from processes.users import become, free_user
+
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
 CYCLES = 200
 

@@ -8,7 +8,6 @@ lifts it above them, which is how containers run it, and as an ordinary user.
 import ctypes
 import errno
 import os
-import resource
 import struct
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +19,8 @@ import ipcq
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.programs import SMALL
 from processes.users import NOBODY, become, free_user, warm_up
+
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
 pytestmark = pytest.mark.usefixtures("as_root")
 

@@ -46,6 +46,7 @@ def test_a_peek_where_none_is_possible_is_unsupported() -> None:
     assert model(("close", {}), ("peek", {})) is None
 
 
+@pytest.mark.needs("memory")
 def test_a_slot_without_a_handle_does_nothing() -> None:
     """On the backend as in the model."""
     step = ("get_message", 0, {})
@@ -65,6 +66,7 @@ def test_a_backend_that_nobody_has_is_told() -> None:
         machine.capabilities("nonesuch")
 
 
+@pytest.mark.needs("memory")
 def test_a_backend_that_cannot_be_used_here_is_skipped_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A skip that says what is missing."""
     infos = [replace(info, usable=False, reason="no kernel") for info in ipcq.backends()]

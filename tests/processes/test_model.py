@@ -17,6 +17,7 @@ PAIRS = list(itertools.combinations(NAMES, 2))
 
 
 @pytest.mark.storm
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_backend_gives_what_the_model_says(name: str) -> None:
     """C25: calls on several handles in two processes give the model's results and exceptions."""
@@ -28,6 +29,7 @@ def test_a_backend_gives_what_the_model_says(name: str) -> None:
     assert result.testsRun == 1
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_the_same_calls_give_the_same_on_two_backends(pair: tuple[str, str]) -> None:
     """C25: one trace replayed on two backends gives identical results and exceptions, call by call."""
@@ -36,7 +38,7 @@ def test_the_same_calls_give_the_same_on_two_backends(pair: tuple[str, str]) -> 
 
     @seed(own_seed())
     @profile(100)
-    @given(trace=traces(shared(first, second)))
+    @given(trace=traces(shared(first, second), priorities=options["priorities"]))
     def compare(trace: list[Step]) -> None:
         for step, one, other in zip(trace, replay(trace, first, options), replay(trace, second, options), strict=True):
             assert repr(one) == repr(other), f"{step} gave {one} on {first}, {other} on {second}"

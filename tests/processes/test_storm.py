@@ -6,18 +6,15 @@ import pytest
 
 import ipcq
 from ipcq.testing.processes import Peer, Peers, bound
-from processes.programs import consume, produce
+from processes.needs import usable
+from processes.programs import SMALL, consume, produce
 
 KILLS = 2000
 EACH = 4
 
 
-@pytest.mark.storm
-@pytest.mark.timeout(150)
-def test_survivors_of_a_storm_of_kills_go_on_and_nothing_comes_twice(
-    name: str, backend: str, queue: "ipcq.Queue[object]"
-) -> None:
-    """C2, C15: by 2,000 kills no message is doubled, torn or reordered, and one is lost per killed consumer at most."""
+def survive(name: str, backend: str, queue: "ipcq.Queue[object]", kills: int) -> None:
+    """Kill producers and consumers of a queue at random instants, and judge what arrived."""
     with Peers(patience=120) as peers:
         started = 0
 
@@ -33,7 +30,7 @@ def test_survivors_of_a_storm_of_kills_go_on_and_nothing_comes_twice(
             peer.hear()
         began = time.monotonic()
         killed = {"producer": 0, "consumer": 0}
-        for _ in range(KILLS):
+        for _ in range(kills):
             time.sleep(peers.random.uniform(0, 0.002))
             place = peers.random.randrange(len(alive))
             role, victim = alive[place]
@@ -53,7 +50,29 @@ def test_survivors_of_a_storm_of_kills_go_on_and_nothing_comes_twice(
         verdict = peers.judge()
         at_work = sum(path.stat().st_size > 0 for role in killed for path in peers.ledgers(role))
         print(f"{backend}: {sum(killed.values())} kills in {seconds:.1f} s ({killed}), {at_work} at work; {verdict}")
-        print(f"{backend}: rate of any such failure below {bound(KILLS):.2g} per kill (95 %)")
+        print(f"{backend}: rate of any such failure below {bound(kills):.2g} per kill (95 %)")
         assert verdict.sound, verdict
         assert len(verdict.lost) <= killed["consumer"], verdict
-        assert verdict.received > KILLS, verdict
+        assert verdict.received > kills, verdict
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(150)
+def test_survivors_of_a_storm_of_kills_go_on_and_nothing_comes_twice(
+    name: str, backend: str, queue: "ipcq.Queue[object]"
+) -> None:
+    """C2, C15: by 2,000 kills no message is doubled, torn or reordered, and one is lost per killed consumer at most."""
+    survive(name, backend, queue, KILLS)
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("options", [{"lock": "shmlock"}, {"priorities": True}], ids=lambda options: str(*options))
+def test_survivors_of_a_storm_go_on_whatever_the_queue_was_made_with(options: dict[str, object], name: str) -> None:
+    """C2, C15: the same under the other lock and the other order of pyshm, by 500 kills."""
+    if "lock" in options:
+        pytest.importorskip("shmlock", reason="lock='shmlock' cannot be used here without shmlock")
+    with ipcq.open(name, usable("pyshm"), exclusive=True, **SMALL, **options) as queue:
+        survive(name, "pyshm", queue, 500)
+        if "lock" in options:
+            assert queue.stats().recoveries

@@ -16,7 +16,7 @@ SOON = 2.5
 
 #: Backends whose steps are under a lock: who is stopped inside, which no other process can help, keeps it until he goes
 #: on. Dead ones keep nothing.
-LOCKED = ("shm",)
+LOCKED = ("pyshm", "shm")
 
 
 def _go_on(victim: Peer, blow: str, done: Callable[[], object]) -> bool:

@@ -35,8 +35,8 @@ def warm_up(backend: str) -> None:
                 wrong()
             except ipcq.MessageQueueError:
                 pass
-    ipcq.exists(name)
-    ipcq.unlink(name)
+        ipcq.exists(name)
+        ipcq.unlink(name)
     codecs.lookup("ascii")
 
 

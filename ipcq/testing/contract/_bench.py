@@ -271,7 +271,7 @@ class Bench:
             name = self.fresh_name()
             with ipcq.open(name, backend=self.backend, exclusive=True, **options) as queue:
                 known = queue.capabilities
-            ipcq.unlink(name, self.backend)
+                queue.unlink()
             type(self)._can = known  # type: ignore[attr-defined]  # a cache for each subclass, not for this class
         assert isinstance(known, Capabilities)
         return known

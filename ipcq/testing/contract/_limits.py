@@ -172,8 +172,7 @@ class Limits(Bench):
         other.close()
         assert not ipcq.exists(self.name, self.backend)
 
-    # No bundled backend has both abilities yet.
-    def test_a_last_close_queue_goes_with_killed_processes_too(self) -> None:  # pragma: no cover
+    def test_a_last_close_queue_goes_with_killed_processes_too(self) -> None:
         """C14, C17, clause 5: a handle that was killed with its process counts as closed."""
         self.needs("last_close")
         self.needs_processes()

@@ -238,6 +238,6 @@ whole()
             except (ipcq.QueueClosed, ipcq.QueueEmpty):
                 pass
             queue.close()
-            ipcq.unlink(name, backend)
+            queue.unlink()
             """
         )

@@ -1,0 +1,175 @@
+"""Queues in a file of shared memory, in pure Python: where there is neither a compiler nor a kernel with queues.
+
+Every access is a `pread` or `pwrite` under a lock of the kernel's that goes with its holder; see `_layout` for what the
+file looks like and why it survives its users.
+"""
+
+import errno
+import os
+import secrets
+import sys
+from dataclasses import replace
+from typing import Any, Final
+
+from ipcq.backend import (
+    Attributes,
+    Availability,
+    Backend,
+    Capabilities,
+    Channel,
+    Finding,
+    Persistence,
+    Request,
+    Scope,
+)
+from ipcq.errors import InvalidArgument, MessageQueueError, QueueMismatch, QueueNotFound, Unsupported
+from ipcq.hooks import hookimpl
+
+NAME: Final = "pyshm"
+BUFFER_SIZE: Final = 1 << 20
+#: A message has to be held in memory, and numbers in the file stay below this.
+LARGEST: Final = 1 << 48
+
+CAPABILITIES: Final = Capabilities(
+    scope=Scope.HOST,
+    persistence=Persistence.KERNEL,
+    priorities=True,
+    exact_qsize=True,
+    peek=True,
+    shutdown=True,
+    atomic_batch=True,
+    listing=True,
+    last_close=sys.platform == "linux",
+    other_users=sys.platform == "linux",
+)
+
+
+class PyshmBackend(Backend):
+    name = NAME
+    capabilities = CAPABILITIES
+    rank = 200
+    platforms = ("linux", "darwin", "win32")
+    options = {"lock": str}  # noqa: RUF012  # as the protocol has it
+
+    def probe(self) -> Availability:
+        from ipcq_pyshm import _lock, _place
+
+        if _place.SHARED is not None and not os.access(_place.SHARED, os.W_OK | os.X_OK):
+            return Availability.no(
+                f"{_place.SHARED} is missing or not writable: sudo mount -t tmpfs -o mode=1777 none {_place.SHARED}"
+            )
+        if sys.platform == "win32" and not _lock.installed():
+            return Availability.no(_lock.MISSING)
+        return Availability.yes()
+
+    def create(self, name: str, request: Request) -> Channel:
+        from ipcq_pyshm import _lock, _segment
+        from ipcq_pyshm._layout import LOCKS, Header
+
+        lock = request.options.get("lock", "shmlock" if sys.platform == "win32" else "file")
+        if lock not in LOCKS:
+            raise InvalidArgument(f"lock is 'file' or 'shmlock', not {lock!r}")
+        if lock == "shmlock" and not _lock.installed():
+            raise Unsupported(_lock.MISSING)
+        if request.mode & 0o077:
+            _refuse_grants(request, lock)
+        if request.lifetime == "last-close" and not CAPABILITIES.last_close:
+            raise Unsupported(f"queues of this backend cannot go with their last handle on {sys.platform}")
+        header = Header(name, _attributes(request), lock, secrets.token_bytes(8))
+        return self._channel(name, _segment.make(header), header, request)
+
+    def attach(self, name: str, request: Request) -> Channel:
+        from ipcq_pyshm import _segment
+
+        found = _segment.opened(name, request)
+        return self._channel(name, found.descriptor, found.header, request)
+
+    def _channel(self, name: str, descriptor: int, header: Any, request: Request) -> Channel:
+        from ipcq_pyshm import _place
+        from ipcq_pyshm._channel import PyshmChannel
+
+        try:
+            asked = request.options.get("lock", header.lock)
+            if asked != header.lock:
+                raise QueueMismatch(f"lock is {header.lock!r}, asked for {asked!r}: leave that out, or unlink it first")
+            capabilities = replace(
+                CAPABILITIES,
+                priorities=header.attributes.priorities,
+                other_users=CAPABILITIES.other_users and header.lock == "file",
+            )
+            return PyshmChannel(descriptor, _place.path_of(name), header, request, capabilities)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def exists(self, name: str) -> bool:
+        from ipcq_pyshm import _place, _segment
+
+        with _segment.translated():
+            return _segment.exists(_place.path_of(name))
+
+    def unlink(self, name: str) -> None:
+        from ipcq_pyshm import _place, _segment
+
+        with _segment.translated():
+            path = _place.path_of(name)
+            if not _segment.exists(path):
+                raise QueueNotFound
+            os.unlink(path)
+
+    def names(self) -> list[str]:
+        from ipcq_pyshm import _place, _segment
+
+        return [header.name for header in map(_segment.header_of, _place.listed(_place.FILES)) if header is not None]
+
+    def findings(self) -> list[Finding]:
+        from ipcq_pyshm import _findings
+
+        return _findings.findings()
+
+
+def _refuse_grants(request: Request, lock: str) -> None:
+    if not CAPABILITIES.other_users:
+        raise Unsupported(f"queues of this backend are private to their user on {sys.platform}: use mode=0o600")
+    if not request.other_users:
+        raise Unsupported(
+            f"mode={request.mode:#o} lets other users forge and destroy what is in the queue: "
+            "create it with other_users=True if you trust them"
+        )
+    if lock == "shmlock":
+        raise Unsupported("the blocks of shmlock are private to their user: use lock='file', or mode=0o600")
+
+
+def _attributes(request: Request) -> Attributes:
+    """Give each limit that was not asked for its value (DESIGN, section 4)."""
+    messages, size, room = request.max_messages, request.max_message_size, request.buffer_size
+    if room is None and (messages is None or size is None):
+        room = max(BUFFER_SIZE, 4 * (size or 0))
+    if size is None:
+        size = max(1, (room or 0) // 4)
+    if room is not None and room < size * (messages or 1 if request.max_message_size else 1):
+        raise InvalidArgument(
+            f"buffer_size={room} bytes do not hold max_messages={messages} of max_message_size={size}: "
+            "leave one of them out"
+        )
+    if (messages or 1) * size > LARGEST or (room or 0) > LARGEST or (messages or 0) > LARGEST:
+        raise _too_large(messages, size, room)
+    return Attributes(
+        mode=request.mode,
+        max_messages=messages,
+        max_message_size=size,
+        buffer_size=room,
+        priorities=request.priorities,
+        lifetime=request.lifetime,
+    )
+
+
+def _too_large(messages: int | None, size: int, room: int | None) -> MessageQueueError:
+    from ipcq_pyshm import _segment
+
+    return _segment.explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), max(room or 0, (messages or 1) * size))
+
+
+@hookimpl
+def ipcq_backend() -> Backend:
+    return PyshmBackend()

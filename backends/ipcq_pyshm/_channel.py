@@ -1,0 +1,410 @@
+"""A channel over one queue's file: every step under the lock, every look without it.
+
+*Steps.* A step gets the lock, reads the state, changes it and commits it by one write (see `_layout`). It is tried
+without waiting and again after short pauses, in all for no longer than `PATIENCE`: a process that is stopped inside
+the lock makes a put find no space and a get no message, and holds nobody. A lock of the thread's own stands around the
+kernel's, which does not exclude threads that share the open file; it is let go during the pauses.
+
+*Signals.* A handler may run between any two instructions of the main thread, so also inside a step. What it raises
+ends the step: before the commit nothing has happened, after it all has, and nested ``finally`` clauses give back both
+locks wherever it strikes. What it calls on the same channel cannot wait for the step that it interrupted, so it
+is refused.
+
+*Looks.* A waiting process reads the state alone, whose checksum tells a torn one, so it keeps nobody from the lock.
+
+*Forks.* The child's copy of a descriptor is the same open file, so the parent's lock would be the child's as well, and
+would outlive the parent. The child opens the file anew under the same number, which closes its copy and unlocks
+nothing.
+"""
+
+import os
+import struct
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic, sleep
+from typing import Final, ParamSpec, TypeVar
+from zlib import crc32
+
+from ipcq.backend import Capabilities, Channel, Received, Request, Stats, let_through
+from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
+from ipcq_pyshm import _file, _lock, _segment
+from ipcq_pyshm._heap import Heap
+from ipcq_pyshm._layout import (
+    CELL,
+    DATA_AT,
+    DOWN,
+    MOST_CELLS,
+    STATE_ROOM,
+    STATES_AT,
+    Geometry,
+    Header,
+    State,
+    newest,
+    place,
+)
+from ipcq_pyshm._ring import Cells, Order, Ring
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Seconds that a put or a get tries for the lock before it says "not now".
+PATIENCE: Final = 0.04
+#: Seconds for what has no "not now" to say.
+LONG_PATIENCE: Final = 1.0
+#: Seconds between the first looks of a process that waits; later ones are further apart, up to `SLICE`.
+_SHORTEST: Final = 0.0003
+
+
+class _NotNow:
+    """The lock was not to be had."""
+
+
+NOT_NOW: Final = _NotNow()
+
+
+class PyshmChannel(Channel):
+    def __init__(
+        self, descriptor: int, path: str, header: Header, request: Request, capabilities: Capabilities
+    ) -> None:
+        self.attributes = header.attributes
+        self.capabilities = capabilities
+        self._descriptor = descriptor
+        self._path = path
+        self._header = header
+        self._raises = request.after_unlink == "raise"
+        geometry = Geometry.of(header.attributes)
+        self._size = geometry.size
+        order = Heap if header.attributes.priorities else Ring
+        self._order: Order = order(header.attributes, geometry, self._read, self._write)
+        # A wait ended without a message, so that the next get hardly needs the lock.
+        self._waited = False
+        # Waits that no commit has counted yet.
+        self._waits = self._timeouts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = _lock.lock_of(self._header, self._descriptor)
+        self._threads = threading.RLock()
+        self._inside = 0  # the thread that is in a step
+
+    # Steps
+
+    def _step(self, patience: float, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R | _NotNow:
+        """Run a step under the lock, unless the lock is not to be had for `patience` seconds."""
+        tries, until = 0, 0.0
+        while True:
+            with self._threads:
+                if self._inside:
+                    raise Unsupported(
+                        "a signal handler interrupted this thread inside the queue: use it after that call"
+                    )
+                self._inside = threading.get_ident()
+                try:
+                    if self._lock.acquire():
+                        return step(*arguments, **named)
+                except MessageQueueError:
+                    raise
+                except (OSError, struct.error) as error:
+                    raise self._foreign(error) from error
+                finally:
+                    try:
+                        self._lock.release()
+                    finally:
+                        self._inside = 0
+            now = monotonic()
+            until = until or now + patience
+            if now >= until:
+                return NOT_NOW
+            # The holder is done in microseconds unless it was interrupted.
+            sleep(0 if tries < 5 else min(0.00005 * tries, 0.001))
+            tries += 1
+
+    def _surely(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        result = self._step(LONG_PATIENCE, step, *arguments, **named)
+        if isinstance(result, _NotNow):
+            raise TimedOutError(
+                f"another process held the lock of the queue for {LONG_PATIENCE:g} s, which a living one does not: "
+                f"see which one is stopped (lslocks), and let it go on or end it ({self._path})"
+            )
+        return result
+
+    def _foreign(self, error: OSError | struct.error) -> MessageQueueError:
+        if isinstance(error, OSError):
+            return _segment.explained(error, self._size)
+        return CorruptQueue()  # a number from the file led to one that nothing holds
+
+    def _state(self) -> State:
+        """Read the state at the beginning of a step, and do what a dead process left to do."""
+        self._check_file()
+        state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
+        if state is None or not self._order.check(state):
+            raise CorruptQueue
+        state.recoveries += state.cut_off
+        if state.redo:
+            self._order.apply(self._redo(state))
+            state.redo = 0
+            state.recoveries += 1
+            self._put_down(state)
+        return state
+
+    def _commit(self, state: State, cells: Cells = ()) -> None:
+        if self._waits:
+            state.waits += self._waits
+            state.timeouts += self._timeouts
+        if self._lock.recovered():
+            state.recoveries += 1
+        if cells:
+            raw = b"".join(CELL.pack(*cell) for cell in cells)
+            self._write(DATA_AT, raw)
+            state.redo = len(cells) << 32 | crc32(raw)
+        self._put_down(state)
+        self._waits = self._timeouts = 0
+        if cells:
+            self._order.apply(cells)
+            state.redo = 0
+            self._put_down(state)
+
+    def _put_down(self, state: State) -> None:
+        state.sequence += 1
+        self._write(place(state.sequence), state.packed())
+
+    def _redo(self, state: State) -> Cells:
+        count = state.redo >> 32
+        if count > MOST_CELLS:
+            raise CorruptQueue
+        raw = self._read(DATA_AT, count * CELL.size)
+        if crc32(raw) != state.redo & 0xFFFFFFFF:
+            raise CorruptQueue
+        return list(CELL.iter_unpack(raw))
+
+    # The file
+
+    def _check_file(self) -> None:
+        found = os.fstat(self._descriptor)
+        if not found.st_nlink and self._raises:
+            raise QueueGone
+        if found.st_size != self._size:
+            raise CorruptQueue(
+                f"its file has {found.st_size} bytes and not the {self._size} that were allocated: unlink it"
+            )
+
+    def _read(self, at: int, size: int) -> bytes:
+        raw = _file.pread(self._descriptor, size, at)
+        if len(raw) != size:
+            raise CorruptQueue("its file was cut off: unlink it and create it anew")
+        return raw
+
+    def _write(self, at: int, data: bytes) -> None:
+        done = _file.pwrite(self._descriptor, data, at)
+        while done < len(data):  # the system may write less at a time
+            data, at = data[done:], at + done
+            done = _file.pwrite(self._descriptor, data, at)
+
+    # Messages
+
+    def try_put(self, data: bytes, priority: int, /) -> bool:
+        return self._step(PATIENCE, self._put, data, priority) is True
+
+    def _put(self, data: bytes, priority: int) -> bool:
+        state = self._state_to_put()
+        if not self._order.fits(state, len(data)):
+            return False
+        self._commit(state, self._order.store(state, data, priority))
+        return True
+
+    def try_put_many(self, batch: Sequence[bytes], /) -> int:
+        stored = self._step(PATIENCE, self._put_many, batch)
+        return 0 if isinstance(stored, _NotNow) else stored
+
+    def _put_many(self, batch: Sequence[bytes]) -> int:
+        state = self._state_to_put()
+        stored = self._order.store_many(state, batch)
+        if stored:
+            self._commit(state)
+        return stored
+
+    def _state_to_put(self) -> State:
+        state = self._state()
+        if state.flags & DOWN:
+            raise QueueShutDown
+        return state
+
+    def try_get(self) -> Received | None:
+        if self._lock.dear or self._waited:
+            self._waited = False
+            state = self._look()
+            if not state.count and not state.flags & DOWN:
+                return None
+        received = self._step(PATIENCE, self._get)
+        return None if isinstance(received, _NotNow) else received
+
+    def _get(self) -> Received | None:
+        state = self._state_to_get()
+        if not state.count:
+            return None
+        received, cells = self._order.take(state)
+        self._commit(state, cells)
+        return received
+
+    def try_get_many(self, limit: int, /) -> list[Received]:
+        batch = self._step(PATIENCE, self._get_many, limit)
+        return [] if isinstance(batch, _NotNow) else batch
+
+    def _get_many(self, limit: int) -> list[Received]:
+        state = self._state_to_get()
+        batch: list[Received] = []
+        cells: Cells = ()
+        while state.count and len(batch) < limit:
+            if cells:
+                self._commit(state, cells)
+            try:
+                received, cells = self._order.take(state)
+            except CorruptQueue:
+                if not batch:
+                    raise
+                return batch
+            batch.append(received)
+        if batch:
+            self._commit(state, cells)
+        return batch
+
+    def _state_to_get(self) -> State:
+        state = self._state()
+        if state.flags & DOWN and not state.count:
+            raise QueueShutDown
+        return state
+
+    def peek(self) -> Received | None:
+        return self._surely(self._peek)
+
+    def _peek(self) -> Received | None:
+        state = self._state()
+        return self._order.look(state) if state.count else None
+
+    def clear(self) -> int:
+        return self._surely(self._clear)
+
+    def _clear(self) -> int:
+        state = self._state()
+        dropped = state.count
+        self._order.drop(state)
+        self._commit(state)
+        return dropped
+
+    def shutdown(self, immediate: bool, /) -> None:
+        self._surely(self._shut_down, immediate)
+
+    def _shut_down(self, immediate: bool) -> None:
+        state = self._state()
+        state.flags |= DOWN
+        if immediate:
+            self._order.drop(state)
+        self._commit(state)
+
+    def count_wait(self, served: bool, /) -> None:
+        with self._threads:
+            self._waits += 1
+            self._timeouts += not served
+        try:
+            # Where the lock is not to be had, the next commit counts it.
+            self._step(0, self._count)
+        except MessageQueueError:
+            pass  # the queue has ended, and its figures with it
+
+    def _count(self) -> None:
+        if self._waits:
+            self._commit(self._state())
+
+    # Looking
+
+    def _look(self) -> State:
+        """Read the state without the lock."""
+        try:
+            self._check_file()
+            for _ in range(3):
+                state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
+                if state is not None and self._order.check(state):
+                    return state
+        except MessageQueueError:
+            raise
+        except OSError as error:
+            raise self._foreign(error) from error
+        return self._surely(self._state)  # two others committed just then, each time; or it is damaged
+
+    def qsize(self) -> int:
+        return self._look().count
+
+    def full(self) -> bool:
+        return not self._order.fits(self._look(), 0)
+
+    def stats(self) -> Stats:
+        state = self._look()
+        return Stats(
+            depth=state.count,
+            bytes=state.bytes,
+            puts=state.puts,
+            gets=state.gets,
+            high_water_mark=state.high_water_mark,
+            waits=state.waits,
+            timeouts=state.timeouts,
+            recoveries=state.recoveries,
+        )
+
+    def wait_readable(self, since: float, until: float, /) -> None:
+        self._waited = not self._wait(since, until, lambda state: state.count > 0)
+
+    def wait_writable(self, size: int, since: float, until: float, /) -> None:
+        self._wait(since, until, lambda state: self._order.fits(state, size))
+
+    def _wait(self, since: float, until: float, ready: Callable[[State], bool]) -> bool:
+        """Wait until a look at the state promises something, and tell whether one did."""
+        while (now := monotonic()) < until:
+            # Waking up costs more than looking, and a process that has waited for long can wait as long again.
+            sleep(min(max(now - since, _SHORTEST), until - now))
+            if monotonic() >= until:
+                break  # the try that follows each wait looks as well
+            try:
+                # Whether the queue is still there is asked by that try.
+                state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
+            except (OSError, MessageQueueError) as error:
+                let_through(error)
+                return True  # the next try says what it is
+            if state is None or state.flags & DOWN or ready(state):
+                return True
+        return False
+
+    def linked(self) -> bool:
+        return os.fstat(self._descriptor).st_nlink > 0
+
+    # Ends
+
+    def close(self) -> None:
+        try:
+            if self.attributes.lifetime == "last-close":
+                _segment.let_go(self._descriptor, self._path)
+        finally:
+            os.close(self._descriptor)
+
+    def after_fork(self) -> bool:
+        if sys.platform == "win32":
+            return False
+        # A step of this very thread, which a handler interrupted to fork, goes on in the child as well, where the lock
+        # is not its own. It gets a descriptor that cannot be written to, so that it fails.
+        interrupted = self._inside == threading.get_ident()
+        try:
+            descriptor = os.open(
+                f"/proc/self/fd/{self._descriptor}" if sys.platform == "linux" else self._path,
+                (os.O_RDONLY if interrupted else os.O_RDWR) | os.O_CLOEXEC,
+            )
+        except OSError:
+            os.close(self._descriptor)
+            return False
+        whole = os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)) and not interrupted
+        if whole and self.attributes.lifetime == "last-close":
+            whole = _file.hold(descriptor)  # before the copy goes, so that somebody holds it all the while
+        os.dup2(descriptor, self._descriptor, inheritable=False)
+        os.close(descriptor)
+        self._lock.forget()
+        self._begin()
+        return whole

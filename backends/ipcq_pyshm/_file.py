@@ -1,0 +1,98 @@
+"""Calls on files that differ between systems: reading and writing at a place, and locks that die with their holder.
+
+On Linux the queue's lock is `flock(2)` on the descriptor of the handle, and the holders of a last-close queue share an
+open-file-description lock of one byte, which does not touch the other. Both belong to the open file and not to the
+process.
+"""
+
+import os
+import sys
+from typing import Final
+
+from ipcq_pyshm._layout import HOLDERS, MUTEX
+
+__all__ = ("LAST_CLOSE", "OPEN", "hold", "let_go", "lock", "pread", "pwrite", "try_to_own", "unlock")
+
+if sys.platform == "win32":
+    import msvcrt
+    import threading
+
+    LAST_CLOSE: Final = False
+    OPEN: Final = os.O_RDWR | os.O_BINARY | os.O_NOINHERIT
+
+    # Windows has one position for each open file, so a look without the queue's lock would move it under the holder.
+    _moving = threading.RLock()
+
+    def pread(descriptor: int, size: int, at: int) -> bytes:
+        with _moving:
+            os.lseek(descriptor, at, os.SEEK_SET)
+            return os.read(descriptor, size)
+
+    def pwrite(descriptor: int, data: bytes, at: int) -> int:
+        with _moving:
+            os.lseek(descriptor, at, os.SEEK_SET)
+            return os.write(descriptor, data)
+
+    def lock(descriptor: int) -> bool:
+        with _moving:
+            os.lseek(descriptor, MUTEX, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            except OSError:
+                return False
+            return True
+
+    def unlock(descriptor: int) -> None:
+        with _moving:
+            os.lseek(descriptor, MUTEX, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+            except OSError:
+                pass  # it was not locked
+
+    def hold(descriptor: int) -> bool:
+        raise NotImplementedError
+
+    let_go = try_to_own = hold
+
+else:
+    import fcntl
+    import struct
+
+    LAST_CLOSE: Final = sys.platform == "linux"
+    OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # no waiting for the writer of a FIFO
+
+    pread = os.pread
+    pwrite = os.pwrite
+
+    def lock(descriptor: int) -> bool:
+        """Take the lock of the file if it is free."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(descriptor: int) -> None:
+        """Give the lock back, if this open file has it."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def hold(descriptor: int) -> bool:
+        """Count as a holder of the file, unless somebody who found no holder is about to remove it."""
+        return _set(descriptor, fcntl.F_RDLCK)
+
+    def let_go(descriptor: int) -> bool:
+        """Count as a holder no longer."""
+        return _set(descriptor, fcntl.F_UNLCK)
+
+    def try_to_own(descriptor: int) -> bool:
+        """Tell whether nobody holds the file, and keep others from it until the descriptor is closed."""
+        return _set(descriptor, fcntl.F_WRLCK)
+
+    def _set(descriptor: int, kind: int) -> bool:
+        # struct flock of fcntl(2): type, whence, start, length, pid.
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, HOLDERS, 1, 0))
+        except (BlockingIOError, PermissionError):  # POSIX lets a system say either
+            return False
+        return True

@@ -1,0 +1,463 @@
+"""A channel over one pair of sockets.
+
+**Packets.** The first byte says what a packet is, since an empty one could not be told from the end: a message as it
+is, or the size of one whose bytes come as a sealed file (`_sealed`) beside it. Where the queue is bounded in messages,
+each packet is padded to one size, so that what waits to be read, divided by it, is their number.
+
+**Bounded in messages.** The kernel looks whether there is space and takes the packet in two steps, between which
+another process may put. So putters take a file lock from counting to sending. It excludes processes only, since the
+threads of one share it; they have a lock beside it, which can be entered again, because a signal handler may put while
+its thread is inside, and is then refused. Neither is waited for longer than `_TURN`, so that a process that was stopped
+inside holds nobody up. Getters take no lock: they only make the number smaller.
+
+**Descriptors that come with a message.** The kernel puts them into the descriptor table as it hands over the message,
+and where the table is full, drops them and hands over the message all the same. So a channel keeps one descriptor in
+reserve, and closes it right before it gets from a queue into which anybody ever put such a message. Another thread
+would have to fill a full table in that very instant to lose one, which is told as `CorruptQueue`. That there are such
+messages is said on the socket, for good; whoever puts the first waits until every channel had to look.
+
+**Ends.** A shutdown is one of the writing end, which the kernel makes known to every holder at once, in order with the
+packets. An unlink removes the name and leaves the pair alone, because who asked for it goes on with the nameless queue;
+a channel looks for its name once in a millisecond, and `unlink` lasts as long, so that a call that begins after it
+returned sees it.
+
+**Waiting** for a message is `poll`. For space it is `poll` in short slices, because the kernel calls a socket writable
+only when three quarters of its buffer are free.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import threading
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic, sleep
+from typing import Any, Final
+
+from ipcq.backend import Capabilities, Channel, Received, Request, Stats, let_through, pause, too_many_descriptors
+from ipcq.errors import (
+    CorruptQueue,
+    MessageQueueError,
+    NoSpace,
+    PermissionDenied,
+    QueueGone,
+    QueueShutDown,
+    Unsupported,
+)
+from ipcq_socketpair import _buffer, _host, _place, _sealed
+from ipcq_socketpair._ends import Ends, Terms, descriptors
+
+#: Kinds of packets.
+_PLAIN: Final = 0
+_LARGE: Final = 1
+
+_PREFIX: Final = bytes([_PLAIN])
+
+_NO_DESCRIPTORS: list[int] = []
+
+# Nothing that would change the shared descriptor: whether to wait is said with each call. Plain numbers, because the
+# operators of enumerations take longer than the calls.
+_SENDING: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_RECEIVING: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_LOOKING: Final = int(_RECEIVING | socket.MSG_PEEK)
+_CUT: Final = int(socket.MSG_CTRUNC)
+
+_RIGHTS: Final = socket.CMSG_LEN(array("i").itemsize)
+
+# Seconds to wait for another putter, who is inside for microseconds unless he was stopped there.
+_TURN: Final = 0.02
+
+# Seconds of a poll for space.
+_SHORT: Final = 0.02
+
+
+class SocketpairChannel(Channel):
+    def __init__(self, terms: Terms, ends: Ends, request: Request, capabilities: Capabilities) -> None:
+        self.attributes = terms.attributes
+        self.capabilities = capabilities
+        self._terms = terms
+        self._path = _place.path_of(terms.name)
+        self._ends = ends
+        self._readable = request.read
+        self._raises = request.after_unlink == "raise"
+        self._next_look = 0.0
+        self._largest = terms.attributes.max_message_size
+        self._packet = terms.packet
+        self._inline = _inline(terms, ends)
+        # One byte more than a packet has, to see one that is too long.
+        self._room = (terms.packet or max(1 + self._inline, _buffer.HEADER.size)) + 1
+        self._send = ends.write.send
+        self._receive = ends.read.recv
+        self._receive_all = ends.read.recvmsg
+        self._never_large = self._largest <= self._inline
+        self._large = False
+        self._turn = threading.RLock()
+        self._busy = False
+        self._spare: deque[int] = deque()
+        if self._packet:
+            ends.lock = _own(ends.lock)
+        try:
+            if not self._never_large:
+                self._refill()
+            self._offer = _host.Offer(terms, ends)
+            _host.add(self._offer)
+        except BaseException:
+            self._drop_spare()
+            raise
+
+    # Putting
+
+    def try_put(self, data: bytes, priority: int, /) -> bool:
+        if monotonic() >= self._next_look:
+            self._look()
+        if len(data) > self._inline:
+            return self._put_large(data)
+        if self._packet:
+            packet = _buffer.HEADER.pack(_PLAIN, len(data)) + data
+            return self._in_turn(packet.ljust(self._packet, b"\0"), ())
+        try:
+            self._send(_PREFIX + data, _SENDING)
+        except OSError as error:
+            return self._refused(error)
+        return True
+
+    def _put_large(self, data: bytes) -> bool:
+        if self.full():  # not to copy it for nothing
+            if self._shut_down():
+                raise self._end()
+            return False
+        try:
+            descriptor = _sealed.sealed(data)
+        except OSError as error:
+            raise _foreign(error) from error
+        try:
+            if not _buffer.has_large(self._ends.read):
+                _buffer.say_large(self._ends.read)
+                sleep(_place.BLIND)  # then every getter is prepared
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
+            packet = _buffer.HEADER.pack(_LARGE, len(data))
+            if self._packet:
+                return self._in_turn(packet.ljust(self._packet, b"\0"), rights)
+            return self._sent(packet, rights)
+        finally:
+            os.close(descriptor)
+
+    def _in_turn(self, packet: bytes, rights: Sequence[Any]) -> bool:
+        """Send a packet if the queue holds fewer than it may."""
+        with self._turn:
+            if self._busy:
+                raise Unsupported("a signal handler interrupted this thread inside the queue: use it after that call")
+            lock = self._ends.lock
+            self._busy = True
+            try:
+                return self._locked(lock) and self._has_space() and self._sent(packet, rights)
+            finally:
+                # In this order: an exception out of a signal handler may strike right behind the call.
+                self._busy = False
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _locked(self, lock: int) -> bool:
+        until = monotonic() + _TURN
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if monotonic() >= until:
+                    return False
+                sleep(0)
+            else:
+                return True
+
+    def _has_space(self) -> bool:
+        if self._count() < (self.attributes.max_messages or 0):
+            return True
+        if self._shut_down():
+            raise self._end()
+        return False
+
+    def _sent(self, packet: bytes, rights: Sequence[Any]) -> bool:
+        try:
+            if rights:
+                self._ends.write.sendmsg([packet], rights, _SENDING)
+            else:
+                self._send(packet, _SENDING)
+        except OSError as error:
+            return self._refused(error)
+        return True
+
+    def _refused(self, error: OSError) -> bool:
+        """Return False where the packet does not fit now, and raise what else the error means."""
+        if isinstance(error, BlockingIOError):
+            return False
+        let_through(error)
+        if isinstance(error, BrokenPipeError):
+            raise self._end() from error
+        if error.errno == errno.ETOOMANYREFS:  # as many descriptors are under way as this user may have
+            return False
+        raise _foreign(error) from error
+
+    # Getting
+
+    def try_get(self) -> Received | None:
+        if monotonic() >= self._next_look:
+            self._look()
+        try:
+            if self._never_large:
+                packet = self._receive(self._room, _RECEIVING)
+                numbers = _NO_DESCRIPTORS
+            elif self._large:
+                packet, numbers = self._take(_RECEIVING)
+            else:
+                packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, _RECEIVING)
+                numbers = _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
+        except BlockingIOError:
+            return None
+        except MessageQueueError:
+            raise
+        except OSError as error:
+            raise _foreign(error) from error
+        if packet[:1] == _PREFIX and not (numbers or self._packet) and len(packet) < self._room:
+            return packet[1:], 0
+        message = self._opened(packet, numbers)
+        if message is not None:
+            return message, 0
+        # The kernel may tell the end between a last packet and the shutdown that came after it.
+        if _buffer.waiting(self._ends.read.fileno()):
+            return self.try_get()
+        raise self._end()
+
+    def _take(self, how: int) -> tuple[bytes, list[int]]:
+        """Take the next packet, or look at it, with the descriptors that come with it; none and empty at the end.
+
+        Raises:
+            BlockingIOError: There is none now.
+            CorruptQueue: It came with what no ipcq sends, and was dropped.
+            OSError: There is no place for the descriptor that may come; nothing was taken.
+        """
+        if self._large:
+            self._reserve()
+        try:
+            packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, how)
+        finally:
+            if self._large:
+                self._refill()
+        return packet, _numbers(control, flags)
+
+    def _opened(self, packet: bytes, numbers: list[int]) -> bytes | None:
+        """Return the message that a packet is; None for the end."""
+        header = _buffer.HEADER
+        try:
+            if not packet:
+                if self._shut_down():
+                    return None
+                raise CorruptQueue("an empty packet came, which no ipcq sends: it was dropped")
+            if len(packet) == self._packet or (not self._packet and len(packet) == header.size and packet[0] == _LARGE):
+                kind, size = header.unpack_from(packet)
+                if kind == _PLAIN and not numbers and size <= self._inline:
+                    return packet[header.size : header.size + size]
+                if kind == _LARGE and len(numbers) == 1:
+                    return _sealed.opened(numbers[0], size, self._largest)
+            elif packet[0] == _PLAIN and not self._packet and not numbers and len(packet) < self._room:
+                return packet[1:]
+            raise CorruptQueue("a packet came that no ipcq sends: it was dropped")
+        finally:
+            if numbers:
+                _close(numbers)
+                self._refill()
+
+    def _reserve(self) -> None:
+        """Make sure that there is place for a descriptor."""
+        try:
+            spare = self._spare.pop()
+        except IndexError:
+            spare = os.dup(self._ends.read.fileno())
+        os.close(spare)
+
+    def _refill(self) -> None:
+        if self._spare:
+            return
+        try:
+            self._spare.append(os.dup(self._ends.read.fileno()))
+        except OSError as error:
+            let_through(error)  # else the next get tries, and says so
+
+    def _drop_spare(self) -> None:
+        while self._spare:
+            os.close(self._spare.pop())
+
+    # Looking
+
+    def _look(self) -> None:
+        """Look whether the queue was unlinked.
+
+        Raises:
+            QueueGone: It was, and the channel does not go on.
+        """
+        self._next_look = monotonic() + _place.BLIND
+        if self._raises and not self.linked():
+            self._next_look = 0.0  # for good, and every call that comes after says so
+            raise QueueGone
+        if not (self._large or self._never_large):
+            self._large = _buffer.has_large(self._ends.read)
+
+    def linked(self) -> bool:
+        return _place.leads_to(self._path, self._terms.found)
+
+    def _shut_down(self) -> bool:
+        poll = select.poll()
+        poll.register(self._ends.read, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def _end(self) -> MessageQueueError:
+        return QueueGone() if self._raises and not self.linked() else QueueShutDown()
+
+    def _count(self) -> int:
+        waiting = _buffer.waiting(self._ends.read.fileno())
+        if self._packet:
+            return waiting // self._packet
+        # No message is charged less than the smallest, nor shorter than its first byte.
+        return min(waiting, -(-_buffer.charged(self._ends.write.fileno()) // _buffer.charge(1)))
+
+    def qsize(self) -> int:
+        """Count the messages; without `max_messages` no more than an upper bound, and 0 only where there are none."""
+        self._look()
+        return self._count()
+
+    def full(self) -> bool:
+        if self._packet:
+            return super().full()
+        self._look()
+        return _buffer.charged(self._ends.write.fileno()) >= _buffer.limit(self._ends.write)
+
+    def peek(self) -> Received | None:
+        self._look()
+        try:
+            message = self._opened(*self._take(_LOOKING))
+        except BlockingIOError:
+            return None
+        except MessageQueueError:
+            raise
+        except OSError as error:
+            raise _foreign(error) from error
+        return None if message is None else (message, 0)
+
+    def stats(self) -> Stats:
+        depth = self.qsize()
+        return Stats(depth=depth if self._packet else None)
+
+    def fileno(self) -> int:
+        return self._ends.read.fileno()
+
+    # Waiting
+
+    def wait_readable(self, since: float, until: float, /) -> None:
+        poll = select.poll()
+        poll.register(self._ends.read, select.POLLIN)
+        poll.poll(max(0.0, until - monotonic()) * 1000)
+
+    def wait_writable(self, size: int, since: float, until: float, /) -> None:
+        poll = select.poll()
+        poll.register(self._ends.write, select.POLLOUT)
+        if poll.poll(0):
+            # The kernel has space; what lacks is a place in the count, a turn, or a descriptor.
+            pause(since, until)
+        else:
+            poll.poll(max(0.0, min(_SHORT, until - monotonic())) * 1000)
+
+    # Ends
+
+    def shutdown(self, immediate: bool, /) -> None:
+        if immediate and not self._readable:
+            raise PermissionDenied("dropping what is in the queue is getting it: open it with read=True")
+        self._look()
+        self._ends.write.shutdown(socket.SHUT_WR)
+        while immediate:
+            try:
+                self.try_get()
+            except CorruptQueue:
+                pass
+            except QueueShutDown:
+                return
+
+    def close(self) -> None:
+        with _host.no_fork():
+            _host.remove(self._offer)
+            self._drop_spare()
+            self._ends.close()
+        _place.tidied(self._path, self._terms.found)
+
+    def after_fork(self) -> bool:
+        _host.inherit()
+        self._turn = threading.RLock()
+        self._busy = False
+        if self._packet:
+            # The parent's own description: a lock that is taken by it would be both's.
+            try:
+                self._ends.lock = _own(self._ends.lock)
+            except MessageQueueError:
+                self.close()
+                return False
+        return True
+
+
+def _inline(terms: Terms, ends: Ends) -> int:
+    """Return the size of the largest message that travels in its packet."""
+    if terms.packet:
+        return terms.packet - _buffer.HEADER.size
+    # Of the buffer the kernel keeps 32 bytes for itself (unix_dgram_sendmsg), and one is the kind.
+    return min(terms.attributes.max_message_size, _buffer.INLINE, _buffer.limit(ends.write) - 33)
+
+
+def _numbers(control: Sequence[tuple[int, int, bytes]], flags: int) -> list[int]:
+    """Return the descriptors that came with a packet.
+
+    Raises:
+        CorruptQueue: Some were lost.
+    """
+    numbers = descriptors(control)
+    if flags & _CUT:
+        _close(numbers)
+        raise CorruptQueue(
+            "a message came with more than its one descriptor, or the descriptor table filled up just then: "
+            "it was dropped"
+        )
+    return numbers
+
+
+def _close(numbers: list[int]) -> None:
+    while numbers:
+        os.close(numbers.pop())
+
+
+def _own(lock: int) -> int:
+    """Exchange a descriptor of the lock's file for one that no other process shares.
+
+    Raises:
+        MessageQueueError: The file cannot be opened.
+    """
+    try:
+        own = os.open(f"/proc/self/fd/{lock}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        let_through(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise too_many_descriptors(error.errno) from error
+        raise MessageQueueError(
+            f"putters of a queue with max_messages need a lock of their own by /proc/self/fd, which fails ({error}): "
+            "mount /proc, or leave out max_messages",
+            errno=error.errno,
+        ) from error
+    os.close(lock)
+    return own
+
+
+def _foreign(error: OSError) -> MessageQueueError:
+    let_through(error)
+    number = error.errno or 0
+    if number in (errno.EMFILE, errno.ENFILE):
+        return too_many_descriptors(number)
+    if number in (errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC):
+        return NoSpace("the system has no memory for the message: free some and try again", errno=number)
+    return MessageQueueError(f"the system refused: {error}", errno=number)

@@ -1,0 +1,227 @@
+"""The thread of this process that hands its queues to newcomers.
+
+Every process that has a queue open listens on the queue's one listening socket, so that whoever lives and runs can
+answer. One thread does it for all queues of the process: it waits for connections and accepts without waiting, since
+another process may have been faster. An answer is one message that always fits, so no newcomer can hold the thread up.
+
+It waits by ``epoll(7)``, which lets queues come and go while it waits and, unlike ``poll``, keeps none alive that was
+closed meanwhile. The thread begins with the first queue and ends with the last, or with the interpreter; a forked child
+begins its own.
+"""
+
+import atexit
+import errno
+import os
+import select
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import sleep
+from typing import Final
+
+from ipcq.backend import let_through
+from ipcq.errors import MessageQueueError
+from ipcq_socketpair._ends import Ends, Found, Terms, sent
+
+# Seconds without accepting after the descriptor table was found full.
+_RESPITE: Final = 0.05
+
+_NOBODY: Final = -1
+
+
+@dataclass(eq=False)
+class Offer:
+    """One handle's queue, as it is handed on."""
+
+    terms: Terms
+    ends: Ends
+    host: "Host | None" = None
+
+    def answer(self) -> None:
+        try:
+            connection, _ = self.ends.listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            return  # another holder was faster, or the newcomer has gone
+        with connection:
+            try:
+                sent(connection, self.terms, self.ends)
+            except OSError:
+                pass  # the newcomer has gone, or asks again
+
+
+class Host:
+    """One thread and what it hands out."""
+
+    def __init__(self, offers: Iterable[Offer]) -> None:
+        self.offers: dict[int, Offer] = {}
+        self._answering = _NOBODY
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN)
+        for offer in offers:
+            self.add(offer)
+        self._thread = threading.Thread(target=self._serve, name="ipcq-socketpair", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.release()
+            raise
+
+    def add(self, offer: Offer) -> None:
+        offer.host = self
+        self.offers[offer.ends.listener.fileno()] = offer
+        self._epoll.register(offer.ends.listener, select.EPOLLIN)
+
+    def remove(self, offer: Offer) -> None:
+        number = offer.ends.listener.fileno()
+        # By hand, because the socket lives on in other processes, and with it would the entry here.
+        self._epoll.unregister(number)
+        del self.offers[number]
+        offer.host = None
+        while self._answering == number and threading.current_thread() is not self._thread:
+            sleep(0)
+
+    def release(self) -> None:
+        self._epoll.close()
+        os.close(self._bell)
+
+    def _serve(self) -> None:
+        try:
+            self._answer_all()
+        finally:
+            self.release()
+
+    def _answer_all(self) -> None:
+        while True:
+            for number, _ in self._epoll.poll():
+                if number == self._bell:
+                    return
+                try:
+                    with _answering:
+                        # Said before the offer is looked up, and so whoever withdraws it knows when to wait. Not by a
+                        # lock: a signal handler that asks for an answer may have interrupted who holds it.
+                        self._answering = number
+                        offer = self.offers.get(number)
+                        if offer is not None:
+                            offer.answer()
+                except OSError:
+                    sleep(_RESPITE)
+                finally:
+                    self._answering = _NOBODY
+
+    def end(self) -> None:
+        os.eventfd_write(self._bell, 1)
+        if threading.current_thread() is not self._thread:  # a finaliser may run anywhere
+            self._thread.join()
+
+
+# One, but for the case that a signal handler opens a queue while the thread that it interrupts begins or ends another.
+_hosts: list[Host] = []
+_lock = threading.RLock()
+_process = os.getpid()
+
+# Opening, binding and closing would leave a child that is forked meanwhile with descriptors that nobody there knows of,
+# and so the queue with a holder that never answers; answering, with one that the newcomer waits for.
+_opening = threading.RLock()
+_answering = threading.RLock()
+
+
+@contextmanager
+def no_fork() -> Iterator[None]:
+    """Let no fork of another thread come in between."""
+    with _opening:
+        yield
+
+
+def add(offer: Offer) -> None:
+    """Hand a queue to whoever asks, from now on.
+
+    Raises:
+        MessageQueueError: The system gives no thread for it.
+    """
+    with _lock:
+        if _hosts:
+            _hosts[-1].add(offer)
+            return
+        try:
+            _hosts.append(Host([offer]))
+        except RuntimeError as error:
+            let_through(error)
+            raise MessageQueueError(f"no thread starts that would hand the queue to others: {error}") from error
+
+
+def remove(offer: Offer) -> None:
+    """Hand the queue to nobody any more, from now on."""
+    with _lock:
+        host = offer.host
+        if host is None:
+            return
+        host.remove(offer)
+        if host.offers:
+            return
+        _hosts.remove(host)
+        if host.offers:  # a signal handler opened another queue just then
+            _hosts.append(host)
+            return
+    host.end()
+
+
+def offered(found: Found) -> Offer | None:
+    """Return a handle that this process has on the queue of a socket file."""
+    for host in tuple(_hosts):
+        for offer in tuple(host.offers.values()):
+            if offer.terms.found == found:
+                return offer
+    return None
+
+
+def inherit() -> None:
+    """Let a forked child hand out by itself what it has inherited; once, whoever comes first."""
+    global _process
+    if _process == os.getpid():
+        return
+    _process = os.getpid()
+    inherited = [offer for host in _hosts for offer in host.offers.values()]
+    for host in _hosts:
+        host.release()
+    _hosts.clear()
+    if inherited:
+        try:
+            _hosts.append(Host(inherited))
+        except (RuntimeError, OSError):
+            # Nobody is there who could be told, and the parent still answers.
+            for offer in inherited:
+                offer.host = None
+
+
+@atexit.register
+def _end() -> None:
+    # A daemon thread would be cut off somewhere; this one ends in order.
+    while _hosts:
+        host = _hosts.pop()
+        for offer in tuple(host.offers.values()):
+            host.remove(offer)
+        host.end()
+
+
+def _before_fork() -> None:
+    _opening.acquire()
+    _lock.acquire()
+    _answering.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _answering.release()
+    _lock.release()
+    _opening.release()
+
+
+def _after_fork_in_child() -> None:  # pragma: no cover - in the child, which is not measured
+    inherit()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,280 @@
+"""Where queues are found: a private directory with a listening socket for each name.
+
+The directory is at a place that no environment variable moves, and nobody else can have made or can enter it. A socket
+file is called as its queue, or by a hash where the path would be longer than a socket's address may be; the lengths
+tell which.
+
+A file whose socket nobody holds any more is no queue: a connect to it is refused. The last holder to close removes it;
+where the last holders were killed it stays, and whoever creates the name replaces it. Between looking whether a file is
+such and removing it no other process may bind the name, so binding and removing are done alone, under a lock on the
+directory that the kernel releases with its holder.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from time import monotonic, sleep
+from typing import Final
+
+from ipcq.backend import has_private_directory, let_through, make_private_directory, private_directory
+from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
+from ipcq_socketpair import _host
+from ipcq_socketpair._ends import Ends, Found, Terms, line, received
+
+#: Newcomers that may wait to be answered; the kernel takes the smaller of this and net.core.somaxconn.
+BACKLOG: Final = 4096
+
+#: Seconds that a channel at work may go without looking whether its queue was unlinked. Whoever unlinks waits that long
+#: before saying that it is done, and then it is so for every process.
+BLIND: Final = 0.001
+
+# Names from so many bytes on are hashed: the longest path of the directory and this make 96 of the 107 bytes that an
+# address may have (sun_path of unix(7)).
+_HASHED: Final = 64
+
+# Seconds to wait for an answer before connecting once more. Whoever took the connection may have been stopped by then,
+# and another holder takes the next; an answer that comes late is still taken.
+_PATIENCE: Final = (0.02, 0.03, 0.05, 0.1)
+
+# Seconds to wait for another process that binds or removes a name, which takes far less than a millisecond.
+_TURN: Final = 1.0
+
+
+_PART: Final = "socketpair"
+
+
+def directory() -> str:
+    return private_directory(_PART)
+
+
+def path_of(name: str) -> bytes:
+    file = name[1:].encode()
+    if len(file) >= _HASHED:
+        file = hashlib.sha256(file).hexdigest().encode()
+    return directory().encode() + b"/" + file
+
+
+def private() -> bool:
+    """Tell whether the directory is there and nobody else's."""
+    return has_private_directory(_PART)
+
+
+def make() -> None:
+    """Make the directory if it is missing.
+
+    Raises:
+        PermissionDenied: It is somebody else's, or open to others.
+    """
+    make_private_directory(_PART)
+
+
+@contextmanager
+def alone(patience: float = _TURN) -> Iterator[None]:
+    """Keep others from binding and removing names meanwhile.
+
+    Raises:
+        TimedOutError: Somebody else was at it for `patience` seconds.
+    """
+    with _host.no_fork():  # a child's copy of the descriptor would keep the lock
+        home = os.open(directory(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            until = monotonic() + patience
+            while not _locked(home):
+                if monotonic() >= until:
+                    raise TimedOutError(
+                        "a process that was creating or removing a queue does not go on: see who holds "
+                        f"{directory()} (lslocks)"
+                    )
+                sleep(0.001)
+            yield
+        finally:
+            os.close(home)
+
+
+def _locked(home: int) -> bool:
+    try:
+        fcntl.flock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _connects(end: socket.socket, path: bytes) -> bool:
+    """Connect; True where a queue is there, though it may be busy.
+
+    Raises:
+        QueueNotFound: There is none.
+    """
+    try:
+        end.connect(path)
+    except BlockingIOError:
+        return False  # more wait there already than the backlog holds, which is an answer too
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+        raise QueueNotFound from error
+    except OSError as error:
+        let_through(error)
+        if error.errno == errno.EPROTOTYPE:  # a socket of another kind, so none of ours
+            raise QueueNotFound from error
+        raise
+    return True
+
+
+def _held_here(path: bytes) -> _host.Offer | None:
+    try:
+        return _host.offered(_found(path))
+    except OSError as error:
+        let_through(error)
+        return None
+
+
+def alive(path: bytes) -> bool:
+    """Tell whether somebody holds the socket of this file."""
+    if _held_here(path):
+        return True
+    with line() as end:
+        try:
+            _connects(end, path)
+        except QueueNotFound:
+            return False
+    return True
+
+
+def bind(listener: socket.socket, name: str) -> Found:
+    """Take the name; to be called alone.
+
+    Raises:
+        QueueExists: There is a queue of that name.
+    """
+    path = path_of(name)
+    if alive(path):
+        raise QueueExists
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    listener.bind(path)
+    os.chmod(path, 0o600)  # the umask decided on it
+    return _found(path)
+
+
+def _found(path: bytes) -> Found:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def leads_to(path: bytes, found: Found) -> bool:
+    """Tell whether a socket file is still the one that was found."""
+    try:
+        return _found(path) == found
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True  # a process that has become another user cannot look any more
+
+
+def free(name: str, found: Found) -> None:
+    """Remove the name if it still leads there."""
+    path = path_of(name)
+    if leads_to(path, found):
+        os.unlink(path)
+
+
+def tidied(path: bytes, found: Found) -> None:
+    """Remove the file of a queue that nobody holds any more; to be called when this process does not either."""
+    try:
+        if leads_to(path, found) and not alive(path):
+            with alone(0.0):
+                if leads_to(path, found):
+                    os.unlink(path)
+    except (OSError, TimedOutError) as error:
+        let_through(error)  # else it stays, and is no queue all the same
+
+
+def unlink(name: str) -> None:
+    """Remove the name, and return when every channel knows.
+
+    Raises:
+        QueueNotFound: There is no queue of that name.
+    """
+    path = path_of(name)
+    if not private() or not alive(path):
+        raise QueueNotFound
+    with alone():
+        try:
+            os.unlink(path)
+        except FileNotFoundError as error:
+            raise QueueNotFound from error
+    sleep(BLIND)
+
+
+def asked(name: str) -> tuple[Terms, Ends]:
+    """Get the queue's descriptors from a holder.
+
+    Raises:
+        QueueNotFound: There is no queue of that name, or none of its holders answers.
+    """
+    if not private():
+        raise QueueNotFound
+    path = path_of(name)
+    with _host.no_fork():  # nor a close
+        here = _held_here(path)
+        if here:
+            return here.terms, here.ends.copied()
+    return _answer(path)
+
+
+def _answer(path: bytes) -> tuple[Terms, Ends]:
+    with ExitStack() as lines:
+        waiting: dict[int, socket.socket] = {}
+        poll = select.poll()
+        for patience in _PATIENCE:
+            end = lines.enter_context(line())
+            if _connects(end, path):
+                waiting[end.fileno()] = end
+                poll.register(end, select.POLLIN)
+            for number, _ in poll.poll(patience * 1000):
+                answer = received(waiting[number])
+                if answer is not None:
+                    return answer
+                poll.unregister(number)  # that holder let go of the queue just now
+    raise QueueNotFound(
+        "it exists, but none of the processes that have it open answers, so they are stopped or short of descriptors: "
+        f"see who they are (sudo lsof {os.fsdecode(path)}) and let one go on (kill -CONT)"
+    )
+
+
+def _files() -> list[bytes]:
+    return sorted(os.listdir(directory().encode())) if private() else []
+
+
+def names() -> Iterator[str]:
+    for file in _files():
+        path = directory().encode() + b"/" + file
+        try:
+            if len(file) < _HASHED:
+                if alive(path):
+                    yield "/" + file.decode()
+            else:
+                yield _name_of(path)
+        except (QueueNotFound, UnicodeDecodeError):
+            pass  # gone meanwhile, without an answer, or no file of ours
+
+
+def _name_of(path: bytes) -> str:
+    here = _held_here(path)
+    if here:
+        return here.terms.name
+    terms, ends = _answer(path)
+    ends.close()
+    return terms.name
+
+
+def leftovers() -> list[bytes]:
+    """List the socket files that nobody holds."""
+    paths = [directory().encode() + b"/" + file for file in _files()]
+    return [path for path in paths if not alive(path)]

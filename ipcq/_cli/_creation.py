@@ -1,0 +1,65 @@
+"""What verbs that create queues have in common."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+import ipcq
+from ipcq.errors import Unsupported
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def limit_options(verb: Verb) -> Verb:
+    """Offer ``--max-messages`` and ``--max-message-size``, which an existing queue has to match."""
+    for option in (
+        click.option(
+            "--max-message-size",
+            type=click.IntRange(1),
+            metavar="BYTES",
+            help="Largest message of the queue, in bytes.",
+        ),
+        click.option("--max-messages", type=click.IntRange(1), metavar="N", help="Capacity of the queue, in messages."),
+    ):
+        verb = option(verb)
+    return verb
+
+
+def backend_options_option(verb: Verb) -> Verb:
+    """Offer ``-o``, and pass what it collects as a dict."""
+    text = "An option of the backend's own; may be repeated."
+    return click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_parsed, help=text)(verb)
+
+
+def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Mapping[str, str]:
+    options: dict[str, str] = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{each!r} is not KEY=VALUE.")
+        if key in _OF_OPEN:
+            raise click.BadParameter(f"{key} is no option of a backend.")
+        if key in options:
+            raise click.BadParameter(f"{key} is given twice.")
+        options[key] = value
+    return options
+
+
+_OF_OPEN = frozenset(("name", "backend", *(ipcq.open.__kwdefaults__ or ())))
+
+
+def exists(name: str, backend: str) -> bool:
+    """Tell whether a queue is there; a URL may carry options, which only opening takes."""
+    return ipcq.exists(name.partition("?")[0] if "://" in name else name, backend)
+
+
+def check_that_it_lasts(queue: ipcq.Queue[Any]) -> None:
+    """Refuse a queue that was made just now and would go with this process, and take with it what is put."""
+    if queue.capabilities.scope < ipcq.Scope.HOST:
+        reason = "its queues live inside one process, and this one ends: choose another backend"
+    elif queue.capabilities.persistence < ipcq.Persistence.KERNEL or queue.lifetime == "last-close":
+        reason = "its queues live as long as somebody has them open: start whoever gets the items first"
+    else:
+        return
+    raise Unsupported(reason, queue=queue.name, backend=queue.backend)

@@ -1,0 +1,225 @@
+"""What about this machine concerns every backend, as `ipcq doctor` checks it."""
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import sleep
+from typing import NamedTuple
+
+import ipcq
+from ipcq._private import private_directory
+
+OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - it is looked at, and nothing is made there
+#: Bytes of shared memory that should be free: a few queues of the usual size.
+SPARE = 8 << 20
+
+#: Files that a process may have open by default on most systems; each queue takes one at least.
+DESCRIPTORS = 1024
+
+#: From the one that counts most to the one that counts least (logind.conf(5)).
+SYSTEMD = tuple(map(Path, ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")))
+#: It exists where systemd runs (sd_booted(3)).
+BOOTED = Path("/run/systemd/system")
+LINGER = Path("/var/lib/systemd/linger")
+LOGIN_DEFS = Path("/etc/login.defs")
+
+#: A queue of `ipcq demo`, with the process that made it.
+DEMO = re.compile(r"/ipcq-demo-(\d+)-[0-9a-f]{8}")
+
+#: Seconds after which creating or unlinking a name should be over.
+BRIEF = 1.0
+
+
+class Check(NamedTuple):
+    """One thing that was checked."""
+
+    severity: str
+    subject: str
+    text: str
+    fix: str = ""
+    """The command that changes it; empty where nothing needs to."""
+
+
+def check_name_lock() -> Iterator[Check]:
+    """Check the directory of the lock for names, and whether somebody sits on the lock."""
+    path = private_directory()
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        yield Check(OK, "name lock", f"{path} is not there yet, and made when it is needed")
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode):
+        wrong = "is no directory"
+    elif found.st_uid != os.geteuid():
+        wrong = f"belongs to user {found.st_uid} and not to this one ({os.geteuid()})"
+    elif mode & 0o077:
+        wrong = f"has mode {mode:04o}, which lets others in"
+    else:
+        yield _check_holder(os.path.join(path, "names.lock")) or Check(
+            OK, "name lock", f"{path} belongs to this user and has mode {mode:04o}"
+        )
+        return
+    yield Check(ERROR, "name lock", f"{path} {wrong}, so no queue can be created", f"sudo rm -r {path}")
+
+
+def _check_holder(path: str) -> Check | None:
+    held = _locks(path)
+    if not held:
+        return None
+    sleep(BRIEF)
+    if not held & _locks(path):
+        return None
+    return Check(
+        WARNING,
+        "name lock",
+        f"a process has been creating or removing a queue for {BRIEF:g} s or longer, perhaps because it is stopped, "
+        "and keeps others from that name",
+        f"sudo fuser -v {path}",
+    )
+
+
+def _locks(path: str) -> set[tuple[str, ...]]:
+    """Return the locks that are held on a file (``proc_locks(5)``)."""
+    try:
+        found = os.stat(path)
+        lines = [tuple(line.split()) for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return set()
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    # Without its number, which changes. A waiter's line has an arrow in front.
+    return {line[1:] for line in lines if place in line and line[1] != "->"}
+
+
+def check_descriptors() -> Iterator[Check]:
+    """Check how many files a process may have open."""
+    import resource
+
+    most, hard = (
+        sys.maxsize if each == resource.RLIM_INFINITY else each for each in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    if most >= DESCRIPTORS:
+        yield Check(OK, "open files", f"RLIMIT_NOFILE is {DESCRIPTORS} or more")
+    else:
+        yield Check(
+            WARNING,
+            "open files",
+            f"RLIMIT_NOFILE lets a process have {most} files open, and each queue takes one at least",
+            f"ulimit -n {DESCRIPTORS}" if hard >= DESCRIPTORS else f"sudo prlimit --pid $$ --nofile={DESCRIPTORS}",
+        )
+
+
+def check_shared_memory() -> Iterator[Check]:
+    """Check size and free space of /dev/shm."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError as error:
+        yield Check(
+            NOTE,
+            "shared memory",
+            f"{SHARED_MEMORY} cannot be seen ({error.strerror}), so no queue can be in shared memory",
+            f"sudo mkdir -p {SHARED_MEMORY} && sudo mount -t tmpfs -o mode=1777 tmpfs {SHARED_MEMORY}",
+        )
+        return
+    size, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    text = f"{SHARED_MEMORY} has {free >> 20:,} MiB of {size >> 20:,} MiB free"
+    if free < SPARE:
+        larger = max(2 * size, 4 * SPARE) >> 20
+        yield Check(
+            WARNING,
+            "shared memory",
+            text,
+            f"sudo mount -o remount,size={larger}M {SHARED_MEMORY}   # in a container: --shm-size={larger}m",
+        )
+    elif not os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
+        yield Check(
+            WARNING,
+            "shared memory",
+            f"{SHARED_MEMORY} cannot be written to by this user",
+            f"sudo chmod 1777 {SHARED_MEMORY}",
+        )
+    else:
+        yield Check(OK, "shared memory", text)
+
+
+def check_remove_ipc() -> Iterator[Check]:
+    """Check whether systemd removes this user's queues when the last session ends (``logind.conf(5)``)."""
+    user = os.geteuid()
+    if not BOOTED.is_dir():
+        yield Check(OK, "RemoveIPC", "systemd does not run here, so it removes nothing")
+    elif user <= _last_system_user():
+        yield Check(OK, "RemoveIPC", f"user {user} is a system user, whose queues systemd leaves alone")
+    elif (LINGER / _name(user)).exists():
+        yield Check(OK, "RemoveIPC", f"user {user} lingers, so systemd leaves its queues alone")
+    else:
+        removes, where = _remove_ipc()
+        if removes:
+            yield Check(
+                WARNING,
+                "RemoveIPC",
+                f"systemd removes the queues of user {user} in the kernel and in {SHARED_MEMORY} when its last session "
+                f"ends ({where})",
+                f"sudo loginctl enable-linger {_name(user)}",
+            )
+        else:
+            yield Check(OK, "RemoveIPC", f"systemd leaves the queues of users alone ({where})")
+
+
+def _name(user: int) -> str:
+    try:
+        import pwd  # here, because not every platform has it
+
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _last_system_user() -> int:
+    with suppress(OSError):
+        if found := re.search(r"^\s*SYS_UID_MAX\s+(\d+)", LOGIN_DEFS.read_text(errors="replace"), re.MULTILINE):
+            return int(found[1])
+    return 999
+
+
+def _remove_ipc() -> tuple[bool, str]:
+    """Return the setting, and where it comes from: the last that says it, drop-ins by name behind the main file."""
+    removes, where = True, "RemoveIPC=yes by default"
+    mains = [place / "logind.conf" for place in SYSTEMD if (place / "logind.conf").exists()][:1]
+    drops: dict[str, Path] = {}
+    for place in SYSTEMD:
+        for path in place.glob("logind.conf.d/*.conf"):
+            drops.setdefault(path.name, path)
+    for path in (*mains, *(drops[name] for name in sorted(drops))):
+        with suppress(OSError):
+            for value in re.findall(r"^\s*RemoveIPC\s*=\s*(\w+)", path.read_text(errors="replace"), re.MULTILINE):
+                removes = value.lower() in ("1", "yes", "y", "true", "t", "on")
+                where = f"RemoveIPC={value} in {path}"
+    return removes, where
+
+
+def check_leftovers() -> Iterator[Check]:
+    """Check for queues of demos that died together with all that would have removed them."""
+    for name in (each.name for each in ipcq.queues()):
+        if (made := DEMO.fullmatch(name)) and _dead(int(made[1])):
+            yield Check(
+                WARNING,
+                "leftover",
+                f"queue {name} was left by a demo whose process {made[1]} is dead",
+                f"ipcq rm --yes {name}",
+            )
+
+
+def _dead(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False

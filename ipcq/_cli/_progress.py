@@ -1,0 +1,65 @@
+"""How far a verb is that moves messages: a line on stderr, where that is a terminal, of whatever takes its time."""
+
+import sys
+from contextlib import ExitStack
+from time import monotonic
+from typing import Self
+
+from ipcq._cli._line import Line
+
+#: Seconds that may pass in silence.
+PATIENCE = 2.0
+
+#: Seconds between two looks of the line.
+BEAT = 0.1
+
+WIDTH = 30
+
+
+class Progress:
+    """Shows a bar, the count and the rate, from when it is worth looking at."""
+
+    def __init__(self, what: str, *, silent: bool) -> None:
+        self.count = 0
+        self._what = what
+        self._silent = silent or sys.stderr is None or not sys.stderr.isatty()
+        self._line: Line | None = None
+        self._stack = ExitStack()
+        self._started = monotonic()
+        self._next = self._started + PATIENCE
+
+    @property
+    def shown(self) -> bool:
+        """Whether the line is there."""
+        return self._line is not None
+
+    def show(self, share: float | None) -> None:
+        """Show where it is, if it is time to.
+
+        Args:
+            share: How much is done, from 0 to 1; None where nobody knows.
+        """
+        now = monotonic()
+        if self._silent or now < self._next:
+            return
+        if self._line is None:
+            self._line = self._stack.enter_context(Line(err=True))
+        self._next = now + BEAT
+        bar = ""
+        if share is not None:
+            share = min(share, 1.0)
+            done = int(share * WIDTH)
+            bar = f"[{'#' * done}{'.' * (WIDTH - done)}] {share:4.0%}   "
+        rate = self.count / (now - self._started)
+        self._line.show(f"{bar}{self.count:,} messages {self._what}   {rate:,.0f}/s")
+
+    def close(self) -> None:
+        """Wipe the line."""
+        self._silent = True
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,66 @@
+"""``ipcq config``: what is in effect here, and where it comes from."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+
+import ipcq
+from ipcq._cli._options import json_option
+from ipcq._cli._output import say_json, say_table
+from ipcq._meet import PREFERENCE
+from ipcq._private import private_directory
+from ipcq._registry import STRICT
+
+#: What `ipcq.open` decides itself where nobody says otherwise, and not the backend.
+DEFAULTS = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
+
+ENVIRONMENT = "environment"
+BUILT_IN = "built in"
+
+
+class Setting(NamedTuple):
+    """One thing that is in effect."""
+
+    name: str
+    value: Any
+    source: str
+
+
+@click.command("config")
+@json_option("Print one JSON object for each setting, on a line of its own.")
+def command(as_json: bool) -> None:
+    """Show the configuration that is in effect, and where each setting comes from.
+
+    The environment variables that ipcq knows, where a queue is created unless a backend is named, the place of the lock
+    for names, and the defaults of `ipcq.open`.
+    """
+    settings = list(_settings())
+    if as_json:
+        for each in settings:
+            say_json(each._asdict())
+    else:
+        say_table(("setting", "value", "source"), settings, folding={"value"})
+
+
+def _settings() -> Iterator[Setting]:
+    for variable in (PREFERENCE, STRICT, "NO_COLOR"):
+        value = os.environ.get(variable)
+        yield Setting(variable, value, "not set" if value is None else ENVIRONMENT)
+    yield _order()
+    yield Setting("name lock", os.path.join(private_directory(), "names.lock"), f"{BUILT_IN}, one for each user")
+    for option in DEFAULTS:
+        value = (ipcq.open.__kwdefaults__ or {})[option]
+        yield Setting(f"default {option}", f"{value:04o}" if option == "mode" else value, BUILT_IN)
+    for each in ipcq.backends():
+        yield Setting(f"backend {each.name}", "usable" if each.usable else each.reason, each.distribution)
+
+
+def _order() -> Setting:
+    preferred = os.environ.get(PREFERENCE)
+    if preferred:
+        return Setting("backend auto creates on", [preferred], f"{ENVIRONMENT}: {PREFERENCE}")
+    usable = (each for each in ipcq.backends() if each.usable and each.rank is not None and each.capabilities)
+    order = [each.name for each in usable if each.capabilities and each.capabilities.scope >= ipcq.Scope.HOST]
+    return Setting("backend auto creates on", order, "rank of the backends")

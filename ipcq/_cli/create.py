@@ -1,0 +1,103 @@
+"""``ipcq create``: a new queue."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+import ipcq
+from ipcq._cli._creation import backend_options_option, check_that_it_lasts, limit_options
+from ipcq._cli._look import facts_of
+from ipcq._cli._options import (
+    backend_option,
+    json_option,
+    name_argument,
+    other_users_option,
+    quiet_option,
+    seconds_option,
+    timeout_of,
+)
+from ipcq._cli._output import say, say_json, shown
+from ipcq.errors import QueueExists
+
+
+def _mode(_: click.Context, __: click.Parameter, text: str) -> int:
+    if not re.fullmatch("0*[0-7]{1,3}", text):
+        raise click.BadParameter(f"{text!r} is not permission bits in octal, such as 0660.")
+    return int(text, 8)
+
+
+@click.command("create")
+@name_argument
+@click.option("--exist-ok", is_flag=True, help="Take a queue that exists as it is, if it has the limits asked for.")
+@limit_options
+@click.option("--buffer-size", type=click.IntRange(1), metavar="BYTES", help="Capacity of the queue, in bytes.")
+@click.option("--priorities", is_flag=True, help="Messages have priorities.")
+@click.option(
+    "--mode",
+    metavar="OCTAL",
+    callback=_mode,
+    default="0600",
+    show_default=True,
+    help="Permission bits, whatever the umask.",
+)
+@click.option(
+    "--require", multiple=True, metavar="CAPABILITY", help="What the queue must be able to do; may be repeated."
+)
+@backend_option("Where to create the queue.")
+@backend_options_option
+@seconds_option("--open-timeout", "How long to wait for others who create or remove the name.", default=10.0)
+@other_users_option
+@json_option("Print the queue as one JSON object.")
+@quiet_option
+def command(
+    name: str,
+    exist_ok: bool,
+    max_messages: int | None,
+    max_message_size: int | None,
+    buffer_size: int | None,
+    priorities: bool,
+    mode: int,
+    require: tuple[str, ...],
+    backend: str,
+    options: Mapping[str, Any],
+    open_timeout: float,
+    other_users: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Create the queue NAME, or fail if there is one.
+
+    What is not said is the backend's choice. A queue that would go with this command, because its backend keeps queues
+    only as long as somebody has them open, is refused.
+
+    \b
+    ipcq create /jobs --max-messages 8 --max-message-size 1024
+    ipcq create /jobs --exist-ok --require priorities --mode 0660
+    """
+    try:
+        with ipcq.open(
+            name,
+            backend,
+            exclusive=not exist_ok,
+            max_messages=max_messages,
+            max_message_size=max_message_size,
+            buffer_size=buffer_size,
+            priorities=priorities,
+            mode=mode,
+            require=require,
+            other_users=other_users,
+            open_timeout=timeout_of(open_timeout),
+            **options,
+        ) as queue:
+            check_that_it_lasts(queue)
+            facts = facts_of(queue)
+    except QueueExists as error:
+        error.detail = "the queue exists already: --exist-ok takes it as it is, `ipcq rm` removes it"
+        raise
+    if as_json:
+        say_json(facts)
+    elif not quiet:
+        capacity = "" if queue.max_messages is None else f"{queue.max_messages:,} messages of "
+        say(f"{shown(queue.name)} on {queue.backend}: {capacity}at most {queue.max_message_size:,} bytes")

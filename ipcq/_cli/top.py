@@ -1,0 +1,160 @@
+"""``ipcq top``: all queues, as they are now and as they move."""
+
+import sys
+from contextlib import ExitStack
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+import click
+
+import ipcq
+from ipcq._cli._exits import complain
+from ipcq._cli._keyboard import Keyboard
+from ipcq._cli._look import facts_of, survey
+from ipcq._cli._options import backend_option, interval_option, json_option, other_users_option
+from ipcq._cli._output import rich_table, say_json, say_table, shown
+from ipcq._cli._signals import stopped_by_signals
+
+KEYS = (
+    "name",
+    "backend",
+    "messages",
+    "max_messages",
+    "puts_per_second",
+    "gets_per_second",
+    "change_per_second",
+    "waits_per_second",
+)
+HEADINGS = ("name", "backend", "depth", "capacity", "put/s", "get/s", "change/s", "waits/s")
+
+#: Figures of `ipcq.Stats` that only grow, and the key of their rate.
+COUNTERS = {"puts": "puts_per_second", "gets": "gets_per_second", "waits": "waits_per_second"}
+
+
+@click.command("top")
+@interval_option(1.0, "How often to look.")
+@click.option("--once", is_flag=True, help="Look for one interval, print the table and end.")
+@json_option("Print one JSON object for each queue and interval, on a line of its own.")
+@backend_option("Show the queues of this backend alone.")
+@other_users_option
+def command(interval: float, once: bool, as_json: bool, backend: str, other_users: bool) -> None:
+    """Show all queues of this machine, how many messages are in them and how they move, until q or Ctrl-C.
+
+    Rates are those of the last interval. put/s and get/s are known where the queue keeps count; elsewhere they are '-',
+    and change/s, the difference of the depth, is all that can be seen. waits/s is how often somebody had to wait, for
+    messages or for space. Nothing is taken.
+
+    A live table on a terminal, if rich is installed; elsewhere one line for each queue and interval.
+    """
+    sampler = Sampler(backend, other_users=other_users)
+    screen = Screen() if sys.stdout.isatty() and not (once or as_json) else None
+    with ExitStack() as stack:
+        stack.enter_context(stopped_by_signals())
+        try:
+            keyboard = stack.enter_context(Keyboard())
+            live = screen is not None and screen.open(stack)
+            rows, notes = sampler.sample()
+            told: set[str] = set()
+            while True:
+                if screen is not None and live:
+                    screen.show(rows, notes)
+                else:
+                    for note in notes:
+                        if note not in told:
+                            told.add(note)
+                            complain(note)
+                if keyboard.pressed(b"q", interval):
+                    return
+                rows, notes = sampler.sample()
+                if not live:
+                    _print(rows, as_json=as_json)
+                if once:
+                    return
+        except KeyboardInterrupt:
+            return  # the way to end it, so it is no interruption
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    now = _now()
+    if as_json:
+        for row in rows:
+            say_json({"time": now.isoformat(timespec="milliseconds"), **row})
+    elif rows:
+        clock = now.strftime("%H:%M:%S")
+        say_table(("time", *HEADINGS), [(clock, *_cells(row)) for row in rows], folding={"name"})
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+def _cells(row: dict[str, Any]) -> list[object]:
+    return [round(figure) if isinstance(figure, float) else figure for figure in (row[key] for key in KEYS)]
+
+
+class Sampler:
+    """Looks at all queues, and compares them with the last time."""
+
+    def __init__(self, backend: str, *, other_users: bool) -> None:
+        self._backend = backend
+        self._other_users = other_users
+        self._before: dict[tuple[str, str], tuple[float, dict[str, int | None]]] = {}
+
+    def sample(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return a row for each queue, and a note for each that cannot be seen."""
+        after: dict[tuple[str, str], tuple[float, dict[str, int | None]]] = {}
+
+        def look(each: ipcq.QueueInfo) -> dict[str, Any]:
+            with ipcq.open(each.name, each.backend, create=False, write=False, other_users=self._other_users) as queue:
+                facts, stats = facts_of(queue), queue.stats()
+            key = (each.name, each.backend)
+            now = monotonic()
+            figures = {"messages": facts["messages"], **{counter: getattr(stats, counter) for counter in COUNTERS}}
+            after[key] = now, figures
+            return {**facts, **_rates(figures, now, *self._before.get(key, (now, {})))}
+
+        rows, notes = survey(self._backend, look)
+        self._before = after
+        return [{"error": None, **dict.fromkeys(KEYS), **row} for row in rows], notes
+
+
+def _rates(
+    figures: dict[str, int | None], now: float, then: float, before: dict[str, int | None]
+) -> dict[str, float | None]:
+    """Return what happened per second; None where nobody knows, or where the queue is another one than before."""
+
+    def rate(figure: str) -> float | None:
+        is_, was = figures[figure], before.get(figure)
+        return None if is_ is None or was is None else round((is_ - was) / (now - then), 3)
+
+    rates = {key: rate(counter) for counter, key in COUNTERS.items()}
+    if any(each is not None and each < 0 for each in rates.values()):
+        return {}
+    return {**rates, "change_per_second": rate("messages")}
+
+
+class Screen:
+    """The whole terminal, drawn by rich."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+
+    def open(self, stack: ExitStack) -> bool:
+        """Take the terminal until the stack is left; False where rich is not installed."""
+        try:
+            from rich.live import Live
+        except ImportError:
+            return False
+        self._live = stack.enter_context(Live(screen=True, auto_refresh=False))
+        return True
+
+    def show(self, rows: list[dict[str, Any]], notes: list[str]) -> None:
+        """Draw."""
+        from rich.console import Group
+        from rich.text import Text
+
+        cells = [[shown(cell) for cell in _cells(row)] for row in rows]
+        lines = [Text(f"{_now():%H:%M:%S}   {len(rows)} queues   q ends", style="dim"), Text()]
+        table = rich_table(HEADINGS, cells, [len(heading) for heading in HEADINGS])
+        self._live.update(Group(*lines, table, *(Text(shown(note), style="yellow") for note in notes)), refresh=True)

@@ -1,0 +1,61 @@
+"""``ipcq version``: what is at work here."""
+
+import os
+import platform
+import re
+import sys
+
+import click
+
+import ipcq
+from ipcq._cli._options import json_option
+from ipcq._cli._output import flat, say, say_json, say_table
+
+
+@click.command("version")
+@click.option("-v", "--verbose", is_flag=True, help="Python, system, libraries and backends too.")
+@json_option("Print one JSON object, verbose in any case.")
+def command(verbose: bool, as_json: bool) -> None:
+    """Print the version.
+
+    With --verbose it is what a report of a bug should have.
+    """
+    if as_json:
+        say_json(_facts())
+    elif verbose:
+        say_table(("what", "value"), flat(_facts()), folding={"value"})
+    else:
+        say(f"ipcq {_installed('ipcq')}")
+
+
+def _facts() -> dict[str, object]:
+    system = os.uname() if hasattr(os, "uname") else platform.uname()
+    return {
+        "ipcq": _installed("ipcq"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "executable": sys.executable,
+        "platform": sys.platform,
+        "machine": system.machine,
+        "kernel": f"{platform.system()} {system.release}",
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "libraries": {name: _installed(name) for name in _libraries()},
+        "backends": {each.name: each.reason or "usable" for each in ipcq.backends()},
+    }
+
+
+def _libraries() -> list[str]:
+    """Return what ipcq needs and what it can use."""
+    from importlib.metadata import requires
+
+    named = [re.match(r"[\w.-]+", each) for each in requires("ipcq") or ()]
+    return sorted({match[0] for match in named if match})
+
+
+def _installed(name: str) -> str | None:
+    # Here, so that `ipcq --help`, which loads every verb, does not wait for it.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,247 @@
+"""The pair of sockets keeps the contract, with messages inside their packets and as files beside them."""
+
+import os
+import signal
+import time
+
+import pytest
+
+import ipcq
+from ipcq.testing import BackendContract
+from ipcq.testing.contract._bench import HANG, LATE, Child
+
+_buffer = pytest.importorskip("ipcq_socketpair._buffer", reason="the backend socketpair rests on what Linux has")
+
+HOLD = """
+queue = attach() if sys.argv[1] == "attach" else create()
+say("holding")
+sys.stdin.readline()
+queue.close()
+"""
+
+
+def stop(child: Child) -> None:
+    """Stop a process, and return when it stands."""
+    child.send(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+
+
+class TestSocketpair(BackendContract):
+    backend = "socketpair"
+
+    def test_any_holder_lets_newcomers_in_when_the_creator_is_dead(self) -> None:
+        """C1: the queue and what is in it live on with whoever holds it."""
+        creator = self.launch(HOLD, "create")
+        assert creator.hear() == "holding"
+        with self.attach() as queue:
+            queue.put("kept")
+            creator.kill()
+            assert self.run("say(attach().get(timeout=5))").split() == ["kept"]
+
+    def test_any_holder_lets_newcomers_in_when_the_creator_is_stopped(self) -> None:
+        """C11: a stopped holder may take the connection, and another one answers all the same, each of 30 times."""
+        creator, other = self.launch(HOLD, "create"), None
+        assert creator.hear() == "holding"
+        other = self.launch(HOLD, "attach")
+        assert other.hear() == "holding"
+        stop(creator)
+        slowest = 0.0
+        for _ in range(30):
+            began = time.monotonic()
+            self.attach().close()
+            slowest = max(slowest, time.monotonic() - began)
+        creator.send(signal.SIGCONT)
+        assert slowest < 10 * sum((0.02, 0.03, 0.05, 0.1))
+
+    def test_where_all_holders_are_stopped_an_open_ends_in_time_and_says_why(self) -> None:
+        """C11: TimedOutError names the way out within open_timeout, and the queue can be had once one goes on."""
+        creator = self.launch(HOLD, "create")
+        assert creator.hear() == "holding"
+        stop(creator)
+        began = time.monotonic()
+        with pytest.raises(ipcq.TimedOutError, match="kill -CONT"):
+            self.attach(open_timeout=0.3)
+        assert 0.3 <= time.monotonic() - began < 0.3 + LATE + 0.2
+        assert ipcq.exists(self.name, self.backend)
+        creator.send(signal.SIGCONT)
+        assert self.attach().empty()
+
+    def test_stopped_holders_keep_nobody_from_unlinking(self) -> None:
+        """C11, C14: the name is free at once, and who was stopped finds out."""
+        creator = self.launch(
+            """
+            queue = create()
+            say("holding")
+            try:
+                queue.get(timeout=15)
+            except ipcq.QueueGone:
+                say("gone")
+            """
+        )
+        assert creator.hear() == "holding"
+        stop(creator)
+        ipcq.unlink(self.name, self.backend)
+        assert self.create().empty()
+        creator.send(signal.SIGCONT)
+        assert creator.hear() == "gone"
+
+    def test_a_file_whose_holders_were_killed_is_no_queue(self) -> None:
+        """C16: it is not found, not listed, reported with the way out, and replaced."""
+        creator = self.launch(HOLD, "create")
+        assert creator.hear() == "holding"
+        creator.kill()
+        assert not ipcq.exists(self.name, self.backend)
+        with pytest.raises(ipcq.QueueNotFound):
+            self.attach()
+        with pytest.raises(ipcq.QueueNotFound):
+            ipcq.unlink(self.name, self.backend)
+        assert self.name not in [info.name for info in ipcq.queues()]
+        assert self.name[1:] in self._fixes()
+        queue = self.create()
+        queue.put("new")
+        assert self.name[1:] not in self._fixes()
+        assert queue.get(timeout=HANG) == "new"
+
+    def _fixes(self) -> str:
+        backend = __import__("ipcq_socketpair").SocketpairBackend()
+        return " ".join(finding.fix for finding in backend.findings())
+
+    def test_the_last_holder_to_close_takes_the_file_with_it(self) -> None:
+        """C17: nothing is left behind by who closes."""
+        with self.create(), self.attach():
+            pass
+        assert not os.path.lexists(f"/tmp/ipcq-{os.geteuid()}/socketpair{self.name}")
+
+    def test_a_forked_child_lets_newcomers_in_by_itself(self) -> None:
+        """C20: the child that inherited the queue answers when its parent is dead."""
+        parent = self.launch(
+            """
+            import warnings
+            warnings.simplefilter("ignore", DeprecationWarning)
+            queue = create()
+            queue.put("inherited")
+            if not os.fork():
+                say("child")
+                time.sleep(15)
+                os._exit(0)
+            signal.pause()
+            """
+        )
+        assert parent.hear() == "child"
+        os.kill(parent.pid, signal.SIGKILL)
+        assert self.attach().get(timeout=HANG) == "inherited"
+
+    def test_an_interpreter_ends_with_open_handles(self) -> None:
+        """C17: the thread that answers is gone before the interpreter is, and says nothing."""
+        self.run("queue = create(); attach().put(1); import gc; gc.disable(); globals()['kept'] = [queue]; os._exit(0)")
+        child = self.launch("queue = create(); say('open'); import warnings; warnings.simplefilter('ignore')")
+        assert child.finish().split() == ["open"]
+
+    def test_the_bound_is_exact_among_processes(self) -> None:
+        """C7: however many processes put at once, there are max_messages at the most, and so many."""
+        queue = self.create()
+        script = """
+        queue = attach()
+        say("ready")
+        try:
+            while True:
+                try:
+                    queue.put_nowait("item")
+                except ipcq.QueueFull:
+                    pass
+        except (ipcq.QueueShutDown, ipcq.QueueGone):
+            pass
+        """
+        children = [self.launch(script) for _ in range(3)]
+        for child in children:
+            assert child.hear() == "ready"
+        most = 0
+        for _ in range(3000):
+            most = max(most, queue.qsize())
+            queue.get(timeout=HANG)
+        queue.shutdown()
+        for child in children:
+            child.finish()
+        assert most == self.capacity
+
+    def test_a_message_as_large_as_the_largest_crosses_processes(self) -> None:
+        """C7: 16 MiB by default, exactly as they were."""
+        queue = ipcq.open(self.name, self.backend, exclusive=True, serializer="raw")
+        self._cleaning.callback(queue.close)
+        data = os.urandom(1 << 20) * 16
+        child = self.launch("say(hash(attach(serializer='raw').get(timeout=15)) and len('x'))")
+        queue.put(data)
+        assert child.hear() == "1"
+
+    def test_a_full_descriptor_table_loses_no_message(self) -> None:
+        """C5: large messages are got one after the other without a free descriptor, by the one in reserve."""
+        self.run(
+            """
+            import resource
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            queue = ipcq.open(name, backend, exclusive=True, serializer="raw")
+            for number in range(3):
+                queue.put(bytes([number]) * 100_000)
+            queue.put(b"small")
+            full = []
+            try:
+                while True:
+                    full.append(os.dup(2))
+            except OSError:
+                pass
+            assert [queue.get(timeout=5)[:1] for _ in range(3)] == [b"\\0", b"\\1", b"\\2"]
+            assert queue.get(timeout=5) == b"small"
+            os.close(full.pop())
+            queue.put(b"x" * 100_000)
+            full.append(os.dup(2))
+            queue._channel._drop_spare()
+            full.append(os.dup(2))
+            try:
+                queue.get(timeout=5)
+            except ipcq.LimitExceeded as error:
+                assert error.limit == "RLIMIT_NOFILE"
+            else:
+                raise SystemExit("there was no descriptor to take it by")
+            os.close(full.pop())
+            assert queue.get(timeout=5) == b"x" * 100_000
+            queue.close()
+            """
+        )
+
+    def test_a_holder_with_a_full_descriptor_table_answers_when_it_has_room(self) -> None:
+        """C24: newcomers wait, and the holder does not spin."""
+        holder = self.launch(
+            """
+            import resource
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            queue = create()
+            full = []
+            try:
+                while True:
+                    full.append(os.dup(2))
+            except OSError:
+                say("full")
+            sys.stdin.readline()
+            for each in full:
+                os.close(each)
+            said = time.process_time()
+            say(said)
+            sys.stdin.readline()
+            """
+        )
+        assert holder.hear() == "full"
+        with pytest.raises(ipcq.TimedOutError):
+            self.attach(open_timeout=1.0)
+        holder.tell("let go")
+        assert float(holder.hear()) < 1.0
+        assert self.attach().empty()
+
+
+class TestSocketpairByFiles(BackendContract):
+    """Every message of one byte or more travels as a sealed file."""
+
+    backend = "socketpair"
+
+    @pytest.fixture(autouse=True)
+    def _no_room_in_packets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_buffer, "PADDED_INLINE", 0)

@@ -1,0 +1,151 @@
+"""``ipcq config``, ``ipcq version`` and ``ipcq completion``: about the command itself."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq import _private
+from ipcq._cli import _options, completion, version
+
+Run = Callable[..., Result]
+Queue = ipcq.Queue[Any]
+
+
+def settings(run: Run) -> dict[str, tuple[Any, str]]:
+    found = [json.loads(line) for line in run("config", "--json").stdout.splitlines()]
+    return {each["name"]: (each["value"], each["source"]) for each in found}
+
+
+def test_variable_that_is_set_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With where it comes from."""
+    monkeypatch.setenv("IPCQ_BACKEND", "some")
+    assert settings(run)["IPCQ_BACKEND"] == ("some", "environment")
+
+
+def test_variable_that_is_not_set_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it is known that there is one."""
+    monkeypatch.delenv("IPCQ_STRICT_PLUGINS", raising=False)
+    assert settings(run)["IPCQ_STRICT_PLUGINS"] == (None, "not set")
+
+
+def test_place_of_creation_is_the_order_of_the_backends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that reach other processes, the best first."""
+    monkeypatch.delenv("IPCQ_BACKEND", raising=False)
+    order, source = settings(run)["backend auto creates on"]
+    assert (order[0], "memory" in order, source) == (ipcq.backends()[0].name, False, "rank of the backends")
+
+
+def test_place_of_creation_can_be_chosen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment."""
+    monkeypatch.setenv("IPCQ_BACKEND", "memory")
+    assert settings(run)["backend auto creates on"] == (["memory"], "environment: IPCQ_BACKEND")
+
+
+def test_place_of_the_lock_is_told(run: Run) -> None:
+    """As it is used."""
+    assert settings(run)["name lock"][0] == f"{_private.private_directory()}/names.lock"
+
+
+def test_defaults_are_those_of_open(run: Run) -> None:
+    """The mode in octal, as everywhere."""
+    found = settings(run)
+    assert [found[f"default {each}"][0] for each in ("mode", "serializer", "open_timeout")] == ["0600", "msgpack", 10.0]
+
+
+def test_backends_are_told_with_their_distribution(run: Run) -> None:
+    """Usable, or why not."""
+    assert settings(run)["backend memory"] == ("usable", "ipcq")
+
+
+def test_config_is_tab_separated_in_a_pipe(run: Run) -> None:
+    """As every table."""
+    assert "default lifetime\tpersistent\tbuilt in\n" in run("config").stdout
+
+
+def test_version_is_one_line(run: Run) -> None:
+    """Of the installed distribution."""
+    assert run("version").stdout.split()[0] == "ipcq"
+
+
+def test_verbose_version_has_what_a_report_needs(run: Run) -> None:
+    """Python, system, libraries, backends."""
+    keys = {line.split("\t")[0] for line in run("version", "--verbose").stdout.splitlines()}
+    assert {"python", "kernel", "platform", "libraries.click", "libraries.posix_ipc", "backends.memory"} <= keys
+
+
+def test_version_in_json_is_verbose(run: Run) -> None:
+    """One object."""
+    told = json.loads(run("version", "--json").stdout)
+    assert told["python"].endswith(f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}")
+
+
+def test_library_that_is_not_installed_has_no_version() -> None:
+    """It is an extra."""
+    assert version._installed("no-such-distribution") is None
+
+
+@pytest.mark.parametrize("shell", list(completion.SHELLS))
+def test_script_of_each_shell_asks_ipcq(run: Run, shell: str) -> None:
+    """Whatever else is in it."""
+    assert "_IPCQ_COMPLETE" in run("completion", shell).stdout
+
+
+def test_shell_can_be_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the one that is used."""
+    monkeypatch.setenv("SHELL", "/usr/bin/fish")
+    assert "complete --no-files --command ipcq" in run("completion").stdout
+
+
+@pytest.mark.parametrize("shell", ["/bin/tcsh", ""])
+def test_shell_that_is_not_known_is_2(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """With those that are."""
+    monkeypatch.setenv("SHELL", shell)
+    assert run("completion").exit_code == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_bash_takes_the_script(program: Callable[..., Any], tmp_path: Path) -> None:
+    """And completes a verb by it."""
+    script = tmp_path / "script"
+    script.write_text(program("completion", "bash").stdout)
+    tool = tmp_path / "ipcq"
+    tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ipcq "$@"\n')
+    tool.chmod(0o755)
+    told = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'source "{script}"; COMP_WORDS=(ipcq shut); COMP_CWORD=1; _ipcq_completion ipcq; echo "$COMPREPLY"',
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert told.stdout == "shutdown\n"
+
+
+def test_backends_are_completed() -> None:
+    """Auto is one too."""
+    assert _options.complete_backend(None, None, "") == ["auto", *(each.name for each in ipcq.backends())]  # type: ignore[arg-type]
+
+
+def test_backends_are_completed_by_their_beginning() -> None:
+    """Others are not meant."""
+    assert _options.complete_backend(None, None, "mem") == ["memory"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verb", ["peek", "drain", "shutdown", "create"])
+def test_names_and_backends_are_completed_behind_each_verb(program: Callable[..., Any], verb: str) -> None:
+    """The protocol of bash, end to end."""
+    words = {"COMP_WORDS": f"ipcq {verb} --backend mem", "COMP_CWORD": "3"}
+    told = program(env={**os.environ, "_IPCQ_COMPLETE": "bash_complete", **words}).stdout
+    assert told == "plain,memory\n"

@@ -1,0 +1,140 @@
+"""``ipcq create``."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq._cli import _creation
+
+Run = Callable[..., Result]
+Queue = ipcq.Queue[Any]
+
+LIMITS = ("--max-messages", "4", "--max-message-size", "512")
+
+
+def test_queue_is_there_afterwards(run: Run, name: str) -> None:
+    """With the limits asked for."""
+    run("create", name, *LIMITS)
+    with ipcq.open(name, create=False) as queue:
+        assert (queue.max_messages, queue.max_message_size) == (4, 512)
+
+
+def test_it_says_what_it_made(run: Run, name: str) -> None:
+    """Where, and how large."""
+    backend = ipcq.backends()[0].name
+    assert run("create", name, *LIMITS).stdout == f"{name} on {backend}: 4 messages of at most 512 bytes\n"
+
+
+def test_it_can_be_silent(run: Run, name: str) -> None:
+    """With --quiet."""
+    assert run("create", name, *LIMITS, "-q").output == ""
+
+
+def test_json_has_the_keys_of_ls(run: Run, name: str) -> None:
+    """One object."""
+    facts = json.loads(run("create", name, *LIMITS, "--json").stdout)
+    assert (facts["name"], facts["messages"], facts["max_messages"]) == (name, 0, 4)
+
+
+def test_queue_that_exists_is_1(run: Run, shared: Queue) -> None:
+    """Whoever creates wants a new one."""
+    result = run("create", shared.name)
+    assert (result.exit_code, "--exist-ok takes it as it is" in result.stderr) == (1, True)
+
+
+def test_queue_that_exists_can_be_taken(run: Run, shared: Queue) -> None:
+    """With --exist-ok."""
+    assert run("create", shared.name, "--exist-ok").exit_code == 0
+
+
+def test_queue_that_exists_has_to_have_the_limits(run: Run, shared: Queue) -> None:
+    """Else it is another one than was asked for."""
+    assert "max_messages is 4, asked for 3" in run("create", shared.name, "--exist-ok", "--max-messages", "3").stderr
+
+
+def test_mode_is_exact(run: Run, name: str) -> None:
+    """In octal, whatever the umask."""
+    run("create", name, *LIMITS, "--mode", "660")
+    with ipcq.open(name, create=False) as queue:
+        assert queue.mode == 0o660
+
+
+@pytest.mark.parametrize("mode", ["999", "rw", "01777", "-1", "1_0"])
+def test_odd_mode_is_2(run: Run, name: str, mode: str) -> None:
+    """Permission bits are three octal digits."""
+    assert run("create", name, f"--mode={mode}").exit_code == 2
+
+
+def test_capability_can_be_required(run: Run, name: str) -> None:
+    """With --require."""
+    assert run("create", name, *LIMITS, "--require", "shutdown", "--require", "pollable").exit_code == 0
+
+
+def test_unknown_capability_is_2(run: Run, name: str) -> None:
+    """It is a typing error."""
+    assert run("create", name, "--require", "magic").exit_code == 2
+
+
+def test_buffer_size_is_passed_on(run: Run, name: str) -> None:
+    """Backends that bound in messages refuse it."""
+    result = run("create", name, "--buffer-size", "1000", "--backend", ipcq.backends()[0].name)
+    assert "leave out buffer_size" in result.stderr
+
+
+def test_open_timeout_is_passed_on(run: Run, name: str) -> None:
+    """For ever is a time too."""
+    assert run("create", name, *LIMITS, "--open-timeout", "inf", "--priorities").exit_code == 0
+
+
+def test_option_of_a_backend_is_passed_on(run: Run, name: str) -> None:
+    """Whether there is such an option is the core's to say."""
+    result = run("create", name, "-o", "colour=red")
+    assert (result.exit_code, "no option 'colour'" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("options", [("-o", "colour"), ("-o", "mode=0666"), ("-o", "a=1", "-o", "a=2")])
+def test_odd_option_of_a_backend_is_2(run: Run, name: str, options: tuple[str, ...]) -> None:
+    """Without a value, one of open's own, or twice."""
+    assert run("create", name, *options).exit_code == 2
+
+
+def test_put_takes_options_of_a_backend_too(run: Run, name: str) -> None:
+    """It creates queues as well."""
+    assert "no option 'colour'" in run("put", name, "-o", "colour=red", "x").stderr
+
+
+def test_queue_inside_a_process_is_refused(run: Run, name: str) -> None:
+    """It would be gone at once."""
+    assert "this one ends" in run("create", name, "--backend", "memory").stderr
+
+
+def test_queue_that_goes_with_its_last_handle_is_refused(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This command would be its only holder."""
+    lasting = replace(ipcq.Capabilities(), scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)
+    monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: lasting))
+    result = run("create", f"memory://{name}?lifetime=last-close")
+    assert "as long as somebody has them open" in result.stderr
+
+
+def test_capacity_in_bytes_alone_is_not_told_in_messages(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no number to tell."""
+    lasting = replace(ipcq.Capabilities(), scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)
+    monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: lasting))
+    result = run("create", name, "--backend", "memory", "--buffer-size", "1000", "--max-message-size", "10")
+    assert result.stdout == f"{name} on memory: at most 10 bytes\n"
+
+
+def test_url_options_do_not_disturb_the_look() -> None:
+    """Only opening takes them."""
+    assert _creation.exists("memory:///no-such?max_messages=4", "auto") is False
+
+
+def test_another_program_finds_it(program: Callable[..., Any], name: str) -> None:
+    """As a program of its own."""
+    program("create", name, *LIMITS)
+    assert program("stat", name).returncode == 0

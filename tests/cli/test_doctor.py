@@ -1,0 +1,422 @@
+"""``ipcq doctor``, and what it checks of the machine."""
+
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq import _private, _registry
+from ipcq._cli import _host
+from ipcq._cli import doctor as verb
+from ipcq._cli._host import Check
+from ipcq._cli._meter import Meter
+from ipcq._cli.demo import Demo
+from ipcq.backend import Availability, Finding, Severity
+
+fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
+pwd = pytest.importorskip("pwd", reason="could not import 'pwd', which only POSIX has")
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
+
+Run = Callable[..., Result]
+
+
+def only(checks: Iterator[Check]) -> Check:
+    (check,) = checks
+    return check
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine be in order, whatever it is."""
+    monkeypatch.setattr(verb, "_checks", lambda: iter([Check("ok", "all", "is well")]))
+
+
+@pytest.fixture
+def sick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be something of each kind."""
+    found = [
+        Check(kind, "it", f"is {kind}", "" if kind == "ok" else f"fix {kind}") for kind in ("ok", "note", "warning")
+    ]
+    monkeypatch.setattr(verb, "_checks", lambda: iter(found))
+
+
+@pytest.fixture
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the lock for names be somewhere else."""
+    monkeypatch.setattr(_host, "private_directory", lambda: str(tmp_path / "lock"))
+    return tmp_path / "lock"
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let systemd run, configured by files of the test's, for an ordinary user."""
+    places = tuple(tmp_path / place for place in ("etc", "run", "lib"))
+    for place in places:
+        (place / "logind.conf.d").mkdir(parents=True)
+    monkeypatch.setattr(_host, "SYSTEMD", places)
+    monkeypatch.setattr(_host, "BOOTED", tmp_path)
+    monkeypatch.setattr(_host, "LINGER", tmp_path / "linger")
+    monkeypatch.setattr(_host, "LOGIN_DEFS", tmp_path / "login.defs")
+    monkeypatch.setattr(os, "geteuid", lambda: 123456)
+    return tmp_path
+
+
+def plugged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
+    """Let there be one backend alone, with a wish or two."""
+    real = _registry.plugin("memory").backend
+    facts = {"capabilities": replace(real.capabilities, scope=ipcq.Scope.HOST), **facts}  # type: ignore[union-attr]
+    facts = {"name": "some", "platforms": None, "probe": Availability.yes, "findings": list, **facts}
+    plugin = SimpleNamespace(name="some", distribution="some-dist", failure="", backend=SimpleNamespace(**facts))
+    monkeypatch.setattr(_registry, "plugins", lambda: [plugin])
+    return plugin
+
+
+def test_healthy_machine_is_0(run: Run, healthy: None) -> None:
+    """What is in order is told as well."""
+    result = run("doctor")
+    assert (result.exit_code, result.stdout) == (0, "ok\tall\tis well\t-\n")
+
+
+def test_problem_is_1(run: Run, sick: None) -> None:
+    """So that a script can ask."""
+    assert run("doctor").exit_code == 1
+
+
+def test_note_is_no_problem(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is worth knowing."""
+    monkeypatch.setattr(verb, "_checks", lambda: iter([Check("note", "it", "is so", "do")]))
+    assert run("doctor").exit_code == 0
+
+
+def test_each_finding_has_its_fix(run: Run, sick: None) -> None:
+    """A line for each, tab-separated in a pipe."""
+    assert run("doctor").stdout.splitlines()[1:] == [
+        "note\tit\tis note\tfix note",
+        "warning\tit\tis warning\tfix warning",
+    ]
+
+
+def test_what_is_in_order_can_be_left_out(run: Run, sick: None) -> None:
+    """With --quiet."""
+    assert [line.split("\t")[0] for line in run("doctor", "-q").stdout.splitlines()] == ["note", "warning"]
+
+
+def test_healthy_machine_can_be_silent(run: Run, healthy: None) -> None:
+    """With --quiet."""
+    assert run("doctor", "-q").output == ""
+
+
+def test_json_has_a_line_for_each_check(run: Run, sick: None) -> None:
+    """With stable keys."""
+    assert json.loads(run("doctor", "--json").stdout.splitlines()[1]) == {
+        "severity": "note",
+        "subject": "it",
+        "text": "is note",
+        "fix": "fix note",
+    }
+
+
+def test_terminal_has_the_fix_in_one_piece(terminal: Callable[..., Any], sick: None) -> None:
+    """A command that is broken into lines cannot be copied."""
+    assert terminal("doctor").text == (
+        "ok       it: is ok\r\nnote     it: is note\r\n         fix: fix note\r\n"
+        "warning  it: is warning\r\n         fix: fix warning\r\n"
+    )
+
+
+def test_everything_is_checked(run: Run) -> None:
+    """On this machine, as it is."""
+    subjects = {line.split("\t")[1] for line in run("doctor").stdout.splitlines()}
+    assert {"name lock", "open files", "shared memory", "RemoveIPC", "backend memory"} <= subjects
+
+
+def test_program_runs(program: Callable[..., Any]) -> None:
+    """As a program of its own; what it finds is the machine's business."""
+    assert program("doctor").returncode in (0, 1)
+
+
+def test_lock_that_is_not_there_is_ok(lock: Path) -> None:
+    """It is made when it is needed."""
+    assert only(_host.check_name_lock()).severity == "ok"
+
+
+def test_lock_of_this_user_is_ok(lock: Path) -> None:
+    """With the mode that it has to have."""
+    lock.mkdir(0o700)
+    assert only(_host.check_name_lock()).text == f"{lock} belongs to this user and has mode 0700"
+
+
+def test_open_lock_is_an_error(lock: Path) -> None:
+    """Nothing can be created."""
+    lock.mkdir()
+    lock.chmod(0o755)
+    check = only(_host.check_name_lock())
+    assert (check.severity, check.fix, "has mode 0755" in check.text) == ("error", f"sudo rm -r {lock}", True)
+
+
+def test_lock_of_another_user_is_an_error(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A squatter's."""
+    lock.mkdir(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 123456)
+    assert "and not to this one (123456)" in only(_host.check_name_lock()).text
+
+
+def test_link_in_the_place_of_the_lock_is_an_error(lock: Path) -> None:
+    """It is not followed."""
+    lock.symlink_to("/tmp")
+    assert "is no directory" in only(_host.check_name_lock()).text
+
+
+def held_by(descriptor: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 3, 1, 0))
+
+
+def test_lock_that_is_held_long_is_a_warning(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody was stopped while it created a queue."""
+    monkeypatch.setattr(_host, "BRIEF", 0.01)
+    lock.mkdir(0o700)
+    with (lock / "names.lock").open("w") as file:
+        held_by(file.fileno())
+        assert only(_host.check_name_lock()).fix == f"sudo fuser -v {lock}/names.lock"
+
+
+def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is what it is for."""
+    lock.mkdir(0o700)
+    with (lock / "names.lock").open("w") as file:
+        held_by(file.fileno())
+        monkeypatch.setattr(_host, "sleep", lambda _: file.close())
+        assert only(_host.check_name_lock()).severity == "ok"
+
+
+def test_the_place_of_the_lock_is_the_real_one() -> None:
+    """Not one of doctor's own."""
+    assert _host.private_directory is _private.private_directory
+
+
+@pytest.mark.parametrize(
+    ("limits", "severity", "fix"),
+    [
+        ((1024, 4096), "ok", ""),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), "ok", ""),
+        ((256, 4096), "warning", "ulimit -n 1024"),
+        ((256, resource.RLIM_INFINITY), "warning", "ulimit -n 1024"),
+        ((256, 256), "warning", "sudo prlimit --pid $$ --nofile=1024"),
+    ],
+)
+def test_few_open_files_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], severity: str, fix: str
+) -> None:
+    """The fix is one that this user can use."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    check = only(_host.check_descriptors())
+    assert (check.severity, check.fix) == (severity, fix)
+
+
+def test_shared_memory_is_told_in_figures() -> None:
+    """Size and free space."""
+    assert "MiB free" in only(_host.check_shared_memory()).text
+
+
+def test_full_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that makes it larger, and what a container takes."""
+    found = SimpleNamespace(f_blocks=64 << 8, f_frsize=4096, f_bavail=256)
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    check = only(_host.check_shared_memory())
+    assert (check.severity, check.text, "--shm-size=128m" in check.fix) == (
+        "warning",
+        "/dev/shm has 1 MiB of 64 MiB free",
+        True,
+    )
+
+
+def test_missing_shared_memory_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Some backends do without."""
+    monkeypatch.setattr(_host, "SHARED_MEMORY", str(tmp_path / "missing"))
+    assert only(_host.check_shared_memory()).severity == "note"
+
+
+def test_shared_memory_of_others_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be made there."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(_host, "SPARE", 0)
+    assert only(_host.check_shared_memory()).fix == "sudo chmod 1777 /dev/shm"
+
+
+def test_without_systemd_nothing_is_removed(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would."""
+    monkeypatch.setattr(_host, "BOOTED", systemd / "missing")
+    assert only(_host.check_remove_ipc()).severity == "ok"
+
+
+def test_default_of_systemd_is_a_warning(systemd: Path) -> None:
+    """It removes the queues of users; user 123456 has no name here."""
+    check = only(_host.check_remove_ipc())
+    assert (check.severity, check.fix, "by default" in check.text) == (
+        "warning",
+        "sudo loginctl enable-linger 123456",
+        True,
+    )
+
+
+def test_system_user_keeps_its_queues(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """logind.conf(5): they are excluded."""
+    monkeypatch.setattr(os, "geteuid", lambda: 999)
+    assert only(_host.check_remove_ipc()).severity == "ok"
+
+
+def test_which_users_are_system_users_is_configured(systemd: Path) -> None:
+    """login.defs(5)."""
+    (systemd / "login.defs").write_text("# SYS_UID_MAX 5\nSYS_UID_MAX\t200000\n")
+    assert "is a system user" in only(_host.check_remove_ipc()).text
+
+
+def test_other_settings_of_login_defs_do_not_matter(systemd: Path) -> None:
+    """Then it is 999."""
+    (systemd / "login.defs").write_text("UID_MAX 60000\n")
+    assert only(_host.check_remove_ipc()).severity == "warning"
+
+
+def test_lingering_user_keeps_its_queues(systemd: Path) -> None:
+    """loginctl(1): its session does not end."""
+    (systemd / "linger").mkdir()
+    (systemd / "linger" / "123456").touch()
+    assert "lingers" in only(_host.check_remove_ipc()).text
+
+
+def test_lingering_user_is_looked_for_by_name(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As systemd keeps it."""
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann"))
+    assert only(_host.check_remove_ipc()).fix == "sudo loginctl enable-linger ann"
+
+
+@pytest.mark.parametrize(
+    ("files", "severity"),
+    [
+        ({"etc/logind.conf": "[Login]\nRemoveIPC=no\n"}, "ok"),
+        ({"etc/logind.conf": "[Login]\n#RemoveIPC=no\n"}, "warning"),
+        ({"lib/logind.conf": "RemoveIPC=no"}, "ok"),
+        ({"etc/logind.conf": "RemoveIPC=yes", "lib/logind.conf": "RemoveIPC=no"}, "warning"),
+        ({"etc/logind.conf": "RemoveIPC=yes", "lib/logind.conf.d/a.conf": "RemoveIPC=no"}, "ok"),
+        ({"etc/logind.conf.d/a.conf": "RemoveIPC=no", "lib/logind.conf.d/b.conf": "RemoveIPC=on"}, "warning"),
+        ({"etc/logind.conf.d/a.conf": "", "lib/logind.conf.d/a.conf": "RemoveIPC=no"}, "warning"),
+        ({"etc/logind.conf.d/a.conf": "RemoveIPC=1\nRemoveIPC = off"}, "ok"),
+    ],
+)
+def test_last_setting_counts(systemd: Path, files: dict[str, str], severity: str) -> None:
+    """logind.conf(5): one main file, drop-ins by name behind it, of one name that in /etc."""
+    for path, text in files.items():
+        (systemd / path).write_text(text)
+    assert only(_host.check_remove_ipc()).severity == severity
+
+
+def test_setting_that_cannot_be_read_is_passed_over(systemd: Path) -> None:
+    """Not everything there is a file."""
+    (systemd / "etc" / "logind.conf.d" / "a.conf").mkdir()
+    assert only(_host.check_remove_ipc()).severity == "warning"
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(ipcq, "queues", lambda: [ipcq.QueueInfo(name, "some") for name in names])
+
+
+def test_queue_of_a_dead_demo_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed together with all its workers."""
+    listed(monkeypatch, "/jobs", "/ipcq-demo-99999999-0123abcd", f"/ipcq-demo-{'9' * 30}-0123abcd")
+    assert next(check.fix for check in _host.check_leftovers()) == "ipcq rm --yes /ipcq-demo-99999999-0123abcd"
+
+
+def test_queue_of_a_demo_is_known_by_its_name() -> None:
+    """As the demo calls it."""
+    assert _host.DEMO.fullmatch(Demo("auto", 0, Meter(silent=True)).name)
+
+
+def test_queue_of_a_demo_that_runs_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is at work."""
+    listed(monkeypatch, f"/ipcq-demo-{os.getpid()}-0123abcd")
+    assert list(_host.check_leftovers()) == []
+
+
+def test_queue_of_another_users_demo_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may not be signalled, but it is there."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    listed(monkeypatch, "/ipcq-demo-1-0123abcd")
+    assert list(_host.check_leftovers()) == []
+
+
+def test_locks_of_a_hidden_proc_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing is said of them."""
+    assert _host._locks("/no/such/file") == set()
+
+
+def test_findings_of_a_backend_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are its own."""
+    found = Finding(severity=Severity.WARNING, text="so", fix="do")
+    plugged(monkeypatch, findings=lambda: [found])
+    assert Check("warning", "backend some", "so", "do") in verb._check_backends()
+
+
+def test_backend_that_fails_to_look_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's plugin."""
+
+    def fail() -> None:
+        raise RuntimeError("broken")
+
+    plugged(monkeypatch, findings=fail)
+    assert [check.text for check in verb._check_backends()][1] == "it cannot say what it finds: RuntimeError: broken"
+
+
+def test_backend_that_cannot_be_loaded_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its distribution."""
+    plugin = plugged(monkeypatch)
+    plugin.backend, plugin.failure = None, "ImportError: x"
+    first, _ = verb._check_backends()
+    assert first == Check("warning", "backend some", "ImportError: x", "pip uninstall some-dist")
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "fix"),
+    [
+        ("x is not installed: pip install x", "x is not installed", "pip install x"),
+        ("this kernel has none", "this kernel has none", ""),
+    ],
+)
+def test_backend_that_cannot_be_used_says_why(
+    monkeypatch: pytest.MonkeyPatch, reason: str, text: str, fix: str
+) -> None:
+    """And what changes it, if anything does."""
+    plugged(monkeypatch, probe=lambda: Availability.no(reason))
+    first, _ = verb._check_backends()
+    assert first == Check("note", "backend some", text, fix)
+
+
+def test_no_backend_between_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ipcq is of little use then."""
+    plugged(monkeypatch, capabilities=ipcq.Capabilities())
+    assert [check.severity for check in verb._check_backends()] == ["ok", "error"]
+
+
+def test_preferred_backend_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be created."""
+    plugged(monkeypatch)
+    monkeypatch.setenv("IPCQ_BACKEND", "nonsense")
+    assert [check.fix for check in verb._check_backends()] == ["", "unset IPCQ_BACKEND"]
+
+
+def test_preferred_backend_that_is_there_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is meant."""
+    plugged(monkeypatch)
+    monkeypatch.setenv("IPCQ_BACKEND", "some")
+    assert [check.severity for check in verb._check_backends()] == ["ok"]

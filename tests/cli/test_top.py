@@ -1,0 +1,264 @@
+"""``ipcq top``."""
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq._cli import top as verb
+from ipcq._cli._keyboard import Keyboard
+
+pty = pytest.importorskip("pty", reason="could not import 'pty', which only POSIX has")
+
+Run = Callable[..., Result]
+Queue = ipcq.Queue[Any]
+
+
+@pytest.fixture
+def alone(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    """Be the only queue of the machine, whatever others do."""
+    show(monkeypatch, ipcq.QueueInfo(queue.name, "memory"))
+    return queue
+
+
+def show(monkeypatch: pytest.MonkeyPatch, *infos: ipcq.QueueInfo, **unlisted: str) -> None:
+    listing = ipcq.Listing(infos)
+    listing.unlisted = unlisted
+    monkeypatch.setattr(ipcq, "queues", lambda: listing)
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that says what happens in each interval; in the one behind them q is pressed."""
+
+    def between(*steps: Callable[[], object]) -> None:
+        waiting = iter(steps)
+
+        def pressed(self: Keyboard, key: bytes, seconds: float) -> bool:
+            step = next(waiting, None)
+            if step is not None:
+                step()
+            return step is None
+
+        monkeypatch.setattr(Keyboard, "pressed", pressed)
+
+    return between
+
+
+def test_once_is_one_line_for_each_queue(run: Run, alone: Queue) -> None:
+    """Time, name, backend, depth, capacity and rates, tab-separated."""
+    alone.put("a")
+    line = run("top", "--once", "--interval", "0.02").stdout
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d\t{alone.name}\tmemory\t1\t4\t0\t0\t0\t0\n", line)
+
+
+def test_rates_are_those_of_the_interval(
+    run: Run, alone: Queue, between: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happened, divided by the time that passed."""
+    alone.put_many(["a", "b"])
+    times = iter((100.0, 102.0))
+    monkeypatch.setattr(verb, "monotonic", lambda: next(times))
+    between(lambda: (alone.put("c"), alone.get_many()))
+    told = json.loads(run("top", "--once", "--json").stdout)
+    rates = [told[f"{what}_per_second"] for what in ("puts", "gets", "change", "waits")]
+    assert rates == [0.5, 1.5, -1.0, 0.0]
+
+
+def test_rates_are_unknown_where_nobody_counts(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change of the depth is what can be seen then."""
+    monkeypatch.setattr(ipcq.Queue, "stats", lambda self: ipcq.Stats())
+    told = json.loads(run("top", "--once", "--json", "--interval", "0.02").stdout)
+    rates = [told[f"{what}_per_second"] for what in ("puts", "gets", "change", "waits")]
+    assert rates == [None, None, 0.0, None]
+
+
+def test_rates_of_another_queue_of_that_name_are_unknown(run: Run, alone: Queue, between: Callable[..., None]) -> None:
+    """Its counts began anew."""
+
+    def anew() -> None:
+        alone.unlink()
+        ipcq.open(alone.name, "memory").close()
+
+    alone.put("a")
+    between(anew)
+    told = json.loads(run("top", "--once", "--json").stdout)
+    assert (told["messages"], told["puts_per_second"], told["change_per_second"]) == (0, None, None)
+
+
+def test_json_has_the_keys_of_ls_and_the_time(run: Run, alone: Queue) -> None:
+    """Keys are stable."""
+    told = json.loads(run("top", "--once", "--json", "--interval", "0.02").stdout)
+    assert sorted(told) == sorted(["time", "error", "max_message_size", "mode", *verb.KEYS])
+
+
+def test_lines_come_until_q_is_pressed(run: Run, alone: Queue, between: Callable[..., None]) -> None:
+    """And that is a success."""
+    between(lambda: None, lambda: None)
+    result = run("top")
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 2)
+
+
+def test_interruption_ends_it_as_q_does(run: Run, alone: Queue, between: Callable[..., None]) -> None:
+    """It is the way to end it."""
+    between(lambda: signal.raise_signal(signal.SIGINT))
+    result = run("top")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_termination_is_told_by_the_exit_code(run: Run, alone: Queue, between: Callable[..., None]) -> None:
+    """With the terminal whole."""
+    between(lambda: signal.raise_signal(signal.SIGTERM))
+    assert run("top").exit_code == 143
+
+
+def test_no_queue_is_no_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be some later."""
+    show(monkeypatch)
+    assert run("top", "--once", "--interval", "0.02").output == ""
+
+
+def test_what_cannot_be_seen_is_noted_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, between: Callable[..., None]
+) -> None:
+    """And not at each look."""
+    show(monkeypatch, some="not mounted: mount it")
+    between(lambda: None, lambda: None)
+    assert run("top").stderr == "ipcq: backend 'some': not mounted: mount it\n"
+
+
+def test_queue_that_cannot_be_opened_has_its_line(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is known of it: its name."""
+
+    def refuse(queue: Queue) -> None:
+        raise ipcq.PermissionDenied(queue=alone.name)
+
+    monkeypatch.setattr(ipcq.Queue, "qsize", refuse)
+    assert f"\t{alone.name}\tmemory\t-\t-\t-" in run("top", "--once", "--interval", "0.02").stdout
+
+
+def test_unknown_backend_is_2(run: Run) -> None:
+    """It is a typing error."""
+    assert run("top", "--once", "--backend", "nonsense").exit_code == 2
+
+
+def test_terminal_has_a_live_table(terminal: Callable[..., Any], alone: Queue, between: Callable[..., None]) -> None:
+    """On a screen of its own, which is gone at the end."""
+    between(lambda: None)
+    told = terminal("top")
+    assert ("\x1b[?1049h" in told.output, "\x1b[?1049l" in told.output, alone.name in told.text) == (True, True, True)
+
+
+def test_live_table_has_the_notes(
+    terminal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, between: Callable[..., None]
+) -> None:
+    """On the screen, where somebody looks."""
+    show(monkeypatch, some="not mounted: mount it")
+    between()
+    assert "not mounted: mount it" in terminal("top").text
+
+
+def test_terminal_without_rich_has_lines(
+    terminal: Callable[..., Any], alone: Queue, between: Callable[..., None], no_rich: None
+) -> None:
+    """A table for each interval."""
+    between(lambda: None)
+    told = terminal("top")
+    assert ("\x1b[" in told.output, "capacity" in told.text) == (False, True)
+
+
+def test_once_on_a_terminal_stays_there(terminal: Callable[..., Any], alone: Queue) -> None:
+    """No screen of its own."""
+    assert "\x1b[?1049h" not in terminal("top", "--once", "--interval", "0.02").output
+
+
+def test_key_ends_it(terminal: Callable[..., Any], alone: Queue) -> None:
+    """A real key on a real terminal, without Enter."""
+    assert terminal("top", "--interval", "60", typed="xQ").code == 0
+
+
+def test_terminal_is_whole_afterwards(alone: Queue, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are edited and shown again."""
+    import termios
+
+    master, slave = pty.openpty()
+    try:
+        before = termios.tcgetattr(slave)
+        with open(slave, closefd=False) as keyboard:
+            monkeypatch.setattr(sys, "stdin", keyboard)
+            with Keyboard():
+                during = termios.tcgetattr(slave)
+        assert (during != before, termios.tcgetattr(slave) == before) == (True, True)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_terminal_that_goes_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is there to look."""
+    keyboard = Keyboard()
+    reading, writing = os.pipe()
+    os.close(writing)
+    monkeypatch.setattr(keyboard, "_descriptor", reading)
+    assert keyboard.pressed(b"q", 60)
+    os.close(reading)
+
+
+def test_other_keys_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only q."""
+    keyboard = Keyboard()
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+    monkeypatch.setattr(keyboard, "_descriptor", reading)
+    assert not keyboard.pressed(b"q", 0.05)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_program_ends_with_its_reader(start: Callable[..., Any], shared: Queue) -> None:
+    """``ipcq top | head -1``; listing needs the kernel's file system, so only what is printed there is waited for."""
+    reading, writing = os.pipe()
+    process = start("top", "--interval", "0.05", "--json", "--backend", shared.backend, stdout=writing)
+    os.close(writing)
+    if any(each.name == shared.name for each in ipcq.queues()):
+        with os.fdopen(reading) as lines:
+            assert json.loads(lines.readline())["backend"] == shared.backend
+        assert process.wait(60) == 1
+    else:
+        os.close(reading)
+
+
+def test_program_is_interrupted_cleanly(start: Callable[..., Any]) -> None:
+    """A real SIGINT."""
+    master, slave = pty.openpty()
+    process = start(
+        "top", "--interval", "60", stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(slave)
+    seen = bytearray()
+    ready = threading.Event()
+
+    def read() -> None:
+        with suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(master, 4096):
+                seen.extend(data)
+                if b"queues" in seen or b"not mounted" in seen:
+                    ready.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert ready.wait(60)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(60)
+    reader.join()
+    os.close(master)
+    assert (code, b"Traceback" in seen) == (0, False)

@@ -1,0 +1,39 @@
+"""Makes an installed ipcq one that never had a certain backend, by its list of entry points: run by `nox -s hidden`.
+
+Without an argument it prints which backends can be hidden, of those that ipcq brings along: each without which there is
+still one that crosses processes, as without any there is nothing to test.
+"""
+
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import ipcq
+
+
+def main(names: list[str]) -> None:
+    """Hide the backends of these names, or print those that can be hidden."""
+    if not names:
+        print(*hideable())
+        return
+    listing = Path(str(distribution("ipcq").locate_file("."))) / entry_points()
+    lines = listing.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.partition("=")[0].strip() not in names]
+    if len(lines) - len(kept) != len(names):
+        sys.exit(f"not all of {names} are in {listing}")
+    listing.write_text("".join(kept), encoding="utf-8")
+
+
+def entry_points() -> str:
+    (found,) = (str(file) for file in distribution("ipcq").files or () if file.name == "entry_points.txt")
+    return found
+
+
+def hideable() -> list[str]:
+    bundled = [info for info in ipcq.backends() if info.distribution == "ipcq"]
+    crossing = {info.name for info in bundled if info.usable and info.capabilities.scope >= ipcq.Scope.HOST}
+    return [info.name for info in bundled if crossing - {info.name}]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
