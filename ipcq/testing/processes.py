@@ -56,6 +56,7 @@ __all__ = (
     "hear",
     "own_seed",
     "say",
+    "state_of",
     "until",
 )
 
@@ -107,6 +108,15 @@ def until(happened: Callable[[], object], timeout: float = 10.0, what: str = "it
 
 
 # --- conversation -------------------------------------------------------------------------------------------------
+
+
+def state_of(pid: int) -> str:
+    """Return the kernel's letter for a process's state: ``"S"`` where it waits, ``"R"`` where it does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
 
 
 class _Line:
@@ -218,11 +228,7 @@ class Peer:
 
     def state(self) -> str:
         """Return the kernel's letter for the state of the process, such as ``"S"`` for one that waits."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except OSError:
-            return "X"
-        return stat.rpartition(")")[2].split()[0]
+        return state_of(self.pid)
 
     def asleep(self) -> bool:
         """Tell whether the process waits inside the kernel."""

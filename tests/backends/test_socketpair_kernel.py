@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import stat
+import tempfile
 import threading
 import time
 from array import array
@@ -65,11 +66,12 @@ def bounded(name: str) -> Iterator[Handle]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return where queues are during the test: nowhere yet."""
-    place = tmp_path / "ipcq" / "socketpair"
-    monkeypatch.setattr(_private, "_root", lambda: str(place.parent))
-    return place
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has 107 bytes at the most: unix(7)
+        place = Path(short, "ipcq", "socketpair")
+        monkeypatch.setattr(_private, "_root", lambda: str(place.parent))
+        yield place
 
 
 def ends(queue: Handle) -> Any:

@@ -390,7 +390,9 @@ def test_second_signal_ends_a_write_that_hangs(start: Callable[..., Any], name: 
                 process.wait(0.1)
     complaint = process.communicate(timeout=60)[1]
     os.close(reading)
-    assert (process.returncode, "it is taken; `ipcq load` takes the line" in complaint) == (130, True)
+    # A third signal may have met it on its way out.
+    ended = process.returncode in {130, -signal.SIGINT}
+    assert (ended, "it is taken; `ipcq load` takes the line" in complaint) == (True, True)
 
 
 DYING = """

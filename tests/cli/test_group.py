@@ -16,6 +16,7 @@ import ipcq
 from ipcq import _cli
 from ipcq._cli import _exits, _options, _streams
 from ipcq._cli._exits import Failure, code_of, line_of
+from ipcq.testing.processes import state_of
 
 Run = Callable[..., Result]
 
@@ -142,7 +143,9 @@ def test_interruption_of_a_program_is_130_and_quiet(start: Callable[..., Any], s
     """A real SIGINT while waiting for an item."""
     process = start("get", shared.name, "-n", "2", "--wait", "inf")
     shared.put("first")
-    assert process.stdout.readline() == "first\n"  # it runs, and waits for the second
+    assert process.stdout.readline() == "first\n"
+    while state_of(process.pid) == "R":
+        pass  # not yet at the wait for the second
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (130, "")

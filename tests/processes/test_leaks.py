@@ -104,6 +104,7 @@ def charged(backend: str) -> int:
     return low
 
 
+@pytest.mark.alone
 def test_the_kernel_charges_a_user_for_no_queue_of_a_dead_process(mqueue: str, peers: Peers, as_root: None) -> None:
     """C17: after 200 crashes a user is charged for the one queue that persists, and after its unlink for none."""
     with free_user() as uid:

@@ -22,7 +22,7 @@ from processes.users import NOBODY, become, free_user, warm_up
 
 resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = [pytest.mark.usefixtures("as_root"), pytest.mark.alone]
 
 CAP_SYS_RESOURCE = 24
 CLONE_NEWIPC = 0x08000000
