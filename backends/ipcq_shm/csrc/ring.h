@@ -110,7 +110,9 @@
 #define RING_MAGIC UINT64_C(0x0a1a715063510d8a) /* neither text nor zeros, and another number the other way round */
 #define RING_VERSION 1
 #define RING_SLOTS 4096
+#ifndef RING_LARGE /* less where each step of a copy is looked at */
 #define RING_LARGE 32768
+#endif
 /* Where the locked bytes of the slots are in the file: behind every byte that it can have. */
 #define RING_LOCKS (UINT64_C(1) << 60)
 /* How long a call that is not to wait waits for a lock or a copy under way, in nanoseconds. */
