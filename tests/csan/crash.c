@@ -21,9 +21,7 @@
  */
 #include <linux/futex.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -90,7 +88,6 @@ struct contents {
 static const struct scene *scene;
 static uint64_t held; /* position of the record that somebody copies, and whose slot that is */
 static uint32_t holder;
-static char bell_path[64];
 static int bell = -1;
 
 static unsigned char bytes[MOST_BYTES];
@@ -419,7 +416,10 @@ static struct ring *open_as_victim(int file)
 {
     struct ring *ring = queue_open(file);
 
-    CHECK(snprintf(ring->bell_path, sizeof ring->bell_path, "%s", bell_path) >= 0);
+    if (bell >= 0) {
+        ring->bell = dup(bell);
+        ring->bell_inode = ring->segment->state.doorbell;
+    }
     CHECK(lock_take(&(struct lock){0}, 0) == LOCK_TAKEN); /* learn the thread's id before */
     return ring;
 }
@@ -431,7 +431,7 @@ static struct contents after_all(const unsigned char *state, void (*act)(struct 
     int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
     unsigned char *now = mmap(NULL, film_size, PROT_READ, MAP_SHARED, file, 0);
     struct contents contents;
-    pid_t child = fork();
+    pid_t child = fork_child();
     int status;
 
     if (child == 0) {
@@ -479,12 +479,11 @@ static void shoot(const struct state *from, const struct operation *operation, c
 
     if (bell >= 0)
         set_bell(from->rung);
-    victim = fork();
-    CHECK(now != MAP_FAILED && victim >= 0);
+    victim = fork_child();
+    CHECK(now != MAP_FAILED);
     if (victim == 0) {
         struct ring *ring = open_as_victim(file);
 
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
         operation->act(ring);
@@ -602,11 +601,12 @@ static struct state set_up(void)
         ring->segment->put.bell.asleep = ring->segment->get.bell.asleep = 1;
     } else if (scene->with == ARMED) {
         struct stat found;
+        char path[64];
 
-        CHECK(snprintf(bell_path, sizeof bell_path, "/dev/shm/ipcq-crash-%d", (int)getpid()) > 0);
-        CHECK(mkfifo(bell_path, 0600) == 0);
-        bell = open(bell_path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-        CHECK(bell >= 0 && fstat(bell, &found) == 0);
+        CHECK(snprintf(path, sizeof path, "/dev/shm/ipcq-crash-%d", (int)getpid()) > 0);
+        CHECK(mkfifo(path, 0600) == 0);
+        bell = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        CHECK(unlink(path) == 0 && bell >= 0 && fstat(bell, &found) == 0);
         ring->segment->state.doorbell = (uint64_t)found.st_ino;
         ring->segment->state.watch = RING_DOORBELL;
         state.rung = scene->filled != 0;
@@ -629,6 +629,7 @@ static void try_pair(const struct operation *operation)
     struct seen judged = {0};
     struct bounds bounds = bounds_of(state.bytes, operation, capacity);
 
+    CHECK(bounds.before.count == scene->filled - (scene->with == CLAIMED));
     shoot(&state, operation, &bounds, &judged, keep, &film);
     for (size_t index = 0; index < film.count; index++) {
         for (size_t next = 0; next < sizeof operations / sizeof *operations; next++) {
@@ -639,8 +640,6 @@ static void try_pair(const struct operation *operation)
             tally->twice++;
         }
     }
-    if (bell >= 0)
-        CHECK(unlink(bell_path) == 0);
 }
 
 static const struct operation *current;
@@ -673,7 +672,7 @@ int main(int count, char **words)
                 CHECK(wait(&status) > 0 && status == 0);
                 running--;
             }
-            if (fork() == 0) {
+            if (fork_child() == 0) {
                 cpu_set_t one;
 
                 CPU_ZERO(&one);
@@ -681,8 +680,7 @@ int main(int count, char **words)
                     if (CPU_ISSET(cpu, &all) && skip-- == 0)
                         CPU_SET(cpu, &one);
                 CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                current = &operations[what];
+                        current = &operations[what];
                 signal(SIGABRT, name_pair);
                 try_pair(current);
                 _exit(0);

@@ -27,7 +27,7 @@ static double across(int producers, int consumers, size_t size, int each, uint64
     int total = producers * each;
 
     for (int which = 0; which < producers + consumers; which++) {
-        if (fork() == 0) {
+        if (fork_child() == 0) {
             struct ring *ring = queue_open(file);
             struct place place = {message, sizeof message, 0, 0};
 
@@ -58,7 +58,7 @@ static double ping_pong(int rounds, bool spin)
     struct ring *in = queue_open(back);
     int64_t begin;
 
-    if (fork() == 0) {
+    if (fork_child() == 0) {
         struct ring *from = queue_open(there);
         struct ring *to = queue_open(back);
 

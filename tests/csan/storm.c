@@ -9,7 +9,6 @@
  * to put and how many were accepted, for each message how often it was taken. A consumer may take one message with it
  * when it dies; nothing else may be lost, nothing may come twice, half or out of order, and there is always progress.
  */
-#include <signal.h>
 #include <sys/wait.h>
 
 #include "queue.h"
@@ -101,9 +100,8 @@ static void consume(void)
 
 static pid_t start(unsigned role, uint64_t seed)
 {
-    pid_t child = fork();
+    pid_t child = fork_child();
 
-    CHECK(child >= 0);
     if (child == 0) {
         if (role < PRODUCERS)
             produce(seed);

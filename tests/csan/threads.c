@@ -10,8 +10,8 @@
 
 #include "queue.h"
 
-#define PRODUCERS 3
-#define CONSUMERS 3
+#define PRODUCERS 4
+#define CONSUMERS 4
 #define LARGEST 60000
 #define BATCH 5
 

@@ -13,8 +13,8 @@
 #define ARMED (RING_LOCKS + RING_SLOTS + 1)
 /* After how many rings a producer looks whether anybody still listens. */
 #define LISTEN_EVERY 256
-/* Bytes that are taken out of a doorbell at most: more than one means harm, and a FIFO holds at most a mebibyte. */
-#define MOST_BYTES (1 << 20)
+/* Bytes that one call takes out of a doorbell at most: more than one means harm. */
+#define MOST_BYTES (1 << 16)
 /* How long a consumer waits to set the doorbell right; the next one does it else. */
 #define SET_PATIENCE 5000000
 #define ARM_PATIENCE 500000000
