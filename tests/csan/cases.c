@@ -1,10 +1,12 @@
 /* One case after another, in one process: bounds, orders, ends, participants, and segments that mean harm. */
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "queue.h"
+#include "watch.h"
 
 #define LARGEST 40000
 
@@ -162,15 +164,38 @@ static void the_dead_hold_nothing(void)
 
     CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK);
     CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK);
-    child = fork();
+    child = fork_child();
     if (child == 0) {
         ring_get(queue_open(file), place_for, &place, &copy, 0);
         raise(SIGKILL);
     }
-    CHECK(waitpid(child, NULL, 0) == child);
+    /* Also while its number still is one, as nobody has waited for it. */
+    CHECK(waitid(P_PID, (id_t)child, &(siginfo_t){0}, WEXITED | WNOWAIT) == 0);
     CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK);
     CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_FULL);
+    CHECK(waitpid(child, NULL, 0) == child);
     queue_close(ring);
+    close(file);
+}
+
+static void a_later_one_is_not_taken_for_a_dead_one(void)
+{
+    int file = queue_file(1 << 12, 0, 64);
+    struct ring *ring = queue_open(file);
+    struct ring *dead = queue_open(file);
+    uint64_t word = ring_identity(dead);
+    uint32_t slot = dead->slot;
+    struct ring *later;
+
+    CHECK(ring_participates(ring, word));
+    queue_close(dead);
+    CHECK(!ring_participates(ring, word));
+    ring->segment->state.hint = slot;
+    later = queue_open(file);
+    CHECK(later->slot == slot && !ring_participates(ring, word) && ring_participates(ring, ring_identity(later)));
+    queue_close(later);
+    queue_close(ring);
+    close(file);
 }
 
 static void participants_come_and_go(void)
@@ -186,7 +211,7 @@ static void participants_come_and_go(void)
     CHECK(ring_shared(one) && ring_shared(other) && one->slot != other->slot);
     queue_close(other);
     CHECK(!ring_shared(one));
-    child = fork();
+    child = fork_child();
     if (child == 0) {
         uint32_t slot = one->slot;
 
@@ -197,9 +222,38 @@ static void participants_come_and_go(void)
     }
     CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
     CHECK(ring_shared(one));
+    other = queue_open(file);
+    CHECK(ring_participates(other, ring_identity(one))); /* its slot is its own after the child's birth */
+    queue_close(other);
     queue_close(one);
     kill(child, SIGCONT);
     CHECK(waitpid(child, &status, 0) == child && WTERMSIG(status) == SIGKILL);
+    close(file);
+}
+
+static void a_child_in_another_namespace_is_no_participant(void)
+{
+    int file = queue_file(1 << 12, 0, 64);
+    struct ring *ring = queue_open(file);
+    pid_t child = fork_child();
+    int status;
+
+    if (child == 0) {
+        pid_t grandchild;
+
+        /* Who is not root may do so as root of another user namespace, unless the system forbids that. */
+        if (unshare(CLONE_NEWPID) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0) {
+            printf("cases: there can be no other PID namespace here\n");
+            _exit(getenv("CI") != NULL);
+        }
+        grandchild = fork_child();
+        if (grandchild == 0)
+            _exit(ring_reattach(ring) == RING_FOREIGN ? 0 : 1);
+        CHECK(waitpid(grandchild, &status, 0) == grandchild);
+        _exit(status != 0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    queue_close(ring);
     close(file);
 }
 
@@ -225,6 +279,220 @@ static void a_lock_outlives_its_owner(void)
     since = wait_now();
     CHECK(lock_take(&lock, SECOND / 20) == LOCK_BUSY);
     CHECK(wait_now() - since >= SECOND / 20);
+}
+
+static void who_is_in_keeps_others_out(void)
+{
+    for (int ordered = 0; ordered < 2; ordered++) {
+        struct ring *ring = queue_open(queue_file_of(ordered ? RING_ORDERED : 0, 1 << 12, 0, 64));
+        size_t count;
+
+        CHECK(ring_put(ring, "x", 1, 0) == RING_OK);
+        ring->segment->put.lock.word = ring->segment->get.lock.word = 1; /* of a process that is stopped inside */
+        CHECK(ring_put(ring, "x", 1, 0) == RING_BUSY);
+        CHECK(ring_put(ring, "x", 1, SECOND / 100) == RING_BUSY);
+        CHECK(ring_get_many(ring, place_for, &place, 2, &count, 0) == RING_BUSY && count == 0);
+        CHECK(ring_peek(ring, place_for, &place, SECOND / 100) == RING_BUSY);
+        ring->segment->put.lock.word = ring->segment->get.lock.word = 0;
+        CHECK(try_get(ring, &place) == RING_OK);
+        queue_close(ring);
+    }
+}
+
+/* Being told */
+
+static char queue_path[64], bell_path[64];
+
+/* A queue in a file with a name, as those have that a doorbell can belong to. */
+static int named_file(uint32_t flags)
+{
+    struct ring_header asked = {.limit = 1 << 12, .max_message_size = 64, .flags = flags};
+    int file = open(queue_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    CHECK(file >= 0 && posix_fallocate(file, 0, (off_t)ring_segment_size(&asked)) == 0);
+    CHECK(ring_format(file, &asked) == RING_OK);
+    return file;
+}
+
+static struct ring *with_bell(int file)
+{
+    struct ring *ring = queue_open(file);
+
+    CHECK(snprintf(ring->bell_path, sizeof ring->bell_path, "%s", bell_path) > 0);
+    return ring;
+}
+
+static void remove_names(int number)
+{
+    (void)number;
+    unlink(bell_path);
+    unlink(queue_path);
+}
+
+static void end_with_bell(struct ring *ring, int file)
+{
+    queue_close(ring);
+    close(file);
+    CHECK(unlink(bell_path) == 0 && unlink(queue_path) == 0);
+}
+
+static bool rings(const struct ring *ring)
+{
+    return poll(&(struct pollfd){ring->bell, POLLIN, 0}, 1, 0) == 1;
+}
+
+static void the_doorbell_tells_whether_there_is_a_message(void)
+{
+    for (int ordered = 0; ordered < 2; ordered++) {
+        int file = named_file(ordered ? RING_ORDERED : 0);
+        struct ring *listener = with_bell(file);
+        struct ring *other = with_bell(file);
+        struct rlimit none = {0, 0}, before;
+        size_t count;
+
+        CHECK(ring_put(listener, "x", 1, 0) == RING_OK);
+        CHECK(watch_arm(listener) == RING_OK && rings(listener));
+        CHECK(try_get(listener, &place) == RING_OK && !rings(listener));
+        /* Whoever cannot ring must not put. */
+        CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+        none.rlim_max = before.rlim_max;
+        CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+        CHECK(ring_put(other, "x", 1, 0) == RING_SYSTEM && errno == EMFILE);
+        CHECK(watch_arm(other) == RING_SYSTEM && errno == EMFILE);
+        CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+        CHECK(try_get(other, &place) == RING_EMPTY);
+        for (int turn = 0; turn < 600; turn++) { /* now and then it looks whether anybody listens */
+            CHECK(ring_put(other, "x", 1, 0) == RING_OK && rings(listener));
+            CHECK(ring_put(other, "y", 1, 0) == RING_OK && rings(listener));
+            CHECK(ring_get_many(other, place_for, &place, 2, &count, 0) == RING_OK && count == 2 && !rings(listener));
+        }
+        queue_close(listener);
+        CHECK(other->segment->state.watch == 0);
+        end_with_bell(other, file);
+    }
+}
+
+static void a_flooded_doorbell_holds_nobody(void)
+{
+    static const char zeros[4096];
+    int file = named_file(0);
+    struct ring *ring = with_bell(file);
+    int gets = 0;
+
+    CHECK(watch_arm(ring) == RING_OK && fcntl(ring->bell, F_SETPIPE_SZ, 1 << 20) == 1 << 20);
+    while (write(ring->bell, zeros, sizeof zeros) > 0)
+        continue;
+    for (; rings(ring); gets++)
+        CHECK(try_get(ring, &place) == RING_EMPTY);
+    CHECK(gets > 1); /* so each takes a part of it, and who goes on writing keeps none of them busy */
+    end_with_bell(ring, file);
+}
+
+static void a_doorbell_goes_with_the_name(void)
+{
+    int file = named_file(0);
+    struct ring *ring = with_bell(file);
+
+    CHECK(unlink(queue_path) == 0);
+    CHECK(watch_arm(ring) == RING_GONE && access(bell_path, F_OK) != 0);
+    queue_close(ring);
+    close(file);
+}
+
+static void a_failed_fork_leaves_the_parents_doorbell(void)
+{
+    int file = named_file(0);
+    struct ring *ring = with_bell(file);
+    struct rlimit none = {0, 0}, before;
+    pid_t child;
+    int status;
+
+    CHECK(watch_arm(ring) == RING_OK);
+    child = fork_child();
+    if (child == 0) {
+        CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0 && setrlimit(RLIMIT_NOFILE, &none) == 0);
+        CHECK(ring_reattach(ring) == RING_SYSTEM);
+        ring_detach(ring);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(ring->segment->state.watch == RING_DOORBELL);
+    end_with_bell(ring, file);
+}
+
+static void a_notice_is_given_once(void)
+{
+    for (int ordered = 0; ordered < 2; ordered++) {
+        int file = queue_file_of(ordered ? RING_ORDERED : 0, 1 << 12, 0, 64);
+        struct ring *ring = queue_open(file);
+        struct ring *other = queue_open(file);
+        uint32_t seen, unseen;
+
+        CHECK(watch_ask(ring, &seen) == RING_OK && watch_ask(other, &unseen) == RING_BUSY);
+        CHECK(!watch_told(ring, seen, SECOND / 100));
+        CHECK(ring_put(other, "x", 1, 0) == RING_OK && watch_told(ring, seen, 0));
+        CHECK(watch_ask(ring, &seen) == RING_OK);
+        CHECK(ring_put(other, "x", 1, 0) == RING_OK && !watch_told(ring, seen, 0)); /* it was not empty */
+        queue_close(ring);
+        CHECK(watch_ask(other, &seen) == RING_OK); /* in the place of one that has gone */
+        watch_cancel(other);
+        CHECK(watch_told(other, seen, 0) && other->segment->state.watch == 0);
+        queue_close(other);
+        close(file);
+    }
+}
+
+/* Waiting */
+
+static void *get_late(void *context)
+{
+    static unsigned char byte;
+    struct place mine = {&byte, 1, 0, 0};
+    int64_t *took = malloc(sizeof *took);
+    int64_t since = wait_now();
+
+    CHECK(get_waiting(context, &mine, 4 * SECOND) == RING_OK);
+    *took = wait_now() - since;
+    return took;
+}
+
+static void a_wake_up_that_never_comes_is_made_good(void)
+{
+    struct ring *ring = queue_open(queue_file(1 << 12, 0, 64));
+    struct bell *bell = &ring->segment->put.bell;
+    pthread_t thread;
+    void *took;
+
+    CHECK(pthread_create(&thread, NULL, get_late, ring) == 0);
+    while (bell->asleep == 0)
+        sched_yield();
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    bell->asleep = 0; /* as after a waker that was killed before its call */
+    CHECK(ring_put(ring, "x", 1, 0) == RING_OK);
+    pthread_join(thread, &took);
+    CHECK(*(int64_t *)took < 5 * SECOND / 2); /* ten times what the contract has */
+    free(took);
+    queue_close(ring);
+}
+
+static void any_time_of_waking_may_stand_there(void)
+{
+    struct ring *ring = queue_open(queue_file(1 << 12, 0, 64));
+    pthread_t thread;
+    void *took;
+
+    ring->segment->put.bell.woken = INT64_MIN;
+    CHECK(pthread_create(&thread, NULL, get_late, ring) == 0);
+    while (ring->segment->put.bell.asleep == 0)
+        sched_yield();
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    wait_wake(&ring->segment->put.bell.turns, 1); /* without a time */
+    while (ring->segment->put.bell.asleep < 2) /* as nobody has taken it off */
+        sched_yield();
+    CHECK(ring_put(ring, "x", 1, 0) == RING_OK);
+    pthread_join(thread, &took);
+    free(took);
+    queue_close(ring);
 }
 
 static void waiting_ends_in_time(void)
@@ -311,11 +579,11 @@ static void harm_stays_in_the_segment(uint64_t seed)
         uint32_t kind = random_next(&seed);
         size_t size = kind % 20 ? kind % 500 : kind % LARGEST;
         struct ring_piece pieces[3] = {{bytes, size % 300, 0}, {bytes, size % 200, 0}, {bytes, 5, 0}};
-        size_t offset = sizeof(struct ring_header), count;
+        size_t offset = 0, count;
 
         switch (random_next(&seed) % 4) {
-        case 0: /* the positions and what is beside them */
-            offset += random_next(&seed) % (offsetof(struct ring_segment, generations) - offset);
+        case 0: /* the header, the positions and what is beside them */
+            offset = random_next(&seed) % offsetof(struct ring_segment, generations);
             break;
         case 1:
             offset = head + random_next(&seed) % 2048;
@@ -366,7 +634,10 @@ int main(int count, char **words)
 {
     int seeds = count > 1 ? atoi(words[1]) : 2000;
 
-    CHECK(lock_works());
+    CHECK(lock_works() == LOCK_WORKS);
+    CHECK(snprintf(queue_path, sizeof queue_path, "/dev/shm/ipcq-cases-%d", (int)getpid()) > 0);
+    CHECK(snprintf(bell_path, sizeof bell_path, "%s-bell", queue_path) > 0);
+    signal(SIGABRT, remove_names);
     exactly_as_many_fit_as_were_asked_for();
     every_byte_of_the_ring_is_used();
     batches_are_a_prefix();
@@ -376,7 +647,17 @@ int main(int count, char **words)
     space_that_is_copied_from_is_not_free();
     the_dead_hold_nothing();
     participants_come_and_go();
+    a_later_one_is_not_taken_for_a_dead_one();
+    a_child_in_another_namespace_is_no_participant();
     a_lock_outlives_its_owner();
+    who_is_in_keeps_others_out();
+    the_doorbell_tells_whether_there_is_a_message();
+    a_flooded_doorbell_holds_nobody();
+    a_doorbell_goes_with_the_name();
+    a_failed_fork_leaves_the_parents_doorbell();
+    a_notice_is_given_once();
+    a_wake_up_that_never_comes_is_made_good();
+    any_time_of_waking_may_stand_there();
     waiting_ends_in_time();
     what_is_no_queue_is_not_opened();
     all_slots_can_be_taken();

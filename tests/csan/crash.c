@@ -1,30 +1,46 @@
 /*
  * Kills a participant at every instruction of every operation.
  *
+ *     crash [ONE]
+ *
  * A debugger runs the victim instruction by instruction and copies the segment whenever it has changed. Each copy is what
  * the others would meet had the victim been killed there, once its locks are marked as the kernel marks them. Whoever
  * opens the copy must find the queue as it was before the operation or as it is after it, and must be able to fill it to
- * the last byte. Then the same again with a second victim that is killed while it goes on from
- * what the first one left.
+ * the last byte. Then, from each of these states, a second victim goes on, which has to repair what the first one left,
+ * and is killed in the same way. What a state is judged by can not be seen twice, so that equal ones are judged once; and
+ * a second victim does not begin twice in states that differ only in the bytes of a message that was never finished.
+ * Nothing else is left out.
+ *
+ * At each instruction, too: nobody is woken before there is something to wake for; the doorbell rings while there is a
+ * message; and where a message has come, the notice has been given.
+ *
+ * RING_LARGE is small here, so that copying a large message takes few steps.
  *
  * This proves more than killing at random, except for what processors reorder: a killed process's stores are seen in
- * the order of its program.
+ * the order of its program. With a number, only that one of the pairs of a scene and an operation is tried.
  */
 #include <linux/futex.h>
-#include <signal.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "queue.h"
+#include "watch.h"
 
-#define LARGEST 40000
+#define LARGEST (RING_LARGE + 8)
 #define SMALL 40
-#define MOST 64 /* messages in a queue here, and distinct states of one operation */
-#define STATES 4096
+#define MOST_BYTES (SMALL * 4 > LARGEST ? SMALL * 4 : LARGEST)
+#define MOST 64 /* messages in a queue here */
 
-struct contents {
-    size_t count;
-    uint32_t numbers[MOST];
+enum circumstance {
+    NOTHING,
+    CLAIMED,  /* somebody who lives copies the first message out */
+    RESERVED, /* somebody who lives copies the last message in */
+    ASLEEP,   /* somebody sleeps on each side */
+    ARMED,    /* somebody has the doorbell */
+    ASKED,    /* somebody has asked for a notice */
 };
 
 struct scene {
@@ -35,22 +51,48 @@ struct scene {
     unsigned filled; /* messages that are in it */
     size_t size;     /* of each */
     uint32_t flags;
+    enum circumstance with;
 };
 
 static const struct scene scenes[] = {
-    {"an empty queue", 4096, 0, 0, 0, SMALL, 0},
-    {"a queue with one message", 4096, 0, 0, 1, SMALL, 0},
-    {"a queue at its end", 4096, 0, 72, 2, SMALL, 0},
-    {"a full queue", 560, 0, 3, 10, SMALL, 0},
-    {"a queue full by count", 4096, 4, 5, 4, SMALL, 0},
-    {"a queue of large messages", 3 * (LARGEST + 16), 0, 2, 2, LARGEST, 0},
-    {"an empty queue with priorities", 1000, 0, 0, 0, SMALL, RING_ORDERED},
-    {"a queue with priorities", 1000, 0, 7, 5, SMALL, RING_ORDERED},
-    {"a queue with priorities and long messages", 3000, 0, 2, 3, SMALL * 5, RING_ORDERED},
-    {"a full queue with priorities", 500, 0, 3, 6, SMALL, RING_ORDERED},
+    {"empty", 4096, 0, 0, 0, SMALL, 0, NOTHING},
+    {"one message", 4096, 0, 0, 1, SMALL, 0, NOTHING},
+    {"at its end", 4096, 0, 72, 2, SMALL, 0, NOTHING},
+    {"full", 560, 0, 3, 10, SMALL, 0, NOTHING},
+    {"full by count", 4096, 4, 5, 4, SMALL, 0, NOTHING},
+    {"empty, with sleepers", 4096, 0, 0, 0, SMALL, 0, ASLEEP},
+    {"full, with sleepers", 4096, 4, 5, 4, SMALL, 0, ASLEEP},
+    {"empty, with a doorbell", 4096, 0, 0, 0, SMALL, 0, ARMED},
+    {"one message, with a doorbell", 4096, 0, 0, 1, SMALL, 0, ARMED},
+    {"empty, with a notice asked for", 4096, 0, 0, 0, SMALL, 0, ASKED},
+    {"large messages", 3 * (LARGEST + 16), 0, 2, 2, LARGEST, 0, NOTHING},
+    {"full of large messages", 2 * (LARGEST + 16), 0, 1, 2, LARGEST, 0, NOTHING},
+    {"a large message being taken", 3 * (LARGEST + 16), 0, 2, 2, LARGEST, 0, CLAIMED},
+    {"a large message being put", 3 * (LARGEST + 16), 0, 2, 2, LARGEST, 0, RESERVED},
+    {"in order, empty", 400, 0, 0, 0, SMALL, RING_ORDERED, NOTHING},
+    {"in order, some", 500, 0, 7, 4, SMALL, RING_ORDERED, NOTHING},
+    {"in order, long messages", 800, 0, 2, 2, SMALL * 4, RING_ORDERED, NOTHING},
+    {"in order, full", 400, 0, 3, 5, SMALL, RING_ORDERED, NOTHING},
+    {"in order, full by count", 500, 3, 4, 3, SMALL, RING_ORDERED, NOTHING},
+    {"in order, with sleepers", 400, 0, 0, 2, SMALL, RING_ORDERED, ASLEEP},
+    {"in order, with a doorbell", 400, 0, 0, 1, SMALL, RING_ORDERED, ARMED},
+    {"in order, with a notice asked for", 400, 0, 0, 0, SMALL, RING_ORDERED, ASKED},
 };
 
-static unsigned char bytes[LARGEST];
+struct contents {
+    size_t count;
+    uint32_t numbers[MOST];
+};
+
+/* What one pair of a scene and an operation is tried with; workers are processes, so that there is one. */
+static const struct scene *scene;
+static uint64_t held; /* position of the record that somebody copies, and whose slot that is */
+static uint32_t holder;
+static int bell = -1;
+
+static unsigned char bytes[MOST_BYTES];
+
+/* Operations */
 
 static void put_number(struct ring *ring, uint32_t number, size_t size)
 {
@@ -58,7 +100,7 @@ static void put_number(struct ring *ring, uint32_t number, size_t size)
     size_t stored;
 
     tag_write(bytes, size, (struct tag){7, number});
-    ring_put_many(ring, &piece, 1, &stored, PATIENCE);
+    ring_put_many(ring, &piece, 1, &stored, 0);
 }
 
 static void put_small(struct ring *ring)
@@ -79,16 +121,20 @@ static void put_batch(struct ring *ring)
 
     for (uint32_t which = 0; which < 3; which++) {
         tag_write(each[which], SMALL, (struct tag){7, 1000 + which});
-        pieces[which] = (struct ring_piece){each[which], SMALL, 0};
+        pieces[which] = (struct ring_piece){each[which], SMALL, which % 2};
     }
-    ring_put_many(ring, pieces, 3, &stored, PATIENCE);
+    ring_put_many(ring, pieces, 3, &stored, 0);
 }
 
 static void get_one(struct ring *ring)
 {
     struct place place = {bytes, sizeof bytes, 0, 0};
+    struct ring_copy copy;
 
-    try_get(ring, &place);
+    if (ring_get(ring, place_for, &place, &copy, 0) == RING_COPYING) {
+        memcpy(copy.target, copy.source, copy.size);
+        ring_release(ring, &copy);
+    }
 }
 
 static void get_batch(struct ring *ring)
@@ -96,44 +142,192 @@ static void get_batch(struct ring *ring)
     struct place place = {bytes, sizeof bytes, 0, 0};
     size_t taken;
 
-    ring_get_many(ring, place_for, &place, 3, &taken, PATIENCE);
+    ring_get_many(ring, place_for, &place, 3, &taken, 0);
 }
 
 static void clear_all(struct ring *ring)
 {
     size_t dropped;
 
-    ring_clear(ring, &dropped, PATIENCE);
+    ring_clear(ring, &dropped, 0);
 }
 
 static void peek_one(struct ring *ring)
 {
     struct place place = {bytes, sizeof bytes, 0, 0};
 
-    ring_peek(ring, place_for, &place, PATIENCE);
+    ring_peek(ring, place_for, &place, 0);
 }
 
-struct operation {
+static void settle(struct ring *ring)
+{
+    ring_settle(ring, true, 100000);
+    ring_settle(ring, false, 0);
+}
+
+static void tell(struct ring *ring)
+{
+    uint32_t seen;
+
+    if (scene->with == ARMED)
+        watch_arm(ring);
+    watch_ask(ring, &seen);
+    watch_cancel(ring);
+}
+
+static void attach(struct ring *ring)
+{
+    queue_close(queue_open(ring->descriptor));
+}
+
+static const struct operation {
     const char *name;
     void (*act)(struct ring *ring);
+    bool second; /* also for who goes on after another */
+} operations[] = {
+    {"put", put_small, true},      {"put of a large message", put_large, true},
+    {"put_many", put_batch, false}, {"get", get_one, true},
+    {"get_many", get_batch, false}, {"clear", clear_all, false},
+    {"peek", peek_one, false},      {"settle", settle, false},
+    {"arm, ask and cancel", tell, true}, {"attach and detach", attach, false},
 };
 
-static const struct operation operations[] = {
-    {"put", put_small},     {"put of a large message", put_large}, {"put_many", put_batch}, {"get", get_one},
-    {"get_many", get_batch}, {"clear", clear_all},                  {"peek", peek_one},
+/* States */
+
+struct state {
+    unsigned char *bytes;
+    bool rung;
 };
+
+static size_t film_size; /* bytes of a segment */
+
+/* What has been seen, by its hash of 64 bits. */
+struct seen {
+    size_t room, count;
+    uint64_t *hashes;
+};
+
+static bool is_new(struct seen *seen, uint64_t hash)
+{
+    size_t place;
+
+    if (seen->count * 2 >= seen->room) {
+        struct seen old = *seen;
+
+        seen->room = old.room ? old.room * 2 : 1024;
+        seen->hashes = calloc(seen->room, sizeof *seen->hashes);
+        seen->count = 0;
+        for (size_t index = 0; index < old.room; index++)
+            if (old.hashes[index] != 0)
+                is_new(seen, old.hashes[index]);
+        free(old.hashes);
+    }
+    for (place = hash % seen->room; seen->hashes[place] != 0; place = (place + 1) % seen->room)
+        if (seen->hashes[place] == hash)
+            return false;
+    seen->hashes[place] = hash;
+    seen->count++;
+    return true;
+}
+
+static uint64_t hash_of(const void *data, size_t size, uint64_t hash)
+{
+    const unsigned char *byte = data;
+    uint64_t word;
+
+    for (; size >= 8; size -= 8, byte += 8) {
+        memcpy(&word, byte, 8);
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 29;
+    }
+    for (; size > 0; size--, byte++)
+        hash = (hash ^ *byte) * UINT64_C(0x9e3779b97f4a7c15);
+    return hash | 1;
+}
+
+static struct ring_record *record_in(unsigned char *segment, uint64_t position)
+{
+    const struct ring_header *header = (const struct ring_header *)segment;
+
+    return (struct ring_record *)(segment + header->data_offset + position % header->capacity);
+}
+
+/* Makes bytes equal that nobody reads: those of the one message that was begun and not finished. */
+static void blank_unfinished(unsigned char *segment)
+{
+    const struct ring_segment *queue = (const struct ring_segment *)segment;
+    uint64_t position = queue->get.position;
+    uint64_t capacity = queue->header.capacity;
+
+    if (scene->flags & RING_ORDERED)
+        return;
+    while (position < queue->put.position) {
+        const struct ring_record *record = record_in(segment, position);
+
+        if ((record->word & 0xff) == RING_RESERVED)
+            for (uint64_t at = position + sizeof *record; at < position + ring_record_size(record->size); at++)
+                segment[queue->header.data_offset + at % capacity] = 0;
+        position += ring_record_size(record->size);
+    }
+}
+
+static int file_of(const unsigned char *state)
+{
+    int file = memfd_create("state", MFD_CLOEXEC);
+
+    CHECK(file >= 0 && write(file, state, film_size) == (ssize_t)film_size);
+    return file;
+}
+
+/* Somebody who lives has this slot. */
+static int occupy(int file)
+{
+    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(RING_LOCKS + holder), .l_len = 1};
+    char path[32];
+    int other;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    other = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(other >= 0 && fcntl(other, F_OFD_SETLK, &byte) == 0);
+    return other;
+}
+
+static void set_bell(bool rung)
+{
+    char taken[64];
+
+    while (read(bell, taken, sizeof taken) > 0)
+        continue;
+    CHECK(!rung || write(bell, "", 1) == 1);
+}
+
+static bool is_rung(void)
+{
+    int count = 0;
+
+    return bell >= 0 && ioctl(bell, FIONREAD, &count) == 0 && count > 0;
+}
+
+/* Judging */
 
 static struct contents drain(struct ring *ring)
 {
     struct place place = {bytes, sizeof bytes, 0, 0};
     struct contents contents = {0};
     struct ring_total put, got;
+    enum ring_result result;
+    struct ring_copy copy;
     struct tag tag;
 
-    while (try_get(ring, &place) == RING_OK) {
+    while ((result = ring_get(ring, place_for, &place, &copy, SECOND)) == RING_OK || result == RING_COPYING) {
+        if (result == RING_COPYING) {
+            memcpy(copy.target, copy.source, copy.size);
+            ring_release(ring, &copy);
+        }
         CHECK(tag_read(bytes, place.size, &tag) && tag.who == 7 && contents.count < MOST);
         contents.numbers[contents.count++] = tag.number;
     }
+    CHECK(result == RING_EMPTY);
     ring_count(ring, &put, &got);
     CHECK(put.count == got.count && put.bytes == got.bytes);
     return contents;
@@ -149,110 +343,34 @@ static unsigned fill(struct ring *ring, size_t size)
     return count;
 }
 
-static bool same(const struct contents *one, const struct contents *other)
+/* Lets a survivor find out what is in a queue, and whether all its space is to be had; who copied ends what it did. */
+static struct contents survive(const unsigned char *state, unsigned capacity)
 {
-    return one->count == other->count && memcmp(one->numbers, other->numbers, one->count * sizeof(uint32_t)) == 0;
-}
-
-/* The distinct states of a segment in the course of an operation. */
-struct film {
-    size_t size;
-    size_t count;
-    unsigned char *states[STATES];
-};
-
-static void mark_dead(struct lock *lock, pid_t victim)
-{
-    uint32_t word = lock->word;
-
-    if ((word & FUTEX_TID_MASK) == (uint32_t)victim)
-        lock->word = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-}
-
-static void keep(struct film *film, const unsigned char *now, pid_t victim)
-{
-    struct ring_segment *segment;
-
-    CHECK(film->count < STATES);
-    film->states[film->count] = malloc(film->size);
-    memcpy(film->states[film->count], now, film->size);
-    segment = (struct ring_segment *)film->states[film->count++];
-    mark_dead(&segment->put.lock, victim);
-    mark_dead(&segment->get.lock, victim);
-}
-
-static int file_of(const unsigned char *state, size_t size)
-{
-    int file = memfd_create("state", MFD_CLOEXEC);
-
-    CHECK(file >= 0 && write(file, state, size) == (ssize_t)size);
-    return file;
-}
-
-static void act_as_victim(int file, void (*act)(struct ring *ring))
-{
+    int file = file_of(state);
+    int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
     struct ring *ring = queue_open(file);
+    struct contents contents;
 
-    CHECK(lock_take(&(struct lock){0}, 0) == LOCK_TAKEN); /* learn the thread's id before */
-    ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-    raise(SIGSTOP);
-    act(ring);
-    raise(SIGSTOP);
-    _exit(0);
-}
+    if (scene->with == RESERVED) {
+        struct ring_record *record = record_in((unsigned char *)ring->segment, held);
+        size_t size = record->size;
 
-/* Runs an operation step by step. The first state is the one before it, the last one the one after it. */
-static unsigned long shoot(struct film *film, int file, void (*act)(struct ring *ring))
-{
-    unsigned char *now = mmap(NULL, film->size, PROT_READ, MAP_SHARED, file, 0);
-    unsigned char *last = malloc(film->size);
-    unsigned long steps = 0, copied = 0;
-    pid_t victim = fork();
-    int status;
-
-    CHECK(now != MAP_FAILED && victim >= 0);
-    if (victim == 0)
-        act_as_victim(file, act);
-    CHECK(waitpid(victim, &status, 0) == victim && WIFSTOPPED(status));
-    memcpy(last, now, film->size);
-    film->count = 0;
-    keep(film, now, victim);
-    for (;;) {
-        CHECK(ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL) == 0);
-        CHECK(waitpid(victim, &status, 0) == victim && WIFSTOPPED(status));
-        if (WSTOPSIG(status) == SIGSTOP)
-            break;
-        CHECK(WSTOPSIG(status) == SIGTRAP);
-        steps++;
-        if (memcmp(last, now, film->size) == 0)
-            continue;
-        /* Of the bytes of a large message, some states are enough. */
-        if (memcmp(last, now, sizeof(struct ring_segment)) != 0 || film->size < LARGEST || ++copied % 100 == 0)
-            keep(film, now, victim);
-        memcpy(last, now, film->size);
+        CHECK((record->word & 0xff) == RING_RESERVED && size == scene->size);
+        record->word = RING_READY;
     }
-    kill(victim, SIGKILL);
-    CHECK(waitpid(victim, &status, 0) == victim);
-    munmap(now, film->size);
-    free(last);
-    return steps;
-}
-
-static void forget(struct film *film)
-{
-    while (film->count > 0)
-        free(film->states[--film->count]);
-}
-
-static struct contents contents_of(const unsigned char *state, size_t size)
-{
-    int file = file_of(state, size);
-    struct ring *ring = queue_open(file);
-    struct contents contents = drain(ring);
-
+    contents = drain(ring);
+    if (other >= 0)
+        close(other);
+    if (capacity != 0)
+        CHECK(fill(ring, scene->size) == capacity);
     queue_close(ring);
     close(file);
     return contents;
+}
+
+static bool same(const struct contents *one, const struct contents *other)
+{
+    return one->count == other->count && memcmp(one->numbers, other->numbers, one->count * sizeof(uint32_t)) == 0;
 }
 
 /* Tells whether the first ones of what was there are gone, and not more than in the end. */
@@ -262,95 +380,319 @@ static bool between(const struct contents *found, const struct contents *before,
            memcmp(found->numbers, before->numbers + before->count - found->count, found->count * sizeof(uint32_t)) == 0;
 }
 
-/* Each state has to be one of the two, or between them where messages are taken `singly`, and have all its space. */
-static void judge(const struct film *film, const struct contents *before, const struct contents *after, bool singly,
-                  size_t size, unsigned capacity)
-{
-    for (size_t index = 0; index < film->count; index++) {
-        int file = file_of(film->states[index], film->size);
-        struct ring *ring = queue_open(file);
-        struct contents found = drain(ring);
+struct bounds {
+    struct contents before, after;
+    bool singly; /* in order, messages of a batch are taken one by one */
+    unsigned capacity;
+};
 
-        CHECK(same(&found, before) || same(&found, after) || (singly && between(&found, before, after)));
-        CHECK(fill(ring, size) == capacity);
-        queue_close(ring);
-        close(file);
-    }
+static void judge(const unsigned char *state, const struct bounds *bounds)
+{
+    struct contents found = survive(state, bounds->capacity);
+
+    CHECK(same(&found, &bounds->before) || same(&found, &bounds->after) ||
+          (bounds->singly && between(&found, &bounds->before, &bounds->after)));
 }
 
-static void set_up(const struct scene *scene, struct film *film, int *file, unsigned *capacity)
+/* What has to be so at every instruction. */
+static void check_now(const unsigned char *first, const unsigned char *now, bool putting)
+{
+    const struct ring_segment *before = (const struct ring_segment *)first;
+    const struct ring_segment *queue = (const struct ring_segment *)now;
+
+    if (putting && queue->put.bell.turns != before->put.bell.turns)
+        CHECK(queue->put.position != before->put.position);
+    if (!putting && queue->get.bell.turns != before->get.bell.turns && scene->flags == 0)
+        CHECK(queue->get.position != before->get.position);
+    if (scene->with == ARMED)
+        CHECK(is_rung() || queue->put.position == queue->get.position);
+    if (scene->with == ASKED && before->state.watch == RING_NOTICE && queue->put.position != before->put.position)
+        CHECK(queue->state.notices != before->state.notices);
+}
+
+/* Running */
+
+static struct ring *open_as_victim(int file)
+{
+    struct ring *ring = queue_open(file);
+
+    if (bell >= 0) {
+        ring->bell = dup(bell);
+        ring->bell_inode = ring->segment->state.doorbell;
+    }
+    CHECK(lock_take(&(struct lock){0}, 0) == LOCK_TAKEN); /* learn the thread's id before */
+    return ring;
+}
+
+/* What is in the queue when somebody has done that without being killed. */
+static struct contents after_all(const unsigned char *state, void (*act)(struct ring *ring))
+{
+    int file = file_of(state);
+    int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
+    unsigned char *now = mmap(NULL, film_size, PROT_READ, MAP_SHARED, file, 0);
+    struct contents contents;
+    pid_t child = fork_child();
+    int status;
+
+    if (child == 0) {
+        struct ring *ring = open_as_victim(file);
+
+        act(ring);
+        _exit(0);
+    }
+    CHECK(now != MAP_FAILED && waitpid(child, &status, 0) == child && status == 0);
+    contents = survive(now, 0);
+    munmap(now, film_size);
+    if (other >= 0)
+        close(other);
+    close(file);
+    return contents;
+}
+
+static void mark_dead(struct lock *lock, pid_t victim)
+{
+    uint32_t word = lock->word;
+
+    if ((word & FUTEX_TID_MASK) == (uint32_t)victim)
+        lock->word = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
+}
+
+struct tally {
+    _Atomic unsigned long instructions, states, twice;
+};
+
+static struct tally *tally;
+
+/* Runs an operation step by step from a state, judges what there is after each step, and calls `visit` with it. */
+static void shoot(const struct state *from, const struct operation *operation, const struct bounds *bounds,
+                  struct seen *judged, void (*visit)(const struct state *state, void *context), void *context)
+{
+    int file = file_of(from->bytes);
+    int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
+    unsigned char *now = mmap(NULL, film_size, PROT_READ, MAP_SHARED, file, 0);
+    unsigned char *last = malloc(film_size);
+    unsigned char *first = malloc(film_size);
+    unsigned char *dead = malloc(film_size);
+    bool putting = operation->act == put_small || operation->act == put_large || operation->act == put_batch;
+    pid_t victim;
+    int status;
+
+    if (bell >= 0)
+        set_bell(from->rung);
+    victim = fork_child();
+    CHECK(now != MAP_FAILED);
+    if (victim == 0) {
+        struct ring *ring = open_as_victim(file);
+
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        operation->act(ring);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    CHECK(waitpid(victim, &status, 0) == victim && WIFSTOPPED(status));
+    memcpy(first, now, film_size);
+    memset(last, 0, film_size); /* so that the first one is judged too */
+    for (;;) {
+        if (memcmp(last, now, film_size) != 0) {
+            memcpy(last, now, film_size);
+            check_now(first, last, putting);
+            memcpy(dead, last, film_size);
+            mark_dead(&((struct ring_segment *)dead)->put.lock, victim);
+            mark_dead(&((struct ring_segment *)dead)->get.lock, victim);
+            if (is_new(judged, hash_of(dead, film_size, hash_of(bounds, sizeof *bounds, 1)))) {
+                judge(dead, bounds);
+                tally->states++;
+            }
+            if (visit != NULL)
+                visit(&(struct state){dead, is_rung()}, context);
+        }
+        CHECK(ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL) == 0);
+        CHECK(waitpid(victim, &status, 0) == victim && WIFSTOPPED(status));
+        if (WSTOPSIG(status) == SIGSTOP)
+            break;
+        CHECK(WSTOPSIG(status) == SIGTRAP);
+        tally->instructions++;
+    }
+    kill(victim, SIGKILL);
+    CHECK(waitpid(victim, &status, 0) == victim);
+    munmap(now, film_size);
+    if (other >= 0)
+        close(other);
+    close(file);
+    free(last);
+    free(first);
+    free(dead);
+}
+
+struct film {
+    struct seen seen;
+    size_t room, count;
+    struct state *states;
+};
+
+static void keep(const struct state *state, void *context)
+{
+    struct film *film = context;
+    unsigned char *blank = malloc(film_size);
+
+    memcpy(blank, state->bytes, film_size);
+    blank_unfinished(blank);
+    if (is_new(&film->seen, hash_of(blank, film_size, state->rung))) {
+        if (film->count == film->room) {
+            film->room = film->room ? film->room * 2 : 64;
+            film->states = realloc(film->states, film->room * sizeof *film->states);
+        }
+        film->states[film->count++] = (struct state){malloc(film_size), state->rung};
+        memcpy(film->states[film->count - 1].bytes, state->bytes, film_size);
+    }
+    free(blank);
+}
+
+static struct bounds bounds_of(const unsigned char *state, const struct operation *operation, unsigned capacity)
+{
+    struct bounds bounds;
+
+    memset(&bounds, 0, sizeof bounds); /* it is hashed */
+    bounds.before = survive(state, 0);
+    bounds.after = after_all(state, operation->act);
+    bounds.singly = scene->flags & RING_ORDERED && bounds.before.count > bounds.after.count;
+    bounds.capacity = capacity;
+    return bounds;
+}
+
+static unsigned capacity_of(void)
+{
+    int file = queue_file_of(scene->flags, scene->limit, scene->messages, MOST_BYTES);
+    struct ring *ring = queue_open(file);
+    unsigned capacity = fill(ring, scene->size);
+
+    queue_close(ring);
+    close(file);
+    return capacity;
+}
+
+/* Makes the queue of the scene, and returns its state. */
+static struct state set_up(void)
 {
     struct ring_header asked = {.limit = scene->limit};
-    uint64_t largest = LARGEST < scene->limit ? LARGEST : scene->size;
-    int other = queue_file_of(scene->flags, scene->limit, scene->messages, largest);
-    struct ring *ring = queue_open(other);
+    int file = queue_file_of(scene->flags, scene->limit, scene->messages, MOST_BYTES);
+    struct ring *ring = queue_open(file);
+    struct state state = {NULL, false};
 
-    *capacity = fill(ring, scene->size);
-    queue_close(ring);
-    close(other);
-    *file = queue_file_of(scene->flags, scene->limit, scene->messages, largest);
-    film->size = ring_segment_size(&asked);
-    ring = queue_open(*file);
+    film_size = ring_segment_size(&asked);
     for (unsigned turn = 0; turn < scene->turns; turn++) {
         put_number(ring, turn, scene->size);
         get_one(ring);
     }
-    for (uint32_t number = 0; number < scene->filled; number++)
+    for (uint32_t number = 0; number < scene->filled; number++) {
+        held = ring->segment->put.position;
         put_number(ring, number, scene->size);
+    }
+    holder = ring->slot;
+    if (scene->with == CLAIMED) {
+        struct place place = {bytes, sizeof bytes, 0, 0};
+        struct ring_copy copy;
+
+        CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_COPYING);
+    } else if (scene->with == RESERVED) {
+        record_in((unsigned char *)ring->segment, held)->word = ring_identity(ring) | RING_RESERVED;
+    } else if (scene->with == ASLEEP) {
+        ring->segment->put.bell.asleep = ring->segment->get.bell.asleep = 1;
+    } else if (scene->with == ARMED) {
+        struct stat found;
+        char path[64];
+
+        CHECK(snprintf(path, sizeof path, "/dev/shm/ipcq-crash-%d", (int)getpid()) > 0);
+        CHECK(mkfifo(path, 0600) == 0);
+        bell = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        CHECK(unlink(path) == 0 && bell >= 0 && fstat(bell, &found) == 0);
+        ring->segment->state.doorbell = (uint64_t)found.st_ino;
+        ring->segment->state.watch = RING_DOORBELL;
+        state.rung = scene->filled != 0;
+    } else if (scene->with == ASKED) {
+        ring->segment->state.registrant = ring_identity(ring);
+        ring->segment->state.watch = RING_NOTICE;
+    }
+    state.bytes = malloc(film_size);
+    memcpy(state.bytes, ring->segment, film_size);
     queue_close(ring);
+    close(file);
+    return state;
 }
 
-static bool fits(const struct scene *scene, const struct operation *operation)
+static void try_pair(const struct operation *operation)
 {
-    return LARGEST < scene->limit || operation->act != put_large;
-}
+    unsigned capacity = capacity_of();
+    struct state state = set_up();
+    struct film film = {0};
+    struct seen judged = {0};
+    struct bounds bounds = bounds_of(state.bytes, operation, capacity);
 
-int main(void)
-{
-    unsigned long states = 0, twice = 0, instructions = 0;
-
-    CHECK(lock_works());
-    for (size_t which = 0; which < sizeof scenes / sizeof *scenes; which++) {
-        const struct scene *scene = &scenes[which];
-
-        for (size_t what = 0; what < sizeof operations / sizeof *operations; what++) {
-            struct film film, second;
-            struct contents before, after;
-            unsigned capacity;
-            int file;
-
-            if (!fits(scene, &operations[what]))
+    CHECK(bounds.before.count == scene->filled - (scene->with == CLAIMED));
+    shoot(&state, operation, &bounds, &judged, keep, &film);
+    for (size_t index = 0; index < film.count; index++) {
+        for (size_t next = 0; next < sizeof operations / sizeof *operations; next++) {
+            if (!operations[next].second)
                 continue;
-            set_up(scene, &film, &file, &capacity);
-            second.size = film.size;
-            instructions += shoot(&film, file, operations[what].act);
-            before = contents_of(film.states[0], film.size);
-            after = contents_of(film.states[film.count - 1], film.size);
-            /* In order, a batch is taken message by message. */
-            judge(&film, &before, &after, scene->flags & RING_ORDERED && before.count > after.count, scene->size,
-                  capacity);
-            states += film.count;
-            /* One who goes on from what was left, and is killed too; in order that is thousands of steps for each. */
-            for (size_t index = 1; index < film.count && scene->limit < LARGEST; index += scene->flags ? 12 : 1) {
-                static void (*const next[])(struct ring *) = {put_small, get_one};
-
-                for (size_t act = 0; act < sizeof next / sizeof *next; act++) {
-                    int left = file_of(film.states[index], film.size);
-
-                    instructions += shoot(&second, left, next[act]);
-                    before = contents_of(second.states[0], second.size);
-                    after = contents_of(second.states[second.count - 1], second.size);
-                    judge(&second, &before, &after, false, scene->size, capacity);
-                    twice += second.count;
-                    forget(&second);
-                    close(left);
-                }
-            }
-            forget(&film);
-            close(file);
+            bounds = bounds_of(film.states[index].bytes, &operations[next], capacity);
+            shoot(&film.states[index], &operations[next], &bounds, &judged, NULL, NULL);
+            tally->twice++;
         }
     }
-    printf("crash: %lu instructions, %lu states of a killed one, %lu of a second one: all as before or after\n",
-           instructions, states, twice);
+}
+
+static const struct operation *current;
+
+static void name_pair(int number)
+{
+    (void)number;
+    fprintf(stderr, "crash: in a queue that is %s, at %s\n", scene->name, current->name);
+}
+
+/* A process for each pair, and each with its victims on one processor: then a step is a switch and not a wake-up. */
+int main(int count, char **words)
+{
+    size_t only = count > 1 ? (size_t)atol(words[1]) : 0;
+    size_t pairs = 0, running = 0, next = 0, cpus;
+    cpu_set_t all;
+    int status;
+
+    CHECK(lock_works() == LOCK_WORKS);
+    CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
+    cpus = (size_t)CPU_COUNT(&all);
+    tally = mmap(NULL, sizeof *tally, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(tally != MAP_FAILED);
+    for (size_t which = 0; which < sizeof scenes / sizeof *scenes; which++) {
+        for (size_t what = 0; what < sizeof operations / sizeof *operations; what++) {
+            scene = &scenes[which];
+            if (pairs++, only != 0 && pairs != only)
+                continue;
+            if (running == cpus) {
+                CHECK(wait(&status) > 0 && status == 0);
+                running--;
+            }
+            if (fork_child() == 0) {
+                cpu_set_t one;
+
+                CPU_ZERO(&one);
+                for (size_t cpu = 0, skip = next % cpus; cpu < CPU_SETSIZE; cpu++)
+                    if (CPU_ISSET(cpu, &all) && skip-- == 0)
+                        CPU_SET(cpu, &one);
+                CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+                        current = &operations[what];
+                signal(SIGABRT, name_pair);
+                try_pair(current);
+                _exit(0);
+            }
+            next++;
+            running++;
+        }
+    }
+    for (; running > 0; running--)
+        CHECK(wait(&status) > 0 && status == 0);
+    printf("crash: %zu pairs of a queue's state and an operation, %lu instructions; all %lu distinct states that a kill "
+           "leaves are as before or after, also where one of %lu others went on and was killed too\n",
+           pairs, tally->instructions, tally->states, tally->twice);
     return 0;
 }

@@ -4,11 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,6 +26,17 @@
 
 #define SECOND INT64_C(1000000000)
 #define PATIENCE RING_PATIENCE
+
+/* A child that does not outlive this process, however that ends. */
+static inline pid_t fork_child(void)
+{
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0)
+        CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+    return child;
+}
 
 /* A file in shared memory that holds a new queue. */
 static inline int queue_file_of(uint32_t flags, uint64_t limit, uint64_t messages, uint64_t largest)

@@ -27,7 +27,7 @@ static double across(int producers, int consumers, size_t size, int each, uint64
     int total = producers * each;
 
     for (int which = 0; which < producers + consumers; which++) {
-        if (fork() == 0) {
+        if (fork_child() == 0) {
             struct ring *ring = queue_open(file);
             struct place place = {message, sizeof message, 0, 0};
 
@@ -58,7 +58,7 @@ static double ping_pong(int rounds, bool spin)
     struct ring *in = queue_open(back);
     int64_t begin;
 
-    if (fork() == 0) {
+    if (fork_child() == 0) {
         struct ring *from = queue_open(there);
         struct ring *to = queue_open(back);
 
@@ -83,7 +83,7 @@ static double ping_pong(int rounds, bool spin)
 
 int main(void)
 {
-    CHECK(lock_works());
+    CHECK(lock_works() == LOCK_WORKS);
     for (int round = 0; round < 3; round++) {
         printf("same thread, put and get: %.1f ns (64 B), %.1f ns (1 KiB)\n", alone(64, 2000000), alone(1024, 1000000));
         printf("64 B: %.1f M/s 1P1C, %.1f M/s 2P2C, %.1f M/s 3P1C, %.1f M/s 1P3C\n",

@@ -9,7 +9,6 @@
  * to put and how many were accepted, for each message how often it was taken. A consumer may take one message with it
  * when it dies; nothing else may be lost, nothing may come twice, half or out of order, and there is always progress.
  */
-#include <signal.h>
 #include <sys/wait.h>
 
 #include "queue.h"
@@ -101,9 +100,8 @@ static void consume(void)
 
 static pid_t start(unsigned role, uint64_t seed)
 {
-    pid_t child = fork();
+    pid_t child = fork_child();
 
-    CHECK(child >= 0);
     if (child == 0) {
         if (role < PRODUCERS)
             produce(seed);
@@ -133,7 +131,7 @@ int main(int count, char **words)
     printf("storm: %.0f s, seed %llu%s%s\n", seconds, (unsigned long long)seed, stop ? ", stopping" : "",
            order ? ", with priorities" : "");
     fflush(stdout);
-    CHECK(lock_works());
+    CHECK(lock_works() == LOCK_WORKS);
     record = mmap(NULL, sizeof *record, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(record != MAP_FAILED);
     file = queue_file_of(order ? RING_ORDERED : 0, 1 << 18, 0, LARGEST);

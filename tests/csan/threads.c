@@ -10,8 +10,8 @@
 
 #include "queue.h"
 
-#define PRODUCERS 3
-#define CONSUMERS 3
+#define PRODUCERS 4
+#define CONSUMERS 4
 #define LARGEST 60000
 #define BATCH 5
 
@@ -163,7 +163,7 @@ int main(int count, char **words)
 {
     double seconds = count > 1 ? atof(words[1]) : 2;
 
-    CHECK(lock_works());
+    CHECK(lock_works() == LOCK_WORKS);
     try_queue(seconds / 4, 0, 1 << 18, 0);
     try_queue(seconds / 4, 0, 100000, 0);
     try_queue(seconds / 4, 0, 1 << 20, 4);

@@ -29,6 +29,14 @@ static inline bool watched(const struct ring *ring)
     return atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed) != 0;
 }
 
+/* Takes the producers' lock, and sees to what its last owner left if that one died. leave_put gives it back. */
+bool ring_enter_put(struct ring *ring, int64_t patience);
+
+static inline void leave_put(struct ring *ring)
+{
+    lock_give(&ring->segment->put.lock);
+}
+
 static inline struct ring_mark *mark_at(struct ring_side *side, uint64_t position)
 {
     return &side->marks[load(&side->marks[0].position) == position ? 0 : 1];

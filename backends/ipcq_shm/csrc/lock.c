@@ -1,5 +1,6 @@
 #include "lock.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -30,13 +31,37 @@ static void forget_at_fork(void)
     pthread_atfork(NULL, NULL, forget_thread);
 }
 
+static bool find_list(void)
+{
+    size_t size;
+
+    return syscall(SYS_get_robust_list, 0, &thread.list, &size) == 0 && thread.list != NULL;
+}
+
+/* musl tells the kernel of a thread's list when the thread takes its first robust mutex that processes share. */
+static void have_list_made(void)
+{
+    pthread_mutex_t mutex;
+    pthread_mutexattr_t robust;
+
+    pthread_mutexattr_init(&robust);
+    pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
+    pthread_mutexattr_setpshared(&robust, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(&mutex, &robust);
+    if (pthread_mutex_lock(&mutex) == 0)
+        pthread_mutex_unlock(&mutex);
+    pthread_mutex_destroy(&mutex);
+    pthread_mutexattr_destroy(&robust);
+}
+
 static void learn_thread(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    size_t size;
 
     pthread_once(&once, forget_at_fork);
-    if (syscall(SYS_get_robust_list, 0, &thread.list, &size) == 0 && thread.list != NULL)
+    if (!find_list())
+        have_list_made();
+    if (find_list())
         thread.id = (uint32_t)syscall(SYS_gettid);
 }
 
@@ -125,26 +150,27 @@ static void *take_and_end(void *lock)
     return lock_take(lock, 0) == LOCK_TAKEN ? lock : NULL;
 }
 
-static bool works;
-
-static void try_it(void)
+static enum lock_trial try_it(void)
 {
-    static struct lock scratch;
+    struct lock scratch = {0};
     pthread_t owner;
     void *taken = NULL;
 
-    if (pthread_create(&owner, NULL, take_and_end, &scratch) != 0)
-        return;
+    errno = pthread_create(&owner, NULL, take_and_end, &scratch);
+    if (errno != 0)
+        return LOCK_UNTRIED;
     pthread_join(owner, &taken);
-    works = taken != NULL && lock_take(&scratch, 0) == LOCK_INHERITED;
-    if (works)
-        lock_give(&scratch);
+    if (taken == NULL || lock_take(&scratch, 0) != LOCK_INHERITED)
+        return LOCK_FAILS;
+    lock_give(&scratch);
+    return LOCK_WORKS;
 }
 
-bool lock_works(void)
+enum lock_trial lock_works(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    static _Atomic int known = LOCK_UNTRIED; /* that two threads may find out at once does no harm */
 
-    pthread_once(&once, try_it);
-    return works;
+    if (known == LOCK_UNTRIED)
+        known = (int)try_it();
+    return (enum lock_trial)known;
 }

@@ -23,8 +23,9 @@
  * of a slice, and then set it again.
  *
  * What it gives up. A thread holds one such lock at a time. Thread ids are those of a PID namespace, so a lock works
- * within one. Threads are not served in turn. And `lock_works` has to be asked once in a process, because some kernels
- * that pass for Linux do not do their part.
+ * within one. Threads are not served in turn. A kernel before 5.18 that ends a process for want of memory may take its
+ * memory away before it looks at `pending`, and then the lock stays taken. And `lock_works` has to be asked once in a
+ * process, because some kernels that pass for Linux do not do their part.
  */
 #ifndef IPCQ_LOCK_H
 #define IPCQ_LOCK_H
@@ -43,8 +44,14 @@ enum lock_result {
     LOCK_BUSY,      /* not taken in time */
 };
 
-/* Tells whether this kernel releases the lock of a thread that ends. Asked of the kernel once in a process. */
-bool lock_works(void);
+enum lock_trial {
+    LOCK_UNTRIED, /* no thread could be started, see errno */
+    LOCK_FAILS,
+    LOCK_WORKS,
+};
+
+/* Tells whether this kernel releases the lock of a thread that ends. Found out once in a process. */
+enum lock_trial lock_works(void);
 
 /* Takes the lock, or tells after `patience` nanoseconds that it is busy; with 0 it looks for about a microsecond and
  * makes no system call. */

@@ -731,7 +731,11 @@ static PyType_Spec channel_spec = {
 
 static PyObject *module_works(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(lock_works());
+    enum lock_trial trial = lock_works();
+
+    if (trial == LOCK_UNTRIED)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyBool_FromLong(trial == LOCK_WORKS);
 }
 
 static PyObject *module_message_size(PyObject *Py_UNUSED(self), PyObject *arguments)

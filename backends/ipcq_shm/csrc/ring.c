@@ -180,6 +180,11 @@ static void leave(struct ring_side *side)
     lock_give(&side->lock);
 }
 
+bool ring_enter_put(struct ring *ring, int64_t patience)
+{
+    return ordered(ring) ? shelf_enter(ring, patience) : enter(ring, &ring->segment->put, patience);
+}
+
 /* The queue's condition */
 
 static int64_t coarse_now(void)
@@ -345,11 +350,13 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
         bytes += size;
         ++*stored;
     }
+    if (*stored != 0 && watched(ring) && !watch_before_put(ring)) {
+        *stored = 0;
+        result = RING_SYSTEM;
+    }
     if (*stored != 0) {
         result = RING_OK;
         raise_high_water_mark(ring, room.count);
-        if (watched(ring))
-            watch_before_put(ring);
         commit(put, room.position, *stored, bytes);
         asleep = asleep_on(&put->bell);
     }
@@ -369,12 +376,12 @@ static enum ring_result put_in_order(struct ring *ring, const struct ring_piece 
     enum ring_result result = RING_DOWN;
     uint32_t asleep;
 
-    if (!shelf_enter(ring, patience))
+    if (!ring_enter_put(ring, patience))
         return RING_BUSY;
     if (!atomic_load_explicit(&ring->segment->state.down, memory_order_relaxed))
         result = shelf_put(ring, pieces, count, stored);
     asleep = asleep_on(&ring->segment->put.bell);
-    shelf_leave(ring);
+    leave_put(ring);
     if (result == RING_OK)
         wake_consumers(ring, asleep, *stored);
     return result;
@@ -561,31 +568,25 @@ static void settle_front(struct ring *ring, int64_t until)
 
 void ring_settle(struct ring *ring, bool getting, int64_t patience)
 {
-    struct ring_side *side = getting ? &ring->segment->get : &ring->segment->put;
     int64_t until = wait_now() + patience;
 
-    if (ordered(ring)) {
-        if (shelf_enter(ring, patience))
-            shelf_leave(ring);
-        return;
-    }
-    if (!enter(ring, side, patience))
-        return;
-    leave(side);
-    if (getting)
+    if (getting && !ordered(ring)) {
         settle_front(ring, until);
+    } else if (ring_enter_put(ring, patience)) {
+        leave_put(ring);
+    }
 }
 
 static bool enter_to_get(struct ring *ring, int64_t patience)
 {
-    return ordered(ring) ? shelf_enter(ring, patience) : enter(ring, &ring->segment->get, patience);
+    return ordered(ring) ? ring_enter_put(ring, patience) : enter(ring, &ring->segment->get, patience);
 }
 
 /* What a getter does with the lock, which it gives back. */
 typedef enum ring_result step(struct ring *ring, void *arguments);
 
 /* Takes the lock and runs a step, again and again while it is busy and there is patience. */
-static enum ring_result with_messages(struct ring *ring, int64_t patience, step *step, void *arguments)
+static enum ring_result with_messages(struct ring *ring, int64_t patience, step *act, void *arguments)
 {
     int64_t until = patience == 0 ? 0 : wait_now() + patience;
     bool again = false;
@@ -594,7 +595,7 @@ static enum ring_result with_messages(struct ring *ring, int64_t patience, step 
         enum ring_result result = before_get(ring);
 
         if (result == RING_OK)
-            result = enter_to_get(ring, patience) ? step(ring, arguments) : RING_BUSY;
+            result = enter_to_get(ring, patience) ? act(ring, arguments) : RING_BUSY;
         /* The doorbell rings before a message is there, so whoever comes for it looks again behind the producer. */
         if (watched(ring) && watch_after_get(ring) && result == RING_EMPTY && !again) {
             again = true;
@@ -649,7 +650,7 @@ static enum ring_result leave_shelf(struct ring *ring, enum ring_result result)
 {
     uint32_t asleep = asleep_on(&ring->segment->get.bell);
 
-    shelf_leave(ring);
+    leave_put(ring);
     wake_producers(ring, asleep);
     return result;
 }
@@ -828,10 +829,10 @@ enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
     if (result == RING_GONE)
         return result;
     /* A producer that is stopped inside must not keep the queue open; what it puts when it goes on can be taken. */
-    entered = ordered(ring) ? shelf_enter(ring, patience) : enter(ring, &segment->put, patience);
+    entered = ring_enter_put(ring, patience);
     atomic_store_explicit(&segment->state.down, 1, memory_order_seq_cst);
     if (entered)
-        leave(&segment->put);
+        leave_put(ring);
     wait_ring(&segment->put.bell, UINT32_MAX);
     wait_ring(&segment->get.bell, UINT32_MAX);
     return RING_OK;
@@ -953,8 +954,10 @@ static bool pid_namespace(uint64_t *inode)
 {
     struct stat found;
 
-    if (stat("/proc/self/ns/pid", &found) != 0)
+    if (stat("/proc/self/ns/pid", &found) != 0) {
+        errno = ENOTSUP; /* else it would seem that the queue is not there */
         return false;
+    }
     *inode = (uint64_t)found.st_ino;
     return true;
 }
@@ -962,7 +965,7 @@ static bool pid_namespace(uint64_t *inode)
 /* What follows from the limits. */
 static bool complete(struct ring_header *header)
 {
-    if (header->limit == 0 || header->limit > LARGEST_RING || header->max_message_size > UINT32_MAX ||
+    if (header->limit == 0 || header->limit > (header->flags & RING_ORDERED ? SHELF_LARGEST : LARGEST_RING) || header->max_message_size > UINT32_MAX ||
         ring_message_size(header->max_message_size, header->flags) > header->limit)
         return false;
     header->magic = RING_MAGIC;
@@ -1063,6 +1066,7 @@ enum ring_result ring_attach(struct ring *ring, int descriptor)
     ring->max_messages = header.max_messages;
     ring->max_message_size = header.max_message_size;
     ring->flags = header.flags;
+    ring->pid_namespace = header.pid_namespace;
     wait_learn(&ring->reading);
     wait_learn(&ring->writing);
     if (!map(ring, &header))
@@ -1082,8 +1086,15 @@ enum ring_result ring_attach(struct ring *ring, int descriptor)
 enum ring_result ring_reattach(struct ring *ring)
 {
     char path[32];
+    uint64_t here;
     int descriptor;
 
+    ring->armed = false; /* that is the parent's, also where this fails */
+    /* A process that has made itself another PID namespace has its children there. */
+    if (!pid_namespace(&here))
+        return RING_SYSTEM;
+    if (here != ring->pid_namespace)
+        return RING_FOREIGN;
     /* Another open file, because locks belong to the open file and the parent's slot is the parent's. */
     snprintf(path, sizeof path, "/proc/self/fd/%d", ring->descriptor);
     descriptor = open(path, O_RDWR | O_CLOEXEC);
@@ -1091,7 +1102,6 @@ enum ring_result ring_reattach(struct ring *ring)
         return RING_SYSTEM;
     close(ring->descriptor);
     ring->descriptor = descriptor;
-    ring->armed = false;
     /* A mapping holds the open file too, and the parent's locks would outlive the parent by it. */
     return map_over(ring) ? take_slot(ring) : RING_SYSTEM;
 }

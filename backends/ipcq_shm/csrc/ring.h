@@ -110,7 +110,9 @@
 #define RING_MAGIC UINT64_C(0x0a1a715063510d8a) /* neither text nor zeros, and another number the other way round */
 #define RING_VERSION 1
 #define RING_SLOTS 4096
+#ifndef RING_LARGE /* less where each step of a copy is looked at */
 #define RING_LARGE 32768
+#endif
 /* Where the locked bytes of the slots are in the file: behind every byte that it can have. */
 #define RING_LOCKS (UINT64_C(1) << 60)
 /* How long a call that is not to wait waits for a lock or a copy under way, in nanoseconds. */
@@ -236,7 +238,8 @@ enum ring_result {
     RING_VERSIONED, /* a queue of another version or word size */
     RING_FOREIGN,   /* a queue of another PID namespace */
     RING_SLOTLESS,  /* all slots are taken */
-    RING_SYSTEM,    /* see errno */
+    /* Of opening, and of putting where somebody is to be told: */
+    RING_SYSTEM, /* see errno */
 };
 
 /* One participant: what a process knows of a queue, in private memory. Any number of threads may use it. */
@@ -249,6 +252,7 @@ struct ring {
     uint64_t max_messages;
     uint64_t max_message_size;
     uint32_t flags;
+    uint64_t pid_namespace;
     int descriptor;
     uint32_t slot;
     uint32_t generation;
@@ -296,7 +300,7 @@ uint64_t ring_segment_size(const struct ring_header *asked);
 enum ring_result ring_format(int descriptor, const struct ring_header *asked);
 /* Become a participant. The descriptor is then the ring's, unless it fails. */
 enum ring_result ring_attach(struct ring *ring, int descriptor);
-/* Make the handle of a forked child a participant of its own. */
+/* Make the handle of a forked child a participant of its own. Where it fails, all that is left to do is to detach. */
 enum ring_result ring_reattach(struct ring *ring);
 void ring_detach(struct ring *ring);
 /* What stands for this participant in the segment, and whether whom such a word stands for still participates. */

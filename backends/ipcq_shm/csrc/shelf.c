@@ -25,6 +25,7 @@ struct cell {
 };
 
 _Static_assert(sizeof(struct cell) == CELL, "layout of version 1");
+_Static_assert(SHELF_LARGEST / ALL < UINT32_MAX, "a cell's number is 32 bits wide");
 
 /* The arrays of one queue. */
 struct shelf {
@@ -189,11 +190,6 @@ bool shelf_enter(struct ring *ring, int64_t patience)
     return true;
 }
 
-void shelf_leave(struct ring *ring)
-{
-    lock_give(&ring->segment->put.lock);
-}
-
 /* Messages */
 
 /* Copies between a message and its chain; returns the last cell, or `cells` where the chain leads astray. */
@@ -262,6 +258,8 @@ enum ring_result shelf_put(struct ring *ring, const struct ring_piece *pieces, s
             break;
         if (cell >= shelf.cells)
             return RING_CORRUPT;
+        if (*stored == 0 && watched(ring) && !watch_before_put(ring))
+            return RING_SYSTEM;
         shelf.cell[cell].as.first.key =
             (uint64_t)(HIGHEST - piece->priority) << NUMBER_BITS | ((number + *stored) & NUMBERS);
         shelf.cell[cell].as.first.size = (uint32_t)piece->size;
@@ -276,8 +274,6 @@ enum ring_result shelf_put(struct ring *ring, const struct ring_piece *pieces, s
     if (*stored == 0)
         return RING_FULL;
     raise_mark(ring, depth + *stored);
-    if (watched(ring))
-        watch_before_put(ring);
     commit(put, number + *stored, *stored, bytes);
     set32(&shelf.words->first_free, cell);
     set32(&shelf.words->free_cells, (uint32_t)spare);

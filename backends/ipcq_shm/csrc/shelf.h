@@ -36,11 +36,14 @@
 
 #include "ring.h"
 
+/* Bytes that a queue with priorities may have: the numbers of cells are 32 bits wide. */
+#define SHELF_LARGEST (UINT64_C(1) << 38)
+
 /* How many bytes of a queue's limit a message takes. */
 uint64_t shelf_message_size(uint64_t message_size);
 
+/* Takes the lock, and rebuilds what a dead owner left. */
 bool shelf_enter(struct ring *ring, int64_t patience);
-void shelf_leave(struct ring *ring);
 
 /* The rest is called with the lock. */
 enum ring_result shelf_put(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored);

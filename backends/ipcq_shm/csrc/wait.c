@@ -90,7 +90,8 @@ static void leave(struct bell *bell)
 
 static void compare(struct bell *bell, struct habit *habit)
 {
-    int64_t took = wait_now() - atomic_load_explicit(&bell->woken, memory_order_relaxed);
+    /* Without signs, since what is in the segment may be any number. */
+    int64_t took = (int64_t)((uint64_t)wait_now() - (uint64_t)atomic_load_explicit(&bell->woken, memory_order_relaxed));
     int64_t cost = atomic_load_explicit(&habit->cost, memory_order_relaxed);
 
     if (cost == 0 || took < 0 || took > 10 * DEAREST) /* a single CPU, a foreign clock, or a stopped process */

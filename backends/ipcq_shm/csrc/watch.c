@@ -7,10 +7,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "inside.h"
+
 /* The byte that those who armed the doorbell have locked; the one before is for who removes the name. */
 #define ARMED (RING_LOCKS + RING_SLOTS + 1)
 /* After how many rings a producer looks whether anybody still listens. */
 #define LISTEN_EVERY 256
+/* Bytes that one call takes out of a doorbell at most: more than one means harm. */
+#define MOST_BYTES (1 << 16)
 /* How long a consumer waits to set the doorbell right; the next one does it else. */
 #define SET_PATIENCE 5000000
 #define ARM_PATIENCE 500000000
@@ -31,6 +35,11 @@ static bool is_doorbell(const struct ring *ring, int descriptor, uint64_t inode)
            (found.st_uid == 0 || found.st_uid == geteuid() || found.st_uid == queue.st_uid);
 }
 
+static bool out_of_descriptors(void)
+{
+    return errno == EMFILE || errno == ENFILE;
+}
+
 static int open_fifo(const struct ring *ring)
 {
     return open(ring->bell_path, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
@@ -42,6 +51,7 @@ static bool have_doorbell(struct ring *ring)
     uint64_t inode = atomic_load_explicit(&ring->segment->state.doorbell, memory_order_relaxed);
     int descriptor;
 
+    errno = ENOENT;
     if (inode == 0 || ring->bell_inode == inode)
         return inode != 0;
     descriptor = open_fifo(ring);
@@ -49,6 +59,7 @@ static bool have_doorbell(struct ring *ring)
         return false;
     if (!is_doorbell(ring, descriptor, inode)) {
         close(descriptor);
+        errno = ENOENT;
         return false;
     }
     if (ring->bell >= 0)
@@ -56,6 +67,13 @@ static bool have_doorbell(struct ring *ring)
     ring->bell = descriptor;
     ring->bell_inode = inode;
     return true;
+}
+
+static bool nameless(const struct ring *ring)
+{
+    struct stat queue;
+
+    return fstat(ring->descriptor, &queue) == 0 && queue.st_nlink == 0;
 }
 
 static bool make_doorbell(struct ring *ring)
@@ -67,8 +85,13 @@ static bool make_doorbell(struct ring *ring)
     if (fstat(ring->descriptor, &queue) != 0 || mkfifo(ring->bell_path, 0600) != 0)
         return false;
     descriptor = open_fifo(ring);
-    if (descriptor < 0)
+    if (descriptor < 0) {
+        int reason = errno;
+
+        unlink(ring->bell_path);
+        errno = reason;
         return false;
+    }
     if (fchmod(descriptor, queue.st_mode & 0777) != 0 || fstat(descriptor, &made) != 0 ||
         !is_doorbell(ring, descriptor, (uint64_t)made.st_ino)) {
         close(descriptor);
@@ -79,7 +102,9 @@ static bool make_doorbell(struct ring *ring)
         close(ring->bell);
     ring->bell = descriptor;
     ring->bell_inode = (uint64_t)made.st_ino;
-    atomic_store_explicit(&ring->segment->state.doorbell, ring->bell_inode, memory_order_relaxed);
+    atomic_store_explicit(&ring->segment->state.doorbell, ring->bell_inode, memory_order_seq_cst);
+    if (nameless(ring))
+        unlink(ring->bell_path);
     return true;
 }
 
@@ -92,9 +117,9 @@ static bool rung(const struct ring *ring)
 
 static void silence(const struct ring *ring)
 {
-    char bytes[64];
+    char bytes[1024];
 
-    while (read(ring->bell, bytes, sizeof bytes) > 0)
+    for (size_t taken = 0; taken < MOST_BYTES && read(ring->bell, bytes, sizeof bytes) > 0; taken += sizeof bytes)
         continue;
 }
 
@@ -104,14 +129,14 @@ static void stop_ringing(struct ring *ring)
     silence(ring);
 }
 
-static void ring_doorbell(struct ring *ring)
+static bool ring_doorbell(struct ring *ring)
 {
     if (!have_doorbell(ring))
-        return;
-    if (!rung(ring) && write(ring->bell, "", 1) < 0)
-        return;
-    if (++ring->rings % LISTEN_EVERY == 0 && !ring->armed && !locked(ring, F_OFD_GETLK, F_WRLCK))
+        return !out_of_descriptors();
+    if ((rung(ring) || write(ring->bell, "", 1) == 1) && ++ring->rings % LISTEN_EVERY == 0 && !ring->armed &&
+        !locked(ring, F_OFD_GETLK, F_WRLCK))
         stop_ringing(ring);
+    return true;
 }
 
 static bool empty(struct ring *ring)
@@ -130,60 +155,71 @@ static void end_request(struct ring *ring)
     wait_wake(&state->notices, INT_MAX);
 }
 
-void watch_before_put(struct ring *ring)
+bool watch_before_put(struct ring *ring)
 {
     uint32_t watch = atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed);
 
-    if (watch & RING_DOORBELL)
-        ring_doorbell(ring);
+    if (watch & RING_DOORBELL && !ring_doorbell(ring))
+        return false;
     if (watch & RING_NOTICE && empty(ring) && !wait_anybody(&ring->segment->put.bell))
         end_request(ring);
+    return true;
 }
 
 bool watch_after_get(struct ring *ring)
 {
-    struct ring_side *put = &ring->segment->put;
     bool more;
 
     if (!empty(ring))
         return true;
-    if (lock_take(&put->lock, SET_PATIENCE) == LOCK_BUSY)
+    if (!ring_enter_put(ring, SET_PATIENCE))
         return false;
     more = !empty(ring);
     if (!more && have_doorbell(ring) && rung(ring))
         silence(ring);
-    lock_give(&put->lock);
+    leave_put(ring);
     return more;
+}
+
+static enum ring_result get_doorbell(struct ring *ring)
+{
+    if (have_doorbell(ring))
+        return RING_OK;
+    if (out_of_descriptors())
+        return RING_SYSTEM;
+    if (nameless(ring)) /* so that its path may be another's by now */
+        return RING_GONE;
+    return make_doorbell(ring) ? RING_OK : RING_SYSTEM;
 }
 
 enum ring_result watch_arm(struct ring *ring)
 {
-    struct ring_side *put = &ring->segment->put;
-    enum ring_result result = RING_OK;
+    enum ring_result result;
     int reason;
 
-    if (lock_take(&put->lock, ARM_PATIENCE) == LOCK_BUSY)
+    if (!ring_enter_put(ring, ARM_PATIENCE))
         return RING_BUSY;
-    if (!locked(ring, F_OFD_SETLK, F_RDLCK) || (!have_doorbell(ring) && !make_doorbell(ring))) {
+    result = get_doorbell(ring);
+    if (result == RING_OK && !locked(ring, F_OFD_SETLK, F_RDLCK))
         result = RING_SYSTEM;
-    } else {
+    if (result == RING_OK) {
         ring->armed = true;
         atomic_fetch_or_explicit(&ring->segment->state.watch, RING_DOORBELL, memory_order_relaxed);
         if (!empty(ring))
             ring_doorbell(ring);
     }
     reason = errno;
-    lock_give(&put->lock);
+    leave_put(ring);
     errno = reason;
     return result;
 }
 
 void watch_disarm(struct ring *ring)
 {
-    if (ring->armed && lock_take(&ring->segment->put.lock, SET_PATIENCE) != LOCK_BUSY) {
+    if (ring->armed && ring_enter_put(ring, SET_PATIENCE)) {
         if (!locked(ring, F_OFD_GETLK, F_WRLCK)) /* by anybody else */
             stop_ringing(ring);
-        lock_give(&ring->segment->put.lock);
+        leave_put(ring);
     }
     if (ring->bell >= 0)
         close(ring->bell);
@@ -192,11 +228,10 @@ void watch_disarm(struct ring *ring)
 enum ring_result watch_ask(struct ring *ring, uint32_t *seen)
 {
     struct ring_state *state = &ring->segment->state;
-    struct ring_side *put = &ring->segment->put;
     uint64_t other;
     enum ring_result result = RING_BUSY;
 
-    if (lock_take(&put->lock, ARM_PATIENCE) == LOCK_BUSY)
+    if (!ring_enter_put(ring, ARM_PATIENCE))
         return RING_BUSY;
     other = atomic_load_explicit(&state->registrant, memory_order_relaxed);
     if (other == 0 || !ring_participates(ring, other)) {
@@ -205,19 +240,18 @@ enum ring_result watch_ask(struct ring *ring, uint32_t *seen)
         atomic_fetch_or_explicit(&state->watch, RING_NOTICE, memory_order_relaxed);
         result = RING_OK;
     }
-    lock_give(&put->lock);
+    leave_put(ring);
     return result;
 }
 
 void watch_cancel(struct ring *ring)
 {
-    struct ring_side *put = &ring->segment->put;
 
-    if (lock_take(&put->lock, ARM_PATIENCE) == LOCK_BUSY)
+    if (!ring_enter_put(ring, ARM_PATIENCE))
         return;
     if (atomic_load_explicit(&ring->segment->state.registrant, memory_order_relaxed) == ring_identity(ring))
         end_request(ring);
-    lock_give(&put->lock);
+    leave_put(ring);
 }
 
 bool watch_told(struct ring *ring, uint32_t seen, int64_t longest)

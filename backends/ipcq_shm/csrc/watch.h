@@ -15,20 +15,25 @@
  * the word `state.notices`, which the producer raises before it commits; the same word tells it that the request was
  * taken back. A dead registrant's place can be taken.
  *
+ * The FIFO goes with the queue's name: who removes that removes this before and, where it was made in between, after;
+ * and who makes it looks afterwards whether the queue has its name still.
+ *
  * What it gives up: with a doorbell, a put into an empty queue costs three system calls. On a queue without a name the
- * doorbell works for those who had it open before.
+ * doorbell works for those who had it open before, and cannot be made.
  */
 #ifndef IPCQ_WATCH_H
 #define IPCQ_WATCH_H
 
 #include "ring.h"
 
-/* For a producer that is about to commit, with its lock. */
-void watch_before_put(struct ring *ring);
+/* For a producer that is about to commit, with its lock. False, with errno, where it has no descriptor to spare for the
+ * doorbell: then it must not commit, since who sleeps on the doorbell would sleep on. */
+bool watch_before_put(struct ring *ring);
 /* For a consumer that may have left the queue empty, without a lock. Returns whether there is a message. */
 bool watch_after_get(struct ring *ring);
 
-/* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails. */
+/* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails, RING_GONE where the
+ * queue has no name and none was made before. */
 enum ring_result watch_arm(struct ring *ring);
 void watch_disarm(struct ring *ring);
 
