@@ -82,23 +82,6 @@ class Queue(Generic[T]):
     foresaw.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_channel",
-        "_closing",
-        "_decode",
-        "_encode",
-        "_held",
-        "_inherited",
-        "_inside",
-        "_largest",
-        "_origin",
-        "_try_get",
-        "_try_put",
-        "_undecodable",
-        "_unlinked",
-    )
-
     def __init__(self, channel: Channel, codec: Codec, origin: Origin) -> None:
         self._origin = origin
         self._channel = channel
@@ -118,6 +101,7 @@ class Queue(Generic[T]):
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
         _handles.add(self)
+        self._arm(channel, codec.encode, codec.decode, codec.of_bytes, origin.request.write, origin.request.read)
 
     # Putting
 
@@ -221,6 +205,17 @@ class Queue(Generic[T]):
             raise QueueFull
         return stored
 
+    def _put_encoded(self, data: bytes, priority: int, deadline: float) -> None:
+        """Put for a shortcut what was encoded already (`ipcq.backend.Shortcut`)."""
+
+        def put_one(_: Channel) -> None:
+            if len(data) > self._largest:
+                self._refuse_size(data)
+            if not self._try_put(data, priority):
+                self._wait_put(data, priority, deadline)
+
+        self._with_channel(put_one)
+
     def _wait_put(self, data: bytes, priority: int, deadline: float) -> None:
         since = now = monotonic()
         if now >= deadline:
@@ -322,6 +317,7 @@ class Queue(Generic[T]):
             self._undecodable.extend(errors if items else errors[1:])
             if self._undecodable:
                 self._try_get = self._report_or_get
+                self._disarm()
             if not items:
                 raise errors[0]
             return items
@@ -665,6 +661,17 @@ class Queue(Generic[T]):
     def _end(self, reason: str) -> None:
         self._closing = reason
         self._try_put = self._try_get = _refusal(QueueClosed, reason)
+        self._disarm()
+
+    # A shortcut does something here, and comes first (clause 21 in backend.py).
+
+    def _arm(self, *_: object) -> None: ...
+
+    def _disarm(self) -> None: ...
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Raise for a shortcut what the codec raised."""
+        raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
 
     def _retire(self) -> None:
         """Close the channel unless somebody is inside: then the last one out does it."""

@@ -56,6 +56,12 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
     name are filled in above where they are missing.
 19. `probe` returns a value and never raises; the module imports where its dependency is missing.
 20. What a capability denies raises `Unsupported`; what it grants works.
+
+**Shortcuts**
+
+21. `shortcut` is None, or a class that stands before `ipcq.Queue` in the class of this channel's handles. Its `put`,
+    `put_nowait`, `get` and `get_nowait` do at once, exactly as Queue's would, what can be done at once, and hand all else
+    on to the next class with nothing done. `Shortcut` says what they meet.
 """
 
 import os
@@ -64,7 +70,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
@@ -86,11 +92,13 @@ __all__ = (
     "Finding",
     "Lifetime",
     "Notice",
+    "OfBytes",
     "Persistence",
     "Received",
     "Request",
     "Scope",
     "Severity",
+    "Shortcut",
     "Stats",
     "check_owner",
     "has_private_directory",
@@ -113,6 +121,10 @@ AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
 
 #: What `Channel.try_get` takes: the message's bytes and its priority.
 Received: TypeAlias = tuple[bytes, int]
+
+#: What a codec does with a `bytes` of exactly that class, and with a message that is one: nothing (``"bare"``);
+#: MessagePack's bin 8, 16 or 32, whichever is the first to suffice (``"bin"``); what only it knows (``"encoded"``).
+OfBytes = Literal["bare", "bin", "encoded"]
 
 #: How `Channel.notify` tells: a function called in a thread of its own, or the number of a signal to this process.
 Notice: TypeAlias = Callable[[], object] | int
@@ -300,6 +312,8 @@ class Channel(Protocol):
     """What the queue was created with."""
     capabilities: Capabilities
     """What this queue can do."""
+    shortcut: "type[Shortcut] | None" = None
+    """What stands before `ipcq.Queue` in the class of this channel's handles (clause 21)."""
 
     @abstractmethod
     def try_put(self, data: bytes, priority: int, /) -> bool:
@@ -430,6 +444,47 @@ class Channel(Protocol):
     def after_fork(self) -> bool:
         """Make the channel usable in a forked child, or return False where it cannot be (clause 17)."""
         return True
+
+
+class Shortcut(Protocol):
+    """Puts and gets of one handle from end to end, for what can be done without waiting.
+
+    For a channel whose `try_put` is faster than a method written in Python. Its `put`, `put_nowait`, `get` and
+    `get_nowait` are those of `ipcq.Queue`, and it finds in the handle what is listed here.
+    """
+
+    def _arm(
+        self,
+        channel: "Channel",
+        encode: Callable[[Any], bytes],
+        decode: Callable[[bytes], Any],
+        of_bytes: OfBytes,
+        puts: bool,
+        gets: bool,
+        /,
+    ) -> None:
+        """Begin: the handle is open, and may put and get as the last two say.
+
+        Of an item that is exactly a `bytes`, and of a message that is one, `of_bytes` says what `encode` and `decode`
+        do, which then need not be called.
+        """
+
+    def _disarm(self) -> None:
+        """End: hand everything on from now on.
+
+        When this returns no call uses the channel any more, except on behalf of the next class; calls that are inside
+        `encode` or `decode` do not when they come back.
+        """
+
+    def _put_encoded(self, data: bytes, priority: int, deadline: float, /) -> None:
+        """Put what `encode` returned and what could not be put at once; the core has this.
+
+        `deadline` is a point on `time.monotonic`, in seconds; infinity is never, and minus infinity does not wait.
+        """
+
+    def _raise(self, error: BaseException, /) -> NoReturn:
+        """Raise what `encode` or `decode` raised, as `ipcq.Queue` would; the core has this."""
+        raise NotImplementedError  # pragma: no cover - the core has it
 
 
 @runtime_checkable

@@ -13,6 +13,8 @@ _MOST_BYTES: Final = 1 << 46
 
 
 class ShmChannel(_core.Ring, Channel):
+    shortcut = _core.Shortcut
+
     def __init__(
         self, name: str, descriptor: int, attributes: Attributes, request: Request, capabilities: Capabilities
     ) -> None:

@@ -53,7 +53,7 @@ static void every_byte_of_the_ring_is_used(void)
 static void batches_are_a_prefix(void)
 {
     struct ring *ring = queue_open(queue_file(1 << 12, 4, 64));
-    struct ring_piece pieces[6] = {{"a", 1, 0}, {"b", 1, 0}, {"c", 1, 0}, {"d", 1, 0}, {"e", 1, 0}, {"f", 1, 0}};
+    struct ring_piece pieces[6] = {PIECE("a", 1), PIECE("b", 1), PIECE("c", 1), PIECE("d", 1), PIECE("e", 1), PIECE("f", 1)};
     struct ring_total put, got;
     size_t count;
 
@@ -80,7 +80,7 @@ static void priorities_order(void)
     for (int turn = 0; turn < 50; turn++) {
         for (unsigned char message = 0; message < 7; message++) {
             static unsigned char data[300];
-            struct ring_piece piece = {data, 300, priorities[message]};
+            struct ring_piece piece = {.data = data, .size = 300, .priority = priorities[message]};
 
             memset(data, message, sizeof data);
             CHECK(ring_put_many(ring, &piece, 1, &count, 0) == RING_OK);
@@ -310,7 +310,7 @@ static void harm_stays_in_the_segment(uint64_t seed)
     for (int turn = 0; turn < 300; turn++) {
         uint32_t kind = random_next(&seed);
         size_t size = kind % 20 ? kind % 500 : kind % LARGEST;
-        struct ring_piece pieces[3] = {{bytes, size % 300, 0}, {bytes, size % 200, 0}, {bytes, 5, 0}};
+        struct ring_piece pieces[3] = {PIECE(bytes, size % 300), PIECE(bytes, size % 200), PIECE(bytes, 5)};
         size_t offset = sizeof(struct ring_header), count;
 
         switch (random_next(&seed) % 4) {
