@@ -82,6 +82,23 @@ class Queue(Generic[T]):
     foresaw.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_channel",
+        "_closing",
+        "_decode",
+        "_encode",
+        "_held",
+        "_inherited",
+        "_inside",
+        "_largest",
+        "_origin",
+        "_try_get",
+        "_try_put",
+        "_undecodable",
+        "_unlinked",
+    )
+
     def __init__(self, channel: Channel, codec: Codec, origin: Origin) -> None:
         self._origin = origin
         self._channel = channel
@@ -206,7 +223,7 @@ class Queue(Generic[T]):
         return stored
 
     def _put_encoded(self, data: bytes, priority: int, deadline: float) -> None:
-        """Put for a shortcut what was encoded already (`ipcq.backend.Shortcut`)."""
+        """Put for a shortcut what it has encoded already."""
 
         def put_one(_: Channel) -> None:
             if len(data) > self._largest:
@@ -663,11 +680,13 @@ class Queue(Generic[T]):
         self._try_put = self._try_get = _refusal(QueueClosed, reason)
         self._disarm()
 
-    # A shortcut does something here, and comes first (clause 21 in backend.py).
+    # For a subclass that is a shortcut (`Channel.shortcut` in backend.py)
 
-    def _arm(self, *_: object) -> None: ...
+    def _arm(self, *_: object) -> None:
+        """Begin with these arguments of `ipcq.backend.Shortcut`."""
 
-    def _disarm(self) -> None: ...
+    def _disarm(self) -> None:
+        """End: leave everything to this class."""
 
     def _raise(self, error: BaseException) -> NoReturn:
         """Raise for a shortcut what the codec raised."""

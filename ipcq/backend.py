@@ -59,9 +59,9 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 **Shortcuts**
 
-21. `shortcut` is None, or a class that stands before `ipcq.Queue` in the class of this channel's handles. Its `put`,
-    `put_nowait`, `get` and `get_nowait` do at once, exactly as Queue's would, what can be done at once, and hand all else
-    on to the next class with nothing done. `Shortcut` says what they meet.
+21. `shortcut` returns the class of handles that it is given, or a subclass. That one's `put`, `put_nowait`, `get` and
+    `get_nowait` do what can be done at once, exactly as the class's own would, and leave all else to it with nothing
+    done.
 """
 
 import os
@@ -70,7 +70,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
@@ -121,6 +121,8 @@ AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
 
 #: What `Channel.try_get` takes: the message's bytes and its priority.
 Received: TypeAlias = tuple[bytes, int]
+
+H = TypeVar("H")
 
 #: What a codec does with a `bytes` of exactly that class, and with a message that is one: nothing (``"bare"``);
 #: MessagePack's bin 8, 16 or 32, whichever is the first to suffice (``"bin"``); what only it knows (``"encoded"``).
@@ -312,8 +314,6 @@ class Channel(Protocol):
     """What the queue was created with."""
     capabilities: Capabilities
     """What this queue can do."""
-    shortcut: "type[Shortcut] | None" = None
-    """What stands before `ipcq.Queue` in the class of this channel's handles (clause 21)."""
 
     @abstractmethod
     def try_put(self, data: bytes, priority: int, /) -> bool:
@@ -441,21 +441,29 @@ class Channel(Protocol):
         """Return the figures that the mechanism keeps over all processes."""
         return Stats(depth=self.qsize())
 
+    @classmethod
+    def shortcut(cls, handle: "type[H]", /) -> "type[H]":
+        """Return the class of handles over this kind of channel, where `handle` is `ipcq.Queue` (clause 21).
+
+        It is asked once. A subclass is worth its while where `try_put` takes less time than a method written in Python;
+        `Shortcut` says what it finds in the class that it is derived from.
+        """
+        return handle
+
     def after_fork(self) -> bool:
         """Make the channel usable in a forked child, or return False where it cannot be (clause 17)."""
         return True
 
 
 class Shortcut(Protocol):
-    """Puts and gets of one handle from end to end, for what can be done without waiting.
+    """What a subclass that `Channel.shortcut` returns may rest on, beside `put`, `put_nowait`, `get` and `get_nowait`.
 
-    For a channel whose `try_put` is faster than a method written in Python. Its `put`, `put_nowait`, `get` and
-    `get_nowait` are those of `ipcq.Queue`, and it finds in the handle what is listed here.
+    It overrides the first two methods and calls the others.
     """
 
     def _arm(
         self,
-        channel: "Channel",
+        channel: Channel,
         encode: Callable[[Any], bytes],
         decode: Callable[[bytes], Any],
         of_bytes: OfBytes,
@@ -463,28 +471,28 @@ class Shortcut(Protocol):
         gets: bool,
         /,
     ) -> None:
-        """Begin: the handle is open, and may put and get as the last two say.
+        """Begin: the handle is open, and may put and get as the last two arguments say.
 
         Of an item that is exactly a `bytes`, and of a message that is one, `of_bytes` says what `encode` and `decode`
-        do, which then need not be called.
+        do, so that they need not be called.
         """
 
     def _disarm(self) -> None:
-        """End: hand everything on from now on.
+        """End: leave everything to the class from now on.
 
-        When this returns no call uses the channel any more, except on behalf of the next class; calls that are inside
-        `encode` or `decode` do not when they come back.
+        When this returns no shortcut uses the channel any more. One that is inside `encode` or `decode` leaves the
+        rest to the class when it comes back.
         """
 
     def _put_encoded(self, data: bytes, priority: int, deadline: float, /) -> None:
-        """Put what `encode` returned and what could not be put at once; the core has this.
+        """Put what `encode` returned, and what could not be put at once.
 
         `deadline` is a point on `time.monotonic`, in seconds; infinity is never, and minus infinity does not wait.
         """
 
     def _raise(self, error: BaseException, /) -> NoReturn:
-        """Raise what `encode` or `decode` raised, as `ipcq.Queue` would; the core has this."""
-        raise NotImplementedError  # pragma: no cover - the core has it
+        """Raise what `encode` or `decode` raised, as `put` and `get` do."""
+        raise NotImplementedError  # pragma: no cover - abstract
 
 
 @runtime_checkable

@@ -36,13 +36,15 @@ struct core_state {
     PyObject *version_mismatch;
 };
 
-/* The state of the module that a class, or one of its bases, is from; NULL with an exception where there is none. */
+/* The state of the module that a class, or one that it is derived from, belongs to; NULL with an exception without. */
 const struct core_state *core_state_of(PyTypeObject *type);
 /* Raises what a result means that is not one of the verb's own, and returns NULL. */
 void *core_raise(PyTypeObject *type, enum ring_result result);
 
 extern PyType_Spec core_channel_spec;
 extern PyType_Spec core_shortcut_spec;
+/* Derives a class of handles whose short way is in C. */
+PyObject *core_shortcut(PyObject *module, PyObject *handle);
 
 /* Notes that a put or a get had to wait. */
 static inline void core_count_wait(struct ring *ring, bool served)

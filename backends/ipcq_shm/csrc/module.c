@@ -106,17 +106,12 @@ static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
 
 static PyMethodDef module_functions[] = {
     {"works", module_works, METH_NOARGS, PyDoc_STR("Tell whether this kernel releases the locks of the dead.")},
+    {"shortcut", core_shortcut, METH_O, PyDoc_STR("Derive a class of handles that put and get at once in C.")},
     {"message_size", module_message_size, METH_VARARGS, PyDoc_STR("Return how many bytes a message takes in a queue.")},
     {"segment_size", module_segment_size, METH_O, PyDoc_STR("Return the size of the file for a ring of so many bytes.")},
     {"format", module_format, METH_VARARGS, PyDoc_STR("Make a file of zeros of that size a queue.")},
     {NULL, NULL, 0, NULL},
 };
-
-static bool add_class(PyObject *self, const char *name, PyType_Spec *spec, PyObject **place)
-{
-    *place = PyType_FromModuleAndSpec(self, spec, NULL);
-    return *place != NULL && PyModule_AddObjectRef(self, name, *place) == 0;
-}
 
 static int module_exec(PyObject *self)
 {
@@ -142,10 +137,9 @@ static int module_exec(PyObject *self)
     if (errors == NULL)
         return -1;
     Py_DECREF(errors);
-    return add_class(self, "Ring", &core_channel_spec, &state->ring) &&
-                   add_class(self, "Shortcut", &core_shortcut_spec, &state->shortcut)
-               ? 0
-               : -1;
+    state->ring = PyType_FromModuleAndSpec(self, &core_channel_spec, NULL);
+    state->shortcut = PyType_FromModuleAndSpec(self, &core_shortcut_spec, NULL);
+    return state->ring != NULL && state->shortcut != NULL ? PyModule_AddObjectRef(self, "Ring", state->ring) : -1;
 }
 
 static int module_traverse(PyObject *self, visitproc visit, void *arg)

@@ -1,21 +1,26 @@
 /*
- * `Shortcut`: put and get of a handle from end to end, for what can be done at once.
+ * The class of handles to a ring: put and get from end to end, for what can be done at once.
  *
- * The core lets this class stand before `ipcq.Queue` in the class of a handle (clause 21 in ipcq/backend.py). There is no
- * second set of semantics here: a call either does what Queue's would certainly do without waiting, or is handed on with
- * nothing done but the encoding. What is handed on: arguments that are not plainly right, a queue that is full, empty,
- * busy, ended or damaged, large messages, and everything once the handle is closed.
+ * It is derived from `ipcq.Queue` (clause 21 in ipcq/backend.py) and has no semantics of its own: a call either does what
+ * Queue's would certainly do without waiting, or leaves it to Queue's with nothing done but the encoding. What is left to
+ * it: arguments that are not plainly right, a queue that is full, empty, busy, ended or damaged, large messages, and
+ * everything once the handle is closed.
  *
  * Queue counts who is inside the channel, so that nobody closes it meanwhile. Here nobody has to be counted: while the
  * channel is used the GIL, or in a free-threaded Python the handle's own lock, is not given away, and after an encoder
  * was run, which may do anything, it is asked anew whether there still is a channel.
  *
- * Of most messages the item is a `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to
- * the ring and from there to the item, and no codec is called.
+ * Most items are `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to the ring and from
+ * there to the item, and no codec is called.
+ *
+ * A handle has one word behind what Queue keeps of it, for a `Shortcut`, and nobody may derive from this class, so that
+ * the word is always the last one. Python made Queue's part, and ends it; for that the word is a member as those of
+ * __slots__ are, which Python code can write to. So what is there is looked at.
  */
-#include <math.h>
-
 #include "binding.h"
+
+#include <math.h>
+#include <structmember.h> /* wants Python.h before it */
 
 #ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
@@ -43,9 +48,10 @@ enum of_bytes {
     BIN,     /* as MessagePack's bin 8, 16 or 32, whichever is the first to suffice */
 };
 
+/* What an open handle needs. */
 struct shortcut {
     PyObject_HEAD
-    struct channel *channel; /* NULL: everything is handed on */
+    struct channel *channel;
     PyObject *encode;
     PyObject *decode;
     enum of_bytes of_bytes;
@@ -53,28 +59,33 @@ struct shortcut {
     bool gets;
 };
 
-static struct shortcut *shortcut_of(PyObject *self)
+static void shortcut_dealloc(PyObject *self);
+
+static PyObject **word_of(PyObject *self)
 {
-    return (struct shortcut *)self;
+    return (PyObject **)((char *)self + Py_TYPE(self)->tp_basicsize) - 1;
 }
 
-static struct ring *ring_of(const struct shortcut *shortcut)
+/* NULL where the handle or its channel is closed. */
+static struct shortcut *shortcut_of(PyObject *self)
 {
-    return shortcut->channel != NULL && shortcut->channel->open ? &shortcut->channel->ring : NULL;
+    struct shortcut *shortcut = (struct shortcut *)*word_of(self);
+
+    if (shortcut == NULL || Py_TYPE(shortcut)->tp_dealloc != shortcut_dealloc || !shortcut->channel->open)
+        return NULL;
+    return shortcut;
 }
 
 /* Handing on */
 
-/* Calls the method of the class that comes next. */
+/* Calls the method of the class that this one is derived from. */
 static PyObject *hand_on(PyObject *self, const char *verb, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
 {
-    const struct core_state *state = core_state_of(Py_TYPE(self));
-    PyObject *next = state == NULL ? NULL
-                                   : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type, state->shortcut, self, NULL);
-    PyObject *method = next == NULL ? NULL : PyObject_GetAttrString(next, verb);
+    PyObject *super = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type, (PyObject *)Py_TYPE(self), self, NULL);
+    PyObject *method = super == NULL ? NULL : PyObject_GetAttrString(super, verb);
     PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, arguments, (size_t)count, names);
 
-    Py_XDECREF(next);
+    Py_XDECREF(super);
     Py_XDECREF(method);
     return result;
 }
@@ -191,10 +202,10 @@ static bool put_at_once(PyObject *self, const struct ring_piece *piece)
     size_t stored;
 
     Py_BEGIN_CRITICAL_SECTION(self);
-    struct ring *ring = ring_of(shortcut_of(self));
+    struct shortcut *shortcut = shortcut_of(self);
 
-    if (ring != NULL && piece->head_size + piece->size < RING_LARGE)
-        result = ring_put_many(ring, piece, 1, &stored, 0);
+    if (shortcut != NULL && piece->head_size + piece->size < RING_LARGE)
+        result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, 0);
     Py_END_CRITICAL_SECTION();
     return result == RING_OK;
 }
@@ -231,7 +242,6 @@ static const char *const get_wants[] = {"block", "timeout", NULL};
  * exception where the call is to be handed on. */
 static PyObject *put_places(PyObject *self, PyObject *const *places)
 {
-    struct shortcut *shortcut = shortcut_of(self);
     enum of_bytes of_bytes = ENCODED;
     PyObject *encode = NULL;
     PyObject *result;
@@ -241,9 +251,9 @@ static PyObject *put_places(PyObject *self, PyObject *const *places)
     if (!patience_of(places[BLOCK], places[TIMEOUT], &seconds))
         return NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    struct ring *ring = ring_of(shortcut);
+    struct shortcut *shortcut = shortcut_of(self);
 
-    if (ring != NULL && shortcut->puts && priority_of(ring, places[PRIORITY], &priority)) {
+    if (shortcut != NULL && shortcut->puts && priority_of(&shortcut->channel->ring, places[PRIORITY], &priority)) {
         of_bytes = shortcut->of_bytes;
         encode = Py_NewRef(shortcut->encode);
     }
@@ -344,17 +354,18 @@ static bool take(struct ring *ring, struct taking *taking, bool waits)
 /* As put_places. */
 static PyObject *get_item(PyObject *self, bool waits)
 {
-    struct shortcut *shortcut = shortcut_of(self);
     struct taking taking = {0};
     PyObject *decode = NULL;
     PyObject *item;
 
     Py_BEGIN_CRITICAL_SECTION(self);
-    struct ring *ring = ring_of(shortcut);
+    struct shortcut *shortcut = shortcut_of(self);
 
-    taking.of_bytes = shortcut->of_bytes;
-    if (ring != NULL && shortcut->gets && take(ring, &taking, waits))
-        decode = Py_NewRef(shortcut->decode);
+    if (shortcut != NULL && shortcut->gets) {
+        taking.of_bytes = shortcut->of_bytes;
+        if (take(&shortcut->channel->ring, &taking, waits))
+            decode = Py_NewRef(shortcut->decode);
+    }
     Py_END_CRITICAL_SECTION();
     if (decode == NULL)
         return NULL;
@@ -389,35 +400,22 @@ static PyObject *get_nowait(PyObject *self, PyObject *Py_UNUSED(unused))
 
 /* Beginning and end */
 
-static void let_go(struct shortcut *shortcut)
+static PyObject *replace(PyObject *self, PyObject *shortcut)
 {
-    Py_CLEAR(shortcut->channel);
-    Py_CLEAR(shortcut->encode);
-    Py_CLEAR(shortcut->decode);
-}
-
-static PyObject *disarm(PyObject *self, PyObject *Py_UNUSED(unused))
-{
-    struct shortcut *shortcut = shortcut_of(self);
-    PyObject *channel, *encode, *decode;
+    PyObject *before;
 
     Py_BEGIN_CRITICAL_SECTION(self);
-    channel = (PyObject *)shortcut->channel;
-    encode = shortcut->encode;
-    decode = shortcut->decode;
-    shortcut->channel = NULL;
-    shortcut->encode = shortcut->decode = NULL;
+    before = *word_of(self);
+    *word_of(self) = shortcut;
     Py_END_CRITICAL_SECTION();
-    Py_XDECREF(channel);
-    Py_XDECREF(encode);
-    Py_XDECREF(decode);
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 
 static PyObject *arm(PyObject *self, PyObject *arguments)
 {
-    struct shortcut *shortcut = shortcut_of(self);
     const struct core_state *state = core_state_of(Py_TYPE(self));
+    struct shortcut *shortcut;
     PyObject *channel, *encode, *decode;
     const char *of_bytes;
     int puts, gets;
@@ -425,48 +423,29 @@ static PyObject *arm(PyObject *self, PyObject *arguments)
     if (state == NULL || !PyArg_ParseTuple(arguments, "O!OOspp", (PyTypeObject *)state->ring, &channel, &encode, &decode,
                                            &of_bytes, &puts, &gets))
         return NULL;
-    Py_DECREF(disarm(self, NULL));
-    Py_BEGIN_CRITICAL_SECTION(self);
+    shortcut = PyObject_GC_New(struct shortcut, (PyTypeObject *)state->shortcut);
+    if (shortcut == NULL)
+        return NULL;
+    shortcut->channel = (struct channel *)Py_NewRef(channel);
+    shortcut->encode = Py_NewRef(encode);
+    shortcut->decode = Py_NewRef(decode);
     shortcut->of_bytes = strcmp(of_bytes, "bare") == 0 ? BARE : strcmp(of_bytes, "bin") == 0 ? BIN : ENCODED;
     /* On a shelf a message has no head. */
-    if (shortcut->of_bytes == BIN && ((struct channel *)channel)->ring.flags & RING_ORDERED)
+    if (shortcut->of_bytes == BIN && shortcut->channel->ring.flags & RING_ORDERED)
         shortcut->of_bytes = ENCODED;
     shortcut->puts = puts;
     shortcut->gets = gets;
-    shortcut->encode = Py_NewRef(encode);
-    shortcut->decode = Py_NewRef(decode);
-    shortcut->channel = (struct channel *)Py_NewRef(channel);
-    Py_END_CRITICAL_SECTION();
-    Py_RETURN_NONE;
+    PyObject_GC_Track(shortcut);
+    return replace(self, (PyObject *)shortcut);
 }
 
-static int shortcut_traverse(PyObject *self, visitproc visit, void *arg)
+static PyObject *disarm(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(shortcut_of(self)->channel);
-    Py_VISIT(shortcut_of(self)->encode);
-    Py_VISIT(shortcut_of(self)->decode);
-    return 0;
+    return replace(self, NULL);
 }
 
-static int shortcut_clear(PyObject *self)
-{
-    let_go(shortcut_of(self));
-    return 0;
-}
-
-static void shortcut_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-
-    PyObject_GC_UnTrack(self);
-    let_go(shortcut_of(self));
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-/* The docstrings are those of the next class, where inspect and help find them. */
-static PyMethodDef shortcut_methods[] = {
+/* The docstrings are those of the class that it is derived from, where inspect and help find them. */
+static PyMethodDef handle_methods[] = {
     {"put", (PyCFunction)(void (*)(void))put, METH_FASTCALL | METH_KEYWORDS,
      "put($self, item, block=True, timeout=None, *, priority=0)\n--\n\n"},
     {"put_nowait", (PyCFunction)(void (*)(void))put_nowait, METH_FASTCALL | METH_KEYWORDS,
@@ -479,18 +458,63 @@ static PyMethodDef shortcut_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+PyObject *core_shortcut(PyObject *module, PyObject *handle)
+{
+    Py_ssize_t size = PyType_Check(handle) ? ((PyTypeObject *)handle)->tp_basicsize : 0;
+    PyMemberDef members[] = {
+        {"_shortcut", T_OBJECT_EX, size, 0, NULL},
+        {NULL, 0, 0, 0, NULL},
+    };
+    PyType_Slot slots[] = {
+        {Py_tp_methods, handle_methods},
+        {Py_tp_members, members},
+        {0, NULL},
+    };
+    PyType_Spec spec = {
+        .name = "ipcq_shm._core.Queue",
+        .basicsize = (int)(size + (Py_ssize_t)sizeof(PyObject *)),
+        .flags = Py_TPFLAGS_DEFAULT,
+        .slots = slots,
+    };
+
+    return PyType_FromModuleAndSpec(module, &spec, handle);
+}
+
+static int shortcut_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct shortcut *shortcut = (struct shortcut *)self;
+
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(shortcut->channel);
+    Py_VISIT(shortcut->encode);
+    Py_VISIT(shortcut->decode);
+    return 0;
+}
+
+/* There is no tp_clear: a cycle through here is broken at the handle, and what this has is never NULL. */
+static void shortcut_dealloc(PyObject *self)
+{
+    struct shortcut *shortcut = (struct shortcut *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    Py_DECREF(shortcut->channel);
+    Py_DECREF(shortcut->encode);
+    Py_DECREF(shortcut->decode);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
 static PyType_Slot shortcut_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("What a handle to a ring does at once.")},
+    {Py_tp_doc, (void *)PyDoc_STR("What an open handle to a ring needs to put and get.")},
     {Py_tp_dealloc, shortcut_dealloc},
     {Py_tp_traverse, shortcut_traverse},
-    {Py_tp_clear, shortcut_clear},
-    {Py_tp_methods, shortcut_methods},
     {0, NULL},
 };
 
 PyType_Spec core_shortcut_spec = {
     .name = "ipcq_shm._core.Shortcut",
     .basicsize = sizeof(struct shortcut),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = shortcut_slots,
 };
