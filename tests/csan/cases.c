@@ -69,6 +69,47 @@ static void batches_are_a_prefix(void)
     queue_close(ring);
 }
 
+static void *place_behind_two(void *context, struct ring_piece *message)
+{
+    message->data = (const unsigned char *)message->data + 2;
+    message->size -= 2;
+    return place_for(context, message);
+}
+
+static void a_head_stands_in_front(void)
+{
+    struct ring *ring = queue_open(queue_file(1 << 18, 0, LARGEST));
+    struct ring_piece piece = {.data = "data", .size = 4, .head_size = 2, .head = "ab"};
+    struct ring_piece large = {.data = bytes, .size = LARGEST - 2, .head_size = 2, .head = "ab"};
+    struct ring_copy copy;
+    size_t count;
+
+    CHECK(ring_put_many(ring, &piece, 1, &count, 0) == RING_OK && ring_put_many(ring, &piece, 1, &count, 0) == RING_OK);
+    CHECK(ring_get(ring, place_for, &place, NULL, 0) == RING_OK && place.size == 6 && memcmp(bytes, "abdata", 6) == 0);
+    CHECK(ring_get(ring, place_behind_two, &place, NULL, 0) == RING_OK);
+    CHECK(place.size == 4 && memcmp(bytes, "data", 4) == 0);
+    large.size++;
+    CHECK(ring_put_many(ring, &large, 1, &count, 0) == RING_FULL);
+    large.size--;
+    memset(bytes, 'x', LARGEST);
+    CHECK(ring_put_many(ring, &large, 1, &count, 0) == RING_OK);
+    CHECK(ring_get(ring, place_behind_two, &place, &copy, 0) == RING_COPYING);
+    CHECK(copy.size == LARGEST - 2 && *(const char *)copy.source == 'x');
+    ring_release(ring, &copy);
+    queue_close(ring);
+}
+
+static void a_large_message_stays_where_nobody_would_copy_it(void)
+{
+    struct ring *ring = queue_open(queue_file(1 << 18, 0, LARGEST));
+
+    CHECK(ring_put(ring, bytes, RING_LARGE, 0) == RING_OK);
+    place.size = 0;
+    CHECK(ring_get(ring, place_for, &place, NULL, 0) == RING_COPYING && place.size == 0);
+    CHECK(try_get(ring, &place) == RING_OK && place.size == RING_LARGE);
+    queue_close(ring);
+}
+
 static void priorities_order(void)
 {
     struct ring *ring = queue_open(queue_file_of(RING_ORDERED, 7 * ring_message_size(300, RING_ORDERED), 0, 300));
@@ -370,6 +411,8 @@ int main(int count, char **words)
     exactly_as_many_fit_as_were_asked_for();
     every_byte_of_the_ring_is_used();
     batches_are_a_prefix();
+    a_head_stands_in_front();
+    a_large_message_stays_where_nobody_would_copy_it();
     priorities_order();
     no_memory_takes_nothing();
     a_shutdown_lets_drain();
