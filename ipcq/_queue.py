@@ -190,10 +190,10 @@ class Queue(Generic[T]):
             self._require_write()
             if not isinstance(items, Iterable):
                 raise InvalidArgument(f"items is an iterable, not {items!r}")
-            batch = [self._encode(item) for item in items]
-            for data in batch:
-                if len(data) > self._largest:
-                    self._refuse_size(data)
+            # By map, because what is done for each of a batch's messages in Python costs more than its channel.
+            batch = list(map(self._encode, items))
+            if max(map(len, batch), default=0) > self._largest:
+                self._refuse_size(next(data for data in batch if len(data) > self._largest))
             return self._put_batch(channel, batch, deadline)
 
         return self._with_channel(put_all)
@@ -323,12 +323,14 @@ class Queue(Generic[T]):
             ):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
             first = self._try_get() or self._wait_get(deadline)
-            items = []
+            items: list[T] = []
             errors = []
-            for data, _ in (first, *self._rest(channel, max_items)):
+            rest = iter([first[0], *[data for data, _ in self._rest(channel, max_items)]])
+            while True:
                 try:
-                    items.append(self._decode(data))
-                except DecodeError as error:
+                    items.extend(map(self._decode, rest))
+                    break
+                except DecodeError as error:  # it goes on behind that one
                     errors.append(error)
             # What another thread put there is for the gets; this call raises one of its own.
             self._undecodable.extend(errors if items else errors[1:])
