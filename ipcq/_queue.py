@@ -198,9 +198,13 @@ class Queue(Generic[T]):
 
         return self._with_channel(put_all)
 
-    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float) -> int:
+    def _put_rest(self, items: Sequence[T], stored: int, deadline: float) -> int:
+        """Put for a shortcut what it could not put of a batch of `bytes`."""
+        batch = list(map(self._encode, items))
+        return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
+
+    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float, stored: int = 0) -> int:
         since = monotonic()
-        stored = 0
         waited = False
         while stored < len(batch):
             try:

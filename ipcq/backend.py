@@ -59,9 +59,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 **Shortcuts**
 
-21. `shortcut` returns the class of handles that it is given, or a subclass. That one's `put`, `put_nowait`, `get` and
-    `get_nowait` do what can be done at once, exactly as the class's own would, and leave all else to it with nothing
-    done.
+21. `shortcut` returns the class of handles that it is given, or a subclass. That one's puts and gets do what can be
+    done at once, exactly as the class's own would, and leave all else to it with nothing done.
 """
 
 import os
@@ -456,9 +455,9 @@ class Channel(Protocol):
 
 
 class Shortcut(Protocol):
-    """What a subclass that `Channel.shortcut` returns may rest on, beside `put`, `put_nowait`, `get` and `get_nowait`.
+    """What a subclass that `Channel.shortcut` returns may rest on, beside the puts and gets that it overrides.
 
-    It overrides the first two methods and calls the others.
+    It overrides the first two of these as well, and calls the others.
     """
 
     def _arm(
@@ -489,6 +488,10 @@ class Shortcut(Protocol):
 
         `deadline` is a point on `time.monotonic`, in seconds; infinity is never, and minus infinity does not wait.
         """
+
+    def _put_rest(self, items: Sequence[bytes], stored: int, deadline: float, /) -> int:
+        """Put the rest of a batch of which so many items are stored, and return how many are then; `put_many`."""
+        raise NotImplementedError  # pragma: no cover - abstract
 
     def _raise(self, error: BaseException, /) -> NoReturn:
         """Raise what `encode` or `decode` raised, as `put` and `get` do."""

@@ -97,7 +97,7 @@ def queue(opened: Open) -> Handle:
     return opened()
 
 
-VERBS = ("put", "put_nowait", "get", "get_nowait")
+VERBS = ("put", "put_nowait", "put_many", "get", "get_nowait", "get_many")
 
 # It is there
 
@@ -306,6 +306,25 @@ CALLS: dict[str, Callable[[Handle], object]] = {
     "put nothing without waiting": lambda queue: queue.put_nowait(),  # type: ignore[call-arg]
     "put two without waiting": lambda queue: queue.put_nowait(1, 2),  # type: ignore[call-arg]
     "put by name without waiting": lambda queue: queue.put_nowait(item=1),
+    "put a list": lambda queue: queue.put_many([b"1", b"2"], timeout=1),
+    "put a tuple": lambda queue: queue.put_many((b"1", b"2"), False),
+    "put a longer list than there is space": lambda queue: queue.put_many([b"1", b"2", b"3", b"4", b"5"], timeout=0.2),
+    "put such a list without waiting": lambda queue: queue.put_many([b"1"] * 5, False),
+    "put a mixed list": lambda queue: queue.put_many([b"1", 2], timeout=1),
+    "put an empty list": lambda queue: queue.put_many([]),
+    "put a list of what is too large": lambda queue: queue.put_many([b"1", bytes(1 << 20)]),
+    "put a list of what is no message": lambda queue: queue.put_many([b"1", object()]),
+    "put a large list": lambda queue: queue.put_many([bytes(LARGE), bytes(LARGE)], timeout=1),
+    "put no list": lambda queue: queue.put_many(5),  # type: ignore[arg-type]
+    "put an iterator": lambda queue: queue.put_many(iter([b"1"]), timeout=1),
+    "put a list with timeout -1": lambda queue: queue.put_many([b"1"], timeout=-1),
+    "get many": lambda queue: queue.get_many(timeout=1),
+    "get two": lambda queue: queue.get_many(2, timeout=1),
+    "get none": lambda queue: queue.get_many(0),
+    "get True": lambda queue: queue.get_many(True),
+    "get text": lambda queue: queue.get_many("2"),  # type: ignore[arg-type]
+    "get 2 to the 80": lambda queue: queue.get_many(1 << 80, timeout=1),
+    "get many with timeout -1": lambda queue: queue.get_many(timeout=-1),
     "get by name": lambda queue: queue.get(block=True, timeout=1),
     "get too much": lambda queue: queue.get(True, None, 1),  # type: ignore[call-arg]
     "get with an unknown name": lambda queue: queue.get(wait=5),  # type: ignore[call-arg]
@@ -317,25 +336,34 @@ CALLS: dict[str, Callable[[Handle], object]] = {
 
 
 @pytest.mark.parametrize("fill", ["one", "none", "full"])
+@pytest.mark.parametrize("serializer", ["msgpack", "raw"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_call_ends_in_the_same_way(opened: Open, slowly: Open, call: Callable[[Handle], object], fill: str) -> None:
+def test_a_call_ends_in_the_same_way(
+    opened: Open, slowly: Open, call: Callable[[Handle], object], serializer: str, fill: str
+) -> None:
     """Whatever its arguments, and whatever is in the queue; for what would wait there is a timeout."""
-    found = []
-    for handle in (opened(max_messages=4), slowly()):
+
+    def end(handle: Handle) -> tuple[object, ...]:
         while fill == "full" and not handle.full():
-            handle.put_nowait(None)
+            handle.put_nowait(b"full")
         if fill == "one":
-            handle.put("one")
+            handle.put(b"one")
+        came = threading.Event()
+
+        def come() -> None:
+            came.wait(0.05)
+            outcome(lambda: handle.get_many(4, False) if fill == "full" else handle.put_nowait(b"late"))
+
         # Full or empty, what may wait waits for somebody who comes soon.
-        soon = threading.Timer(0.05, lambda handle=handle: handle.get_many() if fill == "full" else handle.put("late"))  # type: ignore[misc]
-        if fill != "one":
-            soon.start()
-        result = outcome(lambda handle=handle: call(handle))  # type: ignore[misc]
-        if fill != "one":
-            soon.join()
-        found.append(result)
+        soon = threading.Thread(target=come if fill != "one" else came.set)
+        soon.start()
+        ended = outcome(lambda: call(handle))
+        came.set()
+        soon.join()
         handle.clear()
-    assert found[0] == found[1]
+        return ended
+
+    assert end(opened(max_messages=4, serializer=serializer)) == end(slowly(serializer=serializer))
 
 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
@@ -601,6 +629,7 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
     "items": lambda queue: (queue.put({"a": 1}), queue.get()),
     "without waiting": lambda queue: (queue.put_nowait(b"1"), queue.get_nowait()),
     "by name": lambda queue: (queue.put(item=b"1", timeout=1), queue.get(timeout=1.5)),
+    "batches": lambda queue: (queue.put_many([b"1", b"2"]), queue.get_many()),
     "large": lambda queue: (queue.put(bytes(LARGE)), queue.get()),
     "empty": lambda queue: outcome(queue.get_nowait),
     "bad arguments": lambda queue: (outcome(lambda: queue.put(1, 1)), outcome(lambda: queue.get(1))),  # type: ignore[arg-type]

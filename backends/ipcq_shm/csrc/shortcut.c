@@ -236,6 +236,8 @@ enum { ITEM, BLOCK, TIMEOUT, PRIORITY, PLACES };
 
 static const char *const put_wants[] = {"item", "block", "timeout", "priority", NULL};
 static const char *const put_nowait_wants[] = {"item", NULL};
+static const char *const put_many_wants[] = {"items", "block", "timeout", NULL};
+static const char *const get_many_wants[] = {"max_items", "block", "timeout", NULL};
 static const char *const get_wants[] = {"block", "timeout", NULL};
 
 /* Puts what stands at the places, where that can be done at once or comes to pass after the encoding; NULL without an
@@ -291,6 +293,66 @@ static PyObject *put_nowait(PyObject *self, PyObject *const *arguments, Py_ssize
     if (sorted(arguments, count, names, put_nowait_wants, BLOCK, places) && places[ITEM] != NULL)
         result = put_places(self, places);
     return result != NULL || PyErr_Occurred() ? result : hand_on(self, "put_nowait", arguments, count, names);
+}
+
+/* Puts as much of a batch of `bytes` as there is space for; nothing where a part of it is anything else. */
+static size_t put_batch(const struct shortcut *shortcut, PyObject *batch, struct ring_piece *pieces)
+{
+    struct ring *ring = &shortcut->channel->ring;
+    Py_ssize_t count = PyTuple_GET_SIZE(batch);
+    size_t bytes = 0;
+    size_t stored = 0;
+
+    for (Py_ssize_t index = 0; index < count; index++) {
+        PyObject *item = PyTuple_GET_ITEM(batch, index);
+
+        if (!PyBytes_CheckExact(item))
+            return 0;
+        pieces[index] = piece_of(item, 0);
+        if (shortcut->of_bytes == BIN)
+            pack_head(&pieces[index]);
+        if (pieces[index].size + pieces[index].head_size > ring->max_message_size)
+            return 0;
+        bytes += pieces[index].size;
+    }
+    if (bytes < RING_LARGE)
+        ring_put_many(ring, pieces, (size_t)count, &stored, 0);
+    return stored;
+}
+
+static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *places[PRIORITY] = {NULL};
+    PyObject *batch, *result;
+    struct ring_piece *pieces;
+    size_t stored = 0;
+    double seconds;
+
+    if (!sorted(arguments, count, names, put_many_wants, PRIORITY, places) || places[ITEM] == NULL ||
+        !(PyList_CheckExact(places[ITEM]) || PyTuple_CheckExact(places[ITEM])) ||
+        !patience_of(places[BLOCK], places[TIMEOUT], &seconds))
+        return hand_on(self, "put_many", arguments, count, names);
+    batch = PySequence_Tuple(places[ITEM]);
+    pieces = batch == NULL ? NULL : PyMem_New(struct ring_piece, (size_t)PyTuple_GET_SIZE(batch));
+    if (pieces == NULL) {
+        Py_XDECREF(batch);
+        return PyErr_NoMemory();
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    struct shortcut *shortcut = shortcut_of(self);
+
+    if (shortcut != NULL && shortcut->puts && shortcut->of_bytes != ENCODED)
+        stored = put_batch(shortcut, batch, pieces);
+    Py_END_CRITICAL_SECTION();
+    PyMem_Free(pieces);
+    if (stored == 0)
+        result = hand_on(self, "put_many", arguments, count, names);
+    else if (stored == (size_t)PyTuple_GET_SIZE(batch))
+        result = PyLong_FromSize_t(stored);
+    else
+        result = PyObject_CallMethod(self, "_put_rest", "Ond", batch, (Py_ssize_t)stored, deadline_of(seconds));
+    Py_DECREF(batch);
+    return result;
 }
 
 /* Getting */
@@ -398,6 +460,71 @@ static PyObject *get_nowait(PyObject *self, PyObject *Py_UNUSED(unused))
     return item != NULL || PyErr_Occurred() ? item : hand_on(self, "get", without_waiting, 1, NULL);
 }
 
+struct filling {
+    PyObject *list;
+    Py_ssize_t next;
+};
+
+static void *room_in_list(void *context, struct ring_piece *message)
+{
+    struct filling *filling = context;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message->size);
+
+    if (bytes == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyList_SET_ITEM(filling->list, filling->next++, bytes);
+    return PyBytes_AS_STRING(bytes);
+}
+
+/* Takes what is there into a list that is as long; the list is NULL where there is no batch to be had at once. */
+static void take_batch(struct ring *ring, struct filling *filling, size_t most)
+{
+    struct ring_total put, got;
+    size_t taken;
+
+    ring_count(ring, &put, &got);
+    if (most > put.count - got.count)
+        most = put.count - got.count;
+    if (most < 2 || most > ring->limit / 16) /* more cannot be, so the counts mean harm */
+        return;
+    filling->list = PyList_New((Py_ssize_t)most);
+    if (filling->list == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    ring_get_many(ring, room_in_list, filling, most, &taken, 0);
+    if (taken == 0 || PyList_SetSlice(filling->list, (Py_ssize_t)taken, (Py_ssize_t)most, NULL) < 0)
+        Py_CLEAR(filling->list);
+}
+
+static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *places[PRIORITY] = {NULL};
+    struct filling filling = {0};
+    Py_ssize_t most = PY_SSIZE_T_MAX;
+    double seconds;
+
+    if (!sorted(arguments, count, names, get_many_wants, PRIORITY, places) ||
+        !patience_of(places[BLOCK], places[TIMEOUT], &seconds))
+        return hand_on(self, "get_many", arguments, count, names);
+    if (places[ITEM] != NULL && places[ITEM] != Py_None) {
+        most = PyLong_CheckExact(places[ITEM]) ? PyLong_AsSsize_t(places[ITEM]) : 0;
+        if (most == -1 && PyErr_Occurred())
+            PyErr_Clear();
+    }
+    if (most > 0) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        struct shortcut *shortcut = shortcut_of(self);
+
+        if (shortcut != NULL && shortcut->gets && shortcut->of_bytes == BARE)
+            take_batch(&shortcut->channel->ring, &filling, (size_t)most);
+        Py_END_CRITICAL_SECTION();
+    }
+    return filling.list != NULL ? filling.list : hand_on(self, "get_many", arguments, count, names);
+}
+
 /* Beginning and end */
 
 static PyObject *replace(PyObject *self, PyObject *shortcut)
@@ -453,6 +580,10 @@ static PyMethodDef handle_methods[] = {
     {"get", (PyCFunction)(void (*)(void))get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, block=True, timeout=None)\n--\n\n"},
     {"get_nowait", get_nowait, METH_NOARGS, "get_nowait($self)\n--\n\n"},
+    {"put_many", (PyCFunction)(void (*)(void))put_many, METH_FASTCALL | METH_KEYWORDS,
+     "put_many($self, items, block=True, timeout=None)\n--\n\n"},
+    {"get_many", (PyCFunction)(void (*)(void))get_many, METH_FASTCALL | METH_KEYWORDS,
+     "get_many($self, max_items=None, block=True, timeout=None)\n--\n\n"},
     {"_arm", arm, METH_VARARGS, NULL},
     {"_disarm", disarm, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
