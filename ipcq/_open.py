@@ -9,6 +9,7 @@ from ipcq._asked import Asked, flag
 from ipcq._directory import OPEN_TIMEOUT, remove
 from ipcq._meet import AUTO, compare, located, meet
 from ipcq._queue import Origin, Queue
+from ipcq._shortcut import class_for
 from ipcq._url import convert, one_backend, parse
 from ipcq.backend import AfterUnlink, Lifetime
 from ipcq.errors import InvalidArgument, MessageQueueError, PermissionDenied
@@ -189,7 +190,7 @@ def open(
         "other_users": asked.request.other_users,
         "after_unlink": asked.request.after_unlink,
     }
-    return Queue(
+    return class_for(channel)(
         channel,
         codec,
         Origin(

@@ -118,6 +118,7 @@ class Queue(Generic[T]):
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
         _handles.add(self)
+        self._arm(channel, codec.encode, codec.decode, codec.of_bytes, origin.request.write, origin.request.read)
 
     # Putting
 
@@ -189,17 +190,21 @@ class Queue(Generic[T]):
             self._require_write()
             if not isinstance(items, Iterable):
                 raise InvalidArgument(f"items is an iterable, not {items!r}")
-            batch = [self._encode(item) for item in items]
-            for data in batch:
-                if len(data) > self._largest:
-                    self._refuse_size(data)
+            # By map, because what is done for each of a batch's messages in Python costs more than its channel.
+            batch = list(map(self._encode, items))
+            if max(map(len, batch), default=0) > self._largest:
+                self._refuse_size(next(data for data in batch if len(data) > self._largest))
             return self._put_batch(channel, batch, deadline)
 
         return self._with_channel(put_all)
 
-    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float) -> int:
+    def _put_rest(self, items: Sequence[T], stored: int, deadline: float) -> int:
+        """Put for a shortcut what it could not put of a batch of `bytes`."""
+        batch = list(map(self._encode, items))
+        return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
+
+    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float, stored: int = 0) -> int:
         since = monotonic()
-        stored = 0
         waited = False
         while stored < len(batch):
             try:
@@ -220,6 +225,17 @@ class Queue(Generic[T]):
         if batch and not stored:
             raise QueueFull
         return stored
+
+    def _put_encoded(self, data: bytes, priority: int, deadline: float) -> None:
+        """Put for a shortcut what it has encoded already."""
+
+        def put_one(_: Channel) -> None:
+            if len(data) > self._largest:
+                self._refuse_size(data)
+            if not self._try_put(data, priority):
+                self._wait_put(data, priority, deadline)
+
+        self._with_channel(put_one)
 
     def _wait_put(self, data: bytes, priority: int, deadline: float) -> None:
         since = now = monotonic()
@@ -311,17 +327,20 @@ class Queue(Generic[T]):
             ):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
             first = self._try_get() or self._wait_get(deadline)
-            items = []
+            items: list[T] = []
             errors = []
-            for data, _ in (first, *self._rest(channel, max_items)):
+            rest = iter([first[0], *[data for data, _ in self._rest(channel, max_items)]])
+            while True:
                 try:
-                    items.append(self._decode(data))
-                except DecodeError as error:
+                    items.extend(map(self._decode, rest))
+                    break
+                except DecodeError as error:  # it goes on behind that one
                     errors.append(error)
             # What another thread put there is for the gets; this call raises one of its own.
             self._undecodable.extend(errors if items else errors[1:])
             if self._undecodable:
                 self._try_get = self._report_or_get
+                self._disarm()
             if not items:
                 raise errors[0]
             return items
@@ -665,6 +684,19 @@ class Queue(Generic[T]):
     def _end(self, reason: str) -> None:
         self._closing = reason
         self._try_put = self._try_get = _refusal(QueueClosed, reason)
+        self._disarm()
+
+    # For a subclass that is a shortcut (`Channel.shortcut` in backend.py)
+
+    def _arm(self, *_: object) -> None:
+        """Begin with these arguments of `ipcq.backend.Shortcut`."""
+
+    def _disarm(self) -> None:
+        """End: leave everything to this class."""
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Raise for a shortcut what the codec raised."""
+        raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
 
     def _retire(self) -> None:
         """Close the channel unless somebody is inside: then the last one out does it."""

@@ -56,6 +56,11 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
     name are filled in above where they are missing.
 19. `probe` returns a value and never raises; the module imports where its dependency is missing.
 20. What a capability denies raises `Unsupported`; what it grants works.
+
+**Shortcuts**
+
+21. `shortcut` returns the class of handles that it is given, or a subclass. That one's puts and gets do what can be
+    done at once, exactly as the class's own would, and leave all else to it with nothing done.
 """
 
 import os
@@ -64,7 +69,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
@@ -86,11 +91,13 @@ __all__ = (
     "Finding",
     "Lifetime",
     "Notice",
+    "OfBytes",
     "Persistence",
     "Received",
     "Request",
     "Scope",
     "Severity",
+    "Shortcut",
     "Stats",
     "check_owner",
     "has_private_directory",
@@ -113,6 +120,12 @@ AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
 
 #: What `Channel.try_get` takes: the message's bytes and its priority.
 Received: TypeAlias = tuple[bytes, int]
+
+H = TypeVar("H")
+
+#: What a codec does with a `bytes` of exactly that class, and with a message that is one: nothing (``"bare"``);
+#: MessagePack's bin 8, 16 or 32, whichever is the first to suffice (``"bin"``); what only it knows (``"encoded"``).
+OfBytes = Literal["bare", "bin", "encoded"]
 
 #: How `Channel.notify` tells: a function called in a thread of its own, or the number of a signal to this process.
 Notice: TypeAlias = Callable[[], object] | int
@@ -427,9 +440,62 @@ class Channel(Protocol):
         """Return the figures that the mechanism keeps over all processes."""
         return Stats(depth=self.qsize())
 
+    @classmethod
+    def shortcut(cls, handle: "type[H]", /) -> "type[H]":
+        """Return the class of handles over this kind of channel, where `handle` is `ipcq.Queue` (clause 21).
+
+        It is asked once. A subclass is worth its while where `try_put` takes less time than a method written in Python;
+        `Shortcut` says what it finds in the class that it is derived from.
+        """
+        return handle
+
     def after_fork(self) -> bool:
         """Make the channel usable in a forked child, or return False where it cannot be (clause 17)."""
         return True
+
+
+class Shortcut(Protocol):
+    """What a subclass that `Channel.shortcut` returns may rest on, beside the puts and gets that it overrides.
+
+    It overrides the first two of these as well, and calls the others.
+    """
+
+    def _arm(
+        self,
+        channel: Channel,
+        encode: Callable[[Any], bytes],
+        decode: Callable[[bytes], Any],
+        of_bytes: OfBytes,
+        puts: bool,
+        gets: bool,
+        /,
+    ) -> None:
+        """Begin: the handle is open, and may put and get as the last two arguments say.
+
+        Of an item that is exactly a `bytes`, and of a message that is one, `of_bytes` says what `encode` and `decode`
+        do, so that they need not be called.
+        """
+
+    def _disarm(self) -> None:
+        """End: leave everything to the class from now on.
+
+        When this returns no shortcut uses the channel any more. One that is inside `encode` or `decode` leaves the
+        rest to the class when it comes back.
+        """
+
+    def _put_encoded(self, data: bytes, priority: int, deadline: float, /) -> None:
+        """Put what `encode` returned, and what could not be put at once.
+
+        `deadline` is a point on `time.monotonic`, in seconds; infinity is never, and minus infinity does not wait.
+        """
+
+    def _put_rest(self, items: Sequence[bytes], stored: int, deadline: float, /) -> int:
+        """Put the rest of a batch of which so many items are stored, and return how many are then; `put_many`."""
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    def _raise(self, error: BaseException, /) -> NoReturn:
+        """Raise what `encode` or `decode` raised, as `put` and `get` do."""
+        raise NotImplementedError  # pragma: no cover - abstract
 
 
 @runtime_checkable

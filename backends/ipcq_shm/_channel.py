@@ -3,11 +3,13 @@
 import os
 import stat
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from ipcq.backend import Attributes, Capabilities, Channel, Notice, Request, Stats
 from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported
 from ipcq_shm import _core, _notice, _segment
+
+H = TypeVar("H")
 
 _MOST_BYTES: Final = 1 << 46
 
@@ -55,6 +57,10 @@ class ShmChannel(_core.Ring, Channel):
                     _segment.remove(self.descriptor, self._name, unless_held=True)
         finally:
             self.detach()
+
+    @classmethod
+    def shortcut(cls, handle: type[H], /) -> type[H]:
+        return _core.shortcut(handle)
 
     def after_fork(self) -> bool:
         self._request = None  # it is the parent's

@@ -12,6 +12,7 @@ from ipcq._cli._output import say_json, say_table
 from ipcq._meet import PREFERENCE
 from ipcq._private import private_directory
 from ipcq._registry import STRICT
+from ipcq._shortcut import SHORTCUTS
 
 #: What `ipcq.open` decides itself where nobody says otherwise, and not the backend.
 DEFAULTS = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
@@ -45,7 +46,7 @@ def command(as_json: bool) -> None:
 
 
 def _settings() -> Iterator[Setting]:
-    for variable in (PREFERENCE, STRICT, "NO_COLOR"):
+    for variable in (PREFERENCE, SHORTCUTS, STRICT, "NO_COLOR"):
         value = os.environ.get(variable)
         yield Setting(variable, value, "not set" if value is None else ENVIRONMENT)
     yield _order()

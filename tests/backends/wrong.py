@@ -9,12 +9,13 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from ipcq._deadline import deadline_of
 from ipcq.backend import Backend, Channel, Notice, Received, Request
-from ipcq.errors import QueueClosed, QueueEmpty, QueueGone, QueueShutDown
+from ipcq.errors import MessageQueueError, QueueClosed, QueueEmpty, QueueGone, QueueShutDown
 from ipcq.hooks import hookimpl
 from ipcq_memory import MemoryBackend, MemoryChannel
 
@@ -389,3 +390,111 @@ class HoldsLittle(Wrong):
 
     def create(self, name: str, request: Request) -> Channel:
         return super().create(name, replace(request, max_messages=request.max_messages or 7))
+
+
+class Quick(MemoryChannel):
+    """A channel with a shortcut. The shortcut is right; faults replace a step of it."""
+
+    class Steps:
+        __slots__ = ()
+
+        def _arm(self: Any, *arguments: object) -> None:
+            self.armed = arguments
+
+        def _disarm(self: Any) -> None:
+            self.armed = None
+
+        def put(self: Any, item: Any, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
+            if not (self.armed and self.armed[4] and self.plain(block, timeout) and type(priority) is int):
+                super().put(item, block, timeout, priority=priority)  # type: ignore[misc]  # the handle's
+                return
+            data = self.encoded(self.armed[1], item)
+            if priority or not self.armed or not self.stored(self.armed[0], data):
+                self._put_encoded(data, priority, deadline_of(block, timeout))
+
+        def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
+            received = None
+            if self.armed and self.armed[5] and self.plain(block, timeout):
+                _, _, decode, *_ = self.armed
+                received = self.taken(self.armed[0])
+            return self.decoded(decode, received[0]) if received else super().get(block, timeout)  # type: ignore[misc]
+
+        def plain(self, block: object, timeout: Any) -> bool:
+            return isinstance(block, bool) and (timeout is None or (type(timeout) in (int, float) and timeout > 0))
+
+        def encoded(self: Any, encode: Callable[[Any], bytes], item: Any) -> bytes:
+            try:
+                return encode(item)
+            except Exception as error:
+                self._raise(error)
+                raise
+
+        def decoded(self: Any, decode: Callable[[bytes], Any], data: bytes) -> Any:
+            try:
+                return decode(data)
+            except Exception as error:
+                self._raise(error)
+
+        def stored(self, channel: Channel, data: bytes) -> bool:
+            return len(data) <= channel.attributes.max_message_size and self.tried(channel.try_put, data, 0)
+
+        def taken(self, channel: Channel) -> Received | None:
+            return self.tried(channel.try_get)
+
+        def tried(self, call: Callable[..., Any], *arguments: Any) -> Any:
+            try:
+                return call(*arguments)
+            except MessageQueueError:
+                return None  # the handle meets it again
+
+    @classmethod
+    def shortcut(cls, handle: type[Any], /) -> type[Any]:
+        return type("Queue", (cls.Steps, handle), {"__slots__": ("armed",)})
+
+
+class TakesAnyTimeAtOnce(Wrong):
+    caught_by = "test_a_bad_timeout_is_refused"
+
+    class Faulty(Quick):
+        class Steps(Quick.Steps):
+            def plain(self, block: object, timeout: object) -> bool:
+                return True
+
+
+class TakesAtOnceWhenClosed(Wrong):
+    caught_by = "test_a_closed_handle_says_so"
+
+    class Faulty(Quick):
+        class Steps(Quick.Steps):
+            def _disarm(self) -> None:
+                pass
+
+
+class ForgetsTheLimitAtOnce(Wrong):
+    caught_by = "test_a_message_one_byte_over_the_limit_is_refused"
+
+    class Faulty(Quick):
+        class Steps(Quick.Steps):
+            def stored(self, channel: Channel, data: bytes) -> bool:
+                return channel.try_put(data, 0)
+
+
+class HidesTheEndAtOnce(Wrong):
+    caught_by = "test_the_end_of_a_queue_is_noticed_by_other_handles"
+
+    class Faulty(Quick):
+        class Steps(Quick.Steps):
+            def tried(self, call: Callable[..., Any], *arguments: Any) -> Any:
+                try:
+                    return call(*arguments)
+                except QueueGone as error:
+                    raise QueueEmpty from error
+
+
+class DecodesNothingAtOnce(Wrong):
+    caught_by = "test_an_item_comes_back_as_it_was_put"
+
+    class Faulty(Quick):
+        class Steps(Quick.Steps):
+            def decoded(self, decode: Callable[[bytes], Any], data: bytes) -> Any:
+                return data

@@ -55,7 +55,7 @@ static void every_byte_of_the_ring_is_used(void)
 static void batches_are_a_prefix(void)
 {
     struct ring *ring = queue_open(queue_file(1 << 12, 4, 64));
-    struct ring_piece pieces[6] = {{"a", 1, 0}, {"b", 1, 0}, {"c", 1, 0}, {"d", 1, 0}, {"e", 1, 0}, {"f", 1, 0}};
+    struct ring_piece pieces[6] = {PIECE("a", 1), PIECE("b", 1), PIECE("c", 1), PIECE("d", 1), PIECE("e", 1), PIECE("f", 1)};
     struct ring_total put, got;
     size_t count;
 
@@ -71,6 +71,47 @@ static void batches_are_a_prefix(void)
     queue_close(ring);
 }
 
+static void *place_behind_two(void *context, struct ring_piece *message)
+{
+    message->data = (const unsigned char *)message->data + 2;
+    message->size -= 2;
+    return place_for(context, message);
+}
+
+static void a_head_stands_in_front(void)
+{
+    struct ring *ring = queue_open(queue_file(1 << 18, 0, LARGEST));
+    struct ring_piece piece = {.data = "data", .size = 4, .head_size = 2, .head = "ab"};
+    struct ring_piece large = {.data = bytes, .size = LARGEST - 2, .head_size = 2, .head = "ab"};
+    struct ring_copy copy;
+    size_t count;
+
+    CHECK(ring_put_many(ring, &piece, 1, &count, 0) == RING_OK && ring_put_many(ring, &piece, 1, &count, 0) == RING_OK);
+    CHECK(ring_get(ring, place_for, &place, NULL, 0) == RING_OK && place.size == 6 && memcmp(bytes, "abdata", 6) == 0);
+    CHECK(ring_get(ring, place_behind_two, &place, NULL, 0) == RING_OK);
+    CHECK(place.size == 4 && memcmp(bytes, "data", 4) == 0);
+    large.size++;
+    CHECK(ring_put_many(ring, &large, 1, &count, 0) == RING_FULL);
+    large.size--;
+    memset(bytes, 'x', LARGEST);
+    CHECK(ring_put_many(ring, &large, 1, &count, 0) == RING_OK);
+    CHECK(ring_get(ring, place_behind_two, &place, &copy, 0) == RING_COPYING);
+    CHECK(copy.size == LARGEST - 2 && *(const char *)copy.source == 'x');
+    ring_release(ring, &copy);
+    queue_close(ring);
+}
+
+static void a_large_message_stays_where_nobody_would_copy_it(void)
+{
+    struct ring *ring = queue_open(queue_file(1 << 18, 0, LARGEST));
+
+    CHECK(ring_put(ring, bytes, RING_LARGE, 0) == RING_OK);
+    place.size = 0;
+    CHECK(ring_get(ring, place_for, &place, NULL, 0) == RING_COPYING && place.size == 0);
+    CHECK(try_get(ring, &place) == RING_OK && place.size == RING_LARGE);
+    queue_close(ring);
+}
+
 static void priorities_order(void)
 {
     struct ring *ring = queue_open(queue_file_of(RING_ORDERED, 7 * ring_message_size(300, RING_ORDERED), 0, 300));
@@ -82,7 +123,7 @@ static void priorities_order(void)
     for (int turn = 0; turn < 50; turn++) {
         for (unsigned char message = 0; message < 7; message++) {
             static unsigned char data[300];
-            struct ring_piece piece = {data, 300, priorities[message]};
+            struct ring_piece piece = {.data = data, .size = 300, .priority = priorities[message]};
 
             memset(data, message, sizeof data);
             CHECK(ring_put_many(ring, &piece, 1, &count, 0) == RING_OK);
@@ -578,7 +619,7 @@ static void harm_stays_in_the_segment(uint64_t seed)
     for (int turn = 0; turn < 300; turn++) {
         uint32_t kind = random_next(&seed);
         size_t size = kind % 20 ? kind % 500 : kind % LARGEST;
-        struct ring_piece pieces[3] = {{bytes, size % 300, 0}, {bytes, size % 200, 0}, {bytes, 5, 0}};
+        struct ring_piece pieces[3] = {PIECE(bytes, size % 300), PIECE(bytes, size % 200), PIECE(bytes, 5)};
         size_t offset = 0, count;
 
         switch (random_next(&seed) % 4) {
@@ -641,6 +682,8 @@ int main(int count, char **words)
     exactly_as_many_fit_as_were_asked_for();
     every_byte_of_the_ring_is_used();
     batches_are_a_prefix();
+    a_head_stands_in_front();
+    a_large_message_stays_where_nobody_would_copy_it();
     priorities_order();
     no_memory_takes_nothing();
     a_shutdown_lets_drain();

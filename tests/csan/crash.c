@@ -96,7 +96,7 @@ static unsigned char bytes[MOST_BYTES];
 
 static void put_number(struct ring *ring, uint32_t number, size_t size)
 {
-    struct ring_piece piece = {bytes, size, number * 7 % 3};
+    struct ring_piece piece = {.data = bytes, .size = size, .priority = number * 7 % 3};
     size_t stored;
 
     tag_write(bytes, size, (struct tag){7, number});
@@ -121,7 +121,8 @@ static void put_batch(struct ring *ring)
 
     for (uint32_t which = 0; which < 3; which++) {
         tag_write(each[which], SMALL, (struct tag){7, 1000 + which});
-        pieces[which] = (struct ring_piece){each[which], SMALL, which % 2};
+        pieces[which] = (struct ring_piece)PIECE(each[which], SMALL);
+        pieces[which].priority = which % 2;
     }
     ring_put_many(ring, pieces, 3, &stored, 0);
 }

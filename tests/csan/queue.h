@@ -75,6 +75,9 @@ static inline void queue_close(struct ring *ring)
     free(ring);
 }
 
+/* Of a message without a head. */
+#define PIECE(bytes, length) {.data = (bytes), .size = (length)}
+
 /* A place for the message that is taken. */
 struct place {
     unsigned char *bytes;
@@ -83,14 +86,14 @@ struct place {
     unsigned priority;
 };
 
-static inline void *place_for(void *context, size_t size, unsigned priority)
+static inline void *place_for(void *context, struct ring_piece *message)
 {
     struct place *place = context;
 
-    if (size > place->space)
+    if (message->size > place->space)
         return NULL;
-    place->size = size;
-    place->priority = priority;
+    place->size = message->size;
+    place->priority = message->priority;
     return place->bytes;
 }
 

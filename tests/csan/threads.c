@@ -38,7 +38,7 @@ static void *produce(void *context)
             enum ring_result result;
 
             for (uint32_t piece = 0; piece < BATCH; piece++) {
-                pieces[piece] = (struct ring_piece){bytes[piece], 8 + random_next(&seed) % 200, 0};
+                pieces[piece] = (struct ring_piece)PIECE(bytes[piece], 8 + random_next(&seed) % 200);
                 tag_write(bytes[piece], pieces[piece].size, (struct tag){worker->who, number + piece});
             }
             result = ring_put_many(worker->ring, pieces, BATCH, &stored, PATIENCE);
@@ -65,12 +65,12 @@ struct places {
     size_t used;
 };
 
-static void *next_place(void *context, size_t size, unsigned priority)
+static void *next_place(void *context, struct ring_piece *message)
 {
     struct places *places = context;
 
-    CHECK(priority == 0);
-    places->sizes[places->used] = size;
+    CHECK(message->priority == 0);
+    places->sizes[places->used] = message->size;
     return places->bytes[places->used++];
 }
 

@@ -19,6 +19,11 @@ static inline void note(_Atomic uint64_t *word, uint64_t value)
     atomic_store_explicit(word, value, memory_order_relaxed);
 }
 
+static inline size_t message_size(const struct ring_piece *piece)
+{
+    return piece->head_size + piece->size;
+}
+
 static inline uint32_t asleep_on(struct bell *bell)
 {
     return atomic_load_explicit(&bell->asleep, memory_order_seq_cst);

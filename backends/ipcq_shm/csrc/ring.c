@@ -49,6 +49,15 @@ static inline void *message_of(struct ring_record *record)
     return (unsigned char *)record + HEADER;
 }
 
+static inline void copy_in(struct ring_record *record, const struct ring_piece *piece)
+{
+    unsigned char *message = message_of(record);
+
+    if (piece->head_size != 0)
+        memcpy(message, piece->head, piece->head_size);
+    memcpy(message + piece->head_size, piece->data, piece->size);
+}
+
 static inline uint64_t own_word(const struct ring *ring, uint64_t state)
 {
     return (uint64_t)ring->generation << 32 | (uint64_t)ring->slot << 8 | state;
@@ -319,7 +328,7 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
 {
     struct ring_side *put = &ring->segment->put;
     enum ring_result result = RING_OK;
-    bool large = count == 1 && pieces[0].size >= RING_LARGE;
+    bool large = count == 1 && message_size(&pieces[0]) >= RING_LARGE;
     uint64_t bytes = 0;
     uint32_t asleep = 0;
     struct room room;
@@ -336,7 +345,7 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
     room = room_of(put);
     record = record_at(ring, room.position);
     while (*stored < count) {
-        size_t size = pieces[*stored].size;
+        size_t size = message_size(&pieces[*stored]);
         uint64_t needed = ring_record_size(size);
 
         result = size > ring->max_message_size ? RING_FULL : has_room(ring, &room, needed);
@@ -344,7 +353,7 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
             break;
         write_record(ring, room.position, size, large ? own_word(ring, RING_RESERVED) : RING_READY);
         if (!large)
-            memcpy(message_of(record_at(ring, room.position)), pieces[*stored].data, size);
+            copy_in(record_at(ring, room.position), &pieces[*stored]);
         room.position += needed;
         room.count++;
         bytes += size;
@@ -362,7 +371,7 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
     }
     leave(put);
     if (large && *stored != 0) {
-        memcpy(message_of(record), pieces[0].data, pieces[0].size);
+        copy_in(record, &pieces[0]);
         atomic_store_explicit(&record->word, RING_READY, memory_order_seq_cst);
         asleep = asleep_on(&put->bell);
     }
@@ -404,7 +413,7 @@ enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *piece
 
 enum ring_result ring_put(struct ring *ring, const void *data, size_t size, int64_t patience)
 {
-    struct ring_piece piece = {data, size, 0};
+    struct ring_piece piece = {.data = data, .size = size};
     size_t stored;
 
     return ring_put_many(ring, &piece, 1, &stored, patience);
@@ -418,6 +427,11 @@ struct found {
     size_t size;
     uint64_t word;
 };
+
+static inline struct ring_piece piece_of(const struct found *found)
+{
+    return (struct ring_piece){.data = message_of(found->record), .size = found->size};
+}
 
 /* Looks at the record at a position at which one should be. The lock of the side is held. */
 static enum ring_result inspect(struct ring *ring, uint64_t position, struct found *found)
@@ -621,19 +635,23 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
     struct found found;
     uint64_t position;
     uint32_t asleep = 0;
+    struct ring_piece message;
     void *target;
     enum ring_result result = next_message(ring, &position, &found);
 
+    if (result == RING_OK && found.size >= RING_LARGE && asked->copy == NULL)
+        result = RING_COPYING;
     if (result == RING_OK) {
-        target = asked->room(asked->context, found.size, 0);
+        message = piece_of(&found);
+        target = asked->room(asked->context, &message);
         if (target == NULL) {
             result = RING_NO_MEMORY;
         } else if (found.size < RING_LARGE) {
-            memcpy(target, message_of(found.record), found.size);
+            memcpy(target, message.data, message.size);
             commit(get, position + ring_record_size(found.size), 1, found.size);
             asleep = asleep_on(&get->bell);
         } else {
-            *asked->copy = (struct ring_copy){position, message_of(found.record), target, found.size};
+            *asked->copy = (struct ring_copy){position, message.data, target, message.size};
             atomic_store_explicit(&found.record->word, own_word(ring, RING_CLAIMED), memory_order_relaxed);
             if (peek_at(&get->held) == 0)
                 atomic_store_explicit(&get->held, position + 1, memory_order_release);
@@ -703,18 +721,19 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
     enum ring_result result = next_message(ring, &position, &found);
 
     while (result == RING_OK && taken < asked->limit && state_of(found.word) != RING_DONE) {
+        struct ring_piece message = piece_of(&found);
         void *target;
 
         if (found.size >= RING_LARGE) {
             result = RING_COPYING;
             break;
         }
-        target = asked->room(asked->context, found.size, 0);
+        target = asked->room(asked->context, &message);
         if (target == NULL) {
             result = RING_NO_MEMORY;
             break;
         }
-        memcpy(target, message_of(found.record), found.size);
+        memcpy(target, message.data, message.size);
         position += ring_record_size(found.size);
         bytes += found.size;
         taken++;
@@ -756,12 +775,13 @@ static enum ring_result peek_locked(struct ring *ring, void *arguments)
     enum ring_result result = next_message(ring, &position, &found);
 
     if (result == RING_OK) {
-        void *target = asked->room(asked->context, found.size, 0);
+        struct ring_piece message = piece_of(&found);
+        void *target = asked->room(asked->context, &message);
 
         if (target == NULL)
             result = RING_NO_MEMORY;
         else
-            memcpy(target, message_of(found.record), found.size);
+            memcpy(target, message.data, message.size);
     }
     leave(&ring->segment->get);
     return result;

@@ -269,10 +269,13 @@ struct ring {
     bool stays;             /* goes on after the queue was unlinked */
 };
 
+/* A message: some bytes that stand in front of it, and the bytes that the caller has. */
 struct ring_piece {
     const void *data;
-    size_t size;
+    size_t size;       /* of the data */
     unsigned priority; /* 0 where there are none */
+    unsigned head_size; /* 0 in a queue with priorities */
+    unsigned char head[8];
 };
 
 struct ring_total {
@@ -288,8 +291,12 @@ struct ring_copy {
     size_t size;
 };
 
-/* Returns where a message of that size is to be copied, or NULL. It is called with a lock held: it must not wait. */
-typedef void *ring_room(void *context, size_t size, unsigned priority);
+/*
+ * Returns where the message's data is to be copied, or NULL. It may leave bytes in front out by moving the data on, where
+ * it is not NULL, which stands for "in several pieces". What is there may change at any time, so it is looked at once. It
+ * is called with a lock held: it must not wait.
+ */
+typedef void *ring_room(void *context, struct ring_piece *message);
 
 uint64_t ring_record_size(uint64_t message_size);
 /* How much of a queue's limit a message takes; flags are the queue's. */
@@ -317,7 +324,8 @@ enum ring_result ring_put(struct ring *ring, const void *data, size_t size, int6
 /* Stores as many as there is space for, in one step; `stored` is their number. */
 enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
                                int64_t patience);
-/* Takes the next message. RING_COPYING: it is taken, and the caller copies it and calls ring_release. */
+/* Takes the next message. RING_COPYING: it is taken, and the caller copies it and calls ring_release; with `copy` NULL it
+ * is not taken, because it is large. */
 enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy, int64_t patience);
 void ring_release(struct ring *ring, const struct ring_copy *copy);
 /* Takes up to `limit` messages in one step, as long as there are small ones. */

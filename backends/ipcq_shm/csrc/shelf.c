@@ -311,7 +311,7 @@ static enum ring_result copy_out(const struct shelf *shelf, uint32_t cell, size_
 
     if (behind > HIGHEST)
         return RING_CORRUPT;
-    target = room(context, size, HIGHEST - (unsigned)behind);
+    target = room(context, &(struct ring_piece){.size = size, .priority = HIGHEST - (unsigned)behind});
     if (target == NULL)
         return RING_NO_MEMORY;
     return walk(shelf, cell, target, NULL, size) == shelf->cells ? RING_CORRUPT : RING_OK;

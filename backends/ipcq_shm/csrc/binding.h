@@ -1,0 +1,57 @@
+/*
+ * The ring for CPython, what its files share.
+ *
+ * The short way keeps the GIL: it makes no system call, unless somebody sleeps, and ends in less than the GIL costs.
+ * Where it is busy, that is, somebody else is inside the queue just now, it is tried again with patience and without
+ * the GIL. No lock of the ring is ever waited for with the GIL, nor the GIL with a lock of the ring; and nothing that
+ * could run Python code is called with one, so that a finaliser or a signal handler may use the same queue.
+ */
+#ifndef IPCQ_BINDING_H
+#define IPCQ_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "ring.h"
+
+/* A spin that is shorter than giving the GIL away and taking it again, in nanoseconds. */
+#define SHORT_SPIN 1500
+#define HIGHEST_PRIORITY 32767
+
+/* A `Ring`. */
+struct channel {
+    PyObject_HEAD
+    struct ring ring;
+    bool open;
+};
+
+struct core_state {
+    PyObject *ring;
+    PyObject *shortcut;
+    PyObject *closed;
+    PyObject *corrupt;
+    PyObject *gone;
+    PyObject *limit_exceeded;
+    PyObject *shut_down;
+    PyObject *version_mismatch;
+};
+
+/* The state of the module that a class, or one that it is derived from, belongs to; NULL with an exception without. */
+const struct core_state *core_state_of(PyTypeObject *type);
+/* Raises what a result means that is not one of the verb's own, and returns NULL. */
+void *core_raise(PyTypeObject *type, enum ring_result result);
+
+extern PyType_Spec core_channel_spec;
+extern PyType_Spec core_shortcut_spec;
+/* Derives a class of handles whose short way is in C. */
+PyObject *core_shortcut(PyObject *module, PyObject *handle);
+
+/* Notes that a put or a get had to wait. */
+static inline void core_count_wait(struct ring *ring, bool served)
+{
+    atomic_fetch_add_explicit(&ring->segment->figures.waits, 1, memory_order_relaxed);
+    if (!served)
+        atomic_fetch_add_explicit(&ring->segment->figures.timeouts, 1, memory_order_relaxed);
+}
+
+#endif

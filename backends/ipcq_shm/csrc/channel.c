@@ -1,0 +1,639 @@
+/* `Ring`: one participant. It converts arguments, gives the GIL away around what waits or copies much, and raises. */
+#include "binding.h"
+#include "watch.h"
+
+/* How long what must not fail waits for a stopped participant, in nanoseconds. */
+#define LONG_PATIENCE 500000000
+
+static struct ring *ring_of(PyObject *self)
+{
+    struct channel *channel = (struct channel *)self;
+    const struct core_state *state;
+
+    if (channel->open)
+        return &channel->ring;
+    state = core_state_of(Py_TYPE(self));
+    if (state != NULL)
+        PyErr_SetNone(state->closed);
+    return NULL;
+}
+
+static bool has_arguments(const char *verb, Py_ssize_t count, Py_ssize_t wanted)
+{
+    if (count == wanted)
+        return true;
+    PyErr_Format(PyExc_TypeError, "%s takes %zd arguments, not %zd", verb, wanted, count);
+    return false;
+}
+
+/* Putting */
+
+static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct ring *ring = ring_of(self);
+    enum ring_result result = RING_BUSY;
+    struct ring_piece piece;
+    size_t stored;
+    long priority;
+
+    if (ring == NULL || !has_arguments("try_put", count, 2))
+        return NULL;
+    if (!PyBytes_Check(arguments[0]))
+        return PyErr_Format(PyExc_TypeError, "a message is bytes, not %.100s", Py_TYPE(arguments[0])->tp_name);
+    priority = PyLong_AsLong(arguments[1]);
+    if (priority == -1 && PyErr_Occurred())
+        return NULL;
+    piece = (struct ring_piece){
+        .data = PyBytes_AS_STRING(arguments[0]),
+        .size = (size_t)PyBytes_GET_SIZE(arguments[0]),
+        .priority = (unsigned)priority & HIGHEST_PRIORITY,
+    };
+    if (piece.size < RING_LARGE)
+        result = ring_put_many(ring, &piece, 1, &stored, 0);
+    if (result == RING_BUSY) {
+        Py_BEGIN_ALLOW_THREADS
+        result = ring_put_many(ring, &piece, 1, &stored, RING_PATIENCE);
+        Py_END_ALLOW_THREADS
+    }
+    if (result == RING_OK)
+        Py_RETURN_TRUE;
+    if (result == RING_FULL || result == RING_BUSY)
+        Py_RETURN_FALSE;
+    return core_raise(Py_TYPE(self), result);
+}
+
+static PyObject *try_put_many(PyObject *self, PyObject *batch)
+{
+    struct ring *ring = ring_of(self);
+    PyObject *messages = ring == NULL ? NULL : PySequence_Tuple(batch);
+    enum ring_result result = RING_BUSY;
+    struct ring_piece *pieces;
+    size_t count;
+    size_t stored = 0;
+    size_t bytes = 0;
+
+    if (messages == NULL)
+        return NULL;
+    count = (size_t)PyTuple_GET_SIZE(messages);
+    pieces = PyMem_New(struct ring_piece, count);
+    if (pieces == NULL) {
+        Py_DECREF(messages);
+        return PyErr_NoMemory();
+    }
+    for (size_t index = 0; index < count; index++) {
+        PyObject *message = PyTuple_GET_ITEM(messages, (Py_ssize_t)index);
+
+        if (!PyBytes_Check(message)) {
+            PyErr_Format(PyExc_TypeError, "a message is bytes, not %.100s", Py_TYPE(message)->tp_name);
+            PyMem_Free(pieces);
+            Py_DECREF(messages);
+            return NULL;
+        }
+        pieces[index] = (struct ring_piece){
+            .data = PyBytes_AS_STRING(message),
+            .size = (size_t)PyBytes_GET_SIZE(message),
+        };
+        bytes += pieces[index].size;
+    }
+    if (bytes < RING_LARGE)
+        result = ring_put_many(ring, pieces, count, &stored, 0);
+    if (result == RING_BUSY) {
+        Py_BEGIN_ALLOW_THREADS
+        result = ring_put_many(ring, pieces, count, &stored, RING_PATIENCE);
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_Free(pieces);
+    Py_DECREF(messages);
+    if (result == RING_OK || result == RING_FULL || result == RING_BUSY)
+        return PyLong_FromSize_t(stored);
+    return core_raise(Py_TYPE(self), result);
+}
+
+/* Getting */
+
+/* What is to be handed out is made before a message is taken, except its bytes, whose making cannot run Python code. */
+static PyObject *new_received(void)
+{
+    PyObject *received = PyTuple_New(2);
+
+    if (received != NULL)
+        PyTuple_SET_ITEM(received, 1, PyLong_FromLong(0));
+    return received;
+}
+
+static void *room_in_received(void *context, struct ring_piece *message)
+{
+    PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message->size);
+    PyObject *number = message->priority == 0 ? NULL : PyLong_FromUnsignedLong(message->priority);
+
+    if (data == NULL || (message->priority != 0 && number == NULL)) {
+        Py_XDECREF(data);
+        Py_XDECREF(number);
+        PyErr_Clear();
+        return NULL;
+    }
+    PyTuple_SET_ITEM((PyObject *)context, 0, data);
+    if (number != NULL) {
+        Py_DECREF(PyTuple_GET_ITEM((PyObject *)context, 1)); /* the number 0, which nothing ends */
+        PyTuple_SET_ITEM((PyObject *)context, 1, number);
+    }
+    return PyBytes_AS_STRING(data);
+}
+
+/* Waits without the GIL until trying again with it makes sense; false when it has waited long enough. */
+static bool settled(struct ring *ring, int64_t *until)
+{
+    int64_t now = wait_now();
+
+    if (*until == 0)
+        *until = now + RING_PATIENCE;
+    if (now >= *until)
+        return false;
+    Py_BEGIN_ALLOW_THREADS
+    ring_settle(ring, true, *until - now);
+    Py_END_ALLOW_THREADS
+    return true;
+}
+
+static PyObject *received_or_none(PyObject *self, enum ring_result result, PyObject *received)
+{
+    if (result == RING_OK)
+        return received;
+    Py_DECREF(received);
+    if (result == RING_EMPTY || result == RING_BUSY)
+        Py_RETURN_NONE;
+    return core_raise(Py_TYPE(self), result);
+}
+
+static PyObject *try_get(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    PyObject *received = ring == NULL ? NULL : new_received();
+    enum ring_result result;
+    struct ring_copy copy;
+    int64_t until = 0;
+
+    if (received == NULL)
+        return NULL;
+    do {
+        result = ring_get(ring, room_in_received, received, &copy, 0);
+    } while (result == RING_BUSY && settled(ring, &until));
+    if (result == RING_COPYING) {
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(copy.target, copy.source, copy.size);
+        ring_release(ring, &copy);
+        Py_END_ALLOW_THREADS
+        result = RING_OK;
+    }
+    return received_or_none(self, result, received);
+}
+
+static PyObject *look(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    PyObject *received = ring == NULL ? NULL : new_received();
+    enum ring_result result;
+    int64_t until = 0;
+
+    if (received == NULL)
+        return NULL;
+    do {
+        result = ring_peek(ring, room_in_received, received, 0);
+    } while (result == RING_BUSY && settled(ring, &until));
+    return received_or_none(self, result == RING_DOWN ? RING_EMPTY : result, received);
+}
+
+struct filling {
+    PyObject *list;
+    Py_ssize_t next;
+};
+
+static void *room_in_list(void *context, struct ring_piece *message)
+{
+    struct filling *filling = context;
+    void *room = room_in_received(PyList_GET_ITEM(filling->list, filling->next), message);
+
+    filling->next += room != NULL;
+    return room;
+}
+
+static PyObject *new_list(Py_ssize_t size)
+{
+    PyObject *list = PyList_New(size);
+
+    for (Py_ssize_t index = 0; list != NULL && index < size; index++) {
+        PyObject *received = new_received();
+
+        if (received == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, index, received);
+    }
+    return list;
+}
+
+static PyObject *get_alone(PyObject *self)
+{
+    PyObject *list = PyList_New(0);
+    PyObject *received = list == NULL ? NULL : try_get(self, NULL);
+
+    if (received == NULL || (received != Py_None && PyList_Append(list, received) < 0))
+        Py_CLEAR(list);
+    Py_XDECREF(received);
+    return list;
+}
+
+static PyObject *try_get_many(PyObject *self, PyObject *most)
+{
+    struct ring *ring = ring_of(self);
+    Py_ssize_t limit = ring == NULL ? -1 : PyNumber_AsSsize_t(most, NULL);
+    struct ring_total put, got;
+    struct filling filling = {0};
+    enum ring_result result;
+    int64_t until = 0;
+    size_t taken;
+
+    if (ring == NULL || (limit == -1 && PyErr_Occurred()))
+        return NULL;
+    ring_count(ring, &put, &got);
+    if ((uint64_t)limit > put.count - got.count)
+        limit = (Py_ssize_t)(put.count - got.count);
+    if ((uint64_t)limit > ring->limit / 16) /* then the counts mean harm */
+        limit = 1;
+    if (limit < 2) /* nothing to be had in one step */
+        return get_alone(self);
+    filling.list = new_list(limit);
+    if (filling.list == NULL)
+        return NULL;
+    do {
+        result = ring_get_many(ring, room_in_list, &filling, (size_t)limit, &taken, 0);
+    } while (result == RING_BUSY && settled(ring, &until));
+    if (PyList_SetSlice(filling.list, (Py_ssize_t)taken, limit, NULL) < 0 || result == RING_COPYING) {
+        Py_DECREF(filling.list);
+        return PyErr_Occurred() ? NULL : get_alone(self);
+    }
+    if (result == RING_OK || result == RING_EMPTY || result == RING_BUSY)
+        return filling.list;
+    Py_DECREF(filling.list);
+    return core_raise(Py_TYPE(self), result);
+}
+
+static PyObject *clear(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    enum ring_result result;
+    size_t dropped;
+
+    if (ring == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = ring_clear(ring, &dropped, LONG_PATIENCE);
+    Py_END_ALLOW_THREADS
+    if (result != RING_GONE && result != RING_CORRUPT)
+        return PyLong_FromSize_t(dropped);
+    return core_raise(Py_TYPE(self), result);
+}
+
+/* Waiting */
+
+static bool instant(PyObject *seconds, int64_t *nanoseconds)
+{
+    double value = PyFloat_AsDouble(seconds);
+
+    if (value == -1 && PyErr_Occurred())
+        return false;
+    *nanoseconds = (int64_t)(value * 1e9);
+    return true;
+}
+
+static PyObject *after_wait(void)
+{
+    if (PyErr_CheckSignals() < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct ring *ring = ring_of(self);
+    int64_t since, until, soon;
+
+    if (ring == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
+        !instant(arguments[1], &until))
+        return NULL;
+    soon = wait_now() + SHORT_SPIN;
+    if (ring_spin_readable(ring, since, soon < until ? soon : until))
+        Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    if (!ring_spin_readable(ring, since, until))
+        ring_sleep_readable(ring, until);
+    Py_END_ALLOW_THREADS
+    return after_wait();
+}
+
+static PyObject *wait_writable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct ring *ring = ring_of(self);
+    Py_ssize_t size;
+    int64_t since, until, soon;
+
+    if (ring == NULL || !has_arguments("wait_writable", count, 3))
+        return NULL;
+    size = PyNumber_AsSsize_t(arguments[0], PyExc_OverflowError);
+    if ((size == -1 && PyErr_Occurred()) || !instant(arguments[1], &since) || !instant(arguments[2], &until))
+        return NULL;
+    soon = wait_now() + SHORT_SPIN;
+    if (ring_spin_writable(ring, (size_t)size, since, soon < until ? soon : until))
+        Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    if (!ring_spin_writable(ring, (size_t)size, since, until))
+        ring_sleep_writable(ring, (size_t)size, until);
+    Py_END_ALLOW_THREADS
+    return after_wait();
+}
+
+static PyObject *count_wait(PyObject *self, PyObject *served)
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL)
+        return NULL;
+    core_count_wait(ring, served == Py_True);
+    Py_RETURN_NONE;
+}
+
+/* Looking */
+
+static bool gone(PyObject *self, struct ring *ring)
+{
+    if (ring_condition(ring) != RING_GONE)
+        return false;
+    core_raise(Py_TYPE(self), RING_GONE);
+    return true;
+}
+
+static PyObject *qsize(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    struct ring_total put, got;
+
+    if (ring == NULL || gone(self, ring))
+        return NULL;
+    ring_count(ring, &put, &got);
+    return PyLong_FromUnsignedLongLong(put.count - got.count);
+}
+
+static PyObject *full(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL || gone(self, ring))
+        return NULL;
+    return PyBool_FromLong(!ring_has_space(ring, 0));
+}
+
+static unsigned long long figure(_Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    struct ring_figures *kept;
+    struct ring_total put, got;
+    unsigned long long aborted;
+
+    if (ring == NULL || gone(self, ring))
+        return NULL;
+    kept = &ring->segment->figures;
+    aborted = figure(&kept->aborted);
+    ring_count(ring, &put, &got);
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
+                         put.bytes - got.bytes, "puts", put.count - aborted, "gets", got.count - aborted,
+                         "high_water_mark", figure(&kept->high_water_mark), "waits", figure(&kept->waits), "timeouts",
+                         figure(&kept->timeouts), "recoveries", figure(&kept->recoveries));
+}
+
+/* Being told */
+
+static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    enum ring_result result;
+
+    if (ring == NULL || gone(self, ring))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = ring->armed ? RING_OK : watch_arm(ring);
+    Py_END_ALLOW_THREADS
+    if (result == RING_OK)
+        return PyLong_FromLong(ring->bell);
+    if (result == RING_BUSY) {
+        PyErr_SetString(PyExc_TimeoutError, "a stopped process holds the queue: continue or end it");
+        return NULL;
+    }
+    return core_raise(Py_TYPE(self), result);
+}
+
+static PyObject *ask_notice(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    enum ring_result result;
+    uint32_t seen;
+
+    if (ring == NULL || gone(self, ring))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = watch_ask(ring, &seen);
+    Py_END_ALLOW_THREADS
+    if (result == RING_OK)
+        return PyLong_FromUnsignedLong(seen);
+    Py_RETURN_NONE;
+}
+
+static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    watch_cancel(ring);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *wait_notice(PyObject *self, PyObject *seen)
+{
+    struct ring *ring = ring_of(self);
+    unsigned long number = ring == NULL ? 0 : PyLong_AsUnsignedLong(seen);
+    bool told;
+
+    if (PyErr_Occurred())
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    told = watch_told(ring, (uint32_t)number, WAIT_SLICE);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(told);
+}
+
+/* Ends */
+
+static PyObject *shut_down(PyObject *self, PyObject *immediate)
+{
+    struct ring *ring = ring_of(self);
+    bool drop = immediate == Py_True;
+    enum ring_result result;
+    size_t dropped;
+
+    if (ring == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = ring_shutdown(ring, LONG_PATIENCE);
+    if (result == RING_OK && drop)
+        ring_clear(ring, &dropped, LONG_PATIENCE);
+    Py_END_ALLOW_THREADS
+    if (result != RING_OK)
+        return core_raise(Py_TYPE(self), result);
+    Py_RETURN_NONE;
+}
+
+static PyObject *named(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL)
+        return NULL;
+    ring_look(ring);
+    Py_RETURN_NONE;
+}
+
+static PyObject *shared(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    return ring == NULL ? NULL : PyBool_FromLong(ring_shared(ring));
+}
+
+static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    enum ring_result result;
+
+    if (ring == NULL)
+        return NULL;
+    result = ring_reattach(ring);
+    if (result != RING_OK)
+        return core_raise(Py_TYPE(self), result);
+    Py_RETURN_NONE;
+}
+
+static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct channel *channel = (struct channel *)self;
+
+    if (channel->open) {
+        channel->open = false;
+        ring_detach(&channel->ring);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    return ring == NULL ? NULL : PyLong_FromLong(ring->descriptor);
+}
+
+static int channel_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    struct channel *channel = (struct channel *)self;
+    static char *names[] = {"descriptor", "bell_path", "stays", NULL};
+    int descriptor, stays;
+    const char *bell_path;
+    enum ring_result result;
+
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "isp", names, &descriptor, &bell_path, &stays))
+        return -1;
+    if (channel->open) {
+        PyErr_SetString(PyExc_RuntimeError, "it is open");
+        return -1;
+    }
+    result = ring_attach(&channel->ring, descriptor);
+    if (result != RING_OK) {
+        core_raise(Py_TYPE(self), result);
+        return -1;
+    }
+    snprintf(channel->ring.bell_path, sizeof channel->ring.bell_path, "%s", bell_path);
+    channel->ring.stays = stays;
+    channel->open = true;
+    return 0;
+}
+
+static int channel_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static void channel_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    if (((struct channel *)self)->open)
+        ring_detach(&((struct channel *)self)->ring);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef channel_methods[] = {
+    {"try_put", (PyCFunction)(void (*)(void))try_put, METH_FASTCALL, NULL},
+    {"try_put_many", try_put_many, METH_O, NULL},
+    {"try_get", try_get, METH_NOARGS, NULL},
+    {"try_get_many", try_get_many, METH_O, NULL},
+    {"peek", look, METH_NOARGS, NULL},
+    {"clear", clear, METH_NOARGS, NULL},
+    {"wait_readable", (PyCFunction)(void (*)(void))wait_readable, METH_FASTCALL, NULL},
+    {"wait_writable", (PyCFunction)(void (*)(void))wait_writable, METH_FASTCALL, NULL},
+    {"count_wait", count_wait, METH_O, NULL},
+    {"qsize", qsize, METH_NOARGS, NULL},
+    {"full", full, METH_NOARGS, NULL},
+    {"figures", figures, METH_NOARGS, PyDoc_STR("Return what the segment keeps for `Stats`.")},
+    {"fileno", doorbell, METH_NOARGS, NULL},
+    {"ask_notice", ask_notice, METH_NOARGS,
+     PyDoc_STR("Ask for one notice and return a number for `wait_notice`, or None where somebody else has asked.")},
+    {"cancel_notice", cancel_notice, METH_NOARGS, PyDoc_STR("Take this handle's request for a notice back.")},
+    {"wait_notice", wait_notice, METH_O,
+     PyDoc_STR("Sleep for a slice of time at most, and tell whether the request has ended.")},
+    {"shutdown", shut_down, METH_O, NULL},
+    {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
+    {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
+    {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
+    {"detach", detach, METH_NOARGS, PyDoc_STR("Give back the descriptor and the mapping.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef channel_attributes[] = {
+    {"descriptor", descriptor, NULL, PyDoc_STR("The segment's file."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot channel_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("One participant in a ring: Ring(descriptor, bell_path, stays).")},
+    {Py_tp_init, channel_init},
+    {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_traverse, channel_traverse},
+    {Py_tp_methods, channel_methods},
+    {Py_tp_getset, channel_attributes},
+    {0, NULL},
+};
+
+PyType_Spec core_channel_spec = {
+    .name = "ipcq_shm._core.Ring",
+    .basicsize = sizeof(struct channel),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = channel_slots,
+};

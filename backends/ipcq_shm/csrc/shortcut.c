@@ -1,0 +1,651 @@
+/*
+ * The class of handles to a ring: put and get from end to end, for what can be done at once.
+ *
+ * It is derived from `ipcq.Queue` (clause 21 in ipcq/backend.py) and has no semantics of its own: a call either does what
+ * Queue's would certainly do without waiting, or leaves it to Queue's with nothing done but the encoding. What is left to
+ * it: arguments that are not plainly right, a queue that is full, empty, busy, ended or damaged, large messages, and
+ * everything once the handle is closed.
+ *
+ * Queue counts who is inside the channel, so that nobody closes it meanwhile. Here nobody has to be counted: while the
+ * channel is used the GIL, or in a free-threaded Python the handle's own lock, is not given away, and after an encoder
+ * was run, which may do anything, it is asked anew whether there still is a channel.
+ *
+ * Most items are `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to the ring and from
+ * there to the item, and no codec is called.
+ *
+ * A handle has one word behind what Queue keeps of it, for a `Shortcut`, and nobody may derive from this class, so that
+ * the word is always the last one. Python made Queue's part, and ends it; for that the word is a member as those of
+ * __slots__ are, which Python code can write to. So what is there is looked at.
+ */
+#include "binding.h"
+
+#include <math.h>
+#include <structmember.h> /* wants Python.h before it */
+
+#ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+#endif
+
+#if PY_VERSION_HEX < 0x030c0000
+static PyObject *PyErr_GetRaisedException(void)
+{
+    PyObject *type, *error, *trace;
+
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (trace != NULL)
+        PyException_SetTraceback(error, trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    return error;
+}
+#endif
+
+enum of_bytes {
+    ENCODED, /* as the codec says */
+    BARE,    /* as they are */
+    BIN,     /* as MessagePack's bin 8, 16 or 32, whichever is the first to suffice */
+};
+
+/* What an open handle needs. */
+struct shortcut {
+    PyObject_HEAD
+    struct channel *channel;
+    PyObject *encode;
+    PyObject *decode;
+    enum of_bytes of_bytes;
+    bool puts;
+    bool gets;
+};
+
+static void shortcut_dealloc(PyObject *self);
+
+static PyObject **word_of(PyObject *self)
+{
+    return (PyObject **)((char *)self + Py_TYPE(self)->tp_basicsize) - 1;
+}
+
+/* NULL where the handle or its channel is closed. */
+static struct shortcut *shortcut_of(PyObject *self)
+{
+    struct shortcut *shortcut = (struct shortcut *)*word_of(self);
+
+    if (shortcut == NULL || Py_TYPE(shortcut)->tp_dealloc != shortcut_dealloc || !shortcut->channel->open)
+        return NULL;
+    return shortcut;
+}
+
+/* Handing on */
+
+/* Calls the method of the class that this one is derived from. */
+static PyObject *hand_on(PyObject *self, const char *verb, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *super = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type, (PyObject *)Py_TYPE(self), self, NULL);
+    PyObject *method = super == NULL ? NULL : PyObject_GetAttrString(super, verb);
+    PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, arguments, (size_t)count, names);
+
+    Py_XDECREF(super);
+    Py_XDECREF(method);
+    return result;
+}
+
+static PyObject *hand_on_encoded(PyObject *self, PyObject *data, long priority, double deadline)
+{
+    return PyObject_CallMethod(self, "_put_encoded", "Old", data, priority, deadline);
+}
+
+/* Lets the handle raise what a codec raised, which then says of which queue. */
+static PyObject *raise_again(PyObject *self)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *nothing = PyObject_CallMethod(self, "_raise", "O", error);
+
+    Py_DECREF(error);
+    return nothing;
+}
+
+/* Arguments */
+
+/* Sorts arguments into places, NULL where there is none; false where Python has to say what is wrong with them. */
+static bool sorted(PyObject *const *arguments, Py_ssize_t count, PyObject *names, const char *const *wanted,
+                   Py_ssize_t most, PyObject **places)
+{
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+
+    if (count > most)
+        return false;
+    for (Py_ssize_t index = 0; index < count; index++)
+        places[index] = arguments[index];
+    for (Py_ssize_t index = 0; index < named; index++) {
+        Py_ssize_t place = 0;
+
+        while (wanted[place] != NULL &&
+               PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, index), wanted[place]) != 0)
+            place++;
+        if (wanted[place] == NULL || places[place] != NULL)
+            return false;
+        places[place] = arguments[count + index];
+    }
+    return true;
+}
+
+/* Tells from block and timeout for how many seconds the call may wait; false where they are not plainly right. */
+static bool patience_of(PyObject *block, PyObject *timeout, double *seconds)
+{
+    *seconds = INFINITY;
+    if (timeout != NULL && timeout != Py_None) {
+        if (PyFloat_CheckExact(timeout)) {
+            *seconds = PyFloat_AS_DOUBLE(timeout);
+        } else if (PyLong_CheckExact(timeout)) {
+            *seconds = PyLong_AsDouble(timeout);
+            if (*seconds == -1 && PyErr_Occurred())
+                PyErr_Clear();
+        } else {
+            return false;
+        }
+        if (!(*seconds >= 0))
+            return false;
+    }
+    if (block == NULL || block == Py_True)
+        return true;
+    *seconds = 0;
+    return block == Py_False;
+}
+
+/* As a deadline on the monotonic clock, in seconds. */
+static double deadline_of(double seconds)
+{
+    return seconds == 0 ? -INFINITY : seconds == INFINITY ? INFINITY : (double)wait_now() * 1e-9 + seconds;
+}
+
+static bool priority_of(const struct ring *ring, PyObject *given, long *priority)
+{
+    int overflow;
+
+    *priority = 0;
+    if (given == NULL)
+        return true;
+    if (!PyLong_CheckExact(given))
+        return false;
+    *priority = PyLong_AsLongAndOverflow(given, &overflow);
+    return overflow == 0 && *priority >= 0 && *priority <= (ring->flags & RING_ORDERED ? HIGHEST_PRIORITY : 0);
+}
+
+/* Putting */
+
+static struct ring_piece piece_of(PyObject *bytes, long priority)
+{
+    return (struct ring_piece){
+        .data = PyBytes_AS_STRING(bytes),
+        .size = (size_t)PyBytes_GET_SIZE(bytes),
+        .priority = (unsigned)priority,
+    };
+}
+
+/* Writes the head of MessagePack's bin. */
+static void pack_head(struct ring_piece *piece)
+{
+    size_t size = piece->size;
+    unsigned bytes = size < 1 << 8 ? 1 : size < 1 << 16 ? 2 : 4;
+
+    piece->head[0] = bytes == 1 ? 0xc4 : bytes == 2 ? 0xc5 : 0xc6;
+    for (unsigned byte = bytes; byte > 0; byte--, size >>= 8)
+        piece->head[byte] = (unsigned char)size;
+    piece->head_size = 1 + bytes;
+}
+
+/* Puts if that can be done at once. */
+static bool put_at_once(PyObject *self, const struct ring_piece *piece)
+{
+    enum ring_result result = RING_BUSY;
+    size_t stored;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    struct shortcut *shortcut = shortcut_of(self);
+
+    if (shortcut != NULL && piece->head_size + piece->size < RING_LARGE)
+        result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, 0);
+    Py_END_CRITICAL_SECTION();
+    return result == RING_OK;
+}
+
+/* Encodes, and puts now or later. */
+static PyObject *put_encoded(PyObject *self, PyObject *encode, PyObject *item, long priority, double seconds)
+{
+    double deadline = deadline_of(seconds);
+    PyObject *data = PyObject_CallOneArg(encode, item);
+    PyObject *result;
+
+    if (data == NULL)
+        return raise_again(self);
+    if (PyBytes_Check(data)) {
+        struct ring_piece piece = piece_of(data, priority);
+
+        if (put_at_once(self, &piece)) {
+            Py_DECREF(data);
+            Py_RETURN_NONE;
+        }
+    }
+    result = hand_on_encoded(self, data, priority, deadline);
+    Py_DECREF(data);
+    return result;
+}
+
+enum { ITEM, BLOCK, TIMEOUT, PRIORITY, PLACES };
+
+static const char *const put_wants[] = {"item", "block", "timeout", "priority", NULL};
+static const char *const put_nowait_wants[] = {"item", NULL};
+static const char *const put_many_wants[] = {"items", "block", "timeout", NULL};
+static const char *const get_many_wants[] = {"max_items", "block", "timeout", NULL};
+static const char *const get_wants[] = {"block", "timeout", NULL};
+
+/* Puts what stands at the places, where that can be done at once or comes to pass after the encoding; NULL without an
+ * exception where the call is to be handed on. */
+static PyObject *put_places(PyObject *self, PyObject *const *places)
+{
+    enum of_bytes of_bytes = ENCODED;
+    PyObject *encode = NULL;
+    PyObject *result;
+    long priority;
+    double seconds;
+
+    if (!patience_of(places[BLOCK], places[TIMEOUT], &seconds))
+        return NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    struct shortcut *shortcut = shortcut_of(self);
+
+    if (shortcut != NULL && shortcut->puts && priority_of(&shortcut->channel->ring, places[PRIORITY], &priority)) {
+        of_bytes = shortcut->of_bytes;
+        encode = Py_NewRef(shortcut->encode);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (encode == NULL)
+        return NULL;
+    if (of_bytes != ENCODED && PyBytes_CheckExact(places[ITEM])) {
+        struct ring_piece piece = piece_of(places[ITEM], priority);
+
+        if (of_bytes == BIN)
+            pack_head(&piece);
+        result = put_at_once(self, &piece) ? Py_NewRef(Py_None) : NULL;
+    } else {
+        result = put_encoded(self, encode, places[ITEM], priority, seconds);
+    }
+    Py_DECREF(encode);
+    return result;
+}
+
+static PyObject *put(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *places[PLACES] = {NULL};
+    PyObject *result = NULL;
+
+    if (sorted(arguments, count, names, put_wants, PRIORITY, places) && places[ITEM] != NULL)
+        result = put_places(self, places);
+    return result != NULL || PyErr_Occurred() ? result : hand_on(self, "put", arguments, count, names);
+}
+
+static PyObject *put_nowait(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *places[PLACES] = {NULL, Py_False};
+    PyObject *result = NULL;
+
+    if (sorted(arguments, count, names, put_nowait_wants, BLOCK, places) && places[ITEM] != NULL)
+        result = put_places(self, places);
+    return result != NULL || PyErr_Occurred() ? result : hand_on(self, "put_nowait", arguments, count, names);
+}
+
+/* Puts as much of a batch of `bytes` as there is space for; nothing where a part of it is anything else. */
+static size_t put_batch(const struct shortcut *shortcut, PyObject *batch, struct ring_piece *pieces)
+{
+    struct ring *ring = &shortcut->channel->ring;
+    Py_ssize_t count = PyTuple_GET_SIZE(batch);
+    size_t bytes = 0;
+    size_t stored = 0;
+
+    for (Py_ssize_t index = 0; index < count; index++) {
+        PyObject *item = PyTuple_GET_ITEM(batch, index);
+
+        if (!PyBytes_CheckExact(item))
+            return 0;
+        pieces[index] = piece_of(item, 0);
+        if (shortcut->of_bytes == BIN)
+            pack_head(&pieces[index]);
+        if (pieces[index].size + pieces[index].head_size > ring->max_message_size)
+            return 0;
+        bytes += pieces[index].size;
+    }
+    if (bytes < RING_LARGE)
+        ring_put_many(ring, pieces, (size_t)count, &stored, 0);
+    return stored;
+}
+
+static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *places[PRIORITY] = {NULL};
+    PyObject *batch, *result;
+    struct ring_piece *pieces;
+    size_t stored = 0;
+    double seconds;
+
+    if (!sorted(arguments, count, names, put_many_wants, PRIORITY, places) || places[ITEM] == NULL ||
+        !(PyList_CheckExact(places[ITEM]) || PyTuple_CheckExact(places[ITEM])) ||
+        !patience_of(places[BLOCK], places[TIMEOUT], &seconds))
+        return hand_on(self, "put_many", arguments, count, names);
+    batch = PySequence_Tuple(places[ITEM]);
+    pieces = batch == NULL ? NULL : PyMem_New(struct ring_piece, (size_t)PyTuple_GET_SIZE(batch));
+    if (pieces == NULL) {
+        Py_XDECREF(batch);
+        return PyErr_NoMemory();
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    struct shortcut *shortcut = shortcut_of(self);
+
+    if (shortcut != NULL && shortcut->puts && shortcut->of_bytes != ENCODED)
+        stored = put_batch(shortcut, batch, pieces);
+    Py_END_CRITICAL_SECTION();
+    PyMem_Free(pieces);
+    if (stored == 0)
+        result = hand_on(self, "put_many", arguments, count, names);
+    else if (stored == (size_t)PyTuple_GET_SIZE(batch))
+        result = PyLong_FromSize_t(stored);
+    else
+        result = PyObject_CallMethod(self, "_put_rest", "Ond", batch, (Py_ssize_t)stored, deadline_of(seconds));
+    Py_DECREF(batch);
+    return result;
+}
+
+/* Getting */
+
+struct taking {
+    enum of_bytes of_bytes;
+    bool is_item;
+    PyObject *bytes;
+};
+
+/* Returns how long the head of a bin is that is the whole message, or 0 where it is none. */
+static size_t unpack_head(const unsigned char *message, size_t size)
+{
+    unsigned char kind = size < 2 ? 0 : message[0];
+    size_t head = kind == 0xc4 ? 2 : kind == 0xc5 ? 3 : kind == 0xc6 ? 5 : 0;
+    size_t rest = 0;
+
+    if (head == 0 || size < head)
+        return 0;
+    for (size_t byte = 1; byte < head; byte++)
+        rest = rest << 8 | message[byte];
+    return rest == size - head ? head : 0;
+}
+
+static void *room(void *context, struct ring_piece *message)
+{
+    struct taking *taking = context;
+    size_t head = 0;
+
+    if (taking->of_bytes == BIN)
+        head = unpack_head(message->data, message->size);
+    taking->is_item = head != 0 || taking->of_bytes == BARE;
+    taking->bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(message->size - head));
+    if (taking->bytes == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    if (head != 0) {
+        message->data = (const unsigned char *)message->data + head;
+        message->size -= head;
+    }
+    return PyBytes_AS_STRING(taking->bytes);
+}
+
+/* Takes what comes within a short spin. */
+static bool take(struct ring *ring, struct taking *taking, bool waits)
+{
+    enum ring_result result = ring_get(ring, room, taking, NULL, 0);
+    int64_t now;
+
+    if (result == RING_EMPTY && waits) {
+        now = wait_now();
+        if (ring_spin_readable(ring, now, now + SHORT_SPIN))
+            result = ring_get(ring, room, taking, NULL, 0);
+        if (result == RING_OK)
+            core_count_wait(ring, true);
+    }
+    return result == RING_OK;
+}
+
+/* As put_places. */
+static PyObject *get_item(PyObject *self, bool waits)
+{
+    struct taking taking = {0};
+    PyObject *decode = NULL;
+    PyObject *item;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    struct shortcut *shortcut = shortcut_of(self);
+
+    if (shortcut != NULL && shortcut->gets) {
+        taking.of_bytes = shortcut->of_bytes;
+        if (take(&shortcut->channel->ring, &taking, waits))
+            decode = Py_NewRef(shortcut->decode);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (decode == NULL)
+        return NULL;
+    if (taking.is_item) {
+        Py_DECREF(decode);
+        return taking.bytes;
+    }
+    item = PyObject_CallOneArg(decode, taking.bytes);
+    Py_DECREF(taking.bytes);
+    Py_DECREF(decode);
+    return item != NULL ? item : raise_again(self);
+}
+
+static PyObject *get(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *places[2] = {NULL};
+    PyObject *item = NULL;
+    double seconds;
+
+    if (sorted(arguments, count, names, get_wants, 2, places) && patience_of(places[0], places[1], &seconds))
+        item = get_item(self, seconds != 0);
+    return item != NULL || PyErr_Occurred() ? item : hand_on(self, "get", arguments, count, names);
+}
+
+static PyObject *get_nowait(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    PyObject *const without_waiting[] = {Py_False};
+    PyObject *item = get_item(self, false);
+
+    return item != NULL || PyErr_Occurred() ? item : hand_on(self, "get", without_waiting, 1, NULL);
+}
+
+struct filling {
+    PyObject *list;
+    Py_ssize_t next;
+};
+
+static void *room_in_list(void *context, struct ring_piece *message)
+{
+    struct filling *filling = context;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message->size);
+
+    if (bytes == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyList_SET_ITEM(filling->list, filling->next++, bytes);
+    return PyBytes_AS_STRING(bytes);
+}
+
+/* Takes what is there into a list that is as long; the list is NULL where there is no batch to be had at once. */
+static void take_batch(struct ring *ring, struct filling *filling, size_t most)
+{
+    struct ring_total put, got;
+    size_t taken;
+
+    ring_count(ring, &put, &got);
+    if (most > put.count - got.count)
+        most = put.count - got.count;
+    if (most < 2 || most > ring->limit / 16) /* more cannot be, so the counts mean harm */
+        return;
+    filling->list = PyList_New((Py_ssize_t)most);
+    if (filling->list == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    ring_get_many(ring, room_in_list, filling, most, &taken, 0);
+    if (taken == 0 || PyList_SetSlice(filling->list, (Py_ssize_t)taken, (Py_ssize_t)most, NULL) < 0)
+        Py_CLEAR(filling->list);
+}
+
+static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+{
+    PyObject *places[PRIORITY] = {NULL};
+    struct filling filling = {0};
+    Py_ssize_t most = PY_SSIZE_T_MAX;
+    double seconds;
+
+    if (!sorted(arguments, count, names, get_many_wants, PRIORITY, places) ||
+        !patience_of(places[BLOCK], places[TIMEOUT], &seconds))
+        return hand_on(self, "get_many", arguments, count, names);
+    if (places[ITEM] != NULL && places[ITEM] != Py_None) {
+        most = PyLong_CheckExact(places[ITEM]) ? PyLong_AsSsize_t(places[ITEM]) : 0;
+        if (most == -1 && PyErr_Occurred())
+            PyErr_Clear();
+    }
+    if (most > 0) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        struct shortcut *shortcut = shortcut_of(self);
+
+        if (shortcut != NULL && shortcut->gets && shortcut->of_bytes == BARE)
+            take_batch(&shortcut->channel->ring, &filling, (size_t)most);
+        Py_END_CRITICAL_SECTION();
+    }
+    return filling.list != NULL ? filling.list : hand_on(self, "get_many", arguments, count, names);
+}
+
+/* Beginning and end */
+
+static PyObject *replace(PyObject *self, PyObject *shortcut)
+{
+    PyObject *before;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = *word_of(self);
+    *word_of(self) = shortcut;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+static PyObject *arm(PyObject *self, PyObject *arguments)
+{
+    const struct core_state *state = core_state_of(Py_TYPE(self));
+    struct shortcut *shortcut;
+    PyObject *channel, *encode, *decode;
+    const char *of_bytes;
+    int puts, gets;
+
+    if (state == NULL || !PyArg_ParseTuple(arguments, "O!OOspp", (PyTypeObject *)state->ring, &channel, &encode, &decode,
+                                           &of_bytes, &puts, &gets))
+        return NULL;
+    shortcut = PyObject_GC_New(struct shortcut, (PyTypeObject *)state->shortcut);
+    if (shortcut == NULL)
+        return NULL;
+    shortcut->channel = (struct channel *)Py_NewRef(channel);
+    shortcut->encode = Py_NewRef(encode);
+    shortcut->decode = Py_NewRef(decode);
+    shortcut->of_bytes = strcmp(of_bytes, "bare") == 0 ? BARE : strcmp(of_bytes, "bin") == 0 ? BIN : ENCODED;
+    /* On a shelf a message has no head. */
+    if (shortcut->of_bytes == BIN && shortcut->channel->ring.flags & RING_ORDERED)
+        shortcut->of_bytes = ENCODED;
+    shortcut->puts = puts;
+    shortcut->gets = gets;
+    PyObject_GC_Track(shortcut);
+    return replace(self, (PyObject *)shortcut);
+}
+
+static PyObject *disarm(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    return replace(self, NULL);
+}
+
+/* The docstrings are those of the class that it is derived from, where inspect and help find them. */
+static PyMethodDef handle_methods[] = {
+    {"put", (PyCFunction)(void (*)(void))put, METH_FASTCALL | METH_KEYWORDS,
+     "put($self, item, block=True, timeout=None, *, priority=0)\n--\n\n"},
+    {"put_nowait", (PyCFunction)(void (*)(void))put_nowait, METH_FASTCALL | METH_KEYWORDS,
+     "put_nowait($self, item)\n--\n\n"},
+    {"get", (PyCFunction)(void (*)(void))get, METH_FASTCALL | METH_KEYWORDS,
+     "get($self, block=True, timeout=None)\n--\n\n"},
+    {"get_nowait", get_nowait, METH_NOARGS, "get_nowait($self)\n--\n\n"},
+    {"put_many", (PyCFunction)(void (*)(void))put_many, METH_FASTCALL | METH_KEYWORDS,
+     "put_many($self, items, block=True, timeout=None)\n--\n\n"},
+    {"get_many", (PyCFunction)(void (*)(void))get_many, METH_FASTCALL | METH_KEYWORDS,
+     "get_many($self, max_items=None, block=True, timeout=None)\n--\n\n"},
+    {"_arm", arm, METH_VARARGS, NULL},
+    {"_disarm", disarm, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+PyObject *core_shortcut(PyObject *module, PyObject *handle)
+{
+    Py_ssize_t size = PyType_Check(handle) ? ((PyTypeObject *)handle)->tp_basicsize : 0;
+    PyMemberDef members[] = {
+        {"_shortcut", T_OBJECT_EX, size, 0, NULL},
+        {NULL, 0, 0, 0, NULL},
+    };
+    PyType_Slot slots[] = {
+        {Py_tp_methods, handle_methods},
+        {Py_tp_members, members},
+        {0, NULL},
+    };
+    PyType_Spec spec = {
+        .name = "ipcq_shm._core.Queue",
+        .basicsize = (int)(size + (Py_ssize_t)sizeof(PyObject *)),
+        .flags = Py_TPFLAGS_DEFAULT,
+        .slots = slots,
+    };
+
+    return PyType_FromModuleAndSpec(module, &spec, handle);
+}
+
+static int shortcut_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct shortcut *shortcut = (struct shortcut *)self;
+
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(shortcut->channel);
+    Py_VISIT(shortcut->encode);
+    Py_VISIT(shortcut->decode);
+    return 0;
+}
+
+/* There is no tp_clear: a cycle through here is broken at the handle, and what this has is never NULL. */
+static void shortcut_dealloc(PyObject *self)
+{
+    struct shortcut *shortcut = (struct shortcut *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    Py_DECREF(shortcut->channel);
+    Py_DECREF(shortcut->encode);
+    Py_DECREF(shortcut->decode);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot shortcut_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("What an open handle to a ring needs to put and get.")},
+    {Py_tp_dealloc, shortcut_dealloc},
+    {Py_tp_traverse, shortcut_traverse},
+    {0, NULL},
+};
+
+PyType_Spec core_shortcut_spec = {
+    .name = "ipcq_shm._core.Shortcut",
+    .basicsize = sizeof(struct shortcut),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = shortcut_slots,
+};

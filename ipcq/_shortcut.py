@@ -1,0 +1,21 @@
+"""The class of a handle: `Queue`, or what a channel makes of it that is faster (clause 21 of `ipcq.backend`)."""
+
+import os
+from functools import cache
+from typing import Any, Final
+
+from ipcq._queue import Queue
+from ipcq.backend import Channel
+
+#: The environment variable that leaves every shortcut out if it is 0.
+SHORTCUTS: Final = "IPCQ_SHORTCUTS"
+
+
+def class_for(channel: Channel) -> type[Queue[Any]]:
+    """Return the class for handles over this channel."""
+    return Queue if os.environ.get(SHORTCUTS) == "0" else _class_over(type(channel))
+
+
+@cache
+def _class_over(kind: type[Channel]) -> type[Queue[Any]]:
+    return kind.shortcut(Queue)
