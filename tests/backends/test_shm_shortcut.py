@@ -200,7 +200,7 @@ def test_a_shortcut_is_for_this_backends_channels(queue: Handle) -> None:
         queue._arm(object(), bytes, bytes, "bare", True, True)
 
 
-@pytest.mark.parametrize("nonsense", [None, 5, object()], ids=repr)
+@pytest.mark.parametrize("nonsense", [None, 5, b"bytes"], ids=repr)
 def test_nonsense_in_the_handles_word_leaves_all_to_python(queue: Handle, nonsense: object) -> None:
     """Python code can write to it, and must not crash the process."""
     queue._shortcut = nonsense  # type: ignore[attr-defined]
