@@ -4,7 +4,7 @@ import pytest
 
 import ipcq
 from ipcq.testing.processes import Peers
-from processes.programs import consume, produce
+from ipcq.testing.workers import consume, produce
 
 OPERATIONS = 100_000
 EACH = 4

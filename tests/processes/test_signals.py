@@ -11,7 +11,8 @@ import ipcq
 from ipcq._namelock import name_lock
 from ipcq.testing.oracle import Ledger, Tag
 from ipcq.testing.processes import Peers, hear, say, until
-from processes.programs import SMALL, consume
+from ipcq.testing.workers import attached, consume
+from processes.programs import SMALL
 
 ROUNDS = 20
 SOON = 1.0
@@ -147,7 +148,7 @@ def consume_under_timer(name: str, backend: str, ledger: str) -> None:
     signal.signal(signal.SIGALRM, lambda number, frame: None)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
-        consume(name, backend, ledger)
+        consume(attached, [name, backend], 0, ledger)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 

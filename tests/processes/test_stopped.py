@@ -9,7 +9,8 @@ import ipcq
 from ipcq._namelock import name_lock
 from ipcq.testing.oracle import Ledger, Tag
 from ipcq.testing.processes import Peer, Peers, hear, say
-from processes.programs import SMALL, consume, produce
+from ipcq.testing.workers import attached, consume, produce
+from processes.programs import SMALL
 
 ROUNDS = 300
 TIMEOUT = 0.05
@@ -30,8 +31,14 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
 ) -> None:
     """C11: beside stopped producers and consumers every call ends in time, and after SIGCONT nothing is missing."""
     others: list[Peer] = [
-        *(peers.fork(produce, name, backend, number, peers.ledger("producer", number)) for number in range(2)),
-        *(peers.fork(consume, name, backend, peers.ledger("consumer", number)) for number in range(2)),
+        *(
+            peers.fork(produce, attached, [name, backend], number, peers.ledger("producer", number))
+            for number in range(2)
+        ),
+        *(
+            peers.fork(consume, attached, [name, backend], number, peers.ledger("consumer", number))
+            for number in range(2)
+        ),
     ]
     for peer in others:
         peer.hear()
@@ -50,11 +57,11 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
                 queue.put(tag.message(), timeout=TIMEOUT)
                 gave.accepted(tag)
             except ipcq.QueueFull as error:
-                gave.refused(tag, error)
+                gave.refused(error, tag)
             latest = max(latest, time.monotonic() - began - TIMEOUT)
             since, began = time.monotonic_ns(), time.monotonic()
             try:
-                took.took(Tag.of(queue.get(timeout=TIMEOUT)), since)
+                took.took(since, Tag.of(queue.get(timeout=TIMEOUT)))
             except ipcq.QueueEmpty:
                 pass
             latest = max(latest, time.monotonic() - began - TIMEOUT)
