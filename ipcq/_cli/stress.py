@@ -181,7 +181,8 @@ def _facts(report: "Report") -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "kills": report.kills,
         "stops": report.stops,
-        "inside": report.recoveries,
+        "inside": report.inside,
+        "recoveries": report.recoveries,
         "accepted": verdict.accepted,
         "unknown": verdict.unknown,
         "received": verdict.received,
@@ -201,7 +202,7 @@ def _facts(report: "Report") -> dict[str, Any]:
 
 def _tell(report: "Report") -> None:
     facts = _facts(report)
-    inside = "" if report.recoveries is None else f", {report.recoveries:,} inside the critical section"
+    inside = f", {report.inside:,} seen inside a critical section"
     stops = f", {report.stops:,} stops" if report.stops else ""
     say(f"{report.mode:<9} {report.kills:,} kills in {report.seconds:.1f} s{inside}{stops}")
     if report.mode == "names":

@@ -14,7 +14,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -162,7 +162,7 @@ class _Books:
     taken: dict[_Key, tuple[int, int]] = field(default_factory=dict)
     """When the get began and when it returned."""
     again: set[_Key] = field(default_factory=set)
-    overtaken: list[tuple[Tag, Tag]] = field(default_factory=list)
+    swapped: list[tuple[_Key, _Key]] = field(default_factory=list)
     """Messages that one consumer took after a later one of the same producer: the earlier, the later."""
     torn: list[str] = field(default_factory=list)
     empties: list[tuple[int, int]] = field(default_factory=list)
@@ -192,9 +192,8 @@ class _Books:
                     self.again.add((producer, number))
                 else:
                     self.taken[producer, number] = int(since), int(instant)
-                # What both put and take one after the other has to be in this order, in one batch as well.
                 if int(number) < latest.get(producer, -1):
-                    self.overtaken.append((Tag(int(producer), int(number)), Tag(int(producer), latest[producer])))
+                    self.swapped.append(((producer, number), (producer, str(latest[producer]))))
                 latest[producer] = max(int(number), latest.get(producer, -1))
             elif line[0] == "0":
                 _, since, instant = line.split(" ")
@@ -204,6 +203,13 @@ class _Books:
             else:
                 ended = True
         self.cut_off += not ended
+
+    def overtaken(self) -> Iterator[tuple[Tag, Tag]]:
+        """Yield the swapped messages that were put one after the other, or in one batch in this order."""
+        for earlier, later in self.swapped:
+            begun = self.begun.get(later)
+            if begun is not None and (self.begun.get(earlier) == begun or self.stored.get(earlier, math.inf) < begun):
+                yield _tag(earlier), _tag(later)
 
     def invented(self) -> set[_Key]:
         early = {key for key in self.taken.keys() & self.begun.keys() if self.taken[key][1] < self.begun[key]}
@@ -215,8 +221,12 @@ def _entries(path: Path) -> list[str]:
     return path.read_text().split("\n")[:-1]
 
 
+def _tag(key: _Key) -> Tag:
+    return Tag(*map(int, key))
+
+
 def _tags(keys: Iterable[_Key]) -> list[Tag]:
-    return sorted(Tag(int(producer), int(number)) for producer, number in keys)
+    return sorted(map(_tag, keys))
 
 
 def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
@@ -252,7 +262,7 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
             duplicated=_tags(books.again),
             invented=_tags(books.invented()),
             torn=books.torn,
-            reordered=sorted({*books.overtaken, *_overtaken(books)}),
+            reordered=sorted({*books.overtaken(), *_overtaken(books)}),
             missed=_missed(books),
             cut_off=books.cut_off,
             stall=_stall(books),
@@ -280,7 +290,7 @@ def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
     for key in books.taken.keys() & books.stored.keys():
         earliest, other = first[bisect.bisect_right(begins, books.stored[key])]
         if earliest < books.taken[key][0]:
-            pairs += zip(_tags([key]), _tags([other]), strict=True)
+            pairs.append((_tag(key), _tag(other)))
     return sorted(pairs)
 
 

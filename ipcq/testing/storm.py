@@ -8,11 +8,12 @@ then has the stacks of every process, Python's and, where the kernel shows it, t
 
 What a queue may lose is what killed consumers had taken: one message, or one batch, for each ledger without an end.
 
-How many kills fell inside the queue's critical section is what the queue itself counts as `Stats.recoveries`. On `shm`
-that is each death of a process that had one of the ring's locks. On `pyshm` the kernel takes back the lock of a dead
-process without a word, so only those deaths are counted that left half of a step behind, which are fewer. Backends that
-leave the critical section to the kernel have nothing to count, and say None. What is known on every backend is how many
-producers were killed during a put, or before they could enter its end: `Verdict.unknown`.
+Every other strike is *aimed*: the victim is stopped and looked at, several times, and killed where it stands once it
+holds a lock that the kernel gives back at death, a robust futex or a file's (`ipcq.testing.locks`). `Report.inside`
+counts the kills of processes that were seen to hold one, so it is no estimate; who was killed without being looked at may have
+held one too. Where the critical section is the kernel's own, as on `mqueue`, there is nothing to hold. Beside it
+`Report.recoveries` says what the queue counts itself: on `shm` each death of an owner of one of the ring's locks, on
+`pyshm`, which is not told of those, each half of a step that somebody left behind.
 """
 
 import fcntl
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import ipcq
+from ipcq.testing.locks import holds_lock
 from ipcq.testing.oracle import Verdict
 from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, bound, fresh_name, until
 from ipcq.testing.workers import BATCH, PATIENCE, attached, consume, finish, live, produce, remove, visit
@@ -45,13 +47,16 @@ MODES: Final[Mapping[Mode, str]] = {
 }
 
 #: Kills over one queue. A longer storm is several, because a judge has to remember every message of one.
-ROUND: Final = 500
+ROUND: Final = 250
 
 #: Seconds between two strikes, at most.
 PAUSE: Final = 0.002
 
 #: Seconds for which processes are stopped, at most.
 STOPPED: Final = 0.01
+
+#: How often an aimed strike looks whether its victim holds a lock.
+LOOKS: Final = 10
 
 #: Processes beside the victims that attach to a name that comes and goes.
 VISITORS: Final = 3
@@ -69,8 +74,10 @@ class Report:
     """Processes killed by SIGKILL, at random instants."""
     stops: int = 0
     """Processes stopped by SIGSTOP, at random instants."""
+    inside: int = 0
+    """Kills of processes that were seen to hold a lock of the queue when they died."""
     recoveries: int | None = None
-    """Kills inside the queue's critical section, as far as the queue counts them; None where it has none of its own."""
+    """Times that the queue was put in order after a death, by its own count; None where it counts none."""
     slowest_open: float = 0.0
     """The longest that an open took beside the kills, in seconds; of mode ``"names"``."""
     verdict: Verdict = field(default_factory=lambda: Verdict(0, 0, 0, 0))
@@ -118,6 +125,7 @@ class Report:
             seconds=self.seconds + later.seconds,
             kills=self.kills + later.kills,
             stops=self.stops + later.stops,
+            inside=self.inside + later.inside,
             recoveries=sum(known) if known else None,
             slowest_open=max(self.slowest_open, later.slowest_open),
             verdict=self.verdict + later.verdict,
@@ -125,7 +133,7 @@ class Report:
         )
 
     def __str__(self) -> str:
-        inside = "" if self.recoveries is None else f", {self.recoveries} inside the critical section"
+        recoveries = "" if self.recoveries is None else f", {self.recoveries} recoveries"
         stopped = f", {self.stops} stops" if self.stops else ""
         what = (
             f"slowest open {self.slowest_open * 1000:.1f} ms"
@@ -133,7 +141,7 @@ class Report:
             else f"longest stall {self.verdict.stall * 1000:.1f} ms; {self.verdict}"
         )
         return (
-            f"{self.mode}: {self.kills} kills in {self.seconds:.1f} s{inside}{stopped}; {what}; "
+            f"{self.mode}: {self.kills} kills in {self.seconds:.1f} s, {self.inside} seen inside{recoveries}{stopped}; {what}; "
             f"{'; '.join(self.faults) or 'ok'}; rate of failures below {self.bound:.2g} per kill (95 %)"
         )
 
@@ -200,6 +208,7 @@ class _Run:
         self.peers = peers
         self.kills = 0
         self.stops = 0
+        self.inside = 0
         self.alive: list[Peer] = []
         self._show = show
         self._dice = random.Random(storm.seed)
@@ -238,6 +247,7 @@ class _Run:
             seconds=time.monotonic() - self._began,
             kills=self.kills,
             stops=self.stops,
+            inside=self.inside,
             **found,
         )
 
@@ -253,6 +263,8 @@ class _Run:
             if self.storm.mode == "stops":
                 victims = self._dice.sample(range(places), self._dice.randint(1, places // 2))
                 self._stop([self.alive[place] for place in victims])
+            elif self._dice.random() < 0.5:
+                self._aim(self.alive[victims[0]])
             self.kill(self.alive[victims[0]])
             for place in victims[1:]:
                 self.alive[place].resume()
@@ -272,6 +284,17 @@ class _Run:
             victim.stop()
         self.stops += len(victims)
         time.sleep(self._dice.uniform(0, STOPPED))
+        self.inside += holds_lock(victims[0].pid)
+
+    def _aim(self, victim: Peer) -> None:
+        """Stop a victim where it holds a lock, if it can be met there."""
+        for _ in range(LOOKS):
+            victim.stop()
+            if holds_lock(victim.pid):
+                self.inside += 1
+                return
+            victim.resume()
+            time.sleep(self._dice.uniform(0, PAUSE / 4))
 
     def _watch(self) -> None:
         now, progress = time.monotonic(), self.progress()
@@ -414,7 +437,7 @@ def stress(
     Args:
         backend: Where to create them.
         mode: As for `Storm`.
-        kills: In all; there is a new queue after each 500.
+        kills: In all; there is a new queue after each 250.
         seconds: How long in all, at most.
         seed: As for `Storm`.
         producers: As for `Storm`.

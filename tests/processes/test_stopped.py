@@ -30,15 +30,10 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
     """C11: beside stopped producers and consumers every call ends in time, and after SIGCONT nothing is missing."""
+    at = [name, backend]
     others: list[Peer] = [
-        *(
-            peers.fork(produce, attached, [name, backend], number, peers.ledger("producer", number))
-            for number in range(2)
-        ),
-        *(
-            peers.fork(consume, attached, [name, backend], number, peers.ledger("consumer", number))
-            for number in range(2)
-        ),
+        *(peers.fork(produce, attached, at, number, peers.ledger("producer", number)) for number in range(2)),
+        *(peers.fork(consume, attached, at, number, peers.ledger("consumer", number)) for number in range(2)),
     ]
     for peer in others:
         peer.hear()

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.storm, pytest.mark.timeout(0)]  # a storm has its own 
 def test_survivors_of_a_storm_go_on_and_nothing_but_what_the_dead_had_is_lost(
     mode: Mode, backend: str, kills: int | None
 ) -> None:
-    """C2, C15: nothing is doubled, torn or out of order, and one get's messages are lost per killed consumer at most."""
+    """C2, C15: nothing is doubled, torn or out of order, and lost at most what each killed consumer had got."""
     report = stress(backend, mode=mode, kills=kills or KILLS[mode], seed=own_seed(), **SMALL)
     print(f"{backend} {report}")
     assert report.ok, report.stacks
