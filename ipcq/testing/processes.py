@@ -389,6 +389,11 @@ class Peers:
         self.peers.append(peer)
         return peer
 
+    def stacks(self) -> str:
+        """End every peer as `Peer.stacks` does, and return what they wrote."""
+        living = [peer for peer in self.peers if peer.returncode is None and peer is not self._nursery]
+        return "\n".join(peer.stacks() for peer in living)
+
     def ledger(self, role: str, number: int) -> str:
         """Return the path of a ledger, for `Ledger` in a program; `role` is ``"producer"`` or ``"consumer"``."""
         return str(self.directory / f"{role}-{number}.ledger")

@@ -141,8 +141,8 @@ class Report:
             else f"longest stall {self.verdict.stall * 1000:.1f} ms; {self.verdict}"
         )
         return (
-            f"{self.mode}: {self.kills} kills in {self.seconds:.1f} s, {self.inside} seen inside{recoveries}{stopped}; {what}; "
-            f"{'; '.join(self.faults) or 'ok'}; rate of failures below {self.bound:.2g} per kill (95 %)"
+            f"{self.mode}: {self.kills} kills in {self.seconds:.1f} s, {self.inside} seen inside{recoveries}{stopped}; "
+            f"{what}; {'; '.join(self.faults) or 'ok'}; rate of failures below {self.bound:.2g} per kill (95 %)"
         )
 
 
@@ -214,7 +214,8 @@ class _Run:
         self._dice = random.Random(storm.seed)
         self._started = 0
         self._began = time.monotonic()
-        self._moved: tuple[float, object] = (self._began, None)
+        # When somebody last got on, how far they were then, and after how many kills.
+        self._moved: tuple[float, object, int] = (self._began, None, 0)
 
     def start(self, place: int) -> Peer:
         raise NotImplementedError  # pragma: no cover - abstract
@@ -239,8 +240,7 @@ class _Run:
             self.end()
         except (_Stalled, PeerDied, Hang, ipcq.MessageQueueError) as error:
             what, _, more = str(error).partition("\n")
-            living = [peer.stacks() for peer in self.peers.peers if peer.returncode is None]
-            found = {"trouble": what, "stacks": "\n".join([more, *living]).strip()}
+            found = {"trouble": what, "stacks": f"{more}\n{self.peers.stacks()}".strip()}
         return self.report(
             mode=self.storm.mode,
             seed=self.storm.seed,
@@ -299,9 +299,9 @@ class _Run:
     def _watch(self) -> None:
         now, progress = time.monotonic(), self.progress()
         if progress != self._moved[1]:
-            self._moved = now, progress
+            self._moved = now, progress, self.kills
         elif now - self._moved[0] > self.storm.patience:
-            raise _Stalled(f"nothing moved for {now - self._moved[0]:.1f} s")
+            raise _Stalled(f"nobody got on for {now - self._moved[0]:.1f} s, since kill {self._moved[2]}")
 
 
 class _Messages(_Run):
@@ -350,6 +350,9 @@ class _Messages(_Run):
         return 0
 
     def end(self) -> None:
+        while self._moved[2] < self.kills:
+            time.sleep(PAUSE)
+            self._watch()
         for producer in self.alive[: self.storm.producers]:
             self.kill(producer)
         finisher = self.peers.fork(finish, self.storm.opener, list(self.storm.arguments))
@@ -411,7 +414,7 @@ class _Names(_Run):
             queue.clear()
             queue.put("whole", timeout=self.storm.patience)
             if queue.get(timeout=self.storm.patience) != "whole":
-                raise _Stalled("the queue that was left does not give what was put into it")
+                raise _Stalled("the queue that was left gives something else than what was put into it")
             queue.unlink()
 
     def report(self, **found: Any) -> Report:
