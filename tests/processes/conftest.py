@@ -44,6 +44,12 @@ def mqueue() -> str:
     return usable("mqueue")
 
 
+@pytest.fixture(params=["shm", "pyshm", "socketpair"])
+def lockable(request: pytest.FixtureRequest) -> str:
+    """Return the name of each backend in whose steps a process holds a lock that can be seen from outside."""
+    return usable(str(request.param))
+
+
 @pytest.fixture
 def name() -> Iterator[str]:
     """Return the name of a queue, which is unlinked after the test."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 
 import ipcq
 from ipcq.testing.oracle import Tag
@@ -17,6 +18,17 @@ def put_and_die(name: str, backend: str, producer: int) -> None:
     tag = Tag(producer, 0).message()
     queue.put(tag)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hammer(name: str, backend: str) -> None:
+    """Put and get one message again and again, for ever, and wait for nothing."""
+    with ipcq.open(name, backend, create=False) as queue:
+        say("ready")
+        while True:
+            with suppress(ipcq.TimedOutError):
+                queue.put_nowait("item")
+            with suppress(ipcq.TimedOutError):
+                queue.get_nowait()
 
 
 def wait_in(verb: str, name: str, backend: str, item: object = None) -> None:
