@@ -554,36 +554,40 @@ def _nurse(
     ipcq.backends()
     line.say("ready")
     children: set[int] = set()
-    while True:
-        order, fds, _, _ = socket.recv_fds(line.end, 1 << 20, 2)
-        while order and not order.endswith(b"\n"):
-            order += line.end.recv(1 << 20)
-        if not order:
-            for pid in children:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            forget(*directories)
-            return _prepare(farewell)
-        asked = json.loads(order)
-        if "fork" in asked:
-            program = _prepare(asked["fork"])
-            pid = os.fork()
-            if not pid:
-                line.end.close()
-                _Other.line = _Line(socket.socket(fileno=fds[0]))
-                os.dup2(fds[1], 1)
-                os.dup2(fds[1], 2)
-                os.close(fds[1])
-                return program
-            children.add(pid)
-            for fd in fds:
-                os.close(fd)
-            line.say(pid)
-        else:
-            code = _reaped(asked["reap"], asked["timeout"])
-            if code is not None:
-                children.discard(asked["reap"])
-            line.say(code)
+    with contextlib.suppress(ConnectionError):  # which is how the end of the test looks in the middle of an order
+        while order := _order(line):
+            asked, fds = order
+            if "fork" in asked:
+                program = _prepare(asked["fork"])
+                pid = os.fork()
+                if not pid:
+                    line.end.close()
+                    _Other.line = _Line(socket.socket(fileno=fds[0]))
+                    os.dup2(fds[1], 1)
+                    os.dup2(fds[1], 2)
+                    os.close(fds[1])
+                    return program
+                children.add(pid)
+                for fd in fds:
+                    os.close(fd)
+                line.say(pid)
+            else:
+                code = _reaped(asked["reap"], asked["timeout"])
+                if code is not None:
+                    children.discard(asked["reap"])
+                line.say(code)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    forget(*directories)
+    return _prepare(farewell)
+
+
+def _order(line: _Line) -> tuple[dict[str, Any], list[int]] | None:  # pragma: no cover - see _main
+    order, fds, _, _ = socket.recv_fds(line.end, 1 << 20, 2)
+    while order and not order.endswith(b"\n"):
+        order += line.end.recv(1 << 20)
+    return (json.loads(order), fds) if order else None
 
 
 def _reaped(pid: int, timeout: float) -> int | None:  # pragma: no cover - see _main

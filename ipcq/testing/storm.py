@@ -10,13 +10,12 @@ What a queue may lose is what killed consumers had taken: one message, or one ba
 
 Every other strike is *aimed*: the victim is stopped and looked at, several times, and killed where it stands once it
 holds a lock that the kernel gives back at death, a robust futex or a file's (`ipcq.testing.locks`). `Report.inside`
-counts the kills of processes that were seen to hold one, so it is no estimate; who was killed without being looked at may have
-held one too. Where the critical section is the kernel's own, as on `mqueue`, there is nothing to hold. Beside it
-`Report.recoveries` says what the queue counts itself: on `shm` each death of an owner of one of the ring's locks, on
-`pyshm`, which is not told of those, each half of a step that somebody left behind.
+counts the kills of processes that were seen to hold one, so it is no estimate; who was killed without being looked at
+may have held one too. Where the critical section is the kernel's own, as on `mqueue`, there is nothing to hold. Beside
+it `Report.recoveries` says what the queue counts itself: on `shm` each death of an owner of one of the ring's locks,
+on `pyshm`, which is not told of those, each half of a step that somebody left behind.
 """
 
-import fcntl
 import math
 import os
 import random
@@ -57,6 +56,9 @@ STOPPED: Final = 0.01
 
 #: How often an aimed strike looks whether its victim holds a lock.
 LOOKS: Final = 10
+
+#: Aimed strikes in vain after which there are no more.
+VAIN: Final = 50
 
 #: Processes beside the victims that attach to a name that comes and goes.
 VISITORS: Final = 3
@@ -210,6 +212,7 @@ class _Run:
         self.stops = 0
         self.inside = 0
         self.alive: list[Peer] = []
+        self._aims = 0
         self._show = show
         self._dice = random.Random(storm.seed)
         self._started = 0
@@ -288,6 +291,9 @@ class _Run:
 
     def _aim(self, victim: Peer) -> None:
         """Stop a victim where it holds a lock, if it can be met there."""
+        self._aims += 1
+        if self._aims > VAIN and not self.inside:
+            return  # there seems to be no lock
         for _ in range(LOOKS):
             victim.stop()
             if holds_lock(victim.pid):
@@ -313,7 +319,8 @@ class _Messages(_Run):
         self._options: dict[str, Any] = {
             "size": storm.size,
             "batch": BATCH if storm.mode == "batches" else 1,
-            "patience": storm.patience,
+            # Longer than the storm watches, which sees more than one process that gives up.
+            "patience": 2 * storm.patience,
             "look": storm.mode != "batches",
         }
         self._lock = ""
@@ -360,11 +367,13 @@ class _Messages(_Run):
         finisher.done(self.storm.patience)
         for consumer in self.alive[self.storm.producers :]:
             # It gets what is there, and each get may take its time.
-            consumer.done(2 * self.storm.patience)
+            consumer.done(4 * self.storm.patience)
         if self._lock:
             until(self._alone, self.storm.patience, "the end of what was forked")
 
     def _alone(self) -> bool:
+        import fcntl  # which only POSIX has
+
         with open(self._lock, "rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
