@@ -193,6 +193,7 @@ def _facts(report: "Report") -> dict[str, Any]:
         "torn": len(verdict.torn),
         "reordered": len(verdict.reordered),
         "missed": verdict.missed,
+        "put_off": verdict.put_off,
         "stall": round(verdict.stall, 6),
         "slowest_open": round(report.slowest_open, 6),
         "bound": report.bound,

@@ -17,9 +17,12 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 __all__ = ("Ledger", "Tag", "Verdict", "judge")
+
+#: Nanoseconds after which a get that does not wait was held up by somebody inside the queue.
+HELD_UP: Final = 10_000_000
 
 
 class Tag(NamedTuple):
@@ -123,7 +126,10 @@ class Verdict:
     reordered: list[tuple[Tag, Tag]] = field(default_factory=list)
     """Messages that surely overtook an earlier one: the earlier, the later."""
     missed: int = 0
-    """Gets that found nothing though at every instant a message was surely there."""
+    """Gets that found nothing, without being held up, though at every instant a message was surely there."""
+    put_off: int = 0
+    """The same of gets that took longer than ten milliseconds: somebody else was inside the queue all that time, stopped
+    or out of the processor, and a get that does not wait gives up then, where the queue is not the kernel's."""
     cut_off: int = 0
     """Consumers that were killed: those whose ledger has no end."""
     stall: float = 0.0
@@ -143,7 +149,7 @@ class Verdict:
         return (
             f"{self.accepted} accepted, {self.refused} refused, {self.unknown} unknown, {self.received} received, "
             f"{len(self.lost)} lost, {len(self.duplicated)} duplicated, {len(self.invented)} invented, "
-            f"{len(self.torn)} torn, {len(self.reordered)} reordered, {self.missed} missed"
+            f"{len(self.torn)} torn, {len(self.reordered)} reordered, {self.missed} missed, {self.put_off} put off"
         )
 
 
@@ -253,6 +259,7 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
             books.read_producer(path)
         for path in consumers:
             books.read_consumer(path)
+        missed = _missed(books)
         return Verdict(
             accepted=len(books.stored),
             refused=len(books.refused),
@@ -263,7 +270,8 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
             invented=_tags(books.invented()),
             torn=books.torn,
             reordered=sorted({*books.overtaken(), *_overtaken(books)}),
-            missed=_missed(books),
+            missed=sum(span <= HELD_UP for span in missed),
+            put_off=sum(span > HELD_UP for span in missed),
             cut_off=books.cut_off,
             stall=_stall(books),
         )
@@ -294,20 +302,22 @@ def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
     return sorted(pairs)
 
 
-def _missed(books: _Books) -> int:
+def _missed(books: _Books) -> list[int]:
     # A message that was put and never taken may be one that a killed consumer had, so only taken ones witness.
     spans = sorted((books.stored[key], books.taken[key][0]) for key in books.taken.keys() & books.stored.keys())
     merged: list[tuple[int, int]] = []
     for begin, end in spans:
         if begin >= end:
             continue
-        if merged and begin <= merged[-1][1]:
+        if merged and begin < merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((begin, end))
     begins = [begin for begin, _ in merged]
-    count = 0
+    missed = []
     for since, till in books.empties:
-        index = bisect.bisect_right(begins, since) - 1
-        count += index >= 0 and till <= merged[index][1]
-    return count
+        # What has the same instant may have come in either order.
+        index = bisect.bisect_left(begins, since) - 1
+        if index >= 0 and till < merged[index][1]:
+            missed.append(till - since)
+    return missed

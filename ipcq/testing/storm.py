@@ -105,8 +105,7 @@ class Report:
             "invented": len(verdict.invented),
             "torn": len(verdict.torn),
             "reordered": len(verdict.reordered),
-            # Who does not wait is told "empty" where a stopped process holds the lock.
-            "missed": 0 if self.mode == "stops" else verdict.missed,
+            "missed": verdict.missed,
         }
         faults = [self.trouble] if self.trouble else []
         if len(verdict.lost) > self.losable and not self.trouble:
