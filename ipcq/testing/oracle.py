@@ -128,8 +128,8 @@ class Verdict:
     missed: int = 0
     """Gets that found nothing, without being held up, though at every instant a message was surely there."""
     put_off: int = 0
-    """The same of gets that took longer than ten milliseconds: somebody else was inside the queue all that time, stopped
-    or out of the processor, and a get that does not wait gives up then, where the queue is not the kernel's."""
+    """The same of gets that took longer than ten milliseconds: somebody else was inside the queue all that time,
+    stopped or out of the processor, and a get that does not wait gives up then, where the lock is not the kernel's."""
     cut_off: int = 0
     """Consumers that were killed: those whose ledger has no end."""
     stall: float = 0.0

@@ -180,7 +180,7 @@ def _work(
         worker = Worker(handle, ledger, number, **options)
         say("ready")
         with suppress(ipcq.QueueShutDown):
-            if alive:
+            if alive:  # pragma: no cover - see _work_and_fork
                 _work_and_fork(worker, step, reach, alive)
             while worker.count < count:
                 step(worker)
@@ -191,7 +191,9 @@ def _work(
 # --- forks --------------------------------------------------------------------------------------------------------
 
 
-def _work_and_fork(worker: Worker, step: Step, reach: Reach, alive: str) -> None:
+def _work_and_fork(
+    worker: Worker, step: Step, reach: Reach, alive: str
+) -> None:  # pragma: no cover - in processes that are killed
     """Work in two threads of one handle, and fork from one of them while the other may be inside a call.
 
     A child inherits the handle, works on for a few turns, and ends or is killed; that nobody is left is told by the
@@ -221,7 +223,7 @@ def _work_and_fork(worker: Worker, step: Step, reach: Reach, alive: str) -> None
         os.close(held)
 
 
-def _beside(worker: Worker, step: Step) -> None:
+def _beside(worker: Worker, step: Step) -> None:  # pragma: no cover - in processes that are killed
     try:
         with suppress(ipcq.QueueShutDown):
             while True:
@@ -233,7 +235,9 @@ def _beside(worker: Worker, step: Step) -> None:
         os._exit(1)
 
 
-def _be_child(parent: Worker, step: Step, reach: Reach, number: int) -> None:
+def _be_child(
+    parent: Worker, step: Step, reach: Reach, number: int
+) -> None:  # pragma: no cover - in processes that are killed
     """Work on with what was inherited, for a few turns, and end or be killed."""
     code = 1
     try:
@@ -266,7 +270,9 @@ def remove(name: str, backend: str) -> None:
 # --- names that come and go ---------------------------------------------------------------------------------------
 
 
-def live(name: str, backend: str, number: int, limits: dict[str, Any]) -> None:
+def live(
+    name: str, backend: str, number: int, limits: dict[str, Any]
+) -> None:  # pragma: no cover - in processes that are killed
     """Create, attach, use, close and unlink one name at random, for ever."""
     dice = random.Random(number)
     say("ready")
@@ -281,7 +287,7 @@ def live(name: str, backend: str, number: int, limits: dict[str, Any]) -> None:
                     queue.unlink()
 
 
-def visit(name: str, backend: str) -> None:
+def visit(name: str, backend: str) -> None:  # pragma: no cover - in processes that are killed
     """Attach to one name again and again, for ever."""
     say("ready")
     while True:

@@ -16,6 +16,7 @@ from click.testing import Result
 import ipcq
 from ipcq._cli import _progress
 from ipcq._cli import stress as verb
+from ipcq.testing import storm
 from ipcq.testing.storm import MODES
 
 Run = Callable[..., Result]
@@ -118,6 +119,17 @@ def test_a_hang_is_told_with_the_stacks_of_all(
     assert "in get_that_hangs" in told["stacks"]
     assert "nanosleep" in told["stacks"]
     assert told["stacks"].count("--- <Peer ") >= 8
+
+
+def test_what_went_wrong_is_told_with_what_the_processes_wrote(
+    run: Run, pyshm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict names it, and their stacks follow."""
+    report = storm.Report(mode="get", seed=1, seconds=1.0, kills=3, trouble="nobody got on", stacks="in a get")
+    monkeypatch.setattr(storm, "stress", lambda *_, **__: report)
+    result = run(*TINY, "--backend", pyshm)
+    assert result.stdout.endswith("verdict   FAILED: nobody got on\nin a get\n")
+    assert result.exit_code == 1
 
 
 # What is left

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq.testing import histories, workers
+from ipcq.testing import histories, storm, workers
 from ipcq.testing.histories import Call, linearizable
 from ipcq.testing.locks import holds_lock
 from ipcq.testing.oracle import Tag, Verdict, judge
@@ -220,12 +220,16 @@ def test_a_wrong_queue_is_found_by_the_rule_that_it_breaks(fault: str, shown: st
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_worker_whose_put_fails_enters_that_and_fails(batch: int, tmp_path: Path) -> None:
     """Only a batch in a hurry may find the queue full."""
-    worker = Worker(Fake("full"), str(tmp_path / "p.ledger"), 2, batch=batch)
-    with pytest.raises(ipcq.QueueFull):
-        for _ in range(50):
-            worker.produce()
-    worker.end()
-    assert bool(judge([tmp_path / "p.ledger"], []).refused > batch) == (batch > 1)
+    calls = 0
+    for number in range(8):
+        worker = Worker(Fake("full"), str(tmp_path / f"{number}.ledger"), number, batch=batch)
+        with pytest.raises(ipcq.QueueFull):
+            for _ in range(50):
+                calls += 1
+                worker.produce()
+        worker.end()
+    assert judge(tmp_path.iterdir(), []).refused >= calls
+    assert (calls > 8) == (batch > 1)
 
 
 def test_a_consumer_that_waits_in_vain_fails(tmp_path: Path) -> None:
@@ -298,7 +302,7 @@ def test_a_report_says_what_was_wrong() -> None:
 
 
 def test_who_does_not_wait_may_be_put_off(tmp_path: Path) -> None:
-    """A get that was held up for longer than ten milliseconds may say that it found nothing, and a quick one may not."""
+    """A get that was held up for more than ten milliseconds may say that it found nothing, and a quick one may not."""
     puts = "? 0 0 1\n+ 0 0 2\n"
     verdict = ledgers(tmp_path, puts, "0 5 20000000\n0 5 6\n< 0 0 30000000 30000001\n")
     assert (verdict.missed, verdict.put_off) == (1, 1)
@@ -349,17 +353,26 @@ def open_failing() -> Failing:
 
 
 @pytest.mark.parametrize(
-    ("opener", "trouble", "shown"),
-    [(open_stuck, "nobody got on for", "in get"), (open_failing, "ended by itself", "on purpose")],
+    ("opener", "patience", "trouble", "shown"),
+    [(open_stuck, 0.5, "nobody got on for", "in get"), (open_failing, 20.0, "ended by itself", "on purpose")],
 )
 def test_a_storm_that_comes_to_nothing_tells_where_everybody_stood(
-    opener: Callable[[], Stuck], trouble: str, shown: str
+    opener: Callable[[], Stuck], patience: float, trouble: str, shown: str
 ) -> None:
     """Nobody gets on, or a process fails: both end the storm, with what the processes wrote."""
-    report = Storm(opener=opener, arguments=(), kills=1000, producers=1, consumers=1, seed=1, patience=0.5).run()
+    report = Storm(opener=opener, arguments=(), kills=1000, producers=1, consumers=1, seed=1, patience=patience).run()
     assert trouble in report.trouble
     assert shown in report.stacks
     assert not report.ok
+
+
+def test_a_storm_gives_up_aiming_where_there_is_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some strikes in vain victims are no longer stopped and looked at."""
+    looks = []
+    monkeypatch.setattr(storm, "VAIN", 0)
+    monkeypatch.setattr(storm, "holds_lock", looks.append)
+    report = stress("pyshm", kills=12, producers=1, consumers=1, seed=1, max_messages=4, max_message_size=512)
+    assert report.ok and not looks
 
 
 def test_a_storm_over_a_queue_that_cannot_be_made_raises(memory: str) -> None:

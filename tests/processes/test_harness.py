@@ -203,6 +203,7 @@ def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None
     peer.resume()
     until(peer.asleep)
     assert peer.kill() == -signal.SIGKILL
+    assert peer.wait() == -signal.SIGKILL
     assert peer.state() == "X"
     peer.send(signal.SIGKILL)
     with pytest.raises(PeerDied):
@@ -211,7 +212,7 @@ def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None
 
 def test_the_watchdog_ends_a_group_that_waits_for_a_peer() -> None:
     """When the patience of a group is over, its peers' stacks are the failure."""
-    with pytest.raises(Hang, match="in sleep"), Peers(patience=0.5) as peers:
+    with pytest.raises(Hang, match="in sleep"), Peers(patience=3.0) as peers:
         peers.fork(sleep).hear()
         peers.spawn(sleep).wait(30)
 

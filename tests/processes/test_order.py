@@ -49,7 +49,7 @@ def test_a_history_of_four_producers_and_four_consumers_is_that_of_one_queue(
 
 @pytest.mark.storm
 def test_short_histories_with_full_and_empty_results_are_those_of_one_queue(name: str, backend: str) -> None:
-    """C8: 500 histories of 160 calls that do not wait, by four processes on a queue of two: for each an order exists."""
+    """C8: of 500 histories of 160 calls that do not wait, by four processes on a queue of two, each has an order."""
     refused = {"put": 0, "get": 0}
     beside = 0
     with (
