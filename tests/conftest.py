@@ -158,6 +158,11 @@ def nothing_is_left() -> Iterator[None]:
         pytest.fail("the test left behind: " + ", ".join(sorted(map(described, over))))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here, because pytest asks no conftest further down.
+    parser.addoption("--kills", type=int, help="so many kills in each storm")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # What a shell starts in the background ignores SIGINT, and so would each program that a test starts and interrupts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

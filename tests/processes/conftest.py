@@ -13,10 +13,6 @@ from ipcq.testing.processes import Peers, fresh_name
 from processes.needs import required, usable
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, help="so many kills in each storm")
-
-
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int | None:
     """Return how many kills each storm shall have, where the command line says so."""

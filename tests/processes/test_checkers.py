@@ -366,6 +366,7 @@ def test_a_storm_that_comes_to_nothing_tells_where_everybody_stood(
     assert not report.ok
 
 
+@pytest.mark.needs("pyshm")
 def test_a_storm_gives_up_aiming_where_there_is_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """After some strikes in vain victims are no longer stopped and looked at."""
     looks = []
