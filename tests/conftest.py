@@ -131,8 +131,13 @@ def kept_by_the_c_library(thing: str) -> bool:
     """Tell whether it is the netlink socket that glibc opens at a process's first mq_notify(3) and keeps."""
     kind, _, which = thing.rpartition(" ")
     if kind == "descriptor":
-        with suppress(OSError), socket.socket(fileno=os.dup(int(which))) as end:
-            return end.family == socket.AF_NETLINK
+        with suppress(OSError):
+            copy = os.dup(int(which))
+            try:
+                with socket.socket(fileno=copy) as end:
+                    return end.family == socket.AF_NETLINK
+            except OSError:
+                os.close(copy)  # it is no socket, and was not taken over
     return False
 
 
@@ -151,6 +156,11 @@ def nothing_is_left(turn: None) -> Iterator[None]:
             over = {thing for thing in left() - before if not kept_by_the_c_library(thing)}
     if over:
         pytest.fail("the test left behind: " + ", ".join(sorted(map(described, over))))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here, because pytest asks no conftest further down.
+    parser.addoption("--kills", type=int, help="so many kills in each storm")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,6 +19,7 @@ __all__ = ("cli", "main")
 
 VERBS = (
     "demo",
+    "stress",
     "put",
     "get",
     "peek",

@@ -1,4 +1,4 @@
-"""How far a verb is that moves messages: a line on stderr, where that is a terminal, of whatever takes its time."""
+"""How far a verb is: a line on stderr, where that is a terminal, of whatever takes its time."""
 
 import sys
 from contextlib import ExitStack
@@ -17,7 +17,12 @@ WIDTH = 30
 
 
 class Progress:
-    """Shows a bar, the count and the rate, from when it is worth looking at."""
+    """Shows a bar, the count and the rate, from when it is worth looking at.
+
+    Args:
+        what: What is counted, as in "messages put".
+        silent: Show nothing.
+    """
 
     def __init__(self, what: str, *, silent: bool) -> None:
         self.count = 0
@@ -51,7 +56,7 @@ class Progress:
             done = int(share * WIDTH)
             bar = f"[{'#' * done}{'.' * (WIDTH - done)}] {share:4.0%}   "
         rate = self.count / (now - self._started)
-        self._line.show(f"{bar}{self.count:,} messages {self._what}   {rate:,.0f}/s")
+        self._line.show(f"{bar}{self.count:,} {self._what}   {rate:,.0f}/s")
 
     def close(self) -> None:
         """Wipe the line."""

@@ -41,7 +41,7 @@ def command(
         noted_signals() as stop,
     ):
         with ExitStack() as stack:
-            progress = stack.enter_context(Progress("taken", silent=quiet))
+            progress = stack.enter_context(Progress("messages taken", silent=quiet))
             if file == "-":
                 sink: Sink = Stream()
             else:

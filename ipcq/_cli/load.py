@@ -85,7 +85,7 @@ def command(
         )
         if not there:
             check_that_it_lasts(queue)
-        progress = stack.enter_context(Progress("put", silent=quiet))
+        progress = stack.enter_context(Progress("messages put", silent=quiet))
         load = Load(queue, dump, stop, progress, size=_size(source), quiet=quiet)
         try:
             load.run(skip, wait)

@@ -1,6 +1,7 @@
-"""For authors of backends: the conformance suite, the state machine, and what they are built from.
+"""For authors of backends: the conformance suite, the state machine, the storm, and what they are built from.
 
 Nothing is imported before it is used: the suite needs pytest and the state machine hypothesis, extra ``ipcq[testing]``.
+The storm needs nothing but POSIX.
 """
 
 import importlib
@@ -8,20 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ipcq.testing.contract import BackendContract
+    from ipcq.testing.histories import Call, linearizable
     from ipcq.testing.machine import QueueMachine
     from ipcq.testing.oracle import Ledger, Tag, Verdict, judge
     from ipcq.testing.processes import Peer, PeerDied, Peers
+    from ipcq.testing.storm import Report, Storm, stress
 
 __all__ = (
     "BackendContract",
+    "Call",
     "Ledger",
     "Peer",
     "PeerDied",
     "Peers",
     "QueueMachine",
+    "Report",
+    "Storm",
     "Tag",
     "Verdict",
     "judge",
+    "linearizable",
+    "stress",
 )
 
 _SUITE = "ipcq.testing.contract"
@@ -29,7 +37,9 @@ _HOMES = {
     "BackendContract": _SUITE,
     "QueueMachine": "ipcq.testing.machine",
     **dict.fromkeys(("Ledger", "Tag", "Verdict", "judge"), "ipcq.testing.oracle"),
+    **dict.fromkeys(("Call", "linearizable"), "ipcq.testing.histories"),
     **dict.fromkeys(("Peer", "PeerDied", "Peers"), "ipcq.testing.processes"),
+    **dict.fromkeys(("Report", "Storm", "stress"), "ipcq.testing.storm"),
 }
 
 

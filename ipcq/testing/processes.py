@@ -107,16 +107,18 @@ def until(happened: Callable[[], object], timeout: float = 10.0, what: str = "it
         time.sleep(0.001)
 
 
+def forget(*directories: str) -> None:  # pragma: no cover - see _main
+    """Remove what a dead test left behind."""
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 # --- conversation -------------------------------------------------------------------------------------------------
 
 
 def state_of(pid: int) -> str:
     """Return the kernel's letter for a process's state: ``"S"`` where it waits, ``"R"`` where it does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return "X"
-    return stat.rpartition(")")[2].split()[0]
+    return _state(Path(f"/proc/{pid}"))
 
 
 class _Line:
@@ -265,14 +267,37 @@ class Peer:
         except OSError as error:
             return f"(nothing to read: {error})"
 
+    def where(self) -> str:
+        """Say where the kernel has each thread of the process: its state, and where it waits."""
+        said = []
+        for task in sorted(Path(f"/proc/{self.pid}/task").glob("*")):
+            # The last one is root's to read.
+            told = {name: _told(task / name) for name in ("wchan", "syscall", "stack")}
+            waits = "; ".join(f"{name} {' '.join(text.split())}" for name, text in told.items() if text)
+            said.append(f"thread {task.name} {_state(task)}: {waits}")
+        return "\n".join(said)
+
     def stacks(self) -> str:
         """End the process with SIGABRT, on which it writes the stacks of its threads, and return what it wrote."""
+        where = self.where()
         with contextlib.suppress(ProcessLookupError):
             self.send(signal.SIGABRT)
             self.send(signal.SIGCONT)
         if self.returncode is None:
             self.returncode = self._reap(5.0)
-        return f"--- {self} ---\n{self.complaint()}"
+        return f"--- {self} ---\n{where}\n{self.complaint()}"
+
+
+def _state(place: Path) -> str:
+    stat = _told(place / "stat")
+    return stat.rpartition(")")[2].split()[0] if stat else "X"
+
+
+def _told(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 # --- the group ----------------------------------------------------------------------------------------------------
@@ -285,10 +310,16 @@ class Peers:
         patience: Seconds after which the group counts as hanging; None where the test sees to that itself.
         seed: Where `random` starts; by default what ``IPCQ_TEST_SEED`` says, or a new one. It is printed.
         directory: Where ledgers and the peers' words go; by default a new one that goes with the group.
+        farewell: A program and its arguments, run where this process died and left forked peers behind.
     """
 
     def __init__(
-        self, *, patience: float | None = PATIENCE, seed: int | None = None, directory: Path | None = None
+        self,
+        *,
+        patience: float | None = PATIENCE,
+        seed: int | None = None,
+        directory: Path | None = None,
+        farewell: tuple[Callable[..., object], tuple[object, ...]] | None = None,
     ) -> None:
         self.patience = patience
         self.seed = own_seed() if seed is None else seed
@@ -299,6 +330,11 @@ class Peers:
         self.directory = Path(tempfile.mkdtemp(prefix="ipcq-peers-")) if directory is None else directory
         # Programs that have given up root still write their ledgers here.
         self.directory.chmod(0o777)
+        program, args = farewell or (forget, ())
+        self._legacy = {
+            "farewell": _call_of(program, args, {}),
+            "directories": [str(self.directory)] if self._own else [],
+        }
         self._nursery: Peer | None = None
         self._started = 0
         self._over = threading.Event()
@@ -340,7 +376,7 @@ class Peers:
     def fork(self, program: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Peer:
         """Run a program in a child of an interpreter that has imported everything and opened nothing."""
         if self._nursery is None:
-            self._nursery = self._spawn("nursery", None)
+            self._nursery = self._spawn("nursery", self._legacy)
             self._nursery.hear()
         nursery = self._nursery
         ours, theirs = socket.socketpair()
@@ -359,6 +395,11 @@ class Peers:
         self.peers.append(peer)
         return peer
 
+    def stacks(self) -> str:
+        """End every peer as `Peer.stacks` does, and return what they wrote."""
+        living = [peer for peer in self.peers if peer.returncode is None and peer is not self._nursery]
+        return "\n".join(peer.stacks() for peer in living)
+
     def ledger(self, role: str, number: int) -> str:
         """Return the path of a ledger, for `Ledger` in a program; `role` is ``"producer"`` or ``"consumer"``."""
         return str(self.directory / f"{role}-{number}.ledger")
@@ -376,7 +417,7 @@ class Peers:
         label = f"{role}#{self._started}"
         return label, self.directory / f"{label}.err"
 
-    def _spawn(self, role: str, call: dict[str, Any] | None) -> Peer:
+    def _spawn(self, role: str, call: dict[str, Any]) -> Peer:
         ours, theirs = socket.socketpair()
         label, path = self._label(role)
         with theirs, path.open("ab") as errors:
@@ -413,13 +454,15 @@ class Peers:
             return
         # What is forked is asked before its nursery, which has to reap it.
         waiting = [peer for peer in self.peers if peer.returncode is None]
+        where = [peer.where() for peer in waiting]
         self.hang = f"the peers did not end within {self.patience} seconds (seed {self.seed})"
         for peer in waiting:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(peer.pid, signal.SIGABRT)
                 os.kill(peer.pid, signal.SIGCONT)
         time.sleep(1.0)
-        self.hang += "".join(f"\n--- {peer} ---\n{peer.complaint()}" for peer in waiting)
+        told = zip(waiting, where, strict=True)
+        self.hang += "".join(f"\n--- {peer} ---\n{place}\n{peer.complaint()}" for peer, place in told)
         if self._over.wait(2.0):
             return
         # It is not a peer that this test waits for, but the queue.
@@ -452,21 +495,39 @@ class Peers:
 # --- the other side -----------------------------------------------------------------------------------------------
 
 
+#: The key that marks a function among a program's arguments.
+_FUNCTION: Final = "ipcq.testing function"
+
+
 def _call_of(program: Callable[..., object], args: Iterable[object], kwargs: Mapping[str, object]) -> dict[str, Any]:
     return {
-        "module": program.__module__,
-        "file": str(Path(program.__code__.co_filename).resolve()),
-        "function": program.__qualname__,
-        "args": list(args),
+        **_name_of(program),
+        "args": [{_FUNCTION: _name_of(arg)} if callable(arg) else arg for arg in args],
         "kwargs": dict(kwargs),
+    }
+
+
+def _name_of(program: Callable[..., object]) -> dict[str, str]:
+    function: Any = program
+    return {
+        "module": function.__module__,
+        "file": str(Path(function.__code__.co_filename).resolve()),
+        "function": function.__qualname__,
     }
 
 
 _loaded: dict[str, Mapping[str, Any]] = {}
 
 
+def _prepare(call: Mapping[str, Any]) -> Callable[[], object]:  # pragma: no cover - see _main
+    """Find a program and the functions among its arguments."""
+    program = _load(call)
+    args = [_load(arg[_FUNCTION]) if isinstance(arg, dict) and _FUNCTION in arg else arg for arg in call["args"]]
+    return lambda: program(*args, **call["kwargs"])
+
+
 def _load(call: Mapping[str, Any]) -> Callable[..., object]:  # pragma: no cover - see _main
-    """Find a program by its module where that leads to the same file, by the file otherwise (a test module)."""
+    """Find a function by its module where that leads to the same file, by the file otherwise (a test module)."""
     file = call["file"]
     if file not in _loaded:
         try:
@@ -488,46 +549,51 @@ def _main() -> None:  # pragma: no cover - in the program's process, which is no
     end = socket.socket(fileno=int(sys.argv[1]))
     end.set_inheritable(False)
     _Other.line = line = _Line(end)
-    if call is None:
-        call = _nurse(line)
-    if call is not None:
-        _load(call)(*call["args"], **call["kwargs"])
+    program = _nurse(line, **call) if "farewell" in call else _prepare(call)
+    program()
 
 
-def _nurse(line: _Line) -> dict[str, Any] | None:  # pragma: no cover - see _main
+def _nurse(
+    line: _Line, farewell: dict[str, Any], directories: list[str]
+) -> Callable[[], object]:  # pragma: no cover - see _main
     """Fork children and reap them as told, until the test is gone; return in a child with what it shall run."""
     ipcq.backends()
     line.say("ready")
     children: set[int] = set()
-    while True:
-        order, fds, _, _ = socket.recv_fds(line.end, 1 << 20, 2)
-        while order and not order.endswith(b"\n"):
-            order += line.end.recv(1 << 20)
-        if not order:
-            for pid in children:
-                os.kill(pid, signal.SIGKILL)
-            return None
-        asked = json.loads(order)
-        if "fork" in asked:
-            call: dict[str, Any] = asked["fork"]
-            _load(call)
-            pid = os.fork()
-            if not pid:
-                line.end.close()
-                _Other.line = _Line(socket.socket(fileno=fds[0]))
-                os.dup2(fds[1], 1)
-                os.dup2(fds[1], 2)
-                os.close(fds[1])
-                return call
-            children.add(pid)
-            for fd in fds:
-                os.close(fd)
-            line.say(pid)
-        else:
-            code = _reaped(asked["reap"], asked["timeout"])
-            if code is not None:
-                children.discard(asked["reap"])
-            line.say(code)
+    with contextlib.suppress(ConnectionError):  # which is how the end of the test looks in the middle of an order
+        while order := _order(line):
+            asked, fds = order
+            if "fork" in asked:
+                program = _prepare(asked["fork"])
+                pid = os.fork()
+                if not pid:
+                    line.end.close()
+                    _Other.line = _Line(socket.socket(fileno=fds[0]))
+                    os.dup2(fds[1], 1)
+                    os.dup2(fds[1], 2)
+                    os.close(fds[1])
+                    return program
+                children.add(pid)
+                for fd in fds:
+                    os.close(fd)
+                line.say(pid)
+            else:
+                code = _reaped(asked["reap"], asked["timeout"])
+                if code is not None:
+                    children.discard(asked["reap"])
+                line.say(code)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    forget(*directories)
+    return _prepare(farewell)
+
+
+def _order(line: _Line) -> tuple[dict[str, Any], list[int]] | None:  # pragma: no cover - see _main
+    order, fds, _, _ = socket.recv_fds(line.end, 1 << 20, 2)
+    while order and not order.endswith(b"\n"):
+        order += line.end.recv(1 << 20)
+    return (json.loads(order), fds) if order else None
 
 
 def _reaped(pid: int, timeout: float) -> int | None:  # pragma: no cover - see _main

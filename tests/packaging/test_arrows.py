@@ -26,6 +26,7 @@ BREAKS = [
     ("layers", "ipcq/_queue.py", "import ipcq._registry"),
     ("layers", "ipcq/_registry.py", "import ipcq._open"),
     ("layers", "ipcq/_open.py", "import ipcq._cli"),
+    ("layers", "ipcq/testing/storm.py", "import ipcq._cli"),
     ("suite", "ipcq/testing/machine.py", "from ipcq import _queue"),
     ("door", "backends/ipcq_memory/__init__.py", "from ipcq._deadline import pause"),
     ("door", "backends/ipcq_mqueue/__init__.py", "import ipcq.serializers"),

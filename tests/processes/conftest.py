@@ -13,6 +13,13 @@ from ipcq.testing.processes import Peers, fresh_name
 from processes.needs import required, usable
 
 
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int | None:
+    """Return how many kills each storm shall have, where the command line says so."""
+    kills: int | None = request.config.getoption("--kills")
+    return kills
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         names = [
@@ -31,6 +38,12 @@ def backend(request: pytest.FixtureRequest) -> str:
 def mqueue() -> str:
     """Return the name of the backend whose limits are the kernel's."""
     return usable("mqueue")
+
+
+@pytest.fixture(params=["shm", "pyshm", "socketpair"])
+def lockable(request: pytest.FixtureRequest) -> str:
+    """Return the name of each backend in whose steps a process holds a lock that can be seen from outside."""
+    return usable(str(request.param))
 
 
 @pytest.fixture

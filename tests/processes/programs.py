@@ -1,64 +1,15 @@
 """What the processes under test run, beside what a single test needs."""
 
 import os
-import random
 import signal
 import time
+from contextlib import suppress
 
 import ipcq
-from ipcq.testing.oracle import Ledger, Tag
+from ipcq.testing.oracle import Tag
 from ipcq.testing.processes import hear, say
 
 SMALL = {"max_messages": 4, "max_message_size": 512}
-
-#: Seconds within which a survivor has to go on, ten times what CONTRACT C15 says.
-GOES_ON = 10.0
-
-
-def produce(name: str, backend: str, producer: int, ledger: str, count: int | None = None) -> None:
-    """Put numbered messages of many sizes, for ever or so many, with each entered before and after."""
-    book = Ledger(ledger)
-    sizes = random.Random(producer)
-    number = 0
-    with ipcq.open(name, backend, create=False) as queue:
-        say("ready")
-        while count is None or number < count:
-            tag = Tag(producer, number)
-            message = tag.message(sizes.choice((0, 0, 0, 64, 500)))
-            book.intend(tag)
-            try:
-                queue.put(message, timeout=GOES_ON)
-            except BaseException as error:
-                book.refused(tag, error)
-                raise
-            book.accepted(tag)
-            number += 1
-    say("done")
-
-
-def consume(name: str, backend: str, ledger: str, *, look: bool = False) -> None:
-    """Take messages until the queue is shut down, with each entered; with `look`, now and then without waiting."""
-    book = Ledger(ledger)
-    turns = 0
-    with ipcq.open(name, backend, create=False) as queue:
-        say("ready")
-        while True:
-            turns += 1
-            since = time.monotonic_ns()
-            try:
-                message = queue.get(block=False) if look and turns % 4 == 0 else queue.get(timeout=GOES_ON)
-            except ipcq.QueueShutDown:
-                break
-            except ipcq.QueueEmpty:
-                if not look or turns % 4:
-                    raise
-                book.empty(since)
-                continue
-            try:
-                book.took(Tag.of(message), since)
-            except ValueError:
-                book.torn(message)
-    say("done")
 
 
 def put_and_die(name: str, backend: str, producer: int) -> None:
@@ -67,6 +18,17 @@ def put_and_die(name: str, backend: str, producer: int) -> None:
     tag = Tag(producer, 0).message()
     queue.put(tag)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hammer(name: str, backend: str) -> None:
+    """Put and get one message again and again, for ever, and wait for nothing."""
+    with ipcq.open(name, backend, create=False) as queue:
+        say("ready")
+        while True:
+            with suppress(ipcq.TimedOutError):
+                queue.put_nowait("item")
+            with suppress(ipcq.TimedOutError):
+                queue.get_nowait()
 
 
 def wait_in(verb: str, name: str, backend: str, item: object = None) -> None:

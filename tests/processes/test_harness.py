@@ -86,8 +86,8 @@ def test_a_delivered_message_whose_put_raised_is_noticed(tmp_path: Path) -> None
     """A message taken though its put raised counts as invented."""
     gave, took = Ledger(str(tmp_path / "p")), Ledger(str(tmp_path / "c"))
     gave.intend(Tag(1, 2))
-    gave.refused(Tag(1, 2), ipcq.QueueFull())
-    took.took(Tag(1, 2), 0)
+    gave.refused(ipcq.QueueFull(), Tag(1, 2))
+    took.took(0, Tag(1, 2))
     for ledger in (gave, took):
         ledger.close()
     assert judge([tmp_path / "p"], [tmp_path / "c"]).invented == [Tag(1, 2)]
@@ -99,7 +99,7 @@ def test_a_get_that_found_nothing_is_entered(tmp_path: Path) -> None:
     gave.intend(Tag(0, 0))
     gave.accepted(Tag(0, 0))
     took.empty(time.monotonic_ns())
-    took.took(Tag(0, 0), time.monotonic_ns())
+    took.took(time.monotonic_ns(), Tag(0, 0))
     for ledger in (gave, took):
         ledger.close()
     assert judge([tmp_path / "p"], [tmp_path / "c"]).missed == 1
@@ -203,6 +203,7 @@ def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None
     peer.resume()
     until(peer.asleep)
     assert peer.kill() == -signal.SIGKILL
+    assert peer.wait() == -signal.SIGKILL
     assert peer.state() == "X"
     peer.send(signal.SIGKILL)
     with pytest.raises(PeerDied):
@@ -211,7 +212,7 @@ def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None
 
 def test_the_watchdog_ends_a_group_that_waits_for_a_peer() -> None:
     """When the patience of a group is over, its peers' stacks are the failure."""
-    with pytest.raises(Hang, match="in sleep"), Peers(patience=3) as peers:
+    with pytest.raises(Hang, match="in sleep"), Peers(patience=3.0) as peers:
         peers.fork(sleep).hear()
         peers.spawn(sleep).wait(30)
 

@@ -1,8 +1,10 @@
 """C12: signals end waits when their handlers raise, and change nothing when they return."""
 
 import os
+import random
 import signal
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ import pytest
 import ipcq
 from ipcq._namelock import name_lock
 from ipcq.testing.oracle import Ledger, Tag
-from ipcq.testing.processes import Peers, hear, say, until
-from processes.programs import SMALL, consume
+from ipcq.testing.processes import Peer, Peers, fresh_name, hear, say, until
+from ipcq.testing.workers import attached, consume
+from processes.programs import SMALL, hammer
+from processes.stopping import held, stop_inside
 
 ROUNDS = 20
 SOON = 1.0
@@ -34,6 +38,19 @@ def custom(number: int, frame: object) -> None:
     raise Custom
 
 
+def call(verb: str, queue: "ipcq.Queue[object]") -> None:
+    """Wait in one verb, without a time limit."""
+    match verb:
+        case "open":
+            ipcq.open(f"{queue.name}-other", queue.backend, open_timeout=None, **SMALL).close()
+        case "put":
+            queue.put("one too many")
+        case "put_many":
+            queue.put_many(["one too many", "two too many"])
+        case _:
+            getattr(queue, verb)()
+
+
 def wait_interrupted(verb: str, name: str, backend: str) -> None:
     """Wait in one verb again and again, say what came out of each wait and when, and at last use the handle."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,51 +60,70 @@ def wait_interrupted(verb: str, name: str, backend: str) -> None:
     while hear() == "again":
         try:
             say("waiting")
-            if verb == "open":
-                ipcq.open(f"{name}-other", backend, open_timeout=None, **SMALL).close()
-            elif verb == "get":
-                queue.get()
-            else:
-                queue.put("one too many")
+            call(verb, queue)
             say(["returned", time.monotonic()])
         except BaseException as error:
             say([type(error).__name__, time.monotonic()])
-    if verb == "get":
-        say(queue.get(timeout=10))
-    elif verb == "put":
+    if verb != "open":
         say([queue.get(timeout=10) for _ in range(4)])
 
 
-@pytest.mark.parametrize("verb", ["get", "put", "open"])
+def interrupt(waiter: Peer, rounds: int, dice: random.Random) -> float:
+    """Send signals into the waits of a process that runs `wait_interrupted`; return how long an exception took."""
+    latest = 0.0
+    for _ in range(rounds):
+        for number, expected in RAISED.items():
+            waiter.say("again")
+            assert waiter.hear() == "waiting"
+            until(waiter.asleep)
+            time.sleep(dice.uniform(0, 0.01))
+            sent = time.monotonic()
+            waiter.send(getattr(signal, number))
+            raised, instant = waiter.hear()
+            assert raised == expected
+            latest = max(latest, instant - sent)
+    return latest
+
+
+@pytest.mark.parametrize("verb", ["get", "get_many", "get_message", "put", "put_many", "open"])
 def test_an_exception_out_of_a_handler_ends_a_wait_at_once(
     verb: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C12: KeyboardInterrupt, SystemExit and a user's exception leave get, put and the wait in open unchanged."""
-    items = [0, 1, 2, 3] if verb == "put" else []
-    queue.put_many(items)
+    """C12: KeyboardInterrupt, SystemExit and a user's exception leave every wait unchanged, and the queue whole."""
+    items = [0, 1, 2, 3]
+    if verb.startswith("put"):
+        queue.put_many(items)
     waiter = peers.spawn(wait_interrupted, verb, name, backend)
     with name_lock(f"{name}-other", float("inf")):
-        latest = 0.0
-        for _ in range(ROUNDS):
-            for number, expected in RAISED.items():
-                waiter.say("again")
-                assert waiter.hear() == "waiting"
-                until(waiter.asleep)
-                time.sleep(peers.random.uniform(0, 0.01))
-                sent = time.monotonic()
-                waiter.send(getattr(signal, number))
-                raised, instant = waiter.hear()
-                assert raised == expected
-                latest = max(latest, instant - sent)
+        latest = interrupt(waiter, ROUNDS, peers.random)
     waiter.say("enough")
     print(f"{backend} {verb}: {ROUNDS * len(RAISED)} signals, latest exception after {latest * 1000:.1f} ms")
     assert latest <= SOON
-    if verb == "get":
-        queue.put("whole")
-        assert waiter.hear() == "whole"
-    elif verb == "put":
+    if verb.startswith("get"):
+        queue.put_many(items)
+    if verb != "open":
         assert waiter.hear() == items
     waiter.done()
+
+
+def test_an_exception_out_of_a_handler_ends_a_wait_for_a_lock_at_once(lockable: str, name: str, peers: Peers) -> None:
+    """C12: the same out of get and put while a process that is stopped inside holds the lock of the queue."""
+    latest = 0.0
+    with ipcq.open(name, lockable, exclusive=True, **SMALL) as queue:
+        for _ in range(5):
+            holder = peers.fork(hammer, name, lockable)
+            holder.hear()
+            stop_inside(holder, peers.random)
+            verb = held(queue)
+            if verb is not None:
+                waiter = peers.spawn(wait_interrupted, verb, name, lockable)
+                latest = max(latest, interrupt(waiter, 3, peers.random))
+                waiter.kill()
+            holder.resume()
+            holder.kill()
+            queue.clear()
+    print(f"{lockable}: latest exception out of a wait for a lock after {latest * 1000:.1f} ms")
+    assert 0 < latest <= SOON
 
 
 def count_time(verb: str, name: str, backend: str, timeout: float) -> None:
@@ -124,8 +160,8 @@ def test_a_handler_that_returns_makes_a_wait_neither_shorter_nor_longer(
     assert ticks > 100
 
 
-def produce_under_timer(name: str, backend: str, ledger: str, seconds: float) -> None:
-    """Put for some seconds under a timer of 1 kHz."""
+def produce_under_timer(name: str, backend: str, ledger: str, number: int, seconds: float) -> None:
+    """Put for some seconds under a timer of 1 kHz, singly and in batches."""
     book = Ledger(ledger)
     signal.signal(signal.SIGALRM, lambda number, frame: None)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
@@ -133,38 +169,69 @@ def produce_under_timer(name: str, backend: str, ledger: str, seconds: float) ->
     count = 0
     with ipcq.open(name, backend, create=False) as queue:
         while time.monotonic() < end:
-            tag = Tag(0, count)
-            book.intend(tag)
-            queue.put(tag.message(), timeout=10)
-            book.accepted(tag)
-            count += 1
+            tags = [Tag(number, count + place) for place in range(3)]
+            book.intend(*tags)
+            queue.put(tags[0].message(), timeout=10)
+            assert queue.put_many([tag.message() for tag in tags[1:]], timeout=10) == 2
+            book.accepted(*tags)
+            count += len(tags)
     signal.setitimer(signal.ITIMER_REAL, 0)
     say(count)
 
 
-def consume_under_timer(name: str, backend: str, ledger: str) -> None:
+def consume_under_timer(name: str, backend: str, ledger: str, number: int) -> None:
     """Take messages under a timer of 1 kHz."""
     signal.signal(signal.SIGALRM, lambda number, frame: None)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
-        consume(name, backend, ledger)
+        consume(attached, [name, backend], number, ledger, batch=1 + number % 2)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def work_under_timer(seconds: float, at: list[tuple[str, str]], peers: Peers) -> None:
+    """Let a producer and a consumer work under timers on each of some queues, and judge what they did."""
+    consumers = [
+        peers.spawn(consume_under_timer, *place, peers.ledger("consumer", number), number)
+        for number, place in enumerate(at)
+    ]
+    producers = [
+        peers.spawn(produce_under_timer, *place, peers.ledger("producer", number), number, seconds)
+        for number, place in enumerate(at)
+    ]
+    counts = [producer.hear(seconds + 20) for producer in producers]
+    for producer in producers:
+        producer.done()
+    for name, backend in at:
+        with ipcq.open(name, backend, create=False) as queue:
+            queue.shutdown()
+    for consumer in consumers:
+        consumer.done()
+    verdict = peers.judge()
+    print(f"{seconds:g} s on {[backend for _, backend in at]}: {verdict}")
+    assert verdict.sound and not verdict.lost and verdict.received == sum(counts), verdict
+    assert all(counts)
 
 
 def test_a_timer_of_one_kilohertz_causes_no_error(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
     """C12: for two seconds under a timer on both sides nothing is raised, lost or doubled."""
-    consumer = peers.spawn(consume_under_timer, name, backend, peers.ledger("consumer", 0))
-    producer = peers.spawn(produce_under_timer, name, backend, peers.ledger("producer", 0), 2.0)
-    count = producer.hear()
-    producer.done()
-    queue.shutdown()
-    consumer.done()
-    verdict = peers.judge()
-    print(f"{backend}: {verdict}")
-    assert verdict.sound and not verdict.lost and verdict.received == count > 0, verdict
+    work_under_timer(2.0, [(name, backend)], peers)
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(0)
+def test_a_timer_of_one_kilohertz_causes_no_error_for_a_minute() -> None:
+    """C12: the same for 60 seconds, on all backends at a time."""
+    with ExitStack() as stack, Peers(patience=120) as peers:
+        at = []
+        for info in ipcq.backends():
+            if info.usable and info.capabilities is not None and info.capabilities.scope >= ipcq.Scope.HOST:
+                at.append((fresh_name(), info.name))
+                stack.callback(ipcq.unlink, *at[-1])
+                stack.enter_context(ipcq.open(*at[-1], exclusive=True, **SMALL))
+        work_under_timer(60.0, at, peers)
 
 
 def call_inside_handler(verb: str, name: str, backend: str) -> None:

@@ -1,6 +1,7 @@
 """C11: a stopped peer holds nobody past a timeout."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -9,9 +10,12 @@ import ipcq
 from ipcq._namelock import name_lock
 from ipcq.testing.oracle import Ledger, Tag
 from ipcq.testing.processes import Peer, Peers, hear, say
-from processes.programs import SMALL, consume, produce
+from ipcq.testing.workers import attached, consume, produce
+from processes.programs import SMALL, hammer
+from processes.stopping import stop_inside
 
 ROUNDS = 300
+INSIDE = 20
 TIMEOUT = 0.05
 LATE = 1.0
 """Ten times the 100 ms of the clause."""
@@ -29,9 +33,10 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
     """C11: beside stopped producers and consumers every call ends in time, and after SIGCONT nothing is missing."""
+    at = [name, backend]
     others: list[Peer] = [
-        *(peers.fork(produce, name, backend, number, peers.ledger("producer", number)) for number in range(2)),
-        *(peers.fork(consume, name, backend, peers.ledger("consumer", number)) for number in range(2)),
+        *(peers.fork(produce, attached, at, number, peers.ledger("producer", number)) for number in range(2)),
+        *(peers.fork(consume, attached, at, number, peers.ledger("consumer", number)) for number in range(2)),
     ]
     for peer in others:
         peer.hear()
@@ -50,11 +55,11 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
                 queue.put(tag.message(), timeout=TIMEOUT)
                 gave.accepted(tag)
             except ipcq.QueueFull as error:
-                gave.refused(tag, error)
+                gave.refused(error, tag)
             latest = max(latest, time.monotonic() - began - TIMEOUT)
             since, began = time.monotonic_ns(), time.monotonic()
             try:
-                took.took(Tag.of(queue.get(timeout=TIMEOUT)), since)
+                took.took(since, Tag.of(queue.get(timeout=TIMEOUT)))
             except ipcq.QueueEmpty:
                 pass
             latest = max(latest, time.monotonic() - began - TIMEOUT)
@@ -69,6 +74,39 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
     print(f"{backend}: {ROUNDS} rounds, latest call {latest * 1000:.1f} ms after its timeout; {verdict}")
     assert latest <= LATE
     assert verdict.sound and not verdict.lost, verdict
+
+
+def test_calls_end_on_schedule_while_a_peer_is_stopped_inside(lockable: str, name: str, peers: Peers) -> None:
+    """C11: beside a process that is stopped with the lock of the queue, whatever is called ends in time."""
+    latest, refused = 0.0, 0
+    calls: list[Callable[[ipcq.Queue[object]], object]] = [
+        lambda queue: queue.put("beside", timeout=TIMEOUT),
+        lambda queue: queue.get(timeout=TIMEOUT),
+        lambda queue: queue.put_many(["beside", "too"], timeout=TIMEOUT),
+        lambda queue: queue.get_many(timeout=TIMEOUT),
+    ]
+    with ipcq.open(name, lockable, exclusive=True, **SMALL) as queue:
+        holder = peers.fork(hammer, name, lockable)
+        holder.hear()
+        for _ in range(INSIDE):
+            stop_inside(holder, peers.random)
+            for call in calls:
+                began = time.monotonic()
+                try:
+                    call(queue)
+                except ipcq.TimedOutError:
+                    refused += 1
+                latest = max(latest, time.monotonic() - began - TIMEOUT)
+            holder.resume()
+        holder.kill()
+        queue.clear()
+        queue.put("whole", timeout=LATE)
+        assert queue.get(timeout=LATE) == "whole"
+    print(
+        f"{lockable}: {INSIDE} stops inside, {refused} calls refused, latest {latest * 1000:.1f} ms after its timeout"
+    )
+    assert latest <= LATE
+    assert refused
 
 
 def test_a_process_stopped_inside_the_name_lock_holds_an_open_no_longer_than_its_open_timeout(

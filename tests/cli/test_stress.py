@@ -1,0 +1,158 @@
+"""``ipcq stress``: what it reports, that it can fail, and that it leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from types import SimpleNamespace
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq._cli import _progress
+from ipcq._cli import stress as verb
+from ipcq.testing import storm
+from ipcq.testing.storm import MODES
+
+Run = Callable[..., Result]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+TINY = ("stress", "--kills", "4", "--producers", "1", "--consumers", "1")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+
+
+@pytest.fixture
+def pyshm() -> str:
+    """Return the name of a backend that needs nothing."""
+    return "pyshm"
+
+
+def test_a_storm_ends_with_a_verdict(run: Run, pyshm: str) -> None:
+    """And with the figures that it rests on, one line each."""
+    result = run(*TINY, "--backend", pyshm, "--seed", "7")
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert list(lines) == ["queue", "get", "messages", "wrong", "lost", "stall", "verdict"], result.stdout
+    assert lines["queue"] == "on pyshm, 1 producers, 1 consumers, --seed 7"
+    assert lines["verdict"].startswith("ok: ")
+    assert result.exit_code == 0
+
+
+def test_every_mode_has_its_object(run: Run, pyshm: str) -> None:
+    """With ``--json``, whose keys are those that the reference lists."""
+    result = run(*TINY, "--backend", pyshm, "--mode", "all", "--json")
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["mode"] for each in told] == list(MODES) == list(verb.MODES)
+    assert all(each["ok"] and each["backend"] == pyshm for each in told)
+    page = (Path(__file__).parents[2] / "docs/reference/commands.md").read_text()
+    listed = page[page.index("(ipcq-stress)=") :]
+    assert all(f"`{key}`" in listed for key in told[0])
+
+
+def test_what_is_special_about_a_mode_is_told(run: Run, pyshm: str) -> None:
+    """Stops are counted, and of names that come and go the slowest open."""
+    text = run(*TINY, "--backend", pyshm, "--mode", "stops", "--mode", "names", "--quiet").stdout
+    assert " stops\n" in text and "\nopening   " in text
+    assert not text.startswith("queue")
+
+
+def test_a_storm_ends_when_its_time_is_over(run: Run, pyshm: str) -> None:
+    """With the kills that there were."""
+    told = json.loads(run(*TINY, "--backend", pyshm, "--seconds", "0", "--json").stdout)
+    assert told["ok"] and told["kills"] < 4
+
+
+def test_a_storm_needs_several_processes(run: Run, memory: str) -> None:
+    """Within one there is nothing to kill."""
+    result = run(*TINY, "--backend", memory)
+    assert (result.exit_code, "a storm needs several" in result.stderr) == (1, True)
+
+
+def test_a_terminal_shows_how_far_it_is(
+    terminal: Callable[..., SimpleNamespace], pyshm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar, and the kills so far."""
+    monkeypatch.setattr(_progress, "PATIENCE", 0.0)
+    told = terminal(*TINY, "--backend", pyshm)
+    assert told.code == 0
+    assert "%   " in told.text and " kills   " in told.text
+
+
+# What is wrong
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> dict[str, str]:
+    """Install backends that are wrong on purpose, and return the environment that has them."""
+    metadata = tmp_path / "wrong-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
+    entries = "[ipcq.backends]\ndoubles = cli.wrong:Doubles\nhangs = cli.wrong:Hangs\n"
+    (metadata / "entry_points.txt").write_text(entries)
+    path = [str(tmp_path), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def test_a_broken_promise_is_told(
+    program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str], pyshm: str
+) -> None:
+    """A backend that gives messages twice: what was wrong is in the verdict, and the exit code is 1."""
+    result = program("stress", "--kills", "20", "--backend", "doubles", env=wrong)
+    assert result.returncode == 1, result.stderr
+    assert " duplicated" in result.stdout.splitlines()[-1]
+    assert result.stdout.splitlines()[-1].startswith("verdict   FAILED: ")
+
+
+def test_a_hang_is_told_with_the_stacks_of_all(
+    program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str], pyshm: str
+) -> None:
+    """A backend whose get never returns: each process's stack is there, and what it waits for in the kernel."""
+    result = program("stress", "--kills", "400", "--patience", "1", "--backend", "hangs", "--json", env=wrong)
+    told = json.loads(result.stdout)
+    assert (result.returncode, told["ok"]) == (1, False), result.stderr
+    assert "nobody got on for" in told["verdict"]
+    assert "in get_that_hangs" in told["stacks"]
+    assert "nanosleep" in told["stacks"]
+    assert told["stacks"].count("--- <Peer ") >= 8
+
+
+def test_what_went_wrong_is_told_with_what_the_processes_wrote(
+    run: Run, pyshm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict names it, and their stacks follow."""
+    report = storm.Report(mode="get", seed=1, seconds=1.0, kills=3, trouble="nobody got on", stacks="in a get")
+    monkeypatch.setattr(storm, "stress", lambda *_, **__: report)
+    result = run(*TINY, "--backend", pyshm)
+    assert result.stdout.endswith("verdict   FAILED: nobody got on\nin a get\n")
+    assert result.exit_code == 1
+
+
+# What is left
+
+
+def queues(pid: int) -> list[str]:
+    """Return the queues of a storm that are there."""
+    return [queue.name for queue in ipcq.queues() if queue.name.startswith(f"/ipcq-stress-{pid}-")]
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
+def test_nothing_is_left_of_a_storm_that_is_ended(
+    number: str, code: int, start: Start, pyshm: str, tmp_path: Path
+) -> None:
+    """By Ctrl-C, or by a kill, of which its processes hear."""
+    process = start("stress", "--backend", pyshm, env={**os.environ, "TMPDIR": str(tmp_path)})
+    deadline = monotonic() + 20
+    while not list(tmp_path.glob("ipcq-peers-*/consumer-*.ledger")) and monotonic() < deadline:
+        sleep(0.01)
+    assert queues(process.pid)
+    process.send_signal(getattr(signal, number))
+    assert process.wait(20) == code
+    while (queues(process.pid) or list(tmp_path.iterdir())) and monotonic() < deadline:
+        sleep(0.01)
+    assert not queues(process.pid)
+    assert not list(tmp_path.iterdir())

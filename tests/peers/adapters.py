@@ -1,0 +1,161 @@
+"""Queues of other libraries, as a storm needs them: `put` and `get` with a timeout, `shutdown` and `close`.
+
+What a library has no word for is done by a file: where it exists, the queue is shut down. Queues that have no name are
+made when this module is imported, which is in the process that all processes of a storm are forked from.
+"""
+
+import multiprocessing
+import pickle
+import queue
+import time
+from pathlib import Path
+from typing import Any
+
+import faster_fifo
+import shmlock
+import shmqueue
+from shmlock import shmlock_monkey_patch
+from shmqueue.exceptions import ShmQueueEmpty, ShmQueueFull
+
+import ipcq
+
+#: Seconds after which a get looks whether the queue was shut down.
+SLICE = 0.2
+
+CAPACITY = 4
+
+_forked = multiprocessing.get_context("fork").Queue(CAPACITY)
+_fifo = faster_fifo.Queue(max_size_bytes=CAPACITY * 600, maxsize=CAPACITY)
+
+
+class Adapter:
+    """A handle whose queue is shut down by a file."""
+
+    def __init__(self, flag: str) -> None:
+        self._flag = Path(flag)
+
+    def take(self, timeout: float) -> object:
+        raise NotImplementedError
+
+    def get(self, timeout: float) -> object:
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                return self.take(min(left, SLICE))
+            except queue.Empty:
+                if self._flag.exists() and self.empty():
+                    raise ipcq.QueueShutDown from None
+                if left <= SLICE:
+                    raise
+
+    def empty(self) -> bool:
+        raise NotImplementedError
+
+    def shutdown(self) -> None:
+        self._flag.touch()
+
+    def close(self) -> None:
+        pass
+
+
+class Multiprocessing(Adapter):
+    """`multiprocessing.Queue`."""
+
+    def put(self, message: bytes, timeout: float) -> None:
+        _forked.put(message, timeout=timeout)
+
+    def take(self, timeout: float) -> object:
+        return _forked.get(timeout=timeout)
+
+    def empty(self) -> bool:
+        return _forked.empty()
+
+
+class FasterFifo(Adapter):
+    """`faster_fifo.Queue`."""
+
+    def put(self, message: bytes, timeout: float) -> None:
+        _fifo.put(message, timeout=timeout)
+
+    def take(self, timeout: float) -> object:
+        return _fifo.get(timeout=timeout)
+
+    def empty(self) -> bool:
+        return _fifo.empty()
+
+
+class ShmQueue(Adapter):
+    """`shmqueue.ShmQueue`."""
+
+    def __init__(self, flag: str, name: str) -> None:
+        super().__init__(flag)
+        self._queue = shmqueue.ShmQueue(name, buffer_size=4096)
+
+    def put(self, message: bytes, timeout: float) -> None:
+        try:
+            self._queue.put(message, timeout=timeout)
+        except ShmQueueFull as error:
+            raise queue.Full from error
+
+    def take(self, timeout: float) -> object:
+        try:
+            # A timeout of 0 is none to it.
+            return self._queue.get(timeout=timeout) if timeout else self._queue.get(block=False)
+        except ShmQueueEmpty as error:
+            raise queue.Empty from error
+
+    def empty(self) -> bool:
+        return self._queue.empty()
+
+
+class UnderShmLock(Adapter):
+    """A list in a file, each access to it under `shmlock.ShmLock`: what shmlock alone makes of a crash."""
+
+    def __init__(self, flag: str, name: str) -> None:
+        super().__init__(flag)
+        shmlock_monkey_patch.remove_shm_from_resource_tracker(name, print_warning=False)
+        self._content = Path(f"{flag}-content")
+        self._lock = shmlock.ShmLock(name, poll_interval=0.001)
+
+    def put(self, message: bytes, timeout: float) -> None:
+        self._until(lambda content: len(content) < CAPACITY and (content.append(message) or True), timeout, queue.Full)
+
+    def take(self, timeout: float) -> object:
+        return self._until(lambda content: content and content.pop(0), timeout, queue.Empty)
+
+    def empty(self) -> bool:
+        return not pickle.loads(self._content.read_bytes())
+
+    def _until(self, step: Any, timeout: float, otherwise: type[Exception]) -> Any:
+        deadline = time.monotonic() + timeout
+        while True:
+            # 0 would be for ever to it, and False is once.
+            if self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()) or False):
+                try:
+                    content = pickle.loads(self._content.read_bytes()) if self._content.exists() else []
+                    done = step(content)
+                    self._content.write_bytes(pickle.dumps(content))
+                finally:
+                    self._lock.release()
+                if done:
+                    return done
+            if time.monotonic() >= deadline:
+                raise otherwise
+            time.sleep(0.0005)
+
+
+def open_multiprocessing(flag: str) -> Adapter:
+    return Multiprocessing(flag)
+
+
+def open_faster_fifo(flag: str) -> Adapter:
+    return FasterFifo(flag)
+
+
+def open_shmqueue(flag: str, name: str) -> Adapter:
+    return ShmQueue(flag, name)
+
+
+def open_shmlock(flag: str, name: str) -> Adapter:
+    return UnderShmLock(flag, name)

@@ -1,0 +1,429 @@
+"""The checkers themselves: each rule that a history can break is seen, by a doctored history and by a wrong queue."""
+
+import ctypes
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.testing import histories, storm, workers
+from ipcq.testing.histories import Call, linearizable
+from ipcq.testing.locks import holds_lock
+from ipcq.testing.oracle import Tag, Verdict, judge
+from ipcq.testing.processes import Peers, hear, say
+from ipcq.testing.storm import Report, Storm, stress
+from ipcq.testing.workers import Worker
+
+# Doctored histories, by the exhaustive checker
+
+
+def test_calls_at_the_same_time_may_take_effect_in_either_order() -> None:
+    """Two puts that overlap, taken in the order of their ends."""
+    assert linearizable([Call("put", 1, 0, 9), Call("put", 2, 1, 3), Call("get", 2, 4, 5), Call("get", 1, 10, 11)])
+
+
+@pytest.mark.parametrize(
+    ("history", "capacity"),
+    [
+        ([Call("get", 1, 0, 1)], 9),
+        ([Call("get", 1, 0, 1), Call("put", 1, 2, 3)], 9),
+        ([Call("put", 1, 0, 1), Call("get", 1, 2, 3), Call("get", 1, 4, 5)], 9),
+        ([Call("put", 1, 0, 1), Call("put", 2, 2, 3), Call("get", 2, 4, 5), Call("get", 1, 6, 7)], 9),
+        ([Call("put", 1, 0, 1), Call("get", None, 2, 3)], 9),
+        ([Call("put", 1, 0, 1), Call("put", None, 2, 3)], 2),
+        ([Call("put", 1, 0, 1), Call("put", 2, 2, 3), Call("put", 3, 4, 5)], 2),
+    ],
+    ids=["fresh", "early", "repeated", "inverted", "wrong empty", "wrong full", "beyond the capacity"],
+)
+def test_a_history_that_no_queue_can_have_is_refused(history: list[Call], capacity: int) -> None:
+    """Each in the one way that its name says."""
+    assert not linearizable(history, capacity)
+
+
+def test_full_and_empty_are_accepted_where_they_are_true() -> None:
+    """A queue of one, full and then empty."""
+    assert linearizable(
+        [Call("put", 1, 0, 1), Call("put", None, 2, 3), Call("get", 1, 4, 5), Call("get", None, 6, 7)], 1
+    )
+
+
+def test_the_exhaustive_checker_and_the_rules_agree(tmp_path: Path) -> None:
+    """On 2,000 random histories of a few overlapping calls without losses, half of them of no queue."""
+    dice = random.Random(5)
+    answers = []
+    for _ in range(2000):
+        history = random_history(dice)
+        answers.append(linearizable(history))
+        assert answers[-1] == by_rules(history, tmp_path), history
+    assert 100 < sum(answers) < 1900
+
+
+def random_history(dice: random.Random) -> list[Call]:
+    """Return puts, a get for each of them, and gets that found nothing, at random instants."""
+
+    def span() -> tuple[int, int]:
+        begun = dice.randrange(0, 40)
+        return begun, begun + dice.randrange(1, 12)
+
+    count = dice.randint(1, 4)
+    calls = [Call(verb, value, *span()) for verb in ("put", "get") for value in range(count)]  # type: ignore[arg-type]
+    return calls + [Call("get", None, *span()) for _ in range(dice.randint(0, 2))]
+
+
+def by_rules(history: list[Call], place: Path) -> bool:
+    """Judge a history by the ledgers of as many processes as it has calls."""
+    puts, gets = [], []
+    for number, call in enumerate(history):
+        path = place / f"{number}"
+        if call.verb == "put":
+            path.write_text(f"? {call.value} 0 {call.begun}\n+ {call.value} 0 {call.returned}\n")
+            puts.append(path)
+        elif call.value is None:
+            path.write_text(f"0 {call.begun} {call.returned}\n")
+            gets.append(path)
+        else:
+            path.write_text(f"< {call.value} 0 {call.begun} {call.returned}\n")
+            gets.append(path)
+    return judge(puts, gets).sound
+
+
+# Doctored histories, by the rules
+
+
+def ledgers(place: Path, producer: str, consumer: str) -> Verdict:
+    """Judge what one producer and one consumer entered."""
+    (place / "p").write_text(producer)
+    (place / "c").write_text(consumer)
+    return judge([place / "p"], [place / "c"])
+
+
+def test_a_message_taken_before_it_was_put_is_invented(tmp_path: Path) -> None:
+    """The get had returned when the put began."""
+    assert ledgers(tmp_path, "? 0 0 10\n+ 0 0 20\n", "< 0 0 1 5\n").invented == [Tag(0, 0)]
+
+
+def test_a_batch_that_comes_in_another_order_is_reordered(tmp_path: Path) -> None:
+    """Though no call of it came before another."""
+    batch = "? 0 0 1\n? 0 1 1\n+ 0 0 5\n+ 0 1 5\n"
+    assert ledgers(tmp_path, batch, "< 0 1 6 9\n< 0 0 6 9\n").reordered == [(Tag(0, 0), Tag(0, 1))]
+    assert ledgers(tmp_path, batch, "< 0 0 6 9\n< 0 1 6 9\n").sound
+
+
+def test_one_batch_may_not_swap_what_was_put_one_after_the_other(tmp_path: Path) -> None:
+    """One get returns both, the later one first; a message that nobody put is invented and not out of order."""
+    puts = "? 0 0 1\n+ 0 0 2\n? 0 1 3\n+ 0 1 4\n"
+    assert ledgers(tmp_path, puts, "< 0 1 6 9\n< 0 0 6 9\n").reordered == [(Tag(0, 0), Tag(0, 1))]
+    assert not ledgers(tmp_path, puts, "< 0 7 6 9\n< 0 0 6 9\n").reordered
+
+
+def test_a_ledger_without_an_end_is_of_a_consumer_that_was_killed(tmp_path: Path) -> None:
+    """And the longest time in which nothing returned is the stall."""
+    verdict = ledgers(tmp_path, "? 0 0 1\n+ 0 0 2000000000\n.\n", "< 0 0 1 5000000000\n")
+    assert (verdict.cut_off, verdict.stall) == (1, 3.0)
+    assert ledgers(tmp_path, "", ".\n").cut_off == 0
+
+
+def test_verdicts_add_up(tmp_path: Path) -> None:
+    """Counts and lists are of both, and the stall is the longer one."""
+    one = ledgers(tmp_path, "? 0 0 1\n+ 0 0 2\n", "< 0 0 1 5\n< 0 0 6 7\n")
+    both = one + ledgers(tmp_path, "? 3 3 1\n+ 3 3 2\n? 3 4 2\n+ 3 4 1000000002\n", "")
+    assert (both.accepted, both.duplicated, both.lost, both.stall) == (3, [Tag(0, 0)], [Tag(3, 3), Tag(3, 4)], 1.0)
+
+
+# Workers
+
+
+class Fake:
+    """A queue within this process, with faults to order."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.content: deque[bytes] = deque()
+        self.fault = fault
+        self.puts = self.gets = 0
+
+    def put(self, message: bytes, timeout: float) -> None:
+        if self.fault == "full":
+            raise ipcq.QueueFull
+        self.puts += 1
+        if self.fault != "loses" or self.puts % 3:
+            self.content.append(message)
+
+    def get(self, timeout: float) -> object:
+        self.gets += 1
+        if not self.content or (self.fault == "empty" and timeout == 0):
+            raise ipcq.QueueEmpty
+        if self.fault == "repeats":
+            return self.content[0]
+        if self.fault == "inverts":
+            return self.content.pop()
+        if self.fault == "invents":
+            return Tag(99, self.gets).message()
+        if self.fault == "tears":
+            return self.content.popleft()[:-3]
+        return self.content.popleft()
+
+    def put_many(self, messages: list[bytes], timeout: float) -> int:
+        if self.fault == "full":
+            raise ipcq.QueueFull
+        self.content.extend(messages[:2])
+        return len(messages[:2])
+
+    def get_many(self, limit: int, timeout: float) -> list[object]:
+        return [self.get(timeout) for _ in range(min(limit, max(1, len(self.content))))]
+
+
+def work(place: Path, handle: Any, batch: int = 1, rounds: int = 8) -> Verdict:
+    """Let one producer and one consumer work in turn, and judge them."""
+    producer = Worker(handle, str(place / "p.ledger"), 1, batch=batch)
+    consumer = Worker(handle, str(place / "c.ledger"), 2, batch=batch, look=True)
+    for _ in range(rounds):
+        producer.produce()
+        producer.produce()
+        consumer.consume()
+    while handle.content and consumer._turns < 100:
+        consumer.consume()
+    producer.end()
+    consumer.end()
+    return judge([place / "p.ledger"], [place / "c.ledger"])
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_workers_enter_what_a_queue_does(batch: int, tmp_path: Path) -> None:
+    """A queue that is right is sound, singly and in batches of which a part is stored."""
+    verdict = work(tmp_path, Fake(), batch)
+    assert verdict.sound and not verdict.lost and not verdict.cut_off and verdict.received == verdict.accepted > 8
+    assert bool(verdict.refused) == (batch > 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        ("loses", "lost"),
+        ("repeats", "duplicated"),
+        ("inverts", "reordered"),
+        ("invents", "invented"),
+        ("tears", "torn"),
+        ("empty", "missed"),
+    ],
+)
+def test_a_wrong_queue_is_found_by_the_rule_that_it_breaks(fault: str, shown: str, tmp_path: Path) -> None:
+    """Each of the rules catches a queue that breaks it."""
+    assert getattr(work(tmp_path, Fake(fault)), shown)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_worker_whose_put_fails_enters_that_and_fails(batch: int, tmp_path: Path) -> None:
+    """Only a batch in a hurry may find the queue full."""
+    calls = 0
+    for number in range(8):
+        worker = Worker(Fake("full"), str(tmp_path / f"{number}.ledger"), number, batch=batch)
+        with pytest.raises(ipcq.QueueFull):
+            for _ in range(50):
+                calls += 1
+                worker.produce()
+        worker.end()
+    assert judge(tmp_path.iterdir(), []).refused >= calls
+    assert (calls > 8) == (batch > 1)
+
+
+def test_a_consumer_that_waits_in_vain_fails(tmp_path: Path) -> None:
+    """It is a hang of the queue, unless it only looked."""
+    worker = Worker(Fake(), str(tmp_path / "c.ledger"), 1, look=True)
+    with pytest.raises(ipcq.QueueEmpty):
+        worker.consume()
+    worker._turns = 3
+    worker.consume()
+    worker.end()
+    assert (tmp_path / "c.ledger").read_text().startswith("0 ")
+
+
+def test_another_worker_of_the_same_kind_has_a_ledger_beside(tmp_path: Path) -> None:
+    """Under its own number."""
+    worker = Worker(Fake(), str(tmp_path / "p.ledger"), 1, batch=3)
+    other = worker.another(Fake(), 7)
+    worker.end()
+    other.end()
+    assert other.ledger == str(tmp_path / "p.7.ledger")
+    assert other.number == 7
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what programs say that run in this process."""
+    said: list[object] = []
+    for module in (workers, histories):
+        monkeypatch.setattr(module, "say", said.append)
+    return said
+
+
+def test_the_programs_of_a_storm_share_a_queue(memory: str, said: list[object], name: str, tmp_path: Path) -> None:
+    """A producer puts so many, a finisher shuts the queue down, and a consumer drains it and ends."""
+    with ipcq.open(name, memory):
+        at = [name, memory]
+        workers.produce(workers.attached, at, 1, str(tmp_path / "p.ledger"), count=5)
+        workers.finish(workers.attached, at)
+        workers.consume(workers.attached, at, 2, str(tmp_path / "c.ledger"))
+        verdict = judge([tmp_path / "p.ledger"], [tmp_path / "c.ledger"])
+    assert (verdict.received, verdict.cut_off) == (5, 0)
+    assert said == ["ready", "done", 0, "ready", "done"]
+    workers.remove(name, memory)
+    workers.remove(name, memory)
+    assert not ipcq.exists(name, memory)
+
+
+def test_a_recorder_tells_its_calls(memory: str, said: list[Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what was full and empty, as the checker takes them."""
+    orders = iter([[60, time.monotonic() + 0.01], None])
+    monkeypatch.setattr(histories, "hear", lambda: next(orders))
+    with ipcq.open(name, memory, max_messages=1) as queue:
+        histories.record(workers.attached, [name, memory], 3)
+        queue.unlink()
+    calls = [Call(*call) for call in said[1]]
+    assert linearizable(calls, 1)
+    assert {call.verb for call in calls if call.value is None} == {"put", "get"}
+
+
+# Reports
+
+
+def test_a_report_says_what_was_wrong() -> None:
+    """Losses beyond what the dead may have had, and each kind of fault; and it is not ok."""
+    verdict = Verdict(9, 0, 0, 9, lost=[Tag(0, 1), Tag(0, 2)], torn=["x"], missed=1)
+    report = Report(mode="get", seed=1, seconds=1.0, kills=30, losable=1, verdict=verdict, recoveries=4)
+    assert report.faults == ["2 lost, of which killed consumers account for 1 at most", "1 torn", "1 missed"]
+    assert not report.ok
+    assert "4 recoveries" in str(report) and "below 0.1 per kill" in str(report)
+
+
+def test_who_does_not_wait_may_be_put_off(tmp_path: Path) -> None:
+    """A get that was held up for more than ten milliseconds may say that it found nothing, and a quick one may not."""
+    puts = "? 0 0 1\n+ 0 0 2\n"
+    verdict = ledgers(tmp_path, puts, "0 5 20000000\n0 5 6\n< 0 0 30000000 30000001\n")
+    assert (verdict.missed, verdict.put_off) == (1, 1)
+    report = Report(mode="stops", seed=1, seconds=1.0, kills=3, stops=5, verdict=Verdict(9, 0, 0, 9, put_off=1))
+    assert report.ok and "5 stops" in str(report)
+
+
+def test_reports_add_up() -> None:
+    """Over rounds, with the first seed and the last trouble."""
+    first = Report(mode="names", seed=1, seconds=1.0, kills=3, inside=1, slowest_open=0.5)
+    both = first + Report(mode="names", seed=2, seconds=2.0, kills=4, recoveries=2, trouble="stuck")
+    assert (both.seed, both.seconds, both.kills, both.inside, both.recoveries) == (1, 3.0, 7, 1, 2)
+    assert (both.slowest_open, both.faults, both.bound) == (0.5, ["stuck"], 3 / 7)
+    assert (first + first).recoveries is None
+    assert "slowest open 500.0 ms" in str(both)
+
+
+# Storms that go wrong
+
+
+class Stuck:
+    """A queue that gives nothing."""
+
+    def put(self, message: bytes, timeout: float) -> None:
+        time.sleep(timeout)
+
+    def get(self, timeout: float) -> object:
+        time.sleep(timeout)
+        raise ipcq.QueueEmpty
+
+    def close(self) -> None:
+        pass
+
+
+class Failing(Stuck):
+    """A queue whose puts fail."""
+
+    def put(self, message: bytes, timeout: float) -> None:
+        raise ValueError("on purpose")
+
+
+def open_stuck() -> Stuck:
+    return Stuck()
+
+
+def open_failing() -> Failing:
+    return Failing()
+
+
+@pytest.mark.parametrize(
+    ("opener", "patience", "trouble", "shown"),
+    [(open_stuck, 0.5, "nobody got on for", "in get"), (open_failing, 20.0, "ended by itself", "on purpose")],
+)
+def test_a_storm_that_comes_to_nothing_tells_where_everybody_stood(
+    opener: Callable[[], Stuck], patience: float, trouble: str, shown: str
+) -> None:
+    """Nobody gets on, or a process fails: both end the storm, with what the processes wrote."""
+    report = Storm(opener=opener, arguments=(), kills=1000, producers=1, consumers=1, seed=1, patience=patience).run()
+    assert trouble in report.trouble
+    assert shown in report.stacks
+    assert not report.ok
+
+
+@pytest.mark.needs("pyshm")
+def test_a_storm_gives_up_aiming_where_there_is_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some strikes in vain victims are no longer stopped and looked at."""
+    looks = []
+    monkeypatch.setattr(storm, "VAIN", 0)
+    monkeypatch.setattr(storm, "holds_lock", looks.append)
+    report = stress("pyshm", kills=12, producers=1, consumers=1, seed=1, max_messages=4, max_message_size=512)
+    assert report.ok and not looks
+
+
+def test_a_storm_over_a_queue_that_cannot_be_made_raises(memory: str) -> None:
+    """And what is left of the name is nothing."""
+    with pytest.raises(ipcq.InvalidArgument):
+        stress("memory", kills=1, max_messages=0)
+
+
+# Locks
+
+
+def hold_file(path: str) -> None:
+    """Take a lock on a file, say so, and give it back when told."""
+    import fcntl  # which only POSIX has
+
+    held = os.open(path, os.O_RDWR | os.O_CREAT)
+    say("free")
+    hear()
+    fcntl.flock(held, fcntl.LOCK_EX)
+    say("held")
+    time.sleep(100)
+
+
+def hold_robust() -> None:
+    """Take a robust mutex of the C library, and say so."""
+    library = ctypes.CDLL(None)
+    attributes, mutex = ctypes.create_string_buffer(64), ctypes.create_string_buffer(256)
+    library.pthread_mutexattr_init(attributes)
+    library.pthread_mutexattr_setrobust(attributes, 1)
+    library.pthread_mutex_init(mutex, attributes)
+    say("free")
+    hear()
+    library.pthread_mutex_lock(mutex)
+    say("held")
+    time.sleep(100)
+
+
+@pytest.mark.parametrize(("program", "place"), [(hold_file, "lock"), (hold_robust, None)], ids=["file", "robust futex"])
+def test_a_lock_that_a_stopped_process_holds_is_seen(
+    program: Callable[..., None], place: str | None, peers: Peers, tmp_path: Path
+) -> None:
+    """A file's and a robust futex's; and before it was taken, there was none."""
+    peer = peers.spawn(program, *([str(tmp_path / place)] if place else []))
+    assert peer.hear() == "free"
+    peer.stop()
+    assert not holds_lock(peer.pid)
+    peer.resume()
+    peer.say("go on")
+    assert peer.hear() == "held"
+    peer.stop()
+    assert holds_lock(peer.pid)
+    peer.kill()
+    assert not holds_lock(peer.pid)
