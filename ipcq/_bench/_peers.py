@@ -11,11 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ipcq._bench._contestant import Declined, End
-from ipcq._bench._queues import Queues, new_name
+from ipcq._bench._queues import BYTES_ALONE, Queues, new_name
 from ipcq._bench._sample import SPAWN
 from ipcq._bench._workload import Workload
 
-BYTES_ALONE = "it moves bytes, and nothing else"
 ONE_READER = "it has no queue that several consumers share"
 
 
@@ -276,9 +275,7 @@ class Iceoryx2(Queues):
             sample.assume_init().send()
 
         def finish() -> None:
-            # What was sent is gone with its publisher.
-            while service.dynamic_config.number_of_subscribers:
-                pass
+            nonlocal node
             publisher.delete()
             del node
 

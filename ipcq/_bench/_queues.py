@@ -3,14 +3,18 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from importlib.metadata import version
-from operator import itemgetter
+from importlib.util import find_spec
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from ipcq._bench._contestant import CONTROL, OURS, PEER, Contestant, Declined, End, Sample
 from ipcq._bench._goods import Cycle, Goods, Numbered
 from ipcq._bench._sample import run
 from ipcq._bench._workload import USUAL, Workload
+
+BYTES_ALONE = "it moves bytes, and nothing else"
 
 
 def new_name() -> str:
@@ -75,28 +79,26 @@ class Ipcq(Queues):
     Args:
         backend: Where the queues are made.
         name: What it is called; by default after the backend.
-        typed: Move the small dicts as structs through msgspec, and take part in nothing else.
         options: For `ipcq.open`; with any the room is what they say.
     """
 
     kind = OURS
     distribution = "ipcq"
 
-    def __init__(self, backend: str, name: str = "", *, typed: bool = False, **options: Any) -> None:
-        self.backend = backend
-        self.name = name or f"ipcq {backend}{', typed' if typed else ''}"
-        self._typed = typed
-        self._serializer = options.pop("serializer", "msgspec" if typed else "msgpack")
+    def __init__(self, backend: str, name: str = "", *, serializer: str = "msgpack", **options: Any) -> None:
+        self.name = name or f"ipcq {backend}"
+        self._backend = backend
+        self._serializer = serializer
         self._options = options
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
         import ipcq
 
-        if self._typed and not workload.objects:
-            raise Declined("typed queues are measured with small dicts")
         if self._serializer == "raw" and workload.objects:
-            raise Declined("it moves bytes, and nothing else")
+            raise Declined(BYTES_ALONE)
+        if workload.typed and find_spec("msgspec") is None:
+            raise Declined("msgspec is not installed: pip install 'ipcq[msgspec]'")
         names = [new_name() for _ in range(workload.queues)]
         made: list[ipcq.Queue[Any]] = []
         try:
@@ -117,37 +119,37 @@ class Ipcq(Queues):
         try:
             if not self._options:
                 try:
-                    return ipcq.open(name, self.backend, exclusive=True, buffer_size=workload.room, **options)
+                    return ipcq.open(name, self._backend, exclusive=True, buffer_size=workload.room, **options)
                 except (ipcq.Unsupported, ipcq.LimitExceeded):
                     pass  # its room is not counted in bytes, or the kernel has less
-            return ipcq.open(name, self.backend, exclusive=True, **options)
+            return ipcq.open(name, self._backend, exclusive=True, **options)
         except (ipcq.Unsupported, ipcq.LimitExceeded, ipcq.NoSpace) as error:
             raise Declined(error.detail or str(error)) from None
 
     def writer(self, address: str, workload: Workload) -> End:
-        queue = self._open(address)
+        queue = self._open(address, workload)
         return End(put=queue.put, put_many=queue.put_many, finish=queue.close)
 
     def reader(self, address: str, workload: Workload) -> End:
-        queue = self._open(address)
+        queue = self._open(address, workload)
         return End(get=queue.get, get_many=queue.get_many, finish=queue.close)
 
-    def _open(self, name: str) -> Any:
+    def _open(self, name: str, workload: Workload) -> Any:
         import ipcq
 
-        typed = {"type": struct_of_fields()} if self._typed else {}
-        return ipcq.open(name, self.backend, create=False, serializer=self._serializer, **typed)
+        if workload.typed:
+            return ipcq.open(name, self._backend, create=False, serializer="msgspec", type=reading())
+        return ipcq.open(name, self._backend, create=False, serializer=self._serializer)
 
     def goods(self, workload: Workload, producer: int) -> Goods:
-        if self._typed:
-            from operator import attrgetter
-
-            struct = struct_of_fields()
-            return Cycle(workload, lambda fields: struct(**fields), attrgetter("id"))
-        return super().goods(workload, producer)
+        if not workload.typed:
+            return super().goods(workload, producer)
+        struct = reading()
+        return Cycle(workload, lambda fields: struct(**fields), attrgetter("id"))
 
 
-def struct_of_fields() -> Any:
+@cache
+def reading() -> Any:
     """Make the type of the small dicts."""
     import msgspec
 

@@ -18,7 +18,7 @@ from ipcq._bench._workload import Kind, Workload
 SPAWN = multiprocessing.get_context("spawn")
 
 #: Seconds that a worker may be silent beyond the time that its work takes.
-PATIENCE = 30.0
+PATIENCE = 20.0
 
 
 def run(plan: Plan, workload: Workload, seconds: float) -> Sample:
@@ -27,12 +27,13 @@ def run(plan: Plan, workload: Workload, seconds: float) -> Sample:
     Args:
         plan: The contestant.
         workload: What it has to do.
-        seconds: How long producers put, or messages go to and fro.
+        seconds: How long producers put, or messages go to and fro, where the workload leaves the choice.
 
     Raises:
         Declined: The contestant cannot do this.
         Failed: A worker died, stalled or found that messages are missing.
     """
+    seconds = workload.lasts or seconds
     with plan.queues(workload) as addresses, Crew(plan, workload, tuple(addresses), seconds) as crew:
         crew.go()
         return round_trip(crew) if workload.kind is Kind.TRIP else one_way(workload, plan, crew)
@@ -51,16 +52,16 @@ def one_way(workload: Workload, plan: Plan, crew: "Crew") -> Sample:
     """Hear the producers, let them say that this was all, and hear the consumers."""
     puts = crew.hear(crew.producers)
     crew.patient(0)
-    if workload.consumers == 1:
-        for worker in crew.producers:
-            worker.say(1)
-    else:
-        for worker in crew.producers[1:]:
-            crew.dismiss([worker], 0)
-        crew.producers[0].say(workload.consumers)
+    marks = [1] * len(puts)
+    if workload.consumers > 1:
+        # All others have to be done before the one who says so.
+        marks = [workload.consumers, *[0] * (len(puts) - 1)]
+    for worker, count in reversed(list(zip(crew.producers, marks, strict=True))):
+        worker.say(count)
+        if not count:
+            crew.dismiss([worker])
     gets = crew.hear(crew.consumers)
-    crew.dismiss(crew.consumers)
-    crew.part(crew.producers)
+    crew.dismiss([*crew.consumers, *(worker for worker, count in zip(crew.producers, marks, strict=True) if count)])
     sent, received = [report["sent"] for report in puts], sum(report["received"] for report in gets)
     if workload.kind is not Kind.STREAM:
         if [received] != sent:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ipcq._bench._contestant import Plan
 from ipcq._bench._goods import Goods, Wrong, data
-from ipcq._bench._workload import BLOCKED, PAUSE, SMALL, Kind, Workload
+from ipcq._bench._workload import PAUSE, SMALL, Kind, Workload
 
 clock = time.perf_counter  # on Linux all processes read the same one
 
@@ -59,6 +59,13 @@ class Talk:
         """Report, and return what is said to it."""
         self._connection.send(report)
         return self._connection.recv()
+
+    def all_put(self, report: Report, put: Callable[[Any], object], stop: Any) -> None:
+        """Report what was put, say as often as is wanted that this was all, and stay until it has arrived."""
+        for _ in range(self.tell(report)):
+            put(stop)
+        # Some libraries lose what is under way when they go.
+        self._connection.recv()
 
 
 def main(job: Job, connection: "Connection[Any, Any]") -> None:  # pragma: no cover - in the worker's process
@@ -128,8 +135,7 @@ def produce(
             for message in block:
                 put(message)
         count += len(block)
-    for _ in range(talk.tell({"sent": count, "cpu": time.process_time() - used})):
-        put(goods.stop)
+    talk.all_put({"sent": count, "cpu": time.process_time() - used}, put, goods.stop)
 
 
 def consume(
@@ -215,7 +221,7 @@ def serve(job: Job, talk: Talk) -> None:
 def wake(job: Job, talk: Talk, put: Callable[[Any], object]) -> None:
     """Put messages that tell when they were put, each after a pause."""
     idle = job.workload.kind is Kind.IDLE
-    pause = min(BLOCKED, job.seconds * BLOCKED) if idle else PAUSE
+    pause = job.seconds if idle else PAUSE
     least = 1 if idle else WARMING + 1
     talk.go()
     until = clock() + (0 if idle else job.seconds)
@@ -224,8 +230,7 @@ def wake(job: Job, talk: Talk, put: Callable[[Any], object]) -> None:
         time.sleep(pause)
         put(data(round(clock() * 1e9), SMALL))
         count += 1
-    for _ in range(talk.tell({"sent": count})):
-        put(data(-1, SMALL))
+    talk.all_put({"sent": count}, put, data(-1, SMALL))
 
 
 def be_woken(job: Job, talk: Talk, get: Callable[[], Any], _: object) -> None:

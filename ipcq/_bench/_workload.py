@@ -15,9 +15,6 @@ USUAL = 8 * KIB
 #: Seconds without a message before each one whose wake-up is measured.
 PAUSE = 0.005
 
-#: Seconds for which the consumer is blocked that shows what waiting costs.
-BLOCKED = 2.0
-
 
 class Kind(Enum):
     """What the processes do."""
@@ -48,6 +45,10 @@ class Workload:
     """How many messages are put and taken at a time; 0: one by one."""
     objects: bool = False
     """Small dicts instead of bytes."""
+    typed: bool = False
+    """The queue has a type, where it can have one; the others move dicts."""
+    lasts: float | None = None
+    """Seconds that a sample lasts, where that is not a matter of choice."""
 
     @property
     def unit(self) -> str:
@@ -84,10 +85,11 @@ WORKLOADS = {
         Workload("1MiB", "1 MiB", size=MIB),
         Workload("batch", "64 B in batches of 100", batch=100),
         Workload("dict", "small dict", objects=True),
+        Workload("typed", "small dict, typed", objects=True, typed=True),
         Workload("4P1C", "64 B, 4 producers", producers=4),
         Workload("2P2C", "64 B, 2 producers, 2 consumers", producers=2, consumers=2),
         Workload("ping-pong", "ping-pong, 64 B, round trip", Kind.TRIP),
         Workload("wake-up", "wake-up after 5 ms idle", Kind.WAKE),
-        Workload("idle", "CPU while blocked 2 s in get", Kind.IDLE),
+        Workload("idle", "CPU while blocked 2 s in get", Kind.IDLE, lasts=2.0),
     )
 }

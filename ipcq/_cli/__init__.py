@@ -33,6 +33,7 @@ VERBS = (
     "load",
     "backends",
     "doctor",
+    "bench",
     "config",
     "completion",
     "version",

@@ -1,4 +1,4 @@
-"""How far a verb is that moves messages: a line on stderr, where that is a terminal, of whatever takes its time."""
+"""How far a verb is: a line on stderr, where that is a terminal, of whatever takes its time."""
 
 import sys
 from contextlib import ExitStack
@@ -39,6 +39,16 @@ class Progress:
         Args:
             share: How much is done, from 0 to 1; None where nobody knows.
         """
+        rate = self.count / max(monotonic() - self._started, 1e-9)
+        self.tell(share, f"{self.count:,} messages {self._what}   {rate:,.0f}/s")
+
+    def tell(self, share: float | None, text: str) -> None:
+        """Show the bar and a text, if it is time to.
+
+        Args:
+            share: As for `show`.
+            text: What stands beside the bar.
+        """
         now = monotonic()
         if self._silent or now < self._next:
             return
@@ -50,8 +60,7 @@ class Progress:
             share = min(share, 1.0)
             done = int(share * WIDTH)
             bar = f"[{'#' * done}{'.' * (WIDTH - done)}] {share:4.0%}   "
-        rate = self.count / (now - self._started)
-        self._line.show(f"{bar}{self.count:,} messages {self._what}   {rate:,.0f}/s")
+        self._line.show(bar + text)
 
     def close(self) -> None:
         """Wipe the line."""
