@@ -216,9 +216,12 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Measure; give the name of one script of benchmarks/ to run that one alone."""
-    install(session)
-    session.install("shmqueue==0.0.2")  # with shmlock: what pyshm is measured against
-    chosen = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*_*.py"))
-    for name in chosen:
-        session.run("python", f"benchmarks/{name.removesuffix('.py')}.py")
+    """Measure; give the name of one script of benchmarks/, and its options, to run that one alone."""
+    install(session, "bench")
+    scripts = sorted(path.stem for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())
+    if session.posargs:
+        name, *options = session.posargs
+        session.run("python", f"benchmarks/{name.removesuffix('.py')}.py", *options)
+        return
+    for name in scripts:
+        session.run("python", f"benchmarks/{name}.py")

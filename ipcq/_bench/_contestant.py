@@ -1,12 +1,11 @@
 """Who takes part: what a contestant has to be able to do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, Protocol
 
-from ipcq._bench._goods import Cycle, Goods, Numbered
+from ipcq._bench._goods import Goods
 from ipcq._bench._workload import Workload
 
 #: Roles in a comparison: the plot tells them apart, and only a peer can be the best peer.
@@ -37,9 +36,12 @@ class Sample:
 class Contestant(Protocol):
     """Whatever can be measured."""
 
-    name: str
-    kind: str
-    version: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def version(self) -> str: ...
 
     def sample(self, workload: Workload, seconds: float) -> Sample:
         """Do it once.
@@ -70,9 +72,12 @@ class End:
 class Plan(Protocol):
     """A queue between processes, as a worker sees it. It travels to the workers, so it has to be picklable."""
 
-    name: str
-    kind: str
-    version: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def version(self) -> str: ...
 
     def queues(self, workload: Workload) -> AbstractContextManager[Sequence[Any]]:
         """Make the queues that a workload needs, and remove them at the end; what it gives travels to the workers.
@@ -93,15 +98,3 @@ class Plan(Protocol):
     def goods(self, workload: Workload, producer: int) -> Goods:
         """Return the messages to move."""
         ...
-
-
-def goods_of(workload: Workload, producer: int) -> Goods:
-    """Return the messages of a workload as most contestants move them."""
-    if workload.producers > 1 or workload.consumers > 1:
-        return Numbered(producer)
-    return Cycle(workload, dict, itemgetter("id"))
-
-
-def fields_of(contestants: Sequence[Contestant]) -> list[Mapping[str, str]]:
-    """Say who takes part."""
-    return [{"name": each.name, "kind": each.kind, "version": each.version} for each in contestants]

@@ -2,9 +2,10 @@
 
 Making and checking a message must cost next to nothing beside putting it, or the fastest contestant would be measured
 by the harness. So one producer and one consumer move a `Cycle` of messages made in advance, of which the first also
-tells the number of the cycle, and the consumer compares lists of them in one step of C. Cycles of large messages are too
-short to afford that: there the cycle repeats unchanged, and the counts of both sides have to agree as well. Where there
-are several producers or consumers each message is `Numbered` by its producer, and the numbers are looked at afterwards.
+tells the number of the cycle, and the consumer compares lists of them in one step of C; both sides' counts have to
+agree as well. Cycles of the largest messages are too short to make one of them anew each time, and repeat unchanged.
+Where there are several producers or consumers each message is `Numbered` by its producer, and the numbers are looked at
+afterwards.
 """
 
 import struct

@@ -168,7 +168,9 @@ class Baseplate(Queues):
                 try:
                     queue = MessageQueue(name, depth, workload.size)
                 except (OSError, ValueError) as error:
-                    raise Declined(f"no queue of {depth} messages of {workload.size} bytes can be made: {error}") from None
+                    raise Declined(
+                        f"no queue of {depth} messages of {workload.size} bytes can be made: {error}"
+                    ) from None
                 stack.callback(queue.unlink)
                 queue.close()
             yield addresses

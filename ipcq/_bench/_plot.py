@@ -104,4 +104,6 @@ def panel(
 
 def tick(power: int) -> str:
     """Return a power of ten in few letters."""
-    return figure(10.0**power).replace(".00", "").replace(".0", "").replace(" ", "") if power >= 0 else f"{10.0**power:g}"
+    return (
+        figure(10.0**power).replace(".00", "").replace(".0", "").replace(" ", "") if power >= 0 else f"{10.0**power:g}"
+    )

@@ -16,7 +16,9 @@ FORMAT = 1
 Report = Mapping[str, Any]
 
 
-def heading(contestants: Sequence[Contestant], machine: Mapping[str, Any], rounds: int, seconds: float) -> dict[str, Any]:
+def heading(
+    contestants: Sequence[Contestant], machine: Mapping[str, Any], rounds: int, seconds: float
+) -> dict[str, Any]:
     """Return what holds for all workloads."""
     return {
         "format": FORMAT,
@@ -134,5 +136,3 @@ def times(found: Mapping[str, float] | None) -> str:
     if found is None:
         return "–"
     return f"{digits(found['median'])} × ({digits(found['low'])} to {digits(found['high'])})"
-
-

@@ -1,6 +1,7 @@
 """The whole of a comparison: every workload, and what it was measured on."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ipcq._bench._contestant import Contestant
@@ -37,9 +38,7 @@ def compare(
     report = heading(everybody, machine(), rounds, seconds)
     before = load()
     for workload in workloads:
-        results = play(
-            everybody, workload, rounds, seconds, lambda number, who, what=workload: begin(what, number, who)
-        )
+        results = play(everybody, workload, rounds, seconds, partial(begin, workload))
         report["workloads"].append(entry(workload, results))
         end(report["workloads"][-1])
     report["load"] = None if before is None else [before, load()]

@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -169,7 +169,7 @@ class Crew:
         self._until = 0.0
         self._seconds = seconds
         self._roles = [*[None] * workload.consumers, *range(workload.producers)]
-        self._job = lambda producer: Job(plan, workload, addresses, producer, seconds)
+        self._job: Callable[[int | None], Job] = lambda producer: Job(plan, workload, addresses, producer, seconds)
 
     def __enter__(self) -> Self:
         try:

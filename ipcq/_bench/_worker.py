@@ -9,7 +9,7 @@ first producer, when all others are done.
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -104,7 +104,10 @@ def work(job: Job, talk: Talk) -> None:
         (serve if job.producer is None else ask)(job, talk)
     elif job.producer is None:
         end = job.plan.reader(job.addresses[0], job.workload)
-        {Kind.STREAM: consume, Kind.WAKE: be_woken, Kind.IDLE: be_blocked}[kind](job, talk, end.get, end.get_many)
+        if kind is Kind.STREAM:
+            consume(job, talk, end.get, end.get_many)
+        else:
+            (be_woken if kind is Kind.WAKE else be_blocked)(talk, end.get)
         end.finish()
     else:
         end = job.plan.writer(job.addresses[0], job.workload)
@@ -138,10 +141,8 @@ def produce(
     talk.all_put({"sent": count, "cpu": time.process_time() - used}, put, goods.stop)
 
 
-def consume(
-    job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[int], list[Any]] | None
-) -> None:
-    """Get as fast as it goes, until all producers are done; the first messages are for warming up."""
+def consume(job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[int], list[Any]] | None) -> None:
+    """Get as fast as it goes, until all producers are done; the first messages are where the time begins."""
     goods = job.plan.goods(job.workload, 0)
     batches = get_many if job.workload.batch else None
     ends = job.workload.producers if job.workload.consumers == 1 else 1
@@ -162,14 +163,17 @@ def consume(
     talk.tell({"begin": begin, "end": last, "first": first, "received": count, "cpu": cpu, "seen": goods.report()})
 
 
-def singly(get: Callable[[], Any], goods: Goods) -> Any:
-    """Return an iterator over what comes, in lists of the goods' step."""
+def singly(get: Callable[[], Any], goods: Goods) -> Iterator[list[Any]]:
+    """Return what comes: the first message, and then lists of the goods' step."""
     coming = iter(get, goods.stop)
-    return iter(lambda: list(islice(coming, goods.step)), [])
+    step = 1
+    while messages := list(islice(coming, step)):
+        yield messages
+        step = goods.step
 
 
-def batched(get_many: Callable[[int], list[Any]], goods: Goods) -> Any:
-    """Return an iterator over what comes, as it comes."""
+def batched(get_many: Callable[[int], list[Any]], goods: Goods) -> Iterator[list[Any]]:
+    """Return what comes, as it comes."""
     while True:
         messages = get_many(goods.step)
         if messages[-1] == goods.stop:
@@ -198,7 +202,9 @@ def ask(job: Job, talk: Talk) -> None:
     stamps.append(now)
     cpu = time.process_time() - used
     put(data(-1, SMALL))
-    trips = sorted((after - before) * 1e6 for before, after in zip(stamps[WARMING:], stamps[WARMING + 1 :], strict=False))
+    trips = sorted(
+        (after - before) * 1e6 for before, after in zip(stamps[WARMING:], stamps[WARMING + 1 :], strict=False)
+    )
     talk.tell({"values": spread(trips), "received": count, "cpu": cpu})
     there.finish()
     back.finish()
@@ -233,7 +239,7 @@ def wake(job: Job, talk: Talk, put: Callable[[Any], object]) -> None:
     talk.all_put({"sent": count}, put, data(-1, SMALL))
 
 
-def be_woken(job: Job, talk: Talk, get: Callable[[], Any], _: object) -> None:
+def be_woken(talk: Talk, get: Callable[[], Any]) -> None:
     """Get, and note how long each message was on its way."""
     stop = data(-1, SMALL)
     talk.go()
@@ -249,7 +255,7 @@ def be_woken(job: Job, talk: Talk, get: Callable[[], Any], _: object) -> None:
     talk.tell({"values": spread(sorted(ways[WARMING:])), "received": len(ways)})
 
 
-def be_blocked(job: Job, talk: Talk, get: Callable[[], Any], _: object) -> None:
+def be_blocked(talk: Talk, get: Callable[[], Any]) -> None:
     """Wait for the one message, and note what that took of the processor."""
     talk.go()
     used = time.process_time()

@@ -66,7 +66,12 @@ def measuring_options(verb: Verb) -> Verb:
 def rounds_option(default: int) -> Callable[[Verb], Verb]:
     """Offer ``--rounds``."""
     return click.option(
-        "--rounds", type=click.IntRange(1), metavar="N", default=default, show_default=True, help="How often each does it."
+        "--rounds",
+        type=click.IntRange(1),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="How often each does it.",
     )
 
 
