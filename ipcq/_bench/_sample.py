@@ -135,10 +135,10 @@ class Worker:
 
     def end(self) -> None:
         """End it, if it has not ended."""
+        self.connection.close()
         self.process.kill()
         self.process.join()
         self.process.close()
-        self.connection.close()
 
     def _death(self) -> str:
         code = self.process.exitcode or 0
