@@ -242,22 +242,25 @@ def wheels(session: nox.Session) -> None:
 @nox.session(python=DEFAULT, default=False)
 def peers(session: nox.Session) -> None:
     """Point the storm at queues that are known not to survive it, and see that it says so: some five minutes."""
-    install(session, "peers")
-    pytest(session, "pytest", "-rP", *(session.posargs or ["tests/peers/storms.py"]))
+    install(session, "tests")
+    pytest(session, "-rP", *(session.posargs or ["tests/peers/storms.py"]))
 
 
 @nox.session(python=DEFAULT, default=False)
 def storm(session: nox.Session) -> None:
     """Let storms of 2,000 kills each come over every backend, in every mode; arguments go to pytest."""
     install(session, "tests")
-    pytest(session, "pytest", "-rP", *(session.posargs or ["--kills", "2000"]), "tests/processes/test_storm.py")
+    pytest(session, "-rP", *(session.posargs or ["--kills", "2000"]), "tests/processes/test_storm.py")
 
 
 @nox.session(python=DEFAULT, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Measure; give the name of one script of benchmarks/ to run that one alone."""
-    install(session)
-    session.install("shmqueue==0.0.2")  # with shmlock: what pyshm is measured against
-    chosen = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*_*.py"))
-    for name in chosen:
-        session.run("python", f"benchmarks/{name.removesuffix('.py')}.py")
+    """Measure; give the name of one script of benchmarks/, and its options, to run that one alone."""
+    install(session, "bench")
+    scripts = sorted(path.stem for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())
+    if session.posargs:
+        name, *options = session.posargs
+        session.run("python", f"benchmarks/{name.removesuffix('.py')}.py", *options)
+        return
+    for name in scripts:
+        session.run("python", f"benchmarks/{name}.py")

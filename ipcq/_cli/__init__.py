@@ -34,6 +34,7 @@ VERBS = (
     "load",
     "backends",
     "doctor",
+    "bench",
     "config",
     "completion",
     "version",

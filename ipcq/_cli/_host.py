@@ -29,8 +29,8 @@ BOOTED = Path("/run/systemd/system")
 LINGER = Path("/var/lib/systemd/linger")
 LOGIN_DEFS = Path("/etc/login.defs")
 
-#: A queue of `ipcq demo`, with the process that made it.
-DEMO = re.compile(r"/ipcq-demo-(\d+)-[0-9a-f]{8}")
+#: A queue of `ipcq demo` or `ipcq bench`, with the process that made it.
+OURS = re.compile(r"/ipcq-(demo|bench)-(\d+)-[0-9a-f]{8}")
 
 #: Seconds after which creating or unlinking a name should be over.
 BRIEF = 1.0
@@ -204,13 +204,13 @@ def _remove_ipc() -> tuple[bool, str]:
 
 
 def check_leftovers() -> Iterator[Check]:
-    """Check for queues of demos that died together with all that would have removed them."""
+    """Check for queues of demos and benchmarks that died together with all that would have removed them."""
     for name in (each.name for each in ipcq.queues()):
-        if (made := DEMO.fullmatch(name)) and _dead(int(made[1])):
+        if (made := OURS.fullmatch(name)) and _dead(int(made[2])):
             yield Check(
                 WARNING,
                 "leftover",
-                f"queue {name} was left by a demo whose process {made[1]} is dead",
+                f"queue {name} was left by a {made[1]} whose process {made[2]} is dead",
                 f"ipcq rm --yes {name}",
             )
 

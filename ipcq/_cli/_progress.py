@@ -44,6 +44,16 @@ class Progress:
         Args:
             share: How much is done, from 0 to 1; None where nobody knows.
         """
+        rate = self.count / max(monotonic() - self._started, 1e-9)
+        self.tell(share, f"{self.count:,} {self._what}   {rate:,.0f}/s")
+
+    def tell(self, share: float | None, text: str) -> None:
+        """Show the bar and a text, if it is time to.
+
+        Args:
+            share: As for `show`.
+            text: What stands beside the bar.
+        """
         now = monotonic()
         if self._silent or now < self._next:
             return
@@ -55,8 +65,7 @@ class Progress:
             share = min(share, 1.0)
             done = int(share * WIDTH)
             bar = f"[{'#' * done}{'.' * (WIDTH - done)}] {share:4.0%}   "
-        rate = self.count / (now - self._started)
-        self._line.show(f"{bar}{self.count:,} {self._what}   {rate:,.0f}/s")
+        self._line.show(bar + text)
 
     def close(self) -> None:
         """Wipe the line."""

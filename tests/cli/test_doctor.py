@@ -336,7 +336,7 @@ def test_queue_of_a_dead_demo_is_left_over(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_queue_of_a_demo_is_known_by_its_name() -> None:
     """As the demo calls it."""
-    assert _host.DEMO.fullmatch(Demo("auto", 0, Meter(silent=True)).name)
+    assert _host.OURS.fullmatch(Demo("auto", 0, Meter(silent=True)).name)
 
 
 def test_queue_of_a_demo_that_runs_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,51 @@
+"""What the hardware and the kernel allow: floors.c, compiled where it is needed, as contestants without a queue."""
+
+import os
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from ipcq._bench._contestant import FLOOR, Declined, Failed, Sample
+from ipcq._bench._workload import Workload
+
+SOURCE = Path(__file__).with_name("floors.c")
+
+#: For each floor what measures it: the argument of floors.c by the name of a workload.
+FLOORS = {
+    "spinning on shared memory, C": {"ping-pong": ["spin"]},
+    "futex, C": {"ping-pong": ["futex"], "wake-up": ["wake"]},
+    "pipe, C": {"ping-pong": ["pipe"]},
+    "memcpy, C": {size: ["memcpy"] for size in ("64B", "1KiB", "64KiB", "1MiB")},
+}
+
+
+class Floor:
+    """A measurement of floors.c."""
+
+    kind = FLOOR
+    version = ""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def sample(self, workload: Workload, seconds: float) -> Sample:
+        if workload.name not in FLOORS[self.name]:
+            raise Declined("it is no floor of that")
+        arguments = [*FLOORS[self.name][workload.name], str(seconds), str(workload.size)]
+        done = subprocess.run([program(), *arguments], capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise Failed(f"floors.c ended with {done.returncode}: {done.stderr.strip()}")
+        return Sample(float(done.stdout))
+
+
+@cache
+def program() -> str:
+    """Compile floors.c, and return the program."""
+    place = Path(tempfile.mkdtemp(prefix="ipcq-floors-"))
+    compiler = os.environ.get("CC", "cc")
+    try:
+        subprocess.run([compiler, "-std=c11", "-O2", "-o", place / "floors", SOURCE], check=True)
+    except OSError as error:
+        raise Declined(f"no C compiler is here: {error}") from None
+    return str(place / "floors")

@@ -1,0 +1,11 @@
+"""How fast a queue is, side by side with others: what ``ipcq bench`` and the scripts in benchmarks/ measure with.
+
+A *workload* is what is done, a *contestant* is who does it, and a *sample* is one contestant doing it once, in
+processes of its own that were started apart. The contestants take turns in rounds, A B C A B C, so that whatever else
+the machine is doing meets all of them; figures are medians over the rounds, and ratios are paired by round. The first
+contestant takes part twice: how far its ratio to itself is from 1 says what the others' ratios are worth.
+
+The way of a message through here: `_workload` says what is moved, `_goods` makes the messages and checks that each came
+once and in order, `_worker` is the process that puts or gets them, `_sample` starts the workers and ends them whatever
+happens, `_match` lets the contestants take turns, and `_report`, `_markdown` and `_plot` tell the result.
+"""

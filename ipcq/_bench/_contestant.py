@@ -1,0 +1,100 @@
+"""Who takes part: what a contestant has to be able to do."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ipcq._bench._goods import Goods
+from ipcq._bench._workload import Workload
+
+#: Roles in a comparison: the plot tells them apart, and only a peer can be the best peer.
+OURS, CONTROL, PEER, FLOOR = "ours", "control", "peer", "floor"
+
+
+class Declined(Exception):
+    """A contestant cannot do a workload here, by its nature or by a limit of the system; the text says why."""
+
+
+class Failed(Exception):
+    """A contestant died, stalled, or did not deliver what was put."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one contestant did once."""
+
+    value: float
+    """In the unit of the workload."""
+    messages: int = 0
+    cpu: float | None = None
+    """Processor time of all processes for each message, in microseconds."""
+    tail: float | None = None
+    """The 99th percentile, where the value is a median."""
+
+
+class Contestant(Protocol):
+    """Whatever can be measured."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+    def sample(self, workload: Workload, seconds: float) -> Sample:
+        """Do it once.
+
+        Raises:
+            Declined: It cannot do this.
+            Failed: It tried.
+        """
+        ...
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+@dataclass
+class End:
+    """How a worker puts into a queue, or gets out of it. A contestant without batches moves them one by one."""
+
+    put: Callable[[Any], object] = NotImplemented
+    get: Callable[[], Any] = NotImplemented
+    put_many: Callable[[list[Any]], object] | None = None
+    get_many: Callable[[int], list[Any]] | None = None
+    finish: Callable[[], object] = field(default=nothing)
+    """Returns when all that was put is in the queue, and gives back what belongs to this end."""
+
+
+class Plan(Protocol):
+    """A queue between processes, as a worker sees it. It travels to the workers, so it has to be picklable."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+    def queues(self, workload: Workload) -> AbstractContextManager[Sequence[Any]]:
+        """Make the queues that a workload needs, and remove them at the end; what it gives travels to the workers.
+
+        Raises:
+            Declined: It cannot do this.
+        """
+        ...
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        """Return the end to put into, in the worker."""
+        ...
+
+    def reader(self, address: Any, workload: Workload) -> End:
+        """Return the end to get from, in the worker."""
+        ...
+
+    def goods(self, workload: Workload, producer: int) -> Goods:
+        """Return the messages to move."""
+        ...

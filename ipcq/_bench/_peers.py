@@ -1,0 +1,471 @@
+"""The peers that ipcq is compared with, each used as its documentation says."""
+
+import os
+import pickle
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ipcq._bench._contestant import Declined, End
+from ipcq._bench._queues import BYTES_ALONE, Queues, new_name
+from ipcq._bench._sample import SPAWN
+from ipcq._bench._workload import Workload
+
+ONE_READER = "it has no queue that several consumers share"
+
+
+class MultiprocessingQueue(Queues):
+    """The standard library's queue, which starts a thread in each producer."""
+
+    name = "multiprocessing.Queue"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
+        # Bounded as all others are: else a producer of large messages would only fill its own memory.
+        queues = [SPAWN.Queue(workload.depth) for _ in range(workload.queues)]
+        yield queues
+        for queue in queues:
+            queue.close()
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        def finish() -> None:
+            address.close()
+            address.join_thread()
+
+        return End(put=address.put, finish=finish)
+
+    def reader(self, address: Any, workload: Workload) -> End:
+        return End(get=address.get)
+
+
+class FasterFifo(Queues):
+    """faster-fifo: a ring in shared memory under one lock; with `raw` without its pickle, for bytes."""
+
+    distribution = "faster-fifo"
+
+    def __init__(self, name: str = "faster-fifo", *, raw: bool = False) -> None:
+        self.name = name
+        self._raw = raw
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
+        import faster_fifo
+        import faster_fifo_reduction  # it lets the queues travel
+
+        if self._raw and workload.objects:
+            raise Declined(BYTES_ALONE)
+        codec = {"dumps": bytes, "loads": bytes} if self._raw else {}
+        yield [faster_fifo.Queue(max_size_bytes=workload.room, **codec) for _ in range(workload.queues)]
+        del faster_fifo_reduction
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        # Without a timeout it gives up after ten seconds.
+        return End(put=address.put, put_many=address.put_many)
+
+    def reader(self, address: Any, workload: Workload) -> End:
+        return End(get=address.get, get_many=lambda most: address.get_many(max_messages_to_get=most))
+
+
+class PosixIpc(Queues):
+    """posix_ipc: the kernel's message queues, as long as the limits of this user let them be.
+
+    Args:
+        name: What it is called.
+        max_messages: Their length, where it is not to be the longest.
+        max_message_size: The size of their messages, where it is not to be that of the workload.
+        polled: Do not block in the call but in poll, as who waits for several things has to.
+    """
+
+    distribution = "posix_ipc"
+
+    def __init__(
+        self,
+        name: str = "posix_ipc",
+        *,
+        max_messages: int | None = None,
+        max_message_size: int | None = None,
+        polled: bool = False,
+    ) -> None:
+        self.name = name
+        self._max_messages = max_messages
+        self._max_message_size = max_message_size
+        self._polled = polled
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        import posix_ipc
+
+        size = self._max_message_size or max(workload.size, 256 if workload.objects else 0)
+        names = [new_name() for _ in range(workload.queues)]
+        depth = self._max_messages or depth_of(size, workload.queues)
+        with ExitStack() as stack:
+            for name in names:
+                try:
+                    queue = posix_ipc.MessageQueue(name, posix_ipc.O_CREX, max_messages=depth, max_message_size=size)
+                except (OSError, ValueError) as error:
+                    raise Declined(
+                        f"no queue of {depth} messages of {size} bytes can be made: {error}; see fs.mqueue.* "
+                        "of sysctl and `ulimit -q`"
+                    ) from None
+                stack.callback(queue.unlink)
+                queue.close()
+            yield names
+
+    def writer(self, address: str, workload: Workload) -> End:
+        import posix_ipc
+
+        queue = posix_ipc.MessageQueue(address, read=False)
+        send = self._waiting(queue, queue.send)
+        return End(put=(lambda item: send(pickle.dumps(item))) if workload.objects else send, finish=queue.close)
+
+    def reader(self, address: str, workload: Workload) -> End:
+        import posix_ipc
+
+        queue = posix_ipc.MessageQueue(address, write=False)
+        receive = self._waiting(queue, queue.receive)
+        if workload.objects:
+            return End(get=lambda: pickle.loads(receive()[0]), finish=queue.close)
+        return End(get=lambda: receive()[0], finish=queue.close)
+
+    def _waiting(self, queue: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        if not self._polled:
+            return call
+        import posix_ipc
+
+        queue.block = False
+        poll = poll_for(queue.mqd, writing=call == queue.send)
+
+        def waiting(*data: bytes) -> Any:
+            while True:
+                try:
+                    return call(*data)
+                except posix_ipc.BusyError:
+                    poll()
+
+        return waiting
+
+
+class Baseplate(Queues):
+    """baseplate's message queue, over posix_ipc."""
+
+    name = "baseplate"
+    distribution = "baseplate"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[tuple[str, int]]]:
+        from baseplate.lib.message_queue import MessageQueue
+
+        if workload.objects:
+            raise Declined(BYTES_ALONE)
+        depth = depth_of(workload.size, workload.queues)
+        addresses = [(new_name(), depth) for _ in range(workload.queues)]
+        with ExitStack() as stack:
+            for name, _ in addresses:
+                try:
+                    queue = MessageQueue(name, depth, workload.size)
+                except (OSError, ValueError) as error:
+                    raise Declined(
+                        f"no queue of {depth} messages of {workload.size} bytes can be made: {error}"
+                    ) from None
+                stack.callback(queue.unlink)
+                queue.close()
+            yield addresses
+
+    def writer(self, address: tuple[str, int], workload: Workload) -> End:
+        queue = self._open(address, workload)
+        return End(put=queue.put, finish=queue.close)
+
+    def reader(self, address: tuple[str, int], workload: Workload) -> End:
+        queue = self._open(address, workload)
+        return End(get=queue.get, finish=queue.close)
+
+    def _open(self, address: tuple[str, int], workload: Workload) -> Any:
+        from baseplate.lib.message_queue import MessageQueue
+
+        name, depth = address
+        return MessageQueue(name, depth, workload.size)
+
+
+class Pyzmq(Queues):
+    """pyzmq: PUSH and PULL over ipc://; its own threads and sockets carry the messages."""
+
+    name = "pyzmq"
+    distribution = "pyzmq"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        if workload.consumers > 1:
+            raise Declined(ONE_READER)
+        with TemporaryDirectory(prefix="ipcq-bench-") as directory:
+            yield [f"ipc://{directory}/{number}" for number in range(workload.queues)]
+
+    def writer(self, address: str, workload: Workload) -> End:
+        import zmq
+
+        context = zmq.Context()
+        end = context.socket(zmq.PUSH)
+        end.connect(address)
+        # Closing and ending the context waits until all is sent.
+        return End(put=end.send_pyobj if workload.objects else end.send, finish=lambda: context.destroy(linger=-1))
+
+    def reader(self, address: str, workload: Workload) -> End:
+        import zmq
+
+        context = zmq.Context()
+        end = context.socket(zmq.PULL)
+        end.bind(address)
+        return End(get=end.recv_pyobj if workload.objects else end.recv, finish=lambda: context.destroy(linger=0))
+
+
+class Iceoryx2(Queues):
+    """iceoryx2: publish and subscribe over shared memory. Its subscriber asks again and again, which is its fastest."""
+
+    name = "iceoryx2, busy"
+    distribution = "iceoryx2"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        if workload.consumers > 1:
+            raise Declined("each of its consumers gets every message")
+        if workload.objects:
+            raise Declined(BYTES_ALONE)
+        yield [new_name() for _ in range(workload.queues)]
+
+    def _service(self, address: str, workload: Workload) -> tuple[Any, Any]:
+        import ctypes
+
+        import iceoryx2
+
+        iceoryx2.set_log_level(iceoryx2.LogLevel.Fatal)
+        node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
+        builder = node.service_builder(iceoryx2.ServiceName.new(address)).publish_subscribe(
+            iceoryx2.Slice[ctypes.c_uint8]
+        )
+        return node, (
+            builder.enable_safe_overflow(False)
+            .history_size(0)
+            .max_publishers(workload.producers)
+            .max_subscribers(1)
+            .subscriber_max_buffer_size(workload.depth)
+            .open_or_create()
+        )
+
+    def writer(self, address: str, workload: Workload) -> End:
+        import ctypes
+
+        import iceoryx2
+
+        node, service = self._service(address, workload)
+        publisher = (
+            service.publisher_builder()
+            .initial_max_slice_len(workload.size)
+            .backpressure_strategy(iceoryx2.BackpressureStrategy.RetryUntilDelivered)
+            .create()
+        )
+        loan, size, move = publisher.loan_slice_uninit, workload.size, ctypes.memmove
+        # What is sent before somebody subscribes is lost.
+        while not service.dynamic_config.number_of_subscribers:
+            pass
+
+        def put(message: bytes) -> None:
+            sample = loan(size)
+            move(sample.payload_ptr, message, size)
+            sample.assume_init().send()
+
+        def finish() -> None:
+            nonlocal node
+            publisher.delete()
+            del node
+
+        return End(put=put, finish=finish)
+
+    def reader(self, address: str, workload: Workload) -> End:
+        import ctypes
+
+        node, service = self._service(address, workload)
+        subscriber = service.subscriber_builder().buffer_size(workload.depth).create()
+        receive, size, read = subscriber.receive, workload.size, ctypes.string_at
+
+        def get() -> bytes:
+            while (sample := receive()) is None:
+                pass
+            message = read(sample.payload_ptr, size)
+            sample.delete()
+            return message
+
+        def finish() -> None:
+            nonlocal node
+            subscriber.delete()
+            del node
+
+        return End(get=get, finish=finish)
+
+
+class ShmQueue(Queues):
+    """shmqueue: a ring in shared memory in pure Python, polled every ten milliseconds."""
+
+    distribution = "shmqueue"
+
+    def __init__(self, name: str = "shmqueue", *, buffer_size: int | None = None) -> None:
+        self.name = name
+        self._buffer_size = buffer_size
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        names = [new_name()[1:] for _ in range(workload.queues)]
+        with ExitStack() as stack:
+            for name in names:
+                stack.callback(self._open(name, workload).shutdown)
+            yield names
+
+    def writer(self, address: str, workload: Workload) -> End:
+        queue = self._open(address, workload)
+        return End(put=queue.put, finish=queue.shutdown)
+
+    def reader(self, address: str, workload: Workload) -> End:
+        queue = self._open(address, workload)
+        return End(get=queue.get, finish=queue.shutdown)
+
+    def _open(self, name: str, workload: Workload) -> Any:
+        import shmqueue
+
+        return shmqueue.ShmQueue(name, buffer_size=self._buffer_size or workload.room)
+
+
+class Pipe(Queues):
+    """A bare pipe: no framing, so that both sides have to know the size, and no order among large messages."""
+
+    name = "os.pipe"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
+        if workload.objects:
+            raise Declined(BYTES_ALONE)
+        ends = [SPAWN.Pipe(duplex=False) for _ in range(workload.queues)]
+        with ExitStack() as stack:
+            for end in sum(ends, ()):
+                stack.enter_context(end)
+            yield ends
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        end, write = address[1].fileno(), os.write
+
+        def put(message: bytes) -> None:
+            written = write(end, message)
+            while written < len(message):
+                written += write(end, memoryview(message)[written:])
+
+        return End(put=put, finish=address[1].close)
+
+    def reader(self, address: Any, workload: Workload) -> End:
+        end, read, size = address[0].fileno(), os.read, workload.size
+
+        def get() -> bytes:
+            message = read(end, size)
+            if len(message) == size:
+                return message
+            parts = [message]
+            missing = size - len(message)
+            while missing:
+                parts.append(read(end, missing))
+                missing -= len(parts[-1])
+            return b"".join(parts)
+
+        return End(get=get, finish=address[0].close)
+
+
+class SocketPair(Queues):
+    """A bare pair of SOCK_SEQPACKET sockets, with as much room as the kernel gives."""
+
+    name = "socketpair"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
+        if workload.objects:
+            raise Declined(BYTES_ALONE)
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workload.queues)]
+        with ExitStack() as stack:
+            for end in sum(pairs, ()):
+                stack.enter_context(end)
+            for write, _ in pairs:
+                write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, (1 << 30) - 1)
+                if write.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < 2 * workload.size:
+                    raise Declined("net.core.wmem_max is too small for a packet of that size")
+            yield pairs
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        return End(put=self._waiting(address[0], writing=True), finish=address[0].close)
+
+    def reader(self, address: Any, workload: Workload) -> End:
+        receive = self._waiting(address[1], writing=False)
+        size = workload.size
+        return End(get=lambda: receive(size), finish=address[1].close)
+
+    def _waiting(self, end: socket.socket, *, writing: bool) -> Callable[[Any], Any]:
+        """Return a call that does not block, and poll where it would: faster than calls that block."""
+        call, poll, now = end.send if writing else end.recv, poll_for(end, writing=writing), socket.MSG_DONTWAIT
+
+        def waiting(data: Any) -> Any:
+            while True:
+                try:
+                    return call(data, now)
+                except BlockingIOError:
+                    poll()
+
+        return waiting
+
+
+def poll_for(end: Any, *, writing: bool) -> Callable[[], object]:
+    """Return what waits until an end can be written to, or read from."""
+    import select
+
+    poll = select.poll()
+    poll.register(end, select.POLLOUT if writing else select.POLLIN)
+    return poll.poll
+
+
+def depth_of(size: int, queues: int) -> int:
+    """Return how many messages of a size this user may have in a message queue of the kernel's, of so many queues."""
+    try:
+        longest = int(Path("/proc/sys/fs/mqueue/msg_max").read_text())
+    except OSError:
+        return 10
+    import resource
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+    # What the kernel charges for a message beside its bytes; a quarter is left to others of this user.
+    fits = longest if allowed < 0 else allowed * 3 // 4 // queues // (size + 96)
+    return max(1, min(longest, fits, 1000))
+
+
+#: By the names that ``--compare`` knows.
+PEERS: dict[str, Callable[[], Queues]] = {
+    "multiprocessing.Queue": MultiprocessingQueue,
+    "faster-fifo": FasterFifo,
+    "posix_ipc": PosixIpc,
+    "baseplate": Baseplate,
+    "pyzmq": Pyzmq,
+    "iceoryx2": Iceoryx2,
+    "shmqueue": ShmQueue,
+    "os.pipe": Pipe,
+    "socketpair": SocketPair,
+}
+
+#: The modules that have to be there.
+MODULES = {
+    "faster-fifo": "faster_fifo",
+    "posix_ipc": "posix_ipc",
+    "baseplate": "baseplate",
+    "pyzmq": "zmq",
+    "iceoryx2": "iceoryx2",
+    "shmqueue": "shmqueue",
+}
+
+
+def installed(peer: str) -> bool:
+    """Tell whether what a peer needs is here."""
+    return peer not in MODULES or find_spec(MODULES[peer]) is not None

@@ -1,0 +1,158 @@
+"""What most contestants have in common: queues between processes, which are measured by workers."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from ipcq._bench._contestant import CONTROL, OURS, PEER, Contestant, Declined, End, Sample
+from ipcq._bench._goods import Cycle, Goods, Numbered
+from ipcq._bench._sample import run
+from ipcq._bench._workload import USUAL, Workload
+
+BYTES_ALONE = "it moves bytes, and nothing else"
+
+
+def new_name() -> str:
+    """Return a name that nobody uses, as `ipcq doctor` knows it for what it is."""
+    return f"/ipcq-bench-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+class Queues:
+    """A contestant whose queues lie between the processes of workers, to which it travels: it has to be picklable."""
+
+    name = ""
+    kind = PEER
+    distribution = ""
+    """What has to be installed for it; empty for the standard library."""
+
+    @property
+    def version(self) -> str:
+        """Return what is installed."""
+        return version(self.distribution) if self.distribution else ""
+
+    def queues(self, workload: Workload) -> AbstractContextManager[Sequence[Any]]:
+        """Make the queues that a workload needs, and remove them at the end.
+
+        Raises:
+            Declined: It cannot do this.
+        """
+        raise NotImplementedError
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        """Return the end to put into, in the worker."""
+        raise NotImplementedError
+
+    def reader(self, address: Any, workload: Workload) -> End:
+        """Return the end to get from, in the worker."""
+        raise NotImplementedError
+
+    def goods(self, workload: Workload, producer: int) -> Goods:
+        """Return the messages to move."""
+        if workload.producers > 1 or workload.consumers > 1:
+            return Numbered(producer)
+        return Cycle(workload, dict, itemgetter("id"))
+
+    def sample(self, workload: Workload, seconds: float) -> Sample:
+        """Do it once."""
+        return run(self, workload, seconds)
+
+
+class Again:
+    """The same contestant a second time: what the noise of the machine is worth."""
+
+    kind = CONTROL
+
+    def __init__(self, contestant: Contestant) -> None:
+        self.name = f"{contestant.name} again"
+        self.version = contestant.version
+        self.sample = contestant.sample
+
+
+class Ipcq(Queues):
+    """ipcq itself, by its public interface.
+
+    Args:
+        backend: Where the queues are made.
+        name: What it is called; by default after the backend.
+        options: For `ipcq.open`; with any the room is what they say.
+    """
+
+    kind = OURS
+    distribution = "ipcq"
+
+    def __init__(self, backend: str, name: str = "", *, serializer: str = "msgpack", **options: Any) -> None:
+        self.name = name or f"ipcq {backend}"
+        self._backend = backend
+        self._serializer = serializer
+        self._options = options
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        import ipcq
+
+        if self._serializer == "raw" and workload.objects:
+            raise Declined(BYTES_ALONE)
+        if workload.typed and find_spec("msgspec") is None:
+            raise Declined("msgspec is not installed: pip install 'ipcq[msgspec]'")
+        names = [new_name() for _ in range(workload.queues)]
+        made: list[ipcq.Queue[Any]] = []
+        try:
+            made.extend(self._make(name, workload) for name in names)
+            yield names
+        finally:
+            for queue in made:
+                queue.unlink()
+                queue.close()
+
+    def _make(self, name: str, workload: Workload) -> Any:
+        import ipcq
+
+        options = dict(self._options)
+        if workload.size > USUAL:
+            # A header of the serializer's comes on top.
+            options.setdefault("max_message_size", workload.size + 64)
+        try:
+            if not self._options:
+                try:
+                    return ipcq.open(name, self._backend, exclusive=True, buffer_size=workload.room, **options)
+                except (ipcq.Unsupported, ipcq.LimitExceeded):
+                    pass  # its room is not counted in bytes, or the kernel has less
+            return ipcq.open(name, self._backend, exclusive=True, **options)
+        except (ipcq.Unsupported, ipcq.LimitExceeded, ipcq.NoSpace) as error:
+            raise Declined(error.detail or str(error)) from None
+
+    def writer(self, address: str, workload: Workload) -> End:
+        queue = self._open(address, workload)
+        return End(put=queue.put, put_many=queue.put_many, finish=queue.close)
+
+    def reader(self, address: str, workload: Workload) -> End:
+        queue = self._open(address, workload)
+        return End(get=queue.get, get_many=queue.get_many, finish=queue.close)
+
+    def _open(self, name: str, workload: Workload) -> Any:
+        import ipcq
+
+        if workload.typed:
+            return ipcq.open(name, self._backend, create=False, serializer="msgspec", type=reading())
+        return ipcq.open(name, self._backend, create=False, serializer=self._serializer)
+
+    def goods(self, workload: Workload, producer: int) -> Goods:
+        if not workload.typed:
+            return super().goods(workload, producer)
+        struct = reading()
+        return Cycle(workload, lambda fields: struct(**fields), attrgetter("id"))
+
+
+@cache
+def reading() -> Any:
+    """Make the type of the small dicts."""
+    import msgspec
+
+    return msgspec.defstruct(
+        "Reading", [("id", int), ("name", str), ("value", float), ("valid", bool), ("tags", list[str])]
+    )

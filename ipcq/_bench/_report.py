@@ -1,0 +1,138 @@
+"""What a match has shown, as one object of JSON: what every other form of the result is made from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ipcq._bench._contestant import CONTROL, PEER, Contestant
+from ipcq._bench._match import Result, best, ratio
+from ipcq._bench._workload import Workload
+
+#: Of the object; a reader of another one must not guess.
+FORMAT = 1
+
+Report = Mapping[str, Any]
+
+
+def heading(
+    contestants: Sequence[Contestant], machine: Mapping[str, Any], rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Return what holds for all workloads."""
+    return {
+        "format": FORMAT,
+        "machine": dict(machine),
+        "rounds": rounds,
+        "seconds": seconds,
+        "base": base_of(contestants).name,
+        "contestants": [{"name": each.name, "kind": each.kind, "version": each.version} for each in contestants],
+        "workloads": [],
+    }
+
+
+def base_of(contestants: Sequence[Contestant]) -> Contestant:
+    """Return what the others are compared with: the first peer, or where there is none the first contestant."""
+    return next((each for each in contestants if each.kind == PEER), contestants[0])
+
+
+def entry(workload: Workload, results: Sequence[Result]) -> dict[str, Any]:
+    """Return what a workload has shown.
+
+    The ratios are of each contestant to the first peer, and of the first contestant to the best peer; above 1 is
+    better.
+    """
+    base = base_of([result.contestant for result in results])
+    (against,) = (result for result in results if result.contestant is base)
+    first = results[0]
+    champion = best(results, workload, PEER)
+    control = next((result for result in results if result.contestant.kind == CONTROL), None)
+    return {
+        "name": workload.name,
+        "title": workload.title,
+        "unit": workload.unit,
+        "rising": workload.rising,
+        "best_peer": champion.contestant.name if champion else None,
+        "to_best_peer": _ratio(first, champion, workload),
+        "control": _ratio(control, first, workload),
+        "results": [_told(result, against, workload) for result in results],
+    }
+
+
+def _told(result: Result, against: Result, workload: Workload) -> dict[str, Any]:
+    values = result.values
+    return {
+        "contestant": result.contestant.name,
+        "median": result.middle("value"),
+        "low": min(values, default=None),
+        "high": max(values, default=None),
+        "p99": result.middle("tail"),
+        "cpu": result.middle("cpu"),
+        "messages": sum(sample.messages for sample in result.samples),
+        "samples": [sample.value for sample in result.samples],
+        "to_base": _ratio(result, against, workload),
+        "declined": result.declined or None,
+        "failed": result.failed or None,
+    }
+
+
+def _ratio(one: Result | None, other: Result | None, workload: Workload) -> dict[str, float] | None:
+    found = ratio(one.values, other.values, workload) if one and other else None
+    return asdict(found) if found else None
+
+
+def read(path: str) -> Report:
+    """Read a report.
+
+    Raises:
+        ValueError: It is none, or of another format.
+    """
+    report = json.loads(Path(path).read_text("utf-8"))
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise ValueError(f"{path} is no report of format {FORMAT}")
+    return report
+
+
+def failures(report: Report) -> list[str]:
+    """Say what failed."""
+    return [
+        f"{result['contestant']}, {workload['title']}: {result['failed']}"
+        for workload in report["workloads"]
+        for result in workload["results"]
+        if result["failed"]
+    ]
+
+
+def of_kind(report: Report, *kinds: str) -> list[str]:
+    """Return the names of the contestants of some kinds."""
+    return [each["name"] for each in report["contestants"] if each["kind"] in kinds]
+
+
+def result_of(workload: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Return what a contestant did in a workload; None where it did not take part."""
+    found: Mapping[str, Any] | None = next((each for each in workload["results"] if each["contestant"] == name), None)
+    return found
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three digits that count, and a letter for thousands and millions."""
+    if value is None:
+        return "–"
+    for scale, letter in ((1e6, " M"), (1e3, " k")):
+        if value >= scale * 0.9995:
+            return f"{digits(value / scale)}{letter}"
+    return digits(value)
+
+
+def digits(value: float) -> str:
+    """Return three digits that count, and never an exponent."""
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def times(found: Mapping[str, float] | None) -> str:
+    """Return a ratio with its extremes."""
+    if found is None:
+        return "–"
+    return f"{digits(found['median'])} × ({digits(found['low'])} to {digits(found['high'])})"

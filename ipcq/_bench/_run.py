@@ -1,0 +1,45 @@
+"""The whole of a comparison: every workload, and what it was measured on."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from ipcq._bench._contestant import Contestant
+from ipcq._bench._machine import load, machine
+from ipcq._bench._match import play
+from ipcq._bench._queues import Again
+from ipcq._bench._report import entry, heading
+from ipcq._bench._workload import Workload
+
+Beginning = Callable[[Workload, int, Contestant], None]
+End = Callable[[dict[str, Any]], None]
+
+
+def compare(
+    contestants: Sequence[Contestant],
+    workloads: Sequence[Workload],
+    *,
+    rounds: int,
+    seconds: float,
+    begin: Beginning,
+    end: End,
+) -> dict[str, Any]:
+    """Measure the contestants, and the first of them twice.
+
+    Args:
+        contestants: Ours first.
+        workloads: What they do.
+        rounds: How often each does it.
+        seconds: How long a sample lasts, about.
+        begin: Called before each sample.
+        end: Called with what a workload has shown.
+    """
+    everybody = [contestants[0], Again(contestants[0]), *contestants[1:]]
+    report = heading(everybody, machine(), rounds, seconds)
+    before = load()
+    for workload in workloads:
+        results = play(everybody, workload, rounds, seconds, partial(begin, workload))
+        report["workloads"].append(entry(workload, results))
+        end(report["workloads"][-1])
+    report["load"] = None if before is None else [before, load()]
+    return report

@@ -1,0 +1,270 @@
+"""One producer or consumer, in a process of its own.
+
+A worker says that it is ready, waits for the word to go, and reports what it did or why it could not. A producer then
+waits until it is told how many times to say that this was all: one consumer hears it from each producer, because only
+each producer's own messages are in order on every kind of queue; of several consumers each hears it once, from the
+first producer, when all others are done.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from ipcq._bench._contestant import Plan
+from ipcq._bench._goods import Goods, Wrong, data
+from ipcq._bench._workload import PAUSE, SMALL, Kind, Workload
+
+clock = time.perf_counter  # on Linux all processes read the same one
+
+#: Round trips and wake-ups before the first that counts.
+WARMING = 5
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one worker has to do. It travels to the worker."""
+
+    plan: Plan
+    workload: Workload
+    addresses: tuple[Any, ...]
+    producer: int | None
+    """Its number; None for a consumer."""
+    seconds: float
+
+    @property
+    def role(self) -> str:
+        """Return what it is called."""
+        return "consumer" if self.producer is None else f"producer {self.producer}"
+
+
+class Talk:
+    """A worker's side of the talk with whoever started it."""
+
+    def __init__(self, connection: "Connection[Any, Any]") -> None:
+        self._connection = connection
+
+    def go(self) -> None:
+        """Say that everything is ready, and wait for the word."""
+        self._connection.send({"ready": True})
+        self._connection.recv()
+
+    def tell(self, report: Report) -> Any:
+        """Report, and return what is said to it."""
+        self._connection.send(report)
+        return self._connection.recv()
+
+    def all_put(self, report: Report, put: Callable[[Any], object], stop: Any) -> None:
+        """Report what was put, say as often as is wanted that this was all, and stay until it has arrived."""
+        for _ in range(self.tell(report)):
+            put(stop)
+        # Some libraries lose what is under way when they go.
+        self._connection.recv()
+
+
+def main(job: Job, connection: "Connection[Any, Any]") -> None:  # pragma: no cover - in the worker's process
+    """Be the program of a worker."""
+    leave_with_parent()
+    try:
+        work(job, Talk(connection))
+    except EOFError:
+        pass  # whoever started this is gone
+    except Exception as error:
+        told = str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"
+        connection.send({"error": told})
+
+
+def leave_with_parent() -> None:  # pragma: no cover - in the worker's process
+    """Let the death of whoever started this end it, however deep inside a contestant's wait it is."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is None or sys.platform == "win32":
+        return
+    import fcntl
+
+    # The other end of this pipe is the parent's alone. The default action of SIGIO is to end the process.
+    end = parent.sentinel
+    fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
+    if wait([end], 0):
+        raise SystemExit(1)
+
+
+def work(job: Job, talk: Talk) -> None:
+    """Do the job."""
+    kind = job.workload.kind
+    if kind is Kind.TRIP:
+        (serve if job.producer is None else ask)(job, talk)
+    elif job.producer is None:
+        end = job.plan.reader(job.addresses[0], job.workload)
+        if kind is Kind.STREAM:
+            consume(job, talk, end.get, end.get_many)
+        else:
+            (be_woken if kind is Kind.WAKE else be_blocked)(talk, end.get)
+        end.finish()
+    else:
+        end = job.plan.writer(job.addresses[0], job.workload)
+        goods = job.plan.goods(job.workload, job.producer)
+        if kind is Kind.STREAM:
+            produce(job, talk, end.put, end.put_many, goods)
+        else:
+            wake(job, talk, end.put)
+        end.finish()
+
+
+def produce(
+    job: Job,
+    talk: Talk,
+    put: Callable[[Any], object],
+    put_many: Callable[[list[Any]], object] | None,
+    goods: Goods,
+) -> None:
+    """Put as fast as it goes, for the time that is given."""
+    talk.go()
+    used, count = time.process_time(), 0
+    until = clock() + job.seconds
+    while clock() < until:
+        block = goods.block()
+        if put_many is not None and job.workload.batch:
+            put_many(block)
+        else:
+            for message in block:
+                put(message)
+        count += len(block)
+    talk.all_put({"sent": count, "cpu": time.process_time() - used}, put, goods.stop)
+
+
+def consume(job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[int], list[Any]] | None) -> None:
+    """Get as fast as it goes, until all producers are done; the first messages are where the time begins."""
+    goods = job.plan.goods(job.workload, 0)
+    batches = get_many if job.workload.batch else None
+    ends = job.workload.producers if job.workload.consumers == 1 else 1
+    talk.go()
+    used = time.process_time()
+    begin = last = 0.0
+    first = count = 0
+    for _ in range(ends):
+        # Both kinds of loop run in C wherever they can, and end with the message that says so.
+        blocks = batched(batches, goods) if batches else singly(get, goods)
+        for messages in blocks:
+            last = clock()
+            count += len(messages)
+            if not begin:
+                begin, first = last, count
+            goods.take(messages)
+    cpu = time.process_time() - used
+    talk.tell({"begin": begin, "end": last, "first": first, "received": count, "cpu": cpu, "seen": goods.report()})
+
+
+def singly(get: Callable[[], Any], goods: Goods) -> Iterator[list[Any]]:
+    """Return what comes: the first message, and then lists of the goods' step."""
+    coming = iter(get, goods.stop)
+    step = 1
+    while messages := list(islice(coming, step)):
+        yield messages
+        step = goods.step
+
+
+def batched(get_many: Callable[[int], list[Any]], goods: Goods) -> Iterator[list[Any]]:
+    """Return what comes, as it comes."""
+    while True:
+        messages = get_many(goods.step)
+        if messages[-1] == goods.stop:
+            yield messages[:-1]
+            return
+        yield messages
+
+
+def ask(job: Job, talk: Talk) -> None:
+    """Send messages and wait for each to come back."""
+    there = job.plan.writer(job.addresses[0], job.workload)
+    back = job.plan.reader(job.addresses[1], job.workload)
+    put, get = there.put, back.get
+    talk.go()
+    used = time.process_time()
+    until = clock() + job.seconds
+    stamps: list[float] = []
+    count = 0
+    while (now := clock()) < until or count <= WARMING:
+        stamps.append(now)
+        message = data(count & 127, SMALL)
+        put(message)
+        if get() != message:
+            raise Wrong(f"what came back on round trip {count} is not what was sent")
+        count += 1
+    stamps.append(now)
+    cpu = time.process_time() - used
+    put(data(-1, SMALL))
+    trips = sorted(
+        (after - before) * 1e6 for before, after in zip(stamps[WARMING:], stamps[WARMING + 1 :], strict=False)
+    )
+    talk.tell({"values": spread(trips), "received": count, "cpu": cpu})
+    there.finish()
+    back.finish()
+
+
+def serve(job: Job, talk: Talk) -> None:
+    """Send back what comes."""
+    there = job.plan.reader(job.addresses[0], job.workload)
+    back = job.plan.writer(job.addresses[1], job.workload)
+    put = back.put
+    talk.go()
+    used = time.process_time()
+    for message in iter(there.get, data(-1, SMALL)):
+        put(message)
+    talk.tell({"cpu": time.process_time() - used})
+    there.finish()
+    back.finish()
+
+
+def wake(job: Job, talk: Talk, put: Callable[[Any], object]) -> None:
+    """Put messages that tell when they were put, each after a pause."""
+    idle = job.workload.kind is Kind.IDLE
+    pause = job.seconds if idle else PAUSE
+    least = 1 if idle else WARMING + 1
+    talk.go()
+    until = clock() + (0 if idle else job.seconds)
+    count = 0
+    while count < least or clock() < until:
+        time.sleep(pause)
+        put(data(round(clock() * 1e9), SMALL))
+        count += 1
+    talk.all_put({"sent": count}, put, data(-1, SMALL))
+
+
+def be_woken(talk: Talk, get: Callable[[], Any]) -> None:
+    """Get, and note how long each message was on its way."""
+    stop = data(-1, SMALL)
+    talk.go()
+    ways: list[float] = []
+    before = 0
+    while (message := get()) != stop:
+        now = clock()
+        sent = int.from_bytes(message[:8], "little")
+        if sent <= before:
+            raise Wrong(f"message {len(ways)} came twice or out of order")
+        before = sent
+        ways.append(now * 1e6 - sent / 1e3)
+    talk.tell({"values": spread(sorted(ways[WARMING:])), "received": len(ways)})
+
+
+def be_blocked(talk: Talk, get: Callable[[], Any]) -> None:
+    """Wait for the one message, and note what that took of the processor."""
+    talk.go()
+    used = time.process_time()
+    get()
+    used = time.process_time() - used
+    received = 1 + sum(1 for _ in iter(get, data(-1, SMALL)))
+    talk.tell({"values": (used * 1e3, None), "received": received})
+
+
+def spread(ordered: list[float]) -> tuple[float, float]:
+    """Return the median and the 99th percentile."""
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]

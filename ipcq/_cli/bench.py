@@ -1,0 +1,233 @@
+"""``ipcq bench``: how fast ipcq is on this machine, beside others."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+
+import click
+
+import ipcq
+from ipcq._bench import _markdown
+from ipcq._bench._contestant import Contestant
+from ipcq._bench._peers import PEERS, installed
+from ipcq._bench._plot import svg
+from ipcq._bench._queues import Ipcq, new_name
+from ipcq._bench._report import digits, failures, figure, times
+from ipcq._bench._run import compare
+from ipcq._bench._workload import WORKLOADS, Workload
+from ipcq._cli._exits import USAGE, Failure, complain
+from ipcq._cli._options import complete_backend, json_option, quiet_option
+from ipcq._cli._output import say, say_json, say_table
+from ipcq._cli._progress import Progress
+from ipcq._cli._signals import stopped_by_signals
+from ipcq._url import meant
+from ipcq.errors import Unsupported
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+HEADINGS = ("workload", "contestant", "median", "lowest", "highest", "unit", "CPU µs", "ratio", "from", "to", "why not")
+
+#: What ``--compare`` takes for nobody.
+NOBODY = "none"
+
+
+def measuring_options(verb: Verb) -> Verb:
+    """Offer how to measure and how to show it, which `measure` takes."""
+    for option in (
+        quiet_option,
+        click.option(
+            "--plot", type=click.Path(dir_okay=False, writable=True), metavar="FILE.svg", help="Draw a chart as well."
+        ),
+        click.option("--markdown", "as_markdown", is_flag=True, help="Print tables in Markdown."),
+        json_option("Print the result as one JSON object."),
+        click.option(
+            "--seconds",
+            type=click.FloatRange(0.001, 60),
+            metavar="SECONDS",
+            default=0.4,
+            show_default=True,
+            help="How long one sample lasts.",
+        ),
+        click.option(
+            "--workload",
+            "chosen",
+            multiple=True,
+            type=click.Choice(list(WORKLOADS)),
+            metavar="WORKLOAD",
+            help=f"Do this alone; may be repeated. One of {', '.join(WORKLOADS)}.",
+        ),
+    ):
+        verb = option(verb)
+    return verb
+
+
+def rounds_option(default: int) -> Callable[[Verb], Verb]:
+    """Offer ``--rounds``."""
+    return click.option(
+        "--rounds",
+        type=click.IntRange(1),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="How often each does it.",
+    )
+
+
+@click.command("bench")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="BACKEND",
+    shell_complete=complete_backend,
+    help="Measure this backend; may be repeated.  [default: where `auto` creates]",
+)
+@click.option(
+    "--compare",
+    "peers",
+    metavar="PEER,...",
+    default="multiprocessing.Queue",
+    show_default=True,
+    help=f"Beside whom: {', '.join(PEERS)}; or {NOBODY}.",
+)
+@rounds_option(3)
+@measuring_options
+def command(backends: tuple[str, ...], peers: str, **how: Any) -> None:
+    """Measure how fast queues are on this machine, and beside others.
+
+    Processes that were started apart move messages for a while; each contestant in its turn, in rounds. What is shown
+    is the median of the rounds with the lowest and the highest, and how many times as good each is as the first PEER,
+    round by round. The first contestant takes part twice: where its two ratios differ, the machine's noise is as large
+    as that. Each run checks that every message came once and in order. Exits with 1 if a contestant failed to.
+    """
+    contestants = [*map(ours, backends or ["auto"]), *compared(peers)]
+    measure(contestants, **how)
+
+
+def ours(backend: str) -> Contestant:
+    """Return ipcq on a backend, `auto` being where it creates.
+
+    Raises:
+        Unsupported: Its queues live inside one process.
+    """
+    with ipcq.open(new_name(), backend, exclusive=True) as queue:
+        queue.unlink()
+        if queue.capabilities.scope < ipcq.Scope.HOST:
+            raise Unsupported(
+                "its queues live inside one process, and there are several: choose another backend",
+                backend=queue.backend,
+            )
+        return Ipcq(queue.backend)
+
+
+def compared(peers: str) -> list[Contestant]:
+    """Return the peers that were asked for.
+
+    Raises:
+        Failure: One is not known, or not installed.
+    """
+    names = [each for each in peers.replace(" ", "").split(",") if each and each != NOBODY]
+    for name in names:
+        if name not in PEERS:
+            raise Failure(f"no peer {name!r}: {meant(name, PEERS)}", USAGE)
+    if missing := [name for name in names if not installed(name)]:
+        raise Failure(f"not installed: {', '.join(missing)}: pip install {' '.join(missing)}")
+    return [PEERS[name]() for name in dict.fromkeys(names)]
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    *,
+    rounds: int,
+    seconds: float,
+    chosen: Sequence[str],
+    as_json: bool,
+    as_markdown: bool,
+    plot: str | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Measure, show how far it is and what came out, and return the report.
+
+    Args:
+        contestants: Ours first.
+        rounds: How often.
+        seconds: How long a sample lasts.
+        chosen: Names of workloads; empty for all.
+        as_json: Print the report as JSON.
+        as_markdown: Print it as tables in Markdown.
+        plot: Where to draw a chart.
+        quiet: Print the result alone.
+
+    Raises:
+        Failure: A contestant failed; the report was printed all the same.
+    """
+    if as_json and as_markdown:
+        raise click.UsageError("--json and --markdown exclude each other.")
+    workloads = [each for each in WORKLOADS.values() if not chosen or each.name in chosen]
+    watch = Watch(len(workloads) * rounds * (len(contestants) + 1), rounds, silent=quiet)
+    with stopped_by_signals(), watch.progress:
+        report = compare(contestants, workloads, rounds=rounds, seconds=seconds, begin=watch.begin, end=watch.end)
+    if plot is not None:
+        Path(plot).write_text(svg(report), "utf-8")
+    if as_json:
+        say_json(report)
+    elif as_markdown:
+        for line in _markdown.markdown(report):
+            say(line)
+    else:
+        say_table(HEADINGS, list(rows(report)), folding={"workload", "why not"})
+        if not quiet:
+            complain(_markdown.measured_on(report))
+    if failed := failures(report):
+        raise Failure("; ".join(failed))
+    return report
+
+
+class Watch:
+    """Shows how far the comparison is: a bar on a terminal, a line for each workload elsewhere."""
+
+    def __init__(self, samples: int, rounds: int, *, silent: bool) -> None:
+        self.progress = Progress("", silent=silent)
+        self._silent = silent
+        self._samples = samples
+        self._rounds = rounds
+        self._begun = 0
+        self._since = monotonic()
+
+    def begin(self, workload: Workload, number: int, contestant: Contestant) -> None:
+        """Show what begins."""
+        text = f"{workload.title}: {contestant.name}, round {number + 1} of {self._rounds}"
+        self.progress.tell(self._begun / self._samples, text)
+        self._begun += 1
+
+    def end(self, entry: Mapping[str, Any]) -> None:
+        """Say what a workload has shown, where there is no bar."""
+        now = monotonic()
+        took, self._since = now - self._since, now
+        if self._silent or self.progress.shown or sys.stderr is None:
+            return
+        first = entry["results"][0]
+        ratio = "" if first["to_base"] is None else f", {times(first['to_base'])}"
+        complain(f"{entry['title']}: {figure(first['median'])} {entry['unit']}{ratio}; took {took:.0f} s")
+
+
+def rows(report: Mapping[str, Any]) -> Any:
+    """Make the rows of the table."""
+    for workload in report["workloads"]:
+        for result in workload["results"]:
+            ratio = result["to_base"] or dict.fromkeys(("median", "low", "high"))
+            yield (
+                workload["title"],
+                result["contestant"],
+                *(number(result[each]) for each in ("median", "low", "high")),
+                workload["unit"],
+                *(number(each) for each in (result["cpu"], ratio["median"], ratio["low"], ratio["high"])),
+                result["declined"] or (result["failed"] and f"failed: {result['failed']}"),
+            )
+
+
+def number(value: float | None) -> str | None:
+    """Return a figure with three digits that count."""
+    return None if value is None else digits(value)
