@@ -4,8 +4,8 @@ A queue's file appears whole: it is made without a name, filled, and then linked
 taken. What is opened is judged by its descriptor, before a byte of it is read.
 
 A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but no slot's
-byte is locked any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes it. All
-who remove a name lock one more byte of the file, and then look whether the name still leads there, so that nobody
+byte is locked any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes it.
+All who remove a name lock one more byte of the file, and then look whether the name still leads there, so that nobody
 removes a successor.
 """
 

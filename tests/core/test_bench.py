@@ -10,24 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from xml.etree import ElementTree
 
-import liars
 import pytest
 
-import ipcq
-from ipcq._bench import _machine, _peers, _queues, _sample, _worker
-from ipcq._bench._contestant import CONTROL, FLOOR, OURS, PEER, Declined, End, Failed, Sample
+from ipcq._bench import _peers, _queues, _sample, _worker
+from ipcq._bench._contestant import Declined, End, Failed
 from ipcq._bench._goods import Cycle, Numbered, Wrong, data
-from ipcq._bench._markdown import markdown
-from ipcq._bench._match import best, play, ratio
-from ipcq._bench._plot import svg
-from ipcq._bench._report import FORMAT, failures, figure, times
-from ipcq._bench._run import compare
-from ipcq._bench._workload import WORKLOADS, Kind, Workload
+from ipcq._bench._workload import WORKLOADS, Workload
 
 SHORT = 0.02
 SMALL = WORKLOADS["64B"]
@@ -221,7 +212,7 @@ class Echo(Near):
 def test_what_comes_otherwise_is_noticed_where_each_is_timed(workload: str, producer: int | None) -> None:
     """What comes back is not what was sent, or was there before."""
     job = _worker.Job(Echo(), WORKLOADS[workload], (None, None), producer, SHORT)
-    with pytest.raises(Wrong, match="not what was sent|out of order"):
+    with pytest.raises(Wrong, match=r"not what was sent|out of order"):
         _worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
 
 

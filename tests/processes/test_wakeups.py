@@ -14,8 +14,8 @@ ROUNDS = 150
 SOON = 2.5
 """Ten times the 250 ms of the clause."""
 
-#: Backends that get, or put, under a lock: who is stopped inside, which no other process can help, keeps it until he goes
-#: on. Dead ones keep nothing. Of socketpair it is the lock by which putters keep to max_messages.
+#: Backends that get, or put, under a lock: who is stopped inside, which no other process can help, keeps it until he
+#: goes on. Dead ones keep nothing. Of socketpair it is the lock by which putters keep to max_messages.
 GETS_LOCKED = ("pyshm", "shm")
 PUTS_LOCKED = ("pyshm", "shm", "socketpair")
 
