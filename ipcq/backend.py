@@ -121,7 +121,7 @@ AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
 #: What `Channel.try_get` takes: the message's bytes and its priority.
 Received: TypeAlias = tuple[bytes, int]
 
-H = TypeVar("H")
+_Handle = TypeVar("_Handle")
 
 #: What a codec does with a `bytes` of exactly that class, and with a message that is one: nothing (``"bare"``);
 #: MessagePack's bin 8, 16 or 32, whichever is the first to suffice (``"bin"``); what only it knows (``"encoded"``).
@@ -441,7 +441,7 @@ class Channel(Protocol):
         return Stats(depth=self.qsize())
 
     @classmethod
-    def shortcut(cls, handle: "type[H]", /) -> "type[H]":
+    def shortcut(cls, handle: "type[_Handle]", /) -> "type[_Handle]":
         """Return the class of handles over this kind of channel, where `handle` is `ipcq.Queue` (clause 21).
 
         It is asked once. A subclass is worth its while where `try_put` takes less time than a method written in Python;

@@ -9,7 +9,7 @@ from ipcq.backend import Attributes, Capabilities, Channel, Notice, Request, Sta
 from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported
 from ipcq_shm import _core, _notice, _segment
 
-H = TypeVar("H")
+_Handle = TypeVar("_Handle")
 
 _MOST_BYTES: Final = 1 << 46
 
@@ -59,7 +59,7 @@ class ShmChannel(_core.Ring, Channel):
             self.detach()
 
     @classmethod
-    def shortcut(cls, handle: type[H], /) -> type[H]:
+    def shortcut(cls, handle: type[_Handle], /) -> type[_Handle]:
         return _core.shortcut(handle)
 
     def after_fork(self) -> bool:
