@@ -175,6 +175,7 @@ def produce_under_timer(name: str, backend: str, ledger: str, number: int, secon
             assert queue.put_many([tag.message() for tag in tags[1:]], timeout=10) == 2
             book.accepted(*tags)
             count += len(tags)
+            time.sleep(0.001)  # so that consumers wait, and a minute's messages can be judged in seconds
     signal.setitimer(signal.ITIMER_REAL, 0)
     say(count)
 
@@ -229,8 +230,8 @@ def test_a_timer_of_one_kilohertz_causes_no_error_for_a_minute() -> None:
         for info in ipcq.backends():
             if info.usable and info.capabilities is not None and info.capabilities.scope >= ipcq.Scope.HOST:
                 at.append((fresh_name(), info.name))
-                stack.callback(ipcq.unlink, *at[-1])
-                stack.enter_context(ipcq.open(*at[-1], exclusive=True, **SMALL))
+                queue = stack.enter_context(ipcq.open(*at[-1], exclusive=True, **SMALL))
+                stack.callback(queue.unlink)
         work_under_timer(60.0, at, peers)
 
 
