@@ -16,7 +16,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "csan", "tests", "coverage", "bare"]
+nox.options.sessions = ["lint", "types", "docs", "csan", "fuzz", "tests", "coverage", "bare"]
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -177,6 +177,23 @@ def csan(session: nox.Session) -> None:
     session.run(*make, "CC=gcc", "OUT=build/gcc", "run", external=True)
     session.run(*make, "CC=clang", "OUT=build/clang", "cases", "threads", external=True)
     session.run(*make, "CC=musl-gcc", "OUT=build/musl", "run-musl", external=True)
+
+
+@nox.session(python=DEFAULT, venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Feed the C core hostile segments, for 20 seconds or for as many as the argument says; the corpus is kept."""
+    if shutil.which("clang") is None:
+        session.error("libFuzzer comes with clang, which is not here: sudo apt-get install clang")
+    seconds = session.posargs[0] if session.posargs else "20"
+    session.run("make", "--silent", "-C", "tests/csan", "fuzz", f"FUZZ={seconds}", external=True)
+
+
+@nox.session(python=DEFAULT, venv_backend="none", default=False)
+def model(session: nox.Session) -> None:
+    """Check the models of ring and lock with SPIN, in minutes, or with the argument `full` in an hour."""
+    if shutil.which("spin") is None:
+        session.error("the models are checked by SPIN, which is not here: sudo apt-get install spin")
+    session.run("python3", "tests/csan/model.py", *session.posargs, external=True)
 
 
 @nox.session(python=DEFAULT)

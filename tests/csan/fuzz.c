@@ -1,0 +1,432 @@
+/*
+ * Feeds the core whatever a neighbour with write access could leave in a segment, or write there in the middle of a call.
+ *
+ * An input is a program: what queue to begin with, and steps that either spoil words of the segment or call the core. Two
+ * thirds of the inputs run beside a thread that writes into the segment all the while. Nothing is expected of a
+ * result; what is expected is that
+ *
+ *     no byte outside the mapping and the caller's own memory is touched     guard pages around the mapping, ASan
+ *     no number is computed with that C does not define                      UBSan
+ *     no message is larger than the largest that the queue was made for      `room_for`
+ *     no call takes longer than its patience and a scan of the queue         libFuzzer's -timeout
+ *     what is attached to is as it says, and as long as it says              `attach_to`
+ *
+ * The file is not truncated while it is mapped: a neighbour can do that, and it is not promised to be survived.
+ */
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "queue.h"
+#include "watch.h"
+
+#define BRIEF 50000 /* patience of one call, ns */
+#define STEPS 48
+#define SPOILS 8
+#define MOST (UINT64_C(1) << 18) /* bytes of a file */
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+/* The input, which reads as zeros behind its end. */
+struct input {
+    const uint8_t *bytes;
+    size_t size;
+};
+
+static uint64_t take(struct input *input, size_t width)
+{
+    uint64_t value = 0;
+    size_t there = input->size < width ? input->size : width;
+
+    memcpy(&value, input->bytes, there);
+    input->bytes += there;
+    input->size -= there;
+    return value;
+}
+
+/* Queues */
+
+struct scene {
+    uint32_t flags;
+    uint64_t limit;
+    uint64_t messages;
+    uint64_t largest;
+    struct ring *ring;
+    size_t size;             /* of the file */
+    unsigned char *bytes;    /* the segment */
+    unsigned char *pristine; /* what it held in the beginning */
+};
+
+static struct scene scenes[] = {
+    {.flags = 0, .limit = 4096, .messages = 20, .largest = 600},
+    {.flags = RING_ORDERED, .limit = 8000, .messages = 20, .largest = 600},
+    {.flags = RING_BYTES, .limit = 3000, .messages = 0, .largest = 200},
+    {.flags = 0, .limit = 100000, .messages = 0, .largest = RING_LARGE + 100}, /* copied without the lock */
+};
+#define SCENES (sizeof scenes / sizeof *scenes)
+static uint64_t largest; /* message of the queue in use */
+
+static void guard(void *page)
+{
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+
+    /* Where something is mapped already, that is as good as nothing: ASan knows its own. */
+    mmap(page, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+static void set_up(struct scene *scene)
+{
+    int file = queue_file_of(scene->flags, scene->limit, scene->messages, scene->largest);
+    struct ring_header asked = {.limit = scene->limit};
+    unsigned char *message = calloc(1, scene->largest);
+
+    scene->size = ring_segment_size(&asked);
+    scene->ring = queue_open(file);
+    scene->bytes = (unsigned char *)scene->ring->segment;
+    guard(scene->bytes - sysconf(_SC_PAGESIZE));
+    guard(scene->bytes + scene->ring->mapped);
+    /* Begin in the middle, with messages on both sides of the ring's end. */
+    for (unsigned turn = 0; turn < 60; turn++) {
+        struct ring_piece piece = {.data = message, .size = turn * 631 % scene->largest, .priority = turn % 3};
+        struct place place = {message, scene->largest, 0, 0};
+        size_t stored;
+
+        if (ring_put_many(scene->ring, &piece, 1, &stored, PATIENCE) != RING_OK || turn % 4 != 0)
+            CHECK(try_get(scene->ring, &place) == RING_OK);
+    }
+    scene->pristine = malloc(scene->size);
+    memcpy(scene->pristine, scene->bytes, scene->size);
+    free(message);
+    close(file);
+}
+
+/* A neighbour */
+
+struct spoil {
+    _Atomic size_t offset; /* of a 32-bit word; 0: of none */
+    _Atomic uint32_t value;
+};
+
+static struct {
+    _Atomic(unsigned char *) bytes; /* NULL: rest */
+    _Atomic bool resting;
+    struct spoils {
+        struct spoil each[SPOILS];
+    } spoils;
+} neighbour;
+
+static void spoil(unsigned char *bytes, size_t offset, uint32_t value)
+{
+    atomic_store_explicit((_Atomic uint32_t *)(void *)(bytes + offset), value, memory_order_relaxed);
+}
+
+static void *be_a_neighbour(void *nothing)
+{
+    for (unsigned turn = 0;; turn++) {
+        unsigned char *bytes = atomic_load(&neighbour.bytes);
+        struct spoil *one = &neighbour.spoils.each[turn % SPOILS];
+        size_t offset = atomic_load(&one->offset);
+
+        atomic_store(&neighbour.resting, bytes == NULL);
+        if (bytes == NULL)
+            nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+        else if (offset != 0)
+            /* Now and then what was there, so that a call meets both. */
+            spoil(bytes, offset, atomic_load(&one->value) + (turn / SPOILS & 1));
+    }
+    return nothing;
+}
+
+static void disturb(unsigned char *bytes)
+{
+    atomic_store(&neighbour.resting, false);
+    atomic_store(&neighbour.bytes, bytes);
+}
+
+static void leave_alone(void)
+{
+    atomic_store(&neighbour.bytes, NULL);
+    while (!atomic_load(&neighbour.resting))
+        continue;
+    for (size_t which = 0; which < SPOILS; which++)
+        atomic_store(&neighbour.spoils.each[which].offset, 0);
+}
+
+/* The words from `first` to `end`, and the `which`th of them. */
+static size_t word_of(size_t first, size_t end, uint64_t which)
+{
+    return first + which * 4 % (end - first);
+}
+
+/* Somewhere in the segment, by its part: words that decisions rest on are few among many. */
+static size_t somewhere(const struct scene *scene, struct input *input)
+{
+    const struct ring_segment *was = (const struct ring_segment *)(const void *)scene->pristine;
+    size_t data = (size_t)(scene->ring->data - scene->bytes);
+    uint64_t where = take(input, 2);
+    uint64_t which = where >> 3;
+
+    switch (where & 7) {
+    case 0:
+        return word_of(offsetof(struct ring_segment, state), offsetof(struct ring_segment, put), which);
+    case 1:
+        return word_of(offsetof(struct ring_segment, put), offsetof(struct ring_segment, get), which);
+    case 2:
+        return word_of(offsetof(struct ring_segment, get), offsetof(struct ring_segment, shelf), which);
+    case 3:
+        return word_of(offsetof(struct ring_segment, shelf), offsetof(struct ring_segment, name), which);
+    case 4:
+    case 5: /* the next records, with the first bytes of their messages */
+        return data + (was->get.position / 8 * 8 + which % 40 * 4) % scene->ring->capacity;
+    default:
+        return word_of(data, scene->size, which);
+    }
+}
+
+/* Calls */
+
+static void *room_for(void *context, struct ring_piece *message)
+{
+    void **room = context;
+
+    CHECK(message->size <= largest && message->priority <= 32767);
+    free(*room);
+    *room = malloc(message->size + 1);
+    return *room;
+}
+
+static void get(struct ring *ring)
+{
+    struct ring_copy copy;
+    void *room = NULL;
+
+    if (ring_get(ring, room_for, &room, &copy, BRIEF) == RING_COPYING) {
+        CHECK(copy.size <= largest);
+        memcpy(copy.target, copy.source, copy.size);
+        ring_release(ring, &copy);
+    }
+    free(room);
+}
+
+static void put(struct ring *ring, size_t size, size_t count, unsigned priority)
+{
+    struct ring_piece pieces[3];
+    unsigned char *message = calloc(1, size + 1);
+    size_t stored;
+
+    for (size_t which = 0; which < count; which++)
+        pieces[which] = (struct ring_piece){.data = message, .size = size, .priority = priority};
+    ring_put_many(ring, pieces, count, &stored, BRIEF);
+    CHECK(stored <= count);
+    free(message);
+}
+
+static void get_many(struct ring *ring, size_t limit)
+{
+    size_t taken;
+    void *room = NULL;
+
+    ring_get_many(ring, room_for, &room, limit, &taken, BRIEF);
+    CHECK(taken <= limit);
+    free(room);
+}
+
+static void look(struct ring *ring)
+{
+    struct ring_total made, got;
+    void *room = NULL;
+
+    ring_peek(ring, room_for, &room, BRIEF);
+    free(room);
+    ring_count(ring, &made, &got);
+    ring_has_space(ring, largest);
+    ring_shared(ring);
+}
+
+static void await(struct ring *ring)
+{
+    int64_t now = wait_now();
+
+    if (!ring_spin_readable(ring, now, now + 20000))
+        ring_sleep_readable(ring, wait_now() + 20000);
+    if (!ring_spin_writable(ring, largest, now, now + 20000))
+        ring_sleep_writable(ring, largest, wait_now() + 20000);
+}
+
+static void listen_to(struct ring *ring)
+{
+    uint32_t seen = 0;
+
+    /* Else it waits half a second for a lock that nobody gives back, as it should. */
+    if (atomic_load(&neighbour.bytes) != NULL)
+        return;
+    ring->segment->put.lock.word = 0;
+
+    if (watch_ask(ring, &seen) == RING_OK)
+        watch_told(ring, seen, 1000);
+    watch_cancel(ring);
+}
+
+static void clear(struct ring *ring)
+{
+    size_t dropped;
+
+    ring_clear(ring, &dropped, BRIEF);
+}
+
+/* As a kernel leaves the locks of a participant that was killed, so that the next one repairs. */
+static void kill_owners(struct ring *ring)
+{
+    ring->segment->put.lock.word = FUTEX_OWNER_DIED;
+    ring->segment->get.lock.word = FUTEX_OWNER_DIED;
+    ring_settle(ring, true, BRIEF);
+    ring_settle(ring, false, BRIEF);
+}
+
+static void call(struct ring *ring, struct input *input)
+{
+    uint64_t which = take(input, 1);
+    unsigned how = (unsigned)take(input, 2);
+
+    switch (which % 10) {
+    case 0:
+        put(ring, how % (largest + 50), 1, how >> 10);
+        break;
+    case 1:
+        put(ring, how % (largest / 2 + 1), 1 + how % 3, how >> 8);
+        break;
+    case 2:
+        get_many(ring, 1 + how % 30);
+        break;
+    case 3:
+        look(ring);
+        break;
+    case 4:
+        clear(ring);
+        break;
+    case 5:
+        kill_owners(ring);
+        break;
+    case 6:
+        await(ring);
+        break;
+    case 7:
+        listen_to(ring);
+        break;
+    default:
+        get(ring);
+    }
+}
+
+/* Steps on a segment that was a queue once. */
+static void use(struct scene *scene, struct input *input, bool disturbed)
+{
+    struct ring *ring = scene->ring;
+
+    largest = scene->largest;
+    memcpy(scene->bytes, scene->pristine, scene->size);
+    ring->bell_inode = 0;
+    atomic_store(&ring->named, false);
+    if (disturbed) {
+        for (size_t which = 0; which < SPOILS; which++) {
+            size_t where = somewhere(scene, input);
+
+            atomic_store(&neighbour.spoils.each[which].value, (uint32_t)take(input, 4));
+            atomic_store(&neighbour.spoils.each[which].offset, where);
+        }
+        disturb(scene->bytes);
+    }
+    for (int steps = 0; steps < STEPS && input->size != 0; steps++) {
+        uint64_t kind = take(input, 1);
+        uint32_t *word;
+
+        if (kind & 1) {
+            call(ring, input);
+            continue;
+        }
+        word = (uint32_t *)(void *)(scene->bytes + somewhere(scene, input));
+        /* Another value, or one a little off. */
+        *word = kind & 2 ? (uint32_t)take(input, 4) : *word + (uint32_t)(int8_t)take(input, 1);
+    }
+    if (disturbed)
+        leave_alone();
+}
+
+static uint32_t checksum_of(const unsigned char *header)
+{
+    uint32_t sum = 2166136261u; /* as ring.c has it */
+
+    for (size_t index = 0; index < offsetof(struct ring_header, checksum); index++)
+        sum = (sum ^ header[index]) * 16777619u;
+    return sum;
+}
+
+/* A file that says of itself what the input wants; with a checksum that holds, mostly. */
+static void attach_to(const struct scene *scene, struct input *input)
+{
+    int file = memfd_create("hostile", MFD_CLOEXEC);
+    unsigned char *content = malloc(scene->size);
+    struct ring_header header;
+    struct ring *ring = malloc(sizeof *ring);
+    uint64_t how = take(input, 1);
+    uint64_t length;
+
+    memcpy(content, scene->pristine, scene->size);
+    for (uint64_t changes = how >> 2 & 7; changes > 0; changes--)
+        content[take(input, 1) % sizeof header] = (unsigned char)take(input, 1);
+    memcpy(&header, content, sizeof header);
+    if (how & 1)
+        header.capacity = header.limit = take(input, 2);
+    if (how & 2) {
+        header.segment_size = ring_segment_size(&header);
+        header.capacity = (header.limit + 4095) / 4096 * 4096;
+    }
+    if (how & 0xe0)
+        header.checksum = checksum_of((unsigned char *)&header);
+    memcpy(content, &header, sizeof header);
+    CHECK(file >= 0 && write(file, content, scene->size) == (ssize_t)scene->size);
+    length = take(input, 3) % MOST;
+    if (how & 0x20 && ftruncate(file, (off_t)length) != 0)
+        abort();
+    if (ring_attach(ring, file) == RING_OK) {
+        struct stat found;
+
+        CHECK(fstat(file, &found) == 0 && (uint64_t)found.st_size >= ring->capacity && ring->limit <= ring->capacity);
+        largest = ring->max_message_size;
+        for (int steps = 0; steps < 6; steps++)
+            call(ring, input);
+        ring_detach(ring);
+    } else {
+        close(file);
+    }
+    free(ring);
+    free(content);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    pthread_t thread;
+
+    (void)argc;
+    (void)argv;
+    CHECK(lock_works());
+    for (size_t which = 0; which < SCENES; which++)
+        set_up(&scenes[which]);
+    CHECK(pthread_create(&thread, NULL, be_a_neighbour, NULL) == 0);
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    struct input input = {bytes, size};
+    uint64_t how = take(&input, 1);
+    struct scene *scene = &scenes[how % SCENES];
+
+    if (how / SCENES % 4 == 0)
+        attach_to(scene, &input);
+    else
+        use(scene, &input, how / SCENES % 4 != 1);
+    return 0;
+}
