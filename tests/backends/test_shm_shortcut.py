@@ -308,8 +308,7 @@ CALLS: dict[str, Callable[[Handle], object]] = {
     "put by name without waiting": lambda queue: queue.put_nowait(item=1),
     "put a list": lambda queue: queue.put_many([b"1", b"2"], timeout=1),
     "put a tuple": lambda queue: queue.put_many((b"1", b"2"), False),
-    "put a longer list than there is space": lambda queue: queue.put_many([b"1", b"2", b"3", b"4", b"5"], timeout=0.2),
-    "put such a list without waiting": lambda queue: queue.put_many([b"1"] * 5, False),
+    "put a longer list than there is space": lambda queue: queue.put_many([b"1"] * 5, False),
     "put a mixed list": lambda queue: queue.put_many([b"1", 2], timeout=1),
     "put an empty list": lambda queue: queue.put_many([]),
     "put a list of what is too large": lambda queue: queue.put_many([b"1", bytes(1 << 20)]),
@@ -351,7 +350,7 @@ def test_a_call_ends_in_the_same_way(
         came = threading.Event()
 
         def come() -> None:
-            came.wait(0.05)
+            came.wait(0.2)
             outcome(lambda: handle.get_many(4, False) if fill == "full" else handle.put_nowait(b"late"))
 
         # Full or empty, what may wait waits for somebody who comes soon.
