@@ -149,7 +149,10 @@ def _close_lock(descriptor: int) -> None:
     with _noting:  # no fork may come between the two either: its child would keep the lock
         if descriptor in _held:  # else this is a forked child, which has closed it
             # Closing alone does not do it as long as a child that was forked just now has not closed its copy.
-            _unlock(descriptor)
+            try:
+                _unlock(descriptor)
+            except OSError:
+                pass  # what is closed is unlocked soon after
             _held.discard(descriptor)
             os.close(descriptor)
 

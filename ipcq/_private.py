@@ -36,7 +36,7 @@ def has_private_directory(part: str = "") -> bool:
     try:
         for path in {private_directory(), private_directory(part)}:
             _check(path, os.lstat(path))
-    except OSError:  # also if it is somebody else's
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # also if it is somebody else's
         return False
     return True
 

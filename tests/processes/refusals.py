@@ -173,7 +173,8 @@ def _read(asked: bytearray) -> tuple[int, int, str, tuple[int, ...]]:
 def _is_ours(which: str, arguments: tuple[int, ...]) -> bool:
     """Tell whether a call can fail and is not the interpreter's own: its memory, and the futexes of its locks.
 
-    On a descriptor that is whole, the kernel refuses neither to unlock nor to say how many bytes or messages wait.
+    On a descriptor that is whole, the kernel refuses neither to unlock, nor to say how many bytes or messages wait, nor
+    to count one more on an eventfd, of which a write is known by its 8 bytes.
     """
     if which == "mmap":
         return arguments[4] & 0xFFFFFFFF != 0xFFFFFFFF
@@ -181,6 +182,8 @@ def _is_ours(which: str, arguments: tuple[int, ...]) -> bool:
         return not arguments[1] & _PRIVATE_FUTEX
     if which == "flock":
         return arguments[1] != fcntl.LOCK_UN
+    if which == "write":
+        return arguments[2] != 8
     return which not in {"ioctl", "mq_getsetattr"}
 
 
