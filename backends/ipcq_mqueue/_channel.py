@@ -140,8 +140,6 @@ class MqueueChannel(Channel):
         return self._status().st_nlink > 0
 
     def shutdown(self, immediate: bool, /) -> None:
-        if immediate and not self._readable:
-            raise PermissionDenied("dropping what is in the queue is getting it: open it with read=True")
         self._look()
         mode = stat.S_IMODE(self._status().st_mode)
         try:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.storm
 if sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}:
     pytest.skip(f"Windows has no seccomp, nor has {sys.platform}", allow_module_level=True)
 
-from processes.refusals import NUMBERS, Refuser
+from processes.refusals import NUMBERS, Refuser  # noqa: E402  # for Linux alone
 
 Handle = ipcq.Queue[Any]
 SHORT = 0.2

@@ -23,6 +23,7 @@ struct channel {
     PyObject_HEAD
     struct ring ring;
     bool open;
+    _Atomic unsigned copies; /* that a shortcut makes just now without the handle's lock */
 };
 
 struct core_state {

@@ -523,6 +523,7 @@ static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (ring == NULL)
         return NULL;
+    ((struct channel *)self)->copies = 0; /* the parent's */
     result = ring_reattach(ring);
     if (result != RING_OK)
         return core_raise(Py_TYPE(self), result);

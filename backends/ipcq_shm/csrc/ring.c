@@ -639,8 +639,6 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
     void *target;
     enum ring_result result = next_message(ring, &position, &found);
 
-    if (result == RING_OK && found.size >= RING_LARGE && asked->copy == NULL)
-        result = RING_COPYING;
     if (result == RING_OK) {
         message = piece_of(&found);
         target = asked->room(asked->context, &message);

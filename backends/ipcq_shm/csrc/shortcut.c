@@ -3,12 +3,13 @@
  *
  * It is derived from `ipcq.Queue` (clause 21 in ipcq/backend.py) and has no semantics of its own: a call either does what
  * Queue's would certainly do without waiting, or leaves it to Queue's with nothing done but the encoding. What is left to
- * it: arguments that are not plainly right, a queue that is full, empty, busy, ended or damaged, large messages, and
- * everything once the handle is closed.
+ * it: arguments that are not plainly right, a queue that is full, empty, busy, ended or damaged, and everything once the
+ * handle is closed.
  *
  * Queue counts who is inside the channel, so that nobody closes it meanwhile. Here nobody has to be counted: while the
  * channel is used the GIL, or in a free-threaded Python the handle's own lock, is not given away, and after an encoder
- * was run, which may do anything, it is asked anew whether there still is a channel.
+ * was run, which may do anything, it is asked anew whether there still is a channel. Only large messages are copied
+ * without that lock; those copies are counted, and the end of the shortcut waits for them.
  *
  * Most items are `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to the ring and from
  * there to the item, and no codec is called.
@@ -21,6 +22,7 @@
 
 #include <math.h>
 #include <structmember.h> /* wants Python.h before it */
+#include <time.h>
 
 #ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
@@ -66,14 +68,43 @@ static PyObject **word_of(PyObject *self)
     return (PyObject **)((char *)self + Py_TYPE(self)->tp_basicsize) - 1;
 }
 
+static bool is_shortcut(PyObject *word)
+{
+    return word != NULL && Py_TYPE(word)->tp_dealloc == shortcut_dealloc;
+}
+
 /* NULL where the handle or its channel is closed. */
 static struct shortcut *shortcut_of(PyObject *self)
 {
-    struct shortcut *shortcut = (struct shortcut *)*word_of(self);
+    PyObject *word = *word_of(self);
+    struct shortcut *shortcut = (struct shortcut *)word;
 
-    if (shortcut == NULL || Py_TYPE(shortcut)->tp_dealloc != shortcut_dealloc || !shortcut->channel->open)
-        return NULL;
-    return shortcut;
+    return is_shortcut(word) && shortcut->channel->open ? shortcut : NULL;
+}
+
+/* Copies without the lock */
+
+static void begin_copy(struct channel *channel)
+{
+    Py_INCREF(channel);
+    atomic_fetch_add(&channel->copies, 1);
+}
+
+static void end_copy(struct channel *channel)
+{
+    atomic_fetch_sub(&channel->copies, 1);
+    Py_DECREF(channel);
+}
+
+static void await_copies(struct channel *channel)
+{
+    const struct timespec moment = {.tv_nsec = 100000};
+
+    while (atomic_load(&channel->copies) != 0) {
+        Py_BEGIN_ALLOW_THREADS
+        nanosleep(&moment, NULL);
+        Py_END_ALLOW_THREADS
+    }
 }
 
 /* Handing on */
@@ -195,6 +226,19 @@ static void pack_head(struct ring_piece *piece)
     piece->head_size = 1 + bytes;
 }
 
+static enum ring_result put_large(struct channel *channel, const struct ring_piece *piece)
+{
+    enum ring_result result;
+    size_t stored;
+
+    begin_copy(channel);
+    Py_BEGIN_ALLOW_THREADS
+    result = ring_put_many(&channel->ring, piece, 1, &stored, 0);
+    Py_END_ALLOW_THREADS
+    end_copy(channel);
+    return result;
+}
+
 /* Puts if that can be done at once. */
 static bool put_at_once(PyObject *self, const struct ring_piece *piece)
 {
@@ -204,8 +248,12 @@ static bool put_at_once(PyObject *self, const struct ring_piece *piece)
     Py_BEGIN_CRITICAL_SECTION(self);
     struct shortcut *shortcut = shortcut_of(self);
 
-    if (shortcut != NULL && piece->head_size + piece->size < RING_LARGE)
-        result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, 0);
+    if (shortcut != NULL) {
+        if (piece->head_size + piece->size < RING_LARGE)
+            result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, 0);
+        else
+            result = put_large(shortcut->channel, piece);
+    }
     Py_END_CRITICAL_SECTION();
     return result == RING_OK;
 }
@@ -398,17 +446,28 @@ static void *room(void *context, struct ring_piece *message)
 }
 
 /* Takes what comes within a short spin. */
-static bool take(struct ring *ring, struct taking *taking, bool waits)
+static bool take(struct channel *channel, struct taking *taking, bool waits)
 {
-    enum ring_result result = ring_get(ring, room, taking, NULL, 0);
+    struct ring *ring = &channel->ring;
+    struct ring_copy copy;
+    enum ring_result result = ring_get(ring, room, taking, &copy, 0);
     int64_t now;
 
     if (result == RING_EMPTY && waits) {
         now = wait_now();
         if (ring_spin_readable(ring, now, now + SHORT_SPIN))
-            result = ring_get(ring, room, taking, NULL, 0);
-        if (result == RING_OK)
+            result = ring_get(ring, room, taking, &copy, 0);
+        if (result == RING_OK || result == RING_COPYING)
             core_count_wait(ring, true);
+    }
+    if (result == RING_COPYING) {
+        begin_copy(channel);
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(copy.target, copy.source, copy.size);
+        ring_release(ring, &copy);
+        Py_END_ALLOW_THREADS
+        end_copy(channel);
+        result = RING_OK;
     }
     return result == RING_OK;
 }
@@ -425,8 +484,9 @@ static PyObject *get_item(PyObject *self, bool waits)
 
     if (shortcut != NULL && shortcut->gets) {
         taking.of_bytes = shortcut->of_bytes;
-        if (take(&shortcut->channel->ring, &taking, waits))
-            decode = Py_NewRef(shortcut->decode);
+        decode = Py_NewRef(shortcut->decode); /* before the copy, during which the handle may be closed */
+        if (!take(shortcut->channel, &taking, waits))
+            Py_CLEAR(decode);
     }
     Py_END_CRITICAL_SECTION();
     if (decode == NULL)
@@ -535,6 +595,8 @@ static PyObject *replace(PyObject *self, PyObject *shortcut)
     before = *word_of(self);
     *word_of(self) = shortcut;
     Py_END_CRITICAL_SECTION();
+    if (is_shortcut(before))
+        await_copies(((struct shortcut *)before)->channel);
     Py_XDECREF(before);
     Py_RETURN_NONE;
 }
