@@ -2,14 +2,17 @@
 
 import builtins
 import errno
+import gc
 import os
 import random
 import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,6 +144,69 @@ def test_limits_are_the_same_on_every_handle(name: str, limits: dict[str, int], 
         assert {limit: getattr(other, limit) for limit in limits} == limits
 
 
+@pytest.mark.parametrize(("priorities", "reason"), [(False, "free"), (True, "at most")])
+def test_a_queue_with_priorities_is_not_larger_than_its_numbers(name: str, priorities: bool, reason: str) -> None:
+    """C24: those of cells have 32 bits, so that this limit comes before the lack of space."""
+    with pytest.raises((ipcq.Unsupported, ipcq.NoSpace), match=reason):
+        create(name, buffer_size=1 << 39, max_messages=None, max_message_size=512, priorities=priorities)
+
+
+def test_a_file_larger_than_this_process_may_make_is_a_limit(name: str) -> None:
+    """C24: with its name, its value, and what was asked."""
+    code = f"""
+import errno, ipcq, resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+try:
+    ipcq.open({name!r}, "shm")
+except ipcq.LimitExceeded as error:
+    print(error.limit, error.value, error.asked > 1 << 20, error.errno == errno.EFBIG)
+"""
+    assert told(code) == "RLIMIT_FSIZE 524288 True True"
+
+
+def test_too_many_mappings_are_a_limit(name: str) -> None:
+    """C24: which the kernel calls a want of memory."""
+    code = f"""
+import errno, ipcq, mmap
+from ipcq_shm import _channel
+create, most = ipcq.open, int(open("/proc/sys/vm/max_map_count").read())
+create({name + "-first"!r}, "shm").unlink()
+space = mmap.mmap(-1, 2 * most * mmap.PAGESIZE)
+import ctypes
+protect = ctypes.CDLL(None, use_errno=True).mprotect
+start = ctypes.addressof(ctypes.c_char.from_buffer(space))
+page = 0
+while protect(ctypes.c_void_p(start + 2 * page * mmap.PAGESIZE), mmap.PAGESIZE, mmap.PROT_READ) == 0:
+    page += 1
+try:
+    create({name!r}, "shm")
+except ipcq.LimitExceeded as error:
+    print(error.limit, error.value == most, error.asked > most, error.errno == errno.ENOMEM)
+"""
+    assert told(code) == "vm.max_map_count True True True"
+
+
+def test_an_allocation_ends_under_a_fast_timer(name: str) -> None:
+    """C23: a call that a signal interrupts starts anew, and so must be short."""
+    code = f"""
+import signal, ipcq
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+queue = ipcq.open({name!r}, "shm", exclusive=True, buffer_size=32 << 20)
+signal.setitimer(signal.ITIMER_REAL, 0)
+queue.close()
+"""
+    told(code)
+    assert os.path.getsize(_segment.path_of(name)) > 32 << 20
+
+
+def told(code: str) -> str:
+    """Return what a program of its own printed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 # Squatters
 
 
@@ -227,6 +293,29 @@ def test_a_queue_of_another_pid_namespace_is_refused(name: str) -> None:
     if "unshare" in done.stderr:
         pytest.skip("only root can make a PID namespace")
     assert "VersionMismatch" in done.stderr
+
+
+def test_a_handle_is_refused_in_a_child_of_another_pid_namespace(name: str) -> None:
+    """C19, C20: the numbers of its threads are other threads' in the queue's own."""
+    code = f"""
+import ctypes, os, ipcq
+queue = ipcq.open({name!r}, "shm", create=False)
+if ctypes.CDLL(None).unshare(0x20000000):
+    raise SystemExit("only root can make a PID namespace")
+if os.fork() == 0:
+    try:
+        queue.put("item")
+    except ipcq.MessageQueueError as error:
+        print(type(error).__name__, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    with create(name) as queue:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        if "only root" in done.stderr:
+            pytest.skip("only root can make a PID namespace")
+        assert done.stdout.strip() == "QueueClosed"
+        assert queue.empty()
 
 
 def test_a_truncated_file_is_corrupt(name: str) -> None:
@@ -438,6 +527,24 @@ def test_a_missing_extension_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "install a C compiler" in probe()
 
 
+def test_a_missing_proc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 19: in a chroot, say; else a queue would seem not to be there."""
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith("/proc") and exists(path))
+    assert "/proc" in probe()
+
+
+def test_locks_that_cannot_be_tried_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 19: a want of threads says nothing about the kernel."""
+    from ipcq_shm import _core
+
+    def refuse() -> bool:
+        raise OSError(errno.EAGAIN, "too many")
+
+    monkeypatch.setattr(_core, "works", refuse)
+    assert "no thread" in probe()
+
+
 def test_a_missing_directory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract clause 19."""
     monkeypatch.setattr(_segment, "DIRECTORY", "/nonesuch")
@@ -630,6 +737,167 @@ def test_what_may_not_be_looked_into_exists(name: str, monkeypatch: pytest.Monke
                 call(name)
 
 
+def test_who_is_removing_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: an attacher that the remover did not see learns that there is no queue, and does not get one without name."""
+    locked = _segment._locked
+
+    def stop_behind_the_look(descriptor: int, start: int, length: int) -> bool:
+        found = bool(locked(descriptor, start, length))
+        if length == _segment._SLOTS and not found and not attaching.is_alive() and attacher == []:
+            monkeypatch.setattr(_segment, "_locked", locked)
+            attaching.start()
+            attaching.join(0.3)
+        return found
+
+    def attach_late() -> None:
+        attacher.append("began")
+        try:
+            attacher.append(str(attach(name).closed))
+        except ipcq.QueueNotFound:
+            attacher.append("not found")
+
+    attacher: list[str] = []
+    attaching = threading.Thread(target=attach_late)
+    queue = create(name, lifetime="last-close")
+    # Not its abandonment but the attacher's own slot is what the attacher has to be kept from relying on.
+    monkeypatch.setattr(_segment, "_abandoned", lambda _: False)
+    monkeypatch.setattr(_segment, "_locked", stop_behind_the_look)
+    queue.close()
+    attaching.join(10)
+    assert attacher == ["began", "not found"]
+
+
+def test_a_doorbell_that_is_made_while_the_name_goes_goes_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C17: no file of a queue outlives it."""
+    unlink = os.unlink
+
+    def arm_in_between(path: str) -> None:
+        try:
+            unlink(path)
+        finally:
+            if path == _segment.bell_of(name) and queue._channel.descriptor >= 0 and not armed:
+                armed.append(queue.fileno())
+
+    armed: list[int] = []
+    with create(name) as queue:
+        monkeypatch.setattr(os, "unlink", arm_in_between)
+        queue.unlink()
+        monkeypatch.undo()
+    assert armed
+    assert not os.path.exists(_segment.bell_of(name))
+
+
+def test_who_has_no_descriptor_for_the_doorbell_cannot_put(name: str) -> None:
+    """C5, C24: nothing is put by who cannot wake those who sleep on the doorbell."""
+    code = f"""
+import errno, ipcq, resource
+with ipcq.open({name!r}, "shm") as queue, ipcq.open({name!r}, "shm") as other:
+    queue.fileno()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for put in (lambda: other.put(b"item"), lambda: other.put_many([b"item"]), other.fileno):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            put()
+        except ipcq.LimitExceeded as error:
+            refused = error
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        print(refused.limit, refused.value, refused.errno == errno.EMFILE, queue.empty())
+    queue.unlink()
+"""
+    assert told(code).splitlines() == ["RLIMIT_NOFILE 3 True True"] * 3
+
+
+@pytest.mark.unmeasured
+def test_a_descriptor_is_closed_once_whenever_an_exception_strikes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: a handler that raises in the middle of opening must not have another's descriptor closed."""
+    from ipcq_shm import ShmBackend, _channel
+
+    def close_and_reuse(descriptor: int) -> None:
+        os.close(descriptor)
+        reused.append(os.open("/dev/null", os.O_RDONLY))
+
+    reused: list[int] = []
+    create(name).close()
+    theirs = SimpleNamespace(**{**vars(os), "close": close_and_reuse})
+    monkeypatch.setattr(_segment, "os", theirs)
+    monkeypatch.setattr(_channel, "os", theirs)
+    before = descriptors()
+    strikes = 0
+    struck = True
+    while struck:
+        struck = struck_at(strikes, lambda: ShmBackend().attach(name, Request()).close())
+        strikes += struck
+        for descriptor in reused:
+            os.fstat(descriptor)  # fails where somebody else has closed it
+        reused.clear()
+        gc.collect()
+        # Ours, and what a call had returned and nobody had stored yet, which Python cannot help.
+        for left in descriptors() - before:
+            os.close(left)
+    assert strikes > 50
+
+
+def descriptors() -> set[int]:
+    # The listing's own is gone again.
+    return {int(each) for each in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{each}")}
+
+
+def struck_at(instruction: int, call: Callable[[], object]) -> bool:
+    """Raise at one instruction of this backend's in a call, and return whether it came so far."""
+    count = 0
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(os.path.dirname(_segment.__file__)):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count > instruction:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    tracer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(tracer)
+    return False
+
+
+def test_no_memory_loses_no_message(name: str) -> None:
+    """C5: a batch that cannot be handed out has not been taken, at whichever allocation memory ends."""
+    pytest.importorskip("_testcapi", reason="_testcapi came with Python 3.0")
+    code = f"""
+import _testcapi, ipcq
+messages = [bytes([number]) * 40 for number in range(12)]
+failed = 0
+with ipcq.open({name!r}, "shm", max_messages=16, max_message_size=64, serializer="raw") as queue:
+    channel = queue._channel
+    for verb, arguments in (("try_get_many", (12,)), ("try_get_many", (1,)), ("try_get", ()), ("peek", ())):
+        take = getattr(channel, verb)
+        for allocation in range(40):
+            queue.put_many(messages)
+            taken = None
+            _testcapi.set_nomemory(allocation, allocation + 3)
+            try:
+                taken = take(*arguments)
+            except MemoryError:
+                pass
+            _testcapi.remove_mem_hooks()
+            failed += taken is None
+            got = 0 if taken is None or verb == "peek" else len(taken) if verb == "try_get_many" else 1
+            left = queue.clear()
+            assert left == 12 - got, (verb, allocation, taken, left)
+print(failed > 5)
+"""
+    assert told(code) == "True"
+
+
 def test_who_comes_between_keeps_its_queue(name: str) -> None:
     """C14: a file that somebody holds again is not removed as abandoned."""
     with create(name, lifetime="last-close") as queue:
@@ -637,3 +905,4 @@ def test_who_comes_between_keeps_its_queue(name: str) -> None:
         assert not _segment.remove(descriptor, name, unless_held=True)
         os.close(descriptor)
         assert queue.empty()
+
