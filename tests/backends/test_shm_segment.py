@@ -55,12 +55,49 @@ def attach(name: str, **options: Any) -> "ipcq.Queue[Any]":
 # The file
 
 
-def test_the_file_is_as_large_as_what_was_asked_for_and_little_more(name: str) -> None:
-    """C23: at most 64 KiB beside the buffer."""
-    with create(name, max_messages=None, max_message_size=None, buffer_size=1 << 20):
+@pytest.mark.parametrize("buffer_size", [1 << 20, 32 << 20])
+def test_the_file_is_as_large_as_what_was_asked_for_and_little_more(name: str, buffer_size: int) -> None:
+    """C23: at most 64 KiB beside the buffer, and all of it taken, also what mapping does not touch."""
+    with create(name, max_messages=None, max_message_size=None, buffer_size=buffer_size):
         found = os.stat(_segment.path_of(name))
-        assert 1 << 20 < found.st_size <= (1 << 20) + (64 << 10)
+        assert buffer_size < found.st_size <= buffer_size + (64 << 10)
         assert found.st_blocks * 512 >= found.st_size
+
+
+def test_what_others_fill_afterwards_harms_no_queue() -> None:
+    """C23: a queue has its memory from the beginning; where there is none left, another cannot be made."""
+    code = """
+import ipcq, os
+with ipcq.open("/full", "shm", buffer_size=17 << 20, serializer="raw") as queue:
+    with open("/dev/shm/filler", "wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(1 << 16))
+        except OSError:
+            pass
+    stored = 0
+    while not queue.full():
+        try:
+            queue.put(bytes(1 << 20), timeout=0)
+            stored += 1
+        except ipcq.QueueFull:
+            break
+    try:
+        ipcq.open("/other", "shm")
+    except ipcq.NoSpace:
+        print(stored, sum(queue.get() == bytes(1 << 20) for _ in range(stored)), ipcq.exists("/other", "shm"))
+"""
+    command = 'mount -t tmpfs -o size=20m none /dev/shm && exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, sys.executable, code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "unshare" in done.stderr:
+        pytest.skip("only root can mount")
+    assert done.stdout.strip() == "16 16 False", done.stderr
 
 
 @pytest.mark.parametrize("priorities", [False, True])
