@@ -281,6 +281,15 @@ def test_what_stands_in_the_way_can_be_unlinked(name: str, kind: str) -> None:
     create(name).close()
 
 
+def test_a_link_to_another_queue_is_not_followed(name: str) -> None:
+    """C27: who may write to the directory must not lead one name to what another holds."""
+    with create(name + "-other") as other:
+        os.symlink(_segment.path_of(name + "-other"), _segment.path_of(name))
+        with pytest.raises(ipcq.PermissionDenied, match="symbolic link"):
+            attach(name)
+        other.unlink()
+
+
 def test_a_file_with_a_second_name_is_refused(name: str) -> None:
     """C27: somebody keeps it, who could give it back under another queue's name."""
     with create(name):
@@ -549,6 +558,19 @@ def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract clause 19."""
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "this is darwin" in probe()
+
+
+def test_another_system_has_no_such_queues(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 3: looking there is no error, and finds nothing."""
+    from ipcq_shm import ShmBackend
+
+    with create(name):
+        monkeypatch.setattr(sys, "platform", "darwin")
+        backend = ShmBackend()
+        assert (backend.exists(name), backend.names(), backend.findings()) == (False, [], [])
+        with pytest.raises(ipcq.QueueNotFound):
+            backend.unlink(name)
+        monkeypatch.undo()
 
 
 def test_a_missing_extension_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
