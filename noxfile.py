@@ -205,7 +205,7 @@ def build(session: nox.Session) -> None:
     for left_over in ("build", "dist", "ipcq.egg-info"):
         shutil.rmtree(left_over, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", "dist", silent=True)
-    (archive,) = Path("dist").glob("*.tar.gz")
+    (archive,) = Path("dist").resolve().glob("*.tar.gz")
     with tarfile.open(archive) as packed:
         names = {Path(*Path(name).parts[1:]) for name in packed.getnames()}
     lacking = sorted(map(str, {*Path("backends").rglob("*.[ch]"), Path("setup.py")} - names))
@@ -224,7 +224,7 @@ def build(session: nox.Session) -> None:
         session.run(str(programs / "ipcq"), "demo", "--seconds", "1", external=True)
         if sys.platform == "linux":
             # As on a machine without a compiler.
-            command = python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", str(archive.resolve())
+            command = python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", str(archive)
             session.run(*command, env={"CC": "false"}, external=True)
             session.run(python, str(uncompiled), external=True)
 

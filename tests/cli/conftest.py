@@ -49,7 +49,7 @@ def shared(name: str) -> Iterator[ipcq.Queue[Any]]:
 
 
 @pytest.fixture
-def blind(name: str) -> Iterator[ipcq.Queue[Any]]:
+def opaque(name: str) -> Iterator[ipcq.Queue[Any]]:
     """Return a queue between processes that cannot be looked into."""
     backend = next((info.name for info in ipcq.backends() if info.usable and not info.capabilities.peek), None)
     if backend is None:
