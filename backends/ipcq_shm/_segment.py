@@ -3,10 +3,10 @@
 A queue's file appears whole: it is made without a name, filled, and then linked to its name, which fails if the name is
 taken. What is opened is judged by its descriptor, before a byte of it is read.
 
-A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but no slot's
-byte is locked any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes it. All
-who remove a name lock one more byte of the file, and then look whether the name still leads there, so that nobody
-removes a successor.
+A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but nobody has
+locked a slot's byte any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes
+it. All who remove a name lock one more byte of the file, and then look whether the name still leads there, so that
+nobody removes a successor.
 """
 
 import errno

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_what_has_nothing_to_do_with_a_queue_is_not_listed(name: str) -> None:
         assert not [info for info in ipcq.queues() if str(os.getpid()) in info.name]
     finally:
         os.unlink(path)
-    assert _segment._name_of("ipcq-shm-gone") == ""
+    assert {_segment._name_of(file) for file in ("ipcq-shm-gone", "another")} == {""}
 
 
 # Limits
@@ -501,6 +502,7 @@ def test_a_queue_that_went_while_it_was_opened_is_not_found(name: str, monkeypat
     ("number", "error"),
     [
         (errno.EACCES, ipcq.PermissionDenied),
+        (errno.EEXIST, ipcq.QueueExists),
         (errno.EMFILE, ipcq.LimitExceeded),
         (errno.ENOMEM, ipcq.NoSpace),
         (errno.EIO, ipcq.MessageQueueError),
@@ -518,6 +520,44 @@ def test_what_the_system_refuses_is_told(
     with pytest.raises(error) as caught:
         create(name)
     assert isinstance(caught.value, ipcq.MessageQueueError)
+
+
+def test_a_mapping_too_many_is_told(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """C24: the kernel has one number for that and for a want of memory."""
+    from ipcq_shm import _core
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    (tmp_path / "limit").write_text("10\n")
+    monkeypatch.setattr(_segment, "_MAPPINGS_LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(_core, "format", refuse)
+    with pytest.raises(ipcq.LimitExceeded, match="max_map_count=20"):
+        create(name)
+
+
+def test_a_file_too_large_is_told_before_it_is_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: the kernel would send SIGXFSZ."""
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
+    with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_FSIZE is 1000"):
+        create(name)
+
+
+def test_what_fails_behind_the_attaching_gives_all_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the descriptor is the ring's by then, and is closed by it alone."""
+    from ipcq_shm import _channel
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    create(name).close()
+    before = descriptors()
+    monkeypatch.setattr(_channel, "_attributes", refuse)
+    with pytest.raises(ipcq.MessageQueueError):
+        attach(name)
+    assert descriptors() == before
 
 
 def test_no_memory_is_no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -676,7 +716,9 @@ def test_a_notice_of_a_dead_process_stands_in_nobodys_way(name: str) -> None:
 
     told = threading.Event()
     with create(name) as queue:
-        code = f"import ipcq, os; q = ipcq.open({name!r}, 'shm', create=False); q.notify(print); os.kill(os.getpid(), 9)"
+        code = (
+            f"import ipcq, os; q = ipcq.open({name!r}, 'shm', create=False); q.notify(print); os.kill(os.getpid(), 9)"
+        )
         subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
         queue.notify(told.set)
         queue.put(b"item")
@@ -797,7 +839,7 @@ def test_what_may_not_be_looked_into_exists(name: str, monkeypatch: pytest.Monke
 
 
 def test_who_is_removing_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: an attacher that the remover did not see learns that there is no queue, and does not get one without name."""
+    """C14: an attacher that the remover did not see learns that there is no queue and gets none without a name."""
     locked = _segment._locked
 
     def stop_behind_the_look(descriptor: int, start: int, length: int) -> bool:
@@ -964,4 +1006,3 @@ def test_who_comes_between_keeps_its_queue(name: str) -> None:
         assert not _segment.remove(descriptor, name, unless_held=True)
         os.close(descriptor)
         assert queue.empty()
-
