@@ -952,7 +952,7 @@ def struck_at(instruction: int, call: Callable[[], object]) -> bool:
         if not frame.f_code.co_filename.startswith(os.path.dirname(_segment.__file__)):
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode":
+        if event in ("line", "opcode"):  # 3.12 may leave out those of a frame that has begun
             count += 1
             if count > instruction:
                 sys.settrace(None)
