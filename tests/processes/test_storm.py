@@ -34,3 +34,25 @@ def test_survivors_of_a_storm_go_on_whatever_the_queue_was_made_with(
     print(f"pyshm {options} {report}")
     assert report.ok, report.stacks
     assert report.recoveries or "lock" not in options
+
+
+@pytest.mark.parametrize("priorities", [False, True], ids=["in order", "by priority"])
+@pytest.mark.parametrize("mode", ["get", "batches"])
+def test_survivors_of_a_storm_over_the_ring_go_on_with_messages_of_all_sizes(
+    mode: Mode, priorities: bool, kills: int | None
+) -> None:
+    """C2, C9, C15: also with those that shm copies outside its lock, and three producers and consumers."""
+    report = stress(
+        usable("shm"),
+        mode=mode,
+        kills=kills or 250,
+        seed=own_seed(),
+        producers=3,
+        consumers=3,
+        size=60_000,
+        max_messages=8,
+        max_message_size=70_000,
+        priorities=priorities,
+    )
+    print(f"shm {report}")
+    assert report.ok, report.stacks

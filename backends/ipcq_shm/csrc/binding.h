@@ -34,6 +34,7 @@ struct core_state {
     PyObject *gone;
     PyObject *limit_exceeded;
     PyObject *shut_down;
+    PyObject *too_many_descriptors;
     PyObject *version_mismatch;
 };
 
@@ -41,6 +42,9 @@ struct core_state {
 const struct core_state *core_state_of(PyTypeObject *type);
 /* Raises what a result means that is not one of the verb's own, and returns NULL. */
 void *core_raise(PyTypeObject *type, enum ring_result result);
+
+/* Makes a list shorter without asking for memory, which could fail when messages have been taken already. */
+void core_shorten(PyObject *list, Py_ssize_t size);
 
 extern PyType_Spec core_channel_spec;
 extern PyType_Spec core_shortcut_spec;

@@ -232,14 +232,27 @@ static PyObject *new_list(Py_ssize_t size)
     return list;
 }
 
+void core_shorten(PyObject *list, Py_ssize_t size)
+{
+    Py_ssize_t before = PyList_GET_SIZE(list);
+
+    Py_SET_SIZE(list, size);
+    for (Py_ssize_t index = size; index < before; index++)
+        Py_XDECREF(((PyListObject *)list)->ob_item[index]);
+}
+
 static PyObject *get_alone(PyObject *self)
 {
-    PyObject *list = PyList_New(0);
+    PyObject *list = PyList_New(1);
     PyObject *received = list == NULL ? NULL : try_get(self, NULL);
 
-    if (received == NULL || (received != Py_None && PyList_Append(list, received) < 0))
-        Py_CLEAR(list);
-    Py_XDECREF(received);
+    if (received == NULL) {
+        Py_XDECREF(list);
+        return NULL;
+    }
+    PyList_SET_ITEM(list, 0, received);
+    if (received == Py_None)
+        core_shorten(list, 0);
     return list;
 }
 
@@ -268,9 +281,10 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
     do {
         result = ring_get_many(ring, room_in_list, &filling, (size_t)limit, &taken, 0);
     } while (result == RING_BUSY && settled(ring, &until));
-    if (PyList_SetSlice(filling.list, (Py_ssize_t)taken, limit, NULL) < 0 || result == RING_COPYING) {
+    core_shorten(filling.list, (Py_ssize_t)taken);
+    if (result == RING_COPYING) {
         Py_DECREF(filling.list);
-        return PyErr_Occurred() ? NULL : get_alone(self);
+        return get_alone(self);
     }
     if (result == RING_OK || result == RING_EMPTY || result == RING_BUSY)
         return filling.list;
@@ -302,7 +316,8 @@ static bool instant(PyObject *seconds, int64_t *nanoseconds)
 
     if (value == -1 && PyErr_Occurred())
         return false;
-    *nanoseconds = (int64_t)(value * 1e9);
+    /* Within what sums of such numbers can hold, which are centuries. */
+    *nanoseconds = value > 0 ? (int64_t)((value < 4e9 ? value : 4e9) * 1e9) : 0;
     return true;
 }
 
@@ -533,12 +548,43 @@ static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct channel *channel = (struct channel *)self;
+    bool was_open = channel->open;
 
-    if (channel->open) {
+    if (was_open) {
         channel->open = false;
         ring_detach(&channel->ring);
     }
+    return PyBool_FromLong(was_open);
+}
+
+static PyObject *attach(PyObject *self, PyObject *arguments)
+{
+    struct channel *channel = (struct channel *)self;
+    int descriptor, stays;
+    const char *bell_path;
+    enum ring_result result;
+
+    if (!PyArg_ParseTuple(arguments, "isp", &descriptor, &bell_path, &stays))
+        return NULL;
+    if (channel->open)
+        return PyErr_Format(PyExc_RuntimeError, "it is attached");
+    result = ring_attach(&channel->ring, descriptor);
+    if (result != RING_OK)
+        return core_raise(Py_TYPE(self), result);
+    snprintf(channel->ring.bell_path, sizeof channel->ring.bell_path, "%s", bell_path);
+    channel->ring.stays = stays;
+    channel->open = true;
     Py_RETURN_NONE;
+}
+
+static PyObject *limits(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL)
+        return NULL;
+    return Py_BuildValue("KKKI", (unsigned long long)ring->limit, (unsigned long long)ring->max_messages,
+                         (unsigned long long)ring->max_message_size, ring->flags);
 }
 
 static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
@@ -546,31 +592,6 @@ static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
     struct ring *ring = ring_of(self);
 
     return ring == NULL ? NULL : PyLong_FromLong(ring->descriptor);
-}
-
-static int channel_init(PyObject *self, PyObject *arguments, PyObject *keywords)
-{
-    struct channel *channel = (struct channel *)self;
-    static char *names[] = {"descriptor", "bell_path", "stays", NULL};
-    int descriptor, stays;
-    const char *bell_path;
-    enum ring_result result;
-
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "isp", names, &descriptor, &bell_path, &stays))
-        return -1;
-    if (channel->open) {
-        PyErr_SetString(PyExc_RuntimeError, "it is open");
-        return -1;
-    }
-    result = ring_attach(&channel->ring, descriptor);
-    if (result != RING_OK) {
-        core_raise(Py_TYPE(self), result);
-        return -1;
-    }
-    snprintf(channel->ring.bell_path, sizeof channel->ring.bell_path, "%s", bell_path);
-    channel->ring.stays = stays;
-    channel->open = true;
-    return 0;
 }
 
 static int channel_traverse(PyObject *self, visitproc visit, void *arg)
@@ -613,7 +634,10 @@ static PyMethodDef channel_methods[] = {
     {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
     {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
-    {"detach", detach, METH_NOARGS, PyDoc_STR("Give back the descriptor and the mapping.")},
+    {"attach", attach, METH_VARARGS,
+     PyDoc_STR("Become a participant by a descriptor, which is this object's from then on, unless it fails.")},
+    {"limits", limits, METH_NOARGS, PyDoc_STR("Return limit, max_messages, max_message_size and flags as checked.")},
+    {"detach", detach, METH_NOARGS, PyDoc_STR("Give back descriptor and mapping, and tell whether there were any.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -623,8 +647,7 @@ static PyGetSetDef channel_attributes[] = {
 };
 
 static PyType_Slot channel_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("One participant in a ring: Ring(descriptor, bell_path, stays).")},
-    {Py_tp_init, channel_init},
+    {Py_tp_doc, (void *)PyDoc_STR("One participant in a ring, once it is attached.")},
     {Py_tp_dealloc, channel_dealloc},
     {Py_tp_traverse, channel_traverse},
     {Py_tp_methods, channel_methods},

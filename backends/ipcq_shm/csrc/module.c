@@ -25,6 +25,21 @@ static void *raise_slotless(const struct core_state *state)
     return NULL;
 }
 
+/* Where descriptors are wanting, a put fails too, and needs an error of ours. */
+static void *raise_system(const struct core_state *state)
+{
+    int reason = errno;
+    PyObject *error;
+
+    if (reason != EMFILE && reason != ENFILE)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    error = PyObject_CallFunction(state->too_many_descriptors, "i", reason);
+    if (error != NULL)
+        PyErr_SetObject(state->limit_exceeded, error);
+    Py_XDECREF(error);
+    return NULL;
+}
+
 void *core_raise(PyTypeObject *type, enum ring_result result)
 {
     const struct core_state *state = core_state_of(type);
@@ -55,7 +70,7 @@ void *core_raise(PyTypeObject *type, enum ring_result result)
     case RING_NO_MEMORY:
         return PyErr_NoMemory();
     case RING_SYSTEM:
-        return PyErr_SetFromErrno(PyExc_OSError);
+        return raise_system(state);
     default:
         PyErr_SetNone(state->corrupt);
     }
@@ -120,27 +135,28 @@ static PyMethodDef module_functions[] = {
 static int module_exec(PyObject *self)
 {
     struct core_state *state = PyModule_GetState(self);
-    PyObject *errors = PyImport_ImportModule("ipcq.errors");
     const struct {
         PyObject **place;
+        const char *module;
         const char *name;
-    } classes[] = {
-        {&state->closed, "QueueClosed"},
-        {&state->corrupt, "CorruptQueue"},
-        {&state->gone, "QueueGone"},
-        {&state->limit_exceeded, "LimitExceeded"},
-        {&state->shut_down, "QueueShutDown"},
-        {&state->version_mismatch, "VersionMismatch"},
+    } imports[] = {
+        {&state->closed, "ipcq.errors", "QueueClosed"},
+        {&state->corrupt, "ipcq.errors", "CorruptQueue"},
+        {&state->gone, "ipcq.errors", "QueueGone"},
+        {&state->limit_exceeded, "ipcq.errors", "LimitExceeded"},
+        {&state->shut_down, "ipcq.errors", "QueueShutDown"},
+        {&state->too_many_descriptors, "ipcq.backend", "too_many_descriptors"},
+        {&state->version_mismatch, "ipcq.errors", "VersionMismatch"},
     };
 
-    for (size_t index = 0; errors != NULL && index < sizeof classes / sizeof *classes; index++) {
-        *classes[index].place = PyObject_GetAttrString(errors, classes[index].name);
-        if (*classes[index].place == NULL)
-            Py_CLEAR(errors);
+    for (size_t index = 0; index < sizeof imports / sizeof *imports; index++) {
+        PyObject *from = PyImport_ImportModule(imports[index].module);
+
+        *imports[index].place = from == NULL ? NULL : PyObject_GetAttrString(from, imports[index].name);
+        Py_XDECREF(from);
+        if (*imports[index].place == NULL)
+            return -1;
     }
-    if (errors == NULL)
-        return -1;
-    Py_DECREF(errors);
     state->ring = PyType_FromModuleAndSpec(self, &core_channel_spec, NULL);
     state->shortcut = PyType_FromModuleAndSpec(self, &core_shortcut_spec, NULL);
     return state->ring != NULL && state->shortcut != NULL ? PyModule_AddObjectRef(self, "Ring", state->ring) : -1;
@@ -164,6 +180,11 @@ static int module_clear(PyObject *self)
     return 0;
 }
 
+static void module_free(void *self)
+{
+    module_clear(self);
+}
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030c0000
@@ -184,6 +205,7 @@ static struct PyModuleDef module = {
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,
+    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

@@ -555,7 +555,8 @@ static void take_batch(struct ring *ring, struct filling *filling, size_t most)
         return;
     }
     ring_get_many(ring, room_in_list, filling, most, &taken, 0);
-    if (taken == 0 || PyList_SetSlice(filling->list, (Py_ssize_t)taken, (Py_ssize_t)most, NULL) < 0)
+    core_shorten(filling->list, (Py_ssize_t)taken);
+    if (taken == 0)
         Py_CLEAR(filling->list);
 }
 
