@@ -27,9 +27,11 @@ class MultiprocessingQueue(Queues):
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
         # Bounded as all others are: else a producer of large messages would only fill its own memory.
         queues = [SPAWN.Queue(workload.depth) for _ in range(workload.queues)]
-        yield queues
-        for queue in queues:
-            queue.close()
+        try:
+            yield queues
+        finally:
+            for queue in queues:
+                queue.close()
 
     def writer(self, address: Any, workload: Workload) -> End:
         def finish() -> None:
@@ -54,16 +56,14 @@ class FasterFifo(Queues):
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
         import faster_fifo
-        import faster_fifo_reduction  # it lets the queues travel
+        import faster_fifo_reduction  # noqa: F401 - it lets the queues travel
 
         if self._raw and workload.objects:
             raise Declined(BYTES_ALONE)
         codec = {"dumps": bytes, "loads": bytes} if self._raw else {}
         yield [faster_fifo.Queue(max_size_bytes=workload.room, **codec) for _ in range(workload.queues)]
-        del faster_fifo_reduction
 
     def writer(self, address: Any, workload: Workload) -> End:
-        # Without a timeout it gives up after ten seconds.
         return End(put=address.put, put_many=address.put_many)
 
     def reader(self, address: Any, workload: Workload) -> End:
