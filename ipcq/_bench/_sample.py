@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ipcq._bench._contestant import Failed, Plan, Sample
 from ipcq._bench._goods import Wrong
-from ipcq._bench._worker import Job, Report, main
+from ipcq._bench._worker import OTHERS, Job, Report, main
 from ipcq._bench._workload import Kind, Workload
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -89,7 +89,7 @@ class Worker:
             # A daemon in multiprocessing's sense: it is ended at the latest when this process ends.
             self.process: SpawnProcess = SPAWN.Process(target=main, args=(job, theirs), daemon=True)
             try:
-                with ctrl_c_is_ours():
+                with signals_are_ours():
                     self.process.start()
             except BaseException:
                 self.connection.close()
@@ -145,12 +145,15 @@ class Worker:
 
 
 @contextmanager
-def ctrl_c_is_ours() -> Iterator[None]:
-    """Keep a terminal's Ctrl-C from what is started meanwhile: whoever starts it has it, and ends it."""
+def signals_are_ours() -> Iterator[None]:
+    """Put off signals while a worker is started, or it would meet an end in the middle of its beginning.
+
+    It inherits this. A terminal's Ctrl-C stays with whoever starts it, and ends it; the others the worker lets in again.
+    """
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *OTHERS})
     try:
         yield
     finally:

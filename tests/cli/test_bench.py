@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
-import liars
 import pytest
 from click.testing import Result
 
 import ipcq
+import liars
 from ipcq._bench import _report, _run
 from ipcq._bench._contestant import FLOOR, Declined, Failed, Sample
 from ipcq._bench._markdown import markdown
@@ -47,7 +47,10 @@ class Told(Queues):
 
 def told(*contestants: Told, workloads: tuple[str, ...] = ("64B", "ping-pong")) -> dict[str, Any]:
     """Return the report of contestants whose figures are known."""
-    nothing: Any = lambda *_: None
+
+    def nothing(*_: object) -> None:
+        pass
+
     chosen = [WORKLOADS[each] for each in workloads]
     return _run.compare(contestants, chosen, rounds=2, seconds=0.1, begin=nothing, end=nothing)
 
@@ -153,7 +156,7 @@ def test_markdown_is_a_table(run: Run) -> None:
 def test_a_chart_is_drawn(run: Run, tmp_path: Path) -> None:
     """As a file that other programs can read."""
     run(*SHORT, "-q", "--plot", str(tmp_path / "chart.svg"))
-    assert ElementTree.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")
+    assert ET.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")
 
 
 def test_a_run_removes_its_queues(run: Run) -> None:
@@ -325,7 +328,7 @@ def test_a_contestant_that_took_no_part_has_an_empty_cell() -> None:
 
 def test_a_chart_has_a_bar_for_each_who_has_a_figure() -> None:
     """The best first, and its control nowhere."""
-    root = ElementTree.fromstring(svg(told(*ALL, workloads=("64B",))))
+    root = ET.fromstring(svg(told(*ALL, workloads=("64B",))))
     names = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text") if each.get("text-anchor") == "end"]
     assert names == ["copying", "ours", "good & quick", "slow"]
 

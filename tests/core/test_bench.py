@@ -15,15 +15,15 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import liars
 import pytest
 
+import liars
 from ipcq._bench import _machine, _peers, _queues, _sample, _worker
 from ipcq._bench._contestant import PEER, Declined, End, Failed, Sample
 from ipcq._bench._goods import Cycle, Numbered, Wrong, data
 from ipcq._bench._match import best, play, ratio
 from ipcq._bench._report import figure, times
-from ipcq._bench._workload import WORKLOADS, Kind, Workload
+from ipcq._bench._workload import WORKLOADS, Workload
 
 SHORT = 0.02
 SMALL = WORKLOADS["64B"]
@@ -217,7 +217,7 @@ class Echo(Near):
 def test_what_comes_otherwise_is_noticed_where_each_is_timed(workload: str, producer: int | None) -> None:
     """What comes back is not what was sent, or was there before."""
     job = _worker.Job(Echo(), WORKLOADS[workload], (None, None), producer, SHORT)
-    with pytest.raises(Wrong, match="not what was sent|out of order"):
+    with pytest.raises(Wrong, match=r"not what was sent|out of order"):
         _worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
 
 
@@ -415,14 +415,14 @@ def test_a_liar_is_a_failure(fault: str, told: str) -> None:
 @pytest.mark.parametrize("fault", ["loses", "doubles"])
 def test_a_liar_among_several_is_a_failure(fault: str) -> None:
     """Where each message has a number of its own."""
-    with pytest.raises(Failed, match="twice|different ones came|failed: message"):
+    with pytest.raises(Failed, match=r"twice|different ones came|failed: message"):
         liars.Liar(fault).sample(WORKLOADS["2P2C"], 0.2)
 
 
 def test_a_stall_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """After some patience."""
     monkeypatch.setattr(_sample, "PATIENCE", 3.0)
-    with pytest.raises(Failed, match="the consumer stalled|the producer 0 stalled"):
+    with pytest.raises(Failed, match=r"the consumer stalled|the producer 0 stalled"):
         liars.Liar("stalls").sample(SMALL, SHORT)
 
 
