@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ipcq._bench._contestant import Failed, Plan, Sample
 from ipcq._bench._goods import Wrong
-from ipcq._bench._worker import OTHERS, Job, Report, main
+from ipcq._bench._worker import Job, Report, main
 from ipcq._bench._workload import Kind, Workload
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -89,7 +89,7 @@ class Worker:
             # A daemon in multiprocessing's sense: it is ended at the latest when this process ends.
             self.process: SpawnProcess = SPAWN.Process(target=main, args=(job, theirs), daemon=True)
             try:
-                with signals_are_ours():
+                with signals_put_off():
                     self.process.start()
             except BaseException:
                 self.connection.close()
@@ -145,19 +145,27 @@ class Worker:
 
 
 @contextmanager
-def signals_are_ours() -> Iterator[None]:
-    """Put off signals while a worker is started, or it would meet an end in the middle of its beginning.
+def signals_put_off() -> Iterator[None]:
+    """Put off what signals do while a worker is started, or it would meet an end in the middle of its beginning.
 
-    It inherits this. A terminal's Ctrl-C stays with whoever starts it, and ends it; the others the worker lets in again.
+    The worker inherits that Ctrl-C is blocked: it stays with whoever starts the worker, and ends it.
     """
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *OTHERS})
+    came: list[int] = []
+    # Not by a mask alone: another thread of this process may be the one that takes a signal.
+    mine = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in mine}
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 class Crew:

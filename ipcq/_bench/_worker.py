@@ -7,7 +7,6 @@ first producer, when all others are done.
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +23,6 @@ clock = time.perf_counter  # on Linux all processes read the same one
 
 #: Round trips and wake-ups before the first that counts.
 WARMING = 5
-
-#: What ends a worker beside Ctrl-C, which is not its own.
-OTHERS = () if sys.platform == "win32" else (signal.SIGTERM, signal.SIGHUP)
 
 Report = dict[str, Any]
 
@@ -74,8 +70,6 @@ class Talk:
 
 def main(job: Job, connection: "Connection[Any, Any]") -> None:  # pragma: no cover - in the worker's process
     """Be the program of a worker."""
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, OTHERS)
     leave_with_parent()
     try:
         work(job, Talk(connection))

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -240,6 +241,25 @@ def test_a_single_message_is_too_few(near: None) -> None:
         Lone().sample(SMALL, SHORT)
 
 
+def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> None:
+    """One wake-up is lost without anybody's noticing but the count."""
+
+    class Forgetful(Near):
+        def reader(self, address: Any, workload: Workload) -> End:
+            end = super().reader(address, workload)
+            end.get()
+            return end
+
+        def writer(self, address: Any, workload: Workload) -> End:
+            end = super().writer(address, workload)
+            end.put(data(0, 64))
+            end.put(data(1, 64))
+            return end
+
+    with pytest.raises(Failed, match=r"messages were put, and \d+ came"):
+        Forgetful().sample(WORKLOADS["wake-up"], SHORT)
+
+
 # The contestants, each end used here
 
 
@@ -344,6 +364,12 @@ def test_what_a_contestant_cannot_do_it_declines(plan: _queues.Queues, workload:
     if isinstance(plan, _peers.FasterFifo) and sys.platform != "linux":
         pytest.skip("peers are installed on Linux alone")
     with pytest.raises(Declined, match=reason), plan.queues(WORKLOADS[workload]):
+        pass
+
+
+def test_a_packet_that_no_socket_takes_is_declined() -> None:
+    """The kernel has a limit."""
+    with pytest.raises(Declined, match="wmem_max"), _peers.SocketPair().queues(replace(SMALL, size=1 << 40)):
         pass
 
 
@@ -454,6 +480,18 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monk
         _queues.Ipcq("socketpair").sample(SMALL, SHORT)
 
 
+def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
+    """Whichever thread takes it."""
+    with pytest.raises(KeyboardInterrupt):
+        with _sample.signals_put_off():
+            thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            thread.start()
+            thread.join()
+            reached = True
+    assert reached
+
+
 def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
     """Whatever they are waiting for."""
     script = tmp_path / "killed.py"
@@ -478,6 +516,15 @@ def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
     while alive := [pid for pid in pids if Path("/proc", pid).exists()]:
         assert time.monotonic() < until, alive
         time.sleep(0.01)
+
+
+def test_a_word_to_a_dead_worker_is_lost() -> None:
+    """Its death is noticed where it is listened to."""
+    worker = object.__new__(_sample.Worker)
+    worker.connection, theirs = multiprocessing.Pipe()
+    theirs.close()
+    with worker.connection:
+        assert worker.say("go") is None
 
 
 # Rounds and ratios
