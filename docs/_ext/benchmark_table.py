@@ -3,11 +3,13 @@
 ``nox -s benchmarks -- peers --keep`` measures, keeps the report, and writes the README's lines anew.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from ipcq._bench import _report
+from ipcq._bench._report import digits, figure
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -29,19 +31,16 @@ SAID = {
 
 def read(name: str) -> Any:
     """Read a report that is kept."""
-    return json.loads((RESULTS / name).read_text("utf-8"))
+    return _report.read(str(RESULTS / name))
 
 
 def five_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Make the README's lines."""
-    from ipcq._bench._report import digits, figure
-
     workloads = {each["name"]: each for each in report["workloads"]}
     for name, said in SAID.items():
         workload = workloads[name]
         ours, best = workload["results"][0], workload["to_best_peer"]
-        unit = workload["unit"] if workload["rising"] else f" {workload['unit']}"
         yield (
-            f"- {said}: {figure(ours['median'])}{unit}, {digits(ours['to_base']['median'])} × {report['base']}, "
+            f"- {said}: {figure(ours['median'])} {workload['unit']}, {digits(ours['to_base']['median'])} × {report['base']}, "
             f"{digits(best['median'])} × the best peer ({workload['best_peer']})."
         )

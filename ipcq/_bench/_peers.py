@@ -434,8 +434,8 @@ def depth_of(size: int, queues: int) -> int:
     import resource
 
     allowed, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
-    # What the kernel charges for a message beside its bytes; a quarter is left to others of this user.
-    fits = longest if allowed < 0 else allowed * 3 // 4 // queues // (size + 96)
+    # What the kernel charges for a message beside its bytes; half of it is left to others of this user.
+    fits = longest if allowed < 0 else allowed // 2 // queues // (size + 96)
     return max(1, min(longest, fits, 1000))
 
 

@@ -510,9 +510,7 @@ def test_a_notice_of_a_dead_process_stands_in_nobodys_way(name: str) -> None:
 
     told = threading.Event()
     with create(name) as queue:
-        code = (
-            f"import ipcq, os; q = ipcq.open({name!r}, 'shm', create=False); q.notify(print); os.kill(os.getpid(), 9)"
-        )
+        code = f"import ipcq, os; q = ipcq.open({name!r}, 'shm', create=False); q.notify(print); os.kill(os.getpid(), 9)"
         subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
         queue.notify(told.set)
         queue.put(b"item")

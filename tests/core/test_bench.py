@@ -482,13 +482,12 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monk
 
 def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
     """Whichever thread takes it."""
-    with pytest.raises(KeyboardInterrupt):
-        with _sample.signals_put_off():
-            thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            thread.start()
-            thread.join()
-            reached = True
+    with pytest.raises(KeyboardInterrupt), _sample.signals_put_off():
+        thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        thread.start()
+        thread.join()
+        reached = True
     assert reached
 
 
