@@ -1,5 +1,7 @@
 """Directives that print what the code says, so that no page can say something else."""
 
+from base64 import b64encode
+from html import escape
 from importlib import import_module
 
 from benchmark_table import read
@@ -13,7 +15,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 import ipcq
 from ipcq._bench._markdown import markdown
-from ipcq._bench._plot import svg
+from ipcq._bench._plot import caption, svg
 
 
 class Generated(SphinxDirective):
@@ -63,7 +65,11 @@ class BenchmarkChart(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        return [nodes.raw("", svg(read(self.arguments[0])), format="html")]
+        report = read(self.arguments[0])
+        # As an image, whose style sheet is its own and not the page's.
+        drawn = b64encode(svg(report).encode()).decode()
+        image = f'<img src="data:image/svg+xml;base64,{drawn}" alt="{escape(caption(report))}" style="width: 100%">'
+        return [nodes.raw("", image, format="html")]
 
 
 class PlainAttributes:
