@@ -40,7 +40,8 @@ def five_lines(report: Mapping[str, Any]) -> Iterator[str]:
     for name, said in SAID.items():
         workload = workloads[name]
         ours, best = workload["results"][0], workload["to_best_peer"]
+        base, peer = digits(ours["to_base"]["median"]), digits(best["median"])
         yield (
-            f"- {said}: {figure(ours['median'])} {workload['unit']}, {digits(ours['to_base']['median'])} × {report['base']}, "
-            f"{digits(best['median'])} × the best peer ({workload['best_peer']})."
+            f"- {said}: {figure(ours['median'])} {workload['unit']}, {base} × {report['base']}, "
+            f"{peer} × the best peer ({workload['best_peer']})."
         )

@@ -98,6 +98,8 @@ def test_nobody_need_be_compared_with(run: Run) -> None:
     assert result["base"] == result["contestants"][0]["name"]
 
 
+@pytest.mark.needs("socketpair")
+@pytest.mark.needs("pyshm")
 def test_backends_are_measured_side_by_side(run: Run) -> None:
     """Each by its name."""
     result = run(*SHORT, "-q", "--compare", "none", "--backend", "socketpair", "--backend", "pyshm")
@@ -183,7 +185,7 @@ def test_a_terminal_has_a_bar(terminal: Callable[..., Any], monkeypatch: pytest.
         (["--rounds", "0"], 2, "0 is not in the range"),
         (["--json", "--markdown"], 2, "exclude each other"),
         (["--backend", "nosuch"], 2, "nosuch"),
-        (["--backend", "memory"], 1, "inside one process"),
+        pytest.param(["--backend", "memory"], 1, "inside one process", marks=pytest.mark.needs("memory")),
     ],
 )
 def test_what_cannot_be_is_said(run: Run, arguments: list[str], code: int, told: str) -> None:
@@ -227,6 +229,7 @@ def begin(start: Callable[..., Any]) -> tuple[Any, list[int]]:
     raise AssertionError("no worker was started")
 
 
+@pytest.mark.needs("socketpair")
 @pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
 def test_a_stopped_run_leaves_no_process(start: Callable[..., Any], number: str, code: int) -> None:
     """Nor a word, and says by its exit code what ended it."""
@@ -240,6 +243,7 @@ def test_a_stopped_run_leaves_no_process(start: Callable[..., Any], number: str,
     assert (process.returncode, complaint) == (code, "")
 
 
+@pytest.mark.needs("socketpair")
 def test_ctrl_c_of_a_terminal_is_quiet(start: Callable[..., Any]) -> None:
     """It reaches the whole group of processes, and the workers leave it to who started them."""
     process, _ = begin(start)
@@ -248,6 +252,7 @@ def test_ctrl_c_of_a_terminal_is_quiet(start: Callable[..., Any]) -> None:
     assert (process.returncode, complaint) == (130, "")
 
 
+@pytest.mark.needs("socketpair")
 def test_a_killed_worker_is_a_failure_of_its_contestant(start: Callable[..., Any]) -> None:
     """And the run goes on, and ends with 1."""
     process = start(

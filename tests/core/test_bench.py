@@ -354,7 +354,7 @@ def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) 
         (_peers.Pyzmq(), "2P2C", "share"),
         (_peers.Iceoryx2(), "2P2C", "every message"),
         (_peers.PosixIpc(max_message_size=1 << 30), "64B", "ulimit"),
-        (_queues.Ipcq("mqueue"), "1MiB", "msgsize_max"),
+        pytest.param(_queues.Ipcq("mqueue"), "1MiB", "msgsize_max", marks=pytest.mark.needs("mqueue")),
         (_queues.Ipcq("socketpair", serializer="raw"), "dict", "bytes"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
@@ -373,6 +373,7 @@ def test_a_packet_that_no_socket_takes_is_declined() -> None:
         pass
 
 
+@pytest.mark.needs("socketpair")
 def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install."""
     monkeypatch.setattr(_queues, "find_spec", lambda _: None)
@@ -380,6 +381,7 @@ def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPat
         pass
 
 
+@pytest.mark.needs("socketpair")
 def test_a_typed_queue_moves_structs() -> None:
     """Of a type that both ends have."""
     pytest.importorskip("msgspec")
@@ -415,6 +417,7 @@ def test_the_length_of_a_message_queue_follows_the_limits(monkeypatch: pytest.Mo
 # Processes, and what may happen to them
 
 
+@pytest.mark.needs("socketpair")
 def test_a_sample_of_processes_has_a_figure() -> None:
     """Of ipcq itself."""
     assert _queues.Ipcq("socketpair").sample(SMALL, SHORT).value > 0
@@ -465,6 +468,7 @@ def test_a_worker_that_ends_badly_is_a_failure() -> None:
         liars.Leaver().sample(SMALL, SHORT)
 
 
+@pytest.mark.needs("socketpair")
 def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its pipe nor those that were started before it."""
     started = _sample.SPAWN.Process.start
