@@ -74,3 +74,17 @@ class Liar(MultiprocessingQueue):
         """Tell whether it is the third call."""
         self.calls = getattr(self, "calls", 0) + 1
         return self.calls == 3
+
+
+class Stayer(MultiprocessingQueue):
+    """A producer that does not go when it is told to."""
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        return End(put=address.put, finish=lambda: time.sleep(1000))
+
+
+class Leaver(MultiprocessingQueue):
+    """A producer that goes with an error."""
+
+    def writer(self, address: Any, workload: Workload) -> End:
+        return End(put=address.put, finish=lambda: os._exit(3))

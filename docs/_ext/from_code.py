@@ -1,7 +1,10 @@
 """Directives that print what the code says, so that no page can say something else."""
 
+from base64 import b64encode
+from html import escape
 from importlib import import_module
 
+from benchmark_table import read
 from capability_table import table
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -11,6 +14,8 @@ from sphinx.util.nodes import nested_parse_with_titles
 from sphinx.util.typing import ExtensionMetadata
 
 import ipcq
+from ipcq._bench._markdown import markdown
+from ipcq._bench._plot import caption, svg
 
 
 class Generated(SphinxDirective):
@@ -45,6 +50,28 @@ class CapabilityTable(Generated):
         return list(table([info for info in ipcq.backends() if info.distribution == "ipcq"]))
 
 
+class BenchmarkTable(Generated):
+    """Prints a report that is kept in benchmarks/results as tables."""
+
+    required_arguments = 1
+
+    def lines(self) -> list[str]:
+        return list(markdown(read(self.arguments[0])))
+
+
+class BenchmarkChart(SphinxDirective):
+    """Draws a report that is kept in benchmarks/results."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        report = read(self.arguments[0])
+        # As an image, whose style sheet is its own and not the page's.
+        drawn = b64encode(svg(report).encode()).decode()
+        image = f'<img src="data:image/svg+xml;base64,{drawn}" alt="{escape(caption(report))}" style="width: 100%">'
+        return [nodes.raw("", image, format="html")]
+
+
 class PlainAttributes:
     """Keeps napoleon from taking what stands before a colon in an attribute's docstring for its type."""
 
@@ -64,5 +91,7 @@ class PlainAttributes:
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("module-docstring", ModuleDocstring)
     app.add_directive("capability-table", CapabilityTable)
+    app.add_directive("benchmark-table", BenchmarkTable)
+    app.add_directive("benchmark-chart", BenchmarkChart)
     PlainAttributes(app)
     return {"parallel_read_safe": True}

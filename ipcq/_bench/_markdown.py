@@ -67,12 +67,12 @@ def processor_time(report: Report, names: list[str]) -> Iterator[str]:
 def floors(report: Report) -> Iterator[str]:
     """Say what the hardware and the kernel allow, where that was measured."""
     names = of_kind(report, FLOOR)
-    lines = []
-    for workload in report["workloads"]:
-        for name in names:
-            result = result_of(workload, name)
-            if result and result["median"] is not None:
-                lines.append(f"- {workload['title']}: {figure(result['median'])} {workload['unit']} by {name}")
+    lines = [
+        f"- {workload['title']}: {figure(result['median'])} {workload['unit']} by {name}"
+        for workload in report["workloads"]
+        for name in names
+        if (result := result_of(workload, name)) and result["median"] is not None
+    ]
     if lines:
         yield ""
         yield "Floors, measured by a program in C in the same rounds:"

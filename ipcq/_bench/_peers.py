@@ -3,8 +3,10 @@
 import os
 import pickle
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +17,7 @@ from ipcq._bench._queues import BYTES_ALONE, Queues, new_name
 from ipcq._bench._sample import SPAWN
 from ipcq._bench._workload import Workload
 
+NEVER = object()
 ONE_READER = "it has no queue that several consumers share"
 
 
@@ -27,9 +30,11 @@ class MultiprocessingQueue(Queues):
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
         # Bounded as all others are: else a producer of large messages would only fill its own memory.
         queues = [SPAWN.Queue(workload.depth) for _ in range(workload.queues)]
-        yield queues
-        for queue in queues:
-            queue.close()
+        try:
+            yield queues
+        finally:
+            for queue in queues:
+                queue.close()
 
     def writer(self, address: Any, workload: Workload) -> End:
         def finish() -> None:
@@ -54,16 +59,14 @@ class FasterFifo(Queues):
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
         import faster_fifo
-        import faster_fifo_reduction  # it lets the queues travel
+        import faster_fifo_reduction  # noqa: F401 - it lets the queues travel
 
         if self._raw and workload.objects:
             raise Declined(BYTES_ALONE)
         codec = {"dumps": bytes, "loads": bytes} if self._raw else {}
         yield [faster_fifo.Queue(max_size_bytes=workload.room, **codec) for _ in range(workload.queues)]
-        del faster_fifo_reduction
 
     def writer(self, address: Any, workload: Workload) -> End:
-        # Without a timeout it gives up after ten seconds.
         return End(put=address.put, put_many=address.put_many)
 
     def reader(self, address: Any, workload: Workload) -> End:
@@ -267,9 +270,8 @@ class Iceoryx2(Queues):
             .create()
         )
         loan, size, move = publisher.loan_slice_uninit, workload.size, ctypes.memmove
-        # What is sent before somebody subscribes is lost.
-        while not service.dynamic_config.number_of_subscribers:
-            pass
+        # What is sent before somebody subscribes is lost. This looks again and again until there is one.
+        deque(iter(lambda: service.dynamic_config.number_of_subscribers, 1), maxlen=0)
 
         def put(message: bytes) -> None:
             sample = loan(size)
@@ -288,11 +290,12 @@ class Iceoryx2(Queues):
 
         node, service = self._service(address, workload)
         subscriber = service.subscriber_builder().buffer_size(workload.depth).create()
-        receive, size, read = subscriber.receive, workload.size, ctypes.string_at
+        size, read = workload.size, ctypes.string_at
+        # It asks again and again, in C, until something came.
+        coming = filter(None, iter(subscriber.receive, NEVER))
 
         def get() -> bytes:
-            while (sample := receive()) is None:
-                pass
+            sample = next(coming)
             message = read(sample.payload_ptr, size)
             sample.delete()
             return message
@@ -352,14 +355,8 @@ class Pipe(Queues):
             yield ends
 
     def writer(self, address: Any, workload: Workload) -> End:
-        end, write = address[1].fileno(), os.write
-
-        def put(message: bytes) -> None:
-            written = write(end, message)
-            while written < len(message):
-                written += write(end, memoryview(message)[written:])
-
-        return End(put=put, finish=address[1].close)
+        # A call that blocks writes all, so no loop is needed.
+        return End(put=partial(os.write, address[1].fileno()), finish=address[1].close)
 
     def reader(self, address: Any, workload: Workload) -> End:
         end, read, size = address[0].fileno(), os.read, workload.size
@@ -437,8 +434,8 @@ def depth_of(size: int, queues: int) -> int:
     import resource
 
     allowed, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
-    # What the kernel charges for a message beside its bytes; a quarter is left to others of this user.
-    fits = longest if allowed < 0 else allowed * 3 // 4 // queues // (size + 96)
+    # What the kernel charges for a message beside its bytes; half of it is left to others of this user.
+    fits = longest if allowed < 0 else allowed // 2 // queues // (size + 96)
     return max(1, min(longest, fits, 1000))
 
 

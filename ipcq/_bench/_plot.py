@@ -14,9 +14,9 @@ from ipcq._bench._contestant import CONTROL
 from ipcq._bench._report import Report, figure, of_kind
 
 COLUMNS = 2
-WIDTH = 460
+WIDTH = 500
 MARGIN = 16
-NAMES = 150
+NAMES = 180
 FIGURES = 70
 BAR = 12
 PITCH = 17

@@ -89,17 +89,17 @@ class Worker:
             # A daemon in multiprocessing's sense: it is ended at the latest when this process ends.
             self.process: SpawnProcess = SPAWN.Process(target=main, args=(job, theirs), daemon=True)
             try:
-                with ctrl_c_is_ours():
+                with signals_put_off():
                     self.process.start()
             except BaseException:
                 self.connection.close()
                 raise
 
-    def take(self) -> Report | None:
-        """Take what it said; None where it ended well instead.
+    def take(self) -> Report:
+        """Take what it said.
 
         Raises:
-            Failed: It died or failed.
+            Failed: It ended instead, or says that it failed.
         """
         try:
             # What it said before it died counts.
@@ -108,9 +108,8 @@ class Worker:
             report = None
         if report is None:
             self.process.join()
-            if self.process.exitcode:
-                raise Failed(f"the {self.role} {self._death()}")
-        elif "error" in report:
+            raise Failed(f"the {self.role} {self._death()}")
+        if "error" in report:
             raise Failed(f"the {self.role} failed: {report['error']}")
         return report
 
@@ -146,16 +145,27 @@ class Worker:
 
 
 @contextmanager
-def ctrl_c_is_ours() -> Iterator[None]:
-    """Keep a terminal's Ctrl-C from what is started meanwhile: whoever starts it has it, and ends it."""
+def signals_put_off() -> Iterator[None]:
+    """Put off what signals do while a worker is started, or it would meet an end in the middle of its beginning.
+
+    The worker inherits that Ctrl-C is blocked: it stays with whoever starts the worker, and ends it.
+    """
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    # Not by a mask alone: another thread of this process may be the one that takes a signal.
+    mine = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in mine}
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 class Crew:
@@ -165,7 +175,7 @@ class Crew:
         self.consumers: list[Worker] = []
         self.producers: list[Worker] = []
         self._heard: dict[Worker, Report] = {}
-        self._ended: set[Worker] = set()
+        self._dismissed: set[Worker] = set()
         self._until = 0.0
         self._seconds = seconds
         self._roles = [*[None] * workload.consumers, *range(workload.producers)]
@@ -210,29 +220,24 @@ class Crew:
         while silent := [each for each in speakers if each not in self._heard]:
             # The others are heard as well: one that has died keeps these waiting.
             for worker in self._waiting(silent[0]):
-                report = worker.take()
-                if report is not None:
-                    self._heard[worker] = report
-                elif worker in silent:
-                    raise Failed(f"the {worker.role} ended without a word")
-                else:
-                    self._ended.add(worker)
+                self._heard[worker] = worker.take()
         return [self._heard.pop(each) for each in speakers]
 
-    def dismiss(self, workers: Sequence[Worker], word: object = "bye") -> None:
-        """Say the last word to workers that have reported, and wait for their end."""
-        for worker in workers:
-            worker.say(word)
-        self.part(workers)
+    def dismiss(self, workers: Sequence[Worker]) -> None:
+        """Say the last word to workers that have reported, and wait for their end.
 
-    def part(self, workers: Sequence[Worker]) -> None:
-        """Wait for the end of workers that have heard the last word."""
+        Raises:
+            Failed: One does not end, or ends badly.
+        """
+        self._dismissed.update(workers)
+        for worker in workers:
+            worker.say("bye")
         for worker in workers:
             worker.part(self._until)
 
     def _waiting(self, silent: Worker) -> list[Worker]:
         """Wait until somebody has something to say."""
-        known = self._ended | self._heard.keys()
+        known = self._dismissed | self._heard.keys()
         unheard = [each for each in [*self.consumers, *self.producers] if each not in known]
         said = wait(
             [handle for each in unheard for handle in (each.connection, each.process.sentinel)],

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import queue
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +17,12 @@ from typing import Any
 
 import pytest
 
-from ipcq._bench import _peers, _queues, _sample, _worker
-from ipcq._bench._contestant import Declined, End, Failed
+import liars
+from ipcq._bench import _machine, _peers, _queues, _sample, _worker
+from ipcq._bench._contestant import PEER, Declined, End, Failed, Sample
 from ipcq._bench._goods import Cycle, Numbered, Wrong, data
+from ipcq._bench._match import best, play, ratio
+from ipcq._bench._report import figure, times
 from ipcq._bench._workload import WORKLOADS, Workload
 
 SHORT = 0.02
@@ -235,13 +240,39 @@ def test_a_single_message_is_too_few(near: None) -> None:
         Lone().sample(SMALL, SHORT)
 
 
+def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> None:
+    """One wake-up is lost without anybody's noticing but the count."""
+
+    class Forgetful(Near):
+        def reader(self, address: Any, workload: Workload) -> End:
+            end = super().reader(address, workload)
+            end.get()
+            return end
+
+        def writer(self, address: Any, workload: Workload) -> End:
+            end = super().writer(address, workload)
+            end.put(data(0, 64))
+            end.put(data(1, 64))
+            return end
+
+    with pytest.raises(Failed, match=r"messages were put, and \d+ came"):
+        Forgetful().sample(WORKLOADS["wake-up"], SHORT)
+
+
 # The contestants, each end used here
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let baseplate's interface be there: its distribution cannot be installed beside pytest."""
+    """Let baseplate's interface be there: its distribution cannot be installed beside pytest.
+
+    And let what multiprocessing keeps of its shared memory, for its next use, go with the test.
+    """
+    import multiprocessing.heap
+
     import posix_ipc
+
+    monkeypatch.setattr(multiprocessing.heap.BufferWrapper, "_heap", multiprocessing.heap.Heap())
 
     class MessageQueue:
         def __init__(self, name: str, max_messages: int, max_message_size: int) -> None:
@@ -265,8 +296,8 @@ def plans() -> list[_queues.Queues]:
     return [
         *(peer() for peer in _peers.PEERS.values()),
         _peers.FasterFifo("faster-fifo, raw", raw=True),
-        _peers.PosixIpc("posix_ipc, polled", polled=True, max_messages=4, max_message_size=512),
-        _queues.Ipcq("socketpair", max_messages=4, max_message_size=512),
+        _peers.PosixIpc("posix_ipc, polled", polled=True),
+        _queues.Ipcq("socketpair", max_messages=4, max_message_size=1 << 17),
         _queues.Ipcq("socketpair", "ipcq raw", serializer="raw"),
     ]
 
@@ -274,33 +305,318 @@ def plans() -> list[_queues.Queues]:
 @pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
 @pytest.mark.parametrize("workload", ["64B", "64KiB", "dict"])
 def test_what_is_put_into_a_contestant_comes_out(here: None, plan: _queues.Queues, workload: str) -> None:
-    """One message from a thread to this one, and then the end of both ends."""
+    """One message goes in and comes out, and then both ends end."""
     if plan.name.split(",")[0] in INSTALLED_ON_LINUX and sys.platform != "linux":
-        pytest.skip("the peers are installed on Linux alone")
+        pytest.skip("peers are installed on Linux alone")
     asked = WORKLOADS[workload]
     message = plan.goods(asked, 0).block()[0]
-    got: list[Any] = []
-
-    def take(address: Any) -> None:
-        end = plan.reader(address, asked)
-        got.append(end.get())
-        told.wait(60)
-        end.finish()
-
-    told = threading.Event()
     try:
         with plan.queues(asked) as (address,):
-            thread = threading.Thread(target=take, args=(address,))
-            thread.start()
-            end = plan.writer(address, asked)
-            end.put(message)
-            while not got:
-                assert thread.is_alive()
-                time.sleep(0.001)
-            told.set()
-            thread.join(60)
-            end.finish()
+            reader = plan.reader(address, asked)
+            writer = plan.writer(address, asked)
+            writer.put(message)
+            came = reader.get()
+            writer.finish()
+            reader.finish()
     except Declined as reason:
         assert str(reason)
     else:
-        assert got == [message]
+        assert came == message
+
+
+@pytest.mark.parametrize(
+    ("plan", "workload"),
+    [
+        (_peers.Pipe(), "1MiB"),
+        (_peers.SocketPair(), "64B"),
+        (_peers.PosixIpc("posix_ipc, polled", polled=True, max_messages=4, max_message_size=512), "64B"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.name,
+)
+def test_a_contestant_waits_where_there_is_nothing_or_no_room(near: None, plan: _queues.Queues, workload: str) -> None:
+    """And goes on with what it has of a message."""
+    assert plan.sample(WORKLOADS[workload], SHORT).messages > 1
+
+
+@pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
+def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) -> None:
+    """The standard library has none of its own."""
+    if not _peers.installed(plan.distribution or plan.name):
+        pytest.skip("peers are installed on Linux alone")
+    assert bool(plan.version) == bool(plan.distribution)
+
+
+@pytest.mark.parametrize(
+    ("plan", "workload", "reason"),
+    [
+        (_peers.FasterFifo(raw=True), "dict", "bytes"),
+        (_peers.Pyzmq(), "2P2C", "share"),
+        (_peers.Iceoryx2(), "2P2C", "every message"),
+        (_peers.PosixIpc(max_message_size=1 << 30), "64B", "ulimit"),
+        pytest.param(_queues.Ipcq("mqueue"), "1MiB", "msgsize_max", marks=pytest.mark.needs("mqueue")),
+        (_queues.Ipcq("socketpair", serializer="raw"), "dict", "bytes"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_what_a_contestant_cannot_do_it_declines(plan: _queues.Queues, workload: str, reason: str) -> None:
+    """With the reason."""
+    if isinstance(plan, _peers.FasterFifo) and sys.platform != "linux":
+        pytest.skip("peers are installed on Linux alone")
+    with pytest.raises(Declined, match=reason), plan.queues(WORKLOADS[workload]):
+        pass
+
+
+def test_a_packet_that_no_socket_takes_is_declined() -> None:
+    """The kernel has a limit."""
+    with pytest.raises(Declined, match="wmem_max"), _peers.SocketPair().queues(replace(SMALL, size=1 << 40)):
+        pass
+
+
+@pytest.mark.needs("socketpair")
+def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install."""
+    monkeypatch.setattr(_queues, "find_spec", lambda _: None)
+    with pytest.raises(Declined, match="pip install"), _queues.Ipcq("socketpair").queues(WORKLOADS["typed"]):
+        pass
+
+
+@pytest.mark.needs("socketpair")
+def test_a_typed_queue_moves_structs() -> None:
+    """Of a type that both ends have."""
+    pytest.importorskip("msgspec")
+    plan, typed = _queues.Ipcq("socketpair"), WORKLOADS["typed"]
+    with plan.queues(typed) as (address,):
+        reader, writer = plan.reader(address, typed), plan.writer(address, typed)
+        message = plan.goods(typed, 0).block()[0]
+        writer.put(message)
+        assert reader.get() == message
+        writer.finish()
+        reader.finish()
+
+
+def test_a_base_class_is_no_contestant() -> None:
+    """What each has to say, it has to say."""
+    nobody = _queues.Queues()
+    for call in (nobody.queues, lambda _: nobody.writer(0, SMALL), lambda _: nobody.reader(0, SMALL)):
+        with pytest.raises(NotImplementedError):
+            call(SMALL)
+
+
+def test_the_length_of_a_message_queue_follows_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel has none it is short."""
+    assert _peers.depth_of(64, 2) >= 1
+
+    def refuse(self: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert _peers.depth_of(64, 2) == 10
+
+
+# Processes, and what may happen to them
+
+
+@pytest.mark.needs("socketpair")
+def test_a_sample_of_processes_has_a_figure() -> None:
+    """Of ipcq itself."""
+    assert _queues.Ipcq("socketpair").sample(SMALL, SHORT).value > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("loses", "consumer failed: message"),
+        ("doubles", "consumer failed: message"),
+        ("swaps", "consumer failed: message"),
+        ("damages", "consumer failed: message"),
+        ("raises", "consumer failed: ZeroDivisionError"),
+        ("dies", "consumer was killed by SIGKILL"),
+        ("leaves", "consumer ended with exit code 0"),
+    ],
+)
+def test_a_liar_is_a_failure(fault: str, told: str) -> None:
+    """With what is wrong with it; and none of its processes is left."""
+    with pytest.raises(Failed, match=told):
+        liars.Liar(fault).sample(SMALL, 0.3)
+
+
+@pytest.mark.parametrize("fault", ["loses", "doubles"])
+def test_a_liar_among_several_is_a_failure(fault: str) -> None:
+    """Where each message has a number of its own."""
+    with pytest.raises(Failed, match=r"twice|different ones came|failed: message"):
+        liars.Liar(fault).sample(WORKLOADS["2P2C"], 0.2)
+
+
+def test_a_stall_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some patience."""
+    monkeypatch.setattr(_sample, "PATIENCE", 3.0)
+    with pytest.raises(Failed, match=r"the consumer stalled|the producer 0 stalled"):
+        liars.Liar("stalls").sample(SMALL, SHORT)
+
+
+def test_a_worker_that_does_not_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has said all, and stays."""
+    monkeypatch.setattr(_sample, "PATIENCE", 2.0)
+    with pytest.raises(Failed, match="the producer 0 does not end"):
+        liars.Stayer().sample(SMALL, SHORT)
+
+
+def test_a_worker_that_ends_badly_is_a_failure() -> None:
+    """Though it has said all."""
+    with pytest.raises(Failed, match="the producer 0 ended with exit code 3"):
+        liars.Leaver().sample(SMALL, SHORT)
+
+
+@pytest.mark.needs("socketpair")
+def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its pipe nor those that were started before it."""
+    started = _sample.SPAWN.Process.start
+
+    def refuse(self: Any) -> None:
+        if calls:
+            raise OSError("no more processes")
+        calls.append(started(self))
+
+    calls: list[Any] = []
+    monkeypatch.setattr(_sample.SPAWN.Process, "start", refuse)
+    with pytest.raises(OSError, match="no more"):
+        _queues.Ipcq("socketpair").sample(SMALL, SHORT)
+
+
+def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
+    """Whichever thread takes it."""
+    with pytest.raises(KeyboardInterrupt), _sample.signals_put_off():
+        thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        thread.start()
+        thread.join()
+        reached = True
+    assert reached
+
+
+def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
+    """Whatever they are waiting for."""
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import liars, os, signal, threading, time, multiprocessing\n"
+        "from ipcq._bench import _sample\n"
+        "from ipcq._bench._workload import WORKLOADS\n"
+        "def die():\n"
+        "    while len(multiprocessing.active_children()) < 2: time.sleep(0.01)\n"
+        "    time.sleep(1)\n"
+        "    print(*(each.pid for each in multiprocessing.active_children()), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if __name__ == '__main__':\n"
+        "    threading.Thread(target=die).start()\n"
+        "    liars.Liar('stalls').sample(WORKLOADS['64B'], 0.1)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=env, check=False)
+    pids = run.stdout.split()
+    assert len(pids) == 2
+    until = time.monotonic() + 30
+    while alive := [pid for pid in pids if Path("/proc", pid).exists()]:
+        assert time.monotonic() < until, alive
+        time.sleep(0.01)
+
+
+def test_a_word_to_a_dead_worker_is_lost() -> None:
+    """Its death is noticed where it is listened to."""
+    worker = object.__new__(_sample.Worker)
+    worker.connection, theirs = multiprocessing.Pipe()
+    theirs.close()
+    with worker.connection:
+        assert worker.say("go") is None
+
+
+# Rounds and ratios
+
+
+class Told:
+    """A contestant whose figures are known beforehand."""
+
+    kind = PEER
+    version = "1"
+
+    def __init__(self, name: str, *values: Any) -> None:
+        self.name = name
+        self.values = list(values)
+
+    def sample(self, workload: Workload, seconds: float) -> Sample:
+        value = self.values.pop(0)
+        if isinstance(value, Exception):
+            raise value
+        return Sample(value, 1)
+
+
+def test_contestants_take_turns() -> None:
+    """A B, A B, and not A A, B B."""
+    seen: list[str] = []
+    play([Told("A", 1, 2), Told("B", 3, 4)], SMALL, 2, 0.1, lambda number, who: seen.append(f"{number}{who.name}"))
+    assert seen == ["0A", "0B", "1A", "1B"]
+
+
+def test_who_failed_or_declined_is_not_asked_again() -> None:
+    """And the reason is kept, with the round."""
+    results = play([Told("A", 1, Failed("lost"), 3), Told("B", Declined("too large"), 2, 3)], SMALL, 3, 0.1)
+    assert [(each.values, each.failed, each.declined) for each in results] == [
+        ([], "round 2: lost", ""),
+        ([], "", "too large"),
+    ]
+
+
+def test_ratios_are_paired_by_round() -> None:
+    """The median of the ratios, which is not the ratio of the medians."""
+    found = ratio([10, 20, 90], [1, 10, 10], SMALL)
+    assert found is not None
+    assert (found.median, found.low, found.high) == (9, 2, 10)
+
+
+def test_less_time_is_a_larger_ratio() -> None:
+    """Above 1 is better, whatever the unit."""
+    found = ratio([5.0], [10.0], WORKLOADS["ping-pong"])
+    assert found is not None
+    assert found.median == 2
+
+
+def test_what_took_no_time_has_no_ratio() -> None:
+    """A clock that is too coarse proves nothing."""
+    assert ratio([0.0], [1.0], WORKLOADS["idle"]) is None
+
+
+@pytest.mark.parametrize(("workload", "champion"), [("64B", "B"), ("ping-pong", "A")])
+def test_the_best_is_the_fastest(workload: str, champion: str) -> None:
+    """By its median."""
+    found = best(play([Told("A", 1), Told("B", 2)], WORKLOADS[workload], 1, 0.1), WORKLOADS[workload], PEER)
+    assert found is not None
+    assert found.contestant.name == champion
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0.00"),
+        (1.234, "1.23"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (999.9, "1.00 k"),
+        (1234.0, "1.23 k"),
+        (999_700.0, "1.00 M"),
+        (12_345_678.0, "12.3 M"),
+    ],
+)
+def test_a_figure_has_three_digits(value: float | None, text: str) -> None:
+    """And a letter for thousands and millions."""
+    assert figure(value) == text
+
+
+def test_no_ratio_is_a_dash() -> None:
+    """As an empty cell."""
+    assert times(None) == "–"
+
+
+def test_the_processor_has_a_name() -> None:
+    """Also where the system has no such file."""
+    assert _machine.processor()
+    assert _machine.processor("/no/such/file")

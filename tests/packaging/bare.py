@@ -22,7 +22,7 @@ VERBS = [
     ["config"],
     ["version", "--verbose"],
     ["completion", "bash"],
-    *([verb, "--help"] for verb in ("demo", "peek", "tail", "create", "shutdown", "drain", "load", "doctor")),
+    *([verb, "--help"] for verb in ("demo", "peek", "tail", "create", "shutdown", "drain", "load", "doctor", "bench")),
 ]
 
 

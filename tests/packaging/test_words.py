@@ -52,9 +52,16 @@ def test_the_readmes_table_of_capabilities_is_true(backend: str) -> None:
     assert [f"| {line[0]} | {line[column]} |" for line in TABLE[2:]] == list(printed().table([info]))[2:]
 
 
-def printed() -> ModuleType:
-    """Return what makes the table of the reference."""
-    spec = spec_from_file_location("capability_table", ROOT / "docs" / "_ext" / "capability_table.py")
+def test_the_readmes_figures_are_those_that_were_measured() -> None:
+    """They are made of the report that the documentation shows."""
+    figures = printed("benchmark_table")
+    kept = figures.PLACE.search(README)[2]
+    assert kept.splitlines() == list(figures.five_lines(figures.read(figures.README_FROM)))
+
+
+def printed(name: str = "capability_table") -> ModuleType:
+    """Return what makes a table of the documentation."""
+    spec = spec_from_file_location(name, ROOT / "docs" / "_ext" / f"{name}.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,0 +1,363 @@
+"""``ipcq bench``: what it measures, how it shows it, and what it does where something goes wrong."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from click.testing import Result
+
+import ipcq
+import liars
+from ipcq._bench import _report, _run
+from ipcq._bench._contestant import FLOOR, Declined, Failed, Sample
+from ipcq._bench._markdown import markdown
+from ipcq._bench._plot import svg
+from ipcq._bench._queues import Queues
+from ipcq._bench._workload import WORKLOADS, Workload
+from ipcq._cli import bench as verb
+
+Run = Callable[..., Result]
+
+WATCHDOG = 60.0
+
+#: One sample of each contestant, as short as it can be.
+SHORT = ("bench", "--workload", "64B", "--rounds", "1", "--seconds", "0.01")
+
+
+class Told(Queues):
+    """A contestant that says what it is told to."""
+
+    def __init__(self, name: str, told: Any = 0.0, kind: str = "peer") -> None:
+        self.name = name
+        self.kind = kind
+        self._told = told
+
+    def sample(self, workload: Workload, seconds: float) -> Sample:
+        if isinstance(self._told, Exception):
+            raise self._told
+        return Sample(self._told, 100, None if self.kind == FLOOR else 1.5, 2.5)
+
+
+def told(*contestants: Told, workloads: tuple[str, ...] = ("64B", "ping-pong")) -> dict[str, Any]:
+    """Return the report of contestants whose figures are known."""
+
+    def nothing(*_: object) -> None:
+        pass
+
+    chosen = [WORKLOADS[each] for each in workloads]
+    return _run.compare(contestants, chosen, rounds=2, seconds=0.1, begin=nothing, end=nothing)
+
+
+ALL = (
+    Told("ours", 5_000_000.0, "ours"),
+    Told("slow", 100_000.0),
+    Told("good & quick", 1_000_000.0),
+    Told("unable", Declined("too large")),
+    Told("broken", Failed("lost one")),
+    Told("copying", 1e9, FLOOR),
+)
+
+
+# A run
+
+
+def test_a_run_has_a_row_for_each_contestant(run: Run) -> None:
+    """The first of them twice."""
+    rows = [line.split("\t") for line in run(*SHORT).stdout.splitlines()]
+    assert [row[1].split()[0] for row in rows] == ["ipcq", "ipcq", "multiprocessing.Queue"]
+    assert rows[1][1] == f"{rows[0][1]} again"
+
+
+def test_a_good_run_is_0(run: Run) -> None:
+    """Nothing was lost."""
+    assert run(*SHORT).exit_code == 0
+
+
+def test_a_run_says_how_far_it_is_and_on_what_it_was(run: Run) -> None:
+    """On stderr, where nobody has to parse it."""
+    lines = run(*SHORT).stderr.splitlines()
+    assert lines[0].startswith("ipcq: 64 B: ")
+    assert f"CPython {sys.version.split()[0]}" in lines[1]
+
+
+def test_a_quiet_run_has_the_result_alone(run: Run) -> None:
+    """And nothing on stderr."""
+    assert run(*SHORT, "-q").stderr == ""
+
+
+def test_nobody_need_be_compared_with(run: Run) -> None:
+    """The base is then ipcq itself."""
+    result = json.loads(run(*SHORT, "-q", "--json", "--compare", "none").stdout)
+    assert result["base"] == result["contestants"][0]["name"]
+
+
+@pytest.mark.needs("socketpair")
+@pytest.mark.needs("pyshm")
+def test_backends_are_measured_side_by_side(run: Run) -> None:
+    """Each by its name."""
+    result = run(*SHORT, "-q", "--compare", "none", "--backend", "socketpair", "--backend", "pyshm")
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == [
+        "ipcq socketpair",
+        "ipcq socketpair again",
+        "ipcq pyshm",
+    ]
+
+
+def test_json_has_stable_keys(run: Run) -> None:
+    """One object, which says what it was measured on and how."""
+    report = json.loads(run(*SHORT, "-q", "--json", "--compare", "os.pipe").stdout)
+    assert list(report) == [
+        "format",
+        "machine",
+        "rounds",
+        "seconds",
+        "base",
+        "contestants",
+        "workloads",
+        "load",
+    ]
+    assert list(report["workloads"][0]) == [
+        "name",
+        "title",
+        "unit",
+        "rising",
+        "best_peer",
+        "to_best_peer",
+        "control",
+        "results",
+    ]
+    assert list(report["workloads"][0]["results"][0]) == [
+        "contestant",
+        "median",
+        "low",
+        "high",
+        "p99",
+        "cpu",
+        "messages",
+        "samples",
+        "to_base",
+        "declined",
+        "failed",
+    ]
+
+
+def test_markdown_is_a_table(run: Run) -> None:
+    """With a column for each contestant."""
+    lines = run(*SHORT, "-q", "--markdown").stdout.splitlines()
+    assert "multiprocessing.Queue" in lines[2]
+    assert lines[3].startswith("|---|")
+
+
+def test_a_chart_is_drawn(run: Run, tmp_path: Path) -> None:
+    """As a file that other programs can read."""
+    run(*SHORT, "-q", "--plot", str(tmp_path / "chart.svg"))
+    assert ET.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")
+
+
+def test_a_run_removes_its_queues(run: Run) -> None:
+    """All of them."""
+    run(*SHORT, "-q", "--compare", "none")
+    assert not [each.name for each in ipcq.queues() if each.name.startswith(f"/ipcq-bench-{os.getpid()}-")]
+
+
+def test_a_terminal_has_a_bar(terminal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is being done, and headings over the table."""
+    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
+    text = terminal(*SHORT).text
+    assert "] " in text and "round 1 of 1" in text and "contestant" in text
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--compare", "faster-fiffo"], 2, "no peer 'faster-fiffo': did you mean 'faster-fifo'?"),
+        (["--workload", "64"], 2, "'64' is not one of"),
+        (["--rounds", "0"], 2, "0 is not in the range"),
+        (["--json", "--markdown"], 2, "exclude each other"),
+        (["--backend", "nosuch"], 2, "nosuch"),
+        pytest.param(["--backend", "memory"], 1, "inside one process", marks=pytest.mark.needs("memory")),
+    ],
+)
+def test_what_cannot_be_is_said(run: Run, arguments: list[str], code: int, told: str) -> None:
+    """Before anything is measured."""
+    result = run("bench", *arguments)
+    assert (result.exit_code, told in result.stderr) == (code, True), result.stderr
+
+
+def test_a_peer_that_is_not_installed_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what installs it."""
+    monkeypatch.setattr(verb, "installed", lambda name: name == "os.pipe")
+    result = run("bench", "--compare", "os.pipe,baseplate,pyzmq")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "ipcq: not installed: baseplate, pyzmq: pip install baseplate pyzmq\n",
+    )
+
+
+@pytest.mark.parametrize(("fault", "said"), [("loses", "the consumer failed: message"), ("dies", "killed by SIGKILL")])
+def test_a_contestant_that_fails_fails_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
+) -> None:
+    """The others are measured all the same."""
+    monkeypatch.setitem(verb.PEERS, "liar", lambda: liars.Liar(fault))
+    result = run(*SHORT, "-q", "--compare", "os.pipe,liar")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"ipcq: {fault}, 64 B: round 1: ") and said in result.stderr
+    assert [line.split("\t")[-1] == "-" for line in result.stdout.splitlines()] == [True, True, True, False]
+
+
+def begin(start: Callable[..., Any]) -> tuple[Any, list[int]]:
+    """Start a long run as a program, and return it and its workers, once there are some."""
+    process = start("bench", "--backend", "socketpair", "--workload", "idle", "--rounds", "100", start_new_session=True)
+    until = monotonic() + WATCHDOG
+    while monotonic() < until:
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+        pids = [int(pid) for task in tasks for pid in task.read_text().split()]
+        if len(pids) >= 3:  # with multiprocessing's own
+            return process, pids
+        sleep(0.01)
+    raise AssertionError("no worker was started")
+
+
+@pytest.mark.needs("socketpair")
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
+def test_a_stopped_run_leaves_no_process(start: Callable[..., Any], number: str, code: int) -> None:
+    """Nor a word, and says by its exit code what ended it."""
+    process, pids = begin(start)
+    process.send_signal(signal.Signals[number])
+    _, complaint = process.communicate(timeout=WATCHDOG)
+    until = monotonic() + WATCHDOG
+    while [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert monotonic() < until
+        sleep(0.01)
+    assert (process.returncode, complaint) == (code, "")
+
+
+@pytest.mark.needs("socketpair")
+def test_ctrl_c_of_a_terminal_is_quiet(start: Callable[..., Any]) -> None:
+    """It reaches the whole group of processes, and the workers leave it to who started them."""
+    process, _ = begin(start)
+    os.killpg(process.pid, signal.SIGINT)
+    _, complaint = process.communicate(timeout=WATCHDOG)
+    assert (process.returncode, complaint) == (130, "")
+
+
+@pytest.mark.needs("socketpair")
+def test_a_killed_worker_is_a_failure_of_its_contestant(start: Callable[..., Any]) -> None:
+    """And the run goes on, and ends with 1."""
+    process = start(
+        *("bench", "--backend", "socketpair", "--workload", "idle", "--rounds", "1", "--compare", "none", "-q")
+    )
+    until = monotonic() + WATCHDOG
+    while True:
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+        pids = [int(pid) for task in tasks for pid in task.read_text().split()]
+        workers = [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(workers) == 2:
+            break
+        assert monotonic() < until
+        sleep(0.01)
+    os.kill(workers[0], signal.SIGKILL)
+    _, complaint = process.communicate(timeout=WATCHDOG)
+    assert process.returncode == 1
+    assert "was killed by SIGKILL" in complaint
+
+
+# What is made of a report
+
+
+def test_the_best_peer_is_named() -> None:
+    """With how many times as good ours is."""
+    workload = told(*ALL)["workloads"][0]
+    assert (workload["best_peer"], workload["to_best_peer"]["median"]) == ("good & quick", 5.0)
+
+
+def test_the_base_is_the_first_peer() -> None:
+    """Everything is a multiple of it."""
+    report = told(*ALL)
+    first, *_ = report["workloads"][0]["results"]
+    assert (report["base"], first["to_base"]["median"]) == ("slow", 50.0)
+
+
+def test_the_control_is_ours_to_itself() -> None:
+    """1 where there is no noise."""
+    assert told(*ALL)["workloads"][0]["control"]["median"] == 1.0
+
+
+def test_failures_are_listed() -> None:
+    """With who, what and when."""
+    assert _report.failures(told(*ALL)) == [
+        "broken, 64 B: round 1: lost one",
+        "broken, ping-pong, 64 B, round trip: round 1: lost one",
+    ]
+
+
+def test_markdown_has_medians_ratios_costs_floors_and_gaps() -> None:
+    """Each with its reason."""
+    text = "\n".join(markdown(told(*ALL)))
+    for part in (
+        "| 64 B, messages/s | 5.00 M | 100 k | 1.00 M | – | failed | 50.0 × (50.0 to 50.0) |",
+        "| 64 B | 1.50 | 1.50 | 1.50 | – | – |",
+        "- 64 B: 1000 M messages/s by copying",
+        "- unable is left out: too large (64 B; ping-pong, 64 B, round trip)",
+        "- broken failed: round 1: lost one (64 B; ping-pong, 64 B, round trip)",
+    ):
+        assert part in text
+
+
+def test_markdown_leaves_out_what_there_is_not() -> None:
+    """No costs, no floors, no gaps, no peers, and no load where the system has none."""
+    report = told(Told("alone", 1.0, FLOOR), workloads=("64B",))
+    report["contestants"][0]["kind"] = "ours"
+    lines = list(markdown({**report, "load": None}))
+    assert len(lines) == 5
+    assert "load" not in lines[0]
+
+
+def test_a_contestant_that_took_no_part_has_an_empty_cell() -> None:
+    """As in a report that was put together from several."""
+    report = told(*ALL[:2])
+    report["contestants"].append({"name": "late", "kind": "peer", "version": ""})
+    assert "| 5.00 M | 100 k | – |" in "\n".join(markdown(report))
+
+
+def test_a_chart_has_a_bar_for_each_who_has_a_figure() -> None:
+    """The best first, and its control nowhere."""
+    root = ET.fromstring(svg(told(*ALL, workloads=("64B",))))
+    names = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text") if each.get("text-anchor") == "end"]
+    assert names == ["copying", "ours", "good & quick", "slow"]
+
+
+def test_a_chart_leaves_out_a_workload_that_nobody_did() -> None:
+    """An empty panel would say nothing."""
+    assert "64 B" not in svg(told(ALL[3], workloads=("64B",)))
+
+
+def test_a_chart_knows_small_figures() -> None:
+    """Its scale goes below 1."""
+    assert ">0.1<" in svg(told(Told("ours", 0.3, "ours"), Told("slow", 2.0), workloads=("idle",)))
+
+
+def test_a_report_can_be_read_again(tmp_path: Path) -> None:
+    """As it was written."""
+    report = told(*ALL)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert _report.read(str(tmp_path / "report.json")) == report
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 0}'])
+def test_something_else_is_no_report(tmp_path: Path, text: str) -> None:
+    """And nobody guesses what it means."""
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ValueError, match="is no report"):
+        _report.read(str(tmp_path / "report.json"))
