@@ -7,7 +7,6 @@ elsewhere, where locks of bytes do not belong to a descriptor, ``flock(2)`` on o
 byte or a file wait for each other, and that is all.
 """
 
-import errno
 import os
 import struct
 import sys
@@ -20,8 +19,7 @@ from time import monotonic
 from ipcq import _private
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
-from ipcq._limits import too_many_descriptors
-from ipcq.errors import NoSpace, PermissionDenied, TimedOutError
+from ipcq.errors import MessageQueueError, TimedOutError
 
 # Modules of the platform now, because a full descriptor table would not let them be loaded later.
 if sys.platform == "linux":
@@ -91,7 +89,7 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
     descriptor = _open_lock(name)
     try:
         since = monotonic()
-        while not _try_lock(descriptor, name):
+        while not _locked(descriptor, name):
             if monotonic() >= deadline:
                 raise TimedOutError(
                     "another process is creating or unlinking it and did not finish within open_timeout: see who holds "
@@ -105,22 +103,31 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
         _close_lock(descriptor)
 
 
+def _locked(descriptor: int, name: str) -> bool:
+    try:
+        return _try_lock(descriptor, name)
+    except OSError as error:
+        let_through(error)
+        raise MessageQueueError(
+            f"{_private.private_directory()}/{lock_file(name)} cannot be locked: {error.strerror}",
+            queue=name,
+            errno=error.errno,
+        ) from error
+
+
 def _open_file(name: str) -> int:
     path = f"{_private.make_private_directory()}/{lock_file(name)}"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            if sys.platform != "win32":
+                os.fchmod(descriptor, 0o600)  # the umask may have taken bits away
+        except BaseException:
+            os.close(descriptor)
+            raise
     except OSError as error:
         let_through(error)
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise too_many_descriptors(error.errno) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"{path} cannot be made: free some space there", errno=error.errno) from error
-        raise PermissionDenied(
-            f"the lock file {path} cannot be opened ({error.strerror}): have it removed (sudo rm -r {path})",
-            errno=error.errno,
-        ) from error
-    if sys.platform != "win32":
-        os.fchmod(descriptor, 0o600)  # the umask may have taken bits away
+        raise _private.refusal(error, f"the lock file {path} cannot be opened", path) from error
     return descriptor
 
 
@@ -142,7 +149,10 @@ def _close_lock(descriptor: int) -> None:
     with _noting:  # no fork may come between the two either: its child would keep the lock
         if descriptor in _held:  # else this is a forked child, which has closed it
             # Closing alone does not do it as long as a child that was forked just now has not closed its copy.
-            _unlock(descriptor)
+            try:
+                _unlock(descriptor)
+            except OSError:
+                pass  # what is closed is unlocked soon after
             _held.discard(descriptor)
             os.close(descriptor)
 

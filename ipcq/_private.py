@@ -7,7 +7,7 @@ import sys
 
 from ipcq._foreign import let_through
 from ipcq._limits import too_many_descriptors
-from ipcq.errors import NoSpace, PermissionDenied
+from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied
 
 if sys.platform == "win32":
     import ctypes
@@ -36,7 +36,7 @@ def has_private_directory(part: str = "") -> bool:
     try:
         for path in {private_directory(), private_directory(part)}:
             _check(path, os.lstat(path))
-    except OSError:  # also if it is somebody else's
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # also if it is somebody else's
         return False
     return True
 
@@ -68,12 +68,23 @@ def _make(path: str) -> None:
         found = os.lstat(path)
     except OSError as error:
         let_through(error)
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise too_many_descriptors(error.errno) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"{path} cannot be made: free some space there", errno=error.errno) from error
-        raise PermissionDenied(f"{path} cannot be made: {error.strerror}", errno=error.errno) from error
+        raise refusal(error, f"{path} cannot be made", path) from error
     _check(path, found)
+
+
+def refusal(error: OSError, what: str, path: str) -> MessageQueueError:
+    """Return what the system's refusal means at a path in the private directory, or of that directory."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return too_many_descriptors(error.errno)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"{what}: free some space there", errno=error.errno)
+    if error.errno == errno.ENOMEM:
+        return NoSpace(f"{what}: free some memory and try again", errno=error.errno)
+    if error.errno in (errno.EIO, errno.EAGAIN, errno.EINTR):  # nobody's rights
+        return MessageQueueError(f"{what}: {error.strerror}", errno=error.errno)
+    return PermissionDenied(
+        f"{what} ({error.strerror}): have it removed (sudo rm -r {path}), ipcq makes it anew", errno=error.errno
+    )
 
 
 if sys.platform == "win32":

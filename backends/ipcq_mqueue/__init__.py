@@ -22,7 +22,7 @@ from ipcq.backend import (
     Scope,
     check_owner,
 )
-from ipcq.errors import QueueNotFound, Unsupported
+from ipcq.errors import MessageQueueError, QueueNotFound, Unsupported
 from ipcq.hooks import hookimpl
 from ipcq_mqueue import _limits
 
@@ -74,23 +74,27 @@ class MqueueBackend(Backend):
         try:
             os.fchmod(descriptor, request.mode)  # the umask may have taken bits away
             return self._channel(name, request, made=descriptor)
-        except BaseException:
+        except BaseException as error:
             if os.fstat(descriptor).st_nlink:  # else somebody unlinked it, and the name may be another queue's
                 _kernel.unlink_queue(name)
+            if isinstance(error, OSError) and not isinstance(error, MessageQueueError):
+                raise _limits.explained(error, messages, size) from error
             raise
         finally:
             _notice.close(descriptor, lambda: os.close(descriptor))
 
     def attach(self, name: str, request: Request) -> Channel:
-        return self._channel(name, request)
+        try:
+            return self._channel(name, request)
+        except MessageQueueError:
+            raise
+        except OSError as error:
+            raise _limits.explained(error) from error
 
     def _channel(self, name: str, request: Request, made: int | None = None) -> Channel:
         from ipcq_mqueue import _channel, _notice
 
-        try:
-            queue = _channel.attached(name, request)
-        except OSError as error:
-            raise _limits.explained(error) from error
+        queue = _channel.attached(name, request)
         try:
             found = os.fstat(queue.mqd)
             check_owner(found.st_uid, request)

@@ -80,7 +80,7 @@ class MqueueChannel(Channel):
             QueueGone: It was unlinked.
         """
         now = monotonic()
-        found = os.fstat(self._mqd)
+        found = self._status()
         gone = self._raises and not found.st_nlink
         down = bool(found.st_mode & SHUT_DOWN)
         # Both are for good, and every call that comes after says so.
@@ -88,6 +88,12 @@ class MqueueChannel(Channel):
         if gone:
             raise QueueGone
         return down
+
+    def _status(self) -> os.stat_result:
+        try:
+            return os.fstat(self._mqd)
+        except OSError as error:
+            raise _foreign(error) from error
 
     def _look_to_put(self) -> None:
         if self._look():
@@ -131,20 +137,22 @@ class MqueueChannel(Channel):
         return Stats(depth=depth, bytes=int(fields[b"QSIZE"]))
 
     def linked(self) -> bool:
-        return os.fstat(self._mqd).st_nlink > 0
+        return self._status().st_nlink > 0
 
     def shutdown(self, immediate: bool, /) -> None:
         if immediate and not self._readable:
             raise PermissionDenied("dropping what is in the queue is getting it: open it with read=True")
         self._look()
-        mode = stat.S_IMODE(os.fstat(self._mqd).st_mode)
+        mode = stat.S_IMODE(self._status().st_mode)
         try:
             os.fchmod(self._mqd, mode | SHUT_DOWN)
         except PermissionError as error:
             raise PermissionDenied(
-                f"only the queue's owner (user {os.fstat(self._mqd).st_uid}) or root can shut it down",
+                f"only the queue's owner (user {self._status().st_uid}) or root can shut it down",
                 errno=error.errno,
             ) from error
+        except OSError as error:
+            raise _foreign(error) from error
         sleep(BLIND)
         if immediate:
             try:
@@ -170,7 +178,7 @@ class MqueueChannel(Channel):
 def _foreign(error: BaseException) -> MessageQueueError:
     let_through(error)
     if isinstance(error, MemoryError):
-        return NoSpace("no memory for the message: free some and try again")
+        return NoSpace("no memory for it: free some and try again")
     return MessageQueueError(f"the system refused: {error}", errno=getattr(error, "errno", None))
 
 
@@ -188,6 +196,8 @@ def attached(name: str, request: Request) -> Any:
         raise FileNotFoundError(2, str(error)) from error
     except posix_ipc.PermissionsError as error:
         raise PermissionError(13, str(error)) from error
+    except MemoryError as error:
+        raise _foreign(error) from error
     except (OSError, ValueError, posix_ipc.Error) as error:
         let_through(error)
         raise _limits.descriptors() or MessageQueueError(f"posix_ipc cannot open it: {error}") from error

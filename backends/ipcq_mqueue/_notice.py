@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ipcq.backend import Notice
+from ipcq.backend import Notice, let_through
 from ipcq.errors import LimitExceeded
 
 # What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked
@@ -63,7 +63,12 @@ def _told(registration: tuple[int, Callable[[], object]]) -> None:
 
 def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> None:
     """Close a descriptor of a queue by `closing`, and register another handle's notice again if it went with it."""
-    inode = os.fstat(descriptor).st_ino
+    try:
+        inode = os.fstat(descriptor).st_ino
+    except OSError as error:
+        closing()
+        let_through(error)
+        return  # a handle that is not to be closed would be worse than a notice that is not given
     queue, notice = _registered.get(inode, (None, None))
     if queue is None or notice is None:
         closing()

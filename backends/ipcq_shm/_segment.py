@@ -276,7 +276,8 @@ def _removing(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        _lock(descriptor, fcntl.F_UNLCK, _REMOVAL, 1)
+        with suppress(OSError):  # the lock goes with the descriptor at the latest
+            _lock(descriptor, fcntl.F_UNLCK, _REMOVAL, 1)
 
 
 # Removing
@@ -324,8 +325,9 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
             os.unlink(path)
         except FileNotFoundError:
             return False
-    if read_header(descriptor).magic:
-        os.pwrite(descriptor, b"\1", _UNLINKED)
+    with suppress(OSError):  # it is gone, and who is not told sees that its file has no name
+        if read_header(descriptor).magic:
+            os.pwrite(descriptor, b"\1", _UNLINKED)
     return True
 
 

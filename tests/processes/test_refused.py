@@ -1,0 +1,164 @@
+"""C5: whichever system call fails, with whatever number: it happened, or it raised our error and nothing happened.
+
+Each call of each operation is made to fail once, in a process of its own. By night with each number, by day with one.
+"""
+
+import errno
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Peers, fresh_name, say
+from processes.programs import SMALL
+from processes.sizes import size
+from processes.users import warm_up
+
+pytestmark = pytest.mark.storm
+
+if sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}:
+    pytest.skip(f"Windows has no seccomp, nor has {sys.platform}", allow_module_level=True)
+
+from processes.refusals import NUMBERS, Refuser  # noqa: E402  # where there is seccomp
+
+Handle = ipcq.Queue[Any]
+SHORT = 0.2
+
+#: What is done with a queue that holds "a" and "b": and what the queue then holds if it returned.
+ON_A_HANDLE: dict[str, tuple[Callable[[Handle], object], list[str]]] = {
+    "put": (lambda queue: queue.put("c", timeout=SHORT), ["a", "b", "c"]),
+    "put_many": (lambda queue: queue.put_many(["c"], timeout=SHORT), ["a", "b", "c"]),
+    "get": (lambda queue: queue.get(timeout=SHORT), ["b"]),
+    "peek": (lambda queue: queue.peek(), ["a", "b"]),
+    "clear": (lambda queue: queue.clear(), []),
+    "qsize": (lambda queue: queue.qsize(), ["a", "b"]),
+}
+BY_NAME = ("create", "attach", "exists", "unlink", "close")
+
+
+class Trial:
+    """One operation on a queue, in a child."""
+
+    def __init__(self, backend: str, verb: str) -> None:
+        self.backend = backend
+        self.verb = verb
+        self.name = fresh_name()
+        self.other = f"{self.name}-other"
+        self.said: list[Any] = []
+
+    def prepare(self) -> Handle:
+        queue: Handle = ipcq.open(self.name, self.backend, exclusive=True, **SMALL)
+        queue.put("a")
+        queue.put("b")
+        self.open_before = len(os.listdir("/proc/self/fd"))
+        return queue
+
+    def act(self, queue: Handle) -> None:
+        try:
+            self.do(queue)
+            self.said = ["returned"]
+        except ipcq.MessageQueueError as error:
+            self.said = ["raised", f"{type(error).__name__}: {error}"]
+        except BaseException as error:
+            self.said = ["foreign", repr(error)]
+
+    def do(self, queue: Handle) -> None:
+        if self.verb in ON_A_HANDLE:
+            ON_A_HANDLE[self.verb][0](queue)
+        elif self.verb == "create":
+            ipcq.open(self.other, self.backend, exclusive=True, **SMALL).close()
+        elif self.verb == "attach":
+            ipcq.open(self.name, self.backend, create=False).close()
+        elif self.verb == "exists":
+            assert ipcq.exists(self.name, self.backend)
+        elif self.verb == "unlink":
+            ipcq.unlink(self.name, self.backend)
+        else:
+            queue.close()
+
+    def report(self, queue: Handle) -> str:
+        if self.said[0] == "foreign":
+            with suppress(ipcq.MessageQueueError):
+                ipcq.unlink(self.name, self.backend)
+            return json.dumps([self.said, [], False, 0])
+        # Without the listener's. Another thread may be answering who asked whether the queue is there.
+        deadline = time.monotonic() + 5.0
+        while (more := len(os.listdir("/proc/self/fd")) - self.open_before - 1) > 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        gone = self.verb in {"unlink", "close"} and self.said == ["returned"]
+        content = [] if gone else [queue.get(timeout=5.0) for _ in range(queue.qsize())]
+        with suppress(ipcq.QueueGone):
+            if not queue.closed and not gone:
+                queue.put("again", timeout=5.0)
+        if self.verb == "create":
+            there = ipcq.exists(self.other, self.backend)
+            with suppress(ipcq.QueueNotFound):
+                ipcq.unlink(self.other, self.backend)
+        else:
+            there = ipcq.exists(self.name, self.backend)
+        with suppress(ipcq.QueueNotFound):
+            ipcq.unlink(self.name, self.backend)
+        queue.close()
+        return json.dumps([self.said, content, there, more])
+
+
+def complaint(verb: str, text: str) -> str:
+    """Say what is wrong with what a child reported; nothing where all is well."""
+    try:
+        said, content, there, more = json.loads(text)
+    except ValueError:
+        return text
+    returned = said == ["returned"]
+    if said[0] == "foreign":
+        return f"another error than ours: {said}"
+    if verb == "clear" and content in (["b"], ["a", "b"]):
+        return ""  # messages are dropped one by one, until one cannot be had or the kernel says that there is none
+    if verb in ON_A_HANDLE and content != (ON_A_HANDLE[verb][1] if returned else ["a", "b"]):
+        return f"{said}, and then the queue holds {content}"
+    if verb == "create" and not returned and there:
+        return f"{said}, and yet there is a queue"
+    if verb == "unlink" and there == returned:
+        return f"{said}, and yet the name is {'there' if there else 'free'}"
+    if more > 0:
+        return f"{said}, and {more} descriptors were left open"
+    return ""
+
+
+def refuse_each(backend: str, verb: str, tries: int) -> None:
+    """Let each call of an operation fail in turn, and say how many there were and what was wrong."""
+    warm_up(backend)
+    wrong = []
+    place = 0
+    while True:
+        place += 1
+        called = ""
+        for turn in range(tries):
+            number = NUMBERS[(place + turn) % len(NUMBERS)]
+            trial = Trial(backend, verb)
+            called, text = Refuser(trial.prepare, trial.act, trial.report).run(place, number)
+            problem = complaint(verb, text)
+            # Reading a file never says that there will be more later.
+            if problem and (called, number) != ("read", errno.EAGAIN):
+                wrong.append(f"call {place}, {called or 'none'}, {os.strerror(number)}: {problem}")
+        if not called:
+            break
+    say([place - 1, wrong])
+
+
+@pytest.mark.parametrize("verb", [*ON_A_HANDLE, *BY_NAME])
+def test_whichever_system_call_fails_it_happened_or_nothing_did(verb: str, backend: str, peers: Peers) -> None:
+    """C5: every call of every operation, in its place."""
+    if verb == "peek" and backend == "mqueue":
+        pytest.skip("capabilities.peek is False on backend 'mqueue'")
+    numbers = size(1, len(NUMBERS))
+    calls, wrong = peers.fork(refuse_each, backend, verb, numbers).hear()
+    print(f"{calls} system calls, each refused with {numbers} error numbers")
+    assert not wrong, "\n".join(wrong)
+    assert calls > 0 or verb != "create"  # the ring makes none on its way
