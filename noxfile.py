@@ -112,11 +112,12 @@ def workers(session: nox.Session) -> tuple[str, ...]:
     return "-n", "auto", "--dist", "loadgroup"
 
 
-def pytest(session: nox.Session, *arguments: str, without: str = "") -> None:
-    """Run the tests, those of some backends left out."""
+def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily") -> None:
+    """Run the tests, those of some backends left out, those that grow at the size that is asked for."""
     # The checkout stays off sys.path, here and in the programs that tests start, so that it cannot stand in for what is
     # installed.
     env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
+    env["IPCQ_TESTS_SIZE"] = size
     session.run("pytest", *arguments, env=env)
 
 
@@ -195,6 +196,18 @@ def model(session: nox.Session) -> None:
     if shutil.which("spin") is None:
         session.error("the models are checked by SPIN, which is not here: sudo apt-get install spin")
     session.run("python3", "tests/csan/model.py", *session.posargs, external=True)
+
+
+@nox.session(python=DEFAULT, default=False)
+def nightly(session: nox.Session) -> None:
+    """Run the tests that grow at their full size, which takes about half an hour; arguments go to pytest."""
+    install(session, "tests")
+    chosen = session.posargs or [
+        "tests/processes/test_refused.py",
+        "tests/processes/test_full.py",
+        "tests/processes/test_leaks.py",
+    ]
+    pytest(session, "--timeout=4500", *chosen, size="nightly")
 
 
 @nox.session(python=DEFAULT)

@@ -84,15 +84,17 @@ class MqueueBackend(Backend):
             _notice.close(descriptor, lambda: os.close(descriptor))
 
     def attach(self, name: str, request: Request) -> Channel:
-        return self._channel(name, request)
+        try:
+            return self._channel(name, request)
+        except MessageQueueError:
+            raise
+        except OSError as error:
+            raise _limits.explained(error) from error
 
     def _channel(self, name: str, request: Request, made: int | None = None) -> Channel:
         from ipcq_mqueue import _channel, _notice
 
-        try:
-            queue = _channel.attached(name, request)
-        except OSError as error:
-            raise _limits.explained(error) from error
+        queue = _channel.attached(name, request)
         try:
             found = os.fstat(queue.mqd)
             check_owner(found.st_uid, request)

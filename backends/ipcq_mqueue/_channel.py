@@ -176,7 +176,7 @@ class MqueueChannel(Channel):
 def _foreign(error: BaseException) -> MessageQueueError:
     let_through(error)
     if isinstance(error, MemoryError):
-        return NoSpace("no memory for the message: free some and try again")
+        return NoSpace("no memory for it: free some and try again")
     return MessageQueueError(f"the system refused: {error}", errno=getattr(error, "errno", None))
 
 
@@ -194,6 +194,8 @@ def attached(name: str, request: Request) -> Any:
         raise FileNotFoundError(2, str(error)) from error
     except posix_ipc.PermissionsError as error:
         raise PermissionError(13, str(error)) from error
+    except MemoryError as error:
+        raise _foreign(error) from error
     except (OSError, ValueError, posix_ipc.Error) as error:
         let_through(error)
         raise _limits.descriptors() or MessageQueueError(f"posix_ipc cannot open it: {error}") from error

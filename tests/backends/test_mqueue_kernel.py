@@ -938,3 +938,52 @@ def test_a_notice_that_was_told_is_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(_notice, "_registered", {5: (object(), print)})
     _notice._told((5, lambda: told.append(dict(_notice._registered))))
     assert told == [{}]
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, "broken")
+
+
+@pytest.mark.parametrize("verb", ["qsize", "shutdown", "attach"])
+def test_a_status_that_the_system_refuses_is_our_error(
+    verb: str, queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: with its number, no descriptor is left, and the queue goes on."""
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
+        patch.setattr(os, "fstat", refuse)
+        if verb == "attach":
+            MqueueBackend().attach(name, Request())
+        else:
+            getattr(queue, verb)()
+    assert (caught.value.errno, os.listdir("/proc/self/fd")) == (errno.EIO, before)
+    queue.put(b"item")
+
+
+def test_a_shutdown_that_the_system_refuses_is_our_error(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: also where it is not for want of a right."""
+    with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
+        patch.setattr(os, "fchmod", refuse)
+        queue.shutdown()
+    assert caught.value.errno == errno.EIO
+    queue.put(b"item")
+
+
+def test_a_mode_that_the_system_refuses_leaves_no_queue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: creating has not happened, and says so by our error."""
+    with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
+        patch.setattr(os, "fchmod", refuse)
+        MqueueBackend().create(name, Request(**SMALL))
+    assert caught.value.errno == errno.EIO
+    assert not MqueueBackend().exists(name)
+
+
+def test_memory_that_is_not_to_be_had_is_no_space(queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: as posix_ipc tells it."""
+
+    def lack(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(NoSpace):
+        patch.setattr(posix_ipc, "MessageQueue", lack)
+        MqueueBackend().attach(name, Request())

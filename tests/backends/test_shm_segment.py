@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import fcntl
 import gc
 import os
 import random
@@ -1006,3 +1007,32 @@ def test_who_comes_between_keeps_its_queue(name: str) -> None:
         assert not _segment.remove(descriptor, name, unless_held=True)
         os.close(descriptor)
         assert queue.empty()
+
+
+@pytest.mark.parametrize("broken", ["read_header", "unlock"])
+def test_a_name_that_is_gone_is_gone_whatever_fails_behind_it(
+    name: str, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: unlinking has happened, so it does not raise, and other handles see it by themselves."""
+    lock = _segment._lock
+
+    def refuse(descriptor: int, kind: int, *rest: int) -> None:
+        if kind == fcntl.F_UNLCK:
+            raise OSError(errno.EIO, "broken")
+        lock(descriptor, kind, *rest)
+
+    def unreadable(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    with create(name) as queue:
+        descriptor = os.open(_segment.path_of(name), os.O_RDWR)
+        with monkeypatch.context() as patch:
+            if broken == "unlock":
+                patch.setattr(_segment, "_lock", refuse)
+            else:
+                patch.setattr(_segment, "read_header", unreadable)
+            assert _segment.remove(descriptor, name)
+        os.close(descriptor)
+        time.sleep(0.3)
+        with pytest.raises(ipcq.QueueGone):
+            queue.put(b"item")

@@ -1019,3 +1019,43 @@ def test_a_handle_is_closed_only_when_nobody_is_handed_its_descriptors(queue: Ha
     threading.Timer(0.1, setattr, (host, "_answering", _host._NOBODY)).start()
     queue.close()
     assert time.monotonic() - began >= 0.1
+
+
+def test_who_cannot_look_takes_the_queue_for_linked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: a look that the system refuses says nothing about the queue, and ends no call."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(_place, "leads_to", refuse)
+    queue.put(b"item")
+    assert queue.get(timeout=5) == b"item"
+
+
+def test_a_turn_that_the_system_refuses_is_our_error(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: with its number, and nothing is put."""
+    flock = fcntl.flock
+
+    def refuse(descriptor: int, how: int) -> None:
+        if how != fcntl.LOCK_UN:
+            raise OSError(errno.ENOLCK, "no locks")
+        flock(descriptor, how)
+
+    with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
+        patch.setattr(fcntl, "flock", refuse)
+        bounded.put(b"item")
+    assert caught.value.errno == errno.ENOLCK
+    assert bounded.empty()
+
+
+def test_a_directory_that_cannot_be_looked_at_is_not_taken_for_missing(
+    queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contract clause 3: who cannot say that there is no queue does not say so."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as patch, pytest.raises(MessageQueueError):
+        patch.setattr(os, "lstat", refuse)
+        SocketpairBackend().exists(name)

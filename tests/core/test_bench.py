@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 

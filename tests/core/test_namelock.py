@@ -20,7 +20,7 @@ from core.conftest import HANG, Run, Thread
 from ipcq import _namelock, _private
 from ipcq._deadline import NEVER, PASSED
 from ipcq._namelock import name_lock
-from ipcq.errors import LimitExceeded, NoSpace, PermissionDenied, TimedOutError
+from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, TimedOutError
 
 PRELUDE = """
 import os, signal, sys, threading
@@ -421,6 +421,8 @@ def test_a_link_for_the_file_makes_nothing_elsewhere(place: Path) -> None:
         (errno.ENFILE, LimitExceeded),
         (errno.ENOSPC, NoSpace),
         (errno.EDQUOT, NoSpace),
+        (errno.ENOMEM, NoSpace),
+        (errno.EIO, MessageQueueError),
         (errno.EROFS, PermissionDenied),
         (errno.EACCES, PermissionDenied),
     ],
@@ -437,6 +439,40 @@ def test_each_condition_of_the_system_is_its_own_class(
     with pytest.raises(kind) as caught:
         taken()
     assert caught.value.errno == number  # type: ignore[attr-defined]
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.EIO, "broken")
+
+
+def test_a_file_whose_mode_cannot_be_set_leaves_no_descriptor(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the system's refusal is our error, with its number."""
+    taken()
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(_namelock.os, "fchmod", refuse)
+    with pytest.raises(MessageQueueError) as caught:
+        taken()
+    assert (caught.value.errno, os.listdir("/proc/self/fd")) == (errno.EIO, before)
+
+
+def test_a_lock_that_the_system_refuses_is_our_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: with its number, and no descriptor is left."""
+    taken()
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(_namelock, "_try_lock", refuse)
+    with pytest.raises(MessageQueueError, match="cannot be locked") as caught:
+        taken()
+    assert (caught.value.errno, os.listdir("/proc/self/fd")) == (errno.EIO, before)
+
+
+def test_a_lock_that_cannot_be_given_back_goes_with_its_descriptor(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: what was done under it is done, and the lock is free."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_namelock, "_unlock", refuse)
+        taken()
+    taken()
 
 
 def test_no_environment_variable_moves_the_place(run: Run, tmp_path: Path) -> None:

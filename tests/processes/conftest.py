@@ -11,6 +11,7 @@ import ipcq
 from ipcq.backend import Scope
 from ipcq.testing.processes import Peers, fresh_name
 from processes.needs import required, usable
+from processes.sizes import size
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def queue(name: str, backend: str) -> Iterator["ipcq.Queue[object]"]:
 @pytest.fixture
 def peers() -> Iterator[Peers]:
     """Return a group of processes that ends with the test and cannot hang."""
-    with Peers() as peers:
+    with Peers(patience=size(60, 4000)) as peers:
         yield peers
 
 

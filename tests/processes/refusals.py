@@ -1,4 +1,4 @@
-"""Makes the n-th system call of a process fail, as the kernel would: by a seccomp filter that another process answers.
+"""Makes the n-th system call of a process fail, as the kernel would, by a seccomp filter that asks another process.
 
 The filter needs no right and no program that would have to be installed. It is for good, so what is tried is tried in a
 child: `Refuser.run` forks one, which calls `filtered` when it is ready. Its system calls are then asked of the parent,
@@ -24,130 +24,34 @@ _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _ALLOW, _ASK = 0x7FFF0000, 0x7FC00000
 _PRIVATE_FUTEX = 128
 
+
+def _table(text: str) -> dict[str, int]:
+    return {name: int(number) for name, number in (entry.split("=") for entry in text.split())}
+
+
 # Left out: close, which on Linux has closed whatever it returns; and what ends, or gives back memory, and cannot fail.
-_X86_64 = {
-    "read": 0,
-    "write": 1,
-    "open": 2,
-    "stat": 4,
-    "fstat": 5,
-    "lstat": 6,
-    "poll": 7,
-    "lseek": 8,
-    "mmap": 9,
-    "ioctl": 16,
-    "pread64": 17,
-    "pwrite64": 18,
-    "select": 23,
-    "socket": 41,
-    "connect": 42,
-    "accept": 43,
-    "sendto": 44,
-    "recvfrom": 45,
-    "sendmsg": 46,
-    "recvmsg": 47,
-    "shutdown": 48,
-    "bind": 49,
-    "listen": 50,
-    "getsockname": 51,
-    "socketpair": 53,
-    "setsockopt": 54,
-    "getsockopt": 55,
-    "clone": 56,
-    "fcntl": 72,
-    "flock": 73,
-    "ftruncate": 77,
-    "rename": 82,
-    "mkdir": 83,
-    "link": 86,
-    "unlink": 87,
-    "readlink": 89,
-    "chmod": 90,
-    "fchmod": 91,
-    "fchown": 93,
-    "mknod": 133,
-    "statfs": 137,
-    "fstatfs": 138,
-    "futex": 202,
-    "getdents64": 217,
-    "mq_open": 240,
-    "mq_unlink": 241,
-    "mq_timedsend": 242,
-    "mq_timedreceive": 243,
-    "mq_notify": 244,
-    "mq_getsetattr": 245,
-    "openat": 257,
-    "mkdirat": 258,
-    "newfstatat": 262,
-    "unlinkat": 263,
-    "linkat": 265,
-    "ppoll": 271,
-    "fallocate": 285,
-    "accept4": 288,
-    "eventfd2": 290,
-    "pipe2": 293,
-    "renameat2": 316,
-    "memfd_create": 319,
-    "statx": 332,
-    "clone3": 435,
-}
-_GENERIC = {
-    "eventfd2": 19,
-    "fcntl": 25,
-    "ioctl": 29,
-    "flock": 32,
-    "mknodat": 33,
-    "mkdirat": 34,
-    "unlinkat": 35,
-    "linkat": 37,
-    "statfs": 43,
-    "fstatfs": 44,
-    "ftruncate": 46,
-    "fallocate": 47,
-    "fchmod": 52,
-    "fchmodat": 53,
-    "fchown": 55,
-    "openat": 56,
-    "pipe2": 59,
-    "getdents64": 61,
-    "lseek": 62,
-    "read": 63,
-    "write": 64,
-    "pread64": 67,
-    "pwrite64": 68,
-    "pselect6": 72,
-    "ppoll": 73,
-    "readlinkat": 78,
-    "newfstatat": 79,
-    "fstat": 80,
-    "futex": 98,
-    "mq_open": 180,
-    "mq_unlink": 181,
-    "mq_timedsend": 182,
-    "mq_timedreceive": 183,
-    "mq_notify": 184,
-    "mq_getsetattr": 185,
-    "socket": 198,
-    "socketpair": 199,
-    "bind": 200,
-    "listen": 201,
-    "connect": 203,
-    "getsockname": 204,
-    "sendto": 206,
-    "recvfrom": 207,
-    "setsockopt": 208,
-    "getsockopt": 209,
-    "shutdown": 210,
-    "sendmsg": 211,
-    "recvmsg": 212,
-    "clone": 220,
-    "mmap": 222,
-    "accept4": 242,
-    "renameat2": 276,
-    "memfd_create": 279,
-    "statx": 291,
-    "clone3": 435,
-}
+_X86_64 = _table(
+    """
+    read=0 write=1 open=2 stat=4 fstat=5 lstat=6 poll=7 lseek=8 mmap=9 ioctl=16 pread64=17 pwrite64=18 select=23
+    socket=41 connect=42 accept=43 sendto=44 recvfrom=45 sendmsg=46 recvmsg=47 shutdown=48 bind=49 listen=50
+    getsockname=51 socketpair=53 setsockopt=54 getsockopt=55 clone=56 fcntl=72 flock=73 ftruncate=77 rename=82
+    mkdir=83 link=86 unlink=87 readlink=89 chmod=90 fchmod=91 fchown=93 mknod=133 statfs=137 fstatfs=138
+    futex=202 getdents64=217 mq_open=240 mq_unlink=241 mq_timedsend=242 mq_timedreceive=243 mq_notify=244
+    mq_getsetattr=245 openat=257 mkdirat=258 newfstatat=262 unlinkat=263 linkat=265 ppoll=271 fallocate=285
+    accept4=288 eventfd2=290 pipe2=293 renameat2=316 memfd_create=319 statx=332 clone3=435
+    """
+)
+_GENERIC = _table(
+    """
+    eventfd2=19 fcntl=25 ioctl=29 flock=32 mknodat=33 mkdirat=34 unlinkat=35 linkat=37 statfs=43 fstatfs=44
+    ftruncate=46 fallocate=47 fchmod=52 fchmodat=53 fchown=55 openat=56 pipe2=59 getdents64=61 lseek=62 read=63
+    write=64 pread64=67 pwrite64=68 pselect6=72 ppoll=73 readlinkat=78 newfstatat=79 fstat=80 futex=98
+    mq_open=180 mq_unlink=181 mq_timedsend=182 mq_timedreceive=183 mq_notify=184 mq_getsetattr=185 socket=198
+    socketpair=199 bind=200 listen=201 connect=203 getsockname=204 sendto=206 recvfrom=207 setsockopt=208
+    getsockopt=209 shutdown=210 sendmsg=211 recvmsg=212 clone=220 mmap=222 accept4=242 renameat2=276
+    memfd_create=279 statx=291 clone3=435
+    """
+)
 _CALLS, _SECCOMP = (_X86_64, 317) if platform.machine() == "x86_64" else (_GENERIC, 277)
 _NAMES = {number: name for name, number in _CALLS.items()}
 

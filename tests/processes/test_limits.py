@@ -10,13 +10,14 @@ import errno
 import os
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
 import ipcq
 from ipcq.testing.processes import Peers, fresh_name, say
+from processes.needs import usable
 from processes.programs import SMALL
 from processes.users import NOBODY, become, free_user, warm_up
 
@@ -212,12 +213,47 @@ def attach_without_descriptors(name: str, backend: str, spare: int) -> None:
     say(said)
 
 
-@pytest.mark.parametrize("spare", [0, 1, 2, 3])
-def test_every_way_to_a_queue_names_the_missing_descriptor(spare: int, name: str, mqueue: str, peers: Peers) -> None:
+@pytest.mark.parametrize("spare", range(8))
+def test_every_way_to_a_queue_names_the_missing_descriptor(spare: int, name: str, backend: str, peers: Peers) -> None:
     """C24: with no or a few descriptors left, opening, looking and unlinking work or name RLIMIT_NOFILE."""
-    ipcq.open(name, mqueue, **SMALL).close()
-    said = told(peers, attach_without_descriptors, name, mqueue, spare)
+    with ipcq.open(name, backend, **SMALL):
+        said = told(peers, attach_without_descriptors, name, backend, spare)
+        with suppress(ipcq.QueueNotFound):  # it may have been made, and then be one descriptor short of its removal
+            ipcq.unlink(f"{name}-other", backend)
     assert set(said) <= {"worked", "LimitExceeded RLIMIT_NOFILE"}, said
+
+
+def create_within(backend: str, limit: str, value: int) -> None:
+    """As an ordinary user with little room for files or for addresses, create a large queue, then a small one."""
+    warm_up(backend)
+    become(NOBODY)
+    if limit == "RLIMIT_AS":
+        with open("/proc/self/statm", encoding="utf-8") as file:
+            value += int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(getattr(resource, limit), (value, value))
+    said = []
+    for messages in (100_000, 4):
+        name = fresh_name()
+        try:
+            with ipcq.open(name, backend, exclusive=True, max_messages=messages, max_message_size=512) as queue:
+                queue.put("item")
+                said.append(str(queue.get()))
+                queue.unlink()
+        except ipcq.MessageQueueError as error:
+            said.append(type(error).__name__)
+        said += ["left"] * ipcq.exists(name, backend)
+    say(said)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_FSIZE", 1 << 20), ("RLIMIT_AS", 32 << 20)])
+@pytest.mark.parametrize("shared", ["shm", "pyshm"])
+def test_room_for_files_and_addresses_is_told(limit: str, value: int, shared: str, peers: Peers) -> None:
+    """C24: NoSpace, never SIGXFSZ or a MemoryError; nothing is left, and a queue that fits is made."""
+    said = told(peers, create_within, usable(shared), limit, value)
+    if limit == "RLIMIT_AS" and shared == "pyshm":  # which maps nothing
+        assert said == ["item", "item"]
+    else:
+        assert said == ["NoSpace", "item"]
 
 
 def fill_up(uid: int, backend: str) -> None:

@@ -1,0 +1,102 @@
+"""C18, C19: between PID namespaces a queue is refused or right; the same process number twice makes nobody an owner."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Peer, Peers, say
+from processes.programs import GOES_ON
+from processes.sizes import size
+from processes.users import warm_up
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+if sys.platform != "linux":
+    pytest.skip(f"Windows has no PID namespaces, nor has {sys.platform}", allow_module_level=True)
+
+CLONE_NEWPID = 0x20000000
+REFUSED = 3
+COUNT = 300
+
+
+def put_from_a_namespace(name: str, backend: str, who: int, seconds: float | None = None) -> None:
+    """As process 1 of a new namespace, put numbered messages, and say how that ended.
+
+    Args:
+        name: Of the queue.
+        backend: Of the queue.
+        who: What each message begins with.
+        seconds: After which process 1 is killed; it puts for ever then.
+    """
+    warm_up(backend)
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWPID):
+        raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWPID) is needed, and refused here")
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            assert os.getpid() == 1
+            status = put_all(name, backend, who, for_ever=seconds is not None)
+        finally:
+            os._exit(status)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    say(os.waitstatus_to_exitcode(status))
+
+
+def put_all(name: str, backend: str, who: int, *, for_ever: bool) -> int:
+    try:
+        with ipcq.open(name, backend, create=False) as queue:
+            number = 0
+            while for_ever or number < COUNT:
+                queue.put([who, number], timeout=GOES_ON)
+                number += 1
+    except ipcq.VersionMismatch:
+        return REFUSED
+    return 0
+
+
+def taken(queue: "ipcq.Queue[object]", peers: list[Peer]) -> dict[int, list[int]]:
+    """Take messages until the peers have ended and nothing is left; return the numbers by who put them."""
+    numbers: dict[int, list[int]] = {}
+    while not queue.empty() or any(peer.state() not in "ZX" for peer in peers):
+        try:
+            who, number = queue.get(timeout=0.05)  # type: ignore[misc]  # what is put here
+        except ipcq.QueueEmpty:
+            continue
+        numbers.setdefault(who, []).append(number)
+    return numbers
+
+
+def test_two_namespaces_with_the_same_process_number_are_refused_or_right(
+    name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C19: two processes 1 put at once, and every message comes once and in order, or none does."""
+    both = [peers.fork(put_from_a_namespace, name, backend, who) for who in (0, 1)]
+    numbers = taken(queue, both)
+    outcomes = [peer.hear() for peer in both]
+    if outcomes == [REFUSED, REFUSED]:
+        assert not numbers
+    else:
+        assert (outcomes, numbers) == ([0, 0], {0: list(range(COUNT)), 1: list(range(COUNT))})
+
+
+def test_a_process_killed_in_another_namespace_holds_nobody_up(
+    name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
+) -> None:
+    """C15, C19: each time a process 1 is killed at a random instant, the one beside it loses nothing."""
+    for _ in range(size(5, 100)):
+        victim = peers.fork(put_from_a_namespace, name, backend, 0, peers.random.random() / 20)
+        other = peers.fork(put_from_a_namespace, name, backend, 1)
+        numbers = taken(queue, [victim, other])
+        victim.hear()
+        outcome = other.hear()
+        assert (outcome, numbers.get(1, [])) in ((0, list(range(COUNT))), (REFUSED, []))
+        assert numbers.get(0, []) == list(range(len(numbers.get(0, []))))
