@@ -2,7 +2,6 @@
 
 import builtins
 import errno
-import fcntl
 import gc
 import os
 import random
@@ -24,6 +23,7 @@ from ipcq.backend import Request
 from ipcq.testing.processes import fresh_name
 from processes.needs import usable
 
+fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
 _segment = pytest.importorskip("ipcq_shm._segment")
 SMALL = {"max_messages": 4, "max_message_size": 512}
 

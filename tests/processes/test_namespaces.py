@@ -10,7 +10,7 @@ import pytest
 
 import ipcq
 from ipcq.testing.processes import Peer, Peers, say
-from processes.programs import GOES_ON
+from ipcq.testing.workers import PATIENCE
 from processes.sizes import size
 from processes.users import warm_up
 
@@ -56,7 +56,7 @@ def put_all(name: str, backend: str, who: int, *, for_ever: bool) -> int:
         with ipcq.open(name, backend, create=False) as queue:
             number = 0
             while for_ever or number < COUNT:
-                queue.put([who, number], timeout=GOES_ON)
+                queue.put([who, number], timeout=PATIENCE)
                 number += 1
     except ipcq.VersionMismatch:
         return REFUSED
