@@ -1000,6 +1000,94 @@ print(failed > 5)
     assert told(code) == "True"
 
 
+DYING = """
+import errno, fcntl, os, signal, sys
+from types import SimpleNamespace
+import ipcq
+from ipcq.backend import Request
+from ipcq_shm import ShmBackend, _channel, _core, _segment
+
+name, verb, lifetime = sys.argv[1:]
+calls = last = 0
+
+def dying(function):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*arguments, **options)
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+
+def arm():
+    functions = "open close fchmod posix_fallocate pread pwrite link unlink stat fstat statvfs listdir".split()
+    theirs = SimpleNamespace(**{**vars(os), **{each: dying(getattr(os, each)) for each in functions}})
+    _segment.os = _channel.os = theirs
+    _segment.fcntl = SimpleNamespace(**{**vars(fcntl), "fcntl": dying(fcntl.fcntl)})
+    _channel._core = SimpleNamespace(**{**vars(_core), "format": dying(_core.format)})
+    for each in "attach", "named", "detach":
+        setattr(_channel.ShmChannel, each, dying(getattr(_channel.ShmChannel, each)))
+
+backend = ShmBackend()
+request = Request(max_messages=4, max_message_size=512, lifetime=lifetime)
+survived = False
+while not survived:
+    last += 1
+    queue = None if verb == "create" else backend.create(name, request)
+    other = backend.attach(name, request) if verb == "attach" else None
+    (ready, say), (gone, go) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        if verb == "close":
+            queue.after_fork()
+            os.write(say, b"1")
+            os.close(go)
+            os.read(gone, 1)  # the parent's handle is closed, and this is the last one
+        arm()
+        if verb == "create":
+            backend.create(name, request)
+        elif verb == "attach":
+            backend.attach(name, request).close()
+        elif verb == "unlink":
+            backend.unlink(name)
+        else:
+            queue.close()
+        os._exit(0)
+    if verb == "close":
+        os.read(ready, 1)
+        queue.close()
+    for end in (ready, say, gone, go):
+        os.close(end)
+    survived = os.WIFEXITED(os.waitpid(child, 0)[1])
+    for each in (queue, other):
+        if each is not None and verb != "close":
+            each.close()
+    # Whoever comes next, without cleaning up by hand.
+    with ipcq.open(name, "shm", serializer="raw", max_messages=4, max_message_size=512, lifetime=lifetime) as found:
+        found.put(b"item")
+        assert found.get(timeout=5) == b"item"
+        found.unlink()
+    left = [file for file in os.listdir("/dev/shm") if name[1:] in file]
+    assert not left, (last, left)
+print(last)
+"""
+
+
+@pytest.mark.parametrize("lifetime", ["persistent", "last-close"])
+@pytest.mark.parametrize("verb", ["create", "attach", "unlink", "close"])
+def test_a_kill_between_any_two_calls_of_the_system_leaves_the_name_usable(name: str, verb: str, lifetime: str) -> None:
+    """C16: before and after each step of making, attaching, unlinking, and of the last one's closing."""
+    program = [sys.executable, "-W", "ignore", "-c", DYING, name, verb, lifetime]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    print(f"{verb}, {lifetime}: {int(done.stdout) - 1} kills")
+    assert int(done.stdout) > 1
+
+
 def test_who_comes_between_keeps_its_queue(name: str) -> None:
     """C14: a file that somebody holds again is not removed as abandoned."""
     with create(name, lifetime="last-close") as queue:
