@@ -130,10 +130,17 @@ def described(thing: str) -> str:
 def kept_by_the_c_library(thing: str) -> bool:
     """Tell whether it is the netlink socket that glibc opens at a process's first mq_notify(3) and keeps."""
     kind, _, which = thing.rpartition(" ")
-    if kind == "descriptor":
-        with suppress(OSError), socket.socket(fileno=os.dup(int(which))) as end:
-            return end.family == socket.AF_NETLINK
-    return False
+    if kind != "descriptor":
+        return False
+    try:
+        return os.readlink(f"/proc/self/fd/{which}").startswith("socket:") and is_netlink(int(which))
+    except OSError:
+        return False
+
+
+def is_netlink(descriptor: int) -> bool:
+    with socket.socket(fileno=os.dup(descriptor)) as end:
+        return end.family == socket.AF_NETLINK
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,11 @@ import sys
 from typing import Final
 
 from ipcq.backend import Availability, Backend, Capabilities, Channel, Finding, Persistence, Request, Scope, Severity
+from ipcq.errors import QueueNotFound
 from ipcq.hooks import hookimpl
-from ipcq_shm import _segment
+
+if sys.platform == "linux":
+    from ipcq_shm import _segment
 
 NAME: Final = "shm"
 
@@ -35,6 +38,7 @@ class ShmBackend(Backend):
     name = NAME
     capabilities = CAPABILITIES
     rank = 400
+    platforms = ("linux",)
 
     def probe(self) -> Availability:
         if sys.platform != "linux":
@@ -43,11 +47,18 @@ class ShmBackend(Backend):
             from ipcq_shm import _core
         except ImportError as error:
             return Availability.no(
-                f"its C extension was not built ({error}): install a C compiler and then ipcq again, without a cache"
+                f"its C extension was not built ({error}): install a C compiler and the headers of Python, and then "
+                "pip install --force-reinstall --no-cache-dir --no-binary ipcq ipcq"
             )
         if not os.access(_segment.DIRECTORY, os.R_OK | os.W_OK | os.X_OK):
             return Availability.no(f"{_segment.DIRECTORY} is not a directory that this user may write to: mount it")
-        if not _core.works():
+        if not os.path.exists("/proc/self/ns/pid"):
+            return Availability.no("it finds its files and its PID namespace in /proc, which is not there: mount it")
+        try:
+            works = _core.works()
+        except OSError as error:
+            return Availability.no(f"its locks could not be tried, as no thread could be started: {error}")
+        if not works:
             return Availability.no("this kernel does not release the locks of a thread that ends (robust futexes)")
         return Availability.yes()
 
@@ -64,18 +75,26 @@ class ShmBackend(Backend):
             return _channel.attached(name, request, CAPABILITIES)
 
     def exists(self, name: str) -> bool:
+        if sys.platform != "linux":
+            return False
         with _segment.explained():
             return _segment.exists(name)
 
     def unlink(self, name: str) -> None:
+        if sys.platform != "linux":
+            raise QueueNotFound
         with _segment.explained():
             _segment.unlink(name)
 
     def names(self) -> list[str]:
+        if sys.platform != "linux":
+            return []
         with _segment.explained():
             return _segment.names()
 
     def findings(self) -> list[Finding]:
+        if sys.platform != "linux":
+            return []
         try:
             system = os.statvfs(_segment.DIRECTORY)
         except OSError:

@@ -6,21 +6,28 @@ from dataclasses import replace
 from typing import Final
 
 from ipcq.backend import Attributes, Capabilities, Channel, Notice, Request, Stats
-from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported
+from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported, VersionMismatch
 from ipcq_shm import _core, _notice, _segment
 
+# The largest rings of csrc/ring.c and csrc/shelf.h.
 _MOST_BYTES: Final = 1 << 46
+_MOST_BYTES_IN_ORDER: Final = 1 << 38
 
 
 class ShmChannel(_core.Ring, Channel):
-    def __init__(
-        self, name: str, descriptor: int, attributes: Attributes, request: Request, capabilities: Capabilities
-    ) -> None:
-        _core.Ring.__init__(self, descriptor, _segment.bell_of(name), request.after_unlink == "continue")
-        self.attributes = attributes
-        self.capabilities = replace(capabilities, priorities=attributes.priorities)
+    def __init__(self, name: str, descriptor: int, request: Request, capabilities: Capabilities) -> None:
+        """Make this a participant; the descriptor is this object's then, and is closed where that fails."""
         self._name = name
         self._request: _notice.Request | None = None
+        try:
+            self.attach(descriptor, _segment.bell_of(name), request.after_unlink == "continue")
+            self.attributes = _attributes(self)
+            self.capabilities = replace(capabilities, priorities=self.attributes.priorities)
+        except BaseException:
+            # Exactly once, whenever an exception out of a signal handler struck.
+            if not self.detach():
+                os.close(descriptor)
+            raise
 
     def fileno(self) -> int:
         with _segment.explained():
@@ -60,7 +67,7 @@ class ShmChannel(_core.Ring, Channel):
         self._request = None  # it is the parent's
         try:
             self.reattach()
-        except OSError:
+        except (OSError, VersionMismatch):  # no slot to be had, or another PID namespace
             self.detach()
             return False
         return True
@@ -76,10 +83,10 @@ def created(name: str, request: Request, capabilities: Capabilities) -> ShmChann
     try:
         _core.format(descriptor, limit, attributes.max_messages or 0, attributes.max_message_size, _flags(attributes))
         os.pwrite(descriptor, os.fsencode(name), _segment.NAME_AT)
-        channel = ShmChannel(name, descriptor, attributes, request, capabilities)
     except BaseException:
         os.close(descriptor)
         raise
+    channel = ShmChannel(name, descriptor, request, capabilities)
     try:
         _publish(channel, name)
     except BaseException:
@@ -100,15 +107,14 @@ def _publish(channel: ShmChannel, name: str) -> None:
 
 
 def attached(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:
-    descriptor = _segment.opened(name, request)
+    channel = ShmChannel(name, _segment.opened(name, request), request, capabilities)
     try:
-        channel = ShmChannel(name, descriptor, _attributes(descriptor), request, capabilities)
+        # Removed before this handle had its slot, or by who did not see it any more.
+        if not _segment.is_linked(channel.descriptor):
+            raise QueueNotFound
     except BaseException:
-        os.close(descriptor)
-        raise
-    if not channel.linked():  # removed before this handle had its slot
         channel.detach()
-        raise QueueNotFound
+        raise
     return channel
 
 
@@ -134,8 +140,9 @@ def _limits(request: Request) -> tuple[Attributes, int]:
             f"buffer_size={limit} does not hold max_messages={messages} of max_message_size={size}, which take {least} "
             "bytes with what belongs to each message: leave one of them out"
         )
-    if limit > _MOST_BYTES or (messages or 0) >= 2**64:
-        raise Unsupported(f"a queue has at most {_MOST_BYTES} bytes, asked for {limit}: ask for less")
+    most = _MOST_BYTES_IN_ORDER if request.priorities else _MOST_BYTES
+    if limit > most or (messages or 0) >= 2**64:
+        raise Unsupported(f"such a queue has at most {most} bytes, asked for {limit}: ask for less")
     return Attributes(
         mode=request.mode,
         max_messages=messages,
@@ -154,13 +161,14 @@ def _flags(attributes: Attributes) -> int:
     )
 
 
-def _attributes(descriptor: int) -> Attributes:
-    header = _segment.read_header(descriptor)
+def _attributes(ring: _core.Ring) -> Attributes:
+    # As they were checked, and not as they may stand in the segment by now.
+    limit, max_messages, max_message_size, flags = ring.limits()
     return Attributes(
-        mode=stat.S_IMODE(os.fstat(descriptor).st_mode),
-        max_messages=header.max_messages or None,
-        max_message_size=header.max_message_size,
-        buffer_size=header.limit if header.flags & _segment.BYTES else None,
-        priorities=bool(header.flags & _segment.ORDERED),
-        lifetime="last-close" if header.flags & _segment.LAST_CLOSE else "persistent",
+        mode=stat.S_IMODE(os.fstat(ring.descriptor).st_mode),
+        max_messages=max_messages or None,
+        max_message_size=max_message_size,
+        buffer_size=limit if flags & _segment.BYTES else None,
+        priorities=bool(flags & _segment.ORDERED),
+        lifetime="last-close" if flags & _segment.LAST_CLOSE else "persistent",
     )

@@ -3,10 +3,10 @@
 A queue's file appears whole: it is made without a name, filled, and then linked to its name, which fails if the name is
 taken. What is opened is judged by its descriptor, before a byte of it is read.
 
-A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but no slot's
-byte is locked any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes it. All
-who remove a name lock one more byte of the file, and then look whether the name still leads there, so that nobody
-removes a successor.
+A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but nobody has
+locked a slot's byte any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes
+it. All who remove a name lock one more byte of the file, and then look whether the name still leads there, so that
+nobody removes a successor.
 """
 
 import errno
@@ -17,12 +17,14 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
 
 from ipcq.backend import Request, check_owner, let_through, pause, too_many_descriptors
 from ipcq.errors import (
     CorruptQueue,
+    LimitExceeded,
     MessageQueueError,
     NoSpace,
     PermissionDenied,
@@ -45,6 +47,8 @@ BYTES: Final = 4
 _MAGIC: Final = 0x0A1A715063510D8A
 _HEADER: Final = struct.Struct("=QIIQQQQQQQII")
 _UNLINKED: Final = 132
+_DOORBELL: Final = struct.Struct("=Q")
+_DOORBELL_AT: Final = 160
 NAME_AT: Final = 17296
 _NAME_SIZE: Final = 256
 _SLOTS: Final = 4096
@@ -53,7 +57,11 @@ _REMOVAL: Final = _LOCKS + _SLOTS
 
 _PREFIX: Final = "ipcq-shm."
 _ABRIDGED: Final = "ipcq-shm-"
-_CHUNK: Final = 16 << 20
+#: Short enough to end between two ticks of a fast timer, after each of which the call begins anew.
+_CHUNK: Final = 1 << 18
+#: Mappings that one handle takes, and where the kernel says how many a process may have.
+_MAPPINGS: Final = 4
+_MAPPINGS_LIMIT: Final = Path("/proc/sys/vm/max_map_count")
 #: Seconds to wait for who removes a name, which takes microseconds unless it is stopped.
 _PATIENCE: Final = 1.0
 
@@ -80,13 +88,30 @@ def _meaning(error: OSError) -> MessageQueueError:
         return QueueExists()
     if number in (errno.EACCES, errno.EPERM):
         return PermissionDenied(f"its mode does not let this user: ask its owner, see ls -l {DIRECTORY}")
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
+    if number == errno.ENOMEM and (too_many := _too_many_mappings()):
+        return too_many
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
         return NoSpace(f"{DIRECTORY} or the memory is full: remove queues that nobody needs (ipcq ls), or ask for less")
     if number in (errno.EMFILE, errno.ENFILE):
         return too_many_descriptors(number)
     if number == errno.ELOOP:
         return PermissionDenied("its file is a symbolic link, which ipcq does not make: remove it")
     return MessageQueueError(f"the system refused: {error}", errno=number)
+
+
+def _too_many_mappings() -> LimitExceeded | None:
+    most = int(_MAPPINGS_LIMIT.read_text(encoding="ascii"))
+    with open("/proc/self/maps", "rb") as maps:
+        count = sum(1 for _ in maps)
+    if count + _MAPPINGS <= most:
+        return None
+    return LimitExceeded(
+        limit="vm.max_map_count",
+        value=most,
+        asked=count + _MAPPINGS,
+        remedy=f"sudo sysctl vm.max_map_count={2 * most}",
+        errno=errno.ENOMEM,
+    )
 
 
 def path_of(name: str) -> str:
@@ -113,7 +138,9 @@ def nameless(size: int, mode: int) -> int:
 
     Raises:
         NoSpace: There is not that much memory; nothing of it is taken then.
+        LimitExceeded: This process may not make so large a file.
     """
+    _check_file_size(size)
     system = os.statvfs(DIRECTORY)
     free = system.f_bavail * system.f_frsize
     if system.f_blocks and size > free:
@@ -124,13 +151,21 @@ def nameless(size: int, mode: int) -> int:
     descriptor = os.open(DIRECTORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, mode)
-        # In pieces, because a signal makes the call begin anew.
         for offset in range(0, size, _CHUNK):
             os.posix_fallocate(descriptor, offset, min(_CHUNK, size - offset))
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_file_size(size: int) -> None:
+    import resource  # which Windows lacks
+
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if most != resource.RLIM_INFINITY and size > most:
+        remedy = "ulimit -f unlimited, or ask for less"
+        raise LimitExceeded(limit="RLIMIT_FSIZE", value=most, asked=size, remedy=remedy, errno=errno.EFBIG)
 
 
 def publish(descriptor: int, name: str) -> None:
@@ -279,6 +314,14 @@ def _removing(descriptor: int) -> Iterator[None]:
         _lock(descriptor, fcntl.F_UNLCK, _REMOVAL, 1)
 
 
+def is_linked(descriptor: int) -> bool:
+    """Tell whether the file has its name and nobody who does not know of this handle is about to remove it."""
+    if read_header(descriptor).flags & LAST_CLOSE:
+        with _removing(descriptor):  # who is removing it looked for slots after locking this
+            pass
+    return os.fstat(descriptor).st_nlink > 0
+
+
 # Removing
 
 
@@ -326,7 +369,16 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
             return False
     if read_header(descriptor).magic:
         os.pwrite(descriptor, b"\1", _UNLINKED)
+        _remove_late_bell(descriptor, name)
     return True
+
+
+def _remove_late_bell(descriptor: int, name: str) -> None:
+    """Remove the doorbell if somebody made it between its removal and the name's."""
+    (inode,) = _DOORBELL.unpack(os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT))
+    with suppress(FileNotFoundError):
+        if os.stat(bell_of(name), follow_symlinks=False).st_ino == inode:
+            os.unlink(bell_of(name))
 
 
 def release_slots(descriptor: int) -> None:

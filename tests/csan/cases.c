@@ -566,6 +566,26 @@ static void all_slots_can_be_taken(void)
     close(other);
 }
 
+static void what_lies_about_its_size_is_corrupt(void)
+{
+    static const uint32_t lies[] = {65, 4096, 1u << 20, 0x7fffffff, 0xfffffff0, 0xffffffff};
+
+    for (size_t which = 0; which < sizeof lies / sizeof *lies; which++) {
+        for (int ordered = 0; ordered < 2; ordered++) {
+            struct ring *ring = queue_open(queue_file_of(ordered ? RING_ORDERED : 0, 1 << 12, 0, 64));
+            size_t count;
+
+            CHECK(ring_put(ring, bytes, 64, 0) == RING_OK);
+            /* In a record and in a cell, the size follows 8 bytes. */
+            memcpy(ring->data + 8, &lies[which], sizeof lies[which]);
+            CHECK(try_get(ring, &place) == RING_CORRUPT);
+            CHECK(ring_peek(ring, place_for, &place, 0) == RING_CORRUPT);
+            CHECK(ring_get_many(ring, place_for, &place, 2, &count, 0) == RING_CORRUPT && count == 0);
+            queue_close(ring);
+        }
+    }
+}
+
 /* Numbers that no queue has, in every place, while it is used: no call may touch what is not the queue's or hang. */
 static void harm_stays_in_the_segment(uint64_t seed)
 {
@@ -661,6 +681,7 @@ int main(int count, char **words)
     waiting_ends_in_time();
     what_is_no_queue_is_not_opened();
     all_slots_can_be_taken();
+    what_lies_about_its_size_is_corrupt();
     for (int seed = 0; seed < seeds; seed++)
         harm_stays_in_the_segment((uint64_t)seed);
     printf("cases: all is well, %d segments that mean harm did none\n", seeds);

@@ -32,6 +32,7 @@ struct state {
     PyObject *gone;
     PyObject *limit_exceeded;
     PyObject *shut_down;
+    PyObject *too_many_descriptors;
     PyObject *version_mismatch;
 };
 
@@ -55,6 +56,21 @@ static void *raise_slotless(const struct state *state)
         PyErr_SetObject(state->limit_exceeded, error);
     Py_XDECREF(nothing);
     Py_XDECREF(facts);
+    Py_XDECREF(error);
+    return NULL;
+}
+
+/* Where descriptors are wanting, a put fails too, and needs an error of ours. */
+static void *raise_system(const struct state *state)
+{
+    int reason = errno;
+    PyObject *error;
+
+    if (reason != EMFILE && reason != ENFILE)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    error = PyObject_CallFunction(state->too_many_descriptors, "i", reason);
+    if (error != NULL)
+        PyErr_SetObject(state->limit_exceeded, error);
     Py_XDECREF(error);
     return NULL;
 }
@@ -90,7 +106,7 @@ static void *raise_result(PyTypeObject *type, enum ring_result result)
     case RING_NO_MEMORY:
         return PyErr_NoMemory();
     case RING_SYSTEM:
-        return PyErr_SetFromErrno(PyExc_OSError);
+        return raise_system(state);
     default:
         PyErr_SetNone(state->corrupt);
     }
@@ -319,14 +335,28 @@ static PyObject *new_list(Py_ssize_t size)
     return list;
 }
 
+/* Without asking for memory, which could fail when messages have been taken already. */
+static void shorten(PyObject *list, Py_ssize_t size)
+{
+    Py_ssize_t before = PyList_GET_SIZE(list);
+
+    Py_SET_SIZE(list, size);
+    for (Py_ssize_t index = size; index < before; index++)
+        Py_DECREF(((PyListObject *)list)->ob_item[index]);
+}
+
 static PyObject *get_alone(PyObject *self)
 {
-    PyObject *list = PyList_New(0);
+    PyObject *list = PyList_New(1);
     PyObject *received = list == NULL ? NULL : try_get(self, NULL);
 
-    if (received == NULL || (received != Py_None && PyList_Append(list, received) < 0))
-        Py_CLEAR(list);
-    Py_XDECREF(received);
+    if (received == NULL) {
+        Py_XDECREF(list);
+        return NULL;
+    }
+    PyList_SET_ITEM(list, 0, received);
+    if (received == Py_None)
+        shorten(list, 0);
     return list;
 }
 
@@ -355,9 +385,10 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
     do {
         result = ring_get_many(ring, room_in_list, &filling, (size_t)limit, &taken, 0);
     } while (result == RING_BUSY && settled(ring, &until));
-    if (PyList_SetSlice(filling.list, (Py_ssize_t)taken, limit, NULL) < 0 || result == RING_COPYING) {
+    shorten(filling.list, (Py_ssize_t)taken);
+    if (result == RING_COPYING) {
         Py_DECREF(filling.list);
-        return PyErr_Occurred() ? NULL : get_alone(self);
+        return get_alone(self);
     }
     if (result == RING_OK || result == RING_EMPTY || result == RING_BUSY)
         return filling.list;
@@ -389,7 +420,8 @@ static bool instant(PyObject *seconds, int64_t *nanoseconds)
 
     if (value == -1 && PyErr_Occurred())
         return false;
-    *nanoseconds = (int64_t)(value * 1e9);
+    /* Within what sums of such numbers can hold, which are centuries. */
+    *nanoseconds = value > 0 ? (int64_t)((value < 4e9 ? value : 4e9) * 1e9) : 0;
     return true;
 }
 
@@ -621,12 +653,43 @@ static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct channel *channel = (struct channel *)self;
+    bool was_open = channel->open;
 
-    if (channel->open) {
+    if (was_open) {
         channel->open = false;
         ring_detach(&channel->ring);
     }
+    return PyBool_FromLong(was_open);
+}
+
+static PyObject *attach(PyObject *self, PyObject *arguments)
+{
+    struct channel *channel = (struct channel *)self;
+    int descriptor, stays;
+    const char *bell_path;
+    enum ring_result result;
+
+    if (!PyArg_ParseTuple(arguments, "isp", &descriptor, &bell_path, &stays))
+        return NULL;
+    if (channel->open)
+        return PyErr_Format(PyExc_RuntimeError, "it is attached");
+    result = ring_attach(&channel->ring, descriptor);
+    if (result != RING_OK)
+        return raise_result(Py_TYPE(self), result);
+    snprintf(channel->ring.bell_path, sizeof channel->ring.bell_path, "%s", bell_path);
+    channel->ring.stays = stays;
+    channel->open = true;
     Py_RETURN_NONE;
+}
+
+static PyObject *limits(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    if (ring == NULL)
+        return NULL;
+    return Py_BuildValue("KKKI", (unsigned long long)ring->limit, (unsigned long long)ring->max_messages,
+                         (unsigned long long)ring->max_message_size, ring->flags);
 }
 
 static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
@@ -634,31 +697,6 @@ static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
     struct ring *ring = ring_of(self);
 
     return ring == NULL ? NULL : PyLong_FromLong(ring->descriptor);
-}
-
-static int channel_init(PyObject *self, PyObject *arguments, PyObject *keywords)
-{
-    struct channel *channel = (struct channel *)self;
-    static char *names[] = {"descriptor", "bell_path", "stays", NULL};
-    int descriptor, stays;
-    const char *bell_path;
-    enum ring_result result;
-
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "isp", names, &descriptor, &bell_path, &stays))
-        return -1;
-    if (channel->open) {
-        PyErr_SetString(PyExc_RuntimeError, "it is open");
-        return -1;
-    }
-    result = ring_attach(&channel->ring, descriptor);
-    if (result != RING_OK) {
-        raise_result(Py_TYPE(self), result);
-        return -1;
-    }
-    snprintf(channel->ring.bell_path, sizeof channel->ring.bell_path, "%s", bell_path);
-    channel->ring.stays = stays;
-    channel->open = true;
-    return 0;
 }
 
 static int channel_traverse(PyObject *self, visitproc visit, void *arg)
@@ -701,7 +739,10 @@ static PyMethodDef channel_methods[] = {
     {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
     {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
-    {"detach", detach, METH_NOARGS, PyDoc_STR("Give back the descriptor and the mapping.")},
+    {"attach", attach, METH_VARARGS,
+     PyDoc_STR("Become a participant by a descriptor, which is this object's from then on, unless it fails.")},
+    {"limits", limits, METH_NOARGS, PyDoc_STR("Return limit, max_messages, max_message_size and flags as checked.")},
+    {"detach", detach, METH_NOARGS, PyDoc_STR("Give back descriptor and mapping, and tell whether there were any.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -711,8 +752,7 @@ static PyGetSetDef channel_attributes[] = {
 };
 
 static PyType_Slot channel_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("One participant in a ring: Ring(descriptor, bell_path, stays).")},
-    {Py_tp_init, channel_init},
+    {Py_tp_doc, (void *)PyDoc_STR("One participant in a ring, once it is attached.")},
     {Py_tp_dealloc, channel_dealloc},
     {Py_tp_traverse, channel_traverse},
     {Py_tp_methods, channel_methods},
@@ -784,27 +824,28 @@ static PyMethodDef module_functions[] = {
 static int module_exec(PyObject *self)
 {
     struct state *state = PyModule_GetState(self);
-    PyObject *errors = PyImport_ImportModule("ipcq.errors");
     const struct {
         PyObject **place;
+        const char *module;
         const char *name;
-    } classes[] = {
-        {&state->closed, "QueueClosed"},
-        {&state->corrupt, "CorruptQueue"},
-        {&state->gone, "QueueGone"},
-        {&state->limit_exceeded, "LimitExceeded"},
-        {&state->shut_down, "QueueShutDown"},
-        {&state->version_mismatch, "VersionMismatch"},
+    } imports[] = {
+        {&state->closed, "ipcq.errors", "QueueClosed"},
+        {&state->corrupt, "ipcq.errors", "CorruptQueue"},
+        {&state->gone, "ipcq.errors", "QueueGone"},
+        {&state->limit_exceeded, "ipcq.errors", "LimitExceeded"},
+        {&state->shut_down, "ipcq.errors", "QueueShutDown"},
+        {&state->too_many_descriptors, "ipcq.backend", "too_many_descriptors"},
+        {&state->version_mismatch, "ipcq.errors", "VersionMismatch"},
     };
 
-    for (size_t index = 0; errors != NULL && index < sizeof classes / sizeof *classes; index++) {
-        *classes[index].place = PyObject_GetAttrString(errors, classes[index].name);
-        if (*classes[index].place == NULL)
-            Py_CLEAR(errors);
+    for (size_t index = 0; index < sizeof imports / sizeof *imports; index++) {
+        PyObject *from = PyImport_ImportModule(imports[index].module);
+
+        *imports[index].place = from == NULL ? NULL : PyObject_GetAttrString(from, imports[index].name);
+        Py_XDECREF(from);
+        if (*imports[index].place == NULL)
+            return -1;
     }
-    if (errors == NULL)
-        return -1;
-    Py_DECREF(errors);
     state->type = PyType_FromModuleAndSpec(self, &channel_spec, NULL);
     return state->type == NULL ? -1 : PyModule_AddObjectRef(self, "Ring", state->type);
 }
@@ -827,6 +868,11 @@ static int module_clear(PyObject *self)
     return 0;
 }
 
+static void module_free(void *self)
+{
+    module_clear(self);
+}
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030c0000
@@ -847,6 +893,7 @@ static struct PyModuleDef module = {
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,
+    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

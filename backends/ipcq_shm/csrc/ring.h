@@ -211,6 +211,7 @@ _Static_assert(sizeof(struct ring_header) == 80, "layout of version 1");
 _Static_assert(offsetof(struct ring_header, flags) == 72, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, state) == 128, "layout of version 1");
 _Static_assert(offsetof(struct ring_state, unlinked) == 4, "layout of version 1");
+_Static_assert(offsetof(struct ring_state, doorbell) == 32, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, figures) == 256, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, put) == 384, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, get) == 640, "layout of version 1");
