@@ -4,7 +4,8 @@ import dataclasses
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import PackageNotFoundError, files, requires, version
 
 import pytest
 
@@ -79,12 +80,18 @@ def test_names_are_seen_without_the_library(backend: str) -> None:
 
 
 def test_auto_creates_where_nothing_is_missing() -> None:
-    """pyshm needs no library."""
+    """On the best backend that needs no library."""
     with ipcq.open(NAME) as queue:
         queue.put("item")
         assert queue.get(timeout=1) == "item"
-        assert queue.backend == "pyshm"
+        assert queue.backend == next(info.name for info in ipcq.backends() if info.usable)
         queue.unlink()
+
+
+def test_what_is_compiled_is_there() -> None:
+    """An extension that is optional is missed by nobody who builds, so it has to be looked for."""
+    extensions = {file.parts[0] for file in files("ipcq") or () if file.name.endswith(tuple(EXTENSION_SUFFIXES))}
+    assert extensions == ({"ipcq_shm"} if sys.platform == "linux" else set())
 
 
 def test_a_lock_without_its_library_says_so() -> None:

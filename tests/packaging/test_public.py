@@ -5,7 +5,9 @@ import os
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points, files, version
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,19 +18,11 @@ from ipcq.backend import Backend
 #: A module without a leading underscore is public.
 PUBLIC = sorted(f"ipcq.{module.name}" for module in pkgutil.iter_modules(ipcq.__path__) if module.name[0] != "_")
 
+PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+BUNDLED: dict[str, str] = PYPROJECT["project"]["entry-points"]["ipcq.backends"]
+
 #: What `import ipcq` must not load, each with what would need it.
-HEAVY = (
-    "click",
-    "importlib.metadata",
-    "ipcq_memory",
-    "ipcq_mqueue",
-    "ipcq_pyshm",
-    "ipcq_shm",
-    "ipcq_socketpair",
-    "msgpack",
-    "multiprocessing",
-    "pluggy",
-)
+HEAVY = ("click", "importlib.metadata", *BUNDLED.values(), "msgpack", "multiprocessing", "pluggy")
 
 
 @pytest.fixture(params=["ipcq", *PUBLIC])
@@ -81,7 +75,7 @@ def test_errors_are_offered_at_the_top_too() -> None:
     assert set(ipcq.errors.__all__) <= set(ipcq.__all__)
 
 
-@pytest.mark.parametrize("name", ["memory", "mqueue", "pyshm", "shm", "socketpair"])
+@pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_backends_enter_by_an_entry_point(name: str) -> None:
     """Each entry point leads to a module whose hook returns a backend of its name."""
     (entry,) = entry_points(group="ipcq.backends", name=name)
