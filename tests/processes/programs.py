@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 
 import ipcq
 from ipcq.testing.oracle import Ledger, Tag
@@ -15,7 +16,20 @@ SMALL = {"max_messages": 4, "max_message_size": 512}
 GOES_ON = 10.0
 
 
-def produce(name: str, backend: str, producer: int, ledger: str, count: int | None = None) -> None:
+#: Bytes of messages; some of these are drawn more often.
+SIZES = (0, 0, 0, 64, 500)
+
+
+def produce(
+    name: str,
+    backend: str,
+    producer: int,
+    ledger: str,
+    count: int | None = None,
+    *,
+    sizes_of: Sequence[int] = SIZES,
+    batch: int = 1,
+) -> None:
     """Put numbered messages of many sizes, for ever or so many, with each entered before and after."""
     book = Ledger(ledger)
     sizes = random.Random(producer)
@@ -23,20 +37,29 @@ def produce(name: str, backend: str, producer: int, ledger: str, count: int | No
     with ipcq.open(name, backend, create=False) as queue:
         say("ready")
         while count is None or number < count:
-            tag = Tag(producer, number)
-            message = tag.message(sizes.choice((0, 0, 0, 64, 500)))
-            book.intend(tag)
+            tags = [Tag(producer, number + which) for which in range(batch)]
+            messages = [tag.message(sizes.choice(sizes_of)) for tag in tags]
+            for tag in tags:
+                book.intend(tag)
+            stored = 0
             try:
-                queue.put(message, timeout=GOES_ON)
+                if batch == 1:
+                    queue.put(messages[0], timeout=GOES_ON)
+                    stored = 1
+                else:
+                    stored = queue.put_many(messages, timeout=GOES_ON)
             except BaseException as error:
-                book.refused(tag, error)
+                book.refused(tags[0], error)
                 raise
-            book.accepted(tag)
-            number += 1
+            for tag in tags[:stored]:
+                book.accepted(tag)
+            for tag in tags[stored:]:
+                book.refused(tag, ipcq.QueueFull())
+            number += batch
     say("done")
 
 
-def consume(name: str, backend: str, ledger: str, *, look: bool = False) -> None:
+def consume(name: str, backend: str, ledger: str, *, look: bool = False, batch: int = 1) -> None:
     """Take messages until the queue is shut down, with each entered; with `look`, now and then without waiting."""
     book = Ledger(ledger)
     turns = 0
@@ -46,7 +69,10 @@ def consume(name: str, backend: str, ledger: str, *, look: bool = False) -> None
             turns += 1
             since = time.monotonic_ns()
             try:
-                message = queue.get(block=False) if look and turns % 4 == 0 else queue.get(timeout=GOES_ON)
+                if batch > 1:
+                    messages = queue.get_many(batch, timeout=GOES_ON)
+                else:
+                    messages = [queue.get(block=False) if look and turns % 4 == 0 else queue.get(timeout=GOES_ON)]
             except ipcq.QueueShutDown:
                 break
             except ipcq.QueueEmpty:
@@ -54,10 +80,11 @@ def consume(name: str, backend: str, ledger: str, *, look: bool = False) -> None
                     raise
                 book.empty(since)
                 continue
-            try:
-                book.took(Tag.of(message), since)
-            except ValueError:
-                book.torn(message)
+            for message in messages:
+                try:
+                    book.took(Tag.of(message), since)
+                except ValueError:
+                    book.torn(message)
     say("done")
 
 
