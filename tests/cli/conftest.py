@@ -49,6 +49,16 @@ def shared(name: str) -> Iterator[ipcq.Queue[Any]]:
 
 
 @pytest.fixture
+def opaque(name: str) -> Iterator[ipcq.Queue[Any]]:
+    """Return a queue between processes that cannot be looked into."""
+    backend = next((info.name for info in ipcq.backends() if info.usable and not info.capabilities.peek), None)
+    if backend is None:
+        pytest.skip("backend 'mqueue' cannot be used here: it works on linux, this is " + sys.platform)
+    with ipcq.open(name, backend, max_messages=4, max_message_size=512) as queue:
+        yield queue
+
+
+@pytest.fixture
 def run() -> Callable[..., Result]:
     """Return a function that runs the command line in this process."""
 

@@ -10,6 +10,7 @@ from click.testing import Result
 
 import ipcq
 from ipcq._cli import _creation
+from processes.needs import usable
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
@@ -82,7 +83,7 @@ def test_unknown_capability_is_2(run: Run, name: str) -> None:
 
 def test_buffer_size_is_passed_on(run: Run, name: str) -> None:
     """Backends that bound in messages refuse it."""
-    result = run("create", name, "--buffer-size", "1000", "--backend", ipcq.backends()[0].name)
+    result = run("create", name, "--buffer-size", "1000", "--max-messages", "4", "--backend", usable("mqueue"))
     assert "leave out buffer_size" in result.stderr
 
 

@@ -434,15 +434,15 @@ main(["drain", name, file])
     ],
 )
 def test_killed_drain_loses_at_most_the_message_under_way(
-    shared: Queue, run: Run, file: Path, method: str, when: str, lost: list[str]
+    opaque: Queue, run: Run, file: Path, method: str, when: str, lost: list[str]
 ) -> None:
     """C2: a SIGKILL before and after each step, on a queue that cannot be looked into; what is in the file loads."""
-    shared.put_many("abcd")
-    program = [sys.executable, "-c", DYING, shared.name, str(file), method, when]
+    opaque.put_many("abcd")
+    program = [sys.executable, "-c", DYING, opaque.name, str(file), method, when]
     assert subprocess.run(program, timeout=60, check=False).returncode == -signal.SIGKILL
-    rest = drained(shared)
-    run("load", shared.name, str(file))
-    assert drained(shared) + rest == [each for each in "abcd" if each not in lost]
+    rest = drained(opaque)
+    run("load", opaque.name, str(file))
+    assert drained(opaque) + rest == [each for each in "abcd" if each not in lost]
 
 
 def test_what_was_drained_is_loaded(run: Run, queue: Queue, file: Path) -> None:

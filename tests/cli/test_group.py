@@ -6,7 +6,9 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,11 +140,24 @@ def test_interruption_is_130_and_quiet(run: Run, monkeypatch: pytest.MonkeyPatch
     assert (result.exit_code, result.output) == (130, "")
 
 
+def wait_until_asleep(pid: int) -> None:
+    """Return when a program has slept for a tenth of a second, which it does in no step but waiting."""
+    looks = 0
+    while looks < 20:
+        if sys.platform == "linux":
+            asleep = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+            looks = looks + 1 if asleep else 0
+        else:
+            looks += 1
+        time.sleep(0.005)
+
+
 def test_interruption_of_a_program_is_130_and_quiet(start: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
     """A real SIGINT while waiting for an item."""
     process = start("get", shared.name, "-n", "2", "--wait", "inf")
     shared.put("first")
-    assert process.stdout.readline() == "first\n"  # it runs, and waits for the second
+    assert process.stdout.readline() == "first\n"
+    wait_until_asleep(process.pid)  # it waits for the second; before, it would have said that the first is taken
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (130, "")

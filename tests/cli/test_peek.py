@@ -76,10 +76,10 @@ def test_undecodable_message_is_shown_in_base64(run: Run, queue: Queue) -> None:
     )
 
 
-def test_backend_that_cannot_names_one_that_can(program: Callable[..., Any], shared: Queue) -> None:
+def test_backend_that_cannot_names_one_that_can(program: Callable[..., Any], opaque: Queue) -> None:
     """On a real queue of the kernel."""
-    shared.put("a")
-    result = program("peek", shared.name, "--backend", shared.backend)
+    opaque.put("a")
+    result = program("peek", opaque.name, "--backend", opaque.backend)
     assert (result.returncode, "cannot look at a message without taking it: use --backend" in result.stderr) == (
         1,
         True,

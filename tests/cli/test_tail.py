@@ -172,10 +172,10 @@ def test_consuming_ends_with_the_shutdown(run: Run, queue: Queue) -> None:
     assert (result.exit_code, result.stdout) == (0, "a\n")
 
 
-def test_backend_that_cannot_look_names_the_ways_out(program: Callable[..., Any], shared: Queue) -> None:
+def test_backend_that_cannot_look_names_the_ways_out(program: Callable[..., Any], opaque: Queue) -> None:
     """One that can, and the option that consumes; on a real queue of the kernel."""
-    shared.put("a")
-    result = program("tail", shared.name)
+    opaque.put("a")
+    result = program("tail", opaque.name)
     assert (result.returncode, "use --backend" in result.stderr, "--consume" in result.stderr) == (1, True, True)
 
 
@@ -189,11 +189,11 @@ def test_way_out_by_consuming_is_named(run: Run, queue: Queue, monkeypatch: pyte
     assert run("tail", queue.name).stderr.endswith("; or let --consume take each item that is printed\n")
 
 
-def test_backend_that_cannot_look_loses_nothing(program: Callable[..., Any], shared: Queue) -> None:
+def test_backend_that_cannot_look_loses_nothing(program: Callable[..., Any], opaque: Queue) -> None:
     """Nothing is consumed without a word."""
-    shared.put("a")
-    program("tail", shared.name)
-    assert shared.qsize() == 1
+    opaque.put("a")
+    program("tail", opaque.name)
+    assert opaque.qsize() == 1
 
 
 def test_program_follows_until_it_is_interrupted(start: Callable[..., Any], shared: Queue) -> None:
