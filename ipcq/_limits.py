@@ -35,6 +35,20 @@ def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
     )
 
 
+def check_file_size(size: int) -> None:
+    """Check that this process may make a file of so many bytes, which the system tells it by a signal else.
+
+    Raises:
+        LimitExceeded: RLIMIT_FSIZE is lower.
+    """
+    if sys.platform == "win32":
+        return
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if most != resource.RLIM_INFINITY and size > most:
+        remedy = "ulimit -f unlimited, or ask for less"
+        raise LimitExceeded(limit="RLIMIT_FSIZE", value=most, asked=size, remedy=remedy, errno=errno.EFBIG)
+
+
 def _of_the_machine() -> int:
     """Return the most files that the machine may have open; 0 where even that cannot be read."""
     try:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ipcq.backend import Request, check_owner, let_through, too_many_descriptors
+from ipcq.backend import Request, check_file_size, check_owner, let_through, too_many_descriptors
 from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_pyshm import _file, _place
 from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, State, place
@@ -38,6 +38,7 @@ def make(header: Header) -> int:
     Raises:
         QueueExists: The name is taken.
         NoSpace: There is no space for it, and nothing is left of it.
+        LimitExceeded: This process may not make so large a file.
     """
     path = _place.path_of(header.name)
     with translated(Geometry.of(header.attributes).size):
@@ -107,6 +108,7 @@ def _fill(descriptor: int, header: Header) -> None:
 
 def _allocate(descriptor: int, size: int) -> None:
     """Get the memory now, so that no write fails later for want of it."""
+    check_file_size(size)
     if hasattr(os, "fstatvfs"):
         found = os.fstatvfs(descriptor)
         # Else it would fill all that there is before it fails. A file system without a limit says 0.

@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
 
-from ipcq.backend import Request, check_owner, let_through, pause, too_many_descriptors
+from ipcq.backend import Request, check_file_size, check_owner, let_through, pause, too_many_descriptors
 from ipcq.errors import (
     CorruptQueue,
     LimitExceeded,
@@ -140,7 +140,7 @@ def nameless(size: int, mode: int) -> int:
         NoSpace: There is not that much memory; nothing of it is taken then.
         LimitExceeded: This process may not make so large a file.
     """
-    _check_file_size(size)
+    check_file_size(size)
     system = os.statvfs(DIRECTORY)
     free = system.f_bavail * system.f_frsize
     if system.f_blocks and size > free:
@@ -157,15 +157,6 @@ def nameless(size: int, mode: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _check_file_size(size: int) -> None:
-    import resource  # which Windows lacks
-
-    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if most != resource.RLIM_INFINITY and size > most:
-        remedy = "ulimit -f unlimited, or ask for less"
-        raise LimitExceeded(limit="RLIMIT_FSIZE", value=most, asked=size, remedy=remedy, errno=errno.EFBIG)
 
 
 def publish(descriptor: int, name: str) -> None:

@@ -287,9 +287,11 @@ def test_a_link_to_another_queue_is_not_followed(name: str) -> None:
     """C27: who may write to the directory must not lead one name to what another holds."""
     with create(name + "-other") as other:
         os.symlink(_segment.path_of(name + "-other"), _segment.path_of(name))
-        with pytest.raises(ipcq.PermissionDenied, match="symbolic link"):
-            attach(name)
-        other.unlink()
+        try:
+            with pytest.raises(ipcq.PermissionDenied, match="symbolic link"):
+                attach(name)
+        finally:
+            other.unlink()
 
 
 def test_a_file_with_a_second_name_is_refused(name: str) -> None:

@@ -245,15 +245,17 @@ def create_within(backend: str, limit: str, value: int) -> None:
     say(said)
 
 
-@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_FSIZE", 1 << 20), ("RLIMIT_AS", 32 << 20)])
+@pytest.mark.parametrize(
+    ("limit", "value", "error"), [("RLIMIT_FSIZE", 1 << 20, "LimitExceeded"), ("RLIMIT_AS", 32 << 20, "NoSpace")]
+)
 @pytest.mark.parametrize("shared", ["shm", "pyshm"])
-def test_room_for_files_and_addresses_is_told(limit: str, value: int, shared: str, peers: Peers) -> None:
-    """C24: NoSpace, never SIGXFSZ or a MemoryError; nothing is left, and a queue that fits is made."""
+def test_room_for_files_and_addresses_is_told(limit: str, value: int, error: str, shared: str, peers: Peers) -> None:
+    """C24: our error, never SIGXFSZ or a MemoryError; nothing is left, and a queue that fits is made."""
     said = told(peers, create_within, usable(shared), limit, value)
     if limit == "RLIMIT_AS" and shared == "pyshm":  # which maps nothing
         assert said == ["item", "item"]
     else:
-        assert said == ["NoSpace", "item"]
+        assert said == [error, "item"]
 
 
 def fill_up(uid: int, backend: str) -> None:
