@@ -689,9 +689,9 @@ class Queue(Generic[T]):
             raise QueueClosed(self._closing)
 
     def _end(self, reason: str) -> None:
+        self._disarm()  # first, as whoever leaves the channel last closes it from now on, and no shortcut is counted
         self._closing = reason
         self._try_put = self._try_get = _refusal(QueueClosed, reason)
-        self._disarm()
 
     # For a subclass that is a shortcut (`Channel.shortcut` in backend.py)
 

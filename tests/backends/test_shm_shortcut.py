@@ -584,17 +584,19 @@ def test_a_handler_runs_in_a_loop_of_short_calls(queue: Handle) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_closing_while_threads_put_and_get_breaks_nothing(opened: Open) -> None:
-    """C14: each of them ends with QueueClosed."""
+@pytest.mark.parametrize("item", [b"1", bytes(4 * LARGE)], ids=["small", "large"])
+@pytest.mark.parametrize("serializer", ["raw", "msgpack"])
+def test_closing_while_threads_put_and_get_breaks_nothing(opened: Open, item: bytes, serializer: str) -> None:
+    """C14: each of them ends with QueueClosed, also in the middle of a copy without the GIL."""
     for _ in range(20):
-        queue = opened(serializer="raw")
+        queue = opened(serializer=serializer)
         ended = []
 
         def work(queue: Handle = queue, ended: list[object] = ended) -> None:
             try:
                 while True:
-                    queue.put(b"1")
-                    queue.get()
+                    queue.put(item)
+                    assert queue.get() == item
             except ipcq.QueueClosed as error:
                 ended.append(error)
 
@@ -606,6 +608,32 @@ def test_closing_while_threads_put_and_get_breaks_nothing(opened: Open) -> None:
         for thread in threads:
             thread.join(HANG)
         assert len(ended) == 3
+
+
+@pytest.mark.parametrize("serializer", ["raw", "msgpack"])
+def test_a_large_copy_of_another_thread_is_not_awaited_in_a_child(opened: Open, serializer: str) -> None:
+    """C20: the thread that copies is the parent's."""
+    queue = opened(serializer=serializer)
+    over = threading.Event()
+
+    def copy() -> None:
+        while not over.is_set():
+            queue.put(bytes(6 * LARGE))
+            queue.get()
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    codes = []
+    for _ in range(30):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(int(HANG))
+            queue.close()
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    over.set()
+    thread.join(HANG)
+    assert set(codes) == {0}
 
 
 # What it holds
