@@ -1,15 +1,17 @@
-"""The examples in the README and the documentation are run: Python as Python, and ``console`` blocks by a shell."""
+"""For tests and documentation: which run side by side, and that examples are run, as Python or by a shell."""
 
 import doctest
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sybil import Example, Sybil
+from sybil.integration.pytest import SybilItem
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 import ipcq
@@ -80,6 +82,27 @@ def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
         for each in filter(which, ipcq.backends()):
             with suppress(ipcq.MessageQueueError):
                 ipcq.unlink(name, each.name)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Among several workers, keep the examples of a page together, and begin with what takes long."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("storm") is None)
+        for item in items:
+            if isinstance(item, SybilItem):
+                item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside the time that a test may take
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Among several workers, keep the others out during a test that is marked as alone."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    import apart
+
+    with apart.turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 pytest_collect_file = Sybil(

@@ -540,13 +540,20 @@ class Queue(Generic[T]):
 
         Raises:
             Unsupported: This backend cannot.
-            PermissionDenied: This user may not.
+            PermissionDenied: This user may not; or it is to drop, which is getting, and the handle was opened with
+                ``read=False``.
             InvalidArgument: `immediate` is not a bool.
         """
         if not isinstance(immediate, bool):
             raise InvalidArgument(f"immediate is True or False, not {immediate!r}")
         self._require_ability("shutdown", "be shut down")
-        self._with_channel(lambda channel: channel.shutdown(immediate))
+
+        def end(channel: Channel) -> None:
+            if immediate:
+                self._require_read()
+            channel.shutdown(immediate)
+
+        self._with_channel(end)
 
     def close(self) -> None:
         """Close this handle; the queue and its messages stay. Closing twice is closing once.

@@ -137,7 +137,7 @@ def kept_by_the_c_library(thing: str) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(turn: None) -> Iterator[None]:
+def nothing_is_left() -> Iterator[None]:
     """Fail a test that leaves a descriptor, a process, a message queue or a file behind."""
     mqueues()
     before = left()
@@ -164,18 +164,6 @@ def pytest_configure(config: pytest.Config) -> None:
         import apart
 
         apart.move(Path(config.option.basetemp).parent)
-
-
-@pytest.fixture(autouse=True)
-def turn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Among several workers, keep the others out during a test that is marked as alone."""
-    if not hasattr(request.config, "workerinput"):
-        yield
-        return
-    import apart
-
-    with apart.turn(alone=request.node.get_closest_marker("alone") is not None):
-        yield
 
 
 @pytest.fixture

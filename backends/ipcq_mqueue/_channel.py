@@ -134,8 +134,6 @@ class MqueueChannel(Channel):
         return os.fstat(self._mqd).st_nlink > 0
 
     def shutdown(self, immediate: bool, /) -> None:
-        if immediate and not self._readable:
-            raise PermissionDenied("dropping what is in the queue is getting it: open it with read=True")
         self._look()
         mode = stat.S_IMODE(os.fstat(self._mqd).st_mode)
         try:

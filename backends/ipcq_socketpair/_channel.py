@@ -42,7 +42,6 @@ from ipcq.errors import (
     CorruptQueue,
     MessageQueueError,
     NoSpace,
-    PermissionDenied,
     QueueGone,
     QueueShutDown,
     Unsupported,
@@ -81,7 +80,6 @@ class SocketpairChannel(Channel):
         self._terms = terms
         self._path = _place.path_of(terms.name)
         self._ends = ends
-        self._readable = request.read
         self._raises = request.after_unlink == "raise"
         self._next_look = 0.0
         self._largest = terms.attributes.max_message_size
@@ -370,8 +368,6 @@ class SocketpairChannel(Channel):
     # Ends
 
     def shutdown(self, immediate: bool, /) -> None:
-        if immediate and not self._readable:
-            raise PermissionDenied("dropping what is in the queue is getting it: open it with read=True")
         self._look()
         self._ends.write.shutdown(socket.SHUT_WR)
         while immediate:

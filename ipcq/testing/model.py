@@ -254,7 +254,7 @@ class Model:
     def _shutdown(self, handle: _Handle, immediate: bool) -> None:
         if not self._able.shutdown:
             raise Unsupported if handle.open else _Unspecified
-        handle.check()
+        self._check_right(handle, handle.reads or not immediate)
         handle.messages.shut = True
         if immediate:
             handle.messages.content.clear()

@@ -604,12 +604,6 @@ def test_a_getter_lingers_once(queue: Handle, monkeypatch: pytest.MonkeyPatch) -
     assert len(slept) == 1
 
 
-def test_dropping_what_is_there_needs_the_right_to_get(queue: Handle) -> None:
-    """shutdown(immediate=True) by who may not read is PermissionDenied."""
-    with ipcq.open(queue.name, "mqueue", read=False) as writer, pytest.raises(PermissionDenied, match="read=True"):
-        writer.shutdown(immediate=True)
-
-
 def test_a_shutdown_by_somebody_else_is_denied(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """DESIGN 6: a non-owner gets PermissionDenied."""
 

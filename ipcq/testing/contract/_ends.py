@@ -402,6 +402,16 @@ class Ends(Bench):
             with pytest.raises(ipcq.QueueShutDown):
                 handle.get(timeout=HANG)
 
+    def test_dropping_what_is_there_needs_the_right_to_get(self) -> None:
+        """C14, C27: who does not read may end the queue, and not drop what others may still get."""
+        self.needs("shutdown")
+        queue, other = self.create(), self.attach(read=False)
+        queue.put("item")
+        with pytest.raises(ipcq.PermissionDenied):
+            other.shutdown(immediate=True)
+        other.shutdown()
+        assert queue.get(timeout=HANG) == "item"
+
     def test_shutting_down_twice_is_all_right(self) -> None:
         """C14, clause 15: a second shutdown changes nothing, an immediate one drops the rest."""
         self.needs("shutdown")
