@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from sybil import Example, Sybil
-from sybil.integration.pytest import SybilItem
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 import ipcq
@@ -84,14 +83,29 @@ def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
                 ipcq.unlink(name, each.name)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Among several workers, keep the examples of a page together, and begin with what takes long."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several workers queues and files of its own."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("storm") is None)
-        for item in items:
-            if isinstance(item, SybilItem):
-                item.add_marker(pytest.mark.xdist_group(str(item.path)))
+        import apart
+
+        apart.move(Path(config.option.basetemp).parent)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Among several workers, keep the examples of a page together; all else goes to whoever is free."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPage(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.partition("::line:")[0]
+
+    return ByPage(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long."""
+    items.sort(key=lambda item: item.get_closest_marker("storm") is None)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside the time that a test may take

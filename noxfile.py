@@ -106,7 +106,7 @@ def workers(session: nox.Session) -> tuple[str, ...]:
         return ()
     if any(path.resolve().is_relative_to("/tmp") for path in (Path.cwd(), Path(session.bin))):
         return ()
-    return "-n", "auto", "--dist", "loadgroup"
+    return "-n", "auto"
 
 
 def pytest(session: nox.Session, *arguments: str, without: str = "") -> None:

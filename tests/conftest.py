@@ -160,10 +160,6 @@ def pytest_configure(config: pytest.Config) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
-    if hasattr(config, "workerinput"):
-        import apart
-
-        apart.move(Path(config.option.basetemp).parent)
 
 
 @pytest.fixture
