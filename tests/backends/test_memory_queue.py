@@ -253,14 +253,18 @@ def test_real_signals_at_random_points_lose_nothing_that_was_accounted_for() -> 
     # In a process of its own, because tools that trace this one have locks that an exception would leave taken.
     script = """
         import signal, time
-        from contextlib import suppress
         import ipcq
 
         class Interrupt(Exception):
             pass
 
+        armed = False
+
         def strike(number, frame):
-            raise Interrupt
+            global armed
+            if armed:
+                armed = False
+                raise Interrupt
 
         signal.signal(signal.SIGALRM, strike)
         queue = ipcq.open("/struck", "memory", buffer_size=64, max_message_size=16, serializer="raw")
@@ -268,17 +272,20 @@ def test_real_signals_at_random_points_lose_nothing_that_was_accounted_for() -> 
         until = time.monotonic() + 10
         while struck < 1000 and time.monotonic() < until:
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0002)
-                while True:
-                    queue.put(b"x" * 16, block=False)
-                    queue.get(block=False)
+                try:
+                    armed = True
+                    signal.setitimer(signal.ITIMER_REAL, 0.0002)
+                    while True:
+                        queue.put(b"x" * 16, block=False)
+                        queue.get(block=False)
+                finally:
+                    armed = False
             except Interrupt:
                 struck += 1
             except ipcq.QueueEmpty:
                 pass
             except ipcq.QueueFull:
-                with suppress(Interrupt):
-                    queue.clear()
+                queue.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         depth, there = queue.qsize(), queue.clear()
         print(struck > 100, depth == there, queue.put_many([b"x" * 16] * 5, block=False))
