@@ -526,3 +526,29 @@ def test_waiting_threads_take_turns(place: Path) -> None:
     for thread in threads:
         thread.join(HANG)
     assert max(most) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of this kind to name")
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.EMFILE, LimitExceeded),
+        (errno.ENFILE, LimitExceeded),
+        (errno.ENOSPC, NoSpace),
+        (errno.EDQUOT, NoSpace),
+    ],
+)
+def test_what_the_system_refuses_the_file_of_the_lock_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    """C24: with the directory there, which needs neither a descriptor nor space any more."""
+    with name_lock("/jobs", PASSED):
+        pass
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as context, pytest.raises(error):
+        context.setattr(_namelock.os, "open", refuse)
+        with name_lock("/jobs", PASSED):
+            pass
