@@ -293,8 +293,8 @@ class Iceoryx2(Queues):
         wait_until(lambda: service.dynamic_config.number_of_publishers == workload.producers)
         subscriber.has_samples()
         size, read = workload.size, ctypes.string_at
-        # It asks again and again, in C, until something came.
-        coming = filter(None, iter(subscriber.receive, NEVER))
+        # It asks again and again until something came. By a function of Python, between whose calls others may run.
+        coming = filter(None, iter(lambda: subscriber.receive(), NEVER))
 
         def get() -> bytes:
             sample = next(coming)
@@ -419,7 +419,7 @@ class SocketPair(Queues):
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
-    """Look again and again, in C, until a point is reached."""
+    """Look again and again until a point is reached."""
     deque(iter(reached, True), maxlen=0)
 
 
