@@ -372,7 +372,7 @@ def test_a_contestant_that_does_not_work_here_is_a_failure() -> None:
         Broken().sample(SMALL, SHORT)
 
 
-@pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
+@pytest.mark.parametrize("plan", [each for each in plans() if each.name != "baseplate"], ids=lambda plan: plan.name)
 def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) -> None:
     """The standard library has none of its own."""
     if not _peers.installed(plan.distribution or plan.name):
