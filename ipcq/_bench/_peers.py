@@ -3,6 +3,7 @@
 import os
 import pickle
 import socket
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -160,16 +161,15 @@ class Baseplate(Queues):
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[tuple[str, int]]]:
-        from baseplate.lib.message_queue import MessageQueue
-
         if workload.objects:
             raise Declined(BYTES_ALONE)
+        message_queue = self._class()
         depth = depth_of(workload.size, workload.queues)
         addresses = [(new_name(), depth) for _ in range(workload.queues)]
         with ExitStack() as stack:
             for name, _ in addresses:
                 try:
-                    queue = MessageQueue(name, depth, workload.size)
+                    queue = message_queue(name, depth, workload.size)
                 except (OSError, ValueError) as error:
                     raise Declined(
                         f"no queue of {depth} messages of {workload.size} bytes can be made: {error}"
@@ -187,10 +187,15 @@ class Baseplate(Queues):
         return ReadEnd(get=queue.get, finish=queue.close)
 
     def _open(self, address: tuple[str, int], workload: Workload) -> Any:
-        from baseplate.lib.message_queue import MessageQueue
-
         name, depth = address
-        return MessageQueue(name, depth, workload.size)
+        return self._class()(name, depth, workload.size)
+
+    def _class(self) -> Any:
+        with warnings.catch_warnings():
+            # It is told once in each worker that what it imports is deprecated.
+            warnings.simplefilter("ignore")
+            from baseplate.lib.message_queue import MessageQueue
+        return MessageQueue
 
 
 class Pyzmq(Queues):
