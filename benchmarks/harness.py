@@ -41,12 +41,13 @@ def main(doc: str, contestants: Sequence[Contestant], workloads: Sequence[str] =
     @bench.rounds_option(5)
     @bench.measuring_options
     def command(chosen: tuple[str, ...], kept: bool, **how: Any) -> None:
+        report = bench.measure(contestants, chosen=chosen or workloads, **how)
+        if kept and keep is not None:
+            keep(report)
         try:
-            report = bench.measure(contestants, chosen=chosen or workloads, **how)
+            bench.judge(report)
         except Failure as failure:
             complain(str(failure))
             raise SystemExit(failure.code) from None
-        if kept and keep is not None:
-            keep(report)
 
     command()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ipcq._bench._contestant import End
+from ipcq._bench._contestant import ReadEnd, WriteEnd
 from ipcq._bench._peers import MultiprocessingQueue
 from ipcq._bench._workload import Workload
 
@@ -18,8 +18,8 @@ class Liar(MultiprocessingQueue):
         self.name = fault
         self._fault = fault
 
-    def reader(self, address: Any, workload: Workload) -> End:
-        return End(get=getattr(self, self._fault)(address.get))
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
+        return ReadEnd(get=getattr(self, self._fault)(address.get))
 
     def loses(self, get: Callable[[], Any]) -> Callable[[], Any]:
         return lambda: (self.third() and get(), get())[1]
@@ -79,12 +79,12 @@ class Liar(MultiprocessingQueue):
 class Stayer(MultiprocessingQueue):
     """A producer that does not go when it is told to."""
 
-    def writer(self, address: Any, workload: Workload) -> End:
-        return End(put=address.put, finish=lambda: time.sleep(1000))
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
+        return WriteEnd(put=address.put, finish=lambda: time.sleep(1000))
 
 
 class Leaver(MultiprocessingQueue):
     """A producer that goes with an error."""
 
-    def writer(self, address: Any, workload: Workload) -> End:
-        return End(put=address.put, finish=lambda: os._exit(3))
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
+        return WriteEnd(put=address.put, finish=lambda: os._exit(3))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ipcq._bench._goods import Goods
@@ -57,16 +57,26 @@ def nothing() -> None:
     """Do nothing."""
 
 
-@dataclass
-class End:
-    """How a worker puts into a queue, or gets out of it. A contestant without batches moves them one by one."""
+@dataclass(frozen=True)
+class WriteEnd:
+    """How a worker puts into a queue."""
 
-    put: Callable[[Any], object] = NotImplemented
-    get: Callable[[], Any] = NotImplemented
+    put: Callable[[Any], object]
     put_many: Callable[[list[Any]], object] | None = None
-    get_many: Callable[[int], list[Any]] | None = None
-    finish: Callable[[], object] = field(default=nothing)
+    """None: one by one."""
+    finish: Callable[[], object] = nothing
     """Returns when all that was put is in the queue, and gives back what belongs to this end."""
+
+
+@dataclass(frozen=True)
+class ReadEnd:
+    """How a worker gets out of a queue."""
+
+    get: Callable[[], Any]
+    get_many: Callable[[int], list[Any]] | None = None
+    """Takes at least one message and at most so many; None: one by one."""
+    finish: Callable[[], object] = nothing
+    """Gives back what belongs to this end."""
 
 
 class Plan(Protocol):
@@ -87,11 +97,11 @@ class Plan(Protocol):
         """
         ...
 
-    def writer(self, address: Any, workload: Workload) -> End:
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
         """Return the end to put into, in the worker."""
         ...
 
-    def reader(self, address: Any, workload: Workload) -> End:
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
         """Return the end to get from, in the worker."""
         ...
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import socket
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ipcq._bench._contestant import Declined, End
+from ipcq._bench._contestant import Declined, ReadEnd, WriteEnd
 from ipcq._bench._queues import BYTES_ALONE, Queues, new_name
 from ipcq._bench._sample import SPAWN
 from ipcq._bench._workload import Workload
@@ -36,15 +37,15 @@ class MultiprocessingQueue(Queues):
             for queue in queues:
                 queue.close()
 
-    def writer(self, address: Any, workload: Workload) -> End:
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
         def finish() -> None:
             address.close()
             address.join_thread()
 
-        return End(put=address.put, finish=finish)
+        return WriteEnd(put=address.put, finish=finish)
 
-    def reader(self, address: Any, workload: Workload) -> End:
-        return End(get=address.get)
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
+        return ReadEnd(get=address.get)
 
 
 class FasterFifo(Queues):
@@ -66,11 +67,11 @@ class FasterFifo(Queues):
         codec = {"dumps": bytes, "loads": bytes} if self._raw else {}
         yield [faster_fifo.Queue(max_size_bytes=workload.room, **codec) for _ in range(workload.queues)]
 
-    def writer(self, address: Any, workload: Workload) -> End:
-        return End(put=address.put, put_many=address.put_many)
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
+        return WriteEnd(put=address.put, put_many=address.put_many)
 
-    def reader(self, address: Any, workload: Workload) -> End:
-        return End(get=address.get, get_many=lambda most: address.get_many(max_messages_to_get=most))
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
+        return ReadEnd(get=address.get, get_many=lambda most: address.get_many(max_messages_to_get=most))
 
 
 class PosixIpc(Queues):
@@ -118,21 +119,21 @@ class PosixIpc(Queues):
                 queue.close()
             yield names
 
-    def writer(self, address: str, workload: Workload) -> End:
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
         import posix_ipc
 
         queue = posix_ipc.MessageQueue(address, read=False)
         send = self._waiting(queue, queue.send)
-        return End(put=(lambda item: send(pickle.dumps(item))) if workload.objects else send, finish=queue.close)
+        return WriteEnd(put=(lambda item: send(pickle.dumps(item))) if workload.objects else send, finish=queue.close)
 
-    def reader(self, address: str, workload: Workload) -> End:
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
         import posix_ipc
 
         queue = posix_ipc.MessageQueue(address, write=False)
         receive = self._waiting(queue, queue.receive)
         if workload.objects:
-            return End(get=lambda: pickle.loads(receive()[0]), finish=queue.close)
-        return End(get=lambda: receive()[0], finish=queue.close)
+            return ReadEnd(get=lambda: pickle.loads(receive()[0]), finish=queue.close)
+        return ReadEnd(get=lambda: receive()[0], finish=queue.close)
 
     def _waiting(self, queue: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         if not self._polled:
@@ -160,16 +161,15 @@ class Baseplate(Queues):
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[tuple[str, int]]]:
-        from baseplate.lib.message_queue import MessageQueue
-
         if workload.objects:
             raise Declined(BYTES_ALONE)
+        message_queue = self._class()
         depth = depth_of(workload.size, workload.queues)
         addresses = [(new_name(), depth) for _ in range(workload.queues)]
         with ExitStack() as stack:
             for name, _ in addresses:
                 try:
-                    queue = MessageQueue(name, depth, workload.size)
+                    queue = message_queue(name, depth, workload.size)
                 except (OSError, ValueError) as error:
                     raise Declined(
                         f"no queue of {depth} messages of {workload.size} bytes can be made: {error}"
@@ -178,19 +178,24 @@ class Baseplate(Queues):
                 queue.close()
             yield addresses
 
-    def writer(self, address: tuple[str, int], workload: Workload) -> End:
+    def writer(self, address: tuple[str, int], workload: Workload) -> WriteEnd:
         queue = self._open(address, workload)
-        return End(put=queue.put, finish=queue.close)
+        return WriteEnd(put=queue.put, finish=queue.close)
 
-    def reader(self, address: tuple[str, int], workload: Workload) -> End:
+    def reader(self, address: tuple[str, int], workload: Workload) -> ReadEnd:
         queue = self._open(address, workload)
-        return End(get=queue.get, finish=queue.close)
+        return ReadEnd(get=queue.get, finish=queue.close)
 
     def _open(self, address: tuple[str, int], workload: Workload) -> Any:
-        from baseplate.lib.message_queue import MessageQueue
-
         name, depth = address
-        return MessageQueue(name, depth, workload.size)
+        return self._class()(name, depth, workload.size)
+
+    def _class(self) -> Any:
+        with warnings.catch_warnings():
+            # It is told once in each worker that what it imports is deprecated.
+            warnings.simplefilter("ignore")
+            from baseplate.lib.message_queue import MessageQueue
+        return MessageQueue
 
 
 class Pyzmq(Queues):
@@ -206,22 +211,22 @@ class Pyzmq(Queues):
         with TemporaryDirectory(prefix="ipcq-bench-") as directory:
             yield [f"ipc://{directory}/{number}" for number in range(workload.queues)]
 
-    def writer(self, address: str, workload: Workload) -> End:
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
         import zmq
 
         context = zmq.Context()
         end = context.socket(zmq.PUSH)
         end.connect(address)
         # Closing and ending the context waits until all is sent.
-        return End(put=end.send_pyobj if workload.objects else end.send, finish=lambda: context.destroy(linger=-1))
+        return WriteEnd(put=end.send_pyobj if workload.objects else end.send, finish=lambda: context.destroy(linger=-1))
 
-    def reader(self, address: str, workload: Workload) -> End:
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
         import zmq
 
         context = zmq.Context()
         end = context.socket(zmq.PULL)
         end.bind(address)
-        return End(get=end.recv_pyobj if workload.objects else end.recv, finish=lambda: context.destroy(linger=0))
+        return ReadEnd(get=end.recv_pyobj if workload.objects else end.recv, finish=lambda: context.destroy(linger=0))
 
 
 class Iceoryx2(Queues):
@@ -257,7 +262,7 @@ class Iceoryx2(Queues):
             .open_or_create()
         )
 
-    def writer(self, address: str, workload: Workload) -> End:
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
         import ctypes
 
         import iceoryx2
@@ -270,8 +275,7 @@ class Iceoryx2(Queues):
             .create()
         )
         loan, size, move = publisher.loan_slice_uninit, workload.size, ctypes.memmove
-        # What is sent before somebody subscribes is lost. This looks again and again until there is one.
-        deque(iter(lambda: service.dynamic_config.number_of_subscribers, 1), maxlen=0)
+        wait_until(lambda: service.dynamic_config.number_of_subscribers == 1)
 
         def put(message: bytes) -> None:
             sample = loan(size)
@@ -283,16 +287,19 @@ class Iceoryx2(Queues):
             publisher.delete()
             del node
 
-        return End(put=put, finish=finish)
+        return WriteEnd(put=put, finish=finish)
 
-    def reader(self, address: str, workload: Workload) -> End:
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
         import ctypes
 
         node, service = self._service(address, workload)
         subscriber = service.subscriber_builder().buffer_size(workload.depth).create()
+        # What is sent before they are connected is lost once the buffer is full, and asking connects them.
+        wait_until(lambda: service.dynamic_config.number_of_publishers == workload.producers)
+        subscriber.has_samples()
         size, read = workload.size, ctypes.string_at
-        # It asks again and again, in C, until something came.
-        coming = filter(None, iter(subscriber.receive, NEVER))
+        # It asks again and again until something came. By a function of Python, between whose calls others may run.
+        coming = filter(None, iter(lambda: subscriber.receive(), NEVER))
 
         def get() -> bytes:
             sample = next(coming)
@@ -305,7 +312,7 @@ class Iceoryx2(Queues):
             subscriber.delete()
             del node
 
-        return End(get=get, finish=finish)
+        return ReadEnd(get=get, finish=finish)
 
 
 class ShmQueue(Queues):
@@ -325,13 +332,13 @@ class ShmQueue(Queues):
                 stack.callback(self._open(name, workload).shutdown)
             yield names
 
-    def writer(self, address: str, workload: Workload) -> End:
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
         queue = self._open(address, workload)
-        return End(put=queue.put, finish=queue.shutdown)
+        return WriteEnd(put=queue.put, finish=queue.shutdown)
 
-    def reader(self, address: str, workload: Workload) -> End:
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
         queue = self._open(address, workload)
-        return End(get=queue.get, finish=queue.shutdown)
+        return ReadEnd(get=queue.get, finish=queue.shutdown)
 
     def _open(self, name: str, workload: Workload) -> Any:
         import shmqueue
@@ -354,11 +361,11 @@ class Pipe(Queues):
                 stack.enter_context(end)
             yield ends
 
-    def writer(self, address: Any, workload: Workload) -> End:
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
         # A call that blocks writes all, so no loop is needed.
-        return End(put=partial(os.write, address[1].fileno()), finish=address[1].close)
+        return WriteEnd(put=partial(os.write, address[1].fileno()), finish=address[1].close)
 
-    def reader(self, address: Any, workload: Workload) -> End:
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
         end, read, size = address[0].fileno(), os.read, workload.size
 
         def get() -> bytes:
@@ -372,7 +379,7 @@ class Pipe(Queues):
                 missing -= len(parts[-1])
             return b"".join(parts)
 
-        return End(get=get, finish=address[0].close)
+        return ReadEnd(get=get, finish=address[0].close)
 
 
 class SocketPair(Queues):
@@ -394,13 +401,13 @@ class SocketPair(Queues):
                     raise Declined("net.core.wmem_max is too small for a packet of that size")
             yield pairs
 
-    def writer(self, address: Any, workload: Workload) -> End:
-        return End(put=self._waiting(address[0], writing=True), finish=address[0].close)
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
+        return WriteEnd(put=self._waiting(address[0], writing=True), finish=address[0].close)
 
-    def reader(self, address: Any, workload: Workload) -> End:
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
         receive = self._waiting(address[1], writing=False)
         size = workload.size
-        return End(get=lambda: receive(size), finish=address[1].close)
+        return ReadEnd(get=lambda: receive(size), finish=address[1].close)
 
     def _waiting(self, end: socket.socket, *, writing: bool) -> Callable[[Any], Any]:
         """Return a call that does not block, and poll where it would: faster than calls that block."""
@@ -414,6 +421,11 @@ class SocketPair(Queues):
                     poll()
 
         return waiting
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Look again and again until a point is reached."""
+    deque(iter(reached, True), maxlen=0)
 
 
 def poll_for(end: Any, *, writing: bool) -> Callable[[], object]:

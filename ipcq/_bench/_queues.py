@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from ipcq._bench._contestant import CONTROL, OURS, PEER, Contestant, Declined, End, Sample
+from ipcq._bench._contestant import CONTROL, OURS, PEER, Contestant, Declined, ReadEnd, Sample, WriteEnd
 from ipcq._bench._goods import Cycle, Goods, Numbered
 from ipcq._bench._sample import run
 from ipcq._bench._workload import USUAL, Workload
@@ -43,11 +43,11 @@ class Queues:
         """
         raise NotImplementedError
 
-    def writer(self, address: Any, workload: Workload) -> End:
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
         """Return the end to put into, in the worker."""
         raise NotImplementedError
 
-    def reader(self, address: Any, workload: Workload) -> End:
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
         """Return the end to get from, in the worker."""
         raise NotImplementedError
 
@@ -126,13 +126,13 @@ class Ipcq(Queues):
         except (ipcq.Unsupported, ipcq.LimitExceeded, ipcq.NoSpace) as error:
             raise Declined(error.detail or str(error)) from None
 
-    def writer(self, address: str, workload: Workload) -> End:
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
         queue = self._open(address, workload)
-        return End(put=queue.put, put_many=queue.put_many, finish=queue.close)
+        return WriteEnd(put=queue.put, put_many=queue.put_many, finish=queue.close)
 
-    def reader(self, address: str, workload: Workload) -> End:
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
         queue = self._open(address, workload)
-        return End(get=queue.get, get_many=queue.get_many, finish=queue.close)
+        return ReadEnd(get=queue.get, get_many=queue.get_many, finish=queue.close)
 
     def _open(self, name: str, workload: Workload) -> Any:
         import ipcq

@@ -5,12 +5,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
-from ipcq._bench._contestant import Failed, Plan, Sample
+from ipcq._bench._contestant import Declined, Failed, Plan, Sample
 from ipcq._bench._goods import Wrong
 from ipcq._bench._worker import Job, Report, main
 from ipcq._bench._workload import Kind, Workload
@@ -34,7 +34,15 @@ def run(plan: Plan, workload: Workload, seconds: float) -> Sample:
         Failed: A worker died, stalled or found that messages are missing.
     """
     seconds = workload.lasts or seconds
-    with plan.queues(workload) as addresses, Crew(plan, workload, tuple(addresses), seconds) as crew:
+    with ExitStack() as stack:
+        try:
+            addresses = tuple(stack.enter_context(plan.queues(workload)))
+        except (Declined, Failed):
+            raise
+        except Exception as error:
+            # A peer that is installed and does not work here is no reason for not measuring the others.
+            raise Failed(f"it cannot make its queues: {type(error).__name__}: {error}") from error
+        crew = stack.enter_context(Crew(plan, workload, addresses, seconds))
         crew.go()
         return round_trip(crew) if workload.kind is Kind.TRIP else one_way(workload, plan, crew)
 

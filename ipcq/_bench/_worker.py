@@ -103,20 +103,20 @@ def work(job: Job, talk: Talk) -> None:
     if kind is Kind.TRIP:
         (serve if job.producer is None else ask)(job, talk)
     elif job.producer is None:
-        end = job.plan.reader(job.addresses[0], job.workload)
+        reader = job.plan.reader(job.addresses[0], job.workload)
         if kind is Kind.STREAM:
-            consume(job, talk, end.get, end.get_many)
+            consume(job, talk, reader.get, reader.get_many)
         else:
-            (be_woken if kind is Kind.WAKE else be_blocked)(talk, end.get)
-        end.finish()
+            (be_woken if kind is Kind.WAKE else be_blocked)(talk, reader.get)
+        reader.finish()
     else:
-        end = job.plan.writer(job.addresses[0], job.workload)
-        goods = job.plan.goods(job.workload, job.producer)
+        writer = job.plan.writer(job.addresses[0], job.workload)
         if kind is Kind.STREAM:
-            produce(job, talk, end.put, end.put_many, goods)
+            goods = job.plan.goods(job.workload, job.producer)
+            produce(job, talk, writer.put, writer.put_many, goods)
         else:
-            wake(job, talk, end.put)
-        end.finish()
+            wake(job, talk, writer.put)
+        writer.finish()
 
 
 def produce(

@@ -103,7 +103,7 @@ def command(backends: tuple[str, ...], peers: str, **how: Any) -> None:
     as that. Each run checks that every message came once and in order. Exits with 1 if a contestant failed to.
     """
     contestants = [*map(ours, backends or ["auto"]), *compared(peers)]
-    measure(contestants, **how)
+    judge(measure(contestants, **how))
 
 
 def ours(backend: str) -> Contestant:
@@ -159,9 +159,6 @@ def measure(
         as_markdown: Print it as tables in Markdown.
         plot: Where to draw a chart.
         quiet: Print the result alone.
-
-    Raises:
-        Failure: A contestant failed; the report was printed all the same.
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other.")
@@ -180,9 +177,17 @@ def measure(
         say_table(HEADINGS, list(rows(report)), folding={"workload", "why not"})
         if not quiet:
             complain(_markdown.measured_on(report))
+    return report
+
+
+def judge(report: Mapping[str, Any]) -> None:
+    """Tell what went wrong.
+
+    Raises:
+        Failure: A contestant failed.
+    """
     if failed := failures(report):
         raise Failure("; ".join(failed))
-    return report
 
 
 class Watch:

@@ -20,7 +20,7 @@ import pytest
 
 import liars
 from ipcq._bench import _machine, _peers, _queues, _sample, _worker
-from ipcq._bench._contestant import PEER, Declined, End, Failed, Sample
+from ipcq._bench._contestant import PEER, Declined, Failed, ReadEnd, Sample, WriteEnd
 from ipcq._bench._goods import Cycle, Numbered, Wrong, data
 from ipcq._bench._match import best, play, ratio
 from ipcq._bench._report import figure, times
@@ -32,7 +32,7 @@ LARGE = WORKLOADS["64KiB"]
 IDLE = replace(WORKLOADS["idle"], lasts=0.05)
 
 #: Of the tests' environment; baseplate is stood in for.
-INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "iceoryx2", "shmqueue")
+INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "shmqueue")
 
 
 # The goods
@@ -144,12 +144,12 @@ class Near(_queues.Queues):
     def queues(self, workload: Workload) -> Iterator[list[Any]]:
         yield [queue.Queue(100) for _ in range(workload.queues)]
 
-    def writer(self, address: Any, workload: Workload) -> End:
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
         many = (lambda items: [address.put(item) for item in items]) if self._batches else None
-        return End(put=address.put, put_many=many)
+        return WriteEnd(put=address.put, put_many=many)
 
-    def reader(self, address: Any, workload: Workload) -> End:
-        return End(get=address.get, get_many=(lambda most: [address.get()]) if self._batches else None)
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
+        return ReadEnd(get=address.get, get_many=(lambda most: [address.get()]) if self._batches else None)
 
 
 class Thread:
@@ -207,11 +207,11 @@ def test_batches_are_used_where_there_are_some(near: None) -> None:
 class Echo(Near):
     """Whatever is put or not, the same comes."""
 
-    def writer(self, address: Any, workload: Workload) -> End:
-        return End(put=lambda item: None)
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
+        return WriteEnd(put=lambda item: None)
 
-    def reader(self, address: Any, workload: Workload) -> End:
-        return End(get=lambda: data(7, 64))
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
+        return ReadEnd(get=lambda: data(7, 64))
 
 
 @pytest.mark.parametrize(("workload", "producer"), [("ping-pong", 0), ("wake-up", None)])
@@ -245,12 +245,12 @@ def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> No
     """One wake-up is lost without anybody's noticing but the count."""
 
     class Forgetful(Near):
-        def reader(self, address: Any, workload: Workload) -> End:
+        def reader(self, address: Any, workload: Workload) -> ReadEnd:
             end = super().reader(address, workload)
             end.get()
             return end
 
-        def writer(self, address: Any, workload: Workload) -> End:
+        def writer(self, address: Any, workload: Workload) -> ReadEnd:
             end = super().writer(address, workload)
             end.put(data(0, 64))
             end.put(data(1, 64))
@@ -295,7 +295,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def plans() -> list[_queues.Queues]:
     """Return every contestant that moves bytes, with its variants."""
     return [
-        *(peer() for peer in _peers.PEERS.values()),
+        # iceoryx2's ends wait for each other.
+        *(peer() for peer in _peers.PEERS.values() if peer is not _peers.Iceoryx2),
         _peers.FasterFifo("faster-fifo, raw", raw=True),
         _peers.PosixIpc("posix_ipc, polled", polled=True),
         _queues.Ipcq("socketpair", max_messages=4, max_message_size=1 << 17),
@@ -339,6 +340,38 @@ def test_a_contestant_waits_where_there_is_nothing_or_no_room(near: None, plan: 
     assert plan.sample(WORKLOADS[workload], SHORT).messages > 1
 
 
+def test_ends_that_wait_for_each_other_find_each_other() -> None:
+    """Nothing is put before they are connected."""
+    pytest.importorskip("iceoryx2", reason="peers are installed on Linux alone")
+    plan, done = _peers.Iceoryx2(), threading.Event()
+
+    def write(address: Any) -> None:
+        end = plan.writer(address, SMALL)
+        end.put(data(1, 64))
+        done.wait(60)
+        end.finish()
+
+    with plan.queues(SMALL) as (address,):
+        thread = threading.Thread(target=write, args=(address,))
+        thread.start()
+        end = plan.reader(address, SMALL)
+        assert end.get() == data(1, 64)
+        end.finish()
+        done.set()
+        thread.join(60)
+
+
+def test_a_contestant_that_does_not_work_here_is_a_failure() -> None:
+    """Though it is installed."""
+
+    class Broken(Near):
+        def queues(self, workload: Workload) -> Any:
+            raise ModuleNotFoundError("No module named 'pkg_resources'")
+
+    with pytest.raises(Failed, match="cannot make its queues: ModuleNotFoundError: No module"):
+        Broken().sample(SMALL, SHORT)
+
+
 @pytest.mark.parametrize(
     "plan",
     [plan for plan in plans() if not plan.distribution or _peers.installed(plan.distribution)],
@@ -365,8 +398,8 @@ def test_what_a_contestant_cannot_do_it_declines(plan: _queues.Queues, workload:
     """With the reason."""
     if isinstance(plan, _peers.FasterFifo) and sys.platform != "linux":
         pytest.skip("peers are installed on Linux alone")
-    with pytest.raises(Declined, match=reason), plan.queues(WORKLOADS[workload]):
-        pass
+    with pytest.raises(Declined, match=reason):
+        plan.sample(WORKLOADS[workload], SHORT)
 
 
 def test_a_packet_that_no_socket_takes_is_declined() -> None:
