@@ -161,6 +161,10 @@ def signals_put_off() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    from multiprocessing import resource_tracker
+
+    # The first worker would start it, and that lets signals in again.
+    resource_tracker.ensure_running()
     came: list[int] = []
     # Not by a mask alone: another thread of this process may be the one that takes a signal.
     mine = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]

@@ -388,6 +388,7 @@ def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) 
         (_peers.FasterFifo(raw=True), "dict", "bytes"),
         (_peers.Pyzmq(), "2P2C", "share"),
         (_peers.Iceoryx2(), "2P2C", "every message"),
+        (_peers.Iceoryx2(), "dict", "bytes"),
         (_peers.PosixIpc(max_message_size=1 << 30), "64B", "ulimit"),
         pytest.param(_queues.Ipcq("mqueue"), "1MiB", "msgsize_max", marks=pytest.mark.needs("mqueue")),
         (_queues.Ipcq("socketpair", serializer="raw"), "dict", "bytes"),
