@@ -327,33 +327,43 @@ class Queue(Generic[T]):
             ):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
             first = self._try_get() or self._wait_get(deadline)
-            items: list[T] = []
-            errors = []
-            rest = iter([first[0], *[data for data, _ in self._rest(channel, max_items)]])
-            while True:
-                try:
-                    items.extend(map(self._decode, rest))
-                    break
-                except DecodeError as error:  # it goes on behind that one
-                    errors.append(error)
-            # What another thread put there is for the gets; this call raises one of its own.
-            self._undecodable.extend(errors if items else errors[1:])
-            if self._undecodable:
-                self._try_get = self._report_or_get
-                self._disarm()
-            if not items:
-                raise errors[0]
-            return items
+            return self._extended([], [first[0], *self._rest(channel, max_items)])
 
         return self._with_channel(get_all)
 
-    def _rest(self, channel: Channel, max_items: int | None) -> list[Received]:
+    def _get_rest(self, items: list[T], most: int) -> list[T]:
+        """Take for a shortcut what else belongs into a batch of which it has taken a part."""
+        try:
+            return self._with_channel(lambda channel: self._extended(items, self._rest(channel, most)))
+        except QueueClosed:
+            return items  # closed since it took that part
+
+    def _rest(self, channel: Channel, max_items: int | None) -> list[bytes]:
         """Take what belongs into a batch behind its first message."""
         try:
             limit = channel.qsize() if max_items is None else max_items - 1
-            return channel.try_get_many(limit) if limit else []
+            return [data for data, _ in channel.try_get_many(limit)] if limit else []
         except MessageQueueError:
             return []  # the queue ended behind the first message, which must not be lost
+
+    def _extended(self, items: list[T], messages: Iterable[bytes]) -> list[T]:
+        """Add what the messages of a batch stand for, and keep the errors of those that stand for nothing."""
+        errors = []
+        rest = iter(messages)
+        while True:
+            try:
+                items.extend(map(self._decode, rest))
+                break
+            except DecodeError as error:  # it goes on behind that one
+                errors.append(error)
+        # What another thread put there is for the gets; this call raises one of its own.
+        self._undecodable.extend(errors if items else errors[1:])
+        if self._undecodable:
+            self._try_get = self._report_or_get
+            self._disarm()
+        if not items:
+            raise errors[0]
+        return items
 
     def _report_or_get(self) -> Received | None:
         """Stand in for the channel's `try_get` once a batch met a message that cannot be decoded."""

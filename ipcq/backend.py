@@ -494,6 +494,13 @@ class Shortcut(Protocol):
         """Put the rest of a batch of which so many items are stored, and return how many are then; `put_many`."""
         raise NotImplementedError  # pragma: no cover - abstract
 
+    def _get_rest(self, items: list[Any], most: int, /) -> list[Any]:
+        """Take what else is there of a batch, and return it behind these items; `get_many`.
+
+        `most` is how many messages the batch may still have, and one more for the last of the items.
+        """
+        raise NotImplementedError  # pragma: no cover - abstract
+
     def _raise(self, error: BaseException, /) -> NoReturn:
         """Raise what `encode` or `decode` raised, as `put` and `get` do."""
         raise NotImplementedError  # pragma: no cover - abstract

@@ -406,6 +406,35 @@ def test_what_a_batch_could_not_decode_is_told_by_the_next_get(opened: Open) -> 
         queue.get()
 
 
+BATCHES = {
+    "items": [b"\xc4\x01a", b"\xc4\x01b", b"\xc4\x01c"],
+    "an object among items": [b"\xc4\x01a", b"\x05", b"\xc4\x01b"],
+    "an object first": [b"\x05", b"\xc4\x01a", b"\xc4\x01b"],
+    "an object last": [b"\xc4\x01a", b"\xc4\x01b", b"\x05"],
+    "what cannot be decoded among items": [b"\xc4\x01a", b"\xc7", b"\x05", b"\xc4\x01b"],
+    "what cannot be decoded first": [b"\xc7", b"\xc4\x01a", b"\xc4\x01b"],
+    "nothing that can be decoded": [b"\xc7", b"\xc7"],
+}
+
+
+@pytest.mark.parametrize("most", [None, 1, 2, 3, 9])
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_a_batch_becomes_the_same_items(opened: Open, slowly: Open, batch: list[bytes], most: int | None) -> None:
+    """As large, and with what is left for the gets behind it."""
+    raw = opened(serializer="raw")
+    found = []
+    for handle in (opened(), slowly()):
+        raw.put_many(batch)
+        found.append([outcome(lambda: handle.get_many(most, False)) for _ in range(len(batch) + 2)])
+    assert found[0] == found[1]
+
+
+def test_a_handle_that_is_closed_in_a_batch_returns_what_it_has(queue: Handle) -> None:
+    """Those messages have been taken."""
+    queue.close()
+    assert queue._get_rest([b"a"], 2) == [b"a"]
+
+
 # What codecs and handlers do in mid-call
 
 

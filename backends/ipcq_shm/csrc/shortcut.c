@@ -523,23 +523,30 @@ static PyObject *get_nowait(PyObject *self, PyObject *Py_UNUSED(unused))
 struct filling {
     PyObject *list;
     Py_ssize_t next;
+    enum of_bytes of_bytes;
+    bool stopped; /* at a message that is for the codec */
 };
 
 static void *room_in_list(void *context, struct ring_piece *message)
 {
     struct filling *filling = context;
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message->size);
+    struct taking taking = {.of_bytes = filling->of_bytes};
+    void *place = room(&taking, message);
 
-    if (bytes == NULL) {
-        PyErr_Clear();
+    if (place == NULL)
+        return NULL;
+    if (!taking.is_item) {
+        Py_DECREF(taking.bytes);
+        filling->stopped = true;
         return NULL;
     }
-    PyList_SET_ITEM(filling->list, filling->next++, bytes);
-    return PyBytes_AS_STRING(bytes);
+    PyList_SET_ITEM(filling->list, filling->next++, taking.bytes);
+    return place;
 }
 
-/* Takes what is there into a list that is as long; the list is NULL where there is no batch to be had at once. */
-static void take_batch(struct ring *ring, struct filling *filling, size_t most)
+/* Takes what is there into a list that is as long, and returns how many more there were; the list is NULL where there
+ * is no batch to be had at once. */
+static size_t take_batch(struct ring *ring, struct filling *filling, size_t most)
 {
     struct ring_total put, got;
     size_t taken;
@@ -548,23 +555,26 @@ static void take_batch(struct ring *ring, struct filling *filling, size_t most)
     if (most > put.count - got.count)
         most = put.count - got.count;
     if (most < 2 || most > ring->limit / 16) /* more cannot be, so the counts mean harm */
-        return;
+        return 0;
     filling->list = PyList_New((Py_ssize_t)most);
     if (filling->list == NULL) {
         PyErr_Clear();
-        return;
+        return 0;
     }
     ring_get_many(ring, room_in_list, filling, most, &taken, 0);
     core_shorten(filling->list, (Py_ssize_t)taken);
     if (taken == 0)
         Py_CLEAR(filling->list);
+    return most - taken;
 }
 
 static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
 {
     PyObject *places[PRIORITY] = {NULL};
+    PyObject *result;
     struct filling filling = {0};
     Py_ssize_t most = PY_SSIZE_T_MAX;
+    size_t more = 0;
     double seconds;
 
     if (!sorted(arguments, count, names, get_many_wants, PRIORITY, places) ||
@@ -579,11 +589,19 @@ static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
         Py_BEGIN_CRITICAL_SECTION(self);
         struct shortcut *shortcut = shortcut_of(self);
 
-        if (shortcut != NULL && shortcut->gets && shortcut->of_bytes == BARE)
-            take_batch(&shortcut->channel->ring, &filling, (size_t)most);
+        if (shortcut != NULL && shortcut->gets && shortcut->of_bytes != ENCODED) {
+            filling.of_bytes = shortcut->of_bytes;
+            more = take_batch(&shortcut->channel->ring, &filling, (size_t)most);
+        }
         Py_END_CRITICAL_SECTION();
     }
-    return filling.list != NULL ? filling.list : hand_on(self, "get_many", arguments, count, names);
+    if (filling.list == NULL)
+        return hand_on(self, "get_many", arguments, count, names);
+    if (!filling.stopped)
+        return filling.list;
+    result = PyObject_CallMethod(self, "_get_rest", "On", filling.list, (Py_ssize_t)more + 1);
+    Py_DECREF(filling.list);
+    return result;
 }
 
 /* Beginning and end */
