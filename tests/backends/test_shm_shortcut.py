@@ -425,7 +425,7 @@ def test_a_batch_becomes_the_same_items(opened: Open, slowly: Open, batch: list[
     found = []
     for handle in (opened(), slowly()):
         raw.put_many(batch)
-        found.append([outcome(lambda: handle.get_many(most, False)) for _ in range(len(batch) + 2)])
+        found.append([outcome(partial(handle.get_many, most, False)) for _ in range(len(batch) + 2)])
     assert found[0] == found[1]
 
 
