@@ -15,11 +15,6 @@ from pathlib import Path
 
 import pytest
 
-try:
-    import coverage
-except ModuleNotFoundError:  # the bare environment measures nothing
-    coverage = None  # type: ignore[assignment]
-
 # Whichever test imports it first.
 pytest.register_assert_rewrite("ipcq.testing.contract")
 
@@ -182,18 +177,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def memory() -> str:
     """Return the name of the backend within one process, for tests that may be left out where it is hidden."""
     return "memory"
-
-
-@pytest.fixture(autouse=True)
-def coverage_stands_aside(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Stop measuring during a test that is marked as unmeasured."""
-    measuring = coverage.Coverage.current() if coverage and request.node.get_closest_marker("unmeasured") else None
-    if measuring is None:
-        yield
-        return
-    measuring.stop()
-    yield
-    measuring.start()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -2,7 +2,6 @@
 
 import builtins
 import errno
-import gc
 import os
 import random
 import stat
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -240,9 +238,11 @@ queue.close()
     assert os.path.getsize(_segment.path_of(name)) > 32 << 20
 
 
-def told(code: str) -> str:
+def told(code: str, *arguments: str) -> str:
     """Return what a program of its own printed."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -547,6 +547,10 @@ def test_a_file_too_large_is_told_before_it_is_made(name: str, monkeypatch: pyte
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
     with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_FSIZE is 1000"):
         create(name)
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
 
 
 def test_what_fails_behind_the_attaching_gives_all_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -915,46 +919,17 @@ with ipcq.open({name!r}, "shm") as queue, ipcq.open({name!r}, "shm") as other:
     assert told(code).splitlines() == ["RLIMIT_NOFILE 3 True True"] * 3
 
 
-@pytest.mark.unmeasured
-def test_a_descriptor_is_closed_once_whenever_an_exception_strikes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: a handler that raises in the middle of opening must not have another's descriptor closed."""
-    from ipcq_shm import ShmBackend, _channel
+# A program of its own, because the tracer of coverage does not survive this.
+STRUCK = """
+import gc, os, sys
+from types import SimpleNamespace
+from ipcq.backend import Request
+from ipcq_shm import ShmBackend, _channel, _segment
 
-    def close_and_reuse(descriptor: int) -> None:
-        os.close(descriptor)
-        reused.append(os.open("/dev/null", os.O_RDONLY))
-
-    reused: list[int] = []
-    create(name).close()
-    theirs = SimpleNamespace(**{**vars(os), "close": close_and_reuse})
-    monkeypatch.setattr(_segment, "os", theirs)
-    monkeypatch.setattr(_channel, "os", theirs)
-    before = descriptors()
-    strikes = 0
-    struck = True
-    while struck:
-        struck = struck_at(strikes, lambda: ShmBackend().attach(name, Request()).close())
-        strikes += struck
-        for descriptor in reused:
-            os.fstat(descriptor)  # fails where somebody else has closed it
-        reused.clear()
-        gc.collect()
-        # Ours, and what a call had returned and nobody had stored yet, which Python cannot help.
-        for left in descriptors() - before:
-            os.close(left)
-    assert strikes > 50
-
-
-def descriptors() -> set[int]:
-    # The listing's own is gone again.
-    return {int(each) for each in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{each}")}
-
-
-def struck_at(instruction: int, call: Callable[[], object]) -> bool:
-    """Raise at one instruction of this backend's in a call, and return whether it came so far."""
+def struck_at(instruction, call):
     count = 0
 
-    def trace(frame: Any, event: str, _: object) -> Any:
+    def trace(frame, event, argument):
         nonlocal count
         if not frame.f_code.co_filename.startswith(os.path.dirname(_segment.__file__)):
             return None
@@ -966,15 +941,44 @@ def struck_at(instruction: int, call: Callable[[], object]) -> bool:
                 raise KeyboardInterrupt
         return trace
 
-    tracer = sys.gettrace()
     sys.settrace(trace)
     try:
         call()
     except KeyboardInterrupt:
         return True
     finally:
-        sys.settrace(tracer)
+        sys.settrace(None)
     return False
+
+def descriptors():
+    # The listing's own is gone again.
+    return {int(each) for each in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{each}")}
+
+def close_and_reuse(descriptor):
+    os.close(descriptor)
+    reused.append(os.open("/dev/null", os.O_RDONLY))
+
+reused = []
+before = descriptors()
+_segment.os = _channel.os = SimpleNamespace(**{**vars(os), "close": close_and_reuse})
+strikes = 0
+while struck_at(strikes, lambda: ShmBackend().attach(sys.argv[1], Request()).close()):
+    strikes += 1
+    for descriptor in reused:
+        os.fstat(descriptor)  # fails where somebody else has closed it
+    reused.clear()
+    gc.collect()
+    # Ours, and what a call had returned and nobody had stored yet, which Python cannot help.
+    for left in descriptors() - before:
+        os.close(left)
+print(strikes)
+"""
+
+
+def test_a_descriptor_is_closed_once_whenever_an_exception_strikes(name: str) -> None:
+    """C5: a handler that raises in the middle of opening must not have another's descriptor closed."""
+    create(name).close()
+    assert int(told(STRUCK, name)) > 50
 
 
 def test_no_memory_loses_no_message(name: str) -> None:
