@@ -109,7 +109,8 @@ def workers(session: nox.Session) -> tuple[str, ...]:
         return ()
     if any(path.resolve().is_relative_to("/tmp") for path in (Path.cwd(), Path(session.bin))):
         return ()
-    return "-n", "auto"
+    # A worker that crashed is not replaced: the run ends with its failure, where xdist might wait for ever.
+    return "-n", "auto", "--max-worker-restart=0"
 
 
 def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily") -> None:

@@ -9,8 +9,14 @@
 
 #include "wait.h"
 
-/* How often a busy lock is looked at before it counts as busy: most are held for a few hundred instructions. */
+/* How often a busy lock is looked at before it counts as busy: most are held for a few hundred instructions. The looks
+ * become rarer, because each one takes the line away from the owner, which so gets several calls done in a row. */
+#ifndef LOOKS
 #define LOOKS 40
+#endif
+#ifndef MOST_PAUSES
+#define MOST_PAUSES 16
+#endif
 /* A waiter whose mark was lost looks again after this time, in nanoseconds. */
 #define SLICE 20000000
 
@@ -92,10 +98,12 @@ static enum lock_result take_slowly(struct lock *lock, int64_t patience)
     enum lock_result result = LOCK_BUSY;
     int64_t until = 0;
 
-    for (int looks = 0; looks < LOOKS; looks++) {
-        wait_pause();
+    for (int looks = 0, pauses = 1; looks < LOOKS; looks++) {
+        for (int left = pauses; left > 0; left--)
+            wait_pause();
         if (grab(lock, 0, &result))
             return result;
+        pauses = pauses < MOST_PAUSES ? 2 * pauses : MOST_PAUSES;
     }
     while (patience > 0) {
         int64_t now = wait_now();

@@ -16,7 +16,12 @@
 /* A spin lasts as long as two wake-ups: whoever is to answer may have to be woken first, by a call that takes time too. */
 #define SPIN(cost) (2 * (cost))
 /* Pauses between two looks: a spinner that looks all the time takes the line away from who works on it. */
+#ifndef PAUSES
 #define PAUSES 8
+#endif
+#ifndef FIRST
+#define FIRST PAUSES
+#endif
 
 int64_t wait_now(void)
 {
@@ -59,14 +64,16 @@ bool wait_spin(struct bell *bell, struct habit *habit, int64_t since, int64_t un
         return work(whom);
     /* Two that come at once may both spin; that costs processor time once and nothing else. */
     atomic_store_explicit(&bell->spinner, mine, memory_order_relaxed);
+    int most = FIRST;
     do {
         if (work(whom)) {
             atomic_store_explicit(&bell->spinner, 0, memory_order_relaxed);
             atomic_store_explicit(&habit->budget, SPIN(cost), memory_order_relaxed);
             return true;
         }
-        for (int pauses = 0; pauses < PAUSES; pauses++)
+        for (int pauses = 0; pauses < most; pauses++)
             wait_pause();
+        most = most < PAUSES ? most + 1 : PAUSES;
     } while (wait_now() < mine);
     if (mine < until) /* else it was cut short and says nothing */
         atomic_store_explicit(&habit->budget, budget / 2 < cost / 8 ? SPIN(cost) : budget / 2, memory_order_relaxed);
