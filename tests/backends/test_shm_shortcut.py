@@ -387,12 +387,25 @@ def test_rights_are_kept(opened: Open, slowly: Open, verb: str, options: dict[st
     assert found[0] == found[1]
 
 
-def test_a_wait_is_counted_once(queue: Handle) -> None:
-    """A get spins in C and then waits in Python, which is one wait."""
+@pytest.mark.parametrize("seconds", [0.01, 0.25], ids=["within a slice", "over slices"])
+def test_a_wait_in_vain_is_counted_once(queue: Handle, seconds: float) -> None:
+    """However often it looks, and it lasts as long as was asked for."""
+    began = time.monotonic()
     with pytest.raises(ipcq.QueueEmpty):
-        queue.get(timeout=0.01)
+        queue.get(timeout=seconds)
+    assert time.monotonic() - began >= seconds
     figures = queue.stats()
     assert (figures.waits, figures.timeouts) == (1, 1)
+
+
+def test_a_wait_that_is_served_is_counted_once(queue: Handle) -> None:
+    """After more than a slice."""
+    later = threading.Timer(0.25, queue.put, [b"item"])
+    later.start()
+    assert queue.get(timeout=HANG) == b"item"
+    later.join()
+    figures = queue.stats()
+    assert (figures.waits, figures.timeouts) == (1, 0)
 
 
 def test_what_a_batch_could_not_decode_is_told_by_the_next_get(opened: Open) -> None:
@@ -637,6 +650,24 @@ def test_closing_while_threads_put_and_get_breaks_nothing(opened: Open, item: by
         for thread in threads:
             thread.join(HANG)
         assert len(ended) == 3
+
+
+def test_a_wait_of_another_thread_is_not_awaited_in_a_child(queue: Handle) -> None:
+    """C20: nor is the parent's wait ended by the child."""
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=HANG)))
+    thread.start()
+    codes = []
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(int(HANG))
+            queue.close()
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    queue.put(b"item")
+    thread.join(HANG)
+    assert (set(codes), taken) == ({0}, [b"item"])
 
 
 @pytest.mark.parametrize("serializer", ["raw", "msgpack"])

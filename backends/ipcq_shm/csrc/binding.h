@@ -23,7 +23,7 @@ struct channel {
     PyObject_HEAD
     struct ring ring;
     bool open;
-    _Atomic unsigned copies; /* that a shortcut makes just now without the handle's lock */
+    _Atomic unsigned uses; /* that a shortcut makes of it just now without the handle's lock */
 };
 
 struct core_state {
@@ -42,6 +42,9 @@ struct core_state {
 const struct core_state *core_state_of(PyTypeObject *type);
 /* Raises what a result means that is not one of the verb's own, and returns NULL. */
 void *core_raise(PyTypeObject *type, enum ring_result result);
+
+/* Sleeps until there may be a message, a signal came, or `until`, without the GIL unless that is a matter of a spin. */
+void core_wait_readable(struct ring *ring, int64_t since, int64_t until);
 
 /* Makes a list shorter without asking for memory, which could fail when messages have been taken already. */
 void core_shorten(PyObject *list, Py_ssize_t size);

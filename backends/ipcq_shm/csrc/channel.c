@@ -328,21 +328,27 @@ static PyObject *after_wait(void)
     Py_RETURN_NONE;
 }
 
-static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+void core_wait_readable(struct ring *ring, int64_t since, int64_t until)
 {
-    struct ring *ring = ring_of(self);
-    int64_t since, until, soon;
+    int64_t soon = wait_now() + SHORT_SPIN;
 
-    if (ring == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
-        !instant(arguments[1], &until))
-        return NULL;
-    soon = wait_now() + SHORT_SPIN;
     if (ring_spin_readable(ring, since, soon < until ? soon : until))
-        Py_RETURN_NONE;
+        return;
     Py_BEGIN_ALLOW_THREADS
     if (!ring_spin_readable(ring, since, until))
         ring_sleep_readable(ring, until);
     Py_END_ALLOW_THREADS
+}
+
+static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct ring *ring = ring_of(self);
+    int64_t since, until;
+
+    if (ring == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
+        !instant(arguments[1], &until))
+        return NULL;
+    core_wait_readable(ring, since, until);
     return after_wait();
 }
 
@@ -538,7 +544,7 @@ static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (ring == NULL)
         return NULL;
-    ((struct channel *)self)->copies = 0; /* the parent's */
+    ((struct channel *)self)->uses = 0; /* the parent's */
     result = ring_reattach(ring);
     if (result != RING_OK)
         return core_raise(Py_TYPE(self), result);

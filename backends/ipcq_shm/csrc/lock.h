@@ -53,8 +53,8 @@ enum lock_trial {
 /* Tells whether this kernel releases the lock of a thread that ends. Found out once in a process. */
 enum lock_trial lock_works(void);
 
-/* Takes the lock, or tells after `patience` nanoseconds that it is busy; with 0 it looks for about a microsecond and
- * makes no system call. */
+/* Takes the lock, or tells after `patience` nanoseconds that it is busy; with 0 it looks for some tens of microseconds
+ * and makes no system call. */
 enum lock_result lock_take(struct lock *lock, int64_t patience);
 
 void lock_give(struct lock *lock);

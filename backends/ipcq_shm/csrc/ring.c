@@ -365,9 +365,9 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
     }
     if (*stored != 0) {
         result = RING_OK;
-        raise_high_water_mark(ring, room.count);
         commit(put, room.position, *stored, bytes);
         asleep = asleep_on(&put->bell);
+        raise_high_water_mark(ring, room.count); /* behind the commit, because it looks at the consumers' lines */
     }
     leave(put);
     if (large && *stored != 0) {
@@ -922,19 +922,24 @@ bool ring_has_space(struct ring *ring, size_t size)
 
 bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until)
 {
-    return wait_spin(&ring->segment->put.bell, &ring->reading, since, until, readable, ring);
+    return wait_spin(&ring->segment->get.spinner, &ring->reading, since, until, readable, ring);
 }
 
 bool ring_spin_writable(struct ring *ring, size_t size, int64_t since, int64_t until)
 {
     struct wish wish = {ring, size};
 
-    return wait_spin(&ring->segment->get.bell, &ring->writing, since, until, roomy, &wish);
+    return wait_spin(&ring->segment->put.spinner, &ring->writing, since, until, roomy, &wish);
 }
 
 void ring_sleep_readable(struct ring *ring, int64_t until)
 {
     wait_sleep(&ring->segment->put.bell, &ring->reading, until, readable, ring);
+}
+
+void ring_rouse(struct ring *ring)
+{
+    wait_ring(&ring->segment->put.bell, UINT32_MAX);
 }
 
 void ring_sleep_writable(struct ring *ring, size_t size, int64_t until)

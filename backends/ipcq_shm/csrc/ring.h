@@ -173,6 +173,7 @@ struct ring_side {
     _Alignas(128) struct lock lock;
     _Atomic uint64_t seen_position; /* of the other side, as last looked at */
     _Atomic uint64_t seen_count;
+    _Atomic int64_t spinner; /* of those who wait to get on with this side (wait.h); CLOCK_MONOTONIC, ns */
     _Alignas(128) _Atomic uint64_t position;
     _Atomic uint64_t held; /* 0, or 1 + the position of the oldest record that may be CLAIMED */
     struct bell bell;      /* that this side rings */
@@ -217,7 +218,7 @@ _Static_assert(offsetof(struct ring_segment, put) == 384, "layout of version 1")
 _Static_assert(offsetof(struct ring_segment, get) == 640, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, position) == 128, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, bell) == 144, "layout of version 1");
-_Static_assert(offsetof(struct ring_side, marks) == 168, "layout of version 1");
+_Static_assert(offsetof(struct ring_side, marks) == 160, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, generations) == 912, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, name) == 17296, "layout of version 1");
 _Static_assert(sizeof(struct ring_record) == 16, "layout of version 1");
@@ -349,6 +350,8 @@ bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until);
 bool ring_spin_writable(struct ring *ring, size_t size, int64_t since, int64_t until);
 /* Sleep until trying again may succeed, a signal came, or `until`. */
 void ring_sleep_readable(struct ring *ring, int64_t until);
+/* Wakes who sleeps for messages, in any process, to look around. */
+void ring_rouse(struct ring *ring);
 void ring_sleep_writable(struct ring *ring, size_t size, int64_t until);
 
 /* How much was ever put, and how much of it was taken, at one instant. */

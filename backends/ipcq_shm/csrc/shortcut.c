@@ -1,15 +1,15 @@
 /*
- * The class of handles to a ring: put and get from end to end, for what can be done at once.
+ * The class of handles to a ring: put and get from end to end.
  *
  * It is derived from `ipcq.Queue` (clause 21 in ipcq/backend.py) and has no semantics of its own: a call either does what
- * Queue's would certainly do without waiting, or leaves it to Queue's with nothing done but the encoding. What is left to
- * it: arguments that are not plainly right, a queue that is full, empty, busy, ended or damaged, and everything once the
- * handle is closed.
+ * Queue's would certainly do, or leaves it to Queue's with nothing done but the encoding, or the beginning of a wait for a
+ * message. What is left to it: arguments that are not plainly right, a queue that is full, busy, ended or damaged, and
+ * everything once the handle is closed.
  *
  * Queue counts who is inside the channel, so that nobody closes it meanwhile. Here nobody has to be counted: while the
  * channel is used the GIL, or in a free-threaded Python the handle's own lock, is not given away, and after an encoder
- * was run, which may do anything, it is asked anew whether there still is a channel. Only large messages are copied
- * without that lock; those copies are counted, and the end of the shortcut waits for them.
+ * was run, which may do anything, it is asked anew whether there still is a channel. Only waiting, and the copy of a large
+ * message, go on without that lock; such uses are counted, and the end of the shortcut waits for them.
  *
  * Most items are `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to the ring and from
  * there to the item, and no codec is called.
@@ -82,25 +82,26 @@ static struct shortcut *shortcut_of(PyObject *self)
     return is_shortcut(word) && shortcut->channel->open ? shortcut : NULL;
 }
 
-/* Copies without the lock */
+/* Uses without the lock */
 
-static void begin_copy(struct channel *channel)
+static void begin_use(struct channel *channel)
 {
     Py_INCREF(channel);
-    atomic_fetch_add(&channel->copies, 1);
+    atomic_fetch_add(&channel->uses, 1);
 }
 
-static void end_copy(struct channel *channel)
+static void end_use(struct channel *channel)
 {
-    atomic_fetch_sub(&channel->copies, 1);
+    atomic_fetch_sub(&channel->uses, 1);
     Py_DECREF(channel);
 }
 
-static void await_copies(struct channel *channel)
+static void await_uses(struct channel *channel)
 {
     const struct timespec moment = {.tv_nsec = 100000};
 
-    while (atomic_load(&channel->copies) != 0) {
+    while (atomic_load(&channel->uses) != 0) {
+        ring_rouse(&channel->ring);
         Py_BEGIN_ALLOW_THREADS
         nanosleep(&moment, NULL);
         Py_END_ALLOW_THREADS
@@ -231,11 +232,11 @@ static enum ring_result put_large(struct channel *channel, const struct ring_pie
     enum ring_result result;
     size_t stored;
 
-    begin_copy(channel);
+    begin_use(channel);
     Py_BEGIN_ALLOW_THREADS
     result = ring_put_many(&channel->ring, piece, 1, &stored, 0);
     Py_END_ALLOW_THREADS
-    end_copy(channel);
+    end_use(channel);
     return result;
 }
 
@@ -405,10 +406,14 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
 
 /* Getting */
 
+/* Later deadlines, in seconds of the clock, are never. */
+#define LATEST 4e9
+
 struct taking {
     enum of_bytes of_bytes;
     bool is_item;
     PyObject *bytes;
+    PyObject *decode;
 };
 
 /* Returns how long the head of a bin is that is the whole message, or 0 where it is none. */
@@ -445,79 +450,137 @@ static void *room(void *context, struct ring_piece *message)
     return PyBytes_AS_STRING(taking->bytes);
 }
 
-/* Takes what comes within a short spin. */
-static bool take(struct channel *channel, struct taking *taking, bool waits)
+/* Takes what is there. */
+static enum ring_result take(struct channel *channel, struct taking *taking)
 {
     struct ring *ring = &channel->ring;
     struct ring_copy copy;
     enum ring_result result = ring_get(ring, room, taking, &copy, 0);
-    int64_t now;
 
-    if (result == RING_EMPTY && waits) {
-        now = wait_now();
-        if (ring_spin_readable(ring, now, now + SHORT_SPIN))
-            result = ring_get(ring, room, taking, &copy, 0);
-        if (result == RING_OK || result == RING_COPYING)
-            core_count_wait(ring, true);
-    }
-    if (result == RING_COPYING) {
-        begin_copy(channel);
-        Py_BEGIN_ALLOW_THREADS
-        memcpy(copy.target, copy.source, copy.size);
-        ring_release(ring, &copy);
-        Py_END_ALLOW_THREADS
-        end_copy(channel);
-        result = RING_OK;
-    }
-    return result == RING_OK;
+    if (result != RING_COPYING)
+        return result;
+    begin_use(channel);
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(copy.target, copy.source, copy.size);
+    ring_release(ring, &copy);
+    Py_END_ALLOW_THREADS
+    end_use(channel);
+    return RING_OK;
 }
 
-/* As put_places. */
-static PyObject *get_item(PyObject *self, bool waits)
+/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; RING_GONE without a shortcut. */
+static enum ring_result take_within(PyObject *self, struct taking *taking, int64_t since, int64_t until)
 {
-    struct taking taking = {0};
-    PyObject *decode = NULL;
-    PyObject *item;
+    enum ring_result result = RING_GONE;
 
     Py_BEGIN_CRITICAL_SECTION(self);
     struct shortcut *shortcut = shortcut_of(self);
 
     if (shortcut != NULL && shortcut->gets) {
-        taking.of_bytes = shortcut->of_bytes;
-        decode = Py_NewRef(shortcut->decode); /* before the copy, during which the handle may be closed */
-        if (!take(shortcut->channel, &taking, waits))
-            Py_CLEAR(decode);
+        struct channel *channel = shortcut->channel;
+
+        taking->of_bytes = shortcut->of_bytes;
+        taking->decode = Py_NewRef(shortcut->decode); /* before the lock is given away, when the handle may be closed */
+        result = take(channel, taking);
+        if (result == RING_EMPTY && until != 0) {
+            begin_use(channel);
+            core_wait_readable(&channel->ring, since, until);
+            end_use(channel);
+        }
+        if (result != RING_OK)
+            Py_CLEAR(taking->decode);
     }
     Py_END_CRITICAL_SECTION();
-    if (decode == NULL)
-        return NULL;
-    if (taking.is_item) {
-        Py_DECREF(decode);
-        return taking.bytes;
+    return result;
+}
+
+static void count_wait(PyObject *self, bool served)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    struct shortcut *shortcut = shortcut_of(self);
+
+    if (shortcut != NULL)
+        core_count_wait(&shortcut->channel->ring, served);
+    Py_END_CRITICAL_SECTION();
+}
+
+/* Takes a message that comes before the deadline. Whatever it returns but RING_OK, there is an exception or the rest is
+ * Queue's. */
+static enum ring_result take_in_time(PyObject *self, struct taking *taking, double deadline)
+{
+    int64_t since = wait_now();
+    int64_t last = deadline < LATEST ? (int64_t)(deadline * 1e9) : INT64_MAX;
+    enum ring_result result;
+
+    for (int64_t now = since;; now = wait_now()) {
+        int64_t until = now >= last ? 0 : last - now < WAIT_SLICE ? last : now + WAIT_SLICE;
+
+        result = take_within(self, taking, since, until);
+        if (result != RING_EMPTY || until == 0)
+            break;
+        /* Before the next look, because what has been taken must not be lost to an exception. */
+        if (PyErr_CheckSignals() < 0)
+            return RING_GONE;
     }
-    item = PyObject_CallOneArg(decode, taking.bytes);
-    Py_DECREF(taking.bytes);
-    Py_DECREF(decode);
+    if (result == RING_OK || result == RING_EMPTY)
+        count_wait(self, result == RING_OK);
+    return result;
+}
+
+static PyObject *decoded(PyObject *self, struct taking *taking)
+{
+    PyObject *item = taking->bytes;
+
+    if (!taking->is_item) {
+        item = PyObject_CallOneArg(taking->decode, taking->bytes);
+        Py_DECREF(taking->bytes);
+    }
+    Py_DECREF(taking->decode);
     return item != NULL ? item : raise_again(self);
+}
+
+/* Lets Queue's `get` go on until the deadline. */
+static PyObject *get_in_rest(PyObject *self, double deadline)
+{
+    double rest = deadline - (double)wait_now() * 1e-9;
+    PyObject *timeout = deadline == INFINITY ? Py_NewRef(Py_None) : PyFloat_FromDouble(rest > 0 ? rest : 0);
+    PyObject *const arguments[] = {Py_True, timeout};
+    PyObject *item = timeout == NULL ? NULL : hand_on(self, "get", arguments, 2, NULL);
+
+    Py_XDECREF(timeout);
+    return item;
+}
+
+/* What `get` does with arguments that are plainly right. */
+static PyObject *get_item(PyObject *self, double seconds)
+{
+    struct taking taking = {0};
+    double deadline;
+    enum ring_result result = take_within(self, &taking, 0, 0);
+
+    if (result == RING_OK)
+        return decoded(self, &taking);
+    deadline = deadline_of(seconds);
+    if (result == RING_EMPTY && seconds != 0)
+        result = take_in_time(self, &taking, deadline);
+    if (result == RING_OK)
+        return decoded(self, &taking);
+    return PyErr_Occurred() ? NULL : get_in_rest(self, deadline);
 }
 
 static PyObject *get(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
 {
     PyObject *places[2] = {NULL};
-    PyObject *item = NULL;
     double seconds;
 
     if (sorted(arguments, count, names, get_wants, 2, places) && patience_of(places[0], places[1], &seconds))
-        item = get_item(self, seconds != 0);
-    return item != NULL || PyErr_Occurred() ? item : hand_on(self, "get", arguments, count, names);
+        return get_item(self, seconds);
+    return hand_on(self, "get", arguments, count, names);
 }
 
 static PyObject *get_nowait(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    PyObject *const without_waiting[] = {Py_False};
-    PyObject *item = get_item(self, false);
-
-    return item != NULL || PyErr_Occurred() ? item : hand_on(self, "get", without_waiting, 1, NULL);
+    return get_item(self, 0);
 }
 
 struct filling {
@@ -615,7 +678,7 @@ static PyObject *replace(PyObject *self, PyObject *shortcut)
     *word_of(self) = shortcut;
     Py_END_CRITICAL_SECTION();
     if (is_shortcut(before))
-        await_copies(((struct shortcut *)before)->channel);
+        await_uses(((struct shortcut *)before)->channel);
     Py_XDECREF(before);
     Py_RETURN_NONE;
 }

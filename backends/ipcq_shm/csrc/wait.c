@@ -16,12 +16,7 @@
 /* A spin lasts as long as two wake-ups: whoever is to answer may have to be woken first, by a call that takes time too. */
 #define SPIN(cost) (2 * (cost))
 /* Pauses between two looks: a spinner that looks all the time takes the line away from who works on it. */
-#ifndef PAUSES
 #define PAUSES 8
-#endif
-#ifndef FIRST
-#define FIRST PAUSES
-#endif
 
 int64_t wait_now(void)
 {
@@ -52,38 +47,37 @@ void wait_learn(struct habit *habit)
     atomic_store_explicit(&habit->budget, alone ? 0 : SPIN(SUPPOSED), memory_order_relaxed);
 }
 
-bool wait_spin(struct bell *bell, struct habit *habit, int64_t since, int64_t until, wait_question *work, void *whom)
+bool wait_spin(_Atomic int64_t *spinner, struct habit *habit, int64_t since, int64_t until, wait_question *work,
+               void *whom)
 {
     int64_t cost = atomic_load_explicit(&habit->cost, memory_order_relaxed);
     int64_t budget = atomic_load_explicit(&habit->budget, memory_order_relaxed);
     int64_t now = wait_now();
-    int64_t other = atomic_load_explicit(&bell->spinner, memory_order_relaxed);
+    int64_t other = atomic_load_explicit(spinner, memory_order_relaxed);
     int64_t mine = since + budget < until ? since + budget : until;
 
     if (mine <= now || (other > now && other < now + SPIN(DEAREST)))
         return work(whom);
     /* Two that come at once may both spin; that costs processor time once and nothing else. */
-    atomic_store_explicit(&bell->spinner, mine, memory_order_relaxed);
-    int most = FIRST;
+    atomic_store_explicit(spinner, mine, memory_order_relaxed);
     do {
         if (work(whom)) {
-            atomic_store_explicit(&bell->spinner, 0, memory_order_relaxed);
+            atomic_store_explicit(spinner, 0, memory_order_relaxed);
             atomic_store_explicit(&habit->budget, SPIN(cost), memory_order_relaxed);
             return true;
         }
-        for (int pauses = 0; pauses < most; pauses++)
+        for (int pauses = 0; pauses < PAUSES; pauses++)
             wait_pause();
-        most = most < PAUSES ? most + 1 : PAUSES;
     } while (wait_now() < mine);
     if (mine < until) /* else it was cut short and says nothing */
         atomic_store_explicit(&habit->budget, budget / 2 < cost / 8 ? SPIN(cost) : budget / 2, memory_order_relaxed);
     return work(whom);
 }
 
-bool wait_anybody(struct bell *bell)
+bool wait_anybody(struct bell *bell, _Atomic int64_t *spinner)
 {
     return atomic_load_explicit(&bell->asleep, memory_order_seq_cst) != 0 ||
-           atomic_load_explicit(&bell->spinner, memory_order_relaxed) > wait_now();
+           atomic_load_explicit(spinner, memory_order_relaxed) > wait_now();
 }
 
 static void leave(struct bell *bell)

@@ -21,7 +21,8 @@
  * Spinning. `budget` is what a wake-up costs on this host, which sleepers learn: a waker writes down when it wakes, and
  * the woken one compares. It is halved for each spin that found nothing and restored by one that did; it is nothing
  * on a single CPU. One side of a queue has at most one spinner: `spinner` holds the instant at which its time is
- * over, so the mark of a spinner that died is void by itself.
+ * over, so the mark of a spinner that died is void by itself. It stands among the words that its own side writes, and not
+ * in the bell, because the other side would have to fetch the bell's line back for every message.
  */
 #ifndef IPCQ_WAIT_H
 #define IPCQ_WAIT_H
@@ -37,7 +38,6 @@
 struct bell {
     _Atomic uint32_t asleep;
     _Atomic uint32_t turns;
-    _Atomic int64_t spinner; /* CLOCK_MONOTONIC, ns */
     _Atomic int64_t woken;   /* CLOCK_MONOTONIC, ns */
 };
 
@@ -67,13 +67,14 @@ void wait_wake(_Atomic uint32_t *word, int count);
 void wait_learn(struct habit *habit);
 
 /* Spins until there is work or the budget, counted from `since`, is used up. Returns whether there is work. */
-bool wait_spin(struct bell *bell, struct habit *habit, int64_t since, int64_t until, wait_question *work, void *whom);
+bool wait_spin(_Atomic int64_t *spinner, struct habit *habit, int64_t since, int64_t until, wait_question *work,
+               void *whom);
 
 /* Sleeps until there may be work, a signal came, or `until`. */
 void wait_sleep(struct bell *bell, struct habit *habit, int64_t until, wait_question *work, void *whom);
 
 /* Tells whether anybody spins or sleeps, as far as the marks know. */
-bool wait_anybody(struct bell *bell);
+bool wait_anybody(struct bell *bell, _Atomic int64_t *spinner);
 
 /* Wakes up to `count` sleepers. To be called after making work where `asleep` was not 0. */
 void wait_ring(struct bell *bell, uint32_t count);

@@ -161,7 +161,7 @@ bool watch_before_put(struct ring *ring)
 
     if (watch & RING_DOORBELL && !ring_doorbell(ring))
         return false;
-    if (watch & RING_NOTICE && empty(ring) && !wait_anybody(&ring->segment->put.bell))
+    if (watch & RING_NOTICE && empty(ring) && !wait_anybody(&ring->segment->put.bell, &ring->segment->get.spinner))
         end_request(ring);
     return true;
 }
