@@ -51,6 +51,9 @@ ROUND: Final = 250
 #: Seconds between two strikes, at most.
 PAUSE: Final = 0.002
 
+#: How many die at once, one of these: most crashes are somebody's alone, but who recovers may be killed as well.
+AT_ONCE: Final = (1, 1, 1, 2, 3, 4)
+
 #: Seconds for which processes are stopped, at most.
 STOPPED: Final = 0.01
 
@@ -261,25 +264,33 @@ class _Run:
         until_then = self._began + self.storm.seconds
         while self.kills < self.storm.kills and time.monotonic() < until_then:
             time.sleep(self._dice.uniform(0, PAUSE))
-            victims = [self._dice.randrange(places)]
             if self.storm.mode == "stops":
                 victims = self._dice.sample(range(places), self._dice.randint(1, places // 2))
                 self._stop([self.alive[place] for place in victims])
-            elif self._dice.random() < 0.5:
-                self._aim(self.alive[victims[0]])
-            self.kill(self.alive[victims[0]])
-            for place in victims[1:]:
+                spared = victims[1:]
+                del victims[1:]
+            else:
+                victims = self._dice.sample(range(places), min(self._dice.choice(AT_ONCE), places // 2))
+                spared = []
+                if self._dice.random() < 0.5:
+                    self._aim(self.alive[victims[0]])
+            self.kill(*[self.alive[place] for place in victims])
+            for place in spared:
                 self.alive[place].resume()
             self.struck()
-            self.alive[victims[0]] = self.start(victims[0])
+            for place in victims:
+                self.alive[place] = self.start(place)
             self._watch()
             self._show(self.kills)
 
-    def kill(self, victim: Peer) -> None:
-        """Kill one that has to be at work."""
-        if victim.kill() != -signal.SIGKILL:
-            raise PeerDied(f"{victim} ended by itself\n{victim.complaint()}")
-        self.kills += 1
+    def kill(self, *victims: Peer) -> None:
+        """Kill some that have to be at work."""
+        for victim in victims:
+            victim.send(signal.SIGKILL)
+        for victim in victims:
+            if victim.wait() != -signal.SIGKILL:
+                raise PeerDied(f"{victim} ended by itself\n{victim.complaint()}")
+        self.kills += len(victims)
 
     def _stop(self, victims: list[Peer]) -> None:
         for victim in victims:
