@@ -201,14 +201,27 @@ def model(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def nightly(session: nox.Session) -> None:
-    """Run the tests that grow at their full size, which takes about half an hour; arguments go to pytest."""
+    """Run what grows at the size of a night: hours, on a machine with nothing else to do. Arguments go to pytest."""
+    at_length(session, "nightly", hour=3600)
+
+
+@nox.session(python=DEFAULT, default=False)
+def release(session: nox.Session) -> None:
+    """Run what grows at the size of a release, which takes a day. Arguments go to pytest."""
+    at_length(session, "release", hour=24 * 3600)
+
+
+def at_length(session: nox.Session, size: str, hour: int) -> None:
+    """Run storms, histories, refusals and leaks at this size, and then fuzz for so many seconds."""
     install(session, "tests")
-    chosen = session.posargs or [
-        "tests/processes/test_refused.py",
-        "tests/processes/test_full.py",
-        "tests/processes/test_leaks.py",
-    ]
-    pytest(session, "--timeout=4500", *chosen, size="nightly")
+    if not session.posargs:
+        session.notify("csan", ["faults"])
+        session.notify("model")
+        session.notify("peers")
+        session.notify("fuzz", [str(hour)])
+    files = ("full", "leaks", "namespaces", "order", "refused", "storm")
+    chosen = session.posargs or [f"tests/processes/test_{name}.py" for name in files]
+    pytest(session, "-rP", "--timeout=0", *chosen, size=size)
 
 
 @nox.session(python=DEFAULT)

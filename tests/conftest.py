@@ -162,6 +162,7 @@ def nothing_is_left() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     # Here, because pytest asks no conftest further down.
     parser.addoption("--kills", type=int, help="so many kills in each storm")
+    parser.addoption("--operations", type=int, help="so many operations in each long history")
 
 
 def pytest_configure(config: pytest.Config) -> None:

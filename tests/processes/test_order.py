@@ -9,23 +9,32 @@ import ipcq
 from ipcq.testing.histories import Call, linearizable, record
 from ipcq.testing.processes import Peers
 from ipcq.testing.workers import attached, consume, produce
+from processes.sizes import size
 
+HISTORIES = size(1, 20)
 OPERATIONS = 1_000_000
 EACH = 4
 
-HISTORIES = 500
+SHORT_HISTORIES = size(500, 5000)
 CALLS = 40
 
 
+@pytest.fixture
+def operations(request: pytest.FixtureRequest) -> int:
+    """Return how many operations a history shall have, where the command line says so."""
+    return int(request.config.getoption("--operations") or OPERATIONS)
+
+
 @pytest.mark.storm
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 if HISTORIES == 1 else 0)
+@pytest.mark.parametrize("history", range(HISTORIES))
 def test_a_history_of_four_producers_and_four_consumers_is_that_of_one_queue(
-    name: str, backend: str, queue: "ipcq.Queue[object]"
+    name: str, backend: str, queue: "ipcq.Queue[object]", history: int, operations: int
 ) -> None:
     """C8: in 1,000,000 operations nothing surely overtakes, is lost, doubled, or missed by a get that does not wait."""
     at = [name, backend]
     with Peers(patience=None) as peers:
-        share = OPERATIONS // 2 // EACH
+        share = operations // 2 // EACH
         consumers = [
             peers.spawn(consume, attached, at, number, peers.ledger("consumer", number), look=True)
             for number in range(EACH)
@@ -59,7 +68,7 @@ def test_short_histories_with_full_and_empty_results_are_those_of_one_queue(name
         crew = [peers.fork(record, attached, [name, backend], number) for number in range(EACH)]
         for peer in crew:
             peer.hear()
-        for _ in range(HISTORIES):
+        for _ in range(SHORT_HISTORIES):
             start = time.monotonic() + 0.002
             for peer in crew:
                 peer.say([CALLS, start])
@@ -73,6 +82,7 @@ def test_short_histories_with_full_and_empty_results_are_those_of_one_queue(name
             peer.say(None)
             peer.done()
     print(
-        f"{backend}: {HISTORIES} histories of {CALLS * EACH} calls, found full {refused['put']}, empty {refused['get']}"
+        f"{backend}: {SHORT_HISTORIES} histories of {CALLS * EACH} calls,"
+        f" found full {refused['put']}, empty {refused['get']}"
     )
     assert all(refused.values())

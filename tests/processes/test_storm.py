@@ -6,9 +6,10 @@ from ipcq.testing.processes import own_seed
 from ipcq.testing.storm import MODES, Mode, stress
 from processes.needs import usable
 from processes.programs import SMALL
+from processes.sizes import size
 
-#: Kills of a run of all tests; ``--kills`` asks for more.
-KILLS: dict[Mode, int] = {"get": 500, "batches": 200, "stops": 200, "forks": 200, "names": 200}
+#: Kills of each mode; ``--kills`` asks for others.
+KILLS: dict[Mode, int] = dict.fromkeys(MODES, size(200, 20_000, 100_000)) | {"get": size(500, 100_000, 1_000_000)}
 
 pytestmark = [pytest.mark.storm, pytest.mark.timeout(0)]  # a storm has its own watch over hangs, which tells more
 
@@ -45,7 +46,7 @@ def test_survivors_of_a_storm_over_the_ring_go_on_with_messages_of_all_sizes(
     report = stress(
         usable("shm"),
         mode=mode,
-        kills=kills or 250,
+        kills=kills or size(250, 20_000, 100_000),
         seed=own_seed(),
         producers=3,
         consumers=3,
