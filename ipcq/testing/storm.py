@@ -63,6 +63,9 @@ LOOKS: Final = 10
 #: Aimed strikes in vain after which there are no more.
 VAIN: Final = 50
 
+#: Seconds for who was started last to get to where it hangs as well, before its stack is asked for.
+SETTLED: Final = 1.0
+
 #: Processes beside the victims that attach to a name that comes and goes.
 VISITORS: Final = 3
 
@@ -244,6 +247,7 @@ class _Run:
             self.strike()
             self.end()
         except (_Stalled, PeerDied, Hang, ipcq.MessageQueueError) as error:
+            time.sleep(SETTLED)
             what, _, more = str(error).partition("\n")
             found = {"trouble": what, "stacks": f"{more}\n{self.peers.stacks()}".strip()}
         return self.report(
