@@ -218,7 +218,7 @@ class _Books:
                 yield _tag(earlier), _tag(later)
 
     def invented(self) -> set[_Key]:
-        early = {key for key in self.taken.keys() & self.begun.keys() if self.taken[key][1] < self.begun[key]}
+        early = {key for key, (_, end) in self.taken.items() if end < self.begun.get(key, end)}
         return (self.taken.keys() - self.begun.keys()) | (self.taken.keys() & self.refused) | early
 
 
@@ -287,7 +287,8 @@ def _stall(books: _Books) -> float:
 
 def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
     # By the beginning of the put: when the get returned, and whose.
-    line = sorted((books.begun[key], books.taken[key][1], key) for key in books.taken.keys() & books.begun.keys())
+    # In the order of the ledgers, and not of a set's: each is in the order of time already, which makes sorting fast.
+    line = sorted((books.begun[key], end, key) for key, (_, end) in books.taken.items() if key in books.begun)
     begins = [begun for begun, _, _ in line]
     # first[i]: the earliest end of a get among the messages from line[i] on.
     first: list[tuple[float, _Key]] = [(math.inf, ("", ""))] * (len(line) + 1)
@@ -295,16 +296,17 @@ def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
         _, end, key = line[index]
         first[index] = (end, key) if end < first[index + 1][0] else first[index + 1]
     pairs: list[tuple[Tag, Tag]] = []
-    for key in books.taken.keys() & books.stored.keys():
-        earliest, other = first[bisect.bisect_right(begins, books.stored[key])]
-        if earliest < books.taken[key][0]:
+    for key, (since, _) in books.taken.items():
+        # Whose put never returned came before nobody's.
+        earliest, other = first[bisect.bisect_right(begins, books.stored.get(key, math.inf))]
+        if earliest < since:
             pairs.append((_tag(key), _tag(other)))
     return sorted(pairs)
 
 
 def _missed(books: _Books) -> list[int]:
     # A message that was put and never taken may be one that a killed consumer had, so only taken ones witness.
-    spans = sorted((books.stored[key], books.taken[key][0]) for key in books.taken.keys() & books.stored.keys())
+    spans = sorted((books.stored[key], since) for key, (since, _) in books.taken.items() if key in books.stored)
     merged: list[tuple[int, int]] = []
     for begin, end in spans:
         if begin >= end:
