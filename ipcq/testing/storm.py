@@ -274,7 +274,8 @@ class _Run:
                 spared = victims[1:]
                 del victims[1:]
             else:
-                victims = self._dice.sample(range(places), min(self._dice.choice(AT_ONCE), places // 2))
+                most = min(places // 2, self.storm.kills - self.kills)
+                victims = self._dice.sample(range(places), min(self._dice.choice(AT_ONCE), most))
                 spared = []
                 if self._dice.random() < 0.5:
                     self._aim(self.alive[victims[0]])
