@@ -247,6 +247,43 @@ def told(code: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+HANDLES = """
+import ctypes, sys, tracemalloc
+import ipcq
+
+class Information(ctypes.Structure):
+    # mallinfo2(3)
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+def used():
+    # What Python has and, where glibc can tell it, what else has been allocated.
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return tracemalloc.get_traced_memory()[0]
+    mallinfo.restype = Information
+    found = mallinfo()
+    return tracemalloc.get_traced_memory()[0] + found.uordblks + found.hblkhd
+
+def opened(count):
+    return [ipcq.open(sys.argv[1], "shm") for _ in range(count)]
+
+first = opened(2)
+tracemalloc.start()
+before = used()
+handles = opened(100)
+print((used() - before) // 100)
+for handle in first + handles:
+    handle.close()
+"""
+
+
+def test_a_handle_takes_little_memory(name: str) -> None:
+    """At most 64 KiB of heap."""
+    create(name).close()
+    assert 0 < int(told(HANDLES, name)) <= 64 << 10
+
+
 # Squatters
 
 
