@@ -39,7 +39,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for
     no reason. They never take or store. An exception from a signal handler passes through them unchanged.
-14. What a wait rests on survives the death of any other waiter and of whoever was to wake it.
+14. What a wait rests on survives the death of any other waiter and of whoever was to wake it. Where `space_fileno`
+    gives a descriptor, that is writable whenever `full` is false.
 
 **Ends**
 
@@ -428,6 +429,13 @@ class Channel(Protocol):
     def fileno(self) -> int:
         """Return a descriptor, owned by the channel, that is readable while the queue is not empty."""
         raise Unsupported
+
+    def space_fileno(self) -> int | None:
+        """Return a descriptor, owned by the channel, that is writable while the queue is not full (clause 14).
+
+        None where there is none that becomes so at once: who waits for space then looks again and again.
+        """
+        return None
 
     def notify(self, notice: Notice | None, /) -> None:
         """Ask for one notice when a message arrives in the empty queue; None cancels.
