@@ -74,6 +74,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, 
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
+from ipcq._gevent import NativeThread, is_this_thread, original
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
@@ -91,6 +92,7 @@ __all__ = (
     "Channel",
     "Finding",
     "Lifetime",
+    "NativeThread",
     "Notice",
     "OfBytes",
     "Persistence",
@@ -103,8 +105,10 @@ __all__ = (
     "check_file_size",
     "check_owner",
     "has_private_directory",
+    "is_this_thread",
     "let_through",
     "make_private_directory",
+    "original",
     "pause",
     "private_directory",
     "too_many_descriptors",
