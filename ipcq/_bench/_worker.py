@@ -9,7 +9,7 @@ first producer, when all others are done.
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -218,9 +218,7 @@ def make_trips(put: Callable[[Any], object], get: Callable[[], Any], until: floa
     return [*stamps, now]
 
 
-async def await_trips(
-    put: Callable[[Any], Awaitable[object]], get: Callable[[], Awaitable[Any]], until: float, stop: Any
-) -> list[float]:
+async def await_trips(put: Callable[[Any], Any], get: Callable[[], Any], until: float, stop: Any) -> list[float]:
     """Do the same where the ends have to be awaited, and say that this was all."""
     stamps: list[float] = []
     while (now := clock()) < until or len(stamps) <= WARMING:
@@ -253,9 +251,7 @@ def serve(job: Job, talk: Talk) -> None:
     back.finish()
 
 
-async def await_and_send_back(
-    get: Callable[[], Awaitable[Any]], put: Callable[[Any], Awaitable[object]], stop: Any
-) -> None:
+async def await_and_send_back(get: Callable[[], Any], put: Callable[[Any], Any], stop: Any) -> None:
     """Send back what comes, where the ends have to be awaited."""
     while (message := await get()) != stop:
         await put(message)

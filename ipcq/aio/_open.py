@@ -47,8 +47,8 @@ def open(name: str, backend: str = ..., **options: Any) -> Opening[Any]: ...
 def open(name: str, backend: str = "auto", **options: Any) -> Opening[Any]:
     """Open the queue of a name, as `ipcq.open` does, in a thread: it may have to wait for others.
 
-    ``async with ipcq.aio.open("/jobs") as q:`` closes it at the end; ``q = await ipcq.aio.open("/jobs")`` leaves that to
-    you. Cancelled while it opens, it leaves no handle; a queue may have been created.
+    ``async with ipcq.aio.open("/jobs") as q:`` closes it at the end; ``q = await ipcq.aio.open("/jobs")`` leaves that
+    to you. Cancelled while it opens, it leaves no handle; a queue may have been created.
 
     Args:
         name: As for `ipcq.open`.

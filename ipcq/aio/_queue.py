@@ -53,13 +53,14 @@ class Queue(Generic[T]):
         """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
         deadline = self._deadline(block, timeout)
         await self._begin()
-        if not self._putters.occupied:
+        if deadline == PASSED or not self._putters.occupied:
             try:
                 self._queue.put(item, False, priority=priority)
-                return
             except QueueFull:
                 if deadline == PASSED:
                     raise
+            else:
+                return
         # Once for all attempts, and nothing is awaited since the call began that could change the item.
         data = self._queue._encoded(item, priority)
         await self._wait(self._putters, partial(self._queue._put_encoded, data, priority, PASSED), deadline)
@@ -151,7 +152,7 @@ class Queue(Generic[T]):
             self._turn_ends = monotonic() + _TURN
 
     async def _serve(self, lines: Lines, attempt: Callable[[], R], deadline: float) -> R:
-        if not lines.occupied:
+        if deadline == PASSED or not lines.occupied:
             try:
                 return attempt()
             except (QueueEmpty, QueueFull):

@@ -1,6 +1,7 @@
 """C10: a timeout becomes a point on the monotonic clock once."""
 
 import math
+import time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -19,7 +20,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Stop the clock, and note sleeps instead of sleeping."""
     slept: list[float] = []
     monkeypatch.setattr(_deadline, "monotonic", lambda: NOW)
-    monkeypatch.setattr(_deadline, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     return slept
 
 
