@@ -25,6 +25,7 @@ import socket
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -38,13 +39,25 @@ R = TypeVar("R")
 
 
 class Line:
-    """Those who wait in one event loop, in the order in which they came."""
+    """Those who wait in one event loop, in the order in which they came.
 
-    def __init__(self, lines: "Lines") -> None:
-        self._lines = lines
+    Args:
+        occupied: The lines of the handle in which somebody waits, this one among them or not.
+        descriptor: Returns a descriptor to wait for, or None where there is none.
+        wait: Waits for one.
+    """
+
+    def __init__(
+        self, occupied: "set[Line]", descriptor: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]
+    ) -> None:
+        self._occupied = occupied
+        self._descriptor = descriptor
+        self._wait = wait
         self._behind: OrderedDict[anyio.Event, None] = OrderedDict()
-        self._copy: int | None = None
         self._slice = anyio.CancelScope()
+        self._copy: int | None = None
+        self._drop: Callable[[], object] = _nothing
+        self._ended = False
 
     async def serve(self, attempt: Callable[[], R], deadline: float) -> R:
         """Attempt until there is no `QueueEmpty` or `QueueFull`, or until `deadline` on `time.monotonic`."""
@@ -63,8 +76,8 @@ class Line:
             self._pass_on()
 
     async def _has_turn(self, deadline: float) -> bool:
-        if self not in self._lines.occupied:
-            self._lines.occupied.add(self)
+        if self not in self._occupied:
+            self._occupied.add(self)
             return True
         turn = anyio.Event()
         self._behind[turn] = None
@@ -88,47 +101,49 @@ class Line:
         if self._behind:
             turn, _ = self._behind.popitem(last=False)
             turn.set()
-        else:
-            self._lines.occupied.discard(self)
+            return
+        self._occupied.discard(self)
+        if self._ended:
+            self._drop()
 
     async def _ready(self, since: float, until: float) -> None:
         """Wait until another attempt makes sense."""
-        descriptor = self._descriptor()
+        if self._copy is None:
+            self._copy = self._copied()
         with anyio.move_on_after(until - monotonic()) as self._slice:
-            if descriptor is None:
+            if self._copy is None:
                 await anyio.sleep(nap(since, until))
             else:
-                await self._lines.wait(descriptor)
+                await self._wait(self._copy)
+
+    def _copied(self) -> int | None:
+        descriptor = self._descriptor()
+        if descriptor is None:
+            return None
+        try:
+            copy = socket.dup(descriptor)  # not os.dup, which knows no sockets on Windows
+        except OSError:  # the table is full: it goes without
+            return None
+        self._drop = weakref.finalize(self, socket.close, copy)
+        return copy
 
     def wake(self) -> None:
         """Let who is at the descriptor try now."""
         self._slice.cancel()
 
-    def _descriptor(self) -> int | None:
-        if self._copy is None:
-            descriptor = self._lines.descriptor()
-            if descriptor is None:
-                return None
-            try:
-                self._copy = socket.dup(descriptor)  # not os.dup, which knows no sockets on Windows
-            except OSError:  # the table is full: it goes without
-                return None
-            weakref.finalize(self, socket.close, self._copy).atexit = False
-        return self._copy
+    def end(self) -> None:
+        """Give the descriptor back, now or when the last one has left; the handle is closed."""
+        self._ended = True
+        if self not in self._occupied:
+            self._drop()
 
 
 class Lines:
-    """The lines of one handle for one thing, one in each event loop that uses it.
-
-    Args:
-        descriptor: Returns a descriptor to wait for, or None where there is none.
-        wait: Waits for one.
-    """
+    """The lines of one handle for one thing, one in each event loop that uses it; arguments are those of `Line`."""
 
     def __init__(self, descriptor: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]) -> None:
-        self.descriptor = descriptor
-        self.wait = wait
         self.occupied: set[Line] = set()
+        self._new_line = partial(Line, self.occupied, descriptor, wait)
         self._lines: weakref.WeakKeyDictionary[object, Line] = weakref.WeakKeyDictionary()
 
     def here(self) -> Line:
@@ -136,10 +151,15 @@ class Lines:
         loop = current_token().native_token
         line = self._lines.get(loop)
         if line is None:
-            line = self._lines[loop] = Line(self)
+            line = self._lines[loop] = self._new_line()
         return line
 
     def end(self) -> None:
         """Let those who wait in this event loop see at once that the handle is closed; in others they look around."""
         self.here().wake()
-        self._lines.clear()
+        for line in self._lines.values():
+            line.end()
+
+
+def _nothing() -> None:
+    """Stand in for what gives a descriptor back where there is none."""

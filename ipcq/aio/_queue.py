@@ -53,7 +53,7 @@ class Queue(Generic[T]):
         """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
         deadline = self._deadline(block, timeout)
         await self._begin()
-        if deadline == PASSED or not self._putters.occupied:
+        if not self._putters.occupied:
             try:
                 self._queue.put(item, False, priority=priority)
             except QueueFull:
@@ -152,7 +152,7 @@ class Queue(Generic[T]):
             self._turn_ends = monotonic() + _TURN
 
     async def _serve(self, lines: Lines, attempt: Callable[[], R], deadline: float) -> R:
-        if deadline == PASSED or not lines.occupied:
+        if not lines.occupied:
             try:
                 return attempt()
             except (QueueEmpty, QueueFull):
