@@ -200,9 +200,11 @@ def model(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def nightly(session: nox.Session) -> None:
-    """Run the tests that grow at their full size, which takes about half an hour; arguments go to pytest."""
+    """Run the tests that grow at their full size, which takes about an hour; arguments go to pytest."""
     install(session, "tests")
     chosen = session.posargs or [
+        "tests/aio/test_cancel.py",
+        "tests/aio/test_queue.py",
         "tests/processes/test_refused.py",
         "tests/processes/test_full.py",
         "tests/processes/test_leaks.py",

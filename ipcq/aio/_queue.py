@@ -10,11 +10,11 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 import ipcq
-from ipcq._cooperation import message_descriptor
+from ipcq._cooperation import Descriptor, of_messages, of_space
 from ipcq._deadline import PASSED, deadline_of
 from ipcq.aio._apart import run_apart
 from ipcq.aio._line import Lines
-from ipcq.backend import Capabilities, Channel, Lifetime, Stats
+from ipcq.backend import Capabilities, Lifetime, Stats
 from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown
 
 T = TypeVar("T")
@@ -38,8 +38,8 @@ class Queue(Generic[T]):
 
     def __init__(self, queue: "ipcq.Queue[T]") -> None:
         self._queue = queue
-        self._getters = Lines(partial(queue._with_channel, message_descriptor), anyio.wait_readable)
-        self._putters = Lines(partial(queue._with_channel, _space_descriptor), anyio.wait_writable)
+        self._getters = Lines(Descriptor(partial(queue._with_channel, of_messages)), anyio.wait_readable)
+        self._putters = Lines(Descriptor(partial(queue._with_channel, of_space)), anyio.wait_writable)
         self._turn_ends = 0.0
 
     @property
@@ -296,7 +296,3 @@ class Queue(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Queue, (self._queue,)
-
-
-def _space_descriptor(channel: Channel) -> int | None:
-    return channel.space_fileno()

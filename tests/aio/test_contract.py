@@ -19,7 +19,6 @@ from ipcq.testing.contract._delivery import Delivery
 from ipcq.testing.contract._ends import Ends
 from ipcq.testing.contract._waiting import Waiting
 
-
 #: What no backend has yet, and the face does not offer.
 LATER = ("lease", "reserve", "view")
 

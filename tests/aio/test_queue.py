@@ -335,8 +335,7 @@ def test_a_handle_is_used_from_two_loops(handle: Handle, loop: str) -> None:
     taken: list[int] = []
 
     async def consume() -> None:
-        async for item in queue:
-            taken.append(item)
+        taken.extend([item async for item in queue])
 
     threads = [threading.Thread(target=anyio.run, args=(consume,), kwargs={"backend": loop}) for _ in range(2)]
     for thread in threads:
