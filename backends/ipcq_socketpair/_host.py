@@ -25,7 +25,7 @@ from ipcq_socketpair._ends import Ends, Found, Terms, accepted, sent
 
 sleep = original("time", "sleep")
 _epoll = original("select", "epoll")
-_new_lock = original("threading", "RLock")
+_new_lock = original("_thread", "RLock")
 
 # Seconds without accepting after the descriptor table was found full.
 _RESPITE: Final = 0.05

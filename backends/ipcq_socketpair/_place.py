@@ -28,6 +28,7 @@ from ipcq_socketpair._ends import Ends, Found, Terms, line, received
 
 # Not gevent's: no other greenlet may come in between where a lock is held.
 sleep = original("time", "sleep")
+close = original("os", "close")
 
 #: Newcomers that may wait to be answered; the kernel takes the smaller of this and net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -96,7 +97,7 @@ def alone(patience: float = _TURN) -> Iterator[None]:
                 sleep(0.001)
             yield
         finally:
-            os.close(home)
+            close(home)
 
 
 def _locked(home: int) -> bool:

@@ -100,8 +100,7 @@ def apart(queue: "ipcq.Queue[Any]") -> Facts:
     taken: list[int] = []
 
     def take() -> None:
-        for item in iter(lambda: queue.get(timeout=PATIENCE), None):
-            taken.append(item)
+        taken.extend(iter(lambda: queue.get(timeout=PATIENCE), None))
         queue.put(None)
 
     greenlets = [gevent.spawn(take) for _ in range(3)]
@@ -204,7 +203,7 @@ def main() -> None:
             with suppress(ipcq.QueueNotFound):
                 ipcq.unlink(NAME, BACKEND)
     # Greenlets are no threads, and what serves newcomers has ended.
-    facts["threads"] = {"left": [each.name for each in threading.enumerate() if "ipcq" in each.name]}
+    facts["threads"]["left"] = [each.name for each in threading.enumerate() if "ipcq" in each.name]
     print(json.dumps(facts))
 
 

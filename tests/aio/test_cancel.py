@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -81,7 +82,9 @@ class Storm:
                     await checkpoint()
                 if self._random.random() < 0.2:
                     await anyio.sleep(self._random.random() / 1000)
-            # The producers end by themselves; the consumers when nothing comes any more.
+        with suppress(ipcq.QueueEmpty):  # what a producer stored when the consumers had gone
+            while True:
+                self.taken.append(self._queue.get_nowait())
 
     @property
     def _over(self) -> bool:
@@ -103,7 +106,7 @@ class Storm:
 
     async def _consume(self, way: Scoped | Native) -> None:
         async def get() -> None:
-            self.taken.append(await self._queue.get(timeout=0.5 if self._over else None))
+            self.taken.append(await self._queue.get(timeout=0.5))
 
         while not self._over or len(self.taken) < len(self.stored):
             try:
