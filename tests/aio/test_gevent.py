@@ -24,8 +24,8 @@ PROGRAM = Path(__file__).with_name("green.py")
 #: Seconds that such a program may take.
 PATIENCE = 100
 
-#: How often another greenlet has to have run during a call that waits 0.3 s. It wants to each 5 ms; where the call holds
-#: it up, it runs once at the most.
+#: How often another greenlet has to have run during a call that waits 0.3 s. It wants to each 5 ms; where the call
+#: holds it up, it runs once at the most.
 SOME = 3
 
 Facts = dict[str, Any]

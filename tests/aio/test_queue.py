@@ -6,6 +6,7 @@ import pickle
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -545,3 +546,37 @@ def test_processes_talk_whatever_loop_each_has(name: str, backend: str, run: Run
             assert peer.wait() == 0
         finally:
             back.unlink()
+
+
+def get_in_a_child(name: str, backend: str, loop: str) -> None:
+    """Wait in an event loop, fork, and let the child wait in another; say whether it got the item."""
+    queue = ipcq.aio.Queue(ipcq.open(name, backend, create=False))
+
+    async def wait() -> None:
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+
+    async def get() -> Any:
+        return await queue.get(timeout=SOON)
+
+    anyio.run(wait, backend=loop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads, which are not in a call
+        child = os.fork()
+    if not child:
+        os._exit(anyio.run(get, backend=loop) != "for the child")
+    queue.put_nowait("for the child")
+    _, status = os.waitpid(child, 0)
+    queue.put_nowait("for the parent")
+    say([status, anyio.run(get, backend=loop)])
+    queue.queue.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm", "socketpair"], indirect=True)
+def test_a_forked_child_waits_in_a_loop_of_its_own(handle: Handle, loop: str) -> None:
+    """C20: on the handle that it inherited, whose line the parent goes on using."""
+    with Peers() as peers:
+        peer = peers.spawn(get_in_a_child, handle.name, handle.backend, loop)
+        assert peer.hear() == [0, "for the parent"]
+        assert peer.wait() == 0
