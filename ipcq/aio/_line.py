@@ -59,18 +59,24 @@ class Line:
         self._drop: Callable[[], object] = _nothing
         self._ended = False
 
-    async def serve(self, attempt: Callable[[], R], deadline: float) -> R:
-        """Attempt until there is no `QueueEmpty` or `QueueFull`, or until `deadline` on `time.monotonic`."""
+    async def serve(self, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
+        """Attempt until there is no `QueueEmpty` or `QueueFull`, or until `deadline` on `time.monotonic`.
+
+        `tried` says that an attempt was made right before, which need not be repeated at the head of the line.
+        """
         since = monotonic()
+        tried = tried and self not in self._occupied
         if not await self._has_turn(deadline):
             return attempt()
         try:
             while True:
-                try:
-                    return attempt()
-                except (QueueEmpty, QueueFull):
-                    if monotonic() >= deadline:
-                        raise
+                if not tried:
+                    try:
+                        return attempt()
+                    except (QueueEmpty, QueueFull):
+                        if monotonic() >= deadline:
+                            raise
+                tried = False
                 await self._ready(since, min(deadline, monotonic() + SLICE))
         finally:
             self._pass_on()

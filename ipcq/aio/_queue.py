@@ -53,7 +53,8 @@ class Queue(Generic[T]):
         """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
         deadline = self._deadline(block, timeout)
         await self._begin()
-        if not self._putters.occupied:
+        tried = not self._putters.occupied
+        if tried:
             try:
                 self._queue.put(item, False, priority=priority)
             except QueueFull:
@@ -63,7 +64,7 @@ class Queue(Generic[T]):
                 return
         # Once for all attempts, and nothing is awaited since the call began that could change the item.
         data = self._queue._encoded(item, priority)
-        await self._wait(self._putters, partial(self._queue._put_encoded, data, priority, PASSED), deadline)
+        await self._wait(self._putters, partial(self._queue._put_encoded, data, priority, PASSED), deadline, tried)
 
     def put_nowait(self, item: T) -> None:
         """Put an item if there is space now; as `ipcq.Queue.put_nowait`."""
@@ -152,18 +153,19 @@ class Queue(Generic[T]):
             self._turn_ends = monotonic() + _TURN
 
     async def _serve(self, lines: Lines, attempt: Callable[[], R], deadline: float) -> R:
-        if not lines.occupied:
+        tried = not lines.occupied
+        if tried:
             try:
                 return attempt()
             except (QueueEmpty, QueueFull):
                 if deadline == PASSED:
                     raise
-        return await self._wait(lines, attempt, deadline)
+        return await self._wait(lines, attempt, deadline, tried)
 
-    async def _wait(self, lines: Lines, attempt: Callable[[], R], deadline: float) -> R:
+    async def _wait(self, lines: Lines, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
         served = False
         try:
-            result = await lines.here().serve(attempt, deadline)
+            result = await lines.here().serve(attempt, deadline, tried)
             served = True
             return result
         finally:
