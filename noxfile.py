@@ -212,7 +212,7 @@ def release(session: nox.Session) -> None:
 
 
 def at_length(session: nox.Session, size: str, hour: int) -> None:
-    """Run storms, histories, refusals and leaks at this size, and then fuzz for so many seconds."""
+    """Run storms, histories, refusals, leaks and cancellations at this size, and then fuzz for so many seconds."""
     install(session, "tests")
     if not session.posargs:
         session.notify("csan", ["faults"])
@@ -220,7 +220,8 @@ def at_length(session: nox.Session, size: str, hour: int) -> None:
         session.notify("peers")
         session.notify("fuzz", [str(hour)])
     files = ("full", "leaks", "namespaces", "order", "refused", "storm")
-    chosen = session.posargs or [f"tests/processes/test_{name}.py" for name in files]
+    growing = [f"tests/processes/test_{name}.py" for name in files]
+    chosen = session.posargs or [*growing, "tests/aio/test_cancel.py", "tests/aio/test_queue.py"]
     pytest(session, "-rP", "--timeout=0", *chosen, size=size)
 
 

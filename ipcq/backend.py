@@ -39,7 +39,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for
     no reason. They never take or store. An exception from a signal handler passes through them unchanged.
-14. What a wait rests on survives the death of any other waiter and of whoever was to wake it.
+14. What a wait rests on survives the death of any other waiter and of whoever was to wake it. Where `space_fileno`
+    gives a descriptor, that is writable whenever `full` is false.
 
 **Ends**
 
@@ -73,6 +74,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, 
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
+from ipcq._gevent import NativeThread, is_this_thread, original
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
@@ -90,6 +92,7 @@ __all__ = (
     "Channel",
     "Finding",
     "Lifetime",
+    "NativeThread",
     "Notice",
     "OfBytes",
     "Persistence",
@@ -102,8 +105,10 @@ __all__ = (
     "check_file_size",
     "check_owner",
     "has_private_directory",
+    "is_this_thread",
     "let_through",
     "make_private_directory",
+    "original",
     "pause",
     "private_directory",
     "too_many_descriptors",
@@ -428,6 +433,13 @@ class Channel(Protocol):
     def fileno(self) -> int:
         """Return a descriptor, owned by the channel, that is readable while the queue is not empty."""
         raise Unsupported
+
+    def space_fileno(self) -> int | None:
+        """Return a descriptor, owned by the channel, that is writable while the queue is not full (clause 14).
+
+        None where there is none that becomes so at once: who waits for space then looks again and again.
+        """
+        return None
 
     def notify(self, notice: Notice | None, /) -> None:
         """Ask for one notice when a message arrives in the empty queue; None cancels.

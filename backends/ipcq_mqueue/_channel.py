@@ -162,6 +162,9 @@ class MqueueChannel(Channel):
     def fileno(self) -> int:
         return self._mqd
 
+    def space_fileno(self) -> int:
+        return self._mqd
+
     def notify(self, notice: Notice | None, /) -> None:
         self._look()
         if notice is None:

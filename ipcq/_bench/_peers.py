@@ -211,10 +211,16 @@ class Pyzmq(Queues):
         with TemporaryDirectory(prefix="ipcq-bench-") as directory:
             yield [f"ipc://{directory}/{number}" for number in range(workload.queues)]
 
+    def context(self) -> Any:
+        """Return what makes the sockets."""
+        import zmq
+
+        return zmq.Context()
+
     def writer(self, address: str, workload: Workload) -> WriteEnd:
         import zmq
 
-        context = zmq.Context()
+        context = self.context()
         end = context.socket(zmq.PUSH)
         end.connect(address)
         # Closing and ending the context waits until all is sent.
@@ -223,7 +229,7 @@ class Pyzmq(Queues):
     def reader(self, address: str, workload: Workload) -> ReadEnd:
         import zmq
 
-        context = zmq.Context()
+        context = self.context()
         end = context.socket(zmq.PULL)
         end.bind(address)
         return ReadEnd(get=end.recv_pyobj if workload.objects else end.recv, finish=lambda: context.destroy(linger=0))

@@ -623,7 +623,7 @@ class Refusing:
     def __getattr__(self, what: str) -> Any:
         return getattr(self._real, what)
 
-    def accept(self) -> None:
+    def _accept(self) -> None:
         raise OSError(self._number, os.strerror(self._number))
 
 

@@ -22,7 +22,17 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_te
 BUNDLED: dict[str, str] = PYPROJECT["project"]["entry-points"]["ipcq.backends"]
 
 #: What `import ipcq` must not load, each with what would need it.
-HEAVY = ("click", "importlib.metadata", *BUNDLED.values(), "msgpack", "multiprocessing", "pluggy")
+HEAVY = (
+    "anyio",
+    "asyncio",
+    "click",
+    "gevent",
+    "importlib.metadata",
+    *BUNDLED.values(),
+    "msgpack",
+    "multiprocessing",
+    "pluggy",
+)
 
 
 @pytest.fixture(params=["ipcq", *PUBLIC])

@@ -17,7 +17,8 @@
 #define MOST_BYTES (1 << 16)
 /* How long a consumer waits to set the doorbell right; the next one does it else. */
 #define SET_PATIENCE 5000000
-#define ARM_PATIENCE 500000000
+/* How long who wants to be told waits for a stopped producer: an event loop may stand still meanwhile. */
+#define ARM_PATIENCE 50000000
 
 static bool locked(const struct ring *ring, int command, short kind)
 {
