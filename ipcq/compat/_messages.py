@@ -14,12 +14,12 @@ Where no ring can be made, all messages stand in line.
 
 import os
 import select
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from ipcq._deadline import NEVER, PASSED, SLICE, pause
 from ipcq._queue import Queue
-from ipcq.backend import Request
+from ipcq.backend import Channel, Received, Request
 from ipcq.compat._nameless import create
 from ipcq.compat._pickling import PICKLE
 from ipcq.compat._spill import Spill
@@ -39,6 +39,10 @@ _MOST: Final = 1 << 17
 #: Seconds that a put without a bound waits for a consumer that is at work, before its message stands in line: that costs
 #: several times what it costs by the ring.
 _PATIENCE: Final = 0.02
+#: Seconds that a put into the line lets those go first who are taking from it, so that it comes to an end.
+_COURTESY: Final = 0.0001
+#: Seconds that a get waits for the ring before it looks at the line.
+_LOOK: Final = 0.25
 #: Seconds at the most between two looks whether there is space in a line that is full.
 _SPACE: Final = 0.005
 
@@ -162,7 +166,10 @@ class RingAndLine(Line):
         self._put = ring.put
         self._get = ring.get
         self._largest = ring.max_message_size
+        # Where there is a bound, nobody ever stands in line.
+        self._slice = None if bound else _LOOK
         self._words = spill.words
+        self._taken = 0  # of the line, when this handle last put something there
         self._poll: select.epoll | None = None
         self._poller = 0  # the process that made it
 
@@ -176,12 +183,19 @@ class RingAndLine(Line):
         elif self._bound:
             self._put(data, block, timeout)
         elif words[words[0]]:  # somebody stands in line
-            self._stand(data, NEVER)
+            self._join_line(data)
         else:
             try:
                 self._put(data, block, _PATIENCE)
             except QueueFull:
-                self._stand(data, NEVER)
+                self._join_line(data)
+
+    def _join_line(self, data: bytes) -> None:
+        self._stand(data, NEVER)
+        taken = self._spill.taken()
+        if taken != self._taken:
+            self._taken = taken
+            sleep(_COURTESY)
 
     def _put_parcel(self, data: bytes, block: bool, timeout: float | None) -> None:
         ticket = self._spill.wrap(data)
@@ -197,7 +211,7 @@ class RingAndLine(Line):
             data = self._wait(deadline_of(block, timeout))
         else:
             try:
-                data = self._get(True, SLICE)
+                data = self._get(True, self._slice)
             except QueueEmpty:
                 data = self._wait(NEVER)
         return data if data[0] == PICKLE else self._spill.unwrap(data)
@@ -207,7 +221,9 @@ class RingAndLine(Line):
             # It may have grown while this handle waited on a ring that others emptied.
             if self._spill.count() and (data := self._take(deadline)) is not None:
                 return data
-            left = min(SLICE, deadline - monotonic())
+            left = deadline - monotonic()
+            if self._slice is not None:
+                left = min(self._slice, left)
             try:
                 return self._get(left > 0, max(left, 0.0))
             except QueueEmpty:
@@ -215,10 +231,8 @@ class RingAndLine(Line):
                     raise
 
     def _next(self) -> bytes | None:
-        try:
-            return self._get(False)
-        except QueueEmpty:
-            return self._spill.pop()
+        received = self._ring._with_channel(_try_get)
+        return self._spill.pop() if received is None else received[0]
 
     def qsize(self) -> int:
         return self._ring.qsize() + self._spill.count()
@@ -239,6 +253,10 @@ class RingAndLine(Line):
         super().close()
         if self._poll is not None:
             self._poll.close()
+
+
+def _try_get(channel: Channel) -> Received | None:
+    return channel.try_get()
 
 
 def deadline_of(block: bool, timeout: float | None) -> float:

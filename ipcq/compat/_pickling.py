@@ -46,6 +46,11 @@ class _Parts:
 
 _REDUCERS: Final = _Reducers()
 
+# What stands before and behind short bytes in their pickle, which is all that there is to it.
+_SHORT: Final = 256
+_TAIL: Final = pickle.dumps(b"")[-2:]
+_HEADS: Final = tuple(pickle.dumps(bytes(length))[: -length - len(_TAIL)] for length in range(_SHORT))
+
 # A pickler must not be entered twice, neither by two threads nor by an object that puts another while it is pickled, so
 # it is taken out of the pool meanwhile; list.pop and append are atomic.
 _idle: list[tuple[pickle.Pickler, list[bytes]]] = []
@@ -60,6 +65,8 @@ def _new() -> tuple[pickle.Pickler, list[bytes]]:
 
 def dumps(item: object) -> bytes:
     """Pickle an object; whatever that raises, it raises."""
+    if item.__class__ is bytes and len(item) < _SHORT:  # type: ignore[arg-type]
+        return _HEADS[len(item)] + item + _TAIL  # type: ignore[arg-type,operator]
     try:
         entry = _idle.pop()
     except IndexError:
