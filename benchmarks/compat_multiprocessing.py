@@ -33,4 +33,8 @@ class Face(MultiprocessingQueue):
 
 
 if __name__ == "__main__":
-    harness.main(__doc__, [Face(), MultiprocessingQueue()], ["64B", "1KiB", "64KiB", "1MiB", "dict", "4P1C", "ping-pong", "wake-up", "idle"])
+    harness.main(
+        __doc__,
+        [Face(), MultiprocessingQueue()],
+        ["64B", "1KiB", "64KiB", "1MiB", "dict", "4P1C", "ping-pong", "wake-up", "idle"],
+    )

@@ -138,10 +138,14 @@ def adopted(descriptors: Sequence[int], request: Request, capabilities: Capabili
 def _nameless(descriptor: int, bell: int, request: Request, capabilities: Capabilities) -> ShmChannel:
     try:
         channel = ShmChannel("", descriptor, request, capabilities)
+        try:
+            channel.adopt_bell(bell)
+        except BaseException:
+            channel.detach()
+            raise
     except BaseException:
         os.close(bell)
         raise
-    channel.adopt_bell(bell)
     return channel
 
 

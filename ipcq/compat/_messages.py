@@ -29,15 +29,15 @@ __all__ = ("Line", "RingAndLine", "make")
 
 #: Bytes of a ring for any number of messages.
 _ROOM: Final = 1 << 18
-#: Bytes of a ring for a bounded number, and the bytes of the largest message that does not become a parcel. So many fit.
+#: Bytes of a ring for a bounded number of messages, and of the largest that does not become a parcel. They all fit.
 _BOUNDED_ROOM: Final = 5 << 18
 _SMALLEST: Final = 64
 _LARGEST: Final = 1 << 16
 #: The largest number for which a ring is made, which takes 12 MB.
 _MOST: Final = 1 << 17
 
-#: Seconds that a put without a bound waits for a consumer that is at work, before its message stands in line: that costs
-#: several times what it costs by the ring.
+#: Seconds that a put without a bound waits for a consumer that is at work, before its message stands in line, where all
+#: takes several times as long.
 _PATIENCE: Final = 0.02
 #: Seconds that a put into the line lets those go first who are taking from it, so that it comes to an end.
 _COURTESY: Final = 0.0001
@@ -181,12 +181,12 @@ class RingAndLine(Line):
         if len(data) > self._largest:
             self._put_parcel(data, block, timeout)
         elif self._bound:
-            self._put(data, block, timeout)
+            self._put(data, bool(block), timeout if timeout is None else max(timeout, 0.0))
         elif words[words[0]]:  # somebody stands in line
             self._join_line(data)
         else:
             try:
-                self._put(data, block, _PATIENCE)
+                self._put(data, bool(block), _PATIENCE)
             except QueueFull:
                 self._join_line(data)
 

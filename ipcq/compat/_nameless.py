@@ -6,7 +6,6 @@ What a process is killed with, the kernel takes back: such a queue has no name t
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.reduction import DupFd
 from typing import Any, Final
 
 from ipcq import _registry
@@ -64,6 +63,8 @@ def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
 
 def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:
     def reopen() -> tuple[Any, ...]:
+        from multiprocessing.reduction import DupFd  # POSIX alone has it
+
         return _adopt, (backend.name, [DupFd(each) for each in channel.descriptors()])
 
     origin = Origin(

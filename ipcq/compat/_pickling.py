@@ -65,8 +65,8 @@ def _new() -> tuple[pickle.Pickler, list[bytes]]:
 
 def dumps(item: object) -> bytes:
     """Pickle an object; whatever that raises, it raises."""
-    if item.__class__ is bytes and len(item) < _SHORT:  # type: ignore[arg-type]
-        return _HEADS[len(item)] + item + _TAIL  # type: ignore[arg-type,operator]
+    if item.__class__ is bytes and len(item) < _SHORT:
+        return _HEADS[len(item)] + item + _TAIL
     try:
         entry = _idle.pop()
     except IndexError:

@@ -9,20 +9,19 @@ of which grow as they have to and give back what was read:
 
 Who writes holds the lock of the file, which the kernel takes back when its holder dies, and changes the line by one
 store of one word: there are two copies of what describes it, and the word says which one counts. So a process that is
-killed here leaves a line as it was before or as it is afterwards. A killed writer or reader of a parcel leaves it to the
-end of the queue.
+killed here leaves a line as it was before or as it is afterwards. The parcel of a killed writer or reader stays until
+the queue goes.
 
 A FIFO holds a byte exactly while the line is not empty, for whoever waits in poll.
 """
 
-import fcntl
 import mmap
 import os
 import struct
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing.reduction import DupFd
 from threading import Lock, get_ident
 from time import monotonic
 from typing import Any, Final
@@ -30,6 +29,9 @@ from typing import Any, Final
 from ipcq._deadline import NEVER, SLICE, pause
 from ipcq.compat._nameless import Travelling, arrived
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
+
+if sys.platform != "win32":  # where it can be imported, and says that it is not for there
+    import fcntl
 
 __all__ = ("Spill",)
 
@@ -62,11 +64,12 @@ class Spill:
             with _closing(file):
                 # Its locks are this process's alone. A mapping holds its open file as well, so it gets one that nobody
                 # locks: else a child that was forked meanwhile would keep its parent's lock.
-                self._file = _opened_again(file)
-                undo.callback(os.close, self._file)
+                own = _opened_again(file)
+                undo.callback(os.close, own)
                 with _closing(_opened_again(file)) as mapped:
                     self._page = mmap.mmap(mapped, _PAGE)
             undo.pop_all()
+        self._file = own
         #: `words[words[0]]` is how many messages stand in the line.
         self.words = memoryview(self._page).cast("Q")
         self._mutex = Lock()
@@ -95,6 +98,8 @@ class Spill:
         return cls(file, wake)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        from multiprocessing.reduction import DupFd  # POSIX alone has it
+
         return _adopt, ([DupFd(self._file), DupFd(self.wake)],)
 
     # Parcels
@@ -294,10 +299,15 @@ class Spill:
     def _after_fork(self) -> None:
         self._mutex = Lock()
         self._owner = 0
-        if self._file >= 0:
-            inherited, self._file = self._file, -1
-            with _closing(inherited):
-                self._file = _opened_again(inherited)
+        inherited = self._file
+        if inherited < 0:
+            return
+        try:
+            self._file = _opened_again(inherited)
+        except OSError:
+            self._release()  # no descriptor is to be had: it is closed in the child, as a queue of ipcq is
+        else:
+            os.close(inherited)
 
 
 def _adopt(travelling: Sequence[Travelling]) -> Spill:
@@ -324,11 +334,9 @@ def _until(attempt: Callable[[], bool], deadline: float) -> None:
     Raises:
         TimedOutError: It did not work until `deadline`.
     """
-    # Nobody keeps others waiting for longer than the first attempts take, unless it copies much or is stopped.
-    if any(attempt() for _ in range(_ATTEMPTS)):
-        return
     since = monotonic()
-    while not attempt():
+    # Nobody keeps others waiting for longer than these attempts take, unless it copies much or is stopped.
+    while not any(attempt() for _ in range(_ATTEMPTS)):
         if monotonic() >= deadline:
             raise TimedOutError("another process that is stopped holds the lock of what the queue has spilled")
         pause(since, deadline, 0.005)

@@ -9,7 +9,7 @@ from ctypes import c_bool
 from multiprocessing import RawValue
 from queue import Full
 from time import monotonic
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Final, Generic, NoReturn, TypeVar
 
 from ipcq._deadline import pause
 from ipcq.backend import Request
@@ -20,7 +20,7 @@ from ipcq.errors import MessageTooLarge
 
 __all__ = ("DEFAULT_CIRCULAR_BUFFER_SIZE", "DEFAULT_TIMEOUT", "Queue", "QueueError")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 DEFAULT_TIMEOUT: Final = 10.0
 DEFAULT_CIRCULAR_BUFFER_SIZE: Final = 1_000_000
@@ -37,7 +37,7 @@ class QueueError(Exception):
     """It was asked for what it cannot do."""
 
 
-class Queue(Generic[T]):
+class Queue(Generic[_T]):
     """A queue of objects that lies between the processes that inherit it or are handed it.
 
     Args:
@@ -54,16 +54,16 @@ class Queue(Generic[T]):
         self,
         max_size_bytes: int = DEFAULT_CIRCULAR_BUFFER_SIZE,
         maxsize: int = _ANY_NUMBER,
-        loads: Callable[[bytes], T] | None = None,
-        dumps: Callable[[T], bytes] | None = None,
+        loads: Callable[[bytes], _T] | None = None,
+        dumps: Callable[[_T], bytes] | None = None,
     ) -> None:
         self.max_size_bytes = max_size_bytes
         self.maxsize = maxsize
         self.last_error: str | None = None
         if loads is not None:
-            self.loads = loads  # type: ignore[method-assign]
+            self.loads = loads
         if dumps is not None:
-            self.dumps = dumps  # type: ignore[method-assign]
+            self.dumps = dumps
         self.closed = RawValue(c_bool, False)
         # A message's own head in the ring is longer than the 8 bytes here, so that small messages take more there.
         request = Request(buffer_size=2 * max_size_bytes + 64, max_message_size=max_size_bytes)
@@ -72,10 +72,10 @@ class Queue(Generic[T]):
         self._queue = create(request)
 
     # Static, so that what pickles is called and nothing around it; a subclass may have methods in their place.
-    dumps: Callable[[T], bytes] = staticmethod(_pickling.dumps)
-    loads: Callable[[bytes], T] = staticmethod(_pickling.loads)
+    dumps: Callable[[_T], bytes] = staticmethod(_pickling.dumps)
+    loads: Callable[[bytes], _T] = staticmethod(_pickling.loads)
 
-    def put(self, x: T, block: bool = True, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+    def put(self, x: _T, block: bool = True, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Put an object.
 
         Args:
@@ -90,11 +90,11 @@ class Queue(Generic[T]):
         """
         self._queue.put(self.dumps(x), bool(block), _seconds(timeout))
 
-    def put_nowait(self, x: T) -> None:
+    def put_nowait(self, x: _T) -> None:
         """Put an object if there is space now."""
         self.put(x, False)
 
-    def put_many(self, xs: Sequence[T], block: bool = True, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+    def put_many(self, xs: Sequence[_T], block: bool = True, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Put all of these objects in one step, or none.
 
         Args:
@@ -125,11 +125,11 @@ class Queue(Generic[T]):
                 raise Full
             pause(since, deadline, _SPACE)
 
-    def put_many_nowait(self, xs: Sequence[T]) -> None:
+    def put_many_nowait(self, xs: Sequence[_T]) -> None:
         """Put all of these objects if there is space for all of them now."""
         self.put_many(xs, False)
 
-    def get(self, block: bool = True, timeout: float | None = DEFAULT_TIMEOUT) -> T:
+    def get(self, block: bool = True, timeout: float | None = DEFAULT_TIMEOUT) -> _T:
         """Take the next object.
 
         Args:
@@ -142,13 +142,13 @@ class Queue(Generic[T]):
         """
         return self.loads(self._queue.get(bool(block), _seconds(timeout)))
 
-    def get_nowait(self) -> T:
+    def get_nowait(self) -> _T:
         """Take the next object if there is one now."""
         return self.get(False)
 
     def get_many(
         self, block: bool = True, timeout: float | None = DEFAULT_TIMEOUT, max_messages_to_get: int = _ANY_NUMBER
-    ) -> list[T]:
+    ) -> list[_T]:
         """Take at least one object and what else is there.
 
         Args:
@@ -161,7 +161,7 @@ class Queue(Generic[T]):
         """
         return list(map(self.loads, self._queue.get_many(max_messages_to_get, bool(block), _seconds(timeout))))
 
-    def get_many_nowait(self, max_messages_to_get: int = _ANY_NUMBER) -> list[T]:
+    def get_many_nowait(self, max_messages_to_get: int = _ANY_NUMBER) -> list[_T]:
         """Take what is there now, at least one object."""
         return self.get_many(False, max_messages_to_get=max_messages_to_get)
 

@@ -1,8 +1,8 @@
 """The queues of `multiprocessing`, over ipcq: ``import ipcq.compat.multiprocessing as multiprocessing`` and go on.
 
-`Queue`, `JoinableQueue` and `SimpleQueue` are passed to processes as those of the standard library are, under each start
-method, and behave as they do, except that nothing that happens to one process keeps another from going on. Every other
-name is the standard library's own.
+`Queue`, `JoinableQueue` and `SimpleQueue` are passed to processes as those of the standard library are, under each
+start method, and behave as they do, except that nothing that happens to one process keeps another from going on. Every
+other name is the standard library's own.
 """
 
 import multiprocessing as _standard
@@ -16,7 +16,7 @@ from ipcq.compat._pickling import dumps, loads
 
 __all__ = ("JoinableQueue", "Queue", "SimpleQueue", "get_context")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 #: Seconds at the most between two looks whether all work is done.
 _DONE: Final = 0.01
@@ -37,7 +37,10 @@ class _End:
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Wait at most so many seconds for a message, and tell whether there is one."""
         self.check_open()
-        return bool(self._messages.qsize() or (timeout != 0 and _wait([self], timeout)))
+        count = self._messages.qsize()
+        if count or timeout == 0:
+            return count > 0
+        return bool(_wait([self.fileno()], timeout))
 
     def close(self) -> None:
         """Close the queue."""
@@ -51,7 +54,7 @@ class _End:
             raise OSError("handle is closed")
 
 
-class _Base(Generic[T]):
+class _Base(Generic[_T]):
     def __init__(self, messages: Line) -> None:
         self._messages = messages
         # Under the names by which people hand them to `multiprocessing.connection.wait`.
@@ -78,7 +81,7 @@ class _Base(Generic[T]):
         return not self._reader.poll()
 
 
-class SimpleQueue(_Base[T]):
+class SimpleQueue(_Base[_T]):
     """A queue of any number of objects, without limits of time.
 
     Args:
@@ -88,7 +91,7 @@ class SimpleQueue(_Base[T]):
     def __init__(self, *, ctx: object = None) -> None:
         super().__init__(make(0))
 
-    def put(self, obj: T) -> None:
+    def put(self, obj: _T) -> None:
         """Store an object.
 
         Raises:
@@ -98,7 +101,7 @@ class SimpleQueue(_Base[T]):
         self._writer.check_open()
         self._messages.put(dumps(obj))
 
-    def get(self) -> T:
+    def get(self) -> _T:
         """Take the next object.
 
         Raises:
@@ -108,7 +111,7 @@ class SimpleQueue(_Base[T]):
         return loads(self._messages.get())  # type: ignore[no-any-return]  # the user's word for what is in the queue
 
 
-class Queue(_Base[T]):
+class Queue(_Base[_T]):
     """A queue of objects.
 
     Args:
@@ -122,7 +125,7 @@ class Queue(_Base[T]):
     def __init__(self, maxsize: int = 0, *, ctx: object = None) -> None:
         super().__init__(make(max(0, maxsize)))
 
-    def put(self, obj: T, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, obj: _T, block: bool = True, timeout: float | None = None) -> None:
         """Store an object, and return when it is stored: whatever happens to this process then, it can be taken.
 
         Args:
@@ -145,7 +148,7 @@ class Queue(_Base[T]):
         self._used = True
         self._messages.put(data, block, timeout)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> T:
+    def get(self, block: bool = True, timeout: float | None = None) -> _T:
         """Take the next object.
 
         Args:
@@ -160,11 +163,11 @@ class Queue(_Base[T]):
             self._refuse()
         return loads(self._messages.get(block, timeout))  # type: ignore[no-any-return]  # as above
 
-    def put_nowait(self, obj: T) -> None:
+    def put_nowait(self, obj: _T) -> None:
         """Store an object if there is space now: ``put(obj, block=False)``."""
         self.put(obj, False)
 
-    def get_nowait(self) -> T:
+    def get_nowait(self) -> _T:
         """Take the next object if there is one now: ``get(block=False)``."""
         return self.get(False)
 
@@ -201,12 +204,12 @@ class Queue(_Base[T]):
         raise ValueError(f"Queue {self!r} is closed")
 
     @staticmethod
-    def _on_queue_feeder_error(e: Exception, obj: Any) -> None:
+    def _on_queue_feeder_error(e: Exception, obj: Any) -> None:  # noqa: ARG004  # as there
         """Raise in `put` what pickling raised; a subclass may do something else, as there."""
         raise e
 
 
-class JoinableQueue(Queue[T]):
+class JoinableQueue(Queue[_T]):
     """A queue that knows how much of what was put is done."""
 
     def task_done(self) -> None:
@@ -228,9 +231,9 @@ class JoinableQueue(Queue[T]):
 class _Context:
     """A context of `multiprocessing` whose queues are those of this module."""
 
-    Queue = staticmethod(Queue)
-    JoinableQueue = staticmethod(JoinableQueue)
-    SimpleQueue = staticmethod(SimpleQueue)
+    Queue: Any = staticmethod(Queue)
+    JoinableQueue: Any = staticmethod(JoinableQueue)
+    SimpleQueue: Any = staticmethod(SimpleQueue)
 
     def __init__(self, standard: Any) -> None:
         self._standard = standard
