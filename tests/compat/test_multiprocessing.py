@@ -294,6 +294,22 @@ def test_a_get_waits_for_what_joins_the_line(kind: str) -> None:
     late.join()
 
 
+def test_who_waits_for_a_ring_that_others_emptied_sees_the_line() -> None:
+    """C13: within 250 ms, though nothing comes through the ring any more."""
+    shared = Queue()
+    spill = shared._messages._spill
+
+    def join_the_line() -> None:
+        with spill.locked():
+            spill.append(pickle.dumps("in line"))
+
+    late = threading.Timer(0.1, join_the_line)
+    began = time.monotonic()
+    late.start()
+    assert shared.get(timeout=HANG) == "in line" and time.monotonic() - began < 0.1 + 2.5
+    late.join()
+
+
 def test_a_timeout_ends_in_time(kind: str) -> None:
     """C10: not before its time."""
     shared = Queue()

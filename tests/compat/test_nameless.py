@@ -55,6 +55,11 @@ def test_what_is_left_is_there_for_who_stays(pair: tuple[Any, Any], backend: Any
     assert pair[1].try_get() == (b"left", 0)
 
 
+def test_each_channel_is_a_participant_of_its_own(pair: tuple[Any, Any]) -> None:
+    """Clause 22: its locks are not those of the channel that lent it the descriptors."""
+    assert pair[0].shared() and pair[1].shared()
+
+
 def test_a_nameless_queue_goes_with_its_last_handle(pair: tuple[Any, Any]) -> None:
     """Clause 22: its attributes say so."""
     assert pair[1].attributes.lifetime == "last-close"
