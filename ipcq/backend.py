@@ -62,6 +62,13 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 21. `shortcut` returns the class of handles that it is given, or a subclass. That one's puts and gets do what can be
     done at once, exactly as the class's own would, and leave all else to it with nothing done.
+
+**Without a name**
+
+22. Where `capabilities.nameless`, `create_nameless(request)` makes a queue that nobody can find. `descriptors` of any
+    of its channels, duplicated into another process, are what `adopt` makes a channel of there. The queue goes with the
+    last process that has any of these descriptors, killed ones included. On it `linked` is False, and `try_put_all`
+    stores a batch whole or not at all.
 """
 
 import os
@@ -193,6 +200,8 @@ class Capabilities:
     """The names of the queues that exist can be listed."""
     last_close: bool = False
     """A queue can go with its last handle."""
+    nameless: bool = False
+    """A queue can be made without a name; it travels as descriptors and goes with the last of them."""
     other_users: bool = False
     """A queue's mode can grant other users access."""
     max_message_size: int | None = None
@@ -378,6 +387,10 @@ class Channel(Protocol):
             stored += 1
         return stored
 
+    def try_put_all(self, batch: Sequence[bytes], /) -> int:
+        """Store the whole batch in one step and return its length, or store nothing and return 0 (clause 22)."""
+        raise Unsupported
+
     def try_get_many(self, limit: int, /) -> list[Received]:
         """Take up to `limit` messages that are there now, oldest first."""
         batch: list[Received] = []
@@ -440,6 +453,10 @@ class Channel(Protocol):
         None where there is none that becomes so at once: who waits for space then looks again and again.
         """
         return None
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what of a nameless queue has to travel to another process; they stay the channel's (clause 22)."""
+        raise Unsupported
 
     def notify(self, notice: Notice | None, /) -> None:
         """Ask for one notice when a message arrives in the empty queue; None cancels.
@@ -570,6 +587,17 @@ class Backend(Protocol):
             PermissionDenied: This user may not.
         """
         raise NotImplementedError  # pragma: no cover - abstract
+
+    def create_nameless(self, request: Request) -> Channel:
+        """Create a queue that has no name and return a channel to it (clause 22); exceptions are those of `create`."""
+        raise Unsupported
+
+    def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
+        """Return a channel to the nameless queue whose descriptors these are (clause 22).
+
+        They are the channel's from now on, and closed if this fails.
+        """
+        raise Unsupported
 
     def probe(self) -> Availability:
         """Tell whether the backend can be used here (clause 19)."""

@@ -159,6 +159,21 @@ def nameless(size: int, mode: int) -> int:
     return descriptor
 
 
+def nameless_bell() -> int:
+    """Return a FIFO for reading and writing that has no name, which is what a pipe is when it is opened again."""
+    ends = os.pipe()
+    try:
+        return os.open(f"/proc/self/fd/{ends[0]}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def opened_again(descriptor: int) -> int:
+    """Return a descriptor of another open file for the same file."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+
+
 def publish(descriptor: int, name: str) -> None:
     """Give a file its name.
 

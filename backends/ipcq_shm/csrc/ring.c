@@ -323,8 +323,8 @@ static bool reclaim(struct ring *ring)
     return free_position(ring) != before;
 }
 
-static enum ring_result put_once(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
-                                 int64_t patience)
+static enum ring_result put_once(struct ring *ring, const struct ring_piece *pieces, size_t count, bool whole,
+                                 size_t *stored, int64_t patience)
 {
     struct ring_side *put = &ring->segment->put;
     enum ring_result result = RING_OK;
@@ -359,6 +359,8 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
         bytes += size;
         ++*stored;
     }
+    if (whole && *stored < count)
+        *stored = 0; /* nobody has seen them */
     if (*stored != 0 && watched(ring) && !watch_before_put(ring)) {
         *stored = 0;
         result = RING_SYSTEM;
@@ -405,9 +407,21 @@ enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *piece
     if (result == RING_OK && ordered(ring))
         return put_in_order(ring, pieces, count, stored, patience);
     if (result == RING_OK)
-        result = put_once(ring, pieces, count, stored, patience);
+        result = put_once(ring, pieces, count, false, stored, patience);
     if (result == RING_FULL && reclaim(ring))
-        result = put_once(ring, pieces, count, stored, patience);
+        result = put_once(ring, pieces, count, false, stored, patience);
+    return result;
+}
+
+enum ring_result ring_put_all(struct ring *ring, const struct ring_piece *pieces, size_t count, int64_t patience)
+{
+    enum ring_result result = ring_condition(ring);
+    size_t stored;
+
+    if (result == RING_OK)
+        result = put_once(ring, pieces, count, true, &stored, patience);
+    if (result == RING_FULL && reclaim(ring))
+        result = put_once(ring, pieces, count, true, &stored, patience);
     return result;
 }
 

@@ -326,6 +326,8 @@ enum ring_result ring_put(struct ring *ring, const void *data, size_t size, int6
 /* Stores as many as there is space for, in one step; `stored` is their number. */
 enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
                                int64_t patience);
+/* Stores all of them in one step, or none; not for a queue with priorities. */
+enum ring_result ring_put_all(struct ring *ring, const struct ring_piece *pieces, size_t count, int64_t patience);
 /* Takes the next message. RING_COPYING: it is taken, and the caller copies it and calls ring_release. */
 enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy, int64_t patience);
 void ring_release(struct ring *ring, const struct ring_copy *copy);

@@ -188,8 +188,12 @@ static enum ring_result get_doorbell(struct ring *ring)
         return RING_OK;
     if (out_of_descriptors())
         return RING_SYSTEM;
-    if (nameless(ring)) /* so that its path may be another's by now */
-        return RING_GONE;
+    if (nameless(ring)) { /* so that its path may be another's by now */
+        if (ring->bell < 0 || atomic_load_explicit(&ring->segment->state.doorbell, memory_order_relaxed) != 0)
+            return RING_GONE;
+        atomic_store_explicit(&ring->segment->state.doorbell, ring->bell_inode, memory_order_seq_cst);
+        return RING_OK;
+    }
     return make_doorbell(ring) ? RING_OK : RING_SYSTEM;
 }
 
@@ -224,6 +228,21 @@ void watch_disarm(struct ring *ring)
     }
     if (ring->bell >= 0)
         close(ring->bell);
+}
+
+bool watch_adopt(struct ring *ring, int descriptor)
+{
+    struct stat found;
+
+    if (fstat(descriptor, &found) != 0)
+        return false;
+    if (!S_ISFIFO(found.st_mode) || ring->bell >= 0) {
+        errno = EINVAL;
+        return false;
+    }
+    ring->bell = descriptor;
+    ring->bell_inode = (uint64_t)found.st_ino;
+    return true;
 }
 
 enum ring_result watch_ask(struct ring *ring, uint32_t *seen)
