@@ -26,7 +26,7 @@ from ipcq._names import check_name
 from ipcq._open import open
 from ipcq._queue import Queue, _check_signal
 from ipcq.backend import HIGHEST_PRIORITY
-from ipcq.compat._interruptions import interruptions
+from ipcq.compat._interruptions import interrupted, unwatch, watch
 from ipcq.errors import (
     InvalidArgument,
     LimitExceeded,
@@ -525,16 +525,19 @@ def _unmasked(mode: int) -> int:
 
 def _waited(attempt: Callable[[float], R], deadline: float) -> R:
     """Try again and again for a slice of time, until it works, a signal handler has run, or the time is over."""
-    with interruptions() as interrupted:
+    mark = watch()
+    try:
         while True:
             left = deadline - monotonic()
             try:
                 return attempt(min(max(left, 0.0), SLICE))
             except (QueueEmpty, QueueFull) as error:
-                if interrupted():
+                if interrupted(mark):
                     raise SignalError(queue=error.queue, backend=error.backend) from None
                 if left <= SLICE:
                     raise
+    finally:
+        unwatch(mark)
 
 
 def _signalling(number: int, told: Event) -> Callable[[], None]:
