@@ -39,11 +39,11 @@ class InvalidParametersError(InvalidArgument):
     """The queue cannot be made with such arguments."""
 
 
-class BeyondLimitError(InvalidParametersError, LimitExceeded):
+class BeyondLimitError(LimitExceeded, InvalidParametersError):
     """The kernel does not allow queues or messages as large (``fs.mqueue.msg_max``, ``fs.mqueue.msgsize_max``)."""
 
 
-class RefusedError(InvalidParametersError, Unsupported):
+class RefusedError(Unsupported, InvalidParametersError):
     """The backend has nothing of the kind."""
 
 
@@ -125,7 +125,7 @@ class MessageQueue:
         """
         if message.__class__ is not bytes:
             message = as_bytes(message)
-        self._put(message, True, timeout)  # type: ignore[arg-type]  # bytes by now
+        self._put(message, True, timeout)
 
     def unlink(self) -> None:
         """Remove the queue's name; who has the queue open goes on with it.
@@ -195,7 +195,9 @@ def _print_messages(queue: MessageQueue) -> None:
             out.flush()
     except BrokenPipeError:
         # Whoever read this has seen enough; Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _put_lines(queue: MessageQueue) -> None:

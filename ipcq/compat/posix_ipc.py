@@ -23,7 +23,7 @@ from ipcq._deadline import NEVER, PASSED, SLICE, deadline_of
 from ipcq._directory import OPEN_TIMEOUT, remove
 from ipcq._meet import AUTO, PREFERENCE
 from ipcq._names import check_name
-from ipcq._open import open
+from ipcq._open import open as open_queue
 from ipcq._queue import Queue, _check_signal
 from ipcq.backend import HIGHEST_PRIORITY
 from ipcq.compat._interruptions import interrupted, unwatch, watch
@@ -472,7 +472,7 @@ def as_bytes(message: Any) -> bytes:
 
 
 def _opened(
-    name: str | bytes | None, flags: int, mode: int, limits: Mapping[str, int], read: bool, write: bool
+    name: str | bytes | None, flags: int, mode: int, limits: Mapping[str, Any], read: bool, write: bool
 ) -> Queue[bytes]:
     backend = _backend()
     of_kernel = backend == _KERNEL
@@ -482,7 +482,7 @@ def _opened(
     mode = _unmasked(mode) & (0o777 if of_kernel else 0o700)
 
     def create(name: str) -> Queue[bytes]:
-        return open(name, backend, exclusive=True, mode=mode, priorities=True, **limits, **how)
+        return open_queue(name, backend, exclusive=True, mode=mode, priorities=True, **limits, **how)
 
     if name is not None:
         name = _checked(name)
@@ -495,7 +495,7 @@ def _opened(
                 return create(name)
             try:
                 # Without limits, as those of a queue that exists are what they are.
-                return open(name, backend, create=False, **how)
+                return open_queue(name, backend, create=False, **how)
             except QueueNotFound:
                 if not flags & O_CREAT:
                     raise
