@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from mmap import PAGESIZE as PAGE_SIZE
 from operator import index
-from os import O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
+from os import O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
 from secrets import token_hex
 from threading import Event
 from time import monotonic
@@ -84,6 +84,7 @@ VERSION: Final = "1.3.2"
 __version__ = VERSION
 
 O_CREX: Final = O_CREAT | O_EXCL
+O_NONBLOCK: Final = int(getattr(os, "O_NONBLOCK", 0o4000))  # Windows has none
 MESSAGE_QUEUES_SUPPORTED: Final = True
 QUEUE_MESSAGES_MAX_DEFAULT: Final = 10
 QUEUE_MESSAGE_SIZE_MAX_DEFAULT: Final = 8192

@@ -15,13 +15,17 @@ from typing import Any
 import pytest
 
 import ipcq
-from compat import mqueue_programs as programs
-from compat.sources import source
 from ipcq.compat import baseplate
 from ipcq.compat.baseplate import MessageQueue, TimedOutError, queue_tool
 from ipcq.testing.processes import Peers, fresh_name
 
-resource = pytest.importorskip("resource")
+if sys.platform != "linux":
+    pytest.skip("peers are installed on Linux alone", allow_module_level=True)
+
+import resource
+
+from compat import mqueue_programs as programs
+from compat.sources import source
 
 pytestmark = [pytest.mark.needs("mqueue"), pytest.mark.needs("shm")]
 

@@ -18,13 +18,17 @@ from typing import Any
 import pytest
 
 import ipcq
-from compat import mqueue_programs as programs
-from compat.sources import source
 from ipcq.compat import _interruptions, posix_ipc
 from ipcq.compat.posix_ipc import O_CREAT, O_CREX, MessageQueue
 from ipcq.testing.processes import Peer, Peers, fresh_name, until
 
-library = pytest.importorskip("posix_ipc", reason="peers are installed on Linux alone")
+if sys.platform != "linux":
+    pytest.skip("peers are installed on Linux alone", allow_module_level=True)
+
+import posix_ipc as library
+
+from compat import mqueue_programs as programs
+from compat.sources import source
 
 pytestmark = [pytest.mark.needs("mqueue"), pytest.mark.needs("shm")]
 
