@@ -321,7 +321,9 @@ def test_the_command_writes_each_line(queue: MessageQueue) -> None:
 def test_the_command_reads_until_it_is_interrupted(queue: MessageQueue) -> None:
     """A line for each message at once, whatever its bytes are."""
     queue.put(b"\xff")
-    with subprocess.Popen([*TOOL, "--read", queue.queue.name], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+    command = [*TOOL, "--read", queue.queue.name]
+    buffered = {variable: value for variable, value in os.environ.items() if variable != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
         first = tool.stdout.readline()
         queue.put("two")
         second = tool.stdout.readline()

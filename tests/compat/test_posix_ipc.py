@@ -565,6 +565,7 @@ def test_no_signal_is_waited_for_where_none_will_come(queue: MessageQueue, usual
     """The queue was not empty."""
     queue.send("1")
     queue.request_notification(signal.SIGUSR2)
+    assert queue._due_notice() is None
     queue.send("2")
     assert usual == []
 
