@@ -15,8 +15,8 @@ from typing import Final
 #: Bytes that are read at a time; one comes for each signal.
 _MANY: Final = 4096
 
-#: Where a process cannot watch, or a thread has no need to.
-_UNWATCHED: Final = -1
+#: What `watch` returns in a thread that has no need to.
+UNWATCHED: Final = -1
 
 # The ends to read and to write, once there was a wait.
 _pipe: tuple[int, int] | None = None
@@ -32,7 +32,7 @@ def watch() -> int:
     """Begin to watch for signal handlers, and return what `interrupted` and `unwatch` want to know."""
     global _pipe, _waits, _before
     if threading.get_ident() != threading.main_thread().ident:
-        return _UNWATCHED
+        return UNWATCHED
     if _pipe is None:
         _pipe = os.pipe()
         os.set_blocking(_pipe[0], False)
@@ -45,13 +45,13 @@ def watch() -> int:
 
 def interrupted(mark: int) -> bool:
     """Tell whether a signal handler ran since."""
-    return mark != _UNWATCHED and _count() != mark
+    return mark != UNWATCHED and _count() != mark
 
 
 def unwatch(mark: int) -> None:
     """End to watch."""
     global _waits
-    if mark == _UNWATCHED or not _waits:  # or this is a forked child, which does not watch any more
+    if mark == UNWATCHED or not _waits:  # or this is a forked child, which does not watch any more
         return
     _waits -= 1
     if not _waits:

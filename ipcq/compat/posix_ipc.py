@@ -26,7 +26,7 @@ from ipcq._names import check_name
 from ipcq._open import open as open_queue
 from ipcq._queue import Queue, _check_signal
 from ipcq.backend import HIGHEST_PRIORITY
-from ipcq.compat._interruptions import interrupted, unwatch, watch
+from ipcq.compat._interruptions import UNWATCHED, interrupted, unwatch, watch
 from ipcq.errors import (
     InvalidArgument,
     LimitExceeded,
@@ -527,15 +527,16 @@ def _unmasked(mode: int) -> int:
 def _waited(attempt: Callable[[float], R], deadline: float) -> R:
     """Try again and again for a slice of time, until it works, a signal handler has run, or the time is over."""
     mark = watch()
+    longest = NEVER if mark == UNWATCHED else SLICE
     try:
         while True:
             left = deadline - monotonic()
             try:
-                return attempt(min(max(left, 0.0), SLICE))
+                return attempt(min(max(left, 0.0), longest))
             except (QueueEmpty, QueueFull) as error:
                 if interrupted(mark):
                     raise SignalError(queue=error.queue, backend=error.backend) from None
-                if left <= SLICE:
+                if left <= longest:
                     raise
     finally:
         unwatch(mark)

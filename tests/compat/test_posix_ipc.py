@@ -369,7 +369,7 @@ def test_a_descriptor_that_cannot_be_written_is_no_error(alarm: list[int], wakeu
     _interruptions._before = 1 << 20
     signal.raise_signal(signal.SIGALRM)
     assert _interruptions.interrupted(mark)
-    _interruptions.unwatch(_interruptions._UNWATCHED)
+    _interruptions.unwatch(_interruptions.UNWATCHED)
     _interruptions._waits = 0
 
 
@@ -398,7 +398,7 @@ def test_other_threads_have_nothing_to_notice(alarm: list[int]) -> None:
     thread = threading.Thread(target=lambda: marks.append(_interruptions.watch()))
     thread.start()
     thread.join()
-    assert (marks, _interruptions.interrupted(marks[0])) == ([_interruptions._UNWATCHED], False)
+    assert (marks, _interruptions.interrupted(marks[0])) == ([_interruptions.UNWATCHED], False)
 
 
 @pytest.fixture
@@ -433,6 +433,16 @@ def test_a_message_ends_the_wait(queue: MessageQueue) -> None:
     sender.start()
     assert queue.receive() == (b"late", 4)
     sender.join()
+
+
+def test_a_message_ends_the_wait_of_another_thread(queue: MessageQueue) -> None:
+    """Which has no signals to notice."""
+    taken: list[object] = []
+    taker = threading.Thread(target=lambda: taken.append(queue.receive(HANG)))
+    taker.start()
+    queue.send("late")
+    taker.join()
+    assert taken == [(b"late", 0)]
 
 
 def test_space_ends_the_wait(queue: MessageQueue) -> None:
