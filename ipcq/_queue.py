@@ -404,6 +404,19 @@ class Queue(Generic[T]):
 
         return self._with_channel(get_one)
 
+    @counted
+    def _try_take(self) -> Received | None:
+        """Take for a face the next message as it is; None where there is none now."""
+        try:
+            self._inside.append(None)
+            return self._try_get()
+        except MessageQueueError as error:
+            raise error.at(self._origin.name, self._origin.backend.name)
+        finally:
+            self._inside.pop()
+            if self._closing:
+                self._retire()
+
     def _wait_get(self, deadline: float) -> Received:
         since = now = monotonic()
         if now >= deadline:

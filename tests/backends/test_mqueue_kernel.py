@@ -546,6 +546,25 @@ def test_a_received_message_takes_no_more_memory_than_it_has(queue: Handle) -> N
     assert sys.getsizeof(queue.get(timeout=5)) == sys.getsizeof(b"x")
 
 
+def test_a_wait_asks_again_before_it_sleeps(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that comes at once is taken without a sleep and its end."""
+    asked: list[float] = []
+
+    class Poll:
+        def register(self, *_: int) -> None:
+            pass
+
+        def poll(self, timeout: float) -> list[object]:
+            asked.append(timeout)
+            return []
+
+    monkeypatch.setattr(channels.select, "poll", Poll)
+    monkeypatch.setattr(channels, "_SPIN", 0.001)
+    with pytest.raises(ipcq.QueueEmpty):
+        queue.get(timeout=0.05)
+    assert (asked[:2], max(asked) > 0) == ([0, 0], True)
+
+
 def test_figures_that_the_kernel_keeps_are_told(queue: Handle) -> None:
     """stats: depth and bytes; what the mechanism cannot know is None."""
     queue.put_many([b"xx", b"yyy"])
