@@ -271,17 +271,30 @@ def _name_of(file: str) -> str:
 
 def _abandoned(descriptor: int) -> bool:
     """Tell whether it is the file of a queue that goes with its last handle, and that one has gone."""
-    return bool(read_header(descriptor).flags & LAST_CLOSE) and not _locked(descriptor, _LOCKS, _SLOTS)
+    return bool(read_header(descriptor).flags & LAST_CLOSE) and _locked(descriptor, _LOCKS, _SLOTS) is None
 
 
 # Locks. They belong to the open file, not to the process, and go with it.
 
 
-def _locked(descriptor: int, start: int, length: int) -> bool:
-    """Tell whether another open file has locked any of these bytes."""
+def _locked(descriptor: int, start: int, length: int) -> int | None:
+    """Return which of these bytes another open file has locked, any one of several; None where there is none."""
     asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    kind, *_ = struct.unpack("hhqqi", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
-    return bool(kind != fcntl.F_UNLCK)
+    kind, _, at, *_ = struct.unpack("hhqqi", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else at
+
+
+def handles(descriptor: int) -> int:
+    """Count the open files that hold a slot, this one included."""
+    count, ranges = 1, [(_LOCKS, _LOCKS + _SLOTS)]
+    while ranges:
+        start, end = ranges.pop()
+        # Length 0 would mean: to the end of all files.
+        at = _locked(descriptor, start, end - start) if start < end else None
+        if at is not None:
+            count += 1
+            ranges += (start, at), (at + 1, end)
+    return count
 
 
 def _lock(descriptor: int, kind: int, start: int, length: int) -> None:
@@ -349,7 +362,7 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
     """
     path = path_of(name)
     with _removing(descriptor):
-        if unless_held and _locked(descriptor, _LOCKS, _SLOTS):
+        if unless_held and _locked(descriptor, _LOCKS, _SLOTS) is not None:
             return False
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
