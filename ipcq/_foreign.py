@@ -4,11 +4,10 @@ A signal handler may raise between any two steps of this thread, so also inside 
 serializer, a plugin or the system raises into one of our errors. What a handler raises has to go through unchanged.
 """
 
-from types import CodeType
-
 # The module beneath `signal`, which makes an enum of each number and each handler: a hundred times of what it takes to
 # ask.
 import _signal
+from types import CodeType
 
 
 def let_through(error: BaseException) -> None:
