@@ -167,10 +167,11 @@ class QueueHandler(logging.Handler):
     prepare = logging.handlers.QueueHandler.prepare
 
     def __init__(self, queue: "str | Queue[Any] | RecordQueue", *, timeout: float = 0.0, **options: Any) -> None:
-        super().__init__()
+        # First what may be refused: `logging` closes whatever came further.
         self.queue = _records(queue, options, read=False)
-        self.dropped = 0
         self._timeout = seconds_of(timeout, "timeout")
+        super().__init__()
+        self.dropped = 0
         self._here = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -304,11 +305,11 @@ class QueueListener(logging.handlers.QueueListener):
 
 
 def _records(queue: "str | Queue[Any] | RecordQueue", options: dict[str, Any], **rights: bool) -> RecordQueue:
-    if isinstance(queue, RecordQueue) or (isinstance(queue, Queue) and not options):
-        if options:
-            raise InvalidArgument(f"the queue is given already: leave out {', '.join(options)}")
-        return queue if isinstance(queue, RecordQueue) else RecordQueue(queue)
-    return RecordQueue(queue, **{**rights, **options})
+    if not isinstance(queue, Queue | RecordQueue):
+        return RecordQueue(queue, **{**rights, **options})
+    if options:
+        raise InvalidArgument(f"the queue is made already: leave out {', '.join(options)}")
+    return RecordQueue(queue) if isinstance(queue, Queue) else queue
 
 
 def _plain(value: object) -> object:
