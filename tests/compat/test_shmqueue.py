@@ -102,7 +102,7 @@ def queue(name: str) -> Iterator[ShmQueue]:
 @pytest.fixture
 def peers() -> Iterator[Peers]:
     """Return a group of unrelated processes."""
-    with Peers(patience=HANG) as peers:
+    with Peers() as peers:
         yield peers
 
 
@@ -499,7 +499,9 @@ def test_handles_of_other_processes_count(queue: ShmQueue, name: str, peers: Pee
 
 def test_an_inherited_handle_counts(name: str, peers: Peers) -> None:
     """Without anybody's help, and no longer once its process was killed."""
-    assert peers.spawn(programs.put_in_a_child, name).hear() == [["from the child", 2], 1]
+    peer = peers.spawn(programs.put_in_a_child, name)
+    assert peer.hear() == [["from the child", 2], 1]
+    peer.wait()
 
 
 # Meeting, and ends
@@ -512,6 +514,7 @@ def test_unrelated_processes_meet(queue: ShmQueue, name: str, peers: Peers) -> N
     for peer in started:
         peer.hear()
         peer.say("done")
+        peer.wait()
 
 
 def test_who_creates_it_at_the_same_time_meets_the_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ def errors(capsys: pytest.CaptureFixture[str]) -> Told:
 @pytest.fixture
 def peers() -> Iterator[Peers]:
     """Return a group of unrelated processes."""
-    with Peers(patience=HANG) as peers:
+    with Peers() as peers:
         yield peers
 
 
@@ -707,7 +707,7 @@ def test_a_killed_process_loses_no_record(name: str, peers: Peers, kept: Kept) -
 def test_a_process_killed_while_it_logs_holds_nobody_up(name: str, peers: Peers, kept: Kept) -> None:
     """C15: the others go on, with whole records."""
     with QueueListener(name, kept):
-        for _ in range(5):
+        for _ in range(3):
             peer = peers.spawn(logs.log_on_and_on, name)
             peer.hear()
             before = len(kept.records)
