@@ -34,7 +34,7 @@ from ipcq.serializers import codec_for
 
 __all__ = ("QueueHandler", "QueueListener", "RecordQueue")
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 
 #: Seconds that opening the queue waits for others who are creating or unlinking its name.
 _OPEN_TIMEOUT: Final = 0.1
@@ -110,7 +110,7 @@ class RecordQueue:
         for opened in self._opened.copy().values():
             self._let_go(opened)
 
-    def _use(self, operation: "Callable[[Queue[Any]], R]") -> R:
+    def _use(self, operation: "Callable[[Queue[Any]], _R]") -> _R:
         queue = self._handle()
         try:
             return operation(queue)

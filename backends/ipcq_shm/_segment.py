@@ -271,13 +271,18 @@ def _name_of(file: str) -> str:
 
 def _abandoned(descriptor: int) -> bool:
     """Tell whether it is the file of a queue that goes with its last handle, and that one has gone."""
-    return bool(read_header(descriptor).flags & LAST_CLOSE) and _locked(descriptor, _LOCKS, _SLOTS) is None
+    return bool(read_header(descriptor).flags & LAST_CLOSE) and not _locked(descriptor, _LOCKS, _SLOTS)
 
 
 # Locks. They belong to the open file, not to the process, and go with it.
 
 
-def _locked(descriptor: int, start: int, length: int) -> int | None:
+def _locked(descriptor: int, start: int, length: int) -> bool:
+    """Tell whether another open file has locked any of these bytes."""
+    return _locked_byte(descriptor, start, length) is not None
+
+
+def _locked_byte(descriptor: int, start: int, length: int) -> int | None:
     """Return which of these bytes another open file has locked, any one of several; None where there is none."""
     asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     kind, _, at, *_ = struct.unpack("hhqqi", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
@@ -290,7 +295,7 @@ def handles(descriptor: int) -> int:
     while ranges:
         start, end = ranges.pop()
         # Length 0 would mean: to the end of all files.
-        at = _locked(descriptor, start, end - start) if start < end else None
+        at = _locked_byte(descriptor, start, end - start) if start < end else None
         if at is not None:
             count += 1
             ranges += (start, at), (at + 1, end)
@@ -362,7 +367,7 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
     """
     path = path_of(name)
     with _removing(descriptor):
-        if unless_held and _locked(descriptor, _LOCKS, _SLOTS) is not None:
+        if unless_held and _locked(descriptor, _LOCKS, _SLOTS):
             return False
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
