@@ -424,7 +424,7 @@ def test_a_failed_call_does_not_keep_the_queue(name: str) -> None:
 # Figures
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 9, 17, 100, 1000])
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 9, 17, 100, 1000])
 def test_all_fits_that_fits_there(backend: str, name: str, size: int) -> None:
     """Each item counts its bytes and eight."""
     queue = ShmQueue(name, buffer_size=2 * SYSTEM_PAGESIZE)
