@@ -703,6 +703,20 @@ def test_a_name_that_breaks_the_rule_is_refused(name: str) -> None:
         ShmQueue(name)
 
 
+@pytest.mark.parametrize(("name", "size"), [(7, 4096), (b"name", 4096), ("name", 4096.0), ("name", "4096")])
+def test_arguments_of_another_type_are_refused(name: Any, size: Any) -> None:
+    """By the exception that it has for this."""
+    with pytest.raises(errors.ShmQueueTypeError):
+        ShmQueue(name, buffer_size=size)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_that_holds_nothing_is_refused(name: str, size: int) -> None:
+    """Rather than rounded up."""
+    with pytest.raises(errors.ShmQueueValueError):
+        ShmQueue(name, buffer_size=size)
+
+
 def test_a_name_may_begin_with_a_slash(queue: ShmQueue, name: str) -> None:
     """As there, where the system takes both for the same."""
     assert ShmQueue(f"/{name}").refs == 2
