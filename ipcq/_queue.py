@@ -746,7 +746,10 @@ class Queue(Generic[T]):
 
     def _raise(self, error: BaseException) -> NoReturn:
         """Raise for a shortcut what the codec raised."""
-        raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
+        try:
+            raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
+        finally:
+            del error  # else its trace would hold it, and with it all that the caller's frames hold
 
     def _retire(self) -> None:
         """Close the channel unless somebody is inside: then the last one out does it."""

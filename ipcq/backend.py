@@ -262,6 +262,8 @@ class Stats:
     """Messages in the queue now."""
     bytes: int | None = None
     """Bytes of messages in the queue now."""
+    bytes_put: int | None = None
+    """Bytes of messages ever stored."""
     puts: int | None = None
     """Messages ever stored."""
     gets: int | None = None
@@ -274,6 +276,8 @@ class Stats:
     """Waits that ended without a message or without space."""
     recoveries: int | None = None
     """Times that the queue was put in order after a process died inside it."""
+    handles: int | None = None
+    """Handles that are open now, this one included; those of killed processes are not."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class MemoryQueue:
         # signal handler raises in it.
         self.readers: list[threading.Lock] = []
         self.writers: list[threading.Lock] = []
-        self._bytes = 0
+        self._bytes = self.bytes_put = 0
         # Highest priority first, then the order of putting.
         self._heap: list[tuple[int, int, bytes]] = []
         self._tickets = count()
@@ -114,6 +114,7 @@ class MemoryQueue:
             heapq.heappush(self._heap, entry)
         finally:
             self._bytes += charge
+            self.bytes_put += len(data)
             self.puts += 1
         self.high_water_mark = max(self.high_water_mark, len(self._heap))
         if self.readers:
@@ -154,12 +155,14 @@ class MemoryQueue:
         return Stats(
             depth=len(self._heap),
             bytes=sum(len(data) for _, _, data in self._heap),
+            bytes_put=self.bytes_put,
             puts=self.puts,
             gets=self.gets,
             high_water_mark=self.high_water_mark,
             waits=self.waits,
             timeouts=self.timeouts,
             recoveries=0,
+            handles=self.holders,
         )
 
     def wake_all(self) -> None:

@@ -35,6 +35,7 @@ from ipcq_pyshm._layout import (
     DATA_AT,
     DOWN,
     MOST_CELLS,
+    RECORD,
     STATE_ROOM,
     STATES_AT,
     Geometry,
@@ -343,6 +344,8 @@ class PyshmChannel(Channel):
         return Stats(
             depth=state.count,
             bytes=state.bytes,
+            # In the order of priorities nothing stands where it could be counted.
+            bytes_put=None if self.attributes.priorities else state.tail - RECORD.size * state.puts,
             puts=state.puts,
             gets=state.gets,
             high_water_mark=state.high_water_mark,

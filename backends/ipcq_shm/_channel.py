@@ -52,7 +52,7 @@ class ShmChannel(_core.Ring, Channel):
             request.withdraw()
 
     def stats(self) -> Stats:
-        return Stats(**self.figures())
+        return Stats(**self.figures(), handles=_segment.handles(self.descriptor))
 
     def linked(self) -> bool:
         return os.fstat(self.descriptor).st_nlink > 0

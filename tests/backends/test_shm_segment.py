@@ -1171,3 +1171,18 @@ def test_a_name_that_is_gone_is_gone_whatever_fails_behind_it(
         time.sleep(0.3)
         with pytest.raises(ipcq.QueueGone):
             queue.put(b"item")
+
+
+@pytest.mark.parametrize("slots", [(30, 20, 10), (10, 20, 30), (20, 30, 10), (1, 2, 3), (4095, 1, 0)], ids=str)
+def test_handles_are_counted_in_whatever_order_they_took_their_slots(name: str, slots: tuple[int, ...]) -> None:
+    """C25: the kernel names any one of several locks."""
+    queue = create(name)
+    opened = [os.open(_segment.path_of(name), os.O_RDWR) for _ in slots]
+    for descriptor, slot in zip(opened, slots, strict=True):
+        if slot:  # the first one is the queue's own
+            _segment._lock(descriptor, fcntl.F_WRLCK, _segment._LOCKS + slot, 1)
+    count = queue.stats().handles
+    for descriptor in opened:
+        os.close(descriptor)
+    queue.close()
+    assert count == 1 + sum(slot > 0 for slot in slots)

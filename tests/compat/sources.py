@@ -1,6 +1,5 @@
 """Source distributions of peers, for the tests that are in them: fetched from the package index once, and kept."""
 
-import fcntl
 import subprocess
 import sys
 import tarfile
@@ -24,6 +23,8 @@ def source(name: str, version: str, digest: str) -> Path:
     Raises:
         subprocess.CalledProcessError: It cannot be fetched, or is another one.
     """
+    import fcntl  # which only POSIX has
+
     place = PLACE / f"{name}-{version}"
     PLACE.mkdir(parents=True, exist_ok=True)
     with (PLACE / f"{name}.lock").open("w") as lock:

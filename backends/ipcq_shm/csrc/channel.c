@@ -452,10 +452,11 @@ static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
     kept = &ring->segment->figures;
     aborted = figure(&kept->aborted);
     ring_count(ring, &put, &got);
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
-                         put.bytes - got.bytes, "puts", put.count - aborted, "gets", got.count - aborted,
-                         "high_water_mark", figure(&kept->high_water_mark), "waits", figure(&kept->waits), "timeouts",
-                         figure(&kept->timeouts), "recoveries", figure(&kept->recoveries));
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
+                         put.bytes - got.bytes, "bytes_put", put.bytes, "puts", put.count - aborted, "gets",
+                         got.count - aborted, "high_water_mark", figure(&kept->high_water_mark), "waits",
+                         figure(&kept->waits), "timeouts", figure(&kept->timeouts), "recoveries",
+                         figure(&kept->recoveries));
 }
 
 /* Being told */

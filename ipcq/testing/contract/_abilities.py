@@ -154,12 +154,14 @@ class Abilities(Bench):
         right = Stats(
             depth=self.capacity,
             bytes=5,
+            bytes_put=6,
             puts=self.capacity + 1,
             gets=1,
             high_water_mark=self.capacity,
             waits=1,
             timeouts=1,
             recoveries=0,
+            handles=2,
         )
         for handle in (queue, other):
             figures = handle.stats()
