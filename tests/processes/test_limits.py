@@ -7,6 +7,7 @@ lifts it above them, which is how containers run it, and as an ordinary user.
 
 import ctypes
 import errno
+import gc
 import os
 import struct
 from collections.abc import Callable
@@ -193,11 +194,16 @@ def attach_without_descriptors(name: str, backend: str, spare: int) -> None:
     for descriptor in held[:spare]:
         os.close(descriptor)
     said = []
+
+    def make_and_unlink() -> None:
+        with ipcq.open(f"{name}-other", backend, **SMALL) as queue:
+            queue.unlink()
+
     calls: list[Callable[[], object]] = [
         lambda: ipcq.open(name, backend, create=False).close(),
         lambda: ipcq.open(name, backend).close(),
         lambda: ipcq.exists(name, backend),
-        lambda: ipcq.open(f"{name}-other", backend, **SMALL).unlink(),
+        make_and_unlink,
         lambda: ipcq.unlink(name, backend),
     ]
     for call in calls:
@@ -207,6 +213,7 @@ def attach_without_descriptors(name: str, backend: str, spare: int) -> None:
             said.append("worked")
         except ipcq.MessageQueueError as error:
             said.append(f"{type(error).__name__} {getattr(error, 'limit', error)}")
+        gc.collect()  # contextlib of 3.12 makes a cycle of an exception that another one is raised from
         after = len(os.listdir("/proc/self/fd")) if spare else 0
         if after != before:
             said.append(f"left {after - before} descriptors open")
