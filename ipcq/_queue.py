@@ -123,7 +123,9 @@ class Queue(Generic[T]):
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
         _handles.add(self)
-        self._arm(channel, codec.encode, codec.decode, codec.of_bytes, origin.request.write, origin.request.read)
+        request = origin.request
+        waits = self._waits is channel
+        self._arm(channel, codec.encode, codec.decode, codec.of_bytes, request.write, request.read, waits)
 
     # Putting
 

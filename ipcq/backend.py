@@ -502,9 +502,12 @@ class Shortcut(Protocol):
         of_bytes: OfBytes,
         puts: bool,
         gets: bool,
+        waits: bool,
         /,
     ) -> None:
-        """Begin: the handle is open, and may put and get as the last two arguments say.
+        """Begin: the handle is open, and may put, get, and wait as the channel does, as the last three arguments say.
+
+        Where it may not wait so, it leaves waiting to the class, which lets greenlets of the same thread run meanwhile.
 
         Of an item that is exactly a `bytes`, and of a message that is one, `of_bytes` says what `encode` and `decode`
         do, so that they need not be called.
