@@ -148,7 +148,8 @@ def bare(session: nox.Session) -> None:
     session.run("pip", "uninstall", "--quiet", "--yes", *optional, external=False)
     unusable = str(session.run("python", "-c", UNUSABLE, silent=True)).strip()
     places = ("tests/packaging/bare.py", "tests/backends", "tests/processes")
-    pytest(session, *(session.posargs or [*workers(session), *NO_STORMS, *places]), without=f"{unusable} shmlock")
+    chosen = session.posargs or [*workers(session), *NO_STORMS, *places]
+    pytest(session, *chosen, without=f"{unusable} msgspec shmlock")
 
 
 @nox.session(python=DEFAULT, default=False)

@@ -70,6 +70,8 @@ def opened(name: str) -> Iterator[Open]:
     handles: list[Handle] = []
 
     def opened(**options: Any) -> Handle:
+        if "type" in options or options.get("serializer") == "msgspec":
+            pytest.importorskip("msgspec", reason="types cannot be used here without msgspec")
         handles.append(ipcq.open(name, "shm", **options))
         return handles[-1]
 
