@@ -187,6 +187,7 @@ def ask(job: Job, talk: Talk) -> None:
     there = job.plan.writer(job.addresses[0], job.workload)
     back = job.plan.reader(job.addresses[1], job.workload)
     put, get = there.put, back.get
+    messages = [data(number, SMALL) for number in range(128)]
     talk.go()
     used = time.process_time()
     until = clock() + job.seconds
@@ -194,7 +195,7 @@ def ask(job: Job, talk: Talk) -> None:
     count = 0
     while (now := clock()) < until or count <= WARMING:
         stamps.append(now)
-        message = data(count & 127, SMALL)
+        message = messages[count & 127]
         put(message)
         if get() != message:
             raise Wrong(f"what came back on round trip {count} is not what was sent")
