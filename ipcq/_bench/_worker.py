@@ -208,9 +208,10 @@ def ask(job: Job, talk: Talk) -> None:
 
 def make_trips(put: Callable[[Any], object], get: Callable[[], Any], until: float) -> list[float]:
     """Return when each round trip began, and when the last one ended."""
+    messages = [data(number, SMALL) for number in range(128)]
     stamps: list[float] = []
     while (now := clock()) < until or len(stamps) <= WARMING:
-        message = data(len(stamps) & 127, SMALL)
+        message = messages[len(stamps) & 127]
         stamps.append(now)
         put(message)
         if get() != message:
@@ -220,9 +221,10 @@ def make_trips(put: Callable[[Any], object], get: Callable[[], Any], until: floa
 
 async def await_trips(put: Callable[[Any], Any], get: Callable[[], Any], until: float, stop: Any) -> list[float]:
     """Do the same where the ends have to be awaited, and say that this was all."""
+    messages = [data(number, SMALL) for number in range(128)]
     stamps: list[float] = []
     while (now := clock()) < until or len(stamps) <= WARMING:
-        message = data(len(stamps) & 127, SMALL)
+        message = messages[len(stamps) & 127]
         stamps.append(now)
         await put(message)
         if await get() != message:

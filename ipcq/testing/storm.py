@@ -247,7 +247,8 @@ class _Run:
             self.strike()
             self.end()
         except (_Stalled, PeerDied, Hang, ipcq.MessageQueueError) as error:
-            time.sleep(SETTLED)
+            # Before a worker gives up, which is patient for twice as long as the storm.
+            time.sleep(min(SETTLED, self.storm.patience / 2))
             what, _, more = str(error).partition("\n")
             found = {"trouble": what, "stacks": f"{more}\n{self.peers.stacks()}".strip()}
         return self.report(

@@ -357,9 +357,10 @@ def open_failing() -> Failing:
     [(open_stuck, 0.5, "nobody got on for", "in get"), (open_failing, 20.0, "ended by itself", "on purpose")],
 )
 def test_a_storm_that_comes_to_nothing_tells_where_everybody_stood(
-    opener: Callable[[], Stuck], patience: float, trouble: str, shown: str
+    opener: Callable[[], Stuck], patience: float, trouble: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody gets on, or a process fails: both end the storm, with what the processes wrote."""
+    monkeypatch.setattr(storm, "PAUSE", 0.05)  # so that somebody lives for long enough to fail
     report = Storm(opener=opener, arguments=(), kills=1000, producers=1, consumers=1, seed=1, patience=patience).run()
     assert trouble in report.trouble
     assert shown in report.stacks

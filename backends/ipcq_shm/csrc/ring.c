@@ -355,6 +355,8 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
         if (!large)
             copy_in(record_at(ring, room.position), &pieces[*stored]);
         room.position += needed;
+        /* What was there was read on another processor, and is fetched from it before the next put writes there. */
+        __builtin_prefetch(record_at(ring, room.position), 1);
         room.count++;
         bytes += size;
         ++*stored;
@@ -659,6 +661,8 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
         if (target == NULL) {
             result = RING_NO_MEMORY;
         } else if (found.size < RING_LARGE) {
+            /* The next record was written on another processor: it is fetched while this one is copied. */
+            __builtin_prefetch(record_at(ring, position + ring_record_size(found.size)));
             memcpy(target, message.data, message.size);
             commit(get, position + ring_record_size(found.size), 1, found.size);
             asleep = asleep_on(&get->bell);
