@@ -401,9 +401,9 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
 
 def _remove_late_bell(descriptor: int, name: str) -> None:
     """Remove the doorbell if somebody made it between its removal and the name's."""
-    (inode,) = _DOORBELL.unpack(os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT))
+    inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
     with suppress(FileNotFoundError):
-        if os.stat(bell_of(name), follow_symlinks=False).st_ino == inode:
+        if _DOORBELL.pack(os.stat(bell_of(name), follow_symlinks=False).st_ino) == inode:
             os.unlink(bell_of(name))
 
 

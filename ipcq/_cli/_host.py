@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import sleep
 from typing import NamedTuple
 
 import ipcq
+from ipcq._deadline import rest
 from ipcq._private import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
@@ -73,7 +73,7 @@ def _check_holder(path: str) -> Check | None:
     held = _locks(path)
     if not held:
         return None
-    sleep(BRIEF)
+    rest(BRIEF)
     if not held & _locks(path):
         return None
     return Check(

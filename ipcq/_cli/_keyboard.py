@@ -7,6 +7,7 @@ from time import monotonic, sleep
 from typing import Self
 
 from ipcq._cli._streams import asks, stdin
+from ipcq._deadline import SLICE
 
 
 class Keyboard:
@@ -21,8 +22,10 @@ class Keyboard:
 
     def pressed(self, key: bytes, seconds: float) -> bool:
         """Wait for a key, and tell whether it was pressed in time or the terminal has gone."""
+        # In slices, as `rest` waits.
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0:
+            left = min(left, SLICE)
             if self._descriptor is None:
                 sleep(left)
             elif select.select([self._descriptor], [], [], left)[0]:

@@ -5,7 +5,7 @@ item that becomes the next one because somebody took those before it. Where the 
 is the item's number: it tells equal items apart, and how many went by between two looks.
 """
 
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import click
@@ -22,6 +22,7 @@ from ipcq._cli._options import (
 )
 from ipcq._cli._printer import Printer, complain_of, printing_options
 from ipcq._cli._taker import Taker
+from ipcq._deadline import rest
 from ipcq.errors import DecodeError, QueueEmpty, QueueShutDown, Unsupported
 
 
@@ -104,7 +105,7 @@ class Watch:
                     if not self._printed:
                         raise QueueEmpty(queue=self._queue.name, backend=self._queue.backend)
                     break
-                sleep(interval if until is None else min(interval, until - now))
+                rest(interval if until is None else min(interval, until - now))
         except QueueShutDown:
             pass
         if self._undecodable:

@@ -157,6 +157,10 @@ def _unseen(kills: int) -> None:
     """Show nothing."""
 
 
+def _behind(done: int, show: Callable[[int], object]) -> Callable[[int], object]:
+    return lambda count: show(done + count)
+
+
 class _Stalled(Exception):
     """Nobody gets on."""
 
@@ -499,6 +503,6 @@ def stress(
             stack.callback(remove, name, backend)
             if mode != "names":
                 stack.enter_context(ipcq.open(name, backend, exclusive=True, **options))
-            report = storm.run(lambda count, done=done: show(done + count))  # type: ignore[misc]
+            report = storm.run(_behind(done, show))
         total = total + report if total else report
     return total

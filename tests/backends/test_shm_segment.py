@@ -419,6 +419,15 @@ os.wait()
         assert queue.empty()
 
 
+@pytest.mark.parametrize("size", [0, 8, 100, 290, 4096])
+def test_a_truncated_file_can_be_removed(name: str, size: int) -> None:
+    """C29: wherever it ends, the name is free afterwards, as the error of attaching promises."""
+    create(name).close()
+    os.truncate(_segment.path_of(name), size)
+    ipcq.unlink(name, "shm")
+    assert not ipcq.exists(name, "shm")
+
+
 def test_a_truncated_file_is_corrupt(name: str) -> None:
     """C29: at whatever size."""
     create(name).close()

@@ -654,22 +654,28 @@ def test_closing_while_threads_put_and_get_breaks_nothing(opened: Open, item: by
         assert len(ended) == 3
 
 
-def test_a_wait_of_another_thread_is_not_awaited_in_a_child(queue: Handle) -> None:
-    """C20: nor is the parent's wait ended by the child."""
-    taken: list[object] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=HANG)))
-    thread.start()
-    codes = []
-    for _ in range(10):
+def closed_in_children(queue: Handle, count: int) -> set[int]:
+    """Fork so often, close the handle in each child, and return the children's exit codes."""
+    codes = set()
+    for _ in range(count):
         child = os.fork()
         if child == 0:
             signal.alarm(int(HANG))
             queue.close()
             os._exit(0)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        codes.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return codes
+
+
+def test_a_wait_of_another_thread_is_not_awaited_in_a_child(queue: Handle) -> None:
+    """C20: nor is the parent's wait ended by the child."""
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=HANG)))
+    thread.start()
+    codes = closed_in_children(queue, 10)
     queue.put(b"item")
     thread.join(HANG)
-    assert (set(codes), taken) == ({0}, [b"item"])
+    assert (codes, taken) == ({0}, [b"item"])
 
 
 @pytest.mark.parametrize("serializer", ["raw", "msgpack"])
@@ -685,17 +691,10 @@ def test_a_large_copy_of_another_thread_is_not_awaited_in_a_child(opened: Open, 
 
     thread = threading.Thread(target=copy)
     thread.start()
-    codes = []
-    for _ in range(30):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(int(HANG))
-            queue.close()
-            os._exit(0)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    codes = closed_in_children(queue, 30)
     over.set()
     thread.join(HANG)
-    assert set(codes) == {0}
+    assert codes == {0}
 
 
 # What it holds

@@ -193,7 +193,7 @@ def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyP
     lock.mkdir(0o700)
     with (lock / "names.lock").open("w") as file:
         held_by(file.fileno())
-        monkeypatch.setattr(_host, "sleep", lambda _: file.close())
+        monkeypatch.setattr(_host, "rest", lambda _: file.close())
         assert only(_host.check_name_lock()).severity == "ok"
 
 

@@ -22,13 +22,13 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def between(*steps: Callable[[], object]) -> None:
         waiting: Iterator[Callable[[], object]] = iter(steps)
 
-        def sleep(_: float) -> None:
+        def rest(_: float) -> None:
             step = next(waiting, None)
             if step is None:
                 raise KeyboardInterrupt
             step()
 
-        monkeypatch.setattr(verb, "sleep", sleep)
+        monkeypatch.setattr(verb, "rest", rest)
 
     return between
 

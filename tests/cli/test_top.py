@@ -14,8 +14,10 @@ import pytest
 from click.testing import Result
 
 import ipcq
+from ipcq._cli import _keyboard
 from ipcq._cli import top as verb
 from ipcq._cli._keyboard import Keyboard
+from ipcq._deadline import SLICE
 
 pty = pytest.importorskip("pty", reason="could not import 'pty', which only POSIX has")
 
@@ -211,6 +213,19 @@ def test_terminal_that_goes_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyboard, "_descriptor", reading)
     assert keyboard.pressed(b"q", 60)
     os.close(reading)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_wait_for_a_key_is_long(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """A Ctrl-C that comes just before the system call does not interrupt it."""
+    waits: list[float] = []
+    monkeypatch.setattr(_keyboard, "sleep", waits.append)
+    monkeypatch.setattr(_keyboard.select, "select", lambda *args: waits.append(args[3]) or ([], [], []))
+    keyboard = Keyboard()
+    if terminal:
+        monkeypatch.setattr(keyboard, "_descriptor", 0)
+    keyboard.pressed(b"q", 0.2)
+    assert 0 < max(waits) <= SLICE
 
 
 def test_other_keys_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@
  * The ring for CPython, what its files share.
  *
  * The short way keeps the GIL: it makes no system call, unless somebody sleeps, and ends in less than the GIL costs.
- * Where it is busy, that is, somebody else is inside the queue just now, it is tried again with patience and without
- * the GIL. No lock of the ring is ever waited for with the GIL, nor the GIL with a lock of the ring; and nothing that
+ * Where somebody else is inside the queue just now it looks for some tens of microseconds, and where it is busy even
+ * then, it is tried again with patience and without the GIL. No lock of the ring is ever waited for with the GIL, nor the GIL with a lock of the ring; and nothing that
  * could run Python code is called with one, so that a finaliser or a signal handler may use the same queue.
  */
 #ifndef IPCQ_BINDING_H
@@ -14,8 +14,6 @@
 
 #include "ring.h"
 
-/* A spin that is shorter than giving the GIL away and taking it again, in nanoseconds. */
-#define SHORT_SPIN 1500
 #define HIGHEST_PRIORITY 32767
 
 /* A `Ring`. */

@@ -4,6 +4,8 @@
 
 /* How long what must not fail waits for a stopped participant, in nanoseconds. */
 #define LONG_PATIENCE 500000000
+/* A spin that is shorter than giving the GIL away and taking it again, in nanoseconds. */
+#define SHORT_SPIN 1500
 
 static struct ring *ring_of(PyObject *self)
 {
