@@ -145,9 +145,11 @@ whole()
             item_of = {"raw": lambda number: b"%d" % number, "msgpack": int}[sys.argv[1]]
             attempted, stored, taken, raised = 0, [], [], 0
             until = time.monotonic() + 1
+            def early():
+                return raised < 100 or time.monotonic() < until  # on a busy machine few timers fire in a second
             def work():
                 global attempted
-                while time.monotonic() < until:
+                while early():
                     attempted += 1
                     try:
                         queue.put_nowait(item_of(attempted))
@@ -157,7 +159,7 @@ whole()
                     taken.append(int(queue.get(timeout=0.01)))
             signal.signal(signal.SIGALRM, handler)
             signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0003)
-            while time.monotonic() < until:
+            while early():
                 try:
                     work()
                 except Mine:
@@ -167,7 +169,6 @@ whole()
             signal.setitimer(signal.ITIMER_REAL, 0)
             while not queue.empty():
                 taken.append(int(queue.get_nowait()))
-            assert raised > 100, raised
             assert all(earlier < later for earlier, later in zip(taken, taken[1:]))
             lost = set(stored) - set(taken)
             assert len(lost) <= raised, (len(lost), raised)
