@@ -19,6 +19,9 @@ from ipcq.testing.contract._delivery import Delivery
 from ipcq.testing.contract._ends import Ends
 from ipcq.testing.contract._waiting import Waiting
 
+#: Thousands of calls, of which each version of Python has enough in the tests of the face itself.
+pytestmark = pytest.mark.once
+
 #: What the face does not offer: what no backend has yet, and what lies beneath a handle.
 BENEATH = ("lease", "reserve", "view", "_channel")
 
