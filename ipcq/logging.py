@@ -36,7 +36,9 @@ __all__ = ("QueueHandler", "QueueListener", "RecordQueue")
 
 _R = TypeVar("_R")
 
-#: Seconds that opening the queue waits for others who are creating or unlinking its name.
+#: Seconds that opening the queue waits for others who are creating or unlinking its name: at first as long as creating
+#: takes where programs start all at once, and after that has failed no longer than logging may hold up.
+_FIRST_OPEN_TIMEOUT: Final = 1.0
 _OPEN_TIMEOUT: Final = 0.1
 #: Seconds after which what failed is tried again.
 _AGAIN: Final = 1.0
@@ -71,7 +73,7 @@ class RecordQueue:
         else:
             self.name = parse(queue).name
         self._address = queue
-        self._options = {"open_timeout": _OPEN_TIMEOUT, **options}
+        self._options = options
         # A dict, because threads that open it at the same time agree by setdefault, and no lock is held over a fork.
         self._opened: dict[str, Queue[Any]] = {}
         self._failure = ""
@@ -128,8 +130,9 @@ class RecordQueue:
             return queue
         if monotonic() < self._again:
             raise MessageQueueError(f"it could not be opened a moment ago: {self._failure}", queue=self.name)
+        patience = _OPEN_TIMEOUT if self._failure else _FIRST_OPEN_TIMEOUT
         try:
-            opened = open_queue(self._address, **self._options)
+            opened = open_queue(self._address, **{"open_timeout": patience, **self._options})
         except MessageQueueError as error:
             self._failure, self._again = error.detail or error.wording, monotonic() + _AGAIN
             raise
@@ -148,9 +151,10 @@ class QueueHandler(logging.Handler):
     """Puts records into a queue.
 
     It never raises, and does not hold up who logs: a record that finds no space within `timeout` is dropped, counted,
-    and given to `handleError`. Opening the queue waits for 0.1 s at the most, and where it fails, or the queue is shut
-    down, records are dropped likewise; it is tried again after a second. A record that a `QueueListener` took out of
-    the same queue is not put back, and one that is logged while this thread is inside the handler is dropped.
+    and given to `handleError`. Opening the queue waits for others for 1 s at the most, and 0.1 s after that has failed.
+    Where it fails, or the queue is shut down, records are dropped likewise; it is tried again after a second. A record
+    that a `QueueListener` took out of the same queue is not put back, and one that is logged while this thread is
+    inside the handler is dropped.
 
     Args:
         queue: A name, a URL, or a handle, as for `RecordQueue`.

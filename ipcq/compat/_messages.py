@@ -198,15 +198,17 @@ class RingAndLine(Line):
             sleep(_COURTESY)
 
     def _put_parcel(self, data: bytes, block: bool, timeout: float | None) -> None:
+        file = self._spill.file
         ticket = self._spill.wrap(data)
         try:
             self.put(ticket, block, timeout)
         except MessageQueueError:
-            self._spill.drop(ticket)
+            file.drop(ticket)
             raise
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:
         words = self._words
+        file = self._spill.file  # now: what is taken can be read though another thread closes the queue meanwhile
         if words[words[0]] or timeout is not None or not block:
             data = self._wait(deadline_of(block, timeout))
         else:
@@ -214,7 +216,7 @@ class RingAndLine(Line):
                 data = self._get(True, self._slice)
             except QueueEmpty:
                 data = self._wait(NEVER)
-        return data if data[0] == PICKLE else self._spill.unwrap(data)
+        return data if data[0] == PICKLE else file.unwrap(data)
 
     def _wait(self, deadline: float) -> bytes:
         while True:
@@ -251,6 +253,7 @@ class RingAndLine(Line):
     def close(self) -> None:
         self._ring.close()
         super().close()
+        self._words = self._spill.words
         if self._poll is not None:
             self._poll.close()
 

@@ -15,6 +15,7 @@ the queue goes.
 A FIFO holds a byte exactly while the line is not empty, for whoever waits in poll.
 """
 
+import errno
 import mmap
 import os
 import struct
@@ -27,13 +28,14 @@ from time import monotonic
 from typing import Any, Final
 
 from ipcq._deadline import NEVER, SLICE, pause
+from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq.compat._nameless import Travelling, arrived
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
 if sys.platform != "win32":  # where it can be imported, and says that it is not for there
     import fcntl
 
-__all__ = ("Spill",)
+__all__ = ("File", "Spill")
 
 _PAGE: Final = mmap.PAGESIZE
 #: The words of the first page: which copy counts, two copies of (messages, front, end, ever), and two more.
@@ -52,26 +54,80 @@ _BLOCK: Final = 1 << 20
 _ATTEMPTS: Final = 50
 
 
+class File:
+    """The file, open until nobody holds this: neither the spill nor a thread that copies a parcel meanwhile."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        """Take over a descriptor; a negative number is that of none."""
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
+
+    def write(self, data: bytes, at: int) -> None:
+        """Write all of it."""
+        rest = memoryview(data)
+        while rest:  # one call writes 2 GiB at the most
+            written = os.pwrite(self.number, rest, at)
+            rest, at = rest[written:], at + written
+
+    def read(self, size: int, at: int) -> bytes:
+        """Read so many bytes."""
+        data = os.pread(self.number, size, at)
+        while len(data) < size:
+            data += os.pread(self.number, size - len(data), at + len(data))
+        return data
+
+    def free(self, start: int, end: int) -> None:
+        """Give back the pages that begin in a part of the file; what else is in the last one is lost too."""
+        # It takes a descriptor and a mapping. Where those are not to be had, the pages stay, and no message is lost.
+        with suppress(OSError), mmap.mmap(self.number, end - start, offset=start) as mapped:
+            mapped.madvise(mmap.MADV_REMOVE)
+
+    def unwrap(self, ticket: bytes) -> bytes:
+        """Take the message that a ticket stands for."""
+        _, start, size = _TICKET.unpack(ticket)
+        try:
+            return self.read(size, start)
+        finally:  # without memory for it, nobody can have it any more
+            self.free(start, start + size)
+
+    def drop(self, ticket: bytes) -> None:
+        """Drop the message that a ticket stands for."""
+        _, start, size = _TICKET.unpack(ticket)
+        self.free(start, start + size)
+
+    def close(self) -> None:
+        """Close it, whoever holds this."""
+        if self.number >= 0:
+            number, self.number = self.number, -1
+            os.close(number)
+
+    __del__ = close
+
+
 class Spill:
-    """The file, as one process has it open."""
+    """The file and the FIFO, as one process has them open."""
 
     def __init__(self, file: int, wake: int) -> None:
         """Take over descriptors of the file and of the FIFO; they are closed if this fails."""
         self.wake = wake
-        self._file = -1
+        self.file = File(-1)
         with ExitStack() as undo:
             undo.callback(os.close, wake)
-            with _closing(file):
+            with _closing(file), _refusals():
                 # Its locks are this process's alone. A mapping holds its open file as well, so it gets one that nobody
                 # locks: else a child that was forked meanwhile would keep its parent's lock.
-                own = _opened_again(file)
-                undo.callback(os.close, own)
+                own = File(_opened_again(file))
+                undo.callback(own.close)
                 with _closing(_opened_again(file)) as mapped:
-                    self._page = mmap.mmap(mapped, _PAGE)
+                    page = mmap.mmap(mapped, _PAGE)
             undo.pop_all()
-        self._file = own
+        self.file = own
         #: `words[words[0]]` is how many messages stand in the line.
-        self.words = memoryview(self._page).cast("Q")
+        self.words = memoryview(page).cast("Q")
         self._mutex = Lock()
         self._owner = 0
         _spills.add(self)
@@ -82,10 +138,12 @@ class Spill:
 
         Raises:
             Unsupported: This system has no files without a name in memory.
+            LimitExceeded: The process may not have so many files open, or none of any size.
         """
         if not hasattr(os, "memfd_create"):
             raise Unsupported("queues without a name rest on memfd_create and /proc of Linux: use ipcq.open")
-        with ExitStack() as undo:
+        check_file_size(_SIZE)
+        with _refusals(), ExitStack() as undo:
             file = os.memfd_create("ipcq", os.MFD_CLOEXEC)
             undo.callback(os.close, file)
             os.ftruncate(file, _SIZE)
@@ -100,41 +158,30 @@ class Spill:
     def __reduce__(self) -> tuple[Any, ...]:
         from multiprocessing.reduction import DupFd  # POSIX alone has it
 
-        return _adopt, ([DupFd(self._file), DupFd(self.wake)],)
+        return _adopt, ([DupFd(self.file.number), DupFd(self.wake)],)
 
     # Parcels
 
     def wrap(self, data: bytes) -> bytes:
         """Store a message, and return the ticket that stands for it."""
         with self.locked():
+            file = self.file
             start = self.words[_PARCELS_END]
             self.words[_PARCELS_END] = start + -len(data) // _PAGE * -_PAGE
         ticket = _TICKET.pack(0, start, len(data))
         try:
-            self._write(data, start)
+            file.write(data, start)
         except BaseException:
-            self.drop(ticket)
+            file.drop(ticket)
             raise
         return ticket
-
-    def unwrap(self, ticket: bytes) -> bytes:
-        """Take the message that a ticket stands for."""
-        _, start, size = _TICKET.unpack(ticket)
-        data = self._read(size, start)
-        self._free(start, start + size)
-        return data
-
-    def drop(self, ticket: bytes) -> None:
-        """Drop the message that a ticket stands for."""
-        _, start, size = _TICKET.unpack(ticket)
-        self._free(start, start + size)
 
     # The line. Who calls these holds the lock.
 
     def append(self, data: bytes) -> None:
         """Put a message at the end of the line."""
         count, front, end, ever = self._line()
-        self._write(_HEAD.pack(len(data)) + data, end)
+        self.file.write(_HEAD.pack(len(data)) + data, end)
         if not count:
             # First, so that a death in between leaves a byte too many and never one too few.
             with suppress(BlockingIOError):
@@ -146,19 +193,19 @@ class Spill:
         count, front, end, ever = self._line()
         data = None
         if count:
-            data = os.pread(self._file, _PAGE, front)
+            data = os.pread(self.file.number, _PAGE, front)
             (size,) = _HEAD.unpack_from(data)
             data = data[_HEAD.size : _HEAD.size + size]
             if len(data) < size:
-                data += self._read(size - len(data), front + _HEAD.size + len(data))
+                data += self.file.read(size - len(data), front + _HEAD.size + len(data))
             if count == 1:
                 self._commit(0, _LINE, _LINE, ever)
-                self._free(_LINE, end)
+                self.file.free(_LINE, end)
             else:
                 behind = front + _HEAD.size + size
                 self._commit(count - 1, behind, end, ever)
                 if front // _BLOCK != behind // _BLOCK:
-                    self._free(max(_LINE, front // _BLOCK * _BLOCK), behind // _BLOCK * _BLOCK)
+                    self.file.free(max(_LINE, front // _BLOCK * _BLOCK), behind // _BLOCK * _BLOCK)
         if count <= 1:
             with suppress(BlockingIOError):
                 os.read(self.wake, _PAGE)
@@ -178,12 +225,12 @@ class Spill:
         return self._line()[3]
 
     def _line(self) -> tuple[int, int, int, int]:
-        line: tuple[int, int, int, int] = _COPY.unpack_from(self._page, self.words[_WHICH] * _WORD)
+        line: tuple[int, int, int, int] = _COPY.unpack_from(self.words, self.words[_WHICH] * _WORD)
         return line
 
     def _commit(self, *line: int) -> None:
         at = _FIRST + _SECOND - self.words[_WHICH]
-        _COPY.pack_into(self._page, at * _WORD, *line)
+        _COPY.pack_into(self.words, at * _WORD, *line)
         self.words[_WHICH] = at
 
     # What was done of what was put, for whoever counts that
@@ -213,7 +260,7 @@ class Spill:
         deadline = max(deadline, monotonic() + SLICE)
         self._keep_threads_out(deadline)
         try:
-            if self._file < 0:
+            if self.file.number < 0:
                 raise QueueClosed
             if not self._try_flock():
                 _until(self._try_flock, deadline)
@@ -227,7 +274,7 @@ class Spill:
 
     def __exit__(self, *_: object) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            fcntl.flock(self.file, fcntl.LOCK_UN)
         finally:
             self._let_threads_in()
 
@@ -248,32 +295,10 @@ class Spill:
 
     def _try_flock(self) -> bool:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
-
-    # The file
-
-    def _write(self, data: bytes, at: int) -> None:
-        rest = memoryview(data)
-        while rest:  # one call writes 2 GiB at the most
-            written = os.pwrite(self._file, rest, at)
-            rest, at = rest[written:], at + written
-
-    def _read(self, size: int, at: int) -> bytes:
-        data = os.pread(self._file, size, at)
-        while len(data) < size:
-            data += os.pread(self._file, size - len(data), at + len(data))
-        return data
-
-    def _free(self, start: int, end: int) -> None:
-        """Give back the pages that begin in a part of the file; what else is in the last one is lost too."""
-        with self._mapped(start, end - start) as mapped:
-            mapped.madvise(mmap.MADV_REMOVE)
-
-    def _mapped(self, start: int, size: int) -> mmap.mmap:
-        return mmap.mmap(self._file, size, offset=start)
 
     # Ends
 
@@ -289,25 +314,24 @@ class Spill:
         self._release()
 
     def _release(self) -> None:
-        if self._file >= 0:
-            file, self._file = self._file, -1
-            self.words.release()
-            self._page.close()
+        if self.file.number >= 0:
+            # A thread that is about to look at the words, or copies a parcel, keeps those that it has.
+            self.file = File(-1)
+            self.words = memoryview(bytes(_PAGE)).cast("Q")
             os.close(self.wake)
-            os.close(file)
 
     def _after_fork(self) -> None:
         self._mutex = Lock()
         self._owner = 0
-        inherited = self._file
-        if inherited < 0:
+        inherited = self.file
+        if inherited.number < 0:
             return
         try:
-            self._file = _opened_again(inherited)
+            self.file = File(_opened_again(inherited.number))
         except OSError:
             self._release()  # no descriptor is to be had: it is closed in the child, as a queue of ipcq is
-        else:
-            os.close(inherited)
+        # Also where a thread that is not in this process held it: its locks are the parent's.
+        inherited.close()
 
 
 def _adopt(travelling: Sequence[Travelling]) -> Spill:
@@ -321,6 +345,16 @@ def _closing(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise too_many_descriptors(error.errno) from error
+        raise
 
 
 def _opened_again(descriptor: int, flags: int = 0) -> int:

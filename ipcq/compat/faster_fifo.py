@@ -7,16 +7,16 @@ timeouts are monotonic. It needs the backend `shm`, as faster-fifo needs a compi
 from collections.abc import Callable, Sequence
 from ctypes import c_bool
 from multiprocessing import RawValue
-from queue import Full
+from multiprocessing.context import assert_spawning
 from time import monotonic
-from typing import Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from ipcq._deadline import pause
 from ipcq.backend import Request
 from ipcq.compat import _pickling
 from ipcq.compat._messages import deadline_of
 from ipcq.compat._nameless import create
-from ipcq.errors import MessageTooLarge
+from ipcq.errors import InvalidArgument, MessageTooLarge, QueueFull
 
 __all__ = ("DEFAULT_CIRCULAR_BUFFER_SIZE", "DEFAULT_TIMEOUT", "Queue", "QueueError")
 
@@ -47,6 +47,7 @@ class Queue(Generic[_T]):
         dumps: Turns an object into `bytes`.
 
     Raises:
+        InvalidArgument: One of the sizes is less than 1.
         BackendUnavailable: No backend can make it here.
     """
 
@@ -57,6 +58,8 @@ class Queue(Generic[_T]):
         loads: Callable[[bytes], _T] | None = None,
         dumps: Callable[[_T], bytes] | None = None,
     ) -> None:
+        if min(max_size_bytes, maxsize) < 1:
+            raise InvalidArgument(f"max_size_bytes and maxsize are 1 or more, not {max_size_bytes!r} and {maxsize!r}")
         self.max_size_bytes = max_size_bytes
         self.maxsize = maxsize
         self.last_error: str | None = None
@@ -88,7 +91,11 @@ class Queue(Generic[_T]):
             MessageTooLarge: It can never fit.
             Exception: Whatever `dumps` raises; nothing is put then.
         """
-        self._queue.put(self.dumps(x), bool(block), _seconds(timeout))
+        data = self.dumps(x)
+        try:
+            self._queue.put(data, bool(block), _seconds(timeout))
+        except MessageTooLarge as error:
+            raise self._too_large("message", 1, len(data)) from error
 
     def put_nowait(self, x: _T) -> None:
         """Put an object if there is space now."""
@@ -112,17 +119,12 @@ class Queue(Generic[_T]):
         batch = [self.dumps(x) for x in xs]
         size = sum(map(len, batch)) + _HEAD * len(batch)
         if len(batch) > self.maxsize or size > self.max_size_bytes + _HEAD:
-            raise MessageTooLarge(
-                f"the batch has {len(batch)} messages and {size} bytes, the queue takes {self.maxsize} messages and "
-                f"{self.max_size_bytes} bytes: put less at a time, or make it with max_size_bytes={size}",
-                size=size,
-                limit=self.max_size_bytes,
-            )
+            raise self._too_large("batch", len(batch), size)
         deadline = deadline_of(block, timeout)
         since = monotonic()
         while batch and not self._queue._with_channel(lambda channel: channel.try_put_all(batch)):
             if monotonic() >= deadline:
-                raise Full
+                raise QueueFull().at(self._queue.name, self._queue.backend)
             pause(since, deadline, _SPACE)
 
     def put_many_nowait(self, xs: Sequence[_T]) -> None:
@@ -195,6 +197,19 @@ class Queue(Generic[_T]):
 
     def cancel_join_thread(self) -> None:
         """Do nothing: there is no thread."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        assert_spawning(self)
+        return self.__dict__
+
+    def _too_large(self, what: str, count: int, size: int) -> MessageTooLarge:
+        return MessageTooLarge(
+            f"the {what} takes {count} of {self.maxsize} messages and {size} of {self.max_size_bytes} bytes: put less "
+            f"at a time, or make the queue with max_size_bytes={max(size, self.max_size_bytes)} and "
+            f"maxsize={max(count, self.maxsize)}",
+            size=size,
+            limit=self.max_size_bytes,
+        ).at(self._queue.name, self._queue.backend)
 
     def _error(self, message: str) -> NoReturn:
         self.last_error = message

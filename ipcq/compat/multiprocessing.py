@@ -42,6 +42,11 @@ class _End:
             return count > 0
         return bool(_wait([self.fileno()], timeout))
 
+    def recv(self) -> Any:
+        """Take the next object, as `concurrent.futures.ProcessPoolExecutor` does from a queue of its context."""
+        self.check_open()
+        return loads(self._messages.get())
+
     def close(self) -> None:
         """Close the queue."""
         if not self.closed:
@@ -217,15 +222,22 @@ class JoinableQueue(Queue[_T]):
 
         Raises:
             ValueError: It is for all.
+            OSError: The queue is closed.
         """
         self._reader.check_open()
         self._messages.task_done()
 
     def join(self) -> None:
-        """Wait until the work on all that was put is done."""
+        """Wait until the work on all that was put is done.
+
+        Raises:
+            OSError: The queue is closed.
+        """
         since = _monotonic()
+        self._reader.check_open()
         while self._messages.unfinished() > 0:
             pause(since, NEVER, _DONE)
+            self._reader.check_open()
 
 
 class _Context:
@@ -237,6 +249,12 @@ class _Context:
 
     def __init__(self, standard: Any) -> None:
         self._standard = standard
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Context, (self._standard,)
+
+    def get_context(self, method: str | None = None) -> Any:
+        return _Context(self._standard.get_context(method))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._standard, name)

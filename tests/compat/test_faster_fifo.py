@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import sys
@@ -238,8 +239,29 @@ def test_a_batch_that_can_never_fit_is_refused_at_once(batch: list[Any]) -> None
 
 def test_an_object_that_can_never_fit_is_refused_at_once() -> None:
     """C7: as above."""
-    with pytest.raises(ipcq.MessageTooLarge):
+    with pytest.raises(ipcq.MessageTooLarge, match=r"max_size_bytes=20\d\d"):
         Queue[bytes](1000).put(bytes(2000))
+
+
+@pytest.mark.parametrize("sizes", [(0, 1), (-1, 1), (1000, 0), (1000, -5)])
+def test_a_queue_for_nothing_is_refused(sizes: tuple[int, int]) -> None:
+    """There it is made, and takes nothing."""
+    with pytest.raises(ipcq.InvalidArgument, match="1 or more"):
+        Queue[Any](*sizes)
+
+
+def test_a_batch_that_found_no_space_is_told_as_a_put_is() -> None:
+    """By an error of ipcq, which says something."""
+    queue = Queue[int](maxsize=1)
+    queue.put(1)
+    with pytest.raises(ipcq.QueueFull, match="no space"):
+        queue.put_many([2], timeout=0)
+
+
+def test_a_queue_is_passed_to_processes_alone() -> None:
+    """As there, with the words of multiprocessing."""
+    with pytest.raises(RuntimeError, match="inheritance"):
+        pickle.dumps(Queue[int]())
 
 
 def test_a_batch_is_a_list_or_a_tuple() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -15,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import resource_sharer
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
@@ -185,7 +187,7 @@ def test_a_queue_that_was_sent_is_the_same_queue(make: Any, kind: str, sharer: N
     assert again.get() == "one"
 
 
-def fail(*_: object) -> Any:
+def fail(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "as ordered")
 
 
@@ -236,7 +238,7 @@ def test_memory_comes_back_from_a_line_that_is_never_empty(kind: str) -> None:
 
 def held(shared: Any) -> int:
     """Return the bytes of memory that the spill of a queue takes."""
-    return os.fstat(shared._messages._spill._file).st_blocks * 512
+    return os.fstat(shared._messages._spill.file.number).st_blocks * 512
 
 
 def test_memory_comes_back_from_what_was_large(kind: str) -> None:
@@ -283,6 +285,29 @@ def test_a_large_object_for_which_there_is_no_memory_raises(make: Any, monkeypat
         with pytest.raises(OSError, match="as ordered"):
             shared.put(bytes(1 << 20))
     assert shared.empty()
+
+
+def test_memory_that_cannot_be_given_back_costs_no_message(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: giving it back takes a descriptor, and the table of descriptors may be full."""
+    shared = Queue()
+    programs.put_much(shared, 2, 1 << 20)
+    monkeypatch.setattr(mmap, "mmap", fail)
+    assert [shared.get()[0] for _ in range(2)] == [0, 1]
+
+
+def test_an_object_for_which_its_taker_has_no_memory_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can take it any more, so its memory is given back."""
+
+    def no_memory(*_: object) -> Any:
+        raise MemoryError
+
+    shared = Queue()
+    shared.put(bytes(8 << 20))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", no_memory)
+        with pytest.raises(MemoryError):
+            shared.get()
+    assert held(shared) < 1 << 20
 
 
 def test_a_get_waits_for_what_joins_the_line(kind: str) -> None:
@@ -584,7 +609,7 @@ class another_holder:  # noqa: N801  # it is used as a function
     """Hold the lock of a queue's line as another process would."""
 
     def __init__(self, shared: Any) -> None:
-        self._path = f"/proc/self/fd/{shared._messages._spill._file}"
+        self._path = f"/proc/self/fd/{shared._messages._spill.file.number}"
 
     def __enter__(self) -> None:
         self._file = os.open(self._path, os.O_RDWR)
@@ -683,6 +708,96 @@ def test_closing_gives_back_every_descriptor(make: Any, kind: str) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_close_while_an_object_is_copied_into_the_queue_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: and no other file, which may have got the same descriptor, is written to."""
+    before = os.listdir("/proc/self/fd")
+    shared, pwrite = Queue(), os.pwrite
+
+    def close_and_write(*given: Any) -> int:
+        shared.close()
+        return pwrite(*given)
+
+    monkeypatch.setattr(os, "pwrite", close_and_write)
+    with pytest.raises(ipcq.QueueClosed):
+        shared.put(bytes(1 << 20))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_close_while_an_object_is_taken_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: whoever has taken the ticket of a large one gets it."""
+    shared = Queue()
+    shared.put(bytes(1 << 20))
+    messages = shared._messages
+
+    def get_and_close(*given: Any) -> Any:
+        ticket = messages._ring.get(*given)
+        shared.close()
+        return ticket
+
+    monkeypatch.setattr(messages, "_get", get_and_close)
+    assert len(shared.get()) == 1 << 20
+
+
+@pytest.mark.parametrize("call", ["join", "task_done", "qsize", "full", "empty"])
+def test_a_closed_queue_of_tasks_says_so(call: str, kind: str) -> None:
+    """It knows nothing of the others any more."""
+    tasks = JoinableQueue()
+    tasks.put(1)
+    tasks.close()
+    with pytest.raises(OSError, match="is closed"):
+        getattr(tasks, call)()
+
+
+def test_a_thread_that_joins_a_queue_is_woken_by_its_close(kind: str) -> None:
+    """C14: with what a closed queue raises."""
+    tasks, raised = JoinableQueue(), []
+    tasks.put(1)
+
+    def join() -> None:
+        try:
+            tasks.join()
+        except (ipcq.QueueClosed, OSError) as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    time.sleep(0.05)
+    tasks.close()
+    thread.join(HANG)
+    assert raised
+
+
+def test_threads_at_work_in_a_queue_that_is_closed_are_told_so(kind: str) -> None:
+    """C14: whatever they are about, and not of something inside that is gone."""
+    raised: list[Exception] = []
+
+    def work(call: Callable[[], object]) -> None:
+        try:
+            while True:
+                call()
+        except Exception as error:
+            raised.append(error)
+
+    for _ in range(4):
+        shared = JoinableQueue()
+        calls = (
+            shared.get,
+            shared.join,
+            shared.qsize,
+            shared.empty,
+            lambda shared=shared: shared.put(bytes(100)),
+            lambda shared=shared: shared.put(bytes(100_000)),
+        )
+        threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.01)
+        shared.close()
+        for thread in threads:
+            thread.join(HANG)
+    assert len(raised) == 24 and all("is closed" in str(error) for error in raised)
+
+
 @pytest.mark.parametrize("make", [Queue, SimpleQueue])
 def test_a_closed_queue_refuses(make: Any) -> None:
     """With what a closed pipe raises there: ValueError, or OSError of a SimpleQueue."""
@@ -746,6 +861,29 @@ def test_a_spill_that_cannot_be_opened_again_leaves_no_descriptor(monkeypatch: p
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_full_table_of_descriptors_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: with the limit and the way out."""
+    monkeypatch.setattr(os, "memfd_create", no_descriptor)
+    with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_NOFILE"):
+        Queue()
+
+
+def no_descriptor(*_: object) -> Any:
+    raise OSError(errno.EMFILE, "as ordered")
+
+
+def test_a_limit_on_the_size_of_files_is_named() -> None:
+    """C24: files without a name have a size too."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, before[1]))
+    try:
+        with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_FSIZE"):
+            Queue()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_closed_queue_cannot_be_passed_on() -> None:
     """It has nothing to pass."""
     shared = Queue()
@@ -796,6 +934,24 @@ def test_a_context_makes_these_queues(name: str) -> None:
     context = face.get_context("spawn")
     made = getattr(context, name)()
     assert type(made) is getattr(face, name) and context.get_start_method() == "spawn"
+
+
+def test_a_context_of_a_context_makes_these_queues_too() -> None:
+    """As each context of the standard library makes others."""
+    assert type(face.get_context("spawn").get_context("fork").Queue()) is Queue
+
+
+def test_a_context_can_be_passed_to_a_process() -> None:
+    """As the standard library's can."""
+    again = pickle.loads(pickle.dumps(face.get_context("spawn")))
+    assert again.Queue is Queue and again.get_start_method() == "spawn"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_executor_takes_a_context(method: str) -> None:
+    """Its results come through a SimpleQueue that the context makes."""
+    with ProcessPoolExecutor(1, mp_context=face.get_context(method)) as executor:
+        assert list(executor.map(abs, [-1, -2])) == [1, 2]
 
 
 def test_a_ring_is_left_out_where_it_would_be_huge() -> None:

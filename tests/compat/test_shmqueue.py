@@ -379,6 +379,14 @@ def test_what_such_a_function_raises_comes_through(queue: ShmQueue) -> None:
     assert queue.empty()
 
 
+def test_such_a_function_returns_bytes(queue: ShmQueue) -> None:
+    """Anything else is refused, and not pickled in its place."""
+    queue.custom_serialize(lambda method, data: str(data))  # type: ignore[arg-type,return-value]  # this is what is tested
+    with pytest.raises(errors.ShmQueueTypeError, match="returns bytes, not '1'"):
+        queue.put(1, serialization_method=OWN)
+    assert queue.empty()
+
+
 def test_what_such_a_function_cannot_serialize_is_pickled(queue: ShmQueue) -> None:
     """If it says so by the exception for it."""
 
@@ -755,3 +763,39 @@ def test_references_are_written_down_on_demand(name: str, tmp_path: Path, monkey
         ("create", name, 1),
         ("shutdown", name, 1),
     ]
+
+
+def test_a_handle_of_an_unlinked_queue_is_shut_down(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no number of references, as nobody can know it."""
+    monkeypatch.setattr(_queue, "make_private_directory", lambda part: str(tmp_path))
+    queue = ShmQueue(name, debug_ref_to_file_log=True)
+    ipcq.unlink(f"/{name}")
+    until(lambda: is_gone(queue))
+    queue.shutdown()
+    assert json.loads((tmp_path / "references.jsonl").read_text().splitlines()[-1])["ref_count"] is None
+
+
+def is_gone(queue: ShmQueue) -> bool:
+    try:
+        queue.qsize()
+    except ipcq.QueueGone:
+        return True
+    return False
+
+
+def test_a_handle_is_shut_down_though_that_cannot_be_written_down(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file system says comes out, and nothing stays open."""
+    monkeypatch.setattr(_queue, "make_private_directory", lambda part: str(tmp_path))
+    queue = ShmQueue(name, debug_ref_to_file_log=True)
+    monkeypatch.setattr(_queue, "make_private_directory", lambda part: str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError):
+        queue.shutdown()
+    assert not ipcq.exists(f"/{name}")
+
+
+def test_a_handle_is_not_pickled(queue: ShmQueue) -> None:
+    """As there; the error says what to do."""
+    with pytest.raises(TypeError, match="in the other process"):
+        pickle.dumps(queue)

@@ -321,6 +321,39 @@ def test_a_closed_handler_opens_again(handler: QueueHandler, logger: logging.Log
     assert [records.get(timeout=HANG).msg for _ in range(2)] == ["one", "two"]
 
 
+def test_opening_waits_for_others_until_that_has_failed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that start at the same time drop nothing, and none is held up again and again."""
+    waited = []
+
+    def refuse(*_: Any, open_timeout: float) -> Any:
+        waited.append(open_timeout)
+        raise ipcq.TimedOutError
+
+    monkeypatch.setattr(face, "open_queue", refuse)
+    monkeypatch.setattr(face, "_AGAIN", 0.0)
+    records = RecordQueue(name)
+    for _ in range(3):
+        with pytest.raises(ipcq.TimedOutError):
+            records.qsize()
+    assert waited == [1.0, 0.1, 0.1]
+
+
+def test_how_long_opening_waits_is_the_users_to_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the option of `ipcq.open`."""
+    waited = []
+    real = face.open_queue
+
+    def note(*given: Any, open_timeout: float, **options: Any) -> Any:
+        waited.append(open_timeout)
+        return real(*given, **options)
+
+    monkeypatch.setattr(face, "open_queue", note)
+    records = RecordQueue(name, backend="memory", open_timeout=7)
+    records.qsize()
+    records.close()
+    assert waited == [7]
+
+
 def test_threads_that_open_it_at_the_same_time_agree(
     name: str, records: RecordQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

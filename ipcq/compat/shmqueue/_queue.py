@@ -44,6 +44,7 @@ from ipcq.errors import (
     MessageTooLarge,
     QueueClosed,
     QueueExists,
+    QueueGone,
     QueueNotFound,
     Unsupported,
 )
@@ -172,6 +173,7 @@ class ShmQueue:
             ShmQueueFull: No room came free in time.
             ShmQueueValueError: The item can never fit, or the method is no number.
             ShmQueueSerializationError: The method cannot serialize the item, and it may not be pickled.
+            ShmQueueTypeError: The function of `custom_serialize` returned something else than bytes.
             ShmQueueNotInitializedError: This handle was shut down.
             NotImplementedError: Nobody implements the method.
         """
@@ -233,7 +235,10 @@ class ShmQueue:
         if method >= FIRST_FREE_NUMBER:
             if self._serialize is None:
                 raise Unsupported(f"nobody serializes by method {method}: set a function with custom_serialize")
-            message = _frame.mark(method) + self._serialize(method, data)
+            payload = self._serialize(method, data)
+            if not isinstance(payload, bytes | bytearray | memoryview):
+                raise ShmQueueTypeError(f"the function of custom_serialize returns bytes, not {payload!r}")
+            message = _frame.mark(method) + payload
         elif method == _PICKLE:
             message = self._pickled(data)
         else:
@@ -338,16 +343,21 @@ class ShmQueue:
 
     # Ends
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is not passed on: make another ShmQueue of the name in the other process")
+
     def shutdown(self, use_gc: bool = True) -> None:
         """Close this handle; the last one frees the queue. Doing it twice is doing it once.
 
         Args:
             use_gc: Means nothing here: no garbage stands in the way.
         """
-        if self._finalizer.alive:
-            self._log_references(DebugRefLogAction.SHUTDOWN)
-            self._tell(logging.DEBUG, "closing %r", self)
-        self._finalizer()
+        try:
+            if self._finalizer.alive:
+                self._tell(logging.DEBUG, "closing %r", self)
+                self._log_references(DebugRefLogAction.SHUTDOWN)
+        finally:
+            self._finalizer()
 
     def set_console_handlers(self, register_atexit: bool = False) -> None:
         """Close this handle on SIGINT, SIGTERM and SIGHUP, and then let the signal do what it did before.
@@ -419,12 +429,16 @@ class ShmQueue:
     def _log_references(self, action: DebugRefLogAction) -> None:
         if not self._logs_references:
             return
+        try:
+            handles = self._stats().handles
+        except QueueGone:  # somebody unlinked it
+            handles = None
         entry = {
             "action": action.value,
             "queue": self._identifier,
             "time": datetime.now(UTC).isoformat(),
             "pid": os.getpid(),
-            "ref_count": self._stats().handles,
+            "ref_count": handles,
         }
         # One write that appends, so that the lines of several processes do not mix.
         with open(f"{make_private_directory('shmqueue')}/references.jsonl", "ab", buffering=0) as file:
