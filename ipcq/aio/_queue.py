@@ -169,13 +169,7 @@ class Queue(Generic[T]):
             served = True
             return result
         finally:
-            self._note(served)
-
-    def _note(self, served: bool) -> None:
-        try:
-            self._queue._with_channel(lambda channel: channel.count_wait(served))
-        except MessageQueueError:
-            pass  # the handle was closed or the queue ended; what was taken has to be returned all the same
+            self._queue._count_wait(served)
 
     # Looking
 

@@ -465,6 +465,19 @@ def test_a_timeout_is_never_early(queue: MessageQueue, seconds: float) -> None:
     assert monotonic() - since >= seconds
 
 
+@pytest.mark.parametrize("backend", ["shm"], indirect=True)
+@pytest.mark.parametrize(("verb", "arguments"), [("receive", ()), ("send", ("3",))])
+def test_a_wait_is_counted_once(queue: MessageQueue, verb: str, arguments: tuple[str, ...]) -> None:
+    """However often it looks around for signals."""
+    if verb == "send":
+        queue.send("1")
+        queue.send("2")
+    with pytest.raises(posix_ipc.BusyError):
+        getattr(queue, verb)(*arguments, timeout=0.25)
+    figures = queue._queue.stats()
+    assert (figures.waits, figures.timeouts) == (1, 1)
+
+
 def test_closing_ends_the_wait(queue: MessageQueue) -> None:
     """C14: which posix_ipc sleeps through."""
     closer = threading.Timer(0.05, queue.close)
