@@ -19,8 +19,8 @@ from ipcq.testing.contract._delivery import Delivery
 from ipcq.testing.contract._ends import Ends
 from ipcq.testing.contract._waiting import Waiting
 
-#: What no backend has yet, and the face does not offer.
-LATER = ("lease", "reserve", "view")
+#: What no backend has yet, and the face does not offer; and what is below every face.
+BELOW = ("lease", "reserve", "view", "_channel")
 
 
 async def _outcome(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -36,7 +36,7 @@ class Facade:
         self._queue = ipcq.aio.Queue(handle)
 
     def __getattr__(self, name: str) -> Any:
-        face = self._queue.queue if name in LATER else self._queue
+        face = self._queue.queue if name in BELOW else self._queue
         value = getattr(face, {"close": "aclose"}.get(name, name))
         if not callable(value):
             return value
