@@ -13,7 +13,7 @@ import ipcq
 from ipcq._cooperation import Descriptor, of_messages, of_space
 from ipcq._deadline import PASSED, deadline_of
 from ipcq.aio._apart import run_apart
-from ipcq.aio._line import Lines
+from ipcq.aio._line import Lines, copied
 from ipcq.backend import Capabilities, Lifetime, Stats
 from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown
 
@@ -38,8 +38,10 @@ class Queue(Generic[T]):
 
     def __init__(self, queue: "ipcq.Queue[T]") -> None:
         self._queue = queue
-        self._getters = Lines(Descriptor(partial(queue._with_channel, of_messages)), anyio.wait_readable)
-        self._putters = Lines(Descriptor(partial(queue._with_channel, of_space)), anyio.wait_writable)
+        # Copied while the channel is in use, as a closed one's descriptors may be somebody else's already.
+        messages, space = (partial(queue._with_channel, partial(copied, ask)) for ask in (of_messages, of_space))
+        self._getters = Lines(Descriptor(messages), anyio.wait_readable)
+        self._putters = Lines(Descriptor(space), anyio.wait_writable)
         self._turn_ends = 0.0
 
     @property

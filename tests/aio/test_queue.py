@@ -1,6 +1,7 @@
 """C22, C10, C14: what is awaited takes its turn, keeps its time, and ends with the handle."""
 
 import gc
+import math
 import os
 import pickle
 import sys
@@ -220,6 +221,21 @@ def test_a_close_wakes_every_task(handle: Handle, run: Run, waiting: int) -> Non
         return time.monotonic() - began
 
     assert run(main) < SOON
+
+
+def test_a_close_between_a_try_and_the_wait_is_a_close(name: str, handle: Handle, run: Run) -> None:
+    """C14: by another thread; what would be waited for then is closed."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(ipcq.open(name, handle.backend, create=False))
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+        line = queue._getters.here()
+        await queue.aclose()
+        with pytest.raises(ipcq.QueueClosed):
+            await line.serve(queue.get_nowait, math.inf, tried=True)
+
+    run(main)
 
 
 @pytest.mark.parametrize("end", ["close", "shutdown", "unlink"])
