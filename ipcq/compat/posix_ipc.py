@@ -143,9 +143,13 @@ class RegisteredError(BusyError, LimitExceeded):
 class NotFoundError(ExistentialError, QueueNotFound):
     """No queue has this name."""
 
+    wording = "no such queue: create it with O_CREAT"
+
 
 class ExistsError(ExistentialError, QueueExists):
     """The name is taken and O_EXCL was given."""
+
+    wording = "the queue exists already: leave out O_EXCL, or unlink it first"
 
 
 class ClosedError(ExistentialError, QueueClosed):
