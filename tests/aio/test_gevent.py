@@ -65,10 +65,10 @@ def test_a_call_that_waits_lets_others_run(facts: Facts, verb: str, outcome: obj
 
 @pytest.mark.parametrize(("verb", "error"), [("get", "QueueEmpty"), ("put", "QueueFull"), ("put_many", "QueueFull")])
 def test_a_call_that_waits_keeps_its_time(facts: Facts, verb: str, error: str) -> None:
-    """C10: neither early nor late."""
+    """C10: neither early nor late, at ten times the bound of a busy machine."""
     outcome, seconds = facts["timed"][verb]
     assert outcome == error
-    assert 0.3 <= seconds < 0.8
+    assert 0.3 <= seconds < 0.3 + 2.5
 
 
 def test_greenlets_and_programs_share_a_queue(host: str, facts: Facts) -> None:
