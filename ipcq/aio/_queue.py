@@ -64,7 +64,7 @@ class Queue(Generic[T]):
                     raise
             else:
                 return
-        # Once for all attempts, and nothing is awaited since the call began that could change the item.
+        # Once for all attempts, and nothing is awaited between the first and this that could change the item.
         data = self._queue._encoded(item, priority)
         await self._wait(self._putters, partial(self._queue._put_encoded, data, priority, PASSED), deadline, tried)
 

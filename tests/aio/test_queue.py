@@ -300,7 +300,7 @@ def test_what_is_encoded_while_it_waits_does_not_change(handle: Handle, run: Run
         item = ["before"]
         async with anyio.create_task_group() as group:
             group.start_soon(queue.put, item)
-            await anyio.sleep(0.02)
+            await until(lambda: bool(queue._putters.occupied))
             item.append("after")
             for _ in range(4):
                 await queue.get()
