@@ -78,7 +78,7 @@ __all__ = (
     "unlink_message_queue",
 )
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 
 #: The release whose interface this is.
 VERSION: Final = "1.3.2"
@@ -266,7 +266,7 @@ class MessageQueue:
             TypeError: The timeout is no number from 0 on, or the message is no bytes.
         """
         if message.__class__ is not bytes:
-            message = as_bytes(message)
+            message = _as_bytes(message)
         if priority.__class__ is not int:
             priority = int(index(priority))
         deadline = NEVER if timeout is None and self._block else self._deadline(timeout)
@@ -314,7 +314,7 @@ class MessageQueue:
     def _refuse(self) -> NoReturn:
         raise QueueEmpty().at(self.name, self._queue.backend)
 
-    def _wait(self, wait: Callable[[float, float], None], attempt: Callable[[], R], deadline: float) -> R:
+    def _wait(self, wait: Callable[[float, float], None], attempt: Callable[[], _R], deadline: float) -> _R:
         """Wait and attempt again and again, until it works, a signal handler has run, or the time is over."""
         queue, since, served, mark = self._queue, monotonic(), False, watch()
         try:
@@ -494,7 +494,7 @@ def unlink_message_queue(name: str | bytes) -> None:
         remove(_checked(name), _backend(), lambda: True)
 
 
-def as_bytes(message: Any) -> bytes:
+def _as_bytes(message: Any) -> bytes:
     """Return the bytes of a message that may be a str or any buffer.
 
     Raises:
