@@ -419,6 +419,13 @@ class Queue(Generic[T]):
             if self._closing:
                 self._retire()
 
+    def _count_wait(self, served: bool) -> None:
+        """Note for a face that it had to wait, and whether it was served in the end."""
+        try:
+            self._with_channel(lambda channel: channel.count_wait(served))
+        except MessageQueueError:
+            pass  # the handle was closed or the queue ended; what was taken has to be returned all the same
+
     def _wait_get(self, deadline: float) -> Received:
         since = now = monotonic()
         if now >= deadline:

@@ -50,6 +50,6 @@ def taken() -> LimitExceeded:
         limit="registrants for notice on this queue",
         value=1,
         asked=2,
-        remedy="wait until the other was told, or let it cancel with notify()",
+        remedy="wait until the other was told, or let it take its request back",
         errno=errno.EBUSY,  # as mq_notify(3) has it
     )

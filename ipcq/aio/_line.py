@@ -19,6 +19,10 @@ least every `SLICE`, one task for the whole line, and those behind it hear of th
 
 **The descriptor** is a copy, because anyio lets one task wait for each descriptor, and because nobody may close it
 while a task waits: the line's own goes with the line.
+
+**Other threads.** A line belongs to its event loop, but a close in any thread ends it. So who comes to the descriptor
+looks whether the line has ended *after* it has taken its turn, and who ends the line closes the descriptor only if
+nobody has the turn *after* it has said so: one of them sees the other.
 """
 
 import socket
@@ -33,6 +37,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from ipcq._deadline import NEVER, SLICE, nap
+from ipcq.backend import Channel
 from ipcq.errors import QueueEmpty, QueueFull
 
 R = TypeVar("R")
@@ -43,15 +48,15 @@ class Line:
 
     Args:
         occupied: The lines of the handle in which somebody waits, this one among them or not.
-        descriptor: Returns a descriptor to wait for, or None where there is none.
+        copied: Returns a copy of the descriptor to wait for, or None where there is none.
         wait: Waits for one.
     """
 
     def __init__(
-        self, occupied: "set[Line]", descriptor: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]
+        self, occupied: "set[Line]", copied: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]
     ) -> None:
         self._occupied = occupied
-        self._descriptor = descriptor
+        self._copied = copied
         self._wait = wait
         self._behind: OrderedDict[anyio.Event, None] = OrderedDict()
         self._slice = anyio.CancelScope()
@@ -114,24 +119,17 @@ class Line:
 
     async def _ready(self, since: float, until: float) -> None:
         """Wait until another attempt makes sense."""
+        if self._ended:
+            return
         if self._copy is None:
             self._copy = self._copied()
+            if self._copy is not None:
+                self._drop = weakref.finalize(self, socket.close, self._copy)
         with anyio.move_on_after(until - monotonic()) as self._slice:
             if self._copy is None:
                 await anyio.sleep(nap(since, until))
             else:
                 await self._wait(self._copy)
-
-    def _copied(self) -> int | None:
-        descriptor = self._descriptor()
-        if descriptor is None:
-            return None
-        try:
-            copy = socket.dup(descriptor)  # not os.dup, which knows no sockets on Windows
-        except OSError:  # the table is full: it goes without
-            return None
-        self._drop = weakref.finalize(self, socket.close, copy)
-        return copy
 
     def wake(self) -> None:
         """Let who is at the descriptor try now."""
@@ -147,9 +145,9 @@ class Line:
 class Lines:
     """The lines of one handle for one thing, one in each event loop that uses it; arguments are those of `Line`."""
 
-    def __init__(self, descriptor: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, copied: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]) -> None:
         self.occupied: set[Line] = set()
-        self._new_line = partial(Line, self.occupied, descriptor, wait)
+        self._new_line = partial(Line, self.occupied, copied, wait)
         self._lines: weakref.WeakKeyDictionary[object, Line] = weakref.WeakKeyDictionary()
 
     def here(self) -> Line:
@@ -163,8 +161,18 @@ class Lines:
     def end(self) -> None:
         """Let those who wait in this event loop see at once that the handle is closed; in others they look around."""
         self.here().wake()
-        for line in self._lines.values():
-            line.end()
+        # References at first, in one step: meanwhile loops of other threads may come.
+        for loop in filter(None, [reference() for reference in self._lines.keyrefs()]):
+            self._lines[loop].end()
+
+
+def copied(ask: Callable[[Channel], int | None], channel: Channel) -> int | None:
+    """Return a copy of a descriptor of the channel's, or None where there is none or no place in the table."""
+    descriptor = ask(channel)
+    try:
+        return None if descriptor is None else socket.dup(descriptor)  # not os.dup, which knows no sockets on Windows
+    except OSError:
+        return None
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ import ipcq
 from ipcq._cooperation import Descriptor, of_messages, of_space
 from ipcq._deadline import PASSED, deadline_of
 from ipcq.aio._apart import run_apart
-from ipcq.aio._line import Lines
+from ipcq.aio._line import Lines, copied
 from ipcq.backend import Capabilities, Lifetime, Stats
 from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown
 
@@ -38,8 +38,10 @@ class Queue(Generic[T]):
 
     def __init__(self, queue: "ipcq.Queue[T]") -> None:
         self._queue = queue
-        self._getters = Lines(Descriptor(partial(queue._with_channel, of_messages)), anyio.wait_readable)
-        self._putters = Lines(Descriptor(partial(queue._with_channel, of_space)), anyio.wait_writable)
+        # Copied while the channel is in use, as a closed one's descriptors may be somebody else's already.
+        messages, space = (partial(queue._with_channel, partial(copied, ask)) for ask in (of_messages, of_space))
+        self._getters = Lines(Descriptor(messages), anyio.wait_readable)
+        self._putters = Lines(Descriptor(space), anyio.wait_writable)
         self._turn_ends = 0.0
 
     @property
@@ -62,7 +64,7 @@ class Queue(Generic[T]):
                     raise
             else:
                 return
-        # Once for all attempts, and nothing is awaited since the call began that could change the item.
+        # Once for all attempts, and nothing is awaited between the first and this that could change the item.
         data = self._queue._encoded(item, priority)
         await self._wait(self._putters, partial(self._queue._put_encoded, data, priority, PASSED), deadline, tried)
 
@@ -169,13 +171,7 @@ class Queue(Generic[T]):
             served = True
             return result
         finally:
-            self._note(served)
-
-    def _note(self, served: bool) -> None:
-        try:
-            self._queue._with_channel(lambda channel: channel.count_wait(served))
-        except MessageQueueError:
-            pass  # the handle was closed or the queue ended; what was taken has to be returned all the same
+            self._queue._count_wait(served)
 
     # Looking
 

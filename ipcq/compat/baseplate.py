@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ipcq.compat import posix_ipc
-from ipcq.compat.posix_ipc import as_bytes
+from ipcq.compat.posix_ipc import _as_bytes
 from ipcq.errors import (
     InvalidArgument,
     InvalidName,
@@ -124,7 +124,7 @@ class MessageQueue:
             InvalidArgument: The timeout is no number from 0 on.
         """
         if message.__class__ is not bytes:
-            message = as_bytes(message)
+            message = _as_bytes(message)
         self._put(message, True, timeout)
 
     def unlink(self) -> None:

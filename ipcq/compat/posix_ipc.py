@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from mmap import PAGESIZE as PAGE_SIZE
 from operator import index
 from os import O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
@@ -17,7 +18,7 @@ from secrets import token_hex
 from threading import Event
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 from ipcq._deadline import NEVER, PASSED, SLICE, deadline_of
 from ipcq._directory import OPEN_TIMEOUT, remove
@@ -25,8 +26,8 @@ from ipcq._meet import AUTO, PREFERENCE
 from ipcq._names import check_name
 from ipcq._open import open as open_queue
 from ipcq._queue import Queue, _check_signal
-from ipcq.backend import HIGHEST_PRIORITY
-from ipcq.compat._interruptions import UNWATCHED, interrupted, unwatch, watch
+from ipcq.backend import HIGHEST_PRIORITY, Received
+from ipcq.compat._interruptions import interrupted, unwatch, watch
 from ipcq.errors import (
     InvalidArgument,
     LimitExceeded,
@@ -77,7 +78,7 @@ __all__ = (
     "unlink_message_queue",
 )
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 
 #: The release whose interface this is.
 VERSION: Final = "1.3.2"
@@ -142,9 +143,13 @@ class RegisteredError(BusyError, LimitExceeded):
 class NotFoundError(ExistentialError, QueueNotFound):
     """No queue has this name."""
 
+    wording = "no such queue: create it with O_CREAT"
+
 
 class ExistsError(ExistentialError, QueueExists):
     """The name is taken and O_EXCL was given."""
+
+    wording = "the queue exists already: leave out O_EXCL, or unlink it first"
 
 
 class ClosedError(ExistentialError, QueueClosed):
@@ -261,7 +266,7 @@ class MessageQueue:
             TypeError: The timeout is no number from 0 on, or the message is no bytes.
         """
         if message.__class__ is not bytes:
-            message = as_bytes(message)
+            message = _as_bytes(message)
         if priority.__class__ is not int:
             priority = int(index(priority))
         deadline = NEVER if timeout is None and self._block else self._deadline(timeout)
@@ -272,7 +277,8 @@ class MessageQueue:
             except QueueFull:
                 if deadline == PASSED:
                     raise
-                _waited(lambda seconds: self._put(message, True, seconds, priority=priority), deadline)
+                wait = partial(self._queue._waits.wait_writable, len(message))
+                self._wait(wait, partial(self._put, message, False, priority=priority), deadline)
         except MessageQueueError as error:
             raise _theirs(error) from error.__cause__
         if notice is not None:
@@ -294,14 +300,39 @@ class MessageQueue:
         deadline = NEVER if timeout is None and self._block else self._deadline(timeout)
         try:
             received = self._try_take()
-            if received is not None:
-                return received
-            if deadline == PASSED:
-                raise QueueEmpty().at(self.name, self._queue.backend)
-            message = _waited(lambda seconds: self._queue.get_message(True, seconds), deadline)
+            if received is None:
+                if deadline == PASSED:
+                    self._refuse()
+                received = self._wait(self._queue._waits.wait_readable, self._take, deadline)
         except MessageQueueError as error:
             raise _theirs(error) from error.__cause__
-        return message.item, message.priority
+        return received
+
+    def _take(self) -> Received:
+        return self._try_take() or self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise QueueEmpty().at(self.name, self._queue.backend)
+
+    def _wait(self, wait: Callable[[float, float], None], attempt: Callable[[], _R], deadline: float) -> _R:
+        """Wait and attempt again and again, until it works, a signal handler has run, or the time is over."""
+        queue, since, served, mark = self._queue, monotonic(), False, watch()
+        try:
+            while True:
+                queue._with_channel(lambda _: wait(since, min(deadline, monotonic() + SLICE)))
+                try:
+                    result = attempt()
+                except (QueueEmpty, QueueFull) as error:
+                    if interrupted(mark):
+                        raise SignalError(queue=error.queue, backend=error.backend) from None
+                    if monotonic() >= deadline:
+                        raise
+                else:
+                    served = True
+                    return result
+        finally:
+            unwatch(mark)
+            queue._count_wait(served)
 
     def _deadline(self, timeout: float | None) -> float:
         try:
@@ -463,7 +494,7 @@ def unlink_message_queue(name: str | bytes) -> None:
         remove(_checked(name), _backend(), lambda: True)
 
 
-def as_bytes(message: Any) -> bytes:
+def _as_bytes(message: Any) -> bytes:
     """Return the bytes of a message that may be a str or any buffer.
 
     Raises:
@@ -522,24 +553,6 @@ def _unmasked(mode: int) -> int:
     mask = os.umask(0o077)  # there is no asking without setting; a file of another thread's is private meanwhile
     os.umask(mask)
     return mode & ~mask
-
-
-def _waited(attempt: Callable[[float], R], deadline: float) -> R:
-    """Try again and again for a slice of time, until it works, a signal handler has run, or the time is over."""
-    mark = watch()
-    longest = NEVER if mark == UNWATCHED else SLICE
-    try:
-        while True:
-            left = deadline - monotonic()
-            try:
-                return attempt(min(max(left, 0.0), longest))
-            except (QueueEmpty, QueueFull) as error:
-                if interrupted(mark):
-                    raise SignalError(queue=error.queue, backend=error.backend) from None
-                if left <= longest:
-                    raise
-    finally:
-        unwatch(mark)
 
 
 def _signalling(number: int, told: Event) -> Callable[[], None]:

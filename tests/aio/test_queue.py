@@ -1,6 +1,7 @@
 """C22, C10, C14: what is awaited takes its turn, keeps its time, and ends with the handle."""
 
 import gc
+import math
 import os
 import pickle
 import sys
@@ -222,6 +223,21 @@ def test_a_close_wakes_every_task(handle: Handle, run: Run, waiting: int) -> Non
     assert run(main) < SOON
 
 
+def test_a_close_between_a_try_and_the_wait_is_a_close(name: str, handle: Handle, run: Run) -> None:
+    """C14: by another thread; what would be waited for then is closed."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(ipcq.open(name, handle.backend, create=False))
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+        line = queue._getters.here()
+        await queue.aclose()
+        with pytest.raises(ipcq.QueueClosed):
+            await line.serve(queue.get_nowait, math.inf, tried=True)
+
+    run(main)
+
+
 @pytest.mark.parametrize("end", ["close", "shutdown", "unlink"])
 def test_an_end_from_another_thread_is_noticed(handle: Handle, run: Run, end: str) -> None:
     """C14: by a get that waits, and by all behind it."""
@@ -284,7 +300,7 @@ def test_what_is_encoded_while_it_waits_does_not_change(handle: Handle, run: Run
         item = ["before"]
         async with anyio.create_task_group() as group:
             group.start_soon(queue.put, item)
-            await anyio.sleep(0.02)
+            await until(lambda: bool(queue._putters.occupied))
             item.append("after")
             for _ in range(4):
                 await queue.get()

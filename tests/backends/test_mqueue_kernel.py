@@ -669,6 +669,14 @@ def test_a_notice_survives_what_closes_another_descriptor(queue: Handle, meanwhi
         assert wait_for(told)
 
 
+def test_a_notice_that_raises_is_an_exception_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which Python tells of, where posix_ipc says nothing."""
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_type))
+    _notice._told((0, lambda: int("x")))
+    assert told == [ValueError]
+
+
 def test_a_signal_survives_what_closes_another_descriptor(queue: Handle, notices: list[object]) -> None:
     """As above, for a notice by signal."""
     queue.notify(signal=signal.SIGUSR1)

@@ -1,5 +1,6 @@
 """The face of baseplate's message queue: what its documentation shows, baseplate beside it, and what it does better."""
 
+import json
 import os
 import runpy
 import select
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -50,6 +52,9 @@ print("Get Message: %s" % message.decode())
 """
 
 TOOL = (sys.executable, "-m", "ipcq.compat.baseplate")
+
+#: A program under gevent, with everything patched.
+GREEN = (sys.executable, "-W", "error", str(Path(__file__).with_name("green.py")))
 
 
 @pytest.fixture(params=["mqueue", "shm"])
@@ -214,6 +219,67 @@ def test_descriptors_beyond_1024_are_waited_for(kernel: None, name: str) -> None
                 queue.get(timeout=0.05)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# Under gevent
+
+
+@pytest.fixture
+def green(backend: str, name: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run the program, and let it end if the test does not."""
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    with subprocess.Popen([*GREEN, name], env=environment, stdout=subprocess.PIPE, text=True) as program:
+        yield program
+        program.kill()
+
+
+def said(program: "subprocess.Popen[str]") -> dict[str, Any]:
+    """Return what the program says next."""
+    facts: dict[str, Any] = json.loads(program.stdout.readline() or "{}")
+    return facts
+
+
+@pytest.fixture
+def facts(green: "subprocess.Popen[str]") -> dict[str, Any]:
+    """Return what the program saw before others came."""
+    return said(green)
+
+
+def test_other_greenlets_run_while_one_waits(facts: dict[str, Any]) -> None:
+    """In get and put, and in receive and send of the face of posix_ipc below."""
+    assert facts["served"] == {
+        "get": "get",
+        "receive": "receive",
+        "put": None,
+        "send": None,
+        "rest": ["put", "send"],
+    }
+
+
+def test_a_greenlet_that_gives_up_has_taken_nothing(facts: dict[str, Any]) -> None:
+    """Timed out by itself or by gevent, or killed."""
+    assert facts["given_up"] == {"own": "QueueEmpty", "rest": "kept"}
+
+
+def test_a_close_ends_the_wait_of_a_greenlet(facts: dict[str, Any]) -> None:
+    """C14: by another one."""
+    assert facts["closed"] == "QueueClosed"
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind"), [("mqueue", "real"), ("mqueue", "face"), ("shm", "face")], indirect=["backend"]
+)
+def test_greenlets_share_a_queue_with_programs_without_them(
+    peers: Peers, green: "subprocess.Popen[str]", facts: dict[str, Any], name: str, sources: str, kind: str
+) -> None:
+    """In both directions: three greenlets take, and forty put."""
+    texts = [str(number) for number in range(40)]
+    peers.spawn(programs.put, kind, sources, name, [*texts, "end"]).done()
+    taken = said(green)["taken"]
+    taker = peers.spawn(programs.get, kind, sources, name, len(texts))
+    put = sorted((taker.hear() for _ in texts), key=int)
+    taker.done()
+    assert (taken, put, green.wait(HANG)) == (texts, texts, 0)
 
 
 # The queue

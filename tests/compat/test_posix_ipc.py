@@ -465,6 +465,19 @@ def test_a_timeout_is_never_early(queue: MessageQueue, seconds: float) -> None:
     assert monotonic() - since >= seconds
 
 
+@pytest.mark.parametrize("backend", ["shm"], indirect=True)
+@pytest.mark.parametrize(("verb", "arguments"), [("receive", ()), ("send", ("3",))])
+def test_a_wait_is_counted_once(queue: MessageQueue, verb: str, arguments: tuple[str, ...]) -> None:
+    """However often it looks around for signals."""
+    if verb == "send":
+        queue.send("1")
+        queue.send("2")
+    with pytest.raises(posix_ipc.BusyError):
+        getattr(queue, verb)(*arguments, timeout=0.25)
+    figures = queue._queue.stats()
+    assert (figures.waits, figures.timeouts) == (1, 1)
+
+
 def test_closing_ends_the_wait(queue: MessageQueue) -> None:
     """C14: which posix_ipc sleeps through."""
     closer = threading.Timer(0.05, queue.close)
@@ -509,6 +522,13 @@ def test_an_error_tells_what_ipcqs_tells(queue: MessageQueue, backend: str) -> N
     with pytest.raises(posix_ipc.BusyError) as caught:
         queue.receive(0)
     assert str(caught.value) == f"queue {queue.name!r} on backend {backend!r}: {ipcq.QueueEmpty.wording}"
+
+
+@pytest.mark.parametrize(("flags", "way"), [(O_CREX, "leave out O_EXCL, or unlink it first"), (0, "with O_CREAT")])
+def test_the_way_out_is_one_of_posix_ipcs(queue: MessageQueue, flags: int, way: str) -> None:
+    """It has no arguments but its own."""
+    with pytest.raises(posix_ipc.ExistentialError, match=f"{way}$"):
+        MessageQueue(queue.name if flags else f"{queue.name}-missing", flags)
 
 
 def test_an_error_survives_pickling(queue: MessageQueue) -> None:
@@ -590,6 +610,17 @@ def test_a_function_is_called_with_its_argument(queue: MessageQueue) -> None:
     (((given, thread),)) = told
     assert given == "x"
     assert thread != threading.get_ident()
+
+
+def test_a_function_that_raises_is_told_of(queue: MessageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in every thread; posix_ipc drops it."""
+    told: list[object] = []
+    event = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda what: (told.append(what.exc_type), event.set()))
+    queue.request_notification((int, "x"))
+    queue.send("1")
+    assert event.wait(HANG)
+    assert told == [ValueError]
 
 
 def test_a_new_request_replaces_the_old_one(queue: MessageQueue, usual: list[int]) -> None:
