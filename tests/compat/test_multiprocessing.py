@@ -324,11 +324,7 @@ def test_who_waits_for_a_ring_that_others_emptied_sees_the_line() -> None:
     shared = Queue()
     spill = shared._messages._spill
 
-    def join_the_line() -> None:
-        with spill.locked():
-            spill.append(pickle.dumps("in line"))
-
-    late = threading.Timer(0.1, join_the_line)
+    late = threading.Timer(0.1, spill.locked, [lambda: spill.append(pickle.dumps("in line"))])
     began = time.monotonic()
     late.start()
     assert shared.get(timeout=HANG) == "in line" and time.monotonic() - began < 0.1 + 2.5
@@ -660,11 +656,15 @@ def test_a_fork_while_a_thread_has_the_lock_is_safe(kind: str) -> None:
     """C20: the child's lock is free, and the parent's is not the child's."""
     shared = Queue()
     programs.put_much(shared, 300, 1000)
-    with shared._messages._spill.locked():
+
+    def fork_and_close() -> int:
         child = os.fork()
         if not child:
             shared.close()
             os._exit(0)
+        return child
+
+    child = shared._messages._spill.locked(fork_and_close)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -672,8 +672,37 @@ def test_a_call_from_a_signal_handler_that_interrupted_the_same_raises(kind: str
     """C12: it does not wait for itself."""
     shared = Queue()
     programs.put_much(shared, 300, 1000)
-    with shared._messages._spill.locked(), pytest.raises(RuntimeError, match="signal handler"):
-        shared.put("again")
+    with pytest.raises(RuntimeError, match="signal handler"):
+        shared._messages._spill.locked(lambda: shared.put("again"))
+    assert shared.qsize() == 300
+
+
+def test_what_handlers_raise_leaves_nothing_locked(kind: str) -> None:
+    """C12: wherever in a put or a get it strikes, in this process and in others."""
+    shared = Queue()
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + number * 1e-6)
+                while True:
+                    programs.put_much(shared, 3, 5000)
+                    shared.get(timeout=HANG)
+            except InterruptedError:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with another_holder(shared):  # whom a lock left behind would keep waiting
+        pass
+    while shared.qsize():
+        shared.get(timeout=HANG)
+    shared.put("whole")
+    assert shared.get(timeout=HANG) == "whole"
 
 
 def test_a_signal_ends_a_wait(kind: str) -> None:
