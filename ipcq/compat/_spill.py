@@ -269,29 +269,28 @@ class Spill:
             TimedOutError: Somebody held it until `deadline`.
             QueueClosed: This handle is closed.
         """
-        since = 0.0
+        attempts, since = 0, 0.0
         while (done := self._try(step)) is None:
+            attempts += 1
+            if attempts < _ATTEMPTS:
+                continue
             if not since:
                 since = monotonic()
                 deadline = max(deadline, since + SLICE)
-            elif monotonic() >= deadline:
+            if monotonic() >= deadline:
                 raise TimedOutError("another process that is stopped holds the lock of what the queue has spilled")
-            else:
-                pause(since, deadline, 0.005)
+            pause(since, deadline, 0.005)
         return done[0]
 
     def _try(self, step: Callable[[], R]) -> tuple[R] | None:
-        """Run a step unless another process holds the lock all the while."""
+        """Run a step unless another process holds the lock."""
         with self._mutex:  # between it and its block no handler runs, as it is written in C
             self._refuse_handlers()
-            try:
+            try:  # without a loop: from 3.12 on what a handler raises where one begins anew passes by the finally
                 self._inside = True
-                for _ in range(_ATTEMPTS):
-                    if self.file.number < 0:
-                        raise QueueClosed
-                    if self._try_flock():
-                        return (step(),)
-                return None
+                if self.file.number < 0:
+                    raise QueueClosed
+                return (step(),) if self._try_flock() else None
             finally:
                 try:
                     self._unlock()

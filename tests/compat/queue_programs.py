@@ -89,7 +89,7 @@ def write_down(queue: Any, path: str) -> None:
 
 
 def be_interrupted(queue: Any, told: Any) -> None:
-    """Be interrupted a thousand times inside the queue, take what is in it, and stay."""
+    """Be interrupted a thousand times inside the queue, say so, and stay."""
 
     def interrupt(*_: object) -> None:
         raise InterruptedError
@@ -104,8 +104,6 @@ def be_interrupted(queue: Any, told: Any) -> None:
                 queue.get(timeout=20)
         except InterruptedError:
             interruptions += 1
-    while queue.qsize():
-        queue.get(timeout=20)
     told.put(interruptions)
     signal.pause()
 

@@ -683,8 +683,13 @@ def test_what_handlers_raise_leaves_nothing_locked(kind: str, crew: Crew) -> Non
     It is another process because the tracer of coverage does not survive this.
     """
     shared, told = Queue(), Queue()
-    crew.start(multiprocessing.get_context("spawn"), programs.be_interrupted, shared, told)
-    assert told.get(timeout=3 * HANG) == 1000
+    interrupted = crew.start(multiprocessing.get_context("spawn"), programs.be_interrupted, shared, told)
+    while told.empty() and interrupted.is_alive():  # so that each of the two finds the lock taken at times
+        shared.put(bytes(3000))
+        shared.get(timeout=HANG)
+    assert told.get(timeout=HANG) == 1000
+    while shared.qsize():
+        shared.get(timeout=HANG)
     shared.put("whole")
     assert shared.get(timeout=HANG) == "whole"
 
