@@ -90,14 +90,16 @@ class Line:
             pause(since, deadline, _SPACE)
 
     def _stand(self, data: bytes, deadline: float) -> bool:
+        def stand() -> bool:
+            if self._bound and self._spill.count() >= self._bound:
+                return False
+            self._spill.append(data)
+            return True
+
         try:
-            with self._spill.locked(deadline):
-                if self._bound and self._spill.count() >= self._bound:
-                    return False
-                self._spill.append(data)
+            return self._spill.locked(stand, deadline)
         except TimedOutError as error:
             raise QueueFull from error
-        return True
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:
         """Take the next message.
@@ -117,8 +119,7 @@ class Line:
 
     def _take(self, deadline: float) -> bytes | None:
         try:
-            with self._spill.locked(deadline):
-                return self._next()
+            return self._spill.locked(self._next, deadline)
         except TimedOutError as error:
             raise QueueEmpty from error
 
@@ -139,10 +140,13 @@ class Line:
         Raises:
             ValueError: It is for all.
         """
-        with self._spill.locked():
+
+        def count() -> None:
             if self.unfinished() <= 0:
                 raise ValueError("task_done() called too many times")
             self._spill.done += 1
+
+        self._spill.locked(count)
 
     def unfinished(self) -> int:
         """Count the messages ever put whose work is not done."""

@@ -23,11 +23,12 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from threading import Lock, get_ident
+from threading import RLock
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ipcq._deadline import NEVER, SLICE, pause
+from ipcq._foreign import let_through
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq.compat._nameless import Travelling, arrived
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
@@ -36,6 +37,8 @@ if sys.platform != "win32":  # where it can be imported, and says that it is not
     import fcntl
 
 __all__ = ("File", "Spill")
+
+R = TypeVar("R")
 
 _PAGE: Final = mmap.PAGESIZE
 #: The words of the first page: which copy counts, two copies of (messages, front, end, ever), and two more.
@@ -83,8 +86,11 @@ class File:
     def free(self, start: int, end: int) -> None:
         """Give back the pages that begin in a part of the file; what else is in the last one is lost too."""
         # It takes a descriptor and a mapping. Where those are not to be had, the pages stay, and no message is lost.
-        with suppress(OSError), mmap.mmap(self.number, end - start, offset=start) as mapped:
-            mapped.madvise(mmap.MADV_REMOVE)
+        try:
+            with mmap.mmap(self.number, end - start, offset=start) as mapped:
+                mapped.madvise(mmap.MADV_REMOVE)
+        except OSError as error:
+            let_through(error)
 
     def unwrap(self, ticket: bytes) -> bytes:
         """Take the message that a ticket stands for."""
@@ -128,8 +134,8 @@ class Spill:
         self.file = own
         #: `words[words[0]]` is how many messages stand in the line.
         self.words = memoryview(page).cast("Q")
-        self._mutex = Lock()
-        self._owner = 0
+        self._mutex = RLock()
+        self._inside = self._has_lock = False
         _spills.add(self)
 
     @classmethod
@@ -164,10 +170,13 @@ class Spill:
 
     def wrap(self, data: bytes) -> bytes:
         """Store a message, and return the ticket that stands for it."""
-        with self.locked():
-            file = self.file
+
+        def reserve() -> tuple[File, int]:
             start = self.words[_PARCELS_END]
             self.words[_PARCELS_END] = start + -len(data) // _PAGE * -_PAGE
+            return self.file, start
+
+        file, start = self.locked(reserve)
         ticket = _TICKET.pack(0, start, len(data))
         try:
             file.write(data, start)
@@ -244,12 +253,15 @@ class Spill:
     def done(self, count: int) -> None:
         self.words[_DONE] = count
 
-    # The lock, for a ``with`` statement. It takes a fraction of what a generator around it would.
+    # The lock
 
-    def locked(self, deadline: float = NEVER) -> "Spill":
-        """Keep all others from changing anything, in a ``with`` statement.
+    def locked(self, step: Callable[[], R], deadline: float = NEVER) -> R:
+        """Run a step, which does not wait, while nobody else changes anything.
+
+        An exception out of a signal handler, wherever it comes, leaves nothing locked.
 
         Args:
+            step: What is to be done.
             deadline: On `time.monotonic`. The lock is waited for a tenth of a second at least: nobody holds it longer
                 than a copy takes, unless it is stopped.
 
@@ -257,58 +269,61 @@ class Spill:
             TimedOutError: Somebody held it until `deadline`.
             QueueClosed: This handle is closed.
         """
-        deadline = max(deadline, monotonic() + SLICE)
-        self._keep_threads_out(deadline)
-        try:
-            if self.file.number < 0:
-                raise QueueClosed
-            if not self._try_flock():
-                _until(self._try_flock, deadline)
-        except BaseException:
-            self._let_threads_in()
-            raise
-        return self
+        attempts, since = 0, 0.0
+        while (done := self._try(step)) is None:
+            attempts += 1
+            if attempts < _ATTEMPTS:
+                continue
+            if not since:
+                since = monotonic()
+                deadline = max(deadline, since + SLICE)
+            if monotonic() >= deadline:
+                raise TimedOutError("another process that is stopped holds the lock of what the queue has spilled")
+            pause(since, deadline, 0.005)
+        return done[0]
 
-    def __enter__(self) -> None:
-        pass
+    def _try(self, step: Callable[[], R]) -> tuple[R] | None:
+        """Run a step unless another process holds the lock."""
+        with self._mutex:  # between it and its block no handler runs, as it is written in C
+            self._refuse_handlers()
+            try:  # without a loop: from 3.12 on what a handler raises where one begins anew passes by the finally
+                self._inside = True
+                if self.file.number < 0:
+                    raise QueueClosed
+                return (step(),) if self._try_flock() else None
+            finally:
+                try:
+                    self._unlock()
+                finally:
+                    try:
+                        self._unlock()  # where a handler's exception kept the first one from it
+                    finally:
+                        self._inside = False
 
-    def __exit__(self, *_: object) -> None:
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_UN)
-        finally:
-            self._let_threads_in()
-
-    def _keep_threads_out(self, deadline: float) -> None:
-        if self._owner == get_ident():
+    def _refuse_handlers(self) -> None:
+        if self._inside:  # and who came through the mutex nevertheless is the same thread
             raise RuntimeError("a signal handler cannot use a queue in the middle of the call that it interrupted")
-        # By trying, so that a timeout is kept where the holder was stopped.
-        if not self._try_mutex():
-            _until(self._try_mutex, deadline)
-        self._owner = get_ident()
-
-    def _let_threads_in(self) -> None:
-        self._owner = 0
-        self._mutex.release()
-
-    def _try_mutex(self) -> bool:
-        return self._mutex.acquire(blocking=False)
 
     def _try_flock(self) -> bool:
+        self._has_lock = True
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
+    def _unlock(self) -> None:
+        if self._has_lock:
+            fcntl.flock(self.file, fcntl.LOCK_UN)
+            self._has_lock = False
+
     # Ends
 
     def close(self) -> None:
         """Give back the descriptors and the mapping; twice is once."""
-        self._keep_threads_out(NEVER)
-        try:
+        with self._mutex:
+            self._refuse_handlers()
             self._release()
-        finally:
-            self._let_threads_in()
 
     def __del__(self) -> None:
         self._release()
@@ -321,8 +336,8 @@ class Spill:
             os.close(self.wake)
 
     def _after_fork(self) -> None:
-        self._mutex = Lock()
-        self._owner = 0
+        self._mutex = RLock()
+        self._inside = self._has_lock = False
         inherited = self.file
         if inherited.number < 0:
             return
@@ -352,6 +367,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        let_through(error)
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise too_many_descriptors(error.errno) from error
         raise
@@ -360,20 +376,6 @@ def _refusals() -> Iterator[None]:
 def _opened_again(descriptor: int, flags: int = 0) -> int:
     """Return a descriptor of another open file for the same file."""
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC | flags)
-
-
-def _until(attempt: Callable[[], bool], deadline: float) -> None:
-    """Try until it works.
-
-    Raises:
-        TimedOutError: It did not work until `deadline`.
-    """
-    since = monotonic()
-    # Nobody keeps others waiting for longer than these attempts take, unless it copies much or is stopped.
-    while not any(attempt() for _ in range(_ATTEMPTS)):
-        if monotonic() >= deadline:
-            raise TimedOutError("another process that is stopped holds the lock of what the queue has spilled")
-        pause(since, deadline, 0.005)
 
 
 _spills: weakref.WeakSet[Spill] = weakref.WeakSet()

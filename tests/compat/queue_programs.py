@@ -88,6 +88,26 @@ def write_down(queue: Any, path: str) -> None:
     os.rename(f"{path}.new", path)
 
 
+def be_interrupted(queue: Any, told: Any) -> None:
+    """Be interrupted a thousand times inside the queue, say so, and stay."""
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    signal.signal(signal.SIGALRM, interrupt)
+    interruptions = 0
+    while interruptions < 1000:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0001 + interruptions * 1e-6)
+            while True:
+                put_much(queue, 3, 5000)
+                queue.get(timeout=20)
+        except InterruptedError:
+            interruptions += 1
+    told.put(interruptions)
+    signal.pause()
+
+
 def refuse_to_pickle() -> None:
     raise pickle.PicklingError("it does not want to")
 
