@@ -3,7 +3,7 @@
 import sys
 import threading
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 
 def has_patched(module: str) -> bool:
@@ -18,6 +18,12 @@ def original(module: str, attribute: str) -> Any:
     if monkey is None:
         return getattr(import_module(module), attribute)
     return monkey.get_original(module, attribute)
+
+
+#: A lock of the system's threads that its own thread can take again, for what is short and waits for nothing inside,
+#: so that no greenlet is held up by another. The standard library's is one in C, which is taken or is not, whatever a
+#: signal handler raises meanwhile; what gevent makes of it is written in Python and can be left locked by that.
+NativeRLock: Final = original("_thread", "RLock")
 
 
 def is_in_hub() -> bool:

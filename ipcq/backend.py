@@ -81,7 +81,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, 
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
-from ipcq._gevent import NativeThread, is_this_thread, original
+from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
@@ -99,6 +99,7 @@ __all__ = (
     "Channel",
     "Finding",
     "Lifetime",
+    "NativeRLock",
     "NativeThread",
     "Notice",
     "OfBytes",

@@ -25,6 +25,7 @@ from ipcq.backend import (
     Backend,
     Capabilities,
     Channel,
+    NativeRLock,
     Notice,
     Persistence,
     Received,
@@ -76,7 +77,7 @@ class MemoryQueue:
         self.puts = self.gets = self.high_water_mark = self.waits = self.timeouts = 0
         self._most_messages = sys.maxsize if self.attributes.max_messages is None else self.attributes.max_messages
         self._most_bytes = sys.maxsize if self.attributes.buffer_size is None else self.attributes.buffer_size
-        self._lock = threading.RLock()
+        self._lock = NativeRLock()
         self._busy = False
         # One locked lock for each thread that waits. Not conditions, whose `wait` gives the lock back too early where a
         # signal handler raises in it.
@@ -439,7 +440,7 @@ def _tell(notice: Notice) -> None:
 # The process's queues. A forked child starts with none: its copies would be others under the same names.
 
 _queues: dict[str, MemoryQueue] = {}
-_registry_lock = threading.RLock()
+_registry_lock = NativeRLock()
 
 
 def _remove(name: str, queue: MemoryQueue, *, unless_held: bool = False) -> bool:

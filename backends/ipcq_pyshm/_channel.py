@@ -26,7 +26,7 @@ from time import monotonic, sleep
 from typing import Final, ParamSpec, TypeVar
 from zlib import crc32
 
-from ipcq.backend import Capabilities, Channel, Received, Request, Stats, let_through
+from ipcq.backend import Capabilities, Channel, NativeRLock, Received, Request, Stats, let_through
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
 from ipcq_pyshm._heap import Heap
@@ -86,7 +86,7 @@ class PyshmChannel(Channel):
 
     def _begin(self) -> None:
         self._lock = _lock.lock_of(self._header, self._descriptor)
-        self._threads = threading.RLock()
+        self._threads = NativeRLock()
         self._inside = 0  # the thread that is in a step
 
     # Steps

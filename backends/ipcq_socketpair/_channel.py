@@ -30,7 +30,6 @@ import fcntl
 import os
 import select
 import socket
-import threading
 from array import array
 from collections import deque
 from collections.abc import Sequence
@@ -40,6 +39,7 @@ from typing import Any, Final
 from ipcq.backend import (
     Capabilities,
     Channel,
+    NativeRLock,
     Received,
     Request,
     Stats,
@@ -106,7 +106,7 @@ class SocketpairChannel(Channel):
         self._receive_all = ends.read.recvmsg
         self._never_large = self._largest <= self._inline
         self._large = False
-        self._turn = threading.RLock()
+        self._turn = NativeRLock()
         self._busy = False
         self._spare: deque[int] = deque()
         if self._packet:
@@ -407,7 +407,7 @@ class SocketpairChannel(Channel):
 
     def after_fork(self) -> bool:
         _host.inherit()
-        self._turn = threading.RLock()
+        self._turn = NativeRLock()
         self._busy = False
         if self._packet:
             # The parent's own description: a lock that is taken by it would be both's.

@@ -19,13 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from ipcq.backend import NativeThread, is_this_thread, let_through, original
+from ipcq.backend import NativeRLock, NativeThread, is_this_thread, let_through, original
 from ipcq.errors import MessageQueueError
 from ipcq_socketpair._ends import Ends, Found, Terms, accepted, sent
 
 sleep = original("time", "sleep")
 _epoll = original("select", "epoll")
-_new_lock = original("_thread", "RLock")
 
 # Seconds without accepting after the descriptor table was found full.
 _RESPITE: Final = 0.05
@@ -123,13 +122,13 @@ class Host:
 
 # One, but for the case that a signal handler opens a queue while the thread that it interrupts begins or ends another.
 _hosts: list[Host] = []
-_lock = _new_lock()
+_lock = NativeRLock()
 _process = os.getpid()
 
 # Opening, binding and closing would leave a child that is forked meanwhile with descriptors that nobody there knows of,
 # and so the queue with a holder that never answers; answering, with one that the newcomer waits for.
-_opening = _new_lock()
-_answering = _new_lock()
+_opening = NativeRLock()
+_answering = NativeRLock()
 
 
 @contextmanager

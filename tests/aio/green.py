@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import gevent
@@ -169,6 +170,41 @@ def interrupted(queue: "ipcq.Queue[Any]") -> Facts:
     return {"outcome": outcome}
 
 
+def struck(queue: "ipcq.Queue[Any]") -> Facts:
+    """What a signal handler raises at any instant leaves nothing locked."""
+
+    class Struck(Exception):
+        pass
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is work.__code__:
+                raise Struck
+            frame = frame.f_back
+
+    def work() -> None:
+        while True:
+            with suppress(ipcq.QueueFull):
+                queue.put_nowait("item")
+            queue.get(timeout=0.01)
+
+    raised = 0
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0003)
+    while raised < 300:
+        try:
+            work()
+        except Struck:
+            raised += 1
+        except ipcq.QueueEmpty:
+            pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    queue.clear()
+    queue.put("after")
+    return {"after": quiet(queue.get, timeout=PATIENCE)}
+
+
 def closed(queue: "ipcq.Queue[Any]") -> Facts:
     """A close in another greenlet ends a get, and so does one in a signal handler."""
     waiting = gevent.spawn(quiet, queue.get)
@@ -190,7 +226,7 @@ def main() -> None:
         try:
             facts = {
                 case.__name__: case(queue)
-                for case in (blocked, timed, apart, given_up, threads, noticed, met, interrupted, closed)
+                for case in (blocked, timed, apart, given_up, threads, noticed, met, interrupted, struck, closed)
             }
         finally:
             with suppress(ipcq.QueueNotFound):
