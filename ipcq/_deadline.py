@@ -53,15 +53,3 @@ def pause(since: float, until: float, longest: float = 0.05) -> None:
     """
     now = monotonic()
     sleep(max(0.0, min(max((now - since) / 4, 0.0005), longest, until - now)))
-
-
-def rest(seconds: float) -> None:
-    """Sleep in slices.
-
-    CPython runs a signal's handler between two instructions of Python. A signal that comes after the last of them and
-    before the system call interrupts neither, and its handler waits until the call is over: Ctrl-C would take as long
-    as the sleep.
-    """
-    until = monotonic() + seconds
-    while (left := until - monotonic()) > 0:
-        sleep(min(left, SLICE))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipcq import _deadline
-from ipcq._deadline import NEVER, PASSED, SLICE, deadline_of, pause, rest, seconds_of
+from ipcq._deadline import NEVER, PASSED, deadline_of, pause, seconds_of
 from ipcq.errors import InvalidArgument
 
 NOW = 1000.0
@@ -89,19 +89,3 @@ def test_a_pause_grows_with_the_wait_and_ends_with_it(
     """C10: a pause is from 0.5 ms to 50 ms long and ends at the deadline."""
     pause(since, until)
     assert slept == [pytest.approx(seconds)]
-
-
-def test_a_rest_is_made_of_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that comes just before a sleep is handled when it is over, so no sleep is long."""
-    clock = 0.0
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        nonlocal clock
-        slept.append(seconds)
-        clock += seconds
-
-    monkeypatch.setattr(_deadline, "monotonic", lambda: clock)
-    monkeypatch.setattr(_deadline, "sleep", sleep)
-    rest(60)
-    assert (sum(slept), max(slept)) == (pytest.approx(60), SLICE)
