@@ -78,15 +78,3 @@ def pause(since: float, until: float, longest: float = 0.05) -> None:
         time.sleep(seconds)  # by way of the module, where gevent puts another
     elif given_up.wait(seconds):
         raise Abandoned
-
-
-def rest(seconds: float) -> None:
-    """Sleep in slices.
-
-    CPython runs a signal's handler between two instructions of Python. A signal that comes after the last of them and
-    before the system call interrupts neither, and its handler waits until the call is over: Ctrl-C would take as long
-    as the sleep.
-    """
-    until = monotonic() + seconds
-    while (left := until - monotonic()) > 0:
-        time.sleep(min(left, SLICE))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ipcq
-from ipcq._deadline import rest
+from ipcq._cli._signals import rest
 from ipcq._private import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"

@@ -3,11 +3,11 @@
 import os
 import select
 from contextlib import ExitStack
-from time import monotonic, sleep
+from time import sleep
 from typing import Self
 
+from ipcq._cli._signals import slices
 from ipcq._cli._streams import asks, stdin
-from ipcq._deadline import SLICE
 
 
 class Keyboard:
@@ -22,13 +22,10 @@ class Keyboard:
 
     def pressed(self, key: bytes, seconds: float) -> bool:
         """Wait for a key, and tell whether it was pressed in time or the terminal has gone."""
-        # In slices, as `rest` waits.
-        until = monotonic() + seconds
-        while (left := until - monotonic()) > 0:
-            left = min(left, SLICE)
+        for each in slices(seconds):
             if self._descriptor is None:
-                sleep(left)
-            elif select.select([self._descriptor], [], [], left)[0]:
+                sleep(each)
+            elif select.select([self._descriptor], [], [], each)[0]:
                 keys = os.read(self._descriptor, 64)
                 if not keys or key in keys.lower():
                     return True

@@ -4,7 +4,10 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import NoReturn
+
+from ipcq._deadline import SLICE
 
 
 def end_by(number: int) -> NoReturn:
@@ -23,6 +26,24 @@ def stopped_by_signals() -> Iterator[None]:
 
     with _handled_by(stop) as handled:
         yield
+
+
+def slices(seconds: float) -> Iterator[float]:
+    """Yield how long to wait, again and again until the time is over.
+
+    CPython runs a signal's handler between two instructions of Python. A signal that comes after the last of them and
+    before the system call interrupts neither, and its handler waits until the call is over: Ctrl-C would take as long
+    as the whole wait.
+    """
+    until = monotonic() + seconds
+    while (left := until - monotonic()) > 0:
+        yield min(left, SLICE)
+
+
+def rest(seconds: float) -> None:
+    """Sleep so that no signal has to wait for the end."""
+    for each in slices(seconds):
+        sleep(each)
 
 
 class Stop:

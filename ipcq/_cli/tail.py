@@ -21,8 +21,8 @@ from ipcq._cli._options import (
     seconds_option,
 )
 from ipcq._cli._printer import Printer, complain_of, printing_options
+from ipcq._cli._signals import rest
 from ipcq._cli._taker import Taker
-from ipcq._deadline import rest
 from ipcq.errors import DecodeError, QueueEmpty, QueueShutDown, Unsupported
 
 

@@ -9,7 +9,9 @@ import pytest
 from click.testing import Result
 
 import ipcq
+from ipcq._cli import _signals
 from ipcq._cli import tail as verb
+from ipcq._deadline import SLICE
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
@@ -31,6 +33,22 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(verb, "rest", rest)
 
     return between
+
+
+def test_no_sleep_between_looks_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C that comes just before the system call does not interrupt it."""
+    clock = 0.0
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        slept.append(seconds)
+        clock += seconds
+
+    monkeypatch.setattr(_signals, "monotonic", lambda: clock)
+    monkeypatch.setattr(_signals, "sleep", sleep)
+    _signals.rest(60)
+    assert (sum(slept), max(slept)) == (pytest.approx(60), SLICE)
 
 
 def test_next_item_is_printed_and_stays(run: Run, queue: Queue) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipcq import _deadline
-from ipcq._deadline import NEVER, PASSED, SLICE, Abandoned, abandonment, deadline_of, pause, rest, seconds_of
+from ipcq._deadline import NEVER, PASSED, Abandoned, abandonment, deadline_of, pause, seconds_of
 from ipcq.errors import InvalidArgument
 
 NOW = 1000.0
@@ -105,19 +105,3 @@ def test_a_call_that_was_given_up_ends_where_it_pauses(slept: list[float]) -> No
     finally:
         abandonment.reset(token)
     assert slept == []
-
-
-def test_a_rest_is_made_of_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that comes just before a sleep is handled when it is over, so no sleep is long."""
-    clock = 0.0
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        nonlocal clock
-        slept.append(seconds)
-        clock += seconds
-
-    monkeypatch.setattr(_deadline, "monotonic", lambda: clock)
-    monkeypatch.setattr(time, "sleep", sleep)
-    rest(60)
-    assert (sum(slept), max(slept)) == (pytest.approx(60), SLICE)

@@ -3,8 +3,9 @@
  *
  * The short way keeps the GIL: it makes no system call, unless somebody sleeps, and ends in less than the GIL costs.
  * Where somebody else is inside the queue just now it looks for some tens of microseconds, and where it is busy even
- * then, it is tried again with patience and without the GIL. No lock of the ring is ever waited for with the GIL, nor the GIL with a lock of the ring; and nothing that
- * could run Python code is called with one, so that a finaliser or a signal handler may use the same queue.
+ * then, it is tried again with patience and without the GIL. No lock of the ring is ever waited for with the GIL, nor
+ * the GIL with a lock of the ring; and nothing that could run Python code is called with one, so that a finaliser or a
+ * signal handler may use the same queue.
  */
 #ifndef IPCQ_BINDING_H
 #define IPCQ_BINDING_H
