@@ -115,7 +115,7 @@ class PyshmBackend(Backend):
             path = _place.path_of(name)
             if not _segment.exists(path):
                 raise QueueNotFound
-            os.unlink(path)
+            _segment.unlink(path)
 
     def names(self) -> list[str]:
         from ipcq_pyshm import _place, _segment

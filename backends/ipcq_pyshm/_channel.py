@@ -384,6 +384,7 @@ class PyshmChannel(Channel):
 
     def close(self) -> None:
         try:
+            _lock.clear_away(self._header, self._descriptor)
             if self.attributes.lifetime == "last-close":
                 _segment.let_go(self._descriptor, self._path)
         finally:

@@ -9,6 +9,7 @@ resource tracker, which would remove the block of a living holder, is kept away 
 """
 
 import _signal
+import os
 import signal
 import sys
 import warnings
@@ -18,6 +19,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
 
+from ipcq.backend import let_through
 from ipcq.errors import MessageQueueError, Unsupported
 from ipcq_pyshm import _file
 from ipcq_pyshm._layout import Header
@@ -149,6 +151,21 @@ def _shmlock() -> Any:
     # What it warns of, a block that an interrupt left behind, is what the next holder removes.
     warnings.filterwarnings("ignore", category=shmlock_warnings.ShmLockDanglingSharedMemoryWarning)
     return shmlock
+
+
+def clear_away(header: Header, descriptor: int) -> None:
+    """Remove what a process that was killed inside left, where perhaps no step will come that finds it."""
+    if header.lock != "shmlock" or sys.platform == "win32":
+        return
+    try:
+        # The file of another user could name any block. Who is inside and alive removes his own.
+        if os.fstat(descriptor).st_uid == os.geteuid() and _file.lock(descriptor):
+            try:
+                _unlink(_BLOCKS + header.lock_name.hex())
+            finally:
+                _file.unlock(descriptor)
+    except OSError as error:
+        let_through(error)  # what stays are some bytes, and the queue is gone all the same
 
 
 def _unlink(name: str) -> None:

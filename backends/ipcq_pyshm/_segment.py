@@ -19,7 +19,7 @@ from typing import Final
 
 from ipcq.backend import Request, check_file_size, check_owner, let_through, too_many_descriptors
 from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
-from ipcq_pyshm import _file, _place
+from ipcq_pyshm import _file, _lock, _place
 from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, State, place
 
 #: Bytes allocated by one call. The call starts anew where a signal interrupts it, so it has to be shorter than what is
@@ -186,12 +186,31 @@ def _cleared(descriptor: int, path: str) -> os.stat_result:
 
 
 def remove(descriptor: int, path: str) -> None:
-    """Remove the name of an open file, if it still leads there."""
+    """Remove the name of an open file, if it still leads there, and what the dead left of its lock."""
     try:
         if os.path.samestat(os.lstat(path), os.fstat(descriptor)):
             os.unlink(path)
     except FileNotFoundError:
         pass
+    _clear_away(descriptor)
+
+
+def unlink(path: str) -> None:
+    """Remove a name, whatever it leads to, and what the dead left of its queue's lock.
+
+    Raises:
+        OSError: The system refused, and the name is still there.
+    """
+    with _looked_at(path) as descriptor:
+        os.unlink(path)
+        if descriptor is not None:
+            _clear_away(descriptor)
+
+
+def _clear_away(descriptor: int) -> None:
+    header = _header(descriptor)
+    if header is not None:
+        _lock.clear_away(header, descriptor)
 
 
 def let_go(descriptor: int, path: str) -> None:
@@ -220,42 +239,46 @@ def _reaped(path: str) -> bool:
 
 
 def _last_close(descriptor: int) -> bool:
-    try:
-        return Header.of(_file.pread(descriptor, STATES_AT, 0), 0).attributes.lifetime == "last-close"
-    except (OSError, MessageQueueError) as error:
-        let_through(error)
-        return False  # no file of ours
+    header = _header(descriptor)
+    return header is not None and header.attributes.lifetime == "last-close"
 
 
 def header_of(path: str) -> Header | None:
     """Read the header of a file; None where that is not to be read, or is no queue."""
     if _reaped(path):
         return None
+    with _looked_at(path) as descriptor:
+        return None if descriptor is None else _header(descriptor)
+
+
+def abandoned(path: str) -> bool:
+    """Tell whether a file is what dead holders left of a last-close queue."""
+    with _looked_at(path) as descriptor:
+        return descriptor is not None and _last_close(descriptor) and _file.try_to_own(descriptor)
+
+
+@contextmanager
+def _looked_at(path: str) -> Iterator[int | None]:
+    """Open a file as nobody's holder; None where that is not for this user, or it is gone."""
+    descriptor = None
     try:
         descriptor = os.open(path, _file.OPEN)
     except OSError as error:
         let_through(error)
-        return None
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _header(descriptor: int) -> Header | None:
+    """Read the header of an open file; None where it is no file of ours."""
     try:
         return Header.of(_file.pread(descriptor, STATES_AT, 0), 0)
     except (OSError, MessageQueueError) as error:
         let_through(error)
         return None
-    finally:
-        os.close(descriptor)
-
-
-def abandoned(path: str) -> bool:
-    """Tell whether a file is what dead holders left of a last-close queue."""
-    try:
-        descriptor = os.open(path, _file.OPEN)
-    except OSError as error:
-        let_through(error)
-        return False
-    try:
-        return _last_close(descriptor) and _file.try_to_own(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def exists(path: str) -> bool:

@@ -1347,6 +1347,73 @@ def test_a_block_without_content_that_was_left_is_cleared_away(name: str) -> Non
         assert drained(queue) == [b"x"]
 
 
+DIE_INSIDE = """
+import os, signal, sys
+import ipcq
+from ipcq_pyshm._channel import PyshmChannel
+queue = ipcq.open(sys.argv[1], "pyshm", lock="shmlock", lifetime=sys.argv[2], serializer="raw")
+PyshmChannel._put = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+queue.put(b"x")
+"""
+
+
+def killed_inside(name: str, lifetime: str) -> Path:
+    """Have a process killed inside the lock, and return the block that it leaves."""
+    child = subprocess.run([sys.executable, "-c", DIE_INSIDE, name, lifetime], check=False)
+    assert child.returncode == -signal.SIGKILL
+    block = Path("/dev/shm", f"ipcqlock-{Header.of(peek_file(name)[:STATES_AT], 0).lock_name.hex()}")
+    assert block.exists()
+    return block
+
+
+@with_shmlock
+@linux
+@pytest.mark.parametrize("lifetime", ["persistent", "last-close"])
+@pytest.mark.parametrize("end", [lambda queue: ipcq.unlink(queue.name, "pyshm"), Handle.close], ids=["unlink", "close"])
+def test_what_died_inside_left_goes_with_its_queue(name: str, end: Callable[[Handle], None], lifetime: Any) -> None:
+    """C15, clause 5: also where no step comes that would find it."""
+    with made(name, lock="shmlock", lifetime=lifetime) as queue:
+        block = killed_inside(name, lifetime)
+        end(queue)
+        assert not block.exists()
+
+
+@with_shmlock
+@linux
+def test_what_the_last_holder_left_when_it_died_inside_is_cleared_away(name: str) -> None:
+    """C15, clause 5: whoever finds no holder removes the block with the file."""
+    block = killed_inside(name, "last-close")
+    assert not ipcq.exists(name, "pyshm")
+    assert not block.exists()
+
+
+@with_shmlock
+@linux
+def test_the_block_of_a_living_process_stays_when_the_queue_goes(name: str) -> None:
+    """C14: its step is under way, and it removes the block itself."""
+    with made(name, lock="shmlock") as queue:
+        lock = queue._channel._lock
+        assert lock.acquire()
+        ipcq.unlink(name, "pyshm")
+        assert Path("/dev/shm", lock._name).exists()
+        lock.release()
+        assert not Path("/dev/shm", lock._name).exists()
+
+
+@with_shmlock
+def test_a_block_that_cannot_be_removed_keeps_nobody_from_unlinking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the name is free, so the call has worked."""
+
+    def refuse(block: str) -> None:
+        raise PermissionError(errno.EPERM, block)
+
+    with made(name, lock="shmlock"):
+        with monkeypatch.context() as context:
+            context.setattr(_lock, "_unlink", refuse)
+            ipcq.unlink(name, "pyshm")
+        assert not ipcq.exists(name, "pyshm")
+
+
 def test_a_wait_on_a_queue_that_is_gone_is_not_counted(queue: Handle, name: str) -> None:
     """C14: and fails for nobody; the call that waited says what it is."""
     ipcq.unlink(name, "pyshm")
