@@ -111,13 +111,18 @@ def pair() -> list[socket.socket]:
     """Make two sockets that are connected."""
     # As `socket.socketpair` does, but that takes whatever is called `socket.socket` now.
     ends = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return [Socket(fileno=end.detach()) for end in ends]
+    return [_adopted(end.detach()) for end in ends]
 
 
 def accepted(listener: socket.socket) -> socket.socket:
     """Accept a connection, without waiting."""
     number, _ = listener._accept()  # type: ignore[attr-defined]  # of which `accept` makes what `socket.socket` is now
-    return Socket(fileno=number)
+    return _adopted(number)
+
+
+def _adopted(number: int) -> socket.socket:
+    # With its kind said, Python asks the kernel nothing that could be refused, which would leave the descriptor open.
+    return Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 
 
 def line() -> socket.socket:
@@ -168,9 +173,14 @@ def received(connection: socket.socket) -> tuple[Terms, Ends] | None:
         if len(numbers) != 3 + bool(terms.packet) or not all(map(_is_ours, numbers[:3])):
             raise CorruptQueue("who answers under its name hands over something else than a queue")
         undo.pop_all()
-        write, read, listener = (Socket(fileno=number) for number in numbers[:3])
+        write, read, listener = map(_adopted, numbers[:3])
+        ends = Ends(write, read, listener, numbers[3] if terms.packet else NO_LOCK)
+        undo.callback(ends.close)
         listener.settimeout(0)
-        return terms, Ends(_blocking(write), _blocking(read), listener, numbers[3] if terms.packet else NO_LOCK)
+        _blocking(write)
+        _blocking(read)
+        undo.pop_all()
+        return terms, ends
 
 
 def _is_ours(number: int) -> bool:
