@@ -12,7 +12,7 @@ from ipcq_shm import _core, _notice, _segment
 
 _Handle = TypeVar("_Handle")
 
-# The largest rings of csrc/ring.c and csrc/shelf.h.
+# The largest rings of csrc/segment.c and csrc/shelf.h.
 _MOST_BYTES: Final = 1 << 46
 _MOST_BYTES_IN_ORDER: Final = 1 << 38
 

@@ -303,8 +303,9 @@ typedef void *ring_room(void *context, struct ring_piece *message);
 uint64_t ring_record_size(uint64_t message_size);
 /* How much of a queue's limit a message takes; flags are the queue's. */
 uint64_t ring_message_size(uint64_t message_size, uint32_t flags);
-uint64_t ring_segment_size(const struct ring_header *asked);
 
+/* Creating and opening (segment.c). */
+uint64_t ring_segment_size(const struct ring_header *asked);
 /* Write a new queue into a file of ring_segment_size bytes of zeros; of `asked`, limits and flags are read. */
 enum ring_result ring_format(int descriptor, const struct ring_header *asked);
 /* Become a participant. The descriptor is then the ring's, unless it fails. */
