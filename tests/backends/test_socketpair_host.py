@@ -18,7 +18,7 @@ from ipcq.backend import Request
 from ipcq.errors import CorruptQueue, LimitExceeded, MessageQueueError, PermissionDenied, QueueNotFound, VersionMismatch
 from ipcq_socketpair import SocketpairBackend, _channel, _host, _place
 
-name, queue = socketpair.name, socketpair.queue
+name, queue, bounded = socketpair.name, socketpair.queue, socketpair.bounded
 
 
 # The rendezvous
@@ -172,6 +172,26 @@ def test_more_descriptors_than_there_is_room_for_names_the_limit() -> None:
         before = count()
         one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [1] * 5))])
         with pytest.raises(LimitExceeded):
+            _ends.received(other)
+        assert count() == before
+
+
+def test_nothing_that_was_handed_over_stays_open_where_the_system_refuses_a_call_on_it(
+    bounded: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: neither the sockets nor the file that putters lock."""
+    from ipcq_socketpair import _ends
+
+    def refuse(end: socket.socket) -> socket.socket:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        channel = bounded._channel  # type: ignore[attr-defined]  # what would be handed out
+        _ends.sent(one, channel._terms, channel._ends)
+        before = count()
+        monkeypatch.setattr(_ends, "_blocking", refuse)
+        with pytest.raises(OSError, match="Input/output"):
             _ends.received(other)
         assert count() == before
 
