@@ -578,8 +578,9 @@ class Queue(Generic[T]):
     def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
         """Ask for one notice when a message arrives in the empty queue, as POSIX ``mq_notify`` has it.
 
-        The notice is given once, and only if no get is waiting then. One process at a time may ask. Without arguments
-        the request of this handle is taken back.
+        The notice is given once, and only if no get is waiting then; on `mqueue`, whose kernel does not see waits by
+        `poll`, it is given in any case. One process at a time may ask. Without arguments the request of this handle is
+        taken back.
 
         Args:
             callback: Called without arguments in a thread of its own.

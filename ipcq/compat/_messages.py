@@ -17,7 +17,7 @@ import select
 from time import monotonic, sleep
 from typing import Any, Final
 
-from ipcq._deadline import NEVER, PASSED, SLICE, pause
+from ipcq._deadline import NEVER, PASSED, SLICE, pause, seconds_of
 from ipcq._queue import Queue
 from ipcq.backend import Channel, Received, Request
 from ipcq.compat._nameless import create
@@ -267,7 +267,11 @@ def _try_get(channel: Channel) -> Received | None:
 
 
 def deadline_of(block: bool, timeout: float | None) -> float:
-    """Turn arguments as the standard library takes them into a deadline on `time.monotonic`."""
+    """Turn arguments as the standard library takes them into a deadline on `time.monotonic`.
+
+    Raises:
+        InvalidArgument: The timeout is NaN, which no wait would ever reach.
+    """
     if not block:
         return PASSED
-    return NEVER if timeout is None else monotonic() + max(timeout, 0.0)
+    return NEVER if timeout is None else monotonic() + seconds_of(float(max(timeout, 0.0)), "timeout")

@@ -6,6 +6,7 @@ another language, are the other end. The environment variable IPCQ_BACKEND names
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -184,9 +185,13 @@ _LIMITS: Final[Mapping[int, type[MessageQueueError]]] = {
     errno.EOVERFLOW: LimitError,
 }
 
+# What `ipcq.open` can be given, and nothing here can.
+_ANOTHER_BACKEND: Final = re.compile(r"backend='(\w+)'")
+
 
 def _theirs(error: MessageQueueError) -> MessageQueueError:
     """Return what posix_ipc would raise, which tells the same."""
+    error.detail = _ANOTHER_BACKEND.sub(rf"{PREFERENCE}=\1", error.detail)
     kind = _LIMITS.get(error.errno) if isinstance(error, LimitExceeded) else _THEIRS.get(type(error))
     return error if kind is None else _rebuilt(kind, error.__dict__)
 
@@ -343,7 +348,8 @@ class MessageQueue:
     def request_notification(self, notification: int | tuple[Callable[[Any], object], Any] | None = None) -> None:
         """Ask for one notice when a message comes into the empty queue while nobody waits to receive it.
 
-        What this object asked for before is cancelled.
+        What this object asked for before is cancelled. On the kernel's queues a `receive` of ipcq that waits does not
+        count, as the kernel does not see it: the notice is given, and the message may be gone then.
 
         Args:
             notification: The number of a signal to this process; a function and its argument, which is called in a

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import math
 import mmap
 import multiprocessing
 import os
@@ -358,6 +359,12 @@ def test_a_negative_timeout_is_none_at_all(kind: str) -> None:
     shared.put(1, timeout=-1)
     with pytest.raises(queue.Full):
         shared.put(2, timeout=-1)
+
+
+def test_a_timeout_that_is_no_number_is_refused(kind: str) -> None:
+    """With a ValueError, as there: no clock would ever reach it."""
+    with pytest.raises(ValueError, match="not nan"):
+        Queue().get(timeout=math.nan)
 
 
 def test_a_full_queue_takes_more_when_one_was_taken(kind: str) -> None:

@@ -562,6 +562,16 @@ def test_what_the_backend_has_not_is_a_value_error(monkeypatch: pytest.MonkeyPat
     assert isinstance(caught.value, ipcq.Unsupported)
 
 
+@pytest.mark.parametrize("limits", [{"max_messages": 1_000_000, "max_message_size": 1}, {"max_message_size": 1 << 30}])
+def test_another_backend_is_named_as_it_can_be_here(
+    monkeypatch: pytest.MonkeyPatch, name: str, limits: dict[str, int]
+) -> None:
+    """The face has no argument for it."""
+    monkeypatch.setenv("IPCQ_BACKEND", "mqueue")
+    with pytest.raises(ValueError, match=r"use IPCQ_BACKEND=\w+$"):
+        MessageQueue(name, O_CREX, **limits)
+
+
 @pytest.mark.parametrize(("right", "verb"), [("read", "receive"), ("write", "send")])
 def test_a_right_that_was_not_asked_for_is_denied(queue: MessageQueue, right: str, verb: str) -> None:
     """With both trees' error."""
