@@ -23,12 +23,12 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from threading import RLock
 from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ipcq._deadline import NEVER, SLICE, pause
 from ipcq._foreign import let_through
+from ipcq._gevent import NativeRLock
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq.compat._nameless import Travelling, arrived
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
@@ -134,7 +134,7 @@ class Spill:
         self.file = own
         #: `words[words[0]]` is how many messages stand in the line.
         self.words = memoryview(page).cast("Q")
-        self._mutex = RLock()
+        self._mutex = NativeRLock()
         self._inside = self._has_lock = False
         _spills.add(self)
 
@@ -336,7 +336,7 @@ class Spill:
             os.close(self.wake)
 
     def _after_fork(self) -> None:
-        self._mutex = RLock()
+        self._mutex = NativeRLock()
         self._inside = self._has_lock = False
         inherited = self.file
         if inherited.number < 0:
