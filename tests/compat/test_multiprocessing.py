@@ -119,10 +119,11 @@ def no_ring(request: object) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_cases_of_cpython_pass(method: str) -> None:
+def test_the_cases_of_cpython_pass(method: str, tmp_path: Path) -> None:
     """All of `_TestQueue` and `TestSimpleQueue`, on this Python."""
-    program = Path(__file__).with_name("cpython_queues.py")
-    run = subprocess.run([sys.executable, program, method], capture_output=True, text=True, timeout=100, check=False)
+    command = [sys.executable, Path(__file__).with_name("cpython_queues.py"), method]
+    # One of them makes a directory, always of the same name, where it runs.
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     ran = re.search(r"Ran (\d+) tests in .*\n\nOK\n", run.stderr)
     assert ran is not None and int(ran[1]) >= THEIRS, run.stderr
 
