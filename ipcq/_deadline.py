@@ -1,7 +1,10 @@
 """When a wait ends: a timeout becomes a point on the monotonic clock once, and only that travels further down."""
 
 import math
-from time import monotonic, sleep
+import time
+from contextvars import ContextVar
+from threading import Event
+from time import monotonic
 
 from ipcq.errors import InvalidArgument
 
@@ -45,11 +48,33 @@ def seconds_of(value: object, argument: str) -> float:
         return NEVER
 
 
-def pause(since: float, until: float, longest: float = 0.05) -> None:
-    """Sleep once within a wait that began at `since` and ends at `until`, both on `time.monotonic`.
+class Abandoned(BaseException):
+    """Ends a call that nobody waits for any more."""
 
-    The sleep is a quarter of the time waited so far, from 0.5 ms to `longest` in seconds: a short wait answers fast, a
-    long one is cheap, and nothing has to be remembered between two sleeps.
+
+#: Where a call runs for somebody who may give it up meanwhile, what is set then.
+abandonment: ContextVar[Event | None] = ContextVar("abandonment", default=None)
+
+
+def nap(since: float, until: float, longest: float = 0.05) -> float:
+    """Return for how many seconds to sleep in a wait that began at `since` and ends at `until`.
+
+    A quarter of the time waited so far, from 0.5 ms to `longest`: a short wait answers fast, a long one is cheap, and
+    nothing has to be remembered between two sleeps.
     """
     now = monotonic()
-    sleep(max(0.0, min(max((now - since) / 4, 0.0005), longest, until - now)))
+    return max(0.0, min(max((now - since) / 4, 0.0005), longest, until - now))
+
+
+def pause(since: float, until: float, longest: float = 0.05) -> None:
+    """Sleep once, as long as `nap` says, within a wait between two points on `time.monotonic`.
+
+    Raises:
+        Abandoned: The call was given up.
+    """
+    seconds = nap(since, until, longest)
+    given_up = abandonment.get()
+    if given_up is None:
+        time.sleep(seconds)  # by way of the module, where gevent puts another
+    elif given_up.wait(seconds):
+        raise Abandoned

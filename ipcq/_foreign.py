@@ -4,7 +4,9 @@ A signal handler may raise between any two steps of this thread, so also inside 
 serializer, a plugin or the system raises into one of our errors. What a handler raises has to go through unchanged.
 """
 
-import signal
+# The module beneath `signal`, which makes an enum of each number and each handler: a hundred times of what it takes to
+# ask.
+import _signal
 from types import CodeType
 
 
@@ -20,8 +22,8 @@ def let_through(error: BaseException) -> None:
 
 def _handlers() -> set[CodeType]:
     handlers = set()
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
+    for number in _signal.valid_signals():
+        handler = _signal.getsignal(number)
         if callable(handler):
             # A plain function, a method, a functools.partial, or an object with __call__.
             function = getattr(handler, "func", handler)

@@ -21,6 +21,7 @@ from ipcq._url import convert, unknown_option
 from ipcq.backend import Availability, Backend, Channel, Scope
 from ipcq.errors import (
     BackendUnavailable,
+    BackendUnknown,
     InvalidArgument,
     LimitExceeded,
     MessageQueueError,
@@ -107,7 +108,11 @@ def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
     decision = choose(seen, asked.request, asked.require, preferred)
     if isinstance(decision, Create):
         if preferred is not None and asked.create:
-            _registry.plugin(preferred)  # raises if there is none
+            try:
+                _registry.plugin(preferred)
+            except BackendUnknown as error:
+                error.add_way_out(f"or unset {PREFERENCE}, which names it")
+                raise
         broken = {each.name: each.failure for each in _registry.plugins() if each.backend is None}
         decision = Create(decision.order, {**decision.passed_over, **broken})
     return decision

@@ -10,7 +10,6 @@ byte or a file wait for each other, and that is all.
 import os
 import struct
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from time import monotonic
 from ipcq import _private
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
+from ipcq._gevent import NativeRLock
 from ipcq.errors import MessageQueueError, TimedOutError
 
 # Modules of the platform now, because a full descriptor table would not let them be loaded later.
@@ -135,7 +135,7 @@ def _open_file(name: str) -> int:
 # lock stays held; unlocking it would take it from the parent, so the child closes them. No fork may come between
 # opening and noting; the mutex can be taken again by a signal handler that forks.
 _held: set[int] = set()
-_noting = threading.RLock()
+_noting = NativeRLock()
 
 
 def _open_lock(name: str) -> int:

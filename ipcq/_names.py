@@ -15,7 +15,9 @@ def check_name(name: object) -> str:
     if not isinstance(name, str):
         raise InvalidName(f"a queue's name is a str such as '/jobs', not {name!r}")
     if not name.startswith("/"):
-        raise InvalidName(f"{name!r} does not start with '/': call it {'/' + name.strip('/')!r}")
+        bare = name.strip("/")
+        way = InvalidName.wording if not bare or "/" in bare else f"call it {'/' + bare!r}"
+        raise InvalidName(f"{name!r} does not start with '/': {way}")
     try:
         size = len(name[1:].encode())
     except UnicodeEncodeError:

@@ -10,17 +10,20 @@ channel any more, and the channel is closed when the count is zero, by the close
 """
 
 import os
+import time
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from time import monotonic, sleep
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from ipcq._calls import calls_of_this_thread, counted
+from ipcq._cooperation import waits_of
 from ipcq._deadline import NEVER, SLICE, deadline_of
+from ipcq._gevent import is_in_hub
 from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Lifetime, Received, Request, Scope, Stats
 from ipcq.errors import (
     DecodeError,
@@ -97,11 +100,13 @@ class Queue(Generic[T]):
         "_try_put",
         "_undecodable",
         "_unlinked",
+        "_waits",
     )
 
     def __init__(self, channel: Channel, codec: Codec, origin: Origin) -> None:
         self._origin = origin
         self._channel = channel
+        self._waits = waits_of(channel)
         self._held = [channel]
         self._closing = ""  # why no call gets through any more
         self._inherited = False
@@ -118,7 +123,9 @@ class Queue(Generic[T]):
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
         _handles.add(self)
-        self._arm(channel, codec.encode, codec.decode, codec.of_bytes, origin.request.write, origin.request.read)
+        request = origin.request
+        waits = self._waits is channel
+        self._arm(channel, codec.encode, codec.decode, codec.of_bytes, request.write, request.read, waits)
 
     # Putting
 
@@ -187,16 +194,19 @@ class Queue(Generic[T]):
 
         def put_all(channel: Channel) -> int:
             deadline = deadline_of(block, timeout)
-            self._require_write()
-            if not isinstance(items, Iterable):
-                raise InvalidArgument(f"items is an iterable, not {items!r}")
-            # By map, because what is done for each of a batch's messages in Python costs more than its channel.
-            batch = list(map(self._encode, items))
-            if max(map(len, batch), default=0) > self._largest:
-                self._refuse_size(next(data for data in batch if len(data) > self._largest))
-            return self._put_batch(channel, batch, deadline)
+            return self._put_batch(channel, self._encode_all(items), deadline)
 
         return self._with_channel(put_all)
+
+    def _encode_all(self, items: Iterable[T]) -> list[bytes]:
+        self._require_write()
+        if not isinstance(items, Iterable):
+            raise InvalidArgument(f"items is an iterable, not {items!r}")
+        # By map, because what is done for each of a batch's messages in Python costs more than its channel.
+        batch = list(map(self._encode, items))
+        if max(map(len, batch), default=0) > self._largest:
+            self._refuse_size(next(data for data in batch if len(data) > self._largest))
+        return batch
 
     def _put_rest(self, items: Sequence[T], stored: int, deadline: float) -> int:
         """Put for a shortcut what it could not put of a batch of `bytes`."""
@@ -219,15 +229,27 @@ class Queue(Generic[T]):
             if stored == len(batch) or now >= deadline:
                 break
             waited = True
-            channel.wait_writable(len(batch[stored]), since, min(deadline, now + SLICE))
+            self._waits.wait_writable(len(batch[stored]), since, min(deadline, now + SLICE))
         if waited:
             channel.count_wait(stored == len(batch))
         if batch and not stored:
             raise QueueFull
         return stored
 
+    def _encoded(self, item: T, priority: int) -> bytes:
+        """Encode what is to be put later, and refuse what `put` would."""
+
+        def encode(_: Channel) -> bytes:
+            self._check_priority(priority)
+            data = self._encode(item)
+            if len(data) > self._largest:
+                self._refuse_size(data)
+            return data
+
+        return self._with_channel(encode)
+
     def _put_encoded(self, data: bytes, priority: int, deadline: float) -> None:
-        """Put for a shortcut what it has encoded already."""
+        """Put what has been encoded already."""
 
         def put_one(_: Channel) -> None:
             if len(data) > self._largest:
@@ -243,7 +265,7 @@ class Queue(Generic[T]):
             raise QueueFull
         channel = self._channel
         while now < deadline:
-            channel.wait_writable(len(data), since, min(deadline, now + SLICE))
+            self._waits.wait_writable(len(data), since, min(deadline, now + SLICE))
             if self._try_put(data, priority):
                 channel.count_wait(True)
                 return
@@ -384,13 +406,33 @@ class Queue(Generic[T]):
 
         return self._with_channel(get_one)
 
+    @counted
+    def _try_take(self) -> Received | None:
+        """Take for a face the next message as it is; None where there is none now."""
+        try:
+            self._inside.append(None)
+            return self._try_get()
+        except MessageQueueError as error:
+            raise error.at(self._origin.name, self._origin.backend.name)
+        finally:
+            self._inside.pop()
+            if self._closing:
+                self._retire()
+
+    def _count_wait(self, served: bool) -> None:
+        """Note for a face that it had to wait, and whether it was served in the end."""
+        try:
+            self._with_channel(lambda channel: channel.count_wait(served))
+        except MessageQueueError:
+            pass  # the handle was closed or the queue ended; what was taken has to be returned all the same
+
     def _wait_get(self, deadline: float) -> Received:
         since = now = monotonic()
         if now >= deadline:
             raise QueueEmpty
         channel = self._channel
         while now < deadline:
-            channel.wait_readable(since, min(deadline, now + SLICE))
+            self._waits.wait_readable(since, min(deadline, now + SLICE))
             received = self._try_get()
             if received is not None:
                 channel.count_wait(True)
@@ -536,8 +578,9 @@ class Queue(Generic[T]):
     def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
         """Ask for one notice when a message arrives in the empty queue, as POSIX ``mq_notify`` has it.
 
-        The notice is given once, and only if no get is waiting then. One process at a time may ask. Without arguments
-        the request of this handle is taken back.
+        The notice is given once, and only if no get is waiting then; on `mqueue`, whose kernel does not see waits by
+        `poll`, it is given in any case. One process at a time may ask. Without arguments the request of this handle is
+        taken back.
 
         Args:
             callback: Called without arguments in a thread of its own.
@@ -594,8 +637,8 @@ class Queue(Generic[T]):
         if not self._closing:
             self._end(QueueClosed.wording)
         mine = calls_of_this_thread(self)
-        while len(self._inside) > mine:
-            sleep(0.001)
+        while len(self._inside) > mine and not is_in_hub():
+            time.sleep(0.001)
         self._retire()
         self._tell_undecodable()
 
@@ -713,7 +756,10 @@ class Queue(Generic[T]):
 
     def _raise(self, error: BaseException) -> NoReturn:
         """Raise for a shortcut what the codec raised."""
-        raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
+        try:
+            raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
+        finally:
+            del error  # else its trace would hold it, and with it all that the caller's frames hold
 
     def _retire(self) -> None:
         """Close the channel unless somebody is inside: then the last one out does it."""

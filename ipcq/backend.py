@@ -39,7 +39,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for
     no reason. They never take or store. An exception from a signal handler passes through them unchanged.
-14. What a wait rests on survives the death of any other waiter and of whoever was to wake it.
+14. What a wait rests on survives the death of any other waiter and of whoever was to wake it. Where `space_fileno`
+    gives a descriptor, that is writable whenever `full` is false.
 
 **Ends**
 
@@ -61,6 +62,13 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 21. `shortcut` returns the class of handles that it is given, or a subclass. That one's puts and gets do what can be
     done at once, exactly as the class's own would, and leave all else to it with nothing done.
+
+**Without a name**
+
+22. Where `capabilities.nameless`, `create_nameless(request)` makes a queue that nobody can find. `descriptors` of any
+    of its channels, duplicated into another process, are what `adopt` makes a channel of there. The queue goes with the
+    last process that has any of these descriptors, killed ones included. On it `linked` is False, and `try_put_all`
+    stores a batch whole or not at all.
 """
 
 import os
@@ -73,6 +81,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, 
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
+from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
@@ -90,6 +99,8 @@ __all__ = (
     "Channel",
     "Finding",
     "Lifetime",
+    "NativeRLock",
+    "NativeThread",
     "Notice",
     "OfBytes",
     "Persistence",
@@ -102,8 +113,10 @@ __all__ = (
     "check_file_size",
     "check_owner",
     "has_private_directory",
+    "is_this_thread",
     "let_through",
     "make_private_directory",
+    "original",
     "pause",
     "private_directory",
     "too_many_descriptors",
@@ -188,6 +201,8 @@ class Capabilities:
     """The names of the queues that exist can be listed."""
     last_close: bool = False
     """A queue can go with its last handle."""
+    nameless: bool = False
+    """A queue can be made without a name; it travels as descriptors and goes with the last of them."""
     other_users: bool = False
     """A queue's mode can grant other users access."""
     max_message_size: int | None = None
@@ -248,6 +263,8 @@ class Stats:
     """Messages in the queue now."""
     bytes: int | None = None
     """Bytes of messages in the queue now."""
+    bytes_put: int | None = None
+    """Bytes of messages ever stored."""
     puts: int | None = None
     """Messages ever stored."""
     gets: int | None = None
@@ -260,6 +277,8 @@ class Stats:
     """Waits that ended without a message or without space."""
     recoveries: int | None = None
     """Times that the queue was put in order after a process died inside it."""
+    handles: int | None = None
+    """Handles that are open now, this one included; those of killed processes are not."""
 
 
 @dataclass(frozen=True)
@@ -373,6 +392,10 @@ class Channel(Protocol):
             stored += 1
         return stored
 
+    def try_put_all(self, batch: Sequence[bytes], /) -> int:
+        """Store the whole batch in one step and return its length, or store nothing and return 0 (clause 22)."""
+        raise Unsupported
+
     def try_get_many(self, limit: int, /) -> list[Received]:
         """Take up to `limit` messages that are there now, oldest first."""
         batch: list[Received] = []
@@ -429,6 +452,17 @@ class Channel(Protocol):
         """Return a descriptor, owned by the channel, that is readable while the queue is not empty."""
         raise Unsupported
 
+    def space_fileno(self) -> int | None:
+        """Return a descriptor, owned by the channel, that is writable while the queue is not full (clause 14).
+
+        None where there is none that becomes so at once: who waits for space then looks again and again.
+        """
+        return None
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what of a nameless queue has to travel to another process; they stay the channel's (clause 22)."""
+        raise Unsupported
+
     def notify(self, notice: Notice | None, /) -> None:
         """Ask for one notice when a message arrives in the empty queue; None cancels.
 
@@ -469,9 +503,12 @@ class Shortcut(Protocol):
         of_bytes: OfBytes,
         puts: bool,
         gets: bool,
+        waits: bool,
         /,
     ) -> None:
-        """Begin: the handle is open, and may put and get as the last two arguments say.
+        """Begin: the handle is open, and may put, get, and wait as the channel does, as the last three arguments say.
+
+        Where it may not wait so, it leaves waiting to the class, which lets greenlets of the same thread run meanwhile.
 
         Of an item that is exactly a `bytes`, and of a message that is one, `of_bytes` says what `encode` and `decode`
         do, so that they need not be called.
@@ -558,6 +595,17 @@ class Backend(Protocol):
             PermissionDenied: This user may not.
         """
         raise NotImplementedError  # pragma: no cover - abstract
+
+    def create_nameless(self, request: Request) -> Channel:
+        """Create a queue that has no name and return a channel to it (clause 22); exceptions are those of `create`."""
+        raise Unsupported
+
+    def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
+        """Return a channel to the nameless queue whose descriptors these are (clause 22).
+
+        They are the channel's from now on, and closed if this fails.
+        """
+        raise Unsupported
 
     def probe(self) -> Availability:
         """Tell whether the backend can be used here (clause 19)."""

@@ -25,6 +25,7 @@ from ipcq.backend import (
     Backend,
     Capabilities,
     Channel,
+    NativeRLock,
     Notice,
     Persistence,
     Received,
@@ -76,13 +77,13 @@ class MemoryQueue:
         self.puts = self.gets = self.high_water_mark = self.waits = self.timeouts = 0
         self._most_messages = sys.maxsize if self.attributes.max_messages is None else self.attributes.max_messages
         self._most_bytes = sys.maxsize if self.attributes.buffer_size is None else self.attributes.buffer_size
-        self._lock = threading.RLock()
+        self._lock = NativeRLock()
         self._busy = False
         # One locked lock for each thread that waits. Not conditions, whose `wait` gives the lock back too early where a
         # signal handler raises in it.
         self.readers: list[threading.Lock] = []
         self.writers: list[threading.Lock] = []
-        self._bytes = 0
+        self._bytes = self.bytes_put = 0
         # Highest priority first, then the order of putting.
         self._heap: list[tuple[int, int, bytes]] = []
         self._tickets = count()
@@ -114,6 +115,7 @@ class MemoryQueue:
             heapq.heappush(self._heap, entry)
         finally:
             self._bytes += charge
+            self.bytes_put += len(data)
             self.puts += 1
         self.high_water_mark = max(self.high_water_mark, len(self._heap))
         if self.readers:
@@ -154,12 +156,14 @@ class MemoryQueue:
         return Stats(
             depth=len(self._heap),
             bytes=sum(len(data) for _, _, data in self._heap),
+            bytes_put=self.bytes_put,
             puts=self.puts,
             gets=self.gets,
             high_water_mark=self.high_water_mark,
             waits=self.waits,
             timeouts=self.timeouts,
             recoveries=0,
+            handles=self.holders,
         )
 
     def wake_all(self) -> None:
@@ -334,7 +338,7 @@ class MemoryChannel(Channel):
                     limit="registrants for notice on this queue",
                     value=1,
                     asked=2,
-                    remedy="wait until the other was told, or let it cancel with notify()",
+                    remedy="wait until the other was told, or let it take its request back",
                     errno=errno.EBUSY,  # as mq_notify(3) has it
                 )
             else:
@@ -436,7 +440,7 @@ def _tell(notice: Notice) -> None:
 # The process's queues. A forked child starts with none: its copies would be others under the same names.
 
 _queues: dict[str, MemoryQueue] = {}
-_registry_lock = threading.RLock()
+_registry_lock = NativeRLock()
 
 
 def _remove(name: str, queue: MemoryQueue, *, unless_held: bool = False) -> bool:

@@ -7,6 +7,8 @@ the first. So every descriptor of a queue is closed in here, and a registration 
 
 import errno
 import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +44,7 @@ def _taken() -> LimitExceeded:
         limit="registrants for notice on this queue",
         value=1,
         asked=2,
-        remedy="wait until the other was told, or let it cancel with notify()",
+        remedy="wait until the other was told, or let it take its request back",
         errno=errno.EBUSY,
     )
 
@@ -58,7 +60,10 @@ def cancel(queue: Any) -> None:
 def _told(registration: tuple[int, Callable[[], object]]) -> None:
     inode, notice = registration
     _registered.pop(inode, None)
-    notice()
+    try:
+        notice()
+    except BaseException:  # posix_ipc, which calls this in a thread of its own, would drop it without a word
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), None)))
 
 
 def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> None:
@@ -94,7 +99,7 @@ def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> 
         if isinstance(notice, int):
             os.kill(os.getpid(), notice)
         else:
-            notice()
+            _told((inode, notice))
 
 
 def _registrant(descriptor: int) -> int:

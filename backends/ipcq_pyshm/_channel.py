@@ -26,7 +26,7 @@ from time import monotonic, sleep
 from typing import Final, ParamSpec, TypeVar
 from zlib import crc32
 
-from ipcq.backend import Capabilities, Channel, Received, Request, Stats, let_through
+from ipcq.backend import Capabilities, Channel, NativeRLock, Received, Request, Stats, let_through
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
 from ipcq_pyshm._heap import Heap
@@ -35,6 +35,7 @@ from ipcq_pyshm._layout import (
     DATA_AT,
     DOWN,
     MOST_CELLS,
+    RECORD,
     STATE_ROOM,
     STATES_AT,
     Geometry,
@@ -85,7 +86,7 @@ class PyshmChannel(Channel):
 
     def _begin(self) -> None:
         self._lock = _lock.lock_of(self._header, self._descriptor)
-        self._threads = threading.RLock()
+        self._threads = NativeRLock()
         self._inside = 0  # the thread that is in a step
 
     # Steps
@@ -343,6 +344,8 @@ class PyshmChannel(Channel):
         return Stats(
             depth=state.count,
             bytes=state.bytes,
+            # In the order of priorities nothing stands where it could be counted.
+            bytes_put=None if self.attributes.priorities else state.tail - RECORD.size * state.puts,
             puts=state.puts,
             gets=state.gets,
             high_water_mark=state.high_water_mark,

@@ -6,6 +6,7 @@ the extension was not built, too.
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from ipcq.backend import Availability, Backend, Capabilities, Channel, Finding, Persistence, Request, Scope, Severity
@@ -29,6 +30,7 @@ CAPABILITIES: Final = Capabilities(
     atomic_batch=True,
     listing=True,
     last_close=True,
+    nameless=True,
     other_users=True,
     max_message_size=2**32 - 1,  # a record's size is 32 bits wide
 )
@@ -73,6 +75,18 @@ class ShmBackend(Backend):
 
         with _segment.explained():
             return _channel.attached(name, request, CAPABILITIES)
+
+    def create_nameless(self, request: Request) -> Channel:
+        from ipcq_shm import _channel
+
+        with _segment.explained():
+            return _channel.created_nameless(request, CAPABILITIES)
+
+    def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
+        from ipcq_shm import _channel
+
+        with _segment.explained():
+            return _channel.adopted(descriptors, request, CAPABILITIES)
 
     def exists(self, name: str) -> bool:
         if sys.platform != "linux":

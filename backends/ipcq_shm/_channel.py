@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -11,7 +12,7 @@ from ipcq_shm import _core, _notice, _segment
 
 _Handle = TypeVar("_Handle")
 
-# The largest rings of csrc/ring.c and csrc/shelf.h.
+# The largest rings of csrc/segment.c and csrc/shelf.h.
 _MOST_BYTES: Final = 1 << 46
 _MOST_BYTES_IN_ORDER: Final = 1 << 38
 
@@ -22,7 +23,8 @@ class ShmChannel(_core.Ring, Channel):
         self._name = name
         self._request: _notice.Request | None = None
         try:
-            self.attach(descriptor, _segment.bell_of(name), request.after_unlink == "continue")
+            bell = _segment.bell_of(name) if name else ""
+            self.attach(descriptor, bell, request.after_unlink == "continue")
             self.attributes = _attributes(self)
             self.capabilities = replace(capabilities, priorities=self.attributes.priorities)
         except BaseException:
@@ -50,7 +52,7 @@ class ShmChannel(_core.Ring, Channel):
             request.withdraw()
 
     def stats(self) -> Stats:
-        return Stats(**self.figures())
+        return Stats(**self.figures(), handles=_segment.handles(self.descriptor))
 
     def linked(self) -> bool:
         return os.fstat(self.descriptor).st_nlink > 0
@@ -58,12 +60,17 @@ class ShmChannel(_core.Ring, Channel):
     def close(self) -> None:
         self._withdraw()
         try:
-            if self.attributes.lifetime == "last-close":
+            if self._name and self.attributes.lifetime == "last-close":
                 with _segment.explained():
                     _segment.release_slots(self.descriptor)
                     _segment.remove(self.descriptor, self._name, unless_held=True)
         finally:
             self.detach()
+
+    def descriptors(self) -> tuple[int, ...]:
+        if self._name:
+            raise Unsupported("it has a name, by which others attach")
+        return self.descriptor, self.bell
 
     @classmethod
     def shortcut(cls, handle: type[_Handle], /) -> type[_Handle]:
@@ -80,11 +87,21 @@ class ShmChannel(_core.Ring, Channel):
 
 
 def created(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:
-    attributes, limit = _limits(request)
     if request.mode & 0o077 and not request.other_users:
         raise Unsupported(
             f"who may write to it may truncate it: mode {request.mode:o} needs other_users=True, and trust"
         )
+    channel = ShmChannel(name, _formatted(name, request), request, capabilities)
+    try:
+        _publish(channel, name)
+    except BaseException:
+        channel.detach()
+        raise
+    return channel
+
+
+def _formatted(name: str, request: Request) -> int:
+    attributes, limit = _limits(request)
     descriptor = _segment.nameless(_core.segment_size(limit), request.mode)
     try:
         _core.format(descriptor, limit, attributes.max_messages or 0, attributes.max_message_size, _flags(attributes))
@@ -92,11 +109,42 @@ def created(name: str, request: Request, capabilities: Capabilities) -> ShmChann
     except BaseException:
         os.close(descriptor)
         raise
-    channel = ShmChannel(name, descriptor, request, capabilities)
+    return descriptor
+
+
+def created_nameless(request: Request, capabilities: Capabilities) -> ShmChannel:
+    bell = _segment.nameless_bell()
     try:
-        _publish(channel, name)
+        descriptor = _formatted("", replace(request, lifetime="last-close"))
     except BaseException:
-        channel.detach()
+        os.close(bell)
+        raise
+    return _nameless(descriptor, bell, request, capabilities)
+
+
+def adopted(descriptors: Sequence[int], request: Request, capabilities: Capabilities) -> ShmChannel:
+    lent, bell = descriptors
+    try:
+        # Another open file, because locks belong to it and those of this one are somebody else's.
+        descriptor = _segment.opened_again(lent)
+    except BaseException:
+        os.close(bell)
+        raise
+    finally:
+        os.close(lent)
+    return _nameless(descriptor, bell, request, capabilities)
+
+
+def _nameless(descriptor: int, bell: int, request: Request, capabilities: Capabilities) -> ShmChannel:
+    try:
+        channel = ShmChannel("", descriptor, request, capabilities)
+        try:
+            channel.adopt_bell(bell)
+        except BaseException:
+            channel.detach()
+            raise
+    except BaseException:
+        os.close(bell)
         raise
     return channel
 

@@ -5,7 +5,7 @@ import os
 import threading
 from typing import Final
 
-from ipcq.backend import Notice
+from ipcq.backend import NativeThread, Notice
 from ipcq.errors import LimitExceeded
 from ipcq_shm import _core
 
@@ -20,8 +20,9 @@ class Request:
         self._withdrawn = False
         # The thread has left the ring, which may be closed then.
         self._out = threading.Event()
-        # A daemon: a notice that does not come must not keep the process from ending.
-        threading.Thread(target=self._wait, args=(seen,), name="ipcq-notice", daemon=True).start()
+        # A daemon: a notice that does not come must not keep the process from ending. And the system's thread: it waits
+        # in the C core.
+        NativeThread(target=self._wait, args=(seen,), name="ipcq-notice", daemon=True).start()
 
     def _wait(self, seen: int) -> None:
         try:
@@ -49,6 +50,6 @@ def taken() -> LimitExceeded:
         limit="registrants for notice on this queue",
         value=1,
         asked=2,
-        remedy="wait until the other was told, or let it cancel with notify()",
+        remedy="wait until the other was told, or let it take its request back",
         errno=errno.EBUSY,  # as mq_notify(3) has it
     )

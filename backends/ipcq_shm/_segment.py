@@ -159,6 +159,21 @@ def nameless(size: int, mode: int) -> int:
     return descriptor
 
 
+def nameless_bell() -> int:
+    """Return a FIFO for reading and writing that has no name, which is what a pipe is when it is opened again."""
+    ends = os.pipe()
+    try:
+        return os.open(f"/proc/self/fd/{ends[0]}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def opened_again(descriptor: int) -> int:
+    """Return a descriptor of another open file for the same file."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+
+
 def publish(descriptor: int, name: str) -> None:
     """Give a file its name.
 
@@ -279,9 +294,27 @@ def _abandoned(descriptor: int) -> bool:
 
 def _locked(descriptor: int, start: int, length: int) -> bool:
     """Tell whether another open file has locked any of these bytes."""
+    return _locked_byte(descriptor, start, length) is not None
+
+
+def _locked_byte(descriptor: int, start: int, length: int) -> int | None:
+    """Return which of these bytes another open file has locked, any one of several; None where there is none."""
     asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    kind, *_ = struct.unpack("hhqqi", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
-    return bool(kind != fcntl.F_UNLCK)
+    kind, _, at, *_ = struct.unpack("hhqqi", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else at
+
+
+def handles(descriptor: int) -> int:
+    """Count the open files that hold a slot, this one included."""
+    count, ranges = 1, [(_LOCKS, _LOCKS + _SLOTS)]
+    while ranges:
+        start, end = ranges.pop()
+        # Length 0 would mean: to the end of all files.
+        at = _locked_byte(descriptor, start, end - start) if start < end else None
+        if at is not None:
+            count += 1
+            ranges += (start, at), (at + 1, end)
+    return count
 
 
 def _lock(descriptor: int, kind: int, start: int, length: int) -> None:

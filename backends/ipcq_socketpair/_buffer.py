@@ -16,6 +16,7 @@ from typing import Final
 
 from ipcq.backend import Request
 from ipcq.errors import LimitExceeded, Unsupported
+from ipcq_socketpair._ends import pair
 
 #: Largest message that travels in its packet. Beyond, the kernel would need memory in one piece (af_unix.c).
 INLINE: Final = 1 << 16
@@ -70,7 +71,7 @@ def say_large(read: socket.socket) -> None:
 @cache
 def charge(size: int) -> int:
     """Measure what the kernel charges for a packet."""
-    write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    write, read = pair()
     with write, read:
         write.settimeout(None)
         write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * size)

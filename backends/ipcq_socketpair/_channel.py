@@ -30,14 +30,24 @@ import fcntl
 import os
 import select
 import socket
-import threading
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
-from ipcq.backend import Capabilities, Channel, Received, Request, Stats, let_through, pause, too_many_descriptors
+from ipcq.backend import (
+    Capabilities,
+    Channel,
+    NativeRLock,
+    Received,
+    Request,
+    Stats,
+    let_through,
+    original,
+    pause,
+    too_many_descriptors,
+)
 from ipcq.errors import (
     CorruptQueue,
     MessageQueueError,
@@ -48,6 +58,10 @@ from ipcq.errors import (
 )
 from ipcq_socketpair import _buffer, _host, _place, _sealed
 from ipcq_socketpair._ends import Ends, Terms, descriptors
+
+# Not gevent's: its poll cannot look without waiting, nor for a hang-up, and its sleep lets others in.
+_poll = original("select", "poll")
+sleep = original("time", "sleep")
 
 #: Kinds of packets.
 _PLAIN: Final = 0
@@ -92,7 +106,7 @@ class SocketpairChannel(Channel):
         self._receive_all = ends.read.recvmsg
         self._never_large = self._largest <= self._inline
         self._large = False
-        self._turn = threading.RLock()
+        self._turn = NativeRLock()
         self._busy = False
         self._spare: deque[int] = deque()
         if self._packet:
@@ -311,7 +325,7 @@ class SocketpairChannel(Channel):
             return True  # whoever cannot look does not know better, and looks again
 
     def _shut_down(self) -> bool:
-        poll = select.poll()
+        poll = _poll()
         poll.register(self._ends.read, select.POLLRDHUP)
         return bool(poll.poll(0))
 
@@ -358,12 +372,12 @@ class SocketpairChannel(Channel):
     # Waiting
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        poll = select.poll()
+        poll = _poll()
         poll.register(self._ends.read, select.POLLIN)
         poll.poll(max(0.0, until - monotonic()) * 1000)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
-        poll = select.poll()
+        poll = _poll()
         poll.register(self._ends.write, select.POLLOUT)
         if poll.poll(0):
             # The kernel has space; what lacks is a place in the count, a turn, or a descriptor.
@@ -393,7 +407,7 @@ class SocketpairChannel(Channel):
 
     def after_fork(self) -> bool:
         _host.inherit()
-        self._turn = threading.RLock()
+        self._turn = NativeRLock()
         self._busy = False
         if self._packet:
             # The parent's own description: a lock that is taken by it would be both's.

@@ -1,5 +1,6 @@
 """What a participant holds of a queue, what it was created with, and how both travel to a newcomer."""
 
+import _socket
 import json
 import os
 import socket
@@ -9,8 +10,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
-from ipcq.backend import Attributes, too_many_descriptors
+from ipcq.backend import Attributes, original, too_many_descriptors
 from ipcq.errors import CorruptQueue, PermissionDenied, VersionMismatch
+
+#: Not gevent's, whose calls wait where these say that there is nothing, and which change every holder's descriptor.
+Socket: type[socket.socket] = original("socket", "socket")
 
 #: Raised when the two sides of a handshake would not understand each other any more.
 VERSION: Final = 1
@@ -72,7 +76,7 @@ class Ends:
         with ExitStack() as undo:
             if lock != NO_LOCK:
                 undo.callback(os.close, lock)
-            write, read = map(_blocking, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            write, read = map(_blocking, pair())
             undo.callback(write.close)
             undo.callback(read.close)
             listener = line()
@@ -103,9 +107,27 @@ class Ends:
         return sockets if self.lock == NO_LOCK else [*sockets, self.lock]
 
 
+def pair() -> list[socket.socket]:
+    """Make two sockets that are connected."""
+    # As `socket.socketpair` does, but that takes whatever is called `socket.socket` now.
+    ends = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return [_adopted(end.detach()) for end in ends]
+
+
+def accepted(listener: socket.socket) -> socket.socket:
+    """Accept a connection, without waiting."""
+    number, _ = listener._accept()  # type: ignore[attr-defined]  # of which `accept` makes what `socket.socket` is now
+    return _adopted(number)
+
+
+def _adopted(number: int) -> socket.socket:
+    # With its kind said, Python asks the kernel nothing that could be refused, which would leave the descriptor open.
+    return Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
+
+
 def line() -> socket.socket:
     """Make a socket to connect by, or to listen on."""
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     end.settimeout(0)
     return end
 
@@ -151,15 +173,20 @@ def received(connection: socket.socket) -> tuple[Terms, Ends] | None:
         if len(numbers) != 3 + bool(terms.packet) or not all(map(_is_ours, numbers[:3])):
             raise CorruptQueue("who answers under its name hands over something else than a queue")
         undo.pop_all()
-        write, read, listener = (socket.socket(fileno=number) for number in numbers[:3])
+        write, read, listener = map(_adopted, numbers[:3])
+        ends = Ends(write, read, listener, numbers[3] if terms.packet else NO_LOCK)
+        undo.callback(ends.close)
         listener.settimeout(0)
-        return terms, Ends(_blocking(write), _blocking(read), listener, numbers[3] if terms.packet else NO_LOCK)
+        _blocking(write)
+        _blocking(read)
+        undo.pop_all()
+        return terms, ends
 
 
 def _is_ours(number: int) -> bool:
     """Tell whether a descriptor is a socket of the kind that a queue consists of."""
     try:
-        kind = socket.socket(fileno=number)
+        kind = Socket(fileno=number)
     except OSError:
         return False
     try:

@@ -6,23 +6,25 @@ another process may have been faster. An answer is one message that always fits,
 
 It waits by ``epoll(7)``, which lets queues come and go while it waits and, unlike ``poll``, keeps none alive that was
 closed meanwhile. The thread begins with the first queue and ends with the last, or with the interpreter; a forked child
-begins its own.
+begins its own. It is the system's, and its locks and calls are, where gevent puts others: a newcomer is not to wait
+until greenlets are done.
 """
 
 import atexit
 import errno
 import os
 import select
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import sleep
 from typing import Final
 
-from ipcq.backend import let_through
+from ipcq.backend import NativeRLock, NativeThread, is_this_thread, let_through, original
 from ipcq.errors import MessageQueueError
-from ipcq_socketpair._ends import Ends, Found, Terms, sent
+from ipcq_socketpair._ends import Ends, Found, Terms, accepted, sent
+
+sleep = original("time", "sleep")
+_epoll = original("select", "epoll")
 
 # Seconds without accepting after the descriptor table was found full.
 _RESPITE: Final = 0.05
@@ -40,7 +42,7 @@ class Offer:
 
     def answer(self) -> None:
         try:
-            connection, _ = self.ends.listener.accept()
+            connection = accepted(self.ends.listener)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -58,12 +60,12 @@ class Host:
     def __init__(self, offers: Iterable[Offer]) -> None:
         self.offers: dict[int, Offer] = {}
         self._answering = _NOBODY
-        self._epoll = select.epoll()
+        self._epoll = _epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
         for offer in offers:
             self.add(offer)
-        self._thread = threading.Thread(target=self._serve, name="ipcq-socketpair", daemon=True)
+        self._thread = NativeThread(target=self._serve, name="ipcq-socketpair", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:
@@ -81,7 +83,7 @@ class Host:
         self._epoll.unregister(number)
         del self.offers[number]
         offer.host = None
-        while self._answering == number and threading.current_thread() is not self._thread:
+        while self._answering == number and not is_this_thread(self._thread):
             sleep(0)
 
     def release(self) -> None:
@@ -114,19 +116,19 @@ class Host:
 
     def end(self) -> None:
         os.eventfd_write(self._bell, 1)
-        if threading.current_thread() is not self._thread:  # a finaliser may run anywhere
+        if not is_this_thread(self._thread):  # a finaliser may run anywhere
             self._thread.join()
 
 
 # One, but for the case that a signal handler opens a queue while the thread that it interrupts begins or ends another.
 _hosts: list[Host] = []
-_lock = threading.RLock()
+_lock = NativeRLock()
 _process = os.getpid()
 
 # Opening, binding and closing would leave a child that is forked meanwhile with descriptors that nobody there knows of,
 # and so the queue with a holder that never answers; answering, with one that the newcomer waits for.
-_opening = threading.RLock()
-_answering = threading.RLock()
+_opening = NativeRLock()
+_answering = NativeRLock()
 
 
 @contextmanager

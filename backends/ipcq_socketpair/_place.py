@@ -18,13 +18,17 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from time import monotonic, sleep
+from time import monotonic
 from typing import Final
 
-from ipcq.backend import has_private_directory, let_through, make_private_directory, private_directory
+from ipcq.backend import has_private_directory, let_through, make_private_directory, original, private_directory
 from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
 from ipcq_socketpair._ends import Ends, Found, Terms, line, received
+
+# Not gevent's: no other greenlet may come in between where a lock is held.
+sleep = original("time", "sleep")
+close = original("os", "close")
 
 #: Newcomers that may wait to be answered; the kernel takes the smaller of this and net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -93,7 +97,7 @@ def alone(patience: float = _TURN) -> Iterator[None]:
                 sleep(0.001)
             yield
         finally:
-            os.close(home)
+            close(home)
 
 
 def _locked(home: int) -> bool:

@@ -89,6 +89,11 @@ class Plan(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def awaited(self) -> bool:
+        """Whether what its ends return is to be awaited; such a plan can do round trips alone."""
+        ...
+
     def queues(self, workload: Workload) -> AbstractContextManager[Sequence[Any]]:
         """Make the queues that a workload needs, and remove them at the end; what it gives travels to the workers.
 

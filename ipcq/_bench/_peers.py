@@ -99,10 +99,15 @@ class PosixIpc(Queues):
         self._max_message_size = max_message_size
         self._polled = polled
 
-    @contextmanager
-    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+    def library(self) -> Any:
+        """Return the module."""
         import posix_ipc
 
+        return posix_ipc
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        posix_ipc = self.library()
         size = self._max_message_size or max(workload.size, 256 if workload.objects else 0)
         names = [new_name() for _ in range(workload.queues)]
         depth = self._max_messages or depth_of(size, workload.queues)
@@ -120,16 +125,12 @@ class PosixIpc(Queues):
             yield names
 
     def writer(self, address: str, workload: Workload) -> WriteEnd:
-        import posix_ipc
-
-        queue = posix_ipc.MessageQueue(address, read=False)
+        queue = self.library().MessageQueue(address, read=False)
         send = self._waiting(queue, queue.send)
         return WriteEnd(put=(lambda item: send(pickle.dumps(item))) if workload.objects else send, finish=queue.close)
 
     def reader(self, address: str, workload: Workload) -> ReadEnd:
-        import posix_ipc
-
-        queue = posix_ipc.MessageQueue(address, write=False)
+        queue = self.library().MessageQueue(address, write=False)
         receive = self._waiting(queue, queue.receive)
         if workload.objects:
             return ReadEnd(get=lambda: pickle.loads(receive()[0]), finish=queue.close)
@@ -138,8 +139,7 @@ class PosixIpc(Queues):
     def _waiting(self, queue: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         if not self._polled:
             return call
-        import posix_ipc
-
+        busy = self.library().BusyError
         queue.block = False
         poll = poll_for(queue.mqd, writing=call == queue.send)
 
@@ -147,7 +147,7 @@ class PosixIpc(Queues):
             while True:
                 try:
                     return call(*data)
-                except posix_ipc.BusyError:
+                except busy:
                     poll()
 
         return waiting
@@ -163,7 +163,7 @@ class Baseplate(Queues):
     def queues(self, workload: Workload) -> Iterator[Sequence[tuple[str, int]]]:
         if workload.objects:
             raise Declined(BYTES_ALONE)
-        message_queue = self._class()
+        message_queue = self.library().MessageQueue
         depth = depth_of(workload.size, workload.queues)
         addresses = [(new_name(), depth) for _ in range(workload.queues)]
         with ExitStack() as stack:
@@ -188,14 +188,15 @@ class Baseplate(Queues):
 
     def _open(self, address: tuple[str, int], workload: Workload) -> Any:
         name, depth = address
-        return self._class()(name, depth, workload.size)
+        return self.library().MessageQueue(name, depth, workload.size)
 
-    def _class(self) -> Any:
+    def library(self) -> Any:
+        """Return the module."""
         with warnings.catch_warnings():
             # It is told once in each worker that what it imports is deprecated.
             warnings.simplefilter("ignore")
-            from baseplate.lib.message_queue import MessageQueue
-        return MessageQueue
+            from baseplate.lib import message_queue
+        return message_queue
 
 
 class Pyzmq(Queues):
@@ -211,10 +212,16 @@ class Pyzmq(Queues):
         with TemporaryDirectory(prefix="ipcq-bench-") as directory:
             yield [f"ipc://{directory}/{number}" for number in range(workload.queues)]
 
+    def context(self) -> Any:
+        """Return what makes the sockets."""
+        import zmq
+
+        return zmq.Context()
+
     def writer(self, address: str, workload: Workload) -> WriteEnd:
         import zmq
 
-        context = zmq.Context()
+        context = self.context()
         end = context.socket(zmq.PUSH)
         end.connect(address)
         # Closing and ending the context waits until all is sent.
@@ -223,7 +230,7 @@ class Pyzmq(Queues):
     def reader(self, address: str, workload: Workload) -> ReadEnd:
         import zmq
 
-        context = zmq.Context()
+        context = self.context()
         end = context.socket(zmq.PULL)
         end.bind(address)
         return ReadEnd(get=end.recv_pyobj if workload.objects else end.recv, finish=lambda: context.destroy(linger=0))

@@ -27,6 +27,7 @@ class Queues:
 
     name = ""
     kind = PEER
+    awaited = False
     distribution = ""
     """What has to be installed for it; empty for the standard library."""
 

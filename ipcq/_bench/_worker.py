@@ -186,43 +186,77 @@ def ask(job: Job, talk: Talk) -> None:
     """Send messages and wait for each to come back."""
     there = job.plan.writer(job.addresses[0], job.workload)
     back = job.plan.reader(job.addresses[1], job.workload)
-    put, get = there.put, back.get
-    messages = [data(number, SMALL) for number in range(128)]
+    stop = data(-1, SMALL)
     talk.go()
     used = time.process_time()
     until = clock() + job.seconds
-    stamps: list[float] = []
-    count = 0
-    while (now := clock()) < until or count <= WARMING:
-        stamps.append(now)
-        message = messages[count & 127]
-        put(message)
-        if get() != message:
-            raise Wrong(f"what came back on round trip {count} is not what was sent")
-        count += 1
-    stamps.append(now)
+    if job.plan.awaited:
+        import asyncio
+
+        stamps = asyncio.run(await_trips(there.put, back.get, until, stop))
+    else:
+        stamps = make_trips(there.put, back.get, until)
+        there.put(stop)
     cpu = time.process_time() - used
-    put(data(-1, SMALL))
     trips = sorted(
         (after - before) * 1e6 for before, after in zip(stamps[WARMING:], stamps[WARMING + 1 :], strict=False)
     )
-    talk.tell({"values": spread(trips), "received": count, "cpu": cpu})
+    talk.tell({"values": spread(trips), "received": len(stamps) - 1, "cpu": cpu})
     there.finish()
     back.finish()
+
+
+def make_trips(put: Callable[[Any], object], get: Callable[[], Any], until: float) -> list[float]:
+    """Return when each round trip began, and when the last one ended."""
+    messages = [data(number, SMALL) for number in range(128)]
+    stamps: list[float] = []
+    while (now := clock()) < until or len(stamps) <= WARMING:
+        message = messages[len(stamps) & 127]
+        stamps.append(now)
+        put(message)
+        if get() != message:
+            raise Wrong(f"what came back on round trip {len(stamps) - 1} is not what was sent")
+    return [*stamps, now]
+
+
+async def await_trips(put: Callable[[Any], Any], get: Callable[[], Any], until: float, stop: Any) -> list[float]:
+    """Do the same where the ends have to be awaited, and say that this was all."""
+    messages = [data(number, SMALL) for number in range(128)]
+    stamps: list[float] = []
+    while (now := clock()) < until or len(stamps) <= WARMING:
+        message = messages[len(stamps) & 127]
+        stamps.append(now)
+        await put(message)
+        if await get() != message:
+            raise Wrong(f"what came back on round trip {len(stamps) - 1} is not what was sent")
+    await put(stop)
+    return [*stamps, now]
 
 
 def serve(job: Job, talk: Talk) -> None:
     """Send back what comes."""
     there = job.plan.reader(job.addresses[0], job.workload)
     back = job.plan.writer(job.addresses[1], job.workload)
-    put = back.put
+    stop = data(-1, SMALL)
     talk.go()
     used = time.process_time()
-    for message in iter(there.get, data(-1, SMALL)):
-        put(message)
+    if job.plan.awaited:
+        import asyncio
+
+        asyncio.run(await_and_send_back(there.get, back.put, stop))
+    else:
+        put = back.put
+        for message in iter(there.get, stop):
+            put(message)
     talk.tell({"cpu": time.process_time() - used})
     there.finish()
     back.finish()
+
+
+async def await_and_send_back(get: Callable[[], Any], put: Callable[[Any], Any], stop: Any) -> None:
+    """Send back what comes, where the ends have to be awaited."""
+    while (message := await get()) != stop:
+        await put(message)
 
 
 def wake(job: Job, talk: Talk, put: Callable[[Any], object]) -> None:

@@ -4,6 +4,8 @@ MessagePack is the default and travels bare, so that any MessagePack program can
 MessagePack never uses, marks everything else: 0xC1, the serializer's number as unsigned LEB128, the payload. ``"raw"``
 carries the bytes alone.
 
+Bare pickles, as other programs put them into queues, are told by their first two bytes, which are no MessagePack.
+
 A decoder runs only if the handle that reads allows its number: MessagePack always, the serializer that the handle was
 opened with, and pickle where it was opened with ``allow_pickle=True``. What a message says of itself allows nothing.
 """
@@ -152,9 +154,12 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
                 return bare(data)
         except Exception as error:
             let_through(error)
-            reason = str(error).removesuffix(".")
-            raise DecodeError(f"not MessagePack that can be decoded here: {reason}", data=data) from error
-        number, payload = _frame.split(data)
+            if not _frame.is_pickle(data):
+                reason = str(error).removesuffix(".")
+                raise DecodeError(f"not MessagePack that can be decoded here: {reason}", data=data) from error
+            number, payload = _frame.PICKLE, data
+        else:
+            number, payload = _frame.split(data)
         decoder = allowed.get(number)
         if decoder is None:
             raise DecodeError(_refusal(number), data=data)

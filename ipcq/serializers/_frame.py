@@ -8,6 +8,9 @@ MARK: Final = 0xC1
 MSGPACK: Final = 0
 PICKLE: Final = 1
 
+# Since the second every pickle begins with the number of its protocol.
+_PROTOCOLS: Final = (b"\2", b"\3", b"\4", b"\5")
+
 # A 32-bit number needs five groups of seven bits; more is not ours.
 _LONGEST = 5
 
@@ -19,6 +22,11 @@ def mark(number: int) -> bytes:
         number >>= 7
     groups.append(number)
     return bytes((MARK, *groups))
+
+
+def is_pickle(data: bytes) -> bool:
+    """Tell a pickle without a mark: its first two bytes are no MessagePack, which has nothing behind an empty map."""
+    return data[:1] == b"\x80" and data[1:2] in _PROTOCOLS
 
 
 def split(data: bytes) -> tuple[int, bytes]:

@@ -1,6 +1,7 @@
 """The kernel's message queue keeps the contract, and is the one that other programs see."""
 
 import os
+import select
 import stat
 
 from ipcq.testing import BackendContract
@@ -26,3 +27,14 @@ class TestMqueue(BackendContract):
         """C27: what the handle says is what the kernel checks."""
         queue = self.create(mode=0o640, other_users=True)
         assert stat.S_IMODE(os.fstat(queue.fileno()).st_mode) == 0o640
+
+    def test_a_descriptor_tells_of_space(self) -> None:
+        """Clause 14: it is writable while the queue is not full."""
+        queue = self.create()
+        poll = select.poll()
+        poll.register(queue._channel.space_fileno() or -1, select.POLLOUT)
+        assert poll.poll(0)
+        self.fill(queue)
+        assert not poll.poll(0)
+        queue.get()
+        assert poll.poll(0)

@@ -199,7 +199,7 @@ def test_what_is_no_class_has_no_shortcut() -> None:
 def test_a_shortcut_is_for_this_backends_channels(queue: Handle) -> None:
     """What is no ring is refused."""
     with pytest.raises(TypeError):
-        queue._arm(object(), bytes, bytes, "bare", True, True)
+        queue._arm(object(), bytes, bytes, "bare", True, True, True)
 
 
 @pytest.mark.parametrize("nonsense", [None, 5, b"bytes"], ids=repr)
@@ -497,7 +497,7 @@ def test_what_an_encoder_returns_has_to_be_bytes(opened: Open, slowly: Open) -> 
     for handle in (opened(serializer="raw"), slowly(serializer="raw")):
         handle._encode = lambda item: "text"
         if type(handle) is not ipcq.Queue:
-            handle._arm(handle._channel, handle._encode, handle._decode, "encoded", True, True)
+            handle._arm(handle._channel, handle._encode, handle._decode, "encoded", True, True, True)
         found.append(outcome(lambda handle=handle: handle.put(1)))  # type: ignore[misc]
     assert found[0] == found[1]
 
@@ -730,7 +730,7 @@ def test_a_cycle_through_a_codec_is_collected(opened: Open) -> None:
     queue = opened()
     handle = ipcq.open(queue.name, "shm")
     gone = weakref.ref(handle)
-    handle._arm(handle._channel, partial(repr, handle), handle._decode, "encoded", True, True)
+    handle._arm(handle._channel, partial(repr, handle), handle._decode, "encoded", True, True, True)
     with pytest.warns(ResourceWarning, match="unclosed"):
         del handle
         gc.collect()

@@ -32,9 +32,12 @@ def test_attributes_are_those_of_the_queue(run: Run, queue: Queue) -> None:
 
 
 def test_figures_are_those_of_the_queue(run: Run, queue: Queue) -> None:
-    """What it counted."""
+    """What it counted, and one handle more while the command looks."""
     queue.put("x")
-    assert json.loads(run("stat", queue.name, "--json").stdout)["stats"] == asdict(queue.stats())
+    figures = asdict(queue.stats())
+    if figures["handles"] is not None:
+        figures["handles"] += 1
+    assert json.loads(run("stat", queue.name, "--json").stdout)["stats"] == figures
 
 
 def test_capabilities_are_told_by_name(run: Run, queue: Queue) -> None:

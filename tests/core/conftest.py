@@ -10,6 +10,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,9 +18,12 @@ from typing import Any
 import pytest
 
 import ipcq
+from core.fakes import HOST, FakeBackend, FakeChannel
 from ipcq import _registry
 from ipcq.backend import Backend
 from ipcq.hooks import GROUP, PROJECT, hookimpl
+
+Handle = ipcq.Queue[Any]
 
 #: The bundled backends beside those that a test installs: one that reaches other processes, and one that does not.
 BUNDLED = ("memory", "mqueue")
@@ -109,10 +113,32 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def queue(name: str, memory: str) -> Iterator["ipcq.Queue[Any]"]:
+def queue(name: str, memory: str) -> Iterator[Handle]:
     """Return a handle to a new queue of 4 messages of 512 bytes in this process."""
     with ipcq.open(name, memory, exclusive=True, max_messages=4, max_message_size=512) as queue:
         yield queue
+
+
+@pytest.fixture
+def fake(installed: Installed) -> FakeBackend:
+    """Return an installed backend whose channels can be made to do anything."""
+    fake = FakeBackend("fake", rank=900, capabilities=replace(HOST, notify=True, pollable=True))
+    installed.backend(fake)
+    return fake
+
+
+@pytest.fixture
+def handle(fake: FakeBackend, name: str) -> Iterator[Handle]:
+    """Return a handle to a new queue of 3 messages of 64 bytes on the fake."""
+    handle = ipcq.open(name, "fake", max_messages=3, max_message_size=64)
+    yield handle
+    handle.close()
+
+
+@pytest.fixture
+def channel(handle: Handle, fake: FakeBackend) -> FakeChannel:
+    """Return the channel below the handle."""
+    return fake.channels[0]
 
 
 Run = Callable[..., str]

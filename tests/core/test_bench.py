@@ -222,6 +222,58 @@ def test_what_comes_otherwise_is_noticed_where_each_is_timed(workload: str, prod
         _worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
 
 
+class Awaited(Near):
+    """Ends that have to be awaited."""
+
+    awaited = True
+
+    def writer(self, address: Any, workload: Workload) -> WriteEnd:
+        end = super().writer(address, workload)
+
+        async def put(item: Any) -> None:
+            end.put(item)
+
+        return WriteEnd(put=put, finish=end.finish)
+
+    def reader(self, address: Any, workload: Workload) -> ReadEnd:
+        end = super().reader(address, workload)
+
+        async def get() -> Any:
+            return end.get()
+
+        return ReadEnd(get=get, finish=end.finish)
+
+
+def test_round_trips_can_be_awaited(near: None) -> None:
+    """Both sides run in an event loop each."""
+    sample = Awaited().sample(WORKLOADS["ping-pong"], SHORT)
+    assert sample.value > 0
+    assert sample.messages > 0
+
+
+def test_what_comes_back_otherwise_is_noticed_where_it_is_awaited() -> None:
+    """It is not what was sent."""
+
+    class Echoing(Echo):
+        awaited = True
+
+        def writer(self, address: Any, workload: Workload) -> WriteEnd:
+            async def put(item: Any) -> None:
+                pass
+
+            return WriteEnd(put=put)
+
+        def reader(self, address: Any, workload: Workload) -> ReadEnd:
+            async def get() -> Any:
+                return data(7, 64)
+
+            return ReadEnd(get=get)
+
+    job = _worker.Job(Echoing(), WORKLOADS["ping-pong"], (None, None), 0, SHORT)
+    with pytest.raises(Wrong, match="not what was sent"):
+        _worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
+
+
 def test_a_single_message_is_too_few(near: None) -> None:
     """There is no time between it and itself."""
 

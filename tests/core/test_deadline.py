@@ -1,6 +1,8 @@
 """C10: a timeout becomes a point on the monotonic clock once."""
 
 import math
+import threading
+import time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipcq import _deadline
-from ipcq._deadline import NEVER, PASSED, deadline_of, pause, seconds_of
+from ipcq._deadline import NEVER, PASSED, Abandoned, abandonment, deadline_of, pause, seconds_of
 from ipcq.errors import InvalidArgument
 
 NOW = 1000.0
@@ -19,7 +21,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Stop the clock, and note sleeps instead of sleeping."""
     slept: list[float] = []
     monkeypatch.setattr(_deadline, "monotonic", lambda: NOW)
-    monkeypatch.setattr(_deadline, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     return slept
 
 
@@ -89,3 +91,17 @@ def test_a_pause_grows_with_the_wait_and_ends_with_it(
     """C10: a pause is from 0.5 ms to 50 ms long and ends at the deadline."""
     pause(since, until)
     assert slept == [pytest.approx(seconds)]
+
+
+def test_a_call_that_was_given_up_ends_where_it_pauses(slept: list[float]) -> None:
+    """It does not sleep on."""
+    given_up = threading.Event()
+    token = abandonment.set(given_up)
+    try:
+        pause(NOW, NOW + 1, longest=0.001)
+        given_up.set()
+        with pytest.raises(Abandoned):
+            pause(NOW, NOW + 1)
+    finally:
+        abandonment.reset(token)
+    assert slept == []

@@ -66,6 +66,8 @@ def test_a_bad_name_is_refused(name: object) -> None:
         (b"/jobs", "a str such as '/jobs', not b'/jobs'"),
         ("jobs", "call it '/jobs'"),
         ("jobs/", "call it '/jobs'"),
+        ("", InvalidName.wording),
+        ("a/b", InvalidName.wording),
         ("/", "add 1 to 254 bytes"),
         ("/" + "a" * 255, "has 255 bytes after its '/', the limit is 254"),
         ("/" + "ü" * 128, "has 256 bytes"),

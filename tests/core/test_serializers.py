@@ -482,6 +482,33 @@ def test_a_handle_with_leave_reads_pickles(serializer: str) -> None:
     assert codec_for(serializer, allow_pickle=True).decode(data) == {1, 2}
 
 
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("serializer", ["pickle", "msgpack", "msgspec"])
+def test_a_handle_with_leave_reads_pickles_without_a_mark(serializer: str, protocol: int) -> None:
+    """C26: what another program pickled is read by who may read pickles."""
+    data = pickle.dumps({1, 2}, protocol=protocol)
+    assert codec_for(serializer, allow_pickle=True).decode(data) == {1, 2}
+
+
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
+def test_a_pickle_without_a_mark_is_by_explicit_leave(serializer: str) -> None:
+    """C26: a default handle does not load it either."""
+    with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the writers"):
+        codec_for(serializer).decode(pickle.dumps({1, 2}))
+
+
+@pytest.mark.parametrize("data", [b"\x80\x01", b"\x80\x06", b"\x80\xc0"])
+def test_what_follows_an_empty_map_is_no_pickle_by_that_alone(data: bytes) -> None:
+    """C26: the second byte has to be a protocol's number."""
+    with pytest.raises(DecodeError, match="not MessagePack"):
+        codec_for("msgpack", allow_pickle=True).decode(data)
+
+
+def test_an_empty_map_is_no_pickle() -> None:
+    """C26: 0x80 alone is MessagePack."""
+    assert codec_for("msgpack", allow_pickle=True).decode(b"\x80") == {}
+
+
 def test_nothing_falls_back_to_pickle() -> None:
     """C26: leave to pickle does not make a MessagePack handle write pickles."""
     with pytest.raises(EncodeError):

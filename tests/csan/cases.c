@@ -71,6 +71,19 @@ static void batches_are_a_prefix(void)
     queue_close(ring);
 }
 
+static void a_batch_is_put_whole_or_not_at_all(void)
+{
+    struct ring *ring = queue_open(queue_file(1 << 12, 4, 64));
+    struct ring_piece pieces[5] = {PIECE("a", 1), PIECE("b", 1), PIECE("c", 1), PIECE("d", 1), PIECE("e", 1)};
+    size_t count;
+
+    CHECK(ring_put_all(ring, pieces, 5, 0) == RING_FULL && try_get(ring, &place) == RING_EMPTY);
+    CHECK(ring_put_all(ring, pieces, 3, 0) == RING_OK && ring_put_all(ring, pieces, 2, 0) == RING_FULL);
+    CHECK(ring_get_many(ring, place_for, &place, 5, &count, 0) == RING_OK && count == 3 && bytes[0] == 'c');
+    CHECK(ring_shutdown(ring, 0) == RING_OK && ring_put_all(ring, pieces, 1, 0) == RING_DOWN);
+    queue_close(ring);
+}
+
 static void *place_behind_two(void *context, struct ring_piece *message)
 {
     message->data = (const unsigned char *)message->data + 2;
@@ -429,6 +442,39 @@ static void a_doorbell_goes_with_the_name(void)
     close(file);
 }
 
+/* A pipe that is opened again, as those who are handed it have it. */
+static int nameless_bell(int *ends)
+{
+    char path[32];
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", ends[0]);
+    return open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+}
+
+static void a_queue_that_never_had_a_name_has_a_doorbell(void)
+{
+    int file = queue_file(1 << 12, 4, 64);
+    struct ring *listener = queue_open(file);
+    struct ring *other = queue_open(file);
+    int ends[2];
+
+    CHECK(watch_arm(listener) == RING_GONE);
+    CHECK(pipe(ends) == 0);
+    CHECK(!watch_adopt(listener, -1) && errno == EBADF);
+    CHECK(!watch_adopt(listener, file) && errno == EINVAL);
+    CHECK(watch_adopt(listener, nameless_bell(ends)) && watch_adopt(other, nameless_bell(ends)));
+    CHECK(!watch_adopt(other, ends[0]) && errno == EINVAL);
+    CHECK(watch_arm(listener) == RING_OK && !rings(listener));
+    CHECK(ring_put(other, "x", 1, 0) == RING_OK && rings(listener));
+    CHECK(watch_arm(other) == RING_OK && rings(other));
+    CHECK(try_get(other, &place) == RING_OK && !rings(listener));
+    queue_close(listener);
+    queue_close(other);
+    close(ends[0]);
+    close(ends[1]);
+    close(file);
+}
+
 static void a_failed_fork_leaves_the_parents_doorbell(void)
 {
     int file = named_file(0);
@@ -691,6 +737,7 @@ int main(int count, char **words)
     exactly_as_many_fit_as_were_asked_for();
     every_byte_of_the_ring_is_used();
     batches_are_a_prefix();
+    a_batch_is_put_whole_or_not_at_all();
     a_head_stands_in_front();
     priorities_order();
     no_memory_takes_nothing();
@@ -705,6 +752,7 @@ int main(int count, char **words)
     the_doorbell_tells_whether_there_is_a_message();
     a_flooded_doorbell_holds_nobody();
     a_doorbell_goes_with_the_name();
+    a_queue_that_never_had_a_name_has_a_doorbell();
     a_failed_fork_leaves_the_parents_doorbell();
     a_notice_is_given_once();
     a_wake_up_that_never_comes_is_made_good();

@@ -356,7 +356,7 @@ static void use(struct scene *scene, struct input *input, bool disturbed)
 
 static uint32_t checksum_of(const unsigned char *header)
 {
-    uint32_t sum = 2166136261u; /* as ring.c has it */
+    uint32_t sum = 2166136261u; /* as segment.c has it */
 
     for (size_t index = 0; index < offsetof(struct ring_header, checksum); index++)
         sum = (sum ^ header[index]) * 16777619u;

@@ -16,13 +16,29 @@ import ipcq
 from ipcq.backend import Backend
 
 #: A module without a leading underscore is public.
-PUBLIC = sorted(f"ipcq.{module.name}" for module in pkgutil.iter_modules(ipcq.__path__) if module.name[0] != "_")
+PUBLIC = sorted(
+    name
+    for package in ("ipcq", "ipcq.compat")
+    for _, name, _ in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}.")
+    # ipcq.compat is the shelf on which the faces stand.
+    if "._" not in name and name != "ipcq.compat"
+)
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 BUNDLED: dict[str, str] = PYPROJECT["project"]["entry-points"]["ipcq.backends"]
 
 #: What `import ipcq` must not load, each with what would need it.
-HEAVY = ("click", "importlib.metadata", *BUNDLED.values(), "msgpack", "multiprocessing", "pluggy")
+HEAVY = (
+    "anyio",
+    "asyncio",
+    "click",
+    "gevent",
+    "importlib.metadata",
+    *BUNDLED.values(),
+    "msgpack",
+    "multiprocessing",
+    "pluggy",
+)
 
 
 @pytest.fixture(params=["ipcq", *PUBLIC])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypedDict, assert_type
 
 import ipcq
+import ipcq.aio
 from ipcq.backend import Attributes, Availability, Backend, Capabilities, Channel, Received, Request
 from ipcq.hooks import hookimpl
 from ipcq.serializers import register
@@ -140,3 +141,15 @@ class EmptyBackend(Backend):
 @hookimpl
 def ipcq_backend() -> Backend:
     return EmptyBackend()
+
+
+async def awaited_verbs() -> None:
+    async with ipcq.aio.open("/jobs", type=Job) as queue:
+        assert_type(queue, ipcq.aio.Queue[Job])
+        assert_type(await queue.get(), Job)
+        assert_type(await queue.get_many(10), list[Job])
+        assert_type((await queue.get_message()).item, Job)
+        assert_type([job async for job in queue], list[Job])
+        await queue.put({"number": 1})  # type: ignore[arg-type]
+        assert_type(queue.queue, ipcq.Queue[Job])
+    assert_type(await ipcq.aio.open("/jobs"), ipcq.aio.Queue[Any])

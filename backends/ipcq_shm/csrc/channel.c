@@ -64,7 +64,19 @@ static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t 
     return core_raise(Py_TYPE(self), result);
 }
 
-static PyObject *try_put_many(PyObject *self, PyObject *batch)
+static enum ring_result put_pieces(struct ring *ring, const struct ring_piece *pieces, size_t count, bool whole,
+                                   size_t *stored, int64_t patience)
+{
+    enum ring_result result;
+
+    if (!whole)
+        return ring_put_many(ring, pieces, count, stored, patience);
+    result = ring_put_all(ring, pieces, count, patience);
+    *stored = result == RING_OK ? count : 0;
+    return result;
+}
+
+static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
 {
     struct ring *ring = ring_of(self);
     PyObject *messages = ring == NULL ? NULL : PySequence_Tuple(batch);
@@ -98,10 +110,10 @@ static PyObject *try_put_many(PyObject *self, PyObject *batch)
         bytes += pieces[index].size;
     }
     if (bytes < RING_LARGE)
-        result = ring_put_many(ring, pieces, count, &stored, 0);
+        result = put_pieces(ring, pieces, count, whole, &stored, 0);
     if (result == RING_BUSY) {
         Py_BEGIN_ALLOW_THREADS
-        result = ring_put_many(ring, pieces, count, &stored, RING_PATIENCE);
+        result = put_pieces(ring, pieces, count, whole, &stored, RING_PATIENCE);
         Py_END_ALLOW_THREADS
     }
     PyMem_Free(pieces);
@@ -109,6 +121,16 @@ static PyObject *try_put_many(PyObject *self, PyObject *batch)
     if (result == RING_OK || result == RING_FULL || result == RING_BUSY)
         return PyLong_FromSize_t(stored);
     return core_raise(Py_TYPE(self), result);
+}
+
+static PyObject *try_put_many(PyObject *self, PyObject *batch)
+{
+    return put_batch(self, batch, false);
+}
+
+static PyObject *try_put_all(PyObject *self, PyObject *batch)
+{
+    return put_batch(self, batch, true);
 }
 
 /* Getting */
@@ -432,10 +454,11 @@ static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
     kept = &ring->segment->figures;
     aborted = figure(&kept->aborted);
     ring_count(ring, &put, &got);
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
-                         put.bytes - got.bytes, "puts", put.count - aborted, "gets", got.count - aborted,
-                         "high_water_mark", figure(&kept->high_water_mark), "waits", figure(&kept->waits), "timeouts",
-                         figure(&kept->timeouts), "recoveries", figure(&kept->recoveries));
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
+                         put.bytes - got.bytes, "bytes_put", put.bytes, "puts", put.count - aborted, "gets",
+                         got.count - aborted, "high_water_mark", figure(&kept->high_water_mark), "waits",
+                         figure(&kept->waits), "timeouts", figure(&kept->timeouts), "recoveries",
+                         figure(&kept->recoveries));
 }
 
 /* Being told */
@@ -585,6 +608,25 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+static PyObject *adopt_bell(PyObject *self, PyObject *number)
+{
+    struct ring *ring = ring_of(self);
+    int descriptor = ring == NULL ? -1 : (int)PyLong_AsLong(number);
+
+    if (PyErr_Occurred())
+        return NULL;
+    if (!watch_adopt(ring, descriptor))
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyObject *bell(PyObject *self, void *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+
+    return ring == NULL ? NULL : PyLong_FromLong(ring->bell);
+}
+
 static PyObject *limits(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct ring *ring = ring_of(self);
@@ -622,6 +664,7 @@ static void channel_dealloc(PyObject *self)
 static PyMethodDef channel_methods[] = {
     {"try_put", (PyCFunction)(void (*)(void))try_put, METH_FASTCALL, NULL},
     {"try_put_many", try_put_many, METH_O, NULL},
+    {"try_put_all", try_put_all, METH_O, NULL},
     {"try_get", try_get, METH_NOARGS, NULL},
     {"try_get_many", try_get_many, METH_O, NULL},
     {"peek", look, METH_NOARGS, NULL},
@@ -644,6 +687,7 @@ static PyMethodDef channel_methods[] = {
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
     {"attach", attach, METH_VARARGS,
      PyDoc_STR("Become a participant by a descriptor, which is this object's from then on, unless it fails.")},
+    {"adopt_bell", adopt_bell, METH_O, PyDoc_STR("Take a FIFO as the doorbell of a queue that never had a name.")},
     {"limits", limits, METH_NOARGS, PyDoc_STR("Return limit, max_messages, max_message_size and flags as checked.")},
     {"detach", detach, METH_NOARGS, PyDoc_STR("Give back descriptor and mapping, and tell whether there were any.")},
     {NULL, NULL, 0, NULL},
@@ -651,6 +695,7 @@ static PyMethodDef channel_methods[] = {
 
 static PyGetSetDef channel_attributes[] = {
     {"descriptor", descriptor, NULL, PyDoc_STR("The segment's file."), NULL},
+    {"bell", bell, NULL, PyDoc_STR("The doorbell; -1 where it is not open."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

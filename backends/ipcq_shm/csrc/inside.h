@@ -1,4 +1,4 @@
-/* What ring.c and shelf.c share: how words of a segment are read and written, and how a side commits. */
+/* What the files around the ring share: how words of a segment are read and written, and how a side commits. */
 #ifndef IPCQ_INSIDE_H
 #define IPCQ_INSIDE_H
 
@@ -32,6 +32,12 @@ static inline uint32_t asleep_on(struct bell *bell)
 static inline bool watched(const struct ring *ring)
 {
     return atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed) != 0;
+}
+
+/* What stands for this participant in the segment, with the state of a record or 0. */
+static inline uint64_t own_word(const struct ring *ring, uint64_t state)
+{
+    return (uint64_t)ring->generation << 32 | (uint64_t)ring->slot << 8 | state;
 }
 
 /* Takes the producers' lock, and sees to what its last owner left if that one died. leave_put gives it back. */

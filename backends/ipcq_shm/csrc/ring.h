@@ -303,8 +303,9 @@ typedef void *ring_room(void *context, struct ring_piece *message);
 uint64_t ring_record_size(uint64_t message_size);
 /* How much of a queue's limit a message takes; flags are the queue's. */
 uint64_t ring_message_size(uint64_t message_size, uint32_t flags);
-uint64_t ring_segment_size(const struct ring_header *asked);
 
+/* Creating and opening (segment.c). */
+uint64_t ring_segment_size(const struct ring_header *asked);
 /* Write a new queue into a file of ring_segment_size bytes of zeros; of `asked`, limits and flags are read. */
 enum ring_result ring_format(int descriptor, const struct ring_header *asked);
 /* Become a participant. The descriptor is then the ring's, unless it fails. */
@@ -326,6 +327,8 @@ enum ring_result ring_put(struct ring *ring, const void *data, size_t size, int6
 /* Stores as many as there is space for, in one step; `stored` is their number. */
 enum ring_result ring_put_many(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored,
                                int64_t patience);
+/* Stores all of them in one step, or none; not for a queue with priorities. */
+enum ring_result ring_put_all(struct ring *ring, const struct ring_piece *pieces, size_t count, int64_t patience);
 /* Takes the next message. RING_COPYING: it is taken, and the caller copies it and calls ring_release. */
 enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy, int64_t patience);
 void ring_release(struct ring *ring, const struct ring_copy *copy);

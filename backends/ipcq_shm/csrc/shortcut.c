@@ -59,6 +59,7 @@ struct shortcut {
     enum of_bytes of_bytes;
     bool puts;
     bool gets;
+    bool waits;
 };
 
 static void shortcut_dealloc(PyObject *self);
@@ -482,7 +483,9 @@ static enum ring_result take_within(PyObject *self, struct taking *taking, int64
         taking->of_bytes = shortcut->of_bytes;
         taking->decode = Py_NewRef(shortcut->decode); /* before the lock is given away, when the handle may be closed */
         result = take(channel, taking);
-        if (result == RING_EMPTY && until != 0) {
+        if (result == RING_EMPTY && until != 0 && !shortcut->waits) {
+            result = RING_GONE;
+        } else if (result == RING_EMPTY && until != 0) {
             begin_use(channel);
             core_wait_readable(&channel->ring, since, until);
             end_use(channel);
@@ -689,10 +692,10 @@ static PyObject *arm(PyObject *self, PyObject *arguments)
     struct shortcut *shortcut;
     PyObject *channel, *encode, *decode;
     const char *of_bytes;
-    int puts, gets;
+    int puts, gets, waits;
 
-    if (state == NULL || !PyArg_ParseTuple(arguments, "O!OOspp", (PyTypeObject *)state->ring, &channel, &encode, &decode,
-                                           &of_bytes, &puts, &gets))
+    if (state == NULL || !PyArg_ParseTuple(arguments, "O!OOsppp", (PyTypeObject *)state->ring, &channel, &encode, &decode,
+                                           &of_bytes, &puts, &gets, &waits))
         return NULL;
     shortcut = PyObject_GC_New(struct shortcut, (PyTypeObject *)state->shortcut);
     if (shortcut == NULL)
@@ -706,6 +709,7 @@ static PyObject *arm(PyObject *self, PyObject *arguments)
         shortcut->of_bytes = ENCODED;
     shortcut->puts = puts;
     shortcut->gets = gets;
+    shortcut->waits = waits;
     PyObject_GC_Track(shortcut);
     return replace(self, (PyObject *)shortcut);
 }

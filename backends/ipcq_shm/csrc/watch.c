@@ -17,7 +17,8 @@
 #define MOST_BYTES (1 << 16)
 /* How long a consumer waits to set the doorbell right; the next one does it else. */
 #define SET_PATIENCE 5000000
-#define ARM_PATIENCE 500000000
+/* How long who wants to be told waits for a stopped producer: an event loop may stand still meanwhile. */
+#define ARM_PATIENCE 50000000
 
 static bool locked(const struct ring *ring, int command, short kind)
 {
@@ -187,8 +188,12 @@ static enum ring_result get_doorbell(struct ring *ring)
         return RING_OK;
     if (out_of_descriptors())
         return RING_SYSTEM;
-    if (nameless(ring)) /* so that its path may be another's by now */
-        return RING_GONE;
+    if (nameless(ring)) { /* so that its path may be another's by now */
+        if (ring->bell < 0 || atomic_load_explicit(&ring->segment->state.doorbell, memory_order_relaxed) != 0)
+            return RING_GONE;
+        atomic_store_explicit(&ring->segment->state.doorbell, ring->bell_inode, memory_order_seq_cst);
+        return RING_OK;
+    }
     return make_doorbell(ring) ? RING_OK : RING_SYSTEM;
 }
 
@@ -223,6 +228,21 @@ void watch_disarm(struct ring *ring)
     }
     if (ring->bell >= 0)
         close(ring->bell);
+}
+
+bool watch_adopt(struct ring *ring, int descriptor)
+{
+    struct stat found;
+
+    if (fstat(descriptor, &found) != 0)
+        return false;
+    if (!S_ISFIFO(found.st_mode) || ring->bell >= 0) {
+        errno = EINVAL;
+        return false;
+    }
+    ring->bell = descriptor;
+    ring->bell_inode = (uint64_t)found.st_ino;
+    return true;
 }
 
 enum ring_result watch_ask(struct ring *ring, uint32_t *seen)

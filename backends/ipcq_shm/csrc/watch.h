@@ -18,8 +18,11 @@
  * The FIFO goes with the queue's name: who removes that removes this before and, where it was made in between, after;
  * and who makes it looks afterwards whether the queue has its name still.
  *
- * What it gives up: with a doorbell, a put into an empty queue costs three system calls. On a queue without a name the
- * doorbell works for those who had it open before, and cannot be made.
+ * A queue that never had a name has no place for a FIFO either. It gets one that has no name, from its creator, and who
+ * is handed the queue is handed that as well.
+ *
+ * What it gives up: with a doorbell, a put into an empty queue costs three system calls. On a queue that lost its name
+ * the doorbell works for those who had it open before, and cannot be made.
  */
 #ifndef IPCQ_WATCH_H
 #define IPCQ_WATCH_H
@@ -36,6 +39,8 @@ bool watch_after_get(struct ring *ring);
  * queue has no name and none was made before. */
 enum ring_result watch_arm(struct ring *ring);
 void watch_disarm(struct ring *ring);
+/* Take this FIFO as the doorbell of a queue that never had a name; false, with errno, where it is none. */
+bool watch_adopt(struct ring *ring, int descriptor);
 
 /* Ask for a notice; RING_BUSY if somebody has asked and lives. `seen` is for watch_told. */
 enum ring_result watch_ask(struct ring *ring, uint32_t *seen);

@@ -1,16 +1,19 @@
 """Clause 20: what a capability grants works, and what it denies raises Unsupported with the way out."""
 
+import os
 import select
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
 
 import ipcq
-from ipcq.backend import HIGHEST_PRIORITY, Capabilities, Stats
+from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Request, Stats
+from ipcq.hooks import GROUP
 from ipcq.testing.contract._bench import HANG, WOKEN, Bench
 
 #: For each ability that a method needs, calls that are refused without it.
@@ -151,12 +154,14 @@ class Abilities(Bench):
         right = Stats(
             depth=self.capacity,
             bytes=5,
+            bytes_put=6,
             puts=self.capacity + 1,
             gets=1,
             high_water_mark=self.capacity,
             waits=1,
             timeouts=1,
             recoveries=0,
+            handles=2,
         )
         for handle in (queue, other):
             figures = handle.stats()
@@ -403,3 +408,56 @@ class Abilities(Bench):
         """C25: InvalidArgument, on every backend."""
         with pytest.raises(ipcq.InvalidArgument):
             self.create().notify(**arguments)
+
+    # Without a name
+
+    def _nameless(self) -> Channel:
+        self.needs("nameless")
+        return described(self.backend).create_nameless(Request(buffer_size=1 << 16))
+
+    def test_descriptors_lead_to_a_nameless_queue(self) -> None:
+        """Clause 22: what one channel puts the other takes."""
+        one = self._nameless()
+        other = described(self.backend).adopt([os.dup(each) for each in one.descriptors()], Request())
+        one.try_put(b"item", 0)
+        taken = other.try_get()
+        one.close()
+        other.close()
+        assert taken == (b"item", 0)
+
+    def test_a_nameless_queue_is_not_linked(self) -> None:
+        """Clause 22: no name leads to it."""
+        channel = self._nameless()
+        linked = channel.linked()
+        channel.close()
+        assert not linked
+
+    def test_a_nameless_queue_stores_a_batch_whole_or_not_at_all(self) -> None:
+        """Clause 22: what does not fit leaves nothing behind."""
+        channel = self._nameless()
+        batch = [bytes(10_000)] * 4
+        stored = [channel.try_put_all(batch), channel.try_put_all(batch), channel.qsize()]
+        channel.close()
+        assert stored == [4, 0, 4]
+
+    def test_nameless_queues_are_refused_where_they_cannot_be(self) -> None:
+        """Clause 20: Unsupported, by each way to one."""
+        self.lacks("nameless")
+        with self.create() as queue:
+            channel = queue._channel
+            ways: list[Callable[[], object]] = [
+                lambda: described(self.backend).create_nameless(Request()),
+                lambda: described(self.backend).adopt((), Request()),
+                lambda: channel.try_put_all([]),
+                channel.descriptors,
+            ]
+            for way in ways:
+                with pytest.raises(ipcq.Unsupported):
+                    way()
+
+
+def described(name: str) -> Backend:
+    """Return a backend's descriptor."""
+    (entry,) = entry_points(group=GROUP, name=name)
+    backend: Backend = entry.load().ipcq_backend()
+    return backend

@@ -1,0 +1,33 @@
+"""The face of baseplate's message queue against baseplate itself, with equal limits.
+
+Wanted: at least 2 times baseplate.
+"""
+
+import os
+from typing import Any
+
+import harness
+
+from ipcq._bench._contestant import OURS
+from ipcq._bench._peers import Baseplate
+
+
+class Face(Baseplate):
+    """What baseplate's own contestant does, with another import."""
+
+    kind = OURS
+    distribution = "ipcq"
+
+    def __init__(self, backend: str) -> None:
+        self.name = f"compat.baseplate on {backend}"
+        self._backend = backend
+
+    def library(self) -> Any:
+        os.environ["IPCQ_BACKEND"] = self._backend
+        from ipcq.compat import baseplate
+
+        return baseplate
+
+
+if __name__ == "__main__":
+    harness.main(__doc__, [Face("mqueue"), Face("shm"), Baseplate()], ["64B", "2P2C", "ping-pong", "idle"])

@@ -1,0 +1,40 @@
+"""The face of multiprocessing beside multiprocessing.
+
+What it has to reach: 4 times on a small dict, 8 times on 64 B.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import harness
+
+from ipcq._bench._contestant import OURS
+from ipcq._bench._peers import MultiprocessingQueue
+from ipcq._bench._workload import Workload
+from ipcq.compat.multiprocessing import Queue
+
+
+class Face(MultiprocessingQueue):
+    """It is used as the standard library's is, word for word."""
+
+    name = "ipcq.compat.multiprocessing"
+    kind = OURS
+    distribution = "ipcq"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
+        queues = [Queue(workload.depth) for _ in range(workload.queues)]
+        try:
+            yield queues
+        finally:
+            for queue in queues:
+                queue.close()
+
+
+if __name__ == "__main__":
+    harness.main(
+        __doc__,
+        [Face(), MultiprocessingQueue()],
+        ["64B", "1KiB", "64KiB", "1MiB", "dict", "4P1C", "ping-pong", "wake-up", "idle"],
+    )

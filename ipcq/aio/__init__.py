@@ -1,0 +1,13 @@
+"""Queues for asyncio and trio: `ipcq.open` and `ipcq.Queue` with `await`, over anyio, the extra ``aio``."""
+
+try:
+    import anyio as _anyio  # noqa: F401 - to say how to install it
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the library anyio is not installed: pip install 'ipcq[aio]'", name="anyio", path=__file__
+    ) from error
+
+from ipcq.aio._open import Opening, open
+from ipcq.aio._queue import Queue
+
+__all__ = ("Opening", "Queue", "open")

@@ -1,0 +1,40 @@
+"""Calls that may block, in threads of anyio's."""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from anyio import to_thread
+
+from ipcq._deadline import abandonment
+
+R = TypeVar("R")
+
+
+async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
+    """Run a call in a thread; if it is given up, the thread ends soon, and what the call returned is undone.
+
+    The call may be given up at any time: at once for who awaits it, and in the thread where it next pauses.
+    """
+    given_up = threading.Event()
+    outcome: list[R] = []
+    turn = threading.Lock()
+
+    def run() -> None:
+        abandonment.set(given_up)  # in the thread's copy of the context
+        result = call()
+        with turn:
+            if not given_up.is_set():
+                outcome.append(result)
+                return
+        undo(result)
+
+    try:
+        await to_thread.run_sync(run, abandon_on_cancel=True)
+    except BaseException:
+        with turn:
+            given_up.set()
+        for result in outcome:  # it came in the very instant
+            undo(result)
+        raise
+    return outcome[0]

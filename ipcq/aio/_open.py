@@ -1,0 +1,61 @@
+"""From a name to a handle, without holding up the event loop."""
+
+from collections.abc import Generator
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+import ipcq
+from ipcq.aio._apart import run_apart
+from ipcq.aio._queue import Queue
+
+T = TypeVar("T")
+
+
+class Opening(Generic[T]):
+    """What `open` returns: await it for a handle, or let ``async with`` open one and close it."""
+
+    def __init__(self, name: str, backend: str, options: dict[str, Any]) -> None:
+        self._call = partial(ipcq.open, name, backend, **options)
+        self._queue: Queue[T] | None = None
+
+    async def _open(self) -> Queue[T]:
+        return Queue(await run_apart(self._call, ipcq.Queue.close))
+
+    def __await__(self) -> Generator[Any, Any, Queue[T]]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Queue[T]:
+        self._queue = await self._open()
+        return self._queue
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._queue is not None:
+            await self._queue.aclose()
+
+
+@overload
+def open(name: str, backend: str = ..., *, type: type[T], **options: Any) -> Opening[T]: ...
+
+
+@overload
+def open(name: str, backend: str = ..., **options: Any) -> Opening[Any]: ...
+
+
+def open(name: str, backend: str = "auto", **options: Any) -> Opening[Any]:
+    """Open the queue of a name, as `ipcq.open` does, in a thread: it may have to wait for others.
+
+    ``async with ipcq.aio.open("/jobs") as q:`` closes it at the end; ``q = await ipcq.aio.open("/jobs")`` leaves that
+    to you. Cancelled while it opens, it leaves no handle; a queue may have been created.
+
+    Args:
+        name: As for `ipcq.open`.
+        backend: As for `ipcq.open`.
+        **options: As for `ipcq.open`.
+
+    Raises:
+        MessageQueueError: Whatever `ipcq.open` raises, when it is awaited or entered.
+    """
+    return Opening(name, backend, options)

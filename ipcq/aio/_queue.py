@@ -1,0 +1,296 @@
+"""A handle for tasks: what waits is awaited, all else is done by the handle that it wraps."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+import ipcq
+from ipcq._cooperation import Descriptor, of_messages, of_space
+from ipcq._deadline import PASSED, deadline_of
+from ipcq.aio._apart import run_apart
+from ipcq.aio._line import Lines, copied
+from ipcq.backend import Capabilities, Lifetime, Stats
+from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Seconds for which a handle that never has to wait may keep other tasks from running.
+_TURN: Final = 0.001
+
+
+class Queue(Generic[T]):
+    """A handle to a named queue of objects, for asyncio and trio; `ipcq.aio.open` makes them.
+
+    Any number of tasks may use one handle, in any number of event loops, and synchronous code too, by `queue`. Methods,
+    arguments and exceptions are those of `ipcq.Queue`. What may wait is a coroutine function; all else is an ordinary
+    method, as in `asyncio.Queue`. A call that is cancelled has taken and stored nothing. Those of one event loop that
+    wait are served in the order in which they came.
+
+    Args:
+        queue: What it stands on, and closes.
+    """
+
+    def __init__(self, queue: "ipcq.Queue[T]") -> None:
+        self._queue = queue
+        # Copied while the channel is in use, as a closed one's descriptors may be somebody else's already.
+        messages, space = (partial(queue._with_channel, partial(copied, ask)) for ask in (of_messages, of_space))
+        self._getters = Lines(Descriptor(messages), anyio.wait_readable)
+        self._putters = Lines(Descriptor(space), anyio.wait_writable)
+        self._turn_ends = 0.0
+
+    @property
+    def queue(self) -> "ipcq.Queue[T]":
+        """The same handle for synchronous code."""
+        return self._queue
+
+    # Putting
+
+    async def put(self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
+        """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
+        deadline = self._deadline(block, timeout)
+        await self._begin()
+        tried = not self._putters.occupied
+        if tried:
+            try:
+                self._queue.put(item, False, priority=priority)
+            except QueueFull:
+                if deadline == PASSED:
+                    raise
+            else:
+                return
+        # Once for all attempts, and nothing is awaited between the first and this that could change the item.
+        data = self._queue._encoded(item, priority)
+        await self._wait(self._putters, partial(self._queue._put_encoded, data, priority, PASSED), deadline, tried)
+
+    def put_nowait(self, item: T) -> None:
+        """Put an item if there is space now; as `ipcq.Queue.put_nowait`."""
+        self._queue.put_nowait(item)
+
+    async def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
+        """Put as many of the items as find space in time, and return how many; as `ipcq.Queue.put_many`.
+
+        Cancelled, it may have stored some of them, from the first on. With a timeout instead it says how many.
+        """
+        deadline = self._deadline(block, timeout)
+        await self._begin()
+        batch = self._queue._with_channel(lambda _: self._queue._encode_all(items))
+        stored = 0
+
+        def store() -> int:
+            nonlocal stored
+            try:
+                stored += self._queue._with_channel(lambda channel: channel.try_put_many(batch[stored:]))
+            except MessageQueueError:
+                if not stored:  # else the caller must learn that these are in
+                    raise
+                return stored
+            if stored < len(batch):
+                raise self._located(QueueFull())
+            return stored
+
+        try:
+            return await self._serve(self._putters, store, deadline)
+        except QueueFull:
+            if not stored:
+                raise
+            return stored
+
+    # Getting
+
+    async def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the next item; as `ipcq.Queue.get`."""
+        deadline = self._deadline(block, timeout)
+        await self._begin()
+        return await self._serve(self._getters, self._queue.get_nowait, deadline)
+
+    def get_nowait(self) -> T:
+        """Take the next item if there is one now; as `ipcq.Queue.get_nowait`."""
+        return self._queue.get_nowait()
+
+    async def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
+        """Take at least one item, and then what else is there; as `ipcq.Queue.get_many`."""
+        deadline = self._deadline(block, timeout)
+        await self._begin()
+        return await self._serve(self._getters, partial(self._queue.get_many, max_items, False), deadline)
+
+    async def get_message(self, block: bool = True, timeout: float | None = None) -> "ipcq.Message[T]":
+        """Take the next item with what the queue knows of it; as `ipcq.Queue.get_message`."""
+        deadline = self._deadline(block, timeout)
+        await self._begin()
+        return await self._serve(self._getters, partial(self._queue.get_message, False), deadline)
+
+    def __aiter__(self) -> Self:
+        """Take items until the queue is shut down and empty."""
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.get()
+        except QueueShutDown:
+            raise StopAsyncIteration from None
+
+    # Waiting
+
+    def _deadline(self, block: bool, timeout: float | None) -> float:
+        try:
+            return deadline_of(block, timeout)
+        except MessageQueueError as error:
+            raise self._located(error)
+
+    def _located(self, error: MessageQueueError) -> MessageQueueError:
+        return error.at(self.name, self.backend)
+
+    async def _begin(self) -> None:
+        """See whether the task was cancelled, and let others run now and then."""
+        if monotonic() < self._turn_ends:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+            self._turn_ends = monotonic() + _TURN
+
+    async def _serve(self, lines: Lines, attempt: Callable[[], R], deadline: float) -> R:
+        tried = not lines.occupied
+        if tried:
+            try:
+                return attempt()
+            except (QueueEmpty, QueueFull):
+                if deadline == PASSED:
+                    raise
+        return await self._wait(lines, attempt, deadline, tried)
+
+    async def _wait(self, lines: Lines, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
+        served = False
+        try:
+            result = await lines.here().serve(attempt, deadline, tried)
+            served = True
+            return result
+        finally:
+            self._queue._count_wait(served)
+
+    # Looking
+
+    def peek(self) -> T:
+        """Return the next item without taking it; as `ipcq.Queue.peek`."""
+        return self._queue.peek()
+
+    def peek_message(self) -> "ipcq.Message[T]":
+        """Return the next item with what the queue knows of it; as `ipcq.Queue.peek_message`."""
+        return self._queue.peek_message()
+
+    def clear(self) -> int:
+        """Drop the messages that are in the queue; as `ipcq.Queue.clear`."""
+        return self._queue.clear()
+
+    def qsize(self) -> int:
+        """Count the messages in the queue; as `ipcq.Queue.qsize`."""
+        return self._queue.qsize()
+
+    def empty(self) -> bool:
+        """Tell whether a get would have had to wait."""
+        return self._queue.empty()
+
+    def full(self) -> bool:
+        """Tell whether a put of the smallest message would have had to wait."""
+        return self._queue.full()
+
+    def stats(self) -> Stats:
+        """Return the queue's figures over all processes; as `ipcq.Queue.stats`."""
+        return self._queue.stats()
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._queue.name
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that serves."""
+        return self._queue.backend
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this queue can do."""
+        return self._queue.capabilities
+
+    @property
+    def mode(self) -> int:
+        """The queue's permission bits."""
+        return self._queue.mode
+
+    @property
+    def max_messages(self) -> int | None:
+        """Capacity in messages; None where bytes alone bound it."""
+        return self._queue.max_messages
+
+    @property
+    def max_message_size(self) -> int:
+        """Largest encoded message, in bytes."""
+        return self._queue.max_message_size
+
+    @property
+    def buffer_size(self) -> int | None:
+        """Capacity in bytes; None where messages alone bound it."""
+        return self._queue.buffer_size
+
+    @property
+    def priorities(self) -> bool:
+        """Whether messages have priorities."""
+        return self._queue.priorities
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """When the queue goes: ``"persistent"`` or ``"last-close"``."""
+        return self._queue.lifetime
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return self._queue.closed
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while the queue is not empty; as `ipcq.Queue.fileno`."""
+        return self._queue.fileno()
+
+    def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
+        """Ask for one notice when a message arrives in the empty queue; as `ipcq.Queue.notify`."""
+        self._queue.notify(callback, signal=signal)
+
+    # Ends
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """End the queue for every process that has it open; as `ipcq.Queue.shutdown`."""
+        self._queue.shutdown(immediate)
+
+    async def aclose(self) -> None:
+        """Close this handle and the one that it wraps; the queue and its messages stay.
+
+        Calls of other tasks that wait in this handle raise `QueueClosed`. It is done even in a task that is cancelled:
+        nothing is awaited. It waits for calls of other threads in the wrapped handle, as `ipcq.Queue.close` does.
+        """
+        self._queue.close()
+        self._getters.end()
+        self._putters.end()
+
+    async def unlink(self) -> None:
+        """Remove the queue's name, in a thread, as others may have to be waited for; as `ipcq.Queue.unlink`."""
+        await run_apart(self._queue.unlink, lambda _: None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return repr(self._queue).replace("ipcq.Queue", "ipcq.aio.Queue", 1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Queue, (self._queue,)

@@ -1,0 +1,1 @@
+"""Drop-in faces of queues that people use now."""

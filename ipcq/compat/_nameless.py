@@ -1,0 +1,81 @@
+"""Queues that nobody can find: they travel to other processes as descriptors, and leave nothing behind anywhere.
+
+What a process is killed with, the kernel takes back: such a queue has no name that anybody would have to remove.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from ipcq import _registry
+from ipcq._queue import Origin, Queue
+from ipcq._shortcut import class_for
+from ipcq.backend import Backend, Channel, Request
+from ipcq.errors import BackendUnavailable, LimitExceeded, NoSpace, Unsupported
+from ipcq.serializers import codec_for
+
+__all__ = ("Travelling", "arrived", "create")
+
+#: Stands for the name in errors.
+NAME: Final = "(nameless)"
+
+#: What becomes a descriptor of the process in which it is unpickled.
+Travelling = Any
+
+
+def create(request: Request) -> Queue[bytes]:
+    """Make a queue of bytes that has no name, on the best backend that can.
+
+    Raises:
+        BackendUnavailable: None can here; the error's `reasons` tell why for each.
+    """
+    reasons: dict[str, str] = {}
+    for name in _registry.able("nameless"):
+        backend = _registry.backend(name)
+        try:
+            return _handle(backend, backend.create_nameless(request), request)
+        except (LimitExceeded, NoSpace, Unsupported) as error:
+            reasons[name] = str(error)
+    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "see ipcq backends"
+    raise BackendUnavailable(f"no backend can make a queue without a name here ({told})", reasons=reasons)
+
+
+def arrived(travelling: Sequence[Travelling]) -> list[int]:
+    """Return the descriptors of this process that have come for those of another."""
+    descriptors: list[int] = []
+    try:
+        for each in travelling:
+            descriptors.append(each.detach())  # noqa: PERF401  # what has come is to be closed if the next one does not
+    except BaseException:
+        for descriptor in descriptors:
+            with suppress(OSError):
+                os.close(descriptor)
+        raise
+    return descriptors
+
+
+def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
+    backend = _registry.usable(name)
+    request = Request()
+    return _handle(backend, backend.adopt(arrived(travelling), request), request)
+
+
+def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:
+    def reopen() -> tuple[Any, ...]:
+        from multiprocessing.reduction import DupFd  # POSIX alone has it
+
+        return _adopt, (backend.name, [DupFd(each) for each in channel.descriptors()])
+
+    origin = Origin(
+        name=NAME,
+        backend=backend,
+        request=request,
+        remove=lambda _: None,
+        reopen=reopen,
+        alternatives=_registry.able,
+    )
+    queue: Queue[bytes] = class_for(channel)(channel, codec_for("raw"), origin)
+    # These are dropped without a close, as what they stand in for is: the kernel takes all of it back.
+    queue._inherited = True
+    return queue

@@ -1,0 +1,127 @@
+"""The asynchronous face keeps the contract: each of the suite's calls is awaited in an event loop.
+
+The loop runs in a thread of its own, so that what the suite does in threads is done by tasks. Left out are the families
+that speak of what the face does not do itself: names, limits of the system, permissions, and signals, which no task is
+interrupted by.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+import ipcq.aio
+from ipcq.testing.contract._abilities import Abilities
+from ipcq.testing.contract._batches import Batches
+from ipcq.testing.contract._delivery import Delivery
+from ipcq.testing.contract._ends import Ends
+from ipcq.testing.contract._waiting import Waiting
+
+#: Thousands of calls, of which each version of Python has enough in the tests of the face itself.
+pytestmark = pytest.mark.once
+
+#: What no backend has yet, and the face does not offer; and what is below every face.
+BELOW = ("lease", "reserve", "view", "_channel")
+
+
+async def _outcome(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    outcome = call(*arguments, **named)
+    return await outcome if inspect.isawaitable(outcome) else outcome
+
+
+class Facade:
+    """A handle whose calls are awaited in an event loop, and look as if they were not."""
+
+    def __init__(self, portal: BlockingPortal, handle: "ipcq.Queue[Any]") -> None:
+        self._portal = portal
+        self._queue = ipcq.aio.Queue(handle)
+
+    def __getattr__(self, name: str) -> Any:
+        face = self._queue.queue if name in BELOW else self._queue
+        value = getattr(face, {"close": "aclose"}.get(name, name))
+        if not callable(value):
+            return value
+        return lambda *arguments, **named: self._portal.call(_outcome, value, arguments, named)
+
+    def __iter__(self) -> Iterator[Any]:
+        coming = aiter(self._queue)
+        while True:
+            try:
+                yield self._portal.call(coming.__anext__)
+            except StopAsyncIteration:
+                return
+
+    def __enter__(self) -> "Facade":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._queue)
+
+
+class AioContract(Delivery, Batches, Waiting, Ends, Abilities):
+    """The families, on handles that are awaited."""
+
+    loop: str
+
+    @pytest.fixture(autouse=True)
+    def _in_a_loop(self) -> Iterator[None]:
+        with start_blocking_portal(self.loop) as self._portal:
+            yield
+
+    def create(self, name: str | None = None, **options: Any) -> Any:
+        return self._awaited(super().create(name, **options))
+
+    def attach(self, name: str | None = None, **options: Any) -> Any:
+        return self._awaited(super().attach(name, **options))
+
+    def _awaited(self, handle: "ipcq.Queue[Any]") -> Facade:
+        facade = Facade(self._portal, handle)
+        self._cleaning.callback(facade.close)  # before the handle itself is closed, whose end no task would see at once
+        return facade
+
+
+@pytest.mark.needs("memory")
+class TestMemoryUnderAsyncio(AioContract):
+    backend = "memory"
+    loop = "asyncio"
+
+
+@pytest.mark.needs("memory")
+class TestMemoryUnderTrio(AioContract):
+    backend = "memory"
+    loop = "trio"
+
+
+@pytest.mark.needs("shm")
+class TestShmUnderAsyncio(AioContract):
+    backend = "shm"
+    loop = "asyncio"
+
+
+@pytest.mark.needs("shm")
+class TestShmUnderTrio(AioContract):
+    backend = "shm"
+    loop = "trio"
+
+
+@pytest.mark.needs("mqueue")
+class TestMqueueUnderAsyncio(AioContract):
+    backend = "mqueue"
+    loop = "asyncio"
+
+
+@pytest.mark.needs("socketpair")
+class TestSocketpairUnderTrio(AioContract):
+    backend = "socketpair"
+    loop = "trio"
+
+
+@pytest.mark.needs("pyshm")
+class TestPyshmUnderAsyncio(AioContract):
+    backend = "pyshm"
+    loop = "asyncio"

@@ -1,0 +1,172 @@
+"""Opening and unlinking hold up no event loop, end when they are cancelled, and leave no handle."""
+
+import asyncio
+import importlib
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+
+import ipcq.aio
+from aio.conftest import Run
+from ipcq._deadline import NEVER
+from ipcq._namelock import name_lock
+from ipcq.aio._apart import run_apart
+
+#: Seconds in which what was cancelled has ended, at ten times what a pause lasts.
+SOON = 0.5
+
+
+def test_a_block_opens_and_closes(name: str, backend: str, run: Run) -> None:
+    """`async with` gives a handle, and closes it."""
+
+    async def main() -> Any:
+        async with ipcq.aio.open(name, backend, max_messages=4, max_message_size=512) as queue:
+            await queue.put("item")
+            assert await queue.get() == "item"
+            await queue.unlink()
+        return queue
+
+    assert run(main).closed
+
+
+def test_a_handle_may_outlive_the_block(name: str, backend: str, run: Run) -> None:
+    """`await` gives a handle that is closed by hand."""
+
+    async def main() -> tuple[bool, bool]:
+        queue = await ipcq.aio.open(name, backend, max_messages=4, max_message_size=512)
+        opened = queue.closed
+        await queue.unlink()
+        await queue.aclose()
+        await queue.aclose()
+        return opened, queue.closed
+
+    assert run(main) == (False, True)
+
+
+@pytest.mark.parametrize("backend", ["shm"], indirect=True)
+def test_a_missing_queue_is_waited_for(name: str, backend: str, run: Run) -> None:
+    """wait= lets other tasks run, one of which makes the queue."""
+
+    async def main() -> str:
+        async with anyio.create_task_group() as group:
+
+            async def make() -> None:
+                await anyio.sleep(0.05)
+                with ipcq.open(name, backend) as queue:
+                    queue.put("item")
+
+            group.start_soon(make)
+            async with ipcq.aio.open(name, backend, create=False, wait=30) as queue:
+                return str(await queue.get())
+
+    assert run(main) == "item"
+
+
+@pytest.mark.parametrize("backend", ["shm"], indirect=True)
+def test_what_open_refuses_is_refused(name: str, backend: str, run: Run) -> None:
+    """With the errors of `ipcq.open`, when it is awaited."""
+
+    async def main() -> None:
+        with pytest.raises(ipcq.QueueNotFound):
+            await ipcq.aio.open(name, backend, create=False)
+        with pytest.raises(ipcq.InvalidArgument, match="did you mean"):
+            async with ipcq.aio.open(name, backend, max_message=3):
+                pass
+
+    run(main)
+
+
+@pytest.mark.parametrize("backend", ["shm"], indirect=True)
+@pytest.mark.parametrize("what", ["a queue", "a lock"])
+def test_cancelled_it_ends_soon(name: str, backend: str, run: Run, what: str) -> None:
+    """Whatever it waits for; the thread goes as well, and nothing was made."""
+    before = threading.active_count()
+
+    async def main() -> float:
+        began = time.monotonic()
+        with anyio.move_on_after(0.1) as scope:
+            if what == "a queue":
+                await ipcq.aio.open(name, backend, create=False, wait=3600)
+            else:
+                await ipcq.aio.open(name, backend, open_timeout=3600)
+        assert scope.cancelled_caught
+        return time.monotonic() - began
+
+    with name_lock(name, NEVER):
+        assert run(main) < 0.1 + SOON
+        until = time.monotonic() + 10 * SOON
+        while threading.active_count() > before and time.monotonic() < until:
+            time.sleep(0.01)
+    assert not ipcq.exists(name, backend)
+
+
+def test_what_a_cancelled_call_made_is_undone(run: Run) -> None:
+    """Though the call itself cannot be ended."""
+    going, made = threading.Event(), threading.Event()
+    undone: list[str] = []
+
+    def make() -> str:
+        going.set()
+        made.wait()
+        return "it"
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_apart, make, undone.append)
+            while not going.is_set():
+                await anyio.sleep(0.001)
+            group.cancel_scope.cancel()
+        made.set()
+        while not undone:
+            await anyio.sleep(0.001)
+
+    run(main)
+    assert undone == ["it"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio"], indirect=True)
+def test_what_is_made_while_it_is_cancelled_is_undone(run: Run) -> None:
+    """Where the thread was done and nobody was told yet."""
+    undone: list[str] = []
+    threads: list[threading.Thread] = []
+
+    def make() -> str:
+        threads.append(threading.current_thread())
+        return "it"
+
+    async def main() -> None:
+        task = asyncio.create_task(run_apart(make, undone.append))
+        while not threads:
+            await asyncio.sleep(0)
+        time.sleep(0.05)  # noqa: ASYNC251 - the loop is not to hear what the thread did
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    run(main)
+    assert undone == ["it"]
+
+
+def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra, by name."""
+    monkeypatch.setitem(sys.modules, "anyio", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ipcq\[aio\]'"):
+        importlib.reload(ipcq.aio)
+
+
+@pytest.mark.parametrize("backend", ["shm"], indirect=True)
+def test_a_block_that_was_not_entered_closes_nothing(name: str, backend: str, run: Run) -> None:
+    """Where opening failed."""
+
+    async def main() -> None:
+        opening = ipcq.aio.open(name, backend, create=False)
+        with pytest.raises(ipcq.QueueNotFound):
+            await opening.__aenter__()
+        await opening.__aexit__(None, None, None)
+
+    run(main)

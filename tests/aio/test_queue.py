@@ -1,0 +1,601 @@
+"""C22, C10, C14: what is awaited takes its turn, keeps its time, and ends with the handle."""
+
+import gc
+import math
+import os
+import pickle
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+import ipcq.aio
+from aio.conftest import Run
+from ipcq.testing.processes import Peers, fresh_name, say
+from processes.sizes import size
+
+#: Seconds in which what has to happen at once happens, at ten times the bound of its clause.
+SOON = 2.5
+
+#: Tasks that wait on one handle. What a task costs is the event loop's, so one backend has as many as memory allows.
+TASKS = 2_000
+MOST_TASKS = size(2_000, 1_000_000)
+
+Handle = ipcq.Queue[Any]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await anyio.sleep(0.001)
+
+
+def test_items_come_in_order(handle: Handle, run: Run) -> None:
+    """A producer and a consumer on one handle, through a queue that is often full and often empty."""
+
+    async def main() -> list[int]:
+        queue = ipcq.aio.Queue(handle)
+        async with anyio.create_task_group() as group:
+
+            async def produce() -> None:
+                for number in range(300):
+                    await queue.put(number)
+
+            group.start_soon(produce)
+            return [await queue.get() for _ in range(300)]
+
+    assert run(main) == list(range(300))
+
+
+def test_those_who_wait_are_served_in_their_order(handle: Handle, run: Run) -> None:
+    """The first that waited gets the first message, though a newcomer asks as well."""
+
+    async def main() -> list[tuple[int, str]]:
+        queue = ipcq.aio.Queue(handle)
+        served: list[tuple[int, str]] = []
+
+        async def get(number: int) -> None:
+            served.append((number, await queue.get()))
+
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(get, number)
+                await checkpoint()
+                await checkpoint()
+            for item in "abc":
+                queue.put_nowait(item)
+            group.start_soon(get, 4)
+            await until(lambda: len(served) == 3)
+            queue.put_nowait("d")
+            queue.put_nowait("e")
+        return served
+
+    assert run(main) == [(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e")]
+
+
+def test_a_put_waits_for_space(handle: Handle, run: Run) -> None:
+    """And those that wait are stored in their order."""
+
+    async def main() -> list[int]:
+        queue = ipcq.aio.Queue(handle)
+        async with anyio.create_task_group() as group:
+
+            async def produce() -> None:
+                for number in range(12):
+                    await queue.put(number)
+
+            group.start_soon(produce)
+            await until(lambda: handle.full())
+            await anyio.sleep(0.05)
+            return [await queue.get() for _ in range(12)]
+
+    assert run(main) == list(range(12))
+
+
+@pytest.mark.parametrize("verb", ["get", "get_many", "get_message", "put", "put_many"])
+def test_a_timeout_in_the_line_is_kept(handle: Handle, run: Run, verb: str) -> None:
+    """C10: also by who has others before it."""
+
+    async def main() -> float:
+        queue = ipcq.aio.Queue(handle)
+        arguments = () if verb.startswith("get") else ([1],)
+        if arguments:
+            queue.put_nowait(0), queue.put_nowait(0), queue.put_nowait(0), queue.put_nowait(0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(getattr(queue, verb), *arguments)
+            await checkpoint()
+            await checkpoint()
+            began = time.monotonic()
+            with pytest.raises(ipcq.TimedOutError, match=queue.name):
+                await getattr(queue, verb)(*arguments, timeout=0.2)
+            group.cancel_scope.cancel()
+        return time.monotonic() - began
+
+    assert 0.2 <= run(main) < 0.7
+
+
+def test_one_try_does_not_stand_in_line(handle: Handle, run: Run) -> None:
+    """block=False says at once that there is nothing, whoever waits."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(handle)
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(queue.get)
+            await anyio.sleep(0.02)
+            with pytest.raises(ipcq.QueueEmpty):
+                await queue.get(block=False)
+            group.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_a_put_that_is_cancelled_in_the_line_gives_up_its_place(handle: Handle, run: Run) -> None:
+    """Those behind it are served all the same."""
+
+    async def main() -> list[Any]:
+        queue = ipcq.aio.Queue(handle)
+        for number in range(4):
+            queue.put_nowait(number)
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.put, "first")
+            await checkpoint()
+            await checkpoint()
+            with anyio.move_on_after(0.05):
+                await queue.put("given up")
+            group.start_soon(queue.put, "last")
+            return [await queue.get() for _ in range(6)]
+
+    assert run(main) == [0, 1, 2, 3, "first", "last"]
+
+
+def test_a_cancelled_task_takes_nothing(handle: Handle, run: Run) -> None:
+    """Cancelled before it began, it leaves even what is there."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(handle)
+        queue.put_nowait("kept")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await queue.get()
+        assert scope.cancelled_caught
+
+    run(main)
+    assert handle.get_nowait() == "kept"
+
+
+def test_what_never_waits_lets_others_run(handle: Handle, run: Run) -> None:
+    """A task that always finds a message gives way now and then."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(handle)
+        over = anyio.Event()
+        async with anyio.create_task_group() as group:
+
+            async def end() -> None:
+                over.set()
+
+            group.start_soon(end)
+            while not over.is_set():
+                await queue.put("item")
+                await queue.get()
+
+    run(main)
+
+
+def test_iteration_ends_with_the_queue(handle: Handle, run: Run) -> None:
+    """`async for` takes what is there until the queue is shut down and empty."""
+
+    async def main() -> list[str]:
+        queue = ipcq.aio.Queue(handle)
+        for item in "abc":
+            await queue.put(item)
+        queue.shutdown()
+        return [item async for item in queue]
+
+    assert run(main) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("waiting", [1, 50])
+def test_a_close_wakes_every_task(handle: Handle, run: Run, waiting: int) -> None:
+    """C14: with `QueueClosed`, at once."""
+
+    async def main() -> float:
+        queue = ipcq.aio.Queue(handle)
+        async with anyio.create_task_group() as group:
+
+            async def get() -> None:
+                with pytest.raises(ipcq.QueueClosed):
+                    await queue.get()
+
+            for _ in range(waiting):
+                group.start_soon(get)
+            await anyio.sleep(0.02)
+            began = time.monotonic()
+            await queue.aclose()
+        return time.monotonic() - began
+
+    assert run(main) < SOON
+
+
+def test_a_close_between_a_try_and_the_wait_is_a_close(name: str, handle: Handle, run: Run) -> None:
+    """C14: by another thread; what would be waited for then is closed."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(ipcq.open(name, handle.backend, create=False))
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+        line = queue._getters.here()
+        await queue.aclose()
+        with pytest.raises(ipcq.QueueClosed):
+            await line.serve(queue.get_nowait, math.inf, tried=True)
+
+    run(main)
+
+
+@pytest.mark.parametrize("end", ["close", "shutdown", "unlink"])
+def test_an_end_from_another_thread_is_noticed(handle: Handle, run: Run, end: str) -> None:
+    """C14: by a get that waits, and by all behind it."""
+    kind = {"close": ipcq.QueueClosed, "shutdown": ipcq.QueueShutDown, "unlink": ipcq.QueueGone}[end]
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(handle)
+        ending = threading.Timer(0.1, getattr(handle, end))
+        async with anyio.create_task_group() as group:
+
+            async def get() -> None:
+                with pytest.raises(kind):
+                    await queue.get()
+
+            for _ in range(3):
+                group.start_soon(get)
+            ending.start()
+        ending.join()
+
+    run(main)
+
+
+def test_a_batch_says_how_much_it_stored(handle: Handle, run: Run) -> None:
+    """C9: as many as found space in time, and `QueueFull` only for none."""
+
+    async def main() -> tuple[int, int]:
+        queue = ipcq.aio.Queue(handle)
+        stored = await queue.put_many(range(6), timeout=0.05), await queue.put_many([])
+        with pytest.raises(ipcq.QueueFull):
+            await queue.put_many([7], timeout=0.05)
+        return stored
+
+    assert run(main) == (4, 0)
+
+
+def test_a_batch_tells_what_it_stored_before_the_end(handle: Handle, run: Run) -> None:
+    """C9: the end of the queue in the middle of it hides nothing."""
+
+    async def main() -> int:
+        queue = ipcq.aio.Queue(handle)
+        async with anyio.create_task_group() as group:
+
+            async def end() -> None:
+                await until(lambda: handle.full())
+                queue.shutdown()
+
+            group.start_soon(end)
+            return await queue.put_many(range(6))
+
+    assert run(main) == 4
+
+
+def test_what_is_encoded_while_it_waits_does_not_change(handle: Handle, run: Run) -> None:
+    """The item is what it was when the call began to wait."""
+
+    async def main() -> Any:
+        queue = ipcq.aio.Queue(handle)
+        for _ in range(4):
+            queue.put_nowait(None)
+        item = ["before"]
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.put, item)
+            await until(lambda: bool(queue._putters.occupied))
+            item.append("after")
+            for _ in range(4):
+                await queue.get()
+        return await queue.get()
+
+    assert run(main) == ["before"]
+
+
+def test_what_can_never_fit_is_refused_behind_others_too(handle: Handle, run: Run) -> None:
+    """C7: at once, though the line is long."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(handle)
+        for _ in range(4):
+            queue.put_nowait(None)
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.put, None)
+            await anyio.sleep(0.02)
+            with pytest.raises(ipcq.MessageTooLarge):
+                await queue.put(bytes(4096))
+            group.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_two_faces_of_one_handle_stand_in_nobodys_way(handle: Handle, run: Run) -> None:
+    """Both wait in one event loop."""
+
+    async def main() -> set[str]:
+        faces = [ipcq.aio.Queue(handle) for _ in range(2)]
+        items: set[str] = set()
+        async with anyio.create_task_group() as group:
+
+            async def get(face: "ipcq.aio.Queue[str]") -> None:
+                items.add(await face.get())
+
+            for face in faces:
+                group.start_soon(get, face)
+            await anyio.sleep(0.02)
+            handle.put("a")
+            handle.put("b")
+        return items
+
+    assert run(main) == {"a", "b"}
+
+
+def test_a_handle_is_used_from_two_loops(handle: Handle, loop: str) -> None:
+    """At the same time, in two threads."""
+    queue = ipcq.aio.Queue(handle)
+    taken: list[int] = []
+
+    async def consume() -> None:
+        taken.extend([item async for item in queue])
+
+    threads = [threading.Thread(target=anyio.run, args=(consume,), kwargs={"backend": loop}) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(200):
+        handle.put(number, timeout=SOON)
+    handle.shutdown()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(200))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/fd")
+def test_a_handle_outlives_its_loop(handle: Handle, run: Run) -> None:
+    """The next one waits as the first did, and nothing of the first is left."""
+    queue = ipcq.aio.Queue(handle)
+
+    async def wait() -> None:
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+
+    run(wait)
+    gc.collect()
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        run(wait)
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) <= before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/fd")
+def test_closing_leaves_no_descriptor(name: str, handle: Handle, run: Run) -> None:
+    """Not even where a task waited."""
+
+    async def main() -> tuple[int, int]:
+        await checkpoint()
+        before = len(os.listdir("/dev/fd"))
+        queue = ipcq.aio.Queue(ipcq.open(name, handle.backend, create=False))
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+        await queue.aclose()
+        return before, len(os.listdir("/dev/fd"))
+
+    before, after = run(main)
+    assert after <= before
+
+
+def test_waiting_costs_no_time_of_the_processor(handle: Handle, run: Run) -> None:
+    """Any number of tasks that wait on one handle wake up as often as one does."""
+
+    tasks = MOST_TASKS if handle.backend == "shm" else TASKS
+
+    async def main() -> float:
+        queue = ipcq.aio.Queue(handle)
+        async with anyio.create_task_group() as group:
+            for _ in range(tasks):
+                group.start_soon(queue.get)
+            await until(lambda: sum(len(line._behind) for line in queue._getters.occupied) == tasks - 1)
+            gc.collect()
+            gc.freeze()
+            used = time.process_time()
+            await anyio.sleep(1)
+            used = time.process_time() - used
+            gc.unfreeze()
+            group.cancel_scope.cancel()
+        return used
+
+    assert run(main) < 0.2
+
+
+@pytest.mark.parametrize("backend", ["memory", "pyshm", "shm"], indirect=True)
+def test_a_wait_is_counted(handle: Handle, run: Run) -> None:
+    """As those of synchronous calls are, where the mechanism knows."""
+
+    async def main() -> None:
+        queue = ipcq.aio.Queue(handle)
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+
+    run(main)
+    assert (handle.stats().waits, handle.stats().timeouts) == (1, 1)
+
+
+def test_no_thread_waits(handle: Handle, run: Run) -> None:
+    """On none of the bundled backends."""
+
+    async def main() -> int:
+        queue = ipcq.aio.Queue(handle)
+        before = threading.active_count()
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.get)
+            await anyio.sleep(0.05)
+            more = threading.active_count() - before
+            group.cancel_scope.cancel()
+        return more
+
+    assert run(main) == 0
+
+
+def test_without_a_descriptor_to_spare_it_looks_again_and_again(
+    handle: Handle, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24: a full table of descriptors keeps nobody from waiting."""
+    import socket
+
+    def refuse(number: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    async def main() -> str:
+        queue = ipcq.aio.Queue(handle)
+        monkeypatch.setattr(socket, "dup", refuse)
+        async with anyio.create_task_group() as group:
+
+            async def put() -> None:
+                await anyio.sleep(0.02)
+                await queue.put("item")
+
+            group.start_soon(put)
+            return str(await queue.get())
+
+    assert run(main) == "item"
+
+
+def test_it_is_the_handle_that_it_wraps(handle: Handle) -> None:
+    """All that does not wait is asked of it."""
+    queue = ipcq.aio.Queue(handle)
+    assert queue.queue is handle
+    facts = ("name", "backend", "capabilities", "mode", "max_messages", "max_message_size", "buffer_size")
+    assert [getattr(queue, each) for each in (*facts, "priorities", "lifetime", "closed")] == [
+        getattr(handle, each) for each in (*facts, "priorities", "lifetime", "closed")
+    ]
+    assert repr(queue) == repr(handle).replace("ipcq.Queue", "ipcq.aio.Queue")
+    queue.put_nowait("item")
+    assert (queue.qsize() > 0, queue.empty(), queue.full(), queue.stats().depth) == (
+        True,
+        False,
+        False,
+        handle.stats().depth,
+    )
+    assert queue.get_nowait() == "item"
+    assert queue.clear() == 0
+
+
+@pytest.mark.needs("memory")
+def test_it_looks_as_the_handle_does() -> None:
+    """peek, fileno and notify, where there are such."""
+    with ipcq.open(fresh_name(), "memory") as handle:
+        queue = ipcq.aio.Queue(handle)
+        told = threading.Event()
+        queue.notify(told.set)
+        queue.put_nowait("item")
+        assert (queue.peek(), queue.peek_message().item, queue.fileno()) == ("item", "item", handle.fileno())
+        assert told.wait(SOON)
+        handle.unlink()
+
+
+@pytest.mark.needs("pyshm")
+def test_a_handle_is_pickled_by_name(run: Run) -> None:
+    """And attaches where it is unpickled."""
+    name = fresh_name()
+    with ipcq.open(name, "pyshm") as handle:
+        handle.put("item")
+        queue = pickle.loads(pickle.dumps(ipcq.aio.Queue(handle)))
+
+        async def main() -> Any:
+            async with queue:
+                return await queue.get()
+
+        assert run(main) == "item"
+        handle.unlink()
+
+
+def echo(there: str, back: str, backend: str, loop: str) -> None:
+    """Send back what comes, until the queue is shut down."""
+
+    async def main() -> None:
+        async with ipcq.aio.open(there, backend) as requests, ipcq.aio.open(back, backend) as replies:
+            say("ready")
+            async for item in requests:
+                await replies.put(item)
+
+    anyio.run(main, backend=loop)
+
+
+@pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm", "socketpair"], indirect=True)
+@pytest.mark.parametrize("other", ["asyncio", "trio"])
+def test_processes_talk_whatever_loop_each_has(name: str, backend: str, run: Run, other: str) -> None:
+    """A request goes to a process of another kind, and comes back."""
+    limits = {"max_messages": 4, "max_message_size": 512}
+    with (
+        ipcq.open(name, backend, exclusive=True, **limits) as there,
+        ipcq.open(f"{name}-back", backend, exclusive=True, **limits) as back,
+        Peers() as peers,
+    ):
+        try:
+            peer = peers.spawn(echo, name, f"{name}-back", backend, other)
+            assert peer.hear() == "ready"
+
+            async def main() -> list[int]:
+                requests, replies = ipcq.aio.Queue(there), ipcq.aio.Queue(back)
+                came = []
+                for number in range(50):
+                    await requests.put(number)
+                    came.append(await replies.get())
+                requests.shutdown()
+                return came
+
+            assert run(main) == list(range(50))
+            assert peer.wait() == 0
+        finally:
+            back.unlink()
+
+
+def get_in_a_child(name: str, backend: str, loop: str) -> None:
+    """Wait in an event loop, fork, and let the child wait in another; say whether it got the item."""
+    queue = ipcq.aio.Queue(ipcq.open(name, backend, create=False))
+
+    async def wait() -> None:
+        with pytest.raises(ipcq.QueueEmpty):
+            await queue.get(timeout=0.01)
+
+    async def get() -> Any:
+        return await queue.get(timeout=SOON)
+
+    anyio.run(wait, backend=loop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads, which are not in a call
+        child = os.fork()
+    if not child:
+        os._exit(anyio.run(get, backend=loop) != "for the child")
+    queue.put_nowait("for the child")
+    _, status = os.waitpid(child, 0)
+    queue.put_nowait("for the parent")
+    say([status, anyio.run(get, backend=loop)])
+    queue.queue.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm", "socketpair"], indirect=True)
+def test_a_forked_child_waits_in_a_loop_of_its_own(handle: Handle, loop: str) -> None:
+    """C20: on the handle that it inherited, whose line the parent goes on using."""
+    with Peers() as peers:
+        peer = peers.spawn(get_in_a_child, handle.name, handle.backend, loop)
+        assert peer.hear() == [0, "for the parent"]
+        assert peer.wait() == 0

@@ -1,0 +1,54 @@
+"""What the tests of mqueue stand on: queues that are cleaned up, and the modules that need posix_ipc.
+
+pytest looks for fixtures beside a test, so each file makes those its own that it asks for.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq_mqueue import _kernel
+
+posix_ipc = pytest.importorskip("posix_ipc", reason="the backend mqueue cannot be used here without posix_ipc")
+channels = pytest.importorskip("ipcq_mqueue._channel")
+
+Handle = ipcq.Queue[Any]
+
+SMALL = {"max_messages": 3, "max_message_size": 64}
+HANG = 20.0
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can set this up: run the tests as root")
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return a name that no queue has after the test."""
+    name = f"/kernel-{os.getpid()}-{secrets.token_hex(4)}"
+    yield name
+    with suppress(FileNotFoundError):
+        _kernel.unlink_queue(name)
+
+
+@pytest.fixture
+def queue(name: str) -> Iterator[Handle]:
+    """Return a handle to a new queue of 3 messages of 64 bytes, of bytes alone."""
+    with ipcq.open(name, "mqueue", exclusive=True, serializer="raw", **SMALL) as queue:
+        yield queue
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def failed(number: int) -> OSError:
+    return OSError(number, os.strerror(number), "/jobs")
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, "broken")

@@ -1,0 +1,266 @@
+"""The kernel's limits of message queues: what an error number means, and what is done about it."""
+
+import errno
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ipcq
+from backends import mqueue
+from backends.mqueue import HANG, SMALL, Handle, descriptors, failed, posix_ipc
+from ipcq.backend import Request
+from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
+from ipcq_mqueue import MqueueBackend, _limits
+
+name, queue = mqueue.name, mqueue.queue
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the kernel's settings be read from files of the test's."""
+    values = {"msg_default": 10, "msg_max": 10, "msgsize_default": 8192, "msgsize_max": 8192, "queues_max": 256}
+    for setting, value in values.items():
+        (tmp_path / setting).write_text(f"{value}\n")
+    monkeypatch.setattr(_limits, "DIRECTORY", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def ordinary(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a process without CAP_SYS_RESOURCE, whose settings are the kernel's defaults."""
+    monkeypatch.setattr(_limits, "privileged", lambda: False)
+    monkeypatch.setattr(_limits.resource, "getrlimit", lambda which: (819200, 819200))
+
+
+@pytest.fixture
+def lifted(ordinary: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a process with CAP_SYS_RESOURCE."""
+    monkeypatch.setattr(_limits, "privileged", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOENT, QueueNotFound),
+        (errno.EEXIST, QueueExists),
+        (errno.EACCES, PermissionDenied),
+        (errno.EPERM, PermissionDenied),
+        (errno.ENOMEM, NoSpace),
+        (errno.ENOSPC, LimitExceeded),
+        (errno.EMFILE, LimitExceeded),
+        (errno.ENFILE, LimitExceeded),
+        (errno.EINVAL, LimitExceeded),
+        (errno.EOVERFLOW, LimitExceeded),
+        (errno.EIO, MessageQueueError),
+        (errno.ENOSYS, MessageQueueError),
+    ],
+)
+def test_each_error_number_is_one_class(ordinary: None, number: int, kind: type[MessageQueueError]) -> None:
+    """STYLE 31: foreign errors cross in one table."""
+    assert type(_limits.explained(failed(number), 11, 64)) is kind
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EINVAL, errno.EIO])
+def test_the_error_number_is_kept(ordinary: None, number: int) -> None:
+    """C24: errno is always set."""
+    assert _limits.explained(failed(number), 11, 64).errno == number
+
+
+LIMITS: list[tuple[int, int, int, tuple[str, int, int], str]] = [
+    (errno.EINVAL, 11, 64, ("fs.mqueue.msg_max", 10, 11), "sudo sysctl fs.mqueue.msg_max=11"),
+    (errno.EINVAL, 10, 8193, ("fs.mqueue.msgsize_max", 8192, 8193), "sudo sysctl fs.mqueue.msgsize_max=8193"),
+    (errno.EINVAL, 11, 8193, ("fs.mqueue.msg_max", 10, 11), "sudo sysctl fs.mqueue.msg_max=11"),
+    (errno.EOVERFLOW, 10, 8192, ("RLIMIT_MSGQUEUE", 819200, 82880), "sudo prlimit --pid $$ --msgqueue=902080"),
+    (errno.EINVAL, 4, 64, ("RLIMIT_MSGQUEUE", 819200, 640), "--msgqueue=819840"),
+    (errno.ENOSPC, 4, 64, ("fs.mqueue.queues_max", 256, 257), "sudo sysctl fs.mqueue.queues_max=512"),
+    (errno.EMFILE, 4, 64, ("RLIMIT_MSGQUEUE", 819200, 640), "remove some (ipcq ls)"),
+]
+
+
+@pytest.mark.parametrize(("number", "messages", "size", "figures", "remedy"), LIMITS)
+def test_an_ordinary_users_limit_is_named_with_its_figures(
+    ordinary: None, number: int, messages: int, size: int, figures: tuple[str, int, int], remedy: str
+) -> None:
+    """C24: the limit, its value and what was asked."""
+    error = _limits.explained(failed(number), messages, size)
+    assert isinstance(error, LimitExceeded) and (error.limit, error.value, error.asked) == figures
+
+
+@pytest.mark.parametrize(("number", "messages", "size", "figures", "remedy"), LIMITS)
+def test_an_ordinary_users_limit_comes_with_the_command(
+    ordinary: None, number: int, messages: int, size: int, figures: tuple[str, int, int], remedy: str
+) -> None:
+    """C24: and the remedy."""
+    error = _limits.explained(failed(number), messages, size)
+    assert isinstance(error, LimitExceeded) and remedy in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("messages", "size", "figures"),
+    [
+        (65537, 64, ("fs.mqueue.msg_max", 65536, 65537)),
+        (4, (16 << 20) + 1, ("fs.mqueue.msgsize_max", 16 << 20, (16 << 20) + 1)),
+        (50, 8193, ("RLIMIT_MSGQUEUE", 819200, 50 * (8193 + 96))),
+    ],
+)
+def test_a_privileged_process_meets_the_hard_limits(
+    lifted: None, messages: int, size: int, figures: tuple[str, int, int]
+) -> None:
+    """C24: CAP_SYS_RESOURCE lifts it above the settings, up to what is compiled in."""
+    error = _limits.explained(failed(errno.EINVAL), messages, size)
+    assert isinstance(error, LimitExceeded) and (error.limit, error.value, error.asked) == figures
+
+
+def test_a_hard_limit_has_no_command(lifted: None) -> None:
+    """C24: no setting goes beyond it."""
+    error = _limits.explained(failed(errno.EINVAL), 65537, 64)
+    assert isinstance(error, LimitExceeded) and error.remedy == "no setting goes beyond it: ask for less"
+
+
+def test_a_bad_argument_without_a_geometry_is_the_root_error(ordinary: None) -> None:
+    """Nothing was asked for that could have hit a limit."""
+    assert type(_limits.explained(failed(errno.EINVAL))) is MessageQueueError
+
+
+def test_an_unlisted_error_tells_what_the_system_said(ordinary: None) -> None:
+    """STYLE 31: the root error, with the system's words."""
+    assert str(_limits.explained(failed(errno.EIO))) == "the system refused: Input/output error"
+
+
+@pytest.mark.parametrize(("number", "limit"), [(errno.EMFILE, "RLIMIT_NOFILE"), (errno.ENFILE, "fs.file-max")])
+def test_a_full_table_of_files_is_told_from_the_budget(
+    ordinary: None, monkeypatch: pytest.MonkeyPatch, number: int, limit: str
+) -> None:
+    """C24: mq_open has one error number for RLIMIT_NOFILE and RLIMIT_MSGQUEUE."""
+
+    def refuse(*_: object) -> int:
+        raise failed(number)
+
+    with monkeypatch.context() as full:
+        full.setattr(_limits.os, "open", refuse)
+        error = _limits.explained(failed(errno.EMFILE), 4, 64)
+    assert isinstance(error, LimitExceeded) and error.limit == limit
+
+
+def test_looking_for_a_full_table_leaves_no_descriptor(ordinary: None) -> None:
+    """C17: a diagnosis gives back what it opened."""
+    before = descriptors()
+    _limits.explained(failed(errno.EMFILE), 4, 64)
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [({}, 10), ({"msg_default": 5}, 5), ({"msg_max": 4}, 4), ({"msg_default": 20}, 10)]
+)
+def test_the_default_capacity_is_the_kernels(settings: Path, written: dict[str, int], value: int) -> None:
+    """mq_overview(7): msg_default, but never more than msg_max."""
+    for setting, number in written.items():
+        (settings / setting).write_text(f"{number}\n")
+    assert _limits.default_messages() == value
+
+
+@pytest.mark.parametrize(("written", "value"), [({}, 8192), ({"msgsize_max": 512}, 512)])
+def test_the_default_size_is_the_kernels(settings: Path, written: dict[str, int], value: int) -> None:
+    """mq_overview(7): msgsize_default, but never more than msgsize_max."""
+    for setting, number in written.items():
+        (settings / setting).write_text(f"{number}\n")
+    assert _limits.default_size() == value
+
+
+def test_settings_that_cannot_be_seen_are_the_kernels_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may hide /proc."""
+    monkeypatch.setattr(_limits, "DIRECTORY", str(tmp_path / "hidden"))
+    assert (_limits.default_messages(), _limits.default_size()) == (10, 8192)
+
+
+@pytest.mark.parametrize(
+    ("line", "privileged"),
+    [
+        ("CapEff:\t0000000001000000\n", True),
+        ("CapEff:\t000001ffffffffff\n", True),
+        ("CapEff:\t0000000000000000\n", False),
+        ("CapEff:\t000001fffeffffff\n", False),
+        ("Name:\tpython\n", False),
+        (None, False),
+    ],
+)
+def test_privilege_is_cap_sys_resource(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str | None, privileged: bool
+) -> None:
+    """proc_pid_status(5): bit 24 of the effective set."""
+    status = tmp_path / "status"
+    if line is not None:
+        status.write_text(line)
+
+    def open_status(path: str, **options: Any) -> Any:
+        return open(status, **options)
+
+    monkeypatch.setattr(_limits, "open", open_status, raising=False)
+    assert _limits.privileged() is privileged
+
+
+@pytest.mark.parametrize("limits", [{"max_messages": 2**64 + 3}, {"max_messages": 2**63}, {"max_messages": 2**31}])
+def test_a_capacity_beyond_all_numbers_is_a_limit(name: str, limits: dict[str, int]) -> None:
+    """C24: and not another capacity that happens to be the same in 64 bits."""
+    with pytest.raises(LimitExceeded) as caught:
+        ipcq.open(name, "mqueue", **{**SMALL, **limits})
+    assert caught.value.asked == limits["max_messages"]
+
+
+def test_a_capacity_beyond_all_numbers_creates_nothing(name: str) -> None:
+    """A failed creation leaves no queue behind."""
+    with pytest.raises(LimitExceeded):
+        ipcq.open(name, "mqueue", max_messages=2**64 + 3, max_message_size=64)
+    assert not ipcq.exists(name, "mqueue")
+
+
+@pytest.mark.parametrize("free", range(4))
+def test_a_full_descriptor_table_is_that_at_every_step(name: str, free: int) -> None:
+    """C24: wherever in an opening the descriptors run out, it is LimitExceeded or it works."""
+    script = """
+        import os, resource, sys
+        import ipcq
+        name, free = sys.argv[1], int(sys.argv[2])
+        small = {"max_messages": 2, "max_message_size": 64}
+        ipcq.open(name, "mqueue", **small).close()
+        ipcq.unlink(name)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken = []
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+        for _ in range(free):
+            os.close(taken.pop())
+        try:
+            ipcq.open(name, "mqueue", **small).close()
+            told = "worked"
+        except ipcq.LimitExceeded as error:
+            told = error.limit
+        os.close(taken.pop())
+        print(told)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), name, str(free)],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+    )
+    assert done.stdout.strip() in ("worked", "RLIMIT_NOFILE"), done.stderr
+
+
+def test_memory_that_is_not_to_be_had_is_no_space(queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: as posix_ipc tells it."""
+
+    def lack(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(NoSpace):
+        patch.setattr(posix_ipc, "MessageQueue", lack)
+        MqueueBackend().attach(name, Request())

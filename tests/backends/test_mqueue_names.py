@@ -1,0 +1,330 @@
+"""Where the kernel has its message queues: whether it has any, how one is made, and which there are."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ipcq
+import ipcq_mqueue
+from backends import mqueue
+from backends.mqueue import HANG, SMALL, Handle, channels, descriptors, failed, posix_ipc, refuse
+from ipcq import _registry
+from ipcq.backend import Request
+from ipcq.errors import MessageQueueError, PermissionDenied, QueueNotFound, Unsupported
+from ipcq_mqueue import MqueueBackend, _kernel, _limits
+
+name, queue = mqueue.name, mqueue.queue
+
+
+# The probe
+
+
+def test_another_platform_has_no_such_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """STYLE 11: the probe says why."""
+    monkeypatch.setattr(ipcq_mqueue.sys, "platform", "win32")
+    assert _registry.probe(MqueueBackend()).reason == "it works on linux, this is win32"
+
+
+def test_on_another_platform_no_name_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """exists answers even where the probe says no."""
+    monkeypatch.setattr(ipcq_mqueue.sys, "platform", "win32")
+    assert not MqueueBackend().exists(name)
+
+
+def test_a_kernel_without_queues_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """STYLE 11: as above."""
+    monkeypatch.setattr(_limits, "DIRECTORY", str(tmp_path / "missing"))
+    assert "this kernel has no POSIX message queues" in MqueueBackend().probe().reason
+
+
+def test_a_missing_posix_ipc_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """STYLE 11: the reason ends with the way out."""
+    monkeypatch.setattr(ipcq_mqueue, "find_spec", lambda name: None)
+    assert MqueueBackend().probe().reason == "posix_ipc is not installed: pip install 'ipcq[mqueue]'"
+
+
+def test_without_posix_ipc_a_name_is_still_seen(queue: Handle) -> None:
+    """DESIGN 5: every bundled backend can say whether a name exists without its optional dependency."""
+    script = "import sys; sys.modules['posix_ipc'] = None; import ipcq; print(ipcq.exists(sys.argv[1], 'mqueue'))"
+    done = subprocess.run([sys.executable, "-c", script, queue.name], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_without_posix_ipc_what_exists_is_an_error(queue: Handle) -> None:
+    """DESIGN 5: an existing queue whose backend cannot be used here is an error, never a second queue."""
+    script = """
+        import sys
+        sys.modules["posix_ipc"] = None
+        import ipcq
+        try:
+            ipcq.open(sys.argv[1])
+        except ipcq.BackendUnavailable as error:
+            print(error.reasons)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), queue.name], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'ipcq[mqueue]'" in done.stdout
+
+
+# Creating
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"buffer_size": 4096}, "leave out buffer_size, give max_messages"),
+        ({"lifetime": "last-close"}, "last handle"),
+    ],
+)
+def test_what_the_kernel_does_not_have_is_unsupported(name: str, options: dict[str, Any], words: str) -> None:
+    """DESIGN 4: refused and not ignored."""
+    with pytest.raises(Unsupported, match=words):
+        ipcq.open(name, "mqueue", **options)
+
+
+def test_a_lifetime_that_reaches_the_backend_is_unsupported(name: str) -> None:
+    """Contract clause 6: refused in create, whoever calls it."""
+    with pytest.raises(Unsupported, match="leave out lifetime"):
+        MqueueBackend().create(name, Request(lifetime="last-close"))
+
+
+@pytest.mark.parametrize("error", [OSError(5, "no"), KeyboardInterrupt(), MemoryError()])
+def test_a_creation_that_fails_half_way_leaves_no_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Contract clause 1: whole or not at all."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as failing:
+        failing.setattr(channels, "attached", fail)
+        with pytest.raises((MessageQueueError, KeyboardInterrupt, MemoryError)):
+            MqueueBackend().create(name, Request(**SMALL))
+    assert not MqueueBackend().exists(name)
+
+
+def test_a_creation_that_fails_half_way_leaves_no_descriptor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C17: nothing leaks."""
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "no")
+
+    before = descriptors()
+    with monkeypatch.context() as failing:
+        failing.setattr(channels, "attached", fail)
+        with pytest.raises(MessageQueueError):
+            MqueueBackend().create(name, Request(**SMALL))
+    assert descriptors() == before
+
+
+@pytest.fixture
+def usurped(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a foreign program replace the queue between its creation and its opening."""
+    attached = channels.attached
+
+    def replace_first(name: str, request: Request) -> Any:
+        _kernel.unlink_queue(name)
+        os.close(_kernel.open_queue(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, _kernel.Attributes(0, 2, 32)))
+        return attached(name, request)
+
+    with monkeypatch.context() as replacing:
+        replacing.setattr(channels, "attached", replace_first)
+        yield
+
+
+def test_a_queue_that_is_replaced_while_it_is_created_is_told(usurped: None, name: str) -> None:
+    """Contract clause 1: the channel leads to the queue that was made, or there is none."""
+    with pytest.raises(QueueNotFound, match="somebody unlinked it while it was created, and made another"):
+        MqueueBackend().create(name, Request(**SMALL))
+
+
+def test_a_queue_that_is_replaced_while_it_is_created_leaves_the_other(usurped: None, name: str) -> None:
+    """C18: nothing removes another's queue."""
+    with suppress(QueueNotFound):
+        MqueueBackend().create(name, Request(**SMALL))
+    assert MqueueBackend().exists(name)
+
+
+def test_a_queue_that_is_unlinked_while_it_is_created_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 18: only exceptions of ours leave a backend."""
+    attached = channels.attached
+
+    def unlink_first(name: str, request: Request) -> Any:
+        _kernel.unlink_queue(name)
+        return attached(name, request)
+
+    monkeypatch.setattr(channels, "attached", unlink_first)
+    with pytest.raises(QueueNotFound):
+        MqueueBackend().create(name, Request(**SMALL))
+
+
+def test_unlinking_what_is_not_there_is_not_found(name: str) -> None:
+    """Contract clause 4."""
+    with pytest.raises(QueueNotFound):
+        MqueueBackend().unlink(name)
+
+
+def test_looking_where_the_kernel_fails_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 3: no answer is not a no."""
+
+    def fail(*_: object) -> int:
+        raise failed(errno.EIO)
+
+    monkeypatch.setattr(_kernel, "open_queue", fail)
+    with pytest.raises(MessageQueueError, match="the system refused"):
+        MqueueBackend().exists(name)
+
+
+def test_a_queue_that_this_user_may_not_open_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract clause 3: so that no other backend gives the name away."""
+
+    def fail(*_: object) -> int:
+        raise failed(errno.EACCES)
+
+    monkeypatch.setattr(_kernel, "open_queue", fail)
+    assert MqueueBackend().exists(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (posix_ipc.ExistentialError("gone"), QueueNotFound),
+        (posix_ipc.PermissionsError("no"), PermissionDenied),
+        (posix_ipc.Error("what?"), MessageQueueError),
+        (ValueError("what?"), MessageQueueError),
+        (OSError(5, "what?"), MessageQueueError),
+    ],
+)
+def test_what_posix_ipc_raises_on_opening_is_ours(
+    name: str, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[MessageQueueError]
+) -> None:
+    """Contract clause 18: one table."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(posix_ipc, "MessageQueue", fail)
+    with pytest.raises(kind):
+        MqueueBackend().attach(name, Request())
+
+
+def test_a_mode_that_the_system_refuses_leaves_no_queue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: creating has not happened, and says so by our error."""
+    with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
+        patch.setattr(os, "fchmod", refuse)
+        MqueueBackend().create(name, Request(**SMALL))
+    assert caught.value.errno == errno.EIO
+    assert not MqueueBackend().exists(name)
+
+
+# Listing
+
+
+def run_where(script: str, *arguments: str, mounts: bool) -> str:
+    """Run a script in a mount namespace of its own, with or without the mqueue file system at `place`."""
+    place = arguments[0]
+    steps = ["umount -a -t mqueue 2>/dev/null"]
+    if mounts:
+        steps.append('mount -t mqueue none "$1"')
+    steps.append('exec "$0" -c "$2" "$@"')
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", "; ".join(steps), sys.executable, place, textwrap.dedent(script), *arguments[1:]],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+LIST = """
+import sys, ipcq
+listing = ipcq.queues()
+found = ipcq.QueueInfo(sys.argv[3], "mqueue") in listing
+from ipcq_mqueue import MqueueBackend
+print(found, listing.unlisted.get("mqueue"), sum("not mounted" in each.text for each in MqueueBackend().findings()))
+"""
+
+in_own_namespace = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="mounting needs root and unshare: run the tests as root",
+)
+
+
+@in_own_namespace
+@pytest.mark.parametrize("folder", ["plain", "with blank", "ümlaut", "back\\slash"])
+def test_queues_are_listed_where_the_file_system_is_mounted(queue: Handle, tmp_path: Path, folder: str) -> None:
+    """DESIGN 6: wherever that is."""
+    place = tmp_path / folder
+    place.mkdir()
+    assert run_where(LIST, str(place), queue.name, mounts=True) == "True None 0"
+
+
+@in_own_namespace
+def test_where_it_is_not_mounted_the_command_is_told(queue: Handle, tmp_path: Path) -> None:
+    """DESIGN 6: elsewhere says so with the mount command, and doctor has a finding."""
+    said = run_where(LIST, str(tmp_path), queue.name, mounts=False)
+    assert said == (
+        "False the mqueue file system is not mounted: "
+        "sudo mkdir -p /dev/mqueue && sudo mount -t mqueue none /dev/mqueue 1"
+    )
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the table of mounts be read from a file of the test's."""
+    table = tmp_path / "mounts"
+
+    def open_table(path: str, **options: Any) -> Any:
+        return open(table, **options)
+
+    monkeypatch.setattr(ipcq_mqueue, "open", open_table, raising=False)
+    return table
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("none /dev/mqueue mqueue rw 0 0\n", "/dev/mqueue"),
+        ("none /a\\040b mqueue rw 0 0\n", "/a b"),
+        ("none /a\\134b mqueue rw 0 0\n", "/a\\b"),
+        ("none /ü mqueue rw 0 0\n", "/ü"),
+        ("proc /proc proc rw 0 0\n", None),
+        ("", None),
+    ],
+)
+def test_the_place_is_read_from_the_table_of_mounts(mounts: Path, line: str, place: str | None) -> None:
+    """proc_pid_mounts(5): blanks and backslashes are octal escapes."""
+    mounts.write_text("rootfs / rootfs rw 0 0\n" + line, encoding="utf-8")
+    assert ipcq_mqueue._mount_point() == place
+
+
+def test_a_hidden_table_of_mounts_has_no_place(mounts: Path) -> None:
+    """A container may hide /proc."""
+    assert ipcq_mqueue._mount_point() is None
+
+
+def test_queues_are_listed_by_their_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the slash that the file system leaves out."""
+    (tmp_path / "jobs").write_text("")
+    monkeypatch.setattr(ipcq_mqueue, "_mount_point", lambda: str(tmp_path))
+    assert MqueueBackend().names() == ["/jobs"]
+
+
+def test_an_unmounted_file_system_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """names: Unsupported with what would change that."""
+    monkeypatch.setattr(ipcq_mqueue, "_mount_point", lambda: None)
+    with pytest.raises(Unsupported, match="sudo mount -t mqueue none /dev/mqueue"):
+        MqueueBackend().names()

@@ -1,0 +1,228 @@
+"""A handle of shm: in a child, with notices and the doorbell, and with what it puts and gets."""
+
+import os
+import random
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+import ipcq
+from backends import shm
+from backends.shm import create, told
+from ipcq_shm import _segment
+
+works, name = shm.works, shm.name
+
+
+# Forks
+
+
+def test_a_handle_has_a_slot_of_its_own_in_a_child(name: str) -> None:
+    """C20: whoever inherits it is another participant, in the eyes of a queue that goes with its last one."""
+    with create(name, lifetime="last-close") as queue:
+        queue.put(b"item")
+        channel = queue._channel
+        assert channel.after_fork()
+        assert not channel.shared()
+        assert queue.get(timeout=5) == b"item"
+
+
+def test_a_handle_that_cannot_have_a_slot_in_a_child_is_refused(name: str) -> None:
+    """Contract clause 17: without descriptors to be had, it must not be used."""
+    import resource
+
+    with create(name) as queue:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert not queue._channel.after_fork()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with pytest.raises(ipcq.QueueClosed):
+            queue.put(b"item")
+
+
+# Notices
+
+
+def test_a_notice_that_was_given_needs_no_withdrawing(name: str) -> None:
+    """Contract clause 20: closing after it is nothing special."""
+    import threading
+
+    told = threading.Event()
+    with create(name) as queue:
+        queue.notify(told.set)
+        queue.put(b"item")
+        assert told.wait(10)
+        queue.notify()
+
+
+def test_a_notice_of_a_dead_process_stands_in_nobodys_way(name: str) -> None:
+    """C19: its place is taken by who asks next."""
+    import threading
+
+    told = threading.Event()
+    with create(name) as queue:
+        code = (
+            f"import ipcq, os; q = ipcq.open({name!r}, 'shm', create=False); q.notify(print); os.kill(os.getpid(), 9)"
+        )
+        subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+        queue.notify(told.set)
+        queue.put(b"item")
+        assert told.wait(10)
+
+
+def test_a_notice_can_be_a_signal_to_this_process(name: str) -> None:
+    """Contract clause 20."""
+    import signal
+
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: told.append(number))
+    try:
+        with create(name) as queue:
+            queue.notify(signal=signal.SIGUSR2)
+            queue.put(b"item")
+            until = time.monotonic() + 10
+            while not told and time.monotonic() < until:
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert told == [signal.SIGUSR2]
+
+
+def test_the_mode_of_the_doorbell_is_the_queues(name: str) -> None:
+    """C27: who may use the queue may ring."""
+    with create(name, mode=0o660, other_users=True) as queue:
+        assert stat.S_IMODE(os.fstat(queue.fileno()).st_mode) == 0o660
+        queue.unlink()
+    assert not os.path.exists(_segment.bell_of(name))
+
+
+def test_who_has_no_descriptor_for_the_doorbell_cannot_put(name: str) -> None:
+    """C5, C24: nothing is put by who cannot wake those who sleep on the doorbell."""
+    code = f"""
+import errno, ipcq, resource
+with ipcq.open({name!r}, "shm") as queue, ipcq.open({name!r}, "shm") as other:
+    queue.fileno()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for put in (lambda: other.put(b"item"), lambda: other.put_many([b"item"]), other.fileno):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            put()
+        except ipcq.LimitExceeded as error:
+            refused = error
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        print(refused.limit, refused.value, refused.errno == errno.EMFILE, queue.empty())
+    queue.unlink()
+"""
+    assert told(code).splitlines() == ["RLIMIT_NOFILE 3 True True"] * 3
+
+
+# Messages
+
+
+def test_many_large_messages_come_back_as_they_were(name: str) -> None:
+    """Contract clause 10: those that are copied without the lock, in batches, alone, and with priorities."""
+    for priorities in (False, True):
+        with create(name, max_messages=4, max_message_size=1 << 20, priorities=priorities) as queue:
+            messages = [random.Random(size).randbytes(size) for size in (1 << 20, 40_000, 32_768, 32_767)]
+            for take in (queue.get_many, lambda: [queue.get(timeout=5) for _ in range(4)]):
+                for message in messages:
+                    queue.put(message)
+                taken: list[bytes] = []
+                while len(taken) < 4:
+                    taken += take()  # type: ignore[operator]
+                assert taken == messages
+            assert queue.put_many(messages) == 4
+            assert queue.peek() == messages[0]
+            assert queue.clear() == 4
+            queue.unlink()
+
+
+def test_what_is_no_message_is_a_type_error(name: str) -> None:
+    """Contract clause 8: the extension takes bytes alone, and says so."""
+    with create(name) as queue:
+        channel = queue._channel
+        for call in (
+            lambda: channel.try_put("text", 0),
+            lambda: channel.try_put(b"text"),
+            lambda: channel.try_put(b"text", None),
+            lambda: channel.try_put_many([b"fine", 1]),
+            lambda: channel.try_put_many(1),
+            lambda: channel.try_get_many("many"),
+            lambda: channel.wait_readable(1),
+            lambda: channel.wait_readable(None, 1.0),
+            lambda: channel.wait_writable(0, 1.0, None),
+            lambda: channel.wait_writable(None, 1.0, 1.0),
+        ):
+            with pytest.raises(TypeError):
+                call()
+        assert queue.empty()
+
+
+# Closing
+
+
+# A program of its own, because the tracer of coverage does not survive this.
+STRUCK = """
+import gc, os, sys
+from types import SimpleNamespace
+from ipcq.backend import Request
+from ipcq_shm import ShmBackend, _channel, _segment
+
+def struck_at(instruction, call):
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(os.path.dirname(_segment.__file__)):
+            return None
+        frame.f_trace_opcodes = True
+        if event in ("line", "opcode"):  # 3.12 may leave out those of a frame that has begun
+            count += 1
+            if count > instruction:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+def descriptors():
+    # The listing's own is gone again.
+    return {int(each) for each in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{each}")}
+
+def close_and_reuse(descriptor):
+    os.close(descriptor)
+    reused.append(os.open("/dev/null", os.O_RDONLY))
+
+reused = []
+before = descriptors()
+_segment.os = _channel.os = SimpleNamespace(**{**vars(os), "close": close_and_reuse})
+strikes = 0
+while struck_at(strikes, lambda: ShmBackend().attach(sys.argv[1], Request()).close()):
+    strikes += 1
+    for descriptor in reused:
+        os.fstat(descriptor)  # fails where somebody else has closed it
+    reused.clear()
+    gc.collect()
+    # Ours, and what a call had returned and nobody had stored yet, which Python cannot help.
+    for left in descriptors() - before:
+        os.close(left)
+print(strikes)
+"""
+
+
+def test_a_descriptor_is_closed_once_whenever_an_exception_strikes(name: str) -> None:
+    """C5: a handler that raises in the middle of opening must not have another's descriptor closed."""
+    create(name).close()
+    assert int(told(STRUCK, name)) > 50

@@ -1,0 +1,365 @@
+"""Who hands out the two ends of a pair of sockets: strangers at the rendezvous, and the thread that serves it."""
+
+import errno
+import os
+import socket
+import threading
+import time
+from array import array
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import ipcq
+from backends import socketpair
+from backends.socketpair import Handle, count, ends
+from ipcq.backend import Request
+from ipcq.errors import CorruptQueue, LimitExceeded, MessageQueueError, PermissionDenied, QueueNotFound, VersionMismatch
+from ipcq_socketpair import SocketpairBackend, _channel, _host, _place
+
+name, queue, bounded = socketpair.name, socketpair.queue, socketpair.bounded
+
+
+# The rendezvous
+
+
+def test_who_connects_and_says_nothing_holds_nobody_up(queue: Handle) -> None:
+    """C27: a hundred idle connections, and some that talk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_host, "offered", lambda found: None)  # as in another process
+        idle = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(100)]
+        for number, each in enumerate(idle):
+            each.connect(_place.path_of(queue.name))
+            if number % 2:
+                with suppress(OSError):
+                    each.send(b"garbage")
+        with ipcq.open(queue.name, "socketpair", create=False, serializer="raw") as other:
+            other.put(b"through")
+        for each in idle:
+            each.close()
+    assert queue.get(timeout=5) == b"through"
+
+
+ANSWERS: dict[str, tuple[bytes, int, type[Exception]]] = {
+    "nothing": (b"", 0, QueueNotFound),
+    "garbage": (b"garbage", 0, CorruptQueue),
+    "a list": (b"[]", 0, CorruptQueue),
+    "no terms": (b'{"version": 1}', 0, CorruptQueue),
+    "another version": (b'{"version": 2}', 0, VersionMismatch),
+    "too few descriptors": (b"TERMS", 2, CorruptQueue),
+    "no sockets": (b"TERMS", 3, CorruptQueue),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_strange_answer_is_told(kind: str, name: str) -> None:
+    """C18, C28: whatever stands behind the name, attaching ends with what is wrong, and leaves no descriptor."""
+    text, descriptors, expected = ANSWERS[kind]
+    with ipcq.open(f"{name}-real", "socketpair") as real:
+        terms = real._channel._terms.packed()  # type: ignore[attr-defined]  # what a holder says
+    _place.make()
+    before = count()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
+        impostor.bind(_place.path_of(name))
+        impostor.listen()
+        over = threading.Event()
+
+        def answer() -> None:
+            impostor.settimeout(0.05)
+            while not over.is_set():
+                with suppress(OSError):
+                    line, _ = impostor.accept()
+                    with line:
+                        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [1] * descriptors))]
+                        line.sendmsg([terms if text == b"TERMS" else text], rights if descriptors else [])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            with pytest.raises(expected):
+                SocketpairBackend().attach(name, Request())
+        finally:
+            over.set()
+            thread.join()
+    os.unlink(_place.path_of(name))
+    assert count() == before
+
+
+def test_the_thread_serves_all_queues_and_goes_with_the_last(name: str) -> None:
+    """C17: one thread, whatever the number of queues, and none afterwards."""
+    before = threading.active_count()
+    queues = [ipcq.open(f"{name}-{number}", "socketpair") for number in range(3)]
+    during = threading.active_count()
+    for queue in queues:
+        queue.close()
+    assert (during - before, threading.active_count()) == (1, before)
+
+
+def test_without_a_thread_there_is_no_queue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16: a queue that nobody could attach to is not made, and nothing stays open."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = count()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(MessageQueueError, match="no thread starts"):
+        ipcq.open(name, "socketpair", max_messages=4)
+    assert not ipcq.exists(name, "socketpair")
+    assert count() == before
+
+
+def test_without_proc_a_bounded_queue_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C7: its putters could not exclude each other; the way out is said."""
+    real = os.open
+
+    def refuse(path: Any, *arguments: Any, **keywords: Any) -> int:
+        if str(path).startswith("/proc/self/fd"):
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        return real(path, *arguments, **keywords)
+
+    before = count()
+    monkeypatch.setattr(_channel.os, "open", refuse)
+    with pytest.raises(MessageQueueError, match="mount /proc"):
+        ipcq.open(name, "socketpair", max_messages=4)
+    monkeypatch.undo()
+    assert count() == before
+    assert not ipcq.exists(name, "socketpair")
+
+
+def test_another_user_gets_and_gives_nothing(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C27: SO_PEERCRED decides on both sides."""
+    from ipcq_socketpair import _ends
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        monkeypatch.setattr(_ends, "_peer", lambda connection: 12345)
+        channel = queue._channel  # type: ignore[attr-defined]  # what would be handed out
+        _ends.sent(one, channel._terms, channel._ends)
+        with pytest.raises(BlockingIOError):
+            other.recv(1, socket.MSG_DONTWAIT)
+        with pytest.raises(PermissionDenied, match="12345"):
+            _ends.received(other)
+
+
+def test_a_queue_whose_backlog_is_full_is_asked_again(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: until the patience is over."""
+    monkeypatch.setattr(_host, "offered", lambda found: None)
+    monkeypatch.setattr(_place, "_connects", lambda end, path: False)
+    with pytest.raises(QueueNotFound, match="kill -CONT"):
+        SocketpairBackend().attach(queue.name, Request())
+    monkeypatch.undo()
+
+
+def test_a_holder_that_lets_go_before_it_answers_is_no_answer() -> None:
+    """C16: the newcomer asks again."""
+    from ipcq_socketpair import _ends
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        other.send(b"unread")
+        one.close()
+        assert _ends.received(other) is None
+
+
+def test_more_descriptors_than_there_is_room_for_names_the_limit() -> None:
+    """C24: what did not fit is told as the full table that it mostly is, and nothing stays open."""
+    from ipcq_socketpair import _ends
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        before = count()
+        one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [1] * 5))])
+        with pytest.raises(LimitExceeded):
+            _ends.received(other)
+        assert count() == before
+
+
+def test_nothing_that_was_handed_over_stays_open_where_the_system_refuses_a_call_on_it(
+    bounded: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: neither the sockets nor the file that putters lock."""
+    from ipcq_socketpair import _ends
+
+    def refuse(end: socket.socket) -> socket.socket:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        channel = bounded._channel  # type: ignore[attr-defined]  # what would be handed out
+        _ends.sent(one, channel._terms, channel._ends)
+        before = count()
+        monkeypatch.setattr(_ends, "_blocking", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            _ends.received(other)
+        assert count() == before
+
+
+def test_a_handle_is_closed_only_when_nobody_is_handed_its_descriptors(queue: Handle) -> None:
+    """C16: a newcomer never gets what has the same number by then."""
+    (host,) = _host._hosts
+    host._answering = ends(queue).listener.fileno()
+    began = time.monotonic()
+    threading.Timer(0.1, setattr, (host, "_answering", _host._NOBODY)).start()
+    queue.close()
+    assert time.monotonic() - began >= 0.1
+
+
+# The thread
+
+
+def test_the_thread_ends_with_the_interpreter(queue: Handle) -> None:
+    """C17: and the handles that are open then can still be used and closed."""
+    before = threading.active_count()
+    _host._end()
+    assert threading.active_count() == before - 1
+    queue.put(b"x")
+    assert queue.get(timeout=5) == b"x"
+
+
+def test_a_queue_that_a_handler_opens_while_the_last_is_closed_is_served(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C12: the thread goes on for it."""
+    opened: list[Handle] = []
+
+    class Interrupted(list[Any]):
+        def remove(self, host: object) -> None:
+            opened.append(ipcq.open(f"{queue.name}-handler", "socketpair"))
+            super().remove(host)
+
+    monkeypatch.setattr(_host, "_hosts", Interrupted(_host._hosts))
+    queue.close()
+    assert len(_host._hosts) == 1
+    monkeypatch.setattr(_host, "_hosts", list(_host._hosts))
+    opened[0].close()
+    monkeypatch.undo()
+    _host._hosts.clear()
+
+
+def test_a_queue_that_a_finaliser_closes_in_the_thread_ends_it(name: str) -> None:
+    """C17: the thread cannot wait for itself."""
+    before = count()
+    queue = ipcq.open(name, "socketpair")
+    (host,) = _host._hosts
+    thread = host._thread
+    host._thread = threading.current_thread()  # as if this were it
+    queue.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert count() == before
+
+
+class Refusing:
+    """A socket whose calls fail."""
+
+    def __init__(self, real: socket.socket, number: int) -> None:
+        self._real = real
+        self._number = number
+
+    def __getattr__(self, what: str) -> Any:
+        return getattr(self._real, what)
+
+    def _accept(self) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNABORTED])
+def test_an_accept_that_fails_is_survived(number: int, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: a full table is told, so that the thread waits; all else is the newcomer's."""
+    offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
+    monkeypatch.setattr(offer.ends, "listener", Refusing(offer.ends.listener, number))
+    if number == errno.EMFILE:
+        with pytest.raises(OSError, match="Too many open files"):
+            offer.answer()
+    else:
+        offer.answer()
+    monkeypatch.undo()
+
+
+def test_a_reserve_that_cannot_be_had_is_tried_for_again(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the next get needs it, and not this one."""
+    channel = queue._channel  # type: ignore[attr-defined]  # what keeps it
+    channel._drop_spare()
+
+    def refuse(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "full")
+
+    monkeypatch.setattr(_channel.os, "dup", refuse)
+    channel._refill()
+    monkeypatch.undo()
+    assert not channel._spare
+    channel._refill()
+    assert len(channel._spare) == 1
+
+
+def test_the_thread_waits_where_it_cannot_accept(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: and answers afterwards."""
+    offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
+    waited = threading.Event()
+    monkeypatch.setattr(_host, "sleep", lambda seconds: waited.set())
+    monkeypatch.setattr(_host, "offered", lambda found: None)
+    refusals = iter([OSError(errno.EMFILE, "full")])
+    real = offer.answer
+
+    def answer() -> None:
+        for refusal in refusals:
+            raise refusal
+        real()
+
+    monkeypatch.setattr(offer, "answer", answer)
+    ipcq.open(queue.name, "socketpair", create=False).close()
+    assert waited.is_set()
+
+
+# Forks
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_leaves_the_parent_as_it_was(queue: Handle) -> None:
+    """C20: newcomers are let in as before."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_host, "offered", lambda found: None)
+        ipcq.open(queue.name, "socketpair", create=False).close()
+
+
+def strand() -> None:
+    """Leave this process as a forked child is: with the queues, without the thread."""
+    (host,) = _host._hosts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "release", lambda: None)
+        os.eventfd_write(host._bell, 1)
+        host._thread.join()
+    _host._process = -1
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_child_lets_newcomers_in_if_it_gets_a_thread(
+    given: bool, queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C20: and where it gets none, its own handles work on."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    strand()
+    with pytest.MonkeyPatch.context() as patch:
+        if not given:
+            patch.setattr(threading.Thread, "start", refuse)
+        _host.inherit()
+    assert len(_host._hosts) == given
+    queue.put(b"x")
+    assert queue.get(timeout=5) == b"x"
+
+
+def test_a_child_without_queues_begins_no_thread() -> None:
+    """C20: nothing is there to hand out."""
+    before = threading.active_count()
+    _host._process = -1
+    _host.inherit()
+    assert threading.active_count() == before

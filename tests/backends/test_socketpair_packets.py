@@ -1,0 +1,259 @@
+"""What a pair of sockets carries: packets that no ipcq sends, and large messages."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import ipcq
+from backends import socketpair
+from backends.socketpair import LARGE, Handle, count, ends, fcntl, send
+from ipcq.errors import CorruptQueue, LimitExceeded, MessageQueueError, NoSpace
+from ipcq_socketpair import _buffer, _sealed
+
+name, queue, bounded = socketpair.name, socketpair.queue, socketpair.bounded
+
+
+# Packets that no ipcq sends
+
+LARGE_HEADER = _buffer.HEADER.pack(1, 5)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"", b"\x02", b"\x01", b"\xff" * 9, LARGE_HEADER, b"\x00" + bytes(_buffer.INLINE + 1), b"\x01" + bytes(200)],
+    ids=["empty", "unknown", "short", "large-unknown", "without-a-file", "too-long", "long-header"],
+)
+def test_a_strange_packet_is_told_and_dropped(packet: bytes, queue: Handle) -> None:
+    """C28: CorruptQueue, and the next get works."""
+    send(queue, packet)
+    queue.put(b"good")
+    with pytest.raises(CorruptQueue):
+        queue.get(timeout=5)
+    assert queue.get(timeout=5) == b"good"
+
+
+@pytest.mark.parametrize("packet", [b"", b"\x00", _buffer.HEADER.pack(0, 65).ljust(73, b"\0"), bytes(100)])
+def test_a_strange_packet_in_a_bounded_queue_is_told_and_dropped(packet: bytes, bounded: Handle) -> None:
+    """C28: the same where packets are padded."""
+    send(bounded, packet)
+    bounded.put(b"good")
+    with pytest.raises(CorruptQueue):
+        bounded.get(timeout=5)
+    assert bounded.get(timeout=5) == b"good"
+
+
+def memfd(content: bytes = b"hello", *, seals: int = _sealed._SEALS) -> int:
+    """Make a file as a large message is one."""
+    descriptor = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    os.write(descriptor, content)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+def write_only() -> int:
+    """Make a sealed file that cannot be read by this descriptor."""
+    descriptor = memfd()
+    reopened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY)
+    os.close(descriptor)
+    return reopened
+
+
+def pipe() -> int:
+    """Make a pipe that nobody writes to."""
+    read, write = os.pipe()
+    os.close(write)
+    return read
+
+
+DESCRIPTORS: dict[str, Callable[[], int]] = {
+    "unsealed": lambda: memfd(seals=0),
+    "growing": lambda: memfd(seals=2 | 8),
+    "shrinking": lambda: memfd(seals=4 | 8),
+    "written to": lambda: memfd(seals=2 | 4),
+    "another size": lambda: memfd(b"hello, world"),
+    "write only": write_only,
+    "endless": lambda: os.open("/dev/zero", os.O_RDONLY),
+    "pipe": pipe,
+    "directory": lambda: os.open("/", os.O_RDONLY),
+    "socket": lambda: socket.socket(socket.AF_UNIX).detach(),
+    "path": lambda: os.open("/", os.O_PATH),
+    "eventfd": lambda: os.eventfd(0),
+}
+
+
+@pytest.mark.parametrize("kind", DESCRIPTORS)
+def test_a_descriptor_that_is_no_sealed_file_does_no_harm(kind: str, queue: Handle) -> None:
+    """C28: CorruptQueue at once, the next get works, and no descriptor stays open."""
+    send(queue, b"\x00warm")
+    queue.get(timeout=5)
+    before = count()
+    hostile = DESCRIPTORS[kind]()
+    send(queue, LARGE_HEADER, hostile)
+    os.close(hostile)
+    queue.put(b"good")
+    with pytest.raises(CorruptQueue):
+        queue.get(timeout=5)
+    assert queue.get(timeout=5) == b"good"
+    assert count() == before
+
+
+def test_descriptors_that_come_unasked_are_closed(queue: Handle) -> None:
+    """C28: one beside a message that is in its packet, and several beside one that is not."""
+    before = count()
+    good = memfd()
+    send(queue, b"\x00plain", good)
+    send(queue, LARGE_HEADER, good, good, good)
+    send(queue, LARGE_HEADER, good)
+    os.close(good)
+    for _ in range(2):
+        with pytest.raises(CorruptQueue):
+            queue.get(timeout=5)
+    assert queue.get(timeout=5) == b"hello"
+    assert count() == before
+
+
+def test_a_file_larger_than_the_queue_takes_is_not_read(name: str) -> None:
+    """C28: nothing is allocated beyond max_message_size."""
+    with ipcq.open(name, "socketpair", max_message_size=LARGE, serializer="raw") as queue:
+        hostile = memfd(bytes(LARGE + 1))
+        send(queue, _buffer.HEADER.pack(1, LARGE + 1), hostile)
+        os.close(hostile)
+        with pytest.raises(CorruptQueue):
+            queue.get(timeout=5)
+
+
+def test_strange_packets_do_not_hinder_an_immediate_shutdown(queue: Handle) -> None:
+    """C14: what is dropped may be anything."""
+    send(queue, b"\xff")
+    queue.put(b"x")
+    queue.shutdown(immediate=True)
+    with pytest.raises(ipcq.QueueShutDown):
+        queue.get(timeout=5)
+
+
+def test_a_look_at_a_strange_packet_is_told(queue: Handle) -> None:
+    """C28: as a get is, which then drops it."""
+    send(queue, b"\xff")
+    for look in (queue.peek, queue.get_nowait):
+        with pytest.raises(CorruptQueue):
+            look()
+    assert queue.empty()
+
+
+def test_credentials_that_a_holder_asked_for_are_no_descriptors(queue: Handle) -> None:
+    """C28: other control messages leave nothing behind."""
+    ends(queue).read.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    before = count()
+    send(queue, b"\x00x")
+    with pytest.raises(CorruptQueue):
+        queue.get(timeout=5)
+    assert count() == before
+
+
+# Large messages
+
+
+def test_a_large_message_can_be_looked_at(queue: Handle) -> None:
+    """Clause 20: peek takes nothing, and leaves no descriptor."""
+    queue.put(b"x" * LARGE)
+    before = count()
+    assert queue.peek() == b"x" * LARGE
+    assert queue.get(timeout=5) == b"x" * LARGE
+    assert count() == before
+
+
+def test_small_and_large_messages_keep_their_order(queue: Handle) -> None:
+    """C8: whichever way they travel."""
+    items = [bytes([number]) * (LARGE if number % 2 else 10) for number in range(10)]
+    for item in items:
+        queue.put(item)
+    assert [queue.get(timeout=5) for _ in items] == items
+
+
+def test_more_descriptors_under_way_than_a_user_may_have_is_full(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C7: a put waits for getters, as for space."""
+
+    class Refusing:
+        def sendmsg(self, *arguments: object) -> None:
+            raise OSError(errno.ETOOMANYREFS, "too many references")
+
+        def __getattr__(self, what: str) -> Any:
+            return getattr(real, what)
+
+    real = ends(queue).write
+    monkeypatch.setattr(ends(queue), "write", Refusing())
+    with pytest.raises(ipcq.QueueFull):
+        queue.put(b"x" * LARGE, timeout=0.05)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.EMFILE, LimitExceeded), (errno.ENOSPC, NoSpace), (errno.EIO, MessageQueueError)]
+)
+def test_a_file_that_cannot_be_made_is_explained(
+    number: int, expected: type[Exception], queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5, C24: nothing was queued, and no descriptor is left."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(_sealed.os, "write", refuse)
+    before = count()
+    with pytest.raises(expected):
+        queue.put(b"x" * LARGE)
+    monkeypatch.undo()
+    assert queue.empty()
+    assert count() == before
+
+
+def test_full_is_told_without_a_bound_in_messages(name: str) -> None:
+    """C7: the smallest message does not fit exactly where full says so."""
+    with ipcq.open(name, "socketpair", buffer_size=8192, serializer="raw") as queue:
+        stored = 0
+        while not queue.full():
+            queue.put_nowait(b"")
+            stored += 1
+        assert queue.qsize() >= stored
+        with pytest.raises(ipcq.QueueFull):
+            queue.put_nowait(b"x" * LARGE)
+        assert len(queue.get_many()) == stored
+        assert queue.qsize() == 0
+        assert queue.stats().depth is None
+
+
+def test_nothing_large_is_put_into_a_full_queue_that_is_shut_down(name: str) -> None:
+    """C14: QueueShutDown and not QueueFull."""
+    with ipcq.open(name, "socketpair", buffer_size=8192, serializer="raw") as queue:
+        with suppress(ipcq.QueueFull):
+            while True:
+                queue.put_nowait(b"")
+        queue.shutdown()
+        with pytest.raises(ipcq.QueueShutDown):
+            queue.put(b"x" * LARGE)
+
+
+def test_a_look_at_a_small_message_takes_nothing(queue: Handle) -> None:
+    """Clause 20: also where messages may be large."""
+    assert queue._channel.peek() is None  # type: ignore[attr-defined]  # below the exception for an empty queue
+    queue.put(b"small")
+    assert (queue.peek(), queue.get(timeout=5)) == (b"small", b"small")
+
+
+def test_a_packet_that_came_right_before_the_end_is_got(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C1, C14: the kernel may tell the end once while there still is one."""
+    channel = queue._channel  # type: ignore[attr-defined]  # what meets the kernel
+    queue.put(b"last")
+    queue.shutdown()
+    answers = iter([(b"", [])])
+    real = channel._take
+    monkeypatch.setattr(channel, "_large", True)
+    monkeypatch.setattr(channel, "_take", lambda how: next(answers, None) or real(how))
+    assert queue.get(timeout=5) == b"last"

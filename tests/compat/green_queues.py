@@ -1,0 +1,152 @@
+"""A program under gevent that says what it saw of the faces of objects: ``python green_queues.py early|late KIND``.
+
+The standard library is patched before a face is imported, or after that.
+"""
+
+import sys
+
+if sys.argv[1] == "early":
+    from gevent import monkey
+
+    monkey.patch_all()
+
+from ipcq.compat import faster_fifo, shmqueue
+from ipcq.compat import multiprocessing as mp
+
+if sys.argv[1] == "late":
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import json
+import queue
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import gevent
+
+from ipcq.testing.processes import fresh_name
+
+PATIENCE = 30
+#: What fills a small queue soon.
+LARGE = bytes(3000)
+#: What goes beside the ring of a queue that takes any size.
+LARGEST = bytes(100_000)
+
+Facts = dict[str, Any]
+
+QUEUES: dict[str, Callable[[], Any]] = {
+    "Queue": mp.Queue,
+    "bounded Queue": lambda: mp.Queue(3),
+    "JoinableQueue": mp.JoinableQueue,
+    "SimpleQueue": mp.SimpleQueue,
+    "faster_fifo": lambda: faster_fifo.Queue(max_size_bytes=10_000),
+    "shmqueue": lambda: shmqueue.ShmQueue(fresh_name()[1:], buffer_size=10_000, allow_pickle=False),
+}
+
+
+def blocked_get(q: Any) -> Facts:
+    """A get that waits is served by another greenlet."""
+    gevent.spawn_later(0.05, q.put, b"item")
+    began = time.monotonic()
+    return {"got": q.get() == b"item", "in time": time.monotonic() - began < PATIENCE / 2}
+
+
+def blocked_put(q: Any) -> Facts:
+    """A put that waits is served by another greenlet; no such queue holds 100 large messages."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        while len(taken) < 100:
+            taken.append(q.get() == LARGE)
+
+    taker = gevent.spawn_later(0.05, take)
+    for _ in range(100):
+        q.put(LARGE, timeout=PATIENCE)
+    taker.join(PATIENCE)
+    return {"taken": sum(taken)}
+
+
+def joined(q: Any) -> Facts:
+    """A join that waits is served by another greenlet."""
+    q.put(b"work")
+    q.get()
+    gevent.spawn_later(0.05, q.task_done)
+    q.join()
+    return {"joined": True}
+
+
+def given_up(q: Any) -> Facts:
+    """A greenlet that is killed or timed out has taken nothing."""
+    waiting = gevent.spawn(q.get)
+    gevent.sleep(0.05)
+    waiting.kill()
+    try:
+        with gevent.Timeout(0.05):
+            q.get()
+    except gevent.Timeout:
+        q.put(b"kept")
+    return {"rest": q.get() == b"kept"}
+
+
+def struck(q: Any) -> Facts:
+    """What a signal handler raises at any instant leaves nothing locked."""
+
+    class Struck(Exception):
+        pass
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is work.__code__:
+                raise Struck
+            frame = frame.f_back
+
+    item = LARGEST if isinstance(q, mp.Queue) else LARGE
+
+    def work() -> None:
+        while True:
+            with suppress(queue.Full, queue.Empty):
+                q.put(item, timeout=0.01)
+                q.get(timeout=0.01)
+
+    raised = 0
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0003)
+    while raised < 300:
+        try:
+            work()
+        except Struck:
+            raised += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    with suppress(queue.Empty):
+        while True:
+            q.get(timeout=0.1)
+    q.put(b"after")
+    return {"after": q.get(timeout=PATIENCE) == b"after"}
+
+
+def cases(kind: str) -> list[Callable[[Any], Facts]]:
+    chosen = [joined] if kind == "JoinableQueue" else []
+    chosen += [blocked_get, given_up]
+    if kind in {"bounded Queue", "faster_fifo", "shmqueue"}:
+        chosen.append(blocked_put)
+    if kind != "SimpleQueue":  # which has no timeouts
+        chosen.append(struck)
+    return chosen
+
+
+def main(kind: str) -> None:
+    q = QUEUES[kind]()
+    try:
+        print(json.dumps({case.__name__: case(q) for case in cases(kind)}))
+    finally:
+        end = q.shutdown if kind == "shmqueue" else q.close
+        end()
+
+
+main(sys.argv[2])

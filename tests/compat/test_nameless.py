@@ -1,0 +1,228 @@
+"""Clause 22 of `ipcq.backend`: what the suite for backends does not try of queues without a name, and their handles."""
+
+import os
+import select
+import time
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq import _registry
+from ipcq.backend import Request
+from ipcq.compat import _nameless
+from ipcq.testing.processes import fresh_name
+from processes.needs import usable
+
+pytestmark = pytest.mark.needs("shm")
+
+ABLE = ("shm",)
+
+
+def described(name: str) -> Any:
+    (entry,) = entry_points(group="ipcq.backends", name=name)
+    return entry.load().ipcq_backend()
+
+
+@pytest.fixture(autouse=True)
+def works() -> None:
+    """Skip where the extension was not built."""
+    usable("shm")
+
+
+@pytest.fixture(params=ABLE)
+def backend(request: pytest.FixtureRequest) -> Any:
+    return described(request.param)
+
+
+@pytest.fixture
+def pair(backend: Any) -> Iterator[tuple[Any, Any]]:
+    """Two channels to one queue."""
+    one = backend.create_nameless(Request(buffer_size=1 << 16))
+    other = backend.adopt([os.dup(each) for each in one.descriptors()], Request())
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_what_is_left_is_there_for_who_stays(pair: tuple[Any, Any], backend: Any) -> None:
+    """Clause 22: the queue goes with the last channel and not before."""
+    third = backend.adopt([os.dup(each) for each in pair[0].descriptors()], Request())
+    third.try_put(b"left", 0)
+    third.close()
+    assert pair[1].try_get() == (b"left", 0)
+
+
+def test_each_channel_is_a_participant_of_its_own(pair: tuple[Any, Any]) -> None:
+    """Clause 22: its locks are not those of the channel that lent it the descriptors."""
+    assert pair[0].shared() and pair[1].shared()
+
+
+def test_a_nameless_queue_goes_with_its_last_handle(pair: tuple[Any, Any]) -> None:
+    """Clause 22: its attributes say so."""
+    assert pair[1].attributes.lifetime == "last-close"
+
+
+def test_it_works_on_for_longer_than_an_unlink_takes_to_be_noticed(pair: tuple[Any, Any]) -> None:
+    """Clause 22: that it has no name is not taken for the end of its name."""
+    time.sleep(0.3)
+    pair[0].try_put(b"x", 0)
+    assert pair[1].try_get() == (b"x", 0)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_its_descriptor_is_readable_while_there_is_a_message(pair: tuple[Any, Any], first: int) -> None:
+    """Clause 22: on each channel, whichever asked first."""
+    poll = select.poll()
+    poll.register(pair[first].fileno(), select.POLLIN)
+    poll.register(pair[1 - first].fileno(), select.POLLIN)
+    seen = [len(poll.poll(0))]
+    pair[0].try_put(b"x", 0)
+    seen.append(len(poll.poll(0)))
+    pair[1].try_get()
+    seen.append(len(poll.poll(0)))
+    assert seen == [0, 2, 0]
+
+
+def test_a_large_batch_is_stored_whole(pair: tuple[Any, Any]) -> None:
+    """Clause 22: also where the interpreter's lock is given away for the copy."""
+    pair[0].try_put_all([bytes(16_000)] * 3)
+    assert [len(pair[1].try_get()[0]) for _ in range(3)] == [16_000] * 3
+
+
+def test_a_child_uses_what_it_inherits(pair: tuple[Any, Any]) -> None:
+    """Clauses 17, 22: a fork makes a participant, descriptor included."""
+    pair[0].fileno()
+    child = os.fork()
+    if not child:
+        pair[0].after_fork()
+        os._exit(0 if pair[0].try_put(b"from the child", 0) and pair[0].fileno() >= 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_is_no_doorbell_is_refused(backend: Any) -> None:
+    """Clause 22: with every descriptor given back."""
+    queue = backend.create_nameless(Request())
+    before = os.listdir("/proc/self/fd")
+    lent = [os.dup(queue.descriptors()[0]), os.open("/dev/null", os.O_RDONLY)]
+    with pytest.raises(ipcq.MessageQueueError):
+        backend.adopt(lent, Request())
+    after = os.listdir("/proc/self/fd")
+    queue.close()
+    assert after == before
+
+
+def test_a_doorbell_is_not_adopted_twice(backend: Any) -> None:
+    """Clause 22: it has one."""
+    queue = backend.create_nameless(Request())
+    with pytest.raises(OSError, match="Invalid argument"):
+        queue.adopt_bell(queue.bell)
+    queue.close()
+
+
+def test_a_closed_descriptor_is_no_doorbell(backend: Any) -> None:
+    """Clause 22: it says what the system says."""
+    queue = backend.create_nameless(Request())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        queue.adopt_bell(1000)
+    queue.close()
+
+
+def test_what_is_no_queue_is_refused(backend: Any) -> None:
+    """Clause 22: with every descriptor given back."""
+    before = os.listdir("/proc/self/fd")
+    lent = [os.memfd_create("ipcq"), os.open("/dev/null", os.O_RDONLY)]
+    with pytest.raises(ipcq.MessageQueueError):
+        backend.adopt(lent, Request())
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_descriptor_that_cannot_be_opened_is_refused(backend: Any) -> None:
+    """Clause 22: with every descriptor given back."""
+    before = os.listdir("/proc/self/fd")
+    read, write = os.pipe()
+    os.close(write)
+    lent = [os.open("/", os.O_RDONLY), read]
+    with pytest.raises(ipcq.MessageQueueError):
+        backend.adopt(lent, Request())
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_queue_that_cannot_be_made_leaves_no_descriptor(backend: Any) -> None:
+    """Clause 22: nor does a failed creation."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ipcq.InvalidArgument):
+        backend.create_nameless(Request(buffer_size=1, max_message_size=1000))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_queue_with_a_name_is_not_lent(name: str) -> None:
+    """Clause 22: others attach by its name."""
+    channel = described("shm").create(name, Request())
+    try:
+        with pytest.raises(ipcq.Unsupported):
+            channel.descriptors()
+    finally:
+        channel.close()
+        ipcq.unlink(name)
+
+
+@pytest.fixture
+def name() -> str:
+    return fresh_name()
+
+
+# Handles
+
+
+def test_no_backend_is_an_error_with_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each of them said."""
+
+    def refuse(*_: object) -> Any:
+        raise ipcq.NoSpace("no memory for it: free some")
+
+    monkeypatch.setattr(type(_registry.backend("shm")), "create_nameless", refuse)
+    with pytest.raises(ipcq.BackendUnavailable) as caught:
+        _nameless.create(Request())
+    assert "no memory" in caught.value.reasons["shm"]
+
+
+def test_no_able_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With where to look."""
+    monkeypatch.setattr(_registry, "able", lambda _: [])
+    with pytest.raises(ipcq.BackendUnavailable, match="ipcq backends"):
+        _nameless.create(Request())
+
+
+def test_unlinking_what_has_no_name_changes_nothing() -> None:
+    """The handle works on."""
+    queue = _nameless.create(Request())
+    queue.unlink()
+    queue.put(b"x")
+    assert queue.get() == b"x"
+
+
+def test_a_handle_without_a_name_is_dropped_without_a_warning() -> None:
+    """As what it stands in for is; warnings are errors here."""
+    queue = _nameless.create(Request())
+    assert repr(queue) == "<ipcq.Queue '(nameless)' on 'shm', open>"
+
+
+def test_what_comes_is_closed_where_the_rest_does_not() -> None:
+    """C17: one descriptor that is here, and one that cannot come."""
+
+    class Travelling:
+        def __init__(self, descriptor: int) -> None:
+            self.descriptor = descriptor
+
+        def detach(self) -> int:
+            if self.descriptor < 0:
+                raise EOFError
+            return self.descriptor
+
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(EOFError):
+        _nameless.arrived([Travelling(os.open("/dev/null", os.O_RDONLY)), Travelling(-1)])
+    assert os.listdir("/proc/self/fd") == before

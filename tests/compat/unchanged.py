@@ -1,0 +1,38 @@
+"""Runs a peer's own tests, which import a face of ipcq's by the peer's name, and prints how each of them ended."""
+
+import importlib
+import json
+import sys
+import unittest
+from typing import Any
+
+
+class Outcomes(unittest.TestResult):
+    """Notes for each test what went wrong; None where nothing did."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self.by_name: dict[str, str | None] = {}
+
+    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802  # unittest's name
+        super().startTest(test)
+        self.by_name[test.id()] = None
+
+    def addError(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802  # unittest's name
+        self.by_name[test.id()] = self._exc_info_to_string(err, test)  # type: ignore[attr-defined]
+
+    addFailure = addError  # noqa: N815  # unittest's name
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802  # unittest's name
+        self.by_name[test.id()] = f"skipped: {reason}"
+
+
+def main(peer: str, face: str, tests: str) -> None:
+    assert importlib.import_module(peer).__name__ == face
+    outcomes = Outcomes()
+    unittest.defaultTestLoader.discover(tests, top_level_dir=".").run(outcomes)
+    print(json.dumps(outcomes.by_name))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,263 @@
+"""What is asked of gevent, and what waits in its event loop; programs under it are in tests/aio/test_gevent.py."""
+
+import importlib
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq import _cooperation, _gevent
+from ipcq._cooperation import Cooperative, Descriptor, waits_of
+from ipcq._gevent import NativeThread, has_patched, is_in_hub, is_this_thread, original
+from ipcq.testing.processes import fresh_name
+
+SOON = 5.0
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Pretend that gevent has patched everything."""
+    monkey = SimpleNamespace(
+        is_module_patched=lambda module: True,
+        get_original=lambda module, attribute: getattr(importlib.import_module(module), attribute),
+    )
+    monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
+    return monkey
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that nobody has imported gevent."""
+    monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
+
+
+def test_nothing_is_patched_without_gevent(without: None) -> None:
+    """And what the standard library has is the original."""
+    assert not has_patched("select")
+    assert not is_in_hub()
+    assert original("time", "sleep") is time.sleep
+
+
+def test_the_original_is_what_gevent_kept(patched: SimpleNamespace) -> None:
+    """It is asked for it."""
+    patched.get_original = lambda module, attribute: (module, attribute)
+    assert has_patched("select")
+    assert original("time", "sleep") == ("time", "sleep")
+
+
+def test_the_hub_is_known(patched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By being the greenlet that runs."""
+    hub = object()
+    gevent = SimpleNamespace(getcurrent=lambda: hub, get_hub=lambda: hub)
+    monkeypatch.setitem(sys.modules, "gevent", gevent)
+    assert is_in_hub()
+    gevent.getcurrent = object
+    assert not is_in_hub()
+
+
+@pytest.mark.needs("memory")
+def test_nobody_waits_for_others_in_the_hub(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A close there returns, and the last one out closes the channel."""
+    from ipcq import _queue
+
+    with ipcq.open(fresh_name(), memory) as queue:
+
+        def wait() -> None:
+            with pytest.raises(ipcq.QueueClosed):
+                queue.get()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        while not queue._inside:
+            time.sleep(0.001)
+        monkeypatch.setattr(_queue, "is_in_hub", lambda: True)
+        queue.close()
+        waiting.join()
+        assert not queue._held
+        queue.unlink()
+
+
+@pytest.mark.parametrize("timeout", [None, SOON])
+def test_a_native_thread_runs_and_ends(timeout: float | None, without: None) -> None:
+    """As every thread does."""
+    seen: list[bool] = []
+    thread = NativeThread(target=lambda: seen.append(is_this_thread(thread)), daemon=True)
+    thread.start()
+    thread.join(timeout)
+    assert seen == [True]
+    assert not is_this_thread(thread)
+
+
+@pytest.mark.parametrize("timeout", [None, SOON])
+def test_a_native_thread_runs_beside_greenlets(timeout: float | None, patched: SimpleNamespace) -> None:
+    """It is started by the system's own call."""
+    seen: list[bool] = []
+    thread = NativeThread(target=lambda: seen.append(is_this_thread(thread)), daemon=True)
+    thread.start()
+    thread.join(timeout)
+    assert seen == [True]
+    assert not is_this_thread(thread)
+
+
+def test_a_native_thread_is_not_waited_for_longer_than_that(patched: SimpleNamespace) -> None:
+    """join() keeps its time."""
+    going = threading.Event()
+    thread = NativeThread(target=going.wait, daemon=True)
+    thread.start()
+    thread.join(0.01)
+    assert not thread._over.acquire(blocking=False)
+    going.set()
+    thread.join()
+
+
+def test_a_handle_that_is_opened_under_gevent_waits_by_it(patched: SimpleNamespace, memory: str) -> None:
+    """Chosen when it is opened."""
+    with ipcq.open(fresh_name(), memory) as queue:
+        assert isinstance(waits_of(queue._channel), Cooperative)
+        assert isinstance(queue._waits, Cooperative)
+        queue.unlink()
+
+
+def test_a_descriptor_that_is_not_to_be_had_is_not_asked_for_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find out may take long."""
+    asked: list[int] = []
+    monkeypatch.setattr(_cooperation, "_RESPITE", 0.05)
+    descriptor = Descriptor(lambda: asked.append(1))
+    assert descriptor() is None
+    assert descriptor() is None
+    assert len(asked) == 1
+    time.sleep(0.06)
+    assert descriptor() is None
+    assert len(asked) == 2
+
+
+class Ends:
+    """As much of a channel as waiting needs."""
+
+    def __init__(self, end: socket.socket, *, pollable: bool = True) -> None:
+        self._end = end
+        self._pollable = pollable
+
+    def fileno(self) -> int:
+        if not self._pollable:
+            raise ipcq.Unsupported
+        return self._end.fileno()
+
+    def space_fileno(self) -> int | None:
+        return self._end.fileno() if self._pollable else None
+
+
+def waited(channel: Any, verb: str, seconds: float) -> float:
+    """Return how long a wait takes."""
+    waits = Cooperative(channel)
+    began = time.monotonic()
+    arguments = () if verb == "wait_readable" else (1,)
+    getattr(waits, verb)(*arguments, began, began + seconds)
+    return time.monotonic() - began
+
+
+class Watcher:
+    """One of an event loop's, as far as it is needed."""
+
+    def __init__(self, loop: "Loop", *what: Any) -> None:
+        self.what = what
+        self.loop = loop
+        self.callback: Callable[[None], object] = lambda _: None
+
+    def start(self, callback: Callable[[None], object], argument: None) -> None:
+        self.callback = callback
+        self.loop.active.append(self)
+
+    def stop(self) -> None:
+        self.loop.active.remove(self)
+
+    def close(self) -> None:
+        self.loop.closed += 1
+
+
+class Loop:
+    """Stands in for gevent's hub and its event loop: switching greenlets would confuse who measures coverage."""
+
+    def __init__(self) -> None:
+        self.loop = self
+        self.active: list[Watcher] = []
+        self.closed = 0
+
+    def io(self, descriptor: int, event: int) -> Watcher:
+        return Watcher(self, descriptor, event)
+
+    def timer(self, seconds: float) -> Watcher:
+        return Watcher(self, seconds)
+
+    def run(self) -> None:
+        ready, timer = self.active
+        descriptor, event = ready.what
+        readers, writers = ([descriptor], []) if event == 1 else ([], [descriptor])
+        happened = any(select.select(readers, writers, [], *timer.what))
+        (ready if happened else timer).callback(None)
+
+
+class Waiter:
+    def __init__(self, hub: Loop) -> None:
+        self._hub = hub
+        self.switched = False
+
+    def switch(self, _: None) -> None:
+        self.switched = True
+
+    def get(self) -> None:
+        self._hub.run()
+        assert self.switched
+
+
+@pytest.fixture
+def event_loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
+    loop = Loop()
+    hub = SimpleNamespace(get_hub=lambda: loop, Waiter=Waiter)
+    monkeypatch.setitem(sys.modules, "gevent", SimpleNamespace(hub=hub))
+    monkeypatch.setitem(sys.modules, "gevent.hub", hub)
+    return loop
+
+
+@pytest.mark.parametrize("verb", ["wait_readable", "wait_writable"])
+def test_a_wait_ends_with_the_event(verb: str, event_loop: Loop) -> None:
+    """And leaves no watcher."""
+    one, other = socket.socketpair()
+    with one, other:
+        other.send(b"x")
+        assert waited(Ends(one), verb, SOON) < SOON
+    assert (event_loop.active, event_loop.closed) == ([], 2)
+
+
+def test_a_wait_ends_with_its_time(event_loop: Loop) -> None:
+    """Where nothing comes."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert waited(Ends(one), "wait_readable", 0.05) >= 0.04
+    assert (event_loop.active, event_loop.closed) == ([], 2)
+
+
+@pytest.mark.parametrize("verb", ["wait_readable", "wait_writable"])
+def test_without_a_descriptor_a_wait_is_a_pause(verb: str) -> None:
+    """A short one."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert waited(Ends(one, pollable=False), verb, SOON) < SOON
+
+
+def test_the_module_is_there_for_backends() -> None:
+    """By the authors' door."""
+    from ipcq import backend
+
+    assert (backend.NativeThread, backend.is_this_thread, backend.original) == (
+        _gevent.NativeThread,
+        _gevent.is_this_thread,
+        _gevent.original,
+    )

@@ -1,0 +1,289 @@
+"""Batches: what is stored and taken of them, and what of them could not be decoded."""
+
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import ipcq
+from core.conftest import HANG, Handle, Thread
+from core.fakes import FakeChannel, raising
+from ipcq.errors import DecodeError, InvalidArgument, MessageQueueError, QueueClosed, QueueGone, QueueShutDown
+
+BAD = b"\xc1\xff"
+
+
+def put_raw(queue: Handle, *messages: bytes) -> None:
+    """Put bytes into a queue's mechanism, past the serializer."""
+    with ipcq.open(queue.name, queue.backend, create=False, serializer="raw") as raw:
+        for message in messages:
+            raw.put(message)
+
+
+# Batches
+
+
+def test_what_is_no_iterable_is_no_batch(queue: Handle) -> None:
+    """Everything a user can pass wrongly gets an InvalidArgument."""
+    with pytest.raises(InvalidArgument, match="items is an iterable, not 5"):
+        queue.put_many(5)  # type: ignore[arg-type]
+
+
+def test_what_a_batchs_own_iterable_raises_goes_through(queue: Handle) -> None:
+    """It is not ours to change."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        queue.put_many(items())
+
+
+def test_a_batch_whose_iterable_raises_queues_nothing(queue: Handle) -> None:
+    """All items are encoded before the first is stored."""
+    with pytest.raises(ZeroDivisionError):
+        queue.put_many(1 // number for number in (1, 0))
+    assert queue.empty()
+
+
+def test_a_batch_tells_what_was_stored_before_the_end(handle: Handle, channel: FakeChannel) -> None:
+    """C9: what is in is counted, though the queue ended behind it."""
+
+    def shut_down(size: int, since: float, until: float) -> None:
+        channel.queue.down = True
+
+    channel.wait_writable = shut_down  # type: ignore[method-assign]
+    assert handle.put_many(range(5)) == 3
+
+
+def test_a_batch_of_which_nothing_was_stored_before_the_end_raises(handle: Handle, channel: FakeChannel) -> None:
+    """C9: the end is told where there is nothing else to tell."""
+    channel.queue.down = True
+    with pytest.raises(QueueShutDown):
+        handle.put_many([1])
+
+
+def test_a_batch_goes_on_where_space_comes_free(handle: Handle, channel: FakeChannel) -> None:
+    """C9: as many as find space in time."""
+    channel.wait_writable = lambda *_: channel.queue.messages.clear()  # type: ignore[method-assign]
+    assert handle.put_many(range(8)) == 8
+
+
+def test_a_batch_counts_one_wait(handle: Handle, channel: FakeChannel) -> None:
+    """stats: waits counts calls and not slices."""
+    counts: list[bool] = []
+    channel.count_wait = counts.append  # type: ignore[method-assign]
+    handle.put_many(range(5), timeout=0.01)
+    assert counts == [False]
+
+
+def test_a_batch_that_never_waits_counts_none(handle: Handle, channel: FakeChannel) -> None:
+    """stats: one try is no wait."""
+    counts: list[bool] = []
+    channel.count_wait = counts.append  # type: ignore[method-assign]
+    handle.put_many(range(5), block=False)
+    assert counts == []
+
+
+@pytest.mark.parametrize("max_items", [0, -1, True, 1.0, "1", []])
+def test_a_bad_size_of_a_batch_is_refused(queue: Handle, max_items: Any) -> None:
+    """An int from 1 on, or None."""
+    with pytest.raises(InvalidArgument, match="max_items is an int from 1 on or None"):
+        queue.get_many(max_items)
+
+
+def test_a_batch_of_one_takes_no_more(handle: Handle) -> None:
+    """max_items is how many at the most."""
+    handle.put_many([1, 2])
+    assert (handle.get_many(1), handle.qsize()) == ([1], 1)
+
+
+def test_a_batch_whose_queue_ends_behind_its_first_message_keeps_it(handle: Handle, channel: FakeChannel) -> None:
+    """C1: what was taken is returned."""
+    handle.put(1)
+    channel.qsize = lambda: raising(QueueGone())("")  # type: ignore[method-assign,assignment,return-value]
+    assert handle.get_many() == [1]
+
+
+# What a batch could not decode
+
+
+def test_a_batch_leaves_out_what_cannot_be_decoded(queue: Handle) -> None:
+    """C6: good items are not held back by a bad one."""
+    queue.put(1)
+    put_raw(queue, BAD)
+    queue.put(2)
+    items = queue.get_many()
+    drained(queue)
+    assert items == [1, 2]
+
+
+def with_pending(queue: Handle) -> Handle:
+    """Let a batch of the handle meet a message that it cannot decode."""
+    queue.put(1)
+    put_raw(queue, BAD)
+    queue.get_many()
+    return queue
+
+
+def drained(queue: Handle) -> Handle:
+    """Take what is pending, so that closing has nothing to tell."""
+    try:
+        queue.get_nowait()
+    except MessageQueueError:
+        pass
+    return queue
+
+
+@pytest.mark.parametrize(
+    "get",
+    [
+        lambda queue: queue.get(timeout=5),
+        lambda queue: queue.get_nowait(),
+        lambda queue: queue.get_message(timeout=5),
+        lambda queue: queue.get_many(timeout=5),
+        lambda queue: next(iter(queue)),
+    ],
+)
+def test_the_next_get_tells_what_could_not_be_decoded(queue: Handle, get: Callable[[Handle], object]) -> None:
+    """C6: DecodeError carries the bytes, whichever way of getting comes next."""
+    with_pending(queue)
+    with pytest.raises(DecodeError) as caught:
+        get(queue)
+    assert caught.value.data == BAD
+
+
+def test_what_could_not_be_decoded_is_told_once(queue: Handle) -> None:
+    """C6: and the next get works."""
+    drained(with_pending(queue)).put(3)
+    assert queue.get(timeout=5) == 3
+
+
+def test_a_batch_of_bad_messages_alone_is_a_decode_error(queue: Handle) -> None:
+    """C6: the first is told, the others by the gets that follow."""
+    put_raw(queue, BAD, BAD + b"2")
+    with pytest.raises(DecodeError) as caught:
+        queue.get_many()
+    assert caught.value.data == BAD
+    drained(queue)
+
+
+def test_a_batch_of_bad_messages_tells_each_of_them(queue: Handle) -> None:
+    """C6: none is forgotten."""
+    put_raw(queue, BAD, BAD + b"2", BAD + b"3")
+    told = []
+    for _ in range(3):
+        with pytest.raises(DecodeError) as caught:
+            queue.get_many(block=False)
+        told.append(caught.value.data)
+    assert told == [BAD, BAD + b"2", BAD + b"3"]
+
+
+def test_a_waiting_thread_is_told_what_a_batch_could_not_decode(queue: Handle, start: Callable[..., Thread]) -> None:
+    """C21: a get that waits in the same handle tells it within a slice."""
+    waiting = threading.Event()
+    wait = queue._channel.wait_readable
+
+    def wait_and_say(since: float, until: float) -> None:
+        waiting.set()
+        wait(since, until)
+
+    queue._channel.wait_readable = wait_and_say  # type: ignore[method-assign]
+    getter = start(queue.get)
+    assert waiting.wait(HANG)
+    queue._undecodable.append(DecodeError(data=BAD))
+    queue._try_get = queue._report_or_get
+    with pytest.raises(DecodeError):
+        getter.outcome()
+
+
+class Overtaken(deque[Any]):
+    """What is pending, as a thread sees it that another one overtakes: there, and then not."""
+
+    def popleft(self) -> Any:
+        self.clear()
+        return super().popleft()
+
+
+def test_a_thread_that_is_overtaken_tells_its_own_bad_message(queue: Handle) -> None:
+    """C21: two threads in get_many do not take each other's errors."""
+    queue._undecodable = Overtaken()
+    put_raw(queue, BAD)
+    with pytest.raises(DecodeError):
+        queue.get_many()
+    queue._undecodable.clear()
+
+
+def test_a_thread_that_finds_nothing_pending_gets(queue: Handle) -> None:
+    """C21: another thread told it first."""
+    with_pending(queue)
+    queue._undecodable.clear()
+    queue.put(5)
+    assert queue.get(timeout=5) == 5
+
+
+def test_threads_lose_nothing_behind_bad_messages(name: str, start: Callable[..., Thread]) -> None:
+    """C21 and C6: each good message is got once and each bad one told once, by whichever thread."""
+    good, bad = list(range(300)), [BAD + str(number).encode() for number in range(300)]
+    told: list[object] = []
+    with (
+        ipcq.open(name, "memory", max_messages=50, max_message_size=64) as queue,
+        ipcq.open(name, "memory", serializer="raw") as raw,
+    ):
+
+        def take() -> None:
+            while True:
+                try:
+                    told.extend(queue.get_many(3, timeout=HANG))
+                except DecodeError as error:
+                    told.append(error.data)
+                except QueueShutDown:
+                    return
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            threads = [start(take) for _ in range(3)]
+            for item, data in zip(good, bad, strict=True):
+                queue.put(item)
+                raw.put(data)
+            queue.shutdown()
+            for thread in threads:
+                thread.outcome()
+        finally:
+            sys.setswitchinterval(interval)
+        told.extend(error.data for error in queue._undecodable)
+        queue._undecodable.clear()  # what was left when the last thread met the shutdown
+    assert sorted(map(repr, told)) == sorted(map(repr, good + bad))
+
+
+def test_closing_tells_what_nobody_saw(queue: Handle) -> None:
+    """C1: nothing that was taken goes in silence."""
+    with_pending(queue)
+    with pytest.warns(UserWarning, match=r"nobody saw: \[b'\\xc1\\xff'\]"):
+        queue.close()
+
+
+def test_closing_tells_it_once(queue: Handle) -> None:
+    """Closing twice is closing once."""
+    with_pending(queue)
+    with pytest.warns(UserWarning, match="nobody saw"):
+        queue.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        queue.close()
+    assert not caught
+
+
+def test_a_closed_handle_tells_nothing_more(queue: Handle) -> None:
+    """C14: QueueClosed comes first."""
+    with_pending(queue)
+    with pytest.warns(UserWarning, match="nobody saw"):
+        queue.close()
+    with pytest.raises(QueueClosed):
+        queue.get_nowait()

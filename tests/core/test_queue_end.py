@@ -1,0 +1,361 @@
+"""How a handle ends: closed, unlinked, or forgotten."""
+
+import gc
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import ipcq
+from core.conftest import HANG, Handle, Thread
+from core.fakes import FakeBackend, FakeChannel, raising
+from ipcq._calls import calls_of_this_thread, counted
+from ipcq.errors import PermissionDenied, QueueClosed, QueueNotFound
+
+# Closing
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda queue: queue.put(1),
+        lambda queue: queue.put_nowait(1),
+        lambda queue: queue.put_many([1]),
+        lambda queue: queue.get(),
+        lambda queue: queue.get_nowait(),
+        lambda queue: queue.get_many(),
+        lambda queue: queue.get_message(),
+        lambda queue: queue.peek(),
+        lambda queue: queue.clear(),
+        lambda queue: queue.qsize(),
+        lambda queue: queue.empty(),
+        lambda queue: queue.full(),
+        lambda queue: queue.stats(),
+        lambda queue: queue.fileno(),
+        lambda queue: queue.notify(),
+        lambda queue: queue.shutdown(),
+        lambda queue: next(iter(queue)),
+    ],
+)
+def test_a_closed_handle_refuses_every_call(queue: Handle, call: Callable[[Handle], object]) -> None:
+    """C14: QueueClosed, with the place."""
+    queue.close()
+    with pytest.raises(QueueClosed, match=f"queue '{queue.name}' on backend 'memory': this handle is closed"):
+        call(queue)
+
+
+def wait_in(channel: FakeChannel, inside: threading.Event) -> None:
+    """Let the channel's waits say when they are entered."""
+    waits = channel.wait_readable, channel.wait_writable
+
+    def readable(since: float, until: float) -> None:
+        inside.set()
+        waits[0](since, until)
+
+    def writable(size: int, since: float, until: float) -> None:
+        inside.set()
+        waits[1](size, since, until)
+
+    channel.wait_readable, channel.wait_writable = readable, writable  # type: ignore[method-assign]
+
+
+WAITS: dict[str, Callable[[Handle], object]] = {
+    "get": lambda queue: queue.get(),
+    "get_many": lambda queue: queue.get_many(),
+    "get_message": lambda queue: queue.get_message(),
+    "iteration": lambda queue: next(iter(queue)),
+    "put": lambda queue: queue.put(1),
+    "put_many": lambda queue: queue.put_many([1]),
+}
+
+
+@pytest.mark.parametrize("verb", WAITS)
+def test_closing_wakes_who_waits_in_this_handle(
+    handle: Handle, channel: FakeChannel, start: Callable[..., Thread], verb: str
+) -> None:
+    """C14: waiters get QueueClosed."""
+    if verb.startswith("put"):
+        handle.put_many([1, 2, 3])
+    inside = threading.Event()
+    wait_in(channel, inside)
+    waiter = start(WAITS[verb], handle)
+    assert inside.wait(HANG)
+    handle.close()
+    with pytest.raises(QueueClosed):
+        waiter.outcome()
+
+
+def test_closing_waits_until_who_was_inside_is_out(
+    handle: Handle, channel: FakeChannel, start: Callable[..., Thread]
+) -> None:
+    """DESIGN 4: only then the channel is closed."""
+    inside, go = threading.Event(), threading.Event()
+
+    def stay(since: float, until: float) -> None:
+        inside.set()
+        go.wait(HANG)
+
+    channel.wait_readable = stay  # type: ignore[method-assign]
+    waiter = start(handle.get)
+    assert inside.wait(HANG)
+    closer = start(handle.close)
+    closed_early = channel.closings
+    go.set()
+    closer.outcome()
+    with pytest.raises(QueueClosed):
+        waiter.outcome()
+    assert (closed_early, channel.closings) == (0, 1)
+
+
+def test_several_threads_that_close_close_once(
+    handle: Handle, channel: FakeChannel, start: Callable[..., Thread]
+) -> None:
+    """C21: contract clause 16, close is called once."""
+    for closer in [start(handle.close) for _ in range(8)]:
+        closer.outcome()
+    assert channel.closings == 1
+
+
+@pytest.mark.parametrize("verb", ["get", "put"])
+def test_a_wait_that_is_closed_from_within_ends(handle: Handle, channel: FakeChannel, verb: str) -> None:
+    """C12: a signal handler or a finaliser closes the handle that this very thread waits in."""
+    if verb == "put":
+        handle.put_many([1, 2, 3])
+    channel.wait_readable = lambda *_: handle.close()  # type: ignore[method-assign]
+    channel.wait_writable = lambda *_: handle.close()  # type: ignore[method-assign]
+    with pytest.raises(QueueClosed):
+        WAITS[verb](handle)
+
+
+def test_a_handle_closed_from_within_is_not_closed_under_the_call(handle: Handle, channel: FakeChannel) -> None:
+    """C12: the outer call gives back the channel on its way out, and not before."""
+    seen: list[int] = []
+
+    def close(since: float, until: float) -> None:
+        handle.close()
+        seen.append(channel.closings)
+
+    channel.wait_readable = close  # type: ignore[method-assign]
+    with pytest.raises(QueueClosed):
+        handle.get()
+    assert (seen, channel.closings) == ([0], 1)
+
+
+@pytest.mark.parametrize("block", [True, False])
+def test_a_signal_handler_may_close_while_a_put_encodes(handle: Handle, channel: FakeChannel, block: bool) -> None:
+    """C12: closed between encoding and storing, nothing is stored."""
+
+    class Item(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            signal.raise_signal(signal.SIGUSR1)
+            return super().__iter__()
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: handle.close())
+    try:
+        with pytest.raises(QueueClosed):
+            handle.put(Item([1]), block)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (len(channel.queue.messages), channel.closings) == (0, 1)
+
+
+def test_a_put_that_closes_its_own_handle_after_storing_has_stored(
+    fake: FakeBackend, handle: Handle, channel: FakeChannel
+) -> None:
+    """C5: a put that did not raise is in the queue."""
+
+    def close(size: int, since: float, until: float) -> None:
+        channel.queue.messages.clear()
+
+    handle.put_many([1, 2, 3])
+    channel.wait_writable = close  # type: ignore[method-assign]
+    handle.put(4)
+    assert len(channel.queue.messages) == 1
+
+
+def test_a_finaliser_may_close_while_a_batch_is_encoded(handle: Handle, channel: FakeChannel) -> None:
+    """C12: a finaliser runs wherever the last reference goes."""
+
+    class Owner:
+        def __del__(self) -> None:
+            handle.close()
+
+    def items() -> Iterator[int]:
+        owner = Owner()
+        yield 1
+        del owner
+
+    with pytest.raises(QueueClosed):
+        handle.put_many(items())
+    assert channel.closings == 1
+
+
+def test_a_call_within_a_call_counts_for_itself(handle: Handle, channel: FakeChannel) -> None:
+    """A handle that is used while it encodes is closed when the outermost call is out."""
+
+    def items() -> Iterator[int]:
+        handle.put(1)
+        handle.close()
+        yield channel.closings
+
+    with pytest.raises(QueueClosed):
+        handle.put_many(items())
+    assert channel.closings == 1
+
+
+def test_only_calls_on_the_same_handle_are_counted(handle: Handle, name: str) -> None:
+    """Calls of another handle on the stack are no calls of this one."""
+    counts: list[int] = []
+
+    def items() -> Iterator[int]:
+        counts.append(calls_of_this_thread(other))
+        counts.append(calls_of_this_thread(handle))
+        yield 1
+
+    with ipcq.open(name, "fake") as other:
+        handle.put_many(items())
+    assert counts == [0, 1]
+
+
+def test_a_marked_function_stays_itself() -> None:
+    """Marking costs the calls nothing."""
+
+    def method() -> None: ...
+
+    assert counted(method) is method
+
+
+def test_a_with_block_closes_whatever_happens(fake: FakeBackend, name: str) -> None:
+    """STYLE 20: every handle is a context manager."""
+    with pytest.raises(ZeroDivisionError), ipcq.open(name, "fake"):
+        raise ZeroDivisionError
+    assert [channel.closings for channel in fake.channels] == [1]
+
+
+# Unlinking
+
+
+def test_unlinking_twice_is_unlinking_once(handle: Handle, fake: FakeBackend) -> None:
+    """Both work in either order and twice."""
+    handle.unlink()
+    fake.make(handle.name)
+    handle.unlink()
+    assert handle.name in fake.queues
+
+
+def test_unlinking_what_somebody_else_unlinked_is_all_right(handle: Handle, fake: FakeBackend) -> None:
+    """It is gone, which is what was wanted."""
+    fake.unlink(handle.name)
+    handle.unlink()
+    assert handle.name not in fake.queues
+
+
+def test_unlinking_never_takes_the_successor(handle: Handle, fake: FakeBackend) -> None:
+    """A queue that was created under the same name since is not touched."""
+    fake.unlink(handle.name)
+    fake.make(handle.name)
+    handle.unlink()
+    assert handle.name in fake.queues
+
+
+def test_unlinking_never_takes_a_successor_that_comes_just_then(
+    handle: Handle, channel: FakeChannel, fake: FakeBackend, start: Callable[..., Thread]
+) -> None:
+    """Rule 3: whether the name still leads to this queue is looked at under the name's lock."""
+    others: list[Thread] = []
+    done = threading.Event()
+
+    def replace_it() -> None:
+        try:
+            ipcq.unlink(handle.name, "fake")
+        except QueueNotFound:
+            pass
+        ipcq.open(handle.name, "fake").close()
+        done.set()
+
+    def linked() -> bool:
+        there = channel.queue.linked
+        others.append(start(replace_it))
+        done.wait(1)  # where the name is locked, it comes after
+        return there
+
+    channel.linked = linked  # type: ignore[method-assign]
+    handle.unlink()
+    for other in others:
+        other.outcome()
+    assert handle.name in fake.queues
+
+
+def test_unlinking_after_closing_works(handle: Handle, fake: FakeBackend) -> None:
+    """Both work in either order."""
+    handle.close()
+    handle.unlink()
+    assert handle.name not in fake.queues
+
+
+def test_unlinking_after_closing_what_is_gone_is_all_right(handle: Handle, fake: FakeBackend) -> None:
+    """As before closing."""
+    handle.close()
+    fake.unlink(handle.name)
+    handle.unlink()
+    assert handle.name not in fake.queues
+
+
+def test_closing_does_not_unlink(handle: Handle, fake: FakeBackend) -> None:
+    """STYLE 19: close never unlinks."""
+    handle.close()
+    assert handle.name in fake.queues
+
+
+def test_a_refused_unlink_can_be_tried_again(
+    handle: Handle, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not unlinked is not taken for unlinked."""
+    with monkeypatch.context() as denied:
+        denied.setattr(fake, "unlink", raising(PermissionDenied()))
+        with pytest.raises(PermissionDenied):
+            handle.unlink()
+    handle.unlink()
+    assert handle.name not in fake.queues
+
+
+# Forgetting
+
+
+def test_a_forgotten_handle_warns_with_its_name(fake: FakeBackend, name: str) -> None:
+    """STYLE 20: an unclosed handle warns with ResourceWarning naming itself."""
+    with pytest.warns(ResourceWarning, match=f"unclosed <ipcq.Queue '{name}' on 'fake', open>"):
+        ipcq.open(name, "fake")
+
+
+def test_a_forgotten_handle_gives_back_its_channel(fake: FakeBackend, name: str) -> None:
+    """C17: nothing leaks."""
+    with pytest.warns(ResourceWarning):
+        ipcq.open(name, "fake")
+    assert [channel.closings for channel in fake.channels] == [1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_forgotten_handle_gives_back_its_channel_though_warnings_are_errors(fake: FakeBackend, name: str) -> None:
+    """C17: also where the warning is an exception that nobody can catch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ipcq.open(name, "fake")
+        gc.collect()
+    assert [channel.closings for channel in fake.channels] == [1]
+
+
+def test_a_handle_that_was_never_made_whole_is_forgotten_in_silence() -> None:
+    """An interrupted construction has nothing to give back."""
+    handle = ipcq.Queue.__new__(ipcq.Queue)
+    del handle
+    assert True
+
+
+def test_a_forgotten_handle_does_not_unlink(fake: FakeBackend, name: str) -> None:
+    """Garbage collection never unlinks a persistent queue."""
+    with pytest.warns(ResourceWarning):
+        ipcq.open(name, "fake")
+    assert name in fake.queues

@@ -1,0 +1,131 @@
+"""A handle in the child of a fork."""
+
+import gc
+import os
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+import ipcq
+from core.conftest import Handle, Installed, Run
+from core.fakes import FakeBackend, FakeChannel
+from ipcq import _queue
+from ipcq.errors import QueueClosed
+
+
+def child(handle: Handle) -> None:
+    """Do in this process what happens first in a forked child."""
+    handle._after_fork()
+
+
+def test_an_inherited_handle_works_where_its_channel_does(handle: Handle) -> None:
+    """C20: a handle inherited through fork works or raises."""
+    child(handle)
+    handle.put(5)
+    assert handle.get(timeout=5) == 5
+
+
+def test_an_inherited_handle_that_cannot_work_says_so(installed: Installed, fake: FakeBackend, name: str) -> None:
+    """C20: and says what to do."""
+    fake.survives_fork = False
+    with ipcq.open(name, "fake") as handle:
+        child(handle)
+        with pytest.raises(QueueClosed, match="do not cross a fork: open it in the child"):
+            handle.put(5)
+
+
+def test_an_inherited_channel_that_cannot_work_is_left_alone(fake: FakeBackend, name: str) -> None:
+    """Contract clause 17: then nothing more is called on it."""
+    fake.survives_fork = False
+    with ipcq.open(name, "fake") as handle:
+        child(handle)
+    assert [channel.closings for channel in fake.channels] == [0]
+
+
+def test_a_closed_handle_is_not_asked_in_the_child(fake: FakeBackend, name: str) -> None:
+    """Contract clause 17: its channel is closed."""
+    fake.survives_fork = False
+    handle = ipcq.open(name, "fake")
+    handle.close()
+    child(handle)
+    assert handle.closed
+
+
+def test_an_inherited_handle_is_forgotten_in_silence(fake: FakeBackend, name: str) -> None:
+    """It is the parent's to close."""
+    handle = ipcq.open(name, "fake")
+    child(handle)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del handle
+        gc.collect()
+    assert not caught
+
+
+def test_calls_of_the_parents_threads_do_not_count_in_the_child(handle: Handle, channel: FakeChannel) -> None:
+    """C20: who was inside in the parent is not in the child, so closing does not wait for them."""
+    handle._inside.extend([None] * 3)
+    child(handle)
+    handle.close()
+    assert channel.closings == 1
+
+
+def test_a_call_that_forks_still_counts_in_the_child(handle: Handle, channel: FakeChannel) -> None:
+    """C20: a fork in the midst of a call: the child's copy of the call returns through the handle."""
+
+    def items() -> Iterator[int]:
+        child(handle)
+        handle.close()
+        yield channel.closings
+
+    with pytest.raises(QueueClosed):
+        handle.put_many(items())
+    assert channel.closings == 1
+
+
+def test_all_handles_are_told_of_a_fork(handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C20: whichever there are."""
+    told: list[object] = []
+    monkeypatch.setattr(ipcq.Queue, "_after_fork", lambda queue: told.append(queue))
+    _queue._after_fork()
+    assert handle in told
+
+
+def test_a_fork_between_two_calls_of_one_handle_can_be_closed_in_the_child(run: Run) -> None:
+    """C20: a signal handler that forks as a call is about to return leaves the child nothing to wait for."""
+    assert (
+        run(
+            """
+            import os, signal, sys
+            import ipcq
+
+            queue = ipcq.open("/core-fork", "mqueue", exclusive=True, max_messages=4, max_message_size=64)
+            children = []
+
+            def fork_on_the_way_out(frame, event, argument):
+                if event == "c_return" and frame.f_code is ipcq.Queue.put.__code__:
+                    if getattr(argument, "__name__", "") in ("pop", "_leave") and not children:
+                        children.append(os.fork())
+
+            try:
+                sys.setprofile(fork_on_the_way_out)
+                queue.put(1)
+                sys.setprofile(None)
+                if children == [0]:
+                    signal.alarm(10)
+                    queue.close()
+                    os._exit(0)
+                print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+            finally:
+                queue.close()
+                queue.unlink()
+            """
+        )
+        == "0"
+    )
+
+
+def test_the_process_is_the_parent(handle: Handle) -> None:
+    """No test above left a child behind."""
+    assert os.getpid() == int(handle.name.split("-")[1])
