@@ -409,6 +409,7 @@ class Queue(Generic[T]):
     @counted
     def _try_take(self) -> Received | None:
         """Take for a face the next message as it is; None where there is none now."""
+        # As `get` counts itself, and not by `_with_channel`: every message of posix_ipc's face comes this way.
         try:
             self._inside.append(None)
             return self._try_get()

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ipcq._deadline import NEVER, PASSED, SLICE, pause, seconds_of
 from ipcq._queue import Queue
-from ipcq.backend import Channel, Received, Request
+from ipcq.backend import Request
 from ipcq.compat._nameless import create
 from ipcq.compat._pickling import PICKLE
 from ipcq.compat._spill import Spill
@@ -237,7 +237,7 @@ class RingAndLine(Line):
                     raise
 
     def _next(self) -> bytes | None:
-        received = self._ring._with_channel(_try_get)
+        received = self._ring._try_take()
         return self._spill.pop() if received is None else received[0]
 
     def qsize(self) -> int:
@@ -260,10 +260,6 @@ class RingAndLine(Line):
         self._words = self._spill.words
         if self._poll is not None:
             self._poll.close()
-
-
-def _try_get(channel: Channel) -> Received | None:
-    return channel.try_get()
 
 
 def deadline_of(block: bool, timeout: float | None) -> float:

@@ -27,6 +27,7 @@ class _Reducers:
     """What `ForkingPickler` copies into a table for each object, looked up where it is registered."""
 
     def __init__(self) -> None:
+        # Where `ForkingPickler.register` notes them; typeshed leaves it out, as it has no public name.
         self._first: dict[type, Callable[[Any], Any]] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
 
     def __getitem__(self, kind: type) -> Any:

@@ -372,7 +372,7 @@ class MessageQueue:
                     told = Event()
                     callback, number = _signalling(number, told), None
             case (function, argument) if callable(function):
-                callback = lambda: function(argument)  # noqa: E731
+                callback = partial(function, argument)
             case _:
                 raise InvalidArgument(
                     "the notification must be None, an integer, or a tuple of (function, parameter), "
