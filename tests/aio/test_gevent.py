@@ -3,50 +3,27 @@
 Each program is `green.py`, which patches the standard library before ipcq is imported, or after that.
 """
 
-import json
-import os
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ipcq
+from greenlets import Facts, seen
 from ipcq.testing.processes import fresh_name
 
 if sys.platform != "linux":
     pytest.skip("peers are installed on Linux alone", allow_module_level=True)
 
 PROGRAM = Path(__file__).with_name("green.py")
-
-#: Seconds that such a program may take.
-PATIENCE = 100
-
-Facts = dict[str, Any]
-
-
-@cache
-def seen(order: str, backend: str) -> Facts:
-    """Run the program, once."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", str(PROGRAM), order, backend, fresh_name()],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-    )
-    assert run.returncode == 0, run.stderr
-    facts: Facts = json.loads(run.stdout.splitlines()[-1])
-    return facts
+NAME = fresh_name()
 
 
 @pytest.fixture(params=["early", "late"])
 def facts(request: pytest.FixtureRequest, backend: str) -> Facts:
     """Return what the program saw on each backend."""
-    return seen(request.param, backend)
+    return seen(PROGRAM, request.param, backend, NAME)
 
 
 @pytest.fixture

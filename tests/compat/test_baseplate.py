@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -27,12 +27,10 @@ if sys.platform != "linux":
 import resource
 
 from compat import mqueue_programs as programs
+from compat.conftest import HANG
 from compat.sources import source
 
 pytestmark = [pytest.mark.needs("mqueue"), pytest.mark.needs("shm")]
-
-#: Seconds after which what hangs has failed.
-HANG = 20.0
 
 DIGEST = "97356d73b684759c887a69302acbca93953a6be564585ee48927a59440673a1e"
 
@@ -57,13 +55,6 @@ TOOL = (sys.executable, "-m", "ipcq.compat.baseplate")
 GREEN = (sys.executable, "-W", "error", str(Path(__file__).with_name("green.py")))
 
 
-@pytest.fixture(params=["mqueue", "shm"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return each backend that has all that its queues can do, and let the face use it."""
-    monkeypatch.setenv("IPCQ_BACKEND", request.param)
-    return str(request.param)
-
-
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the face use what it uses by itself."""
@@ -71,27 +62,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def name() -> Iterator[str]:
-    """Return a name that nobody has, and free it in the end."""
-    name = fresh_name()
-    yield name
-    for each in ("mqueue", "shm"):
-        with suppress(ipcq.QueueNotFound):
-            ipcq.unlink(name, each)
-
-
-@pytest.fixture
 def queue(backend: str, name: str) -> Iterator[MessageQueue]:
     """Return an open queue of two messages."""
     with MessageQueue(name, max_messages=2, max_message_size=16) as queue:
         yield queue
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    """Return a group of unrelated processes."""
-    with Peers(patience=HANG) as peers:
-        yield peers
 
 
 @pytest.fixture(scope="module")

@@ -3,43 +3,19 @@
 Each program is `green_queues.py`. The faces of bytes, posix_ipc and baseplate, are served in test_baseplate.
 """
 
-import json
-import os
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from greenlets import seen
 
 if sys.platform != "linux":
     pytest.skip("peers are installed on Linux alone", allow_module_level=True)
 
 PROGRAM = Path(__file__).with_name("green_queues.py")
 
-#: Seconds that such a program may take.
-PATIENCE = 100
-
 ALL = ("Queue", "bounded Queue", "JoinableQueue", "SimpleQueue", "faster_fifo", "shmqueue")
-
-Facts = dict[str, Any]
-
-
-@cache
-def seen(order: str, kind: str) -> Facts:
-    """Run the program, once."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", str(PROGRAM), order, kind],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-    )
-    assert run.returncode == 0, run.stderr
-    facts: Facts = json.loads(run.stdout.splitlines()[-1])
-    return facts
 
 
 @pytest.fixture(params=["early", "late"])
@@ -51,27 +27,27 @@ def order(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("kind", ALL)
 def test_a_get_that_waits_lets_others_run(order: str, kind: str) -> None:
     """It is served by another greenlet of its thread."""
-    assert seen(order, kind)["blocked_get"] == {"got": True, "in time": True}
+    assert seen(PROGRAM, order, kind)["blocked_get"] == {"got": True, "in time": True}
 
 
 @pytest.mark.parametrize("kind", ["bounded Queue", "faster_fifo", "shmqueue"])
 def test_a_put_that_waits_lets_others_run(order: str, kind: str) -> None:
     """It is served by another greenlet of its thread, again and again."""
-    assert seen(order, kind)["blocked_put"] == {"taken": 100}
+    assert seen(PROGRAM, order, kind)["blocked_put"] == {"taken": 100}
 
 
 def test_a_join_that_waits_lets_others_run(order: str) -> None:
     """It ends when another greenlet says that the work is done."""
-    assert seen(order, "JoinableQueue")["joined"] == {"joined": True}
+    assert seen(PROGRAM, order, "JoinableQueue")["joined"] == {"joined": True}
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_a_greenlet_that_gives_up_has_taken_nothing(order: str, kind: str) -> None:
     """Killed, or timed out by gevent."""
-    assert seen(order, kind)["given_up"] == {"rest": True}
+    assert seen(PROGRAM, order, kind)["given_up"] == {"rest": True}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "SimpleQueue"])
 def test_what_a_signal_handler_raises_at_any_instant_leaves_nothing_locked(order: str, kind: str) -> None:
     """C12: locks that gevent makes of the standard library's can be left behind by it."""
-    assert seen(order, kind)["struck"] == {"after": True}
+    assert seen(PROGRAM, order, kind)["struck"] == {"after": True}

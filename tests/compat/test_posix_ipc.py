@@ -28,15 +28,13 @@ if sys.platform != "linux":
 import posix_ipc as library
 
 from compat import mqueue_programs as programs
+from compat.conftest import HANG
 from compat.sources import source
 
 pytestmark = [pytest.mark.needs("mqueue"), pytest.mark.needs("shm")]
 
 #: Of a small queue.
 SMALL = {"max_messages": 2, "max_message_size": 16}
-
-#: Seconds after which what hangs has failed.
-HANG = 20.0
 
 DIGEST = "6923232111329954a8349f7d99f212b6e96b5206e77fbd39aaf1b3cb4a5e9260"
 
@@ -61,35 +59,11 @@ unittest.main(module=None, argv=["unittest", *{TESTS!r}])
 """
 
 
-@pytest.fixture(params=["mqueue", "shm"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return each backend that has all that posix_ipc's queues can do, and let the face use it."""
-    monkeypatch.setenv("IPCQ_BACKEND", request.param)
-    return str(request.param)
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    """Return a name that nobody has, and free it in the end."""
-    name = fresh_name()
-    yield name
-    for each in ("mqueue", "shm"):
-        with suppress(ipcq.QueueNotFound):
-            ipcq.unlink(name, each)
-
-
 @pytest.fixture
 def queue(backend: str, name: str) -> Iterator[MessageQueue]:
     """Return an open queue of two messages."""
     with MessageQueue(name, O_CREX, **SMALL) as queue:
         yield queue
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    """Return a group of unrelated processes."""
-    with Peers(patience=HANG) as peers:
-        yield peers
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -84,20 +84,11 @@ def test_nobody_waits_for_others_in_the_hub(memory: str, monkeypatch: pytest.Mon
         queue.unlink()
 
 
+@pytest.mark.parametrize("world", ["without", "patched"])
 @pytest.mark.parametrize("timeout", [None, SOON])
-def test_a_native_thread_runs_and_ends(timeout: float | None, without: None) -> None:
-    """As every thread does."""
-    seen: list[bool] = []
-    thread = NativeThread(target=lambda: seen.append(is_this_thread(thread)), daemon=True)
-    thread.start()
-    thread.join(timeout)
-    assert seen == [True]
-    assert not is_this_thread(thread)
-
-
-@pytest.mark.parametrize("timeout", [None, SOON])
-def test_a_native_thread_runs_beside_greenlets(timeout: float | None, patched: SimpleNamespace) -> None:
-    """It is started by the system's own call."""
+def test_a_native_thread_runs_and_ends(timeout: float | None, world: str, request: pytest.FixtureRequest) -> None:
+    """As every thread does; beside greenlets it is started by the system's own call."""
+    request.getfixturevalue(world)
     seen: list[bool] = []
     thread = NativeThread(target=lambda: seen.append(is_this_thread(thread)), daemon=True)
     thread.start()
