@@ -506,7 +506,12 @@ def _as_bytes(message: Any) -> bytes:
     Raises:
         TypeError: It is neither.
     """
-    return message.encode() if isinstance(message, str) else bytes(memoryview(message))
+    if isinstance(message, str):
+        return message.encode()
+    try:
+        return bytes(memoryview(message))
+    except TypeError:
+        raise TypeError(f"the message must be a str or bytes of some kind, not {message!r}") from None
 
 
 def _opened(

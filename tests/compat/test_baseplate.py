@@ -125,7 +125,7 @@ def test_a_str_travels_as_utf_8(queue: MessageQueue) -> None:
 
 def test_what_is_no_message_is_a_type_error(queue: MessageQueue) -> None:
     """And nothing was put, where posix_ipc crashes."""
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="must be a str or bytes"):
         queue.put(5)  # type: ignore[arg-type]
     assert queue.queue.current_messages == 0
 
