@@ -107,7 +107,7 @@ class Queue(Generic[T]):
         self._origin = origin
         self._channel = channel
         self._waits = waits_of(channel)
-        self._held = [channel]
+        self._held = {"channel": channel}  # empty once it is closed
         self._closing = ""  # why no call gets through any more
         self._inherited = False
         self._unlinked = False
@@ -637,10 +637,9 @@ class Queue(Generic[T]):
         """
         if not self._closing:
             self._end(QueueClosed.wording)
-        mine = calls_of_this_thread(self)
-        while len(self._inside) > mine and not is_in_hub():
-            time.sleep(0.001)
+        self._await_others()
         self._retire()
+        self._await_others()  # one of them may be closing the channel just now
         self._tell_undecodable()
 
     def unlink(self) -> None:
@@ -762,14 +761,29 @@ class Queue(Generic[T]):
         finally:
             del error  # else its trace would hold it, and with it all that the caller's frames hold
 
+    def _await_others(self) -> None:
+        """Wait until no thread is inside a call of this handle, unless this one is.
+
+        Two threads that close from within calls of theirs, by finalisers, would wait for one another.
+        """
+        if not calls_of_this_thread(self):
+            while self._inside and not is_in_hub():
+                time.sleep(0.001)
+
+    @counted
     def _retire(self) -> None:
-        """Close the channel unless somebody is inside: then the last one out does it."""
+        """Close the channel unless somebody is inside: then the last one out does it.
+
+        Whoever closes it counts as inside, so that the other closers return only when it is closed.
+        """
         if not self._inside:
             try:
-                channel = self._held.pop()
-            except IndexError:
-                return  # done already
-            channel.close()
+                self._inside.append(None)
+                channel = self._held.pop("channel", None)  # one step, so that one thread alone gets it
+                if channel is not None:
+                    channel.close()
+            finally:
+                self._inside.pop()
 
     def _tell_undecodable(self) -> None:
         unseen = []

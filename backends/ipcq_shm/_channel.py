@@ -59,6 +59,8 @@ class ShmChannel(_core.Ring, Channel):
 
     def close(self) -> None:
         self._withdraw()
+        # Before the slot goes: others would write over a message that a thread of this process still copies.
+        self.settle()
         try:
             if self._name and self.attributes.lifetime == "last-close":
                 with _segment.explained():

@@ -3,14 +3,10 @@
 import errno
 import os
 import threading
-from typing import Final
 
-from ipcq.backend import NativeThread, Notice
-from ipcq.errors import LimitExceeded
+from ipcq.backend import NativeThread, Notice, is_this_thread
+from ipcq.errors import LimitExceeded, QueueClosed
 from ipcq_shm import _core
-
-# Seconds in which a thread that is told leaves the ring, unless its process is held up just then.
-_PATIENCE: Final = 1.0
 
 
 class Request:
@@ -22,12 +18,15 @@ class Request:
         self._out = threading.Event()
         # A daemon: a notice that does not come must not keep the process from ending. And the system's thread: it waits
         # in the C core.
-        NativeThread(target=self._wait, args=(seen,), name="ipcq-notice", daemon=True).start()
+        self._thread = NativeThread(target=self._wait, args=(seen,), name="ipcq-notice", daemon=True)
+        self._thread.start()
 
     def _wait(self, seen: int) -> None:
         try:
-            while not self._ring.wait_notice(seen):
+            while not self._withdrawn and not self._ring.wait_notice(seen):
                 pass
+        except QueueClosed:
+            pass  # by a finaliser that ran in this very thread, just before it asked
         finally:
             self._out.set()
         if self._withdrawn:
@@ -38,11 +37,16 @@ class Request:
             self._notice()
 
     def withdraw(self) -> None:
-        """Take the request back, if it still stands, and keep the thread from using the ring any more."""
+        """Take the request back, if it still stands, and return when the thread has left the ring.
+
+        Where a stopped process holds the lock, the request cannot be taken back. The thread leaves all the same, within
+        a slice, and the request ends with this handle's slot.
+        """
         if not self._out.is_set():
             self._withdrawn = True
             self._ring.cancel_notice()
-            self._out.wait(_PATIENCE)
+            if not is_this_thread(self._thread):
+                self._out.wait()
 
 
 def taken() -> LimitExceeded:

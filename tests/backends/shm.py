@@ -4,9 +4,11 @@ pytest looks for fixtures beside a test, so each file makes those its own that i
 """
 
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -53,3 +55,18 @@ def told(code: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+#: Where a segment has the words of its two locks (csrc/ring.h asserts the layout).
+LOCKS = {"put": 384, "get": 640}
+
+
+@contextmanager
+def held_by(queue: "ipcq.Queue[Any]", pid: int, side: str) -> Iterator[None]:
+    """Let the main thread of a process hold a lock of the queue, as far as all others can see."""
+    descriptor = queue._channel.descriptor
+    os.pwrite(descriptor, struct.pack("=I", pid), LOCKS[side])
+    try:
+        yield
+    finally:
+        os.pwrite(descriptor, bytes(4), LOCKS[side])

@@ -22,7 +22,7 @@ struct channel {
     PyObject_HEAD
     struct ring ring;
     bool open;
-    _Atomic unsigned uses; /* that a shortcut makes of it just now without the handle's lock */
+    _Atomic unsigned uses; /* calls in progress that gave the GIL, or the handle's own lock, away */
 };
 
 struct core_state {
@@ -41,6 +41,13 @@ struct core_state {
 const struct core_state *core_state_of(PyTypeObject *type);
 /* Raises what a result means that is not one of the verb's own, and returns NULL. */
 void *core_raise(PyTypeObject *type, enum ring_result result);
+
+/*
+ * Brackets a use of the ring that goes on without the GIL, or without the handle's lock in a free-threaded Python. The
+ * memory of the ring is not unmapped before the last use has ended, whichever thread closes the channel.
+ */
+void core_begin_use(struct channel *channel);
+void core_end_use(struct channel *channel);
 
 /* Sleeps until there may be a message, a signal came, or `until`, without the GIL unless that is a matter of a spin. */
 void core_wait_readable(struct ring *ring, int64_t since, int64_t until);

@@ -1,5 +1,9 @@
 /* `Ring`: one participant. It converts arguments, gives the GIL away around what waits or copies much, and raises. */
 #include "binding.h"
+
+#include <limits.h>
+#include <time.h>
+
 #include "watch.h"
 
 /* How long what must not fail waits for a stopped participant, in nanoseconds. */
@@ -18,6 +22,37 @@ static struct ring *ring_of(PyObject *self)
     if (state != NULL)
         PyErr_SetNone(state->closed);
     return NULL;
+}
+
+/* Uses without the GIL */
+
+void core_begin_use(struct channel *channel)
+{
+    Py_INCREF(channel);
+    atomic_fetch_add(&channel->uses, 1);
+}
+
+void core_end_use(struct channel *channel)
+{
+    atomic_fetch_sub(&channel->uses, 1);
+    Py_DECREF(channel);
+}
+
+/*
+ * Waits until the last use has ended. The caller has seen to it that no other begins. Only sleepers take longer than a
+ * copy, and they are woken. A use never runs Python code, so it cannot be one of the calling thread's own.
+ */
+static void await_uses(struct channel *channel)
+{
+    const struct timespec moment = {.tv_nsec = 100000};
+
+    while (atomic_load(&channel->uses) != 0) {
+        ring_rouse(&channel->ring);
+        wait_wake(&channel->ring.segment->state.notices, INT_MAX);
+        Py_BEGIN_ALLOW_THREADS
+        nanosleep(&moment, NULL);
+        Py_END_ALLOW_THREADS
+    }
 }
 
 static bool has_arguments(const char *verb, Py_ssize_t count, Py_ssize_t wanted)
@@ -507,6 +542,9 @@ static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_BEGIN_ALLOW_THREADS
     watch_cancel(ring);
     Py_END_ALLOW_THREADS
+    /* Where a stopped process kept the lock, the request stands until the slot is given back. The thread that waits for
+     * the notice must look up all the same. */
+    wait_wake(&ring->segment->state.notices, INT_MAX);
     Py_RETURN_NONE;
 }
 
@@ -518,9 +556,11 @@ static PyObject *wait_notice(PyObject *self, PyObject *seen)
 
     if (PyErr_Occurred())
         return NULL;
+    core_begin_use((struct channel *)self);
     Py_BEGIN_ALLOW_THREADS
     told = watch_told(ring, (uint32_t)number, WAIT_SLICE);
     Py_END_ALLOW_THREADS
+    core_end_use((struct channel *)self);
     return PyBool_FromLong(told);
 }
 
@@ -576,6 +616,13 @@ static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
+static PyObject *settle(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    if (((struct channel *)self)->open)
+        await_uses((struct channel *)self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct channel *channel = (struct channel *)self;
@@ -583,6 +630,7 @@ static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (was_open) {
         channel->open = false;
+        await_uses(channel);
         ring_detach(&channel->ring);
     }
     return PyBool_FromLong(was_open);
@@ -689,6 +737,8 @@ static PyMethodDef channel_methods[] = {
      PyDoc_STR("Become a participant by a descriptor, which is this object's from then on, unless it fails.")},
     {"adopt_bell", adopt_bell, METH_O, PyDoc_STR("Take a FIFO as the doorbell of a queue that never had a name.")},
     {"limits", limits, METH_NOARGS, PyDoc_STR("Return limit, max_messages, max_message_size and flags as checked.")},
+    {"settle", settle, METH_NOARGS,
+     PyDoc_STR("Wait until no other thread is inside the ring; to be called when none can enter it any more.")},
     {"detach", detach, METH_NOARGS, PyDoc_STR("Give back descriptor and mapping, and tell whether there were any.")},
     {NULL, NULL, 0, NULL},
 };

@@ -9,7 +9,8 @@
  * Queue counts who is inside the channel, so that nobody closes it meanwhile. Here nobody has to be counted: while the
  * channel is used the GIL, or in a free-threaded Python the handle's own lock, is not given away, and after an encoder
  * was run, which may do anything, it is asked anew whether there still is a channel. Only waiting, and the copy of a large
- * message, go on without that lock; such uses are counted, and the end of the shortcut waits for them.
+ * message, go on without that lock; such uses are counted, and the channel's own close waits for them. The end of the
+ * shortcut does not: the handle may be closed by several threads, and only one of them ends the shortcut.
  *
  * Most items are `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to the ring and from
  * there to the item, and no codec is called.
@@ -22,7 +23,6 @@
 
 #include <math.h>
 #include <structmember.h> /* wants Python.h before it */
-#include <time.h>
 
 #ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
@@ -81,32 +81,6 @@ static struct shortcut *shortcut_of(PyObject *self)
     struct shortcut *shortcut = (struct shortcut *)word;
 
     return is_shortcut(word) && shortcut->channel->open ? shortcut : NULL;
-}
-
-/* Uses without the lock */
-
-static void begin_use(struct channel *channel)
-{
-    Py_INCREF(channel);
-    atomic_fetch_add(&channel->uses, 1);
-}
-
-static void end_use(struct channel *channel)
-{
-    atomic_fetch_sub(&channel->uses, 1);
-    Py_DECREF(channel);
-}
-
-static void await_uses(struct channel *channel)
-{
-    const struct timespec moment = {.tv_nsec = 100000};
-
-    while (atomic_load(&channel->uses) != 0) {
-        ring_rouse(&channel->ring);
-        Py_BEGIN_ALLOW_THREADS
-        nanosleep(&moment, NULL);
-        Py_END_ALLOW_THREADS
-    }
 }
 
 /* Handing on */
@@ -233,11 +207,11 @@ static enum ring_result put_large(struct channel *channel, const struct ring_pie
     enum ring_result result;
     size_t stored;
 
-    begin_use(channel);
+    core_begin_use(channel);
     Py_BEGIN_ALLOW_THREADS
     result = ring_put_many(&channel->ring, piece, 1, &stored, 0);
     Py_END_ALLOW_THREADS
-    end_use(channel);
+    core_end_use(channel);
     return result;
 }
 
@@ -460,12 +434,12 @@ static enum ring_result take(struct channel *channel, struct taking *taking)
 
     if (result != RING_COPYING)
         return result;
-    begin_use(channel);
+    core_begin_use(channel);
     Py_BEGIN_ALLOW_THREADS
     memcpy(copy.target, copy.source, copy.size);
     ring_release(ring, &copy);
     Py_END_ALLOW_THREADS
-    end_use(channel);
+    core_end_use(channel);
     return RING_OK;
 }
 
@@ -486,9 +460,9 @@ static enum ring_result take_within(PyObject *self, struct taking *taking, int64
         if (result == RING_EMPTY && until != 0 && !shortcut->waits) {
             result = RING_GONE;
         } else if (result == RING_EMPTY && until != 0) {
-            begin_use(channel);
+            core_begin_use(channel);
             core_wait_readable(&channel->ring, since, until);
-            end_use(channel);
+            core_end_use(channel);
         }
         if (result != RING_OK)
             Py_CLEAR(taking->decode);
@@ -680,8 +654,6 @@ static PyObject *replace(PyObject *self, PyObject *shortcut)
     before = *word_of(self);
     *word_of(self) = shortcut;
     Py_END_CRITICAL_SECTION();
-    if (is_shortcut(before))
-        await_uses(((struct shortcut *)before)->channel);
     Py_XDECREF(before);
     Py_RETURN_NONE;
 }

@@ -5,6 +5,7 @@ import queue as standard
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -170,6 +171,23 @@ class Ends(Bench):
         stored = producer.outcome()
         taken += self.drain(other)
         assert taken == list(range(stored))
+
+    @pytest.mark.parametrize("verb", ["get", "put", "get_many", "put_many"])
+    def test_several_threads_may_close_while_another_is_inside(self, verb: str) -> None:
+        """C34, clause 16: each close returns, the call ends with QueueClosed, and nothing crashes."""
+        self.create()
+        for _ in range(5):
+            queue = self.attach()
+
+            def use(queue: "ipcq.Queue[Any]" = queue) -> None:
+                while True:
+                    with suppress(ipcq.TimedOutError):
+                        VERBS[verb](queue)
+
+            user = self.start(use)
+            for closer in [self.start(queue.close) for _ in range(3)]:
+                closer.outcome()
+            assert isinstance(user.error(WOKEN), ipcq.QueueClosed)
 
     # Unlink
 

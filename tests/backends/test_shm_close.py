@@ -1,0 +1,123 @@
+"""Closing a handle of shm from anywhere: several closers, other threads inside, a notice pending, a peer stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import ipcq
+from backends import shm
+from backends.shm import attach, create, held_by, told
+from processes.sizes import size
+
+works, name = shm.works, shm.name
+
+ROUNDS = size(25, 2000)
+
+CLOSERS = """
+import sys, threading, time
+import ipcq
+
+name, verb, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+LARGE = bytes(8 << 20)
+keeper = ipcq.open(name, "shm", serializer="raw", buffer_size=4 * len(LARGE), max_message_size=len(LARGE))
+calls = {
+    "get": lambda queue: queue.get(timeout=20),
+    "put": lambda queue: queue.put(LARGE, timeout=20),
+    "get_many": lambda queue: queue.get_many(timeout=20),
+    "put_many": lambda queue: queue.put_many([LARGE, LARGE], timeout=20),
+    "peek": lambda queue: queue.peek(),
+    "clear": lambda queue: queue.clear(),
+    "stats": lambda queue: queue.stats(),
+    "wait to get": lambda queue: queue.get(timeout=20),
+    "wait to put": lambda queue: queue.put(LARGE, timeout=20),
+}
+for number in range(rounds):
+    keeper.clear()
+    for _ in range({"get": 1, "get_many": 2, "peek": 1, "clear": 2, "wait to put": 3}.get(verb, 0)):
+        keeper.put(LARGE)
+    handle = ipcq.open(name, "shm", serializer="raw")
+    inside = threading.Event()
+
+    def use():
+        inside.set()
+        try:
+            while True:
+                calls[verb](handle)
+        except (ipcq.QueueClosed, ipcq.QueueEmpty, ipcq.QueueFull):
+            pass
+
+    user = threading.Thread(target=use)
+    closers = [threading.Thread(target=handle.close) for _ in range(2)]
+    user.start()
+    inside.wait()
+    time.sleep(0.0003 * (number % 6))
+    for thread in closers:
+        thread.start()
+    for thread in (*closers, user):
+        thread.join(10)
+        if thread.is_alive():
+            sys.exit(f"a thread hangs in round {number}")
+keeper.unlink()
+keeper.close()
+print("survived")
+"""
+
+
+@pytest.mark.parametrize(
+    "verb", ["get", "put", "get_many", "put_many", "peek", "clear", "stats", "wait to get", "wait to put"]
+)
+def test_two_threads_may_close_while_a_third_is_inside(name: str, verb: str) -> None:
+    """C34: the memory of the ring stays until the last use has ended, whichever closer comes first."""
+    assert told(CLOSERS, name, verb, str(ROUNDS)) == "survived"
+
+
+@pytest.fixture
+def stopped() -> Iterator[int]:
+    """Return the process id of a program that is stopped."""
+    program = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 19)"])
+    os.waitid(os.P_PID, program.pid, os.WSTOPPED)
+    yield program.pid
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+
+
+NOTIFIED = """
+import sys
+import ipcq
+
+queue = ipcq.open(sys.argv[1], "shm", create=False)
+queue.notify(lambda: print("told"))
+print("asked", flush=True)
+sys.stdin.readline()
+queue.close()
+print("closed")
+"""
+
+
+def test_a_handle_closes_with_a_pending_notice_while_a_process_is_stopped_inside(name: str, stopped: int) -> None:
+    """C34: the thread that waits for the notice leaves the ring before its memory goes."""
+    with create(name) as queue:
+        program = subprocess.Popen(
+            [sys.executable, "-c", NOTIFIED, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        with program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "asked\n"
+            with held_by(queue, stopped, "put"):
+                assert program.communicate("\n", timeout=60)[0] == "closed\n"
+        assert program.returncode == 0
+
+
+def test_a_notice_that_could_not_be_taken_back_ends_with_its_handle(name: str, stopped: int) -> None:
+    """C34, contract clause 20: the next one to ask gets the place."""
+    with create(name) as queue:
+        other = attach(name)
+        other.notify(lambda: None)
+        with held_by(queue, stopped, "put"):
+            other.close()
+        queue.notify(lambda: None)
+        queue.notify()
