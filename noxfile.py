@@ -181,7 +181,7 @@ def csan(session: nox.Session) -> None:
         session.run(*make, "CC=gcc", "OUT=build/gcc", *session.posargs, external=True)
         return
     session.run(*make, "CC=gcc", "OUT=build/gcc", "run", external=True)
-    session.run(*make, "CC=clang", "OUT=build/clang", "cases", "threads", external=True)
+    session.run(*make, "CC=clang", "OUT=build/clang", "cases", "waking", "threads", external=True)
     session.run(*make, "CC=musl-gcc", "OUT=build/musl", "run-musl", external=True)
 
 

@@ -33,6 +33,7 @@ struct core_state {
     PyObject *gone;
     PyObject *limit_exceeded;
     PyObject *shut_down;
+    PyObject *timed_out;
     PyObject *too_many_descriptors;
     PyObject *version_mismatch;
 };
@@ -60,12 +61,16 @@ extern PyType_Spec core_shortcut_spec;
 /* Derives a class of handles whose short way is in C. */
 PyObject *core_shortcut(PyObject *module, PyObject *handle);
 
-/* Notes that a put or a get had to wait. */
+/* Notes that a put or a get had to wait, and lets the next sleeper get on where there is more to do. */
 static inline void core_count_wait(struct ring *ring, bool served)
 {
     atomic_fetch_add_explicit(&ring->segment->figures.waits, 1, memory_order_relaxed);
-    if (!served)
+    if (served) {
+        ring_pass_on(ring, false);
+        ring_pass_on(ring, true);
+    } else {
         atomic_fetch_add_explicit(&ring->segment->figures.timeouts, 1, memory_order_relaxed);
+    }
 }
 
 #endif

@@ -391,6 +391,12 @@ void core_wait_readable(struct ring *ring, int64_t since, int64_t until)
 {
     int64_t soon = wait_now() + SHORT_SPIN;
 
+    if (ring_found_busy(ring, true)) {
+        Py_BEGIN_ALLOW_THREADS
+        ring_await_lock(ring, true, until);
+        Py_END_ALLOW_THREADS
+        return;
+    }
     if (ring_spin_readable(ring, since, soon < until ? soon : until))
         return;
     Py_BEGIN_ALLOW_THREADS
@@ -422,6 +428,12 @@ static PyObject *wait_writable(PyObject *self, PyObject *const *arguments, Py_ss
     size = PyNumber_AsSsize_t(arguments[0], PyExc_OverflowError);
     if ((size == -1 && PyErr_Occurred()) || !instant(arguments[1], &since) || !instant(arguments[2], &until))
         return NULL;
+    if (ring_found_busy(ring, false)) {
+        Py_BEGIN_ALLOW_THREADS
+        ring_await_lock(ring, false, until);
+        Py_END_ALLOW_THREADS
+        return after_wait();
+    }
     soon = wait_now() + SHORT_SPIN;
     if (ring_spin_writable(ring, (size_t)size, since, soon < until ? soon : until))
         Py_RETURN_NONE;
@@ -510,10 +522,6 @@ static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_END_ALLOW_THREADS
     if (result == RING_OK)
         return PyLong_FromLong(ring->bell);
-    if (result == RING_BUSY) {
-        PyErr_SetString(PyExc_TimeoutError, "a stopped process holds the queue: continue or end it");
-        return NULL;
-    }
     return core_raise(Py_TYPE(self), result);
 }
 
@@ -530,6 +538,8 @@ static PyObject *ask_notice(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_END_ALLOW_THREADS
     if (result == RING_OK)
         return PyLong_FromUnsignedLong(seen);
+    if (result == RING_BUSY)
+        return core_raise(Py_TYPE(self), RING_BUSY);
     Py_RETURN_NONE;
 }
 
@@ -583,6 +593,19 @@ static PyObject *shut_down(PyObject *self, PyObject *immediate)
     if (result != RING_OK)
         return core_raise(Py_TYPE(self), result);
     Py_RETURN_NONE;
+}
+
+static PyObject *holder(PyObject *self, PyObject *getting)
+{
+    struct ring *ring = ring_of(self);
+    struct ring_holder found;
+    int64_t held;
+
+    if (ring == NULL)
+        return NULL;
+    found = ring_holder(ring, getting == Py_True);
+    held = found.since == 0 ? 0 : wait_now() - found.since;
+    return Py_BuildValue("Iid", (unsigned)found.thread, (int)found.writer, held > 0 ? (double)held * 1e-9 : 0.0);
 }
 
 static PyObject *named(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -730,6 +753,8 @@ static PyMethodDef channel_methods[] = {
     {"wait_notice", wait_notice, METH_O,
      PyDoc_STR("Sleep for a slice of time at most, and tell whether the request has ended.")},
     {"shutdown", shut_down, METH_O, NULL},
+    {"holder", holder, METH_O,
+     PyDoc_STR("Return who keeps a side from getting on: thread id or 0, slot of a writer or -1, and seconds.")},
     {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
     {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},

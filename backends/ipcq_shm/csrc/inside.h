@@ -29,9 +29,9 @@ static inline uint32_t asleep_on(struct bell *bell)
     return atomic_load_explicit(&bell->asleep, memory_order_seq_cst);
 }
 
-static inline bool watched(const struct ring *ring)
+static inline uint32_t watch_of(const struct ring *ring)
 {
-    return atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&ring->segment->state.watch, memory_order_relaxed);
 }
 
 /* What stands for this participant in the segment, with the state of a record or 0. */
@@ -39,6 +39,9 @@ static inline uint64_t own_word(const struct ring *ring, uint64_t state)
 {
     return (uint64_t)ring->generation << 32 | (uint64_t)ring->slot << 8 | state;
 }
+
+/* Takes the lock of a side, and notes who holds it where that takes longer than the patience. */
+enum lock_result ring_lock(struct ring *ring, struct ring_side *side, int64_t patience);
 
 /* Takes the producers' lock, and sees to what its last owner left if that one died. leave_put gives it back. */
 bool ring_enter_put(struct ring *ring, int64_t patience);

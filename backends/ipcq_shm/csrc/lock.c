@@ -1,9 +1,12 @@
 #include "lock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,6 +19,8 @@
 #define MOST_PAUSES 256
 /* A waiter whose mark was lost looks again after this time, in nanoseconds. */
 #define SLICE 20000000
+/* After this time of waiting, in nanoseconds, the kernel is asked whether the owner is stopped. */
+#define STOPPED_AFTER 1000000
 
 struct thread {
     struct robust_list_head *list;
@@ -90,10 +95,46 @@ static inline bool grab(struct lock *lock, uint32_t marks, enum lock_result *res
                                                    memory_order_relaxed);
 }
 
+/* Tells whether a thread is stopped, by a signal or a debugger (proc(5), stat). One that ran or slept would go on. */
+static bool is_stopped(uint32_t id)
+{
+    char path[32], stat[512];
+    const char *state;
+    ssize_t size;
+    int descriptor;
+
+    snprintf(path, sizeof path, "/proc/%u/stat", id);
+    descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0)
+        return false;
+    size = read(descriptor, stat, sizeof stat - 1);
+    close(descriptor);
+    if (size <= 0)
+        return false;
+    stat[size] = '\0';
+    state = strrchr(stat, ')'); /* the name in front of it may hold anything */
+    return state != NULL && state[1] == ' ' && (state[2] == 'T' || state[2] == 't');
+}
+
+/* Sleeps for a busy lock. `found` is its word. */
+static void sleep_for(struct lock *lock, uint32_t found, int64_t longest)
+{
+    if (!(found & FUTEX_WAITERS) &&
+        !atomic_compare_exchange_strong_explicit(&lock->word, &found, found | FUTEX_WAITERS, memory_order_relaxed,
+                                                 memory_order_relaxed))
+        return;
+    wait_on(&lock->word, found | FUTEX_WAITERS, longest);
+}
+
+static int64_t least(int64_t one, int64_t other)
+{
+    return one < other ? one : other;
+}
+
 static enum lock_result take_slowly(struct lock *lock, int64_t patience)
 {
     enum lock_result result = LOCK_BUSY;
-    int64_t until = 0;
+    int64_t since = 0;
 
     for (int looks = 0, pauses = 1; looks < LOOKS; looks++) {
         for (int left = pauses; left > 0; left--)
@@ -105,22 +146,21 @@ static enum lock_result take_slowly(struct lock *lock, int64_t patience)
     while (patience > 0) {
         int64_t now = wait_now();
         uint32_t found = atomic_load_explicit(&lock->word, memory_order_relaxed);
+        uint32_t owner = found & FUTEX_TID_MASK;
 
-        if (until == 0)
-            until = now + patience;
-        if (now >= until)
+        if (since == 0)
+            since = now;
+        if (now - since >= patience)
             break;
-        if ((found & FUTEX_TID_MASK) == 0) {
+        if (owner == 0) {
             /* Others may sleep too, and who gives it to this thread has woken only one. */
             if (grab(lock, FUTEX_WAITERS, &result))
                 return result;
             continue;
         }
-        if (!(found & FUTEX_WAITERS) &&
-            !atomic_compare_exchange_strong_explicit(&lock->word, &found, found | FUTEX_WAITERS, memory_order_relaxed,
-                                                     memory_order_relaxed))
-            continue;
-        wait_on(&lock->word, found | FUTEX_WAITERS, until - now < SLICE ? until - now : SLICE);
+        if (patience <= LOCK_SHORT && now - since >= STOPPED_AFTER && is_stopped(owner) && lock_owner(lock) == owner)
+            break;
+        sleep_for(lock, found, least(now - since < STOPPED_AFTER ? STOPPED_AFTER : SLICE, since + patience - now));
     }
     return LOCK_BUSY;
 }
@@ -141,6 +181,23 @@ enum lock_result lock_take(struct lock *lock, int64_t patience)
     if (result == LOCK_BUSY)
         set_pending(NULL);
     return result;
+}
+
+uint32_t lock_owner(const struct lock *lock)
+{
+    return atomic_load_explicit(&lock->word, memory_order_relaxed) & FUTEX_TID_MASK;
+}
+
+void lock_await(struct lock *lock, int64_t longest)
+{
+    uint32_t found = atomic_load_explicit(&lock->word, memory_order_relaxed);
+
+    /* Whoever gives it back wakes one, which may be this thread. It does not take the lock, so it wakes the next. */
+    if (found & FUTEX_TID_MASK && longest > 0) {
+        sleep_for(lock, found, least(longest, SLICE));
+        if (lock_owner(lock) == 0)
+            wait_wake(&lock->word, 1);
+    }
 }
 
 void lock_give(struct lock *lock)

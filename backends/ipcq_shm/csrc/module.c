@@ -47,6 +47,11 @@ void *core_raise(PyTypeObject *type, enum ring_result result)
     if (state == NULL)
         return NULL;
     switch (result) {
+    case RING_BUSY:
+        PyErr_SetString(state->timed_out, "another process holds the lock of the queue, which one that runs gives back "
+                                          "in microseconds: see which one is stopped (ipcq doctor), and continue or "
+                                          "end it");
+        break;
     case RING_DOWN:
         PyErr_SetNone(state->shut_down);
         break;
@@ -145,6 +150,7 @@ static int module_exec(PyObject *self)
         {&state->gone, "ipcq.errors", "QueueGone"},
         {&state->limit_exceeded, "ipcq.errors", "LimitExceeded"},
         {&state->shut_down, "ipcq.errors", "QueueShutDown"},
+        {&state->timed_out, "ipcq.errors", "TimedOutError"},
         {&state->too_many_descriptors, "ipcq.backend", "too_many_descriptors"},
         {&state->version_mismatch, "ipcq.errors", "VersionMismatch"},
     };

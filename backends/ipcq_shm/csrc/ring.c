@@ -13,6 +13,8 @@
 #define LOOK_EVERY 200000000
 /* How long a consumer that has copied waits for the lock to give the space back; the next one does it else. */
 #define RELEASE_PATIENCE 1000000
+/* How long who gave way sleeps behind the others at most, in nanoseconds. */
+#define LONGEST_BEHIND 20000000
 /* How often a record that is being written is looked at before its owner may be dead: a mebibyte takes 50 us. */
 #define COPY_LOOKS 200
 
@@ -104,9 +106,33 @@ void ring_count(struct ring *ring, struct ring_total *put, struct ring_total *go
 /* Not inlined, so that what calls it only behind a dead owner is itself inlined, by clang too. */
 __attribute__((noinline)) static void sweep(struct ring *ring, bool ask);
 
-static bool enter(struct ring *ring, struct ring_side *side, int64_t patience)
+/* Who waited in vain tells those who come after it since when the lock is held. */
+static void note_holder(struct ring *ring, struct ring_side *side)
+{
+    uint32_t owner = lock_owner(&side->lock);
+    uint64_t position = peek_at(&side->position);
+
+    atomic_store_explicit(side == &ring->segment->get ? &ring->get_busy : &ring->put_busy, true, memory_order_relaxed);
+    if (owner == 0 || (atomic_load_explicit(&side->holder, memory_order_relaxed) == owner &&
+                       peek_at(&side->holder_position) == position))
+        return;
+    note(&side->holder_position, position);
+    atomic_store_explicit(&side->holder_since, wait_now(), memory_order_relaxed);
+    atomic_store_explicit(&side->holder, owner, memory_order_release);
+}
+
+enum lock_result ring_lock(struct ring *ring, struct ring_side *side, int64_t patience)
 {
     enum lock_result result = lock_take(&side->lock, patience);
+
+    if (result == LOCK_BUSY && patience > 0)
+        note_holder(ring, side);
+    return result;
+}
+
+static bool enter(struct ring *ring, struct ring_side *side, int64_t patience)
+{
+    enum lock_result result = ring_lock(ring, side, patience);
 
     if (result == LOCK_INHERITED) {
         atomic_fetch_add_explicit(&ring->segment->figures.recoveries, 1, memory_order_relaxed);
@@ -238,8 +264,36 @@ static void raise_high_water_mark(struct ring *ring, uint64_t count)
 
 static void wake_consumers(struct ring *ring, uint32_t asleep, size_t messages)
 {
-    if (asleep != 0)
-        wait_ring(&ring->segment->put.bell, messages > UINT32_MAX ? UINT32_MAX : (uint32_t)messages);
+    struct ring_side *put = &ring->segment->put;
+
+    if (asleep == 0)
+        return;
+    if (messages == 1)
+        wait_call(&put->bell, &put->answered);
+    else
+        wait_ring(&put->bell, messages > UINT32_MAX ? UINT32_MAX : (uint32_t)messages);
+}
+
+/* Tells whether a call gives way to those who sleep on a bell. Asked only where a crowd was seen. */
+static bool turn_is_over(struct ring *ring, struct bell *bell, _Atomic uint32_t *turn, uint32_t crowd, int64_t patience)
+{
+    if (asleep_on(bell) == 0) {
+        atomic_fetch_and_explicit(&ring->segment->state.watch, ~crowd, memory_order_relaxed);
+        return false;
+    }
+    if (patience != RING_POLITE || atomic_fetch_add_explicit(turn, 1, memory_order_relaxed) < TURN)
+        return false;
+    atomic_store_explicit(turn, 0, memory_order_relaxed);
+    return true;
+}
+
+/* What a put sees to before it commits, where somebody needs more than the fast path does. */
+static enum ring_result attend_put(struct ring *ring, uint32_t watch, int64_t patience)
+{
+    if (watch & RING_PUT_CROWD &&
+        turn_is_over(ring, &ring->segment->get.bell, &ring->put_turn, RING_PUT_CROWD, patience))
+        return RING_CROWDED;
+    return watch & RING_TOLD && !watch_before_put(ring) ? RING_SYSTEM : RING_OK;
 }
 
 /* Space that a dead consumer holds comes back when somebody needs it. */
@@ -263,6 +317,7 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
     bool large = count == 1 && message_size(&pieces[0]) >= RING_LARGE;
     uint64_t bytes = 0;
     uint32_t asleep = 0;
+    uint32_t watch;
     struct room room;
     struct ring_record *record;
 
@@ -295,9 +350,11 @@ static enum ring_result put_once(struct ring *ring, const struct ring_piece *pie
     }
     if (whole && *stored < count)
         *stored = 0; /* nobody has seen them */
-    if (*stored != 0 && watched(ring) && !watch_before_put(ring)) {
-        *stored = 0;
-        result = RING_SYSTEM;
+    watch = watch_of(ring);
+    if (*stored != 0 && watch != 0) {
+        result = attend_put(ring, watch, patience);
+        if (result != RING_OK)
+            *stored = 0; /* nobody has seen them */
     }
     if (*stored != 0) {
         result = RING_OK;
@@ -323,8 +380,11 @@ static enum ring_result put_in_order(struct ring *ring, const struct ring_piece 
 
     if (!ring_enter_put(ring, patience))
         return RING_BUSY;
-    if (!atomic_load_explicit(&ring->segment->state.down, memory_order_relaxed))
-        result = shelf_put(ring, pieces, count, stored);
+    if (!atomic_load_explicit(&ring->segment->state.down, memory_order_relaxed)) {
+        result = watch_of(ring) & RING_PUT_CROWD ? attend_put(ring, RING_PUT_CROWD, patience) : RING_OK;
+        if (result == RING_OK)
+            result = shelf_put(ring, pieces, count, stored);
+    }
     asleep = asleep_on(&ring->segment->put.bell);
     leave_put(ring);
     if (result == RING_OK)
@@ -455,10 +515,15 @@ static void sweep(struct ring *ring, bool ask)
         }
         position += size;
     }
-    atomic_store_explicit(&get->held, end - position - 1 < ring->limit ? position + 1 : 0, memory_order_release);
+    /* Sequentially consistent, because the caller looks next whether a producer sleeps: either it sees the sleeper, or the
+     * sleeper sees the space (wait.h). */
+    atomic_store_explicit(&get->held, end - position - 1 < ring->limit ? position + 1 : 0, memory_order_seq_cst);
 }
 
-/* Producers sleep until a quarter of the queue is free, so that they do not wake for each message. */
+/* Producers sleep until a quarter of the queue is free, so that they do not wake for each message, or for a time that a
+ * fast consumer does not take for a quarter and a user does not notice (nanoseconds). */
+#define LONGEST_SLEEP 5000000
+
 static bool much_is_free(struct ring *ring)
 {
     uint64_t used;
@@ -478,8 +543,29 @@ static bool much_is_free(struct ring *ring)
 
 static void wake_producers(struct ring *ring, uint32_t asleep)
 {
-    if (asleep != 0 && much_is_free(ring))
-        wait_ring(&ring->segment->get.bell, UINT32_MAX);
+    struct ring_side *get = &ring->segment->get;
+
+    /* Without signs, since what is in the segment may be any number. */
+    if (asleep != 0 &&
+        (much_is_free(ring) ||
+         (uint64_t)wait_now() - (uint64_t)atomic_load_explicit(&get->bell.woken, memory_order_relaxed) > LONGEST_SLEEP))
+        wait_call(&get->bell, &get->answered);
+}
+
+/* For a consumer that gives the lock back, which found so much free when it took it. Space that copies held is free as
+ * soon as they are done, also where their consumers could not wait for the lock. Wakes a producer if there is more. */
+static void leave_get(struct ring *ring, uint64_t free_before)
+{
+    struct ring_side *get = &ring->segment->get;
+    uint32_t asleep = 0;
+
+    if (peek_at(&get->held) != 0)
+        sweep(ring, false);
+    /* The stores that free space, to `position` and `held`, come before the look at the sleepers (wait.h). */
+    if (free_position(ring) != free_before)
+        asleep = asleep_on(&get->bell);
+    leave(get);
+    wake_producers(ring, asleep);
 }
 
 /* Says what there is to say of a queue before its lock is taken. */
@@ -507,17 +593,18 @@ static void settle_front(struct ring *ring, int64_t until)
 
     for (unsigned looks = 0; wait_now() < until; looks++) {
         struct found found;
-        uint64_t position;
+        uint64_t position, before;
         enum ring_result result;
 
         /* With the lock, since the record may be taken and written over otherwise. */
         if (!enter(ring, get, until - wait_now()))
             return;
+        before = free_position(ring);
         result = next_message(ring, &position, &found);
         if (result == RING_BUSY && looks >= COPY_LOOKS && !ring_participates(ring, found.word))
             atomic_compare_exchange_strong_explicit(&found.record->word, &found.word, RING_DONE, memory_order_acq_rel,
                                                     memory_order_relaxed);
-        leave(get);
+        leave_get(ring, before);
         if (result != RING_BUSY)
             return;
         if (looks < COPY_LOOKS)
@@ -532,7 +619,7 @@ void ring_settle(struct ring *ring, bool getting, int64_t patience)
 {
     int64_t until = wait_now() + patience;
 
-    if (getting && !ordered(ring)) {
+    if (getting && !ordered(ring) && load(&ring->segment->put.position) != load(&ring->segment->get.position)) {
         settle_front(ring, until);
     } else if (ring_enter_put(ring, patience)) {
         leave_put(ring);
@@ -550,20 +637,31 @@ typedef enum ring_result step(struct ring *ring, void *arguments);
 /* Takes the lock and runs a step, again and again while it is busy and there is patience. */
 static enum ring_result with_messages(struct ring *ring, int64_t patience, step *act, void *arguments)
 {
-    int64_t until = patience == 0 ? 0 : wait_now() + patience;
+    int64_t until = patience > 0 ? wait_now() + patience : 0;
     bool again = false;
 
     for (;;) {
+        uint32_t watch = watch_of(ring);
         enum ring_result result = before_get(ring);
 
+        if (watch & RING_GET_CROWD && result == RING_OK &&
+            turn_is_over(ring, &ring->segment->put.bell, &ring->get_turn, RING_GET_CROWD, patience))
+            return RING_CROWDED;
         if (result == RING_OK)
             result = enter_to_get(ring, patience) ? act(ring, arguments) : RING_BUSY;
-        /* The doorbell rings before a message is there, so whoever comes for it looks again behind the producer. */
-        if (watched(ring) && watch_after_get(ring) && result == RING_EMPTY && !again) {
-            again = true;
-            continue;
+        if (watch & RING_TOLD) {
+            enum ring_result there = watch_after_get(ring, patience);
+
+            /* The doorbell rings before a message is there, so whoever comes for it looks again behind the producer. */
+            if (result == RING_EMPTY && there == RING_OK && !again) {
+                again = true;
+                continue;
+            }
+            /* Without patience the caller waits for the producer, and does so without the GIL. */
+            if (result == RING_EMPTY && there == RING_BUSY && patience <= 0)
+                return RING_BUSY;
         }
-        if (result != RING_BUSY || patience == 0 || wait_now() >= until)
+        if (result != RING_BUSY || patience <= 0 || wait_now() >= until)
             return result;
         if (!ordered(ring))
             settle_front(ring, until);
@@ -582,7 +680,7 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
     struct ring_side *get = &ring->segment->get;
     struct found found;
     uint64_t position;
-    uint32_t asleep = 0;
+    uint64_t before = free_position(ring);
     struct ring_piece message;
     void *target;
     enum ring_result result = next_message(ring, &position, &found);
@@ -597,7 +695,6 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
             __builtin_prefetch(record_at(ring, position + ring_record_size(found.size)));
             memcpy(target, message.data, message.size);
             commit(get, position + ring_record_size(found.size), 1, found.size);
-            asleep = asleep_on(&get->bell);
         } else {
             *asked->copy = (struct ring_copy){position, message.data, target, message.size};
             atomic_store_explicit(&found.record->word, own_word(ring, RING_CLAIMED), memory_order_relaxed);
@@ -607,8 +704,7 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
             result = RING_COPYING;
         }
     }
-    leave(get);
-    wake_producers(ring, asleep);
+    leave_get(ring, before);
     return result;
 }
 
@@ -639,15 +735,17 @@ enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, str
 void ring_release(struct ring *ring, const struct ring_copy *copy)
 {
     struct ring_side *get = &ring->segment->get;
-    uint32_t asleep;
 
     atomic_store_explicit(&record_at(ring, copy->position)->word, RING_DONE, memory_order_release);
-    if (!enter(ring, get, RELEASE_PATIENCE))
+    if (!enter(ring, get, RELEASE_PATIENCE)) {
+        /* Its next owner gives the space back before it leaves. Where none comes, a producer that needs the space does
+         * (reclaim), so one is woken to look. The fence pairs with the sleeper's own (wait.h). */
+        atomic_thread_fence(memory_order_seq_cst);
+        if (asleep_on(&get->bell) != 0)
+            wait_call(&get->bell, &get->answered);
         return;
-    sweep(ring, false);
-    asleep = asleep_on(&get->bell);
-    leave(get);
-    wake_producers(ring, asleep);
+    }
+    leave_get(ring, free_position(ring));
 }
 
 struct get_many {
@@ -664,7 +762,7 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
     struct found found;
     uint64_t position;
     uint64_t bytes = 0;
-    uint32_t asleep = 0;
+    uint64_t before = free_position(ring);
     size_t taken = 0;
     enum ring_result result = next_message(ring, &position, &found);
 
@@ -691,11 +789,9 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
     if (taken != 0) {
         result = RING_OK;
         commit(get, position, taken, bytes);
-        asleep = asleep_on(&get->bell);
     }
     *asked->taken = taken;
-    leave(get);
-    wake_producers(ring, asleep);
+    leave_get(ring, before);
     return result;
 }
 
@@ -720,6 +816,7 @@ static enum ring_result peek_locked(struct ring *ring, void *arguments)
     const struct get *asked = arguments;
     struct found found;
     uint64_t position;
+    uint64_t before = free_position(ring);
     enum ring_result result = next_message(ring, &position, &found);
 
     if (result == RING_OK) {
@@ -731,7 +828,7 @@ static enum ring_result peek_locked(struct ring *ring, void *arguments)
         else
             memcpy(target, message.data, message.size);
     }
-    leave(&ring->segment->get);
+    leave_get(ring, before);
     return result;
 }
 
@@ -882,9 +979,18 @@ bool ring_spin_writable(struct ring *ring, size_t size, int64_t since, int64_t u
     return wait_spin(&ring->segment->put.spinner, &ring->writing, since, until, roomy, &wish);
 }
 
+static void note_crowd(struct ring *ring, uint32_t crowd)
+{
+    if (!(watch_of(ring) & crowd))
+        atomic_fetch_or_explicit(&ring->segment->state.watch, crowd, memory_order_relaxed);
+}
+
 void ring_sleep_readable(struct ring *ring, int64_t until)
 {
-    wait_sleep(&ring->segment->put.bell, &ring->reading, until, readable, ring);
+    struct ring_side *put = &ring->segment->put;
+
+    if (wait_sleep(&put->bell, &put->answered, &ring->reading, until, readable, ring))
+        note_crowd(ring, RING_GET_CROWD);
 }
 
 void ring_rouse(struct ring *ring)
@@ -894,7 +1000,75 @@ void ring_rouse(struct ring *ring)
 
 void ring_sleep_writable(struct ring *ring, size_t size, int64_t until)
 {
+    struct ring_side *get = &ring->segment->get;
     struct wish wish = {ring, size};
 
-    wait_sleep(&ring->segment->get.bell, &ring->writing, until, writable, &wish);
+    if (wait_sleep(&get->bell, &get->answered, &ring->writing, until, writable, &wish))
+        note_crowd(ring, RING_PUT_CROWD);
+}
+
+void ring_pass_on(struct ring *ring, bool getting)
+{
+    struct ring_side *other = getting ? &ring->segment->put : &ring->segment->get;
+
+    if (asleep_on(&other->bell) != 0 && (getting ? readable(ring) : has_space(&(struct wish){ring, 0})))
+        wait_call(&other->bell, &other->answered);
+}
+
+static bool has_ended(void *context)
+{
+    return ended(context);
+}
+
+void ring_give_way(struct ring *ring, bool getting, int64_t until)
+{
+    struct ring_side *other = getting ? &ring->segment->put : &ring->segment->get;
+    int64_t last = wait_now() + LONGEST_BEHIND;
+
+    wait_call(&other->bell, &other->answered);
+    wait_sleep(&other->bell, &other->answered, getting ? &ring->reading : &ring->writing, until < last ? until : last,
+               has_ended, ring);
+}
+
+static struct ring_side *side_of(struct ring *ring, bool getting)
+{
+    return getting && !ordered(ring) ? &ring->segment->get : &ring->segment->put;
+}
+
+bool ring_found_busy(struct ring *ring, bool getting)
+{
+    _Atomic bool *busy = side_of(ring, getting) == &ring->segment->get ? &ring->get_busy : &ring->put_busy;
+
+    if (!atomic_load_explicit(busy, memory_order_relaxed))
+        return false;
+    atomic_store_explicit(busy, false, memory_order_relaxed);
+    return true;
+}
+
+void ring_await_lock(struct ring *ring, bool getting, int64_t until)
+{
+    lock_await(&side_of(ring, getting)->lock, until - wait_now());
+}
+
+struct ring_holder ring_holder(struct ring *ring, bool getting)
+{
+    struct ring_side *side = side_of(ring, getting);
+    struct ring_holder found = {.thread = lock_owner(&side->lock), .writer = -1};
+    struct ring_total put, got;
+    uint64_t position, word;
+
+    if (found.thread != 0) {
+        if (atomic_load_explicit(&side->holder, memory_order_acquire) == found.thread &&
+            peek_at(&side->holder_position) == peek_at(&side->position))
+            found.since = atomic_load_explicit(&side->holder_since, memory_order_relaxed);
+        return found;
+    }
+    if (getting && !ordered(ring)) {
+        position = load(&ring->segment->get.position);
+        ring_count(ring, &put, &got);
+        word = atomic_load_explicit(&record_at(ring, position)->word, memory_order_acquire);
+        if (put.count != got.count && state_of(word) == RING_RESERVED)
+            found.writer = (int32_t)(word >> 8 & 0xffffff);
+    }
+    return found;
 }

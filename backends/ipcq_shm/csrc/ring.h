@@ -117,6 +117,8 @@
 #define RING_LOCKS (UINT64_C(1) << 60)
 /* How long a call that is not to wait waits for a lock or a copy under way, in nanoseconds. */
 #define RING_PATIENCE 50000000
+/* The patience 0 of a call that may wait, and so gives way to those who sleep (wait.h). */
+#define RING_POLITE (-1)
 
 enum ring_flag {
     RING_ORDERED = 1,    /* messages have priorities */
@@ -143,7 +145,7 @@ struct ring_state {
     _Atomic uint32_t down;
     _Atomic uint32_t unlinked; /* written by whoever removes the name, as a plain byte to the file */
     _Atomic uint32_t hint;     /* the slot that is likely to be free */
-    _Atomic uint32_t watch;    /* enum ring_watch: what a producer has to see to before it commits */
+    _Atomic uint32_t watch;    /* enum ring_watch: what is 0 unless somebody needs more than the fast path does */
     _Atomic uint64_t registrant; /* slot and generation of who asked for a notice */
     _Atomic uint32_t notices;    /* futex word, raised with each notice */
     _Atomic uint32_t unused;
@@ -153,6 +155,10 @@ struct ring_state {
 enum ring_watch {
     RING_DOORBELL = 1,
     RING_NOTICE = 2,
+    /* Two or more of a side slept just now, so that those who run take turns (wait.h). */
+    RING_PUT_CROWD = 4,
+    RING_GET_CROWD = 8,
+    RING_TOLD = RING_DOORBELL | RING_NOTICE,
 };
 
 struct ring_figures {
@@ -174,10 +180,16 @@ struct ring_side {
     _Atomic uint64_t seen_position; /* of the other side, as last looked at */
     _Atomic uint64_t seen_count;
     _Atomic int64_t spinner; /* of those who wait to get on with this side (wait.h); CLOCK_MONOTONIC, ns */
+    /* Written by who waited for the lock in vain: the owner's thread id, since when it has been seen to own the lock
+     * (CLOCK_MONOTONIC, ns), and the side's position then. Another position means that it got on meanwhile. */
+    _Atomic uint32_t holder;
+    _Atomic int64_t holder_since;
+    _Atomic uint64_t holder_position;
     _Alignas(128) _Atomic uint64_t position;
     _Atomic uint64_t held; /* 0, or 1 + the position of the oldest record that may be CLAIMED */
     struct bell bell;      /* that this side rings */
     struct ring_mark marks[2];
+    _Atomic uint32_t answered; /* the wake-up that was answered last (wait.h), by the other side */
 };
 
 /* Of a queue with priorities. */
@@ -216,11 +228,14 @@ _Static_assert(offsetof(struct ring_state, doorbell) == 32, "layout of version 1
 _Static_assert(offsetof(struct ring_segment, figures) == 256, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, put) == 384, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, get) == 640, "layout of version 1");
+_Static_assert(offsetof(struct ring_side, holder) == 32, "layout of version 1");
+_Static_assert(offsetof(struct ring_side, holder_since) == 40, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, position) == 128, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, bell) == 144, "layout of version 1");
 _Static_assert(offsetof(struct ring_side, marks) == 160, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, generations) == 912, "layout of version 1");
 _Static_assert(offsetof(struct ring_segment, name) == 17296, "layout of version 1");
+_Static_assert(sizeof(struct ring_side) == 256, "layout of version 1");
 _Static_assert(sizeof(struct ring_record) == 16, "layout of version 1");
 _Static_assert(sizeof(_Atomic uint64_t) == 8, "an atomic is the number alone");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "other processes do not share our locks");
@@ -235,6 +250,7 @@ enum ring_result {
     RING_CORRUPT,
     RING_NO_MEMORY, /* from the caller's function for it */
     RING_COPYING,   /* see ring_get */
+    RING_CROWDED,   /* with RING_POLITE alone: nothing is done, because it is time to give way */
     /* Of opening alone: */
     RING_ALIEN,     /* not a queue */
     RING_VERSIONED, /* a queue of another version or word size */
@@ -269,6 +285,10 @@ struct ring {
     unsigned rings;
     bool armed;
     bool stays;             /* goes on after the queue was unlinked */
+    _Atomic uint32_t put_turn; /* how often it got on while others slept */
+    _Atomic uint32_t get_turn;
+    _Atomic bool put_busy;  /* the last call found the lock of the side held, for as long as its patience */
+    _Atomic bool get_busy;
 };
 
 /* A message: some bytes that stand in front of it, and the bytes that the caller has. */
@@ -353,9 +373,25 @@ bool ring_spin_readable(struct ring *ring, int64_t since, int64_t until);
 bool ring_spin_writable(struct ring *ring, size_t size, int64_t since, int64_t until);
 /* Sleep until trying again may succeed, a signal came, or `until`. */
 void ring_sleep_readable(struct ring *ring, int64_t until);
+void ring_sleep_writable(struct ring *ring, size_t size, int64_t until);
 /* Wakes who sleeps for messages, in any process, to look around. */
 void ring_rouse(struct ring *ring);
-void ring_sleep_writable(struct ring *ring, size_t size, int64_t until);
+/* To be called by who slept and then got on: wakes the next sleeper of the side if there is more to do. */
+void ring_pass_on(struct ring *ring, bool getting);
+/* Wakes one sleeper of the side and sleeps behind the others, until `until` at the latest. */
+void ring_give_way(struct ring *ring, bool getting, int64_t until);
+/* Tells, once, whether the last call of the side found its lock held for as long as its patience. Then trying again
+ * brings nothing before ring_await_lock returns: when the lock is given back, `until`, or after a slice. */
+bool ring_found_busy(struct ring *ring, bool getting);
+void ring_await_lock(struct ring *ring, bool getting, int64_t until);
+
+/* Who keeps a side from getting on. */
+struct ring_holder {
+    uint32_t thread;  /* id of the thread that owns the lock, or 0 */
+    int64_t since;    /* when it was first seen to, CLOCK_MONOTONIC, ns; 0: not long ago */
+    int32_t writer;   /* where the lock is free: the slot of the producer that has not finished the next record, or -1 */
+};
+struct ring_holder ring_holder(struct ring *ring, bool getting);
 
 /* How much was ever put, and how much of it was taken, at one instant. */
 void ring_count(struct ring *ring, struct ring_total *put, struct ring_total *got);

@@ -17,6 +17,8 @@
 #define LARGEST_POPULATED (UINT64_C(16) << 20)
 #define LARGEST_RING (UINT64_C(1) << 46)
 
+_Static_assert(sizeof(off_t) == 8, "slots are locked beyond 4 GiB: compile with _FILE_OFFSET_BITS=64");
+
 /* Creating */
 
 static uint64_t whole_pages(uint64_t size)
@@ -125,18 +127,23 @@ static bool map_over(const struct ring *ring)
 
 static bool map(struct ring *ring, const struct ring_header *header)
 {
-    size_t whole = header->data_offset + 2 * header->capacity;
-    unsigned char *base = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint64_t whole = header->data_offset + 2 * header->capacity; /* which `complete` has bounded */
+    unsigned char *base;
 
+    if (whole > SIZE_MAX) { /* on 32 bits a header may ask for more than there are addresses */
+        errno = ENOMEM;
+        return false;
+    }
+    base = mmap(NULL, (size_t)whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return false;
     ring->segment = (struct ring_segment *)base;
     ring->data = base + header->data_offset;
-    ring->mapped = whole;
+    ring->mapped = (size_t)whole;
     if (!map_over(ring)) {
         int reason = errno;
 
-        munmap(base, whole);
+        munmap(base, ring->mapped);
         errno = reason;
         return false;
     }

@@ -140,10 +140,11 @@ static void rebuild(struct ring *ring, const struct shelf *shelf)
     for (uint32_t cell = 0; cell < shelf->cells; cell++)
         set32(&shelf->heap[cell], 0);
     for (uint32_t cell = 0; cell < shelf->cells; cell++) {
-        uint32_t size = *(volatile uint32_t *)&shelf->cell[cell].as.first.size;
+        uint32_t size;
 
-        if (get32(&shelf->heads[cell]) != RING_READY)
+        if (atomic_load_explicit(&shelf->heads[cell], memory_order_acquire) != RING_READY)
             continue;
+        size = *(volatile uint32_t *)&shelf->cell[cell].as.first.size;
         if ((key_of(shelf, cell) & NUMBERS) < (committed & NUMBERS) && size <= ring->max_message_size &&
             mark_chain(shelf, cell, cells_for(size))) {
             bytes += size;
@@ -177,7 +178,7 @@ static void rebuild(struct ring *ring, const struct shelf *shelf)
 bool shelf_enter(struct ring *ring, int64_t patience)
 {
     struct shelf shelf = shelf_of(ring);
-    enum lock_result result = lock_take(&ring->segment->put.lock, patience);
+    enum lock_result result = ring_lock(ring, &ring->segment->put, patience);
 
     if (result == LOCK_BUSY)
         return false;
@@ -258,7 +259,7 @@ enum ring_result shelf_put(struct ring *ring, const struct ring_piece *pieces, s
             break;
         if (cell >= shelf.cells)
             return RING_CORRUPT;
-        if (*stored == 0 && watched(ring) && !watch_before_put(ring))
+        if (*stored == 0 && watch_of(ring) & RING_TOLD && !watch_before_put(ring))
             return RING_SYSTEM;
         shelf.cell[cell].as.first.key =
             (uint64_t)(HIGHEST - piece->priority) << NUMBER_BITS | ((number + *stored) & NUMBERS);
@@ -266,7 +267,9 @@ enum ring_result shelf_put(struct ring *ring, const struct ring_piece *pieces, s
         last = walk(&shelf, cell, NULL, piece->data, piece->size);
         if (last == shelf.cells)
             return RING_CORRUPT;
-        set32(&shelf.heads[cell], RING_READY);
+        /* Release: key, size and message stand before the head says so, also where this thread is killed in between. A
+         * stale key below the committed position would make `rebuild` take what an earlier message left for one. */
+        atomic_store_explicit(&shelf.heads[cell], RING_READY, memory_order_release);
         cell = get32(&shelf.next[last]);
         spare -= needed;
         bytes += piece->size;

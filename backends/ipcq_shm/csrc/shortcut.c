@@ -83,6 +83,16 @@ static struct shortcut *shortcut_of(PyObject *self)
     return is_shortcut(word) && shortcut->channel->open ? shortcut : NULL;
 }
 
+/* Lets those who sleep get on first, until `until` at the latest. The handle may be closed meanwhile. */
+static void give_way(struct channel *channel, bool getting, int64_t until)
+{
+    core_begin_use(channel);
+    Py_BEGIN_ALLOW_THREADS
+    ring_give_way(&channel->ring, getting, until);
+    Py_END_ALLOW_THREADS
+    core_end_use(channel);
+}
+
 /* Handing on */
 
 /* Calls the method of the class that this one is derived from. */
@@ -202,21 +212,21 @@ static void pack_head(struct ring_piece *piece)
     piece->head_size = 1 + bytes;
 }
 
-static enum ring_result put_large(struct channel *channel, const struct ring_piece *piece)
+static enum ring_result put_large(struct channel *channel, const struct ring_piece *piece, int64_t patience)
 {
     enum ring_result result;
     size_t stored;
 
     core_begin_use(channel);
     Py_BEGIN_ALLOW_THREADS
-    result = ring_put_many(&channel->ring, piece, 1, &stored, 0);
+    result = ring_put_many(&channel->ring, piece, 1, &stored, patience);
     Py_END_ALLOW_THREADS
     core_end_use(channel);
     return result;
 }
 
-/* Puts if that can be done at once. */
-static bool put_at_once(PyObject *self, const struct ring_piece *piece)
+/* Puts if that can be done now; `patience` is 0 or RING_POLITE. */
+static enum ring_result put_now(PyObject *self, const struct ring_piece *piece, int64_t patience)
 {
     enum ring_result result = RING_BUSY;
     size_t stored;
@@ -226,12 +236,22 @@ static bool put_at_once(PyObject *self, const struct ring_piece *piece)
 
     if (shortcut != NULL) {
         if (piece->head_size + piece->size < RING_LARGE)
-            result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, 0);
+            result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, patience);
         else
-            result = put_large(shortcut->channel, piece);
+            result = put_large(shortcut->channel, piece, patience);
+        if (result == RING_CROWDED)
+            give_way(shortcut->channel, false, INT64_MAX);
     }
     Py_END_CRITICAL_SECTION();
-    return result == RING_OK;
+    return result;
+}
+
+/* Puts if that can be done at once, or after giving way where the call may wait for so many seconds. */
+static bool put_at_once(PyObject *self, const struct ring_piece *piece, double seconds)
+{
+    enum ring_result result = put_now(self, piece, seconds == 0 ? 0 : RING_POLITE);
+
+    return result == RING_OK || (result == RING_CROWDED && put_now(self, piece, 0) == RING_OK);
 }
 
 /* Encodes, and puts now or later. */
@@ -246,7 +266,7 @@ static PyObject *put_encoded(PyObject *self, PyObject *encode, PyObject *item, l
     if (PyBytes_Check(data)) {
         struct ring_piece piece = piece_of(data, priority);
 
-        if (put_at_once(self, &piece)) {
+        if (put_at_once(self, &piece, seconds)) {
             Py_DECREF(data);
             Py_RETURN_NONE;
         }
@@ -291,7 +311,7 @@ static PyObject *put_places(PyObject *self, PyObject *const *places)
 
         if (of_bytes == BIN)
             pack_head(&piece);
-        result = put_at_once(self, &piece) ? Py_NewRef(Py_None) : NULL;
+        result = put_at_once(self, &piece, seconds) ? Py_NewRef(Py_None) : NULL;
     } else {
         result = put_encoded(self, encode, places[ITEM], priority, seconds);
     }
@@ -425,12 +445,12 @@ static void *room(void *context, struct ring_piece *message)
     return PyBytes_AS_STRING(taking->bytes);
 }
 
-/* Takes what is there. */
-static enum ring_result take(struct channel *channel, struct taking *taking)
+/* Takes what is there; `patience` is 0 or RING_POLITE. */
+static enum ring_result take(struct channel *channel, struct taking *taking, int64_t patience)
 {
     struct ring *ring = &channel->ring;
     struct ring_copy copy;
-    enum ring_result result = ring_get(ring, room, taking, &copy, 0);
+    enum ring_result result = ring_get(ring, room, taking, &copy, patience);
 
     if (result != RING_COPYING)
         return result;
@@ -443,8 +463,10 @@ static enum ring_result take(struct channel *channel, struct taking *taking)
     return RING_OK;
 }
 
-/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; RING_GONE without a shortcut. */
-static enum ring_result take_within(PyObject *self, struct taking *taking, int64_t since, int64_t until)
+/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; RING_GONE without a shortcut. With
+ * RING_POLITE it may give way instead, and return RING_CROWDED. */
+static enum ring_result take_within(PyObject *self, struct taking *taking, int64_t since, int64_t until,
+                                    int64_t patience)
 {
     enum ring_result result = RING_GONE;
 
@@ -456,7 +478,9 @@ static enum ring_result take_within(PyObject *self, struct taking *taking, int64
 
         taking->of_bytes = shortcut->of_bytes;
         taking->decode = Py_NewRef(shortcut->decode); /* before the lock is given away, when the handle may be closed */
-        result = take(channel, taking);
+        result = take(channel, taking, patience);
+        if (result == RING_CROWDED)
+            give_way(channel, true, INT64_MAX);
         if (result == RING_EMPTY && until != 0 && !shortcut->waits) {
             result = RING_GONE;
         } else if (result == RING_EMPTY && until != 0) {
@@ -492,7 +516,7 @@ static enum ring_result take_in_time(PyObject *self, struct taking *taking, doub
     for (int64_t now = since;; now = wait_now()) {
         int64_t until = now >= last ? 0 : last - now < WAIT_SLICE ? last : now + WAIT_SLICE;
 
-        result = take_within(self, taking, since, until);
+        result = take_within(self, taking, since, until, 0);
         if (result != RING_EMPTY || until == 0)
             break;
         /* Before the next look, because what has been taken must not be lost to an exception. */
@@ -533,11 +557,15 @@ static PyObject *get_item(PyObject *self, double seconds)
 {
     struct taking taking = {0};
     double deadline;
-    enum ring_result result = take_within(self, &taking, 0, 0);
+    enum ring_result result = take_within(self, &taking, 0, 0, seconds == 0 ? 0 : RING_POLITE);
 
     if (result == RING_OK)
         return decoded(self, &taking);
     deadline = deadline_of(seconds);
+    if (result == RING_CROWDED)
+        result = take_within(self, &taking, 0, 0, 0);
+    if (result == RING_OK)
+        return decoded(self, &taking);
     if (result == RING_EMPTY && seconds != 0)
         result = take_in_time(self, &taking, deadline);
     if (result == RING_OK)

@@ -15,6 +15,8 @@
 #define SUPPOSED 40000
 /* A spin lasts as long as two wake-ups: whoever is to answer may have to be woken first, by a call that takes time too. */
 #define SPIN(cost) (2 * (cost))
+/* How long one that was woken may be on its way before another is woken, in nanoseconds. */
+#define ON_ITS_WAY 1000000
 /* Pauses between two looks: a spinner that looks all the time takes the line away from who works on it. */
 #define PAUSES 8
 
@@ -101,23 +103,34 @@ static void compare(struct bell *bell, struct habit *habit)
     atomic_store_explicit(&habit->cost, cost + (took - cost) / 8, memory_order_relaxed);
 }
 
-void wait_sleep(struct bell *bell, struct habit *habit, int64_t until, wait_question *work, void *whom)
+static void answer(struct bell *bell, _Atomic uint32_t *answered)
+{
+    atomic_store_explicit(answered, atomic_load_explicit(&bell->turns, memory_order_relaxed), memory_order_relaxed);
+}
+
+bool wait_sleep(struct bell *bell, _Atomic uint32_t *answered, struct habit *habit, int64_t until,
+                wait_question *work, void *whom)
 {
     uint32_t seen = atomic_load_explicit(&bell->turns, memory_order_acquire);
+    uint32_t others = atomic_fetch_add_explicit(&bell->asleep, 1, memory_order_seq_cst);
     int64_t longest;
 
-    atomic_fetch_add_explicit(&bell->asleep, 1, memory_order_seq_cst);
     if (work(whom)) {
         leave(bell);
-        return;
+        return false;
     }
     longest = until - wait_now();
-    if (longest <= 0)
+    if (longest <= 0) {
         leave(bell);
-    else if (wait_on(&bell->turns, seen, longest < WAIT_SLICE ? longest : WAIT_SLICE))
+    } else if (wait_on(&bell->turns, seen, longest < WAIT_SLICE ? longest : WAIT_SLICE)) {
+        answer(bell, answered);
         compare(bell, habit);
-    else if (errno != EAGAIN) /* else a waker came in between and took this one off */
+    } else if (errno == EAGAIN) { /* a waker came in between and took this one off */
+        answer(bell, answered);
+    } else {
         leave(bell);
+    }
+    return others != 0;
 }
 
 void wait_ring(struct bell *bell, uint32_t count)
@@ -132,4 +145,13 @@ void wait_ring(struct bell *bell, uint32_t count)
     atomic_store_explicit(&bell->woken, wait_now(), memory_order_relaxed);
     atomic_fetch_add_explicit(&bell->turns, 1, memory_order_release);
     wait_wake(&bell->turns, count > INT_MAX ? INT_MAX : (int)count);
+}
+
+void wait_call(struct bell *bell, const _Atomic uint32_t *answered)
+{
+    /* Without signs, since what is in the segment may be any number. */
+    if (atomic_load_explicit(answered, memory_order_relaxed) ==
+            atomic_load_explicit(&bell->turns, memory_order_relaxed) ||
+        (uint64_t)wait_now() - (uint64_t)atomic_load_explicit(&bell->woken, memory_order_relaxed) > ON_ITS_WAY)
+        wait_ring(bell, 1);
 }

@@ -14,6 +14,15 @@
  * sleeper sees the work. The waker takes the sleeper off the count, because the sleeper runs again only 50 microseconds
  * later and every message in between would cost a futile system call. A sleeper that ends by itself takes itself off.
  *
+ * One wake-up at a time. Whoever makes work wakes one sleeper, and no other while that one is on its way: it may take all
+ * there is, and the rest would wake for nothing. The woken one answers, and when it has got on and finds that there is
+ * more to do, it wakes the next. If it does not answer, because it died or was stopped, the next waker wakes another
+ * after a millisecond, and a sleeper looks around by itself at the end of its slice.
+ *
+ * Turns. The kernel wakes in the order of falling asleep, but a participant that is running gets on before one that was
+ * just woken, and with many of them some would never get on. So whoever got on TURN times while two or more slept gives
+ * way: it wakes one and goes to sleep itself, behind all others. Calls that must not wait do not.
+ *
  * Nothing rests on the count. If it is too high, because a sleeper died or because two took off the same one, a waker
  * makes one call for nothing and it is right again. If it is too low, or a waker died before its call, a sleeper sleeps
  * on until the end of its slice of at most 100 ms, and looks.
@@ -41,6 +50,10 @@ struct bell {
     _Atomic int64_t woken;   /* CLOCK_MONOTONIC, ns */
 };
 
+/* How often a participant gets on before it gives way to those who sleep. A turn has to last longer than the two system
+ * calls that end it, and 64 turns less than the 100 ms in which everybody is to get on. */
+#define TURN 256
+
 /* What one handle has learned. */
 struct habit {
     _Atomic int64_t cost;   /* of a wake-up, ns */
@@ -56,7 +69,13 @@ static inline void wait_pause(void)
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory");
+    __asm__ volatile("isb" ::: "memory"); /* yield takes one cycle; isb takes as long as x86's pause */
+#elif defined(__riscv)
+    __asm__ volatile(".4byte 0x0100000f" ::: "memory"); /* pause (Zihintpause), a fence that does nothing elsewhere */
+#elif defined(__powerpc__)
+    __asm__ volatile("or 27,27,27" ::: "memory"); /* yield (Power ISA, book II, 3.2) */
+#else
+    __asm__ volatile("" ::: "memory"); /* s390x and others have no such hint; the loop must stay a loop */
 #endif
 }
 
@@ -70,13 +89,16 @@ void wait_learn(struct habit *habit);
 bool wait_spin(_Atomic int64_t *spinner, struct habit *habit, int64_t since, int64_t until, wait_question *work,
                void *whom);
 
-/* Sleeps until there may be work, a signal came, or `until`. */
-void wait_sleep(struct bell *bell, struct habit *habit, int64_t until, wait_question *work, void *whom);
+/* Sleeps until there may be work, a signal came, or `until`. Returns whether others slept already. */
+bool wait_sleep(struct bell *bell, _Atomic uint32_t *answered, struct habit *habit, int64_t until,
+                wait_question *work, void *whom);
 
 /* Tells whether anybody spins or sleeps, as far as the marks know. */
 bool wait_anybody(struct bell *bell, _Atomic int64_t *spinner);
 
 /* Wakes up to `count` sleepers. To be called after making work where `asleep` was not 0. */
 void wait_ring(struct bell *bell, uint32_t count);
+/* Wakes one sleeper, unless one that was woken has not answered yet: it will wake the next. */
+void wait_call(struct bell *bell, const _Atomic uint32_t *answered);
 
 #endif

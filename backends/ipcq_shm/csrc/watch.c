@@ -167,19 +167,19 @@ bool watch_before_put(struct ring *ring)
     return true;
 }
 
-bool watch_after_get(struct ring *ring)
+enum ring_result watch_after_get(struct ring *ring, int64_t patience)
 {
     bool more;
 
     if (!empty(ring))
-        return true;
-    if (!ring_enter_put(ring, SET_PATIENCE))
-        return false;
+        return RING_OK;
+    if (!ring_enter_put(ring, patience < SET_PATIENCE ? patience : SET_PATIENCE))
+        return RING_BUSY;
     more = !empty(ring);
     if (!more && have_doorbell(ring) && rung(ring))
         silence(ring);
     leave_put(ring);
-    return more;
+    return more ? RING_OK : RING_EMPTY;
 }
 
 static enum ring_result get_doorbell(struct ring *ring)
@@ -253,6 +253,7 @@ enum ring_result watch_ask(struct ring *ring, uint32_t *seen)
 
     if (!ring_enter_put(ring, ARM_PATIENCE))
         return RING_BUSY;
+    result = RING_FULL;
     other = atomic_load_explicit(&state->registrant, memory_order_relaxed);
     if (other == 0 || !ring_participates(ring, other)) {
         *seen = atomic_load_explicit(&state->notices, memory_order_acquire);

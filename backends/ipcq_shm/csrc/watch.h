@@ -32,8 +32,9 @@
 /* For a producer that is about to commit, with its lock. False, with errno, where it has no descriptor to spare for the
  * doorbell: then it must not commit, since who sleeps on the doorbell would sleep on. */
 bool watch_before_put(struct ring *ring);
-/* For a consumer that may have left the queue empty, without a lock. Returns whether there is a message. */
-bool watch_after_get(struct ring *ring);
+/* For a consumer that may have left the queue empty, without a lock: takes the byte away if it did. RING_OK: there is a
+ * message. RING_BUSY: there seems to be none, but a producer kept the lock; the byte stands, so pollers look again. */
+enum ring_result watch_after_get(struct ring *ring, int64_t patience);
 
 /* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails, RING_GONE where the
  * queue has no name and none was made before. */
@@ -42,7 +43,7 @@ void watch_disarm(struct ring *ring);
 /* Take this FIFO as the doorbell of a queue that never had a name; false, with errno, where it is none. */
 bool watch_adopt(struct ring *ring, int descriptor);
 
-/* Ask for a notice; RING_BUSY if somebody has asked and lives. `seen` is for watch_told. */
+/* Ask for a notice; RING_FULL if somebody has asked and lives, RING_BUSY if a stopped process keeps the lock. `seen` is for watch_told. */
 enum ring_result watch_ask(struct ring *ring, uint32_t *seen);
 void watch_cancel(struct ring *ring);
 /* Sleeps up to `longest` ns and returns whether the request has ended. */
