@@ -233,7 +233,7 @@ class Queue(Generic[T]):
         if waited:
             channel.count_wait(stored == len(batch))
         if batch and not stored:
-            raise QueueFull
+            raise self._out_of_time(QueueFull)
         return stored
 
     def _encoded(self, item: T, priority: int) -> bytes:
@@ -262,7 +262,7 @@ class Queue(Generic[T]):
     def _wait_put(self, data: bytes, priority: int, deadline: float) -> None:
         since = now = monotonic()
         if now >= deadline:
-            raise QueueFull
+            raise self._out_of_time(QueueFull)
         channel = self._channel
         while now < deadline:
             self._waits.wait_writable(len(data), since, min(deadline, now + SLICE))
@@ -271,7 +271,7 @@ class Queue(Generic[T]):
                 return
             now = monotonic()
         channel.count_wait(False)
-        raise QueueFull
+        raise self._out_of_time(QueueFull)
 
     def _check_priority(self, priority: int) -> None:
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
@@ -430,7 +430,7 @@ class Queue(Generic[T]):
     def _wait_get(self, deadline: float) -> Received:
         since = now = monotonic()
         if now >= deadline:
-            raise QueueEmpty
+            raise self._out_of_time(QueueEmpty)
         channel = self._channel
         while now < deadline:
             self._waits.wait_readable(since, min(deadline, now + SLICE))
@@ -440,7 +440,15 @@ class Queue(Generic[T]):
                 return received
             now = monotonic()
         channel.count_wait(False)
-        raise QueueEmpty
+        raise self._out_of_time(QueueEmpty)
+
+    def _out_of_time(self, kind: type[QueueFull | QueueEmpty]) -> QueueFull | QueueEmpty:
+        """Make the error of a call that ends without result: busy is not full, and not empty either."""
+        getting = kind is QueueEmpty
+        holder = self._channel.holder(getting)
+        if holder is None:
+            return kind()
+        return kind(f"it may have {'messages' if getting else 'space'}, but {holder}: {holder.way_out}")
 
     def __iter__(self) -> Iterator[T]:
         """Take items until the queue is shut down and empty."""

@@ -82,6 +82,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
 from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
+from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
@@ -98,6 +99,7 @@ __all__ = (
     "Capabilities",
     "Channel",
     "Finding",
+    "Holder",
     "Lifetime",
     "NativeRLock",
     "NativeThread",
@@ -113,6 +115,9 @@ __all__ = (
     "check_file_size",
     "check_owner",
     "has_private_directory",
+    "holder_of_byte",
+    "holder_of_file",
+    "holder_of_thread",
     "is_this_thread",
     "let_through",
     "make_private_directory",
@@ -279,6 +284,8 @@ class Stats:
     """Times that the queue was put in order after a process died inside it."""
     handles: int | None = None
     """Handles that are open now, this one included; those of killed processes are not."""
+    holder: Holder | None = None
+    """Process that keeps others from going on, because it is stopped or starved inside the queue."""
 
 
 @dataclass(frozen=True)
@@ -427,6 +434,13 @@ class Channel(Protocol):
         """Note for `stats` that a put or a get had to wait, and whether it was served in the end."""
         return
 
+    def holder(self, getting: bool, /) -> Holder | None:
+        """Return the process that kept the last put or get of this channel waiting by holding a lock, if any does now.
+
+        It is asked when a put or a get ends without result, so that the error can say who is in the way.
+        """
+        return None
+
     def linked(self) -> bool:
         """Tell whether the name still leads to this queue (clause 4)."""
         return True
@@ -517,8 +531,9 @@ class Shortcut(Protocol):
     def _disarm(self) -> None:
         """End: leave everything to the class from now on.
 
-        When this returns no shortcut uses the channel any more. One that is inside `encode` or `decode` leaves the
-        rest to the class when it comes back.
+        When this returns no call begins to use the channel any more. For those that still use it without the handle's
+        lock the channel's `close` waits. One that is inside `encode` or `decode` leaves the rest to the class when it
+        comes back.
         """
 
     def _put_encoded(self, data: bytes, priority: int, deadline: float, /) -> None:

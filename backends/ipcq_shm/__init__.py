@@ -5,8 +5,10 @@ the extension was not built, too.
 """
 
 import os
+import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from ipcq.backend import Availability, Backend, Capabilities, Channel, Finding, Persistence, Request, Scope, Severity
@@ -114,15 +116,26 @@ class ShmBackend(Backend):
         except OSError:
             return []
         free = system.f_bavail * system.f_frsize
+        found = self._stuck()
         if free >= _segment.BUFFER_SIZE + _segment.MOST_OVERHEAD:
-            return []
+            return found
         return [
+            *found,
             Finding(
                 severity=Severity.WARNING,
                 text=f"{_segment.DIRECTORY} has {free} bytes free, and a queue takes {_segment.BUFFER_SIZE} by default",
                 fix=f"sudo mount -o remount,size=50% {_segment.DIRECTORY}, or docker run --shm-size=1g",
-            )
+            ),
         ]
+
+    def _stuck(self) -> list[Finding]:
+        from ipcq_shm import _stuck
+
+        found: list[Finding] = []
+        for name in self.names():
+            with suppress(OSError, struct.error):  # gone meanwhile, another user's, or damaged, as attaching says
+                found += _stuck.findings(name)
+        return found
 
 
 @hookimpl

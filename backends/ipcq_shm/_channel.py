@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from ipcq.backend import Attributes, Capabilities, Channel, Notice, Request, Stats
+from ipcq.backend import (
+    Attributes,
+    Capabilities,
+    Channel,
+    Holder,
+    Notice,
+    Request,
+    Stats,
+    holder_of_byte,
+    holder_of_thread,
+)
 from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported, VersionMismatch
 from ipcq_shm import _core, _notice, _segment
 
@@ -52,7 +62,19 @@ class ShmChannel(_core.Ring, Channel):
             request.withdraw()
 
     def stats(self) -> Stats:
-        return Stats(**self.figures(), handles=_segment.handles(self.descriptor))
+        holder = self._holder(False) or self._holder(True)
+        return Stats(**self.figures(), handles=_segment.handles(self.descriptor), holder=holder)
+
+    def holder(self, getting: bool, /) -> Holder | None:
+        return self._holder(getting)
+
+    def _holder(self, getting: bool) -> Holder | None:
+        thread, slot, seconds = self.find_holder(getting)
+        if not seconds:  # nobody has waited for it, so it is inside for microseconds
+            return None
+        if thread:
+            return holder_of_thread(thread, seconds)
+        return holder_of_byte(self.descriptor, _segment.LOCKS_AT + slot, seconds, "has not finished the next message")
 
     def linked(self) -> bool:
         return os.fstat(self.descriptor).st_nlink > 0

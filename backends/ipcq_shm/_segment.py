@@ -52,8 +52,8 @@ _DOORBELL_AT: Final = 160
 NAME_AT: Final = 17296
 _NAME_SIZE: Final = 256
 _SLOTS: Final = 4096
-_LOCKS: Final = 1 << 60
-_REMOVAL: Final = _LOCKS + _SLOTS
+LOCKS_AT: Final = 1 << 60
+_REMOVAL: Final = LOCKS_AT + _SLOTS
 
 _PREFIX: Final = "ipcq-shm."
 _ABRIDGED: Final = "ipcq-shm-"
@@ -286,7 +286,7 @@ def _name_of(file: str) -> str:
 
 def _abandoned(descriptor: int) -> bool:
     """Tell whether it is the file of a queue that goes with its last handle, and that one has gone."""
-    return bool(read_header(descriptor).flags & LAST_CLOSE) and not _locked(descriptor, _LOCKS, _SLOTS)
+    return bool(read_header(descriptor).flags & LAST_CLOSE) and not _locked(descriptor, LOCKS_AT, _SLOTS)
 
 
 # Locks. They belong to the open file, not to the process, and go with it.
@@ -306,7 +306,7 @@ def _locked_byte(descriptor: int, start: int, length: int) -> int | None:
 
 def handles(descriptor: int) -> int:
     """Count the open files that hold a slot, this one included."""
-    count, ranges = 1, [(_LOCKS, _LOCKS + _SLOTS)]
+    count, ranges = 1, [(LOCKS_AT, LOCKS_AT + _SLOTS)]
     while ranges:
         start, end = ranges.pop()
         # Length 0 would mean: to the end of all files.
@@ -382,7 +382,7 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
     """
     path = path_of(name)
     with _removing(descriptor):
-        if unless_held and _locked(descriptor, _LOCKS, _SLOTS):
+        if unless_held and _locked(descriptor, LOCKS_AT, _SLOTS):
             return False
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
@@ -409,4 +409,4 @@ def _remove_late_bell(descriptor: int, name: str) -> None:
 
 def release_slots(descriptor: int) -> None:
     """Give up the slot that was taken by this open file."""
-    _lock(descriptor, fcntl.F_UNLCK, _LOCKS, _SLOTS)
+    _lock(descriptor, fcntl.F_UNLCK, LOCKS_AT, _SLOTS)

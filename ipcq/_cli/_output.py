@@ -52,7 +52,7 @@ def flat(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = []
     for key, value in facts.items():
         if isinstance(value, dict):
-            rows += [(f"{key}.{inner}", figure) for inner, figure in value.items()]
+            rows += [(f"{key}.{inner}", figure) for inner, figure in flat(value)]
         else:
             rows.append((key, value))
     return rows

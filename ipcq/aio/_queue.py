@@ -91,7 +91,7 @@ class Queue(Generic[T]):
                     raise
                 return stored
             if stored < len(batch):
-                raise self._located(QueueFull())
+                raise self._located(self._queue._out_of_time(QueueFull))
             return stored
 
         try:

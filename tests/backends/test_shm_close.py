@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-import ipcq
 from backends import shm
 from backends.shm import attach, create, held_by, told
 from processes.sizes import size

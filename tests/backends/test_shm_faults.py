@@ -42,7 +42,7 @@ HERE = Path(__file__).parent
             "test_a_file_that_was_removed_is_not_removed_again",
         ),
         (
-            "if unless_held and _locked(descriptor, _LOCKS, _SLOTS):",
+            "if unless_held and _locked(descriptor, LOCKS_AT, _SLOTS):",
             "if False:",
             "test_who_comes_between_keeps_its_queue",
         ),

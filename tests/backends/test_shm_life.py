@@ -90,7 +90,7 @@ def test_handles_are_counted_in_whatever_order_they_took_their_slots(name: str, 
     opened = [os.open(_segment.path_of(name), os.O_RDWR) for _ in slots]
     for descriptor, slot in zip(opened, slots, strict=True):
         if slot:  # the first one is the queue's own
-            _segment._lock(descriptor, fcntl.F_WRLCK, _segment._LOCKS + slot, 1)
+            _segment._lock(descriptor, fcntl.F_WRLCK, _segment.LOCKS_AT + slot, 1)
     count = queue.stats().handles
     for descriptor in opened:
         os.close(descriptor)

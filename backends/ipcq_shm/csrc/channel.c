@@ -199,19 +199,21 @@ static void *room_in_received(void *context, struct ring_piece *message)
     return PyBytes_AS_STRING(data);
 }
 
-/* Waits without the GIL until trying again with it makes sense; false when it has waited long enough. */
+/* Waits without the GIL until trying again with it makes sense; false when it has waited long enough, or a lock is held by a process
+ * that is stopped. */
 static bool settled(struct ring *ring, int64_t *until)
 {
     int64_t now = wait_now();
+    bool free;
 
     if (*until == 0)
         *until = now + RING_PATIENCE;
     if (now >= *until)
         return false;
     Py_BEGIN_ALLOW_THREADS
-    ring_settle(ring, true, *until - now);
+    free = ring_settle(ring, true, *until - now);
     Py_END_ALLOW_THREADS
-    return true;
+    return free;
 }
 
 static PyObject *received_or_none(PyObject *self, enum ring_result result, PyObject *received)
@@ -595,7 +597,7 @@ static PyObject *shut_down(PyObject *self, PyObject *immediate)
     Py_RETURN_NONE;
 }
 
-static PyObject *holder(PyObject *self, PyObject *getting)
+static PyObject *find_holder(PyObject *self, PyObject *getting)
 {
     struct ring *ring = ring_of(self);
     struct ring_holder found;
@@ -753,7 +755,7 @@ static PyMethodDef channel_methods[] = {
     {"wait_notice", wait_notice, METH_O,
      PyDoc_STR("Sleep for a slice of time at most, and tell whether the request has ended.")},
     {"shutdown", shut_down, METH_O, NULL},
-    {"holder", holder, METH_O,
+    {"find_holder", find_holder, METH_O,
      PyDoc_STR("Return who keeps a side from getting on: thread id or 0, slot of a writer or -1, and seconds.")},
     {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
     {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},

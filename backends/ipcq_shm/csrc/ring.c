@@ -121,6 +121,19 @@ static void note_holder(struct ring *ring, struct ring_side *side)
     atomic_store_explicit(&side->holder, owner, memory_order_release);
 }
 
+/* The same where the lock is free, and the next record is not finished by a producer that lives. */
+static void note_writer(struct ring_side *get)
+{
+    uint64_t position = peek_at(&get->position);
+
+    if (atomic_load_explicit(&get->holder, memory_order_relaxed) == 0 && peek_at(&get->holder_position) == position &&
+        atomic_load_explicit(&get->holder_since, memory_order_relaxed) != 0)
+        return;
+    note(&get->holder_position, position);
+    atomic_store_explicit(&get->holder_since, wait_now(), memory_order_relaxed);
+    atomic_store_explicit(&get->holder, 0, memory_order_release);
+}
+
 enum lock_result ring_lock(struct ring *ring, struct ring_side *side, int64_t patience)
 {
     enum lock_result result = lock_take(&side->lock, patience);
@@ -585,8 +598,9 @@ static enum ring_result before_get(struct ring *ring)
     return result == RING_DOWN ? RING_DOWN : RING_EMPTY;
 }
 
-/* Waits until the next record is not one that is being written, or gives it up if nobody lives who writes it. */
-static void settle_front(struct ring *ring, int64_t until)
+/* Waits until the next record is not one that is being written, or gives it up if nobody lives who writes it. Returns
+ * whether the lock could be had for that. */
+static bool settle_front(struct ring *ring, int64_t until)
 {
     const struct timespec nap = {.tv_nsec = 50000};
     struct ring_side *get = &ring->segment->get;
@@ -598,7 +612,7 @@ static void settle_front(struct ring *ring, int64_t until)
 
         /* With the lock, since the record may be taken and written over otherwise. */
         if (!enter(ring, get, until - wait_now()))
-            return;
+            return false;
         before = free_position(ring);
         result = next_message(ring, &position, &found);
         if (result == RING_BUSY && looks >= COPY_LOOKS && !ring_participates(ring, found.word))
@@ -606,24 +620,27 @@ static void settle_front(struct ring *ring, int64_t until)
                                                     memory_order_relaxed);
         leave_get(ring, before);
         if (result != RING_BUSY)
-            return;
+            return true;
         if (looks < COPY_LOOKS)
             for (int pauses = 0; pauses < 20; pauses++)
                 wait_pause();
         else
             nanosleep(&nap, NULL);
     }
+    note_writer(get);
+    return true;
 }
 
-void ring_settle(struct ring *ring, bool getting, int64_t patience)
+bool ring_settle(struct ring *ring, bool getting, int64_t patience)
 {
     int64_t until = wait_now() + patience;
 
-    if (getting && !ordered(ring) && load(&ring->segment->put.position) != load(&ring->segment->get.position)) {
-        settle_front(ring, until);
-    } else if (ring_enter_put(ring, patience)) {
-        leave_put(ring);
-    }
+    if (getting && !ordered(ring) && load(&ring->segment->put.position) != load(&ring->segment->get.position))
+        return settle_front(ring, until);
+    if (!ring_enter_put(ring, patience))
+        return false;
+    leave_put(ring);
+    return true;
 }
 
 static bool enter_to_get(struct ring *ring, int64_t patience)
@@ -1067,8 +1084,12 @@ struct ring_holder ring_holder(struct ring *ring, bool getting)
         position = load(&ring->segment->get.position);
         ring_count(ring, &put, &got);
         word = atomic_load_explicit(&record_at(ring, position)->word, memory_order_acquire);
-        if (put.count != got.count && state_of(word) == RING_RESERVED)
+        if (put.count != got.count && state_of(word) == RING_RESERVED) {
             found.writer = (int32_t)(word >> 8 & 0xffffff);
+            if (atomic_load_explicit(&side->holder, memory_order_acquire) == 0 &&
+                peek_at(&side->holder_position) == position)
+                found.since = atomic_load_explicit(&side->holder_since, memory_order_relaxed);
+        }
     }
     return found;
 }

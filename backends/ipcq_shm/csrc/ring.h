@@ -357,8 +357,8 @@ enum ring_result ring_get_many(struct ring *ring, ring_room *room, void *context
                                int64_t patience);
 enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, int64_t patience);
 enum ring_result ring_clear(struct ring *ring, size_t *dropped, int64_t patience);
-/* Waits until a call of that side with patience 0 would not be busy. */
-void ring_settle(struct ring *ring, bool getting, int64_t patience);
+/* Waits until a call of that side with patience 0 would not be busy; false where a lock could not be had. */
+bool ring_settle(struct ring *ring, bool getting, int64_t patience);
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience);
 /* Looks whether the file has its name. A file that never had one is not gone. */

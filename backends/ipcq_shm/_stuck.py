@@ -1,0 +1,60 @@
+"""Who is stopped or starves inside a queue, as its file shows it: for `ipcq doctor`, which attaches to nothing."""
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from ipcq.backend import Finding, Holder, Severity, holder_of_byte, holder_of_thread
+from ipcq_shm import _segment
+
+# The layout of csrc/ring.h, which asserts these figures.
+_SIDES: Final = (384, 640)
+_LOCK: Final = struct.Struct("=I28xI4xqQ")  # owner, and who was seen to hold it since when at which position
+_POSITION_AT: Final = 128
+_POSITION: Final = struct.Struct("=Q")
+_THREAD: Final = 0x3FFFFFFF  # of the lock's word (FUTEX_TID_MASK)
+_RECORD: Final = struct.Struct("=Q")
+_RESERVED: Final = 2  # a record that its producer has not finished
+
+#: Seconds from which on a process that runs is worth a word: it gives a lock back in microseconds.
+_LONG: Final = 1.0
+
+
+def findings(name: str) -> Iterator[Finding]:
+    """Say which process keeps others from going on with a queue."""
+    descriptor = os.open(_segment.path_of(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        header = _segment.read_header(descriptor)
+        here = os.stat("/proc/self/ns/pid").st_ino
+        # Threads of another namespace have other numbers here.
+        holders = list(_holders(descriptor, header)) if header.pid_namespace == here else []
+    finally:
+        os.close(descriptor)
+    for holder in holders:
+        if holder.stopped or holder.seconds >= _LONG:
+            fix = f"kill -CONT {holder.pid}" if holder.stopped else ""
+            yield Finding(severity=Severity.WARNING, text=f"queue {name!r}: {holder}", fix=fix)
+
+
+def _holders(descriptor: int, header: _segment.Header) -> Iterator[Holder]:
+    positions = []
+    for side in _SIDES:
+        word, noted, since, at = _LOCK.unpack(os.pread(descriptor, _LOCK.size, side))
+        (position,) = _POSITION.unpack(os.pread(descriptor, _POSITION.size, side + _POSITION_AT))
+        positions.append(position)
+        thread = word & _THREAD
+        seen = noted == thread and at == position and since
+        holder = holder_of_thread(thread, (time.monotonic_ns() - since) / 1e9 if seen else 0.0) if thread else None
+        if holder is not None:
+            yield holder
+    put, get = positions
+    if put != get and not header.flags & _segment.ORDERED:
+        record = os.pread(descriptor, _RECORD.size, header.data_offset + get % header.capacity)
+        (word,) = _RECORD.unpack(record)
+        if word & 0xFF == _RESERVED:
+            slot = _segment.LOCKS_AT + (word >> 8 & 0xFFFFFF)
+            writer = holder_of_byte(descriptor, slot, 0.0, "has not finished the next message")
+            if writer is not None:
+                yield writer

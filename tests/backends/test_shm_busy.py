@@ -1,0 +1,140 @@
+"""A process that is stopped inside a queue of shm: calls say who it is, and so do statistics and doctor."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ipcq
+from backends import shm
+from backends.shm import create, held_by
+from ipcq_shm import ShmBackend, _segment
+
+works, name = shm.works, shm.name
+
+
+@pytest.fixture
+def stopped() -> Iterator[int]:
+    """Return the process id of a program that is stopped."""
+    program = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 19)"])
+    os.waitid(os.P_PID, program.pid, os.WSTOPPED)
+    yield program.pid
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+
+
+@pytest.mark.parametrize("priorities", [False, True])
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda queue: queue.put(b"item", block=False),
+        lambda queue: queue.put(b"item", timeout=0.05),
+        lambda queue: queue.put_many([b"item"], timeout=0.05),
+    ],
+)
+def test_a_put_beside_a_stopped_process_says_who_it_is(
+    name: str, stopped: int, priorities: bool, put: Callable[["ipcq.Queue[Any]"], object]
+) -> None:
+    """C11: the queue has space, and the error does not say that it is full."""
+    full = pytest.raises(ipcq.QueueFull, match=rf"it may have space, but process {stopped} .*kill -CONT {stopped}")
+    with create(name, priorities=priorities) as queue, held_by(queue, stopped, "put"), full:
+        put(queue)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+@pytest.mark.parametrize(("priorities", "side"), [(False, "get"), (True, "put")])
+def test_a_get_beside_a_stopped_process_says_who_it_is(
+    name: str, stopped: int, priorities: bool, side: str, timeout: float
+) -> None:
+    """C11: the queue has a message, and the error does not say that it is empty."""
+    with create(name, priorities=priorities) as queue:
+        queue.put(b"item")
+        with held_by(queue, stopped, side), pytest.raises(ipcq.QueueEmpty, match=f"messages, but process {stopped} "):
+            queue.get(timeout=timeout)
+        assert queue.get(timeout=0) == b"item"
+
+
+def test_statistics_name_who_is_stopped_inside(name: str, stopped: int) -> None:
+    """With the time since somebody first waited."""
+    with create(name) as queue:
+        with held_by(queue, stopped, "put"):
+            with pytest.raises(ipcq.QueueFull):
+                queue.put(b"item", timeout=0.05)
+            holder = queue.stats().holder
+        assert holder is not None
+        assert (holder.pid, holder.stopped) == (stopped, True)
+        assert holder.seconds >= 0.04
+        assert queue.stats().holder is None
+
+
+def findings(name: str) -> list[str]:
+    return [finding.text + finding.fix for finding in ShmBackend().findings() if name in finding.text]
+
+
+@pytest.mark.parametrize("side", ["put", "get"])
+def test_doctor_finds_who_is_stopped_inside(name: str, stopped: int, side: str) -> None:
+    """Without attaching, and with the command that lets it go on."""
+    with create(name) as queue:
+        with held_by(queue, stopped, side):
+            (found,) = findings(name)
+        assert f"process {stopped} " in found
+        assert found.endswith(f"kill -CONT {stopped}")
+        assert findings(name) == []
+
+
+WRITER = """
+import os, sys
+import ipcq
+queue = ipcq.open(sys.argv[1], "shm", create=False)
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_message_that_a_stopped_process_has_not_finished_is_told_of(name: str) -> None:
+    """C37: the one behind it waits, and the error, the statistics and doctor say for whom."""
+    large = bytes(40000)
+    with create(name, max_message_size=50000, max_messages=4) as queue:
+        program = subprocess.Popen(
+            [sys.executable, "-c", WRITER, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        with program:
+            assert program.stdout is not None
+            program.stdout.readline()
+            queue.put(large)
+            reserve(queue, slot_of(program.pid, queue))
+            program.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
+            with pytest.raises(ipcq.QueueEmpty, match=f"{program.pid} .*stopped, has not finished the next message"):
+                queue.get(timeout=0)
+            holder = queue.stats().holder
+            found = findings(name)
+            program.kill()
+    assert holder is not None
+    assert holder.pid == program.pid
+    assert f"process {program.pid} " in found[0]
+
+
+def slot_of(pid: int, queue: "ipcq.Queue[Any]") -> int:
+    """Return the slot that a process has locked (csrc/ring.h)."""
+    inode = str(os.fstat(queue._channel.descriptor).st_ino)
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        for line in info.read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if words[:1] == ["lock:"] and words[6].endswith(f":{inode}"):
+                return int(words[7]) - _segment.LOCKS_AT
+    raise AssertionError("it has no slot")
+
+
+def reserve(queue: "ipcq.Queue[Any]", slot: int) -> None:
+    """Let the first message be one that the owner of a slot has not finished."""
+    descriptor = queue._channel.descriptor
+    generation = int.from_bytes(os.pread(descriptor, 4, 912 + 4 * slot), sys.byteorder)
+    header = _segment.read_header(descriptor)
+    word = generation << 32 | slot << 8 | 2
+    os.pwrite(descriptor, word.to_bytes(8, sys.byteorder), header.data_offset)
