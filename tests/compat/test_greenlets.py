@@ -1,0 +1,72 @@
+"""A program under gevent that hangs is ended with its stacks, leaves nothing behind, and is not started again."""
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+import ipcq
+from greenlets import seen
+from ipcq.testing.processes import fresh_name
+
+if sys.platform != "linux":
+    pytest.skip("peers are installed on Linux alone", allow_module_level=True)
+
+pytestmark = pytest.mark.once
+
+#: Waits for what never comes, with a queue whose name it was given, and queues that only it knows.
+HANGS = """
+from gevent import monkey
+monkey.patch_all()
+import json, sys
+import gevent
+import ipcq
+from ipcq.testing.processes import fresh_name
+
+note, name, *backends = sys.argv[1:]
+queues = [ipcq.open(name, backends[0])] + [ipcq.open(fresh_name(), each) for each in backends]
+
+def wait_for_ever():
+    queues[0].get()
+
+gevent.spawn(wait_for_ever)
+with open(note, "a") as started:
+    print(json.dumps([queue.name for queue in queues]), file=started)
+queues[1].get()
+"""
+
+
+@pytest.fixture(scope="module")
+def hung(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return how two tests fail that ask for a program that hangs, and which queues it made each time it ran."""
+    place = tmp_path_factory.mktemp("hung")
+    (place / "hangs.py").write_text(HANGS)
+    backends = [info.name for info in ipcq.backends() if info.usable and info.name != "memory"]
+    complaints = []
+    for _ in range(2):
+        with pytest.raises(pytest.fail.Exception) as failed:
+            seen(place / "hangs.py", str(place / "note"), NAME, *backends, patience=4)
+        complaints.append(str(failed.value))
+    return complaints, [json.loads(line) for line in (place / "note").read_text().splitlines()]
+
+
+NAME = fresh_name()
+
+
+def test_each_test_says_where_it_stood(hung: Any) -> None:
+    """The greenlets that wait are in it, which the system's stack does not show."""
+    complaints, _ = hung
+    assert all("did not end within 4 s" in each and "in wait_for_ever" in each for each in complaints), complaints
+
+
+def test_it_is_started_once(hung: Any) -> None:
+    """Each test that asks would wait as long again."""
+    _, started = hung
+    assert len(started) == 1
+
+
+def test_its_queues_are_removed(hung: Any) -> None:
+    """Else they would be taken for what the test itself leaves behind."""
+    _, ((*names,),) = hung
+    assert [queue for queue in ipcq.queues() if queue.name in names] == []
