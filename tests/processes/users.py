@@ -1,17 +1,22 @@
 """Other users than root, for tests that root runs.
 
-The interpreter may lie where only root can read, so a program becomes somebody else in a forked child, after everything
-that it needs has been imported.
+Interpreter and checkout may lie where only root can read, so a program becomes somebody else in a forked child, after
+everything that it needs has been imported.
 """
 
 import codecs
+import importlib
 import os
+import pkgutil
 import random
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import ipcq
+import ipcq.serializers
 from ipcq.testing.processes import fresh_name
 
 NOBODY = 65534
@@ -22,10 +27,30 @@ def become(uid: int) -> None:
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
+    sys.meta_path.append(_Unreadable())
+
+
+class _Unreadable:
+    """Says why nobody finds a module: the interpreter takes what it may not read for missing."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        for place in (os.path.dirname(ipcq.__file__), os.path.dirname(os.__file__)):
+            if not os.access(place, os.R_OK):
+                self.refuse(name, place)
+
+    def refuse(self, name: str, place: str) -> NoReturn:
+        raise ModuleNotFoundError(
+            f"user {os.getuid()} cannot read {place}: import {name} before root is given up, or run the tests where "
+            "everybody can read",
+            name=name,
+        )
 
 
 def warm_up(backend: str) -> None:
     """Import what a queue needs on its way and on its wrong ways, by using one."""
+    for module in pkgutil.iter_modules(ipcq.serializers.__path__, "ipcq.serializers."):
+        with suppress(ImportError):  # for want of an extra
+            importlib.import_module(module.name)
     name = fresh_name("/ipcq-warm")
     with ipcq.open(name, backend, max_messages=2, max_message_size=64) as queue:
         queue.put("item")
