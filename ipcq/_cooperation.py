@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from ipcq._deadline import PASSED, pause
 from ipcq._gevent import has_patched
+from ipcq._importing import importing
 from ipcq.backend import Channel
 from ipcq.errors import MessageQueueError
 
@@ -86,7 +87,8 @@ def _wait(descriptor: int | None, event: int, since: float, until: float) -> Non
     if descriptor is None:
         pause(since, until)
         return
-    import gevent.hub
+    with importing():
+        import gevent.hub
 
     # Not by gevent's `select.poll`, whose timeout is an exception: if a signal handler raises while it is being set up,
     # it strikes somewhere else later on. To switch to a waiter that nobody waits in does nothing.

@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from signal import valid_signals
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
@@ -836,8 +837,6 @@ class Queue(Generic[T]):
 
 
 def _check_signal(signal: object) -> None:
-    from signal import valid_signals  # here, because few ask for one
-
     if isinstance(signal, bool) or not isinstance(signal, int) or signal not in valid_signals():
         raise InvalidArgument(f"signal is the number of a signal, not {signal!r}")
 

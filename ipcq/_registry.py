@@ -1,7 +1,8 @@
 """The backends that are installed: entry points, loaded one by one, so that a broken one is a line in a list.
 
 This is the only place that knows `importlib.metadata` and pluggy's manager. It imports them when the first backend is
-looked for, so that ``import ipcq`` costs nothing that may never be needed.
+looked for, so that ``import ipcq`` costs nothing that may never be needed, and loads plugins while no other thread can
+fork.
 """
 
 import os
@@ -12,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ipcq._foreign import let_through
+from ipcq._importing import importing
 from ipcq._url import meant
 from ipcq.backend import Availability, Backend, Capabilities, Scope
 from ipcq.errors import BackendUnavailable, BackendUnknown
@@ -55,7 +57,9 @@ class BackendInfo:
 
 def plugins() -> list[Plugin]:
     """Load every backend that is installed."""
-    return [plugin(name) for name in _offers(tuple(sys.path))]
+    with importing():
+        offers = _offers(tuple(sys.path))
+    return [plugin(name) for name in offers]
 
 
 def plugin(name: str) -> Plugin:
@@ -64,10 +68,11 @@ def plugin(name: str) -> Plugin:
     Raises:
         BackendUnknown: No distribution offers it.
     """
-    offers = _offers(tuple(sys.path))
-    if name not in offers:
-        raise BackendUnknown(f"no installed distribution offers it: {meant(name, offers)}", backend=name)
-    return _load(offers[name])
+    with importing():
+        offers = _offers(tuple(sys.path))
+        if name in offers:
+            return _load(offers[name])
+    raise BackendUnknown(f"no installed distribution offers it: {meant(name, offers)}", backend=name)
 
 
 def backend(name: str) -> Backend:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ipcq._importing import importing
 from ipcq._names import check_name
 from ipcq.errors import InvalidArgument
 
@@ -36,7 +37,8 @@ def parse(address: object) -> Address:
     """
     if not isinstance(address, str) or not _SCHEME.match(address):
         return Address(check_name(address))
-    from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
+    with importing():
+        from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
 
     try:
         if any(blank in address for blank in "\t\r\n"):  # urlsplit would leave them out in silence
@@ -103,7 +105,8 @@ def unknown_option(option: str, known: Iterable[str]) -> InvalidArgument:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """Say which of the known words was probably meant, or which there are."""
-    from difflib import get_close_matches  # here, because only mistakes need it
+    with importing():
+        from difflib import get_close_matches  # here, because only mistakes need it
 
     known = sorted(known)
     near = get_close_matches(word, known, n=1)

@@ -55,7 +55,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 18. Only exceptions of `ipcq.errors` leave a backend, chained to what they were made from. The queue's and the backend's
     name are filled in above where they are missing.
-19. `probe` returns a value and never raises; the module imports where its dependency is missing.
+19. `probe` returns a value and never raises; the module imports where its dependency is missing. What it imports later
+    it imports inside `importing`, so that no other thread forks in the middle.
 20. What a capability denies raises `Unsupported`; what it grants works.
 
 **Shortcuts**
@@ -83,6 +84,7 @@ from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
 from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
+from ipcq._importing import importing
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq._private import has_private_directory, make_private_directory, private_directory
 from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
@@ -118,6 +120,7 @@ __all__ = (
     "holder_of_byte",
     "holder_of_file",
     "holder_of_thread",
+    "importing",
     "is_this_thread",
     "let_through",
     "make_private_directory",

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Final, Self, TypeVar
 
 from ipcq._deadline import SLICE, seconds_of
+from ipcq._importing import importing
 from ipcq._open import open as open_queue
 from ipcq._queue import Queue
 from ipcq._url import parse
@@ -373,8 +374,9 @@ def _logger(name: str) -> logging.Logger:
 def _complain(what: str) -> None:
     """Tell of the exception that is being handled, as `logging.Handler.handleError` does."""
     if logging.raiseExceptions and sys.stderr:
+        with importing():  # as some versions of Python do here
+            trace = traceback.format_exc()
         try:
-            sys.stderr.write(f"--- Logging error with {what} ---\n")
-            traceback.print_exc(file=sys.stderr)
+            sys.stderr.write(f"--- Logging error with {what} ---\n{trace}")
         except OSError:
             pass

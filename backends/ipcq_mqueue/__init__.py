@@ -21,6 +21,7 @@ from ipcq.backend import (
     Request,
     Scope,
     check_owner,
+    importing,
 )
 from ipcq.errors import MessageQueueError, QueueNotFound, Unsupported
 from ipcq.hooks import hookimpl
@@ -56,7 +57,8 @@ class MqueueBackend(Backend):
         return Availability.yes()
 
     def create(self, name: str, request: Request) -> Channel:
-        from ipcq_mqueue import _kernel, _notice
+        with importing():
+            from ipcq_mqueue import _kernel, _notice
 
         if request.buffer_size is not None:
             raise Unsupported("the kernel bounds its queues in messages: leave out buffer_size, give max_messages")
@@ -92,7 +94,8 @@ class MqueueBackend(Backend):
             raise _limits.explained(error) from error
 
     def _channel(self, name: str, request: Request, made: int | None = None) -> Channel:
-        from ipcq_mqueue import _channel, _notice
+        with importing():
+            from ipcq_mqueue import _channel, _notice
 
         queue = _channel.attached(name, request)
         try:
@@ -106,7 +109,8 @@ class MqueueBackend(Backend):
             raise
 
     def exists(self, name: str) -> bool:
-        from ipcq_mqueue import _kernel, _notice
+        with importing():
+            from ipcq_mqueue import _kernel, _notice
 
         if sys.platform != "linux":
             return False
@@ -122,7 +126,8 @@ class MqueueBackend(Backend):
         return True
 
     def unlink(self, name: str) -> None:
-        from ipcq_mqueue import _kernel
+        with importing():
+            from ipcq_mqueue import _kernel
 
         try:
             _kernel.unlink_queue(name)
@@ -136,7 +141,8 @@ class MqueueBackend(Backend):
         return ["/" + name for name in os.listdir(place)]
 
     def findings(self) -> list[Finding]:
-        from ipcq_mqueue import _findings
+        with importing():
+            from ipcq_mqueue import _findings
 
         return list(_findings.findings(_mount_point()))
 
@@ -149,7 +155,8 @@ def _mount_point() -> str | None:
                 _, place, kind, *_ = line.split(" ")
                 if kind == "mqueue":
                     # Blanks in paths are written as octal escapes.
-                    text = place.encode("utf-8", "surrogateescape").decode("unicode_escape")
+                    with importing():  # as codecs are when they are first asked for
+                        text = place.encode("utf-8", "surrogateescape").decode("unicode_escape")
                     return os.fsdecode(text.encode("latin-1"))
     except FileNotFoundError:
         return None

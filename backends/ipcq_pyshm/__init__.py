@@ -21,6 +21,7 @@ from ipcq.backend import (
     Persistence,
     Request,
     Scope,
+    importing,
 )
 from ipcq.errors import InvalidArgument, MessageQueueError, QueueMismatch, QueueNotFound, Unsupported
 from ipcq.hooks import hookimpl
@@ -52,7 +53,8 @@ class PyshmBackend(Backend):
     options = {"lock": str}  # noqa: RUF012  # as the protocol has it
 
     def probe(self) -> Availability:
-        from ipcq_pyshm import _lock, _place
+        with importing():
+            from ipcq_pyshm import _lock, _place
 
         if _place.SHARED is not None and not os.access(_place.SHARED, os.W_OK | os.X_OK):
             return Availability.no(
@@ -63,8 +65,9 @@ class PyshmBackend(Backend):
         return Availability.yes()
 
     def create(self, name: str, request: Request) -> Channel:
-        from ipcq_pyshm import _lock, _segment
-        from ipcq_pyshm._layout import LOCKS, Header
+        with importing():
+            from ipcq_pyshm import _lock, _segment
+            from ipcq_pyshm._layout import LOCKS, Header
 
         lock = request.options.get("lock", "shmlock" if sys.platform == "win32" else "file")
         if lock not in LOCKS:
@@ -79,14 +82,16 @@ class PyshmBackend(Backend):
         return self._channel(name, _segment.make(header), header, request)
 
     def attach(self, name: str, request: Request) -> Channel:
-        from ipcq_pyshm import _segment
+        with importing():
+            from ipcq_pyshm import _segment
 
         found = _segment.opened(name, request)
         return self._channel(name, found.descriptor, found.header, request)
 
     def _channel(self, name: str, descriptor: int, header: Any, request: Request) -> Channel:
-        from ipcq_pyshm import _place
-        from ipcq_pyshm._channel import PyshmChannel
+        with importing():
+            from ipcq_pyshm import _place
+            from ipcq_pyshm._channel import PyshmChannel
 
         try:
             asked = request.options.get("lock", header.lock)
@@ -103,13 +108,15 @@ class PyshmBackend(Backend):
             raise
 
     def exists(self, name: str) -> bool:
-        from ipcq_pyshm import _place, _segment
+        with importing():
+            from ipcq_pyshm import _place, _segment
 
         with _segment.translated():
             return _segment.exists(_place.path_of(name))
 
     def unlink(self, name: str) -> None:
-        from ipcq_pyshm import _place, _segment
+        with importing():
+            from ipcq_pyshm import _place, _segment
 
         with _segment.translated():
             path = _place.path_of(name)
@@ -118,12 +125,14 @@ class PyshmBackend(Backend):
             _segment.unlink(path)
 
     def names(self) -> list[str]:
-        from ipcq_pyshm import _place, _segment
+        with importing():
+            from ipcq_pyshm import _place, _segment
 
         return [header.name for header in map(_segment.header_of, _place.listed(_place.FILES)) if header is not None]
 
     def findings(self) -> list[Finding]:
-        from ipcq_pyshm import _findings
+        with importing():
+            from ipcq_pyshm import _findings
 
         return _findings.findings()
 
@@ -165,7 +174,8 @@ def _attributes(request: Request) -> Attributes:
 
 
 def _too_large(messages: int | None, size: int, room: int | None) -> MessageQueueError:
-    from ipcq_pyshm import _segment
+    with importing():
+        from ipcq_pyshm import _segment
 
     return _segment.explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), max(room or 0, (messages or 1) * size))
 

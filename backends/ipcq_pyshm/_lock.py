@@ -19,7 +19,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
 
-from ipcq.backend import let_through
+from ipcq.backend import importing, let_through
 from ipcq.errors import MessageQueueError, Unsupported
 from ipcq_pyshm import _file
 from ipcq_pyshm._layout import Header
@@ -143,8 +143,9 @@ def installed() -> bool:
 def _shmlock() -> Any:
     if not installed():
         raise Unsupported(MISSING)
-    import shmlock
-    from shmlock import shmlock_exceptions, shmlock_monkey_patch, shmlock_warnings  # noqa: F401  # attributes now
+    with importing():
+        import shmlock
+        from shmlock import shmlock_exceptions, shmlock_monkey_patch, shmlock_warnings  # noqa: F401  # attributes now
 
     if sys.version_info < (3, 13) and sys.platform != "win32":
         shmlock_monkey_patch.remove_shm_from_resource_tracker(_BLOCKS, print_warning=False)

@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from ipcq.backend import Availability, Backend, Capabilities, Channel, Finding, Persistence, Request, Scope, Severity
+from ipcq.backend import (
+    Availability,
+    Backend,
+    Capabilities,
+    Channel,
+    Finding,
+    Persistence,
+    Request,
+    Scope,
+    Severity,
+    importing,
+)
 from ipcq.errors import QueueNotFound
 from ipcq.hooks import hookimpl
 
@@ -48,7 +59,8 @@ class ShmBackend(Backend):
         if sys.platform != "linux":
             return Availability.no(f"its locks and waits are those of Linux, this is {sys.platform}")
         try:
-            from ipcq_shm import _core
+            with importing():
+                from ipcq_shm import _core
         except ImportError as error:
             return Availability.no(
                 f"its C extension was not built ({error}): install a C compiler and the headers of Python, and then "
@@ -67,25 +79,29 @@ class ShmBackend(Backend):
         return Availability.yes()
 
     def create(self, name: str, request: Request) -> Channel:
-        from ipcq_shm import _channel
+        with importing():
+            from ipcq_shm import _channel
 
         with _segment.explained():
             return _channel.created(name, request, CAPABILITIES)
 
     def attach(self, name: str, request: Request) -> Channel:
-        from ipcq_shm import _channel
+        with importing():
+            from ipcq_shm import _channel
 
         with _segment.explained():
             return _channel.attached(name, request, CAPABILITIES)
 
     def create_nameless(self, request: Request) -> Channel:
-        from ipcq_shm import _channel
+        with importing():
+            from ipcq_shm import _channel
 
         with _segment.explained():
             return _channel.created_nameless(request, CAPABILITIES)
 
     def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
-        from ipcq_shm import _channel
+        with importing():
+            from ipcq_shm import _channel
 
         with _segment.explained():
             return _channel.adopted(descriptors, request, CAPABILITIES)

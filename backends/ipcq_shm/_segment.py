@@ -100,7 +100,7 @@ def _meaning(error: OSError) -> MessageQueueError:
 
 
 def _too_many_mappings() -> LimitExceeded | None:
-    most = int(_MAPPINGS_LIMIT.read_text(encoding="ascii"))
+    most = int(_MAPPINGS_LIMIT.read_text(encoding="utf-8"))
     with open("/proc/self/maps", "rb") as maps:
         count = sum(1 for _ in maps)
     if count + _MAPPINGS <= most:

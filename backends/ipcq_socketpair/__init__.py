@@ -29,6 +29,7 @@ from ipcq.backend import (
     Request,
     Scope,
     Severity,
+    importing,
     let_through,
     too_many_descriptors,
 )
@@ -67,8 +68,9 @@ class SocketpairBackend(Backend):
         return Availability.yes()
 
     def create(self, name: str, request: Request) -> Channel:
-        from ipcq_socketpair import _buffer, _channel, _host, _place
-        from ipcq_socketpair._ends import NO_LOCK, Ends, Terms
+        with importing():
+            from ipcq_socketpair import _buffer, _channel, _host, _place
+            from ipcq_socketpair._ends import NO_LOCK, Ends, Terms
 
         if request.mode & 0o077:
             raise Unsupported(
@@ -107,7 +109,8 @@ class SocketpairBackend(Backend):
             return channel
 
     def attach(self, name: str, request: Request) -> Channel:
-        from ipcq_socketpair import _channel, _host, _place
+        with importing():
+            from ipcq_socketpair import _channel, _host, _place
 
         with _explained(), _host.no_fork(), ExitStack() as undo:
             terms, ends = _place.asked(name)
@@ -120,13 +123,15 @@ class SocketpairBackend(Backend):
     def exists(self, name: str) -> bool:
         if sys.platform != "linux":
             return False
-        from ipcq_socketpair import _place
+        with importing():
+            from ipcq_socketpair import _place
 
         with _explained():
             return _place.private() and _place.alive(_place.path_of(name))
 
     def unlink(self, name: str) -> None:
-        from ipcq_socketpair import _place
+        with importing():
+            from ipcq_socketpair import _place
 
         with _explained():
             _place.unlink(name)
@@ -134,7 +139,8 @@ class SocketpairBackend(Backend):
     def names(self) -> list[str]:
         if sys.platform != "linux":
             return []
-        from ipcq_socketpair import _place
+        with importing():
+            from ipcq_socketpair import _place
 
         with _explained():
             return list(_place.names())
@@ -142,7 +148,8 @@ class SocketpairBackend(Backend):
     def findings(self) -> list[Finding]:
         if sys.platform != "linux":
             return []
-        from ipcq_socketpair import _place
+        with importing():
+            from ipcq_socketpair import _place
 
         with _explained():
             left = _place.leftovers()

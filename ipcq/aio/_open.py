@@ -5,7 +5,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
+from anyio.lowlevel import current_token
+
 import ipcq
+from ipcq._importing import importing
 from ipcq.aio._apart import run_apart
 from ipcq.aio._queue import Queue
 
@@ -20,6 +23,8 @@ class Opening(Generic[T]):
         self._queue: Queue[T] | None = None
 
     async def _open(self) -> Queue[T]:
+        with importing():
+            current_token()  # imports what anyio has for this event loop
         return Queue(await run_apart(self._call, ipcq.Queue.close))
 
     def __await__(self) -> Generator[Any, Any, Queue[T]]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ipcq import _registry
+from ipcq._importing import importing
 from ipcq._queue import Origin, Queue
 from ipcq._shortcut import class_for
 from ipcq.backend import Backend, Channel, Request
@@ -63,7 +64,9 @@ def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
 
 def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:
     def reopen() -> tuple[Any, ...]:
-        from multiprocessing.reduction import DupFd  # POSIX alone has it
+        with importing():
+            from multiprocessing import resource_sharer  # noqa: F401  # DupFd does
+            from multiprocessing.reduction import DupFd  # POSIX alone has it
 
         return _adopt, (backend.name, [DupFd(each) for each in channel.descriptors()])
 

@@ -29,6 +29,7 @@ from typing import Any, Final, TypeVar
 from ipcq._deadline import NEVER, SLICE, pause
 from ipcq._foreign import let_through
 from ipcq._gevent import NativeRLock
+from ipcq._importing import importing
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq.compat._nameless import Travelling, arrived
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
@@ -162,7 +163,9 @@ class Spill:
         return cls(file, wake)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from multiprocessing.reduction import DupFd  # POSIX alone has it
+        with importing():
+            from multiprocessing import resource_sharer  # noqa: F401  # DupFd does
+            from multiprocessing.reduction import DupFd  # POSIX alone has it
 
         return _adopt, ([DupFd(self.file.number), DupFd(self.wake)],)
 

@@ -13,9 +13,11 @@ opened with, and pickle where it was opened with ``allow_pickle=True``. What a m
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Final
 
 from ipcq._foreign import let_through
+from ipcq._importing import importing
 from ipcq.backend import OfBytes
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument
 from ipcq.serializers import _frame
@@ -104,13 +106,13 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
             "whoever can write to the queue"
         )
     if serializer == "raw":
-        raw = import_module(_BUNDLED["raw"])
+        raw = _module("raw")
         return Codec("raw", raw.encode, raw.decode, "bare")
-    bare = import_module(_BUNDLED["msgspec" if serializer == "msgspec" else "msgpack"])
+    bare = _module("msgspec" if serializer == "msgspec" else "msgpack")
     encode, decode = bare.functions(type)
     allowed: dict[int, Decode] = {_frame.MSGPACK: decode}
     if allow_pickle:
-        pickle = import_module(_BUNDLED["pickle"])
+        pickle = _module("pickle")
         allowed[_frame.PICKLE] = pickle.decode
         if serializer == "pickle":
             encode = _framing(serializer, _frame.PICKLE, pickle.encode)
@@ -126,6 +128,11 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
     plain = serializer in ("msgpack", "msgspec") and type is None
     unframing = _unframing(decode, allowed, typed=type is not None)
     return Codec(serializer, encode, unframing, "bin" if plain else "encoded")
+
+
+def _module(bundled: str) -> ModuleType:
+    with importing():
+        return import_module(_BUNDLED[bundled])
 
 
 def _framing(name: str, number: int, encode: Encode) -> Encode:

@@ -13,7 +13,6 @@ import ipcq
 from ipcq._namelock import name_lock
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.programs import SMALL
-from processes.users import warm_up
 
 FORKS = 100
 SOON = 5.0
@@ -39,8 +38,6 @@ def reaped(pid: int, within: float) -> int | None:
 def fork_over_name_locks(name: str, backend: str, forks: int) -> None:
     """Fork while other threads create and unlink, let each child do the same, and say how the children ended."""
     over = threading.Event()
-    # CPython does not free a module's import lock in a forked child, so what is imported on first use has to be.
-    warm_up(backend)
 
     def hammer(mine: str) -> None:
         while not over.is_set():

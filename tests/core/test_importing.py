@@ -1,0 +1,192 @@
+"""C35: what is imported late is whole in a child that another thread forks meanwhile."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from core.conftest import HANG, Run
+from ipcq import _importing
+from ipcq._gevent import NativeRLock
+from processes.needs import usable
+
+#: Uses a module in a thread, forks in the middle of its import, and says how a child ended that uses it as well.
+PROGRAM = """
+    import os, signal, sys, threading, warnings
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    slow, before, use, name = {slow!r}, {before!r}, {use!r}, {name!r}
+    begun, forked = threading.Event(), threading.Event()
+
+    class Slow:
+        @staticmethod
+        def find_spec(module, path=None, target=None):
+            if module == slow and not begun.is_set():
+                begun.set()
+                forked.wait(0.1)
+
+    sys.meta_path.insert(0, Slow)
+    exec(before, globals())
+    thread = threading.Thread(target=exec, args=(use, globals()))
+    thread.start()
+    assert begun.wait(20), f"nothing imports {{slow}}"
+    child = os.fork()
+    if not child:
+        signal.alarm(5)
+        exec(use, globals())
+        os._exit(0)
+    forked.set()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    thread.join()
+    """
+
+OPEN = "ipcq.open(name, {backend!r}, {options}).close()"
+MISTAKE = """
+try:
+    ipcq.open(name, "memori")
+except ipcq.BackendUnknown:
+    pass
+"""
+LOOP = """
+import asyncio, ipcq.aio
+
+async def opened():
+    await (await ipcq.aio.open(name, "memory")).aclose()
+"""
+
+#: Modules with what is done before and what imports them then.
+LATE = {
+    "pluggy": ("import ipcq", OPEN.format(backend="memory", options="")),
+    "ipcq.serializers._msgpack": ("import ipcq", OPEN.format(backend="memory", options="")),
+    "difflib": ("import ipcq", MISTAKE),
+    "ipcq._open": ("", "import ipcq"),
+    "logging.handlers": ("import ipcq", "import ipcq.logging"),
+    "multiprocessing": ("import ipcq", "import ipcq.compat.multiprocessing"),
+    "anyio": ("import ipcq", "import ipcq.aio"),
+    "anyio._backends._asyncio": (LOOP, "asyncio.run(opened())"),
+}
+
+#: Modules of backends, with the backend and its options.
+BACKENDS = {
+    "ipcq_mqueue._channel": ("mqueue", ""),
+    "ipcq_pyshm._channel": ("pyshm", ""),
+    "shmlock.shmlock_exceptions": ("pyshm", "lock='shmlock'"),
+    "ipcq_shm._channel": ("shm", ""),
+    "ipcq_socketpair._channel": ("socketpair", ""),
+}
+
+
+@pytest.mark.parametrize("slow", LATE)
+def test_a_child_forked_in_the_middle_of_an_import_can_import(run: Run, name: str, slow: str) -> None:
+    """C35: the fork waits until the other thread has imported."""
+    before, use = LATE[slow]
+    assert run(PROGRAM.format(slow=slow, before=before, use=use, name=name)) == "0"
+
+
+@pytest.mark.parametrize("slow", BACKENDS)
+def test_a_child_forked_while_a_backend_is_imported_can_open(run: Run, name: str, slow: str) -> None:
+    """C35: parts of a backend that its first queue needs, and the library that it stands on."""
+    backend, options = BACKENDS[slow]
+    use = OPEN.format(backend=usable(backend), options=options)
+    assert run(PROGRAM.format(slow=slow, before="import ipcq", use=use, name=name)) == "0"
+
+
+@contextmanager
+def another_importing() -> Iterator[None]:
+    """Let another thread be inside an import."""
+    inside, over = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with _importing.importing():
+            inside.set()
+            over.wait(HANG)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    assert inside.wait(HANG)
+    yield
+    over.set()
+    thread.join()
+
+
+def is_free() -> bool:
+    """Tell whether another thread could import."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        answers.append(_importing._lock.acquire(blocking=False))
+        if answers[0]:
+            _importing._lock.release()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a lock for this test alone, and forks wait a moment for it."""
+    monkeypatch.setattr(_importing, "_lock", NativeRLock())
+    monkeypatch.setattr(_importing, "_PATIENCE", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_fork_keeps_imports_out_until_it_is_over() -> None:
+    """An import that began between would be cut in half as well."""
+    _importing._before_fork()
+    during = is_free()
+    _importing._after_fork_in_parent()
+    assert (during, is_free()) == (False, True)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_child_can_import_after_the_fork() -> None:
+    """What the fork held is released in the child too."""
+    _importing._before_fork()
+    _importing._after_fork_in_child()
+    assert is_free()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_fork_does_not_wait_for_ever_for_an_import() -> None:
+    """The import may wait for the thread that forks."""
+    with another_importing():
+        _importing._before_fork()
+        _importing._after_fork_in_parent()
+        assert not is_free()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_child_forked_all_the_same_can_import() -> None:
+    """The thread that holds the lock is not in the child."""
+    with another_importing():
+        _importing._before_fork()
+        _importing._after_fork_in_child()
+        assert is_free()
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a module of ours that is being executed."""
+    module = ModuleType("ipcq_half")
+    module.__spec__ = SimpleNamespace(_initializing=True)  # type: ignore[assignment]  # all that is asked of it
+    monkeypatch.setitem(sys.modules, "ipcq_half", module)
+
+
+@pytest.mark.usefixtures("impatient", "half")
+def test_a_fork_does_not_wait_for_ever_for_a_module() -> None:
+    """Nor for what a module waits for while it is executed."""
+    _importing._before_fork()
+    _importing._after_fork_in_parent()
+    assert is_free()
+
+
+@pytest.mark.usefixtures("half")
+def test_a_fork_does_not_wait_for_an_import_of_its_own_thread() -> None:
+    """A signal handler that forks may have interrupted it."""
+    names = {"__name__": "ipcq_half", "ask": _importing._is_executed_elsewhere}
+    exec("told = ask()", names)
+    assert (names["told"], _importing._is_executed_elsewhere()) == (False, True)
