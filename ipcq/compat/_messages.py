@@ -99,7 +99,7 @@ class Line:
         try:
             return self._spill.locked(stand, deadline)
         except TimedOutError as error:
-            raise QueueFull from error
+            raise QueueFull(error.detail) from error
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:
         """Take the next message.
@@ -121,7 +121,7 @@ class Line:
         try:
             return self._spill.locked(self._next, deadline)
         except TimedOutError as error:
-            raise QueueEmpty from error
+            raise QueueEmpty(error.detail) from error
 
     def _next(self) -> bytes | None:
         return self._spill.pop()
@@ -187,15 +187,15 @@ class RingAndLine(Line):
         elif self._bound:
             self._put(data, bool(block), timeout if timeout is None else max(timeout, 0.0))
         elif words[words[0]]:  # somebody stands in line
-            self._join_line(data)
+            self._join_line(data, deadline_of(block, timeout))
         else:
             try:
                 self._put(data, bool(block), _PATIENCE)
             except QueueFull:
-                self._join_line(data)
+                self._join_line(data, deadline_of(block, timeout))
 
-    def _join_line(self, data: bytes) -> None:
-        self._stand(data, NEVER)
+    def _join_line(self, data: bytes, deadline: float) -> None:
+        self._stand(data, deadline)
         taken = self._spill.taken()
         if taken != self._taken:
             self._taken = taken
@@ -203,9 +203,13 @@ class RingAndLine(Line):
 
     def _put_parcel(self, data: bytes, block: bool, timeout: float | None) -> None:
         file = self._spill.file
-        ticket = self._spill.wrap(data)
+        deadline = deadline_of(block, timeout)
         try:
-            self.put(ticket, block, timeout)
+            ticket = self._spill.wrap(data, deadline)
+        except TimedOutError as error:
+            raise QueueFull(error.detail) from error
+        try:
+            self.put(ticket, block, None if timeout is None else max(0.0, deadline - monotonic()))
         except MessageQueueError:
             file.drop(ticket)
             raise

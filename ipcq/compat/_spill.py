@@ -12,6 +12,12 @@ store of one word: there are two copies of what describes it, and the word says 
 killed here leaves a line as it was before or as it is afterwards. The parcel of a killed writer or reader stays until
 the queue goes.
 
+A signal handler or a finaliser that uses the queue in the middle of a step of its own thread cannot wait for that step.
+Its step is done at once, under the lock that the thread has, and the one that it interrupted is done anew from its
+beginning. So each change of a step asks in the same breath whether it was overtaken: between such a question and the
+call in C behind it CPython runs neither handlers nor finalisers. What has changed by then, before the word is stored,
+is nothing that anybody reads.
+
 A FIFO holds a byte exactly while the line is not empty, for whoever waits in poll.
 """
 
@@ -56,6 +62,10 @@ _TICKET: Final = struct.Struct("=BQQ")
 _BLOCK: Final = 1 << 20
 #: How often the lock is tried before sleeping.
 _ATTEMPTS: Final = 50
+
+
+class _Overtaken(Exception):
+    """A step of the same thread came in between: what this one knows of the line is out of date."""
 
 
 class File:
@@ -136,7 +146,7 @@ class Spill:
         #: `words[words[0]]` is how many messages stand in the line.
         self.words = memoryview(page).cast("Q")
         self._mutex = NativeRLock()
-        self._inside = self._has_lock = False
+        self._inside = self._has_lock = self._overtaken = self._ending = False
         _spills.add(self)
 
     @classmethod
@@ -171,15 +181,18 @@ class Spill:
 
     # Parcels
 
-    def wrap(self, data: bytes) -> bytes:
-        """Store a message, and return the ticket that stands for it."""
+    def wrap(self, data: bytes, deadline: float) -> bytes:
+        """Store a message, and return the ticket that stands for it; arguments and exceptions are those of `locked`."""
 
         def reserve() -> tuple[File, int]:
-            start = self.words[_PARCELS_END]
-            self.words[_PARCELS_END] = start + -len(data) // _PAGE * -_PAGE
+            words, start = self.words, self.words[_PARCELS_END]
+            end = start + -len(data) // _PAGE * -_PAGE
+            if self._overtaken:
+                raise _Overtaken
+            words[_PARCELS_END] = end
             return self.file, start
 
-        file, start = self.locked(reserve)
+        file, start = self.locked(reserve, deadline)
         ticket = _TICKET.pack(0, start, len(data))
         try:
             file.write(data, start)
@@ -193,7 +206,12 @@ class Spill:
     def append(self, data: bytes) -> None:
         """Put a message at the end of the line."""
         count, front, end, ever = self._line()
-        self.file.write(_HEAD.pack(len(data)) + data, end)
+        at, rest = end, memoryview(_HEAD.pack(len(data)) + data)
+        while rest:  # one call writes 2 GiB at the most
+            if self._overtaken:
+                raise _Overtaken
+            written = os.pwrite(self.file.number, rest, at)
+            rest, at = rest[written:], at + written
         if not count:
             # First, so that a death in between leaves a byte too many and never one too few.
             with suppress(BlockingIOError):
@@ -210,16 +228,17 @@ class Spill:
             data = data[_HEAD.size : _HEAD.size + size]
             if len(data) < size:
                 data += self.file.read(size - len(data), front + _HEAD.size + len(data))
-            if count == 1:
-                self._commit(0, _LINE, _LINE, ever)
-                self.file.free(_LINE, end)
-            else:
-                behind = front + _HEAD.size + size
-                self._commit(count - 1, behind, end, ever)
-                if front // _BLOCK != behind // _BLOCK:
-                    self.file.free(max(_LINE, front // _BLOCK * _BLOCK), behind // _BLOCK * _BLOCK)
-        if count <= 1:
-            with suppress(BlockingIOError):
+            behind = front + _HEAD.size + size
+            self._commit(count - 1, behind, end, ever)
+            # Whole parts, and whole pages of an empty line, which goes on where it ended: what is given back here is
+            # never what another step writes by now.
+            whole = _PAGE if count == 1 else _BLOCK
+            start, stop = max(_LINE, front // _BLOCK * _BLOCK), behind // whole * whole
+            if start < stop:
+                self.file.free(start, stop)
+        words = self.words
+        with suppress(BlockingIOError):
+            if not words[words[_WHICH]]:
                 os.read(self.wake, _PAGE)
         return data
 
@@ -240,10 +259,13 @@ class Spill:
         line: tuple[int, int, int, int] = _COPY.unpack_from(self.words, self.words[_WHICH] * _WORD)
         return line
 
-    def _commit(self, *line: int) -> None:
-        at = _FIRST + _SECOND - self.words[_WHICH]
-        _COPY.pack_into(self.words, at * _WORD, *line)
-        self.words[_WHICH] = at
+    def _commit(self, count: int, front: int, end: int, ever: int) -> None:
+        words = self.words
+        at = _FIRST + _SECOND - words[_WHICH]
+        _COPY.pack_into(words, at * _WORD, count, front, end, ever)
+        if self._overtaken:
+            raise _Overtaken
+        words[_WHICH] = at
 
     # What was done of what was put, for whoever counts that
 
@@ -254,7 +276,10 @@ class Spill:
 
     @done.setter
     def done(self, count: int) -> None:
-        self.words[_DONE] = count
+        words = self.words
+        if self._overtaken:
+            raise _Overtaken
+        words[_DONE] = count
 
     # The lock
 
@@ -286,26 +311,38 @@ class Spill:
         return done[0]
 
     def _try(self, step: Callable[[], R]) -> tuple[R] | None:
-        """Run a step unless another process holds the lock."""
+        """Run a step unless another process holds the lock, or a step of the same thread came in between."""
         with self._mutex:  # between it and its block no handler runs, as it is written in C
-            self._refuse_handlers()
+            if self._inside:  # and who came through the mutex nevertheless is the same thread
+                return self._overtake(step)
             try:  # without a loop: from 3.12 on what a handler raises where one begins anew passes by the finally
                 self._inside = True
-                if self.file.number < 0:
-                    raise QueueClosed
-                return (step(),) if self._try_flock() else None
+                self._overtaken = False
+                return self._run(step)
             finally:
+                self._inside = False  # first: whoever overtakes from here on locks for itself
                 try:
                     self._unlock()
                 finally:
-                    try:
-                        self._unlock()  # where a handler's exception kept the first one from it
-                    finally:
-                        self._inside = False
+                    self._unlock()  # where a handler's exception kept the first one from it
+                    if self._ending:
+                        self._release()
 
-    def _refuse_handlers(self) -> None:
-        if self._inside:  # and who came through the mutex nevertheless is the same thread
-            raise RuntimeError("a signal handler cannot use a queue in the middle of the call that it interrupted")
+    def _overtake(self, step: Callable[[], R]) -> tuple[R] | None:
+        """Run a step in the middle of another one, which goes on afterwards and unlocks."""
+        try:
+            self._overtaken = False
+            return self._run(step)
+        finally:
+            self._overtaken = True
+
+    def _run(self, step: Callable[[], R]) -> tuple[R] | None:
+        if self.file.number < 0 or self._ending:
+            raise QueueClosed
+        try:
+            return (step(),) if self._try_flock() else None
+        except _Overtaken:
+            return None
 
     def _try_flock(self) -> bool:
         self._has_lock = True
@@ -325,8 +362,10 @@ class Spill:
     def close(self) -> None:
         """Give back the descriptors and the mapping; twice is once."""
         with self._mutex:
-            self._refuse_handlers()
-            self._release()
+            if self._inside:  # a handler or a finaliser closes: the step that it interrupted gives all back
+                self._ending = True
+            else:
+                self._release()
 
     def __del__(self) -> None:
         self._release()

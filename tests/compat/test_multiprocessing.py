@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gc
 import math
 import mmap
 import multiprocessing
@@ -18,16 +19,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import resource_sharer
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import ipcq
 from compat import queue_programs as programs
+from ipcq._deadline import NEVER
 from ipcq.compat import _messages, _pickling, _spill
 from ipcq.compat import multiprocessing as face
 from ipcq.compat._messages import Line
@@ -676,13 +680,173 @@ def test_a_fork_while_a_thread_has_the_lock_is_safe(kind: str) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_call_from_a_signal_handler_that_interrupted_the_same_raises(kind: str) -> None:
-    """C12: it does not wait for itself."""
+class Once:
+    """Does something else after a call, the first time."""
+
+    def __init__(self, call: Callable[..., Any], then: Callable[[], object]) -> None:
+        self._call = call
+        self._then = [then]
+
+    def __call__(self, *arguments: Any) -> Any:
+        result = self._call(*arguments)
+        while self._then:
+            self._then.pop()()
+        return result
+
+
+class Interrupting(bytes):
+    """Puts into a queue when it is measured, as a handler does that strikes there."""
+
+    then: Callable[[], object]
+
+    def __len__(self) -> int:
+        if "then" in vars(self):
+            vars(self).pop("then")()
+        return super().__len__()
+
+
+@pytest.fixture
+def line() -> Iterator[Any]:
+    """Return a queue in whose line 3 objects stand."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_messages, "create", no_ring)
+        shared = JoinableQueue[Any]()
+    for number in range(3):
+        shared.put(number)
+    yield shared
+    shared.close()
+
+
+def rest_of(shared: Any) -> list[Any]:
+    """Take all that is there."""
+    return [shared.get() for _ in range(shared.qsize())]
+
+
+def test_a_handler_can_put_while_a_put_is_about_to_write(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C12: it has seen where the line ends, and that is out of date."""
+    spill = line._messages._spill
+    monkeypatch.setattr(spill, "_line", Once(spill._line, lambda: line.put("inner")))
+    line.put("outer")
+    assert rest_of(line) == [0, 1, 2, "inner", "outer"]
+
+
+def test_a_handler_that_finds_nothing_leaves_the_bell_to_the_put_that_it_interrupted(
+    line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C13: it takes back what the put has told already, so the put tells it again."""
+    rest_of(line)
+
+    def find_nothing() -> None:
+        with pytest.raises(queue.Empty):
+            line.get(False)
+
+    monkeypatch.setattr(_spill.os, "write", Once(os.write, find_nothing))
+    line.put("outer")
+    assert line._reader.poll(HANG)
+
+
+@pytest.mark.parametrize("verb", ["put", "get"])
+def test_a_handler_can_put_while_a_step_is_about_to_commit(
+    line: Any, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """C12: what is written by then counts for nobody, and the step is done anew."""
+    copy = SimpleNamespace(
+        pack_into=Once(_spill._COPY.pack_into, lambda: line.put("inner")), unpack_from=_spill._COPY.unpack_from
+    )
+    monkeypatch.setattr(_spill, "_COPY", copy)
+    taken = [line.put("outer")] if verb == "put" else [line.get()]
+    want = {"put": [None, 0, 1, 2, "inner", "outer"], "get": [0, 1, 2, "inner"]}
+    assert taken + rest_of(line) == want[verb]
+
+
+def test_a_handler_can_put_a_parcel_while_a_place_for_one_is_sought(line: Any) -> None:
+    """C12: each gets a place of its own."""
+    spill = line._messages._spill
+    tickets: list[bytes] = []
+    data = Interrupting(b"outer")
+    data.then = lambda: tickets.append(spill.wrap(b"inner", NEVER))
+    tickets.append(spill.wrap(data, NEVER))
+    assert [spill.file.unwrap(ticket) for ticket in tickets] == [b"inner", b"outer"]
+
+
+def test_a_handler_can_say_that_work_is_done_in_the_middle_of_saying_so(
+    line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C12: both count."""
+    count = _spill.Spill.done
+    monkeypatch.setattr(_spill.Spill, "done", property(Once(count.fget, line.task_done), count.fset))
+    line.task_done()
+    assert line._messages._spill.done == 2
+
+
+def test_a_finaliser_can_close_in_the_middle_of_a_put(kind: str) -> None:
+    """C34: the put is stored for the others, and gives back the descriptors on its way out."""
     shared = Queue()
-    programs.put_much(shared, 300, 1000)
-    with pytest.raises(RuntimeError, match="signal handler"):
-        shared._messages._spill.locked(lambda: shared.put("again"))
-    assert shared.qsize() == 300
+    spill = shared._messages._spill
+    held = spill.locked(lambda: (shared.close(), spill.file.number)[1])
+    assert (held >= 0, spill.file.number) == (True, -1)
+
+
+def test_a_call_in_the_middle_of_one_that_closes_refuses(line: Any) -> None:
+    """As after it."""
+    spill = line._messages._spill
+
+    def close_and_use() -> None:
+        spill.close()
+        spill.locked(lambda: None)
+
+    with pytest.raises(ipcq.QueueClosed):
+        spill.locked(close_and_use)
+
+
+def test_what_finalisers_put_while_the_garbage_collector_strikes_anywhere_is_stored(kind: str) -> None:
+    """C12: in the middle of a put or a get of the same thread, each of them."""
+    shared, stored = Queue(), 0
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            nonlocal stored
+            shared.put("inner")
+            stored += 1
+
+    programs.put_much(shared, 100, 3000)
+    before = gc.get_threshold()
+    try:
+        for threshold in range(2, 10):
+            gc.set_threshold(threshold, 2, 2)
+            for _ in range(20):
+                Cycle()
+                shared.put(bytes(1000))
+                shared.get()
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert stored == 160 and len(rest_of(shared)) == 100 + stored
+
+
+def another_holds(shared: Any, stack: ExitStack) -> None:
+    """Have the lock of what is spilled taken, as by another process that is stopped there."""
+    number = os.open(f"/proc/self/fd/{shared._messages._spill.file.number}", os.O_RDWR)
+    stack.callback(os.close, number)
+    fcntl.flock(number, fcntl.LOCK_EX)
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20])
+@pytest.mark.parametrize("limits", [{"timeout": 0.2}, {"block": False}])
+def test_a_put_ends_in_time_though_another_is_stopped_in_what_is_spilled(
+    kind: str, size: int, limits: dict[str, Any]
+) -> None:
+    """C10: small ones behind a full ring, and those that are too large for it."""
+    shared = Queue()
+    programs.put_much(shared, 300, 3000)
+    with ExitStack() as stack:
+        another_holds(shared, stack)
+        with pytest.raises(queue.Full, match="another process that is stopped holds the lock"):
+            shared.put(bytes(size), **limits)
+    assert len(rest_of(shared)) == 300
 
 
 def test_what_handlers_raise_leaves_nothing_locked(kind: str, crew: Crew) -> None:
