@@ -569,7 +569,13 @@ class Queue(Generic[T]):
     # Being told
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while the queue is not empty, for select, poll and event loops.
+        """Return a descriptor that is readable while a `get` would not wait, for select, poll and event loops.
+
+        So it is readable while there is a message and, where `capabilities.ends_on_fileno`, from the end on: when the
+        queue is shut down and empty, and when it is unlinked, unless the handle has ``after_unlink="continue"``.
+
+        The kernel's descriptor on `mqueue` is not woken by a shutdown or an unlink: select or poll with a timeout
+        there, and then try to get, which tells. The same holds everywhere where the queue's file was removed by hand.
 
         It belongs to the handle: do not read from it, do not close it.
 
@@ -615,7 +621,8 @@ class Queue(Generic[T]):
     def shutdown(self, immediate: bool = False) -> None:
         """End the queue for every process that has it open, as `queue.Queue.shutdown` does for threads.
 
-        Within a second every put raises `QueueShutDown`; gets take what is there and then raise it too.
+        Within a second every put raises `QueueShutDown`; gets take what is there and then raise it too. Descriptors of
+        `fileno` become readable, except on `mqueue`: who polls there has to do so with a timeout to notice a shutdown.
 
         Args:
             immediate: Drop what is in the queue.
@@ -654,7 +661,8 @@ class Queue(Generic[T]):
     def unlink(self) -> None:
         """Remove the queue's name; twice, before and after `close`, and after somebody else did it, is all right.
 
-        A queue that was created under the same name since is not touched as long as this handle is open.
+        A queue that was created under the same name since is not touched as long as this handle is open. Descriptors of
+        `fileno` become readable, except on `mqueue`: who polls there has to do so with a timeout to notice an unlink.
 
         Raises:
             PermissionDenied: This user may not.

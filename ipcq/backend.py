@@ -40,7 +40,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for
     no reason. They never take or store. An exception from a signal handler passes through them unchanged.
 14. What a wait rests on survives the death of any other waiter and of whoever was to wake it. Where `space_fileno`
-    gives a descriptor, that is writable whenever `full` is false.
+    gives a descriptor, that is writable whenever `full` is false. Where `capabilities.ends_on_fileno`, `fileno` becomes
+    readable at a shutdown and at an unlink, whoever did it, and stays so.
 
 **Ends**
 
@@ -193,6 +194,8 @@ class Capabilities:
     """`qsize` was exact at the instant when it was read."""
     pollable: bool = False
     """`fileno` gives a descriptor that is readable while the queue is not empty."""
+    ends_on_fileno: bool = False
+    """That descriptor is readable as well once the queue is shut down, and where a get then raises, unlinked."""
     notify: bool = False
     """A one-shot notice when a message arrives in an empty queue."""
     peek: bool = False
@@ -466,7 +469,10 @@ class Channel(Protocol):
         raise Unsupported
 
     def fileno(self) -> int:
-        """Return a descriptor, owned by the channel, that is readable while the queue is not empty."""
+        """Return a descriptor, owned by the channel, that is readable while the queue is not empty.
+
+        With `capabilities.ends_on_fileno` it is readable from the end on as well (clause 14).
+        """
         raise Unsupported
 
     def space_fileno(self) -> int | None:

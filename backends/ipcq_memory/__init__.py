@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from time import monotonic
@@ -55,6 +56,7 @@ CAPABILITIES: Final = Capabilities(
     priorities=True,
     exact_qsize=True,
     pollable=True,
+    ends_on_fileno=True,
     notify=True,
     peek=True,
     shutdown=True,
@@ -98,10 +100,13 @@ class MemoryQueue:
                 try:
                     return step(*arguments)
                 finally:
-                    for bell in self.bells:
-                        bell.show(bool(self._heap))
+                    self.show()
             finally:
                 self._busy = False
+
+    def show(self) -> None:
+        for bell in self.bells:
+            bell.show()
 
     # The steps; each is run alone.
 
@@ -195,22 +200,30 @@ def _wake(waiters: list[threading.Lock]) -> None:
 
 
 class Doorbell:
-    """A descriptor that is readable while the queue is not empty."""
+    """A descriptor that is readable while a get would not wait.
 
-    def __init__(self) -> None:
+    Args:
+        ready: Tells whether that is so.
+    """
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
         # A socket pair and not a pipe, because select takes nothing else on Windows.
         self.end, self._other = socket.socketpair()
+        self.end.setblocking(False)
+        self._ready = ready
         self._rung = False
 
-    def show(self, there: bool) -> None:
-        if self.end.fileno() < 0:
-            return  # closed by a handler or a finaliser that interrupted who shows
-        if there and not self._rung:
-            self._rung = True
-            self._other.send(b"\0")
-        elif self._rung and not there:
-            self._rung = False
-            self.end.recv(1)
+    def show(self) -> None:
+        # A handler or a finaliser that interrupts this may close it, or show it, too: so it looks again, and a byte too
+        # many or too few is all right on the way.
+        while self.end.fileno() >= 0 and self._rung != self._ready():
+            if self._rung:
+                with suppress(BlockingIOError):
+                    self.end.recv(64)
+                self._rung = False
+            else:
+                self._other.send(b"\0")
+                self._rung = True
 
     def close(self) -> None:
         self.end.close()
@@ -319,11 +332,16 @@ class MemoryChannel(Channel):
     def fileno(self) -> int:
         def step() -> int:
             if self._bell is None:
-                self._bell = Doorbell()
+                self._check()
+                self._bell = Doorbell(self._is_ready)
                 self._queue.bells.append(self._bell)
             return self._bell.end.fileno()
 
-        return self._checked(step)
+        return self._queue.alone(step)
+
+    def _is_ready(self) -> bool:
+        queue = self._queue
+        return bool(queue.size()) or queue.down or not (queue.linked or self._continues)
 
     def notify(self, notice: Notice | None, /) -> None:
         queue = self._queue
@@ -451,6 +469,7 @@ def _remove(name: str, queue: MemoryQueue, *, unless_held: bool = False) -> bool
     queue.linked = False
     with queue._lock:
         queue.wake_all()
+        queue.show()
     return True
 
 

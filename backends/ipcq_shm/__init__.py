@@ -37,6 +37,7 @@ CAPABILITIES: Final = Capabilities(
     priorities=True,
     exact_qsize=True,
     pollable=True,
+    ends_on_fileno=True,
     notify=True,
     peek=True,
     shutdown=True,

@@ -16,7 +16,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
@@ -381,30 +381,63 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
         unless_held: Leave it where any handle is open.
     """
     path = path_of(name)
-    with _removing(descriptor):
+    with ExitStack() as bell, _removing(descriptor):
         if unless_held and _locked(descriptor, LOCKS_AT, _SLOTS):
             return False
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
                 return False
+            # Whoever listens is woken before and after: wherever this process is killed, who comes for the first byte
+            # finds the name gone, or leaves the byte there as long as it sees this lock (csrc/watch.c).
+            rung = None if unless_held else _ring(descriptor, name, bell)
             with suppress(FileNotFoundError):
                 os.unlink(bell_of(name))
             os.unlink(path)
         except FileNotFoundError:
             return False
-    with suppress(OSError):  # it is gone, and who is not told sees that its file has no name
-        if read_header(descriptor).magic:
-            os.pwrite(descriptor, b"\1", _UNLINKED)
-            _remove_late_bell(descriptor, name)
+        with suppress(OSError):  # it is gone, and who is not told sees that its file has no name
+            if read_header(descriptor).magic:
+                os.pwrite(descriptor, b"\1", _UNLINKED)
+                _ring_again(descriptor, name, rung, bell)
     return True
 
 
-def _remove_late_bell(descriptor: int, name: str) -> None:
-    """Remove the doorbell if somebody made it between its removal and the name's."""
+def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
+    """Ring the doorbell for good, and return its descriptor; None where there is none that this user may ring.
+
+    Raises:
+        OSError: There is no descriptor to spare for it.
+    """
     inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
+    try:
+        bell = os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # whoever listens would not be woken
+        return None
+    closing.callback(os.close, bell)
+    found = os.fstat(bell)
+    if not stat.S_ISFIFO(found.st_mode) or _DOORBELL.pack(found.st_ino) != inode:
+        return None
+    _sound(bell)
+    return bell
+
+
+def _ring_again(descriptor: int, name: str, rung: int | None, closing: ExitStack) -> None:
+    """Ring once more; a doorbell that somebody made between its removal and the name's is rung and removed as well."""
+    if rung is not None:
+        _sound(rung)
+    inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)
     with suppress(FileNotFoundError):
         if _DOORBELL.pack(os.stat(bell_of(name), follow_symlinks=False).st_ino) == inode:
+            with suppress(OSError):
+                _ring(descriptor, name, closing)
             os.unlink(bell_of(name))
+
+
+def _sound(bell: int) -> None:
+    with suppress(BlockingIOError):  # it is full, and so rung
+        os.write(bell, b"\0")
 
 
 def release_slots(descriptor: int) -> None:

@@ -43,6 +43,7 @@ CAPABILITIES: Final = Capabilities(
     persistence=Persistence.HOLDERS,
     exact_qsize=True,  # of queues with max_messages; the others say so themselves
     pollable=True,
+    ends_on_fileno=True,
     peek=True,
     shutdown=True,
     listing=True,

@@ -17,9 +17,11 @@ would have to fill a full table in that very instant to lose one, which is told 
 messages is said on the socket, for good; whoever puts the first waits until every channel had to look.
 
 **Ends.** A shutdown is one of the writing end, which the kernel makes known to every holder at once, in order with the
-packets. An unlink removes the name and leaves the pair alone, because who asked for it goes on with the nameless queue;
-a channel looks for its name once in a millisecond, and `unlink` lasts as long, so that a call that begins after it
-returned sees it.
+packets. An unlink shuts down the listening socket, by which nobody is to come any more, removes the name, and leaves
+the pair alone, because who asked for it goes on with the nameless queue; a channel looks for both once in a
+millisecond, and `unlink` lasts as long, so that a call that begins after it returned sees it. To be told of messages
+and of an unlink by one descriptor, a channel that ends with the name has an epoll instance over the reading end and the
+listening socket.
 
 **Waiting** for a message is `poll`. For space it is `poll` in short slices, because the kernel calls a socket writable
 only when three quarters of its buffer are free.
@@ -57,10 +59,11 @@ from ipcq.errors import (
     Unsupported,
 )
 from ipcq_socketpair import _buffer, _host, _place, _sealed
-from ipcq_socketpair._ends import Ends, Terms, descriptors
+from ipcq_socketpair._ends import Ends, Terms, descriptors, has_ended
 
 # Not gevent's: its poll cannot look without waiting, nor for a hang-up, and its sleep lets others in.
 _poll = original("select", "poll")
+_epoll = original("select", "epoll")
 sleep = original("time", "sleep")
 
 #: Kinds of packets.
@@ -109,6 +112,7 @@ class SocketpairChannel(Channel):
         self._turn = NativeRLock()
         self._busy = False
         self._spare: deque[int] = deque()
+        self._watch: dict[str, Any] = {}
         if self._packet:
             ends.lock = _own(ends.lock)
         try:
@@ -319,7 +323,7 @@ class SocketpairChannel(Channel):
 
     def linked(self) -> bool:
         try:
-            return _place.leads_to(self._path, self._terms.found)
+            return not has_ended(self._ends.listener) and _place.leads_to(self._path, self._terms.found)
         except OSError as error:
             let_through(error)
             return True  # whoever cannot look does not know better, and looks again
@@ -367,14 +371,27 @@ class SocketpairChannel(Channel):
         return Stats(depth=depth if self._packet else None)
 
     def fileno(self) -> int:
-        return self._ends.read.fileno()
+        if not self._raises:
+            return self._ends.read.fileno()
+        if not self._watch:
+            try:
+                watch = _epoll()
+                watch.register(self._ends.read, select.EPOLLIN)
+                watch.register(self._ends.listener, 0)  # a hang-up is always told
+            except OSError as error:
+                raise _foreign(error) from error
+            self._watch.setdefault("epoll", watch)  # another thread's, if that was faster
+        return int(self._watch["epoll"].fileno())
 
     # Waiting
 
     def wait_readable(self, since: float, until: float, /) -> None:
         poll = _poll()
         poll.register(self._ends.read, select.POLLIN)
-        poll.poll(max(0.0, until - monotonic()) * 1000)
+        if self._raises:
+            poll.register(self._ends.listener, 0)
+        if (self._ends.listener.fileno(), select.POLLHUP) in poll.poll(max(0.0, until - monotonic()) * 1000):
+            self._next_look = 0.0
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
         poll = _poll()
@@ -402,6 +419,8 @@ class SocketpairChannel(Channel):
         with _host.no_fork():
             _host.remove(self._offer)
             self._drop_spare()
+            for watch in self._watch.values():
+                watch.close()
             self._ends.close()
         _place.tidied(self._path, self._terms.found)
 

@@ -3,6 +3,7 @@
 import _socket
 import json
 import os
+import secrets
 import socket
 from array import array
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from ipcq.errors import CorruptQueue, PermissionDenied, VersionMismatch
 #: Not gevent's, whose calls wait where these say that there is nothing, and which change every holder's descriptor.
 Socket: type[socket.socket] = original("socket", "socket")
 
+_poll = original("select", "poll")
+
 #: Raised when the two sides of a handshake would not understand each other any more.
 VERSION: Final = 1
 
@@ -24,6 +27,9 @@ _ROOM: Final = 4096
 _MOST: Final = 4
 
 NO_LOCK: Final = -1
+
+# Beginning of an address without a file (unix(7): "abstract").
+_ENDING: Final = b"\0ipcq-end."
 
 #: Device and inode of a queue's socket file. Whoever holds the listening socket keeps the inode from being used again.
 Found = tuple[int, int]
@@ -114,10 +120,39 @@ def pair() -> list[socket.socket]:
     return [_adopted(end.detach()) for end in ends]
 
 
-def accepted(listener: socket.socket) -> socket.socket:
-    """Accept a connection, without waiting."""
-    number, _ = listener._accept()  # type: ignore[attr-defined]  # of which `accept` makes what `socket.socket` is now
-    return _adopted(number)
+def accepted(listener: socket.socket) -> tuple[socket.socket, bytes]:
+    """Accept a connection, without waiting, and return it with the address of who connected."""
+    # Of which `accept` makes what `socket.socket` is now.
+    number, address = listener._accept()  # type: ignore[attr-defined]
+    return _adopted(number), os.fsencode(address)
+
+
+def end(listener: socket.socket) -> None:
+    """Let nobody come any more, which every holder sees at once: the queue is unlinked."""
+    listener.shutdown(socket.SHUT_RDWR)
+
+
+def has_ended(listener: socket.socket) -> bool:
+    """Tell whether the queue was unlinked."""
+    poll = _poll()
+    poll.register(listener, 0)  # a hang-up is always told
+    return bool(poll.poll(0))
+
+
+def ending_line() -> socket.socket:
+    """Make a socket to connect by whose address says that the queue is to be unlinked, so that no word is needed."""
+    end = line()
+    try:
+        end.bind(_ENDING + secrets.token_hex(8).encode())
+    except BaseException:
+        end.close()
+        raise
+    return end
+
+
+def asks_to_end(connection: socket.socket, address: bytes) -> bool:
+    """Tell whether this user asks to unlink the queue."""
+    return address.startswith(_ENDING) and _peer(connection) == os.geteuid()
 
 
 def _adopted(number: int) -> socket.socket:

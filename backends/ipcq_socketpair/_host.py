@@ -21,7 +21,7 @@ from typing import Final
 
 from ipcq.backend import NativeRLock, NativeThread, is_this_thread, let_through, original
 from ipcq.errors import MessageQueueError
-from ipcq_socketpair._ends import Ends, Found, Terms, accepted, sent
+from ipcq_socketpair._ends import Ends, Found, Terms, accepted, asks_to_end, end, has_ended, sent
 
 sleep = original("time", "sleep")
 _epoll = original("select", "epoll")
@@ -40,18 +40,24 @@ class Offer:
     ends: Ends
     host: "Host | None" = None
 
-    def answer(self) -> None:
+    def answer(self) -> bool:
+        """Answer who comes, and return False where nobody can come any more."""
         try:
-            connection = accepted(self.ends.listener)
+            connection, address = accepted(self.ends.listener)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            return  # another holder was faster, or the newcomer has gone
+            # Else another holder was faster, or the newcomer has gone.
+            return error.errno != errno.EINVAL
         with connection:
             try:
-                sent(connection, self.terms, self.ends)
+                if asks_to_end(connection, address):
+                    end(self.ends.listener)
+                else:
+                    sent(connection, self.terms, self.ends)
             except OSError:
                 pass  # the newcomer has gone, or asks again
+        return True
 
 
 class Host:
@@ -80,11 +86,17 @@ class Host:
     def remove(self, offer: Offer) -> None:
         number = offer.ends.listener.fileno()
         # By hand, because the socket lives on in other processes, and with it would the entry here.
-        self._epoll.unregister(number)
+        self._ignore(number)
         del self.offers[number]
         offer.host = None
         while self._answering == number and not is_this_thread(self._thread):
             sleep(0)
+
+    def _ignore(self, number: int) -> None:
+        try:
+            self._epoll.unregister(number)
+        except FileNotFoundError:
+            pass  # done already, as the queue was unlinked
 
     def release(self) -> None:
         self._epoll.close()
@@ -107,8 +119,8 @@ class Host:
                         # lock: a signal handler that asks for an answer may have interrupted who holds it.
                         self._answering = number
                         offer = self.offers.get(number)
-                        if offer is not None:
-                            offer.answer()
+                        if offer is not None and not offer.answer():
+                            self._ignore(number)
                 except OSError:
                     sleep(_RESPITE)
                 finally:
@@ -172,10 +184,10 @@ def remove(offer: Offer) -> None:
 
 
 def offered(found: Found) -> Offer | None:
-    """Return a handle that this process has on the queue of a socket file."""
+    """Return a handle that this process has on the queue of a socket file, unless that was unlinked."""
     for host in tuple(_hosts):
         for offer in tuple(host.offers.values()):
-            if offer.terms.found == found:
+            if offer.terms.found == found and not has_ended(offer.ends.listener):
                 return offer
     return None
 

@@ -4,7 +4,8 @@ The directory is at a place that no environment variable moves, and nobody else 
 file is called as its queue, or by a hash where the path would be longer than a socket's address may be; the lengths
 tell which.
 
-A file whose socket nobody holds any more is no queue: a connect to it is refused. The last holder to close removes it;
+A file whose socket nobody holds any more, or was shut down because the queue is unlinked, is no queue: a connect to it
+is refused. The last holder to close removes it;
 where the last holders were killed it stays, and whoever creates the name replaces it. Between looking whether a file is
 such and removing it no other process may bind the name, so binding and removing are done alone, under a lock on the
 directory that the kernel releases with its holder.
@@ -24,7 +25,7 @@ from typing import Final
 from ipcq.backend import has_private_directory, let_through, make_private_directory, original, private_directory
 from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
-from ipcq_socketpair._ends import Ends, Found, Terms, line, received
+from ipcq_socketpair._ends import Ends, Found, Terms, end, ending_line, line, received
 
 # Not gevent's: no other greenlet may come in between where a lock is held.
 sleep = original("time", "sleep")
@@ -108,14 +109,14 @@ def _locked(home: int) -> bool:
     return True
 
 
-def _connects(end: socket.socket, path: bytes) -> bool:
+def _connects(by: socket.socket, path: bytes) -> bool:
     """Connect; True where a queue is there, though it may be busy.
 
     Raises:
         QueueNotFound: There is none.
     """
     try:
-        end.connect(path)
+        by.connect(path)
     except BlockingIOError:
         return False  # more wait there already than the backlog holds, which is an answer too
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
@@ -140,9 +141,9 @@ def alive(path: bytes) -> bool:
     """Tell whether somebody holds the socket of this file."""
     if _held_here(path):
         return True
-    with line() as end:
+    with line() as probe:
         try:
-            _connects(end, path)
+            _connects(probe, path)
         except QueueNotFound:
             return False
     return True
@@ -210,10 +211,25 @@ def unlink(name: str) -> None:
         raise QueueNotFound
     with alone():
         try:
+            # In this order: who is killed in between has unlinked it, since a file at which nobody answers is no queue.
+            _tell_end(path)
             os.unlink(path)
         except FileNotFoundError as error:
             raise QueueNotFound from error
     sleep(BLIND)
+
+
+def _tell_end(path: bytes) -> None:
+    """Let the holders know that the queue is unlinked; where all are stopped, as soon as one goes on."""
+    here = _held_here(path)
+    if here:
+        end(here.ends.listener)
+        return
+    with ending_line() as asking:
+        try:
+            _connects(asking, path)
+        except QueueNotFound:
+            pass  # the last one has gone
 
 
 def asked(name: str) -> tuple[Terms, Ends]:
@@ -237,10 +253,10 @@ def _answer(path: bytes) -> tuple[Terms, Ends]:
         waiting: dict[int, socket.socket] = {}
         poll = select.poll()
         for patience in _PATIENCE:
-            end = lines.enter_context(line())
-            if _connects(end, path):
-                waiting[end.fileno()] = end
-                poll.register(end, select.POLLIN)
+            one = lines.enter_context(line())
+            if _connects(one, path):
+                waiting[one.fileno()] = one
+                poll.register(one, select.POLLIN)
             for number, _ in poll.poll(patience * 1000):
                 answer = received(waiting[number])
                 if answer is not None:

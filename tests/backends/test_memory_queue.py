@@ -649,7 +649,7 @@ def test_a_notice_that_was_taken_back_meanwhile_tells_nobody(queue: Handle) -> N
 
 def test_a_doorbell_that_was_closed_meanwhile_is_not_rung() -> None:
     """C12: a finaliser closes a handle while another handle's call tells all doorbells."""
-    bell = ipcq_memory.Doorbell()
+    bell = ipcq_memory.Doorbell(lambda: True)
     bell.close()
-    bell.show(True)
+    bell.show()
     assert not bell._rung

@@ -303,10 +303,10 @@ def test_the_thread_waits_where_it_cannot_accept(queue: Handle, monkeypatch: pyt
     refusals = iter([OSError(errno.EMFILE, "full")])
     real = offer.answer
 
-    def answer() -> None:
+    def answer() -> bool:
         for refusal in refusals:
             raise refusal
-        real()
+        return real()
 
     monkeypatch.setattr(offer, "answer", answer)
     ipcq.open(queue.name, "socketpair", create=False).close()

@@ -236,6 +236,57 @@ class ClaimsToBePollable(Wrong):
             super().close()
 
 
+class HidesItsShutdown(Wrong):
+    caught_by = "test_the_end_wakes_who_polls[shutdown]"
+
+    class Faulty(MemoryChannel):
+        def _is_ready(self) -> bool:
+            return bool(self._queue.size()) or not (self._queue.linked or self._continues)
+
+
+class HidesItsUnlink(Wrong):
+    caught_by = "test_the_end_wakes_who_polls[unlink]"
+
+    class Faulty(MemoryChannel):
+        def _is_ready(self) -> bool:
+            return bool(self._queue.size()) or self._queue.down
+
+
+class ForgetsToTellWhoAsksLate(Wrong):
+    caught_by = "test_a_descriptor_that_is_asked_for_after_the_shutdown_tells_of_it"
+
+    class Faulty(MemoryChannel):
+        def fileno(self) -> int:
+            self.late = getattr(self, "late", self._queue.down)
+            return super().fileno()
+
+        def _is_ready(self) -> bool:
+            return bool(self._queue.size()) if self.late else super()._is_ready()
+
+
+class TellsOfTheEndOnce(Wrong):
+    caught_by = "test_a_descriptor_goes_on_telling_of_the_end[shutdown]"
+
+    class Faulty(MemoryChannel):
+        def try_get(self) -> Received | None:
+            try:
+                return super().try_get()
+            except QueueShutDown:
+                self.told = True
+                raise
+
+        def _is_ready(self) -> bool:
+            return not hasattr(self, "told") and super()._is_ready()
+
+
+class EndsADescriptorThatGoesOn(Wrong):
+    caught_by = "test_a_descriptor_stays_quiet_where_the_handle_goes_on"
+
+    class Faulty(MemoryChannel):
+        def _is_ready(self) -> bool:
+            return super()._is_ready() or not self._queue.linked
+
+
 class NeverNoticesTheEnd(Wrong):
     caught_by = "test_the_end_of_a_queue_is_noticed_by_other_handles[put]"
 

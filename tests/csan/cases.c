@@ -415,6 +415,72 @@ static void the_doorbell_tells_whether_there_is_a_message(void)
     }
 }
 
+static void the_doorbell_rings_for_good_at_a_shutdown(void)
+{
+    for (int ordered = 0; ordered < 2; ordered++) {
+        int file = named_file(ordered ? RING_ORDERED : 0);
+        struct ring *listener = with_bell(file);
+        struct ring *other = with_bell(file);
+        struct ring *late = with_bell(file);
+
+        CHECK(watch_arm(listener) == RING_OK && ring_put(other, "x", 1, 0) == RING_OK);
+        CHECK(ring_shutdown(other, 0) == RING_OK && rings(listener));
+        CHECK(try_get(listener, &place) == RING_OK && rings(listener));
+        CHECK(try_get(listener, &place) == RING_DOWN && rings(listener));
+        watch_disarm(listener);
+        listener->bell = -1;
+        listener->armed = false;
+        CHECK(watch_arm(late) == RING_OK && rings(late));
+        queue_close(listener);
+        queue_close(other);
+        end_with_bell(late, file);
+    }
+}
+
+struct stopped {
+    struct ring *ring;
+    pthread_barrier_t step;
+};
+
+/* Somebody who is held up inside the producers' lock, and gives it back when told. */
+static void *stand_inside(void *context)
+{
+    struct stopped *stopped = context;
+
+    CHECK(lock_take(&stopped->ring->segment->put.lock, SECOND) == LOCK_TAKEN);
+    pthread_barrier_wait(&stopped->step);
+    pthread_barrier_wait(&stopped->step);
+    lock_give(&stopped->ring->segment->put.lock);
+    return NULL;
+}
+
+static void a_shutdown_rings_past_who_is_stopped_inside(void)
+{
+    int file = named_file(0);
+    struct ring *listener = with_bell(file);
+    struct ring *other = with_bell(file);
+    struct stopped stopped = {.ring = listener};
+    struct rlimit none = {0, 0}, before;
+    pthread_t thread;
+
+    CHECK(watch_arm(listener) == RING_OK && !rings(listener));
+    CHECK(pthread_barrier_init(&stopped.step, NULL, 2) == 0);
+    CHECK(pthread_create(&thread, NULL, stand_inside, &stopped) == 0);
+    pthread_barrier_wait(&stopped.step);
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    none.rlim_max = before.rlim_max;
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    CHECK(ring_shutdown(other, SECOND / 100) == RING_SYSTEM && errno == EMFILE);
+    CHECK(ring_condition(other) == RING_OK && !rings(listener)); /* whoever cannot ring has not shut it down */
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(ring_shutdown(other, SECOND / 100) == RING_OK && rings(listener));
+    pthread_barrier_wait(&stopped.step);
+    CHECK(pthread_join(thread, NULL) == 0 && pthread_barrier_destroy(&stopped.step) == 0);
+    CHECK(try_get(listener, &place) == RING_DOWN && rings(listener));
+    queue_close(listener);
+    end_with_bell(other, file);
+}
+
 static void a_flooded_doorbell_holds_nobody(void)
 {
     static const char zeros[4096];
@@ -750,6 +816,8 @@ int main(int count, char **words)
     a_lock_outlives_its_owner();
     who_is_in_keeps_others_out();
     the_doorbell_tells_whether_there_is_a_message();
+    the_doorbell_rings_for_good_at_a_shutdown();
+    a_shutdown_rings_past_who_is_stopped_inside();
     a_flooded_doorbell_holds_nobody();
     a_doorbell_goes_with_the_name();
     a_queue_that_never_had_a_name_has_a_doorbell();

@@ -517,10 +517,14 @@ static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
     struct ring *ring = ring_of(self);
     enum ring_result result;
 
-    if (ring == NULL || gone(self, ring))
+    if (ring == NULL)
+        return NULL;
+    if (ring->armed) /* also of a queue that has gone, for who takes it out of an event loop */
+        return PyLong_FromLong(ring->bell);
+    if (gone(self, ring))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = ring->armed ? RING_OK : watch_arm(ring);
+    result = watch_arm(ring);
     Py_END_ALLOW_THREADS
     if (result == RING_OK)
         return PyLong_FromLong(ring->bell);

@@ -1,5 +1,6 @@
 #include "ring.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -185,8 +186,9 @@ static void look_at_name(struct ring *ring, int64_t now)
         return;
     if (found.st_nlink > 0)
         atomic_store_explicit(&ring->named, true, memory_order_relaxed);
-    else if (atomic_load_explicit(&ring->named, memory_order_relaxed))
-        atomic_store_explicit(&ring->segment->state.unlinked, 1, memory_order_release);
+    else if (atomic_load_explicit(&ring->named, memory_order_relaxed) &&
+             !atomic_exchange_explicit(&ring->segment->state.unlinked, 1, memory_order_seq_cst))
+        watch_end(ring, false); /* nobody else has */
 }
 
 void ring_look(struct ring *ring)
@@ -912,9 +914,20 @@ enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
         return result;
     /* A producer that is stopped inside must not keep the queue open; what it puts when it goes on can be taken. */
     entered = ring_enter_put(ring, patience);
+    /* Before, so that whoever is killed in between leaves a byte too many. */
+    if (!watch_end(ring, entered)) {
+        int reason = errno;
+
+        if (entered)
+            leave_put(ring);
+        errno = reason;
+        return RING_SYSTEM;
+    }
     atomic_store_explicit(&segment->state.down, 1, memory_order_seq_cst);
     if (entered)
         leave_put(ring);
+    else
+        watch_end(ring, false); /* who is stopped inside may have taken the byte */
     wait_ring(&segment->put.bell, UINT32_MAX);
     wait_ring(&segment->get.bell, UINT32_MAX);
     return RING_OK;

@@ -9,8 +9,11 @@
 
 #include "inside.h"
 
-/* The byte that those who armed the doorbell have locked; the one before is for who removes the name. */
-#define ARMED (RING_LOCKS + RING_SLOTS + 1)
+/* Bytes of the file that are locked: by whoever removes the name (_segment.py); by every handle that armed the doorbell; and
+ * by those of them that end with the name. */
+#define REMOVAL (RING_LOCKS + RING_SLOTS)
+#define ARMED (REMOVAL + 1)
+#define ENDING (ARMED + 1)
 /* After how many rings a producer looks whether anybody still listens. */
 #define LISTEN_EVERY 256
 /* Bytes that one call takes out of a doorbell at most: more than one means harm. */
@@ -20,11 +23,21 @@
 /* How long who wants to be told waits for a stopped producer: an event loop may stand still meanwhile. */
 #define ARM_PATIENCE 50000000
 
-static bool locked(const struct ring *ring, int command, short kind)
+/* Tells whether another open file has locked this byte. */
+static bool held(const struct ring *ring, uint64_t at)
 {
-    struct flock byte = {.l_type = kind, .l_whence = SEEK_SET, .l_start = (off_t)ARMED, .l_len = 1};
+    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
 
-    return fcntl(ring->descriptor, command, &byte) == 0 && (command == F_OFD_SETLK || byte.l_type != F_UNLCK);
+    return fcntl(ring->descriptor, F_OFD_GETLK, &byte) == 0 && byte.l_type != F_UNLCK;
+}
+
+/* Says that this handle has armed the doorbell, and whether it ends with the name. */
+static bool listen(const struct ring *ring)
+{
+    struct flock bytes = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)ARMED, .l_len = ring->stays ? 1 : 2};
+
+    return fcntl(ring->descriptor, F_OFD_SETLK, &bytes) == 0;
 }
 
 static bool is_doorbell(const struct ring *ring, int descriptor, uint64_t inode)
@@ -109,6 +122,34 @@ static bool make_doorbell(struct ring *ring)
     return true;
 }
 
+/* The end */
+
+/* Tells whether the name has gone or goes just now. The lock first: a remover that died with it has removed or has not. */
+static bool loses_name(const struct ring *ring)
+{
+    return atomic_load_explicit(&ring->named, memory_order_relaxed) && (held(ring, REMOVAL) || nameless(ring));
+}
+
+/* Tells whether the loss of the name ends any handle that listens. */
+static bool name_matters(const struct ring *ring)
+{
+    return !ring->stays || held(ring, ENDING);
+}
+
+/* Tells whether the queue was said to have ended for anybody who listens. */
+static bool said_to_end(const struct ring *ring)
+{
+    const struct ring_state *state = &ring->segment->state;
+
+    return atomic_load_explicit(&state->down, memory_order_seq_cst) ||
+           (atomic_load_explicit(&state->unlinked, memory_order_seq_cst) && name_matters(ring));
+}
+
+static bool ends(const struct ring *ring)
+{
+    return said_to_end(ring) || (loses_name(ring) && name_matters(ring));
+}
+
 static bool rung(const struct ring *ring)
 {
     int bytes = 0;
@@ -124,6 +165,50 @@ static void silence(const struct ring *ring)
         continue;
 }
 
+static bool sound(const struct ring *ring)
+{
+    return rung(ring) || write(ring->bell, "", 1) == 1;
+}
+
+/*
+ * Takes the byte away, unless it is to stay because the queue has ended. The producers' lock is held, which a shutdown
+ * takes as well unless its owner is stopped, and a remover does not. So whoever ends the queue rings behind what it did,
+ * and this looks behind what it took: one of the two sees the other. A remover rings before it removes, too. If it is
+ * killed before it rings again, its first byte is still there, or was taken here, and then the look finds its lock or
+ * that the name has gone.
+ */
+static void calm(struct ring *ring)
+{
+    if (said_to_end(ring))
+        return;
+    silence(ring);
+    if (ends(ring))
+        sound(ring);
+}
+
+bool watch_end(struct ring *ring, bool entered)
+{
+    uint64_t inode = atomic_load_explicit(&ring->segment->state.doorbell, memory_order_seq_cst);
+    int descriptor;
+
+    if (inode == 0)
+        return true;
+    if (entered || ring->bell_path[0] == 0) {
+        if (!have_doorbell(ring))
+            return !out_of_descriptors();
+        sound(ring);
+        return true;
+    }
+    /* What this handle keeps of the doorbell is guarded by the lock. */
+    descriptor = open_fifo(ring);
+    if (descriptor < 0)
+        return !out_of_descriptors();
+    if (is_doorbell(ring, descriptor, inode) && write(descriptor, "", 1) != 1)
+        errno = EAGAIN; /* full, so it is rung */
+    close(descriptor);
+    return true;
+}
+
 static void stop_ringing(struct ring *ring)
 {
     atomic_fetch_and_explicit(&ring->segment->state.watch, ~(uint32_t)RING_DOORBELL, memory_order_relaxed);
@@ -134,8 +219,7 @@ static bool ring_doorbell(struct ring *ring)
 {
     if (!have_doorbell(ring))
         return !out_of_descriptors();
-    if ((rung(ring) || write(ring->bell, "", 1) == 1) && ++ring->rings % LISTEN_EVERY == 0 && !ring->armed &&
-        !locked(ring, F_OFD_GETLK, F_WRLCK))
+    if (sound(ring) && ++ring->rings % LISTEN_EVERY == 0 && !ring->armed && !held(ring, ARMED))
         stop_ringing(ring);
     return true;
 }
@@ -173,11 +257,13 @@ enum ring_result watch_after_get(struct ring *ring, int64_t patience)
 
     if (!empty(ring))
         return RING_OK;
+    if (said_to_end(ring))
+        return RING_EMPTY;
     if (!ring_enter_put(ring, patience < SET_PATIENCE ? patience : SET_PATIENCE))
         return RING_BUSY;
     more = !empty(ring);
     if (!more && have_doorbell(ring) && rung(ring))
-        silence(ring);
+        calm(ring);
     leave_put(ring);
     return more ? RING_OK : RING_EMPTY;
 }
@@ -205,13 +291,13 @@ enum ring_result watch_arm(struct ring *ring)
     if (!ring_enter_put(ring, ARM_PATIENCE))
         return RING_BUSY;
     result = get_doorbell(ring);
-    if (result == RING_OK && !locked(ring, F_OFD_SETLK, F_RDLCK))
+    if (result == RING_OK && !listen(ring))
         result = RING_SYSTEM;
     if (result == RING_OK) {
         ring->armed = true;
         atomic_fetch_or_explicit(&ring->segment->state.watch, RING_DOORBELL, memory_order_relaxed);
-        if (!empty(ring))
-            ring_doorbell(ring);
+        if (!empty(ring) || ends(ring))
+            sound(ring);
     }
     reason = errno;
     leave_put(ring);
@@ -222,7 +308,7 @@ enum ring_result watch_arm(struct ring *ring)
 void watch_disarm(struct ring *ring)
 {
     if (ring->armed && ring_enter_put(ring, SET_PATIENCE)) {
-        if (!locked(ring, F_OFD_GETLK, F_WRLCK)) /* by anybody else */
+        if (!held(ring, ARMED))
             stop_ringing(ring);
         leave_put(ring);
     }

@@ -5,11 +5,16 @@
  * be told.
  *
  * The doorbell is a FIFO beside the queue's file that everybody opens for reading and writing, and that holds a byte
- * exactly while the queue is not empty. What keeps it so is done under the producers' lock. A producer sees to the byte
+ * while the queue is not empty, and from its end on: shut down, or without its name. What keeps it so is done under the producers' lock. A producer sees to the byte
  * before it commits its message, so that its death in between leaves a byte too many and never one too few; a consumer
  * that emptied the queue, or found it empty, takes the byte away if it is still empty, which also makes good for a
  * consumer that died on the way. It does so behind the producer, whose message it then finds. Whoever armed the doorbell holds a kernel lock on a byte of the file; from time to time a
  * producer looks whether anybody does.
+ *
+ * At the end the byte comes to stay. A shutdown rings before it says so, under the same lock; a remover of the name rings
+ * before and after, and a consumer that took the byte between the two puts it back (watch.c has the argument). A handle
+ * that goes on without the name takes the byte away as long as nobody listens whom that ends. Who removes the file with
+ * other means, as `rm` does, rings nothing: then the first who notices in a call of the queue's does.
  *
  * A notice is given once, when a message comes into an empty queue and nobody waits in a get. The registrant sleeps on
  * the word `state.notices`, which the producer raises before it commits; the same word tells it that the request was
@@ -35,6 +40,9 @@ bool watch_before_put(struct ring *ring);
 /* For a consumer that may have left the queue empty, without a lock: takes the byte away if it did. RING_OK: there is a
  * message. RING_BUSY: there seems to be none, but a producer kept the lock; the byte stands, so pollers look again. */
 enum ring_result watch_after_get(struct ring *ring, int64_t patience);
+/* Rings for good, because the queue ends; `entered` says that the producers' lock is held. False, with errno, where it could
+ * not: then it must not be said that the queue has ended. */
+bool watch_end(struct ring *ring, bool entered);
 
 /* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails, RING_GONE where the
  * queue has no name and none was made before. */

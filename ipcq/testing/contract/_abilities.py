@@ -26,6 +26,11 @@ REFUSED: dict[str, tuple[Callable[["ipcq.Queue[Any]"], object], ...]] = {
     "leases": (lambda queue: queue.lease(),),
     "zero_copy": (lambda queue: queue.reserve(1), lambda queue: queue.view()),
 }
+#: How a queue ends for everybody.
+ENDINGS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
+    "shutdown": lambda queue: queue.shutdown(),
+    "unlink": lambda queue: ipcq.unlink(queue.name, queue.backend),
+}
 #: Abilities that are promised for later; nothing proves them yet.
 LATER = ("leases", "zero_copy")
 REQUIRABLE = [field.name for field in fields(Capabilities) if field.default is False]
@@ -279,6 +284,98 @@ class Abilities(Bench):
         assert child.hear() == "ready"
         queue.put("item")
         assert child.hear() == "item"
+
+    # The end, by the descriptor
+
+    @pytest.mark.parametrize("act", ENDINGS)
+    def test_the_end_wakes_who_polls(self, act: str) -> None:
+        """C32, clause 14: a thread in poll is woken by another handle's shutdown and by an unlink."""
+        queue = self._with_end(act)
+        poller = self.start_waiting(readable, queue.fileno(), HANG)
+        ENDINGS[act](self.attach())
+        assert poller.outcome(WOKEN)
+
+    @pytest.mark.parametrize("act", ENDINGS)
+    def test_the_end_wakes_other_processes_that_poll(self, act: str) -> None:
+        """C32, clause 14: the same in another process, where the get that follows says which end it is."""
+        self.needs_processes()
+        queue = self._with_end(act)
+        child = self.launch(
+            """
+            import select
+            queue = attach()
+            poll = select.poll()
+            poll.register(queue, select.POLLIN)
+            say("ready")
+            poll.poll()
+            try:
+                queue.get(timeout=0)
+            except ipcq.MessageQueueError as error:
+                say(type(error).__name__)
+            """
+        )
+        assert child.hear() == "ready"
+        ENDINGS[act](queue)
+        assert child.hear() == {"shutdown": "QueueShutDown", "unlink": "QueueGone"}[act]
+
+    @pytest.mark.parametrize("act", ENDINGS)
+    def test_the_end_is_told_by_other_processes(self, act: str) -> None:
+        """C32, clause 14: what another process does makes this one's descriptor readable, and every other handle's."""
+        self.needs_processes()
+        queue = self._with_end(act)
+        descriptors = queue.fileno(), self.attach().fileno()
+        self.run("queue = attach(); queue.shutdown() if sys.argv[1] == 'shutdown' else ipcq.unlink(name, backend)", act)
+        assert [readable(descriptor, WOKEN) for descriptor in descriptors] == [True, True]
+
+    @pytest.mark.parametrize("act", ENDINGS)
+    def test_a_descriptor_goes_on_telling_of_the_end(self, act: str) -> None:
+        """C32, clause 14: also after handles were told of it by a get."""
+        queue, other = self._with_end(act), self.attach()
+        descriptors = queue.fileno(), other.fileno()
+        ENDINGS[act](queue)
+        for handle in (queue, other, queue):
+            with pytest.raises((ipcq.QueueShutDown, ipcq.QueueGone)):
+                handle.get(timeout=0.1)
+        assert [readable(descriptor, WOKEN) for descriptor in descriptors] == [True, True]
+
+    @pytest.mark.parametrize("act", ENDINGS)
+    def test_a_descriptor_can_be_asked_for_again_after_the_end(self, act: str) -> None:
+        """C32: by who takes it out of an event loop."""
+        queue = self._with_end(act)
+        descriptor = queue.fileno()
+        ENDINGS[act](queue)
+        with pytest.raises((ipcq.QueueShutDown, ipcq.QueueGone)):
+            queue.get(timeout=0.1)
+        assert queue.fileno() == descriptor
+
+    def test_a_descriptor_that_is_asked_for_after_the_shutdown_tells_of_it(self) -> None:
+        """C32, clause 14: also on a handle that was opened after it, and when what was left has been taken."""
+        queue = self._with_end("shutdown")
+        queue.put("left")
+        queue.shutdown()
+        late = self.attach()
+        descriptor = late.fileno()
+        assert late.get(timeout=HANG) == "left"
+        assert readable(descriptor, WOKEN)
+
+    def test_a_descriptor_stays_quiet_where_the_handle_goes_on(self) -> None:
+        """C14, C32: with after_unlink="continue" an unlink is no end, and messages are told as before."""
+        self.needs("ends_on_fileno")
+        queue = self.create(after_unlink="continue")
+        other = self.attach(after_unlink="continue")
+        descriptors = queue.fileno(), other.fileno()
+        ipcq.unlink(self.name, self.backend)
+        with pytest.raises(ipcq.QueueEmpty):
+            queue.get(timeout=0.01)
+        assert list(map(readable, descriptors)) == [False, False]
+        other.put("item")
+        assert [readable(descriptor, HANG) for descriptor in descriptors] == [True, True]
+
+    def _with_end(self, act: str) -> "ipcq.Queue[Any]":
+        self.needs("ends_on_fileno")
+        if act == "shutdown":
+            self.needs("shutdown")
+        return self.create()
 
     # Notice
 

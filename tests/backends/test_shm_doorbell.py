@@ -1,0 +1,167 @@
+"""The doorbell of shm at a queue's end: whoever listens is told, whatever dies or lacks on the way."""
+
+import os
+import resource
+import select
+from pathlib import Path
+
+import pytest
+
+import ipcq
+from backends import shm
+from backends.shm import attach, create
+from ipcq_shm import _segment
+
+works, name = shm.works, shm.name
+
+
+def readable(queue: "ipcq.Queue[bytes]") -> bool:
+    """Tell whether a handle's descriptor is readable now."""
+    return bool(select.select([queue], [], [], 0)[0])
+
+
+class Killed(BaseException):
+    """Ends a step where a kill would."""
+
+
+def test_a_remover_that_dies_before_it_says_so_has_woken_who_listens(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C15, C32: killed behind the removal of the name, while the first byte is there."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with create(name) as queue:
+        queue.fileno()
+        monkeypatch.setattr(os, "pwrite", die)
+        with pytest.raises(Killed):
+            queue.unlink()
+        assert readable(queue)
+
+
+def test_a_consumer_puts_back_the_byte_of_a_remover_that_dies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C15, C32: a consumer comes for the first byte right away, and the remover is killed right behind the removal."""
+    unlink = os.unlink
+
+    def come(path: str) -> None:
+        if path == _segment.path_of(name):
+            with pytest.raises(ipcq.QueueEmpty):
+                queue.get_nowait()
+        unlink(path)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with create(name) as queue:
+        queue.fileno()
+        monkeypatch.setattr(os, "unlink", come)
+        monkeypatch.setattr(os, "pwrite", die)
+        with pytest.raises(Killed):
+            queue.unlink()
+        assert readable(queue)
+
+
+def test_a_byte_of_a_remover_that_gave_up_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 20: killed before the removal, it leaves a byte too many, which the next look takes."""
+
+    def die(_: str) -> None:
+        raise Killed
+
+    with create(name) as queue:
+        queue.fileno()
+        monkeypatch.setattr(os, "unlink", die)
+        with pytest.raises(Killed):
+            queue.unlink()
+        monkeypatch.undo()
+        rung = readable(queue)
+        with pytest.raises(ipcq.QueueEmpty):
+            queue.get_nowait()
+        assert (rung, readable(queue)) == (True, False)
+        queue.unlink()
+
+
+def test_a_doorbell_that_is_made_while_the_name_goes_rings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C32: between the removals of the doorbell that was there, or not, and of the name."""
+    unlink = os.unlink
+
+    def arm_in_between(path: str) -> None:
+        if path == _segment.path_of(name):
+            queue.fileno()
+        unlink(path)
+
+    with create(name) as queue:
+        monkeypatch.setattr(os, "unlink", arm_in_between)
+        queue.unlink()
+        assert readable(queue)
+
+
+def test_a_name_that_went_without_a_word_is_told_by_who_notices(name: str) -> None:
+    """C32: who removes the file by other means cannot ring, and the first call of anybody's that notices does."""
+    with create(name) as queue, attach(name) as other:
+        queue.fileno()
+        Path(_segment.path_of(name)).unlink()
+        with pytest.raises(ipcq.QueueGone):
+            while True:
+                other.put_nowait(b"item")
+                other.get_nowait()
+        assert readable(queue)
+        Path(_segment.bell_of(name)).unlink()
+
+
+def test_a_handle_that_goes_on_leaves_the_byte_to_those_that_end(name: str) -> None:
+    """C14, C32: it finds the queue empty, and another handle is to be told of the end."""
+    with create(name) as queue, attach(name, after_unlink="continue") as other:
+        queue.fileno()
+        other.fileno()
+        ipcq.unlink(name, "shm")
+        with pytest.raises(ipcq.QueueEmpty):
+            other.get_nowait()
+        assert readable(queue)
+
+
+def test_a_handle_that_goes_on_is_quiet_when_those_that_end_have_gone(name: str) -> None:
+    """C14, C32: then nobody needs the byte any more."""
+    with create(name) as queue, attach(name, after_unlink="continue") as other:
+        queue.fileno()
+        other.fileno()
+        ipcq.unlink(name, "shm")
+        queue.close()
+        with pytest.raises(ipcq.QueueEmpty):
+            other.get_nowait()
+        assert not readable(other)
+
+
+@pytest.mark.parametrize("end", ["shutdown", "unlink"])
+def test_who_has_no_descriptor_for_the_doorbell_ends_nothing(name: str, end: str) -> None:
+    """C24, C32: the error names the limit, and the queue goes on."""
+    with create(name) as queue, attach(name) as other:
+        queue.fileno()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, limits[1]))
+            # An unlink takes two before it comes to the doorbell: the name's lock and the queue's file.
+            for descriptor in held[: 2 if end == "unlink" else 0]:
+                os.close(descriptor)
+                held.remove(descriptor)
+            with pytest.raises(ipcq.LimitExceeded):
+                getattr(other, end)()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in held:
+                os.close(descriptor)
+        other.put(b"item")
+        assert queue.get(timeout=5) == b"item"
+        queue.unlink()
+
+
+def test_what_is_no_doorbell_is_not_rung(name: str) -> None:
+    """C27: somebody put another file in its place."""
+    with create(name) as queue:
+        queue.fileno()
+        bell = Path(_segment.bell_of(name))
+        bell.unlink()
+        bell.write_bytes(b"")
+        queue.unlink()
+        assert not bell.exists()
