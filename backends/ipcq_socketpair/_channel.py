@@ -232,6 +232,8 @@ class SocketpairChannel(Channel):
                 packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, _RECEIVING)
                 numbers = _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
         except BlockingIOError:
+            if self._watch and has_ended(self._ends.listener):
+                raise QueueGone from None  # which the descriptor tells, and so a call has to at once
             return None
         except MessageQueueError:
             raise

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "inside.h"
@@ -20,6 +21,8 @@
 #define MOST_BYTES (1 << 16)
 /* How long a consumer waits to set the doorbell right; the next one does it else. */
 #define SET_PATIENCE 5000000
+/* How often a consumer sleeps 50 us for a remover, which takes as long unless it is stopped. */
+#define MOST_NAPS 40
 /* How long who wants to be told waits for a stopped producer: an event loop may stand still meanwhile. */
 #define ARM_PATIENCE 50000000
 
@@ -171,19 +174,31 @@ static bool sound(const struct ring *ring)
 }
 
 /*
- * Takes the byte away, unless it is to stay because the queue has ended. The producers' lock is held, which a shutdown
- * takes as well unless its owner is stopped, and a remover does not. So whoever ends the queue rings behind what it did,
- * and this looks behind what it took: one of the two sees the other. A remover rings before it removes, too. If it is
- * killed before it rings again, its first byte is still there, or was taken here, and then the look finds its lock or
- * that the name has gone.
+ * Takes the byte away, unless it is to stay because the queue has ended, and tells whether it did. The producers' lock is
+ * held, which a shutdown takes as well unless its owner is stopped, and a remover does not. So whoever ends the queue rings
+ * behind what it did, and this looks behind what it took: one of the two sees the other. A remover rings before it removes,
+ * too. If it is killed before it rings again, its first byte is still there, or was taken here, and then the look finds its
+ * lock or that the name has gone.
  */
-static void calm(struct ring *ring)
+static bool calm(struct ring *ring)
 {
     if (said_to_end(ring))
-        return;
+        return false;
     silence(ring);
-    if (ends(ring))
-        sound(ring);
+    if (!ends(ring))
+        return true;
+    sound(ring);
+    return false;
+}
+
+/* Looks behind a remover whose first byte came before its word, and notes what it did. */
+static void meet_remover(struct ring *ring)
+{
+    const struct timespec nap = {.tv_nsec = 50000};
+
+    for (int naps = 0; naps < MOST_NAPS && !said_to_end(ring) && held(ring, REMOVAL); naps++)
+        nanosleep(&nap, NULL);
+    ring_look(ring);
 }
 
 bool watch_end(struct ring *ring, bool entered)
@@ -254,18 +269,19 @@ bool watch_before_put(struct ring *ring)
 enum ring_result watch_after_get(struct ring *ring, int64_t patience)
 {
     bool more;
+    bool over = false;
 
-    if (!empty(ring))
+    if (!empty(ring) || said_to_end(ring))
         return RING_OK;
-    if (said_to_end(ring))
-        return RING_EMPTY;
     if (!ring_enter_put(ring, patience < SET_PATIENCE ? patience : SET_PATIENCE))
         return RING_BUSY;
     more = !empty(ring);
     if (!more && have_doorbell(ring) && rung(ring))
-        calm(ring);
+        over = !calm(ring);
     leave_put(ring);
-    return more ? RING_OK : RING_EMPTY;
+    if (over)
+        meet_remover(ring);
+    return more || over ? RING_OK : RING_EMPTY;
 }
 
 static enum ring_result get_doorbell(struct ring *ring)

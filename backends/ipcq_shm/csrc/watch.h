@@ -37,8 +37,8 @@
 /* For a producer that is about to commit, with its lock. False, with errno, where it has no descriptor to spare for the
  * doorbell: then it must not commit, since who sleeps on the doorbell would sleep on. */
 bool watch_before_put(struct ring *ring);
-/* For a consumer that may have left the queue empty, without a lock: takes the byte away if it did. RING_OK: there is a
- * message. RING_BUSY: there seems to be none, but a producer kept the lock; the byte stands, so pollers look again. */
+/* For a consumer that may have left the queue empty, without a lock: takes the byte away if it did. RING_OK: look
+ * again, for a message or the end. RING_BUSY: there seems to be none, but a producer kept the lock; the byte stands, so pollers look again. */
 enum ring_result watch_after_get(struct ring *ring, int64_t patience);
 /* Rings for good, because the queue ends; `entered` says that the producers' lock is held. False, with errno, where it could
  * not: then it must not be said that the queue has ended. */
