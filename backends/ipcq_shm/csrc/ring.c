@@ -637,7 +637,11 @@ bool ring_settle(struct ring *ring, bool getting, int64_t patience)
 {
     int64_t until = wait_now() + patience;
 
-    if (getting && !ordered(ring) && load(&ring->segment->put.position) != load(&ring->segment->get.position))
+    bool empty = load(&ring->segment->put.position) == load(&ring->segment->get.position);
+
+    if (getting && empty && watch_of(ring) & RING_TOLD)
+        return watch_after_get(ring, patience) != RING_BUSY;
+    if (getting && !empty && !ordered(ring))
         return settle_front(ring, until);
     if (!ring_enter_put(ring, patience))
         return false;

@@ -279,9 +279,12 @@ enum ring_result watch_after_get(struct ring *ring, int64_t patience)
     if (!more && have_doorbell(ring) && rung(ring))
         over = !calm(ring);
     leave_put(ring);
-    if (over)
-        meet_remover(ring);
-    return more || over ? RING_OK : RING_EMPTY;
+    if (!over)
+        return more ? RING_OK : RING_EMPTY;
+    if (patience <= 0)
+        return RING_BUSY;
+    meet_remover(ring);
+    return RING_OK;
 }
 
 static enum ring_result get_doorbell(struct ring *ring)

@@ -5,11 +5,12 @@
  * be told.
  *
  * The doorbell is a FIFO beside the queue's file that everybody opens for reading and writing, and that holds a byte
- * while the queue is not empty, and from its end on: shut down, or without its name. What keeps it so is done under the producers' lock. A producer sees to the byte
- * before it commits its message, so that its death in between leaves a byte too many and never one too few; a consumer
- * that emptied the queue, or found it empty, takes the byte away if it is still empty, which also makes good for a
- * consumer that died on the way. It does so behind the producer, whose message it then finds. Whoever armed the doorbell holds a kernel lock on a byte of the file; from time to time a
- * producer looks whether anybody does.
+ * while the queue is not empty, and from its end on: shut down, or without its name. What keeps it so is done under the
+ * producers' lock. A producer sees to the byte before it commits its message, so that its death in between leaves a byte
+ * too many and never one too few; a consumer that emptied the queue, or found it empty, takes the byte away if it is still
+ * empty, which also makes good for a consumer that died on the way. It does so behind the producer, whose message it then
+ * finds. Whoever armed the doorbell holds a kernel lock on a byte of the file; from time to time a producer looks whether
+ * anybody does.
  *
  * At the end the byte comes to stay. A shutdown rings before it says so, under the same lock; a remover of the name rings
  * before and after, and a consumer that took the byte between the two puts it back (watch.c has the argument). A handle
@@ -37,11 +38,12 @@
 /* For a producer that is about to commit, with its lock. False, with errno, where it has no descriptor to spare for the
  * doorbell: then it must not commit, since who sleeps on the doorbell would sleep on. */
 bool watch_before_put(struct ring *ring);
-/* For a consumer that may have left the queue empty, without a lock: takes the byte away if it did. RING_OK: look
- * again, for a message or the end. RING_BUSY: there seems to be none, but a producer kept the lock; the byte stands, so pollers look again. */
+/* For a consumer that may have left the queue empty, without a lock: takes the byte away if it did. RING_OK: look again,
+ * for a message or the end. RING_BUSY: there seems to be none, but a producer or a remover is in the way, and the byte
+ * stands, so that pollers look again; with patience 0 nobody is waited for. */
 enum ring_result watch_after_get(struct ring *ring, int64_t patience);
-/* Rings for good, because the queue ends; `entered` says that the producers' lock is held. False, with errno, where it could
- * not: then it must not be said that the queue has ended. */
+/* Rings for good, because the queue ends; `entered` says that the producers' lock is held. False, with errno, where it
+ * could not: then it must not be said that the queue has ended. */
 bool watch_end(struct ring *ring, bool entered);
 
 /* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails, RING_GONE where the
@@ -51,7 +53,8 @@ void watch_disarm(struct ring *ring);
 /* Take this FIFO as the doorbell of a queue that never had a name; false, with errno, where it is none. */
 bool watch_adopt(struct ring *ring, int descriptor);
 
-/* Ask for a notice; RING_FULL if somebody has asked and lives, RING_BUSY if a stopped process keeps the lock. `seen` is for watch_told. */
+/* Ask for a notice; RING_FULL if somebody has asked and lives, RING_BUSY if a stopped process keeps the lock. `seen` is
+ * for watch_told. */
 enum ring_result watch_ask(struct ring *ring, uint32_t *seen);
 void watch_cancel(struct ring *ring);
 /* Sleeps up to `longest` ns and returns whether the request has ended. */
