@@ -489,8 +489,10 @@ class Queue(Generic[T]):
     def clear(self) -> int:
         """Drop the messages that are in the queue, and return how many there were.
 
+        What a killed producer left unfinished goes too, and is not counted.
+
         Raises:
-            QueueShutDown: The queue was shut down and is empty.
+            TimedOutError: A process that is stopped inside the queue keeps its lock; nothing was dropped.
             PermissionDenied: The handle was opened with ``read=False``.
         """
 
@@ -625,10 +627,13 @@ class Queue(Generic[T]):
         `fileno` become readable, except on `mqueue`: who polls there has to do so with a timeout to notice a shutdown.
 
         Args:
-            immediate: Drop what is in the queue.
+            immediate: Drop what is in the queue. No get that begins afterwards returns an item, not even one that a put
+                stores which began before.
 
         Raises:
             Unsupported: This backend cannot.
+            TimedOutError: A process that is stopped inside the queue keeps its lock, without which this backend cannot
+                end it; nothing was changed.
             PermissionDenied: This user may not; or it is to drop, which is getting, and the handle was opened with
                 ``read=False``.
             InvalidArgument: `immediate` is not a bool.

@@ -46,7 +46,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 **Ends**
 
 15. After `shutdown`, on every channel of every process within one second, `try_put` raises `QueueShutDown`, and
-    `try_get` still drains what is there before it does so too. With ``immediate`` what is there is dropped.
+    `try_get` still drains what is there before it does so too. With ``immediate`` what is there is dropped, and so is
+    whatever a put stores that began before.
 16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
     and none follows. It never unlinks.
 17. `after_fork` is called in a forked child before anything else; it returns False if this channel must not be used
@@ -88,7 +89,7 @@ from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thre
 from ipcq._importing import importing
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq._private import has_private_directory, make_private_directory, private_directory
-from ipcq.errors import MessageQueueError, PermissionDenied, Unsupported
+from ipcq.errors import MessageQueueError, PermissionDenied, QueueShutDown, Unsupported
 
 __all__ = (
     "AFTER_UNLINK",
@@ -456,12 +457,19 @@ class Channel(Protocol):
         raise Unsupported
 
     def clear(self) -> int:
-        """Drop the messages that are in the queue, and count them."""
+        """Drop the messages that are in the queue, and count them.
+
+        Raises:
+            TimedOutError: Somebody who is stopped holds the queue; nothing was dropped.
+        """
         dropped = 0
-        for _ in range(self.qsize()):
-            if self.try_get() is None:
-                break
-            dropped += 1
+        try:
+            for _ in range(self.qsize()):
+                if self.try_get() is None:
+                    break
+                dropped += 1
+        except QueueShutDown:
+            pass  # others took the rest
         return dropped
 
     def shutdown(self, immediate: bool, /) -> None:

@@ -9,7 +9,8 @@ wall clock, and posix_ipc's blocking `receive` swallows what a signal handler ra
 kernel; *unlinked* is a link count of 0. Looking costs as much as a message, so on the way of success a channel looks
 once in a millisecond, and `shutdown` and `unlink` last as long: a call that begins after they returned sees what they
 did, whatever process it is in. A put that began before may still go through. A getter that finds the queue empty and
-shut down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind.
+shut down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind. An
+immediate shutdown sets the set-user-id bit too, by which getters know that such a message was dropped.
 """
 
 import os
@@ -24,7 +25,7 @@ import posix_ipc
 from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats, let_through
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _limits, _notice
-from ipcq_mqueue._kernel import BLIND, SHUT_DOWN
+from ipcq_mqueue._kernel import BLIND, DROPPED, SHUT_DOWN
 
 # Seconds in which a wait asks again and again before it sleeps: to fall asleep and be woken takes longer than the other
 # side needs for its next message. With one processor the other side could not run meanwhile.
@@ -52,6 +53,7 @@ class MqueueChannel(Channel):
         self._raises = request.after_unlink == "raise"
         self._next_look = 0.0
         self._lingered = False
+        self._dropped = False
 
     def try_put(self, data: bytes, priority: int, /) -> bool:
         if monotonic() >= self._next_look:
@@ -68,6 +70,8 @@ class MqueueChannel(Channel):
     def try_get(self) -> Received | None:
         if monotonic() >= self._next_look:
             self._look()
+            if self._dropped:
+                raise QueueShutDown
         try:
             data, priority = self._receive()
         except posix_ipc.BusyError:
@@ -90,6 +94,7 @@ class MqueueChannel(Channel):
         down = bool(found.st_mode & SHUT_DOWN)
         # Both are for good, and every call that comes after says so.
         self._next_look = 0.0 if gone or down else now + BLIND
+        self._dropped = bool(found.st_mode & DROPPED)
         if gone:
             raise QueueGone
         return down
@@ -109,6 +114,9 @@ class MqueueChannel(Channel):
         if not self._lingered:
             sleep(_LINGER)
             self._lingered = True
+            self._look()
+        if self._dropped:
+            raise QueueShutDown
         try:
             data, priority = self._receive()
         except posix_ipc.BusyError:
@@ -133,11 +141,13 @@ class MqueueChannel(Channel):
 
     def qsize(self) -> int:
         self._look()
-        messages: int = self._queue.current_messages
+        messages: int = 0 if self._dropped else self._queue.current_messages
         return messages
 
     def stats(self) -> Stats:
         depth = self.qsize()
+        if self._dropped:
+            return Stats(depth=depth, bytes=0)
         if not self._readable:
             return Stats(depth=depth)
         # The descriptor reads as a line such as "QSIZE:129 NOTIFY:0 SIGNO:0 NOTIFY_PID:0" (mq_overview(7)).
@@ -151,7 +161,7 @@ class MqueueChannel(Channel):
         self._look()
         mode = stat.S_IMODE(self._status().st_mode)
         try:
-            os.fchmod(self._mqd, mode | SHUT_DOWN)
+            os.fchmod(self._mqd, mode | SHUT_DOWN | (DROPPED if immediate else 0))
         except PermissionError as error:
             raise PermissionDenied(
                 f"only the queue's owner (user {self._status().st_uid}) or root can shut it down",
@@ -161,11 +171,17 @@ class MqueueChannel(Channel):
             raise _foreign(error) from error
         sleep(BLIND)
         if immediate:
-            try:
-                while True:
-                    self._last_get()
-            except QueueShutDown:
-                pass
+            self._drop()
+
+    def _drop(self) -> None:
+        """Give back the kernel's memory for what nobody can get any more."""
+        try:
+            while True:
+                self._receive()
+        except posix_ipc.BusyError:
+            pass
+        except (posix_ipc.Error, MemoryError, OSError) as error:
+            raise _foreign(error) from error
 
     def fileno(self) -> int:
         return self._mqd

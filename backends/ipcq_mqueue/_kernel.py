@@ -17,6 +17,9 @@ BLIND: Final = 0.001
 #: Bit of the queue's mode that says that it is shut down.
 SHUT_DOWN: Final = stat.S_ISVTX
 
+#: Beside it: whatever is still in the queue, or comes from a put that began before, was dropped.
+DROPPED: Final = stat.S_ISUID
+
 
 class Attributes(ctypes.Structure):
     """``struct mq_attr`` of ``mq_getattr(3)``."""

@@ -409,13 +409,30 @@ class SocketpairChannel(Channel):
     def shutdown(self, immediate: bool, /) -> None:
         self._look()
         self._ends.write.shutdown(socket.SHUT_WR)
-        while immediate:
-            try:
-                self.try_get()
-            except CorruptQueue:
-                pass
-            except QueueShutDown:
-                return
+        while immediate and self._drop():
+            pass
+
+    def clear(self) -> int:
+        self._look()
+        most, dropped = self._count(), 0
+        while dropped < most and self._drop():
+            dropped += 1
+        return dropped
+
+    def _drop(self) -> bool:
+        """Drop the next packet without reading what came with it, or tell that there is none."""
+        try:
+            packet, numbers = self._take(_RECEIVING)
+        except BlockingIOError:
+            return False
+        except CorruptQueue:
+            return True
+        except OSError as error:
+            raise _foreign(error) from error
+        if numbers:
+            _close(numbers)
+            self._refill()
+        return bool(packet) or _buffer.waiting(self._ends.read.fileno()) > 0
 
     def close(self) -> None:
         with _host.no_fork():

@@ -128,6 +128,44 @@ def test_a_put_that_races_with_the_shutdown_is_drained(queue: Handle, monkeypatc
             late.close()
 
 
+def test_a_put_that_races_with_an_immediate_shutdown_is_dropped(queue: Handle) -> None:
+    """C37: what a producer sends that looked before the shutdown and was stopped there cannot be taken."""
+    with ipcq.open(queue.name, "mqueue", serializer="raw") as other:
+        queue.put(b"dropped")
+        queue.shutdown(immediate=True)
+        late = posix_ipc.MessageQueue(queue.name)
+        late.send(b"late")
+        late.close()
+        for handle in (queue, other):
+            with pytest.raises(ipcq.QueueShutDown):
+                handle.get(timeout=5)
+        assert (other.qsize(), other.stats().bytes) == (0, 0)
+
+
+def test_a_getter_that_lingers_sees_that_the_rest_was_dropped(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C37: an immediate shutdown may follow one that lets drain."""
+    with ipcq.open(queue.name, "mqueue", serializer="raw") as other:
+        queue.shutdown()
+
+        def drop_meanwhile(seconds: float) -> None:
+            monkeypatch.undo()
+            queue.shutdown(immediate=True)
+            late = posix_ipc.MessageQueue(queue.name)
+            late.send(b"late")
+            late.close()
+
+        monkeypatch.setattr(channels, "sleep", drop_meanwhile)
+        with pytest.raises(ipcq.QueueShutDown):
+            other.get(timeout=5)
+
+
+def test_what_the_system_refuses_while_dropping_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C37: nobody is told that all was dropped where it was not."""
+    monkeypatch.setattr(queue._channel, "_receive", refuse)
+    with pytest.raises(ipcq.MessageQueueError, match="broken"):
+        queue.shutdown(immediate=True)
+
+
 def test_a_getter_lingers_once(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C14: what comes later than that is nobody's."""
     queue.shutdown()

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -134,6 +135,49 @@ def test_strange_packets_do_not_hinder_an_immediate_shutdown(queue: Handle) -> N
     queue.shutdown(immediate=True)
     with pytest.raises(ipcq.QueueShutDown):
         queue.get(timeout=5)
+
+
+def test_strange_packets_do_not_hinder_clear(queue: Handle) -> None:
+    """C37: whatever a packet is, it goes, and what is behind it goes too."""
+    queue.put(b"before")
+    ends(queue).write.send(b"\x07strange")
+    queue.put(b"behind")
+    assert (queue.clear(), queue.empty()) == (3, True)
+
+
+def test_large_messages_are_dropped_unread(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36, C37: there need not be memory for what nobody gets."""
+    queue.put(bytes(LARGE))
+    queue.put(b"small")
+    monkeypatch.setattr(_sealed, "opened", None)
+    assert (queue.clear(), queue.empty()) == (2, True)
+
+
+def test_what_the_system_refuses_while_dropping_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C37: nobody is told that all was dropped where it was not."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    queue.put(b"kept")
+    monkeypatch.setattr(queue._channel, "_receive_all", refuse)
+    with pytest.raises(ipcq.MessageQueueError, match="broken"):
+        queue.clear()
+
+
+def test_descriptors_that_come_unasked_do_not_hinder_clear(queue: Handle) -> None:
+    """C37: what came with too many is dropped, and what is behind it goes too."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [0, 0, 0]))]
+    ends(queue).write.sendmsg([b"\x07strange"], rights)
+    queue.put(b"behind")
+    assert (queue.clear(), queue.empty()) == (2, True)
+
+
+def test_clearing_ends_when_others_take_the_rest(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C37: what was counted may be gone before it is dropped."""
+    queue.put(b"only")
+    monkeypatch.setattr(queue._channel, "_count", lambda: 5)
+    assert queue.clear() == 1
 
 
 def test_a_look_at_a_strange_packet_is_told(queue: Handle) -> None:

@@ -178,6 +178,80 @@ static void a_shutdown_lets_drain(void)
     queue_close(ring);
 }
 
+static struct ring_record *record_of(const struct ring *ring, uint64_t position)
+{
+    return (struct ring_record *)(ring->data + position % ring->capacity);
+}
+
+/* Two messages and, between them, a record that somebody is still writing or left unfinished. */
+static struct ring *ring_with_a_gap(uint64_t word)
+{
+    struct ring *ring = queue_open(queue_file(3 * ring_record_size(64), 0, 64));
+
+    for (int message = 0; message < 3; message++)
+        CHECK(ring_put(ring, bytes, 64, 0) == RING_OK);
+    record_of(ring, ring_record_size(64))->word = word;
+    return ring;
+}
+
+static void clear_goes_past_what_the_dead_left(void)
+{
+    static const uint64_t words[] = {RING_DONE, RING_RESERVED | 4000 << 8 | UINT64_C(7) << 32};
+
+    for (size_t which = 0; which < sizeof words / sizeof *words; which++) {
+        struct ring *ring = ring_with_a_gap(words[which]);
+        struct ring_total put, got;
+        size_t count;
+
+        CHECK(ring_clear(ring, &count, 0) == RING_OK && count == 2);
+        CHECK(try_get(ring, &place) == RING_EMPTY && ring->segment->figures.aborted == 1);
+        ring_count(ring, &put, &got);
+        CHECK(put.count == got.count && put.bytes == got.bytes && ring->segment->get.held == 0);
+        for (int message = 0; message < 3; message++)
+            CHECK(ring_put(ring, bytes, 64, 0) == RING_OK);
+        queue_close(ring);
+    }
+}
+
+static void clear_goes_past_what_is_being_written(void)
+{
+    struct ring *ring = ring_with_a_gap(0);
+    struct ring_record *written = record_of(ring, ring_record_size(64));
+    size_t count;
+
+    written->word = ring_identity(ring) | RING_RESERVED;
+    CHECK(ring_clear(ring, &count, 0) == RING_OK && count == 3);
+    CHECK(try_get(ring, &place) == RING_EMPTY);
+    /* Its own space and what is behind it are not free before its producer has finished. */
+    CHECK(ring_put(ring, bytes, 64, 0) == RING_OK && ring_put(ring, bytes, 0, 0) == RING_FULL);
+    CHECK(written->word == (ring_identity(ring) | RING_RESERVED));
+    written->word = RING_READY;
+    CHECK(ring_put(ring, bytes, 64, 0) == RING_OK && ring_put(ring, bytes, 64, 0) == RING_OK);
+    CHECK(ring_clear(ring, &count, 0) == RING_OK && count == 3);
+    queue_close(ring);
+}
+
+static void what_was_dropped_by_a_shutdown_is_not_to_be_had(void)
+{
+    for (int ordered = 0; ordered < 2; ordered++) {
+        struct ring *ring = queue_open(queue_file_of(ordered ? RING_ORDERED : 0, 1 << 12, 0, 64));
+        struct ring_total put, got;
+        size_t count;
+
+        CHECK(ring_put(ring, "x", 1, 0) == RING_OK && ring_put(ring, "y", 1, 0) == RING_OK);
+        ring->segment->put.lock.word = ring->segment->get.lock.word = 1; /* of a process that is stopped inside */
+        CHECK(ring_shutdown(ring, SECOND / 100) == RING_OK);
+        ring_drop(ring, SECOND / 100);
+        ring->segment->put.lock.word = ring->segment->get.lock.word = 0;
+        CHECK(ring_shutdown(ring, 0) == RING_OK); /* a later one that lets drain revives nothing */
+        CHECK(try_get(ring, &place) == RING_DOWN && ring_peek(ring, place_for, &place, 0) == RING_DOWN);
+        CHECK(ring_get_many(ring, place_for, &place, 2, &count, 0) == RING_DOWN);
+        ring_count(ring, &put, &got);
+        CHECK(put.count == got.count && put.bytes == got.bytes);
+        queue_close(ring);
+    }
+}
+
 static void space_that_is_copied_from_is_not_free(void)
 {
     struct ring *ring = queue_open(queue_file(3 * ring_record_size(LARGEST), 0, LARGEST));
@@ -336,6 +410,7 @@ static void who_is_in_keeps_others_out(void)
         CHECK(ring_put(ring, "x", 1, SECOND / 100) == RING_BUSY);
         CHECK(ring_get_many(ring, place_for, &place, 2, &count, 0) == RING_BUSY && count == 0);
         CHECK(ring_peek(ring, place_for, &place, SECOND / 100) == RING_BUSY);
+        CHECK(ring_clear(ring, &count, SECOND / 100) == RING_BUSY && count == 0);
         ring->segment->put.lock.word = ring->segment->get.lock.word = 0;
         CHECK(try_get(ring, &place) == RING_OK);
         queue_close(ring);
@@ -808,6 +883,9 @@ int main(int count, char **words)
     priorities_order();
     no_memory_takes_nothing();
     a_shutdown_lets_drain();
+    clear_goes_past_what_the_dead_left();
+    clear_goes_past_what_is_being_written();
+    what_was_dropped_by_a_shutdown_is_not_to_be_had();
     space_that_is_copied_from_is_not_free();
     the_dead_hold_nothing();
     participants_come_and_go();

@@ -364,7 +364,7 @@ static PyObject *clear(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_BEGIN_ALLOW_THREADS
     result = ring_clear(ring, &dropped, LONG_PATIENCE);
     Py_END_ALLOW_THREADS
-    if (result != RING_GONE && result != RING_CORRUPT)
+    if (result == RING_OK || result == RING_EMPTY)
         return PyLong_FromSize_t(dropped);
     return core_raise(Py_TYPE(self), result);
 }
@@ -587,14 +587,13 @@ static PyObject *shut_down(PyObject *self, PyObject *immediate)
     struct ring *ring = ring_of(self);
     bool drop = immediate == Py_True;
     enum ring_result result;
-    size_t dropped;
 
     if (ring == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     result = ring_shutdown(ring, LONG_PATIENCE);
     if (result == RING_OK && drop)
-        ring_clear(ring, &dropped, LONG_PATIENCE);
+        ring_drop(ring, LONG_PATIENCE);
     Py_END_ALLOW_THREADS
     if (result != RING_OK)
         return core_raise(Py_TYPE(self), result);

@@ -72,6 +72,12 @@ static bool ordered(const struct ring *ring)
     return (ring->flags & RING_ORDERED) != 0;
 }
 
+/* Tells whether the queue was shut down and whatever is still in it is nobody's. */
+static inline bool dropped(const struct ring *ring)
+{
+    return (atomic_load_explicit(&ring->segment->state.down, memory_order_acquire) & RING_DROPPED) != 0;
+}
+
 /* Counts */
 
 /* Without the lock. False where the side moved on all the while. */
@@ -98,8 +104,10 @@ void ring_count(struct ring *ring, struct ring_total *put, struct ring_total *go
 
         if (count_side(&ring->segment->get, got, &before) && count_side(&ring->segment->put, put, &position) &&
             load(&ring->segment->get.position) == before)
-            return;
+            break;
     }
+    if (dropped(ring))
+        *got = *put;
 }
 
 /* Locks */
@@ -507,7 +515,13 @@ static enum ring_result next_message(struct ring *ring, uint64_t *position, stru
     }
 }
 
-/* Moves `held` on to the oldest record that a living consumer copies, with `ask` also past those of dead ones. */
+/* Of a record before get.position: by a consumer, or by its producer, when clear dropped it meanwhile. */
+static inline bool is_copied(uint64_t word)
+{
+    return state_of(word) == RING_CLAIMED || state_of(word) == RING_RESERVED;
+}
+
+/* Moves `held` on to the oldest record that a living participant copies, with `ask` also past those of dead ones. */
 static void sweep(struct ring *ring, bool ask)
 {
     struct ring_side *get = &ring->segment->get;
@@ -522,7 +536,7 @@ static void sweep(struct ring *ring, bool ask)
         uint64_t word = atomic_load_explicit(&record->word, memory_order_acquire);
         uint64_t size = ring_record_size(*(volatile uint32_t *)&record->size);
 
-        if (state_of(word) == RING_CLAIMED && (!ask || ring_participates(ring, word)))
+        if (is_copied(word) && (!ask || ring_participates(ring, word)))
             break;
         if (size > end - position) { /* damaged; get sees to that */
             position = end;
@@ -589,7 +603,7 @@ static enum ring_result before_get(struct ring *ring)
     enum ring_result result = ring_condition(ring);
     uint64_t position;
 
-    if (result == RING_GONE)
+    if (result == RING_GONE || (result == RING_DOWN && dropped(ring)))
         return result;
     /* After the condition: what was put before a shutdown is seen by whoever sees the shutdown. Producers write their
      * position all the time, so that looking at it is dear, and only done where the last look does not suffice. */
@@ -636,7 +650,6 @@ static bool settle_front(struct ring *ring, int64_t until)
 bool ring_settle(struct ring *ring, bool getting, int64_t patience)
 {
     int64_t until = wait_now() + patience;
-
     bool empty = load(&ring->segment->put.position) == load(&ring->segment->get.position);
 
     if (getting && empty && watch_of(ring) & RING_TOLD)
@@ -869,43 +882,85 @@ enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, in
     return with_messages(ring, patience, ordered(ring) ? peek_in_order : peek_locked, &asked);
 }
 
-static enum ring_result clear_locked(struct ring *ring, void *arguments)
+/* Tells whether a record that is being written has no producer any more. It is DONE then. */
+static bool give_up(struct ring *ring, struct found *found)
 {
-    size_t *dropped = arguments;
-    struct ring_side *get = &ring->segment->get;
-    struct found found;
-    uint64_t position;
-    uint64_t bytes = 0;
-    uint32_t asleep = 0;
-    enum ring_result result = next_message(ring, &position, &found);
+    return !ring_participates(ring, found->word) &&
+           atomic_compare_exchange_strong_explicit(&found->record->word, &found->word, RING_DONE, memory_order_acq_rel,
+                                                   memory_order_acquire);
+}
 
-    *dropped = 0;
-    while (result == RING_OK && state_of(found.word) != RING_DONE) {
+/* Drops all messages in one step. One that is still being written is dropped as well: its space stays held until its
+ * producer has finished, as if a consumer copied it. */
+static enum ring_result clear_locked(struct ring *ring, size_t *count)
+{
+    struct ring_side *get = &ring->segment->get;
+    uint64_t begin = peek_at(&get->position);
+    uint64_t position = begin;
+    uint64_t held = peek_at(&get->held);
+    uint64_t aborted = 0;
+    uint64_t bytes = 0;
+    struct found found;
+    enum ring_result result;
+
+    while ((result = inspect(ring, position, &found)) == RING_OK || result == RING_BUSY) {
+        if (position - begin > ring->limit) /* more than there can be */
+            return RING_CORRUPT;
+        if (result == RING_BUSY && !give_up(ring, &found)) {
+            if (state_of(found.word) == RING_RESERVED && held == 0)
+                held = position + 1;
+            ++*count;
+        } else if (result == RING_BUSY || state_of(found.word) == RING_DONE) {
+            aborted++;
+        } else {
+            ++*count;
+        }
         position += ring_record_size(found.size);
         bytes += found.size;
-        ++*dropped;
-        result = inspect(ring, position, &found);
     }
-    if (*dropped != 0) {
-        result = RING_OK;
-        commit(get, position, *dropped, bytes);
+    if (position != begin) {
+        /* Before the commit it lies beyond get.position, and then it says nothing. */
+        atomic_store_explicit(&get->held, held, memory_order_release);
+        commit(get, position, *count + aborted, bytes);
+        atomic_fetch_add_explicit(&ring->segment->figures.aborted, aborted, memory_order_relaxed);
+    }
+    return result == RING_EMPTY ? RING_OK : result;
+}
+
+/* Like with_messages, but on a queue whose messages are nobody's, too. */
+enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience)
+{
+    struct ring_side *get = &ring->segment->get;
+    enum ring_result result = ring_condition(ring);
+    uint64_t position = load(&get->position);
+    uint32_t asleep;
+
+    *count = 0;
+    if (result == RING_GONE)
+        return result;
+    if (load(&ring->segment->put.position) == position)
+        return RING_EMPTY;
+    if (!enter_to_get(ring, patience))
+        return RING_BUSY;
+    if (ordered(ring)) {
+        result = leave_shelf(ring, shelf_clear(ring, count));
+    } else {
+        result = clear_locked(ring, count);
         asleep = asleep_on(&get->bell);
+        leave(get);
+        wake_producers(ring, asleep);
     }
-    leave(get);
-    wake_producers(ring, asleep);
+    if (watched(ring))
+        watch_after_get(ring);
     return result;
 }
 
-static enum ring_result clear_in_order(struct ring *ring, void *arguments)
+void ring_drop(struct ring *ring, int64_t patience)
 {
-    shelf_clear(ring, arguments);
-    return leave_shelf(ring, RING_OK);
-}
+    size_t count;
 
-enum ring_result ring_clear(struct ring *ring, size_t *dropped, int64_t patience)
-{
-    *dropped = 0;
-    return with_messages(ring, patience, ordered(ring) ? clear_in_order : clear_locked, dropped);
+    atomic_fetch_or_explicit(&ring->segment->state.down, RING_DROPPED, memory_order_seq_cst);
+    ring_clear(ring, &count, patience); /* gives space back; where it cannot, get hands nothing out all the same */
 }
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
@@ -927,7 +982,7 @@ enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
         errno = reason;
         return RING_SYSTEM;
     }
-    atomic_store_explicit(&segment->state.down, 1, memory_order_seq_cst);
+    atomic_fetch_or_explicit(&segment->state.down, RING_ENDED, memory_order_seq_cst);
     if (entered)
         leave_put(ring);
     else

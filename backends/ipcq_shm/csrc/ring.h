@@ -32,7 +32,7 @@
  *     free space | taken records, of which CLAIMED ones still hold their space | records to be taken | free space
  *                ^ get.held, if any                                            ^ get.position         ^ put.position
  *
- * Behind get.position only CLAIMED counts: whatever else stands there has been taken. So taking a small message is
+ * Behind get.position only CLAIMED counts, and RESERVED: whatever else stands there has been taken. So taking a small message is
  * one store to get.position, and nothing is written into the record.
  *
  *
@@ -42,6 +42,7 @@
  *     get        lock get; a record? copy it out; write mark; get.position = its end; unlock; wake sleeping producers
  *     large put  as put with the record RESERVED; copy after the unlock; state = READY; wake
  *     large get  lock get; state = CLAIMED; get.held, if none, and get.position; unlock; copy; state = DONE; release
+ *     clear      lock get; get.held, if none, of the first RESERVED record; mark; get.position = put.position; unlock
  *
  * "Large" is what takes longer to copy than to take a lock again (RING_LARGE). A batch is one put or get whose store
  * covers several records.
@@ -67,6 +68,10 @@
  * is still to be taken, and `held`, which may only be too early; the next consumer, which has the lock, sees the record
  * before get.position and takes it. After the commit the message is gone with its consumer, as it would be an instant
  * later anyway. A CLAIMED record of a dead consumer is DONE, and `sweep` gives its space back.
+ *
+ * Of whoever clears. A RESERVED record that it passes holds its space like a CLAIMED one, until its producer has made it
+ * READY or is dead. Before the commit `held` may lie beyond get.position; it says nothing there, and the next owner of
+ * the lock, whose `sweep` comes first, sets it anew.
  *
  * So the next owner of a dead one's lock has nothing to repair.
  *
@@ -142,7 +147,7 @@ struct ring_header {
 };
 
 struct ring_state {
-    _Atomic uint32_t down;
+    _Atomic uint32_t down; /* enum ring_down */
     _Atomic uint32_t unlinked; /* written by whoever removes the name, as a plain byte to the file */
     _Atomic uint32_t hint;     /* the slot that is likely to be free */
     _Atomic uint32_t watch;    /* enum ring_watch: what is 0 unless somebody needs more than the fast path does */
@@ -150,6 +155,11 @@ struct ring_state {
     _Atomic uint32_t notices;    /* futex word, raised with each notice */
     _Atomic uint32_t unused;
     _Atomic uint64_t doorbell; /* inode number of the FIFO */
+};
+
+enum ring_down {
+    RING_ENDED = 1,
+    RING_DROPPED = 2, /* with it: what is still there is nobody's, and get hands nothing out */
 };
 
 enum ring_watch {
@@ -356,11 +366,15 @@ void ring_release(struct ring *ring, const struct ring_copy *copy);
 enum ring_result ring_get_many(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken,
                                int64_t patience);
 enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, int64_t patience);
-enum ring_result ring_clear(struct ring *ring, size_t *dropped, int64_t patience);
+/* Drops all messages that are there, in one step, and counts them: those that are still being written as well, and of a
+ * dead producer's unfinished record just the space. RING_BUSY: nothing was dropped. */
+enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience);
 /* Waits until a call of that side with patience 0 would not be busy; false where a lock could not be had. */
 bool ring_settle(struct ring *ring, bool getting, int64_t patience);
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience);
+/* After a shutdown: whatever is in the queue, or comes from a put that began before, can never be taken. */
+void ring_drop(struct ring *ring, int64_t patience);
 /* Looks whether the file has its name. A file that never had one is not gone. */
 void ring_look(struct ring *ring);
 /* RING_OK, RING_DOWN or RING_GONE. */

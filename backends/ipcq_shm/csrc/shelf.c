@@ -370,14 +370,16 @@ enum ring_result shelf_take(struct ring *ring, ring_room *room, void *context, s
     return *taken != 0 ? RING_OK : result;
 }
 
-void shelf_clear(struct ring *ring, size_t *dropped)
+enum ring_result shelf_clear(struct ring *ring, size_t *dropped)
 {
     struct shelf shelf = shelf_of(ring);
+    enum ring_result result = RING_OK;
     uint32_t cell;
     size_t size;
 
-    for (*dropped = 0; *dropped < shelf.cells && top(ring, &shelf, &cell, &size) == RING_OK; ++*dropped)
+    for (*dropped = 0; *dropped < shelf.cells && (result = top(ring, &shelf, &cell, &size)) == RING_OK; ++*dropped)
         drop(ring, &shelf, cell, size);
+    return result == RING_EMPTY ? RING_OK : result;
 }
 
 bool shelf_has_space(struct ring *ring, uint64_t message_size)

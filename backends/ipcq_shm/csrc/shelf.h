@@ -49,7 +49,7 @@ bool shelf_enter(struct ring *ring, int64_t patience);
 enum ring_result shelf_put(struct ring *ring, const struct ring_piece *pieces, size_t count, size_t *stored);
 enum ring_result shelf_look(struct ring *ring, ring_room *room, void *context);
 enum ring_result shelf_take(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken);
-void shelf_clear(struct ring *ring, size_t *dropped);
+enum ring_result shelf_clear(struct ring *ring, size_t *dropped);
 
 /* Without it. */
 bool shelf_has_space(struct ring *ring, uint64_t message_size);

@@ -1,0 +1,140 @@
+"""What clear and an immediate shutdown of shm do past records of the dead and past a lock that is held."""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+import ipcq
+from backends import shm
+from backends.shm import attach, create
+from ipcq.testing.contract._bench import HANG
+
+_segment = pytest.importorskip("ipcq_shm._segment")
+name, works = shm.name, shm.works
+
+# Where the words stand, as ring.h has it.
+LOCKS = {"put": 384, "get": 640}
+DATA_OFFSET = 32
+RECORD = 16
+RESERVED, LARGE = 2, 40000
+NOBODY = RESERVED | 4000 << 8 | 7 << 32
+"""A record that a producer left unfinished whose slot nobody has."""
+
+PRIORITIES = pytest.mark.parametrize("priorities", [False, True], ids=["in turn", "by priority"])
+LIMITS: dict[str, Any] = {"max_messages": 4, "max_message_size": LARGE}
+
+
+@contextmanager
+def segment(name: str) -> Iterator[mmap.mmap]:
+    """Open what the processes share to write where they do."""
+    with open(_segment.path_of(name), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        yield memory
+
+
+@contextmanager
+def stopped_inside(name: str, *sides: str) -> Iterator[None]:
+    """Hold the locks of these sides as a process that is stopped inside does."""
+    with segment(name) as memory:
+        for side in sides:
+            memory[LOCKS[side] : LOCKS[side] + 4] = struct.pack("=I", 1)
+        yield
+        for side in sides:
+            memory[LOCKS[side] : LOCKS[side] + 4] = bytes(4)
+
+
+@contextmanager
+def with_an_unfinished_record(name: str) -> Iterator["ipcq.Queue[Any]"]:
+    """Make a queue in which one record of four, the second, was never finished."""
+    with create(name, **LIMITS) as queue:
+        queue.put(bytes(RECORD))
+        queue.put(bytes(LARGE))
+        queue.put(b"behind")
+        queue.put(b"behind")
+        with segment(name) as memory:
+            (data,) = struct.unpack_from("=Q", memory, DATA_OFFSET)
+            struct.pack_into("=Q", memory, data + 2 * RECORD, NOBODY)
+        yield queue
+
+
+def test_clear_drops_what_is_behind_the_record_of_a_dead_producer(name: str) -> None:
+    """C37: that record is no message and is not counted; what is behind it is dropped."""
+    with with_an_unfinished_record(name) as queue:
+        assert (queue.clear(), queue.qsize()) == (3, 0)
+
+
+def test_an_immediate_shutdown_drops_what_is_behind_the_record_of_a_dead_producer(name: str) -> None:
+    """C37: nothing can be taken afterwards."""
+    with with_an_unfinished_record(name) as queue:
+        queue.shutdown(immediate=True)
+        with pytest.raises(ipcq.QueueShutDown):
+            queue.get(timeout=HANG)
+
+
+@PRIORITIES
+def test_clear_past_a_lock_that_is_held_says_so(name: str, priorities: bool) -> None:
+    """C37: nobody is told that nothing was there who could not look."""
+    with create(name, priorities=priorities) as queue:
+        queue.put(b"kept")
+        with stopped_inside(name, "put", "get"), pytest.raises(ipcq.TimedOutError, match="stopped"):
+            queue.clear()
+        assert queue.clear() == 1
+
+
+@PRIORITIES
+def test_what_an_immediate_shutdown_could_not_reach_is_dropped_all_the_same(name: str, priorities: bool) -> None:
+    """C37: a process that is stopped inside keeps nothing in the queue that could be taken later."""
+    with create(name, priorities=priorities) as queue, attach(name) as other:
+        queue.put_many([b"dropped", b"dropped"])
+        with stopped_inside(name, "put", "get"):
+            queue.shutdown(immediate=True)
+        for call in (other.get, other.get_many, other.get_message):
+            with pytest.raises(ipcq.QueueShutDown):
+                call(timeout=HANG)
+
+
+def test_what_was_dropped_is_not_counted_either(name: str) -> None:
+    """C37: also where a stopped process keeps its bytes in place."""
+    with create(name) as queue:
+        queue.put(b"dropped")
+        with stopped_inside(name, "get"):
+            queue.shutdown(immediate=True)
+            assert (queue.qsize(), queue.empty(), queue.stats().depth) == (0, True, 0)
+
+
+def test_what_was_dropped_cannot_be_looked_at(name: str) -> None:
+    """C37: peek finds nothing."""
+    with create(name) as queue:
+        queue.put(b"dropped")
+        with stopped_inside(name, "get"):
+            queue.shutdown(immediate=True)
+        with pytest.raises(ipcq.QueueEmpty):
+            queue.peek()
+
+
+def test_a_later_shutdown_revives_nothing(name: str) -> None:
+    """C37: one that lets drain comes too late for what was dropped."""
+    with create(name) as queue:
+        queue.put(b"dropped")
+        with stopped_inside(name, "get"):
+            queue.shutdown(immediate=True)
+        queue.shutdown()
+        with pytest.raises(ipcq.QueueShutDown):
+            queue.get(timeout=HANG)
+
+
+def test_a_request_for_a_notice_past_a_lock_that_is_held_says_so(name: str) -> None:
+    """C37: not that somebody else has asked."""
+    with create(name) as queue:
+        with stopped_inside(name, "put"), pytest.raises(ipcq.TimedOutError, match="stopped"):
+            queue.notify(_nothing)
+        queue.notify(_nothing)
+        with suppress(ipcq.MessageQueueError):
+            queue.notify()
+
+
+def _nothing() -> None:
+    """Stand for a notice that never comes."""
