@@ -933,7 +933,7 @@ enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience)
     struct ring_side *get = &ring->segment->get;
     enum ring_result result = ring_condition(ring);
     uint64_t position = load(&get->position);
-    uint32_t asleep;
+    uint64_t before;
 
     *count = 0;
     if (result == RING_GONE)
@@ -945,13 +945,12 @@ enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience)
     if (ordered(ring)) {
         result = leave_shelf(ring, shelf_clear(ring, count));
     } else {
+        before = free_position(ring);
         result = clear_locked(ring, count);
-        asleep = asleep_on(&get->bell);
-        leave(get);
-        wake_producers(ring, asleep);
+        leave_get(ring, before);
     }
-    if (watched(ring))
-        watch_after_get(ring);
+    if (watch_of(ring) & RING_TOLD)
+        watch_after_get(ring, patience);
     return result;
 }
 
