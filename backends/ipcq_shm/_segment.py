@@ -389,14 +389,15 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
                 return False
             # Whoever listens is woken before and after: wherever this process is killed, who comes for the first byte
             # finds the name gone, or leaves the byte there as long as it sees this lock (csrc/watch.c).
-            rung = None if unless_held else _ring(descriptor, name, bell)
+            ours = bool(read_header(descriptor).magic)
+            rung = _ring(descriptor, name, bell) if ours and not unless_held else None
             with suppress(FileNotFoundError):
                 os.unlink(bell_of(name))
             os.unlink(path)
         except FileNotFoundError:
             return False
         with suppress(OSError):  # it is gone, and who is not told sees that its file has no name
-            if read_header(descriptor).magic:
+            if ours:
                 os.pwrite(descriptor, b"\1", _UNLINKED)
                 _ring_again(descriptor, name, rung, bell)
     return True

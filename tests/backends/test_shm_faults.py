@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
             "test_who_is_removing_is_waited_for",
         ),
         (
-            "        _remove_late_bell(descriptor, name)\n",
+            "                _ring_again(descriptor, name, rung, bell)\n",
             "",
             "test_a_doorbell_that_is_made_while_the_name_goes_goes_too",
         ),
