@@ -24,6 +24,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 from ipcq._calls import calls_of_this_thread, counted
 from ipcq._cooperation import waits_of
 from ipcq._deadline import NEVER, SLICE, deadline_of
+from ipcq._finaliser import quiet_at_exit
 from ipcq._gevent import is_in_hub
 from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Lifetime, Received, Request, Scope, Stats
 from ipcq.errors import (
@@ -693,14 +694,15 @@ class Queue(Generic[T]):
     ) -> None:
         self.close()
 
+    @quiet_at_exit
     def __del__(self) -> None:
         if getattr(self, "_held", None):  # else it is closed, or was never made whole
             try:
                 if not self._closing and not self._inherited:
-                    warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+                    warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=3)
             finally:  # the warning may be an error
                 self._retire()
-            self._tell_undecodable()
+            self._tell_undecodable(stacklevel=4)
 
     def __repr__(self) -> str:
         rights = {(True, False): ", read only", (False, True): ", write only"}
@@ -807,12 +809,14 @@ class Queue(Generic[T]):
             finally:
                 self._inside.pop()
 
-    def _tell_undecodable(self) -> None:
+    def _tell_undecodable(self, stacklevel: int = 3) -> None:
         unseen = []
         while self._undecodable:
             unseen.append(self._undecodable.popleft().data)
         if unseen and not self._inherited:
-            warnings.warn(f"{self!r} took messages that it cannot decode and nobody saw: {unseen}", stacklevel=3)
+            warnings.warn(
+                f"{self!r} took messages that it cannot decode and nobody saw: {unseen}", stacklevel=stacklevel
+            )
 
     def _after_fork(self) -> None:
         # The threads that were inside are not in this process; calls that this thread itself is in still return.

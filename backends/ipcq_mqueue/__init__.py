@@ -8,7 +8,6 @@ here.
 import errno
 import os
 import sys
-from importlib.util import find_spec
 from typing import Final
 
 from ipcq.backend import (
@@ -25,7 +24,7 @@ from ipcq.backend import (
 )
 from ipcq.errors import MessageQueueError, QueueNotFound, Unsupported
 from ipcq.hooks import hookimpl
-from ipcq_mqueue import _limits
+from ipcq_mqueue import _library, _limits
 
 NAME: Final = "mqueue"
 
@@ -52,7 +51,7 @@ class MqueueBackend(Backend):
     def probe(self) -> Availability:
         if not os.path.isdir(_limits.DIRECTORY):
             return Availability.no(f"this kernel has no POSIX message queues ({_limits.DIRECTORY} is missing)")
-        if find_spec("posix_ipc") is None:
+        if not _library.is_installed():
             return Availability.no("posix_ipc is not installed: pip install 'ipcq[mqueue]'")
         return Availability.yes()
 

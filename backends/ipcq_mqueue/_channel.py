@@ -20,12 +20,13 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, Final
 
-import posix_ipc
-
 from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats, let_through
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _limits, _notice
 from ipcq_mqueue._kernel import BLIND, DROPPED, SHUT_DOWN
+from ipcq_mqueue._library import library
+
+posix_ipc: Final = library()
 
 # Seconds in which a wait asks again and again before it sleeps: to fall asleep and be woken takes longer than the other
 # side needs for its next message. With one processor the other side could not run meanwhile.

@@ -14,6 +14,7 @@ from typing import Any
 
 from ipcq.backend import Notice, let_through
 from ipcq.errors import LimitExceeded
+from ipcq_mqueue._library import library
 
 # What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked
 # for.
@@ -26,15 +27,13 @@ def request(queue: Any, notice: Notice) -> None:
     Raises:
         LimitExceeded: Somebody is registered already.
     """
-    import posix_ipc
-
     inode = os.fstat(queue.mqd).st_ino
     # posix_ipc drops this process's own registration before it makes another, so the kernel would not object.
     if inode in _registered and _registrant(queue.mqd) == os.getpid():
         raise _taken()
     try:
         queue.request_notification(notice if isinstance(notice, int) else (_told, (inode, notice)))
-    except posix_ipc.BusyError as error:
+    except library().BusyError as error:
         raise _taken() from error
     _registered[inode] = (queue, notice)
 

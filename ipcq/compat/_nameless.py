@@ -4,17 +4,21 @@ What a process is killed with, the kernel takes back: such a queue has no name t
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from ipcq import _registry
-from ipcq._importing import importing
 from ipcq._queue import Origin, Queue
 from ipcq._shortcut import class_for
 from ipcq.backend import Backend, Channel, Request
 from ipcq.errors import BackendUnavailable, LimitExceeded, NoSpace, Unsupported
 from ipcq.serializers import codec_for
+
+if sys.platform != "win32":  # which has neither; now, as a fork could cut a later import in half
+    from multiprocessing import resource_sharer  # noqa: F401  # which DupFd uses
+    from multiprocessing.reduction import DupFd
 
 __all__ = ("Travelling", "arrived", "create")
 
@@ -64,10 +68,6 @@ def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
 
 def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:
     def reopen() -> tuple[Any, ...]:
-        with importing():
-            from multiprocessing import resource_sharer  # noqa: F401  # DupFd does
-            from multiprocessing.reduction import DupFd  # POSIX alone has it
-
         return _adopt, (backend.name, [DupFd(each) for each in channel.descriptors()])
 
     origin = Origin(

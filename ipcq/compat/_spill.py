@@ -33,15 +33,16 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ipcq._deadline import NEVER, SLICE, pause
+from ipcq._finaliser import quiet_at_exit
 from ipcq._foreign import let_through
 from ipcq._gevent import NativeRLock
-from ipcq._importing import importing
 from ipcq._limits import check_file_size, too_many_descriptors
 from ipcq.compat._nameless import Travelling, arrived
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
 if sys.platform != "win32":  # where it can be imported, and says that it is not for there
     import fcntl
+    from multiprocessing.reduction import DupFd
 
 __all__ = ("File", "Spill")
 
@@ -122,7 +123,7 @@ class File:
             number, self.number = self.number, -1
             os.close(number)
 
-    __del__ = close
+    __del__ = quiet_at_exit(close)
 
 
 class Spill:
@@ -173,10 +174,6 @@ class Spill:
         return cls(file, wake)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with importing():
-            from multiprocessing import resource_sharer  # noqa: F401  # DupFd does
-            from multiprocessing.reduction import DupFd  # POSIX alone has it
-
         return _adopt, ([DupFd(self.file.number), DupFd(self.wake)],)
 
     # Parcels
@@ -367,6 +364,7 @@ class Spill:
             else:
                 self._release()
 
+    @quiet_at_exit
     def __del__(self) -> None:
         self._release()
 

@@ -20,7 +20,7 @@ from backends.mqueue import HANG, SMALL, Handle, channels, descriptors, failed, 
 from ipcq import _registry
 from ipcq.backend import Request
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueNotFound, Unsupported
-from ipcq_mqueue import MqueueBackend, _kernel, _limits
+from ipcq_mqueue import MqueueBackend, _kernel, _library, _limits
 
 name, queue = mqueue.name, mqueue.queue
 
@@ -48,7 +48,7 @@ def test_a_kernel_without_queues_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_a_missing_posix_ipc_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """STYLE 11: the reason ends with the way out."""
-    monkeypatch.setattr(ipcq_mqueue, "find_spec", lambda name: None)
+    monkeypatch.setattr(_library, "find_spec", lambda name: None)
     assert MqueueBackend().probe().reason == "posix_ipc is not installed: pip install 'ipcq[mqueue]'"
 
 
@@ -328,3 +328,33 @@ def test_an_unmounted_file_system_lists_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ipcq_mqueue, "_mount_point", lambda: None)
     with pytest.raises(Unsupported, match="sudo mount -t mqueue none /dev/mqueue"):
         MqueueBackend().names()
+
+
+#: Puts the face under the library's name before or after the library itself or the backend is imported.
+ALIASES = {
+    "at first": "",
+    "after the library": "import posix_ipc as real",
+    "after the first queue": "ipcq.open(name, 'mqueue', **small).close()",
+}
+
+
+@pytest.mark.parametrize("before", ALIASES)
+def test_the_backend_stands_on_the_library_though_the_face_has_its_name(name: str, before: str) -> None:
+    """A program gives its libraries the face by sys.modules: message, notice and refusals are still the library's."""
+    script = f"""
+import sys, ipcq, ipcq.compat.posix_ipc as face
+name, small = sys.argv[1], dict(max_messages=2, max_message_size=64)
+{ALIASES[before]}
+sys.modules["posix_ipc"] = face
+import posix_ipc
+queue = posix_ipc.MessageQueue(name, posix_ipc.O_CREAT, **small)
+queue.request_notification((print, "told"))
+try:
+    posix_ipc.MessageQueue(name).request_notification((print, "twice"))
+except posix_ipc.BusyError:
+    print("refused")
+queue.send(b"message")
+print(queue.receive(), posix_ipc is face and sys.modules["posix_ipc"] is face)
+"""
+    done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.splitlines()) == ["(b'message', 0) True", "refused", "told"], done.stderr

@@ -2,6 +2,8 @@
 
 import gc
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +14,9 @@ import ipcq
 from core.conftest import HANG, Handle, Thread
 from core.fakes import FakeBackend, FakeChannel, raising
 from ipcq._calls import calls_of_this_thread, counted
+from ipcq._finaliser import quiet_at_exit
 from ipcq.errors import PermissionDenied, QueueClosed, QueueNotFound
+from processes.needs import usable
 
 # Closing
 
@@ -359,3 +363,41 @@ def test_a_forgotten_handle_does_not_unlink(fake: FakeBackend, name: str) -> Non
     with pytest.warns(ResourceWarning):
         ipcq.open(name, "fake")
     assert name in fake.queues
+
+
+@pytest.mark.parametrize("backend", ["memory", "mqueue", "pyshm", "shm", "socketpair"])
+def test_a_handle_that_outlives_the_modules_goes_in_silence(name: str, backend: str) -> None:
+    """An interpreter that ends empties its modules, and what then refers to the handle is let go of after them."""
+    script = "import sys, threading, ipcq; threading.kept = ipcq.open(sys.argv[1], sys.argv[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, name, usable(backend)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_queue_without_a_name_that_outlives_the_modules_goes_in_silence() -> None:
+    """As a named one: its overflow has descriptors of its own."""
+    usable("shm")
+    script = "import threading, ipcq.compat.multiprocessing as face; threading.kept = face.Queue()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_fails_while_a_handle_is_forgotten_is_told_as_long_as_the_interpreter_lives() -> None:
+    """Only its end is an excuse."""
+
+    def fail(_: object) -> None:
+        raise TypeError("nothing to do with the end")
+
+    with pytest.raises(TypeError, match="nothing to do with the end"):
+        quiet_at_exit(fail)(None)
+
+
+def test_what_fails_because_the_interpreter_ends_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can do anything about it."""
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+
+    def fail(_: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'close'")
+
+    quiet_at_exit(fail)(None)
