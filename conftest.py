@@ -83,6 +83,41 @@ def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
                 ipcq.unlink(name, each.name)
 
 
+#: What hardly depends on the version of Python: pages, programs, and what starts, kills or stops processes.
+ONCE = (
+    "README.md",
+    "docs",
+    "tests/backends/test_example.py",
+    "tests/backends/test_mqueue_kernel.py",
+    "tests/backends/test_mqueue_limits.py",
+    "tests/backends/test_pyshm_hostile.py",
+    "tests/backends/test_pyshm_killed.py",
+    "tests/backends/test_shm_faults.py",
+    "tests/backends/test_shm_life.py",
+    "tests/backends/test_shm_limits.py",
+    "tests/backends/test_suite.py",
+    "tests/backends/test_wrong.py",
+    "tests/cli",
+    "tests/core/test_bench.py",
+    "tests/core/test_wire.py",
+    "tests/csan",
+    "tests/packaging",
+    "tests/processes",
+)
+#: What does, among these.
+EACH = (
+    "tests/packaging/test_public.py",
+    "tests/processes/test_fork.py",
+    "tests/processes/test_signals.py",
+)
+
+
+def is_once(path: Path) -> bool:
+    """Tell whether one Python will do for the tests of a file."""
+    places = {place.as_posix() for place in (path, *path.parents)}
+    return not places.isdisjoint(ONCE) and places.isdisjoint(EACH)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several workers queues and files of its own."""
     if hasattr(config, "workerinput"):
@@ -93,18 +128,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Among several workers, keep the examples of a page together; all else goes to whoever is free."""
+    """Among several workers, keep the examples of a page and the tests of a program under gevent together.
+
+    All else goes to whoever is free.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPage(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.partition("::line:")[0]
+            file, _, test = nodeid.partition("::")
+            if file.endswith("test_gevent.py") and "[" in test:
+                return f"{file} {'-'.join(test.partition('[')[2].rstrip(']').split('-')[:2])}"  # they ask one program
+            return file if test.startswith("line:") else nodeid
 
     return ByPage(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long."""
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what one Python will do for, and begin with what takes long."""
+    for item in items:
+        if is_once(item.path.relative_to(config.rootpath)):
+            item.add_marker("once")
     items.sort(key=lambda item: item.get_closest_marker("storm") is None)
 
 

@@ -20,6 +20,10 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "docs", "csan", "fuzz", "tests", "coverage", "bare"]
 nox.options.reuse_venv = "yes"
 
+#: Minutes after which the tests of one Python are given up on where CI runs: well above what they take on two
+#: processors. What hangs ends by itself (`timeout` in pyproject.toml); this ends what fails slowly.
+LONGEST = {"all": 30, "some": 15}
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST = 11  # of Python 3
 TELL = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3], end='')"
@@ -89,8 +93,8 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests and measure what they cover; with arguments for pytest, run what these say.
 
-    The storms of processes take longer than all else and hardly depend on the version, and so does the contract under
-    event loops: they are for the Python that runs nox. CI runs nox by each.
+    What takes long and hardly depends on the version is for the Python that runs nox: storms of processes, programs,
+    hostile bytes, limits, the command line, the documentation. GitHub's workflows run nox by each.
     """
     install(session, "tests")
     version = str(session.run("python", "-c", TELL, silent=True)).split()[-1]
@@ -98,7 +102,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         pytest(session, *session.posargs)
     else:
-        pytest(session, *MEASURED, *workers(session), *(() if session.python == DEFAULT else VERSIONED))
+        chosen = patience("all") if session.python == DEFAULT else (*patience("some"), *VERSIONED)
+        pytest(session, *MEASURED, *workers(session), *chosen)
     passed.append(version)
 
 
@@ -115,12 +120,17 @@ def workers(session: nox.Session) -> tuple[str, ...]:
     return "-n", "auto", "--max-worker-restart=0"
 
 
+def patience(much: str) -> tuple[str, ...]:
+    """Return how long pytest may take where CI runs."""
+    return (f"--session-timeout={LONGEST[much] * 60}",) if os.environ.get("CI") == "true" else ()
+
+
 def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily") -> None:
     """Run the tests, those of some backends left out, those that grow at the size that is asked for."""
     # The checkout stays off sys.path, here and in the programs that tests start, so that it cannot stand in for what is
     # installed.
     env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
-    env["IPCQ_TESTS_SIZE"] = size
+    env |= {"IPCQ_TESTS_SIZE": size, "IPCQ_TEST_PROFILE": "" if size == "daily" else "nightly"}
     session.run("pytest", *arguments, env=env)
 
 
@@ -149,8 +159,10 @@ def bare(session: nox.Session) -> None:
     optional = [re.split(r"[^\w.-]", need)[0] for extra in extras if extra != "testing" for need in extras[extra]]
     session.run("pip", "uninstall", "--quiet", "--yes", *optional, external=False)
     unusable = str(session.run("python", "-c", UNUSABLE, silent=True)).strip()
-    places = ("tests/packaging/bare.py", "tests/backends", "tests/processes")
-    chosen = session.posargs or [*workers(session), *NO_STORMS, *places]
+    # The suite for backends: what else is beside it does not know whether extras are there.
+    names = {"memory", "mqueue", "pyshm", "shm", "socketpair"} - set(unusable.split())
+    suites = [f"tests/backends/test_{name}.py" for name in sorted(names)]
+    chosen = session.posargs or [*workers(session), *patience("some"), "tests/packaging/bare.py", *suites]
     pytest(session, *chosen, without=f"{unusable} msgspec shmlock")
 
 
@@ -222,8 +234,8 @@ def at_length(session: nox.Session, size: str, hour: int) -> None:
         session.notify("model")
         session.notify("peers")
         session.notify("fuzz", [str(hour)])
-    files = ("full", "leaks", "namespaces", "order", "refused", "storm")
-    growing = [f"tests/processes/test_{name}.py" for name in files]
+    files = ("accepted", "auto", "ends", "fork", "full", "leaks", "model", "namespaces", "order", "refused", "signals")
+    growing = [f"tests/processes/test_{name}.py" for name in (*files, "stopped", "storm", "wakeups")]
     chosen = session.posargs or [*growing, "tests/aio/test_cancel.py", "tests/aio/test_queue.py"]
     pytest(session, "-rP", "--timeout=0", *chosen, size=size)
 

@@ -38,6 +38,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 Facts = dict[str, Any]
 
 
+def command(program: Path, *arguments: str) -> list[str]:
+    """Return what runs a program that writes to standard error where all its greenlets stand, and ends, on SIGUSR1."""
+    return [sys.executable, "-W", "error", "-c", _PRELUDE, str(program), *arguments]
+
+
 def seen(program: Path, *arguments: str, patience: float = PATIENCE) -> Facts:
     """Run a program, once in each worker, and return what its last line of output says.
 
@@ -53,7 +58,7 @@ def seen(program: Path, *arguments: str, patience: float = PATIENCE) -> Facts:
 def _ran(program: Path, arguments: tuple[str, ...], patience: float) -> tuple[Facts | None, str]:
     before = named()
     run = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", _PRELUDE, str(program), *arguments],
+        command(program, *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

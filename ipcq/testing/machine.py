@@ -549,7 +549,7 @@ def machine_for(backend: str, *, settle: float = SETTLE, **options: Any) -> type
     return _case_of(type(f"{backend.title()}Machine", (QueueMachine,), attributes))
 
 
-def profile(examples: int = 300) -> settings:
+def profile(examples: int = 150) -> settings:
     """Return Hypothesis's settings for a pull request, or for a night where ``IPCQ_TEST_PROFILE`` says so."""
     nightly = os.environ.get("IPCQ_TEST_PROFILE") == "nightly"
     return settings(

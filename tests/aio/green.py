@@ -36,7 +36,7 @@ import gevent
 
 BACKEND, NAME = sys.argv[2:4]
 LIMITS = {"max_messages": 4, "max_message_size": 512}
-PATIENCE = 60
+PATIENCE = 20
 
 Facts = dict[str, Any]
 

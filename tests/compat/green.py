@@ -17,7 +17,7 @@ import gevent
 from ipcq.compat import baseplate, posix_ipc
 
 NAME = sys.argv[1]
-PATIENCE = 60
+PATIENCE = 20
 
 Facts = dict[str, Any]
 

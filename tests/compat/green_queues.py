@@ -31,7 +31,7 @@ import gevent
 
 from ipcq.testing.processes import fresh_name
 
-PATIENCE = 30
+PATIENCE = 20
 #: What fills a small queue soon.
 LARGE = bytes(3000)
 #: What goes beside the ring of a queue that takes any size.

@@ -29,6 +29,7 @@ import resource
 from compat import mqueue_programs as programs
 from compat.conftest import HANG
 from compat.sources import source
+from greenlets import PATIENCE, command
 
 pytestmark = [pytest.mark.needs("mqueue"), pytest.mark.needs("shm")]
 
@@ -52,7 +53,7 @@ print("Get Message: %s" % message.decode())
 TOOL = (sys.executable, "-m", "ipcq.compat.baseplate")
 
 #: A program under gevent, with everything patched.
-GREEN = (sys.executable, "-W", "error", str(Path(__file__).with_name("green.py")))
+GREEN = Path(__file__).with_name("green.py")
 
 
 @pytest.fixture
@@ -202,14 +203,21 @@ def test_descriptors_beyond_1024_are_waited_for(kernel: None, name: str) -> None
 def green(backend: str, name: str) -> Iterator["subprocess.Popen[str]"]:
     """Run the program, and let it end if the test does not."""
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    with subprocess.Popen([*GREEN, name], env=environment, stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(command(GREEN, name), env=environment, stdout=subprocess.PIPE, text=True) as program:
         yield program
         program.kill()
 
 
 def said(program: "subprocess.Popen[str]") -> dict[str, Any]:
-    """Return what the program says next."""
-    facts: dict[str, Any] = json.loads(program.stdout.readline() or "{}")
+    """Return what the program says next; fail, with its stacks in what it wrote to standard error, if it hangs."""
+    watchdog = threading.Timer(PATIENCE, program.send_signal, [signal.SIGUSR1])
+    watchdog.start()
+    line = program.stdout.readline()
+    watchdog.cancel()
+    watchdog.join()
+    if not line:
+        pytest.fail(f"green.py ended with {program.wait(HANG)}, or said nothing for {PATIENCE} s", pytrace=False)
+    facts: dict[str, Any] = json.loads(line)
     return facts
 
 

@@ -4,8 +4,9 @@ import ipcq
 from ipcq.testing.oracle import Tag
 from ipcq.testing.processes import Peers, bound
 from processes.programs import put_and_die
+from processes.sizes import size
 
-ROUNDS = 250
+ROUNDS = size(100, 10_000)
 
 
 def test_a_message_outlives_a_producer_that_dies_right_after_put(

@@ -11,9 +11,10 @@ from ipcq import _registry
 from ipcq.backend import Availability
 from ipcq.testing.processes import Peers, hear, say
 from processes.programs import SMALL
+from processes.sizes import size
 
 RACERS = 50
-ROUNDS = 100
+ROUNDS = size(50, 1000)
 
 #: Seconds from telling the racers when to start to that instant: enough for all of them to have heard.
 LEAD = 0.02

@@ -7,8 +7,9 @@ import pytest
 import ipcq
 from ipcq.testing.processes import Peers, until
 from processes.programs import SMALL, wait_in
+from processes.sizes import size
 
-ROUNDS = 25
+ROUNDS = size(8, 250)
 SOON = 10.0
 """Ten times the second of the clause."""
 
@@ -43,8 +44,10 @@ def test_unlink_wakes_who_waits_in_other_processes_and_a_new_queue_is_another_on
 ) -> None:
     """C14: waiters of an unlinked queue raise QueueGone though the name is back; the new one is left alone."""
     latest = 0.0
-    quick = 0
-    for _ in range(ROUNDS):
+    rounds = quick = 0
+    # On a busy machine a round may be too slow to show anything.
+    while rounds < ROUNDS or not quick:
+        rounds += 1
         queue = ipcq.open(name, backend, exclusive=True, **SMALL)
         if verb == "put":
             queue.put_many([0, 1, 2, 3])
@@ -66,7 +69,6 @@ def test_unlink_wakes_who_waits_in_other_processes_and_a_new_queue_is_another_on
             new.unlink()
         queue.close()
     print(f"{backend} {verb}: latest waiter after {latest * 1000:.0f} ms")
-    assert quick
     assert latest <= SOON
 
 

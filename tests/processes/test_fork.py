@@ -13,8 +13,10 @@ import ipcq
 from ipcq._namelock import name_lock
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.programs import SMALL
+from processes.sizes import size
+from processes.users import warm_up
 
-FORKS = 100
+FORKS = size(50, 1000)
 SOON = 5.0
 
 # From Python 3.12 on os.fork warns in a process with threads; that it works all the same is what is tested.

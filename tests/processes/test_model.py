@@ -11,13 +11,17 @@ from ipcq.testing.machine import end_helper, machine_for, options_for, profile, 
 from ipcq.testing.model import Step
 from ipcq.testing.processes import own_seed
 from processes.needs import usable
+from processes.sizes import size
+
+#: Seconds; by night there is no end.
+LONGEST = size(300, 0)
 
 NAMES = [info.name for info in ipcq.backends()]
 PAIRS = list(itertools.combinations(NAMES, 2))
 
 
 @pytest.mark.storm
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LONGEST)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_backend_gives_what_the_model_says(name: str) -> None:
     """C25: calls on several handles in two processes give the model's results and exceptions."""
@@ -29,7 +33,7 @@ def test_a_backend_gives_what_the_model_says(name: str) -> None:
     assert result.testsRun == 1
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LONGEST)
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_the_same_calls_give_the_same_on_two_backends(pair: tuple[str, str]) -> None:
     """C25: one trace replayed on two backends gives identical results and exceptions, call by call."""

@@ -16,6 +16,7 @@ from ipcq.testing.oracle import Ledger, Tag, judge
 from ipcq.testing.processes import Peer, Peers, fresh_name, hear, say, until
 from ipcq.testing.workers import attached, consume
 from processes.programs import SMALL, hammer
+from processes.sizes import size
 from processes.stopping import held, stop_inside
 
 ROUNDS = 20
@@ -158,7 +159,7 @@ def test_a_handler_that_returns_makes_a_wait_neither_shorter_nor_longer(
         queue.put_many([0, 1, 2, 3])
     seconds, ticks = peers.spawn(count_time, verb, name, backend, 1.0).hear()
     assert 1.0 <= seconds <= 1.5
-    assert ticks > 100
+    assert ticks > 10
 
 
 def produce_under_timer(name: str, backend: str, ledger: str, number: int, seconds: float) -> None:
@@ -225,8 +226,8 @@ def test_a_timer_of_one_kilohertz_causes_no_error(
 
 @pytest.mark.storm
 @pytest.mark.timeout(0)
-def test_a_timer_of_one_kilohertz_causes_no_error_for_a_minute() -> None:
-    """C12: the same for 60 seconds, on all backends at a time."""
+def test_a_timer_of_one_kilohertz_causes_no_error_for_long() -> None:
+    """C12: the same for 15 seconds, a minute by night, on all backends at a time."""
     with ExitStack() as stack, Peers(patience=120) as peers:
         at = []
         for info in ipcq.backends():
@@ -234,7 +235,7 @@ def test_a_timer_of_one_kilohertz_causes_no_error_for_a_minute() -> None:
                 at.append((fresh_name(), info.name))
                 queue = stack.enter_context(ipcq.open(*at[-1], exclusive=True, **SMALL))
                 stack.callback(queue.unlink)
-        work_under_timer(60.0, at, peers)
+        work_under_timer(size(15, 60), at, peers)
 
 
 def call_inside_handler(verb: str, name: str, backend: str) -> None:

@@ -12,10 +12,11 @@ from ipcq.testing.oracle import Ledger, Tag
 from ipcq.testing.processes import Peer, Peers, hear, say
 from ipcq.testing.workers import attached, consume, produce
 from processes.programs import SMALL, hammer
+from processes.sizes import size
 from processes.stopping import stop_inside
 
-ROUNDS = 300
-INSIDE = 20
+ROUNDS = size(150, 3000)
+INSIDE = size(10, 200)
 TIMEOUT = 0.05
 LATE = 1.0
 """Ten times the 100 ms of the clause."""

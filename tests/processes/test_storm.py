@@ -9,7 +9,7 @@ from processes.programs import SMALL
 from processes.sizes import size
 
 #: Kills of each mode; ``--kills`` asks for others.
-KILLS: dict[Mode, int] = dict.fromkeys(MODES, size(200, 20_000, 100_000)) | {"get": size(500, 100_000, 1_000_000)}
+KILLS: dict[Mode, int] = dict.fromkeys(MODES, size(100, 20_000, 100_000)) | {"get": size(250, 100_000, 1_000_000)}
 
 pytestmark = [pytest.mark.storm, pytest.mark.timeout(0)]  # a storm has its own watch over hangs, which tells more
 
@@ -46,7 +46,7 @@ def test_survivors_of_a_storm_over_the_ring_go_on_with_messages_of_all_sizes(
     report = stress(
         usable("shm"),
         mode=mode,
-        kills=kills or size(250, 20_000, 100_000),
+        kills=kills or size(150, 20_000, 100_000),
         seed=own_seed(),
         producers=3,
         consumers=3,

@@ -9,8 +9,9 @@ import pytest
 import ipcq
 from ipcq.testing.processes import Peer, Peers, until
 from processes.programs import wait_in
+from processes.sizes import size
 
-ROUNDS = 150
+ROUNDS = size(40, 1500)
 SOON = 2.5
 """Ten times the 250 ms of the clause."""
 

@@ -37,7 +37,7 @@ HANG = 20.0
 
 # Every script begins with this: the same two openers that the tests have, and stacks where it is aborted.
 _PRELUDE = """
-import faulthandler, json, os, signal, sys, threading, time
+import faulthandler, json, os, random, signal, sys, threading, time
 import ipcq
 faulthandler.enable()
 backend, name, small = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
