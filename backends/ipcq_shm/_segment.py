@@ -389,15 +389,14 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
                 return False
             # Whoever listens is woken before and after: wherever this process is killed, who comes for the first byte
             # finds the name gone, or leaves the byte there as long as it sees this lock (csrc/watch.c).
-            ours = bool(read_header(descriptor).magic)
-            rung = _ring(descriptor, name, bell) if ours and not unless_held else None
+            rung = None if unless_held else _ring(descriptor, name, bell)
             with suppress(FileNotFoundError):
                 os.unlink(bell_of(name))
             os.unlink(path)
         except FileNotFoundError:
             return False
         with suppress(OSError):  # it is gone, and who is not told sees that its file has no name
-            if ours:
+            if read_header(descriptor).magic:
                 os.pwrite(descriptor, b"\1", _UNLINKED)
                 _ring_again(descriptor, name, rung, bell)
     return True
@@ -409,6 +408,8 @@ def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
     Raises:
         OSError: There is no descriptor to spare for it.
     """
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None  # whatever stands in the queue's place
     inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
     try:
         bell = os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -40,8 +40,8 @@ static inline uint64_t own_word(const struct ring *ring, uint64_t state)
     return (uint64_t)ring->generation << 32 | (uint64_t)ring->slot << 8 | state;
 }
 
-/* Takes the lock of a side, and notes who holds it where that takes longer than the patience. */
-enum lock_result ring_lock(struct ring *ring, struct ring_side *side, int64_t patience);
+/* Who waited in vain for the lock of a side tells those who come after it since when it is held, and by whom. */
+void ring_note_holder(struct ring *ring, struct ring_side *side);
 
 /* Takes the producers' lock, and sees to what its last owner left if that one died. leave_put gives it back. */
 bool ring_enter_put(struct ring *ring, int64_t patience);

@@ -115,8 +115,7 @@ void ring_count(struct ring *ring, struct ring_total *put, struct ring_total *go
 /* Not inlined, so that what calls it only behind a dead owner is itself inlined, by clang too. */
 __attribute__((noinline)) static void sweep(struct ring *ring, bool ask);
 
-/* Who waited in vain tells those who come after it since when the lock is held. */
-static void note_holder(struct ring *ring, struct ring_side *side)
+void ring_note_holder(struct ring *ring, struct ring_side *side)
 {
     uint32_t owner = lock_owner(&side->lock);
     uint64_t position = peek_at(&side->position);
@@ -143,25 +142,26 @@ static void note_writer(struct ring_side *get)
     atomic_store_explicit(&get->holder, 0, memory_order_release);
 }
 
-enum lock_result ring_lock(struct ring *ring, struct ring_side *side, int64_t patience)
+/* Apart, so that the fast path stays short. */
+__attribute__((noinline)) static bool enter_otherwise(struct ring *ring, struct ring_side *side,
+                                                      enum lock_result result, int64_t patience)
+{
+    if (result == LOCK_BUSY) {
+        if (patience > 0)
+            ring_note_holder(ring, side);
+        return false;
+    }
+    atomic_fetch_add_explicit(&ring->segment->figures.recoveries, 1, memory_order_relaxed);
+    if (side == &ring->segment->get)
+        sweep(ring, true);
+    return true;
+}
+
+static inline bool enter(struct ring *ring, struct ring_side *side, int64_t patience)
 {
     enum lock_result result = lock_take(&side->lock, patience);
 
-    if (result == LOCK_BUSY && patience > 0)
-        note_holder(ring, side);
-    return result;
-}
-
-static bool enter(struct ring *ring, struct ring_side *side, int64_t patience)
-{
-    enum lock_result result = ring_lock(ring, side, patience);
-
-    if (result == LOCK_INHERITED) {
-        atomic_fetch_add_explicit(&ring->segment->figures.recoveries, 1, memory_order_relaxed);
-        if (side == &ring->segment->get)
-            sweep(ring, true);
-    }
-    return result != LOCK_BUSY;
+    return result == LOCK_TAKEN || enter_otherwise(ring, side, result, patience);
 }
 
 static void leave(struct ring_side *side)
@@ -457,6 +457,7 @@ struct found {
     struct ring_record *record;
     size_t size;
     uint64_t word;
+    bool passed_over; /* that space of dead producers came free on the way to it */
 };
 
 static inline struct ring_piece piece_of(const struct found *found)
@@ -503,6 +504,7 @@ static enum ring_result next_message(struct ring *ring, uint64_t *position, stru
 {
     struct ring_side *get = &ring->segment->get;
 
+    found->passed_over = false;
     for (;;) {
         enum ring_result result;
 
@@ -512,6 +514,7 @@ static enum ring_result next_message(struct ring *ring, uint64_t *position, stru
             return result;
         commit(get, *position + ring_record_size(found->size), 1, found->size);
         atomic_fetch_add_explicit(&ring->segment->figures.aborted, 1, memory_order_relaxed);
+        found->passed_over = true;
     }
 }
 
@@ -581,17 +584,25 @@ static void wake_producers(struct ring *ring, uint32_t asleep)
         wait_call(&get->bell, &get->answered);
 }
 
-/* For a consumer that gives the lock back, which found so much free when it took it. Space that copies held is free as
- * soon as they are done, also where their consumers could not wait for the lock. Wakes a producer if there is more. */
-static void leave_get(struct ring *ring, uint64_t free_before)
+/* Space that copies held is free as soon as they are done, also where their consumers could not wait for the lock. */
+static bool sweep_frees(struct ring *ring)
+{
+    uint64_t before = free_position(ring);
+
+    sweep(ring, false);
+    return free_position(ring) != before;
+}
+
+/* For a consumer that gives the lock back, and may have freed space. Wakes a producer if there is more. */
+static inline void leave_get(struct ring *ring, bool freed)
 {
     struct ring_side *get = &ring->segment->get;
     uint32_t asleep = 0;
 
-    if (peek_at(&get->held) != 0)
-        sweep(ring, false);
+    if (peek_at(&get->held) != 0 && sweep_frees(ring))
+        freed = true;
     /* The stores that free space, to `position` and `held`, come before the look at the sleepers (wait.h). */
-    if (free_position(ring) != free_before)
+    if (freed)
         asleep = asleep_on(&get->bell);
     leave(get);
     wake_producers(ring, asleep);
@@ -623,18 +634,17 @@ static bool settle_front(struct ring *ring, int64_t until)
 
     for (unsigned looks = 0; wait_now() < until; looks++) {
         struct found found;
-        uint64_t position, before;
+        uint64_t position;
         enum ring_result result;
 
         /* With the lock, since the record may be taken and written over otherwise. */
         if (!enter(ring, get, until - wait_now()))
             return false;
-        before = free_position(ring);
         result = next_message(ring, &position, &found);
         if (result == RING_BUSY && looks >= COPY_LOOKS && !ring_participates(ring, found.word))
             atomic_compare_exchange_strong_explicit(&found.record->word, &found.word, RING_DONE, memory_order_acq_rel,
                                                     memory_order_relaxed);
-        leave_get(ring, before);
+        leave_get(ring, found.passed_over);
         if (result != RING_BUSY)
             return true;
         if (looks < COPY_LOOKS)
@@ -716,7 +726,6 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
     struct ring_side *get = &ring->segment->get;
     struct found found;
     uint64_t position;
-    uint64_t before = free_position(ring);
     struct ring_piece message;
     void *target;
     enum ring_result result = next_message(ring, &position, &found);
@@ -740,7 +749,7 @@ static enum ring_result get_locked(struct ring *ring, void *arguments)
             result = RING_COPYING;
         }
     }
-    leave_get(ring, before);
+    leave_get(ring, result == RING_OK || found.passed_over);
     return result;
 }
 
@@ -781,7 +790,7 @@ void ring_release(struct ring *ring, const struct ring_copy *copy)
             wait_call(&get->bell, &get->answered);
         return;
     }
-    leave_get(ring, free_position(ring));
+    leave_get(ring, false);
 }
 
 struct get_many {
@@ -798,7 +807,6 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
     struct found found;
     uint64_t position;
     uint64_t bytes = 0;
-    uint64_t before = free_position(ring);
     size_t taken = 0;
     enum ring_result result = next_message(ring, &position, &found);
 
@@ -827,7 +835,7 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
         commit(get, position, taken, bytes);
     }
     *asked->taken = taken;
-    leave_get(ring, before);
+    leave_get(ring, taken != 0 || found.passed_over);
     return result;
 }
 
@@ -852,7 +860,6 @@ static enum ring_result peek_locked(struct ring *ring, void *arguments)
     const struct get *asked = arguments;
     struct found found;
     uint64_t position;
-    uint64_t before = free_position(ring);
     enum ring_result result = next_message(ring, &position, &found);
 
     if (result == RING_OK) {
@@ -864,7 +871,7 @@ static enum ring_result peek_locked(struct ring *ring, void *arguments)
         else
             memcpy(target, message.data, message.size);
     }
-    leave_get(ring, before);
+    leave_get(ring, found.passed_over);
     return result;
 }
 
@@ -933,7 +940,6 @@ enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience)
     struct ring_side *get = &ring->segment->get;
     enum ring_result result = ring_condition(ring);
     uint64_t position = load(&get->position);
-    uint64_t before;
 
     *count = 0;
     if (result == RING_GONE)
@@ -945,9 +951,8 @@ enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience)
     if (ordered(ring)) {
         result = leave_shelf(ring, shelf_clear(ring, count));
     } else {
-        before = free_position(ring);
         result = clear_locked(ring, count);
-        leave_get(ring, before);
+        leave_get(ring, true);
     }
     if (watch_of(ring) & RING_TOLD)
         watch_after_get(ring, patience);

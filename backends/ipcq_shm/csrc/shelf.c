@@ -178,10 +178,13 @@ static void rebuild(struct ring *ring, const struct shelf *shelf)
 bool shelf_enter(struct ring *ring, int64_t patience)
 {
     struct shelf shelf = shelf_of(ring);
-    enum lock_result result = ring_lock(ring, &ring->segment->put, patience);
+    enum lock_result result = lock_take(&ring->segment->put.lock, patience);
 
-    if (result == LOCK_BUSY)
+    if (result == LOCK_BUSY) {
+        if (patience > 0)
+            ring_note_holder(ring, &ring->segment->put);
         return false;
+    }
     if (result == LOCK_INHERITED) {
         atomic_fetch_add_explicit(&ring->segment->figures.recoveries, 1, memory_order_relaxed);
         set32(&shelf.words->built, 0);
