@@ -7,8 +7,11 @@ kernel's, which does not exclude threads that share the open file; it is let go 
 
 *Signals.* A handler may run between any two instructions of the main thread, so also inside a step. What it raises
 ends the step: before the commit nothing has happened, after it all has, and nested ``finally`` clauses give back both
-locks wherever it strikes. What it calls on the same channel cannot wait for the step that it interrupted, so it
-is refused.
+locks wherever it strikes. What it calls on the same channel, as a finaliser may too, cannot wait for the step that it
+interrupted. So it is done at once, under the lock that the thread has, and the interrupted step is done anew unless it
+has committed. For that each write asks in the same breath whether its step was overtaken: between the question and the
+call in C behind it CPython runs neither handlers nor finalisers. Only the lock of shmlock, which does not survive being
+entered again, makes such a call be refused.
 
 *Looks.* A waiting process reads the state alone, whose checksum tells a torn one, so it keeps nobody from the lock.
 
@@ -62,6 +65,12 @@ class _NotNow:
 
 
 NOT_NOW: Final = _NotNow()
+#: It was, and the step was overtaken.
+AGAIN: Final = _NotNow()
+
+
+class _Overtaken(Exception):
+    """A step of the same thread came in between: what this one has read is out of date."""
 
 
 class PyshmChannel(Channel):
@@ -88,6 +97,7 @@ class PyshmChannel(Channel):
         self._lock = _lock.lock_of(self._header, self._descriptor)
         self._threads = NativeRLock()
         self._inside = 0  # the thread that is in a step
+        self._overtaken = False  # by a step in the middle of that one
 
     # Steps
 
@@ -96,23 +106,11 @@ class PyshmChannel(Channel):
         tries, until = 0, 0.0
         while True:
             with self._threads:
-                if self._inside:
-                    raise Unsupported(
-                        "a signal handler interrupted this thread inside the queue: use it after that call"
-                    )
-                self._inside = threading.get_ident()
-                try:
-                    if self._lock.acquire():
-                        return step(*arguments, **named)
-                except MessageQueueError:
-                    raise
-                except (OSError, struct.error) as error:
-                    raise self._foreign(error) from error
-                finally:
-                    try:
-                        self._lock.release()
-                    finally:
-                        self._inside = 0
+                result = self._attempt(step, *arguments, **named)
+            if not isinstance(result, _NotNow):
+                return result
+            if result is AGAIN:
+                continue
             now = monotonic()
             until = until or now + patience
             if now >= until:
@@ -120,6 +118,37 @@ class PyshmChannel(Channel):
             # The holder is done in microseconds unless it was interrupted.
             sleep(0 if tries < 5 else min(0.00005 * tries, 0.001))
             tries += 1
+
+    def _attempt(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R | _NotNow:
+        interrupted = self._inside
+        if interrupted and self._lock.dear:
+            raise Unsupported(
+                "a signal handler or a finaliser interrupted this thread inside the queue: "
+                "use it after that call, or create it with lock='file'"
+            )
+        self._inside = threading.get_ident()
+        self._overtaken = False
+        try:
+            if self._lock.acquire():
+                return step(*arguments, **named)
+        except _Overtaken:
+            pass
+        except MessageQueueError as error:
+            if not self._overtaken:  # else it may be wrong: what it read was changed meanwhile
+                raise
+            let_through(error)
+        except (OSError, struct.error) as error:
+            foreign = self._foreign(error)
+            if not self._overtaken:
+                raise foreign from error
+        finally:
+            if interrupted:  # that one unlocks
+                self._overtaken = True
+            else:
+                # In this order: what interrupts from here on locks and unlocks for itself.
+                self._inside = 0
+                self._lock.release()
+        return AGAIN if self._overtaken and not interrupted else NOT_NOW
 
     def _surely(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         result = self._step(LONG_PATIENCE, step, *arguments, **named)
@@ -162,9 +191,12 @@ class PyshmChannel(Channel):
         self._put_down(state)
         self._waits = self._timeouts = 0
         if cells:
-            self._order.apply(cells)
-            state.redo = 0
-            self._put_down(state)
+            try:
+                self._order.apply(cells)
+                state.redo = 0
+                self._put_down(state)
+            except _Overtaken:
+                pass  # whoever came in between has done that
 
     def _put_down(self, state: State) -> None:
         state.sequence += 1
@@ -197,10 +229,13 @@ class PyshmChannel(Channel):
         return raw
 
     def _write(self, at: int, data: bytes) -> None:
-        done = _file.pwrite(self._descriptor, data, at)
-        while done < len(data):  # the system may write less at a time
-            data, at = data[done:], at + done
+        while True:
+            if self._overtaken:
+                raise _Overtaken
             done = _file.pwrite(self._descriptor, data, at)
+            if done == len(data):
+                return
+            data, at = data[done:], at + done  # the system may write less at a time
 
     # Messages
 
@@ -256,18 +291,25 @@ class PyshmChannel(Channel):
         state = self._state_to_get()
         batch: list[Received] = []
         cells: Cells = ()
-        while state.count and len(batch) < limit:
-            if cells:
+        sure = 0  # how many of them are committed
+        try:
+            while state.count and len(batch) < limit:
+                if cells:
+                    self._commit(state, cells)
+                    sure = len(batch)
+                try:
+                    received, cells = self._order.take(state)
+                except CorruptQueue:
+                    if not batch:
+                        raise
+                    return batch
+                batch.append(received)
+            if batch:
                 self._commit(state, cells)
-            try:
-                received, cells = self._order.take(state)
-            except CorruptQueue:
-                if not batch:
-                    raise
-                return batch
-            batch.append(received)
-        if batch:
-            self._commit(state, cells)
+        except _Overtaken:
+            if not sure:
+                raise
+            return batch[:sure]
         return batch
 
     def _state_to_get(self) -> State:
@@ -281,7 +323,10 @@ class PyshmChannel(Channel):
 
     def _peek(self) -> Received | None:
         state = self._state()
-        return self._order.look(state) if state.count else None
+        received = self._order.look(state) if state.count else None
+        if self._overtaken:
+            raise _Overtaken
+        return received
 
     def clear(self) -> int:
         return self._surely(self._clear)

@@ -6,9 +6,12 @@ each packet is padded to one size, so that what waits to be read, divided by it,
 
 **Bounded in messages.** The kernel looks whether there is space and takes the packet in two steps, between which
 another process may put. So putters take a file lock from counting to sending. It excludes processes only, since the
-threads of one share it; they have a lock beside it, which can be entered again, because a signal handler may put while
-its thread is inside, and is then refused. Neither is waited for longer than `_TURN`, so that a process that was stopped
-inside holds nobody up. Getters take no lock: they only make the number smaller.
+threads of one share it; they have a lock beside it, which can be entered again, because a signal handler or a finaliser
+may put while its thread is inside. That put is done at once, under the lock that the thread has, and the one that it
+interrupted counts again. For that the last question before a packet is sent is whether its put was overtaken: between
+the question and the call in C behind it CPython runs neither handlers nor finalisers. Neither lock is waited for longer
+than `_TURN`, so that a process that was stopped inside holds nobody up. Getters take no lock: they only make the number
+smaller.
 
 **Descriptors that come with a message.** The kernel puts them into the descriptor table as it hands over the message,
 and where the table is full, drops them and hands over the message all the same. So a channel keeps one descriptor in
@@ -56,7 +59,6 @@ from ipcq.errors import (
     NoSpace,
     QueueGone,
     QueueShutDown,
-    Unsupported,
 )
 from ipcq_socketpair import _buffer, _host, _place, _sealed
 from ipcq_socketpair._ends import Ends, Terms, descriptors, has_ended
@@ -110,7 +112,7 @@ class SocketpairChannel(Channel):
         self._never_large = self._largest <= self._inline
         self._large = False
         self._turn = NativeRLock()
-        self._busy = False
+        self._busy = self._overtaken = False
         self._spare: deque[int] = deque()
         self._watch: dict[str, Any] = {}
         if self._packet:
@@ -157,23 +159,32 @@ class SocketpairChannel(Channel):
             packet = _buffer.HEADER.pack(_LARGE, len(data))
             if self._packet:
                 return self._in_turn(packet.ljust(self._packet, b"\0"), rights)
-            return self._sent(packet, rights)
+            return bool(self._sent(packet, rights))
         finally:
             os.close(descriptor)
 
     def _in_turn(self, packet: bytes, rights: Sequence[Any]) -> bool:
         """Send a packet if the queue holds fewer than it may."""
+        while (sent := self._in_one_turn(packet, rights)) is None:
+            pass
+        return sent
+
+    def _in_one_turn(self, packet: bytes, rights: Sequence[Any]) -> bool | None:
+        """Do so, or return None where another put of this thread came in between."""
         with self._turn:
-            if self._busy:
-                raise Unsupported("a signal handler interrupted this thread inside the queue: use it after that call")
+            interrupted = self._busy
             lock = self._ends.lock
             self._busy = True
+            self._overtaken = False
             try:
                 return self._locked(lock) and self._has_space() and self._sent(packet, rights)
             finally:
-                # In this order: an exception out of a signal handler may strike right behind the call.
-                self._busy = False
-                fcntl.flock(lock, fcntl.LOCK_UN)
+                if interrupted:  # that one unlocks
+                    self._overtaken = True
+                else:
+                    # In this order: an exception out of a signal handler may strike right behind the call.
+                    self._busy = False
+                    fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _locked(self, lock: int) -> bool:
         until = monotonic() + _TURN
@@ -196,8 +207,10 @@ class SocketpairChannel(Channel):
             raise self._end()
         return False
 
-    def _sent(self, packet: bytes, rights: Sequence[Any]) -> bool:
+    def _sent(self, packet: bytes, rights: Sequence[Any]) -> bool | None:
         try:
+            if self._overtaken:
+                return None
             if rights:
                 self._ends.write.sendmsg([packet], rights, _SENDING)
             else:

@@ -2,13 +2,17 @@
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 
 import pytest
 
 import ipcq
 from backends import pyshm
+from backends.overtaking import INNER, MOST, VERBS, Overtaking, check_everywhere
 from backends.pyshm import Handle, again, both_locks, drained, made, with_shmlock
 from ipcq.backend import Attributes
 from ipcq.errors import (
@@ -88,12 +92,60 @@ def test_looking_needs_no_lock(queue: Handle, held: object) -> None:
     assert (queue.qsize(), queue.empty(), queue.full(), queue.stats().puts) == (0, True, False, 0)
 
 
-def test_a_call_out_of_a_step_is_refused(queue: Handle) -> None:
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("outer", VERBS)
+@pytest.mark.parametrize("priorities", [False, True])
+def test_a_call_in_the_middle_of_another_is_done_and_loses_nothing(
+    name: str, priorities: bool, outer: str, inner: str
+) -> None:
+    """C12: wherever a handler or a finaliser strikes in a step of its own thread."""
+    with made(name, priorities=priorities, max_messages=MOST) as queue:
+        check_everywhere(queue, outer, inner)
+
+
+def test_a_look_that_is_overtaken_looks_anew(name: str) -> None:
+    """C12: where the rest of the message was, there may be another one by now."""
+    one, other = bytes(10_000), b"x" * 10_000
+    with made(name, max_messages=2, max_message_size=11_000) as queue:
+        for point in count():
+            queue.put(one)
+            overtaking = Overtaking(point, lambda: queue.get_many() and queue.put_many([other, other]))
+            assert overtaking.during(queue.peek) in (one, other)
+            queue.clear()
+            if not overtaking.reached:
+                break
+
+
+def test_what_a_handler_raises_after_it_has_put_goes_on(queue: Handle) -> None:
+    """C12: it is not taken for an error of the step that it interrupted, whatever its class."""
+
+    def strike(*_: object) -> None:
+        queue.put(b"inner")
+        raise QueueFull("the handler's own")
+
+    before = signal.signal(signal.SIGUSR2, strike)
+    try:
+        for point in count():
+            overtaking = Overtaking(point, strike)
+            with suppress(QueueFull):
+                overtaking.during(lambda: queue.put(b"outer"))
+                assert not overtaking.reached
+            left = queue.get_many()
+            if not overtaking.reached:
+                break
+            assert left.count(b"inner") == 1 >= left.count(b"outer")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+@with_shmlock
+def test_a_call_out_of_a_step_is_refused_where_shmlock_locks(name: str) -> None:
     """C12: a handler that calls the queue cannot wait for the step that it interrupted."""
-    channel = queue._channel
-    with pytest.raises(Unsupported, match="signal handler"):
-        channel._step(0.1, lambda: channel.try_put(b"x", 0))
-    assert queue.empty()
+    with made(name, lock="shmlock") as queue:
+        channel = queue._channel
+        with pytest.raises(Unsupported, match="signal handler"):
+            channel._step(0.1, lambda: channel.try_put(b"x", 0))
+        assert queue.empty()
 
 
 def test_a_wait_on_a_queue_that_is_gone_is_not_counted(queue: Handle, name: str) -> None:

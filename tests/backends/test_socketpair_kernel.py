@@ -10,6 +10,7 @@ import pytest
 
 import ipcq
 from backends import socketpair
+from backends.overtaking import INNER, MOST, VERBS, check_everywhere
 from backends.socketpair import LARGE, Handle, count, ends, fcntl, resource
 from ipcq.backend import Request
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueNotFound, Unsupported
@@ -118,16 +119,12 @@ def test_a_stopped_putter_makes_the_queue_full_for_the_moment(bounded: Handle) -
     bounded.put(b"x")
 
 
-def test_a_put_inside_a_put_is_refused(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C12: a signal handler that strikes between counting and sending cannot break the bound."""
-    channel = bounded._channel  # type: ignore[attr-defined]  # where the handler strikes
-    real = channel._has_space
-    monkeypatch.setattr(channel, "_has_space", lambda: bounded.put(b"handler") or real())
-    with pytest.raises(Unsupported, match="signal handler"):
-        bounded.put(b"x")
-    monkeypatch.undo()
-    bounded.put(b"y")
-    assert bounded.get_many() == [b"y"]
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("outer", VERBS)
+def test_a_call_in_the_middle_of_another_breaks_no_bound(outer: str, inner: str, name: str) -> None:
+    """C12: wherever a handler or a finaliser strikes, between counting and sending too."""
+    with ipcq.open(name, "socketpair", max_messages=MOST, max_message_size=64) as queue:
+        check_everywhere(queue, outer, inner)
 
 
 def test_a_turn_that_the_system_refuses_is_our_error(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
