@@ -3,8 +3,10 @@
 It obeys each clause of the contract in the plainest way, one lock around one heap. Being plain, it is what the other
 backends are compared with.
 
-The lock can be entered again by its own thread, because a signal handler may call the queue while that thread is
-inside. Such a call cannot wait for the one that it interrupted, so it is refused. An exception from a handler may also
+The lock can be entered again by its own thread, because a signal handler or a finaliser may call the queue while that
+thread is inside. Such a call cannot wait for the one that it interrupted. So it is done at once, and what was
+interrupted is done anew unless it has stored or taken its message: it asks right before that, and between the question
+and the call in C behind it CPython runs neither handlers nor finalisers. An exception from a handler may also
 end a step behind any call: whatever is stored or taken is accounted for in a ``finally`` that calls nothing.
 """
 
@@ -41,7 +43,6 @@ from ipcq.errors import (
     QueueGone,
     QueueNotFound,
     QueueShutDown,
-    Unsupported,
 )
 from ipcq.hooks import hookimpl
 
@@ -66,6 +67,10 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
+class _Overtaken(Exception):
+    """Another step of the same thread came in between: what this one has seen is out of date."""
+
+
 class MemoryQueue:
     """One queue, shared by its channels."""
 
@@ -80,7 +85,7 @@ class MemoryQueue:
         self._most_messages = sys.maxsize if self.attributes.max_messages is None else self.attributes.max_messages
         self._most_bytes = sys.maxsize if self.attributes.buffer_size is None else self.attributes.buffer_size
         self._lock = NativeRLock()
-        self._busy = False
+        self._busy = self._overtaken = False
         # One locked lock for each thread that waits. Not conditions, whose `wait` gives the lock back too early where a
         # signal handler raises in it.
         self.readers: list[threading.Lock] = []
@@ -93,20 +98,35 @@ class MemoryQueue:
     def alone(self, step: Callable[..., R], *arguments: Any) -> R:
         """Run one step while no other thread is inside."""
         with self._lock:
-            if self._busy:
-                raise Unsupported("a signal handler interrupted this thread inside the queue: use it after that call")
+            interrupted = self._busy
             self._busy = True
             try:
-                try:
-                    return step(*arguments)
-                finally:
-                    self.show()
+                return step(*arguments)
             finally:
-                self._busy = False
+                if interrupted:  # that one shows it
+                    self._overtaken = True
+                else:
+                    try:
+                        self._show()
+                    finally:
+                        self._busy = False
 
-    def show(self) -> None:
-        for bell in self.bells:
-            bell.show()
+    def anew(self, step: Callable[..., R], *arguments: Any) -> R:
+        """Run a part of a step that stores or takes one message, again where it was overtaken."""
+        while True:
+            self._overtaken = False
+            try:
+                return step(*arguments)
+            except _Overtaken:
+                pass
+
+    def _show(self) -> None:
+        while True:
+            self._overtaken = False
+            for bell in self.bells:
+                bell.show()
+            if not self._overtaken:
+                return
 
     # The steps; each is run alone.
 
@@ -116,19 +136,27 @@ class MemoryQueue:
     def store(self, data: bytes, priority: int) -> None:
         entry = (-priority, next(self._tickets), data)
         charge = len(data) or 1  # so that a bound in bytes bounds empty messages too
+        if self._overtaken:
+            raise _Overtaken
         try:
             heapq.heappush(self._heap, entry)
         finally:
             self._bytes += charge
             self.bytes_put += len(data)
             self.puts += 1
-        self.high_water_mark = max(self.high_water_mark, len(self._heap))
+        depth = len(self._heap)
+        if depth > self.high_water_mark:  # noqa: PLR1730  # a call between the two would let others in
+            self.high_water_mark = depth
         if self.readers:
             _wake(self.readers)
 
     def take(self) -> Received:
+        if self._overtaken:
+            raise _Overtaken
         negative, _, data = self._heap[0]
         charge = len(data) or 1
+        if self._overtaken:
+            raise _Overtaken
         try:
             heapq.heappop(self._heap)
         finally:
@@ -142,9 +170,9 @@ class MemoryQueue:
         return (self._heap[0][2], -self._heap[0][0]) if self._heap else None
 
     def drop(self) -> int:
-        dropped = len(self._heap)
-        for _ in range(dropped):
-            self.take()
+        dropped = 0
+        while self.anew(lambda: self._heap and self.take()):
+            dropped += 1
         return dropped
 
     def size(self) -> int:
@@ -252,6 +280,9 @@ class MemoryChannel(Channel):
         return self._queue.alone(put_all)
 
     def _put(self, data: bytes, priority: int) -> bool:
+        return self._queue.anew(self._put_once, data, priority)
+
+    def _put_once(self, data: bytes, priority: int) -> bool:
         queue = self._queue
         self._check()
         if queue.down:
@@ -279,6 +310,9 @@ class MemoryChannel(Channel):
         return self._queue.alone(get_all)
 
     def _get(self) -> Received | None:
+        return self._queue.anew(self._get_once)
+
+    def _get_once(self) -> Received | None:
         queue = self._queue
         self._check()
         if queue.size():
@@ -467,9 +501,7 @@ def _remove(name: str, queue: MemoryQueue, *, unless_held: bool = False) -> bool
             return False
         del _queues[name]
     queue.linked = False
-    with queue._lock:
-        queue.wake_all()
-        queue.show()
+    queue.alone(queue.wake_all)
     return True
 
 

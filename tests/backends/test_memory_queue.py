@@ -11,6 +11,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from types import FrameType
 from typing import Any
 
@@ -18,8 +20,9 @@ import pytest
 
 import ipcq
 import ipcq_memory
+from backends import overtaking
 from ipcq.backend import Request
-from ipcq.errors import InvalidArgument, LimitExceeded, QueueExists, QueueGone, QueueNotFound, Unsupported
+from ipcq.errors import InvalidArgument, LimitExceeded, QueueExists, QueueGone, QueueNotFound
 
 Handle = ipcq.Queue[Any]
 
@@ -300,24 +303,47 @@ def test_real_signals_at_random_points_lose_nothing_that_was_accounted_for() -> 
 # Re-entrance
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_handler_that_interrupts_the_queue_itself_is_refused(queue: Handle, verb: str) -> None:
-    """C12: a call that would wait for the one that it interrupted raises instead of hanging."""
-    if verb == "a second handle":
-        pytest.skip("opening and closing need no step of the queue that could be refused")
-    queue.put_many(BEFORE)
-    shared = queue._channel._queue  # type: ignore[attr-defined]
-    with pytest.raises(Unsupported, match="a signal handler interrupted this thread inside the queue"):
-        shared.alone(VERBS[verb], queue)
+@pytest.mark.parametrize("inner", overtaking.INNER)
+@pytest.mark.parametrize("outer", overtaking.VERBS)
+def test_a_call_in_the_middle_of_another_is_done_and_loses_nothing(outer: str, inner: str) -> None:
+    """C12: wherever a handler or a finaliser strikes in a step of its own thread."""
+    with ipcq.open("/memory-overtaken", "memory", max_messages=overtaking.MOST, max_message_size=64) as queue:
+        overtaking.check_everywhere(queue, outer, inner)
+        queue.unlink()
 
 
-def test_a_refused_handler_leaves_the_queue_usable(queue: Handle) -> None:
-    """C12: the interrupted call goes on."""
-    shared = queue._channel._queue  # type: ignore[attr-defined]
-    with pytest.raises(Unsupported):
-        shared.alone(queue.put, b"x")
-    queue.put(b"y")
-    assert queue.get(timeout=5) == b"y"
+@pytest.mark.parametrize("inner", overtaking.INNER)
+def test_a_call_in_the_middle_of_another_leaves_the_descriptor_right(queue: Handle, inner: str) -> None:
+    """C32: also where it strikes while the descriptor is made readable, or is so no longer."""
+    descriptor = queue.fileno()
+    for point in count():
+        strike = overtaking.Overtaking(point, lambda: queue.qsize() < FIT and overtaking.INNER["put"](queue))
+        if inner == "get":
+            strike = overtaking.Overtaking(point, lambda: drain(queue))
+        strike.during(lambda: queue.put(b"x"))
+        readable = bool(select.select([descriptor], [], [], 0)[0])  # first: whoever asks puts it right
+        assert readable == (queue.qsize() > 0), point
+        drain(queue)
+        if not strike.reached:
+            break
+
+
+def grab(queue: Handle, taken: list[bytes]) -> None:
+    """Get one message, if there is one."""
+    with suppress(ipcq.QueueEmpty):
+        taken.append(queue.get(False))
+
+
+def test_what_is_dropped_in_the_middle_of_dropping_counts_once(queue: Handle) -> None:
+    """C12: a handler that gets while all is dropped has what it got."""
+    for point in count():
+        queue.put_many(BEFORE)
+        taken: list[bytes] = []
+        strike = overtaking.Overtaking(point, partial(grab, queue, taken))
+        dropped = strike.during(queue.clear)
+        assert dropped == len(BEFORE) - len(taken), point
+        if not strike.reached:
+            break
 
 
 def test_another_queue_can_be_used_in_a_handler(queue: Handle) -> None:
