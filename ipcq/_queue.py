@@ -19,14 +19,25 @@ from dataclasses import dataclass
 from signal import valid_signals
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from ipcq._calls import calls_of_this_thread, counted
 from ipcq._cooperation import waits_of
 from ipcq._deadline import NEVER, SLICE, deadline_of
 from ipcq._finaliser import quiet_at_exit
 from ipcq._gevent import is_in_hub
-from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Lifetime, Received, Request, Scope, Stats
+from ipcq.backend import (
+    HIGHEST_PRIORITY,
+    STEP,
+    Backend,
+    Capabilities,
+    Channel,
+    Lifetime,
+    Received,
+    Request,
+    Scope,
+    Stats,
+)
 from ipcq.errors import (
     DecodeError,
     InvalidArgument,
@@ -44,6 +55,12 @@ from ipcq.serializers import Codec
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: A message, a batch with the next one last, or the bytes of one whose priority there was no memory for.
+Kept: TypeAlias = Received | bytes | list[Received]
+
+#: Of a message that is smaller, in bytes, one may ask why there is no memory.
+_SMALL: Final = 1 << 16
 
 # The priority of almost every message, compared by identity: CPython has one object for each small int.
 _PLAIN: Final = 0
@@ -96,8 +113,11 @@ class Queue(Generic[T]):
         "_held",
         "_inherited",
         "_inside",
+        "_kept",
         "_largest",
+        "_leftovers",
         "_origin",
+        "_report_or_get",
         "_try_get",
         "_try_put",
         "_undecodable",
@@ -121,6 +141,10 @@ class Queue(Generic[T]):
         self._inside: deque[None] = deque()
         # What a batch took beside its items and could not decode: the next gets of this handle raise it.
         self._undecodable: deque[DecodeError] = deque()
+        # What was taken and could not be returned for want of memory: the next gets of this handle return it.
+        self._kept: deque[Kept] = deque()
+        self._leftovers = _Leftovers(self._undecodable, self._kept, channel)
+        self._report_or_get = self._leftovers.take
         # What may not be done is replaced by a refusal, so that the calls that may need not ask.
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
@@ -212,28 +236,32 @@ class Queue(Generic[T]):
 
     def _put_rest(self, items: Sequence[T], stored: int, deadline: float) -> int:
         """Put for a shortcut what it could not put of a batch of `bytes`."""
-        batch = list(map(self._encode, items))
-        return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
+        try:
+            batch = list(map(self._encode, items))
+            return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
+        except (QueueClosed, MemoryError):
+            return stored  # the caller must learn that these are in
 
     def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float, stored: int = 0) -> int:
         since = monotonic()
         waited = False
-        while stored < len(batch):
-            try:
+        count = 0
+        try:
+            while stored < len(batch):
                 self._check_open()
                 count = channel.try_put_many(batch[stored:] if stored else batch)
-            except MessageQueueError:
-                if stored:  # the caller must learn that these are in
+                stored, count = stored + count, 0
+                now = monotonic()
+                if stored == len(batch) or now >= deadline:
                     break
+                waited = True
+                self._waits.wait_writable(len(batch[stored]), since, min(deadline, now + SLICE))
+            if waited:
+                channel.count_wait(stored == len(batch))
+        except (MessageQueueError, MemoryError):
+            stored += count  # where there was no memory for the sum
+            if not stored:  # else the caller must learn that these are in
                 raise
-            stored += count
-            now = monotonic()
-            if stored == len(batch) or now >= deadline:
-                break
-            waited = True
-            self._waits.wait_writable(len(batch[stored]), since, min(deadline, now + SLICE))
-        if waited:
-            channel.count_wait(stored == len(batch))
         if batch and not stored:
             raise self._out_of_time(QueueFull)
         return stored
@@ -269,7 +297,7 @@ class Queue(Generic[T]):
         while now < deadline:
             self._waits.wait_writable(len(data), since, min(deadline, now + SLICE))
             if self._try_put(data, priority):
-                channel.count_wait(True)
+                _count_served(channel)
                 return
             now = monotonic()
         channel.count_wait(False)
@@ -305,7 +333,9 @@ class Queue(Generic[T]):
             DecodeError: The message was taken but is no item for this handle; its bytes are in the error.
             PermissionDenied: The handle was opened with ``read=False``.
             InvalidArgument: `block` is not a bool, `timeout` is negative or not a number.
+            MemoryError: There was none for the item: it is in the queue, or the next get of this handle returns it.
         """
+        received = None
         try:
             self._inside.append(None)
             deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
@@ -315,6 +345,9 @@ class Queue(Generic[T]):
             return self._decode(received[0])  # type: ignore[no-any-return]  # the user's word for what is in the queue
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
+        except MemoryError:
+            self._keep_taken(received)
+            raise
         finally:
             self._inside.pop()
             if self._closing:
@@ -334,7 +367,8 @@ class Queue(Generic[T]):
 
         Returns:
             The items, in the order in which `get` would have taken them. A message among them that cannot be decoded
-            is left out, and the next get of this handle raises its `DecodeError`.
+            is left out, and the next get of this handle raises its `DecodeError`. Where memory runs out, the batch ends
+            before what there is none for.
 
         Raises:
             QueueEmpty: No item came in time.
@@ -350,61 +384,130 @@ class Queue(Generic[T]):
                 isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1
             ):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
-            first = self._try_get() or self._wait_get(deadline)
-            return self._extended([], [first[0], *self._rest(channel, max_items)])
+            # The place for what will be taken comes first: then there need not be memory for it.
+            messages: list[Received] = [_PLACE]
+            messages[0] = self._try_get() or self._wait_get(deadline)
+            return self._batch(channel, [], messages, max_items)
 
         return self._with_channel(get_all)
 
     def _get_rest(self, items: list[T], most: int) -> list[T]:
         """Take for a shortcut what else belongs into a batch of which it has taken a part."""
         try:
-            return self._with_channel(lambda channel: self._extended(items, self._rest(channel, most)))
-        except QueueClosed:
-            return items  # closed since it took that part
+            return self._with_channel(lambda channel: self._batch(channel, items, [], most - 1))
+        except (QueueClosed, MemoryError):
+            return items  # closed since it took that part, or there is memory for no more
 
-    def _rest(self, channel: Channel, max_items: int | None) -> list[bytes]:
-        """Take what belongs into a batch behind its first message."""
-        try:
-            limit = channel.qsize() if max_items is None else max_items - 1
-            return [data for data, _ in channel.try_get_many(limit)] if limit else []
-        except MessageQueueError:
-            return []  # the queue ended behind the first message, which must not be lost
-
-    def _extended(self, items: list[T], messages: Iterable[bytes]) -> list[T]:
-        """Add what the messages of a batch stand for, and keep the errors of those that stand for nothing."""
-        errors = []
-        rest = iter(messages)
-        while True:
-            try:
-                items.extend(map(self._decode, rest))
-                break
-            except DecodeError as error:  # it goes on behind that one
-                errors.append(error)
-        # What another thread put there is for the gets; this call raises one of its own.
-        self._undecodable.extend(errors if items else errors[1:])
-        if self._undecodable:
-            self._try_get = self._report_or_get
-            self._disarm()
-        if not items:
-            raise errors[0]
+    def _batch(self, channel: Channel, items: list[T], messages: list[Received], max_items: int | None) -> list[T]:
+        """Add what is there to a batch of which these are taken; of large messages a few at a time are held twice."""
+        left = self._add_rest(messages, channel, max_items)
+        items = self._extended(items, messages)
+        while left and not (self._kept or self._undecodable) and sum(len(data) for data, _ in messages) >= STEP:
+            messages = []
+            left = self._add_rest(messages, channel, left)
+            items = self._extended(items, messages)
         return items
 
-    def _report_or_get(self) -> Received | None:
-        """Stand in for the channel's `try_get` once a batch met a message that cannot be decoded."""
-        self._check_open()
+    def _add_rest(self, messages: list[Received], channel: Channel, max_items: int | None) -> int:
+        """Take what belongs into a batch behind its first message, and return how many more may follow."""
+        rest: list[Received] = []
         try:
-            error = self._undecodable.popleft()
-        except IndexError:
-            return self._channel.try_get()
-        raise error
+            # What is kept comes before all that is in the queue, and one by one.
+            left = 0 if self._kept else channel.qsize() if max_items is None else max_items - len(messages)
+            if left > 0 and not (messages and len(messages[0][0]) >= STEP):
+                rest = channel.try_get_many(left)
+                messages.extend(rest)
+            return left - len(rest)
+        except MessageQueueError:
+            pass  # the queue ended behind the first message, which must not be lost
+        except MemoryError:
+            self._keep_batch(rest)
+        return 0
+
+    def _extended(self, items: list[T], messages: list[Received]) -> list[T]:
+        """Add what the messages of a batch stand for, and keep the errors of those that stand for nothing."""
+        more: list[T] = []
+        errors: list[DecodeError] = []
+        try:
+            rest = iter([data for data, _ in messages])
+            while True:
+                try:
+                    more.extend(map(self._decode, rest))
+                    break
+                except DecodeError as error:  # it goes on behind that one
+                    errors.append(error)
+            items.extend(more)
+        except MemoryError:
+            self._keep_behind(items, messages, more, errors)
+            if not (items or errors):
+                raise
+        # What another thread put there is for the gets; this call raises one of its own.
+        first = None if items or not errors else errors.pop(0)
+        while errors:
+            self._undecodable.append(errors.pop(0))
+        if self._undecodable:
+            self._begin_with_leftovers()
+        if first is not None:
+            raise first
+        return items
+
+    def _keep_behind(self, items: list[T], messages: list[Received], more: list[T], errors: list[DecodeError]) -> None:
+        """Add the items that a batch has so far and keep what is behind them, or keep all for want of memory."""
+        try:
+            rest = messages[len(more) + len(errors) :]
+            if rest and self._leftovers.is_bomb(rest[0]):
+                errors.append(_too_much(rest[0]))
+                del rest[0]
+            items.extend(more)
+        except MemoryError:
+            rest = messages
+            errors.clear()
+        self._keep_batch(rest)
+
+    # Keeping. Nothing here asks for memory before all is kept.
+
+    def _keep_batch(self, messages: list[Received]) -> None:
+        if messages:
+            messages.reverse()
+            self._kept.appendleft(messages)
+            self._begin_with_leftovers()
+
+    def _keep_taken(self, received: Received | None) -> None:
+        """Keep a message for the next get.
+
+        Raises:
+            DecodeError: It is small and was kept before: else it would stand before all others for ever.
+        """
+        if received is None:
+            return
+        if self._leftovers.is_bomb(received):
+            raise _too_much(received).at(self._origin.name, self._origin.backend.name)
+        self._kept.appendleft(received)
+        self._begin_with_leftovers()
+
+    def _keep(self, data: bytes, priority: int) -> None:
+        """Keep for a shortcut what it took and could not decode."""
+        self._kept.appendleft(data)  # before there is memory for more
+        self._begin_with_leftovers()
+        if priority:
+            self._kept[0] = (data, priority)
+
+    def _begin_with_leftovers(self) -> None:
+        self._disarm()
+        self._try_get = self._report_or_get
 
     def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
         """Take the next item with what the queue knows of it; arguments and exceptions are those of `get`."""
 
         def get_one(channel: Channel) -> Message[T]:
             deadline = deadline_of(block, timeout)
-            data, priority = self._try_get() or self._wait_get(deadline)
-            return Message(self._decode(data), priority, 1)
+            received = None
+            try:
+                received = self._try_get() or self._wait_get(deadline)
+                return Message(self._decode(received[0]), received[1], 1)
+            except MemoryError:
+                self._keep_taken(received)
+                raise
 
         return self._with_channel(get_one)
 
@@ -426,7 +529,7 @@ class Queue(Generic[T]):
         """Note for a face that it had to wait, and whether it was served in the end."""
         try:
             self._with_channel(lambda channel: channel.count_wait(served))
-        except MessageQueueError:
+        except (MessageQueueError, MemoryError):
             pass  # the handle was closed or the queue ended; what was taken has to be returned all the same
 
     def _wait_get(self, deadline: float) -> Received:
@@ -438,7 +541,7 @@ class Queue(Generic[T]):
             self._waits.wait_readable(since, min(deadline, now + SLICE))
             received = self._try_get()
             if received is not None:
-                channel.count_wait(True)
+                _count_served(channel)
                 return received
             now = monotonic()
         channel.count_wait(False)
@@ -499,17 +602,20 @@ class Queue(Generic[T]):
 
         def drop(channel: Channel) -> int:
             self._require_read()
-            return channel.clear()
+            return channel.clear() + self._leftovers.drop()
 
         return self._with_channel(drop)
 
     def qsize(self) -> int:
-        """Count the messages in the queue; exact at that instant where `capabilities.exact_qsize`."""
-        return self._with_channel(lambda channel: channel.qsize())
+        """Count the messages in the queue; exact at that instant where `capabilities.exact_qsize`.
+
+        What this handle took and keeps for its next gets, since there was no memory for it, is counted here too.
+        """
+        return self._with_channel(lambda channel: channel.qsize() + self._leftovers.count())
 
     def empty(self) -> bool:
         """Tell whether a get would have had to wait."""
-        return self._with_channel(lambda channel: channel.empty())
+        return self._with_channel(lambda channel: not self._kept and channel.empty())
 
     def full(self) -> bool:
         """Tell whether a put of the smallest message would have had to wait."""
@@ -647,6 +753,8 @@ class Queue(Generic[T]):
             if immediate:
                 self._require_read()
             channel.shutdown(immediate)
+            if immediate:
+                self._leftovers.drop()
 
         self._with_channel(end)
 
@@ -767,7 +875,7 @@ class Queue(Generic[T]):
 
     def _end(self, reason: str) -> None:
         self._disarm()  # first, as whoever leaves the channel last closes it from now on, and no shortcut is counted
-        self._closing = reason
+        self._closing = self._leftovers.closing = reason
         self._try_put = self._try_get = _refusal(QueueClosed, reason)
 
     # For a subclass that is a shortcut (`Channel.shortcut` in backend.py)
@@ -817,6 +925,11 @@ class Queue(Generic[T]):
             warnings.warn(
                 f"{self!r} took messages that it cannot decode and nobody saw: {unseen}", stacklevel=stacklevel
             )
+        if kept := self._leftovers.drop():
+            warnings.warn(
+                f"{self!r} took {kept} messages that it had no memory to return, and nobody got them since",
+                stacklevel=stacklevel,
+            )
 
     def _after_fork(self) -> None:
         # The threads that were inside are not in this process; calls that this thread itself is in still return.
@@ -825,6 +938,7 @@ class Queue(Generic[T]):
         self._inside.clear()
         self._inside.extend([None] * calls)
         self._inherited = True
+        self._kept.clear()  # the parent delivers it
         if self._held and not self._channel.after_fork():
             self._held.clear()
             self._end("queues of this backend do not cross a fork: open it in the child")
@@ -851,6 +965,87 @@ class Queue(Generic[T]):
             queue=self.name,
             backend=self.backend,
         )
+
+
+class _Leftovers:
+    """What a handle took and could not return; `take` stands in for the channel's `try_get` then.
+
+    It is made with the handle, because when it is needed there may be no memory, and does not hold the handle.
+    """
+
+    __slots__ = ("_channel", "_errors", "_kept", "closing", "failed")
+
+    def __init__(self, errors: deque[DecodeError], kept: deque[Kept], channel: Channel) -> None:
+        self._errors = errors
+        self._kept = kept
+        self._channel = channel
+        self.closing = ""
+        #: The message that there was no memory to decode last.
+        self.failed: Received | None = None
+
+    def take(self) -> Received | None:
+        if self.closing:
+            raise QueueClosed(self.closing)
+        # Another thread may be faster between the two looks at each.
+        if self._errors:
+            try:
+                error = self._errors.popleft()
+            except IndexError:
+                pass
+            else:
+                raise error
+        kept: Kept | None = None
+        if self._kept:
+            try:
+                kept = self._kept.popleft()
+            except IndexError:
+                pass
+        if kept is None:
+            return self._channel.try_get()
+        done = False
+        try:
+            if isinstance(kept, list):
+                received = kept.pop()
+                done = not kept
+            else:
+                received = (kept, 0) if isinstance(kept, bytes) else kept
+                done = True
+        finally:
+            if not done:  # also where there was no memory
+                self._kept.appendleft(kept)
+        return received
+
+    def count(self) -> int:
+        return sum(len(kept) if isinstance(kept, list) else 1 for kept in list(self._kept))
+
+    def drop(self) -> int:
+        """Forget what is kept, and count it."""
+        kept = list(self._kept)
+        self._kept.clear()
+        return sum(len(each) if isinstance(each, list) else 1 for each in kept)
+
+    def is_bomb(self, received: Received) -> bool:
+        """Tell whether a small message needs more memory than there is for the second time, and remember it else."""
+        if received is self.failed and len(received[0]) < _SMALL:
+            return True
+        self.failed = received
+        return False
+
+
+#: Where a message will be.
+_PLACE: Final[Received] = (b"", 0)
+
+
+def _too_much(received: Received) -> DecodeError:
+    return DecodeError("there is not enough memory to decode it, tried twice", data=received[0])
+
+
+def _count_served(channel: Channel) -> None:
+    """Note that a wait was served; what was put or taken has to be told also where there is no memory for that."""
+    try:
+        channel.count_wait(True)
+    except MemoryError:
+        pass
 
 
 def _check_signal(signal: object) -> None:

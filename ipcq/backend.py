@@ -31,7 +31,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
     none. It never waits, and no message is given twice.
 10. Messages are bytes of any content from length 0 to `max_message_size`, and come back exactly so, however many
     writers and readers there are.
-11. A raised `try_put` stored nothing, a raised `try_get` took nothing.
+11. A raised `try_put` stored nothing, a raised `try_get` took nothing; `MemoryError` included, as far as the mechanism
+    lets a message stay until there is memory for it. A batch ends before what there is no memory for.
 12. Where `capabilities.atomic_batch`, the prefix that `try_put_many` stores appears in one step, so that no other
     producer's message stands inside it.
 
@@ -96,6 +97,7 @@ __all__ = (
     "HIGHEST_PRIORITY",
     "LIFETIMES",
     "SLICE",
+    "STEP",
     "AfterUnlink",
     "Attributes",
     "Availability",
@@ -141,6 +143,10 @@ LIFETIMES: Final[tuple[Lifetime, ...]] = ("persistent", "last-close")
 
 AfterUnlink = Literal["raise", "continue"]
 AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
+
+#: Bytes of messages after which `Channel.try_get_many` may end a batch, and `get_many` asks it for more: so of large
+#: messages not the whole batch has to be held twice.
+STEP: Final = 1 << 23
 
 #: What `Channel.try_get` takes: the message's bytes and its priority.
 Received: TypeAlias = tuple[bytes, int]
@@ -394,16 +400,17 @@ class Channel(Protocol):
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         """Store as many messages of the batch, from its start on, as there is space for now, and count them."""
         stored = 0
-        for data in batch:
+        # The number before the put, since it takes memory.
+        for number, data in enumerate(batch, 1):
             try:
                 if not self.try_put(data, 0):
                     break
-            except MessageQueueError:
+            except (MessageQueueError, MemoryError):
                 # What is stored already has to be reported; the next call meets the condition again.
                 if not stored:
                     raise
                 break
-            stored += 1
+            stored = number
         return stored
 
     def try_put_all(self, batch: Sequence[bytes], /) -> int:
@@ -411,18 +418,22 @@ class Channel(Protocol):
         raise Unsupported
 
     def try_get_many(self, limit: int, /) -> list[Received]:
-        """Take up to `limit` messages that are there now, oldest first."""
+        """Take up to `limit` messages that are there now, oldest first, and none behind `STEP` bytes of them."""
         batch: list[Received] = []
-        while len(batch) < limit:
-            try:
+        taken = size = 0
+        try:
+            while taken < limit and size < STEP:
+                batch.append((b"", 0))  # its place before the message, since it takes memory
                 received = self.try_get()
-            except MessageQueueError:
-                if not batch:
-                    raise
-                break
-            if received is None:
-                break
-            batch.append(received)
+                if received is None:
+                    break
+                batch[-1] = received
+                taken = len(batch)
+                size += len(received[0])
+        except (MessageQueueError, MemoryError):
+            if not taken:
+                raise
+        del batch[taken:]
         return batch
 
     def wait_readable(self, since: float, until: float, /) -> None:

@@ -121,12 +121,15 @@ class MemoryQueue:
                 pass
 
     def _show(self) -> None:
-        while True:
-            self._overtaken = False
-            for bell in self.bells:
-                bell.show()
-            if not self._overtaken:
-                return
+        try:
+            while True:
+                self._overtaken = False
+                for bell in self.bells:
+                    bell.show()
+                if not self._overtaken:
+                    return
+        except MemoryError:
+            pass  # what is done is to be told; the next step shows it
 
     # The steps; each is run alone.
 
@@ -135,18 +138,30 @@ class MemoryQueue:
 
     def store(self, data: bytes, priority: int) -> None:
         entry = (-priority, next(self._tickets), data)
-        charge = len(data) or 1  # so that a bound in bytes bounds empty messages too
-        if self._overtaken:
+        # All numbers first, because they take memory. An empty message is charged, so that a bound in bytes bounds it.
+        charge, size = len(data) or 1, len(data)
+        bytes_now, bytes_put, puts = self._bytes + charge, self.bytes_put + size, self.puts + 1
+        depth = max(self.high_water_mark, len(self._heap) + 1)
+        stored = True
+        if self._overtaken:  # no handler comes between this look and the push
             raise _Overtaken
         try:
             heapq.heappush(self._heap, entry)
-        finally:
-            self._bytes += charge
-            self.bytes_put += len(data)
-            self.puts += 1
-        depth = len(self._heap)
-        if depth > self.high_water_mark:  # noqa: PLR1730  # a call between the two would let others in
-            self.high_water_mark = depth
+        except MemoryError:
+            stored = False
+            raise
+        finally:  # also where a handler raises right behind the push
+            if not stored:
+                pass
+            elif self._overtaken:  # by a handler right behind the push
+                self._bytes += charge
+                self.bytes_put += size
+                self.puts += 1
+            else:
+                self._bytes = bytes_now
+                self.bytes_put = bytes_put
+                self.puts = puts
+                self.high_water_mark = depth
         if self.readers:
             _wake(self.readers)
 
@@ -154,17 +169,29 @@ class MemoryQueue:
         if self._overtaken:
             raise _Overtaken
         negative, _, data = self._heap[0]
+        received = data, -negative
         charge = len(data) or 1
-        if self._overtaken:
+        bytes_now, gets = self._bytes - charge, self.gets + 1
+        taken = True
+        if self._overtaken:  # as for `store`
             raise _Overtaken
         try:
             heapq.heappop(self._heap)
+        except MemoryError:
+            taken = False
+            raise
         finally:
-            self._bytes -= charge
-            self.gets += 1
+            if not taken:
+                pass
+            elif self._overtaken:
+                self._bytes -= charge
+                self.gets += 1
+            else:
+                self._bytes = bytes_now
+                self.gets = gets
         if self.writers:
             _wake(self.writers)
-        return data, -negative
+        return received
 
     def look(self) -> Received | None:
         return (self._heap[0][2], -self._heap[0][0]) if self._heap else None
@@ -220,11 +247,14 @@ class MemoryQueue:
 
 
 def _wake(waiters: list[threading.Lock]) -> None:
-    for waiter in list(waiters):
-        try:
-            waiter.release()
-        except RuntimeError:
-            pass  # it was woken before and is on its way
+    try:
+        for waiter in list(waiters):
+            try:
+                waiter.release()
+            except RuntimeError:
+                pass  # it was woken before and is on its way
+    except MemoryError:
+        pass  # they look around after their slice of time
 
 
 class Doorbell:
@@ -273,8 +303,16 @@ class MemoryChannel(Channel):
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         def put_all() -> int:
             stored = 0
-            while stored < len(batch) and self._put(batch[stored], 0):
-                stored += 1
+            # The number before the put, since it takes memory.
+            for number, data in enumerate(batch, 1):
+                try:
+                    if not self._put(data, 0):
+                        break
+                except MemoryError:
+                    if not stored:
+                        raise
+                    break
+                stored = number
             return stored
 
         return self._queue.alone(put_all)
@@ -300,11 +338,19 @@ class MemoryChannel(Channel):
     def try_get_many(self, limit: int, /) -> list[Received]:
         def get_all() -> list[Received]:
             batch: list[Received] = []
-            while len(batch) < limit and (not batch or self._queue.size()):
-                received = self._get()
-                if received is None:
-                    break
-                batch.append(received)
+            taken = 0
+            try:
+                while taken < limit and (not taken or self._queue.size()):
+                    batch.append((b"", 0))  # its place before the message, since it takes memory
+                    received = self._get()
+                    if received is None:
+                        break
+                    batch[-1] = received
+                    taken = len(batch)
+            except MemoryError:
+                if not taken:
+                    raise
+            del batch[taken:]
             return batch
 
         return self._queue.alone(get_all)

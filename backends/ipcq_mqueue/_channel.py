@@ -74,14 +74,12 @@ class MqueueChannel(Channel):
             if self._dropped:
                 raise QueueShutDown
         try:
-            data, priority = self._receive()
+            received = self._receive()
         except posix_ipc.BusyError:
             return self._last_get() if self._look() else None
         except (posix_ipc.Error, MemoryError, OSError) as error:
             raise _foreign(error) from error
-        # A copy, by the fastest way to one: posix_ipc hands out the buffer that it received into, as large as the
-        # largest message, whatever came.
-        return b"%b" % data, priority
+        return _copied(received)
 
     def _look(self) -> bool:
         """Tell whether the queue is shut down.
@@ -119,12 +117,12 @@ class MqueueChannel(Channel):
         if self._dropped:
             raise QueueShutDown
         try:
-            data, priority = self._receive()
+            received = self._receive()
         except posix_ipc.BusyError:
             raise QueueShutDown from None
         except (posix_ipc.Error, MemoryError, OSError) as error:
             raise _foreign(error) from error
-        return b"%b" % data, priority
+        return _copied(received)
 
     def wait_readable(self, since: float, until: float, /) -> None:
         self._poll(select.POLLIN, since, until)
@@ -199,6 +197,15 @@ class MqueueChannel(Channel):
 
     def close(self) -> None:
         _notice.close(self._mqd, self._queue.close, self._queue)
+
+
+def _copied(received: Received) -> Received:
+    # By the fastest way to a copy: posix_ipc hands out the buffer that it received into, as large as the largest
+    # message, whatever came.
+    try:
+        return b"%b" % received[0], received[1]
+    except MemoryError:
+        return received  # it is taken, so it has to be returned
 
 
 def _foreign(error: BaseException) -> MessageQueueError:

@@ -29,7 +29,7 @@ from time import monotonic, sleep
 from typing import Final, ParamSpec, TypeVar
 from zlib import crc32
 
-from ipcq.backend import Capabilities, Channel, NativeRLock, Received, Request, Stats, let_through
+from ipcq.backend import STEP, Capabilities, Channel, NativeRLock, Received, Request, Stats, let_through
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
 from ipcq_pyshm._heap import Heap
@@ -71,6 +71,9 @@ AGAIN: Final = _NotNow()
 
 class _Overtaken(Exception):
     """A step of the same thread came in between: what this one has read is out of date."""
+
+#: Where a message will be.
+_PLACE: Final[Received] = (b"", 0)
 
 
 class PyshmChannel(Channel):
@@ -197,6 +200,9 @@ class PyshmChannel(Channel):
                 self._put_down(state)
             except _Overtaken:
                 pass  # whoever came in between has done that
+            except MemoryError:
+                # It has happened all the same. The next step finds in the file what is left to do.
+                state.redo = state.redo or 1
 
     def _put_down(self, state: State) -> None:
         state.sequence += 1
@@ -288,28 +294,34 @@ class PyshmChannel(Channel):
         return [] if isinstance(batch, _NotNow) else batch
 
     def _get_many(self, limit: int) -> list[Received]:
-        state = self._state_to_get()
+        singly = self.attributes.priorities  # since each one moves the heap
         batch: list[Received] = []
-        cells: Cells = ()
-        sure = 0  # how many of them are committed
+        size = 0
         try:
-            while state.count and len(batch) < limit:
-                if cells:
+            state = self._state_to_get()
+            while state.count and len(batch) < limit and size < STEP and not state.redo:
+                batch.append(_PLACE)  # before the message is taken, because it needs memory
+                received, cells = self._order.take(state)
+                if singly:
                     self._commit(state, cells)
-                    sure = len(batch)
-                try:
-                    received, cells = self._order.take(state)
-                except CorruptQueue:
-                    if not batch:
-                        raise
-                    return batch
-                batch.append(received)
-            if batch:
-                self._commit(state, cells)
+                batch[-1] = received
+                size += len(received[0])
+            if batch and not singly:
+                self._commit(state)
         except _Overtaken:
-            if not sure:
+            if not singly or len(batch) < 2:
                 raise
-            return batch[:sure]
+            batch.pop()  # the place of the one that is not committed
+        except (CorruptQueue, MemoryError):
+            fewer = len(batch) // 2
+            if batch and batch[-1] is _PLACE:
+                batch.pop()
+                fewer = len(batch)
+            if not singly and fewer:
+                # Nothing is taken yet. So many there may be memory for, from the state as it is in the file.
+                batch = self._get_many(fewer)
+            elif not (singly and batch):
+                raise
         return batch
 
     def _state_to_get(self) -> State:

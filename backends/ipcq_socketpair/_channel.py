@@ -35,6 +35,7 @@ import fcntl
 import os
 import select
 import socket
+import warnings
 from array import array
 from collections import deque
 from collections.abc import Sequence
@@ -106,7 +107,9 @@ class SocketpairChannel(Channel):
         self._inline = _inline(terms, ends)
         # One byte more than a packet has, to see one that is too long.
         self._room = (terms.packet or max(1 + self._inline, _buffer.HEADER.size)) + 1
-        self._send = ends.write.send
+        # A packet goes whole or not at all by either, and this one does not return a number, for which there may be no
+        # memory when the packet has gone.
+        self._send = ends.write.sendall
         self._receive = ends.read.recv
         self._receive_all = ends.read.recvmsg
         self._never_large = self._largest <= self._inline
@@ -115,6 +118,8 @@ class SocketpairChannel(Channel):
         self._busy = self._overtaken = False
         self._spare: deque[int] = deque()
         self._watch: dict[str, Any] = {}
+        # Packets, with what came with them, that there was no memory to open: the next gets do.
+        self._unopened: deque[tuple[bytes, list[int]]] = deque()
         if self._packet:
             ends.lock = _own(ends.lock)
         try:
@@ -235,6 +240,8 @@ class SocketpairChannel(Channel):
     def try_get(self) -> Received | None:
         if monotonic() >= self._next_look:
             self._look()
+        if self._unopened:
+            return self._got(*self._unopened.popleft())
         try:
             if self._never_large:
                 packet = self._receive(self._room, _RECEIVING)
@@ -253,8 +260,19 @@ class SocketpairChannel(Channel):
         except OSError as error:
             raise _foreign(error) from error
         if packet[:1] == _PREFIX and not (numbers or self._packet) and len(packet) < self._room:
-            return packet[1:], 0
-        message = self._opened(packet, numbers)
+            try:
+                return packet[1:], 0
+            except MemoryError:
+                pass
+        return self._got(packet, numbers)
+
+    def _got(self, packet: bytes, numbers: list[int]) -> Received | None:
+        """Return the message of a packet that was taken, and keep it where there is no memory for that."""
+        try:
+            message = self._opened(packet, numbers, True)
+        except MemoryError:
+            self._unopened.appendleft((packet, numbers))
+            raise
         if message is not None:
             return message, 0
         # The kernel may tell the end between a last packet and the shutdown that came after it.
@@ -279,8 +297,12 @@ class SocketpairChannel(Channel):
                 self._refill()
         return packet, _numbers(control, flags)
 
-    def _opened(self, packet: bytes, numbers: list[int]) -> bytes | None:
-        """Return the message that a packet is; None for the end."""
+    def _opened(self, packet: bytes, numbers: list[int], taken: bool = False) -> bytes | None:
+        """Return the message that a packet is; None for the end. What came with it is closed.
+
+        Raises:
+            MemoryError: There was none for the message. Of one that was taken nothing is closed, to try it again.
+        """
         header = _buffer.HEADER
         try:
             if not packet:
@@ -296,6 +318,10 @@ class SocketpairChannel(Channel):
             elif packet[0] == _PLAIN and not self._packet and not numbers and len(packet) < self._room:
                 return packet[1:]
             raise CorruptQueue("a packet came that no ipcq sends: it was dropped")
+        except MemoryError:
+            if taken:
+                numbers = _NO_DESCRIPTORS
+            raise
         finally:
             if numbers:
                 _close(numbers)
@@ -358,10 +384,18 @@ class SocketpairChannel(Channel):
         # No message is charged less than the smallest, nor shorter than its first byte.
         return min(waiting, -(-_buffer.charged(self._ends.write.fileno()) // _buffer.charge(1)))
 
+    def _forget_unopened(self) -> int:
+        """Close what this channel keeps for its next gets, and count it."""
+        count = 0
+        while self._unopened:
+            _close(self._unopened.pop()[1])
+            count += 1
+        return count
+
     def qsize(self) -> int:
         """Count the messages; without `max_messages` no more than an upper bound, and 0 only where there are none."""
         self._look()
-        return self._count()
+        return self._count() + len(self._unopened)
 
     def full(self) -> bool:
         if self._packet:
@@ -372,7 +406,11 @@ class SocketpairChannel(Channel):
     def peek(self) -> Received | None:
         self._look()
         try:
-            message = self._opened(*self._take(_LOOKING))
+            if self._unopened:
+                packet, numbers = self._unopened[0]
+                message = self._opened(packet, [os.dup(number) for number in numbers])
+            else:
+                message = self._opened(*self._take(_LOOKING))
         except BlockingIOError:
             return None
         except MessageQueueError:
@@ -422,15 +460,17 @@ class SocketpairChannel(Channel):
     def shutdown(self, immediate: bool, /) -> None:
         self._look()
         self._ends.write.shutdown(socket.SHUT_WR)
-        while immediate and self._drop():
-            pass
+        if immediate:
+            self._forget_unopened()
+            while self._drop():
+                pass
 
     def clear(self) -> int:
         self._look()
         most, dropped = self._count(), 0
         while dropped < most and self._drop():
             dropped += 1
-        return dropped
+        return dropped + self._forget_unopened()
 
     def _drop(self) -> bool:
         """Drop the next packet without reading what came with it, or tell that there is none."""
@@ -453,6 +493,8 @@ class SocketpairChannel(Channel):
             self._drop_spare()
             for watch in self._watch.values():
                 watch.close()
+            if lost := self._forget_unopened():
+                warnings.warn(f"{lost} messages that there was no memory to return are lost", stacklevel=2)
             self._ends.close()
         _place.tidied(self._path, self._terms.found)
 
@@ -460,6 +502,7 @@ class SocketpairChannel(Channel):
         _host.inherit()
         self._turn = NativeRLock()
         self._busy = False
+        self._forget_unopened()  # the parent delivers it
         if self._packet:
             # The parent's own description: a lock that is taken by it would be both's.
             try:

@@ -159,6 +159,8 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
                 return data[2:]
             if first != _frame.MARK:
                 return bare(data)
+        except MemoryError:
+            raise  # the message may be decoded later
         except Exception as error:
             let_through(error)
             if not _frame.is_pickle(data):
@@ -170,13 +172,19 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
         decoder = allowed.get(number)
         if decoder is None:
             raise DecodeError(_refusal(number), data=data)
-        try:
-            return decoder(payload)
-        except Exception as error:
-            let_through(error)
-            raise DecodeError(f"serializer number {number} cannot decode it: {error}", data=data) from error
+        return _decoded(decoder, number, payload, data)
 
     return decode
+
+
+def _decoded(decoder: Decode, number: int, payload: bytes, data: bytes) -> Any:
+    try:
+        return decoder(payload)
+    except MemoryError:
+        raise  # as above
+    except Exception as error:
+        let_through(error)
+        raise DecodeError(f"serializer number {number} cannot decode it: {error}", data=data) from error
 
 
 def _refusal(number: int) -> str:

@@ -1,6 +1,7 @@
 """What only the in-process reference has: exceptions at every point, re-entrance, doorbells, and its limits."""
 
 import gc
+import heapq
 import os
 import select
 import signal
@@ -679,3 +680,63 @@ def test_a_doorbell_that_was_closed_meanwhile_is_not_rung() -> None:
     bell.close()
     bell.show()
     assert not bell._rung
+
+
+def fail(*_: object) -> Any:
+    """Stand for a call that there is no memory for."""
+    raise MemoryError
+
+
+def test_a_batch_is_told_up_to_where_memory_ran_out(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: what is stored is counted, and what is taken is returned."""
+    channel = queue._channel
+    put, get = channel._put, channel._get
+    left = iter(range(2))
+    monkeypatch.setattr(channel, "_put", lambda *message: fail() if next(left, None) is None else put(*message))
+    assert channel.try_put_many([b"1", b"2", b"3"]) == 2
+    left = iter(range(1))
+    monkeypatch.setattr(channel, "_get", lambda: fail() if next(left, None) is None else get())
+    assert channel.try_get_many(2) == [(b"1", 0)]
+
+
+def test_a_batch_without_memory_raises(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: and does nothing."""
+    channel = queue._channel
+    monkeypatch.setattr(channel, "_put", fail)
+    monkeypatch.setattr(channel, "_get", fail)
+    with pytest.raises(MemoryError):
+        channel.try_put_many([b"1"])
+    with pytest.raises(MemoryError):
+        channel.try_get_many(2)
+
+
+def test_a_heap_without_memory_changes_no_figure(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: nothing was stored and nothing taken."""
+    queue.put(b"1")
+    before = queue.stats()
+    for call, verb in (("heappush", lambda: queue.put(b"2")), ("heappop", queue.get)):
+        monkeypatch.setattr(heapq, call, fail)
+        with pytest.raises(MemoryError):
+            verb()
+    assert queue.stats() == before
+
+
+def test_what_is_done_is_told_though_nobody_can_be_woken_or_shown(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C36: who waits looks around after a slice of time, and the next step shows it."""
+    fileno = queue.fileno()
+    bell, store = queue._channel._queue.bells[0], queue._channel._queue
+
+    class Unlistable(list[Any]):
+        __iter__ = fail  # type: ignore[assignment]
+
+    class Mute:
+        send = fail
+
+    store.readers, other = Unlistable([1]), bell._other
+    bell._other = Mute()
+    queue.put(b"1")
+    bell._other, store.readers = other, []
+    queue.put(b"2")
+    assert select.select([fileno], [], [], 0)[0] == [fileno]

@@ -287,3 +287,14 @@ def test_a_shutdown_that_the_system_refuses_is_our_error(queue: Handle, monkeypa
         queue.shutdown()
     assert caught.value.errno == errno.EIO
     queue.put(b"item")
+
+
+def test_a_message_that_cannot_be_copied_is_returned_as_it_came() -> None:
+    """C36: it was taken; only the copy would have been smaller."""
+
+    class Uncopied:
+        def __bytes__(self) -> bytes:
+            raise MemoryError
+
+    message = Uncopied(), 5
+    assert channels._copied(message) is message

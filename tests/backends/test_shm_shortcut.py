@@ -822,3 +822,45 @@ def test_messages_of_threads_are_neither_lost_nor_doubled(opened: Open) -> None:
     for thread in consumers:
         thread.join(HANG)
     assert sorted(taken) == [number.to_bytes(8) for number in range(6000)]
+
+
+@pytest.mark.parametrize("serializer", ["raw", "msgpack"])
+@pytest.mark.parametrize("most", [None, 5, 2])
+def test_a_batch_has_small_and_large_messages_alike(name: str, serializer: str, most: int | None) -> None:
+    """C9: at least one item, then what else is there, however each of them is taken."""
+    items = [b"a", bytes(50000), b"b", b"c", bytes(60000)]
+    limits = {"max_messages": 5, "max_message_size": 70000}
+    with ipcq.open(name, "shm", exclusive=True, serializer=serializer, **limits) as queue:
+        for item in items:
+            queue.put(item)
+        assert queue.get_many(most) == items[:most]
+
+
+def test_what_a_shortcut_has_no_memory_to_decode_is_got_next(name: str) -> None:
+    """C36: the item comes with the next get, in order and with its priority."""
+    limits: dict[str, Any] = {"max_messages": 4, "max_message_size": 512, "priorities": True}
+    register(5099, "scarce", _encode, _Scarce())
+    with ipcq.open(name, "shm", exclusive=True, serializer="scarce", **limits) as queue:
+        queue.put(b"low")
+        queue.put(b"high", priority=9)
+        with pytest.raises(MemoryError):
+            queue.get()
+        first = queue.get_message()
+        assert (first.item, first.priority, queue.get()) == (b"high", 9, b"low")
+
+
+def _encode(item: bytes) -> bytes:
+    return item
+
+
+class _Scarce:
+    """A decoder that has no memory for the first message."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def __call__(self, data: bytes) -> bytes:
+        self._calls += 1
+        if self._calls == 1:
+            raise MemoryError
+        return data

@@ -301,3 +301,71 @@ def test_a_packet_that_came_right_before_the_end_is_got(queue: Handle, monkeypat
     monkeypatch.setattr(channel, "_large", True)
     monkeypatch.setattr(channel, "_take", lambda how: next(answers, None) or real(how))
     assert queue.get(timeout=5) == b"last"
+
+
+def fail(*_: object) -> Any:
+    """Stand for a call that there is no memory for."""
+    raise MemoryError
+
+
+@pytest.fixture
+def kept(queue: Handle) -> Handle:
+    """Return a handle that took a large message and had no memory to read it, with another one behind it."""
+    queue.put(bytes(LARGE))
+    queue.put(b"behind")
+    with pytest.MonkeyPatch.context() as scarce:
+        scarce.setattr(_sealed, "opened", fail)
+        with pytest.raises(MemoryError):
+            queue.get()
+    return queue
+
+
+def test_a_large_message_for_which_there_is_no_memory_is_got_next(kept: Handle) -> None:
+    """C36: its file is kept."""
+    assert kept.qsize() >= 2
+    assert (kept.peek(), kept.get(), kept.get()) == (bytes(LARGE), bytes(LARGE), b"behind")
+
+
+def test_a_look_for_which_there_is_no_memory_takes_nothing(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: the message is still in the queue."""
+    queue.put(bytes(LARGE))
+    with monkeypatch.context() as scarce:
+        scarce.setattr(_sealed, "opened", fail)
+        with pytest.raises(MemoryError):
+            queue.peek()
+    assert queue.get() == bytes(LARGE)
+
+
+def test_clearing_drops_what_there_was_no_memory_for(kept: Handle) -> None:
+    """C37: it counts."""
+    assert (kept.clear(), kept.empty()) == (2, True)
+
+
+def test_an_immediate_shutdown_drops_what_there_was_no_memory_for(kept: Handle) -> None:
+    """C37: nothing is got afterwards."""
+    kept.shutdown(immediate=True)
+    with pytest.raises(ipcq.QueueShutDown):
+        kept.get()
+
+
+def test_closing_tells_of_what_there_was_no_memory_for(kept: Handle) -> None:
+    """C36: nothing that was taken goes in silence."""
+    with pytest.warns(UserWarning, match="1 messages"):
+        kept.close()
+
+
+def test_a_small_message_for_which_there_is_no_memory_is_got_next(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C36: its packet is kept."""
+
+    class Uncut(bytes):
+        def __getitem__(self, place: Any) -> Any:
+            return fail() if place == slice(1, None) else super().__getitem__(place)
+
+    channel = queue._channel
+    monkeypatch.setattr(channel, "_receive_all", lambda *_: (Uncut(b"\0small"), (), 0, None))
+    with pytest.raises(MemoryError):
+        queue.get()
+    channel._unopened[0] = (b"\0small", [])
+    assert queue.get() == b"small"

@@ -727,3 +727,14 @@ def test_a_missing_msgspec_is_unsupported_where_its_serializer_is_imported(monke
     monkeypatch.setitem(sys.modules, "msgspec", None)
     with pytest.raises(Unsupported, match=r"pip install 'ipcq\[msgspec\]'"):
         codec_for("msgspec")
+
+
+@pytest.mark.parametrize("data", [b"\x01", b"\xc1\x05\x01"], ids=["bare", "marked"])
+def test_memory_that_is_wanting_makes_no_message_undecodable(data: bytes) -> None:
+    """C36: the message may be decoded later."""
+
+    def decode(_: bytes) -> object:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        serializers._unframing(decode, {5: decode}, typed=False)(data)

@@ -159,6 +159,9 @@ static void no_memory_takes_nothing(void)
     CHECK(try_get(ring, &place) == RING_OK && memcmp(bytes, "kept", 4) == 0);
     CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK);
     CHECK(ring_get_many(ring, place_for, &place, 2, &count, 0) == RING_COPYING && count == 0);
+    CHECK(ring_clear(ring, &count, 0) == RING_OK && count == 1);
+    CHECK(ring_put(ring, "small", 5, 0) == RING_OK && ring_put(ring, bytes, LARGEST, 0) == RING_OK);
+    CHECK(ring_get_many(ring, place_for, &place, 2, &count, 0) == RING_COPYING && count == 1);
     CHECK(try_get(ring, &none) == RING_NO_MEMORY);
     CHECK(try_get(ring, &place) == RING_OK && place.size == LARGEST);
     queue_close(ring);

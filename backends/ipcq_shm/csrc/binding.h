@@ -34,6 +34,7 @@ struct core_state {
     PyObject *limit_exceeded;
     PyObject *shut_down;
     PyObject *timed_out;
+    PyObject *keep; /* the name "_keep" */
     PyObject *too_many_descriptors;
     PyObject *version_mismatch;
 };
@@ -55,6 +56,9 @@ void core_wait_readable(struct ring *ring, int64_t since, int64_t until);
 
 /* Makes a list shorter without asking for memory, which could fail when messages have been taken already. */
 void core_shorten(PyObject *list, Py_ssize_t size);
+
+/* Returns how many of a batch were stored, in exchange for the number that the whole batch has. */
+PyObject *core_number(PyObject *whole, size_t count, size_t stored);
 
 extern PyType_Spec core_channel_spec;
 extern PyType_Spec core_shortcut_spec;

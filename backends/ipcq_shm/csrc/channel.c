@@ -111,9 +111,25 @@ static enum ring_result put_pieces(struct ring *ring, const struct ring_piece *p
     return result;
 }
 
+PyObject *core_number(PyObject *whole, size_t count, size_t stored)
+{
+    PyObject *number;
+
+    if (stored == count)
+        return whole;
+    Py_DECREF(whole); /* its memory is enough for another number, unless somebody took it meanwhile */
+    number = PyLong_FromSize_t(stored);
+    if (number == NULL) {
+        PyErr_Clear();
+        number = PyLong_FromSize_t(stored);
+    }
+    return number;
+}
+
 static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
 {
     struct ring *ring = ring_of(self);
+    PyObject *number;
     PyObject *messages = ring == NULL ? NULL : PySequence_Tuple(batch);
     enum ring_result result = RING_BUSY;
     struct ring_piece *pieces;
@@ -125,7 +141,10 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
         return NULL;
     count = (size_t)PyTuple_GET_SIZE(messages);
     pieces = PyMem_New(struct ring_piece, count);
-    if (pieces == NULL) {
+    number = PyLong_FromSize_t(count); /* before anything is stored, since that must not fail afterwards */
+    if (pieces == NULL || number == NULL) {
+        PyMem_Free(pieces);
+        Py_XDECREF(number);
         Py_DECREF(messages);
         return PyErr_NoMemory();
     }
@@ -135,6 +154,7 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
         if (!PyBytes_Check(message)) {
             PyErr_Format(PyExc_TypeError, "a message is bytes, not %.100s", Py_TYPE(message)->tp_name);
             PyMem_Free(pieces);
+            Py_DECREF(number);
             Py_DECREF(messages);
             return NULL;
         }
@@ -154,7 +174,8 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
     PyMem_Free(pieces);
     Py_DECREF(messages);
     if (result == RING_OK || result == RING_FULL || result == RING_BUSY)
-        return PyLong_FromSize_t(stored);
+        return core_number(number, count, stored);
+    Py_DECREF(number);
     return core_raise(Py_TYPE(self), result);
 }
 
@@ -226,27 +247,31 @@ static PyObject *received_or_none(PyObject *self, enum ring_result result, PyObj
     return core_raise(Py_TYPE(self), result);
 }
 
-static PyObject *try_get(PyObject *self, PyObject *Py_UNUSED(unused))
+/* Takes one message of any size. */
+static enum ring_result take_into(struct ring *ring, PyObject *received)
 {
-    struct ring *ring = ring_of(self);
-    PyObject *received = ring == NULL ? NULL : new_received();
     enum ring_result result;
     struct ring_copy copy;
     int64_t until = 0;
 
-    if (received == NULL)
-        return NULL;
     do {
         result = ring_get(ring, room_in_received, received, &copy, 0);
     } while (result == RING_BUSY && settled(ring, &until));
-    if (result == RING_COPYING) {
-        Py_BEGIN_ALLOW_THREADS
-        memcpy(copy.target, copy.source, copy.size);
-        ring_release(ring, &copy);
-        Py_END_ALLOW_THREADS
-        result = RING_OK;
-    }
-    return received_or_none(self, result, received);
+    if (result != RING_COPYING)
+        return result;
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(copy.target, copy.source, copy.size);
+    ring_release(ring, &copy);
+    Py_END_ALLOW_THREADS
+    return RING_OK;
+}
+
+static PyObject *try_get(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct ring *ring = ring_of(self);
+    PyObject *received = ring == NULL ? NULL : new_received();
+
+    return received == NULL ? NULL : received_or_none(self, take_into(ring, received), received);
 }
 
 static PyObject *look(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -317,6 +342,39 @@ static PyObject *get_alone(PyObject *self)
     return list;
 }
 
+/* As in ipcq/backend.py. */
+#define STEP (1 << 23)
+
+/* Takes what is there: the small ones that stand together in one step, each large one in one of its own. */
+static enum ring_result take_batch(struct ring *ring, struct filling *filling, size_t limit)
+{
+    size_t count = 0;
+    size_t large = 0; /* bytes of large ones */
+    enum ring_result result;
+
+    do {
+        size_t taken = 0;
+        int64_t until = 0;
+
+        filling->next = (Py_ssize_t)count;
+        do {
+            result = ring_get_many(ring, room_in_list, filling, limit - count, &taken, 0);
+        } while (result == RING_BUSY && count == 0 && settled(ring, &until));
+        count += taken;
+        if (result == RING_COPYING) {
+            PyObject *received = PyList_GET_ITEM(filling->list, (Py_ssize_t)count);
+
+            result = take_into(ring, received);
+            if (result == RING_OK) {
+                large += (size_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(received, 0));
+                count++;
+            }
+        }
+    } while (result == RING_OK && count < limit && large < STEP);
+    core_shorten(filling->list, (Py_ssize_t)count);
+    return count != 0 ? RING_OK : result;
+}
+
 static PyObject *try_get_many(PyObject *self, PyObject *most)
 {
     struct ring *ring = ring_of(self);
@@ -324,8 +382,6 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
     struct ring_total put, got;
     struct filling filling = {0};
     enum ring_result result;
-    int64_t until = 0;
-    size_t taken;
 
     if (ring == NULL || (limit == -1 && PyErr_Occurred()))
         return NULL;
@@ -339,14 +395,7 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
     filling.list = new_list(limit);
     if (filling.list == NULL)
         return NULL;
-    do {
-        result = ring_get_many(ring, room_in_list, &filling, (size_t)limit, &taken, 0);
-    } while (result == RING_BUSY && settled(ring, &until));
-    core_shorten(filling.list, (Py_ssize_t)taken);
-    if (result == RING_COPYING) {
-        Py_DECREF(filling.list);
-        return get_alone(self);
-    }
+    result = take_batch(ring, &filling, (size_t)limit);
     if (result == RING_OK || result == RING_EMPTY || result == RING_BUSY)
         return filling.list;
     Py_DECREF(filling.list);

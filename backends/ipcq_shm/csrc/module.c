@@ -163,6 +163,9 @@ static int module_exec(PyObject *self)
         if (*imports[index].place == NULL)
             return -1;
     }
+    state->keep = PyUnicode_InternFromString("_keep");
+    if (state->keep == NULL)
+        return -1;
     state->ring = PyType_FromModuleAndSpec(self, &core_channel_spec, NULL);
     state->shortcut = PyType_FromModuleAndSpec(self, &core_shortcut_spec, NULL);
     return state->ring != NULL && state->shortcut != NULL ? PyModule_AddObjectRef(self, "Ring", state->ring) : -1;

@@ -831,7 +831,8 @@ static enum ring_result get_many_locked(struct ring *ring, void *arguments)
             result = inspect(ring, position, &found);
     }
     if (taken != 0) {
-        result = RING_OK;
+        if (result != RING_COPYING)
+            result = RING_OK;
         commit(get, position, taken, bytes);
     }
     *asked->taken = taken;

@@ -362,7 +362,7 @@ enum ring_result ring_put_all(struct ring *ring, const struct ring_piece *pieces
 /* Takes the next message. RING_COPYING: it is taken, and the caller copies it and calls ring_release. */
 enum ring_result ring_get(struct ring *ring, ring_room *room, void *context, struct ring_copy *copy, int64_t patience);
 void ring_release(struct ring *ring, const struct ring_copy *copy);
-/* Takes up to `limit` messages in one step, as long as there are small ones. */
+/* Takes up to `limit` messages in one step, as long as there are small ones. RING_COPYING: the next one is large. */
 enum ring_result ring_get_many(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken,
                                int64_t patience);
 enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, int64_t patience);

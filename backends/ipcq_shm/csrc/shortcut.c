@@ -42,6 +42,11 @@ static PyObject *PyErr_GetRaisedException(void)
     Py_XDECREF(trace);
     return error;
 }
+
+static void PyErr_SetRaisedException(PyObject *error)
+{
+    PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
+}
 #endif
 
 enum of_bytes {
@@ -364,22 +369,29 @@ static size_t put_batch(const struct shortcut *shortcut, PyObject *batch, struct
     return stored;
 }
 
-static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t given, PyObject *names)
 {
     PyObject *places[PRIORITY] = {NULL};
-    PyObject *batch, *result;
+    PyObject *batch, *number, *result;
     struct ring_piece *pieces;
     size_t stored = 0;
+    size_t count;
     double seconds;
 
-    if (!sorted(arguments, count, names, put_many_wants, PRIORITY, places) || places[ITEM] == NULL ||
+    if (!sorted(arguments, given, names, put_many_wants, PRIORITY, places) || places[ITEM] == NULL ||
         !(PyList_CheckExact(places[ITEM]) || PyTuple_CheckExact(places[ITEM])) ||
         !patience_of(places[BLOCK], places[TIMEOUT], &seconds))
-        return hand_on(self, "put_many", arguments, count, names);
+        return hand_on(self, "put_many", arguments, given, names);
     batch = PySequence_Tuple(places[ITEM]);
-    pieces = batch == NULL ? NULL : PyMem_New(struct ring_piece, (size_t)PyTuple_GET_SIZE(batch));
-    if (pieces == NULL) {
-        Py_XDECREF(batch);
+    if (batch == NULL)
+        return NULL;
+    count = (size_t)PyTuple_GET_SIZE(batch);
+    pieces = PyMem_New(struct ring_piece, count);
+    number = PyLong_FromSize_t(count); /* before anything is stored, since that must not fail afterwards */
+    if (pieces == NULL || number == NULL) {
+        PyMem_Free(pieces);
+        Py_XDECREF(number);
+        Py_DECREF(batch);
         return PyErr_NoMemory();
     }
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -390,13 +402,18 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
     Py_END_CRITICAL_SECTION();
     PyMem_Free(pieces);
     if (stored == 0)
-        result = hand_on(self, "put_many", arguments, count, names);
-    else if (stored == (size_t)PyTuple_GET_SIZE(batch))
-        result = PyLong_FromSize_t(stored);
+        result = hand_on(self, "put_many", arguments, given, names);
+    else if (stored == count)
+        result = Py_NewRef(number);
     else
         result = PyObject_CallMethod(self, "_put_rest", "Ond", batch, (Py_ssize_t)stored, deadline_of(seconds));
     Py_DECREF(batch);
-    return result;
+    if (result != NULL || stored == 0 || !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        Py_DECREF(number);
+        return result;
+    }
+    PyErr_Clear(); /* there was not even memory for the call */
+    return core_number(number, count, stored);
 }
 
 /* Getting */
@@ -407,6 +424,7 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
 struct taking {
     enum of_bytes of_bytes;
     bool is_item;
+    unsigned priority;
     PyObject *bytes;
     PyObject *decode;
 };
@@ -433,6 +451,7 @@ static void *room(void *context, struct ring_piece *message)
     if (taking->of_bytes == BIN)
         head = unpack_head(message->data, message->size);
     taking->is_item = head != 0 || taking->of_bytes == BARE;
+    taking->priority = message->priority;
     taking->bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(message->size - head));
     if (taking->bytes == NULL) {
         PyErr_Clear();
@@ -528,12 +547,35 @@ static enum ring_result take_in_time(PyObject *self, struct taking *taking, doub
     return result;
 }
 
+/* Leaves what was taken, and there is no memory to decode, to the handle's next get. Nothing here asks for memory unless
+ * the priority is a high one. */
+static void keep(PyObject *self, struct taking *taking)
+{
+    const struct core_state *state = core_state_of(Py_TYPE(self));
+    PyObject *error = PyErr_GetRaisedException();
+    bool kept = false;
+
+    for (int tries = 0; !kept && state != NULL && tries < 3; tries++) {
+        PyObject *priority = PyLong_FromUnsignedLong(tries == 0 ? taking->priority : 0);
+        PyObject *arguments[] = {self, taking->bytes, priority};
+        PyObject *none = priority == NULL ? NULL : PyObject_VectorcallMethod(state->keep, arguments, 3, NULL);
+
+        kept = none != NULL;
+        Py_XDECREF(none);
+        Py_XDECREF(priority);
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(error);
+}
+
 static PyObject *decoded(PyObject *self, struct taking *taking)
 {
     PyObject *item = taking->bytes;
 
     if (!taking->is_item) {
         item = PyObject_CallOneArg(taking->decode, taking->bytes);
+        if (item == NULL && PyErr_ExceptionMatches(PyExc_MemoryError))
+            keep(self, taking);
         Py_DECREF(taking->bytes);
     }
     Py_DECREF(taking->decode);
@@ -592,7 +634,7 @@ struct filling {
     PyObject *list;
     Py_ssize_t next;
     enum of_bytes of_bytes;
-    bool stopped; /* at a message that is for the codec */
+    bool stopped; /* at a message that is for the codec, or at a large one */
 };
 
 static void *room_in_list(void *context, struct ring_piece *message)
@@ -629,7 +671,8 @@ static size_t take_batch(struct ring *ring, struct filling *filling, size_t most
         PyErr_Clear();
         return 0;
     }
-    ring_get_many(ring, room_in_list, filling, most, &taken, 0);
+    if (ring_get_many(ring, room_in_list, filling, most, &taken, 0) == RING_COPYING)
+        filling->stopped = true;
     core_shorten(filling->list, (Py_ssize_t)taken);
     if (taken == 0)
         Py_CLEAR(filling->list);
@@ -668,6 +711,10 @@ static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
     if (!filling.stopped)
         return filling.list;
     result = PyObject_CallMethod(self, "_get_rest", "On", filling.list, (Py_ssize_t)more + 1);
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) { /* not even for the call */
+        PyErr_Clear();
+        return filling.list;
+    }
     Py_DECREF(filling.list);
     return result;
 }

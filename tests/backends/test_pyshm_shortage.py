@@ -1,0 +1,61 @@
+"""What a pyshm queue does where memory runs out in the midst of a step."""
+
+from typing import Any
+
+import pytest
+
+import ipcq
+from backends import pyshm
+
+name = pyshm.name
+
+
+def fail(*_: object) -> Any:
+    """Stand for a call that there is no memory for."""
+    raise MemoryError
+
+
+@pytest.mark.parametrize("priorities", [False, True], ids=["in turn", "by priority"])
+@pytest.mark.parametrize("verb", ["take", "commit"])
+def test_a_batch_is_what_there_was_memory_for(
+    name: str, priorities: bool, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C36: the others stay, in order, wherever memory ran out."""
+    with ipcq.open(
+        name, "pyshm", max_messages=4, max_message_size=64, serializer="raw", priorities=priorities
+    ) as queue:
+        queue.put_many([b"1", b"2", b"3"])
+        channel = queue._channel
+        at, attribute = (channel._order, "take") if verb == "take" else (channel, "_commit")
+        call, left = getattr(at, attribute), iter([True, False] if priorities or verb == "take" else [False])
+        monkeypatch.setattr(at, attribute, lambda *given: call(*given) if next(left, True) else fail())
+        taken = [data for data, _ in channel.try_get_many(3)]
+        assert taken == [b"1"]
+        assert [queue.get(timeout=0), queue.get(timeout=0)] == [b"2", b"3"]
+        queue.unlink()
+
+
+@pytest.mark.parametrize("priorities", [False, True], ids=["in turn", "by priority"])
+def test_a_batch_without_memory_raises(name: str, priorities: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: and takes nothing."""
+    with ipcq.open(
+        name, "pyshm", max_messages=4, max_message_size=64, serializer="raw", priorities=priorities
+    ) as queue:
+        queue.put_many([b"1", b"2"])
+        with monkeypatch.context() as scarce:
+            scarce.setattr(queue._channel, "_commit", fail)
+            with pytest.raises(MemoryError):
+                queue._channel.try_get_many(2)
+        assert queue.get_many() == [b"1", b"2"]
+        queue.unlink()
+
+
+def test_what_is_committed_is_told_though_the_heap_is_not_moved_yet(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: the next step moves it."""
+    with ipcq.open(name, "pyshm", max_messages=4, max_message_size=64, serializer="raw", priorities=True) as queue:
+        queue.put_many([b"1", b"2", b"3"])
+        with monkeypatch.context() as scarce:
+            scarce.setattr(queue._channel._order, "apply", fail)
+            assert queue.get(timeout=0) == b"1"
+        assert [queue.get(timeout=0), queue.get(timeout=0)] == [b"2", b"3"]
+        queue.unlink()

@@ -1,0 +1,89 @@
+"""A program in which one memory request after another fails: ``python shortage.py BACKEND NAME SIZE VERB...``.
+
+It prints each way in which the queue then differs from what its handle was told.
+"""
+
+import _testcapi
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import ipcq
+
+#: So many calls in a row that nothing struck: the requests of a call have all had their turn.
+QUIET = 12
+FILLED = 3
+
+
+def items_of(size: int) -> list[Any]:
+    """Return items that are told apart: bytes of a size, or mappings where it is 0."""
+    numbers = range(2 * FILLED)
+    return (
+        [{"number": number, "text": "x" * 300} for number in numbers]
+        if not size
+        else [bytes([number]) * size for number in numbers]
+    )
+
+
+VERBS: dict[str, Callable[[Any, list[Any]], object]] = {
+    "put": lambda queue, new: queue.put(new[0], timeout=0),
+    "put_many": lambda queue, new: queue.put_many(new, block=False),
+    "get": lambda queue, new: queue.get(timeout=0),
+    "get_message": lambda queue, new: queue.get_message(timeout=0).item,
+    "get_many": lambda queue, new: queue.get_many(block=False),
+    "peek": lambda queue, new: queue.peek(),
+}
+
+
+def expected(verb: str, there: list[Any], new: list[Any], result: Any) -> list[Any]:
+    """Return what has to be in the queue after a call that returned."""
+    if verb == "put":
+        return [*there, new[0]]
+    if verb == "put_many":
+        return [*there, *new[:result]]
+    if verb == "peek":
+        return there if result == there[0] else ["peek", result]
+    got = result if verb == "get_many" else [result]
+    return there[len(got) :] if got == there[: len(got)] else ["got", got]
+
+
+def shortages(queue: "ipcq.Queue[Any]", act: str, items: list[Any]) -> Iterator[str]:
+    """Let each request of a call fail, and tell where the queue is not as the call's outcome says."""
+    there, new = items[:FILLED], items[FILLED:]
+    with suppress(ipcq.MessageQueueError):
+        VERBS[act](queue, new)  # whatever is made at the first call
+    quiet = number = 0
+    while quiet < QUIET:
+        queue.clear()
+        assert queue.put_many(there) == FILLED
+        try:
+            _testcapi.set_nomemory(number, number + 1)
+            try:
+                result = VERBS[act](queue, new)
+            finally:
+                _testcapi.remove_mem_hooks()
+        except (MemoryError, ipcq.MessageQueueError):
+            wanted, quiet = there, 0
+        else:
+            wanted, quiet = expected(act, there, new, result), quiet + 1
+        left = []
+        with suppress(ipcq.QueueEmpty):
+            while True:
+                left.append(queue.get(timeout=0))
+        if left != wanted:
+            yield f"{act}, request {number}: {len(left)} left, {len(wanted)} wanted"
+        number += 1
+
+
+def main(backend: str, name: str, size: int, acts: list[str]) -> None:
+    limits = {} if size > 10000 else {"max_messages": 6, "max_message_size": 1000}
+    with ipcq.open(name, backend, **limits) as queue:
+        for act in acts:
+            for difference in shortages(queue, act, items_of(size)):
+                print(difference)
+        queue.unlink()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])

@@ -1,0 +1,81 @@
+"""C36: memory runs out in the caller, at each request for it in turn."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import fresh_name
+from processes.needs import usable
+
+pytest.importorskip("_testcapi", reason="this Python comes without what makes requests for memory fail")
+
+PROGRAM = Path(__file__).with_name("shortage.py")
+PUTS = ["put", "put_many"]
+GETS = ["get", "get_message", "get_many"]
+#: Of socketpair, CPython makes an object of a packet that the kernel has handed over already.
+ACTS = {
+    "shm": [*PUTS, *GETS, "peek"],
+    "pyshm": [*PUTS, *GETS, "peek"],
+    "memory": [*PUTS, *GETS, "peek"],
+    "mqueue": [*PUTS, *GETS],
+    "socketpair": [*PUTS, "peek"],
+}
+
+
+@pytest.mark.parametrize("size", [0, 100, 40000], ids=["mappings", "small", "large"])
+@pytest.mark.parametrize("at", ACTS)
+def test_no_request_for_memory_that_fails_loses_or_doubles_a_message(at: str, size: int) -> None:
+    """C36: what a call raises did not happen, and what it returns did, in order."""
+    usable(at)
+    if at == "mqueue" and size > 10000:
+        pytest.skip("the kernel's messages are smaller")
+    name = fresh_name()
+    try:
+        done = subprocess.run(
+            [sys.executable, PROGRAM, at, name, str(size), *ACTS[at]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        if ipcq.exists(name):
+            ipcq.unlink(name)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+BELOW_THE_BATCH = """
+import resource, sys, ipcq
+backend, name, size, count = sys.argv[1], sys.argv[2], 16 << 20, 4
+limits = {} if backend == "socketpair" else {"buffer_size": count * (size + 4096)}
+with ipcq.open(name, backend, max_message_size=size + 8, **limits) as queue:
+    for number in range(count):
+        queue.put(bytes([number]) * size)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 7 * size // 2, -1))
+    taken = []
+    while len(taken) < count:
+        taken += [item[0] for item in queue.get_many(block=False)]
+    print(taken)
+    queue.unlink()
+"""
+
+
+@pytest.mark.parametrize("at", ["shm", "pyshm", "memory", "socketpair"])
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space is read from /proc")
+def test_a_batch_for_which_the_address_space_is_too_small_comes_in_parts(at: str) -> None:
+    """C36: what there is memory for is returned, the rest stays."""
+    usable(at)
+    name = fresh_name()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", BELOW_THE_BATCH, at, name], capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        if ipcq.exists(name):
+            ipcq.unlink(name)
+    assert (done.returncode, done.stdout.strip()) == (0, "[0, 1, 2, 3]"), done.stderr
