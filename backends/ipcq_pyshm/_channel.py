@@ -72,6 +72,7 @@ AGAIN: Final = _NotNow()
 class _Overtaken(Exception):
     """A step of the same thread came in between: what this one has read is out of date."""
 
+
 #: Where a message will be.
 _PLACE: Final[Received] = (b"", 0)
 

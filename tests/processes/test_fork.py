@@ -14,7 +14,6 @@ from ipcq._namelock import name_lock
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.programs import SMALL
 from processes.sizes import size
-from processes.users import warm_up
 
 FORKS = size(50, 1000)
 SOON = 5.0
