@@ -13,12 +13,13 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 
 from ipcq import _private
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
-from ipcq._gevent import NativeRLock
+from ipcq._forks import closed, opened
 from ipcq.errors import MessageQueueError, TimedOutError
 
 # Modules of the platform now, because a full descriptor table would not let them be loaded later.
@@ -131,38 +132,18 @@ def _open_file(name: str) -> int:
     return descriptor
 
 
-# Descriptors of locks that are held or waited for. A forked child has copies, and as long as it keeps one, its parent's
-# lock stays held; unlocking it would take it from the parent, so the child closes them. No fork may come between
-# opening and noting; the mutex can be taken again by a signal handler that forks.
-_held: set[int] = set()
-_noting = NativeRLock()
-
-
 def _open_lock(name: str) -> int:
-    with _noting:
-        descriptor = _open_file(name)
-        _held.add(descriptor)
-    return descriptor
+    # A forked child closes its copy, of a lock that is held or waited for; unlocking it would take it from the parent.
+    return opened(partial(_open_file, name))
 
 
 def _close_lock(descriptor: int) -> None:
-    with _noting:  # no fork may come between the two either: its child would keep the lock
-        if descriptor in _held:  # else this is a forked child, which has closed it
-            # Closing alone does not do it as long as a child that was forked just now has not closed its copy.
-            try:
-                _unlock(descriptor)
-            except OSError:
-                pass  # what is closed is unlocked soon after
-            _held.discard(descriptor)
-            os.close(descriptor)
-
-
-def _after_fork() -> None:
-    for descriptor in _held:
+    def unlock_and_close() -> None:
+        # Closing alone does not do it as long as a child that was forked just now has not closed its copy.
+        try:
+            _unlock(descriptor)
+        except OSError:
+            pass  # what is closed is unlocked soon after
         os.close(descriptor)
-    _held.clear()
-    _noting.release()
 
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_noting.acquire, after_in_parent=_noting.release, after_in_child=_after_fork)
+    closed(descriptor, unlock_and_close)

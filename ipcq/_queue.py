@@ -25,6 +25,7 @@ from ipcq._calls import calls_of_this_thread, counted
 from ipcq._cooperation import waits_of
 from ipcq._deadline import NEVER, SLICE, deadline_of
 from ipcq._finaliser import quiet_at_exit
+from ipcq._forks import abandon_others
 from ipcq._gevent import is_in_hub
 from ipcq.backend import (
     HIGHEST_PRIORITY,
@@ -931,7 +932,7 @@ class Queue(Generic[T]):
                 stacklevel=stacklevel,
             )
 
-    def _after_fork(self) -> None:
+    def _forget_calls(self) -> None:
         # The threads that were inside are not in this process; calls that this thread itself is in still return.
         # One of them may have left already, or not have entered yet, when a signal handler forked.
         calls = min(calls_of_this_thread(self), len(self._inside))
@@ -939,6 +940,10 @@ class Queue(Generic[T]):
         self._inside.extend([None] * calls)
         self._inherited = True
         self._kept.clear()  # the parent delivers it
+        if self._closing and not calls:
+            self._held.clear()  # whoever was to close the channel on its way out is not in this process
+
+    def _after_fork(self) -> None:
         if self._held and not self._channel.after_fork():
             self._held.clear()
             self._end("queues of this backend do not cross a fork: open it in the child")
@@ -1066,7 +1071,11 @@ _handles: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for queue in list(_handles):
+    handles = list(_handles)
+    for queue in handles:
+        queue._forget_calls()
+    abandon_others({id(channel) for queue in handles for channel in queue._held})
+    for queue in handles:
         queue._after_fork()
 
 

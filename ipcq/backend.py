@@ -52,7 +52,9 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
     and none follows. It never unlinks.
 17. `after_fork` is called in a forked child before anything else; it returns False if this channel must not be used
-    there, and then nothing more is called on it.
+    there, and then nothing more is called on it. What another thread of the parent was opening or closing at the fork
+    does not live on in the child: a descriptor is `opened` until it is `closed` or `belongs` to a channel, and
+    `abandon` is called there on channels that are no open handle's.
 
 **Errors**
 
@@ -85,6 +87,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, 
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
+from ipcq._forks import belongs, closed, no_fork, opened
 from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from ipcq._importing import importing
@@ -118,8 +121,10 @@ __all__ = (
     "Severity",
     "Shortcut",
     "Stats",
+    "belongs",
     "check_file_size",
     "check_owner",
+    "closed",
     "has_private_directory",
     "holder_of_byte",
     "holder_of_file",
@@ -128,6 +133,8 @@ __all__ = (
     "is_this_thread",
     "let_through",
     "make_private_directory",
+    "no_fork",
+    "opened",
     "original",
     "pause",
     "private_directory",
@@ -529,6 +536,13 @@ class Channel(Protocol):
     def after_fork(self) -> bool:
         """Make the channel usable in a forked child, or return False where it cannot be (clause 17)."""
         return True
+
+    def abandon(self) -> None:
+        """Give back, in a forked child, what this process has of a channel that `belongs` noted (clause 17).
+
+        The parent was opening or closing it, or has closed it; nothing that others see may change.
+        """
+        return
 
 
 class Shortcut(Protocol):

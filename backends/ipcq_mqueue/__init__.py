@@ -20,7 +20,9 @@ from ipcq.backend import (
     Request,
     Scope,
     check_owner,
+    closed,
     importing,
+    opened,
 )
 from ipcq.errors import MessageQueueError, QueueNotFound, Unsupported
 from ipcq.hooks import hookimpl
@@ -69,7 +71,8 @@ class MqueueBackend(Backend):
         if attributes.max_messages != messages or attributes.message_size != size:  # no C long holds them
             raise _limits.explained(OSError(errno.EINVAL, os.strerror(errno.EINVAL)), messages, size)
         try:
-            descriptor = _kernel.open_queue(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, request.mode, attributes)
+            how = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            descriptor = opened(lambda: _kernel.open_queue(name, how, request.mode, attributes))
         except OSError as error:
             raise _limits.explained(error, messages, size) from error
         try:
@@ -82,7 +85,7 @@ class MqueueBackend(Backend):
                 raise _limits.explained(error, messages, size) from error
             raise
         finally:
-            _notice.close(descriptor, lambda: os.close(descriptor))
+            _notice.close(descriptor, lambda: closed(descriptor))
 
     def attach(self, name: str, request: Request) -> Channel:
         try:
@@ -104,7 +107,7 @@ class MqueueBackend(Backend):
                 raise QueueNotFound("somebody unlinked it while it was created, and made another: open it again")
             return _channel.MqueueChannel(queue, request, CAPABILITIES)
         except BaseException:
-            _notice.close(queue.mqd, queue.close, queue)
+            _notice.close(queue.mqd, lambda: closed(queue.mqd, queue.close), queue)
             raise
 
     def exists(self, name: str) -> bool:
@@ -114,14 +117,14 @@ class MqueueBackend(Backend):
         if sys.platform != "linux":
             return False
         try:
-            descriptor = _kernel.open_queue(name, os.O_RDONLY)
+            descriptor = opened(lambda: _kernel.open_queue(name, os.O_RDONLY))
         except FileNotFoundError:
             return False
         except PermissionError:
             return True
         except OSError as error:
             raise _limits.explained(error) from error
-        _notice.close(descriptor, lambda: os.close(descriptor))
+        _notice.close(descriptor, lambda: closed(descriptor))
         return True
 
     def unlink(self, name: str) -> None:

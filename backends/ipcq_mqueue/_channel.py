@@ -20,7 +20,19 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, Final
 
-from ipcq.backend import Attributes, Capabilities, Channel, Notice, Received, Request, Stats, let_through
+from ipcq.backend import (
+    Attributes,
+    Capabilities,
+    Channel,
+    Notice,
+    Received,
+    Request,
+    Stats,
+    belongs,
+    let_through,
+    no_fork,
+    opened,
+)
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _limits, _notice
 from ipcq_mqueue._kernel import BLIND, DROPPED, SHUT_DOWN
@@ -55,6 +67,8 @@ class MqueueChannel(Channel):
         self._next_look = 0.0
         self._lingered = False
         self._dropped = False
+        self._is_open = True
+        belongs(self, queue.mqd)
 
     def try_put(self, data: bytes, priority: int, /) -> bool:
         if monotonic() >= self._next_look:
@@ -196,7 +210,16 @@ class MqueueChannel(Channel):
             _notice.request(self._queue, notice)
 
     def close(self) -> None:
-        _notice.close(self._mqd, self._queue.close, self._queue)
+        _notice.close(self._mqd, self._let_go, self._queue)
+
+    def _let_go(self) -> None:
+        with no_fork:
+            self._is_open = False
+            self._queue.close()
+
+    def abandon(self) -> None:
+        if self._is_open:
+            self._let_go()
 
 
 def _copied(received: Received) -> Received:
@@ -224,7 +247,7 @@ def attached(name: str, request: Request) -> Any:
         MessageQueueError: posix_ipc failed in another way and does not say which.
     """
     try:
-        return posix_ipc.MessageQueue(name, read=request.read, write=request.write)
+        return _noted(name, request)
     except posix_ipc.ExistentialError as error:
         raise FileNotFoundError(2, str(error)) from error
     except posix_ipc.PermissionsError as error:
@@ -234,3 +257,10 @@ def attached(name: str, request: Request) -> Any:
     except (OSError, ValueError, posix_ipc.Error) as error:
         let_through(error)
         raise _limits.descriptors() or MessageQueueError(f"posix_ipc cannot open it: {error}") from error
+
+
+def _noted(name: str, request: Request) -> Any:
+    with no_fork:
+        queue = posix_ipc.MessageQueue(name, read=request.read, write=request.write)
+        opened(lambda: int(queue.mqd))
+    return queue

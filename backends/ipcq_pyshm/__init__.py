@@ -21,6 +21,7 @@ from ipcq.backend import (
     Persistence,
     Request,
     Scope,
+    closed,
     importing,
 )
 from ipcq.errors import InvalidArgument, MessageQueueError, QueueMismatch, QueueNotFound, Unsupported
@@ -104,7 +105,7 @@ class PyshmBackend(Backend):
             )
             return PyshmChannel(descriptor, _place.path_of(name), header, request, capabilities)
         except BaseException:
-            os.close(descriptor)
+            closed(descriptor)
             raise
 
     def exists(self, name: str) -> bool:

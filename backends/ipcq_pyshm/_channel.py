@@ -29,7 +29,18 @@ from time import monotonic, sleep
 from typing import Final, ParamSpec, TypeVar
 from zlib import crc32
 
-from ipcq.backend import STEP, Capabilities, Channel, NativeRLock, Received, Request, Stats, let_through
+from ipcq.backend import (
+    STEP,
+    Capabilities,
+    Channel,
+    NativeRLock,
+    Received,
+    Request,
+    Stats,
+    belongs,
+    let_through,
+    no_fork,
+)
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
 from ipcq_pyshm._heap import Heap
@@ -96,6 +107,8 @@ class PyshmChannel(Channel):
         # Waits that no commit has counted yet.
         self._waits = self._timeouts = 0
         self._begin()
+        self._is_open = True
+        belongs(self, descriptor)
 
     def _begin(self) -> None:
         self._lock = _lock.lock_of(self._header, self._descriptor)
@@ -446,7 +459,17 @@ class PyshmChannel(Channel):
             if self.attributes.lifetime == "last-close":
                 _segment.let_go(self._descriptor, self._path)
         finally:
+            self._drop()
+
+    def _drop(self) -> None:
+        with no_fork:
+            self._is_open = False
             os.close(self._descriptor)
+
+    def abandon(self) -> None:
+        if self._is_open:
+            self._lock.forget()
+            self._drop()
 
     def after_fork(self) -> bool:
         if sys.platform == "win32":
@@ -460,7 +483,7 @@ class PyshmChannel(Channel):
                 (os.O_RDONLY if interrupted else os.O_RDWR) | os.O_CLOEXEC,
             )
         except OSError:
-            os.close(self._descriptor)
+            self._drop()
             return False
         whole = os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)) and not interrupted
         if whole and self.attributes.lifetime == "last-close":

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ipcq.backend import Request, check_file_size, check_owner, let_through, too_many_descriptors
+from ipcq.backend import Request, check_file_size, check_owner, closed, let_through, too_many_descriptors
+from ipcq.backend import opened as noted
 from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_pyshm import _file, _lock, _place
 from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, State, place
@@ -55,7 +56,7 @@ def _made(path: str, header: Header) -> int:
     descriptor = _nameless(os.path.dirname(path))
     if descriptor is None:
         temporary = f"{path}.{secrets.token_hex(8)}"
-        descriptor = os.open(temporary, _file.OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = noted(lambda: os.open(temporary, _file.OPEN | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         _fill(descriptor, header)
         if temporary:
@@ -63,7 +64,7 @@ def _made(path: str, header: Header) -> int:
         else:
             _link(descriptor, path)
     except BaseException:
-        os.close(descriptor)
+        closed(descriptor)
         raise
     finally:
         if temporary:
@@ -76,7 +77,7 @@ def _nameless(home: str) -> int | None:
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir(_DESCRIPTORS):
         return None
     try:
-        return os.open(home, _file.OPEN | os.O_TMPFILE, 0o600)
+        return noted(lambda: os.open(home, _file.OPEN | os.O_TMPFILE, 0o600))
     except OSError as error:
         let_through(error)
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR):  # not on this file system
@@ -141,14 +142,14 @@ def opened(name: str, request: Request) -> Opened:
     """
     path = _place.path_of(name)
     with translated():
-        descriptor = os.open(path, _file.OPEN)
+        descriptor = noted(lambda: os.open(path, _file.OPEN))
         try:
             header = _checked(descriptor, path, request)
             if header.name != name:
                 raise CorruptQueue(f"its file is that of {header.name!r}: remove {path}")
             return Opened(descriptor, header)
         except BaseException:
-            os.close(descriptor)
+            closed(descriptor)
             raise
 
 
@@ -223,7 +224,7 @@ def let_go(descriptor: int, path: str) -> None:
 def _reaped(path: str) -> bool:
     """Tell whether what has the name is gone by now, because nobody held it."""
     try:
-        descriptor = os.open(path, _file.OPEN)
+        descriptor = noted(lambda: os.open(path, _file.OPEN))
     except OSError as error:
         let_through(error)
         return isinstance(error, FileNotFoundError)  # else it is there and not for this user
@@ -235,7 +236,7 @@ def _reaped(path: str) -> bool:
         remove(descriptor, path)
         return True
     finally:
-        os.close(descriptor)
+        closed(descriptor)
 
 
 def _last_close(descriptor: int) -> bool:
@@ -262,14 +263,14 @@ def _looked_at(path: str) -> Iterator[int | None]:
     """Open a file as nobody's holder; None where that is not for this user, or it is gone."""
     descriptor = None
     try:
-        descriptor = os.open(path, _file.OPEN)
+        descriptor = noted(lambda: os.open(path, _file.OPEN))
     except OSError as error:
         let_through(error)
     try:
         yield descriptor
     finally:
         if descriptor is not None:
-            os.close(descriptor)
+            closed(descriptor)
 
 
 def _header(descriptor: int) -> Header | None:

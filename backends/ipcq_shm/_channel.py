@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 from ipcq.backend import (
@@ -14,8 +15,12 @@ from ipcq.backend import (
     Notice,
     Request,
     Stats,
+    belongs,
+    closed,
     holder_of_byte,
     holder_of_thread,
+    no_fork,
+    opened,
 )
 from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported, VersionMismatch
 from ipcq_shm import _core, _notice, _segment
@@ -34,13 +39,17 @@ class ShmChannel(_core.Ring, Channel):
         self._request: _notice.Request | None = None
         try:
             bell = _segment.bell_of(name) if name else ""
-            self.attach(descriptor, bell, request.after_unlink == "continue")
+            with no_fork:
+                self.attach(descriptor, bell, request.after_unlink == "continue")
+                belongs(self, descriptor)
             self.attributes = _attributes(self)
             self.capabilities = replace(capabilities, priorities=self.attributes.priorities)
         except BaseException:
             # Exactly once, whenever an exception out of a signal handler struck.
-            if not self.detach():
-                os.close(descriptor)
+            if self.detach():
+                belongs(self, descriptor)
+            else:
+                closed(descriptor)
             raise
 
     def fileno(self) -> int:
@@ -89,7 +98,8 @@ class ShmChannel(_core.Ring, Channel):
                     _segment.release_slots(self.descriptor)
                     _segment.remove(self.descriptor, self._name, unless_held=True)
         finally:
-            self.detach()
+            with no_fork:
+                self.detach()
 
     def descriptors(self) -> tuple[int, ...]:
         if self._name:
@@ -131,7 +141,7 @@ def _formatted(name: str, request: Request) -> int:
         _core.format(descriptor, limit, attributes.max_messages or 0, attributes.max_message_size, _flags(attributes))
         os.pwrite(descriptor, os.fsencode(name), _segment.NAME_AT)
     except BaseException:
-        os.close(descriptor)
+        closed(descriptor)
         raise
     return descriptor
 
@@ -141,21 +151,21 @@ def created_nameless(request: Request, capabilities: Capabilities) -> ShmChannel
     try:
         descriptor = _formatted("", replace(request, lifetime="last-close"))
     except BaseException:
-        os.close(bell)
+        closed(bell)
         raise
     return _nameless(descriptor, bell, request, capabilities)
 
 
 def adopted(descriptors: Sequence[int], request: Request, capabilities: Capabilities) -> ShmChannel:
-    lent, bell = descriptors
+    lent, bell = (opened(partial(int, each)) for each in descriptors)
     try:
         # Another open file, because locks belong to it and those of this one are somebody else's.
         descriptor = _segment.opened_again(lent)
     except BaseException:
-        os.close(bell)
+        closed(bell)
         raise
     finally:
-        os.close(lent)
+        closed(lent)
     return _nameless(descriptor, bell, request, capabilities)
 
 
@@ -163,12 +173,14 @@ def _nameless(descriptor: int, bell: int, request: Request, capabilities: Capabi
     try:
         channel = ShmChannel("", descriptor, request, capabilities)
         try:
-            channel.adopt_bell(bell)
+            with no_fork:
+                channel.adopt_bell(bell)
+                belongs(channel, bell)
         except BaseException:
             channel.detach()
             raise
     except BaseException:
-        os.close(bell)
+        closed(bell)
         raise
     return channel
 

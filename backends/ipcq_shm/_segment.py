@@ -21,7 +21,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
 
-from ipcq.backend import Request, check_file_size, check_owner, let_through, pause, too_many_descriptors
+from ipcq.backend import (
+    Request,
+    check_file_size,
+    check_owner,
+    closed,
+    let_through,
+    no_fork,
+    pause,
+    too_many_descriptors,
+)
+from ipcq.backend import opened as noted
 from ipcq.errors import (
     CorruptQueue,
     LimitExceeded,
@@ -148,30 +158,31 @@ def nameless(size: int, mode: int) -> int:
             f"it takes {size} bytes, {DIRECTORY} has {free} free: remove queues that nobody needs (ipcq ls), ask for "
             f"less, or sudo mount -o remount,size={size + system.f_blocks * system.f_frsize} {DIRECTORY}"
         )
-    descriptor = os.open(DIRECTORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    descriptor = noted(lambda: os.open(DIRECTORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
     try:
         os.fchmod(descriptor, mode)
         for offset in range(0, size, _CHUNK):
             os.posix_fallocate(descriptor, offset, min(_CHUNK, size - offset))
     except BaseException:
-        os.close(descriptor)
+        closed(descriptor)
         raise
     return descriptor
 
 
 def nameless_bell() -> int:
     """Return a FIFO for reading and writing that has no name, which is what a pipe is when it is opened again."""
-    ends = os.pipe()
-    try:
-        return os.open(f"/proc/self/fd/{ends[0]}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    finally:
-        for end in ends:
-            os.close(end)
+    with no_fork:
+        ends = os.pipe()
+        try:
+            return noted(lambda: os.open(f"/proc/self/fd/{ends[0]}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        finally:
+            for end in ends:
+                os.close(end)
 
 
 def opened_again(descriptor: int) -> int:
     """Return a descriptor of another open file for the same file."""
-    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+    return noted(lambda: os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC))
 
 
 def publish(descriptor: int, name: str) -> None:
@@ -206,14 +217,14 @@ def opened(name: str, request: Request) -> int:
             remove(descriptor, name, unless_held=True)
             raise QueueNotFound
     except BaseException:
-        os.close(descriptor)
+        closed(descriptor)
         raise
     return descriptor
 
 
 def _open(name: str, how: int) -> int:
     # Without waiting, because what is there may be a FIFO of somebody's.
-    return os.open(path_of(name), how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return noted(lambda: os.open(path_of(name), how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 class Header(NamedTuple):
@@ -256,7 +267,7 @@ def exists(name: str) -> bool:
     try:
         abandoned = _abandoned(descriptor)
     finally:
-        os.close(descriptor)
+        closed(descriptor)
     if abandoned:
         with suppress(OSError, MessageQueueError):  # who may not remove it leaves it
             unlink(name)
@@ -274,11 +285,12 @@ def _name_of(file: str) -> str:
     if not file.startswith(_ABRIDGED):
         return ""
     with suppress(OSError):
-        descriptor = os.open(f"{DIRECTORY}/{file}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = noted(lambda: os.open(f"{DIRECTORY}/{file}", how))
         try:
             name = os.fsdecode(os.pread(descriptor, _NAME_SIZE, NAME_AT).partition(b"\0")[0])
         finally:
-            os.close(descriptor)
+            closed(descriptor)
         if path_of(name or "/") == f"{DIRECTORY}/{file}":
             return name
     return ""
@@ -369,7 +381,7 @@ def unlink(name: str) -> None:
         if not remove(descriptor, name, unless_held=abandoned) or abandoned:
             raise QueueNotFound
     finally:
-        os.close(descriptor)
+        closed(descriptor)
 
 
 def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
@@ -412,12 +424,12 @@ def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
         return None  # whatever stands in the queue's place
     inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
     try:
-        bell = os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        bell = noted(lambda: os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise  # whoever listens would not be woken
         return None
-    closing.callback(os.close, bell)
+    closing.callback(closed, bell)
     found = os.fstat(bell)
     if not stat.S_ISFIFO(found.st_mode) or _DOORBELL.pack(found.st_ino) != inode:
         return None

@@ -49,6 +49,7 @@ from ipcq.backend import (
     Received,
     Request,
     Stats,
+    belongs,
     let_through,
     original,
     pause,
@@ -127,6 +128,7 @@ class SocketpairChannel(Channel):
                 self._refill()
             self._offer = _host.Offer(terms, ends)
             _host.add(self._offer)
+            belongs(self)
         except BaseException:
             self._drop_spare()
             raise
@@ -243,17 +245,9 @@ class SocketpairChannel(Channel):
         if self._unopened:
             return self._got(*self._unopened.popleft())
         try:
-            if self._never_large:
-                packet = self._receive(self._room, _RECEIVING)
-                numbers = _NO_DESCRIPTORS
-            elif self._large:
-                packet, numbers = self._take(_RECEIVING)
-            else:
-                packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, _RECEIVING)
-                numbers = _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
+            packet, numbers = self._next()
         except BlockingIOError:
-            if self._watch and has_ended(self._ends.listener):
-                raise QueueGone from None  # which the descriptor tells, and so a call has to at once
+            self._check_unlinked()
             return None
         except MessageQueueError:
             raise
@@ -265,6 +259,14 @@ class SocketpairChannel(Channel):
             except MemoryError:
                 pass
         return self._got(packet, numbers)
+
+    def _next(self) -> tuple[bytes, list[int]]:
+        if self._never_large:
+            return self._receive(self._room, _RECEIVING), _NO_DESCRIPTORS
+        if self._large:
+            return self._take(_RECEIVING)
+        packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, _RECEIVING)
+        return packet, _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
 
     def _got(self, packet: bytes, numbers: list[int]) -> Received | None:
         """Return the message of a packet that was taken, and keep it where there is no memory for that."""
@@ -279,6 +281,11 @@ class SocketpairChannel(Channel):
         if _buffer.waiting(self._ends.read.fileno()):
             return self.try_get()
         raise self._end()
+
+    def _check_unlinked(self) -> None:
+        """Say at once that the queue is gone where the descriptor tells of it."""
+        if self._watch and has_ended(self._ends.listener):
+            raise QueueGone
 
     def _take(self, how: int) -> tuple[bytes, list[int]]:
         """Take the next packet, or look at it, with the descriptors that come with it; none and empty at the end.
@@ -490,13 +497,21 @@ class SocketpairChannel(Channel):
     def close(self) -> None:
         with _host.no_fork():
             _host.remove(self._offer)
-            self._drop_spare()
-            for watch in self._watch.values():
-                watch.close()
+            self._let_go()
             if lost := self._forget_unopened():
                 warnings.warn(f"{lost} messages that there was no memory to return are lost", stacklevel=2)
-            self._ends.close()
         _place.tidied(self._path, self._terms.found)
+
+    def _let_go(self) -> None:
+        self._drop_spare()
+        for watch in self._watch.values():
+            watch.close()
+        self._ends.close()
+
+    def abandon(self) -> None:
+        _host.forget(self._offer)
+        self._forget_unopened()  # which are the parent's to return
+        self._let_go()
 
     def after_fork(self) -> bool:
         _host.inherit()

@@ -106,6 +106,7 @@ class Ends:
             end.close()
         if self.lock != NO_LOCK:
             os.close(self.lock)
+            self.lock = NO_LOCK
 
     def numbers(self) -> list[int]:
         """Return the descriptors in the order in which they travel."""

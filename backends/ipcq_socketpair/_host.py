@@ -183,6 +183,12 @@ def remove(offer: Offer) -> None:
     host.end()
 
 
+def forget(offer: Offer) -> None:
+    """Leave out what a forked child has inherited and is not to hand on; to be called before `inherit`."""
+    for host in _hosts:
+        host.offers.pop(offer.ends.listener.fileno(), None)
+
+
 def offered(found: Found) -> Offer | None:
     """Return a handle that this process has on the queue of a socket file, unless that was unlinked."""
     for host in tuple(_hosts):

@@ -19,10 +19,19 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from time import monotonic
 from typing import Final
 
-from ipcq.backend import has_private_directory, let_through, make_private_directory, original, private_directory
+from ipcq.backend import (
+    closed,
+    has_private_directory,
+    let_through,
+    make_private_directory,
+    opened,
+    original,
+    private_directory,
+)
 from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
 from ipcq_socketpair._ends import Ends, Found, Terms, end, ending_line, line, received
@@ -86,7 +95,8 @@ def alone(patience: float = _TURN) -> Iterator[None]:
         TimedOutError: Somebody else was at it for `patience` seconds.
     """
     with _host.no_fork():  # a child's copy of the descriptor would keep the lock
-        home = os.open(directory(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        home = opened(lambda: os.open(directory(), how))  # a signal handler may fork all the same
         try:
             until = monotonic() + patience
             while not _locked(home):
@@ -98,7 +108,7 @@ def alone(patience: float = _TURN) -> Iterator[None]:
                 sleep(0.001)
             yield
         finally:
-            close(home)
+            closed(home, partial(close, home))
 
 
 def _locked(home: int) -> bool:
@@ -141,7 +151,7 @@ def alive(path: bytes) -> bool:
     """Tell whether somebody holds the socket of this file."""
     if _held_here(path):
         return True
-    with line() as probe:
+    with _host.no_fork(), line() as probe:
         try:
             _connects(probe, path)
         except QueueNotFound:
@@ -289,8 +299,9 @@ def _name_of(path: bytes) -> str:
     here = _held_here(path)
     if here:
         return here.terms.name
-    terms, ends = _answer(path)
-    ends.close()
+    with _host.no_fork():  # a child would hold the queue and not answer
+        terms, ends = _answer(path)
+        ends.close()
     return terms.name
 
 

@@ -3,13 +3,12 @@
 What a process is killed with, the kernel takes back: such a queue has no name that anybody would have to remove.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ipcq import _registry
+from ipcq import _forks, _registry
 from ipcq._queue import Origin, Queue
 from ipcq._shortcut import class_for
 from ipcq.backend import Backend, Channel, Request
@@ -51,11 +50,12 @@ def arrived(travelling: Sequence[Travelling]) -> list[int]:
     descriptors: list[int] = []
     try:
         for each in travelling:
-            descriptors.append(each.detach())  # noqa: PERF401  # what has come is to be closed if the next one does not
+            # What has come is to be closed if the next one does not come, and in a child that is forked meanwhile.
+            descriptors.append(_forks.opened(each.detach))  # noqa: PERF401  # see above
     except BaseException:
         for descriptor in descriptors:
             with suppress(OSError):
-                os.close(descriptor)
+                _forks.closed(descriptor)
         raise
     return descriptors
 
@@ -63,7 +63,11 @@ def arrived(travelling: Sequence[Travelling]) -> list[int]:
 def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
     backend = _registry.usable(name)
     request = Request()
-    return _handle(backend, backend.adopt(arrived(travelling), request), request)
+    descriptors = arrived(travelling)
+    try:
+        return _handle(backend, backend.adopt(descriptors, request), request)
+    finally:
+        _forks.forget(*descriptors)  # they are the channel's, or closed
 
 
 def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:

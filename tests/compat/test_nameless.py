@@ -92,13 +92,27 @@ def test_a_large_batch_is_stored_whole(pair: tuple[Any, Any]) -> None:
     assert [len(pair[1].try_get()[0]) for _ in range(3)] == [16_000] * 3
 
 
-def test_a_child_uses_what_it_inherits(pair: tuple[Any, Any]) -> None:
+def test_a_child_uses_what_it_inherits(backend: Any) -> None:
     """Clauses 17, 22: a fork makes a participant, descriptor included."""
-    pair[0].fileno()
+    queue = _nameless.create(Request(buffer_size=1 << 16))
+    queue.fileno()
     child = os.fork()
     if not child:
-        pair[0].after_fork()
-        os._exit(0 if pair[0].try_put(b"from the child", 0) and pair[0].fileno() >= 0 else 1)
+        queue.put(b"from the child", timeout=5)
+        os._exit(0 if queue.fileno() >= 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    queue.close()
+
+
+def test_a_child_gives_up_a_channel_that_no_handle_has(pair: tuple[Any, Any]) -> None:
+    """Clause 17: the parent was about to make a handle of it, or to close it."""
+    child = os.fork()
+    if not child:
+        try:
+            pair[0].qsize()
+        except ipcq.QueueClosed:
+            os._exit(0)
+        os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -17,14 +17,14 @@ import pytest
 
 import ipcq
 from core.conftest import HANG, Run, Thread
-from ipcq import _namelock, _private
+from ipcq import _forks, _namelock, _private
 from ipcq._deadline import NEVER, PASSED
 from ipcq._namelock import name_lock
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, TimedOutError
 
 PRELUDE = """
 import os, signal, sys, threading
-from ipcq import _namelock, _private
+from ipcq import _forks, _namelock, _private
 from ipcq._deadline import NEVER, PASSED
 from ipcq._namelock import name_lock
 _private._root = lambda: sys.argv[1]
@@ -284,9 +284,8 @@ def test_a_fork_just_before_the_lock_is_given_back_does_not_keep_it(launch: Laun
 def test_what_a_child_does_first_closes_its_parents_locks(place: Path) -> None:
     """C20: as above, step by step in one process."""
     with name_lock("/jobs", NEVER):
-        (descriptor,) = _namelock._held
-        _namelock._noting.acquire()
-        _namelock._after_fork()
+        (descriptor,) = _forks._descriptors
+        _forks.abandon_others(())
         with pytest.raises(OSError):
             os.fstat(descriptor)
 
@@ -295,7 +294,7 @@ def test_locks_are_noted_and_forgotten(place: Path) -> None:
     """Nothing is left to close in a child that is forked later."""
     with name_lock("/jobs", NEVER):
         pass
-    assert not _namelock._held
+    assert not _forks._descriptors
 
 
 # The place
@@ -493,7 +492,7 @@ def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
                 with name_lock("/jobs", NEVER):
                     pass
             threading.Thread(target=wait).start()
-            while len(_namelock._held) < 2:
+            while len(_forks._descriptors) < 2:
                 pass
             if not os.fork():
                 say("child")

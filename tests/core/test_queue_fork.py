@@ -16,6 +16,7 @@ from ipcq.errors import QueueClosed
 
 def child(handle: Handle) -> None:
     """Do in this process what happens first in a forked child."""
+    handle._forget_calls()
     handle._after_fork()
 
 

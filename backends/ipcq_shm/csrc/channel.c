@@ -713,6 +713,18 @@ static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
     return PyBool_FromLong(was_open);
 }
 
+static PyObject *abandon(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct channel *channel = (struct channel *)self;
+
+    if (channel->open) {
+        channel->open = false;
+        channel->uses = 0; /* the parent's */
+        ring_abandon(&channel->ring);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *attach(PyObject *self, PyObject *arguments)
 {
     struct channel *channel = (struct channel *)self;
@@ -818,6 +830,7 @@ static PyMethodDef channel_methods[] = {
     {"limits", limits, METH_NOARGS, PyDoc_STR("Return limit, max_messages, max_message_size and flags as checked.")},
     {"settle", settle, METH_NOARGS,
      PyDoc_STR("Wait until no other thread is inside the ring; to be called when none can enter it any more.")},
+    {"abandon", abandon, METH_NOARGS, PyDoc_STR("Give back in a forked child what it has of its parent's handle.")},
     {"detach", detach, METH_NOARGS, PyDoc_STR("Give back descriptor and mapping, and tell whether there were any.")},
     {NULL, NULL, 0, NULL},
 };

@@ -343,6 +343,8 @@ enum ring_result ring_attach(struct ring *ring, int descriptor);
 /* Make the handle of a forked child a participant of its own. Where it fails, all that is left to do is to detach. */
 enum ring_result ring_reattach(struct ring *ring);
 void ring_detach(struct ring *ring);
+/* Give back, in a forked child, what it has of its parent's handle, which nobody else notices. */
+void ring_abandon(struct ring *ring);
 /* What stands for this participant in the segment, and whether whom such a word stands for still participates. */
 uint64_t ring_identity(const struct ring *ring);
 bool ring_participates(const struct ring *ring, uint64_t word);

@@ -264,6 +264,14 @@ enum ring_result ring_reattach(struct ring *ring)
     return map_over(ring) ? take_slot(ring) : RING_SYSTEM;
 }
 
+void ring_abandon(struct ring *ring)
+{
+    if (ring->bell >= 0)
+        close(ring->bell);
+    munmap(ring->segment, ring->mapped);
+    close(ring->descriptor);
+}
+
 void ring_detach(struct ring *ring)
 {
     watch_disarm(ring);

@@ -1,0 +1,158 @@
+"""C35: a fork while another thread opens or closes leaves the child with nothing of the parent's."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+from contextlib import suppress
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import Peers, fresh_name, say
+from processes.needs import usable
+from processes.programs import SMALL
+from processes.sizes import size
+from processes.test_fork import SOON, reaped
+from processes.users import warm_up
+
+FORKS = size(60, 2000)
+
+# From Python 3.12 on os.fork warns in a process with threads; that it works all the same is what is tested.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+
+def descriptors() -> list[str]:
+    """Return what the descriptors of this process lead to, but for those by which a thread of ours waits."""
+    found = []
+    for each in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            place = os.readlink(f"/proc/self/fd/{each}")
+            if not place.startswith("anon_inode"):
+                found.append(place)
+    return found
+
+
+def mappings() -> int:
+    """Count the mappings of files of queues."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        return sum("/dev/shm/" in line for line in maps)
+
+
+def fork_over_opens(name: str, backend: str, forks: int) -> None:
+    """Fork while threads open and close a queue, and say what children have of it that they did not open."""
+    warm_up(backend)
+    over = threading.Event()
+    keeper = ipcq.open(name, backend, **SMALL)
+    own, maps = descriptors(), mappings()
+
+    def hammer(number: int) -> None:
+        while not over.is_set():
+            ipcq.open(name, backend, create=False).close()
+            if number:
+                mine = f"{name}-{number}"
+                ipcq.open(mine, backend, **SMALL).close()
+                with suppress(ipcq.QueueNotFound):
+                    ipcq.unlink(mine, backend)
+
+    threads = [threading.Thread(target=hammer, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    codes = []
+    for _ in range(forks):
+        pid = os.fork()
+        if not pid:
+            if len(descriptors()) > len(own) or mappings() > maps:
+                os.write(2, f"{descriptors()} instead of {own}, {mappings()} mappings instead of {maps}\n".encode())
+                os._exit(1)
+            ipcq.open(name, backend, create=False).close()
+            os._exit(0)
+        codes.append(reaped(pid, SOON))
+    over.set()
+    for thread in threads:
+        thread.join()
+    keeper.unlink()
+    keeper.close()
+    say(codes)
+
+
+def test_a_child_has_nothing_of_what_other_threads_were_opening(name: str, backend: str, peers: Peers) -> None:
+    """C35: no descriptor and no mapping beside those of the handles that it inherited, and it can open."""
+    peer = peers.spawn(fork_over_opens, name, backend, FORKS)
+    assert peer.hear() == [0] * FORKS, peer.complaint()
+    peer.done()
+
+
+def outlive(name: str, forks: int) -> None:
+    """Fork children that live on while a thread opens and closes, tell who they are, and wait to be killed."""
+    warm_up("shm")
+    over = threading.Event()
+
+    def hammer() -> None:
+        while not over.is_set():
+            ipcq.open(name, "shm", create=False).close()
+
+    thread = threading.Thread(target=hammer)
+    thread.start()
+    children = []
+    for _ in range(forks):
+        pid = os.fork()
+        if not pid:
+            signal.pause()
+            os._exit(0)
+        children.append(pid)
+    say(children)
+    time.sleep(60)
+
+
+def test_no_child_keeps_a_slot_alive(peers: Peers) -> None:
+    """C20, C35: when the parent was killed, its slots are free though its children live."""
+    usable("shm")
+    name = fresh_name()
+    with ipcq.open(name, "shm", **SMALL) as queue:
+        peer = peers.spawn(outlive, name, FORKS)
+        children = peer.hear()
+        try:
+            os.kill(peer.pid, signal.SIGKILL)
+            peer.wait()
+            assert queue.stats().handles == 1
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+        queue.unlink()
+
+
+def fork_in_a_handler(name: str, backend: str) -> None:
+    """Fork in a signal handler again and again while this same thread opens and closes, and say how children ended."""
+    warm_up(backend)
+    children: list[int] = []
+
+    def fork(*_: object) -> None:
+        pid = os.fork()
+        if not pid:
+            with ipcq.open(f"{name}-{os.getpid()}", backend, **SMALL) as queue:
+                queue.put(1)
+                queue.get(timeout=SOON)
+                queue.unlink()
+            os._exit(0)
+        children.append(pid)
+        # Once, so that no handler interrupts another.
+        signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0001 * (len(children) % 10))
+
+    signal.signal(signal.SIGALRM, fork)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    while len(children) < size(20, 200):
+        ipcq.open(name, backend, **SMALL).close()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    ipcq.open(name, backend, **SMALL).unlink()
+    say([reaped(pid, SOON) for pid in children])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_handler_that_forks_inside_open_leaves_a_child_that_can_open(name: str, backend: str, peers: Peers) -> None:
+    """C35: the fork is in the very thread that opens."""
+    peer = peers.spawn(fork_in_a_handler, name, backend)
+    codes = peer.hear()
+    assert set(codes) == {0}, peer.complaint()
+    peer.done()
