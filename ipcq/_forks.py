@@ -28,13 +28,28 @@ _descriptors: set[int] = set()
 _channels: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
-def opened(opening: Callable[[], int]) -> int:
+class _Opening:
+    """While a channel is being opened for a handle; others are their makers' to see to, and no child abandons them."""
+
+    def __enter__(self) -> None:
+        _openings.append(None)
+
+    def __exit__(self, *_: object) -> None:
+        _openings.pop()
+
+
+# One entry for each thread that is inside; a child keeps those of its parent's, which does no harm.
+_openings: list[None] = []
+opening: Final = _Opening()
+
+
+def opened(call: Callable[[], int]) -> int:
     """Return the descriptor that a call opens, and let forked children close it as long as it is nobody's.
 
     It has to be given to `closed` or `belongs`.
     """
     with no_fork:
-        descriptor = opening()
+        descriptor = call()
         _descriptors.add(descriptor)
     return descriptor
 
@@ -53,7 +68,8 @@ def closed(descriptor: int, closing: Callable[[], object] | None = None) -> None
 def belongs(channel: object, *descriptors: int) -> None:
     """Note that a channel has these descriptors, and that children in which no handle has it are to abandon it."""
     with no_fork:
-        _channels.add(channel)
+        if _openings:
+            _channels.add(channel)
         _descriptors.difference_update(descriptors)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar, overload
 from ipcq import _registry
 from ipcq._asked import Asked, flag
 from ipcq._directory import OPEN_TIMEOUT, remove
+from ipcq._forks import opening
 from ipcq._meet import AUTO, compare, located, meet
 from ipcq._queue import Origin, Queue
 from ipcq._shortcut import class_for
@@ -173,7 +174,8 @@ def open(
         codec = codec_for(serializer, allow_pickle=flag("allow_pickle", allow_pickle), type=type)
         if allow_pickle and (asked.request.other_users or asked.request.mode & 0o022):
             raise _foreign_pickles()
-        found, channel = meet(asked, _DEFAULTS)
+        with opening:
+            found, channel = meet(asked, _DEFAULTS)
         try:
             compare(asked, channel)
             if allow_pickle and channel.attributes.mode & 0o022:

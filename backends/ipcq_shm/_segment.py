@@ -420,10 +420,8 @@ def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
     Raises:
         OSError: There is no descriptor to spare for it.
     """
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return None  # whatever stands in the queue's place
-    inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
     try:
+        inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
         bell = noted(lambda: os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -247,7 +247,7 @@ class SocketpairChannel(Channel):
         try:
             packet, numbers = self._next()
         except BlockingIOError:
-            self._check_unlinked()
+            self._check_told()
             return None
         except MessageQueueError:
             raise
@@ -282,8 +282,8 @@ class SocketpairChannel(Channel):
             return self.try_get()
         raise self._end()
 
-    def _check_unlinked(self) -> None:
-        """Say at once that the queue is gone where the descriptor tells of it."""
+    def _check_told(self) -> None:
+        """Say at once what the descriptor tells: that the queue was unlinked."""
         if self._watch and has_ended(self._ends.listener):
             raise QueueGone
 

@@ -38,7 +38,9 @@ def create(request: Request) -> Queue[bytes]:
     for name in _registry.able("nameless"):
         backend = _registry.backend(name)
         try:
-            return _handle(backend, backend.create_nameless(request), request)
+            with _forks.opening:
+                channel = backend.create_nameless(request)
+            return _handle(backend, channel, request)
         except (LimitExceeded, NoSpace, Unsupported) as error:
             reasons[name] = str(error)
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "see ipcq backends"
@@ -65,7 +67,9 @@ def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
     request = Request()
     descriptors = arrived(travelling)
     try:
-        return _handle(backend, backend.adopt(descriptors, request), request)
+        with _forks.opening:
+            channel = backend.adopt(descriptors, request)
+        return _handle(backend, channel, request)
     finally:
         _forks.forget(*descriptors)  # they are the channel's, or closed
 

@@ -32,8 +32,8 @@ HERE = Path(__file__).parent
             "test_who_is_removing_is_waited_for",
         ),
         (
-            "                _ring_again(descriptor, name, rung, bell)\n",
-            "",
+            "            os.unlink(bell_of(name))\n\n\ndef _sound",
+            "            pass\n\n\ndef _sound",
             "test_a_doorbell_that_is_made_while_the_name_goes_goes_too",
         ),
         (
@@ -47,8 +47,8 @@ HERE = Path(__file__).parent
             "test_who_comes_between_keeps_its_queue",
         ),
         (
-            "os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)\n\n\nclass",
-            "os.O_NONBLOCK | os.O_CLOEXEC)\n\n\nclass",
+            "os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))\n\n\nclass",
+            "os.O_NONBLOCK | os.O_CLOEXEC))\n\n\nclass",
             "test_a_link_to_another_queue_is_not_followed",
         ),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq import _registry
+from ipcq import _forks, _registry
 from ipcq.backend import Request
 from ipcq.compat import _nameless
 from ipcq.testing.processes import fresh_name
@@ -104,16 +104,19 @@ def test_a_child_uses_what_it_inherits(backend: Any) -> None:
     queue.close()
 
 
-def test_a_child_gives_up_a_channel_that_no_handle_has(pair: tuple[Any, Any]) -> None:
+def test_a_child_gives_up_a_channel_that_no_handle_has(backend: Any) -> None:
     """Clause 17: the parent was about to make a handle of it, or to close it."""
+    with _forks.opening:
+        channel = backend.create_nameless(Request(buffer_size=1 << 16))
     child = os.fork()
     if not child:
         try:
-            pair[0].qsize()
+            channel.qsize()
         except ipcq.QueueClosed:
             os._exit(0)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
+    channel.close()
 
 
 def test_what_is_no_doorbell_is_refused(backend: Any) -> None:

@@ -138,7 +138,8 @@ def fork_in_a_handler(name: str, backend: str) -> None:
             os._exit(0)
         children.append(pid)
         # Once, so that no handler interrupts another.
-        signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0001 * (len(children) % 10))
+        if len(children) < size(20, 200):
+            signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0001 * (len(children) % 10))
 
     signal.signal(signal.SIGALRM, fork)
     signal.setitimer(signal.ITIMER_REAL, 0.001)
