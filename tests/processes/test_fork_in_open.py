@@ -157,3 +157,33 @@ def test_a_handler_that_forks_inside_open_leaves_a_child_that_can_open(name: str
     codes = peer.hear()
     assert set(codes) == {0}, peer.complaint()
     peer.done()
+
+
+def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
+    """Contract clause 17: its descriptors are given back, and a second time changes nothing."""
+    before = len(descriptors())
+    queue = ipcq.open(name, backend, **SMALL)
+    channel = queue._channel
+    if backend == "socketpair":
+        channel._offer.host.end()  # a child has no thread of its parent's
+        from ipcq_socketpair import _host
+
+        _host._hosts.clear()
+    channel.abandon()
+    channel.abandon()
+    queue._held.clear()
+    queue._end("abandoned")
+    with suppress(ipcq.QueueNotFound):
+        ipcq.unlink(name, backend)
+    assert len(descriptors()) == before
+
+
+def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: str) -> None:
+    """C35: whoever was to close its channel on the way out is not in the child."""
+    queue = ipcq.open(name, backend, **SMALL)
+    (channel,) = queue._held
+    queue._end("closed")
+    queue._forget_calls()
+    assert not queue._held
+    channel.close()
+    queue.unlink()
