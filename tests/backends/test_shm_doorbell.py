@@ -1,7 +1,6 @@
 """The doorbell of shm at a queue's end: whoever listens is told, whatever dies or lacks on the way."""
 
 import os
-import resource
 import select
 from pathlib import Path
 
@@ -135,6 +134,8 @@ def test_a_handle_that_goes_on_is_quiet_when_those_that_end_have_gone(name: str)
 @pytest.mark.parametrize("end", ["shutdown", "unlink"])
 def test_who_has_no_descriptor_for_the_doorbell_ends_nothing(name: str, end: str) -> None:
     """C24, C32: the error names the limit, and the queue goes on."""
+    import resource
+
     with create(name) as queue, attach(name) as other:
         queue.fileno()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
