@@ -347,6 +347,12 @@ def test_what_is_dropped_in_the_middle_of_dropping_counts_once(queue: Handle) ->
             break
 
 
+def test_a_put_out_of_a_step_is_stored(queue: Handle) -> None:
+    """C12: the handler of a signal calls the queue that it interrupted."""
+    queue._channel._queue.alone(queue.put, b"x")  # type: ignore[attr-defined]
+    assert queue.get(timeout=5) == b"x"
+
+
 def test_another_queue_can_be_used_in_a_handler(queue: Handle) -> None:
     """C12: only the queue that was interrupted is not to be had."""
     shared = queue._channel._queue  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -328,6 +329,14 @@ def test_an_unmounted_file_system_lists_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ipcq_mqueue, "_mount_point", lambda: None)
     with pytest.raises(Unsupported, match="sudo mount -t mqueue none /dev/mqueue"):
         MqueueBackend().names()
+
+
+def test_the_library_is_found_behind_what_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what has its name keeps it."""
+    face = ModuleType("face")
+    monkeypatch.setitem(sys.modules, "posix_ipc", face)
+    assert _library.library.__wrapped__().MessageQueue is posix_ipc.MessageQueue
+    assert _library.is_installed() and sys.modules["posix_ipc"] is face
 
 
 #: Puts the face under the library's name before or after the library itself or the backend is imported.

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from backends.overtaking import INNER, MOST, VERBS, Overtaking, check_everywhere
 from backends.pyshm import Handle, again, both_locks, drained, made, with_shmlock
 from ipcq.backend import Attributes
 from ipcq.errors import (
+    CorruptQueue,
     InvalidArgument,
     MessageQueueError,
     QueueEmpty,
@@ -101,6 +103,22 @@ def test_a_call_in_the_middle_of_another_is_done_and_loses_nothing(
     """C12: wherever a handler or a finaliser strikes in a step of its own thread."""
     with made(name, priorities=priorities, max_messages=MOST) as queue:
         check_everywhere(queue, outer, inner)
+
+
+@pytest.mark.parametrize("error", [struct.error("torn"), CorruptQueue()])
+def test_what_a_step_that_was_overtaken_stumbles_over_is_no_error(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """C12: what it reads was changed meanwhile; it is done anew."""
+
+    def fits(*_: object) -> bool:
+        monkeypatch.undo()
+        queue.put(b"inner")
+        raise error
+
+    monkeypatch.setattr(queue._channel._order, "fits", fits)
+    queue.put(b"outer")
+    assert queue.get_many() == [b"inner", b"outer"]
 
 
 def test_a_look_that_is_overtaken_looks_anew(name: str) -> None:

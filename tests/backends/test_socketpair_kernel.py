@@ -127,6 +127,20 @@ def test_a_call_in_the_middle_of_another_breaks_no_bound(outer: str, inner: str,
         check_everywhere(queue, outer, inner)
 
 
+def test_a_put_inside_a_put_is_done_first(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C12: a signal handler that strikes between counting and sending cannot break the bound."""
+    channel = bounded._channel  # type: ignore[attr-defined]  # where the handler strikes
+
+    def has_space() -> bool:
+        monkeypatch.undo()
+        bounded.put(b"handler")
+        return True
+
+    monkeypatch.setattr(channel, "_has_space", has_space)
+    bounded.put(b"x")
+    assert bounded.get_many() == [b"handler", b"x"]
+
+
 def test_a_turn_that_the_system_refuses_is_our_error(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C5: with its number, and nothing is put."""
     flock = fcntl.flock
