@@ -122,13 +122,13 @@ def test_decoding_a_bomb_stays_within_memory_and_time(
     writer.put(data)
     tracemalloc.start()
     try:
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             item = reader.get_nowait()
         except ipcq.DecodeError as error:
             item = None
             assert error.data == data
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
