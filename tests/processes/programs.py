@@ -49,8 +49,7 @@ def open_at(backend: str, exclusive: bool) -> None:
         if order is None:
             return
         name, instant = order
-        while time.monotonic() < instant:
-            pass
+        time.sleep(max(0.0, instant - time.monotonic()))  # and not in a loop, which would take the others' processors
         try:
             queue = ipcq.open(name, backend, exclusive=exclusive, **SMALL)
         except ipcq.MessageQueueError as error:

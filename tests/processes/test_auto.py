@@ -60,7 +60,7 @@ def subsets(names: Sequence[str], dice: random.Random) -> list[list[str]]:
 @pytest.mark.storm
 @pytest.mark.timeout(300)
 def test_processes_that_can_use_different_backends_never_split_a_name(name: str) -> None:
-    """DESIGN 5, rules 1 to 3: in 100 rounds of 50 racers no name is on two backends and every refusal is explained."""
+    """DESIGN 5, rules 1 to 3: in 50 rounds of 50 racers no name is on two backends and every refusal is explained."""
     names = [info.name for info in ipcq.backends() if info.usable and info.rank is not None]
     met = dict.fromkeys(names, 0)
     refused = 0

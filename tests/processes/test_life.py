@@ -5,9 +5,10 @@ import time
 import ipcq
 from ipcq.testing.processes import Peers
 from processes.programs import open_at
+from processes.sizes import size
 
 RACERS = 16
-RACES = 60
+RACES = size(30, 1000)
 
 
 def test_one_of_sixteen_simultaneous_creators_wins(name: str, backend: str, peers: Peers) -> None:
