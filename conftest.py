@@ -137,9 +137,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByPage(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file, _, test = nodeid.partition("::")
-            if file.endswith("test_gevent.py") and "[" in test:
-                return f"{file} {'-'.join(test.partition('[')[2].rstrip(']').split('-')[:2])}"  # they ask one program
-            return file if test.startswith("line:") else nodeid
+            if file.endswith("test_gevent.py") and "[" in test:  # those with the same two parameters ask one program
+                return " ".join([file, *sorted(test.partition("[")[2].rstrip("]").split("-")[:2])])
+            return file if test.startswith("line:") or file.endswith("test_greenlets.py") else nodeid
 
     return ByPage(config, log)
 
@@ -148,7 +148,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what one Python will do for, and begin with what takes long."""
     for item in items:
-        if is_once(item.path.relative_to(config.rootpath)):
+        if item.path.is_relative_to(config.rootpath) and is_once(item.path.relative_to(config.rootpath)):
             item.add_marker("once")
     items.sort(key=lambda item: item.get_closest_marker("storm") is None)
 

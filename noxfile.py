@@ -234,7 +234,20 @@ def at_length(session: nox.Session, size: str, hour: int) -> None:
         session.notify("model")
         session.notify("peers")
         session.notify("fuzz", [str(hour)])
-    files = ("accepted", "auto", "ends", "fork", "full", "leaks", "life", "model", "namespaces", "order", "refused", "signals")
+    files = (
+        "accepted",
+        "auto",
+        "ends",
+        "fork",
+        "full",
+        "leaks",
+        "life",
+        "model",
+        "namespaces",
+        "order",
+        "refused",
+        "signals",
+    )
     growing = [f"tests/processes/test_{name}.py" for name in (*files, "stopped", "storm", "wakeups")]
     chosen = session.posargs or [*growing, "tests/aio/test_cancel.py", "tests/aio/test_queue.py"]
     pytest(session, "-rP", "--timeout=0", *chosen, size=size)
