@@ -234,21 +234,8 @@ def at_length(session: nox.Session, size: str, hour: int) -> None:
         session.notify("model")
         session.notify("peers")
         session.notify("fuzz", [str(hour)])
-    files = (
-        "accepted",
-        "auto",
-        "ends",
-        "fork",
-        "full",
-        "leaks",
-        "life",
-        "model",
-        "namespaces",
-        "order",
-        "refused",
-        "signals",
-    )
-    growing = [f"tests/processes/test_{name}.py" for name in (*files, "stopped", "storm", "wakeups")]
+    files = "accepted auto ends fork full leaks life model namespaces order refused signals stopped storm wakeups"
+    growing = [f"tests/processes/test_{name}.py" for name in files.split()]
     chosen = session.posargs or [*growing, "tests/aio/test_cancel.py", "tests/aio/test_queue.py"]
     pytest(session, "-rP", "--timeout=0", *chosen, size=size)
 
