@@ -348,6 +348,12 @@ class Finding:
     fix: str = ""
     """The command that changes it; empty where nothing needs to."""
 
+    @classmethod
+    def stuck(cls, name: str, holder: Holder) -> "Finding":
+        """A process keeps others from going on with a queue."""
+        fix = f"kill -CONT {holder.pid}" if holder.stopped else ""
+        return cls(severity=Severity.WARNING, text=f"queue {name!r}: {holder}", fix=fix)
+
 
 @runtime_checkable
 class Channel(Protocol):

@@ -33,11 +33,13 @@ from ipcq.backend import (
     STEP,
     Capabilities,
     Channel,
+    Holder,
     NativeRLock,
     Received,
     Request,
     Stats,
     belongs,
+    holder_of_file,
     let_through,
     no_fork,
 )
@@ -65,6 +67,8 @@ R = TypeVar("R")
 
 #: Seconds that a put or a get tries for the lock before it says "not now".
 PATIENCE: Final = 0.04
+#: After so many tries, a millisecond or two, the kernel is asked whether who holds the lock is stopped.
+_ASK: Final = 8
 #: Seconds for what has no "not now" to say.
 LONG_PATIENCE: Final = 1.0
 #: Seconds between the first looks of a process that waits; later ones are further apart, up to `SLICE`.
@@ -104,6 +108,8 @@ class PyshmChannel(Channel):
         self._order: Order = order(header.attributes, geometry, self._read, self._write)
         # A wait ended without a message, so that the next get hardly needs the lock.
         self._waited = False
+        # Since when the lock is not to be had, on `time.monotonic`; 0 while it is.
+        self._busy_since = 0.0
         # Waits that no commit has counted yet.
         self._waits = self._timeouts = 0
         self._begin()
@@ -125,16 +131,27 @@ class PyshmChannel(Channel):
             with self._threads:
                 result = self._attempt(step, *arguments, **named)
             if not isinstance(result, _NotNow):
+                self._busy_since = 0.0
                 return result
             if result is AGAIN:
                 continue
             now = monotonic()
             until = until or now + patience
-            if now >= until:
+            self._busy_since = self._busy_since or now
+            if now >= until or (tries == _ASK and patience <= PATIENCE and self._is_held_by_stopped()):
                 return NOT_NOW
             # The holder is done in microseconds unless it was interrupted.
             sleep(0 if tries < 5 else min(0.00005 * tries, 0.001))
             tries += 1
+
+    def _is_held_by_stopped(self) -> bool:
+        holder = self.holder(False)
+        return holder is not None and holder.stopped
+
+    def holder(self, getting: bool, /) -> Holder | None:
+        if not self._busy_since:
+            return None
+        return holder_of_file(self._descriptor, monotonic() - self._busy_since)
 
     def _attempt(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R | _NotNow:
         interrupted = self._inside
@@ -170,9 +187,12 @@ class PyshmChannel(Channel):
     def _surely(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         result = self._step(LONG_PATIENCE, step, *arguments, **named)
         if isinstance(result, _NotNow):
+            holder = self.holder(False)
+            if holder is not None:
+                raise TimedOutError(f"{holder}: {holder.way_out}")
             raise TimedOutError(
-                f"another process held the lock of the queue for {LONG_PATIENCE:g} s, which a living one does not: "
-                f"see which one is stopped (lslocks), and let it go on or end it ({self._path})"
+                f"another process held the lock of the queue for {LONG_PATIENCE:g} s, which one that runs does not: "
+                f"see which one is stopped (lslocks {self._path}), and continue or end it"
             )
         return result
 
@@ -423,6 +443,7 @@ class PyshmChannel(Channel):
             waits=state.waits,
             timeouts=state.timeouts,
             recoveries=state.recoveries,
+            holder=self.holder(False),
         )
 
     def wait_readable(self, since: float, until: float, /) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 from typing import Final
 
-from ipcq.backend import Finding, Severity
+from ipcq.backend import Finding, Severity, holder_of_file
 from ipcq_pyshm import _place, _segment
 
 _MEBIBYTE: Final = 1 << 20
@@ -15,6 +15,7 @@ _ENOUGH: Final = 0.1
 def findings() -> list[Finding]:
     found = [_leftover(path) for path in _place.listed(_place.FILES) if _segment.abandoned(path)]
     found += [_half(path) for path in _place.listed(_place.HALVES)]
+    found += [each for path in _place.listed(_place.FILES) for each in _stuck(path)]
     if _place.SHARED is not None and os.path.isdir(_place.SHARED):
         found.append(_space(_place.SHARED))
     return found
@@ -34,6 +35,15 @@ def _half(path: str) -> Finding:
         text=f"{path} is a queue that was being made, by a process that was killed unless it is at it now",
         fix=f"rm {path}",
     )
+
+
+def _stuck(path: str) -> list[Finding]:
+    with _segment.looked_at(path) as descriptor:
+        holder = None if descriptor is None else holder_of_file(descriptor, 0.0)
+    if holder is None or not holder.stopped:  # one that runs gives the lock back in microseconds
+        return []
+    header = _segment.header_of(path)
+    return [Finding.stuck(header.name, holder)] if header is not None else []
 
 
 def _space(place: str) -> Finding:

@@ -202,7 +202,7 @@ def unlink(path: str) -> None:
     Raises:
         OSError: The system refused, and the name is still there.
     """
-    with _looked_at(path) as descriptor:
+    with looked_at(path) as descriptor:
         os.unlink(path)
         if descriptor is not None:
             _clear_away(descriptor)
@@ -248,18 +248,18 @@ def header_of(path: str) -> Header | None:
     """Read the header of a file; None where that is not to be read, or is no queue."""
     if _reaped(path):
         return None
-    with _looked_at(path) as descriptor:
+    with looked_at(path) as descriptor:
         return None if descriptor is None else _header(descriptor)
 
 
 def abandoned(path: str) -> bool:
     """Tell whether a file is what dead holders left of a last-close queue."""
-    with _looked_at(path) as descriptor:
+    with looked_at(path) as descriptor:
         return descriptor is not None and _last_close(descriptor) and _file.try_to_own(descriptor)
 
 
 @contextmanager
-def _looked_at(path: str) -> Iterator[int | None]:
+def looked_at(path: str) -> Iterator[int | None]:
     """Open a file as nobody's holder; None where that is not for this user, or it is gone."""
     descriptor = None
     try:

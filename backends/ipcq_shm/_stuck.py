@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from ipcq.backend import Finding, Holder, Severity, holder_of_byte, holder_of_thread
+from ipcq.backend import Finding, Holder, holder_of_byte, holder_of_thread
 from ipcq_shm import _segment
 
 # The layout of csrc/ring.h, which asserts these figures.
@@ -34,8 +34,7 @@ def findings(name: str) -> Iterator[Finding]:
         os.close(descriptor)
     for holder in holders:
         if holder.stopped or holder.seconds >= _LONG:
-            fix = f"kill -CONT {holder.pid}" if holder.stopped else ""
-            yield Finding(severity=Severity.WARNING, text=f"queue {name!r}: {holder}", fix=fix)
+            yield Finding.stuck(name, holder)
 
 
 def _holders(descriptor: int, header: _segment.Header) -> Iterator[Holder]:

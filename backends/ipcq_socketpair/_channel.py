@@ -45,11 +45,13 @@ from typing import Any, Final
 from ipcq.backend import (
     Capabilities,
     Channel,
+    Holder,
     NativeRLock,
     Received,
     Request,
     Stats,
     belongs,
+    holder_of_file,
     let_through,
     original,
     pause,
@@ -117,6 +119,9 @@ class SocketpairChannel(Channel):
         self._large = False
         self._turn = NativeRLock()
         self._busy = self._overtaken = False
+        self._busy_since = (
+            0.0  # when the lock of putters was first found taken, on `time.monotonic`; 0 while it is free
+        )
         self._spare: deque[int] = deque()
         self._watch: dict[str, Any] = {}
         # Packets, with what came with them, that there was no memory to open: the next gets do.
@@ -199,13 +204,21 @@ class SocketpairChannel(Channel):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if monotonic() >= until:
+                now = monotonic()
+                self._busy_since = self._busy_since or now
+                if now >= until:
                     return False
                 sleep(0)
             except OSError as error:
                 raise _foreign(error) from error
             else:
+                self._busy_since = 0.0
                 return True
+
+    def holder(self, getting: bool, /) -> Holder | None:
+        if getting or not self._busy_since:
+            return None  # a get takes no lock
+        return holder_of_file(self._ends.lock, monotonic() - self._busy_since)
 
     def _has_space(self) -> bool:
         if self._count() < (self.attributes.max_messages or 0):
@@ -428,7 +441,7 @@ class SocketpairChannel(Channel):
 
     def stats(self) -> Stats:
         depth = self.qsize()
-        return Stats(depth=depth if self._packet else None)
+        return Stats(depth=depth if self._packet else None, holder=self.holder(False))
 
     def fileno(self) -> int:
         if not self._raises:

@@ -1,0 +1,111 @@
+"""A process that is stopped with the file lock of a queue: on pyshm and socketpair calls say who it is."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import ipcq
+from ipcq.testing.processes import fresh_name
+
+if sys.platform != "linux":
+    pytest.skip("Linux alone tells who holds a lock", allow_module_level=True)
+
+SMALL = {"max_messages": 4, "max_message_size": 64, "serializer": "raw"}
+
+#: Locks the file of a descriptor that it inherits, as an open file of its own, and is stopped with it.
+HOLD = """
+import fcntl, os, signal, sys
+file = os.open(f"/proc/self/fd/{sys.argv[1]}", os.O_RDWR)
+fcntl.flock(file, fcntl.LOCK_EX)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.fixture(params=["pyshm", "socketpair"])
+def queue(request: pytest.FixtureRequest) -> Iterator["ipcq.Queue[Any]"]:
+    """Return a handle to a new queue on each backend whose lock is one on a file."""
+    name = fresh_name()
+    with ipcq.open(name, request.param, exclusive=True, **SMALL) as queue:
+        yield queue
+        with suppress(ipcq.QueueNotFound):
+            queue.unlink()
+
+
+@pytest.fixture
+def holder(queue: "ipcq.Queue[Any]") -> Iterator[int]:
+    """Return the process id of a program that is stopped inside the queue."""
+    channel: Any = queue._channel
+    lock = channel._descriptor if queue.backend == "pyshm" else channel._ends.lock
+    program = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], pass_fds=[lock])
+    os.waitid(os.P_PID, program.pid, os.WSTOPPED)
+    yield program.pid
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda queue: queue.put(b"item", block=False),
+        lambda queue: queue.put(b"item", timeout=0.1),
+        lambda queue: queue.put_many([b"item"], timeout=0.1),
+    ],
+)
+def test_a_put_beside_a_stopped_process_says_who_it_is(
+    queue: "ipcq.Queue[Any]", holder: int, put: Callable[["ipcq.Queue[Any]"], object]
+) -> None:
+    """C11: the queue has space, and the error does not say that it is full."""
+    with pytest.raises(ipcq.QueueFull, match=rf"it may have space, but process {holder} .*kill -CONT {holder}"):
+        put(queue)
+
+
+def test_statistics_name_who_is_stopped_inside(queue: "ipcq.Queue[Any]", holder: int) -> None:
+    """And name nobody once it is gone."""
+    with suppress(ipcq.QueueFull):
+        queue.put(b"item", timeout=0.1)
+    held = queue.stats().holder
+    assert held is not None
+    assert (held.pid, held.stopped) == (holder, True)
+    os.kill(holder, signal.SIGKILL)
+    os.waitid(os.P_PID, holder, os.WEXITED | os.WNOWAIT)
+    queue.put(b"item", timeout=20)
+    assert queue.stats().holder is None
+
+
+@pytest.mark.parametrize("queue", ["pyshm"], indirect=True)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda queue: queue.get(timeout=0.1),
+        lambda queue: queue.get(block=False),
+        lambda queue: queue.clear(),
+        lambda queue: queue.peek(),
+        lambda queue: queue.shutdown(),
+    ],
+)
+def test_a_call_beside_a_stopped_process_says_who_it_is(
+    queue: "ipcq.Queue[Any]", holder: int, call: Callable[["ipcq.Queue[Any]"], object]
+) -> None:
+    """C37: nobody is told that something was done, or that nothing is there."""
+    with pytest.raises(ipcq.TimedOutError, match=f"process {holder} .*kill -CONT {holder}"):
+        call(queue)
+
+
+@pytest.mark.parametrize("queue", ["pyshm"], indirect=True)
+def test_doctor_finds_who_is_stopped_inside(queue: "ipcq.Queue[Any]", holder: int) -> None:
+    """With the command that lets it go on."""
+    backend = queue._origin.backend
+
+    def found() -> list[str]:
+        return [each.fix for each in backend.findings() if queue.name in each.text]
+
+    assert found() == [f"kill -CONT {holder}"]
+    os.kill(holder, signal.SIGKILL)
+    os.waitid(os.P_PID, holder, os.WEXITED | os.WNOWAIT)
+    assert found() == []
