@@ -1074,7 +1074,7 @@ def _after_fork() -> None:
     handles = list(_handles)
     for queue in handles:
         queue._forget_calls()
-    abandon_others({id(channel) for queue in handles for channel in queue._held})
+    abandon_others({id(channel) for queue in handles for channel in queue._held.values()})
     for queue in handles:
         queue._after_fork()
 
