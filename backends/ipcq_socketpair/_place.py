@@ -221,12 +221,22 @@ def unlink(name: str) -> None:
         raise QueueNotFound
     with alone():
         try:
-            # In this order: who is killed in between has unlinked it, since a file at which nobody answers is no queue.
             _tell_end(path)
-            os.unlink(path)
+            # It is unlinked now, also where this process is killed or the file cannot be removed: a file at which nobody
+            # answers is no queue.
+            _remove(path)
         except FileNotFoundError as error:
             raise QueueNotFound from error
     sleep(BLIND)
+
+
+def _remove(path: bytes) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        let_through(error)
 
 
 def _tell_end(path: bytes) -> None:

@@ -181,7 +181,7 @@ def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
 def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: str) -> None:
     """C35: whoever was to close its channel on the way out is not in the child."""
     queue = ipcq.open(name, backend, **SMALL)
-    (channel,) = queue._held
+    (channel,) = queue._held.values()
     queue._end("closed")
     queue._forget_calls()
     assert not queue._held
