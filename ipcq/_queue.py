@@ -586,7 +586,7 @@ class Queue(Generic[T]):
             self._require_read()
             received = channel.peek()
             if received is None:
-                raise QueueEmpty
+                raise self._out_of_time(QueueEmpty)
             return Message(self._decode(received[0]), received[1], 1)
 
         return self._with_channel(look)

@@ -222,8 +222,8 @@ def unlink(name: str) -> None:
     with alone():
         try:
             _tell_end(path)
-            # It is unlinked now, also where this process is killed or the file cannot be removed: a file at which nobody
-            # answers is no queue.
+            # It is unlinked now, also where this process is killed or the file cannot be removed: a file at which
+            # nobody answers is no queue.
             _remove(path)
         except FileNotFoundError as error:
             raise QueueNotFound from error

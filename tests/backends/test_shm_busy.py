@@ -46,6 +46,15 @@ def test_a_put_beside_a_stopped_process_says_who_it_is(
         put(queue)
 
 
+@pytest.mark.parametrize(("priorities", "side"), [(False, "get"), (True, "put")])
+def test_a_look_beside_a_stopped_process_says_who_it_is(name: str, stopped: int, priorities: bool, side: str) -> None:
+    """C11: as a get does."""
+    with create(name, priorities=priorities) as queue:
+        queue.put(b"item")
+        with held_by(queue, stopped, side), pytest.raises(ipcq.QueueEmpty, match=f"messages, but process {stopped} "):
+            queue.peek()
+
+
 @pytest.mark.parametrize("timeout", [0, 0.05])
 @pytest.mark.parametrize(("priorities", "side"), [(False, "get"), (True, "put")])
 def test_a_get_beside_a_stopped_process_says_who_it_is(

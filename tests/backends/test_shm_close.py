@@ -10,6 +10,7 @@ import pytest
 
 from backends import shm
 from backends.shm import attach, create, held_by, told
+from ipcq.errors import TimedOutError
 from processes.sizes import size
 
 works, name = shm.works, shm.name
@@ -120,3 +121,19 @@ def test_a_notice_that_could_not_be_taken_back_ends_with_its_handle(name: str, s
             other.close()
         queue.notify(lambda: None)
         queue.notify()
+
+
+def test_a_notice_is_taken_back_past_a_stopped_process(name: str, stopped: int) -> None:
+    """C37, contract clause 20: another handle can ask at once, while this one stays open."""
+    with create(name) as queue, attach(name) as other:
+        other.notify(lambda: None)
+        with held_by(queue, stopped, "put"):
+            other.notify()
+        queue.notify(lambda: None)
+        queue.notify()
+
+
+def test_a_notice_that_cannot_be_asked_for_past_a_stopped_process_says_so(name: str, stopped: int) -> None:
+    """C37: not that somebody else has asked."""
+    with create(name) as queue, held_by(queue, stopped, "put"), pytest.raises(TimedOutError, match="holds the lock"):
+        queue.notify(lambda: None)

@@ -372,10 +372,16 @@ enum ring_result watch_ask(struct ring *ring, uint32_t *seen)
 
 void watch_cancel(struct ring *ring)
 {
+    uint64_t own = ring_identity(ring);
 
-    if (!ring_enter_put(ring, ARM_PATIENCE))
+    if (!ring_enter_put(ring, ARM_PATIENCE)) {
+        /* Past a stopped process the place is given up all the same. The mark that somebody asked stays, and the next
+         * put into the empty queue takes it away. */
+        atomic_compare_exchange_strong_explicit(&ring->segment->state.registrant, &own, 0, memory_order_relaxed,
+                                                memory_order_relaxed);
         return;
-    if (atomic_load_explicit(&ring->segment->state.registrant, memory_order_relaxed) == ring_identity(ring))
+    }
+    if (atomic_load_explicit(&ring->segment->state.registrant, memory_order_relaxed) == own)
         end_request(ring);
     leave_put(ring);
 }
