@@ -88,14 +88,27 @@ static struct shortcut *shortcut_of(PyObject *self)
     return is_shortcut(word) && shortcut->channel->open ? shortcut : NULL;
 }
 
-/* Lets those who sleep get on first, until `until` at the latest. The handle may be closed meanwhile. */
-static void give_way(struct channel *channel, bool getting, int64_t until)
+/* Later deadlines, in seconds of the clock, are never. */
+#define LATEST 4e9
+
+/* Lets those who sleep get on first, for so many seconds at the most. The handle may be closed meanwhile. */
+static void give_way(PyObject *self, bool getting, double seconds)
 {
-    core_begin_use(channel);
-    Py_BEGIN_ALLOW_THREADS
-    ring_give_way(&channel->ring, getting, until);
-    Py_END_ALLOW_THREADS
-    core_end_use(channel);
+    int64_t until = seconds < LATEST ? wait_now() + (int64_t)(seconds * 1e9) : INT64_MAX;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    struct shortcut *shortcut = shortcut_of(self);
+
+    if (shortcut != NULL) {
+        struct channel *channel = shortcut->channel;
+
+        core_begin_use(channel);
+        Py_BEGIN_ALLOW_THREADS
+        ring_give_way(&channel->ring, getting, until);
+        Py_END_ALLOW_THREADS
+        core_end_use(channel);
+    }
+    Py_END_CRITICAL_SECTION();
 }
 
 /* Handing on */
@@ -244,8 +257,6 @@ static enum ring_result put_now(PyObject *self, const struct ring_piece *piece, 
             result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, patience);
         else
             result = put_large(shortcut->channel, piece, patience);
-        if (result == RING_CROWDED)
-            give_way(shortcut->channel, false, INT64_MAX);
     }
     Py_END_CRITICAL_SECTION();
     return result;
@@ -256,7 +267,11 @@ static bool put_at_once(PyObject *self, const struct ring_piece *piece, double s
 {
     enum ring_result result = put_now(self, piece, seconds == 0 ? 0 : RING_POLITE);
 
-    return result == RING_OK || (result == RING_CROWDED && put_now(self, piece, 0) == RING_OK);
+    if (result == RING_CROWDED) {
+        give_way(self, false, seconds);
+        result = put_now(self, piece, 0);
+    }
+    return result == RING_OK;
 }
 
 /* Encodes, and puts now or later. */
@@ -418,9 +433,6 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
 
 /* Getting */
 
-/* Later deadlines, in seconds of the clock, are never. */
-#define LATEST 4e9
-
 struct taking {
     enum of_bytes of_bytes;
     bool is_item;
@@ -482,8 +494,8 @@ static enum ring_result take(struct channel *channel, struct taking *taking, int
     return RING_OK;
 }
 
-/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; RING_GONE without a shortcut. With
- * RING_POLITE it may give way instead, and return RING_CROWDED. */
+/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; RING_GONE without a shortcut.
+ * `patience` is 0 or RING_POLITE. */
 static enum ring_result take_within(PyObject *self, struct taking *taking, int64_t since, int64_t until,
                                     int64_t patience)
 {
@@ -498,8 +510,6 @@ static enum ring_result take_within(PyObject *self, struct taking *taking, int64
         taking->of_bytes = shortcut->of_bytes;
         taking->decode = Py_NewRef(shortcut->decode); /* before the lock is given away, when the handle may be closed */
         result = take(channel, taking, patience);
-        if (result == RING_CROWDED)
-            give_way(channel, true, INT64_MAX);
         if (result == RING_EMPTY && until != 0 && !shortcut->waits) {
             result = RING_GONE;
         } else if (result == RING_EMPTY && until != 0) {
@@ -604,8 +614,10 @@ static PyObject *get_item(PyObject *self, double seconds)
     if (result == RING_OK)
         return decoded(self, &taking);
     deadline = deadline_of(seconds);
-    if (result == RING_CROWDED)
+    if (result == RING_CROWDED) {
+        give_way(self, true, seconds);
         result = take_within(self, &taking, 0, 0, 0);
+    }
     if (result == RING_OK)
         return decoded(self, &taking);
     if (result == RING_EMPTY && seconds != 0)
