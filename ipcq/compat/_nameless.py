@@ -4,8 +4,8 @@ What a process is killed with, the kernel takes back: such a queue has no name t
 """
 
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from ipcq import _forks, _registry
@@ -47,31 +47,35 @@ def create(request: Request) -> Queue[bytes]:
     raise BackendUnavailable(f"no backend can make a queue without a name here ({told})", reasons=reasons)
 
 
-def arrived(travelling: Sequence[Travelling]) -> list[int]:
-    """Return the descriptors of this process that have come for those of another."""
+@contextmanager
+def arrived(travelling: Sequence[Travelling]) -> Iterator[list[int]]:
+    """Give the body the descriptors of this process that have come for those of another.
+
+    The body makes them somebody's or closes them. A child that is forked meanwhile closes its copies.
+    """
     descriptors: list[int] = []
     try:
-        for each in travelling:
-            # What has come is to be closed if the next one does not come, and in a child that is forked meanwhile.
-            descriptors.append(_forks.opened(each.detach))  # noqa: PERF401  # see above
-    except BaseException:
-        for descriptor in descriptors:
-            with suppress(OSError):
-                _forks.closed(descriptor)
-        raise
-    return descriptors
+        try:
+            for each in travelling:
+                # What has come is to be closed if the next one does not come.
+                descriptors.append(_forks.opened(each.detach))  # noqa: PERF401  # see above
+        except BaseException:
+            for descriptor in descriptors:
+                with suppress(OSError):
+                    _forks.closed(descriptor)
+            raise
+        yield descriptors
+    finally:
+        _forks.forget(*descriptors)  # else a child would close what has one of these numbers by then
 
 
 def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
     backend = _registry.usable(name)
     request = Request()
-    descriptors = arrived(travelling)
-    try:
+    with arrived(travelling) as descriptors:
         with _forks.opening:
             channel = backend.adopt(descriptors, request)
         return _handle(backend, channel, request)
-    finally:
-        _forks.forget(*descriptors)  # they are the channel's, or closed
 
 
 def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:

@@ -390,8 +390,8 @@ class Spill:
 
 
 def _adopt(travelling: Sequence[Travelling]) -> Spill:
-    file, wake = arrived(travelling)
-    return Spill(file, wake)
+    with arrived(travelling) as (file, wake):
+        return Spill(file, wake)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ import pytest
 
 import ipcq
 from compat import queue_programs as programs
+from ipcq import _forks
 from ipcq._deadline import NEVER
 from ipcq.compat import _messages, _pickling, _spill
 from ipcq.compat import multiprocessing as face
@@ -191,6 +192,14 @@ def test_a_queue_that_was_sent_is_the_same_queue(make: Any, kind: str, sharer: N
     again = pickle.loads(pickle.dumps(shared))
     shared.put("one")
     assert again.get() == "one"
+
+
+def test_what_came_with_a_queue_is_nothing_that_a_child_closes(sharer: None) -> None:
+    """C20: else it would close whatever has the number of one of these descriptors by then."""
+    before = set(_forks._descriptors)
+    sent = pickle.loads(pickle.dumps(Queue()))
+    assert _forks._descriptors == before
+    sent.close()
 
 
 def fail(*_: object, **__: object) -> Any:

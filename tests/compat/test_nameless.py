@@ -240,6 +240,7 @@ def test_what_comes_is_closed_where_the_rest_does_not() -> None:
             return self.descriptor
 
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(EOFError):
-        _nameless.arrived([Travelling(os.open("/dev/null", os.O_RDONLY)), Travelling(-1)])
+    come = [Travelling(os.open("/dev/null", os.O_RDONLY)), Travelling(-1)]
+    with pytest.raises(EOFError), _nameless.arrived(come):
+        pass
     assert os.listdir("/proc/self/fd") == before
