@@ -7,6 +7,7 @@ exists does rank decide.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ipcq._redaction import shown
 from ipcq.backend import Availability, Capabilities, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
 
@@ -85,7 +86,7 @@ def ambiguous(names: Sequence[str]) -> QueueMismatch:
 
 def _not_by_auto(candidate: Candidate, preferred: str | None) -> str:
     if preferred is not None and candidate.name != preferred:
-        return f"IPCQ_BACKEND names {preferred!r}"
+        return f"IPCQ_BACKEND names {shown(preferred)}"
     if candidate.capabilities.scope < Scope.HOST:
         return f"its queues do not reach other processes: name it with backend={candidate.name!r} if that is meant"
     if candidate.rank is None and preferred is None:

@@ -1,5 +1,6 @@
 """What a queue may be called: one rule on every backend and every platform."""
 
+from ipcq._redaction import shown
 from ipcq.errors import InvalidName
 
 LONGEST = 254
@@ -13,19 +14,19 @@ def check_name(name: object) -> str:
         '/..'.
     """
     if not isinstance(name, str):
-        raise InvalidName(f"a queue's name is a str such as '/jobs', not {name!r}")
+        raise InvalidName(f"a queue's name is a str such as '/jobs', not {shown(name)}")
     if not name.startswith("/"):
         bare = name.strip("/")
-        way = InvalidName.wording if not bare or "/" in bare else f"call it {'/' + bare!r}"
-        raise InvalidName(f"{name!r} does not start with '/': {way}")
+        way = InvalidName.wording if not bare or "/" in bare else f"call it {shown('/' + bare)}"
+        raise InvalidName(f"{shown(name)} does not start with '/': {way}")
     try:
         size = len(name[1:].encode())
     except UnicodeEncodeError:
-        raise InvalidName(f"{name!r} cannot be written as UTF-8") from None
+        raise InvalidName(f"{shown(name)} cannot be written as UTF-8") from None
     if not size:
         raise InvalidName("'/' alone names nothing: add 1 to 254 bytes")
     if size > LONGEST:
-        raise InvalidName(f"{name[:20]!r}… has {size} bytes after its '/', the limit is {LONGEST}")
+        raise InvalidName(f"{shown(name)[:20]}…' has {size} bytes after its '/', the limit is {LONGEST}")
     if "/" in name[1:] or "\0" in name or name in ("/.", "/.."):
-        raise InvalidName(f"{name!r} has a second '/' or a NUL, or is a directory: {InvalidName.wording}")
+        raise InvalidName(f"{shown(name)} has a second '/' or a NUL, or is a directory: {InvalidName.wording}")
     return name

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from ipcq._importing import importing
 from ipcq._names import check_name
+from ipcq._redaction import shown
 from ipcq.errors import InvalidArgument
 
 _ARGUMENTS_ONLY: Final = ("allow_pickle", "type")
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_NO_HOST: Final = ("", "/", "?", "#")
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,13 @@ def parse(address: object) -> Address:
         InvalidName: The name breaks the rule for names.
         InvalidArgument: The URL has a host, a fragment, an option twice, or an option of another type.
     """
-    if not isinstance(address, str) or not _SCHEME.match(address):
+    scheme = _SCHEME.match(address) if isinstance(address, str) else None
+    if not isinstance(address, str) or not scheme:
         return Address(check_name(address))
+    if (
+        address[scheme.end() :][:1] not in _NO_HOST
+    ):  # first, because the texts of urlsplit quote a host with its password
+        raise _elsewhere(address, scheme[1])
     with importing():
         from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
 
@@ -47,17 +54,21 @@ def parse(address: object) -> Address:
         name = unquote(parts.path, errors="strict")
         given = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
     except ValueError as error:
-        raise InvalidArgument(f"{address!r} is not a URL: {error}") from error
-    if parts.netloc or parts.fragment:
-        raise InvalidArgument(f"{address!r} has a host or a fragment: write it as {parts.scheme}:///name?option=value")
+        raise InvalidArgument(f"{shown(address)} is not a URL: {error}") from error
+    if parts.fragment:
+        raise _elsewhere(address, parts.scheme)
     options: dict[str, Any] = {}
     for option, text in given:
         if option in _ARGUMENTS_ONLY:
             raise InvalidArgument(f"{option} can be given as an argument of ipcq.open only, not in a URL")
         if option in options:
-            raise InvalidArgument(f"{address!r} gives the option {option!r} twice")
+            raise InvalidArgument(f"{shown(address)} gives the option {option!r} twice")
         options[option] = convert(option, text, _TYPES[option]) if option in _TYPES else text
     return Address(check_name(name), parts.scheme, options)
+
+
+def _elsewhere(address: str, scheme: str) -> InvalidArgument:
+    return InvalidArgument(f"{shown(address)} has a host or a fragment: write it as {scheme}:///name?option=value")
 
 
 def parse_place(address: object, backend: object) -> tuple[str, str]:
@@ -80,7 +91,7 @@ def one_backend(address: Address, backend: object) -> str:
         InvalidArgument: They name two, or the argument is no str.
     """
     if not isinstance(backend, str):
-        raise InvalidArgument(f"backend is a str such as 'auto', not {backend!r}")
+        raise InvalidArgument(f"backend is a str such as 'auto', not {shown(backend)}")
     if address.backend is not None and backend not in ("auto", address.backend):
         raise InvalidArgument(f"the URL names backend {address.backend!r} and the argument {backend!r}")
     return address.backend or backend

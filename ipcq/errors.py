@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from ipcq._redaction import redacted, without_secrets
+
 __all__ = (
     "BackendUnavailable",
     "BackendUnknown",
@@ -62,12 +64,14 @@ class MessageQueueError(Exception):
     def __init__(
         self, detail: str = "", *, queue: str | None = None, backend: str | None = None, errno: int | None = None
     ) -> None:
+        # Here too, because a reason may quote what somebody gave as an address.
+        detail = redacted(detail)
         super().__init__(detail)
         self.detail = detail
         if queue is not None:
             self.queue = queue
         if backend is not None:
-            self.backend = backend
+            self.backend = without_secrets(backend)
         if errno is not None:
             self.errno = errno
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from ipcq._cli._exits import ERROR, INTERRUPTED, Failure, code_of, complain, line_of
+from ipcq._redaction import redacted
 from ipcq.errors import MessageQueueError
 
 __all__ = ("cli", "main")
@@ -57,9 +58,12 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = redacted(error.message)  # click quotes the arguments that it refuses
+            raise
         except (MessageQueueError, Failure, OSError, KeyboardInterrupt) as error:
             if ctx.params["traceback"]:
-                traceback.print_exc()
+                click.echo(redacted(traceback.format_exc()), nl=False, err=True)
             if isinstance(error, KeyboardInterrupt):
                 # Quiet, as every tool is; unless the verb knows something that would be lost without a word.
                 if hasattr(error, "__notes__"):

@@ -4,6 +4,7 @@ import re
 
 import click
 
+from ipcq._redaction import redacted
 from ipcq.errors import (
     BackendUnknown,
     InvalidArgument,
@@ -72,4 +73,4 @@ def _option(argument: re.Match[str]) -> str:
 
 def complain(line: str) -> None:
     """Print one line on stderr."""
-    click.echo(f"ipcq: {line}", err=True)
+    click.echo(f"ipcq: {redacted(line)}", err=True)

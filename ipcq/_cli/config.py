@@ -11,6 +11,7 @@ from ipcq._cli._options import json_option
 from ipcq._cli._output import say_json, say_table
 from ipcq._meet import PREFERENCE
 from ipcq._private import private_directory
+from ipcq._redaction import without_secrets
 from ipcq._registry import STRICT
 from ipcq._shortcut import SHORTCUTS
 
@@ -48,6 +49,7 @@ def command(as_json: bool) -> None:
 def _settings() -> Iterator[Setting]:
     for variable in (PREFERENCE, SHORTCUTS, STRICT, "NO_COLOR"):
         value = os.environ.get(variable)
+        value = value and without_secrets(value)
         yield Setting(variable, value, "not set" if value is None else ENVIRONMENT)
     yield _order()
     yield Setting("name lock", os.path.join(private_directory(), "names.lock"), f"{BUILT_IN}, one for each user")
@@ -61,7 +63,7 @@ def _settings() -> Iterator[Setting]:
 def _order() -> Setting:
     preferred = os.environ.get(PREFERENCE)
     if preferred:
-        return Setting("backend auto creates on", [preferred], f"{ENVIRONMENT}: {PREFERENCE}")
+        return Setting("backend auto creates on", [without_secrets(preferred)], f"{ENVIRONMENT}: {PREFERENCE}")
     usable = (each for each in ipcq.backends() if each.usable and each.rank is not None and each.capabilities)
     order = [each.name for each in usable if each.capabilities and each.capabilities.scope >= ipcq.Scope.HOST]
     return Setting("backend auto creates on", order, "rank of the backends")

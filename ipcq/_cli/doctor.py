@@ -14,6 +14,7 @@ from ipcq._cli._options import json_option
 from ipcq._cli._output import say, say_json, say_table, shown
 from ipcq._foreign import let_through
 from ipcq._meet import PREFERENCE
+from ipcq._redaction import without_secrets
 
 HEADINGS = ("result", "what", "finding", "fix")
 
@@ -83,7 +84,7 @@ def _check_backends() -> Iterator[Check]:
     if not reaching:
         text = "none of those that can be used here reaches other processes"
         yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the way out for each")
-    preferred = os.environ.get(PREFERENCE)
+    preferred = without_secrets(os.environ.get(PREFERENCE, ""))
     if preferred and preferred not in reaching:
         text = f"{PREFERENCE} names {preferred!r}, which cannot be used here or does not reach other processes"
         yield Check(ERROR, "environment", text, f"unset {PREFERENCE}")

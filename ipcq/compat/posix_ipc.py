@@ -27,6 +27,7 @@ from ipcq._meet import AUTO, PREFERENCE
 from ipcq._names import check_name
 from ipcq._open import open as open_queue
 from ipcq._queue import Queue, _check_signal
+from ipcq._redaction import shown
 from ipcq.backend import HIGHEST_PRIORITY, Received
 from ipcq.compat._interruptions import interrupted, unwatch, watch
 from ipcq.errors import (
@@ -552,7 +553,7 @@ def _checked(name: object) -> str:
     if isinstance(name, bytes):
         name = os.fsdecode(name)
     if not isinstance(name, str):
-        raise TypeError(f"the name must be None or a string, not {name!r}")
+        raise TypeError(f"the name must be None or a string, not {shown(name)}")
     return check_name(name)  # else it might be a URL
 
 

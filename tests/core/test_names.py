@@ -63,7 +63,7 @@ def test_a_bad_name_is_refused(name: object) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (b"/jobs", "a str such as '/jobs', not b'/jobs'"),
+        (b"/jobs", "a str such as '/jobs', not an object of type bytes"),
         ("jobs", "call it '/jobs'"),
         ("jobs/", "call it '/jobs'"),
         ("", InvalidName.wording),

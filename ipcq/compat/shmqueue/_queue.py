@@ -29,6 +29,7 @@ from ipcq._foreign import let_through
 from ipcq._open import open as open_queue
 from ipcq._private import make_private_directory
 from ipcq._queue import Queue
+from ipcq._redaction import shown
 from ipcq.backend import Stats
 from ipcq.compat.shmqueue.exceptions import (
     ShmQueueDeserializationError,
@@ -132,7 +133,7 @@ class ShmQueue:
         if logger is not None and not isinstance(logger, logging.Logger):
             raise ValueError(f"logger is a logging.Logger or None, not {logger!r}")
         if not isinstance(queue_name, str):
-            raise ShmQueueTypeError(f"queue_name is a str, not {queue_name!r}")
+            raise ShmQueueTypeError(f"queue_name is a str, not {shown(queue_name)}")
         size = _whole_pages(buffer_size)
         if allow_pickle:
             _warn_of_pickle()
