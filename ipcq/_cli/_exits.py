@@ -60,7 +60,7 @@ def line_of(error: BaseException) -> str:
         where = str(error).removesuffix(said).replace(" on backend 'auto'", "")
         if isinstance(error, QueueNotFound):
             said = "no such queue: `ipcq ls` lists those that exist"
-        text = where + ARGUMENT.sub(_option, said)
+        text = where + ARGUMENT.sub(_option, said.replace("open with serializer='raw'", "say --raw"))
     else:
         text = str(error)
     return "; ".join([text, *getattr(error, "__notes__", ())])

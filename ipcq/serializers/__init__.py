@@ -143,9 +143,17 @@ def _framing(name: str, number: int, encode: Encode) -> Encode:
             return mark + encode(item)
         except Exception as error:
             let_through(error)
-            raise EncodeError(f"serializer {name!r} cannot encode this {item.__class__.__name__}: {error}") from error
+            raise EncodeError(
+                f"serializer {name!r} cannot encode this {type(item).__name__}: {error}: {_way(number)}"
+            ) from error
 
     return framed
+
+
+def _way(number: int) -> str:
+    if number == _frame.PICKLE:
+        return "put its parts: pickle takes classes and functions at the top of a module, and nothing that is open"
+    return "let its encode take that type, or put the parts of the item"
 
 
 def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Decode:
@@ -165,7 +173,11 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
             let_through(error)
             if not _frame.is_pickle(data):
                 reason = str(error).removesuffix(".")
-                raise DecodeError(f"not MessagePack that can be decoded here: {reason}", data=data) from error
+                raise DecodeError(
+                    f"not MessagePack that can be decoded here: {reason}: if its writer put bytes alone, open with "
+                    "serializer='raw'",
+                    data=data,
+                ) from error
             number, payload = _frame.PICKLE, data
         else:
             number, payload = _frame.split(data)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgpack
 
 from ipcq._foreign import let_through
-from ipcq.errors import EncodeError
+from ipcq._importing import importing
 
 # A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by
 # two threads nor by a signal handler within one, so it is taken out of the pool meanwhile; list.pop and append are
@@ -39,7 +39,10 @@ def encode(item: Any) -> bytes:
     except Exception as error:
         # The packer goes: what it holds of the failed item is nobody's business.
         let_through(error)
-        raise EncodeError(f"MessagePack cannot hold this {item.__class__.__name__}: {error}") from error
+        with importing():
+            from ipcq.serializers import _ways  # here, because most programs never need it
+
+        raise _ways.encode_error(_ways.MSGPACK, item, error, msgpack.Packer(datetime=True).pack) from error
     _idle.append(packer)
     return data
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from ipcq._foreign import let_through
-from ipcq.errors import EncodeError, InvalidArgument, Unsupported
+from ipcq._importing import importing
+from ipcq.errors import InvalidArgument, Unsupported
 
 try:
     import msgspec
@@ -24,6 +25,9 @@ def functions(type: Any) -> tuple[Any, Any]:
             return pack(item)
         except Exception as error:
             let_through(error)
-            raise EncodeError(f"msgspec cannot encode this {item.__class__.__name__}: {error}") from error
+            with importing():
+                from ipcq.serializers import _ways  # here, because most programs never need it
+
+            raise _ways.encode_error(_ways.MSGSPEC, item, error, pack) from error
 
     return encode, decoder.decode

@@ -10,7 +10,11 @@ def encode(item: Any) -> bytes:
         return item
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
-    raise EncodeError(f"serializer='raw' takes bytes, bytearray or memoryview, not {item.__class__.__name__}")
+    way = "put text.encode()" if isinstance(item, str) else "put what you packed it into"
+    raise EncodeError(
+        f"serializer='raw' takes bytes, bytearray or memoryview, not {type(item).__name__}: {way}, or open both ends "
+        "without serializer='raw'"
+    )
 
 
 def decode(data: bytes) -> bytes:

@@ -75,6 +75,12 @@ def test_empty_queue_is_3(run: Run, queue: Queue, options: tuple[str, ...]) -> N
     assert run("get", queue.name, *options).exit_code == 3
 
 
+def test_what_is_no_messagepack_may_be_raw(run: Run, queue: Queue) -> None:
+    """Whoever reads it otherwise than it was written is told of --raw, and still sees the bytes."""
+    run("put", queue.name, "--raw", "hello")
+    assert "--raw" in run("get", queue.name).stderr
+
+
 def test_too_few_items_are_3_and_printed(run: Run, queue: Queue) -> None:
     """With -n: what was there is not held back."""
     queue.put("a")
