@@ -110,7 +110,8 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         return Codec("raw", raw.encode, raw.decode, "bare")
     bare = _module("msgspec" if serializer == "msgspec" else "msgpack")
     encode, decode = bare.functions(type)
-    allowed: dict[int, Decode] = {_frame.MSGPACK: decode}
+    thorough = decode if type is not None else _with_any_keys(decode)
+    allowed: dict[int, Decode] = {_frame.MSGPACK: thorough}
     if allow_pickle:
         pickle = _module("pickle")
         allowed[_frame.PICKLE] = pickle.decode
@@ -126,7 +127,7 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
             f"no serializer {serializer!r}: there are {known}, and ipcq.serializers.register adds more"
         )
     plain = serializer in ("msgpack", "msgspec") and type is None
-    unframing = _unframing(decode, allowed, typed=type is not None)
+    unframing = _unframing(decode, thorough, allowed, typed=type is not None)
     return Codec(serializer, encode, unframing, "bin" if plain else "encoded")
 
 
@@ -156,7 +157,28 @@ def _way(number: int) -> str:
     return "let its encode take that type, or put the parts of the item"
 
 
-def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Decode:
+def _with_any_keys(decode: Decode) -> Decode:
+    def thorough(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except MemoryError:
+            raise  # as in `_unframing`
+        except Exception as error:
+            let_through(error)
+            with importing():
+                from ipcq.serializers import _keys  # here, because few messages have such keys
+            try:
+                return _keys.decode(data)
+            except MemoryError:
+                raise
+            except Exception as second:
+                let_through(second)
+                raise error from None  # what the library says of the message as it is
+
+    return thorough
+
+
+def _unframing(bare: Decode, thorough: Decode, allowed: dict[int, Decode], *, typed: bool) -> Decode:
     # Short bytes, MessagePack's bin 8, are cut out by hand where nothing has to be checked against a type.
     bin8 = -1 if typed else 0xC4
 
@@ -172,12 +194,7 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
         except Exception as error:
             let_through(error)
             if not _frame.is_pickle(data):
-                reason = str(error).removesuffix(".")
-                raise DecodeError(
-                    f"not MessagePack that can be decoded here: {reason}: if its writer put bytes alone, open with "
-                    "serializer='raw'",
-                    data=data,
-                ) from error
+                return _as_messagepack(thorough, data)
             number, payload = _frame.PICKLE, data
         else:
             number, payload = _frame.split(data)
@@ -187,6 +204,21 @@ def _unframing(bare: Decode, allowed: dict[int, Decode], *, typed: bool) -> Deco
         return _decoded(decoder, number, payload, data)
 
     return decode
+
+
+def _as_messagepack(thorough: Decode, data: bytes) -> Any:
+    try:
+        return thorough(data)
+    except MemoryError:
+        raise  # as above
+    except Exception as error:
+        let_through(error)
+        reason = str(error).removesuffix(".")
+        raise DecodeError(
+            f"not MessagePack that can be decoded here: {reason}: if its writer put bytes alone, open with "
+            "serializer='raw'",
+            data=data,
+        ) from error
 
 
 def _decoded(decoder: Decode, number: int, payload: bytes, data: bytes) -> Any:

@@ -12,6 +12,7 @@ import msgpack
 
 from ipcq._foreign import let_through
 from ipcq._importing import importing
+from ipcq.errors import EncodeError
 
 # A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by
 # two threads nor by a signal handler within one, so it is taken out of the pool meanwhile; list.pop and append are
@@ -44,8 +45,27 @@ def encode(item: Any) -> bytes:
 
         raise _ways.encode_error(_ways.MSGPACK, item, error, msgpack.Packer(datetime=True).pack) from error
     _idle.append(packer)
+    if _FAR[0] in data and _FAR in data:  # a single byte is looked for several times faster
+        _check_times(item, data)
     return data
 
+
+def _check_times(item: Any, data: bytes) -> None:
+    # A time beside UTC may be in the year 0 or 10,000 there, and a Timestamp of msgpack in any.
+    with importing():
+        from ipcq.serializers import _keys  # here, because few programs need it
+
+    try:
+        _keys.decode(data)
+    except (OverflowError, ValueError) as error:
+        raise EncodeError(
+            f"MessagePack cannot hold a time in this {type(item).__name__} so that it could be read ({error}): put "
+            "times of the years 1 to 9999 in UTC"
+        ) from error
+
+
+# The head of a timestamp before 1970 or after 2514; elsewhere these bytes are chance, and cost a look.
+_FAR: Final = b"\xc7\x0c\xff"
 
 decode: Final = partial(msgpack.unpackb, strict_map_key=False, timestamp=3)
 

@@ -30,4 +30,10 @@ def functions(type: Any) -> tuple[Any, Any]:
 
             raise _ways.encode_error(_ways.MSGSPEC, item, error, pack) from error
 
-    return encode, decoder.decode
+    if type is None:
+        return encode, decoder.decode
+    with importing():
+        from ipcq.serializers import _typed  # here, because it is for handles with a type alone
+
+    _typed.check_type(type)
+    return _typed.encoder(type, encode, decoder.decode), decoder.decode

@@ -94,20 +94,21 @@ def _parts(value: Any, place: str, who: str) -> Iterable[tuple[str, object]] | N
         return None
     if issubclass(kind, set | frozenset):
         return [(f"an element of {place}", part) for part in value]
-    fields = _fields(kind)
-    return fields and [(f"{place}.{name}", getattr(value, name)) for name in fields]
+    fields = fields_of(kind)
+    return [(f"{place}.{name}", getattr(value, name)) for name in fields] or None
 
 
 def _numbered(parts: Iterable[object], place: str) -> Iterator[tuple[str, object]]:
     return ((f"{place}[{index}]", part) for index, part in enumerate(parts))
 
 
-def _fields(kind: Any) -> Any:
+def fields_of(kind: Any) -> list[str]:
+    """Return the names of the fields of a class of records, none for any other class."""
     if dataclasses.is_dataclass(kind):
         return [field.name for field in dataclasses.fields(kind)]
     if hasattr(kind, "__attrs_attrs__"):
         return [attribute.name for attribute in kind.__attrs_attrs__]
-    return list(getattr(kind, "__struct_fields__", ())) or None
+    return list(getattr(kind, "__struct_fields__", ()))
 
 
 def _pairs(value: dict[Any, Any], place: str) -> Iterator[tuple[str, object]]:

@@ -1,10 +1,13 @@
 """DESIGN 7: items to bytes and back, and what a handle refuses to decode."""
 
 import enum
+import pathlib
 import pickle
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, NamedTuple, TypedDict
@@ -12,11 +15,12 @@ from typing import Any, NamedTuple, TypedDict
 import msgpack
 import msgspec
 import pytest
+from hypothesis import given, settings, strategies
 
 from core.conftest import Run
 from ipcq import serializers
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument, Unsupported
-from ipcq.serializers import FIRST_FREE_NUMBER, Codec, _frame, _msgpack, codec_for, register
+from ipcq.serializers import FIRST_FREE_NUMBER, Codec, _frame, _keys, _msgpack, _typed, codec_for, register
 
 LENGTHS = (0, 1, 255, 256, 65535, 65536)
 
@@ -286,10 +290,122 @@ def test_what_cannot_be_decoded_is_a_decode_error_with_its_bytes(serializer: str
     assert caught.value.data == data
 
 
-def test_a_key_that_cannot_be_hashed_is_a_decode_error() -> None:
-    """A map whose key is a list is MessagePack, but no item."""
+# Keys, times and types that the other end could refuse
+
+
+class Frozen(dict[str, int]):
+    """A dict that can be a key."""
+
+    def __hash__(self) -> int:  # type: ignore[override]  # that is the case
+        return 0
+
+
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
+@pytest.mark.parametrize("mark", [b"", b"\xc1\x00"], ids=["bare", "marked"])
+@pytest.mark.parametrize(
+    ("item", "back"),
+    [
+        ({(0, 1): "wall"}, {(0, 1): "wall"}),
+        ({Point(1, 2): 2}, {(1, 2): 2}),
+        (Counter([("a", "b"), ("a", "b")]), {("a", "b"): 2}),
+        ([{"grid": {((0,), ()): [1]}}], [{"grid": {((0,), ()): [1]}}]),
+        ({Frozen(a=1): 1}, {(("a", 1),): 1}),
+        ({(Frozen(a=1),): 1}, {((("a", 1),),): 1}),
+    ],
+)
+def test_keys_that_are_arrays_or_maps_come_back_as_tuples(
+    serializer: str, mark: bytes, item: object, back: object
+) -> None:
+    """C33: a dict keyed by tuples, as a grid or a Counter of bigrams, is an item as any other."""
+    codec = codec_for(serializer)
+    assert codec.decode(mark + codec.encode(item)) == back
+
+
+KEYS = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers(-(2**63), 2**64 - 1) | strategies.floats()
+    | strategies.text() | strategies.binary() | strategies.datetimes(timezones=strategies.timezones()),
+    lambda inner: strategies.tuples(inner, inner) | strategies.builds(Point, inner, inner),
+    max_leaves=4,
+)  # fmt: skip  # one line for each thing
+ITEMS = strategies.recursive(
+    KEYS | strategies.dates() | strategies.uuids() | strategies.decimals() | strategies.integers(),
+    lambda inner: strategies.lists(inner) | strategies.dictionaries(KEYS, inner) | strategies.frozensets(KEYS),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(serializer=strategies.sampled_from(["msgpack", "msgspec"]), item=ITEMS)
+def test_what_is_encoded_can_be_decoded(serializer: str, item: object) -> None:
+    """C33: what get would refuse, put refuses."""
+    codec = codec_for(serializer)
+    with suppress(EncodeError):
+        codec.decode(codec.encode(item))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+        [datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))],
+        msgpack.Timestamp(2**40),
+        {msgpack.Timestamp(-(2**62)): 1},
+    ],
+)
+def test_a_time_that_could_not_be_read_is_an_encode_error(item: object) -> None:
+    """C33: a time beside UTC may be in the year 10,000 there."""
+    with pytest.raises(EncodeError, match="years 1 to 9999"):
+        codec_for("msgpack").encode(item)
+
+
+@pytest.mark.parametrize(
+    "item", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC), {(b"\xc7\x0c\xff",): "x"}]
+)
+def test_what_looks_like_such_a_time_is_no_error(item: object) -> None:
+    """The bytes that give it away may be chance."""
+    codec = codec_for("msgpack")
+    assert codec.decode(codec.encode(item)) == item
+
+
+def test_keys_of_one_hash_are_refused_where_they_are_many() -> None:
+    """C29: who writes a message must not make its reader take time quadratic in its length."""
+    signs = [tuple(-1 - (number >> bit & 1) for bit in range(11)) for number in range(2048)]  # hash(-1) == hash(-2)
     with pytest.raises(DecodeError):
-        codec_for("msgpack").decode(b"\x81\x90\x01")
+        codec_for("msgpack").decode(msgpack.packb(dict.fromkeys(signs)))
+
+
+def test_keys_of_one_hash_are_read_where_they_are_few() -> None:
+    """C33: that is chance."""
+    signs = [tuple(-1 - (number >> bit & 1) for bit in range(5)) for number in range(32)]
+    assert codec_for("msgpack").decode(msgpack.packb(dict.fromkeys(signs))) == dict.fromkeys(signs)
+
+
+@pytest.mark.parametrize("first", [MemoryError, TypeError])
+@pytest.mark.parametrize("data", [b"\x81\x90\x01", b"\xc1\x00\x81\x90\x01"], ids=["bare", "marked"])
+def test_memory_that_is_wanting_while_keys_are_read_makes_no_message_undecodable(
+    first: type[Exception], data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C36: the message may be decoded later."""
+    errors = iter([first, first, MemoryError])
+
+    def decode(_: bytes) -> object:
+        raise next(errors)
+
+    def again(_: bytes) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(_keys, "decode", again)
+    thorough = serializers._with_any_keys(decode)
+    with pytest.raises(MemoryError):
+        serializers._unframing(decode, thorough, {0: thorough}, typed=False)(data)
+
+
+@pytest.mark.parametrize("data", [b"\x81\x90", b"\x81\x81\x90\x01"])
+def test_broken_keys_are_a_decode_error_with_its_bytes(data: bytes) -> None:
+    """C6: as with any other message."""
+    with pytest.raises(DecodeError) as caught:
+        codec_for("msgpack").decode(data)
+    assert caught.value.data == data
 
 
 # The frame
@@ -651,6 +767,106 @@ def test_without_msgspec_the_default_works(run: Run) -> None:
     ) == str({"id": 1})
 
 
+@dataclass
+class SubJob(Job):
+    extra: int = 0
+
+
+@dataclass
+class OtherJob:
+    id: int
+    tags: list[str]
+
+
+class Tagged(msgspec.Struct, tag=True):
+    id: int
+
+
+class Union1(msgspec.Struct, tag=True):
+    part: Job
+
+
+@pytest.mark.parametrize(
+    ("kind", "item", "words"),
+    [
+        (Job, SubJob(1, []), "SubJob"),
+        (Job, OtherJob(1, []), "OtherJob"),
+        (Job, Order(1), "Order"),
+        (Job, Job("x", []), "got `str`"),  # type: ignore[arg-type]  # that is the case
+        (Job, {"id": 1, "tags": [], "more": 2}, "'more'"),
+        (list[Job], [Job(1, []), SubJob(1, [])], "a value in item"),
+        (dict[str, Job], {"a": SubJob(1, [])}, "SubJob"),
+        (Union1, Union1(SubJob(1, [])), "item.part"),
+        (int, "x", "got `str`"),
+        (Tagged, {"type": "Tagged", "id": 1, "x": 1}, "'x'"),
+    ],
+)
+def test_an_item_that_is_not_of_the_type_is_an_encode_error(kind: Any, item: object, words: str) -> None:
+    """C33: another class is refused where the mistake is, and nothing vanishes."""
+    with pytest.raises(EncodeError, match=words):
+        codec_for("msgpack", type=kind).encode(item)
+
+
+@pytest.mark.parametrize(
+    ("kind", "item", "back"),
+    [
+        (Job, {"id": 1, "tags": []}, Job(1, [])),
+        (Job, {"tags": [], "id": 1}, Job(1, [])),
+        (Tagged, {"id": 1, "type": "Tagged"}, Tagged(1)),
+        (float, 1, 1.0),
+        (list[float], (1, 2.5), [1.0, 2.5]),
+        (dict[str, float], {"a": 1}, {"a": 1.0}),
+        (frozenset[int], frozenset({1, 2, 3}), frozenset({1, 2, 3})),
+        (dict[str, Any], Job(1, []), {"id": 1, "tags": []}),
+        (object, [1], [1]),
+        (Any, {(1,): 2}, {(1,): 2}),
+    ],
+)
+def test_what_the_type_can_be_made_of_is_put(kind: Any, item: object, back: object) -> None:
+    """Nothing of it is lost."""
+    codec = codec_for("msgpack", type=kind)
+    assert codec.decode(codec.encode(item)) == back
+
+
+def test_memory_that_is_wanting_while_a_type_is_checked_is_no_encode_error() -> None:
+    """C36: the item may be put later."""
+
+    def unpack(_: bytes) -> object:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        _typed.encoder(int, msgspec.msgpack.encode, unpack)(1)
+
+
+@dataclass
+class WithPath:
+    path: pathlib.Path | None
+    inner: "WithPath | None" = None
+
+
+class Model:
+    """What a model of pydantic looks like from outside."""
+
+    def model_dump(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        (WithPath, "say str"),
+        (Model, "model_validate"),
+        (list[Model], "model_validate"),
+        (dict[str, complex], "say a dataclass"),
+        (Counter, "say a dataclass"),
+        (tuple[int, Callable[[], None]], "say a dataclass"),
+    ],
+)
+def test_a_type_that_no_message_can_become_is_refused_when_opening(kind: Any, way: str) -> None:
+    """C33: not when the first item is put."""
+    with pytest.raises(InvalidArgument, match=way):
+        codec_for("msgpack", type=kind)
+
+
 # The reused Packer
 
 
@@ -737,4 +953,4 @@ def test_memory_that_is_wanting_makes_no_message_undecodable(data: bytes) -> Non
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        serializers._unframing(decode, {5: decode}, typed=False)(data)
+        serializers._unframing(decode, decode, {5: decode}, typed=False)(data)

@@ -74,6 +74,13 @@ def colliding_timestamps(count: int) -> bytes:
     return b"\xdf" + struct.pack(">I", count) + b"".join(entries)
 
 
+def colliding_tuples(count: int) -> bytes:
+    """Return a map of so many different tuples with the same hash, as -1 and -2 have the same."""
+    signs = (bytes(0xFF - (number >> bit & 1) for bit in range(16)) for number in range(min(count, 1 << 16)))
+    entries = [b"\xdc\x00\x10" + sign + b"\xc0" for sign in signs]
+    return b"\xdf" + struct.pack(">I", len(entries)) + b"".join(entries)
+
+
 def bombs(size: int) -> dict[str, bytes]:
     """Return messages of about this size, each made to blow up when it is decoded."""
     return {
@@ -100,6 +107,8 @@ def bombs(size: int) -> dict[str, bytes]:
         "claims inside claims": b"\xdd\xff\xff\xff\xff" * 1000,
         "map keyed by colliding integers": colliding_integers(size >> 4),
         "map keyed by colliding timestamps": colliding_timestamps(size >> 4),
+        "map keyed by colliding tuples": colliding_tuples(size >> 4),
+        "empty maps behind an array as key": b"\x92\x81\x90\x01\xdd" + struct.pack(">I", size) + b"\x80" * size,
         "frame without end": b"\xc1" + b"\xff" * size,
         "frame of nothing": b"\xc1",
         "nothing": b"",
