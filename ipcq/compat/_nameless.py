@@ -19,7 +19,7 @@ if sys.platform != "win32":  # which has neither; now, as a fork could cut a lat
     from multiprocessing import resource_sharer  # noqa: F401  # which DupFd uses
     from multiprocessing.reduction import DupFd
 
-__all__ = ("Travelling", "arrived", "create")
+__all__ = ("Travelling", "arrived", "create", "departing")
 
 #: Stands for the name in errors.
 NAME: Final = "(nameless)"
@@ -45,6 +45,15 @@ def create(request: Request) -> Queue[bytes]:
             reasons[name] = str(error)
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "see ipcq backends"
     raise BackendUnavailable(f"no backend can make a queue without a name here ({told})", reasons=reasons)
+
+
+def departing(descriptor: int) -> Travelling:
+    """Return what travels for a descriptor to the process that is being started, or to any that has the authkey."""
+    # multiprocess, the copy of multiprocessing that pickles by dill, has processes, authkeys and DupFd of its own.
+    context, reduction = (sys.modules.get(f"multiprocess.{module}") for module in ("context", "reduction"))
+    if context is not None and reduction is not None and context.get_spawning_popen() is not None:
+        return reduction.DupFd(descriptor)
+    return DupFd(descriptor)
 
 
 @contextmanager
@@ -80,7 +89,7 @@ def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
 
 def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:
     def reopen() -> tuple[Any, ...]:
-        return _adopt, (backend.name, [DupFd(each) for each in channel.descriptors()])
+        return _adopt, (backend.name, [departing(each) for each in channel.descriptors()])
 
     origin = Origin(
         name=NAME,

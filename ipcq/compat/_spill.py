@@ -37,12 +37,11 @@ from ipcq._finaliser import quiet_at_exit
 from ipcq._foreign import let_through
 from ipcq._gevent import NativeRLock
 from ipcq._limits import check_file_size, too_many_descriptors
-from ipcq.compat._nameless import Travelling, arrived
+from ipcq.compat._nameless import Travelling, arrived, departing
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
 if sys.platform != "win32":  # where it can be imported, and says that it is not for there
     import fcntl
-    from multiprocessing.reduction import DupFd
 
 __all__ = ("File", "Spill")
 
@@ -174,7 +173,7 @@ class Spill:
         return cls(file, wake)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _adopt, ([DupFd(self.file.number), DupFd(self.wake)],)
+        return _adopt, ([departing(self.file.number), departing(self.wake)],)
 
     # Parcels
 

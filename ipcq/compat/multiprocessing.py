@@ -6,20 +6,33 @@ other name is the standard library's own.
 """
 
 import multiprocessing as _standard
+from contextlib import suppress as _suppress
+from importlib import import_module as _import_module
 from multiprocessing.connection import wait as _wait
 from time import monotonic as _monotonic
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from ipcq._deadline import NEVER, pause
+from ipcq._importing import importing as _importing
 from ipcq.compat._messages import Line, make
 from ipcq.compat._pickling import dumps, loads
+from ipcq.errors import Unsupported as _Unsupported
 
-__all__ = ("JoinableQueue", "Queue", "SimpleQueue", "get_context")
+#: For ``from ipcq.compat.multiprocessing import *``, all that the standard library offers so.
+__all__ = tuple(sorted(_standard.__all__, key=lambda name: (not name[0].isupper(), name)))
 
 _T = TypeVar("_T")
 
 #: Seconds at the most between two looks whether all work is done.
 _DONE: Final = 0.01
+
+
+#: What a connection has and an end does not.
+_PIPE: Final = frozenset({"recv_bytes", "recv_bytes_into", "send", "send_bytes"})
+
+
+class _NoPipe(_Unsupported, AttributeError):
+    """There is no pipe behind these queues; an AttributeError too, so that `hasattr` answers."""
 
 
 class _End:
@@ -52,6 +65,14 @@ class _End:
         if not self.closed:
             self.closed = True
             self._messages.close()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name not in _PIPE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise _NoPipe(
+            f"there is no pipe behind this queue, and so no {name}: put and get objects; for a pool take the context's "
+            "Pool() or multiprocessing.Pool(), which have the standard library's queues"
+        )
 
     def check_open(self) -> None:
         """Refuse a queue that is closed, with the words of a connection."""
@@ -266,4 +287,13 @@ def get_context(method: str | None = None) -> Any:
 
 
 def __getattr__(name: str) -> Any:
+    if not name.startswith("_") and not hasattr(_standard, name):
+        # The standard library has its modules as attributes as soon as something imported them, as making a queue does
+        # with `multiprocessing.queues`.
+        with _importing(), _suppress(ImportError):
+            _import_module(f"{_standard.__name__}.{name}")
     return getattr(_standard, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_standard)})

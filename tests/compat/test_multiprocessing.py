@@ -33,7 +33,7 @@ import ipcq
 from compat import queue_programs as programs
 from ipcq import _forks
 from ipcq._deadline import NEVER
-from ipcq.compat import _messages, _pickling, _spill
+from ipcq.compat import _messages, _nameless, _pickling, _spill
 from ipcq.compat import multiprocessing as face
 from ipcq.compat._messages import Line
 from ipcq.compat.multiprocessing import JoinableQueue, Queue, SimpleQueue
@@ -1158,6 +1158,71 @@ def test_an_executor_takes_a_context(method: str) -> None:
     """Its results come through a SimpleQueue that the context makes."""
     with ProcessPoolExecutor(1, mp_context=face.get_context(method)) as executor:
         assert list(executor.map(abs, [-1, -2])) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: Queue(1), lambda: JoinableQueue(1), lambda: face.get_context("spawn").Queue(1)]
+)
+def test_the_standard_librarys_empty_and_full_are_caught(made: Callable[[], Any]) -> None:
+    """By the name under which very many programs catch them."""
+    queue = made()
+    with pytest.raises(face.queues.Empty):
+        queue.get(timeout=0)
+    queue.put(1)
+    with pytest.raises(face.queues.Full):
+        queue.put(2, timeout=0)
+
+
+@pytest.mark.parametrize("module", ["queues", "pool", "connection", "managers", "shared_memory", "synchronize"])
+def test_modules_of_the_standard_library_are_there_in_a_new_process(module: str) -> None:
+    """Whatever was imported before."""
+    code = f"import ipcq.compat.multiprocessing as m; print(m.{module}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"multiprocessing.{module}\n", "")
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "_nonesuch", "popen_spawn_win32", "not a name"])
+def test_what_the_standard_library_has_not_is_an_attribute_error(name: str) -> None:
+    """As there."""
+    with pytest.raises(AttributeError):
+        getattr(face, name)
+
+
+def test_importing_all_names_brings_those_of_the_standard_library() -> None:
+    """`Process` is what every such program starts with."""
+    names: dict[str, Any] = {}
+    exec("from ipcq.compat.multiprocessing import *", names)  # no other way within a function
+    assert set(multiprocessing.__all__) <= set(names) and names["Queue"] is Queue
+
+
+def test_a_pool_with_such_a_context_is_unsupported() -> None:
+    """The text says which pool works."""
+    with pytest.raises(ipcq.Unsupported, match=r"take the context's Pool\(\)"):
+        face.pool.Pool(1, context=face.get_context("fork"))
+
+
+@pytest.mark.parametrize("name", ["recv_bytes", "send", "nonesuch"])
+def test_an_end_can_be_asked_whether_it_is_a_pipe(name: str) -> None:
+    """It is not."""
+    assert not hasattr(SimpleQueue()._reader, name)
+
+
+@pytest.mark.parametrize("spawning", [None, object()], ids=["between processes", "while one is started"])
+def test_a_queue_goes_to_a_process_of_multiprocess_by_its_own_means(
+    spawning: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy that pickles by dill has authkeys of its own, which the standard library's descriptors do not know."""
+    given: list[int] = []
+
+    def duplicate(descriptor: int) -> int:
+        given.append(descriptor)
+        return descriptor
+
+    monkeypatch.setitem(sys.modules, "multiprocess.context", SimpleNamespace(get_spawning_popen=lambda: spawning))
+    monkeypatch.setitem(sys.modules, "multiprocess.reduction", SimpleNamespace(DupFd=duplicate))
+    monkeypatch.setattr(_nameless, "DupFd", lambda descriptor: None)
+    ForkingPickler.dumps(Queue(1))
+    assert bool(given) == (spawning is not None)
 
 
 def test_a_ring_is_left_out_where_it_would_be_huge() -> None:
