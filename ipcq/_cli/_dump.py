@@ -16,14 +16,19 @@ import select
 import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from itertools import chain
+from typing import Any, Final, NamedTuple, Protocol
 
 import ipcq
 from ipcq._cli._exits import Failure
-from ipcq._cli._items import base64, records
+from ipcq._cli._items import base64, from_json, records
 from ipcq._cli._streams import stdout
 
 VERSION = 1
+
+#: Bytes that are read at a time.
+CHUNK: Final = 65536
 
 #: The limits that a queue is created with again.
 LIMITS = ("max_messages", "max_message_size", "buffer_size", "priorities")
@@ -143,15 +148,51 @@ class Loaded(NamedTuple):
     priority: int
 
 
+#: How files of other formats begin, what they are, and the way from there.
+_FORMATS: Final = (
+    (b"\x1f\x8b", "a gzip file", "gzip -dc FILE | ipcq load NAME -"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "zstd -dc FILE | ipcq load NAME -"),
+    (b"\xfd7zXZ\0", "an xz file", "xz -dc FILE | ipcq load NAME -"),
+    (b"BZh", "a bzip2 file", "bzip2 -dc FILE | ipcq load NAME -"),
+    (b"PK\3\4", "a zip archive", "unzip -p FILE | ipcq load NAME -"),
+    (b"SQLite format 3\0", "a database of SQLite", "write its rows as lines of JSON first"),
+    *((b"\x80" + bytes((protocol,)), "a pickle", "put its objects from a program") for protocol in range(2, 6)),
+    (b"\xef\xbb\xbf", "text with a byte order mark", "tail -c +4 FILE | ipcq load NAME -"),
+    (b"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8 FILE | ipcq load NAME -"),
+    (b"\xfe\xff", "UTF-16", "iconv -f UTF-16 -t UTF-8 FILE | ipcq load NAME -"),
+)
+
+#: How far into a line that is no JSON a text can be told from other bytes.
+_GLANCE: Final = 4096
+
+
 class Dump:
-    """A file that is read, or several that were joined."""
+    """A file that is read, or several that were joined: of what `drain` wrote, or of lines of JSON, an item each."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self.line = 0
         self.bytes = 0
-        self._lines = records(read, b"\n", None)
-        self.queue = self._header(self._next())
-        """Mode and limits that the queue had."""
+        first = read(CHUNK)
+        for begin, what, way in _FORMATS:
+            if first.startswith(begin):  # before a line is looked for, which may be all of a large file
+                raise Failure(
+                    f"this is {what}, and `ipcq load` reads what `ipcq drain` writes, or lines of JSON: {way}"
+                )
+        chunks = chain((first,), iter(partial(read, CHUNK), b""))
+        self._lines = records(lambda _: next(chunks, b""), b"\n", None)
+        self._first = self._next()
+        self.json = self._is_json(self._first)
+        """Whether it has items in lines of JSON, and not messages."""
+        self.queue = {} if self.json else self._header(self._first)
+        """Mode and limits that the queue had, where that is known."""
+
+    def items(self) -> Iterator[Any]:
+        """Return the items of lines of JSON."""
+        line = self._first
+        while line:
+            if line.strip():
+                yield self._item(line)
+            line = self._next()
 
     def __iter__(self) -> Iterator[Loaded]:
         while line := self._next():
@@ -169,10 +210,38 @@ class Dump:
                 return line
         return b""
 
+    def _is_json(self, line: bytes) -> bool:
+        try:
+            facts = from_json(line)
+        except (ValueError, RecursionError) as error:
+            if not line:
+                raise self._wrong("is missing: the file is empty") from error
+            if line.lstrip()[:1] in (b"{", b"[") and not line.startswith(b'{"ipcq"'):
+                raise self._wrong(
+                    "is not JSON by itself, and an item has one line: jq -c . FILE | ipcq load NAME -, or jq -c .[] "
+                    "for the elements of a list"
+                ) from error
+            if line.startswith(b'{"ipcq"'):
+                raise self._wrong("is damaged or cut off") from error
+            raise self._wrong(
+                f"is {_kind(line)}, and `ipcq load` reads what `ipcq drain` writes, or lines of JSON: `ipcq put NAME "
+                "-` puts lines of text, and with --raw a whole file"
+            ) from error
+        return not isinstance(facts, dict) or not ("ipcq" in facts or facts.keys() == {"priority", "base64"})
+
+    def _item(self, line: bytes) -> Any:
+        try:
+            item = from_json(line)
+        except (ValueError, RecursionError) as error:
+            raise self._wrong(f"is not JSON, as those before it are: {error}") from error
+        if isinstance(item, dict) and item.get("ipcq") == "messages":
+            raise self._wrong("begins what `ipcq drain` writes, behind lines of JSON: load the two by themselves")
+        return item
+
     def _header(self, line: bytes) -> dict[str, Any]:
         facts = self._facts(line)
         if facts.get("ipcq") != "messages" or not isinstance(facts.get("queue"), dict):
-            raise self._wrong("does not begin what `ipcq drain` writes: `ipcq put --json` takes lines of JSON")
+            raise self._wrong("does not begin what `ipcq drain` writes: its first line is missing, or was changed")
         if facts.get("version") != VERSION:
             raise self._wrong(f"says version {facts.get('version')!r}, this is for version {VERSION}: update ipcq")
         return {limit: facts["queue"].get(limit) for limit in ("mode", *LIMITS)}
@@ -193,3 +262,14 @@ class Dump:
 
     def _wrong(self, what: str) -> Failure:
         return Failure(f"line {max(self.line, 1)} {what}")
+
+
+def _kind(line: bytes) -> str:
+    glance = line[:_GLANCE]
+    try:
+        text = glance.decode()
+    except UnicodeDecodeError as error:
+        text = glance[: error.start].decode()
+        if error.start < len(glance) - 3:  # which a character that is cut in two would not leave
+            return "no text"
+    return "no text" if "\0" in text else "XML or HTML" if text.lstrip().startswith("<") else "other text"

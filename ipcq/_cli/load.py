@@ -10,7 +10,7 @@ import click
 
 import ipcq
 from ipcq._cli._creation import check_that_it_lasts, exists
-from ipcq._cli._dump import Dump, Loaded
+from ipcq._cli._dump import Dump
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
     backend_option,
@@ -55,6 +55,8 @@ def command(
 ) -> None:
     """Put the messages of a FILE that `ipcq drain` wrote into the queue NAME, with their priorities.
 
+    A FILE of lines of JSON will do too: each line becomes an item, as with `ipcq put --json`.
+
     If there is no such queue it is created with the mode and the limits of the one that was drained. Whatever ends the
     verb early, Ctrl-C included, it says with which --skip to go on.
 
@@ -80,7 +82,13 @@ def command(
         limits = {} if there else {limit: value for limit, value in dump.queue.items() if value is not None}
         queue = stack.enter_context(
             ipcq.open(
-                name, backend, create=not no_create, read=False, serializer="raw", other_users=other_users, **limits
+                name,
+                backend,
+                create=not no_create,
+                read=False,
+                serializer="msgpack" if dump.json else "raw",
+                other_users=other_users,
+                **limits,
             )
         )
         if not there:
@@ -140,15 +148,15 @@ class Load:
 
     def run(self, skip: int, wait: float) -> None:
         """Put all but the first ones."""
-        for message in self._dump:
+        for item, priority in ((item, 0) for item in self._dump.items()) if self._dump.json else self._dump:
             if self.left_out < skip:
                 self.left_out += 1
             else:
-                self._put(message, monotonic() + wait)
+                self._put(item, priority, monotonic() + wait)
                 self._progress.count += 1
             self._show()
 
-    def _put(self, message: Loaded, deadline: float) -> None:
+    def _put(self, item: Any, priority: int, deadline: float) -> None:
         """Wait for space in short pieces, so that a signal ends it between two tries and never within one."""
         began = monotonic()
         while True:
@@ -156,7 +164,7 @@ class Load:
                 end_by(self._stop.number)
             left = max(0.0, deadline - monotonic())
             try:
-                return self._queue.put(message.data, timeout=min(left, BEAT), priority=message.priority)
+                return self._queue.put(item, timeout=min(left, BEAT), priority=priority)
             except QueueFull:
                 if left <= BEAT:
                     raise

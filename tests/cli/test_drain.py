@@ -537,10 +537,31 @@ def test_missing_file_is_1(run: Run, queue: Queue, file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "line 1 is damaged or cut off"),
-        ("hello\n", "line 1 is damaged or cut off"),
-        ("[1]\n", "line 1 does not begin what `ipcq drain` writes"),
-        ('{"id": 1}\n', "line 1 does not begin what `ipcq drain` writes"),
+        ("", "line 1 is missing: the file is empty"),
+        (
+            "hello\n",
+            "line 1 is other text, and `ipcq load` reads what `ipcq drain` writes, or",
+        ),
+        ("a" + "ü" * 5000, "line 1 is other text"),
+        ("<a>\n</a>\n", "line 1 is XML or HTML"),
+        ("a\0b\n", "line 1 is no text"),
+        (b"ab\xffcdefg\n", "line 1 is no text"),
+        ('{\n "id": 1\n}\n', "line 1 is not JSON by itself, and an item has one line: jq -c . FILE"),
+        ("[\n1]\n", "line 1 is not JSON by itself, and an item has one line: jq -c . FILE"),
+        (HEADER[:-5] + "\n", "line 1 is damaged or cut off"),
+        (MESSAGE, "line 1 does not begin what `ipcq drain` writes"),
+        (
+            '{"id": 1}\nhello\n',
+            "line 2 is not JSON, as those before it are: Expecting value",
+        ),
+        ('{"id": 1}\n' + HEADER, "line 2 begins what `ipcq drain` writes, behind lines of JSON"),
+        (
+            b"\x1f\x8b\x08",
+            "or lines of JSON: gzip -dc FILE | ipcq load",
+        ),
+        (b"\x80\x04K\x01.", "this is a pickle"),
+        (b"SQLite format 3\0", "this is a database of SQLite"),
+        ("[1]\n".encode("utf-16"), "this is UTF-16"),
         ('{"ipcq": "messages", "version": 1}\n', "line 1 does not begin what `ipcq drain` writes"),
         (HEADER.replace("1", "2"), "line 1 says version 2, this is for version 1"),
         (HEADER + MESSAGE + MESSAGE[:-3], "line 3 is damaged or cut off; 1 message put; go on with --skip 1"),
@@ -552,9 +573,46 @@ def test_missing_file_is_1(run: Run, queue: Queue, file: Path) -> None:
         (HEADER + '{"priority": 0, "base64": "' + "A" * 1024 + '"}\n', "has 768 bytes, the queue takes 512"),
     ],
 )
-def test_what_is_no_drain_is_told(run: Run, queue: Queue, text: str, complaint: str) -> None:
+def test_what_is_no_drain_is_told(run: Run, queue: Queue, text: str | bytes, complaint: str) -> None:
     """With the line, and what went in before."""
     assert complaint in run("load", queue.name, "-", input=text).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ('{"id": 1}\n\n[2]\n  \n"three"\nnull', [{"id": 1}, [2], "three", None]),
+        ("[1]\n", [[1]]),
+        ("\n5\n", [5]),
+        ('{"priority": 0, "base64": "oWE=", "more": 1}\n', [{"priority": 0, "base64": "oWE=", "more": 1}]),
+        ('{"id": 1}\n{"ipcq": 1}\n', [{"id": 1}, {"ipcq": 1}]),
+    ],
+)
+def test_lines_of_json_are_loaded_as_items(run: Run, queue: Queue, text: str, items: list[Any]) -> None:
+    """As `ipcq put --json` puts them."""
+    assert (run("load", queue.name, "-", input=text).exit_code, drained(queue)) == (0, items)
+
+
+def test_first_lines_of_json_can_be_left_out(run: Run, queue: Queue) -> None:
+    """Whoever goes on says how many are in."""
+    run("load", queue.name, "-", "--skip", "1", input="1\n2\n")
+    assert drained(queue) == [2]
+
+
+def test_lines_of_json_make_a_queue_with_the_usual_limits(run: Run, name: str, file: Path) -> None:
+    """They say nothing of a queue."""
+    file.write_text("1\n")
+    run("load", name, str(file))
+    with ipcq.open(name, create=False) as queue:
+        assert queue.get(timeout=0) == 1
+
+
+def test_what_messagepack_cannot_hold_ends_a_load_of_json(run: Run, queue: Queue) -> None:
+    """With the way out, and how to go on."""
+    assert (
+        "put it as text or as bytes; 1 message put; go on with --skip 1"
+        in run("load", queue.name, "-", input=f"1\n{2**64}\n").stderr
+    )
 
 
 def test_full_queue_is_4_where_there_is_no_time(run: Run, queue: Queue) -> None:
@@ -637,13 +695,12 @@ def test_load_is_stopped_while_it_reads(start: Callable[..., Any], shared: Queue
 
 def test_signal_before_reading_ends_it(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was only noted, and reading could take for ever."""
-    records = _dump.records
 
-    def interrupted(read: Callable[[int], bytes], *options: Any) -> Any:
+    def interrupted(read: Callable[[int], bytes]) -> _dump.Dump:
         signal.raise_signal(signal.SIGINT)
-        return records(read, *options)
+        return _dump.Dump(read)
 
-    monkeypatch.setattr(_dump, "records", interrupted)
+    monkeypatch.setattr("ipcq._cli.load.Dump", interrupted)
     file.write_text(HEADER + MESSAGE)
     assert run("load", queue.name, str(file)).exit_code == 130
 
