@@ -20,7 +20,7 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 CORE = HERE.parents[1] / "backends" / "ipcq_shm" / "csrc"
 #: What each program is run with, so that it ends soon: segments that mean harm, seconds.
-ARGUMENTS = {"cases": ["500"], "threads": ["4"], "crash": []}
+ARGUMENTS = {"cases": ["500"], "waking": [], "threads": ["4"], "crash": []}
 #: Seconds for one program. They end by themselves, also where they wait for what never comes.
 PATIENCE = 300
 

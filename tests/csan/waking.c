@@ -25,9 +25,11 @@ static pid_t stopped_inside(int file, bool getting)
 
     if (child == 0) {
         struct ring *ring = queue_open(file);
+        struct lock *lock = getting ? &ring->segment->get.lock : &ring->segment->put.lock;
 
-        CHECK(lock_take(getting ? &ring->segment->get.lock : &ring->segment->put.lock, 0) == LOCK_TAKEN);
+        CHECK(lock_take(lock, 0) == LOCK_TAKEN);
         raise(SIGSTOP);
+        lock_give(lock);
         _exit(0);
     }
     CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
@@ -37,6 +39,11 @@ static pid_t stopped_inside(int file, bool getting)
 static void end(pid_t child)
 {
     CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
+}
+
+static void go_on(pid_t child)
+{
+    CHECK(kill(child, SIGCONT) == 0 && waitpid(child, NULL, 0) == child);
 }
 
 static void one_sleeper_is_woken_at_a_time(void)
@@ -73,6 +80,39 @@ static void one_sleeper_is_woken_at_a_time(void)
     queue_close(ring);
 }
 
+static bool never(void *whom)
+{
+    (void)whom;
+    return false;
+}
+
+static void who_was_woken_answers(void)
+{
+    int file = queue_file(1 << 12, 0, 64);
+    struct ring *ring = queue_open(file);
+    struct ring_side *put = &ring->segment->put;
+    pid_t child = fork_child();
+
+    if (child == 0) {
+        struct ring *sleeper = queue_open(file);
+
+        put = &sleeper->segment->put;
+        wait_sleep(&put->bell, &put->answered, &sleeper->reading, wait_now() + 10 * SECOND, never, NULL);
+        _exit(0);
+    }
+    while (put->bell.asleep == 0)
+        usleep(1000);
+    CHECK(put->answered == 0 && ring_put(ring, "x", 1, 0) == RING_OK);
+    CHECK(waitpid(child, NULL, 0) == child);
+    CHECK(put->bell.turns == 1 && put->answered == 1);
+    /* Nobody has woken who looks around by itself. */
+    put->bell.turns = 5;
+    wait_sleep(&put->bell, &put->answered, &ring->reading, wait_now() + 1000000, never, NULL);
+    CHECK(put->answered == 1 && put->bell.asleep == 0);
+    queue_close(ring);
+    close(file);
+}
+
 static void a_consumer_that_takes_little_wakes_a_producer(void)
 {
     for (int ordered = 0; ordered < 2; ordered++) {
@@ -89,23 +129,25 @@ static void a_consumer_that_takes_little_wakes_a_producer(void)
 
 static void a_copy_that_ends_while_the_lock_is_busy_gives_its_space_back(void)
 {
-    int file = queue_file(2 * ring_record_size(LARGEST), 0, LARGEST);
-    struct ring *ring = queue_open(file);
-    struct ring_side *get = &ring->segment->get;
-    struct ring_copy copy;
-    pid_t child;
+    for (int dies = 0; dies < 2; dies++) {
+        int file = queue_file(2 * ring_record_size(LARGEST), 0, LARGEST);
+        struct ring *ring = queue_open(file);
+        struct ring_side *get = &ring->segment->get;
+        struct ring_copy copy;
+        pid_t child;
 
-    CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK && ring_put(ring, bytes, 8, 0) == RING_OK);
-    CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_COPYING);
-    child = stopped_inside(file, true);
-    put_to_sleep(&get->bell, 1);
-    ring_release(ring, &copy);
-    CHECK(get->held != 0 && get->bell.turns == 1); /* a producer is to look */
-    end(child);
-    put_to_sleep(&get->bell, 1);
-    CHECK(try_get(ring, &place) == RING_OK && get->held == 0 && get->bell.turns == 2);
-    queue_close(ring);
-    close(file);
+        CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK && ring_put(ring, bytes, 8, 0) == RING_OK);
+        CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_COPYING);
+        child = stopped_inside(file, true);
+        put_to_sleep(&get->bell, 1);
+        ring_release(ring, &copy);
+        CHECK(get->held != 0 && get->bell.turns == 1); /* a producer is to look */
+        (dies ? end : go_on)(child);
+        put_to_sleep(&get->bell, 1);
+        CHECK(try_get(ring, &place) == RING_OK && get->held == 0 && get->bell.turns == 2);
+        queue_close(ring);
+        close(file);
+    }
 }
 
 static void what_a_dead_producer_gave_up_is_space_for_who_sleeps(void)
@@ -247,6 +289,7 @@ int main(void)
 {
     CHECK(lock_works() == LOCK_WORKS);
     one_sleeper_is_woken_at_a_time();
+    who_was_woken_answers();
     a_consumer_that_takes_little_wakes_a_producer();
     a_copy_that_ends_while_the_lock_is_busy_gives_its_space_back();
     what_a_dead_producer_gave_up_is_space_for_who_sleeps();
