@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from signal import valid_signals
+from sys import is_finalizing
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
@@ -897,10 +898,11 @@ class Queue(Generic[T]):
     def _await_others(self) -> None:
         """Wait until no thread is inside a call of this handle, unless this one is.
 
-        Two threads that close from within calls of theirs, by finalisers, would wait for one another.
+        Two threads that close from within calls of theirs, by finalisers, would wait for one another. And threads that
+        the interpreter does not wait for at its end do not run any more in it.
         """
         if not calls_of_this_thread(self):
-            while self._inside and not is_in_hub():
+            while self._inside and not is_in_hub() and not is_finalizing():
                 time.sleep(0.001)
 
     @counted

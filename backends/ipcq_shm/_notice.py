@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import threading
 
 from ipcq.backend import NativeThread, Notice, is_this_thread
@@ -45,7 +46,8 @@ class Request:
         if not self._out.is_set():
             self._withdrawn = True
             self._ring.cancel_notice()
-            if not is_this_thread(self._thread):
+            # At the interpreter's end the thread leaves the ring, but never gets to run here and say so.
+            if not (sys.is_finalizing() or is_this_thread(self._thread)):
                 self._out.wait()
 
 

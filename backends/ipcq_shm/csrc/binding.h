@@ -45,14 +45,22 @@ const struct core_state *core_state_of(PyTypeObject *type);
 void *core_raise(PyTypeObject *type, enum ring_result result);
 
 /*
- * Brackets a use of the ring that goes on without the GIL, or without the handle's lock in a free-threaded Python. The
- * memory of the ring is not unmapped before the last use has ended, whichever thread closes the channel.
+ * Bracket a use of the ring that goes on without the GIL, or without the handle's lock in a free-threaded Python. The
+ * memory of the ring is not unmapped before the last use has ended, whichever thread closes the channel. A use ends
+ * before the GIL is taken again: when the interpreter ends, the threads that it does not wait for never get it any more,
+ * and a finaliser that closes the channel would wait for them for ever.
  */
-void core_begin_use(struct channel *channel);
-void core_end_use(struct channel *channel);
+#define CORE_BEGIN_USE(channel)                                                                                      \
+    Py_INCREF(channel);                                                                                              \
+    atomic_fetch_add(&(channel)->uses, 1);                                                                           \
+    Py_BEGIN_ALLOW_THREADS
+#define CORE_END_USE(channel)                                                                                        \
+    atomic_fetch_sub(&(channel)->uses, 1);                                                                           \
+    Py_END_ALLOW_THREADS                                                                                             \
+    Py_DECREF(channel)
 
 /* Sleeps until there may be a message, a signal came, or `until`, without the GIL unless that is a matter of a spin. */
-void core_wait_readable(struct ring *ring, int64_t since, int64_t until);
+void core_wait_readable(struct channel *channel, int64_t since, int64_t until);
 
 /* Makes a list shorter without asking for memory, which could fail when messages have been taken already. */
 void core_shorten(PyObject *list, Py_ssize_t size);

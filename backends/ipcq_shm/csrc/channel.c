@@ -24,20 +24,6 @@ static struct ring *ring_of(PyObject *self)
     return NULL;
 }
 
-/* Uses without the GIL */
-
-void core_begin_use(struct channel *channel)
-{
-    Py_INCREF(channel);
-    atomic_fetch_add(&channel->uses, 1);
-}
-
-void core_end_use(struct channel *channel)
-{
-    atomic_fetch_sub(&channel->uses, 1);
-    Py_DECREF(channel);
-}
-
 /*
  * Waits until the last use has ended. The caller has seen to it that no other begins. Only sleepers take longer than a
  * copy, and they are woken. A use never runs Python code, so it cannot be one of the calling thread's own.
@@ -438,22 +424,23 @@ static PyObject *after_wait(void)
     Py_RETURN_NONE;
 }
 
-void core_wait_readable(struct ring *ring, int64_t since, int64_t until)
+void core_wait_readable(struct channel *channel, int64_t since, int64_t until)
 {
+    struct ring *ring = &channel->ring;
     int64_t soon = wait_now() + SHORT_SPIN;
 
     if (ring_found_busy(ring, true)) {
-        Py_BEGIN_ALLOW_THREADS
+        CORE_BEGIN_USE(channel);
         ring_await_lock(ring, true, until);
-        Py_END_ALLOW_THREADS
+        CORE_END_USE(channel);
         return;
     }
     if (ring_spin_readable(ring, since, soon < until ? soon : until))
         return;
-    Py_BEGIN_ALLOW_THREADS
+    CORE_BEGIN_USE(channel);
     if (!ring_spin_readable(ring, since, until))
         ring_sleep_readable(ring, until);
-    Py_END_ALLOW_THREADS
+    CORE_END_USE(channel);
 }
 
 static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
@@ -464,7 +451,7 @@ static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ss
     if (ring == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
         !instant(arguments[1], &until))
         return NULL;
-    core_wait_readable(ring, since, until);
+    core_wait_readable((struct channel *)self, since, until);
     return after_wait();
 }
 
@@ -615,17 +602,16 @@ static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
 
 static PyObject *wait_notice(PyObject *self, PyObject *seen)
 {
+    struct channel *channel = (struct channel *)self;
     struct ring *ring = ring_of(self);
     unsigned long number = ring == NULL ? 0 : PyLong_AsUnsignedLong(seen);
     bool told;
 
     if (PyErr_Occurred())
         return NULL;
-    core_begin_use((struct channel *)self);
-    Py_BEGIN_ALLOW_THREADS
+    CORE_BEGIN_USE(channel);
     told = watch_told(ring, (uint32_t)number, WAIT_SLICE);
-    Py_END_ALLOW_THREADS
-    core_end_use((struct channel *)self);
+    CORE_END_USE(channel);
     return PyBool_FromLong(told);
 }
 
@@ -658,7 +644,8 @@ static PyObject *find_holder(PyObject *self, PyObject *getting)
     if (ring == NULL)
         return NULL;
     found = ring_holder(ring, getting == Py_True);
-    held = found.since == 0 ? 0 : wait_now() - found.since;
+    /* Without signs, since what is in the segment may be any number. */
+    held = found.since == 0 ? 0 : (int64_t)((uint64_t)wait_now() - (uint64_t)found.since);
     return Py_BuildValue("Iid", (unsigned)found.thread, (int)found.writer, held > 0 ? (double)held * 1e-9 : 0.0);
 }
 

@@ -102,11 +102,9 @@ static void give_way(PyObject *self, bool getting, double seconds)
     if (shortcut != NULL) {
         struct channel *channel = shortcut->channel;
 
-        core_begin_use(channel);
-        Py_BEGIN_ALLOW_THREADS
+        CORE_BEGIN_USE(channel);
         ring_give_way(&channel->ring, getting, until);
-        Py_END_ALLOW_THREADS
-        core_end_use(channel);
+        CORE_END_USE(channel);
     }
     Py_END_CRITICAL_SECTION();
 }
@@ -235,11 +233,9 @@ static enum ring_result put_large(struct channel *channel, const struct ring_pie
     enum ring_result result;
     size_t stored;
 
-    core_begin_use(channel);
-    Py_BEGIN_ALLOW_THREADS
+    CORE_BEGIN_USE(channel);
     result = ring_put_many(&channel->ring, piece, 1, &stored, patience);
-    Py_END_ALLOW_THREADS
-    core_end_use(channel);
+    CORE_END_USE(channel);
     return result;
 }
 
@@ -485,12 +481,10 @@ static enum ring_result take(struct channel *channel, struct taking *taking, int
 
     if (result != RING_COPYING)
         return result;
-    core_begin_use(channel);
-    Py_BEGIN_ALLOW_THREADS
+    CORE_BEGIN_USE(channel);
     memcpy(copy.target, copy.source, copy.size);
     ring_release(ring, &copy);
-    Py_END_ALLOW_THREADS
-    core_end_use(channel);
+    CORE_END_USE(channel);
     return RING_OK;
 }
 
@@ -513,9 +507,7 @@ static enum ring_result take_within(PyObject *self, struct taking *taking, int64
         if (result == RING_EMPTY && until != 0 && !shortcut->waits) {
             result = RING_GONE;
         } else if (result == RING_EMPTY && until != 0) {
-            core_begin_use(channel);
-            core_wait_readable(&channel->ring, since, until);
-            core_end_use(channel);
+            core_wait_readable(channel, since, until);
         }
         if (result != RING_OK)
             Py_CLEAR(taking->decode);
