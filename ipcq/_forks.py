@@ -24,6 +24,10 @@ from ipcq._gevent import NativeRLock
 #: thread can take it again, since a signal handler may fork.
 no_fork: Final = NativeRLock()
 
+#: Seconds that a fork waits for it. Signal handlers and finalisers run inside too, and may wait for a lock that the
+#: forking thread has, as that of `logging`: a descriptor too many in a child is better than a deadlock.
+_PATIENCE: Final = 10.0
+
 _descriptors: set[int] = set()
 _channels: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
@@ -90,5 +94,23 @@ def abandon_others(held: Collection[int]) -> None:
             channel.abandon()
 
 
+def _before_fork() -> None:
+    no_fork.acquire(timeout=_PATIENCE)
+
+
+def _after_fork_in_parent() -> None:
+    try:
+        no_fork.release()
+    except RuntimeError:
+        pass  # the wait timed out
+
+
+def _after_fork_in_child() -> None:
+    try:
+        no_fork.release()  # and not made anew: a signal handler may have forked where its thread holds it
+    except RuntimeError:
+        no_fork._at_fork_reinit()  # the thread that holds it is not in this process
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

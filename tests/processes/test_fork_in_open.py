@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 import ipcq
+from ipcq import _forks
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.needs import usable
 from processes.programs import SMALL
@@ -157,6 +158,39 @@ def test_a_handler_that_forks_inside_open_leaves_a_child_that_can_open(name: str
     codes = peer.hear()
     assert set(codes) == {0}, peer.complaint()
     peer.done()
+
+
+def test_a_fork_does_not_wait_for_ever_for_who_keeps_forks_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finaliser that runs inside may wait for a lock that the forking thread has; the child can open all the same."""
+    monkeypatch.setattr(_forks, "_PATIENCE", 0.01)
+    inside, over = threading.Event(), threading.Event()
+
+    def keep_forks_out() -> None:
+        with _forks.no_fork:
+            inside.set()
+            over.wait(SOON)
+
+    thread = threading.Thread(target=keep_forks_out)
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if _forks.no_fork.acquire(blocking=False) else 1)
+    waits = thread.is_alive()
+    over.set()
+    thread.join()
+    assert (waits, reaped(pid, SOON)) == (True, 0)
+
+
+def test_a_child_can_keep_forks_out_though_a_thread_of_its_parent_did() -> None:
+    """That thread is not there to let them in again."""
+    thread = threading.Thread(target=_forks.no_fork.acquire)
+    thread.start()
+    thread.join()
+    _forks._after_fork_in_child()
+    free = _forks.no_fork.acquire(blocking=False)
+    _forks.no_fork.release()
+    assert free
 
 
 def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
