@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -137,3 +139,35 @@ def test_a_notice_that_cannot_be_asked_for_past_a_stopped_process_says_so(name: 
     """C37: not that somebody else has asked."""
     with create(name) as queue, held_by(queue, stopped, "put"), pytest.raises(TimedOutError, match="holds the lock"):
         queue.notify(lambda: None)
+
+
+def test_closing_lets_other_threads_run_while_it_waits_for_the_doorbell(name: str) -> None:
+    """C6: whoever stops ringing needs the producers' lock, for which nobody waits with the GIL."""
+    turns = [0]
+    over = threading.Event()
+
+    def count() -> None:
+        while not over.is_set():
+            turns[0] += 1
+            time.sleep(0.0001)
+
+    with create(name) as queue:
+        others = [attach(name) for _ in range(20)]
+        for other in others:
+            other.fileno()
+        thread = threading.Thread(target=count)
+        interval = sys.getswitchinterval()
+        with held_by(queue, os.getpid(), "put"):
+            thread.start()
+            sys.setswitchinterval(1000)  # nobody takes the GIL from who does not give it away
+            try:
+                # The host may not let the thread run just then, but not each time.
+                ran = [turns[0] - before for before, _ in ((turns[0], other._channel.detach()) for other in others)]
+            finally:
+                sys.setswitchinterval(interval)
+                over.set()
+                thread.join()
+        for other in others:
+            other.close()
+        queue.unlink()
+    assert max(ran) > 0

@@ -695,7 +695,9 @@ static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
     if (was_open) {
         channel->open = false;
         await_uses(channel);
+        Py_BEGIN_ALLOW_THREADS /* it may have to wait for the producers' lock, to silence the doorbell */
         ring_detach(&channel->ring);
+        Py_END_ALLOW_THREADS
     }
     return PyBool_FromLong(was_open);
 }
