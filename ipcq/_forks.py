@@ -85,10 +85,10 @@ def forget(*descriptors: int) -> None:
 
 def abandon_others(held: Collection[int]) -> None:
     """Let go in a forked child of all but the channels of which these are the `id`."""
-    for descriptor in _descriptors:
-        with suppress(OSError):
-            os.close(descriptor)
-    _descriptors.clear()
+    while _descriptors:
+        # One by one, since a finaliser that runs here may close one of them, or open another.
+        with suppress(OSError, KeyError):
+            os.close(_descriptors.pop())
     for channel in list(_channels):
         if id(channel) not in held:
             channel.abandon()

@@ -193,6 +193,24 @@ def test_a_child_can_keep_forks_out_though_a_thread_of_its_parent_did() -> None:
     assert free
 
 
+def test_a_child_closes_what_was_being_opened_though_a_finaliser_closes_some_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A finaliser may run between any two steps, and handles would stay their parent's if the child failed there."""
+    close = os.close
+    left = [_forks.opened(lambda: os.open("/dev/null", os.O_RDONLY)) for _ in range(4)]
+
+    def finalise_and_close(descriptor: int) -> None:
+        left.remove(descriptor)
+        close(descriptor)
+        if len(left) == 3:
+            _forks.closed(left[0])
+
+    monkeypatch.setattr(os, "close", finalise_and_close)
+    _forks.abandon_others([id(channel) for channel in _forks._channels])
+    assert left == []
+
+
 def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
     """Contract clause 17: its descriptors are given back, and a second time changes nothing."""
     before = len(descriptors())
