@@ -150,7 +150,8 @@ class ShmBackend(Backend):
 
         found: list[Finding] = []
         for name in self.names():
-            with suppress(OSError, struct.error):  # gone meanwhile, another user's, or damaged, as attaching says
+            # Gone meanwhile, another user's, or damaged, as attaching says: what is there may be any numbers.
+            with suppress(OSError, struct.error, ArithmeticError):
                 found += _stuck.findings(name)
         return found
 

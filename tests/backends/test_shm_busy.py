@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -83,6 +84,18 @@ def test_statistics_name_who_is_stopped_inside(name: str, stopped: int) -> None:
 
 def findings(name: str) -> list[str]:
     return [finding.text + finding.fix for finding in ShmBackend().findings() if name in finding.text]
+
+
+@pytest.mark.parametrize("field", ["capacity", "data_offset"])
+def test_doctor_goes_on_past_a_file_whose_numbers_mean_harm(name: str, field: str) -> None:
+    """Anybody can put a file there that looks like a queue."""
+    with create(name) as queue:
+        queue.put(b"item")
+        queue.put(b"item")
+        queue.get()
+        at = struct.calcsize("=QIIQ") + 8 * ["segment_size", "data_offset", "capacity"].index(field)
+        os.pwrite(queue._channel.descriptor, bytes(8) if field == "capacity" else b"\xff" * 8, at)
+        assert findings(name) == []
 
 
 @pytest.mark.parametrize("side", ["put", "get"])
