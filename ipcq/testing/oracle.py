@@ -21,8 +21,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 __all__ = ("Ledger", "Tag", "Verdict", "judge")
 
-#: Nanoseconds after which a get that does not wait was held up by somebody inside the queue.
-HELD_UP: Final = 10_000_000
+#: Nanoseconds after which a get that does not wait was held up by somebody inside the queue: on shm it gives up then if
+#: that one is stopped.
+HELD_UP: Final = 1_000_000
 
 
 class Tag(NamedTuple):
@@ -128,7 +129,7 @@ class Verdict:
     missed: int = 0
     """Gets that found nothing, without being held up, though at every instant a message was surely there."""
     put_off: int = 0
-    """The same of gets that took longer than ten milliseconds: somebody else was inside the queue all that time,
+    """The same of gets that took longer than a millisecond: somebody else was inside the queue all that time,
     stopped or out of the processor, and a get that does not wait gives up then, where the lock is not the kernel's."""
     cut_off: int = 0
     """Consumers that were killed: those whose ledger has no end."""

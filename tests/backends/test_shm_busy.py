@@ -5,6 +5,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import ipcq
 from backends import shm
 from backends.shm import create, held_by
+from ipcq.testing.oracle import HELD_UP
 from ipcq_shm import ShmBackend, _segment
 
 works, name = shm.works, shm.name
@@ -80,6 +82,20 @@ def test_statistics_name_who_is_stopped_inside(name: str, stopped: int) -> None:
         assert (holder.pid, holder.stopped) == (stopped, True)
         assert holder.seconds >= 0.04
         assert queue.stats().holder is None
+
+
+def test_a_get_beside_a_stopped_process_is_held_up_as_the_oracle_has_it(name: str, stopped: int) -> None:
+    """Else a storm that stops processes would call it a message that was missed."""
+    took = []
+    with create(name) as queue:
+        queue.put(b"item")
+        with held_by(queue, stopped, "get"):
+            for _ in range(5):
+                since = time.monotonic_ns()
+                with pytest.raises(ipcq.QueueEmpty):
+                    queue.get(block=False)
+                took.append(time.monotonic_ns() - since)
+    assert min(took) > HELD_UP
 
 
 def findings(name: str) -> list[str]:

@@ -302,7 +302,7 @@ def test_a_report_says_what_was_wrong() -> None:
 
 
 def test_who_does_not_wait_may_be_put_off(tmp_path: Path) -> None:
-    """A get that was held up for more than ten milliseconds may say that it found nothing, and a quick one may not."""
+    """A get that was held up for more than a millisecond may say that it found nothing, and a quick one may not."""
     puts = "? 0 0 1\n+ 0 0 2\n"
     verdict = ledgers(tmp_path, puts, "0 5 20000000\n0 5 6\n< 0 0 30000000 30000001\n")
     assert (verdict.missed, verdict.put_off) == (1, 1)
