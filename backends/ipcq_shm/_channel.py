@@ -98,8 +98,11 @@ class ShmChannel(_core.Ring, Channel):
                     _segment.release_slots(self.descriptor)
                     _segment.remove(self.descriptor, self._name, unless_held=True)
         finally:
-            with no_fork:
-                self.detach()
+            self.detach()
+
+    def detach(self) -> bool:
+        with no_fork:  # the core gives the GIL away meanwhile
+            return super().detach()
 
     def descriptors(self) -> tuple[int, ...]:
         if self._name:
