@@ -1,6 +1,6 @@
 """Queues between any processes of a machine: open one by name, put objects in, take them out."""
 
-from ipcq import _importing  # noqa: F401  # first: forks wait for the rest from here on
+from ipcq import _importing  # noqa: F401  # first: from here on forks wait for the other imports
 from ipcq._directory import Listing, QueueInfo, exists, queues, unlink
 from ipcq._open import open
 from ipcq._queue import Message, Queue

@@ -1,4 +1,4 @@
-"""What is garbage at the very end of the interpreter."""
+"""Finalisers of objects that outlive the modules at the end of the interpreter."""
 
 import sys
 from collections.abc import Callable
@@ -8,12 +8,12 @@ T = TypeVar("T")
 
 
 def quiet_at_exit(finalise: Callable[[T], None]) -> Callable[[T], None]:
-    """Make a `__del__` that says nothing where the interpreter has taken away what it needs.
+    """Make a `__del__` that is silent if the interpreter has already emptied the modules that it needs.
 
-    An object that something outside of its program holds goes after the modules have been emptied: their names are
-    None then, and so may those be of any module that `finalise` calls. The system takes back all that it held.
+    An object that is referenced from outside its program is collected after the modules were emptied. By then the
+    names in any module that `finalise` uses may be None. The system takes back everything that the object held.
     """
-    is_finalizing = sys.is_finalizing  # a name of this function outlives those of the module
+    is_finalizing = sys.is_finalizing  # a local name, which outlives those of the module
 
     def quietly(garbage: T) -> None:
         try:

@@ -1,15 +1,16 @@
-"""What a forked child must not keep: descriptors and mappings of queues that belong to no handle of its own.
+"""What a forked child must not keep: descriptors and mappings of queues that belong to none of its handles.
 
-A child inherits what another thread was opening or closing at that instant. No handle of the child knows of it, and as
-long as the child keeps the descriptor, or a mapping of it, the kernel keeps the locks that live by it: what its parent
-was stays alive after the parent died, for all others who ask.
+A child inherits whatever another thread was opening or closing at the fork. No handle of the child knows of it. As long
+as the child keeps the descriptor, or a mapping of it, the kernel keeps the locks of that open file, and after the
+parent's death other processes still see the parent as alive.
 
-So each descriptor is noted here from the call that opens it to the call that closes it, or until it is a channel's; and
-each channel from then on. A child closes the descriptors, and abandons the channels that no open handle has.
+So each descriptor is recorded here from the call that opens it to the call that closes it, or until it belongs to a
+channel; from then on the channel is recorded. A child closes the descriptors, and abandons the channels that none of
+its open handles has.
 
-Only the call that opens or closes and the note of it stand under a lock that a fork waits for. A lock around the whole
-of `open` would be simpler, but a fork would wait for what `open` waits for (another process, a gibibyte of memory), and
-would come to a deadlock with backends' own locks, which forks take in another order than `open` does.
+A fork waits for a lock that is held only for the call that opens or closes and for its record. A lock around the whole
+of `open` would be simpler. But then a fork would wait for whatever `open` waits for (another process, a gibibyte of
+memory), and it could deadlock with locks of backends, which forks and `open` take in different orders.
 """
 
 import os
@@ -20,8 +21,8 @@ from typing import Any, Final
 
 from ipcq._gevent import NativeRLock
 
-#: Keeps forks out. The last lock that a fork takes: hold it for a call of the system, and take no other inside. Its own
-#: thread can take it again, since a signal handler may fork.
+#: Keeps other threads from forking. A fork takes this lock last: hold it for one system call, and take no other lock
+#: inside. The thread that holds it can take it again, since a signal handler may fork.
 no_fork: Final = NativeRLock()
 
 #: Seconds that a fork waits for it. Signal handlers and finalisers run inside too, and may wait for a lock that the
@@ -33,7 +34,7 @@ _channels: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 class _Opening:
-    """While a channel is being opened for a handle; others are their makers' to see to, and no child abandons them."""
+    """Surrounds the opening of a channel for a handle. No child abandons other channels: their makers manage them."""
 
     def __enter__(self) -> None:
         _openings.append(None)
@@ -42,15 +43,15 @@ class _Opening:
         _openings.pop()
 
 
-# One entry for each thread that is inside; a child keeps those of its parent's, which does no harm.
+# One entry for each thread that is inside. A child keeps its parent's entries, which does no harm.
 _openings: list[None] = []
 opening: Final = _Opening()
 
 
 def opened(call: Callable[[], int]) -> int:
-    """Return the descriptor that a call opens, and let forked children close it as long as it is nobody's.
+    """Return the descriptor that a call opens; a forked child closes it until it belongs to a channel.
 
-    It has to be given to `closed` or `belongs`.
+    Pass it to `closed` or `belongs` in the end.
     """
     with no_fork:
         descriptor = call()
@@ -59,7 +60,7 @@ def opened(call: Callable[[], int]) -> int:
 
 
 def closed(descriptor: int, closing: Callable[[], object] | None = None) -> None:
-    """Close a descriptor that came from `opened`, by `closing` if given; a child that has closed it does nothing."""
+    """Close a descriptor that came from `opened`, by `closing` if given; do nothing in a child that has closed it."""
     with no_fork:
         if descriptor in _descriptors:
             _descriptors.discard(descriptor)
@@ -70,7 +71,7 @@ def closed(descriptor: int, closing: Callable[[], object] | None = None) -> None
 
 
 def belongs(channel: object, *descriptors: int) -> None:
-    """Note that a channel has these descriptors, and that children in which no handle has it are to abandon it."""
+    """Record that a channel has these descriptors; a child in which no open handle has the channel abandons it."""
     with no_fork:
         if _openings:
             _channels.add(channel)
@@ -78,7 +79,7 @@ def belongs(channel: object, *descriptors: int) -> None:
 
 
 def forget(*descriptors: int) -> None:
-    """Note no longer that these are to be closed in children."""
+    """Let children keep these descriptors from now on."""
     with no_fork:
         _descriptors.difference_update(descriptors)
 

@@ -1,8 +1,8 @@
-"""Which process holds a lock that keeps others from going on: for errors, statistics and `ipcq doctor`.
+"""Which process holds a lock that blocks others: for errors, statistics and `ipcq doctor`.
 
-A queue is not full because another process sits on its lock, and the way out is another one: continue that process, or
-end it. What is asked here is asked after the fact, so an answer may be out of date, and None means "nobody that can be
-seen". Linux alone tells (``/proc``, proc(5)).
+A queue whose lock is held is not full, and the remedy differs: continue the process that holds the lock, or end it.
+The question is asked after the fact, so the answer may be out of date. None means that no such process was found. Only
+Linux can tell (``/proc``, proc(5)).
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that keeps others from going on with a queue."""
+    """A process that blocks others in a queue."""
 
     pid: int
     """Its process id."""
@@ -22,9 +22,9 @@ class Holder:
     stopped: bool
     """Whether a signal or a debugger has stopped it."""
     seconds: float
-    """How long it has been seen to do so; it may be longer."""
+    """How long it has been seen to block them, in seconds; it may be longer."""
     doing: str = "holds its lock"
-    """What keeps the others."""
+    """What it does that blocks them, as words for an error."""
 
     def __str__(self) -> str:
         state = ", which is stopped," if self.stopped else ""
@@ -33,10 +33,10 @@ class Holder:
 
     @property
     def way_out(self) -> str:
-        """What to do about it."""
+        """What the user can do, as words for an error."""
         if self.stopped:
             return f"continue it (kill -CONT {self.pid}) or end it"
-        return "wait longer, or see what keeps it from running"
+        return "wait longer, or find out what keeps it from running"
 
 
 def holder_of_thread(thread: int, seconds: float, doing: str = Holder.doing) -> Holder | None:
@@ -64,10 +64,10 @@ def holder_of_file(descriptor: int, seconds: float) -> Holder | None:
 
 
 def holder_of_byte(descriptor: int, byte: int, seconds: float, doing: str = Holder.doing) -> Holder | None:
-    """Return a process that has an open file by which a byte of it is locked (F_OFD_SETLK of fcntl(2)).
+    """Return a process with an open file that locks this byte (F_OFD_SETLK of fcntl(2)).
 
-    Such a lock belongs to the open file, so the kernel names no process; the files of every process that this user may
-    look into are searched. For Linux.
+    Such a lock belongs to the open file, so the kernel names no process. The open files of every process that this user
+    may inspect are searched. Linux only.
     """
     inode = os.fstat(descriptor).st_ino
     others = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()]

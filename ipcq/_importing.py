@@ -1,13 +1,13 @@
-"""Imports that no fork can cut in half.
+"""Imports that a fork cannot interrupt.
 
-A fork copies the lock of a module that another thread is importing, and in the child nobody is left to release it: the
-child's own import of that module waits for ever. Parts of ipcq and its plugins are imported when they are first needed,
-perhaps in a thread. So a fork waits while another thread
+If another thread is importing a module at a fork, the child inherits that module's lock, and no thread of the child
+releases it: the child hangs when it imports the module. Parts of ipcq and its plugins are imported when they are first
+needed, perhaps in a thread. So a fork waits while another thread
 
-- is inside `importing`, as it is in each of these late imports, or
-- executes a module of ours, as in ``import ipcq`` itself.
+- is inside `importing`, which surrounds each of these late imports, or
+- executes a module of ipcq or of a bundled backend, as in ``import ipcq`` itself.
 
-The fork does not wait for ever, because what is imported may itself wait for the thread that forks.
+The wait has a limit, because the imported module may itself wait for the thread that forks.
 """
 
 import os
@@ -19,10 +19,11 @@ from typing import Any, Final
 
 from ipcq._gevent import NativeRLock, original
 
-#: Seconds that a fork waits for the imports of other threads, which take milliseconds.
-_PATIENCE: Final = 10.0
-#: Seconds between two looks at modules that are being executed, and from their end until their lock is released.
-_AGAIN: Final = 0.001
+#: How long a fork waits for the imports of other threads, which take milliseconds.
+_PATIENCE_SECONDS: Final = 10.0
+#: How often a fork looks for modules that are being executed; also how long it waits, after one has been executed, for
+#: the release of its lock.
+_LOOK_SECONDS: Final = 0.001
 
 _OURS: Final = "ipcq"
 
@@ -34,20 +35,20 @@ _lock: Any = NativeRLock()
 def importing() -> AbstractContextManager[Any]:
     """Return a context manager inside which no other thread can fork.
 
-    For imports alone: nothing inside may wait for another thread or process.
+    Use it only for imports: nothing inside may wait for another thread or process.
     """
-    return _lock  # type: ignore[no-any-return]  # the lock itself: it is in C, so no signal handler comes between
+    return _lock  # type: ignore[no-any-return]  # the lock itself: it is in C, so no signal handler can interrupt it
 
 
 def _before_fork() -> None:
-    until = monotonic() + _PATIENCE
+    until = monotonic() + _PATIENCE_SECONDS
     executed = False
-    while _lock.acquire(timeout=_PATIENCE) and monotonic() < until:
+    while _lock.acquire(timeout=_PATIENCE_SECONDS) and monotonic() < until:
         before, executed = executed, _is_executed_elsewhere()
         if not (before or executed):
             return
         _lock.release()  # the module may import late as well
-        _sleep(_AGAIN)
+        _sleep(_LOOK_SECONDS)
 
 
 def _after_fork_in_parent() -> None:
@@ -60,7 +61,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _lock
     try:
-        _lock.release()  # and not a new one: a signal handler may have forked in the middle of an import of its thread
+        _lock.release()  # not a new lock: a signal handler may have forked during an import of its own thread
     except RuntimeError:
         _lock = NativeRLock()  # the thread that holds it is not in this process
 
@@ -68,14 +69,14 @@ def _after_fork_in_child() -> None:
 def _is_executed_elsewhere() -> bool:
     """Tell whether another thread executes a module of ours for the first time."""
     for name, module in sys.modules.copy().items():
-        # What the import system itself asks to know whether it has to wait for another thread.
+        # The import system asks the same to know whether it has to wait for another thread.
         if name.startswith(_OURS) and getattr(getattr(module, "__spec__", None), "_initializing", False):
             return not _is_executed_here()
     return False
 
 
 def _is_executed_here() -> bool:
-    """Tell whether a signal handler forks that interrupted such an import of this thread."""
+    """Tell whether this thread itself executes such a module: a signal handler that interrupted it forks."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "<module>" and str(frame.f_globals.get("__name__")).startswith(_OURS):

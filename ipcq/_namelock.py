@@ -133,17 +133,17 @@ def _open_file(name: str) -> int:
 
 
 def _open_lock(name: str) -> int:
-    # A forked child closes its copy, of a lock that is held or waited for; unlocking it would take it from the parent.
+    # A forked child closes its copy of the descriptor. Unlocking it would take the lock from the parent.
     return opened(partial(_open_file, name))
 
 
 def _close_lock(descriptor: int) -> None:
     def unlock_and_close() -> None:
-        # Closing alone does not do it as long as a child that was forked just now has not closed its copy.
+        # Closing alone does not unlock it until a child that was forked just now has closed its copy.
         try:
             _unlock(descriptor)
         except OSError:
-            pass  # what is closed is unlocked soon after
+            pass  # closing unlocks it soon after
         os.close(descriptor)
 
     closed(descriptor, unlock_and_close)

@@ -58,11 +58,11 @@ from ipcq.serializers import Codec
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: A message, a batch with the next one last, or the bytes of one whose priority there was no memory for.
+#: A message, a batch with the next message last, or the bytes of a message whose priority did not fit into memory.
 Kept: TypeAlias = Received | bytes | list[Received]
 
-#: Of a message that is smaller, in bytes, one may ask why there is no memory.
-_SMALL: Final = 1 << 16
+#: A message of less than this can be meant to use up memory, if it cannot be decoded twice.
+_SMALL_BYTES: Final = 1 << 16
 
 # The priority of almost every message, compared by identity: CPython has one object for each small int.
 _PLAIN: Final = 0
@@ -131,7 +131,7 @@ class Queue(Generic[T]):
         self._origin = origin
         self._channel = channel
         self._waits = waits_of(channel)
-        self._held = {"channel": channel}  # empty once it is closed
+        self._held = {"channel": channel}  # empty once the channel is closed
         self._closing = ""  # why no call gets through any more
         self._inherited = False
         self._unlinked = False
@@ -143,7 +143,7 @@ class Queue(Generic[T]):
         self._inside: deque[None] = deque()
         # What a batch took beside its items and could not decode: the next gets of this handle raise it.
         self._undecodable: deque[DecodeError] = deque()
-        # What was taken and could not be returned for want of memory: the next gets of this handle return it.
+        # What was taken and could not be returned because memory ran out: the next gets of this handle return it.
         self._kept: deque[Kept] = deque()
         self._leftovers = _Leftovers(self._undecodable, self._kept, channel)
         self._report_or_get = self._leftovers.take
@@ -242,7 +242,7 @@ class Queue(Generic[T]):
             batch = list(map(self._encode, items))
             return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
         except (QueueClosed, MemoryError):
-            return stored  # the caller must learn that these are in
+            return stored  # the caller must learn that these are stored
 
     def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float, stored: int = 0) -> int:
         since = monotonic()
@@ -261,8 +261,8 @@ class Queue(Generic[T]):
             if waited:
                 channel.count_wait(stored == len(batch))
         except (MessageQueueError, MemoryError):
-            stored += count  # where there was no memory for the sum
-            if not stored:  # else the caller must learn that these are in
+            stored += count  # if the addition above ran out of memory
+            if not stored:  # else the caller must learn that these are stored
                 raise
         if batch and not stored:
             raise self._out_of_time(QueueFull)
@@ -335,7 +335,7 @@ class Queue(Generic[T]):
             DecodeError: The message was taken but is no item for this handle; its bytes are in the error.
             PermissionDenied: The handle was opened with ``read=False``.
             InvalidArgument: `block` is not a bool, `timeout` is negative or not a number.
-            MemoryError: There was none for the item: it is in the queue, or the next get of this handle returns it.
+            MemoryError: The item did not fit into memory; it is in the queue, or the next get of the handle returns it.
         """
         received = None
         try:
@@ -369,8 +369,8 @@ class Queue(Generic[T]):
 
         Returns:
             The items, in the order in which `get` would have taken them. A message among them that cannot be decoded
-            is left out, and the next get of this handle raises its `DecodeError`. Where memory runs out, the batch ends
-            before what there is none for.
+            is left out, and the next get of this handle raises its `DecodeError`. If memory runs out, the batch ends
+            before the first item that does not fit.
 
         Raises:
             QueueEmpty: No item came in time.
@@ -386,7 +386,7 @@ class Queue(Generic[T]):
                 isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1
             ):
                 raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
-            # The place for what will be taken comes first: then there need not be memory for it.
+            # Reserve the place before the message is taken, because that needs memory.
             messages: list[Received] = [_PLACE]
             messages[0] = self._try_get() or self._wait_get(deadline)
             return self._batch(channel, [], messages, max_items)
@@ -398,10 +398,10 @@ class Queue(Generic[T]):
         try:
             return self._with_channel(lambda channel: self._batch(channel, items, [], most - 1))
         except (QueueClosed, MemoryError):
-            return items  # closed since it took that part, or there is memory for no more
+            return items  # closed since it took that part, or out of memory
 
     def _batch(self, channel: Channel, items: list[T], messages: list[Received], max_items: int | None) -> list[T]:
-        """Add what is there to a batch of which these are taken; of large messages a few at a time are held twice."""
+        """Complete a batch of which these are taken. Only a few large messages at a time exist both raw and decoded."""
         left = self._add_rest(messages, channel, max_items)
         items = self._extended(items, messages)
         while left and not (self._kept or self._undecodable) and sum(len(data) for data, _ in messages) >= STEP:
@@ -414,7 +414,7 @@ class Queue(Generic[T]):
         """Take what belongs into a batch behind its first message, and return how many more may follow."""
         rest: list[Received] = []
         try:
-            # What is kept comes before all that is in the queue, and one by one.
+            # Kept messages come before those in the queue, one at a time.
             left = 0 if self._kept else channel.qsize() if max_items is None else max_items - len(messages)
             if left > 0 and not (messages and len(messages[0][0]) >= STEP):
                 rest = channel.try_get_many(left)
@@ -454,7 +454,7 @@ class Queue(Generic[T]):
         return items
 
     def _keep_behind(self, items: list[T], messages: list[Received], more: list[T], errors: list[DecodeError]) -> None:
-        """Add the items that a batch has so far and keep what is behind them, or keep all for want of memory."""
+        """Add the items that a batch has so far and keep the rest, or keep everything if memory runs out again."""
         try:
             rest = messages[len(more) + len(errors) :]
             if rest and self._leftovers.is_bomb(rest[0]):
@@ -466,7 +466,7 @@ class Queue(Generic[T]):
             errors.clear()
         self._keep_batch(rest)
 
-    # Keeping. Nothing here asks for memory before all is kept.
+    # Keeping. Nothing here allocates before everything is kept.
 
     def _keep_batch(self, messages: list[Received]) -> None:
         if messages:
@@ -478,7 +478,7 @@ class Queue(Generic[T]):
         """Keep a message for the next get.
 
         Raises:
-            DecodeError: It is small and was kept before: else it would stand before all others for ever.
+            DecodeError: It is small and was kept before. Otherwise it would block all messages behind it.
         """
         if received is None:
             return
@@ -488,8 +488,8 @@ class Queue(Generic[T]):
         self._begin_with_leftovers()
 
     def _keep(self, data: bytes, priority: int) -> None:
-        """Keep for a shortcut what it took and could not decode."""
-        self._kept.appendleft(data)  # before there is memory for more
+        """Keep a message that a shortcut took and could not decode."""
+        self._kept.appendleft(data)  # first, since the rest may run out of memory
         self._begin_with_leftovers()
         if priority:
             self._kept[0] = (data, priority)
@@ -532,7 +532,7 @@ class Queue(Generic[T]):
         try:
             self._with_channel(lambda channel: channel.count_wait(served))
         except (MessageQueueError, MemoryError):
-            pass  # the handle was closed or the queue ended; what was taken has to be returned all the same
+            pass  # closed, ended or out of memory; what was taken has to be returned all the same
 
     def _wait_get(self, deadline: float) -> Received:
         since = now = monotonic()
@@ -550,7 +550,7 @@ class Queue(Generic[T]):
         raise self._out_of_time(QueueEmpty)
 
     def _out_of_time(self, kind: type[QueueFull | QueueEmpty]) -> QueueFull | QueueEmpty:
-        """Make the error of a call that ends without result: busy is not full, and not empty either."""
+        """Make the error of a call that ran out of time; it names a process that holds a lock: busy is not full."""
         getting = kind is QueueEmpty
         holder = self._channel.holder(getting)
         if holder is None:
@@ -595,10 +595,10 @@ class Queue(Generic[T]):
     def clear(self) -> int:
         """Drop the messages that are in the queue, and return how many there were.
 
-        What a killed producer left unfinished goes too, and is not counted.
+        Messages that killed producers left unfinished are dropped too, and not counted.
 
         Raises:
-            TimedOutError: A process that is stopped inside the queue keeps its lock; nothing was dropped.
+            TimedOutError: A process that is stopped inside the queue holds its lock; nothing was dropped.
             PermissionDenied: The handle was opened with ``read=False``.
         """
 
@@ -611,7 +611,7 @@ class Queue(Generic[T]):
     def qsize(self) -> int:
         """Count the messages in the queue; exact at that instant where `capabilities.exact_qsize`.
 
-        What this handle took and keeps for its next gets, since there was no memory for it, is counted here too.
+        It includes messages that this handle has taken and keeps for its next gets because memory ran out.
         """
         return self._with_channel(lambda channel: channel.qsize() + self._leftovers.count())
 
@@ -682,11 +682,11 @@ class Queue(Generic[T]):
     def fileno(self) -> int:
         """Return a descriptor that is readable while a `get` would not wait, for select, poll and event loops.
 
-        So it is readable while there is a message and, where `capabilities.ends_on_fileno`, from the end on: when the
-        queue is shut down and empty, and when it is unlinked, unless the handle has ``after_unlink="continue"``.
+        It is readable while there is a message. With `capabilities.ends_on_fileno` it is also readable once the queue
+        is shut down, and once it is unlinked, unless the handle has ``after_unlink="continue"``.
 
-        The kernel's descriptor on `mqueue` is not woken by a shutdown or an unlink: select or poll with a timeout
-        there, and then try to get, which tells. The same holds everywhere where the queue's file was removed by hand.
+        On `mqueue` a shutdown or an unlink does not make the kernel's descriptor readable: use a timeout with select or
+        poll, and then try to get. Do the same on any backend if the queue's file may be removed by hand.
 
         It belongs to the handle: do not read from it, do not close it.
 
@@ -733,16 +733,16 @@ class Queue(Generic[T]):
         """End the queue for every process that has it open, as `queue.Queue.shutdown` does for threads.
 
         Within a second every put raises `QueueShutDown`; gets take what is there and then raise it too. Descriptors of
-        `fileno` become readable, except on `mqueue`: who polls there has to do so with a timeout to notice a shutdown.
+        `fileno` become readable with `capabilities.ends_on_fileno`; otherwise poll them with a timeout.
 
         Args:
-            immediate: Drop what is in the queue. No get that begins afterwards returns an item, not even one that a put
-                stores which began before.
+            immediate: Drop what is in the queue. No get that begins afterwards returns an item, even if a put that
+                began before the shutdown stores one.
 
         Raises:
             Unsupported: This backend cannot.
-            TimedOutError: A process that is stopped inside the queue keeps its lock, without which this backend cannot
-                end it; nothing was changed.
+            TimedOutError: A process that is stopped inside the queue holds its lock, and this backend cannot shut down
+                without the lock; nothing was changed.
             PermissionDenied: This user may not; or it is to drop, which is getting, and the handle was opened with
                 ``read=False``.
             InvalidArgument: `immediate` is not a bool.
@@ -771,14 +771,14 @@ class Queue(Generic[T]):
             self._end(QueueClosed.wording)
         self._await_others()
         self._retire()
-        self._await_others()  # one of them may be closing the channel just now
+        self._await_others()  # another thread may be closing the channel at this moment
         self._tell_undecodable()
 
     def unlink(self) -> None:
         """Remove the queue's name; twice, before and after `close`, and after somebody else did it, is all right.
 
         A queue that was created under the same name since is not touched as long as this handle is open. Descriptors of
-        `fileno` become readable, except on `mqueue`: who polls there has to do so with a timeout to notice an unlink.
+        `fileno` become readable with `capabilities.ends_on_fileno`; otherwise poll them with a timeout.
 
         Raises:
             PermissionDenied: This user may not.
@@ -896,7 +896,7 @@ class Queue(Generic[T]):
             del error  # else its trace would hold it, and with it all that the caller's frames hold
 
     def _await_others(self) -> None:
-        """Wait until no thread is inside a call of this handle, unless this one is.
+        """Wait until no thread is inside a call of this handle; return at once if this thread is.
 
         Two threads that close from within calls of theirs, by finalisers, would wait for one another. And threads that
         the interpreter does not wait for at its end do not run any more in it.
@@ -907,14 +907,14 @@ class Queue(Generic[T]):
 
     @counted
     def _retire(self) -> None:
-        """Close the channel unless somebody is inside: then the last one out does it.
+        """Close the channel unless a thread is inside a call: then the last one to leave closes it.
 
-        Whoever closes it counts as inside, so that the other closers return only when it is closed.
+        The thread that closes it counts as inside, so that other calls of `close` return only when it is closed.
         """
         if not self._inside:
             try:
                 self._inside.append(None)
-                channel = self._held.pop("channel", None)  # one step, so that one thread alone gets it
+                channel = self._held.pop("channel", None)  # atomic, so that only one thread gets it
                 if channel is not None:
                     channel.close()
             finally:
@@ -930,7 +930,8 @@ class Queue(Generic[T]):
             )
         if kept := self._leftovers.drop():
             warnings.warn(
-                f"{self!r} took {kept} messages that it had no memory to return, and nobody got them since",
+                f"{self!r} took {kept} messages that did not fit into memory and are lost: get until the queue is "
+                "empty, then close",
                 stacklevel=stacklevel,
             )
 
@@ -941,9 +942,9 @@ class Queue(Generic[T]):
         self._inside.clear()
         self._inside.extend([None] * calls)
         self._inherited = True
-        self._kept.clear()  # the parent delivers it
+        self._kept.clear()  # the parent returns these
         if self._closing and not calls:
-            self._held.clear()  # whoever was to close the channel on its way out is not in this process
+            self._held.clear()  # the thread that was to close the channel is not in this process
 
     def _after_fork(self) -> None:
         if self._held and not self._channel.after_fork():
@@ -975,9 +976,9 @@ class Queue(Generic[T]):
 
 
 class _Leftovers:
-    """What a handle took and could not return; `take` stands in for the channel's `try_get` then.
+    """What a handle took and could not return; `take` then replaces the channel's `try_get`.
 
-    It is made with the handle, because when it is needed there may be no memory, and does not hold the handle.
+    It is created with the handle, because there may be no memory when it is needed. It does not refer to the handle.
     """
 
     __slots__ = ("_channel", "_errors", "_kept", "closing", "failed")
@@ -987,13 +988,13 @@ class _Leftovers:
         self._kept = kept
         self._channel = channel
         self.closing = ""
-        #: The message that there was no memory to decode last.
+        #: The last message that did not fit into memory when it was decoded.
         self.failed: Received | None = None
 
     def take(self) -> Received | None:
         if self.closing:
             raise QueueClosed(self.closing)
-        # Another thread may be faster between the two looks at each.
+        # Another thread may take the last one between the check and `popleft`.
         if self._errors:
             try:
                 error = self._errors.popleft()
@@ -1018,7 +1019,7 @@ class _Leftovers:
                 received = (kept, 0) if isinstance(kept, bytes) else kept
                 done = True
         finally:
-            if not done:  # also where there was no memory
+            if not done:  # also if memory ran out
                 self._kept.appendleft(kept)
         return received
 
@@ -1026,29 +1027,29 @@ class _Leftovers:
         return sum(len(kept) if isinstance(kept, list) else 1 for kept in list(self._kept))
 
     def drop(self) -> int:
-        """Forget what is kept, and count it."""
+        """Discard what is kept, and count it."""
         kept = list(self._kept)
         self._kept.clear()
         return sum(len(each) if isinstance(each, list) else 1 for each in kept)
 
     def is_bomb(self, received: Received) -> bool:
-        """Tell whether a small message needs more memory than there is for the second time, and remember it else."""
-        if received is self.failed and len(received[0]) < _SMALL:
+        """Tell whether a small message did not fit into memory for the second time; remember it if not."""
+        if received is self.failed and len(received[0]) < _SMALL_BYTES:
             return True
         self.failed = received
         return False
 
 
-#: Where a message will be.
+#: Reserves a place in a list for a message.
 _PLACE: Final[Received] = (b"", 0)
 
 
 def _too_much(received: Received) -> DecodeError:
-    return DecodeError("there is not enough memory to decode it, tried twice", data=received[0])
+    return DecodeError("memory ran out twice while decoding it: its bytes are in the error's data", data=received[0])
 
 
 def _count_served(channel: Channel) -> None:
-    """Note that a wait was served; what was put or taken has to be told also where there is no memory for that."""
+    """Count a wait that was served; if memory runs out, only the count is lost, not the result of the call."""
     try:
         channel.count_wait(True)
     except MemoryError:

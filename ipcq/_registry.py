@@ -1,8 +1,8 @@
 """The backends that are installed: entry points, loaded one by one, so that a broken one is a line in a list.
 
 This is the only place that knows `importlib.metadata` and pluggy's manager. It imports them when the first backend is
-looked for, so that ``import ipcq`` costs nothing that may never be needed, and loads plugins while no other thread can
-fork.
+looked for, so that ``import ipcq`` costs nothing that may never be needed. No other thread can fork while it loads
+plugins.
 """
 
 import os

@@ -31,8 +31,9 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
     none. It never waits, and no message is given twice.
 10. Messages are bytes of any content from length 0 to `max_message_size`, and come back exactly so, however many
     writers and readers there are.
-11. A raised `try_put` stored nothing, a raised `try_get` took nothing; `MemoryError` included, as far as the mechanism
-    lets a message stay until there is memory for it. A batch ends before what there is no memory for.
+11. A `try_put` that raises has stored nothing, a `try_get` that raises has taken nothing. This includes `MemoryError`,
+    if the mechanism can leave a message in place until there is memory for it. A batch ends before the first message
+    that does not fit into memory.
 12. Where `capabilities.atomic_batch`, the prefix that `try_put_many` stores appears in one step, so that no other
     producer's message stands inside it.
 
@@ -41,27 +42,30 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for
     no reason. They never take or store. An exception from a signal handler passes through them unchanged.
 14. What a wait rests on survives the death of any other waiter and of whoever was to wake it. Where `space_fileno`
-    gives a descriptor, that is writable whenever `full` is false. Where `capabilities.ends_on_fileno`, `fileno` becomes
-    readable at a shutdown and at an unlink, whoever did it, and stays so.
+    gives a descriptor, that is writable whenever `full` is false. Where `capabilities.ends_on_fileno`, the descriptor
+    of `fileno` becomes readable at a shutdown and an unlink by any process, and stays readable. `holder` names the
+    process that kept the last put or get waiting by holding a lock, if it still does; it does not wait.
 
 **Ends**
 
 15. After `shutdown`, on every channel of every process within one second, `try_put` raises `QueueShutDown`, and
     `try_get` still drains what is there before it does so too. With ``immediate`` what is there is dropped, and so is
-    whatever a put stores that began before.
+    any message that a put stores which began before the shutdown.
 16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
     and none follows. It never unlinks.
 17. `after_fork` is called in a forked child before anything else; it returns False if this channel must not be used
-    there, and then nothing more is called on it. What another thread of the parent was opening or closing at the fork
-    does not live on in the child: a descriptor is `opened` until it is `closed` or `belongs` to a channel, and
-    `abandon` is called there on channels that are no open handle's.
+    there, and then nothing more is called on it. A child keeps nothing that another thread of the parent was opening or
+    closing at the fork. For that, a backend opens each descriptor by `opened`, and passes it to `closed` or, with its
+    channel, to `belongs`; what needs several system calls is done under `no_fork`. In the child `abandon` is called on
+    channels that belong to no open handle.
 
 **Errors**
 
 18. Only exceptions of `ipcq.errors` leave a backend, chained to what they were made from. The queue's and the backend's
     name are filled in above where they are missing.
-19. `probe` returns a value and never raises; the module imports where its dependency is missing. What it imports later
-    it imports inside `importing`, so that no other thread forks in the middle.
+19. `probe` returns a value and never raises; the module imports where its dependency is missing. Later imports happen
+    inside `importing`, so that no other thread forks during them. `findings` reports what users should know, and a
+    process that blocks a queue as `Finding.stuck`; looking changes nothing that others use.
 20. What a capability denies raises `Unsupported`; what it grants works.
 
 **Shortcuts**
@@ -151,8 +155,8 @@ LIFETIMES: Final[tuple[Lifetime, ...]] = ("persistent", "last-close")
 AfterUnlink = Literal["raise", "continue"]
 AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
 
-#: Bytes of messages after which `Channel.try_get_many` may end a batch, and `get_many` asks it for more: so of large
-#: messages not the whole batch has to be held twice.
+#: Bytes of messages after which `Channel.try_get_many` may end a batch. `get_many` then asks for more, so that of a
+#: batch of large messages only a part exists both as bytes and as items.
 STEP: Final = 1 << 23
 
 #: What `Channel.try_get` takes: the message's bytes and its priority.
@@ -209,7 +213,7 @@ class Capabilities:
     pollable: bool = False
     """`fileno` gives a descriptor that is readable while the queue is not empty."""
     ends_on_fileno: bool = False
-    """That descriptor is readable as well once the queue is shut down, and where a get then raises, unlinked."""
+    """That descriptor is also readable once the queue is shut down, or unlinked if gets then raise `QueueGone`."""
     notify: bool = False
     """A one-shot notice when a message arrives in an empty queue."""
     peek: bool = False
@@ -305,7 +309,7 @@ class Stats:
     handles: int | None = None
     """Handles that are open now, this one included; those of killed processes are not."""
     holder: Holder | None = None
-    """Process that keeps others from going on, because it is stopped or starved inside the queue."""
+    """Process that blocks others because it is stopped or starved inside the queue."""
 
 
 @dataclass(frozen=True)
@@ -350,7 +354,7 @@ class Finding:
 
     @classmethod
     def stuck(cls, name: str, holder: Holder) -> "Finding":
-        """A process keeps others from going on with a queue."""
+        """Return the finding that a process blocks others in a queue."""
         fix = f"kill -CONT {holder.pid}" if holder.stopped else ""
         return cls(severity=Severity.WARNING, text=f"queue {name!r}: {holder}", fix=fix)
 
@@ -413,7 +417,7 @@ class Channel(Protocol):
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         """Store as many messages of the batch, from its start on, as there is space for now, and count them."""
         stored = 0
-        # The number before the put, since it takes memory.
+        # The number is created before the put, because that allocates.
         for number, data in enumerate(batch, 1):
             try:
                 if not self.try_put(data, 0):
@@ -431,12 +435,12 @@ class Channel(Protocol):
         raise Unsupported
 
     def try_get_many(self, limit: int, /) -> list[Received]:
-        """Take up to `limit` messages that are there now, oldest first, and none behind `STEP` bytes of them."""
+        """Take up to `limit` messages that are there now, oldest first; end once they have `STEP` bytes."""
         batch: list[Received] = []
         taken = size = 0
         try:
             while taken < limit and size < STEP:
-                batch.append((b"", 0))  # its place before the message, since it takes memory
+                batch.append((b"", 0))  # reserve the place before the message is taken, because that allocates
                 received = self.try_get()
                 if received is None:
                     break
@@ -466,9 +470,9 @@ class Channel(Protocol):
         return
 
     def holder(self, getting: bool, /) -> Holder | None:
-        """Return the process that kept the last put or get of this channel waiting by holding a lock, if any does now.
+        """Return the process that kept the last put or get of this channel waiting and still holds the lock, or None.
 
-        It is asked when a put or a get ends without result, so that the error can say who is in the way.
+        It is called when a put or a get ends without result, so that the error can name that process (clause 14).
         """
         return None
 
@@ -484,7 +488,7 @@ class Channel(Protocol):
         """Drop the messages that are in the queue, and count them.
 
         Raises:
-            TimedOutError: Somebody who is stopped holds the queue; nothing was dropped.
+            TimedOutError: A stopped process holds the queue's lock; nothing was dropped.
         """
         dropped = 0
         try:
@@ -493,7 +497,7 @@ class Channel(Protocol):
                     break
                 dropped += 1
         except QueueShutDown:
-            pass  # others took the rest
+            pass  # other consumers took the rest
         return dropped
 
     def shutdown(self, immediate: bool, /) -> None:
@@ -503,7 +507,7 @@ class Channel(Protocol):
     def fileno(self) -> int:
         """Return a descriptor, owned by the channel, that is readable while the queue is not empty.
 
-        With `capabilities.ends_on_fileno` it is readable from the end on as well (clause 14).
+        With `capabilities.ends_on_fileno` it is also readable once the queue has ended (clause 14).
         """
         raise Unsupported
 
@@ -544,9 +548,10 @@ class Channel(Protocol):
         return True
 
     def abandon(self) -> None:
-        """Give back, in a forked child, what this process has of a channel that `belongs` noted (clause 17).
+        """Give back, in a forked child, the child's descriptors and mappings of this channel (clause 17).
 
-        The parent was opening or closing it, or has closed it; nothing that others see may change.
+        It is called on channels passed to `belongs` that the parent was opening or closing, or has closed. It must not
+        change anything that other processes see; a channel that is closed already is left alone.
         """
         return
 
@@ -579,9 +584,9 @@ class Shortcut(Protocol):
     def _disarm(self) -> None:
         """End: leave everything to the class from now on.
 
-        When this returns no call begins to use the channel any more. For those that still use it without the handle's
-        lock the channel's `close` waits. One that is inside `encode` or `decode` leaves the rest to the class when it
-        comes back.
+        When this returns, no further call begins to use the channel. The channel's `close` waits for calls that still
+        use it without the handle's lock. A call that is inside `encode` or `decode` leaves the rest to the class when
+        it comes back.
         """
 
     def _put_encoded(self, data: bytes, priority: int, deadline: float, /) -> None:

@@ -374,7 +374,7 @@ def _logger(name: str) -> logging.Logger:
 def _complain(what: str) -> None:
     """Tell of the exception that is being handled, as `logging.Handler.handleError` does."""
     if logging.raiseExceptions and sys.stderr:
-        with importing():  # as some versions of Python do here
+        with importing():  # some versions of Python import here
             trace = traceback.format_exc()
         try:
             sys.stderr.write(f"--- Logging error with {what} ---\n{trace}")

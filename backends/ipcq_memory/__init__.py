@@ -4,10 +4,11 @@ It obeys each clause of the contract in the plainest way, one lock around one he
 backends are compared with.
 
 The lock can be entered again by its own thread, because a signal handler or a finaliser may call the queue while that
-thread is inside. Such a call cannot wait for the one that it interrupted. So it is done at once, and what was
-interrupted is done anew unless it has stored or taken its message: it asks right before that, and between the question
-and the call in C behind it CPython runs neither handlers nor finalisers. An exception from a handler may also
-end a step behind any call: whatever is stored or taken is accounted for in a ``finally`` that calls nothing.
+thread is inside. Such a call cannot wait for the one that it interrupted. So it runs at once, and the interrupted step
+starts again unless it has already stored or taken its message. For that, each step checks right before it stores or
+takes whether it was overtaken: between this check and the call in C that follows, CPython runs neither handlers nor
+finalisers. An exception from a handler may also end a step behind any call: whatever is stored or taken is accounted
+for in a ``finally`` that calls nothing.
 """
 
 import errno
@@ -68,7 +69,7 @@ CAPABILITIES: Final = Capabilities(
 
 
 class _Overtaken(Exception):
-    """Another step of the same thread came in between: what this one has seen is out of date."""
+    """Another step of the same thread ran during this one: what this one has read is out of date."""
 
 
 class MemoryQueue:
@@ -103,7 +104,7 @@ class MemoryQueue:
             try:
                 return step(*arguments)
             finally:
-                if interrupted:  # that one shows it
+                if interrupted:  # the interrupted step shows it
                     self._overtaken = True
                 else:
                     try:
@@ -112,7 +113,7 @@ class MemoryQueue:
                         self._busy = False
 
     def anew(self, step: Callable[..., R], *arguments: Any) -> R:
-        """Run a part of a step that stores or takes one message, again where it was overtaken."""
+        """Run the part of a step that stores or takes one message; repeat it while it is overtaken."""
         while True:
             self._overtaken = False
             try:
@@ -129,7 +130,7 @@ class MemoryQueue:
                 if not self._overtaken:
                     return
         except MemoryError:
-            pass  # what is done is to be told; the next step shows it
+            pass  # the result of this step must be returned; the next step shows it
 
     # The steps; each is run alone.
 
@@ -138,22 +139,23 @@ class MemoryQueue:
 
     def store(self, data: bytes, priority: int) -> None:
         entry = (-priority, next(self._tickets), data)
-        # All numbers first, because they take memory. An empty message is charged, so that a bound in bytes bounds it.
+        # All numbers come first, because they allocate. An empty message is charged 1, so that a bound in bytes holds
+        # for empty messages too.
         charge, size = len(data) or 1, len(data)
         bytes_now, bytes_put, puts = self._bytes + charge, self.bytes_put + size, self.puts + 1
         depth = max(self.high_water_mark, len(self._heap) + 1)
         stored = True
-        if self._overtaken:  # no handler comes between this look and the push
+        if self._overtaken:  # no handler runs between this check and the push
             raise _Overtaken
         try:
             heapq.heappush(self._heap, entry)
         except MemoryError:
             stored = False
             raise
-        finally:  # also where a handler raises right behind the push
+        finally:  # also if a handler raises right after the push
             if not stored:
                 pass
-            elif self._overtaken:  # by a handler right behind the push
+            elif self._overtaken:  # by a handler right after the push
                 self._bytes += charge
                 self.bytes_put += size
                 self.puts += 1
@@ -254,14 +256,14 @@ def _wake(waiters: list[threading.Lock]) -> None:
             except RuntimeError:
                 pass  # it was woken before and is on its way
     except MemoryError:
-        pass  # they look around after their slice of time
+        pass  # they try again after their slice of time
 
 
 class Doorbell:
     """A descriptor that is readable while a get would not wait.
 
     Args:
-        ready: Tells whether that is so.
+        ready: Tells whether a get would not wait now.
     """
 
     def __init__(self, ready: Callable[[], bool]) -> None:
@@ -272,8 +274,8 @@ class Doorbell:
         self._rung = False
 
     def show(self) -> None:
-        # A handler or a finaliser that interrupts this may close it, or show it, too: so it looks again, and a byte too
-        # many or too few is all right on the way.
+        # A handler or a finaliser that interrupts this may close or show it too. So it checks again after each step,
+        # and a byte too many or too few in between does no harm.
         while self.end.fileno() >= 0 and self._rung != self._ready():
             if self._rung:
                 with suppress(BlockingIOError):
@@ -303,7 +305,7 @@ class MemoryChannel(Channel):
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         def put_all() -> int:
             stored = 0
-            # The number before the put, since it takes memory.
+            # The number is created before the put, because that allocates.
             for number, data in enumerate(batch, 1):
                 try:
                     if not self._put(data, 0):
@@ -341,7 +343,7 @@ class MemoryChannel(Channel):
             taken = 0
             try:
                 while taken < limit and (not taken or self._queue.size()):
-                    batch.append((b"", 0))  # its place before the message, since it takes memory
+                    batch.append((b"", 0))  # reserve the place before the message is taken, because that allocates
                     received = self._get()
                     if received is None:
                         break

@@ -157,7 +157,7 @@ def _mount_point() -> str | None:
                 _, place, kind, *_ = line.split(" ")
                 if kind == "mqueue":
                     # Blanks in paths are written as octal escapes.
-                    with importing():  # as codecs are when they are first asked for
+                    with importing():  # a codec is imported when it is first used
                         text = place.encode("utf-8", "surrogateescape").decode("unicode_escape")
                     return os.fsdecode(text.encode("latin-1"))
     except FileNotFoundError:

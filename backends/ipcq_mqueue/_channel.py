@@ -10,7 +10,7 @@ kernel; *unlinked* is a link count of 0. Looking costs as much as a message, so 
 once in a millisecond, and `shutdown` and `unlink` last as long: a call that begins after they returned sees what they
 did, whatever process it is in. A put that began before may still go through. A getter that finds the queue empty and
 shut down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind. An
-immediate shutdown sets the set-user-id bit too, by which getters know that such a message was dropped.
+immediate shutdown also sets the set-user-id bit, which tells getters that such a message was dropped.
 """
 
 import os
@@ -187,7 +187,7 @@ class MqueueChannel(Channel):
             self._drop()
 
     def _drop(self) -> None:
-        """Give back the kernel's memory for what nobody can get any more."""
+        """Take the messages out that can no longer be got, so that the kernel frees their memory."""
         try:
             while True:
                 self._receive()
@@ -223,12 +223,12 @@ class MqueueChannel(Channel):
 
 
 def _copied(received: Received) -> Received:
-    # By the fastest way to a copy: posix_ipc hands out the buffer that it received into, as large as the largest
-    # message, whatever came.
+    # posix_ipc returns the buffer that it received into, which has the size of the largest message. This is the fastest
+    # way to copy it.
     try:
         return b"%b" % received[0], received[1]
     except MemoryError:
-        return received  # it is taken, so it has to be returned
+        return received  # the message is taken, so it has to be returned
 
 
 def _foreign(error: BaseException) -> MessageQueueError:

@@ -17,7 +17,7 @@ BLIND: Final = 0.001
 #: Bit of the queue's mode that says that it is shut down.
 SHUT_DOWN: Final = stat.S_ISVTX
 
-#: Beside it: whatever is still in the queue, or comes from a put that began before, was dropped.
+#: Bit that says in addition that messages still in the queue, and those of puts that began before, are dropped.
 DROPPED: Final = stat.S_ISUID
 
 

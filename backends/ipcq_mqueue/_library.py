@@ -1,7 +1,7 @@
-"""posix_ipc itself, also where a program has put something else under its name.
+"""The real posix_ipc, even if a program has put another module under its name.
 
-``sys.modules["posix_ipc"] = ipcq.compat.posix_ipc`` gives a program's libraries that face; the face stands on this
-backend, and this backend on the real library.
+With ``sys.modules["posix_ipc"] = ipcq.compat.posix_ipc`` a program gives its libraries that face. The face uses this
+backend, and this backend needs the real library.
 """
 
 import importlib
@@ -18,17 +18,17 @@ _NAME: Final = "posix_ipc"
 
 
 def is_installed() -> bool:
-    """Tell whether it is there, whatever has its name by now."""
+    """Tell whether posix_ipc is installed, whatever module has its name now."""
     with _uncovered():
         return find_spec(_NAME) is not None
 
 
 @cache
 def library() -> Any:
-    """Import it, and return the same from then on.
+    """Return posix_ipc, imported at the first call.
 
     Raises:
-        ModuleNotFoundError: It is not installed.
+        ModuleNotFoundError: posix_ipc is not installed.
     """
     with _uncovered():
         return importlib.import_module(_NAME)
@@ -36,7 +36,7 @@ def library() -> Any:
 
 @contextmanager
 def _uncovered() -> Iterator[None]:
-    """Take away for a moment what has its name; what is written in C is loaded into whatever has its name."""
+    """Remove another module of that name meanwhile: an extension module would be loaded into it."""
     with importing():
         there = sys.modules.get(_NAME)
         if there is None or getattr(there, "__name__", _NAME) == _NAME:

@@ -7,11 +7,11 @@ kernel's, which does not exclude threads that share the open file; it is let go 
 
 *Signals.* A handler may run between any two instructions of the main thread, so also inside a step. What it raises
 ends the step: before the commit nothing has happened, after it all has, and nested ``finally`` clauses give back both
-locks wherever it strikes. What it calls on the same channel, as a finaliser may too, cannot wait for the step that it
-interrupted. So it is done at once, under the lock that the thread has, and the interrupted step is done anew unless it
-has committed. For that each write asks in the same breath whether its step was overtaken: between the question and the
-call in C behind it CPython runs neither handlers nor finalisers. Only the lock of shmlock, which does not survive being
-entered again, makes such a call be refused.
+locks wherever it strikes. A handler or a finaliser that calls the same channel cannot wait for the step that it
+interrupted. So its own step runs at once, under the lock that the thread holds, and the interrupted step starts again
+unless it has committed. For that, each write checks right before it whether its step was overtaken: between this check
+and the call in C that follows, CPython runs neither handlers nor finalisers. With the lock of shmlock, which cannot be
+taken twice, such a call is refused.
 
 *Looks.* A waiting process reads the state alone, whose checksum tells a torn one, so it keeps nobody from the lock.
 
@@ -67,8 +67,8 @@ R = TypeVar("R")
 
 #: Seconds that a put or a get tries for the lock before it says "not now".
 PATIENCE: Final = 0.04
-#: After so many tries, a millisecond or two, the kernel is asked whether who holds the lock is stopped.
-_ASK: Final = 8
+#: After so many tries, a millisecond or two, the kernel is asked whether the holder of the lock is stopped.
+_ASK_TRIES: Final = 8
 #: Seconds for what has no "not now" to say.
 LONG_PATIENCE: Final = 1.0
 #: Seconds between the first looks of a process that waits; later ones are further apart, up to `SLICE`.
@@ -80,15 +80,15 @@ class _NotNow:
 
 
 NOT_NOW: Final = _NotNow()
-#: It was, and the step was overtaken.
+#: The lock was taken, but the step was overtaken: it has to start again.
 AGAIN: Final = _NotNow()
 
 
 class _Overtaken(Exception):
-    """A step of the same thread came in between: what this one has read is out of date."""
+    """Another step of the same thread ran during this one: what this one has read is out of date."""
 
 
-#: Where a message will be.
+#: Reserves a place in a list for a message.
 _PLACE: Final[Received] = (b"", 0)
 
 
@@ -108,7 +108,7 @@ class PyshmChannel(Channel):
         self._order: Order = order(header.attributes, geometry, self._read, self._write)
         # A wait ended without a message, so that the next get hardly needs the lock.
         self._waited = False
-        # Since when the lock is not to be had, on `time.monotonic`; 0 while it is.
+        # When the lock was first found taken, on `time.monotonic`; 0 while it is free.
         self._busy_since = 0.0
         # Waits that no commit has counted yet.
         self._waits = self._timeouts = 0
@@ -120,7 +120,7 @@ class PyshmChannel(Channel):
         self._lock = _lock.lock_of(self._header, self._descriptor)
         self._threads = NativeRLock()
         self._inside = 0  # the thread that is in a step
-        self._overtaken = False  # by a step in the middle of that one
+        self._overtaken = False  # by another step during that one
 
     # Steps
 
@@ -138,7 +138,7 @@ class PyshmChannel(Channel):
             now = monotonic()
             until = until or now + patience
             self._busy_since = self._busy_since or now
-            if now >= until or (tries == _ASK and patience <= PATIENCE and self._is_held_by_stopped()):
+            if now >= until or (tries == _ASK_TRIES and patience <= PATIENCE and self._is_held_by_stopped()):
                 return NOT_NOW
             # The holder is done in microseconds unless it was interrupted.
             sleep(0 if tries < 5 else min(0.00005 * tries, 0.001))
@@ -157,8 +157,8 @@ class PyshmChannel(Channel):
         interrupted = self._inside
         if interrupted and self._lock.dear:
             raise Unsupported(
-                "a signal handler or a finaliser interrupted this thread inside the queue: "
-                "use it after that call, or create it with lock='file'"
+                "a signal handler or a finaliser interrupted another call of this thread on the queue: "
+                "use the queue after that call, or create it with lock='file'"
             )
         self._inside = threading.get_ident()
         self._overtaken = False
@@ -168,7 +168,7 @@ class PyshmChannel(Channel):
         except _Overtaken:
             pass
         except MessageQueueError as error:
-            if not self._overtaken:  # else it may be wrong: what it read was changed meanwhile
+            if not self._overtaken:  # else it may be wrong, because what it read was changed meanwhile
                 raise
             let_through(error)
         except (OSError, struct.error) as error:
@@ -176,10 +176,10 @@ class PyshmChannel(Channel):
             if not self._overtaken:
                 raise foreign from error
         finally:
-            if interrupted:  # that one unlocks
+            if interrupted:  # the interrupted step unlocks
                 self._overtaken = True
             else:
-                # In this order: what interrupts from here on locks and unlocks for itself.
+                # In this order: a step that interrupts from here on locks and unlocks for itself.
                 self._inside = 0
                 self._lock.release()
         return AGAIN if self._overtaken and not interrupted else NOT_NOW
@@ -191,8 +191,8 @@ class PyshmChannel(Channel):
             if holder is not None:
                 raise TimedOutError(f"{holder}: {holder.way_out}")
             raise TimedOutError(
-                f"another process held the lock of the queue for {LONG_PATIENCE:g} s, which one that runs does not: "
-                f"see which one is stopped (lslocks {self._path}), and continue or end it"
+                f"another process held the lock of the queue for {LONG_PATIENCE:g} s, so it is probably stopped: "
+                f"find it (lslocks shows who holds {self._path}), and continue or end it"
             )
         return result
 
@@ -233,9 +233,9 @@ class PyshmChannel(Channel):
                 state.redo = 0
                 self._put_down(state)
             except _Overtaken:
-                pass  # whoever came in between has done that
+                pass  # the step that ran meanwhile has done that
             except MemoryError:
-                # It has happened all the same. The next step finds in the file what is left to do.
+                # It is committed all the same. The next step finds in the file what is left to do.
                 state.redo = state.redo or 1
 
     def _put_down(self, state: State) -> None:
@@ -328,13 +328,13 @@ class PyshmChannel(Channel):
         return [] if isinstance(batch, _NotNow) else batch
 
     def _get_many(self, limit: int) -> list[Received]:
-        singly = self.attributes.priorities  # since each one moves the heap
+        singly = self.attributes.priorities  # because taking one moves the heap
         batch: list[Received] = []
         size = 0
         try:
             state = self._state_to_get()
             while state.count and len(batch) < limit and size < STEP and not state.redo:
-                batch.append(_PLACE)  # before the message is taken, because it needs memory
+                batch.append(_PLACE)  # before the message is taken, because that allocates
                 received, cells = self._order.take(state)
                 if singly:
                     self._commit(state, cells)
@@ -345,14 +345,14 @@ class PyshmChannel(Channel):
         except _Overtaken:
             if not singly or len(batch) < 2:
                 raise
-            batch.pop()  # the place of the one that is not committed
+            batch.pop()  # the place of the message that is not committed
         except (CorruptQueue, MemoryError):
             fewer = len(batch) // 2
             if batch and batch[-1] is _PLACE:
                 batch.pop()
                 fewer = len(batch)
             if not singly and fewer:
-                # Nothing is taken yet. So many there may be memory for, from the state as it is in the file.
+                # Nothing is taken yet. Read the state in the file again, and try to take fewer.
                 batch = self._get_many(fewer)
             elif not (singly and batch):
                 raise

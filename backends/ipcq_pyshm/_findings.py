@@ -40,7 +40,7 @@ def _half(path: str) -> Finding:
 def _stuck(path: str) -> list[Finding]:
     with _segment.looked_at(path) as descriptor:
         holder = None if descriptor is None else holder_of_file(descriptor, 0.0)
-    if holder is None or not holder.stopped:  # one that runs gives the lock back in microseconds
+    if holder is None or not holder.stopped:  # a running process gives the lock back in microseconds
         return []
     header = _segment.header_of(path)
     return [Finding.stuck(header.name, holder)] if header is not None else []

@@ -146,7 +146,8 @@ class ShmBackend(Backend):
         ]
 
     def _stuck(self) -> list[Finding]:
-        from ipcq_shm import _stuck
+        with importing():
+            from ipcq_shm import _stuck
 
         found: list[Finding] = []
         for name in self.names():

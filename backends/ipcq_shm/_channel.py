@@ -71,15 +71,12 @@ class ShmChannel(_core.Ring, Channel):
             request.withdraw()
 
     def stats(self) -> Stats:
-        holder = self._holder(False) or self._holder(True)
+        holder = self.holder(False) or self.holder(True)
         return Stats(**self.figures(), handles=_segment.handles(self.descriptor), holder=holder)
 
     def holder(self, getting: bool, /) -> Holder | None:
-        return self._holder(getting)
-
-    def _holder(self, getting: bool) -> Holder | None:
         thread, slot, seconds = self.find_holder(getting)
-        if not seconds:  # nobody has waited for it, so it is inside for microseconds
+        if not seconds:  # nobody has waited for the lock, so it has been held for microseconds
             return None
         if thread:
             return holder_of_thread(thread, seconds)
@@ -90,7 +87,7 @@ class ShmChannel(_core.Ring, Channel):
 
     def close(self) -> None:
         self._withdraw()
-        # Before the slot goes: others would write over a message that a thread of this process still copies.
+        # Before the slot is given up: otherwise others write over a message that a thread of this process still copies.
         self.settle()
         try:
             if self._name and self.attributes.lifetime == "last-close":

@@ -27,7 +27,7 @@ class Request:
             while not self._withdrawn and not self._ring.wait_notice(seen):
                 pass
         except QueueClosed:
-            pass  # by a finaliser that ran in this very thread, just before it asked
+            pass  # a finaliser in this thread closed the handle just before
         finally:
             self._out.set()
         if self._withdrawn:
@@ -40,8 +40,8 @@ class Request:
     def withdraw(self) -> None:
         """Take the request back, if it still stands, and return when the thread has left the ring.
 
-        Where a stopped process holds the lock, the request cannot be taken back. The thread leaves all the same, within
-        a slice, and the request ends with this handle's slot.
+        While a stopped process holds the lock, the request cannot be taken back. The thread leaves within a slice of
+        time all the same, and the request ends when this handle gives up its slot.
         """
         if not self._out.is_set():
             self._withdrawn = True

@@ -203,7 +203,7 @@ def opened(name: str, request: Request) -> int:
         PermissionDenied: It is not this user's to trust.
         CorruptQueue: It is no queue.
     """
-    descriptor = _open(name, os.O_RDWR)
+    descriptor = open_file(name, os.O_RDWR)
     try:
         found = os.fstat(descriptor)
         check_owner(found.st_uid, request)
@@ -222,7 +222,8 @@ def opened(name: str, request: Request) -> int:
     return descriptor
 
 
-def _open(name: str, how: int) -> int:
+def open_file(name: str, how: int) -> int:
+    """Open the file of a queue; the descriptor is for `closed` (`ipcq.backend`)."""
     # Without waiting, because what is there may be a FIFO of somebody's.
     return noted(lambda: os.open(path_of(name), how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
 
@@ -257,7 +258,7 @@ def read_header(descriptor: int) -> Header:
 
 def exists(name: str) -> bool:
     try:
-        descriptor = _open(name, os.O_RDONLY)
+        descriptor = open_file(name, os.O_RDONLY)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -370,7 +371,7 @@ def unlink(name: str) -> None:
         PermissionError: This user may not.
     """
     try:
-        descriptor = _open(name, os.O_RDWR)
+        descriptor = open_file(name, os.O_RDWR)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise
@@ -399,15 +400,15 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
                 return False
-            # Whoever listens is woken before and after: wherever this process is killed, who comes for the first byte
-            # finds the name gone, or leaves the byte there as long as it sees this lock (csrc/watch.c).
+            # Pollers are woken before and after the removal. Wherever this process is killed, a consumer that comes for
+            # the first byte finds the name gone, or leaves the byte there while this lock is held (csrc/watch.c).
             rung = None if unless_held else _ring(descriptor, name, bell)
             with suppress(FileNotFoundError):
                 os.unlink(bell_of(name))
             os.unlink(path)
         except FileNotFoundError:
             return False
-        with suppress(OSError):  # it is gone, and who is not told sees that its file has no name
+        with suppress(OSError):  # the name is gone; handles that are not told see that their file has no name
             if read_header(descriptor).magic:
                 os.pwrite(descriptor, b"\1", _UNLINKED)
                 _ring_again(descriptor, name, rung, bell)
@@ -415,17 +416,17 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
 
 
 def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
-    """Ring the doorbell for good, and return its descriptor; None where there is none that this user may ring.
+    """Ring the doorbell for good, and return its descriptor; None if there is none that this user may ring.
 
     Raises:
-        OSError: There is no descriptor to spare for it.
+        OSError: There is no free descriptor for it.
     """
     try:
         inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
         bell = noted(lambda: os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # whoever listens would not be woken
+            raise  # pollers would not be woken
         return None
     closing.callback(closed, bell)
     found = os.fstat(bell)
@@ -436,7 +437,7 @@ def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
 
 
 def _ring_again(descriptor: int, name: str, rung: int | None, closing: ExitStack) -> None:
-    """Ring once more; a doorbell that somebody made between its removal and the name's is rung and removed as well."""
+    """Ring again. Ring and remove a doorbell that was created between the removals of the first and of the name too."""
     if rung is not None:
         _sound(rung)
     inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)
@@ -448,7 +449,7 @@ def _ring_again(descriptor: int, name: str, rung: int | None, closing: ExitStack
 
 
 def _sound(bell: int) -> None:
-    with suppress(BlockingIOError):  # it is full, and so rung
+    with suppress(BlockingIOError):  # it is full, so it is rung already
         os.write(bell, b"\0")
 
 

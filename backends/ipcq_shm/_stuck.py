@@ -1,4 +1,4 @@
-"""Who is stopped or starves inside a queue, as its file shows it: for `ipcq doctor`, which attaches to nothing."""
+"""Which process is stopped or starved inside a queue, read from its file: `ipcq doctor` does not attach to queues."""
 
 import os
 import struct
@@ -6,34 +6,34 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from ipcq.backend import Finding, Holder, holder_of_byte, holder_of_thread
+from ipcq.backend import Finding, Holder, closed, holder_of_byte, holder_of_thread
 from ipcq_shm import _segment
 
 # The layout of csrc/ring.h, which asserts these figures.
 _SIDES: Final = (384, 640)
-_LOCK: Final = struct.Struct("=I28xI4xqQ")  # owner, and who was seen to hold it since when at which position
+_LOCK: Final = struct.Struct("=I28xI4xqQ")  # owner; holder, holder_since and holder_position, as waiters noted them
 _POSITION_AT: Final = 128
 _POSITION: Final = struct.Struct("=Q")
 _THREAD: Final = 0x3FFFFFFF  # of the lock's word (FUTEX_TID_MASK)
 _RECORD: Final = struct.Struct("=Q")
 _RESERVED: Final = 2  # a record that its producer has not finished
 
-#: Seconds from which on a process that runs is worth a word: it gives a lock back in microseconds.
-_LONG: Final = 1.0
+#: A running process that holds a lock for so long is reported; normally it gives the lock back in microseconds.
+_STARVED_SECONDS: Final = 1.0
 
 
 def findings(name: str) -> Iterator[Finding]:
-    """Say which process keeps others from going on with a queue."""
-    descriptor = os.open(_segment.path_of(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Report the processes that block others in a queue."""
+    descriptor = _segment.open_file(name, os.O_RDONLY)
     try:
         header = _segment.read_header(descriptor)
         here = os.stat("/proc/self/ns/pid").st_ino
-        # Threads of another namespace have other numbers here.
+        # Thread ids of another PID namespace mean nothing here.
         holders = list(_holders(descriptor, header)) if header.pid_namespace == here else []
     finally:
-        os.close(descriptor)
+        closed(descriptor)
     for holder in holders:
-        if holder.stopped or holder.seconds >= _LONG:
+        if holder.stopped or holder.seconds >= _STARVED_SECONDS:
             yield Finding.stuck(name, holder)
 
 

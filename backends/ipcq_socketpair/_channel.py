@@ -7,10 +7,10 @@ each packet is padded to one size, so that what waits to be read, divided by it,
 **Bounded in messages.** The kernel looks whether there is space and takes the packet in two steps, between which
 another process may put. So putters take a file lock from counting to sending. It excludes processes only, since the
 threads of one share it; they have a lock beside it, which can be entered again, because a signal handler or a finaliser
-may put while its thread is inside. That put is done at once, under the lock that the thread has, and the one that it
-interrupted counts again. For that the last question before a packet is sent is whether its put was overtaken: between
-the question and the call in C behind it CPython runs neither handlers nor finalisers. Neither lock is waited for longer
-than `_TURN`, so that a process that was stopped inside holds nobody up. Getters take no lock: they only make the number
+may put while its thread is inside. That put runs at once, under the lock that the thread holds, and the interrupted put
+counts again. For that, a put checks right before it sends its packet whether it was overtaken: between this check and
+the call in C that follows, CPython runs neither handlers nor finalisers. Neither lock is waited for longer than
+`_TURN`, so that a process that was stopped inside holds nobody up. Getters take no lock: they only make the number
 smaller.
 
 **Descriptors that come with a message.** The kernel puts them into the descriptor table as it hands over the message,
@@ -20,11 +20,11 @@ would have to fill a full table in that very instant to lose one, which is told 
 messages is said on the socket, for good; whoever puts the first waits until every channel had to look.
 
 **Ends.** A shutdown is one of the writing end, which the kernel makes known to every holder at once, in order with the
-packets. An unlink shuts down the listening socket, by which nobody is to come any more, removes the name, and leaves
-the pair alone, because who asked for it goes on with the nameless queue; a channel looks for both once in a
-millisecond, and `unlink` lasts as long, so that a call that begins after it returned sees it. To be told of messages
-and of an unlink by one descriptor, a channel that ends with the name has an epoll instance over the reading end and the
-listening socket.
+packets. An unlink shuts down the listening socket, so that no newcomer can connect, and removes the name. It leaves the
+pair alone, because handles with ``after_unlink="continue"`` go on with the nameless queue. A channel checks for both
+once in a millisecond, and `unlink` lasts as long, so that a call that begins after it returned sees it. One descriptor
+has to tell of messages and of an unlink, so a channel that ends with the name has an epoll instance over the reading
+end and the listening socket.
 
 **Waiting** for a message is `poll`. For space it is `poll` in short slices, because the kernel calls a socket writable
 only when three quarters of its buffer are free.
@@ -110,8 +110,8 @@ class SocketpairChannel(Channel):
         self._inline = _inline(terms, ends)
         # One byte more than a packet has, to see one that is too long.
         self._room = (terms.packet or max(1 + self._inline, _buffer.HEADER.size)) + 1
-        # A packet goes whole or not at all by either, and this one does not return a number, for which there may be no
-        # memory when the packet has gone.
+        # Both `send` and `sendall` send a packet whole or not at all. `sendall` returns no number, which could fail for
+        # lack of memory after the packet was sent.
         self._send = ends.write.sendall
         self._receive = ends.read.recv
         self._receive_all = ends.read.recvmsg
@@ -119,12 +119,11 @@ class SocketpairChannel(Channel):
         self._large = False
         self._turn = NativeRLock()
         self._busy = self._overtaken = False
-        self._busy_since = (
-            0.0  # when the lock of putters was first found taken, on `time.monotonic`; 0 while it is free
-        )
+        # When the lock of putters was first found taken, on `time.monotonic`; 0 while it is free.
+        self._busy_since = 0.0
         self._spare: deque[int] = deque()
         self._watch: dict[str, Any] = {}
-        # Packets, with what came with them, that there was no memory to open: the next gets do.
+        # Packets, with their descriptors, that did not fit into memory when they were opened: the next gets try again.
         self._unopened: deque[tuple[bytes, list[int]]] = deque()
         if self._packet:
             ends.lock = _own(ends.lock)
@@ -182,7 +181,7 @@ class SocketpairChannel(Channel):
         return sent
 
     def _in_one_turn(self, packet: bytes, rights: Sequence[Any]) -> bool | None:
-        """Do so, or return None where another put of this thread came in between."""
+        """Do so, or return None if another put of this thread ran meanwhile."""
         with self._turn:
             interrupted = self._busy
             lock = self._ends.lock
@@ -191,7 +190,7 @@ class SocketpairChannel(Channel):
             try:
                 return self._locked(lock) and self._has_space() and self._sent(packet, rights)
             finally:
-                if interrupted:  # that one unlocks
+                if interrupted:  # the interrupted put unlocks
                     self._overtaken = True
                 else:
                     # In this order: an exception out of a signal handler may strike right behind the call.
@@ -282,7 +281,7 @@ class SocketpairChannel(Channel):
         return packet, _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
 
     def _got(self, packet: bytes, numbers: list[int]) -> Received | None:
-        """Return the message of a packet that was taken, and keep it where there is no memory for that."""
+        """Return the message of a packet that was taken; if memory runs out, keep the packet."""
         try:
             message = self._opened(packet, numbers, True)
         except MemoryError:
@@ -296,7 +295,7 @@ class SocketpairChannel(Channel):
         raise self._end()
 
     def _check_told(self) -> None:
-        """Say at once what the descriptor tells: that the queue was unlinked."""
+        """Raise at once if the descriptor is readable because the queue was unlinked."""
         if self._watch and has_ended(self._ends.listener):
             raise QueueGone
 
@@ -318,10 +317,10 @@ class SocketpairChannel(Channel):
         return packet, _numbers(control, flags)
 
     def _opened(self, packet: bytes, numbers: list[int], taken: bool = False) -> bytes | None:
-        """Return the message that a packet is; None for the end. What came with it is closed.
+        """Return the message of a packet, and close the descriptors that came with it; None for the end.
 
         Raises:
-            MemoryError: There was none for the message. Of one that was taken nothing is closed, to try it again.
+            MemoryError: The message did not fit. The descriptors of a packet that was taken stay open for another try.
         """
         header = _buffer.HEADER
         try:
@@ -405,7 +404,7 @@ class SocketpairChannel(Channel):
         return min(waiting, -(-_buffer.charged(self._ends.write.fileno()) // _buffer.charge(1)))
 
     def _forget_unopened(self) -> int:
-        """Close what this channel keeps for its next gets, and count it."""
+        """Close the packets that this channel keeps for its next gets, and count them."""
         count = 0
         while self._unopened:
             _close(self._unopened.pop()[1])
@@ -453,7 +452,7 @@ class SocketpairChannel(Channel):
                 watch.register(self._ends.listener, 0)  # a hang-up is always told
             except OSError as error:
                 raise _foreign(error) from error
-            self._watch.setdefault("epoll", watch)  # another thread's, if that was faster
+            self._watch.setdefault("epoll", watch)  # or keep that of another thread, which was faster
         return int(self._watch["epoll"].fileno())
 
     # Waiting
@@ -493,7 +492,7 @@ class SocketpairChannel(Channel):
         return dropped + self._forget_unopened()
 
     def _drop(self) -> bool:
-        """Drop the next packet without reading what came with it, or tell that there is none."""
+        """Drop the next packet without reading its message, or return False if there is none."""
         try:
             packet, numbers = self._take(_RECEIVING)
         except BlockingIOError:
@@ -512,7 +511,10 @@ class SocketpairChannel(Channel):
             _host.remove(self._offer)
             self._let_go()
             if lost := self._forget_unopened():
-                warnings.warn(f"{lost} messages that there was no memory to return are lost", stacklevel=2)
+                warnings.warn(
+                    f"{lost} messages did not fit into memory and are lost: get until the queue is empty, then close",
+                    stacklevel=2,
+                )
         _place.tidied(self._path, self._terms.found)
 
     def _let_go(self) -> None:
@@ -523,14 +525,14 @@ class SocketpairChannel(Channel):
 
     def abandon(self) -> None:
         _host.forget(self._offer)
-        self._forget_unopened()  # which are the parent's to return
+        self._forget_unopened()  # the parent returns these
         self._let_go()
 
     def after_fork(self) -> bool:
         _host.inherit()
         self._turn = NativeRLock()
         self._busy = False
-        self._forget_unopened()  # the parent delivers it
+        self._forget_unopened()  # the parent returns these
         if self._packet:
             # The parent's own description: a lock that is taken by it would be both's.
             try:

@@ -28,7 +28,7 @@ _MOST: Final = 4
 
 NO_LOCK: Final = -1
 
-# Beginning of an address without a file (unix(7): "abstract").
+# Prefix of an address without a file (unix(7): "abstract").
 _ENDING: Final = b"\0ipcq-end."
 
 #: Device and inode of a queue's socket file. Whoever holds the listening socket keeps the inode from being used again.
@@ -122,14 +122,14 @@ def pair() -> list[socket.socket]:
 
 
 def accepted(listener: socket.socket) -> tuple[socket.socket, bytes]:
-    """Accept a connection, without waiting, and return it with the address of who connected."""
-    # Of which `accept` makes what `socket.socket` is now.
+    """Accept a connection, without waiting, and return it with the address of the peer."""
+    # Not `accept`, which makes an object of what `socket.socket` is now.
     number, address = listener._accept()  # type: ignore[attr-defined]
     return _adopted(number), os.fsencode(address)
 
 
 def end(listener: socket.socket) -> None:
-    """Let nobody come any more, which every holder sees at once: the queue is unlinked."""
+    """Shut down the listening socket because the queue is unlinked; every holder sees that at once."""
     listener.shutdown(socket.SHUT_RDWR)
 
 
@@ -141,7 +141,7 @@ def has_ended(listener: socket.socket) -> bool:
 
 
 def ending_line() -> socket.socket:
-    """Make a socket to connect by whose address says that the queue is to be unlinked, so that no word is needed."""
+    """Make a socket whose address asks the process that it connects to for the end, so that no message is needed."""
     end = line()
     try:
         end.bind(_ENDING + secrets.token_hex(8).encode())
@@ -152,7 +152,7 @@ def ending_line() -> socket.socket:
 
 
 def asks_to_end(connection: socket.socket, address: bytes) -> bool:
-    """Tell whether this user asks to unlink the queue."""
+    """Tell whether a connection asks for the end of the queue, and comes from this user."""
     return address.startswith(_ENDING) and _peer(connection) == os.geteuid()
 
 

@@ -41,13 +41,13 @@ class Offer:
     host: "Host | None" = None
 
     def answer(self) -> bool:
-        """Answer who comes, and return False where nobody can come any more."""
+        """Answer one newcomer; return False if no more can come."""
         try:
             connection, address = accepted(self.ends.listener)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            # Else another holder was faster, or the newcomer has gone.
+            # With EINVAL the socket is shut down; otherwise another holder was faster, or the newcomer has gone.
             return error.errno != errno.EINVAL
         with connection:
             try:
@@ -96,7 +96,7 @@ class Host:
         try:
             self._epoll.unregister(number)
         except FileNotFoundError:
-            pass  # done already, as the queue was unlinked
+            pass  # done already, because the queue was unlinked
 
     def release(self) -> None:
         self._epoll.close()
@@ -184,13 +184,13 @@ def remove(offer: Offer) -> None:
 
 
 def forget(offer: Offer) -> None:
-    """Leave out what a forked child has inherited and is not to hand on; to be called before `inherit`."""
+    """Remove an offer that a forked child has inherited and must not serve; call it before `inherit`."""
     for host in _hosts:
         host.offers.pop(offer.ends.listener.fileno(), None)
 
 
 def offered(found: Found) -> Offer | None:
-    """Return a handle that this process has on the queue of a socket file, unless that was unlinked."""
+    """Return this process's handle to the queue of a socket file, unless the queue was unlinked."""
     for host in tuple(_hosts):
         for offer in tuple(host.offers.values()):
             if offer.terms.found == found and not has_ended(offer.ends.listener):

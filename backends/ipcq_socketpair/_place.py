@@ -4,11 +4,10 @@ The directory is at a place that no environment variable moves, and nobody else 
 file is called as its queue, or by a hash where the path would be longer than a socket's address may be; the lengths
 tell which.
 
-A file whose socket nobody holds any more, or was shut down because the queue is unlinked, is no queue: a connect to it
-is refused. The last holder to close removes it;
-where the last holders were killed it stays, and whoever creates the name replaces it. Between looking whether a file is
-such and removing it no other process may bind the name, so binding and removing are done alone, under a lock on the
-directory that the kernel releases with its holder.
+A file is no queue if nobody holds its socket any more, or if the socket was shut down because the queue is unlinked: a
+connect to it is refused. The last holder to close removes it; where the last holders were killed it stays, and whoever
+creates the name replaces it. Between looking whether a file is such and removing it no other process may bind the name,
+so binding and removing are done alone, under a lock on the directory that the kernel releases with its holder.
 """
 
 import errno
@@ -96,7 +95,7 @@ def alone(patience: float = _TURN) -> Iterator[None]:
     """
     with _host.no_fork():  # a child's copy of the descriptor would keep the lock
         how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        home = opened(lambda: os.open(directory(), how))  # a signal handler may fork all the same
+        home = opened(lambda: os.open(directory(), how))  # because a signal handler of this thread may fork
         try:
             until = monotonic() + patience
             while not _locked(home):
@@ -240,7 +239,7 @@ def _remove(path: bytes) -> None:
 
 
 def _tell_end(path: bytes) -> None:
-    """Let the holders know that the queue is unlinked; where all are stopped, as soon as one goes on."""
+    """Tell the holders that the queue is unlinked; if all are stopped, they notice as soon as one continues."""
     here = _held_here(path)
     if here:
         end(here.ends.listener)
@@ -249,7 +248,7 @@ def _tell_end(path: bytes) -> None:
         try:
             _connects(asking, path)
         except QueueNotFound:
-            pass  # the last one has gone
+            pass  # the last holder has gone
 
 
 def asked(name: str) -> tuple[Terms, Ends]:
@@ -309,7 +308,7 @@ def _name_of(path: bytes) -> str:
     here = _held_here(path)
     if here:
         return here.terms.name
-    with _host.no_fork():  # a child would hold the queue and not answer
+    with _host.no_fork():  # a forked child would hold the queue and not answer
         terms, ends = _answer(path)
         ends.close()
     return terms.name

@@ -14,9 +14,9 @@ a call that is cancelled, at whichever of its awaits, has taken and stored nothi
 - at the descriptor: its turn, which it passes on. A message that made the descriptor ready is still in the queue, and
   the next in turn tries before it waits.
 
-**Looking around.** A descriptor says nothing of a close, and not everywhere of a shutdown or an unlink. So whoever is
-at it tries again at least every `SLICE`, one task for the whole line, and those behind it hear of the end from one
-another.
+**Looking around.** A close does not make the descriptor readable, and on some backends neither does a shutdown or an
+unlink. So the task at the descriptor tries again at least every `SLICE`, one task for the whole line, and those behind
+it hear of the end from one another.
 
 **The descriptor** is a copy, because anyio lets one task wait for each descriptor, and because nobody may close it
 while a task waits: the line's own goes with the line.

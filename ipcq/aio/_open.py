@@ -24,7 +24,7 @@ class Opening(Generic[T]):
 
     async def _open(self) -> Queue[T]:
         with importing():
-            current_token()  # imports what anyio has for this event loop
+            current_token()  # imports anyio's part for this event loop
         return Queue(await run_apart(self._call, ipcq.Queue.close))
 
     def __await__(self) -> Generator[Any, Any, Queue[T]]:

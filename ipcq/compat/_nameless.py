@@ -15,8 +15,8 @@ from ipcq.backend import Backend, Channel, Request
 from ipcq.errors import BackendUnavailable, LimitExceeded, NoSpace, Unsupported
 from ipcq.serializers import codec_for
 
-if sys.platform != "win32":  # which has neither; now, as a fork could cut a later import in half
-    from multiprocessing import resource_sharer  # noqa: F401  # which DupFd uses
+if sys.platform != "win32":  # which has neither; here, because a fork could interrupt a later import
+    from multiprocessing import resource_sharer  # noqa: F401  # DupFd imports it late
     from multiprocessing.reduction import DupFd
 
 __all__ = ("Travelling", "arrived", "create", "departing")

@@ -12,11 +12,11 @@ store of one word: there are two copies of what describes it, and the word says 
 killed here leaves a line as it was before or as it is afterwards. The parcel of a killed writer or reader stays until
 the queue goes.
 
-A signal handler or a finaliser that uses the queue in the middle of a step of its own thread cannot wait for that step.
-Its step is done at once, under the lock that the thread has, and the one that it interrupted is done anew from its
-beginning. So each change of a step asks in the same breath whether it was overtaken: between such a question and the
-call in C behind it CPython runs neither handlers nor finalisers. What has changed by then, before the word is stored,
-is nothing that anybody reads.
+A signal handler or a finaliser that uses the queue during a step of its own thread cannot wait for that step. So its
+own step runs at once, under the lock that the thread holds, and the interrupted step starts again from its beginning.
+For that, each step checks right before a change whether it was overtaken: between this check and the call in C that
+follows, CPython runs neither handlers nor finalisers. Whatever the step has written before the word is stored is read
+by nobody.
 
 A FIFO holds a byte exactly while the line is not empty, for whoever waits in poll.
 """
@@ -65,7 +65,7 @@ _ATTEMPTS: Final = 50
 
 
 class _Overtaken(Exception):
-    """A step of the same thread came in between: what this one knows of the line is out of date."""
+    """Another step of the same thread ran during this one: what this one knows of the line is out of date."""
 
 
 class File:
@@ -178,7 +178,7 @@ class Spill:
     # Parcels
 
     def wrap(self, data: bytes, deadline: float) -> bytes:
-        """Store a message, and return the ticket that stands for it; arguments and exceptions are those of `locked`."""
+        """Store a message, and return its ticket; arguments and exceptions are those of `locked`."""
 
         def reserve() -> tuple[File, int]:
             words, start = self.words, self.words[_PARCELS_END]
@@ -226,8 +226,8 @@ class Spill:
                 data += self.file.read(size - len(data), front + _HEAD.size + len(data))
             behind = front + _HEAD.size + size
             self._commit(count - 1, behind, end, ever)
-            # Whole parts, and whole pages of an empty line, which goes on where it ended: what is given back here is
-            # never what another step writes by now.
+            # Free whole blocks, or whole pages of an empty line. The line continues behind them, so no other step can
+            # be writing there by now.
             whole = _PAGE if count == 1 else _BLOCK
             start, stop = max(_LINE, front // _BLOCK * _BLOCK), behind // whole * whole
             if start < stop:
@@ -307,7 +307,7 @@ class Spill:
         return done[0]
 
     def _try(self, step: Callable[[], R]) -> tuple[R] | None:
-        """Run a step unless another process holds the lock, or a step of the same thread came in between."""
+        """Run a step; return None if another process holds the lock, or another step of this thread ran meanwhile."""
         with self._mutex:  # between it and its block no handler runs, as it is written in C
             if self._inside:  # and who came through the mutex nevertheless is the same thread
                 return self._overtake(step)
@@ -316,7 +316,7 @@ class Spill:
                 self._overtaken = False
                 return self._run(step)
             finally:
-                self._inside = False  # first: whoever overtakes from here on locks for itself
+                self._inside = False  # first: a step that interrupts this one from here on locks for itself
                 try:
                     self._unlock()
                 finally:
@@ -325,7 +325,7 @@ class Spill:
                         self._release()
 
     def _overtake(self, step: Callable[[], R]) -> tuple[R] | None:
-        """Run a step in the middle of another one, which goes on afterwards and unlocks."""
+        """Run a step during another one of this thread, which continues afterwards and unlocks."""
         try:
             self._overtaken = False
             return self._run(step)
@@ -358,7 +358,7 @@ class Spill:
     def close(self) -> None:
         """Give back the descriptors and the mapping; twice is once."""
         with self._mutex:
-            if self._inside:  # a handler or a finaliser closes: the step that it interrupted gives all back
+            if self._inside:  # a handler or a finaliser closes: the step that it interrupted releases everything
                 self._ending = True
             else:
                 self._release()

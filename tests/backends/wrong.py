@@ -253,7 +253,7 @@ class HidesItsUnlink(Wrong):
 
 
 class ForgetsToTellWhoAsksLate(Wrong):
-    caught_by = "test_a_descriptor_that_is_asked_for_after_the_shutdown_tells_of_it"
+    caught_by = "test_a_descriptor_that_is_asked_for_after_the_shutdown_is_readable"
 
     class Faulty(MemoryChannel):
         def fileno(self) -> int:
@@ -265,7 +265,7 @@ class ForgetsToTellWhoAsksLate(Wrong):
 
 
 class TellsOfTheEndOnce(Wrong):
-    caught_by = "test_a_descriptor_goes_on_telling_of_the_end[shutdown]"
+    caught_by = "test_a_descriptor_stays_readable_after_the_end[shutdown]"
 
     class Faulty(MemoryChannel):
         def try_get(self) -> Received | None:
@@ -280,7 +280,7 @@ class TellsOfTheEndOnce(Wrong):
 
 
 class EndsADescriptorThatGoesOn(Wrong):
-    caught_by = "test_a_descriptor_stays_quiet_where_the_handle_goes_on"
+    caught_by = "test_an_unlink_leaves_the_descriptor_of_a_handle_that_goes_on_alone"
 
     class Faulty(MemoryChannel):
         def _is_ready(self) -> bool:

@@ -130,7 +130,7 @@ def is_free() -> bool:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a lock for this test alone, and forks wait a moment for it."""
     monkeypatch.setattr(_importing, "_lock", NativeRLock())
-    monkeypatch.setattr(_importing, "_PATIENCE", 0.01)
+    monkeypatch.setattr(_importing, "_PATIENCE_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("impatient")

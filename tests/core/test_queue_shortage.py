@@ -232,7 +232,7 @@ def test_closing_tells_how_many_nobody_got(handle: Handle) -> None:
 def test_a_child_does_not_get_what_its_parent_keeps(handle: Handle) -> None:
     """C20: the parent does."""
     handle._keep(b"\x01", 0)
-    handle._after_fork()
+    handle._forget_calls()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert handle.qsize() == 0

@@ -22,7 +22,7 @@ struct channel {
     PyObject_HEAD
     struct ring ring;
     bool open;
-    _Atomic unsigned uses; /* calls in progress that gave the GIL, or the handle's own lock, away */
+    _Atomic unsigned uses; /* calls in progress that released the GIL, or the handle's own lock */
 };
 
 struct core_state {
@@ -65,7 +65,7 @@ void core_wait_readable(struct channel *channel, int64_t since, int64_t until);
 /* Makes a list shorter without asking for memory, which could fail when messages have been taken already. */
 void core_shorten(PyObject *list, Py_ssize_t size);
 
-/* Returns how many of a batch were stored, in exchange for the number that the whole batch has. */
+/* Returns the number `stored`, and releases `whole`, the number `count` that was created before anything was stored. */
 PyObject *core_number(PyObject *whole, size_t count, size_t stored);
 
 extern PyType_Spec core_channel_spec;
@@ -73,7 +73,7 @@ extern PyType_Spec core_shortcut_spec;
 /* Derives a class of handles whose short way is in C. */
 PyObject *core_shortcut(PyObject *module, PyObject *handle);
 
-/* Notes that a put or a get had to wait, and lets the next sleeper get on where there is more to do. */
+/* Counts a wait of a put or a get, and wakes the next sleeper if there is more to do. */
 static inline void core_count_wait(struct ring *ring, bool served)
 {
     atomic_fetch_add_explicit(&ring->segment->figures.waits, 1, memory_order_relaxed);

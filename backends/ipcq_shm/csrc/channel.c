@@ -25,8 +25,8 @@ static struct ring *ring_of(PyObject *self)
 }
 
 /*
- * Waits until the last use has ended. The caller has seen to it that no other begins. Only sleepers take longer than a
- * copy, and they are woken. A use never runs Python code, so it cannot be one of the calling thread's own.
+ * Waits until the last use has ended; the caller has made sure that no other begins. Only sleepers take longer than a
+ * copy, and they are woken. A use never runs Python code, so it cannot belong to the calling thread.
  */
 static void await_uses(struct channel *channel)
 {
@@ -103,7 +103,7 @@ PyObject *core_number(PyObject *whole, size_t count, size_t stored)
 
     if (stored == count)
         return whole;
-    Py_DECREF(whole); /* its memory is enough for another number, unless somebody took it meanwhile */
+    Py_DECREF(whole); /* its memory suffices for the other number, unless another thread took it meanwhile */
     number = PyLong_FromSize_t(stored);
     if (number == NULL) {
         PyErr_Clear();
@@ -127,7 +127,7 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
         return NULL;
     count = (size_t)PyTuple_GET_SIZE(messages);
     pieces = PyMem_New(struct ring_piece, count);
-    number = PyLong_FromSize_t(count); /* before anything is stored, since that must not fail afterwards */
+    number = PyLong_FromSize_t(count); /* before anything is stored, because afterwards it must not fail */
     if (pieces == NULL || number == NULL) {
         PyMem_Free(pieces);
         Py_XDECREF(number);
@@ -206,8 +206,8 @@ static void *room_in_received(void *context, struct ring_piece *message)
     return PyBytes_AS_STRING(data);
 }
 
-/* Waits without the GIL until trying again with it makes sense; false when it has waited long enough, or a lock is held by a process
- * that is stopped. */
+/* Waits without the GIL until trying again with it makes sense; false when it has waited long enough, or a stopped
+ * process holds a lock. */
 static bool settled(struct ring *ring, int64_t *until)
 {
     int64_t now = wait_now();
@@ -331,11 +331,11 @@ static PyObject *get_alone(PyObject *self)
 /* As in ipcq/backend.py. */
 #define STEP (1 << 23)
 
-/* Takes what is there: the small ones that stand together in one step, each large one in one of its own. */
+/* Takes what is there: adjacent small messages in one step, each large one in its own step. */
 static enum ring_result take_batch(struct ring *ring, struct filling *filling, size_t limit)
 {
     size_t count = 0;
-    size_t large = 0; /* bytes of large ones */
+    size_t large = 0; /* bytes of large messages */
     enum ring_result result;
 
     do {
@@ -555,7 +555,7 @@ static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (ring == NULL)
         return NULL;
-    if (ring->armed) /* also of a queue that has gone, for who takes it out of an event loop */
+    if (ring->armed) /* also if the queue has gone, so that it can be removed from an event loop */
         return PyLong_FromLong(ring->bell);
     if (gone(self, ring))
         return NULL;
@@ -594,8 +594,8 @@ static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_BEGIN_ALLOW_THREADS
     watch_cancel(ring);
     Py_END_ALLOW_THREADS
-    /* Where a stopped process kept the lock, the request stands until the slot is given back. The thread that waits for
-     * the notice must look up all the same. */
+    /* If a stopped process held the lock, the request stands until the slot is given up. The thread that waits for the
+     * notice must wake all the same. */
     wait_wake(&ring->segment->state.notices, INT_MAX);
     Py_RETURN_NONE;
 }
@@ -809,7 +809,7 @@ static PyMethodDef channel_methods[] = {
      PyDoc_STR("Sleep for a slice of time at most, and tell whether the request has ended.")},
     {"shutdown", shut_down, METH_O, NULL},
     {"find_holder", find_holder, METH_O,
-     PyDoc_STR("Return who keeps a side from getting on: thread id or 0, slot of a writer or -1, and seconds.")},
+     PyDoc_STR("Return who blocks a side: thread id of the lock's owner or 0, slot of a writer or -1, and seconds.")},
     {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
     {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
@@ -818,8 +818,8 @@ static PyMethodDef channel_methods[] = {
     {"adopt_bell", adopt_bell, METH_O, PyDoc_STR("Take a FIFO as the doorbell of a queue that never had a name.")},
     {"limits", limits, METH_NOARGS, PyDoc_STR("Return limit, max_messages, max_message_size and flags as checked.")},
     {"settle", settle, METH_NOARGS,
-     PyDoc_STR("Wait until no other thread is inside the ring; to be called when none can enter it any more.")},
-    {"abandon", abandon, METH_NOARGS, PyDoc_STR("Give back in a forked child what it has of its parent's handle.")},
+     PyDoc_STR("Wait until no other thread is inside the ring; call it when none can enter the ring any more.")},
+    {"abandon", abandon, METH_NOARGS, PyDoc_STR("In a forked child, give back the copy of its parent's handle.")},
     {"detach", detach, METH_NOARGS, PyDoc_STR("Give back descriptor and mapping, and tell whether there were any.")},
     {NULL, NULL, 0, NULL},
 };

@@ -40,7 +40,7 @@ static inline uint64_t own_word(const struct ring *ring, uint64_t state)
     return (uint64_t)ring->generation << 32 | (uint64_t)ring->slot << 8 | state;
 }
 
-/* Who waited in vain for the lock of a side tells those who come after it since when it is held, and by whom. */
+/* Called by who waited in vain for the lock of a side: notes for others who holds it, and since when. */
 void ring_note_holder(struct ring *ring, struct ring_side *side);
 
 /* Takes the producers' lock, and sees to what its last owner left if that one died. leave_put gives it back. */

@@ -19,7 +19,7 @@
 #define MOST_PAUSES 256
 /* A waiter whose mark was lost looks again after this time, in nanoseconds. */
 #define SLICE 20000000
-/* After this time of waiting, in nanoseconds, the kernel is asked whether the owner is stopped. */
+/* After so many nanoseconds of waiting the kernel is asked whether the owner is stopped. */
 #define STOPPED_AFTER 1000000
 
 struct thread {
@@ -95,7 +95,7 @@ static inline bool grab(struct lock *lock, uint32_t marks, enum lock_result *res
                                                    memory_order_relaxed);
 }
 
-/* Tells whether a thread is stopped, by a signal or a debugger (proc(5), stat). One that ran or slept would go on. */
+/* Tells whether a thread is stopped, by a signal or a debugger (proc(5), stat). Any other one continues by itself. */
 static bool is_stopped(uint32_t id)
 {
     char path[32], stat[512];
@@ -112,11 +112,11 @@ static bool is_stopped(uint32_t id)
     if (size <= 0)
         return false;
     stat[size] = '\0';
-    state = strrchr(stat, ')'); /* the name in front of it may hold anything */
+    state = strrchr(stat, ')'); /* the name before it may contain anything */
     return state != NULL && state[1] == ' ' && (state[2] == 'T' || state[2] == 't');
 }
 
-/* Sleeps for a busy lock. `found` is its word. */
+/* Sleeps until a busy lock is given back. `found` is its word. */
 static void sleep_for(struct lock *lock, uint32_t found, int64_t longest)
 {
     if (!(found & FUTEX_WAITERS) &&
@@ -192,7 +192,7 @@ void lock_await(struct lock *lock, int64_t longest)
 {
     uint32_t found = atomic_load_explicit(&lock->word, memory_order_relaxed);
 
-    /* Whoever gives it back wakes one, which may be this thread. It does not take the lock, so it wakes the next. */
+    /* The owner wakes one sleeper, which may be this thread. This thread does not take the lock, so it wakes the next. */
     if (found & FUTEX_TID_MASK && longest > 0) {
         sleep_for(lock, found, least(longest, SLICE));
         if (lock_owner(lock) == 0)

@@ -53,16 +53,16 @@ enum lock_trial {
 /* Tells whether this kernel releases the lock of a thread that ends. Found out once in a process. */
 enum lock_trial lock_works(void);
 
-/* Up to this patience, in nanoseconds, nobody waits for an owner that is stopped: it may stay so for hours. */
+/* Up to this patience, in nanoseconds, calls do not wait for a stopped owner, which may stay stopped for hours. */
 #define LOCK_SHORT 100000000
 
-/* Takes the lock, or tells after `patience` nanoseconds that it is busy, and after one millisecond where the patience is
- * short and the owner stopped; with 0 it looks for some tens of microseconds and makes no system call. */
+/* Takes the lock, or tells after `patience` nanoseconds that it is busy. If the patience is short and the owner is stopped
+ * it tells so after one millisecond. With 0 it looks for some tens of microseconds and makes no system call. */
 enum lock_result lock_take(struct lock *lock, int64_t patience);
 
 /* The id of the thread that owns it, or 0. */
 uint32_t lock_owner(const struct lock *lock);
-/* Sleeps until it is given back, or for so many nanoseconds; returns at once where nobody owns it. */
+/* Sleeps until it is given back, for `longest` nanoseconds at most; returns at once if nobody owns it. */
 void lock_await(struct lock *lock, int64_t longest);
 
 void lock_give(struct lock *lock);

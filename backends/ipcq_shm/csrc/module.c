@@ -48,9 +48,8 @@ void *core_raise(PyTypeObject *type, enum ring_result result)
         return NULL;
     switch (result) {
     case RING_BUSY:
-        PyErr_SetString(state->timed_out, "another process holds the lock of the queue, which one that runs gives back "
-                                          "in microseconds: see which one is stopped (ipcq doctor), and continue or "
-                                          "end it");
+        PyErr_SetString(state->timed_out, "another process holds the lock of the queue, so it is probably stopped: find it "
+                                          "(ipcq doctor), and continue or end it");
         break;
     case RING_DOWN:
         PyErr_SetNone(state->shut_down);

@@ -14,7 +14,7 @@
 #define LOOK_EVERY 200000000
 /* How long a consumer that has copied waits for the lock to give the space back; the next one does it else. */
 #define RELEASE_PATIENCE 1000000
-/* How long who gave way sleeps behind the others at most, in nanoseconds. */
+/* How long a call that gives way sleeps behind the others at most, in nanoseconds. */
 #define LONGEST_BEHIND 20000000
 /* How often a record that is being written is looked at before its owner may be dead: a mebibyte takes 50 us. */
 #define COPY_LOOKS 200
@@ -72,7 +72,7 @@ static bool ordered(const struct ring *ring)
     return (ring->flags & RING_ORDERED) != 0;
 }
 
-/* Tells whether the queue was shut down and whatever is still in it is nobody's. */
+/* Tells whether the queue was shut down and its messages were dropped. */
 static inline bool dropped(const struct ring *ring)
 {
     return (atomic_load_explicit(&ring->segment->state.down, memory_order_acquire) & RING_DROPPED) != 0;
@@ -129,7 +129,7 @@ void ring_note_holder(struct ring *ring, struct ring_side *side)
     atomic_store_explicit(&side->holder, owner, memory_order_release);
 }
 
-/* The same where the lock is free, and the next record is not finished by a producer that lives. */
+/* The same if the lock is free, but a living producer has not finished the next record. */
 static void note_writer(struct ring_side *get)
 {
     uint64_t position = peek_at(&get->position);
@@ -196,7 +196,7 @@ static void look_at_name(struct ring *ring, int64_t now)
         atomic_store_explicit(&ring->named, true, memory_order_relaxed);
     else if (atomic_load_explicit(&ring->named, memory_order_relaxed) &&
              !atomic_exchange_explicit(&ring->segment->state.unlinked, 1, memory_order_seq_cst))
-        watch_end(ring, false); /* nobody else has */
+        watch_end(ring, false); /* nobody has done so before */
 }
 
 void ring_look(struct ring *ring)
@@ -297,7 +297,7 @@ static void wake_consumers(struct ring *ring, uint32_t asleep, size_t messages)
         wait_ring(&put->bell, messages > UINT32_MAX ? UINT32_MAX : (uint32_t)messages);
 }
 
-/* Tells whether a call gives way to those who sleep on a bell. Asked only where a crowd was seen. */
+/* Tells whether a call gives way to those who sleep on a bell. Called only after a crowd was seen. */
 static bool turn_is_over(struct ring *ring, struct bell *bell, _Atomic uint32_t *turn, uint32_t crowd, int64_t patience)
 {
     if (asleep_on(bell) == 0) {
@@ -310,7 +310,7 @@ static bool turn_is_over(struct ring *ring, struct bell *bell, _Atomic uint32_t 
     return true;
 }
 
-/* What a put sees to before it commits, where somebody needs more than the fast path does. */
+/* What a put does before it commits if `watch` is not 0: it gives way, or it rings. */
 static enum ring_result attend_put(struct ring *ring, uint32_t watch, int64_t patience)
 {
     if (watch & RING_PUT_CROWD &&
@@ -457,7 +457,7 @@ struct found {
     struct ring_record *record;
     size_t size;
     uint64_t word;
-    bool passed_over; /* that space of dead producers came free on the way to it */
+    bool passed_over; /* whether records of dead producers were skipped, which frees their space */
 };
 
 static inline struct ring_piece piece_of(const struct found *found)
@@ -518,7 +518,7 @@ static enum ring_result next_message(struct ring *ring, uint64_t *position, stru
     }
 }
 
-/* Of a record before get.position: by a consumer, or by its producer, when clear dropped it meanwhile. */
+/* Whether a record before get.position is still copied: by a consumer, or by its producer if `clear` dropped it. */
 static inline bool is_copied(uint64_t word)
 {
     return state_of(word) == RING_CLAIMED || state_of(word) == RING_RESERVED;
@@ -547,13 +547,14 @@ static void sweep(struct ring *ring, bool ask)
         }
         position += size;
     }
-    /* Sequentially consistent, because the caller looks next whether a producer sleeps: either it sees the sleeper, or the
-     * sleeper sees the space (wait.h). */
+    /* Sequentially consistent, because the caller next checks whether a producer sleeps: either it sees the sleeper, or
+     * the sleeper sees the space (wait.h). */
     atomic_store_explicit(&get->held, end - position - 1 < ring->limit ? position + 1 : 0, memory_order_seq_cst);
 }
 
-/* Producers sleep until a quarter of the queue is free, so that they do not wake for each message, or for a time that a
- * fast consumer does not take for a quarter and a user does not notice (nanoseconds). */
+/* Producers sleep until a quarter of the queue is free, so that they do not wake for each message. Behind a slow consumer
+ * one is woken for any space, if none was woken for so many nanoseconds: longer than a fast consumer takes for a quarter,
+ * and too short for a user to notice. */
 #define LONGEST_SLEEP 5000000
 
 static bool much_is_free(struct ring *ring)
@@ -584,7 +585,7 @@ static void wake_producers(struct ring *ring, uint32_t asleep)
         wait_call(&get->bell, &get->answered);
 }
 
-/* Space that copies held is free as soon as they are done, also where their consumers could not wait for the lock. */
+/* Frees the space of finished copies, also of those whose consumers could not wait for the lock. */
 static bool sweep_frees(struct ring *ring)
 {
     uint64_t before = free_position(ring);
@@ -593,7 +594,7 @@ static bool sweep_frees(struct ring *ring)
     return free_position(ring) != before;
 }
 
-/* For a consumer that gives the lock back, and may have freed space. Wakes a producer if there is more. */
+/* For a consumer that gives the lock back; `freed` says whether it has freed space. Wakes a producer if space came free. */
 static inline void leave_get(struct ring *ring, bool freed)
 {
     struct ring_side *get = &ring->segment->get;
@@ -601,7 +602,7 @@ static inline void leave_get(struct ring *ring, bool freed)
 
     if (peek_at(&get->held) != 0 && sweep_frees(ring))
         freed = true;
-    /* The stores that free space, to `position` and `held`, come before the look at the sleepers (wait.h). */
+    /* The stores that free space, to `position` and `held`, come before the check for sleepers (wait.h). */
     if (freed)
         asleep = asleep_on(&get->bell);
     leave(get);
@@ -625,8 +626,8 @@ static enum ring_result before_get(struct ring *ring)
     return result == RING_DOWN ? RING_DOWN : RING_EMPTY;
 }
 
-/* Waits until the next record is not one that is being written, or gives it up if nobody lives who writes it. Returns
- * whether the lock could be had for that. */
+/* Waits until the next record is not one that is being written, or gives it up if its producer is dead. Returns whether
+ * the lock could be taken for that. */
 static bool settle_front(struct ring *ring, int64_t until)
 {
     const struct timespec nap = {.tv_nsec = 50000};
@@ -783,8 +784,8 @@ void ring_release(struct ring *ring, const struct ring_copy *copy)
 
     atomic_store_explicit(&record_at(ring, copy->position)->word, RING_DONE, memory_order_release);
     if (!enter(ring, get, RELEASE_PATIENCE)) {
-        /* Its next owner gives the space back before it leaves. Where none comes, a producer that needs the space does
-         * (reclaim), so one is woken to look. The fence pairs with the sleeper's own (wait.h). */
+        /* The next owner of the lock frees the space before it leaves. If none comes, a producer that needs the space
+         * frees it (reclaim), so one is woken to check. The fence pairs with the sleeper's (wait.h). */
         atomic_thread_fence(memory_order_seq_cst);
         if (asleep_on(&get->bell) != 0)
             wait_call(&get->bell, &get->answered);
@@ -890,7 +891,7 @@ enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, in
     return with_messages(ring, patience, ordered(ring) ? peek_in_order : peek_locked, &asked);
 }
 
-/* Tells whether a record that is being written has no producer any more. It is DONE then. */
+/* Makes a record DONE if its producer died while writing it, and tells whether it did. */
 static bool give_up(struct ring *ring, struct found *found)
 {
     return !ring_participates(ring, found->word) &&
@@ -898,8 +899,8 @@ static bool give_up(struct ring *ring, struct found *found)
                                                    memory_order_acquire);
 }
 
-/* Drops all messages in one step. One that is still being written is dropped as well: its space stays held until its
- * producer has finished, as if a consumer copied it. */
+/* Drops all messages in one step. A message that is still being written is dropped too: its space stays held until its
+ * producer has finished, as if a consumer were copying it. */
 static enum ring_result clear_locked(struct ring *ring, size_t *count)
 {
     struct ring_side *get = &ring->segment->get;
@@ -927,7 +928,7 @@ static enum ring_result clear_locked(struct ring *ring, size_t *count)
         bytes += found.size;
     }
     if (position != begin) {
-        /* Before the commit it lies beyond get.position, and then it says nothing. */
+        /* Before the commit `held` lies beyond get.position, where it means nothing. */
         atomic_store_explicit(&get->held, held, memory_order_release);
         commit(get, position, *count + aborted, bytes);
         atomic_fetch_add_explicit(&ring->segment->figures.aborted, aborted, memory_order_relaxed);
@@ -935,7 +936,7 @@ static enum ring_result clear_locked(struct ring *ring, size_t *count)
     return result == RING_EMPTY ? RING_OK : result;
 }
 
-/* Like with_messages, but on a queue whose messages are nobody's, too. */
+/* Like with_messages, but also on a queue whose messages were dropped by a shutdown. */
 enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience)
 {
     struct ring_side *get = &ring->segment->get;
@@ -965,7 +966,7 @@ void ring_drop(struct ring *ring, int64_t patience)
     size_t count;
 
     atomic_fetch_or_explicit(&ring->segment->state.down, RING_DROPPED, memory_order_seq_cst);
-    ring_clear(ring, &count, patience); /* gives space back; where it cannot, get hands nothing out all the same */
+    ring_clear(ring, &count, patience); /* frees the space; even if it cannot, get returns nothing */
 }
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
@@ -978,7 +979,7 @@ enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
         return result;
     /* A producer that is stopped inside must not keep the queue open; what it puts when it goes on can be taken. */
     entered = ring_enter_put(ring, patience);
-    /* Before, so that whoever is killed in between leaves a byte too many. */
+    /* Before the store below, so that a kill in between leaves a byte too many and never one too few. */
     if (!watch_end(ring, entered)) {
         int reason = errno;
 
@@ -991,7 +992,7 @@ enum ring_result ring_shutdown(struct ring *ring, int64_t patience)
     if (entered)
         leave_put(ring);
     else
-        watch_end(ring, false); /* who is stopped inside may have taken the byte */
+        watch_end(ring, false); /* again: the stopped owner of the lock may have taken the byte */
     wait_ring(&segment->put.bell, UINT32_MAX);
     wait_ring(&segment->get.bell, UINT32_MAX);
     return RING_OK;

@@ -32,8 +32,8 @@
  *     free space | taken records, of which CLAIMED ones still hold their space | records to be taken | free space
  *                ^ get.held, if any                                            ^ get.position         ^ put.position
  *
- * Behind get.position only CLAIMED counts, and RESERVED: whatever else stands there has been taken. So taking a small message is
- * one store to get.position, and nothing is written into the record.
+ * Behind get.position only CLAIMED and RESERVED count: a record in any other state has been taken. So taking a small
+ * message is one store to get.position, and nothing is written into the record.
  *
  *
  * Protocol
@@ -70,8 +70,8 @@
  * later anyway. A CLAIMED record of a dead consumer is DONE, and `sweep` gives its space back.
  *
  * Of whoever clears. A RESERVED record that it passes holds its space like a CLAIMED one, until its producer has made it
- * READY or is dead. Before the commit `held` may lie beyond get.position; it says nothing there, and the next owner of
- * the lock, whose `sweep` comes first, sets it anew.
+ * READY or is dead. Before the commit `held` may lie beyond get.position, where it means nothing; the next owner of the
+ * lock runs `sweep` first, which sets it again.
  *
  * So the next owner of a dead one's lock has nothing to repair.
  *
@@ -122,7 +122,7 @@
 #define RING_LOCKS (UINT64_C(1) << 60)
 /* How long a call that is not to wait waits for a lock or a copy under way, in nanoseconds. */
 #define RING_PATIENCE 50000000
-/* The patience 0 of a call that may wait, and so gives way to those who sleep (wait.h). */
+/* The patience of a call that tries once, but may give way to those who sleep because its caller may wait (wait.h). */
 #define RING_POLITE (-1)
 
 enum ring_flag {
@@ -150,7 +150,7 @@ struct ring_state {
     _Atomic uint32_t down; /* enum ring_down */
     _Atomic uint32_t unlinked; /* written by whoever removes the name, as a plain byte to the file */
     _Atomic uint32_t hint;     /* the slot that is likely to be free */
-    _Atomic uint32_t watch;    /* enum ring_watch: what is 0 unless somebody needs more than the fast path does */
+    _Atomic uint32_t watch;    /* enum ring_watch: 0 while the fast path suffices */
     _Atomic uint64_t registrant; /* slot and generation of who asked for a notice */
     _Atomic uint32_t notices;    /* futex word, raised with each notice */
     _Atomic uint32_t unused;
@@ -159,13 +159,13 @@ struct ring_state {
 
 enum ring_down {
     RING_ENDED = 1,
-    RING_DROPPED = 2, /* with it: what is still there is nobody's, and get hands nothing out */
+    RING_DROPPED = 2, /* only with RING_ENDED: all messages were dropped, and get returns none */
 };
 
 enum ring_watch {
     RING_DOORBELL = 1,
     RING_NOTICE = 2,
-    /* Two or more of a side slept just now, so that those who run take turns (wait.h). */
+    /* Two or more participants of a side slept lately, so those that run take turns with them (wait.h). */
     RING_PUT_CROWD = 4,
     RING_GET_CROWD = 8,
     RING_TOLD = RING_DOORBELL | RING_NOTICE,
@@ -190,8 +190,8 @@ struct ring_side {
     _Atomic uint64_t seen_position; /* of the other side, as last looked at */
     _Atomic uint64_t seen_count;
     _Atomic int64_t spinner; /* of those who wait to get on with this side (wait.h); CLOCK_MONOTONIC, ns */
-    /* Written by who waited for the lock in vain: the owner's thread id, since when it has been seen to own the lock
-     * (CLOCK_MONOTONIC, ns), and the side's position then. Another position means that it got on meanwhile. */
+    /* Written by who waited for the lock in vain: the owner's thread id, when it was first seen to own the lock
+     * (CLOCK_MONOTONIC, ns), and the side's position then. Another position means that the side got on meanwhile. */
     _Atomic uint32_t holder;
     _Atomic int64_t holder_since;
     _Atomic uint64_t holder_position;
@@ -199,7 +199,7 @@ struct ring_side {
     _Atomic uint64_t held; /* 0, or 1 + the position of the oldest record that may be CLAIMED */
     struct bell bell;      /* that this side rings */
     struct ring_mark marks[2];
-    _Atomic uint32_t answered; /* the wake-up that was answered last (wait.h), by the other side */
+    _Atomic uint32_t answered; /* the wake-up of this bell that was answered last (wait.h); written by the other side */
 };
 
 /* Of a queue with priorities. */
@@ -260,7 +260,7 @@ enum ring_result {
     RING_CORRUPT,
     RING_NO_MEMORY, /* from the caller's function for it */
     RING_COPYING,   /* see ring_get */
-    RING_CROWDED,   /* with RING_POLITE alone: nothing is done, because it is time to give way */
+    RING_CROWDED,   /* only with RING_POLITE: nothing was done, because it is time to give way */
     /* Of opening alone: */
     RING_ALIEN,     /* not a queue */
     RING_VERSIONED, /* a queue of another version or word size */
@@ -295,9 +295,9 @@ struct ring {
     unsigned rings;
     bool armed;
     bool stays;             /* goes on after the queue was unlinked */
-    _Atomic uint32_t put_turn; /* how often it got on while others slept */
+    _Atomic uint32_t put_turn; /* calls that got on in this turn while others slept */
     _Atomic uint32_t get_turn;
-    _Atomic bool put_busy;  /* the last call found the lock of the side held, for as long as its patience */
+    _Atomic bool put_busy;  /* the last call waited for the lock of the side in vain */
     _Atomic bool get_busy;
 };
 
@@ -343,7 +343,7 @@ enum ring_result ring_attach(struct ring *ring, int descriptor);
 /* Make the handle of a forked child a participant of its own. Where it fails, all that is left to do is to detach. */
 enum ring_result ring_reattach(struct ring *ring);
 void ring_detach(struct ring *ring);
-/* Give back, in a forked child, what it has of its parent's handle, which nobody else notices. */
+/* Give back, in a forked child, its copy of the parent's handle, without any effect on others. */
 void ring_abandon(struct ring *ring);
 /* What stands for this participant in the segment, and whether whom such a word stands for still participates. */
 uint64_t ring_identity(const struct ring *ring);
@@ -368,14 +368,14 @@ void ring_release(struct ring *ring, const struct ring_copy *copy);
 enum ring_result ring_get_many(struct ring *ring, ring_room *room, void *context, size_t limit, size_t *taken,
                                int64_t patience);
 enum ring_result ring_peek(struct ring *ring, ring_room *room, void *context, int64_t patience);
-/* Drops all messages that are there, in one step, and counts them: those that are still being written as well, and of a
- * dead producer's unfinished record just the space. RING_BUSY: nothing was dropped. */
+/* Drops all messages in one step, and counts them, including those that are still being written. A dead producer's
+ * unfinished record is dropped without being counted. RING_BUSY: nothing was dropped. */
 enum ring_result ring_clear(struct ring *ring, size_t *count, int64_t patience);
-/* Waits until a call of that side with patience 0 would not be busy; false where a lock could not be had. */
+/* Waits until a call of that side with patience 0 would not be busy; false if a lock could not be taken. */
 bool ring_settle(struct ring *ring, bool getting, int64_t patience);
 
 enum ring_result ring_shutdown(struct ring *ring, int64_t patience);
-/* After a shutdown: whatever is in the queue, or comes from a put that began before, can never be taken. */
+/* After a shutdown: drops what is in the queue, and what puts store that began before. */
 void ring_drop(struct ring *ring, int64_t patience);
 /* Looks whether the file has its name. A file that never had one is not gone. */
 void ring_look(struct ring *ring);
@@ -392,20 +392,20 @@ void ring_sleep_readable(struct ring *ring, int64_t until);
 void ring_sleep_writable(struct ring *ring, size_t size, int64_t until);
 /* Wakes who sleeps for messages, in any process, to look around. */
 void ring_rouse(struct ring *ring);
-/* To be called by who slept and then got on: wakes the next sleeper of the side if there is more to do. */
+/* Call it after sleeping and getting on: wakes the next sleeper of the side if there is more to do. */
 void ring_pass_on(struct ring *ring, bool getting);
 /* Wakes one sleeper of the side and sleeps behind the others, until `until` at the latest. */
 void ring_give_way(struct ring *ring, bool getting, int64_t until);
-/* Tells, once, whether the last call of the side found its lock held for as long as its patience. Then trying again
- * brings nothing before ring_await_lock returns: when the lock is given back, `until`, or after a slice. */
+/* Tells, once, whether the last call of the side waited for its lock in vain. Then trying again is useless until
+ * ring_await_lock returns: when the lock is given back, at `until`, or after a slice. */
 bool ring_found_busy(struct ring *ring, bool getting);
 void ring_await_lock(struct ring *ring, bool getting, int64_t until);
 
-/* Who keeps a side from getting on. */
+/* Who blocks a side. */
 struct ring_holder {
     uint32_t thread;  /* id of the thread that owns the lock, or 0 */
-    int64_t since;    /* when it was first seen to, CLOCK_MONOTONIC, ns; 0: not long ago */
-    int32_t writer;   /* where the lock is free: the slot of the producer that has not finished the next record, or -1 */
+    int64_t since;    /* when it was first seen to block, CLOCK_MONOTONIC, ns; 0 if nobody has waited for it */
+    int32_t writer;   /* if the lock is free: the slot of the producer that has not finished the next record, or -1 */
 };
 struct ring_holder ring_holder(struct ring *ring, bool getting);
 

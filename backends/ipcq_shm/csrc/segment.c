@@ -17,7 +17,7 @@
 #define LARGEST_POPULATED (UINT64_C(16) << 20)
 #define LARGEST_RING (UINT64_C(1) << 46)
 
-_Static_assert(sizeof(off_t) == 8, "slots are locked beyond 4 GiB: compile with _FILE_OFFSET_BITS=64");
+_Static_assert(sizeof(off_t) == 8, "slots are locked at offsets beyond 4 GiB: compile with _FILE_OFFSET_BITS=64");
 
 /* Creating */
 
@@ -127,7 +127,7 @@ static bool map_over(const struct ring *ring)
 
 static bool map(struct ring *ring, const struct ring_header *header)
 {
-    uint64_t whole = header->data_offset + 2 * header->capacity; /* which `complete` has bounded */
+    uint64_t whole = header->data_offset + 2 * header->capacity; /* `complete` has bounded both */
     unsigned char *base;
 
     if (whole > SIZE_MAX) { /* on 32 bits a header may ask for more than there are addresses */

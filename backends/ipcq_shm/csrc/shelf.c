@@ -270,8 +270,8 @@ enum ring_result shelf_put(struct ring *ring, const struct ring_piece *pieces, s
         last = walk(&shelf, cell, NULL, piece->data, piece->size);
         if (last == shelf.cells)
             return RING_CORRUPT;
-        /* Release: key, size and message stand before the head says so, also where this thread is killed in between. A
-         * stale key below the committed position would make `rebuild` take what an earlier message left for one. */
+        /* Release: key, size and message are written before the head, also if this thread is killed in between. With a
+         * stale key below the committed position, `rebuild` would revive what an earlier message left in the cell. */
         atomic_store_explicit(&shelf.heads[cell], RING_READY, memory_order_release);
         cell = get32(&shelf.next[last]);
         spare -= needed;

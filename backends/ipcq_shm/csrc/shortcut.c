@@ -9,8 +9,8 @@
  * Queue counts who is inside the channel, so that nobody closes it meanwhile. Here nobody has to be counted: while the
  * channel is used the GIL, or in a free-threaded Python the handle's own lock, is not given away, and after an encoder
  * was run, which may do anything, it is asked anew whether there still is a channel. Only waiting, and the copy of a large
- * message, go on without that lock; such uses are counted, and the channel's own close waits for them. The end of the
- * shortcut does not: the handle may be closed by several threads, and only one of them ends the shortcut.
+ * message, go on without that lock. Such uses are counted, and the channel's own close waits for them. Ending the shortcut
+ * does not wait, because several threads may close the handle and only one of them ends the shortcut.
  *
  * Most items are `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to the ring and from
  * there to the item, and no codec is called.
@@ -258,7 +258,7 @@ static enum ring_result put_now(PyObject *self, const struct ring_piece *piece, 
     return result;
 }
 
-/* Puts if that can be done at once, or after giving way where the call may wait for so many seconds. */
+/* Puts if that can be done at once, or after giving way if the call may wait. */
 static bool put_at_once(PyObject *self, const struct ring_piece *piece, double seconds)
 {
     enum ring_result result = put_now(self, piece, seconds == 0 ? 0 : RING_POLITE);
@@ -398,7 +398,7 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
         return NULL;
     count = (size_t)PyTuple_GET_SIZE(batch);
     pieces = PyMem_New(struct ring_piece, count);
-    number = PyLong_FromSize_t(count); /* before anything is stored, since that must not fail afterwards */
+    number = PyLong_FromSize_t(count); /* before anything is stored, because afterwards it must not fail */
     if (pieces == NULL || number == NULL) {
         PyMem_Free(pieces);
         Py_XDECREF(number);
@@ -423,7 +423,7 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
         Py_DECREF(number);
         return result;
     }
-    PyErr_Clear(); /* there was not even memory for the call */
+    PyErr_Clear(); /* the call itself ran out of memory */
     return core_number(number, count, stored);
 }
 
@@ -549,8 +549,8 @@ static enum ring_result take_in_time(PyObject *self, struct taking *taking, doub
     return result;
 }
 
-/* Leaves what was taken, and there is no memory to decode, to the handle's next get. Nothing here asks for memory unless
- * the priority is a high one. */
+/* Keeps a message that could not be decoded because memory ran out, for the handle's next get. Nothing here allocates
+ * unless the priority is high. */
 static void keep(PyObject *self, struct taking *taking)
 {
     const struct core_state *state = core_state_of(Py_TYPE(self));
@@ -638,7 +638,7 @@ struct filling {
     PyObject *list;
     Py_ssize_t next;
     enum of_bytes of_bytes;
-    bool stopped; /* at a message that is for the codec, or at a large one */
+    bool stopped; /* at a message for the codec, or at a large one */
 };
 
 static void *room_in_list(void *context, struct ring_piece *message)
@@ -715,7 +715,7 @@ static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
     if (!filling.stopped)
         return filling.list;
     result = PyObject_CallMethod(self, "_get_rest", "On", filling.list, (Py_ssize_t)more + 1);
-    if (result == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) { /* not even for the call */
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) { /* the call itself ran out of memory */
         PyErr_Clear();
         return filling.list;
     }

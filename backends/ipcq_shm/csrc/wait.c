@@ -15,7 +15,7 @@
 #define SUPPOSED 40000
 /* A spin lasts as long as two wake-ups: whoever is to answer may have to be woken first, by a call that takes time too. */
 #define SPIN(cost) (2 * (cost))
-/* How long one that was woken may be on its way before another is woken, in nanoseconds. */
+/* How long a sleeper that was woken may take to answer before another is woken, in nanoseconds. */
 #define ON_ITS_WAY 1000000
 /* Pauses between two looks: a spinner that looks all the time takes the line away from who works on it. */
 #define PAUSES 8

@@ -14,14 +14,14 @@
  * sleeper sees the work. The waker takes the sleeper off the count, because the sleeper runs again only 50 microseconds
  * later and every message in between would cost a futile system call. A sleeper that ends by itself takes itself off.
  *
- * One wake-up at a time. Whoever makes work wakes one sleeper, and no other while that one is on its way: it may take all
- * there is, and the rest would wake for nothing. The woken one answers, and when it has got on and finds that there is
- * more to do, it wakes the next. If it does not answer, because it died or was stopped, the next waker wakes another
- * after a millisecond, and a sleeper looks around by itself at the end of its slice.
+ * One wake-up at a time. A waker wakes one sleeper, and no other before that one has answered: it may take all the work,
+ * and the others would wake for nothing. The woken sleeper answers as soon as it runs. When it has got on and there is more
+ * to do, it wakes the next. If it does not answer within a millisecond, because it died or was stopped, the next waker
+ * wakes another, and a sleeper looks by itself at the end of its slice.
  *
- * Turns. The kernel wakes in the order of falling asleep, but a participant that is running gets on before one that was
- * just woken, and with many of them some would never get on. So whoever got on TURN times while two or more slept gives
- * way: it wakes one and goes to sleep itself, behind all others. Calls that must not wait do not.
+ * Turns. The kernel wakes sleepers in the order in which they fell asleep. But a running participant gets on before one
+ * that was just woken, so among many some would never get on. So a participant that got on TURN times while two or more
+ * slept gives way: it wakes one and goes to sleep behind all others. Calls that must not wait do not give way.
  *
  * Nothing rests on the count. If it is too high, because a sleeper died or because two took off the same one, a waker
  * makes one call for nothing and it is right again. If it is too low, or a waker died before its call, a sleeper sleeps
@@ -98,7 +98,7 @@ bool wait_anybody(struct bell *bell, _Atomic int64_t *spinner);
 
 /* Wakes up to `count` sleepers. To be called after making work where `asleep` was not 0. */
 void wait_ring(struct bell *bell, uint32_t count);
-/* Wakes one sleeper, unless one that was woken has not answered yet: it will wake the next. */
+/* Wakes one sleeper, unless the last one that was woken has not answered yet: that one will wake the next. */
 void wait_call(struct bell *bell, const _Atomic uint32_t *answered);
 
 #endif

@@ -10,8 +10,8 @@
 
 #include "inside.h"
 
-/* Bytes of the file that are locked: by whoever removes the name (_segment.py); by every handle that armed the doorbell; and
- * by those of them that end with the name. */
+/* Bytes of the file that are locked: by a process that removes the name (_segment.py), by each handle that armed the
+ * doorbell, and by each of those handles that ends with the name. */
 #define REMOVAL (RING_LOCKS + RING_SLOTS)
 #define ARMED (REMOVAL + 1)
 #define ENDING (ARMED + 1)
@@ -21,7 +21,7 @@
 #define MOST_BYTES (1 << 16)
 /* How long a consumer waits to set the doorbell right; the next one does it else. */
 #define SET_PATIENCE 5000000
-/* How often a consumer sleeps 50 us for a remover, which takes as long unless it is stopped. */
+/* How often a consumer sleeps 50 us for a remover, which takes no longer than that unless it is stopped. */
 #define MOST_NAPS 40
 /* How long who wants to be told waits for a stopped producer: an event loop may stand still meanwhile. */
 #define ARM_PATIENCE 50000000
@@ -34,7 +34,7 @@ static bool held(const struct ring *ring, uint64_t at)
     return fcntl(ring->descriptor, F_OFD_GETLK, &byte) == 0 && byte.l_type != F_UNLCK;
 }
 
-/* Says that this handle has armed the doorbell, and whether it ends with the name. */
+/* Locks the bytes that say that this handle has armed the doorbell, and whether it ends with the name. */
 static bool listen(const struct ring *ring)
 {
     struct flock bytes = {
@@ -127,7 +127,8 @@ static bool make_doorbell(struct ring *ring)
 
 /* The end */
 
-/* Tells whether the name has gone or goes just now. The lock first: a remover that died with it has removed or has not. */
+/* Tells whether the name is removed or being removed. The lock is checked first: once it is free, the remover has finished
+ * or died, and the name tells what it did. */
 static bool loses_name(const struct ring *ring)
 {
     return atomic_load_explicit(&ring->named, memory_order_relaxed) && (held(ring, REMOVAL) || nameless(ring));
@@ -139,7 +140,7 @@ static bool name_matters(const struct ring *ring)
     return !ring->stays || held(ring, ENDING);
 }
 
-/* Tells whether the queue was said to have ended for anybody who listens. */
+/* Tells whether the segment says that the queue has ended for any listener. */
 static bool said_to_end(const struct ring *ring)
 {
     const struct ring_state *state = &ring->segment->state;
@@ -174,11 +175,11 @@ static bool sound(const struct ring *ring)
 }
 
 /*
- * Takes the byte away, unless it is to stay because the queue has ended, and tells whether it did. The producers' lock is
- * held, which a shutdown takes as well unless its owner is stopped, and a remover does not. So whoever ends the queue rings
- * behind what it did, and this looks behind what it took: one of the two sees the other. A remover rings before it removes,
- * too. If it is killed before it rings again, its first byte is still there, or was taken here, and then the look finds its
- * lock or that the name has gone.
+ * Takes the byte away, unless it has to stay because the queue has ended, and tells whether it did. The caller holds the
+ * producers' lock. A shutdown takes this lock too, unless its owner is stopped; a remover of the name does not. So whoever
+ * ends the queue rings after the end is visible, and this checks for the end after it took the byte: one of the two sees the
+ * other. A remover rings before the removal, too. If it is killed before it rings again, its first byte is still there, or
+ * was taken here, and then the check finds its lock or the missing name.
  */
 static bool calm(struct ring *ring)
 {
@@ -191,7 +192,7 @@ static bool calm(struct ring *ring)
     return false;
 }
 
-/* Looks behind a remover whose first byte came before its word, and notes what it did. */
+/* Waits for a remover that has rung but not yet noted the removal, and looks what it did. */
 static void meet_remover(struct ring *ring)
 {
     const struct timespec nap = {.tv_nsec = 50000};
@@ -214,12 +215,12 @@ bool watch_end(struct ring *ring, bool entered)
         sound(ring);
         return true;
     }
-    /* What this handle keeps of the doorbell is guarded by the lock. */
+    /* This handle's own descriptor of the doorbell is guarded by the lock. */
     descriptor = open_fifo(ring);
     if (descriptor < 0)
         return !out_of_descriptors();
     if (is_doorbell(ring, descriptor, inode) && write(descriptor, "", 1) != 1)
-        errno = EAGAIN; /* full, so it is rung */
+        errno = EAGAIN; /* the FIFO is full, so it is rung already */
     close(descriptor);
     return true;
 }
@@ -354,11 +355,10 @@ enum ring_result watch_ask(struct ring *ring, uint32_t *seen)
 {
     struct ring_state *state = &ring->segment->state;
     uint64_t other;
-    enum ring_result result = RING_BUSY;
+    enum ring_result result = RING_FULL;
 
     if (!ring_enter_put(ring, ARM_PATIENCE))
         return RING_BUSY;
-    result = RING_FULL;
     other = atomic_load_explicit(&state->registrant, memory_order_relaxed);
     if (other == 0 || !ring_participates(ring, other)) {
         *seen = atomic_load_explicit(&state->notices, memory_order_acquire);

@@ -5,17 +5,17 @@
  * be told.
  *
  * The doorbell is a FIFO beside the queue's file that everybody opens for reading and writing, and that holds a byte
- * while the queue is not empty, and from its end on: shut down, or without its name. What keeps it so is done under the
- * producers' lock. A producer sees to the byte before it commits its message, so that its death in between leaves a byte
- * too many and never one too few; a consumer that emptied the queue, or found it empty, takes the byte away if it is still
- * empty, which also makes good for a consumer that died on the way. It does so behind the producer, whose message it then
- * finds. Whoever armed the doorbell holds a kernel lock on a byte of the file; from time to time a producer looks whether
- * anybody does.
+ * while the queue is not empty, and also once it has ended: shut down, or without its name. All changes of the byte happen
+ * under the producers' lock. A producer writes the byte before it commits its message, so that its death in between leaves
+ * a byte too many and never one too few. A consumer that emptied the queue, or found it empty, takes the byte away if the
+ * queue is still empty, which also repairs what a consumer left that died on the way. It waits for the producer's lock, and
+ * then finds the producer's message. Each handle that armed the doorbell holds a kernel lock on a byte of the file; from
+ * time to time a producer checks whether any handle does.
  *
- * At the end the byte comes to stay. A shutdown rings before it says so, under the same lock; a remover of the name rings
- * before and after, and a consumer that took the byte between the two puts it back (watch.c has the argument). A handle
- * that goes on without the name takes the byte away as long as nobody listens whom that ends. Who removes the file with
- * other means, as `rm` does, rings nothing: then the first who notices in a call of the queue's does.
+ * At the end the byte stays. A shutdown rings before it marks the queue as shut down, under the same lock. A remover of the
+ * name rings before and after, and a consumer that took the byte in between puts it back (watch.c has the argument). A
+ * handle that goes on without the name takes the byte away if no listener ends with the name. Removing the file by other
+ * means, as `rm` does, rings nothing: the first participant that notices in a call rings.
  *
  * A notice is given once, when a message comes into an empty queue and nobody waits in a get. The registrant sleeps on
  * the word `state.notices`, which the producer raises before it commits; the same word tells it that the request was
@@ -39,11 +39,11 @@
  * doorbell: then it must not commit, since who sleeps on the doorbell would sleep on. */
 bool watch_before_put(struct ring *ring);
 /* For a consumer that may have left the queue empty, without a lock: takes the byte away if it did. RING_OK: look again,
- * for a message or the end. RING_BUSY: there seems to be none, but a producer or a remover is in the way, and the byte
- * stands, so that pollers look again; with patience 0 nobody is waited for. */
+ * for a message or the end. RING_BUSY: there seems to be no message, but a producer or a remover is in the way, and the
+ * byte stays, so that pollers look again. With patience 0 it waits for nobody. */
 enum ring_result watch_after_get(struct ring *ring, int64_t patience);
-/* Rings for good, because the queue ends; `entered` says that the producers' lock is held. False, with errno, where it
- * could not: then it must not be said that the queue has ended. */
+/* Rings for good, because the queue ends; `entered` says that the producers' lock is held. False, with errno, if it could
+ * not: then the queue must not be marked as ended. */
 bool watch_end(struct ring *ring, bool entered);
 
 /* Open the doorbell, for as long as the ring is attached; RING_SYSTEM with errno where that fails, RING_GONE where the
@@ -53,8 +53,8 @@ void watch_disarm(struct ring *ring);
 /* Take this FIFO as the doorbell of a queue that never had a name; false, with errno, where it is none. */
 bool watch_adopt(struct ring *ring, int descriptor);
 
-/* Ask for a notice; RING_FULL if somebody has asked and lives, RING_BUSY if a stopped process keeps the lock. `seen` is
- * for watch_told. */
+/* Ask for a notice; RING_FULL if another living participant has asked, RING_BUSY if a stopped process holds the lock.
+ * `seen` is for watch_told. */
 enum ring_result watch_ask(struct ring *ring, uint32_t *seen);
 void watch_cancel(struct ring *ring);
 /* Sleeps up to `longest` ns and returns whether the request has ended. */

@@ -26,7 +26,7 @@ REFUSED: dict[str, tuple[Callable[["ipcq.Queue[Any]"], object], ...]] = {
     "leases": (lambda queue: queue.lease(),),
     "zero_copy": (lambda queue: queue.reserve(1), lambda queue: queue.view()),
 }
-#: How a queue ends for everybody.
+#: The ways in which a queue ends for every process.
 ENDINGS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
     "shutdown": lambda queue: queue.shutdown(),
     "unlink": lambda queue: ipcq.unlink(queue.name, queue.backend),
@@ -289,7 +289,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_the_end_wakes_who_polls(self, act: str) -> None:
-        """C32, clause 14: a thread in poll is woken by another handle's shutdown and by an unlink."""
+        """C32, clause 14: another handle's shutdown and an unlink wake a thread in poll."""
         queue = self._with_end(act)
         poller = self.start_waiting(readable, queue.fileno(), HANG)
         ENDINGS[act](self.attach())
@@ -297,7 +297,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_the_end_wakes_other_processes_that_poll(self, act: str) -> None:
-        """C32, clause 14: the same in another process, where the get that follows says which end it is."""
+        """C32, clause 14: the same in another process, where the next get raises the exception of that end."""
         self.needs_processes()
         queue = self._with_end(act)
         child = self.launch(
@@ -319,8 +319,8 @@ class Abilities(Bench):
         assert child.hear() == {"shutdown": "QueueShutDown", "unlink": "QueueGone"}[act]
 
     @pytest.mark.parametrize("act", ENDINGS)
-    def test_the_end_is_told_by_other_processes(self, act: str) -> None:
-        """C32, clause 14: what another process does makes this one's descriptor readable, and every other handle's."""
+    def test_an_end_by_another_process_makes_descriptors_readable(self, act: str) -> None:
+        """C32, clause 14: those of every handle in this process."""
         self.needs_processes()
         queue = self._with_end(act)
         descriptors = queue.fileno(), self.attach().fileno()
@@ -328,8 +328,8 @@ class Abilities(Bench):
         assert [readable(descriptor, WOKEN) for descriptor in descriptors] == [True, True]
 
     @pytest.mark.parametrize("act", ENDINGS)
-    def test_a_descriptor_goes_on_telling_of_the_end(self, act: str) -> None:
-        """C32, clause 14: also after handles were told of it by a get."""
+    def test_a_descriptor_stays_readable_after_the_end(self, act: str) -> None:
+        """C32, clause 14: also after gets raised the exception of that end."""
         queue, other = self._with_end(act), self.attach()
         descriptors = queue.fileno(), other.fileno()
         ENDINGS[act](queue)
@@ -340,7 +340,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_a_descriptor_can_be_asked_for_again_after_the_end(self, act: str) -> None:
-        """C32: by who takes it out of an event loop."""
+        """C32: to remove it from an event loop."""
         queue = self._with_end(act)
         descriptor = queue.fileno()
         ENDINGS[act](queue)
@@ -348,8 +348,8 @@ class Abilities(Bench):
             queue.get(timeout=0.1)
         assert queue.fileno() == descriptor
 
-    def test_a_descriptor_that_is_asked_for_after_the_shutdown_tells_of_it(self) -> None:
-        """C32, clause 14: also on a handle that was opened after it, and when what was left has been taken."""
+    def test_a_descriptor_that_is_asked_for_after_the_shutdown_is_readable(self) -> None:
+        """C32, clause 14: also on a handle that was opened after it, once the last message has been taken."""
         queue = self._with_end("shutdown")
         queue.put("left")
         queue.shutdown()
@@ -358,8 +358,8 @@ class Abilities(Bench):
         assert late.get(timeout=HANG) == "left"
         assert readable(descriptor, WOKEN)
 
-    def test_a_descriptor_stays_quiet_where_the_handle_goes_on(self) -> None:
-        """C14, C32: with after_unlink="continue" an unlink is no end, and messages are told as before."""
+    def test_an_unlink_leaves_the_descriptor_of_a_handle_that_goes_on_alone(self) -> None:
+        """C14, C32: with after_unlink="continue" only messages make the descriptor readable, as before."""
         self.needs("ends_on_fileno")
         queue = self.create(after_unlink="continue")
         other = self.attach(after_unlink="continue")

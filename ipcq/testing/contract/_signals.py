@@ -191,7 +191,7 @@ whole()
                 global calls, depth
                 calls += 1
                 depth += 1
-                if depth < 4:  # interrupted once at the most, so that what piles up has an end on a slow machine too
+                if depth < 4:  # one more may interrupt this one, so that they do not pile up on a slow machine
                     signal.setitimer(signal.ITIMER_REAL, 0.0003)
                 for call in (
                     lambda: queue.put_nowait("handler"), queue.qsize, queue.empty, queue.full, queue.get_nowait,
