@@ -16,6 +16,7 @@ import pytest
 import ipcq
 from ipcq.testing.processes import fresh_name
 from processes.needs import usable
+from processes.stopping import stopped_program
 
 fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
 _segment = pytest.importorskip("ipcq_shm._segment")
@@ -57,16 +58,25 @@ def told(code: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-#: Where a segment has the words of its two locks (csrc/ring.h asserts the layout).
+@pytest.fixture
+def stopped() -> Iterator[int]:
+    """Return the process id of a program that is stopped."""
+    with stopped_program("") as pid:
+        yield pid
+
+
+#: Offsets in a segment of the words of its two locks (csrc/ring.h asserts the layout).
 LOCKS = {"put": 384, "get": 640}
 
 
 @contextmanager
-def held_by(queue: "ipcq.Queue[Any]", pid: int, side: str) -> Iterator[None]:
-    """Let the main thread of a process hold a lock of the queue, as far as all others can see."""
+def held_by(queue: "ipcq.Queue[Any]", pid: int, *sides: str) -> Iterator[None]:
+    """Make the locks of these sides look held by the main thread of a process, to every participant."""
     descriptor = queue._channel.descriptor
-    os.pwrite(descriptor, struct.pack("=I", pid), LOCKS[side])
+    for side in sides:
+        os.pwrite(descriptor, struct.pack("=I", pid), LOCKS[side])
     try:
         yield
     finally:
-        os.pwrite(descriptor, bytes(4), LOCKS[side])
+        for side in sides:
+            os.pwrite(descriptor, bytes(4), LOCKS[side])

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,18 +11,18 @@ import pytest
 
 import ipcq
 from ipcq.testing.processes import fresh_name
+from processes.stopping import stopped_program
 
 if sys.platform != "linux":
     pytest.skip("Linux alone tells who holds a lock", allow_module_level=True)
 
 SMALL = {"max_messages": 4, "max_message_size": 64, "serializer": "raw"}
 
-#: Locks the file of a descriptor that it inherits, as an open file of its own, and is stopped with it.
+#: Locks the file of an inherited descriptor by another open file.
 HOLD = """
-import fcntl, os, signal, sys
+import fcntl, os, sys
 file = os.open(f"/proc/self/fd/{sys.argv[1]}", os.O_RDWR)
 fcntl.flock(file, fcntl.LOCK_EX)
-os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
@@ -42,11 +41,8 @@ def holder(queue: "ipcq.Queue[Any]") -> Iterator[int]:
     """Return the process id of a program that is stopped inside the queue."""
     channel: Any = queue._channel
     lock = channel._descriptor if queue.backend == "pyshm" else channel._ends.lock
-    program = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], pass_fds=[lock])
-    os.waitid(os.P_PID, program.pid, os.WSTOPPED)
-    yield program.pid
-    program.send_signal(signal.SIGKILL)
-    program.wait()
+    with stopped_program(HOLD, str(lock), descriptors=[lock]) as pid:
+        yield pid
 
 
 @pytest.mark.parametrize(

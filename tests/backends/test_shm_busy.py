@@ -18,17 +18,7 @@ from backends.shm import create, held_by
 from ipcq.testing.oracle import HELD_UP
 from ipcq_shm import ShmBackend, _segment
 
-works, name = shm.works, shm.name
-
-
-@pytest.fixture
-def stopped() -> Iterator[int]:
-    """Return the process id of a program that is stopped."""
-    program = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 19)"])
-    os.waitid(os.P_PID, program.pid, os.WSTOPPED)
-    yield program.pid
-    program.send_signal(signal.SIGKILL)
-    program.wait()
+works, name, stopped = shm.works, shm.name, shm.stopped
 
 
 @pytest.mark.parametrize("priorities", [False, True])

@@ -10,14 +10,16 @@ import pytest
 
 import ipcq
 from backends import shm
-from backends.shm import attach, create
+from backends.shm import attach, create, held_by
 from ipcq.testing.contract._bench import HANG
 
 _segment = pytest.importorskip("ipcq_shm._segment")
 name, works = shm.name, shm.works
 
-# Where the words stand, as ring.h has it.
-LOCKS = {"put": 384, "get": 640}
+#: A process of which nobody can see that it is stopped: init.
+SOMEBODY = 1
+
+# Offsets in a segment, and states of a record (csrc/ring.h).
 DATA_OFFSET = 32
 RECORD = 16
 RESERVED, LARGE = 2, 40000
@@ -33,17 +35,6 @@ def segment(name: str) -> Iterator[mmap.mmap]:
     """Open what the processes share to write where they do."""
     with open(_segment.path_of(name), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         yield memory
-
-
-@contextmanager
-def stopped_inside(name: str, *sides: str) -> Iterator[None]:
-    """Hold the locks of these sides as a process that is stopped inside does."""
-    with segment(name) as memory:
-        for side in sides:
-            memory[LOCKS[side] : LOCKS[side] + 4] = struct.pack("=I", 1)
-        yield
-        for side in sides:
-            memory[LOCKS[side] : LOCKS[side] + 4] = bytes(4)
 
 
 @contextmanager
@@ -79,7 +70,7 @@ def test_clear_past_a_lock_that_is_held_says_so(name: str, priorities: bool) -> 
     """C37: nobody is told that nothing was there who could not look."""
     with create(name, priorities=priorities) as queue:
         queue.put(b"kept")
-        with stopped_inside(name, "put", "get"), pytest.raises(ipcq.TimedOutError, match="stopped"):
+        with held_by(queue, SOMEBODY, "put", "get"), pytest.raises(ipcq.TimedOutError, match="stopped"):
             queue.clear()
         assert queue.clear() == 1
 
@@ -89,7 +80,7 @@ def test_what_an_immediate_shutdown_could_not_reach_is_dropped_all_the_same(name
     """C37: a process that is stopped inside keeps nothing in the queue that could be taken later."""
     with create(name, priorities=priorities) as queue, attach(name) as other:
         queue.put_many([b"dropped", b"dropped"])
-        with stopped_inside(name, "put", "get"):
+        with held_by(queue, SOMEBODY, "put", "get"):
             queue.shutdown(immediate=True)
         for call in (other.get, other.get_many, other.get_message):
             with pytest.raises(ipcq.QueueShutDown):
@@ -100,7 +91,7 @@ def test_what_was_dropped_is_not_counted_either(name: str) -> None:
     """C37: also where a stopped process keeps its bytes in place."""
     with create(name) as queue:
         queue.put(b"dropped")
-        with stopped_inside(name, "get"):
+        with held_by(queue, SOMEBODY, "get"):
             queue.shutdown(immediate=True)
             assert (queue.qsize(), queue.empty(), queue.stats().depth) == (0, True, 0)
 
@@ -109,7 +100,7 @@ def test_what_was_dropped_cannot_be_looked_at(name: str) -> None:
     """C37: peek finds nothing."""
     with create(name) as queue:
         queue.put(b"dropped")
-        with stopped_inside(name, "get"):
+        with held_by(queue, SOMEBODY, "get"):
             queue.shutdown(immediate=True)
         with pytest.raises(ipcq.QueueEmpty):
             queue.peek()
@@ -119,7 +110,7 @@ def test_a_later_shutdown_revives_nothing(name: str) -> None:
     """C37: one that lets drain comes too late for what was dropped."""
     with create(name) as queue:
         queue.put(b"dropped")
-        with stopped_inside(name, "get"):
+        with held_by(queue, SOMEBODY, "get"):
             queue.shutdown(immediate=True)
         queue.shutdown()
         with pytest.raises(ipcq.QueueShutDown):
@@ -129,7 +120,7 @@ def test_a_later_shutdown_revives_nothing(name: str) -> None:
 def test_a_request_for_a_notice_past_a_lock_that_is_held_says_so(name: str) -> None:
     """C37: not that somebody else has asked."""
     with create(name) as queue:
-        with stopped_inside(name, "put"), pytest.raises(ipcq.TimedOutError, match="stopped"):
+        with held_by(queue, SOMEBODY, "put"), pytest.raises(ipcq.TimedOutError, match="stopped"):
             queue.notify(_nothing)
         queue.notify(_nothing)
         with suppress(ipcq.MessageQueueError):

@@ -1,7 +1,5 @@
 """Closing a handle of shm from anywhere: several closers, other threads inside, a notice pending, a peer stopped."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +13,7 @@ from backends.shm import attach, create, held_by, told
 from ipcq.errors import TimedOutError
 from processes.sizes import size
 
-works, name = shm.works, shm.name
+works, name, stopped = shm.works, shm.name, shm.stopped
 
 ROUNDS = size(25, 2000)
 
@@ -75,16 +73,6 @@ print("survived")
 def test_two_threads_may_close_while_a_third_is_inside(name: str, verb: str) -> None:
     """C34: the memory of the ring stays until the last use has ended, whichever closer comes first."""
     assert told(CLOSERS, name, verb, str(ROUNDS)) == "survived"
-
-
-@pytest.fixture
-def stopped() -> Iterator[int]:
-    """Return the process id of a program that is stopped."""
-    program = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 19)"])
-    os.waitid(os.P_PID, program.pid, os.WSTOPPED)
-    yield program.pid
-    program.send_signal(signal.SIGKILL)
-    program.wait()
 
 
 NOTIFIED = """

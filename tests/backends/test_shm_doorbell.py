@@ -23,13 +23,14 @@ class Killed(BaseException):
     """Ends a step where a kill would."""
 
 
+def die(*_: object) -> None:
+    raise Killed
+
+
 def test_a_remover_that_dies_before_it_says_so_has_woken_who_listens(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C15, C32: killed behind the removal of the name, while the first byte is there."""
-
-    def die(*_: object) -> None:
-        raise Killed
 
     with create(name) as queue:
         queue.fileno()
@@ -49,9 +50,6 @@ def test_a_consumer_puts_back_the_byte_of_a_remover_that_dies(name: str, monkeyp
                 queue.get_nowait()
         unlink(path)
 
-    def die(*_: object) -> None:
-        raise Killed
-
     with create(name) as queue:
         queue.fileno()
         monkeypatch.setattr(os, "unlink", come)
@@ -63,9 +61,6 @@ def test_a_consumer_puts_back_the_byte_of_a_remover_that_dies(name: str, monkeyp
 
 def test_a_byte_of_a_remover_that_gave_up_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clause 20: killed before the removal, it leaves a byte too many, which the next look takes."""
-
-    def die(_: str) -> None:
-        raise Killed
 
     with create(name) as queue:
         queue.fileno()

@@ -1,11 +1,10 @@
 """Which process holds a lock, as errors and `ipcq doctor` say it."""
 
 import os
-import signal
 import struct
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import ipcq
 from core.fakes import FakeChannel
 from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
+from processes.stopping import stopped_program
 
 if sys.platform != "linux":
     pytest.skip("Linux alone tells who holds a lock", allow_module_level=True)
@@ -21,13 +21,12 @@ if sys.platform != "linux":
 import fcntl
 
 HOLD = """
-import fcntl, os, signal, struct, sys
+import fcntl, os, struct, sys
 file = os.open(sys.argv[1], os.O_RDWR)
 if sys.argv[2] == "whole":
     fcntl.flock(file, fcntl.LOCK_EX)
 else:
     fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, int(sys.argv[2]), int(sys.argv[3]), 0))
-os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
@@ -42,18 +41,9 @@ def file(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def holding(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Start a program that locks the file, whole or some bytes, and is stopped then; return its process id."""
-    programs: list[subprocess.Popen[bytes]] = []
-
-    def start(*what: str) -> int:
-        programs.append(subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "file"), *what]))
-        os.waitid(os.P_PID, programs[-1].pid, os.WSTOPPED)
-        return programs[-1].pid
-
-    yield start
-    for program in programs:
-        program.send_signal(signal.SIGKILL)
-        program.wait()
+    """Return what starts a stopped program that has locked the file, whole or some bytes; it returns the process id."""
+    with ExitStack() as programs:
+        yield lambda *what: programs.enter_context(stopped_program(HOLD, str(tmp_path / "file"), *what))
 
 
 def test_the_holder_of_a_file_is_found(file: int, holding: Callable[..., int]) -> None:

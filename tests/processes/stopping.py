@@ -1,7 +1,13 @@
-"""Processes that are stopped where they hold the lock of a queue."""
+"""Processes that are stopped, above all where they hold the lock of a queue."""
 
+import os
 import random
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import ipcq
 from ipcq.testing.locks import holds_lock
@@ -9,6 +15,22 @@ from ipcq.testing.processes import Hang, Peer
 
 #: Seconds within which a process that does nothing else is met inside.
 MET = 60.0
+
+
+#: Stops the process that runs it.
+STOP = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)\n"
+
+
+@contextmanager
+def stopped_program(code: str, *arguments: str, descriptors: Collection[int] = ()) -> Iterator[int]:
+    """Run a program until it is stopped, and kill it at the end; its process id is the value."""
+    program = subprocess.Popen([sys.executable, "-c", code + STOP, *arguments], pass_fds=descriptors)
+    try:
+        os.waitid(os.P_PID, program.pid, os.WSTOPPED)
+        yield program.pid
+    finally:
+        program.send_signal(signal.SIGKILL)
+        program.wait()
 
 
 def stop_inside(peer: Peer, dice: random.Random) -> None:
