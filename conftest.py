@@ -83,7 +83,7 @@ def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
                 ipcq.unlink(name, each.name)
 
 
-#: What hardly depends on the version of Python: pages, programs, and what starts, kills or stops processes.
+#: Tests that hardly depend on the version of Python: of pages and programs, and those that start or kill processes.
 ONCE = (
     "README.md",
     "docs",
@@ -104,7 +104,7 @@ ONCE = (
     "tests/packaging",
     "tests/processes",
 )
-#: What does, among these.
+#: Tests among these that do depend on it.
 EACH = (
     "tests/packaging/test_public.py",
     "tests/processes/test_fork.py",
@@ -113,7 +113,7 @@ EACH = (
 
 
 def is_once(path: Path) -> bool:
-    """Tell whether one Python will do for the tests of a file."""
+    """Tell whether the tests of a file need to run on one Python only."""
     places = {place.as_posix() for place in (path, *path.parents)}
     return not places.isdisjoint(ONCE) and places.isdisjoint(EACH)
 
@@ -130,14 +130,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Among several workers, keep the examples of a page and the tests of a program under gevent together.
 
-    All else goes to whoever is free.
+    Every other test goes to the next free worker.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPage(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file, _, test = nodeid.partition("::")
-            if file.endswith("test_gevent.py") and "[" in test:  # those with the same two parameters ask one program
+            if file.endswith("test_gevent.py") and "[" in test:  # tests with the same two parameters use one program
                 return " ".join([file, *sorted(test.partition("[")[2].rstrip("]").split("-")[:2])])
             return file if test.startswith("line:") or file.endswith("test_greenlets.py") else nodeid
 
@@ -146,7 +146,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what one Python will do for, and begin with what takes long."""
+    """Mark tests that need one Python only, and begin with those that take long."""
     for item in items:
         if item.path.is_relative_to(config.rootpath) and is_once(item.path.relative_to(config.rootpath)):
             item.add_marker("once")

@@ -20,9 +20,9 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "docs", "csan", "fuzz", "tests", "coverage", "bare"]
 nox.options.reuse_venv = "yes"
 
-#: Minutes after which the tests of one Python are given up on where CI runs: well above what they take on two
-#: processors. What hangs ends by itself (`timeout` in pyproject.toml); this ends what fails slowly.
-LONGEST = {"all": 30, "some": 15}
+#: Minutes after which CI ends the tests of one Python: well above what they take on two processors. A test that hangs
+#: is ended by `timeout` in pyproject.toml; this limit ends a run in which many tests fail slowly.
+LONGEST_MINUTES = {"all": 30, "some": 15}
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST = 11  # of Python 3
@@ -93,8 +93,8 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests and measure what they cover; with arguments for pytest, run what these say.
 
-    What takes long and hardly depends on the version is for the Python that runs nox: storms of processes, programs,
-    hostile bytes, limits, the command line, the documentation. GitHub's workflows run nox by each.
+    Tests that take long and hardly depend on the version run only on the Python that runs nox: storms of processes,
+    programs, hostile bytes, limits, the command line, the documentation. GitHub's workflows run nox by each Python.
     """
     install(session, "tests")
     version = str(session.run("python", "-c", TELL, silent=True)).split()[-1]
@@ -121,8 +121,8 @@ def workers(session: nox.Session) -> tuple[str, ...]:
 
 
 def patience(much: str) -> tuple[str, ...]:
-    """Return how long pytest may take where CI runs."""
-    return (f"--session-timeout={LONGEST[much] * 60}",) if os.environ.get("CI") == "true" else ()
+    """Return the options that limit how long pytest may take in CI."""
+    return (f"--session-timeout={LONGEST_MINUTES[much] * 60}",) if os.environ.get("CI") == "true" else ()
 
 
 def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily") -> None:
@@ -159,7 +159,7 @@ def bare(session: nox.Session) -> None:
     optional = [re.split(r"[^\w.-]", need)[0] for extra in extras if extra != "testing" for need in extras[extra]]
     session.run("pip", "uninstall", "--quiet", "--yes", *optional, external=False)
     unusable = str(session.run("python", "-c", UNUSABLE, silent=True)).strip()
-    # The suite for backends: what else is beside it does not know whether extras are there.
+    # Only the suite for backends: the other tests do not depend on extras.
     names = {"memory", "mqueue", "pyshm", "shm", "socketpair"} - set(unusable.split())
     suites = [f"tests/backends/test_{name}.py" for name in sorted(names)]
     chosen = session.posargs or [*workers(session), *patience("some"), "tests/packaging/bare.py", *suites]

@@ -1,8 +1,9 @@
-"""How evenly many participants are served, and how soon a put goes on when space comes free slowly.
+"""How evenly many participants are served, and how long a put takes behind a slow consumer.
 
-Run ``python benchmarks/fairness.py``. Wanted: the 99th percentile of each participant's longest gap at most 100 ms and
-the smallest share at least 0.4 of the largest, at 63 to 1 either way; and behind a consumer that takes a message every
-10 ms, a put's 90th percentile at most 25 ms. A gap is the time between two calls of one participant that succeeded.
+Run ``python benchmarks/fairness.py``. The goals, with 63 producers and one consumer and the other way round: the 99th
+percentile of each participant's longest gap is at most 100 ms, and the smallest share is at least 0.4 of the largest. A
+gap is the time between two successful calls of one participant. Behind a consumer that takes a message every 10 ms, the
+90th percentile of a put is at most 25 ms.
 
 The participants are forked before any queue is open, and each opens the queue by its name.
 """
@@ -23,17 +24,17 @@ from ipcq._bench._queues import new_name
 Facts = dict[str, float]
 
 ITEM = bytes(64)
-#: Seconds for which a slow consumer rests between two messages.
-REST = 0.01
+#: How long a slow consumer rests between two messages.
+REST_SECONDS = 0.01
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """Return the smallest value that so many percent of all do not exceed."""
+    """Return the value that so many percent of all values do not exceed."""
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
 
 
 def started(work: Callable[[], Any]) -> int:
-    """Run this in a process of its own, and return a descriptor that what it returned comes from, as JSON."""
+    """Run this in its own process, and return a descriptor from which its result can be read as JSON."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
@@ -45,7 +46,7 @@ def started(work: Callable[[], Any]) -> int:
 
 
 def finished(descriptors: list[int]) -> list[Any]:
-    """Return what the processes returned, in the order in which they were started."""
+    """Return the results of the processes, in the order in which they were started."""
     said = []
     for descriptor in descriptors:
         with os.fdopen(descriptor) as told:
@@ -72,7 +73,7 @@ def repeat(call: Callable[[], object], begin: float, end: float) -> tuple[int, f
 
 
 def crowd(name: str, backend: str, many: str, others: int, seconds: float) -> Facts:
-    """Let many put to one, or take from one, and say how they fared."""
+    """Let many put to one, or take from one, and return their figures."""
     begin = time.monotonic() + 0.02 * others + 0.5
     end = begin + seconds
 
@@ -96,7 +97,7 @@ def crowd(name: str, backend: str, many: str, others: int, seconds: float) -> Fa
 
 
 def slow(name: str, backend: str, seconds: float) -> Facts:
-    """Let one put behind a consumer that rests after each message, and say how long a put took."""
+    """Let one put behind a consumer that rests after each message, and return how long its puts took."""
     end = time.monotonic() + seconds
 
     def put() -> list[float]:
@@ -112,7 +113,7 @@ def slow(name: str, backend: str, seconds: float) -> Facts:
     def get() -> None:
         with ipcq.open(name, backend) as queue:
             while time.monotonic() < end + 1:
-                time.sleep(REST)
+                time.sleep(REST_SECONDS)
                 try:
                     queue.get(timeout=0.1)
                 except ipcq.QueueEmpty:
@@ -130,7 +131,9 @@ def main() -> None:
     parser.add_argument("--backend", default="shm")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--others", type=int, default=63, help="so many producers to one consumer, and the other way")
+    parser.add_argument(
+        "--others", type=int, default=63, help="number of producers to one consumer, and of consumers to one producer"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     measures: dict[str, Callable[[str], Facts]] = {

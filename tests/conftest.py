@@ -39,7 +39,7 @@ LEFT_OUT = re.compile(rf"cannot be used here without ({'|'.join(WITHOUT)})$") if
 HIDDEN = re.compile(rf"backend '({'|'.join(WITHOUT)})': no installed distribution offers it") if WITHOUT else None
 
 
-#: Set for a test that failed before its end was looked at.
+#: Set for a test that failed before its leftovers were checked.
 FAILED = pytest.StashKey[bool]()
 
 
@@ -47,10 +47,10 @@ FAILED = pytest.StashKey[bool]()
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a descriptor, a process, a message queue or a file behind.
 
-    What is left is removed, so that it does not fail the tests that follow. A test that has failed already fails once.
+    Leftovers are removed, so that later tests do not fail for them. A test that has failed already does not fail again.
     """
     mqueues()
-    # Elsewhere than in CI others may be at work: then only what bears this process's number is ours for certain.
+    # Outside CI other users may run ipcq: then only names with this process's number are certainly ours.
     ours = None if CI else os.getpid()
     before = left(ours)
     yield

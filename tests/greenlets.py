@@ -18,10 +18,10 @@ from leftovers import named, remove
 #: Seconds that such a program may take; each takes two on an idle machine.
 PATIENCE = 60
 
-#: Seconds that it has to write where it stands.
+#: Seconds that it has to write its stacks.
 _LAST_WORDS = 2
 
-#: Runs a program that shows its greenlets when asked to: the system's stack alone would show gevent's event loop.
+#: Runs a program that can show its greenlets: the system's stack shows only gevent's event loop.
 _PRELUDE = """
 import faulthandler, os, runpy, signal, sys
 def show(number, frame):
@@ -39,14 +39,14 @@ Facts = dict[str, Any]
 
 
 def command(program: Path, *arguments: str) -> list[str]:
-    """Return what runs a program that writes to standard error where all its greenlets stand, and ends, on SIGUSR1."""
+    """Return a command that runs a program; on SIGUSR1 it writes the stacks of all greenlets to stderr and ends."""
     return [sys.executable, "-W", "error", "-c", _PRELUDE, str(program), *arguments]
 
 
 def seen(program: Path, *arguments: str, patience: float = PATIENCE) -> Facts:
     """Run a program, once in each worker, and return what its last line of output says.
 
-    One that fails or hangs is not started again for each test that asks: it fails them all, with the program's stacks.
+    If it fails or hangs, it is not started again: every test that asks fails, with the program's stacks.
     """
     facts, complaint = _ran(program, arguments, patience)
     if facts is None:
@@ -91,8 +91,8 @@ def _ran(program: Path, arguments: tuple[str, ...], patience: float) -> tuple[Fa
 
 def _given_up(run: "subprocess.Popen[str]") -> str:
     """End a program that hangs, with all that it has started, and return what it wrote to standard error."""
-    # Its own handler shows where it stands if it still runs Python; the interpreter's for fatal signals does if it does
-    # not, and in its children.
+    # Its own handler writes the stacks if it still runs Python. If not, and in its children, the interpreter's handler
+    # for fatal signals does.
     for number in (signal.SIGUSR1, signal.SIGABRT, signal.SIGKILL):
         (os.kill if number == signal.SIGUSR1 else os.killpg)(run.pid, number)
         with suppress(subprocess.TimeoutExpired):

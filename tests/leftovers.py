@@ -1,4 +1,4 @@
-"""What a test or a program leaves behind: descriptors, processes, queues and files, found and removed."""
+"""Finds and removes what a test or a program leaves behind: descriptors, processes, queues and files."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-#: The private directories of the lock for names stay, one for each user.
+#: The private directories of the lock for names, one for each user, which stay.
 LOCKS = re.compile(r"ipcq-\d+")
 
 
@@ -41,7 +41,7 @@ def mqueues() -> int | None:
 
 
 def left(owner: int | None = None) -> set[str]:
-    """Say what this process, its children and its queues hold of the system now.
+    """Return the descriptors, children, queues and files that this process has now.
 
     Args:
         owner: Only files and queues whose names contain this process number; None means all of ipcq's.
@@ -94,7 +94,7 @@ def children() -> set[str]:
 
 
 def kept(tracker: str, server: str) -> set[str]:
-    """Return what multiprocessing starts once and keeps: it is its own."""
+    """Return what multiprocessing starts once and keeps for itself."""
     owners = (("resource_tracker", "_resource_tracker", tracker), ("forkserver", "_forkserver", server))
     modules = ((sys.modules.get(f"multiprocessing.{module}"), owner, fact) for module, owner, fact in owners)
     return {str(getattr(getattr(module, owner), fact, None)) for module, owner, fact in modules if module}

@@ -1,4 +1,4 @@
-"""Calls of a queue in the middle of another one of the same thread, as signal handlers and finalisers make them."""
+"""Calls of a queue during another call of the same thread, as signal handlers and finalisers make them."""
 
 import sys
 from collections import Counter
@@ -17,7 +17,7 @@ MOST = 5
 class Overtaking:
     """Does something at the n-th point of a call where CPython may run a signal handler or a finaliser.
 
-    It runs them when a Python function begins and after a C function returned; those are the profiler's events.
+    It runs them when a Python function begins and when a C function has returned; the profiler sees both.
     """
 
     def __init__(self, point: int, then: Callable[[], object]) -> None:
@@ -36,7 +36,7 @@ class Overtaking:
         self._count += 1
 
     def during(self, call: Callable[[], object]) -> object:
-        """Call."""
+        """Make a call, and do the other thing in the middle of it."""
         sys.setprofile(self)
         try:
             return call()
@@ -58,9 +58,9 @@ INNER: dict[str, Callable[[Handle], list[Any]]] = {
 
 
 def check_everywhere(queue: Handle, outer: str, inner: str) -> None:
-    """Do one thing in the middle of another at each point of it: nothing is lost, doubled, or too many.
+    """Do one thing in the middle of another, at each point of it: nothing is lost or doubled, and no limit exceeded.
 
-    The queue is for `MOST` messages, so that there is space for the one or for the other and one more.
+    The queue holds `MOST` messages: three, and those of the outer call, but not always that of the inner call too.
     """
     point = 0
     while True:

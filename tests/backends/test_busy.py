@@ -1,4 +1,4 @@
-"""A process that is stopped with the file lock of a queue: on pyshm and socketpair calls say who it is."""
+"""A process that is stopped while it holds the file lock of a queue: errors on pyshm and socketpair name it."""
 
 import os
 import signal

@@ -689,7 +689,7 @@ def test_a_doorbell_that_was_closed_meanwhile_is_not_rung() -> None:
 
 
 def fail(*_: object) -> Any:
-    """Stand for a call that there is no memory for."""
+    """Stand in for a call that runs out of memory."""
     raise MemoryError
 
 

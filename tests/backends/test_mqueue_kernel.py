@@ -129,7 +129,7 @@ def test_a_put_that_races_with_the_shutdown_is_drained(queue: Handle, monkeypatc
 
 
 def test_a_put_that_races_with_an_immediate_shutdown_is_dropped(queue: Handle) -> None:
-    """C37: what a producer sends that looked before the shutdown and was stopped there cannot be taken."""
+    """C37: a producer that was stopped between its check and its send sends a message that cannot be taken."""
     with ipcq.open(queue.name, "mqueue", serializer="raw") as other:
         queue.put(b"dropped")
         queue.shutdown(immediate=True)
@@ -160,7 +160,7 @@ def test_a_getter_that_lingers_sees_that_the_rest_was_dropped(queue: Handle, mon
 
 
 def test_what_the_system_refuses_while_dropping_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C37: nobody is told that all was dropped where it was not."""
+    """C37: the call does not claim that everything was dropped."""
     monkeypatch.setattr(queue._channel, "_receive", refuse)
     with pytest.raises(ipcq.MessageQueueError, match="broken"):
         queue.shutdown(immediate=True)

@@ -332,7 +332,7 @@ def test_an_unmounted_file_system_lists_nothing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_library_is_found_behind_what_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what has its name keeps it."""
+    """And the other module keeps the name."""
     face = ModuleType("face")
     monkeypatch.setitem(sys.modules, "posix_ipc", face)
     assert _library.library.__wrapped__().MessageQueue is posix_ipc.MessageQueue

@@ -1,4 +1,4 @@
-"""What a pyshm queue does where memory runs out in the midst of a step."""
+"""What a pyshm queue does when memory runs out during a step."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ name = pyshm.name
 
 
 def fail(*_: object) -> Any:
-    """Stand for a call that there is no memory for."""
+    """Stand in for a call that runs out of memory."""
     raise MemoryError
 
 

@@ -1,4 +1,4 @@
-"""A process that is stopped inside a queue of shm: calls say who it is, and so do statistics and doctor."""
+"""A process that is stopped inside a queue of shm: errors, statistics and doctor name it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What clear and an immediate shutdown of shm do past records of the dead and past a lock that is held."""
+"""What clear and an immediate shutdown of shm do about records of dead producers and about a lock that is held."""
 
 import mmap
 import struct
@@ -24,7 +24,7 @@ DATA_OFFSET = 32
 RECORD = 16
 RESERVED, LARGE = 2, 40000
 NOBODY = RESERVED | 4000 << 8 | 7 << 32
-"""A record that a producer left unfinished whose slot nobody has."""
+"""The word of a record that a producer left unfinished, whose slot nobody has."""
 
 PRIORITIES = pytest.mark.parametrize("priorities", [False, True], ids=["in turn", "by priority"])
 LIMITS: dict[str, Any] = {"max_messages": 4, "max_message_size": LARGE}
@@ -32,7 +32,7 @@ LIMITS: dict[str, Any] = {"max_messages": 4, "max_message_size": LARGE}
 
 @contextmanager
 def segment(name: str) -> Iterator[mmap.mmap]:
-    """Open what the processes share to write where they do."""
+    """Open the shared memory of a queue, to write into it as a participant does."""
     with open(_segment.path_of(name), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         yield memory
 
@@ -67,7 +67,7 @@ def test_an_immediate_shutdown_drops_what_is_behind_the_record_of_a_dead_produce
 
 @PRIORITIES
 def test_clear_past_a_lock_that_is_held_says_so(name: str, priorities: bool) -> None:
-    """C37: nobody is told that nothing was there who could not look."""
+    """C37: the call does not claim that the queue was empty."""
     with create(name, priorities=priorities) as queue:
         queue.put(b"kept")
         with held_by(queue, SOMEBODY, "put", "get"), pytest.raises(ipcq.TimedOutError, match="stopped"):
@@ -77,7 +77,7 @@ def test_clear_past_a_lock_that_is_held_says_so(name: str, priorities: bool) -> 
 
 @PRIORITIES
 def test_what_an_immediate_shutdown_could_not_reach_is_dropped_all_the_same(name: str, priorities: bool) -> None:
-    """C37: a process that is stopped inside keeps nothing in the queue that could be taken later."""
+    """C37: although a process is stopped inside, no message can be taken later."""
     with create(name, priorities=priorities) as queue, attach(name) as other:
         queue.put_many([b"dropped", b"dropped"])
         with held_by(queue, SOMEBODY, "put", "get"):
@@ -118,7 +118,7 @@ def test_a_later_shutdown_revives_nothing(name: str) -> None:
 
 
 def test_a_request_for_a_notice_past_a_lock_that_is_held_says_so(name: str) -> None:
-    """C37: not that somebody else has asked."""
+    """C37: the error does not claim that another process has asked."""
     with create(name) as queue:
         with held_by(queue, SOMEBODY, "put"), pytest.raises(ipcq.TimedOutError, match="stopped"):
             queue.notify(_nothing)
@@ -128,4 +128,4 @@ def test_a_request_for_a_notice_past_a_lock_that_is_held_says_so(name: str) -> N
 
 
 def _nothing() -> None:
-    """Stand for a notice that never comes."""
+    """Stand in for a notice that never comes."""

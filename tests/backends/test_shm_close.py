@@ -1,4 +1,4 @@
-"""Closing a handle of shm from anywhere: several closers, other threads inside, a notice pending, a peer stopped."""
+"""Closing a handle of shm by several threads, with threads inside, with a pending notice, and with a stopped peer."""
 
 import subprocess
 import sys

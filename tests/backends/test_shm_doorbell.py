@@ -1,4 +1,4 @@
-"""The doorbell of shm at a queue's end: whoever listens is told, whatever dies or lacks on the way."""
+"""The doorbell of shm at a queue's end: pollers are woken, whatever dies or is missing on the way."""
 
 import os
 import select
@@ -30,7 +30,7 @@ def die(*_: object) -> None:
 def test_a_remover_that_dies_before_it_says_so_has_woken_who_listens(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C15, C32: killed behind the removal of the name, while the first byte is there."""
+    """C15, C32: it is killed after it removed the name, while the first byte is there."""
 
     with create(name) as queue:
         queue.fileno()
@@ -41,7 +41,7 @@ def test_a_remover_that_dies_before_it_says_so_has_woken_who_listens(
 
 
 def test_a_consumer_puts_back_the_byte_of_a_remover_that_dies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C15, C32: a consumer comes for the first byte right away, and the remover is killed right behind the removal."""
+    """C15, C32: a consumer takes the first byte at once, and the remover is killed right after the removal."""
     unlink = os.unlink
 
     def come(path: str) -> None:
@@ -60,7 +60,7 @@ def test_a_consumer_puts_back_the_byte_of_a_remover_that_dies(name: str, monkeyp
 
 
 def test_a_byte_of_a_remover_that_gave_up_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 20: killed before the removal, it leaves a byte too many, which the next look takes."""
+    """Clause 20: killed before the removal, it leaves a byte too many, which the next get takes."""
 
     with create(name) as queue:
         queue.fileno()
@@ -91,7 +91,7 @@ def test_a_doorbell_that_is_made_while_the_name_goes_rings(name: str, monkeypatc
 
 
 def test_a_name_that_went_without_a_word_is_told_by_who_notices(name: str) -> None:
-    """C32: who removes the file by other means cannot ring, and the first call of anybody's that notices does."""
+    """C32: removing the file by other means rings nothing; the first call of any handle that notices rings."""
     with create(name) as queue, attach(name) as other:
         queue.fileno()
         Path(_segment.path_of(name)).unlink()
@@ -128,7 +128,7 @@ def test_a_handle_that_goes_on_is_quiet_when_those_that_end_have_gone(name: str)
 
 @pytest.mark.parametrize("end", ["shutdown", "unlink"])
 def test_who_has_no_descriptor_for_the_doorbell_ends_nothing(name: str, end: str) -> None:
-    """C24, C32: the error names the limit, and the queue goes on."""
+    """C24, C32: the error names the limit, and the queue can still be used."""
     import resource
 
     with create(name) as queue, attach(name) as other:

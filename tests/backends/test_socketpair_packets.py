@@ -304,13 +304,13 @@ def test_a_packet_that_came_right_before_the_end_is_got(queue: Handle, monkeypat
 
 
 def fail(*_: object) -> Any:
-    """Stand for a call that there is no memory for."""
+    """Stand in for a call that runs out of memory."""
     raise MemoryError
 
 
 @pytest.fixture
 def kept(queue: Handle) -> Handle:
-    """Return a handle that took a large message and had no memory to read it, with another one behind it."""
+    """Return a handle that took a large message and ran out of memory as it read it, with another message behind it."""
     queue.put(bytes(LARGE))
     queue.put(b"behind")
     with pytest.MonkeyPatch.context() as scarce:
@@ -349,7 +349,7 @@ def test_an_immediate_shutdown_drops_what_there_was_no_memory_for(kept: Handle) 
 
 
 def test_closing_tells_of_what_there_was_no_memory_for(kept: Handle) -> None:
-    """C36: nothing that was taken goes in silence."""
+    """C36: no message that was taken is lost without a warning."""
     with pytest.warns(UserWarning, match="1 messages"):
         kept.close()
 

@@ -1,4 +1,4 @@
-"""A program under gevent that hangs is ended with its stacks, leaves nothing behind, and is not started again."""
+"""A program under gevent that hangs is ended, shows its stacks, leaves nothing behind, and is not started again."""
 
 import json
 import sys
@@ -55,18 +55,18 @@ NAME = fresh_name()
 
 
 def test_each_test_says_where_it_stood(hung: Any) -> None:
-    """The greenlets that wait are in it, which the system's stack does not show."""
+    """It shows the waiting greenlets, which are not on the system's stack."""
     complaints, _ = hung
     assert all("did not end within 4 s" in each and "in wait_for_ever" in each for each in complaints), complaints
 
 
 def test_it_is_started_once(hung: Any) -> None:
-    """Each test that asks would wait as long again."""
+    """Otherwise each test that asks would wait again."""
     _, started = hung
     assert len(started) == 1
 
 
 def test_its_queues_are_removed(hung: Any) -> None:
-    """Else they would be taken for what the test itself leaves behind."""
+    """Otherwise the test would fail for leaving them behind."""
     _, ((*names,),) = hung
     assert [queue for queue in ipcq.queues() if queue.name in names] == []

@@ -704,7 +704,7 @@ class Once:
 
 
 class Interrupting(bytes):
-    """Puts into a queue when it is measured, as a handler does that strikes there."""
+    """Puts into a queue when its length is read, like a handler that strikes there."""
 
     then: Callable[[], object]
 
@@ -732,7 +732,7 @@ def rest_of(shared: Any) -> list[Any]:
 
 
 def test_a_handler_can_put_while_a_put_is_about_to_write(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C12: it has seen where the line ends, and that is out of date."""
+    """C12: the interrupted put has read an end of the line that is out of date."""
     spill = line._messages._spill
     monkeypatch.setattr(spill, "_line", Once(spill._line, lambda: line.put("inner")))
     line.put("outer")
@@ -742,7 +742,7 @@ def test_a_handler_can_put_while_a_put_is_about_to_write(line: Any, monkeypatch:
 def test_a_handler_that_finds_nothing_leaves_the_bell_to_the_put_that_it_interrupted(
     line: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C13: it takes back what the put has told already, so the put tells it again."""
+    """C13: the handler takes the byte away that the put has written already, so the put writes it again."""
     rest_of(line)
 
     def find_nothing() -> None:
@@ -758,7 +758,7 @@ def test_a_handler_that_finds_nothing_leaves_the_bell_to_the_put_that_it_interru
 def test_a_handler_can_put_while_a_step_is_about_to_commit(
     line: Any, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    """C12: what is written by then counts for nobody, and the step is done anew."""
+    """C12: nobody reads what is written by then, and the step starts again."""
     copy = SimpleNamespace(
         pack_into=Once(_spill._COPY.pack_into, lambda: line.put("inner")), unpack_from=_spill._COPY.unpack_from
     )
@@ -796,7 +796,7 @@ def test_a_handler_can_say_that_work_is_done_in_the_middle_of_saying_so(
 
 
 def test_a_finaliser_can_close_in_the_middle_of_a_put(kind: str) -> None:
-    """C34: the put is stored for the others, and gives back the descriptors on its way out."""
+    """C34: the put is stored for the others, and closes the descriptors when it ends."""
     shared = Queue()
     spill = shared._messages._spill
     held = spill.locked(lambda: (shared.close(), spill.file.number)[1])
@@ -804,7 +804,7 @@ def test_a_finaliser_can_close_in_the_middle_of_a_put(kind: str) -> None:
 
 
 def test_a_call_in_the_middle_of_one_that_closes_refuses(line: Any) -> None:
-    """As after it."""
+    """As after the close."""
     spill = line._messages._spill
 
     def close_and_use() -> None:
@@ -844,7 +844,7 @@ def test_what_finalisers_put_while_the_garbage_collector_strikes_anywhere_is_sto
 
 
 def another_holds(shared: Any, stack: ExitStack) -> None:
-    """Have the lock of what is spilled taken, as by another process that is stopped there."""
+    """Hold the lock of the overflow file, like another process that is stopped there."""
     number = os.open(f"/proc/self/fd/{shared._messages._spill.file.number}", os.O_RDWR)
     stack.callback(os.close, number)
     fcntl.flock(number, fcntl.LOCK_EX)

@@ -211,7 +211,7 @@ def test_what_crosses_unharmed_is_not_changed() -> None:
 def test_clearing_counts_what_it_dropped_when_others_take_the_rest_of_a_queue_that_is_shut_down(
     channel: FakeChannel,
 ) -> None:
-    """C37: the end is no reason not to tell how many went."""
+    """C37: it returns how many messages it dropped although the queue has ended."""
     channel.try_put_many([b"1", b"2", b"3"])
     channel.queue.down = True
     channel.qsize = lambda: 5  # type: ignore[method-assign]  # what others take meanwhile

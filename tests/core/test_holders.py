@@ -47,7 +47,7 @@ def holding(tmp_path: Path) -> Iterator[Callable[..., int]]:
 
 
 def test_the_holder_of_a_file_is_found(file: int, holding: Callable[..., int]) -> None:
-    """flock(2) is told of with its process."""
+    """The kernel lists flock(2) with its process."""
     pid = holding("whole")
     holder = holder_of_file(file, 3.0)
     assert holder is not None
@@ -80,7 +80,7 @@ def test_a_byte_beside_a_locked_one_has_no_holder(file: int, holding: Callable[.
 
 
 def test_a_lock_of_this_process_itself_is_not_told_of(file: int) -> None:
-    """It is others who are in the way."""
+    """Only other processes can be in the way."""
     fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 70, 1, 0))
     assert holder_of_byte(file, 70, 0.0) is None
 

@@ -1,4 +1,4 @@
-"""C35: what is imported late is whole in a child that another thread forks meanwhile."""
+"""C35: a fork during a late import of another thread makes a child that can import the same module."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ from ipcq import _importing
 from ipcq._gevent import NativeRLock
 from processes.needs import usable
 
-#: Uses a module in a thread, forks in the middle of its import, and says how a child ended that uses it as well.
+#: Uses a module in a thread, forks during its import, and tells how a child ended that uses the module too.
 PROGRAM = """
     import os, signal, sys, threading, warnings
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -56,7 +56,7 @@ async def opened():
     await (await ipcq.aio.open(name, "memory")).aclose()
 """
 
-#: Modules with what is done before and what imports them then.
+#: Modules, each with the code that runs before and the code that imports it.
 LATE = {
     "pluggy": ("import ipcq", OPEN.format(backend="memory", options="")),
     "ipcq.serializers._msgpack": ("import ipcq", OPEN.format(backend="memory", options="")),
@@ -128,14 +128,14 @@ def is_free() -> bool:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a lock for this test alone, and forks wait a moment for it."""
+    """Use a lock of this test's own, for which forks wait only a moment."""
     monkeypatch.setattr(_importing, "_lock", NativeRLock())
     monkeypatch.setattr(_importing, "_PATIENCE_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_fork_keeps_imports_out_until_it_is_over() -> None:
-    """An import that began between would be cut in half as well."""
+    """Otherwise the fork could interrupt an import that begins just then."""
     _importing._before_fork()
     during = is_free()
     _importing._after_fork_in_parent()
@@ -144,7 +144,7 @@ def test_a_fork_keeps_imports_out_until_it_is_over() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_the_child_can_import_after_the_fork() -> None:
-    """What the fork held is released in the child too."""
+    """The lock that the fork took is released in the child too."""
     _importing._before_fork()
     _importing._after_fork_in_child()
     assert is_free()
@@ -170,7 +170,7 @@ def test_a_child_forked_all_the_same_can_import() -> None:
 
 @pytest.fixture
 def half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a module of ours that is being executed."""
+    """Make a module of ours look as if it were being executed."""
     module = ModuleType("ipcq_half")
     module.__spec__ = SimpleNamespace(_initializing=True)  # type: ignore[assignment]  # all that is asked of it
     monkeypatch.setitem(sys.modules, "ipcq_half", module)
@@ -178,7 +178,7 @@ def half(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient", "half")
 def test_a_fork_does_not_wait_for_ever_for_a_module() -> None:
-    """Nor for what a module waits for while it is executed."""
+    """The module may wait for the thread that forks."""
     _importing._before_fork()
     _importing._after_fork_in_parent()
     assert is_free()
@@ -186,7 +186,7 @@ def test_a_fork_does_not_wait_for_ever_for_a_module() -> None:
 
 @pytest.mark.usefixtures("half")
 def test_a_fork_does_not_wait_for_an_import_of_its_own_thread() -> None:
-    """A signal handler that forks may have interrupted it."""
+    """A signal handler that interrupted the import may fork."""
     names = {"__name__": "ipcq_half", "ask": _importing._is_executed_elsewhere}
     exec("told = ask()", names)
     assert (names["told"], _importing._is_executed_elsewhere()) == (False, True)

@@ -367,7 +367,7 @@ def test_a_forgotten_handle_does_not_unlink(fake: FakeBackend, name: str) -> Non
 
 @pytest.mark.parametrize("backend", ["memory", "mqueue", "pyshm", "shm", "socketpair"])
 def test_a_handle_that_outlives_the_modules_goes_in_silence(name: str, backend: str) -> None:
-    """An interpreter that ends empties its modules, and what then refers to the handle is let go of after them."""
+    """The interpreter empties its modules at its end, and releases the last reference to the handle after that."""
     script = "import sys, threading, ipcq; threading.kept = ipcq.open(sys.argv[1], sys.argv[2])"
     done = subprocess.run(
         [sys.executable, "-c", script, name, usable(backend)], capture_output=True, text=True, check=False
@@ -430,7 +430,7 @@ def test_a_handle_with_a_request_for_a_notice_goes_in_silence_at_the_end(name: s
 
 
 def test_a_queue_without_a_name_that_outlives_the_modules_goes_in_silence() -> None:
-    """As a named one: its overflow has descriptors of its own."""
+    """Its overflow file has descriptors and a finaliser of its own."""
     usable("shm")
     script = "import threading, ipcq.compat.multiprocessing as face; threading.kept = face.Queue()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -438,7 +438,7 @@ def test_a_queue_without_a_name_that_outlives_the_modules_goes_in_silence() -> N
 
 
 def test_what_fails_while_a_handle_is_forgotten_is_told_as_long_as_the_interpreter_lives() -> None:
-    """Only its end is an excuse."""
+    """Only the end of the interpreter hides errors."""
 
     def fail(_: object) -> None:
         raise TypeError("nothing to do with the end")

@@ -1,4 +1,4 @@
-"""What a handle does with what it took and had no memory to return."""
+"""What a handle does with messages that it took and could not return because memory ran out."""
 
 import threading
 import warnings
@@ -20,7 +20,7 @@ GETS = pytest.mark.parametrize(
 
 
 class Scarce:
-    """A decoder for which there is no memory at the calls of these numbers."""
+    """A decoder that runs out of memory at the calls of these numbers."""
 
     def __init__(self, handle: Handle, *fails: int) -> None:
         self._decode = handle._decode
@@ -36,7 +36,7 @@ class Scarce:
 
 
 def fail(*_: object) -> Any:
-    """Stand for a call that there is no memory for."""
+    """Stand in for a call that runs out of memory."""
     raise MemoryError
 
 
@@ -52,7 +52,7 @@ def fail_after(call: Callable[..., Any], times: int) -> Callable[..., Any]:
 
 @GETS
 def test_what_there_was_no_memory_to_decode_is_got_next(handle: Handle, get: Callable[[Handle], object]) -> None:
-    """C36: the error takes nothing away."""
+    """C36: MemoryError costs no message."""
     handle.put_many([1, 2])
     Scarce(handle, 1)
     with pytest.raises(MemoryError):
@@ -75,7 +75,7 @@ def test_what_never_has_memory_does_not_stand_before_all_else_for_ever(
 
 
 def test_a_call_that_takes_nothing_keeps_nothing(handle: Handle, channel: FakeChannel) -> None:
-    """C36: what the channel had no memory for is still in the queue."""
+    """C36: a message that did not fit into memory in the channel is still in the queue."""
     handle._try_get = fail
     for get in (handle.get, handle.get_message):
         with pytest.raises(MemoryError):
@@ -111,14 +111,14 @@ def test_a_small_message_of_a_batch_that_fails_twice_is_a_decode_error(handle: H
 
 
 class Stingy(list[Any]):
-    """A list of messages that there is no memory to cut or to add to."""
+    """A list of messages whose slices and extensions run out of memory."""
 
     __getitem__ = fail  # type: ignore[assignment]  # as cutting does
     extend = fail  # type: ignore[assignment]
 
 
 def test_a_batch_that_cannot_be_parted_is_kept_whole(handle: Handle) -> None:
-    """C36: then what was decoded is decoded anew."""
+    """C36: then the items that were decoded are decoded again."""
     messages = Stingy([(b"\x01", 0), (b"\x02", 0)])
     Scarce(handle, 2)
     with pytest.raises(MemoryError):
@@ -168,7 +168,7 @@ def test_a_batch_of_large_messages_has_all_that_are_there(
 
 
 def test_a_shortcut_is_given_back_its_part_of_a_batch(handle: Handle) -> None:
-    """C36: what it took has to be returned, though there is no memory for more."""
+    """C36: what it took has to be returned, although memory has run out."""
     handle.put(2)
     Scarce(handle, 1)
     assert handle._get_rest([1], 2) == [1]
@@ -192,7 +192,7 @@ def test_what_a_shortcut_could_not_decode_is_got_next(handle: Handle, priority: 
 
 
 def test_what_is_kept_counts(handle: Handle) -> None:
-    """C25: as if it still were in the queue."""
+    """C25: as if it were still in the queue."""
     handle.put_many([1, 2, 3])
     Scarce(handle, 1)
     with pytest.raises(MemoryError):
@@ -221,7 +221,7 @@ def test_an_immediate_shutdown_drops_what_is_kept(queue: Handle) -> None:
 
 
 def test_closing_tells_how_many_nobody_got(handle: Handle) -> None:
-    """C36: nothing that was taken goes in silence."""
+    """C36: no message that was taken is lost without a warning."""
     handle._keep(b"\x01", 0)
     with pytest.warns(UserWarning, match="took 1 messages"):
         handle.close()
@@ -230,7 +230,7 @@ def test_closing_tells_how_many_nobody_got(handle: Handle) -> None:
 
 
 def test_a_child_does_not_get_what_its_parent_keeps(handle: Handle) -> None:
-    """C20: the parent does."""
+    """C20: the parent returns it."""
     handle._keep(b"\x01", 0)
     handle._forget_calls()
     with warnings.catch_warnings():
@@ -239,7 +239,7 @@ def test_a_child_does_not_get_what_its_parent_keeps(handle: Handle) -> None:
 
 
 class Overtaken(deque[Any]):
-    """What is kept, as a thread sees it that another one overtakes."""
+    """The kept messages, as seen by a thread that another thread overtakes."""
 
     def popleft(self) -> Any:
         self.clear()
@@ -271,7 +271,7 @@ def test_what_a_kept_batch_has_no_memory_for_stays_kept(handle: Handle) -> None:
 def test_a_wait_that_was_served_and_cannot_be_counted_was_served(
     handle: Handle, channel: FakeChannel, verb: str
 ) -> None:
-    """C36: a figure costs no message, and a put that stored does not raise."""
+    """C36: counting costs no message, and a put that stored does not raise."""
     channel.count_wait = fail  # type: ignore[method-assign]
     filled = verb == "put"
     while filled and channel.try_put(b"\x01", 0):
@@ -288,7 +288,7 @@ def test_a_wait_that_was_served_and_cannot_be_counted_was_served(
 
 
 def test_a_batch_tells_what_was_stored_before_memory_ran_out(handle: Handle, channel: FakeChannel) -> None:
-    """C36: who is told that nothing was stored puts it again."""
+    """C36: a caller that gets an error would put the items again."""
     channel.wait_writable = fail  # type: ignore[method-assign]
     assert handle.put_many(range(10), timeout=5) == 3
 
@@ -343,6 +343,6 @@ def test_threads_that_get_beside_a_shortage_lose_nothing(handle: Handle) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    while handle._kept:  # a thread may look while another has the batch in its hands
+    while handle._kept:  # a thread may see nothing while another one holds the batch
         taken.append(handle.get(timeout=0))
     assert sorted(taken) == list(range(100))

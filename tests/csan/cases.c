@@ -225,7 +225,7 @@ static void clear_goes_past_what_is_being_written(void)
     written->word = ring_identity(ring) | RING_RESERVED;
     CHECK(ring_clear(ring, &count, 0) == RING_OK && count == 3);
     CHECK(try_get(ring, &place) == RING_EMPTY);
-    /* Its own space and what is behind it are not free before its producer has finished. */
+    /* Its space and the space behind it are not free before its producer has finished. */
     CHECK(ring_put(ring, bytes, 64, 0) == RING_OK && ring_put(ring, bytes, 0, 0) == RING_FULL);
     CHECK(written->word == (ring_identity(ring) | RING_RESERVED));
     written->word = RING_READY;
@@ -234,7 +234,7 @@ static void clear_goes_past_what_is_being_written(void)
     queue_close(ring);
 }
 
-static void what_was_dropped_by_a_shutdown_is_not_to_be_had(void)
+static void what_a_shutdown_dropped_cannot_be_taken(void)
 {
     for (int ordered = 0; ordered < 2; ordered++) {
         struct ring *ring = queue_open(queue_file_of(ordered ? RING_ORDERED : 0, 1 << 12, 0, 64));
@@ -520,7 +520,7 @@ struct stopped {
     pthread_barrier_t step;
 };
 
-/* Somebody who is held up inside the producers' lock, and gives it back when told. */
+/* Holds the producers' lock until it is told to give it back. */
 static void *stand_inside(void *context)
 {
     struct stopped *stopped = context;
@@ -549,7 +549,7 @@ static void a_shutdown_rings_past_who_is_stopped_inside(void)
     none.rlim_max = before.rlim_max;
     CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
     CHECK(ring_shutdown(other, SECOND / 100) == RING_SYSTEM && errno == EMFILE);
-    CHECK(ring_condition(other) == RING_OK && !rings(listener)); /* whoever cannot ring has not shut it down */
+    CHECK(ring_condition(other) == RING_OK && !rings(listener)); /* a shutdown that cannot ring does not happen */
     CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
     CHECK(ring_shutdown(other, SECOND / 100) == RING_OK && rings(listener));
     pthread_barrier_wait(&stopped.step);
@@ -888,7 +888,7 @@ int main(int count, char **words)
     a_shutdown_lets_drain();
     clear_goes_past_what_the_dead_left();
     clear_goes_past_what_is_being_written();
-    what_was_dropped_by_a_shutdown_is_not_to_be_had();
+    what_a_shutdown_dropped_cannot_be_taken();
     space_that_is_copied_from_is_not_free();
     the_dead_hold_nothing();
     participants_come_and_go();

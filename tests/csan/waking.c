@@ -1,4 +1,4 @@
-/* Who is woken, whose turn it is, and who holds a lock: what keeps many participants going side by side. */
+/* Wake-ups, turns and holders of locks: what lets many participants get on side by side. */
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -10,14 +10,14 @@
 static unsigned char bytes[LARGEST];
 static struct place place = {bytes, sizeof bytes, 0, 0};
 
-/* As if so many slept on a bell, of whom none was woken lately. */
+/* Makes a bell look as if so many slept on it and none was woken lately. */
 static void put_to_sleep(struct bell *bell, uint32_t count)
 {
     bell->asleep = count;
     bell->woken = 0;
 }
 
-/* A child that has taken a lock and is stopped with it. */
+/* Returns a child that is stopped while it holds a lock. */
 static pid_t stopped_inside(int file, bool getting)
 {
     pid_t child = fork_child();
@@ -175,7 +175,7 @@ static void a_turn_ends_where_others_sleep(void)
     size_t stored;
 
     *watch = RING_PUT_CROWD | RING_GET_CROWD;
-    get->bell.asleep = put->bell.asleep = UINT32_MAX; /* so many that none is missed */
+    get->bell.asleep = put->bell.asleep = UINT32_MAX; /* more than are ever woken here */
     for (int turn = 0; turn < 3; turn++) {
         for (int count = 0; count < TURN; count++)
             CHECK(ring_put_many(ring, &piece, 1, &stored, RING_POLITE) == RING_OK);
@@ -258,7 +258,7 @@ static void a_message_that_is_not_finished_has_a_writer(void)
     close(file);
 }
 
-/* A queue whose doorbell has to be set right is told of as busy by a call without patience, which holds the GIL. */
+/* If the doorbell has to be repaired, a call without patience, which holds the GIL, reports RING_BUSY. */
 static void a_doorbell_is_not_waited_for_without_patience(void)
 {
     char bell_path[64];

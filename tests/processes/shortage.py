@@ -11,13 +11,13 @@ from typing import Any
 
 import ipcq
 
-#: So many calls in a row that nothing struck: the requests of a call have all had their turn.
+#: After so many calls in a row without a failure every memory request of a call has failed once.
 QUIET = 12
 FILLED = 3
 
 
 def items_of(size: int) -> list[Any]:
-    """Return items that are told apart: bytes of a size, or mappings where it is 0."""
+    """Return distinct items: bytes of a size, or mappings if it is 0."""
     numbers = range(2 * FILLED)
     return (
         [{"number": number, "text": "x" * 300} for number in numbers]
@@ -49,7 +49,7 @@ def expected(verb: str, there: list[Any], new: list[Any], result: Any) -> list[A
 
 
 def shortages(queue: "ipcq.Queue[Any]", act: str, items: list[Any]) -> Iterator[str]:
-    """Let each request of a call fail, and tell where the queue is not as the call's outcome says."""
+    """Let each memory request of a call fail, and report where the queue differs from the call's outcome."""
     there, new = items[:FILLED], items[FILLED:]
     with suppress(ipcq.MessageQueueError):
         VERBS[act](queue, new)  # whatever is made at the first call

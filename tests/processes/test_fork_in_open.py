@@ -25,7 +25,7 @@ warnings.filterwarnings("ignore", "This process .* is multi-threaded", Deprecati
 
 
 def descriptors() -> list[str]:
-    """Return what the descriptors of this process lead to, but for those by which a thread of ours waits."""
+    """Return the targets of this process's descriptors, except those on which a thread of ours waits."""
     found = []
     for each in os.listdir("/proc/self/fd"):
         with suppress(OSError):
@@ -42,7 +42,7 @@ def mappings() -> int:
 
 
 def fork_over_opens(name: str, backend: str, forks: int) -> None:
-    """Fork while threads open and close a queue, and say what children have of it that they did not open."""
+    """Fork while threads open and close a queue; children report what they have of it and did not open."""
     warm_up(backend)
     over = threading.Event()
     keeper = ipcq.open(name, backend, **SMALL)
@@ -79,14 +79,14 @@ def fork_over_opens(name: str, backend: str, forks: int) -> None:
 
 
 def test_a_child_has_nothing_of_what_other_threads_were_opening(name: str, backend: str, peers: Peers) -> None:
-    """C35: no descriptor and no mapping beside those of the handles that it inherited, and it can open."""
+    """C35: only those of the handles that it inherited; and it can open the queue."""
     peer = peers.spawn(fork_over_opens, name, backend, FORKS)
     assert peer.hear() == [0] * FORKS, peer.complaint()
     peer.done()
 
 
 def outlive(name: str, forks: int) -> None:
-    """Fork children that live on while a thread opens and closes, tell who they are, and wait to be killed."""
+    """Fork children that live on while a thread opens and closes, print their process ids, and wait to be killed."""
     warm_up("shm")
     over = threading.Event()
 
@@ -108,7 +108,7 @@ def outlive(name: str, forks: int) -> None:
 
 
 def test_no_child_keeps_a_slot_alive(peers: Peers) -> None:
-    """C20, C35: when the parent was killed, its slots are free though its children live."""
+    """C20, C35: after the parent was killed its slots are free, although its children live."""
     usable("shm")
     name = fresh_name()
     with ipcq.open(name, "shm", **SMALL) as queue:
@@ -153,7 +153,7 @@ def fork_in_a_handler(name: str, backend: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_handler_that_forks_inside_open_leaves_a_child_that_can_open(name: str, backend: str, peers: Peers) -> None:
-    """C35: the fork is in the very thread that opens."""
+    """C35: the thread that opens forks itself."""
     peer = peers.spawn(fork_in_a_handler, name, backend)
     codes = peer.hear()
     assert set(codes) == {0}, peer.complaint()
@@ -231,7 +231,7 @@ def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
 
 
 def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: str) -> None:
-    """C35: whoever was to close its channel on the way out is not in the child."""
+    """C35: the thread that was to close its channel is not in the child."""
     queue = ipcq.open(name, backend, **SMALL)
     (channel,) = queue._held.values()
     queue._end("closed")

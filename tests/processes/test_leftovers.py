@@ -35,7 +35,7 @@ def test_behind():
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return what pytest said of tests under the rules of this suite, and what they said themselves."""
+    """Return what pytest reports of tests under the rules of this suite, and what the tests print."""
     place = tmp_path_factory.mktemp("leaves")
     (place / "test_leaves.py").write_text(LEAVES)
     run = subprocess.run(
@@ -51,12 +51,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_test_fails_once(ran: str) -> None:
-    """What failed before is not hidden by what it left, and what follows is not failed by it."""
+    """A leftover neither hides an earlier failure nor fails the next test."""
     assert "1 failed, 2 passed, 1 error" in ran
 
 
 def test_what_was_left_is_named(ran: str) -> None:
-    """Where it is all that is wrong."""
+    """If nothing else is wrong."""
     assert re.search(r"the test left behind: /dev/shm/ipcq-shm.left-\d+-x, process \d+: ", ran)
 
 

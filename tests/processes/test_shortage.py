@@ -1,4 +1,4 @@
-"""C36: memory runs out in the caller, at each request for it in turn."""
+"""C36: memory runs out in the caller, at each of its requests in turn."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ pytest.importorskip("_testcapi", reason="this Python comes without what makes re
 PROGRAM = Path(__file__).with_name("shortage.py")
 PUTS = ["put", "put_many"]
 GETS = ["get", "get_message", "get_many"]
-#: Of socketpair, CPython makes an object of a packet that the kernel has handed over already.
+#: On socketpair, CPython creates the object of a packet after the kernel has handed the packet over.
 ACTS = {
     "shm": [*PUTS, *GETS, "peek"],
     "pyshm": [*PUTS, *GETS, "peek"],
@@ -68,7 +68,7 @@ with ipcq.open(name, backend, max_message_size=size + 8, **limits) as queue:
 @pytest.mark.parametrize("at", ["shm", "pyshm", "memory", "socketpair"])
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is read from /proc")
 def test_a_batch_for_which_the_address_space_is_too_small_comes_in_parts(at: str) -> None:
-    """C36: what there is memory for is returned, the rest stays."""
+    """C36: items that fit into memory are returned, the rest stays in the queue."""
     usable(at)
     name = fresh_name()
     try:

@@ -1,4 +1,4 @@
-"""Programs that give up root work where only root can read what is installed, or say that this is why they do not."""
+"""Programs that give up root work although only root can read what is installed, or say why they do not."""
 
 import ctypes
 import importlib
@@ -22,7 +22,7 @@ MS_REC_PRIVATE = 16384 | 1 << 18
 
 
 def hide(place: str) -> None:
-    """Let this process alone see an empty directory there, which only root may read."""
+    """Mount an empty directory there, for this process only, which only root may read."""
     library = ctypes.CDLL(None, use_errno=True)
     assert library.unshare(CLONE_NEWNS) == 0
     assert library.mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
@@ -30,7 +30,7 @@ def hide(place: str) -> None:
 
 
 def use(backend: str) -> None:
-    """As somebody who can read nothing of ipcq, use a queue with each serializer, and say what came out."""
+    """As a user who cannot read ipcq's files, use a queue with each serializer, and report the items."""
     warm_up(backend)
     hide(os.path.dirname(ipcq.__file__))
     become(NOBODY)
@@ -52,7 +52,7 @@ def test_what_was_imported_before_is_used(backend: str, peers: Peers) -> None:
 
 
 def import_late() -> None:
-    """As somebody who can read nothing of ipcq, import a part of it, and say how that fails."""
+    """As a user who cannot read ipcq's files, import a part of it, and report the error."""
     hide(os.path.dirname(ipcq.__file__))
     become(NOBODY)
     try:
@@ -62,5 +62,5 @@ def import_late() -> None:
 
 
 def test_what_was_not_says_so(peers: Peers) -> None:
-    """The interpreter takes what it may not read for missing."""
+    """The interpreter itself reports an unreadable module as missing."""
     assert f"user {NOBODY} cannot read {os.path.dirname(ipcq.__file__)}" in peers.fork(import_late).hear()

@@ -31,7 +31,7 @@ def become(uid: int) -> None:
 
 
 class _Unreadable:
-    """Says why nobody finds a module: the interpreter takes what it may not read for missing."""
+    """Explains why a module is not found: the interpreter reports an unreadable module as missing."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         for place in (os.path.dirname(ipcq.__file__), os.path.dirname(os.__file__)):
@@ -49,7 +49,7 @@ class _Unreadable:
 def warm_up(backend: str) -> None:
     """Import what a queue needs on its way and on its wrong ways, by using one."""
     for module in pkgutil.iter_modules(ipcq.serializers.__path__, "ipcq.serializers."):
-        with suppress(ImportError):  # for want of an extra
+        with suppress(ImportError):  # its extra is not installed
             importlib.import_module(module.name)
     name = fresh_name("/ipcq-warm")
     with ipcq.open(name, backend, max_messages=2, max_message_size=64) as queue:
