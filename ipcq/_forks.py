@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from ipcq._gevent import NativeRLock
 
-#: Keeps other threads from forking. A fork takes this lock last: hold it for one system call, and take no other lock
-#: inside. The thread that holds it can take it again, since a signal handler may fork.
+#: Keeps other threads from forking. A fork takes this lock last: hold it for a few system calls, and take no other
+#: lock inside. The thread that holds it can take it again, since a signal handler may fork.
 no_fork: Final = NativeRLock()
 
 #: Seconds that a fork waits for it. Signal handlers and finalisers run inside too, and may wait for a lock that the

@@ -56,8 +56,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 17. `after_fork` is called in a forked child before anything else; it returns False if this channel must not be used
     there, and then nothing more is called on it. A child keeps nothing that another thread of the parent was opening or
     closing at the fork. For that, a backend opens each descriptor by `opened`, and passes it to `closed` or, with its
-    channel, to `belongs`; what needs several system calls is done under `no_fork`. In the child `abandon` is called on
-    channels that belong to no open handle.
+    channel, to `belongs`; if these do not suffice, a few system calls may run under `no_fork`. In the child `abandon`
+    is called on channels that belong to no open handle.
 
 **Errors**
 
