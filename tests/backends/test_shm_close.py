@@ -1,10 +1,10 @@
 """Closing a handle of shm by several threads, with threads inside, with a pending notice, and with a stopped peer."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
