@@ -251,8 +251,12 @@ static void a_message_that_is_not_finished_has_a_writer(void)
 
     CHECK(ring_holder(ring, true).writer == -1);
     CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK);
+    /* Of one that is finished none is noted, also where there is no time to look; it would be taken for the next. */
+    CHECK(ring_settle(ring, true, 0) && ring->segment->get.holder_since == 0);
     record->word = RING_RESERVED | ring_identity(writer);
     CHECK(ring_holder(ring, true).writer == (int32_t)writer->slot && ring_holder(ring, false).writer == -1);
+    CHECK(ring_holder(ring, true).since == 0);
+    CHECK(ring_settle(ring, true, 1000000) && ring_holder(ring, true).since != 0);
     queue_close(writer);
     queue_close(ring);
     close(file);

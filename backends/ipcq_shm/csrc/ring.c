@@ -632,6 +632,7 @@ static bool settle_front(struct ring *ring, int64_t until)
 {
     const struct timespec nap = {.tv_nsec = 50000};
     struct ring_side *get = &ring->segment->get;
+    bool busy = false;
 
     for (unsigned looks = 0; wait_now() < until; looks++) {
         struct found found;
@@ -648,13 +649,15 @@ static bool settle_front(struct ring *ring, int64_t until)
         leave_get(ring, found.passed_over);
         if (result != RING_BUSY)
             return true;
+        busy = true;
         if (looks < COPY_LOOKS)
             for (int pauses = 0; pauses < 20; pauses++)
                 wait_pause();
         else
             nanosleep(&nap, NULL);
     }
-    note_writer(get);
+    if (busy)
+        note_writer(get);
     return true;
 }
 
