@@ -142,14 +142,14 @@ def test_a_queue_that_went_while_it_was_opened_is_not_found(name: str, monkeypat
 def test_a_queue_that_goes_while_it_is_opened_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C16: between the opening of its file and the look at it."""
     create(name).close()
-    _open = _segment._open
+    open_file = _segment.open_file
 
     def late(name: str, how: int) -> int:
-        descriptor = int(_open(name, how))
+        descriptor = int(open_file(name, how))
         os.unlink(_segment.path_of(name))
         return descriptor
 
-    monkeypatch.setattr(_segment, "_open", late)
+    monkeypatch.setattr(_segment, "open_file", late)
     with pytest.raises(ipcq.QueueNotFound):
         _segment_opened(name)
     with pytest.raises(ipcq.QueueNotFound):

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 import ipcq
-from ipcq import _forks
+from ipcq import _forks, _queue
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.needs import usable
 from processes.programs import SMALL
@@ -64,6 +64,10 @@ def fork_over_opens(name: str, backend: str, forks: int) -> None:
     for _ in range(forks):
         pid = os.fork()
         if not pid:
+            # The threads' own handles, where one was open at that instant, are inherited like the keeper.
+            for queue in list(_queue._handles):
+                if queue is not keeper:
+                    queue.close()
             if len(descriptors()) > len(own) or mappings() > maps:
                 os.write(2, f"{descriptors()} instead of {own}, {mappings()} mappings instead of {maps}\n".encode())
                 os._exit(1)

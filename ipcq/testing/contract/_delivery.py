@@ -70,7 +70,7 @@ POISON = {
     "huge_extension": b"\xc9\xff\xff\xff\xff\x01x",
     "not_utf8": b"\xa2\xff\xfe",
     "trailing_bytes": b"\x01\x02",
-    "unhashable_key": b"\x81\x90\x01",
+    "array_as_key_without_value": b"\x81\x90",
     "nested_without_end": b"\x91" * 400,
 }
 
