@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import struct
 import time
@@ -76,6 +77,16 @@ def test_what_has_no_time_of_its_own_says_that_the_lock_is_held(
     monkeypatch.setattr(_channel, "LONG_PATIENCE", 0.05)
     with pytest.raises(TimedOutError, match=f"process {os.getpid()} .* holds its lock"):
         getattr(queue, use)()
+
+
+def test_a_lock_whose_holder_cannot_be_seen_is_told_of_with_its_file(
+    queue: Handle, held: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C37: as on systems that do not say who holds a lock."""
+    monkeypatch.setattr(_channel, "LONG_PATIENCE", 0.05)
+    monkeypatch.setattr(queue._channel, "holder", lambda getting: None)
+    with pytest.raises(TimedOutError, match=re.escape(_place.path_of(queue.name))):
+        queue.clear()
 
 
 def test_waits_that_could_not_be_counted_are_counted_later(queue: Handle, held: Callable[[], None]) -> None:

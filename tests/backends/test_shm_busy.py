@@ -166,3 +166,18 @@ def reserve(queue: "ipcq.Queue[Any]", slot: int) -> None:
     header = _segment.read_header(descriptor)
     word = generation << 32 | slot << 8 | 2
     os.pwrite(descriptor, word.to_bytes(8, sys.byteorder), header.data_offset)
+
+
+def test_doctor_says_nothing_of_a_process_that_runs(name: str) -> None:
+    """It gives the lock back in microseconds; only one that starves for a second is worth a word."""
+    with create(name) as queue, held_by(queue, os.getpid(), "put"):
+        assert findings(name) == []
+
+
+def test_doctor_says_nothing_of_messages_that_wait(name: str) -> None:
+    """Nor of one that a dead process did not finish: the next get passes over it."""
+    with create(name) as queue:
+        queue.put(b"item")
+        assert findings(name) == []
+        reserve(queue, 4000)
+        assert findings(name) == []

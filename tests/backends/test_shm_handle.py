@@ -5,6 +5,7 @@ import random
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import ipcq
 from backends import shm
 from backends.shm import create, told
-from ipcq_shm import _segment
+from ipcq_shm import _notice, _segment
 
 works, name = shm.works, shm.name
 
@@ -226,3 +227,30 @@ def test_a_descriptor_is_closed_once_whenever_an_exception_strikes(name: str) ->
     """C5: a handler that raises in the middle of opening must not have another's descriptor closed."""
     create(name).close()
     assert int(told(STRUCK, name)) > 50
+
+
+class ClosedInItsOwnThread:
+    """Stands in for a ring whose handle a finaliser closes in the thread that waits for the notice."""
+
+    def __init__(self) -> None:
+        self.request: _notice.Request | None = None
+        self.known = threading.Event()
+
+    def wait_notice(self, seen: int) -> bool:
+        assert self.known.wait(10)
+        assert self.request is not None
+        self.request.withdraw()
+        raise ipcq.QueueClosed
+
+    def cancel_notice(self) -> None:
+        pass
+
+
+def test_a_handle_that_is_closed_in_the_thread_of_its_notice_waits_for_nobody() -> None:
+    """C34: the thread cannot wait for itself, and tells nobody."""
+    ring, told = ClosedInItsOwnThread(), threading.Event()
+    ring.request = _notice.Request(ring, 0, told.set)  # type: ignore[arg-type]  # all of a ring that is asked for
+    ring.known.set()
+    ring.request._thread.join(10)
+    assert ring.request._out.is_set()
+    assert not told.is_set()

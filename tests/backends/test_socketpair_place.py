@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from backends import socketpair
 from backends.socketpair import Handle, fcntl
 from ipcq.backend import Request
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueGone, QueueNotFound, TimedOutError
-from ipcq_socketpair import SocketpairBackend, _host, _place
+from ipcq_socketpair import SocketpairBackend, _channel, _ends, _host, _place
 
 name, queue, place = socketpair.name, socketpair.queue, socketpair.place
 
@@ -210,3 +211,37 @@ def test_a_directory_that_cannot_be_looked_at_is_not_taken_for_missing(
     with monkeypatch.context() as patch, pytest.raises(MessageQueueError):
         patch.setattr(os, "lstat", refuse)
         SocketpairBackend().exists(name)
+
+
+def test_a_queue_whose_file_cannot_be_removed_is_unlinked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: its holders know by then, so an error would say that nothing happened."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "as ordered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_place, "os", SimpleNamespace(**{**vars(os), "unlink": refuse}))
+        ipcq.unlink(queue.name, "socketpair")
+    assert not ipcq.exists(queue.name, "socketpair")
+    with pytest.raises(QueueGone):
+        queue.get(timeout=0)
+
+
+def test_a_line_that_cannot_be_bound_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C17: an address has 107 bytes at the most (unix(7))."""
+    monkeypatch.setattr(_ends, "_ENDING", b"\0" + bytes(200))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="too long"):
+        _ends.ending_line()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_descriptor_that_cannot_be_had_is_told_of(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: what tells of messages and of the end takes one more."""
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "as ordered")
+
+    monkeypatch.setattr(_channel, "_epoll", refuse)
+    with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_NOFILE"):
+        queue.fileno()

@@ -216,3 +216,10 @@ def test_clearing_counts_what_it_dropped_when_others_take_the_rest_of_a_queue_th
     channel.queue.down = True
     channel.qsize = lambda: 5  # type: ignore[method-assign]  # what others take meanwhile
     assert channel.clear() == 3
+
+
+def test_a_channel_without_anything_of_the_system_has_nothing_to_abandon(channel: FakeChannel) -> None:
+    """Clause 17: what a backend does not override leaves everything as it is."""
+    channel.try_put(b"item", 0)
+    channel.abandon()
+    assert channel.try_get() == (b"item", 0)
