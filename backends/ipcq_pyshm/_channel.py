@@ -178,21 +178,17 @@ class PyshmChannel(Channel):
         finally:
             if interrupted:  # the interrupted step unlocks
                 self._overtaken = True
+            elif self._lock.dear:
+                # shmlock's block cannot be entered again, so a step that interrupts the release is refused.
+                try:
+                    self._lock.release()
+                finally:
+                    self._inside = 0
             else:
-                self._leave()
-        return AGAIN if self._overtaken and not interrupted else NOT_NOW
-
-    def _leave(self) -> None:
-        if self._lock.dear:
-            # A step that interrupts the release is refused, because shmlock's block cannot be entered again.
-            try:
-                self._lock.release()
-            finally:
+                # In this order: a step that interrupts from here on locks and unlocks for itself.
                 self._inside = 0
-        else:
-            # In this order: a step that interrupts from here on locks and unlocks for itself.
-            self._inside = 0
-            self._lock.release()
+                self._lock.release()
+        return AGAIN if self._overtaken and not interrupted else NOT_NOW
 
     def _surely(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         result = self._step(LONG_PATIENCE, step, *arguments, **named)

@@ -144,7 +144,8 @@ def fork_in_a_handler(name: str, backend: str) -> None:
         children.append(pid)
         # Once, so that no handler interrupts another.
         if len(children) < size(20, 200):
-            signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0001 * (len(children) % 10))
+            # Far enough apart that the children of a busy machine do not all wait for one lock.
+            signal.setitimer(signal.ITIMER_REAL, 0.02 + 0.0013 * (len(children) % 10))
 
     signal.signal(signal.SIGALRM, fork)
     signal.setitimer(signal.ITIMER_REAL, 0.001)
