@@ -1,6 +1,7 @@
 """The directory of the queues that are pairs of sockets, and the names in it."""
 
 import errno
+import math
 import os
 import socket
 import stat
@@ -245,3 +246,12 @@ def test_a_descriptor_that_cannot_be_had_is_told_of(queue: Handle, monkeypatch: 
     monkeypatch.setattr(_channel, "_epoll", refuse)
     with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_NOFILE"):
         queue.fileno()
+
+
+def test_who_was_woken_by_the_descriptor_learns_of_an_unlink_at_once(queue: Handle) -> None:
+    """C32: also before this handle looks at the name the next time."""
+    assert queue.fileno() >= 0
+    ipcq.unlink(queue.name, "socketpair")
+    queue._channel._next_look = math.inf  # type: ignore[attr-defined]
+    with pytest.raises(QueueGone):
+        queue.get(timeout=0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq.backend import Capabilities
+from ipcq.backend import Capabilities, Persistence
 from ipcq.testing import machine
 from ipcq.testing.machine import BEGINNING, replay
 from ipcq.testing.model import NOTHING, Model, Outcome
@@ -47,6 +47,17 @@ def test_a_peek_where_none_is_possible_is_unsupported() -> None:
 
 
 @pytest.mark.needs("memory")
+@pytest.mark.parametrize(("persistence", "there"), [(Persistence.HOLDERS, False), (Persistence.KERNEL, True)])
+def test_a_queue_that_lives_by_its_handles_goes_with_the_last_one(persistence: Persistence, there: bool) -> None:
+    """Contract clause 5."""
+    model = Model(4, Capabilities(persistence=persistence), False)
+    for step in BEGINNING:
+        model.call(step)
+    for slot in {slot for _, slot, _ in BEGINNING}:
+        model.call(("close", slot, {}))
+    assert model.call(("exists", 0, {})) == ("returned", there)
+
+
 def test_a_slot_without_a_handle_does_nothing() -> None:
     """On the backend as in the model."""
     step = ("get_message", 0, {})
