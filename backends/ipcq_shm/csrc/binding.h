@@ -48,7 +48,7 @@ void *core_raise(PyTypeObject *type, enum ring_result result);
  * Bracket a use of the ring that goes on without the GIL, or without the handle's lock in a free-threaded Python. The
  * memory of the ring is not unmapped before the last use has ended, whichever thread closes the channel. A use ends
  * before the GIL is taken again: when the interpreter ends, the threads that it does not wait for never get it any more,
- * and a finaliser that closes the channel would wait for them for ever.
+ * and a finaliser that closes the channel would never return.
  */
 #define CORE_BEGIN_USE(channel)                                                                                      \
     Py_INCREF(channel);                                                                                              \

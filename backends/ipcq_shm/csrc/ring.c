@@ -702,7 +702,8 @@ static enum ring_result with_messages(struct ring *ring, int64_t patience, step 
         if (watch & RING_TOLD) {
             enum ring_result there = watch_after_get(ring, patience);
 
-            /* The doorbell rings before a message is there, so whoever comes for it looks again behind the producer. */
+            /* The doorbell rings before the message is there: a consumer that it woke waits for the producer and looks
+             * again. */
             if (result == RING_EMPTY && there == RING_OK && !again) {
                 again = true;
                 continue;

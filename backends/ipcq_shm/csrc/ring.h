@@ -69,8 +69,8 @@
  * before get.position and takes it. After the commit the message is gone with its consumer, as it would be an instant
  * later anyway. A CLAIMED record of a dead consumer is DONE, and `sweep` gives its space back.
  *
- * Of whoever clears. A RESERVED record that it passes holds its space like a CLAIMED one, until its producer has made it
- * READY or is dead. Before the commit `held` may lie beyond get.position, where it means nothing; the next owner of the
+ * Of a process that clears. A RESERVED record that it passes holds its space like a CLAIMED one, until its producer has
+ * made it READY or is dead. Before the commit `held` may lie beyond get.position, where it means nothing; the next owner of the
  * lock runs `sweep` first, which sets it again.
  *
  * So the next owner of a dead one's lock has nothing to repair.
