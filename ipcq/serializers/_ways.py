@@ -118,14 +118,21 @@ def _pairs(value: dict[Any, Any], place: str) -> Iterator[tuple[str, object]]:
         yield f"{place}[{reprlib.repr(key) if type(key) in (str, int) else '…'}]", part
 
 
+#: By the class's name; any other is a scalar. `.item()` of a date would give one without a time zone.
+_NUMPY_WAYS: Final = {
+    "ndarray": "put its .tolist(), or a dict of its .tobytes(), .dtype.str and .shape",
+    "datetime64": "put str(…)",
+    "timedelta64": "put str(…)",
+}
+
+
 def _way(value: object, error: Exception, who: str) -> str:
     kind = type(value)
     for classes, way in _WAYS:
         if issubclass(kind, classes):
             return way.partition(_OR_MSGSPEC)[0] if who == MSGSPEC else way
     if kind.__module__.partition(".")[0] == "numpy":
-        array_way = "put its .tolist(), or a dict of its .tobytes(), .dtype.str and .shape"
-        return array_way if kind.__name__ == "ndarray" else "put its .item()"
+        return _NUMPY_WAYS.get(kind.__name__, "put its .item()")
     if dataclasses.is_dataclass(kind):
         return f"{_TYPED}, or put dataclasses.asdict(…)"
     if hasattr(kind, "__struct_fields__"):

@@ -53,6 +53,7 @@ class Model:
 #: As of NumPy, whose classes are told by their module and name.
 NDARRAY = type("ndarray", (), {"__module__": "numpy"})
 INT64 = type("int64", (), {"__module__": "numpy"})
+DATETIME64 = type("datetime64", (), {"__module__": "numpy"})
 
 
 class Meta(type):
@@ -93,6 +94,7 @@ WAYS = {
     "exception": (ValueError(1), "put repr(…) or traceback.format_exception(…)"),
     "NumPy array": (NDARRAY(), "put its .tolist()"),
     "NumPy scalar": (INT64(), "put its .item()"),
+    "NumPy date": (DATETIME64(), "put str(…)"),
     "complex": (1j, "put [z.real, z.imag]"),
     "memoryview": (memoryview(b"abcd")[::2], "put its .tobytes()"),
     "array": (array.array("i"), "put its .tobytes()"),
