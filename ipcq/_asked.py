@@ -1,15 +1,23 @@
 """The arguments of one `open`, checked before anything is touched."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from time import monotonic
 from typing import Any, Final
 
+from ipcq._choose import Minimum
 from ipcq._deadline import NEVER, seconds_of
-from ipcq.backend import AFTER_UNLINK, LIFETIMES, Capabilities, Request
+from ipcq._url import convert
+from ipcq.backend import AFTER_UNLINK, LIFETIMES, Capabilities, Persistence, Request
 from ipcq.errors import InvalidArgument
 
-_ABILITIES: Final = frozenset(field.name for field in fields(Capabilities) if field.type in ("bool", bool))
+#: The type of each capability's minimum. Where a capability is a number, None says that there is no bound.
+_KINDS: Final[Mapping[str, type]] = {
+    field.name: int if field.default is None else type(field.default) for field in fields(Capabilities)
+}
+#: The `max_message_size` that a queue has at least, whatever was asked for (clause 6 of the contract).
+_LARGEST_ANYWAY: Final = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +32,16 @@ class Asked:
     """Until when to wait for the queue to appear, on `time.monotonic`."""
     patience: float
     """Until when to wait for others, on `time.monotonic`."""
-    require: tuple[str, ...]
+    require: Mapping[str, Minimum]
+    """For each capability that the queue must have, the least that it has to be."""
     request: Request
+
+    def to_create(self) -> Request:
+        """Return the request for a queue that is created: one that exists may be larger than the minimum."""
+        least = int(self.require.get("max_message_size", 0))
+        if self.request.max_message_size is None and least > _LARGEST_ANYWAY:
+            return replace(self.request, max_message_size=least)
+        return self.request
 
     @classmethod
     def of(
@@ -57,8 +73,9 @@ class Asked:
             raise InvalidArgument("exclusive=True creates the queue, create=False forbids it")
         if create and wait is not None:
             raise InvalidArgument("wait= is for create=False: there is nothing to wait for where the queue is created")
-        abilities = _abilities(require)
-        request["priorities"] = request["priorities"] or "priorities" in abilities
+        minima = _minima(require)
+        request["priorities"] = request["priorities"] or bool(minima.get("priorities"))
+        _agree(minima, request)
         now = monotonic()
         return cls(
             name=name,
@@ -67,7 +84,7 @@ class Asked:
             exclusive=bool(exclusive),
             appears=now + (0.0 if wait is None else seconds_of(wait, "wait")),
             patience=NEVER if open_timeout is None else now + seconds_of(open_timeout, "open_timeout"),
-            require=abilities,
+            require=minima,
             request=Request(options=options, **request),
         )
 
@@ -93,12 +110,63 @@ def _one_of(option: str, value: object, values: tuple[str, ...]) -> None:
         raise InvalidArgument(f"{option} is {' or '.join(map(repr, values))}, not {value!r}")
 
 
-def _abilities(require: Any) -> tuple[str, ...]:
-    try:
-        abilities = (require,) if isinstance(require, str) else tuple(require)
-    except TypeError:
-        raise InvalidArgument(f"require is names of capabilities, not {require!r}") from None
-    for ability in abilities:
-        if not isinstance(ability, str) or ability not in _ABILITIES:
-            raise InvalidArgument(f"no capability {ability!r}: there are {', '.join(sorted(_ABILITIES))}")
-    return abilities
+def _minima(require: Any) -> Mapping[str, Minimum]:
+    given: Iterable[tuple[Any, Any]]
+    if isinstance(require, Mapping):
+        given = require.items()
+    else:
+        try:
+            given = map(_said, (require,) if isinstance(require, str) else tuple(require))
+        except TypeError:
+            raise InvalidArgument(
+                f"require is names of capabilities, or a mapping of them to minima, not {require!r}"
+            ) from None
+    minima: dict[str, Minimum] = {}
+    for ability, value in given:
+        kind = _KINDS.get(ability) if isinstance(ability, str) else None
+        if kind is None:
+            raise InvalidArgument(f"require: no capability {ability!r}: there are {', '.join(sorted(_KINDS))}")
+        minimum = _minimum(ability, kind, value)
+        minima[ability] = max(minimum, minima.get(ability, minimum))
+    return minima
+
+
+def _said(each: object) -> tuple[object, object]:
+    """Take a name apart that may carry its minimum, as in the text of a URL: ``persistence:disk``."""
+    if not isinstance(each, str) or ":" not in each:
+        return each, True
+    ability, _, value = each.partition(":")
+    return ability, value
+
+
+def _minimum(ability: str, kind: type, value: object) -> Minimum:
+    if issubclass(kind, Enum):
+        words = {each.name.lower(): each for each in kind}
+        found = words.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(found, kind):
+            one_of = ", ".join(words)
+            raise InvalidArgument(
+                f"require: {ability} needs a minimum, one of {one_of}, as in {ability}:{next(iter(words))}"
+                if value is True
+                else f"require: {ability} is at least one of {one_of}, not {value!r}"
+            )
+        return found  # type: ignore[return-value]  # the enumerations of Capabilities are those of Minimum
+    if isinstance(value, str):
+        value = convert(f"require={ability}", value, kind)
+    if kind is bool:
+        return flag(f"require: {ability}", value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidArgument(f"require: {ability} needs a minimum, an int from 1 on, not {value!r}")
+    return value
+
+
+def _agree(minima: Mapping[str, Minimum], request: Mapping[str, Any]) -> None:
+    """Refuse minima that no queue with these arguments can have."""
+    least, largest = minima.get("max_message_size", 0), request["max_message_size"]
+    if largest is not None and largest < least:
+        raise InvalidArgument(f"max_message_size={largest} is less than the {least} that require= wants at least")
+    if request["lifetime"] == "last-close" and minima.get("persistence", 0) > Persistence.HOLDERS:
+        raise InvalidArgument(
+            "lifetime='last-close' lets the queue go with its last handle, and require= wants a persistence that keeps "
+            "it: leave out one of them"
+        )

@@ -1,15 +1,22 @@
 """Which backend serves a name: one pure function, so that the rule can be read, and tested by a table.
 
 `auto` must never split one name into two queues. So whatever exists is attached to, wherever it is; only where nothing
-exists does rank decide.
+exists does rank decide. What decides must be the same for every process, and must not make a queue weaker than it was
+asked for. So it depends on the request and on what is installed and permitted here, and never on how full the machine
+is.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
 
 from ipcq._redaction import shown
-from ipcq.backend import Availability, Capabilities, Request, Scope
+from ipcq.backend import Availability, Capabilities, Lifetime, Persistence, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
+
+#: The least that a capability has to be: True, a member of its enumeration, or a number.
+Minimum: TypeAlias = bool | int | Scope | Persistence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +40,33 @@ class Attach:
 
 @dataclass(frozen=True)
 class Create:
-    """Nothing exists: create on the first of these backends that manages to."""
+    """Nothing exists: create on the first of these backends that can do what the request asks for."""
 
     order: tuple[str, ...]
     passed_over: Mapping[str, str]
     """For each other backend, why it is not in the order."""
+    ranked: tuple[str, ...] = ()
+    """The backends that would be in the order of some request, the best first."""
+    weaker: bool = False
+    """The queue is to stay, and each of the order keeps it only as long as some process has it open."""
+
+    def better(self, name: str) -> Sequence[str]:
+        """Return those that rank above one of the order."""
+        return self.ranked[: self.ranked.index(name)] if name in self.ranked else self.ranked
 
 
 def choose(
-    candidates: Sequence[Candidate], request: Request, require: Collection[str] = (), preferred: str | None = None
+    candidates: Sequence[Candidate],
+    request: Request,
+    require: Mapping[str, Minimum] | None = None,
+    preferred: str | None = None,
 ) -> Attach | Create:
     """Decide for ``backend="auto"``.
 
     Args:
         candidates: Every backend that could be loaded.
         request: What was asked for.
-        require: Names of capabilities that must be there.
+        require: For each capability that the queue must have, the least that it has to be.
         preferred: Create on this one or not at all; what exists is attached to all the same.
 
     Raises:
@@ -67,15 +85,23 @@ def choose(
                 backend=there.name,
             )
         return Attach(there.name)
+    best_first = sorted(candidates, key=lambda candidate: (-(candidate.rank or 0), candidate.name))
+    # What is full is usable, and so is what cannot do what was asked for: neither makes a weaker promise good enough.
+    usable = [each for each in best_first if each.availability.usable]
+    kept = any(not (_forgets(each.capabilities) or _not_by_auto(each, preferred)) for each in usable)
+    stays = request.lifetime == "persistent"
     passed_over = {}
     order = []
-    for candidate in sorted(candidates, key=lambda candidate: (-(candidate.rank or 0), candidate.name)):
+    for candidate in best_first:
         reason = _not_by_auto(candidate, preferred) or shortcoming(candidate, request, require)
+        if not reason and stays and kept and _forgets(candidate.capabilities):
+            reason = _forgotten(candidate)
         if reason:
             passed_over[candidate.name] = reason
         else:
             order.append(candidate.name)
-    return Create(tuple(order), passed_over)
+    ranked = [each.name for each in usable if not _not_by_auto(each, None)]
+    return Create(tuple(order), passed_over, tuple(ranked), weaker=stays and not kept and bool(order))
 
 
 def ambiguous(names: Sequence[str]) -> QueueMismatch:
@@ -94,7 +120,16 @@ def _not_by_auto(candidate: Candidate, preferred: str | None) -> str:
     return ""
 
 
-def shortcoming(candidate: Candidate, request: Request, require: Collection[str] = ()) -> str:
+def _forgets(able: Capabilities) -> bool:
+    return able.persistence < Persistence.KERNEL
+
+
+def _forgotten(candidate: Candidate) -> str:
+    way = "lifetime='last-close'" if candidate.capabilities.last_close else f"backend={candidate.name!r}"
+    return f"its queues live only as long as some process has them open: say {way} if that is enough"
+
+
+def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Minimum] | None = None) -> str:
     """Say why a backend cannot honour a request; empty where it can, as far as is known before it is tried."""
     able = candidate.capabilities
     if not candidate.availability.usable:
@@ -107,10 +142,40 @@ def shortcoming(candidate: Candidate, request: Request, require: Collection[str]
         return f"its queues cannot be opened to other users (mode={request.mode:#o})"
     if able.max_message_size is not None and (request.max_message_size or 0) > able.max_message_size:
         return f"its messages have at most {able.max_message_size} bytes, asked for {request.max_message_size}"
-    for ability in require:
-        if not getattr(able, ability):
-            return f"it lacks the required capability {ability!r}"
+    lacks = lacking(require or {}, able, able.max_message_size)
+    if lacks:
+        return lacks
     for option in request.options:
         if option not in candidate.options:
             return f"it has no option {option!r}"
     return ""
+
+
+def lacking(
+    require: Mapping[str, Minimum], able: Capabilities, max_message_size: int | None, lifetime: Lifetime = "persistent"
+) -> str:
+    """Say what a backend or a queue lacks of what is required, with both figures; empty where it has all.
+
+    Args:
+        require: For each capability, the least that it has to be.
+        able: The capabilities of the backend or the queue.
+        max_message_size: The largest message of either; None: without a bound.
+        lifetime: That of the queue.
+    """
+    facts = {ability: getattr(able, ability) for ability in require}
+    if "max_message_size" in require:
+        facts["max_message_size"] = max_message_size
+    if "persistence" in require and lifetime == "last-close":
+        facts["persistence"] = min(able.persistence, Persistence.HOLDERS)  # whatever its backend can do
+    for ability, minimum in require.items():
+        has = facts[ability]
+        if has is None or has >= minimum:
+            continue
+        if isinstance(minimum, bool):
+            return f"it lacks the required capability {ability!r}"
+        return f"its {ability} is {_word(has)}, required is at least {_word(minimum)}"
+    return ""
+
+
+def _word(value: int) -> str:
+    return repr(value.name.lower()) if isinstance(value, Enum) else str(value)

@@ -5,7 +5,7 @@ lock it looks again: whichever of several racing processes comes second attaches
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from ipcq import _registry
 from ipcq._asked import Asked
-from ipcq._choose import Attach, Candidate, Create, choose, shortcoming
+from ipcq._caller import warn
+from ipcq._choose import Attach, Candidate, Create, choose, lacking, shortcoming
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
 from ipcq._namelock import name_lock
 from ipcq._url import convert, unknown_option
-from ipcq.backend import Availability, Backend, Channel, Scope
+from ipcq.backend import Availability, Backend, Channel, Request, Scope
 from ipcq.errors import (
     BackendUnavailable,
     BackendUnknown,
@@ -26,6 +27,7 @@ from ipcq.errors import (
     LimitExceeded,
     MessageQueueError,
     NoSpace,
+    PersistenceWarning,
     QueueExists,
     QueueMismatch,
     QueueNotFound,
@@ -38,25 +40,28 @@ AUTO: Final = "auto"
 PREFERENCE: Final = "IPCQ_BACKEND"
 
 
-def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
-    """Attach to the queue or create it, and return its backend and a channel.
+def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
+    """Attach to the queue or create it, and return its backend, a channel, and why it is not on a better backend.
 
-    `known` are the options of `open` itself, for the hint where an option is unknown.
+    The last is empty where there is no better one, or the queue exists. `known` are the options of `open` itself, for
+    the hint where an option is unknown.
     """
     candidates = {each.name: each for each in _usable(asked.backend)}
     options = _options(asked.request.options, candidates.values(), known)
     asked = replace(asked, request=replace(asked.request, options=options))
     since = monotonic()
     why = ""
+    warned = False
     while True:
-        decision = _look_twice(asked, candidates)
+        decision: Attach | Create | None = _look_twice(asked, candidates)
         if isinstance(decision, Create):
             if asked.create:
-                with serialised(asked.name, candidates.values(), asked.patience):
-                    decision = _look(asked, candidates)
-                    made = None if isinstance(decision, Attach) else _create(asked, candidates, decision)
-                if made is not None:
-                    return made
+                # Not under the lock, because a program may do anything in the function that shows warnings.
+                warned = warned or _warn_if_weaker(asked, decision)
+                found = _create_alone(asked, candidates, warned=warned)
+                if isinstance(found, tuple):
+                    return found
+                decision = found
             elif monotonic() >= asked.appears:
                 raise QueueNotFound
             else:
@@ -68,12 +73,25 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel]:
                 raise QueueExists(backend=backend.name)
             try:
                 with located(asked.name, backend.name):
-                    return backend, backend.attach(asked.name, asked.request)
+                    return backend, backend.attach(asked.name, asked.request), ""
             except QueueNotFound as error:
                 why = error.detail  # unlinked since it was seen, unless the backend knows more: look again
         if monotonic() >= asked.patience:
             raise TimedOutError(why or "it was created and unlinked by others all the while")
         pause(since, asked.patience)
+
+
+def _create_alone(
+    asked: Asked, candidates: Mapping[str, Backend], *, warned: bool
+) -> tuple[Backend, Channel, str] | Attach | None:
+    """Create the queue while nobody else does; or say where it is by now, or None if that has to be looked at again."""
+    with serialised(asked.name, candidates.values(), asked.patience):
+        decision = _look(asked, candidates)
+        if isinstance(decision, Attach):
+            return decision
+        if decision.weaker and not warned:
+            return None  # a better backend cannot be used any more, and the warning comes first
+        return _create(asked, candidates, decision)
 
 
 def _look_twice(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
@@ -100,7 +118,7 @@ def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
             return Attach(named.name)
         reason = shortcoming(named, asked.request, asked.require)
         if reason and asked.create:
-            others = _others(asked, named.name)
+            others = _others(asked, [named.name])
             hint = f": use backend={others[0]!r}" if others else ""
             raise Unsupported(reason + hint, alternatives=others)
         return Create((named.name,), {})
@@ -114,48 +132,92 @@ def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
                 error.add_way_out(f"or unset {PREFERENCE}, which names it")
                 raise
         broken = {each.name: each.failure for each in _registry.plugins() if each.backend is None}
-        decision = Create(decision.order, {**decision.passed_over, **broken})
+        decision = replace(decision, passed_over={**decision.passed_over, **broken})
     return decision
 
 
-def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -> tuple[Backend, Channel] | None:
-    """Create the queue on the first backend that manages to; None if somebody else just did."""
+def _warn_if_weaker(asked: Asked, decision: Create) -> bool:
+    if decision.weaker:
+        warn(
+            PersistenceWarning(
+                f"queue {asked.name!r} on backend {decision.order[0]!r} lives only as long as some process has it open:"
+                f" no backend that keeps queues can be used here ({_told(decision.passed_over)}); make one usable, or "
+                "say lifetime='last-close' if that is enough"
+            )
+        )
+    return decision.weaker
+
+
+def _told(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+
+
+def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -> tuple[Backend, Channel, str] | None:
+    """Create the queue on the first backend that can do what was asked for; None if somebody else just did.
+
+    A backend that has no space for it now is not one that cannot: another process would find space, and choose it.
+    """
     reasons = dict(decision.passed_over)
     cause: MessageQueueError | None = None
+    tried = []
     for name in decision.order:
+        tried.append(name)
         backend = candidates[name]
         try:
             with located(asked.name, name):
-                return backend, _made(asked, backend)
+                channel = _made(asked, backend)
+            return backend, channel, _told({each: reasons[each] for each in decision.better(name)})
         except QueueExists:
             if asked.exclusive:
                 raise
             return None  # by a program that does not take the lock
         except (LimitExceeded, NoSpace, Unsupported) as error:
-            if asked.backend != AUTO:
-                for other in _others(asked, name)[:1]:
-                    error.add_way_out(f"or use backend={other!r}")
-                raise
-            reasons[name] = error.detail or str(error)
-            cause = error
-    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise BackendUnavailable(f"no backend can create it ({told})", reasons=reasons) from cause
+            if asked.backend == AUTO and isinstance(error, Unsupported):
+                reasons[name] = error.detail or str(error)
+                cause = error
+                continue
+            for way in _ways_out(asked, tried):
+                error.add_way_out(way)
+            raise
+    raise BackendUnavailable(f"no backend can create it ({_told(reasons)})", reasons=reasons) from cause
 
 
 def _made(asked: Asked, backend: Backend) -> Channel:
-    channel = backend.create(asked.name, asked.request)
-    lacking = [ability for ability in asked.require if not getattr(channel.capabilities, ability)]
-    if lacking:  # the backend can in general, but not for this request
+    channel = backend.create(asked.name, asked.to_create())
+    lacks = _lacking(asked, channel)
+    if lacks:  # the backend can in general, but not for this request
         channel.close()
         backend.unlink(asked.name)
-        raise Unsupported(f"the queue it makes for this request lacks {', '.join(lacking)}: ask for less, or elsewhere")
+        raise Unsupported(f"for this request {lacks}: ask for less, or name another backend")
     return channel
 
 
-def _others(asked: Asked, name: str) -> list[str]:
-    """Name the other backends that `auto` would create such a queue on, the best first."""
-    decision = choose([_candidate(each) for each in backends(AUTO) if each.name != name], asked.request, asked.require)
-    return list(decision.order) if isinstance(decision, Create) else []
+def _lacking(asked: Asked, channel: Channel) -> str:
+    is_ = channel.attributes
+    return lacking(asked.require, channel.capabilities, is_.max_message_size, is_.lifetime)
+
+
+def _others(asked: Asked, tried: Collection[str]) -> list[str]:
+    """Name the other backends that `auto` would create such a queue on, the best first, and as good a queue."""
+    decision = _without(tried, asked, asked.request)
+    return [] if decision.weaker else list(decision.order)
+
+
+def _ways_out(asked: Asked, tried: Collection[str]) -> Iterator[str]:
+    """Name the backend that could be asked for instead, where it keeps queues and, failing that, where it does not."""
+    for other in _others(asked, tried)[:1]:
+        yield f"or use backend={other!r}"
+        return
+    if asked.request.lifetime == "persistent":
+        decision = _without(tried, asked, replace(asked.request, lifetime="last-close"))
+        for other in decision.order[:1]:
+            yield f"or use backend={other!r} with lifetime='last-close', if the queue may go with its last handle"
+
+
+def _without(tried: Collection[str], asked: Asked, request: Request) -> Create:
+    decision = choose([_candidate(each) for each in backends(AUTO) if each.name not in tried], request, asked.require)
+    assert isinstance(decision, Create)  # noqa: S101  # for the type checker: no candidate was asked for the name
+    return decision
 
 
 def compare(asked: Asked, channel: Channel) -> None:
@@ -171,9 +233,9 @@ def compare(asked: Asked, channel: Channel) -> None:
     ]
     if differ:
         raise QueueMismatch(f"{'; '.join(differ)}: leave that out to take the queue as it is, or unlink it first")
-    for ability in asked.require:
-        if not getattr(channel.capabilities, ability):
-            raise QueueMismatch(f"it lacks the required capability {ability!r}: unlink it to create it anew elsewhere")
+    lacks = _lacking(asked, channel)
+    if lacks:
+        raise QueueMismatch(f"{lacks}: unlink it to create it anew elsewhere")
 
 
 def _candidate(backend: Backend, name: str = "") -> Candidate:

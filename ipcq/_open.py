@@ -1,8 +1,9 @@
 """From a name to a handle: where address, arguments, codec and channel come together."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from ipcq import _registry
 from ipcq._asked import Asked, flag
@@ -12,11 +13,14 @@ from ipcq._meet import AUTO, compare, located, meet
 from ipcq._queue import Origin, Queue
 from ipcq._shortcut import class_for
 from ipcq._url import convert, one_backend, parse
-from ipcq.backend import AfterUnlink, Lifetime
+from ipcq.backend import AfterUnlink, Lifetime, Persistence, Scope
 from ipcq.errors import InvalidArgument, MessageQueueError, PermissionDenied
 from ipcq.serializers import codec_for
 
 T = TypeVar("T")
+
+#: What `require` takes: names of `Capabilities`, or a mapping of them to the least that each has to be.
+Require: TypeAlias = Iterable[str] | Mapping[str, bool | int | str | Persistence | Scope]
 
 
 @overload
@@ -38,7 +42,7 @@ def open(
     lifetime: Lifetime = ...,
     serializer: str = ...,
     allow_pickle: bool = ...,
-    require: Iterable[str] = ...,
+    require: Require = ...,
     other_users: bool = ...,
     after_unlink: AfterUnlink = ...,
     open_timeout: float | None = ...,
@@ -65,7 +69,7 @@ def open(
     lifetime: Lifetime = ...,
     serializer: str = ...,
     allow_pickle: bool = ...,
-    require: Iterable[str] = ...,
+    require: Require = ...,
     other_users: bool = ...,
     after_unlink: AfterUnlink = ...,
     open_timeout: float | None = ...,
@@ -91,7 +95,7 @@ def open(
     serializer: str = "msgpack",
     allow_pickle: bool = False,
     type: Any = None,
-    require: Iterable[str] = (),
+    require: Require = (),
     other_users: bool = False,
     after_unlink: AfterUnlink = "raise",
     open_timeout: float | None = OPEN_TIMEOUT,
@@ -122,7 +126,9 @@ def open(
         serializer: ``"msgpack"``, ``"msgspec"``, ``"raw"`` (bytes alone), ``"pickle"``, or a registered one.
         allow_pickle: Let this handle write and read pickles, which run code that the writer chose.
         type: Decode every message as this type (a dataclass, a ``TypedDict``, a ``msgspec.Struct`` …); needs msgspec.
-        require: Names of `Capabilities` that the queue must have.
+        require: Names of `Capabilities` that the queue must have, or a mapping of them to minima:
+            ``{"peek": True, "persistence": Persistence.KERNEL, "max_message_size": 1 << 20}``. In a URL a minimum
+            follows a colon: ``require=peek,persistence:kernel``. A new queue takes messages of at least that size.
         other_users: Trust a queue that belongs to another user than this one and root.
         after_unlink: Once somebody unlinked the queue, ``"raise"`` `QueueGone` or ``"continue"`` with the nameless
             queue.
@@ -137,8 +143,8 @@ def open(
         QueueNotFound: There is none, and ``create=False``.
         QueueExists: There is one, and ``exclusive=True``.
         QueueMismatch: The queue has other limits than those asked for, or the name exists on several backends.
-        LimitExceeded: A limit of the system stands against creating it on the backend that was named.
-        NoSpace: The memory is full, on the backend that was named.
+        LimitExceeded: A limit of the system stands against creating it; no other backend is tried for that.
+        NoSpace: The memory is full; no other backend is tried for that.
         Unsupported: The backend that was named cannot honour the request, or a library is missing.
         BackendUnknown: No installed distribution offers the backend.
         BackendUnavailable: The backend cannot be used here, or none can; the error's `reasons` tell why for each.
@@ -146,6 +152,10 @@ def open(
         TimedOutError: Somebody else created or unlinked the name all the while.
         InvalidName: The name breaks the rule.
         InvalidArgument: An argument or option has a wrong type or value, or is unknown.
+
+    Warns:
+        PersistenceWarning: The queue is to stay, and no backend that keeps queues can be used here. Nothing has been
+            created yet, so that an error which is made of the warning leaves nothing behind.
     """
     given: dict[str, Any] = {
         "create": create,
@@ -175,7 +185,7 @@ def open(
         if allow_pickle and (asked.request.other_users or asked.request.mode & 0o022):
             raise _foreign_pickles()
         with opening:
-            found, channel = meet(asked, _DEFAULTS)
+            found, channel, passed_over = meet(asked, _DEFAULTS)
         try:
             compare(asked, channel)
             if allow_pickle and channel.attributes.mode & 0o022:
@@ -192,7 +202,7 @@ def open(
         "other_users": asked.request.other_users,
         "after_unlink": asked.request.after_unlink,
     }
-    return class_for(channel)(
+    queue = class_for(channel)(
         channel,
         codec,
         Origin(
@@ -204,6 +214,29 @@ def open(
             alternatives=_registry.able,
         ),
     )
+    if passed_over:
+        _log(queue, passed_over)
+    return queue
+
+
+def _log(queue: Queue[Any], passed_over: str) -> None:
+    """Say that the request decided for another backend than the best."""
+    logging = sys.modules.get("logging")  # where nobody has imported it, nobody listens
+    if logging is not None:
+        logging.getLogger("ipcq").info(
+            "queue %r was created on backend %r, with %s; passed over were %s",
+            queue.name,
+            queue.backend,
+            limits_of(queue),
+            passed_over,
+        )
+
+
+def limits_of(queue: Queue[Any]) -> str:
+    """Say how much a queue takes."""
+    most = "any number of" if queue.max_messages is None else f"at most {queue.max_messages}"
+    room = "" if queue.buffer_size is None else f", {queue.buffer_size} bytes in all"
+    return f"{most} messages of at most {queue.max_message_size} bytes{room}"
 
 
 _DEFAULTS: Final[Mapping[str, Any]] = dict(open.__kwdefaults__ or {})

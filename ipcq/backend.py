@@ -195,7 +195,9 @@ class Persistence(IntEnum):
     KERNEL = 2
     """Every process, until unlink or reboot."""
     DISK = 3
-    """A reboot."""
+    """A reboot; a power cut may take what was accepted in the last moments."""
+    SYNCED = 4
+    """A power cut, too: nothing that was accepted is lost."""
 
 
 @dataclass(frozen=True, kw_only=True)

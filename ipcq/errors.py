@@ -25,6 +25,7 @@ __all__ = (
     "MessageTooLarge",
     "NoSpace",
     "PermissionDenied",
+    "PersistenceWarning",
     "QueueClosed",
     "QueueEmpty",
     "QueueExists",
@@ -328,6 +329,10 @@ class PermissionDenied(MessageQueueError, PermissionError):
 
     wording = "this user may not do that"
     errno: int | None = _errno.EACCES
+
+
+class PersistenceWarning(UserWarning):
+    """A queue that is to stay is about to be created where it lives only as long as some process has it open."""
 
 
 class LeaseLost(MessageQueueError):

@@ -13,9 +13,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Self, TypeVar
 
+from ipcq._caller import called_from, caller
 from ipcq._deadline import SLICE, seconds_of
 from ipcq._importing import importing
 from ipcq._open import open as open_queue
@@ -75,6 +77,9 @@ class RecordQueue:
             self.name = parse(queue).name
         self._address = queue
         self._options = options
+        # A record may be logged anywhere, and is taken in a thread of ours: the line that named the queue is the one
+        # that a warning is about.
+        self._caller = caller()
         # A dict, because threads that open it at the same time agree by setdefault, and no lock is held over a fork.
         self._opened: dict[str, Queue[Any]] = {}
         self._failure = ""
@@ -133,7 +138,8 @@ class RecordQueue:
             raise MessageQueueError(f"it could not be opened a moment ago: {self._failure}", queue=self.name)
         patience = _OPEN_TIMEOUT if self._failure else _FIRST_OPEN_TIMEOUT
         try:
-            opened = open_queue(self._address, **{"open_timeout": patience, **self._options})
+            options = {"open_timeout": patience, **self._options}
+            opened = called_from(self._caller, partial(open_queue, self._address, **options))
         except MessageQueueError as error:
             self._failure, self._again = error.detail or error.wording, monotonic() + _AGAIN
             raise

@@ -43,7 +43,10 @@ def _mode(_: click.Context, __: click.Parameter, text: str) -> int:
     help="Permission bits, whatever the umask.",
 )
 @click.option(
-    "--require", multiple=True, metavar="CAPABILITY", help="What the queue must be able to do; may be repeated."
+    "--require",
+    multiple=True,
+    metavar="CAPABILITY[:MINIMUM]",
+    help="What the queue must be able to do, as in persistence:kernel; may be repeated.",
 )
 @backend_option("Where to create the queue.")
 @backend_options_option

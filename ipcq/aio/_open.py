@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 from anyio.lowlevel import current_token
 
 import ipcq
+from ipcq._caller import called_from, caller
 from ipcq._importing import importing
 from ipcq.aio._apart import run_apart
 from ipcq.aio._queue import Queue
@@ -19,7 +20,7 @@ class Opening(Generic[T]):
     """What `open` returns: await it for a handle, or let ``async with`` open one and close it."""
 
     def __init__(self, name: str, backend: str, options: dict[str, Any]) -> None:
-        self._call = partial(ipcq.open, name, backend, **options)
+        self._call = partial(called_from, caller(), partial(ipcq.open, name, backend, **options))
         self._queue: Queue[T] | None = None
 
     async def _open(self) -> Queue[T]:

@@ -1,18 +1,19 @@
 """DESIGN 5: which backend serves a name, as a table."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ipcq._choose import Attach, Candidate, Create, ambiguous, choose, shortcoming
-from ipcq.backend import Availability, Capabilities, Request, Scope
+from ipcq._choose import Attach, Candidate, Create, Minimum, ambiguous, choose, lacking, shortcoming
+from ipcq.backend import Availability, Capabilities, Persistence, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
 
-HOST = Capabilities(scope=Scope.HOST)
+HOST = Capabilities(scope=Scope.HOST, persistence=Persistence.KERNEL)
 ALL = Capabilities(
     scope=Scope.HOST,
+    persistence=Persistence.KERNEL,
     priorities=True,
     exact_qsize=True,
     pollable=True,
@@ -31,7 +32,7 @@ def candidate(name: str, rank: int | None = None, able: Capabilities = HOST, **m
 SHM = candidate("shm", 400)
 MQUEUE = candidate("mqueue", 300)
 PYSHM = candidate("pyshm", 200)
-SOCKETPAIR = candidate("socketpair", 100)
+SOCKETPAIR = candidate("socketpair", 100, replace(HOST, persistence=Persistence.HOLDERS, last_close=True))
 MEMORY = candidate("memory", None, replace(ALL, scope=Scope.PROCESS))
 STRANGER = candidate("stranger")
 LINUX = (MEMORY, MQUEUE, PYSHM, SHM, SOCKETPAIR)
@@ -70,7 +71,7 @@ def test_what_exists_is_attached_to(case: str) -> None:
 
 def test_what_exists_is_attached_to_though_it_lacks_what_is_required() -> None:
     """Rule 1: require= never makes a second queue of one name; opening then compares."""
-    assert choose([SHM, there(MQUEUE)], Request(), ["peek"]) == Attach("mqueue")
+    assert choose([SHM, there(MQUEUE)], Request(), {"peek": True}) == Attach("mqueue")
 
 
 def test_what_exists_is_attached_to_though_another_is_preferred() -> None:
@@ -104,51 +105,98 @@ def test_the_error_for_what_cannot_be_used_carries_the_reason() -> None:
     assert caught.value.reasons == {"shm": "no compiler"}
 
 
+ONLY_SOCKETPAIR = (*map(broken, (SHM, MQUEUE, PYSHM)), SOCKETPAIR)
+LAST_CLOSE = {"lifetime": "last-close"}
+
 # Rule 2: nothing exists, so it is created on the best-ranked that is available and can honour everything.
-Case = tuple[Sequence[Candidate], dict[str, Any], Collection[str], str | None, tuple[str, ...]]
+Case = tuple[Sequence[Candidate], dict[str, Any], Mapping[str, Minimum], str | None, tuple[str, ...]]
 CREATE: Mapping[str, Case] = {
-    "by rank": (LINUX, {}, (), None, ("shm", "mqueue", "pyshm", "socketpair")),
-    "by rank in any order of installation": (LINUX[::-1], {}, (), None, ("shm", "mqueue", "pyshm", "socketpair")),
-    "by name among equals": (
-        (candidate("b", 5), candidate("a", 5), candidate("c", 5)),
+    "by rank": (LINUX, {}, {}, None, ("shm", "mqueue", "pyshm")),
+    "by rank in any order of installation": (LINUX[::-1], {}, {}, None, ("shm", "mqueue", "pyshm")),
+    "for as long as it is open": (
+        (able(SHM, last_close=True), SOCKETPAIR),
+        LAST_CLOSE,
         {},
-        (),
         None,
-        ("a", "b", "c"),
+        ("shm", "socketpair"),
     ),
-    "a rank below zero is a rank": ((candidate("a", -5), candidate("b", 5)), {}, (), None, ("b", "a")),
-    "never where there is no rank": ((STRANGER,), {}, (), None, ()),
-    "never within one process": ((MEMORY, able(SHM, scope=Scope.FAMILY)), {}, (), None, ()),
-    "on a network too": ((able(STRANGER, scope=Scope.NETWORK), able(SHM, scope=Scope.NETWORK)), {}, (), None, ("shm",)),
-    "not where it cannot be used": ((broken(SHM), MQUEUE), {}, (), None, ("mqueue",)),
-    "with priorities": ((SHM, able(MQUEUE, priorities=True)), {"priorities": True}, (), None, ("mqueue",)),
-    "with lifetime": ((able(SHM, last_close=True), MQUEUE), {"lifetime": "last-close"}, (), None, ("shm",)),
-    "for the group": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o660}, (), None, ("mqueue",)),
-    "for others": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o604}, (), None, ("mqueue",)),
-    "for the owner alone": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o700}, (), None, ("shm", "mqueue")),
-    "of a size": (
-        (able(SHM, max_message_size=99), able(MQUEUE, max_message_size=100), PYSHM),
-        {"max_message_size": 100},
-        (),
-        None,
-        ("mqueue", "pyshm"),
-    ),
-    "of any size": ((able(SHM, max_message_size=99),), {}, (), None, ("shm",)),
-    "with what is required": ((SHM, able(MQUEUE, peek=True)), {}, ("peek",), None, ("mqueue",)),
-    "with all that is required": (
-        (able(SHM, peek=True), able(MQUEUE, peek=True, notify=True)),
+    "where it is forgotten if all others cannot be used": (ONLY_SOCKETPAIR, {}, {}, None, ("socketpair",)),
+    "where it is forgotten if the others have no rank": ((SOCKETPAIR, STRANGER), {}, {}, None, ("socketpair",)),
+    "not where it is forgotten if the others cannot do it": (
+        (PYSHM, able(SOCKETPAIR, peek=True)),
         {},
-        ("peek", "notify"),
+        {"peek": True},
+        None,
+        (),
+    ),
+    "not where it is forgotten if that is not enough": (
+        ONLY_SOCKETPAIR,
+        {},
+        {"persistence": Persistence.KERNEL},
+        None,
+        (),
+    ),
+    "of a persistence": (
+        (SHM, able(MQUEUE, persistence=Persistence.DISK)),
+        {},
+        {"persistence": Persistence.DISK},
         None,
         ("mqueue",),
     ),
-    "with its option": ((SHM, replace(PYSHM, options={"lock"})), {"options": {"lock": "file"}}, (), None, ("pyshm",)),
-    "on the preferred": (LINUX, {}, (), "socketpair", ("socketpair",)),
-    "on the preferred though it has no rank": ((*LINUX, STRANGER), {}, (), "stranger", ("stranger",)),
-    "not on the preferred within one process": (LINUX, {}, (), "memory", ()),
-    "not on the preferred that cannot be used": ((broken(SHM), MQUEUE), {}, (), "shm", ()),
-    "not on the preferred that cannot honour it": (LINUX, {"priorities": True}, (), "pyshm", ()),
-    "on nothing": ((), {}, (), None, ()),
+    "of a larger persistence": (
+        (SHM, able(MQUEUE, persistence=Persistence.SYNCED)),
+        {},
+        {"persistence": Persistence.DISK},
+        None,
+        ("mqueue",),
+    ),
+    "of a required size": (
+        (able(SHM, max_message_size=99), able(MQUEUE, max_message_size=100), PYSHM),
+        {},
+        {"max_message_size": 100},
+        None,
+        ("mqueue", "pyshm"),
+    ),
+    "by name among equals": (
+        (candidate("b", 5), candidate("a", 5), candidate("c", 5)),
+        {},
+        {},
+        None,
+        ("a", "b", "c"),
+    ),
+    "a rank below zero is a rank": ((candidate("a", -5), candidate("b", 5)), {}, {}, None, ("b", "a")),
+    "never where there is no rank": ((STRANGER,), {}, {}, None, ()),
+    "never within one process": ((MEMORY, able(SHM, scope=Scope.FAMILY)), {}, {}, None, ()),
+    "on a network too": ((able(STRANGER, scope=Scope.NETWORK), able(SHM, scope=Scope.NETWORK)), {}, {}, None, ("shm",)),
+    "not where it cannot be used": ((broken(SHM), MQUEUE), {}, {}, None, ("mqueue",)),
+    "with priorities": ((SHM, able(MQUEUE, priorities=True)), {"priorities": True}, {}, None, ("mqueue",)),
+    "with lifetime": ((able(SHM, last_close=True), MQUEUE), {"lifetime": "last-close"}, {}, None, ("shm",)),
+    "for the group": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o660}, {}, None, ("mqueue",)),
+    "for others": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o604}, {}, None, ("mqueue",)),
+    "for the owner alone": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o700}, {}, None, ("shm", "mqueue")),
+    "of a size": (
+        (able(SHM, max_message_size=99), able(MQUEUE, max_message_size=100), PYSHM),
+        {"max_message_size": 100},
+        {},
+        None,
+        ("mqueue", "pyshm"),
+    ),
+    "of any size": ((able(SHM, max_message_size=99),), {}, {}, None, ("shm",)),
+    "with what is required": ((SHM, able(MQUEUE, peek=True)), {}, {"peek": True}, None, ("mqueue",)),
+    "with all that is required": (
+        (able(SHM, peek=True), able(MQUEUE, peek=True, notify=True)),
+        {},
+        {"peek": True, "notify": True},
+        None,
+        ("mqueue",),
+    ),
+    "with its option": ((SHM, replace(PYSHM, options={"lock"})), {"options": {"lock": "file"}}, {}, None, ("pyshm",)),
+    "on the preferred": (LINUX, {}, {}, "socketpair", ("socketpair",)),
+    "on the preferred though it has no rank": ((*LINUX, STRANGER), {}, {}, "stranger", ("stranger",)),
+    "not on the preferred within one process": (LINUX, {}, {}, "memory", ()),
+    "not on the preferred that cannot be used": ((broken(SHM), MQUEUE), {}, {}, "shm", ()),
+    "not on the preferred that cannot honour it": (LINUX, {"priorities": True}, {}, "pyshm", ()),
+    "on nothing": ((), {}, {}, None, ()),
 }
 
 
@@ -160,41 +208,120 @@ def test_what_does_not_exist_is_created_in_this_order(case: str) -> None:
     assert isinstance(decision, Create) and decision.order == order
 
 
-PASSED_OVER: Mapping[str, tuple[Candidate, dict[str, Any], Collection[str], str | None, str]] = {
-    "no rank": (STRANGER, {}, (), None, "it has no rank, so only backend='stranger' creates on it"),
-    "no reach": (MEMORY, {}, (), None, "do not reach other processes: name it with backend='memory'"),
-    "not preferred": (SHM, {}, (), "mqueue", "IPCQ_BACKEND names 'mqueue'"),
-    "not usable": (broken(SHM), {}, (), None, "no compiler"),
-    "no priorities": (SHM, {"priorities": True}, (), None, "it has no priorities"),
-    "no last close": (SHM, {"lifetime": "last-close"}, (), None, "(lifetime='last-close')"),
-    "no other users": (SHM, {"mode": 0o640}, (), None, "(mode=0o640)"),
+PASSED_OVER: Mapping[str, tuple[Candidate, dict[str, Any], Mapping[str, Minimum], str | None, str]] = {
+    "no rank": (STRANGER, {}, {}, None, "it has no rank, so only backend='stranger' creates on it"),
+    "no reach": (MEMORY, {}, {}, None, "do not reach other processes: name it with backend='memory'"),
+    "not preferred": (SHM, {}, {}, "mqueue", "IPCQ_BACKEND names 'mqueue'"),
+    "not usable": (broken(SHM), {}, {}, None, "no compiler"),
+    "no priorities": (SHM, {"priorities": True}, {}, None, "it has no priorities"),
+    "no last close": (SHM, {"lifetime": "last-close"}, {}, None, "(lifetime='last-close')"),
+    "no other users": (SHM, {"mode": 0o640}, {}, None, "(mode=0o640)"),
     "too large": (
         able(SHM, max_message_size=99),
         {"max_message_size": 100},
-        (),
+        {},
         None,
         "its messages have at most 99 bytes, asked for 100",
     ),
-    "not required": (SHM, {}, ("peek",), None, "it lacks the required capability 'peek'"),
-    "no option": (SHM, {"options": {"lock": "file"}}, (), None, "it has no option 'lock'"),
+    "forgets": (SOCKETPAIR, {}, {}, None, "only as long as some process has them open: say lifetime='last-close' if"),
+    "forgets, and has no such lifetime": (
+        able(SOCKETPAIR, last_close=False),
+        {},
+        {},
+        None,
+        "only as long as some process has them open: say backend='socketpair' if that is enough",
+    ),
+    "not so persistent": (
+        SHM,
+        {},
+        {"persistence": Persistence.DISK},
+        None,
+        "its persistence is 'kernel', required is at least 'disk'",
+    ),
+    "not so large": (
+        able(SHM, max_message_size=99),
+        {},
+        {"max_message_size": 100},
+        None,
+        "its max_message_size is 99, required is at least 100",
+    ),
+    "not required": (SHM, {}, {"peek": True}, None, "it lacks the required capability 'peek'"),
+    "no option": (SHM, {"options": {"lock": "file"}}, {}, None, "it has no option 'lock'"),
 }
+
+
+#: It can be used, so nobody has to do with less.
+KEEPER = candidate("keeper", 1)
 
 
 @pytest.mark.parametrize("case", PASSED_OVER)
 def test_a_backend_that_is_passed_over_is_told_with_its_reason(case: str) -> None:
     """If all fail, one error tells each reason: here they come from."""
     candidate, asked, require, preferred, words = PASSED_OVER[case]
-    decision = choose([candidate], Request(**asked), require, preferred)
+    decision = choose([candidate, KEEPER], Request(**asked), require, preferred)
     assert isinstance(decision, Create) and words in decision.passed_over[candidate.name]
 
 
 def test_who_is_in_the_order_is_not_passed_over() -> None:
     """Each candidate is either in the order or has a reason."""
     decision = choose(LINUX, Request())
-    assert isinstance(decision, Create) and set(decision.passed_over) == {"memory"}
+    assert isinstance(decision, Create) and set(decision.passed_over) == {"memory", "socketpair"}
+
+
+# C31: whether the queue is weaker than it was asked for, of which somebody has to be told.
+Weaker = tuple[Sequence[Candidate], dict[str, Any], str | None, bool]
+WEAKER: Mapping[str, Weaker] = {
+    "a backend keeps queues": (LINUX, {}, None, False),
+    "the one that can do it keeps queues": ((SHM, able(MQUEUE, priorities=True)), {"priorities": True}, None, False),
+    "none that keeps queues can be used": (ONLY_SOCKETPAIR, {}, None, True),
+    "the preferred forgets": (LINUX, {}, "socketpair", True),
+    "that was asked for": (ONLY_SOCKETPAIR, LAST_CLOSE, None, False),
+    "there is no queue then": ((MEMORY, broken(SHM)), {}, None, False),
+}
+
+
+@pytest.mark.parametrize("case", WEAKER)
+def test_a_queue_is_weaker_where_it_is_to_stay_and_none_keeps_it(case: str) -> None:
+    """C31: this decides on a PersistenceWarning."""
+    candidates, asked, preferred, weaker = WEAKER[case]
+    decision = choose(candidates, Request(**asked), {}, preferred)
+    assert isinstance(decision, Create) and decision.weaker is weaker
+
+
+# C31: what ranks above the backend that it came to, and was passed over for the request's sake.
+BETTER: Mapping[str, tuple[Sequence[Candidate], str, Sequence[str]]] = {
+    "the best": (LINUX, "shm", ()),
+    "the second": (LINUX, "mqueue", ("shm",)),
+    "the second, where the best cannot be used": ((broken(SHM), MQUEUE), "mqueue", ()),
+    "one without a rank": ((SHM, STRANGER, MEMORY), "stranger", ("shm",)),
+}
+
+
+@pytest.mark.parametrize("case", BETTER)
+def test_the_better_ones_are_those_that_can_be_used_here(case: str) -> None:
+    """C31: what is not installed here is no choice of the request's."""
+    candidates, name, better = BETTER[case]
+    decision = choose(candidates, Request())
+    assert isinstance(decision, Create) and tuple(decision.better(name)) == tuple(better)
+
+
+def test_no_bound_is_more_than_any_minimum() -> None:
+    """None counts as unbounded."""
+    assert not lacking({"max_message_size": 1 << 60}, HOST, None)
+
+
+def test_a_queue_that_goes_with_its_last_handle_has_no_more_persistence_than_that() -> None:
+    """Whatever its backend can do."""
+    words = "its persistence is 'holders', required is at least 'kernel'"
+    assert lacking({"persistence": Persistence.KERNEL}, HOST, None, "last-close") == words
+
+
+def test_a_capability_that_need_not_be_there_is_not_lacking() -> None:
+    """A minimum of False is none."""
+    assert not lacking({"peek": False}, HOST, None)
 
 
 def test_a_backend_that_can_do_all_has_no_shortcoming() -> None:
     """A named backend is asked the same question, without rank and scope."""
     asked = Request(priorities=True, lifetime="last-close", mode=0o666, max_message_size=1 << 40)
-    assert not shortcoming(replace(MEMORY, capabilities=ALL), asked, ["peek", "notify", "shutdown"])
+    assert not shortcoming(replace(MEMORY, capabilities=ALL), asked, {"peek": True, "notify": True, "shutdown": True})

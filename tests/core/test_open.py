@@ -1,8 +1,10 @@
 """From a name to a handle: arguments, URLs, meeting others, and what is refused."""
 
+import copy
 import itertools
 import math
 import pickle
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +16,7 @@ import ipcq
 from core.conftest import Installed, Thread
 from core.fakes import HOST, FakeBackend, raising
 from ipcq import _meet
-from ipcq.backend import Availability, Capabilities, Request, Scope
+from ipcq.backend import Availability, Capabilities, Persistence, Request, Scope
 from ipcq.errors import (
     BackendUnavailable,
     BackendUnknown,
@@ -33,7 +35,14 @@ from ipcq.errors import (
 
 # No bundled backend has leases.
 ALL = Capabilities(
-    scope=Scope.HOST, exact_qsize=True, priorities=True, peek=True, leases=True, last_close=True, other_users=True
+    scope=Scope.HOST,
+    persistence=Persistence.KERNEL,
+    exact_qsize=True,
+    priorities=True,
+    peek=True,
+    leases=True,
+    last_close=True,
+    other_users=True,
 )
 
 
@@ -49,6 +58,14 @@ def one(installed: Installed) -> FakeBackend:
 def two(installed: Installed) -> FakeBackend:
     """Return the backend that comes second."""
     fake = FakeBackend("two", rank=800, capabilities=ALL)
+    installed.backend(fake)
+    return fake
+
+
+@pytest.fixture
+def fleeting(installed: Installed) -> FakeBackend:
+    """Return a backend whose queues go with their last handle, and which can do all else."""
+    fake = FakeBackend("fleeting", rank=500, capabilities=replace(ALL, persistence=Persistence.HOLDERS))
     installed.backend(fake)
     return fake
 
@@ -324,20 +341,79 @@ def test_what_exists_where_it_cannot_be_used_is_an_error(
         opened()
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        LimitExceeded(limit="queues_max", value=1, asked=2, remedy="remove some", errno=28),
-        NoSpace("the disk is full"),
-        Unsupported("not today"),
-    ],
-)
-def test_where_creating_fails_auto_tries_the_next(
+def test_where_a_backend_cannot_honour_the_request_auto_tries_the_next(
+    one: FakeBackend, two: FakeBackend, opened: Opening
+) -> None:
+    """Rule 2: that depends on the request alone."""
+    one.on_create = raising(Unsupported("not so"))
+    assert opened().backend == "two"
+
+
+SHORTAGES = [
+    LimitExceeded(limit="queues_max", value=1, asked=2, remedy="remove some", errno=28),
+    NoSpace("the disk is full: free some space"),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES)
+def test_where_there_is_no_room_no_other_backend_is_tried(
     one: FakeBackend, two: FakeBackend, opened: Opening, error: MessageQueueError
 ) -> None:
-    """Rule 2: if creation fails there at run time, the next one is tried."""
+    """C31: how full the machine is never decides, or two processes would choose differently."""
     one.on_create = raising(error)
-    assert opened().backend == "two"
+    with pytest.raises(type(error)):
+        opened()
+    assert not two.channels
+
+
+@pytest.mark.parametrize("error", SHORTAGES)
+def test_where_there_is_no_room_the_next_backend_is_recommended(
+    one: FakeBackend, two: FakeBackend, opened: Opening, error: MessageQueueError
+) -> None:
+    """C31: it may be asked for by name."""
+    one.on_create = raising(copy.copy(error))
+    with pytest.raises(type(error), match=r"on backend 'one': .*, or use backend='two'$"):
+        opened()
+
+
+def test_a_backend_that_cannot_honour_the_request_is_not_recommended(
+    one: FakeBackend, two: FakeBackend, installed: Installed, opened: Opening
+) -> None:
+    """It said so just now."""
+    installed.backend(FakeBackend("three", rank=700, capabilities=ALL))
+    one.on_create = raising(Unsupported("not so"))
+    two.on_create = raising(NoSpace("the disk is full"))
+    with pytest.raises(NoSpace, match=r"the disk is full, or use backend='three'$"):
+        opened(require=["leases"])
+
+
+def test_where_only_a_weaker_backend_has_room_it_is_recommended_with_what_it_is(
+    one: FakeBackend, fleeting: FakeBackend, opened: Opening
+) -> None:
+    """C31: to take it, somebody has to say so."""
+    one.on_create = raising(NoSpace("the disk is full"))
+    words = r"use backend='fleeting' with lifetime='last-close', if the queue may go with its last handle$"
+    with pytest.raises(NoSpace, match=words):
+        opened(require=["leases"])
+
+
+def test_where_only_a_weaker_backend_can_do_it_that_is_an_error(
+    installed: Installed, fleeting: FakeBackend, opened: Opening
+) -> None:
+    """C31: one that keeps queues can be used here, if not for this request."""
+    installed.backend(FakeBackend("plain", rank=900))
+    with pytest.raises(BackendUnavailable, match=r"fleeting: .* say lifetime='last-close' if that is enough"):
+        opened(require=["leases"])
+
+
+def test_a_weaker_backend_is_taken_where_that_was_asked_for(fleeting: FakeBackend, opened: Opening) -> None:
+    """By lifetime, and without a word."""
+    assert opened(lifetime="last-close", require=["leases"]).backend == "fleeting"
+
+
+def test_a_weaker_backend_is_taken_where_it_was_named(fleeting: FakeBackend, opened: Opening) -> None:
+    """By name, and without a word."""
+    assert opened("fleeting").backend == "fleeting"
 
 
 def test_where_creating_fails_in_another_way_nothing_else_is_tried(
@@ -349,11 +425,11 @@ def test_where_creating_fails_in_another_way_nothing_else_is_tried(
         opened()
 
 
-@pytest.mark.parametrize("told", ["one: the disk is full", "two: not today", "memory: its queues do not reach"])
+@pytest.mark.parametrize("told", ["one: not so", "two: not today", "memory: its queues do not reach"])
 @pytest.mark.needs("memory")
 def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, opened: Opening, told: str) -> None:
     """Rule 2: if all fail, one error tells each reason."""
-    one.on_create = raising(NoSpace("the disk is full"))
+    one.on_create = raising(Unsupported("not so"))
     two.on_create = raising(Unsupported("not today"))
     with pytest.raises(BackendUnavailable, match=told):
         opened(require=["leases"])
@@ -361,15 +437,15 @@ def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, 
 
 def test_where_all_fail_the_last_failure_is_the_cause(one: FakeBackend, opened: Opening) -> None:
     """Chained, for who debugs it."""
-    one.on_create = raising(NoSpace())
+    one.on_create = raising(Unsupported())
     with pytest.raises(BackendUnavailable) as caught:
         opened(require=["leases"])
-    assert isinstance(caught.value.__cause__, NoSpace)
+    assert isinstance(caught.value.__cause__, Unsupported)
 
 
 def test_where_all_fail_the_reasons_are_there_for_programs(one: FakeBackend, opened: Opening) -> None:
     """One for each backend."""
-    one.on_create = raising(NoSpace())
+    one.on_create = raising(Unsupported())
     with pytest.raises(BackendUnavailable) as caught:
         opened(require=["leases"])
     assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
@@ -391,6 +467,13 @@ def test_where_no_other_could_none_is_recommended(one: FakeBackend, opened: Open
     one.on_create = raising(NoSpace())
     with pytest.raises(NoSpace, match=r"where the queue lives$"):
         opened("one", require=["leases"])
+
+
+def test_where_no_other_could_give_as_little_none_is_recommended(one: FakeBackend, opened: Opening) -> None:
+    """A queue that may go with its last handle is not to stay instead."""
+    one.on_create = raising(NoSpace())
+    with pytest.raises(NoSpace, match=r"where the queue lives$"):
+        opened("one", lifetime="last-close")
 
 
 def test_where_the_name_is_ambiguous_elsewhere_a_failure_is_still_told(
@@ -524,7 +607,7 @@ def test_a_preference_that_fails_is_an_error(
     """Where creating fails, no other is tried."""
     monkeypatch.setenv("IPCQ_BACKEND", "two")
     two.on_create = raising(NoSpace("the disk is full"))
-    with pytest.raises(BackendUnavailable, match="two: the disk is full"):
+    with pytest.raises(NoSpace, match="on backend 'two': the disk is full, or use backend='one'"):
         opened()
 
 
@@ -809,6 +892,131 @@ def test_the_backend_gets_the_whole_request(one: FakeBackend, opened: Opening) -
     )
 
 
+MINIMA: list[Any] = [
+    {"persistence": Persistence.KERNEL},
+    {"persistence": "kernel"},
+    {"persistence": "Holders"},
+    ["persistence:kernel", "peek"],
+    "persistence:kernel",
+    ["persistence:kernel", "persistence:holders"],
+    {"scope": Scope.HOST, "peek": True, "nameless": False},
+    "peek:yes",
+    {"max_message_size": 8192},
+    "max_message_size:8192",
+]
+
+
+@pytest.mark.parametrize("require", MINIMA)
+def test_minima_that_a_queue_has_are_fine(one: FakeBackend, opened: Opening, require: Any) -> None:
+    """As a mapping, or as text with a colon."""
+    assert opened("one", require=require).backend == "one"
+
+
+LACKING: list[tuple[Any, str]] = [
+    ({"persistence": Persistence.DISK}, "its persistence is 'kernel', required is at least 'disk'"),
+    ("persistence:synced", "its persistence is 'kernel', required is at least 'synced'"),
+    (["persistence:disk", "persistence:kernel"], "its persistence is 'kernel', required is at least 'disk'"),
+    ({"scope": "network"}, "its scope is 'host', required is at least 'network'"),
+    ({"notify": True}, "it lacks the required capability 'notify'"),
+    ({"max_message_size": 8193}, "its max_message_size is 8192, required is at least 8193"),
+]
+
+
+@pytest.mark.parametrize(("require", "words"), LACKING)
+def test_a_queue_that_exists_is_compared_with_the_minima(
+    one: FakeBackend, name: str, opened: Opening, require: Any, words: str
+) -> None:
+    """Its own capabilities and limits count, and both figures are told."""
+    one.make(name)
+    with pytest.raises(QueueMismatch, match=re.escape(words)):
+        opened(require=require)
+
+
+def test_a_queue_that_exists_may_be_larger_than_the_minimum(one: FakeBackend, name: str, opened: Opening) -> None:
+    """A minimum is no limit that has to be equal."""
+    one.make(name, max_message_size=1 << 20)
+    assert opened(require={"max_message_size": 100_000}).max_message_size == 1 << 20
+
+
+def test_a_last_close_queue_is_not_taken_for_one_that_stays(one: FakeBackend, name: str, opened: Opening) -> None:
+    """Its own lifetime counts, not what its backend can do."""
+    one.make(name, lifetime="last-close")
+    with pytest.raises(QueueMismatch, match="its persistence is 'holders', required is at least 'kernel'"):
+        opened(require="persistence:kernel")
+
+
+def test_a_queue_is_created_as_large_as_the_minimum(one: FakeBackend, opened: Opening) -> None:
+    """It would be of no use else."""
+    assert opened(require={"max_message_size": 100_000}).max_message_size == 100_000
+
+
+def test_a_small_minimum_makes_no_queue_smaller(one: FakeBackend, opened: Opening) -> None:
+    """8 KiB fit into every queue for which nothing else was asked."""
+    opened(require={"max_message_size": 100})
+    assert one.requests[0].max_message_size is None
+
+
+def test_a_size_that_was_asked_for_counts_beside_the_minimum(one: FakeBackend, opened: Opening) -> None:
+    """The queue is made as asked."""
+    assert opened(max_message_size=200_000, require={"max_message_size": 100_000}).max_message_size == 200_000
+
+
+def test_minima_ride_in_a_url(one: FakeBackend, name: str) -> None:
+    """``require=persistence:disk,peek``."""
+    with pytest.raises(Unsupported, match="its persistence is 'kernel', required is at least 'disk'"):
+        ipcq.open(f"one://{name}?require=persistence:disk,peek")
+
+
+BAD_MINIMA: list[tuple[Any, str]] = [
+    ({"persistence": "paper"}, "persistence is at least one of process, holders, kernel, disk, synced, not 'paper'"),
+    ({"persistence": 3}, "persistence is at least one of process, holders, kernel, disk, synced, not 3"),
+    ({"persistence": Scope.HOST}, "persistence is at least one of process, holders, kernel, disk, synced, not "),
+    (
+        "persistence",
+        "persistence needs a minimum, one of process, holders, kernel, disk, synced, as in persistence:pro",
+    ),
+    ("persistence:", "persistence is at least one of process, holders, kernel, disk, synced, not ''"),
+    ({"max_message_size": True}, "max_message_size needs a minimum, an int from 1 on, not True"),
+    ({"max_message_size": None}, "max_message_size needs a minimum, an int from 1 on, not None"),
+    ({"max_message_size": 0}, "max_message_size needs a minimum, an int from 1 on, not 0"),
+    ("max_message_size:1.5", "option require=max_message_size='1.5': invalid literal"),
+    ({"peek": 1}, "require: peek is True or False, not 1"),
+    ("peek:maybe", "option require=peek='maybe': say true or false"),
+    (
+        {"colour": True},
+        "require: no capability 'colour': there are atomic_batch, ends_on_fileno, exact_qsize, last_close",
+    ),
+    ({5: True}, "require: no capability 5: there are"),
+]
+
+
+@pytest.mark.parametrize(("require", "words"), BAD_MINIMA)
+def test_a_bad_minimum_is_refused_with_what_there_is(
+    one: FakeBackend, opened: Opening, require: Any, words: str
+) -> None:
+    """InvalidArgument lists the names and the values."""
+    with pytest.raises(InvalidArgument, match=re.escape(words)):
+        opened("one", require=require)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"max_message_size": 99, "require": {"max_message_size": 100}},
+            "max_message_size=99 is less than the 100 that require= wants at least",
+        ),
+        ({"lifetime": "last-close", "require": "persistence:kernel"}, "lifetime='last-close' lets the queue go"),
+    ],
+)
+def test_a_minimum_that_no_such_queue_can_have_is_refused(
+    one: FakeBackend, opened: Opening, options: dict[str, Any], words: str
+) -> None:
+    """Each of the two may be right alone."""
+    with pytest.raises(InvalidArgument, match=words):
+        opened("one", **options)
+
+
 def test_requiring_priorities_is_asking_for_them(one: FakeBackend, opened: Opening) -> None:
     """A queue that lacks what was required is of no use."""
     assert opened(require="priorities").priorities
@@ -833,7 +1041,7 @@ def lesser(installed: Installed) -> Lesser:
 
 def test_a_created_queue_that_lacks_what_is_required_is_refused(lesser: Lesser, opened: Opening) -> None:
     """The backend can in general, but not for this request."""
-    with pytest.raises(Unsupported, match="lacks peek: ask for less, or elsewhere"):
+    with pytest.raises(Unsupported, match="for this request it lacks the required capability 'peek': ask for less"):
         opened("lesser", require="peek")
 
 

@@ -51,6 +51,7 @@ def test_an_address_is_taken_apart(address: str, parsed: Address) -> None:
         ("serializer=raw", "serializer", "raw"),
         ("after_unlink=continue", "after_unlink", "continue"),
         ("require=peek,notify", "require", ("peek", "notify")),
+        ("require=persistence:disk,peek", "require", ("persistence:disk", "peek")),
         ("depth=9", "depth", "9"),  # a backend's own: only the backend knows its type
         ("depth=", "depth", ""),
         ("depth=a+b%26c", "depth", "a b&c"),

@@ -1,0 +1,297 @@
+"""C31: a choice that makes a queue weaker, or another than the best, is told, and points at the caller's line."""
+
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import ipcq
+import ipcq.aio
+import ipcq.logging
+from core.conftest import Installed
+from core.fakes import HOST, FakeBackend, raising
+from ipcq import _caller
+from ipcq.backend import Availability, Persistence
+from ipcq.errors import NoSpace, Unsupported
+
+
+@pytest.fixture
+def alone(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """Return the only backend that can be used between processes; its queues go with their last handle."""
+    fake = FakeBackend("fleeting", rank=5, capabilities=replace(HOST, persistence=Persistence.HOLDERS, peek=True))
+    installed.backend(fake)
+    installed.backend(FakeBackend("broken", rank=999, availability=Availability.no("no compiler: install one")))
+    for each in ipcq._registry.plugins():
+        if each.backend is not None and each.name == "mqueue":
+            monkeypatch.setattr(each.backend, "probe", lambda: Availability.no("it is hidden from this test"))
+    return fake
+
+
+def line() -> int:
+    """Return the number of the line that calls this."""
+    return sys._getframe(1).f_lineno
+
+
+def test_a_queue_that_is_weaker_is_warned_of(alone: FakeBackend, name: str) -> None:
+    """With the reason for each backend that was passed over, and the way out."""
+    with pytest.warns(ipcq.PersistenceWarning) as caught:
+        ipcq.open(name).close()
+    assert str(caught[0].message) == (
+        f"queue {name!r} on backend 'fleeting' lives only as long as some process has it open: no backend that keeps "
+        "queues can be used here (broken: no compiler: install one; mqueue: it is hidden from this test; memory: its "
+        "queues do not reach other processes: name it with backend='memory' if that is meant); make one usable, or say "
+        "lifetime='last-close' if that is enough"
+    )
+
+
+def test_the_warning_points_at_the_callers_line(alone: FakeBackend, name: str) -> None:
+    """However deep it is raised."""
+    with pytest.warns(ipcq.PersistenceWarning) as caught:
+        here = line() + 1
+        ipcq.open(name).close()
+    assert (caught[0].filename, caught[0].lineno) == (__file__, here)
+
+
+def test_the_warning_of_one_line_is_shown_once(alone: FakeBackend, name: str) -> None:
+    """By default, as Python shows warnings of its own."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.resetwarnings()
+        for _ in range(2):
+            with ipcq.open(name) as queue:
+                queue.unlink()
+    assert [each.category for each in shown] == [ipcq.PersistenceWarning]
+
+
+def test_a_warning_that_is_made_an_error_creates_nothing(alone: FakeBackend, name: str) -> None:
+    """The exception passes, and nothing is left."""
+    with pytest.raises(ipcq.PersistenceWarning):  # the tests' own filter makes errors of warnings
+        ipcq.open(name)
+    assert not alone.queues
+
+
+def test_attaching_to_a_weaker_queue_is_not_warned_of(alone: FakeBackend, name: str) -> None:
+    """Whoever created it was."""
+    alone.make(name)
+    assert ipcq.open(name).close() is None
+
+
+def test_looking_for_a_queue_that_is_not_there_is_not_warned_of(alone: FakeBackend, name: str) -> None:
+    """Nothing will be created."""
+    with pytest.raises(ipcq.QueueNotFound):
+        ipcq.open(name, create=False)
+
+
+def test_a_preference_for_a_weaker_backend_is_warned_of(
+    alone: FakeBackend, installed: Installed, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote the program may not know of IPCQ_BACKEND."""
+    installed.backend(FakeBackend("keeping", rank=7))
+    monkeypatch.setenv("IPCQ_BACKEND", "fleeting")
+    with pytest.warns(ipcq.PersistenceWarning, match="keeping: IPCQ_BACKEND names 'fleeting'"):
+        ipcq.open(name).close()
+
+
+def test_what_shows_the_warning_may_open_the_queue(
+    alone: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of the name is not held then."""
+
+    def show(*_: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ipcq.open(name, open_timeout=0).put("shown")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        queue = ipcq.open(name)
+    with queue:
+        assert queue.get(timeout=5) == "shown"
+
+
+def test_a_backend_that_gets_unusable_meanwhile_is_warned_of(
+    alone: FakeBackend, installed: Installed, name: str
+) -> None:
+    """Between the look and the lock: the warning comes before the queue all the same."""
+    keeping = FakeBackend("keeping", rank=7)
+    installed.backend(keeping)
+
+    def fail(_: str) -> None:
+        keeping.availability = Availability.no("its disk was pulled out")
+
+    keeping.on_exists = fail
+    with pytest.warns(ipcq.PersistenceWarning, match="pulled out") as caught:
+        ipcq.open(name).close()
+    assert len(caught) == 1
+
+
+def test_the_warning_points_at_the_line_that_opens_for_asyncio(alone: FakeBackend, name: str) -> None:
+    """Though a thread opens it."""
+    anyio = pytest.importorskip("anyio")
+
+    async def open_it() -> int:
+        here = line() + 1
+        async with ipcq.aio.open(name):
+            return here
+
+    with pytest.warns(ipcq.PersistenceWarning) as caught:
+        here = anyio.run(open_it)
+    assert (caught[0].filename, caught[0].lineno) == (__file__, here)
+
+
+def test_the_warning_points_at_the_line_that_made_a_log_handler(alone: FakeBackend, name: str) -> None:
+    """That is the line that names the queue; records are logged from anywhere."""
+    here = line() + 1
+    handler = ipcq.logging.QueueHandler(name)
+    with pytest.warns(ipcq.PersistenceWarning) as caught:
+        handler.handle(logging.makeLogRecord({"msg": "x"}))
+    handler.close()
+    assert (caught[0].filename, caught[0].lineno) == (__file__, here)
+
+
+def test_the_warning_points_at_the_line_that_made_a_log_listener(alone: FakeBackend, name: str) -> None:
+    """Though a thread of its own opens the queue."""
+    opened = threading.Event()
+    alone.on_create = lambda _: opened.set()
+    with pytest.warns(ipcq.PersistenceWarning) as caught:
+        here = line() + 1
+        with ipcq.logging.QueueListener(name):
+            opened.wait(20)
+    assert (caught[0].filename, caught[0].lineno) == (__file__, here)
+
+
+def test_a_warning_without_a_line_outside_points_at_the_outermost() -> None:
+    """A thread of somebody's may begin inside ipcq."""
+    found: list[_caller.Caller] = []
+    inside = {"__name__": "ipcq._inside", "caller": _caller.caller, "found": found}
+    exec("def inside():\n    found.append(caller())\n", inside)
+    thread = threading.Thread(target=inside["inside"])
+    thread.start()
+    thread.join()
+    assert found[0].module == "threading"
+
+
+def test_a_warning_of_a_line_without_a_module_is_shown(alone: FakeBackend, name: str) -> None:
+    """As of code that was run by exec."""
+    with pytest.warns(ipcq.PersistenceWarning):
+        exec("ipcq.open(name).close()", {"__name__": "no such module", "ipcq": ipcq, "name": name})
+
+
+# Another than the best
+
+
+@pytest.fixture
+def records(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return a function that returns what was logged on the logger `ipcq`."""
+    caplog.set_level(logging.INFO, "ipcq")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "ipcq"]
+
+
+@pytest.fixture
+def pair(installed: Installed) -> Iterator[tuple[FakeBackend, FakeBackend]]:
+    """Return the best backend and the second."""
+    both = FakeBackend("best", rank=900), FakeBackend("second", rank=800)
+    for each in both:
+        installed.backend(each)
+    return both
+
+
+def test_the_best_backend_is_not_told_of(
+    pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
+) -> None:
+    """Nothing was decided."""
+    ipcq.open(name).close()
+    assert records() == []
+
+
+def test_another_than_the_best_is_told_with_reason_and_limits(
+    pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
+) -> None:
+    """In one record."""
+    pair[0].on_create = raising(Unsupported("not with this mode: say other_users=True"))
+    ipcq.open(name, max_messages=4).close()
+    assert records() == [
+        (
+            f"queue {name!r} was created on backend 'second', with at most 4 messages of at most 8192 bytes; passed "
+            "over were best: not with this mode: say other_users=True"
+        )
+    ]
+
+
+def test_limits_in_bytes_are_told(
+    pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the number of messages has no bound."""
+    monkeypatch.setattr(ipcq.Queue, "max_messages", None)
+    pair[0].on_create = raising(Unsupported("not so"))
+    ipcq.open(name, buffer_size=99).close()
+    assert "with any number of messages of at most 8192 bytes, 99 bytes in all" in records()[0]
+
+
+def test_the_level_is_info(pair: tuple[FakeBackend, FakeBackend], name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is what was asked for, and no fault."""
+    caplog.set_level(logging.DEBUG, "ipcq")
+    pair[0].on_create = raising(Unsupported("not so"))
+    ipcq.open(name).close()
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_a_preference_is_told(
+    pair: tuple[FakeBackend, FakeBackend],
+    name: str,
+    records: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """IPCQ_BACKEND decides for another than the best."""
+    monkeypatch.setenv("IPCQ_BACKEND", "second")
+    ipcq.open(name).close()
+    assert records()[0].endswith("passed over were best: IPCQ_BACKEND names 'second'")
+
+
+@pytest.mark.parametrize("options", [{"backend": "second"}, {"create": False}])
+def test_a_backend_that_was_named_or_has_the_queue_is_not_told_of(
+    pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]], options: dict[str, Any]
+) -> None:
+    """There was no choice."""
+    if not options.get("create", True):
+        pair[1].make(name)
+    ipcq.open(name, **options).close()
+    assert records() == []
+
+
+def test_what_cannot_be_used_here_is_not_told_of(
+    pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
+) -> None:
+    """It is the machine that decides, and `ipcq backends` tells."""
+    pair[0].availability = Availability.no("no compiler")
+    ipcq.open(name).close()
+    assert records() == []
+
+
+def test_nothing_is_told_where_nobody_imported_logging(
+    pair: tuple[FakeBackend, FakeBackend],
+    name: str,
+    records: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Importing it would cost a program that does not log."""
+    pair[0].on_create = raising(Unsupported("not so"))
+    with monkeypatch.context() as without:
+        without.delitem(sys.modules, "logging")
+        ipcq.open(name).close()
+    assert records() == []
+
+
+def test_a_choice_that_failed_is_not_told_of(
+    pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
+) -> None:
+    """There is no queue to tell of."""
+    pair[0].on_create = raising(NoSpace())
+    with pytest.raises(NoSpace):
+        ipcq.open(name)
+    assert records() == []
