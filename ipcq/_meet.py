@@ -149,7 +149,10 @@ def _warn_if_weaker(asked: Asked, decision: Create) -> bool:
 
 
 def _told(reasons: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(same)}: {reason}" for reason, same in names.items())
 
 
 def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -> tuple[Backend, Channel, str] | None:
@@ -206,12 +209,12 @@ def _others(asked: Asked, tried: Collection[str]) -> list[str]:
 def _ways_out(asked: Asked, tried: Collection[str]) -> Iterator[str]:
     """Name the backend that could be asked for instead, where it keeps queues and, failing that, where it does not."""
     for other in _others(asked, tried)[:1]:
-        yield f"or use backend={other!r}"
+        yield f"or try backend={other!r}"
         return
     if asked.request.lifetime == "persistent":
         decision = _without(tried, asked, replace(asked.request, lifetime="last-close"))
         for other in decision.order[:1]:
-            yield f"or use backend={other!r} with lifetime='last-close', if the queue may go with its last handle"
+            yield f"or try backend={other!r} with lifetime='last-close', if the queue may go with its last handle"
 
 
 def _without(tried: Collection[str], asked: Asked, request: Request) -> Create:

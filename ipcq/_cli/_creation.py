@@ -1,12 +1,16 @@
 """What verbs that create queues have in common."""
 
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
 import ipcq
-from ipcq.errors import Unsupported
+from ipcq._cli._exits import Failure, in_options
+from ipcq.errors import PersistenceWarning, Unsupported
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -52,6 +56,49 @@ _OF_OPEN = frozenset(("name", "backend", *(ipcq.open.__kwdefaults__ or ())))
 def exists(name: str, backend: str) -> bool:
     """Tell whether a queue is there; a URL may carry options, which only opening takes."""
     return ipcq.exists(name.partition("?")[0] if "://" in name else name, backend)
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Let nothing be created where it would go with this process because no backend that keeps queues can be used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PersistenceWarning)
+        try:
+            yield
+        except PersistenceWarning as warning:
+            ours = "start whoever gets the items first"
+            raise Failure(str(warning).replace("say lifetime='last-close' if that is enough", ours)) from warning
+
+
+@contextmanager
+def short_lived() -> Iterator[None]:
+    """Take any backend without a warning: the queue need not outlive this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PersistenceWarning)
+        yield
+
+
+class _Notes(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(in_options(record.getMessage()))
+
+
+@contextmanager
+def noted_choice() -> Iterator[list[str]]:
+    """Return a list in which it will be said if the request decides for another backend than the best."""
+    logger, notes = logging.getLogger("ipcq"), _Notes()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(notes)
+    try:
+        yield notes.lines
+    finally:
+        logger.removeHandler(notes)
+        logger.setLevel(level)
 
 
 def check_that_it_lasts(queue: ipcq.Queue[Any]) -> None:

@@ -60,10 +60,15 @@ def line_of(error: BaseException) -> str:
         where = str(error).removesuffix(said).replace(" on backend 'auto'", "")
         if isinstance(error, QueueNotFound):
             said = "no such queue: `ipcq ls` lists those that exist"
-        text = where + ARGUMENT.sub(_option, said.replace("open with serializer='raw'", "say --raw"))
+        text = where + in_options(said.replace("open with serializer='raw'", "say --raw"))
     else:
         text = str(error)
     return "; ".join([text, *getattr(error, "__notes__", ())])
+
+
+def in_options(text: str) -> str:
+    """Name options where a text of the core names arguments."""
+    return ARGUMENT.sub(_option, text)
 
 
 def _option(argument: re.Match[str]) -> str:

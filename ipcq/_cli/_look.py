@@ -1,10 +1,12 @@
 """What can be seen of queues without touching them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ipcq
+from ipcq._choose import Candidate, shortcoming
 from ipcq._cli._exits import line_of
+from ipcq.backend import Request
 from ipcq.errors import BackendUnknown, MessageQueueError, QueueNotFound
 
 
@@ -28,6 +30,43 @@ def facts_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
         "max_message_size": queue.max_message_size,
         "mode": f"{queue.mode:04o}",
     }
+
+
+def notes_on(queue: ipcq.Queue[Any]) -> Iterator[str]:
+    """Say what figures do not: why it is not on the best backend, as far as that can be known, and if not listed."""
+    ranked = [each for each in ipcq.backends() if each.rank is not None and each.capabilities is not None]
+    usable = [each for each in ranked if each.usable or each.name == queue.backend]
+    if usable and usable[0].name != queue.backend and queue.backend in {each.name for each in usable}:
+        best = usable[0]
+        why = _why_not(best, queue)
+        yield f"queue {queue.name!r} on backend {queue.backend!r}: not on the better backend {best.name!r}: {why}"
+    yield from unlisted(queue)
+
+
+def _why_not(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:
+    asked = Request(
+        mode=queue.mode,
+        max_message_size=queue.max_message_size,
+        priorities=queue.priorities,
+        lifetime=queue.lifetime,
+    )
+    able = best.capabilities or ipcq.Capabilities()
+    reason = shortcoming(Candidate(name=best.name, capabilities=able), asked)
+    if reason:
+        return reason
+    if queue.mode & 0o077:
+        return (
+            f"the mode {queue.mode:04o} grants access to other users, and backends on which they could damage it "
+            "need --other-users for that"
+        )
+    return "whoever created it named a backend, by an option or by IPCQ_BACKEND, or could not use that one"
+
+
+def unlisted(queue: ipcq.Queue[Any]) -> Iterator[str]:
+    """Say if `ipcq ls` cannot show the queue, and what would change that."""
+    why = ipcq.queues().unlisted.get(queue.backend)
+    if why is not None:
+        yield f"`ipcq ls` cannot show the queues of backend {queue.backend!r}: {why}"
 
 
 def survey(backend: str, look: Callable[[ipcq.QueueInfo], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:

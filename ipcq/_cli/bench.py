@@ -17,6 +17,7 @@ from ipcq._bench._queues import Ipcq, new_name
 from ipcq._bench._report import digits, failures, figure, times
 from ipcq._bench._run import compare
 from ipcq._bench._workload import WORKLOADS, Workload
+from ipcq._cli._creation import short_lived
 from ipcq._cli._exits import USAGE, Failure, complain
 from ipcq._cli._options import complete_backend, json_option, quiet_option
 from ipcq._cli._output import say, say_json, say_table
@@ -112,7 +113,7 @@ def ours(backend: str) -> Contestant:
     Raises:
         Unsupported: Its queues live inside one process.
     """
-    with ipcq.open(new_name(), backend, exclusive=True) as queue:
+    with short_lived(), ipcq.open(new_name(), backend, exclusive=True) as queue:
         queue.unlink()
         if queue.capabilities.scope < ipcq.Scope.HOST:
             raise Unsupported(

@@ -64,6 +64,10 @@ def _order() -> Setting:
     preferred = os.environ.get(PREFERENCE)
     if preferred:
         return Setting("backend auto creates on", [without_secrets(preferred)], f"{ENVIRONMENT}: {PREFERENCE}")
-    usable = (each for each in ipcq.backends() if each.usable and each.rank is not None and each.capabilities)
-    order = [each.name for each in usable if each.capabilities and each.capabilities.scope >= ipcq.Scope.HOST]
-    return Setting("backend auto creates on", order, "rank of the backends")
+    usable = {
+        each.name: each.capabilities
+        for each in ipcq.backends()
+        if each.usable and each.rank is not None and each.capabilities and each.capabilities.scope >= ipcq.Scope.HOST
+    }
+    kept = [name for name, able in usable.items() if able.persistence >= ipcq.Persistence.KERNEL]
+    return Setting("backend auto creates on", kept or list(usable), "rank of the backends")

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 import ipcq
-from ipcq._cli._creation import backend_options_option, check_that_it_lasts, limit_options
-from ipcq._cli._look import facts_of
+from ipcq._cli._creation import backend_options_option, check_that_it_lasts, lasting, limit_options, noted_choice
+from ipcq._cli._exits import complain
+from ipcq._cli._look import facts_of, unlisted
 from ipcq._cli._options import (
     backend_option,
     json_option,
@@ -73,32 +74,43 @@ def command(
     """Create the queue NAME, or fail if there is one.
 
     What is not said is the backend's choice. A queue that would go with this command, because its backend keeps queues
-    only as long as somebody has them open, is refused.
+    only as long as somebody has them open, is refused. If your options decide for another backend than the best, a line
+    on stderr says which, why, and what its limits are; so does a --mode that grants access to others, unless all trust
+    each other (--other-users).
 
     \b
     ipcq create /jobs --max-messages 8 --max-message-size 1024
-    ipcq create /jobs --exist-ok --require priorities --mode 0660
+    ipcq create /jobs --exist-ok --require priorities --require persistence:kernel
+    ipcq create /jobs --mode 0660 --other-users
     """
     try:
-        with ipcq.open(
-            name,
-            backend,
-            exclusive=not exist_ok,
-            max_messages=max_messages,
-            max_message_size=max_message_size,
-            buffer_size=buffer_size,
-            priorities=priorities,
-            mode=mode,
-            require=require,
-            other_users=other_users,
-            open_timeout=timeout_of(open_timeout),
-            **options,
-        ) as queue:
+        with (
+            lasting(),
+            noted_choice() as notes,
+            ipcq.open(
+                name,
+                backend,
+                exclusive=not exist_ok,
+                max_messages=max_messages,
+                max_message_size=max_message_size,
+                buffer_size=buffer_size,
+                priorities=priorities,
+                mode=mode,
+                require=require,
+                other_users=other_users,
+                open_timeout=timeout_of(open_timeout),
+                **options,
+            ) as queue,
+        ):
             check_that_it_lasts(queue)
             facts = facts_of(queue)
+            if notes:  # else the backend was named, or is the best
+                notes += unlisted(queue)
     except QueueExists as error:
         error.detail = "the queue exists already: --exist-ok takes it as it is, `ipcq rm` removes it"
         raise
+    for note in () if quiet else notes:
+        complain(note)
     if as_json:
         say_json(facts)
     elif not quiet:

@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 import ipcq
+from ipcq._cli._creation import short_lived
 from ipcq._cli._exits import Failure
 from ipcq._cli._meter import Meter
 from ipcq._cli._options import backend_option, json_option, quiet_option, seconds_option
@@ -206,6 +207,7 @@ class Demo:
         with ExitStack() as stack:
             # In the stack before the queue exists: an interruption at any point then finds it there.
             stack.callback(self._remove)
+            stack.enter_context(short_lived())
             queue = stack.enter_context(
                 ipcq.open(
                     self.name,

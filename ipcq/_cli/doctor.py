@@ -61,6 +61,7 @@ def _checks() -> Iterator[Check]:
 
 def _check_backends() -> Iterator[Check]:
     reaching = []
+    kept = False
     for plugin in _registry.plugins():
         subject = f"backend {plugin.name}"
         if plugin.backend is None:
@@ -75,6 +76,7 @@ def _check_backends() -> Iterator[Check]:
         yield Check(OK, subject, "can be used")
         if plugin.backend.capabilities.scope >= ipcq.Scope.HOST:
             reaching.append(plugin.name)
+            kept = kept or plugin.backend.capabilities.persistence >= ipcq.Persistence.KERNEL
         try:
             for finding in plugin.backend.findings():
                 yield Check(finding.severity.value, subject, finding.text, finding.fix)
@@ -84,6 +86,9 @@ def _check_backends() -> Iterator[Check]:
     if not reaching:
         text = "none of those that can be used here reaches other processes"
         yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the way out for each")
+    elif not kept:
+        text = "none of those that can be used here keeps a queue that no process has open"
+        yield Check(WARNING, "backends", text, "ipcq backends   # the last column has the way out for each")
     preferred = without_secrets(os.environ.get(PREFERENCE, ""))
     if preferred and preferred not in reaching:
         text = f"{PREFERENCE} names {preferred!r}, which cannot be used here or does not reach other processes"

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import click
 
 import ipcq
-from ipcq._cli._creation import check_that_it_lasts, exists
+from ipcq._cli._creation import check_that_it_lasts, exists, lasting
 from ipcq._cli._dump import Dump
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
@@ -80,6 +80,7 @@ def command(
         dump = Dump(read_on)
         there = exists(name, backend)
         limits = {} if there else {limit: value for limit, value in dump.queue.items() if value is not None}
+        stack.enter_context(lasting())
         queue = stack.enter_context(
             ipcq.open(
                 name,

@@ -10,7 +10,7 @@ import click
 
 import ipcq
 from ipcq._cli import _items
-from ipcq._cli._creation import backend_options_option, check_that_it_lasts, exists, limit_options
+from ipcq._cli._creation import backend_options_option, check_that_it_lasts, exists, lasting, limit_options
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
     backend_option,
@@ -90,19 +90,22 @@ def command(
             raise click.UsageError("Nothing to put: give ITEMs, or '-' to type them, one on each line.")
         items = ("-",)
     there = exists(name, backend)
-    with ipcq.open(
-        name,
-        backend,
-        create=not no_create,
-        read=False,
-        priorities=priority > 0 and not there,
-        max_messages=max_messages,
-        max_message_size=max_message_size,
-        serializer="raw" if raw else serializer or "msgpack",
-        allow_pickle=allow_pickle,
-        other_users=other_users,
-        **options,
-    ) as queue:
+    with (
+        lasting(),
+        ipcq.open(
+            name,
+            backend,
+            create=not no_create,
+            read=False,
+            priorities=priority > 0 and not there,
+            max_messages=max_messages,
+            max_message_size=max_message_size,
+            serializer="raw" if raw else serializer or "msgpack",
+            allow_pickle=allow_pickle,
+            other_users=other_users,
+            **options,
+        ) as queue,
+    ):
         if not there:
             check_that_it_lasts(queue)
         source = _Source(items, queue.max_message_size, as_json=as_json, null=null, raw=raw)

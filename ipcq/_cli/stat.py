@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 import ipcq
+from ipcq._cli._exits import complain
+from ipcq._cli._look import notes_on
 from ipcq._cli._options import backend_option, json_option, name_argument, other_users_option
 from ipcq._cli._output import capabilities_of, flat, say_json, say_table
 
@@ -18,7 +20,8 @@ from ipcq._cli._output import capabilities_of, flat, say_json, say_table
 def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
     """Show what the queue NAME was created with, what it can do, and its figures.
 
-    Nothing is taken. A figure that the mechanism cannot know is '-'.
+    Nothing is taken. A figure that the mechanism cannot know is '-'. If the queue is not on the best backend, a line on
+    stderr says why, as far as its attributes tell; another says it if `ipcq ls` cannot show the queue.
     """
     with ipcq.open(name, backend, create=False, write=False, other_users=other_users) as queue:
         facts: dict[str, Any] = {
@@ -35,6 +38,9 @@ def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
             "stats": asdict(queue.stats()),
             "capabilities": capabilities_of(queue.capabilities),
         }
+        notes = list(notes_on(queue))
+    for note in notes:
+        complain(note)
     if as_json:
         say_json(facts)
         return

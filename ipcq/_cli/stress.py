@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import ipcq
-from ipcq._cli._creation import backend_options_option
+from ipcq._cli._creation import backend_options_option, short_lived
 from ipcq._cli._exits import Failure
 from ipcq._cli._options import backend_option, json_option, quiet_option, seconds_option
 from ipcq._cli._output import say, say_json
@@ -155,7 +155,7 @@ def _chosen(backend: str, limits: Mapping[str, Any]) -> str:
         Unsupported: Processes cannot meet there, or a queue cannot be shut down.
     """
     name = f"/ipcq-stress-{secrets.token_hex(8)}"
-    with ipcq.open(name, backend, exclusive=True, require=("shutdown",), **limits) as queue:
+    with short_lived(), ipcq.open(name, backend, exclusive=True, require=("shutdown",), **limits) as queue:
         queue.unlink()
         if queue.capabilities.scope < ipcq.Scope.HOST:
             raise Unsupported(

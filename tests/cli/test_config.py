@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def test_place_of_creation_is_the_order_of_the_backends(run: Run, monkeypatch: p
     monkeypatch.delenv("IPCQ_BACKEND", raising=False)
     order, source = settings(run)["backend auto creates on"]
     assert (order[0], "memory" in order, source) == (ipcq.backends()[0].name, False, "rank of the backends")
+
+
+def test_place_of_creation_is_where_queues_are_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as there is one."""
+    monkeypatch.delenv("IPCQ_BACKEND", raising=False)
+    able = ipcq.Capabilities(scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)
+    keeps = replace(ipcq.backends()[0], name="keeps", usable=True, rank=1, capabilities=able)
+    forgets = replace(keeps, name="forgets", rank=2, capabilities=replace(able, persistence=ipcq.Persistence.HOLDERS))
+    orders = []
+    for infos in ([forgets, keeps], [forgets]):
+        monkeypatch.setattr(ipcq, "backends", lambda infos=infos: infos)
+        orders.append(settings(run)["backend auto creates on"][0])
+    assert orders == [["keeps"], ["forgets"]]
 
 
 def test_place_of_creation_can_be_chosen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """``ipcq create``."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from click.testing import Result
 
 import ipcq
+import ipcq_socketpair
 from ipcq._cli import _creation
 from processes.needs import usable
 
@@ -133,6 +135,98 @@ def test_capacity_in_bytes_alone_is_not_told_in_messages(run: Run, name: str, mo
 def test_url_options_do_not_disturb_the_look() -> None:
     """Only opening takes them."""
     assert _creation.exists("memory:///no-such?max_messages=4", "auto") is False
+
+
+def test_minimum_can_be_required(run: Run, name: str) -> None:
+    """Behind a colon."""
+    result = run("create", name, *LIMITS, "--require", "persistence:kernel", "--require", "max_message_size:512")
+    assert result.exit_code == 0
+
+
+def test_minimum_that_nobody_has_is_1_with_both_figures(run: Run, name: str) -> None:
+    """What there is, and what was asked for."""
+    result = run("create", name, *LIMITS, "--require", "persistence:synced")
+    words = "its persistence is 'kernel', required is at least 'synced'"
+    assert (result.exit_code, words in result.stderr) == (1, True)
+
+
+def test_unknown_minimum_is_2_with_those_there_are(run: Run, name: str) -> None:
+    """It is a typing error."""
+    result = run("create", name, "--require", "persistence:paper")
+    assert (result.exit_code, "one of process, holders, kernel, disk, synced" in result.stderr) == (2, True)
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let IPCQ_BACKEND name a backend that keeps queues and is not the best, and return its name."""
+    _, name, *_ = (
+        each.name
+        for each in ipcq.backends()
+        if each.usable and each.rank is not None and each.capabilities.persistence >= ipcq.Persistence.KERNEL
+    )
+    monkeypatch.setenv("IPCQ_BACKEND", name)
+    return name
+
+
+def test_another_backend_than_the_best_is_told(run: Run, name: str, second: str) -> None:
+    """On stderr, with its limits and the reason."""
+    first, *_ = run("create", name, *LIMITS).stderr.splitlines()
+    assert first == (
+        f"ipcq: queue {name!r} was created on backend {second!r}, with at most 4 messages of at most 512 bytes; passed "
+        f"over were {ipcq.backends()[0].name}: IPCQ_BACKEND names {second!r}"
+    )
+
+
+def test_another_backend_than_the_best_is_not_told_quietly(run: Run, name: str, second: str) -> None:
+    """With --quiet."""
+    assert run("create", name, *LIMITS, "-q").output == ""
+
+
+def test_what_is_logged_later_is_not_printed(run: Run, name: str, second: str) -> None:
+    """The command leaves the loggers as they were."""
+    before = logging.getLogger("ipcq").level, logging.getLogger("ipcq").handlers[:]
+    run("create", name, *LIMITS)
+    assert (logging.getLogger("ipcq").level, logging.getLogger("ipcq").handlers) == before
+
+
+@pytest.fixture
+def unmounted(second: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the queues of the second backend not be listed, and return its name."""
+    listing = ipcq.Listing()
+    listing.unlisted = {second: "it is not mounted: mount it"}
+    monkeypatch.setattr(ipcq, "queues", lambda: listing)
+    return second
+
+
+def test_queue_that_ls_cannot_show_is_told(run: Run, name: str, unmounted: str) -> None:
+    """With what would change that."""
+    words = f"`ipcq ls` cannot show the queues of backend {unmounted!r}: it is not mounted: mount it"
+    assert words in run("create", name, *LIMITS).stderr
+
+
+def test_backend_that_was_named_is_not_told_of(run: Run, name: str, unmounted: str) -> None:
+    """Whoever names it knows."""
+    assert run("create", name, *LIMITS, "--backend", unmounted).stderr == ""
+
+
+@pytest.mark.parametrize("verb", [("create",), ("put", "x")])
+def test_queue_that_would_be_forgotten_is_refused_with_the_reason(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    """Where only a backend that forgets can be used."""
+    monkeypatch.setenv("IPCQ_BACKEND", usable("socketpair"))
+    result = run(verb[0], name, *verb[1:])
+    ending = "IPCQ_BACKEND names 'socketpair'); make one usable, or start whoever gets the items first\n"
+    assert (result.exit_code, result.stderr.endswith(ending)) == (1, True)
+
+
+def test_queue_that_would_be_forgotten_is_not_created(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a moment."""
+    made: list[str] = []
+    monkeypatch.setattr(ipcq_socketpair.SocketpairBackend, "create", lambda self, name, request: made.append(name))
+    monkeypatch.setenv("IPCQ_BACKEND", usable("socketpair"))
+    run("create", name)
+    assert not made
 
 
 def test_another_program_finds_it(program: Callable[..., Any], name: str) -> None:

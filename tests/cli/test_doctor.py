@@ -72,7 +72,8 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def plugged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
     """Let there be one backend alone, with a wish or two."""
     real = _registry.plugin("memory").backend
-    facts = {"capabilities": replace(real.capabilities, scope=ipcq.Scope.HOST), **facts}  # type: ignore[union-attr]
+    able = replace(real.capabilities, scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)  # type: ignore[union-attr]
+    facts = {"capabilities": able, **facts}
     facts = {"name": "some", "platforms": None, "probe": Availability.yes, "findings": list, **facts}
     plugin = SimpleNamespace(name="some", distribution="some-dist", failure="", backend=SimpleNamespace(**facts))
     monkeypatch.setattr(_registry, "plugins", lambda: [plugin])
@@ -406,6 +407,12 @@ def test_no_backend_between_processes_is_an_error(monkeypatch: pytest.MonkeyPatc
     """ipcq is of little use then."""
     plugged(monkeypatch, capabilities=ipcq.Capabilities())
     assert [check.severity for check in verb._check_backends()] == ["ok", "error"]
+
+
+def test_no_backend_that_keeps_queues_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program puts would go with it."""
+    plugged(monkeypatch, capabilities=ipcq.Capabilities(scope=ipcq.Scope.HOST))
+    assert [check.severity for check in verb._check_backends()] == ["ok", "warning"]
 
 
 def test_preferred_backend_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

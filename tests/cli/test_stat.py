@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 import ipcq
+from ipcq._cli import _look
+from processes.needs import usable
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
@@ -67,3 +70,55 @@ def test_nothing_is_taken(run: Run, queue: Queue) -> None:
 def test_missing_queue_is_5(run: Run, name: str) -> None:
     """Looking creates nothing."""
     assert run("stat", name).exit_code == 5
+
+
+def test_queue_on_the_best_backend_has_no_note(run: Run, shared: Queue) -> None:
+    """There is nothing to say."""
+    assert run("stat", shared.name).stderr == ""
+
+
+def test_queue_on_a_backend_without_a_rank_has_no_note(run: Run, queue: Queue) -> None:
+    """Somebody named it."""
+    assert run("stat", queue.name).stderr == ""
+
+
+WHY = [
+    (
+        {"mode": 0o660},
+        "the mode 0660 grants access to other users, and backends on which they could damage it need",
+    ),
+    ({}, "whoever created it named a backend, by an option or by IPCQ_BACKEND, or could not use that one"),
+]
+
+
+@pytest.mark.parametrize(("options", "why"), WHY)
+def test_queue_that_is_not_on_the_best_backend_has_a_note(
+    run: Run, name: str, options: dict[str, Any], why: str
+) -> None:
+    """On stderr, with what its attributes tell."""
+    best = ipcq.backends()[0].name
+    with ipcq.open(name, usable("mqueue"), max_messages=4, max_message_size=512, **options):
+        note = f"ipcq: queue {name!r} on backend 'mqueue': not on the better backend {best!r}: {why}"
+        assert note in run("stat", name).stderr
+
+
+def test_queue_that_the_best_backend_cannot_have_has_the_reason(
+    name: str, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what it can do."""
+    monkeypatch.setattr(ipcq.Queue, "lifetime", "last-close")
+    with ipcq.open(name, usable("pyshm"), max_messages=4, max_message_size=512) as queue:
+        plain = replace(ipcq.backends()[0], name="plain", rank=999, capabilities=ipcq.Capabilities())
+        others = ipcq.backends()
+        monkeypatch.setattr(ipcq, "backends", lambda: [plain, *others])
+        (note,) = _look.notes_on(queue)
+    assert note.endswith("its queues cannot go with their last handle (lifetime='last-close')")
+
+
+def test_queue_that_ls_cannot_show_has_a_note(run: Run, shared: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what would change that."""
+    listing = ipcq.Listing()
+    listing.unlisted = {shared.backend: "it is not mounted: mount it"}
+    monkeypatch.setattr(ipcq, "queues", lambda: listing)
+    words = f"`ipcq ls` cannot show the queues of backend {shared.backend!r}: it is not mounted: mount it"
+    assert words in run("stat", shared.name).stderr

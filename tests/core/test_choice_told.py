@@ -92,7 +92,7 @@ def test_a_preference_for_a_weaker_backend_is_warned_of(
     """Whoever wrote the program may not know of IPCQ_BACKEND."""
     installed.backend(FakeBackend("keeping", rank=7))
     monkeypatch.setenv("IPCQ_BACKEND", "fleeting")
-    with pytest.warns(ipcq.PersistenceWarning, match="keeping: IPCQ_BACKEND names 'fleeting'"):
+    with pytest.warns(ipcq.PersistenceWarning, match="keeping, memory: IPCQ_BACKEND names 'fleeting'"):
         ipcq.open(name).close()
 
 

@@ -372,7 +372,7 @@ def test_where_there_is_no_room_the_next_backend_is_recommended(
 ) -> None:
     """C31: it may be asked for by name."""
     one.on_create = raising(copy.copy(error))
-    with pytest.raises(type(error), match=r"on backend 'one': .*, or use backend='two'$"):
+    with pytest.raises(type(error), match=r"on backend 'one': .*, or try backend='two'$"):
         opened()
 
 
@@ -383,7 +383,7 @@ def test_a_backend_that_cannot_honour_the_request_is_not_recommended(
     installed.backend(FakeBackend("three", rank=700, capabilities=ALL))
     one.on_create = raising(Unsupported("not so"))
     two.on_create = raising(NoSpace("the disk is full"))
-    with pytest.raises(NoSpace, match=r"the disk is full, or use backend='three'$"):
+    with pytest.raises(NoSpace, match=r"the disk is full, or try backend='three'$"):
         opened(require=["leases"])
 
 
@@ -392,7 +392,7 @@ def test_where_only_a_weaker_backend_has_room_it_is_recommended_with_what_it_is(
 ) -> None:
     """C31: to take it, somebody has to say so."""
     one.on_create = raising(NoSpace("the disk is full"))
-    words = r"use backend='fleeting' with lifetime='last-close', if the queue may go with its last handle$"
+    words = r"or try backend='fleeting' with lifetime='last-close', if the queue may go with its last handle$"
     with pytest.raises(NoSpace, match=words):
         opened(require=["leases"])
 
@@ -458,7 +458,7 @@ def test_where_creating_fails_on_a_named_backend_another_is_recommended(
     """The way out names a backend that could."""
     facts = {"limit": "x", "value": 1, "asked": 2, "remedy": "y", "errno": 1} if number is LimitExceeded else {}
     one.on_create = raising(number(**facts))
-    with pytest.raises(number, match=r", or use backend='two'$"):
+    with pytest.raises(number, match=r", or try backend='two'$"):
         opened("one")
 
 
@@ -607,7 +607,7 @@ def test_a_preference_that_fails_is_an_error(
     """Where creating fails, no other is tried."""
     monkeypatch.setenv("IPCQ_BACKEND", "two")
     two.on_create = raising(NoSpace("the disk is full"))
-    with pytest.raises(NoSpace, match="on backend 'two': the disk is full, or use backend='one'"):
+    with pytest.raises(NoSpace, match="on backend 'two': the disk is full, or try backend='one'"):
         opened()
 
 
