@@ -1,9 +1,10 @@
 """Limits of the process and of the machine that any backend may hit."""
 
 import errno
+import os
 import sys
 
-from ipcq.errors import LimitExceeded
+from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace
 
 if sys.platform != "win32":
     import resource  # now, because a full descriptor table would not let it be loaded later
@@ -33,6 +34,21 @@ def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
         remedy=f"close what is not needed, or ulimit -n {2 * most} before the program starts",
         errno=number,
     )
+
+
+def shortage(error: BaseException) -> MessageQueueError | None:
+    """Return our error if a call or an import failed for want of descriptors or memory, else None."""
+    if sys.platform == "win32":  # which tells neither the limit nor its value
+        return None
+    number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else 0
+    if isinstance(error, ImportError):  # the dynamic loader tells what it met in words alone
+        words = str(error)
+        number = next((each for each in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) if os.strerror(each) in words), 0)
+    if number in (errno.EMFILE, errno.ENFILE):
+        return too_many_descriptors(number)
+    if number == errno.ENOMEM:
+        return NoSpace("there is no memory for it: free some and try again", errno=number)
+    return None
 
 
 def check_file_size(size: int) -> None:

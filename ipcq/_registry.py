@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from ipcq._foreign import let_through
 from ipcq._importing import importing
+from ipcq._limits import shortage
 from ipcq._url import meant
 from ipcq.backend import Availability, Backend, Capabilities, Scope
-from ipcq.errors import BackendUnavailable, BackendUnknown
+from ipcq.errors import BackendUnavailable, BackendUnknown, MessageQueueError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -103,23 +104,39 @@ def usable(name: str) -> Backend:
 
 
 def probe(candidate: Backend) -> Availability:
-    """Ask a backend whether it can be used here; one that raises instead of answering cannot."""
+    """Ask a backend whether it can be used here; one that raises instead of answering cannot.
+
+    Raises:
+        LimitExceeded: It could not look for want of descriptors. That is no answer: it may be used in a moment, and by
+            other processes now.
+        NoSpace: It could not look for want of memory.
+    """
     if candidate.platforms is not None and not sys.platform.startswith(candidate.platforms):
         return Availability.no(f"it works on {', '.join(candidate.platforms)}, this is {sys.platform}")
     try:
         found: object = candidate.probe()
     except Exception as error:
         let_through(error)
+        short = shortage(error)
+        if short is not None:
+            raise short from error
         return Availability.no(f"its probe failed: {_told(error)}")
     if not isinstance(found, Availability):
         return Availability.no(f"its probe has to return an Availability, not {found!r}")
     return found
 
 
+def _seen(candidate: Backend) -> Availability:
+    try:
+        return probe(candidate)
+    except MessageQueueError as error:
+        return Availability.no(error.detail)
+
+
 def able(ability: str) -> list[str]:
     """Name the usable backends that have a capability, those that cross processes first."""
     found = [each.backend for each in plugins() if each.backend is not None]
-    found = [each for each in found if getattr(each.capabilities, ability) and probe(each).usable]
+    found = [each for each in found if getattr(each.capabilities, ability) and _seen(each).usable]
     found.sort(key=lambda each: (each.capabilities.scope < Scope.HOST, -(each.rank or 0), each.name))
     return [each.name for each in found]
 
@@ -131,7 +148,7 @@ def backends() -> list[BackendInfo]:
         if each.backend is None:
             infos.append(BackendInfo(each.name, False, each.failure, None, None, each.distribution))
             continue
-        found = probe(each.backend)
+        found = _seen(each.backend)
         infos.append(
             BackendInfo(
                 each.name,
@@ -153,6 +170,7 @@ def _offers(path: tuple[str, ...]) -> "dict[str, EntryPoint]":
 
     from ipcq import hooks
 
+    _check_descriptors()
     offers: dict[str, EntryPoint] = {}
     # A distribution on the path twice counts once; of two distributions that offer one name, ours wins, then the first
     # by name, so that no installation order decides and nobody can replace a bundled backend.
@@ -160,6 +178,15 @@ def _offers(path: tuple[str, ...]) -> "dict[str, EntryPoint]":
     for entry in sorted(found, key=lambda entry: (_distribution(entry) != hooks.PROJECT, _distribution(entry))):
         offers.setdefault(entry.name, entry)
     return dict(sorted(offers.items()))
+
+
+def _check_descriptors() -> None:
+    """Refuse to look where nothing can be opened: `importlib.metadata` takes such a directory for an empty one."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        let_through(error)
+        raise shortage(error) or error
 
 
 @cache
@@ -170,6 +197,9 @@ def _load(entry: "EntryPoint") -> Plugin:
         let_through(error)
         if os.environ.get(STRICT):
             raise
+        short = shortage(error)
+        if short is not None:
+            raise short from error  # and remember nothing: it can be loaded once there is some again
         return Plugin(entry.name, _distribution(entry), failure=f"its plugin {entry.value!r} failed: {_told(error)}")
 
 

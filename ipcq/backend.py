@@ -63,9 +63,11 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 18. Only exceptions of `ipcq.errors` leave a backend, chained to what they were made from. The queue's and the backend's
     name are filled in above where they are missing.
-19. `probe` returns a value and never raises; the module imports where its dependency is missing. Later imports happen
-    inside `importing`, so that no other thread forks during them. `findings` reports what users should know, and a
-    process that blocks a queue as `Finding.stuck`; looking changes nothing that others use.
+19. `probe` returns a value and never raises, except the system's error where it cannot look for want of descriptors or
+    memory: it says what is installed and permitted here, and never how full the machine is, so that every process
+    chooses alike. The module imports where its dependency is missing. Later imports happen inside `importing`, so that
+    no other thread forks during them. `findings` reports what users should know, and a process that blocks a queue as
+    `Finding.stuck`; looking changes nothing that others use.
 20. What a capability denies raises `Unsupported`; what it grants works.
 
 **Shortcuts**

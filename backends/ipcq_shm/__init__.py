@@ -4,6 +4,7 @@ A queue is one file in /dev/shm. This module and `_segment` are Python alone: th
 the extension was not built, too.
 """
 
+import errno
 import os
 import struct
 import sys
@@ -63,6 +64,8 @@ class ShmBackend(Backend):
             with importing():
                 from ipcq_shm import _core
         except ImportError as error:
+            if any(os.strerror(number) in str(error) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)):
+                raise  # there it is, and can be loaded in a moment
             return Availability.no(
                 f"its C extension was not built ({error}): install a C compiler and the headers of Python, and then "
                 "pip install --force-reinstall --no-cache-dir --no-binary ipcq ipcq"

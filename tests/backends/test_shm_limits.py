@@ -334,6 +334,20 @@ def test_a_missing_extension_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "install a C compiler" in probe()
 
 
+def test_an_extension_that_nothing_is_left_to_load_with_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C31: how full the machine is says nothing about what is installed."""
+    import_ = builtins.__import__
+
+    def refuse(module: str, *rest: Any) -> Any:
+        if rest[2:] and rest[2] == ("_core",):
+            raise ImportError(f"_core.so: cannot open shared object file: {os.strerror(errno.EMFILE)}")
+        return import_(module, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError):
+        probe()
+
+
 def test_a_missing_proc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract clause 19: in a chroot, say; else a queue would seem not to be there."""
     exists = os.path.exists

@@ -1,5 +1,7 @@
 """STYLE 9 to 11: plugins come in by real entry points, one by one, and a broken one is a line in a list."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -13,7 +15,7 @@ from core.conftest import Installed, Run
 from core.fakes import HOST, FakeBackend, raising
 from ipcq import _registry
 from ipcq.backend import Availability, Capabilities, Scope
-from ipcq.errors import BackendUnavailable, BackendUnknown, MessageQueueError
+from ipcq.errors import BackendUnavailable, BackendUnknown, LimitExceeded, MessageQueueError, NoSpace
 from ipcq.hooks import GROUP
 
 GOOD = """
@@ -168,6 +170,75 @@ def test_a_probe_that_raises_is_a_reason(installed: Installed, error: Exception)
     fake.on_probe = raising(error)
     installed.backend(fake)
     assert info("strange").reason == f"its probe failed: {type(error).__name__}: {error}"
+
+
+SHORTAGES = [
+    (OSError(errno.EMFILE, "Too many open files"), LimitExceeded),
+    (ImportError(f"libz.so.1: cannot open shared object file: {os.strerror(errno.ENFILE)}"), LimitExceeded),
+    (MemoryError(), NoSpace),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), NoSpace),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), SHORTAGES)
+def test_a_probe_that_finds_nothing_left_to_look_with_is_no_answer(
+    installed: Installed, name: str, error: Exception, kind: type[MessageQueueError]
+) -> None:
+    """C31: how full the machine is never decides, so nothing is created elsewhere."""
+    fake = FakeBackend("strange", rank=900)
+    fake.on_probe = raising(error)
+    installed.backend(fake)
+    with pytest.raises(kind) as caught:
+        ipcq.open(name)
+    assert caught.value.__cause__ is error
+
+
+def test_a_backend_that_nothing_is_left_to_look_at_is_listed_with_that(installed: Installed) -> None:
+    """A list hides none."""
+    fake = FakeBackend("strange")
+    fake.on_probe = raising(OSError(errno.EMFILE, "Too many open files"))
+    installed.backend(fake)
+    assert "RLIMIT_NOFILE" in info("strange").reason
+
+
+def test_a_plugin_that_could_not_be_loaded_for_want_of_descriptors_is_loaded_later(
+    installed: Installed, name: str
+) -> None:
+    """C31: what is remembered of a plugin does not depend on the moment of the first look."""
+    source = """
+        import errno
+        from core.fakes import FakeBackend
+        from ipcq import hooks
+
+        @hooks.hookimpl
+        def ipcq_backend():
+            if shortages:
+                raise OSError(shortages.pop(), "Too many open files")
+            return FakeBackend("strange", rank=900)
+
+        shortages = [errno.EMFILE]
+    """
+    installed.plugin("strange", source)
+    with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+        ipcq.open(name)
+    with ipcq.open(name) as queue:
+        assert queue.backend == "strange"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_backends_are_not_looked_for_where_nothing_can_be_opened(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """C31: `importlib.metadata` would find none, and that would be remembered."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", refuse)
+        with pytest.raises(LimitExceeded if number == errno.EMFILE else PermissionError):
+            ipcq.backends()
+    assert "mqueue" in {each.name for each in ipcq.backends()}
 
 
 def test_a_backend_of_another_platform_is_not_asked(installed: Installed) -> None:
