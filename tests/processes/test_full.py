@@ -3,16 +3,15 @@
 Each test runs in a mount namespace of its own, in which /dev/shm is a small file system.
 """
 
-import ctypes
 import os
 import sys
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import ipcq
 from ipcq.testing.processes import Peers, fresh_name, say
+from processes.mounts import PAGE, ROOM, fill, mount_a_small_one
 from processes.needs import usable
 from processes.sizes import size
 from processes.users import NOBODY, become, warm_up
@@ -22,33 +21,10 @@ pytestmark = pytest.mark.usefixtures("as_root")
 if sys.platform != "linux":
     pytest.skip(f"Windows has no /dev/shm, nor has {sys.platform}", allow_module_level=True)
 
-CLONE_NEWNS = 0x00020000
-MS_REC_PRIVATE = 16384 | 1 << 18
-ROOM = 1 << 20
-PAGE = 4096
 LARGEST = 50_000
 # More than what is mapped with its pages at once, so that pages that were not allocated would be missed.
 LARGE = 20 << 20
 SHARED = ("shm", "pyshm")
-
-
-def mount_a_small_one(room: int = ROOM) -> None:
-    """Put a small, empty /dev/shm before this process's eyes alone."""
-    library = ctypes.CDLL(None, use_errno=True)
-    for what, outcome in (
-        ("unshare", library.unshare(CLONE_NEWNS)),
-        ("mount --make-rprivate", library.mount(b"none", b"/", None, MS_REC_PRIVATE, None)),
-        ("mount", library.mount(b"none", b"/dev/shm", b"tmpfs", 0, f"size={room},mode=1777".encode())),
-    ):
-        if outcome:
-            raise OSError(ctypes.get_errno(), f"{what} is needed, and refused here")
-
-
-def fill() -> None:
-    """Take all that is left."""
-    with suppress(OSError), open(f"/dev/shm/filler-{os.getuid()}", "wb", buffering=0) as filler:
-        while True:
-            filler.write(bytes(PAGE))
 
 
 def create_in_many_sizes(backend: str, count: int) -> None:
