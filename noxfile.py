@@ -84,7 +84,7 @@ def tell_pythons() -> None:
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install dependency groups of pyproject.toml, and the project as a wheel of what is here now."""
-    for left_over in ("build", "ipcq.egg-info"):
+    for left_over in ("build", "ipcq_queue.egg-info"):
         shutil.rmtree(left_over, ignore_errors=True)  # setuptools would pack what has been deleted since
     session.install(*(nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()), ".")
 
@@ -276,7 +276,7 @@ def docs(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, and try the wheel in an environment with nothing else."""
     session.install("build")
-    for left_over in ("build", "dist", "ipcq.egg-info"):
+    for left_over in ("build", "dist", "ipcq_queue.egg-info"):
         shutil.rmtree(left_over, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", "dist", silent=True)
     (archive,) = Path("dist").resolve().glob("*.tar.gz")

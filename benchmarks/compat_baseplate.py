@@ -10,13 +10,14 @@ import harness
 
 from ipcq._bench._contestant import OURS
 from ipcq._bench._peers import Baseplate
+from ipcq._distribution import DISTRIBUTION
 
 
 class Face(Baseplate):
     """What baseplate's own contestant does, with another import."""
 
     kind = OURS
-    distribution = "ipcq"
+    distribution = DISTRIBUTION
 
     def __init__(self, backend: str) -> None:
         self.name = f"compat.baseplate on {backend}"

@@ -13,6 +13,7 @@ from ipcq._bench._contestant import OURS, Contestant, Declined
 from ipcq._bench._peers import FasterFifo, installed
 from ipcq._bench._queues import BYTES_ALONE
 from ipcq._bench._workload import Workload
+from ipcq._distribution import DISTRIBUTION
 from ipcq.compat.faster_fifo import Queue
 
 
@@ -20,7 +21,7 @@ class Face(FasterFifo):
     """It is used as faster-fifo is, word for word."""
 
     kind = OURS
-    distribution = "ipcq"
+    distribution = DISTRIBUTION
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:

@@ -12,6 +12,7 @@ import harness
 from ipcq._bench._contestant import OURS
 from ipcq._bench._peers import MultiprocessingQueue
 from ipcq._bench._workload import Workload
+from ipcq._distribution import DISTRIBUTION
 from ipcq.compat.multiprocessing import Queue
 
 
@@ -20,7 +21,7 @@ class Face(MultiprocessingQueue):
 
     name = "ipcq.compat.multiprocessing"
     kind = OURS
-    distribution = "ipcq"
+    distribution = DISTRIBUTION
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:

@@ -10,6 +10,7 @@ import harness
 
 from ipcq._bench._contestant import OURS
 from ipcq._bench._peers import PosixIpc
+from ipcq._distribution import DISTRIBUTION
 
 LIMITS = {"max_messages": 10, "max_message_size": 8192}
 
@@ -18,7 +19,7 @@ class Face(PosixIpc):
     """What posix_ipc's own contestant does, with another import."""
 
     kind = OURS
-    distribution = "ipcq"
+    distribution = DISTRIBUTION
 
     def __init__(self, backend: str, **how: Any) -> None:
         super().__init__(f"compat.posix_ipc on {backend}", **how)

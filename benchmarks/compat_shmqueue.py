@@ -12,6 +12,7 @@ from ipcq._bench._contestant import OURS
 from ipcq._bench._peers import ShmQueue
 from ipcq._bench._queues import Ipcq
 from ipcq._bench._workload import Workload
+from ipcq._distribution import DISTRIBUTION
 
 ROOM = 1 << 20
 
@@ -20,7 +21,7 @@ class Face(ShmQueue):
     """The peer's plan with the other import."""
 
     kind = OURS
-    distribution = "ipcq"
+    distribution = DISTRIBUTION
 
     def _open(self, name: str, workload: Workload) -> Any:
         from ipcq.compat import shmqueue

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 project = "ipcq"
 author = "The ipcq developers"
 copyright = author
-version = release = installed_version("ipcq")
+version = release = installed_version("ipcq-queue")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "from_code"]
 exclude_patterns = ["_build", "_ext"]

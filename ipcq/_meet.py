@@ -288,7 +288,7 @@ def backends(name: str) -> list[Backend]:
     """Return the one backend of that name, or all that could be loaded."""
     if name != AUTO:
         return [_registry.backend(name)]
-    return [each.backend for each in _registry.plugins() if each.backend is not None]
+    return [each.backend for each in _registry.known() if each.backend is not None]
 
 
 def _usable(name: str) -> list[Backend]:

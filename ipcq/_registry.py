@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ipcq._distribution import DISTRIBUTION
 from ipcq._foreign import let_through
 from ipcq._importing import importing
 from ipcq._limits import shortage
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 
 #: Set it to anything and a plugin that cannot be loaded raises what it raises, for its author to see.
 STRICT = "IPCQ_STRICT_PLUGINS"
+
+#: Why there is no backend at all: the packages of the bundled ones may be here, but nothing lists them.
+NO_METADATA = f"the installed metadata of {DISTRIBUTION}, which lists the backends, is missing"
+#: Two ways out: a frozen program or a zip archive has its own copy of everything, and pip cannot mend it.
+WAY_OUT = (
+    f"pip install --force-reinstall {DISTRIBUTION}, or pack the directory {DISTRIBUTION.replace('-', '_')}-*.dist-info "
+    "into the frozen program or archive as well"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,17 @@ def plugins() -> list[Plugin]:
     return [plugin(name) for name in offers]
 
 
+def known() -> list[Plugin]:
+    """Load every backend that is installed, of which there has to be one.
+
+    Raises:
+        BackendUnavailable: No distribution offers any.
+    """
+    if found := plugins():
+        return found
+    raise BackendUnavailable(f"{NO_METADATA}: {WAY_OUT}")
+
+
 def plugin(name: str) -> Plugin:
     """Load one backend and no other.
 
@@ -73,6 +93,8 @@ def plugin(name: str) -> Plugin:
         offers = _offers(tuple(sys.path))
         if name in offers:
             return _load(offers[name])
+    if not offers:
+        raise BackendUnknown(f"{NO_METADATA}: {WAY_OUT}", backend=name)
     raise BackendUnknown(f"no installed distribution offers it: {meant(name, offers)}", backend=name)
 
 
@@ -134,8 +156,12 @@ def _seen(candidate: Backend) -> Availability:
 
 
 def able(ability: str) -> list[str]:
-    """Name the usable backends that have a capability, those that cross processes first."""
-    found = [each.backend for each in plugins() if each.backend is not None]
+    """Name the usable backends that have a capability, those that cross processes first.
+
+    Raises:
+        BackendUnavailable: No distribution offers any backend.
+    """
+    found = [each.backend for each in known() if each.backend is not None]
     found = [each for each in found if getattr(each.capabilities, ability) and _seen(each).usable]
     found.sort(key=lambda each: (each.capabilities.scope < Scope.HOST, -(each.rank or 0), each.name))
     return [each.name for each in found]
@@ -175,7 +201,7 @@ def _offers(path: tuple[str, ...]) -> "dict[str, EntryPoint]":
     # A distribution on the path twice counts once; of two distributions that offer one name, ours wins, then the first
     # by name, so that no installation order decides and nobody can replace a bundled backend.
     found = entry_points(group=hooks.GROUP)
-    for entry in sorted(found, key=lambda entry: (_distribution(entry) != hooks.PROJECT, _distribution(entry))):
+    for entry in sorted(found, key=lambda entry: (_distribution(entry) != DISTRIBUTION, _distribution(entry))):
         offers.setdefault(entry.name, entry)
     return dict(sorted(offers.items()))
 

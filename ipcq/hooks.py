@@ -2,10 +2,12 @@
 
 import pluggy
 
+from ipcq._distribution import DISTRIBUTION
 from ipcq.backend import Backend
 
-__all__ = ("GROUP", "PROJECT", "hookimpl", "ipcq_backend")
+__all__ = ("DISTRIBUTION", "GROUP", "PROJECT", "hookimpl", "ipcq_backend")
 
+#: What pluggy calls the plugin system. It is the package's name; what pip installs is called `DISTRIBUTION`.
 PROJECT = "ipcq"
 #: Entry-point group in which a distribution names its backends: ``name = "module"``.
 GROUP = "ipcq.backends"

@@ -25,7 +25,7 @@ from ipcq.backend import (
     opened,
 )
 from ipcq.errors import MessageQueueError, QueueNotFound, Unsupported
-from ipcq.hooks import hookimpl
+from ipcq.hooks import DISTRIBUTION, hookimpl
 from ipcq_mqueue import _library, _limits
 
 NAME: Final = "mqueue"
@@ -54,7 +54,7 @@ class MqueueBackend(Backend):
         if not os.path.isdir(_limits.DIRECTORY):
             return Availability.no(f"this kernel has no POSIX message queues ({_limits.DIRECTORY} is missing)")
         if not _library.is_installed():
-            return Availability.no("posix_ipc is not installed: pip install 'ipcq[mqueue]'")
+            return Availability.no(f"posix_ipc is not installed: pip install '{DISTRIBUTION}[mqueue]'")
         return Availability.yes()
 
     def create(self, name: str, request: Request) -> Channel:

@@ -21,10 +21,13 @@ from typing import Any, Final
 
 from ipcq.backend import importing, let_through
 from ipcq.errors import MessageQueueError, Unsupported
+from ipcq.hooks import DISTRIBUTION
 from ipcq_pyshm import _file
 from ipcq_pyshm._layout import Header
 
-MISSING: Final = "the library shmlock is not installed: pip install 'ipcq[shmlock]', or leave out lock='shmlock'"
+MISSING: Final = (
+    f"the library shmlock is not installed: pip install '{DISTRIBUTION}[shmlock]', or leave out lock='shmlock'"
+)
 
 _BLOCKS: Final = "ipcqlock-"
 _SIGNALS: Final = frozenset(map(int, signal.valid_signals()))

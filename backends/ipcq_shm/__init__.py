@@ -25,7 +25,7 @@ from ipcq.backend import (
     importing,
 )
 from ipcq.errors import QueueNotFound
-from ipcq.hooks import hookimpl
+from ipcq.hooks import DISTRIBUTION, hookimpl
 
 if sys.platform == "linux":
     from ipcq_shm import _segment
@@ -68,7 +68,7 @@ class ShmBackend(Backend):
                 raise  # there it is, and can be loaded in a moment
             return Availability.no(
                 f"its C extension was not built ({error}): install a C compiler and the headers of Python, and then "
-                "pip install --force-reinstall --no-cache-dir --no-binary ipcq ipcq"
+                f"pip install --force-reinstall --no-cache-dir --no-binary {DISTRIBUTION} {DISTRIBUTION}"
             )
         if not os.access(_segment.DIRECTORY, os.R_OK | os.W_OK | os.X_OK):
             return Availability.no(f"{_segment.DIRECTORY} is not a directory that this user may write to: mount it")

@@ -16,6 +16,7 @@ from sphinx.util.typing import ExtensionMetadata
 import ipcq
 from ipcq._bench._markdown import markdown
 from ipcq._bench._plot import caption, svg
+from ipcq._distribution import DISTRIBUTION
 
 
 class Generated(SphinxDirective):
@@ -47,7 +48,7 @@ class CapabilityTable(Generated):
     """Prints where the bundled backends exist and what they can do, from their descriptors."""
 
     def lines(self) -> list[str]:
-        return list(table([info for info in ipcq.backends() if info.distribution == "ipcq"]))
+        return list(table([info for info in ipcq.backends() if info.distribution == DISTRIBUTION]))
 
 
 class BenchmarkTable(Generated):

@@ -13,6 +13,7 @@ from ipcq._bench._contestant import CONTROL, OURS, PEER, Contestant, Declined, R
 from ipcq._bench._goods import Cycle, Goods, Numbered
 from ipcq._bench._sample import run
 from ipcq._bench._workload import USUAL, Workload
+from ipcq._distribution import DISTRIBUTION
 
 BYTES_ALONE = "it moves bytes, and nothing else"
 
@@ -84,7 +85,7 @@ class Ipcq(Queues):
     """
 
     kind = OURS
-    distribution = "ipcq"
+    distribution = DISTRIBUTION
 
     def __init__(self, backend: str, name: str = "", *, serializer: str = "msgpack", **options: Any) -> None:
         self.name = name or f"ipcq {backend}"
@@ -99,7 +100,7 @@ class Ipcq(Queues):
         if self._serializer == "raw" and workload.objects:
             raise Declined(BYTES_ALONE)
         if workload.typed and find_spec("msgspec") is None:
-            raise Declined("msgspec is not installed: pip install 'ipcq[msgspec]'")
+            raise Declined(f"msgspec is not installed: pip install '{DISTRIBUTION}[msgspec]'")
         names = [new_name() for _ in range(workload.queues)]
         made: list[ipcq.Queue[Any]] = []
         try:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from ipcq._cli._exits import ERROR, INTERRUPTED, Failure, code_of, complain, line_of
+from ipcq._distribution import DISTRIBUTION
 from ipcq._redaction import redacted
 from ipcq.errors import MessageQueueError
 
@@ -83,7 +84,7 @@ class Verbs(click.Group):
     commands={verb: click.Command(verb) for verb in VERBS},
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name="ipcq", prog_name="ipcq")
+@click.version_option(package_name=DISTRIBUTION, prog_name="ipcq")
 @click.option("--traceback", is_flag=True, help="Show where an error came from, before its one line.")
 def cli(traceback: bool) -> None:
     """Put objects into named queues, take them out, and look at the queues of this machine.

@@ -12,6 +12,7 @@ from ipcq._cli._exits import Failure
 from ipcq._cli._host import ERROR, NOTE, OK, WARNING, Check
 from ipcq._cli._options import json_option
 from ipcq._cli._output import say, say_json, say_table, shown
+from ipcq._distribution import DISTRIBUTION, FORMER
 from ipcq._foreign import let_through
 from ipcq._meet import PREFERENCE
 from ipcq._redaction import without_secrets
@@ -56,13 +57,28 @@ def _checks() -> Iterator[Check]:
         yield from _host.check_shared_memory()
         yield from _host.check_remove_ipc()
         yield from _host.check_leftovers()
+    yield from _check_distribution()
     yield from _check_backends()
+
+
+def _check_distribution() -> Iterator[Check]:
+    # Here, so that `ipcq --help`, which loads every verb, does not wait for it.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        other = version(FORMER)
+    except PackageNotFoundError:
+        return
+    text = f"{FORMER} {other} is installed beside {DISTRIBUTION}; both write into the package ipcq"
+    fix = f"pip uninstall --yes {FORMER} && pip install --force-reinstall --no-deps {DISTRIBUTION}"
+    yield Check(WARNING, "distribution", text, fix)
 
 
 def _check_backends() -> Iterator[Check]:
     reaching = []
     kept = False
-    for plugin in _registry.plugins():
+    plugins = _registry.plugins()
+    for plugin in plugins:
         subject = f"backend {plugin.name}"
         if plugin.backend is None:
             yield Check(WARNING, subject, plugin.failure, f"pip uninstall {plugin.distribution}")
@@ -83,7 +99,9 @@ def _check_backends() -> Iterator[Check]:
         except Exception as error:  # a stranger's plugin must not hide what the others find
             let_through(error)
             yield Check(WARNING, subject, f"it cannot say what it finds: {type(error).__name__}: {error}")
-    if not reaching:
+    if not plugins:
+        yield Check(ERROR, "backends", _registry.NO_METADATA, _registry.WAY_OUT)
+    elif not reaching:
         text = "none of those that can be used here reaches other processes"
         yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the way out for each")
     elif not kept:

@@ -10,6 +10,7 @@ import click
 import ipcq
 from ipcq._cli._options import json_option
 from ipcq._cli._output import flat, say, say_json, say_table
+from ipcq._distribution import DISTRIBUTION
 
 
 @click.command("version")
@@ -25,13 +26,13 @@ def command(verbose: bool, as_json: bool) -> None:
     elif verbose:
         say_table(("what", "value"), flat(_facts()), folding={"value"})
     else:
-        say(f"ipcq {_installed('ipcq')}")
+        say(f"ipcq {_installed(DISTRIBUTION)}")
 
 
 def _facts() -> dict[str, object]:
     system = os.uname() if hasattr(os, "uname") else platform.uname()
     return {
-        "ipcq": _installed("ipcq"),
+        "ipcq": _installed(DISTRIBUTION),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "executable": sys.executable,
         "platform": sys.platform,
@@ -47,7 +48,7 @@ def _libraries() -> list[str]:
     """Return what ipcq needs and what it can use."""
     from importlib.metadata import requires
 
-    named = [re.match(r"[\w.-]+", each) for each in requires("ipcq") or ()]
+    named = [re.match(r"[\w.-]+", each) for each in requires(DISTRIBUTION) or ()]
     return sorted({match[0] for match in named if match})
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ipcq._distribution import DISTRIBUTION
 from ipcq._foreign import let_through
 from ipcq._importing import importing
 from ipcq.errors import InvalidArgument, Unsupported
@@ -9,7 +10,9 @@ from ipcq.errors import InvalidArgument, Unsupported
 try:
     import msgspec
 except ModuleNotFoundError as missing:
-    raise Unsupported("type= and serializer='msgspec' need msgspec: pip install 'ipcq[msgspec]'") from missing
+    raise Unsupported(
+        f"type= and serializer='msgspec' need msgspec: pip install '{DISTRIBUTION}[msgspec]'"
+    ) from missing
 
 
 def functions(type: Any) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """For authors of backends: the conformance suite, the state machine, the storm, and what they are built from.
 
-Nothing is imported before it is used: the suite needs pytest and the state machine hypothesis, extra ``ipcq[testing]``.
-The storm needs nothing but POSIX.
+Nothing is imported before it is used: the suite needs pytest and the state machine hypothesis, the extra
+``ipcq-queue[testing]``. The storm needs nothing but POSIX.
 """
 
 import importlib

@@ -165,7 +165,7 @@ def test_what_is_made_while_it_is_cancelled_is_undone(run: Run) -> None:
 def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra, by name."""
     monkeypatch.setitem(sys.modules, "anyio", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ipcq\[aio\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ipcq-queue\[aio\]'"):
         importlib.reload(ipcq.aio)
 
 

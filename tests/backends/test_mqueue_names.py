@@ -50,7 +50,7 @@ def test_a_kernel_without_queues_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_missing_posix_ipc_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """STYLE 11: the reason ends with the way out."""
     monkeypatch.setattr(_library, "find_spec", lambda name: None)
-    assert MqueueBackend().probe().reason == "posix_ipc is not installed: pip install 'ipcq[mqueue]'"
+    assert MqueueBackend().probe().reason == "posix_ipc is not installed: pip install 'ipcq-queue[mqueue]'"
 
 
 def test_without_posix_ipc_a_name_is_still_seen(queue: Handle) -> None:
@@ -74,7 +74,7 @@ def test_without_posix_ipc_what_exists_is_an_error(queue: Handle) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), queue.name], capture_output=True, text=True, check=True
     )
-    assert "pip install 'ipcq[mqueue]'" in done.stdout
+    assert "pip install 'ipcq-queue[mqueue]'" in done.stdout
 
 
 # Creating

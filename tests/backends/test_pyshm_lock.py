@@ -209,14 +209,14 @@ def test_another_lock_than_the_queues_is_a_mismatch(name: str) -> None:
 def test_shmlock_that_is_not_installed_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clause 19: Unsupported names the extra, for making a queue and for meeting one."""
     monkeypatch.setattr(_lock, "installed", lambda: False)
-    with pytest.raises(Unsupported, match=r"pip install 'ipcq\[shmlock\]'"):
+    with pytest.raises(Unsupported, match=r"pip install 'ipcq-queue\[shmlock\]'"):
         made(name, lock="shmlock")
     _lock._shmlock.cache_clear()
     descriptor = _segment.make(
         Header(name, Attributes(mode=0o600, max_messages=1, max_message_size=1), "shmlock", b"8" * 8)
     )
     os.close(descriptor)
-    with pytest.raises(Unsupported, match=r"pip install 'ipcq\[shmlock\]'"):
+    with pytest.raises(Unsupported, match=r"pip install 'ipcq-queue\[shmlock\]'"):
         again(name)
 
 

@@ -76,7 +76,7 @@ def test_defaults_are_those_of_open(run: Run) -> None:
 
 def test_backends_are_told_with_their_distribution(run: Run) -> None:
     """Usable, or why not."""
-    assert settings(run)["backend memory"] == ("usable", "ipcq")
+    assert settings(run)["backend memory"] == ("usable", "ipcq-queue")
 
 
 def test_config_is_tab_separated_in_a_pipe(run: Run) -> None:

@@ -403,6 +403,32 @@ def test_backend_that_cannot_be_used_says_why(
     assert first == Check("note", "backend some", text, fix)
 
 
+def test_no_backend_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metadata is missing, and so says the fix."""
+    monkeypatch.setattr(_registry, "plugins", list)
+    assert only(verb._check_backends()) == Check("error", "backends", _registry.NO_METADATA, _registry.WAY_OUT)
+
+
+def test_another_distribution_in_our_package_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Removing it removes files of ours, so the fix installs ours again."""
+    place = tmp_path / "ipcq-7.1.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: ipcq\nVersion: 7.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert only(verb._check_distribution()) == Check(
+        "warning",
+        "distribution",
+        "ipcq 7.1 is installed beside ipcq-queue; both write into the package ipcq",
+        "pip uninstall --yes ipcq && pip install --force-reinstall --no-deps ipcq-queue",
+    )
+
+
+def test_no_other_distribution_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it should be."""
+    monkeypatch.setattr(verb, "FORMER", "no-such-distribution")
+    assert list(verb._check_distribution()) == []
+
+
 def test_no_backend_between_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """ipcq is of little use then."""
     plugged(monkeypatch, capabilities=ipcq.Capabilities())

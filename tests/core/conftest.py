@@ -21,7 +21,7 @@ import ipcq
 from core.fakes import HOST, FakeBackend, FakeChannel
 from ipcq import _registry
 from ipcq.backend import Backend
-from ipcq.hooks import GROUP, PROJECT, hookimpl
+from ipcq.hooks import DISTRIBUTION, GROUP, hookimpl
 
 Handle = ipcq.Queue[Any]
 
@@ -91,7 +91,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Insta
     offered = importlib.metadata.entry_points
 
     def reckoned_with(**which: str) -> list[importlib.metadata.EntryPoint]:
-        return [entry for entry in offered(**which) if entry.name in BUNDLED or entry.dist.name != PROJECT]
+        return [entry for entry in offered(**which) if entry.name in BUNDLED or entry.dist.name != DISTRIBUTION]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", reckoned_with)
     installed = Installed(place)

@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +14,10 @@ import ipcq
 from core.conftest import Installed, Run
 from core.fakes import HOST, FakeBackend, raising
 from ipcq import _registry
-from ipcq.backend import Availability, Capabilities, Scope
+from ipcq.backend import Availability, Capabilities, Request, Scope
+from ipcq.compat import _nameless
 from ipcq.errors import BackendUnavailable, BackendUnknown, LimitExceeded, MessageQueueError, NoSpace
-from ipcq.hooks import GROUP
+from ipcq.hooks import DISTRIBUTION, GROUP, PROJECT
 
 GOOD = """
 from core.fakes import FakeBackend
@@ -349,11 +350,45 @@ def test_a_name_that_is_offered_twice_is_listed_once(installed: Installed) -> No
 
 
 @pytest.mark.needs("memory")
-@pytest.mark.parametrize("distribution", ["aaaa", "zzzz"])
+@pytest.mark.parametrize("distribution", ["aaaa", "ipcq", "zzzz"])
 def test_nobody_can_replace_a_bundled_backend(installed: Installed, distribution: str) -> None:
     """A stranger that offers a bundled name is not asked."""
     installed.backend(FakeBackend("memory"), distribution)
-    assert info("memory").distribution == "ipcq"
+    assert info("memory").distribution == "ipcq-queue"
+
+
+#: What needs a backend, whichever it is.
+ANY = {
+    "open": ipcq.open,
+    "open what exists": lambda name: ipcq.open(name, create=False),
+    "open by backend": lambda name: ipcq.open(name, "memory"),
+    "exists": ipcq.exists,
+    "unlink": ipcq.unlink,
+    "list": lambda _: ipcq.queues(),
+    "multiprocessing's face": lambda _: _nameless.create(Request()),
+}
+
+
+@pytest.mark.parametrize("call", ANY.values(), ids=ANY)
+def test_without_any_entry_point_the_error_says_what_is_missing(
+    name: str, call: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen program or an archive without metadata has none, and every call names the two ways out."""
+    monkeypatch.setattr(_registry, "_offers", lambda _: {})
+    with pytest.raises(MessageQueueError) as caught:
+        call(name)
+    assert f"{_registry.NO_METADATA}: {_registry.WAY_OUT}" in str(caught.value)
+
+
+def test_without_any_entry_point_the_list_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ipcq.backends` says what is installed."""
+    monkeypatch.setattr(_registry, "_offers", lambda _: {})
+    assert ipcq.backends() == []
+
+
+def test_the_distribution_is_called_as_it_is_installed() -> None:
+    """The name in the code, which is also that in pyproject.toml, is one that pip knows."""
+    assert (metadata(DISTRIBUTION)["Name"], PROJECT) == ("ipcq-queue", "ipcq")
 
 
 def test_an_entry_point_of_no_distribution_has_no_distribution() -> None:

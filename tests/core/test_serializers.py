@@ -749,7 +749,8 @@ def test_without_msgspec_the_refusal_names_the_extra(run: Run, options: str) -> 
         """
     )
     assert said == (
-        "queue '/jobs' on backend 'memory': type= and serializer='msgspec' need msgspec: pip install 'ipcq[msgspec]'"
+        "queue '/jobs' on backend 'memory': type= and serializer='msgspec' need msgspec: "
+        "pip install 'ipcq-queue[msgspec]'"
     )
 
 
@@ -941,7 +942,7 @@ def test_a_missing_msgspec_is_unsupported_where_its_serializer_is_imported(monke
     """As above, step by step in one process."""
     monkeypatch.delitem(sys.modules, "ipcq.serializers._msgspec", raising=False)
     monkeypatch.setitem(sys.modules, "msgspec", None)
-    with pytest.raises(Unsupported, match=r"pip install 'ipcq\[msgspec\]'"):
+    with pytest.raises(Unsupported, match=r"pip install 'ipcq-queue\[msgspec\]'"):
         codec_for("msgspec")
 
 

@@ -31,7 +31,7 @@ class Job:
     number: int
 
 
-EXTRAS = [need for need in requires("ipcq") or () if "extra ==" in need and "testing" not in need]
+EXTRAS = [need for need in requires("ipcq-queue") or () if "extra ==" in need and "testing" not in need]
 
 
 @pytest.mark.parametrize("distribution", [re.split(r"[^\w.-]", need)[0] for need in EXTRAS])
@@ -51,7 +51,7 @@ def test_objects_go_through_a_queue() -> None:
 
 def test_a_type_names_what_to_install() -> None:
     """type= says which extra it needs."""
-    with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq\[msgspec\]'"):
+    with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq-queue\[msgspec\]'"):
         ipcq.open(NAME, "memory", type=Job)
 
 
@@ -67,7 +67,7 @@ def test_a_backend_misses_its_library() -> None:
 def test_a_backend_without_its_library_says_so(backend: str) -> None:
     """It is listed with the reason, and refused with it."""
     (info,) = (info for info in ipcq.backends() if info.name == backend)
-    words = f"pip install 'ipcq[{backend}]'"
+    words = f"pip install 'ipcq-queue[{backend}]'"
     assert words in info.reason
     with pytest.raises(ipcq.BackendUnavailable, match=re.escape(words)):
         ipcq.open(NAME, backend)
@@ -90,13 +90,13 @@ def test_auto_creates_where_nothing_is_missing() -> None:
 
 def test_what_is_compiled_is_there() -> None:
     """An extension that is optional is missed by nobody who builds, so it has to be looked for."""
-    extensions = {file.parts[0] for file in files("ipcq") or () if file.name.endswith(tuple(EXTENSION_SUFFIXES))}
+    extensions = {file.parts[0] for file in files("ipcq-queue") or () if file.name.endswith(tuple(EXTENSION_SUFFIXES))}
     assert extensions == ({"ipcq_shm"} if sys.platform == "linux" else set())
 
 
 def test_a_lock_without_its_library_says_so() -> None:
     """lock="shmlock" says which extra it needs, and makes no queue."""
-    with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq\[shmlock\]'"):
+    with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq-queue\[shmlock\]'"):
         ipcq.open(NAME, "pyshm", lock="shmlock")
     assert not ipcq.exists(NAME)
 
@@ -120,4 +120,4 @@ def test_the_doctor_says_what_is_missing() -> None:
     """With what installs it; backends that reach other processes are left, so it is no problem."""
     run = subprocess.run([sys.executable, "-m", "ipcq", "doctor"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert "posix_ipc is not installed\tpip install 'ipcq[mqueue]'" in run.stdout
+    assert "posix_ipc is not installed\tpip install 'ipcq-queue[mqueue]'" in run.stdout

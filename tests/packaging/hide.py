@@ -16,7 +16,7 @@ def main(names: list[str]) -> None:
     if not names:
         print(*hideable())
         return
-    listing = Path(str(distribution("ipcq").locate_file("."))) / entry_points()
+    listing = Path(str(distribution("ipcq-queue").locate_file("."))) / entry_points()
     lines = listing.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.partition("=")[0].strip() not in names]
     if len(lines) - len(kept) != len(names):
@@ -25,12 +25,12 @@ def main(names: list[str]) -> None:
 
 
 def entry_points() -> str:
-    (found,) = (str(file) for file in distribution("ipcq").files or () if file.name == "entry_points.txt")
+    (found,) = (str(file) for file in distribution("ipcq-queue").files or () if file.name == "entry_points.txt")
     return found
 
 
 def hideable() -> list[str]:
-    bundled = [info for info in ipcq.backends() if info.distribution == "ipcq"]
+    bundled = [info for info in ipcq.backends() if info.distribution == "ipcq-queue"]
     crossing = {info.name for info in bundled if info.usable and info.capabilities.scope >= ipcq.Scope.HOST}
     return [info.name for info in bundled if crossing - {info.name}]
 

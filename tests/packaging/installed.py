@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def main() -> None:
     """Fail with a sentence where something is missing."""
-    ours = distribution("ipcq")
+    ours = distribution("ipcq-queue")
     held = {file.as_posix() for file in ours.files or () if file.suffix != ".pyc" and ".." not in file.parts}
     packed = {file for file in held if ".dist-info/" not in file and not file.endswith(tuple(EXTENSION_SUFFIXES))}
     written = {file.relative_to(place).as_posix() for place in (ROOT, ROOT / "backends") for file in sources(place)}

@@ -24,6 +24,6 @@ def test_everything_can_be_imported_without_what_windows_lacks() -> None:
 
 def test_a_bundled_backend_works_where_it_says_so() -> None:
     """It is usable on the platforms that its descriptor names, and says so elsewhere; CI has each of them."""
-    bundled = [info for info in ipcq.backends() if info.distribution == "ipcq"]
+    bundled = [info for info in ipcq.backends() if info.distribution == "ipcq-queue"]
     here = {info.name for info in bundled if info.platforms is None or sys.platform.startswith(info.platforms)}
     assert {info.name for info in bundled if info.usable} == here, {info.name: info.reason for info in bundled}

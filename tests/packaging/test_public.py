@@ -135,7 +135,7 @@ def test_importing_ipcq_reads_no_environment() -> None:
 
 def test_the_distribution_holds_the_types_and_the_suite() -> None:
     """py.typed and ipcq.testing are installed, where an installed list of files tells."""
-    held = {str(file) for file in files("ipcq") or ()}
+    held = {str(file) for file in files("ipcq-queue") or ()}
     if "ipcq/__init__.py" not in held:
         held = {
             os.path.relpath(os.path.join(place, name), os.path.dirname(ipcq.__path__[0]))
@@ -148,4 +148,4 @@ def test_the_distribution_holds_the_types_and_the_suite() -> None:
 def test_the_version_is_known() -> None:
     """The command line and the metadata agree."""
     run = subprocess.run([sys.executable, "-m", "ipcq", "--version"], capture_output=True, text=True, check=True)
-    assert version("ipcq") in run.stdout
+    assert version("ipcq-queue") in run.stdout
