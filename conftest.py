@@ -128,7 +128,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Among several workers, keep the examples of a page and the tests of a program under gevent together.
+    """Among several workers, keep together what shares a page, a program under gevent, or the built distributions.
 
     Every other test goes to the next free worker.
     """
@@ -137,6 +137,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByPage(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file, _, test = nodeid.partition("::")
+            if "/test_built" in file:  # these build the distributions once
+                return "built"
             if file.endswith("test_gevent.py") and "[" in test:  # tests with the same two parameters use one program
                 return " ".join([file, *sorted(test.partition("[")[2].rstrip("]").split("-")[:2])])
             return file if test.startswith("line:") or file.endswith("test_greenlets.py") else nodeid

@@ -1,0 +1,47 @@
+"""What the tests of packaging share: the sources, the distributions that are built of them, and the wheel installed."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from building import MADE, ROOT, Built, pip, run, tracked
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the sources, as building leaves files beside them."""
+    place = tmp_path_factory.mktemp("sources") / "ipcq"
+    names = tracked()
+    if names is None:
+        return Path(shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(*MADE)))
+    for name in names:
+        if (ROOT / name).is_file():  # not one that is deleted, and not yet for git
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, place / name)
+    return place
+
+
+@pytest.fixture(scope="session")
+def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build the source distribution, and of that the wheel."""
+    place = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", place, sources)
+    (sdist,), (wheel,) = place.glob("*.tar.gz"), place.glob("*.whl")
+    return Built(sdist, wheel)
+
+
+@pytest.fixture(scope="session")
+def target(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel, without what it needs, into a directory of its own."""
+    place = tmp_path_factory.mktemp("target")
+    pip("install", "--no-deps", "--target", place, built.wheel)
+    return place
+
+
+@pytest.fixture
+def environment(target: Path) -> dict[str, str]:
+    """Return the environment in which Python finds the installed wheel before anything else."""
+    return {**os.environ, "PYTHONPATH": str(target)}
