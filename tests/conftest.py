@@ -25,7 +25,7 @@ GRACE = 5.0
 BY_DESIGN = re.compile(
     r"(Skipped: )?(capabilities\.|.* came with Python 3\.\d+$|opening and closing need no step|msgspec writes "
     r"|backend '\w+' cannot be used here: it works on .*, this is \w+$|could not import '(pty|resource)'"
-    r"|Windows has no |peers are installed on Linux alone|got empty parameter set for \(pair\))"
+    r"|Windows has no |(peers are|PyInstaller is) installed on Linux alone|got empty parameter set for \(pair\))"
 )
 
 #: Bundled backends and libraries whose tests are left out, as `nox -s bare` and `nox -s hidden` ask for, separated by

@@ -1,0 +1,5 @@
+"""What PyInstaller adds to a program that has ipcq's command line."""
+
+from ipcq._pyinstaller import verbs
+
+hiddenimports = verbs()
