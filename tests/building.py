@@ -13,6 +13,9 @@ ROOT = Path(__file__).parents[1]
 MADE = (".git", ".venv*", ".nox", ".*_cache", ".coverage*", ".hypothesis", "_build", "build", "dist", "htmlcov")
 MADE += ("__pycache__", "*.egg-info", "*.so", "PKG-INFO", "setup.cfg")
 
+#: Part of the version of what is built, by which pip tells it from releases on the index.
+LOCAL = "built"
+
 #: Seconds that pip or a build may take.
 PATIENCE = 300
 

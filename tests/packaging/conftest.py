@@ -1,26 +1,30 @@
 """What the tests of packaging share: the sources, the distributions that are built of them, and the wheel installed."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from building import MADE, ROOT, Built, pip, run, tracked
+from building import LOCAL, MADE, ROOT, Built, pip, run, tracked
 
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the sources, as building leaves files beside them."""
+    """Return a copy of the sources, as building leaves files beside them, with a version that no index can have."""
     place = tmp_path_factory.mktemp("sources") / "ipcq"
     names = tracked()
     if names is None:
-        return Path(shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(*MADE)))
-    for name in names:
+        shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(*MADE))
+    for name in names or ():
         if (ROOT / name).is_file():  # not one that is deleted, and not yet for git
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, place / name)
+    settings = (place / "pyproject.toml").read_text()
+    marked = re.sub(r'^version = "(.*)"$', rf'version = "\1+{LOCAL}"', settings, count=1, flags=re.MULTILINE)
+    (place / "pyproject.toml").write_text(marked)
     return place
 
 
