@@ -19,6 +19,8 @@ from ipcq._bench._sample import SPAWN
 from ipcq._bench._workload import Workload
 
 NEVER = object()
+#: Where peers put files that they map.
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a directory of an unpredictable name is made in it
 ONE_READER = "it has no queue that several consumers share"
 
 
@@ -353,6 +355,89 @@ class ShmQueue(Queues):
         return shmqueue.ShmQueue(name, buffer_size=self._buffer_size or workload.room)
 
 
+class CloudtoidInterprocess(Queues):
+    """cloudtoid-interprocess: a ring in shared memory. Its put does not wait, so it is tried until there is room."""
+
+    name = "cloudtoid-interprocess"
+    distribution = "cloudtoid-interprocess"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[tuple[str, str]]]:
+        if workload.objects:
+            raise Declined(BYTES_ALONE)
+        with TemporaryDirectory(prefix="ipcq-bench-", dir=SHARED_MEMORY) as directory, ExitStack() as stack:
+            addresses = [(new_name()[1:], directory) for _ in range(workload.queues)]
+            for address in addresses:
+                # A queue goes with its last end, and what was put by then is lost.
+                stack.enter_context(self.library().Subscriber(*self._arguments(address, workload)))
+            yield addresses
+
+    def library(self) -> Any:
+        """Return the module."""
+        import cloudtoid_interprocess
+
+        return cloudtoid_interprocess
+
+    def writer(self, address: tuple[str, str], workload: Workload) -> WriteEnd:
+        end = self.library().Publisher(*self._arguments(address, workload))
+        put = persistent(end.try_send)
+        return WriteEnd(put=put, put_many=persistent_with_rest(end.try_send_batch), finish=end.close)
+
+    def reader(self, address: tuple[str, str], workload: Workload) -> ReadEnd:
+        end = self.library().Subscriber(*self._arguments(address, workload))
+        return ReadEnd(get=end.receive, finish=end.close)
+
+    def _arguments(self, address: tuple[str, str], workload: Workload) -> tuple[str, int, str]:
+        name, directory = address
+        return name, workload.room, directory
+
+
+class SubethaIpc(Queues):
+    """subetha-ipc: its SpscRing, which has slots of 64 bytes. Neither end can wait, so both ask again and again."""
+
+    name = "subetha-ipc, busy"
+    distribution = "subetha-ipc"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        if workload.producers > 1 or workload.consumers > 1:
+            raise Declined("its SpscRing has one producer and one consumer")
+        if workload.objects:
+            raise Declined(BYTES_ALONE)
+        import subetha
+
+        with TemporaryDirectory(prefix="ipcq-bench-", dir=SHARED_MEMORY) as directory, ExitStack() as stack:
+            paths = [f"{directory}/{number}" for number in range(workload.queues)]
+            for path in paths:
+                ring = stack.enter_context(subetha.SpscRing(path, slots_of(workload)))
+                if workload.size > ring.payload_size:
+                    raise Declined(f"a slot of its SpscRing has {ring.payload_size} bytes")
+            yield paths
+
+    def _open(self, address: str, workload: Workload) -> Any:
+        import subetha
+
+        return subetha.SpscRing.open(address, slots_of(workload))
+
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
+        ring = self._open(address, workload)
+        return WriteEnd(
+            put=persistent(ring.push),
+            put_many=persistent_with_rest(ring.push_many),
+            finish=partial(ring.__exit__, None, None, None),
+        )
+
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
+        ring = self._open(address, workload)
+        # By functions of Python, between whose calls other threads may run.
+        coming = filter(None, iter(lambda: ring.pop(), NEVER))
+
+        def get_many(most: int) -> list[bytes]:
+            return next(filter(None, iter(lambda: ring.pop_many(most), NEVER)))
+
+        return ReadEnd(get=partial(next, coming), get_many=get_many, finish=partial(ring.__exit__, None, None, None))
+
+
 class Pipe(Queues):
     """A bare pipe: no framing, so that both sides have to know the size, and no order among large messages."""
 
@@ -430,6 +515,31 @@ class SocketPair(Queues):
         return waiting
 
 
+def persistent(attempt: Callable[[Any], bool]) -> Callable[[Any], object]:
+    """Return what tries to put a message until there is room, and lets others run in between."""
+
+    def put(message: Any) -> None:
+        while not attempt(message):
+            os.sched_yield()
+
+    return put
+
+
+def persistent_with_rest(attempt: Callable[[list[Any]], int]) -> Callable[[list[Any]], object]:
+    """Return what tries to put several messages until all are in, by a call that says how many went in."""
+
+    def put_many(messages: list[Any]) -> None:
+        while messages := messages[attempt(messages) :]:
+            os.sched_yield()
+
+    return put_many
+
+
+def slots_of(workload: Workload) -> int:
+    """Return how many messages a ring holds whose length is a power of two."""
+    return 1 << (workload.depth - 1).bit_length()
+
+
 def wait_until(reached: Callable[[], bool]) -> None:
     """Look again and again until a point is reached."""
     deque(iter(reached, True), maxlen=0)
@@ -467,6 +577,8 @@ PEERS: dict[str, Callable[[], Queues]] = {
     "pyzmq": Pyzmq,
     "iceoryx2": Iceoryx2,
     "shmqueue": ShmQueue,
+    "cloudtoid-interprocess": CloudtoidInterprocess,
+    "subetha-ipc": SubethaIpc,
     "os.pipe": Pipe,
     "socketpair": SocketPair,
 }
@@ -479,6 +591,8 @@ MODULES = {
     "pyzmq": "zmq",
     "iceoryx2": "iceoryx2",
     "shmqueue": "shmqueue",
+    "cloudtoid-interprocess": "cloudtoid_interprocess",
+    "subetha-ipc": "subetha",
 }
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import queue
 import signal
 import subprocess
@@ -32,7 +33,7 @@ LARGE = WORKLOADS["64KiB"]
 IDLE = replace(WORKLOADS["idle"], lasts=0.05)
 
 #: Of the tests' environment; baseplate is stood in for.
-INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "shmqueue")
+INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "shmqueue", "cloudtoid-interprocess", "subetha-ipc")
 
 
 # The goods
@@ -356,12 +357,19 @@ def plans() -> list[_queues.Queues]:
     ]
 
 
+def skip_without(plan: _queues.Queues) -> None:
+    """Skip where the group `tests` has no such peer."""
+    if plan.distribution in INSTALLED_ON_LINUX and sys.platform != "linux":
+        pytest.skip("peers are installed on Linux alone")
+    if isinstance(plan, _peers.SubethaIpc) and platform.machine() != "x86_64":
+        pytest.skip("subetha-ipc has wheels for x86-64 alone")
+
+
 @pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
 @pytest.mark.parametrize("workload", ["64B", "64KiB", "dict"])
 def test_what_is_put_into_a_contestant_comes_out(here: None, plan: _queues.Queues, workload: str) -> None:
     """One message goes in and comes out, and then both ends end."""
-    if plan.name.split(",")[0] in INSTALLED_ON_LINUX and sys.platform != "linux":
-        pytest.skip("peers are installed on Linux alone")
+    skip_without(plan)
     asked = WORKLOADS[workload]
     message = plan.goods(asked, 0).block()[0]
     try:
@@ -384,11 +392,16 @@ def test_what_is_put_into_a_contestant_comes_out(here: None, plan: _queues.Queue
         (_peers.Pipe(), "1MiB"),
         (_peers.SocketPair(), "64B"),
         (_peers.PosixIpc("posix_ipc, polled", polled=True, max_messages=4, max_message_size=512), "64B"),
+        (_peers.CloudtoidInterprocess(), "64KiB"),
+        (_peers.CloudtoidInterprocess(), "batch"),
+        (_peers.SubethaIpc(), "64B"),
+        (_peers.SubethaIpc(), "batch"),
     ],
     ids=lambda each: each if isinstance(each, str) else each.name,
 )
 def test_a_contestant_waits_where_there_is_nothing_or_no_room(near: None, plan: _queues.Queues, workload: str) -> None:
     """And goes on with what it has of a message."""
+    skip_without(plan)
     assert plan.sample(WORKLOADS[workload], SHORT).messages > 1
 
 
@@ -441,6 +454,10 @@ def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) 
         (_peers.Pyzmq(), "2P2C", "share"),
         (_peers.Iceoryx2(), "2P2C", "every message"),
         (_peers.Iceoryx2(), "dict", "bytes"),
+        (_peers.CloudtoidInterprocess(), "dict", "bytes"),
+        (_peers.SubethaIpc(), "dict", "bytes"),
+        (_peers.SubethaIpc(), "1KiB", "64 bytes"),
+        (_peers.SubethaIpc(), "4P1C", "one producer"),
         (_peers.PosixIpc(max_message_size=1 << 30), "64B", "ulimit"),
         pytest.param(_queues.Ipcq("mqueue"), "1MiB", "msgsize_max", marks=pytest.mark.needs("mqueue")),
         (_queues.Ipcq("socketpair", serializer="raw"), "dict", "bytes"),
@@ -449,8 +466,7 @@ def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) 
 )
 def test_what_a_contestant_cannot_do_it_declines(plan: _queues.Queues, workload: str, reason: str) -> None:
     """With the reason."""
-    if isinstance(plan, _peers.FasterFifo) and sys.platform != "linux":
-        pytest.skip("peers are installed on Linux alone")
+    skip_without(plan)
     with pytest.raises(Declined, match=reason):
         plan.sample(WORKLOADS[workload], SHORT)
 
