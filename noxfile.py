@@ -316,7 +316,7 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def peers(session: nox.Session) -> None:
-    """Point the storm at queues that are known not to survive it, and see that it says so: some five minutes."""
+    """Point the storm at queues of other libraries, of which some are known not to survive it: some seven minutes."""
     install(session, "tests")
     pytest(session, "-rP", *(session.posargs or ["tests/peers/storms.py"]))
 

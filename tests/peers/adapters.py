@@ -1,19 +1,26 @@
 """Queues of other libraries, as a storm needs them: `put` and `get` with a timeout, `shutdown` and `close`.
 
-What a library has no word for is done by a file: where it exists, the queue is shut down. Queues that have no name are
-made when this module is imported, which is in the process that all processes of a storm are forked from.
+What a library has no word for is done by a file: where it exists, the queue is shut down. A call that cannot wait is
+tried again until the timeout. Queues that have no name are made when this module is imported, which is in the process
+that all processes of a storm are forked from.
 """
 
 import multiprocessing
+import os
 import pickle
 import queue
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cloudtoid_interprocess
 import faster_fifo
 import shmlock
 import shmqueue
+import subetha
 from shmlock import shmlock_monkey_patch
 from shmqueue.exceptions import ShmQueueEmpty, ShmQueueFull
 
@@ -40,17 +47,22 @@ class Adapter:
     def get(self, timeout: float) -> object:
         deadline = time.monotonic() + timeout
         while True:
+            # Looked at before the take: what is put after a take in vain must not be left.
+            shut = self._flag.exists()
             left = max(0.0, deadline - time.monotonic())
             try:
                 return self.take(min(left, SLICE))
             except queue.Empty:
-                if self._flag.exists() and self.empty():
+                if shut and self.empty():
                     raise ipcq.QueueShutDown from None
                 if left <= SLICE:
                     raise
 
+    def keep(self) -> None:
+        """Keep the queue for those who come and go."""
+
     def empty(self) -> bool:
-        raise NotImplementedError
+        return True  # as a take found, where the library has no word for it
 
     def shutdown(self) -> None:
         self._flag.touch()
@@ -109,6 +121,59 @@ class ShmQueue(Adapter):
         return self._queue.empty()
 
 
+class Cloudtoid(Adapter):
+    """`cloudtoid_interprocess`; a process has the end that it uses."""
+
+    def __init__(self, flag: str, name: str) -> None:
+        super().__init__(flag)
+        # Each message of 200 bytes has a header of 16.
+        self._place = name, CAPACITY * 224, str(Path(flag).parent)
+        self._ends = ExitStack()
+
+    def keep(self) -> None:
+        self._subscriber  # noqa: B018 - opened where it is first used
+
+    def put(self, message: bytes, timeout: float) -> None:
+        insist(lambda: self._publisher.try_send(message), timeout, queue.Full)
+
+    def take(self, timeout: float) -> object:
+        message = self._subscriber.receive(timeout)
+        if message is None:
+            raise queue.Empty
+        return message
+
+    def close(self) -> None:
+        self._ends.close()
+
+    @cached_property
+    def _publisher(self) -> Any:
+        return self._ends.enter_context(cloudtoid_interprocess.Publisher(*self._place))
+
+    @cached_property
+    def _subscriber(self) -> Any:
+        return self._ends.enter_context(cloudtoid_interprocess.Subscriber(*self._place))
+
+
+class Subetha(Adapter):
+    """`subetha.SpscRing`: one producer, one consumer, and slots of 64 bytes, which are filled up with zeros."""
+
+    def __init__(self, flag: str, name: str) -> None:
+        super().__init__(flag)
+        path = f"{flag}-{name}"
+        # The first is the process that keeps the queue while the others come and go.
+        self._ring = (subetha.SpscRing.open if Path(path).exists() else subetha.SpscRing)(path, CAPACITY)
+
+    def put(self, message: bytes, timeout: float) -> None:
+        insist(lambda: self._ring.push(bytes([len(message)]) + message), timeout, queue.Full)
+
+    def take(self, timeout: float) -> object:
+        slot = insist(self._ring.pop, timeout, queue.Empty)
+        return slot[1 : 1 + slot[0]]
+
+    def close(self) -> None:
+        self._ring.__exit__(None, None, None)
+
+
 class UnderShmLock(Adapter):
     """A list in a file, each access to it under `shmlock.ShmLock`: what shmlock alone makes of a crash."""
 
@@ -145,6 +210,16 @@ class UnderShmLock(Adapter):
             time.sleep(0.0005)
 
 
+def insist(attempt: Callable[[], Any], timeout: float, otherwise: type[Exception]) -> Any:
+    """Try until something comes of it, and return that."""
+    deadline = time.monotonic() + timeout
+    while not (done := attempt()):
+        if time.monotonic() >= deadline:
+            raise otherwise
+        os.sched_yield()
+    return done
+
+
 def open_multiprocessing(flag: str) -> Adapter:
     return Multiprocessing(flag)
 
@@ -159,3 +234,11 @@ def open_shmqueue(flag: str, name: str) -> Adapter:
 
 def open_shmlock(flag: str, name: str) -> Adapter:
     return UnderShmLock(flag, name)
+
+
+def open_cloudtoid(flag: str, name: str) -> Adapter:
+    return Cloudtoid(flag, name)
+
+
+def open_subetha(flag: str, name: str) -> Adapter:
+    return Subetha(flag, name)
