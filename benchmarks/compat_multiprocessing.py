@@ -1,6 +1,7 @@
 """The face of multiprocessing beside multiprocessing.
 
-What it has to reach: 4 times on a small dict, 8 times on 64 B.
+What it has to reach: 8 times on 64 B, 4 times on a small dict, and 1.5 times on messages of 64 KiB and more, which it
+does not reach yet.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,9 +34,8 @@ class Face(MultiprocessingQueue):
                 queue.close()
 
 
+CONTESTANTS = (Face(), MultiprocessingQueue())
+WORKLOADS = ("64B", "1KiB", "64KiB", "1MiB", "dict", "4P1C", "ping-pong", "wake-up", "idle")
+
 if __name__ == "__main__":
-    harness.main(
-        __doc__,
-        [Face(), MultiprocessingQueue()],
-        ["64B", "1KiB", "64KiB", "1MiB", "dict", "4P1C", "ping-pong", "wake-up", "idle"],
-    )
+    harness.main(__doc__, CONTESTANTS, WORKLOADS)

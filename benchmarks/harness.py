@@ -1,6 +1,6 @@
 """What the scripts here have in common: contestants to be measured as `ipcq bench` measures them, from a shell."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -9,8 +9,6 @@ from ipcq._bench._contestant import PEER, Contestant, Declined, Sample
 from ipcq._bench._workload import Workload
 from ipcq._cli import bench
 from ipcq._cli._exits import Failure, complain
-
-Kept = Callable[[dict[str, Any]], None]
 
 
 class Absent:
@@ -26,24 +24,20 @@ class Absent:
         raise Declined("it is not installed here")
 
 
-def main(doc: str, contestants: Sequence[Contestant], workloads: Sequence[str] = (), keep: Kept | None = None) -> None:
+def main(doc: str, contestants: Sequence[Contestant], workloads: Sequence[str] = ()) -> None:
     """Be the program of a benchmark.
 
     Args:
         doc: What ``--help`` says.
         contestants: Ours first.
         workloads: Their names, unless others are chosen; empty for all.
-        keep: What ``--keep`` does with the report; None where there is no such option.
     """
 
     @click.command(help=f"\b\n{doc}")
-    @click.option("--keep", "kept", is_flag=True, hidden=keep is None, help="Keep the report for the documentation.")
     @bench.rounds_option(5)
     @bench.measuring_options
-    def command(chosen: tuple[str, ...], kept: bool, **how: Any) -> None:
+    def command(chosen: tuple[str, ...], **how: Any) -> None:
         report = bench.measure(contestants, chosen=chosen or workloads, **how)
-        if kept and keep is not None:
-            keep(report)
         try:
             bench.judge(report)
         except Failure as failure:

@@ -4,7 +4,7 @@ from base64 import b64encode
 from html import escape
 from importlib import import_module
 
-from benchmark_table import read
+from benchmark_table import page, ratios, read
 from capability_table import table
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -14,7 +14,6 @@ from sphinx.util.nodes import nested_parse_with_titles
 from sphinx.util.typing import ExtensionMetadata
 
 import ipcq
-from ipcq._bench._markdown import markdown
 from ipcq._bench._plot import caption, svg
 from ipcq._distribution import DISTRIBUTION
 
@@ -52,16 +51,25 @@ class CapabilityTable(Generated):
 
 
 class BenchmarkTable(Generated):
-    """Prints a report that is kept in benchmarks/results as tables."""
+    """Prints a report of benchmarks/summary.json as tables."""
 
     required_arguments = 1
 
     def lines(self) -> list[str]:
-        return list(markdown(read(self.arguments[0])))
+        return list(page(read(self.arguments[0])))
+
+
+class BenchmarkRatios(Generated):
+    """Prints what one contestant of benchmarks/summary.json does beside the one that it replaces."""
+
+    required_arguments = 1
+
+    def lines(self) -> list[str]:
+        return list(ratios(read(self.arguments[0])))
 
 
 class BenchmarkChart(SphinxDirective):
-    """Draws a report that is kept in benchmarks/results."""
+    """Draws a report of benchmarks/summary.json."""
 
     required_arguments = 1
 
@@ -93,6 +101,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("module-docstring", ModuleDocstring)
     app.add_directive("capability-table", CapabilityTable)
     app.add_directive("benchmark-table", BenchmarkTable)
+    app.add_directive("benchmark-ratios", BenchmarkRatios)
     app.add_directive("benchmark-chart", BenchmarkChart)
     PlainAttributes(app)
     return {"parallel_read_safe": True}

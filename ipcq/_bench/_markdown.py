@@ -13,7 +13,7 @@ def markdown(report: Report) -> Iterator[str]:
     yield ""
     names = of_kind(report, OURS, PEER)
     ours = names[0]
-    yield f"| | {' | '.join(names)} | to {report['base']} | to the best peer | the same twice |"
+    yield f"| | {' | '.join(names)} | to {report['base']} | to the best of these peers | the same twice |"
     yield f"|---|{'---:|' * len(names)}---|---|---|"
     for workload in report["workloads"]:
         cells = [cell(result_of(workload, name)) for name in names]

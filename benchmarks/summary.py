@@ -1,0 +1,59 @@
+"""Measure all that the documentation shows, and write it anew: benchmarks/summary.json and the README's lines.
+
+Run it on a machine that has nothing else to do. ``--rounds 1 --seconds 0.05`` is
+a trial of the way alone; what is made of it is marked as such. posix_ipc and
+baseplate are as fast as the limits of this user let them be; for the best that
+they can do: sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+#: Of the face of multiprocessing: the sizes from which it is faster, and slower.
+SIZES = ("64B", "1KiB", "64KiB", "1MiB", "dict", "ping-pong")
+
+
+def main() -> None:
+    # In here, or each of the workers would import it all.
+    import click
+    import compat_multiprocessing
+
+    import peers
+    from ipcq._cli import bench
+    from ipcq._cli._exits import Failure, complain
+
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    import benchmark_table
+
+    runs = {
+        "peers": (peers.contestants(), ()),
+        "compat_multiprocessing": (compat_multiprocessing.CONTESTANTS, SIZES),
+    }
+
+    @click.command(help=f"\b\n{__doc__}")
+    @bench.rounds_option(benchmark_table.ROUNDS)
+    @click.option("--seconds", type=click.FloatRange(0.001, 60), default=benchmark_table.SECONDS, show_default=True)
+    def command(rounds: int, seconds: float) -> None:
+        how = {"as_json": False, "as_markdown": True, "plot": None, "quiet": False}
+        measured = {
+            name: bench.measure(contestants, rounds=rounds, seconds=seconds, chosen=workloads, **how)
+            for name, (contestants, workloads) in runs.items()
+        }
+        kept = {name: benchmark_table.short(report) for name, report in measured.items()}
+        benchmark_table.SUMMARY.write_text(benchmark_table.dump(kept) + "\n")
+        readme = ROOT / "README.md"
+        readme.write_text(benchmark_table.written_anew(readme.read_text()))
+        try:
+            for report in measured.values():
+                bench.judge(report)
+        except Failure as failure:
+            complain(str(failure))
+            raise SystemExit(failure.code) from None
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

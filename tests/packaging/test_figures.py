@@ -1,0 +1,150 @@
+"""The figures that the documentation shows: of every peer, short, from one program, and marked if they are a trial."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipcq._bench._peers import MODULES, PEERS
+from ipcq._bench._workload import WORKLOADS
+
+ROOT = Path(__file__).parents[2]
+GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+import benchmark_table  # noqa: E402 - it is no package, as Sphinx imports it by its place
+
+sys.path.pop(0)
+
+KEPT = json.loads(benchmark_table.SUMMARY.read_text())
+
+
+def changed(name: str = "peers", **heading: Any) -> dict[str, Any]:
+    """Return a report of the summary as if it had been measured otherwise."""
+    return {**benchmark_table.read(name), **heading}
+
+
+MEASURED = {"rounds": benchmark_table.ROUNDS, "seconds": benchmark_table.SECONDS}
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_each_peer_is_in_the_summary(peer: str) -> None:
+    """With figures: it was installed where they were measured."""
+    figures = [
+        result["median"]
+        for workload in KEPT["peers"]["workloads"]
+        for result in workload["results"]
+        if result["contestant"].partition(",")[0] == peer
+    ]
+    assert any(figures)
+
+
+@pytest.mark.parametrize("peer", MODULES)
+def test_each_peer_was_measured_in_the_version_that_is_pinned(peer: str) -> None:
+    """By the group `bench`."""
+    (pin,) = (each for each in GROUPS["bench"] if each.partition("==")[0] == peer)
+    assert f"{peer} {pin.partition('==')[2]}" in benchmark_table.versions(KEPT["peers"])
+
+
+def test_the_tests_measure_the_same_versions() -> None:
+    """What the group `tests` has of the peers is what the group `bench` has."""
+    pinned = {each for each in GROUPS["bench"] if "==" in each}
+    assert {each.partition(";")[0] for each in GROUPS["tests"] if "==" in each} == pinned - {"baseplate==2.7.1"}
+
+
+def test_the_summary_has_every_workload() -> None:
+    """All that `ipcq bench` can measure."""
+    assert [each["name"] for each in KEPT["peers"]["workloads"]] == list(WORKLOADS)
+
+
+def test_the_summary_is_short_and_written_by_its_program() -> None:
+    """Writing it anew changes nothing."""
+    assert benchmark_table.SUMMARY.read_text() == benchmark_table.dump(KEPT) + "\n"
+
+
+def test_a_summary_keeps_three_digits_and_no_samples() -> None:
+    """Nor the floors of other workloads."""
+    result = {"contestant": "a", "median": 123456.7, "samples": [1.0], "messages": 3, "p99": None}
+    nothing = {**result, "contestant": "floor", "median": None}
+    kinds = [{"name": "a", "kind": "ours"}, {"name": "floor", "kind": "floor"}]
+    report = {"contestants": kinds, "workloads": [{"name": "64B", "results": [result, nothing]}]}
+    assert benchmark_table.short(report)["workloads"] == [
+        {"name": "64B", "results": [{"contestant": "a", "median": 123500.0}]}
+    ]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_page_has_a_row_for_each_workload(name: str) -> None:
+    """In its first table."""
+    rows = [line.split(" | ")[0] for line in benchmark_table.page(changed(name))]
+    assert [f"| {each['title']}, {each['unit']}" for each in KEPT[name]["workloads"]] == [
+        row for row in rows if re.match(r"\| .*, (messages/s|µs|ms)$", row)
+    ]
+
+
+def test_a_face_is_shown_beside_what_it_replaces() -> None:
+    """With the ratio, also where it is below 1."""
+    report = changed("compat_multiprocessing", **MEASURED)
+    for workload in report["workloads"]:
+        if workload["name"] == "1MiB":
+            workload["results"][0]["to_base"] = {"median": 0.5, "low": 0.4, "high": 0.6}
+    assert "0.50 × (0.40 to 0.60) |" in "\n".join(benchmark_table.ratios(report))
+
+
+def test_a_contestant_that_took_no_part_is_not_compared() -> None:
+    """A table without it would say something else."""
+    report = changed("compat_multiprocessing")
+    report["workloads"] = [{**report["workloads"][0], "results": []}]
+    with pytest.raises(ValueError, match="took no part"):
+        list(benchmark_table.ratios(report))
+
+
+@pytest.mark.parametrize("less", [{"rounds": 1}, {"seconds": 0.05}])
+def test_the_figures_of_a_trial_are_marked(less: dict[str, Any]) -> None:
+    """Too few rounds, or too short ones."""
+    assert "do not rely on them" in "\n".join(benchmark_table.page(changed(**MEASURED | less)))
+
+
+def test_the_figures_of_a_whole_run_are_not_marked() -> None:
+    """The machine and its load stand above them all the same."""
+    assert "do not rely on them" not in "\n".join(benchmark_table.page(changed(**MEASURED)))
+
+
+def test_the_readme_has_no_figure_of_a_trial() -> None:
+    """But says who will be measured."""
+    lines = list(benchmark_table.readme(changed(rounds=1)))
+    assert (len(lines), "cloudtoid-interprocess 3.0.2" in lines[-1]) == (3, True)
+
+
+def test_the_readme_names_the_fastest_peer_of_each_line() -> None:
+    """And not only that there is one."""
+    lines = list(benchmark_table.readme(changed(**MEASURED)))
+    peers = {each["name"]: each["best_peer"].partition(",")[0] for each in KEPT["peers"]["workloads"]}
+    assert [peers[name] in line for name, line in zip(benchmark_table.SAID, lines, strict=False)] == [True] * 5
+
+
+def test_a_report_of_another_format_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody guesses what it means."""
+    other = tmp_path / "summary.json"
+    other.write_text(json.dumps({"peers": {"format": 0}}))
+    monkeypatch.setattr(benchmark_table, "SUMMARY", other)
+    with pytest.raises(ValueError, match="no report of format"):
+        benchmark_table.read("peers")
+
+
+def test_no_prose_says_the_best_peer_without_its_name() -> None:
+    """Nor that no other queue survives: what was measured is named."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    said = re.compile("the best peer|no other queue|none survives|at least fifty times", re.IGNORECASE)
+    assert not [str(page) for page in pages if "_build" not in page.parts and said.search(page.read_text())]
+
+
+def test_the_program_that_measures_it_can_be_run() -> None:
+    """Its peers and its reports are found; what it writes is tried above."""
+    program = [sys.executable, ROOT / "benchmarks" / "summary.py", "--help"]
+    assert "--rounds" in subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout
