@@ -9,7 +9,7 @@ is.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ipcq._redaction import shown
 from ipcq.backend import Availability, Capabilities, Lifetime, Persistence, Request, Scope
@@ -17,6 +17,8 @@ from ipcq.errors import BackendUnavailable, QueueMismatch
 
 #: The least that a capability has to be: True, a member of its enumeration, or a number.
 Minimum: TypeAlias = bool | int | Scope | Persistence
+
+CANNOT_CONTINUE: Final = "its handles cannot go on after an unlink (after_unlink='continue')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +140,8 @@ def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Mi
         return "it has no priorities"
     if request.lifetime == "last-close" and not able.last_close:
         return "its queues cannot go with their last handle (lifetime='last-close')"
-    if request.mode & 0o077 and not able.other_users:
-        return f"its queues cannot be opened to other users (mode={request.mode:#o})"
+    if denied := _denied(able, request):
+        return denied
     if able.max_message_size is not None and (request.max_message_size or 0) > able.max_message_size:
         return f"its messages have at most {able.max_message_size} bytes, asked for {request.max_message_size}"
     lacks = lacking(require or {}, able, able.max_message_size)
@@ -148,6 +150,16 @@ def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Mi
     for option in request.options:
         if option not in candidate.options:
             return f"it has no option {option!r}"
+    return ""
+
+
+def _denied(able: Capabilities, request: Request) -> str:
+    if request.mode & 0o077 and not able.other_users:
+        return f"its queues cannot be opened to other users (mode={request.mode:#o})"
+    if request.mode != 0o600 and not (able.modes or able.other_users):
+        return f"its queues have no mode but 0o600 (mode={request.mode:#o})"
+    if request.after_unlink == "continue" and not able.after_unlink:
+        return CANNOT_CONTINUE
     return ""
 
 

@@ -11,15 +11,23 @@ its open handles has.
 A fork waits for a lock that is held only for the call that opens or closes and for its record. A lock around the whole
 of `open` would be simpler. But then a fork would wait for whatever `open` waits for (another process, a gibibyte of
 memory), and it could deadlock with locks of backends, which forks and `open` take in different orders.
+
+Some libraries have state that must not cross a fork at all, such as SQLite's record of the locks that its process has.
+A channel over such a library gives it up in `before_fork`, and keeps other threads out until the fork is over. It is
+called before `no_fork` is taken, since it may wait for a thread that is inside and needs that lock. Then the list of
+channels is looked at once more under `no_fork`, which keeps further ones from being recorded.
+
+A channel that could not give up its state is not used in the child, and the child does not open that queue again.
 """
 
 import os
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from time import monotonic
+from typing import Any, Final, TypeAlias
 
-from ipcq._gevent import NativeRLock
+from ipcq._gevent import NativeRLock, original
 
 #: Keeps other threads from forking. A fork takes this lock last: hold it for a few system calls, and take no other
 #: lock inside. The thread that holds it can take it again, since a signal handler may fork.
@@ -32,20 +40,39 @@ _PATIENCE: Final = 10.0
 _descriptors: set[int] = set()
 _channels: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
+#: One fork at a time prepares channels: two would wait for the locks of one another's.
+_turn: Final = NativeRLock()
 
-class _Opening:
+#: Channels that were asked to prepare for a fork, by their `id`, and whether they could.
+_Asked: TypeAlias = dict[int, tuple[Any, bool]]
+
+# For each thread that forks an entry. It has several where a signal handler forks during the fork.
+_asked: dict[int, list[_Asked]] = {}
+_this_thread: Final = original("_thread", "get_ident")
+
+#: In a child: the channels that were prepared.
+_prepared: dict[int, Any] = {}
+
+#: Names of queues that this process must not open: at its fork their channels were in use and could not be prepared.
+unsafe: Final[set[str]] = set()
+
+
+class Opening:
     """Surrounds the opening of a channel for a handle. No child abandons other channels: their makers manage them."""
 
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+
     def __enter__(self) -> None:
-        _openings.append(None)
+        _openings.append(self._name)
 
     def __exit__(self, *_: object) -> None:
-        _openings.pop()
+        _openings.remove(self._name)
 
 
 # One entry for each thread that is inside. A child keeps its parent's entries, which does no harm.
-_openings: list[None] = []
-opening: Final = _Opening()
+_openings: list[str] = []
+opening: Final = Opening()
 
 
 def opened(call: Callable[[], int]) -> int:
@@ -71,11 +98,26 @@ def closed(descriptor: int, closing: Callable[[], object] | None = None) -> None
 
 
 def belongs(channel: object, *descriptors: int) -> None:
-    """Record that a channel has these descriptors; a child in which no open handle has the channel abandons it."""
+    """Record that a channel has these descriptors; a child in which no open handle has the channel abandons it.
+
+    From now on each fork calls the channel's `before_fork`, also while the channel is being opened and closed.
+    """
     with no_fork:
         if _openings:
             _channels.add(channel)
         _descriptors.difference_update(descriptors)
+
+
+def prepares(channel: object) -> None:
+    """Let each fork from now on call the channel's `before_fork`."""
+    with no_fork:
+        _channels.add(channel)
+
+
+def is_closed(channel: object) -> None:
+    """Let forks leave the channel alone from now on."""
+    with no_fork:
+        _channels.discard(channel)
 
 
 def forget(*descriptors: int) -> None:
@@ -95,22 +137,78 @@ def abandon_others(held: Collection[int]) -> None:
             channel.abandon()
 
 
+def unprepared(held: Iterable[tuple[str, Any]], needs: Callable[[Any], bool]) -> set[int]:
+    """Return in a forked child the `id` of each channel that has to be prepared for a fork and was not.
+
+    Args:
+        held: The channels of open handles, with the names of their queues.
+        needs: Tells whether a channel has to be prepared.
+    """
+    missed = {id(each) for each in list(_channels) if needs(each) and id(each) not in _prepared}
+    _prepared.clear()
+    names = {id(channel): name for name, channel in held}
+    unsafe.update(names[each] for each in missed & names.keys())
+    if missed - names.keys():
+        unsafe.update(_openings)  # one of them, and nobody knows which
+    return missed
+
+
 def _before_fork() -> None:
-    no_fork.acquire(timeout=_PATIENCE)
+    asked: _Asked = {}
+    _asked.setdefault(_this_thread(), []).append(asked)
+    errors: list[BaseException] = []
+    until = monotonic() + _PATIENCE
+    _turn.acquire(timeout=_PATIENCE)
+    while no_fork.acquire(timeout=_PATIENCE):
+        fresh = [channel for channel in list(_channels) if id(channel) not in asked]
+        if not fresh or (asked and monotonic() > until):
+            break
+        no_fork.release()
+        for channel in fresh:
+            asked[id(channel)] = (channel, False)
+            try:
+                channel.before_fork()
+                asked[id(channel)] = (channel, True)
+            except BaseException as error:  # from a signal handler too, as the other channels have to be prepared
+                errors.append(error)
+    if errors:
+        raise errors[0]  # Python reports it, and forks
 
 
 def _after_fork_in_parent() -> None:
+    errors: list[BaseException] = []
+    _release(no_fork)
+    for channel, ready in _last_asked().values():
+        if ready:
+            try:
+                channel.after_fork_in_parent()
+            except BaseException as error:  # as above
+                errors.append(error)
+    _release(_turn)
+    if errors:
+        raise errors[0]
+
+
+def _last_asked() -> _Asked:
+    mine = _asked.get(_this_thread())
+    return mine.pop() if mine else {}  # a signal handler may have raised before the fork could begin
+
+
+def _release(lock: Any) -> None:
     try:
-        no_fork.release()
+        lock.release()
     except RuntimeError:
         pass  # the wait timed out
 
 
 def _after_fork_in_child() -> None:
-    try:
-        no_fork.release()  # and not made anew: a signal handler may have forked where its thread holds it
-    except RuntimeError:
-        no_fork._at_fork_reinit()  # the thread that holds it is not in this process
+    for lock in (no_fork, _turn):
+        try:
+            lock.release()  # and not made anew: a signal handler may have forked where its thread holds it
+        except RuntimeError:
+            lock._at_fork_reinit()  # the thread that holds it is not in this process
+    _prepared.update({each: channel for each, (channel, ready) in _last_asked().items() if ready})
+    _asked.clear()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

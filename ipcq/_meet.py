@@ -14,7 +14,7 @@ from typing import Any, Final
 from ipcq import _registry
 from ipcq._asked import Asked
 from ipcq._caller import warn
-from ipcq._choose import Attach, Candidate, Create, choose, lacking, shortcoming
+from ipcq._choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, lacking, shortcoming
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
 from ipcq._namelock import name_lock
@@ -239,6 +239,8 @@ def compare(asked: Asked, channel: Channel) -> None:
     lacks = _lacking(asked, channel)
     if lacks:
         raise QueueMismatch(f"{lacks}: unlink it to create it anew elsewhere")
+    if request.after_unlink == "continue" and not channel.capabilities.after_unlink:
+        raise Unsupported(f"{CANNOT_CONTINUE}: leave that out")
 
 
 def _candidate(backend: Backend, name: str = "") -> Candidate:

@@ -8,13 +8,13 @@ from typing import Any, Final, TypeAlias, TypeVar, overload
 from ipcq import _registry
 from ipcq._asked import Asked, flag
 from ipcq._directory import OPEN_TIMEOUT, remove
-from ipcq._forks import opening
+from ipcq._forks import Opening, unsafe
 from ipcq._meet import AUTO, compare, located, meet
-from ipcq._queue import Origin, Queue
+from ipcq._queue import NOT_PREPARED, Origin, Queue
 from ipcq._shortcut import class_for
 from ipcq._url import convert, one_backend, parse
 from ipcq.backend import AfterUnlink, Lifetime, Persistence, Scope
-from ipcq.errors import InvalidArgument, MessageQueueError, PermissionDenied
+from ipcq.errors import InvalidArgument, MessageQueueError, PermissionDenied, QueueClosed
 from ipcq.serializers import codec_for
 
 T = TypeVar("T")
@@ -150,6 +150,7 @@ def open(
         BackendUnavailable: The backend cannot be used here, or none can; the error's `reasons` tell why for each.
         PermissionDenied: This user may not, the queue belongs to somebody else, or pickles would come from others.
         TimedOutError: Somebody else created or unlinked the name all the while.
+        QueueClosed: This process was forked during a call on the queue, and the backend cannot allow that.
         InvalidName: The name breaks the rule.
         InvalidArgument: An argument or option has a wrong type or value, or is unknown.
 
@@ -184,7 +185,9 @@ def open(
         codec = codec_for(serializer, allow_pickle=flag("allow_pickle", allow_pickle), type=type)
         if allow_pickle and (asked.request.other_users or asked.request.mode & 0o022):
             raise _foreign_pickles()
-        with opening:
+        if asked.name in unsafe:
+            raise QueueClosed(NOT_PREPARED)
+        with Opening(asked.name):
             found, channel, passed_over = meet(asked, _DEFAULTS)
         try:
             compare(asked, channel)

@@ -26,7 +26,7 @@ from ipcq._calls import calls_of_this_thread, counted
 from ipcq._cooperation import waits_of
 from ipcq._deadline import NEVER, SLICE, deadline_of
 from ipcq._finaliser import quiet_at_exit
-from ipcq._forks import abandon_others
+from ipcq._forks import abandon_others, is_closed, prepares, unprepared
 from ipcq._gevent import is_in_hub
 from ipcq.backend import (
     HIGHEST_PRIORITY,
@@ -68,6 +68,12 @@ _SMALL_BYTES: Final = 1 << 16
 _PLAIN: Final = 0
 
 _READ_FALSE: Final = "this handle was opened with read=False: open another to see or take messages"
+#: Why a child may not use a queue, neither by its parent's handle nor by one of its own.
+NOT_PREPARED: Final = (
+    "a call was under way in it when this process was forked, and its backend's state must not cross a fork: "
+    'fork when no call is under way, or start processes by "spawn"'
+)
+
 _WRITE_FALSE: Final = "this handle was opened with write=False: open another to put messages"
 
 
@@ -151,6 +157,8 @@ class Queue(Generic[T]):
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
         _handles.add(self)
+        if _prepares(channel):
+            prepares(channel)
         request = origin.request
         waits = self._waits is channel
         self._arm(channel, codec.encode, codec.decode, codec.of_bytes, request.write, request.read, waits)
@@ -917,6 +925,8 @@ class Queue(Generic[T]):
                 channel = self._held.pop("channel", None)  # atomic, so that only one thread gets it
                 if channel is not None:
                     channel.close()
+                    if _prepares(channel):
+                        is_closed(channel)
             finally:
                 self._inside.pop()
 
@@ -948,8 +958,11 @@ class Queue(Generic[T]):
 
     def _after_fork(self) -> None:
         if self._held and not self._channel.after_fork():
-            self._held.clear()
-            self._end("queues of this backend do not cross a fork: open it in the child")
+            self._give_up("queues of this backend do not cross a fork: open it in the child")
+
+    def _give_up(self, reason: str) -> None:
+        self._held.clear()
+        self._end(reason)
 
     def _require_read(self) -> None:
         if not self._origin.request.read:
@@ -1073,13 +1086,22 @@ def _refusal(kind: type[MessageQueueError], reason: str) -> Callable[..., NoRetu
 _handles: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
 
 
+def _prepares(channel: Channel) -> bool:
+    return type(channel).before_fork is not Channel.before_fork
+
+
 def _after_fork() -> None:
     handles = list(_handles)
+    held = [(queue.name, channel) for queue in handles for channel in queue._held.values()]
+    missed = unprepared(held, _prepares)
     for queue in handles:
         queue._forget_calls()
     abandon_others({id(channel) for queue in handles for channel in queue._held.values()})
     for queue in handles:
-        queue._after_fork()
+        if missed.isdisjoint(map(id, queue._held.values())):
+            queue._after_fork()
+        else:
+            queue._give_up(NOT_PREPARED)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -13,15 +13,16 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 3.  `exists(name)` tells whether `attach` would find a queue, even where `probe` says that the backend cannot be used,
     so that no other backend gives the name away.
 4.  `unlink(name)` frees the name at once, else raises `QueueNotFound`. Channels opened before raise `QueueGone` within
-    one second, or go on with the nameless queue where their request says ``after_unlink="continue"``; `linked` tells
-    which, so that a handle never unlinks the successor of its queue.
+    one second, or go on with the nameless queue where `capabilities.after_unlink` and their request says
+    ``after_unlink="continue"``; `linked` tells which, so that a handle never unlinks the successor of its queue.
 5.  A persistent queue outlives every handle; a ``"last-close"`` one goes with its last handle, killed ones included.
 6.  `attributes` says what the queue was created with, on every channel alike. What a request asks for explicitly and
     the backend cannot honour is refused in `create` (`LimitExceeded`, `NoSpace`, `Unsupported`), never rounded or
     ignored. Of `max_messages` and `max_message_size` given together, that many messages of that size fit, and exactly
     that many of any size. Without a request, at least 8 messages of 8 KiB fit.
-7.  The queue has exactly the requested mode under any umask. What another user than this one or root owns is refused
-    with `PermissionDenied` before it is read or written, unless ``request.other_users``.
+7.  The queue has exactly the requested mode under any umask; without `capabilities.modes` that is 0600. What another
+    user than this one or root owns is refused with `PermissionDenied` before it is read or written, unless
+    ``request.other_users``.
 
 **Messages**
 
@@ -53,11 +54,13 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
     any message that a put stores which began before the shutdown.
 16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
     and none follows. It never unlinks.
-17. `after_fork` is called in a forked child before anything else; it returns False if this channel must not be used
-    there, and then nothing more is called on it. A child keeps nothing that another thread of the parent was opening or
-    closing at the fork. For that, a backend opens each descriptor by `opened`, and passes it to `closed` or, with its
-    channel, to `belongs`; if these do not suffice, a few system calls may run under `no_fork`. In the child `abandon`
-    is called on channels that belong to no open handle.
+17. Before a fork `before_fork` is called in the parent: it gives up what must not cross the fork, and keeps other
+    threads from taking it up again until `after_fork_in_parent`. `after_fork` is called in a forked child before
+    anything else; it returns False if this channel must not be used there, and then nothing more is called on it. The
+    child may then open the queue anew. A child keeps nothing that another thread of the parent was opening or closing
+    at the fork. For that, a backend opens each descriptor by `opened`, and passes it to `closed` or, with its channel,
+    to `belongs`; if these do not suffice, a few system calls may run under `no_fork`. In the child `abandon` is called
+    on channels that belong to no open handle.
 
 **Errors**
 
@@ -236,8 +239,12 @@ class Capabilities:
     """A queue can go with its last handle."""
     nameless: bool = False
     """A queue can be made without a name; it travels as descriptors and goes with the last of them."""
+    modes: bool = False
+    """A queue has the permission bits that it is created with; without this and `other_users` only 0600 is accepted."""
     other_users: bool = False
     """A queue's mode can grant other users access."""
+    after_unlink: bool = False
+    """A handle can go on with a queue that was unlinked (``after_unlink="continue"``)."""
     max_message_size: int | None = None
     """Largest message that a queue can be made for, in bytes; None: as memory allows."""
 
@@ -368,6 +375,7 @@ class Channel(Protocol):
     """One open handle to one queue, speaking bytes. Subclass it: what is not abstract has a default that is correct.
 
     Any number of threads call a channel's methods at the same time, `close` and `after_fork` excepted (clauses 16, 17).
+    `before_fork` may come while others are inside.
     """
 
     attributes: Attributes
@@ -546,6 +554,25 @@ class Channel(Protocol):
         `Shortcut` says what it finds in the class that it is derived from.
         """
         return handle
+
+    def before_fork(self) -> None:
+        """Give up, in the parent and before a fork, what must not be in parent and child at once (clause 17).
+
+        For libraries whose state must not cross a fork, as connections to databases: wait for the thread that is
+        inside, close the connection, and keep the lock, so that no thread opens another one before
+        `after_fork_in_parent`, which releases it. The parent's next call then opens it again.
+
+        It may be called by a signal handler that interrupts a call of this channel. If it raises, it has changed
+        nothing: Python reports the exception and forks all the same, `after_fork_in_parent` is not called, and in the
+        child the handle is closed and the queue's name cannot be opened.
+
+        A channel that overrides this calls `belongs` before it opens anything, and `close` may run meanwhile.
+        """
+        return
+
+    def after_fork_in_parent(self) -> None:
+        """End in the parent, in the same thread, what `before_fork` began."""
+        return
 
     def after_fork(self) -> bool:
         """Make the channel usable in a forked child, or return False where it cannot be (clause 17)."""

@@ -65,6 +65,8 @@ CAPABILITIES: Final = Capabilities(
     atomic_batch=True,
     listing=True,
     last_close=True,
+    modes=True,
+    after_unlink=True,
 )
 
 

@@ -41,6 +41,8 @@ CAPABILITIES: Final = Capabilities(
     listing=True,
     other_users=True,
     max_message_size=16 << 20,  # HARD_MSGSIZEMAX, include/linux/ipc_namespace.h
+    modes=True,
+    after_unlink=True,
 )
 
 

@@ -43,6 +43,8 @@ CAPABILITIES: Final = Capabilities(
     listing=True,
     last_close=sys.platform == "linux",
     other_users=sys.platform == "linux",
+    modes=sys.platform != "win32",
+    after_unlink=True,
 )
 
 

@@ -48,6 +48,8 @@ CAPABILITIES: Final = Capabilities(
     nameless=True,
     other_users=True,
     max_message_size=2**32 - 1,  # a record's size is 32 bits wide
+    modes=True,
+    after_unlink=True,
 )
 
 

@@ -48,6 +48,8 @@ CAPABILITIES: Final = Capabilities(
     shutdown=True,
     listing=True,
     last_close=True,
+    modes=True,
+    after_unlink=True,
 )
 
 #: Largest message where none was asked for.

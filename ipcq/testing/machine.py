@@ -393,6 +393,8 @@ def shared(*backends: str) -> list[str]:
     differ = [call for call in ("peek", "shutdown") if len({getattr(each, call) for each in able}) > 1]
     if len({each.persistence == Persistence.HOLDERS for each in able}) > 1:
         differ.append("close")  # of the last handle, which is the queue's end on some
+    if len({each.after_unlink for each in able}) > 1:
+        differ.append("open")  # of a handle that is to go on after an unlink
     return [call for call in CALLS if call not in differ]
 
 

@@ -128,14 +128,19 @@ class Model:
 
     def _open(self, slot: int, create: bool, exclusive: bool, rights: str, other_limit: bool, stay: bool) -> None:
         capacity = self._capacity + other_limit
+        refused = stay and not self._able.after_unlink
         if self._named is None:
             if not create:
                 raise QueueNotFound
+            if refused:
+                raise Unsupported
             self._named = _Messages(capacity)
         elif create and exclusive:
             raise QueueExists
         elif (create or other_limit) and self._named.capacity != capacity:
             raise QueueMismatch
+        elif refused:
+            raise Unsupported
         self._handles[slot] = _Handle(self._named, rights, stay)
         self._let_go()
 

@@ -19,7 +19,14 @@ from ipcq.backend import (
 from ipcq.errors import QueueExists, QueueGone, QueueNotFound, QueueShutDown
 
 #: What the fakes can do unless a test says otherwise: enough to be created on by ``auto``.
-HOST = Capabilities(scope=Scope.HOST, persistence=Persistence.KERNEL, exact_qsize=True, listing=True)
+HOST = Capabilities(
+    scope=Scope.HOST,
+    persistence=Persistence.KERNEL,
+    exact_qsize=True,
+    listing=True,
+    modes=True,
+    after_unlink=True,
+)
 
 
 class FakeQueue:

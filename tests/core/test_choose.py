@@ -120,6 +120,14 @@ CREATE: Mapping[str, Case] = {
         None,
         ("shm", "socketpair"),
     ),
+    "for the owner alone": (
+        (able(SHM, modes=True), able(MQUEUE, other_users=True), PYSHM),
+        {"mode": 0o700},
+        {},
+        None,
+        ("shm", "mqueue"),
+    ),
+    "after an unlink": ((SHM, able(MQUEUE, after_unlink=True)), {"after_unlink": "continue"}, {}, None, ("mqueue",)),
     "where it is forgotten if all others cannot be used": (ONLY_SOCKETPAIR, {}, {}, None, ("socketpair",)),
     "where it is forgotten if the others have no rank": ((SOCKETPAIR, STRANGER), {}, {}, None, ("socketpair",)),
     "not where it is forgotten if the others cannot do it": (
@@ -173,7 +181,6 @@ CREATE: Mapping[str, Case] = {
     "with lifetime": ((able(SHM, last_close=True), MQUEUE), {"lifetime": "last-close"}, {}, None, ("shm",)),
     "for the group": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o660}, {}, None, ("mqueue",)),
     "for others": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o604}, {}, None, ("mqueue",)),
-    "for the owner alone": ((SHM, able(MQUEUE, other_users=True)), {"mode": 0o700}, {}, None, ("shm", "mqueue")),
     "of a size": (
         (able(SHM, max_message_size=99), able(MQUEUE, max_message_size=100), PYSHM),
         {"max_message_size": 100},
@@ -216,6 +223,8 @@ PASSED_OVER: Mapping[str, tuple[Candidate, dict[str, Any], Mapping[str, Minimum]
     "no priorities": (SHM, {"priorities": True}, {}, None, "it has no priorities"),
     "no last close": (SHM, {"lifetime": "last-close"}, {}, None, "(lifetime='last-close')"),
     "no other users": (SHM, {"mode": 0o640}, {}, None, "(mode=0o640)"),
+    "no modes": (SHM, {"mode": 0o400}, {}, None, "no mode but 0o600 (mode=0o400)"),
+    "no going on": (SHM, {"after_unlink": "continue"}, {}, None, "(after_unlink='continue')"),
     "too large": (
         able(SHM, max_message_size=99),
         {"max_message_size": 100},

@@ -43,6 +43,7 @@ ALL = Capabilities(
     leases=True,
     last_close=True,
     other_users=True,
+    after_unlink=True,
 )
 
 

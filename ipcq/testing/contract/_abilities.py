@@ -361,6 +361,7 @@ class Abilities(Bench):
     def test_an_unlink_leaves_the_descriptor_of_a_handle_that_goes_on_alone(self) -> None:
         """C14, C32: with after_unlink="continue" only messages make the descriptor readable, as before."""
         self.needs("ends_on_fileno")
+        self.needs("after_unlink")
         queue = self.create(after_unlink="continue")
         other = self.attach(after_unlink="continue")
         descriptors = queue.fileno(), other.fileno()

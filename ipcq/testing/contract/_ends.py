@@ -294,6 +294,7 @@ class Ends(Bench):
 
     def test_a_nameless_queue_can_be_used_on(self) -> None:
         """C14, clause 4: with after_unlink="continue" both ends work on, as POSIX has it."""
+        self.needs("after_unlink")
         queue = self.create(after_unlink="continue")
         other = self.attach(after_unlink="continue")
         queue.put("before")
@@ -304,6 +305,16 @@ class Ends(Bench):
         assert other.get(timeout=HANG) == "after"
         with pytest.raises(ipcq.QueueEmpty):
             other.get(timeout=0.3)
+
+    def test_going_on_after_an_unlink_is_refused_where_it_cannot_be(self) -> None:
+        """Clause 20: Unsupported for a handle that creates, and nothing is created, and for one that attaches."""
+        self.lacks("after_unlink")
+        with pytest.raises(ipcq.Unsupported):
+            self.create(after_unlink="continue")
+        assert not ipcq.exists(self.name, self.backend)
+        self.create()
+        with pytest.raises(ipcq.Unsupported):
+            self.attach(after_unlink="continue")
 
     # Shutdown
 

@@ -286,3 +286,40 @@ queue.unlink()
 queue.close()
 """
         )
+
+    def test_a_forked_child_can_open_its_parents_queue_anew(self) -> None:
+        """C1, C20, clause 17: then the parent closes, a third process joins, and each message arrives once."""
+        self._needs_fork()
+        self.needs_processes()
+        family = self.launch(
+            _FORKED
+            + """
+queue.put("parent")
+reopened, closed = os.pipe(), os.pipe()
+def act():
+    global queue
+    queue.close()
+    queue = attach()
+    queue.put("child")
+    os.write(reopened[1], b".")
+    os.read(closed[0], 1)
+    queue.put("child, alone")
+    say("put")
+    os.read(0, 1)
+    queue.put("child, in company")
+    queue.close()
+child = fork(act)
+os.read(reopened[0], 1)
+queue.close()
+os.write(closed[1], b".")
+end(child)
+"""
+        )
+        assert family.hear() == "put"
+        stranger = self.attach()
+        taken = [stranger.get(timeout=HANG) for _ in range(2)]
+        stranger.put("stranger", timeout=HANG)
+        family.tell("go")
+        family.finish()
+        taken += self.drain(stranger)
+        assert taken == ["parent", "child", "child, alone", "stranger", "child, in company"]

@@ -8,6 +8,7 @@ import pytest
 import ipcq
 from ipcq.testing.contract._bench import HANG, Bench
 
+LIMITS = frozenset(("max_messages", "max_message_size", "buffer_size"))
 REFUSALS = (ipcq.LimitExceeded, ipcq.NoSpace, ipcq.Unsupported)
 
 _ANOTHER_USER = """
@@ -126,7 +127,7 @@ class Limits(Bench):
     )
     def test_a_limit_is_honoured_or_refused(self, limits: dict[str, Any]) -> None:
         """C24, clause 6: never rounded or ignored, and a refusal names limit, value, what was asked and the way out."""
-        unlimited = dict.fromkeys(self.small)
+        unlimited = dict.fromkeys(LIMITS & self.small.keys())  # options of the backend's own stay
         try:
             queue = self.create(**{**unlimited, **limits})
         except ipcq.LimitExceeded as error:
@@ -220,6 +221,22 @@ class Limits(Bench):
         self.lacks("other_users")
         with pytest.raises(ipcq.Unsupported):
             self.create(mode=mode, other_users=True)
+        assert not ipcq.exists(self.name, self.backend)
+
+    @pytest.mark.parametrize("mode", [0o600, 0o700], ids=oct)
+    def test_the_owners_bits_are_exactly_those_asked_for(self, mode: int) -> None:
+        """C27, clause 7: on every handle, also where a mode cannot grant others anything."""
+        self.needs("modes")
+        assert self.create(mode=mode).mode == mode
+        assert self.attach().mode == mode
+
+    @pytest.mark.parametrize("mode", [0o400, 0o700], ids=oct)
+    def test_a_mode_is_refused_where_there_is_one_alone(self, mode: int) -> None:
+        """C27, clause 20: Unsupported, and nothing is created; never another mode than the one asked for."""
+        self.lacks("modes")
+        self.lacks("other_users")
+        with pytest.raises(ipcq.Unsupported):
+            self.create(mode=mode)
         assert not ipcq.exists(self.name, self.backend)
 
     @pytest.mark.parametrize("mode", [-1, 0o10000, 0o1600, "600", 0.5, True, None], ids=repr)
