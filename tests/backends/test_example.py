@@ -1,13 +1,18 @@
 """The backend that the documentation builds keeps the contract, installed as a stranger's would be."""
 
 import os
+import signal
+import sqlite3
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import ipcq
 from ipcq.testing import BackendContract
+from ipcq.testing.processes import fresh_name
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ipcq_file"
 
@@ -34,3 +39,97 @@ def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 class TestFile(BackendContract):
     backend = "file"
+
+
+@pytest.fixture
+def queue() -> Iterator["ipcq.Queue[Any]"]:
+    with ipcq.open(fresh_name(), "file", exclusive=True, max_messages=4, max_message_size=1 << 16) as queue:
+        yield queue
+        queue.unlink()
+
+
+def by_hand(queue: "ipcq.Queue[Any]", *statements: str) -> sqlite3.Connection:
+    """Do something to the queue's database, and return the connection."""
+    channel: Any = queue._channel
+    database = sqlite3.connect(f"{channel.directory}/db", isolation_level=None)
+    for statement in statements:
+        database.execute(statement)
+    return database
+
+
+CALLS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
+    "put": lambda queue: queue.put(1, timeout=5),
+    "get": lambda queue: queue.get(timeout=5),
+    "qsize": lambda queue: queue.qsize(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_missing_table_is_no_full_and_no_empty_queue(queue: "ipcq.Queue[Any]", call: str) -> None:
+    """Not every OperationalError means that another process is at it."""
+    by_hand(queue, "DROP TABLE item").close()
+    with pytest.raises(ipcq.CorruptQueue, match="no such table"):
+        CALLS[call](queue)
+
+
+@pytest.mark.parametrize(("call", "error"), [("put", ipcq.QueueFull), ("get", ipcq.QueueEmpty)])
+def test_a_locked_database_is_not_now(queue: "ipcq.Queue[Any]", call: str, error: type[Exception]) -> None:
+    """Somebody who writes keeps others waiting for as long as they want to wait."""
+    database = by_hand(queue, "BEGIN IMMEDIATE")
+    with pytest.raises(error):
+        getattr(queue, call)(*[1] * (call == "put"), timeout=0.1)
+    database.close()
+    queue.put(1, timeout=5)
+
+
+def test_a_full_disk_is_no_space(queue: "ipcq.Queue[Any]") -> None:
+    """And not a full queue, for which a put waits."""
+    queue._channel.db.execute("PRAGMA max_page_count = 1")  # type: ignore[attr-defined]  # the example's
+    with pytest.raises(ipcq.NoSpace):
+        queue.put(bytes(60_000), timeout=5)
+
+
+def test_as_many_messages_fit_as_before_after_others_were_taken(queue: "ipcq.Queue[Any]") -> None:
+    """The numbers of rows tell how many there are."""
+    for turn in range(3):
+        queue.put_many(range(4), timeout=5)
+        sizes = [queue.qsize(), len(queue.get_many(2 + turn)), queue.qsize()]
+        queue.clear()
+        assert sizes == [4, 2 + turn, 2 - turn]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of forks while it makes a connection
+def test_a_handler_that_forks_costs_no_message(queue: "ipcq.Queue[Any]") -> None:
+    """Whatever it interrupts: the connection is closed, and the call goes on by another one."""
+    children: list[int] = []
+
+    def fork(*_: object) -> None:
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        children.append(pid)
+        if len(children) < 30:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.00013 * (len(children) % 10))
+
+    before = signal.signal(signal.SIGALRM, fork)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
+    put, taken = 0, []
+    while len(children) < 30:
+        queue.put(put, timeout=5)
+        taken.append(queue.get(timeout=5))
+        put += 1
+    signal.signal(signal.SIGALRM, before)
+    for child in children:
+        os.waitpid(child, 0)
+    assert taken == list(range(put))
+
+
+def test_a_fork_in_the_middle_of_a_connection_is_told_to_the_child(queue: "ipcq.Queue[Any]") -> None:
+    """The child must not open the database, since it has a part of the parent's connection."""
+    channel: Any = queue._channel
+    channel.connecting = True
+    with pytest.raises(ipcq.MessageQueueError, match="making a connection"):
+        channel.before_fork()
+    channel.connecting = False
+    queue.put(1, timeout=5)
+    assert queue.get(timeout=5) == 1
