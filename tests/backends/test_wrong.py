@@ -34,6 +34,9 @@ class TestRight(BackendContract):
 for fault in wrong.FAULTS:
     kind = "Test" + fault.__name__
     globals()[kind] = type(kind, (BackendContract,), {"backend": fault.name, "patience": 10.0})
+for odd in wrong.ODDITIES:
+    kind = "Test" + odd.__name__
+    globals()[kind] = type(kind, (BackendContract,), {"backend": odd.name, "small": odd.small})
 """
 
 Verdicts = dict[tuple[str, str], set[str]]
@@ -46,12 +49,13 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
     metadata = place / "wrong-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
-    lines = [f"{fault.name} = backends.wrong:{fault.__name__}\n" for fault in wrong.FAULTS]
+    lines = [f"{fault.name} = backends.wrong:{fault.__name__}\n" for fault in (*wrong.FAULTS, *wrong.ODDITIES)]
     (metadata / "entry_points.txt").write_text("".join(["[ipcq.backends]\n", *lines]))
     script = place / "test_run.py"
     script.write_text(_RUN)
     wanted = {("Right", fault.caught_by) for fault in wrong.FAULTS}
     wanted |= {(fault.__name__, test) for fault in wrong.FAULTS for test in (fault.caught_by, UNTOUCHED)}
+    wanted |= {(odd.__name__, test) for odd in wrong.ODDITIES for test in odd.passes}
     report = place / "report.xml"
     path = [str(place), str(Path(wrong.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
@@ -107,3 +111,11 @@ def test_the_clause_holds_on_the_right_backend(fault: type[wrong.Wrong], verdict
 def test_a_wrong_backend_is_right_otherwise(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
     """It is the one fault that fails the test, and not a backend that does nothing at all."""
     assert verdicts[fault.__name__, UNTOUCHED] == {"passed"}
+
+
+@pytest.mark.parametrize(
+    ("odd", "test"), [(odd.__name__, test) for odd in wrong.ODDITIES for test in odd.passes], ids=lambda part: part
+)
+def test_an_unusual_backend_is_not_taken_for_a_wrong_one(odd: str, test: str, verdicts: Verdicts) -> None:
+    """The suite asks for what the contract says, and for nothing more."""
+    assert verdicts[odd, test] == {"passed"}

@@ -6,10 +6,12 @@ stranger's backend does, by an entry point.
 
 import errno
 import os
+import pickle
 import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,6 +22,7 @@ from ipcq.hooks import hookimpl
 from ipcq_memory import MemoryBackend, MemoryChannel
 
 FAULTS: "list[type[Wrong]]" = []
+ODDITIES: "list[type[Odd]]" = []
 
 
 class Wrong(MemoryBackend):
@@ -35,7 +38,8 @@ class Wrong(MemoryBackend):
 
     def __init_subclass__(cls) -> None:
         cls.name = "wrong" + re.sub("[A-Z]", lambda letter: "-" + letter[0].lower(), cls.__name__)
-        FAULTS.append(cls)
+        if hasattr(cls, "caught_by"):
+            FAULTS.append(cls)
 
     def create(self, name: str, request: Request) -> Channel:
         return self.spoil(super().create(name, request))
@@ -51,6 +55,22 @@ class Wrong(MemoryBackend):
     @hookimpl
     def ipcq_backend(cls) -> Backend:
         return cls()
+
+
+class Odd(Wrong):
+    """The reference with something that is unusual, and right.
+
+    Attributes:
+        passes: The tests of the suite that it must not fail.
+        small: As for the suite.
+    """
+
+    passes: ClassVar[tuple[str, ...]]
+    small: ClassVar[dict[str, Any]] = {"max_messages": 4, "max_message_size": 512}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        ODDITIES.append(cls)
 
 
 class Loses(Wrong):
@@ -549,3 +569,54 @@ class DecodesNothingAtOnce(Wrong):
         class Steps(Quick.Steps):
             def decoded(self, decode: Callable[[bytes], Any], data: bytes) -> Any:
                 return data
+
+
+class RunsMessages(Wrong):
+    caught_by = "test_no_message_runs_code"
+
+    class Faulty(MemoryChannel):
+        def try_get(self) -> Received | None:
+            received = super().try_get()
+            if received:
+                with suppress(Exception):
+                    pickle.loads(received[0])
+            return received
+
+
+class OpensWhatAMessageNames(Wrong):
+    caught_by = "test_no_message_runs_code"
+
+    class Faulty(Quick):
+        class Steps(Quick.Steps):
+            def decoded(self, decode: Callable[[bytes], Any], data: bytes) -> Any:
+                with suppress(OSError, ValueError):
+                    open(data, "rb").close()
+                return super().decoded(decode, data)
+
+
+class OpensFiles(Odd):
+    passes = ("test_no_message_runs_code",)
+
+    class Faulty(MemoryChannel):
+        def try_get(self) -> Received | None:
+            with open(os.devnull, "rb"):
+                os.listdir(".")
+            return super().try_get()
+
+
+class HasAnOption(Odd):
+    passes = ("test_a_limit_is_honoured_or_refused",)
+    options: ClassVar[dict[str, type]] = {"colour": str}
+    small: ClassVar[dict[str, Any]] = {**Odd.small, "colour": "blue"}
+
+
+class Denies(Odd):
+    passes = (
+        "test_going_on_after_an_unlink_is_refused_where_it_cannot_be",
+        "test_a_mode_is_refused_where_there_is_one_alone",
+    )
+    capabilities = replace(MemoryBackend.capabilities, modes=False, after_unlink=False)
+
+    def spoil(self, channel: Channel) -> Channel:
+        channel.capabilities = replace(channel.capabilities, modes=False, after_unlink=False)
+        return super().spoil(channel)
