@@ -5,16 +5,28 @@ kernel releases it when its holder dies, and it excludes threads as well because
 On Linux it is an open-file-description lock (``fcntl(2)``) of one byte for each name, on Windows a locked byte, and
 elsewhere, where locks of bytes do not belong to a descriptor, ``flock(2)`` on one of 256 files. Two names that share a
 byte or a file wait for each other, and that is all.
+
+**Several files.** On Linux there are several private directories (`_private`), and processes may differ in which of
+them they can write to: one has a read-only /tmp, another a read-only /dev/shm. So the lock is taken in every directory,
+exclusively where this process can write, and shared where a file is there that it can only read. Two processes that can
+see each other's directories exclude each other even if there is no directory that both can write to. Each first makes
+the files where it can, and only then opens those that it can only read. So whichever of the two looks later finds the
+other's file. One of them holds that file exclusively, and the other cannot even share it meanwhile.
+
+The files are locked in the order of their inodes. That order is the same for every process, also where a container
+mounts one directory in two places, so there is no deadlock.
 """
 
+import errno
 import os
 import struct
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import monotonic
+from typing import NamedTuple
 
 from ipcq import _private
 from ipcq._deadline import pause
@@ -30,10 +42,10 @@ if sys.platform == "linux":
         """Return what the lock file of a name is called."""
         return "names.lock"
 
-    def _try_lock(descriptor: int, name: str) -> bool:
+    def _try_lock(descriptor: int, name: str, shared: bool) -> bool:
         # A byte beyond the end of the file may be locked.
         try:
-            _set_lock(descriptor, fcntl.F_WRLCK, zlib.crc32(name.encode()), 1)
+            _set_lock(descriptor, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, zlib.crc32(name.encode()), 1)
         except BlockingIOError:
             return False
         return True
@@ -51,7 +63,7 @@ elif sys.platform == "win32":
     def lock_file(name: str) -> str:
         return "names.lock"
 
-    def _try_lock(descriptor: int, name: str) -> bool:
+    def _try_lock(descriptor: int, name: str, shared: bool) -> bool:
         os.lseek(descriptor, zlib.crc32(name.encode()), os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -68,7 +80,7 @@ else:  # neither Linux nor Windows
     def lock_file(name: str) -> str:
         return f"names-{zlib.crc32(name.encode()) & 0xFF:02x}.lock"
 
-    def _try_lock(descriptor: int, name: str) -> bool:
+    def _try_lock(descriptor: int, name: str, shared: bool) -> bool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,45 +91,98 @@ else:  # neither Linux nor Windows
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+class _Lock(NamedTuple):
+    """The open file of a lock."""
+
+    identity: tuple[int, int]
+    descriptor: int
+    path: str
+    shared: bool
+
+
 @contextmanager
 def name_lock(name: str, deadline: float) -> Iterator[None]:
     """Hold the lock of a name, waited for until `deadline` on `time.monotonic`.
 
     Raises:
         TimedOutError: Another process held it all that time.
-        PermissionDenied: The private directory belongs to somebody else or is open to others.
+        PermissionDenied: No private directory can be used: each is missing, read-only, or not this user's alone.
+        NoSpace: None can be used, and one only because its file system is full.
+        LimitExceeded: Too many files are open.
     """
-    descriptor = _open_lock(name)
-    try:
+    with ExitStack() as closing:
+        files = _Files(lock_file(name), closing)
         since = monotonic()
-        while not _locked(descriptor, name):
-            if monotonic() >= deadline:
-                raise TimedOutError(
-                    "another process is creating or unlinking it and did not finish within open_timeout: see who holds "
-                    f"{_private.private_directory()}/{lock_file(name)} (lslocks), or give more time",
-                    queue=name,
-                )
-            # Among many who wait, whoever looked least often would come last each time; and none waits for long.
-            pause(since, deadline, longest=0.002)
+        for lock in files.opened():
+            while not _locked(lock, name):
+                if monotonic() >= deadline:
+                    raise TimedOutError(
+                        "another process is creating or unlinking it and did not finish within open_timeout: see who "
+                        f"holds {lock.path} (lslocks), or give more time",
+                        queue=name,
+                    )
+                # Among many who wait, whoever looked least often would come last each time; and none waits for long.
+                pause(since, deadline, longest=0.002)
         yield
-    finally:
-        _close_lock(descriptor)
 
 
-def _locked(descriptor: int, name: str) -> bool:
+def _locked(lock: _Lock, name: str) -> bool:
     try:
-        return _try_lock(descriptor, name)
+        return _try_lock(lock.descriptor, name, lock.shared)
     except OSError as error:
         let_through(error)
         raise MessageQueueError(
-            f"{_private.private_directory()}/{lock_file(name)} cannot be locked: {error.strerror}",
-            queue=name,
-            errno=error.errno,
+            f"{lock.path} cannot be locked: {error.strerror}", queue=name, errno=error.errno
         ) from error
 
 
-def _open_file(name: str) -> int:
-    path = f"{_private.make_private_directory()}/{lock_file(name)}"
+class _Files:
+    """The files of the lock, which are closed with `closing`."""
+
+    def __init__(self, file: str, closing: ExitStack) -> None:
+        self._file = file
+        self._closing = closing
+        self._found: dict[tuple[int, int], _Lock] = {}
+
+    def opened(self) -> list[_Lock]:
+        """Open the files in every place, and return them in the order in which they are to be locked."""
+        writable = set(_private.each_usable(self._make))
+        for root in _private.private_places():
+            if root not in writable:
+                self._open_shared(root)
+        return sorted(self._found.values())
+
+    def _make(self, root: str) -> str:
+        _private.make(root)
+        path = f"{root}/{self._file}"
+        # A forked child closes its copy of the descriptor. Unlocking it would take the lock from the parent.
+        self._note(opened(partial(_open_file, root, path)), path, False)
+        return root
+
+    def _open_shared(self, root: str) -> None:
+        """Open a file that this process cannot write to, if it is there and this process can read it."""
+        path = f"{root}/{self._file}"
+        if root not in _private.private_directories():
+            return
+        try:
+            descriptor = opened(lambda: os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+        except OSError as error:
+            let_through(error)
+            meaning = _private.refusal(error, f"the lock file {path} cannot be opened", root, path)
+            if error.errno == errno.ENOENT or _private.is_lasting(meaning):
+                return
+            raise meaning from error
+        self._note(descriptor, path, True)
+
+    def _note(self, descriptor: int, path: str, shared: bool) -> None:
+        self._closing.callback(_close_lock, descriptor)
+        status = os.fstat(descriptor)
+        identity = status.st_dev, status.st_ino
+        # One file in two places would conflict with itself.
+        self._found.setdefault(identity, _Lock(identity, descriptor, path, shared))
+
+
+def _open_file(root: str, path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         try:
@@ -128,13 +193,8 @@ def _open_file(name: str) -> int:
             raise
     except OSError as error:
         let_through(error)
-        raise _private.refusal(error, f"the lock file {path} cannot be opened", path) from error
+        raise _private.refusal(error, f"the lock file {path} cannot be opened", root, path) from error
     return descriptor
-
-
-def _open_lock(name: str) -> int:
-    # A forked child closes its copy of the descriptor. Unlocking it would take the lock from the parent.
-    return opened(partial(_open_file, name))
 
 
 def _close_lock(descriptor: int) -> None:

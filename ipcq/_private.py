@@ -1,90 +1,206 @@
-"""The user's private directory, at a place that no environment variable moves, so that all processes agree on it."""
+"""The user's private directories, at places that no environment variable moves, so that all processes agree on them.
+
+There are several, because no place can be relied on: hardened containers have a read-only /tmp, others no /dev/shm.
+What must not be in two of them at a time (the lock of a name, a queue's socket) is looked for in all that are there.
+
+A place that is missing, read-only or full, or that somebody else sits on, is passed over. That must be so for every
+process alike, so a refusal that may be gone a moment later, such as a full descriptor table, is an error.
+"""
 
 import errno
 import os
 import stat
 import sys
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
 from ipcq._foreign import let_through
 from ipcq._limits import too_many_descriptors
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied
 
+T = TypeVar("T")
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
 if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
 
-    def _root() -> str:
+    def _roots() -> tuple[str, ...]:
         # Local application data, CSIDL 28, as the system knows it and not as %LOCALAPPDATA% has it.
         buffer = ctypes.create_unicode_buffer(wintypes.MAX_PATH)
         if ctypes.windll.shell32.SHGetFolderPathW(None, 28, None, 0, buffer):
             raise PermissionDenied("the folder for this user's local application data is not to be found")
-        return f"{buffer.value}/ipcq"
+        return (f"{buffer.value}/ipcq",)
 
-else:
+elif sys.platform == "linux":
 
-    def _root() -> str:
-        return f"/tmp/ipcq-{os.geteuid()}"  # whatever TMPDIR says
+    def _roots() -> tuple[str, ...]:
+        user = os.geteuid()
+        return f"/tmp/ipcq-{user}", f"/dev/shm/ipcq-{user}", f"/run/user/{user}/ipcq"  # whatever TMPDIR says
+
+else:  # neither Linux nor Windows
+
+    def _roots() -> tuple[str, ...]:
+        return (f"/tmp/ipcq-{os.geteuid()}",)
 
 
-def private_directory(part: str = "") -> str:
-    """Return the path of this user's private directory, or of a part of it, which need not be there."""
-    return f"{_root()}/{part}" if part else _root()
+def private_places(part: str = "") -> tuple[str, ...]:
+    """Return where private directories may be, the first choice first; none of them need be there."""
+    return tuple(_inside(root, part) for root in _roots())
 
 
-def has_private_directory(part: str = "") -> bool:
-    """Tell whether the user's private directory, and the part, are there and nobody else's."""
+def private_directories(part: str = "") -> list[str]:
+    """Return the private directories that are there, or those of a part, and are nobody else's.
+
+    One of them may be on a read-only file system, and two of them may be the same directory.
+    """
+    return [_inside(root, part) for root in _roots() if _is_private(root) and _is_private(_inside(root, part))]
+
+
+def make_private_directories(part: str = "") -> list[str]:
+    """Make the private directories where they are missing, and return those that this process can write to.
+
+    Args:
+        part: Name of a directory inside each, which is made as well and returned.
+
+    Raises:
+        PermissionDenied: None can be used: each is missing, read-only, somebody else's or open to others.
+        NoSpace: None can be used, and one only because its file system is full.
+        LimitExceeded: Too many files are open.
+    """
+    return list(each_usable(lambda root: _made(root, part)))
+
+
+def make_private_directory(part: str = "") -> str:
+    """Make the first private directory that can be used, and return its path; otherwise as `make_private_directories`.
+
+    What others have to find is looked for in all of `private_directories`: they may not be able to use this one.
+    """
+    return next(each_usable(lambda root: _made(root, part)))
+
+
+def each_usable(attempt: Callable[[str], T]) -> Iterator[T]:
+    """Yield what an attempt returns in each place that can be used.
+
+    Raises:
+        MessageQueueError: None can be used, and why; or what the attempt raised and is no reason to pass a place over.
+    """
+    refusals: list[MessageQueueError] = []
+    for root in _roots():
+        try:
+            found = attempt(root)
+        except (PermissionDenied, NoSpace) as error:
+            if not is_lasting(error):
+                raise
+            refusals.append(error)
+        else:
+            yield found
+    if len(refusals) == len(_roots()):
+        raise _none_usable(refusals)
+
+
+def is_lasting(error: MessageQueueError) -> bool:
+    """Tell whether a refusal is a reason to pass a place over."""
+    return isinstance(error, PermissionDenied) or (isinstance(error, NoSpace) and error.errno in _FULL)
+
+
+def _none_usable(refusals: list[MessageQueueError]) -> MessageQueueError:
+    # A full place is the one that is mended most easily.
+    first = next((error for error in refusals if isinstance(error, NoSpace)), refusals[0])
+    if len(refusals) == 1:
+        return first
+    told = "; ".join(error.detail for error in refusals)
+    return type(first)(f"ipcq needs one directory for its locks and can use none of these: {told}", errno=first.errno)
+
+
+def make(root: str) -> None:
+    """Make one private directory where it is missing.
+
+    Raises:
+        PermissionDenied: It cannot be made, or something is there that belongs to somebody else or is open to others.
+        NoSpace: The file system is full.
+    """
+    _make(root, root)
+
+
+def _made(root: str, part: str) -> str:
+    path = _inside(root, part)
+    for each in dict.fromkeys((root, path)):
+        _make(root, each)
+    if not writable(path):
+        if not read_only(path):
+            raise PermissionDenied(f"{path} cannot be written to: chmod 700 {path}", errno=errno.EACCES)
+        error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise refusal(error, f"{path} cannot be written to", root, path)
+    return path
+
+
+def _inside(root: str, part: str) -> str:
+    return f"{root}/{part}" if part else root
+
+
+def _make(root: str, path: str) -> None:
     try:
-        for path in {private_directory(), private_directory(part)}:
-            _check(path, os.lstat(path))
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            try:
+                os.mkdir(path, 0o700)
+                os.chmod(path, 0o700)  # the umask may have taken bits away
+            except FileExistsError:
+                pass
+            found = os.lstat(path)
+        # Whoever may not write to others' entries of the place, which is sticky, cannot exchange it after this look.
+    except OSError as error:
+        let_through(error)
+        raise refusal(error, f"{path} cannot be made", root, path) from error
+    _check(path, found)
+
+
+def _is_private(path: str) -> bool:
+    try:
+        _check(path, os.lstat(path))
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # also if it is somebody else's
         return False
     return True
 
 
-def make_private_directory(part: str = "") -> str:
-    """Make the user's private directory where it is missing, and return its path.
-
-    Args:
-        part: Name of a directory inside it, which is made as well and returned.
-
-    Raises:
-        PermissionDenied: Something is there that belongs to somebody else, or is open to others.
-        NoSpace: The file system is full.
-        LimitExceeded: Too many files are open.
-    """
-    for path in (private_directory(), private_directory(part)):
-        _make(path)
-    return path
+def writable(path: str) -> bool:
+    """Tell whether this process may make files in a directory."""
+    return os.access(path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _make(path: str) -> None:
-    try:
-        try:
-            os.mkdir(path, 0o700)
-            os.chmod(path, 0o700)  # the umask may have taken bits away
-        except FileExistsError:
-            pass
-        # Whoever may not write to /tmp's entries of others, which is sticky, cannot exchange it after this look.
-        found = os.lstat(path)
-    except OSError as error:
-        let_through(error)
-        raise refusal(error, f"{path} cannot be made", path) from error
-    _check(path, found)
+def read_only(path: str) -> bool:
+    """Tell whether a directory is on a read-only file system."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
-def refusal(error: OSError, what: str, path: str) -> MessageQueueError:
-    """Return what the system's refusal means at a path in the private directory, or of that directory."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return too_many_descriptors(error.errno)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"{what}: free some space there", errno=error.errno)
-    if error.errno == errno.ENOMEM:
-        return NoSpace(f"{what}: free some memory and try again", errno=error.errno)
-    if error.errno in (errno.EIO, errno.EAGAIN, errno.EINTR):  # nobody's rights
-        return MessageQueueError(f"{what}: {error.strerror}", errno=error.errno)
-    return PermissionDenied(
-        f"{what} ({error.strerror}): have it removed (sudo rm -r {path}), ipcq makes it anew", errno=error.errno
-    )
+def refusal(error: OSError, what: str, root: str, path: str) -> MessageQueueError:
+    """Return what the system's refusal means at a path in a private directory, or of that directory."""
+    number, base = error.errno, os.path.dirname(root)
+    if number in (errno.EMFILE, errno.ENFILE):
+        return too_many_descriptors(number)
+    if number == errno.ENOMEM:
+        return NoSpace(f"{what}: free some memory and try again", errno=number)
+    if number in _FULL:
+        return NoSpace(f"{what} ({error.strerror}): free some space in {base}", errno=number)
+    way = f"have it removed (sudo rm -r {path}), ipcq makes it anew"
+    if number == errno.EROFS:
+        way = f"mount a tmpfs on {base}"
+    elif number == errno.ENOENT and path == root:
+        way = f"mount a tmpfs on {base}"
+        if base.startswith("/run/user/"):
+            way = f"log in, or sudo loginctl enable-linger {_user()}"
+    elif number in (errno.EACCES, errno.EPERM) and path == root:
+        way = f"let user {_user()} write to {base} (ls -ld {base} shows who may)"
+    elif number not in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO):
+        return MessageQueueError(f"{what}: {error.strerror}", errno=number)
+    return PermissionDenied(f"{what} ({error.strerror}): {way}", errno=number)
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 if sys.platform == "win32":

@@ -101,7 +101,7 @@ from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from ipcq._importing import importing
 from ipcq._limits import check_file_size, too_many_descriptors
-from ipcq._private import has_private_directory, make_private_directory, private_directory
+from ipcq._private import make_private_directories, make_private_directory, private_directories
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueShutDown, Unsupported
 
 __all__ = (
@@ -134,19 +134,19 @@ __all__ = (
     "check_file_size",
     "check_owner",
     "closed",
-    "has_private_directory",
     "holder_of_byte",
     "holder_of_file",
     "holder_of_thread",
     "importing",
     "is_this_thread",
     "let_through",
+    "make_private_directories",
     "make_private_directory",
     "no_fork",
     "opened",
     "original",
     "pause",
-    "private_directory",
+    "private_directories",
     "too_many_descriptors",
     "translated",
 )

@@ -85,14 +85,14 @@ class SocketpairBackend(Backend):
             raise Unsupported("max_messages bounds the queue by itself: leave out buffer_size")
         largest = request.max_message_size or MAX_MESSAGE_SIZE
         with _explained(), _host.no_fork(), ExitStack() as undo:
-            _place.make()
+            homes = _place.make()
             bounded = request.max_messages is not None
             ends = Ends.made(_buffer.lock_file() if bounded else NO_LOCK)
             undo.callback(ends.close)
             packet = _buffer.fitted(ends.write, request, largest)
-            with _place.alone():
-                found = _place.bind(ends.listener, name)
-                undo.callback(_place.free, name, found)
+            with _place.alone(_place.directories()):
+                path, found = _place.bind(ends.listener, name, homes)
+                undo.callback(_place.free, path, found)
                 # Only now can anybody connect, and so does the queue exist.
                 ends.listener.listen(_place.BACKLOG)
             terms = Terms(
@@ -130,7 +130,7 @@ class SocketpairBackend(Backend):
             from ipcq_socketpair import _place
 
         with _explained():
-            return _place.private() and _place.alive(_place.path_of(name))
+            return _place.exists(name)
 
     def unlink(self, name: str) -> None:
         with importing():
@@ -146,7 +146,7 @@ class SocketpairBackend(Backend):
             from ipcq_socketpair import _place
 
         with _explained():
-            return list(_place.names())
+            return list(dict.fromkeys(_place.names()))  # two places may be one directory
 
     def findings(self) -> list[Finding]:
         if sys.platform != "linux":

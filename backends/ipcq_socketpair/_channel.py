@@ -101,7 +101,7 @@ class SocketpairChannel(Channel):
         self.attributes = terms.attributes
         self.capabilities = capabilities
         self._terms = terms
-        self._path = _place.path_of(terms.name)
+        self._path = _place.path_at(terms.name, terms.found)
         self._ends = ends
         self._raises = request.after_unlink == "raise"
         self._next_look = 0.0

@@ -1,13 +1,16 @@
-"""Where queues are found: a private directory with a listening socket for each name.
+"""Where queues are found: private directories with a listening socket for each name.
 
-The directory is at a place that no environment variable moves, and nobody else can have made or can enter it. A socket
-file is called as its queue, or by a hash where the path would be longer than a socket's address may be; the lengths
-tell which.
+The directories are at places that no environment variable moves, and nobody else can have made or can enter them. A
+socket file is called as its queue, or by a hash where the path would be longer than a socket's address may be; the
+lengths tell which. A queue is bound in the first directory that can be used, and looked for in all of them, since other
+processes may be able to use others: a socket can be connected to on a read-only file system, too.
 
 A file is no queue if nobody holds its socket any more, or if the socket was shut down because the queue is unlinked: a
 connect to it is refused. The last holder to close removes it; where the last holders were killed it stays, and whoever
 creates the name replaces it. Between looking whether a file is such and removing it no other process may bind the name,
-so binding and removing are done alone, under a lock on the directory that the kernel releases with its holder.
+so binding and removing are done alone, under locks on the directories that the kernel releases with their holder. They
+are locks of read-only descriptors, so processes that can write to different directories exclude each other as well.
+Whoever binds makes its directories before it looks which there are: of two processes one at least sees those of both.
 """
 
 import errno
@@ -16,7 +19,7 @@ import hashlib
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import monotonic
@@ -24,12 +27,11 @@ from typing import Final
 
 from ipcq.backend import (
     closed,
-    has_private_directory,
     let_through,
-    make_private_directory,
+    make_private_directories,
     opened,
     original,
-    private_directory,
+    private_directories,
 )
 from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
@@ -46,7 +48,7 @@ BACKLOG: Final = 4096
 #: before saying that it is done, and then it is so for every process.
 BLIND: Final = 0.001
 
-# Names from so many bytes on are hashed: the longest path of the directory and this make 96 of the 107 bytes that an
+# Names from so many bytes on are hashed: the longest path of a directory and this make 101 of the 107 bytes that an
 # address may have (sun_path of unix(7)).
 _HASHED: Final = 64
 
@@ -61,53 +63,67 @@ _TURN: Final = 1.0
 _PART: Final = "socketpair"
 
 
-def directory() -> str:
-    return private_directory(_PART)
+def directories() -> list[str]:
+    """Return the directories that are there and nobody else's."""
+    return private_directories(_PART)
 
 
-def path_of(name: str) -> bytes:
+def make() -> list[str]:
+    """Make the directories where they are missing, and return those that can be used.
+
+    Raises:
+        PermissionDenied: There is none: each is somebody else's, open to others or read-only.
+    """
+    return make_private_directories(_PART)
+
+
+def path_in(home: str, name: str) -> bytes:
     file = name[1:].encode()
     if len(file) >= _HASHED:
         file = hashlib.sha256(file).hexdigest().encode()
-    return directory().encode() + b"/" + file
+    return home.encode() + b"/" + file
 
 
-def private() -> bool:
-    """Tell whether the directory is there and nobody else's."""
-    return has_private_directory(_PART)
+def paths_of(name: str) -> list[bytes]:
+    """Return where the queue may be."""
+    return [path_in(home, name) for home in directories()]
 
 
-def make() -> None:
-    """Make the directory if it is missing.
-
-    Raises:
-        PermissionDenied: It is somebody else's, or open to others.
-    """
-    make_private_directory(_PART)
+def path_at(name: str, found: Found) -> bytes:
+    """Return where the file of a queue is; empty if it is gone, as then no file is where that leads."""
+    return next((path for path in paths_of(name) if leads_to(path, found)), b"")
 
 
 @contextmanager
-def alone(patience: float = _TURN) -> Iterator[None]:
-    """Keep others from binding and removing names meanwhile.
+def alone(homes: Sequence[str], patience: float | None = None) -> Iterator[None]:
+    """Keep others from binding and removing names in these directories meanwhile.
 
     Raises:
-        TimedOutError: Somebody else was at it for `patience` seconds.
+        TimedOutError: Somebody else was at it for `patience` seconds, by default as long as a turn takes at the most.
     """
-    with _host.no_fork():  # a child's copy of the descriptor would keep the lock
-        how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        home = opened(lambda: os.open(directory(), how))  # because a signal handler of this thread may fork
-        try:
-            until = monotonic() + patience
-            while not _locked(home):
+    with _host.no_fork(), ExitStack() as closing:  # a child's copy of a descriptor would keep the lock
+        until = monotonic() + (_TURN if patience is None else patience)
+        for descriptor, home in _in_order(homes, closing):
+            while not _locked(descriptor):
                 if monotonic() >= until:
                     raise TimedOutError(
                         "a process that was creating or removing a queue does not go on: see who holds "
-                        f"{directory()} (lslocks)"
+                        f"{home} (lslocks)"
                     )
                 sleep(0.001)
-            yield
-        finally:
-            closed(home, partial(close, home))
+        yield
+
+
+def _in_order(homes: Sequence[str], closing: ExitStack) -> list[tuple[int, str]]:
+    """Open directories, each once although it may be in two places, in an order that is the same for every process."""
+    found = {}
+    for home in homes:
+        how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = opened(partial(os.open, home, how))  # because a signal handler of this thread may fork
+        closing.callback(closed, descriptor, partial(close, descriptor))
+        status = os.fstat(descriptor)
+        found[status.st_dev, status.st_ino] = descriptor, home
+    return [found[identity] for identity in sorted(found)]
 
 
 def _locked(home: int) -> bool:
@@ -158,22 +174,45 @@ def alive(path: bytes) -> bool:
     return True
 
 
-def bind(listener: socket.socket, name: str) -> Found:
-    """Take the name; to be called alone.
+def exists(name: str) -> bool:
+    return any(map(alive, paths_of(name)))
+
+
+def bind(listener: socket.socket, name: str, homes: Sequence[str]) -> tuple[bytes, Found]:
+    """Take the name in the first of these directories where there is space; to be called alone.
 
     Raises:
         QueueExists: There is a queue of that name.
+        OSError: The system refused it in each of them.
     """
-    path = path_of(name)
-    if alive(path):
+    if exists(name):
         raise QueueExists
+    *paths, last = [path_in(home, name) for home in homes]
+    path = next((path for path in paths if _has_space(listener, path)), last)
+    if path == last:
+        _bind(listener, last)
+    os.chmod(path, 0o600)  # the umask decided on it
+    return path, _found(path)
+
+
+def _has_space(listener: socket.socket, path: bytes) -> bool:
+    """Bind, or return False if the file system is full."""
+    try:
+        _bind(listener, path)
+    except OSError as error:
+        let_through(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return False
+        raise
+    return True
+
+
+def _bind(listener: socket.socket, path: bytes) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
     listener.bind(path)
-    os.chmod(path, 0o600)  # the umask decided on it
-    return _found(path)
 
 
 def _found(path: bytes) -> Found:
@@ -191,9 +230,8 @@ def leads_to(path: bytes, found: Found) -> bool:
         return True  # a process that has become another user cannot look any more
 
 
-def free(name: str, found: Found) -> None:
+def free(path: bytes, found: Found) -> None:
     """Remove the name if it still leads there."""
-    path = path_of(name)
     if leads_to(path, found):
         os.unlink(path)
 
@@ -202,7 +240,7 @@ def tidied(path: bytes, found: Found) -> None:
     """Remove the file of a queue that nobody holds any more; to be called when this process does not either."""
     try:
         if leads_to(path, found) and not alive(path):
-            with alone(0.0):
+            with alone([os.fsdecode(os.path.dirname(path))], 0.0):
                 if leads_to(path, found):
                     os.unlink(path)
     except (OSError, TimedOutError) as error:
@@ -215,10 +253,8 @@ def unlink(name: str) -> None:
     Raises:
         QueueNotFound: There is no queue of that name.
     """
-    path = path_of(name)
-    if not private() or not alive(path):
-        raise QueueNotFound
-    with alone():
+    path = _place_of(name)
+    with alone([os.fsdecode(os.path.dirname(path))]):
         try:
             _tell_end(path)
             # It is unlinked now, also where this process is killed or the file cannot be removed: a file at which
@@ -227,6 +263,18 @@ def unlink(name: str) -> None:
         except FileNotFoundError as error:
             raise QueueNotFound from error
     sleep(BLIND)
+
+
+def _place_of(name: str) -> bytes:
+    """Return the socket file of a queue.
+
+    Raises:
+        QueueNotFound: There is no queue of that name.
+    """
+    for path in paths_of(name):
+        if alive(path):
+            return path
+    raise QueueNotFound
 
 
 def _remove(path: bytes) -> None:
@@ -257,14 +305,17 @@ def asked(name: str) -> tuple[Terms, Ends]:
     Raises:
         QueueNotFound: There is no queue of that name, or none of its holders answers.
     """
-    if not private():
-        raise QueueNotFound
-    path = path_of(name)
-    with _host.no_fork():  # nor a close
-        here = _held_here(path)
-        if here:
-            return here.terms, here.ends.copied()
-    return _answer(path)
+    for path in paths_of(name):
+        with _host.no_fork():  # nor a close
+            here = _held_here(path)
+            if here:
+                return here.terms, here.ends.copied()
+        try:
+            return _answer(path)
+        except QueueNotFound as error:
+            if error.detail:  # it is there, and nobody answers
+                raise
+    raise QueueNotFound
 
 
 def _answer(path: bytes) -> tuple[Terms, Ends]:
@@ -288,12 +339,13 @@ def _answer(path: bytes) -> tuple[Terms, Ends]:
 
 
 def _files() -> list[bytes]:
-    return sorted(os.listdir(directory().encode())) if private() else []
+    """Return the paths of what is in the directories."""
+    return sorted(home.encode() + b"/" + file for home in directories() for file in os.listdir(home.encode()))
 
 
 def names() -> Iterator[str]:
-    for file in _files():
-        path = directory().encode() + b"/" + file
+    for path in _files():
+        file = os.path.basename(path)
         try:
             if len(file) < _HASHED:
                 if alive(path):
@@ -316,5 +368,4 @@ def _name_of(path: bytes) -> str:
 
 def leftovers() -> list[bytes]:
     """List the socket files that nobody holds."""
-    paths = [directory().encode() + b"/" + file for file in _files()]
-    return [path for path in paths if not alive(path)]
+    return [path for path in _files() if not alive(path)]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ipcq
+from ipcq import _private
 from ipcq._cli._signals import rest
-from ipcq._private import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
@@ -47,13 +47,35 @@ class Check(NamedTuple):
 
 
 def check_name_lock() -> Iterator[Check]:
-    """Check the directory of the lock for names, and whether somebody sits on the lock."""
-    path = private_directory()
+    """Check the directories of the lock for names, and whether somebody sits on the lock."""
+    places = _private.private_places()
+    checks = [_wrong(place) for place in places]
+    for place, wrong in zip(places, checks, strict=True):
+        if wrong is None:
+            yield _check_usable(place)
+        elif all(checks):
+            yield wrong._replace(severity=ERROR, text=f"{wrong.text}; no other can be used, so no queue can be created")
+        elif os.path.isdir(os.path.dirname(place)):
+            yield wrong
+        else:  # that is so on many machines, and another place does
+            yield wrong._replace(severity=OK, fix="")
+
+
+def _check_usable(path: str) -> Check:
+    if not os.path.lexists(path):
+        return Check(OK, "name lock", f"{path} is not there yet, and made when it is needed")
+    return _check_holder(os.path.join(path, "names.lock")) or Check(
+        OK, "name lock", f"{path} belongs to this user and has mode 0700"
+    )
+
+
+def _wrong(path: str) -> Check | None:
+    """Report why a place for the lock cannot be used; None if it can."""
+    base = os.path.dirname(path)
     try:
         found = os.lstat(path)
-    except FileNotFoundError:
-        yield Check(OK, "name lock", f"{path} is not there yet, and made when it is needed")
-        return
+    except OSError:
+        return _wrong_base(path, base)
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode):
         wrong = "is no directory"
@@ -61,12 +83,30 @@ def check_name_lock() -> Iterator[Check]:
         wrong = f"belongs to user {found.st_uid} and not to this one ({os.geteuid()})"
     elif mode & 0o077:
         wrong = f"has mode {mode:04o}, which lets others in"
+    elif _private.writable(path):
+        return None
+    elif _private.read_only(path):
+        return Check(NOTE, "name lock", f"{path} is on a read-only file system", _tmpfs(base))
     else:
-        yield _check_holder(os.path.join(path, "names.lock")) or Check(
-            OK, "name lock", f"{path} belongs to this user and has mode {mode:04o}"
-        )
-        return
-    yield Check(ERROR, "name lock", f"{path} {wrong}, so no queue can be created", f"sudo rm -r {path}")
+        return Check(NOTE, "name lock", f"{path} has mode {mode:04o}, which keeps this user out", f"chmod 700 {path}")
+    return Check(WARNING, "name lock", f"{path} {wrong}", f"sudo rm -r {path}")
+
+
+def _wrong_base(path: str, base: str) -> Check | None:
+    if not os.path.isdir(base):
+        linger = f"sudo loginctl enable-linger {os.geteuid()}"
+        fix = linger if base.startswith("/run/user/") else f"sudo mkdir -p {base} && {_tmpfs(base)}"
+        return Check(NOTE, "name lock", f"{path} cannot be made, as there is no {base}", fix)
+    if _private.writable(base):
+        return None
+    if _private.read_only(base):
+        return Check(NOTE, "name lock", f"{path} cannot be made, as {base} is read-only", _tmpfs(base))
+    text = f"{path} cannot be made, as this user may not write to {base}"
+    return Check(NOTE, "name lock", text, f"sudo chmod 1777 {base}")
+
+
+def _tmpfs(base: str) -> str:
+    return f"sudo mount -t tmpfs -o mode=1777 tmpfs {base}   # in a container: --tmpfs {base}"
 
 
 def _check_holder(path: str) -> Check | None:

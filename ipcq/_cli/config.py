@@ -10,7 +10,7 @@ import ipcq
 from ipcq._cli._options import json_option
 from ipcq._cli._output import say_json, say_table
 from ipcq._meet import PREFERENCE
-from ipcq._private import private_directory
+from ipcq._private import private_places
 from ipcq._redaction import without_secrets
 from ipcq._registry import STRICT
 from ipcq._shortcut import SHORTCUTS
@@ -52,7 +52,8 @@ def _settings() -> Iterator[Setting]:
         value = value and without_secrets(value)
         yield Setting(variable, value, "not set" if value is None else ENVIRONMENT)
     yield _order()
-    yield Setting("name lock", os.path.join(private_directory(), "names.lock"), f"{BUILT_IN}, one for each user")
+    files = [os.path.join(place, "names.lock") for place in private_places()]
+    yield Setting("name lock", files, f"{BUILT_IN}, one for each user, in each place that can be used")
     for option in DEFAULTS:
         value = (ipcq.open.__kwdefaults__ or {})[option]
         yield Setting(f"default {option}", f"{value:04o}" if option == "mode" else value, BUILT_IN)

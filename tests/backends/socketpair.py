@@ -16,7 +16,7 @@ import pytest
 
 import ipcq
 from ipcq import _private
-from ipcq_socketpair import SocketpairBackend
+from ipcq_socketpair import SocketpairBackend, _place
 
 if not SocketpairBackend().probe().usable:
     pytest.skip(SocketpairBackend().probe().reason, allow_module_level=True)
@@ -53,8 +53,13 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return where queues are during the test: nowhere yet."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has 107 bytes at the most: unix(7)
         place = Path(short, "ipcq", "socketpair")
-        monkeypatch.setattr(_private, "_root", lambda: str(place.parent))
+        monkeypatch.setattr(_private, "_roots", lambda: (str(place.parent),))
         yield place
+
+
+def path_of(name: str) -> bytes:
+    """Return the path of a queue's socket, where the first place can be used."""
+    return _place.path_in(_place.make()[0], name)
 
 
 def ends(queue: Handle) -> Any:

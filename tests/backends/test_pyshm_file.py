@@ -303,7 +303,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Be on a system without /dev/shm and without files that have no name."""
     home = tmp_path / "pyshm"
     monkeypatch.setattr(_place, "SHARED", None)
-    monkeypatch.setattr(_private, "_root", lambda: str(tmp_path))
+    monkeypatch.setattr(_private, "_roots", lambda: (str(tmp_path),))
     monkeypatch.delattr(os, "O_TMPFILE")
     monkeypatch.delattr(os, "posix_fallocate")
     return home

@@ -13,7 +13,7 @@ import pytest
 
 import ipcq
 from backends import socketpair
-from backends.socketpair import Handle, count, ends
+from backends.socketpair import Handle, count, ends, path_of
 from ipcq.backend import Request
 from ipcq.errors import CorruptQueue, LimitExceeded, MessageQueueError, PermissionDenied, QueueNotFound, VersionMismatch
 from ipcq_socketpair import SocketpairBackend, _channel, _host, _place
@@ -30,7 +30,7 @@ def test_who_connects_and_says_nothing_holds_nobody_up(queue: Handle) -> None:
         patch.setattr(_host, "offered", lambda found: None)  # as in another process
         idle = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(100)]
         for number, each in enumerate(idle):
-            each.connect(_place.path_of(queue.name))
+            each.connect(path_of(queue.name))
             if number % 2:
                 with suppress(OSError):
                     each.send(b"garbage")
@@ -61,7 +61,7 @@ def test_a_strange_answer_is_told(kind: str, name: str) -> None:
     _place.make()
     before = count()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
-        impostor.bind(_place.path_of(name))
+        impostor.bind(path_of(name))
         impostor.listen()
         over = threading.Event()
 
@@ -82,7 +82,7 @@ def test_a_strange_answer_is_told(kind: str, name: str) -> None:
         finally:
             over.set()
             thread.join()
-    os.unlink(_place.path_of(name))
+    os.unlink(path_of(name))
     assert count() == before
 
 

@@ -11,7 +11,7 @@ import pytest
 import ipcq
 from backends import socketpair
 from backends.overtaking import INNER, MOST, VERBS, check_everywhere
-from backends.socketpair import LARGE, Handle, count, ends, fcntl, resource
+from backends.socketpair import LARGE, Handle, count, ends, fcntl, path_of, resource
 from ipcq.backend import Request
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueNotFound, Unsupported
 from ipcq_socketpair import SocketpairBackend, _buffer, _channel, _place
@@ -180,7 +180,7 @@ def test_a_channel_without_a_lock_of_its_own_is_not_used_after_a_fork(
     monkeypatch.undo()
     assert count() == before
     with suppress(FileNotFoundError):
-        os.unlink(_place.path_of(name))
+        os.unlink(path_of(name))
 
 
 def test_an_unbounded_channel_is_used_on_after_a_fork(queue: Handle) -> None:
@@ -224,14 +224,14 @@ def test_what_the_system_refuses_at_creation_is_explained(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
+    _place.make()
     before = count()
     monkeypatch.setattr(_place.os, "chmod", refuse)
-    _place.private()
     with pytest.raises(expected):
         SocketpairBackend().create(name, Request())
     monkeypatch.undo()
     with suppress(FileNotFoundError):
-        os.unlink(_place.path_of(name))
+        os.unlink(path_of(name))
     assert count() == before
 
 

@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,10 @@ import pytest
 
 import ipcq
 from backends import socketpair
-from backends.socketpair import Handle, fcntl
-from ipcq.backend import Request
-from ipcq.errors import MessageQueueError, PermissionDenied, QueueGone, QueueNotFound, TimedOutError
+from backends.socketpair import Handle, fcntl, path_of
+from ipcq import _private
+from ipcq.backend import Channel, Request
+from ipcq.errors import MessageQueueError, PermissionDenied, QueueExists, QueueGone, QueueNotFound, TimedOutError
 from ipcq_socketpair import SocketpairBackend, _channel, _ends, _host, _place
 
 name, queue, place = socketpair.name, socketpair.queue, socketpair.place
@@ -101,25 +102,136 @@ def test_a_stopped_process_at_the_directory_holds_nobody_for_long(name: str, mon
     """C11: creating and unlinking end with TimedOutError, and closing leaves the file."""
     monkeypatch.setattr(_place, "_TURN", 0.05)
     queue = ipcq.open(name, "socketpair")
-    home = os.open(_place.directory(), os.O_RDONLY)
+    homes = _place.directories()
+    home = os.open(homes[0], os.O_RDONLY)
     try:
         fcntl.flock(home, fcntl.LOCK_EX)
-        with pytest.raises(TimedOutError, match="lslocks"), _place.alone(0.05):
+        with pytest.raises(TimedOutError, match="lslocks"), _place.alone(homes, 0.05):
             pass
         queue.close()
-        assert os.path.lexists(_place.path_of(name))
+        path = path_of(name)
+        assert os.path.lexists(path)
     finally:
         os.close(home)
     assert not ipcq.exists(name, "socketpair")
-    os.unlink(_place.path_of(name))
+    os.unlink(path)
 
 
 def test_a_file_that_somebody_removed_is_the_queues_end(queue: Handle) -> None:
     """C14: `rm` is an unlink."""
-    os.unlink(_place.path_of(queue.name))
+    os.unlink(path_of(queue.name))
     time.sleep(2 * _place.BLIND)
     with pytest.raises(QueueGone):
         queue.put(b"x")
+
+
+# Several places
+
+
+@pytest.fixture
+def two(place: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Return the two directories where queues may be, the first choice first."""
+    roots = place.parent, place.parent.with_name("other")
+    use(monkeypatch, *roots)
+    return roots[0] / "socketpair", roots[1] / "socketpair"
+
+
+def use(monkeypatch: pytest.MonkeyPatch, *roots: Path) -> None:
+    monkeypatch.setattr(_private, "_roots", lambda: tuple(map(str, roots)))
+
+
+def test_a_queue_is_bound_in_the_first_place(two: tuple[Path, Path], name: str) -> None:
+    """C31: no variable moves it."""
+    channel = SocketpairBackend().create(name, Request())
+    bound = [(each / name[1:]).exists() for each in two]
+    channel.close()
+    assert bound == [True, False]
+
+
+@pytest.fixture
+def second(two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Channel]:
+    """Return a channel to a queue in the second place, whose maker could not use the first."""
+    with monkeypatch.context() as context:
+        use(context, two[1].parent)
+        channel = SocketpairBackend().create(name, Request())
+    yield channel
+    channel.close()
+
+
+def test_a_queue_in_any_place_exists(second: Channel, name: str) -> None:
+    """C31: also for who would have bound it in another."""
+    assert (SocketpairBackend().exists(name), list(SocketpairBackend().names())) == (True, [name])
+
+
+def test_a_queue_in_any_place_is_attached_to(second: Channel, name: str) -> None:
+    """C31: by a process that has it, and by one that asks its holder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_host, "offered", lambda found: None)
+        channel = SocketpairBackend().attach(name, Request())
+    channel.try_put(b"item", 0)
+    channel.close()
+    assert second.try_get() == (b"item", 0)
+
+
+def test_a_queue_in_any_place_keeps_its_name(second: Channel, name: str) -> None:
+    """C31: no second one is made."""
+    with pytest.raises(QueueExists):
+        SocketpairBackend().create(name, Request())
+
+
+def test_a_queue_in_any_place_is_unlinked(second: Channel, name: str) -> None:
+    """C14: and its holders know."""
+    SocketpairBackend().unlink(name)
+    assert (SocketpairBackend().exists(name), second.linked()) == (False, False)
+
+
+def test_who_makes_a_queue_waits_for_who_makes_one_elsewhere(
+    two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C31: neither of the two need be able to write where the other can."""
+    monkeypatch.setattr(_place, "_TURN", 0.05)
+    with _place.alone(_place.make()[1:]), pytest.raises(TimedOutError, match=f"holds {two[1]}"):
+        SocketpairBackend().create(name, Request())
+
+
+def test_one_directory_in_two_places_is_locked_once(two: tuple[Path, Path], name: str) -> None:
+    """A container may mount one volume on both; the lock would wait for itself."""
+    home, _ = _place.make()
+    with _place.alone([home, home], 0.05):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_place_is_passed_over(
+    two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """C31: the next one does."""
+    monkeypatch.setattr(_place, "_bind", failing_in(two[0], number))
+    SocketpairBackend().create(name, Request()).close()
+
+
+def failing_in(home: Path, number: int) -> Callable[[socket.socket, bytes], None]:
+    bind = _place._bind
+
+    def fail(listener: socket.socket, path: bytes) -> None:
+        if Path(os.fsdecode(path)).parent == home:
+            raise OSError(number, os.strerror(number))
+        bind(listener, path)
+
+    return fail
+
+
+@pytest.mark.parametrize(("which", "number"), [(0, errno.EMFILE), (1, errno.ENOSPC)])
+def test_another_refusal_is_an_error(
+    two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch, which: int, number: int
+) -> None:
+    """C24: as is that of the last place."""
+    if which:
+        use(monkeypatch, two[1].parent)
+    monkeypatch.setattr(_place, "_bind", failing_in(two[which], number))
+    with pytest.raises(MessageQueueError) as caught:
+        SocketpairBackend().create(name, Request())
+    assert caught.value.errno == number
 
 
 # Names
@@ -160,8 +272,8 @@ def test_where_nothing_is_left_nothing_is_found(place: Path, name: str) -> None:
 def test_a_name_that_is_another_queues_by_now_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C16, C18: whoever cleans up looks whose file it is, also at the last moment."""
     with ipcq.open(name, "socketpair") as queue:
-        path = _place.path_of(name)
-        _place.free(name, (0, 0))
+        path = path_of(name)
+        _place.free(path, (0, 0))
         answers = iter([True, False])
         monkeypatch.setattr(_place, "leads_to", lambda path, found: next(answers))
         monkeypatch.setattr(_place, "alive", lambda path: False)
@@ -181,8 +293,7 @@ def test_a_name_that_goes_while_it_is_unlinked_is_not_found(name: str, monkeypat
 
 def test_a_queue_that_goes_while_it_is_listed_is_left_out() -> None:
     """C18: a long name that nobody answers for."""
-    _place.make()
-    file = Path(_place.directory(), "0" * 64)
+    file = Path(_place.make()[0], "0" * 64)
     file.write_text("")
     try:
         assert "0" * 64 not in "".join(SocketpairBackend().names())

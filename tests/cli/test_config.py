@@ -65,7 +65,7 @@ def test_place_of_creation_can_be_chosen(run: Run, monkeypatch: pytest.MonkeyPat
 
 def test_place_of_the_lock_is_told(run: Run) -> None:
     """As it is used."""
-    assert settings(run)["name lock"][0] == f"{_private.private_directory()}/names.lock"
+    assert settings(run)["name lock"][0] == [f"{place}/names.lock" for place in _private.private_places()]
 
 
 def test_defaults_are_those_of_open(run: Run) -> None:

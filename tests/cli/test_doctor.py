@@ -51,7 +51,7 @@ def sick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the lock for names be somewhere else."""
-    monkeypatch.setattr(_host, "private_directory", lambda: str(tmp_path / "lock"))
+    monkeypatch.setattr(_private, "_roots", lambda: (str(tmp_path / "lock"),))
     return tmp_path / "lock"
 
 
@@ -176,6 +176,92 @@ def test_link_in_the_place_of_the_lock_is_an_error(lock: Path) -> None:
     assert "is no directory" in only(_host.check_name_lock()).text
 
 
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the lock for names have two places, of which the first can be used; return the other."""
+    places = tmp_path / "first" / "lock", tmp_path / "second" / "lock"
+    for place in places:
+        place.parent.mkdir()
+    monkeypatch.setattr(_private, "_roots", lambda: tuple(map(str, places)))
+    return places[1]
+
+
+def about(place: Path) -> Check:
+    return next(check for check in _host.check_name_lock() if check.text.startswith(str(place)))
+
+
+def unwritable(monkeypatch: pytest.MonkeyPatch, place: Path, *, read_only: bool) -> None:
+    monkeypatch.setattr(_private, "writable", lambda path: path != str(place))
+    monkeypatch.setattr(_private, "read_only", lambda path: read_only)
+
+
+def test_a_squatted_place_of_the_lock_is_a_warning(two: Path) -> None:
+    """Another place does, and somebody has prepared this one."""
+    two.write_text("")
+    assert about(two) == Check("warning", "name lock", f"{two} is no directory", f"sudo rm -r {two}")
+
+
+def test_a_place_that_cannot_be_used_leaves_the_others_in_order(two: Path) -> None:
+    """Each has a line of its own."""
+    two.write_text("")
+    assert [check.severity for check in _host.check_name_lock()] == ["ok", "warning"]
+
+
+def test_a_missing_place_of_the_lock_is_ok(two: Path) -> None:
+    """Where nobody logs in there is no /run/user, and another place does."""
+    two.parent.rmdir()
+    assert about(two) == Check("ok", "name lock", f"{two} cannot be made, as there is no {two.parent}", "")
+
+
+@pytest.mark.parametrize(
+    ("read_only", "text", "fix"),
+    [
+        (True, "is read-only", "sudo mount -t tmpfs -o mode=1777 tmpfs "),
+        (False, "this user may not write to ", "sudo chmod 1777 "),
+    ],
+)
+def test_a_place_where_nothing_can_be_made_is_a_note(
+    two: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, text: str, fix: str
+) -> None:
+    """With the command that fits."""
+    unwritable(monkeypatch, two.parent, read_only=read_only)
+    check = about(two)
+    assert (check.severity, text in check.text, check.fix.startswith(f"{fix}{two.parent}")) == ("note", True, True)
+
+
+@pytest.mark.parametrize(
+    ("read_only", "text", "fix"),
+    [
+        (True, "is on a read-only file system", "sudo mount -t tmpfs -o mode=1777 tmpfs "),
+        (False, "has mode 0700, which keeps this user out", "chmod 700 "),
+    ],
+)
+def test_a_directory_of_the_lock_that_cannot_be_written_to_is_a_note(
+    two: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, text: str, fix: str
+) -> None:
+    """With the command that fits."""
+    two.mkdir(0o700)
+    unwritable(monkeypatch, two, read_only=read_only)
+    check = about(two)
+    assert (check.severity, check.text, check.fix.startswith(fix)) == ("note", f"{two} {text}", True)
+
+
+def test_no_place_for_the_lock_is_an_error(two: Path) -> None:
+    """Nothing can be created."""
+    two.parent.rmdir()
+    two.parent.with_name("first").rmdir()
+    checks = list(_host.check_name_lock())
+    assert [check.severity for check in checks] == ["error", "error"]
+    assert all("no queue can be created" in check.text for check in checks)
+    assert checks[0].fix.startswith("sudo mkdir -p ")
+
+
+def test_a_missing_place_in_run_is_mended_by_lingering(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made by whoever lets the user in."""
+    monkeypatch.setattr(_private, "_roots", lambda: ("/run/user/none/ipcq",))
+    assert only(_host.check_name_lock()).fix == f"sudo loginctl enable-linger {os.geteuid()}"
+
+
 def held_by(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 3, 1, 0))
 
@@ -198,9 +284,10 @@ def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyP
         assert only(_host.check_name_lock()).severity == "ok"
 
 
-def test_the_place_of_the_lock_is_the_real_one() -> None:
-    """Not one of doctor's own."""
-    assert _host.private_directory is _private.private_directory
+def test_each_place_of_the_lock_is_told() -> None:
+    """The real ones, and not some of doctor's own."""
+    texts = [check.text for check in _host.check_name_lock()]
+    assert [text.split()[0] for text in texts] == list(_private.private_places())
 
 
 @pytest.mark.parametrize(

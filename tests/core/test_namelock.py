@@ -27,7 +27,7 @@ import os, signal, sys, threading
 from ipcq import _forks, _namelock, _private
 from ipcq._deadline import NEVER, PASSED
 from ipcq._namelock import name_lock
-_private._root = lambda: sys.argv[1]
+_private._roots = lambda: (sys.argv[1],)
 def say(word):
     os.write(1, (word + "\\n").encode())
 """
@@ -37,7 +37,7 @@ def say(word):
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the path of the private directory, which does not exist yet."""
     place = tmp_path / "private"
-    monkeypatch.setattr(_private, "_root", lambda: str(place))
+    monkeypatch.setattr(_private, "_roots", lambda: (str(place),))
     return place
 
 
@@ -477,8 +477,9 @@ def test_a_lock_that_cannot_be_given_back_goes_with_its_descriptor(
 def test_no_environment_variable_moves_the_place(run: Run, tmp_path: Path) -> None:
     """Rule 3: at a place no environment variable moves."""
     moved = {name: str(tmp_path) for name in ("TMPDIR", "TEMP", "TMP", "HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")}
-    said = run("from ipcq._private import private_directory; print(private_directory())", environment=moved)
-    assert said == f"/tmp/ipcq-{os.geteuid()}"
+    said = run("from ipcq._private import private_places; print(*private_places())", environment=moved)
+    user = os.geteuid()
+    assert said == f"/tmp/ipcq-{user} /dev/shm/ipcq-{user} /run/user/{user}/ipcq"
 
 
 def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
@@ -502,9 +503,9 @@ def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
     assert hear(forker) == "child"
 
 
-def test_the_private_directory_is_the_users_own() -> None:
-    """Rule 3: one file per user."""
-    assert _private.private_directory().endswith(f"-{os.geteuid()}")
+def test_the_private_directories_are_the_users_own() -> None:
+    """Rule 3: files for each user."""
+    assert all(str(os.geteuid()) in place for place in _private.private_places())
 
 
 def test_waiting_threads_take_turns(place: Path) -> None:
@@ -551,3 +552,249 @@ def test_what_the_system_refuses_the_file_of_the_lock_is_told(
         context.setattr(_namelock.os, "open", refuse)
         with name_lock("/jobs", PASSED):
             pass
+
+
+# Several places
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return the paths of three private directories, which do not exist yet."""
+    places = [tmp_path / each / "private" for each in ("first", "second", "third")]
+    for place in places:
+        place.parent.mkdir()
+    use(monkeypatch, *places)
+    return places
+
+
+def use(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
+    monkeypatch.setattr(_private, "_roots", lambda: tuple(map(str, places)))
+
+
+def let_read_only(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
+    """Let the files in these places be there for reading alone."""
+    system_open = os.open
+
+    def open_it(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR and Path(path).parent in places:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return system_open(path, flags, *mode)
+
+    monkeypatch.setattr(_namelock.os, "open", open_it)
+
+
+def taken_from(monkeypatch: pytest.MonkeyPatch, *places: Path, read_only: tuple[Path, ...] = ()) -> bool:
+    """Tell whether the lock is taken for a process that has these places."""
+    with monkeypatch.context() as context:
+        use(context, *places)
+        let_read_only(context, *read_only)
+        return taken()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_lock_is_taken_in_every_place(places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """C31: whichever of them another process can use, it is excluded."""
+    with name_lock("/jobs", PASSED):
+        assert taken_from(monkeypatch, places[number])
+
+
+def test_the_lock_is_given_back_in_every_place(places: list[Path]) -> None:
+    """Nothing is left of it."""
+    with name_lock("/jobs", PASSED):
+        pass
+    assert not taken()
+
+
+def test_a_lock_that_was_not_got_in_one_place_is_given_back_in_the_others(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C17: giving up gives back."""
+    with monkeypatch.context() as context:
+        use(context, places[2])
+        with name_lock("/jobs", PASSED):
+            assert taken_from(monkeypatch, *places)
+            assert not taken_from(monkeypatch, *places[:2])
+
+
+@pytest.mark.parametrize("mine", [0, 1])
+def test_who_can_only_read_the_file_of_another_is_excluded_by_him(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch, mine: int
+) -> None:
+    """C31: two processes, neither of which can write where the other can."""
+    one, two = places[mine], places[1 - mine]
+    taken_from(monkeypatch, one)
+    taken_from(monkeypatch, two)
+    with monkeypatch.context() as context:
+        let_read_only(context, two)
+        use(context, *places[:2])
+        with name_lock("/jobs", PASSED):
+            context.undo()
+            assert taken_from(monkeypatch, *places[:2], read_only=(one,))
+
+
+def test_one_directory_in_two_places_is_locked_once(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may mount one volume on both; the lock would wait for itself."""
+    assert not taken_from(monkeypatch, places[0], places[0])
+
+
+def test_a_place_that_is_missing_is_passed_over(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """C31: another place does."""
+    assert not taken_from(monkeypatch, tmp_path / "missing" / "private", places[1])
+
+
+def test_a_squatted_place_is_passed_over(places: list[Path]) -> None:
+    """C31: another place does."""
+    squat_with_a_file(places[0])
+    assert not taken()
+
+
+def failing_in(place: Path, number: int) -> Callable[..., int]:
+    system_open = os.open
+
+    def open_it(path: str, flags: int, *mode: int) -> int:
+        if Path(path).parent == place:
+            raise OSError(number, os.strerror(number), path)
+        return system_open(path, flags, *mode)
+
+    return open_it
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
+def test_a_lasting_refusal_passes_the_place_over(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """C31: read-only, forbidden and full places are so for others, too."""
+    monkeypatch.setattr(_namelock.os, "open", failing_in(places[0], number))
+    assert not taken()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
+def test_a_refusal_that_may_pass_is_an_error(places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """C31: another process would take the lock there, and this one would not notice."""
+    monkeypatch.setattr(_namelock.os, "open", failing_in(places[1], number))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(MessageQueueError) as caught:
+        taken()
+    assert (caught.value.errno, os.listdir("/proc/self/fd")) == (number, before)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_such_a_refusal_of_a_file_for_reading_is_an_error(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """C31: the same for what is only shared."""
+    taken()
+    let_read_only(monkeypatch, places[0])
+    read_only = os.open
+
+    def refuse(path: str, flags: int, *mode: int) -> int:
+        if not flags & os.O_RDWR:
+            raise OSError(number, os.strerror(number), path)
+        return read_only(path, flags, *mode)
+
+    monkeypatch.setattr(_namelock.os, "open", refuse)
+    with pytest.raises(MessageQueueError) as caught:
+        taken()
+    assert caught.value.errno == number
+
+
+def test_a_read_only_place_without_a_file_is_passed_over(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can have locked it, and nobody who could is without a lock that this process sees."""
+    places[0].mkdir(0o700)
+    assert not taken_from(monkeypatch, *places, read_only=(places[0],))
+
+
+def test_where_no_place_can_be_used_each_is_named_with_its_reason(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads the error knows what to change."""
+    let_read_only(monkeypatch, places[0])
+    squat_with_a_file(places[1])
+    places[2].parent.rmdir()
+    with pytest.raises(PermissionDenied) as caught:
+        taken()
+    one, two, three = caught.value.detail.partition("none of these: ")[2].split("; ")
+    assert one.endswith(f"(Read-only file system): mount a tmpfs on {places[0].parent}")
+    assert two.endswith(f"have it removed (sudo rm -r {places[1]}), ipcq makes it anew")
+    assert three.endswith(f"(No such file or directory): mount a tmpfs on {places[2].parent}")
+
+
+def test_where_no_place_can_be_used_and_one_is_full_it_is_no_space(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24: freeing space is the way out."""
+    for place in places[:2]:
+        place.parent.rmdir()
+    monkeypatch.setattr(_namelock.os, "open", failing_in(places[2], errno.ENOSPC))
+    with pytest.raises(NoSpace, match=f"free some space in {places[2].parent}") as caught:
+        taken()
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(
+    ("number", "root", "way"),
+    [
+        (errno.EROFS, "/tmp/ipcq-7", "mount a tmpfs on /tmp"),
+        (errno.ENOENT, "/tmp/ipcq-7", "mount a tmpfs on /tmp"),
+        (errno.ENOENT, "/run/user/7/ipcq", "log in, or sudo loginctl enable-linger"),
+        (errno.EACCES, "/tmp/ipcq-7", "to /tmp \\(ls -ld /tmp shows who may\\)"),
+        (errno.ELOOP, "/tmp/ipcq-7", "have it removed \\(sudo rm -r /tmp/ipcq-7\\), ipcq makes it anew"),
+    ],
+)
+def test_each_refusal_has_its_own_way_out(number: int, root: str, way: str) -> None:
+    """C24: what helps against one of them does not help against another."""
+    error = _private.refusal(OSError(number, os.strerror(number)), "it failed", root, root)
+    with pytest.raises(PermissionDenied, match=f"^it failed \\(.*\\): .*{way}"):
+        raise error
+
+
+# The directories as backends get them
+
+
+def test_the_first_directory_that_can_be_used_is_made(places: list[Path]) -> None:
+    """With the part, and nothing elsewhere."""
+    places[0].parent.rmdir()
+    assert _private.make_private_directory("part") == f"{places[1]}/part"
+    assert not places[2].exists()
+
+
+def test_all_directories_that_can_be_used_are_made(places: list[Path]) -> None:
+    """In their order."""
+    squat_with_a_file(places[1])
+    assert _private.make_private_directories("part") == [f"{places[0]}/part", f"{places[2]}/part"]
+
+
+def test_a_directory_that_cannot_be_written_to_is_found_and_not_made(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C31: what others made there can be read."""
+    _private.make_private_directories("part")
+    monkeypatch.setattr(_private, "writable", lambda path: str(places[0]) not in path)
+    made, found = _private.make_private_directories("part"), _private.private_directories("part")
+    assert (made, found) == ([f"{place}/part" for place in places[1:]], [f"{place}/part" for place in places])
+
+
+@pytest.mark.parametrize(("read_only", "way"), [(True, "mount a tmpfs on"), (False, "chmod 700")])
+def test_a_directory_that_cannot_be_written_to_says_what_to_do(
+    place: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, way: str
+) -> None:
+    """Its file system may be read-only, or its mode be without the bit."""
+    monkeypatch.setattr(_private, "writable", lambda path: False)
+    monkeypatch.setattr(_private, "read_only", lambda path: read_only)
+    with pytest.raises(PermissionDenied, match=way):
+        _private.make_private_directory()
+
+
+@pytest.mark.parametrize("squat", SQUATS[:4])
+def test_a_squatted_directory_is_not_found(places: list[Path], squat: Callable[[Path], None]) -> None:
+    """C27: nothing is looked for where others can have put it."""
+    squat(places[0])
+    places[1].mkdir(0o700)
+    assert _private.private_directories() == [str(places[1])]
+
+
+def test_a_file_system_for_writing_is_not_read_only(tmp_path: Path) -> None:
+    """As `statvfs` says."""
+    assert (_private.read_only(str(tmp_path)), _private.writable(str(tmp_path))) == (False, True)

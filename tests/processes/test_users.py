@@ -1,16 +1,17 @@
 """C27: between users, permissions are exact and squatters are refused."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 import ipcq
 from ipcq.testing.processes import Peers, say
+from processes.needs import usable
 from processes.programs import SMALL
-from processes.users import NOBODY, become, free_user, place, warm_up
+from processes.users import NOBODY, become, free_user, places, warm_up
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -201,42 +202,59 @@ def lock_file_as_directory(path: Path, uid: int) -> None:
     os.chown(path, uid, uid)
 
 
-@pytest.mark.parametrize(
-    "squat",
-    [
-        somebody_elses,
-        open_to_others,
-        readable_to_others,
-        symlink,
-        regular_file,
-        fifo,
-        lock_file_as_symlink,
-        lock_file_as_directory,
-    ],
-)
+SQUATS = [
+    somebody_elses,
+    open_to_others,
+    readable_to_others,
+    symlink,
+    regular_file,
+    fifo,
+    lock_file_as_symlink,
+    lock_file_as_directory,
+]
+
+
+@contextmanager
+def squatted(path: Path, squat: Callable[[Path, int], None], uid: int) -> Iterator[None]:
+    """Squat at a path for a while, and see that nothing is written there, nor where a link leads."""
+    target = Path(f"{path}-target")
+    target.mkdir(mode=0o777)
+    target.chmod(0o777)
+    squat(path, uid)
+    try:
+        before = tree(path), tree(target)
+        yield
+        assert (tree(path), tree(target)) == before
+    finally:
+        with suppress(OSError):
+            (target / "names.lock").unlink()
+        target.rmdir()
+
+
+@pytest.mark.parametrize("squat", SQUATS)
 @pytest.mark.parametrize("verb", ["create", "unlink"])
-def test_a_squatted_lock_directory_is_refused_and_nothing_is_written(
+def test_squatted_lock_directories_are_refused_and_nothing_is_written(
     verb: str, squat: Callable[[Path, int], None], name: str, backend: str, peers: Peers
 ) -> None:
-    """C27: a lock directory of another owner, mode or kind ends in PermissionDenied that says how to get rid of it."""
-    with free_user() as uid:
-        path = Path(place(uid))
-        target = Path(f"{path}-target")
-        target.mkdir(mode=0o777)
-        target.chmod(0o777)
-        squat(path, uid)
-        try:
-            before = tree(path), tree(target)
-            kind, what, text, errno = peers.fork(try_as, uid, name, backend, verb).hear()
-            assert (kind, what) == ("raised", "PermissionDenied"), text
-            assert str(path) in text and "sudo rm" in text
-            assert errno is not None
-            assert (tree(path), tree(target)) == before
-            assert not ipcq.exists(name, backend)
-        finally:
-            with suppress(OSError):
-                (target / "names.lock").unlink()
-            target.rmdir()
+    """C27: lock directories of another owner, mode or kind end in PermissionDenied that says how to get rid of them."""
+    with free_user() as uid, ExitStack() as squatting:
+        for place in places(uid):
+            squatting.enter_context(squatted(Path(place), squat, uid))
+        kind, what, text, errno = peers.fork(try_as, uid, name, backend, verb).hear()
+        assert (kind, what) == ("raised", "PermissionDenied"), text
+        assert all(f"sudo rm -r {place}" in text for place in places(uid))
+        assert errno is not None
+        assert not ipcq.exists(name, backend)
+
+
+@pytest.mark.parametrize("squat", SQUATS)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_squatted_lock_directory_is_passed_over(
+    which: int, squat: Callable[[Path, int], None], name: str, peers: Peers
+) -> None:
+    """C27, C31: another place does, and nothing is written where the squatter is."""
+    with free_user() as uid, squatted(Path(places(uid)[which]), squat, uid):
+        assert peers.fork(try_as, uid, name, usable("shm"), "create").hear() == ["returned", None]
 
 
 def tree(path: Path) -> list[tuple[str, int, int, int]]:
@@ -251,5 +269,5 @@ def test_a_lock_directory_is_made_private_under_any_umask(name: str, backend: st
     """C27: the lock directory that ipcq makes has mode 0700 and the lock file 0600, whatever the umask."""
     with free_user() as uid:
         peers.fork(own, uid, name, backend, 0o600, 0o777).done()
-        path = Path(place(uid))
-        assert [(path / part).lstat().st_mode & 0o7777 for part in ("", "names.lock")] == [0o700, 0o600]
+        paths = [Path(place, part) for place in places(uid) for part in ("", "names.lock")]
+        assert [path.lstat().st_mode & 0o7777 for path in paths] == 2 * [0o700, 0o600]

@@ -67,20 +67,21 @@ def warm_up(backend: str) -> None:
 
 @contextmanager
 def free_user() -> Iterator[int]:
-    """Lend the number of a user who has nothing, and remove its lock directory afterwards."""
+    """Lend the number of a user who has nothing, and remove its lock directories afterwards."""
     while True:
         uid = random.SystemRandom().randrange(100_000, 2_000_000)
-        if not os.path.lexists(place(uid)):
+        if not any(map(os.path.lexists, places(uid))):
             break
     try:
         yield uid
     finally:
-        if os.path.isdir(place(uid)) and not os.path.islink(place(uid)):
-            shutil.rmtree(place(uid))
-        elif os.path.lexists(place(uid)):
-            os.unlink(place(uid))
+        for place in places(uid):
+            if os.path.isdir(place) and not os.path.islink(place):
+                shutil.rmtree(place)
+            elif os.path.lexists(place):
+                os.unlink(place)
 
 
-def place(uid: int) -> str:
-    """Return where a user's lock directory is."""
-    return f"/tmp/ipcq-{uid}"  # where ipcq has it
+def places(uid: int) -> tuple[str, str]:
+    """Return where a user's lock directories are, unless it has one in /run/user."""
+    return f"/tmp/ipcq-{uid}", f"/dev/shm/ipcq-{uid}"
