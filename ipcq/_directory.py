@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from ipcq._choose import ambiguous
+from ipcq._deadline import NEVER
 from ipcq._foreign import let_through
 from ipcq._meet import AUTO, backends, holders, located, serialised
+from ipcq._rivals import settled
 from ipcq._url import parse_place
+from ipcq.backend import Backend
 from ipcq.errors import MessageQueueError, QueueNotFound
 
 #: Seconds that `unlink` waits for others at the most; what `open` waits unless told otherwise.
@@ -56,13 +60,18 @@ def remove(name: str, backend: str, wanted: Callable[[], bool]) -> None:
     with located(name, backend), serialised(name, backends(backend), monotonic() + OPEN_TIMEOUT):
         if not wanted():
             return
-        found = holders(name, backend)
-        if not found:
-            raise QueueNotFound("no such queue: see what there is with ipcq.queues()")
-        if len(found) > 1:
-            raise ambiguous([each.name for each in found])
-        with located(name, found[0].name):
-            found[0].unlink(name)
+        found = settled(partial(_holder, name, backend), NEVER)
+        with located(name, found.name):
+            found.unlink(name)
+
+
+def _holder(name: str, backend: str) -> Backend:
+    found = holders(name, backend)
+    if not found:
+        raise QueueNotFound("no such queue: see what there is with ipcq.queues()")
+    if len(found) > 1:
+        raise ambiguous([each.name for each in found])
+    return found[0]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Finding the queue of a name or making it, so that everybody who opens the name ends on the same one.
 
 An opener looks first and takes the name's lock only to create, so that attaching never waits for anybody. Under the
-lock it looks again: whichever of several racing processes comes second attaches to what the first one made.
+lock it looks again: whichever of several racing processes comes second attaches to what the first one made. After
+creating it looks once more, for the queue of somebody who does not take the same lock (`_rivals`).
 """
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ from ipcq._choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, lac
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
 from ipcq._namelock import name_lock
+from ipcq._rivals import Withdrawals, settled
 from ipcq._url import convert, unknown_option
 from ipcq.backend import Availability, Backend, Channel, Request, Scope
 from ipcq.errors import (
@@ -49,6 +52,11 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
     candidates = {each.name: each for each in _usable(asked.backend)}
     options = _options(asked.request.options, candidates.values(), known)
     asked = replace(asked, request=replace(asked.request, options=options))
+    with Withdrawals(asked.name, asked.request, asked.patience) as withdrawals:
+        return _met(asked, candidates, withdrawals)
+
+
+def _met(asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawals) -> tuple[Backend, Channel, str]:
     since = monotonic()
     why = ""
     warned = False
@@ -58,7 +66,7 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
             if asked.create:
                 # Not under the lock, because a program may do anything in the function that shows warnings.
                 warned = warned or _warn_if_weaker(asked, decision)
-                found = _create_alone(asked, candidates, warned=warned)
+                found = _create_alone(asked, candidates, withdrawals, warned=warned)
                 if isinstance(found, tuple):
                     return found
                 decision = found
@@ -73,7 +81,8 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
                 raise QueueExists(backend=backend.name)
             try:
                 with located(asked.name, backend.name):
-                    return backend, backend.attach(asked.name, asked.request), ""
+                    channel = backend.attach(asked.name, asked.request)
+                return backend, withdrawals.handed_over(backend, channel), ""
             except QueueNotFound as error:
                 why = error.detail  # unlinked since it was seen, unless the backend knows more: look again
         if monotonic() >= asked.patience:
@@ -82,16 +91,21 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
 
 
 def _create_alone(
-    asked: Asked, candidates: Mapping[str, Backend], *, warned: bool
+    asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
 ) -> tuple[Backend, Channel, str] | Attach | None:
     """Create the queue while nobody else does; or say where it is by now, or None if that has to be looked at again."""
     with serialised(asked.name, candidates.values(), asked.patience):
-        decision = _look(asked, candidates)
+        decision = settled(partial(_look, asked, candidates), asked.patience)
         if isinstance(decision, Attach):
             return decision
         if decision.weaker and not warned:
             return None  # a better backend cannot be used any more, and the warning comes first
-        return _create(asked, candidates, decision)
+        made = _create(asked, candidates, decision)
+        if made is not None and withdrawals.withdrawn(*made[:2], partial(_is_elsewhere, asked, candidates, made[0])):
+            made = None
+    if made is not None:
+        withdrawals.handed_over(*made[:2])
+    return made
 
 
 def _look_twice(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
@@ -103,7 +117,16 @@ def _look_twice(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Cre
         return _look(asked, candidates)
     except QueueMismatch:
         with serialised(asked.name, candidates.values(), asked.patience):
-            return _look(asked, candidates)
+            return settled(partial(_look, asked, candidates), asked.patience)
+
+
+def _is_elsewhere(asked: Asked, candidates: Mapping[str, Backend], here: Backend) -> bool:
+    """Tell whether somebody who does not take the same lock created the name on another backend."""
+    for each in candidates.values():
+        with suppress(BackendUnavailable):  # a stranger's plugin that cannot say
+            if each is not here and taken(each, asked.name):
+                return True
+    return False
 
 
 def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:

@@ -49,8 +49,11 @@ class FakeQueue:
 class FakeChannel(Channel):
     """A channel that only does what a channel must."""
 
-    def __init__(self, queue: FakeQueue, capabilities: Capabilities, survives_fork: bool = True) -> None:
+    def __init__(
+        self, queue: FakeQueue, capabilities: Capabilities, survives_fork: bool = True, goes_on: bool = False
+    ) -> None:
         self.queue = queue
+        self.goes_on = goes_on
         self.attributes = queue.attributes
         self.capabilities = capabilities
         self.survives_fork = survives_fork
@@ -58,7 +61,7 @@ class FakeChannel(Channel):
         self.noticed: list[Notice | None] = []
 
     def _look(self) -> None:
-        if not self.queue.linked:
+        if not (self.queue.linked or self.goes_on):
             raise QueueGone
 
     def try_put(self, data: bytes, priority: int, /) -> bool:
@@ -146,7 +149,8 @@ class FakeBackend(Backend):
 
     def _channel(self, name: str, request: Request) -> FakeChannel:
         self.requests.append(request)
-        channel = FakeChannel(self.queues[name], self.capabilities, self.survives_fork)
+        goes_on = request.after_unlink == "continue"
+        channel = FakeChannel(self.queues[name], self.capabilities, self.survives_fork, goes_on)
         self.channels.append(channel)
         return channel
 

@@ -985,7 +985,7 @@ BAD_MINIMA: list[tuple[Any, str]] = [
     ("peek:maybe", "option require=peek='maybe': say true or false"),
     (
         {"colour": True},
-        "require: no capability 'colour': there are atomic_batch, ends_on_fileno, exact_qsize, last_close",
+        "require: no capability 'colour': there are after_unlink, atomic_batch, ends_on_fileno",
     ),
     ({5: True}, "require: no capability 5: there are"),
 ]

@@ -1,0 +1,270 @@
+"""C31: of two queues of one name that are made at the same instant on two backends, one goes."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import ipcq
+from core.conftest import Installed
+from core.fakes import FakeBackend, raising
+from ipcq import _rivals
+from ipcq.backend import Capabilities, Persistence, Scope
+from ipcq.errors import LimitExceeded, MessageQueueError, PermissionDenied, QueueExists, QueueMismatch
+
+ABLE = Capabilities(scope=Scope.HOST, persistence=Persistence.KERNEL, exact_qsize=True, priorities=True, leases=True)
+
+
+@pytest.fixture
+def mine(installed: Installed) -> FakeBackend:
+    """Return the backend on which this process creates."""
+    fake = FakeBackend("mine", rank=900, capabilities=ABLE)
+    installed.backend(fake)
+    return fake
+
+
+@pytest.fixture
+def theirs(installed: Installed) -> FakeBackend:
+    """Return the backend on which the rival creates."""
+    fake = FakeBackend("theirs", rank=800, capabilities=ABLE)
+    installed.backend(fake)
+    return fake
+
+
+@pytest.fixture
+def rival(mine: FakeBackend, theirs: FakeBackend) -> Callable[..., None]:
+    """Return what lets a rival create once, between this process's look and its creation."""
+
+    def appear(**request: Any) -> None:
+        def make(name: str) -> None:
+            mine.on_create = lambda _: None
+            theirs.make(name, **request)
+
+        mine.on_create = make
+
+    return appear
+
+
+@pytest.fixture
+def opened(name: str) -> Iterator[Callable[..., "ipcq.Queue[Any]"]]:
+    """Return what opens the test's name on whichever backend it is; the handles are closed after the test."""
+    handles = []
+
+    def open_it(**options: Any) -> "ipcq.Queue[Any]":
+        handles.append(ipcq.open(name, require=["leases"], open_timeout=5, **options))
+        return handles[-1]
+
+    yield open_it
+    for handle in handles:
+        handle.close()
+
+
+Opening = Callable[..., "ipcq.Queue[Any]"]
+Rival = Callable[..., None]
+
+
+def put_meanwhile(mine: FakeBackend, theirs: FakeBackend, *messages: tuple[bytes, int]) -> None:
+    """Let a third process put messages into this process's queue before it looks again."""
+    left = list(messages)
+
+    def put(name: str) -> None:
+        while left and name in mine.queues:
+            mine.queues[name].messages.append(left.pop(0))
+
+    theirs.on_exists = put
+
+
+def test_who_finds_a_second_queue_attaches_to_it(rival: Rival, opened: Opening) -> None:
+    """C31: everybody who opens the name ends on the same one."""
+    rival()
+    assert opened().backend == "theirs"
+
+
+def test_who_finds_a_second_queue_removes_its_own(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
+    """C31: and closes each channel to it."""
+    rival()
+    opened()
+    assert (mine.queues, [channel.closings for channel in mine.channels]) == ({}, [1, 1])
+
+
+def test_who_asked_to_create_alone_is_told_of_the_other(rival: Rival, opened: Opening) -> None:
+    """With exclusive=True."""
+    rival()
+    with pytest.raises(QueueExists):
+        opened(exclusive=True)
+
+
+def test_a_queue_stays_if_the_other_goes_first(
+    rival: Rival, theirs: FakeBackend, opened: Opening, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C31: of two makers that see each other, the one that waits longer keeps its queue."""
+    rival()
+    monkeypatch.setattr(time, "sleep", lambda _: theirs.unlink(name))
+    assert opened().backend == "mine"
+
+
+@pytest.mark.parametrize(("byte", "seconds"), [(0, 0.0), (255, 0.005)])
+def test_the_wait_is_random(
+    rival: Rival, opened: Opening, monkeypatch: pytest.MonkeyPatch, byte: int, seconds: float
+) -> None:
+    """Two that wait for the same time would both remove their queues, for ever."""
+    rival()
+    waited: list[float] = []
+    monkeypatch.setattr(_rivals.os, "urandom", lambda count: bytes([byte] * count))
+    monkeypatch.setattr(time, "sleep", waited.append)
+    opened()
+    assert waited[0] == seconds
+
+
+def test_where_both_removed_theirs_the_queue_is_created_anew(
+    rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening
+) -> None:
+    """C31: and keeps what was put into the first."""
+    rival()
+    put_meanwhile(mine, theirs, (b"\xc3", 0))
+
+    def go(name: str) -> None:
+        with suppress(MessageQueueError):
+            theirs.unlink(name)
+
+    mine.on_attach = go  # it looks into its queue before it removes it
+    queue = opened()
+    assert (queue.backend, queue.get(timeout=0)) == ("mine", True)
+
+
+def test_a_queue_that_was_unlinked_meanwhile_is_no_error(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
+    """C5: it is gone, as it should be."""
+    rival()
+    mine.on_attach = mine.unlink
+    assert opened().backend == "theirs"
+
+
+def test_what_a_third_process_had_put_moves(
+    rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening, name: str
+) -> None:
+    """C31: with its order and priorities."""
+    rival(priorities=True)
+    put_meanwhile(mine, theirs, (b"one", 3), (b"two", 0))
+    opened()
+    assert list(theirs.queues[name].messages) == [(b"one", 3), (b"two", 0)]
+
+
+def test_what_moves_into_a_queue_without_priorities_has_none(
+    rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening, name: str
+) -> None:
+    """It would be refused else."""
+    rival()
+    put_meanwhile(mine, theirs, (b"one", 3))
+    opened()
+    assert list(theirs.queues[name].messages) == [(b"one", 0)]
+
+
+@pytest.mark.parametrize("request_", [{"max_message_size": 2}, {"max_messages": 1}], ids=["too small", "full"])
+def test_what_the_other_queue_does_not_take_is_told(
+    rival: Rival,
+    mine: FakeBackend,
+    theirs: FakeBackend,
+    opened: Opening,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    request_: dict[str, int],
+) -> None:
+    """C37: nothing is lost without a word."""
+    monkeypatch.setattr(_rivals, "_HAND_OVER_SECONDS", 0.01)
+    rival(**request_)
+    put_meanwhile(mine, theirs, (b"a", 0), (b"large", 0))
+    with caplog.at_level(logging.WARNING, "ipcq"):
+        opened()
+    assert [message for message, _ in theirs.queues[name].messages] == [b"a"]
+    assert f"queue {name!r}: 1 messages were lost" in caplog.text
+
+
+def test_what_cannot_be_moved_as_the_other_queue_is_not_to_be_had_is_told(
+    rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C37: with the error that says why."""
+    rival()
+    put_meanwhile(mine, theirs, (b"one", 0))
+    theirs.on_attach = raising(PermissionDenied("not you"))
+    with caplog.at_level(logging.WARNING, "ipcq"), pytest.raises(PermissionDenied):
+        opened()
+    assert "1 messages were lost" in caplog.text
+
+
+def test_a_queue_that_cannot_be_read_is_removed_all_the_same(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
+    """C31: the name is not split."""
+    rival()
+    mine.on_attach = raising(PermissionDenied("not you"))
+    assert (opened().backend, mine.queues) == ("theirs", {})
+
+
+def limit(*_: object) -> None:
+    raise LimitExceeded(limit="RLIMIT_NOFILE", value=1, asked=2, remedy="close some", errno=24)
+
+
+def test_where_the_second_look_fails_nothing_is_left(mine: FakeBackend, theirs: FakeBackend, opened: Opening) -> None:
+    """C31: who cannot look does not know whether the name is split."""
+
+    def look(name: str) -> None:
+        if name in mine.queues:
+            limit()
+
+    theirs.on_exists = look
+    with pytest.raises(LimitExceeded):
+        opened()
+    assert mine.queues == {}
+
+
+def test_a_strangers_backend_that_cannot_answer_keeps_nobody_from_creating(
+    mine: FakeBackend, theirs: FakeBackend, opened: Opening
+) -> None:
+    """As at the first look."""
+    theirs.on_exists = raising(ZeroDivisionError())
+    assert opened().backend == "mine"
+
+
+def both_for_a_while(mine: FakeBackend, theirs: FakeBackend, name: str, looks: int) -> None:
+    """Let two makers have created the name, of whom one removes its queue after some looks."""
+    mine.make(name)
+    theirs.make(name)
+    left = [name] * looks
+
+    def look(_: str) -> None:
+        left.pop()
+        if not left:
+            theirs.on_exists = lambda _: None
+            theirs.unlink(name)
+
+    theirs.on_exists = look
+
+
+def test_a_name_that_is_being_decided_is_waited_for(
+    mine: FakeBackend, theirs: FakeBackend, opened: Opening, name: str
+) -> None:
+    """C31: a third process meets the maker that stays."""
+    both_for_a_while(mine, theirs, name, looks=4)
+    assert opened().backend == "mine"
+
+
+def test_a_name_that_is_being_decided_is_unlinked_when_it_is_decided(
+    mine: FakeBackend, theirs: FakeBackend, name: str
+) -> None:
+    """C31: the same for who removes it."""
+    both_for_a_while(mine, theirs, name, looks=2)
+    ipcq.unlink(name)
+    assert mine.queues == {}
+
+
+def test_a_name_that_stays_on_two_backends_is_an_error_in_time(
+    mine: FakeBackend, theirs: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C31: not all that is there twice is being decided."""
+    monkeypatch.setattr(_rivals, "_SETTLING", 0.01)
+    mine.make(name)
+    theirs.make(name)
+    with pytest.raises(QueueMismatch, match="it exists on 'mine' and 'theirs'"):
+        ipcq.open(name)
