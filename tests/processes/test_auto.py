@@ -2,6 +2,7 @@
 
 import random
 import time
+import warnings
 from collections.abc import Sequence
 
 import pytest
@@ -30,6 +31,8 @@ def can_use_only(names: list[str]) -> None:
 def race(able: list[str]) -> None:
     """Open and unlink the names that the test gives, at the instants that it gives, and say what came of it."""
     can_use_only(able)
+    # Those who can use nothing that keeps queues are told so.
+    warnings.simplefilter("ignore", ipcq.PersistenceWarning)
     queue: ipcq.Queue[object] | None = None
     say("ready")
     while order := hear():
