@@ -120,6 +120,37 @@ def is_closed(channel: object) -> None:
         _channels.discard(channel)
 
 
+def hold_over_forks(*locks: Any, in_child: Callable[[], object] | None = None) -> None:
+    """Take locks before each fork and release them after it, so that no other thread is inside at a fork.
+
+    A fork may be under way in another thread when this is called. It does not wait for the locks, and in its child they
+    are free, whoever held them.
+
+    Args:
+        *locks: Locks from `NativeRLock`, in the order in which to take them.
+        in_child: What to do in each child before the locks are released.
+    """
+
+    def take() -> None:
+        for lock in locks:
+            lock.acquire()
+
+    def release() -> None:
+        for lock in reversed(locks):
+            _release(lock)
+
+    def release_in_child() -> None:
+        try:
+            if in_child is not None:
+                in_child()
+        finally:
+            for lock in reversed(locks):
+                _release_in_child(lock)
+
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(before=take, after_in_parent=release, after_in_child=release_in_child)
+
+
 def forget(*descriptors: int) -> None:
     """Let children keep these descriptors from now on."""
     with no_fork:
@@ -198,15 +229,19 @@ def _release(lock: Any) -> None:
     try:
         lock.release()
     except RuntimeError:
-        pass  # the wait timed out
+        pass  # the wait timed out, or the fork began before the lock was registered
+
+
+def _release_in_child(lock: Any) -> None:
+    try:
+        lock.release()  # and not made anew: a signal handler may have forked where its thread holds it
+    except RuntimeError:
+        lock._at_fork_reinit()  # the thread that holds it is not in this process
 
 
 def _after_fork_in_child() -> None:
     for lock in (no_fork, _turn):
-        try:
-            lock.release()  # and not made anew: a signal handler may have forked where its thread holds it
-        except RuntimeError:
-            lock._at_fork_reinit()  # the thread that holds it is not in this process
+        _release_in_child(lock)
     _prepared.update({each: channel for each, (channel, ready) in _last_asked().items() if ready})
     _asked.clear()
 

@@ -60,7 +60,7 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
     child may then open the queue anew. A child keeps nothing that another thread of the parent was opening or closing
     at the fork. For that, a backend opens each descriptor by `opened`, and passes it to `closed` or, with its channel,
     to `belongs`; if these do not suffice, a few system calls may run under `no_fork`. In the child `abandon` is called
-    on channels that belong to no open handle.
+    on channels that belong to no open handle. `hold_over_forks` keeps other threads out of a backend's own locks.
 
 **Errors**
 
@@ -96,7 +96,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, 
 
 from ipcq._deadline import SLICE, pause
 from ipcq._foreign import let_through
-from ipcq._forks import belongs, closed, no_fork, opened
+from ipcq._forks import belongs, closed, hold_over_forks, no_fork, opened
 from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from ipcq._importing import importing
@@ -134,6 +134,7 @@ __all__ = (
     "check_file_size",
     "check_owner",
     "closed",
+    "hold_over_forks",
     "holder_of_byte",
     "holder_of_file",
     "holder_of_thread",

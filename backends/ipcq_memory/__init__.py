@@ -36,6 +36,7 @@ from ipcq.backend import (
     Request,
     Scope,
     Stats,
+    hold_over_forks,
 )
 from ipcq.errors import (
     InvalidArgument,
@@ -555,16 +556,7 @@ def _remove(name: str, queue: MemoryQueue, *, unless_held: bool = False) -> bool
     return True
 
 
-def _after_fork() -> None:
-    _queues.clear()
-    _registry_lock.release()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    # Held over the fork, so that no other thread is inside when the child gets its copy.
-    os.register_at_fork(
-        before=_registry_lock.acquire, after_in_parent=_registry_lock.release, after_in_child=_after_fork
-    )
+hold_over_forks(_registry_lock, in_child=_queues.clear)
 
 
 @hookimpl

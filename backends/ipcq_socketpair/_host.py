@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from ipcq.backend import NativeRLock, NativeThread, is_this_thread, let_through, original
+from ipcq.backend import NativeRLock, NativeThread, hold_over_forks, is_this_thread, let_through, original
 from ipcq.errors import MessageQueueError
 from ipcq_socketpair._ends import Ends, Found, Terms, accepted, asks_to_end, end, has_ended, sent
 
@@ -228,21 +228,4 @@ def _end() -> None:
         host.end()
 
 
-def _before_fork() -> None:
-    _opening.acquire()
-    _lock.acquire()
-    _answering.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    _answering.release()
-    _lock.release()
-    _opening.release()
-
-
-def _after_fork_in_child() -> None:  # pragma: no cover - in the child, which is not measured
-    inherit()
-    _after_fork_in_parent()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+hold_over_forks(_opening, _lock, _answering, in_child=inherit)

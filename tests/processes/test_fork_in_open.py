@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -244,3 +246,48 @@ def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: st
     assert not queue._held
     channel.close()
     queue.unlink()
+
+
+FORK_BEFORE_REGISTERED = """
+import os, signal, sys, threading
+import ipcq
+
+module, lock, backend = sys.argv[1:]
+held, forked = threading.Event(), threading.Event()
+
+def use():
+    with getattr(__import__(module, fromlist=["_"]), lock):
+        held.set()
+        forked.wait()
+
+user = threading.Thread(target=use)
+
+def let_it_use():
+    user.start()
+    held.wait()
+
+os.register_at_fork(before=let_it_use)
+child = os.fork()
+if not child:
+    signal.alarm(10)
+    os._exit(ipcq.exists("/nobody-has-this-name", backend))
+forked.set()
+user.join()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("offered_by", "module", "lock"),
+    [
+        pytest.param("memory", "ipcq_memory", "_registry_lock", marks=pytest.mark.needs("memory")),
+        pytest.param("socketpair", "ipcq_socketpair._host", "_lock", marks=pytest.mark.needs("socketpair")),
+    ],
+)
+def test_a_backend_that_another_thread_loads_during_a_fork_works_in_the_child(
+    offered_by: str, module: str, lock: str
+) -> None:
+    """Clause 17: the fork did not wait for a lock of which it did not know yet, and the child has it free."""
+    program = [sys.executable, "-W", "ignore", "-c", FORK_BEFORE_REGISTERED, module, lock, offered_by]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
