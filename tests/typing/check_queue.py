@@ -26,6 +26,10 @@ assert_type(ipcq.open("/jobs", type=Job), ipcq.Queue[Job])
 assert_type(ipcq.open("/jobs", "memory", create=False, wait=1.5, type=Order), ipcq.Queue[Order])
 assert_type(ipcq.open("/jobs", type=dict[str, int]), ipcq.Queue[dict[str, int]])
 assert_type(ipcq.open("/jobs", option_of_a_backend=3), ipcq.Queue[Any])
+MINIMA = {"persistence": ipcq.Persistence.DISK, "max_message_size": 1 << 20, "peek": True}
+assert_type(ipcq.open("/jobs", require=MINIMA), ipcq.Queue[Any])
+assert_type(ipcq.open("/jobs", require={"scope": "host"}, type=Job), ipcq.Queue[Job])
+assert_type(ipcq.open("/jobs", require=("peek", "persistence:disk")), ipcq.Queue[Any])
 ipcq.open("/jobs", lifetime="weekend")  # type: ignore[call-overload]
 ipcq.open("/jobs", mode="0600")  # type: ignore[call-overload]
 
