@@ -91,6 +91,8 @@ WHY = [
 ]
 
 
+@pytest.mark.needs("mqueue")
+@pytest.mark.needs("shm")
 @pytest.mark.parametrize(("options", "why"), WHY)
 def test_queue_that_is_not_on_the_best_backend_has_a_note(
     run: Run, name: str, options: dict[str, Any], why: str
@@ -102,6 +104,7 @@ def test_queue_that_is_not_on_the_best_backend_has_a_note(
         assert note in run("stat", name).stderr
 
 
+@pytest.mark.needs("pyshm")
 def test_queue_that_the_best_backend_cannot_have_has_the_reason(
     name: str, memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

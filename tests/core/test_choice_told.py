@@ -37,6 +37,8 @@ def line() -> int:
     return sys._getframe(1).f_lineno
 
 
+@pytest.mark.needs("memory")
+@pytest.mark.needs("mqueue")
 def test_a_queue_that_is_weaker_is_warned_of(alone: FakeBackend, name: str) -> None:
     """With the reason for each backend that was passed over, and the way out."""
     with pytest.warns(ipcq.PersistenceWarning) as caught:
@@ -86,6 +88,7 @@ def test_looking_for_a_queue_that_is_not_there_is_not_warned_of(alone: FakeBacke
         ipcq.open(name, create=False)
 
 
+@pytest.mark.needs("memory")
 def test_a_preference_for_a_weaker_backend_is_warned_of(
     alone: FakeBackend, installed: Installed, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,6 +226,7 @@ def test_a_plugin_that_could_not_be_loaded_for_want_of_descriptors_is_loaded_lat
         assert queue.backend == "strange"
 
 
+@pytest.mark.needs("mqueue")
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
 def test_backends_are_not_looked_for_where_nothing_can_be_opened(
     installed: Installed, monkeypatch: pytest.MonkeyPatch, number: int

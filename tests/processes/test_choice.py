@@ -16,7 +16,10 @@ from processes.users import warm_up
 
 resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = [
+    pytest.mark.usefixtures("as_root"),
+    *map(pytest.mark.needs, ("shm", "mqueue", "pyshm", "socketpair", "memory")),
+]
 
 if sys.platform != "linux":
     pytest.skip(f"Windows has no /dev/shm, nor has {sys.platform}", allow_module_level=True)
