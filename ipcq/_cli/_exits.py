@@ -35,6 +35,10 @@ CODES: tuple[tuple[type[MessageQueueError], int], ...] = (
 ARGUMENT = re.compile(r"\b(backend|max_messages|max_message_size|serializer)=|\b(allow_pickle|other_users)=True")
 
 
+# A queue that goes with its last handle would go with the command.
+NO_WAY_OUT = re.compile(r", or try backend='\w+' with lifetime='last-close'[^:;]*$")
+
+
 class Failure(Exception):
     """What a verb itself finds wrong: its line for stderr, none where all is said already, and its exit code."""
 
@@ -60,6 +64,7 @@ def line_of(error: BaseException) -> str:
         where = str(error).removesuffix(said).replace(" on backend 'auto'", "")
         if isinstance(error, QueueNotFound):
             said = "no such queue: `ipcq ls` lists those that exist"
+        said = NO_WAY_OUT.sub("", said)
         text = where + in_options(said.replace("open with serializer='raw'", "say --raw"))
     else:
         text = str(error)

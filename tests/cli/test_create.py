@@ -160,7 +160,7 @@ def test_unknown_minimum_is_2_with_those_there_are(run: Run, name: str) -> None:
 def second(monkeypatch: pytest.MonkeyPatch) -> str:
     """Let IPCQ_BACKEND name a backend that keeps queues and is not the best, and return its name."""
     ranked = [each for each in ipcq.backends() if each.usable and each.rank is not None and each.capabilities]
-    names = [each.name for each in ranked if each.capabilities.persistence >= ipcq.Persistence.KERNEL]  # type: ignore[union-attr]  # see above
+    names = [each.name for each in ranked if each.capabilities.persistence >= ipcq.Persistence.KERNEL]
     if len(names) < 2:
         pytest.skip("backend 'mqueue' cannot be used here: it works on linux, this is " + sys.platform)
     monkeypatch.setenv("IPCQ_BACKEND", names[1])
