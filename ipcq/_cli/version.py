@@ -26,7 +26,7 @@ def command(verbose: bool, as_json: bool) -> None:
     elif verbose:
         say_table(("what", "value"), flat(_facts()), folding={"value"})
     else:
-        say(f"ipcq {_installed(DISTRIBUTION)}")
+        say(f"ipcq {_installed(DISTRIBUTION) or 'of an unknown version: its metadata is missing'}")
 
 
 def _facts() -> dict[str, object]:
@@ -46,9 +46,13 @@ def _facts() -> dict[str, object]:
 
 def _libraries() -> list[str]:
     """Return what ipcq needs and what it can use."""
-    from importlib.metadata import requires
+    from importlib.metadata import PackageNotFoundError, requires
 
-    named = [re.match(r"[\w.-]+", each) for each in requires(DISTRIBUTION) or ()]
+    try:
+        needs = requires(DISTRIBUTION) or ()
+    except PackageNotFoundError:
+        return []  # a report from an archive without metadata says so by a version that is null
+    named = [re.match(r"[\w.-]+", each) for each in needs]
     return sorted({match[0] for match in named if match})
 
 

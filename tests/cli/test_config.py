@@ -101,6 +101,21 @@ def test_version_in_json_is_verbose(run: Run) -> None:
     assert told["python"].endswith(f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("version",), "ipcq of an unknown version: its metadata is missing\n"),
+        (("version", "--verbose"), "ipcq\t-\n"),
+    ],
+)
+def test_version_without_metadata_is_unknown(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    """As in an archive that packs the packages alone."""
+    monkeypatch.setattr(version, "DISTRIBUTION", "no-such-distribution")
+    assert told in run(*arguments).stdout
+
+
 def test_library_that_is_not_installed_has_no_version() -> None:
     """It is an extra."""
     assert version._installed("no-such-distribution") is None

@@ -22,9 +22,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():  # not one that is deleted, and not yet for git
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, place / name)
-    settings = (place / "pyproject.toml").read_text()
+    settings = (place / "pyproject.toml").read_text(encoding="utf-8")
     marked = re.sub(r'^version = "(.*)"$', rf'version = "\1+{LOCAL}"', settings, count=1, flags=re.MULTILINE)
-    (place / "pyproject.toml").write_text(marked)
+    (place / "pyproject.toml").write_text(marked, encoding="utf-8")
     return place
 
 

@@ -14,7 +14,7 @@ import pytest
 from building import ROOT, Built
 from ipcq._distribution import DISTRIBUTION
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 #: What building adds.
 GENERATED = re.compile(r"PKG-INFO|setup\.cfg|.*\.egg-info/.*")
@@ -59,7 +59,7 @@ def rendered(metadata: Message) -> str:
     # Here, as test_elsewhere.py imports this module where much of the standard library is missing.
     from readme_renderer import markdown
 
-    return markdown.render(str(metadata.get_payload())) or ""
+    return markdown.render(str(metadata.get_payload(decode=True), "utf-8")) or ""
 
 
 def test_the_index_can_render_the_readme(metadata: Message, rendered: str) -> None:
@@ -78,8 +78,8 @@ def test_pages_that_the_readme_names_on_the_index_are_in_the_source_distribution
     metadata: Message, packed: set[str]
 ) -> None:
     """Where the README links to a page, the index shows the page's path."""
-    links = set(re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / "README.md").read_text()))
-    named = set(re.findall(r"\(`([^`]+)`\)", str(metadata.get_payload())))
+    links = set(re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    named = set(re.findall(r"\(`([^`]+)`\)", str(metadata.get_payload(decode=True), "utf-8")))
     assert links <= named & packed
 
 
@@ -104,7 +104,7 @@ def test_classifiers_are_known_to_the_index() -> None:
 
 def test_classifiers_name_the_pythons_on_which_the_tests_run() -> None:
     """CI's workflow says which these are."""
-    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     tried = {
         version for line in re.findall(r"python: \[(.*)\]", workflow) for version in re.findall(r'"(3\.\d+)', line)
     }

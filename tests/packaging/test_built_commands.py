@@ -111,13 +111,13 @@ def test_no_peer_of_the_benchmark_is_called_as_ours() -> None:
 )
 def test_extras_are_those_of_the_distribution(name: str, extras: str) -> None:
     """Wherever an extra is named, in a command or not."""
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert (name, set(extras.split(",")) - set(known)) == (DISTRIBUTION, set())
 
 
 def test_the_example_of_a_backend_needs_our_distribution() -> None:
     """Readers copy it."""
-    example = tomllib.loads((ROOT / "examples" / "ipcq_file" / "pyproject.toml").read_text())
+    example = tomllib.loads((ROOT / "examples" / "ipcq_file" / "pyproject.toml").read_text(encoding="utf-8"))
     assert example["project"]["dependencies"] == [DISTRIBUTION]
 
 
@@ -126,7 +126,7 @@ def test_a_command_installs_what_is_built_here(arguments: str, built: Built, tmp
     """pip takes our wheel, or builds our sources where the command says so, and nothing that is called `ipcq`."""
     archive = built.sdist if "--no-binary" in arguments else built.wheel
     constraint = tmp_path / "constraint.txt"
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     constraint.write_text(f"{DISTRIBUTION} == {version}+{LOCAL}\n")
     places = "--find-links", built.directory, "--constraint", constraint
     report = json.loads(
