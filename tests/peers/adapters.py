@@ -190,7 +190,9 @@ class UnderShmLock(Adapter):
         return self._until(lambda content: content and content.pop(0), timeout, queue.Empty)
 
     def empty(self) -> bool:
-        return not pickle.loads(self._content.read_bytes())
+        # Without the lock, which may be left behind. There are no bytes while somebody writes.
+        content = self._content.read_bytes()
+        return bool(content) and not pickle.loads(content)
 
     def _until(self, step: Any, timeout: float, otherwise: type[Exception]) -> Any:
         deadline = time.monotonic() + timeout

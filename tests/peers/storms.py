@@ -2,6 +2,7 @@
 
 import math
 import os
+import queue
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -84,6 +85,8 @@ def storms(peer: Peer, place: Path, kills: int | None) -> list[Report]:
         )
         with peer.keep(arguments):
             reports.append(storm.run())
+            if peer.kept and reports[-1].trouble:
+                print(f"{peer.title}: halted; a new handle says {afterwards(peer, arguments)}")
         for each in os.listdir("/dev/shm"):
             if arguments[-1] in each:
                 os.unlink(f"/dev/shm/{each}")
@@ -104,6 +107,20 @@ def storms(peer: Peer, place: Path, kills: int | None) -> list[Report]:
         f"{found.stall:.2f} s; bound {bound(total.kills):.4f}"
     )
     return reports
+
+
+def afterwards(peer: Peer, arguments: list[str]) -> list[str]:
+    """Get and put once all processes of a storm are gone, and say what came of it."""
+    told = []
+    with closing(peer.opener(*arguments)) as handle:
+        for call in (lambda: handle.take(PATIENCE), lambda: handle.put(b"whole", PATIENCE)):
+            try:
+                call()
+            except (queue.Empty, queue.Full) as error:
+                told.append(type(error).__name__)
+            else:
+                told.append("done")
+    return told
 
 
 @pytest.mark.parametrize("peer", [*BROKEN, *SURVIVING], ids=lambda peer: peer.title)
