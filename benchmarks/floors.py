@@ -1,6 +1,8 @@
 """What the hardware and the kernel allow: floors.c, compiled where it is needed, as contestants without a queue."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -43,6 +45,7 @@ class Floor:
 def program() -> str:
     """Compile floors.c, and return the program."""
     place = Path(tempfile.mkdtemp(prefix="ipcq-floors-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     compiler = os.environ.get("CC", "cc")
     try:
         subprocess.run([compiler, "-std=c11", "-O2", "-o", place / "floors", SOURCE], check=True)
