@@ -145,8 +145,10 @@ def readme(report: Report) -> Iterator[str]:
     else:
         workloads = {each["name"]: each for each in report["workloads"]}
         yield from (line(said, workloads[name], report["base"]) for name, said in SAID.items())
+        yield ""
+        yield "Above 1 × ipcq is faster, below it the other."
     yield ""
-    yield f"Above 1 × ipcq is faster. The peers that are measured: {', '.join(versions(report))}."
+    yield f"The peers that are measured: {', '.join(versions(report))}."
 
 
 def line(said: str, workload: Mapping[str, Any], base: str) -> str:
