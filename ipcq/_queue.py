@@ -581,6 +581,7 @@ class Queue(Generic[T]):
 
         Raises:
             QueueEmpty: There is none now.
+            QueueShutDown: The queue was shut down and is empty.
             DecodeError: The message is no item for this handle; it stays in the queue.
             Unsupported: This backend cannot.
             PermissionDenied: The handle was opened with ``read=False``.
@@ -601,7 +602,7 @@ class Queue(Generic[T]):
         return self._with_channel(look)
 
     def clear(self) -> int:
-        """Drop the messages that are in the queue, and return how many there were.
+        """Drop the messages that are in the queue, and return how many there were; 0 also if it is shut down and empty.
 
         Messages that killed producers left unfinished are dropped too, and not counted.
 

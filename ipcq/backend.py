@@ -50,8 +50,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 **Ends**
 
 15. After `shutdown`, on every channel of every process within one second, `try_put` raises `QueueShutDown`, and
-    `try_get` still drains what is there before it does so too. With ``immediate`` what is there is dropped, and so is
-    any message that a put stores which began before the shutdown.
+    `try_get` still drains what is there before it does so too, as does `peek`; `clear` then drops nothing. With
+    ``immediate`` what is there is dropped, and so is any message that a put stores which began before the shutdown.
 16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
     and none follows. It never unlinks.
 17. Before a fork `before_fork` is called in the parent: it gives up what must not cross the fork, and keeps other
@@ -494,11 +494,16 @@ class Channel(Protocol):
         return True
 
     def peek(self) -> Received | None:
-        """Return the next message without taking it; None where there is none."""
+        """Return the next message without taking it; None where there is none.
+
+        Raises:
+            QueueShutDown: The queue is shut down and empty.
+            QueueGone: The queue was unlinked.
+        """
         raise Unsupported
 
     def clear(self) -> int:
-        """Drop the messages that are in the queue, and count them.
+        """Drop the messages that are in the queue, and count them; 0 also where the queue is shut down and empty.
 
         Raises:
             TimedOutError: A stopped process holds the queue's lock; nothing was dropped.

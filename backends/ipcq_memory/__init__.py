@@ -392,7 +392,13 @@ class MemoryChannel(Channel):
         return not self._checked(lambda: self._queue.has_space(0))
 
     def peek(self) -> Received | None:
-        return self._checked(self._queue.look)
+        def look() -> Received | None:
+            received = self._queue.look()
+            if received is None and self._queue.down:
+                raise QueueShutDown
+            return received
+
+        return self._checked(look)
 
     def clear(self) -> int:
         return self._checked(self._queue.drop)

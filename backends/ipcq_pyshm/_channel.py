@@ -378,6 +378,8 @@ class PyshmChannel(Channel):
         received = self._order.look(state) if state.count else None
         if self._overtaken:
             raise _Overtaken
+        if received is None and state.flags & DOWN:
+            raise QueueShutDown
         return received
 
     def clear(self) -> int:

@@ -436,7 +436,12 @@ class SocketpairChannel(Channel):
             raise
         except OSError as error:
             raise _foreign(error) from error
-        return None if message is None else (message, 0)
+        if message is not None:
+            return message, 0
+        # As in `try_get`.
+        if _buffer.waiting(self._ends.read.fileno()):
+            return self.peek()
+        raise self._end()
 
     def stats(self) -> Stats:
         depth = self.qsize()

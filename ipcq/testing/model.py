@@ -240,7 +240,7 @@ class Model:
         self._check_right(handle, handle.reads)
         content = handle.messages.content
         if not content:
-            raise QueueEmpty
+            handle.messages.get()  # raises what a get would
         if not content[0][1]:
             raise DecodeError
         return content[0][2]

@@ -405,6 +405,25 @@ class TakesByLooking(Wrong):
             return self.try_get()
 
 
+class HidesTheEndFromALook(Wrong):
+    caught_by = "test_looking_into_a_queue_that_is_shut_down_and_empty_says_so"
+
+    class Faulty(MemoryChannel):
+        def peek(self) -> Received | None:
+            with suppress(QueueShutDown):
+                return super().peek()
+            return None
+
+
+class RefusesToClearWhatHasEnded(Wrong):
+    caught_by = "test_clearing_a_queue_that_is_shut_down_drops_what_is_there"
+
+    class Faulty(MemoryChannel):
+        def clear(self) -> int:
+            self.peek()
+            return super().clear()
+
+
 class ForgetsPriorities(Wrong):
     caught_by = "test_the_highest_priority_comes_first"
 

@@ -272,7 +272,7 @@ static PyObject *look(PyObject *self, PyObject *Py_UNUSED(unused))
     do {
         result = ring_peek(ring, room_in_received, received, 0);
     } while (result == RING_BUSY && settled(ring, &until));
-    return received_or_none(self, result == RING_DOWN ? RING_EMPTY : result, received);
+    return received_or_none(self, result, received);
 }
 
 struct filling {

@@ -329,6 +329,25 @@ class Ends(Bench):
             for verb in ("get", "get_nowait", "get_many", "get_message"):
                 self.eventually(ipcq.QueueShutDown, lambda: VERBS[verb](handle), NOTICED)  # noqa: B023  # called here
 
+    def test_looking_into_a_queue_that_is_shut_down_and_empty_says_so(self) -> None:
+        """C14, clause 15: peek returns what is there, and then raises QueueShutDown, as get does."""
+        self.needs("shutdown")
+        self.needs("peek")
+        queue, other = self.create(), self.attach()
+        queue.put("item")
+        queue.shutdown()
+        assert (queue.peek(), other.peek(), other.get(timeout=HANG)) == ("item", "item", "item")
+        for handle in (queue, other):
+            self.eventually(ipcq.QueueShutDown, handle.peek, NOTICED)
+
+    def test_clearing_a_queue_that_is_shut_down_drops_what_is_there(self) -> None:
+        """C14, clause 15: and nothing of one that is empty, which is no error."""
+        self.needs("shutdown")
+        queue, other = self.create(), self.attach()
+        queue.put_many([1, 2])
+        queue.shutdown()
+        assert (other.clear(), other.clear(), queue.clear()) == (2, 0, 0)
+
     @pytest.mark.parametrize("verb", ["put", "put_nowait", "put_many"])
     def test_nothing_is_put_by_who_shut_the_queue_down(self, verb: str) -> None:
         """C14, clause 15: the handle's own put raises QueueShutDown at once, and stores nothing."""
