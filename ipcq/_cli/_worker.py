@@ -26,6 +26,9 @@ BEAT = 0.1
 #: What surrounds the payload in an object of the demo is smaller, in bytes.
 OVERHEAD = 256
 
+#: What tells a consumer that nothing more comes for it, where the queue cannot be shut down.
+END = {"end": True}
+
 INLET, OUTLET = 0, 1
 
 
@@ -68,7 +71,7 @@ class Produce:
 
 
 class Consume:
-    """Takes objects until the queue is shut down and empty, and keeps book: one bit for each object, by producer."""
+    """Takes objects until the queue is shut down and empty or `END` comes, and keeps book: a bit for each object."""
 
     def __init__(self, queue: ipcq.Queue[Any], goods: Goods, producers: int) -> None:
         self.count = 0
@@ -88,6 +91,8 @@ class Consume:
                 break
             except DecodeError:
                 item = None
+            if item == END:
+                break
             last = monotonic()
             self.count += 1
             if fault := self._enter(item):

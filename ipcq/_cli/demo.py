@@ -1,7 +1,8 @@
 """``ipcq demo``: unrelated processes, one queue, and a check that nothing gets lost.
 
 The demo starts workers that know nothing of each other but the queue's name, lets them run, shuts the queue down so
-that the consumers drain it and end, and compares what went in with what came out. Whatever happens, nothing is left
+that the consumers drain it and end, and compares what went in with what came out. Where the backend cannot shut a queue
+down, it puts a mark for each consumer behind the last object. Whatever happens, nothing is left
 behind: the demo removes the queue and ends the workers on every way out, and where it is killed itself the workers see
 their stdin end and do it (see `_worker`).
 """
@@ -27,8 +28,8 @@ from ipcq._cli._options import backend_option, json_option, quiet_option, second
 from ipcq._cli._output import say, say_json
 from ipcq._cli._signals import stopped_by_signals
 from ipcq._cli._verdict import Verdict, judge
-from ipcq._cli._worker import OVERHEAD
-from ipcq.errors import QueueNotFound, Unsupported
+from ipcq._cli._worker import END, OVERHEAD
+from ipcq.errors import QueueFull, QueueNotFound, Unsupported
 
 #: Seconds without one object moved after which the run counts as stuck.
 STUCK = 30.0
@@ -209,13 +210,7 @@ class Demo:
             stack.callback(self._remove)
             stack.enter_context(short_lived())
             queue = stack.enter_context(
-                ipcq.open(
-                    self.name,
-                    self.backend,
-                    exclusive=True,
-                    max_message_size=self._size + OVERHEAD,
-                    require=("shutdown",),
-                )
+                ipcq.open(self.name, self.backend, exclusive=True, max_message_size=self._size + OVERHEAD)
             )
             self.backend = queue.backend
             if queue.capabilities.scope < ipcq.Scope.HOST:
@@ -252,7 +247,7 @@ class Demo:
         for worker in crew:
             worker.tell()
         self._until(lambda: all(worker.report is not None for worker in self._producers), queue)
-        queue.shutdown()
+        self._end(queue)
         self._until(lambda: all(worker.report is not None for worker in crew), queue)
         reports = [worker.report for worker in self._consumers if worker.report is not None]
         # On Linux all processes read one monotonic clock.
@@ -266,6 +261,24 @@ class Demo:
             if worker.process.returncode != 0:
                 verdict.troubles.append(f"{worker.name} {parting}")
         return verdict
+
+    def _end(self, queue: ipcq.Queue[Any]) -> None:
+        """Let the consumers end once they have drained the queue."""
+        if queue.capabilities.shutdown:
+            queue.shutdown()
+            return
+        marks = [END] * len(self._consumers)
+
+        def all_put() -> bool:
+            try:
+                while marks:
+                    queue.put_nowait(marks[-1])
+                    marks.pop()
+            except QueueFull:
+                pass
+            return not marks
+
+        self._until(all_put, queue)
 
     def _until(self, reached: Callable[[], bool], queue: ipcq.Queue[Any]) -> None:
         """Listen to all workers until a point is reached.

@@ -152,10 +152,10 @@ def _chosen(backend: str, limits: Mapping[str, Any]) -> str:
     """Return the backend on which such a queue is created.
 
     Raises:
-        Unsupported: Processes cannot meet there, or a queue cannot be shut down.
+        Unsupported: Processes cannot meet there.
     """
     name = f"/ipcq-stress-{secrets.token_hex(8)}"
-    with short_lived(), ipcq.open(name, backend, exclusive=True, require=("shutdown",), **limits) as queue:
+    with short_lived(), ipcq.open(name, backend, exclusive=True, **limits) as queue:
         queue.unlink()
         if queue.capabilities.scope < ipcq.Scope.HOST:
             raise Unsupported(

@@ -30,7 +30,7 @@ import ipcq
 from ipcq.testing.locks import holds_lock
 from ipcq.testing.oracle import Verdict
 from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, bound, fresh_name, until
-from ipcq.testing.workers import BATCH, PATIENCE, attached, consume, finish, live, produce, remove, visit
+from ipcq.testing.workers import BATCH, PATIENCE, attached, consume, finish, live, produce, remove, sweep, visit
 
 __all__ = ("MODES", "Mode", "Report", "Storm", "stress")
 
@@ -169,8 +169,8 @@ class _Stalled(Exception):
 class Storm:
     """A storm over one queue that exists, and that nobody else uses.
 
-    It leaves the queue shut down; who made it unlinks it. Mode ``"names"`` is over a name that is free before and
-    after.
+    It leaves the queue shut down, where it can be; who made it unlinks it. Mode ``"names"`` is over a name that is free
+    before and after.
 
     Args:
         opener: Returns a handle in each process anew; a function of a module that these can import (`ipcq.testing.
@@ -185,6 +185,7 @@ class Storm:
         limits: What a queue of mode ``"names"`` is created with.
         seed: Decides who is struck when.
         patience: Seconds without any progress that count as a hang.
+        shutdown: The queue can be shut down; otherwise a file tells its processes of the end.
     """
 
     arguments: Sequence[Any]
@@ -198,6 +199,7 @@ class Storm:
     limits: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     patience: float = PATIENCE
+    shutdown: bool = True
 
     def run(self, show: Callable[[int], object] = _unseen) -> Report:
         """Let it come, and return what came of it.
@@ -342,6 +344,7 @@ class _Messages(_Run):
             # Longer than the storm watches, which sees more than one process that gives up.
             "patience": 2 * storm.patience,
             "look": storm.mode != "batches",
+            "over": "" if storm.shutdown else str(peers.directory / "over"),
         }
         self._lock = ""
         if storm.mode == "forks":
@@ -382,7 +385,8 @@ class _Messages(_Run):
             self._watch()
         for producer in self.alive[: self.storm.producers]:
             self.kill(producer)
-        finisher = self.peers.fork(finish, self.storm.opener, list(self.storm.arguments))
+        queue = self.storm.opener, list(self.storm.arguments)
+        finisher = self.peers.fork(finish, *queue, self._options["over"])
         self._recoveries = finisher.hear(self.storm.patience)
         finisher.done(self.storm.patience)
         for consumer in self.alive[self.storm.producers :]:
@@ -390,6 +394,9 @@ class _Messages(_Run):
             consumer.done(4 * self.storm.patience)
         if self._lock:
             until(self._alone, self.storm.patience, "the end of what was forked")
+        if not self.storm.shutdown:
+            ledger = self.peers.ledger("consumer", self._started + 1)
+            self.peers.fork(sweep, *queue, self._started + 1, ledger, **self._options).done(self.storm.patience)
 
     def _alone(self) -> bool:
         import fcntl  # which only POSIX has
@@ -502,7 +509,8 @@ def stress(
             # In the stack before the queue exists: an interruption at any point then finds it there.
             stack.callback(remove, name, backend)
             if mode != "names":
-                stack.enter_context(ipcq.open(name, backend, exclusive=True, **options))
+                queue = stack.enter_context(ipcq.open(name, backend, exclusive=True, **options))
+                storm = replace(storm, shutdown=queue.capabilities.shutdown)
             report = storm.run(_behind(done, show))
         total = total + report if total else report
     return total

@@ -2,7 +2,8 @@
 
 They know the queue by an *opener* alone, a function that returns a handle when it is called with the arguments that
 come with it, in each process anew. A handle is an `ipcq.Queue`, or something that has of it `put` and `get` with
-`timeout`, `shutdown` and `close`, and `put_many` and `get_many` where a storm moves batches.
+`timeout`, `shutdown` and `close`, and `put_many` and `get_many` where a storm moves batches. Where a queue cannot be
+shut down, they end when a file appears; they then wait in slices of time, and look for the file after each.
 """
 
 import math
@@ -23,13 +24,28 @@ import ipcq
 from ipcq.testing.oracle import Ledger, Tag
 from ipcq.testing.processes import say
 
-__all__ = ("BATCH", "PATIENCE", "Worker", "attached", "consume", "finish", "live", "produce", "remove", "visit")
+__all__ = (
+    "BATCH",
+    "PATIENCE",
+    "Worker",
+    "attached",
+    "consume",
+    "finish",
+    "live",
+    "produce",
+    "remove",
+    "sweep",
+    "visit",
+)
 
 #: Seconds within which a survivor has to go on: ten times what the contract says.
 PATIENCE: Final = 10.0
 
 #: Most messages of a batch.
 BATCH: Final = 8
+
+#: Seconds between two looks whether a storm is over, where its queue cannot be shut down.
+LOOK: Final = 0.2
 
 #: Forks of one worker, at most; each child puts under a number of its own.
 FORKS: Final = 1000
@@ -54,6 +70,7 @@ class Worker:
         batch: Most messages to move at a time; 1 for `put` and `get`.
         patience: Seconds that a call waits.
         look: Get without waiting now and then, and enter where nothing was found.
+        over: Path of the file that stands for the shutdown of a queue that cannot be shut down.
     """
 
     def __init__(
@@ -66,15 +83,23 @@ class Worker:
         batch: int = 1,
         patience: float = PATIENCE,
         look: bool = False,
+        over: str = "",
     ) -> None:
         self.handle = handle
         self.ledger = ledger
         self.number = number
-        self._options: dict[str, Any] = {"size": size, "batch": batch, "patience": patience, "look": look}
+        self._options: dict[str, Any] = {
+            "size": size,
+            "batch": batch,
+            "patience": patience,
+            "look": look,
+            "over": over,
+        }
         self._sizes = (0, 0, 0, size // 8, size)
         self._batch = batch
         self._patience = patience
         self._look = look
+        self._over = over
         self._book = Ledger(ledger)
         self._dice = random.Random(number)
         self._turns = 0
@@ -96,9 +121,11 @@ class Worker:
         try:
             if self._batch == 1:
                 stored = 1
-                self.handle.put(messages[0], timeout=self._patience)
+                self._patiently(self.handle.put, messages[0])
+            elif hurry:
+                stored = self.handle.put_many(messages, timeout=0.001)
             else:
-                stored = self.handle.put_many(messages, timeout=0.001 if hurry else self._patience)
+                stored = self._patiently(self.handle.put_many, messages)
         except BaseException as error:
             self._book.refused(error, *tags)
             if hurry and isinstance(error, ipcq.QueueFull):
@@ -114,10 +141,12 @@ class Worker:
         look = self._look and self._turns % 4 == 0
         since = time.monotonic_ns()
         try:
-            if self._batch == 1:
-                messages = [self.handle.get(timeout=0 if look else self._patience)]
+            if self._batch > 1:
+                messages = self._patiently(self.handle.get_many, self._batch)
+            elif look:
+                messages = [self.handle.get(timeout=0)]
             else:
-                messages = self.handle.get_many(self._batch, timeout=0 if look else self._patience)
+                messages = [self._patiently(self.handle.get)]
         except standard.Empty:
             if not look:
                 raise
@@ -130,6 +159,19 @@ class Worker:
             except ValueError:
                 self._book.torn(message)
         self._book.took(since, *tags)
+
+    def _patiently(self, call: Callable[..., Any], *arguments: object) -> Any:
+        if not self._over:
+            return call(*arguments, timeout=self._patience)
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return call(*arguments, timeout=LOOK)
+            except (standard.Empty, standard.Full):
+                if os.path.exists(self._over):
+                    raise ipcq.QueueShutDown from None
+                if time.monotonic() >= until:
+                    raise
 
     def end(self) -> None:
         """Enter that nothing more follows."""
@@ -165,12 +207,25 @@ def consume(
     _work(Worker.consume, partial(opener, *arguments), number, ledger, alive, math.inf, options)
 
 
-def finish(opener: Callable[..., Any], arguments: Sequence[Any]) -> None:
+def finish(opener: Callable[..., Any], arguments: Sequence[Any], over: str = "") -> None:
     """Shut the queue down, and say how often it was put in order after a death, where it knows."""
     with closing(opener(*arguments)) as handle:
         recoveries = handle.stats().recoveries if isinstance(handle, ipcq.Queue) else None
-        handle.shutdown()
+        if over:
+            os.close(os.open(over, os.O_CREAT, 0o600))
+        else:
+            handle.shutdown()
     say(recoveries)
+
+
+def sweep(opener: Callable[..., Any], arguments: Sequence[Any], number: int, ledger: str, **options: Any) -> None:
+    """Take what is left in a queue that cannot be shut down and that nobody uses any more."""
+    with closing(opener(*arguments)) as handle:
+        worker = Worker(handle, ledger, number, **{**options, "patience": 0.0, "look": False, "over": ""})
+        with suppress(standard.Empty):
+            while True:
+                worker.consume()
+        worker.end()
 
 
 def _work(

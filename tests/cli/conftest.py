@@ -42,6 +42,18 @@ def queue(name: str, memory: str) -> Iterator[ipcq.Queue[Any]]:
 
 
 @pytest.fixture
+def wrong(tmp_path: Path) -> dict[str, str]:
+    """Install backends that are wrong on purpose, and return the environment that has them."""
+    metadata = tmp_path / "wrong-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
+    entries = "[ipcq.backends]\ndoubles = cli.wrong:Doubles\nhangs = cli.wrong:Hangs\nendless = cli.wrong:Endless\n"
+    (metadata / "entry_points.txt").write_text(entries)
+    path = [str(tmp_path), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+@pytest.fixture
 def shared(name: str) -> Iterator[ipcq.Queue[Any]]:
     """Return a queue between processes."""
     with ipcq.open(name, max_messages=4, max_message_size=512) as queue:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from base64 import b64encode
@@ -187,6 +188,42 @@ def test_consumer_counts_a_message_that_cannot_be_decoded(demo: Callable[..., De
     queue.shutdown()
     worker = demo(queue, "--consume", "1")
     assert worker.news()[-1]["report"]["damaged"] == 1
+
+
+def test_consumer_ends_at_its_mark(demo: Callable[..., Demo], queue: Queue) -> None:
+    """What is behind that is for the others."""
+    queue.put_many([GOODS.make(0, 0), _worker.END, _worker.END])
+    worker = demo(queue, "--consume", "1")
+    told = worker.news()[-1]["report"]
+    assert (judge([1], [told], 1).ok, queue.qsize()) == (True, 1)
+
+
+def test_a_backend_without_a_shutdown_will_do(
+    program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str]
+) -> None:
+    """A mark for each consumer ends it, also where not all marks fit into the queue at a time."""
+    result = program(*SHORT, "--consumers", "3", "--backend", "endless", env=wrong)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_marks_wait_for_space(memory: str, name: str) -> None:
+    """They are put as there is space, and the demo goes on looking after its workers meanwhile."""
+    there, here = os.pipe()
+    demo = verb.Demo(memory, 16, _meter.Meter(silent=True))
+    taken: list[Any] = []
+    consumer: Any = SimpleNamespace(fileno=lambda: there, count=0)
+    demo._consumers = [consumer, consumer]
+    with ipcq.open(name, memory, max_messages=1, max_message_size=512) as queue:
+        ended: Any = SimpleNamespace(
+            capabilities=SimpleNamespace(shutdown=False), put_nowait=queue.put_nowait, qsize=queue.qsize
+        )
+        os.write(here, b".")
+        consumer.listen = lambda: taken or taken.append(queue.get(timeout=WATCHDOG))
+        demo._end(ended)
+        taken.append(queue.get(timeout=WATCHDOG))
+    os.close(there)
+    os.close(here)
+    assert taken == [_worker.END, _worker.END]
 
 
 def test_worker_reports_how_far_it_is(demo: Callable[..., Demo], queue: Queue) -> None:

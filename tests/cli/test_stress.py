@@ -86,18 +86,6 @@ def test_a_terminal_shows_how_far_it_is(
 # What is wrong
 
 
-@pytest.fixture
-def wrong(tmp_path: Path) -> dict[str, str]:
-    """Install backends that are wrong on purpose, and return the environment that has them."""
-    metadata = tmp_path / "wrong-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
-    entries = "[ipcq.backends]\ndoubles = cli.wrong:Doubles\nhangs = cli.wrong:Hangs\n"
-    (metadata / "entry_points.txt").write_text(entries)
-    path = [str(tmp_path), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-
-
 def test_a_broken_promise_is_told(
     program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str], pyshm: str
 ) -> None:
@@ -156,3 +144,15 @@ def test_nothing_is_left_of_a_storm_that_is_ended(
         sleep(0.01)
     assert not queues(process.pid)
     assert not list(tmp_path.iterdir())
+
+
+# Without a shutdown
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "names"])
+def test_a_storm_needs_no_shutdown(
+    program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str], pyshm: str, mode: str
+) -> None:
+    """On a backend that has none, a file tells the processes of the end, and what is left is taken then."""
+    result = program(*TINY, "--backend", "endless", "--mode", mode, env=wrong)
+    assert result.returncode == 0, result.stdout + result.stderr

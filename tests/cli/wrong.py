@@ -1,6 +1,7 @@
 """Backends between processes that are wrong on purpose, each in one way: what shows that `ipcq stress` can fail."""
 
 import time
+from dataclasses import replace
 from typing import ClassVar
 
 from ipcq.backend import Backend, Channel, Received, Request
@@ -48,6 +49,29 @@ class Wrong(PyshmBackend):
         channel = super().attach(name, request)
         channel.__class__ = self.Faulty
         return channel
+
+
+class Endless(PyshmBackend):
+    """A backend that is right, and whose queues cannot be shut down."""
+
+    name = "endless"
+    capabilities = replace(PyshmBackend.capabilities, shutdown=False)
+
+    @classmethod
+    @hookimpl
+    def ipcq_backend(cls) -> Backend:
+        return cls()
+
+    def create(self, name: str, request: Request) -> Channel:
+        return _endless(super().create(name, request))
+
+    def attach(self, name: str, request: Request) -> Channel:
+        return _endless(super().attach(name, request))
+
+
+def _endless(channel: Channel) -> Channel:
+    channel.capabilities = replace(channel.capabilities, shutdown=False)
+    return channel
 
 
 class Doubles(Wrong):
