@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import seed
+from hypothesis.stateful import run_state_machine_as_test
 
 import ipcq
 from ipcq.testing import BackendContract
-from ipcq.testing.processes import fresh_name
+from ipcq.testing.machine import QueueMachine, end_helper, profile
+from ipcq.testing.processes import fresh_name, own_seed
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ipcq_file"
 
@@ -39,6 +42,18 @@ def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 class TestFile(BackendContract):
     backend = "file"
+
+
+class FileMachine(QueueMachine):
+    backend = "file"
+
+
+def test_it_agrees_with_the_model() -> None:
+    """C25: a few sequences of calls here, as its author has 150."""
+    try:
+        run_state_machine_as_test(seed(own_seed())(FileMachine), settings=profile(5))
+    finally:
+        end_helper()
 
 
 @pytest.fixture
