@@ -17,7 +17,7 @@ def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
         number: ``EMFILE``, the process has too many open files; or ``ENFILE``, the machine has.
     """
     if number == errno.ENFILE:
-        most = _of_the_machine()
+        most = _number("/proc/sys/fs/file-max")
         again = f"sudo sysctl fs.file-max={2 * most}" if most else "sudo sysctl fs.file-max with a larger number"
         return LimitExceeded(
             limit="fs.file-max",
@@ -51,6 +51,19 @@ def shortage(error: BaseException) -> MessageQueueError | None:
     return None
 
 
+def too_many_threads() -> LimitExceeded:
+    """Make the error for a thread that the system does not start, with the limit as it is now."""
+    limit, most, raising = "kernel.threads-max", 0, "sudo sysctl kernel.threads-max with a larger number"
+    if sys.platform != "win32":
+        most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        if most == resource.RLIM_INFINITY:
+            most = _number("/proc/sys/kernel/threads-max")
+        else:
+            limit, raising = "RLIMIT_NPROC", f"ulimit -u {2 * most} before the program starts"
+    remedy = f"end processes so that a thread can be started, or {raising} (in a container also --pids-limit)"
+    return LimitExceeded(limit=limit, value=most, asked=most + 1, remedy=remedy, errno=errno.EAGAIN)
+
+
 def check_file_size(size: int) -> None:
     """Check that this process may make a file of so many bytes, which the system tells it by a signal else.
 
@@ -65,10 +78,10 @@ def check_file_size(size: int) -> None:
         raise LimitExceeded(limit="RLIMIT_FSIZE", value=most, asked=size, remedy=remedy, errno=errno.EFBIG)
 
 
-def _of_the_machine() -> int:
-    """Return the most files that the machine may have open; 0 where even that cannot be read."""
+def _number(path: str) -> int:
+    """Read a limit of the machine; 0 where that cannot be read."""
     try:
-        with open("/proc/sys/fs/file-max", encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             return int(file.read())
     except OSError:  # it takes a file to read it
         return 0

@@ -100,7 +100,7 @@ from ipcq._forks import belongs, closed, hold_over_forks, no_fork, opened
 from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from ipcq._importing import importing
-from ipcq._limits import check_file_size, too_many_descriptors
+from ipcq._limits import check_file_size, too_many_descriptors, too_many_threads
 from ipcq._private import make_private_directories, make_private_directory, private_directories
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueShutDown, Unsupported
 
@@ -149,6 +149,7 @@ __all__ = (
     "pause",
     "private_directories",
     "too_many_descriptors",
+    "too_many_threads",
     "translated",
 )
 

@@ -19,7 +19,9 @@ from typing import Any, Final, Self, TypeVar
 
 from ipcq._caller import called_from, caller
 from ipcq._deadline import SLICE, seconds_of
+from ipcq._foreign import let_through
 from ipcq._importing import importing
+from ipcq._limits import too_many_threads
 from ipcq._open import open as open_queue
 from ipcq._queue import Queue
 from ipcq._url import parse
@@ -251,12 +253,18 @@ class QueueListener(logging.handlers.QueueListener):
         Raises:
             InvalidArgument: No handler has one of the names.
             RuntimeError: It has begun already.
+            LimitExceeded: The system gives no thread.
         """
         if self._thread is not None:
             raise RuntimeError("the listener runs already")
         self.handlers = tuple(map(_handler, self._wanted))
         self._stopping.clear()
-        super().start()
+        try:
+            super().start()
+        except RuntimeError as error:
+            let_through(error)
+            self._thread = None  # so that it can be stopped, and started again
+            raise too_many_threads() from error
 
     def stop(self) -> None:
         """End when the records are handled that are in the queue now. Stopping twice is stopping once."""

@@ -37,6 +37,7 @@ from ipcq.backend import (
     Scope,
     Stats,
     hold_over_forks,
+    let_through,
 )
 from ipcq.errors import (
     InvalidArgument,
@@ -213,9 +214,13 @@ class MemoryQueue:
     def tell(self) -> None:
         """Give the notice that somebody asked for."""
         if self.registrant is not None:
-            notice, self.registrant = self.registrant[1], None
+            asked, self.registrant = self.registrant, None
             # In a thread of its own, signals too: their handlers may call the queue, and this thread is inside.
-            threading.Thread(target=_tell, args=(notice,), name="ipcq-notice", daemon=True).start()
+            try:
+                threading.Thread(target=_tell, args=(asked[1],), name="ipcq-notice", daemon=True).start()
+            except RuntimeError as error:
+                let_through(error)
+                self.registrant = asked  # the message is stored, so the put must not fail; the next one tries again
 
     def stats(self) -> Stats:
         return Stats(

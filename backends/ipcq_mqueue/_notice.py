@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ipcq.backend import Notice, let_through
-from ipcq.errors import LimitExceeded
+from ipcq.backend import Notice, let_through, too_many_threads
+from ipcq.errors import LimitExceeded, MessageQueueError
 from ipcq_mqueue._library import library
 
 # What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked
@@ -25,7 +25,7 @@ def request(queue: Any, notice: Notice) -> None:
     """Register for a notice.
 
     Raises:
-        LimitExceeded: Somebody is registered already.
+        LimitExceeded: Somebody is registered already, or the system gives no thread.
     """
     inode = os.fstat(queue.mqd).st_ino
     # posix_ipc drops this process's own registration before it makes another, so the kernel would not object.
@@ -35,6 +35,12 @@ def request(queue: Any, notice: Notice) -> None:
         queue.request_notification(notice if isinstance(notice, int) else (_told, (inode, notice)))
     except library().BusyError as error:
         raise _taken() from error
+    except OSError as error:
+        let_through(error)
+        # glibc starts a helper thread for functions, and says ENOSYS where it could not.
+        if error.errno in (errno.ENOSYS, errno.EAGAIN) and not isinstance(notice, int):
+            raise too_many_threads() from error
+        raise MessageQueueError(f"the system refused the notice: {error}", errno=error.errno) from error
     _registered[inode] = (queue, notice)
 
 
@@ -90,8 +96,8 @@ def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> 
     del _registered[inode]
     try:
         request(queue, notice)
-    except LimitExceeded:
-        return  # another process was faster, and whoever closes a descriptor has not asked for a notice
+    except MessageQueueError:
+        return  # another process was faster, perhaps, and whoever closes a descriptor has not asked for a notice
     if was_empty and queue.current_messages:
         # It came between the two, and the kernel told nobody.
         cancel(queue)

@@ -76,11 +76,7 @@ class ShmBackend(Backend):
             return Availability.no(f"{_segment.DIRECTORY} is not a directory that this user may write to: mount it")
         if not os.path.exists("/proc/self/ns/pid"):
             return Availability.no("it finds its files and its PID namespace in /proc, which is not there: mount it")
-        try:
-            works = _core.works()
-        except OSError as error:
-            return Availability.no(f"its locks could not be tried, as no thread could be started: {error}")
-        if not works:
+        if not _core.works():
             return Availability.no("this kernel does not release the locks of a thread that ends (robust futexes)")
         return Availability.yes()
 

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 
-from ipcq.backend import NativeThread, Notice, is_this_thread
+from ipcq.backend import NativeThread, Notice, is_this_thread, let_through, too_many_threads
 from ipcq.errors import LimitExceeded, QueueClosed
 from ipcq_shm import _core
 
@@ -20,7 +20,12 @@ class Request:
         # A daemon: a notice that does not come must not keep the process from ending. And the system's thread: it waits
         # in the C core.
         self._thread = NativeThread(target=self._wait, args=(seen,), name="ipcq-notice", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            let_through(error)
+            ring.cancel_notice()
+            raise too_many_threads() from error
 
     def _wait(self, seen: int) -> None:
         try:

@@ -19,8 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from ipcq.backend import NativeRLock, NativeThread, hold_over_forks, is_this_thread, let_through, original
-from ipcq.errors import MessageQueueError
+from ipcq.backend import (
+    NativeRLock,
+    NativeThread,
+    hold_over_forks,
+    is_this_thread,
+    let_through,
+    original,
+    too_many_threads,
+)
 from ipcq_socketpair._ends import Ends, Found, Terms, accepted, asks_to_end, end, has_ended, sent
 
 sleep = original("time", "sleep")
@@ -155,7 +162,7 @@ def add(offer: Offer) -> None:
     """Hand a queue to whoever asks, from now on.
 
     Raises:
-        MessageQueueError: The system gives no thread for it.
+        LimitExceeded: The system gives no thread for it.
     """
     with _lock:
         if _hosts:
@@ -165,7 +172,7 @@ def add(offer: Offer) -> None:
             _hosts.append(Host([offer]))
         except RuntimeError as error:
             let_through(error)
-            raise MessageQueueError(f"no thread starts that would hand the queue to others: {error}") from error
+            raise too_many_threads() from error  # nobody would hand the queue to others
 
 
 def remove(offer: Offer) -> None:

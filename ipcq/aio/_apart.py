@@ -7,6 +7,7 @@ from typing import TypeVar
 from anyio import to_thread
 
 from ipcq._deadline import abandonment
+from ipcq._limits import too_many_threads
 
 R = TypeVar("R")
 
@@ -15,12 +16,16 @@ async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
     """Run a call in a thread; if it is given up, the thread ends soon, and what the call returned is undone.
 
     The call may be given up at any time: at once for who awaits it, and in the thread where it next pauses.
+
+    Raises:
+        LimitExceeded: The system gives no thread.
     """
-    given_up = threading.Event()
+    given_up, begun = threading.Event(), threading.Event()
     outcome: list[R] = []
     turn = threading.Lock()
 
     def run() -> None:
+        begun.set()
         abandonment.set(given_up)  # in the thread's copy of the context
         result = call()
         with turn:
@@ -31,10 +36,12 @@ async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
 
     try:
         await to_thread.run_sync(run, abandon_on_cancel=True)
-    except BaseException:
+    except BaseException as error:
         with turn:
             given_up.set()
         for result in outcome:  # it came in the very instant
             undo(result)
+        if isinstance(error, RuntimeError) and not begun.is_set():
+            raise too_many_threads() from error
         raise
     return outcome[0]

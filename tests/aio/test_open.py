@@ -180,3 +180,20 @@ def test_a_block_that_was_not_entered_closes_nothing(name: str, backend: str, ru
         await opening.__aexit__(None, None, None)
 
     run(main)
+
+
+@pytest.mark.parametrize("backend", ["shm"], indirect=True)
+def test_without_a_thread_opening_names_the_limit(
+    name: str, backend: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24: what the event loop's library raises is none of our errors."""
+
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        await ipcq.aio.open(name, backend)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", no_thread)
+    with pytest.raises(ipcq.LimitExceeded, match="so that a thread can be started"):
+        run(main)

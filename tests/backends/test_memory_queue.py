@@ -746,3 +746,19 @@ def test_what_is_done_is_told_though_nobody_can_be_woken_or_shown(
     bell._other, store.readers = other, []
     queue.put(b"2")
     assert select.select([fileno], [], [], 0)[0] == [fileno]
+
+
+def test_a_notice_without_a_thread_waits_for_the_next_message(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the message is stored, so its put does not fail."""
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    told = threading.Event()
+    queue.notify(told.set)
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", no_thread)
+        queue.put(b"first")
+    assert queue.get(timeout=0) == b"first"
+    queue.put(b"second")
+    assert told.wait(HANG)

@@ -14,7 +14,7 @@ import pytest
 import ipcq
 from backends import mqueue
 from backends.mqueue import HANG, Handle
-from ipcq.errors import LimitExceeded
+from ipcq.errors import LimitExceeded, MessageQueueError
 from ipcq_mqueue import _kernel, _notice
 
 name, queue = mqueue.name, mqueue.queue
@@ -173,3 +173,31 @@ def test_a_notice_that_was_told_is_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(_notice, "_registered", {5: (object(), print)})
     _notice._told((5, lambda: told.append(dict(_notice._registered))))
     assert told == [{}]
+
+
+@pytest.mark.parametrize(
+    ("number", "notice", "kind"),
+    [
+        (errno.ENOSYS, print, LimitExceeded),
+        (errno.EAGAIN, print, LimitExceeded),
+        (errno.ENOSYS, signal.SIGUSR1, MessageQueueError),
+        (errno.EIO, print, MessageQueueError),
+    ],
+)
+def test_a_refused_notice_is_told_by_its_meaning(
+    monkeypatch: pytest.MonkeyPatch, number: int, notice: object, kind: type[MessageQueueError]
+) -> None:
+    """C5, C24: glibc, which starts a thread for functions, says ENOSYS if it cannot."""
+
+    class Refusing:
+        mqd = os.open("/dev/null", os.O_RDONLY)
+
+        def request_notification(self, _: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+    try:
+        with pytest.raises(MessageQueueError) as caught:
+            _notice.request(Refusing(), notice)  # type: ignore[arg-type]  # what of a queue is asked for
+    finally:
+        os.close(Refusing.mqd)
+    assert type(caught.value) is kind

@@ -254,3 +254,20 @@ def test_a_handle_that_is_closed_in_the_thread_of_its_notice_waits_for_nobody() 
     ring.request._thread.join(10)
     assert ring.request._out.is_set()
     assert not told.is_set()
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_notice_without_a_thread_is_a_limit_and_leaves_no_request(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: another handle can ask."""
+    with ipcq.open(name, "shm") as queue, ipcq.open(name, "shm") as other:
+        with (
+            monkeypatch.context() as context,
+            pytest.raises(ipcq.LimitExceeded, match="so that a thread can be started"),
+        ):
+            context.setattr(threading.Thread, "start", no_thread)
+            queue.notify(print)
+        other.notify(print)
+        other.notify()

@@ -355,17 +355,6 @@ def test_a_missing_proc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/proc" in probe()
 
 
-def test_locks_that_cannot_be_tried_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 19: a want of threads says nothing about the kernel."""
-    from ipcq_shm import _core
-
-    def refuse() -> bool:
-        raise OSError(errno.EAGAIN, "too many")
-
-    monkeypatch.setattr(_core, "works", refuse)
-    assert "no thread" in probe()
-
-
 def test_a_missing_directory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract clause 19."""
     monkeypatch.setattr(_segment, "DIRECTORY", "/nonesuch")

@@ -104,7 +104,7 @@ def test_without_a_thread_there_is_no_queue(name: str, monkeypatch: pytest.Monke
 
     before = count()
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(MessageQueueError, match="no thread starts"):
+    with pytest.raises(LimitExceeded, match="so that a thread can be started"):
         ipcq.open(name, "socketpair", max_messages=4)
     assert not ipcq.exists(name, "socketpair")
     assert count() == before

@@ -1,4 +1,4 @@
-"""CONTRACT C24: a full table of files is told with its limit, and with the way out."""
+"""CONTRACT C24: a full table of files, and a want of threads, are told with their limit and with the way out."""
 
 import builtins
 import errno
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipcq._limits import too_many_descriptors
+from ipcq._limits import too_many_descriptors, too_many_threads
 
 resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
@@ -37,3 +37,15 @@ def test_a_table_too_full_to_be_read_about_is_told_all_the_same(monkeypatch: pyt
         full.setattr(builtins, "open", refuse)
         error = too_many_descriptors(errno.ENFILE)
     assert error.limit == "fs.file-max" and "with a larger number" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("most", "limit", "way"),
+    [(7, "RLIMIT_NPROC", "ulimit -u 14"), (resource.RLIM_INFINITY, "kernel.threads-max", "sudo sysctl kernel.")],
+)
+def test_a_want_of_threads_names_its_limit(monkeypatch: pytest.MonkeyPatch, most: int, limit: str, way: str) -> None:
+    """setrlimit(2), and where that has no limit, proc_sys_kernel(5)."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
+    error = too_many_threads()
+    assert (error.limit, error.asked - error.value, error.errno) == (limit, 1, errno.EAGAIN)
+    assert way in error.remedy

@@ -784,3 +784,19 @@ def test_a_handler_that_a_backend_does_not_take_over_a_fork_is_opened_anew(recor
     (inherited,) = records._opened.values()
     inherited._end("queues of this backend do not cross a fork: open it in the child")
     assert records.qsize() == 0
+
+
+def test_a_listener_without_a_thread_names_the_limit_and_can_start_later(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24: it is as if it had not been started."""
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    listener = QueueListener(name, backend="memory")
+    with monkeypatch.context() as context, pytest.raises(ipcq.LimitExceeded, match="so that a thread can be started"):
+        context.setattr(threading.Thread, "start", no_thread)
+        listener.start()
+    listener.start()
+    listener.stop()

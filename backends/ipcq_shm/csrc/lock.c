@@ -1,6 +1,5 @@
 #include "lock.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -207,6 +206,12 @@ void lock_give(struct lock *lock)
     set_pending(NULL);
 }
 
+enum lock_trial {
+    LOCK_UNTRIED, /* no thread could be started */
+    LOCK_FAILS,
+    LOCK_WORKS,
+};
+
 static void *take_and_end(void *lock)
 {
     return lock_take(lock, 0) == LOCK_TAKEN ? lock : NULL;
@@ -218,8 +223,7 @@ static enum lock_trial try_it(void)
     pthread_t owner;
     void *taken = NULL;
 
-    errno = pthread_create(&owner, NULL, take_and_end, &scratch);
-    if (errno != 0)
+    if (pthread_create(&owner, NULL, take_and_end, &scratch) != 0)
         return LOCK_UNTRIED;
     pthread_join(owner, &taken);
     if (taken == NULL || lock_take(&scratch, 0) != LOCK_INHERITED)
@@ -228,11 +232,20 @@ static enum lock_trial try_it(void)
     return LOCK_WORKS;
 }
 
-enum lock_trial lock_works(void)
+/* Asks the kernel whether it knows robust lists. Those that pass for Linux and do not refuse the call. */
+static enum lock_trial ask(void)
+{
+    if (thread.id == 0)
+        learn_thread();
+    return thread.id == 0 ? LOCK_FAILS : LOCK_WORKS;
+}
+
+bool lock_works(void)
 {
     static _Atomic int known = LOCK_UNTRIED; /* that two threads may find out at once does no harm */
 
     if (known == LOCK_UNTRIED)
         known = (int)try_it();
-    return (enum lock_trial)known;
+    /* Where no thread can be started, that must not decide which backend this process takes for usable: others can. */
+    return (known == LOCK_UNTRIED ? ask() : (enum lock_trial)known) == LOCK_WORKS;
 }

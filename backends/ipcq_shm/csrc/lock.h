@@ -44,14 +44,9 @@ enum lock_result {
     LOCK_BUSY,      /* not taken in time */
 };
 
-enum lock_trial {
-    LOCK_UNTRIED, /* no thread could be started, see errno */
-    LOCK_FAILS,
-    LOCK_WORKS,
-};
-
-/* Tells whether this kernel releases the lock of a thread that ends. Found out once in a process. */
-enum lock_trial lock_works(void);
+/* Tells whether this kernel releases the lock of a thread that ends. It is tried once in a process; where no thread can
+ * be started for that, the kernel is asked whether it could. */
+bool lock_works(void);
 
 /* Up to this patience, in nanoseconds, calls do not wait for a stopped owner, which may stay stopped for hours. */
 #define LOCK_SHORT 100000000

@@ -85,11 +85,7 @@ void *core_raise(PyTypeObject *type, enum ring_result result)
 
 static PyObject *module_works(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
 {
-    enum lock_trial trial = lock_works();
-
-    if (trial == LOCK_UNTRIED)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    return PyBool_FromLong(trial == LOCK_WORKS);
+    return PyBool_FromLong(lock_works());
 }
 
 static PyObject *module_message_size(PyObject *Py_UNUSED(self), PyObject *arguments)
