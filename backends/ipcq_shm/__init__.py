@@ -73,7 +73,10 @@ class ShmBackend(Backend):
                 f"pip install --force-reinstall --no-cache-dir --no-binary {DISTRIBUTION} {DISTRIBUTION}"
             )
         if not os.access(_segment.DIRECTORY, os.R_OK | os.W_OK | os.X_OK):
-            return Availability.no(f"{_segment.DIRECTORY} is not a directory that this user may write to: mount it")
+            return Availability.no(
+                f"{_segment.DIRECTORY} is not a directory that this user may write to: "
+                f"sudo mount -t tmpfs -o mode=1777 none {_segment.DIRECTORY}"
+            )
         if not os.path.exists("/proc/self/ns/pid"):
             return Availability.no("it finds its files and its PID namespace in /proc, which is not there: mount it")
         if not _core.works():

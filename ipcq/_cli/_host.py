@@ -177,6 +177,10 @@ def check_shared_memory() -> Iterator[Check]:
             text,
             f"sudo mount -o remount,size={larger}M {SHARED_MEMORY}   # in a container: --shm-size={larger}m",
         )
+    elif _private.read_only(SHARED_MEMORY):
+        yield Check(
+            WARNING, "shared memory", f"{SHARED_MEMORY} is read-only", f"sudo mount -o remount,rw {SHARED_MEMORY}"
+        )
     elif not os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
         yield Check(
             WARNING,

@@ -35,8 +35,8 @@ class Setting(NamedTuple):
 def command(as_json: bool) -> None:
     """Show the configuration that is in effect, and where each setting comes from.
 
-    The environment variables that ipcq knows, where a queue is created unless a backend is named, the place of the lock
-    for names, and the defaults of `ipcq.open`.
+    The environment variables that ipcq knows, where a queue is created unless a backend is named, the places of the
+    lock for names, and the defaults of `ipcq.open`.
     """
     settings = list(_settings())
     if as_json:

@@ -540,3 +540,10 @@ def test_preferred_backend_that_is_there_is_ok(monkeypatch: pytest.MonkeyPatch) 
     plugged(monkeypatch)
     monkeypatch.setenv("IPCQ_BACKEND", "some")
     assert [check.severity for check in verb._check_backends()] == ["ok"]
+
+
+def test_read_only_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rights would not help."""
+    monkeypatch.setattr(_private, "read_only", lambda path: True)
+    check = only(_host.check_shared_memory())
+    assert (check.severity, check.fix) == ("warning", "sudo mount -o remount,rw /dev/shm")
