@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import cached_property
 from time import monotonic
 from typing import Any, Final
 
@@ -30,8 +31,8 @@ class Asked:
     exclusive: bool
     appears: float
     """Until when to wait for the queue to appear, on `time.monotonic`."""
-    patience: float
-    """Until when to wait for others, on `time.monotonic`."""
+    open_timeout: float
+    """Seconds to wait for others."""
     require: Mapping[str, Minimum]
     """For each capability that the queue must have, the least that it has to be."""
     request: Request
@@ -76,17 +77,25 @@ class Asked:
         minima = _minima(require)
         request["priorities"] = request["priorities"] or bool(minima.get("priorities"))
         _agree(minima, request)
-        now = monotonic()
         return cls(
             name=name,
             backend=backend,
             create=bool(create),
             exclusive=bool(exclusive),
-            appears=now + (0.0 if wait is None else seconds_of(wait, "wait")),
-            patience=NEVER if open_timeout is None else now + seconds_of(open_timeout, "open_timeout"),
+            appears=monotonic() + (0.0 if wait is None else seconds_of(wait, "wait")),
+            open_timeout=NEVER if open_timeout is None else seconds_of(open_timeout, "open_timeout"),
             require=minima,
             request=Request(options=options, **request),
         )
+
+    @cached_property
+    def patience(self) -> float:
+        """Until when to wait for others, on `time.monotonic`.
+
+        Counted from when it is first asked for: a busy machine may need seconds for what comes before, such as loading
+        the backends, and a lock that is held at that instant would end the call at once.
+        """
+        return monotonic() + self.open_timeout
 
 
 def flag(option: str, value: object) -> bool:

@@ -52,7 +52,7 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
     candidates = {each.name: each for each in _usable(asked.backend)}
     options = _options(asked.request.options, candidates.values(), known)
     asked = replace(asked, request=replace(asked.request, options=options))
-    with Withdrawals(asked.name, asked.request, asked.patience) as withdrawals:
+    with Withdrawals(asked.name, asked.request) as withdrawals:
         return _met(asked, candidates, withdrawals)
 
 
@@ -82,7 +82,7 @@ def _met(asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawa
             try:
                 with located(asked.name, backend.name):
                     channel = backend.attach(asked.name, asked.request)
-                return backend, withdrawals.handed_over(backend, channel), ""
+                return backend, withdrawals.handed_over(backend, channel, asked.patience), ""
             except QueueNotFound as error:
                 why = error.detail  # unlinked since it was seen, unless the backend knows more: look again
         if monotonic() >= asked.patience:
@@ -104,7 +104,7 @@ def _create_alone(
         if made is not None and withdrawals.withdrawn(*made[:2], partial(_is_elsewhere, asked, candidates, made[0])):
             made = None
     if made is not None:
-        withdrawals.handed_over(*made[:2])
+        withdrawals.handed_over(*made[:2], asked.patience)
     return made
 
 

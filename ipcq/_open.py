@@ -132,8 +132,8 @@ def open(
         other_users: Trust a queue that belongs to another user than this one and root.
         after_unlink: Once somebody unlinked the queue, ``"raise"`` `QueueGone` or ``"continue"`` with the nameless
             queue.
-        open_timeout: Seconds to wait at the most for others who are creating or unlinking the name; None waits for
-            ever.
+        open_timeout: Seconds to wait for other processes that are creating or unlinking the name, counted from the
+            first wait; None waits without limit.
         **backend_options: Options of the backend's own.
 
     Returns:

@@ -51,10 +51,9 @@ def settled(look: Callable[[], T], deadline: float) -> T:
 class Withdrawals:
     """The queues that one opener made and removed again, and the messages that were in them."""
 
-    def __init__(self, name: str, request: Request, deadline: float) -> None:
+    def __init__(self, name: str, request: Request) -> None:
         self._name = name
         self._request = request
-        self._deadline = deadline
         self._messages: list[Received] = []
 
     def __enter__(self) -> Self:
@@ -100,17 +99,17 @@ class Withdrawals:
                 while reader is not None and (message := reader.try_get()) is not None:
                     self._messages.append(message)
 
-    def handed_over(self, backend: Backend, channel: Channel) -> Channel:
+    def handed_over(self, backend: Backend, channel: Channel, deadline: float) -> Channel:
         """Put the messages into the queue that stays, as far as it takes them, and return the channel to it."""
         if self._messages:
             request = replace(self._request, read=False, write=True)
             with suppress(MessageQueueError), closing(backend.attach(self._name, request)) as writer:
-                self._put_all(writer)
+                self._put_all(writer, deadline)
         return channel
 
-    def _put_all(self, writer: Channel) -> None:
+    def _put_all(self, writer: Channel, deadline: float) -> None:
         since = monotonic()
-        until = min(since + _HAND_OVER_SECONDS, self._deadline)
+        until = min(since + _HAND_OVER_SECONDS, deadline)
         number = 0
         while number < len(self._messages):
             data, priority = self._messages[number]

@@ -7,7 +7,9 @@ import pickle
 import re
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ import pytest
 import ipcq
 from core.conftest import Installed, Thread
 from core.fakes import HOST, FakeBackend, raising
-from ipcq import _meet
+from ipcq import _asked, _meet, _namelock
+from ipcq._deadline import NEVER
 from ipcq.backend import Availability, Capabilities, Persistence, Request, Scope
 from ipcq.errors import (
     BackendUnavailable,
@@ -860,6 +863,25 @@ def test_who_waits_for_the_lock_for_ever_says_none(one: FakeBackend, opened: Ope
 def test_who_has_no_time_still_creates_what_nobody_holds(one: FakeBackend, opened: Opening) -> None:
     """open_timeout=0 tries once."""
     assert opened(open_timeout=0).backend == "one"
+
+
+def test_what_an_opener_does_itself_does_not_count_as_waiting(
+    one: FakeBackend, name: str, opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine loading the backends takes seconds, after which a lock held just then ended the call."""
+    clock = [monotonic()]
+
+    def look(_: str) -> None:
+        clock[0] += 60
+
+    one.on_exists = look
+    held = ExitStack()
+    for module in (_asked, _namelock):
+        monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(_namelock, "pause", lambda *_, **__: held.close())
+    with held:
+        held.enter_context(_namelock.name_lock(name, NEVER))
+        assert opened(open_timeout=1).backend == "one"
 
 
 # What a queue is created with
