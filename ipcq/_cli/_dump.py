@@ -7,15 +7,24 @@ A message that was taken is in nobody's keeping until it is written, so everythi
 file is made, and blocks of the disk are reserved for the largest message there may be, so that a full disk is noticed
 while the message is still in the queue. What is reserved and not used reads as NULs, which are cut off at the end; a
 process that was killed leaves them, and whoever reads skips them.
+
+A message that has been put somewhere is marked in the file: its line then begins with ``#``. That is one byte, so no
+kill can leave half of it, and whoever loads the file passes over such lines.
+
+What goes into a pipe goes into a file first. The first line in the pipe names it, and `load` marks each message there
+once it is in the queue, and removes the file once all of them are.
 """
 
 import errno
 import json
 import os
+import secrets
 import select
+import stat
 import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
@@ -37,11 +46,22 @@ LIMITS = ("max_messages", "max_message_size", "buffer_size", "priorities")
 STEP = 1 << 20
 
 
-def header(queue: ipcq.Queue[Any]) -> bytes:
-    """Return the line that says what the queue was."""
-    facts = {"name": queue.name, "backend": queue.backend, "mode": queue.mode}
-    limits = {limit: getattr(queue, limit) for limit in LIMITS}
-    return _line({"ipcq": "messages", "version": VERSION, "queue": {**facts, **limits}})
+#: Marks the line of a message that is in a queue again.
+DONE: Final = b"#"
+
+
+def header(queue: ipcq.Queue[Any], kept: str | None = None) -> bytes:
+    """Return the line that says what the queue was, how many messages it had, and where a file of them is kept."""
+    facts = {"name": queue.name, "backend": queue.backend, **limits_of(queue)}
+    line = {"ipcq": "messages", "version": VERSION, "queue": facts, "messages": queue.qsize()}
+    if kept is not None:
+        line["kept"] = {"path": kept, "token": secrets.token_hex(16)}
+    return _line(line)
+
+
+def limits_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
+    """Return mode and limits with which a queue can be created again."""
+    return {limit: getattr(queue, limit) for limit in ("mode", *LIMITS)}
 
 
 def record(message: ipcq.Message[bytes]) -> bytes:
@@ -70,16 +90,54 @@ class Stream:
         self._descriptor = stdout().fileno()
 
     def make_room(self) -> None:
-        if sys.platform != "win32":
-            poll = select.poll()
-            poll.register(self._descriptor, 0)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):
-                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        if _has_no_reader(self._descriptor):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def write(self, line: bytes) -> None:
         rest = memoryview(line)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
+
+    def has_reader(self) -> bool:
+        """Tell whether a process reads it, and it is neither a file nor a terminal."""
+        mode = os.fstat(self._descriptor).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+    @contextmanager
+    def ended(self) -> Iterator[Callable[[], bool]]:
+        """Let the reader see the end, and yield a function that tells whether the reader is known to be gone."""
+        place = -1
+        if not stat.S_ISSOCK(os.fstat(self._descriptor).st_mode):  # which cannot be opened a second time
+            with suppress(AttributeError, OSError):  # Linux alone has O_PATH, and /proc need not be mounted
+                # Neither a reading nor a writing end, so the reader sees the end of its input.
+                place = os.open(f"/proc/self/fd/{self._descriptor}", os.O_PATH | os.O_CLOEXEC)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._descriptor)
+        os.close(null)
+        try:
+            yield partial(_is_left, place)
+        finally:
+            if place >= 0:
+                os.close(place)
+
+
+def _is_left(place: int) -> bool:
+    try:
+        writing = os.open(f"/proc/self/fd/{place}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        return error.errno == errno.ENXIO  # fifo(7): nobody has it open for reading
+    try:
+        return _has_no_reader(writing)
+    finally:
+        os.close(writing)
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 class File:
@@ -89,18 +147,22 @@ class File:
         path: Where to make it; what is there already is not touched.
         largest: Bytes of the longest line there may be.
         durable: What is written outlives the machine's failure, as the queue does.
+        step: Bytes to reserve at a time, or what `largest` needs if that is more; None reserves nothing.
     """
 
-    def __init__(self, path: str, largest: int, *, durable: bool) -> None:
+    def __init__(self, path: str, largest: int, *, durable: bool, step: int | None = STEP) -> None:
         self.path = path
         self._largest = largest
         self._durable = durable
-        self._begin = self._end = self._reserved = 0
+        self._step = step
+        self._first = self._begin = self._end = self._reserved = 0
         self._file = open(path, "xb", buffering=0, opener=_private)  # noqa: SIM115 - closed by `close`
 
     def make_room(self) -> None:
-        if self._end + self._largest > self._reserved and hasattr(os, "posix_fallocate"):
-            room = max(self._largest, STEP)
+        if self._step is None or not hasattr(os, "posix_fallocate"):
+            return
+        if self._end + self._largest > self._reserved:
+            room = max(self._largest, self._step)
             try:
                 os.posix_fallocate(self._file.fileno(), self._end, room)
             except OSError as error:
@@ -115,20 +177,41 @@ class File:
         if self._durable:
             os.fsync(self._file.fileno())
         self._begin, self._end = self._end, self._end + len(line)
+        self._first = self._first or self._end
+
+    @property
+    def last(self) -> int:
+        """Where the last line begins."""
+        return self._begin
+
+    def mark(self, offset: int) -> None:
+        """Mark the message whose line begins there: it is in a queue again."""
+        self._file.seek(offset)
+        self._file.write(DONE)
+        self._file.seek(self._end)
 
     def take_back(self) -> None:
         """Take the last line out again."""
-        self._end = self._reserved = self._begin
-        self._file.truncate(self._end)
-        self._file.seek(self._end)
+        self._cut(self._begin)
+
+    def clear(self) -> None:
+        """Take out all lines but the first."""
+        self._cut(self._first)
+
+    def _cut(self, end: int) -> None:
+        self._file.truncate(end)
+        self._begin = self._end = self._reserved = end
+        self._file.seek(end)
 
     def close(self, *, keep: bool) -> None:
         """Make it lasting, or remove it."""
         with self._file:
-            self._file.truncate(self._end)
-            os.fsync(self._file.fileno())
+            if keep:
+                self._file.truncate(self._end)
+                os.fsync(self._file.fileno())
         if not keep:
-            os.unlink(self.path)
+            with suppress(FileNotFoundError):  # somebody was faster
+                os.unlink(self.path)
         elif sys.platform != "win32":
             directory = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -166,12 +249,58 @@ _FORMATS: Final = (
 _GLANCE: Final = 4096
 
 
+class Kept:
+    """The file of a drain into a pipe, as whoever loads from that pipe finds it.
+
+    Args:
+        path: Where it is.
+        header: Its first line.
+        start: How many bytes were before this line in what is loaded.
+
+    Raises:
+        OSError: It is not there, or not this user's.
+    """
+
+    def __init__(self, path: str, header: bytes, start: int) -> None:
+        self.path = path
+        self._start = start
+        self._end = start + len(header) + 1
+        how = os.O_RDWR
+        for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has each
+            how |= getattr(os, flag, 0)
+        self._file = open(os.open(path, how), "r+b", buffering=0)  # noqa: SIM115 - closed by `close`
+        # The line has a random number in it, so it is that file and no other that somebody named.
+        if self._file.read(len(header) + 1) != header + b"\n":
+            self._file.close()
+            raise FileNotFoundError(path)
+
+    def mark(self, begin: int, end: int) -> None:
+        """Note that the message is in the queue whose line was between these bytes of what is loaded."""
+        self._file.seek(begin - self._start)
+        self._file.write(DONE)
+        self._end = end
+
+    def close(self, *, done: bool) -> None:
+        """Remove it if everything in it is in the queue."""
+        with self._file:
+            self._file.seek(self._end - self._start)
+            # Whoever drained may have been killed between the file and the pipe.
+            done = done and not any(chunk.strip(b"\0") for chunk in iter(partial(self._file.read, CHUNK), b""))
+        if done:
+            with suppress(FileNotFoundError):  # somebody was faster
+                os.unlink(self.path)
+
+
 class Dump:
     """A file that is read, or several that were joined: of what `drain` wrote, or of lines of JSON, an item each."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self.line = 0
         self.bytes = 0
+        self.kept: list[Kept] = []
+        self.messages: int | None = None
+        """How many messages the queue had, where that is known."""
+        self._begin = 0
         first = read(CHUNK)
         for begin, what, way in _FORMATS:
             if first.startswith(begin):  # before a line is looked for, which may be all of a large file
@@ -198,12 +327,23 @@ class Dump:
         while line := self._next():
             if b'"ipcq"' in line:
                 self._header(line)
-            else:
+            elif not line.startswith(DONE):
                 yield self._message(line)
+
+    def mark(self) -> None:
+        """Note where a drain keeps its messages that the last one is in the queue."""
+        if self.kept:
+            self.kept[-1].mark(self._begin, self.bytes)
+
+    def close(self, *, done: bool) -> None:
+        """Remove the files in which drains kept what came, if all of it is in the queue."""
+        while self.kept:
+            self.kept.pop().close(done=done)
 
     def _next(self) -> bytes:
         for line in self._lines:
             self.line += 1
+            self._begin = self.bytes
             self.bytes += len(line) + 1
             # What was reserved by a drain that was killed.
             if line := line.strip(b"\0"):
@@ -244,6 +384,11 @@ class Dump:
             raise self._wrong("does not begin what `ipcq drain` writes: its first line is missing, or was changed")
         if facts.get("version") != VERSION:
             raise self._wrong(f"says version {facts.get('version')!r}, this is for version {VERSION}: update ipcq")
+        self.messages = facts.get("messages")
+        kept = facts.get("kept")
+        if isinstance(kept, dict):
+            with suppress(OSError, KeyError, TypeError, ValueError):  # it is on another machine, or gone
+                self.kept.append(Kept(kept["path"], line, self._begin))
         return {limit: facts["queue"].get(limit) for limit in ("mode", *LIMITS)}
 
     def _message(self, line: bytes) -> Loaded:

@@ -51,14 +51,14 @@ class Stop:
 
     def __init__(self) -> None:
         self.number = 0
-        self._count = 0
+        self.count = 0
         self._most: float = math.inf
 
     def note(self, number: int, _: object) -> None:
         """Take a signal."""
         self.number = number
-        self._count += 1
-        if self._count >= self._most:
+        self.count += 1
+        if self.count >= self._most:
             end_by(number)
 
     @contextmanager

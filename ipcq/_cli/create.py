@@ -23,7 +23,7 @@ from ipcq._cli._output import say, say_json, shown
 from ipcq.errors import QueueExists
 
 
-def _mode(_: click.Context, __: click.Parameter, text: str) -> int:
+def octal(_: click.Context, __: click.Parameter, text: str) -> int:
     if not re.fullmatch("0*[0-7]{1,3}", text):
         raise click.BadParameter(f"{text!r} is not permission bits in octal, such as 0660.")
     return int(text, 8)
@@ -38,7 +38,7 @@ def _mode(_: click.Context, __: click.Parameter, text: str) -> int:
 @click.option(
     "--mode",
     metavar="OCTAL",
-    callback=_mode,
+    callback=octal,
     default="0600",
     show_default=True,
     help="Permission bits, whatever the umask.",

@@ -3,13 +3,10 @@
 import math
 import os
 from contextlib import ExitStack
-from time import monotonic
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 
-import ipcq
-from ipcq._cli._creation import check_that_it_lasts, exists, lasting
 from ipcq._cli._dump import Dump
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
@@ -21,13 +18,13 @@ from ipcq._cli._options import (
     seconds_option,
 )
 from ipcq._cli._output import say, say_json, shown
-from ipcq._cli._progress import PATIENCE, Progress
-from ipcq._cli._signals import Stop, end_by, noted_signals
+from ipcq._cli._progress import Progress
+from ipcq._cli._putter import Putter
+from ipcq._cli._rescue import load_command
+from ipcq._cli._signals import end_by, noted_signals
 from ipcq._cli._streams import stdin
-from ipcq.errors import MessageQueueError, QueueFull
-
-#: Seconds in which a signal is noticed while space is waited for.
-BEAT = 0.1
+from ipcq._cli._target import Limits, check_size, open_target, target_options
+from ipcq.errors import MessageQueueError
 
 
 @click.command("load")
@@ -38,6 +35,7 @@ BEAT = 0.1
     "--wait", "How long each message waits for space, 0 not at all. By default as long as it takes.", default=math.inf
 )
 @click.option("--no-create", is_flag=True, help="Fail with 5 if there is no such queue, instead of creating it.")
+@target_options
 @json_option("Print what was done as one JSON object.")
 @backend_option("Where to look for the queue, and to create it.")
 @other_users_option
@@ -48,6 +46,7 @@ def command(
     skip: int,
     wait: float,
     no_create: bool,
+    limits: Limits,
     as_json: bool,
     backend: str,
     other_users: bool,
@@ -57,12 +56,17 @@ def command(
 
     A FILE of lines of JSON will do too: each line becomes an item, as with `ipcq put --json`.
 
-    If there is no such queue it is created with the mode and the limits of the one that was drained. Whatever ends the
-    verb early, Ctrl-C included, it says with which --skip to go on.
+    If there is no such queue it is created with the mode and the limits of the one that was drained. Options replace
+    them. A limit that the backend cannot have is left out, and stderr says so; a queue that would be too small for the
+    messages is refused before any is put. An existing queue must have the limits that options ask for.
+
+    Whatever ends the verb early, Ctrl-C included, it says how to go on. In a rescue file of `ipcq drain`, `move` or
+    `copy`, each message that is put is marked, also when it comes through a pipe; once all are, the file is removed.
 
     \b
     ipcq load /jobs jobs.messages
     ipcq load /jobs jobs.messages --skip 1200
+    ipcq load /jobs jobs.messages --max-messages 5000
     """
     with ExitStack() as stack:
         source = stdin() if file == "-" else stack.enter_context(open(file, "rb", buffering=0))
@@ -78,34 +82,44 @@ def command(
                 return data
 
         dump = Dump(read_on)
-        there = exists(name, backend)
-        limits = {} if there else {limit: value for limit, value in dump.queue.items() if value is not None}
-        stack.enter_context(lasting())
+        stack.callback(lambda: dump.close(done=False))
         queue = stack.enter_context(
-            ipcq.open(
+            open_target(
                 name,
                 backend,
+                limits,
+                dump.queue,
+                messages=dump.messages,
                 create=not no_create,
-                read=False,
                 serializer="msgpack" if dump.json else "raw",
                 other_users=other_users,
-                **limits,
             )
         )
-        if not there:
-            check_that_it_lasts(queue)
+        if file == "-":  # a file is still there after the message that does not fit
+            check_size(queue, limits, dump.queue.get("max_message_size"))
         progress = stack.enter_context(Progress("messages put", silent=quiet))
-        load = Load(queue, dump, stop, progress, size=_size(source), quiet=quiet)
+        load = Load(
+            dump,
+            Putter(queue, stop, progress, wait=wait, quiet=quiet),
+            progress,
+            size=_size(source),
+            priorities=not limits.drops_priorities,
+        )
         try:
-            load.run(skip, wait)
+            load.run(skip)
         except (MessageQueueError, Failure, OSError, KeyboardInterrupt, SystemExit) as error:
             progress.close()
             note = f"{_count(progress.count)} put; go on with --skip {skip + progress.count}"
+            if dump.kept:
+                paths = " and ".join(load_command(name, kept.path) for kept in dump.kept)
+                note = f"{_count(progress.count)} put; the others are kept, go on with {paths}"
             if isinstance(error, SystemExit):
                 complain(note)  # no line of its own tells it
             else:
                 error.add_note(note)
             raise
+        if load.left_out == skip:
+            dump.close(done=True)
     if load.left_out < skip:
         raise Failure(f"there are {_count(load.left_out)}, fewer than --skip {skip}")
     if as_json:
@@ -129,53 +143,24 @@ def _count(messages: int) -> str:
 class Load:
     """Puts the messages of a file, one at a time."""
 
-    def __init__(
-        self,
-        queue: ipcq.Queue[Any],
-        dump: Dump,
-        stop: Stop,
-        progress: Progress,
-        *,
-        size: int | None,
-        quiet: bool,
-    ) -> None:
+    def __init__(self, dump: Dump, putter: Putter, progress: Progress, *, size: int | None, priorities: bool) -> None:
         self.left_out = 0
-        self._queue = queue
         self._dump = dump
-        self._stop = stop
+        self._putter = putter
         self._progress = progress
         self._size = size
-        self._told = quiet
+        self._priorities = priorities
 
-    def run(self, skip: int, wait: float) -> None:
+    def run(self, skip: int) -> None:
         """Put all but the first ones."""
         for item, priority in ((item, 0) for item in self._dump.items()) if self._dump.json else self._dump:
             if self.left_out < skip:
                 self.left_out += 1
             else:
-                self._put(item, priority, monotonic() + wait)
+                self._putter.put(item, priority if self._priorities else 0, self._show)
                 self._progress.count += 1
+            self._dump.mark()
             self._show()
-
-    def _put(self, item: Any, priority: int, deadline: float) -> None:
-        """Wait for space in short pieces, so that a signal ends it between two tries and never within one."""
-        began = monotonic()
-        while True:
-            if self._stop.number:
-                end_by(self._stop.number)
-            left = max(0.0, deadline - monotonic())
-            try:
-                return self._queue.put(item, timeout=min(left, BEAT), priority=priority)
-            except QueueFull:
-                if left <= BEAT:
-                    raise
-            self._show()
-            self._tell(monotonic() - began)
 
     def _show(self) -> None:
         self._progress.show(None if self._size is None else self._dump.bytes / self._size)
-
-    def _tell(self, waited: float) -> None:
-        if waited > PATIENCE and not self._told and not self._progress.shown:
-            self._told = True
-            complain(f"queue {self._queue.name!r} is full, waiting for space (--wait 0 fails instead)")

@@ -1,0 +1,82 @@
+"""Putting message after message into a queue that may be full, so that signals are noticed in between."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import ipcq
+from ipcq._cli._exits import complain
+from ipcq._cli._progress import PATIENCE, Progress
+from ipcq._cli._signals import Stop, end_by, rest
+from ipcq.errors import QueueFull
+
+#: Seconds in which a signal is noticed while space is waited for.
+BEAT = 0.1
+
+#: Seconds between two looks whether a queue still is full.
+LOOK = 0.01
+
+
+class Putter:
+    """Puts messages, and waits for space.
+
+    Args:
+        queue: Where to put them.
+        stop: Ends a wait.
+        progress: Shown meanwhile.
+        wait: Seconds that each message may wait.
+        quiet: Do not say that there is a wait.
+        signals: How many signals end a wait.
+    """
+
+    def __init__(
+        self, queue: ipcq.Queue[Any], stop: Stop, progress: Progress, *, wait: float, quiet: bool, signals: int = 1
+    ) -> None:
+        self._queue = queue
+        self._stop = stop
+        self._progress = progress
+        self._wait = wait
+        self._told = quiet
+        self._signals = signals
+
+    def put(self, item: Any, priority: int, show: Callable[[], None]) -> None:
+        """Put one; a signal ends the wait between two tries and never within one.
+
+        Raises:
+            QueueFull: No space came free in time.
+        """
+        began = monotonic()
+        while True:
+            self._end_if_stopped()
+            left = max(0.0, began + self._wait - monotonic())
+            try:
+                return self._queue.put(item, timeout=min(left, BEAT), priority=priority)
+            except QueueFull:
+                if left <= BEAT:
+                    raise
+            show()
+            self._tell(monotonic() - began)
+
+    def wait_for_space(self, show: Callable[[], None]) -> None:
+        """Wait until there is space for a small message at least, before anything is taken.
+
+        Raises:
+            QueueFull: No space came free in time.
+        """
+        began = monotonic()
+        while not self._stop.number and self._queue.full():
+            waited = monotonic() - began
+            if waited >= self._wait:
+                raise QueueFull(queue=self._queue.name, backend=self._queue.backend)
+            show()
+            self._tell(waited)
+            rest(LOOK)
+
+    def _end_if_stopped(self) -> None:
+        if self._stop.count >= self._signals:
+            end_by(self._stop.number)
+
+    def _tell(self, waited: float) -> None:
+        if waited > PATIENCE and not self._told and not self._progress.shown:
+            self._told = True
+            complain(f"queue {self._queue.name!r} is full, waiting for space (--wait 0 fails instead)")

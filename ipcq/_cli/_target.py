@@ -1,0 +1,193 @@
+"""The queue into which a verb puts another one's messages: opened, or created with the other one's limits."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from itertools import combinations
+from typing import Any
+
+import click
+
+import ipcq
+from ipcq._cli._creation import backend_options_option, check_that_it_lasts, exists, lasting, limit_options
+from ipcq._cli._exits import Failure, complain, line_of
+from ipcq._cli._options import Verb
+from ipcq._cli.create import octal
+from ipcq._url import parse
+from ipcq.errors import BackendUnavailable, LimitExceeded, MessageQueueError, NoSpace, QueueExists, Unsupported
+
+#: Capacities. One that is asked for replaces all that the other queue had.
+CAPACITIES = ("max_messages", "buffer_size")
+
+#: What the other queue had and the new one can do without, as far as messages fit into it.
+SPARABLE = ("buffer_size", "mode", "max_messages")
+
+REFUSALS = (Unsupported, LimitExceeded, NoSpace, BackendUnavailable)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What was asked for of a queue that is created; None for what was not."""
+
+    asked: Mapping[str, Any]
+    options: Mapping[str, Any]
+    """Options of the backend's own."""
+
+    @property
+    def drops_priorities(self) -> bool:
+        """Whether every message is to be put with priority 0."""
+        return self.asked["priorities"] is False
+
+    def of_open(
+        self, inherited: Mapping[str, Any], url: Collection[str] = ()
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield arguments of `ipcq.open`, and what they leave out of the inherited ones; the fewest left out first.
+
+        Args:
+            inherited: What the other queue had.
+            url: Options that the queue's URL gives.
+        """
+        asked = {limit: value for limit, value in self.asked.items() if value is not None}
+        said = {*asked, *url}
+        rest = {limit: value for limit, value in inherited.items() if value is not None and limit not in said}
+        if any(capacity in said for capacity in CAPACITIES):
+            rest = {limit: value for limit, value in rest.items() if limit not in CAPACITIES}
+        spared = [limit for limit in SPARABLE if limit in rest and (limit, rest[limit]) != ("mode", 0o600)]
+        for size in range(len(spared) + 1):
+            for left_out in combinations(spared, size):
+                kept = {limit: value for limit, value in rest.items() if limit not in left_out}
+                yield {**kept, **asked, **self.options}, {limit: rest[limit] for limit in left_out}
+
+
+def target_options(verb: Verb) -> Verb:
+    """Offer the limits of a queue that is created, and pass them as `Limits` called ``limits``."""
+
+    @wraps(verb)
+    def call(
+        *,
+        max_messages: int | None,
+        max_message_size: int | None,
+        buffer_size: int | None,
+        priorities: bool | None,
+        mode: int | None,
+        options: Mapping[str, Any],
+        **others: Any,
+    ) -> Any:
+        asked = {
+            "max_messages": max_messages,
+            "max_message_size": max_message_size,
+            "buffer_size": buffer_size,
+            "priorities": priorities,
+            "mode": mode,
+        }
+        return verb(limits=Limits(asked, options), **others)
+
+    with_limits: Callable[..., Any] = call
+    for option in (
+        backend_options_option,
+        click.option(
+            "--mode",
+            metavar="OCTAL",
+            callback=lambda context, parameter, text: None if text is None else octal(context, parameter, text),
+            help="Permission bits, whatever the umask.",
+        ),
+        click.option(
+            "--priorities/--no-priorities",
+            default=None,
+            help="Messages have priorities; or put each with priority 0.",
+        ),
+        click.option("--buffer-size", type=click.IntRange(1), metavar="BYTES", help="Capacity of the queue, in bytes."),
+        limit_options,
+    ):
+        with_limits = option(with_limits)
+    return with_limits  # type: ignore[return-value]  # it is the same verb with other arguments
+
+
+def open_target(
+    name: str,
+    backend: str,
+    limits: Limits,
+    inherited: Mapping[str, Any],
+    *,
+    messages: int | None,
+    create: bool,
+    **options: Any,
+) -> ipcq.Queue[Any]:
+    """Open the queue, or create it with what was asked for and what the other queue had.
+
+    Args:
+        name: Name or URL.
+        backend: Where to look for it, and to create it.
+        limits: What was asked for.
+        inherited: Mode and limits of the other queue; what the new one cannot have is left out, and that is said.
+        messages: How many messages are to come, where that is known.
+        create: Create it if there is none.
+        **options: Of `ipcq.open`.
+
+    Raises:
+        Failure: It would be created with less capacity than the messages need.
+        MessageQueueError: It cannot be opened or created.
+    """
+
+    def existing() -> ipcq.Queue[Any]:
+        asked, _ = next(limits.of_open({}))
+        asked.pop("mode", None)  # of a queue that is created
+        if limits.drops_priorities:
+            del asked["priorities"]
+        return ipcq.open(name, backend, create=False, read=False, **asked, **options)
+
+    if not create or exists(name, backend):
+        return existing()
+    troubles: list[MessageQueueError] = []
+    for asked, left_out in limits.of_open(inherited, parse(name).options):
+        try:
+            with lasting():
+                queue = ipcq.open(name, backend, exclusive=True, read=False, **asked, **options)
+        except QueueExists:  # since a moment ago
+            return existing()
+        except REFUSALS as error:
+            troubles.append(error)
+        else:
+            try:
+                _check_new(queue, left_out, messages, troubles)
+            except BaseException:
+                with queue:
+                    queue.unlink()
+                raise
+            return queue
+    largest = inherited.get("max_message_size")
+    if largest is not None and limits.asked["max_message_size"] is None:
+        troubles[-1].add_note(f"messages may have {largest} bytes: --max-message-size says that none is so large")
+    raise troubles[-1]
+
+
+def _check_new(
+    queue: ipcq.Queue[Any], left_out: Mapping[str, Any], messages: int | None, troubles: Sequence[MessageQueueError]
+) -> None:
+    check_that_it_lasts(queue)
+    if not left_out:
+        return
+    if queue.max_messages is not None and messages is not None and messages > queue.max_messages:
+        raise Failure(
+            f"{messages} messages come, and a new queue {queue.name!r} on backend {queue.backend!r} would have space "
+            f"for {queue.max_messages}: give --max-messages {messages}, or a smaller number if somebody takes them"
+        )
+    listed = ", ".join(
+        f"--{limit.replace('_', '-')} {value:04o}" if limit == "mode" else f"--{limit.replace('_', '-')} {value}"
+        for limit, value in left_out.items()
+    )
+    complain(f"queue {queue.name!r} is created without {listed}: {line_of(troubles[0])}")
+
+
+def check_size(queue: ipcq.Queue[Any], limits: Limits, largest: int | None) -> None:
+    """Refuse a queue that is too small for the largest message there may be, unless its size was asked for.
+
+    Raises:
+        Failure: It is too small.
+    """
+    if largest is not None and largest > queue.max_message_size and limits.asked["max_message_size"] is None:
+        raise Failure(
+            f"queue {queue.name!r} on backend {queue.backend!r} takes messages of at most {queue.max_message_size} "
+            f"bytes, and there may be some of {largest}: --max-message-size {queue.max_message_size} says that none is "
+            "larger"
+        )

@@ -1,0 +1,470 @@
+"""``ipcq drain NAME -`` into a pipe: what was taken is kept until the reader has it."""
+
+import errno
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq._cli import _dump, _rescue, cli
+from ipcq.errors import NoSpace
+
+pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
+
+Run = Callable[..., Result]
+Queue = ipcq.Queue[Any]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let rescue files be made where they go with the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no reader."""
+    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 0.0)
+
+
+@pytest.fixture
+def drain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Return a function that drains in this process into a descriptor, and returns exit code and stderr."""
+
+    def drain(name: str, descriptor: int, *options: str) -> tuple[int, str]:
+        code = 0
+        with monkeypatch.context() as patch, os.fdopen(descriptor, "w") as stream:
+            patch.setattr(sys, "stdout", stream)
+            try:
+                code = cli.main(["drain", name, "-", *options], prog_name="ipcq", standalone_mode=False) or 0
+            except SystemExit as end:
+                code = int(str(end.code))
+        return code, capsys.readouterr().err
+
+    return drain
+
+
+@pytest.fixture
+def pipe() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Return a function that makes a pipe, whose reading end is closed afterwards."""
+    reading: list[int] = []
+
+    def pipe() -> tuple[int, int]:
+        ends = os.pipe()
+        reading.append(ends[0])
+        return ends
+
+    yield pipe
+    for each in reading:
+        with suppress(OSError):
+            os.close(each)
+
+
+def kept(place: Path) -> Path:
+    """Return the one rescue file."""
+    (found,) = place.glob("*.messages")
+    return found
+
+
+def messages(file: Path) -> list[str]:
+    """Return what is still to be loaded from a file."""
+    return [json.loads(line)["base64"] for line in file.read_text().splitlines()[1:] if not line.startswith("#")]
+
+
+def taken(queue: Queue) -> list[Any]:
+    items = []
+    while not queue.empty():
+        items.append(queue.get(timeout=0))
+    return items
+
+
+def test_what_goes_into_a_pipe_is_kept_in_a_file(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+) -> None:
+    """In the current directory."""
+    queue.put_many(["a", "b"])
+    drain(queue.name, pipe()[1])
+    assert messages(kept(place)) == ["oWE=", "oWI="]
+
+
+def test_the_pipe_carries_what_the_file_has(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+) -> None:
+    """So that load knows where a message is in the file."""
+    queue.put("a")
+    reading, writing = pipe()
+    drain(queue.name, writing)
+    assert os.read(reading, 65536) == kept(place).read_bytes()
+
+
+def test_file_is_named_if_the_reader_goes_on(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+) -> None:
+    """With what removes it and what loads it."""
+    queue.put("a")
+    code, told = drain(queue.name, pipe()[1])
+    file = kept(place)
+    assert (code, f"rm {file}" in told, f"`ipcq load {queue.name} {file}`" in told) == (0, True, True)
+
+
+def test_file_is_named_even_if_notes_are_off(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+) -> None:
+    """It stays behind."""
+    queue.put("a")
+    told = drain(queue.name, pipe()[1], "--quiet")[1]
+    assert str(kept(place)) in told
+
+
+def test_file_is_named_at_once_if_the_reader_has_gone(
+    queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an end of the wait: nobody can take it any more."""
+    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 3600.0)
+    queue.put("a")
+    reading, writing = os.pipe()
+
+    def read() -> None:
+        while os.read(reading, 65536):
+            pass
+        os.close(reading)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    told = drain(queue.name, writing)[1]
+    reader.join()
+    assert f"rm {kept(place)}" in told
+
+
+def test_nothing_is_said_if_the_file_has_gone(
+    queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Load has removed it."""
+    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 3600.0)
+    queue.put("a")
+    reading, writing = os.pipe()
+
+    def read() -> None:
+        while os.read(reading, 65536):
+            pass
+        kept(place).unlink()
+        os.close(reading)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    told = drain(queue.name, writing)[1]
+    reader.join()
+    assert told == "ipcq: 1 message taken\n"
+
+
+def test_reader_is_waited_for_no_longer_after_a_signal(
+    queue: Queue,
+    drain: Callable[..., Any],
+    pipe: Callable[..., Any],
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C, and the file is named."""
+    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 3600.0)
+    monkeypatch.setattr("ipcq._cli.drain.sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    queue.put("a")
+    code, told = drain(queue.name, pipe()[1])
+    assert (code, str(kept(place)) in told) == (143, True)
+
+
+def test_gone_reader_is_an_error_that_names_the_file(
+    queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some is taken, nobody knows what the reader has done with it."""
+    reading, writing = os.pipe()
+    write = _dump.File.write
+
+    def close(self: _dump.File, line: bytes) -> None:
+        write(self, line)
+        if b"oWE=" in line:
+            os.close(reading)
+
+    monkeypatch.setattr(_dump.File, "write", close)
+    queue.put_many(["a", "b"])
+    code, told = drain(queue.name, writing)
+    file = kept(place)
+    assert (code, messages(file), queue.qsize(), f"1 message taken, kept in {file}: " in told) == (1, ["oWE="], 1, True)
+
+
+def test_gone_reader_before_the_first_message_leaves_no_file(
+    queue: Queue, drain: Callable[..., Any], place: Path
+) -> None:
+    """Nothing is taken."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    queue.put("a")
+    assert (drain(queue.name, writing), list(place.iterdir()), queue.qsize()) == ((1, ""), [], 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_names_the_file(
+    queue: Queue,
+    drain: Callable[..., Any],
+    pipe: Callable[..., Any],
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """A write that hangs is ended by it."""
+    write = _dump.Stream.write
+
+    def hang(self: _dump.Stream, line: bytes) -> None:
+        if b"oWE=" in line:
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+        write(self, line)
+
+    monkeypatch.setattr(_dump.Stream, "write", hang)
+    queue.put("a")
+    code, told = drain(queue.name, pipe()[1])
+    assert (code, f"kept in {kept(place)}" in told) == (128 + number, True)
+
+
+def test_plain_file_as_stdout_needs_no_other(queue: Queue, drain: Callable[..., Any], place: Path) -> None:
+    """``ipcq drain /x - > file``: it stays."""
+    queue.put("a")
+    drain(queue.name, os.open("out", os.O_WRONLY | os.O_CREAT, 0o600))
+    assert [each.name for each in place.iterdir()] == ["out"]
+
+
+def test_socket_has_a_reader_too(queue: Queue, drain: Callable[..., Any], place: Path, hasty: None) -> None:
+    """Some shells join programs by sockets."""
+    queue.put("a")
+    ours, other = socket.socketpair()
+    with ours:
+        told = drain(queue.name, other.detach())[1]
+    assert f"rm {kept(place)}" in told
+
+
+def test_named_pipe_without_a_reader_is_gone(place: Path) -> None:
+    """The kernel says so by another error than for a pipe."""
+    os.mkfifo("fifo")
+    here = os.open("fifo", os.O_PATH)
+    assert _dump._is_left(here)
+    os.close(here)
+
+
+def test_system_without_proc_knows_nothing_of_the_reader(
+    queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch, hasty: None
+) -> None:
+    """MacOS has no O_PATH."""
+    monkeypatch.delattr(os, "O_PATH")
+    queue.put("a")
+    reading, writing = os.pipe()
+    told = drain(queue.name, writing)[1]
+    os.close(reading)
+    assert f"rm {kept(place)}" in told
+
+
+def test_place_of_the_file_can_be_given(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+) -> None:
+    """With --rescue."""
+    queue.put("a")
+    drain(queue.name, pipe()[1], "--rescue", "mine")
+    assert messages(place / "mine") == ["oWE="]
+
+
+def test_file_that_exists_is_no_rescue_file(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path
+) -> None:
+    """It is not touched, and nothing is taken."""
+    (place / "mine").write_text("precious")
+    queue.put("a")
+    code, _ = drain(queue.name, pipe()[1], "--rescue", "mine")
+    assert (code, (place / "mine").read_text(), queue.qsize()) == (1, "precious", 1)
+
+
+def test_rescue_needs_a_pipe(run: Run, queue: Queue) -> None:
+    """A file is kept anyway."""
+    assert run("drain", queue.name, "out", "--rescue", "mine").exit_code == 2
+
+
+def test_name_of_a_file_that_was_left_is_not_used_again(queue: Queue, place: Path) -> None:
+    """A process that was killed may have had this one's number."""
+    first = _rescue.rescue_file(queue, "drain", None)
+    second = _rescue.rescue_file(queue, "drain", None)
+    first.close(keep=True)
+    second.close(keep=True)
+    assert len(list(place.glob("*.messages"))) == 2
+
+
+def test_private_directory_stands_in_for_the_current_one(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service may have / as its directory."""
+
+    def refuse() -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "getcwd", refuse)
+    file = _rescue.rescue_file(queue, "drain", None)
+    file.close(keep=False)
+    assert os.path.dirname(file.path) == ipcq.backend.private_directory("rescue")
+
+
+def test_no_place_for_the_file_is_told_before_anything_is_taken(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the option that names one."""
+
+    def refuse(part: str = "") -> str:
+        raise NoSpace("full")
+
+    monkeypatch.setattr(os, "getcwd", refuse)
+    monkeypatch.setattr(_rescue, "make_private_directory", refuse)
+    queue.put("a")
+    code, told = drain(queue.name, pipe()[1])
+    assert (code, "name one with --rescue FILE (full)" in told, queue.qsize()) == (1, True, 1)
+
+
+def piped(first: list[str], second: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run two verbs with a pipe in between, as a shell does; stderr is that of both."""
+    line = " | ".join(shlex.join([sys.executable, "-m", "ipcq", *verb]) for verb in (first, second))
+    return subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_load_removes_the_file_once_it_has_all(shared: Queue, place: Path) -> None:
+    """``ipcq drain /x - | ipcq load /y -``."""
+    shared.put_many(["a", "b"])
+    result = piped(["drain", shared.name, "-"], ["load", shared.name + "-b", "-"])
+    with ipcq.open(shared.name + "-b", create=False) as other:
+        got = (other.qsize(), list(place.iterdir()), result.stderr)
+        other.unlink()
+    assert got == (2, [], "ipcq: 2 messages taken\n")
+
+
+def test_load_that_refuses_leaves_all_in_the_file(shared: Queue, place: Path) -> None:
+    """C37: a name without its slash; the file is named."""
+    shared.put_many(["a", "b"])
+    result = piped(["drain", shared.name, "-"], ["load", "b", "-"])
+    assert (messages(kept(place)), str(kept(place)) in result.stderr) == (["oWE=", "oWI="], True)
+
+
+def test_load_that_ends_early_leaves_the_rest_in_the_file(shared: Queue, place: Path) -> None:
+    """C37: what is in the queue is marked, so loading the file doubles nothing."""
+    shared.put_many("abcd")
+    name = shared.name + "-b"
+    result = piped(["drain", shared.name, "-"], ["load", name, "-", "--max-messages", "2", "--wait", "0"])
+    with ipcq.open(name, create=False) as other:
+        first = taken(other)
+        assert f"go on with `ipcq load {name} {kept(place)}`" in result.stderr
+        subprocess.run([sys.executable, "-m", "ipcq", "load", name, kept(place)], timeout=60, check=True)
+        got = (first, other.qsize(), list(place.iterdir()))
+        other.unlink()
+    assert got == (["a", "b"], 2, [])
+
+
+@pytest.fixture
+def stream(queue: Queue, place: Path) -> str:
+    """Return what a drain of two messages has written into a pipe, which is in the file ``kept`` too."""
+    file = _rescue.rescue_file(queue, "drain", "kept")
+    file.write(_dump.header(queue, file.path))
+    for item in (b"\xa1a", b"\xa1b"):
+        file.write(_dump.record(ipcq.Message(item, 0, 1)))
+    file.close(keep=True)
+    return (place / "kept").read_text()
+
+
+def test_loaded_file_is_removed(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """A rescue file that is loaded by its name is used up, too."""
+    run("load", queue.name, "kept")
+    assert (taken(queue), list(place.iterdir())) == (["a", "b"], [])
+
+
+def test_messages_that_are_left_out_count_as_put(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """Whoever says --skip has them."""
+    run("load", queue.name, "-", "--skip", "1", input=stream)
+    assert (taken(queue), list(place.iterdir())) == (["b"], [])
+
+
+def test_too_large_a_skip_removes_nothing(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """It is a mistake."""
+    run("load", queue.name, "-", "--skip", "3", input=stream)
+    assert kept_or_none(place) == ["kept"]
+
+
+def test_message_that_did_not_come_through_the_pipe_stays(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """Who drained was killed between the file and the pipe."""
+    run("load", queue.name, "-", input=stream[: stream.rindex("{")])
+    assert messages(place / "kept") == ["oWI="]
+
+
+def test_reserve_behind_the_last_message_is_no_message(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """NULs."""
+    with (place / "kept").open("a") as file:
+        file.write("\0" * 100)
+    run("load", queue.name, "-", input=stream)
+    assert kept_or_none(place) == []
+
+
+def test_file_that_somebody_removed_is_no_trouble(
+    run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was to be removed."""
+    close = _dump.Kept.close
+
+    def remove(self: _dump.Kept, *, done: bool) -> None:
+        os.unlink(self.path)
+        close(self, done=done)
+
+    monkeypatch.setattr(_dump.Kept, "close", remove)
+    assert run("load", queue.name, "-", input=stream).exit_code == 0
+
+
+def test_rescue_file_that_somebody_removed_is_no_trouble(queue: Queue, place: Path) -> None:
+    """Neither when it is to be removed by who made it."""
+    file = _rescue.rescue_file(queue, "drain", "kept")
+    (place / "kept").unlink()
+    file.close(keep=False)
+    assert kept_or_none(place) == []
+
+
+def test_other_file_of_that_name_is_not_touched(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """The messages came from another machine, say: each file has a random number of its own."""
+    other = stream.replace('"token": "', '"token": "0')
+    (place / "kept").write_text(other)
+    run("load", queue.name, "-", input=stream)
+    assert (queue.qsize(), (place / "kept").read_text()) == (2, other)
+
+
+def test_file_that_is_not_there_is_no_trouble(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """The messages came from another machine."""
+    (place / "kept").unlink()
+    assert (run("load", queue.name, "-", input=stream).exit_code, queue.qsize()) == (0, 2)
+
+
+@pytest.mark.parametrize("path", ["1", '""', '"\\u0000"', "null"])
+def test_nonsense_instead_of_a_path_is_no_trouble(run: Run, queue: Queue, path: str) -> None:
+    """Anybody can write such a line."""
+    header = f'{{"ipcq": "messages", "version": 1, "queue": {{}}, "kept": {{"path": {path}}}}}\n'
+    assert run("load", queue.name, "-", input=header).exit_code == 0
+
+
+def test_error_names_the_file_and_not_a_number_to_skip(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """What is put is marked there."""
+    queue.put_many("xyz")
+    told = run("load", queue.name, "-", "--wait", "0", input=stream).stderr
+    assert told.endswith(
+        f"; 1 message put; the others are kept, go on with `ipcq load {queue.name} {place / 'kept'}`\n"
+    )
+
+
+def kept_or_none(place: Path) -> list[str]:
+    return [each.name for each in place.iterdir()]
