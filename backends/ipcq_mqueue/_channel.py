@@ -16,7 +16,7 @@ immediate shutdown also sets the set-user-id bit, which tells getters that such 
 import os
 import select
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -81,6 +81,11 @@ class MqueueChannel(Channel):
         except (posix_ipc.Error, MemoryError, OSError) as error:
             raise _foreign(error) from error
         return True
+
+    def try_put_many(self, batch: Sequence[bytes], /) -> int:
+        if not batch:  # it asks whether the queue takes messages
+            self._look_to_put()
+        return super().try_put_many(batch)
 
     def try_get(self) -> Received | None:
         if monotonic() >= self._next_look:

@@ -32,6 +32,8 @@ VERBS = (
     "create",
     "rm",
     "shutdown",
+    "move",
+    "copy",
     "drain",
     "load",
     "backends",

@@ -57,14 +57,14 @@ class Putter:
             show()
             self._tell(monotonic() - began)
 
-    def wait_for_space(self, show: Callable[[], None]) -> None:
-        """Wait until there is space for a small message at least, before anything is taken.
+    def wait_for_space(self, source: ipcq.Queue[Any], show: Callable[[], None]) -> None:
+        """Wait until there is space for a small message at least, or none to be taken from the source.
 
         Raises:
             QueueFull: No space came free in time.
         """
         began = monotonic()
-        while not self._stop.number and self._queue.full():
+        while not self._stop.number and self._queue.full() and not source.empty():
             waited = monotonic() - began
             if waited >= self._wait:
                 raise QueueFull(queue=self._queue.name, backend=self._queue.backend)

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 from collections.abc import Callable
-from itertools import count
 
 import click
 
@@ -57,15 +56,18 @@ def rescue_file(queue: ipcq.Queue[bytes], verb: str, path: str | None, *, step: 
     trouble: Exception | None = None
     for place in (os.getcwd, _private):
         try:
-            directory = place()
-            for number in count():  # a process that was killed may have had this number
-                try:
-                    return new_file(queue, f"{directory}/{stem}{f'-{number}' if number else ''}.messages", step=step)
-                except Failure:
-                    continue
+            return _new(queue, os.path.join(place(), stem), step)
         except (OSError, MessageQueueError) as error:
             trouble = error
     raise Failure(f"there is no place for a rescue file: name one with --rescue FILE ({trouble})") from trouble
+
+
+def _new(queue: ipcq.Queue[bytes], stem: str, step: int | None) -> File:
+    """Make a file whose name begins so; a process that was killed may have had this one's number."""
+    number = 0
+    while os.path.lexists(path := f"{stem}{f'-{number}' if number else ''}.messages"):
+        number += 1
+    return new_file(queue, path, step=step)
 
 
 def _private() -> str:

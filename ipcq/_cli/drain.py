@@ -19,7 +19,7 @@ from ipcq._cli._signals import Stop, end_by, noted_signals, slices
 from ipcq.errors import QueueEmpty, QueueShutDown
 
 #: Seconds that a reader may take to finish after it has seen the end. Who needs longer is told of by name.
-READER_SECONDS = 1.0
+READER_SECONDS = 5.0
 
 #: Seconds between two looks whether it has.
 LOOK = 0.01

@@ -27,6 +27,7 @@ COMMANDS = [
     ["create", "/jobs", "--max-messages", ADDRESS],
     ["rm", "--yes", ADDRESS],
     ["drain", ADDRESS, "-"],
+    *([verb, *ends] for verb in ("move", "copy") for ends in ((ADDRESS, "/jobs"), (FOUND, "/jobs"))),
     ["load", ADDRESS, "-"],
     ["load", "/jobs", ADDRESS],
     ["--traceback", "load", "/jobs", ADDRESS],

@@ -1,0 +1,260 @@
+"""What `move` and `copy` share: both ends, and the file of what is in neither."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+import ipcq
+from ipcq._cli._dump import File, header, limits_of
+from ipcq._cli._exits import Failure, complain
+from ipcq._cli._options import (
+    complete_name,
+    json_option,
+    other_users_option,
+    quiet_option,
+    seconds_option,
+)
+from ipcq._cli._output import say, say_json, shown
+from ipcq._cli._progress import Progress
+from ipcq._cli._putter import Putter
+from ipcq._cli._rescue import load_command, rescue_file, rescue_option
+from ipcq._cli._signals import Stop, end_by, noted_signals
+from ipcq._cli._target import Limits, check_size, open_target, target_options
+from ipcq.errors import MessageQueueError, QueueEmpty, QueueShutDown
+
+_BACKEND = re.compile("backend=(?:'([^']*)'|…)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line says."""
+
+    source: str
+    target: str
+    count: int | None
+    wait: float
+    no_create: bool
+    limits: Limits
+    rescue: str | None
+    as_json: bool
+    other_users: bool
+    quiet: bool
+
+
+def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
+    """Offer the arguments and options of a verb that moves messages between two queues."""
+
+    def call(**given: Any) -> None:
+        verb(Request(**given))
+
+    call.__doc__ = verb.__doc__
+    for option in (
+        quiet_option,
+        other_users_option,
+        json_option("Print what was done as one JSON object."),
+        rescue_option,
+        target_options,
+        click.option("--no-create", is_flag=True, help="Fail with 5 if there is no queue DST, instead of creating it."),
+        seconds_option(
+            "--wait",
+            "How long each message waits for space, 0 not at all. By default as long as it takes.",
+            default=math.inf,
+        ),
+        click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="At most so many messages."),
+        click.argument("target", metavar="DST", shell_complete=complete_name),
+        click.argument("source", metavar="SRC", shell_complete=complete_name),
+    ):
+        call = option(call)
+    return call
+
+
+@dataclass(kw_only=True)
+class Transfer:
+    """Messages on their way from one queue into another."""
+
+    request: Request
+    source: ipcq.Queue[bytes]
+    target: ipcq.Queue[bytes]
+    file: File
+    """Has every message that was taken and is in no queue."""
+    stop: Stop
+    progress: Progress
+    putter: Putter
+    there: int
+    """Messages that the source had."""
+    in_hand: int = 0
+    """Messages that are in the file alone."""
+
+    def put(self, message: ipcq.Message[bytes]) -> None:
+        """Put a message into the target, and wait for space."""
+        self.putter.put(message.item, self._priority(message), self.show)
+
+    def check(self, message: ipcq.Message[bytes]) -> None:
+        """See that the target can take a message.
+
+        Raises:
+            Failure: It cannot.
+        """
+        if len(message.item) > self.target.max_message_size:
+            raise Failure(
+                f"the next message has {len(message.item)} bytes, and queue {self.target.name!r} takes at most "
+                f"{self.target.max_message_size}"
+            )
+        if self._priority(message) and not self.target.capabilities.priorities:
+            raise _priorities_lost(self.target)
+
+    def show(self) -> None:
+        """Show how far it is."""
+        self.progress.show(self.progress.count / self.there)
+
+    def _priority(self, message: ipcq.Message[bytes]) -> int:
+        return 0 if self.request.limits.drops_priorities else message.priority
+
+
+@contextmanager
+def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Iterator[Transfer]:
+    """Open both queues and the rescue file, and tell at the end what was done.
+
+    Args:
+        request: What the command line says.
+        verb: Is in the name of the rescue file.
+        done: What happens to messages, as in "moved".
+        gives_back: Messages return to the source.
+
+    Raises:
+        Failure: The target does not take such messages as the source has. Nothing was taken.
+        QueueEmpty: The source has none.
+    """
+    with ExitStack() as stack:
+        with _urls_for_backends(request.source):
+            source: ipcq.Queue[bytes] = ipcq.open(
+                request.source, create=False, write=gives_back, serializer="raw", other_users=request.other_users
+            )
+        stack.enter_context(source)
+        there = source.qsize()
+        if not there:
+            raise QueueEmpty(queue=source.name, backend=source.backend)
+        with _urls_for_backends(request.target):
+            target = open_target(
+                request.target,
+                "auto",
+                request.limits,
+                limits_of(source),
+                messages=there,
+                create=not request.no_create,
+                serializer="raw",
+                other_users=request.other_users,
+            )
+        stack.enter_context(target)
+        if (source.name, source.backend) == (target.name, target.backend):
+            raise click.UsageError(f"SRC and DST are the same queue, {source.name!r} on backend {source.backend!r}.")
+        for queue in (source, target) if gives_back else (target,):
+            _check_that_it_takes(queue)
+        check_size(target, request.limits, source.max_message_size)
+        stop = stack.enter_context(noted_signals())
+        progress = stack.enter_context(Progress(f"messages {done}", silent=request.quiet))
+        # With a look before it takes, what has no space on the disk is not taken.
+        file = rescue_file(source, verb, request.rescue, step=None if source.capabilities.peek else 0)
+        its = Transfer(
+            request=request,
+            source=source,
+            target=target,
+            file=file,
+            stop=stop,
+            progress=progress,
+            putter=Putter(target, stop, progress, wait=request.wait, quiet=request.quiet),
+            there=there,
+        )
+        stack.callback(lambda: file.close(keep=its.in_hand > 0))
+        _check_priorities(its)
+        file.write(header(source, file.path))
+        loading = load_command(request.source if gives_back else request.target, file.path)
+        if not request.quiet:
+            complain(f"if this is killed, {loading} puts what it had in hand")
+        try:
+            yield its
+        except BaseException as error:
+            progress.close()
+            _note(error, _state(its, done, loading))
+            raise
+    _tell(its, done)
+
+
+def _check_that_it_takes(queue: ipcq.Queue[bytes]) -> None:
+    """Refuse a queue that is shut down, as far as its backend says so without a message."""
+    try:
+        queue._with_channel(lambda channel: channel.try_put_many(()))
+    except QueueShutDown as error:
+        error.add_note("nothing was taken")
+        raise error.at(queue.name, queue.backend)
+
+
+def _check_priorities(its: Transfer) -> None:
+    if not its.source.priorities:
+        return
+    if its.source.capabilities.peek:
+        try:
+            its.check(its.source.peek_message())  # the highest comes first
+        except QueueEmpty:
+            pass  # somebody took it
+    elif not (its.request.limits.drops_priorities or its.target.capabilities.priorities):
+        raise _priorities_lost(its.target)
+
+
+def _priorities_lost(target: ipcq.Queue[Any]) -> Failure:
+    return Failure(
+        f"messages may have priorities, and queue {target.name!r} on backend {target.backend!r} has none: "
+        "--no-priorities puts each message with priority 0"
+    )
+
+
+def _state(its: Transfer, done: str, loading: str) -> str:
+    """Say where all messages are."""
+    state = f"{_messages(its.progress.count)} {done}"
+    if its.in_hand:
+        return f"{state}; {_messages(its.in_hand)} in no queue, kept in {its.file.path}: go on with {loading}"
+    return f"{state}, all others are in {its.source.name!r}"
+
+
+def _note(error: BaseException, state: str) -> None:
+    if isinstance(error, SystemExit):
+        complain(state)  # no line of its own tells it
+    else:
+        error.add_note(state)
+
+
+def _tell(its: Transfer, done: str) -> None:
+    request, number = its.request, its.stop.number
+    told = f"{_messages(its.progress.count)} {done}"
+    if number:
+        if not request.quiet:
+            complain(f"stopped: {told}, all others are in {its.source.name!r}")
+        end_by(number)
+    if request.as_json:
+        ends: Mapping[str, ipcq.Queue[bytes]] = {"source": its.source, "target": its.target}
+        facts = {end: {"name": queue.name, "backend": queue.backend} for end, queue in ends.items()}
+        say_json({**facts, "messages": its.progress.count})
+    elif not request.quiet:
+        say(f"{told} from {shown(its.source.name)} to {shown(its.target.name)}")
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'s' if count != 1 else ''}"
+
+
+@contextmanager
+def _urls_for_backends(name: str) -> Iterator[None]:
+    """Let errors name URLs, where they advise to name a backend."""
+    try:
+        yield
+    except MessageQueueError as error:
+        path = name.partition("://")[2] or name
+        error.detail = _BACKEND.sub(
+            lambda found: f"a URL such as {found[1] or 'BACKEND'}://{path.partition('?')[0]}", error.detail
+        )
+        raise

@@ -1,0 +1,798 @@
+"""``ipcq move`` and ``ipcq copy``: messages from one queue into another."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq._cli import _dump
+from ipcq._cli._putter import Putter
+
+pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
+
+Run = Callable[..., Result]
+Queue = ipcq.Queue[Any]
+VERBS = ("move", "copy")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let rescue files be made where they go with the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def make(name: str, memory: str) -> Iterator[Callable[..., Queue]]:
+    """Return a function that makes a queue inside this process; its name is that of the test and a suffix."""
+    with ExitStack() as stack:
+
+        def make(suffix: str, items: Any = (), backend: str = memory, **limits: Any) -> Queue:
+            limits = {"max_messages": 8, "max_message_size": 512, **limits}
+            queue: Queue = stack.enter_context(ipcq.open(name + suffix, backend, exclusive=True, **limits))
+            stack.callback(queue.unlink)
+            queue.put_many(items)
+            return queue
+
+        yield make
+
+
+@pytest.fixture
+def source(make: Callable[..., Queue]) -> Queue:
+    """Return a queue with three messages."""
+    return make("-source", "abc")
+
+
+@pytest.fixture
+def target(make: Callable[..., Queue]) -> Queue:
+    """Return an empty queue."""
+    return make("-target")
+
+
+@pytest.fixture
+def free(name: str) -> Iterator[str]:
+    """Return the name of a queue that a verb may create."""
+    yield name + "-free"
+    for backend in ipcq.backends():
+        if ipcq.exists(name + "-free", backend.name):
+            ipcq.unlink(name + "-free", backend.name)
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let queues be of a backend that cannot look at a message without taking it."""
+    real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: replace(real(self), peek=False)))
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let queues be of a backend that does not count what is taken."""
+    real = ipcq.Queue.stats
+    monkeypatch.setattr(ipcq.Queue, "stats", lambda self: replace(real(self), gets=None))
+
+
+def taken(queue: Queue) -> list[Any]:
+    items = []
+    while not queue.empty():
+        items.append(queue.get(timeout=0))
+    return items
+
+
+def files(place: Path) -> list[str]:
+    return [each.name for each in place.iterdir()]
+
+
+def kept(file: Path) -> list[str]:
+    """Return what is still to be loaded from a file."""
+    return [json.loads(line)["base64"] for line in file.read_text().splitlines()[1:] if not line.startswith("#")]
+
+
+def on_put(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[Any], object]) -> None:
+    """Do something before each item that this process puts into the queue."""
+    put = ipcq.Queue.put
+
+    def acting(self: Queue, item: Any, *arguments: Any, **options: Any) -> None:
+        if self.name == name:
+            act(item)
+        put(self, item, *arguments, **options)
+
+    monkeypatch.setattr(ipcq.Queue, "put", acting)
+
+
+def raising(error: BaseException) -> Callable[[Any], None]:
+    def act(_: Any) -> None:
+        raise error
+
+    return act
+
+
+def test_move_takes_all_messages_from_one_queue_to_the_other(run: Run, source: Queue, target: Queue) -> None:
+    """In their order."""
+    run("move", source.name, target.name)
+    assert (taken(source), taken(target)) == ([], ["a", "b", "c"])
+
+
+def test_copy_leaves_them_where_they_were(run: Run, source: Queue, target: Queue) -> None:
+    """In their order, too."""
+    run("copy", source.name, target.name)
+    assert (taken(source), taken(target)) == (["a", "b", "c"], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_message_is_the_bytes_that_it_was(run: Run, source: Queue, target: Queue, verb: str) -> None:
+    """Nothing depends on what they mean."""
+    source.clear()
+    with ipcq.open(source.name, serializer="raw") as raw:
+        raw.put(b"\xff\0")
+        run(verb, source.name, target.name)
+    with ipcq.open(target.name, serializer="raw") as raw:
+        assert raw.get(timeout=0) == b"\xff\0"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_priorities_are_kept_at_both_ends(run: Run, make: Callable[..., Queue], verb: str) -> None:
+    """And the order with them, although a message that is put back early would be the next one again."""
+    source, target = make("-source", priorities=True), make("-target", priorities=True)
+    for item, priority in (("low", 0), ("high", 7), ("second", 7), ("middle", 3)):
+        source.put(item, priority=priority)
+    run(verb, source.name, target.name)
+    expected = ["high", "second", "middle", "low"]
+    assert (taken(target), taken(source)) == (expected, expected if verb == "copy" else [])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_it_says_how_many_there_were(run: Run, source: Queue, target: Queue, verb: str) -> None:
+    """On stdout, it is the result."""
+    done = {"move": "moved", "copy": "copied"}[verb]
+    assert run(verb, source.name, target.name).stdout == f"3 messages {done} from {source.name} to {target.name}\n"
+
+
+def test_json_says_what_was_done(run: Run, source: Queue, target: Queue) -> None:
+    """One object."""
+    assert json.loads(run("move", source.name, target.name, "--json").stdout) == {
+        "source": {"name": source.name, "backend": "memory"},
+        "target": {"name": target.name, "backend": "memory"},
+        "messages": 3,
+    }
+
+
+def test_it_can_be_silent(run: Run, source: Queue, target: Queue) -> None:
+    """With --quiet."""
+    assert run("move", source.name, target.name, "--quiet").output == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_file_is_left_after_success(run: Run, source: Queue, target: Queue, place: Path, verb: str) -> None:
+    """Everything is in a queue."""
+    run(verb, source.name, target.name)
+    assert files(place) == []
+
+
+def test_rescue_file_is_named_before_anything_is_taken(run: Run, source: Queue, target: Queue, place: Path) -> None:
+    """A process that is killed says nothing any more."""
+    told = run("move", source.name, target.name, "--rescue", "mine").stderr
+    assert told == f"ipcq: if this is killed, `ipcq load {target.name} {place / 'mine'}` puts what it had in hand\n"
+
+
+def test_so_many_are_moved_as_asked_for(run: Run, source: Queue, target: Queue) -> None:
+    """With -n."""
+    run("move", source.name, target.name, "-n", "2")
+    assert (taken(source), taken(target)) == (["c"], ["a", "b"])
+
+
+def test_so_many_are_copied_as_asked_for(run: Run, source: Queue, target: Queue) -> None:
+    """The order stays as it was."""
+    run("copy", source.name, target.name, "-n", "2")
+    assert (taken(source), taken(target)) == (["a", "b", "c"], ["a", "b"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_empty_queue_is_3_and_creates_nothing(run: Run, make: Callable[..., Queue], free: str, verb: str) -> None:
+    """There is nothing to do."""
+    assert (run(verb, make("-empty").name, free).exit_code, ipcq.exists(free)) == (3, False)
+
+
+def test_queue_that_is_emptied_meanwhile_is_3(
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody else."""
+    monkeypatch.setattr(Putter, "wait_for_space", lambda *_: source.clear())
+    assert run("move", source.name, target.name).exit_code == 3
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_same_queue_at_both_ends_is_a_usage_error(run: Run, source: Queue, verb: str) -> None:
+    """Messages would go round."""
+    result = run(verb, source.name, f"memory://{source.name}")
+    assert (result.exit_code, "are the same queue" in result.stderr, source.qsize()) == (2, True, 3)
+
+
+def test_missing_source_is_5(run: Run, name: str, target: Queue) -> None:
+    """As everywhere."""
+    assert run("move", name, target.name).exit_code == 5
+
+
+def test_missing_target_is_created_with_the_limits_of_the_source(
+    run: Run, make: Callable[..., Queue], free: str
+) -> None:
+    """A queue between processes, so that it outlives the command."""
+    run("move", make("-source", "a", max_messages=5, max_message_size=100).name, free)
+    with ipcq.open(free, create=False) as made:
+        assert (made.max_messages, made.max_message_size, taken(made)) == (5, 100, ["a"])
+
+
+def test_missing_target_is_5_where_it_must_exist(run: Run, source: Queue, free: str) -> None:
+    """With --no-create."""
+    assert (run("move", source.name, free, "--no-create").exit_code, source.qsize()) == (5, 3)
+
+
+def test_limits_of_the_target_can_be_given(run: Run, source: Queue, free: str) -> None:
+    """As for create."""
+    run("move", source.name, free, "--max-messages", "7")
+    with ipcq.open(free, create=False) as made:
+        assert made.max_messages == 7
+
+
+def test_target_that_would_not_outlive_the_command_is_refused(run: Run, source: Queue, name: str) -> None:
+    """And nothing is taken."""
+    result = run("move", source.name, f"memory://{name}")
+    assert ("this one ends" in result.stderr, source.qsize()) == (True, 3)
+
+
+def test_unknown_backend_is_refused(run: Run, source: Queue, name: str) -> None:
+    """And nothing is taken."""
+    assert (run("move", source.name, f"no-such://{name}").exit_code, source.qsize()) == (2, 3)
+
+
+def test_errors_name_urls_and_not_an_option_that_is_not_there(run: Run, name: str, memory: str, shared: Queue) -> None:
+    """Each end is a name or a URL."""
+    with ipcq.open(name, memory):
+        told = run("move", name, name + "-target").stderr
+    assert f"name one with a URL such as BACKEND://{name}, or" in told
+
+
+def test_target_for_smaller_messages_is_refused(run: Run, source: Queue, make: Callable[..., Queue]) -> None:
+    """Before anything is taken."""
+    result = run("move", source.name, make("-target", max_message_size=100).name)
+    assert ("there may be some of 512" in result.stderr, source.qsize()) == (True, 3)
+
+
+def test_messages_that_are_smaller_than_they_may_be_can_be_moved(
+    run: Run, source: Queue, make: Callable[..., Queue]
+) -> None:
+    """Whoever says --max-message-size knows."""
+    target = make("-target", max_message_size=100)
+    run("move", source.name, target.name, "--max-message-size", "100")
+    assert target.qsize() == 3
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_message_that_is_too_large_after_all_stays(
+    run: Run, make: Callable[..., Queue], place: Path, verb: str
+) -> None:
+    """Where it can be seen before it is taken; what came before it has arrived."""
+    source, target = make("-source", ["a", "b" * 200, "c"]), make("-target", max_message_size=100)
+    result = run(verb, source.name, target.name, "--max-message-size", "100")
+    order = ["b" * 200, "c"] if verb == "move" else ["a", "b" * 200, "c"]
+    assert (result.exit_code, taken(target), taken(source), files(place)) == (1, ["a"], order, [])
+
+
+def test_message_that_is_too_large_after_all_is_kept(
+    run: Run, make: Callable[..., Queue], place: Path, blind: None
+) -> None:
+    """Where it is seen when it is taken."""
+    source, target = make("-source", ["b" * 200]), make("-target", max_message_size=100)
+    result = run("move", source.name, target.name, "--max-message-size", "100", "--rescue", "mine")
+    told = f"0 messages moved; 1 message in no queue, kept in {place / 'mine'}: go on with `ipcq load {target.name} "
+    assert (result.exit_code, told in result.stderr, len(kept(place / "mine"))) == (1, True, 1)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch, target: Queue) -> Queue:
+    """Return a queue that has no priorities and can have none."""
+    real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        ipcq.Queue,
+        "capabilities",
+        property(lambda self: replace(real(self), priorities=self.name != target.name and real(self).priorities)),
+    )
+    return target
+
+
+def test_priorities_that_would_be_lost_are_refused(run: Run, make: Callable[..., Queue], plain: Queue) -> None:
+    """Before anything is taken."""
+    source = make("-source", priorities=True)
+    source.put("a", priority=1)
+    result = run("move", source.name, plain.name)
+    assert ("--no-priorities puts each" in result.stderr, source.qsize()) == (True, 1)
+
+
+def test_priorities_that_nobody_used_cannot_be_lost(run: Run, make: Callable[..., Queue], plain: Queue) -> None:
+    """The highest comes first, and it is 0."""
+    run("move", make("-source", "ab", priorities=True).name, plain.name)
+    assert taken(plain) == ["a", "b"]
+
+
+def test_priorities_that_cannot_be_seen_are_refused(
+    run: Run, make: Callable[..., Queue], plain: Queue, blind: None
+) -> None:
+    """They may be there."""
+    source = make("-source", "a", priorities=True)
+    result = run("move", source.name, plain.name)
+    assert ("--no-priorities puts each" in result.stderr, source.qsize()) == (True, 1)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_priorities_can_be_left_out(
+    run: Run, make: Callable[..., Queue], plain: Queue, looks: bool, request: pytest.FixtureRequest
+) -> None:
+    """With --no-priorities."""
+    if not looks:
+        request.getfixturevalue("blind")
+    source = make("-source", priorities=True)
+    source.put("a", priority=1)
+    run("move", source.name, plain.name, "--no-priorities")
+    assert taken(plain) == ["a"]
+
+
+def test_source_that_is_emptied_before_the_look_at_priorities_is_3(
+    run: Run, make: Callable[..., Queue], plain: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody else."""
+    source = make("-source", "a", priorities=True)
+    monkeypatch.setattr(ipcq.Queue, "peek_message", raising(ipcq.QueueEmpty()))
+    assert run("move", source.name, plain.name).exit_code == 3
+
+
+@pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm"])
+@pytest.mark.parametrize("end", ["source", "target"])
+def test_queue_that_is_shut_down_is_refused_before_anything_is_taken(
+    run: Run, make: Callable[..., Queue], backend: str, end: str
+) -> None:
+    """It takes no message, so none could be put there, or put back."""
+    source, target = make("-source", "a", backend), make("-target", (), backend)
+    (source if end == "source" else target).shutdown()
+    assert (run("copy", source.name, target.name).exit_code, source.qsize()) == (1, 1)
+
+
+def test_queue_that_is_shut_down_can_be_moved_from(run: Run, source: Queue, target: Queue) -> None:
+    """That is what is left to do with it."""
+    source.shutdown()
+    assert (run("move", source.name, target.name).exit_code, target.qsize()) == (0, 3)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_full_target_is_4_and_nothing_is_in_between(
+    run: Run, source: Queue, make: Callable[..., Queue], place: Path, verb: str
+) -> None:
+    """With --wait 0; space is looked for before a message is taken."""
+    target = make("-target", max_messages=2)
+    result = run(verb, source.name, target.name, "--wait", "0")
+    left = ["c"] if verb == "move" else ["a", "b", "c"]
+    told = f"2 messages {'moved' if verb == 'move' else 'copied'}, all others are in '{source.name}'"
+    assert (result.exit_code, told in result.stderr, taken(source), files(place)) == (4, True, left, [])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_space_is_waited_for(run: Run, source: Queue, make: Callable[..., Queue], verb: str) -> None:
+    """By default as long as it takes."""
+    target = make("-target", max_messages=2)
+    thread = threading.Thread(target=lambda: target.get(timeout=60))
+    thread.start()
+    code = run(verb, source.name, target.name).exit_code
+    thread.join()
+    assert (code, taken(target)) == (0, ["b", "c"])
+
+
+def test_waiting_is_told_after_a_while(
+    run: Run, source: Queue, make: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once."""
+    monkeypatch.setattr("ipcq._cli._putter.PATIENCE", 0.0)
+    told = run("move", source.name, make("-target", max_messages=2).name, "--wait", "0.1").stderr
+    assert told.count("waiting for space") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("verb", VERBS)
+def test_signal_ends_it_between_two_messages(
+    run: Run,
+    source: Queue,
+    target: Queue,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    number: int,
+    code: int,
+) -> None:
+    """What is taken has arrived, and copy puts the rest in order first."""
+    on_put(monkeypatch, target.name, lambda item: item == b"\xa1b" and signal.raise_signal(number))
+    result = run(verb, source.name, target.name)
+    told = f"stopped: 2 messages {'moved' if verb == 'move' else 'copied'}, all others are in '{source.name}'"
+    left = ["c"] if verb == "move" else ["a", "b", "c"]
+    assert (result.exit_code, told in result.stderr, taken(source), files(place)) == (code, True, left, [])
+
+
+def test_signal_can_be_quiet(run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --quiet."""
+    on_put(monkeypatch, target.name, lambda _: signal.raise_signal(signal.SIGINT))
+    assert run("move", source.name, target.name, "-q").stderr == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_signal_ends_the_wait_for_space(
+    run: Run, source: Queue, make: Callable[..., Queue], place: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Nothing is taken meanwhile."""
+    target = make("-target", max_messages=2)
+    monkeypatch.setattr("ipcq._cli._putter.rest", lambda _: signal.raise_signal(signal.SIGTERM))
+    assert (run(verb, source.name, target.name).exit_code, target.qsize(), files(place)) == (143, 2, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_message_for_which_there_is_no_space_after_all_is_kept(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The signal ends the wait, and the error names the file."""
+
+    def full(item: Any) -> None:
+        signal.raise_signal(number)
+        raise ipcq.QueueFull
+
+    on_put(monkeypatch, target.name, full)
+    result = run("move", source.name, target.name, "--rescue", "mine")
+    told = f"1 message in no queue, kept in {place / 'mine'}: go on with `ipcq load {target.name} {place / 'mine'}`\n"
+    assert (result.exit_code, result.stderr.endswith(told), kept(place / "mine")) == (128 + number, True, ["oWE="])
+
+
+def test_message_that_the_target_refuses_is_kept(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the command that is named puts it, once."""
+    with monkeypatch.context() as patch:
+        on_put(patch, target.name, raising(ipcq.NoSpace("no memory")))
+        run("move", source.name, target.name, "--rescue", "mine")
+    run("load", target.name, "mine")
+    assert (taken(target), taken(source), files(place)) == (["a"], ["b", "c"], [])
+
+
+@pytest.mark.parametrize("error", [ipcq.NoSpace("no memory"), ipcq.QueueFull()])
+def test_message_that_the_target_refuses_is_put_back_by_copy(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """And the order is as before."""
+    on_put(monkeypatch, target.name, lambda item: item == b"\xa1b" and raising(error)(item))
+    result = run("copy", source.name, target.name, "--wait", "0")
+    assert (result.exit_code, taken(source), taken(target), files(place)) == (
+        4 if isinstance(error, ipcq.QueueFull) else 1,
+        ["a", "b", "c"],
+        ["a"],
+        [],
+    )
+
+
+def test_target_that_goes_meanwhile_leaves_all_in_the_source(
+    run: Run, source: Queue, free: str, monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    """In its order."""
+    with ipcq.open(free, max_messages=8, max_message_size=512) as target:
+        on_put(monkeypatch, source.name, lambda item: item == b"\xa1a" and target.unlink())
+        result = run("copy", source.name, free)
+    assert (result.exit_code, "1 message copied" in result.stderr, taken(source), files(place)) == (
+        1,
+        True,
+        ["a", "b", "c"],
+        [],
+    )
+
+
+def test_full_disk_leaves_all_in_the_source(
+    run: Run, make: Callable[..., Queue], target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken is put back before the error is told."""
+    source = make("-source", "abc", priorities=True)
+    write = _dump.File.write
+
+    def full(self: _dump.File, line: bytes) -> None:
+        if b"oWI=" in line:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, line)
+
+    monkeypatch.setattr(_dump.File, "write", full)
+    result = run("copy", source.name, target.name)
+    assert (result.exit_code, sorted(taken(source)), files(place)) == (1, ["a", "b", "c"], [])
+
+
+def test_wait_of_copy_ends_by_a_signal_and_all_is_put_back(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was no space after all."""
+
+    def full(item: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise ipcq.QueueFull
+
+    on_put(monkeypatch, target.name, full)
+    assert (run("copy", source.name, target.name).exit_code, taken(source), files(place)) == (143, ["a", "b", "c"], [])
+
+
+def test_second_signal_ends_putting_in_order(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken is put back all the same."""
+    on_put(monkeypatch, source.name, lambda _: signal.raise_signal(signal.SIGTERM))
+    assert (run("copy", source.name, target.name).exit_code, taken(source), files(place)) == (143, ["c", "a", "b"], [])
+
+
+def test_third_signal_ends_putting_back(
+    run: Run, make: Callable[..., Queue], target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not put back is in the file, which stderr names with the source."""
+    source = make("-source", "abc", priorities=True)
+
+    def full(item: Any) -> None:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        raise ipcq.QueueFull
+
+    with monkeypatch.context() as patch:
+        on_put(patch, source.name, lambda item: item == b"\xa1b" and full(item))
+        result = run("copy", source.name, target.name, "--rescue", "mine")
+    assert f"2 messages in no queue, kept in {place / 'mine'}: go on with `ipcq load {source.name} " in result.stderr
+    run("load", source.name, "mine")
+    assert (result.exit_code, taken(source), taken(target), files(place)) == (143, ["a", "b", "c"], ["a", "b", "c"], [])
+
+
+def test_source_that_is_shut_down_meanwhile_leaves_a_file(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be put back."""
+    on_put(monkeypatch, target.name, lambda _: source.shutdown())
+    result = run("copy", source.name, target.name, "--rescue", "mine")
+    assert (result.exit_code, kept(place / "mine"), taken(source)) == (1, ["oWE="], ["b", "c"])
+
+
+def test_what_others_take_meanwhile_is_not_copied_twice(
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue counts what is taken, so that copy knows when it meets what it has put back."""
+    on_put(monkeypatch, target.name, lambda item: item == b"\xa1a" and source.get())
+    run("copy", source.name, target.name)
+    assert (taken(target), sorted(taken(source))) == (["a", "c"], ["a", "c"])
+
+
+def test_last_message_that_may_have_been_put_back_is_not_copied(
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others took those before it between a look and the take."""
+    get = ipcq.Queue.get_message
+    calls = []
+
+    def take(self: Queue, *arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            monkeypatch.undo()
+            source.get()
+            source.get()
+        return get(self, *arguments, **options)
+
+    monkeypatch.setattr(ipcq.Queue, "get_message", take)
+    run("copy", source.name, target.name)
+    assert (taken(target), taken(source)) == (["a"], ["a"])
+
+
+def test_nothing_is_copied_twice_where_nobody_counts(
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, uncounted: None
+) -> None:
+    """Then messages are put back when all have been taken."""
+    on_put(monkeypatch, target.name, lambda item: item == b"\xa1a" and source.get())
+    run("copy", source.name, target.name)
+    assert (taken(target), taken(source)) == (["a", "c"], ["a", "c"])
+
+
+def test_copy_of_what_others_have_taken_is_no_error(
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, uncounted: None
+) -> None:
+    """All of it, after the first."""
+    on_put(monkeypatch, target.name, lambda _: source.clear())
+    assert (run("copy", source.name, target.name).exit_code, taken(source)) == (0, ["a"])
+
+
+def test_message_is_in_the_file_before_it_is_taken(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it can be seen first, no kill can lose it."""
+    get = ipcq.Queue.get_message
+    seen = []
+
+    def take(self: Queue, **options: Any) -> Any:
+        seen.append(b'"oWE="' in (place / "mine").read_bytes())
+        return get(self, **options)
+
+    monkeypatch.setattr(ipcq.Queue, "get_message", take)
+    run("move", source.name, target.name, "-n", "1", "--rescue", "mine")
+    assert seen == [True]
+
+
+def test_full_disk_is_noticed_before_anything_is_taken(
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+) -> None:
+    """Blocks are reserved while the message is in the queue."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    result = run("move", source.name, target.name)
+    assert (result.exit_code, source.qsize(), files(place)) == (1, 3, [])
+
+
+def test_rescue_file_that_exists_is_not_touched(run: Run, source: Queue, target: Queue, place: Path) -> None:
+    """And nothing is taken."""
+    (place / "mine").write_text("precious")
+    result = run("move", source.name, target.name, "--rescue", "mine")
+    assert (result.exit_code, (place / "mine").read_text(), source.qsize()) == (1, "precious", 3)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_bar_is_shown_after_a_while(
+    terminal: Callable[..., Any], source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """On a terminal."""
+    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.BEAT", 0.0)
+    done = {"move": "moved", "copy": "copied"}[verb]
+    assert f"] 100%   3 messages {done}" in terminal(verb, source.name, target.name).text
+
+
+BACKENDS = ("mqueue", "pyshm", "shm")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("old", BACKENDS)
+@pytest.mark.parametrize("new", BACKENDS)
+def test_messages_go_between_all_backends(
+    run: Run, make: Callable[..., Queue], free: str, old: str, new: str, verb: str
+) -> None:
+    """Into a queue that is created."""
+    source = make("-source", "abc", old, max_messages=4)
+    assert run(verb, f"{old}://{source.name}", f"{new}://{free}").exit_code == 0
+    with ipcq.open(free, new, create=False) as made:
+        assert (taken(made), taken(source)) == (["a", "b", "c"], ["a", "b", "c"] if verb == "copy" else [])
+
+
+@pytest.mark.needs("socketpair")
+@pytest.mark.parametrize("verb", VERBS)
+def test_messages_come_from_a_queue_that_somebody_holds(
+    program: Callable[..., Any], make: Callable[..., Queue], free: str, verb: str
+) -> None:
+    """As socketpair's: it lives as long as its holders."""
+    source = make("-source", "abc", "socketpair")
+    program(verb, source.name, free, "--max-messages", "8")
+    with ipcq.open(free, create=False) as made:
+        assert (taken(made), taken(source)) == (["a", "b", "c"], ["a", "b", "c"] if verb == "copy" else [])
+
+
+@pytest.mark.needs("socketpair")
+def test_new_queue_that_nobody_would_hold_is_refused(program: Callable[..., Any], shared: Queue, free: str) -> None:
+    """And nothing is taken."""
+    shared.put("a")
+    result = program("move", shared.name, f"socketpair://{free}")
+    assert ("start whoever gets the items first" in result.stderr, shared.qsize()) == (True, 1)
+
+
+DYING = """
+import os, signal, sys
+import ipcq
+from ipcq._cli import main
+from ipcq._cli._dump import File
+from ipcq._cli._putter import Putter
+
+verb, source, target, file, method, when, number = sys.argv[1:]
+owner = {"get_message": ipcq.Queue, "put": Putter}.get(method, File)
+real = getattr(owner, method)
+calls = 0
+
+
+def dying(*arguments, **options):
+    global calls
+    calls += 1
+    if calls == int(number) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **options)
+    if calls == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
+setattr(owner, method, dying)
+main([verb, source, target, "--rescue", file])
+"""
+
+
+def dies(*arguments: str) -> None:
+    program = [sys.executable, "-c", DYING, *arguments]
+    assert subprocess.run(program, timeout=60, check=False, capture_output=True).returncode == -signal.SIGKILL
+
+
+#: Where a move dies, and which message is doubled or lost then: in the second message of three.
+DEATHS = (
+    ("get_message", "before", ["b"], []),  # in the source and in the file
+    ("get_message", "after", [], ["b"]),  # in the file, where it is seen before it is taken
+    ("write", "before", [], ["b"]),
+    ("put", "before", [], []),
+    ("put", "after", ["b"], []),  # in the target and in the file
+    ("clear", "before", ["b"], []),
+    ("clear", "after", [], []),
+)
+
+
+@pytest.mark.parametrize("backend", ["mqueue", "shm"])
+@pytest.mark.parametrize(("method", "when", "doubled", "lost"), DEATHS)
+def test_killed_move_loses_at_most_the_message_under_way(
+    run: Run,
+    make: Callable[..., Queue],
+    place: Path,
+    backend: str,
+    method: str,
+    when: str,
+    doubled: list[str],
+    lost: list[str],
+) -> None:
+    """C37: a SIGKILL before and after each step; what was named before puts what is in the file."""
+    source, target = make("-source", "abc", backend), make("-target", (), backend)
+    # The first line that is written is no message.
+    dies("move", source.name, target.name, "mine", method, when, "3" if method == "write" else "2")
+    run("load", target.name, "mine")
+    looks = source.capabilities.peek
+    if not looks and method == "get_message" and when == "before":
+        doubled = []
+    expected = [each for each in "abc" if looks or each not in lost]
+    assert sorted([*taken(target), *taken(source)]) == sorted([*expected, *doubled])
+
+
+@pytest.mark.parametrize("backend", ["mqueue", "shm"])
+@pytest.mark.parametrize("number", ["2", "5"])
+@pytest.mark.parametrize(("method", "when"), [("put", "before"), ("put", "after"), ("get_message", "after")])
+def test_killed_copy_loses_no_message_that_is_in_the_file(
+    run: Run, make: Callable[..., Queue], place: Path, backend: str, number: str, method: str, when: str
+) -> None:
+    """C37: the command that was named puts back what is not back, and at most the one under way is there twice."""
+    if method == "get_message":
+        number = str((int(number) + 1) // 2)
+    source, target = make("-source", "abc", backend), make("-target", (), backend)
+    dies("copy", source.name, target.name, "mine", method, when, number)
+    run("load", source.name, "mine")
+    left = taken(source)
+    lost = 1 if method == "get_message" and not source.capabilities.peek else 0
+    assert len(set(left)) == 3 - lost and len(left) <= 4
+
+
+def test_write_that_fails_after_the_take_is_told_with_the_message(
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, blind: None
+) -> None:
+    """Neither queue nor file has it."""
+    write = _dump.File.write
+
+    def fail(self: _dump.File, line: bytes) -> None:
+        if b"oWE=" in line:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        write(self, line)
+
+    monkeypatch.setattr(_dump.File, "write", fail)
+    assert (
+        '`ipcq load` takes the line: {"priority": 0, "base64": "oWE="}' in run("move", source.name, target.name).stderr
+    )
