@@ -24,14 +24,14 @@ def command(request: Request) -> None:
     priorities, or its backend does not count what is taken, all are put back at the end instead, because a message that
     is put back early would be the next one again.
 
-    Others may use SRC meanwhile, and no consumer gets a message twice. But the order changes: what others put meanwhile
-    comes before messages that are put back later, and while all messages are taken, consumers find the queue empty. What
-    others take before its turn is not copied. If producers fill SRC meanwhile, putting back waits for space.
+    Others may use SRC meanwhile, and no consumer gets a message twice. But the order changes: what others put
+    meanwhile comes before messages that are put back later. While all messages are taken, consumers find the queue
+    empty. What others take before its turn is not copied. If producers fill SRC, putting back waits for space.
 
     The first Ctrl-C ends the copying, and the other messages are only taken and put back to keep the order. The second
     one ends that, and the third one ends waiting for space to put back. What is taken and not put back is in a rescue
-    file, as with `ipcq move`. At the start, stderr names that file and the command that puts back what is in there. After
-    a SIGKILL the one message under way may be in two places.
+    file, as with `ipcq move`. At the start, stderr names that file and the command that puts back what is in there.
+    After a SIGKILL the one message under way may be in two places.
 
     \b
     ipcq copy /jobs /jobs-seen

@@ -468,3 +468,40 @@ def test_error_names_the_file_and_not_a_number_to_skip(run: Run, queue: Queue, s
 
 def kept_or_none(place: Path) -> list[str]:
     return [each.name for each in place.iterdir()]
+
+
+def test_marked_message_is_in_a_queue_already(run: Run, queue: Queue) -> None:
+    """Wherever the file is by now."""
+    header = '{"ipcq": "messages", "version": 1, "queue": {}}\n'
+    run("load", queue.name, "-", input=header + '#"priority": 0, "base64": "oWE="}\n')
+    assert queue.empty()
+
+
+def test_file_of_marked_messages_is_removed(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """Nothing is left in it to be put."""
+    (place / "kept").write_text(stream.replace('{"priority"', '#"priority"'))
+    run("load", queue.name, "kept")
+    assert (kept_or_none(place), queue.qsize()) == ([], 0)
+
+
+def test_mark_is_on_the_message_and_not_on_a_gap_before_it(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """NULs that were reserved."""
+    header, first, second, _ = stream.split("\n")
+    (place / "kept").write_text(f"{header}\n\0\0{first}\n{second}\n")
+    queue.put_many("xyz")
+    run("load", queue.name, "kept", "--wait", "0")
+    assert (place / "kept").read_text().split("\n")[1] == "\0\0#" + first[1:]
+
+
+def test_shorter_message_does_not_leave_the_end_of_a_longer_one(queue: Queue, place: Path) -> None:
+    """The line of the next message overwrites that of the last one."""
+    file = _rescue.rescue_file(queue, "move", "kept", step=0)
+    file.write(_dump.header(queue, file.path))
+    file.make_room()
+    file.write(_dump.record(ipcq.Message(b"long" * 20, 0, 1)))
+    file.clear()
+    file.make_room()
+    file.write(_dump.record(ipcq.Message(b"\xa1a", 0, 1)))
+    there = (place / "kept").read_text().rstrip("\0").split("\n")[1:]
+    file.close(keep=False)
+    assert [line.strip("\0") for line in there] == ['{"priority": 0, "base64": "oWE="}', ""]
