@@ -315,3 +315,36 @@ def test_a_closed_handle_says_in_the_child_why(queue: "ipcq.Queue[int]") -> None
     queue._give_up(_queue.NOT_PREPARED)
     with suppress(ipcq.QueueEmpty), pytest.raises(QueueClosed, match="a call was under way"):
         queue.get_nowait()
+
+
+@pytest.fixture
+def unsafe() -> Iterator[set[str]]:
+    before = set(_forks.unsafe)
+    yield _forks.unsafe
+    _forks.unsafe.intersection_update(before)
+
+
+def test_nothing_is_unsafe_where_nothing_has_to_be_prepared(unsafe: set[str]) -> None:
+    """C20: whatever was being opened at the fork."""
+    with _forks.Opening("/core-opening"):
+        assert (_forks.unprepared([], lambda _: False), "/core-opening" in unsafe) == (set(), False)
+
+
+def test_what_was_being_opened_is_unsafe_where_a_channel_of_nobody_was_not_prepared(
+    channel: Connected, unsafe: set[str]
+) -> None:
+    """C20, C35: as here, where no fork has asked."""
+    with _forks.Opening("/core-opening"):
+        _forks.unprepared([], lambda each: each is channel)
+    assert "/core-opening" in unsafe
+
+
+def test_a_handle_and_its_name_are_given_up_where_its_channel_was_not_prepared(
+    queue: "ipcq.Queue[int]", unsafe: set[str]
+) -> None:
+    """C20: done in this process, as the first thing in a child."""
+    _queue._after_fork()
+    with pytest.raises(QueueClosed, match="a call was under way"):
+        queue.qsize()
+    with pytest.raises(QueueClosed, match="a call was under way"):
+        ipcq.open(queue.name, "connected")
