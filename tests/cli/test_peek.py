@@ -84,3 +84,10 @@ def test_backend_that_cannot_names_one_that_can(program: Callable[..., Any], opa
         1,
         True,
     )
+
+
+def test_a_queue_that_has_ended_is_not_waited_for(run: Run, queue: Queue) -> None:
+    """No item comes any more."""
+    queue.shutdown()
+    result = run("peek", queue.name, "--wait", "600")
+    assert (result.exit_code, "shut down" in result.stderr) == (1, True)
