@@ -58,6 +58,25 @@ def private_directories(part: str = "") -> list[str]:
     return [_inside(root, part) for root in _roots() if _is_private(root) and _is_private(_inside(root, part))]
 
 
+def private_files(file: str, part: str = "") -> list[str]:
+    """Return where a file of this name is in the private directories; cheaper than to look into each of them.
+
+    Raises:
+        OSError: The system does not tell whether it is there.
+    """
+    found = []
+    for root in _roots():
+        home = _inside(root, part)
+        path = f"{home}/{file}"
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        if _is_private(root) and _is_private(home):
+            found.append(path)
+    return found
+
+
 def make_private_directories(part: str = "") -> list[str]:
     """Make the private directories where they are missing, and return those that this process can write to.
 

@@ -101,7 +101,7 @@ from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from ipcq._importing import importing
 from ipcq._limits import check_file_size, too_many_descriptors, too_many_threads
-from ipcq._private import make_private_directories, make_private_directory, private_directories
+from ipcq._private import make_private_directories, make_private_directory, private_directories, private_files
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueShutDown, Unsupported
 
 __all__ = (
@@ -148,6 +148,7 @@ __all__ = (
     "original",
     "pause",
     "private_directories",
+    "private_files",
     "too_many_descriptors",
     "too_many_threads",
     "translated",

@@ -32,6 +32,7 @@ from ipcq.backend import (
     opened,
     original,
     private_directories,
+    private_files,
 )
 from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
@@ -77,16 +78,18 @@ def make() -> list[str]:
     return make_private_directories(_PART)
 
 
-def path_in(home: str, name: str) -> bytes:
+def _file_of(name: str) -> str:
     file = name[1:].encode()
-    if len(file) >= _HASHED:
-        file = hashlib.sha256(file).hexdigest().encode()
-    return home.encode() + b"/" + file
+    return name[1:] if len(file) < _HASHED else hashlib.sha256(file).hexdigest()
+
+
+def path_in(home: str, name: str) -> bytes:
+    return f"{home}/{_file_of(name)}".encode()
 
 
 def paths_of(name: str) -> list[bytes]:
-    """Return where the queue may be."""
-    return [path_in(home, name) for home in directories()]
+    """Return the socket files of this name, of which one at the most is a queue."""
+    return [path.encode() for path in private_files(_file_of(name), _PART)]
 
 
 def path_at(name: str, found: Found) -> bytes:

@@ -285,10 +285,31 @@ def test_a_name_that_is_another_queues_by_now_is_left_alone(name: str, monkeypat
 
 def test_a_name_that_goes_while_it_is_unlinked_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C14: somebody was faster."""
-    _place.make()
-    monkeypatch.setattr(_place, "alive", lambda path: True)
+    monkeypatch.setattr(_place, "_place_of", path_of)
     with pytest.raises(QueueNotFound):
         SocketpairBackend().unlink(name)
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_no_queue(name: str) -> None:
+    """C14: the same for who asks whether it is there."""
+    assert not _place.alive(path_of(name))
+
+
+def test_a_file_that_nobody_holds_is_not_unlinked(place: Path, name: str) -> None:
+    """C16: it is no queue."""
+    Path(os.fsdecode(path_of(name))).write_text("")
+    with pytest.raises(QueueNotFound):
+        SocketpairBackend().unlink(name)
+
+
+def test_a_queue_where_others_can_enter_is_not_seen(place: Path, name: str) -> None:
+    """C27: others can have put it there."""
+    channel = SocketpairBackend().create(name, Request())
+    place.chmod(0o755)
+    seen = SocketpairBackend().exists(name)
+    place.chmod(0o700)
+    channel.close()
+    assert not seen
 
 
 def test_a_queue_that_goes_while_it_is_listed_is_left_out() -> None:

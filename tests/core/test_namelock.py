@@ -554,6 +554,18 @@ def test_what_the_system_refuses_the_file_of_the_lock_is_told(
             pass
 
 
+def test_a_directory_that_another_process_makes_meanwhile_is_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16: two begin at once."""
+    mkdir = os.mkdir
+
+    def overtaken(path: str, mode: int) -> None:
+        mkdir(path, mode)
+        raise FileExistsError(errno.EEXIST, "somebody was faster", path)
+
+    monkeypatch.setattr(_namelock.os, "mkdir", overtaken)
+    assert not taken()
+
+
 # Several places
 
 
