@@ -38,6 +38,16 @@ def test_a_strange_packet_is_told_and_dropped(packet: bytes, queue: Handle) -> N
     assert queue.get(timeout=5) == b"good"
 
 
+def test_a_strange_packet_is_not_taken_for_the_end_by_a_look(queue: Handle) -> None:
+    """C14, C28: an empty one looks like it, but there is a message behind."""
+    send(queue, b"")
+    queue.put(b"good")
+    queue.shutdown()
+    with pytest.raises(ipcq.QueueEmpty):
+        queue.peek()
+    assert queue.get(timeout=5) == b"good"
+
+
 @pytest.mark.parametrize("packet", [b"", b"\x00", _buffer.HEADER.pack(0, 65).ljust(73, b"\0"), bytes(100)])
 def test_a_strange_packet_in_a_bounded_queue_is_told_and_dropped(packet: bytes, bounded: Handle) -> None:
     """C28: the same where packets are padded."""
