@@ -46,6 +46,33 @@ def test_a_peek_where_none_is_possible_is_unsupported() -> None:
     assert model(("close", {}), ("peek", {})) is None
 
 
+OPEN: dict[str, Any] = {"exclusive": False, "rights": "both", "other_limit": False, "stay": True}
+
+
+def test_a_handle_that_cannot_go_on_after_an_unlink_is_unsupported() -> None:
+    """Contract clause 20, for one that creates and for one that attaches."""
+    assert model(("open", {"create": True, **OPEN})) == ("raised", "Unsupported")
+    assert model(("forget", {}), ("open", {"create": True, **OPEN})) == ("raised", "Unsupported")
+
+
+def test_nothing_is_created_by_who_cannot_go_on_after_an_unlink() -> None:
+    """Contract clause 20."""
+    assert model(("forget", {}), ("open", {"create": True, **OPEN}), ("exists", {})) == ("returned", False)
+
+
+def test_going_on_after_an_unlink_is_not_compared_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two backends of which one cannot mean different things by opening so."""
+    able = {"one": Capabilities(), "other": Capabilities(after_unlink=True)}
+    monkeypatch.setattr(machine, "capabilities", able.__getitem__)
+    assert "open" not in machine.shared("one", "other")
+
+
+def test_looking_into_what_has_ended_says_so() -> None:
+    """Contract clause 15."""
+    calls = (("shutdown", {"immediate": False}), ("peek", {}))
+    assert model(*calls, shutdown=True, peek=True) == ("raised", "QueueShutDown")
+
+
 @pytest.mark.needs("memory")
 @pytest.mark.parametrize(("persistence", "there"), [(Persistence.HOLDERS, False), (Persistence.KERNEL, True)])
 def test_a_queue_that_lives_by_its_handles_goes_with_the_last_one(persistence: Persistence, there: bool) -> None:
