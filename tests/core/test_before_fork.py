@@ -243,15 +243,23 @@ def test_what_was_being_opened_and_could_not_prepare_is_not_opened_in_the_child(
     assert said[0].startswith("QueueClosed: ")
 
 
-def test_threads_that_fork_at_a_time_do_not_wait_for_one_another(queue: "ipcq.Queue[int]", name: str) -> None:
-    """C20: two forks that take the locks of two channels do so one after the other."""
-    with ipcq.open(name + "-other", "connected"):
-        threads = [threading.Thread(target=lambda: [forked(lambda: None) for _ in range(5)]) for _ in range(2)]
-        for thread in threads:
+def test_a_fork_waits_until_another_has_prepared(channel: Connected) -> None:
+    """C20: two that take the locks of several channels at a time could wait for one another."""
+    asked = threading.Event()
+    overlapped: list[bool] = []
+
+    def during() -> None:
+        if threading.current_thread() is threading.main_thread():
             thread.start()
-        for thread in threads:
-            thread.join(HANG)
-        assert not any(thread.is_alive() for thread in threads)
+            overlapped.append(asked.wait(0.2))
+        else:
+            asked.set()
+
+    channel.during = during
+    thread = threading.Thread(target=lambda: forked(lambda: None))
+    forked(lambda: None)
+    thread.join(HANG)
+    assert (overlapped, asked.is_set()) == ([False], True)
 
 
 def test_a_handler_that_forks_during_a_fork_is_prepared_for_as_well(channel: Connected) -> None:
