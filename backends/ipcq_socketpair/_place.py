@@ -123,10 +123,18 @@ def _in_order(homes: Sequence[str], closing: ExitStack) -> list[tuple[int, str]]
     for home in homes:
         how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = opened(partial(os.open, home, how))  # because a signal handler of this thread may fork
-        closing.callback(closed, descriptor, partial(close, descriptor))
+        closing.callback(closed, descriptor, partial(_unlock_and_close, descriptor))
         status = os.fstat(descriptor)
         found[status.st_dev, status.st_ino] = descriptor, home
     return [found[identity] for identity in sorted(found)]
+
+
+def _unlock_and_close(descriptor: int) -> None:
+    try:
+        # Closing alone does not unlock it while a child has a copy, which a handler forked just as it was opened.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        close(descriptor)
 
 
 def _locked(home: int) -> bool:

@@ -125,6 +125,27 @@ def test_a_file_that_somebody_removed_is_the_queues_end(queue: Handle) -> None:
         queue.put(b"x")
 
 
+def test_a_copy_of_the_descriptor_does_not_keep_the_lock(
+    place: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C35: a child has one if a handler forked it just as the directory was opened."""
+    copies: list[int] = []
+    opened = _place.opened
+
+    def copied(call: Callable[[], int]) -> int:
+        copies.append(os.dup(descriptor := opened(call)))
+        return descriptor
+
+    monkeypatch.setattr(_place, "opened", copied)
+    homes = _place.make()
+    with _place.alone(homes):
+        pass
+    with _place.alone(homes, 0.0):
+        pass
+    for copy in copies:
+        os.close(copy)
+
+
 # Several places
 
 
