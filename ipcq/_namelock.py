@@ -156,7 +156,7 @@ class _Files:
         _private.make(root)
         path = f"{root}/{self._file}"
         # A forked child closes its copy of the descriptor. Unlocking it would take the lock from the parent.
-        self._note(opened(partial(_open_file, root, path)), path, False)
+        self._note(opened(partial(_open_file, root, path)), root, path, False)
         return root
 
     def _open_shared(self, root: str) -> None:
@@ -172,11 +172,15 @@ class _Files:
             if error.errno == errno.ENOENT or _private.is_lasting(meaning):
                 return
             raise meaning from error
-        self._note(descriptor, path, True)
+        self._note(descriptor, root, path, True)
 
-    def _note(self, descriptor: int, path: str, shared: bool) -> None:
+    def _note(self, descriptor: int, root: str, path: str, shared: bool) -> None:
         self._closing.callback(_close_lock, descriptor)
-        status = os.fstat(descriptor)
+        try:
+            status = os.fstat(descriptor)
+        except OSError as error:
+            let_through(error)
+            raise _private.refusal(error, f"the lock file {path} cannot be looked at", root, path) from error
         identity = status.st_dev, status.st_ino
         # One file in two places would conflict with itself.
         self._found.setdefault(identity, _Lock(identity, descriptor, path, shared))

@@ -54,25 +54,25 @@ def private_directories(part: str = "") -> list[str]:
     """Return the private directories that are there, or those of a part, and are nobody else's.
 
     One of them may be on a read-only file system, and two of them may be the same directory.
+
+    Raises:
+        MessageQueueError: The system does not tell whether one is there.
     """
-    return [_inside(root, part) for root in _roots() if _is_private(root) and _is_private(_inside(root, part))]
+    homes = [(root, _inside(root, part)) for root in _roots()]
+    return [home for root, home in homes if _is_private(root, root) and _is_private(root, home)]
 
 
 def private_files(file: str, part: str = "") -> list[str]:
     """Return where a file of this name is in the private directories; cheaper than to look into each of them.
 
     Raises:
-        OSError: The system does not tell whether it is there.
+        MessageQueueError: The system does not tell whether it is there.
     """
     found = []
     for root in _roots():
         home = _inside(root, part)
         path = f"{home}/{file}"
-        try:
-            os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue
-        if _is_private(root) and _is_private(home):
+        if _status(root, path) is not None and _is_private(root, root) and _is_private(root, home):
             found.append(path)
     return found
 
@@ -147,12 +147,15 @@ def _made(root: str, part: str) -> str:
     path = _inside(root, part)
     for each in dict.fromkeys((root, path)):
         _make(root, each)
-    if not writable(path):
-        if not read_only(path):
-            raise PermissionDenied(f"{path} cannot be written to: chmod 700 {path}", errno=errno.EACCES)
-        error = OSError(errno.EROFS, os.strerror(errno.EROFS))
-        raise refusal(error, f"{path} cannot be written to", root, path)
-    return path
+    if writable(path):
+        return path
+    try:
+        if read_only(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    except OSError as error:
+        let_through(error)
+        raise refusal(error, f"{path} cannot be written to", root, path) from error
+    raise PermissionDenied(f"{path} cannot be written to: chmod 700 {path}", errno=errno.EACCES)
 
 
 def _inside(root: str, part: str) -> str:
@@ -177,12 +180,26 @@ def _make(root: str, path: str) -> None:
     _check(path, found)
 
 
-def _is_private(path: str) -> bool:
+def _is_private(root: str, path: str) -> bool:
+    found = _status(root, path)
+    if found is None:
+        return False
     try:
-        _check(path, os.lstat(path))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):  # also if it is somebody else's
+        _check(path, found)
+    except PermissionDenied:
         return False
     return True
+
+
+def _status(root: str, path: str) -> os.stat_result | None:
+    """Return the status of what is at a path, or None if nothing is or this user may not see it."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except OSError as error:
+        let_through(error)
+        raise refusal(error, f"{path} cannot be looked at", root, path) from error
 
 
 def writable(path: str) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 import ipcq
 from core.conftest import HANG, Run, Thread
+from core.fakes import raising
 from ipcq import _forks, _namelock, _private
 from ipcq._deadline import NEVER, PASSED
 from ipcq._namelock import name_lock
@@ -810,3 +811,24 @@ def test_a_squatted_directory_is_not_found(places: list[Path], squat: Callable[[
 def test_a_file_system_for_writing_is_not_read_only(tmp_path: Path) -> None:
     """As `statvfs` says."""
     assert (_private.read_only(str(tmp_path)), _private.writable(str(tmp_path))) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("call", "look"),
+    [
+        ("lstat", _private.private_directories),
+        ("lstat", lambda: _private.private_files("file")),
+        ("fstat", taken),
+        ("statvfs", _private.make_private_directory),
+    ],
+)
+def test_a_look_that_the_system_refuses_is_our_error(
+    place: Path, monkeypatch: pytest.MonkeyPatch, call: str, look: Callable[[], object]
+) -> None:
+    """C5: whichever system call fails, and no place is passed over for it."""
+    _private.make_private_directory()
+    monkeypatch.setattr(_private, "writable", lambda path: False)
+    with monkeypatch.context() as context, pytest.raises(MessageQueueError, match="worn out") as caught:
+        context.setattr(_private.os, call, raising(OSError(errno.EIO, "worn out")))
+        look()
+    assert not isinstance(caught.value, PermissionDenied)
