@@ -24,6 +24,7 @@ import ipcq_memory
 from backends import overtaking
 from ipcq.backend import Request
 from ipcq.errors import InvalidArgument, LimitExceeded, QueueExists, QueueGone, QueueNotFound
+from ipcq.testing.processes import Peers, say
 
 Handle = ipcq.Queue[Any]
 
@@ -631,12 +632,15 @@ def test_a_name_can_be_unlinked_by_one_alone(name: str) -> None:
 # Forking: step by step in one process
 
 
-def test_a_forked_child_has_no_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_has_no_queues(queue: Handle) -> None:
     """C20: the child's copies would be other queues under the same names."""
-    monkeypatch.setattr(ipcq_memory, "_queues", {"/memory-queue": object()})
-    ipcq_memory._registry_lock.acquire()
-    ipcq_memory._after_fork()
-    assert not ipcq_memory._queues
+    with Peers() as peers:
+        assert not peers.fork(say_whether_there_are_queues).hear()
+    assert ipcq_memory._queues
+
+
+def say_whether_there_are_queues() -> None:
+    say(bool(ipcq_memory._queues))
 
 
 def test_a_forked_childs_handles_cannot_be_used(queue: Handle) -> None:

@@ -7,12 +7,15 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 import ipcq
 from ipcq import _forks, _queue
+from ipcq.backend import NativeRLock
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.needs import usable
 from processes.programs import SMALL
@@ -246,6 +249,38 @@ def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: st
     assert not queue._held
     channel.close()
     queue.unlink()
+
+
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the functions that are registered for a fork, which does not happen."""
+    registered: dict[str, Any] = {}
+    monkeypatch.setattr(os, "register_at_fork", lambda **functions: registered.update(functions))
+    return registered
+
+
+@pytest.mark.parametrize("in_child", [None, lambda: None])
+def test_a_lock_that_is_held_over_forks_is_free_in_the_child(
+    handlers: dict[str, Any], in_child: Callable[[], object] | None
+) -> None:
+    """Clause 17: also one that a thread took before the fork knew of it."""
+    lock = NativeRLock()
+    _forks.hold_over_forks(lock, in_child=in_child)
+    thread = threading.Thread(target=lock.acquire)
+    thread.start()
+    thread.join()
+    handlers["after_in_child"]()
+    assert lock.acquire(blocking=False)
+
+
+def test_a_lock_that_is_held_over_forks_is_free_in_the_parent(handlers: dict[str, Any]) -> None:
+    """And where the fork did not take it, that is no error."""
+    lock = NativeRLock()
+    _forks.hold_over_forks(lock)
+    handlers["before"]()
+    handlers["after_in_parent"]()
+    handlers["after_in_parent"]()
+    assert not lock._is_owned()  # type: ignore[attr-defined]  # as threading.Condition asks
 
 
 FORK_BEFORE_REGISTERED = """
