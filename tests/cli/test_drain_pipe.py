@@ -316,7 +316,7 @@ def test_private_directory_stands_in_for_the_current_one(queue: Queue, monkeypat
     monkeypatch.setattr(os, "getcwd", refuse)
     file = _rescue.rescue_file(queue, "drain", None)
     file.close(keep=False)
-    assert os.path.dirname(file.path) == ipcq.backend.private_directory("rescue")
+    assert os.path.dirname(file.path) == ipcq.backend.make_private_directory("rescue")
 
 
 def test_no_place_for_the_file_is_told_before_anything_is_taken(
