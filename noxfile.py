@@ -316,7 +316,7 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def peers(session: nox.Session) -> None:
-    """Point the storm at queues of other libraries, of which some are known not to survive it: some seven minutes."""
+    """Point the storm at queues of other libraries, some of which are known not to survive it: ten minutes."""
     install(session, "tests")
     pytest(session, "-rP", *(session.posargs or ["tests/peers/storms.py"]))
 
@@ -332,7 +332,7 @@ def storm(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Measure; give the name of one script of benchmarks/, and its options, to run that one alone.
 
-    `summary` measures what the documentation shows, and writes it anew: some ten minutes on two processors.
+    `summary` measures what the documentation shows, and rewrites it: about ten minutes on two processors.
     """
     install(session, "bench")
     scripts = sorted(path.stem for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 CORE = "backends/ipcq_shm/csrc"
-#: The index shows the README without the files that it links to; whoever reads it there finds them in the sdist.
+#: The index shows the README without the files that it links to; readers find them in the sdist.
 FILES = "https://pypi.org/project/ipcq-queue/#files"
 NOTE = f"Pages in parentheses are files of the [source distribution]({FILES}).\n\n"
 

@@ -1,7 +1,7 @@
-"""Measure all that the documentation shows, and write it anew: benchmarks/summary.json and the README's lines.
+"""Measure everything that the documentation shows, and rewrite benchmarks/summary.json and the README's lines.
 
 Run it on a machine that has nothing else to do. ``--rounds 1 --seconds 0.05`` is
-a trial of the way alone; what is made of it is marked as such. posix_ipc and
+only a trial run; the figures are then marked as such. posix_ipc and
 baseplate are as fast as the limits of this user let them be; for the best that
 they can do: sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-#: Of the face of multiprocessing: the sizes from which it is faster, and slower.
+#: Sizes at which the multiprocessing face is faster than the original, and sizes at which it is slower.
 SIZES = ("64B", "1KiB", "64KiB", "1MiB", "dict", "ping-pong")
 
 

@@ -16,7 +16,7 @@ from ipcq._bench._report import FORMAT, Report, digits, figure, of_kind, result_
 
 SUMMARY = Path(__file__).parents[2] / "benchmarks" / "summary.json"
 
-#: Of a report that has fewer rounds, or shorter samples, everybody is told that it is a trial.
+#: A report with fewer rounds or shorter samples is marked as a trial wherever it is shown.
 ROUNDS, SECONDS = 5, 0.3
 
 #: What the summary leaves out of each result.
@@ -54,7 +54,7 @@ def short(report: Report) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """Return the same with four digits of each figure that count; three are shown."""
+    """Return the same with each figure rounded to four significant digits; three are shown."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
@@ -63,7 +63,7 @@ def rounded(value: Any) -> Any:
 
 
 def dump(value: Any, indent: str = "") -> str:
-    """Return JSON in which a result has a line, so that a difference can be read."""
+    """Return JSON with one result on each line, so that a diff can be read."""
     line = json.dumps(value, ensure_ascii=False)
     if len(line) <= WIDTH or not isinstance(value, dict | list):
         return line
@@ -90,14 +90,14 @@ def read(name: str) -> Report:
 
 
 def is_trial(report: Report) -> bool:
-    """Tell whether too little was measured for a figure that somebody may rely on."""
+    """Tell whether too little was measured to rely on the figures."""
     return bool(report["rounds"] < ROUNDS or report["seconds"] < SECONDS)
 
 
 def trial(report: Report) -> str:
     """Say that this is a trial."""
     return (
-        f"These figures are from a trial of the program ({report['rounds']} rounds of {report['seconds']} s, on a "
+        f"These figures come from a trial run ({report['rounds']} rounds of {report['seconds']} s, on a "
         "machine that had other work): do not rely on them."
     )
 
@@ -134,21 +134,21 @@ def versions(report: Report) -> list[str]:
 
 
 def library(contestant: str) -> str:
-    """Return the name without what tells two uses of one library apart."""
+    """Return the name without the suffix that tells two uses of one library apart."""
     return contestant.partition(",")[0]
 
 
 def readme(report: Report) -> Iterator[str]:
     """Make the README's lines: figures, unless they are of a trial, and who was measured."""
     if is_trial(report):
-        yield "Figures of this version have still to be measured, on a machine that has nothing else to do."
+        yield "The figures of this version have not been measured yet; that needs a machine with nothing else to do."
     else:
         workloads = {each["name"]: each for each in report["workloads"]}
         yield from (line(said, workloads[name], report["base"]) for name, said in SAID.items())
         yield ""
-        yield "Above 1 × ipcq is faster, below it the other."
+        yield "Above 1 ×, ipcq is faster; below, the other one is."
     yield ""
-    yield f"The peers that are measured: {', '.join(versions(report))}."
+    yield f"Measured beside ipcq: {', '.join(versions(report))}."
 
 
 def line(said: str, workload: Mapping[str, Any], base: str) -> str:
