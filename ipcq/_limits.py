@@ -37,22 +37,22 @@ def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
 
 
 def shortage(error: BaseException) -> MessageQueueError | None:
-    """Return our error if a call or an import failed for want of descriptors or memory, else None."""
-    if sys.platform == "win32":  # which tells neither the limit nor its value
+    """Return our error if a call or an import failed because descriptors or memory ran out, else None."""
+    if sys.platform == "win32":  # which reports neither the limit nor its value
         return None
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else 0
-    if isinstance(error, ImportError):  # the dynamic loader tells what it met in words alone
+    if isinstance(error, ImportError):  # the dynamic loader reports the cause only in words
         words = str(error)
         number = next((each for each in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) if os.strerror(each) in words), 0)
     if number in (errno.EMFILE, errno.ENFILE):
         return too_many_descriptors(number)
     if number == errno.ENOMEM:
-        return NoSpace("there is no memory for it: free some and try again", errno=number)
+        return NoSpace("there is not enough memory: free some and try again", errno=number)
     return None
 
 
 def too_many_threads() -> LimitExceeded:
-    """Make the error for a thread that the system does not start, with the limit as it is now."""
+    """Make the error for a thread that the system refuses to start, with the limit as it is now."""
     limit, most, raising = "kernel.threads-max", 0, "sudo sysctl kernel.threads-max with a larger number"
     if sys.platform != "win32":
         most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -65,7 +65,7 @@ def too_many_threads() -> LimitExceeded:
 
 
 def check_file_size(size: int) -> None:
-    """Check that this process may make a file of so many bytes, which the system tells it by a signal else.
+    """Check that this process may make a file of that many bytes; the system itself would send a signal.
 
     Raises:
         LimitExceeded: RLIMIT_FSIZE is lower.
