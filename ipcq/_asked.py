@@ -17,7 +17,7 @@ from ipcq.errors import InvalidArgument
 _KINDS: Final[Mapping[str, type]] = {
     field.name: int if field.default is None else type(field.default) for field in fields(Capabilities)
 }
-#: The `max_message_size` that a queue has at least, whatever was asked for (clause 6 of the contract).
+#: The `max_message_size` that a queue has at least if none was asked for (clause 6 of the contract).
 _LARGEST_ANYWAY: Final = 8192
 
 
@@ -34,7 +34,7 @@ class Asked:
     open_timeout: float
     """Seconds to wait for others."""
     require: Mapping[str, Minimum]
-    """For each capability that the queue must have, the least that it has to be."""
+    """For each capability that the queue must have, the least value that will do."""
     request: Request
 
     def to_create(self) -> Request:
@@ -128,7 +128,7 @@ def _minima(require: Any) -> Mapping[str, Minimum]:
             given = map(_said, (require,) if isinstance(require, str) else tuple(require))
         except TypeError:
             raise InvalidArgument(
-                f"require is names of capabilities, or a mapping of them to minima, not {require!r}"
+                f"require takes names of capabilities, or a mapping of names to minima, not {require!r}"
             ) from None
     minima: dict[str, Minimum] = {}
     for ability, value in given:
@@ -141,7 +141,7 @@ def _minima(require: Any) -> Mapping[str, Minimum]:
 
 
 def _said(each: object) -> tuple[object, object]:
-    """Take a name apart that may carry its minimum, as in the text of a URL: ``persistence:disk``."""
+    """Split a name from the minimum that may follow it, as in the text of a URL: ``persistence:disk``."""
     if not isinstance(each, str) or ":" not in each:
         return each, True
     ability, _, value = each.partition(":")
@@ -157,7 +157,7 @@ def _minimum(ability: str, kind: type, value: object) -> Minimum:
             raise InvalidArgument(
                 f"require: {ability} needs a minimum, one of {one_of}, as in {ability}:{next(iter(words))}"
                 if value is True
-                else f"require: {ability} is at least one of {one_of}, not {value!r}"
+                else f"require: {ability} takes one of {one_of}, not {value!r}"
             )
         return found  # type: ignore[return-value]  # the enumerations of Capabilities are those of Minimum
     if isinstance(value, str):
@@ -165,7 +165,7 @@ def _minimum(ability: str, kind: type, value: object) -> Minimum:
     if kind is bool:
         return flag(f"require: {ability}", value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgument(f"require: {ability} needs a minimum, an int from 1 on, not {value!r}")
+        raise InvalidArgument(f"require: {ability} needs a minimum, an int of 1 or more, not {value!r}")
     return value
 
 
@@ -173,9 +173,11 @@ def _agree(minima: Mapping[str, Minimum], request: Mapping[str, Any]) -> None:
     """Refuse minima that no queue with these arguments can have."""
     least, largest = minima.get("max_message_size", 0), request["max_message_size"]
     if largest is not None and largest < least:
-        raise InvalidArgument(f"max_message_size={largest} is less than the {least} that require= wants at least")
+        raise InvalidArgument(
+            f"max_message_size={largest} is less than the minimum {least} in require=: raise it, or lower the minimum"
+        )
     if request["lifetime"] == "last-close" and minima.get("persistence", 0) > Persistence.HOLDERS:
         raise InvalidArgument(
-            "lifetime='last-close' lets the queue go with its last handle, and require= wants a persistence that keeps "
-            "it: leave out one of them"
+            "lifetime='last-close' lets the queue go with its last handle, and require= asks for a persistence that "
+            "keeps it: leave one of them out"
         )

@@ -1,7 +1,7 @@
 """Which backend serves a name: one pure function, so that the rule can be read, and tested by a table.
 
 `auto` must never split one name into two queues. So whatever exists is attached to, wherever it is; only where nothing
-exists does rank decide. What decides must be the same for every process, and must not make a queue weaker than it was
+exists does rank decide. The choice must be the same for every process, and must not make a queue weaker than it was
 asked for. So it depends on the request and on what is installed and permitted here, and never on how full the machine
 is.
 """
@@ -15,7 +15,7 @@ from ipcq._redaction import shown
 from ipcq.backend import Availability, Capabilities, Lifetime, Persistence, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
 
-#: The least that a capability has to be: True, a member of its enumeration, or a number.
+#: The least value of a capability that will do: True, a member of its enumeration, or a number.
 Minimum: TypeAlias = bool | int | Scope | Persistence
 
 CANNOT_CONTINUE: Final = "its handles cannot go on after an unlink (after_unlink='continue')"
@@ -48,12 +48,12 @@ class Create:
     passed_over: Mapping[str, str]
     """For each other backend, why it is not in the order."""
     ranked: tuple[str, ...] = ()
-    """The backends that would be in the order of some request, the best first."""
+    """The usable backends on which `auto` creates at all, the best first."""
     weaker: bool = False
-    """The queue is to stay, and each of the order keeps it only as long as some process has it open."""
+    """The queue is meant to stay, but every backend in `order` keeps it only while some process has it open."""
 
     def better(self, name: str) -> Sequence[str]:
-        """Return those that rank above one of the order."""
+        """Return the backends that rank above this one."""
         return self.ranked[: self.ranked.index(name)] if name in self.ranked else self.ranked
 
 
@@ -68,7 +68,7 @@ def choose(
     Args:
         candidates: Every backend that could be loaded.
         request: What was asked for.
-        require: For each capability that the queue must have, the least that it has to be.
+        require: For each capability that the queue must have, the least value that will do.
         preferred: Create on this one or not at all; what exists is attached to all the same.
 
     Raises:
@@ -88,7 +88,7 @@ def choose(
             )
         return Attach(there.name)
     best_first = sorted(candidates, key=lambda candidate: (-(candidate.rank or 0), candidate.name))
-    # What is full is usable, and so is what cannot do what was asked for: neither makes a weaker promise good enough.
+    # A backend that is full, or cannot do what was asked for, still counts: a weaker one must not stand in for it.
     usable = [each for each in best_first if each.availability.usable]
     kept = any(not (_forgets(each.capabilities) or _not_by_auto(each, preferred)) for each in usable)
     stays = request.lifetime == "persistent"
@@ -166,10 +166,10 @@ def _denied(able: Capabilities, request: Request) -> str:
 def lacking(
     require: Mapping[str, Minimum], able: Capabilities, max_message_size: int | None, lifetime: Lifetime = "persistent"
 ) -> str:
-    """Say what a backend or a queue lacks of what is required, with both figures; empty where it has all.
+    """Say which required capability a backend or queue lacks, with both values; empty if it lacks none.
 
     Args:
-        require: For each capability, the least that it has to be.
+        require: For each capability, the least value that will do.
         able: The capabilities of the backend or the queue.
         max_message_size: The largest message of either; None: without a bound.
         lifetime: That of the queue.
@@ -185,7 +185,7 @@ def lacking(
             continue
         if isinstance(minimum, bool):
             return f"it lacks the required capability {ability!r}"
-        return f"its {ability} is {_word(has)}, required is at least {_word(minimum)}"
+        return f"its {ability} is {_word(has)}, but at least {_word(minimum)} is required"
     return ""
 
 

@@ -64,7 +64,7 @@ def _met(asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawa
         decision: Attach | Create | None = _look_twice(asked, candidates)
         if isinstance(decision, Create):
             if asked.create:
-                # Not under the lock, because a program may do anything in the function that shows warnings.
+                # Not under the lock, because the function that shows warnings is the program's, and may do anything.
                 warned = warned or _warn_if_weaker(asked, decision)
                 found = _create_alone(asked, candidates, withdrawals, warned=warned)
                 if isinstance(found, tuple):
@@ -93,13 +93,13 @@ def _met(asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawa
 def _create_alone(
     asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
 ) -> tuple[Backend, Channel, str] | Attach | None:
-    """Create the queue while nobody else does; or say where it is by now, or None if that has to be looked at again."""
+    """Create the queue while nobody else does; or say where it is by now, or None if the caller has to look again."""
     with serialised(asked.name, candidates.values(), asked.patience):
         decision = settled(partial(_look, asked, candidates), asked.patience)
         if isinstance(decision, Attach):
             return decision
         if decision.weaker and not warned:
-            return None  # a better backend cannot be used any more, and the warning comes first
+            return None  # a better backend has become unusable since, and the warning has to come first
         made = _create(asked, candidates, decision)
         if made is not None and withdrawals.withdrawn(*made[:2], partial(_is_elsewhere, asked, candidates, made[0])):
             made = None
@@ -181,7 +181,7 @@ def _told(reasons: Mapping[str, str]) -> str:
 def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -> tuple[Backend, Channel, str] | None:
     """Create the queue on the first backend that can do what was asked for; None if somebody else just did.
 
-    A backend that has no space for it now is not one that cannot: another process would find space, and choose it.
+    A backend without space is an error and not passed over: another process would find space there, and choose it.
     """
     reasons = dict(decision.passed_over)
     cause: MessageQueueError | None = None
@@ -224,13 +224,13 @@ def _lacking(asked: Asked, channel: Channel) -> str:
 
 
 def _others(asked: Asked, tried: Collection[str]) -> list[str]:
-    """Name the other backends that `auto` would create such a queue on, the best first, and as good a queue."""
+    """Name the other backends on which `auto` would create such a queue, no weaker, the best first."""
     decision = _without(tried, asked, asked.request)
     return [] if decision.weaker else list(decision.order)
 
 
 def _ways_out(asked: Asked, tried: Collection[str]) -> Iterator[str]:
-    """Name the backend that could be asked for instead, where it keeps queues and, failing that, where it does not."""
+    """Name the backend that could be asked for instead: one that keeps queues or, failing that, one that does not."""
     for other in _others(asked, tried)[:1]:
         yield f"or try backend={other!r}"
         return
@@ -261,9 +261,9 @@ def compare(asked: Asked, channel: Channel) -> None:
         raise QueueMismatch(f"{'; '.join(differ)}: leave that out to take the queue as it is, or unlink it first")
     lacks = _lacking(asked, channel)
     if lacks:
-        raise QueueMismatch(f"{lacks}: unlink it to create it anew elsewhere")
+        raise QueueMismatch(f"{lacks}: require less, or unlink it so that it can be created elsewhere")
     if request.after_unlink == "continue" and not channel.capabilities.after_unlink:
-        raise Unsupported(f"{CANNOT_CONTINUE}: leave that out")
+        raise Unsupported(f"{CANNOT_CONTINUE}: leave after_unlink out")
 
 
 def _candidate(backend: Backend, name: str = "") -> Candidate:

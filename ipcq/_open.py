@@ -19,7 +19,7 @@ from ipcq.serializers import codec_for
 
 T = TypeVar("T")
 
-#: What `require` takes: names of `Capabilities`, or a mapping of them to the least that each has to be.
+#: What `require` takes: names of `Capabilities`, or a mapping of names to the least value that will do.
 Require: TypeAlias = Iterable[str] | Mapping[str, bool | int | str | Persistence | Scope]
 
 
@@ -143,20 +143,20 @@ def open(
         QueueNotFound: There is none, and ``create=False``.
         QueueExists: There is one, and ``exclusive=True``.
         QueueMismatch: The queue has other limits than those asked for, or the name exists on several backends.
-        LimitExceeded: A limit of the system stands against creating it; no other backend is tried for that.
-        NoSpace: The memory is full; no other backend is tried for that.
+        LimitExceeded: A limit of the system stands against creating it; no other backend is tried then.
+        NoSpace: The memory is full; no other backend is tried then.
         Unsupported: The backend that was named cannot honour the request, or a library is missing.
         BackendUnknown: No installed distribution offers the backend.
         BackendUnavailable: The backend cannot be used here, or none can; the error's `reasons` tell why for each.
         PermissionDenied: This user may not, the queue belongs to somebody else, or pickles would come from others.
         TimedOutError: Somebody else created or unlinked the name all the while.
-        QueueClosed: This process was forked during a call on the queue, and the backend cannot allow that.
+        QueueClosed: This process was forked during a call on the queue, and the backend's state must not cross a fork.
         InvalidName: The name breaks the rule.
         InvalidArgument: An argument or option has a wrong type or value, or is unknown.
 
     Warns:
-        PersistenceWarning: The queue is to stay, and no backend that keeps queues can be used here. Nothing has been
-            created yet, so that an error which is made of the warning leaves nothing behind.
+        PersistenceWarning: The queue is meant to stay, but no backend that keeps queues can be used here. Nothing has
+            been created yet, so if you turn the warning into an error, nothing is left behind.
     """
     given: dict[str, Any] = {
         "create": create,
@@ -223,11 +223,11 @@ def open(
 
 
 def _log(queue: Queue[Any], passed_over: str) -> None:
-    """Say that the request decided for another backend than the best."""
-    logging = sys.modules.get("logging")  # where nobody has imported it, nobody listens
+    """Log that the request ruled out the best backend."""
+    logging = sys.modules.get("logging")  # if nobody has imported it, nobody listens
     if logging is not None:
         logging.getLogger("ipcq").info(
-            "queue %r was created on backend %r, with %s; passed over were %s",
+            "queue %r was created on backend %r, with %s; better backends were passed over: %s",
             queue.name,
             queue.backend,
             limits_of(queue),

@@ -146,7 +146,7 @@ def test_minimum_can_be_required(run: Run, name: str) -> None:
 def test_minimum_that_nobody_has_is_1_with_both_figures(run: Run, name: str) -> None:
     """What there is, and what was asked for."""
     result = run("create", name, *LIMITS, "--require", "persistence:synced")
-    words = "its persistence is 'kernel', required is at least 'synced'"
+    words = "its persistence is 'kernel', but at least 'synced' is required"
     assert (result.exit_code, words in result.stderr) == (1, True)
 
 
@@ -171,8 +171,8 @@ def test_another_backend_than_the_best_is_told(run: Run, name: str, second: str)
     """On stderr, with its limits and the reason."""
     first, *_ = run("create", name, *LIMITS).stderr.splitlines()
     assert first == (
-        f"ipcq: queue {name!r} was created on backend {second!r}, with at most 4 messages of at most 512 bytes; passed "
-        f"over were {ipcq.backends()[0].name}: IPCQ_BACKEND names {second!r}"
+        f"ipcq: queue {name!r} was created on backend {second!r}, with at most 4 messages of at most 512 bytes; "
+        f"better backends were passed over: {ipcq.backends()[0].name}: IPCQ_BACKEND names {second!r}"
     )
 
 

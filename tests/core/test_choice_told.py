@@ -220,8 +220,8 @@ def test_another_than_the_best_is_told_with_reason_and_limits(
     ipcq.open(name, max_messages=4).close()
     assert records() == [
         (
-            f"queue {name!r} was created on backend 'second', with at most 4 messages of at most 8192 bytes; passed "
-            "over were best: not with this mode: say other_users=True"
+            f"queue {name!r} was created on backend 'second', with at most 4 messages of at most 8192 bytes; "
+            "better backends were passed over: best: not with this mode: say other_users=True"
         )
     ]
 
@@ -253,7 +253,7 @@ def test_a_preference_is_told(
     """IPCQ_BACKEND decides for another than the best."""
     monkeypatch.setenv("IPCQ_BACKEND", "second")
     ipcq.open(name).close()
-    assert records()[0].endswith("passed over were best: IPCQ_BACKEND names 'second'")
+    assert records()[0].endswith("better backends were passed over: best: IPCQ_BACKEND names 'second'")
 
 
 @pytest.mark.parametrize("options", [{"backend": "second"}, {"create": False}])

@@ -245,14 +245,14 @@ PASSED_OVER: Mapping[str, tuple[Candidate, dict[str, Any], Mapping[str, Minimum]
         {},
         {"persistence": Persistence.DISK},
         None,
-        "its persistence is 'kernel', required is at least 'disk'",
+        "its persistence is 'kernel', but at least 'disk' is required",
     ),
     "not so large": (
         able(SHM, max_message_size=99),
         {},
         {"max_message_size": 100},
         None,
-        "its max_message_size is 99, required is at least 100",
+        "its max_message_size is 99, but at least 100 is required",
     ),
     "not required": (SHM, {}, {"peek": True}, None, "it lacks the required capability 'peek'"),
     "no option": (SHM, {"options": {"lock": "file"}}, {}, None, "it has no option 'lock'"),
@@ -321,7 +321,7 @@ def test_no_bound_is_more_than_any_minimum() -> None:
 
 def test_a_queue_that_goes_with_its_last_handle_has_no_more_persistence_than_that() -> None:
     """Whatever its backend can do."""
-    words = "its persistence is 'holders', required is at least 'kernel'"
+    words = "its persistence is 'holders', but at least 'kernel' is required"
     assert lacking({"persistence": Persistence.KERNEL}, HOST, None, "last-close") == words
 
 

@@ -936,12 +936,12 @@ def test_minima_that_a_queue_has_are_fine(one: FakeBackend, opened: Opening, req
 
 
 LACKING: list[tuple[Any, str]] = [
-    ({"persistence": Persistence.DISK}, "its persistence is 'kernel', required is at least 'disk'"),
-    ("persistence:synced", "its persistence is 'kernel', required is at least 'synced'"),
-    (["persistence:disk", "persistence:kernel"], "its persistence is 'kernel', required is at least 'disk'"),
-    ({"scope": "network"}, "its scope is 'host', required is at least 'network'"),
+    ({"persistence": Persistence.DISK}, "its persistence is 'kernel', but at least 'disk' is required"),
+    ("persistence:synced", "its persistence is 'kernel', but at least 'synced' is required"),
+    (["persistence:disk", "persistence:kernel"], "its persistence is 'kernel', but at least 'disk' is required"),
+    ({"scope": "network"}, "its scope is 'host', but at least 'network' is required"),
     ({"notify": True}, "it lacks the required capability 'notify'"),
-    ({"max_message_size": 8193}, "its max_message_size is 8192, required is at least 8193"),
+    ({"max_message_size": 8193}, "its max_message_size is 8192, but at least 8193 is required"),
 ]
 
 
@@ -964,7 +964,7 @@ def test_a_queue_that_exists_may_be_larger_than_the_minimum(one: FakeBackend, na
 def test_a_last_close_queue_is_not_taken_for_one_that_stays(one: FakeBackend, name: str, opened: Opening) -> None:
     """Its own lifetime counts, not what its backend can do."""
     one.make(name, lifetime="last-close")
-    with pytest.raises(QueueMismatch, match="its persistence is 'holders', required is at least 'kernel'"):
+    with pytest.raises(QueueMismatch, match="its persistence is 'holders', but at least 'kernel' is required"):
         opened(require="persistence:kernel")
 
 
@@ -986,22 +986,22 @@ def test_a_size_that_was_asked_for_counts_beside_the_minimum(one: FakeBackend, o
 
 def test_minima_ride_in_a_url(one: FakeBackend, name: str) -> None:
     """``require=persistence:disk,peek``."""
-    with pytest.raises(Unsupported, match="its persistence is 'kernel', required is at least 'disk'"):
+    with pytest.raises(Unsupported, match="its persistence is 'kernel', but at least 'disk' is required"):
         ipcq.open(f"one://{name}?require=persistence:disk,peek")
 
 
 BAD_MINIMA: list[tuple[Any, str]] = [
-    ({"persistence": "paper"}, "persistence is at least one of process, holders, kernel, disk, synced, not 'paper'"),
-    ({"persistence": 3}, "persistence is at least one of process, holders, kernel, disk, synced, not 3"),
-    ({"persistence": Scope.HOST}, "persistence is at least one of process, holders, kernel, disk, synced, not "),
+    ({"persistence": "paper"}, "persistence takes one of process, holders, kernel, disk, synced, not 'paper'"),
+    ({"persistence": 3}, "persistence takes one of process, holders, kernel, disk, synced, not 3"),
+    ({"persistence": Scope.HOST}, "persistence takes one of process, holders, kernel, disk, synced, not "),
     (
         "persistence",
         "persistence needs a minimum, one of process, holders, kernel, disk, synced, as in persistence:pro",
     ),
-    ("persistence:", "persistence is at least one of process, holders, kernel, disk, synced, not ''"),
-    ({"max_message_size": True}, "max_message_size needs a minimum, an int from 1 on, not True"),
-    ({"max_message_size": None}, "max_message_size needs a minimum, an int from 1 on, not None"),
-    ({"max_message_size": 0}, "max_message_size needs a minimum, an int from 1 on, not 0"),
+    ("persistence:", "persistence takes one of process, holders, kernel, disk, synced, not ''"),
+    ({"max_message_size": True}, "max_message_size needs a minimum, an int of 1 or more, not True"),
+    ({"max_message_size": None}, "max_message_size needs a minimum, an int of 1 or more, not None"),
+    ({"max_message_size": 0}, "max_message_size needs a minimum, an int of 1 or more, not 0"),
     ("max_message_size:1.5", "option require=max_message_size='1.5': invalid literal"),
     ({"peek": 1}, "require: peek is True or False, not 1"),
     ("peek:maybe", "option require=peek='maybe': say true or false"),
@@ -1027,7 +1027,7 @@ def test_a_bad_minimum_is_refused_with_what_there_is(
     [
         (
             {"max_message_size": 99, "require": {"max_message_size": 100}},
-            "max_message_size=99 is less than the 100 that require= wants at least",
+            "max_message_size=99 is less than the minimum 100 in require=: raise it, or lower the minimum",
         ),
         ({"lifetime": "last-close", "require": "persistence:kernel"}, "lifetime='last-close' lets the queue go"),
     ],

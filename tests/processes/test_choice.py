@@ -159,7 +159,7 @@ def test_a_queue_that_has_to_be_kept_is_refused_where_nothing_keeps_it(peers: Pe
     """C31: by the minimum that was asked for."""
     answers, said = outcome(peers, nothing_that_keeps, "{'require': 'persistence:kernel'}")
     assert answers == ["BackendUnavailable no queue"]
-    assert "socketpair: its persistence is 'holders', required is at least 'kernel'" in said
+    assert "socketpair: its persistence is 'holders', but at least 'kernel' is required" in said
 
 
 def test_a_mode_that_grants_others_access_is_told_with_the_limits(peers: Peers, mqueue: str) -> None:
@@ -169,5 +169,5 @@ def test_a_mode_that_grants_others_access_is_told_with_the_limits(peers: Peers, 
     assert answers == [f"{mqueue} got"]
     assert said.startswith(
         "INFO ipcq: queue 'NAME' was created on backend 'mqueue', with at most 4 messages of at most 8192 bytes; "
-        "passed over were shm: who may write to it may truncate it"
+        "better backends were passed over: shm: who may write to it may truncate it"
     )
