@@ -1,4 +1,4 @@
-"""Whose line a warning points at: the line outside of ipcq that led to it, also where a thread of ours warns."""
+"""The line that a warning points at: the one outside of ipcq that led to it, even if a thread of ours warns."""
 
 import sys
 import warnings
@@ -23,14 +23,14 @@ class Caller:
     module: str
 
 
-#: Stands in for the stack where a thread works for somebody else's line.
+#: Stands in for the stack if a thread works on behalf of another line.
 _assumed: Final[ContextVar[Caller | None]] = ContextVar("ipcq_caller", default=None)
-# Where a line's module cannot be found, which is where Python remembers that a warning was shown.
+# Python remembers in a module which warnings were shown; this is for lines whose module cannot be found.
 _shown: Final[dict[Any, Any]] = {}
 
 
 def caller() -> Caller:
-    """Return the closest line on the stack that is not ours, and the outermost if all are."""
+    """Return the closest line on the stack that is not ours, or the outermost if all are."""
     assumed = _assumed.get()
     if assumed is not None:
         return assumed
@@ -41,7 +41,7 @@ def caller() -> Caller:
 
 
 def called_from(line: Caller, call: Callable[[], R]) -> R:
-    """Return what a call returns; what it warns of points at this line."""
+    """Return what a call returns; its warnings point at this line."""
     token = _assumed.set(line)
     try:
         return call()
@@ -50,7 +50,7 @@ def called_from(line: Caller, call: Callable[[], R]) -> R:
 
 
 def warn(warning: Warning) -> None:
-    """Warn as `warnings.warn` does, of the caller's line."""
+    """Warn as `warnings.warn` does, and point at the caller's line."""
     line = caller()
     module = sys.modules.get(line.module)
     shown = _shown if module is None else vars(module).setdefault("__warningregistry__", {})

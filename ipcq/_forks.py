@@ -15,7 +15,7 @@ memory), and it could deadlock with locks of backends, which forks and `open` ta
 Some libraries have state that must not cross a fork at all, such as SQLite's record of the locks that its process has.
 A channel over such a library gives it up in `before_fork`, and keeps other threads out until the fork is over. It is
 called before `no_fork` is taken, since it may wait for a thread that is inside and needs that lock. Then the list of
-channels is looked at once more under `no_fork`, which keeps further ones from being recorded.
+channels is checked once more under `no_fork`, which keeps further ones from being recorded.
 
 A channel that could not give up its state is not used in the child, and the child does not open that queue again.
 """
@@ -40,13 +40,13 @@ _PATIENCE: Final = 10.0
 _descriptors: set[int] = set()
 _channels: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
-#: One fork at a time prepares channels: two would wait for the locks of one another's.
+#: One fork at a time prepares channels: two would wait for each other's locks.
 _turn: Final = NativeRLock()
 
 #: Channels that were asked to prepare for a fork, by their `id`, and whether they could.
 _Asked: TypeAlias = dict[int, tuple[Any, bool]]
 
-# For each thread that forks an entry. It has several where a signal handler forks during the fork.
+# For each thread that forks, what it asked; several if a signal handler forks during the fork.
 _asked: dict[int, list[_Asked]] = {}
 _this_thread: Final = original("_thread", "get_ident")
 

@@ -11,7 +11,7 @@ them they can write to: one has a read-only /tmp, another a read-only /dev/shm. 
 exclusively where this process can write, and shared where a file is there that it can only read. Two processes that can
 see each other's directories exclude each other even if there is no directory that both can write to. Each first makes
 the files where it can, and only then opens those that it can only read. So whichever of the two looks later finds the
-other's file. One of them holds that file exclusively, and the other cannot even share it meanwhile.
+other's file, which the other holds exclusively, so that it cannot even be shared meanwhile.
 
 The files are locked in the order of their inodes. That order is the same for every process, also where a container
 mounts one directory in two places, so there is no deadlock.
@@ -107,7 +107,7 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
     Raises:
         TimedOutError: Another process held it all that time.
         PermissionDenied: No private directory can be used: each is missing, read-only, or not this user's alone.
-        NoSpace: None can be used, and one only because its file system is full.
+        NoSpace: None can be used, and one of them is only full.
         LimitExceeded: Too many files are open.
     """
     with ExitStack() as closing:
@@ -121,7 +121,7 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
                         f"holds {lock.path} (lslocks), or give more time",
                         queue=name,
                     )
-                # Among many who wait, whoever looked least often would come last each time; and none waits for long.
+                # Among many waiters, the one that looks least often would always be last; and nobody holds it for long.
                 pause(since, deadline, longest=0.002)
         yield
 

@@ -3,8 +3,8 @@
 There are several, because no place can be relied on: hardened containers have a read-only /tmp, others no /dev/shm.
 What must not be in two of them at a time (the lock of a name, a queue's socket) is looked for in all that are there.
 
-A place that is missing, read-only or full, or that somebody else sits on, is passed over. That must be so for every
-process alike, so a refusal that may be gone a moment later, such as a full descriptor table, is an error.
+A place that is missing, read-only or full, or that belongs to somebody else, is passed over. Every process must decide
+that alike, so a refusal that may be gone a moment later, such as a full descriptor table, is an error.
 """
 
 import errno
@@ -46,27 +46,27 @@ else:  # neither Linux nor Windows
 
 
 def private_places(part: str = "") -> tuple[str, ...]:
-    """Return where private directories may be, the first choice first; none of them need be there."""
+    """Return where private directories may be, the first choice first; none of them has to exist."""
     return tuple(_inside(root, part) for root in _roots())
 
 
 def private_directories(part: str = "") -> list[str]:
-    """Return the private directories that are there, or those of a part, and are nobody else's.
+    """Return the private directories, or those of a part, that exist and are nobody else's.
 
     One of them may be on a read-only file system, and two of them may be the same directory.
 
     Raises:
-        MessageQueueError: The system does not tell whether one is there.
+        MessageQueueError: The system does not tell whether one exists.
     """
     homes = [(root, _inside(root, part)) for root in _roots()]
     return [home for root, home in homes if _is_private(root, root) and _is_private(root, home)]
 
 
 def private_files(file: str, part: str = "") -> list[str]:
-    """Return where a file of this name is in the private directories; cheaper than to look into each of them.
+    """Return the paths of a file of this name in the private directories; cheaper than a look into each of them.
 
     Raises:
-        MessageQueueError: The system does not tell whether it is there.
+        MessageQueueError: The system does not tell whether it exists.
     """
     found = []
     for root in _roots():
@@ -85,7 +85,7 @@ def make_private_directories(part: str = "") -> list[str]:
 
     Raises:
         PermissionDenied: None can be used: each is missing, read-only, somebody else's or open to others.
-        NoSpace: None can be used, and one only because its file system is full.
+        NoSpace: None can be used, and one of them is only full.
         LimitExceeded: Too many files are open.
     """
     return list(each_usable(lambda root: _made(root, part)))
@@ -103,7 +103,7 @@ def each_usable(attempt: Callable[[str], T]) -> Iterator[T]:
     """Yield what an attempt returns in each place that can be used.
 
     Raises:
-        MessageQueueError: None can be used, and why; or what the attempt raised and is no reason to pass a place over.
+        MessageQueueError: None can be used, with the reasons; or an attempt failed for a reason that may be gone soon.
     """
     refusals: list[MessageQueueError] = []
     for root in _roots():
@@ -125,7 +125,7 @@ def is_lasting(error: MessageQueueError) -> bool:
 
 
 def _none_usable(refusals: list[MessageQueueError]) -> MessageQueueError:
-    # A full place is the one that is mended most easily.
+    # A full place is the easiest to make usable.
     first = next((error for error in refusals if isinstance(error, NoSpace)), refusals[0])
     if len(refusals) == 1:
         return first
@@ -173,7 +173,7 @@ def _make(root: str, path: str) -> None:
             except FileExistsError:
                 pass
             found = os.lstat(path)
-        # Whoever may not write to others' entries of the place, which is sticky, cannot exchange it after this look.
+        # The place is sticky, so nobody else can exchange the directory after this check.
     except OSError as error:
         let_through(error)
         raise refusal(error, f"{path} cannot be made", root, path) from error
@@ -221,7 +221,7 @@ def refusal(error: OSError, what: str, root: str, path: str) -> MessageQueueErro
         return NoSpace(f"{what}: free some memory and try again", errno=number)
     if number in _FULL:
         return NoSpace(f"{what} ({error.strerror}): free some space in {base}", errno=number)
-    way = f"have it removed (sudo rm -r {path}), ipcq makes it anew"
+    way = f"have it removed (sudo rm -r {path}), and ipcq makes it anew"
     if number == errno.EROFS:
         way = f"mount a tmpfs on {base}"
     elif number == errno.ENOENT and path == root:
@@ -259,6 +259,6 @@ else:
             kind = "directory" if stat.S_ISDIR(found.st_mode) else "file"
             raise PermissionDenied(
                 f"{path} must be a directory of this user ({os.geteuid()}) with mode 0700, but is a {kind} of user "
-                f"{found.st_uid} with mode {mode:04o}: have it removed (sudo rm -r {path}), ipcq makes it anew",
+                f"{found.st_uid} with mode {mode:04o}: have it removed (sudo rm -r {path}), and ipcq makes it anew",
                 errno=errno.EACCES if stat.S_ISDIR(found.st_mode) else errno.ENOTDIR,
             )

@@ -73,7 +73,7 @@ def plugins() -> list[Plugin]:
 
 
 def known() -> list[Plugin]:
-    """Load every backend that is installed, of which there has to be one.
+    """Load every installed backend; there has to be at least one.
 
     Raises:
         BackendUnavailable: No distribution offers any.
@@ -129,9 +129,9 @@ def probe(candidate: Backend) -> Availability:
     """Ask a backend whether it can be used here; one that raises instead of answering cannot.
 
     Raises:
-        LimitExceeded: It could not look for want of descriptors. That is no answer: it may be used in a moment, and by
-            other processes now.
-        NoSpace: It could not look for want of memory.
+        LimitExceeded: It could not look because descriptors ran out. That is no answer: it may be usable in a moment,
+            and by other processes now.
+        NoSpace: It could not look because memory ran out.
     """
     if candidate.platforms is not None and not sys.platform.startswith(candidate.platforms):
         return Availability.no(f"it works on {', '.join(candidate.platforms)}, this is {sys.platform}")
@@ -225,7 +225,7 @@ def _load(entry: "EntryPoint") -> Plugin:
             raise
         short = shortage(error)
         if short is not None:
-            raise short from error  # and remember nothing: it can be loaded once there is some again
+            raise short from error  # and remember nothing: it can be loaded later
         return Plugin(entry.name, _distribution(entry), failure=f"its plugin {entry.value!r} failed: {_told(error)}")
 
 

@@ -1,12 +1,12 @@
 """Two queues of one name, made on two backends at the same instant: one of them goes, and its messages move.
 
 Openers that exclude each other by the name's lock never make two. Those that cannot see each other's lock may: other
-users, programs with a /tmp of their own, programs that do not take the lock. So whoever has created a queue looks once
-more whether the name is on another backend as well. Of two makers one at least sees the other's queue, since each looks
-after it has created. It waits for a random time, so that mostly one of the two is first. Then it removes its own and
-attaches to the other.
+users, programs with a /tmp of their own, programs that do not take the lock. So each creator looks once more whether
+the name is on another backend as well. At least one of two makers sees the other's queue, since each looks after it has
+created. It waits for a random time, so that usually one of the two is first. Then it removes its own and attaches to
+the other.
 
-A third process may have found the removed queue meanwhile. Its handle says `QueueGone`, and what it had put moves to
+A third process may have found the removed queue meanwhile. Its handle raises `QueueGone`, and what it had put moves to
 the queue that stays.
 """
 
@@ -25,18 +25,18 @@ from ipcq.errors import MessageQueueError, QueueMismatch, QueueNotFound
 
 T = TypeVar("T")
 
-#: Seconds that a maker waits at the most for the other one to remove its queue.
+#: Longest time in seconds that a maker waits for the other one to remove its queue.
 _LONGEST_WAIT: Final = 0.005
 
-#: Seconds after which a name on two backends is not just being decided: some times the wait of a maker.
+#: Seconds after which two makers have surely decided: several times the wait of one of them.
 _SETTLING: Final = 0.1
 
-#: Seconds that an opener waits at the most for space for the messages that it moves.
+#: Longest time in seconds that an opener waits for space for the messages that it moves.
 _HAND_OVER_SECONDS: Final = 1.0
 
 
 def settled(look: Callable[[], T], deadline: float) -> T:
-    """Return what a look finds, and raise its `QueueMismatch` only if that lasts longer than two makers take."""
+    """Return what a look finds, and raise its `QueueMismatch` only if that outlasts the decision of two makers."""
     since = monotonic()
     until = min(since + _SETTLING, deadline)
     while True:
@@ -66,8 +66,8 @@ class Withdrawals:
             import logging  # here, because this hardly ever happens
 
             logging.getLogger("ipcq").warning(
-                "queue %r: %d messages were lost that others had put into a queue of this name, which was made at the "
-                "same time as another one on another backend and had to be removed",
+                "queue %r: %d messages were lost: it was created on two backends at the same time, and what others had "
+                "put into the one that was removed could not be moved: let one program create it, and the others wait",
                 self._name,
                 len(self._messages),
             )
@@ -78,7 +78,7 @@ class Withdrawals:
         try:
             stays = not has_rival()
             if not stays:
-                time.sleep(_LONGEST_WAIT * os.urandom(1)[0] / 255)  # by way of the module, where gevent puts another
+                time.sleep(_LONGEST_WAIT * os.urandom(1)[0] / 255)  # looked up in the module, where gevent puts its own
                 stays = not has_rival()
         finally:
             if not stays:  # also where the look failed
@@ -100,7 +100,7 @@ class Withdrawals:
                     self._messages.append(message)
 
     def handed_over(self, backend: Backend, channel: Channel, deadline: float) -> Channel:
-        """Put the messages into the queue that stays, as far as it takes them, and return the channel to it."""
+        """Put as many of the messages as fit into the queue that stays, and return the channel to it."""
         if self._messages:
             request = replace(self._request, read=False, write=True)
             with suppress(MessageQueueError), closing(backend.attach(self._name, request)) as writer:

@@ -66,8 +66,8 @@ wording of most errors stay above it. `ipcq.testing.BackendContract` proves each
 
 18. Only exceptions of `ipcq.errors` leave a backend, chained to what they were made from. The queue's and the backend's
     name are filled in above where they are missing.
-19. `probe` returns a value and never raises, except the system's error where it cannot look for want of descriptors or
-    memory: it says what is installed and permitted here, and never how full the machine is, so that every process
+19. `probe` returns a value and never raises, except the system's error if descriptors or memory run out while it looks:
+    it says what is installed and permitted here, and never how full the machine is, so that every process
     chooses alike. The module imports where its dependency is missing. Later imports happen inside `importing`, so that
     no other thread forks during them. `findings` reports what users should know, and a process that blocks a queue as
     `Finding.stuck`; looking changes nothing that others use.
@@ -566,7 +566,7 @@ class Channel(Protocol):
     def before_fork(self) -> None:
         """Give up, in the parent and before a fork, what must not be in parent and child at once (clause 17).
 
-        For libraries whose state must not cross a fork, as connections to databases: wait for the thread that is
+        For libraries whose state must not cross a fork, such as database connections: wait for the thread that is
         inside, close the connection, and keep the lock, so that no thread opens another one before
         `after_fork_in_parent`, which releases it. The parent's next call then opens it again.
 
@@ -579,7 +579,7 @@ class Channel(Protocol):
         return
 
     def after_fork_in_parent(self) -> None:
-        """End in the parent, in the same thread, what `before_fork` began."""
+        """End in the parent, in the thread that forked, what `before_fork` began."""
         return
 
     def after_fork(self) -> bool:

@@ -332,7 +332,7 @@ class PermissionDenied(MessageQueueError, PermissionError):
 
 
 class PersistenceWarning(UserWarning):
-    """A queue that is to stay is about to be created where it lives only as long as some process has it open."""
+    """A queue that is meant to stay is about to be created where it lives only as long as some process has it open."""
 
 
 class LeaseLost(MessageQueueError):

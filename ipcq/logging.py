@@ -79,8 +79,8 @@ class RecordQueue:
             self.name = parse(queue).name
         self._address = queue
         self._options = options
-        # A record may be logged anywhere, and is taken in a thread of ours: the line that named the queue is the one
-        # that a warning is about.
+        # A record may be logged anywhere, and a thread of ours may take it, so a warning points at the line that named
+        # the queue.
         self._caller = caller()
         # A dict, because threads that open it at the same time agree by setdefault, and no lock is held over a fork.
         self._opened: dict[str, Queue[Any]] = {}
@@ -253,7 +253,7 @@ class QueueListener(logging.handlers.QueueListener):
         Raises:
             InvalidArgument: No handler has one of the names.
             RuntimeError: It has begun already.
-            LimitExceeded: The system gives no thread.
+            LimitExceeded: The system starts no thread.
         """
         if self._thread is not None:
             raise RuntimeError("the listener runs already")

@@ -18,7 +18,7 @@ async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
     The call may be given up at any time: at once for who awaits it, and in the thread where it next pauses.
 
     Raises:
-        LimitExceeded: The system gives no thread.
+        LimitExceeded: The system starts no thread.
     """
     given_up, begun = threading.Event(), threading.Event()
     outcome: list[R] = []

@@ -730,7 +730,7 @@ def test_where_no_place_can_be_used_each_is_named_with_its_reason(
         taken()
     one, two, three = caught.value.detail.partition("none of these: ")[2].split("; ")
     assert one.endswith(f"(Read-only file system): mount a tmpfs on {places[0].parent}")
-    assert two.endswith(f"have it removed (sudo rm -r {places[1]}), ipcq makes it anew")
+    assert two.endswith(f"have it removed (sudo rm -r {places[1]}), and ipcq makes it anew")
     assert three.endswith(f"(No such file or directory): mount a tmpfs on {places[2].parent}")
 
 
@@ -753,7 +753,7 @@ def test_where_no_place_can_be_used_and_one_is_full_it_is_no_space(
         (errno.ENOENT, "/tmp/ipcq-7", "mount a tmpfs on /tmp"),
         (errno.ENOENT, "/run/user/7/ipcq", "log in, or sudo loginctl enable-linger"),
         (errno.EACCES, "/tmp/ipcq-7", "to /tmp \\(ls -ld /tmp shows who may\\)"),
-        (errno.ELOOP, "/tmp/ipcq-7", "have it removed \\(sudo rm -r /tmp/ipcq-7\\), ipcq makes it anew"),
+        (errno.ELOOP, "/tmp/ipcq-7", "have it removed \\(sudo rm -r /tmp/ipcq-7\\), and ipcq makes it anew"),
     ],
 )
 def test_each_refusal_has_its_own_way_out(number: int, root: str, way: str) -> None:
