@@ -25,7 +25,7 @@ def request(queue: Any, notice: Notice) -> None:
     """Register for a notice.
 
     Raises:
-        LimitExceeded: Somebody is registered already, or the system gives no thread.
+        LimitExceeded: Somebody is registered already, or the system starts no thread.
     """
     inode = os.fstat(queue.mqd).st_ino
     # posix_ipc drops this process's own registration before it makes another, so the kernel would not object.
@@ -37,7 +37,7 @@ def request(queue: Any, notice: Notice) -> None:
         raise _taken() from error
     except OSError as error:
         let_through(error)
-        # glibc starts a helper thread for functions, and says ENOSYS where it could not.
+        # glibc starts a helper thread for functions, and reports ENOSYS if it could not.
         if error.errno in (errno.ENOSYS, errno.EAGAIN) and not isinstance(notice, int):
             raise too_many_threads() from error
         raise MessageQueueError(f"the system refused the notice: {error}", errno=error.errno) from error

@@ -162,7 +162,7 @@ def add(offer: Offer) -> None:
     """Hand a queue to whoever asks, from now on.
 
     Raises:
-        LimitExceeded: The system gives no thread for it.
+        LimitExceeded: The system starts no thread for it.
     """
     with _lock:
         if _hosts:

@@ -3,14 +3,14 @@
 The directories are at places that no environment variable moves, and nobody else can have made or can enter them. A
 socket file is called as its queue, or by a hash where the path would be longer than a socket's address may be; the
 lengths tell which. A queue is bound in the first directory that can be used, and looked for in all of them, since other
-processes may be able to use others: a socket can be connected to on a read-only file system, too.
+processes may use other ones: a socket can be connected to on a read-only file system, too.
 
 A file is no queue if nobody holds its socket any more, or if the socket was shut down because the queue is unlinked: a
 connect to it is refused. The last holder to close removes it; where the last holders were killed it stays, and whoever
 creates the name replaces it. Between looking whether a file is such and removing it no other process may bind the name,
 so binding and removing are done alone, under locks on the directories that the kernel releases with their holder. They
 are locks of read-only descriptors, so processes that can write to different directories exclude each other as well.
-Whoever binds makes its directories before it looks which there are: of two processes one at least sees those of both.
+A process that binds makes its directories before it looks which exist: of two, at least one sees those of both.
 """
 
 import errno
@@ -65,7 +65,7 @@ _PART: Final = "socketpair"
 
 
 def directories() -> list[str]:
-    """Return the directories that are there and nobody else's."""
+    """Return the directories that exist and are nobody else's."""
     return private_directories(_PART)
 
 
@@ -88,12 +88,12 @@ def path_in(home: str, name: str) -> bytes:
 
 
 def paths_of(name: str) -> list[bytes]:
-    """Return the socket files of this name, of which one at the most is a queue."""
+    """Return the socket files of this name; at most one of them is a queue."""
     return [path.encode() for path in private_files(_file_of(name), _PART)]
 
 
 def path_at(name: str, found: Found) -> bytes:
-    """Return where the file of a queue is; empty if it is gone, as then no file is where that leads."""
+    """Return where the file of a queue is; empty if it is gone, since no file has the empty path."""
     return next((path for path in paths_of(name) if leads_to(path, found)), b"")
 
 
@@ -118,7 +118,7 @@ def alone(homes: Sequence[str], patience: float | None = None) -> Iterator[None]
 
 
 def _in_order(homes: Sequence[str], closing: ExitStack) -> list[tuple[int, str]]:
-    """Open directories, each once although it may be in two places, in an order that is the same for every process."""
+    """Open directories, each once even if it is in two places, in an order that is the same for every process."""
     found = {}
     for home in homes:
         how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -194,7 +194,7 @@ def bind(listener: socket.socket, name: str, homes: Sequence[str]) -> tuple[byte
 
     Raises:
         QueueExists: There is a queue of that name.
-        OSError: The system refused it in each of them.
+        OSError: The system refused it, and not only because a file system was full; or it was full everywhere.
     """
     if exists(name):
         raise QueueExists

@@ -20,7 +20,7 @@ MAKE = (
     "CREATE TABLE queue AS SELECT {} AS messages, {} AS size",
     "CREATE TABLE item (data)",
 )
-# Rows are added at one end and deleted at the other, so their numbers have no gaps, and nobody has to count rows.
+# Rows are added at one end and deleted at the other, so their numbers have no gaps and give the count.
 COUNT = "SELECT ifnull((SELECT max(rowid) FROM item) - (SELECT min(rowid) FROM item) + 1, 0)"
 PUT = f"INSERT INTO item SELECT ? FROM queue WHERE messages > ({COUNT}) RETURNING rowid"
 GET = "DELETE FROM item WHERE rowid = (SELECT min(rowid) FROM item) RETURNING data, 0"
@@ -66,7 +66,7 @@ class FileChannel(b.Channel):
         for _ in range(20):
             if rows := self.run(statement):
                 return rows[0]
-        raise e.TimedOutError("another process has locked the database for a second")
+        raise e.TimedOutError("another process has locked the database for a second: end it, or try again")
 
     def check(self) -> None:
         if not self.linked():
@@ -96,9 +96,9 @@ class FileChannel(b.Channel):
             self.db = None
 
     def before_fork(self) -> None:
-        # SQLite's locks belong to the process: a connection that a child inherits would count as having them there.
+        # SQLite's locks belong to the process, but a connection that a child inherits would take them for its own.
         if not self.lock.acquire(timeout=1):
-            raise e.TimedOutError("another thread does not come out of SQLite")
+            raise e.TimedOutError("another thread is stuck inside SQLite")
         if self.connecting:  # a signal handler forks
             self.lock.release()
             raise e.MessageQueueError("this thread is making a connection")

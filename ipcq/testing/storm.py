@@ -169,7 +169,7 @@ class _Stalled(Exception):
 class Storm:
     """A storm over one queue that exists, and that nobody else uses.
 
-    It leaves the queue shut down, where it can be; who made it unlinks it. Mode ``"names"`` is over a name that is free
+    It leaves the queue shut down, if it can be; its creator unlinks it. Mode ``"names"`` is over a name that is free
     before and after.
 
     Args:
@@ -185,7 +185,7 @@ class Storm:
         limits: What a queue of mode ``"names"`` is created with.
         seed: Decides who is struck when.
         patience: Seconds without any progress that count as a hang.
-        shutdown: The queue can be shut down; otherwise a file tells its processes of the end.
+        shutdown: Whether the queue can be shut down; otherwise a file tells the processes that the storm is over.
     """
 
     arguments: Sequence[Any]

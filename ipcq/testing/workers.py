@@ -44,7 +44,7 @@ PATIENCE: Final = 10.0
 #: Most messages of a batch.
 BATCH: Final = 8
 
-#: Seconds between two looks whether a storm is over, where its queue cannot be shut down.
+#: Seconds between two checks whether a storm is over, if its queue cannot be shut down.
 LOOK: Final = 0.2
 
 #: Forks of one worker, at most; each child puts under a number of its own.

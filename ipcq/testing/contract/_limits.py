@@ -225,7 +225,7 @@ class Limits(Bench):
 
     @pytest.mark.parametrize("mode", [0o600, 0o700], ids=oct)
     def test_the_owners_bits_are_exactly_those_asked_for(self, mode: int) -> None:
-        """C27, clause 7: on every handle, also where a mode cannot grant others anything."""
+        """C27, clause 7: on every handle, even if a mode cannot grant others anything."""
         self.needs("modes")
         assert self.create(mode=mode).mode == mode
         assert self.attach().mode == mode
