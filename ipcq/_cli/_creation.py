@@ -60,13 +60,13 @@ def exists(name: str, backend: str) -> bool:
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Let nothing be created where it would go with this process because no backend that keeps queues can be used."""
+    """Refuse to create a queue that would vanish with this process because no backend that keeps queues can be used."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", PersistenceWarning)
         try:
             yield
         except PersistenceWarning as warning:
-            ours = "start whoever gets the items first"
+            ours = "start the program that gets the items first"
             raise Failure(str(warning).replace("say lifetime='last-close' if that is enough", ours)) from warning
 
 
@@ -89,7 +89,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def noted_choice() -> Iterator[list[str]]:
-    """Return a list in which it will be said if the request decides for another backend than the best."""
+    """Yield a list that will have a line if the request rules out the best backend."""
     logger, notes = logging.getLogger("ipcq"), _Notes()
     level = logger.level
     logger.setLevel(logging.INFO)
@@ -106,7 +106,7 @@ def check_that_it_lasts(queue: ipcq.Queue[Any]) -> None:
     if queue.capabilities.scope < ipcq.Scope.HOST:
         reason = "its queues live inside one process, and this one ends: choose another backend"
     elif queue.capabilities.persistence < ipcq.Persistence.KERNEL or queue.lifetime == "last-close":
-        reason = "its queues live as long as somebody has them open: start whoever gets the items first"
+        reason = "its queues live as long as somebody has them open: start the program that gets the items first"
     else:
         return
     raise Unsupported(reason, queue=queue.name, backend=queue.backend)

@@ -67,7 +67,7 @@ def limits_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
 
 def record(message: ipcq.Message[bytes]) -> bytes:
     """Return the line that stands for a message."""
-    # Not by way of json, which takes longer: a message that is taken and not yet written is in danger meanwhile.
+    # Without json, which takes longer: a message that is taken and not yet written may be lost meanwhile.
     return b'{"priority": %d, "base64": "%b"}\n' % (message.priority, b2a_base64(message.item, newline=False))
 
 
@@ -101,7 +101,7 @@ class Stream:
             rest = rest[os.write(self._descriptor, rest) :]
 
     def has_reader(self) -> bool:
-        """Tell whether a process reads it, and it is neither a file nor a terminal."""
+        """Tell whether another process reads it: it is a pipe or a socket, not a file or a terminal."""
         mode = os.fstat(self._descriptor).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
@@ -173,7 +173,7 @@ class File:
             self._reserved = self._end + room
 
     def write(self, line: bytes) -> None:
-        # What is there from before `clear` must not follow the line.
+        # Whatever `clear` left there must not follow the line.
         rest = memoryview(line.ljust(self._stale - self._end, b"\0"))
         self._file.seek(self._end)
         while rest:
@@ -194,9 +194,9 @@ class File:
         self._file.write(DONE)
 
     def clear(self) -> None:
-        """Have the next line overwrite those after the first one; they are marked, or it is one, which is marked here.
+        """Have the next line overwrite those after the first one; they are marked, or there is one alone, marked here.
 
-        This keeps the blocks that are reserved: to free and reserve them takes milliseconds on some file systems.
+        The reserved blocks are kept: freeing and reserving them takes milliseconds on some file systems.
         """
         if self._end > self._first:
             self.mark(self._first)
@@ -255,7 +255,7 @@ _GLANCE: Final = 4096
 
 
 class Kept:
-    """The file of a drain into a pipe, as whoever loads from that pipe finds it.
+    """The rescue file of a drain into a pipe, as the `load` that reads the pipe finds it.
 
     Args:
         path: Where it is.
@@ -270,18 +270,18 @@ class Kept:
         self.path = path
         self._start = start
         self.end = start + len(header) + 1
-        """How much of what is loaded has come from this file, and all before."""
+        """Where, in what is loaded, this file's part ends so far."""
         how = os.O_RDWR
         for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has each
             how |= getattr(os, flag, 0)
         self._file = open(os.open(path, how), "r+b", buffering=0)  # noqa: SIM115 - closed by `close`
-        # The line has a random number in it, so it is that file and no other that somebody named.
+        # The line has a random number in it, so this is the drain's file and not just any file that a header names.
         if self._file.read(len(header) + 1) != header + b"\n":
             self._file.close()
             raise FileNotFoundError(path)
 
     def mark(self, begin: int, end: int) -> None:
-        """Note that the message is in the queue whose line was between these bytes of what is loaded."""
+        """Mark the message whose line was between these bytes of what is loaded: it is in the queue."""
         self._file.seek(begin - self._start)
         self._file.write(DONE)
         self.end = end
@@ -290,7 +290,7 @@ class Kept:
         """Remove it if everything in it is in the queue."""
         with self._file:
             self._file.seek(self.end - self._start)
-            # Whoever drained may have been killed between the file and the pipe.
+            # The drain may have been killed after it wrote to the file and before it wrote to the pipe.
             done = done and not any(chunk.strip(b"\0") for chunk in iter(partial(self._file.read, CHUNK), b""))
         if done:
             with suppress(FileNotFoundError):  # somebody was faster
@@ -339,12 +339,12 @@ class Dump:
                 self.kept[-1].end = self.bytes
 
     def mark(self) -> None:
-        """Note where a drain keeps its messages that the last one is in the queue."""
+        """Mark the last message in the drain's rescue file: it is in the queue."""
         if self.kept:
             self.kept[-1].mark(self._begin, self.bytes)
 
     def close(self, *, done: bool) -> None:
-        """Remove the files in which drains kept what came, if all of it is in the queue."""
+        """Remove the rescue files of the drains, if everything in them is in the queue."""
         while self.kept:
             self.kept.pop().close(done=done)
 

@@ -47,7 +47,7 @@ class Check(NamedTuple):
 
 
 def check_name_lock() -> Iterator[Check]:
-    """Check the directories of the lock for names, and whether somebody sits on the lock."""
+    """Check the directories of the lock for names, and whether a process keeps the lock."""
     places = _private.private_places()
     checks = [_wrong(place) for place in places]
     for place, wrong in zip(places, checks, strict=True):
@@ -57,13 +57,13 @@ def check_name_lock() -> Iterator[Check]:
             yield wrong._replace(severity=ERROR, text=f"{wrong.text}; no other can be used, so no queue can be created")
         elif os.path.isdir(os.path.dirname(place)):
             yield wrong
-        else:  # that is so on many machines, and another place does
+        else:  # as on many machines, and another place will do
             yield wrong._replace(severity=OK, fix="")
 
 
 def _check_usable(path: str) -> Check:
     if not os.path.lexists(path):
-        return Check(OK, "name lock", f"{path} is not there yet, and made when it is needed")
+        return Check(OK, "name lock", f"{path} does not exist yet; it is made when needed")
     return _check_holder(os.path.join(path, "names.lock")) or Check(
         OK, "name lock", f"{path} belongs to this user and has mode 0700"
     )
@@ -96,12 +96,12 @@ def _wrong_base(path: str, base: str) -> Check | None:
     if not os.path.isdir(base):
         linger = f"sudo loginctl enable-linger {os.geteuid()}"
         fix = linger if base.startswith("/run/user/") else f"sudo mkdir -p {base} && {_tmpfs(base)}"
-        return Check(NOTE, "name lock", f"{path} cannot be made, as there is no {base}", fix)
+        return Check(NOTE, "name lock", f"{path} cannot be made, because there is no {base}", fix)
     if _private.writable(base):
         return None
     if _private.read_only(base):
-        return Check(NOTE, "name lock", f"{path} cannot be made, as {base} is read-only", _tmpfs(base))
-    text = f"{path} cannot be made, as this user may not write to {base}"
+        return Check(NOTE, "name lock", f"{path} cannot be made, because {base} is read-only", _tmpfs(base))
+    text = f"{path} cannot be made, because this user may not write to {base}"
     return Check(NOTE, "name lock", text, f"sudo chmod 1777 {base}")
 
 

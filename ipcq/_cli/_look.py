@@ -33,7 +33,7 @@ def facts_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
 
 
 def notes_on(queue: ipcq.Queue[Any]) -> Iterator[str]:
-    """Say what figures do not: why it is not on the best backend, as far as that can be known, and if not listed."""
+    """Say what the figures do not: why it is not on the best backend, if that shows, and whether `ls` shows it."""
     ranked = [each for each in ipcq.backends() if each.rank is not None and each.capabilities is not None]
     usable = [each for each in ranked if each.usable or each.name == queue.backend]
     if usable and usable[0].name != queue.backend and queue.backend in {each.name for each in usable}:
@@ -59,7 +59,7 @@ def _why_not(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:
             f"the mode {queue.mode:04o} grants access to other users, and backends on which they could damage it "
             "need --other-users for that"
         )
-    return "whoever created it named a backend, by an option or by IPCQ_BACKEND, or could not use that one"
+    return "its creator named a backend, by an option or by IPCQ_BACKEND, or could not use the better one"
 
 
 def unlisted(queue: ipcq.Queue[Any]) -> Iterator[str]:

@@ -10,10 +10,10 @@ from ipcq._cli._progress import PATIENCE, Progress
 from ipcq._cli._signals import Stop, end_by, rest
 from ipcq.errors import QueueFull
 
-#: Seconds in which a signal is noticed while space is waited for.
+#: Seconds after which a signal is noticed at the latest while a put waits for space.
 BEAT = 0.1
 
-#: Seconds between two looks whether a queue still is full.
+#: Seconds between two checks whether a queue is still full.
 LOOK = 0.01
 
 
@@ -58,7 +58,7 @@ class Putter:
             self._tell(monotonic() - began)
 
     def wait_for_space(self, source: ipcq.Queue[Any], show: Callable[[], None]) -> None:
-        """Wait until there is space for a small message at least, or none to be taken from the source.
+        """Wait until there is space for at least a small message, or until the source is empty.
 
         Raises:
             QueueFull: No space came free in time.

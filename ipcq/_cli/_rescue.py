@@ -1,4 +1,4 @@
-"""Rescue files: where a verb keeps what it has taken from a queue until somebody else has it.
+"""Rescue files: where a verb keeps what it has taken from a queue until that is in another queue, or read.
 
 A rescue file is a file of `_dump`, so `ipcq load` reads it. It is made before the first message is taken. Where the
 queue can be looked into, a message is in the file before it is taken; elsewhere it is written as soon as it is taken.
@@ -19,13 +19,13 @@ from ipcq._cli._signals import Stop
 from ipcq.backend import make_private_directory
 from ipcq.errors import MessageQueueError
 
-#: Bytes of a line that are no message: all its keys, and what the first line says.
+#: Bytes that a line may have beside the message: its keys, or the whole first line.
 _REST = 4096
 
 
 def rescue_option(verb: Verb) -> Verb:
     """Offer ``--rescue``."""
-    text = "Where to keep what is taken until it has arrived; by default a new file in the current directory."
+    text = "File for what is taken and has not arrived yet; by default a new file in the current directory."
     return click.option("--rescue", type=click.Path(), metavar="FILE", help=text)(verb)
 
 
@@ -63,7 +63,7 @@ def rescue_file(queue: ipcq.Queue[bytes], verb: str, path: str | None, *, step: 
 
 
 def _new(queue: ipcq.Queue[bytes], stem: str, step: int | None) -> File:
-    """Make a file whose name begins so; a process that was killed may have had this one's number."""
+    """Make a file whose name begins with `stem`; a process that was killed may have left one with this number."""
     number = 0
     while os.path.lexists(path := f"{stem}{f'-{number}' if number else ''}.messages"):
         number += 1
@@ -87,9 +87,9 @@ def take(
 
     Args:
         queue: Where to take it.
-        file: Has it when this returns, and before it is taken if the queue can be looked into.
+        file: Has the message when this returns, and before it is taken if the queue can be looked into.
         stop: Its second signal ends a write that hangs.
-        check: Raises if the message must stay in the queue; not asked where that is not known before it is taken.
+        check: Raises if the message must stay in the queue; not called if the queue cannot be looked into.
 
     Raises:
         QueueEmpty: There is none.
@@ -121,5 +121,5 @@ def write_taken(write: Callable[[bytes], None], line: bytes, stop: Stop) -> None
             write(line)
     except BaseException:
         kept = line.decode("ascii").rstrip()
-        complain(f"stopped before this message was written, and it is taken; `ipcq load` takes the line: {kept}")
+        complain(f"stopped after this message was taken and before it was written; `ipcq load` reads the line: {kept}")
         raise

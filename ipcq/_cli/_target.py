@@ -16,10 +16,10 @@ from ipcq._cli.create import octal
 from ipcq._url import parse
 from ipcq.errors import BackendUnavailable, LimitExceeded, MessageQueueError, NoSpace, QueueExists, Unsupported
 
-#: Capacities. One that is asked for replaces all that the other queue had.
+#: Capacities. If one is asked for, none of the other queue's is used.
 CAPACITIES = ("max_messages", "buffer_size")
 
-#: What the other queue had and the new one can do without, as far as messages fit into it.
+#: Limits of the other queue that the new one can do without, as long as the messages fit into it.
 SPARABLE = ("buffer_size", "mode", "max_messages")
 
 REFUSALS = (Unsupported, LimitExceeded, NoSpace, BackendUnavailable)
@@ -27,7 +27,7 @@ REFUSALS = (Unsupported, LimitExceeded, NoSpace, BackendUnavailable)
 
 @dataclass(frozen=True)
 class Limits:
-    """What was asked for of a queue that is created; None for what was not."""
+    """What was asked for in a queue that is created; None for what was not."""
 
     asked: Mapping[str, Any]
     options: Mapping[str, Any]
@@ -89,12 +89,12 @@ def target_options(verb: Verb) -> Verb:
             "--mode",
             metavar="OCTAL",
             callback=lambda context, parameter, text: None if text is None else octal(context, parameter, text),
-            help="Permission bits, whatever the umask.",
+            help="Permission bits of a new queue, whatever the umask.",
         ),
         click.option(
             "--priorities/--no-priorities",
             default=None,
-            help="Messages have priorities; or put each with priority 0.",
+            help="Create the queue with priorities; or put every message with priority 0.",
         ),
         click.option("--buffer-size", type=click.IntRange(1), metavar="BYTES", help="Capacity of the queue, in bytes."),
         limit_options,
@@ -157,7 +157,9 @@ def open_target(
             return queue
     largest = inherited.get("max_message_size")
     if largest is not None and limits.asked["max_message_size"] is None:
-        troubles[-1].add_note(f"messages may have {largest} bytes: --max-message-size says that none is so large")
+        troubles[-1].add_note(
+            f"messages may have {largest} bytes: if none is that large, give a smaller --max-message-size"
+        )
     raise troubles[-1]
 
 
@@ -169,8 +171,8 @@ def _check_new(
         return
     if queue.max_messages is not None and messages is not None and messages > queue.max_messages:
         raise Failure(
-            f"{messages} messages come, and a new queue {queue.name!r} on backend {queue.backend!r} would have space "
-            f"for {queue.max_messages}: give --max-messages {messages}, or a smaller number if somebody takes them"
+            f"there are {messages} messages, and a new queue {queue.name!r} on backend {queue.backend!r} would have "
+            f"space for {queue.max_messages}: give --max-messages {messages}, or fewer if a consumer takes them"
         )
     listed = ", ".join(
         f"--{limit.replace('_', '-')} {value:04o}" if limit == "mode" else f"--{limit.replace('_', '-')} {value}"
@@ -180,7 +182,7 @@ def _check_new(
 
 
 def check_size(queue: ipcq.Queue[Any], limits: Limits, largest: int | None) -> None:
-    """Refuse a queue that is too small for the largest message there may be, unless its size was asked for.
+    """Refuse a queue that does not take the largest message there may be, unless --max-message-size was given.
 
     Raises:
         Failure: It is too small.
@@ -188,6 +190,6 @@ def check_size(queue: ipcq.Queue[Any], limits: Limits, largest: int | None) -> N
     if largest is not None and largest > queue.max_message_size and limits.asked["max_message_size"] is None:
         raise Failure(
             f"queue {queue.name!r} on backend {queue.backend!r} takes messages of at most {queue.max_message_size} "
-            f"bytes, and there may be some of {largest}: --max-message-size {queue.max_message_size} says that none is "
-            "larger"
+            f"bytes, and there may be some of {largest}: if none is larger than this queue takes, give "
+            f"--max-message-size {queue.max_message_size}"
         )

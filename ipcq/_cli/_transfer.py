@@ -62,10 +62,10 @@ def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
         click.option("--no-create", is_flag=True, help="Fail with 5 if there is no queue DST, instead of creating it."),
         seconds_option(
             "--wait",
-            "How long each message waits for space, 0 not at all. By default as long as it takes.",
+            "How long each message may wait for space; 0 does not wait. By default as long as it takes.",
             default=math.inf,
         ),
-        click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="At most so many messages."),
+        click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N messages."),
         click.argument("target", metavar="DST", shell_complete=complete_name),
         click.argument("source", metavar="SRC", shell_complete=complete_name),
     ):
@@ -81,21 +81,21 @@ class Transfer:
     source: ipcq.Queue[bytes]
     target: ipcq.Queue[bytes]
     file: File
-    """Has every message that was taken and is in no queue."""
+    """Holds every message that was taken and is in no queue."""
     stop: Stop
     progress: Progress
     putter: Putter
     there: int
-    """Messages that the source had."""
+    """How many messages the source had at the start."""
     in_hand: int = 0
-    """Messages that are in the file alone."""
+    """How many messages are only in the file."""
 
     def put(self, message: ipcq.Message[bytes]) -> None:
         """Put a message into the target, and wait for space."""
         self.putter.put(message.item, self._priority(message), self.show)
 
     def check(self, message: ipcq.Message[bytes]) -> None:
-        """See that the target can take a message.
+        """Check that the target can take a message.
 
         Raises:
             Failure: It cannot.
@@ -103,7 +103,8 @@ class Transfer:
         if len(message.item) > self.target.max_message_size:
             raise Failure(
                 f"the next message has {len(message.item)} bytes, and queue {self.target.name!r} takes at most "
-                f"{self.target.max_message_size}"
+                f"{self.target.max_message_size}: give another DST, or a new one a --max-message-size of "
+                f"{len(message.item)}"
             )
         if self._priority(message) and not self.target.capabilities.priorities:
             raise _priorities_lost(self.target)
@@ -123,7 +124,7 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
     Args:
         request: What the command line says.
         verb: Is in the name of the rescue file.
-        done: What happens to messages, as in "moved".
+        done: What was done to messages, as in "moved".
         gives_back: Messages return to the source.
 
     Raises:
@@ -152,13 +153,15 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
             )
         stack.enter_context(target)
         if (source.name, source.backend) == (target.name, target.backend):
-            raise click.UsageError(f"SRC and DST are the same queue, {source.name!r} on backend {source.backend!r}.")
+            raise click.UsageError(
+                f"SRC and DST are the same queue, {source.name!r} on backend {source.backend!r}: name two."
+            )
         for queue in (source, target) if gives_back else (target,):
             _check_that_it_takes(queue)
         check_size(target, request.limits, source.max_message_size)
         stop = stack.enter_context(noted_signals())
         progress = stack.enter_context(Progress(f"messages {done}", silent=request.quiet))
-        # With a look before it takes, what has no space on the disk is not taken.
+        # If a message can be seen first, one for which the disk has no space is not taken, so nothing need be reserved.
         file = rescue_file(source, verb, request.rescue, step=None if source.capabilities.peek else 0)
         its = Transfer(
             request=request,
@@ -175,7 +178,7 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
         file.write(header(source, file.path))
         loading = load_command(request.source if gives_back else request.target, file.path)
         if not request.quiet:
-            complain(f"if this is killed, {loading} puts what it had in hand")
+            complain(f"if this is killed, {loading} puts what it held into the queue")
         try:
             yield its
         except BaseException as error:
@@ -186,7 +189,7 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
 
 
 def _check_that_it_takes(queue: ipcq.Queue[bytes]) -> None:
-    """Refuse a queue that is shut down, as far as its backend says so without a message."""
+    """Refuse a queue that is shut down, if its backend can tell without a message."""
     try:
         queue._with_channel(lambda channel: channel.try_put_many(()))
     except QueueShutDown as error:
@@ -223,7 +226,7 @@ def _state(its: Transfer, done: str, loading: str) -> str:
 
 def _note(error: BaseException, state: str) -> None:
     if isinstance(error, SystemExit):
-        complain(state)  # no line of its own tells it
+        complain(state)  # it prints no line to which that could be added
     else:
         error.add_note(state)
 
@@ -249,7 +252,7 @@ def _messages(count: int) -> str:
 
 @contextmanager
 def _urls_for_backends(name: str) -> Iterator[None]:
-    """Let errors name URLs, where they advise to name a backend."""
+    """Let errors advise a URL where they advise an argument for the backend."""
     try:
         yield
     except MessageQueueError as error:

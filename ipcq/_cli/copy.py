@@ -1,4 +1,4 @@
-"""``ipcq copy``: messages of one queue into another, and they stay in the first."""
+"""``ipcq copy``: put the messages of one queue into another, and keep them in the first."""
 
 from collections import deque
 
@@ -26,11 +26,11 @@ def command(request: Request) -> None:
 
     Others may use SRC meanwhile, and no consumer gets a message twice. But the order changes: what others put
     meanwhile comes before messages that are put back later. While all messages are taken, consumers find the queue
-    empty. What others take before its turn is not copied. If producers fill SRC, putting back waits for space.
+    empty. What others take before copy reaches it is not copied. If producers fill SRC, putting back waits for space.
 
     The first Ctrl-C ends the copying, and the other messages are only taken and put back to keep the order. The second
     one ends that, and the third one ends waiting for space to put back. What is taken and not put back is in a rescue
-    file, as with `ipcq move`. At the start, stderr names that file and the command that puts back what is in there.
+    file, as with `ipcq move`. At the start, stderr names that file and the command that puts its messages back.
     After a SIGKILL the one message under way may be in two places.
 
     \b
@@ -51,12 +51,12 @@ class Copy:
         )
         self._taken = 0
         self._held: deque[tuple[int, ipcq.Message[bytes]]] = deque()
-        """What is to be put back, with where its line in the file begins."""
+        """Messages to put back, each with the place where its line in the file begins."""
         self._copying = True
         self._trouble: Exception | None = None
         self._gets = its.source.stats().gets
-        # A message that is put back is the next one again if its priority is above the others'. And where nobody
-        # counts what is taken, one that was put back cannot be told from one that was not taken yet.
+        # A message that is put back is the next one again if its priority is above the others'. And if the backend
+        # does not count gets, one that was put back cannot be told from one that was not taken yet.
         self._at_once = self._gets is not None and not its.source.priorities
 
     def run(self) -> None:

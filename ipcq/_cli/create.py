@@ -73,10 +73,10 @@ def command(
 ) -> None:
     """Create the queue NAME, or fail if there is one.
 
-    What is not said is the backend's choice. A queue that would go with this command, because its backend keeps queues
-    only as long as somebody has them open, is refused. If your options decide for another backend than the best, a line
-    on stderr says which, why, and what its limits are; so does a --mode that grants access to others, unless all trust
-    each other (--other-users).
+    Limits that you do not give are the backend's choice. A queue that would vanish with this command, because its
+    backend keeps queues only as long as somebody has them open, is refused. If your options rule out the best backend,
+    a line on stderr says which one was chosen, why, and with what limits. A --mode that grants access to other users
+    does that, unless --other-users says that they all trust each other.
 
     \b
     ipcq create /jobs --max-messages 8 --max-message-size 1024

@@ -18,17 +18,17 @@ from ipcq._cli._rescue import load_command, new_file, rescue_file, rescue_option
 from ipcq._cli._signals import Stop, end_by, noted_signals, slices
 from ipcq.errors import QueueEmpty, QueueShutDown
 
-#: Seconds that a reader may take to finish after it has seen the end. Who needs longer is told of by name.
+#: Seconds that a reader may take to finish after it has seen the end. After that, the rescue file is named on stderr.
 READER_SECONDS = 5.0
 
-#: Seconds between two looks whether it has.
+#: Seconds between two checks whether it has.
 LOOK = 0.01
 
 
 @click.command("drain")
 @name_argument
 @click.argument("file", type=click.Path(allow_dash=True), metavar="FILE | -")
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Take at most so many messages.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N messages.")
 @rescue_option
 @json_option("Print what was done as one JSON object; needs a FILE.")
 @backend_option("Where to look for the queue.")
@@ -61,7 +61,7 @@ def command(
     if as_json and file == "-":
         raise click.UsageError("--json and '-' exclude each other: stdout has the messages.")
     if rescue is not None and file != "-":
-        raise click.UsageError("--rescue is for '-': a FILE needs no other.")
+        raise click.UsageError("--rescue is only for '-': with a FILE, leave it out.")
     with (
         ipcq.open(name, backend, create=False, write=False, serializer="raw", other_users=other_users) as queue,
         noted_signals() as stop,
@@ -98,10 +98,10 @@ def command(
 
 
 def _say_where(error: BaseException, name: str, path: str, count: int) -> None:
-    """Add to the error where the messages are that were taken; nobody knows what the reader has done with its part."""
+    """Add to the error where the taken messages are kept; nobody knows what the reader has done with its part."""
     messages = f"{count} message{'s' if count != 1 else ''} taken"
     where = (
-        f"{messages}, kept in {path}: put back those that the reader has not put anywhere, {load_command(name, path)}"
+        f"{messages}, kept in {path}: unless the reader has used them, put them back with {load_command(name, path)}"
     )
     if isinstance(error, BrokenPipeError):
         raise Failure(f"the reader has gone; {where}") from error
@@ -115,7 +115,7 @@ def _wait_for_reader(is_gone: Callable[[], bool], name: str, path: str, stop: St
     """Wait a moment for `ipcq load` to remove the file that was kept; say where it is if that is still there."""
     signals = stop.count
     for _ in slices(READER_SECONDS):
-        gone = is_gone()  # first, because a load removes the file before it goes
+        gone = is_gone()  # first, because a load removes the file before it exits
         if not os.path.exists(path):
             return
         if gone or stop.count > signals:
@@ -123,7 +123,7 @@ def _wait_for_reader(is_gone: Callable[[], bool], name: str, path: str, stop: St
         sleep(LOOK)
     complain(
         f"the messages are also kept in {path}: it is not known yet whether the reader has them. `ipcq load` removes "
-        f"the file once it has. If another reader has them, rm {shlex.quote(path)}; if it failed, "
+        f"the file once it has them all. If another reader has them, rm {shlex.quote(path)}; if it failed, "
         f"{load_command(name, path)} puts them back"
     )
 
@@ -133,8 +133,8 @@ class Drain:
 
     Args:
         queue: Where they are.
-        file: Has each message before anybody else, if there is one.
-        stream: Where they go as well, or alone.
+        file: Gets each message first, if there is one.
+        stream: Where they go as well, or instead.
         stop: Ends it.
         progress: Counts.
     """

@@ -32,7 +32,9 @@ from ipcq.errors import MessageQueueError
 @click.argument("file", type=click.Path(allow_dash=True), metavar="FILE | -")
 @click.option("--skip", type=click.IntRange(0), metavar="N", default=0, help="Leave out the first N messages.")
 @seconds_option(
-    "--wait", "How long each message waits for space, 0 not at all. By default as long as it takes.", default=math.inf
+    "--wait",
+    "How long each message may wait for space; 0 does not wait. By default as long as it takes.",
+    default=math.inf,
 )
 @click.option("--no-create", is_flag=True, help="Fail with 5 if there is no such queue, instead of creating it.")
 @target_options
@@ -60,7 +62,7 @@ def command(
     them. A limit that the backend cannot have is left out, and stderr says so; a queue that would be too small for the
     messages is refused before any is put. An existing queue must have the limits that options ask for.
 
-    Whatever ends the verb early, Ctrl-C included, it says how to go on. In a rescue file of `ipcq drain`, `move` or
+    If it ends early, by an error or by Ctrl-C, it says how to go on. In a rescue file of `ipcq drain`, `move` or
     `copy`, each message that is put is marked, also when it comes through a pipe; once all are, the file is removed.
 
     \b
@@ -95,7 +97,7 @@ def command(
                 other_users=other_users,
             )
         )
-        if file == "-":  # a file is still there after the message that does not fit
+        if file == "-":  # if FILE is a file, it is still there after a message that does not fit
             check_size(queue, limits, dump.queue.get("max_message_size"))
         progress = stack.enter_context(Progress("messages put", silent=quiet))
         load = Load(

@@ -23,8 +23,8 @@ def command(request: Request) -> None:
 
     No message is given to two consumers. After a SIGKILL the one message under way may be in the rescue file and in a
     queue as well. If SRC can be looked into (`ipcq backends` lists peek), a message is written before it is taken, so
-    none is lost. On mqueue it is taken first and written then, and a SIGKILL exactly between the two loses it; likewise
-    elsewhere if another consumer takes the message that was looked at.
+    none is lost. On mqueue it is taken first and then written, and a SIGKILL exactly between the two loses it. The same
+    holds elsewhere if another consumer takes the message that was looked at.
 
     \b
     ipcq move /jobs /jobs-new

@@ -21,7 +21,7 @@ def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
     """Show what the queue NAME was created with, what it can do, and its figures.
 
     Nothing is taken. A figure that the mechanism cannot know is '-'. If the queue is not on the best backend, a line on
-    stderr says why, as far as its attributes tell; another says it if `ipcq ls` cannot show the queue.
+    stderr says why, as far as its attributes show; another line says if `ipcq ls` cannot show the queue.
     """
     with ipcq.open(name, backend, create=False, write=False, other_users=other_users) as queue:
         facts: dict[str, Any] = {

@@ -216,7 +216,7 @@ def test_queue_that_would_be_forgotten_is_refused_with_the_reason(
     """Where only a backend that forgets can be used."""
     monkeypatch.setenv("IPCQ_BACKEND", usable("socketpair"))
     result = run(verb[0], name, *verb[1:])
-    ending = "IPCQ_BACKEND names 'socketpair'); make one usable, or start whoever gets the items first\n"
+    ending = "IPCQ_BACKEND names 'socketpair'); make one usable, or start the program that gets the items first\n"
     assert (result.exit_code, result.stderr.endswith(ending)) == (1, True)
 
 

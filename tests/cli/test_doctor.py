@@ -210,7 +210,7 @@ def test_a_place_that_cannot_be_used_leaves_the_others_in_order(two: Path) -> No
 def test_a_missing_place_of_the_lock_is_ok(two: Path) -> None:
     """Where nobody logs in there is no /run/user, and another place does."""
     two.parent.rmdir()
-    assert about(two) == Check("ok", "name lock", f"{two} cannot be made, as there is no {two.parent}", "")
+    assert about(two) == Check("ok", "name lock", f"{two} cannot be made, because there is no {two.parent}", "")
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,8 @@ def test_no_file_is_left_after_success(run: Run, source: Queue, target: Queue, p
 def test_rescue_file_is_named_before_anything_is_taken(run: Run, source: Queue, target: Queue, place: Path) -> None:
     """A process that is killed says nothing any more."""
     told = run("move", source.name, target.name, "--rescue", "mine").stderr
-    assert told == f"ipcq: if this is killed, `ipcq load {target.name} {place / 'mine'}` puts what it had in hand\n"
+    loading = f"`ipcq load {target.name} {place / 'mine'}`"
+    assert told == f"ipcq: if this is killed, {loading} puts what it held into the queue\n"
 
 
 def test_so_many_are_moved_as_asked_for(run: Run, source: Queue, target: Queue) -> None:
@@ -691,7 +692,7 @@ def test_new_queue_that_nobody_would_hold_is_refused(program: Callable[..., Any]
     """And nothing is taken."""
     shared.put("a")
     result = program("move", shared.name, f"socketpair://{free}")
-    assert ("start whoever gets the items first" in result.stderr, shared.qsize()) == (True, 1)
+    assert ("start the program that gets the items first" in result.stderr, shared.qsize()) == (True, 1)
 
 
 DYING = """
@@ -794,5 +795,5 @@ def test_write_that_fails_after_the_take_is_told_with_the_message(
 
     monkeypatch.setattr(_dump.File, "write", fail)
     assert (
-        '`ipcq load` takes the line: {"priority": 0, "base64": "oWE="}' in run("move", source.name, target.name).stderr
+        '`ipcq load` reads the line: {"priority": 0, "base64": "oWE="}' in run("move", source.name, target.name).stderr
     )

@@ -87,7 +87,7 @@ WHY = [
         {"mode": 0o660},
         "the mode 0660 grants access to other users, and backends on which they could damage it need",
     ),
-    ({}, "whoever created it named a backend, by an option or by IPCQ_BACKEND, or could not use that one"),
+    ({}, "its creator named a backend, by an option or by IPCQ_BACKEND, or could not use the better one"),
 ]
 
 
