@@ -111,6 +111,7 @@ def open_target(
     *,
     messages: int | None,
     create: bool,
+    advise: Callable[[MessageQueueError], None] = lambda _: None,
     **options: Any,
 ) -> ipcq.Queue[Any]:
     """Open the queue, or create it with what was asked for and what the other queue had.
@@ -122,6 +123,7 @@ def open_target(
         inherited: Mode and limits of the other queue; what the new one cannot have is left out, and that is said.
         messages: How many messages are to come, where that is known.
         create: Create it if there is none.
+        advise: Words what a refusal advises as this verb's command line has it.
         **options: Of `ipcq.open`.
 
     Raises:
@@ -146,6 +148,7 @@ def open_target(
         except QueueExists:  # since a moment ago
             return existing()
         except REFUSALS as error:
+            advise(error)
             troubles.append(error)
         else:
             try:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
@@ -148,6 +149,7 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
                 limits_of(source),
                 messages=there,
                 create=not request.no_create,
+                advise=partial(_name_urls, request.target),
                 serializer="raw",
                 other_users=request.other_users,
             )
@@ -256,8 +258,12 @@ def _urls_for_backends(name: str) -> Iterator[None]:
     try:
         yield
     except MessageQueueError as error:
-        path = name.partition("://")[2] or name
-        error.detail = _BACKEND.sub(
-            lambda found: f"a URL such as {found[1] or 'BACKEND'}://{path.partition('?')[0]}", error.detail
-        )
+        _name_urls(name, error)
         raise
+
+
+def _name_urls(name: str, error: MessageQueueError) -> None:
+    path = name.partition("://")[2] or name
+    error.detail = _BACKEND.sub(
+        lambda found: f"a URL such as {found[1] or 'BACKEND'}://{path.partition('?')[0]}", error.detail
+    )

@@ -265,6 +265,22 @@ def test_errors_name_urls_and_not_an_option_that_is_not_there(run: Run, name: st
     assert f"name one with a URL such as BACKEND://{name}, or" in told
 
 
+def test_reason_for_what_is_left_out_names_urls(
+    run: Run, source: Queue, shared: Queue, free: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no --backend."""
+    real = ipcq.open
+
+    def refuse(*arguments: Any, **options: Any) -> Queue:
+        if options.get("exclusive") and "max_messages" in options:
+            raise ipcq.Unsupported("too many: try backend='other'")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(ipcq, "open", refuse)
+    told = run("move", source.name, f"{shared.backend}://{free}").stderr
+    assert f"is created without --max-messages 8: too many: try a URL such as other://{free}\n" in told
+
+
 def test_target_for_smaller_messages_is_refused(run: Run, source: Queue, make: Callable[..., Queue]) -> None:
     """Before anything is taken."""
     result = run("move", source.name, make("-target", max_message_size=100).name)
