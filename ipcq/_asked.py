@@ -1,6 +1,7 @@
 """The arguments of one `open`, checked before anything is touched."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from functools import cached_property
@@ -160,10 +161,12 @@ def _minimum(ability: str, kind: type, value: object) -> Minimum:
                 else f"require: {ability} takes one of {one_of}, not {value!r}"
             )
         return found  # type: ignore[return-value]  # the enumerations of Capabilities are those of Minimum
-    if isinstance(value, str):
-        value = convert(f"require={ability}", value, kind)
     if kind is bool:
+        value = convert(f"require={ability}", value, kind) if isinstance(value, str) else value
         return flag(f"require: {ability}", value)
+    if isinstance(value, str):
+        with suppress(ValueError):  # what is below says more
+            value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidArgument(f"require: {ability} needs a minimum, an int of 1 or more, not {value!r}")
     return value

@@ -1002,7 +1002,7 @@ BAD_MINIMA: list[tuple[Any, str]] = [
     ({"max_message_size": True}, "max_message_size needs a minimum, an int of 1 or more, not True"),
     ({"max_message_size": None}, "max_message_size needs a minimum, an int of 1 or more, not None"),
     ({"max_message_size": 0}, "max_message_size needs a minimum, an int of 1 or more, not 0"),
-    ("max_message_size:1.5", "option require=max_message_size='1.5': invalid literal"),
+    ("max_message_size:1.5", "max_message_size needs a minimum, an int of 1 or more, not '1.5'"),
     ({"peek": 1}, "require: peek is True or False, not 1"),
     ("peek:maybe", "option require=peek='maybe': say true or false"),
     (
