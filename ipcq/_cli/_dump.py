@@ -25,7 +25,7 @@ import sys
 from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
@@ -257,44 +257,83 @@ _GLANCE: Final = 4096
 class Kept:
     """The rescue file of a drain into a pipe, as the `load` that reads the pipe finds it.
 
+    What names it may come from anybody. So nothing is opened but a plain file, nothing is marked but what has been
+    loaded, byte for byte, and the directory is held open: what is removed at the end is in the same directory, whatever
+    its path leads to by then.
+
     Args:
         path: Where it is.
         header: Its first line.
         start: How many bytes were before this line in what is loaded.
 
     Raises:
-        OSError: It is not there, or not this user's.
+        OSError: It is not there, or not this user's to write.
     """
 
     def __init__(self, path: str, header: bytes, start: int) -> None:
         self.path = path
         self._start = start
-        self.end = start + len(header) + 1
-        """Where, in what is loaded, this file's part ends so far."""
-        how = os.O_RDWR
-        for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has each
-            how |= getattr(os, flag, 0)
-        self._file = open(os.open(path, how), "r+b", buffering=0)  # noqa: SIM115 - closed by `close`
-        # The line has a random number in it, so this is the drain's file and not just any file that a header names.
-        if self._file.read(len(header) + 1) != header + b"\n":
-            self._file.close()
+        self._end = start + len(header) + 1
+        if not os.path.isabs(path):  # whoever made it says where it is, and not where it is from here
             raise FileNotFoundError(path)
+        with ExitStack() as stack:
+            # Windows has no such descriptors.
+            self._directory = _held_directory(path, stack) if os.open in os.supports_dir_fd else None
+            self._name = path if self._directory is None else os.path.basename(path)
+            # First, because opening is enough to start some devices.
+            if not stat.S_ISREG(self._status().st_mode):
+                raise FileNotFoundError(path)
+            how = os.O_RDWR
+            for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has each
+                how |= getattr(os, flag, 0)
+            self._file = stack.enter_context(open(os.open(self._name, how, dir_fd=self._directory), "r+b", buffering=0))
+            # The line has a random number in it, so it is that file and no other that somebody named.
+            if not self._has(header + b"\n", 0):
+                raise FileNotFoundError(path)
+            self._closing = stack.pop_all()
 
-    def mark(self, begin: int, end: int) -> None:
-        """Mark the message whose line was between these bytes of what is loaded: it is in the queue."""
+    def passes(self, line: bytes, begin: int) -> bool:
+        """Tell whether the file has this line, which begins there in what is loaded, and pass over it if so."""
+        if self._has(line, begin - self._start):
+            self._end = begin + len(line) + 1
+            return True
+        return False
+
+    def mark(self, begin: int) -> None:
+        """Mark the message whose line begins there in what is loaded, and was passed over: it is in the queue."""
         self._file.seek(begin - self._start)
         self._file.write(DONE)
-        self.end = end
 
     def close(self, *, done: bool) -> None:
         """Remove it if everything in it is in the queue."""
-        with self._file:
-            self._file.seek(self.end - self._start)
+        with self._closing:
+            self._file.seek(self._end - self._start)
             # The drain may have been killed after it wrote to the file and before it wrote to the pipe.
             done = done and not any(chunk.strip(b"\0") for chunk in iter(partial(self._file.read, CHUNK), b""))
-        if done:
-            with suppress(FileNotFoundError):  # somebody was faster
-                os.unlink(self.path)
+            self._file.close()  # or Windows does not remove it
+            if done:
+                with suppress(FileNotFoundError):  # somebody was faster
+                    os.unlink(self._name, dir_fd=self._directory)
+
+    def _status(self) -> os.stat_result:
+        return os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+
+    def _has(self, line: bytes, offset: int) -> bool:
+        self._file.seek(offset)
+        rest = memoryview(line)
+        while rest:
+            data = self._file.read(min(len(rest), CHUNK))
+            if not data or data != rest[: len(data)]:
+                return False
+            rest = rest[len(data) :]
+        return True
+
+
+def _held_directory(path: str, stack: ExitStack) -> int:
+    how = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+    directory = os.open(os.path.dirname(path), how)
+    stack.callback(os.close, directory)
+    return directory
 
 
 class Dump:
@@ -304,9 +343,12 @@ class Dump:
         self.line = 0
         self.bytes = 0
         self.kept: list[Kept] = []
+        """Where drains keep their messages, as far as what came is what is in there."""
         self.messages: int | None = None
         """How many messages the queue had, where that is known."""
         self._begin = 0
+        self._raw = b""
+        self._current: Kept | None = None
         first = read(CHUNK)
         for begin, what, way in _FORMATS:
             if first.startswith(begin):  # before a line is looked for, which may be all of a large file
@@ -333,15 +375,31 @@ class Dump:
         while line := self._next():
             if b'"ipcq"' in line:
                 self._header(line)
-            elif not line.startswith(DONE):
+            elif line.startswith(DONE):
+                self._pass()
+            else:
                 yield self._message(line)
-            elif self.kept:
-                self.kept[-1].end = self.bytes
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether what comes is also in a file that a drain keeps."""
+        return self._current is not None
 
     def mark(self) -> None:
         """Mark the last message in the drain's rescue file: it is in the queue."""
-        if self.kept:
-            self.kept[-1].mark(self._begin, self.bytes)
+        kept = self._pass()
+        if kept is not None:
+            kept.mark(self._begin)
+
+    def _pass(self) -> Kept | None:
+        """Follow the last line in the file of its drain; return that file if it has the line."""
+        current = self._current
+        if current is not None and not current.passes(self._raw, self.bytes - len(self._raw) - 1):
+            # Something between the drain and here left lines out, or somebody made them up. The file stays as it is.
+            self._current = None
+            self.kept.remove(current)
+            current.close(done=False)
+        return self._current
 
     def close(self, *, done: bool) -> None:
         """Remove the rescue files of the drains, if everything in them is in the queue."""
@@ -350,6 +408,7 @@ class Dump:
 
     def _next(self) -> bytes:
         for line in self._lines:
+            self._raw = line
             self.line += 1
             end = self.bytes + len(line) + 1
             # What was reserved by a drain that was killed.
@@ -395,9 +454,11 @@ class Dump:
             raise self._wrong(f"says version {facts.get('version')!r}, this is for version {VERSION}: update ipcq")
         self.messages = facts.get("messages")
         kept = facts.get("kept")
+        self._current = None
         if isinstance(kept, dict):
             with suppress(OSError, KeyError, TypeError, ValueError):  # it is on another machine, or gone
-                self.kept.append(Kept(kept["path"], line, self._begin))
+                self._current = Kept(kept["path"], line, self._begin)
+                self.kept.append(self._current)
         return {limit: facts["queue"].get(limit) for limit in ("mode", *LIMITS)}
 
     def _message(self, line: bytes) -> Loaded:

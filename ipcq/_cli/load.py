@@ -112,7 +112,7 @@ def command(
         except (MessageQueueError, Failure, OSError, KeyboardInterrupt, SystemExit) as error:
             progress.close()
             note = f"{_count(progress.count)} put; go on with --skip {skip + progress.count}"
-            if dump.kept:
+            if dump.is_kept:
                 paths = " and ".join(load_command(name, kept.path) for kept in dump.kept)
                 note = f"{_count(progress.count)} put; the others are kept, go on with {paths}"
             if isinstance(error, SystemExit):

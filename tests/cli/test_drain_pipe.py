@@ -505,3 +505,120 @@ def test_shorter_message_does_not_leave_the_end_of_a_longer_one(queue: Queue, pl
     there = (place / "kept").read_text().rstrip("\0").split("\n")[1:]
     file.close(keep=False)
     assert [line.strip("\0") for line in there] == ['{"priority": 0, "base64": "oWE="}', ""]
+
+
+def test_file_that_a_moved_directory_hides_is_not_removed(
+    run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A foreign directory becomes a link to this user's home while it is loaded: the path then names another file."""
+    (place / "foreign").mkdir()
+    (place / "home").mkdir()
+    (place / "home" / "kept").write_text("precious")
+    theirs = stream.replace(str(place / "kept"), str(place / "foreign" / "kept"))
+    (place / "foreign" / "kept").write_text(theirs)
+    mark = _dump.Kept.mark
+
+    def exchange(self: _dump.Kept, begin: int) -> None:
+        mark(self, begin)
+        if not (place / "foreign").is_symlink():
+            (place / "foreign").rename("old")
+            (place / "foreign").symlink_to("home")
+
+    monkeypatch.setattr(_dump.Kept, "mark", exchange)
+    run("load", queue.name, "-", input=theirs)
+    assert ((place / "home" / "kept").read_text(), os.listdir("old")) == ("precious", [])
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "directory", "device"])
+def test_only_a_plain_file_is_opened(
+    run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Opening is enough to start some devices, as a watchdog."""
+    target = place / "other"
+    make: dict[str, Callable[[], object]] = {
+        "fifo": lambda: os.mkfifo(target),
+        "link": lambda: target.symlink_to("kept"),
+        "directory": target.mkdir,
+        "device": lambda: None,
+    }
+    make[kind]()
+    path = os.devnull if kind == "device" else str(target)
+    opened: list[Any] = []
+    really = os.open
+
+    def note(path: Any, *arguments: Any, **options: Any) -> int:
+        opened.append(os.path.basename(path))
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(os, "supports_dir_fd", {note})
+    run("load", queue.name, "-", input=stream.replace(str(place / "kept"), path))
+    assert (queue.qsize(), os.path.basename(path) in opened) == (2, False)
+
+
+def test_relative_path_is_no_path(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """Whoever wrote the first line does not know where it is loaded."""
+    other = stream.replace(str(place / "kept"), "kept")
+    (place / "kept").write_text(other)
+    run("load", queue.name, "-", input=other)
+    assert (place / "kept").read_text() == other
+
+
+def lines(stream: str) -> list[str]:
+    return stream.splitlines(keepends=True)
+
+
+def left_out(stream: str) -> str:
+    """Return what ``grep`` between the two leaves, say."""
+    header, _, second = lines(stream)
+    return header + second
+
+
+def replaced(stream: str) -> str:
+    return stream.replace("oWE=", "oWM=")
+
+
+def marked(stream: str) -> str:
+    return stream.replace('{"priority"', '#"priority"')
+
+
+def blanked(stream: str) -> str:
+    header, first, second = lines(stream)
+    return header + "\0" * len(first) + second
+
+
+@pytest.mark.parametrize("change", [left_out, replaced, marked, blanked])
+def test_message_that_was_not_loaded_is_neither_marked_nor_removed(
+    run: Run, queue: Queue, stream: str, place: Path, change: Callable[[str], str]
+) -> None:
+    """C37: what came through the pipe is not what the file has, by a filter or by malice."""
+    run("load", queue.name, "-", input=change(stream))
+    assert "oWE=" in messages(place / "kept")
+
+
+def test_file_that_is_longer_than_what_came_before_the_next_one_is_not_touched_for_that_one(
+    run: Run, queue: Queue, stream: str, place: Path
+) -> None:
+    """Two were joined, and the second one's drain was on another machine."""
+    header, first, second = lines(stream)
+    elsewhere = header.replace(str(place / "kept"), str(place / "elsewhere"))
+    run("load", queue.name, "-", input=header + first + elsewhere + second)
+    assert (queue.qsize(), messages(place / "kept")) == (2, ["oWI="])
+
+
+def test_error_names_a_number_to_skip_if_the_file_has_other_lines(
+    run: Run, queue: Queue, stream: str, place: Path
+) -> None:
+    """To go on with that file would put some of them twice."""
+    queue.put_many("xyz")
+    told = run("load", queue.name, "-", "--wait", "0", input=replaced(stream)).stderr
+    assert told.endswith("; 1 message put; go on with --skip 1\n")
+
+
+def test_system_without_held_directories_removes_the_file_too(
+    run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows."""
+    monkeypatch.setattr(os, "supports_dir_fd", set())
+    run("load", queue.name, "-", input=stream)
+    assert (taken(queue), kept_or_none(place)) == (["a", "b"], [])
