@@ -9,6 +9,7 @@ from typing import Final
 from ipcq._choose import ambiguous
 from ipcq._deadline import NEVER
 from ipcq._foreign import let_through
+from ipcq._importing import shortage_told
 from ipcq._meet import AUTO, backends, holders, located, serialised
 from ipcq._rivals import settled
 from ipcq._url import parse_place
@@ -100,7 +101,8 @@ def queues() -> Listing:
     listing.unlisted = unlisted = {}
     for each in backends(AUTO):
         try:
-            listing.extend(QueueInfo(name, each.name) for name in each.names())
+            with shortage_told():
+                listing.extend(QueueInfo(name, each.name) for name in each.names())
         except MessageQueueError as error:
             unlisted[each.name] = error.detail or str(error)
         except Exception as error:  # a stranger's plugin must not hide the others' queues

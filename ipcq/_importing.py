@@ -12,12 +12,16 @@ The wait has a limit, because the imported module may itself wait for the thread
 
 import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
+from ipcq._foreign import let_through
 from ipcq._gevent import NativeRLock, original
+from ipcq._limits import shortage
+from ipcq.errors import MessageQueueError
 
 #: How long a fork waits for the imports of other threads, which take milliseconds.
 _PATIENCE_SECONDS: Final = 10.0
@@ -38,6 +42,26 @@ def importing() -> AbstractContextManager[Any]:
     Use it only for imports: nothing inside may wait for another thread or process.
     """
     return _lock  # type: ignore[no-any-return]  # the lock itself: it is in C, so no signal handler can interrupt it
+
+
+@contextmanager
+def shortage_told() -> Iterator[None]:
+    """Tell by our error that there were no descriptors or no memory left to open something, such as a module.
+
+    It is no part of `importing`, which has to be the lock itself.
+
+    Raises:
+        LimitExceeded: No descriptors.
+        NoSpace: No memory.
+    """
+    try:
+        yield
+    except (OSError, ImportError) as error:
+        let_through(error)
+        short = None if isinstance(error, MessageQueueError) else shortage(error)
+        if short is None:
+            raise
+        raise short from error
 
 
 def _before_fork() -> None:

@@ -19,6 +19,7 @@ from ipcq._caller import warn
 from ipcq._choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, lacking, shortcoming
 from ipcq._deadline import pause
 from ipcq._foreign import let_through
+from ipcq._importing import shortage_told
 from ipcq._namelock import name_lock
 from ipcq._rivals import Withdrawals, settled
 from ipcq._url import convert, unknown_option
@@ -293,7 +294,8 @@ def taken(backend: Backend, name: str) -> bool:
     """
     with located(name, backend.name):
         try:
-            return backend.exists(name)
+            with shortage_told():
+                return backend.exists(name)
         except MessageQueueError:
             raise
         except Exception as error:
@@ -333,7 +335,8 @@ def serialised(name: str, candidates: Iterable[Backend], deadline: float) -> Ite
 @contextmanager
 def located(name: str, backend: str) -> Iterator[None]:
     try:
-        yield
+        with shortage_told():
+            yield
     except MessageQueueError as error:
         raise error.at(name, backend)
 

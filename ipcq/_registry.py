@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ipcq._distribution import DISTRIBUTION
 from ipcq._foreign import let_through
-from ipcq._importing import importing
+from ipcq._importing import importing, shortage_told
 from ipcq._limits import shortage
 from ipcq._url import meant
 from ipcq.backend import Availability, Backend, Capabilities, Scope
@@ -67,7 +67,7 @@ class BackendInfo:
 
 def plugins() -> list[Plugin]:
     """Load every backend that is installed."""
-    with importing():
+    with shortage_told(), importing():
         offers = _offers(tuple(sys.path))
     return [plugin(name) for name in offers]
 
@@ -89,7 +89,7 @@ def plugin(name: str) -> Plugin:
     Raises:
         BackendUnknown: No distribution offers it.
     """
-    with importing():
+    with shortage_told(), importing():
         offers = _offers(tuple(sys.path))
         if name in offers:
             return _load(offers[name])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ipcq._importing import importing
+from ipcq._importing import importing, shortage_told
 from ipcq._names import check_name
 from ipcq._redaction import shown
 from ipcq.errors import InvalidArgument
@@ -44,7 +44,7 @@ def parse(address: object) -> Address:
         address[scheme.end() :][:1] not in _NO_HOST
     ):  # first, because the texts of urlsplit quote a host with its password
         raise _elsewhere(address, scheme[1])
-    with importing():
+    with shortage_told(), importing():
         from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
 
     try:
@@ -116,7 +116,7 @@ def unknown_option(option: str, known: Iterable[str]) -> InvalidArgument:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """Say which of the known words was probably meant, or which there are."""
-    with importing():
+    with shortage_told(), importing():
         from difflib import get_close_matches  # here, because only mistakes need it
 
     known = sorted(known)

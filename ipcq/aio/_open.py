@@ -9,7 +9,7 @@ from anyio.lowlevel import current_token
 
 import ipcq
 from ipcq._caller import called_from, caller
-from ipcq._importing import importing
+from ipcq._importing import importing, shortage_told
 from ipcq.aio._apart import run_apart
 from ipcq.aio._queue import Queue
 
@@ -24,7 +24,7 @@ class Opening(Generic[T]):
         self._queue: Queue[T] | None = None
 
     async def _open(self) -> Queue[T]:
-        with importing():
+        with shortage_told(), importing():
             current_token()  # imports anyio's part for this event loop
         return Queue(await run_apart(self._call, ipcq.Queue.close))
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ipcq._foreign import let_through
-from ipcq._importing import importing
+from ipcq._importing import importing, shortage_told
 from ipcq.backend import OfBytes
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument
 from ipcq.serializers import _frame
@@ -53,13 +53,8 @@ class _Registered:
     decode: Decode
 
 
-# Modules, so that a serializer's library is imported when it is first asked for and not before.
-_BUNDLED: Final = {
-    "msgpack": "ipcq.serializers._msgpack",
-    "msgspec": "ipcq.serializers._msgspec",
-    "pickle": "ipcq.serializers._pickle",
-    "raw": "ipcq.serializers._raw",
-}
+# Each has a module, so that a serializer's library is imported when it is first asked for and not before.
+_BUNDLED: Final = ("msgpack", "msgspec", "pickle", "raw")
 _registered: dict[str, _Registered] = {}
 
 
@@ -110,7 +105,8 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         return Codec("raw", raw.encode, raw.decode, "bare")
     bare = _module("msgspec" if serializer == "msgspec" else "msgpack")
     encode, decode = bare.functions(type)
-    thorough = decode if type is not None else _with_any_keys(decode)
+    # Now, because a message that is taken must not fail for want of a descriptor.
+    thorough = decode if type is not None else _with_any_keys(decode, _module("keys").decode)
     allowed: dict[int, Decode] = {_frame.MSGPACK: thorough}
     if allow_pickle:
         pickle = _module("pickle")
@@ -131,9 +127,9 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
     return Codec(serializer, encode, unframing, "bin" if plain else "encoded")
 
 
-def _module(bundled: str) -> ModuleType:
-    with importing():
-        return import_module(_BUNDLED[bundled])
+def _module(part: str) -> ModuleType:
+    with shortage_told(), importing():
+        return import_module(f"ipcq.serializers._{part}")
 
 
 def _framing(name: str, number: int, encode: Encode) -> Encode:
@@ -157,7 +153,7 @@ def _way(number: int) -> str:
     return "let its encode take that type, or put the parts of the item"
 
 
-def _with_any_keys(decode: Decode) -> Decode:
+def _with_any_keys(decode: Decode, patient: Decode) -> Decode:
     def thorough(data: bytes) -> Any:
         try:
             return decode(data)
@@ -165,10 +161,8 @@ def _with_any_keys(decode: Decode) -> Decode:
             raise  # as in `_unframing`
         except Exception as error:
             let_through(error)
-            with importing():
-                from ipcq.serializers import _keys  # here, because few messages have such keys
             try:
-                return _keys.decode(data)
+                return patient(data)
             except MemoryError:
                 raise
             except Exception as second:

@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgpack
 
 from ipcq._foreign import let_through
-from ipcq._importing import importing
+from ipcq._importing import importing, shortage_told
 from ipcq.errors import EncodeError
+from ipcq.serializers import _keys
 
 # A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by
 # two threads nor by a signal handler within one, so it is taken out of the pool meanwhile; list.pop and append are
@@ -40,7 +41,7 @@ def encode(item: Any) -> bytes:
     except Exception as error:
         # The packer goes: what it holds of the failed item is nobody's business.
         let_through(error)
-        with importing():
+        with shortage_told(), importing():
             from ipcq.serializers import _ways  # here, because most programs never need it
 
         raise _ways.encode_error(_ways.MSGPACK, item, error, msgpack.Packer(datetime=True).pack) from error
@@ -52,9 +53,6 @@ def encode(item: Any) -> bytes:
 
 def _check_times(item: Any, data: bytes) -> None:
     # A time beside UTC may be in the year 0 or 10,000 there, and a Timestamp of msgpack in any.
-    with importing():
-        from ipcq.serializers import _keys  # here, because few programs need it
-
     try:
         _keys.decode(data)
     except (OverflowError, ValueError) as error:

@@ -4,7 +4,7 @@ from typing import Any
 
 from ipcq._distribution import DISTRIBUTION
 from ipcq._foreign import let_through
-from ipcq._importing import importing
+from ipcq._importing import importing, shortage_told
 from ipcq.errors import InvalidArgument, Unsupported
 
 try:
@@ -28,14 +28,14 @@ def functions(type: Any) -> tuple[Any, Any]:
             return pack(item)
         except Exception as error:
             let_through(error)
-            with importing():
+            with shortage_told(), importing():
                 from ipcq.serializers import _ways  # here, because most programs never need it
 
             raise _ways.encode_error(_ways.MSGSPEC, item, error, pack) from error
 
     if type is None:
         return encode, decoder.decode
-    with importing():
+    with shortage_told(), importing():
         from ipcq.serializers import _typed  # here, because it is for handles with a type alone
 
     _typed.check_type(type)

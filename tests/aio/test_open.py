@@ -1,7 +1,9 @@
 """Opening and unlinking hold up no event loop, end when they are cancelled, and leave no handle."""
 
 import asyncio
+import errno
 import importlib
+import os
 import sys
 import threading
 import time
@@ -197,3 +199,20 @@ def test_without_a_thread_opening_names_the_limit(
     monkeypatch.setattr(anyio.to_thread, "run_sync", no_thread)
     with pytest.raises(ipcq.LimitExceeded, match="so that a thread can be started"):
         run(main)
+
+
+def test_opening_without_a_descriptor_for_anyio_is_told_with_the_limit(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """CONTRACT C24: anyio imports its part for an event loop when that first runs."""
+    pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def opened() -> None:
+        await ipcq.aio.open(name, "memory")
+
+    monkeypatch.setattr("ipcq.aio._open.current_token", refuse)
+    with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_NOFILE"):
+        asyncio.run(opened())

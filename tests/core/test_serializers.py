@@ -383,7 +383,7 @@ def test_keys_of_one_hash_are_read_where_they_are_few() -> None:
 @pytest.mark.parametrize("first", [MemoryError, TypeError])
 @pytest.mark.parametrize("data", [b"\x81\x90\x01", b"\xc1\x00\x81\x90\x01"], ids=["bare", "marked"])
 def test_memory_that_is_wanting_while_keys_are_read_makes_no_message_undecodable(
-    first: type[Exception], data: bytes, monkeypatch: pytest.MonkeyPatch
+    first: type[Exception], data: bytes
 ) -> None:
     """C36: the message may be decoded later."""
     errors = iter([first, first, MemoryError])
@@ -394,8 +394,7 @@ def test_memory_that_is_wanting_while_keys_are_read_makes_no_message_undecodable
     def again(_: bytes) -> object:
         raise MemoryError
 
-    monkeypatch.setattr(_keys, "decode", again)
-    thorough = serializers._with_any_keys(decode)
+    thorough = serializers._with_any_keys(decode, again)
     with pytest.raises(MemoryError):
         serializers._unframing(decode, thorough, {0: thorough}, typed=False)(data)
 

@@ -1,0 +1,145 @@
+"""CONTRACT C24: what is imported late, while no descriptor or no memory is left, fails with our error."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+import ipcq
+from core.conftest import Installed
+from core.fakes import FakeBackend, raising
+from ipcq import _registry
+from ipcq._importing import shortage_told
+from ipcq.errors import LimitExceeded, NoSpace, QueueNotFound
+
+pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
+
+FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+class Full:
+    """Finds no module of one name, because nothing can be opened."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == self._module:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that has a module be imported anew while the table of descriptors is full."""
+
+    def late(module: str) -> None:
+        package, _, part = module.rpartition(".")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        if package:
+            monkeypatch.delattr(import_module(package), part, raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Full(module), *sys.meta_path])
+
+    return late
+
+
+@pytest.fixture
+def queue(name: str) -> Iterator["ipcq.Queue[Any]"]:
+    with ipcq.open(name, "memory") as queue:
+        yield queue
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("_msgpack", {}),
+        ("_keys", {}),
+        ("_raw", {"serializer": "raw"}),
+        ("_pickle", {"serializer": "pickle", "allow_pickle": True}),
+        ("_msgspec", {"serializer": "msgspec"}),
+        ("_typed", {"type": dict[str, int]}),
+    ],
+)
+def test_a_serializer_that_cannot_be_opened_now_is_told_with_the_limit(
+    name: str, late: Callable[[str], None], module: str, options: dict[str, Any]
+) -> None:
+    """Each is loaded when it is first asked for."""
+    with ipcq.open(name, "memory"):
+        late(f"ipcq.serializers.{module}")
+        with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+            ipcq.open(name, "memory", **options)
+
+
+@pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
+def test_an_item_that_cannot_be_put_is_told_with_the_limit(
+    name: str, late: Callable[[str], None], serializer: str
+) -> None:
+    """What to do about it is in a module of its own."""
+    with ipcq.open(name, "memory", serializer=serializer) as queue:
+        late("ipcq.serializers._ways")
+        with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+            queue.put(object())
+
+
+def test_a_message_is_not_lost_for_want_of_a_module(queue: "ipcq.Queue[Any]", late: Callable[[str], None]) -> None:
+    """C33: what decodes keys that are tuples is there before the message is taken."""
+    late("ipcq.serializers._keys")
+    queue.put({(1, 2): 3})
+    assert queue.get() == {(1, 2): 3}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "backend"), [("urllib.parse", "memory:///a", "auto"), ("difflib", "/a", "memry")]
+)
+def test_an_address_that_takes_a_module_is_told_with_the_limit(
+    late: Callable[[str], None], module: str, name: str, backend: str
+) -> None:
+    """Most addresses are bare names, and right."""
+    late(module)
+    with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+        ipcq.exists(name, backend)
+
+
+@pytest.mark.parametrize("look", [ipcq.backends, lambda: ipcq.exists("/a", "memory")])
+def test_what_lists_the_plugins_is_told_with_the_limit(late: Callable[[str], None], look: Callable[[], object]) -> None:
+    """It is imported at the first look."""
+    _registry._offers.cache_clear()
+    late("importlib.metadata")
+    with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+        look()
+
+
+def test_a_backend_that_cannot_look_now_is_told_with_the_limit(installed: Installed, name: str) -> None:
+    """Whether it has the queue is not known."""
+    fake = FakeBackend("strange")
+    fake.on_exists = raising(FULL)
+    installed.backend(fake)
+    with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+        ipcq.exists(name, "strange")
+
+
+def test_a_backend_that_cannot_list_now_is_listed_with_the_limit(installed: Installed) -> None:
+    """And with the way out."""
+    fake = FakeBackend("strange")
+    fake.on_names = raising(FULL)
+    installed.backend(fake)
+    assert "RLIMIT_NOFILE" in ipcq.queues().unlisted["strange"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), NoSpace),
+        (ImportError(f"libz.so.1: cannot open shared object file: {os.strerror(errno.ENFILE)}"), LimitExceeded),
+        (OSError(errno.EIO, "Input/output error"), OSError),
+        (ImportError("no module"), ImportError),
+        (QueueNotFound(), QueueNotFound),
+    ],
+)
+def test_other_errors_stay_what_they_are(error: Exception, kind: type[Exception]) -> None:
+    """Want of memory and of descriptors alone is ours."""
+    with pytest.raises(kind), shortage_told():
+        raise error
