@@ -20,7 +20,7 @@ from hypothesis import given, settings, strategies
 from core.conftest import Run
 from ipcq import serializers
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument, Unsupported
-from ipcq.serializers import FIRST_FREE_NUMBER, Codec, _frame, _keys, _msgpack, _typed, codec_for, register
+from ipcq.serializers import FIRST_FREE_NUMBER, Codec, _frame, _msgpack, _typed, codec_for, register
 
 LENGTHS = (0, 1, 255, 256, 65535, 65536)
 
