@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import click
 
 from ipcq._cli._exits import ERROR, INTERRUPTED, Failure, code_of, complain, line_of
-from ipcq._distribution import DISTRIBUTION
 from ipcq._redaction import redacted
 from ipcq.errors import MessageQueueError
 
@@ -80,13 +79,22 @@ class Verbs(click.Group):
             ctx.exit(code_of(error))
 
 
+def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print what `ipcq version` prints; click's own option raises where there is no metadata."""
+    if wanted and not ctx.resilient_parsing:
+        click.echo(import_module("ipcq._cli.version").line())
+        ctx.exit()
+
+
 @click.group(
     cls=Verbs,
     # Named here without being loaded, so that click can say "did you mean" for a verb that is misspelt.
     commands={verb: click.Command(verb) for verb in VERBS},
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name=DISTRIBUTION, prog_name="ipcq")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Print the version."
+)
 @click.option("--traceback", is_flag=True, help="Show where an error came from, before its one line.")
 def cli(traceback: bool) -> None:
     """Put objects into named queues, take them out, and look at the queues of this machine.

@@ -452,14 +452,18 @@ class Dump:
             raise self._wrong("does not begin what `ipcq drain` writes: its first line is missing, or was changed")
         if facts.get("version") != VERSION:
             raise self._wrong(f"says version {facts.get('version')!r}, this is for version {VERSION}: update ipcq")
+        limits = {limit: facts["queue"].get(limit) for limit in ("mode", *LIMITS)}
         self.messages = facts.get("messages")
+        for fact in (self.messages, *limits.values()):
+            if fact is not None and not isinstance(fact, int):
+                raise self._wrong(f"has {fact!r} where `ipcq drain` writes a number: it was changed")
         kept = facts.get("kept")
         self._current = None
         if isinstance(kept, dict):
             with suppress(OSError, KeyError, TypeError, ValueError):  # it is on another machine, or gone
                 self._current = Kept(kept["path"], line, self._begin)
                 self.kept.append(self._current)
-        return {limit: facts["queue"].get(limit) for limit in ("mode", *LIMITS)}
+        return limits
 
     def _message(self, line: bytes) -> Loaded:
         facts = self._facts(line)

@@ -26,7 +26,12 @@ def command(verbose: bool, as_json: bool) -> None:
     elif verbose:
         say_table(("what", "value"), flat(_facts()), folding={"value"})
     else:
-        say(f"ipcq {_installed(DISTRIBUTION) or 'of an unknown version: its metadata is missing'}")
+        say(line())
+
+
+def line() -> str:
+    """Say the version in a line, or that it is not known."""
+    return f"ipcq {_installed(DISTRIBUTION) or 'of an unknown version: its metadata is missing'}"
 
 
 def _facts() -> dict[str, object]:

@@ -104,6 +104,7 @@ def test_version_in_json_is_verbose(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("--version",), "ipcq of an unknown version: its metadata is missing\n"),
         (("version",), "ipcq of an unknown version: its metadata is missing\n"),
         (("version", "--verbose"), "ipcq\t-\n"),
     ],

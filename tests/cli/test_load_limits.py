@@ -204,3 +204,11 @@ def test_queue_that_would_not_last_is_not_left_behind(run: Run, name: str, memor
     """It was made for nothing."""
     run("load", name, "-", "--backend", memory, input=drained())
     assert not ipcq.exists(name, memory)
+
+
+@pytest.mark.parametrize("facts", ['"queue": {}, "messages": "1"', '"queue": {"max_message_size": "9"}'])
+def test_first_line_without_its_numbers_is_told(run: Run, name: str, facts: str) -> None:
+    """Somebody changed it."""
+    ipcq.open(name, "memory").close()
+    result = run("load", name, "-", input=f'{{"ipcq": "messages", "version": 1, {facts}}}\n')
+    assert (result.exit_code, "it was changed" in result.stderr) == (1, True)
