@@ -102,7 +102,7 @@ def alone(homes: Sequence[str], patience: float | None = None) -> Iterator[None]
     """Keep others from binding and removing names in these directories meanwhile.
 
     Raises:
-        TimedOutError: Somebody else was at it for `patience` seconds, by default as long as a turn takes at the most.
+        TimedOutError: Somebody else was at it for `patience` seconds, by default as long as a turn takes at most.
     """
     with _host.no_fork(), ExitStack() as closing:  # a child's copy of a descriptor would keep the lock
         until = monotonic() + (_TURN if patience is None else patience)
