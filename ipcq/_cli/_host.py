@@ -54,7 +54,9 @@ def check_name_lock() -> Iterator[Check]:
         if wrong is None:
             yield _check_usable(place)
         elif all(checks):
-            yield wrong._replace(severity=ERROR, text=f"{wrong.text}; no other place can be used, so no queue can be created")
+            yield wrong._replace(
+                severity=ERROR, text=f"{wrong.text}; no other place can be used, so no queue can be created"
+            )
         elif os.path.isdir(os.path.dirname(place)):
             yield wrong
         else:  # as on many machines, and another place will do
