@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -95,8 +96,10 @@ class Demo(SimpleNamespace):
     def news(self, *, dismiss: bool = True) -> list[dict[str, Any]]:
         """Listen to the worker until it reports, dismiss it or die, and return all that it said."""
         said = []
-        with os.fdopen(self.hears) as lines:
+        with os.fdopen(self.hears, "rb", buffering=0) as lines:
             while not said or "report" not in said[-1]:
+                while not select.select([lines], [], [], 0.1)[0]:
+                    assert self.thread.is_alive(), f"the worker ended with {self.results!r} after {said}"
                 said.append(json.loads(lines.readline()))
         if dismiss:
             os.write(self.says, b".")
