@@ -218,7 +218,11 @@ def open(
         ),
     )
     if passed_over:
-        _log(queue, passed_over)
+        try:
+            _log(queue, passed_over)
+        except BaseException:  # of a handler, which may do anything
+            queue.close()
+            raise
     return queue
 
 

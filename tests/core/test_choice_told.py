@@ -298,3 +298,26 @@ def test_a_choice_that_failed_is_not_told_of(
     with pytest.raises(NoSpace):
         ipcq.open(name)
     assert records() == []
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_a_log_handler_that_raises_leaves_no_handle_open(
+    pair: tuple[FakeBackend, FakeBackend], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`open` returns none that somebody could close."""
+    closed: list[ipcq.Queue[Any]] = []
+    close = ipcq.Queue.close
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def note(self: "ipcq.Queue[Any]") -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(ipcq.Queue, "close", note)
+    monkeypatch.setattr(logging.getLogger("ipcq"), "info", interrupt)
+    pair[0].on_create = raising(Unsupported("not with this mode"))
+    with pytest.raises(KeyboardInterrupt):
+        ipcq.open(name)
+    assert [queue.name for queue in closed] == [name]
