@@ -8,13 +8,25 @@ import ipcq
 from ipcq._cli._exits import complain
 from ipcq._cli._progress import PATIENCE, Progress
 from ipcq._cli._signals import Stop, end_by, rest
-from ipcq.errors import QueueFull
+from ipcq.errors import QueueFull, QueueShutDown
 
 #: Seconds after which a signal is noticed at the latest while a put waits for space.
 BEAT = 0.1
 
 #: Seconds between two checks whether a queue is still full.
 LOOK = 0.01
+
+
+def check_that_it_takes(queue: ipcq.Queue[Any]) -> None:
+    """Refuse a queue that is shut down, as far as its backend says so without a message.
+
+    Raises:
+        QueueShutDown: It is.
+    """
+    try:
+        queue._with_channel(lambda channel: channel.try_put_many(()))
+    except QueueShutDown as error:
+        raise error.at(queue.name, queue.backend)
 
 
 class Putter:
@@ -62,12 +74,14 @@ class Putter:
 
         Raises:
             QueueFull: No space came free in time.
+            QueueShutDown: It is shut down.
         """
         began = monotonic()
         while not self._stop.number and self._queue.full() and not source.empty():
             waited = monotonic() - began
             if waited >= self._wait:
                 raise QueueFull(queue=self._queue.name, backend=self._queue.backend)
+            check_that_it_takes(self._queue)  # nobody gets space for a queue that is shut down
             show()
             self._tell(waited)
             rest(LOOK)

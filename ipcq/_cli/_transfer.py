@@ -22,7 +22,7 @@ from ipcq._cli._options import (
 )
 from ipcq._cli._output import say, say_json, shown
 from ipcq._cli._progress import Progress
-from ipcq._cli._putter import Putter
+from ipcq._cli._putter import Putter, check_that_it_takes
 from ipcq._cli._rescue import load_command, rescue_file, rescue_option
 from ipcq._cli._signals import Stop, end_by, noted_signals
 from ipcq._cli._target import Limits, check_size, open_target, target_options
@@ -193,10 +193,10 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
 def _check_that_it_takes(queue: ipcq.Queue[bytes]) -> None:
     """Refuse a queue that is shut down, if its backend can tell without a message."""
     try:
-        queue._with_channel(lambda channel: channel.try_put_many(()))
+        check_that_it_takes(queue)
     except QueueShutDown as error:
         error.add_note("nothing was taken")
-        raise error.at(queue.name, queue.backend)
+        raise
 
 
 def _check_priorities(its: Transfer) -> None:

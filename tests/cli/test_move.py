@@ -459,6 +459,24 @@ def test_signal_ends_the_wait_for_space(
     assert (run(verb, source.name, target.name).exit_code, target.qsize(), files(place)) == (143, 2, [])
 
 
+@pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_target_that_is_shut_down_ends_the_wait_for_space(
+    run: Run,
+    source: Queue,
+    make: Callable[..., Queue],
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    backend: str,
+) -> None:
+    """No space would come free as long as nobody takes what is in there."""
+    target = make("-target", "xy", backend, max_messages=2)
+    steps = iter([target.shutdown, lambda: signal.raise_signal(signal.SIGTERM)])
+    monkeypatch.setattr("ipcq._cli._putter.rest", lambda _: next(steps)())
+    assert (run(verb, source.name, target.name).exit_code, target.qsize(), files(place)) == (1, 2, [])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_message_for_which_there_is_no_space_after_all_is_kept(
     run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, number: int
