@@ -12,10 +12,9 @@ The wait has a limit, because the imported module may itself wait for the thread
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from time import monotonic
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Final
 
 from ipcq._foreign import let_through
@@ -44,8 +43,27 @@ def importing() -> AbstractContextManager[Any]:
     return _lock  # type: ignore[no-any-return]  # the lock itself: it is in C, so no signal handler can interrupt it
 
 
-@contextmanager
-def shortage_told() -> Iterator[None]:
+class _ShortageTold:
+    # A class, because `contextlib` ties a cycle around an error that passes through, and that keeps what failed alive.
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, OSError | ImportError) or isinstance(error, MessageQueueError):
+            return
+        let_through(error)
+        short = shortage(error)
+        if short is not None:
+            raise short from error
+
+
+_SHORTAGE_TOLD: Final = _ShortageTold()
+
+
+def shortage_told() -> AbstractContextManager[None]:
     """Tell by our error that there were no descriptors or no memory left to open something, such as a module.
 
     It is no part of `importing`, which has to be the lock itself.
@@ -54,14 +72,7 @@ def shortage_told() -> Iterator[None]:
         LimitExceeded: No descriptors.
         NoSpace: No memory.
     """
-    try:
-        yield
-    except (OSError, ImportError) as error:
-        let_through(error)
-        short = None if isinstance(error, MessageQueueError) else shortage(error)
-        if short is None:
-            raise
-        raise short from error
+    return _SHORTAGE_TOLD
 
 
 def _before_fork() -> None:

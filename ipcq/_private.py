@@ -112,7 +112,8 @@ def each_usable(attempt: Callable[[str], T]) -> Iterator[T]:
         except (PermissionDenied, NoSpace) as error:
             if not is_lasting(error):
                 raise
-            refusals.append(error)
+            # A traceback has this frame, and so this list: that cycle would keep alive what the caller is handling.
+            refusals.append(error.with_traceback(None))
         else:
             yield found
     if len(refusals) == len(_roots()):

@@ -16,7 +16,7 @@ import pytest
 
 import ipcq
 from ipcq import _private
-from ipcq_socketpair import SocketpairBackend, _place
+from ipcq_socketpair import SocketpairBackend
 
 if not SocketpairBackend().probe().usable:
     pytest.skip(SocketpairBackend().probe().reason, allow_module_level=True)
@@ -59,6 +59,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def path_of(name: str) -> bytes:
     """Return the path of a queue's socket, where the first place can be used."""
+    from ipcq_socketpair import _place  # past the skip above: Windows has no fcntl
+
     return _place.path_in(_place.make()[0], name)
 
 
