@@ -112,8 +112,9 @@ def each_usable(attempt: Callable[[str], T]) -> Iterator[T]:
         except (PermissionDenied, NoSpace) as error:
             if not is_lasting(error):
                 raise
-            # A traceback has this frame, and so this list: that cycle would keep alive what the caller is handling.
-            refusals.append(error.with_traceback(None))
+            # A new one, as the traceback of the other leads to this frame and so to this list: that cycle would keep
+            # alive the error that the caller is handling, and all that hangs on it.
+            refusals.append(type(error)(error.detail, errno=error.errno))
         else:
             yield found
     if len(refusals) == len(_roots()):
