@@ -1,7 +1,9 @@
 """The doorbell of shm at a queue's end: pollers are woken, whatever dies or is missing on the way."""
 
+import errno
 import os
 import select
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,20 @@ def test_what_is_no_doorbell_is_not_rung(name: str) -> None:
         bell.write_bytes(b"")
         queue.unlink()
         assert not bell.exists()
+
+
+def test_who_has_no_descriptor_for_the_doorbell_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C40: pollers would not be woken, so a remover must not go on."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with create(name) as queue, ExitStack() as closing:
+        queue.fileno()
+        descriptor = os.open(f"/dev/shm/ipcq-shm.{name[1:]}", os.O_RDONLY)
+        closing.callback(os.close, descriptor)
+        monkeypatch.setattr(_segment, "noted", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            _segment._ring(descriptor, name, closing)
+        monkeypatch.undo()
+        queue.unlink()

@@ -1,14 +1,16 @@
 """How a storm ends where its queue cannot be shut down."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import ipcq
+from ipcq.testing import storm, workers
 from ipcq.testing.oracle import Tag
 from ipcq.testing.processes import fresh_name
-from ipcq.testing.workers import Worker, sweep
+from ipcq.testing.workers import LOOK, Worker, sweep
 from processes.needs import usable
 
 
@@ -47,3 +49,28 @@ def test_what_a_storm_leaves_is_swept_up(alone: "ipcq.Queue[object]", tmp_path: 
     alone.put_many([Tag(7, number).message() for number in range(3)])
     sweep(lambda name: ipcq.open(name, "memory", create=False), [alone.name], 2, str(tmp_path / "2.ledger"))
     assert (alone.qsize(), (tmp_path / "2.ledger").read_text().count("<")) == (0, 3)
+
+
+def test_an_end_of_patience_may_come_after_several_slices(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
+    """Each of which looks for the file."""
+    worker = Worker(alone, str(tmp_path / "1.ledger"), 1, patience=1.5 * LOOK, over=str(tmp_path / "over"))
+    with pytest.raises(ipcq.QueueEmpty):
+        worker.consume()
+    worker.end()
+
+
+def test_the_end_of_a_queue_that_cannot_be_shut_down_is_a_file(
+    alone: "ipcq.Queue[object]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the queue stays as it is."""
+    monkeypatch.setattr(workers, "say", lambda *_: None)
+    workers.finish(lambda name: ipcq.open(name, "memory", create=False), [alone.name], str(tmp_path / "over"))
+    alone.put(1, timeout=0)
+    assert (tmp_path / "over").exists()
+
+
+def test_a_storm_over_a_queue_that_cannot_be_shut_down_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From end to end, over a queue that is not shut down although it could be."""
+    monkeypatch.setattr(storm, "replace", lambda each, **_: replace(each, shutdown=False))
+    report = storm.stress(usable("pyshm"), kills=4, producers=1, consumers=1, max_messages=4, max_message_size=512)
+    assert report.ok, report.stacks
