@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -364,9 +365,13 @@ def test_what_was_being_opened_is_unsafe_where_a_channel_of_nobody_was_not_prepa
 
 
 def test_a_handle_and_its_name_are_given_up_where_its_channel_was_not_prepared(
-    queue: "ipcq.Queue[int]", unsafe: set[str]
+    queue: "ipcq.Queue[int]", channel: Connected, unsafe: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C20: done in this process, as the first thing in a child."""
+    # The handles of other tests, which the collector may not have met yet, are not to act as in a child.
+    monkeypatch.setattr(_queue, "_handles", weakref.WeakSet((queue,)))
+    monkeypatch.setattr(_forks, "_channels", weakref.WeakSet((channel,)))
+    monkeypatch.setattr(_forks, "_descriptors", set())
     _queue._after_fork()
     with pytest.raises(QueueClosed, match="a call was under way"):
         queue.qsize()
