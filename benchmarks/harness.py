@@ -7,8 +7,8 @@ import click
 
 from ipcq._bench._contestant import PEER, Contestant, Declined, Sample
 from ipcq._bench._workload import Workload
-from ipcq._cli import bench
 from ipcq._cli._exits import Failure, complain
+from ipcq._cli.verbs import bench
 
 
 class Absent:

@@ -21,8 +21,8 @@ def main() -> None:
     import compat_multiprocessing
 
     import peers
-    from ipcq._cli import bench
     from ipcq._cli._exits import Failure, complain
+    from ipcq._cli.verbs import bench
 
     sys.path.insert(0, str(ROOT / "docs" / "_ext"))
     import benchmark_table

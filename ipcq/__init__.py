@@ -1,10 +1,12 @@
 """Queues between any processes of a machine: open one by name, put objects in, take them out."""
 
-from ipcq import _importing  # noqa: F401  # first: from here on forks wait for the other imports
-from ipcq._directory import Listing, QueueInfo, exists, queues, unlink
-from ipcq._open import open
-from ipcq._queue import Message, Queue
-from ipcq._registry import BackendInfo, backends
+from ipcq._process import imports as _imports  # noqa: F401  # from here on forks wait for the other imports
+
+# isort: split
+from ipcq._handle.queue import Message, Queue
+from ipcq._opening.directory import Listing, QueueInfo, exists, queues, unlink
+from ipcq._opening.open import open
+from ipcq._opening.registry import BackendInfo, backends
 from ipcq.backend import Capabilities, Persistence, Scope, Stats
 from ipcq.errors import (
     BackendUnavailable,

@@ -17,14 +17,14 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, Self, TypeVar
 
-from ipcq._caller import called_from, caller
-from ipcq._deadline import SLICE, seconds_of
-from ipcq._foreign import let_through
-from ipcq._importing import importing
-from ipcq._limits import too_many_threads
-from ipcq._open import open as open_queue
-from ipcq._queue import Queue
-from ipcq._url import parse
+from ipcq._handle.queue import Queue
+from ipcq._opening.address import parse
+from ipcq._opening.open import open as open_queue
+from ipcq._process.call_site import called_from, caller
+from ipcq._process.deadline import SLICE, seconds_of
+from ipcq._process.imports import importing
+from ipcq._process.limits import too_many_threads
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import (
     DecodeError,
     EncodeError,
@@ -262,7 +262,7 @@ class QueueListener(logging.handlers.QueueListener):
         try:
             super().start()
         except RuntimeError as error:
-            let_through(error)
+            reraise_from_handler(error)
             self._thread = None  # so that it can be stopped, and started again
             raise too_many_threads() from error
 

@@ -37,7 +37,7 @@ from ipcq.backend import (
     Scope,
     Stats,
     hold_over_forks,
-    let_through,
+    reraise_from_handler,
 )
 from ipcq.errors import (
     InvalidArgument,
@@ -219,7 +219,7 @@ class MemoryQueue:
             try:
                 threading.Thread(target=_tell, args=(asked[1],), name="ipcq-notice", daemon=True).start()
             except RuntimeError as error:
-                let_through(error)
+                reraise_from_handler(error)
                 self.registrant = asked  # the message is stored, so the put must not fail; the next one tries again
 
     def stats(self) -> Stats:

@@ -29,9 +29,9 @@ from ipcq.backend import (
     Request,
     Stats,
     belongs,
-    let_through,
     no_fork,
     opened,
+    reraise_from_handler,
 )
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _limits, _notice
@@ -237,7 +237,7 @@ def _copied(received: Received) -> Received:
 
 
 def _foreign(error: BaseException) -> MessageQueueError:
-    let_through(error)
+    reraise_from_handler(error)
     if isinstance(error, MemoryError):
         return NoSpace("no memory for it: free some and try again")
     return MessageQueueError(f"the system refused: {error}", errno=getattr(error, "errno", None))
@@ -260,7 +260,7 @@ def attached(name: str, request: Request) -> Any:
     except MemoryError as error:
         raise _foreign(error) from error
     except (OSError, ValueError, posix_ipc.Error) as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise _limits.descriptors() or MessageQueueError(f"posix_ipc cannot open it: {error}") from error
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Final
 
-from ipcq.backend import let_through, too_many_descriptors
+from ipcq.backend import reraise_from_handler, too_many_descriptors
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 
 if sys.platform != "win32":  # where there are no such queues, and the module is asked for its reason alone
@@ -58,7 +58,7 @@ def explained(error: OSError, messages: int = 0, size: int = 0) -> MessageQueueE
         messages: Capacity that was asked for, in messages; 0 where none was.
         size: Largest message that was asked for, in bytes.
     """
-    let_through(error)
+    reraise_from_handler(error)
     number = error.errno or 0
     if number == errno.ENOENT:
         return QueueNotFound()
@@ -103,7 +103,7 @@ def descriptors() -> LimitExceeded | None:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         return too_many_descriptors(error.errno or errno.EMFILE)
     return None
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ipcq.backend import Notice, let_through, too_many_threads
+from ipcq.backend import Notice, reraise_from_handler, too_many_threads
 from ipcq.errors import LimitExceeded, MessageQueueError
 from ipcq_mqueue._library import library
 
@@ -36,7 +36,7 @@ def request(queue: Any, notice: Notice) -> None:
     except library().BusyError as error:
         raise _taken() from error
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         # glibc starts a helper thread for functions, and reports ENOSYS if it could not.
         if error.errno in (errno.ENOSYS, errno.EAGAIN) and not isinstance(notice, int):
             raise too_many_threads() from error
@@ -77,7 +77,7 @@ def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> 
         inode = os.fstat(descriptor).st_ino
     except OSError as error:
         closing()
-        let_through(error)
+        reraise_from_handler(error)
         return  # a handle that is not to be closed would be worse than a notice that is not given
     queue, notice = _registered.get(inode, (None, None))
     if queue is None or notice is None:

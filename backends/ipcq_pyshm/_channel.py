@@ -40,8 +40,8 @@ from ipcq.backend import (
     Stats,
     belongs,
     holder_of_file,
-    let_through,
     no_fork,
+    reraise_from_handler,
 )
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
@@ -170,7 +170,7 @@ class PyshmChannel(Channel):
         except MessageQueueError as error:
             if not self._overtaken:  # else it may be wrong, because what it read was changed meanwhile
                 raise
-            let_through(error)
+            reraise_from_handler(error)
         except (OSError, struct.error) as error:
             foreign = self._foreign(error)
             if not self._overtaken:
@@ -471,7 +471,7 @@ class PyshmChannel(Channel):
                 # Whether the queue is still there is asked by that try.
                 state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
             except (OSError, MessageQueueError) as error:
-                let_through(error)
+                reraise_from_handler(error)
                 return True  # the next try says what it is
             if state is None or state.flags & DOWN or ready(state):
                 return True

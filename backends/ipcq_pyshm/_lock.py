@@ -19,7 +19,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
 
-from ipcq.backend import importing, let_through
+from ipcq.backend import importing, reraise_from_handler
 from ipcq.errors import MessageQueueError, Unsupported
 from ipcq.hooks import DISTRIBUTION
 from ipcq_pyshm import _file
@@ -169,7 +169,7 @@ def clear_away(header: Header, descriptor: int) -> None:
             finally:
                 _file.unlock(descriptor)
     except OSError as error:
-        let_through(error)  # what stays are some bytes, and the queue is gone all the same
+        reraise_from_handler(error)  # what stays are some bytes, and the queue is gone all the same
 
 
 def _unlink(name: str) -> None:

@@ -10,7 +10,7 @@ import sys
 from hashlib import sha256
 from typing import Final
 
-from ipcq.backend import let_through, make_private_directory
+from ipcq.backend import make_private_directory, reraise_from_handler
 from ipcq.errors import PermissionDenied
 
 SHARED: Final = "/dev/shm" if sys.platform == "linux" else None
@@ -42,6 +42,6 @@ def listed(which: re.Pattern[str]) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise PermissionDenied(f"{place} cannot be listed: {error.strerror}", errno=error.errno) from error
     return [f"{place}/{name}" for name in names if which.fullmatch(name)]

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ipcq.backend import Request, check_file_size, check_owner, closed, let_through, too_many_descriptors
+from ipcq.backend import Request, check_file_size, check_owner, closed, reraise_from_handler, too_many_descriptors
 from ipcq.backend import opened as noted
 from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_pyshm import _file, _lock, _place
@@ -79,7 +79,7 @@ def _nameless(home: str) -> int | None:
     try:
         return noted(lambda: os.open(home, _file.OPEN | os.O_TMPFILE, 0o600))
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR):  # not on this file system
             return None
         raise
@@ -226,7 +226,7 @@ def _reaped(path: str) -> bool:
     try:
         descriptor = noted(lambda: os.open(path, _file.OPEN))
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         return isinstance(error, FileNotFoundError)  # else it is there and not for this user
     try:
         if not _last_close(descriptor):
@@ -265,7 +265,7 @@ def looked_at(path: str) -> Iterator[int | None]:
     try:
         descriptor = noted(lambda: os.open(path, _file.OPEN))
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
     try:
         yield descriptor
     finally:
@@ -278,7 +278,7 @@ def _header(descriptor: int) -> Header | None:
     try:
         return Header.of(_file.pread(descriptor, STATES_AT, 0), 0)
     except (OSError, MessageQueueError) as error:
-        let_through(error)
+        reraise_from_handler(error)
         return None
 
 
@@ -304,7 +304,7 @@ def translated(size: int = 0) -> Iterator[None]:
 
 def explained(error: OSError, size: int = 0) -> MessageQueueError:
     """Say what a failed call on a queue's file means; `size` is what was to be allocated."""
-    let_through(error)
+    reraise_from_handler(error)
     number = error.errno or 0
     if number == errno.ENOENT:
         return QueueNotFound()

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 
-from ipcq.backend import NativeThread, Notice, is_this_thread, let_through, too_many_threads
+from ipcq.backend import NativeThread, Notice, is_this_thread, reraise_from_handler, too_many_threads
 from ipcq.errors import LimitExceeded, QueueClosed
 from ipcq_shm import _core
 
@@ -23,7 +23,7 @@ class Request:
         try:
             self._thread.start()
         except RuntimeError as error:
-            let_through(error)
+            reraise_from_handler(error)
             ring.cancel_notice()
             raise too_many_threads() from error
 

@@ -26,9 +26,9 @@ from ipcq.backend import (
     check_file_size,
     check_owner,
     closed,
-    let_through,
     no_fork,
     pause,
+    reraise_from_handler,
     too_many_descriptors,
 )
 from ipcq.backend import opened as noted
@@ -86,7 +86,7 @@ def explained() -> Iterator[None]:
     except MemoryError as error:
         raise NoSpace("no memory for it: free some and try again") from error
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise _meaning(error) from error
 
 

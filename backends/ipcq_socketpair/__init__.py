@@ -30,7 +30,7 @@ from ipcq.backend import (
     Scope,
     Severity,
     importing,
-    let_through,
+    reraise_from_handler,
     too_many_descriptors,
 )
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, Unsupported
@@ -176,7 +176,7 @@ def _explained() -> Iterator[None]:
     except MessageQueueError:
         raise
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         number = error.errno or 0
         if number in (errno.EMFILE, errno.ENFILE):
             raise too_many_descriptors(number) from error

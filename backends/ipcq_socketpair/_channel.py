@@ -52,9 +52,9 @@ from ipcq.backend import (
     Stats,
     belongs,
     holder_of_file,
-    let_through,
     original,
     pause,
+    reraise_from_handler,
     too_many_descriptors,
 )
 from ipcq.errors import (
@@ -242,7 +242,7 @@ class SocketpairChannel(Channel):
         """Return False where the packet does not fit now, and raise what else the error means."""
         if isinstance(error, BlockingIOError):
             return False
-        let_through(error)
+        reraise_from_handler(error)
         if isinstance(error, BrokenPipeError):
             raise self._end() from error
         if error.errno == errno.ETOOMANYREFS:  # as many descriptors are under way as this user may have
@@ -360,7 +360,7 @@ class SocketpairChannel(Channel):
         try:
             self._spare.append(os.dup(self._ends.read.fileno()))
         except OSError as error:
-            let_through(error)  # else the next get tries, and says so
+            reraise_from_handler(error)  # else the next get tries, and says so
 
     def _drop_spare(self) -> None:
         while self._spare:
@@ -385,7 +385,7 @@ class SocketpairChannel(Channel):
         try:
             return not has_ended(self._ends.listener) and _place.leads_to(self._path, self._terms.found)
         except OSError as error:
-            let_through(error)
+            reraise_from_handler(error)
             return True  # whoever cannot look does not know better, and looks again
 
     def _shut_down(self) -> bool:
@@ -586,7 +586,7 @@ def _own(lock: int) -> int:
     try:
         own = os.open(f"/proc/self/fd/{lock}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise too_many_descriptors(error.errno) from error
         raise MessageQueueError(
@@ -599,7 +599,7 @@ def _own(lock: int) -> int:
 
 
 def _foreign(error: OSError) -> MessageQueueError:
-    let_through(error)
+    reraise_from_handler(error)
     number = error.errno or 0
     if number in (errno.EMFILE, errno.ENFILE):
         return too_many_descriptors(number)

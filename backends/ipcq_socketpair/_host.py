@@ -24,8 +24,8 @@ from ipcq.backend import (
     NativeThread,
     hold_over_forks,
     is_this_thread,
-    let_through,
     original,
+    reraise_from_handler,
     too_many_threads,
 )
 from ipcq_socketpair._ends import Ends, Found, Terms, accepted, asks_to_end, end, has_ended, sent
@@ -171,7 +171,7 @@ def add(offer: Offer) -> None:
         try:
             _hosts.append(Host([offer]))
         except RuntimeError as error:
-            let_through(error)
+            reraise_from_handler(error)
             raise too_many_threads() from error  # nobody would hand the queue to others
 
 

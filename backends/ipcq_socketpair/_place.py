@@ -27,12 +27,12 @@ from typing import Final
 
 from ipcq.backend import (
     closed,
-    let_through,
     make_private_directories,
     opened,
     original,
     private_directories,
     private_files,
+    reraise_from_handler,
 )
 from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
@@ -158,7 +158,7 @@ def _connects(by: socket.socket, path: bytes) -> bool:
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
         raise QueueNotFound from error
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         if error.errno == errno.EPROTOTYPE:  # a socket of another kind, so none of ours
             raise QueueNotFound from error
         raise
@@ -169,7 +169,7 @@ def _held_here(path: bytes) -> _host.Offer | None:
     try:
         return _host.offered(_found(path))
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         return None
 
 
@@ -211,7 +211,7 @@ def _has_space(listener: socket.socket, path: bytes) -> bool:
     try:
         _bind(listener, path)
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return False
         raise
@@ -255,7 +255,7 @@ def tidied(path: bytes, found: Found) -> None:
                 if leads_to(path, found):
                     os.unlink(path)
     except (OSError, TimedOutError) as error:
-        let_through(error)  # else it stays, and is no queue all the same
+        reraise_from_handler(error)  # else it stays, and is no queue all the same
 
 
 def unlink(name: str) -> None:
@@ -294,7 +294,7 @@ def _remove(path: bytes) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
 
 
 def _tell_end(path: bytes) -> None:

@@ -9,7 +9,7 @@ import fcntl
 import os
 from typing import Final
 
-from ipcq.backend import let_through
+from ipcq.backend import reraise_from_handler
 from ipcq.errors import CorruptQueue
 
 _FIXED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -46,6 +46,6 @@ def opened(descriptor: int, size: int, largest: int) -> bytes:
             parts.append(os.pread(descriptor, size - read, read))
             read += len(parts[-1])
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise CorruptQueue(f"a message came as a descriptor that cannot be read ({error}): it was dropped") from error
     return b"".join(parts)

@@ -42,7 +42,8 @@ VERBS = (
     "completion",
     "version",
 )
-HIDDEN = {"demo-worker": "_worker"}
+#: Commands that only our own programs call, and where they are.
+HIDDEN = {"demo-worker": "ipcq._cli._worker"}
 
 
 class Verbs(click.Group):
@@ -54,7 +55,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in (*VERBS, *HIDDEN):
             return None
-        command: click.Command = import_module(f"ipcq._cli.{HIDDEN.get(cmd_name, cmd_name)}").command
+        command: click.Command = import_module(HIDDEN.get(cmd_name, f"ipcq._cli.verbs.{cmd_name}")).command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -82,7 +83,7 @@ class Verbs(click.Group):
 def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print what `ipcq version` prints; click's own option raises where there is no metadata."""
     if wanted and not ctx.resilient_parsing:
-        click.echo(import_module("ipcq._cli.version").line())
+        click.echo(import_module("ipcq._cli.verbs.version").line())
         ctx.exit()
 
 

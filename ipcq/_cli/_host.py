@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ipcq
-from ipcq import _private
 from ipcq._cli._signals import rest
+from ipcq._process import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
@@ -48,7 +48,7 @@ class Check(NamedTuple):
 
 def check_name_lock() -> Iterator[Check]:
     """Check the directories of the lock for names, and whether a process keeps the lock."""
-    places = _private.private_places()
+    places = private_directory.private_places()
     checks = [_wrong(place) for place in places]
     for place, wrong in zip(places, checks, strict=True):
         if wrong is None:
@@ -85,9 +85,9 @@ def _wrong(path: str) -> Check | None:
         wrong = f"belongs to user {found.st_uid} and not to this one ({os.geteuid()})"
     elif mode & 0o077:
         wrong = f"has mode {mode:04o}, which lets others in"
-    elif _private.writable(path):
+    elif private_directory.writable(path):
         return None
-    elif _private.read_only(path):
+    elif private_directory.read_only(path):
         return Check(NOTE, "name lock", f"{path} is on a read-only file system", _tmpfs(base))
     else:
         return Check(NOTE, "name lock", f"{path} has mode {mode:04o}, which keeps this user out", f"chmod 700 {path}")
@@ -99,9 +99,9 @@ def _wrong_base(path: str, base: str) -> Check | None:
         linger = f"sudo loginctl enable-linger {os.geteuid()}"
         fix = linger if base.startswith("/run/user/") else f"sudo mkdir -p {base} && {_tmpfs(base)}"
         return Check(NOTE, "name lock", f"{path} cannot be made, because there is no {base}", fix)
-    if _private.writable(base):
+    if private_directory.writable(base):
         return None
-    if _private.read_only(base):
+    if private_directory.read_only(base):
         return Check(NOTE, "name lock", f"{path} cannot be made, because {base} is read-only", _tmpfs(base))
     text = f"{path} cannot be made, because this user may not write to {base}"
     return Check(NOTE, "name lock", text, f"sudo chmod 1777 {base}")
@@ -179,7 +179,7 @@ def check_shared_memory() -> Iterator[Check]:
             text,
             f"sudo mount -o remount,size={larger}M {SHARED_MEMORY}   # in a container: --shm-size={larger}m",
         )
-    elif _private.read_only(SHARED_MEMORY):
+    elif private_directory.read_only(SHARED_MEMORY):
         yield Check(
             WARNING, "shared memory", f"{SHARED_MEMORY} is read-only", f"sudo mount -o remount,rw {SHARED_MEMORY}"
         )

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ipcq
-from ipcq._choose import Candidate, shortcoming
 from ipcq._cli._exits import line_of
+from ipcq._opening.choose import Candidate, shortcoming
 from ipcq.backend import Request
 from ipcq.errors import BackendUnknown, MessageQueueError, QueueNotFound
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import NoReturn
 
-from ipcq._deadline import SLICE
+from ipcq._process.deadline import SLICE
 
 
 def end_by(number: int) -> NoReturn:

@@ -12,8 +12,8 @@ import ipcq
 from ipcq._cli._creation import backend_options_option, check_that_it_lasts, exists, lasting, limit_options
 from ipcq._cli._exits import Failure, complain, line_of
 from ipcq._cli._options import Verb
-from ipcq._cli.create import octal
-from ipcq._url import parse
+from ipcq._cli.verbs.create import octal
+from ipcq._opening.address import parse
 from ipcq.errors import BackendUnavailable, LimitExceeded, MessageQueueError, NoSpace, QueueExists, Unsupported
 
 #: Capacities. If one is asked for, none of the other queue's is used.

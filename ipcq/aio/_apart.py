@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from anyio import to_thread
 
-from ipcq._deadline import abandonment
-from ipcq._limits import too_many_threads
+from ipcq._process.deadline import abandonment
+from ipcq._process.limits import too_many_threads
 
 R = TypeVar("R")
 

@@ -37,7 +37,7 @@ from typing import TypeVar
 import anyio
 from anyio.lowlevel import current_token
 
-from ipcq._deadline import NEVER, SLICE, nap
+from ipcq._process.deadline import NEVER, SLICE, nap
 from ipcq.backend import Channel
 from ipcq.errors import QueueEmpty, QueueFull
 

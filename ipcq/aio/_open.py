@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar, overload
 from anyio.lowlevel import current_token
 
 import ipcq
-from ipcq._caller import called_from, caller
-from ipcq._importing import importing, shortage_told
+from ipcq._process.call_site import called_from, caller
+from ipcq._process.imports import importing, shortage_told
 from ipcq.aio._apart import run_apart
 from ipcq.aio._queue import Queue
 

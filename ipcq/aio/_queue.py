@@ -10,8 +10,8 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 import ipcq
-from ipcq._cooperation import Descriptor, of_messages, of_space
-from ipcq._deadline import PASSED, deadline_of
+from ipcq._handle.waits import Descriptor, of_messages, of_space
+from ipcq._process.deadline import PASSED, deadline_of
 from ipcq.aio._apart import run_apart
 from ipcq.aio._line import Lines, copied
 from ipcq.backend import Capabilities, Lifetime, Stats

@@ -17,8 +17,8 @@ import select
 from time import monotonic, sleep
 from typing import Any, Final
 
-from ipcq._deadline import NEVER, PASSED, SLICE, pause, seconds_of
-from ipcq._queue import Queue
+from ipcq._handle.queue import Queue
+from ipcq._process.deadline import NEVER, PASSED, SLICE, pause, seconds_of
 from ipcq.backend import Request
 from ipcq.compat._nameless import create
 from ipcq.compat._pickling import PICKLE

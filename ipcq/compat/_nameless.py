@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from ipcq import _forks, _registry
-from ipcq._queue import Origin, Queue
-from ipcq._shortcut import class_for
+from ipcq._handle.queue import Origin, Queue
+from ipcq._handle.shortcut import class_for
+from ipcq._opening import registry
+from ipcq._process import forks
 from ipcq.backend import Backend, Channel, Request
 from ipcq.errors import BackendUnavailable, LimitExceeded, NoSpace, Unsupported
 from ipcq.serializers import codec_for
@@ -35,10 +36,10 @@ def create(request: Request) -> Queue[bytes]:
         BackendUnavailable: None can here; the error's `reasons` tell why for each.
     """
     reasons: dict[str, str] = {}
-    for name in _registry.able("nameless"):
-        backend = _registry.backend(name)
+    for name in registry.able("nameless"):
+        backend = registry.backend(name)
         try:
-            with _forks.opening:
+            with forks.opening:
                 channel = backend.create_nameless(request)
             return _handle(backend, channel, request)
         except (LimitExceeded, NoSpace, Unsupported) as error:
@@ -67,22 +68,22 @@ def arrived(travelling: Sequence[Travelling]) -> Iterator[list[int]]:
         try:
             for each in travelling:
                 # What has come is to be closed if the next one does not come.
-                descriptors.append(_forks.opened(each.detach))  # noqa: PERF401  # see above
+                descriptors.append(forks.opened(each.detach))  # noqa: PERF401  # see above
         except BaseException:
             for descriptor in descriptors:
                 with suppress(OSError):
-                    _forks.closed(descriptor)
+                    forks.closed(descriptor)
             raise
         yield descriptors
     finally:
-        _forks.forget(*descriptors)  # else a child would close what has one of these numbers by then
+        forks.forget(*descriptors)  # else a child would close what has one of these numbers by then
 
 
 def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
-    backend = _registry.usable(name)
+    backend = registry.usable(name)
     request = Request()
     with arrived(travelling) as descriptors:
-        with _forks.opening:
+        with forks.opening:
             channel = backend.adopt(descriptors, request)
         return _handle(backend, channel, request)
 
@@ -97,7 +98,7 @@ def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes
         request=request,
         remove=lambda _: None,
         reopen=reopen,
-        alternatives=_registry.able,
+        alternatives=registry.able,
     )
     queue: Queue[bytes] = class_for(channel)(channel, codec_for("raw"), origin)
     # These are dropped without a close, as what they stand in for is: the kernel takes all of it back.

@@ -32,11 +32,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from ipcq._deadline import NEVER, SLICE, pause
-from ipcq._finaliser import quiet_at_exit
-from ipcq._foreign import let_through
-from ipcq._gevent import NativeRLock
-from ipcq._limits import check_file_size, too_many_descriptors
+from ipcq._process.deadline import NEVER, SLICE, pause
+from ipcq._process.finaliser import quiet_at_exit
+from ipcq._process.gevent import NativeRLock
+from ipcq._process.limits import check_file_size, too_many_descriptors
+from ipcq._process.signals import reraise_from_handler
 from ipcq.compat._nameless import Travelling, arrived, departing
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
@@ -101,7 +101,7 @@ class File:
             with mmap.mmap(self.number, end - start, offset=start) as mapped:
                 mapped.madvise(mmap.MADV_REMOVE)
         except OSError as error:
-            let_through(error)
+            reraise_from_handler(error)
 
     def unwrap(self, ticket: bytes) -> bytes:
         """Take the message that a ticket stands for."""
@@ -406,7 +406,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise too_many_descriptors(error.errno) from error
         raise

@@ -11,7 +11,7 @@ from multiprocessing.context import assert_spawning
 from time import monotonic
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from ipcq._deadline import pause
+from ipcq._process.deadline import pause
 from ipcq.backend import Request
 from ipcq.compat import _pickling
 from ipcq.compat._messages import deadline_of

@@ -12,8 +12,8 @@ from multiprocessing.connection import wait as _wait
 from time import monotonic as _monotonic
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from ipcq._deadline import NEVER, pause
-from ipcq._importing import importing as _importing
+from ipcq._process.deadline import NEVER, pause
+from ipcq._process.imports import importing as _importing
 from ipcq.compat._messages import Line, make
 from ipcq.compat._pickling import dumps, loads
 from ipcq.errors import Unsupported as _Unsupported

@@ -21,12 +21,12 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
-from ipcq._deadline import NEVER, PASSED, SLICE, deadline_of
-from ipcq._directory import OPEN_TIMEOUT, remove
-from ipcq._meet import AUTO, PREFERENCE
-from ipcq._names import check_name
-from ipcq._open import open as open_queue
-from ipcq._queue import Queue, _check_signal
+from ipcq._handle.queue import Queue, _check_signal
+from ipcq._opening.directory import OPEN_TIMEOUT, remove
+from ipcq._opening.names import check_name
+from ipcq._opening.open import open as open_queue
+from ipcq._opening.rendezvous import AUTO, PREFERENCE
+from ipcq._process.deadline import NEVER, PASSED, SLICE, deadline_of
 from ipcq._redaction import shown
 from ipcq.backend import HIGHEST_PRIORITY, Received
 from ipcq.compat._interruptions import interrupted, unwatch, watch

@@ -16,8 +16,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-from ipcq._foreign import let_through
-from ipcq._importing import importing, shortage_told
+from ipcq._process.imports import importing, shortage_told
+from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import OfBytes
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument
 from ipcq.serializers import _frame
@@ -139,7 +139,7 @@ def _framing(name: str, number: int, encode: Encode) -> Encode:
         try:
             return mark + encode(item)
         except Exception as error:
-            let_through(error)
+            reraise_from_handler(error)
             raise EncodeError(
                 f"serializer {name!r} cannot encode this {type(item).__name__}: {error}: {_way(number)}"
             ) from error
@@ -160,13 +160,13 @@ def _with_any_keys(decode: Decode, patient: Decode) -> Decode:
         except MemoryError:
             raise  # as in `_unframing`
         except Exception as error:
-            let_through(error)
+            reraise_from_handler(error)
             try:
                 return patient(data)
             except MemoryError:
                 raise
             except Exception as second:
-                let_through(second)
+                reraise_from_handler(second)
                 raise error from None  # what the library says of the message as it is
 
     return thorough
@@ -186,7 +186,7 @@ def _unframing(bare: Decode, thorough: Decode, allowed: dict[int, Decode], *, ty
         except MemoryError:
             raise  # the message may be decoded later
         except Exception as error:
-            let_through(error)
+            reraise_from_handler(error)
             if not _frame.is_pickle(data):
                 return _as_messagepack(thorough, data)
             number, payload = _frame.PICKLE, data
@@ -206,7 +206,7 @@ def _as_messagepack(thorough: Decode, data: bytes) -> Any:
     except MemoryError:
         raise  # as above
     except Exception as error:
-        let_through(error)
+        reraise_from_handler(error)
         reason = str(error).removesuffix(".")
         raise DecodeError(
             f"not MessagePack that can be decoded here: {reason}: if its writer put bytes alone, open with "
@@ -221,7 +221,7 @@ def _decoded(decoder: Decode, number: int, payload: bytes, data: bytes) -> Any:
     except MemoryError:
         raise  # as above
     except Exception as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise DecodeError(f"serializer number {number} cannot decode it: {error}", data=data) from error
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgpack
 
-from ipcq._foreign import let_through
-from ipcq._importing import importing, shortage_told
+from ipcq._process.imports import importing, shortage_told
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError
 from ipcq.serializers import _keys
 
@@ -40,7 +40,7 @@ def encode(item: Any) -> bytes:
         data: bytes = packer.pack(item)
     except Exception as error:
         # The packer goes: what it holds of the failed item is nobody's business.
-        let_through(error)
+        reraise_from_handler(error)
         with shortage_told(), importing():
             from ipcq.serializers import _ways  # here, because most programs never need it
 

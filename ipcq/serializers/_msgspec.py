@@ -3,8 +3,8 @@
 from typing import Any
 
 from ipcq._distribution import DISTRIBUTION
-from ipcq._foreign import let_through
-from ipcq._importing import importing, shortage_told
+from ipcq._process.imports import importing, shortage_told
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import InvalidArgument, Unsupported
 
 try:
@@ -20,14 +20,14 @@ def functions(type: Any) -> tuple[Any, Any]:
     try:
         decoder = msgspec.msgpack.Decoder(Any if type is None else type)
     except Exception as error:  # whatever the type's own annotations raise, too
-        let_through(error)
+        reraise_from_handler(error)
         raise InvalidArgument(f"type={type!r} is no type that msgspec can decode: {error}") from error
 
     def encode(item: Any) -> bytes:
         try:
             return pack(item)
         except Exception as error:
-            let_through(error)
+            reraise_from_handler(error)
             with shortage_told(), importing():
                 from ipcq.serializers import _ways  # here, because most programs never need it
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import msgspec.inspect
 
-from ipcq._foreign import let_through
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError, InvalidArgument
 from ipcq.serializers._ways import fields_of
 
@@ -98,7 +98,7 @@ def encoder(type: Any, pack: Any, unpack: Any) -> Any:
         except MemoryError:
             raise
         except Exception as error:
-            let_through(error)
+            reraise_from_handler(error)
             raise _refused(type, item, str(error)) from error
         if lost:
             raise _refused(type, item, lost)

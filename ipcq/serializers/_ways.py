@@ -16,7 +16,7 @@ from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from ipcq._foreign import let_through
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError
 
 MSGPACK: Final = "MessagePack"
@@ -49,7 +49,7 @@ def encode_error(who: str, item: object, error: Exception, encode: Callable[[Any
         reason = _reason(error) if found is None or value is item else ""
         way = _way(value, error, who)
     except Exception as failure:  # the item's own code, which may raise anything
-        let_through(failure)
+        reraise_from_handler(failure)
         place, value, reason, way = "", item, _reason(error), _otherwise()
     kind = type(value).__name__
     where = f" at {place}" if place else ""
@@ -76,7 +76,7 @@ def _culprit(item: object, encode: Callable[[Any], object], who: str) -> tuple[s
             try:
                 encode(value)
             except Exception as error:
-                let_through(error)
+                reraise_from_handler(error)
                 return "" if value is item else place, value
     return None
 

@@ -13,9 +13,9 @@ if sys.argv[1] == "early":
 import ipcq
 
 if sys.argv[1] == "late":
-    from ipcq import _registry
+    from ipcq._opening import registry
 
-    for _plugin in _registry.plugins():  # their modules as well
+    for _plugin in registry.plugins():  # their modules as well
         assert _plugin
     from gevent import monkey
 

@@ -16,8 +16,8 @@ import pytest
 
 import ipcq.aio
 from aio.conftest import Run
-from ipcq._deadline import NEVER
-from ipcq._namelock import name_lock
+from ipcq._opening.name_lock import name_lock
+from ipcq._process.deadline import NEVER
 from ipcq.aio._apart import run_apart
 
 #: Seconds in which what was cancelled has ended, at ten times what a pause lasts.

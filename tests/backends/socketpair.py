@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq import _private
+from ipcq._process import private_directory
 from ipcq_socketpair import SocketpairBackend
 
 if not SocketpairBackend().probe().usable:
@@ -53,7 +53,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return where queues are during the test: nowhere yet."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has 107 bytes at the most: unix(7)
         place = Path(short, "ipcq", "socketpair")
-        monkeypatch.setattr(_private, "_roots", lambda: (str(place.parent),))
+        monkeypatch.setattr(private_directory, "_roots", lambda: (str(place.parent),))
         yield place
 
 

@@ -18,7 +18,7 @@ import ipcq
 import ipcq_mqueue
 from backends import mqueue
 from backends.mqueue import HANG, SMALL, Handle, channels, descriptors, failed, posix_ipc, refuse
-from ipcq import _registry
+from ipcq._opening import registry
 from ipcq.backend import Request
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueNotFound, Unsupported
 from ipcq_mqueue import MqueueBackend, _kernel, _library, _limits
@@ -32,7 +32,7 @@ name, queue = mqueue.name, mqueue.queue
 def test_another_platform_has_no_such_queues(monkeypatch: pytest.MonkeyPatch) -> None:
     """STYLE 11: the probe says why."""
     monkeypatch.setattr(ipcq_mqueue.sys, "platform", "win32")
-    assert _registry.probe(MqueueBackend()).reason == "it works on linux, this is win32"
+    assert registry.probe(MqueueBackend()).reason == "it works on linux, this is win32"
 
 
 def test_on_another_platform_no_name_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

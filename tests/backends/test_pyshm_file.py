@@ -15,7 +15,7 @@ import pytest
 import ipcq
 from backends import pyshm
 from backends.pyshm import SMALL, USES, Handle, again, again_and_close, as_root, both_orders, drained, made, state_of
-from ipcq import _private
+from ipcq._process import private_directory
 from ipcq.backend import Attributes, Request, Severity
 from ipcq.errors import (
     InvalidArgument,
@@ -303,7 +303,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Be on a system without /dev/shm and without files that have no name."""
     home = tmp_path / "pyshm"
     monkeypatch.setattr(_place, "SHARED", None)
-    monkeypatch.setattr(_private, "_roots", lambda: (str(tmp_path),))
+    monkeypatch.setattr(private_directory, "_roots", lambda: (str(tmp_path),))
     monkeypatch.delattr(os, "O_TMPFILE")
     monkeypatch.delattr(os, "posix_fallocate")
     return home

@@ -16,7 +16,7 @@ import pytest
 import ipcq
 from backends import socketpair
 from backends.socketpair import Handle, fcntl, path_of
-from ipcq import _private
+from ipcq._process import private_directory
 from ipcq.backend import Channel, Request
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueExists, QueueGone, QueueNotFound, TimedOutError
 from ipcq_socketpair import SocketpairBackend, _channel, _ends, _host, _place
@@ -158,7 +158,7 @@ def two(place: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *roots: Path) -> None:
-    monkeypatch.setattr(_private, "_roots", lambda: tuple(map(str, roots)))
+    monkeypatch.setattr(private_directory, "_roots", lambda: tuple(map(str, roots)))
 
 
 def test_a_queue_is_bound_in_the_first_place(two: tuple[Path, Path], name: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ipcq._deadline import deadline_of
+from ipcq._process.deadline import deadline_of
 from ipcq.backend import Backend, Channel, Notice, Received, Request
 from ipcq.errors import MessageQueueError, QueueClosed, QueueEmpty, QueueGone, QueueShutDown
 from ipcq.hooks import hookimpl

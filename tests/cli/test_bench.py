@@ -21,7 +21,7 @@ from ipcq._bench._markdown import markdown
 from ipcq._bench._plot import svg
 from ipcq._bench._queues import Queues
 from ipcq._bench._workload import WORKLOADS, Workload
-from ipcq._cli import bench as verb
+from ipcq._cli.verbs import bench as verb
 
 Run = Callable[..., Result]
 

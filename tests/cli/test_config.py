@@ -13,8 +13,9 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq import _private
-from ipcq._cli import _options, completion, version
+from ipcq._cli import _options
+from ipcq._cli.verbs import completion, version
+from ipcq._process import private_directory
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
@@ -65,7 +66,7 @@ def test_place_of_creation_can_be_chosen(run: Run, monkeypatch: pytest.MonkeyPat
 
 def test_place_of_the_lock_is_told(run: Run) -> None:
     """As it is used."""
-    assert settings(run)["name lock"][0] == [f"{place}/names.lock" for place in _private.private_places()]
+    assert settings(run)["name lock"][0] == [f"{place}/names.lock" for place in private_directory.private_places()]
 
 
 def test_defaults_are_those_of_open(run: Run) -> None:

@@ -20,8 +20,8 @@ from click.testing import Result
 
 import ipcq
 from ipcq._cli import _meter, _worker
-from ipcq._cli import demo as verb
 from ipcq._cli._verdict import judge
+from ipcq._cli.verbs import demo as verb
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]

@@ -13,12 +13,13 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq import _private, _registry
 from ipcq._cli import _host
-from ipcq._cli import doctor as verb
 from ipcq._cli._host import Check
 from ipcq._cli._meter import Meter
-from ipcq._cli.demo import Demo
+from ipcq._cli.verbs import doctor as verb
+from ipcq._cli.verbs.demo import Demo
+from ipcq._opening import registry
+from ipcq._process import private_directory
 from ipcq.backend import Availability, Finding, Severity
 
 fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
@@ -51,7 +52,7 @@ def sick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the lock for names be somewhere else."""
-    monkeypatch.setattr(_private, "_roots", lambda: (str(tmp_path / "lock"),))
+    monkeypatch.setattr(private_directory, "_roots", lambda: (str(tmp_path / "lock"),))
     return tmp_path / "lock"
 
 
@@ -71,12 +72,12 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def plugged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
     """Let there be one backend alone, with a wish or two."""
-    real = _registry.plugin("memory").backend
+    real = registry.plugin("memory").backend
     able = replace(real.capabilities, scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)  # type: ignore[union-attr]
     facts = {"capabilities": able, **facts}
     facts = {"name": "some", "platforms": None, "probe": Availability.yes, "findings": list, **facts}
     plugin = SimpleNamespace(name="some", distribution="some-dist", failure="", backend=SimpleNamespace(**facts))
-    monkeypatch.setattr(_registry, "plugins", lambda: [plugin])
+    monkeypatch.setattr(registry, "plugins", lambda: [plugin])
     return plugin
 
 
@@ -182,7 +183,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     places = tmp_path / "first" / "lock", tmp_path / "second" / "lock"
     for place in places:
         place.parent.mkdir()
-    monkeypatch.setattr(_private, "_roots", lambda: tuple(map(str, places)))
+    monkeypatch.setattr(private_directory, "_roots", lambda: tuple(map(str, places)))
     return places[1]
 
 
@@ -191,8 +192,8 @@ def about(place: Path) -> Check:
 
 
 def unwritable(monkeypatch: pytest.MonkeyPatch, place: Path, *, read_only: bool) -> None:
-    monkeypatch.setattr(_private, "writable", lambda path: path != str(place))
-    monkeypatch.setattr(_private, "read_only", lambda path: read_only)
+    monkeypatch.setattr(private_directory, "writable", lambda path: path != str(place))
+    monkeypatch.setattr(private_directory, "read_only", lambda path: read_only)
 
 
 def test_a_squatted_place_of_the_lock_is_a_warning(two: Path) -> None:
@@ -258,7 +259,7 @@ def test_no_place_for_the_lock_is_an_error(two: Path) -> None:
 
 def test_a_missing_place_in_run_is_mended_by_lingering(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made by whoever lets the user in."""
-    monkeypatch.setattr(_private, "_roots", lambda: ("/run/user/none/ipcq",))
+    monkeypatch.setattr(private_directory, "_roots", lambda: ("/run/user/none/ipcq",))
     assert only(_host.check_name_lock()).fix == f"sudo loginctl enable-linger {os.geteuid()}"
 
 
@@ -287,7 +288,7 @@ def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyP
 def test_each_place_of_the_lock_is_told() -> None:
     """The real ones, and not some of doctor's own."""
     texts = [check.text for check in _host.check_name_lock()]
-    assert [text.split()[0] for text in texts] == list(_private.private_places())
+    assert [text.split()[0] for text in texts] == list(private_directory.private_places())
 
 
 @pytest.mark.parametrize(
@@ -492,8 +493,8 @@ def test_backend_that_cannot_be_used_says_why(
 
 def test_no_backend_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The metadata is missing, and so says the fix."""
-    monkeypatch.setattr(_registry, "plugins", list)
-    assert only(verb._check_backends()) == Check("error", "backends", _registry.NO_METADATA, _registry.WAY_OUT)
+    monkeypatch.setattr(registry, "plugins", list)
+    assert only(verb._check_backends()) == Check("error", "backends", registry.NO_METADATA, registry.WAY_OUT)
 
 
 def test_another_distribution_in_our_package_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -544,6 +545,6 @@ def test_preferred_backend_that_is_there_is_ok(monkeypatch: pytest.MonkeyPatch) 
 
 def test_read_only_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """More rights would not help."""
-    monkeypatch.setattr(_private, "read_only", lambda path: True)
+    monkeypatch.setattr(private_directory, "read_only", lambda path: True)
     check = only(_host.check_shared_memory())
     assert (check.severity, check.fix) == ("warning", "sudo mount -o remount,rw /dev/shm")

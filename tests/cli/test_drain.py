@@ -706,7 +706,7 @@ def test_signal_before_reading_ends_it(run: Run, queue: Queue, file: Path, monke
         signal.raise_signal(signal.SIGINT)
         return _dump.Dump(read)
 
-    monkeypatch.setattr("ipcq._cli.load.Dump", interrupted)
+    monkeypatch.setattr("ipcq._cli.verbs.load.Dump", interrupted)
     file.write_text(HEADER + MESSAGE)
     assert run("load", queue.name, str(file)).exit_code == 130
 

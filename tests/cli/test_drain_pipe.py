@@ -37,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for no reader."""
-    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 0.0)
+    monkeypatch.setattr("ipcq._cli.verbs.drain.READER_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_file_is_named_at_once_if_the_reader_has_gone(
     queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an end of the wait: nobody can take it any more."""
-    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 3600.0)
+    monkeypatch.setattr("ipcq._cli.verbs.drain.READER_SECONDS", 3600.0)
     queue.put("a")
     reading, writing = os.pipe()
 
@@ -153,7 +153,7 @@ def test_nothing_is_said_if_the_file_has_gone(
     queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Load has removed it."""
-    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 3600.0)
+    monkeypatch.setattr("ipcq._cli.verbs.drain.READER_SECONDS", 3600.0)
     queue.put("a")
     reading, writing = os.pipe()
 
@@ -178,8 +178,8 @@ def test_reader_is_waited_for_no_longer_after_a_signal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C, and the file is named."""
-    monkeypatch.setattr("ipcq._cli.drain.READER_SECONDS", 3600.0)
-    monkeypatch.setattr("ipcq._cli.drain.sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("ipcq._cli.verbs.drain.READER_SECONDS", 3600.0)
+    monkeypatch.setattr("ipcq._cli.verbs.drain.sleep", lambda _: signal.raise_signal(signal.SIGTERM))
     queue.put("a")
     code, told = drain(queue.name, pipe()[1])
     assert (code, str(kept(place)) in told) == (143, True)

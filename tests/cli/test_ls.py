@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import ls as verb
+from ipcq._cli.verbs import ls as verb
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]

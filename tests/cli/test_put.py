@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import put as verb
+from ipcq._cli.verbs import put as verb
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]

@@ -15,7 +15,7 @@ from click.testing import Result
 
 import ipcq
 from ipcq._cli import _progress
-from ipcq._cli import stress as verb
+from ipcq._cli.verbs import stress as verb
 from ipcq.testing import storm
 from ipcq.testing.storm import MODES
 

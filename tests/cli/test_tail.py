@@ -10,8 +10,8 @@ from click.testing import Result
 
 import ipcq
 from ipcq._cli import _signals
-from ipcq._cli import tail as verb
-from ipcq._deadline import SLICE
+from ipcq._cli.verbs import tail as verb
+from ipcq._process.deadline import SLICE
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]

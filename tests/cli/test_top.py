@@ -15,9 +15,9 @@ from click.testing import Result
 
 import ipcq
 from ipcq._cli import _keyboard
-from ipcq._cli import top as verb
 from ipcq._cli._keyboard import Keyboard
-from ipcq._deadline import SLICE
+from ipcq._cli.verbs import top as verb
+from ipcq._process.deadline import SLICE
 
 pty = pytest.importorskip("pty", reason="could not import 'pty', which only POSIX has")
 

@@ -31,8 +31,8 @@ import pytest
 
 import ipcq
 from compat import queue_programs as programs
-from ipcq import _forks
-from ipcq._deadline import NEVER
+from ipcq._process import forks as _forks
+from ipcq._process.deadline import NEVER
 from ipcq.compat import _messages, _nameless, _pickling, _spill
 from ipcq.compat import multiprocessing as face
 from ipcq.compat._messages import Line

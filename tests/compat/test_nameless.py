@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq import _forks, _registry
+from ipcq._opening import registry
+from ipcq._process import forks
 from ipcq.backend import Request
 from ipcq.compat import _nameless
 from ipcq.testing.processes import fresh_name
@@ -106,7 +107,7 @@ def test_a_child_uses_what_it_inherits(backend: Any) -> None:
 
 def test_a_child_gives_up_a_channel_that_no_handle_has(backend: Any) -> None:
     """Clause 17: the parent was about to make a handle of it, or to close it."""
-    with _forks.opening:
+    with forks.opening:
         channel = backend.create_nameless(Request(buffer_size=1 << 16))
     child = os.fork()
     if not child:
@@ -200,7 +201,7 @@ def test_no_backend_is_an_error_with_every_reason(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> Any:
         raise ipcq.NoSpace("no memory for it: free some")
 
-    monkeypatch.setattr(type(_registry.backend("shm")), "create_nameless", refuse)
+    monkeypatch.setattr(type(registry.backend("shm")), "create_nameless", refuse)
     with pytest.raises(ipcq.BackendUnavailable) as caught:
         _nameless.create(Request())
     assert "no memory" in caught.value.reasons["shm"]
@@ -208,7 +209,7 @@ def test_no_backend_is_an_error_with_every_reason(monkeypatch: pytest.MonkeyPatc
 
 def test_no_able_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """With where to look."""
-    monkeypatch.setattr(_registry, "able", lambda _: [])
+    monkeypatch.setattr(registry, "able", lambda _: [])
     with pytest.raises(ipcq.BackendUnavailable, match="ipcq backends"):
         _nameless.create(Request())
 

@@ -19,7 +19,7 @@ import pytest
 
 import ipcq
 from core.fakes import HOST, FakeBackend, FakeChannel
-from ipcq import _registry
+from ipcq._opening import registry
 from ipcq.backend import Backend
 from ipcq.hooks import DISTRIBUTION, GROUP, hookimpl
 
@@ -79,7 +79,7 @@ class Installed:
     def forget() -> None:
         """Let the next look at the installed distributions be a first one."""
         importlib.invalidate_caches()
-        _registry._offers.cache_clear()
+        registry._offers.cache_clear()
 
 
 @pytest.fixture

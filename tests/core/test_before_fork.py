@@ -12,7 +12,8 @@ import pytest
 import ipcq
 from core.conftest import HANG, Installed, Run
 from core.fakes import FakeBackend, FakeChannel
-from ipcq import _forks, _queue
+from ipcq._handle import queue as _queue
+from ipcq._process import forks
 from ipcq.backend import Channel, NativeRLock, Request, belongs
 from ipcq.errors import QueueClosed
 
@@ -236,7 +237,7 @@ def test_what_was_being_opened_and_could_not_prepare_is_not_opened_in_the_child(
         channel.connect()
         backend.on_attach = lambda _: None
         said.append(forked(lambda: ipcq.open(name, "connected")))
-        _forks._channels.discard(channel)
+        forks._channels.discard(channel)
 
     ipcq.open(name, "connected").close()
     backend.on_attach = fork
@@ -266,11 +267,11 @@ def test_a_fork_waits_until_another_has_prepared(channel: Connected) -> None:
 FORKS_DURING_A_FORK = """
 from core.fakes import HOST, FakeQueue
 from core.test_before_fork import Connected, forked
-from ipcq import _forks
+from ipcq._process import forks
 from ipcq.backend import Request
 
 channel = Connected(FakeQueue(Request()), HOST)
-with _forks.opening:
+with forks.opening:
     channel.connect()
 inner = []
 
@@ -297,14 +298,14 @@ def test_a_fork_gives_up_on_channels_that_come_without_end(
     channel: Connected, backend: ConnectedBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A descriptor too many in a child is better than a fork that never comes."""
-    monkeypatch.setattr(_forks, "_PATIENCE", 0.0)
-    monkeypatch.setattr(_forks, "no_fork", NativeRLock())
+    monkeypatch.setattr(forks, "_PATIENCE", 0.0)
+    monkeypatch.setattr(forks, "no_fork", NativeRLock())
     others: list[Connected] = []
 
     def record_another() -> None:
         other = Connected(channel.queue, channel.capabilities)
         other.during = record_another
-        with _forks.opening:
+        with forks.opening:
             other.connect()
         others.append(other)
 
@@ -319,7 +320,7 @@ def test_no_handle_of_a_plain_channel_is_recorded(installed: Installed, name: st
     """Opening and closing most queues costs no more than before."""
     installed.backend(FakeBackend("plain"))
     with ipcq.open(name, "plain") as queue:
-        assert queue._channel not in _forks._channels
+        assert queue._channel not in forks._channels
 
 
 def test_a_closed_channel_is_not_told_of_forks(channel: Connected, queue: "ipcq.Queue[int]") -> None:
@@ -331,7 +332,7 @@ def test_a_closed_channel_is_not_told_of_forks(channel: Connected, queue: "ipcq.
 
 def test_a_handler_that_raises_before_a_fork_begins_leaves_the_next_one_alone() -> None:
     """Python shows the exception and forks, and what ends a fork has nothing to end."""
-    _forks._after_fork_in_parent()
+    forks._after_fork_in_parent()
     assert forked(os.getppid) == str(os.getpid())
 
 
@@ -344,23 +345,23 @@ def test_a_closed_handle_says_in_the_child_why(queue: "ipcq.Queue[int]") -> None
 
 @pytest.fixture
 def unsafe() -> Iterator[set[str]]:
-    before = set(_forks.unsafe)
-    yield _forks.unsafe
-    _forks.unsafe.intersection_update(before)
+    before = set(forks.unsafe)
+    yield forks.unsafe
+    forks.unsafe.intersection_update(before)
 
 
 def test_nothing_is_unsafe_where_nothing_has_to_be_prepared(unsafe: set[str]) -> None:
     """C20: whatever was being opened at the fork."""
-    with _forks.Opening("/core-opening"):
-        assert (_forks.unprepared([], lambda _: False), "/core-opening" in unsafe) == (set(), False)
+    with forks.Opening("/core-opening"):
+        assert (forks.unprepared([], lambda _: False), "/core-opening" in unsafe) == (set(), False)
 
 
 def test_what_was_being_opened_is_unsafe_where_a_channel_of_nobody_was_not_prepared(
     channel: Connected, unsafe: set[str]
 ) -> None:
     """C20, C35: as here, where no fork has asked."""
-    with _forks.Opening("/core-opening"):
-        _forks.unprepared([], lambda each: each is channel)
+    with forks.Opening("/core-opening"):
+        forks.unprepared([], lambda each: each is channel)
     assert "/core-opening" in unsafe
 
 
@@ -370,8 +371,8 @@ def test_a_handle_and_its_name_are_given_up_where_its_channel_was_not_prepared(
     """C20: done in this process, as the first thing in a child."""
     # The handles of other tests, which the collector may not have met yet, are not to act as in a child.
     monkeypatch.setattr(_queue, "_handles", weakref.WeakSet((queue,)))
-    monkeypatch.setattr(_forks, "_channels", weakref.WeakSet((channel,)))
-    monkeypatch.setattr(_forks, "_descriptors", set())
+    monkeypatch.setattr(forks, "_channels", weakref.WeakSet((channel,)))
+    monkeypatch.setattr(forks, "_descriptors", set())
     _queue._after_fork()
     with pytest.raises(QueueClosed, match="a call was under way"):
         queue.qsize()

@@ -15,7 +15,7 @@ import ipcq.aio
 import ipcq.logging
 from core.conftest import Installed
 from core.fakes import HOST, FakeBackend, raising
-from ipcq import _caller
+from ipcq._process import call_site
 from ipcq.backend import Availability, Persistence
 from ipcq.errors import NoSpace, Unsupported
 
@@ -26,7 +26,7 @@ def alone(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     fake = FakeBackend("fleeting", rank=5, capabilities=replace(HOST, persistence=Persistence.HOLDERS, peek=True))
     installed.backend(fake)
     installed.backend(FakeBackend("broken", rank=999, availability=Availability.no("no compiler: install one")))
-    for each in ipcq._registry.plugins():
+    for each in ipcq._opening.registry.plugins():
         if each.backend is not None and each.name == "mqueue":
             monkeypatch.setattr(each.backend, "probe", lambda: Availability.no("it is hidden from this test"))
     return fake
@@ -170,8 +170,8 @@ def test_the_warning_points_at_the_line_that_made_a_log_listener(alone: FakeBack
 
 def test_a_warning_without_a_line_outside_points_at_the_outermost() -> None:
     """A thread of somebody's may begin inside ipcq."""
-    found: list[_caller.Caller] = []
-    inside = {"__name__": "ipcq._inside", "caller": _caller.caller, "found": found}
+    found: list[call_site.Caller] = []
+    inside = {"__name__": "ipcq._inside", "caller": call_site.caller, "found": found}
     exec("def inside():\n    found.append(caller())\n", inside)
     thread = threading.Thread(target=inside["inside"])
     thread.start()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ipcq._choose import Attach, Candidate, Create, Minimum, ambiguous, choose, lacking, shortcoming
+from ipcq._opening.choose import Attach, Candidate, Create, Minimum, ambiguous, choose, lacking, shortcoming
 from ipcq.backend import Availability, Capabilities, Persistence, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
 

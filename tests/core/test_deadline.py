@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ipcq import _deadline
-from ipcq._deadline import NEVER, PASSED, Abandoned, abandonment, deadline_of, pause, seconds_of
+from ipcq._process import deadline as _deadline
+from ipcq._process.deadline import NEVER, PASSED, Abandoned, abandonment, deadline_of, pause, seconds_of
 from ipcq.errors import InvalidArgument
 
 NOW = 1000.0

@@ -42,14 +42,14 @@ def two(installed: Installed) -> FakeBackend:
 
 @pytest.mark.parametrize("backend", ["auto", "one"])
 def test_a_queue_that_is_there_exists(one: FakeBackend, name: str, backend: str) -> None:
-    """Asked of all backends, or of one."""
+    """OpenRequest of all backends, or of one."""
     one.make(name)
     assert ipcq.exists(name, backend) is True
 
 
 @pytest.mark.parametrize("backend", ["auto", "one"])
 def test_a_queue_that_is_not_there_does_not_exist(one: FakeBackend, name: str, backend: str) -> None:
-    """Asked of all backends, or of one."""
+    """OpenRequest of all backends, or of one."""
     assert ipcq.exists(name, backend) is False
 
 

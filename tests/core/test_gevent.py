@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq import _cooperation, _gevent
-from ipcq._cooperation import Cooperative, Descriptor, waits_of
-from ipcq._gevent import NativeThread, has_patched, is_in_hub, is_this_thread, original
+from ipcq._handle import waits as _cooperation
+from ipcq._handle.waits import Cooperative, Descriptor, waits_of
+from ipcq._process import gevent as _gevent
+from ipcq._process.gevent import NativeThread, has_patched, is_in_hub, is_this_thread, original
 from ipcq.testing.processes import fresh_name
 
 SOON = 5.0
@@ -65,7 +66,7 @@ def test_the_hub_is_known(patched: SimpleNamespace, monkeypatch: pytest.MonkeyPa
 @pytest.mark.needs("memory")
 def test_nobody_waits_for_others_in_the_hub(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A close there returns, and the last one out closes the channel."""
-    from ipcq import _queue
+    from ipcq._handle import queue as _queue
 
     with ipcq.open(fresh_name(), memory) as queue:
 

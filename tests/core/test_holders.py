@@ -12,7 +12,7 @@ import pytest
 
 import ipcq
 from core.fakes import FakeChannel
-from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
+from ipcq._process.lock_holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from processes.stopping import stopped_program
 
 if sys.platform != "linux":

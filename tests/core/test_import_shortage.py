@@ -12,8 +12,8 @@ import pytest
 import ipcq
 from core.conftest import Installed
 from core.fakes import FakeBackend, raising
-from ipcq import _registry
-from ipcq._importing import shortage_told
+from ipcq._opening import registry
+from ipcq._process.imports import shortage_told
 from ipcq.errors import LimitExceeded, NoSpace, QueueNotFound
 
 pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
@@ -106,7 +106,7 @@ def test_an_address_that_takes_a_module_is_told_with_the_limit(
 @pytest.mark.parametrize("look", [ipcq.backends, lambda: ipcq.exists("/a", "memory")])
 def test_what_lists_the_plugins_is_told_with_the_limit(late: Callable[[str], None], look: Callable[[], object]) -> None:
     """It is imported at the first look."""
-    _registry._offers.cache_clear()
+    registry._offers.cache_clear()
     late("importlib.metadata")
     with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
         look()

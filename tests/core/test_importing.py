@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from core.conftest import HANG, Run
-from ipcq import _importing
-from ipcq._gevent import NativeRLock
+from ipcq._process import imports as _importing
+from ipcq._process.gevent import NativeRLock
 from processes.needs import usable
 
 #: Uses a module in a thread, forks during its import, and tells how a child ended that uses the module too.
@@ -61,7 +61,7 @@ LATE = {
     "pluggy": ("import ipcq", OPEN.format(backend="memory", options="")),
     "ipcq.serializers._msgpack": ("import ipcq", OPEN.format(backend="memory", options="")),
     "difflib": ("import ipcq", MISTAKE),
-    "ipcq._open": ("", "import ipcq"),
+    "ipcq._opening.open": ("", "import ipcq"),
     "logging.handlers": ("import ipcq", "import ipcq.logging"),
     "multiprocessing": ("import ipcq", "import ipcq.compat.multiprocessing"),
     "anyio": ("import ipcq", "import ipcq.aio"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipcq._limits import too_many_descriptors, too_many_threads
+from ipcq._process.limits import too_many_descriptors, too_many_threads
 
 resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 

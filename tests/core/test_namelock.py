@@ -18,17 +18,20 @@ import pytest
 import ipcq
 from core.conftest import HANG, Run, Thread
 from core.fakes import raising
-from ipcq import _forks, _namelock, _private
-from ipcq._deadline import NEVER, PASSED
-from ipcq._namelock import name_lock
+from ipcq._opening import name_lock as _namelock
+from ipcq._opening.name_lock import name_lock
+from ipcq._process import forks, private_directory
+from ipcq._process.deadline import NEVER, PASSED
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, TimedOutError
 
 PRELUDE = """
 import os, signal, sys, threading
-from ipcq import _forks, _namelock, _private
-from ipcq._deadline import NEVER, PASSED
-from ipcq._namelock import name_lock
-_private._roots = lambda: (sys.argv[1],)
+from ipcq._process import forks
+from ipcq._opening import name_lock as _namelock
+from ipcq._process import private_directory
+from ipcq._process.deadline import NEVER, PASSED
+from ipcq._opening.name_lock import name_lock
+private_directory._roots = lambda: (sys.argv[1],)
 def say(word):
     os.write(1, (word + "\\n").encode())
 """
@@ -38,7 +41,7 @@ def say(word):
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the path of the private directory, which does not exist yet."""
     place = tmp_path / "private"
-    monkeypatch.setattr(_private, "_roots", lambda: (str(place),))
+    monkeypatch.setattr(private_directory, "_roots", lambda: (str(place),))
     return place
 
 
@@ -285,8 +288,8 @@ def test_a_fork_just_before_the_lock_is_given_back_does_not_keep_it(launch: Laun
 def test_what_a_child_does_first_closes_its_parents_locks(place: Path) -> None:
     """C20: as above, step by step in one process."""
     with name_lock("/jobs", NEVER):
-        (descriptor,) = _forks._descriptors
-        _forks.abandon_others(())
+        (descriptor,) = forks._descriptors
+        forks.abandon_others(())
         with pytest.raises(OSError):
             os.fstat(descriptor)
 
@@ -295,7 +298,7 @@ def test_locks_are_noted_and_forgotten(place: Path) -> None:
     """Nothing is left to close in a child that is forked later."""
     with name_lock("/jobs", NEVER):
         pass
-    assert not _forks._descriptors
+    assert not forks._descriptors
 
 
 # The place
@@ -478,7 +481,9 @@ def test_a_lock_that_cannot_be_given_back_goes_with_its_descriptor(
 def test_no_environment_variable_moves_the_place(run: Run, tmp_path: Path) -> None:
     """Rule 3: at a place no environment variable moves."""
     moved = {name: str(tmp_path) for name in ("TMPDIR", "TEMP", "TMP", "HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")}
-    said = run("from ipcq._private import private_places; print(*private_places())", environment=moved)
+    said = run(
+        "from ipcq._process.private_directory import private_places; print(*private_places())", environment=moved
+    )
     user = os.geteuid()
     assert said == f"/tmp/ipcq-{user} /dev/shm/ipcq-{user} /run/user/{user}/ipcq"
 
@@ -494,7 +499,7 @@ def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
                 with name_lock("/jobs", NEVER):
                     pass
             threading.Thread(target=wait).start()
-            while len(_forks._descriptors) < 2:
+            while len(forks._descriptors) < 2:
                 pass
             if not os.fork():
                 say("child")
@@ -506,7 +511,7 @@ def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
 
 def test_the_private_directories_are_the_users_own() -> None:
     """Rule 3: files for each user."""
-    assert all(str(os.geteuid()) in place for place in _private.private_places())
+    assert all(str(os.geteuid()) in place for place in private_directory.private_places())
 
 
 def test_waiting_threads_take_turns(place: Path) -> None:
@@ -581,7 +586,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
-    monkeypatch.setattr(_private, "_roots", lambda: tuple(map(str, places)))
+    monkeypatch.setattr(private_directory, "_roots", lambda: tuple(map(str, places)))
 
 
 def let_read_only(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
@@ -758,7 +763,7 @@ def test_where_no_place_can_be_used_and_one_is_full_it_is_no_space(
 )
 def test_each_refusal_has_its_own_way_out(number: int, root: str, way: str) -> None:
     """C24: what helps against one of them does not help against another."""
-    error = _private.refusal(OSError(number, os.strerror(number)), "it failed", root, root)
+    error = private_directory.refusal(OSError(number, os.strerror(number)), "it failed", root, root)
     with pytest.raises(PermissionDenied, match=f"^it failed \\(.*\\): .*{way}"):
         raise error
 
@@ -769,23 +774,23 @@ def test_each_refusal_has_its_own_way_out(number: int, root: str, way: str) -> N
 def test_the_first_directory_that_can_be_used_is_made(places: list[Path]) -> None:
     """With the part, and nothing elsewhere."""
     places[0].parent.rmdir()
-    assert _private.make_private_directory("part") == f"{places[1]}/part"
+    assert private_directory.make_private_directory("part") == f"{places[1]}/part"
     assert not places[2].exists()
 
 
 def test_all_directories_that_can_be_used_are_made(places: list[Path]) -> None:
     """In their order."""
     squat_with_a_file(places[1])
-    assert _private.make_private_directories("part") == [f"{places[0]}/part", f"{places[2]}/part"]
+    assert private_directory.make_private_directories("part") == [f"{places[0]}/part", f"{places[2]}/part"]
 
 
 def test_a_directory_that_cannot_be_written_to_is_found_and_not_made(
     places: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C31: what others made there can be read."""
-    _private.make_private_directories("part")
-    monkeypatch.setattr(_private, "writable", lambda path: str(places[0]) not in path)
-    made, found = _private.make_private_directories("part"), _private.private_directories("part")
+    private_directory.make_private_directories("part")
+    monkeypatch.setattr(private_directory, "writable", lambda path: str(places[0]) not in path)
+    made, found = private_directory.make_private_directories("part"), private_directory.private_directories("part")
     assert (made, found) == ([f"{place}/part" for place in places[1:]], [f"{place}/part" for place in places])
 
 
@@ -794,10 +799,10 @@ def test_a_directory_that_cannot_be_written_to_says_what_to_do(
     place: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, way: str
 ) -> None:
     """Its file system may be read-only, or its mode be without the bit."""
-    monkeypatch.setattr(_private, "writable", lambda path: False)
-    monkeypatch.setattr(_private, "read_only", lambda path: read_only)
+    monkeypatch.setattr(private_directory, "writable", lambda path: False)
+    monkeypatch.setattr(private_directory, "read_only", lambda path: read_only)
     with pytest.raises(PermissionDenied, match=way):
-        _private.make_private_directory()
+        private_directory.make_private_directory()
 
 
 @pytest.mark.parametrize("squat", SQUATS[:4])
@@ -805,30 +810,30 @@ def test_a_squatted_directory_is_not_found(places: list[Path], squat: Callable[[
     """C27: nothing is looked for where others can have put it."""
     squat(places[0])
     places[1].mkdir(0o700)
-    assert _private.private_directories() == [str(places[1])]
+    assert private_directory.private_directories() == [str(places[1])]
 
 
 def test_a_file_system_for_writing_is_not_read_only(tmp_path: Path) -> None:
     """As `statvfs` says."""
-    assert (_private.read_only(str(tmp_path)), _private.writable(str(tmp_path))) == (False, True)
+    assert (private_directory.read_only(str(tmp_path)), private_directory.writable(str(tmp_path))) == (False, True)
 
 
 @pytest.mark.parametrize(
     ("call", "look"),
     [
-        ("lstat", _private.private_directories),
-        ("lstat", lambda: _private.private_files("file")),
+        ("lstat", private_directory.private_directories),
+        ("lstat", lambda: private_directory.private_files("file")),
         ("fstat", taken),
-        ("statvfs", _private.make_private_directory),
+        ("statvfs", private_directory.make_private_directory),
     ],
 )
 def test_a_look_that_the_system_refuses_is_our_error(
     place: Path, monkeypatch: pytest.MonkeyPatch, call: str, look: Callable[[], object]
 ) -> None:
     """C5: whichever system call fails, and no place is passed over for it."""
-    _private.make_private_directory()
-    monkeypatch.setattr(_private, "writable", lambda path: False)
+    private_directory.make_private_directory()
+    monkeypatch.setattr(private_directory, "writable", lambda path: False)
     with monkeypatch.context() as context, pytest.raises(MessageQueueError, match="worn out") as caught:
-        context.setattr(_private.os, call, raising(OSError(errno.EIO, "worn out")))
+        context.setattr(private_directory.os, call, raising(OSError(errno.EIO, "worn out")))
         look()
     assert not isinstance(caught.value, PermissionDenied)

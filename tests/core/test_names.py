@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipcq._names import LONGEST, check_name
+from ipcq._opening.names import LONGEST, check_name
 from ipcq.errors import InvalidName
 
 

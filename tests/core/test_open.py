@@ -17,8 +17,8 @@ import pytest
 import ipcq
 from core.conftest import Installed, Thread
 from core.fakes import HOST, FakeBackend, raising
-from ipcq import _asked, _meet, _namelock
-from ipcq._deadline import NEVER
+from ipcq._opening import name_lock, open_request, rendezvous
+from ipcq._process.deadline import NEVER
 from ipcq.backend import Availability, Capabilities, Persistence, Request, Scope
 from ipcq.errors import (
     BackendUnavailable,
@@ -643,7 +643,7 @@ def test_attaching_takes_no_lock(one: FakeBackend, name: str, opened: Opening, m
     """An opener takes the name's lock only to create."""
     one.make(name)
     with monkeypatch.context() as without:
-        without.delattr(_meet, "name_lock")
+        without.delattr(rendezvous, "name_lock")
         assert opened().backend == "one"
 
 
@@ -876,11 +876,11 @@ def test_what_an_opener_does_itself_does_not_count_as_waiting(
 
     one.on_exists = look
     held = ExitStack()
-    for module in (_asked, _namelock):
+    for module in (open_request, name_lock):
         monkeypatch.setattr(module, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(_namelock, "pause", lambda *_, **__: held.close())
+    monkeypatch.setattr(name_lock, "pause", lambda *_, **__: held.close())
     with held:
-        held.enter_context(_namelock.name_lock(name, NEVER))
+        held.enter_context(name_lock.name_lock(name, NEVER))
         assert opened(open_timeout=1).backend == "one"
 
 

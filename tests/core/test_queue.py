@@ -11,7 +11,8 @@ import pytest
 import ipcq
 from core.conftest import Handle, Installed
 from core.fakes import FakeBackend, FakeChannel
-from ipcq import _queue, _registry
+from ipcq._handle import queue as _queue
+from ipcq._opening import registry
 from ipcq.backend import Capabilities, Scope
 from ipcq.errors import (
     EncodeError,
@@ -197,12 +198,12 @@ def test_a_refusal_has_the_alternatives_for_programs(installed: Installed, name:
     installed.backend(FakeBackend("plain", capabilities=Capabilities(scope=Scope.HOST)))
     with ipcq.open(name, "plain") as queue, pytest.raises(Unsupported) as caught:
         queue.peek()
-    assert caught.value.alternatives == tuple(_registry.able("peek")) != ()
+    assert caught.value.alternatives == tuple(registry.able("peek")) != ()
 
 
 def test_a_queue_without_priorities_on_a_backend_that_has_them_says_how(queue: Handle) -> None:
     """The nearest way out comes first."""
-    best = _registry.able("priorities")[0]
+    best = registry.able("priorities")[0]
     with pytest.raises(
         Unsupported, match=f"has no priorities: create it with priorities=True, or use backend={best!r}"
     ):

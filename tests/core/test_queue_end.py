@@ -13,8 +13,8 @@ import pytest
 import ipcq
 from core.conftest import HANG, Handle, Thread
 from core.fakes import FakeBackend, FakeChannel, raising
-from ipcq._calls import calls_of_this_thread, counted
-from ipcq._finaliser import quiet_at_exit
+from ipcq._handle.calls import calls_of_this_thread, counted
+from ipcq._process.finaliser import quiet_at_exit
 from ipcq.errors import PermissionDenied, QueueClosed, QueueNotFound
 from processes.needs import usable
 

@@ -10,7 +10,7 @@ import pytest
 import ipcq
 from core.conftest import Handle, Installed, Run
 from core.fakes import FakeBackend, FakeChannel
-from ipcq import _queue
+from ipcq._handle import queue as _queue
 from ipcq.errors import QueueClosed
 
 

@@ -153,7 +153,7 @@ def test_large_messages_are_taken_a_few_at_a_time(
         return many(1)
 
     channel.try_get_many = one  # type: ignore[method-assign]
-    monkeypatch.setattr("ipcq._queue.STEP", 2)
+    monkeypatch.setattr("ipcq._handle.queue.STEP", 2)
     handle.put_many([1, 2, 3])
     assert (handle.get_many(block=False), asked) == ([1, 2, 3], [2, 1])
 
@@ -162,7 +162,7 @@ def test_a_batch_of_large_messages_has_all_that_are_there(
     handle: Handle, channel: FakeChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C9: however many steps it takes."""
-    monkeypatch.setattr("ipcq._queue.STEP", 1)
+    monkeypatch.setattr("ipcq._handle.queue.STEP", 1)
     handle.put_many([1, 2, 3])
     assert handle.get_many(block=False) == [1, 2, 3]
 

@@ -13,7 +13,7 @@ import pytest
 import ipcq
 from core.conftest import Installed, Run
 from core.fakes import HOST, FakeBackend, raising
-from ipcq import _registry
+from ipcq._opening import registry
 from ipcq.backend import Availability, Capabilities, Request, Scope
 from ipcq.compat import _nameless
 from ipcq.errors import BackendUnavailable, BackendUnknown, LimitExceeded, MessageQueueError, NoSpace
@@ -128,7 +128,7 @@ def test_naming_a_broken_plugin_tells_why(broken: str, name: str) -> None:
 def test_naming_a_broken_plugin_carries_the_reason(broken: str) -> None:
     """The reason is there for programs, too."""
     with pytest.raises(BackendUnavailable) as caught:
-        _registry.backend("strange")
+        registry.backend("strange")
     assert broken in caught.value.reasons["strange"]
 
 
@@ -143,7 +143,7 @@ def test_the_strict_switch_raises_what_the_plugin_raises(broken: str, monkeypatc
     """STYLE 10: IPCQ_STRICT_PLUGINS is for the plugin's author."""
     monkeypatch.setenv("IPCQ_STRICT_PLUGINS", "1")
     with pytest.raises((Exception, SystemExit)) as caught:
-        _registry.plugins()
+        registry.plugins()
     assert not isinstance(caught.value, MessageQueueError)
 
 
@@ -375,15 +375,15 @@ def test_without_any_entry_point_the_error_says_what_is_missing(
     name: str, call: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen program or an archive without metadata has none, and every call names the two ways out."""
-    monkeypatch.setattr(_registry, "_offers", lambda _: {})
+    monkeypatch.setattr(registry, "_offers", lambda _: {})
     with pytest.raises(MessageQueueError) as caught:
         call(name)
-    assert f"{_registry.NO_METADATA}: {_registry.WAY_OUT}" in str(caught.value)
+    assert f"{registry.NO_METADATA}: {registry.WAY_OUT}" in str(caught.value)
 
 
 def test_without_any_entry_point_the_list_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ipcq.backends` says what is installed."""
-    monkeypatch.setattr(_registry, "_offers", lambda _: {})
+    monkeypatch.setattr(registry, "_offers", lambda _: {})
     assert ipcq.backends() == []
 
 
@@ -394,21 +394,21 @@ def test_the_distribution_is_called_as_it_is_installed() -> None:
 
 def test_an_entry_point_of_no_distribution_has_no_distribution() -> None:
     """importlib.metadata allows it."""
-    assert _registry._distribution(SimpleNamespace(dist=None)) == ""  # type: ignore[arg-type]
+    assert registry._distribution(SimpleNamespace(dist=None)) == ""  # type: ignore[arg-type]
 
 
 @pytest.mark.needs("memory")
 def test_an_unknown_backend_that_nearly_is_one_is_guessed() -> None:
     """The text says which was probably meant."""
     with pytest.raises(BackendUnknown, match="did you mean 'memory'"):
-        _registry.plugin("memry")
+        registry.plugin("memry")
 
 
 def test_an_unknown_backend_that_is_like_none_gets_the_list() -> None:
     """The text says which there are."""
     names = ", ".join(sorted(info.name for info in ipcq.backends()))
     with pytest.raises(BackendUnknown, match=f"there are {names}"):
-        _registry.plugin("zzzzzz")
+        registry.plugin("zzzzzz")
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_able_backends_that_reach_processes_come_first(installed: Installed) -> 
     installed.backend(FakeBackend("low", rank=1, capabilities=peeking))
     installed.backend(FakeBackend("top", rank=2, capabilities=peeking))
     installed.backend(FakeBackend("off", rank=3, capabilities=peeking, availability=Availability.no("off")))
-    assert [name for name in _registry.able("peek") if name in ("top", "low")] == ["top", "low"]
+    assert [name for name in registry.able("peek") if name in ("top", "low")] == ["top", "low"]
 
 
 # What is loaded when
@@ -473,4 +473,4 @@ def test_importing_ipcq_imports_no_machinery(run: Run) -> None:
 def test_a_plugin_is_asked_once(installed: Installed) -> None:
     """hooks: called once per process."""
     installed.plugin("strange", "print('loaded')\n" + GOOD)
-    assert _registry.plugin("strange") is _registry.plugin("strange")
+    assert registry.plugin("strange") is registry.plugin("strange")

@@ -11,7 +11,7 @@ import pytest
 import ipcq
 from core.conftest import Installed
 from core.fakes import FakeBackend, raising
-from ipcq import _rivals
+from ipcq._opening import rivals
 from ipcq.backend import Capabilities, Persistence, Scope
 from ipcq.errors import LimitExceeded, MessageQueueError, PermissionDenied, QueueExists, QueueMismatch
 
@@ -113,7 +113,7 @@ def test_the_wait_is_random(
     """Two that wait for the same time would both remove their queues, for ever."""
     rival()
     waited: list[float] = []
-    monkeypatch.setattr(_rivals.os, "urandom", lambda count: bytes([byte] * count))
+    monkeypatch.setattr(rivals.os, "urandom", lambda count: bytes([byte] * count))
     monkeypatch.setattr(time, "sleep", waited.append)
     opened()
     assert waited[0] == seconds
@@ -174,7 +174,7 @@ def test_what_the_other_queue_does_not_take_is_told(
     request_: dict[str, int],
 ) -> None:
     """C37: nothing is lost without a word."""
-    monkeypatch.setattr(_rivals, "_HAND_OVER_SECONDS", 0.01)
+    monkeypatch.setattr(rivals, "_HAND_OVER_SECONDS", 0.01)
     rival(**request_)
     put_meanwhile(mine, theirs, (b"a", 0), (b"large", 0))
     with caplog.at_level(logging.WARNING, "ipcq"):
@@ -263,7 +263,7 @@ def test_a_name_that_stays_on_two_backends_is_an_error_in_time(
     mine: FakeBackend, theirs: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C31: not all that is there twice is being decided."""
-    monkeypatch.setattr(_rivals, "_SETTLING", 0.01)
+    monkeypatch.setattr(rivals, "_SETTLING", 0.01)
     mine.make(name)
     theirs.make(name)
     with pytest.raises(QueueMismatch, match="it exists on 'mine' and 'theirs'"):

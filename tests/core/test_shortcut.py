@@ -7,7 +7,7 @@ import pytest
 import ipcq
 from core.conftest import Installed
 from core.fakes import FakeBackend, FakeChannel
-from ipcq import _shortcut
+from ipcq._handle import shortcut as _shortcut
 
 
 class Quick(FakeChannel):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ipcq._url import Address, convert, one_backend, parse, parse_place, unknown_option
+from ipcq._opening.address import Address, convert, one_backend, parse, parse_place, unknown_option
 from ipcq.errors import InvalidArgument, InvalidName
 
 

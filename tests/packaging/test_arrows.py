@@ -17,21 +17,21 @@ CONTRACTS = {
 
 #: For each contract a file, and an import in it that the contract must not let pass.
 BREAKS = [
-    ("core", "ipcq/_queue.py", "import ipcq_memory"),
-    ("core", "ipcq/_cli/ls.py", "from ipcq_mqueue import NAME"),
+    ("core", "ipcq/_handle/queue.py", "import ipcq_memory"),
+    ("core", "ipcq/_cli/verbs/ls.py", "from ipcq_mqueue import NAME"),
     ("independent", "backends/ipcq_mqueue/__init__.py", "import ipcq_memory"),
     ("layers", "ipcq/errors.py", "import ipcq.backend"),
-    ("layers", "ipcq/backend.py", "import ipcq.serializers"),
-    ("layers", "ipcq/serializers/__init__.py", "import ipcq._queue"),
-    ("layers", "ipcq/_queue.py", "import ipcq._registry"),
-    ("layers", "ipcq/_registry.py", "import ipcq._open"),
-    ("layers", "ipcq/_open.py", "import ipcq._cli"),
+    ("layers", "ipcq/backend/__init__.py", "import ipcq.serializers"),
+    ("layers", "ipcq/serializers/__init__.py", "import ipcq._handle.queue"),
+    ("layers", "ipcq/_handle/queue.py", "import ipcq._opening.registry"),
+    ("opening", "ipcq/_opening/registry.py", "import ipcq._opening.open"),
+    ("layers", "ipcq/_opening/open.py", "import ipcq._cli"),
     ("layers", "ipcq/testing/storm.py", "import ipcq._cli"),
-    ("suite", "ipcq/testing/machine.py", "from ipcq import _queue"),
-    ("door", "backends/ipcq_memory/__init__.py", "from ipcq._deadline import pause"),
+    ("suite", "ipcq/testing/machine.py", "import ipcq._handle.queue"),
+    ("door", "backends/ipcq_memory/__init__.py", "from ipcq._process.deadline import pause"),
     ("door", "backends/ipcq_mqueue/__init__.py", "import ipcq.serializers"),
-    ("door", "backends/ipcq_pyshm/_channel.py", "from ipcq._limits import too_many_descriptors"),
-    ("door", "backends/ipcq_socketpair/_place.py", "import ipcq._namelock"),
+    ("door", "backends/ipcq_pyshm/_channel.py", "from ipcq._process.limits import too_many_descriptors"),
+    ("door", "backends/ipcq_socketpair/_place.py", "import ipcq._opening.name_lock"),
     ("front", "backends/ipcq_memory/__init__.py", "import ipcq"),
 ]
 

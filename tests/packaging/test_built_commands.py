@@ -96,8 +96,8 @@ def test_what_a_command_uninstalls_is_not_ours(arguments: str) -> None:
 def test_commands_that_are_known_later_are_about_others() -> None:
     """What `ipcq bench` compares with, and plugins that `ipcq doctor` finds broken."""
     assert {command: path for command, path in COMMANDS.items() if LATER in command[1]} == {
-        ("install", LATER): "ipcq/_cli/bench.py",
-        ("uninstall", LATER): "ipcq/_cli/doctor.py",
+        ("install", LATER): "ipcq/_cli/verbs/bench.py",
+        ("uninstall", LATER): "ipcq/_cli/verbs/doctor.py",
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 import ipcq
-from ipcq import _registry
+from ipcq._opening import registry
 from ipcq.backend import Availability
 from ipcq.testing.processes import Peers, hear, say
 from processes.programs import SMALL
@@ -23,7 +23,7 @@ LEAD = 0.02
 
 def can_use_only(names: list[str]) -> None:
     """Make this process one in which the other backends cannot be used, though they are seen."""
-    for plugin in _registry.plugins():
+    for plugin in registry.plugins():
         if plugin.backend is not None and plugin.name not in names:
             plugin.backend.probe = lambda: Availability.no("it is hidden from this process")
 

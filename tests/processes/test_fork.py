@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 import ipcq
-from ipcq._namelock import name_lock
+from ipcq._opening.name_lock import name_lock
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.programs import SMALL
 from processes.sizes import size

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq import _forks, _queue
+from ipcq._handle import queue as _queue
+from ipcq._process import forks as _forks
 from ipcq.backend import NativeRLock
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.needs import usable

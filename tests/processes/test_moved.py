@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 import ipcq
 from ipcq._cli import cli
-from ipcq._cli import copy as _copy  # noqa: F401 - imported once, so that a forked process need not
-from ipcq._cli import move as _move  # noqa: F401 - the same
+from ipcq._cli.verbs import copy as _copy  # noqa: F401 - imported once, so that a forked process need not
+from ipcq._cli.verbs import move as _move  # noqa: F401 - the same
 from ipcq.testing.processes import Peer, Peers, say, until
 from processes.programs import SMALL
 from processes.sizes import size

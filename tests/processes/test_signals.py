@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq._namelock import name_lock
+from ipcq._opening.name_lock import name_lock
 from ipcq.testing.oracle import Ledger, Tag, judge
 from ipcq.testing.processes import Peer, Peers, fresh_name, hear, say, until
 from ipcq.testing.workers import attached, consume

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 import ipcq
-from ipcq._namelock import name_lock
+from ipcq._opening.name_lock import name_lock
 from ipcq.testing.oracle import Ledger, Tag
 from ipcq.testing.processes import Peer, Peers, hear, say
 from ipcq.testing.workers import attached, consume, produce

@@ -24,11 +24,11 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
-from ipcq._deadline import deadline_of
-from ipcq._foreign import let_through
-from ipcq._open import open as open_queue
-from ipcq._private import make_private_directory
-from ipcq._queue import Queue
+from ipcq._handle.queue import Queue
+from ipcq._opening.open import open as open_queue
+from ipcq._process.deadline import deadline_of
+from ipcq._process.private_directory import make_private_directory
+from ipcq._process.signals import reraise_from_handler
 from ipcq._redaction import shown
 from ipcq.backend import Stats
 from ipcq.compat.shmqueue.exceptions import (
@@ -253,7 +253,7 @@ class ShmQueue:
             # Without ipcq's mark, so that it counts as many bytes as it has; whoever may read pickles reads it.
             return pickle.dumps(data)
         except Exception as error:
-            let_through(error)
+            reraise_from_handler(error)
             raise ShmQueueSerializationError(f"this {data.__class__.__name__} cannot be pickled: {error}") from error
 
     def _may_pickle_instead(self, method: int) -> bool:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import click
 
 import ipcq
-from ipcq import _registry
 from ipcq._cli._exits import Failure
 from ipcq._cli._host import ERROR, NOTE, OK, WARNING, Check
 from ipcq._cli._options import json_option
 from ipcq._cli._output import say, say_json, say_table, shown
 from ipcq._distribution import DISTRIBUTION, FORMER
-from ipcq._foreign import let_through
-from ipcq._meet import PREFERENCE
+from ipcq._opening import registry
+from ipcq._opening.rendezvous import PREFERENCE
+from ipcq._process.signals import reraise_from_handler
 from ipcq._redaction import without_secrets
 
 HEADINGS = ("result", "what", "finding", "fix")
@@ -77,13 +77,13 @@ def _check_distribution() -> Iterator[Check]:
 def _check_backends() -> Iterator[Check]:
     reaching = []
     kept = False
-    plugins = _registry.plugins()
+    plugins = registry.plugins()
     for plugin in plugins:
         subject = f"backend {plugin.name}"
         if plugin.backend is None:
             yield Check(WARNING, subject, plugin.failure, f"pip uninstall {plugin.distribution}")
             continue
-        availability = _registry.probe(plugin.backend)
+        availability = registry.probe(plugin.backend)
         if not availability.usable:
             # Its reason ends with the way out.
             text, colon, fix = availability.reason.rpartition(": ")
@@ -97,10 +97,10 @@ def _check_backends() -> Iterator[Check]:
             for finding in plugin.backend.findings():
                 yield Check(finding.severity.value, subject, finding.text, finding.fix)
         except Exception as error:  # a stranger's plugin must not hide what the others find
-            let_through(error)
+            reraise_from_handler(error)
             yield Check(WARNING, subject, f"it cannot say what it finds: {type(error).__name__}: {error}")
     if not plugins:
-        yield Check(ERROR, "backends", _registry.NO_METADATA, _registry.WAY_OUT)
+        yield Check(ERROR, "backends", registry.NO_METADATA, registry.WAY_OUT)
     elif not reaching:
         text = "none of those that can be used here reaches other processes"
         yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the way out for each")

@@ -6,13 +6,13 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from ipcq._choose import ambiguous
-from ipcq._deadline import NEVER
-from ipcq._foreign import let_through
-from ipcq._importing import shortage_told
-from ipcq._meet import AUTO, backends, holders, located, serialised
-from ipcq._rivals import settled
-from ipcq._url import parse_place
+from ipcq._opening.address import parse_place
+from ipcq._opening.choose import ambiguous
+from ipcq._opening.rendezvous import AUTO, backends, holders, located, serialised
+from ipcq._opening.rivals import settled
+from ipcq._process.deadline import NEVER
+from ipcq._process.imports import shortage_told
+from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Backend
 from ipcq.errors import MessageQueueError, QueueNotFound
 
@@ -106,7 +106,7 @@ def queues() -> Listing:
         except MessageQueueError as error:
             unlisted[each.name] = error.detail or str(error)
         except Exception as error:  # a stranger's plugin must not hide the others' queues
-            let_through(error)
+            reraise_from_handler(error)
             unlisted[each.name] = f"it cannot list its queues: {type(error).__name__}: {error}"
     listing.sort(key=lambda info: (info.name, info.backend))
     return listing

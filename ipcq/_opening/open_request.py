@@ -8,9 +8,9 @@ from functools import cached_property
 from time import monotonic
 from typing import Any, Final
 
-from ipcq._choose import Minimum
-from ipcq._deadline import NEVER, seconds_of
-from ipcq._url import convert
+from ipcq._opening.address import convert
+from ipcq._opening.choose import Minimum
+from ipcq._process.deadline import NEVER, seconds_of
 from ipcq.backend import AFTER_UNLINK, LIFETIMES, Capabilities, Persistence, Request
 from ipcq.errors import InvalidArgument
 
@@ -23,7 +23,7 @@ _LARGEST_ANYWAY: Final = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class OpenRequest:
     """What somebody who opens a queue wants."""
 
     name: str
@@ -58,7 +58,7 @@ class Asked:
         open_timeout: object,
         options: Mapping[str, Any],
         **request: Any,
-    ) -> "Asked":
+    ) -> "OpenRequest":
         for option in ("read", "write", "priorities", "other_users"):
             flag(option, request[option])
         for option in ("max_messages", "max_message_size", "buffer_size"):

@@ -94,14 +94,19 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from ipcq._deadline import SLICE, pause
-from ipcq._foreign import let_through
-from ipcq._forks import belongs, closed, hold_over_forks, no_fork, opened
-from ipcq._gevent import NativeRLock, NativeThread, is_this_thread, original
-from ipcq._holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
-from ipcq._importing import importing
-from ipcq._limits import check_file_size, too_many_descriptors, too_many_threads
-from ipcq._private import make_private_directories, make_private_directory, private_directories, private_files
+from ipcq._process.deadline import SLICE, pause
+from ipcq._process.forks import belongs, closed, hold_over_forks, no_fork, opened
+from ipcq._process.gevent import NativeRLock, NativeThread, is_this_thread, original
+from ipcq._process.imports import importing
+from ipcq._process.limits import check_file_size, too_many_descriptors, too_many_threads
+from ipcq._process.lock_holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
+from ipcq._process.private_directory import (
+    make_private_directories,
+    make_private_directory,
+    private_directories,
+    private_files,
+)
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueShutDown, Unsupported
 
 __all__ = (
@@ -140,7 +145,6 @@ __all__ = (
     "holder_of_thread",
     "importing",
     "is_this_thread",
-    "let_through",
     "make_private_directories",
     "make_private_directory",
     "no_fork",
@@ -149,6 +153,7 @@ __all__ = (
     "pause",
     "private_directories",
     "private_files",
+    "reraise_from_handler",
     "too_many_descriptors",
     "too_many_threads",
     "translated",
@@ -755,11 +760,11 @@ def translated(
         error.at(queue, backend)
         raise
     except tuple(table) as error:
-        let_through(error)
+        reraise_from_handler(error)
         kind = next(ours for theirs, ours in table.items() if isinstance(error, theirs))
         raise kind(queue=queue, backend=backend) from error
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise MessageQueueError(
             f"the system refused: {error}", queue=queue, backend=backend, errno=error.errno
         ) from error

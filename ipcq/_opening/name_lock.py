@@ -6,12 +6,12 @@ On Linux it is an open-file-description lock (``fcntl(2)``) of one byte for each
 elsewhere, where locks of bytes do not belong to a descriptor, ``flock(2)`` on one of 256 files. Two names that share a
 byte or a file wait for each other, and that is all.
 
-**Several files.** On Linux there are several private directories (`_private`), and processes may differ in which of
-them they can write to: one has a read-only /tmp, another a read-only /dev/shm. So the lock is taken in every directory,
-exclusively where this process can write, and shared where a file is there that it can only read. Two processes that can
-see each other's directories exclude each other even if there is no directory that both can write to. Each first makes
-the files where it can, and only then opens those that it can only read. So whichever of the two looks later finds the
-other's file, which the other holds exclusively, so that it cannot even be shared meanwhile.
+**Several files.** On Linux there are several private directories (`private_directory`), and processes may differ in
+which of them they can write to: one has a read-only /tmp, another a read-only /dev/shm. So the lock is taken in every
+directory, exclusively where this process can write, and shared where a file is there that it can only read. Two
+processes that can see each other's directories exclude each other even if there is no directory that both can write to.
+Each first makes the files where it can, and only then opens those that it can only read. So whichever of the two looks
+later finds the other's file, which the other holds exclusively, so that it cannot even be shared meanwhile.
 
 The files are locked in the order of their inodes. That order is the same for every process, also where a container
 mounts one directory in two places, so there is no deadlock.
@@ -28,10 +28,10 @@ from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
-from ipcq import _private
-from ipcq._deadline import pause
-from ipcq._foreign import let_through
-from ipcq._forks import closed, opened
+from ipcq._process import private_directory
+from ipcq._process.deadline import pause
+from ipcq._process.forks import closed, opened
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError, TimedOutError
 
 # Modules of the platform now, because a full descriptor table would not let them be loaded later.
@@ -130,7 +130,7 @@ def _locked(lock: _Lock, name: str) -> bool:
     try:
         return _try_lock(lock.descriptor, name, lock.shared)
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise MessageQueueError(
             f"{lock.path} cannot be locked: {error.strerror}", queue=name, errno=error.errno
         ) from error
@@ -146,14 +146,14 @@ class _Files:
 
     def opened(self) -> list[_Lock]:
         """Open the files in every place, and return them in the order in which they are to be locked."""
-        writable = set(_private.each_usable(self._make))
-        for root in _private.private_places():
+        writable = set(private_directory.each_usable(self._make))
+        for root in private_directory.private_places():
             if root not in writable:
                 self._open_shared(root)
         return sorted(self._found.values())
 
     def _make(self, root: str) -> str:
-        _private.make(root)
+        private_directory.make(root)
         path = f"{root}/{self._file}"
         # A forked child closes its copy of the descriptor. Unlocking it would take the lock from the parent.
         self._note(opened(partial(_open_file, root, path)), root, path, False)
@@ -162,14 +162,14 @@ class _Files:
     def _open_shared(self, root: str) -> None:
         """Open a file that this process cannot write to, if it is there and this process can read it."""
         path = f"{root}/{self._file}"
-        if root not in _private.private_directories():
+        if root not in private_directory.private_directories():
             return
         try:
             descriptor = opened(lambda: os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
         except OSError as error:
-            let_through(error)
-            meaning = _private.refusal(error, f"the lock file {path} cannot be opened", root, path)
-            if error.errno == errno.ENOENT or _private.is_lasting(meaning):
+            reraise_from_handler(error)
+            meaning = private_directory.refusal(error, f"the lock file {path} cannot be opened", root, path)
+            if error.errno == errno.ENOENT or private_directory.is_lasting(meaning):
                 return
             raise meaning from error
         self._note(descriptor, root, path, True)
@@ -179,8 +179,8 @@ class _Files:
         try:
             status = os.fstat(descriptor)
         except OSError as error:
-            let_through(error)
-            raise _private.refusal(error, f"the lock file {path} cannot be looked at", root, path) from error
+            reraise_from_handler(error)
+            raise private_directory.refusal(error, f"the lock file {path} cannot be looked at", root, path) from error
         identity = status.st_dev, status.st_ino
         # One file in two places would conflict with itself.
         self._found.setdefault(identity, _Lock(identity, descriptor, path, shared))
@@ -196,8 +196,8 @@ def _open_file(root: str, path: str) -> int:
             os.close(descriptor)
             raise
     except OSError as error:
-        let_through(error)
-        raise _private.refusal(error, f"the lock file {path} cannot be opened", root, path) from error
+        reraise_from_handler(error)
+        raise private_directory.refusal(error, f"the lock file {path} cannot be opened", root, path) from error
     return descriptor
 
 

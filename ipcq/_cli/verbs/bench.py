@@ -23,7 +23,7 @@ from ipcq._cli._options import complete_backend, json_option, quiet_option
 from ipcq._cli._output import say, say_json, say_table
 from ipcq._cli._progress import Progress
 from ipcq._cli._signals import stopped_by_signals
-from ipcq._url import meant
+from ipcq._opening.address import meant
 from ipcq.errors import Unsupported
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])

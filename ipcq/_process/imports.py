@@ -17,9 +17,9 @@ from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from ipcq._foreign import let_through
-from ipcq._gevent import NativeRLock, original
-from ipcq._limits import shortage
+from ipcq._process.gevent import NativeRLock, original
+from ipcq._process.limits import shortage
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError
 
 #: How long a fork waits for the imports of other threads, which take milliseconds.
@@ -54,7 +54,7 @@ class _ShortageTold:
     ) -> None:
         if not isinstance(error, OSError | ImportError) or isinstance(error, MessageQueueError):
             return
-        let_through(error)
+        reraise_from_handler(error)
         short = shortage(error)
         if short is not None:
             raise short from error

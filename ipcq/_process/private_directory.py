@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from ipcq._foreign import let_through
-from ipcq._limits import too_many_descriptors
+from ipcq._process.limits import too_many_descriptors
+from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def _made(root: str, part: str) -> str:
         if read_only(path):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise refusal(error, f"{path} cannot be written to", root, path) from error
     raise PermissionDenied(f"{path} cannot be written to: chmod 700 {path}", errno=errno.EACCES)
 
@@ -177,7 +177,7 @@ def _make(root: str, path: str) -> None:
             found = os.lstat(path)
         # The place is sticky, so nobody else can exchange the directory after this check.
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise refusal(error, f"{path} cannot be made", root, path) from error
     _check(path, found)
 
@@ -200,7 +200,7 @@ def _status(root: str, path: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise refusal(error, f"{path} cannot be looked at", root, path) from error
 
 

@@ -13,16 +13,16 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from ipcq import _registry
-from ipcq._asked import Asked
-from ipcq._caller import warn
-from ipcq._choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, lacking, shortcoming
-from ipcq._deadline import pause
-from ipcq._foreign import let_through
-from ipcq._importing import shortage_told
-from ipcq._namelock import name_lock
-from ipcq._rivals import Withdrawals, settled
-from ipcq._url import convert, unknown_option
+from ipcq._opening import registry
+from ipcq._opening.address import convert, unknown_option
+from ipcq._opening.choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, lacking, shortcoming
+from ipcq._opening.name_lock import name_lock
+from ipcq._opening.open_request import OpenRequest
+from ipcq._opening.rivals import Withdrawals, settled
+from ipcq._process.call_site import warn
+from ipcq._process.deadline import pause
+from ipcq._process.imports import shortage_told
+from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Availability, Backend, Channel, Request, Scope
 from ipcq.errors import (
     BackendUnavailable,
@@ -44,7 +44,7 @@ AUTO: Final = "auto"
 PREFERENCE: Final = "IPCQ_BACKEND"
 
 
-def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
+def meet(asked: OpenRequest, known: Iterable[str]) -> tuple[Backend, Channel, str]:
     """Attach to the queue or create it, and return its backend, a channel, and why it is not on a better backend.
 
     The last is empty where there is no better one, or the queue exists. `known` are the options of `open` itself, for
@@ -57,7 +57,9 @@ def meet(asked: Asked, known: Iterable[str]) -> tuple[Backend, Channel, str]:
         return _met(asked, candidates, withdrawals)
 
 
-def _met(asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawals) -> tuple[Backend, Channel, str]:
+def _met(
+    asked: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals
+) -> tuple[Backend, Channel, str]:
     since = monotonic()
     why = ""
     warned = False
@@ -92,7 +94,7 @@ def _met(asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawa
 
 
 def _create_alone(
-    asked: Asked, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
+    asked: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
 ) -> tuple[Backend, Channel, str] | Attach | None:
     """Create the queue while nobody else does; or say where it is by now, or None if the caller has to look again."""
     with serialised(asked.name, candidates.values(), asked.patience):
@@ -109,7 +111,7 @@ def _create_alone(
     return made
 
 
-def _look_twice(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
+def _look_twice(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
     """Look without the lock, and under it before saying that the name is on two backends.
 
     They are asked one after the other, so a queue that is unlinked meanwhile and its successor look like two.
@@ -121,7 +123,7 @@ def _look_twice(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Cre
             return settled(partial(_look, asked, candidates), asked.patience)
 
 
-def _is_elsewhere(asked: Asked, candidates: Mapping[str, Backend], here: Backend) -> bool:
+def _is_elsewhere(asked: OpenRequest, candidates: Mapping[str, Backend], here: Backend) -> bool:
     """Tell whether somebody who does not take the same lock created the name on another backend."""
     for each in candidates.values():
         with suppress(BackendUnavailable):  # a stranger's plugin that cannot say
@@ -130,7 +132,7 @@ def _is_elsewhere(asked: Asked, candidates: Mapping[str, Backend], here: Backend
     return False
 
 
-def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
+def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
     """Decide where the queue is or is to be."""
     seen = [_candidate(each, asked.name) for each in candidates.values()]
     if asked.backend != AUTO:
@@ -151,16 +153,16 @@ def _look(asked: Asked, candidates: Mapping[str, Backend]) -> Attach | Create:
     if isinstance(decision, Create):
         if preferred is not None and asked.create:
             try:
-                _registry.plugin(preferred)
+                registry.plugin(preferred)
             except BackendUnknown as error:
                 error.add_way_out(f"or unset {PREFERENCE}, which names it")
                 raise
-        broken = {each.name: each.failure for each in _registry.plugins() if each.backend is None}
+        broken = {each.name: each.failure for each in registry.plugins() if each.backend is None}
         decision = replace(decision, passed_over={**decision.passed_over, **broken})
     return decision
 
 
-def _warn_if_weaker(asked: Asked, decision: Create) -> bool:
+def _warn_if_weaker(asked: OpenRequest, decision: Create) -> bool:
     if decision.weaker:
         warn(
             PersistenceWarning(
@@ -179,7 +181,9 @@ def _told(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(same)}: {reason}" for reason, same in names.items())
 
 
-def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -> tuple[Backend, Channel, str] | None:
+def _create(
+    asked: OpenRequest, candidates: Mapping[str, Backend], decision: Create
+) -> tuple[Backend, Channel, str] | None:
     """Create the queue on the first backend that can do what was asked for; None if somebody else just did.
 
     A backend without space is an error and not passed over: another process would find space there, and choose it.
@@ -209,7 +213,7 @@ def _create(asked: Asked, candidates: Mapping[str, Backend], decision: Create) -
     raise BackendUnavailable(f"no backend can create it ({_told(reasons)})", reasons=reasons) from cause
 
 
-def _made(asked: Asked, backend: Backend) -> Channel:
+def _made(asked: OpenRequest, backend: Backend) -> Channel:
     channel = backend.create(asked.name, asked.to_create())
     lacks = _lacking(asked, channel)
     if lacks:  # the backend can in general, but not for this request
@@ -219,18 +223,18 @@ def _made(asked: Asked, backend: Backend) -> Channel:
     return channel
 
 
-def _lacking(asked: Asked, channel: Channel) -> str:
+def _lacking(asked: OpenRequest, channel: Channel) -> str:
     is_ = channel.attributes
     return lacking(asked.require, channel.capabilities, is_.max_message_size, is_.lifetime)
 
 
-def _others(asked: Asked, tried: Collection[str]) -> list[str]:
+def _others(asked: OpenRequest, tried: Collection[str]) -> list[str]:
     """Name the other backends on which `auto` would create such a queue, no weaker, the best first."""
     decision = _without(tried, asked, asked.request)
     return [] if decision.weaker else list(decision.order)
 
 
-def _ways_out(asked: Asked, tried: Collection[str]) -> Iterator[str]:
+def _ways_out(asked: OpenRequest, tried: Collection[str]) -> Iterator[str]:
     """Name the backend that could be asked for instead: one that keeps queues or, failing that, one that does not."""
     for other in _others(asked, tried)[:1]:
         yield f"or try backend={other!r}"
@@ -241,13 +245,13 @@ def _ways_out(asked: Asked, tried: Collection[str]) -> Iterator[str]:
             yield f"or try backend={other!r} with lifetime='last-close', if the queue may go with its last handle"
 
 
-def _without(tried: Collection[str], asked: Asked, request: Request) -> Create:
+def _without(tried: Collection[str], asked: OpenRequest, request: Request) -> Create:
     decision = choose([_candidate(each) for each in backends(AUTO) if each.name not in tried], request, asked.require)
     assert isinstance(decision, Create)  # noqa: S101  # for the type checker: no candidate was asked for the name
     return decision
 
 
-def compare(asked: Asked, channel: Channel) -> None:
+def compare(asked: OpenRequest, channel: Channel) -> None:
     """Refuse a queue that is not what was explicitly asked for."""
     request, is_ = asked.request, channel.attributes
     wanted = {name: getattr(request, name) for name in ("max_messages", "max_message_size", "buffer_size")}
@@ -268,7 +272,7 @@ def compare(asked: Asked, channel: Channel) -> None:
 
 
 def _candidate(backend: Backend, name: str = "") -> Candidate:
-    availability = _registry.probe(backend)
+    availability = registry.probe(backend)
     there = False
     if name:
         try:
@@ -299,7 +303,7 @@ def taken(backend: Backend, name: str) -> bool:
         except MessageQueueError:
             raise
         except Exception as error:
-            let_through(error)
+            reraise_from_handler(error)
             reason = f"it cannot say whether the queue exists: {type(error).__name__}: {error}"
             raise BackendUnavailable(reason, reasons={backend.name: reason}) from error
 
@@ -314,12 +318,12 @@ def holders(name: str, backend: str) -> list[Backend]:
 def backends(name: str) -> list[Backend]:
     """Return the one backend of that name, or all that could be loaded."""
     if name != AUTO:
-        return [_registry.backend(name)]
-    return [each.backend for each in _registry.known() if each.backend is not None]
+        return [registry.backend(name)]
+    return [each.backend for each in registry.known() if each.backend is not None]
 
 
 def _usable(name: str) -> list[Backend]:
-    return backends(AUTO) if name == AUTO else [_registry.usable(name)]
+    return backends(AUTO) if name == AUTO else [registry.usable(name)]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import _signal
 from types import CodeType
 
 
-def let_through(error: BaseException) -> None:
+def reraise_from_handler(error: BaseException) -> None:
     """Raise `error` again if it came out of a Python function that is a signal handler now."""
     handlers = _handlers()
     trace = error.__traceback__

@@ -13,10 +13,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ipcq._distribution import DISTRIBUTION
-from ipcq._foreign import let_through
-from ipcq._importing import importing, shortage_told
-from ipcq._limits import shortage
-from ipcq._url import meant
+from ipcq._opening.address import meant
+from ipcq._process.imports import importing, shortage_told
+from ipcq._process.limits import shortage
+from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Availability, Backend, Capabilities, Scope
 from ipcq.errors import BackendUnavailable, BackendUnknown, MessageQueueError
 
@@ -138,7 +138,7 @@ def probe(candidate: Backend) -> Availability:
     try:
         found: object = candidate.probe()
     except Exception as error:
-        let_through(error)
+        reraise_from_handler(error)
         short = shortage(error)
         if short is not None:
             raise short from error
@@ -211,7 +211,7 @@ def _check_descriptors() -> None:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
-        let_through(error)
+        reraise_from_handler(error)
         raise shortage(error) or error
 
 
@@ -220,7 +220,7 @@ def _load(entry: "EntryPoint") -> Plugin:
     try:
         return Plugin(entry.name, _distribution(entry), backend=_ask(entry))
     except (Exception, SystemExit) as error:
-        let_through(error)
+        reraise_from_handler(error)
         if os.environ.get(STRICT):
             raise
         short = shortage(error)

@@ -19,7 +19,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from ipcq._deadline import pause
+from ipcq._process.deadline import pause
 from ipcq.backend import Backend, Channel, Received, Request
 from ipcq.errors import MessageQueueError, QueueMismatch, QueueNotFound
 

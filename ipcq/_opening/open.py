@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
-from ipcq import _registry
-from ipcq._asked import Asked, flag
-from ipcq._directory import OPEN_TIMEOUT, remove
-from ipcq._forks import Opening, unsafe
-from ipcq._meet import AUTO, compare, located, meet
-from ipcq._queue import NOT_PREPARED, Origin, Queue
-from ipcq._shortcut import class_for
-from ipcq._url import convert, one_backend, parse
+from ipcq._handle.queue import NOT_PREPARED, Origin, Queue
+from ipcq._handle.shortcut import class_for
+from ipcq._opening import registry
+from ipcq._opening.address import convert, one_backend, parse
+from ipcq._opening.directory import OPEN_TIMEOUT, remove
+from ipcq._opening.open_request import OpenRequest, flag
+from ipcq._opening.rendezvous import AUTO, compare, located, meet
+from ipcq._process.forks import Opening, unsafe
 from ipcq.backend import AfterUnlink, Lifetime, Persistence, Scope
 from ipcq.errors import InvalidArgument, MessageQueueError, PermissionDenied, QueueClosed
 from ipcq.serializers import codec_for
@@ -181,7 +181,7 @@ def open(
     with located(address.name, backend):
         _merge(address.options, given, backend_options)
         serializer = given.pop("serializer")
-        asked = Asked.of(address.name, backend, options=backend_options, **given)
+        asked = OpenRequest.of(address.name, backend, options=backend_options, **given)
         codec = codec_for(serializer, allow_pickle=flag("allow_pickle", allow_pickle), type=type)
         if allow_pickle and (asked.request.other_users or asked.request.mode & 0o022):
             raise _foreign_pickles()
@@ -214,7 +214,7 @@ def open(
             request=asked.request,
             remove=partial(remove, asked.name, found.name),
             reopen=lambda: (partial(open, asked.name, found.name, create=False, **again), ()),
-            alternatives=_registry.able,
+            alternatives=registry.able,
         ),
     )
     if passed_over:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
-from ipcq._deadline import PASSED, pause
-from ipcq._gevent import has_patched
-from ipcq._importing import importing
+from ipcq._process.deadline import PASSED, pause
+from ipcq._process.gevent import has_patched
+from ipcq._process.imports import importing
 from ipcq.backend import Channel
 from ipcq.errors import MessageQueueError
 

@@ -4,7 +4,7 @@ import os
 from functools import cache
 from typing import Any, Final
 
-from ipcq._queue import Queue
+from ipcq._handle.queue import Queue
 from ipcq.backend import Channel
 
 #: The environment variable that leaves every shortcut out if it is 0.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ipcq._importing import importing, shortage_told
-from ipcq._names import check_name
+from ipcq._opening.names import check_name
+from ipcq._process.imports import importing, shortage_told
 from ipcq._redaction import shown
 from ipcq.errors import InvalidArgument
 

@@ -3,9 +3,9 @@
 import click
 
 import ipcq
-from ipcq import _registry
 from ipcq._cli._options import json_option
 from ipcq._cli._output import capabilities_of, say_json, say_table
+from ipcq._opening import registry
 
 HEADINGS = ("backend", "usable", "rank", "scope", "outlives", "can", "distribution", "why not")
 
@@ -18,7 +18,7 @@ def command(as_json: bool) -> None:
     'rank' is the place in the order in which backend 'auto' creates queues, the highest first, '-' for never; 'scope'
     is who can meet on a queue; 'outlives' says what it outlives; 'why not' says what keeps a backend from being used.
     """
-    _registry.known()  # an empty list would not say that there is something to mend
+    registry.known()  # an empty list would not say that there is something to mend
     rows = []
     for each in ipcq.backends():
         abilities = None if each.capabilities is None else capabilities_of(each.capabilities)

@@ -27,7 +27,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
-from ipcq._gevent import NativeRLock, original
+from ipcq._process.gevent import NativeRLock, original
 
 #: Keeps other threads from forking. A fork takes this lock last: hold it for a few system calls, and take no other
 #: lock inside. The thread that holds it can take it again, since a signal handler may fork.

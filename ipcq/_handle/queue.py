@@ -22,12 +22,12 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
-from ipcq._calls import calls_of_this_thread, counted
-from ipcq._cooperation import waits_of
-from ipcq._deadline import NEVER, SLICE, deadline_of
-from ipcq._finaliser import quiet_at_exit
-from ipcq._forks import abandon_others, is_closed, prepares, unprepared
-from ipcq._gevent import is_in_hub
+from ipcq._handle.calls import calls_of_this_thread, counted
+from ipcq._handle.waits import waits_of
+from ipcq._process.deadline import NEVER, SLICE, deadline_of
+from ipcq._process.finaliser import quiet_at_exit
+from ipcq._process.forks import abandon_others, is_closed, prepares, unprepared
+from ipcq._process.gevent import is_in_hub
 from ipcq.backend import (
     HIGHEST_PRIORITY,
     STEP,

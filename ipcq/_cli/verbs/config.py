@@ -9,11 +9,11 @@ import click
 import ipcq
 from ipcq._cli._options import json_option
 from ipcq._cli._output import say_json, say_table
-from ipcq._meet import PREFERENCE
-from ipcq._private import private_places
+from ipcq._handle.shortcut import SHORTCUTS
+from ipcq._opening.registry import STRICT
+from ipcq._opening.rendezvous import PREFERENCE
+from ipcq._process.private_directory import private_places
 from ipcq._redaction import without_secrets
-from ipcq._registry import STRICT
-from ipcq._shortcut import SHORTCUTS
 
 #: What `ipcq.open` decides itself where nobody says otherwise, and not the backend.
 DEFAULTS = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
