@@ -1,4 +1,4 @@
-"""Queues in shared memory: a ring in C that survives the death of any participant (csrc/ring.h tells how).
+"""Queues in shared memory: a ring in C that survives the death of any participant (csrc/queue.h tells how).
 
 A queue is one file in /dev/shm. This module and `_segment` are Python alone: they find, list and remove queues where
 the extension was not built, too.

@@ -27,7 +27,7 @@ from ipcq_shm import _core, _notice, _segment
 
 _Handle = TypeVar("_Handle")
 
-# The largest rings of csrc/segment.c and csrc/shelf.h.
+# RING_LARGEST and CELLS_LARGEST of csrc/layout.h.
 _MOST_BYTES: Final = 1 << 46
 _MOST_BYTES_IN_ORDER: Final = 1 << 38
 

@@ -4,7 +4,7 @@ A queue's file appears whole: it is made without a name, filled, and then linked
 taken. What is opened is judged by its descriptor, before a byte of it is read.
 
 A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but no slot's
-byte is locked any more (csrc/ring.h): for everybody who looks, such a file is not there, and who sees it removes it.
+byte is locked any more (csrc/layout.h): for everybody who looks, such a file is not there, and who sees it removes it.
 All who remove a name lock one more byte of the file, and then look whether the name still leads there, so that nobody
 removes a successor.
 """
@@ -53,7 +53,7 @@ ORDERED: Final = 1
 LAST_CLOSE: Final = 2
 BYTES: Final = 4
 
-# The layout of csrc/ring.h, which asserts these figures.
+# The layout of csrc/layout.h, which asserts these figures.
 _MAGIC: Final = 0x0A1A715063510D8A
 _HEADER: Final = struct.Struct("=QIIQQQQQQQII")
 _UNLINKED: Final = 132
@@ -129,7 +129,7 @@ def path_of(name: str) -> str:
 
 
 def bell_of(name: str) -> str:
-    """Return the path of the queue's doorbell (csrc/watch.h)."""
+    """Return the path of the queue's doorbell (csrc/doorbell.h)."""
     return _path(name, "bell")
 
 
@@ -401,7 +401,7 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
                 return False
             # Pollers are woken before and after the removal. Wherever this process is killed, a consumer that comes for
-            # the first byte finds the name gone, or leaves the byte there while this lock is held (csrc/watch.c).
+            # the first byte finds the name gone, or leaves the byte there while this lock is held (csrc/doorbell.c).
             rung = None if unless_held else _ring(descriptor, name, bell)
             with suppress(FileNotFoundError):
                 os.unlink(bell_of(name))

@@ -9,7 +9,7 @@ from typing import Final
 from ipcq.backend import Finding, Holder, closed, holder_of_byte, holder_of_thread
 from ipcq_shm import _segment
 
-# The layout of csrc/ring.h, which asserts these figures.
+# The layout of csrc/layout.h, which asserts these figures.
 _SIDES: Final = (384, 640)
 _LOCK: Final = struct.Struct("=I28xI4xqQ")  # owner; holder, holder_since and holder_position, as waiters noted them
 _POSITION_AT: Final = 128

@@ -65,7 +65,7 @@ def stopped() -> Iterator[int]:
         yield pid
 
 
-#: Offsets in a segment of the words of its two locks (csrc/ring.h asserts the layout).
+#: Offsets in a segment of the words of its two locks (csrc/layout.h asserts the layout).
 LOCKS = {"put": 384, "get": 640}
 
 

@@ -149,7 +149,7 @@ def test_a_message_that_a_stopped_process_has_not_finished_is_told_of(name: str)
 
 
 def slot_of(pid: int, queue: "ipcq.Queue[Any]") -> int:
-    """Return the slot that a process has locked (csrc/ring.h)."""
+    """Return the slot that a process has locked (csrc/participant.h)."""
     inode = str(os.fstat(queue._channel.descriptor).st_ino)
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
         for line in info.read_text(encoding="ascii").splitlines():

@@ -19,7 +19,7 @@ name, works = shm.name, shm.works
 #: A process of which nobody can see that it is stopped: init.
 SOMEBODY = 1
 
-# Offsets in a segment, and states of a record (csrc/ring.h).
+# Offsets in a segment, and states of a record (csrc/layout.h).
 DATA_OFFSET = 32
 RECORD = 16
 RESERVED, LARGE = 2, 40000

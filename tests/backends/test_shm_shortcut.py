@@ -28,7 +28,7 @@ Handle = ipcq.Queue[Any]
 Open = Callable[..., Handle]
 
 HANG = 20.0
-#: From here on a message is copied without the lock (csrc/ring.h), and the shortcut leaves it to Queue.
+#: From here on a message is copied without the lock (csrc/handle.h), and the shortcut leaves it to Queue.
 LARGE = 32768
 
 
@@ -369,7 +369,7 @@ def test_a_call_ends_in_the_same_way(
 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
 def test_priorities_are_kept(opened: Open, verb: str) -> None:
-    """On a shelf too, where a message has several pieces."""
+    """In cells too, where a message has several pieces."""
     queue = opened(priorities=True)
     queue.put(b"a" * 300, priority=3)
     queue.put(b"b" * 300, priority=32767)

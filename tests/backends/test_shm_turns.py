@@ -15,10 +15,10 @@ Handle = ipcq.Queue[Any]
 
 works, name = shm.works, shm.name
 
-#: The layout of csrc/ring.h: who wants to be told, and of each side how many sleep.
+#: The layout of csrc/layout.h: what calls have to attend to, and of each side how many sleep.
 WATCH = 140
 ASLEEP = 144
-#: Calls that get on before one gives way (TURN of csrc/wait.h).
+#: Calls that get on before one gives way (EVENT_TURN of csrc/event.h).
 TURN = 256
 
 

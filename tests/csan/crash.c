@@ -14,7 +14,7 @@
  * At each instruction, too: nobody is woken before there is something to wake for; the doorbell rings while there is a
  * message; and where a message has come, the notice has been given.
  *
- * RING_LARGE is small here, so that copying a large message takes few steps.
+ * QUEUE_LARGE is small here, so that copying a large message takes few steps.
  *
  * This proves more than killing at random, except for what processors reorder: a killed process's stores are seen in
  * the order of its program. With a number, only that one of the pairs of a scene and an operation is tried.
@@ -26,10 +26,12 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "queue.h"
-#include "watch.h"
+#include "harness.h"
 
-#define LARGEST (RING_LARGE + 8)
+#include "doorbell.h"
+#include "notice.h"
+
+#define LARGEST (QUEUE_LARGE + 8)
 #define SMALL 40
 #define MOST_BYTES (SMALL * 4 > LARGEST ? SMALL * 4 : LARGEST)
 #define MOST 64 /* messages in a queue here */
@@ -69,14 +71,14 @@ static const struct scene scenes[] = {
     {"full of large messages", 2 * (LARGEST + 16), 0, 1, 2, LARGEST, 0, NOTHING},
     {"a large message being taken", 3 * (LARGEST + 16), 0, 2, 2, LARGEST, 0, CLAIMED},
     {"a large message being put", 3 * (LARGEST + 16), 0, 2, 2, LARGEST, 0, RESERVED},
-    {"in order, empty", 400, 0, 0, 0, SMALL, RING_ORDERED, NOTHING},
-    {"in order, some", 500, 0, 7, 4, SMALL, RING_ORDERED, NOTHING},
-    {"in order, long messages", 800, 0, 2, 2, SMALL * 4, RING_ORDERED, NOTHING},
-    {"in order, full", 400, 0, 3, 5, SMALL, RING_ORDERED, NOTHING},
-    {"in order, full by count", 500, 3, 4, 3, SMALL, RING_ORDERED, NOTHING},
-    {"in order, with sleepers", 400, 0, 0, 2, SMALL, RING_ORDERED, ASLEEP},
-    {"in order, with a doorbell", 400, 0, 0, 1, SMALL, RING_ORDERED, ARMED},
-    {"in order, with a notice asked for", 400, 0, 0, 0, SMALL, RING_ORDERED, ASKED},
+    {"in order, empty", 400, 0, 0, 0, SMALL, FLAG_ORDERED, NOTHING},
+    {"in order, some", 500, 0, 7, 4, SMALL, FLAG_ORDERED, NOTHING},
+    {"in order, long messages", 800, 0, 2, 2, SMALL * 4, FLAG_ORDERED, NOTHING},
+    {"in order, full", 400, 0, 3, 5, SMALL, FLAG_ORDERED, NOTHING},
+    {"in order, full by count", 500, 3, 4, 3, SMALL, FLAG_ORDERED, NOTHING},
+    {"in order, with sleepers", 400, 0, 0, 2, SMALL, FLAG_ORDERED, ASLEEP},
+    {"in order, with a doorbell", 400, 0, 0, 1, SMALL, FLAG_ORDERED, ARMED},
+    {"in order, with a notice asked for", 400, 0, 0, 0, SMALL, FLAG_ORDERED, ASKED},
 };
 
 struct contents {
@@ -94,96 +96,96 @@ static unsigned char bytes[MOST_BYTES];
 
 /* Operations */
 
-static void put_number(struct ring *ring, uint32_t number, size_t size)
+static void put_number(struct queue *queue, uint32_t number, size_t size)
 {
-    struct ring_piece piece = {.data = bytes, .size = size, .priority = number * 7 % 3};
+    struct queue_piece piece = {.data = bytes, .size = size, .priority = number * 7 % 3};
     size_t stored;
 
     tag_write(bytes, size, (struct tag){7, number});
-    ring_put_many(ring, &piece, 1, &stored, 0);
+    queue_put_many(queue, &piece, 1, &stored, 0);
 }
 
-static void put_small(struct ring *ring)
+static void put_small(struct queue *queue)
 {
-    put_number(ring, 1000, SMALL);
+    put_number(queue, 1000, SMALL);
 }
 
-static void put_large(struct ring *ring)
+static void put_large(struct queue *queue)
 {
-    put_number(ring, 1000, LARGEST);
+    put_number(queue, 1000, LARGEST);
 }
 
-static void put_batch(struct ring *ring)
+static void put_batch(struct queue *queue)
 {
     static unsigned char each[3][SMALL];
-    struct ring_piece pieces[3];
+    struct queue_piece pieces[3];
     size_t stored;
 
     for (uint32_t which = 0; which < 3; which++) {
         tag_write(each[which], SMALL, (struct tag){7, 1000 + which});
-        pieces[which] = (struct ring_piece)PIECE(each[which], SMALL);
+        pieces[which] = (struct queue_piece)PIECE(each[which], SMALL);
         pieces[which].priority = which % 2;
     }
-    ring_put_many(ring, pieces, 3, &stored, 0);
+    queue_put_many(queue, pieces, 3, &stored, 0);
 }
 
-static void get_one(struct ring *ring)
+static void get_one(struct queue *queue)
 {
     struct place place = {bytes, sizeof bytes, 0, 0};
-    struct ring_copy copy;
+    struct queue_copy copy;
 
-    if (ring_get(ring, place_for, &place, &copy, 0) == RING_COPYING) {
+    if (queue_get(queue, place_for, &place, &copy, 0) == QUEUE_COPYING) {
         memcpy(copy.target, copy.source, copy.size);
-        ring_release(ring, &copy);
+        queue_release(queue, &copy);
     }
 }
 
-static void get_batch(struct ring *ring)
+static void get_batch(struct queue *queue)
 {
     struct place place = {bytes, sizeof bytes, 0, 0};
     size_t taken;
 
-    ring_get_many(ring, place_for, &place, 3, &taken, 0);
+    queue_get_many(queue, place_for, &place, 3, &taken, 0);
 }
 
-static void clear_all(struct ring *ring)
+static void clear_all(struct queue *queue)
 {
     size_t dropped;
 
-    ring_clear(ring, &dropped, 0);
+    queue_clear(queue, &dropped, 0);
 }
 
-static void peek_one(struct ring *ring)
+static void peek_one(struct queue *queue)
 {
     struct place place = {bytes, sizeof bytes, 0, 0};
 
-    ring_peek(ring, place_for, &place, 0);
+    queue_peek(queue, place_for, &place, 0);
 }
 
-static void settle(struct ring *ring)
+static void settle(struct queue *queue)
 {
-    ring_settle(ring, true, 100000);
-    ring_settle(ring, false, 0);
+    queue_settle(queue, true, 100000);
+    queue_settle(queue, false, 0);
 }
 
-static void tell(struct ring *ring)
+static void tell(struct queue *queue)
 {
     uint32_t seen;
 
     if (scene->with == ARMED)
-        watch_arm(ring);
-    watch_ask(ring, &seen);
-    watch_cancel(ring);
+        doorbell_arm(queue);
+    notice_ask(queue, &seen);
+    notice_cancel(queue);
 }
 
-static void attach(struct ring *ring)
+static void attach(struct queue *queue)
 {
-    queue_close(queue_open(ring->descriptor));
+    queue_close(queue_open(queue->descriptor));
 }
 
 static const struct operation {
     const char *name;
-    void (*act)(struct ring *ring);
+    void (*act)(struct queue *queue);
     bool second; /* also for who goes on after another */
 } operations[] = {
     {"put", put_small, true},      {"put of a large message", put_large, true},
@@ -248,7 +250,7 @@ static uint64_t hash_of(const void *data, size_t size, uint64_t hash)
 
 static struct ring_record *record_in(unsigned char *segment, uint64_t position)
 {
-    const struct ring_header *header = (const struct ring_header *)segment;
+    const struct segment_header *header = (const struct segment_header *)segment;
 
     return (struct ring_record *)(segment + header->data_offset + position % header->capacity);
 }
@@ -256,18 +258,18 @@ static struct ring_record *record_in(unsigned char *segment, uint64_t position)
 /* Makes bytes equal that nobody reads: those of the one message that was begun and not finished. */
 static void blank_unfinished(unsigned char *segment)
 {
-    const struct ring_segment *queue = (const struct ring_segment *)segment;
-    uint64_t position = queue->get.position;
-    uint64_t capacity = queue->header.capacity;
+    const struct segment *there = (const struct segment *)segment;
+    uint64_t position = there->get.position;
+    uint64_t capacity = there->header.capacity;
 
-    if (scene->flags & RING_ORDERED)
+    if (scene->flags & FLAG_ORDERED)
         return;
-    while (position < queue->put.position) {
+    while (position < there->put.position) {
         const struct ring_record *record = record_in(segment, position);
 
-        if ((record->word & 0xff) == RING_RESERVED)
+        if ((record->word & 0xff) == RECORD_RESERVED)
             for (uint64_t at = position + sizeof *record; at < position + ring_record_size(record->size); at++)
-                segment[queue->header.data_offset + at % capacity] = 0;
+                segment[there->header.data_offset + at % capacity] = 0;
         position += ring_record_size(record->size);
     }
 }
@@ -283,7 +285,7 @@ static int file_of(const unsigned char *state)
 /* Somebody who lives has this slot. */
 static int occupy(int file)
 {
-    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(RING_LOCKS + holder), .l_len = 1};
+    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(LAYOUT_LOCKS + holder), .l_len = 1};
     char path[32];
     int other;
 
@@ -311,35 +313,35 @@ static bool is_rung(void)
 
 /* Judging */
 
-static struct contents drain(struct ring *ring)
+static struct contents drain(struct queue *queue)
 {
     struct place place = {bytes, sizeof bytes, 0, 0};
     struct contents contents = {0};
-    struct ring_total put, got;
-    enum ring_result result;
-    struct ring_copy copy;
+    struct queue_total put, got;
+    enum queue_result result;
+    struct queue_copy copy;
     struct tag tag;
 
-    while ((result = ring_get(ring, place_for, &place, &copy, SECOND)) == RING_OK || result == RING_COPYING) {
-        if (result == RING_COPYING) {
+    while ((result = queue_get(queue, place_for, &place, &copy, SECOND)) == QUEUE_OK || result == QUEUE_COPYING) {
+        if (result == QUEUE_COPYING) {
             memcpy(copy.target, copy.source, copy.size);
-            ring_release(ring, &copy);
+            queue_release(queue, &copy);
         }
         CHECK(tag_read(bytes, place.size, &tag) && tag.who == 7 && contents.count < MOST);
         contents.numbers[contents.count++] = tag.number;
     }
-    CHECK(result == RING_EMPTY);
-    ring_count(ring, &put, &got);
+    CHECK(result == QUEUE_EMPTY);
+    side_totals(queue, &put, &got);
     CHECK(put.count == got.count && put.bytes == got.bytes);
     return contents;
 }
 
-static unsigned fill(struct ring *ring, size_t size)
+static unsigned fill(struct queue *queue, size_t size)
 {
     unsigned count = 0;
 
     memset(bytes, 0, size);
-    while (ring_put(ring, bytes, size, PATIENCE) == RING_OK)
+    while (queue_put(queue, bytes, size, PATIENCE) == QUEUE_OK)
         count++;
     return count;
 }
@@ -349,22 +351,22 @@ static struct contents survive(const unsigned char *state, unsigned capacity)
 {
     int file = file_of(state);
     int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
-    struct ring *ring = queue_open(file);
+    struct queue *queue = queue_open(file);
     struct contents contents;
 
     if (scene->with == RESERVED) {
-        struct ring_record *record = record_in((unsigned char *)ring->segment, held);
+        struct ring_record *record = record_in((unsigned char *)queue->segment, held);
         size_t size = record->size;
 
-        CHECK((record->word & 0xff) == RING_RESERVED && size == scene->size);
-        record->word = RING_READY;
+        CHECK((record->word & 0xff) == RECORD_RESERVED && size == scene->size);
+        record->word = RECORD_READY;
     }
-    contents = drain(ring);
+    contents = drain(queue);
     if (other >= 0)
         close(other);
     if (capacity != 0)
-        CHECK(fill(ring, scene->size) == capacity);
-    queue_close(ring);
+        CHECK(fill(queue, scene->size) == capacity);
+    queue_close(queue);
     close(file);
     return contents;
 }
@@ -398,35 +400,35 @@ static void judge(const unsigned char *state, const struct bounds *bounds)
 /* What has to be so at every instruction. */
 static void check_now(const unsigned char *first, const unsigned char *now, bool putting)
 {
-    const struct ring_segment *before = (const struct ring_segment *)first;
-    const struct ring_segment *queue = (const struct ring_segment *)now;
+    const struct segment *before = (const struct segment *)first;
+    const struct segment *there = (const struct segment *)now;
 
-    if (putting && queue->put.bell.turns != before->put.bell.turns)
-        CHECK(queue->put.position != before->put.position);
-    if (!putting && queue->get.bell.turns != before->get.bell.turns && scene->flags == 0)
-        CHECK(queue->get.position != before->get.position);
+    if (putting && there->put.event.turns != before->put.event.turns)
+        CHECK(there->put.position != before->put.position);
+    if (!putting && there->get.event.turns != before->get.event.turns && scene->flags == 0)
+        CHECK(there->get.position != before->get.position);
     if (scene->with == ARMED)
-        CHECK(is_rung() || queue->put.position == queue->get.position);
-    if (scene->with == ASKED && before->state.watch == RING_NOTICE && queue->put.position != before->put.position)
-        CHECK(queue->state.notices != before->state.notices);
+        CHECK(is_rung() || there->put.position == there->get.position);
+    if (scene->with == ASKED && before->state.attention == ATTEND_NOTICE && there->put.position != before->put.position)
+        CHECK(there->state.notices != before->state.notices);
 }
 
 /* Running */
 
-static struct ring *open_as_victim(int file)
+static struct queue *open_as_victim(int file)
 {
-    struct ring *ring = queue_open(file);
+    struct queue *queue = queue_open(file);
 
     if (bell >= 0) {
-        ring->bell = dup(bell);
-        ring->bell_inode = ring->segment->state.doorbell;
+        queue->doorbell = dup(bell);
+        queue->doorbell_inode = queue->segment->state.doorbell;
     }
     CHECK(lock_take(&(struct lock){0}, 0) == LOCK_TAKEN); /* learn the thread's id before */
-    return ring;
+    return queue;
 }
 
 /* What is in the queue when somebody has done that without being killed. */
-static struct contents after_all(const unsigned char *state, void (*act)(struct ring *ring))
+static struct contents after_all(const unsigned char *state, void (*act)(struct queue *queue))
 {
     int file = file_of(state);
     int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
@@ -436,9 +438,9 @@ static struct contents after_all(const unsigned char *state, void (*act)(struct 
     int status;
 
     if (child == 0) {
-        struct ring *ring = open_as_victim(file);
+        struct queue *queue = open_as_victim(file);
 
-        act(ring);
+        act(queue);
         _exit(0);
     }
     CHECK(now != MAP_FAILED && waitpid(child, &status, 0) == child && status == 0);
@@ -483,11 +485,11 @@ static void shoot(const struct state *from, const struct operation *operation, c
     victim = fork_child();
     CHECK(now != MAP_FAILED);
     if (victim == 0) {
-        struct ring *ring = open_as_victim(file);
+        struct queue *queue = open_as_victim(file);
 
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
-        operation->act(ring);
+        operation->act(queue);
         raise(SIGSTOP);
         _exit(0);
     }
@@ -499,8 +501,8 @@ static void shoot(const struct state *from, const struct operation *operation, c
             memcpy(last, now, film_size);
             check_now(first, last, putting);
             memcpy(dead, last, film_size);
-            mark_dead(&((struct ring_segment *)dead)->put.lock, victim);
-            mark_dead(&((struct ring_segment *)dead)->get.lock, victim);
+            mark_dead(&((struct segment *)dead)->put.lock, victim);
+            mark_dead(&((struct segment *)dead)->get.lock, victim);
             if (is_new(judged, hash_of(dead, film_size, hash_of(bounds, sizeof *bounds, 1)))) {
                 judge(dead, bounds);
                 tally->states++;
@@ -557,7 +559,7 @@ static struct bounds bounds_of(const unsigned char *state, const struct operatio
     memset(&bounds, 0, sizeof bounds); /* it is hashed */
     bounds.before = survive(state, 0);
     bounds.after = after_all(state, operation->act);
-    bounds.singly = scene->flags & RING_ORDERED && bounds.before.count > bounds.after.count;
+    bounds.singly = scene->flags & FLAG_ORDERED && bounds.before.count > bounds.after.count;
     bounds.capacity = capacity;
     return bounds;
 }
@@ -565,10 +567,10 @@ static struct bounds bounds_of(const unsigned char *state, const struct operatio
 static unsigned capacity_of(void)
 {
     int file = queue_file_of(scene->flags, scene->limit, scene->messages, MOST_BYTES);
-    struct ring *ring = queue_open(file);
-    unsigned capacity = fill(ring, scene->size);
+    struct queue *queue = queue_open(file);
+    unsigned capacity = fill(queue, scene->size);
 
-    queue_close(ring);
+    queue_close(queue);
     close(file);
     return capacity;
 }
@@ -576,30 +578,30 @@ static unsigned capacity_of(void)
 /* Makes the queue of the scene, and returns its state. */
 static struct state set_up(void)
 {
-    struct ring_header asked = {.limit = scene->limit};
+    struct segment_header asked = {.limit = scene->limit};
     int file = queue_file_of(scene->flags, scene->limit, scene->messages, MOST_BYTES);
-    struct ring *ring = queue_open(file);
+    struct queue *queue = queue_open(file);
     struct state state = {NULL, false};
 
-    film_size = ring_segment_size(&asked);
+    film_size = segment_size(&asked);
     for (unsigned turn = 0; turn < scene->turns; turn++) {
-        put_number(ring, turn, scene->size);
-        get_one(ring);
+        put_number(queue, turn, scene->size);
+        get_one(queue);
     }
     for (uint32_t number = 0; number < scene->filled; number++) {
-        held = ring->segment->put.position;
-        put_number(ring, number, scene->size);
+        held = queue->segment->put.position;
+        put_number(queue, number, scene->size);
     }
-    holder = ring->slot;
+    holder = queue->slot;
     if (scene->with == CLAIMED) {
         struct place place = {bytes, sizeof bytes, 0, 0};
-        struct ring_copy copy;
+        struct queue_copy copy;
 
-        CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_COPYING);
+        CHECK(queue_get(queue, place_for, &place, &copy, 0) == QUEUE_COPYING);
     } else if (scene->with == RESERVED) {
-        record_in((unsigned char *)ring->segment, held)->word = ring_identity(ring) | RING_RESERVED;
+        record_in((unsigned char *)queue->segment, held)->word = participant_word(queue, 0) | RECORD_RESERVED;
     } else if (scene->with == ASLEEP) {
-        ring->segment->put.bell.asleep = ring->segment->get.bell.asleep = 1;
+        queue->segment->put.event.asleep = queue->segment->get.event.asleep = 1;
     } else if (scene->with == ARMED) {
         struct stat found;
         char path[64];
@@ -608,16 +610,16 @@ static struct state set_up(void)
         CHECK(mkfifo(path, 0600) == 0);
         bell = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
         CHECK(unlink(path) == 0 && bell >= 0 && fstat(bell, &found) == 0);
-        ring->segment->state.doorbell = (uint64_t)found.st_ino;
-        ring->segment->state.watch = RING_DOORBELL;
+        queue->segment->state.doorbell = (uint64_t)found.st_ino;
+        queue->segment->state.attention = ATTEND_DOORBELL;
         state.rung = scene->filled != 0;
     } else if (scene->with == ASKED) {
-        ring->segment->state.registrant = ring_identity(ring);
-        ring->segment->state.watch = RING_NOTICE;
+        queue->segment->state.registrant = participant_word(queue, 0);
+        queue->segment->state.attention = ATTEND_NOTICE;
     }
     state.bytes = malloc(film_size);
-    memcpy(state.bytes, ring->segment, film_size);
-    queue_close(ring);
+    memcpy(state.bytes, queue->segment, film_size);
+    queue_close(queue);
     close(file);
     return state;
 }

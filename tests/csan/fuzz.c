@@ -18,8 +18,10 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-#include "queue.h"
-#include "watch.h"
+#include "harness.h"
+
+#include "doorbell.h"
+#include "notice.h"
 
 #define BRIEF 50000 /* patience of one call, ns */
 #define STEPS 48
@@ -53,7 +55,7 @@ struct scene {
     uint64_t limit;
     uint64_t messages;
     uint64_t largest;
-    struct ring *ring;
+    struct queue *queue;
     size_t size;             /* of the file */
     unsigned char *bytes;    /* the segment */
     unsigned char *pristine; /* what it held in the beginning */
@@ -61,9 +63,9 @@ struct scene {
 
 static struct scene scenes[] = {
     {.flags = 0, .limit = 4096, .messages = 20, .largest = 600},
-    {.flags = RING_ORDERED, .limit = 8000, .messages = 20, .largest = 600},
-    {.flags = RING_BYTES, .limit = 3000, .messages = 0, .largest = 200},
-    {.flags = 0, .limit = 100000, .messages = 0, .largest = RING_LARGE + 100}, /* copied without the lock */
+    {.flags = FLAG_ORDERED, .limit = 8000, .messages = 20, .largest = 600},
+    {.flags = FLAG_BYTES, .limit = 3000, .messages = 0, .largest = 200},
+    {.flags = 0, .limit = 100000, .messages = 0, .largest = QUEUE_LARGE + 100}, /* copied without the lock */
 };
 #define SCENES (sizeof scenes / sizeof *scenes)
 static uint64_t largest; /* message of the queue in use */
@@ -79,22 +81,22 @@ static void guard(void *page)
 static void set_up(struct scene *scene)
 {
     int file = queue_file_of(scene->flags, scene->limit, scene->messages, scene->largest);
-    struct ring_header asked = {.limit = scene->limit};
+    struct segment_header asked = {.limit = scene->limit};
     unsigned char *message = calloc(1, scene->largest);
 
-    scene->size = ring_segment_size(&asked);
-    scene->ring = queue_open(file);
-    scene->bytes = (unsigned char *)scene->ring->segment;
+    scene->size = segment_size(&asked);
+    scene->queue = queue_open(file);
+    scene->bytes = (unsigned char *)scene->queue->segment;
     guard(scene->bytes - sysconf(_SC_PAGESIZE));
-    guard(scene->bytes + scene->ring->mapped);
+    guard(scene->bytes + scene->queue->mapped);
     /* Begin in the middle, with messages on both sides of the ring's end. */
     for (unsigned turn = 0; turn < 60; turn++) {
-        struct ring_piece piece = {.data = message, .size = turn * 631 % scene->largest, .priority = turn % 3};
+        struct queue_piece piece = {.data = message, .size = turn * 631 % scene->largest, .priority = turn % 3};
         struct place place = {message, scene->largest, 0, 0};
         size_t stored;
 
-        if (ring_put_many(scene->ring, &piece, 1, &stored, PATIENCE) != RING_OK || turn % 4 != 0)
-            CHECK(try_get(scene->ring, &place) == RING_OK);
+        if (queue_put_many(scene->queue, &piece, 1, &stored, PATIENCE) != QUEUE_OK || turn % 4 != 0)
+            CHECK(try_get(scene->queue, &place) == QUEUE_OK);
     }
     scene->pristine = malloc(scene->size);
     memcpy(scene->pristine, scene->bytes, scene->size);
@@ -163,23 +165,23 @@ static size_t word_of(size_t first, size_t end, uint64_t which)
 /* Somewhere in the segment, by its part: words that decisions rest on are few among many. */
 static size_t somewhere(const struct scene *scene, struct input *input)
 {
-    const struct ring_segment *was = (const struct ring_segment *)(const void *)scene->pristine;
-    size_t data = (size_t)(scene->ring->data - scene->bytes);
+    const struct segment *was = (const struct segment *)(const void *)scene->pristine;
+    size_t data = (size_t)(scene->queue->data - scene->bytes);
     uint64_t where = take(input, 2);
     uint64_t which = where >> 3;
 
     switch (where & 7) {
     case 0:
-        return word_of(offsetof(struct ring_segment, state), offsetof(struct ring_segment, put), which);
+        return word_of(offsetof(struct segment, state), offsetof(struct segment, put), which);
     case 1:
-        return word_of(offsetof(struct ring_segment, put), offsetof(struct ring_segment, get), which);
+        return word_of(offsetof(struct segment, put), offsetof(struct segment, get), which);
     case 2:
-        return word_of(offsetof(struct ring_segment, get), offsetof(struct ring_segment, shelf), which);
+        return word_of(offsetof(struct segment, get), offsetof(struct segment, cells), which);
     case 3:
-        return word_of(offsetof(struct ring_segment, shelf), offsetof(struct ring_segment, name), which);
+        return word_of(offsetof(struct segment, cells), offsetof(struct segment, name), which);
     case 4:
     case 5: /* the next records, with the first bytes of their messages */
-        return data + (was->get.position / 8 * 8 + which % 40 * 4) % scene->ring->capacity;
+        return data + (was->get.position / 8 * 8 + which % 40 * 4) % scene->queue->capacity;
     default:
         return word_of(data, scene->size, which);
     }
@@ -187,7 +189,7 @@ static size_t somewhere(const struct scene *scene, struct input *input)
 
 /* Calls */
 
-static void *room_for(void *context, struct ring_piece *message)
+static void *room_for(void *context, struct queue_piece *message)
 {
     void **room = context;
 
@@ -197,138 +199,138 @@ static void *room_for(void *context, struct ring_piece *message)
     return *room;
 }
 
-static void get(struct ring *ring)
+static void get(struct queue *queue)
 {
-    struct ring_copy copy;
+    struct queue_copy copy;
     void *room = NULL;
 
-    if (ring_get(ring, room_for, &room, &copy, BRIEF) == RING_COPYING) {
+    if (queue_get(queue, room_for, &room, &copy, BRIEF) == QUEUE_COPYING) {
         CHECK(copy.size <= largest);
         memcpy(copy.target, copy.source, copy.size);
-        ring_release(ring, &copy);
+        queue_release(queue, &copy);
     }
     free(room);
 }
 
-static void put(struct ring *ring, size_t size, size_t count, unsigned priority)
+static void put(struct queue *queue, size_t size, size_t count, unsigned priority)
 {
-    struct ring_piece pieces[3];
+    struct queue_piece pieces[3];
     unsigned char *message = calloc(1, size + 1);
     size_t stored;
 
     for (size_t which = 0; which < count; which++)
-        pieces[which] = (struct ring_piece){.data = message, .size = size, .priority = priority};
-    ring_put_many(ring, pieces, count, &stored, BRIEF);
+        pieces[which] = (struct queue_piece){.data = message, .size = size, .priority = priority};
+    queue_put_many(queue, pieces, count, &stored, BRIEF);
     CHECK(stored <= count);
     free(message);
 }
 
-static void get_many(struct ring *ring, size_t limit)
+static void get_many(struct queue *queue, size_t limit)
 {
     size_t taken;
     void *room = NULL;
 
-    ring_get_many(ring, room_for, &room, limit, &taken, BRIEF);
+    queue_get_many(queue, room_for, &room, limit, &taken, BRIEF);
     CHECK(taken <= limit);
     free(room);
 }
 
-static void look(struct ring *ring)
+static void look(struct queue *queue)
 {
-    struct ring_total made, got;
+    struct queue_total made, got;
     void *room = NULL;
 
-    ring_peek(ring, room_for, &room, BRIEF);
+    queue_peek(queue, room_for, &room, BRIEF);
     free(room);
-    ring_count(ring, &made, &got);
-    ring_has_space(ring, largest);
-    ring_shared(ring);
+    side_totals(queue, &made, &got);
+    queue_has_space(queue, largest);
+    participant_shared(queue);
 }
 
-static void await(struct ring *ring)
+static void await(struct queue *queue)
 {
-    int64_t now = wait_now();
+    int64_t now = clock_now();
 
-    if (!ring_spin_readable(ring, now, now + 20000))
-        ring_sleep_readable(ring, wait_now() + 20000);
-    if (!ring_spin_writable(ring, largest, now, now + 20000))
-        ring_sleep_writable(ring, largest, wait_now() + 20000);
+    if (!wait_spin_readable(queue, now, now + 20000))
+        wait_sleep_readable(queue, clock_now() + 20000);
+    if (!wait_spin_writable(queue, largest, now, now + 20000))
+        wait_sleep_writable(queue, largest, clock_now() + 20000);
 }
 
-static void listen_to(struct ring *ring)
+static void listen_to(struct queue *queue)
 {
     uint32_t seen = 0;
 
     /* Else it waits half a second for a lock that nobody gives back, as it should. */
     if (atomic_load(&neighbour.bytes) != NULL)
         return;
-    ring->segment->put.lock.word = 0;
+    queue->segment->put.lock.word = 0;
 
-    if (watch_ask(ring, &seen) == RING_OK)
-        watch_told(ring, seen, 1000);
-    watch_cancel(ring);
+    if (notice_ask(queue, &seen) == QUEUE_OK)
+        notice_given(queue, seen, 1000);
+    notice_cancel(queue);
 }
 
-static void clear(struct ring *ring)
+static void clear(struct queue *queue)
 {
     size_t dropped;
 
-    ring_clear(ring, &dropped, BRIEF);
+    queue_clear(queue, &dropped, BRIEF);
 }
 
 /* As a kernel leaves the locks of a participant that was killed, so that the next one repairs. */
-static void kill_owners(struct ring *ring)
+static void kill_owners(struct queue *queue)
 {
-    ring->segment->put.lock.word = FUTEX_OWNER_DIED;
-    ring->segment->get.lock.word = FUTEX_OWNER_DIED;
-    ring_settle(ring, true, BRIEF);
-    ring_settle(ring, false, BRIEF);
+    queue->segment->put.lock.word = FUTEX_OWNER_DIED;
+    queue->segment->get.lock.word = FUTEX_OWNER_DIED;
+    queue_settle(queue, true, BRIEF);
+    queue_settle(queue, false, BRIEF);
 }
 
-static void call(struct ring *ring, struct input *input)
+static void call(struct queue *queue, struct input *input)
 {
     uint64_t which = take(input, 1);
     unsigned how = (unsigned)take(input, 2);
 
     switch (which % 10) {
     case 0:
-        put(ring, how % (largest + 50), 1, how >> 10);
+        put(queue, how % (largest + 50), 1, how >> 10);
         break;
     case 1:
-        put(ring, how % (largest / 2 + 1), 1 + how % 3, how >> 8);
+        put(queue, how % (largest / 2 + 1), 1 + how % 3, how >> 8);
         break;
     case 2:
-        get_many(ring, 1 + how % 30);
+        get_many(queue, 1 + how % 30);
         break;
     case 3:
-        look(ring);
+        look(queue);
         break;
     case 4:
-        clear(ring);
+        clear(queue);
         break;
     case 5:
-        kill_owners(ring);
+        kill_owners(queue);
         break;
     case 6:
-        await(ring);
+        await(queue);
         break;
     case 7:
-        listen_to(ring);
+        listen_to(queue);
         break;
     default:
-        get(ring);
+        get(queue);
     }
 }
 
 /* Steps on a segment that was a queue once. */
 static void use(struct scene *scene, struct input *input, bool disturbed)
 {
-    struct ring *ring = scene->ring;
+    struct queue *queue = scene->queue;
 
     largest = scene->largest;
     memcpy(scene->bytes, scene->pristine, scene->size);
-    ring->bell_inode = 0;
-    atomic_store(&ring->named, false);
+    queue->doorbell_inode = 0;
+    atomic_store(&queue->named, false);
     if (disturbed) {
         for (size_t which = 0; which < SPOILS; which++) {
             size_t where = somewhere(scene, input);
@@ -343,7 +345,7 @@ static void use(struct scene *scene, struct input *input, bool disturbed)
         uint32_t *word;
 
         if (kind & 1) {
-            call(ring, input);
+            call(queue, input);
             continue;
         }
         word = (uint32_t *)(void *)(scene->bytes + somewhere(scene, input));
@@ -358,7 +360,7 @@ static uint32_t checksum_of(const unsigned char *header)
 {
     uint32_t sum = 2166136261u; /* as segment.c has it */
 
-    for (size_t index = 0; index < offsetof(struct ring_header, checksum); index++)
+    for (size_t index = 0; index < offsetof(struct segment_header, checksum); index++)
         sum = (sum ^ header[index]) * 16777619u;
     return sum;
 }
@@ -368,8 +370,8 @@ static void attach_to(const struct scene *scene, struct input *input)
 {
     int file = memfd_create("hostile", MFD_CLOEXEC);
     unsigned char *content = malloc(scene->size);
-    struct ring_header header;
-    struct ring *ring = malloc(sizeof *ring);
+    struct segment_header header;
+    struct queue *queue = malloc(sizeof *queue);
     uint64_t how = take(input, 1);
     uint64_t length;
 
@@ -380,7 +382,7 @@ static void attach_to(const struct scene *scene, struct input *input)
     if (how & 1)
         header.capacity = header.limit = take(input, 2);
     if (how & 2) {
-        header.segment_size = ring_segment_size(&header);
+        header.segment_size = segment_size(&header);
         header.capacity = (header.limit + 4095) / 4096 * 4096;
     }
     if (how & 0xe0)
@@ -390,18 +392,18 @@ static void attach_to(const struct scene *scene, struct input *input)
     length = take(input, 3) % MOST;
     if (how & 0x20 && ftruncate(file, (off_t)length) != 0)
         abort();
-    if (ring_attach(ring, file) == RING_OK) {
+    if (queue_attach(queue, file) == QUEUE_OK) {
         struct stat found;
 
-        CHECK(fstat(file, &found) == 0 && (uint64_t)found.st_size >= ring->capacity && ring->limit <= ring->capacity);
-        largest = ring->max_message_size;
+        CHECK(fstat(file, &found) == 0 && (uint64_t)found.st_size >= queue->capacity && queue->limit <= queue->capacity);
+        largest = queue->max_message_size;
         for (int steps = 0; steps < 6; steps++)
-            call(ring, input);
-        ring_detach(ring);
+            call(queue, input);
+        queue_detach(queue);
     } else {
         close(file);
     }
-    free(ring);
+    free(queue);
     free(content);
 }
 

@@ -1,7 +1,7 @@
 /* How fast the core is without Python: processes on both ends, and a put and a get in one thread. */
 #include <sys/wait.h>
 
-#include "queue.h"
+#include "harness.h"
 
 #define BIGGEST (1 << 20)
 
@@ -9,34 +9,34 @@ static unsigned char message[BIGGEST];
 
 static double alone(size_t size, int pairs)
 {
-    struct ring *ring = queue_open(queue_file(1 << 20, 0, 1 << 18));
+    struct queue *queue = queue_open(queue_file(1 << 20, 0, 1 << 18));
     struct place place = {message, sizeof message, 0, 0};
-    int64_t begin = wait_now();
+    int64_t begin = clock_now();
 
     for (int pair = 0; pair < pairs; pair++) {
-        CHECK(ring_put(ring, message, size, 0) == RING_OK);
-        CHECK(try_get(ring, &place) == RING_OK);
+        CHECK(queue_put(queue, message, size, 0) == QUEUE_OK);
+        CHECK(try_get(queue, &place) == QUEUE_OK);
     }
-    return (double)(wait_now() - begin) / pairs;
+    return (double)(clock_now() - begin) / pairs;
 }
 
 static double across(int producers, int consumers, size_t size, int each, uint64_t limit)
 {
     int file = queue_file(limit, 0, limit / 4);
-    int64_t begin = wait_now();
+    int64_t begin = clock_now();
     int total = producers * each;
 
     for (int which = 0; which < producers + consumers; which++) {
         if (fork_child() == 0) {
-            struct ring *ring = queue_open(file);
+            struct queue *queue = queue_open(file);
             struct place place = {message, sizeof message, 0, 0};
 
             if (which < producers)
                 for (int number = 0; number < each; number++)
-                    CHECK(put_waiting(ring, message, size, 10 * SECOND) == RING_OK);
+                    CHECK(put_waiting(queue, message, size, 10 * SECOND) == QUEUE_OK);
             else
                 for (int number = 0; number < total / consumers; number++)
-                    CHECK(get_waiting(ring, &place, 10 * SECOND) == RING_OK);
+                    CHECK(get_waiting(queue, &place, 10 * SECOND) == QUEUE_OK);
             _exit(0);
         }
     }
@@ -46,7 +46,7 @@ static double across(int producers, int consumers, size_t size, int each, uint64
         CHECK(wait(&status) > 0 && status == 0);
     }
     close(file);
-    return total / ((double)(wait_now() - begin) / SECOND);
+    return total / ((double)(clock_now() - begin) / SECOND);
 }
 
 static double ping_pong(int rounds, bool spin)
@@ -54,31 +54,31 @@ static double ping_pong(int rounds, bool spin)
     int there = queue_file(1 << 20, 0, 1 << 18);
     int back = queue_file(1 << 20, 0, 1 << 18);
     struct place place = {message, sizeof message, 0, 0};
-    struct ring *out = queue_open(there);
-    struct ring *in = queue_open(back);
+    struct queue *out = queue_open(there);
+    struct queue *in = queue_open(back);
     int64_t begin;
 
     if (fork_child() == 0) {
-        struct ring *from = queue_open(there);
-        struct ring *to = queue_open(back);
+        struct queue *from = queue_open(there);
+        struct queue *to = queue_open(back);
 
         if (!spin)
             from->reading.cost = from->reading.budget = 0;
         for (int round = 0; round < rounds; round++) {
-            CHECK(get_waiting(from, &place, 10 * SECOND) == RING_OK);
-            CHECK(put_waiting(to, message, 64, 10 * SECOND) == RING_OK);
+            CHECK(get_waiting(from, &place, 10 * SECOND) == QUEUE_OK);
+            CHECK(put_waiting(to, message, 64, 10 * SECOND) == QUEUE_OK);
         }
         _exit(0);
     }
     if (!spin)
         in->reading.cost = in->reading.budget = 0;
-    begin = wait_now();
+    begin = clock_now();
     for (int round = 0; round < rounds; round++) {
-        CHECK(put_waiting(out, message, 64, 10 * SECOND) == RING_OK);
-        CHECK(get_waiting(in, &place, 10 * SECOND) == RING_OK);
+        CHECK(put_waiting(out, message, 64, 10 * SECOND) == QUEUE_OK);
+        CHECK(get_waiting(in, &place, 10 * SECOND) == QUEUE_OK);
     }
     CHECK(wait(NULL) > 0);
-    return (double)(wait_now() - begin) / rounds / 1000;
+    return (double)(clock_now() - begin) / rounds / 1000;
 }
 
 int main(void)

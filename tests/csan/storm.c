@@ -11,7 +11,7 @@
  */
 #include <sys/wait.h>
 
-#include "queue.h"
+#include "harness.h"
 
 #define PRODUCERS 3
 #define CONSUMERS 3
@@ -33,7 +33,7 @@ static int file;
 
 static void timed(int64_t since)
 {
-    uint64_t took = (uint64_t)(wait_now() - since);
+    uint64_t took = (uint64_t)(clock_now() - since);
     uint64_t longest = record->longest_call;
 
     while (took > longest && !atomic_compare_exchange_weak(&record->longest_call, &longest, took))
@@ -43,7 +43,7 @@ static void timed(int64_t since)
 static void produce(uint64_t seed)
 {
     static unsigned char bytes[LARGEST];
-    struct ring *ring = queue_open(file);
+    struct queue *queue = queue_open(file);
 
     for (;;) {
         uint32_t who = record->names++;
@@ -52,19 +52,19 @@ static void produce(uint64_t seed)
         for (uint32_t number = 0; number < EACH; number++) {
             uint32_t kind = random_next(&seed) % 100;
             size_t size = 8 + (kind < 3 ? random_next(&seed) % (LARGEST - 8) : random_next(&seed) % 500);
-            enum ring_result result;
+            enum queue_result result;
 
             tag_write(bytes, size, (struct tag){who, number});
             record->meant[who] = number + 1;
             do {
-                int64_t since = wait_now();
+                int64_t since = clock_now();
 
-                result = put_waiting(ring, bytes, size, SECOND / 2);
+                result = put_waiting(queue, bytes, size, SECOND / 2);
                 timed(since);
-            } while (result == RING_FULL || result == RING_BUSY);
-            if (result == RING_DOWN)
+            } while (result == QUEUE_FULL || result == QUEUE_BUSY);
+            if (result == QUEUE_DOWN)
                 _exit(0);
-            CHECK(result == RING_OK);
+            CHECK(result == QUEUE_OK);
             record->accepted[who] = number + 1;
             record->progress++;
         }
@@ -76,19 +76,19 @@ static void consume(void)
     static unsigned char bytes[LARGEST];
     static uint16_t next[NAMES];
     struct place place = {bytes, sizeof bytes, 0, 0};
-    struct ring *ring = queue_open(file);
+    struct queue *queue = queue_open(file);
 
     for (;;) {
-        int64_t since = wait_now();
-        enum ring_result result = get_waiting(ring, &place, SECOND / 2);
+        int64_t since = clock_now();
+        enum queue_result result = get_waiting(queue, &place, SECOND / 2);
         struct tag tag;
 
         timed(since);
-        if (result == RING_EMPTY || result == RING_BUSY)
+        if (result == QUEUE_EMPTY || result == QUEUE_BUSY)
             continue;
-        if (result == RING_DOWN)
+        if (result == QUEUE_DOWN)
             _exit(0);
-        CHECK(result == RING_OK);
+        CHECK(result == QUEUE_OK);
         CHECK(tag_read(bytes, place.size, &tag));
         CHECK(tag.who < NAMES && tag.number < EACH);
         CHECK(tag.number >= next[tag.who]);
@@ -114,11 +114,11 @@ static pid_t start(unsigned role, uint64_t seed)
 int main(int count, char **words)
 {
     double seconds = count > 1 ? atof(words[1]) : 5;
-    uint64_t seed = count > 2 ? strtoull(words[2], NULL, 0) : (uint64_t)wait_now();
+    uint64_t seed = count > 2 ? strtoull(words[2], NULL, 0) : (uint64_t)clock_now();
     bool stop = false, order = false;
     uint64_t state = seed;
     pid_t alive[PRODUCERS + CONSUMERS];
-    struct ring *ring;
+    struct queue *queue;
     struct place place = {malloc(LARGEST), LARGEST, 0, 0};
     unsigned kills = 0, consumers_killed = 0;
     uint64_t lost = 0, sent = 0, seen = 0, before = 0;
@@ -134,19 +134,19 @@ int main(int count, char **words)
     CHECK(lock_works());
     record = mmap(NULL, sizeof *record, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(record != MAP_FAILED);
-    file = queue_file_of(order ? RING_ORDERED : 0, 1 << 18, 0, LARGEST);
-    ring = queue_open(file);
+    file = queue_file_of(order ? FLAG_ORDERED : 0, 1 << 18, 0, LARGEST);
+    queue = queue_open(file);
     for (unsigned role = 0; role < PRODUCERS + CONSUMERS; role++)
         alive[role] = start(role, random_next(&state));
-    begin = moved = wait_now();
-    while (wait_now() - begin < (int64_t)(seconds * (double)SECOND)) {
+    begin = moved = clock_now();
+    while (clock_now() - begin < (int64_t)(seconds * (double)SECOND)) {
         struct timespec nap = {.tv_nsec = random_next(&state) % 3000000};
         unsigned role = random_next(&state) % (PRODUCERS + CONSUMERS);
         int status;
         int64_t now;
 
         nanosleep(&nap, NULL);
-        now = wait_now();
+        now = clock_now();
         if (record->progress != before) {
             before = record->progress;
             moved = now;
@@ -159,7 +159,7 @@ int main(int count, char **words)
             nap.tv_nsec = random_next(&state) % 20000000;
             nanosleep(&nap, NULL);
             kill(alive[role], SIGCONT);
-            moved = wait_now();
+            moved = clock_now();
             kills++;
             continue;
         }
@@ -169,17 +169,17 @@ int main(int count, char **words)
         consumers_killed += role >= PRODUCERS;
         alive[role] = start(role, random_next(&state));
     }
-    CHECK(ring_shutdown(ring, SECOND) == RING_OK);
+    CHECK(queue_shutdown(queue, SECOND) == QUEUE_OK);
     for (unsigned role = 0; role < PRODUCERS + CONSUMERS; role++) {
         int status;
 
         CHECK(waitpid(alive[role], &status, 0) == alive[role] && status == 0);
     }
     /* What consumers left because they had ended by then. */
-    for (enum ring_result result; (result = try_get(ring, &place)) != RING_DOWN;) {
+    for (enum queue_result result; (result = try_get(queue, &place)) != QUEUE_DOWN;) {
         struct tag tag;
 
-        CHECK(result == RING_OK && tag_read(place.bytes, place.size, &tag));
+        CHECK(result == QUEUE_OK && tag_read(place.bytes, place.size, &tag));
         record->taken[tag.who][tag.number]++;
     }
     for (uint32_t who = 0; who < record->names; who++) {
@@ -195,22 +195,22 @@ int main(int count, char **words)
         }
     }
     {
-        struct ring_total put, got;
+        struct queue_total put, got;
 
-        ring_count(ring, &put, &got);
+        side_totals(queue, &put, &got);
         CHECK(put.count == got.count && put.bytes == got.bytes);
         CHECK(put.count >= sent);
-        CHECK(!ring_shared(ring));
+        CHECK(!participant_shared(queue));
     }
     printf("storm: %u %s, %llu of consumers; %llu locks inherited, %llu records given up; %llu sent, %llu taken, "
            "%llu lost; longest stall %.1f ms, longest call %.0f ms\n",
            kills, stop ? "stops" : "kills", (unsigned long long)consumers_killed,
-           (unsigned long long)ring->segment->figures.recoveries, (unsigned long long)ring->segment->figures.aborted,
+           (unsigned long long)queue->segment->figures.recoveries, (unsigned long long)queue->segment->figures.aborted,
            (unsigned long long)sent, (unsigned long long)seen, (unsigned long long)lost, (double)stall / 1e6,
            (double)record->longest_call / 1e6);
     CHECK(lost <= consumers_killed);
     CHECK(record->longest_call < (uint64_t)SECOND);
-    queue_close(ring);
+    queue_close(queue);
     free(place.bytes);
     return 0;
 }

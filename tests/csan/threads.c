@@ -8,7 +8,7 @@
  */
 #include <pthread.h>
 
-#include "queue.h"
+#include "harness.h"
 
 #define PRODUCERS 4
 #define CONSUMERS 4
@@ -17,7 +17,7 @@
 
 struct worker {
     pthread_t thread;
-    struct ring *ring;
+    struct queue *queue;
     uint32_t who;
     uint64_t count;
 };
@@ -33,25 +33,25 @@ static void *produce(void *context)
 
     while (!over) {
         if (random_next(&seed) % 4 == 0) {
-            struct ring_piece pieces[BATCH];
+            struct queue_piece pieces[BATCH];
             size_t stored;
-            enum ring_result result;
+            enum queue_result result;
 
             for (uint32_t piece = 0; piece < BATCH; piece++) {
-                pieces[piece] = (struct ring_piece)PIECE(bytes[piece], 8 + random_next(&seed) % 200);
+                pieces[piece] = (struct queue_piece)PIECE(bytes[piece], 8 + random_next(&seed) % 200);
                 tag_write(bytes[piece], pieces[piece].size, (struct tag){worker->who, number + piece});
             }
-            result = ring_put_many(worker->ring, pieces, BATCH, &stored, PATIENCE);
-            CHECK(result == RING_OK || ((result == RING_FULL || result == RING_BUSY) && stored == 0));
+            result = queue_put_many(worker->queue, pieces, BATCH, &stored, PATIENCE);
+            CHECK(result == QUEUE_OK || ((result == QUEUE_FULL || result == QUEUE_BUSY) && stored == 0));
             number += (uint32_t)stored;
         } else {
             size_t size = 8 + (random_next(&seed) % 50 ? random_next(&seed) % 500 : random_next(&seed) % (LARGEST - 8));
-            enum ring_result result;
+            enum queue_result result;
 
             tag_write(bytes[0], size, (struct tag){worker->who, number});
-            result = put_waiting(worker->ring, bytes[0], size, SECOND / 10);
-            CHECK(result == RING_OK || result == RING_FULL || result == RING_BUSY);
-            number += result == RING_OK;
+            result = put_waiting(worker->queue, bytes[0], size, SECOND / 10);
+            CHECK(result == QUEUE_OK || result == QUEUE_FULL || result == QUEUE_BUSY);
+            number += result == QUEUE_OK;
         }
     }
     worker->count = number;
@@ -65,7 +65,7 @@ struct places {
     size_t used;
 };
 
-static void *next_place(void *context, struct ring_piece *message)
+static void *next_place(void *context, struct queue_piece *message)
 {
     struct places *places = context;
 
@@ -94,7 +94,7 @@ static void *consume(void *context)
     uint64_t seed = worker->who;
 
     for (;;) {
-        enum ring_result result;
+        enum queue_result result;
         struct tag tag;
 
         switch (random_next(&seed) % 8) {
@@ -102,58 +102,58 @@ static void *consume(void *context)
             size_t taken;
 
             places.used = 0;
-            result = ring_get_many(worker->ring, next_place, &places, BATCH, &taken, PATIENCE);
+            result = queue_get_many(worker->queue, next_place, &places, BATCH, &taken, PATIENCE);
             for (size_t which = 0; which < taken; which++)
                 saw(worker, next, places.bytes[which], places.sizes[which]);
             break;
         }
         case 1:
-            if (ring_peek(worker->ring, place_for, &place, PATIENCE) == RING_OK)
+            if (queue_peek(worker->queue, place_for, &place, PATIENCE) == QUEUE_OK)
                 CHECK(tag_read(bytes, place.size, &tag));
             continue;
         default:
-            result = get_waiting(worker->ring, &place, SECOND / 10);
-            if (result == RING_OK)
+            result = get_waiting(worker->queue, &place, SECOND / 10);
+            if (result == QUEUE_OK)
                 saw(worker, next, bytes, place.size);
         }
-        if (result == RING_DOWN)
+        if (result == QUEUE_DOWN)
             return NULL;
-        CHECK(result == RING_OK || result == RING_EMPTY || result == RING_BUSY || result == RING_COPYING);
+        CHECK(result == QUEUE_OK || result == QUEUE_EMPTY || result == QUEUE_BUSY || result == QUEUE_COPYING);
     }
 }
 
 static void try_queue(double seconds, uint32_t flags, uint64_t limit, uint64_t messages)
 {
     int file = queue_file_of(flags, limit, messages, LARGEST);
-    struct ring *first = queue_open(file);
-    struct ring second = *first;
-    struct ring *rings[2] = {first, &second};
+    struct queue *first = queue_open(file);
+    struct queue second = *first;
+    struct queue *rings[2] = {first, &second};
     struct worker workers[PRODUCERS + CONSUMERS];
     struct timespec span = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    struct ring_total put, got;
+    struct queue_total put, got;
     uint64_t sent = 0, taken = 0;
 
     second.descriptor = dup(first->descriptor);
-    CHECK(ring_reattach(&second) == RING_OK && second.slot != first->slot);
+    CHECK(queue_reattach(&second) == QUEUE_OK && second.slot != first->slot);
     over = false;
     for (uint32_t which = 0; which < PRODUCERS + CONSUMERS; which++) {
-        workers[which] = (struct worker){.ring = rings[which % 2], .who = which};
+        workers[which] = (struct worker){.queue = rings[which % 2], .who = which};
         CHECK(pthread_create(&workers[which].thread, NULL, which < PRODUCERS ? produce : consume, &workers[which]) == 0);
     }
     nanosleep(&span, NULL);
     over = true;
     for (uint32_t which = 0; which < PRODUCERS; which++)
         pthread_join(workers[which].thread, NULL);
-    CHECK(ring_shutdown(rings[0], SECOND) == RING_OK);
+    CHECK(queue_shutdown(rings[0], SECOND) == QUEUE_OK);
     for (uint32_t which = 0; which < PRODUCERS + CONSUMERS; which++) {
         if (which >= PRODUCERS)
             pthread_join(workers[which].thread, NULL);
         *(which < PRODUCERS ? &sent : &taken) += workers[which].count;
     }
-    ring_count(rings[0], &put, &got);
+    side_totals(rings[0], &put, &got);
     CHECK(sent == taken && put.count == sent && got.count == taken && put.bytes == got.bytes);
     printf("threads: %llu messages through %llu bytes, %llu messages at most%s\n", (unsigned long long)sent,
-           (unsigned long long)limit, (unsigned long long)messages, flags & RING_ORDERED ? ", in order" : "");
+           (unsigned long long)limit, (unsigned long long)messages, flags & FLAG_ORDERED ? ", in order" : "");
     close(second.descriptor);
     queue_close(first);
     close(file);
@@ -167,6 +167,6 @@ int main(int count, char **words)
     try_queue(seconds / 4, 0, 1 << 18, 0);
     try_queue(seconds / 4, 0, 100000, 0);
     try_queue(seconds / 4, 0, 1 << 20, 4);
-    try_queue(seconds / 4, RING_ORDERED, 1 << 18, 0);
+    try_queue(seconds / 4, FLAG_ORDERED, 1 << 18, 0);
     return 0;
 }

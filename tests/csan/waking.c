@@ -2,19 +2,21 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "queue.h"
-#include "watch.h"
+#include "harness.h"
+
+#include "doorbell.h"
+#include "holder.h"
 
 #define LARGEST 40000
 
 static unsigned char bytes[LARGEST];
 static struct place place = {bytes, sizeof bytes, 0, 0};
 
-/* Makes a bell look as if so many slept on it and none was woken lately. */
-static void put_to_sleep(struct bell *bell, uint32_t count)
+/* Makes an event look as if so many slept on it and none was woken recently. */
+static void put_to_sleep(struct event *event, uint32_t count)
 {
-    bell->asleep = count;
-    bell->woken = 0;
+    event->asleep = count;
+    event->woken = 0;
 }
 
 /* Returns a child that is stopped while it holds a lock. */
@@ -24,8 +26,8 @@ static pid_t stopped_inside(int file, bool getting)
     int status;
 
     if (child == 0) {
-        struct ring *ring = queue_open(file);
-        struct lock *lock = getting ? &ring->segment->get.lock : &ring->segment->put.lock;
+        struct queue *queue = queue_open(file);
+        struct lock *lock = getting ? &queue->segment->get.lock : &queue->segment->put.lock;
 
         CHECK(lock_take(lock, 0) == LOCK_TAKEN);
         raise(SIGSTOP);
@@ -48,36 +50,36 @@ static void go_on(pid_t child)
 
 static void one_sleeper_is_woken_at_a_time(void)
 {
-    struct ring *ring = queue_open(queue_file(1 << 12, 0, 64));
-    struct ring_side *put = &ring->segment->put;
+    struct queue *queue = queue_open(queue_file(1 << 12, 0, 64));
+    struct side *put = &queue->segment->put;
     int64_t since;
 
-    put_to_sleep(&put->bell, 3);
-    put->bell.turns = put->answered = 7;
+    put_to_sleep(&put->event, 3);
+    put->event.turns = put->answered = 7;
     do { /* until the two come within the time that a wake-up may be on its way */
-        put->answered = put->bell.turns;
-        since = wait_now();
-        CHECK(ring_put(ring, "x", 1, 0) == RING_OK);
-        CHECK(put->bell.turns == put->answered + 1);
-        put->bell.asleep = 3;
-        CHECK(ring_put(ring, "x", 1, 0) == RING_OK);
-        CHECK(try_get(ring, &place) == RING_OK && try_get(ring, &place) == RING_OK);
-    } while (wait_now() - since >= 1000000);
-    CHECK(put->bell.turns == put->answered + 1);
+        put->answered = put->event.turns;
+        since = clock_now();
+        CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK);
+        CHECK(put->event.turns == put->answered + 1);
+        put->event.asleep = 3;
+        CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK);
+        CHECK(try_get(queue, &place) == QUEUE_OK && try_get(queue, &place) == QUEUE_OK);
+    } while (clock_now() - since >= 1000000);
+    CHECK(put->event.turns == put->answered + 1);
     /* One that does not answer in time is not relied on. */
-    put->bell.woken = wait_now() - 2000000;
-    CHECK(ring_put(ring, "x", 1, 0) == RING_OK && put->bell.turns == put->answered + 2);
+    put->event.woken = clock_now() - 2000000;
+    CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK && put->event.turns == put->answered + 2);
     /* And whoever got on wakes the next, if there is more. */
-    put->answered = put->bell.turns;
-    put->bell.asleep = 3;
-    ring_pass_on(ring, true);
-    CHECK(put->bell.turns == put->answered + 1);
-    CHECK(try_get(ring, &place) == RING_OK);
-    put->answered = put->bell.turns;
-    put->bell.asleep = 3;
-    ring_pass_on(ring, true);
-    CHECK(put->bell.turns == put->answered);
-    queue_close(ring);
+    put->answered = put->event.turns;
+    put->event.asleep = 3;
+    wait_pass_on(queue, true);
+    CHECK(put->event.turns == put->answered + 1);
+    CHECK(try_get(queue, &place) == QUEUE_OK);
+    put->answered = put->event.turns;
+    put->event.asleep = 3;
+    wait_pass_on(queue, true);
+    CHECK(put->event.turns == put->answered);
+    queue_close(queue);
 }
 
 static bool never(void *whom)
@@ -89,41 +91,41 @@ static bool never(void *whom)
 static void who_was_woken_answers(void)
 {
     int file = queue_file(1 << 12, 0, 64);
-    struct ring *ring = queue_open(file);
-    struct ring_side *put = &ring->segment->put;
+    struct queue *queue = queue_open(file);
+    struct side *put = &queue->segment->put;
     pid_t child = fork_child();
 
     if (child == 0) {
-        struct ring *sleeper = queue_open(file);
+        struct queue *sleeper = queue_open(file);
 
         put = &sleeper->segment->put;
-        wait_sleep(&put->bell, &put->answered, &sleeper->reading, wait_now() + 10 * SECOND, never, NULL);
+        event_sleep(&put->event, &put->answered, &sleeper->reading, clock_now() + 10 * SECOND, never, NULL);
         _exit(0);
     }
-    while (put->bell.asleep == 0)
+    while (put->event.asleep == 0)
         usleep(1000);
-    CHECK(put->answered == 0 && ring_put(ring, "x", 1, 0) == RING_OK);
+    CHECK(put->answered == 0 && queue_put(queue, "x", 1, 0) == QUEUE_OK);
     CHECK(waitpid(child, NULL, 0) == child);
-    CHECK(put->bell.turns == 1 && put->answered == 1);
+    CHECK(put->event.turns == 1 && put->answered == 1);
     /* Nobody has woken who looks around by itself. */
-    put->bell.turns = 5;
-    wait_sleep(&put->bell, &put->answered, &ring->reading, wait_now() + 1000000, never, NULL);
-    CHECK(put->answered == 1 && put->bell.asleep == 0);
-    queue_close(ring);
+    put->event.turns = 5;
+    event_sleep(&put->event, &put->answered, &queue->reading, clock_now() + 1000000, never, NULL);
+    CHECK(put->answered == 1 && put->event.asleep == 0);
+    queue_close(queue);
     close(file);
 }
 
 static void a_consumer_that_takes_little_wakes_a_producer(void)
 {
     for (int ordered = 0; ordered < 2; ordered++) {
-        struct ring *ring = queue_open(queue_file_of(ordered ? RING_ORDERED : 0, 1 << 16, 0, 64));
-        struct ring_side *get = &ring->segment->get;
+        struct queue *queue = queue_open(queue_file_of(ordered ? FLAG_ORDERED : 0, 1 << 16, 0, 64));
+        struct side *get = &queue->segment->get;
 
-        while (ring_put(ring, bytes, 64, 0) == RING_OK)
+        while (queue_put(queue, bytes, 64, 0) == QUEUE_OK)
             continue;
-        put_to_sleep(&get->bell, 1);
-        CHECK(try_get(ring, &place) == RING_OK && get->bell.turns == 1);
-        queue_close(ring);
+        put_to_sleep(&get->event, 1);
+        CHECK(try_get(queue, &place) == QUEUE_OK && get->event.turns == 1);
+        queue_close(queue);
     }
 }
 
@@ -131,21 +133,21 @@ static void a_copy_that_ends_while_the_lock_is_busy_gives_its_space_back(void)
 {
     for (int dies = 0; dies < 2; dies++) {
         int file = queue_file(2 * ring_record_size(LARGEST), 0, LARGEST);
-        struct ring *ring = queue_open(file);
-        struct ring_side *get = &ring->segment->get;
-        struct ring_copy copy;
+        struct queue *queue = queue_open(file);
+        struct side *get = &queue->segment->get;
+        struct queue_copy copy;
         pid_t child;
 
-        CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK && ring_put(ring, bytes, 8, 0) == RING_OK);
-        CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_COPYING);
+        CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK && queue_put(queue, bytes, 8, 0) == QUEUE_OK);
+        CHECK(queue_get(queue, place_for, &place, &copy, 0) == QUEUE_COPYING);
         child = stopped_inside(file, true);
-        put_to_sleep(&get->bell, 1);
-        ring_release(ring, &copy);
-        CHECK(get->held != 0 && get->bell.turns == 1); /* a producer is to look */
+        put_to_sleep(&get->event, 1);
+        queue_release(queue, &copy);
+        CHECK(get->held != 0 && get->event.turns == 1); /* a producer is to look */
         (dies ? end : go_on)(child);
-        put_to_sleep(&get->bell, 1);
-        CHECK(try_get(ring, &place) == RING_OK && get->held == 0 && get->bell.turns == 2);
-        queue_close(ring);
+        put_to_sleep(&get->event, 1);
+        CHECK(try_get(queue, &place) == QUEUE_OK && get->held == 0 && get->event.turns == 2);
+        queue_close(queue);
         close(file);
     }
 }
@@ -153,139 +155,139 @@ static void a_copy_that_ends_while_the_lock_is_busy_gives_its_space_back(void)
 static void what_a_dead_producer_gave_up_is_space_for_who_sleeps(void)
 {
     int file = queue_file(2 * ring_record_size(LARGEST), 0, LARGEST);
-    struct ring *ring = queue_open(file);
-    struct ring_side *get = &ring->segment->get;
-    struct ring_record *record = (struct ring_record *)ring->data;
+    struct queue *queue = queue_open(file);
+    struct side *get = &queue->segment->get;
+    struct ring_record *record = (struct ring_record *)queue->data;
 
-    CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK);
-    record->word = RING_RESERVED | UINT64_C(77) << 8 | UINT64_C(1) << 32; /* of a slot that nobody has */
-    put_to_sleep(&get->bell, 1);
-    CHECK(try_get(ring, &place) == RING_EMPTY && get->bell.turns == 1);
-    queue_close(ring);
+    CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
+    record->word = RECORD_RESERVED | UINT64_C(77) << 8 | UINT64_C(1) << 32; /* of a slot that nobody has */
+    put_to_sleep(&get->event, 1);
+    CHECK(try_get(queue, &place) == QUEUE_EMPTY && get->event.turns == 1);
+    queue_close(queue);
     close(file);
 }
 
 static void a_turn_ends_where_others_sleep(void)
 {
-    struct ring *ring = queue_open(queue_file(1 << 20, 0, 64));
-    struct ring_side *put = &ring->segment->put, *get = &ring->segment->get;
-    _Atomic uint32_t *watch = &ring->segment->state.watch;
-    struct ring_copy copy;
-    struct ring_piece piece = PIECE(bytes, 8);
+    struct queue *queue = queue_open(queue_file(1 << 20, 0, 64));
+    struct side *put = &queue->segment->put, *get = &queue->segment->get;
+    _Atomic uint32_t *watch = &queue->segment->state.attention;
+    struct queue_copy copy;
+    struct queue_piece piece = PIECE(bytes, 8);
     size_t stored;
 
-    *watch = RING_PUT_CROWD | RING_GET_CROWD;
-    get->bell.asleep = put->bell.asleep = UINT32_MAX; /* more than are ever woken here */
+    *watch = ATTEND_PUT_CROWD | ATTEND_GET_CROWD;
+    get->event.asleep = put->event.asleep = UINT32_MAX; /* more than are ever woken here */
     for (int turn = 0; turn < 3; turn++) {
-        for (int count = 0; count < TURN; count++)
-            CHECK(ring_put_many(ring, &piece, 1, &stored, RING_POLITE) == RING_OK);
-        CHECK(ring_put_many(ring, &piece, 1, &stored, RING_POLITE) == RING_CROWDED && stored == 0);
-        for (int count = 0; count < TURN; count++)
-            CHECK(ring_get(ring, place_for, &place, &copy, RING_POLITE) == RING_OK);
-        CHECK(ring_put(ring, bytes, 8, 0) == RING_OK);
-        CHECK(ring_get(ring, place_for, &place, &copy, RING_POLITE) == RING_CROWDED);
-        CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_OK);
+        for (int count = 0; count < EVENT_TURN; count++)
+            CHECK(queue_put_many(queue, &piece, 1, &stored, QUEUE_POLITE) == QUEUE_OK);
+        CHECK(queue_put_many(queue, &piece, 1, &stored, QUEUE_POLITE) == QUEUE_CROWDED && stored == 0);
+        for (int count = 0; count < EVENT_TURN; count++)
+            CHECK(queue_get(queue, place_for, &place, &copy, QUEUE_POLITE) == QUEUE_OK);
+        CHECK(queue_put(queue, bytes, 8, 0) == QUEUE_OK);
+        CHECK(queue_get(queue, place_for, &place, &copy, QUEUE_POLITE) == QUEUE_CROWDED);
+        CHECK(queue_get(queue, place_for, &place, &copy, 0) == QUEUE_OK);
     }
     /* A call that must not wait never gives way, and nobody does where nobody sleeps. */
-    for (int count = 0; count < 2 * TURN; count++)
-        CHECK(ring_put(ring, bytes, 8, 0) == RING_OK && try_get(ring, &place) == RING_OK);
-    get->bell.asleep = put->bell.asleep = 0;
-    CHECK(ring_put_many(ring, &piece, 1, &stored, RING_POLITE) == RING_OK);
-    CHECK(ring_get(ring, place_for, &place, &copy, RING_POLITE) == RING_OK && *watch == 0);
-    queue_close(ring);
+    for (int count = 0; count < 2 * EVENT_TURN; count++)
+        CHECK(queue_put(queue, bytes, 8, 0) == QUEUE_OK && try_get(queue, &place) == QUEUE_OK);
+    get->event.asleep = put->event.asleep = 0;
+    CHECK(queue_put_many(queue, &piece, 1, &stored, QUEUE_POLITE) == QUEUE_OK);
+    CHECK(queue_get(queue, place_for, &place, &copy, QUEUE_POLITE) == QUEUE_OK && *watch == 0);
+    queue_close(queue);
 }
 
 static void who_gives_way_wakes_one_and_comes_back(void)
 {
-    struct ring *ring = queue_open(queue_file(1 << 12, 0, 64));
-    struct bell *bell = &ring->segment->get.bell;
+    struct queue *queue = queue_open(queue_file(1 << 12, 0, 64));
+    struct event *event = &queue->segment->get.event;
 
-    put_to_sleep(bell, 1);
-    ring_give_way(ring, false, wait_now() + SECOND);
-    CHECK(bell->turns == 1 && bell->asleep == 0);
-    ring_give_way(ring, true, wait_now()); /* no time to wait */
-    queue_close(ring);
+    put_to_sleep(event, 1);
+    wait_give_way(queue, false, clock_now() + SECOND);
+    CHECK(event->turns == 1 && event->asleep == 0);
+    wait_give_way(queue, true, clock_now()); /* no time to wait */
+    queue_close(queue);
 }
 
 static void a_holder_is_known_to_who_waited(void)
 {
     int file = queue_file(1 << 12, 0, 64);
-    struct ring *ring = queue_open(file);
-    int64_t begin = wait_now();
-    struct ring_holder holder;
+    struct queue *queue = queue_open(file);
+    int64_t begin = clock_now();
+    struct holder holder;
     pid_t child;
 
     for (int getting = 0; getting < 2; getting++) {
-        CHECK(ring_put(ring, "x", 1, 0) == RING_OK);
+        CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK);
         child = stopped_inside(file, getting);
-        holder = ring_holder(ring, getting);
+        holder = holder_find(queue, getting);
         CHECK(holder.thread == (uint32_t)child && holder.since == 0);
         if (getting)
-            CHECK(try_get(ring, &place) == RING_BUSY);
+            CHECK(try_get(queue, &place) == QUEUE_BUSY);
         else
-            CHECK(ring_put(ring, "x", 1, PATIENCE) == RING_BUSY);
-        holder = ring_holder(ring, getting);
-        CHECK(holder.thread == (uint32_t)child && holder.since >= begin && holder.since <= wait_now());
+            CHECK(queue_put(queue, "x", 1, PATIENCE) == QUEUE_BUSY);
+        holder = holder_find(queue, getting);
+        CHECK(holder.thread == (uint32_t)child && holder.since >= begin && holder.since <= clock_now());
         begin = holder.since;
         if (getting)
-            CHECK(try_get(ring, &place) == RING_BUSY);
+            CHECK(try_get(queue, &place) == QUEUE_BUSY);
         else
-            CHECK(ring_put(ring, "x", 1, PATIENCE) == RING_BUSY);
-        CHECK(ring_holder(ring, getting).since == begin); /* since it was first seen */
-        CHECK(ring_found_busy(ring, getting) && !ring_found_busy(ring, getting));
-        ring_await_lock(ring, getting, wait_now() + 1000000);
+            CHECK(queue_put(queue, "x", 1, PATIENCE) == QUEUE_BUSY);
+        CHECK(holder_find(queue, getting).since == begin); /* since it was first seen */
+        CHECK(holder_found_busy(queue, getting) && !holder_found_busy(queue, getting));
+        holder_await(queue, getting, clock_now() + 1000000);
         end(child);
-        ring_await_lock(ring, getting, INT64_MAX); /* which is free */
-        CHECK(ring_holder(ring, getting).thread == 0);
-        CHECK(try_get(ring, &place) == RING_OK);
+        holder_await(queue, getting, INT64_MAX); /* which is free */
+        CHECK(holder_find(queue, getting).thread == 0);
+        CHECK(try_get(queue, &place) == QUEUE_OK);
     }
-    queue_close(ring);
+    queue_close(queue);
     close(file);
 }
 
 static void a_message_that_is_not_finished_has_a_writer(void)
 {
     int file = queue_file(2 * ring_record_size(LARGEST), 0, LARGEST);
-    struct ring *ring = queue_open(file), *writer = queue_open(file);
-    struct ring_record *record = (struct ring_record *)ring->data;
+    struct queue *queue = queue_open(file), *writer = queue_open(file);
+    struct ring_record *record = (struct ring_record *)queue->data;
 
-    CHECK(ring_holder(ring, true).writer == -1);
-    CHECK(ring_put(ring, bytes, LARGEST, 0) == RING_OK);
+    CHECK(holder_find(queue, true).writer == -1);
+    CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
     /* Of one that is finished none is noted, also where there is no time to look; it would be taken for the next. */
-    CHECK(ring_settle(ring, true, 0) && ring->segment->get.holder_since == 0);
-    record->word = RING_RESERVED | ring_identity(writer);
-    CHECK(ring_holder(ring, true).writer == (int32_t)writer->slot && ring_holder(ring, false).writer == -1);
-    CHECK(ring_holder(ring, true).since == 0);
-    CHECK(ring_settle(ring, true, 1000000) && ring_holder(ring, true).since != 0);
+    CHECK(queue_settle(queue, true, 0) && queue->segment->get.holder_since == 0);
+    record->word = RECORD_RESERVED | participant_word(writer, 0);
+    CHECK(holder_find(queue, true).writer == (int32_t)writer->slot && holder_find(queue, false).writer == -1);
+    CHECK(holder_find(queue, true).since == 0);
+    CHECK(queue_settle(queue, true, 1000000) && holder_find(queue, true).since != 0);
     queue_close(writer);
-    queue_close(ring);
+    queue_close(queue);
     close(file);
 }
 
-/* If the doorbell has to be repaired, a call without patience, which holds the GIL, reports RING_BUSY. */
+/* If the doorbell has to be repaired, a call without patience, which holds the GIL, reports QUEUE_BUSY. */
 static void a_doorbell_is_not_waited_for_without_patience(void)
 {
     char bell_path[64];
-    struct ring *ring;
-    struct ring_copy copy;
+    struct queue *queue;
+    struct queue_copy copy;
     int file, put;
     pid_t child;
 
     file = queue_file(1 << 12, 0, 64);
-    ring = queue_open(file);
+    queue = queue_open(file);
     snprintf(bell_path, sizeof bell_path, "/dev/shm/ipcq-waking-%d", (int)getpid());
     CHECK(mkfifo(bell_path, 0600) == 0);
     put = open(bell_path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     CHECK(put >= 0 && unlink(bell_path) == 0);
-    CHECK(watch_adopt(ring, put));
-    ring->segment->state.doorbell = ring->bell_inode;
-    CHECK(watch_arm(ring) == RING_OK);
+    CHECK(doorbell_adopt(queue, put));
+    queue->segment->state.doorbell = queue->doorbell_inode;
+    CHECK(doorbell_arm(queue) == QUEUE_OK);
     child = stopped_inside(file, false);
-    CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_BUSY);
-    CHECK(ring_get(ring, place_for, &place, &copy, 1) == RING_EMPTY);
+    CHECK(queue_get(queue, place_for, &place, &copy, 0) == QUEUE_BUSY);
+    CHECK(queue_get(queue, place_for, &place, &copy, 1) == QUEUE_EMPTY);
     end(child);
-    CHECK(ring_get(ring, place_for, &place, &copy, 0) == RING_EMPTY);
-    queue_close(ring);
+    CHECK(queue_get(queue, place_for, &place, &copy, 0) == QUEUE_EMPTY);
+    queue_close(queue);
     close(file);
 }
 

@@ -13,20 +13,22 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "ring.h"
+#include "queue.h"
+#include "side.h"
+#include "waiting.h"
 
 #define HIGHEST_PRIORITY 32767
 
 /* A `Ring`. */
 struct channel {
     PyObject_HEAD
-    struct ring ring;
+    struct queue queue;
     bool open;
     _Atomic unsigned uses; /* calls in progress that released the GIL, or the handle's own lock */
 };
 
 struct core_state {
-    PyObject *ring;
+    PyObject *queue;
     PyObject *shortcut;
     PyObject *closed;
     PyObject *corrupt;
@@ -42,7 +44,7 @@ struct core_state {
 /* The state of the module that a class, or one that it is derived from, belongs to; NULL with an exception without. */
 const struct core_state *core_state_of(PyTypeObject *type);
 /* Raises what a result means that is not one of the verb's own, and returns NULL. */
-void *core_raise(PyTypeObject *type, enum ring_result result);
+void *core_raise(PyTypeObject *type, enum queue_result result);
 
 /*
  * Bracket a use of the ring that goes on without the GIL, or without the handle's lock in a free-threaded Python. The
@@ -74,14 +76,14 @@ extern PyType_Spec core_shortcut_spec;
 PyObject *core_shortcut(PyObject *module, PyObject *handle);
 
 /* Counts a wait of a put or a get, and wakes the next sleeper if there is more to do. */
-static inline void core_count_wait(struct ring *ring, bool served)
+static inline void core_count_wait(struct queue *queue, bool served)
 {
-    atomic_fetch_add_explicit(&ring->segment->figures.waits, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&queue->segment->figures.waits, 1, memory_order_relaxed);
     if (served) {
-        ring_pass_on(ring, false);
-        ring_pass_on(ring, true);
+        wait_pass_on(queue, false);
+        wait_pass_on(queue, true);
     } else {
-        atomic_fetch_add_explicit(&ring->segment->figures.timeouts, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&queue->segment->figures.timeouts, 1, memory_order_relaxed);
     }
 }
 

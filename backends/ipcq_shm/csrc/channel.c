@@ -4,20 +4,26 @@
 #include <limits.h>
 #include <time.h>
 
-#include "watch.h"
+#include "clock.h"
+#include "condition.h"
+#include "doorbell.h"
+#include "futex.h"
+#include "holder.h"
+#include "notice.h"
+#include "participant.h"
 
 /* How long what must not fail waits for a stopped participant, in nanoseconds. */
 #define LONG_PATIENCE 500000000
 /* A spin that is shorter than giving the GIL away and taking it again, in nanoseconds. */
 #define SHORT_SPIN 1500
 
-static struct ring *ring_of(PyObject *self)
+static struct queue *ring_of(PyObject *self)
 {
     struct channel *channel = (struct channel *)self;
     const struct core_state *state;
 
     if (channel->open)
-        return &channel->ring;
+        return &channel->queue;
     state = core_state_of(Py_TYPE(self));
     if (state != NULL)
         PyErr_SetNone(state->closed);
@@ -33,8 +39,8 @@ static void await_uses(struct channel *channel)
     const struct timespec moment = {.tv_nsec = 100000};
 
     while (atomic_load(&channel->uses) != 0) {
-        ring_rouse(&channel->ring);
-        wait_wake(&channel->ring.segment->state.notices, INT_MAX);
+        wait_rouse(&channel->queue);
+        futex_wake(&channel->queue.segment->state.notices, INT_MAX);
         Py_BEGIN_ALLOW_THREADS
         nanosleep(&moment, NULL);
         Py_END_ALLOW_THREADS
@@ -53,47 +59,47 @@ static bool has_arguments(const char *verb, Py_ssize_t count, Py_ssize_t wanted)
 
 static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct ring *ring = ring_of(self);
-    enum ring_result result = RING_BUSY;
-    struct ring_piece piece;
+    struct queue *queue = ring_of(self);
+    enum queue_result result = QUEUE_BUSY;
+    struct queue_piece piece;
     size_t stored;
     long priority;
 
-    if (ring == NULL || !has_arguments("try_put", count, 2))
+    if (queue == NULL || !has_arguments("try_put", count, 2))
         return NULL;
     if (!PyBytes_Check(arguments[0]))
         return PyErr_Format(PyExc_TypeError, "a message is bytes, not %.100s", Py_TYPE(arguments[0])->tp_name);
     priority = PyLong_AsLong(arguments[1]);
     if (priority == -1 && PyErr_Occurred())
         return NULL;
-    piece = (struct ring_piece){
+    piece = (struct queue_piece){
         .data = PyBytes_AS_STRING(arguments[0]),
         .size = (size_t)PyBytes_GET_SIZE(arguments[0]),
         .priority = (unsigned)priority & HIGHEST_PRIORITY,
     };
-    if (piece.size < RING_LARGE)
-        result = ring_put_many(ring, &piece, 1, &stored, 0);
-    if (result == RING_BUSY) {
+    if (piece.size < QUEUE_LARGE)
+        result = queue_put_many(queue, &piece, 1, &stored, 0);
+    if (result == QUEUE_BUSY) {
         Py_BEGIN_ALLOW_THREADS
-        result = ring_put_many(ring, &piece, 1, &stored, RING_PATIENCE);
+        result = queue_put_many(queue, &piece, 1, &stored, QUEUE_PATIENCE);
         Py_END_ALLOW_THREADS
     }
-    if (result == RING_OK)
+    if (result == QUEUE_OK)
         Py_RETURN_TRUE;
-    if (result == RING_FULL || result == RING_BUSY)
+    if (result == QUEUE_FULL || result == QUEUE_BUSY)
         Py_RETURN_FALSE;
     return core_raise(Py_TYPE(self), result);
 }
 
-static enum ring_result put_pieces(struct ring *ring, const struct ring_piece *pieces, size_t count, bool whole,
+static enum queue_result put_pieces(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
                                    size_t *stored, int64_t patience)
 {
-    enum ring_result result;
+    enum queue_result result;
 
     if (!whole)
-        return ring_put_many(ring, pieces, count, stored, patience);
-    result = ring_put_all(ring, pieces, count, patience);
-    *stored = result == RING_OK ? count : 0;
+        return queue_put_many(queue, pieces, count, stored, patience);
+    result = queue_put_all(queue, pieces, count, patience);
+    *stored = result == QUEUE_OK ? count : 0;
     return result;
 }
 
@@ -114,11 +120,11 @@ PyObject *core_number(PyObject *whole, size_t count, size_t stored)
 
 static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
     PyObject *number;
-    PyObject *messages = ring == NULL ? NULL : PySequence_Tuple(batch);
-    enum ring_result result = RING_BUSY;
-    struct ring_piece *pieces;
+    PyObject *messages = queue == NULL ? NULL : PySequence_Tuple(batch);
+    enum queue_result result = QUEUE_BUSY;
+    struct queue_piece *pieces;
     size_t count;
     size_t stored = 0;
     size_t bytes = 0;
@@ -126,7 +132,7 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
     if (messages == NULL)
         return NULL;
     count = (size_t)PyTuple_GET_SIZE(messages);
-    pieces = PyMem_New(struct ring_piece, count);
+    pieces = PyMem_New(struct queue_piece, count);
     number = PyLong_FromSize_t(count); /* before anything is stored, because afterwards it must not fail */
     if (pieces == NULL || number == NULL) {
         PyMem_Free(pieces);
@@ -144,22 +150,22 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
             Py_DECREF(messages);
             return NULL;
         }
-        pieces[index] = (struct ring_piece){
+        pieces[index] = (struct queue_piece){
             .data = PyBytes_AS_STRING(message),
             .size = (size_t)PyBytes_GET_SIZE(message),
         };
         bytes += pieces[index].size;
     }
-    if (bytes < RING_LARGE)
-        result = put_pieces(ring, pieces, count, whole, &stored, 0);
-    if (result == RING_BUSY) {
+    if (bytes < QUEUE_LARGE)
+        result = put_pieces(queue, pieces, count, whole, &stored, 0);
+    if (result == QUEUE_BUSY) {
         Py_BEGIN_ALLOW_THREADS
-        result = put_pieces(ring, pieces, count, whole, &stored, RING_PATIENCE);
+        result = put_pieces(queue, pieces, count, whole, &stored, QUEUE_PATIENCE);
         Py_END_ALLOW_THREADS
     }
     PyMem_Free(pieces);
     Py_DECREF(messages);
-    if (result == RING_OK || result == RING_FULL || result == RING_BUSY)
+    if (result == QUEUE_OK || result == QUEUE_FULL || result == QUEUE_BUSY)
         return core_number(number, count, stored);
     Py_DECREF(number);
     return core_raise(Py_TYPE(self), result);
@@ -187,7 +193,7 @@ static PyObject *new_received(void)
     return received;
 }
 
-static void *room_in_received(void *context, struct ring_piece *message)
+static void *room_in_received(void *context, struct queue_piece *message)
 {
     PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message->size);
     PyObject *number = message->priority == 0 ? NULL : PyLong_FromUnsignedLong(message->priority);
@@ -208,70 +214,70 @@ static void *room_in_received(void *context, struct ring_piece *message)
 
 /* Waits without the GIL until trying again with it makes sense; false when it has waited long enough, or a stopped
  * process holds a lock. */
-static bool settled(struct ring *ring, int64_t *until)
+static bool settled(struct queue *queue, int64_t *until)
 {
-    int64_t now = wait_now();
+    int64_t now = clock_now();
     bool free;
 
     if (*until == 0)
-        *until = now + RING_PATIENCE;
+        *until = now + QUEUE_PATIENCE;
     if (now >= *until)
         return false;
     Py_BEGIN_ALLOW_THREADS
-    free = ring_settle(ring, true, *until - now);
+    free = queue_settle(queue, true, *until - now);
     Py_END_ALLOW_THREADS
     return free;
 }
 
-static PyObject *received_or_none(PyObject *self, enum ring_result result, PyObject *received)
+static PyObject *received_or_none(PyObject *self, enum queue_result result, PyObject *received)
 {
-    if (result == RING_OK)
+    if (result == QUEUE_OK)
         return received;
     Py_DECREF(received);
-    if (result == RING_EMPTY || result == RING_BUSY)
+    if (result == QUEUE_EMPTY || result == QUEUE_BUSY)
         Py_RETURN_NONE;
     return core_raise(Py_TYPE(self), result);
 }
 
 /* Takes one message of any size. */
-static enum ring_result take_into(struct ring *ring, PyObject *received)
+static enum queue_result take_into(struct queue *queue, PyObject *received)
 {
-    enum ring_result result;
-    struct ring_copy copy;
+    enum queue_result result;
+    struct queue_copy copy;
     int64_t until = 0;
 
     do {
-        result = ring_get(ring, room_in_received, received, &copy, 0);
-    } while (result == RING_BUSY && settled(ring, &until));
-    if (result != RING_COPYING)
+        result = queue_get(queue, room_in_received, received, &copy, 0);
+    } while (result == QUEUE_BUSY && settled(queue, &until));
+    if (result != QUEUE_COPYING)
         return result;
     Py_BEGIN_ALLOW_THREADS
     memcpy(copy.target, copy.source, copy.size);
-    ring_release(ring, &copy);
+    queue_release(queue, &copy);
     Py_END_ALLOW_THREADS
-    return RING_OK;
+    return QUEUE_OK;
 }
 
 static PyObject *try_get(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    PyObject *received = ring == NULL ? NULL : new_received();
+    struct queue *queue = ring_of(self);
+    PyObject *received = queue == NULL ? NULL : new_received();
 
-    return received == NULL ? NULL : received_or_none(self, take_into(ring, received), received);
+    return received == NULL ? NULL : received_or_none(self, take_into(queue, received), received);
 }
 
 static PyObject *look(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    PyObject *received = ring == NULL ? NULL : new_received();
-    enum ring_result result;
+    struct queue *queue = ring_of(self);
+    PyObject *received = queue == NULL ? NULL : new_received();
+    enum queue_result result;
     int64_t until = 0;
 
     if (received == NULL)
         return NULL;
     do {
-        result = ring_peek(ring, room_in_received, received, 0);
-    } while (result == RING_BUSY && settled(ring, &until));
+        result = queue_peek(queue, room_in_received, received, 0);
+    } while (result == QUEUE_BUSY && settled(queue, &until));
     return received_or_none(self, result, received);
 }
 
@@ -280,7 +286,7 @@ struct filling {
     Py_ssize_t next;
 };
 
-static void *room_in_list(void *context, struct ring_piece *message)
+static void *room_in_list(void *context, struct queue_piece *message)
 {
     struct filling *filling = context;
     void *room = room_in_received(PyList_GET_ITEM(filling->list, filling->next), message);
@@ -332,11 +338,11 @@ static PyObject *get_alone(PyObject *self)
 #define STEP (1 << 23)
 
 /* Takes what is there: adjacent small messages in one step, each large one in its own step. */
-static enum ring_result take_batch(struct ring *ring, struct filling *filling, size_t limit)
+static enum queue_result take_batch(struct queue *queue, struct filling *filling, size_t limit)
 {
     size_t count = 0;
     size_t large = 0; /* bytes of large messages */
-    enum ring_result result;
+    enum queue_result result;
 
     do {
         size_t taken = 0;
@@ -344,45 +350,45 @@ static enum ring_result take_batch(struct ring *ring, struct filling *filling, s
 
         filling->next = (Py_ssize_t)count;
         do {
-            result = ring_get_many(ring, room_in_list, filling, limit - count, &taken, 0);
-        } while (result == RING_BUSY && count == 0 && settled(ring, &until));
+            result = queue_get_many(queue, room_in_list, filling, limit - count, &taken, 0);
+        } while (result == QUEUE_BUSY && count == 0 && settled(queue, &until));
         count += taken;
-        if (result == RING_COPYING) {
+        if (result == QUEUE_COPYING) {
             PyObject *received = PyList_GET_ITEM(filling->list, (Py_ssize_t)count);
 
-            result = take_into(ring, received);
-            if (result == RING_OK) {
+            result = take_into(queue, received);
+            if (result == QUEUE_OK) {
                 large += (size_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(received, 0));
                 count++;
             }
         }
-    } while (result == RING_OK && count < limit && large < STEP);
+    } while (result == QUEUE_OK && count < limit && large < STEP);
     core_shorten(filling->list, (Py_ssize_t)count);
-    return count != 0 ? RING_OK : result;
+    return count != 0 ? QUEUE_OK : result;
 }
 
 static PyObject *try_get_many(PyObject *self, PyObject *most)
 {
-    struct ring *ring = ring_of(self);
-    Py_ssize_t limit = ring == NULL ? -1 : PyNumber_AsSsize_t(most, NULL);
-    struct ring_total put, got;
+    struct queue *queue = ring_of(self);
+    Py_ssize_t limit = queue == NULL ? -1 : PyNumber_AsSsize_t(most, NULL);
+    struct queue_total put, got;
     struct filling filling = {0};
-    enum ring_result result;
+    enum queue_result result;
 
-    if (ring == NULL || (limit == -1 && PyErr_Occurred()))
+    if (queue == NULL || (limit == -1 && PyErr_Occurred()))
         return NULL;
-    ring_count(ring, &put, &got);
+    side_totals(queue, &put, &got);
     if ((uint64_t)limit > put.count - got.count)
         limit = (Py_ssize_t)(put.count - got.count);
-    if ((uint64_t)limit > ring->limit / 16) /* then the counts mean harm */
+    if ((uint64_t)limit > queue->limit / 16) /* then the counts mean harm */
         limit = 1;
     if (limit < 2) /* nothing to be had in one step */
         return get_alone(self);
     filling.list = new_list(limit);
     if (filling.list == NULL)
         return NULL;
-    result = take_batch(ring, &filling, (size_t)limit);
-    if (result == RING_OK || result == RING_EMPTY || result == RING_BUSY)
+    result = take_batch(queue, &filling, (size_t)limit);
+    if (result == QUEUE_OK || result == QUEUE_EMPTY || result == QUEUE_BUSY)
         return filling.list;
     Py_DECREF(filling.list);
     return core_raise(Py_TYPE(self), result);
@@ -390,16 +396,16 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
 
 static PyObject *clear(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    enum ring_result result;
+    struct queue *queue = ring_of(self);
+    enum queue_result result;
     size_t dropped;
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = ring_clear(ring, &dropped, LONG_PATIENCE);
+    result = queue_clear(queue, &dropped, LONG_PATIENCE);
     Py_END_ALLOW_THREADS
-    if (result == RING_OK || result == RING_EMPTY)
+    if (result == QUEUE_OK || result == QUEUE_EMPTY)
         return PyLong_FromSize_t(dropped);
     return core_raise(Py_TYPE(self), result);
 }
@@ -426,29 +432,29 @@ static PyObject *after_wait(void)
 
 void core_wait_readable(struct channel *channel, int64_t since, int64_t until)
 {
-    struct ring *ring = &channel->ring;
-    int64_t soon = wait_now() + SHORT_SPIN;
+    struct queue *queue = &channel->queue;
+    int64_t soon = clock_now() + SHORT_SPIN;
 
-    if (ring_found_busy(ring, true)) {
+    if (holder_found_busy(queue, true)) {
         CORE_BEGIN_USE(channel);
-        ring_await_lock(ring, true, until);
+        holder_await(queue, true, until);
         CORE_END_USE(channel);
         return;
     }
-    if (ring_spin_readable(ring, since, soon < until ? soon : until))
+    if (wait_spin_readable(queue, since, soon < until ? soon : until))
         return;
     CORE_BEGIN_USE(channel);
-    if (!ring_spin_readable(ring, since, until))
-        ring_sleep_readable(ring, until);
+    if (!wait_spin_readable(queue, since, until))
+        wait_sleep_readable(queue, until);
     CORE_END_USE(channel);
 }
 
 static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
     int64_t since, until;
 
-    if (ring == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
+    if (queue == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
         !instant(arguments[1], &until))
         return NULL;
     core_wait_readable((struct channel *)self, since, until);
@@ -457,69 +463,69 @@ static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ss
 
 static PyObject *wait_writable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
     Py_ssize_t size;
     int64_t since, until, soon;
 
-    if (ring == NULL || !has_arguments("wait_writable", count, 3))
+    if (queue == NULL || !has_arguments("wait_writable", count, 3))
         return NULL;
     size = PyNumber_AsSsize_t(arguments[0], PyExc_OverflowError);
     if ((size == -1 && PyErr_Occurred()) || !instant(arguments[1], &since) || !instant(arguments[2], &until))
         return NULL;
-    if (ring_found_busy(ring, false)) {
+    if (holder_found_busy(queue, false)) {
         Py_BEGIN_ALLOW_THREADS
-        ring_await_lock(ring, false, until);
+        holder_await(queue, false, until);
         Py_END_ALLOW_THREADS
         return after_wait();
     }
-    soon = wait_now() + SHORT_SPIN;
-    if (ring_spin_writable(ring, (size_t)size, since, soon < until ? soon : until))
+    soon = clock_now() + SHORT_SPIN;
+    if (wait_spin_writable(queue, (size_t)size, since, soon < until ? soon : until))
         Py_RETURN_NONE;
     Py_BEGIN_ALLOW_THREADS
-    if (!ring_spin_writable(ring, (size_t)size, since, until))
-        ring_sleep_writable(ring, (size_t)size, until);
+    if (!wait_spin_writable(queue, (size_t)size, since, until))
+        wait_sleep_writable(queue, (size_t)size, until);
     Py_END_ALLOW_THREADS
     return after_wait();
 }
 
 static PyObject *count_wait(PyObject *self, PyObject *served)
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
-    core_count_wait(ring, served == Py_True);
+    core_count_wait(queue, served == Py_True);
     Py_RETURN_NONE;
 }
 
 /* Looking */
 
-static bool gone(PyObject *self, struct ring *ring)
+static bool gone(PyObject *self, struct queue *queue)
 {
-    if (ring_condition(ring) != RING_GONE)
+    if (condition_of(queue) != QUEUE_GONE)
         return false;
-    core_raise(Py_TYPE(self), RING_GONE);
+    core_raise(Py_TYPE(self), QUEUE_GONE);
     return true;
 }
 
 static PyObject *qsize(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    struct ring_total put, got;
+    struct queue *queue = ring_of(self);
+    struct queue_total put, got;
 
-    if (ring == NULL || gone(self, ring))
+    if (queue == NULL || gone(self, queue))
         return NULL;
-    ring_count(ring, &put, &got);
+    side_totals(queue, &put, &got);
     return PyLong_FromUnsignedLongLong(put.count - got.count);
 }
 
 static PyObject *full(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    if (ring == NULL || gone(self, ring))
+    if (queue == NULL || gone(self, queue))
         return NULL;
-    return PyBool_FromLong(!ring_has_space(ring, 0));
+    return PyBool_FromLong(!queue_has_space(queue, 0));
 }
 
 static unsigned long long figure(_Atomic uint64_t *word)
@@ -529,16 +535,16 @@ static unsigned long long figure(_Atomic uint64_t *word)
 
 static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    struct ring_figures *kept;
-    struct ring_total put, got;
+    struct queue *queue = ring_of(self);
+    struct segment_figures *kept;
+    struct queue_total put, got;
     unsigned long long aborted;
 
-    if (ring == NULL || gone(self, ring))
+    if (queue == NULL || gone(self, queue))
         return NULL;
-    kept = &ring->segment->figures;
+    kept = &queue->segment->figures;
     aborted = figure(&kept->aborted);
-    ring_count(ring, &put, &got);
+    side_totals(queue, &put, &got);
     return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
                          put.bytes - got.bytes, "bytes_put", put.bytes, "puts", put.count - aborted, "gets",
                          got.count - aborted, "high_water_mark", figure(&kept->high_water_mark), "waits",
@@ -550,67 +556,67 @@ static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
 
 static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    enum ring_result result;
+    struct queue *queue = ring_of(self);
+    enum queue_result result;
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
-    if (ring->armed) /* also if the queue has gone, so that it can be removed from an event loop */
-        return PyLong_FromLong(ring->bell);
-    if (gone(self, ring))
+    if (queue->armed) /* also if the queue has gone, so that it can be removed from an event loop */
+        return PyLong_FromLong(queue->doorbell);
+    if (gone(self, queue))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = watch_arm(ring);
+    result = doorbell_arm(queue);
     Py_END_ALLOW_THREADS
-    if (result == RING_OK)
-        return PyLong_FromLong(ring->bell);
+    if (result == QUEUE_OK)
+        return PyLong_FromLong(queue->doorbell);
     return core_raise(Py_TYPE(self), result);
 }
 
 static PyObject *ask_notice(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    enum ring_result result;
+    struct queue *queue = ring_of(self);
+    enum queue_result result;
     uint32_t seen;
 
-    if (ring == NULL || gone(self, ring))
+    if (queue == NULL || gone(self, queue))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = watch_ask(ring, &seen);
+    result = notice_ask(queue, &seen);
     Py_END_ALLOW_THREADS
-    if (result == RING_OK)
+    if (result == QUEUE_OK)
         return PyLong_FromUnsignedLong(seen);
-    if (result == RING_BUSY)
-        return core_raise(Py_TYPE(self), RING_BUSY);
+    if (result == QUEUE_BUSY)
+        return core_raise(Py_TYPE(self), QUEUE_BUSY);
     Py_RETURN_NONE;
 }
 
 static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    watch_cancel(ring);
+    notice_cancel(queue);
     Py_END_ALLOW_THREADS
     /* If a stopped process held the lock, the request stands until the slot is given up. The thread that waits for the
      * notice must wake all the same. */
-    wait_wake(&ring->segment->state.notices, INT_MAX);
+    futex_wake(&queue->segment->state.notices, INT_MAX);
     Py_RETURN_NONE;
 }
 
 static PyObject *wait_notice(PyObject *self, PyObject *seen)
 {
     struct channel *channel = (struct channel *)self;
-    struct ring *ring = ring_of(self);
-    unsigned long number = ring == NULL ? 0 : PyLong_AsUnsignedLong(seen);
+    struct queue *queue = ring_of(self);
+    unsigned long number = queue == NULL ? 0 : PyLong_AsUnsignedLong(seen);
     bool told;
 
     if (PyErr_Occurred())
         return NULL;
     CORE_BEGIN_USE(channel);
-    told = watch_told(ring, (uint32_t)number, WAIT_SLICE);
+    told = notice_given(queue, (uint32_t)number, EVENT_SLICE);
     CORE_END_USE(channel);
     return PyBool_FromLong(told);
 }
@@ -619,63 +625,63 @@ static PyObject *wait_notice(PyObject *self, PyObject *seen)
 
 static PyObject *shut_down(PyObject *self, PyObject *immediate)
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
     bool drop = immediate == Py_True;
-    enum ring_result result;
+    enum queue_result result;
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = ring_shutdown(ring, LONG_PATIENCE);
-    if (result == RING_OK && drop)
-        ring_drop(ring, LONG_PATIENCE);
+    result = queue_shutdown(queue, LONG_PATIENCE);
+    if (result == QUEUE_OK && drop)
+        queue_drop(queue, LONG_PATIENCE);
     Py_END_ALLOW_THREADS
-    if (result != RING_OK)
+    if (result != QUEUE_OK)
         return core_raise(Py_TYPE(self), result);
     Py_RETURN_NONE;
 }
 
 static PyObject *find_holder(PyObject *self, PyObject *getting)
 {
-    struct ring *ring = ring_of(self);
-    struct ring_holder found;
+    struct queue *queue = ring_of(self);
+    struct holder found;
     int64_t held;
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
-    found = ring_holder(ring, getting == Py_True);
+    found = holder_find(queue, getting == Py_True);
     /* Without signs, since what is in the segment may be any number. */
-    held = found.since == 0 ? 0 : (int64_t)((uint64_t)wait_now() - (uint64_t)found.since);
+    held = found.since == 0 ? 0 : (int64_t)((uint64_t)clock_now() - (uint64_t)found.since);
     return Py_BuildValue("Iid", (unsigned)found.thread, (int)found.writer, held > 0 ? (double)held * 1e-9 : 0.0);
 }
 
 static PyObject *named(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
-    ring_look(ring);
+    condition_look(queue);
     Py_RETURN_NONE;
 }
 
 static PyObject *shared(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    return ring == NULL ? NULL : PyBool_FromLong(ring_shared(ring));
+    return queue == NULL ? NULL : PyBool_FromLong(participant_shared(queue));
 }
 
 static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
-    enum ring_result result;
+    struct queue *queue = ring_of(self);
+    enum queue_result result;
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
     ((struct channel *)self)->uses = 0; /* the parent's */
-    result = ring_reattach(ring);
-    if (result != RING_OK)
+    result = queue_reattach(queue);
+    if (result != QUEUE_OK)
         return core_raise(Py_TYPE(self), result);
     Py_RETURN_NONE;
 }
@@ -696,7 +702,7 @@ static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
         channel->open = false;
         await_uses(channel);
         Py_BEGIN_ALLOW_THREADS /* it may have to wait for the producers' lock, to silence the doorbell */
-        ring_detach(&channel->ring);
+        queue_detach(&channel->queue);
         Py_END_ALLOW_THREADS
     }
     return PyBool_FromLong(was_open);
@@ -709,7 +715,7 @@ static PyObject *abandon(PyObject *self, PyObject *Py_UNUSED(unused))
     if (channel->open) {
         channel->open = false;
         channel->uses = 0; /* the parent's */
-        ring_abandon(&channel->ring);
+        queue_abandon(&channel->queue);
     }
     Py_RETURN_NONE;
 }
@@ -719,55 +725,55 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     struct channel *channel = (struct channel *)self;
     int descriptor, stays;
     const char *bell_path;
-    enum ring_result result;
+    enum queue_result result;
 
     if (!PyArg_ParseTuple(arguments, "isp", &descriptor, &bell_path, &stays))
         return NULL;
     if (channel->open)
         return PyErr_Format(PyExc_RuntimeError, "it is attached");
-    result = ring_attach(&channel->ring, descriptor);
-    if (result != RING_OK)
+    result = queue_attach(&channel->queue, descriptor);
+    if (result != QUEUE_OK)
         return core_raise(Py_TYPE(self), result);
-    snprintf(channel->ring.bell_path, sizeof channel->ring.bell_path, "%s", bell_path);
-    channel->ring.stays = stays;
+    snprintf(channel->queue.doorbell_path, sizeof channel->queue.doorbell_path, "%s", bell_path);
+    channel->queue.stays = stays;
     channel->open = true;
     Py_RETURN_NONE;
 }
 
 static PyObject *adopt_bell(PyObject *self, PyObject *number)
 {
-    struct ring *ring = ring_of(self);
-    int descriptor = ring == NULL ? -1 : (int)PyLong_AsLong(number);
+    struct queue *queue = ring_of(self);
+    int descriptor = queue == NULL ? -1 : (int)PyLong_AsLong(number);
 
     if (PyErr_Occurred())
         return NULL;
-    if (!watch_adopt(ring, descriptor))
+    if (!doorbell_adopt(queue, descriptor))
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }
 
 static PyObject *bell(PyObject *self, void *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    return ring == NULL ? NULL : PyLong_FromLong(ring->bell);
+    return queue == NULL ? NULL : PyLong_FromLong(queue->doorbell);
 }
 
 static PyObject *limits(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    if (ring == NULL)
+    if (queue == NULL)
         return NULL;
-    return Py_BuildValue("KKKI", (unsigned long long)ring->limit, (unsigned long long)ring->max_messages,
-                         (unsigned long long)ring->max_message_size, ring->flags);
+    return Py_BuildValue("KKKI", (unsigned long long)queue->limit, (unsigned long long)queue->max_messages,
+                         (unsigned long long)queue->max_message_size, queue->flags);
 }
 
 static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
 {
-    struct ring *ring = ring_of(self);
+    struct queue *queue = ring_of(self);
 
-    return ring == NULL ? NULL : PyLong_FromLong(ring->descriptor);
+    return queue == NULL ? NULL : PyLong_FromLong(queue->descriptor);
 }
 
 static int channel_traverse(PyObject *self, visitproc visit, void *arg)
@@ -782,7 +788,7 @@ static void channel_dealloc(PyObject *self)
 
     PyObject_GC_UnTrack(self);
     if (((struct channel *)self)->open)
-        ring_detach(&((struct channel *)self)->ring);
+        queue_detach(&((struct channel *)self)->queue);
     type->tp_free(self);
     Py_DECREF(type);
 }

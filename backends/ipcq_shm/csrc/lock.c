@@ -9,16 +9,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wait.h"
+#include "clock.h"
+#include "futex.h"
 
-/* How often a busy lock is looked at before it counts as busy. Most are held for a few hundred instructions, but each
- * look takes the line away from the owner: so looks become rarer, up to some microseconds apart, in which the owner gets
- * many calls done in a row. With four producers that brings more than twice as many messages as looking all the time. */
+/* How often a busy lock is read before it counts as busy. Most are held for a few hundred instructions, but each read
+ * takes the cache line away from the owner. So reads become rarer, up to some microseconds apart, in which the owner
+ * completes many calls. With four producers that moves more than twice as many messages as reading without pauses. */
 #define LOOKS 20
 #define MOST_PAUSES 256
-/* A waiter whose mark was lost looks again after this time, in nanoseconds. */
+/* A waiter whose WAITERS mark was lost looks again after this time, in nanoseconds. */
 #define SLICE 20000000
-/* After so many nanoseconds of waiting the kernel is asked whether the owner is stopped. */
+/* How long a waiter waits before it asks the kernel whether the owner is stopped, in nanoseconds. */
 #define STOPPED_AFTER 1000000
 
 struct thread {
@@ -72,7 +73,7 @@ static void learn_thread(void)
         thread.id = (uint32_t)syscall(SYS_gettid);
 }
 
-/* The compiler must not move it over what it covers; the kernel looks when the thread is no longer running. */
+/* Fences for the compiler are enough: the kernel looks when the thread no longer runs. */
 static inline void set_pending(struct lock *lock)
 {
     uintptr_t entry = lock == NULL ? 0 : (uintptr_t)lock - (uintptr_t)thread.list->futex_offset;
@@ -94,7 +95,7 @@ static inline bool grab(struct lock *lock, uint32_t marks, enum lock_result *res
                                                    memory_order_relaxed);
 }
 
-/* Tells whether a thread is stopped, by a signal or a debugger (proc(5), stat). Any other one continues by itself. */
+/* Tells whether a thread is stopped, by a signal or a debugger (proc(5), stat). A thread in any other state goes on by itself. */
 static bool is_stopped(uint32_t id)
 {
     char path[32], stat[512];
@@ -115,14 +116,14 @@ static bool is_stopped(uint32_t id)
     return state != NULL && state[1] == ' ' && (state[2] == 'T' || state[2] == 't');
 }
 
-/* Sleeps until a busy lock is given back. `found` is its word. */
+/* Sleeps until a busy lock is released. `found` is its word. */
 static void sleep_for(struct lock *lock, uint32_t found, int64_t longest)
 {
     if (!(found & FUTEX_WAITERS) &&
         !atomic_compare_exchange_strong_explicit(&lock->word, &found, found | FUTEX_WAITERS, memory_order_relaxed,
                                                  memory_order_relaxed))
         return;
-    wait_on(&lock->word, found | FUTEX_WAITERS, longest);
+    futex_wait(&lock->word, found | FUTEX_WAITERS, longest);
 }
 
 static int64_t least(int64_t one, int64_t other)
@@ -137,13 +138,13 @@ static enum lock_result take_slowly(struct lock *lock, int64_t patience)
 
     for (int looks = 0, pauses = 1; looks < LOOKS; looks++) {
         for (int left = pauses; left > 0; left--)
-            wait_pause();
+            futex_pause();
         if (grab(lock, 0, &result))
             return result;
         pauses = pauses < MOST_PAUSES ? 2 * pauses : MOST_PAUSES;
     }
     while (patience > 0) {
-        int64_t now = wait_now();
+        int64_t now = clock_now();
         uint32_t found = atomic_load_explicit(&lock->word, memory_order_relaxed);
         uint32_t owner = found & FUTEX_TID_MASK;
 
@@ -152,7 +153,7 @@ static enum lock_result take_slowly(struct lock *lock, int64_t patience)
         if (now - since >= patience)
             break;
         if (owner == 0) {
-            /* Others may sleep too, and who gives it to this thread has woken only one. */
+            /* Others may sleep too, and the owner that released it has woken only one. */
             if (grab(lock, FUTEX_WAITERS, &result))
                 return result;
             continue;
@@ -195,14 +196,14 @@ void lock_await(struct lock *lock, int64_t longest)
     if (found & FUTEX_TID_MASK && longest > 0) {
         sleep_for(lock, found, least(longest, SLICE));
         if (lock_owner(lock) == 0)
-            wait_wake(&lock->word, 1);
+            futex_wake(&lock->word, 1);
     }
 }
 
 void lock_give(struct lock *lock)
 {
     if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) & FUTEX_WAITERS)
-        wait_wake(&lock->word, 1);
+        futex_wake(&lock->word, 1);
     set_pending(NULL);
 }
 
@@ -232,7 +233,7 @@ static enum lock_trial try_it(void)
     return LOCK_WORKS;
 }
 
-/* Asks the kernel whether it knows robust lists. Those that pass for Linux and do not refuse the call. */
+/* Asks the kernel whether it knows robust lists. Kernels that imitate Linux do not refuse the call. */
 static enum lock_trial ask(void)
 {
     if (thread.id == 0)
@@ -242,10 +243,10 @@ static enum lock_trial ask(void)
 
 bool lock_works(void)
 {
-    static _Atomic int known = LOCK_UNTRIED; /* that two threads may find out at once does no harm */
+    static _Atomic int known = LOCK_UNTRIED; /* two threads may both find out; that does no harm */
 
     if (known == LOCK_UNTRIED)
         known = (int)try_it();
-    /* Where no thread can be started, that must not decide which backend this process takes for usable: others can. */
+    /* If no thread can be started here, other processes still can: that must not decide which backend is used. */
     return (known == LOCK_UNTRIED ? ask() : (enum lock_trial)known) == LOCK_WORKS;
 }

@@ -6,7 +6,7 @@
  * through it and marks every lock word that holds this thread's id with OWNER_DIED. POSIX offers that as the robust
  * mutex. A robust mutex links itself into the list by two pointers that lie inside the mutex, so in the shared segment,
  * and unlocking writes through them: whoever can write to the segment can make each of its users write anywhere. A
- * queue must not trust what its segment holds that far.
+ * queue must not trust its segment that far.
  *
  * Layout. One 32-bit word: the owner's thread id, WAITERS if somebody may sleep on it, OWNER_DIED if the kernel
  * released it. The list is not used, only its field `list_op_pending`, which the ABI has for the instants at which a
@@ -18,25 +18,22 @@
  * Why it is correct. The word holds this thread's id only while `pending` names it, so that a death at any instruction
  * meets one of three cases (handle_futex_death in kernel/futex/core.c). The word holds the id: the kernel sets OWNER_DIED
  * and wakes one waiter. The word holds 0, after the unlock and perhaps before the wake: the kernel wakes one waiter. The
- * word holds somebody else's id: nothing is to be done. A waiter that was woken and dies wakes the next one by the
- * second case. Where a third thread takes the free word in between, the waiters sleep without their mark until the end
+ * word holds somebody else's id: nothing has to be done. A waiter that was woken and dies wakes the next one by the
+ * second case. If a third thread takes the free word in between, the waiters sleep without their mark until the end
  * of a slice, and then set it again.
  *
  * What it gives up. A thread holds one such lock at a time. Thread ids are those of a PID namespace, so a lock works
- * within one. Threads are not served in turn. A kernel before 5.18 that ends a process for want of memory may take its
- * memory away before it looks at `pending`, and then the lock stays taken. And `lock_works` has to be asked once in a
- * process, because some kernels that pass for Linux do not do their part.
+ * within one. Threads are not served in turn. The OOM killer of a kernel before 5.18 may unmap a
+ * process's memory before the kernel reads `pending`, and then the lock stays taken. And each process has to call
+ * `lock_works` once, because some kernels that imitate Linux do not release the lock.
  */
 #ifndef IPCQ_LOCK_H
 #define IPCQ_LOCK_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-struct lock {
-    _Atomic uint32_t word;
-};
+#include "layout.h"
 
 enum lock_result {
     LOCK_TAKEN,
@@ -44,8 +41,8 @@ enum lock_result {
     LOCK_BUSY,      /* not taken in time */
 };
 
-/* Tells whether this kernel releases the lock of a thread that ends. It is tried once in a process; where no thread can
- * be started for that, the kernel is asked whether it could. */
+/* Tells whether this kernel releases the lock of a thread that ends. It is tried once per process; if no thread can be
+ * started for that, the kernel is only asked whether it supports robust lists. */
 bool lock_works(void);
 
 /* Up to this patience, in nanoseconds, calls do not wait for a stopped owner, which may stay stopped for hours. */

@@ -1,6 +1,9 @@
 /* The extension's module: its classes, what it raises, and the functions that need no handle. */
 #include "binding.h"
 
+#include "lock.h"
+#include "segment.h"
+
 static struct PyModuleDef module;
 
 const struct core_state *core_state_of(PyTypeObject *type)
@@ -13,8 +16,8 @@ const struct core_state *core_state_of(PyTypeObject *type)
 static void *raise_slotless(const struct core_state *state)
 {
     PyObject *nothing = PyTuple_New(0);
-    PyObject *facts = Py_BuildValue("{s:s,s:i,s:i,s:s,s:i}", "limit", "handles of one queue", "value", RING_SLOTS, "asked",
-                                    RING_SLOTS + 1, "remedy", "close handles that are not needed", "errno", EMFILE);
+    PyObject *facts = Py_BuildValue("{s:s,s:i,s:i,s:s,s:i}", "limit", "handles of one queue", "value", LAYOUT_SLOTS, "asked",
+                                    LAYOUT_SLOTS + 1, "remedy", "close handles that are not needed", "errno", EMFILE);
     PyObject *error = nothing && facts ? PyObject_Call(state->limit_exceeded, nothing, facts) : NULL;
 
     if (error != NULL)
@@ -40,40 +43,40 @@ static void *raise_system(const struct core_state *state)
     return NULL;
 }
 
-void *core_raise(PyTypeObject *type, enum ring_result result)
+void *core_raise(PyTypeObject *type, enum queue_result result)
 {
     const struct core_state *state = core_state_of(type);
 
     if (state == NULL)
         return NULL;
     switch (result) {
-    case RING_BUSY:
+    case QUEUE_BUSY:
         PyErr_SetString(state->timed_out, "another process holds the lock of the queue, so it is probably stopped: find it "
                                           "(ipcq doctor), and continue or end it");
         break;
-    case RING_DOWN:
+    case QUEUE_DOWN:
         PyErr_SetNone(state->shut_down);
         break;
-    case RING_GONE:
+    case QUEUE_GONE:
         PyErr_SetNone(state->gone);
         break;
-    case RING_ALIEN:
+    case QUEUE_ALIEN:
         PyErr_SetString(state->corrupt, "a file of this name is no queue: remove it, or choose another name");
         break;
-    case RING_VERSIONED:
+    case QUEUE_VERSIONED:
         PyErr_SetString(state->version_mismatch, "it was made by another version of ipcq, or for another word size: "
                                                  "use the same everywhere, or unlink it first");
         break;
-    case RING_FOREIGN:
+    case QUEUE_FOREIGN:
         PyErr_SetString(state->version_mismatch,
                         "it was made in another PID namespace, whose locks would not work here: share the namespace "
                         "(docker run --pid), or use another backend");
         break;
-    case RING_SLOTLESS:
+    case QUEUE_SLOTLESS:
         return raise_slotless(state);
-    case RING_NO_MEMORY:
+    case QUEUE_NO_MEMORY:
         return PyErr_NoMemory();
-    case RING_SYSTEM:
+    case QUEUE_SYSTEM:
         return raise_system(state);
     default:
         PyErr_SetNone(state->corrupt);
@@ -95,19 +98,19 @@ static PyObject *module_message_size(PyObject *Py_UNUSED(self), PyObject *argume
 
     if (!PyArg_ParseTuple(arguments, "KI", &size, &flags))
         return NULL;
-    return PyLong_FromUnsignedLongLong(ring_message_size(size, flags));
+    return PyLong_FromUnsignedLongLong(layout_message_size(size, flags));
 }
 
 static PyObject *module_segment_size(PyObject *Py_UNUSED(self), PyObject *limit)
 {
-    struct ring_header asked = {.limit = PyLong_AsUnsignedLongLong(limit)};
+    struct segment_header asked = {.limit = PyLong_AsUnsignedLongLong(limit)};
 
-    return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(ring_segment_size(&asked));
+    return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(segment_size(&asked));
 }
 
 static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
 {
-    struct ring_header asked = {0};
+    struct segment_header asked = {0};
     unsigned long long limit, messages, largest;
     unsigned int flags;
     int descriptor;
@@ -118,7 +121,7 @@ static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
     asked.max_messages = messages;
     asked.max_message_size = largest;
     asked.flags = flags;
-    if (ring_format(descriptor, &asked) != RING_OK)
+    if (segment_format(descriptor, &asked) != QUEUE_OK)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }
@@ -161,9 +164,9 @@ static int module_exec(PyObject *self)
     state->keep = PyUnicode_InternFromString("_keep");
     if (state->keep == NULL)
         return -1;
-    state->ring = PyType_FromModuleAndSpec(self, &core_channel_spec, NULL);
+    state->queue = PyType_FromModuleAndSpec(self, &core_channel_spec, NULL);
     state->shortcut = PyType_FromModuleAndSpec(self, &core_shortcut_spec, NULL);
-    return state->ring != NULL && state->shortcut != NULL ? PyModule_AddObjectRef(self, "Ring", state->ring) : -1;
+    return state->queue != NULL && state->shortcut != NULL ? PyModule_AddObjectRef(self, "Ring", state->queue) : -1;
 }
 
 static int module_traverse(PyObject *self, visitproc visit, void *arg)

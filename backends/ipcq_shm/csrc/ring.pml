@@ -3,7 +3,7 @@
  *
  * SPIN visits every state that three processes can bring a small queue into, in every order of their steps, with up to
  * CRASHES of them killed at any of these steps. Each step touches shared memory once, as a load, a store or a
- * compare-and-swap of ring.c or wait.c; what a process does with its own variables costs no step.
+ * compare-and-swap of ring.c, side.h or event.c; what a process does with its own variables costs no step.
  *
  * What must hold, whatever happens:
  *
@@ -14,7 +14,7 @@
  *     counted    the mark of a position counts the messages up to it
  *     awake      nobody sleeps for ever beside work: with SLICE_QUIET, a slice ends only when everybody sleeps and once
  *                after each change, so that whoever is stuck is an invalid end state
- *     healed     the count of sleepers exceeds what there can be by one for each ring of the bell at most, so that who
+ *     healed     the count of sleepers exceeds what there can be by one for each wake at most, so that who
  *                rings for nothing brings it down again
  *
  * What the model leaves out:
@@ -28,7 +28,7 @@
  *
  * `nox -s model` runs it, and runs it with each of the mistakes that it must find (-D MISTAKE_...). With NO_SLICES a
  * sleeper sleeps until it is woken, and a consumer waits for the lock to give its space back: as long as nobody is
- * killed that must do, or the bell would be wrong and the slices hide it.
+ * killed that must do, or the event would be wrong and the slices hide it.
  */
 #ifndef PRODUCERS
 #define PRODUCERS 2

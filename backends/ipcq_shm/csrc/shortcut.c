@@ -24,6 +24,8 @@
 #include <math.h>
 #include <structmember.h> /* wants Python.h before it */
 
+#include "clock.h"
+
 #ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
@@ -94,7 +96,7 @@ static struct shortcut *shortcut_of(PyObject *self)
 /* Lets those who sleep get on first, for so many seconds at the most. The handle may be closed meanwhile. */
 static void give_way(PyObject *self, bool getting, double seconds)
 {
-    int64_t until = seconds < LATEST ? wait_now() + (int64_t)(seconds * 1e9) : INT64_MAX;
+    int64_t until = seconds < LATEST ? clock_now() + (int64_t)(seconds * 1e9) : INT64_MAX;
 
     Py_BEGIN_CRITICAL_SECTION(self);
     struct shortcut *shortcut = shortcut_of(self);
@@ -103,7 +105,7 @@ static void give_way(PyObject *self, bool getting, double seconds)
         struct channel *channel = shortcut->channel;
 
         CORE_BEGIN_USE(channel);
-        ring_give_way(&channel->ring, getting, until);
+        wait_give_way(&channel->queue, getting, until);
         CORE_END_USE(channel);
     }
     Py_END_CRITICAL_SECTION();
@@ -189,10 +191,10 @@ static bool patience_of(PyObject *block, PyObject *timeout, double *seconds)
 /* As a deadline on the monotonic clock, in seconds. */
 static double deadline_of(double seconds)
 {
-    return seconds == 0 ? -INFINITY : seconds == INFINITY ? INFINITY : (double)wait_now() * 1e-9 + seconds;
+    return seconds == 0 ? -INFINITY : seconds == INFINITY ? INFINITY : (double)clock_now() * 1e-9 + seconds;
 }
 
-static bool priority_of(const struct ring *ring, PyObject *given, long *priority)
+static bool priority_of(const struct queue *queue, PyObject *given, long *priority)
 {
     int overflow;
 
@@ -202,14 +204,14 @@ static bool priority_of(const struct ring *ring, PyObject *given, long *priority
     if (!PyLong_CheckExact(given))
         return false;
     *priority = PyLong_AsLongAndOverflow(given, &overflow);
-    return overflow == 0 && *priority >= 0 && *priority <= (ring->flags & RING_ORDERED ? HIGHEST_PRIORITY : 0);
+    return overflow == 0 && *priority >= 0 && *priority <= (queue->flags & FLAG_ORDERED ? HIGHEST_PRIORITY : 0);
 }
 
 /* Putting */
 
-static struct ring_piece piece_of(PyObject *bytes, long priority)
+static struct queue_piece piece_of(PyObject *bytes, long priority)
 {
-    return (struct ring_piece){
+    return (struct queue_piece){
         .data = PyBytes_AS_STRING(bytes),
         .size = (size_t)PyBytes_GET_SIZE(bytes),
         .priority = (unsigned)priority,
@@ -217,7 +219,7 @@ static struct ring_piece piece_of(PyObject *bytes, long priority)
 }
 
 /* Writes the head of MessagePack's bin. */
-static void pack_head(struct ring_piece *piece)
+static void pack_head(struct queue_piece *piece)
 {
     size_t size = piece->size;
     unsigned bytes = size < 1 << 8 ? 1 : size < 1 << 16 ? 2 : 4;
@@ -228,29 +230,29 @@ static void pack_head(struct ring_piece *piece)
     piece->head_size = 1 + bytes;
 }
 
-static enum ring_result put_large(struct channel *channel, const struct ring_piece *piece, int64_t patience)
+static enum queue_result put_large(struct channel *channel, const struct queue_piece *piece, int64_t patience)
 {
-    enum ring_result result;
+    enum queue_result result;
     size_t stored;
 
     CORE_BEGIN_USE(channel);
-    result = ring_put_many(&channel->ring, piece, 1, &stored, patience);
+    result = queue_put_many(&channel->queue, piece, 1, &stored, patience);
     CORE_END_USE(channel);
     return result;
 }
 
-/* Puts if that can be done now; `patience` is 0 or RING_POLITE. */
-static enum ring_result put_now(PyObject *self, const struct ring_piece *piece, int64_t patience)
+/* Puts if that can be done now; `patience` is 0 or QUEUE_POLITE. */
+static enum queue_result put_now(PyObject *self, const struct queue_piece *piece, int64_t patience)
 {
-    enum ring_result result = RING_BUSY;
+    enum queue_result result = QUEUE_BUSY;
     size_t stored;
 
     Py_BEGIN_CRITICAL_SECTION(self);
     struct shortcut *shortcut = shortcut_of(self);
 
     if (shortcut != NULL) {
-        if (piece->head_size + piece->size < RING_LARGE)
-            result = ring_put_many(&shortcut->channel->ring, piece, 1, &stored, patience);
+        if (piece->head_size + piece->size < QUEUE_LARGE)
+            result = queue_put_many(&shortcut->channel->queue, piece, 1, &stored, patience);
         else
             result = put_large(shortcut->channel, piece, patience);
     }
@@ -259,15 +261,15 @@ static enum ring_result put_now(PyObject *self, const struct ring_piece *piece, 
 }
 
 /* Puts if that can be done at once, or after giving way if the call may wait. */
-static bool put_at_once(PyObject *self, const struct ring_piece *piece, double seconds)
+static bool put_at_once(PyObject *self, const struct queue_piece *piece, double seconds)
 {
-    enum ring_result result = put_now(self, piece, seconds == 0 ? 0 : RING_POLITE);
+    enum queue_result result = put_now(self, piece, seconds == 0 ? 0 : QUEUE_POLITE);
 
-    if (result == RING_CROWDED) {
+    if (result == QUEUE_CROWDED) {
         give_way(self, false, seconds);
         result = put_now(self, piece, 0);
     }
-    return result == RING_OK;
+    return result == QUEUE_OK;
 }
 
 /* Encodes, and puts now or later. */
@@ -280,7 +282,7 @@ static PyObject *put_encoded(PyObject *self, PyObject *encode, PyObject *item, l
     if (data == NULL)
         return raise_again(self);
     if (PyBytes_Check(data)) {
-        struct ring_piece piece = piece_of(data, priority);
+        struct queue_piece piece = piece_of(data, priority);
 
         if (put_at_once(self, &piece, seconds)) {
             Py_DECREF(data);
@@ -315,7 +317,7 @@ static PyObject *put_places(PyObject *self, PyObject *const *places)
     Py_BEGIN_CRITICAL_SECTION(self);
     struct shortcut *shortcut = shortcut_of(self);
 
-    if (shortcut != NULL && shortcut->puts && priority_of(&shortcut->channel->ring, places[PRIORITY], &priority)) {
+    if (shortcut != NULL && shortcut->puts && priority_of(&shortcut->channel->queue, places[PRIORITY], &priority)) {
         of_bytes = shortcut->of_bytes;
         encode = Py_NewRef(shortcut->encode);
     }
@@ -323,7 +325,7 @@ static PyObject *put_places(PyObject *self, PyObject *const *places)
     if (encode == NULL)
         return NULL;
     if (of_bytes != ENCODED && PyBytes_CheckExact(places[ITEM])) {
-        struct ring_piece piece = piece_of(places[ITEM], priority);
+        struct queue_piece piece = piece_of(places[ITEM], priority);
 
         if (of_bytes == BIN)
             pack_head(&piece);
@@ -356,9 +358,9 @@ static PyObject *put_nowait(PyObject *self, PyObject *const *arguments, Py_ssize
 }
 
 /* Puts as much of a batch of `bytes` as there is space for; nothing where a part of it is anything else. */
-static size_t put_batch(const struct shortcut *shortcut, PyObject *batch, struct ring_piece *pieces)
+static size_t put_batch(const struct shortcut *shortcut, PyObject *batch, struct queue_piece *pieces)
 {
-    struct ring *ring = &shortcut->channel->ring;
+    struct queue *queue = &shortcut->channel->queue;
     Py_ssize_t count = PyTuple_GET_SIZE(batch);
     size_t bytes = 0;
     size_t stored = 0;
@@ -371,12 +373,12 @@ static size_t put_batch(const struct shortcut *shortcut, PyObject *batch, struct
         pieces[index] = piece_of(item, 0);
         if (shortcut->of_bytes == BIN)
             pack_head(&pieces[index]);
-        if (pieces[index].size + pieces[index].head_size > ring->max_message_size)
+        if (pieces[index].size + pieces[index].head_size > queue->max_message_size)
             return 0;
         bytes += pieces[index].size;
     }
-    if (bytes < RING_LARGE)
-        ring_put_many(ring, pieces, (size_t)count, &stored, 0);
+    if (bytes < QUEUE_LARGE)
+        queue_put_many(queue, pieces, (size_t)count, &stored, 0);
     return stored;
 }
 
@@ -384,7 +386,7 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
 {
     PyObject *places[PRIORITY] = {NULL};
     PyObject *batch, *number, *result;
-    struct ring_piece *pieces;
+    struct queue_piece *pieces;
     size_t stored = 0;
     size_t count;
     double seconds;
@@ -397,7 +399,7 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
     if (batch == NULL)
         return NULL;
     count = (size_t)PyTuple_GET_SIZE(batch);
-    pieces = PyMem_New(struct ring_piece, count);
+    pieces = PyMem_New(struct queue_piece, count);
     number = PyLong_FromSize_t(count); /* before anything is stored, because afterwards it must not fail */
     if (pieces == NULL || number == NULL) {
         PyMem_Free(pieces);
@@ -451,7 +453,7 @@ static size_t unpack_head(const unsigned char *message, size_t size)
     return rest == size - head ? head : 0;
 }
 
-static void *room(void *context, struct ring_piece *message)
+static void *room(void *context, struct queue_piece *message)
 {
     struct taking *taking = context;
     size_t head = 0;
@@ -472,28 +474,28 @@ static void *room(void *context, struct ring_piece *message)
     return PyBytes_AS_STRING(taking->bytes);
 }
 
-/* Takes what is there; `patience` is 0 or RING_POLITE. */
-static enum ring_result take(struct channel *channel, struct taking *taking, int64_t patience)
+/* Takes what is there; `patience` is 0 or QUEUE_POLITE. */
+static enum queue_result take(struct channel *channel, struct taking *taking, int64_t patience)
 {
-    struct ring *ring = &channel->ring;
-    struct ring_copy copy;
-    enum ring_result result = ring_get(ring, room, taking, &copy, patience);
+    struct queue *queue = &channel->queue;
+    struct queue_copy copy;
+    enum queue_result result = queue_get(queue, room, taking, &copy, patience);
 
-    if (result != RING_COPYING)
+    if (result != QUEUE_COPYING)
         return result;
     CORE_BEGIN_USE(channel);
     memcpy(copy.target, copy.source, copy.size);
-    ring_release(ring, &copy);
+    queue_release(queue, &copy);
     CORE_END_USE(channel);
-    return RING_OK;
+    return QUEUE_OK;
 }
 
-/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; RING_GONE without a shortcut.
- * `patience` is 0 or RING_POLITE. */
-static enum ring_result take_within(PyObject *self, struct taking *taking, int64_t since, int64_t until,
+/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; QUEUE_GONE without a shortcut.
+ * `patience` is 0 or QUEUE_POLITE. */
+static enum queue_result take_within(PyObject *self, struct taking *taking, int64_t since, int64_t until,
                                     int64_t patience)
 {
-    enum ring_result result = RING_GONE;
+    enum queue_result result = QUEUE_GONE;
 
     Py_BEGIN_CRITICAL_SECTION(self);
     struct shortcut *shortcut = shortcut_of(self);
@@ -504,12 +506,12 @@ static enum ring_result take_within(PyObject *self, struct taking *taking, int64
         taking->of_bytes = shortcut->of_bytes;
         taking->decode = Py_NewRef(shortcut->decode); /* before the lock is given away, when the handle may be closed */
         result = take(channel, taking, patience);
-        if (result == RING_EMPTY && until != 0 && !shortcut->waits) {
-            result = RING_GONE;
-        } else if (result == RING_EMPTY && until != 0) {
+        if (result == QUEUE_EMPTY && until != 0 && !shortcut->waits) {
+            result = QUEUE_GONE;
+        } else if (result == QUEUE_EMPTY && until != 0) {
             core_wait_readable(channel, since, until);
         }
-        if (result != RING_OK)
+        if (result != QUEUE_OK)
             Py_CLEAR(taking->decode);
     }
     Py_END_CRITICAL_SECTION();
@@ -522,30 +524,30 @@ static void count_wait(PyObject *self, bool served)
     struct shortcut *shortcut = shortcut_of(self);
 
     if (shortcut != NULL)
-        core_count_wait(&shortcut->channel->ring, served);
+        core_count_wait(&shortcut->channel->queue, served);
     Py_END_CRITICAL_SECTION();
 }
 
-/* Takes a message that comes before the deadline. Whatever it returns but RING_OK, there is an exception or the rest is
+/* Takes a message that comes before the deadline. Whatever it returns but QUEUE_OK, there is an exception or the rest is
  * Queue's. */
-static enum ring_result take_in_time(PyObject *self, struct taking *taking, double deadline)
+static enum queue_result take_in_time(PyObject *self, struct taking *taking, double deadline)
 {
-    int64_t since = wait_now();
+    int64_t since = clock_now();
     int64_t last = deadline < LATEST ? (int64_t)(deadline * 1e9) : INT64_MAX;
-    enum ring_result result;
+    enum queue_result result;
 
-    for (int64_t now = since;; now = wait_now()) {
-        int64_t until = now >= last ? 0 : last - now < WAIT_SLICE ? last : now + WAIT_SLICE;
+    for (int64_t now = since;; now = clock_now()) {
+        int64_t until = now >= last ? 0 : last - now < EVENT_SLICE ? last : now + EVENT_SLICE;
 
         result = take_within(self, taking, since, until, 0);
-        if (result != RING_EMPTY || until == 0)
+        if (result != QUEUE_EMPTY || until == 0)
             break;
         /* Before the next look, because what has been taken must not be lost to an exception. */
         if (PyErr_CheckSignals() < 0)
-            return RING_GONE;
+            return QUEUE_GONE;
     }
-    if (result == RING_OK || result == RING_EMPTY)
-        count_wait(self, result == RING_OK);
+    if (result == QUEUE_OK || result == QUEUE_EMPTY)
+        count_wait(self, result == QUEUE_OK);
     return result;
 }
 
@@ -587,7 +589,7 @@ static PyObject *decoded(PyObject *self, struct taking *taking)
 /* Lets Queue's `get` go on until the deadline. */
 static PyObject *get_in_rest(PyObject *self, double deadline)
 {
-    double rest = deadline - (double)wait_now() * 1e-9;
+    double rest = deadline - (double)clock_now() * 1e-9;
     PyObject *timeout = deadline == INFINITY ? Py_NewRef(Py_None) : PyFloat_FromDouble(rest > 0 ? rest : 0);
     PyObject *const arguments[] = {Py_True, timeout};
     PyObject *item = timeout == NULL ? NULL : hand_on(self, "get", arguments, 2, NULL);
@@ -601,20 +603,20 @@ static PyObject *get_item(PyObject *self, double seconds)
 {
     struct taking taking = {0};
     double deadline;
-    enum ring_result result = take_within(self, &taking, 0, 0, seconds == 0 ? 0 : RING_POLITE);
+    enum queue_result result = take_within(self, &taking, 0, 0, seconds == 0 ? 0 : QUEUE_POLITE);
 
-    if (result == RING_OK)
+    if (result == QUEUE_OK)
         return decoded(self, &taking);
     deadline = deadline_of(seconds);
-    if (result == RING_CROWDED) {
+    if (result == QUEUE_CROWDED) {
         give_way(self, true, seconds);
         result = take_within(self, &taking, 0, 0, 0);
     }
-    if (result == RING_OK)
+    if (result == QUEUE_OK)
         return decoded(self, &taking);
-    if (result == RING_EMPTY && seconds != 0)
+    if (result == QUEUE_EMPTY && seconds != 0)
         result = take_in_time(self, &taking, deadline);
-    if (result == RING_OK)
+    if (result == QUEUE_OK)
         return decoded(self, &taking);
     return PyErr_Occurred() ? NULL : get_in_rest(self, deadline);
 }
@@ -641,7 +643,7 @@ struct filling {
     bool stopped; /* at a message for the codec, or at a large one */
 };
 
-static void *room_in_list(void *context, struct ring_piece *message)
+static void *room_in_list(void *context, struct queue_piece *message)
 {
     struct filling *filling = context;
     struct taking taking = {.of_bytes = filling->of_bytes};
@@ -660,22 +662,22 @@ static void *room_in_list(void *context, struct ring_piece *message)
 
 /* Takes what is there into a list that is as long, and returns how many more there were; the list is NULL where there
  * is no batch to be had at once. */
-static size_t take_batch(struct ring *ring, struct filling *filling, size_t most)
+static size_t take_batch(struct queue *queue, struct filling *filling, size_t most)
 {
-    struct ring_total put, got;
+    struct queue_total put, got;
     size_t taken;
 
-    ring_count(ring, &put, &got);
+    side_totals(queue, &put, &got);
     if (most > put.count - got.count)
         most = put.count - got.count;
-    if (most < 2 || most > ring->limit / 16) /* more cannot be, so the counts mean harm */
+    if (most < 2 || most > queue->limit / 16) /* more cannot be, so the counts mean harm */
         return 0;
     filling->list = PyList_New((Py_ssize_t)most);
     if (filling->list == NULL) {
         PyErr_Clear();
         return 0;
     }
-    if (ring_get_many(ring, room_in_list, filling, most, &taken, 0) == RING_COPYING)
+    if (queue_get_many(queue, room_in_list, filling, most, &taken, 0) == QUEUE_COPYING)
         filling->stopped = true;
     core_shorten(filling->list, (Py_ssize_t)taken);
     if (taken == 0)
@@ -706,7 +708,7 @@ static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
 
         if (shortcut != NULL && shortcut->gets && shortcut->of_bytes != ENCODED) {
             filling.of_bytes = shortcut->of_bytes;
-            more = take_batch(&shortcut->channel->ring, &filling, (size_t)most);
+            more = take_batch(&shortcut->channel->queue, &filling, (size_t)most);
         }
         Py_END_CRITICAL_SECTION();
     }
@@ -745,7 +747,7 @@ static PyObject *arm(PyObject *self, PyObject *arguments)
     const char *of_bytes;
     int puts, gets, waits;
 
-    if (state == NULL || !PyArg_ParseTuple(arguments, "O!OOsppp", (PyTypeObject *)state->ring, &channel, &encode, &decode,
+    if (state == NULL || !PyArg_ParseTuple(arguments, "O!OOsppp", (PyTypeObject *)state->queue, &channel, &encode, &decode,
                                            &of_bytes, &puts, &gets, &waits))
         return NULL;
     shortcut = PyObject_GC_New(struct shortcut, (PyTypeObject *)state->shortcut);
@@ -755,8 +757,8 @@ static PyObject *arm(PyObject *self, PyObject *arguments)
     shortcut->encode = Py_NewRef(encode);
     shortcut->decode = Py_NewRef(decode);
     shortcut->of_bytes = strcmp(of_bytes, "bare") == 0 ? BARE : strcmp(of_bytes, "bin") == 0 ? BIN : ENCODED;
-    /* On a shelf a message has no head. */
-    if (shortcut->of_bytes == BIN && shortcut->channel->ring.flags & RING_ORDERED)
+    /* In cells a message has no head. */
+    if (shortcut->of_bytes == BIN && shortcut->channel->queue.flags & FLAG_ORDERED)
         shortcut->of_bytes = ENCODED;
     shortcut->puts = puts;
     shortcut->gets = gets;

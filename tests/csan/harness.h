@@ -1,6 +1,6 @@
 /* What the programs here share: queues without a name, messages that tell who put them, and calls that wait. */
-#ifndef QUEUE_H
-#define QUEUE_H
+#ifndef HARNESS_H
+#define HARNESS_H
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ring.h"
+#include "clock.h"
+#include "lock.h"
+#include "participant.h"
+#include "queue.h"
+#include "segment.h"
+#include "side.h"
+#include "waiting.h"
 
 #define CHECK(condition)                                                                                             \
     do {                                                                                                             \
@@ -25,7 +31,7 @@
     } while (0)
 
 #define SECOND INT64_C(1000000000)
-#define PATIENCE RING_PATIENCE
+#define PATIENCE QUEUE_PATIENCE
 
 /* A child that does not outlive this process, however that ends. */
 static inline pid_t fork_child(void)
@@ -41,12 +47,12 @@ static inline pid_t fork_child(void)
 /* A file in shared memory that holds a new queue. */
 static inline int queue_file_of(uint32_t flags, uint64_t limit, uint64_t messages, uint64_t largest)
 {
-    struct ring_header asked = {.limit = limit, .max_messages = messages, .max_message_size = largest, .flags = flags};
+    struct segment_header asked = {.limit = limit, .max_messages = messages, .max_message_size = largest, .flags = flags};
     int descriptor = memfd_create("queue", MFD_CLOEXEC);
 
     CHECK(descriptor >= 0);
-    CHECK(posix_fallocate(descriptor, 0, (off_t)ring_segment_size(&asked)) == 0);
-    CHECK(ring_format(descriptor, &asked) == RING_OK);
+    CHECK(posix_fallocate(descriptor, 0, (off_t)segment_size(&asked)) == 0);
+    CHECK(segment_format(descriptor, &asked) == QUEUE_OK);
     return descriptor;
 }
 
@@ -56,23 +62,23 @@ static inline int queue_file(uint64_t limit, uint64_t messages, uint64_t largest
 }
 
 /* Another participant, of this process or of another. */
-static inline struct ring *queue_open(int file)
+static inline struct queue *queue_open(int file)
 {
-    struct ring *ring = malloc(sizeof *ring);
+    struct queue *queue = malloc(sizeof *queue);
     char path[32];
     int descriptor;
 
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     descriptor = open(path, O_RDWR | O_CLOEXEC);
     CHECK(descriptor >= 0);
-    CHECK(ring_attach(ring, descriptor) == RING_OK);
-    return ring;
+    CHECK(queue_attach(queue, descriptor) == QUEUE_OK);
+    return queue;
 }
 
-static inline void queue_close(struct ring *ring)
+static inline void queue_close(struct queue *queue)
 {
-    ring_detach(ring);
-    free(ring);
+    queue_detach(queue);
+    free(queue);
 }
 
 /* Of a message without a head. */
@@ -86,7 +92,7 @@ struct place {
     unsigned priority;
 };
 
-static inline void *place_for(void *context, struct ring_piece *message)
+static inline void *place_for(void *context, struct queue_piece *message)
 {
     struct place *place = context;
 
@@ -97,47 +103,47 @@ static inline void *place_for(void *context, struct ring_piece *message)
     return place->bytes;
 }
 
-static inline enum ring_result try_get(struct ring *ring, struct place *place)
+static inline enum queue_result try_get(struct queue *queue, struct place *place)
 {
-    struct ring_copy copy;
-    enum ring_result result = ring_get(ring, place_for, place, &copy, PATIENCE);
+    struct queue_copy copy;
+    enum queue_result result = queue_get(queue, place_for, place, &copy, PATIENCE);
 
-    if (result != RING_COPYING)
+    if (result != QUEUE_COPYING)
         return result;
     memcpy(copy.target, copy.source, copy.size);
-    ring_release(ring, &copy);
-    return RING_OK;
+    queue_release(queue, &copy);
+    return QUEUE_OK;
 }
 
 /* As the module does it: try, spin, sleep, try again. */
-static inline enum ring_result put_waiting(struct ring *ring, const void *data, size_t size, int64_t longest)
+static inline enum queue_result put_waiting(struct queue *queue, const void *data, size_t size, int64_t longest)
 {
-    int64_t since = wait_now();
+    int64_t since = clock_now();
     int64_t until = since + longest;
 
     for (;;) {
-        enum ring_result result = ring_put(ring, data, size, PATIENCE);
+        enum queue_result result = queue_put(queue, data, size, PATIENCE);
 
-        if ((result != RING_FULL && result != RING_BUSY) || wait_now() >= until)
+        if ((result != QUEUE_FULL && result != QUEUE_BUSY) || clock_now() >= until)
             return result;
-        if (!ring_spin_writable(ring, size, since, until))
-            ring_sleep_writable(ring, size, until);
+        if (!wait_spin_writable(queue, size, since, until))
+            wait_sleep_writable(queue, size, until);
         since = 0; /* spin once in a wait */
     }
 }
 
-static inline enum ring_result get_waiting(struct ring *ring, struct place *place, int64_t longest)
+static inline enum queue_result get_waiting(struct queue *queue, struct place *place, int64_t longest)
 {
-    int64_t since = wait_now();
+    int64_t since = clock_now();
     int64_t until = since + longest;
 
     for (;;) {
-        enum ring_result result = try_get(ring, place);
+        enum queue_result result = try_get(queue, place);
 
-        if ((result != RING_EMPTY && result != RING_BUSY) || wait_now() >= until)
+        if ((result != QUEUE_EMPTY && result != QUEUE_BUSY) || clock_now() >= until)
             return result;
-        if (!ring_spin_readable(ring, since, until))
-            ring_sleep_readable(ring, until);
+        if (!wait_spin_readable(queue, since, until))
+            wait_sleep_readable(queue, until);
         since = 0;
     }
 }

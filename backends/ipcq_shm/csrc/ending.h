@@ -1,0 +1,35 @@
+/*
+ * The end of a queue: it was shut down, or its name was removed. This file only reads whether that happened;
+ * condition.h notices it in a call, and queue_shutdown causes it.
+ */
+#ifndef IPCQ_ENDING_H
+#define IPCQ_ENDING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "handle.h"
+
+/* Tells whether the queue was shut down and its messages were dropped. */
+static inline bool ending_dropped(const struct queue *queue)
+{
+    return (atomic_load_explicit(&queue->segment->state.down, memory_order_acquire) & DOWN_DROPPED) != 0;
+}
+
+/* Tells whether the segment says that the queue has ended for this handle. */
+static inline bool ending_for_handle(const struct queue *queue)
+{
+    const struct segment_state *state = &queue->segment->state;
+
+    return atomic_load_explicit(&state->down, memory_order_seq_cst) ||
+           (!queue->stays && atomic_load_explicit(&state->unlinked, memory_order_relaxed));
+}
+
+/* Tells whether the segment says that the queue has ended for any handle that listens to the doorbell. */
+bool ending_for_listeners(const struct queue *queue);
+/* The same, and also whether the name is removed or being removed, which the segment may not say yet. */
+bool ending_soon_for_listeners(const struct queue *queue);
+/* Tells whether the file has no name. */
+bool ending_nameless(const struct queue *queue);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * What the ring and the cells both do: one set of operations, which queue.c calls through the handle.
+ *
+ * The handle points to the flavour of its queue, so a call does not test which one it is. An
+ * operation takes the lock that it needs and gives it back; `patience` is in nanoseconds.
+ */
+#ifndef IPCQ_FLAVOUR_H
+#define IPCQ_FLAVOUR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "handle.h"
+
+/* What a get, a batch of gets or a peek wants. */
+struct taking {
+    queue_room *room;
+    void *context;
+    struct queue_copy *copy; /* only for `get` */
+    size_t limit;            /* this and the next only for `get_many` */
+    size_t *taken;
+};
+
+typedef enum queue_result flavour_take(struct queue *queue, const struct taking *taking, int64_t patience);
+
+struct flavour {
+    /* Takes the producers' lock, and repairs what a dead owner left. side.h gives it back. */
+    bool (*enter_put)(struct queue *queue, int64_t patience);
+    /* With `whole`, stores all pieces or none. */
+    enum queue_result (*put)(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
+                             size_t *stored, int64_t patience);
+    /* Frees the space that dead consumers hold, and tells whether there was any. NULL if they hold none. */
+    bool (*reclaim)(struct queue *queue);
+    flavour_take *get;
+    flavour_take *get_many;
+    flavour_take *peek;
+    /* After a `get` that returned QUEUE_COPYING; NULL if none does. */
+    void (*release)(struct queue *queue, const struct queue_copy *copy);
+    enum queue_result (*clear)(struct queue *queue, size_t *count, int64_t patience);
+    /* Without a lock, and only a guess: */
+    bool (*has_space)(struct queue *queue, uint64_t message_size);
+    bool (*much_is_free)(struct queue *queue);
+    /* Waits until the next message is completely written; returns whether the lock could be taken for that. NULL if
+     * messages are written with the lock. */
+    bool (*settle)(struct queue *queue, int64_t until);
+    /* Returns the slot of the producer that is writing the next message, or -1. NULL likewise. */
+    int32_t (*writer)(struct queue *queue, uint64_t position);
+    /* Consumers take the producers' lock too, and cache no position of the other side. */
+    bool one_lock;
+};
+
+#endif

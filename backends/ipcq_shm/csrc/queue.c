@@ -1,0 +1,253 @@
+#include "queue.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "attention.h"
+#include "cells.h"
+#include "clock.h"
+#include "condition.h"
+#include "doorbell.h"
+#include "ending.h"
+#include "participant.h"
+#include "ring.h"
+#include "segment.h"
+#include "side.h"
+
+/* Opening */
+
+enum queue_result queue_attach(struct queue *queue, int descriptor)
+{
+    enum queue_result result = segment_open(queue, descriptor);
+
+    if (result != QUEUE_OK)
+        return result;
+    queue->flavour = queue->flags & FLAG_ORDERED ? &cells_flavour : &ring_flavour;
+    event_learn(&queue->reading);
+    event_learn(&queue->writing);
+    result = participant_join(queue);
+    if (result != QUEUE_OK) {
+        int reason = errno;
+
+        segment_unmap(queue);
+        errno = reason;
+        return result;
+    }
+    condition_look(queue);
+    return QUEUE_OK;
+}
+
+enum queue_result queue_reattach(struct queue *queue)
+{
+    enum queue_result result;
+
+    queue->armed = false; /* that is the parent's, also if this fails */
+    result = segment_reopen(queue);
+    return result == QUEUE_OK ? participant_join(queue) : result;
+}
+
+void queue_abandon(struct queue *queue)
+{
+    if (queue->doorbell >= 0)
+        close(queue->doorbell);
+    segment_close(queue);
+}
+
+void queue_detach(struct queue *queue)
+{
+    doorbell_disarm(queue);
+    segment_close(queue);
+}
+
+/* Putting */
+
+static inline enum queue_result put(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
+                                    size_t *stored, int64_t patience)
+{
+    const struct flavour *flavour = queue->flavour;
+    enum queue_result result = condition_of(queue);
+
+    *stored = 0;
+    if (result == QUEUE_OK)
+        result = flavour->put(queue, pieces, count, whole, stored, patience);
+    if (result == QUEUE_FULL && flavour->reclaim != NULL && flavour->reclaim(queue))
+        result = flavour->put(queue, pieces, count, whole, stored, patience);
+    return result;
+}
+
+enum queue_result queue_put_many(struct queue *queue, const struct queue_piece *pieces, size_t count, size_t *stored,
+                                 int64_t patience)
+{
+    return put(queue, pieces, count, false, stored, patience);
+}
+
+enum queue_result queue_put_all(struct queue *queue, const struct queue_piece *pieces, size_t count, int64_t patience)
+{
+    size_t stored;
+
+    return put(queue, pieces, count, true, &stored, patience);
+}
+
+enum queue_result queue_put(struct queue *queue, const void *data, size_t size, int64_t patience)
+{
+    struct queue_piece piece = {.data = data, .size = size};
+    size_t stored;
+
+    return queue_put_many(queue, &piece, 1, &stored, patience);
+}
+
+/* Getting */
+
+/* What can be said of a get before it takes the lock: QUEUE_OK, or its result. */
+static enum queue_result before_get(struct queue *queue)
+{
+    enum queue_result result = condition_of(queue);
+    uint64_t position;
+
+    if (result == QUEUE_GONE || (result == QUEUE_DOWN && ending_dropped(queue)))
+        return result;
+    /* After the condition: whoever sees a shutdown sees what was put before it. Producers write their position all the
+     * time, so reading it is expensive, and done only if the cached one does not suffice. */
+    position = word_load(&queue->segment->get.position);
+    if ((!queue->flavour->one_lock && word_peek(&queue->segment->get.seen_position) != position) ||
+        word_load(&queue->segment->put.position) != position)
+        return QUEUE_OK;
+    return result == QUEUE_DOWN ? QUEUE_DOWN : QUEUE_EMPTY;
+}
+
+/* Tries again and again while the queue is busy and there is patience. */
+static enum queue_result take(struct queue *queue, flavour_take *act, const struct taking *taking, int64_t patience)
+{
+    int64_t until = patience > 0 ? clock_now() + patience : 0;
+    bool again = false;
+
+    for (;;) {
+        uint32_t attention = attention_of(queue);
+        enum queue_result result = before_get(queue);
+
+        if (attention & ATTEND_GET_CROWD && result == QUEUE_OK && attention_get_gives_way(queue, patience))
+            return QUEUE_CROWDED;
+        if (result == QUEUE_OK)
+            result = act(queue, taking, patience);
+        if (attention & ATTEND_LISTENERS) {
+            enum queue_result there = attention_after_get(queue, patience);
+
+            /* The doorbell rings before the message is there: a consumer that it woke waits for the producer and looks
+             * again. */
+            if (result == QUEUE_EMPTY && there == QUEUE_OK && !again) {
+                again = true;
+                continue;
+            }
+            /* Without patience the caller waits for the producer, and does so without the GIL. */
+            if (result == QUEUE_EMPTY && there == QUEUE_BUSY && patience <= 0)
+                return QUEUE_BUSY;
+        }
+        if (result != QUEUE_BUSY || patience <= 0 || clock_now() >= until)
+            return result;
+        if (queue->flavour->settle != NULL)
+            queue->flavour->settle(queue, until);
+    }
+}
+
+enum queue_result queue_get(struct queue *queue, queue_room *room, void *context, struct queue_copy *copy,
+                            int64_t patience)
+{
+    return take(queue, queue->flavour->get, &(struct taking){.room = room, .context = context, .copy = copy}, patience);
+}
+
+enum queue_result queue_get_many(struct queue *queue, queue_room *room, void *context, size_t limit, size_t *taken,
+                                 int64_t patience)
+{
+    struct taking taking = {.room = room, .context = context, .limit = limit, .taken = taken};
+
+    *taken = 0;
+    return take(queue, queue->flavour->get_many, &taking, patience);
+}
+
+enum queue_result queue_peek(struct queue *queue, queue_room *room, void *context, int64_t patience)
+{
+    return take(queue, queue->flavour->peek, &(struct taking){.room = room, .context = context}, patience);
+}
+
+void queue_release(struct queue *queue, const struct queue_copy *copy)
+{
+    queue->flavour->release(queue, copy);
+}
+
+/* Like `take`, but also on a queue whose messages were dropped by a shutdown. */
+enum queue_result queue_clear(struct queue *queue, size_t *count, int64_t patience)
+{
+    enum queue_result result = condition_of(queue);
+    uint64_t position = word_load(&queue->segment->get.position);
+
+    *count = 0;
+    if (result == QUEUE_GONE)
+        return result;
+    if (word_load(&queue->segment->put.position) == position)
+        return QUEUE_EMPTY;
+    result = queue->flavour->clear(queue, count, patience);
+    if (result != QUEUE_BUSY && attention_of(queue) & ATTEND_LISTENERS)
+        attention_after_get(queue, patience);
+    return result;
+}
+
+/* Looking */
+
+bool queue_has_space(struct queue *queue, size_t size)
+{
+    return queue->flavour->has_space(queue, size);
+}
+
+bool queue_settle(struct queue *queue, bool getting, int64_t patience)
+{
+    int64_t until = clock_now() + patience;
+    bool empty = word_load(&queue->segment->put.position) == word_load(&queue->segment->get.position);
+
+    if (getting && empty && attention_of(queue) & ATTEND_LISTENERS)
+        return attention_after_get(queue, patience) != QUEUE_BUSY;
+    if (getting && !empty && queue->flavour->settle != NULL)
+        return queue->flavour->settle(queue, until);
+    if (!queue->flavour->enter_put(queue, patience))
+        return false;
+    side_leave(&queue->segment->put);
+    return true;
+}
+
+/* The end */
+
+void queue_drop(struct queue *queue, int64_t patience)
+{
+    size_t count;
+
+    atomic_fetch_or_explicit(&queue->segment->state.down, DOWN_DROPPED, memory_order_seq_cst);
+    queue_clear(queue, &count, patience); /* frees the space; even if it cannot, get returns nothing */
+}
+
+enum queue_result queue_shutdown(struct queue *queue, int64_t patience)
+{
+    struct segment *segment = queue->segment;
+    enum queue_result result = condition_of(queue);
+    bool entered;
+
+    if (result == QUEUE_GONE)
+        return result;
+    /* A producer that is stopped inside must not keep the queue open; what it puts when it goes on can be taken. */
+    entered = queue->flavour->enter_put(queue, patience);
+    /* Before the store below, so that a kill in between leaves a byte too many and never one too few. */
+    if (!doorbell_ring_for_good(queue, entered)) {
+        int reason = errno;
+
+        if (entered)
+            side_leave(&segment->put);
+        errno = reason;
+        return QUEUE_SYSTEM;
+    }
+    atomic_fetch_or_explicit(&segment->state.down, DOWN_ENDED, memory_order_seq_cst);
+    if (entered)
+        side_leave(&segment->put);
+    else
+        doorbell_ring_for_good(queue, false); /* again: the stopped owner of the lock may have taken the byte */
+    event_wake(&segment->put.event, UINT32_MAX);
+    event_wake(&segment->get.event, UINT32_MAX);
+    return QUEUE_OK;
+}
