@@ -16,7 +16,7 @@ exclude_patterns = ["_build", "_ext"]
 html_theme = "furo"
 html_title = "ipcq"
 
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["attrs_inline", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

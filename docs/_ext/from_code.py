@@ -1,5 +1,6 @@
 """Directives that print what the code says, so that no page can say something else."""
 
+import re
 from base64 import b64encode
 from html import escape
 from importlib import import_module
@@ -34,12 +35,13 @@ class Generated(SphinxDirective):
 
 
 class ModuleDocstring(Generated):
-    """Prints the docstring of a module, which is written in Markdown."""
+    """Prints the docstring of a module, which is written in Markdown; its numbered clauses can be linked to."""
 
     required_arguments = 1
 
     def lines(self) -> list[str]:
         text = import_module(self.arguments[0]).__doc__ or ""
+        text = re.sub(r"^(\d+)\. +", r"\g<0>[]{#clause-\1}", text, flags=re.MULTILINE)
         return text.replace("``", "`").splitlines()
 
 

@@ -62,7 +62,7 @@ def of_space(channel: Channel) -> int | None:
 
 
 class Waits(Protocol):
-    """How a handle waits; a channel is one (clause 13)."""
+    """How a handle waits; a channel is one (clause 13 of `ipcq.backend`)."""
 
     def wait_readable(self, since: float, until: float, /) -> None: ...
 

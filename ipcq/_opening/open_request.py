@@ -18,7 +18,7 @@ from ipcq.errors import InvalidArgument
 _KINDS: Final[Mapping[str, type]] = {
     field.name: int if field.default is None else type(field.default) for field in fields(Capabilities)
 }
-#: The `max_message_size` that a queue has at least if none was asked for (clause 6 of the contract).
+#: The `max_message_size` that a queue has at least if none was asked for (clause 6 of `ipcq.backend`).
 _LARGEST_ANYWAY: Final = 8192
 
 

@@ -12,7 +12,7 @@ NEVER = math.inf
 PASSED = -math.inf
 
 # How long a wait may go without looking around: it bounds how late a close, a shutdown, an unlink or a lost
-# wake-up is noticed (CONTRACT C13, C14 allow 250 ms), and costs ten wake-ups a second while idle.
+# wake-up is noticed (C13, C14 allow 250 ms), and costs ten wake-ups a second while idle.
 SLICE = 0.1
 
 

@@ -204,7 +204,7 @@ def test_without_a_thread_opening_names_the_limit(
 def test_opening_without_a_descriptor_for_anyio_is_told_with_the_limit(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """CONTRACT C24: anyio imports its part for an event loop when that first runs."""
+    """C24: anyio imports its part for an event loop when that first runs."""
     pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
     def refuse() -> None:

@@ -20,7 +20,7 @@ from aio.conftest import Run
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.sizes import size
 
-#: Seconds in which what has to happen at once happens, at ten times the bound of its clause.
+#: Seconds in which what has to happen at once happens, at ten times the bound of its promise.
 SOON = 2.5
 
 #: Tasks that wait on one handle. What a task costs is the event loop's, so one backend has as many as memory allows.

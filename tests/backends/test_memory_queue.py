@@ -416,7 +416,7 @@ def test_every_descriptor_is_quiet_when_it_was_taken(queue: Handle) -> None:
 
 
 def test_a_closed_handles_descriptor_is_closed(queue: Handle) -> None:
-    """C17: contract clause 16."""
+    """C17, clause 16: close gives it back."""
     other = ipcq.open(queue.name, "memory")
     descriptor = other.fileno()
     other.close()
@@ -652,19 +652,19 @@ def test_a_forked_childs_handles_cannot_be_used(queue: Handle) -> None:
 
 
 def test_creating_what_exists_is_refused(queue: Handle) -> None:
-    """Contract clause 1: a taken name raises QueueExists and changes nothing."""
+    """Clause 1: a taken name raises QueueExists and changes nothing."""
     with pytest.raises(QueueExists):
         ipcq_memory.MemoryBackend().create(queue.name, Request())
 
 
 def test_attaching_to_what_does_not_exist_is_refused(name: str) -> None:
-    """Contract clause 2: else it raises QueueNotFound."""
+    """Clause 2: else it raises QueueNotFound."""
     with pytest.raises(QueueNotFound):
         ipcq_memory.MemoryBackend().attach(name, Request())
 
 
 def test_unlinking_what_does_not_exist_is_refused(name: str) -> None:
-    """Contract clause 4: else raises QueueNotFound."""
+    """Clause 4: else raises QueueNotFound."""
     with pytest.raises(QueueNotFound):
         ipcq_memory.MemoryBackend().unlink(name)
 

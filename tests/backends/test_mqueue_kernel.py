@@ -44,7 +44,7 @@ class Failing:
 def test_what_posix_ipc_raises_on_a_message_is_ours(
     queue: Handle, verb: str, error: Exception, kind: type[MessageQueueError]
 ) -> None:
-    """Contract clause 18, C23: no memory for a message is NoSpace."""
+    """C23, clause 18: no memory for a message is NoSpace."""
     channel: Any = queue._channel
     if verb == "drain":
         channel.shutdown(False)

@@ -94,7 +94,7 @@ def test_what_the_kernel_does_not_have_is_unsupported(name: str, options: dict[s
 
 
 def test_a_lifetime_that_reaches_the_backend_is_unsupported(name: str) -> None:
-    """Contract clause 6: refused in create, whoever calls it."""
+    """Clause 6: refused in create, whoever calls it."""
     with pytest.raises(Unsupported, match="leave out lifetime"):
         MqueueBackend().create(name, Request(lifetime="last-close"))
 
@@ -103,7 +103,7 @@ def test_a_lifetime_that_reaches_the_backend_is_unsupported(name: str) -> None:
 def test_a_creation_that_fails_half_way_leaves_no_name(
     name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """Contract clause 1: whole or not at all."""
+    """Clause 1: whole or not at all."""
 
     def fail(*_: object) -> None:
         raise error
@@ -145,7 +145,7 @@ def usurped(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_queue_that_is_replaced_while_it_is_created_is_told(usurped: None, name: str) -> None:
-    """Contract clause 1: the channel leads to the queue that was made, or there is none."""
+    """Clause 1: the channel leads to the queue that was made, or there is none."""
     with pytest.raises(QueueNotFound, match="somebody unlinked it while it was created, and made another"):
         MqueueBackend().create(name, Request(**SMALL))
 
@@ -158,7 +158,7 @@ def test_a_queue_that_is_replaced_while_it_is_created_leaves_the_other(usurped: 
 
 
 def test_a_queue_that_is_unlinked_while_it_is_created_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 18: only exceptions of ours leave a backend."""
+    """Clause 18: only exceptions of ours leave a backend."""
     attached = channels.attached
 
     def unlink_first(name: str, request: Request) -> Any:
@@ -171,13 +171,13 @@ def test_a_queue_that_is_unlinked_while_it_is_created_is_told(name: str, monkeyp
 
 
 def test_unlinking_what_is_not_there_is_not_found(name: str) -> None:
-    """Contract clause 4."""
+    """Clause 4."""
     with pytest.raises(QueueNotFound):
         MqueueBackend().unlink(name)
 
 
 def test_looking_where_the_kernel_fails_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 3: no answer is not a no."""
+    """Clause 3: no answer is not a no."""
 
     def fail(*_: object) -> int:
         raise failed(errno.EIO)
@@ -188,7 +188,7 @@ def test_looking_where_the_kernel_fails_is_an_error(name: str, monkeypatch: pyte
 
 
 def test_a_queue_that_this_user_may_not_open_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 3: so that no other backend gives the name away."""
+    """Clause 3: so that no other backend gives the name away."""
 
     def fail(*_: object) -> int:
         raise failed(errno.EACCES)
@@ -210,7 +210,7 @@ def test_a_queue_that_this_user_may_not_open_exists(name: str, monkeypatch: pyte
 def test_what_posix_ipc_raises_on_opening_is_ours(
     name: str, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[MessageQueueError]
 ) -> None:
-    """Contract clause 18: one table."""
+    """Clause 18: one table."""
 
     def fail(*_: object, **__: object) -> None:
         raise error

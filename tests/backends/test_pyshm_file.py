@@ -163,7 +163,7 @@ def test_bounds_in_messages_and_bytes_are_exact(name: str, messages: int, size: 
 
 
 def test_large_messages_of_many_blocks_come_back_whole(name: str) -> None:
-    """C10, clause 10: through chains that are scattered over the file."""
+    """C7, clause 10: through chains that are scattered over the file."""
     import random
 
     chance = random.Random(1)

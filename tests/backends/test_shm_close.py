@@ -103,7 +103,7 @@ def test_a_handle_closes_with_a_pending_notice_while_a_process_is_stopped_inside
 
 
 def test_a_notice_that_could_not_be_taken_back_ends_with_its_handle(name: str, stopped: int) -> None:
-    """C34, contract clause 20: the next one to ask gets the place."""
+    """C34, clause 20: the next one to ask gets the place."""
     with create(name) as queue:
         other = attach(name)
         other.notify(lambda: None)
@@ -114,7 +114,7 @@ def test_a_notice_that_could_not_be_taken_back_ends_with_its_handle(name: str, s
 
 
 def test_a_notice_is_taken_back_past_a_stopped_process(name: str, stopped: int) -> None:
-    """C37, contract clause 20: another handle can ask at once, while this one stays open."""
+    """C37, clause 20: another handle can ask at once, while this one stays open."""
     with create(name) as queue, attach(name) as other:
         other.notify(lambda: None)
         with held_by(queue, stopped, "put"):

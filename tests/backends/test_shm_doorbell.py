@@ -166,7 +166,7 @@ def test_what_is_no_doorbell_is_not_rung(name: str) -> None:
 
 
 def test_who_has_no_descriptor_for_the_doorbell_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C40: pollers would not be woken, so a remover must not go on."""
+    """C32: pollers would not be woken, so a remover must not go on."""
 
     def refuse(*_: object) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

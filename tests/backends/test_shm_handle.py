@@ -32,7 +32,7 @@ def test_a_handle_has_a_slot_of_its_own_in_a_child(name: str) -> None:
 
 
 def test_a_handle_that_cannot_have_a_slot_in_a_child_is_refused(name: str) -> None:
-    """Contract clause 17: without descriptors to be had, it must not be used."""
+    """Clause 17: without descriptors to be had, it must not be used."""
     import resource
 
     with create(name) as queue:
@@ -50,7 +50,7 @@ def test_a_handle_that_cannot_have_a_slot_in_a_child_is_refused(name: str) -> No
 
 
 def test_a_notice_that_was_given_needs_no_withdrawing(name: str) -> None:
-    """Contract clause 20: closing after it is nothing special."""
+    """Clause 20: closing after it is nothing special."""
     import threading
 
     told = threading.Event()
@@ -77,7 +77,7 @@ def test_a_notice_of_a_dead_process_stands_in_nobodys_way(name: str) -> None:
 
 
 def test_a_notice_can_be_a_signal_to_this_process(name: str) -> None:
-    """Contract clause 20."""
+    """Clause 20."""
     import signal
 
     told: list[int] = []
@@ -126,7 +126,7 @@ with ipcq.open({name!r}, "shm") as queue, ipcq.open({name!r}, "shm") as other:
 
 
 def test_many_large_messages_come_back_as_they_were(name: str) -> None:
-    """Contract clause 10: those that are copied without the lock, in batches, alone, and with priorities."""
+    """Clause 10: those that are copied without the lock, in batches, alone, and with priorities."""
     for priorities in (False, True):
         with create(name, max_messages=4, max_message_size=1 << 20, priorities=priorities) as queue:
             messages = [random.Random(size).randbytes(size) for size in (1 << 20, 40_000, 32_768, 32_767)]
@@ -144,7 +144,7 @@ def test_many_large_messages_come_back_as_they_were(name: str) -> None:
 
 
 def test_what_is_no_message_is_a_type_error(name: str) -> None:
-    """Contract clause 8: the extension takes bytes alone, and says so."""
+    """Clause 8: the extension takes bytes alone, and says so."""
     with create(name) as queue:
         channel = queue._channel
         for call in (

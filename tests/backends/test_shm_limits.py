@@ -36,7 +36,7 @@ works, name = shm.works, shm.name
     ids=str,
 )
 def test_what_cannot_be_is_refused(name: str, limits: dict[str, Any], error: type[Exception]) -> None:
-    """C24, contract clause 6: with the limit, and nothing is left behind."""
+    """C24, clause 6: with the limit, and nothing is left behind."""
     with pytest.raises(error):
         create(name, **limits)
     assert not ipcq.exists(name, "shm")
@@ -57,7 +57,7 @@ def test_a_full_file_system_is_no_space(name: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("limits", [{"buffer_size": 4096}, {"max_messages": 2, "max_message_size": 100}], ids=str)
 @pytest.mark.parametrize("priorities", [False, True])
 def test_limits_are_the_same_on_every_handle(name: str, limits: dict[str, int], priorities: bool) -> None:
-    """C18, contract clause 6: what was given is as given, what was not is None or what was made of it."""
+    """C18, clause 6: what was given is as given, what was not is None or what was made of it."""
     none = dict.fromkeys(SMALL)
     with create(name, **{**none, **limits}, priorities=priorities) as queue, attach(name, **limits) as other:
         assert queue._channel.attributes == other._channel.attributes
@@ -303,13 +303,13 @@ def probe() -> str:
 
 
 def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 19."""
+    """Clause 19."""
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "this is darwin" in probe()
 
 
 def test_another_system_has_no_such_queues(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 3: looking there is no error, and finds nothing."""
+    """Clause 3: looking there is no error, and finds nothing."""
     from ipcq_shm import ShmBackend
 
     with create(name):
@@ -322,7 +322,7 @@ def test_another_system_has_no_such_queues(name: str, monkeypatch: pytest.Monkey
 
 
 def test_a_missing_extension_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 19: with what would build it."""
+    """Clause 19: with what would build it."""
     import_ = builtins.__import__
 
     def refuse(module: str, *rest: Any) -> Any:
@@ -349,20 +349,20 @@ def test_an_extension_that_nothing_is_left_to_load_with_is_not_missing(monkeypat
 
 
 def test_a_missing_proc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 19: in a chroot, say; else a queue would seem not to be there."""
+    """Clause 19: in a chroot, say; else a queue would seem not to be there."""
     exists = os.path.exists
     monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith("/proc") and exists(path))
     assert "/proc" in probe()
 
 
 def test_a_missing_directory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 19."""
+    """Clause 19."""
     monkeypatch.setattr(_segment, "DIRECTORY", "/nonesuch")
     assert "/nonesuch" in probe()
 
 
 def test_a_kernel_that_keeps_the_locks_of_the_dead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 19."""
+    """Clause 19."""
     from ipcq_shm import _core
 
     monkeypatch.setattr(_core, "works", lambda: False)

@@ -174,7 +174,7 @@ def test_a_file_with_a_second_name_is_refused(name: str) -> None:
 
 
 def test_what_may_not_be_looked_into_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 3: a name that this user may not open is taken, and neither attached to nor removed."""
+    """Clause 3: a name that this user may not open is taken, and neither attached to nor removed."""
     create(name).close()
     _open = os.open
 

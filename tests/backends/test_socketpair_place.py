@@ -357,7 +357,7 @@ def test_who_cannot_look_takes_the_queue_for_linked(queue: Handle, monkeypatch: 
 def test_a_directory_that_cannot_be_looked_at_is_not_taken_for_missing(
     queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Contract clause 3: who cannot say that there is no queue does not say so."""
+    """Clause 3: who cannot say that there is no queue does not say so."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOMEM, "no memory")

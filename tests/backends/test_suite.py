@@ -127,7 +127,7 @@ def test_what_is_not_promised_is_an_attribute_error() -> None:
 
 
 def test_each_test_names_the_clause_that_it_proves() -> None:
-    """Every docstring of the suite begins with the clause."""
+    """Every docstring of the suite begins with the promise or the clause."""
     tests = {name: getattr(ipcq.testing.BackendContract, name) for name in dir(ipcq.testing.BackendContract)}
     nameless = [
         name

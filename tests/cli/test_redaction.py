@@ -1,4 +1,4 @@
-"""No verb shows the password of an address that it refuses."""
+"""C42: no verb shows the password of an address that it refuses."""
 
 from collections.abc import Callable
 

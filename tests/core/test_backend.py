@@ -71,7 +71,7 @@ def test_a_batch_takes_what_is_there(channel: FakeChannel) -> None:
 
 
 def test_a_batch_that_meets_the_end_keeps_what_it_took(channel: FakeChannel) -> None:
-    """C1: what was taken is returned."""
+    """C5: what was taken is returned."""
     channel.try_put_many([b"1", b"2"])
     end_after(channel, "try_get", 1)
     assert channel.try_get_many(5) == [(b"1", 0)]
@@ -94,7 +94,7 @@ def test_a_batch_that_takes_nothing_before_the_end_raises(channel: FakeChannel) 
 def test_a_wait_is_a_pause(
     channel: FakeChannel, monkeypatch: pytest.MonkeyPatch, wait: Callable[[FakeChannel, float, float], None]
 ) -> None:
-    """Contract clause 13: it may end earlier for no reason."""
+    """Clause 13: it may end earlier for no reason."""
     paused: list[tuple[float, float]] = []
     monkeypatch.setattr(backend, "pause", lambda since, until: paused.append((since, until)))
     now = monotonic()
@@ -114,23 +114,23 @@ def test_a_wait_is_a_pause(
 def test_what_a_channel_does_not_define_is_unsupported(
     channel: FakeChannel, call: Callable[[FakeChannel], object]
 ) -> None:
-    """Contract clause 20: what a capability denies raises Unsupported."""
+    """Clause 20: what a capability denies raises Unsupported."""
     with pytest.raises(Unsupported):
         call(channel)
 
 
 def test_a_channel_survives_a_fork_unless_it_says_so(channel: FakeChannel) -> None:
-    """Contract clause 17: the default is yes."""
+    """Clause 17: the default is yes."""
     assert super(FakeChannel, channel).after_fork()
 
 
 def test_a_channel_is_linked_unless_it_says_so(channel: FakeChannel) -> None:
-    """Contract clause 4: the default is yes."""
+    """Clause 4: the default is yes."""
     assert super(FakeChannel, channel).linked()
 
 
 def test_a_backend_can_be_used_unless_it_says_so() -> None:
-    """Contract clause 19: the default is yes."""
+    """Clause 19: the default is yes."""
     assert super(FakeBackend, FakeBackend("fake")).probe() == Availability.yes()
 
 
@@ -142,18 +142,18 @@ def test_a_wait_is_not_counted_unless_the_channel_counts(channel: FakeChannel) -
 
 @pytest.mark.parametrize("uid", [lambda: 0, lambda: os.geteuid()], ids=["root", "this user"])
 def test_what_this_user_or_root_owns_is_trusted(uid: Callable[[], int]) -> None:
-    """Contract clause 7."""
+    """Clause 7."""
     assert check_owner(uid(), Request()) is None
 
 
 def test_what_somebody_else_owns_is_refused() -> None:
-    """Contract clause 7: before it is read or written."""
+    """Clause 7: before it is read or written."""
     with pytest.raises(PermissionDenied, match="it belongs to user 12345, not to this user"):
         check_owner(12345, Request())
 
 
 def test_what_somebody_else_owns_can_be_trusted() -> None:
-    """Contract clause 7: unless request.other_users."""
+    """Clause 7: unless request.other_users."""
     check_owner(12345, Request(other_users=True))
     assert True
 

@@ -99,18 +99,18 @@ def forked(act: Callable[[], object]) -> str:
 
 
 def test_a_channel_is_told_before_a_fork_and_after_it(channel: Connected) -> None:
-    """Contract clause 17: in the parent both, in this order."""
+    """Clause 17: in the parent both, in this order."""
     forked(lambda: None)
     assert channel.told == ["before", "in parent"]
 
 
 def test_a_childs_channel_is_told_before_the_fork_and_in_the_child(channel: Connected) -> None:
-    """Contract clause 17: what was given up is given up in the child too."""
+    """Clause 17: what was given up is given up in the child too."""
     assert forked(lambda: (channel.told, channel.connected)) == "(['before', 'in child'], False)"
 
 
 def test_a_lock_that_is_kept_over_the_fork_keeps_threads_out(channel: Connected) -> None:
-    """Contract clause 17: no thread takes up again what was given up before the fork is over."""
+    """Clause 17: no thread takes up again what was given up before the fork is over."""
     told: list[list[str]] = []
 
     def reconnect() -> None:
@@ -128,7 +128,7 @@ def test_a_lock_that_is_kept_over_the_fork_keeps_threads_out(channel: Connected)
 def test_a_channel_that_another_thread_opens_meanwhile_is_told(
     channel: Connected, backend: ConnectedBackend, name: str
 ) -> None:
-    """Contract clause 17: also the one that is recorded when the fork has asked all others already."""
+    """Clause 17: also the one that is recorded when the fork has asked all others already."""
 
     def open_another() -> None:
         if len(backend.channels) == 1:
@@ -148,7 +148,7 @@ def test_a_channel_that_another_thread_opens_meanwhile_is_told(
 def test_a_channel_that_is_not_recorded_is_told_by_its_handle(
     installed: Installed, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Contract clause 17: `belongs` is for what happens while a channel is opened."""
+    """Clause 17: `belongs` is for what happens while a channel is opened."""
     told: list[object] = []
     monkeypatch.setattr(Connected, "before_fork", lambda channel: told.append(channel) or channel.lock.acquire())
     backend = FakeBackend("plain")
@@ -203,7 +203,7 @@ def test_another_queue_can_be_opened_in_a_child_whose_parent_could_not_prepare(f
 
 @unraisable
 def test_a_channel_that_could_not_prepare_is_not_told_of_the_fork(failing: Connected) -> None:
-    """Contract clause 17: it has changed nothing, so there is nothing to end."""
+    """Clause 17: it has changed nothing, so there is nothing to end."""
     forked(lambda: None)
     assert failing.told == []
 
@@ -212,14 +212,14 @@ def test_a_channel_that_could_not_prepare_is_not_told_of_the_fork(failing: Conne
 def test_a_channel_that_cannot_prepare_keeps_no_other_from_it(
     failing: Connected, backend: ConnectedBackend, name: str
 ) -> None:
-    """Contract clause 17: each is asked."""
+    """Clause 17: each is asked."""
     with ipcq.open(name + "-other", "connected") as other:
         assert "queues of this backend do not cross a fork" in forked(other.qsize)
 
 
 @unraisable
 def test_what_is_raised_after_a_fork_keeps_no_fork_out(channel: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract clause 17: the next one is as the first."""
+    """Clause 17: the next one is as the first."""
     monkeypatch.setattr(Connected, "after_fork_in_parent", lambda channel: channel.lock.release() or _fail())
     assert [forked(os.getppid) for _ in range(2)] == [str(os.getpid())] * 2
 
@@ -324,7 +324,7 @@ def test_no_handle_of_a_plain_channel_is_recorded(installed: Installed, name: st
 
 
 def test_a_closed_channel_is_not_told_of_forks(channel: Connected, queue: "ipcq.Queue[int]") -> None:
-    """Contract clause 16: no call follows its close."""
+    """Clause 16: no call follows its close."""
     queue.close()
     forked(lambda: None)
     assert channel.told == []

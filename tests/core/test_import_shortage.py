@@ -1,4 +1,4 @@
-"""CONTRACT C24: what is imported late, while no descriptor or no memory is left, fails with our error."""
+"""C24: what is imported late, while no descriptor or no memory is left, fails with our error."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""CONTRACT C24: a full table of files, and a want of threads, are told with their limit and with the way out."""
+"""C24: a full table of files, and a want of threads, are told with their limit and with the way out."""
 
 import builtins
 import errno

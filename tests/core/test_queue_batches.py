@@ -104,7 +104,7 @@ def test_a_batch_of_one_takes_no_more(handle: Handle) -> None:
 
 
 def test_a_batch_whose_queue_ends_behind_its_first_message_keeps_it(handle: Handle, channel: FakeChannel) -> None:
-    """C1: what was taken is returned."""
+    """C5: what was taken is returned."""
     handle.put(1)
     channel.qsize = lambda: raising(QueueGone())("")  # type: ignore[method-assign,assignment,return-value]
     assert handle.get_many() == [1]
@@ -263,7 +263,7 @@ def test_threads_lose_nothing_behind_bad_messages(name: str, start: Callable[...
 
 
 def test_closing_tells_what_nobody_saw(queue: Handle) -> None:
-    """C1: nothing that was taken goes in silence."""
+    """C7: nothing that was taken goes in silence."""
     with_pending(queue)
     with pytest.warns(UserWarning, match=r"nobody saw: \[b'\\xc1\\xff'\]"):
         queue.close()

@@ -116,7 +116,7 @@ def test_closing_waits_until_who_was_inside_is_out(
 def test_several_threads_that_close_close_once(
     handle: Handle, channel: FakeChannel, start: Callable[..., Thread]
 ) -> None:
-    """C21: contract clause 16, close is called once."""
+    """C21, clause 16: close is called once."""
     for closer in [start(handle.close) for _ in range(8)]:
         closer.outcome()
     assert channel.closings == 1

@@ -37,7 +37,7 @@ def test_an_inherited_handle_that_cannot_work_says_so(installed: Installed, fake
 
 
 def test_an_inherited_channel_that_cannot_work_is_left_alone(fake: FakeBackend, name: str) -> None:
-    """Contract clause 17: then nothing more is called on it."""
+    """Clause 17: then nothing more is called on it."""
     fake.survives_fork = False
     with ipcq.open(name, "fake") as handle:
         child(handle)
@@ -45,7 +45,7 @@ def test_an_inherited_channel_that_cannot_work_is_left_alone(fake: FakeBackend, 
 
 
 def test_a_closed_handle_is_not_asked_in_the_child(fake: FakeBackend, name: str) -> None:
-    """Contract clause 17: its channel is closed."""
+    """Clause 17: its channel is closed."""
     fake.survives_fork = False
     handle = ipcq.open(name, "fake")
     handle.close()

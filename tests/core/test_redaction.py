@@ -1,4 +1,4 @@
-"""No password that came with an address is in any text: a canary, looked for in every error of every call."""
+"""C42: no password that came with an address is in any text: a canary, looked for in every error of every call."""
 
 import asyncio
 import logging

@@ -24,10 +24,10 @@ from ipcq.testing.processes import own_seed
 MIB = 1 << 20
 COUNT = 10_000
 
-#: CONTRACT C29: bytes of memory for a message of so many bytes. What the clause says, 80 for each byte, holds for all
-#: but maps of one entry, which take CPython 224 bytes and two on the wire: nested into each other they need 112.
+#: C29: bytes of memory for a message, and for each of its bytes. The worst are maps of one entry, which take CPython
+#: 224 bytes and two on the wire: nested into each other they need 112 for each byte, everything else at most 80.
 FIXED, FACTOR = 64 << 10, 120
-#: Seconds for each MiB, at ten times the clause.
+#: Seconds for each MiB, at ten times the promise.
 SECONDS = 10.0
 
 

@@ -11,7 +11,7 @@ from processes.sizes import size
 
 ROUNDS = size(8, 250)
 SOON = 10.0
-"""Ten times the second of the clause."""
+"""Ten times the second of the promise."""
 
 
 @pytest.mark.parametrize("verb", ["get", "put"])

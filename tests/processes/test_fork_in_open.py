@@ -223,7 +223,7 @@ def test_a_child_closes_what_was_being_opened_though_a_finaliser_closes_some_of_
 
 
 def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
-    """Contract clause 17: its descriptors are given back, and a second time changes nothing."""
+    """Clause 17: its descriptors are given back, and a second time changes nothing."""
     before = len(descriptors())
     queue = ipcq.open(name, backend, **SMALL)
     channel = queue._channel

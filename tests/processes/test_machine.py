@@ -25,7 +25,7 @@ PUT: dict[str, Any] = {"item": 1, "priority": 5}
 
 
 def test_a_priority_without_priorities_is_unsupported() -> None:
-    """Contract clause 20."""
+    """Clause 20."""
     assert model(("put", PUT)) == ("raised", "Unsupported")
 
 
@@ -35,13 +35,13 @@ def test_a_priority_on_a_closed_handle_is_either_error() -> None:
 
 
 def test_a_shutdown_of_what_cannot_be_is_unsupported() -> None:
-    """Contract clause 20, unless the handle is closed."""
+    """Clause 20, unless the handle is closed."""
     assert model(("shutdown", {"immediate": False})) == ("raised", "Unsupported")
     assert model(("close", {}), ("shutdown", {"immediate": False})) is None
 
 
 def test_a_peek_where_none_is_possible_is_unsupported() -> None:
-    """Contract clause 20, unless the handle is closed."""
+    """Clause 20, unless the handle is closed."""
     assert model(("peek", {})) == ("raised", "Unsupported")
     assert model(("close", {}), ("peek", {})) is None
 
@@ -50,13 +50,13 @@ OPEN: dict[str, Any] = {"exclusive": False, "rights": "both", "other_limit": Fal
 
 
 def test_a_handle_that_cannot_go_on_after_an_unlink_is_unsupported() -> None:
-    """Contract clause 20, for one that creates and for one that attaches."""
+    """Clause 20, for one that creates and for one that attaches."""
     assert model(("open", {"create": True, **OPEN})) == ("raised", "Unsupported")
     assert model(("forget", {}), ("open", {"create": True, **OPEN})) == ("raised", "Unsupported")
 
 
 def test_nothing_is_created_by_who_cannot_go_on_after_an_unlink() -> None:
-    """Contract clause 20."""
+    """Clause 20."""
     assert model(("forget", {}), ("open", {"create": True, **OPEN}), ("exists", {})) == ("returned", False)
 
 
@@ -68,7 +68,7 @@ def test_going_on_after_an_unlink_is_not_compared_where_it_differs(monkeypatch: 
 
 
 def test_looking_into_what_has_ended_says_so() -> None:
-    """Contract clause 15."""
+    """Clause 15."""
     calls = (("shutdown", {"immediate": False}), ("peek", {}))
     assert model(*calls, shutdown=True, peek=True) == ("raised", "QueueShutDown")
 
@@ -76,7 +76,7 @@ def test_looking_into_what_has_ended_says_so() -> None:
 @pytest.mark.needs("memory")
 @pytest.mark.parametrize(("persistence", "there"), [(Persistence.HOLDERS, False), (Persistence.KERNEL, True)])
 def test_a_queue_that_lives_by_its_handles_goes_with_the_last_one(persistence: Persistence, there: bool) -> None:
-    """Contract clause 5."""
+    """Clause 5."""
     model = Model(4, Capabilities(persistence=persistence), False)
     for step in BEGINNING:
         model.call(step)

@@ -21,7 +21,7 @@ from processes.stopping import held, stop_inside
 
 ROUNDS = 20
 SOON = 1.0
-"""Ten times the 100 ms of the clause."""
+"""Ten times the 100 ms of the promise."""
 
 RAISED = {"SIGINT": "KeyboardInterrupt", "SIGTERM": "SystemExit", "SIGALRM": "Custom"}
 

@@ -19,7 +19,7 @@ ROUNDS = size(150, 3000)
 INSIDE = size(10, 200)
 TIMEOUT = 0.05
 LATE = 1.0
-"""Ten times the 100 ms of the clause."""
+"""Ten times the 100 ms of the promise."""
 
 
 def hold_lock(name: str) -> None:

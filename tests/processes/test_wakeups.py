@@ -13,7 +13,7 @@ from processes.sizes import size
 
 ROUNDS = size(40, 1500)
 SOON = 2.5
-"""Ten times the 250 ms of the clause."""
+"""Ten times the 250 ms of the promise."""
 
 #: Backends that get, or put, under a lock: who is stopped inside, which no other process can help, keeps it until he
 #: goes on. Dead ones keep nothing. Of socketpair it is the lock by which putters keep to max_messages.

@@ -1,7 +1,7 @@
 /*
  * The class of handles to a ring: put and get from end to end.
  *
- * It is derived from `ipcq.Queue` (clause 21 in ipcq/backend.py) and has no semantics of its own: a call either does what
+ * It is derived from `ipcq.Queue` (clause 21 of `ipcq.backend`) and has no semantics of its own: a call either does what
  * Queue's would certainly do, or leaves it to Queue's with nothing done but the encoding, or the beginning of a wait for a
  * message. What is left to it: arguments that are not plainly right, a queue that is full, busy, ended or damaged, and
  * everything once the handle is closed.

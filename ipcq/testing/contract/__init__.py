@@ -28,6 +28,10 @@ __all__ = ("BackendContract",)
 class BackendContract(Delivery, Batches, Waiting, Signals, Ends, Names, Limits, Handles, Abilities, Safety):
     """Prove that a backend keeps the contract: subclass it under a name that begins with ``Test`` and set `backend`.
 
+    The docstring of each test begins with what the test proves, so a failure names it. ``Clause 14`` is number 14 of
+    the contract in the docstring of `ipcq.backend`. ``C14`` is a promise to users, on the page "What is promised" of
+    ipcq's documentation (``docs/reference/promises.md`` in the source distribution).
+
     Attributes:
         backend: Name of the backend, as users call it.
         small: What the suite creates its queues with, `max_messages` (from 3 to 4) and `max_message_size` (512) among

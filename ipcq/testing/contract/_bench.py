@@ -22,7 +22,7 @@ from ipcq.backend import Capabilities, Scope
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Bounds of the clauses, in seconds, at ten times their value.
+#: Bounds of the promises, in seconds, at ten times their value.
 LATE = 0.5
 """C10: a timed-out call returns 50 ms late at most."""
 INTERRUPTED = 1.0
@@ -183,7 +183,7 @@ def watchdog(seconds: float) -> Iterator[None]:
 
 
 class Bench:
-    """What every family of clauses stands on."""
+    """What every part of the suite stands on."""
 
     backend: ClassVar[str]
     small: ClassVar[Mapping[str, Any]] = {"max_messages": 4, "max_message_size": 512}
