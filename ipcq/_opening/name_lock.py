@@ -19,6 +19,7 @@ mounts one directory in two places, so there is no deadlock.
 
 import errno
 import os
+import stat
 import struct
 import sys
 import zlib
@@ -26,13 +27,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ipcq._process import private_directory
 from ipcq._process.deadline import pause
 from ipcq._process.forks import closed, opened
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError, TimedOutError
+
+_MODE: Final = 0o600
 
 # Modules of the platform now, because a full descriptor table would not let them be loaded later.
 if sys.platform == "linux":
@@ -162,7 +165,7 @@ class _Files:
     def _open_shared(self, root: str) -> None:
         """Open a file that this process cannot write to, if it is there and this process can read it."""
         path = f"{root}/{self._file}"
-        if root not in private_directory.private_directories():
+        if not private_directory.is_private(root):
             return
         try:
             descriptor = opened(lambda: os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
@@ -178,6 +181,8 @@ class _Files:
         self._closing.callback(_close_lock, descriptor)
         try:
             status = os.fstat(descriptor)
+            if not shared and sys.platform != "win32" and stat.S_IMODE(status.st_mode) != _MODE:
+                os.fchmod(descriptor, _MODE)  # it was made just now, and the umask has taken bits away
         except OSError as error:
             reraise_from_handler(error)
             raise private_directory.refusal(error, f"the lock file {path} cannot be looked at", root, path) from error
@@ -188,17 +193,10 @@ class _Files:
 
 def _open_file(root: str, path: str) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            if sys.platform != "win32":
-                os.fchmod(descriptor, 0o600)  # the umask may have taken bits away
-        except BaseException:
-            os.close(descriptor)
-            raise
+        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), _MODE)
     except OSError as error:
         reraise_from_handler(error)
         raise private_directory.refusal(error, f"the lock file {path} cannot be opened", root, path) from error
-    return descriptor
 
 
 def _close_lock(descriptor: int) -> None:

@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Final, TypeVar
 
 from ipcq._process.limits import too_many_descriptors
@@ -36,7 +37,10 @@ if sys.platform == "win32":
 elif sys.platform == "linux":
 
     def _roots() -> tuple[str, ...]:
-        user = os.geteuid()
+        return _roots_of(os.geteuid())  # which a process may change
+
+    @cache
+    def _roots_of(user: int) -> tuple[str, ...]:
         return f"/tmp/ipcq-{user}", f"/dev/shm/ipcq-{user}", f"/run/user/{user}/ipcq"  # whatever TMPDIR says
 
 else:  # neither Linux nor Windows
@@ -59,7 +63,7 @@ def private_directories(part: str = "") -> list[str]:
         MessageQueueError: The system does not tell whether one exists.
     """
     homes = [(root, _inside(root, part)) for root in _roots()]
-    return [home for root, home in homes if _is_private(root, root) and _is_private(root, home)]
+    return [home for root, home in homes if is_private(root) and (home == root or _is_private(root, home))]
 
 
 def private_files(file: str, part: str = "") -> list[str]:
@@ -72,7 +76,7 @@ def private_files(file: str, part: str = "") -> list[str]:
     for root in _roots():
         home = _inside(root, part)
         path = f"{home}/{file}"
-        if _status(root, path) is not None and _is_private(root, root) and _is_private(root, home):
+        if _status(root, path) is not None and is_private(root) and (home == root or _is_private(root, home)):
             found.append(path)
     return found
 
@@ -105,20 +109,21 @@ def each_usable(attempt: Callable[[str], T]) -> Iterator[T]:
     Raises:
         MessageQueueError: None can be used, with the reasons; or an attempt failed for a reason that may be gone soon.
     """
-    refusals: list[MessageQueueError] = []
-    for root in _roots():
+    # What makes the errors anew: their tracebacks lead to this frame and so to this list. That cycle would keep alive
+    # the error that the caller is handling, and all that hangs on it.
+    refusals: list[tuple[type[MessageQueueError], str, int | None]] = []
+    roots = _roots()
+    for root in roots:
         try:
             found = attempt(root)
         except (PermissionDenied, NoSpace) as error:
             if not is_lasting(error):
                 raise
-            # A new one, as the traceback of the other leads to this frame and so to this list: that cycle would keep
-            # alive the error that the caller is handling, and all that hangs on it.
-            refusals.append(type(error)(error.detail, errno=error.errno))
+            refusals.append((type(error), error.detail, error.errno))
         else:
             yield found
-    if len(refusals) == len(_roots()):
-        raise _none_usable(refusals)
+    if len(refusals) == len(roots):
+        raise _none_usable([kind(detail, errno=number) for kind, detail, number in refusals])
 
 
 def is_lasting(error: MessageQueueError) -> bool:
@@ -180,6 +185,15 @@ def _make(root: str, path: str) -> None:
         reraise_from_handler(error)
         raise refusal(error, f"{path} cannot be made", root, path) from error
     _check(path, found)
+
+
+def is_private(root: str) -> bool:
+    """Tell whether a private directory is there and nobody else's.
+
+    Raises:
+        MessageQueueError: The system does not tell.
+    """
+    return _is_private(root, root)
 
 
 def _is_private(root: str, path: str) -> bool:

@@ -8,12 +8,16 @@ serializer, a plugin or the system raises into one of our errors. What a handler
 # ask.
 import _signal
 from types import CodeType
+from typing import Final
+
+_NUMBERS: Final = tuple(_signal.valid_signals())
 
 
 def reraise_from_handler(error: BaseException) -> None:
     """Raise `error` again if it came out of a Python function that is a signal handler now."""
-    handlers = _handlers()
-    trace = error.__traceback__
+    # The first frame is the one that caught it. Where it is the only one, a call in C raised, and nobody is asked.
+    trace = error.__traceback__ and error.__traceback__.tb_next
+    handlers = _handlers() if trace is not None else ()
     while trace is not None:
         if trace.tb_frame.f_code in handlers:
             raise error
@@ -22,7 +26,7 @@ def reraise_from_handler(error: BaseException) -> None:
 
 def _handlers() -> set[CodeType]:
     handlers = set()
-    for number in _signal.valid_signals():
+    for number in _NUMBERS:
         handler = _signal.getsignal(number)
         if callable(handler):
             # A plain function, a method, a functools.partial, or an object with __call__.
