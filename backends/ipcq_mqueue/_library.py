@@ -18,9 +18,15 @@ _NAME: Final = "posix_ipc"
 
 
 def is_installed() -> bool:
-    """Tell whether posix_ipc is installed, whatever module has its name now."""
+    """Tell whether posix_ipc is installed, whatever module has its name now.
+
+    It is imported where it is: from then on it cannot go away, and no further call searches `sys.path`.
+    """
     with _uncovered():
-        return find_spec(_NAME) is not None
+        found = find_spec(_NAME) is not None
+    if found:
+        library()
+    return found
 
 
 @cache

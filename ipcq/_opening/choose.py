@@ -88,14 +88,15 @@ def choose(
             )
         return Attach(there.name)
     best_first = sorted(candidates, key=lambda candidate: (-(candidate.rank or 0), candidate.name))
+    excluded = {candidate.name: _not_by_auto(candidate, preferred) for candidate in best_first}
     # A backend that is full, or cannot do what was asked for, still counts: a weaker one must not stand in for it.
     usable = [each for each in best_first if each.availability.usable]
-    kept = any(not (_forgets(each.capabilities) or _not_by_auto(each, preferred)) for each in usable)
+    kept = any(not (_forgets(each.capabilities) or excluded[each.name]) for each in usable)
     stays = request.lifetime == "persistent"
     passed_over = {}
     order = []
     for candidate in best_first:
-        reason = _not_by_auto(candidate, preferred) or shortcoming(candidate, request, require)
+        reason = excluded[candidate.name] or shortcoming(candidate, request, require)
         if not reason and stays and kept and _forgets(candidate.capabilities):
             reason = _forgotten(candidate)
         if reason:
@@ -144,8 +145,7 @@ def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Mi
         return denied
     if able.max_message_size is not None and (request.max_message_size or 0) > able.max_message_size:
         return f"its messages have at most {able.max_message_size} bytes, asked for {request.max_message_size}"
-    lacks = lacking(require or {}, able, able.max_message_size)
-    if lacks:
+    if require and (lacks := lacking(require, able, able.max_message_size)):
         return lacks
     for option in request.options:
         if option not in candidate.options:

@@ -68,8 +68,7 @@ class BackendInfo:
 def plugins() -> list[Plugin]:
     """Load every backend that is installed."""
     with shortage_told(), importing():
-        offers = _offers(tuple(sys.path))
-    return [plugin(name) for name in offers]
+        return list(_plugins(tuple(sys.path)))
 
 
 def known() -> list[Plugin]:
@@ -204,6 +203,11 @@ def _offers(path: tuple[str, ...]) -> "dict[str, EntryPoint]":
     for entry in sorted(found, key=lambda entry: (_distribution(entry) != DISTRIBUTION, _distribution(entry))):
         offers.setdefault(entry.name, entry)
     return dict(sorted(offers.items()))
+
+
+@cache
+def _plugins(path: tuple[str, ...]) -> tuple[Plugin, ...]:
+    return tuple(_load(entry) for entry in _offers(path).values())
 
 
 def _check_descriptors() -> None:

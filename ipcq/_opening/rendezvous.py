@@ -7,10 +7,11 @@ creating it looks once more, for the queue of somebody who does not take the sam
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic
+from types import TracebackType
 from typing import Any, Final
 
 from ipcq._opening import registry
@@ -21,7 +22,7 @@ from ipcq._opening.open_request import OpenRequest
 from ipcq._opening.rivals import Withdrawals, settled
 from ipcq._process.call_site import warn
 from ipcq._process.deadline import pause
-from ipcq._process.imports import shortage_told
+from ipcq._process.imports import shortage_behind
 from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Availability, Backend, Channel, Request, Scope
 from ipcq.errors import (
@@ -50,9 +51,10 @@ def meet(asked: OpenRequest, known: Iterable[str]) -> tuple[Backend, Channel, st
     The last is empty where there is no better one, or the queue exists. `known` are the options of `open` itself, for
     the hint where an option is unknown.
     """
-    candidates = {each.name: each for each in _usable(asked.backend)}
-    options = _options(asked.request.options, candidates.values(), known)
-    asked = replace(asked, request=replace(asked.request, options=options))
+    candidates = {each.name: each for each in backends(asked.backend)}
+    if asked.request.options:
+        options = _options(asked.request.options, candidates.values(), known)
+        asked = replace(asked, request=replace(asked.request, options=options))
     with Withdrawals(asked.name, asked.request) as withdrawals:
         return _met(asked, candidates, withdrawals)
 
@@ -125,29 +127,16 @@ def _look_twice(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach
 
 def _is_elsewhere(asked: OpenRequest, candidates: Mapping[str, Backend], here: Backend) -> bool:
     """Tell whether somebody who does not take the same lock created the name on another backend."""
-    for each in candidates.values():
-        with suppress(BackendUnavailable):  # a stranger's plugin that cannot say
-            if each is not here and taken(each, asked.name):
-                return True
-    return False
+    return bool(_asked(asked.name, [each for each in candidates.values() if each is not here])[0])
 
 
 def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
     """Decide where the queue is or is to be."""
-    seen = [_candidate(each, asked.name) for each in candidates.values()]
     if asked.backend != AUTO:
-        (named,) = seen
-        if not named.availability.usable:
-            reason = named.availability.reason
-            raise BackendUnavailable(reason, reasons={named.name: reason}, backend=named.name)
-        if named.exists:
-            return Attach(named.name)
-        reason = shortcoming(named, asked.request, asked.require)
-        if reason and asked.create:
-            others = _others(asked, [named.name])
-            hint = f": use backend={others[0]!r}" if others else ""
-            raise Unsupported(reason + hint, alternatives=others)
-        return Create((named.name,), {})
+        return _look_at(asked, candidates[asked.backend])
+    there, silent = _asked(asked.name, candidates.values())
+    # Where it exists, nothing is to be chosen, and so the others need not say whether they can be used.
+    seen = [_candidate(each, bool(there), silent.get(each.name, "")) for each in there or candidates.values()]
     preferred = os.environ.get(PREFERENCE) or None
     decision = choose(seen, asked.request, asked.require, preferred)
     if isinstance(decision, Create):
@@ -160,6 +149,22 @@ def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Cre
         broken = {each.name: each.failure for each in registry.plugins() if each.backend is None}
         decision = replace(decision, passed_over={**decision.passed_over, **broken})
     return decision
+
+
+def _look_at(asked: OpenRequest, backend: Backend) -> Attach | Create:
+    """Decide where one backend is named."""
+    named = _candidate(backend)
+    if not named.availability.usable:
+        reason = named.availability.reason
+        raise BackendUnavailable(reason, reasons={named.name: reason}, backend=named.name)
+    if taken(backend, asked.name):
+        return Attach(named.name)
+    reason = shortcoming(named, asked.request, asked.require)
+    if reason and asked.create:
+        others = _others(asked, [named.name])
+        hint = f": use backend={others[0]!r}" if others else ""
+        raise Unsupported(reason + hint, alternatives=others)
+    return Create((named.name,), {})
 
 
 def _warn_if_weaker(asked: OpenRequest, decision: Create) -> bool:
@@ -271,23 +276,29 @@ def compare(asked: OpenRequest, channel: Channel) -> None:
         raise Unsupported(f"{CANNOT_CONTINUE}: leave after_unlink out")
 
 
-def _candidate(backend: Backend, name: str = "") -> Candidate:
-    availability = registry.probe(backend)
-    there = False
-    if name:
-        try:
-            there = taken(backend, name)
-        except BackendUnavailable as error:
-            # A stranger's plugin must not keep anybody from opening a queue elsewhere.
-            availability = Availability.no(error.detail)
+def _candidate(backend: Backend, exists: bool = False, failure: str = "") -> Candidate:
     return Candidate(
         name=backend.name,
         capabilities=backend.capabilities,
         rank=backend.rank,
         options=backend.options,
-        availability=availability,
-        exists=there,
+        availability=Availability.no(failure) if failure else registry.probe(backend),
+        exists=exists,
     )
+
+
+def _asked(name: str, among: Iterable[Backend]) -> tuple[list[Backend], Mapping[str, str]]:
+    """Ask each backend whether a name is taken there; return those where it is, and for those that failed, how."""
+    there = []
+    failures = {}
+    for each in among:
+        try:
+            if taken(each, name):
+                there.append(each)
+        except BackendUnavailable as error:
+            # A stranger's plugin must not keep anybody from opening a queue elsewhere.
+            failures[each.name] = error.detail
+    return there, failures
 
 
 def taken(backend: Backend, name: str) -> bool:
@@ -296,23 +307,22 @@ def taken(backend: Backend, name: str) -> bool:
     Raises:
         BackendUnavailable: It fails to answer in a way that backends must not.
     """
-    with located(name, backend.name):
-        try:
-            with shortage_told():
-                return backend.exists(name)
-        except MessageQueueError:
-            raise
-        except Exception as error:
-            reraise_from_handler(error)
-            reason = f"it cannot say whether the queue exists: {type(error).__name__}: {error}"
-            raise BackendUnavailable(reason, reasons={backend.name: reason}) from error
+    try:
+        with located(name, backend.name):
+            return backend.exists(name)
+    except MessageQueueError:
+        raise
+    except Exception as error:
+        reraise_from_handler(error)
+        reason = f"it cannot say whether the queue exists: {type(error).__name__}: {error}"
+        raise BackendUnavailable(reason, reasons={backend.name: reason}, queue=name, backend=backend.name) from error
 
 
 def holders(name: str, backend: str) -> list[Backend]:
     """Return the backends on which a name is taken, among all or of the one that is named."""
     if backend != AUTO:
         return [each for each in backends(backend) if taken(each, name)]
-    return [each for each in backends(AUTO) if _candidate(each, name).exists]
+    return _asked(name, backends(AUTO))[0]
 
 
 def backends(name: str) -> list[Backend]:
@@ -322,27 +332,36 @@ def backends(name: str) -> list[Backend]:
     return [each.backend for each in registry.known() if each.backend is not None]
 
 
-def _usable(name: str) -> list[Backend]:
-    return backends(AUTO) if name == AUTO else [registry.usable(name)]
-
-
-@contextmanager
-def serialised(name: str, candidates: Iterable[Backend], deadline: float) -> Iterator[None]:
+def serialised(name: str, candidates: Iterable[Backend], deadline: float) -> AbstractContextManager[None]:
     """Keep others from creating and unlinking the name meanwhile, where others can at all."""
     if all(each.capabilities.scope < Scope.HOST for each in candidates):
-        yield
-    else:
-        with name_lock(name, deadline):
-            yield
+        return nullcontext()
+    return name_lock(name, deadline)
 
 
-@contextmanager
-def located(name: str, backend: str) -> Iterator[None]:
-    try:
-        with shortage_told():
-            yield
-    except MessageQueueError as error:
-        raise error.at(name, backend)
+class _Located:
+    # A class, because one made by `contextlib` takes several times as long, and each backend is asked in one.
+    __slots__ = ("_backend", "_name")
+
+    def __init__(self, name: str, backend: str) -> None:
+        self._name = name
+        self._backend = backend
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, MessageQueueError):
+            error.at(self._name, self._backend)
+        elif (short := shortage_behind(error)) is not None:
+            raise short.at(self._name, self._backend) from error
+
+
+def located(name: str, backend: str) -> AbstractContextManager[None]:
+    """Let our errors say which queue and backend they are about, and tell of a shortage as `shortage_told` does."""
+    return _Located(name, backend)
 
 
 def _options(options: Mapping[str, Any], candidates: Iterable[Backend], known: Iterable[str]) -> Mapping[str, Any]:

@@ -52,10 +52,7 @@ class _ShortageTold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, OSError | ImportError) or isinstance(error, MessageQueueError):
-            return
-        reraise_from_handler(error)
-        short = shortage(error)
+        short = shortage_behind(error)
         if short is not None:
             raise short from error
 
@@ -73,6 +70,14 @@ def shortage_told() -> AbstractContextManager[None]:
         NoSpace: No memory.
     """
     return _SHORTAGE_TOLD
+
+
+def shortage_behind(error: BaseException | None) -> MessageQueueError | None:
+    """Return what `shortage_told` raises instead of an error, if it does."""
+    if not isinstance(error, OSError | ImportError) or isinstance(error, MessageQueueError):
+        return None
+    reraise_from_handler(error)
+    return shortage(error)
 
 
 def _before_fork() -> None:

@@ -342,12 +342,15 @@ class Availability:
     @classmethod
     def yes(cls) -> "Availability":
         """The backend can be used."""
-        return cls(True)
+        return _USABLE
 
     @classmethod
     def no(cls, reason: str) -> "Availability":
         """The backend cannot be used because of `reason`."""
         return cls(False, reason)
+
+
+_USABLE: Final = Availability(True)
 
 
 class Severity(Enum):

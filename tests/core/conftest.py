@@ -80,6 +80,7 @@ class Installed:
         """Let the next look at the installed distributions be a first one."""
         importlib.invalidate_caches()
         registry._offers.cache_clear()
+        registry._plugins.cache_clear()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """C31: a choice that makes a queue weaker, or another than the best, is told, and points at the caller's line."""
 
+import itertools
 import logging
 import sys
 import threading
@@ -124,10 +125,13 @@ def test_a_backend_that_gets_unusable_meanwhile_is_warned_of(
     keeping = FakeBackend("keeping", rank=7)
     installed.backend(keeping)
 
-    def fail(_: str) -> None:
-        keeping.availability = Availability.no("its disk was pulled out")
+    looks = itertools.count()
 
-    keeping.on_exists = fail
+    def fail(_: str) -> None:
+        if next(looks):
+            keeping.availability = Availability.no("its disk was pulled out")
+
+    keeping.on_probe = fail
     with pytest.warns(ipcq.PersistenceWarning, match="pulled out") as caught:
         ipcq.open(name).close()
     assert len(caught) == 1

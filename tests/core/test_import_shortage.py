@@ -107,6 +107,7 @@ def test_an_address_that_takes_a_module_is_told_with_the_limit(
 def test_what_lists_the_plugins_is_told_with_the_limit(late: Callable[[str], None], look: Callable[[], object]) -> None:
     """It is imported at the first look."""
     registry._offers.cache_clear()
+    registry._plugins.cache_clear()
     late("importlib.metadata")
     with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
         look()
