@@ -88,28 +88,28 @@ class ShmBackend(Backend):
             from ipcq_shm import _channel
 
         with _segment.explained():
-            return _channel.created(name, request, CAPABILITIES)
+            return _channel.created(name, request)
 
     def attach(self, name: str, request: Request) -> Channel:
         with importing():
             from ipcq_shm import _channel
 
         with _segment.explained():
-            return _channel.attached(name, request, CAPABILITIES)
+            return _channel.attached(name, request)
 
     def create_nameless(self, request: Request) -> Channel:
         with importing():
             from ipcq_shm import _channel
 
         with _segment.explained():
-            return _channel.created_nameless(request, CAPABILITIES)
+            return _channel.created_nameless(request)
 
     def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
         with importing():
             from ipcq_shm import _channel
 
         with _segment.explained():
-            return _channel.adopted(descriptors, request, CAPABILITIES)
+            return _channel.adopted(descriptors, request)
 
     def exists(self, name: str) -> bool:
         if sys.platform != "linux":

@@ -9,7 +9,6 @@ from typing import Final, TypeVar
 
 from ipcq.backend import (
     Attributes,
-    Capabilities,
     Channel,
     Holder,
     Notice,
@@ -23,9 +22,12 @@ from ipcq.backend import (
     opened,
 )
 from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported, VersionMismatch
-from ipcq_shm import _core, _notice, _segment
+from ipcq_shm import CAPABILITIES, _core, _notice, _segment
 
 _Handle = TypeVar("_Handle")
+
+#: Those of a queue with priorities, and of one without.
+_CAPABILITIES: Final = {ordered: replace(CAPABILITIES, priorities=ordered) for ordered in (True, False)}
 
 # RING_LARGEST and CELLS_LARGEST of csrc/layout.h.
 _MOST_BYTES: Final = 1 << 46
@@ -33,7 +35,7 @@ _MOST_BYTES_IN_ORDER: Final = 1 << 38
 
 
 class ShmChannel(_core.Ring, Channel):
-    def __init__(self, name: str, descriptor: int, request: Request, capabilities: Capabilities) -> None:
+    def __init__(self, name: str, descriptor: int, request: Request) -> None:
         """Make this a participant; the descriptor is this object's then, and is closed where that fails."""
         self._name = name
         self._request: _notice.Request | None = None
@@ -43,7 +45,7 @@ class ShmChannel(_core.Ring, Channel):
                 self.attach(descriptor, bell, request.after_unlink == "continue")
                 belongs(self, descriptor)
             self.attributes = _attributes(self)
-            self.capabilities = replace(capabilities, priorities=self.attributes.priorities)
+            self.capabilities = _CAPABILITIES[self.attributes.priorities]
         except BaseException:
             # Exactly once, whenever an exception out of a signal handler struck.
             if self.detach():
@@ -120,12 +122,12 @@ class ShmChannel(_core.Ring, Channel):
         return True
 
 
-def created(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:
+def created(name: str, request: Request) -> ShmChannel:
     if request.mode & 0o077 and not request.other_users:
         raise Unsupported(
             f"who may write to it may truncate it: mode {request.mode:o} needs other_users=True, and trust"
         )
-    channel = ShmChannel(name, _formatted(name, request), request, capabilities)
+    channel = ShmChannel(name, _formatted(name, request), request)
     try:
         _publish(channel, name)
     except BaseException:
@@ -146,17 +148,17 @@ def _formatted(name: str, request: Request) -> int:
     return descriptor
 
 
-def created_nameless(request: Request, capabilities: Capabilities) -> ShmChannel:
+def created_nameless(request: Request) -> ShmChannel:
     bell = _segment.nameless_bell()
     try:
         descriptor = _formatted("", replace(request, lifetime="last-close"))
     except BaseException:
         closed(bell)
         raise
-    return _nameless(descriptor, bell, request, capabilities)
+    return _nameless(descriptor, bell, request)
 
 
-def adopted(descriptors: Sequence[int], request: Request, capabilities: Capabilities) -> ShmChannel:
+def adopted(descriptors: Sequence[int], request: Request) -> ShmChannel:
     lent, bell = (opened(partial(int, each)) for each in descriptors)
     try:
         # Another open file, because locks belong to it and those of this one are somebody else's.
@@ -166,12 +168,12 @@ def adopted(descriptors: Sequence[int], request: Request, capabilities: Capabili
         raise
     finally:
         closed(lent)
-    return _nameless(descriptor, bell, request, capabilities)
+    return _nameless(descriptor, bell, request)
 
 
-def _nameless(descriptor: int, bell: int, request: Request, capabilities: Capabilities) -> ShmChannel:
+def _nameless(descriptor: int, bell: int, request: Request) -> ShmChannel:
     try:
-        channel = ShmChannel("", descriptor, request, capabilities)
+        channel = ShmChannel("", descriptor, request)
         try:
             with no_fork:
                 channel.adopt_bell(bell)
@@ -196,11 +198,11 @@ def _publish(channel: ShmChannel, name: str) -> None:
     channel.named()
 
 
-def attached(name: str, request: Request, capabilities: Capabilities) -> ShmChannel:
-    channel = ShmChannel(name, _segment.opened(name, request), request, capabilities)
+def attached(name: str, request: Request) -> ShmChannel:
+    channel = ShmChannel(name, _segment.opened(name, request), request)
     try:
         # Removed before this handle had its slot, or by who did not see it any more.
-        if not _segment.is_linked(channel.descriptor):
+        if not _segment.is_linked(channel.descriptor, channel.attributes.lifetime):
             raise QueueNotFound
     except BaseException:
         channel.detach()

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from ipcq.backend import (
+    Lifetime,
     Request,
     check_file_size,
     check_owner,
@@ -59,6 +60,7 @@ _HEADER: Final = struct.Struct("=QIIQQQQQQQII")
 _UNLINKED: Final = 132
 _DOORBELL: Final = struct.Struct("=Q")
 _DOORBELL_AT: Final = 160
+_NO_DOORBELL: Final = bytes(_DOORBELL.size)
 NAME_AT: Final = 17296
 _NAME_SIZE: Final = 256
 _SLOTS: Final = 4096
@@ -352,9 +354,9 @@ def _removing(descriptor: int) -> Iterator[None]:
             _lock(descriptor, fcntl.F_UNLCK, _REMOVAL, 1)
 
 
-def is_linked(descriptor: int) -> bool:
+def is_linked(descriptor: int, lifetime: Lifetime) -> bool:
     """Tell whether the file has its name and nobody who does not know of this handle is about to remove it."""
-    if read_header(descriptor).flags & LAST_CLOSE:
+    if lifetime == "last-close":
         with _removing(descriptor):  # who is removing it looked for slots after locking this
             pass
     return os.fstat(descriptor).st_nlink > 0
@@ -423,6 +425,8 @@ def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
     """
     try:
         inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
+        if inode == _NO_DOORBELL:
+            return None
         bell = noted(lambda: os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -441,6 +445,8 @@ def _ring_again(descriptor: int, name: str, rung: int | None, closing: ExitStack
     if rung is not None:
         _sound(rung)
     inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)
+    if inode == _NO_DOORBELL:
+        return
     with suppress(FileNotFoundError):
         if _DOORBELL.pack(os.stat(bell_of(name), follow_symlinks=False).st_ino) == inode:
             with suppress(OSError):
