@@ -22,7 +22,7 @@ if sys.platform != "linux":
     pytest.skip(f"Windows has no /dev/shm, nor has {sys.platform}", allow_module_level=True)
 
 LARGEST = 50_000
-# More than what is mapped with its pages at once, so that pages that were not allocated would be missed.
+# Many pages, so that any that was not allocated would be missed.
 LARGE = 20 << 20
 SHARED = ("shm", "pyshm")
 

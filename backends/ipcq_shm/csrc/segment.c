@@ -8,9 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Largest mapping, in bytes, whose page table is filled at once, which takes a tenth of a microsecond per page. */
-#define LARGEST_POPULATED (UINT64_C(16) << 20)
-
 /* Creating */
 
 static uint64_t whole_pages(uint64_t size)
@@ -106,13 +103,16 @@ static enum queue_result read_header(int descriptor, struct segment_header *head
 
 /* Mapping */
 
-/* Maps the file over what is mapped there. */
+/*
+ * Maps the file over what is mapped there. Page faults fill the page tables: MAP_POPULATE would take more than half of
+ * the time of attaching, for pages that most handles never reach. The file's memory is allocated, so the first access
+ * to a page costs about a microsecond.
+ */
 static bool map_over(const struct queue *queue)
 {
     unsigned char *base = (unsigned char *)queue->segment;
     size_t head = (size_t)(queue->data - base);
-    /* So that the first calls meet no page faults while they hold a lock. */
-    int how = MAP_SHARED | MAP_FIXED | (queue->mapped <= LARGEST_POPULATED ? MAP_POPULATE : 0);
+    int how = MAP_SHARED | MAP_FIXED;
 
     return mmap(base, head + queue->capacity, PROT_READ | PROT_WRITE, how, queue->descriptor, 0) != MAP_FAILED &&
            mmap(queue->data + queue->capacity, queue->capacity, PROT_READ | PROT_WRITE, how, queue->descriptor,
