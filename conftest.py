@@ -97,6 +97,7 @@ ONCE = (
     "tests/backends/test_shm_limits.py",
     "tests/backends/test_suite.py",
     "tests/backends/test_wrong.py",
+    "tests/benchmarks",
     "tests/cli",
     "tests/core/test_bench.py",
     "tests/core/test_wire.py",

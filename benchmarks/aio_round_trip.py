@@ -6,11 +6,11 @@ Wanted: a round trip at least twice as fast as pyzmq's asyncio sockets.
 from typing import Any
 
 import harness
+from rivals import Pyzmq, installed
 
-from ipcq._bench._contestant import ReadEnd, WriteEnd
-from ipcq._bench._peers import Pyzmq, installed
-from ipcq._bench._queues import Ipcq
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import ReadEnd, WriteEnd
+from ipcq._bench.queues import Ipcq
+from ipcq._bench.workload import Workload
 
 
 class Aio(Ipcq):

@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 import harness
+from rivals import Baseplate
 
-from ipcq._bench._contestant import OURS
-from ipcq._bench._peers import Baseplate
+from ipcq._bench.contestant import OURS
 from ipcq._distribution import DISTRIBUTION
 
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import harness
+from rivals import FasterFifo, installed
 
-from ipcq._bench._contestant import OURS, Contestant, Declined
-from ipcq._bench._peers import FasterFifo, installed
-from ipcq._bench._queues import BYTES_ALONE
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import OURS, Contestant, Declined
+from ipcq._bench.queues import BYTES_ALONE
+from ipcq._bench.workload import Workload
 from ipcq._distribution import DISTRIBUTION
 from ipcq.compat.faster_fifo import Queue
 

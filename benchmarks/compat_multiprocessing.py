@@ -10,9 +10,9 @@ from typing import Any
 
 import harness
 
-from ipcq._bench._contestant import OURS
-from ipcq._bench._peers import MultiprocessingQueue
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import OURS
+from ipcq._bench.references import MultiprocessingQueue
+from ipcq._bench.workload import Workload
 from ipcq._distribution import DISTRIBUTION
 from ipcq.compat.multiprocessing import Queue
 

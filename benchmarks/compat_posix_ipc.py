@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 import harness
+from rivals import PosixIpc
 
-from ipcq._bench._contestant import OURS
-from ipcq._bench._peers import PosixIpc
+from ipcq._bench.contestant import OURS
 from ipcq._distribution import DISTRIBUTION
 
 LIMITS = {"max_messages": 10, "max_message_size": 8192}

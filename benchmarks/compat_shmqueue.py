@@ -7,11 +7,11 @@ import warnings
 from typing import Any
 
 import harness
+from rivals import ShmQueue
 
-from ipcq._bench._contestant import OURS
-from ipcq._bench._peers import ShmQueue
-from ipcq._bench._queues import Ipcq
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import OURS
+from ipcq._bench.queues import Ipcq
+from ipcq._bench.workload import Workload
 from ipcq._distribution import DISTRIBUTION
 
 ROOM = 1 << 20

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 import ipcq
-from ipcq._bench._machine import machine
-from ipcq._bench._queues import new_name
+from ipcq._bench.machine import machine
+from ipcq._bench.queues import new_name
 
 Facts = dict[str, float]
 

@@ -8,8 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from ipcq._bench._contestant import FLOOR, Declined, Failed, Sample
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import FLOOR, Declined, Failed, Sample
+from ipcq._bench.workload import Workload
 
 SOURCE = Path(__file__).with_name("floors.c")
 

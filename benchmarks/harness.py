@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from ipcq._bench._contestant import PEER, Contestant, Declined, Sample
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import PEER, Contestant, Declined, Sample
+from ipcq._bench.workload import Workload
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli.verbs import bench
 

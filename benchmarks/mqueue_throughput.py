@@ -5,9 +5,9 @@ that do not block, and poll, which is the faster way.
 """
 
 import harness
+from rivals import PosixIpc
 
-from ipcq._bench._peers import PosixIpc
-from ipcq._bench._queues import Ipcq
+from ipcq._bench.queues import Ipcq
 
 LIMITS = {"max_messages": 10, "max_message_size": 8192}
 

@@ -8,19 +8,22 @@ that they can do: sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
 
 import harness
 from floors import FLOORS, Floor
+from rivals import RIVALS, FasterFifo, installed
 
-from ipcq._bench._contestant import Contestant
-from ipcq._bench._peers import PEERS, FasterFifo, installed
-from ipcq._bench._queues import Ipcq
+from ipcq._bench.contestant import Contestant
+from ipcq._bench.queues import Ipcq
+from ipcq._bench.references import REFERENCES
 
 
 def contestants() -> list[Contestant]:
-    found: list[Contestant] = [Ipcq("shm")]
-    for name, peer in PEERS.items():
-        found.append(peer() if installed(name) else harness.Absent(name))
+    # The first peer is what ratios are to.
+    base, *references = [reference() for reference in REFERENCES.values()]
+    rivals: list[Contestant] = []
+    for name, (rival, _) in RIVALS.items():
+        rivals.append(rival() if installed(name) else harness.Absent(name))
         if name == "faster-fifo" and installed(name):
-            found.append(FasterFifo("faster-fifo, raw", raw=True))
-    return [*found, *map(Floor, FLOORS)]
+            rivals.append(FasterFifo("faster-fifo, raw", raw=True))
+    return [Ipcq("shm"), base, *rivals, *references, *map(Floor, FLOORS)]
 
 
 if __name__ == "__main__":

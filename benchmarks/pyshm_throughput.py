@@ -5,9 +5,9 @@ under shmlock, and at most 5 ms of processor time in 2 s of a get that waits.
 """
 
 import harness
+from rivals import ShmQueue
 
-from ipcq._bench._peers import ShmQueue
-from ipcq._bench._queues import Ipcq
+from ipcq._bench.queues import Ipcq
 
 ROOM = 1 << 16
 

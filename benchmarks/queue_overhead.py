@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 
 import ipcq
-from ipcq._bench._machine import machine
-from ipcq._bench._queues import new_name
-from ipcq._bench._workload import SMALL
+from ipcq._bench.machine import machine
+from ipcq._bench.queues import new_name
+from ipcq._bench.workload import SMALL
 
 PAIRS = 20_000
 
@@ -47,7 +47,7 @@ def pair(backend: str, serializer: str, rounds: int) -> tuple[float, float]:
                 "pair": lambda: seconds(queue.put, queue.get, item),
                 "channel": lambda: seconds(lambda each: channel.try_put(each, 0), channel.try_get, data),
                 # A lambda here too, or the channel alone would pay for one.
-                "queue": lambda: seconds(lambda each: queue.put(each), queue.get, item),  # noqa: PLW0108
+                "queue": lambda: seconds(lambda each: queue.put(each), queue.get, item),
             },
             rounds,
         )

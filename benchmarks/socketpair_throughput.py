@@ -6,8 +6,8 @@ for a descriptor; with max_messages a put takes the file lock.
 
 import harness
 
-from ipcq._bench._peers import SocketPair
-from ipcq._bench._queues import Ipcq
+from ipcq._bench.queues import Ipcq
+from ipcq._bench.references import SocketPair
 
 SMALL = {"max_message_size": 4096}
 

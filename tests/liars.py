@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ipcq._bench._contestant import ReadEnd, WriteEnd
-from ipcq._bench._peers import MultiprocessingQueue
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import ReadEnd, WriteEnd
+from ipcq._bench.references import MultiprocessingQueue
+from ipcq._bench.workload import Workload
 
 
 class Liar(MultiprocessingQueue):

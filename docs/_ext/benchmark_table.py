@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipcq._bench._contestant import FLOOR, OURS, PEER
-from ipcq._bench._markdown import markdown
-from ipcq._bench._report import FORMAT, Report, digits, figure, of_kind, result_of, times
+from ipcq._bench.contestant import FLOOR, OURS, PEER
+from ipcq._bench.markdown import markdown
+from ipcq._bench.report import FORMAT, Report, digits, figure, of_kind, result_of, times
 
 SUMMARY = Path(__file__).parents[2] / "benchmarks" / "summary.json"
 

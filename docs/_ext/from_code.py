@@ -15,7 +15,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 from sphinx.util.typing import ExtensionMetadata
 
 import ipcq
-from ipcq._bench._plot import caption, svg
+from ipcq._bench.plot import caption, svg
 from ipcq._distribution import DISTRIBUTION
 
 

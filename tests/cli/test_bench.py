@@ -15,12 +15,13 @@ from click.testing import Result
 
 import ipcq
 import liars
-from ipcq._bench import _report, _run
-from ipcq._bench._contestant import FLOOR, Declined, Failed, Sample
-from ipcq._bench._markdown import markdown
-from ipcq._bench._plot import svg
-from ipcq._bench._queues import Queues
-from ipcq._bench._workload import WORKLOADS, Workload
+from ipcq._bench import report as reports
+from ipcq._bench import run as runs
+from ipcq._bench.contestant import FLOOR, Declined, Failed, Sample
+from ipcq._bench.markdown import markdown
+from ipcq._bench.plot import svg
+from ipcq._bench.queues import Queues
+from ipcq._bench.workload import WORKLOADS, Workload
 from ipcq._cli.verbs import bench as verb
 
 Run = Callable[..., Result]
@@ -52,7 +53,7 @@ def told(*contestants: Told, workloads: tuple[str, ...] = ("64B", "ping-pong")) 
         pass
 
     chosen = [WORKLOADS[each] for each in workloads]
-    return _run.compare(contestants, chosen, rounds=2, seconds=0.1, begin=nothing, end=nothing)
+    return runs.compare(contestants, chosen, rounds=2, seconds=0.1, begin=nothing, end=nothing)
 
 
 ALL = (
@@ -180,7 +181,8 @@ def test_a_terminal_has_a_bar(terminal: Callable[..., Any], monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--compare", "faster-fiffo"], 2, "no peer 'faster-fiffo': did you mean 'faster-fifo'?"),
+        (["--compare", "os.pip"], 2, "no peer 'os.pip' here: did you mean 'os.pipe'?"),
+        (["--compare", "os.pipe,faster-fifo"], 2, "other libraries are measured by `nox -s benchmarks`"),
         (["--workload", "64"], 2, "'64' is not one of"),
         (["--rounds", "0"], 2, "0 is not in the range"),
         (["--json", "--markdown"], 2, "exclude each other"),
@@ -194,14 +196,11 @@ def test_what_cannot_be_is_said(run: Run, arguments: list[str], code: int, told:
     assert (result.exit_code, told in result.stderr) == (code, True), result.stderr
 
 
-def test_a_peer_that_is_not_installed_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what installs it."""
-    monkeypatch.setattr(verb, "installed", lambda name: name == "os.pipe")
-    result = run("bench", "--compare", "os.pipe,baseplate,pyzmq")
-    assert (result.exit_code, result.stderr) == (
-        1,
-        "ipcq: not installed: baseplate, pyzmq: pip install baseplate pyzmq\n",
-    )
+def test_the_help_says_what_is_compared_with(run: Run) -> None:
+    """What Python itself has; others are for a checkout."""
+    told = " ".join(run("bench", "--help").stdout.split())
+    assert "multiprocessing.Queue, os.pipe, socketpair; or none" in told
+    assert "Other libraries are measured by `nox -s benchmarks`" in told
 
 
 @pytest.mark.parametrize(("fault", "said"), [("loses", "the consumer failed: message"), ("dies", "killed by SIGKILL")])
@@ -209,7 +208,7 @@ def test_a_contestant_that_fails_fails_the_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
 ) -> None:
     """The others are measured all the same."""
-    monkeypatch.setitem(verb.PEERS, "liar", lambda: liars.Liar(fault))
+    monkeypatch.setitem(verb.REFERENCES, "liar", lambda: liars.Liar(fault))
     result = run(*SHORT, "-q", "--compare", "os.pipe,liar")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"ipcq: {fault}, 64 B: round 1: ") and said in result.stderr
@@ -298,7 +297,7 @@ def test_the_control_is_ours_to_itself() -> None:
 
 def test_failures_are_listed() -> None:
     """With who, what and when."""
-    assert _report.failures(told(*ALL)) == [
+    assert reports.failures(told(*ALL)) == [
         "broken, 64 B: round 1: lost one",
         "broken, ping-pong, 64 B, round trip: round 1: lost one",
     ]
@@ -354,7 +353,7 @@ def test_a_report_can_be_read_again(tmp_path: Path) -> None:
     """As it was written."""
     report = told(*ALL)
     (tmp_path / "report.json").write_text(json.dumps(report))
-    assert _report.read(str(tmp_path / "report.json")) == report
+    assert reports.read(str(tmp_path / "report.json")) == report
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": 0}'])
@@ -362,4 +361,4 @@ def test_something_else_is_no_report(tmp_path: Path, text: str) -> None:
     """And nobody guesses what it means."""
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(ValueError, match="is no report"):
-        _report.read(str(tmp_path / "report.json"))
+        reports.read(str(tmp_path / "report.json"))

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import platform
 import queue
 import signal
 import subprocess
@@ -14,29 +13,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import liars
-from ipcq._bench import _machine, _peers, _queues, _sample, _worker
-from ipcq._bench._contestant import PEER, Declined, Failed, ReadEnd, Sample, WriteEnd
-from ipcq._bench._goods import Cycle, Numbered, Wrong, data
-from ipcq._bench._match import best, play, ratio
-from ipcq._bench._report import figure, times
-from ipcq._bench._workload import WORKLOADS, Workload
+from ipcq._bench import machine, queues, references, sample, worker
+from ipcq._bench.comparison import best, play, ratio
+from ipcq._bench.contestant import PEER, Declined, Failed, ReadEnd, Sample, WriteEnd
+from ipcq._bench.payloads import Cycle, Numbered, Wrong, data
+from ipcq._bench.report import figure, times
+from ipcq._bench.workload import WORKLOADS, Workload
 
 SHORT = 0.02
 SMALL = WORKLOADS["64B"]
 LARGE = WORKLOADS["64KiB"]
 IDLE = replace(WORKLOADS["idle"], lasts=0.05)
 
-#: Of the tests' environment; baseplate is stood in for.
-INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "shmqueue", "cloudtoid-interprocess", "subetha-ipc")
-
-
-# The goods
+# The payloads
 
 
 def cycle(workload: Workload) -> Cycle:
@@ -90,10 +85,10 @@ def test_a_count_that_differs_is_wrong() -> None:
 
 
 def numbered(*blocks: list[bytes]) -> Any:
-    goods = Numbered(0)
+    payloads = Numbered(0)
     for block in blocks:
-        goods.take(block)
-    return goods.report()
+        payloads.take(block)
+    return payloads.report()
 
 
 def test_two_consumers_may_share_what_two_producers_put() -> None:
@@ -133,7 +128,7 @@ def test_an_absurd_number_is_wrong() -> None:
 # The workers, run here
 
 
-class Near(_queues.Queues):
+class Near(queues.Queues):
     """A queue between threads."""
 
     name = "near"
@@ -164,7 +159,7 @@ class Thread:
         def run() -> None:
             with kept:
                 try:
-                    _worker.work(job, _worker.Talk(kept))
+                    worker.work(job, worker.Talk(kept))
                 except Exception as error:
                     kept.send({"error": f"{type(error).__name__}: {error}"})
             os.close(self._told)
@@ -187,7 +182,7 @@ class Thread:
 @pytest.fixture
 def near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the workers be threads, so that what they do is measured."""
-    monkeypatch.setattr(_sample, "SPAWN", SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Thread))
+    monkeypatch.setattr(sample, "SPAWN", SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Thread))
 
 
 @pytest.mark.parametrize("workload", [*list(WORKLOADS.values())[:-1], IDLE], ids=lambda each: each.name)
@@ -218,9 +213,9 @@ class Echo(Near):
 @pytest.mark.parametrize(("workload", "producer"), [("ping-pong", 0), ("wake-up", None)])
 def test_what_comes_otherwise_is_noticed_where_each_is_timed(workload: str, producer: int | None) -> None:
     """What comes back is not what was sent, or was there before."""
-    job = _worker.Job(Echo(), WORKLOADS[workload], (None, None), producer, SHORT)
+    job = worker.Job(Echo(), WORKLOADS[workload], (None, None), producer, SHORT)
     with pytest.raises(Wrong, match=r"not what was sent|out of order"):
-        _worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
+        worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
 
 
 class Awaited(Near):
@@ -270,25 +265,25 @@ def test_what_comes_back_otherwise_is_noticed_where_it_is_awaited() -> None:
 
             return ReadEnd(get=get)
 
-    job = _worker.Job(Echoing(), WORKLOADS["ping-pong"], (None, None), 0, SHORT)
+    job = worker.Job(Echoing(), WORKLOADS["ping-pong"], (None, None), 0, SHORT)
     with pytest.raises(Wrong, match="not what was sent"):
-        _worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
+        worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
 
 
 def test_a_single_message_is_too_few(near: None) -> None:
     """There is no time between it and itself."""
 
     class Lone(Near):
-        def goods(self, workload: Workload, producer: int) -> Any:
-            goods = super().goods(workload, producer)
-            block = goods.block
+        def payloads(self, workload: Workload, producer: int) -> Any:
+            payloads = super().payloads(workload, producer)
+            block = payloads.block
 
             def one() -> list[Any]:
                 time.sleep(2 * SHORT)
                 return block()[:1]
 
-            goods.block = one  # type: ignore[method-assign]
-            return goods
+            payloads.block = one  # type: ignore[method-assign]
+            return payloads
 
     with pytest.raises(Failed, match="1 messages are too few to measure"):
         Lone().sample(SMALL, SHORT)
@@ -317,61 +312,28 @@ def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> No
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let baseplate's interface be there: its distribution cannot be installed beside pytest.
-
-    And let what multiprocessing keeps of its shared memory, for its next use, go with the test.
-    """
+def own_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what multiprocessing keeps of its shared memory, for its next use, go with the test."""
     import multiprocessing.heap
-
-    import posix_ipc
 
     monkeypatch.setattr(multiprocessing.heap.BufferWrapper, "_heap", multiprocessing.heap.Heap())
 
-    class MessageQueue:
-        def __init__(self, name: str, max_messages: int, max_message_size: int) -> None:
-            self.queue = posix_ipc.MessageQueue(
-                name, posix_ipc.O_CREAT, max_messages=max_messages, max_message_size=max_message_size
-            )
-            self.put, self.close, self.unlink = self.queue.send, self.queue.close, self.queue.unlink
 
-        def get(self) -> bytes:
-            return self.queue.receive()[0]
-
-    module = ModuleType("baseplate.lib.message_queue")
-    module.MessageQueue = MessageQueue  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "baseplate", ModuleType("baseplate"))
-    monkeypatch.setitem(sys.modules, "baseplate.lib", ModuleType("baseplate.lib"))
-    monkeypatch.setitem(sys.modules, "baseplate.lib.message_queue", module)
-
-
-def plans() -> list[_queues.Queues]:
-    """Return every contestant that moves bytes, with its variants."""
+def plans() -> list[queues.Queues]:
+    """Return every contestant of the wheel that moves bytes, with its variants."""
     return [
-        # iceoryx2's ends wait for each other.
-        *(peer() for peer in _peers.PEERS.values() if peer is not _peers.Iceoryx2),
-        _peers.FasterFifo("faster-fifo, raw", raw=True),
-        _peers.PosixIpc("posix_ipc, polled", polled=True),
-        _queues.Ipcq("socketpair", max_messages=4, max_message_size=1 << 17),
-        _queues.Ipcq("socketpair", "ipcq raw", serializer="raw"),
+        *(reference() for reference in references.REFERENCES.values()),
+        queues.Ipcq("socketpair", max_messages=4, max_message_size=1 << 17),
+        queues.Ipcq("socketpair", "ipcq raw", serializer="raw"),
     ]
-
-
-def skip_without(plan: _queues.Queues) -> None:
-    """Skip where the group `tests` has no such peer."""
-    if plan.distribution in INSTALLED_ON_LINUX and sys.platform != "linux":
-        pytest.skip("peers are installed on Linux alone")
-    if isinstance(plan, _peers.SubethaIpc) and platform.machine() != "x86_64":
-        pytest.skip("subetha-ipc has wheels for x86-64 alone")
 
 
 @pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
 @pytest.mark.parametrize("workload", ["64B", "64KiB", "dict"])
-def test_what_is_put_into_a_contestant_comes_out(here: None, plan: _queues.Queues, workload: str) -> None:
+def test_what_is_put_into_a_contestant_comes_out(own_heap: None, plan: queues.Queues, workload: str) -> None:
     """One message goes in and comes out, and then both ends end."""
-    skip_without(plan)
     asked = WORKLOADS[workload]
-    message = plan.goods(asked, 0).block()[0]
+    message = plan.payloads(asked, 0).block()[0]
     try:
         with plan.queues(asked) as (address,):
             reader = plan.reader(address, asked)
@@ -387,43 +349,11 @@ def test_what_is_put_into_a_contestant_comes_out(here: None, plan: _queues.Queue
 
 
 @pytest.mark.parametrize(
-    ("plan", "workload"),
-    [
-        (_peers.Pipe(), "1MiB"),
-        (_peers.SocketPair(), "64B"),
-        (_peers.PosixIpc("posix_ipc, polled", polled=True, max_messages=4, max_message_size=512), "64B"),
-        (_peers.CloudtoidInterprocess(), "64KiB"),
-        (_peers.CloudtoidInterprocess(), "batch"),
-        (_peers.SubethaIpc(), "64B"),
-        (_peers.SubethaIpc(), "batch"),
-    ],
-    ids=lambda each: each if isinstance(each, str) else each.name,
+    ("plan", "workload"), [(references.Pipe(), "1MiB"), (references.SocketPair(), "64B")], ids=["os.pipe", "socketpair"]
 )
-def test_a_contestant_waits_where_there_is_nothing_or_no_room(near: None, plan: _queues.Queues, workload: str) -> None:
+def test_a_contestant_waits_where_there_is_nothing_or_no_room(near: None, plan: queues.Queues, workload: str) -> None:
     """And goes on with what it has of a message."""
-    skip_without(plan)
     assert plan.sample(WORKLOADS[workload], SHORT).messages > 1
-
-
-def test_ends_that_wait_for_each_other_find_each_other() -> None:
-    """Nothing is put before they are connected."""
-    pytest.importorskip("iceoryx2", reason="peers are installed on Linux alone")
-    plan, done = _peers.Iceoryx2(), threading.Event()
-
-    def write(address: Any) -> None:
-        end = plan.writer(address, SMALL)
-        end.put(data(1, 64))
-        done.wait(60)
-        end.finish()
-
-    with plan.queues(SMALL) as (address,):
-        thread = threading.Thread(target=write, args=(address,))
-        thread.start()
-        end = plan.reader(address, SMALL)
-        assert end.get() == data(1, 64)
-        end.finish()
-        done.set()
-        thread.join(60)
 
 
 def test_a_contestant_that_does_not_work_here_is_a_failure() -> None:
@@ -437,12 +367,8 @@ def test_a_contestant_that_does_not_work_here_is_a_failure() -> None:
         Broken().sample(SMALL, SHORT)
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [plan for plan in plans() if not plan.distribution or _peers.installed(plan.distribution)],
-    ids=lambda plan: plan.name,
-)
-def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) -> None:
+@pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
+def test_a_contestant_tells_its_version(plan: queues.Queues) -> None:
     """The standard library has none of its own."""
     assert bool(plan.version) == bool(plan.distribution)
 
@@ -450,38 +376,30 @@ def test_a_contestant_that_is_installed_tells_its_version(plan: _queues.Queues) 
 @pytest.mark.parametrize(
     ("plan", "workload", "reason"),
     [
-        (_peers.FasterFifo(raw=True), "dict", "bytes"),
-        (_peers.Pyzmq(), "2P2C", "share"),
-        (_peers.Iceoryx2(), "2P2C", "every message"),
-        (_peers.Iceoryx2(), "dict", "bytes"),
-        (_peers.CloudtoidInterprocess(), "dict", "bytes"),
-        (_peers.SubethaIpc(), "dict", "bytes"),
-        (_peers.SubethaIpc(), "1KiB", "64 bytes"),
-        (_peers.SubethaIpc(), "4P1C", "one producer"),
-        (_peers.PosixIpc(max_message_size=1 << 30), "64B", "ulimit"),
-        pytest.param(_queues.Ipcq("mqueue"), "1MiB", "msgsize_max", marks=pytest.mark.needs("mqueue")),
-        (_queues.Ipcq("socketpair", serializer="raw"), "dict", "bytes"),
+        pytest.param(queues.Ipcq("mqueue"), "1MiB", "msgsize_max", marks=pytest.mark.needs("mqueue")),
+        (queues.Ipcq("socketpair", serializer="raw"), "dict", "bytes"),
+        (references.Pipe(), "dict", "bytes"),
+        (references.SocketPair(), "dict", "bytes"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_what_a_contestant_cannot_do_it_declines(plan: _queues.Queues, workload: str, reason: str) -> None:
+def test_what_a_contestant_cannot_do_it_declines(plan: queues.Queues, workload: str, reason: str) -> None:
     """With the reason."""
-    skip_without(plan)
     with pytest.raises(Declined, match=reason):
         plan.sample(WORKLOADS[workload], SHORT)
 
 
 def test_a_packet_that_no_socket_takes_is_declined() -> None:
     """The kernel has a limit."""
-    with pytest.raises(Declined, match="wmem_max"), _peers.SocketPair().queues(replace(SMALL, size=1 << 40)):
+    with pytest.raises(Declined, match="wmem_max"), references.SocketPair().queues(replace(SMALL, size=1 << 40)):
         pass
 
 
 @pytest.mark.needs("socketpair")
 def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install."""
-    monkeypatch.setattr(_queues, "find_spec", lambda _: None)
-    with pytest.raises(Declined, match="pip install"), _queues.Ipcq("socketpair").queues(WORKLOADS["typed"]):
+    monkeypatch.setattr(queues, "find_spec", lambda _: None)
+    with pytest.raises(Declined, match="pip install"), queues.Ipcq("socketpair").queues(WORKLOADS["typed"]):
         pass
 
 
@@ -489,10 +407,10 @@ def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPat
 def test_a_typed_queue_moves_structs() -> None:
     """Of a type that both ends have."""
     pytest.importorskip("msgspec")
-    plan, typed = _queues.Ipcq("socketpair"), WORKLOADS["typed"]
+    plan, typed = queues.Ipcq("socketpair"), WORKLOADS["typed"]
     with plan.queues(typed) as (address,):
         reader, writer = plan.reader(address, typed), plan.writer(address, typed)
-        message = plan.goods(typed, 0).block()[0]
+        message = plan.payloads(typed, 0).block()[0]
         writer.put(message)
         assert reader.get() == message
         writer.finish()
@@ -501,21 +419,10 @@ def test_a_typed_queue_moves_structs() -> None:
 
 def test_a_base_class_is_no_contestant() -> None:
     """What each has to say, it has to say."""
-    nobody = _queues.Queues()
+    nobody = queues.Queues()
     for call in (nobody.queues, lambda _: nobody.writer(0, SMALL), lambda _: nobody.reader(0, SMALL)):
         with pytest.raises(NotImplementedError):
             call(SMALL)
-
-
-def test_the_length_of_a_message_queue_follows_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel has none it is short."""
-    assert _peers.depth_of(64, 2) >= 1
-
-    def refuse(self: Path) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert _peers.depth_of(64, 2) == 10
 
 
 # Processes, and what may happen to them
@@ -524,7 +431,7 @@ def test_the_length_of_a_message_queue_follows_the_limits(monkeypatch: pytest.Mo
 @pytest.mark.needs("socketpair")
 def test_a_sample_of_processes_has_a_figure() -> None:
     """Of ipcq itself."""
-    assert _queues.Ipcq("socketpair").sample(SMALL, SHORT).value > 0
+    assert queues.Ipcq("socketpair").sample(SMALL, SHORT).value > 0
 
 
 @pytest.mark.parametrize(
@@ -554,14 +461,14 @@ def test_a_liar_among_several_is_a_failure(fault: str) -> None:
 
 def test_a_stall_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """After some patience."""
-    monkeypatch.setattr(_sample, "PATIENCE", 3.0)
+    monkeypatch.setattr(sample, "PATIENCE", 3.0)
     with pytest.raises(Failed, match=r"the consumer stalled|the producer 0 stalled"):
         liars.Liar("stalls").sample(SMALL, SHORT)
 
 
 def test_a_worker_that_does_not_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has said all, and stays."""
-    monkeypatch.setattr(_sample, "PATIENCE", 2.0)
+    monkeypatch.setattr(sample, "PATIENCE", 2.0)
     with pytest.raises(Failed, match="the producer 0 does not end"):
         liars.Stayer().sample(SMALL, SHORT)
 
@@ -575,7 +482,7 @@ def test_a_worker_that_ends_badly_is_a_failure() -> None:
 @pytest.mark.needs("socketpair")
 def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its pipe nor those that were started before it."""
-    started = _sample.SPAWN.Process.start
+    started = sample.SPAWN.Process.start
 
     def refuse(self: Any) -> None:
         if calls:
@@ -583,14 +490,14 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monk
         calls.append(started(self))
 
     calls: list[Any] = []
-    monkeypatch.setattr(_sample.SPAWN.Process, "start", refuse)
+    monkeypatch.setattr(sample.SPAWN.Process, "start", refuse)
     with pytest.raises(OSError, match="no more"):
-        _queues.Ipcq("socketpair").sample(SMALL, SHORT)
+        queues.Ipcq("socketpair").sample(SMALL, SHORT)
 
 
 def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
     """Whichever thread takes it."""
-    with pytest.raises(KeyboardInterrupt), _sample.signals_put_off():
+    with pytest.raises(KeyboardInterrupt), sample.signals_put_off():
         thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         thread.start()
@@ -604,8 +511,7 @@ def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(
         "import liars, os, signal, threading, time, multiprocessing\n"
-        "from ipcq._bench import _sample\n"
-        "from ipcq._bench._workload import WORKLOADS\n"
+        "from ipcq._bench.workload import WORKLOADS\n"
         "def die():\n"
         "    while len(multiprocessing.active_children()) < 2: time.sleep(0.01)\n"
         "    time.sleep(1)\n"
@@ -627,7 +533,7 @@ def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
 
 def test_a_word_to_a_dead_worker_is_lost() -> None:
     """Its death is noticed where it is listened to."""
-    worker = object.__new__(_sample.Worker)
+    worker = object.__new__(sample.Worker)
     worker.connection, theirs = multiprocessing.Pipe()
     theirs.close()
     with worker.connection:
@@ -723,5 +629,5 @@ def test_no_ratio_is_a_dash() -> None:
 
 def test_the_processor_has_a_name() -> None:
     """Also where the system has no such file."""
-    assert _machine.processor()
-    assert _machine.processor("/no/such/file")
+    assert machine.processor()
+    assert machine.processor("/no/such/file")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from building import LOCAL, ROOT, Built, pip
-from ipcq._bench._peers import PEERS
 from ipcq._distribution import DISTRIBUTION, FORMER
 
 CODE = ("ipcq/**/*.py", "backends/**/*.py", "examples/**/*.py")
@@ -94,16 +93,10 @@ def test_what_a_command_uninstalls_is_not_ours(arguments: str) -> None:
 
 
 def test_commands_that_are_known_later_are_about_others() -> None:
-    """What `ipcq bench` compares with, and plugins that `ipcq doctor` finds broken."""
+    """Plugins that `ipcq doctor` finds broken."""
     assert {command: path for command, path in COMMANDS.items() if LATER in command[1]} == {
-        ("install", LATER): "ipcq/_cli/verbs/bench.py",
         ("uninstall", LATER): "ipcq/_cli/verbs/doctor.py",
     }
-
-
-def test_no_peer_of_the_benchmark_is_called_as_ours() -> None:
-    """`ipcq bench` says how to install those that are missing."""
-    assert {DISTRIBUTION, FORMER}.isdisjoint(PEERS)
 
 
 @pytest.mark.parametrize(

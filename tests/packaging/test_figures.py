@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from ipcq._bench._peers import MODULES, PEERS
-from ipcq._bench._workload import WORKLOADS
+from ipcq._bench.references import REFERENCES
+from ipcq._bench.workload import WORKLOADS
 
 ROOT = Path(__file__).parents[2]
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
 
-sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+sys.path[:0] = str(ROOT / "docs" / "_ext"), str(ROOT / "benchmarks")
 import benchmark_table  # noqa: E402 - it is no package, as Sphinx imports it by its place
+from rivals import RIVALS  # noqa: E402 - as its scripts import it
 
-sys.path.pop(0)
+del sys.path[:2]
 
 KEPT = json.loads(benchmark_table.SUMMARY.read_text())
 
@@ -33,7 +34,7 @@ def changed(name: str = "peers", **heading: Any) -> dict[str, Any]:
 MEASURED = {"rounds": benchmark_table.ROUNDS, "seconds": benchmark_table.SECONDS}
 
 
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", [*REFERENCES, *RIVALS])
 def test_each_peer_is_in_the_summary(peer: str) -> None:
     """With figures: it was installed where they were measured."""
     figures = [
@@ -45,7 +46,7 @@ def test_each_peer_is_in_the_summary(peer: str) -> None:
     assert any(figures)
 
 
-@pytest.mark.parametrize("peer", MODULES)
+@pytest.mark.parametrize("peer", RIVALS)
 def test_each_peer_was_measured_in_the_version_that_is_pinned(peer: str) -> None:
     """By the group `bench`."""
     (pin,) = (each for each in GROUPS["bench"] if each.partition("==")[0] == peer)

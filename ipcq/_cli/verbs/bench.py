@@ -1,4 +1,4 @@
-"""``ipcq bench``: how fast ipcq is on this machine, beside others."""
+"""``ipcq bench``: how fast ipcq is on this machine, beside what the standard library has."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import click
 
 import ipcq
-from ipcq._bench import _markdown
-from ipcq._bench._contestant import Contestant
-from ipcq._bench._peers import PEERS, installed
-from ipcq._bench._plot import svg
-from ipcq._bench._queues import Ipcq, new_name
-from ipcq._bench._report import digits, failures, figure, times
-from ipcq._bench._run import compare
-from ipcq._bench._workload import WORKLOADS, Workload
+from ipcq._bench.contestant import Contestant
+from ipcq._bench.markdown import markdown, measured_on
+from ipcq._bench.plot import svg
+from ipcq._bench.queues import Ipcq, new_name
+from ipcq._bench.references import REFERENCES
+from ipcq._bench.report import digits, failures, figure, times
+from ipcq._bench.run import compare
+from ipcq._bench.workload import WORKLOADS, Workload
 from ipcq._cli._creation import short_lived
 from ipcq._cli._exits import USAGE, Failure, complain
 from ipcq._cli._options import complete_backend, json_option, quiet_option
@@ -32,6 +32,9 @@ HEADINGS = ("workload", "contestant", "median", "lowest", "highest", "unit", "CP
 
 #: What ``--compare`` takes for nobody.
 NOBODY = "none"
+
+#: What measures everybody else.
+ELSEWHERE = "`nox -s benchmarks` in a checkout of ipcq"
 
 
 def measuring_options(verb: Verb) -> Verb:
@@ -91,17 +94,19 @@ def rounds_option(default: int) -> Callable[[Verb], Verb]:
     metavar="PEER,...",
     default="multiprocessing.Queue",
     show_default=True,
-    help=f"Beside whom: {', '.join(PEERS)}; or {NOBODY}.",
+    help=f"What of the standard library to compare with: {', '.join(REFERENCES)}; or {NOBODY}.",
 )
 @rounds_option(3)
 @measuring_options
 def command(backends: tuple[str, ...], peers: str, **how: Any) -> None:
-    """Measure how fast queues are on this machine, and beside others.
+    """Measure how fast ipcq's backends are on this machine, beside what Python's standard library has.
 
     Processes that were started apart move messages for a while; each contestant in its turn, in rounds. What is shown
     is the median of the rounds with the lowest and the highest, and how many times as good each is as the first PEER,
     round by round. The first contestant takes part twice: where its two ratios differ, the machine's noise is as large
     as that. Each run checks that every message came once and in order. Exits with 1 if a contestant failed to.
+
+    Other libraries are measured by `nox -s benchmarks` in a checkout of ipcq.
     """
     contestants = [*map(ours, backends or ["auto"]), *compared(peers)]
     judge(measure(contestants, **how))
@@ -124,18 +129,17 @@ def ours(backend: str) -> Contestant:
 
 
 def compared(peers: str) -> list[Contestant]:
-    """Return the peers that were asked for.
+    """Return the references that were asked for.
 
     Raises:
-        Failure: One is not known, or not installed.
+        Failure: One is not known.
     """
     names = [each for each in peers.replace(" ", "").split(",") if each and each != NOBODY]
     for name in names:
-        if name not in PEERS:
-            raise Failure(f"no peer {name!r}: {meant(name, PEERS)}", USAGE)
-    if missing := [name for name in names if not installed(name)]:
-        raise Failure(f"not installed: {', '.join(missing)}: pip install {' '.join(missing)}")
-    return [PEERS[name]() for name in dict.fromkeys(names)]
+        if name not in REFERENCES:
+            told = meant(name, REFERENCES)
+            raise Failure(f"no peer {name!r} here: {told}; other libraries are measured by {ELSEWHERE}", USAGE)
+    return [REFERENCES[name]() for name in dict.fromkeys(names)]
 
 
 def measure(
@@ -172,12 +176,12 @@ def measure(
     if as_json:
         say_json(report)
     elif as_markdown:
-        for line in _markdown.markdown(report):
+        for line in markdown(report):
             say(line)
     else:
         say_table(HEADINGS, list(rows(report)), folding={"workload", "why not"})
         if not quiet:
-            complain(_markdown.measured_on(report))
+            complain(measured_on(report))
     return report
 
 

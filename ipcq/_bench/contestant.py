@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ipcq._bench._goods import Goods
-from ipcq._bench._workload import Workload
+from ipcq._bench.payloads import Payloads
+from ipcq._bench.workload import Workload
 
 #: Roles in a comparison: the plot tells them apart, and only a peer can be the best peer.
 OURS, CONTROL, PEER, FLOOR = "ours", "control", "peer", "floor"
@@ -110,6 +110,6 @@ class Plan(Protocol):
         """Return the end to get from, in the worker."""
         ...
 
-    def goods(self, workload: Workload, producer: int) -> Goods:
+    def payloads(self, workload: Workload, producer: int) -> Payloads:
         """Return the messages to move."""
         ...

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ipcq._bench._contestant import Contestant
-from ipcq._bench._machine import load, machine
-from ipcq._bench._match import play
-from ipcq._bench._queues import Again
-from ipcq._bench._report import entry, heading
-from ipcq._bench._workload import Workload
+from ipcq._bench.comparison import play
+from ipcq._bench.contestant import Contestant
+from ipcq._bench.machine import load, machine
+from ipcq._bench.queues import Again
+from ipcq._bench.report import entry, heading
+from ipcq._bench.workload import Workload
 
 Beginning = Callable[[Workload, int, Contestant], None]
 End = Callable[[dict[str, Any]], None]

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ipcq._bench._workload import KIB, MIB, SMALL, Workload
+from ipcq._bench.workload import KIB, MIB, SMALL, Workload
 
 #: Messages of a cycle.
 LONGEST, SHORTEST = 128, 4
@@ -36,7 +36,7 @@ class Wrong(Exception):
     """A message was lost, came twice, out of order or damaged, or was never put."""
 
 
-class Goods(Protocol):
+class Payloads(Protocol):
     """What is moved in one sample: a producer makes blocks, and a consumer checks what it takes."""
 
     stop: Any

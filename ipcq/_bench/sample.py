@@ -10,10 +10,10 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
-from ipcq._bench._contestant import Declined, Failed, Plan, Sample
-from ipcq._bench._goods import Wrong
-from ipcq._bench._worker import Job, Report, main
-from ipcq._bench._workload import Kind, Workload
+from ipcq._bench.contestant import Declined, Failed, Plan, Sample
+from ipcq._bench.payloads import Wrong
+from ipcq._bench.worker import Job, Report, main
+from ipcq._bench.workload import Kind, Workload
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -77,7 +77,7 @@ def one_way(workload: Workload, plan: Plan, crew: "Crew") -> Sample:
         median, tail = gets[0]["values"]
         return Sample(median, received, None, tail)
     try:
-        plan.goods(workload, 0).judge(sent, [report["seen"] for report in gets])
+        plan.payloads(workload, 0).judge(sent, [report["seen"] for report in gets])
     except Wrong as wrong:
         raise Failed(str(wrong)) from None
     counted = received - sum(report["first"] for report in gets)

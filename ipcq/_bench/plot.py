@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from ipcq._bench._contestant import CONTROL
-from ipcq._bench._report import Report, figure, of_kind
+from ipcq._bench.contestant import CONTROL
+from ipcq._bench.report import Report, figure, of_kind
 
 COLUMNS = 2
 WIDTH = 500

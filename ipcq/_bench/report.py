@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ipcq._bench._contestant import CONTROL, PEER, Contestant
-from ipcq._bench._match import Result, best, ratio
-from ipcq._bench._workload import Workload
+from ipcq._bench.comparison import Result, best, ratio
+from ipcq._bench.contestant import CONTROL, PEER, Contestant
+from ipcq._bench.workload import Workload
 
 #: Of the object; a reader of another one must not guess.
 FORMAT = 1

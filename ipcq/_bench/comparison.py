@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipcq._bench._contestant import Contestant, Declined, Failed, Sample
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import Contestant, Declined, Failed, Sample
+from ipcq._bench.workload import Workload
 
 
 @dataclass

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ipcq._bench._contestant import FLOOR, OURS, PEER
-from ipcq._bench._report import Report, digits, figure, of_kind, result_of, times
+from ipcq._bench.contestant import FLOOR, OURS, PEER
+from ipcq._bench.report import Report, digits, figure, of_kind, result_of, times
 
 
 def markdown(report: Report) -> Iterator[str]:

@@ -1,8 +1,10 @@
-"""The peers that ipcq is compared with, each used as its documentation says."""
+"""Rivals: queues of other libraries, each used as its documentation says.
+
+They are here and not in the wheel: who measures them has a checkout, and the versions of the dependency group `bench`.
+"""
 
 import os
 import pickle
-import socket
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,41 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ipcq._bench._contestant import Declined, ReadEnd, WriteEnd
-from ipcq._bench._queues import BYTES_ALONE, Queues, new_name
-from ipcq._bench._sample import SPAWN
-from ipcq._bench._workload import Workload
+from ipcq._bench.contestant import Declined, ReadEnd, WriteEnd
+from ipcq._bench.queues import BYTES_ALONE, Queues, new_name
+from ipcq._bench.references import poll_for
+from ipcq._bench.workload import Workload
 
 NEVER = object()
-#: Where peers put files that they map.
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a directory of an unpredictable name is made in it
+#: Where rivals put files that they map, each into a directory of an unpredictable name.
+SHARED_MEMORY = "/dev/shm"
 ONE_READER = "it has no queue that several consumers share"
-
-
-class MultiprocessingQueue(Queues):
-    """The standard library's queue, which starts a thread in each producer."""
-
-    name = "multiprocessing.Queue"
-
-    @contextmanager
-    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
-        # Bounded as all others are: else a producer of large messages would only fill its own memory.
-        queues = [SPAWN.Queue(workload.depth) for _ in range(workload.queues)]
-        try:
-            yield queues
-        finally:
-            for queue in queues:
-                queue.close()
-
-    def writer(self, address: Any, workload: Workload) -> WriteEnd:
-        def finish() -> None:
-            address.close()
-            address.join_thread()
-
-        return WriteEnd(put=address.put, finish=finish)
-
-    def reader(self, address: Any, workload: Workload) -> ReadEnd:
-        return ReadEnd(get=address.get)
 
 
 class FasterFifo(Queues):
@@ -438,83 +414,6 @@ class SubethaIpc(Queues):
         return ReadEnd(get=partial(next, coming), get_many=get_many, finish=partial(ring.__exit__, None, None, None))
 
 
-class Pipe(Queues):
-    """A bare pipe: no framing, so that both sides have to know the size, and no order among large messages."""
-
-    name = "os.pipe"
-
-    @contextmanager
-    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
-        if workload.objects:
-            raise Declined(BYTES_ALONE)
-        ends = [SPAWN.Pipe(duplex=False) for _ in range(workload.queues)]
-        with ExitStack() as stack:
-            for end in sum(ends, ()):
-                stack.enter_context(end)
-            yield ends
-
-    def writer(self, address: Any, workload: Workload) -> WriteEnd:
-        # A call that blocks writes all, so no loop is needed.
-        return WriteEnd(put=partial(os.write, address[1].fileno()), finish=address[1].close)
-
-    def reader(self, address: Any, workload: Workload) -> ReadEnd:
-        end, read, size = address[0].fileno(), os.read, workload.size
-
-        def get() -> bytes:
-            message = read(end, size)
-            if len(message) == size:
-                return message
-            parts = [message]
-            missing = size - len(message)
-            while missing:
-                parts.append(read(end, missing))
-                missing -= len(parts[-1])
-            return b"".join(parts)
-
-        return ReadEnd(get=get, finish=address[0].close)
-
-
-class SocketPair(Queues):
-    """A bare pair of SOCK_SEQPACKET sockets, with as much room as the kernel gives."""
-
-    name = "socketpair"
-
-    @contextmanager
-    def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
-        if workload.objects:
-            raise Declined(BYTES_ALONE)
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workload.queues)]
-        with ExitStack() as stack:
-            for end in sum(pairs, ()):
-                stack.enter_context(end)
-            for write, _ in pairs:
-                write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, (1 << 30) - 1)
-                if write.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < 2 * workload.size:
-                    raise Declined("net.core.wmem_max is too small for a packet of that size")
-            yield pairs
-
-    def writer(self, address: Any, workload: Workload) -> WriteEnd:
-        return WriteEnd(put=self._waiting(address[0], writing=True), finish=address[0].close)
-
-    def reader(self, address: Any, workload: Workload) -> ReadEnd:
-        receive = self._waiting(address[1], writing=False)
-        size = workload.size
-        return ReadEnd(get=lambda: receive(size), finish=address[1].close)
-
-    def _waiting(self, end: socket.socket, *, writing: bool) -> Callable[[Any], Any]:
-        """Return a call that does not block, and poll where it would: faster than calls that block."""
-        call, poll, now = end.send if writing else end.recv, poll_for(end, writing=writing), socket.MSG_DONTWAIT
-
-        def waiting(data: Any) -> Any:
-            while True:
-                try:
-                    return call(data, now)
-                except BlockingIOError:
-                    poll()
-
-        return waiting
-
-
 def persistent(attempt: Callable[[Any], bool]) -> Callable[[Any], object]:
     """Return what tries to put a message until there is room, and lets others run in between."""
 
@@ -545,15 +444,6 @@ def wait_until(reached: Callable[[], bool]) -> None:
     deque(iter(reached, True), maxlen=0)
 
 
-def poll_for(end: Any, *, writing: bool) -> Callable[[], object]:
-    """Return what waits until an end can be written to, or read from."""
-    import select
-
-    poll = select.poll()
-    poll.register(end, select.POLLOUT if writing else select.POLLIN)
-    return poll.poll
-
-
 def depth_of(size: int, queues: int) -> int:
     """Return how many messages of a size this user may have in a message queue of the kernel's, of so many queues."""
     try:
@@ -568,34 +458,19 @@ def depth_of(size: int, queues: int) -> int:
     return max(1, min(longest, fits, 1000))
 
 
-#: By the names that ``--compare`` knows.
-PEERS: dict[str, Callable[[], Queues]] = {
-    "multiprocessing.Queue": MultiprocessingQueue,
-    "faster-fifo": FasterFifo,
-    "posix_ipc": PosixIpc,
-    "baseplate": Baseplate,
-    "pyzmq": Pyzmq,
-    "iceoryx2": Iceoryx2,
-    "shmqueue": ShmQueue,
-    "cloudtoid-interprocess": CloudtoidInterprocess,
-    "subetha-ipc": SubethaIpc,
-    "os.pipe": Pipe,
-    "socketpair": SocketPair,
-}
-
-#: The modules that have to be there.
-MODULES = {
-    "faster-fifo": "faster_fifo",
-    "posix_ipc": "posix_ipc",
-    "baseplate": "baseplate",
-    "pyzmq": "zmq",
-    "iceoryx2": "iceoryx2",
-    "shmqueue": "shmqueue",
-    "cloudtoid-interprocess": "cloudtoid_interprocess",
-    "subetha-ipc": "subetha",
+#: By the names of their distributions, with the module that each brings.
+RIVALS: dict[str, tuple[Callable[[], Queues], str]] = {
+    "faster-fifo": (FasterFifo, "faster_fifo"),
+    "posix_ipc": (PosixIpc, "posix_ipc"),
+    "baseplate": (Baseplate, "baseplate"),
+    "pyzmq": (Pyzmq, "zmq"),
+    "iceoryx2": (Iceoryx2, "iceoryx2"),
+    "shmqueue": (ShmQueue, "shmqueue"),
+    "cloudtoid-interprocess": (CloudtoidInterprocess, "cloudtoid_interprocess"),
+    "subetha-ipc": (SubethaIpc, "subetha"),
 }
 
 
-def installed(peer: str) -> bool:
-    """Tell whether what a peer needs is here."""
-    return peer not in MODULES or find_spec(MODULES[peer]) is not None
+def installed(rival: str) -> bool:
+    """Tell whether what a rival needs is here."""
+    return find_spec(RIVALS[rival][1]) is not None

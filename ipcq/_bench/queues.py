@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from ipcq._bench._contestant import CONTROL, OURS, PEER, Contestant, Declined, ReadEnd, Sample, WriteEnd
-from ipcq._bench._goods import Cycle, Goods, Numbered
-from ipcq._bench._sample import run
-from ipcq._bench._workload import USUAL, Workload
+from ipcq._bench.contestant import CONTROL, OURS, PEER, Contestant, Declined, ReadEnd, Sample, WriteEnd
+from ipcq._bench.payloads import Cycle, Numbered, Payloads
+from ipcq._bench.sample import run
+from ipcq._bench.workload import USUAL, Workload
 from ipcq._distribution import DISTRIBUTION
 
 BYTES_ALONE = "it moves bytes, and nothing else"
@@ -53,7 +53,7 @@ class Queues:
         """Return the end to get from, in the worker."""
         raise NotImplementedError
 
-    def goods(self, workload: Workload, producer: int) -> Goods:
+    def payloads(self, workload: Workload, producer: int) -> Payloads:
         """Return the messages to move."""
         if workload.producers > 1 or workload.consumers > 1:
             return Numbered(producer)
@@ -143,9 +143,9 @@ class Ipcq(Queues):
             return ipcq.open(name, self._backend, create=False, serializer="msgspec", type=reading())
         return ipcq.open(name, self._backend, create=False, serializer=self._serializer)
 
-    def goods(self, workload: Workload, producer: int) -> Goods:
+    def payloads(self, workload: Workload, producer: int) -> Payloads:
         if not workload.typed:
-            return super().goods(workload, producer)
+            return super().payloads(workload, producer)
         struct = reading()
         return Cycle(workload, lambda fields: struct(**fields), attrgetter("id"))
 

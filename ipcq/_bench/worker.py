@@ -15,9 +15,9 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ipcq._bench._contestant import Plan
-from ipcq._bench._goods import Goods, Wrong, data
-from ipcq._bench._workload import PAUSE, SMALL, Kind, Workload
+from ipcq._bench.contestant import Plan
+from ipcq._bench.payloads import Payloads, Wrong, data
+from ipcq._bench.workload import PAUSE, SMALL, Kind, Workload
 
 clock = time.perf_counter  # on Linux all processes read the same one
 
@@ -112,8 +112,8 @@ def work(job: Job, talk: Talk) -> None:
     else:
         writer = job.plan.writer(job.addresses[0], job.workload)
         if kind is Kind.STREAM:
-            goods = job.plan.goods(job.workload, job.producer)
-            produce(job, talk, writer.put, writer.put_many, goods)
+            payloads = job.plan.payloads(job.workload, job.producer)
+            produce(job, talk, writer.put, writer.put_many, payloads)
         else:
             wake(job, talk, writer.put)
         writer.finish()
@@ -124,26 +124,26 @@ def produce(
     talk: Talk,
     put: Callable[[Any], object],
     put_many: Callable[[list[Any]], object] | None,
-    goods: Goods,
+    payloads: Payloads,
 ) -> None:
     """Put as fast as it goes, for the time that is given."""
     talk.go()
     used, count = time.process_time(), 0
     until = clock() + job.seconds
     while clock() < until:
-        block = goods.block()
+        block = payloads.block()
         if put_many is not None and job.workload.batch:
             put_many(block)
         else:
             for message in block:
                 put(message)
         count += len(block)
-    talk.all_put({"sent": count, "cpu": time.process_time() - used}, put, goods.stop)
+    talk.all_put({"sent": count, "cpu": time.process_time() - used}, put, payloads.stop)
 
 
 def consume(job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[int], list[Any]] | None) -> None:
     """Get as fast as it goes, until all producers are done; the first messages are where the time begins."""
-    goods = job.plan.goods(job.workload, 0)
+    payloads = job.plan.payloads(job.workload, 0)
     batches = get_many if job.workload.batch else None
     ends = job.workload.producers if job.workload.consumers == 1 else 1
     talk.go()
@@ -152,31 +152,31 @@ def consume(job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[in
     first = count = 0
     for _ in range(ends):
         # Both kinds of loop run in C wherever they can, and end with the message that says so.
-        blocks = batched(batches, goods) if batches else singly(get, goods)
+        blocks = batched(batches, payloads) if batches else singly(get, payloads)
         for messages in blocks:
             last = clock()
             count += len(messages)
             if not begin:
                 begin, first = last, count
-            goods.take(messages)
+            payloads.take(messages)
     cpu = time.process_time() - used
-    talk.tell({"begin": begin, "end": last, "first": first, "received": count, "cpu": cpu, "seen": goods.report()})
+    talk.tell({"begin": begin, "end": last, "first": first, "received": count, "cpu": cpu, "seen": payloads.report()})
 
 
-def singly(get: Callable[[], Any], goods: Goods) -> Iterator[list[Any]]:
-    """Return what comes: the first message, and then lists of the goods' step."""
-    coming = iter(get, goods.stop)
+def singly(get: Callable[[], Any], payloads: Payloads) -> Iterator[list[Any]]:
+    """Return what comes: the first message, and then lists of the payloads' step."""
+    coming = iter(get, payloads.stop)
     step = 1
     while messages := list(islice(coming, step)):
         yield messages
-        step = goods.step
+        step = payloads.step
 
 
-def batched(get_many: Callable[[int], list[Any]], goods: Goods) -> Iterator[list[Any]]:
+def batched(get_many: Callable[[int], list[Any]], payloads: Payloads) -> Iterator[list[Any]]:
     """Return what comes, as it comes."""
     while True:
-        messages = get_many(goods.step)
-        if messages[-1] == goods.stop:
+        messages = get_many(payloads.step)
+        if messages[-1] == payloads.stop:
             yield messages[:-1]
             return
         yield messages
