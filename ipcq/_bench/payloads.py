@@ -4,16 +4,17 @@ Making and checking a message must cost next to nothing beside putting it, or th
 by the harness. So one producer and one consumer move a `Cycle` of messages made in advance, of which the first also
 tells the number of the cycle, and the consumer compares lists of them in one step of C; both sides' counts have to
 agree as well. Cycles of the largest messages are too short to make one of them anew each time, and repeat unchanged.
-Where there are several producers or consumers each message is `Numbered` by its producer, and the numbers are looked at
-afterwards.
+Where there are several producers or consumers each message is `Numbered` by its producer, and the numbers are entered
+afterwards. Either way a consumer's report is that of a `Tally`, and `judge_tallies` compares it with what was put.
 """
 
 import struct
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ipcq._bench.workload import KIB, MIB, SMALL, Workload
+from ipcq.testing.tally import Tally
 
 #: Messages of a cycle.
 LONGEST, SHORTEST = 128, 4
@@ -33,7 +34,7 @@ Shape = Callable[[Mapping[str, Any]], Any]
 
 
 class Wrong(Exception):
-    """A message was lost, came twice, out of order or damaged, or was never put."""
+    """A message is not the one that had to come: one was lost, came twice, out of order or damaged."""
 
 
 class Payloads(Protocol):
@@ -52,17 +53,8 @@ class Payloads(Protocol):
         """Check what was taken."""
         ...
 
-    def report(self) -> Any:
-        """Return what a consumer has seen, for `judge`."""
-        ...
-
-    @staticmethod
-    def judge(sent: Sequence[int], reports: Sequence[Any]) -> None:
-        """Compare what the producers put with what the consumers saw.
-
-        Raises:
-            Wrong: They differ.
-        """
+    def report(self) -> dict[str, Any]:
+        """Return the report of a `Tally` of what was taken."""
         ...
 
 
@@ -105,14 +97,9 @@ class Cycle:
         while len(self._pending) >= length:
             self._compare(length)
 
-    def report(self) -> int:
+    def report(self) -> dict[str, Any]:
         self._compare(len(self._pending))
-        return self._count
-
-    @staticmethod
-    def judge(sent: Sequence[int], reports: Sequence[int]) -> None:
-        if list(sent) != list(reports):
-            raise Wrong(f"{sent[0]} messages were put, and {reports[0]} came")
+        return Tally.of_first(self._count).report()
 
     def _marks(self, messages: list[Any]) -> list[Any]:
         return messages if self._mark is None else list(map(self._mark, messages))
@@ -153,37 +140,11 @@ class Numbered:
         # Every eighth word of 8 bytes, of messages of 64.
         self._numbers.frombytes(memoryview(b"".join(messages)).cast("Q")[:: SMALL // 8].tobytes())
 
-    def report(self) -> dict[int, bytes]:
-        """Return for each producer one byte for each of its numbers, 1 where it came."""
-        seen: dict[int, bytearray] = {}
-        last: dict[int, int] = {}
+    def report(self) -> dict[str, Any]:
+        tally, mask = Tally(), (1 << PRODUCER) - 1
         for each in self._numbers:
-            producer, number = each >> PRODUCER, each & ((1 << PRODUCER) - 1)
-            if number <= last.get(producer, -1):
-                raise Wrong(f"message {number} of producer {producer} came twice or out of order")
-            flags = seen.setdefault(producer, bytearray())
-            if number - len(flags) > 1 << 30:
-                raise Wrong(f"message {number} of producer {producer} was never put")
-            flags.extend(bytes(number - len(flags)))
-            flags.append(1)
-            last[producer] = number
-        return {producer: bytes(flags) for producer, flags in seen.items()}
-
-    @staticmethod
-    def judge(sent: Sequence[int], reports: Sequence[Mapping[int, bytes]]) -> None:
-        for producer, count in enumerate(sent):
-            union = 0
-            for report in reports:
-                # One large int, whose set operations are single steps over all of it.
-                seen = int.from_bytes(report.get(producer, b""), "little")
-                if union & seen:
-                    raise Wrong(f"messages of producer {producer} came twice, to two consumers")
-                union |= seen
-            if union != int.from_bytes(b"\1" * count, "little"):
-                came = union.bit_count()
-                raise Wrong(f"producer {producer} put {count} messages, and {came} different ones came")
-        if strangers := set().union(*reports) - set(range(len(sent))):
-            raise Wrong(f"messages came from producer {min(strangers)}, of which there is none")
+            tally.took(each >> PRODUCER, each & mask)
+        return tally.report()
 
 
 def data(number: int, size: int) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ipcq._bench.contestant import Declined, ReadEnd, WriteEnd
 from ipcq._bench.queues import BYTES_ALONE, Queues
-from ipcq._bench.sample import SPAWN
 from ipcq._bench.workload import Workload
+from ipcq.testing.processes import SPAWN
 
 
 class MultiprocessingQueue(Queues):

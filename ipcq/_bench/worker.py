@@ -6,18 +6,17 @@ each producer's own messages are in order on every kind of queue; of several con
 first producer, when all others are done.
 """
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ipcq._bench.contestant import Plan
 from ipcq._bench.payloads import Payloads, Wrong, data
 from ipcq._bench.workload import PAUSE, SMALL, Kind, Workload
+from ipcq.testing.processes import hear, say
+from ipcq.testing.tally import Tally
 
 clock = time.perf_counter  # on Linux all processes read the same one
 
@@ -45,56 +44,42 @@ class Job:
 
 
 class Talk:
-    """A worker's side of the talk with whoever started it."""
+    """A worker's side of the talk with whoever started it.
 
-    def __init__(self, connection: "Connection[Any, Any]") -> None:
-        self._connection = connection
+    Args:
+        say: Says something that JSON can say.
+        hear: Waits for what is said, and returns it.
+    """
+
+    def __init__(self, say: Callable[[object], None], hear: Callable[[], Any]) -> None:
+        self._say = say
+        self._hear = hear
 
     def go(self) -> None:
         """Say that everything is ready, and wait for the word."""
-        self._connection.send({"ready": True})
-        self._connection.recv()
+        self.tell({"ready": True})
 
     def tell(self, report: Report) -> Any:
         """Report, and return what is said to it."""
-        self._connection.send(report)
-        return self._connection.recv()
+        self._say(report)
+        return self._hear()
 
     def all_put(self, report: Report, put: Callable[[Any], object], stop: Any) -> None:
         """Report what was put, say as often as is wanted that this was all, and stay until it has arrived."""
         for _ in range(self.tell(report)):
             put(stop)
         # Some libraries lose what is under way when they go.
-        self._connection.recv()
+        self._hear()
 
 
-def main(job: Job, connection: "Connection[Any, Any]") -> None:  # pragma: no cover - in the worker's process
+def main(job: Job) -> None:  # pragma: no cover - in the worker's process
     """Be the program of a worker."""
-    leave_with_parent()
     try:
-        work(job, Talk(connection))
+        work(job, Talk(say, hear))
     except EOFError:
-        pass  # whoever started this is gone
+        raise  # whoever started this is gone
     except Exception as error:
-        told = str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"
-        connection.send({"error": told})
-
-
-def leave_with_parent() -> None:  # pragma: no cover - in the worker's process
-    """Let the death of whoever started this end it, however deep inside a contestant's wait it is."""
-    import multiprocessing
-
-    parent = multiprocessing.parent_process()
-    if parent is None or sys.platform == "win32":
-        return
-    import fcntl
-
-    # The other end of this pipe is the parent's alone. The default action of SIGIO is to end the process.
-    end = parent.sentinel
-    fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
-    if wait([end], 0):
-        raise SystemExit(1)
+        say({"error": str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"})
 
 
 def work(job: Job, talk: Talk) -> None:
@@ -287,7 +272,7 @@ def be_woken(talk: Talk, get: Callable[[], Any]) -> None:
             raise Wrong(f"message {len(ways)} came twice or out of order")
         before = sent
         ways.append(now * 1e6 - sent / 1e3)
-    talk.tell({"values": spread(sorted(ways[WARMING:])), "received": len(ways)})
+    talk.tell({"values": spread(sorted(ways[WARMING:])), **taken(len(ways))})
 
 
 def be_blocked(talk: Talk, get: Callable[[], Any]) -> None:
@@ -297,7 +282,12 @@ def be_blocked(talk: Talk, get: Callable[[], Any]) -> None:
     get()
     used = time.process_time() - used
     received = 1 + sum(1 for _ in iter(get, data(-1, SMALL)))
-    talk.tell({"values": (used * 1e3, None), "received": received})
+    talk.tell({"values": (used * 1e3, None), **taken(received)})
+
+
+def taken(count: int) -> Report:
+    """Return what a consumer reports that has seen by itself that the messages came in their order."""
+    return {"received": count, "seen": Tally.of_first(count).report()}
 
 
 def spread(ordered: list[float]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ipcq.testing.oracle import Ledger, Tag, Verdict, judge
     from ipcq.testing.processes import Peer, PeerDied, Peers
     from ipcq.testing.storm import Report, Storm, stress
+    from ipcq.testing.tally import Tally, judge_tallies
 
 __all__ = (
     "BackendContract",
@@ -26,8 +27,10 @@ __all__ = (
     "Report",
     "Storm",
     "Tag",
+    "Tally",
     "Verdict",
     "judge",
+    "judge_tallies",
     "linearizable",
     "stress",
 )
@@ -40,6 +43,7 @@ _HOMES = {
     **dict.fromkeys(("Call", "linearizable"), "ipcq.testing.histories"),
     **dict.fromkeys(("Peer", "PeerDied", "Peers"), "ipcq.testing.processes"),
     **dict.fromkeys(("Report", "Storm", "stress"), "ipcq.testing.storm"),
+    **dict.fromkeys(("Tally", "judge_tallies"), "ipcq.testing.tally"),
 }
 
 

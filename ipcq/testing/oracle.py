@@ -25,6 +25,9 @@ __all__ = ("Ledger", "Tag", "Verdict", "judge")
 #: that one is stopped.
 HELD_UP: Final = 1_000_000
 
+#: So many of the lost messages are named.
+NAMED: Final = 5
+
 
 class Tag(NamedTuple):
     """Which message it is: who put it, and as which of its own."""
@@ -137,9 +140,32 @@ class Verdict:
     """The longest time, in seconds, in which no put and no get returned, from the first to the last that did."""
 
     @property
+    def wrong(self) -> dict[str, int]:
+        """How often each was seen that a queue may never do; losses are for the caller to judge."""
+        return {
+            "duplicated": len(self.duplicated),
+            "invented": len(self.invented),
+            "torn": len(self.torn),
+            "reordered": len(self.reordered),
+            "missed": self.missed,
+        }
+
+    @property
     def sound(self) -> bool:
         """Nothing was duplicated, invented, torn, out of order or missed; losses are for the caller to judge."""
-        return not (self.duplicated or self.invented or self.torn or self.reordered or self.missed)
+        return not any(self.wrong.values())
+
+    @property
+    def losses(self) -> str:
+        """The lost messages in words: how many, and the first of them."""
+        named = [f"no. {number} of producer {producer}" for producer, number in self.lost[:NAMED]]
+        return f"{len(self.lost)} lost ({', '.join(named)}{', …' if len(self.lost) > NAMED else ''})"
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong in words, losses included: empty if every message came once, whole and in its order."""
+        lost = [self.losses] if self.lost else []
+        return lost + [f"{count} {what}" for what, count in self.wrong.items() if count]
 
     def __add__(self, other: "Verdict") -> "Verdict":
         """Return the verdict over both queues."""

@@ -13,18 +13,22 @@ one. Both sides talk in JSON lines, with `Peer.say` and `Peer.hear` here, `say` 
         assert peers.spawn(produce, name, backend).hear() == "done"
 
 `Peers.spawn` starts an interpreter of its own, `Peers.fork` forks from one that has imported everything and opened
-nothing, which is some fifty times cheaper and meant for storms of kills. `Peers` is the watchdog as well: when its
-patience is over, it has every peer write down where it stands, kills them all, and fails with those stacks.
+nothing, which is some fifty times cheaper and meant for storms of kills, and `Peers.inherit` starts an interpreter to
+which multiprocessing hands down queues that have no name. `Peers` is the watchdog as well: when its patience is over,
+it has every peer write down where it stands, kills them all, and fails with those stacks. `ipcq demo`, `ipcq stress`
+and `ipcq bench` start their processes by it too.
 
 Everything random comes from a seed that is printed, and replayed by ``IPCQ_TEST_SEED``. What the processes did is
 judged by `ipcq.testing.oracle`.
 """
 
 import contextlib
+import faulthandler
 import importlib
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import random
 import runpy
@@ -38,7 +42,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, ParamSpec, Self
@@ -54,6 +58,7 @@ __all__ = (
     "bound",
     "fresh_name",
     "hear",
+    "listen",
     "own_seed",
     "say",
     "state_of",
@@ -66,6 +71,9 @@ SEED_VARIABLE: Final = "IPCQ_TEST_SEED"
 #: Seconds after which a group of peers counts as hanging.
 PATIENCE: Final = 60.0
 
+#: Queues that have no name are made by it, where peers are to inherit them.
+SPAWN: Final = multiprocessing.get_context("spawn")
+
 P = ParamSpec("P")
 
 
@@ -75,6 +83,10 @@ class Hang(AssertionError):
 
 class PeerDied(AssertionError):
     """A peer ended where something was still expected from it; the text holds what it wrote to its standard error."""
+
+    def __init__(self, text: str, peer: "Peer") -> None:
+        super().__init__(text)
+        self.peer = peer
 
 
 def fresh_name(prefix: str = "/ipcq-test") -> str:
@@ -126,22 +138,33 @@ class _Line:
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
-        self._rest = b""
+        # Not one string, which would be copied for each part of a long report.
+        self._parts: list[bytes] = []
 
     def say(self, value: object) -> None:
         self.end.sendall(json.dumps(value).encode() + b"\n")
 
     def hear(self, deadline: float = math.inf) -> Any:
-        while b"\n" not in self._rest:
+        while not self.complete:
             left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
             if not select.select([self.end], [], [], left)[0]:
                 raise TimeoutError
-            more = self.end.recv(1 << 16)
-            if not more:
-                raise EOFError
-            self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
+            self.read()
+        line, _, rest = b"".join(self._parts).partition(b"\n")
+        self._parts = [rest]
         return json.loads(line)
+
+    @property
+    def complete(self) -> bool:
+        """Whether something that was said is here as a whole."""
+        return any(b"\n" in part for part in self._parts)
+
+    def read(self) -> None:
+        """Wait for the next part of what is said."""
+        part = self.end.recv(1 << 16)
+        if not part:
+            raise EOFError
+        self._parts.append(part)
 
 
 class _Other:
@@ -190,7 +213,7 @@ class Peer:
         try:
             self._line.say(value)
         except OSError as error:
-            raise PeerDied(f"{self} does not listen\n{self.complaint()}") from error
+            raise PeerDied(f"{self} does not listen\n{self.complaint()}", self) from error
 
     def hear(self, timeout: float | None = None) -> Any:
         """Wait for what the program says next.
@@ -205,9 +228,7 @@ class Peer:
         except TimeoutError:
             raise Hang(f"{self} said nothing for {timeout} seconds\n{self.stacks()}") from None
         except (EOFError, OSError) as error:
-            with contextlib.suppress(Hang):
-                self.wait(5.0)
-            raise PeerDied(f"{self} ended without a word\n{self.complaint()}") from error
+            raise self._speechless() from error
 
     def send(self, number: int) -> None:
         """Send a signal, unless the process was waited for already."""
@@ -258,7 +279,22 @@ class Peer:
             Hang: It has not ended within `timeout` seconds.
         """
         if self.wait(timeout):
-            raise PeerDied(f"{self}\n{self.complaint()}")
+            raise PeerDied(f"{self}\n{self.complaint()}", self)
+
+    def death(self) -> str:
+        """Say how the process ended, in one line."""
+        code = self.returncode
+        if code is None:
+            return "closed its line, and runs on"
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        last = self.complaint().strip().rpartition("\n")[2]
+        return f"ended with exit code {code}{': ' if last else ''}{last}"
+
+    def _speechless(self) -> PeerDied:
+        with contextlib.suppress(Hang):
+            self.wait(5.0)
+        return PeerDied(f"{self} ended without a word\n{self.complaint()}", self)
 
     def complaint(self) -> str:
         """Return what the process wrote to its standard output and error so far."""
@@ -286,6 +322,28 @@ class Peer:
         if self.returncode is None:
             self.returncode = self._reap(5.0)
         return f"--- {self} ---\n{where}\n{self.complaint()}"
+
+
+def listen(peers: Sequence[Peer], timeout: float) -> list[tuple[Peer, Any]]:
+    """Wait until one of these peers says something, and return all that has been said, none where it takes too long.
+
+    Raises:
+        PeerDied: One ended without a word.
+    """
+    ends = {peer._line.end: peer for peer in peers}
+    deadline = time.monotonic() + timeout
+    while not any(peer._line.complete for peer in peers):
+        if gone := [peer for peer in peers if peer.returncode is not None]:
+            raise gone[0]._speechless()
+        ready, _, _ = select.select(ends, [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return []
+        for end in ready:
+            try:
+                ends[end]._line.read()
+            except (EOFError, OSError) as error:
+                raise ends[end]._speechless() from error
+    return [(peer, peer._line.hear()) for peer in peers if peer._line.complete]
 
 
 def _state(place: Path) -> str:
@@ -381,19 +439,49 @@ class Peers:
         nursery = self._nursery
         ours, theirs = socket.socketpair()
         label, path = self._label(program.__name__)
-        with theirs, path.open("ab") as errors:
+        with contextlib.ExitStack() as stack, theirs, path.open("ab") as errors:
+            stack.callback(ours.close)
             order = json.dumps({"fork": _call_of(program, args, kwargs)}).encode() + b"\n"
-            socket.send_fds(nursery._line.end, [order], [theirs.fileno(), errors.fileno()])
+            try:
+                socket.send_fds(nursery._line.end, [order], [theirs.fileno(), errors.fileno()])
+            except OSError as error:
+                raise nursery._speechless() from error
             pid = nursery.hear()
+            stack.pop_all()
 
         def reap(timeout: float) -> int | None:
             nursery.say({"reap": pid, "timeout": timeout})
             code: int | None = nursery.hear()
             return code
 
-        peer = Peer(label, pid, ours, path, reap, PATIENCE if self.patience is None else self.patience)
-        self.peers.append(peer)
-        return peer
+        return self._welcome(Peer(label, pid, ours, path, reap, self._patience))
+
+    def inherit(self, program: Callable[..., object], *args: object) -> Peer:
+        """Run a program in an interpreter of its own that inherits what multiprocessing can hand down.
+
+        Its arguments are pickled, so they may be queues and pipes of multiprocessing's, which have no name. It ends
+        with this process, whatever it is waiting for.
+        """
+        ours, theirs = socket.socketpair()
+        label, path = self._label(program.__name__)
+        with theirs:
+            # A daemon in multiprocessing's sense: it is ended at the latest when this process ends.
+            process = SPAWN.Process(target=_be_heir, args=(theirs, str(path), program, args), daemon=True)
+            try:
+                with _signals_put_off():
+                    process.start()
+            except BaseException:
+                ours.close()
+                raise
+
+        def reap(timeout: float) -> int | None:
+            process.join(timeout)
+            code = process.exitcode
+            if code is not None:
+                process.close()
+            return code
+
+        return self._welcome(Peer(label, process.pid or 0, ours, path, reap, self._patience))
 
     def stacks(self) -> str:
         """End every peer as `Peer.stacks` does, and return what they wrote."""
@@ -424,6 +512,8 @@ class Peers:
             process = subprocess.Popen(
                 [
                     sys.executable,
+                    # A file of the working directory must not stand in for a module.
+                    "-P",
                     "-X",
                     "faulthandler",
                     "-c",
@@ -435,6 +525,8 @@ class Peers:
                 stdout=errors,
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
+                # Ctrl-C on a terminal is for this process, which ends its peers.
+                process_group=0,
                 # What is importable here shall be so there, however it came to be.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -445,7 +537,13 @@ class Peers:
             except subprocess.TimeoutExpired:
                 return None
 
-        peer = Peer(label, process.pid, ours, path, reap, PATIENCE if self.patience is None else self.patience)
+        return self._welcome(Peer(label, process.pid, ours, path, reap, self._patience))
+
+    @property
+    def _patience(self) -> float:
+        return PATIENCE if self.patience is None else self.patience
+
+    def _welcome(self, peer: Peer) -> Peer:
         self.peers.append(peer)
         return peer
 
@@ -485,11 +583,39 @@ class Peers:
         for peer in [peer for peer in reversed(self.peers) if peer is not nursery] + ([nursery] if nursery else []):
             if peer.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(peer.pid, signal.SIGKILL)
+                    peer.send(signal.SIGKILL)
                 # Where the nursery is dead, its children are init's to reap.
                 with contextlib.suppress(PeerDied, Hang):
                     peer.wait(5.0)
             peer._line.end.close()
+
+
+@contextlib.contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Put off what signals do while multiprocessing starts a peer, or they would end it while it is half started.
+
+    The peer inherits that Ctrl-C is blocked: it is for this process, which ends its peers.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    # The first process would start it, and that lets signals in again.
+    resource_tracker.ensure_running()
+    came: list[int] = []
+    # Not by a mask alone: another thread of this process may be the one that takes a signal.
+    mine = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in mine}
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 # --- the other side -----------------------------------------------------------------------------------------------
@@ -551,6 +677,37 @@ def _main() -> None:  # pragma: no cover - in the program's process, which is no
     _Other.line = line = _Line(end)
     program = _nurse(line, **call) if "farewell" in call else _prepare(call)
     program()
+
+
+def _be_heir(
+    end: socket.socket, path: str, program: Callable[..., object], args: tuple[object, ...]
+) -> None:  # pragma: no cover - see _main
+    """Be a peer that multiprocessing started."""
+    errors = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(errors, 1)
+    os.dup2(errors, 2)
+    os.close(errors)
+    faulthandler.enable()
+    _leave_with_parent()
+    _Other.line = _Line(end)
+    # Where the test is gone, nobody wants to know what became of it.
+    with contextlib.suppress(EOFError):
+        program(*args)
+
+
+def _leave_with_parent() -> None:  # pragma: no cover - see _main
+    """Let the death of the test end this process, however deep inside a wait it is."""
+    parent = multiprocessing.parent_process()
+    if parent is None or sys.platform == "win32":
+        return
+    import fcntl  # which only POSIX has
+
+    # The other end of this pipe is the test's alone. The default action of SIGIO is to end the process.
+    pipe = parent.sentinel
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([pipe], [], [], 0)[0]:
+        raise SystemExit(1)
 
 
 def _nurse(

@@ -106,17 +106,10 @@ class Report:
     def faults(self) -> list[str]:
         """What was promised and not kept."""
         verdict = self.verdict
-        counted = {
-            "duplicated": len(verdict.duplicated),
-            "invented": len(verdict.invented),
-            "torn": len(verdict.torn),
-            "reordered": len(verdict.reordered),
-            "missed": verdict.missed,
-        }
         faults = [self.trouble] if self.trouble else []
         if len(verdict.lost) > self.losable and not self.trouble:
             faults.append(f"{len(verdict.lost)} lost, of which killed consumers account for {self.losable} at most")
-        return faults + [f"{count} {what}" for what, count in counted.items() if count]
+        return faults + [f"{count} {what}" for what, count in verdict.wrong.items() if count]
 
     @property
     def ok(self) -> bool:
@@ -301,7 +294,7 @@ class _Run:
             victim.send(signal.SIGKILL)
         for victim in victims:
             if victim.wait() != -signal.SIGKILL:
-                raise PeerDied(f"{victim} ended by itself\n{victim.complaint()}")
+                raise PeerDied(f"{victim} ended by itself\n{victim.complaint()}", victim)
         self.kills += len(victims)
 
     def _stop(self, victims: list[Peer]) -> None:

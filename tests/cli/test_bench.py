@@ -215,9 +215,10 @@ def test_a_contestant_that_fails_fails_the_run(
     assert [line.split("\t")[-1] == "-" for line in result.stdout.splitlines()] == [True, True, True, False]
 
 
-def begin(start: Callable[..., Any]) -> tuple[Any, list[int]]:
+def begin(start: Callable[..., Any], place: Path) -> tuple[Any, list[int]]:
     """Start a long run as a program, and return it and its workers, once there are some."""
-    process = start("bench", "--backend", "socketpair", "--workload", "idle", "--rounds", "100", start_new_session=True)
+    command = "bench", "--backend", "socketpair", "--workload", "idle", "--rounds", "100"
+    process = start(*command, start_new_session=True, env={**os.environ, "TMPDIR": str(place)})
     until = monotonic() + WATCHDOG
     while monotonic() < until:
         tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
@@ -230,9 +231,9 @@ def begin(start: Callable[..., Any]) -> tuple[Any, list[int]]:
 
 @pytest.mark.needs("socketpair")
 @pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
-def test_a_stopped_run_leaves_no_process(start: Callable[..., Any], number: str, code: int) -> None:
+def test_a_stopped_run_leaves_no_process(start: Callable[..., Any], number: str, code: int, tmp_path: Path) -> None:
     """And says by its exit code, and by nothing else, what ended it."""
-    process, pids = begin(start)
+    process, pids = begin(start, tmp_path)
     process.send_signal(signal.Signals[number])
     _, complaint = process.communicate(timeout=WATCHDOG)
     until = monotonic() + WATCHDOG
@@ -242,12 +243,13 @@ def test_a_stopped_run_leaves_no_process(start: Callable[..., Any], number: str,
     assert process.returncode == code
     if number != "SIGKILL":  # after which a worker may find that it was only half started, and say so
         assert complaint == ""
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.needs("socketpair")
-def test_ctrl_c_of_a_terminal_is_quiet(start: Callable[..., Any]) -> None:
+def test_ctrl_c_of_a_terminal_is_quiet(start: Callable[..., Any], tmp_path: Path) -> None:
     """It reaches the whole group of processes, and the workers leave it to who started them."""
-    process, _ = begin(start)
+    process, _ = begin(start, tmp_path)
     os.killpg(process.pid, signal.SIGINT)
     _, complaint = process.communicate(timeout=WATCHDOG)
     assert (process.returncode, complaint) == (130, "")

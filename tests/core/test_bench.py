@@ -1,9 +1,8 @@
 """What measures queues: its messages, its checks, its processes, and its arithmetic."""
 
-import multiprocessing
 import os
 import queue
-import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,8 @@ from ipcq._bench.contestant import PEER, Declined, Failed, ReadEnd, Sample, Writ
 from ipcq._bench.payloads import Cycle, Numbered, Wrong, data
 from ipcq._bench.report import figure, times
 from ipcq._bench.workload import WORKLOADS, Workload
+from ipcq.testing.processes import SPAWN, Peer, PeerDied, Peers, _Line
+from ipcq.testing.tally import judge_tallies
 
 SHORT = 0.02
 SMALL = WORKLOADS["64B"]
@@ -45,7 +46,7 @@ def test_what_comes_as_it_was_put_is_right(name: str) -> None:
     messages = [message for _ in range(3) for message in made.block()]
     for index in range(0, len(messages), seen.step):
         seen.take(messages[index : index + seen.step])
-    Cycle.judge([len(messages)], [seen.report()])
+    assert judge_tallies([len(messages)], [seen.report()]).faults == []
 
 
 def spoilt(messages: list[Any], fault: str) -> list[Any]:
@@ -79,9 +80,11 @@ def test_what_comes_otherwise_is_wrong(workload: Workload, fault: str) -> None:
 
 
 def test_a_count_that_differs_is_wrong() -> None:
-    """As where cycles are too short to have a number."""
-    with pytest.raises(Wrong, match="8 messages were put, and 4 came"):
-        Cycle.judge([8], [4])
+    """As where cycles are too short to have a number, and one is lost as a whole."""
+    made, seen = cycle(WORKLOADS["1MiB"]), cycle(WORKLOADS["1MiB"])
+    seen.take(made.block())
+    faults = judge_tallies([8], [seen.report()]).faults
+    assert faults == ["4 lost (no. 4 of producer 0, no. 5 of producer 0, no. 6 of producer 0, no. 7 of producer 0)"]
 
 
 def numbered(*blocks: list[bytes]) -> Any:
@@ -94,35 +97,33 @@ def numbered(*blocks: list[bytes]) -> Any:
 def test_two_consumers_may_share_what_two_producers_put() -> None:
     """Each message to one of them."""
     one, other = Numbered(0).block(), Numbered(1).block()
-    Numbered.judge([128, 128], [numbered(one[::2], other[:5]), numbered(one[1::2], other[5:])])
+    reports = [numbered(one[::2], other[:5]), numbered(one[1::2], other[5:])]
+    assert judge_tallies([128, 128], reports).faults == []
 
 
 @pytest.mark.parametrize(
     ("take", "told"),
     [
-        (lambda block: [block[:-1]], "127 different ones"),
-        (lambda block: [block, block[:1]], "twice, to two"),
-        (lambda block: [block, Numbered(7).block()[:1]], "from producer 7"),
+        (lambda block: [block[:-1]], "1 lost (no. 127 of producer 0)"),
+        (lambda block: [block, block[:1]], "1 duplicated"),
+        (lambda block: [block, Numbered(7).block()[:1]], "1 invented"),
     ],
 )
 def test_what_two_consumers_may_not_see(take: Callable[[list[bytes]], Any], told: str) -> None:
     """Less, more, or something else than was put."""
-    with pytest.raises(Wrong, match=told):
-        Numbered.judge([128], [numbered(each) for each in take(Numbered(0).block())])
+    assert judge_tallies([128], [numbered(each) for each in take(Numbered(0).block())]).faults == [told]
 
 
-@pytest.mark.parametrize("order", [[0, 0], [1, 0]])
-def test_what_one_consumer_may_not_see(order: list[int]) -> None:
+@pytest.mark.parametrize(("order", "told"), [([0, 1, 0], "1 duplicated"), ([1, 0], "1 reordered")])
+def test_what_one_consumer_may_not_see(order: list[int], told: str) -> None:
     """A message again, or out of order."""
     block = Numbered(0).block()
-    with pytest.raises(Wrong, match="twice or out of order"):
-        numbered([block[index] for index in order])
+    assert judge_tallies([2], [numbered([block[index] for index in order])]).faults == [told]
 
 
 def test_an_absurd_number_is_wrong() -> None:
     """And does not take memory for all below it."""
-    with pytest.raises(Wrong, match="never put"):
-        numbered([data((1 << 48) - 1, 64)])
+    assert judge_tallies([0], [numbered([data((1 << 48) - 1, 64)])]).faults == ["1 invented"]
 
 
 # The workers, run here
@@ -148,41 +149,44 @@ class Near(queues.Queues):
         return ReadEnd(get=address.get, get_many=(lambda most: [address.get()]) if self._batches else None)
 
 
-class Thread:
-    """What stands in for a worker's process."""
+class Thread(Peer):
+    """What stands in for a worker's process, and does what it does in a thread."""
 
-    def __init__(self, target: Any, args: Any, daemon: bool) -> None:
-        job, connection = args
-        # Spawned processes get a duplicate.
-        kept = multiprocessing.connection.Connection(os.dup(connection.fileno()))
+    def __init__(self, job: Any, place: Path) -> None:
+        ours, theirs = socket.socketpair()
+        self._theirs = _Line(theirs)
+        self._thread = threading.Thread(target=self._run, args=(job,))
+        super().__init__(job.role, 0, ours, place, self._join, 10.0)
+        self._thread.start()
 
-        def run() -> None:
-            with kept:
-                try:
-                    worker.work(job, worker.Talk(kept))
-                except Exception as error:
-                    kept.send({"error": f"{type(error).__name__}: {error}"})
-            os.close(self._told)
+    def _run(self, job: Any) -> None:
+        with self._theirs.end:
+            try:
+                worker.work(job, worker.Talk(self._theirs.say, self._theirs.hear))
+            except (EOFError, BrokenPipeError):
+                pass  # the sample has ended
+            except Exception as error:
+                self._theirs.say({"error": f"{type(error).__name__}: {error}"})
 
-        self.sentinel, self._told = os.pipe()
-        self.exitcode = 0
-        self._thread = threading.Thread(target=run)
-        self.start = self._thread.start
-
-    def join(self, timeout: float | None = None) -> None:
+    def _join(self, timeout: float) -> int | None:
         self._thread.join(timeout)
+        return None if self._thread.is_alive() else 0
 
-    def kill(self) -> None:
-        """A thread ends by itself."""
-
-    def close(self) -> None:
-        os.close(self.sentinel)
+    def send(self, number: int) -> None:
+        """Close the line: a thread ends by itself."""
+        self._line.end.close()
 
 
 @pytest.fixture
-def near(monkeypatch: pytest.MonkeyPatch) -> None:
+def near(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let the workers be threads, so that what they do is measured."""
-    monkeypatch.setattr(sample, "SPAWN", SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Thread))
+
+    def inherit(self: Peers, program: Any, job: Any) -> Peer:
+        assert program is worker.main
+        self.peers.append(Thread(job, tmp_path / "errors"))
+        return self.peers[-1]
+
+    monkeypatch.setattr(Peers, "inherit", inherit)
 
 
 @pytest.mark.parametrize("workload", [*list(WORKLOADS.values())[:-1], IDLE], ids=lambda each: each.name)
@@ -304,7 +308,7 @@ def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> No
             end.put(data(1, 64))
             return end
 
-    with pytest.raises(Failed, match=r"messages were put, and \d+ came"):
+    with pytest.raises(Failed, match=r"^\d+ (lost|invented)"):
         Forgetful().sample(WORKLOADS["wake-up"], SHORT)
 
 
@@ -455,7 +459,7 @@ def test_a_liar_is_a_failure(fault: str, told: str) -> None:
 @pytest.mark.parametrize("fault", ["loses", "doubles"])
 def test_a_liar_among_several_is_a_failure(fault: str) -> None:
     """Where each message has a number of its own."""
-    with pytest.raises(Failed, match=r"twice|different ones came|failed: message"):
+    with pytest.raises(Failed, match=r"duplicated|reordered|lost"):
         liars.Liar(fault).sample(WORKLOADS["2P2C"], 0.2)
 
 
@@ -482,7 +486,7 @@ def test_a_worker_that_ends_badly_is_a_failure() -> None:
 @pytest.mark.needs("socketpair")
 def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its pipe nor those that were started before it."""
-    started = sample.SPAWN.Process.start
+    started = SPAWN.Process.start
 
     def refuse(self: Any) -> None:
         if calls:
@@ -490,20 +494,9 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monk
         calls.append(started(self))
 
     calls: list[Any] = []
-    monkeypatch.setattr(sample.SPAWN.Process, "start", refuse)
+    monkeypatch.setattr(SPAWN.Process, "start", refuse)
     with pytest.raises(OSError, match="no more"):
         queues.Ipcq("socketpair").sample(SMALL, SHORT)
-
-
-def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
-    """Whichever thread takes it."""
-    with pytest.raises(KeyboardInterrupt), sample.signals_put_off():
-        thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        thread.start()
-        thread.join()
-        reached = True
-    assert reached
 
 
 def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
@@ -521,7 +514,7 @@ def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
         "    threading.Thread(target=die).start()\n"
         "    liars.Liar('stalls').sample(WORKLOADS['64B'], 0.1)\n"
     )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=env, check=False)
     pids = run.stdout.split()
     assert len(pids) == 2
@@ -533,11 +526,13 @@ def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
 
 def test_a_word_to_a_dead_worker_is_lost() -> None:
     """Its death is noticed where it is listened to."""
-    worker = object.__new__(sample.Worker)
-    worker.connection, theirs = multiprocessing.Pipe()
-    theirs.close()
-    with worker.connection:
-        assert worker.say("go") is None
+    crew = sample.Crew(Near(), SMALL, (), SHORT)
+
+    def deaf(word: object) -> None:
+        raise PeerDied("it does not listen", peer)
+
+    peer: Any = SimpleNamespace(say=deaf)
+    assert crew.say(peer, "go") is None
 
 
 # Rounds and ratios

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ipcq
+from ipcq.testing import processes
 from ipcq.testing.oracle import Ledger, Tag, Verdict, judge
-from ipcq.testing.processes import Hang, PeerDied, Peers, bound, hear, say, until
+from ipcq.testing.processes import SPAWN, Hang, PeerDied, Peers, bound, hear, listen, say, until
 
 # A history: what producers and consumers entered, with instants.
 PUT, TAKE, EMPTY = "put", "take", "empty"
@@ -159,7 +161,7 @@ def fail() -> None:
     raise ValueError("on purpose")
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 def test_a_peer_answers(method: str, peers: Peers) -> None:
     """Both kinds of peers are other processes, and both sides are heard."""
     peer = getattr(peers, method)(echo)
@@ -168,21 +170,21 @@ def test_a_peer_answers(method: str, peers: Peers) -> None:
     assert peer.pid != os.getpid()
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 def test_a_peer_that_fails_tells_why(method: str, peers: Peers) -> None:
     """The end of a peer that failed is an error with its traceback."""
     with pytest.raises(PeerDied, match="on purpose"):
         getattr(peers, method)(fail).done()
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 def test_a_peer_that_ends_without_a_word_is_noticed(method: str, peers: Peers) -> None:
     """Waiting for the word of a peer that failed is an error with its traceback."""
     with pytest.raises(PeerDied, match="on purpose"):
         getattr(peers, method)(fail).hear()
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 @pytest.mark.parametrize("wait", [lambda peer: peer.wait(0.2), lambda peer: peer.hear(0.2)])
 def test_a_peer_that_hangs_tells_where(method: str, wait: Callable[[object], object], peers: Peers) -> None:
     """Waiting for a peer that hangs ends with its stack."""
@@ -192,7 +194,7 @@ def test_a_peer_that_hangs_tells_where(method: str, wait: Callable[[object], obj
         wait(peer)
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None:
     """A peer stands still between stop and resume, and its exit code tells what killed it."""
     peer = getattr(peers, method)(sleep)
@@ -208,6 +210,94 @@ def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None
     peer.send(signal.SIGKILL)
     with pytest.raises(PeerDied):
         peer.say("hello")
+
+
+def put_into(queue: Any) -> None:
+    """Put into a queue that was inherited."""
+    queue.put("inherited")
+    queue.close()
+    queue.join_thread()
+
+
+def test_a_queue_without_a_name_can_be_inherited(peers: Peers) -> None:
+    """Where nothing else leads to it."""
+    queue = SPAWN.Queue()
+    peer = peers.inherit(put_into, queue)
+    assert queue.get(timeout=60) == "inherited"
+    peer.done()
+    queue.close()
+
+
+def start_a_sleeper(place: str) -> None:
+    """Start a peer, say which process it is, and wait to be killed."""
+    with Peers(patience=None, seed=0, directory=Path(place)) as mine:
+        peer = mine.inherit(sleep)
+        peer.hear()
+        say(peer.pid)
+        hear()
+
+
+def test_a_peer_that_inherits_ends_with_its_parent(peers: Peers) -> None:
+    """Though the parent was killed, and could end nobody."""
+    parent = peers.spawn(start_a_sleeper, str(peers.directory))
+    orphan = parent.hear()
+    parent.kill()
+    until(lambda: processes.state_of(orphan) in "XZ", 30, "the end of the orphan")
+
+
+def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
+    """Whichever thread takes it."""
+    with pytest.raises(KeyboardInterrupt), processes._signals_put_off():
+        thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        thread.start()
+        thread.join()
+        reached = True
+    assert reached
+
+
+def test_who_speaks_is_listened_to(peers: Peers) -> None:
+    """Whoever of several it is."""
+    one, other = peers.fork(echo), peers.fork(echo)
+    other.say("hello")
+    assert listen([one, other], 30) == [(other, "hello")]
+
+
+def test_what_is_said_in_parts_is_listened_to_as_a_whole(peers: Peers) -> None:
+    """A long report comes through the line in many."""
+    peer = peers.fork(echo)
+    told = ["x" * 1000] * 1000
+    peer.say(told)
+    assert listen([peer], 30) == [(peer, told)]
+
+
+def test_nobody_may_speak(peers: Peers) -> None:
+    """Then there is nothing to hear."""
+    assert listen([peers.fork(echo)], 0.01) == []
+
+
+def test_a_death_among_several_is_noticed(peers: Peers) -> None:
+    """By who it is, and what ended it."""
+    one, other = peers.fork(echo), peers.fork(echo)
+    other.send(signal.SIGKILL)
+    with pytest.raises(PeerDied) as death:
+        listen([one, other], 30)
+    assert (death.value.peer, other.death()) == (other, "was killed by SIGKILL")
+
+
+def test_a_death_is_told_in_a_line(peers: Peers) -> None:
+    """With the last thing that the peer wrote; while it lives, there is none."""
+    peer = peers.spawn(fail)
+    assert peer.death() == "closed its line, and runs on"
+    peer.wait()
+    assert peer.death() == "ended with exit code 1: ValueError: on purpose"
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_ctrl_c_on_a_terminal_is_not_for_peers(method: str, peers: Peers) -> None:
+    """It goes to the foreground's group of processes, of which they are none."""
+    peer = getattr(peers, method)(sleep)
+    assert os.getpgid(peer.pid) != os.getpgrp()
 
 
 def test_the_watchdog_ends_a_group_that_waits_for_a_peer() -> None:

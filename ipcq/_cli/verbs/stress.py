@@ -188,11 +188,7 @@ def _facts(report: "Report") -> dict[str, Any]:
         "received": verdict.received,
         "lost": len(verdict.lost),
         "losable": report.losable,
-        "duplicated": len(verdict.duplicated),
-        "invented": len(verdict.invented),
-        "torn": len(verdict.torn),
-        "reordered": len(verdict.reordered),
-        "missed": verdict.missed,
+        **verdict.wrong,
         "put_off": verdict.put_off,
         "stall": round(verdict.stall, 6),
         "slowest_open": round(report.slowest_open, 6),
@@ -210,8 +206,7 @@ def _tell(report: "Report") -> None:
         say(f"opening   {report.slowest_open * 1000:.1f} ms at most, beside the kills")
     else:
         say(f"messages  {facts['accepted']:,} accepted, {facts['received']:,} received, {facts['unknown']:,} unknown")
-        wrong = ("duplicated", "invented", "torn", "reordered", "missed")
-        say(f"wrong     {', '.join(f'{facts[what]} {what}' for what in wrong)}")
+        say(f"wrong     {', '.join(f'{count} {what}' for what, count in report.verdict.wrong.items())}")
         say(f"lost      {facts['lost']:,}, where killed consumers may have had {facts['losable']:,}")
         say(f"stall     {report.verdict.stall * 1000:.1f} ms at most in which nobody got on")
     say(f"verdict   {facts['verdict']}")
