@@ -42,8 +42,6 @@ VERBS = (
     "completion",
     "version",
 )
-#: Commands that only our own programs call, and where they are.
-HIDDEN = {"demo-worker": "ipcq._cli._worker"}
 
 
 class Verbs(click.Group):
@@ -53,9 +51,9 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in (*VERBS, *HIDDEN):
+        if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(HIDDEN.get(cmd_name, f"ipcq._cli.verbs.{cmd_name}")).command
+        command: click.Command = import_module(f"ipcq._cli.verbs.{cmd_name}").command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -2,15 +2,15 @@
 
 import json
 import os
-import select
+import re
 import signal
 import subprocess
 import sys
 import threading
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
@@ -20,168 +20,135 @@ from click.testing import Result
 
 import ipcq
 from ipcq._cli import _meter, _worker
-from ipcq._cli._verdict import judge
+from ipcq._cli._outcome import Outcome
 from ipcq._cli.verbs import demo as verb
+from ipcq.testing.processes import Peer, Peers
+from ipcq.testing.tally import Tally, judge_tallies
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
 
 WATCHDOG = 60.0
-GOODS = _worker.Goods(16)
+PAYLOADS = _worker.Payloads(16)
 SHORT = ("demo", "--messages", "40", "--size", "16")
 
 
 # The verdict
 
 
-def bitmap(*numbers: int) -> str:
-    """Return the bits of these numbers as a report has them."""
-    return b64encode(sum(1 << number for number in numbers).to_bytes(4, "little")).decode()
-
-
-def report(*seen: str, **wrong: int) -> dict[str, Any]:
-    """Return the report of one consumer."""
-    return {"damaged": 0, "repeated": 0, "reordered": 0, "seen": seen, **wrong}
+def taken(*tags: tuple[int, int]) -> dict[str, Any]:
+    """Return the report of a consumer that took these: producer and number of each."""
+    tally = Tally()
+    for tag in tags:
+        tally.took(*tag)
+    return tally.report()
 
 
 def test_each_object_once_is_ok() -> None:
     """Whoever of the consumers took it."""
-    reports = [report(bitmap(0, 2), bitmap(0, 1)), report(bitmap(1), bitmap())]
-    assert judge([3, 2], reports, 5).ok
-
-
-def test_lost_object_is_named() -> None:
-    """With its producer."""
-    reports = [report(bitmap(0, 1), bitmap(0)), report(bitmap(2), bitmap(2))]
-    assert judge([3, 3], reports, 5).sentence() == "FAILED: 1 lost (no. 1 of producer 1)"
-
-
-def test_lost_objects_are_counted() -> None:
-    """And the first of them named."""
-    verdict = judge([9], [report(bitmap(0))], 1)
-    assert verdict.sentence().startswith("FAILED: 8 lost (no. 1 of producer 0, no. 2")
-
-
-def test_object_that_two_consumers_took_is_repeated() -> None:
-    """Though each of them saw it once."""
-    assert judge([2], [report(bitmap(0, 1)), report(bitmap(1))], 3).sentence() == ("FAILED: 1 came out more than once")
+    assert Outcome(judge_tallies([2, 1], [taken((0, 0), (1, 0)), taken((0, 1))])).ok
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("report", "sentence"),
     [
-        ({"repeated": 2}, "FAILED: 2 came out more than once"),
-        ({"reordered": 1}, "FAILED: 1 out of order"),
-        ({"damaged": 1}, "FAILED: 1 damaged, or put by somebody else"),
+        (taken((0, 1)), "FAILED: 1 lost (no. 0 of producer 0)"),
+        (taken((0, 0), (0, 1), (0, 0)), "FAILED: 1 came out more than once"),
+        (taken((0, 1), (0, 0)), "FAILED: 1 out of order"),
+        (taken((0, 0), (0, 1), (0, 2)), "FAILED: 1 damaged, or put by somebody else"),
     ],
+    ids=["lost", "repeated", "out of order", "strange"],
 )
-def test_what_one_consumer_saw_counts(wrong: dict[str, int], sentence: str) -> None:
-    """Each kind has its words."""
-    assert judge([1], [report(bitmap(0), **wrong)], 1).sentence() == sentence
+def test_each_fault_has_its_words(report: dict[str, Any], sentence: str) -> None:
+    """Of two objects."""
+    assert Outcome(judge_tallies([2], [report])).sentence() == sentence
 
 
 def test_trouble_is_no_success() -> None:
     """A worker died, though all is there."""
-    verdict = judge([1], [report(bitmap(0))], 1)
-    verdict.troubles.append("consumer 0 died")
-    assert verdict.sentence() == "FAILED: consumer 0 died"
+    outcome = Outcome(judge_tallies([1], [taken((0, 0))]), ["consumer 0 died"])
+    assert outcome.sentence() == "FAILED: consumer 0 died"
 
 
 # A worker
 
 
 class Demo(SimpleNamespace):
-    """The demo's ends of the pipes to a worker that runs in this process."""
+    """The demo's side of the talk with a worker that runs in this process."""
 
-    def news(self, *, dismiss: bool = True) -> list[dict[str, Any]]:
-        """Listen to the worker until it reports, dismiss it or die, and return all that it said."""
-        said = []
-        with os.fdopen(self.hears, "rb", buffering=0) as lines:
-            while not said or "report" not in said[-1]:
-                while not select.select([lines], [], [], 0.1)[0]:
-                    assert self.thread.is_alive(), f"the worker ended with {self.results!r} after {said}"
-                said.append(json.loads(lines.readline()))
-        if dismiss:
-            os.write(self.says, b".")
-        os.close(self.says)
-        self.wait()
-        return said
-
-    def wait(self) -> None:
-        """Wait until the worker has ended."""
+    def news(self) -> list[dict[str, Any]]:
+        """Listen to the worker until it reports, dismiss it, and return all that it said."""
+        said: list[dict[str, Any]] = []
+        while not said or "report" not in said[-1]:
+            said.append(self.said.get(timeout=WATCHDOG))
+            assert "died" not in said[-1], said
+        self.words.put("go")
         self.thread.join(WATCHDOG)
-        os.close(self.told)
+        return said
 
 
 @pytest.fixture
-def demo(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[Callable[..., Demo]]:
+def demo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Demo]:
     """Return a function that starts a worker in a thread, and says the first word to it."""
-    inlet, says = os.pipe()
-    hears, told = os.pipe()
-    monkeypatch.setattr(_worker, "INLET", inlet)
-    monkeypatch.setattr(_worker, "OUTLET", told)
-    results: list[BaseException | None] = []
 
-    def start(queue: Queue, *task: str) -> Demo:
-        arguments = ["demo-worker", queue.name, "memory", "16", *task]
+    def start(program: Callable[..., None], name: str, *task: Any) -> Demo:
+        said: Any = SimpleQueue()
+        words: Any = SimpleQueue()
+        monkeypatch.setattr(_worker, "say", said.put)
+        monkeypatch.setattr(_worker, "hear", lambda: words.get(timeout=WATCHDOG))
 
         def work() -> None:
-            from ipcq._cli import cli
-
             try:
-                cli.main(arguments, standalone_mode=False)
-                results.append(None)
+                program(name, "memory", 16, *task)
             except BaseException as error:
-                results.append(error)
+                said.put({"died": repr(error)})
 
         thread = threading.Thread(target=work)
         thread.start()
-        os.write(says, b".")
-        return Demo(thread=thread, says=says, hears=hears, told=told, results=results)
+        words.put("go")
+        return Demo(thread=thread, said=said, words=words)
 
-    yield start
-    os.close(inlet)
+    return start
 
 
 def test_producer_puts_numbered_objects(demo: Callable[..., Demo], queue: Queue) -> None:
     """From 0 on, as many as it is told to."""
-    worker = demo(queue, "--produce", "1", "--messages", "2")
-    worker.news()
-    assert [queue.get(timeout=0) for _ in range(2)] == [GOODS.make(1, 0), GOODS.make(1, 1)]
+    demo(_worker.produce, queue.name, 1, float("inf"), 2).news()
+    assert [queue.get(timeout=0) for _ in range(2)] == [PAYLOADS.make(1, 0), PAYLOADS.make(1, 1)]
 
 
 def test_producer_stops_when_its_time_is_over(demo: Callable[..., Demo], queue: Queue) -> None:
     """With no time it puts nothing."""
-    worker = demo(queue, "--produce", "0", "--seconds", "0")
+    worker = demo(_worker.produce, queue.name, 0, 0.0, None)
     assert worker.news()[-1] == {"count": 0, "report": {}}
 
 
 def test_consumer_reports_what_it_saw(demo: Callable[..., Demo], queue: Queue) -> None:
-    """One bit for each object."""
-    queue.put_many([GOODS.make(0, 0), GOODS.make(1, 0), GOODS.make(0, 1)])
+    """Each object once."""
+    queue.put_many([PAYLOADS.make(0, 0), PAYLOADS.make(1, 0), PAYLOADS.make(0, 1)])
     queue.shutdown()
-    worker = demo(queue, "--consume", "2")
-    assert judge([2, 1], [worker.news()[-1]["report"]], 3).ok
+    told = demo(_worker.consume, queue.name).news()[-1]
+    assert (told["count"], judge_tallies([2, 1], [told["report"]["seen"]]).faults) == (3, [])
 
 
 @pytest.mark.parametrize(
     ("items", "fault"),
     [
-        ([GOODS.make(0, 0), GOODS.make(0, 0)], "repeated"),
-        ([GOODS.make(0, 1), GOODS.make(0, 0)], "reordered"),
-        ([{**GOODS.make(0, 0), "payload": b""}], "damaged"),
-        ([GOODS.make(0, -1)], "damaged"),
-        ([GOODS.make(7, 0)], "damaged"),
-        (["from somebody else"], "damaged"),
-        ([{}], "damaged"),
+        ([PAYLOADS.make(0, 0), PAYLOADS.make(0, 0)], "duplicated"),
+        ([PAYLOADS.make(0, 1), PAYLOADS.make(0, 0)], "reordered"),
+        ([{**PAYLOADS.make(0, 0), "payload": b""}], "torn"),
+        ([PAYLOADS.make(0, -1)], "invented"),
+        ([PAYLOADS.make(7, 0)], "invented"),
+        (["from somebody else"], "torn"),
+        ([{}], "torn"),
     ],
 )
 def test_consumer_sees_what_is_wrong(demo: Callable[..., Demo], queue: Queue, items: list[Any], fault: str) -> None:
     """Each fault is counted as what it is."""
     queue.put_many(items)
     queue.shutdown()
-    worker = demo(queue, "--consume", "1")
-    assert worker.news()[-1]["report"][fault] == 1
+    report = demo(_worker.consume, queue.name).news()[-1]["report"]
+    assert judge_tallies([2], [report["seen"]]).wrong[fault] == 1
 
 
 def test_consumer_counts_a_message_that_cannot_be_decoded(demo: Callable[..., Demo], queue: Queue) -> None:
@@ -189,16 +156,15 @@ def test_consumer_counts_a_message_that_cannot_be_decoded(demo: Callable[..., De
     with ipcq.open(queue.name, serializer="raw") as raw:
         raw.put(b"\xc1")
     queue.shutdown()
-    worker = demo(queue, "--consume", "1")
-    assert worker.news()[-1]["report"]["damaged"] == 1
+    report = demo(_worker.consume, queue.name).news()[-1]["report"]
+    assert judge_tallies([0], [report["seen"]]).wrong["torn"] == 1
 
 
 def test_consumer_ends_at_its_mark(demo: Callable[..., Demo], queue: Queue) -> None:
     """What is behind that is for the others."""
-    queue.put_many([GOODS.make(0, 0), _worker.END, _worker.END])
-    worker = demo(queue, "--consume", "1")
-    told = worker.news()[-1]["report"]
-    assert (judge([1], [told], 1).ok, queue.qsize()) == (True, 1)
+    queue.put_many([PAYLOADS.make(0, 0), _worker.END, _worker.END])
+    report = demo(_worker.consume, queue.name).news()[-1]["report"]
+    assert (judge_tallies([1], [report["seen"]]).faults, queue.qsize()) == ([], 1)
 
 
 def test_a_backend_without_a_shutdown_will_do(
@@ -209,72 +175,35 @@ def test_a_backend_without_a_shutdown_will_do(
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_marks_wait_for_space(memory: str, name: str) -> None:
+def test_marks_wait_for_space(memory: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are put as there is space, and the demo goes on looking after its workers meanwhile."""
-    there, here = os.pipe()
     demo = verb.Demo(memory, 16, _meter.Meter(silent=True))
+    peers: list[Any] = ["one", "other"]
+    demo._consumers = [verb.Worker(peer, peer) for peer in peers]
     taken: list[Any] = []
-    consumer: Any = SimpleNamespace(fileno=lambda: there, count=0)
-    demo._consumers = [consumer, consumer]
     with ipcq.open(name, memory, max_messages=1, max_message_size=512) as queue:
         ended: Any = SimpleNamespace(
             capabilities=SimpleNamespace(shutdown=False), put_nowait=queue.put_nowait, qsize=queue.qsize
         )
-        os.write(here, b".")
-        consumer.listen = lambda: taken or taken.append(queue.get(timeout=WATCHDOG))
+
+        def listen(heard: list[Any], timeout: float) -> list[Any]:
+            assert heard == peers
+            taken.append(queue.get(timeout=WATCHDOG))
+            return []
+
+        monkeypatch.setattr(verb, "listen", listen)
         demo._end(ended)
         taken.append(queue.get(timeout=WATCHDOG))
-    os.close(there)
-    os.close(here)
     assert taken == [_worker.END, _worker.END]
 
 
 def test_worker_reports_how_far_it_is(demo: Callable[..., Demo], queue: Queue) -> None:
     """While it waits."""
-    worker = demo(queue, "--consume", "1")
-    with os.fdopen(os.dup(worker.hears)) as lines:
-        lines.readline()
-        beat = json.loads(lines.readline())
+    worker = demo(_worker.consume, queue.name)
+    beats = [worker.said.get(timeout=WATCHDOG) for _ in range(2)]
     queue.shutdown()
     worker.news()
-    assert beat == {"count": 0}
-
-
-def test_worker_removes_the_queue_when_the_demo_dies_in_between(demo: Callable[..., Demo], queue: Queue) -> None:
-    """It waits for an object that never comes, and its stdin ends."""
-    worker = demo(queue, "--consume", "1")
-    os.close(worker.says)
-    worker.wait()
-    os.close(worker.hears)
-    assert not ipcq.exists(queue.name)
-
-
-def test_worker_removes_the_queue_when_the_demo_dies_before_the_end(demo: Callable[..., Demo], queue: Queue) -> None:
-    """It is done, and its stdin ends instead of the dismissal."""
-    queue.shutdown()
-    demo(queue, "--consume", "1").news(dismiss=False)
-    assert not ipcq.exists(queue.name)
-
-
-def test_worker_that_is_not_heard_removes_the_queue(demo: Callable[..., Demo], queue: Queue) -> None:
-    """Its stdout has no reader any more."""
-    worker = demo(queue, "--consume", "1")
-    os.close(worker.hears)
-    worker.wait()
-    os.close(worker.says)
-    assert not ipcq.exists(queue.name)
-
-
-def test_worker_lets_others_have_removed_the_queue(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All workers of a dead demo do it, and one is the first."""
-
-    def refuse(self: Queue) -> None:
-        raise ipcq.QueueClosed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ipcq.Queue, "unlink", refuse)
-        _worker.abandon(queue)
-    assert queue.closed
+    assert beats == [{"ready": True}, {"count": 0}]
 
 
 # A run
@@ -295,6 +224,11 @@ def children(pid: int) -> list[int]:
         with suppress(FileNotFoundError):  # a thread that has just ended
             found += [int(child) for child in (task / "children").read_text().split()]
     return found
+
+
+def workers(pid: int) -> list[int]:
+    """Return the workers of a demo, in the order in which they were forked."""
+    return sorted(worker for child in children(pid) for worker in children(child))
 
 
 @pytest.fixture
@@ -378,13 +312,13 @@ def test_backend_inside_one_process_is_refused(run: Run) -> None:
 
 def test_worker_that_dies_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, with what killed it."""
-    monkeypatch.setattr(verb.Worker, "tell", lambda self: self.process.kill())
+    monkeypatch.setattr(verb.Worker, "tell", lambda self: self.peer.kill())
     assert "was killed by SIGKILL" in run(*SHORT).stdout
 
 
 def test_worker_that_dies_fails_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever came out."""
-    monkeypatch.setattr(verb.Worker, "tell", lambda self: self.process.kill())
+    monkeypatch.setattr(verb.Worker, "tell", lambda self: self.peer.kill())
     assert run(*SHORT).exit_code == 1
 
 
@@ -393,26 +327,49 @@ def test_worker_that_dies_before_it_is_told_is_noticed(run: Run, monkeypatch: py
     tell = verb.Worker.tell
 
     def late(worker: verb.Worker) -> None:
-        worker.process.kill()
-        worker.process.wait()
+        worker.peer.kill()
         tell(worker)
 
     monkeypatch.setattr(verb.Worker, "tell", late)
     assert "was killed by SIGKILL" in run(*SHORT).stdout
 
 
-def test_complaint_of_a_worker_is_told() -> None:
-    """Its exit code and its last line."""
-    worker = verb.Worker("consumer", 7, "no-name", "auto", 16, "--consume", 1)
-    with pytest.raises(verb.Trouble, match=r"consumer 7 \(pid \d+\) ended with exit code 2: ipcq: 'no-name' does"):
-        while True:
-            worker.listen()
-    worker.end()
+def test_complaint_of_a_worker_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exit code and the last thing that it wrote."""
+    monkeypatch.setattr(verb, "consume", _worker.produce)  # which needs more arguments
+    died = r"FAILED: consumer [01] \(pid \d+\) ended with exit code 1: TypeError: produce\(\) missing 3"
+    assert re.search(died, run(*SHORT).stdout)
 
 
-def test_worker_that_does_not_end_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not dismissed, so it stays."""
-    tell = verb.Worker.tell
+def test_worker_that_ends_badly_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it has reported all."""
+    wait = Peer.wait
+
+    def kill(peer: Peer, timeout: float | None = None) -> int:
+        peer.send(signal.SIGKILL)
+        return wait(peer, timeout)
+
+    monkeypatch.setattr(Peer, "wait", kill)
+    monkeypatch.setattr(verb.Worker, "tell", told_once(verb.Worker.tell))
+    assert "was killed by SIGKILL" in run(*SHORT).stdout
+
+
+def test_death_of_what_starts_the_workers_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is none of them."""
+    fork = Peers.fork
+
+    def late(self: Peers, *program: Any) -> Peer:
+        peer = fork(self, *program)
+        assert self._nursery is not None
+        self._nursery.kill()
+        return peer
+
+    monkeypatch.setattr(Peers, "fork", late)
+    assert "FAILED: the process that starts them (pid " in run(*SHORT).stdout
+
+
+def told_once(tell: Callable[[verb.Worker], None]) -> Callable[[verb.Worker], None]:
+    """Return what tells each worker to begin, and not to go."""
     told = []
 
     def once(worker: verb.Worker) -> None:
@@ -420,15 +377,21 @@ def test_worker_that_does_not_end_is_named(run: Run, monkeypatch: pytest.MonkeyP
             told.append(worker)
             tell(worker)
 
-    monkeypatch.setattr(verb.Worker, "tell", once)
+    return once
+
+
+def test_worker_that_does_not_end_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not dismissed, so it stays."""
+    monkeypatch.setattr(verb.Worker, "tell", told_once(verb.Worker.tell))
     monkeypatch.setattr(verb, "PARTING", 0.01)
     assert "did not end within 0 s" in run(*SHORT).stdout
 
 
 def test_run_in_which_nothing_moves_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stopped worker must not stop the demo."""
+    """A stopped worker must not stop the demo; and where each of them stands is told."""
     monkeypatch.setattr(verb, "STUCK", -1.0)
-    assert "FAILED: nothing moved" in run(*SHORT).stdout
+    told = run(*SHORT).stdout
+    assert "FAILED: nothing moved" in told and told.count("--- <Peer ") == 4
 
 
 def test_handlers_of_signals_are_put_back(run: Run) -> None:
@@ -564,7 +527,7 @@ def test_injected_object_fails_the_run(start: Callable[..., Any]) -> None:
 def test_killed_worker_fails_the_run(start: Callable[..., Any]) -> None:
     """With its name and pid."""
     process, _ = begin(start)
-    victim = children(process.pid)[-1]
+    victim = workers(process.pid)[-1]
     os.kill(victim, signal.SIGKILL)
     told, _ = process.communicate(timeout=WATCHDOG)
     assert (process.returncode, told.splitlines()[-1]) == (
@@ -594,7 +557,7 @@ def test_stopped_run_says_so_by_its_exit_code(start: Callable[..., Any], number:
 def test_stopped_run_leaves_nothing_behind(start: Callable[..., Any], number: str) -> None:
     """No queue and no process, not even where the demo itself was killed."""
     process, name = begin(start)
-    pids = children(process.pid)
+    pids = [*children(process.pid), *workers(process.pid)]
     process.send_signal(signal.Signals[number])
     process.communicate(timeout=WATCHDOG)
     assert gone(name, pids)

@@ -3,18 +3,14 @@
 The demo starts workers that know nothing of each other but the queue's name, lets them run, shuts the queue down so
 that the consumers drain it and end, and compares what went in with what came out. Where the backend cannot shut a queue
 down, it puts a mark for each consumer behind the last object. Whatever happens, nothing is left
-behind: the demo removes the queue and ends the workers on every way out, and where it is killed itself the workers see
-their stdin end and do it (see `_worker`).
+behind: the demo removes the queue and ends the workers on every way out, and where it is killed itself the process that
+the workers were forked from does it (see `ipcq.testing.processes`).
 """
 
-import json
 import os
-import select
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -25,11 +21,15 @@ from ipcq._cli._creation import short_lived
 from ipcq._cli._exits import Failure
 from ipcq._cli._meter import Meter
 from ipcq._cli._options import backend_option, json_option, quiet_option, seconds_option
+from ipcq._cli._outcome import Outcome
 from ipcq._cli._output import say, say_json
 from ipcq._cli._signals import stopped_by_signals
-from ipcq._cli._verdict import Verdict, judge
-from ipcq._cli._worker import END, OVERHEAD
+from ipcq._cli._worker import END, OVERHEAD, consume, produce
 from ipcq.errors import QueueFull, QueueNotFound, Unsupported
+from ipcq.testing.oracle import Verdict
+from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, listen
+from ipcq.testing.tally import judge_tallies
+from ipcq.testing.workers import remove
 
 #: Seconds without one object moved after which the run counts as stuck.
 STUCK = 30.0
@@ -80,13 +80,14 @@ def command(
         seconds = SECONDS if messages is None else float("inf")
     demo = Demo(backend, size, Meter(silent=as_json or quiet))
     with stopped_by_signals():
-        verdict = demo.run(_shares(messages, producers), consumers, seconds, announce=not (as_json or quiet))
+        outcome = demo.run(_shares(messages, producers), consumers, seconds, announce=not (as_json or quiet))
+    verdict = outcome.verdict
     rate = verdict.received / demo.elapsed if demo.elapsed else 0.0
     if as_json:
         say_json(
             {
-                "ok": verdict.ok,
-                "verdict": verdict.sentence(),
+                "ok": outcome.ok,
+                "verdict": outcome.sentence(),
                 "backend": demo.backend,
                 "queue": demo.name,
                 "producers": producers,
@@ -94,20 +95,22 @@ def command(
                 "size": size,
                 "seconds": round(demo.elapsed, 6),
                 "rate": round(rate, 1),
-                "sent": verdict.sent,
+                "sent": verdict.accepted,
                 "received": verdict.received,
-                "lost": verdict.lost,
-                "repeated": verdict.repeated,
-                "reordered": verdict.reordered,
-                "damaged": verdict.damaged,
-                "troubles": verdict.troubles,
+                "lost": len(verdict.lost),
+                "repeated": len(verdict.duplicated),
+                "reordered": len(verdict.reordered),
+                "damaged": outcome.damaged,
+                "troubles": outcome.troubles,
             }
         )
     else:
         say(f"moved    {verdict.received:,} objects in {demo.elapsed:.2f} s, {rate:,.0f} per second")
         say(f"backend  {demo.backend}")
-        say(f"verdict  {verdict.sentence()}")
-    if not verdict.ok:
+        say(f"verdict  {outcome.sentence()}")
+        if outcome.stacks:
+            say(outcome.stacks)
+    if not outcome.ok:
         raise Failure  # the verdict has said it
 
 
@@ -117,78 +120,36 @@ def _shares(messages: int | None, producers: int) -> list[int | None]:
     return [messages // producers + (index < messages % producers) for index in range(producers)]
 
 
-class Trouble(Exception):
-    """Something that ends a run early, in words for the verdict."""
-
-
+@dataclass(eq=False)
 class Worker:
     """One process of the run, and what it said so far."""
 
-    def __init__(self, role: str, index: int, *arguments: object) -> None:
-        self.count = 0
-        self.ready = False
-        self.report: dict[str, Any] | None = None
-        # -P keeps files of the working directory from being taken for modules. Its own process group keeps the
-        # terminal's Ctrl-C from it: the demo has it, and ends the workers.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ipcq", "demo-worker", *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            process_group=0,
-        )
-        self.name = f"{role} {index} (pid {self.process.pid})"
-        self._rest = b""
+    name: str
+    peer: Peer
+    count: int = 0
+    ready: bool = False
+    report: dict[str, Any] | None = None
 
-    def fileno(self) -> int:
-        """Return the descriptor on which it speaks."""
-        assert self.process.stdout is not None
-        return self.process.stdout.fileno()
-
-    def listen(self) -> None:
-        """Take in what it says.
-
-        Raises:
-            Trouble: It is dead.
-        """
-        said = os.read(self.fileno(), 1 << 16)
-        if not said:
-            raise Trouble(f"{self.name} {self.part()}")
-        *lines, self._rest = (self._rest + said).split(b"\n")
-        for line in lines:
-            news = json.loads(line)
-            self.ready = self.ready or "ready" in news
-            self.count = news.get("count", self.count)
-            self.report = news.get("report")
+    def note(self, news: dict[str, Any]) -> None:
+        """Take in what it said."""
+        self.ready = self.ready or "ready" in news
+        self.count = news.get("count", self.count)
+        self.report = news.get("report")
 
     def tell(self) -> None:
         """Say the word for which it waits."""
-        assert self.process.stdin is not None
         try:
-            self.process.stdin.write(b".")
-        except BrokenPipeError:
-            pass  # it died, which is noticed where it is listened to
+            self.peer.say("go on")
+        except PeerDied:
+            pass  # which is noticed where it is listened to
 
     def part(self) -> str:
-        """Wait until it has ended, and say how."""
+        """Wait until it has ended, and say what was wrong with that, if anything."""
         try:
-            _, complaint = self.process.communicate(timeout=PARTING)
-        except subprocess.TimeoutExpired:
-            return f"did not end within {PARTING:.0f} s"
-        code = self.process.returncode
-        if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        return f"ended with exit code {code}{': ' if last else ''}{last}"
-
-    def end(self) -> None:
-        """End it, if it has not ended, and give back its pipes."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
+            code = self.peer.wait(PARTING)
+        except Hang:
+            return f"{self.name} did not end within {PARTING:.0f} s"
+        return f"{self.name} {self.peer.death()}" if code else ""
 
 
 class Demo:
@@ -203,8 +164,8 @@ class Demo:
         self._producers: list[Worker] = []
         self._consumers: list[Worker] = []
 
-    def run(self, shares: list[int | None], consumers: int, seconds: float, *, announce: bool) -> Verdict:
-        """Do it, clean up, and return the verdict."""
+    def run(self, shares: list[int | None], consumers: int, seconds: float, *, announce: bool) -> Outcome:
+        """Do it, clean up, and return what came of it."""
         with ExitStack() as stack:
             # In the stack before the queue exists: an interruption at any point then finds it there.
             stack.callback(self._remove)
@@ -220,26 +181,31 @@ class Demo:
                 )
             if announce:
                 say(f"queue    {self.name} on {self.backend}, {len(shares)} producers, {consumers} consumers")
-            for index, share in enumerate(shares):
-                limit = () if share is None else ("--messages", share)
-                task = ("--produce", index, "--seconds", seconds, *limit)
-                self._hire(stack, self._producers, "producer", index, *task)
-            for index in range(consumers):
-                self._hire(stack, self._consumers, "consumer", index, "--consume", len(shares))
+            at = self.name, self.backend
+            # Whoever kills the demo leaves the queue to the peers.
+            peers = stack.enter_context(Peers(patience=None, seed=0, farewell=(remove, at)))
             stack.enter_context(self._meter.open())
             try:
+                for index, share in enumerate(shares):
+                    peer = peers.fork(produce, *at, self._size, index, seconds, share)
+                    self._producers.append(Worker(f"producer {index} (pid {peer.pid})", peer))
+                for index in range(consumers):
+                    peer = peers.fork(consume, *at, self._size)
+                    self._consumers.append(Worker(f"consumer {index} (pid {peer.pid})", peer))
                 return self._supervise(queue)
-            except Trouble as trouble:
-                verdict = Verdict(self._sent(), self._received())
-                verdict.troubles.append(str(trouble))
-                return verdict
+            except PeerDied as death:
+                return self._broken(f"{self._named(death.peer)} {death.peer.death()}")
+            except Hang as hang:
+                return self._broken(str(hang).partition("\n")[0], peers.stacks())
 
-    def _hire(self, stack: ExitStack, crew: list[Worker], role: str, index: int, *task: object) -> None:
-        worker = Worker(role, index, self.name, self.backend, self._size, *task)
-        stack.callback(worker.end)
-        crew.append(worker)
+    def _broken(self, trouble: str, stacks: str = "") -> Outcome:
+        return Outcome(Verdict(self._sent(), 0, 0, self._received()), [trouble], stacks)
 
-    def _supervise(self, queue: ipcq.Queue[Any]) -> Verdict:
+    def _named(self, peer: Peer) -> str:
+        named = {worker.peer: worker.name for worker in [*self._producers, *self._consumers]}
+        return named.get(peer, f"the process that starts them (pid {peer.pid})")
+
+    def _supervise(self, queue: ipcq.Queue[Any]) -> Outcome:
         crew = [*self._producers, *self._consumers]
         self._until(lambda: all(worker.ready for worker in crew), queue)
         started = monotonic()
@@ -253,14 +219,11 @@ class Demo:
         # On Linux all processes read one monotonic clock.
         self.elapsed = max(report["last"] for report in reports) - started
         queue.unlink()
-        verdict = judge([worker.count for worker in self._producers], reports, self._received())
+        counts = [worker.count for worker in self._producers]
+        verdict = judge_tallies(counts, [report["seen"] for report in reports])
         for worker in crew:
             worker.tell()
-        for worker in crew:
-            parting = worker.part()
-            if worker.process.returncode != 0:
-                verdict.troubles.append(f"{worker.name} {parting}")
-        return verdict
+        return Outcome(verdict, [trouble for worker in crew if (trouble := worker.part())])
 
     def _end(self, queue: ipcq.Queue[Any]) -> None:
         """Let the consumers end once they have drained the queue."""
@@ -284,18 +247,18 @@ class Demo:
         """Listen to all workers until a point is reached.
 
         Raises:
-            Trouble: A worker died, or nothing moves.
+            PeerDied: A worker died.
+            Hang: Nothing moves.
         """
-        crew = [*self._producers, *self._consumers]
+        crew = {worker.peer: worker for worker in [*self._producers, *self._consumers]}
         moved, since = -1, monotonic()
         while not reached():
-            readable, _, _ = select.select(crew, [], [], 0.1)
-            for worker in readable:
-                worker.listen()
+            for peer, news in listen(list(crew), 0.1):
+                crew[peer].note(news)
             if moved != self._sent() + self._received():
                 moved, since = self._sent() + self._received(), monotonic()
             elif monotonic() - since > STUCK:
-                raise Trouble(f"nothing moved for {STUCK:.0f} s")
+                raise Hang(f"nothing moved for {STUCK:.0f} s")
             if moved:
                 self._meter.show(self._sent(), self._received(), queue.qsize())
 
