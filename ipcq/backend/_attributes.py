@@ -1,0 +1,23 @@
+"""What a queue was created with."""
+
+from dataclasses import dataclass
+
+from ipcq.backend._request import Lifetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """What a queue was created with: requested values as requested, the backend's choice for the others."""
+
+    mode: int
+    """Permission bits."""
+    max_messages: int | None
+    """Capacity in messages; None: bounded by bytes alone."""
+    max_message_size: int
+    """Largest message, in bytes."""
+    buffer_size: int | None = None
+    """Capacity in bytes; None: bounded by messages alone."""
+    priorities: bool = False
+    """Messages have priorities."""
+    lifetime: Lifetime = "persistent"
+    """When the queue goes."""

@@ -1,0 +1,19 @@
+"""Whose a queue may be."""
+
+import os
+
+from ipcq.backend._request import Request
+from ipcq.errors import PermissionDenied
+
+
+def check_owner(uid: int, request: Request) -> None:
+    """Refuse an object that neither this user nor root owns, unless the request trusts other users (clause 7).
+
+    Raises:
+        PermissionDenied: `uid` is somebody else's.
+    """
+    if not request.other_users and uid not in (0, os.geteuid()):
+        raise PermissionDenied(
+            f"it belongs to user {uid}, not to this user ({os.geteuid()}) or root: "
+            "open it with other_users=True if you trust that user"
+        )
