@@ -25,7 +25,6 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ipcq.backend import (
-    Attributes,
     Backend,
     Capabilities,
     Channel,
@@ -36,11 +35,11 @@ from ipcq.backend import (
     Request,
     Scope,
     Stats,
+    default_limits,
     hold_over_forks,
     reraise_from_handler,
 )
 from ipcq.errors import (
-    InvalidArgument,
     LimitExceeded,
     QueueExists,
     QueueGone,
@@ -52,7 +51,6 @@ from ipcq.hooks import hookimpl
 R = TypeVar("R")
 
 NAME: Final = "memory"
-BUFFER_SIZE: Final = 1 << 20
 
 CAPABILITIES: Final = Capabilities(
     scope=Scope.PROCESS,
@@ -80,7 +78,7 @@ class MemoryQueue:
     """One queue, shared by its channels."""
 
     def __init__(self, request: Request) -> None:
-        self.attributes = _attributes(request)
+        self.attributes = default_limits(request)
         self.linked = True
         self.down = False
         self.holders = 0
@@ -520,28 +518,6 @@ class MemoryBackend(Backend):
 
     def names(self) -> list[str]:
         return list(_queues)
-
-
-def _attributes(request: Request) -> Attributes:
-    """Give each limit that was not asked for its value (DESIGN, section 4)."""
-    messages, size, buffer_size = request.max_messages, request.max_message_size, request.buffer_size
-    if buffer_size is None and (messages is None or size is None):
-        buffer_size = max(BUFFER_SIZE, 4 * (size or 0))
-    if size is None:
-        size = max(1, (buffer_size or 0) // 4)
-    if buffer_size is not None and buffer_size < size * (request.max_messages or 1 if request.max_message_size else 1):
-        raise InvalidArgument(
-            f"buffer_size={buffer_size} bytes do not hold max_messages={messages} of max_message_size={size}: "
-            "leave one of them out"
-        )
-    return Attributes(
-        mode=request.mode,
-        max_messages=messages,
-        max_message_size=size,
-        buffer_size=buffer_size,
-        priorities=request.priorities,
-        lifetime=request.lifetime,
-    )
 
 
 def _tell(notice: Notice) -> None:

@@ -8,7 +8,7 @@ here.
 import errno
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 from ipcq.backend import (
     Availability,
@@ -21,10 +21,12 @@ from ipcq.backend import (
     Scope,
     check_owner,
     closed,
+    explained,
     importing,
     opened,
+    translated,
 )
-from ipcq.errors import MessageQueueError, QueueNotFound, Unsupported
+from ipcq.errors import QueueNotFound, Unsupported
 from ipcq.hooks import DISTRIBUTION, hookimpl
 from ipcq_mqueue import _library, _limits
 
@@ -61,7 +63,7 @@ class MqueueBackend(Backend):
 
     def create(self, name: str, request: Request) -> Channel:
         with importing():
-            from ipcq_mqueue import _kernel, _notice
+            from ipcq_mqueue import _kernel
 
         if request.buffer_size is not None:
             raise Unsupported("the kernel bounds its queues in messages: leave out buffer_size, give max_messages")
@@ -71,31 +73,29 @@ class MqueueBackend(Backend):
         size = request.max_message_size or _limits.default_size()
         attributes = _kernel.Attributes(max_messages=messages, message_size=size)
         if attributes.max_messages != messages or attributes.message_size != size:  # no C long holds them
-            raise _limits.explained(OSError(errno.EINVAL, os.strerror(errno.EINVAL)), messages, size)
-        try:
-            how = os.O_RDWR | os.O_CREAT | os.O_EXCL
-            descriptor = opened(lambda: _kernel.open_queue(name, how, request.mode, attributes))
-        except OSError as error:
-            raise _limits.explained(error, messages, size) from error
+            raise explained(OSError(errno.EINVAL, os.strerror(errno.EINVAL)), _limits.errors(messages, size))
+        with translated(_limits.errors(messages, size)):
+            return self._created(name, request, attributes)
+
+    def _created(self, name: str, request: Request, attributes: Any) -> Channel:
+        with importing():
+            from ipcq_mqueue import _kernel, _notice
+
+        how = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = opened(lambda: _kernel.open_queue(name, how, request.mode, attributes))
         try:
             os.fchmod(descriptor, request.mode)  # the umask may have taken bits away
             return self._channel(name, request, made=descriptor)
-        except BaseException as error:
+        except BaseException:
             if os.fstat(descriptor).st_nlink:  # else somebody unlinked it, and the name may be another queue's
                 _kernel.unlink_queue(name)
-            if isinstance(error, OSError) and not isinstance(error, MessageQueueError):
-                raise _limits.explained(error, messages, size) from error
             raise
         finally:
             _notice.close(descriptor, lambda: closed(descriptor))
 
     def attach(self, name: str, request: Request) -> Channel:
-        try:
+        with translated(_limits.ERRORS):
             return self._channel(name, request)
-        except MessageQueueError:
-            raise
-        except OSError as error:
-            raise _limits.explained(error) from error
 
     def _channel(self, name: str, request: Request, made: int | None = None) -> Channel:
         with importing():
@@ -118,14 +118,13 @@ class MqueueBackend(Backend):
 
         if sys.platform != "linux":
             return False
-        try:
-            descriptor = opened(lambda: _kernel.open_queue(name, os.O_RDONLY))
-        except FileNotFoundError:
-            return False
-        except PermissionError:
-            return True
-        except OSError as error:
-            raise _limits.explained(error) from error
+        with translated(_limits.ERRORS):
+            try:
+                descriptor = opened(lambda: _kernel.open_queue(name, os.O_RDONLY))
+            except FileNotFoundError:
+                return False
+            except PermissionError:
+                return True
         _notice.close(descriptor, lambda: closed(descriptor))
         return True
 
@@ -133,10 +132,8 @@ class MqueueBackend(Backend):
         with importing():
             from ipcq_mqueue import _kernel
 
-        try:
+        with translated(_limits.ERRORS):
             _kernel.unlink_queue(name)
-        except OSError as error:
-            raise _limits.explained(error) from error
 
     def names(self) -> list[str]:
         place = _mount_point()

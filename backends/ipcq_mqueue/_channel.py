@@ -29,11 +29,12 @@ from ipcq.backend import (
     Request,
     Stats,
     belongs,
+    explained,
     no_fork,
     opened,
     reraise_from_handler,
 )
-from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, QueueGone, QueueShutDown
+from ipcq.errors import MessageQueueError, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _limits, _notice
 from ipcq_mqueue._kernel import BLIND, DROPPED, SHUT_DOWN
 from ipcq_mqueue._library import library
@@ -79,7 +80,7 @@ class MqueueChannel(Channel):
             self._look_to_put()
             return False
         except (posix_ipc.Error, MemoryError, OSError) as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         return True
 
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
@@ -97,7 +98,7 @@ class MqueueChannel(Channel):
         except posix_ipc.BusyError:
             return self._last_get() if self._look() else None
         except (posix_ipc.Error, MemoryError, OSError) as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         return _copied(received)
 
     def _look(self) -> bool:
@@ -121,7 +122,7 @@ class MqueueChannel(Channel):
         try:
             return os.fstat(self._mqd)
         except OSError as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
 
     def _look_to_put(self) -> None:
         if self._look():
@@ -140,7 +141,7 @@ class MqueueChannel(Channel):
         except posix_ipc.BusyError:
             raise QueueShutDown from None
         except (posix_ipc.Error, MemoryError, OSError) as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         return _copied(received)
 
     def wait_readable(self, since: float, until: float, /) -> None:
@@ -186,7 +187,7 @@ class MqueueChannel(Channel):
                 errno=error.errno,
             ) from error
         except OSError as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         sleep(BLIND)
         if immediate:
             self._drop()
@@ -199,7 +200,7 @@ class MqueueChannel(Channel):
         except posix_ipc.BusyError:
             pass
         except (posix_ipc.Error, MemoryError, OSError) as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
 
     def fileno(self) -> int:
         return self._mqd
@@ -236,13 +237,6 @@ def _copied(received: Received) -> Received:
         return received  # the message is taken, so it has to be returned
 
 
-def _foreign(error: BaseException) -> MessageQueueError:
-    reraise_from_handler(error)
-    if isinstance(error, MemoryError):
-        return NoSpace("no memory for it: free some and try again")
-    return MessageQueueError(f"the system refused: {error}", errno=getattr(error, "errno", None))
-
-
 def attached(name: str, request: Request) -> Any:
     """Open the queue by posix_ipc.
 
@@ -258,7 +252,7 @@ def attached(name: str, request: Request) -> Any:
     except posix_ipc.PermissionsError as error:
         raise PermissionError(13, str(error)) from error
     except MemoryError as error:
-        raise _foreign(error) from error
+        raise explained(error) from error
     except (OSError, ValueError, posix_ipc.Error) as error:
         reraise_from_handler(error)
         raise _limits.descriptors() or MessageQueueError(f"posix_ipc cannot open it: {error}") from error

@@ -3,6 +3,8 @@
 import errno
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ipcq.backend import reraise_from_handler, too_many_descriptors
@@ -50,43 +52,42 @@ def privileged() -> bool:
     return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
 
 
-def explained(error: OSError, messages: int = 0, size: int = 0) -> MessageQueueError:
-    """Say what a failed call on a queue means.
+def errors(messages: int = 0, size: int = 0) -> dict[int, Callable[[], MessageQueueError]]:
+    """Return what a refused call on a queue means (`ipcq.backend.translated`).
 
     Args:
-        error: What the call raised.
         messages: Capacity that was asked for, in messages; 0 where none was.
         size: Largest message that was asked for, in bytes.
     """
-    reraise_from_handler(error)
-    number = error.errno or 0
-    if number == errno.ENOENT:
-        return QueueNotFound()
-    if number == errno.EEXIST:
-        return QueueExists()
-    if number in (errno.EACCES, errno.EPERM):
-        return PermissionDenied("its mode does not let this user: ask its owner, see ls -l in the mqueue file system")
-    if number == errno.ENOMEM:
-        return NoSpace("the kernel has no memory for it: free some, or ask for less", errno=number)
-    if number in (errno.EINVAL, errno.EOVERFLOW) and messages:
-        return _geometry(number, messages, size)
-    if number == errno.ENOSPC:
-        most = setting("queues_max", 256)
-        return LimitExceeded(
-            limit="fs.mqueue.queues_max",
-            value=most,
-            asked=most + 1,
-            remedy=f"remove queues that nobody needs (ipcq ls), or sudo sysctl fs.mqueue.queues_max={2 * most}",
-            errno=number,
-        )
-    if number == errno.EMFILE:
-        return descriptors() or _budget(messages, size)
-    if number == errno.ENFILE:
-        return too_many_descriptors(number)
-    return MessageQueueError(f"the system refused: {error.strerror}", errno=number)
+    denied = partial(
+        PermissionDenied, "its mode does not let this user: ask its owner, see ls -l in the mqueue file system"
+    )
+    found: dict[int, Callable[[], MessageQueueError]] = {
+        errno.ENOENT: QueueNotFound,
+        errno.EEXIST: QueueExists,
+        errno.EACCES: denied,
+        errno.EPERM: denied,
+        errno.ENOMEM: partial(NoSpace, "the kernel has no memory for it: free some, or ask for less"),
+        errno.ENOSPC: _too_many_queues,
+        errno.EMFILE: lambda: descriptors() or _budget(messages, size),
+    }
+    if messages:
+        found[errno.EINVAL] = found[errno.EOVERFLOW] = partial(_geometry, messages, size)
+    return found
 
 
-def _geometry(number: int, messages: int, size: int) -> MessageQueueError:
+def _too_many_queues() -> MessageQueueError:
+    most = setting("queues_max", 256)
+    return LimitExceeded(
+        limit="fs.mqueue.queues_max",
+        value=most,
+        asked=most + 1,
+        remedy=f"remove queues that nobody needs (ipcq ls), or sudo sysctl fs.mqueue.queues_max={2 * most}",
+        errno=errno.ENOSPC,
+    )
+
+
+def _geometry(messages: int, size: int) -> MessageQueueError:
     for limit, most, asked in (
         ("msg_max", _HARD_MESSAGES if privileged() else setting("msg_max", 10), messages),
         ("msgsize_max", _HARD_SIZE if privileged() else setting("msgsize_max", 8192), size),
@@ -94,7 +95,7 @@ def _geometry(number: int, messages: int, size: int) -> MessageQueueError:
         if asked > most:
             hard = most in (_HARD_MESSAGES, _HARD_SIZE)
             remedy = "no setting goes beyond it: ask for less" if hard else f"sudo sysctl fs.mqueue.{limit}={asked}"
-            return LimitExceeded(limit=f"fs.mqueue.{limit}", value=most, asked=asked, remedy=remedy, errno=number)
+            return LimitExceeded(limit=f"fs.mqueue.{limit}", value=most, asked=asked, remedy=remedy, errno=errno.EINVAL)
     return _budget(messages, size)
 
 
@@ -121,3 +122,7 @@ def _budget(messages: int, size: int) -> LimitExceeded:
         ),
         errno=errno.EMFILE,
     )
+
+
+#: What it means where no limit was asked for.
+ERRORS: Final = errors()

@@ -22,13 +22,15 @@ from ipcq.backend import (
     Request,
     Scope,
     closed,
+    default_limits,
+    explained,
     importing,
+    translated,
 )
 from ipcq.errors import InvalidArgument, MessageQueueError, QueueMismatch, QueueNotFound, Unsupported
 from ipcq.hooks import hookimpl
 
 NAME: Final = "pyshm"
-BUFFER_SIZE: Final = 1 << 20
 #: A message has to be held in memory, and numbers in the file stay below this.
 LARGEST: Final = 1 << 48
 
@@ -114,14 +116,14 @@ class PyshmBackend(Backend):
         with importing():
             from ipcq_pyshm import _place, _segment
 
-        with _segment.translated():
+        with translated(_segment.ERRORS):
             return _segment.exists(_place.path_of(name))
 
     def unlink(self, name: str) -> None:
         with importing():
             from ipcq_pyshm import _place, _segment
 
-        with _segment.translated():
+        with translated(_segment.ERRORS):
             path = _place.path_of(name)
             if not _segment.exists(path):
                 raise QueueNotFound
@@ -153,34 +155,19 @@ def _refuse_grants(request: Request, lock: str) -> None:
 
 
 def _attributes(request: Request) -> Attributes:
-    """Give each limit that was not asked for its value (DESIGN, section 4)."""
-    messages, size, room = request.max_messages, request.max_message_size, request.buffer_size
-    if room is None and (messages is None or size is None):
-        room = max(BUFFER_SIZE, 4 * (size or 0))
-    if size is None:
-        size = max(1, (room or 0) // 4)
-    if room is not None and room < size * (messages or 1 if request.max_message_size else 1):
-        raise InvalidArgument(
-            f"buffer_size={room} bytes do not hold max_messages={messages} of max_message_size={size}: "
-            "leave one of them out"
-        )
+    attributes = default_limits(request)
+    messages, size, room = attributes.max_messages, attributes.max_message_size, attributes.buffer_size
     if (messages or 1) * size > LARGEST or (room or 0) > LARGEST or (messages or 0) > LARGEST:
         raise _too_large(messages, size, room)
-    return Attributes(
-        mode=request.mode,
-        max_messages=messages,
-        max_message_size=size,
-        buffer_size=room,
-        priorities=request.priorities,
-        lifetime=request.lifetime,
-    )
+    return attributes
 
 
 def _too_large(messages: int | None, size: int, room: int | None) -> MessageQueueError:
     with importing():
         from ipcq_pyshm import _segment
 
-    return _segment.explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), max(room or 0, (messages or 1) * size))
+    asked = max(room or 0, (messages or 1) * size)
+    return explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), _segment.errors(asked))
 
 
 @hookimpl

@@ -39,6 +39,7 @@ from ipcq.backend import (
     Request,
     Stats,
     belongs,
+    explained,
     holder_of_file,
     no_fork,
     reraise_from_handler,
@@ -203,9 +204,7 @@ class PyshmChannel(Channel):
         return result
 
     def _foreign(self, error: OSError | struct.error) -> MessageQueueError:
-        if isinstance(error, OSError):
-            return _segment.explained(error, self._size)
-        return CorruptQueue()  # a number from the file led to one that nothing holds
+        return explained(error, _segment.errors(self._size))
 
     def _state(self) -> State:
         """Read the state at the beginning of a step, and do what a dead process left to do."""

@@ -12,12 +12,14 @@ import errno
 import os
 import secrets
 import stat
+import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
-from ipcq.backend import Request, check_file_size, check_owner, closed, reraise_from_handler, too_many_descriptors
+from ipcq.backend import Request, check_file_size, check_owner, closed, reraise_from_handler, translated
 from ipcq.backend import opened as noted
 from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_pyshm import _file, _lock, _place
@@ -33,6 +35,34 @@ _DESCRIPTORS: Final = "/proc/self/fd"
 _LINKS: Final = 1 << 14
 
 
+def errors(size: int = 0) -> dict[int | type[BaseException], Callable[[], MessageQueueError]]:
+    """Return what the system's refusals mean here (`ipcq.backend.translated`); `size` is what was to be allocated."""
+    full = partial(_full, size)
+    denied = partial(PermissionDenied, "its mode does not let this user: ask its owner")
+    return {
+        errno.ENOENT: QueueNotFound,
+        **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EOVERFLOW), full),
+        **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), denied),
+        **dict.fromkeys((errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR), _irregular),
+        struct.error: CorruptQueue,  # a number from the file led to one that nothing holds
+    }
+
+
+def _full(size: int) -> MessageQueueError:
+    return NoSpace(
+        f"{_place.directory()} has no {size} bytes left for it: remove queues that nobody needs (ipcq ls), ask for "
+        "less, or have it made larger (sudo mount -o remount,size=… /dev/shm)"
+    )
+
+
+def _irregular() -> MessageQueueError:
+    return PermissionDenied(f"what has its name in {_place.directory()} is no regular file: have it removed")
+
+
+#: The same where nothing is allocated.
+ERRORS: Final = errors()
+
+
 def make(header: Header) -> int:
     """Make the file of a new queue, and return a descriptor of it.
 
@@ -42,7 +72,7 @@ def make(header: Header) -> int:
         LimitExceeded: This process may not make so large a file.
     """
     path = _place.path_of(header.name)
-    with translated(Geometry.of(header.attributes).size):
+    with translated(errors(Geometry.of(header.attributes).size)):
         while True:
             try:
                 return _made(path, header)
@@ -141,7 +171,7 @@ def opened(name: str, request: Request) -> Opened:
         VersionMismatch: Another version made it.
     """
     path = _place.path_of(name)
-    with translated():
+    with translated(ERRORS):
         descriptor = noted(lambda: os.open(path, _file.OPEN))
         try:
             header = _checked(descriptor, path, request)
@@ -289,37 +319,3 @@ def exists(path: str) -> bool:
     except FileNotFoundError:
         return False
     return not _reaped(path)
-
-
-@contextmanager
-def translated(size: int = 0) -> Iterator[None]:
-    """Turn what the system raises into ours; `size` is what was to be allocated."""
-    try:
-        yield
-    except MessageQueueError:
-        raise
-    except OSError as error:
-        raise explained(error, size) from error
-
-
-def explained(error: OSError, size: int = 0) -> MessageQueueError:
-    """Say what a failed call on a queue's file means; `size` is what was to be allocated."""
-    reraise_from_handler(error)
-    number = error.errno or 0
-    if number == errno.ENOENT:
-        return QueueNotFound()
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EOVERFLOW):
-        return NoSpace(
-            f"{_place.directory()} has no {size} bytes left for it: remove queues that nobody needs (ipcq ls), ask for "
-            "less, or have it made larger (sudo mount -o remount,size=… /dev/shm)",
-            errno=number,
-        )
-    if number in (errno.EMFILE, errno.ENFILE):
-        return too_many_descriptors(number)
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDenied("its mode does not let this user: ask its owner", errno=number)
-    if number in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR):
-        return PermissionDenied(
-            f"what has its name in {_place.directory()} is no regular file: have it removed", errno=number
-        )
-    return MessageQueueError(f"the system refused: {error}", errno=error.errno)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from ipcq.backend import (
+    BUFFER_SIZE,
     Availability,
     Backend,
     Capabilities,
@@ -23,6 +24,7 @@ from ipcq.backend import (
     Scope,
     Severity,
     importing,
+    translated,
 )
 from ipcq.errors import QueueNotFound
 from ipcq.hooks import DISTRIBUTION, hookimpl
@@ -87,46 +89,46 @@ class ShmBackend(Backend):
         with importing():
             from ipcq_shm import _channel
 
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             return _channel.created(name, request)
 
     def attach(self, name: str, request: Request) -> Channel:
         with importing():
             from ipcq_shm import _channel
 
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             return _channel.attached(name, request)
 
     def create_nameless(self, request: Request) -> Channel:
         with importing():
             from ipcq_shm import _channel
 
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             return _channel.created_nameless(request)
 
     def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
         with importing():
             from ipcq_shm import _channel
 
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             return _channel.adopted(descriptors, request)
 
     def exists(self, name: str) -> bool:
         if sys.platform != "linux":
             return False
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             return _segment.exists(name)
 
     def unlink(self, name: str) -> None:
         if sys.platform != "linux":
             raise QueueNotFound
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             _segment.unlink(name)
 
     def names(self) -> list[str]:
         if sys.platform != "linux":
             return []
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             return _segment.names()
 
     def findings(self) -> list[Finding]:
@@ -138,13 +140,13 @@ class ShmBackend(Backend):
             return []
         free = system.f_bavail * system.f_frsize
         found = self._stuck()
-        if free >= _segment.BUFFER_SIZE + _segment.MOST_OVERHEAD:
+        if free >= BUFFER_SIZE + _segment.MOST_OVERHEAD:
             return found
         return [
             *found,
             Finding(
                 severity=Severity.WARNING,
-                text=f"{_segment.DIRECTORY} has {free} bytes free, and a queue takes {_segment.BUFFER_SIZE} by default",
+                text=f"{_segment.DIRECTORY} has {free} bytes free, and a queue takes {BUFFER_SIZE} by default",
                 fix=f"sudo mount -o remount,size=50% {_segment.DIRECTORY}, or docker run --shm-size=1g",
             ),
         ]

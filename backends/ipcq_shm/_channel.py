@@ -16,12 +16,14 @@ from ipcq.backend import (
     Stats,
     belongs,
     closed,
+    default_limits,
     holder_of_byte,
     holder_of_thread,
     no_fork,
     opened,
+    translated,
 )
-from ipcq.errors import InvalidArgument, QueueExists, QueueNotFound, Unsupported, VersionMismatch
+from ipcq.errors import QueueExists, QueueNotFound, Unsupported, VersionMismatch
 from ipcq_shm import CAPABILITIES, _core, _notice, _segment
 
 _Handle = TypeVar("_Handle")
@@ -29,6 +31,7 @@ _Handle = TypeVar("_Handle")
 #: Those of a queue with priorities, and of one without.
 _CAPABILITIES: Final = {ordered: replace(CAPABILITIES, priorities=ordered) for ordered in (True, False)}
 
+_MOST_MESSAGE: Final = 2**32 - 1
 # RING_LARGEST and CELLS_LARGEST of csrc/layout.h.
 _MOST_BYTES: Final = 1 << 46
 _MOST_BYTES_IN_ORDER: Final = 1 << 38
@@ -55,7 +58,7 @@ class ShmChannel(_core.Ring, Channel):
             raise
 
     def fileno(self) -> int:
-        with _segment.explained():
+        with translated(_segment.ERRORS):
             return super().fileno()
 
     def notify(self, notice: Notice | None, /) -> None:
@@ -93,7 +96,7 @@ class ShmChannel(_core.Ring, Channel):
         self.settle()
         try:
             if self._name and self.attributes.lifetime == "last-close":
-                with _segment.explained():
+                with translated(_segment.ERRORS):
                     _segment.release_slots(self.descriptor)
                     _segment.remove(self.descriptor, self._name, unless_held=True)
         finally:
@@ -211,38 +214,29 @@ def attached(name: str, request: Request) -> ShmChannel:
 
 
 def _limits(request: Request) -> tuple[Attributes, int]:
-    """Give each limit that was not asked for its value (DESIGN, section 4), and say how many bytes the ring takes.
+    """Return the attributes of a queue that is created, and how many bytes its ring takes.
 
     Raises:
         InvalidArgument: The limits contradict one another.
         Unsupported: No ring is that large.
     """
-    messages, size, buffer_size = request.max_messages, request.max_message_size, request.buffer_size
-    if buffer_size is None and (messages is None or size is None):
-        buffer_size = max(_segment.BUFFER_SIZE, 4 * (size or 0))
-    if size is None:
-        size = max(1, (buffer_size or 0) // 4)
-    if size > 2**32 - 1:
-        raise Unsupported(f"a message has at most {2**32 - 1} bytes, asked for max_message_size={size}: ask for less")
     flags = _segment.ORDERED if request.priorities else 0
-    least = _core.message_size(size, flags) * (request.max_messages or 1 if request.max_message_size else 1)
-    limit = least if buffer_size is None else buffer_size
-    if limit < least:
-        raise InvalidArgument(
-            f"buffer_size={limit} does not hold max_messages={messages} of max_message_size={size}, which take {least} "
-            "bytes with what belongs to each message: leave one of them out"
-        )
+
+    def cost(size: int) -> int:
+        if size > _MOST_MESSAGE:
+            raise Unsupported(
+                f"a message has at most {_MOST_MESSAGE} bytes, asked for max_message_size={size}: ask for less"
+            )
+        return _core.message_size(size, flags)
+
+    attributes = default_limits(request, cost)
+    limit = attributes.buffer_size
+    if limit is None:
+        limit = cost(attributes.max_message_size) * (attributes.max_messages or 1)
     most = _MOST_BYTES_IN_ORDER if request.priorities else _MOST_BYTES
-    if limit > most or (messages or 0) >= 2**64:
+    if limit > most or (attributes.max_messages or 0) >= 2**64:
         raise Unsupported(f"such a queue has at most {most} bytes, asked for {limit}: ask for less")
-    return Attributes(
-        mode=request.mode,
-        max_messages=messages,
-        max_message_size=size,
-        buffer_size=buffer_size,
-        priorities=request.priorities,
-        lifetime=request.lifetime,
-    ), limit
+    return attributes, limit
 
 
 def _flags(attributes: Attributes) -> int:

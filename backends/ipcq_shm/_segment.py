@@ -15,8 +15,9 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
@@ -29,8 +30,6 @@ from ipcq.backend import (
     closed,
     no_fork,
     pause,
-    reraise_from_handler,
-    too_many_descriptors,
 )
 from ipcq.backend import opened as noted
 from ipcq.errors import (
@@ -45,7 +44,6 @@ from ipcq.errors import (
 )
 
 DIRECTORY: Final = "/dev/shm"
-BUFFER_SIZE: Final = 1 << 20
 #: Bytes of a file that are not messages; with pages of 64 KiB it is more.
 MOST_OVERHEAD: Final = 64 << 10
 
@@ -78,45 +76,12 @@ _MAPPINGS_LIMIT: Final = Path("/proc/sys/vm/max_map_count")
 _PATIENCE: Final = 1.0
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn what the system refuses into our errors."""
-    try:
-        yield
-    except MessageQueueError:
-        raise
-    except MemoryError as error:
-        raise NoSpace("no memory for it: free some and try again") from error
-    except OSError as error:
-        reraise_from_handler(error)
-        raise _meaning(error) from error
-
-
-def _meaning(error: OSError) -> MessageQueueError:
-    number = error.errno or 0
-    if number == errno.ENOENT:
-        return QueueNotFound()
-    if number == errno.EEXIST:
-        return QueueExists()
-    if number in (errno.EACCES, errno.EPERM):
-        return PermissionDenied(f"its mode does not let this user: ask its owner, see ls -l {DIRECTORY}")
-    if number == errno.ENOMEM and (too_many := _too_many_mappings()):
-        return too_many
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
-        return NoSpace(f"{DIRECTORY} or the memory is full: remove queues that nobody needs (ipcq ls), or ask for less")
-    if number in (errno.EMFILE, errno.ENFILE):
-        return too_many_descriptors(number)
-    if number == errno.ELOOP:
-        return PermissionDenied("its file is a symbolic link, which ipcq does not make: remove it")
-    return MessageQueueError(f"the system refused: {error}", errno=number)
-
-
-def _too_many_mappings() -> LimitExceeded | None:
+def _no_memory() -> MessageQueueError:
     most = int(_MAPPINGS_LIMIT.read_text(encoding="utf-8"))
     with open("/proc/self/maps", "rb") as maps:
         count = sum(1 for _ in maps)
     if count + _MAPPINGS <= most:
-        return None
+        return _full()
     return LimitExceeded(
         limit="vm.max_map_count",
         value=most,
@@ -124,6 +89,25 @@ def _too_many_mappings() -> LimitExceeded | None:
         remedy=f"sudo sysctl vm.max_map_count={2 * most}",
         errno=errno.ENOMEM,
     )
+
+
+_full: Final = partial(
+    NoSpace, f"{DIRECTORY} or the memory is full: remove queues that nobody needs (ipcq ls), or ask for less"
+)
+_denied: Final = partial(PermissionDenied, f"its mode does not let this user: ask its owner, see ls -l {DIRECTORY}")
+
+#: What the system's refusals mean here (`ipcq.backend.translated`).
+ERRORS: Final[dict[int | type[BaseException], Callable[[], MessageQueueError]]] = {
+    errno.ENOENT: QueueNotFound,
+    errno.EEXIST: QueueExists,
+    errno.EACCES: _denied,
+    errno.EPERM: _denied,
+    errno.ENOMEM: _no_memory,
+    errno.ENOSPC: _full,
+    errno.EDQUOT: _full,
+    errno.ELOOP: partial(PermissionDenied, "its file is a symbolic link, which ipcq does not make: remove it"),
+    MemoryError: partial(NoSpace, "no memory for it: free some and try again"),
+}
 
 
 def path_of(name: str) -> str:

@@ -9,12 +9,10 @@ What it gives up: a queue does not outlive its holders, other users cannot be le
 kernel's charge for each message decides how many fit, so that `qsize` is no more than an upper bound.
 """
 
-import errno
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -30,10 +28,9 @@ from ipcq.backend import (
     Scope,
     Severity,
     importing,
-    reraise_from_handler,
-    too_many_descriptors,
+    translated,
 )
-from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied, Unsupported
+from ipcq.errors import Unsupported
 from ipcq.hooks import hookimpl
 
 NAME: Final = "socketpair"
@@ -84,7 +81,7 @@ class SocketpairBackend(Backend):
         if request.max_messages is not None and request.buffer_size is not None:
             raise Unsupported("max_messages bounds the queue by itself: leave out buffer_size")
         largest = request.max_message_size or MAX_MESSAGE_SIZE
-        with _explained(), _host.no_fork(), ExitStack() as undo:
+        with translated(), _host.no_fork(), ExitStack() as undo:
             homes = _place.make()
             bounded = request.max_messages is not None
             ends = Ends.made(_buffer.lock_file() if bounded else NO_LOCK)
@@ -115,7 +112,7 @@ class SocketpairBackend(Backend):
         with importing():
             from ipcq_socketpair import _channel, _host, _place
 
-        with _explained(), _host.no_fork(), ExitStack() as undo:
+        with translated(), _host.no_fork(), ExitStack() as undo:
             terms, ends = _place.asked(name)
             undo.callback(ends.close)
             bounded = terms.attributes.max_messages is not None
@@ -129,14 +126,14 @@ class SocketpairBackend(Backend):
         with importing():
             from ipcq_socketpair import _place
 
-        with _explained():
+        with translated():
             return _place.exists(name)
 
     def unlink(self, name: str) -> None:
         with importing():
             from ipcq_socketpair import _place
 
-        with _explained():
+        with translated():
             _place.unlink(name)
 
     def names(self) -> list[str]:
@@ -145,7 +142,7 @@ class SocketpairBackend(Backend):
         with importing():
             from ipcq_socketpair import _place
 
-        with _explained():
+        with translated():
             return list(dict.fromkeys(_place.names()))  # two places may be one directory
 
     def findings(self) -> list[Finding]:
@@ -154,7 +151,7 @@ class SocketpairBackend(Backend):
         with importing():
             from ipcq_socketpair import _place
 
-        with _explained():
+        with translated():
             left = _place.leftovers()
         if not left:
             return []
@@ -166,25 +163,6 @@ class SocketpairBackend(Backend):
                 fix=shlex.join(["rm", "--", *map(os.fsdecode, left)]),
             )
         ]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Say what a failed call of the system means."""
-    try:
-        yield
-    except MessageQueueError:
-        raise
-    except OSError as error:
-        reraise_from_handler(error)
-        number = error.errno or 0
-        if number in (errno.EMFILE, errno.ENFILE):
-            raise too_many_descriptors(number) from error
-        if number in (errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace("the system has no memory for it: free some and try again", errno=number) from error
-        if number in (errno.EACCES, errno.EPERM):
-            raise PermissionDenied(f"the system does not let this user: {error}", errno=number) from error
-        raise MessageQueueError(f"the system refused: {error}", errno=number) from error
 
 
 @hookimpl

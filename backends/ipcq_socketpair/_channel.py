@@ -51,6 +51,7 @@ from ipcq.backend import (
     Request,
     Stats,
     belongs,
+    explained,
     holder_of_file,
     original,
     pause,
@@ -60,7 +61,6 @@ from ipcq.backend import (
 from ipcq.errors import (
     CorruptQueue,
     MessageQueueError,
-    NoSpace,
     QueueGone,
     QueueShutDown,
 )
@@ -161,7 +161,7 @@ class SocketpairChannel(Channel):
         try:
             descriptor = _sealed.sealed(data)
         except OSError as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         try:
             if not _buffer.has_large(self._ends.read):
                 _buffer.say_large(self._ends.read)
@@ -209,7 +209,7 @@ class SocketpairChannel(Channel):
                     return False
                 sleep(0)
             except OSError as error:
-                raise _foreign(error) from error
+                raise explained(error) from error
             else:
                 self._busy_since = 0.0
                 return True
@@ -247,7 +247,7 @@ class SocketpairChannel(Channel):
             raise self._end() from error
         if error.errno == errno.ETOOMANYREFS:  # as many descriptors are under way as this user may have
             return False
-        raise _foreign(error) from error
+        raise explained(error) from error
 
     # Getting
 
@@ -264,7 +264,7 @@ class SocketpairChannel(Channel):
         except MessageQueueError:
             raise
         except OSError as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         if packet[:1] == _PREFIX and not (numbers or self._packet) and len(packet) < self._room:
             try:
                 return packet[1:], 0
@@ -435,7 +435,7 @@ class SocketpairChannel(Channel):
         except MessageQueueError:
             raise
         except OSError as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         if message is not None:
             return message, 0
         # As in `try_get`. It may also be a packet that no ipcq sends, which the next get drops.
@@ -456,7 +456,7 @@ class SocketpairChannel(Channel):
                 watch.register(self._ends.read, select.EPOLLIN)
                 watch.register(self._ends.listener, 0)  # a hang-up is always told
             except OSError as error:
-                raise _foreign(error) from error
+                raise explained(error) from error
             self._watch.setdefault("epoll", watch)  # or keep that of another thread, which was faster
         return int(self._watch["epoll"].fileno())
 
@@ -505,7 +505,7 @@ class SocketpairChannel(Channel):
         except CorruptQueue:
             return True
         except OSError as error:
-            raise _foreign(error) from error
+            raise explained(error) from error
         if numbers:
             _close(numbers)
             self._refill()
@@ -596,13 +596,3 @@ def _own(lock: int) -> int:
         ) from error
     os.close(lock)
     return own
-
-
-def _foreign(error: OSError) -> MessageQueueError:
-    reraise_from_handler(error)
-    number = error.errno or 0
-    if number in (errno.EMFILE, errno.ENFILE):
-        return too_many_descriptors(number)
-    if number in (errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC):
-        return NoSpace("the system has no memory for the message: free some and try again", errno=number)
-    return MessageQueueError(f"the system refused: {error}", errno=number)

@@ -104,16 +104,18 @@ from ipcq.backend._availability import Availability
 from ipcq.backend._backend import Backend
 from ipcq.backend._capabilities import Capabilities, Persistence, Scope
 from ipcq.backend._channel import HIGHEST_PRIORITY, STEP, Channel, Received
+from ipcq.backend._default_limits import BUFFER_SIZE, default_limits
 from ipcq.backend._finding import Finding, Severity
 from ipcq.backend._notice import Notice
 from ipcq.backend._owner import check_owner
 from ipcq.backend._request import AFTER_UNLINK, LIFETIMES, AfterUnlink, Lifetime, Request
 from ipcq.backend._shortcut import OfBytes, Shortcut
 from ipcq.backend._stats import Stats
-from ipcq.backend._translated import translated
+from ipcq.backend._translated import explained, translated
 
 __all__ = (
     "AFTER_UNLINK",
+    "BUFFER_SIZE",
     "HIGHEST_PRIORITY",
     "LIFETIMES",
     "SLICE",
@@ -142,6 +144,8 @@ __all__ = (
     "check_file_size",
     "check_owner",
     "closed",
+    "default_limits",
+    "explained",
     "hold_over_forks",
     "holder_of_byte",
     "holder_of_file",

@@ -12,7 +12,7 @@ import pytest
 import ipcq
 from backends import mqueue
 from backends.mqueue import HANG, SMALL, Handle, descriptors, failed, posix_ipc
-from ipcq.backend import Request
+from ipcq.backend import Request, explained
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_mqueue import MqueueBackend, _limits
 
@@ -61,13 +61,13 @@ def lifted(ordinary: None, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_each_error_number_is_one_class(ordinary: None, number: int, kind: type[MessageQueueError]) -> None:
     """STYLE 31: foreign errors cross in one table."""
-    assert type(_limits.explained(failed(number), 11, 64)) is kind
+    assert type(explained(failed(number), _limits.errors(11, 64))) is kind
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EINVAL, errno.EIO])
 def test_the_error_number_is_kept(ordinary: None, number: int) -> None:
     """C24: errno is always set."""
-    assert _limits.explained(failed(number), 11, 64).errno == number
+    assert explained(failed(number), _limits.errors(11, 64)).errno == number
 
 
 LIMITS: list[tuple[int, int, int, tuple[str, int, int], str]] = [
@@ -86,7 +86,7 @@ def test_an_ordinary_users_limit_is_named_with_its_figures(
     ordinary: None, number: int, messages: int, size: int, figures: tuple[str, int, int], remedy: str
 ) -> None:
     """C24: the limit, its value and what was asked."""
-    error = _limits.explained(failed(number), messages, size)
+    error = explained(failed(number), _limits.errors(messages, size))
     assert isinstance(error, LimitExceeded) and (error.limit, error.value, error.asked) == figures
 
 
@@ -95,7 +95,7 @@ def test_an_ordinary_users_limit_comes_with_the_command(
     ordinary: None, number: int, messages: int, size: int, figures: tuple[str, int, int], remedy: str
 ) -> None:
     """C24: and the remedy."""
-    error = _limits.explained(failed(number), messages, size)
+    error = explained(failed(number), _limits.errors(messages, size))
     assert isinstance(error, LimitExceeded) and remedy in error.remedy
 
 
@@ -111,24 +111,24 @@ def test_a_privileged_process_meets_the_hard_limits(
     lifted: None, messages: int, size: int, figures: tuple[str, int, int]
 ) -> None:
     """C24: CAP_SYS_RESOURCE lifts it above the settings, up to what is compiled in."""
-    error = _limits.explained(failed(errno.EINVAL), messages, size)
+    error = explained(failed(errno.EINVAL), _limits.errors(messages, size))
     assert isinstance(error, LimitExceeded) and (error.limit, error.value, error.asked) == figures
 
 
 def test_a_hard_limit_has_no_command(lifted: None) -> None:
     """C24: no setting goes beyond it."""
-    error = _limits.explained(failed(errno.EINVAL), 65537, 64)
+    error = explained(failed(errno.EINVAL), _limits.errors(65537, 64))
     assert isinstance(error, LimitExceeded) and error.remedy == "no setting goes beyond it: ask for less"
 
 
 def test_a_bad_argument_without_a_geometry_is_the_root_error(ordinary: None) -> None:
     """Nothing was asked for that could have hit a limit."""
-    assert type(_limits.explained(failed(errno.EINVAL))) is MessageQueueError
+    assert type(explained(failed(errno.EINVAL), _limits.ERRORS)) is MessageQueueError
 
 
 def test_an_unlisted_error_tells_what_the_system_said(ordinary: None) -> None:
     """STYLE 31: the root error, with the system's words."""
-    assert str(_limits.explained(failed(errno.EIO))) == "the system refused: Input/output error"
+    assert str(explained(failed(errno.EIO), _limits.ERRORS)) == "the system refused: [Errno 5] Input/output error: '/jobs'"
 
 
 @pytest.mark.parametrize(("number", "limit"), [(errno.EMFILE, "RLIMIT_NOFILE"), (errno.ENFILE, "fs.file-max")])
@@ -142,14 +142,14 @@ def test_a_full_table_of_files_is_told_from_the_budget(
 
     with monkeypatch.context() as full:
         full.setattr(_limits.os, "open", refuse)
-        error = _limits.explained(failed(errno.EMFILE), 4, 64)
+        error = explained(failed(errno.EMFILE), _limits.errors(4, 64))
     assert isinstance(error, LimitExceeded) and error.limit == limit
 
 
 def test_looking_for_a_full_table_leaves_no_descriptor(ordinary: None) -> None:
     """C17: a diagnosis gives back what it opened."""
     before = descriptors()
-    _limits.explained(failed(errno.EMFILE), 4, 64)
+    explained(failed(errno.EMFILE), _limits.errors(4, 64))
     assert descriptors() == before
 
 

@@ -16,7 +16,7 @@ import ipcq
 from backends import pyshm
 from backends.pyshm import SMALL, USES, Handle, again, again_and_close, as_root, both_orders, drained, made, state_of
 from ipcq._process import private_directory
-from ipcq.backend import Attributes, Request, Severity
+from ipcq.backend import Attributes, Request, Severity, explained
 from ipcq.errors import (
     InvalidArgument,
     LimitExceeded,
@@ -407,7 +407,7 @@ def test_what_a_system_cannot_is_unsupported(name: str, option: str, monkeypatch
 )
 def test_each_error_number_is_one_class(number: int, kind: type[MessageQueueError]) -> None:
     """STYLE 31: foreign errors cross in one table, with their number."""
-    error = _segment.explained(OSError(number, os.strerror(number)))
+    error = explained(OSError(number, os.strerror(number)), _segment.ERRORS)
     assert (type(error), error.errno) == (kind, number)
 
 

@@ -14,7 +14,7 @@ import pytest
 import ipcq
 from backends import shm
 from backends.shm import attach, create, fcntl
-from ipcq.backend import Request
+from ipcq.backend import Request, translated
 from ipcq_shm import _segment
 
 works, name = shm.works, shm.name
@@ -48,12 +48,12 @@ def _raises(error: type[Exception], call: Callable[[], object]) -> bool:
 
 
 def _segment_opened(name: str) -> int:
-    with _segment.explained():
+    with translated(_segment.ERRORS):
         return int(_segment.opened(name, Request()))
 
 
 def _unlinked(name: str) -> None:
-    with _segment.explained():
+    with translated(_segment.ERRORS):
         _segment.unlink(name)
 
 

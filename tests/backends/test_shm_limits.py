@@ -371,10 +371,11 @@ def test_a_kernel_that_keeps_the_locks_of_the_dead_is_told(monkeypatch: pytest.M
 
 def test_little_space_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator learns it before a queue cannot be made."""
+    import ipcq_shm
     from ipcq_shm import ShmBackend
 
     assert ShmBackend().findings() == []
-    monkeypatch.setattr(_segment, "BUFFER_SIZE", 1 << 60)
+    monkeypatch.setattr(ipcq_shm, "BUFFER_SIZE", 1 << 60)
     (finding,) = ShmBackend().findings()
     assert "remount" in finding.fix
     monkeypatch.setattr(_segment, "DIRECTORY", "/nonesuch")

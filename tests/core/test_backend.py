@@ -1,5 +1,6 @@
 """What authors get from ipcq.backend: defaults that are correct, the check of owners, and the table of exceptions."""
 
+import errno
 import os
 from collections.abc import Callable
 from time import monotonic
@@ -8,9 +9,9 @@ from typing import Any
 import pytest
 
 from core.fakes import HOST, FakeBackend, FakeChannel, FakeQueue
-from ipcq import backend
-from ipcq.backend import Availability, Request, check_owner, translated
+from ipcq.backend import Availability, Request, _channel, check_owner, explained, translated
 from ipcq.errors import (
+    LimitExceeded,
     MessageQueueError,
     NoSpace,
     PermissionDenied,
@@ -96,7 +97,7 @@ def test_a_wait_is_a_pause(
 ) -> None:
     """Clause 13: it may end earlier for no reason."""
     paused: list[tuple[float, float]] = []
-    monkeypatch.setattr(backend, "pause", lambda since, until: paused.append((since, until)))
+    monkeypatch.setattr(_channel, "pause", lambda since, until: paused.append((since, until)))
     now = monotonic()
     wait(channel, now, now + 1)
     assert paused == [(now, now + 1)]
@@ -199,6 +200,42 @@ def test_an_unlisted_error_keeps_its_number() -> None:
     with pytest.raises(MessageQueueError) as caught, translated(TABLE, "/jobs", "fake"):
         raise OSError(5, "no")
     assert caught.value.errno == 5
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EMFILE, LimitExceeded),
+        (errno.ENFILE, LimitExceeded),
+        (errno.ENOMEM, NoSpace),
+        (errno.ENOSPC, NoSpace),
+        (errno.EDQUOT, NoSpace),
+        (errno.ENOBUFS, NoSpace),
+        (errno.EACCES, PermissionDenied),
+        (errno.EPERM, PermissionDenied),
+        (errno.EIO, MessageQueueError),
+    ],
+)
+def test_an_error_number_means_the_same_on_every_backend(number: int, kind: type[MessageQueueError]) -> None:
+    """Clause 18: also where a backend's table lists nothing, and with the number."""
+    error = explained(OSError(number, os.strerror(number)))
+    assert (type(error), error.errno) == (kind, number)
+
+
+def test_a_backend_can_say_more_of_a_number() -> None:
+    """Clause 18: its table comes first, and a number before a class."""
+    table = {errno.EACCES: lambda: QueueGone("by number"), OSError: QueueNotFound}
+    assert explained(PermissionError(errno.EACCES, "no"), table).detail == "by number"
+
+
+def test_a_listed_error_has_the_number_of_the_call() -> None:
+    """Clause 18: and not the usual one of its class."""
+    assert explained(OSError(errno.EIO, "no"), {errno.EIO: QueueNotFound}).errno == errno.EIO
+
+
+def test_an_error_of_a_library_that_no_table_lists_is_the_root() -> None:
+    """Clause 18: what has no number keeps its words."""
+    assert str(explained(ValueError("odd"))) == "the system refused: odd"
 
 
 def test_what_crosses_unharmed_is_not_changed() -> None:
