@@ -11,9 +11,7 @@ finalisers. An exception from a handler may also end a step behind any call: wha
 for in a ``finally`` that calls nothing.
 """
 
-import errno
 import heapq
-import os
 import socket
 import sys
 import threading
@@ -36,11 +34,12 @@ from ipcq.backend import (
     Scope,
     Stats,
     default_limits,
+    give_notice,
     hold_over_forks,
+    notice_taken,
     reraise_from_handler,
 )
 from ipcq.errors import (
-    LimitExceeded,
     QueueExists,
     QueueGone,
     QueueNotFound,
@@ -215,7 +214,7 @@ class MemoryQueue:
             asked, self.registrant = self.registrant, None
             # In a thread of its own, signals too: their handlers may call the queue, and this thread is inside.
             try:
-                threading.Thread(target=_tell, args=(asked[1],), name="ipcq-notice", daemon=True).start()
+                threading.Thread(target=give_notice, args=(asked[1],), name="ipcq-notice", daemon=True).start()
             except RuntimeError as error:
                 reraise_from_handler(error)
                 self.registrant = asked  # the message is stored, so the put must not fail; the next one tries again
@@ -446,13 +445,7 @@ class MemoryChannel(Channel):
                 if holder is self:
                     queue.registrant = None
             elif holder is not None:
-                raise LimitExceeded(
-                    limit="registrants for notice on this queue",
-                    value=1,
-                    asked=2,
-                    remedy="wait until the other was told, or let it take its request back",
-                    errno=errno.EBUSY,  # as mq_notify(3) has it
-                )
+                raise notice_taken()
             else:
                 queue.registrant = (self, notice)
 
@@ -518,13 +511,6 @@ class MemoryBackend(Backend):
 
     def names(self) -> list[str]:
         return list(_queues)
-
-
-def _tell(notice: Notice) -> None:
-    if isinstance(notice, int):
-        os.kill(os.getpid(), notice)
-    else:
-        notice()
 
 
 # The process's queues. A forked child starts with none: its copies would be others under the same names.

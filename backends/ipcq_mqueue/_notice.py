@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ipcq.backend import Notice, reraise_from_handler, too_many_threads
-from ipcq.errors import LimitExceeded, MessageQueueError
+from ipcq.backend import Notice, give_notice, notice_taken, reraise_from_handler, too_many_threads
+from ipcq.errors import MessageQueueError
 from ipcq_mqueue._library import library
 
 # What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked
@@ -30,11 +30,11 @@ def request(queue: Any, notice: Notice) -> None:
     inode = os.fstat(queue.mqd).st_ino
     # posix_ipc drops this process's own registration before it makes another, so the kernel would not object.
     if inode in _registered and _registrant(queue.mqd) == os.getpid():
-        raise _taken()
+        raise notice_taken()
     try:
         queue.request_notification(notice if isinstance(notice, int) else (_told, (inode, notice)))
     except library().BusyError as error:
-        raise _taken() from error
+        raise notice_taken() from error
     except OSError as error:
         reraise_from_handler(error)
         # glibc starts a helper thread for functions, and reports ENOSYS if it could not.
@@ -42,16 +42,6 @@ def request(queue: Any, notice: Notice) -> None:
             raise too_many_threads() from error
         raise MessageQueueError(f"the system refused the notice: {error}", errno=error.errno) from error
     _registered[inode] = (queue, notice)
-
-
-def _taken() -> LimitExceeded:
-    return LimitExceeded(
-        limit="registrants for notice on this queue",
-        value=1,
-        asked=2,
-        remedy="wait until the other was told, or let it take its request back",
-        errno=errno.EBUSY,
-    )
 
 
 def cancel(queue: Any) -> None:
@@ -102,7 +92,7 @@ def close(descriptor: int, closing: Callable[[], object], owner: Any = None) -> 
         # It came between the two, and the kernel told nobody.
         cancel(queue)
         if isinstance(notice, int):
-            os.kill(os.getpid(), notice)
+            give_notice(notice)  # here, since its handler may raise
         else:
             _told((inode, notice))
 

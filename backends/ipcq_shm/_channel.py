@@ -20,6 +20,7 @@ from ipcq.backend import (
     holder_of_byte,
     holder_of_thread,
     no_fork,
+    notice_taken,
     opened,
     translated,
 )
@@ -67,7 +68,7 @@ class ShmChannel(_core.Ring, Channel):
         else:
             seen = self.ask_notice()
             if seen is None:
-                raise _notice.taken()
+                raise notice_taken()
             self._request = _notice.Request(self, seen, notice)
 
     def _withdraw(self) -> None:

@@ -1,12 +1,10 @@
 """One request for a notice: a thread that sleeps until a message comes into the empty queue, and then tells."""
 
-import errno
-import os
 import sys
 import threading
 
-from ipcq.backend import NativeThread, Notice, is_this_thread, reraise_from_handler, too_many_threads
-from ipcq.errors import LimitExceeded, QueueClosed
+from ipcq.backend import NativeThread, Notice, give_notice, is_this_thread, reraise_from_handler, too_many_threads
+from ipcq.errors import QueueClosed
 from ipcq_shm import _core
 
 
@@ -35,12 +33,8 @@ class Request:
             pass  # a finaliser in this thread closed the handle just before
         finally:
             self._out.set()
-        if self._withdrawn:
-            return
-        if isinstance(self._notice, int):
-            os.kill(os.getpid(), self._notice)
-        else:
-            self._notice()
+        if not self._withdrawn:
+            give_notice(self._notice)
 
     def withdraw(self) -> None:
         """Take the request back, if it still stands, and return when the thread has left the ring.
@@ -54,13 +48,3 @@ class Request:
             # At the interpreter's end the thread leaves the ring, but never gets to run here and say so.
             if not (sys.is_finalizing() or is_this_thread(self._thread)):
                 self._out.wait()
-
-
-def taken() -> LimitExceeded:
-    return LimitExceeded(
-        limit="registrants for notice on this queue",
-        value=1,
-        asked=2,
-        remedy="wait until the other was told, or let it take its request back",
-        errno=errno.EBUSY,  # as mq_notify(3) has it
-    )

@@ -106,7 +106,7 @@ from ipcq.backend._capabilities import Capabilities, Persistence, Scope
 from ipcq.backend._channel import HIGHEST_PRIORITY, STEP, Channel, Received
 from ipcq.backend._default_limits import BUFFER_SIZE, default_limits
 from ipcq.backend._finding import Finding, Severity
-from ipcq.backend._notice import Notice
+from ipcq.backend._notice import Notice, give_notice, notice_taken
 from ipcq.backend._owner import check_owner
 from ipcq.backend._request import AFTER_UNLINK, LIFETIMES, AfterUnlink, Lifetime, Request
 from ipcq.backend._shortcut import OfBytes, Shortcut
@@ -146,6 +146,7 @@ __all__ = (
     "closed",
     "default_limits",
     "explained",
+    "give_notice",
     "hold_over_forks",
     "holder_of_byte",
     "holder_of_file",
@@ -155,6 +156,7 @@ __all__ = (
     "make_private_directories",
     "make_private_directory",
     "no_fork",
+    "notice_taken",
     "opened",
     "original",
     "pause",

@@ -22,7 +22,7 @@ import pytest
 import ipcq
 import ipcq_memory
 from backends import overtaking
-from ipcq.backend import Request
+from ipcq.backend import Request, give_notice
 from ipcq.errors import InvalidArgument, LimitExceeded, QueueExists, QueueGone, QueueNotFound
 from ipcq.testing.processes import Peers, say
 
@@ -672,8 +672,8 @@ def test_unlinking_what_does_not_exist_is_refused(name: str) -> None:
 def test_a_notice_by_signal_is_sent_to_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """notify: the number of a signal that this process is sent."""
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(ipcq_memory.os, "kill", lambda pid, number: sent.append((pid, number)))
-    ipcq_memory._tell(signal.SIGUSR1)
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    give_notice(signal.SIGUSR1)
     assert sent == [(os.getpid(), signal.SIGUSR1)]
 
 

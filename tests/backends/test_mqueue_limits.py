@@ -128,7 +128,8 @@ def test_a_bad_argument_without_a_geometry_is_the_root_error(ordinary: None) -> 
 
 def test_an_unlisted_error_tells_what_the_system_said(ordinary: None) -> None:
     """STYLE 31: the root error, with the system's words."""
-    assert str(explained(failed(errno.EIO), _limits.ERRORS)) == "the system refused: [Errno 5] Input/output error: '/jobs'"
+    told = str(explained(failed(errno.EIO), _limits.ERRORS))
+    assert told == "the system refused: [Errno 5] Input/output error: '/jobs'"
 
 
 @pytest.mark.parametrize(("number", "limit"), [(errno.EMFILE, "RLIMIT_NOFILE"), (errno.ENFILE, "fs.file-max")])

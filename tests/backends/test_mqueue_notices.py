@@ -153,7 +153,7 @@ def test_a_notice_that_another_process_takes_meanwhile_is_lost_in_silence(
     """Looking whether a queue exists does not fail because of somebody's notice."""
 
     def refuse(*_: object) -> None:
-        raise _notice._taken()
+        raise _notice.notice_taken()
 
     queue.notify(print)
     with monkeypatch.context() as taken:
