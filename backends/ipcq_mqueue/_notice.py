@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ipcq.backend import Notice, give_notice, notice_taken, reraise_from_handler, too_many_threads
+from ipcq.backend import Notice, give_notice, hold_over_forks, notice_taken, reraise_from_handler, too_many_threads
 from ipcq.errors import MessageQueueError
 from ipcq_mqueue._library import library
 
@@ -107,5 +107,4 @@ def _registrant(descriptor: int) -> int:
 
 
 # The kernel registers processes: a forked child is not registered for what its parent asked for.
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_registered.clear)
+hold_over_forks(in_child=_registered.clear)

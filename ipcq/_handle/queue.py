@@ -9,7 +9,6 @@ same thread. The rule that makes this safe: whoever is inside a call is counted,
 channel any more, and the channel is closed when the count is zero, by the closer or by the last one out.
 """
 
-import os
 import time
 import warnings
 import weakref
@@ -26,7 +25,7 @@ from ipcq._handle.calls import calls_of_this_thread, counted
 from ipcq._handle.waits import waits_of
 from ipcq._process.deadline import NEVER, SLICE, deadline_of
 from ipcq._process.finaliser import quiet_at_exit
-from ipcq._process.forks import abandon_others, is_closed, prepares, unprepared
+from ipcq._process.forks import Step, abandon_others, at_fork, is_closed, prepares, unprepared
 from ipcq._process.gevent import is_in_hub
 from ipcq.backend import (
     HIGHEST_PRIORITY,
@@ -1105,5 +1104,4 @@ def _after_fork() -> None:
             queue._give_up(NOT_PREPARED)
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(Step.HANDLES, after_in_child=_after_fork)

@@ -24,10 +24,51 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from enum import IntEnum
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
+from ipcq._process import imports
 from ipcq._process.gevent import NativeRLock, original
+
+
+class Step(IntEnum):
+    """What ipcq does at a fork, in the order of registration.
+
+    Python goes through it from the last to the first before a fork, and from the first to the last after it.
+    """
+
+    IMPORTS = 0
+    """Wait for the imports of other threads. Last before a fork, because the `before_fork` of a channel may wait for a
+    thread that imports. First after it, because each step that follows may import, and in a child the lock may be held
+    by a thread that is not there."""
+    CHANNELS = 1
+    """Prepare channels, and take `no_fork`. Behind the locks of backends, because a thread that holds one of them opens
+    and closes descriptors inside. After a fork `no_fork` is free before handles close descriptors: in a child it, too,
+    may be held by a thread that is not there."""
+    HANDLES = 2
+    """Give up in a child what its handles do not have. Before backends go on in it, because they serve what is left."""
+    OTHERS = 3
+    """Backends and the faces of other libraries, in any order: they know nothing of each other."""
+
+
+# The last step that is registered.
+_reached = Step.IMPORTS
+
+
+def at_fork(step: Step, **functions: Callable[[], object]) -> None:
+    """Register functions as `os.register_at_fork` does; only this module calls that.
+
+    Raises:
+        RuntimeError: A later step is registered already.
+    """
+    global _reached
+    if step < _reached:
+        raise RuntimeError(f"at a fork, {step.name} come before {_reached.name}: import that module first")
+    _reached = step
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(**functions)
+
 
 #: Keeps other threads from forking. A fork takes this lock last: hold it for a few system calls, and take no other
 #: lock inside. The thread that holds it can take it again, since a signal handler may fork.
@@ -127,7 +168,7 @@ def hold_over_forks(*locks: Any, in_child: Callable[[], object] | None = None) -
     are free, whoever held them.
 
     Args:
-        *locks: Locks from `NativeRLock`, in the order in which to take them.
+        *locks: Locks from `NativeRLock`, in the order in which to take them; none to do only what `in_child` says.
         in_child: What to do in each child before the locks are released.
     """
 
@@ -147,8 +188,7 @@ def hold_over_forks(*locks: Any, in_child: Callable[[], object] | None = None) -
             for lock in reversed(locks):
                 _release_in_child(lock)
 
-    if hasattr(os, "register_at_fork"):  # not on Windows
-        os.register_at_fork(before=take, after_in_parent=release, after_in_child=release_in_child)
+    at_fork(Step.OTHERS, before=take, after_in_parent=release, after_in_child=release_in_child)
 
 
 def forget(*descriptors: int) -> None:
@@ -246,5 +286,15 @@ def _after_fork_in_child() -> None:
     _asked.clear()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(
+    Step.IMPORTS,
+    before=imports.before_fork,
+    after_in_parent=imports.after_fork_in_parent,
+    after_in_child=imports.after_fork_in_child,
+)
+at_fork(
+    Step.CHANNELS,
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

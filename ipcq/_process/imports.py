@@ -10,7 +10,6 @@ needed, perhaps in a thread. So a fork waits while another thread
 The wait has a limit, because the imported module may itself wait for the thread that forks.
 """
 
-import os
 import sys
 from contextlib import AbstractContextManager
 from time import monotonic
@@ -80,7 +79,7 @@ def shortage_behind(error: BaseException | None) -> MessageQueueError | None:
     return shortage(error)
 
 
-def _before_fork() -> None:
+def before_fork() -> None:
     until = monotonic() + _PATIENCE_SECONDS
     executed = False
     while _lock.acquire(timeout=_PATIENCE_SECONDS) and monotonic() < until:
@@ -91,14 +90,14 @@ def _before_fork() -> None:
         _sleep(_LOOK_SECONDS)
 
 
-def _after_fork_in_parent() -> None:
+def after_fork_in_parent() -> None:
     try:
         _lock.release()
     except RuntimeError:
         pass  # the wait timed out
 
 
-def _after_fork_in_child() -> None:
+def after_fork_in_child() -> None:
     global _lock
     try:
         _lock.release()  # not a new lock: a signal handler may have forked during an import of its own thread
@@ -123,7 +122,3 @@ def _is_executed_here() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -12,6 +12,8 @@ import signal
 import threading
 from typing import Final
 
+from ipcq._process.forks import Step, at_fork
+
 #: Bytes that are read at a time; one comes for each signal.
 _MANY: Final = 4096
 
@@ -89,5 +91,4 @@ def _after_fork() -> None:
         _pipe = None
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(Step.OTHERS, after_in_child=_after_fork)

@@ -34,6 +34,7 @@ from typing import Any, Final, TypeVar
 
 from ipcq._process.deadline import NEVER, SLICE, pause
 from ipcq._process.finaliser import quiet_at_exit
+from ipcq._process.forks import Step, at_fork
 from ipcq._process.gevent import NativeRLock
 from ipcq._process.limits import check_file_size, too_many_descriptors
 from ipcq._process.signals import reraise_from_handler
@@ -425,5 +426,4 @@ def _after_fork() -> None:
         spill._after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(Step.OTHERS, after_in_child=_after_fork)

@@ -136,17 +136,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_fork_keeps_imports_out_until_it_is_over() -> None:
     """Otherwise the fork could interrupt an import that begins just then."""
-    _importing._before_fork()
+    _importing.before_fork()
     during = is_free()
-    _importing._after_fork_in_parent()
+    _importing.after_fork_in_parent()
     assert (during, is_free()) == (False, True)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_the_child_can_import_after_the_fork() -> None:
     """The lock that the fork took is released in the child too."""
-    _importing._before_fork()
-    _importing._after_fork_in_child()
+    _importing.before_fork()
+    _importing.after_fork_in_child()
     assert is_free()
 
 
@@ -154,8 +154,8 @@ def test_the_child_can_import_after_the_fork() -> None:
 def test_a_fork_does_not_wait_for_ever_for_an_import() -> None:
     """The import may wait for the thread that forks."""
     with another_importing():
-        _importing._before_fork()
-        _importing._after_fork_in_parent()
+        _importing.before_fork()
+        _importing.after_fork_in_parent()
         assert not is_free()
 
 
@@ -163,8 +163,8 @@ def test_a_fork_does_not_wait_for_ever_for_an_import() -> None:
 def test_a_child_forked_all_the_same_can_import() -> None:
     """The thread that holds the lock is not in the child."""
     with another_importing():
-        _importing._before_fork()
-        _importing._after_fork_in_child()
+        _importing.before_fork()
+        _importing.after_fork_in_child()
         assert is_free()
 
 
@@ -179,8 +179,8 @@ def half(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient", "half")
 def test_a_fork_does_not_wait_for_ever_for_a_module() -> None:
     """The module may wait for the thread that forks."""
-    _importing._before_fork()
-    _importing._after_fork_in_parent()
+    _importing.before_fork()
+    _importing.after_fork_in_parent()
     assert is_free()
 
 
