@@ -19,7 +19,6 @@ __all__ = (
     "EncodeError",
     "InvalidArgument",
     "InvalidName",
-    "LeaseLost",
     "LimitExceeded",
     "MessageQueueError",
     "MessageTooLarge",
@@ -333,9 +332,3 @@ class PermissionDenied(MessageQueueError, PermissionError):
 
 class PersistenceWarning(UserWarning):
     """A queue that is meant to stay is about to be created where it lives only as long as some process has it open."""
-
-
-class LeaseLost(MessageQueueError):
-    """The lease ended before it was acknowledged, and the message may be with another consumer."""
-
-    wording = "the lease was lost"

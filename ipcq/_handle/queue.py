@@ -84,8 +84,6 @@ class Message(Generic[T]):
     """What was put."""
     priority: int
     """From 0 to 32767, the highest first."""
-    deliveries: int
-    """How often it has been delivered, this time included; above 1 only where leases are."""
 
 
 @dataclass(frozen=True)
@@ -513,7 +511,7 @@ class Queue(Generic[T]):
             received = None
             try:
                 received = self._try_get() or self._wait_get(deadline)
-                return Message(self._decode(received[0]), received[1], 1)
+                return Message(self._decode(received[0]), received[1])
             except MemoryError:
                 self._keep_taken(received)
                 raise
@@ -596,7 +594,7 @@ class Queue(Generic[T]):
             received = channel.peek()
             if received is None:
                 raise self._out_of_time(QueueEmpty)
-            return Message(self._decode(received[0]), received[1], 1)
+            return Message(self._decode(received[0]), received[1])
 
         return self._with_channel(look)
 
@@ -836,32 +834,6 @@ class Queue(Generic[T]):
                 backend=self.backend,
             )
         return self._origin.reopen()
-
-    # Later
-
-    def lease(self, block: bool = True, timeout: float | None = None) -> NoReturn:
-        """Take an item that returns unless it is acknowledged; no backend has this yet.
-
-        Raises:
-            Unsupported: Always.
-        """
-        raise self._unsupported("leases", "has no leases")
-
-    def reserve(self, size: int) -> NoReturn:
-        """Get `size` bytes of the queue to write a message in place; no backend has this yet.
-
-        Raises:
-            Unsupported: Always.
-        """
-        raise self._unsupported("zero_copy", "cannot be written in place")
-
-    def view(self, block: bool = True, timeout: float | None = None) -> NoReturn:
-        """Read the next message in place; no backend has this yet.
-
-        Raises:
-            Unsupported: Always.
-        """
-        raise self._unsupported("zero_copy", "cannot be read in place")
 
     # What holds it together
 

@@ -56,10 +56,6 @@ class Capabilities:
     """The queue can be shut down for every process that has it open."""
     atomic_batch: bool = False
     """What `put_many` stores at a time appears in one step."""
-    leases: bool = False
-    """A taken message returns when its consumer dies before acknowledging it."""
-    zero_copy: bool = False
-    """Messages can be written and read in place."""
     listing: bool = False
     """The names of the queues that exist can be listed."""
     last_close: bool = False

@@ -226,7 +226,7 @@ class _Hands:
 
     def _get_message(self, queue: "ipcq.Queue[Any]") -> list[Any]:
         message = queue.get_message(block=False)
-        return [message.item, message.priority, message.deliveries]
+        return [message.item, message.priority]
 
     def _get_many(self, queue: "ipcq.Queue[Any]", most: int | None) -> list[Any]:
         return queue.get_many(most, block=False)

@@ -213,7 +213,7 @@ class Model:
         priority, good, item = handle.messages.get()
         if not good:
             raise DecodeError
-        return [item, priority, 1]
+        return [item, priority]
 
     def _get_many(self, handle: _Handle, most: int | None) -> list[Any]:
         self._report(handle)

@@ -22,9 +22,6 @@ from ipcq.testing.contract._waiting import Waiting
 #: Thousands of calls, of which each version of Python has enough in the tests of the face itself.
 pytestmark = pytest.mark.once
 
-#: What no backend has yet, and the face does not offer; and what is below every face.
-BELOW = ("lease", "reserve", "view", "_channel")
-
 
 async def _outcome(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     outcome = call(*arguments, **named)
@@ -39,8 +36,7 @@ class Facade:
         self._queue = ipcq.aio.Queue(handle)
 
     def __getattr__(self, name: str) -> Any:
-        face = self._queue.queue if name in BELOW else self._queue
-        value = getattr(face, {"close": "aclose"}.get(name, name))
+        value = getattr(self._queue, {"close": "aclose"}.get(name, name))
         if not callable(value):
             return value
         return lambda *arguments, **named: self._portal.call(_outcome, value, arguments, named)

@@ -377,7 +377,7 @@ def stream(queue: Queue, place: Path) -> str:
     file = _rescue.rescue_file(queue, "drain", "kept")
     file.write(_dump.header(queue, file.path))
     for item in (b"\xa1a", b"\xa1b"):
-        file.write(_dump.record(ipcq.Message(item, 0, 1)))
+        file.write(_dump.record(ipcq.Message(item, 0)))
     file.close(keep=True)
     return (place / "kept").read_text()
 
@@ -498,10 +498,10 @@ def test_shorter_message_does_not_leave_the_end_of_a_longer_one(queue: Queue, pl
     file = _rescue.rescue_file(queue, "move", "kept", step=0)
     file.write(_dump.header(queue, file.path))
     file.make_room()
-    file.write(_dump.record(ipcq.Message(b"long" * 20, 0, 1)))
+    file.write(_dump.record(ipcq.Message(b"long" * 20, 0)))
     file.clear()
     file.make_room()
-    file.write(_dump.record(ipcq.Message(b"\xa1a", 0, 1)))
+    file.write(_dump.record(ipcq.Message(b"\xa1a", 0)))
     there = (place / "kept").read_text().rstrip("\0").split("\n")[1:]
     file.close(keep=False)
     assert [line.strip("\0") for line in there] == ['{"priority": 0, "base64": "oWE="}', ""]

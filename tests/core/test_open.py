@@ -36,14 +36,14 @@ from ipcq.errors import (
     Unsupported,
 )
 
-# No bundled backend has leases.
+# Of the backends that these tests meet, only these fakes can make nameless queues.
 ALL = Capabilities(
     scope=Scope.HOST,
     persistence=Persistence.KERNEL,
     exact_qsize=True,
     priorities=True,
     peek=True,
-    leases=True,
+    nameless=True,
     last_close=True,
     other_users=True,
     after_unlink=True,
@@ -388,7 +388,7 @@ def test_a_backend_that_cannot_honour_the_request_is_not_recommended(
     one.on_create = raising(Unsupported("not so"))
     two.on_create = raising(NoSpace("the disk is full"))
     with pytest.raises(NoSpace, match=r"the disk is full, or try backend='three'$"):
-        opened(require=["leases"])
+        opened(require=["nameless"])
 
 
 def test_where_only_a_weaker_backend_has_room_it_is_recommended_with_what_it_is(
@@ -398,7 +398,7 @@ def test_where_only_a_weaker_backend_has_room_it_is_recommended_with_what_it_is(
     one.on_create = raising(NoSpace("the disk is full"))
     words = r"or try backend='fleeting' with lifetime='last-close', if the queue may go with its last handle$"
     with pytest.raises(NoSpace, match=words):
-        opened(require=["leases"])
+        opened(require=["nameless"])
 
 
 def test_where_only_a_weaker_backend_can_do_it_that_is_an_error(
@@ -407,12 +407,12 @@ def test_where_only_a_weaker_backend_can_do_it_that_is_an_error(
     """C31: one that keeps queues can be used here, if not for this request."""
     installed.backend(FakeBackend("plain", rank=900))
     with pytest.raises(BackendUnavailable, match=r"fleeting: .* say lifetime='last-close' if that is enough"):
-        opened(require=["leases"])
+        opened(require=["nameless"])
 
 
 def test_a_weaker_backend_is_taken_where_that_was_asked_for(fleeting: FakeBackend, opened: Opening) -> None:
     """By lifetime, and without a word."""
-    assert opened(lifetime="last-close", require=["leases"]).backend == "fleeting"
+    assert opened(lifetime="last-close", require=["nameless"]).backend == "fleeting"
 
 
 def test_a_weaker_backend_is_taken_where_it_was_named(fleeting: FakeBackend, opened: Opening) -> None:
@@ -436,14 +436,14 @@ def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, 
     one.on_create = raising(Unsupported("not so"))
     two.on_create = raising(Unsupported("not today"))
     with pytest.raises(BackendUnavailable, match=told):
-        opened(require=["leases"])
+        opened(require=["nameless"])
 
 
 def test_where_all_fail_the_last_failure_is_the_cause(one: FakeBackend, opened: Opening) -> None:
     """Chained, for who debugs it."""
     one.on_create = raising(Unsupported())
     with pytest.raises(BackendUnavailable) as caught:
-        opened(require=["leases"])
+        opened(require=["nameless"])
     assert isinstance(caught.value.__cause__, Unsupported)
 
 
@@ -451,7 +451,7 @@ def test_where_all_fail_the_reasons_are_there_for_programs(one: FakeBackend, ope
     """One for each backend."""
     one.on_create = raising(Unsupported())
     with pytest.raises(BackendUnavailable) as caught:
-        opened(require=["leases"])
+        opened(require=["nameless"])
     assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
 
 
@@ -470,7 +470,7 @@ def test_where_no_other_could_none_is_recommended(one: FakeBackend, opened: Open
     """No way out that is none."""
     one.on_create = raising(NoSpace())
     with pytest.raises(NoSpace, match=r"where the queue lives$"):
-        opened("one", require=["leases"])
+        opened("one", require=["nameless"])
 
 
 def test_where_no_other_could_give_as_little_none_is_recommended(one: FakeBackend, opened: Opening) -> None:
@@ -513,15 +513,15 @@ def test_a_refusal_names_a_backend_that_can(installed: Installed, one: FakeBacke
     """The text and the alternatives do."""
     installed.backend(FakeBackend("plain"))
     with pytest.raises(Unsupported, match=r"use backend='one'$") as caught:
-        opened("plain", require="leases", priorities=True, lifetime="last-close")
+        opened("plain", require="nameless", priorities=True, lifetime="last-close")
     assert caught.value.alternatives == ("one",)
 
 
 def test_a_refusal_names_nobody_where_nobody_can(installed: Installed, opened: Opening) -> None:
     """No alternatives that are none."""
     installed.backend(FakeBackend("plain"))
-    with pytest.raises(Unsupported, match=r"'zero_copy'$"):
-        opened("plain", require="zero_copy")
+    with pytest.raises(Unsupported, match=r"'nameless'$"):
+        opened("plain", require="nameless")
 
 
 def test_a_named_backend_that_cannot_honour_the_request_still_attaches(

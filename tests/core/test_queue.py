@@ -210,20 +210,6 @@ def test_a_queue_without_priorities_on_a_backend_that_has_them_says_how(queue: H
         queue.put(1, priority=1)
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda queue: queue.lease(), "has no leases"),
-        (lambda queue: queue.reserve(5), "cannot be written in place"),
-        (lambda queue: queue.view(), "cannot be read in place"),
-    ],
-)
-def test_what_comes_later_is_unsupported(queue: Handle, call: Callable[[Handle], object], words: str) -> None:
-    """Until then Unsupported, and no installed backend can."""
-    with pytest.raises(Unsupported, match=f"{words}: no installed backend can"):
-        call(queue)
-
-
 # Looking
 
 
@@ -350,7 +336,7 @@ def test_peeking_can_tell_the_priority(name: str) -> None:
     """As get_message does, and the message stays."""
     with ipcq.open(name, "memory", priorities=True) as queue:
         queue.put("high", priority=7)
-        assert [queue.peek_message(), queue.get_message()] == [ipcq.Message("high", 7, 1)] * 2
+        assert [queue.peek_message(), queue.get_message()] == [ipcq.Message("high", 7)] * 2
 
 
 def test_a_wait_is_counted_with_its_end(handle: Handle, channel: FakeChannel) -> None:

@@ -135,7 +135,7 @@ def test_naming_a_broken_plugin_carries_the_reason(broken: str) -> None:
 def test_a_broken_plugin_is_told_where_no_backend_serves(broken: str, name: str) -> None:
     """STYLE 10: it is a line in the no-backend error."""
     with pytest.raises(BackendUnavailable) as caught:
-        ipcq.open(name, require=["zero_copy"])
+        ipcq.open(name, require=["nameless"])
     assert broken in str(caught.value)
 
 

@@ -15,7 +15,7 @@ from ipcq._opening import rivals
 from ipcq.backend import Capabilities, Persistence, Scope
 from ipcq.errors import LimitExceeded, MessageQueueError, PermissionDenied, QueueExists, QueueMismatch
 
-ABLE = Capabilities(scope=Scope.HOST, persistence=Persistence.KERNEL, exact_qsize=True, priorities=True, leases=True)
+ABLE = Capabilities(scope=Scope.HOST, persistence=Persistence.KERNEL, exact_qsize=True, priorities=True, nameless=True)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def opened(name: str) -> Iterator[Callable[..., "ipcq.Queue[Any]"]]:
     handles = []
 
     def open_it(**options: Any) -> "ipcq.Queue[Any]":
-        handles.append(ipcq.open(name, require=["leases"], open_timeout=5, **options))
+        handles.append(ipcq.open(name, require=["nameless"], open_timeout=5, **options))
         return handles[-1]
 
     yield open_it

@@ -104,7 +104,7 @@ def test_a_lock_without_its_library_says_so() -> None:
 def test_auto_says_for_each_backend_why_not() -> None:
     """Where no backend can honour the request, the error gives each reason."""
     with pytest.raises(ipcq.BackendUnavailable) as caught:
-        ipcq.open(NAME, require=["leases"])
+        ipcq.open(NAME, require={"persistence": ipcq.Persistence.SYNCED})
     assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
 
 

@@ -52,7 +52,6 @@ def verbs(queue: ipcq.Queue[Job]) -> None:
     assert_type(message, ipcq.Message[Job])
     assert_type(message.item, Job)
     assert_type(message.priority, int)
-    assert_type(message.deliveries, int)
     assert_type(queue.stats(), ipcq.Stats)
     assert_type(queue.stats().depth, int | None)
     assert_type(queue.fileno(), int)
