@@ -8,6 +8,7 @@ import ipcq
 from ipcq._cli._exits import complain
 from ipcq._cli._progress import PATIENCE, Progress
 from ipcq._cli._signals import Stop, end_by, rest
+from ipcq._handle.interface import on_channel
 from ipcq.errors import QueueFull, QueueShutDown
 
 #: Seconds after which a signal is noticed at the latest while a put waits for space.
@@ -24,7 +25,7 @@ def check_that_it_takes(queue: ipcq.Queue[Any]) -> None:
         QueueShutDown: It is.
     """
     try:
-        queue._with_channel(lambda channel: channel.try_put_many(()))
+        on_channel(queue, lambda channel: channel.try_put_many(()))
     except QueueShutDown as error:
         raise error.at(queue.name, queue.backend)
 

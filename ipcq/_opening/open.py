@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
-from ipcq._handle.queue import NOT_PREPARED, Origin, Queue
+from ipcq._handle.handle import NOT_PREPARED, Origin
+from ipcq._handle.queue import Queue
 from ipcq._handle.shortcut import class_for
 from ipcq._opening import registry
 from ipcq._opening.address import convert, one_backend, parse

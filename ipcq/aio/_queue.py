@@ -10,6 +10,7 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 import ipcq
+from ipcq._handle.interface import count_wait, encode, encode_all, on_channel, out_of_time, put_encoded
 from ipcq._handle.waits import Descriptor, of_messages, of_space
 from ipcq._process.deadline import PASSED, deadline_of
 from ipcq.aio._apart import run_apart
@@ -39,7 +40,7 @@ class Queue(Generic[T]):
     def __init__(self, queue: "ipcq.Queue[T]") -> None:
         self._queue = queue
         # Copied while the channel is in use, as a closed one's descriptors may be somebody else's already.
-        messages, space = (partial(queue._with_channel, partial(copied, ask)) for ask in (of_messages, of_space))
+        messages, space = (partial(on_channel, queue, partial(copied, ask)) for ask in (of_messages, of_space))
         self._getters = Lines(Descriptor(messages), anyio.wait_readable)
         self._putters = Lines(Descriptor(space), anyio.wait_writable)
         self._turn_ends = 0.0
@@ -65,8 +66,8 @@ class Queue(Generic[T]):
             else:
                 return
         # Once for all attempts, and nothing is awaited between the first and this that could change the item.
-        data = self._queue._encoded(item, priority)
-        await self._wait(self._putters, partial(self._queue._put_encoded, data, priority, PASSED), deadline, tried)
+        data = encode(self._queue, item, priority)
+        await self._wait(self._putters, partial(put_encoded, self._queue, data, priority, PASSED), deadline, tried)
 
     def put_nowait(self, item: T) -> None:
         """Put an item if there is space now; as `ipcq.Queue.put_nowait`."""
@@ -79,19 +80,19 @@ class Queue(Generic[T]):
         """
         deadline = self._deadline(block, timeout)
         await self._begin()
-        batch = self._queue._with_channel(lambda _: self._queue._encode_all(items))
+        batch = encode_all(self._queue, items)
         stored = 0
 
         def store() -> int:
             nonlocal stored
             try:
-                stored += self._queue._with_channel(lambda channel: channel.try_put_many(batch[stored:]))
+                stored += on_channel(self._queue, lambda channel: channel.try_put_many(batch[stored:]))
             except MessageQueueError:
                 if not stored:  # else the caller must learn that these are in
                     raise
                 return stored
             if stored < len(batch):
-                raise self._located(self._queue._out_of_time(QueueFull))
+                raise self._located(out_of_time(self._queue, QueueFull))
             return stored
 
         try:
@@ -171,7 +172,7 @@ class Queue(Generic[T]):
             served = True
             return result
         finally:
-            self._queue._count_wait(served)
+            count_wait(self._queue, served)
 
     # Looking
 

@@ -17,6 +17,7 @@ import select
 from time import monotonic, sleep
 from typing import Any, Final
 
+from ipcq._handle.interface import taker
 from ipcq._handle.queue import Queue
 from ipcq._process.deadline import NEVER, PASSED, SLICE, pause, seconds_of
 from ipcq.backend import Request
@@ -167,6 +168,7 @@ class RingAndLine(Line):
     def __init__(self, spill: Spill, bound: int, ring: Queue[bytes]) -> None:
         super().__init__(spill, bound)
         self._ring = ring
+        self._take_from_ring = taker(ring)
         self._put = ring.put
         self._get = ring.get
         self._largest = ring.max_message_size
@@ -241,7 +243,7 @@ class RingAndLine(Line):
                     raise
 
     def _next(self) -> bytes | None:
-        received = self._ring._try_take()
+        received = self._take_from_ring()
         return self._spill.pop() if received is None else received[0]
 
     def qsize(self) -> int:

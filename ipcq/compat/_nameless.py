@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from ipcq._handle.queue import Origin, Queue
+from ipcq._handle.handle import Origin
+from ipcq._handle.interface import expect_no_close
+from ipcq._handle.queue import Queue
 from ipcq._handle.shortcut import class_for
 from ipcq._opening import registry
 from ipcq._process import forks
@@ -102,5 +104,5 @@ def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes
     )
     queue: Queue[bytes] = class_for(channel)(channel, codec_for("raw"), origin)
     # These are dropped without a close, as what they stand in for is: the kernel takes all of it back.
-    queue._inherited = True
+    expect_no_close(queue)
     return queue

@@ -375,7 +375,7 @@ class Spill:
             self.words = memoryview(bytes(_PAGE)).cast("Q")
             os.close(self.wake)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         self._mutex = NativeRLock()
         self._inside = self._has_lock = False
         inherited = self.file
@@ -423,7 +423,7 @@ _spills: weakref.WeakSet[Spill] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for spill in list(_spills):
-        spill._after_fork()
+        spill.after_fork()
 
 
 at_fork(Step.OTHERS, after_in_child=_after_fork)

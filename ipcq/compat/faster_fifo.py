@@ -11,6 +11,7 @@ from multiprocessing.context import assert_spawning
 from time import monotonic
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
+from ipcq._handle.interface import on_channel
 from ipcq._process.deadline import pause
 from ipcq.backend import Request
 from ipcq.compat import _pickling
@@ -122,7 +123,7 @@ class Queue(Generic[_T]):
             raise self._too_large("batch", len(batch), size)
         deadline = deadline_of(block, timeout)
         since = monotonic()
-        while batch and not self._queue._with_channel(lambda channel: channel.try_put_all(batch)):
+        while batch and not on_channel(self._queue, lambda channel: channel.try_put_all(batch)):
             if monotonic() >= deadline:
                 raise QueueFull().at(self._queue.name, self._queue.backend)
             pause(since, deadline, _SPACE)

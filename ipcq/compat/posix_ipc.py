@@ -21,7 +21,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
-from ipcq._handle.queue import Queue, _check_signal
+from ipcq._handle.interface import check_signal, count_wait, on_channel, taker, waits
+from ipcq._handle.queue import Queue
 from ipcq._opening.directory import OPEN_TIMEOUT, remove
 from ipcq._opening.names import check_name
 from ipcq._opening.open import open as open_queue
@@ -252,7 +253,7 @@ class MessageQueue:
         with _raising_theirs():
             self._queue = _opened(name, flags, mode, limits, self._read, self._write)
         self._put = self._queue.put
-        self._try_take = self._queue._try_take
+        self._try_take = taker(self._queue)
 
     def send(self, message: object, timeout: float | None = None, priority: int = 0) -> None:
         """Put a message into the queue.
@@ -283,7 +284,7 @@ class MessageQueue:
             except QueueFull:
                 if deadline == PASSED:
                     raise
-                wait = partial(self._queue._waits.wait_writable, len(message))
+                wait = partial(waits(self._queue).wait_writable, len(message))
                 self._wait(wait, partial(self._put, message, False, priority=priority), deadline)
         except MessageQueueError as error:
             raise _theirs(error) from error.__cause__
@@ -309,7 +310,7 @@ class MessageQueue:
             if received is None:
                 if deadline == PASSED:
                     self._refuse()
-                received = self._wait(self._queue._waits.wait_readable, self._take, deadline)
+                received = self._wait(waits(self._queue).wait_readable, self._take, deadline)
         except MessageQueueError as error:
             raise _theirs(error) from error.__cause__
         return received
@@ -325,7 +326,7 @@ class MessageQueue:
         queue, since, served, mark = self._queue, monotonic(), False, watch()
         try:
             while True:
-                queue._with_channel(lambda _: wait(since, min(deadline, monotonic() + SLICE)))
+                on_channel(queue, lambda _: wait(since, min(deadline, monotonic() + SLICE)))
                 try:
                     result = attempt()
                 except (QueueEmpty, QueueFull) as error:
@@ -338,7 +339,7 @@ class MessageQueue:
                     return result
         finally:
             unwatch(mark)
-            queue._count_wait(served)
+            count_wait(queue, served)
 
     def _deadline(self, timeout: float | None) -> float:
         try:
@@ -369,7 +370,7 @@ class MessageQueue:
             case int():
                 number = notification
                 if self._queue.backend != _KERNEL:
-                    _check_signal(number)
+                    check_signal(number)
                     told = Event()
                     callback, number = _signalling(number, told), None
             case (function, argument) if callable(function):
@@ -406,7 +407,7 @@ class MessageQueue:
         """
 
         def still_there() -> bool:
-            if not self._queue.closed and not self._queue._with_channel(lambda channel: channel.linked()):
+            if not self._queue.closed and not on_channel(self._queue, lambda channel: channel.linked()):
                 raise QueueNotFound
             return True
 
@@ -428,7 +429,7 @@ class MessageQueue:
         with _raising_theirs():
             if self._read:
                 return self._queue.fileno()
-            return self._queue._with_channel(lambda channel: channel.fileno())
+            return on_channel(self._queue, lambda channel: channel.fileno())
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ import pytest
 import ipcq
 from core.conftest import HANG, Installed, Run
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import queue as _queue
+from ipcq._handle import handle as _handle
 from ipcq._process import forks
 from ipcq.backend import Channel, NativeRLock, Request, belongs
 from ipcq.errors import QueueClosed
@@ -338,7 +338,7 @@ def test_a_handler_that_raises_before_a_fork_begins_leaves_the_next_one_alone() 
 
 def test_a_closed_handle_says_in_the_child_why(queue: "ipcq.Queue[int]") -> None:
     """C20: the text of the refusal is the one that opening gives."""
-    queue._give_up(_queue.NOT_PREPARED)
+    queue._give_up(_handle.NOT_PREPARED)
     with suppress(ipcq.QueueEmpty), pytest.raises(QueueClosed, match="a call was under way"):
         queue.get_nowait()
 
@@ -370,10 +370,10 @@ def test_a_handle_and_its_name_are_given_up_where_its_channel_was_not_prepared(
 ) -> None:
     """C20: done in this process, as the first thing in a child."""
     # The handles of other tests, which the collector may not have met yet, are not to act as in a child.
-    monkeypatch.setattr(_queue, "_handles", weakref.WeakSet((queue,)))
+    monkeypatch.setattr(_handle, "_handles", weakref.WeakSet((queue,)))
     monkeypatch.setattr(forks, "_channels", weakref.WeakSet((channel,)))
     monkeypatch.setattr(forks, "_descriptors", set())
-    _queue._after_fork()
+    _handle._after_fork()
     with pytest.raises(QueueClosed, match="a call was under way"):
         queue.qsize()
     with pytest.raises(QueueClosed, match="a call was under way"):

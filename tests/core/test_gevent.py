@@ -66,7 +66,7 @@ def test_the_hub_is_known(patched: SimpleNamespace, monkeypatch: pytest.MonkeyPa
 @pytest.mark.needs("memory")
 def test_nobody_waits_for_others_in_the_hub(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A close there returns, and the last one out closes the channel."""
-    from ipcq._handle import queue as _queue
+    from ipcq._handle import handle as _handle
 
     with ipcq.open(fresh_name(), memory) as queue:
 
@@ -78,7 +78,7 @@ def test_nobody_waits_for_others_in_the_hub(memory: str, monkeypatch: pytest.Mon
         waiting.start()
         while not queue._inside:
             time.sleep(0.001)
-        monkeypatch.setattr(_queue, "is_in_hub", lambda: True)
+        monkeypatch.setattr(_handle, "is_in_hub", lambda: True)
         queue.close()
         waiting.join()
         assert not queue._held

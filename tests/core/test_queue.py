@@ -11,7 +11,7 @@ import pytest
 import ipcq
 from core.conftest import Handle, Installed
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import queue as _queue
+from ipcq._handle import handle as _handle
 from ipcq._opening import registry
 from ipcq.backend import Capabilities, Scope
 from ipcq.errors import (
@@ -372,7 +372,7 @@ def test_what_waits_in_a_queue_that_is_unlinked_is_told(queue: Handle) -> None:
 
 def test_a_handle_can_be_referred_to_weakly(queue: Handle) -> None:
     """As the standard library's queues."""
-    assert queue in _queue._handles
+    assert queue in _handle._handles
 
 
 def test_a_handle_takes_no_other_attributes(queue: Handle) -> None:

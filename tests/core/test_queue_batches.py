@@ -196,7 +196,7 @@ def test_a_waiting_thread_is_told_what_a_batch_could_not_decode(queue: Handle, s
     queue._channel.wait_readable = wait_and_say  # type: ignore[method-assign]
     getter = start(queue.get)
     assert waiting.wait(HANG)
-    queue._undecodable.append(DecodeError(data=BAD))
+    queue._leftovers.errors.append(DecodeError(data=BAD))
     queue._try_get = queue._report_or_get
     with pytest.raises(DecodeError):
         getter.outcome()
@@ -212,17 +212,17 @@ class Overtaken(deque[Any]):
 
 def test_a_thread_that_is_overtaken_tells_its_own_bad_message(queue: Handle) -> None:
     """C21: two threads in get_many do not take each other's errors."""
-    queue._undecodable = Overtaken()
+    queue._leftovers.errors = Overtaken()
     put_raw(queue, BAD)
     with pytest.raises(DecodeError):
         queue.get_many()
-    queue._undecodable.clear()
+    queue._leftovers.errors.clear()
 
 
 def test_a_thread_that_finds_nothing_pending_gets(queue: Handle) -> None:
     """C21: another thread told it first."""
     with_pending(queue)
-    queue._undecodable.clear()
+    queue._leftovers.errors.clear()
     queue.put(5)
     assert queue.get(timeout=5) == 5
 
@@ -257,8 +257,8 @@ def test_threads_lose_nothing_behind_bad_messages(name: str, start: Callable[...
                 thread.outcome()
         finally:
             sys.setswitchinterval(interval)
-        told.extend(error.data for error in queue._undecodable)
-        queue._undecodable.clear()  # what was left when the last thread met the shutdown
+        told.extend(error.data for error in queue._leftovers.errors)
+        queue._leftovers.errors.clear()  # what was left when the last thread met the shutdown
     assert sorted(map(repr, told)) == sorted(map(repr, good + bad))
 
 

@@ -10,7 +10,7 @@ import pytest
 import ipcq
 from core.conftest import Handle, Installed, Run
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import queue as _queue
+from ipcq._handle import handle as _handle
 from ipcq.errors import QueueClosed
 
 
@@ -89,7 +89,7 @@ def test_all_handles_are_told_of_a_fork(handle: Handle, monkeypatch: pytest.Monk
     """C20: whichever there are."""
     told: list[object] = []
     monkeypatch.setattr(ipcq.Queue, "_after_fork", lambda queue: told.append(queue))
-    _queue._after_fork()
+    _handle._after_fork()
     assert handle in told
 
 

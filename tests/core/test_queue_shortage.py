@@ -10,6 +10,7 @@ import pytest
 
 from core.conftest import Handle
 from core.fakes import FakeChannel
+from ipcq._handle.interface import count_wait
 from ipcq.errors import DecodeError, QueueClosed, QueueEmpty, QueueShutDown
 
 GETS = pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_call_that_takes_nothing_keeps_nothing(handle: Handle, channel: FakeCh
     for get in (handle.get, handle.get_message):
         with pytest.raises(MemoryError):
             get(timeout=0)
-    assert not handle._kept
+    assert not handle._leftovers.kept
 
 
 def test_a_batch_ends_before_what_there_is_no_memory_to_decode(handle: Handle) -> None:
@@ -199,7 +200,7 @@ def test_what_is_kept_counts(handle: Handle) -> None:
         handle.get_many(block=False)
     handle._keep(b"\x00", 0)
     assert (handle.qsize(), handle.empty()) == (4, False)
-    handle._kept.clear()
+    handle._leftovers.kept.clear()
 
 
 def test_clearing_drops_what_is_kept(handle: Handle) -> None:
@@ -249,8 +250,8 @@ class Overtaken(deque[Any]):
 def test_a_thread_that_is_overtaken_gets_what_is_in_the_queue(handle: Handle) -> None:
     """C21: another thread took what was kept just then."""
     handle.put(5)
-    handle._leftovers._errors = Overtaken([DecodeError()])
-    handle._leftovers._kept = Overtaken([b"\x01"])
+    handle._leftovers.errors = Overtaken([DecodeError()])
+    handle._leftovers.kept = Overtaken([b"\x01"])
     assert handle._report_or_get() == (b"\x05", 0)
 
 
@@ -260,11 +261,11 @@ def test_what_a_kept_batch_has_no_memory_for_stays_kept(handle: Handle) -> None:
     class Stuck(list[Any]):
         pop = fail  # type: ignore[assignment]
 
-    handle._kept.append(Stuck([(b"\x01", 0)]))
+    handle._leftovers.kept.append(Stuck([(b"\x01", 0)]))
     with pytest.raises(MemoryError):
         handle._report_or_get()
-    assert len(handle._kept) == 1
-    handle._kept.clear()
+    assert len(handle._leftovers.kept) == 1
+    handle._leftovers.kept.clear()
 
 
 @pytest.mark.parametrize("verb", ["put", "get"])
@@ -302,7 +303,7 @@ def test_a_shortcuts_batch_tells_what_was_stored_before_memory_ran_out(handle: H
 def test_a_face_counts_no_wait_that_there_is_no_memory_for(handle: Handle, channel: FakeChannel) -> None:
     """C36: what it took has to be returned."""
     channel.count_wait = fail  # type: ignore[method-assign]
-    handle._count_wait(True)
+    count_wait(handle, True)
 
 
 def test_a_channels_batch_ends_before_what_there_is_no_memory_for(channel: FakeChannel) -> None:
@@ -327,7 +328,7 @@ def test_a_channels_batch_tells_what_it_stored_before_memory_ran_out(channel: Fa
 
 def test_threads_that_get_beside_a_shortage_lose_nothing(handle: Handle) -> None:
     """C21, C36: each kept message goes to one of them."""
-    handle._kept.append([(bytes([number]), 0) for number in range(100)])
+    handle._leftovers.kept.append([(bytes([number]), 0) for number in range(100)])
     handle._begin_with_leftovers()
     taken: list[Any] = []
 
@@ -343,6 +344,6 @@ def test_threads_that_get_beside_a_shortage_lose_nothing(handle: Handle) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    while handle._kept:  # a thread may see nothing while another one holds the batch
+    while handle._leftovers.kept:  # a thread may see nothing while another one holds the batch
         taken.append(handle.get(timeout=0))
     assert sorted(taken) == list(range(100))

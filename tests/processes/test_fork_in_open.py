@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq._handle import queue as _queue
+from ipcq._handle import handle as _handle
 from ipcq._process import forks as _forks
 from ipcq.backend import NativeRLock
 from ipcq.testing.processes import Peers, fresh_name, say
@@ -71,7 +71,7 @@ def fork_over_opens(name: str, backend: str, forks: int) -> None:
         pid = os.fork()
         if not pid:
             # The threads' own handles, where one was open at that instant, are inherited like the keeper.
-            for queue in list(_queue._handles):
+            for queue in list(_handle._handles):
                 if queue is not keeper:
                     queue.close()
             if len(descriptors()) > len(own) or mappings() > maps:

@@ -24,6 +24,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
+from ipcq._handle.interface import put_encoded
 from ipcq._handle.queue import Queue
 from ipcq._opening.open import open as open_queue
 from ipcq._process.deadline import deadline_of
@@ -244,7 +245,7 @@ class ShmQueue:
             message = self._pickled(data)
         else:
             raise Unsupported(f"no serialization method {method}: there are 0, 1 and your own from {FIRST_FREE_NUMBER}")
-        self._queue._put_encoded(message, 0, deadline)
+        put_encoded(self._queue, message, 0, deadline)
 
     def _pickled(self, data: Any) -> bytes:
         if not self._allow_pickle:
