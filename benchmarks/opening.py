@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 
 import posix_ipc
+from ipcq._bench._machine import machine
+from ipcq._bench._queues import new_name
 from queue_overhead import in_rounds
 
 import ipcq
-from ipcq._bench._machine import machine
-from ipcq._bench._queues import new_name
 
 BACKEND = "shm"
 TIMES = 10
