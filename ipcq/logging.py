@@ -15,11 +15,12 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from ipcq._handle.queue import Queue
 from ipcq._opening.address import parse
 from ipcq._opening.open import open as open_queue
+from ipcq._opening.options import Options
 from ipcq._process.call_site import called_from, caller
 from ipcq._process.deadline import SLICE, seconds_of
 from ipcq._process.imports import importing
@@ -54,6 +55,12 @@ _ORIGIN: Final = "ipcq_queue"
 _NOT_SENT: Final = ("args", "exc_info", _ORIGIN)
 
 
+class _Options(Options, total=False):
+    """What may stand beside the name of a queue of records; a configuration is keywords alone, the backend as well."""
+
+    backend: str
+
+
 class RecordQueue:
     """A queue of log records, opened when it is first used.
 
@@ -70,7 +77,7 @@ class RecordQueue:
         InvalidArgument: It is no name, or a handle is given with options.
     """
 
-    def __init__(self, queue: "str | Queue[Any]", **options: Any) -> None:
+    def __init__(self, queue: "str | Queue[Any]", **options: Unpack[_Options]) -> None:
         if isinstance(queue, Queue):
             if options:
                 raise InvalidArgument(f"a handle is open already: leave out {', '.join(options)}")
@@ -179,9 +186,11 @@ class QueueHandler(logging.Handler):
 
     prepare = logging.handlers.QueueHandler.prepare
 
-    def __init__(self, queue: "str | Queue[Any] | RecordQueue", *, timeout: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self, queue: "str | Queue[Any] | RecordQueue", *, timeout: float = 0.0, **options: Unpack[_Options]
+    ) -> None:
         # First what may be refused: `logging` closes whatever came further.
-        self.queue = _records(queue, options, read=False)
+        self.queue = _records(queue, options, {"read": False})
         self._timeout = seconds_of(timeout, "timeout")
         super().__init__()
         self.dropped = 0
@@ -240,9 +249,9 @@ class QueueListener(logging.handlers.QueueListener):
         queue: "str | Queue[Any] | RecordQueue",
         *handlers: "logging.Handler | str",
         respect_handler_level: bool = False,
-        **options: Any,
+        **options: Unpack[_Options],
     ) -> None:
-        super().__init__(_records(queue, options, write=False), respect_handler_level=respect_handler_level)
+        super().__init__(_records(queue, options, {"write": False}), respect_handler_level=respect_handler_level)
         self.unreadable = 0
         self._wanted = handlers
         self._stopping = threading.Event()
@@ -323,9 +332,10 @@ class QueueListener(logging.handlers.QueueListener):
             _complain("a record")
 
 
-def _records(queue: "str | Queue[Any] | RecordQueue", options: dict[str, Any], **rights: bool) -> RecordQueue:
+def _records(queue: "str | Queue[Any] | RecordQueue", options: _Options, rights: _Options) -> RecordQueue:
     if not isinstance(queue, Queue | RecordQueue):
-        return RecordQueue(queue, **{**rights, **options})
+        both: _Options = {**rights, **options}
+        return RecordQueue(queue, **both)
     if options:
         raise InvalidArgument(f"the queue is made already: leave out {', '.join(options)}")
     return RecordQueue(queue) if isinstance(queue, Queue) else queue

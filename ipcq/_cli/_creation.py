@@ -9,25 +9,18 @@ from typing import Any, TypeVar
 import click
 
 import ipcq
-from ipcq._cli._exits import Failure, in_options
-from ipcq.errors import PersistenceWarning, Unsupported
+from ipcq._cli._exits import FLAGS, Failure, in_shell_words
+from ipcq._cli._options import option_of_open
+from ipcq._opening.address import parse
+from ipcq._opening.options import OPTIONS
+from ipcq.errors import PersistenceWarning, QueueNotFound, Unsupported
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def limit_options(verb: Verb) -> Verb:
     """Offer ``--max-messages`` and ``--max-message-size``, which an existing queue has to match."""
-    for option in (
-        click.option(
-            "--max-message-size",
-            type=click.IntRange(1),
-            metavar="BYTES",
-            help="Largest message of the queue, in bytes.",
-        ),
-        click.option("--max-messages", type=click.IntRange(1), metavar="N", help="Capacity of the queue, in messages."),
-    ):
-        verb = option(verb)
-    return verb
+    return option_of_open("max_messages")(option_of_open("max_message_size")(verb))
 
 
 def backend_options_option(verb: Verb) -> Verb:
@@ -43,19 +36,26 @@ def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Ma
         if not equals:
             raise click.BadParameter(f"{each!r} is not KEY=VALUE.")
         if key in _OF_OPEN:
-            raise click.BadParameter(f"{key} is no option of a backend.")
+            flag = FLAGS.get(key)
+            way = f": use {flag}" if flag else ""
+            raise click.BadParameter(f"{key} is no option of a backend{way}.")
         if key in options:
             raise click.BadParameter(f"{key} is given twice.")
         options[key] = value
     return options
 
 
-_OF_OPEN = frozenset(("name", "backend", *(ipcq.open.__kwdefaults__ or ())))
+_OF_OPEN = frozenset(("name", "backend", *OPTIONS))
 
 
-def exists(name: str, backend: str) -> bool:
-    """Tell whether a queue is there; a URL may carry options, which only opening takes."""
-    return ipcq.exists(name.partition("?")[0] if "://" in name else name, backend)
+def existing(name: str, backend: str, **options: Any) -> ipcq.Queue[Any] | None:
+    """Open a queue if there is one; None where it has to be created."""
+    if parse(name).options.keys() & {"exclusive", "wait"}:  # what only creating can honour or refuse
+        return None
+    try:
+        return ipcq.open(name, backend, create=False, **options)
+    except QueueNotFound:
+        return None
 
 
 @contextmanager
@@ -84,7 +84,7 @@ class _Notes(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(in_options(record.getMessage()))
+        self.lines.append(in_shell_words(record.getMessage()))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import re
 
 import click
 
+from ipcq._opening.options import OPTIONS
 from ipcq._redaction import redacted
 from ipcq.errors import (
     BackendUnknown,
@@ -31,9 +32,24 @@ CODES: tuple[tuple[type[MessageQueueError], int], ...] = (
     (QueueNotFound, NOT_FOUND),
 )
 
-# The core's errors name the arguments of `ipcq.open`; whoever reads them here types options.
-ARGUMENT = re.compile(r"\b(backend|max_messages|max_message_size|serializer)=|\b(allow_pickle|other_users)=True")
+#: The arguments of `ipcq.open` that the command line has, and what they are called there.
+FLAGS = {"backend": "--backend", **{name: option.flag for name, option in OPTIONS.items() if option.flag}}
 
+# The core's errors name arguments; whoever reads them here types flags. What is said to come from a URL keeps its name.
+_NAMES = "|".join(FLAGS)
+_ARGUMENT = re.compile(
+    rf"(?<!option )\b(?P<flag>{_NAMES})=(?:True\b|(?![^ :;,.]))"  # as in allow_pickle=True, and of require= alone
+    rf"|(?<!option )\b(?P<valued>{_NAMES})="
+    rf"|(?:^|(?<=; ))(?P<fact>{_NAMES})(?= is )"
+)
+
+#: What else the core advises, and how that is done on the command line.
+_WORDS = (
+    ("open with serializer='raw'", "say --raw"),
+    ("unlink it", "`ipcq rm` it"),
+    ("unlink the one", "`ipcq rm` the one"),
+    ("within open_timeout", "in time"),
+)
 
 # A queue that goes with its last handle would go with the command.
 NO_WAY_OUT = re.compile(r", or try backend='\w+' with lifetime='last-close'[^:;]*$")
@@ -65,20 +81,21 @@ def line_of(error: BaseException) -> str:
         if isinstance(error, QueueNotFound):
             said = "no such queue: `ipcq ls` lists those that exist"
         said = NO_WAY_OUT.sub("", said)
-        text = where + in_options(said.replace("open with serializer='raw'", "say --raw"))
+        text = where + in_shell_words(said)
     else:
         text = str(error)
     return "; ".join([text, *getattr(error, "__notes__", ())])
 
 
-def in_options(text: str) -> str:
-    """Name options where a text of the core names arguments."""
-    return ARGUMENT.sub(_option, text)
+def in_shell_words(text: str) -> str:
+    """Name flags and commands where a text of the core names arguments and functions."""
+    for ours, theirs in _WORDS:
+        text = text.replace(ours, theirs)
+    return _ARGUMENT.sub(_flag, text).replace("--mode 0o", "--mode 0")
 
 
-def _option(argument: re.Match[str]) -> str:
-    option = "--" + (argument[1] or argument[2]).replace("_", "-")
-    return f"{option} " if argument[1] else option
+def _flag(argument: re.Match[str]) -> str:
+    return FLAGS[argument[argument.lastgroup or ""]] + (" " if argument.lastgroup == "valued" else "")
 
 
 def complain(line: str) -> None:

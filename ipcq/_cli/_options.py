@@ -1,12 +1,14 @@
 """Arguments and options that several verbs share, so that they mean and are called the same everywhere."""
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import click
 
 import ipcq
+from ipcq._opening.options import BYTES, FLAG, MESSAGES, MINIMA, MODE, OPTIONS, SECONDS, Kind
 from ipcq.errors import MessageQueueError
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -52,6 +54,38 @@ def _check_seconds(_: click.Context, __: click.Parameter, value: float | None) -
     return value
 
 
+def _octal(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch("0*[0-7]{1,3}", text):
+        raise click.BadParameter(f"{text!r} is not permission bits in octal, such as 0660.")
+    return int(text, 8)
+
+
+#: How click takes values of each kind.
+_TAKEN: Final[Mapping[Kind, Mapping[str, Any]]] = {
+    FLAG: {"is_flag": True},
+    MESSAGES: {"type": click.IntRange(1)},
+    BYTES: {"type": click.IntRange(1)},
+    MODE: {"callback": _octal},
+    SECONDS: {"type": float, "callback": _check_seconds},
+    MINIMA: {"multiple": True},
+}
+
+
+def option_of_open(name: str, *, off: str = "", **settings: Any) -> Callable[[Verb], Verb]:
+    """Offer an option of `ipcq.open`, as the table of options has it.
+
+    Args:
+        name: The option.
+        off: The flag that says no, where leaving the option out says neither.
+        **settings: What this verb has otherwise; for click.
+    """
+    option = OPTIONS[name]
+    said = {"help": option.summary, "metavar": option.kind.metavar or None, **_TAKEN.get(option.kind, {}), **settings}
+    return click.option(f"{option.flag}/{off}" if off else option.flag, name, **said)
+
+
 def interval_option(default: float, help: str) -> Callable[[Verb], Verb]:
     """Offer ``--interval``."""
     return click.option(
@@ -91,12 +125,6 @@ def json_option(help: str) -> Callable[[Verb], Verb]:
 def null_option(help: str) -> Callable[[Verb], Verb]:
     """Offer ``--null``."""
     return click.option("-0", "--null", is_flag=True, help=help)
-
-
-def other_users_option(verb: Verb) -> Verb:
-    """Offer ``--other-users``."""
-    text = "Trust a queue that belongs to another user; else it is refused."
-    return click.option("--other-users", is_flag=True, help=text)(verb)
 
 
 def quiet_option(verb: Verb) -> Verb:

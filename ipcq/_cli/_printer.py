@@ -9,7 +9,7 @@ import click
 import ipcq
 from ipcq._cli import _items
 from ipcq._cli._exits import complain, line_of
-from ipcq._cli._options import json_option, null_option
+from ipcq._cli._options import json_option, null_option, option_of_open
 from ipcq._cli._streams import stdout
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -18,7 +18,7 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 def printing_options(verb: Verb) -> Verb:
     """Offer ``--json``, ``--null``, ``--raw`` and ``--allow-pickle``, which `Printer` takes."""
     for option in (
-        click.option("--allow-pickle", is_flag=True, help="Decode pickles: they run code that whoever put them chose."),
+        option_of_open("allow_pickle", help="Decode pickles: they run code that whoever put them chose."),
         click.option("--raw", is_flag=True, help="Print each message's bytes unchanged, and nothing between them."),
         null_option("End each item with NUL instead of a newline."),
         json_option("Print one JSON value on each line."),

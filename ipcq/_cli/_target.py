@@ -6,14 +6,12 @@ from functools import wraps
 from itertools import combinations
 from typing import Any
 
-import click
-
 import ipcq
-from ipcq._cli._creation import backend_options_option, check_that_it_lasts, exists, lasting, limit_options
+from ipcq._cli._creation import backend_options_option, check_that_it_lasts, existing, lasting, limit_options
 from ipcq._cli._exits import Failure, complain, line_of
-from ipcq._cli._options import Verb
-from ipcq._cli.verbs.create import octal
+from ipcq._cli._options import Verb, option_of_open
 from ipcq._opening.address import parse
+from ipcq._opening.options import OPTIONS
 from ipcq.errors import BackendUnavailable, LimitExceeded, MessageQueueError, NoSpace, QueueExists, Unsupported
 
 #: Capacities. If one is asked for, none of the other queue's is used.
@@ -85,18 +83,14 @@ def target_options(verb: Verb) -> Verb:
     with_limits: Callable[..., Any] = call
     for option in (
         backend_options_option,
-        click.option(
-            "--mode",
-            metavar="OCTAL",
-            callback=lambda context, parameter, text: None if text is None else octal(context, parameter, text),
-            help="Permission bits of a new queue, whatever the umask.",
-        ),
-        click.option(
-            "--priorities/--no-priorities",
+        option_of_open("mode"),
+        option_of_open(
+            "priorities",
+            off="--no-priorities",
             default=None,
             help="Create the queue with priorities; or put every message with priority 0.",
         ),
-        click.option("--buffer-size", type=click.IntRange(1), metavar="BYTES", help="Capacity of the queue, in bytes."),
+        option_of_open("buffer_size"),
         limit_options,
     ):
         with_limits = option(with_limits)
@@ -130,23 +124,23 @@ def open_target(
         Failure: It would be created with less capacity than the messages need.
         MessageQueueError: It cannot be opened or created.
     """
-
-    def existing() -> ipcq.Queue[Any]:
-        asked, _ = next(limits.of_open({}))
-        asked.pop("mode", None)  # of a queue that is created
-        if limits.drops_priorities:
-            del asked["priorities"]
-        return ipcq.open(name, backend, create=False, read=False, **asked, **options)
-
-    if not create or exists(name, backend):
-        return existing()
+    options["read"] = False
+    asked, _ = next(limits.of_open({}))
+    of_existing = {**asked, **options}
+    of_existing.pop("mode", None)  # of a queue that is created
+    if limits.drops_priorities:
+        del of_existing["priorities"]
+    if not create:
+        return ipcq.open(name, backend, create=False, **of_existing)
+    if (there := existing(name, backend, **of_existing)) is not None:
+        return there
     troubles: list[MessageQueueError] = []
     for asked, left_out in limits.of_open(inherited, parse(name).options):
         try:
             with lasting():
-                queue = ipcq.open(name, backend, exclusive=True, read=False, **asked, **options)
+                queue = ipcq.open(name, backend, exclusive=True, **asked, **options)
         except QueueExists:  # since a moment ago
-            return existing()
+            return ipcq.open(name, backend, create=False, **of_existing)
         except REFUSALS as error:
             advise(error)
             troubles.append(error)
@@ -178,7 +172,7 @@ def _check_new(
             f"space for {queue.max_messages}: give --max-messages {messages}, or fewer if a consumer takes them"
         )
     listed = ", ".join(
-        f"--{limit.replace('_', '-')} {value:04o}" if limit == "mode" else f"--{limit.replace('_', '-')} {value}"
+        f"{OPTIONS[limit].flag} {value:04o}" if limit == "mode" else f"{OPTIONS[limit].flag} {value}"
         for limit, value in left_out.items()
     )
     complain(f"queue {queue.name!r} is created without {listed}: {line_of(troubles[0])}")

@@ -16,7 +16,7 @@ from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
     complete_name,
     json_option,
-    other_users_option,
+    option_of_open,
     quiet_option,
     seconds_option,
 )
@@ -56,7 +56,7 @@ def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
     call.__doc__ = verb.__doc__
     for option in (
         quiet_option,
-        other_users_option,
+        option_of_open("other_users"),
         json_option("Print what was done as one JSON object."),
         rescue_option,
         target_options,

@@ -1,48 +1,45 @@
 """Queue addresses: a bare name such as ``/jobs``, or a URL such as ``mqueue:///jobs?max_messages=4``.
 
-A URL names the backend, and options of `ipcq.open` may ride in its query. What would let a string from a configuration
-run code (``allow_pickle``) or is no string (``type``) may not.
+A URL names the backend, and its query may carry those options of `ipcq.open` that the table of options allows there.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from ipcq._opening.names import check_name
+from ipcq._opening.options import OPTIONS, truth
 from ipcq._process.imports import importing, shortage_told
 from ipcq._redaction import shown
 from ipcq.errors import InvalidArgument
 
-_ARGUMENTS_ONLY: Final = ("allow_pickle", "type")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NO_HOST: Final = ("", "/", "?", "#")
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """Where a queue is, as far as its opener said."""
 
     name: str
-    backend: str | None = None
-    """None where a bare name was given."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    backend: str = "auto"
+    options: Mapping[str, Any] = MappingProxyType({})
     """Options of `open`, of their types; others as str."""
 
 
-def parse(address: object) -> Address:
-    """Take a name or a URL apart.
+def parse(address: object, backend: object = "auto") -> Address:
+    """Take a name or a URL apart; the backend may be named beside it.
 
     Raises:
         InvalidName: The name breaks the rule for names.
-        InvalidArgument: The URL has a host, a fragment, an option twice, or an option of another type.
+        InvalidArgument: The URL has a host, a fragment, an option twice, or an option of another type; or it names
+            another backend than the argument, or that is no str.
     """
     scheme = _SCHEME.match(address) if isinstance(address, str) else None
     if not isinstance(address, str) or not scheme:
-        return Address(check_name(address))
-    if (
-        address[scheme.end() :][:1] not in _NO_HOST
-    ):  # first, because the texts of urlsplit quote a host with its password
+        return Address(check_name(address), _one_backend(None, backend))
+    # First, because the texts of urlsplit quote a host with its password.
+    if address[scheme.end() :][:1] not in _NO_HOST:
         raise _elsewhere(address, scheme[1])
     with shortage_told(), importing():
         from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
@@ -59,12 +56,13 @@ def parse(address: object) -> Address:
         raise _elsewhere(address, parts.scheme)
     options: dict[str, Any] = {}
     for option, text in given:
-        if option in _ARGUMENTS_ONLY:
+        known = OPTIONS.get(option)
+        if known is not None and not known.in_url:
             raise InvalidArgument(f"{option} can be given as an argument of ipcq.open only, not in a URL")
         if option in options:
             raise InvalidArgument(f"{shown(address)} gives the option {option!r} twice")
-        options[option] = convert(option, text, _TYPES[option]) if option in _TYPES else text
-    return Address(check_name(name), parts.scheme, options)
+        options[option] = text if known is None else convert(option, text, known.kind.parse)
+    return Address(check_name(name), _one_backend(parts.scheme, backend), options)
 
 
 def _elsewhere(address: str, scheme: str) -> InvalidArgument:
@@ -76,25 +74,21 @@ def parse_place(address: object, backend: object) -> tuple[str, str]:
 
     Raises:
         InvalidName: The name breaks the rule for names.
-        InvalidArgument: As for `parse`, or the URL carries options or names another backend than the argument.
+        InvalidArgument: As for `parse`, or the URL carries options.
     """
-    found = parse(address)
+    found = parse(address, backend)
     if found.options:
         raise InvalidArgument(f"options of a URL are for ipcq.open: leave out {', '.join(found.options)}")
-    return found.name, one_backend(found, backend)
+    return found.name, found.backend
 
 
-def one_backend(address: Address, backend: object) -> str:
-    """Return the backend that the URL or the argument names.
-
-    Raises:
-        InvalidArgument: They name two, or the argument is no str.
-    """
+def _one_backend(scheme: str | None, backend: object) -> str:
+    """Return the backend that the URL or the argument names."""
     if not isinstance(backend, str):
         raise InvalidArgument(f"backend is a str such as 'auto', not {shown(backend)}")
-    if address.backend is not None and backend not in ("auto", address.backend):
-        raise InvalidArgument(f"the URL names backend {address.backend!r} and the argument {backend!r}")
-    return address.backend or backend
+    if scheme is not None and backend not in ("auto", scheme):
+        raise InvalidArgument(f"the URL names backend {scheme!r} and the argument {backend!r}")
+    return scheme or backend
 
 
 def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:
@@ -104,7 +98,7 @@ def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:
         InvalidArgument: The text does not say such a value.
     """
     try:
-        return _truth(text) if kind is bool else kind(text)
+        return truth(text) if kind is bool else kind(text)
     except ValueError as error:
         raise InvalidArgument(f"option {option}={text!r}: {error}") from error
 
@@ -122,38 +116,3 @@ def meant(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(word, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-
-
-def _truth(text: str) -> bool:
-    try:
-        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
-    except KeyError:
-        raise ValueError("say true or false") from None
-
-
-def _octal(text: str) -> int:
-    return int(text, 8)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
-
-
-_TYPES: Final[Mapping[str, Callable[[str], Any]]] = {
-    "after_unlink": str,
-    "buffer_size": int,
-    "create": bool,
-    "exclusive": bool,
-    "lifetime": str,
-    "max_message_size": int,
-    "max_messages": int,
-    "mode": _octal,
-    "open_timeout": float,
-    "other_users": bool,
-    "priorities": bool,
-    "read": bool,
-    "require": _names,
-    "serializer": str,
-    "wait": float,
-    "write": bool,
-}

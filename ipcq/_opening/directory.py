@@ -8,6 +8,7 @@ from typing import Final
 
 from ipcq._opening.address import parse_place
 from ipcq._opening.choose import ambiguous
+from ipcq._opening.options import DEFAULTS
 from ipcq._opening.rendezvous import AUTO, backends, holders, located, serialised
 from ipcq._opening.rivals import settled
 from ipcq._process.deadline import NEVER
@@ -16,8 +17,8 @@ from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Backend
 from ipcq.errors import MessageQueueError, QueueNotFound
 
-#: Seconds that `unlink` waits for others at the most; what `open` waits unless told otherwise.
-OPEN_TIMEOUT: Final = 10.0
+#: Seconds that `unlink` waits for others at the most: what `open` waits unless told otherwise.
+OPEN_TIMEOUT: Final[float] = DEFAULTS["open_timeout"]
 
 
 def exists(name: str, backend: str = AUTO) -> bool:

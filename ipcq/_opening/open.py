@@ -1,107 +1,41 @@
 """From a name to a handle: where address, arguments, codec and channel come together."""
 
 import sys
-from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from ipcq._handle.handle import NOT_PREPARED, Origin
 from ipcq._handle.queue import Queue
 from ipcq._handle.shortcut import class_for
 from ipcq._opening import registry
-from ipcq._opening.address import convert, one_backend, parse
-from ipcq._opening.directory import OPEN_TIMEOUT, remove
-from ipcq._opening.open_request import OpenRequest, flag
+from ipcq._opening.address import parse
+from ipcq._opening.directory import remove
+from ipcq._opening.open_request import OpenRequest
+from ipcq._opening.options import OPTIONS, Options, documented
 from ipcq._opening.rendezvous import AUTO, compare, located, meet
 from ipcq._process.forks import Opening, unsafe
-from ipcq.backend import AfterUnlink, Lifetime, Persistence, Scope
-from ipcq.errors import InvalidArgument, MessageQueueError, PermissionDenied, QueueClosed
+from ipcq.errors import MessageQueueError, PermissionDenied, QueueClosed
 from ipcq.serializers import codec_for
 
 T = TypeVar("T")
 
-#: What `require` takes: names of `Capabilities`, or a mapping of names to the least value that will do.
-Require: TypeAlias = Iterable[str] | Mapping[str, bool | int | str | Persistence | Scope]
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # the type checker's own
 
 
 @overload
-def open(
-    name: str,
-    backend: str = ...,
-    *,
-    type: type[T],
-    create: bool = ...,
-    exclusive: bool = ...,
-    wait: float | None = ...,
-    read: bool = ...,
-    write: bool = ...,
-    mode: int = ...,
-    max_messages: int | None = ...,
-    max_message_size: int | None = ...,
-    buffer_size: int | None = ...,
-    priorities: bool = ...,
-    lifetime: Lifetime = ...,
-    serializer: str = ...,
-    allow_pickle: bool = ...,
-    require: Require = ...,
-    other_users: bool = ...,
-    after_unlink: AfterUnlink = ...,
-    open_timeout: float | None = ...,
-    **backend_options: Any,
-) -> Queue[T]: ...
+def open(name: str, backend: str = ..., *, type: type[T], **options: Unpack[Options]) -> Queue[T]: ...
+
+
+@overload  # for a union and other types that are no classes
+def open(name: str, backend: str = ..., *, type: "TypeForm[T]", **options: Unpack[Options]) -> Queue[T]: ...
 
 
 @overload
-def open(
-    name: str,
-    backend: str = ...,
-    *,
-    type: Any = ...,
-    create: bool = ...,
-    exclusive: bool = ...,
-    wait: float | None = ...,
-    read: bool = ...,
-    write: bool = ...,
-    mode: int = ...,
-    max_messages: int | None = ...,
-    max_message_size: int | None = ...,
-    buffer_size: int | None = ...,
-    priorities: bool = ...,
-    lifetime: Lifetime = ...,
-    serializer: str = ...,
-    allow_pickle: bool = ...,
-    require: Require = ...,
-    other_users: bool = ...,
-    after_unlink: AfterUnlink = ...,
-    open_timeout: float | None = ...,
-    **backend_options: Any,
-) -> Queue[Any]: ...
+def open(name: str, backend: str = ..., *, type: Any = ..., **options: Unpack[Options]) -> Queue[Any]: ...
 
 
-def open(
-    name: str,
-    backend: str = AUTO,
-    *,
-    create: bool = True,
-    exclusive: bool = False,
-    wait: float | None = None,
-    read: bool = True,
-    write: bool = True,
-    mode: int = 0o600,
-    max_messages: int | None = None,
-    max_message_size: int | None = None,
-    buffer_size: int | None = None,
-    priorities: bool = False,
-    lifetime: Lifetime = "persistent",
-    serializer: str = "msgpack",
-    allow_pickle: bool = False,
-    type: Any = None,
-    require: Require = (),
-    other_users: bool = False,
-    after_unlink: AfterUnlink = "raise",
-    open_timeout: float | None = OPEN_TIMEOUT,
-    **backend_options: Any,
-) -> Queue[Any]:
+def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
     """Open the queue of a name, and create it if there is none.
 
     Whoever opens the same name meets on the same queue. Its limits, mode and lifetime are those it was created with; a
@@ -112,30 +46,8 @@ def open(
             URL such as ``"mqueue:///jobs?max_messages=4"``, which names the backend and may carry these options.
         backend: Name of the backend; ``"auto"`` attaches where the queue exists, and creates on the best that can
             honour the request. Naming one skips the search.
-        create: Create the queue if there is none.
-        exclusive: Create it or fail.
-        wait: With ``create=False``, seconds to wait for the queue to appear; None does not wait.
-        read: The handle gets messages.
-        write: The handle puts messages.
-        mode: Permission bits of a queue that is created, exactly, whatever the umask. Reading is consuming.
-        max_messages: Capacity in messages; None: as the backend has it.
-        max_message_size: Largest encoded message, in bytes; None: as the backend has it.
-        buffer_size: Capacity in bytes; None: as the backend has it.
-        priorities: Messages have priorities.
-        lifetime: ``"persistent"`` until it is unlinked or the machine restarts, or ``"last-close"`` until the last
-            handle to it goes.
-        serializer: ``"msgpack"``, ``"msgspec"``, ``"raw"`` (bytes alone), ``"pickle"``, or a registered one.
-        allow_pickle: Let this handle write and read pickles, which run code that the writer chose.
-        type: Decode every message as this type (a dataclass, a ``TypedDict``, a ``msgspec.Struct`` …); needs msgspec.
-        require: Names of `Capabilities` that the queue must have, or a mapping of them to minima:
-            ``{"peek": True, "persistence": Persistence.KERNEL, "max_message_size": 1 << 20}``. In a URL a minimum
-            follows a colon: ``require=peek,persistence:kernel``. A new queue takes messages of at least that size.
-        other_users: Trust a queue that belongs to another user than this one and root.
-        after_unlink: Once somebody unlinked the queue, ``"raise"`` `QueueGone` or ``"continue"`` with the nameless
-            queue.
-        open_timeout: Seconds to wait for other processes that are creating or unlinking the name, counted from the
-            first wait; None waits without limit.
-        **backend_options: Options of the backend's own.
+        **options: Options of the backend's own. A type checker does not know them: put them into a URL, or pass a
+            ``dict[str, Any]``.
 
     Returns:
         A handle; close it, or use it in a ``with`` statement.
@@ -159,53 +71,24 @@ def open(
         PersistenceWarning: The queue is meant to stay, but no backend that keeps queues can be used here. Nothing has
             been created yet, so if you turn the warning into an error, nothing is left behind.
     """
-    given: dict[str, Any] = {
-        "create": create,
-        "exclusive": exclusive,
-        "wait": wait,
-        "read": read,
-        "write": write,
-        "mode": mode,
-        "max_messages": max_messages,
-        "max_message_size": max_message_size,
-        "buffer_size": buffer_size,
-        "priorities": priorities,
-        "lifetime": lifetime,
-        "serializer": serializer,
-        "require": require,
-        "other_users": other_users,
-        "after_unlink": after_unlink,
-        "open_timeout": open_timeout,
-    }
-    address = parse(name)
-    backend = one_backend(address, backend)
-    with located(address.name, backend):
-        _merge(address.options, given, backend_options)
-        serializer = given.pop("serializer")
-        asked = OpenRequest.of(address.name, backend, options=backend_options, **given)
-        codec = codec_for(serializer, allow_pickle=flag("allow_pickle", allow_pickle), type=type)
-        if allow_pickle and (asked.request.other_users or asked.request.mode & 0o022):
+    address = parse(name, backend)
+    with located(address.name, address.backend):
+        asked = OpenRequest.of(address, options)
+        handle = asked.handle
+        codec = codec_for(handle["serializer"], allow_pickle=handle["allow_pickle"], type=handle["type"])
+        if handle["allow_pickle"] and (asked.request.other_users or asked.request.mode & 0o022):
             raise _foreign_pickles()
         if asked.name in unsafe:
             raise QueueClosed(NOT_PREPARED)
         with Opening(asked.name):
-            found, channel, passed_over = meet(asked, _DEFAULTS)
+            found, channel, passed_over = meet(asked, OPTIONS)
         try:
             compare(asked, channel)
-            if allow_pickle and channel.attributes.mode & 0o022:
+            if handle["allow_pickle"] and channel.attributes.mode & 0o022:
                 raise _foreign_pickles()
         except MessageQueueError as error:
             channel.close()
             raise error.at(asked.name, found.name)
-    again = {
-        "read": asked.request.read,
-        "write": asked.request.write,
-        "serializer": serializer,
-        "allow_pickle": allow_pickle,
-        "type": type,
-        "other_users": asked.request.other_users,
-        "after_unlink": asked.request.after_unlink,
-    }
     queue = class_for(channel)(
         channel,
         codec,
@@ -214,7 +97,7 @@ def open(
             backend=found,
             request=asked.request,
             remove=partial(remove, asked.name, found.name),
-            reopen=lambda: (partial(open, asked.name, found.name, create=False, **again), ()),
+            reopen=lambda: (partial(open, asked.name, found.name, create=False, **handle), ()),
             alternatives=registry.able,
         ),
     )
@@ -247,19 +130,7 @@ def limits_of(queue: Queue[Any]) -> str:
     return f"{most} messages of at most {queue.max_message_size} bytes{room}"
 
 
-_DEFAULTS: Final[Mapping[str, Any]] = dict(open.__kwdefaults__ or {})
-
-
-def _merge(url: Mapping[str, Any], given: dict[str, Any], backend_options: dict[str, Any]) -> None:
-    """Add the options of a URL to the arguments; what both say has to be the same."""
-    for option, value in url.items():
-        of_open = option in given
-        said = given[option] if of_open else backend_options.get(option, value)
-        if isinstance(value, str) and isinstance(said, bool | int | float):
-            value = convert(option, value, type(said))
-        if said != value and not (of_open and said == _DEFAULTS[option]):
-            raise InvalidArgument(f"{option} is {value!r} in the URL and {said!r} as an argument")
-        (given if of_open else backend_options)[option] = value
+open.__doc__ = documented(open.__doc__)
 
 
 def _foreign_pickles() -> PermissionDenied:

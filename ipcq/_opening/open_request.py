@@ -1,4 +1,4 @@
-"""The arguments of one `open`, checked before anything is touched."""
+"""What one `open` asks for: address and options, checked before anything is touched."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -8,10 +8,11 @@ from functools import cached_property
 from time import monotonic
 from typing import Any, Final
 
-from ipcq._opening.address import convert
+from ipcq._opening.address import Address, convert
 from ipcq._opening.choose import Minimum
+from ipcq._opening.options import DEFAULTS, OF_HANDLE, OPTIONS, flag
 from ipcq._process.deadline import NEVER, seconds_of
-from ipcq.backend import AFTER_UNLINK, LIFETIMES, Capabilities, Persistence, Request
+from ipcq.backend import Capabilities, Persistence, Request
 from ipcq.errors import InvalidArgument
 
 #: The type of each capability's minimum. Where a capability is a number, None says that there is no bound.
@@ -20,6 +21,8 @@ _KINDS: Final[Mapping[str, type]] = {
 }
 #: The `max_message_size` that a queue has at least if none was asked for (clause 6 of `ipcq.backend`).
 _LARGEST_ANYWAY: Final = 8192
+#: The options that a backend is told.
+_TOLD: Final = tuple(field.name for field in fields(Request) if field.name in OPTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,10 @@ class OpenRequest:
     """Seconds to wait for others."""
     require: Mapping[str, Minimum]
     """For each capability that the queue must have, the least value that will do."""
+    handle: Mapping[str, Any]
+    """The options that concern the handle: with these it can be opened again."""
     request: Request
+    """What the backend is told."""
 
     def to_create(self) -> Request:
         """Return the request for a queue that is created: one that exists may be larger than the minimum."""
@@ -46,47 +52,41 @@ class OpenRequest:
         return self.request
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        backend: str,
-        *,
-        create: object,
-        exclusive: object,
-        wait: object,
-        require: Any,
-        open_timeout: object,
-        options: Mapping[str, Any],
-        **request: Any,
-    ) -> "OpenRequest":
-        for option in ("read", "write", "priorities", "other_users"):
-            flag(option, request[option])
-        for option in ("max_messages", "max_message_size", "buffer_size"):
-            _count(option, request[option])
-        mode = request["mode"]
-        if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o777:
-            raise InvalidArgument(f"mode is permission bits from 0 to 0o777, not {mode!r}")
-        _one_of("lifetime", request["lifetime"], LIFETIMES)
-        _one_of("after_unlink", request["after_unlink"], AFTER_UNLINK)
-        if not (request["read"] or request["write"]):
+    def of(cls, address: Address, given: Mapping[str, Any]) -> "OpenRequest":
+        """Check the options that were given, in the URL and as arguments.
+
+        Raises:
+            InvalidArgument: One has a wrong type or value, or some contradict each other.
+        """
+        given = _merged(address.options, given) if address.options else given
+        own = {}
+        for name, value in given.items():
+            if name in OPTIONS:
+                OPTIONS[name].kind.check(name, value)
+            else:
+                own[name] = value
+        options = {**DEFAULTS, **given}
+        create, exclusive = options["create"], options["exclusive"]
+        wait, open_timeout = options["wait"], options["open_timeout"]
+        if not (options["read"] or options["write"]):
             raise InvalidArgument("read=False and write=False leave nothing that the handle could do")
-        flag("create", create)
-        if flag("exclusive", exclusive) and not create:
+        if exclusive and not create:
             raise InvalidArgument("exclusive=True creates the queue, create=False forbids it")
         if create and wait is not None:
             raise InvalidArgument("wait= is for create=False: there is nothing to wait for where the queue is created")
-        minima = _minima(require)
-        request["priorities"] = request["priorities"] or bool(minima.get("priorities"))
-        _agree(minima, request)
+        minima = _minima(options["require"])
+        options["priorities"] = options["priorities"] or bool(minima.get("priorities"))
+        _agree(minima, options)
         return cls(
-            name=name,
-            backend=backend,
-            create=bool(create),
-            exclusive=bool(exclusive),
+            name=address.name,
+            backend=address.backend,
+            create=create,
+            exclusive=exclusive,
             appears=monotonic() + (0.0 if wait is None else seconds_of(wait, "wait")),
             open_timeout=NEVER if open_timeout is None else seconds_of(open_timeout, "open_timeout"),
             require=minima,
-            request=Request(options=options, **request),
+            handle={name: options[name] for name in OF_HANDLE},
+            request=Request(options=own, **{name: options[name] for name in _TOLD}),
         )
 
     @cached_property
@@ -99,25 +99,17 @@ class OpenRequest:
         return monotonic() + self.open_timeout
 
 
-def flag(option: str, value: object) -> bool:
-    """Return a bool that a user gave.
-
-    Raises:
-        InvalidArgument: It is none.
-    """
-    if not isinstance(value, bool):
-        raise InvalidArgument(f"{option} is True or False, not {value!r}")
-    return value
-
-
-def _count(option: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InvalidArgument(f"{option} is an int from 1 on or None, not {value!r}")
-
-
-def _one_of(option: str, value: object, values: tuple[str, ...]) -> None:
-    if value not in values:
-        raise InvalidArgument(f"{option} is {' or '.join(map(repr, values))}, not {value!r}")
+def _merged(url: Mapping[str, Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of a URL and of the call together; what both say has to be the same."""
+    together = dict(arguments)
+    for option, value in url.items():
+        said = arguments.get(option, value)
+        if option not in OPTIONS and isinstance(value, str) and isinstance(said, bool | int | float):
+            value = convert(option, value, type(said))
+        if said != value and not (option in OPTIONS and said == DEFAULTS[option]):
+            raise InvalidArgument(f"{option} is {value!r} in the URL and {said!r} as an argument")
+        together[option] = value
+    return together
 
 
 def _minima(require: Any) -> Mapping[str, Minimum]:

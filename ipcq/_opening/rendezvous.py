@@ -19,6 +19,7 @@ from ipcq._opening.address import convert, unknown_option
 from ipcq._opening.choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, lacking, shortcoming
 from ipcq._opening.name_lock import name_lock
 from ipcq._opening.open_request import OpenRequest
+from ipcq._opening.options import COMPARED, DEFAULTS
 from ipcq._opening.rivals import Withdrawals, settled
 from ipcq._process.call_site import warn
 from ipcq._process.deadline import pause
@@ -259,13 +260,11 @@ def _without(tried: Collection[str], asked: OpenRequest, request: Request) -> Cr
 def compare(asked: OpenRequest, channel: Channel) -> None:
     """Refuse a queue that is not what was explicitly asked for."""
     request, is_ = asked.request, channel.attributes
-    wanted = {name: getattr(request, name) for name in ("max_messages", "max_message_size", "buffer_size")}
-    wanted["priorities"] = request.priorities or None
-    wanted["lifetime"] = None if request.lifetime == "persistent" else request.lifetime
+    wanted = {name: value for name in COMPARED if (value := getattr(request, name)) != DEFAULTS[name]}
     differ = [
         f"{name} is {getattr(is_, name)!r}, asked for {value!r}"
         for name, value in wanted.items()
-        if value is not None and getattr(is_, name) != value
+        if getattr(is_, name) != value
     ]
     if differ:
         raise QueueMismatch(f"{'; '.join(differ)}: leave that out to take the queue as it is, or unlink it first")

@@ -3,17 +3,21 @@
 from collections.abc import Generator
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from anyio.lowlevel import current_token
 
 import ipcq
+from ipcq._opening.options import Options
 from ipcq._process.call_site import called_from, caller
 from ipcq._process.imports import importing, shortage_told
 from ipcq.aio._apart import run_apart
 from ipcq.aio._queue import Queue
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # the type checker's own
 
 
 class Opening(Generic[T]):
@@ -43,11 +47,15 @@ class Opening(Generic[T]):
 
 
 @overload
-def open(name: str, backend: str = ..., *, type: type[T], **options: Any) -> Opening[T]: ...
+def open(name: str, backend: str = ..., *, type: type[T], **options: Unpack[Options]) -> Opening[T]: ...
+
+
+@overload  # for a union and other types that are no classes
+def open(name: str, backend: str = ..., *, type: "TypeForm[T]", **options: Unpack[Options]) -> Opening[T]: ...
 
 
 @overload
-def open(name: str, backend: str = ..., **options: Any) -> Opening[Any]: ...
+def open(name: str, backend: str = ..., *, type: Any = ..., **options: Unpack[Options]) -> Opening[Any]: ...
 
 
 def open(name: str, backend: str = "auto", **options: Any) -> Opening[Any]:

@@ -26,6 +26,7 @@ from ipcq._handle.queue import Queue
 from ipcq._opening.directory import OPEN_TIMEOUT, remove
 from ipcq._opening.names import check_name
 from ipcq._opening.open import open as open_queue
+from ipcq._opening.options import Options
 from ipcq._opening.rendezvous import AUTO, PREFERENCE
 from ipcq._process.deadline import NEVER, PASSED, SLICE, deadline_of
 from ipcq._redaction import shown
@@ -241,7 +242,7 @@ class MessageQueue:
         write: object = True,
     ) -> None:
         flags, mode = index(flags), index(mode)
-        limits = {"max_messages": index(max_messages), "max_message_size": index(max_message_size)}
+        limits: Options = {"max_messages": index(max_messages), "max_message_size": index(max_message_size)}
         if flags & O_CREX == O_EXCL:
             raise InvalidArgument("O_EXCL must be combined with O_CREAT")
         if name is None and not flags & O_EXCL:
@@ -516,18 +517,19 @@ def _as_bytes(message: Any) -> bytes:
         raise TypeError(f"the message must be a str or bytes of some kind, not {message!r}") from None
 
 
-def _opened(
-    name: str | bytes | None, flags: int, mode: int, limits: Mapping[str, Any], read: bool, write: bool
-) -> Queue[bytes]:
+def _opened(name: str | bytes | None, flags: int, mode: int, limits: Options, read: bool, write: bool) -> Queue[bytes]:
     backend = _backend()
     of_kernel = backend == _KERNEL
-    how: dict[str, Any] = {"read": read, "write": write, "serializer": "raw", "after_unlink": "continue"}
+    how: Options = {"read": read, "write": write, "serializer": "raw", "after_unlink": "continue"}
     # The kernel guards its queues against other users; elsewhere who may write may also cut the memory off.
     how["other_users"] = of_kernel
     mode = _unmasked(mode) & (0o777 if of_kernel else 0o700)
+    new: Options = {**how, **limits, "exclusive": True, "mode": mode, "priorities": True}
+    # Without limits, as those of a queue that exists are what they are.
+    there: Options = {**how, "create": False}
 
     def create(name: str) -> Queue[bytes]:
-        return open_queue(name, backend, exclusive=True, mode=mode, priorities=True, **limits, **how)
+        return open_queue(name, backend, **new)
 
     if name is not None:
         name = _checked(name)
@@ -539,8 +541,7 @@ def _opened(
             if flags & O_EXCL:
                 return create(name)
             try:
-                # Without limits, as those of a queue that exists are what they are.
-                return open_queue(name, backend, create=False, **how)
+                return open_queue(name, backend, **there)
             except QueueNotFound:
                 if not flags & O_CREAT:
                     raise

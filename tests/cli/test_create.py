@@ -57,7 +57,7 @@ def test_queue_that_exists_can_be_taken(run: Run, shared: Queue) -> None:
 
 def test_queue_that_exists_has_to_have_the_limits(run: Run, shared: Queue) -> None:
     """Else it is another one than was asked for."""
-    assert "max_messages is 4, asked for 3" in run("create", shared.name, "--exist-ok", "--max-messages", "3").stderr
+    assert "--max-messages is 4, asked for 3" in run("create", shared.name, "--exist-ok", "--max-messages", "3").stderr
 
 
 def test_mode_is_exact(run: Run, name: str) -> None:
@@ -133,8 +133,13 @@ def test_capacity_in_bytes_alone_is_not_told_in_messages(run: Run, name: str, mo
 
 
 def test_url_options_do_not_disturb_the_look() -> None:
-    """Only opening takes them."""
-    assert _creation.exists("memory:///no-such?max_messages=4", "auto") is False
+    """They are for the queue that is created."""
+    assert _creation.existing("memory:///no-such?max_messages=4", "auto") is None
+
+
+def test_url_that_wants_a_new_queue_is_not_looked_up(queue: Queue) -> None:
+    """Creating it is what finds that there is one."""
+    assert _creation.existing(f"{queue.backend}://{queue.name}?exclusive=true", "auto") is None
 
 
 def test_minimum_can_be_required(run: Run, name: str) -> None:

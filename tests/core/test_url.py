@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ipcq._opening.address import Address, convert, one_backend, parse, parse_place, unknown_option
+from ipcq._opening.address import Address, convert, parse, parse_place, unknown_option
 from ipcq.errors import InvalidArgument, InvalidName
 
 
@@ -160,20 +160,20 @@ def test_a_place_carries_no_options() -> None:
 )
 def test_url_and_argument_name_one_backend(scheme: str | None, argument: str, backend: str) -> None:
     """The URL's backend counts where the argument is left out."""
-    assert one_backend(Address("/jobs", scheme), argument) == backend
+    assert parse(f"{scheme}:///jobs" if scheme else "/jobs", argument).backend == backend
 
 
 def test_url_and_argument_that_name_two_backends_are_refused() -> None:
     """A contradiction is InvalidArgument that names both."""
     with pytest.raises(InvalidArgument, match="'shm' and the argument 'mqueue'"):
-        one_backend(Address("/jobs", "shm"), "mqueue")
+        parse("shm:///jobs", "mqueue")
 
 
 @pytest.mark.parametrize("backend", [None, 5, b"shm", ["shm"]])
 def test_a_backend_is_named_by_a_str(backend: object) -> None:
     """What is no str is InvalidArgument."""
     with pytest.raises(InvalidArgument, match="a str such as 'auto'"):
-        one_backend(Address("/jobs"), backend)
+        parse("/jobs", backend)
 
 
 def test_a_text_becomes_a_number_of_its_option() -> None:

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypedDict, assert_type
+from typing import Any, Literal, TypedDict, assert_type
 
 import ipcq
 import ipcq.aio
 from ipcq.backend import Attributes, Availability, Backend, Capabilities, Channel, Received, Request
 from ipcq.hooks import hookimpl
+from ipcq.logging import QueueHandler, QueueListener, RecordQueue
 from ipcq.serializers import register
 
 
@@ -25,13 +26,32 @@ assert_type(ipcq.open("/jobs"), ipcq.Queue[Any])
 assert_type(ipcq.open("/jobs", type=Job), ipcq.Queue[Job])
 assert_type(ipcq.open("/jobs", "memory", create=False, wait=1.5, type=Order), ipcq.Queue[Order])
 assert_type(ipcq.open("/jobs", type=dict[str, int]), ipcq.Queue[dict[str, int]])
-assert_type(ipcq.open("/jobs", option_of_a_backend=3), ipcq.Queue[Any])
+# So it is with types that are no classes.
+assert_type(ipcq.open("/jobs", type=int | str), ipcq.Queue[int | str])
+assert_type(ipcq.open("/jobs", type=Job | None, create=False), ipcq.Queue[Job | None])
+assert_type(ipcq.open("/jobs", type=Literal["on", "off"]), ipcq.Queue[Literal["on", "off"]])
+# A mistyped option is an error of types too, so those of a backend come in a dict whose values may be anything.
+ipcq.open("/jobs", max_message=4)  # type: ignore[call-overload]
+ipcq.open("/jobs", typ=Job)  # type: ignore[call-overload]
+ipcq.open("/jobs", option_of_a_backend=3)  # type: ignore[call-overload]
+OF_A_BACKEND: dict[str, Any] = {"option_of_a_backend": 3}
+assert_type(ipcq.open("/jobs", "memory", **OF_A_BACKEND), ipcq.Queue[Any])
 MINIMA = {"persistence": ipcq.Persistence.DISK, "max_message_size": 1 << 20, "peek": True}
 assert_type(ipcq.open("/jobs", require=MINIMA), ipcq.Queue[Any])
 assert_type(ipcq.open("/jobs", require={"scope": "host"}, type=Job), ipcq.Queue[Job])
 assert_type(ipcq.open("/jobs", require=("peek", "persistence:disk")), ipcq.Queue[Any])
 ipcq.open("/jobs", lifetime="weekend")  # type: ignore[call-overload]
 ipcq.open("/jobs", mode="0600")  # type: ignore[call-overload]
+
+# Whoever passes options on is checked as well.
+QueueHandler("/logs", backend="shm", max_messages=1000, timeout=0.1)
+QueueListener("/logs", backend="shm", max_messages=1000)
+RecordQueue("/logs", backend="shm", max_messages=1000)
+QueueHandler("/logs", max_message=1000)  # type: ignore[call-arg]
+QueueListener("/logs", max_message=1000)  # type: ignore[call-arg]
+RecordQueue("/logs", mode="0600")  # type: ignore[arg-type]
+ipcq.aio.open("/jobs", max_message=4)  # type: ignore[call-overload]
+ipcq.aio.open("/jobs", lifetime="weekend")  # type: ignore[call-overload]
 
 
 def verbs(queue: ipcq.Queue[Job]) -> None:
@@ -156,3 +176,4 @@ async def awaited_verbs() -> None:
         await queue.put({"number": 1})  # type: ignore[arg-type]
         assert_type(queue.queue, ipcq.Queue[Job])
     assert_type(await ipcq.aio.open("/jobs"), ipcq.aio.Queue[Any])
+    assert_type(await ipcq.aio.open("/jobs", type=int | str, create=False), ipcq.aio.Queue[int | str])

@@ -10,13 +10,14 @@ import ipcq
 from ipcq._cli._options import json_option
 from ipcq._cli._output import say_json, say_table
 from ipcq._handle.shortcut import SHORTCUTS
+from ipcq._opening.options import DEFAULTS
 from ipcq._opening.registry import STRICT
 from ipcq._opening.rendezvous import PREFERENCE
 from ipcq._process.private_directory import private_places
 from ipcq._redaction import without_secrets
 
 #: What `ipcq.open` decides itself where nobody says otherwise, and not the backend.
-DEFAULTS = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
+DECIDED = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
 
 ENVIRONMENT = "environment"
 BUILT_IN = "built in"
@@ -54,8 +55,8 @@ def _settings() -> Iterator[Setting]:
     yield _order()
     files = [os.path.join(place, "names.lock") for place in private_places()]
     yield Setting("name lock", files, f"{BUILT_IN}, one for each user, in each place that can be used")
-    for option in DEFAULTS:
-        value = (ipcq.open.__kwdefaults__ or {})[option]
+    for option in DECIDED:
+        value = DEFAULTS[option]
         yield Setting(f"default {option}", f"{value:04o}" if option == "mode" else value, BUILT_IN)
     for each in ipcq.backends():
         yield Setting(f"backend {each.name}", "usable" if each.usable else each.reason, each.distribution)

@@ -1,6 +1,5 @@
 """``ipcq create``: a new queue."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,45 +13,27 @@ from ipcq._cli._options import (
     backend_option,
     json_option,
     name_argument,
-    other_users_option,
+    option_of_open,
     quiet_option,
-    seconds_option,
     timeout_of,
 )
 from ipcq._cli._output import say, say_json, shown
+from ipcq._opening.options import DEFAULTS
 from ipcq.errors import QueueExists
-
-
-def octal(_: click.Context, __: click.Parameter, text: str) -> int:
-    if not re.fullmatch("0*[0-7]{1,3}", text):
-        raise click.BadParameter(f"{text!r} is not permission bits in octal, such as 0660.")
-    return int(text, 8)
 
 
 @click.command("create")
 @name_argument
 @click.option("--exist-ok", is_flag=True, help="Take a queue that exists as it is, if it has the limits asked for.")
 @limit_options
-@click.option("--buffer-size", type=click.IntRange(1), metavar="BYTES", help="Capacity of the queue, in bytes.")
-@click.option("--priorities", is_flag=True, help="Messages have priorities.")
-@click.option(
-    "--mode",
-    metavar="OCTAL",
-    callback=octal,
-    default="0600",
-    show_default=True,
-    help="Permission bits, whatever the umask.",
-)
-@click.option(
-    "--require",
-    multiple=True,
-    metavar="CAPABILITY[:MINIMUM]",
-    help="What the queue must be able to do, as in persistence:kernel; may be repeated.",
-)
+@option_of_open("buffer_size")
+@option_of_open("priorities")
+@option_of_open("mode", default=f"{DEFAULTS['mode']:04o}", show_default=True)
+@option_of_open("require", help="What the queue must be able to do, as in persistence:kernel; may be repeated.")
 @backend_option("Where to create the queue.")
 @backend_options_option
-@seconds_option("--open-timeout", "How long to wait for others who create or remove the name.", default=10.0)
-@other_users_option
+@option_of_open("open_timeout", default=DEFAULTS["open_timeout"], show_default=True)
+@option_of_open("other_users")
 @json_option("Print the queue as one JSON object.")
 @quiet_option
 def command(

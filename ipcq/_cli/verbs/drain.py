@@ -11,7 +11,7 @@ import click
 import ipcq
 from ipcq._cli._dump import File, Sink, Stream, header, record
 from ipcq._cli._exits import Failure, complain
-from ipcq._cli._options import backend_option, json_option, name_argument, other_users_option, quiet_option
+from ipcq._cli._options import backend_option, json_option, name_argument, option_of_open, quiet_option
 from ipcq._cli._output import say_json
 from ipcq._cli._progress import Progress
 from ipcq._cli._rescue import load_command, new_file, rescue_file, rescue_option, take, write_taken
@@ -32,7 +32,7 @@ LOOK = 0.01
 @rescue_option
 @json_option("Print what was done as one JSON object; needs a FILE.")
 @backend_option("Where to look for the queue.")
-@other_users_option
+@option_of_open("other_users")
 @quiet_option
 def command(
     name: str,

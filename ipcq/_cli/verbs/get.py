@@ -4,7 +4,7 @@ from time import monotonic
 
 import click
 
-from ipcq._cli._options import backend_option, name_argument, other_users_option, seconds_option
+from ipcq._cli._options import backend_option, name_argument, option_of_open, seconds_option
 from ipcq._cli._printer import Printer, printing_options
 from ipcq._cli._taker import Taker
 
@@ -21,7 +21,7 @@ from ipcq._cli._taker import Taker
 )
 @printing_options
 @backend_option("Where to look for the queue.")
-@other_users_option
+@option_of_open("other_users")
 def command(
     name: str,
     count: int | None,

@@ -13,7 +13,7 @@ from ipcq._cli._options import (
     backend_option,
     json_option,
     name_argument,
-    other_users_option,
+    option_of_open,
     quiet_option,
     seconds_option,
 )
@@ -40,7 +40,7 @@ from ipcq.errors import MessageQueueError
 @target_options
 @json_option("Print what was done as one JSON object.")
 @backend_option("Where to look for the queue, and to create it.")
-@other_users_option
+@option_of_open("other_users")
 @quiet_option
 def command(
     name: str,

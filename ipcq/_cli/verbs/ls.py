@@ -4,7 +4,7 @@ import click
 
 from ipcq._cli._exits import complain
 from ipcq._cli._look import look, survey
-from ipcq._cli._options import backend_option, json_option, other_users_option, quiet_option
+from ipcq._cli._options import backend_option, json_option, option_of_open, quiet_option
 from ipcq._cli._output import say_json, say_table
 
 KEYS = ("name", "backend", "messages", "max_messages", "max_message_size", "mode")
@@ -14,7 +14,7 @@ HEADINGS = ("name", "backend", "messages", "capacity", "size limit", "mode")
 @click.command("ls")
 @json_option("Print one JSON object for each queue, on a line of its own.")
 @backend_option("List the queues of this backend alone.")
-@other_users_option
+@option_of_open("other_users")
 @quiet_option
 def command(as_json: bool, backend: str, other_users: bool, quiet: bool) -> None:
     """List the queues of this machine.

@@ -7,7 +7,7 @@ import click
 
 import ipcq
 from ipcq._cli._exits import Failure
-from ipcq._cli._options import backend_option, name_argument, other_users_option, seconds_option
+from ipcq._cli._options import backend_option, name_argument, option_of_open, seconds_option
 from ipcq._cli._printer import Printer, complain_of, printing_options
 from ipcq.errors import DecodeError, QueueEmpty
 
@@ -20,7 +20,7 @@ BEAT = 0.02
 @seconds_option("--wait", "How long to wait in all, for the queue to appear and for an item. By default not at all.")
 @printing_options
 @backend_option("Where to look for the queue.")
-@other_users_option
+@option_of_open("other_users")
 def command(
     name: str,
     wait: float | None,

@@ -10,18 +10,19 @@ import click
 
 import ipcq
 from ipcq._cli import _items
-from ipcq._cli._creation import backend_options_option, check_that_it_lasts, exists, lasting, limit_options
+from ipcq._cli._creation import backend_options_option, check_that_it_lasts, existing, lasting, limit_options
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
     backend_option,
     name_argument,
     null_option,
-    other_users_option,
+    option_of_open,
     quiet_option,
     seconds_option,
     timeout_of,
 )
 from ipcq._cli._streams import asks, stdin
+from ipcq._opening.options import DEFAULTS
 from ipcq.backend import HIGHEST_PRIORITY
 from ipcq.errors import MessageQueueError, MessageTooLarge, QueueFull
 
@@ -47,9 +48,9 @@ PATIENCE = 1.0
 @click.option("--no-create", is_flag=True, help="Fail with 5 if there is no such queue, instead of creating it.")
 @limit_options
 @backend_options_option
-@click.option("--serializer", metavar="NAME", help="msgpack (the default), msgspec or pickle.")
-@click.option("--allow-pickle", is_flag=True, help="Needed for --serializer pickle.")
-@other_users_option
+@option_of_open("serializer", help="msgpack (the default), msgspec or pickle.")
+@option_of_open("allow_pickle", help="Needed for --serializer pickle.")
+@option_of_open("other_users")
 @quiet_option
 def command(
     name: str,
@@ -89,24 +90,23 @@ def command(
         if asks():
             raise click.UsageError("Nothing to put: give ITEMs, or '-' to type them, one on each line.")
         items = ("-",)
-    there = exists(name, backend)
-    with (
-        lasting(),
-        ipcq.open(
-            name,
-            backend,
-            create=not no_create,
-            read=False,
-            priorities=priority > 0 and not there,
-            max_messages=max_messages,
-            max_message_size=max_message_size,
-            serializer="raw" if raw else serializer or "msgpack",
-            allow_pickle=allow_pickle,
-            other_users=other_users,
-            **options,
-        ) as queue,
-    ):
-        if not there:
+    asked = {
+        "read": False,
+        "max_messages": max_messages,
+        "max_message_size": max_message_size,
+        "serializer": "raw" if raw else serializer or DEFAULTS["serializer"],
+        "allow_pickle": allow_pickle,
+        "other_users": other_users,
+        **options,
+    }
+    there = existing(name, backend, **asked)
+    if there is None:
+        with lasting():
+            queue = ipcq.open(name, backend, create=not no_create, priorities=priority > 0, **asked)
+    else:
+        queue = there
+    with queue:
+        if there is None:
             check_that_it_lasts(queue)
         source = _Source(items, queue.max_message_size, as_json=as_json, null=null, raw=raw)
         stored = 0

@@ -4,7 +4,7 @@ import click
 
 import ipcq
 from ipcq._cli._each import do_each
-from ipcq._cli._options import backend_option, json_option, names_argument, other_users_option, quiet_option
+from ipcq._cli._options import backend_option, json_option, names_argument, option_of_open, quiet_option
 
 
 @click.command("shutdown")
@@ -12,7 +12,7 @@ from ipcq._cli._options import backend_option, json_option, names_argument, othe
 @click.option("--immediate", is_flag=True, help="Drop what is in the queue.")
 @json_option("Print one JSON object for each NAME, on a line of its own.")
 @backend_option("Where to look for the queues.")
-@other_users_option
+@option_of_open("other_users")
 @quiet_option
 def command(
     names: tuple[str, ...], immediate: bool, as_json: bool, backend: str, other_users: bool, quiet: bool

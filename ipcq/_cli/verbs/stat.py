@@ -8,7 +8,7 @@ import click
 import ipcq
 from ipcq._cli._exits import complain
 from ipcq._cli._look import notes_on
-from ipcq._cli._options import backend_option, json_option, name_argument, other_users_option
+from ipcq._cli._options import backend_option, json_option, name_argument, option_of_open
 from ipcq._cli._output import capabilities_of, flat, say_json, say_table
 
 
@@ -16,7 +16,7 @@ from ipcq._cli._output import capabilities_of, flat, say_json, say_table
 @name_argument
 @json_option("Print one JSON object.")
 @backend_option("Where to look for the queue.")
-@other_users_option
+@option_of_open("other_users")
 def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
     """Show what the queue NAME was created with, what it can do, and its figures.
 

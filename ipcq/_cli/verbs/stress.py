@@ -11,7 +11,7 @@ import click
 import ipcq
 from ipcq._cli._creation import backend_options_option, short_lived
 from ipcq._cli._exits import Failure
-from ipcq._cli._options import backend_option, json_option, quiet_option, seconds_option
+from ipcq._cli._options import backend_option, json_option, option_of_open, quiet_option, seconds_option
 from ipcq._cli._output import say, say_json
 from ipcq._cli._progress import Progress
 from ipcq._cli._signals import stopped_by_signals
@@ -56,14 +56,7 @@ OVERHEAD = 12
     show_default=True,
     help="The largest message, in bytes.",
 )
-@click.option(
-    "--max-messages",
-    type=click.IntRange(1),
-    metavar="N",
-    default=4,
-    show_default=True,
-    help="Capacity of the queue, in messages.",
-)
+@option_of_open("max_messages", default=4, show_default=True)
 @seconds_option("--patience", "How long nobody may get on before that is a hang.  [default: 10]", default=10.0)
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Strike as the run did that printed this seed.")
 @backend_options_option

@@ -16,7 +16,7 @@ from ipcq._cli._options import (
     backend_option,
     interval_option,
     name_argument,
-    other_users_option,
+    option_of_open,
     quiet_option,
     seconds_option,
 )
@@ -38,7 +38,7 @@ from ipcq.errors import DecodeError, QueueEmpty, QueueShutDown, Unsupported
 @interval_option(0.1, "How often to look, without --consume.")
 @printing_options
 @backend_option("Where to look for the queue.")
-@other_users_option
+@option_of_open("other_users")
 @quiet_option
 def command(
     name: str,

@@ -12,7 +12,7 @@ import ipcq
 from ipcq._cli._exits import complain
 from ipcq._cli._keyboard import Keyboard
 from ipcq._cli._look import facts_of, survey
-from ipcq._cli._options import backend_option, interval_option, json_option, other_users_option
+from ipcq._cli._options import backend_option, interval_option, json_option, option_of_open
 from ipcq._cli._output import rich_table, say_json, say_table, shown
 from ipcq._cli._signals import stopped_by_signals
 
@@ -37,7 +37,7 @@ COUNTERS = {"puts": "puts_per_second", "gets": "gets_per_second", "waits": "wait
 @click.option("--once", is_flag=True, help="Look for one interval, print the table and end.")
 @json_option("Print one JSON object for each queue and interval, on a line of its own.")
 @backend_option("Show the queues of this backend alone.")
-@other_users_option
+@option_of_open("other_users")
 def command(interval: float, once: bool, as_json: bool, backend: str, other_users: bool) -> None:
     """Show all queues of this machine, how many messages are in them and how they move, until q or Ctrl-C.
 

@@ -1,0 +1,114 @@
+"""What the command line takes from the table of `open`'s options."""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import click
+import pytest
+from click.testing import Result
+
+import ipcq
+from ipcq._cli import VERBS
+from ipcq._cli._exits import line_of
+from ipcq._opening import registry
+from ipcq._opening.options import OPTIONS
+
+Run = Callable[..., Result]
+Queue = ipcq.Queue[Any]
+
+FLAGS = {name: option.flag for name, option in OPTIONS.items() if option.flag}
+
+
+def offered() -> Iterator[str]:
+    """Yield the flags of all verbs."""
+    for verb in VERBS:
+        command: click.Command = import_module(f"ipcq._cli.verbs.{verb}").command
+        for parameter in command.params:
+            yield from parameter.opts
+
+
+@pytest.mark.parametrize("flag", FLAGS.values())
+def test_flag_of_the_table_is_offered(flag: str) -> None:
+    """By some verb at least."""
+    assert flag in set(offered())
+
+
+@pytest.mark.parametrize("flag", FLAGS.values())
+def test_flag_has_help_for_a_terminal(flag: str) -> None:
+    """A sentence without the markup of docstrings, wherever it is offered."""
+    commands = [import_module(f"ipcq._cli.verbs.{verb}").command for verb in VERBS]
+    helps = [parameter.help for command in commands for parameter in command.params if flag in parameter.opts]
+    assert all(text.endswith(".") and "`" not in text for text in helps)
+
+
+@pytest.mark.parametrize(("option", "flag"), FLAGS.items())
+def test_line_names_the_flag_of_an_argument(option: str, flag: str) -> None:
+    """Whatever argument of `ipcq.open` an error of the core names."""
+    assert line_of(ipcq.Unsupported(f"it cannot: leave {option}=7 out")) == f"it cannot: leave {flag} 7 out"
+
+
+@pytest.mark.parametrize(("option", "flag"), FLAGS.items())
+def test_line_names_the_flag_of_a_fact(option: str, flag: str) -> None:
+    """Where a queue is not as it was asked for."""
+    error = ipcq.QueueMismatch(f"lifetime is 'x', asked for 'y'; {option} is 4, asked for 3")
+    assert line_of(error) == f"lifetime is 'x', asked for 'y'; {flag} is 4, asked for 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("max_messages is an int from 1 on or None, not 0", "--max-messages is an int from 1 on or None, not 0"),
+        ("use mode=0o600", "use --mode 0600"),
+        ("with allow_pickle=True on both ends", "with --allow-pickle on both ends"),
+        ("the minimum 5 in require=: raise it", "the minimum 5 in --require: raise it"),
+        ("and require= asks for it", "and --require asks for it"),
+        ("require: max_message_size needs a minimum", "require: max_message_size needs a minimum"),
+        ("its max_message_size is 8, but 9 is required", "its max_message_size is 8, but 9 is required"),
+        ("option max_messages='four': no int", "option max_messages='four': no int"),
+        ("leave that out, or unlink it first", "leave that out, or `ipcq rm` it first"),
+        ("or unlink the one that is not meant", "or `ipcq rm` the one that is not meant"),
+        ("did not finish within open_timeout: see", "did not finish in time: see"),
+        ("the handle was opened with lifetime='x'", "the handle was opened with lifetime='x'"),
+    ],
+)
+def test_line_has_the_words_of_the_shell(text: str, line: str) -> None:
+    """Flags and commands where arguments and functions stand; what is neither stays."""
+    assert line_of(ipcq.Unsupported(text)) == line
+
+
+def test_option_of_open_is_none_of_a_backend(run: Run, name: str) -> None:
+    """The line says what it is."""
+    assert (
+        "max_messages is no option of a backend: use --max-messages." in run("put", name, "-o", "max_messages=4").stderr
+    )
+
+
+def test_option_of_open_without_a_flag_is_none_of_a_backend(run: Run, name: str) -> None:
+    """There is nothing to use instead."""
+    assert "lifetime is no option of a backend." in run("put", name, "-o", "lifetime=last-close").stderr
+
+
+@pytest.fixture
+def looks(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list of the names that the queue's backend is asked for."""
+    kind = type(registry.backend(queue.backend))
+    names: list[str] = []
+    look = kind.exists
+    monkeypatch.setattr(kind, "exists", lambda self, name: names.append(name) or look(self, name))
+    return names
+
+
+def test_put_looks_a_queue_up_once(run: Run, queue: Queue, looks: list[str]) -> None:
+    """Opening it is the look."""
+    run("put", queue.name, "x")
+    assert looks == [queue.name]
+
+
+def test_move_looks_each_queue_up_once(run: Run, queue: Queue, looks: list[str]) -> None:
+    """Opening it is the look."""
+    with ipcq.open(f"{queue.name}-2", queue.backend) as target:
+        queue.put("x")
+        looks.clear()
+        run("move", queue.name, target.name)
+    assert looks == [queue.name, target.name]
