@@ -41,7 +41,7 @@ def test_the_core_is_registered_in_the_order_of_the_steps() -> None:
     """Imports, channels, handles, and then all others."""
     run = subprocess.run([sys.executable, "-c", TELL], capture_output=True, text=True, check=True, timeout=60)
     names = [name for name in run.stdout.split() if name.startswith("ipcq")]
-    core = ["ipcq._process.imports", "ipcq._process.forks", "ipcq._handle.queue"]
+    core = ["ipcq._process.imports", "ipcq._process.forks", "ipcq._handle.handle"]
     assert names == [*core, "ipcq._process.forks", "ipcq.compat._interruptions"]
 
 
