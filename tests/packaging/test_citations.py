@@ -157,14 +157,11 @@ def follows(able: ipcq.Capabilities) -> dict[int, str]:
     alone = able.scope < ipcq.Scope.HOST
     return {
         1: "yes" if able.persistence >= ipcq.Persistence.KERNEL else "part",
-        3: "yes" if able.leases else UNBUILT,
-        4: "yes" if able.leases else UNBUILT,
         9: "yes" if able.atomic_batch else "part",
         **dict.fromkeys((11, 15, 16, 19), "–" if alone else "yes"),
         20: "part" if alone else "yes",
         27: "yes" if able.modes else "no",
         32: "yes" if able.ends_on_fileno else "no",
-        39: "yes" if able.zero_copy else UNBUILT,
         40: "yes" if able.persistence >= ipcq.Persistence.SYNCED else UNBUILT,
         41: "yes" if able.scope >= ipcq.Scope.NETWORK else UNBUILT,
     }

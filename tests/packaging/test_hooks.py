@@ -60,4 +60,4 @@ def test_gevent_is_not_packed_for_ipcq_alone() -> None:
 
 def test_verbs_are_packed_with_the_command_line() -> None:
     """They are imported when they are called."""
-    assert {f"ipcq._cli.{verb}" for verb in VERBS} <= set(hook("ipcq._cli")["hiddenimports"])
+    assert {f"ipcq._cli.verbs.{verb}" for verb in VERBS} <= set(hook("ipcq._cli")["hiddenimports"])
