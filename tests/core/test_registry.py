@@ -181,6 +181,15 @@ SHORTAGES = [
 ]
 
 
+def test_a_named_backend_that_cannot_be_used_says_why(installed: Installed) -> None:
+    """STYLE 30: `BackendUnavailable` has the probe's reason."""
+    fake = FakeBackend("strange")
+    installed.backend(fake)
+    fake.availability = Availability.no("its library is missing: install it")
+    with pytest.raises(BackendUnavailable, match="its library is missing: install it"):
+        registry.usable("strange")
+
+
 @pytest.mark.parametrize(("error", "kind"), SHORTAGES)
 def test_a_probe_that_finds_nothing_left_to_look_with_is_no_answer(
     installed: Installed, name: str, error: Exception, kind: type[MessageQueueError]
