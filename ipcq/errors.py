@@ -1,6 +1,7 @@
-"""Every exception that ipcq raises, one class for each condition, the same on every backend.
+"""Every exception that ipcq raises: one class per condition, the same on every backend.
 
-An error's text names the queue and the backend, says what happened with the figures, and ends with the way out.
+An error's text names the queue and the backend, states what happened with actual value and limit, and ends with the way
+out.
 """
 
 import errno as _errno
@@ -42,21 +43,21 @@ __all__ = (
 
 if sys.version_info >= (3, 13):
     from queue import ShutDown as _StandardShutDown
-else:  # no class that a caller could expect
+else:  # older Pythons have no such class
     _StandardShutDown = Exception
 
 
 class MessageQueueError(Exception):
-    """Root of the tree: something about a queue went wrong.
+    """An operation on a queue failed; the base class of all errors.
 
     Args:
-        detail: What happened and the way out; the class's own wording where it is empty.
+        detail: What happened and the way out; if empty, the class's own wording.
         queue: Name of the queue.
         backend: Name of the backend.
-        errno: The system's error number, where a system call failed.
+        errno: The system's error number, if a system call failed.
     """
 
-    wording: ClassVar[str] = "the operation on the queue failed"
+    wording: ClassVar[str] = "the queue operation failed"
     queue: str | None = None
     backend: str | None = None
     errno: int | None = None
@@ -64,7 +65,7 @@ class MessageQueueError(Exception):
     def __init__(
         self, detail: str = "", *, queue: str | None = None, backend: str | None = None, errno: int | None = None
     ) -> None:
-        # Here too, because a reason may quote what somebody gave as an address.
+        # Redact here too, because a reason may quote the address that the user passed.
         detail = redacted(detail)
         super().__init__(detail)
         self.detail = detail
@@ -76,7 +77,7 @@ class MessageQueueError(Exception):
             self.errno = errno
 
     def at(self, queue: str, backend: str) -> Self:
-        """Say which queue and backend it was, unless that is known already, and return the error."""
+        """Set the names of queue and backend where they are missing, and return the error."""
         self.queue = self.queue or queue
         self.backend = self.backend or backend
         return self
@@ -93,7 +94,7 @@ class MessageQueueError(Exception):
         return f"{where}: {text}" if where else text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The builtin parents rebuild from positional arguments alone, which would drop what the error knows.
+        # The builtin parents unpickle from positional arguments alone, which would lose the attributes.
         return _rebuilt, (type(self), self.__dict__)
 
 
@@ -105,22 +106,22 @@ def _rebuilt(kind: type[MessageQueueError], facts: dict[str, Any]) -> MessageQue
 
 
 class TimedOutError(MessageQueueError, TimeoutError):
-    """The time given for an operation is over."""
+    """An operation did not finish before its timeout."""
 
-    wording = "the time is over"
+    wording = "timed out"
     errno: int | None = _errno.ETIMEDOUT
 
 
 class QueueEmpty(TimedOutError, _queue.Empty):
-    """No message was there within the time given."""
+    """No message arrived before the timeout."""
 
-    wording = "no message was there within the time given"
+    wording = "no message arrived before the timeout"
 
 
 class QueueFull(TimedOutError, _queue.Full):
-    """No space for the message came free within the time given."""
+    """No space for the message became free before the timeout."""
 
-    wording = "no space came free within the time given"
+    wording = "no space became free before the timeout"
 
 
 ShmQueueEmpty = QueueEmpty
@@ -128,15 +129,15 @@ ShmQueueFull = QueueFull
 
 
 class QueueClosed(MessageQueueError):
-    """This handle was closed here; the queue itself may live on."""
+    """This handle is closed; the queue itself may still exist."""
 
     wording = "this handle is closed: open the queue again"
 
 
 class QueueShutDown(MessageQueueError, _StandardShutDown):
-    """The queue was shut down: nothing goes in any more, and what was in it has been taken."""
+    """The queue was shut down: it accepts no more messages, and those left in it have been taken."""
 
-    wording = "the queue is shut down: unlink it and create it anew to go on"
+    wording = "the queue is shut down: unlink and recreate it to continue"
 
 
 class QueueNotFound(MessageQueueError, FileNotFoundError):
@@ -147,42 +148,42 @@ class QueueNotFound(MessageQueueError, FileNotFoundError):
 
 
 class QueueExists(MessageQueueError, FileExistsError):
-    """The name is taken and an exclusive creation was asked for."""
+    """The name is taken, and the caller requested an exclusive creation."""
 
-    wording = "the queue exists already: attach with exclusive=False, or unlink it first"
+    wording = "the queue already exists: attach with exclusive=False, or unlink it first"
     errno: int | None = _errno.EEXIST
 
 
 class QueueGone(MessageQueueError):
-    """The queue was unlinked under this handle; a queue of the same name is another one."""
+    """The queue of this handle was unlinked; a queue that now has the same name is a different queue."""
 
-    wording = "the queue was unlinked: open the name again to meet the others"
+    wording = "the queue was unlinked: open the name again"
 
 
 class QueueMismatch(MessageQueueError):
-    """The queue that exists is not the one that was asked for."""
+    """The existing queue differs from the one requested."""
 
-    wording = "the queue differs from what was asked for"
+    wording = "the existing queue differs from the one requested"
 
 
 class InvalidArgument(MessageQueueError, ValueError):
-    """An argument has a value or a type that can never work."""
+    """An argument has an invalid value or type."""
 
-    wording = "the argument is not valid"
+    wording = "invalid argument"
 
 
 class InvalidName(InvalidArgument):
-    """A queue's name breaks the one rule for names."""
+    """A queue's name is invalid."""
 
-    wording = "a name is '/' and then 1 to 254 bytes of UTF-8 without '/' and NUL, and neither '/.' nor '/..'"
+    wording = "a name is '/' followed by 1 to 254 bytes of UTF-8 without '/' or NUL, and not '/.' or '/..'"
 
 
 class MessageTooLarge(MessageQueueError, ValueError):
-    """The message can never fit into this queue.
+    """The message is too large for this queue, even when it is empty.
 
     Attributes:
         size: Size of the encoded message, in bytes.
-        limit: Largest message the queue takes, in bytes.
+        limit: Largest message that the queue accepts, in bytes.
     """
 
     wording = "the message is too large for the queue"
@@ -203,17 +204,17 @@ class MessageTooLarge(MessageQueueError, ValueError):
 
 
 class LimitExceeded(MessageQueueError, OSError):
-    """A limit of the system or of the user was hit.
+    """A limit of the system or of the user was reached.
 
     Attributes:
         limit: Name of the limit, as the system spells it.
-        value: Its value now.
+        value: Its current value.
         asked: What the operation needed, in the same unit.
-        remedy: The command or the argument that gets past it.
+        remedy: The command or argument that raises or avoids the limit.
         errno: The system's error number.
     """
 
-    wording = "a limit of the system was hit"
+    wording = "a limit of the system was reached"
     errno: int
 
     def __init__(
@@ -237,24 +238,24 @@ class LimitExceeded(MessageQueueError, OSError):
 class NoSpace(MessageQueueError, OSError):
     """The memory or the file system that holds queues is full."""
 
-    wording = "no space is left where the queue lives"
+    wording = "no space is left for the queue"
     errno: int | None = _errno.ENOSPC
 
 
 class EncodeError(MessageQueueError):
-    """The item cannot be turned into bytes by this serializer; nothing was queued."""
+    """The serializer cannot encode the item; nothing was queued."""
 
     wording = "the item cannot be encoded"
 
 
 class DecodeError(MessageQueueError):
-    """The message cannot be turned into an item; it was taken, and the next get works.
+    """The serializer cannot decode the message. The message was taken, and the next get works.
 
     Attributes:
-        data: The message's bytes, as they were on the wire.
+        data: The encoded message, in bytes as received.
     """
 
-    wording = "the message cannot be decoded; its bytes are in the error's attribute data"
+    wording = "the message cannot be decoded: the error's attribute data has its bytes"
 
     def __init__(
         self, detail: str = "", *, data: bytes = b"", queue: str | None = None, backend: str | None = None
@@ -264,19 +265,19 @@ class DecodeError(MessageQueueError):
 
 
 class BackendUnknown(MessageQueueError, LookupError):
-    """No installed distribution offers a backend of this name."""
+    """No installed distribution provides a backend of this name."""
 
     wording = "no such backend is installed"
 
 
 class BackendUnavailable(MessageQueueError):
-    """No backend can serve, or the one that must cannot be used here.
+    """No backend is usable here, or the required one is not.
 
     Attributes:
-        reasons: For each backend that was considered, why it does not serve.
+        reasons: For each backend that was considered, the reason why it was rejected.
     """
 
-    wording = "no backend can serve"
+    wording = "no backend is usable"
 
     def __init__(
         self,
@@ -291,13 +292,13 @@ class BackendUnavailable(MessageQueueError):
 
 
 class Unsupported(MessageQueueError, NotImplementedError):
-    """This backend, or this queue, cannot do that.
+    """This backend or this queue does not support the operation.
 
     Attributes:
-        alternatives: Names of installed backends that can.
+        alternatives: Names of installed backends that support it.
     """
 
-    wording = "this backend cannot do that"
+    wording = "this backend does not support that"
 
     def __init__(
         self,
@@ -312,23 +313,23 @@ class Unsupported(MessageQueueError, NotImplementedError):
 
 
 class CorruptQueue(MessageQueueError):
-    """What the queue's memory or file holds was not written by ipcq, or was damaged."""
+    """The queue's memory or file is damaged, or was not written by ipcq."""
 
-    wording = "the queue's contents are damaged: unlink it and create it anew"
+    wording = "the queue's contents are damaged: unlink and recreate it"
 
 
 class VersionMismatch(MessageQueueError):
-    """The queue was made by an ipcq, a libc, a word size or a namespace that cannot share it."""
+    """The queue was created with an incompatible version of ipcq, libc, word size or namespace."""
 
-    wording = "the queue was made by a version that cannot share it with this one"
+    wording = "the queue was created by an incompatible version"
 
 
 class PermissionDenied(MessageQueueError, PermissionError):
-    """This user or this handle may not do that."""
+    """This user or this handle lacks the permission."""
 
-    wording = "this user may not do that"
+    wording = "permission denied"
     errno: int | None = _errno.EACCES
 
 
 class PersistenceWarning(UserWarning):
-    """A queue that is meant to stay is about to be created where it lives only as long as some process has it open."""
+    """A persistent queue was requested, but the chosen backend keeps it only while some process has it open."""

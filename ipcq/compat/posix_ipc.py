@@ -153,7 +153,7 @@ class NotFoundError(ExistentialError, QueueNotFound):
 class ExistsError(ExistentialError, QueueExists):
     """The name is taken and O_EXCL was given."""
 
-    wording = "the queue exists already: leave out O_EXCL, or unlink it first"
+    wording = "the queue already exists: leave out O_EXCL, or unlink it first"
 
 
 class ClosedError(ExistentialError, QueueClosed):

@@ -194,7 +194,7 @@ def test_full_queue_is_4_where_there_is_no_time(run: Run, queue: Queue) -> None:
 def test_full_queue_tells_how_many_items_went_in(run: Run, queue: Queue) -> None:
     """Nothing gets lost in silence."""
     assert run("put", queue.name, "--wait", "0", *"abcdef").stderr == (
-        f"ipcq: queue {queue.name!r} on backend 'memory': no space came free within the time given; "
+        f"ipcq: queue {queue.name!r} on backend 'memory': no space became free before the timeout; "
         "ITEM 5 was not put, 4 items were before it\n"
     )
 

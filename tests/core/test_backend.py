@@ -149,7 +149,7 @@ def test_what_this_user_or_root_owns_is_trusted(uid: Callable[[], int]) -> None:
 
 def test_what_somebody_else_owns_is_refused() -> None:
     """Clause 7: before it is read or written."""
-    with pytest.raises(PermissionDenied, match="it belongs to user 12345, not to this user"):
+    with pytest.raises(PermissionDenied, match="its owner is user 12345, not to this user"):
         check_owner(12345, Request())
 
 

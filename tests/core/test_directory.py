@@ -198,7 +198,7 @@ def test_a_listing_is_a_list(one: FakeBackend, name: str) -> None:
     ("error", "told"),
     [
         (Unsupported("mount it"), "mount it"),
-        (Unsupported(), "this backend cannot do that"),
+        (Unsupported(), "this backend does not support that"),
         (PermissionDenied("not yours"), "not yours"),
         (OSError(5, "no device"), "it cannot list its queues: OSError: [Errno 5] no device"),
         (TypeError("nonsense"), "it cannot list its queues: TypeError: nonsense"),

@@ -130,7 +130,7 @@ def test_a_text_begins_with_the_place(place: Mapping[str, str], text: str) -> No
 
 def test_a_text_without_words_is_the_classs() -> None:
     """The class's wording stands in."""
-    assert str(QueueFull(queue="/jobs")) == "queue '/jobs': no space came free within the time given"
+    assert str(QueueFull(queue="/jobs")) == "queue '/jobs': no space became free before the timeout"
 
 
 def test_a_place_is_added_where_it_is_missing() -> None:
@@ -160,7 +160,7 @@ def test_a_way_out_is_added_to_the_classs_wording() -> None:
     """The same where the error has no words of its own."""
     error = errors.NoSpace()
     error.add_way_out("or use backend='shm'")
-    assert str(error) == "no space is left where the queue lives, or use backend='shm'"
+    assert str(error) == "no space is left for the queue, or use backend='shm'"
 
 
 def test_a_limit_says_its_figures_in_plain_digits() -> None:

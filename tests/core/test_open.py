@@ -469,14 +469,14 @@ def test_where_creating_fails_on_a_named_backend_another_is_recommended(
 def test_where_no_other_could_none_is_recommended(one: FakeBackend, opened: Opening) -> None:
     """No way out that is none."""
     one.on_create = raising(NoSpace())
-    with pytest.raises(NoSpace, match=r"where the queue lives$"):
+    with pytest.raises(NoSpace, match=r"left for the queue$"):
         opened("one", require=["nameless"])
 
 
 def test_where_no_other_could_give_as_little_none_is_recommended(one: FakeBackend, opened: Opening) -> None:
     """A queue that may go with its last handle is not to stay instead."""
     one.on_create = raising(NoSpace())
-    with pytest.raises(NoSpace, match=r"where the queue lives$"):
+    with pytest.raises(NoSpace, match=r"left for the queue$"):
         opened("one", lifetime="last-close")
 
 

@@ -88,7 +88,7 @@ def command(
             if notes:  # else the backend was named, or is the best
                 notes += unlisted(queue)
     except QueueExists as error:
-        error.detail = "the queue exists already: --exist-ok takes it as it is, `ipcq rm` removes it"
+        error.detail = "the queue already exists: --exist-ok takes it as it is, `ipcq rm` removes it"
         raise
     for note in () if quiet else notes:
         complain(note)
