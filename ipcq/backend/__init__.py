@@ -1,89 +1,95 @@
-"""For authors of backends: the contract, and the few types that it speaks of.
+"""For authors of backends: the contract and its types.
 
-A backend is one module with a `Backend` descriptor and a function marked with `ipcq.hooks.hookimpl` that returns it,
-named in the entry-point group ``ipcq.backends``. It moves bytes; objects, serializers, timeouts, defaults and the
-wording of most errors stay above it. `ipcq.testing.BackendContract` proves each clause.
+A backend is one module. It has a `Backend` descriptor and a function, marked with `ipcq.hooks.hookimpl`, that returns
+the descriptor. The entry-point group ``ipcq.backends`` lists the module. A backend moves bytes. Objects, serializers,
+timeouts, defaults and the wording of most errors belong to the layers above it. `ipcq.testing.BackendContract` proves
+each clause.
 
 **Names and life**
 
-1.  `create(name, request)` makes the queue whole or not at all and returns a channel to it. A taken name raises
-    `QueueExists` and changes nothing. One of any number of simultaneous creators wins.
-2.  `attach(name, request)` returns a channel to a queue that exists; else it raises `QueueNotFound`. Looking,
-    attaching, failing to attach and exiting alter nothing that others use.
-3.  `exists(name)` tells whether `attach` would find a queue, even where `probe` says that the backend cannot be used,
-    so that no other backend gives the name away.
-4.  `unlink(name)` frees the name at once, else raises `QueueNotFound`. Channels opened before raise `QueueGone` within
-    one second, or go on with the nameless queue where `capabilities.after_unlink` and their request says
-    ``after_unlink="continue"``; `linked` tells which, so that a handle never unlinks the successor of its queue.
-5.  A persistent queue outlives every handle; a ``"last-close"`` one goes with its last handle, killed ones included.
-6.  `attributes` says what the queue was created with, on every channel alike. What a request asks for explicitly and
-    the backend cannot honour is refused in `create` (`LimitExceeded`, `NoSpace`, `Unsupported`), never rounded or
-    ignored. Of `max_messages` and `max_message_size` given together, that many messages of that size fit, and exactly
-    that many of any size. Without a request, at least 8 messages of 8 KiB fit.
-7.  The queue has exactly the requested mode under any umask; without `capabilities.modes` that is 0600. What another
-    user than this one or root owns is refused with `PermissionDenied` before it is read or written, unless
+1.  `create(name, request)` creates the whole queue or nothing, and returns a channel to it. If the name is taken, it
+    raises `QueueExists` and changes nothing. Of any number of simultaneous creators, exactly one succeeds.
+2.  `attach(name, request)` returns a channel to an existing queue, or raises `QueueNotFound`. Looking, attaching,
+    failing to attach and exiting change nothing that others use.
+3.  `exists(name)` returns whether `attach` would find a queue. It does so even if `probe` reports the backend as
+    unusable, so that no other backend creates a queue of that name.
+4.  `unlink(name)` frees the name at once, or raises `QueueNotFound`. Channels that are already open then raise
+    `QueueGone` within one second. With `capabilities.after_unlink`, a channel whose request has
+    ``after_unlink="continue"`` keeps using the nameless queue instead. `linked` returns whether the name still leads to
+    this queue, so that a handle never unlinks its queue's successor.
+5.  A persistent queue outlives all its handles. A ``"last-close"`` queue goes with its last handle, even if the process
+    of that handle is killed.
+6.  `attributes` holds what the queue was created with, and is the same on every channel. If the backend cannot honour
+    an explicitly requested value, `create` raises `LimitExceeded`, `NoSpace` or `Unsupported`; it never rounds or
+    ignores the value. If both `max_messages` and `max_message_size` are given, that many messages of that size fit, and
+    exactly that many of any size. Without limits in the request, at least 8 messages of 8 KiB fit.
+7.  The queue has exactly the requested mode under any umask; without `capabilities.modes` the mode is 0600. An object
+    owned by another user, root excepted, is refused with `PermissionDenied` before it is read or written, unless
     ``request.other_users``.
 
 **Messages**
 
-8.  `try_put` stores the whole message before it returns True, and then it outlives the process; it returns False where
-    it does not fit now, and stores nothing. It never waits.
-9.  `try_get` takes the oldest message of the highest priority and returns it with its priority; None where there is
-    none. It never waits, and no message is given twice.
-10. Messages are bytes of any content from length 0 to `max_message_size`, and come back exactly so, however many
-    writers and readers there are.
-11. A `try_put` that raises has stored nothing, a `try_get` that raises has taken nothing. This includes `MemoryError`,
+8.  `try_put` stores the whole message before it returns True, and the message then outlives the process. If the message
+    does not fit now, `try_put` returns False and stores nothing. It never waits.
+9.  `try_get` takes the oldest message of the highest priority and returns it with its priority, or returns None if
+    there is no message. It never waits. No message is returned twice.
+10. A message is any bytes of length 0 to `max_message_size`. It is returned unchanged, with any number of producers and
+    consumers.
+11. A `try_put` that raises has stored nothing. A `try_get` that raises has taken nothing. This includes `MemoryError`,
     if the mechanism can leave a message in place until there is memory for it. A batch ends before the first message
     that does not fit into memory.
-12. Where `capabilities.atomic_batch`, the prefix that `try_put_many` stores appears in one step, so that no other
-    producer's message stands inside it.
+12. With `capabilities.atomic_batch`, the part of a batch that `try_put_many` stores appears in one step, with no other
+    producer's message in between.
 
 **Waiting**
 
-13. `wait_readable` and `wait_writable` return when trying again may succeed, at `until` at the latest, or earlier for
-    no reason. They never take or store. An exception from a signal handler passes through them unchanged.
-14. What a wait rests on survives the death of any other waiter and of whoever was to wake it. Where `space_fileno`
-    gives a descriptor, that is writable whenever `full` is false. Where `capabilities.ends_on_fileno`, the descriptor
-    of `fileno` becomes readable at a shutdown and an unlink by any process, and stays readable. `holder` names the
-    process that kept the last put or get waiting by holding a lock, if it still does; it does not wait.
+13. `wait_readable` and `wait_writable` return when a retry may succeed, and at `until` at the latest. They may return
+    earlier without a reason. They never take or store a message. An exception from a signal handler passes through them
+    unchanged.
+14. A wait ends as promised even if another waiter dies, or the process that was to wake it. If `space_fileno` returns a
+    descriptor, that descriptor is writable whenever `full` is false. With `capabilities.ends_on_fileno`, the descriptor
+    of `fileno` becomes readable when any process shuts down or unlinks the queue, and stays readable. `holder` returns
+    the process that kept the last put or get waiting by holding a lock, if it still holds the lock. `holder` does not
+    wait.
 
 **Ends**
 
-15. After `shutdown`, on every channel of every process within one second, `try_put` raises `QueueShutDown`, and
-    `try_get` still drains what is there before it does so too, as does `peek`; `clear` then drops nothing. With
-    ``immediate`` what is there is dropped, and so is any message that a put stores which began before the shutdown.
-16. `close` gives back every descriptor and mapping. It is called once, when no other call on this channel is under way,
-    and none follows. It never unlinks.
-17. Before a fork `before_fork` is called in the parent: it gives up what must not cross the fork, and keeps other
-    threads from taking it up again until `after_fork_in_parent`. `after_fork` is called in a forked child before
-    anything else; it returns False if this channel must not be used there, and then nothing more is called on it. The
-    child may then open the queue anew. A child keeps nothing that another thread of the parent was opening or closing
-    at the fork. For that, a backend opens each descriptor by `opened`, and passes it to `closed` or, with its channel,
-    to `belongs`; if these do not suffice, a few system calls may run under `no_fork`. In the child `abandon` is called
-    on channels that belong to no open handle. `hold_over_forks` keeps other threads out of a backend's own locks.
+15. Within one second after `shutdown`, this holds on every channel of every process: `try_put` raises `QueueShutDown`;
+    `try_get` and `peek` return the messages that are left, and raise `QueueShutDown` once the queue is empty; `clear`
+    on the empty queue returns 0. With ``immediate``, `shutdown` drops the messages in the queue, and also any message
+    stored by a put that began before the shutdown.
+16. `close` releases every descriptor and mapping. It never unlinks. It is called once, while no other call on this
+    channel is running, and no call follows it.
+17. `before_fork` is called in the parent before a fork. It releases what must not cross the fork, and keeps other
+    threads from acquiring it again until `after_fork_in_parent`. `after_fork` is called in a forked child before
+    anything else. If it returns False, the channel must not be used there and nothing more is called on it; the child
+    may then open the queue again. A child keeps nothing that another thread of the parent was opening or closing at the
+    fork. For that, a backend opens each descriptor with `opened`, and passes it to `closed` or, with its channel, to
+    `belongs`. If these do not suffice, a few system calls may run under `no_fork`. In the child, `abandon` is called on
+    channels that belong to no open handle. `hold_over_forks` keeps other threads out of a backend's own locks.
 
 **Errors**
 
-18. Only exceptions of `ipcq.errors` leave a backend, chained to what they were made from. The queue's and the backend's
-    name are filled in above where they are missing.
-19. `probe` returns a value and never raises, except the system's error if descriptors or memory run out while it looks:
-    it says what is installed and permitted here, and never how full the machine is, so that every process
-    chooses alike. The module imports where its dependency is missing. Later imports happen inside `importing`, so that
-    no other thread forks during them. `findings` reports what users should know, and a process that blocks a queue as
-    `Finding.stuck`; looking changes nothing that others use.
-20. What a capability denies raises `Unsupported`; what it grants works.
+18. A backend raises only exceptions of `ipcq.errors`, each chained to its cause. The layer above adds the names of the
+    queue and the backend where they are missing.
+19. `probe` returns a value. It raises only the system's error if descriptors or memory run out while it looks. It
+    reports what is installed and permitted here, and never how full the machine is, so that every process chooses
+    alike. The module can be imported without its dependency. Later imports run inside `importing`, so that no other
+    thread forks during them. `findings` reports what users should know, and reports a process that blocks a queue as
+    `Finding.stuck`. Looking changes nothing that others use.
+20. An operation raises `Unsupported` if the capability for it is denied, and works if the capability is granted.
 
 **Shortcuts**
 
-21. `shortcut` returns the class of handles that it is given, or a subclass. That one's puts and gets do what can be
-    done at once, exactly as the class's own would, and leave all else to it with nothing done.
+21. `shortcut` returns the class of handles that it is given, or a subclass. If a put or get can be done at once, the
+    subclass does exactly what the class would. Otherwise it changes nothing and leaves the call to the class.
 
 **Without a name**
 
-22. Where `capabilities.nameless`, `create_nameless(request)` makes a queue that nobody can find. `descriptors` of any
-    of its channels, duplicated into another process, are what `adopt` makes a channel of there. The queue goes with the
-    last process that has any of these descriptors, killed ones included. On it `linked` is False, and `try_put_all`
-    stores a batch whole or not at all.
+22. With `capabilities.nameless`, `create_nameless(request)` creates a queue that cannot be opened by name.
+    `descriptors` of any of its channels are duplicated into another process, and `adopt` makes a channel from them
+    there. The queue goes with the last process that has any of these descriptors, even if that process is killed. Its
+    `linked` returns False, and its `try_put_all` stores a batch whole or not at all.
 """
 
 from ipcq._process.deadline import SLICE, pause
