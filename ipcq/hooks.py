@@ -1,4 +1,4 @@
-"""The one hook of the plugin system, and the marker that backends put on theirs."""
+"""The hook of the plugin system, and the marker for a backend's implementation of it."""
 
 import pluggy
 
@@ -7,9 +7,9 @@ from ipcq.backend import Backend
 
 __all__ = ("DISTRIBUTION", "GROUP", "PROJECT", "hookimpl", "ipcq_backend")
 
-#: What pluggy calls the plugin system. It is the package's name; what pip installs is called `DISTRIBUTION`.
+#: Pluggy's project name: the name of the package. `DISTRIBUTION` is the name that pip installs.
 PROJECT = "ipcq"
-#: Entry-point group in which a distribution names its backends: ``name = "module"``.
+#: Entry-point group in which a distribution lists its backends: ``name = "module"``.
 GROUP = "ipcq.backends"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -19,8 +19,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def ipcq_backend() -> Backend:  # type: ignore[empty-body]  # a specification has no body; plugins have one
-    """Return the one descriptor of this plugin's backend.
+def ipcq_backend() -> Backend:  # type: ignore[empty-body]  # only implementations have a body
+    """Return the descriptor of this plugin's backend.
 
-    Called once per process, when the backend is first needed. The descriptor's `name` is the entry point's.
+    Called once per process, when the backend is first needed. The descriptor's `name` equals the entry point's name.
     """

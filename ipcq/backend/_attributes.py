@@ -7,17 +7,17 @@ from ipcq.backend._request import Lifetime
 
 @dataclass(frozen=True, kw_only=True)
 class Attributes:
-    """What a queue was created with: requested values as requested, the backend's choice for the others."""
+    """What a queue was created with: the requested values, and the backend's choice for the others."""
 
     mode: int
     """Permission bits."""
     max_messages: int | None
-    """Capacity in messages; None: bounded by bytes alone."""
+    """Capacity in messages; None: limited by bytes alone."""
     max_message_size: int
     """Largest message, in bytes."""
     buffer_size: int | None = None
-    """Capacity in bytes; None: bounded by messages alone."""
+    """Capacity in bytes; None: limited by messages alone."""
     priorities: bool = False
     """Messages have priorities."""
     lifetime: Lifetime = "persistent"
-    """When the queue goes."""
+    """When the queue is removed."""

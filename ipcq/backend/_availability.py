@@ -10,16 +10,16 @@ class Availability:
 
     usable: bool
     reason: str = ""
-    """One sentence without a full stop that ends with the way out; empty where usable."""
+    """One sentence without a full stop that ends with the way out; empty if usable."""
 
     @classmethod
     def yes(cls) -> "Availability":
-        """The backend can be used."""
+        """Report that the backend is usable."""
         return _USABLE
 
     @classmethod
     def no(cls, reason: str) -> "Availability":
-        """The backend cannot be used because of `reason`."""
+        """Report that the backend is not usable because of `reason`."""
         return cls(False, reason)
 
 

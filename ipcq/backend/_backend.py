@@ -14,18 +14,18 @@ from ipcq.errors import Unsupported
 
 @runtime_checkable
 class Backend(Protocol):
-    """Describes one mechanism. Subclass it: what is not abstract has a default."""
+    """Describes one mechanism. Subclass it: all methods that are not abstract have defaults."""
 
     name: str
-    """What users call it; the entry point's name."""
+    """Name of the backend and of its entry point."""
     capabilities: Capabilities
-    """What its queues can do at best."""
+    """The most that its queues can do."""
     rank: int | None = None
-    """Place in the order in which `auto` creates, highest first; None: `auto` never creates on it."""
+    """Rank in the choice of `auto`, highest first; None: `auto` never creates queues on this backend."""
     options: Mapping[str, type] = {}
-    """Name and type of each option of its own that `open` passes on."""
+    """Name and type of each backend-specific option that `open` passes on."""
     platforms: tuple[str, ...] | None = None
-    """Beginnings of `sys.platform` where the mechanism exists; None: everywhere. Elsewhere `probe` is not asked."""
+    """Prefixes of `sys.platform` where the mechanism exists; None: everywhere. Elsewhere `probe` is not called."""
 
     @abstractmethod
     def create(self, name: str, request: Request) -> Channel:
@@ -33,26 +33,26 @@ class Backend(Protocol):
 
         Raises:
             QueueExists: The name is taken.
-            LimitExceeded: A limit of the system stands against it.
-            NoSpace: The memory is full.
-            Unsupported: The request cannot be honoured.
-            PermissionDenied: This user may not.
+            LimitExceeded: A limit of the system is too low.
+            NoSpace: Memory or the file system is full.
+            Unsupported: The backend cannot honour the request.
+            PermissionDenied: This user lacks the permission.
         """
         raise NotImplementedError  # pragma: no cover - abstract
 
     @abstractmethod
     def attach(self, name: str, request: Request) -> Channel:
-        """Return a channel to the queue that exists (clauses 2, 7).
+        """Return a channel to an existing queue (clauses 2, 7).
 
         Raises:
-            QueueNotFound: There is none.
-            PermissionDenied: This user may not, or the queue belongs to somebody else.
+            QueueNotFound: No queue has this name.
+            PermissionDenied: This user lacks the permission, or another user owns the queue.
         """
         raise NotImplementedError  # pragma: no cover - abstract
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Tell whether the name is taken on this backend (clause 3)."""
+        """Return whether the name is taken on this backend (clause 3)."""
         raise NotImplementedError  # pragma: no cover - abstract
 
     @abstractmethod
@@ -60,34 +60,34 @@ class Backend(Protocol):
         """Remove the queue (clause 4).
 
         Raises:
-            QueueNotFound: There is none.
-            PermissionDenied: This user may not.
+            QueueNotFound: No queue has this name.
+            PermissionDenied: This user lacks the permission.
         """
         raise NotImplementedError  # pragma: no cover - abstract
 
     def create_nameless(self, request: Request) -> Channel:
-        """Create a queue that has no name and return a channel to it (clause 22); exceptions are those of `create`."""
+        """Create a queue without a name and return a channel to it (clause 22). Raises as `create` does."""
         raise Unsupported
 
     def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
-        """Return a channel to the nameless queue whose descriptors these are (clause 22).
+        """Return a channel to the nameless queue that has these descriptors (clause 22).
 
-        They are the channel's from now on, and closed if this fails.
+        The channel owns them from now on. If this fails, they are closed.
         """
         raise Unsupported
 
     def probe(self) -> Availability:
-        """Tell whether the backend can be used here (clause 19)."""
+        """Return whether the backend can be used here (clause 19)."""
         return Availability.yes()
 
     def names(self) -> list[str]:
-        """List the queues that exist.
+        """Return the names of the queues that exist.
 
         Raises:
-            Unsupported: They cannot be listed here; the text says what would change that.
+            Unsupported: Queues cannot be listed here; the text gives the way out.
         """
         raise Unsupported("queues of this backend cannot be listed")
 
     def findings(self) -> list[Finding]:
-        """List what a user of this backend should know about this machine."""
+        """Return what a user of this backend should know about this machine."""
         return []

@@ -1,4 +1,4 @@
-"""One open handle to one queue, speaking bytes."""
+"""One open connection to one queue; it moves bytes."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from ipcq.errors import MessageQueueError, QueueShutDown, Unsupported
 #: Largest priority of a message, as in POSIX (``MQ_PRIO_MAX`` is 32768 on Linux).
 HIGHEST_PRIORITY: Final = 32767
 
-#: Bytes of messages after which `Channel.try_get_many` may end a batch. `get_many` then asks for more, so that of a
-#: batch of large messages only a part exists both as bytes and as items.
+#: Bytes of messages after which `Channel.try_get_many` may end a batch. `get_many` then calls it again. So only a part
+#: of a batch of large messages exists both as bytes and as items.
 STEP: Final = 1 << 23
 
-#: What `Channel.try_get` takes: the message's bytes and its priority.
+#: What `Channel.try_get` returns: the message's bytes and its priority.
 Received: TypeAlias = tuple[bytes, int]
 
 _Handle = TypeVar("_Handle")
@@ -27,10 +27,10 @@ _Handle = TypeVar("_Handle")
 
 @runtime_checkable
 class Channel(Protocol):
-    """One open handle to one queue, speaking bytes. Subclass it: what is not abstract has a default that is correct.
+    """One open connection to one queue; it moves bytes. Subclass it: all that is not abstract has a correct default.
 
-    Any number of threads call a channel's methods at the same time, `close` and `after_fork` excepted (clauses 16, 17).
-    `before_fork` may come while others are inside.
+    Any number of threads may call its methods at the same time, except `close` and `after_fork` (clauses 16, 17).
+    `before_fork` may be called while other calls are running.
     """
 
     attributes: Attributes
@@ -69,28 +69,28 @@ class Channel(Protocol):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what this channel holds of the system (clause 16)."""
+        """Release every descriptor and mapping of this channel (clause 16)."""
         raise NotImplementedError  # pragma: no cover - abstract
 
     def empty(self) -> bool:
-        """Tell whether a get would have to wait."""
+        """Return whether a get would have to wait."""
         return not self.qsize()
 
     def full(self) -> bool:
-        """Tell whether a message of the smallest size would have to wait."""
+        """Return whether a put of the smallest message would have to wait."""
         limit = self.attributes.max_messages
         return limit is not None and self.qsize() >= limit
 
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
-        """Store as many messages of the batch, from its start on, as there is space for now, and count them."""
+        """Store as many messages from the start of the batch as fit now, and return their number."""
         stored = 0
-        # The number is created before the put, because that allocates.
+        # Create the number before the put, because it allocates memory.
         for number, data in enumerate(batch, 1):
             try:
                 if not self.try_put(data, 0):
                     break
             except (MessageQueueError, MemoryError):
-                # What is stored already has to be reported; the next call meets the condition again.
+                # Report what is stored already; the next call raises again.
                 if not stored:
                     raise
                 break
@@ -102,12 +102,12 @@ class Channel(Protocol):
         raise Unsupported
 
     def try_get_many(self, limit: int, /) -> list[Received]:
-        """Take up to `limit` messages that are there now, oldest first; end once they have `STEP` bytes."""
+        """Take up to `limit` messages that are in the queue now, in order; stop once they have `STEP` bytes."""
         batch: list[Received] = []
         taken = size = 0
         try:
             while taken < limit and size < STEP:
-                batch.append((b"", 0))  # reserve the place before the message is taken, because that allocates
+                batch.append((b"", 0))  # reserve the entry before the take, because it allocates memory
                 received = self.try_get()
                 if received is None:
                     break
@@ -121,34 +121,34 @@ class Channel(Protocol):
         return batch
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        """Wait until a message may be there, at the latest until `until` (clause 13).
+        """Wait until a message may be available, until `until` at the latest (clause 13).
 
-        `since` is when the whole wait began. Both are points on `time.monotonic`, in seconds, and `until` is never more
-        than `SLICE` ahead.
+        `since` is when the whole wait began. Both are times of `time.monotonic`, in seconds. `until` is at most `SLICE`
+        ahead.
         """
         pause(since, until)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
-        """Wait until a message of `size` bytes may fit, at the latest until `until` (clause 13)."""
+        """Wait until a message of `size` bytes may fit, until `until` at the latest (clause 13)."""
         pause(since, until)
 
     def count_wait(self, served: bool, /) -> None:
-        """Note for `stats` that a put or a get had to wait, and whether it was served in the end."""
+        """Count, for `stats`, a put or get that had to wait, and whether it succeeded in the end."""
         return
 
     def holder(self, getting: bool, /) -> Holder | None:
         """Return the process that kept the last put or get of this channel waiting and still holds the lock, or None.
 
-        It is called when a put or a get ends without result, so that the error can name that process (clause 14).
+        Called when a put or get fails, so that the error can name that process (clause 14).
         """
         return None
 
     def linked(self) -> bool:
-        """Tell whether the name still leads to this queue (clause 4)."""
+        """Return whether the name still leads to this queue (clause 4)."""
         return True
 
     def peek(self) -> Received | None:
-        """Return the next message without taking it; None where there is none.
+        """Return the next message without taking it, or None.
 
         Raises:
             QueueShutDown: The queue is shut down and empty.
@@ -157,7 +157,7 @@ class Channel(Protocol):
         raise Unsupported
 
     def clear(self) -> int:
-        """Drop the messages that are in the queue, and count them; 0 also where the queue is shut down and empty.
+        """Drop the messages in the queue and return their number; 0 if the queue is shut down and empty.
 
         Raises:
             TimedOutError: A stopped process holds the queue's lock; nothing was dropped.
@@ -179,26 +179,26 @@ class Channel(Protocol):
     def fileno(self) -> int:
         """Return a descriptor, owned by the channel, that is readable while the queue is not empty.
 
-        With `capabilities.ends_on_fileno` it is also readable once the queue has ended (clause 14).
+        With `capabilities.ends_on_fileno` it is also readable after a shutdown or an unlink (clause 14).
         """
         raise Unsupported
 
     def space_fileno(self) -> int | None:
         """Return a descriptor, owned by the channel, that is writable while the queue is not full (clause 14).
 
-        None where there is none that becomes so at once: who waits for space then looks again and again.
+        Return None if no descriptor becomes writable at once; callers that wait for space then poll.
         """
         return None
 
     def descriptors(self) -> tuple[int, ...]:
-        """Return what of a nameless queue has to travel to another process; they stay the channel's (clause 22)."""
+        """Return a nameless queue's descriptors to pass to another process; the channel still owns them (clause 22)."""
         raise Unsupported
 
     def notify(self, notice: Notice | None, /) -> None:
-        """Ask for one notice when a message arrives in the empty queue; None cancels.
+        """Request one notice when a message arrives in the empty queue; None cancels the request.
 
         Raises:
-            LimitExceeded: Somebody else asked before and still waits.
+            LimitExceeded: Another request is pending.
         """
         raise Unsupported
 
@@ -208,40 +208,40 @@ class Channel(Protocol):
 
     @classmethod
     def shortcut(cls, handle: "type[_Handle]", /) -> "type[_Handle]":
-        """Return the class of handles over this kind of channel, where `handle` is `ipcq.Queue` (clause 21).
+        """Return the class of handles for this kind of channel; `handle` is `ipcq.Queue` (clause 21).
 
-        It is asked once. A subclass is worth its while where `try_put` takes less time than a method written in Python;
-        `Shortcut` says what it finds in the class that it is derived from.
+        Called once. A subclass pays off if `try_put` takes less time than a method written in Python. `Shortcut` lists
+        what the subclass may use of its base class.
         """
         return handle
 
     def before_fork(self) -> None:
-        """Give up, in the parent and before a fork, what must not be in parent and child at once (clause 17).
+        """Release, in the parent before a fork, what parent and child must not share (clause 17).
 
-        For libraries whose state must not cross a fork, such as database connections: wait for the thread that is
-        inside, close the connection, and keep the lock, so that no thread opens another one before
-        `after_fork_in_parent`, which releases it. The parent's next call then opens it again.
+        For libraries whose state must not cross a fork, such as database connections: wait for the thread that uses the
+        connection, close it, and keep the lock, so that no thread opens another one before `after_fork_in_parent`
+        releases the lock. The parent's next call then opens the connection again.
 
-        It may be called by a signal handler that interrupts a call of this channel. If it raises, it has changed
-        nothing: Python reports the exception and forks all the same, `after_fork_in_parent` is not called, and in the
-        child the handle is closed and the queue's name cannot be opened.
+        A signal handler that interrupts a call of this channel may call it. If it raises, it must have changed nothing:
+        Python reports the exception and forks anyway, `after_fork_in_parent` is not called, and in the child the handle
+        is closed and the queue's name cannot be opened.
 
-        A channel that overrides this calls `belongs` before it opens anything, and `close` may run meanwhile.
+        A channel that overrides this calls `belongs` before it opens anything. `close` may run at the same time.
         """
         return
 
     def after_fork_in_parent(self) -> None:
-        """End in the parent, in the thread that forked, what `before_fork` began."""
+        """Undo `before_fork` in the parent, in the thread that forked."""
         return
 
     def after_fork(self) -> bool:
-        """Make the channel usable in a forked child, or return False where it cannot be (clause 17)."""
+        """Make the channel usable in a forked child, or return False if that is impossible (clause 17)."""
         return True
 
     def abandon(self) -> None:
-        """Give back, in a forked child, the child's descriptors and mappings of this channel (clause 17).
+        """Release, in a forked child, the child's descriptors and mappings of this channel (clause 17).
 
-        It is called on channels passed to `belongs` that the parent was opening or closing, or has closed. It must not
-        change anything that other processes see; a channel that is closed already is left alone.
+        Called on channels passed to `belongs` that the parent was opening or closing, or has closed. It must not change
+        anything that other processes see, and does nothing on a closed channel.
         """
         return

@@ -7,12 +7,12 @@ from ipcq._process.lock_holders import Holder
 
 
 class Severity(Enum):
-    """How much a finding matters."""
+    """How severe a finding is."""
 
     NOTE = "note"
-    """Worth knowing."""
+    """No action is needed."""
     WARNING = "warning"
-    """Something will fail sooner or later."""
+    """Something will fail later."""
     ERROR = "error"
     """Something fails now."""
 
@@ -23,12 +23,12 @@ class Finding:
 
     severity: Severity
     text: str
-    """What is so, with figures."""
+    """What was found, with figures."""
     fix: str = ""
-    """The command that changes it; empty where nothing needs to."""
+    """The command that fixes it; empty if no action is needed."""
 
     @classmethod
     def stuck(cls, name: str, holder: Holder) -> "Finding":
-        """Return the finding that a process blocks others in a queue."""
+        """Return a finding that a process blocks others in a queue."""
         fix = f"kill -CONT {holder.pid}" if holder.stopped else ""
         return cls(severity=Severity.WARNING, text=f"queue {name!r}: {holder}", fix=fix)

@@ -1,6 +1,6 @@
-"""One-shot notices: what tells that a message arrived in an empty queue.
+"""One-shot notices of a message that arrives in an empty queue.
 
-Who is registered for one stands where the mechanism keeps it: in the kernel, in shared memory, or in this process.
+The mechanism keeps the registration: in the kernel, in shared memory, or in this process.
 """
 
 import errno
@@ -10,12 +10,12 @@ from typing import TypeAlias
 
 from ipcq.errors import LimitExceeded
 
-#: How `Channel.notify` tells: a function called in a thread of its own, or the number of a signal to this process.
+#: How `Channel.notify` gives notice: it calls a function in a new thread, or sends this process a signal.
 Notice: TypeAlias = Callable[[], object] | int
 
 
 def give_notice(notice: Notice) -> None:
-    """Call the function of a notice, or send its signal to this process."""
+    """Call the function of the notice, or send its signal to this process."""
     if isinstance(notice, int):
         os.kill(os.getpid(), notice)
     else:
@@ -23,11 +23,11 @@ def give_notice(notice: Notice) -> None:
 
 
 def notice_taken() -> LimitExceeded:
-    """Make the error for a notice that somebody else has asked for already, with the number of ``mq_notify(3)``."""
+    """Return the error for a second request of a notice, with the errno of ``mq_notify(3)``."""
     return LimitExceeded(
-        limit="registrants for notice on this queue",
+        limit="pending notice requests on this queue",
         value=1,
         asked=2,
-        remedy="wait until the other was told, or let it take its request back",
+        remedy="wait until the other notice was given, or cancel it",
         errno=errno.EBUSY,
     )

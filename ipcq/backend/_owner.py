@@ -1,4 +1,4 @@
-"""Whose a queue may be."""
+"""Check of who owns a queue."""
 
 import os
 
@@ -7,10 +7,10 @@ from ipcq.errors import PermissionDenied
 
 
 def check_owner(uid: int, request: Request) -> None:
-    """Refuse an object that neither this user nor root owns, unless the request trusts other users (clause 7).
+    """Refuse an object owned by a user other than this one or root, unless the request trusts other users (clause 7).
 
     Raises:
-        PermissionDenied: `uid` is somebody else's.
+        PermissionDenied: `uid` is another user.
     """
     if not request.other_users and uid not in (0, os.geteuid()):
         raise PermissionDenied(

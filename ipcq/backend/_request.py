@@ -1,4 +1,4 @@
-"""What an opener asks a backend for."""
+"""A request to create a queue or attach to one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,27 +13,27 @@ AFTER_UNLINK: Final[tuple[AfterUnlink, ...]] = ("raise", "continue")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What an opener asked for; None where it left the choice to the backend."""
+    """A request to create a queue or attach to one. None leaves the choice to the backend."""
 
     mode: int = 0o600
-    """Permission bits of a queue that is created."""
+    """Permission bits of the new queue."""
     max_messages: int | None = None
-    """Capacity in messages, from 1 on."""
+    """Capacity in messages, at least 1."""
     max_message_size: int | None = None
-    """Largest message, in bytes, from 1 on."""
+    """Largest message, in bytes, at least 1."""
     buffer_size: int | None = None
-    """Capacity in bytes, from 1 on."""
+    """Capacity in bytes, at least 1."""
     priorities: bool = False
-    """Messages shall have priorities."""
+    """Messages have priorities."""
     lifetime: Lifetime = "persistent"
-    """When the queue goes."""
+    """When the queue is removed."""
     read: bool = True
     """The handle gets messages."""
     write: bool = True
     """The handle puts messages."""
     other_users: bool = False
-    """A queue that another user owns is trusted."""
+    """Accept a queue that another user owns."""
     after_unlink: AfterUnlink = "raise"
-    """What the channel does once the queue has been unlinked."""
+    """What the channel does after the queue is unlinked."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of this backend's own, of the types that `Backend.options` declares."""
+    """Backend-specific options, of the types that `Backend.options` declares."""

@@ -7,27 +7,27 @@ from ipcq._process.lock_holders import Holder
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Figures of one queue over all processes; None where the mechanism cannot know."""
+    """Figures of one queue over all processes; None if the mechanism does not keep the figure."""
 
     depth: int | None = None
     """Messages in the queue now."""
     bytes: int | None = None
     """Bytes of messages in the queue now."""
     bytes_put: int | None = None
-    """Bytes of messages ever stored."""
+    """Bytes of all messages stored so far."""
     puts: int | None = None
-    """Messages ever stored."""
+    """Messages stored so far."""
     gets: int | None = None
-    """Messages ever taken."""
+    """Messages taken so far."""
     high_water_mark: int | None = None
-    """Most messages that were ever in the queue at a time."""
+    """Largest number of messages in the queue so far."""
     waits: int | None = None
-    """Times that a put or a get had to wait."""
+    """Number of puts and gets that had to wait."""
     timeouts: int | None = None
-    """Waits that ended without a message or without space."""
+    """Number of waits that timed out."""
     recoveries: int | None = None
-    """Times that the queue was put in order after a process died inside it."""
+    """Number of times that the queue was repaired after a process died inside it."""
     handles: int | None = None
-    """Handles that are open now, this one included; those of killed processes are not."""
+    """Handles that are open now, including this one; handles of killed processes do not count."""
     holder: Holder | None = None
-    """Process that blocks others because it is stopped or starved inside the queue."""
+    """Process that blocks others because it is stopped, or gets no processor, while it holds a lock of the queue."""

@@ -1,7 +1,6 @@
-"""Exceptions of the system and of libraries, turned into ours.
+"""Translation of exceptions of the system and of libraries into ours.
 
-What an error number means differs little between backends: the table here is for all of them, and a backend adds what
-only its own calls mean.
+The table here holds the error numbers that mean the same on all backends. A backend adds those of its own calls.
 """
 
 import errno
@@ -14,8 +13,8 @@ from ipcq._process.limits import shortage
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied
 
-#: What a backend's table has: for a number of `errno`, or for a class of exceptions, what makes our error: one of our
-#: classes, a `functools.partial` of one, or a function without arguments.
+#: A backend's table: it maps an error number or an exception class to a callable without arguments that returns our
+#: error, such as one of our classes or a `functools.partial` of one.
 _Table = Mapping[Any, Callable[[], MessageQueueError]]
 _NOTHING: Final[_Table] = {}
 
@@ -23,15 +22,15 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS)
 
 
 def explained(error: BaseException, table: _Table = _NOTHING) -> MessageQueueError:
-    """Return what an exception means, with its error number.
+    """Return our error for an exception, with its error number.
 
-    What `table` does not list is `LimitExceeded` for a full table of descriptors, `NoSpace` for want of memory or of
-    space, `PermissionDenied` for what the system does not permit, and otherwise the root of our errors.
+    If `table` does not list the exception, the error is `LimitExceeded` if no descriptors are left, `NoSpace` if no
+    memory or space is left, `PermissionDenied` if the system denies permission, and `MessageQueueError` otherwise.
 
     Args:
-        error: What was raised; raise what is returned from it.
-        table: What makes our error, for each error number or class of exceptions of which the backend knows more: one
-            of our classes, or a function without arguments. A number takes precedence over a class.
+        error: The original exception. Raise the returned error from it.
+        table: Maps an error number or an exception class to a callable without arguments that returns our error. A
+            number takes precedence over a class.
 
     Raises:
         BaseException: The exception itself, if a signal handler raised it (`reraise_from_handler`).
@@ -51,27 +50,29 @@ def _anywhere(error: BaseException, number: int | None) -> MessageQueueError:
     if short := shortage(error):
         return short
     if number in _FULL:
-        return NoSpace(f"no space is left for it ({error}): free some and try again")
+        return NoSpace(f"no space is left ({error}): free some and try again")
     if isinstance(error, PermissionError):
-        return PermissionDenied(f"the system does not let this user: {error}")
+        return PermissionDenied(f"permission denied: {error}")
     return MessageQueueError(f"the system refused: {error}")
 
 
 def translated(table: _Table = _NOTHING, queue: str = "", backend: str = "") -> AbstractContextManager[None]:
-    """Return a context in which each `OSError`, and what else `table` lists, becomes ours, chained (clause 18).
+    """Return a context manager that turns each `OSError`, and each exception in `table`, into our error (clause 18).
 
-    Our own errors and other exceptions pass through, as does whatever a signal handler raised.
+    Our error is chained to the original. Our own errors, other exceptions and exceptions of signal handlers pass
+    through.
 
     Args:
         table: As for `explained`.
-        queue: Name of the queue, for the error's text; added above where it is missing.
+        queue: Name of the queue, for the error's text. If empty, the layer above adds it.
         backend: Name of the backend, likewise.
     """
     return _Translated(table, queue, backend)
 
 
 class _Translated:
-    # A class, because `contextlib` ties a cycle around an error that passes through, and that keeps what failed alive.
+    # A class, because `contextlib` creates a reference cycle around an exception that passes through. The cycle keeps
+    # alive what the failed call used.
 
     __slots__ = ("_backend", "_queue", "_table")
 
