@@ -99,8 +99,6 @@ ONCE = (
     "tests/backends/test_wrong.py",
     "tests/benchmarks",
     "tests/cli",
-    "tests/core/test_bench.py",
-    "tests/core/test_wire.py",
     "tests/csan",
     "tests/packaging",
     "tests/processes",
@@ -108,7 +106,9 @@ ONCE = (
 #: Tests among these that do depend on it.
 EACH = (
     "tests/packaging/test_public.py",
+    "tests/processes/test_exit.py",
     "tests/processes/test_fork.py",
+    "tests/processes/test_fork_in_import.py",
     "tests/processes/test_signals.py",
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from leftovers import described, left, mqueues, remove
+from processes.needs import WITHOUT
 
 # Whichever test imports it first.
 pytest.register_assert_rewrite("ipcq.testing.contract")
@@ -27,10 +28,6 @@ BY_DESIGN = re.compile(
     r"|backend '\w+' cannot be used here: it works on .*, this is \w+$|could not import '(pty|resource)'"
     r"|Windows has no |(peers are|PyInstaller is) installed on Linux alone|got empty parameter set for \(pair\))"
 )
-
-#: Bundled backends and libraries whose tests are left out, as `nox -s bare` and `nox -s hidden` ask for, separated by
-#: blanks.
-WITHOUT = os.environ.get("IPCQ_TESTS_WITHOUT", "").split()
 
 #: A skip for want of such a library.
 LEFT_OUT = re.compile(rf"cannot be used here without ({'|'.join(WITHOUT)})$") if WITHOUT else None

@@ -86,10 +86,11 @@ def descriptors() -> set[str]:
 
 
 def children() -> set[str]:
-    pids = set()
-    for task in Path("/proc/self/task").glob("*"):  # Linux alone has it
-        with suppress(OSError):
-            pids |= set((task / "children").read_text().split())
+    pids: set[str] = set()
+    with suppress(OSError):  # Linux alone has it
+        for task in os.listdir("/proc/self/task"):
+            with suppress(OSError), open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+                pids |= set(file.read().split())
     return {each for each in pids - kept("_pid", "_forkserver_pid") if not ended(each)}
 
 

@@ -4,13 +4,13 @@ import importlib
 import importlib.metadata
 import os
 import secrets
-import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import ipcq
+import scripts
 from core.fakes import HOST, FakeBackend, FakeChannel
 from ipcq._opening import registry
 from ipcq.backend import Backend
@@ -83,22 +84,33 @@ class Installed:
         registry._plugins.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def offered() -> list[importlib.metadata.EntryPoint]:
+    """Return what the environment offers to a test that installs backends, looked for once: it takes milliseconds."""
+    found = importlib.metadata.entry_points(group=GROUP)
+    return [entry for entry in found if entry.name in BUNDLED or entry.dist.name != DISTRIBUTION]
+
+
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
+def installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: list[importlib.metadata.EntryPoint]
+) -> Iterator[Installed]:
     """Return a place where distributions can be installed, gone after the test."""
     place = tmp_path / "installed"
     place.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
-    offered = importlib.metadata.entry_points
 
-    def reckoned_with(**which: str) -> list[importlib.metadata.EntryPoint]:
-        return [entry for entry in offered(**which) if entry.name in BUNDLED or entry.dist.name != DISTRIBUTION]
+    def reckoned_with(*, group: str) -> list[importlib.metadata.EntryPoint]:
+        here = importlib.metadata.distributions(path=[str(place)])
+        return [*offered, *(entry for each in here for entry in each.entry_points.select(group=group))]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", reckoned_with)
+    # A cache of the test's own, so that what the environment alone offers stays known.
+    monkeypatch.setattr(registry, "_offers", cache(registry._offers.__wrapped__))
     installed = Installed(place)
-    installed.forget()
+    importlib.invalidate_caches()
     yield installed
-    installed.forget()
+    importlib.invalidate_caches()
     for module in installed.modules:
         sys.modules.pop(module, None)
 
@@ -148,21 +160,7 @@ Run = Callable[..., str]
 @pytest.fixture
 def run() -> Run:
     """Return what runs a script in a fresh interpreter and returns what it printed; one that fails fails the test."""
-
-    def run_script(script: str, *arguments: object, environment: Mapping[str, str] | None = None) -> str:
-        path = os.pathsep.join(filter(None, sys.path))
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-X", "faulthandler", "-c", textwrap.dedent(script), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=3 * HANG,
-            check=False,
-            env={**os.environ, "PYTHONPATH": path, **(environment or {})},
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
-
-    return run_script
+    return scripts.run
 
 
 class Thread:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import ipcq
-import ipcq.aio
 import ipcq.logging
 from core.conftest import Installed
 from core.fakes import HOST, FakeBackend, raising
 from ipcq._process import call_site
 from ipcq.backend import Availability, Persistence
 from ipcq.errors import NoSpace, Unsupported
+from processes.needs import library
 
 
 @pytest.fixture
@@ -139,7 +139,8 @@ def test_a_backend_that_gets_unusable_meanwhile_is_warned_of(
 
 def test_the_warning_points_at_the_line_that_opens_for_asyncio(alone: FakeBackend, name: str) -> None:
     """Though a thread opens it."""
-    anyio = pytest.importorskip("anyio")
+    anyio = library("anyio")
+    import ipcq.aio
 
     async def open_it() -> int:
         here = line() + 1

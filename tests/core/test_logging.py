@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ import ipcq
 from core import logs
 from ipcq import logging as face
 from ipcq.logging import QueueHandler, QueueListener, RecordQueue
-from ipcq.testing.processes import Peers, fresh_name, until
+from ipcq.testing.processes import fresh_name, until
 
 pytestmark = pytest.mark.needs("shm")
 
@@ -117,13 +116,6 @@ class Told:
 def errors(capsys: pytest.CaptureFixture[str]) -> Told:
     """Return what is written to stderr."""
     return Told(capsys)
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    """Return a group of unrelated processes."""
-    with Peers() as peers:
-        yield peers
 
 
 # What is sent
@@ -704,78 +696,7 @@ def test_a_configuration_may_name_queue_and_listener(name: str, root: logging.Lo
     assert kept.texts() == ["text"]
 
 
-# Between processes
-
-
-def test_unrelated_processes_meet(name: str, peers: Peers, tmp_path: Path) -> None:
-    """C1: one logs, another writes, and both know the name alone."""
-    path = tmp_path / "log"
-    writer = peers.spawn(logs.write, name, str(path))
-    writer.hear()
-    number = peers.spawn(logs.log, name, 3).hear()
-    writer.say("end")
-    writer.wait()
-    assert path.read_text() == "".join(f"WARNING app.part {number} number {each}\n" for each in range(3))
-
-
-def test_records_wait_for_who_writes_them(name: str, peers: Peers, kept: Kept) -> None:
-    """C1: the process that logged has ended meanwhile."""
-    peer = peers.spawn(logs.log, name, 5)
-    peer.hear()
-    peer.wait()
-    with QueueListener(name, kept):
-        pass
-    assert [vars(record)["number"] for record in kept.records] == list(range(5))
-
-
-def test_a_killed_process_loses_no_record(name: str, peers: Peers, kept: Kept) -> None:
-    """C1: what was logged is in the queue."""
-    peer = peers.spawn(logs.log_and_die, name, 50)
-    assert peer.wait() == -9
-    with QueueListener(name, kept):
-        pass
-    assert kept.texts() == [f"number {number}" for number in range(50)]
-
-
-def test_a_process_killed_while_it_logs_holds_nobody_up(name: str, peers: Peers, kept: Kept) -> None:
-    """C15: the others go on, with whole records."""
-    with QueueListener(name, kept):
-        for _ in range(3):
-            peer = peers.spawn(logs.log_on_and_on, name)
-            peer.hear()
-            before = len(kept.records)
-            until(lambda: len(kept.records) > before)  # noqa: B023
-            peer.kill()
-            peer.wait()
-        peers.spawn(logs.log, name, 1).hear()
-        until(lambda: kept.records[-1].msg == "number 0")
-    assert {record.msg for record in kept.records} == {"again", "number 0"}
-
-
-def test_several_processes_log_at_the_same_time(name: str, peers: Peers, kept: Kept) -> None:
-    """C8: each one's records in its own order, and all of them."""
-    with QueueListener(name, kept):
-        started = [peers.spawn(logs.log, name, 200) for _ in range(3)]
-        numbers = [peer.hear() for peer in started]
-        until(lambda: len(kept.records) == 600)
-    for number in numbers:
-        mine = [vars(record)["number"] for record in kept.records if record.process == number]
-        assert mine == list(range(200))
-
-
-@pytest.mark.parametrize("backend", ["shm", "pyshm", "socketpair"])
-def test_a_forked_process_logs_through_the_same_handler(name: str, peers: Peers, kept: Kept, backend: str) -> None:
-    """C20: it is opened again where that is needed."""
-    with ipcq.open(name, backend) as queue:
-        parent, child = peers.spawn(logs.log_in_a_child, name).hear()
-        with QueueListener(queue, kept):
-            pass
-        queue.unlink()
-    assert [(record.msg, record.process) for record in kept.records] == [
-        ("parent", parent),
-        ("child", child),
-        ("parent again", parent),
-    ]
+# Forks and limits
 
 
 def test_a_handler_that_a_backend_does_not_take_over_a_fork_is_opened_anew(records: RecordQueue, name: str) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import ipcq
-import ipcq.aio
 import ipcq.logging
 from ipcq._redaction import shown
 from ipcq.compat import baseplate, posix_ipc, shmqueue
+from processes.needs import library
 
 CANARY = "s3cret"
 
@@ -48,6 +48,9 @@ ADDRESSES = [
 
 
 async def _aio(address: Any) -> None:
+    library("anyio")
+    import ipcq.aio
+
     async with ipcq.aio.open(address):
         pass
 

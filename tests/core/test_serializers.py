@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, NamedTuple, TypedDict
 
 import msgpack
-import msgspec
 import pytest
 from hypothesis import given, settings, strategies
 
@@ -21,6 +20,9 @@ from core.conftest import Run
 from ipcq import serializers
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument, Unsupported
 from ipcq.serializers import FIRST_FREE_NUMBER, Codec, _frame, _msgpack, _typed, codec_for, register
+from processes.needs import library
+
+msgspec = library("msgspec")
 
 LENGTHS = (0, 1, 255, 256, 65535, 65536)
 

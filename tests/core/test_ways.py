@@ -14,12 +14,13 @@ from datetime import date, datetime, time, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import attrs
-import msgspec
 import pytest
 
 from ipcq.errors import DecodeError, EncodeError
 from ipcq.serializers import codec_for
+from processes.needs import library
+
+attrs, msgspec = library("attrs"), library("msgspec")
 
 
 class Colour(enum.Enum):

@@ -1,0 +1,80 @@
+"""C17: an interpreter that ends with open handles says nothing, and does not hang."""
+
+import subprocess
+import sys
+
+import pytest
+
+from processes.needs import usable
+
+
+@pytest.mark.parametrize("which", ["memory", "mqueue", "pyshm", "shm", "socketpair"])
+def test_a_handle_that_outlives_the_modules_goes_in_silence(name: str, which: str) -> None:
+    """The interpreter empties its modules at its end, and releases the last reference to the handle after that."""
+    script = "import sys, threading, ipcq; threading.kept = ipcq.open(sys.argv[1], sys.argv[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, name, usable(which)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# The cycle is collected when the interpreter has ended for all other threads.
+CLOSED_AT_THE_END = """
+import gc, sys, threading, ipcq
+class Owner:
+    def __del__(self):
+        self.queue.close()
+def take(queue, taken, get):
+    while True:
+        get(queue)
+        taken.set()
+gc.disable()
+owner = Owner()
+owner.itself = owner
+owner.queue = ipcq.open(sys.argv[1], sys.argv[2])
+taken = threading.Event()
+get = ipcq.Queue.get if sys.argv[3] == "python" else type(owner.queue).get
+threading.Thread(target=take, args=(owner.queue, taken, get), daemon=True).start()
+owner.queue.put("item")
+taken.wait()
+del owner
+"""
+
+
+@pytest.mark.parametrize(
+    ("which", "how"),
+    [(backend, "python") for backend in ("memory", "mqueue", "pyshm", "shm", "socketpair")] + [("shm", "c")],
+)
+def test_a_finaliser_that_closes_at_the_end_does_not_wait_for_threads_that_are_no_more(
+    name: str, which: str, how: str
+) -> None:
+    """The interpreter lets no daemon thread run any more, so none of them ever leaves its call."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_AT_THE_END, name, usable(which), how],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("which", ["memory", "mqueue", "shm"])
+def test_a_handle_with_a_request_for_a_notice_goes_in_silence_at_the_end(name: str, which: str) -> None:
+    """The thread that waits for the notice does not run any more and cannot say that it is out."""
+    script = (
+        "import gc, sys, ipcq; gc.disable(); kept = [ipcq.open(sys.argv[1], sys.argv[2])]; kept.append(kept); "
+        "kept[0].notify(signal=10); del kept"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, name, usable(which)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_queue_without_a_name_that_outlives_the_modules_goes_in_silence() -> None:
+    """Its overflow file has descriptors and a finaliser of its own."""
+    usable("shm")
+    script = "import threading, ipcq.compat.multiprocessing as face; threading.kept = face.Queue()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
