@@ -1,6 +1,6 @@
-"""The command ``ipcq``: one file per verb, loaded when it is called.
+"""The command ``ipcq``: one file per verb, imported when the verb is called.
 
-Exit codes, and the line on stderr that goes with them, are decided in `_exits` alone.
+Only `_exits` maps errors to exit codes and to the line on stderr.
 """
 
 import errno
@@ -45,7 +45,7 @@ VERBS = (
 
 
 class Verbs(click.Group):
-    """The group of verbs: imports the one that is called, and turns errors into exit codes."""
+    """The group of verbs: imports the verb that is called, and turns errors into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -60,18 +60,18 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            vars(error)["message"] = redacted(error.message)  # click quotes the arguments that it refuses
+            vars(error)["message"] = redacted(error.message)  # click quotes rejected arguments
             raise
         except (MessageQueueError, Failure, OSError, KeyboardInterrupt) as error:
             if ctx.params["traceback"]:
                 click.echo(redacted(traceback.format_exc()), nl=False, err=True)
             if isinstance(error, KeyboardInterrupt):
-                # Quiet, as every tool is; unless the verb knows something that would be lost without a word.
+                # Silent, like other tools, unless the verb attached what would otherwise be lost.
                 if hasattr(error, "__notes__"):
                     complain(line_of(error))
                 ctx.exit(INTERRUPTED)
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                # Whoever read our output has gone: click swallows what is still buffered, and exits with 1.
+                # The reader of stdout is gone. click discards buffered output and exits with 1.
                 raise
             if line := line_of(error):
                 complain(line)
@@ -79,7 +79,7 @@ class Verbs(click.Group):
 
 
 def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """Print what `ipcq version` prints; click's own option raises where there is no metadata."""
+    """Print what `ipcq version` prints. click's own option raises if the metadata is missing."""
     if wanted and not ctx.resilient_parsing:
         click.echo(import_module("ipcq._cli.verbs.version").line())
         ctx.exit()
@@ -87,19 +87,19 @@ def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     cls=Verbs,
-    # Named here without being loaded, so that click can say "did you mean" for a verb that is misspelt.
+    # Placeholders: click needs the names for "did you mean", but not the imports.
     commands={verb: click.Command(verb) for verb in VERBS},
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Print the version."
 )
-@click.option("--traceback", is_flag=True, help="Show where an error came from, before its one line.")
+@click.option("--traceback", is_flag=True, help="Print the traceback of an error before its message.")
 def cli(traceback: bool) -> None:
-    """Put objects into named queues, take them out, and look at the queues of this machine.
+    """Put objects into named queues, get them, and inspect the queues of this machine.
 
     \b
-    A queue's NAME is '/' and then any text, as in /jobs. A URL names its backend too:
+    NAME is '/' followed by any text, as in /jobs. A URL also names the backend:
     mqueue:///jobs.
 
     \b
@@ -111,4 +111,4 @@ def cli(traceback: bool) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     cli.main(args, prog_name="ipcq")
-    sys.exit(ERROR)  # pragma: no cover - click's main never returns; this line lets the type say so
+    sys.exit(ERROR)  # pragma: no cover - click's main never returns, but its type does not say so

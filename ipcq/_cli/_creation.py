@@ -1,4 +1,4 @@
-"""What verbs that create queues have in common."""
+"""Options and checks shared by verbs that create queues."""
 
 import logging
 import warnings
@@ -19,13 +19,13 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def limit_options(verb: Verb) -> Verb:
-    """Offer ``--max-messages`` and ``--max-message-size``, which an existing queue has to match."""
+    """Add ``--max-messages`` and ``--max-message-size``. An existing queue must match them."""
     return option_of_open("max_messages")(option_of_open("max_message_size")(verb))
 
 
 def backend_options_option(verb: Verb) -> Verb:
-    """Offer ``-o``, and pass what it collects as a dict."""
-    text = "An option of the backend's own; may be repeated."
+    """Add ``-o``, and pass its values as a dict."""
+    text = "Pass an option to the backend. Repeatable."
     return click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_parsed, help=text)(verb)
 
 
@@ -38,7 +38,7 @@ def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Ma
         if key in _OF_OPEN:
             flag = FLAGS.get(key)
             way = f": use {flag}" if flag else ""
-            raise click.BadParameter(f"{key} is no option of a backend{way}.")
+            raise click.BadParameter(f"{key} is not a backend option{way}.")
         if key in options:
             raise click.BadParameter(f"{key} is given twice.")
         options[key] = value
@@ -49,8 +49,8 @@ _OF_OPEN = frozenset(("name", "backend", *OPTIONS))
 
 
 def existing(name: str, backend: str, **options: Any) -> ipcq.Queue[Any] | None:
-    """Open a queue if there is one; None where it has to be created."""
-    if parse(name).options.keys() & {"exclusive", "wait"}:  # what only creating can honour or refuse
+    """Open the queue if it exists; return None if it must be created."""
+    if parse(name).options.keys() & {"exclusive", "wait"}:  # only the call that creates honours or rejects them
         return None
     try:
         return ipcq.open(name, backend, create=False, **options)
@@ -60,19 +60,19 @@ def existing(name: str, backend: str, **options: Any) -> ipcq.Queue[Any] | None:
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Refuse to create a queue that would vanish with this process because no backend that keeps queues can be used."""
+    """Refuse to create a queue that would vanish with this process because no usable backend keeps queues."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", PersistenceWarning)
         try:
             yield
         except PersistenceWarning as warning:
-            ours = "start the program that gets the items first"
+            ours = "start the consumer first"
             raise Failure(str(warning).replace("say lifetime='last-close' if that is enough", ours)) from warning
 
 
 @contextmanager
 def short_lived() -> Iterator[None]:
-    """Take any backend without a warning: the queue need not outlive this process."""
+    """Accept any backend without a warning: the queue need not outlive this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PersistenceWarning)
         yield
@@ -89,7 +89,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def noted_choice() -> Iterator[list[str]]:
-    """Yield a list that will have a line if the request rules out the best backend."""
+    """Yield a list that receives a line if the request rules out the best backend."""
     logger, notes = logging.getLogger("ipcq"), _Notes()
     level = logger.level
     logger.setLevel(logging.INFO)
@@ -102,11 +102,11 @@ def noted_choice() -> Iterator[list[str]]:
 
 
 def check_that_it_lasts(queue: ipcq.Queue[Any]) -> None:
-    """Refuse a queue that was made just now and would go with this process, and take with it what is put."""
+    """Refuse a new queue that would vanish with this process, together with its messages."""
     if queue.capabilities.scope < ipcq.Scope.HOST:
-        reason = "its queues live inside one process, and this one ends: choose another backend"
+        reason = "its queues live inside one process, and this one exits: choose another backend"
     elif queue.capabilities.persistence < ipcq.Persistence.KERNEL or queue.lifetime == "last-close":
-        reason = "its queues live as long as somebody has them open: start the program that gets the items first"
+        reason = "its queues last only while a process has them open: start the consumer first"
     else:
         return
     raise Unsupported(reason, queue=queue.name, backend=queue.backend)

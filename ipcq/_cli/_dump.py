@@ -1,18 +1,18 @@
-"""Messages in a file: what `drain` writes and `load` reads.
+"""Message files: written by `drain`, read by `load`.
 
-A file is lines of JSON. The first one says what the queue was, each other one is a message with its priority and its
-bytes, as they were on the wire, in base64; so nothing depends on what the bytes mean. Files can be joined by ``cat``.
+A file is JSON Lines. The first line is a header that describes the queue. Each other line is a message: its priority,
+and its wire bytes in base64, so the format does not depend on a serializer. Files can be concatenated.
 
-A message that was taken is in nobody's keeping until it is written, so everything that can fail is done before: the
-file is made, and blocks of the disk are reserved for the largest message there may be, so that a full disk is noticed
-while the message is still in the queue. What is reserved and not used reads as NULs, which are cut off at the end; a
-process that was killed leaves them, and whoever reads skips them.
+Between the get and the write, a message exists only in memory. Everything that can fail therefore happens before the
+get: the file is created, and disk blocks are reserved for the largest possible message. So a full disk is detected
+while the message is still in the queue. Reserved, unused blocks read as NULs. `close` truncates them; a killed process
+leaves them, and the reader skips them.
 
-A message that has been put somewhere is marked in the file: its line then begins with ``#``. That is one byte, so no
-kill can leave half of it, and whoever loads the file passes over such lines.
+A message that is in a queue again is marked: its line begins with ``#``. The mark is a single byte, so a kill cannot
+tear it. The reader skips marked lines.
 
-What goes into a pipe goes into a file first. The first line in the pipe names it, and `load` marks each message there
-once it is in the queue, and removes the file once all of them are.
+Messages for a pipe are written to a file first. The header in the pipe names the file. `load` marks each message in the
+file once it is in the queue, and removes the file once all are.
 """
 
 import errno
@@ -37,13 +37,13 @@ from ipcq._cli._streams import stdout
 
 VERSION = 1
 
-#: Bytes that are read at a time.
+#: Bytes per read.
 CHUNK: Final = 65536
 
-#: The limits that a queue is created with again.
+#: Limits with which the queue can be recreated.
 LIMITS = ("max_messages", "max_message_size", "buffer_size", "priorities")
 
-#: Bytes that are reserved at a time, to spare system calls.
+#: Bytes to reserve at a time, to save system calls.
 STEP = 1 << 20
 
 
@@ -52,7 +52,7 @@ DONE: Final = b"#"
 
 
 def header(queue: ipcq.Queue[Any], kept: str | None = None) -> bytes:
-    """Return the line that says what the queue was, how many messages it had, and where a file of them is kept."""
+    """Return the first line of a file: the queue, its number of messages, and the path of the rescue file if any."""
     facts = {"name": queue.name, "backend": queue.backend, **limits_of(queue)}
     line = {"ipcq": "messages", "version": VERSION, "queue": facts, "messages": queue.qsize()}
     if kept is not None:
@@ -61,13 +61,13 @@ def header(queue: ipcq.Queue[Any], kept: str | None = None) -> bytes:
 
 
 def limits_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
-    """Return mode and limits with which a queue can be created again."""
+    """Return the mode and the limits with which the queue can be recreated."""
     return {limit: getattr(queue, limit) for limit in ("mode", *LIMITS)}
 
 
 def record(message: ipcq.Message[bytes]) -> bytes:
-    """Return the line that stands for a message."""
-    # Without json, which takes longer: a message that is taken and not yet written may be lost meanwhile.
+    """Return the line of a message."""
+    # Faster than json. It shortens the window in which a message is taken but not written.
     return b'{"priority": %d, "base64": "%b"}\n' % (message.priority, b2a_base64(message.item, newline=False))
 
 
@@ -76,17 +76,17 @@ def _line(facts: Mapping[str, Any]) -> bytes:
 
 
 class Sink(Protocol):
-    """Where lines go."""
+    """A destination of lines."""
 
     def make_room(self) -> None:
-        """Find out whether the next line can be written, before anything is taken."""
+        """Ensure that the next line can be written, before its message is taken."""
 
     def write(self, line: bytes) -> None:
-        """Write one line, and return when it outlives this process."""
+        """Write one line. On return, it survives a kill of this process."""
 
 
 class Stream:
-    """Standard output as a sink, without a buffer: what is in one would be lost or held up at the end."""
+    """Standard output as a sink. Unbuffered: a kill would lose buffered lines."""
 
     def __init__(self) -> None:
         self._descriptor = stdout().fileno()
@@ -101,17 +101,17 @@ class Stream:
             rest = rest[os.write(self._descriptor, rest) :]
 
     def has_reader(self) -> bool:
-        """Tell whether another process reads it: it is a pipe or a socket, not a file or a terminal."""
+        """Return whether another process reads stdout: it is a pipe or a socket, not a file or a terminal."""
         mode = os.fstat(self._descriptor).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
     @contextmanager
     def ended(self) -> Iterator[Callable[[], bool]]:
-        """Let the reader see the end, and yield a function that tells whether the reader is known to be gone."""
+        """Close stdout, so that the reader sees end of file; yield a function: is the reader known to be gone?"""
         place = -1
-        if not stat.S_ISSOCK(os.fstat(self._descriptor).st_mode):  # which cannot be opened a second time
-            with suppress(AttributeError, OSError):  # Linux alone has O_PATH, and /proc need not be mounted
-                # Neither a reading nor a writing end, so the reader sees the end of its input.
+        if not stat.S_ISSOCK(os.fstat(self._descriptor).st_mode):  # a socket cannot be reopened
+            with suppress(AttributeError, OSError):  # only Linux has O_PATH, and /proc may not be mounted
+                # O_PATH is neither a read end nor a write end, so the reader still sees end of file.
                 place = os.open(f"/proc/self/fd/{self._descriptor}", os.O_PATH | os.O_CLOEXEC)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._descriptor)
@@ -127,7 +127,7 @@ def _is_left(place: int) -> bool:
     try:
         writing = os.open(f"/proc/self/fd/{place}", os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
-        return error.errno == errno.ENXIO  # fifo(7): nobody has it open for reading
+        return error.errno == errno.ENXIO  # fifo(7): no process has it open for reading
     try:
         return _has_no_reader(writing)
     finally:
@@ -146,10 +146,10 @@ class File:
     """A new file as a sink.
 
     Args:
-        path: Where to make it; what is there already is not touched.
-        largest: Bytes of the longest line there may be.
-        durable: What is written outlives the machine's failure, as the queue does.
-        step: Bytes to reserve at a time, or what `largest` needs if that is more; None reserves nothing.
+        path: Path of the new file. An existing file is not touched.
+        largest: Length in bytes of the longest possible line.
+        durable: Sync every line to disk, for a queue that survives a reboot.
+        step: Bytes to reserve at a time, at least `largest`. None reserves nothing.
     """
 
     def __init__(self, path: str, largest: int, *, durable: bool, step: int | None = STEP) -> None:
@@ -168,12 +168,12 @@ class File:
             try:
                 os.posix_fallocate(self._file.fileno(), self._end, room)
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not supported by this file system
                     raise
             self._reserved = self._end + room
 
     def write(self, line: bytes) -> None:
-        # Whatever `clear` left there must not follow the line.
+        # Overwrite the stale lines that `clear` left behind this one.
         rest = memoryview(line.ljust(self._stale - self._end, b"\0"))
         self._file.seek(self._end)
         while rest:
@@ -185,18 +185,18 @@ class File:
 
     @property
     def last(self) -> int:
-        """Where the last line begins."""
+        """Offset of the last line."""
         return self._begin
 
     def mark(self, offset: int) -> None:
-        """Mark the message whose line begins there: it is in a queue again."""
+        """Mark the message whose line begins at `offset` as being in a queue again."""
         self._file.seek(offset)
         self._file.write(DONE)
 
     def clear(self) -> None:
-        """Have the next line overwrite those after the first one; they are marked, or there is one alone, marked here.
+        """Make the next line overwrite all lines but the header. They are marked, or there is only one, marked here.
 
-        The reserved blocks are kept: freeing and reserving them takes milliseconds on some file systems.
+        Keep the reserved blocks: freeing and reserving them takes milliseconds on some file systems.
         """
         if self._end > self._first:
             self.mark(self._first)
@@ -204,18 +204,18 @@ class File:
             self._begin = self._end = self._first
 
     def take_back(self) -> None:
-        """Take the last line out again."""
+        """Remove the last line."""
         self._end = self._reserved = self._stale = self._begin
         self._file.truncate(self._end)
 
     def close(self, *, keep: bool) -> None:
-        """Make it lasting, or remove it."""
+        """Close the file. Sync it to disk if `keep`, else remove it."""
         with self._file:
             if keep:
                 self._file.truncate(self._end)
                 os.fsync(self._file.fileno())
         if not keep:
-            with suppress(FileNotFoundError):  # somebody was faster
+            with suppress(FileNotFoundError):  # already removed by another process
                 os.unlink(self.path)
         elif sys.platform != "win32":
             directory = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_CLOEXEC)
@@ -226,93 +226,93 @@ class File:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # messages are nobody else's business
+    return os.open(path, flags, 0o600)  # messages are private
 
 
 class Loaded(NamedTuple):
-    """One message of a file."""
+    """One message from a file."""
 
     data: bytes
     priority: int
 
 
-#: How files of other formats begin, what they are, and the way from there.
+#: Other formats: first bytes, name, and how to convert.
 _FORMATS: Final = (
     (b"\x1f\x8b", "a gzip file", "gzip -dc FILE | ipcq load NAME -"),
     (b"\x28\xb5\x2f\xfd", "a zstd file", "zstd -dc FILE | ipcq load NAME -"),
     (b"\xfd7zXZ\0", "an xz file", "xz -dc FILE | ipcq load NAME -"),
     (b"BZh", "a bzip2 file", "bzip2 -dc FILE | ipcq load NAME -"),
     (b"PK\3\4", "a zip archive", "unzip -p FILE | ipcq load NAME -"),
-    (b"SQLite format 3\0", "a database of SQLite", "write its rows as lines of JSON first"),
+    (b"SQLite format 3\0", "an SQLite database", "export its rows as lines of JSON first"),
     *((b"\x80" + bytes((protocol,)), "a pickle", "put its objects from a program") for protocol in range(2, 6)),
     (b"\xef\xbb\xbf", "text with a byte order mark", "tail -c +4 FILE | ipcq load NAME -"),
     (b"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8 FILE | ipcq load NAME -"),
     (b"\xfe\xff", "UTF-16", "iconv -f UTF-16 -t UTF-8 FILE | ipcq load NAME -"),
 )
 
-#: How far into a line that is no JSON a text can be told from other bytes.
+#: Bytes of a line to inspect for telling text from binary data.
 _GLANCE: Final = 4096
 
 
 class Kept:
-    """The rescue file of a drain into a pipe, as the `load` that reads the pipe finds it.
+    """The rescue file of a drain into a pipe, opened by the `load` that reads the pipe.
 
-    What names it may come from anybody. So nothing is opened but a plain file, nothing is marked but what has been
-    loaded, byte for byte, and the directory is held open: what is removed at the end is in the same directory, whatever
-    its path leads to by then.
+    The path comes from untrusted input. So only a regular file is opened, and only lines are marked that equal the
+    loaded input byte for byte. The directory stays open, so the file is removed from the same directory even if the
+    path leads elsewhere by then.
 
     Args:
-        path: Where it is.
+        path: Path of the file.
         header: Its first line.
-        start: How many bytes were before this line in what is loaded.
+        start: Offset of that line in the loaded input, in bytes.
 
     Raises:
-        OSError: It is not there, or not this user's to write.
+        OSError: The file does not exist, or this user may not write to it.
     """
 
     def __init__(self, path: str, header: bytes, start: int) -> None:
         self.path = path
         self._start = start
         self._end = start + len(header) + 1
-        if not os.path.isabs(path):  # whoever made it says where it is, and not where it is from here
+        if not os.path.isabs(path):  # relative to the drain's directory, which is unknown here
             raise FileNotFoundError(path)
         with ExitStack() as stack:
-            # Windows has no such descriptors.
+            # Windows has no directory descriptors.
             self._directory = _held_directory(path, stack) if os.open in os.supports_dir_fd else None
             self._name = path if self._directory is None else os.path.basename(path)
-            # First, because opening is enough to start some devices.
+            # Before the open, because opening a device can have side effects.
             if not stat.S_ISREG(self._status().st_mode):
                 raise FileNotFoundError(path)
             how = os.O_RDWR
-            for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has each
+            for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # no system has all of them
                 how |= getattr(os, flag, 0)
             self._file = stack.enter_context(open(os.open(self._name, how, dir_fd=self._directory), "r+b", buffering=0))
-            # The line has a random number in it, so it is that file and no other that somebody named.
+            # The random token in the header proves that it is the drain's file.
             if not self._has(header + b"\n", 0):
                 raise FileNotFoundError(path)
             self._closing = stack.pop_all()
 
     def passes(self, line: bytes, begin: int) -> bool:
-        """Tell whether the file has this line, which begins there in what is loaded, and pass over it if so."""
+        """Return whether the file has this line, which begins at `begin` in the loaded input; skip it if so."""
         if self._has(line, begin - self._start):
             self._end = begin + len(line) + 1
             return True
         return False
 
     def mark(self, begin: int) -> None:
-        """Mark the message whose line begins there in what is loaded, and was passed over: it is in the queue."""
+        """Mark the message as being in the queue. Its line begins at `begin` in the loaded input and was skipped."""
         self._file.seek(begin - self._start)
         self._file.write(DONE)
 
     def close(self, *, done: bool) -> None:
-        """Remove it if everything in it is in the queue."""
+        """Close the file. Remove it if all of its messages are in the queue."""
         with self._closing:
             self._file.seek(self._end - self._start)
-            # The drain may have been killed after it wrote to the file and before it wrote to the pipe.
+            # A drain killed between its writes to file and pipe leaves a line that did not arrive.
             done = done and not any(chunk.strip(b"\0") for chunk in iter(partial(self._file.read, CHUNK), b""))
-            self._file.close()  # or Windows does not remove it
+            self._file.close()  # Windows cannot remove an open file
             if done:
-                with suppress(FileNotFoundError):  # somebody was faster
+                with suppress(FileNotFoundError):  # already removed by another process
                     os.unlink(self._name, dir_fd=self._directory)
 
     def _status(self) -> os.stat_result:
@@ -337,34 +337,32 @@ def _held_directory(path: str, stack: ExitStack) -> int:
 
 
 class Dump:
-    """A file that is read, or several that were joined: of what `drain` wrote, or of lines of JSON, an item each."""
+    """Input of `load`: one or more concatenated files of `drain`, or JSON Lines with one item per line."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self.line = 0
         self.bytes = 0
         self.kept: list[Kept] = []
-        """Where drains keep their messages, as far as what came is what is in there."""
+        """Rescue files that match the input so far."""
         self.messages: int | None = None
-        """How many messages the queue had, where that is known."""
+        """Number of messages that the queue had, if known."""
         self._begin = 0
         self._raw = b""
         self._current: Kept | None = None
         first = read(CHUNK)
         for begin, what, way in _FORMATS:
-            if first.startswith(begin):  # before a line is looked for, which may be all of a large file
-                raise Failure(
-                    f"this is {what}, and `ipcq load` reads what `ipcq drain` writes, or lines of JSON: {way}"
-                )
+            if first.startswith(begin):  # before splitting lines: a large binary file may be a single line
+                raise Failure(f"this is {what}, but `ipcq load` reads output of `ipcq drain` or lines of JSON: {way}")
         chunks = chain((first,), iter(partial(read, CHUNK), b""))
         self._lines = records(lambda _: next(chunks, b""), b"\n", None)
         self._first = self._next()
         self.json = self._is_json(self._first)
-        """Whether it has items in lines of JSON, and not messages."""
+        """Whether the input is JSON Lines with items, not messages."""
         self.queue = {} if self.json else self._header(self._first)
-        """Mode and limits that the queue had, where that is known."""
+        """Mode and limits that the queue had, if known."""
 
     def items(self) -> Iterator[Any]:
-        """Return the items of lines of JSON."""
+        """Yield the items of JSON Lines."""
         line = self._first
         while line:
             if line.strip():
@@ -382,27 +380,27 @@ class Dump:
 
     @property
     def is_kept(self) -> bool:
-        """Whether what comes is also in a file that a drain keeps."""
+        """Whether the messages being read are also in a rescue file."""
         return self._current is not None
 
     def mark(self) -> None:
-        """Mark the last message in the drain's rescue file: it is in the queue."""
+        """Mark the last message in the rescue file, if any, as being in the queue."""
         kept = self._pass()
         if kept is not None:
             kept.mark(self._begin)
 
     def _pass(self) -> Kept | None:
-        """Follow the last line in the file of its drain; return that file if it has the line."""
+        """Skip the last line in the rescue file, too. Return that file if it has the line."""
         current = self._current
         if current is not None and not current.passes(self._raw, self.bytes - len(self._raw) - 1):
-            # Something between the drain and here left lines out, or somebody made them up. The file stays as it is.
+            # A filter in the pipe dropped or forged lines. Leave the file as it is.
             self._current = None
             self.kept.remove(current)
             current.close(done=False)
         return self._current
 
     def close(self, *, done: bool) -> None:
-        """Remove the rescue files of the drains, if everything in them is in the queue."""
+        """Close the rescue files. If `done`, remove those whose messages are all in the queue."""
         while self.kept:
             self.kept.pop().close(done=done)
 
@@ -411,7 +409,7 @@ class Dump:
             self._raw = line
             self.line += 1
             end = self.bytes + len(line) + 1
-            # What was reserved by a drain that was killed.
+            # Blocks reserved by a killed drain read as NULs.
             line = line.lstrip(b"\0")
             self._begin, self.bytes = end - len(line) - 1, end
             if line := line.rstrip(b"\0"):
@@ -426,14 +424,14 @@ class Dump:
                 raise self._wrong("is missing: the file is empty") from error
             if line.lstrip()[:1] in (b"{", b"[") and not line.startswith(b'{"ipcq"'):
                 raise self._wrong(
-                    "is not JSON by itself, and an item has one line: jq -c . FILE | ipcq load NAME -, or jq -c .[] "
-                    "for the elements of a list"
+                    "is not complete JSON, and every item needs its own line: jq -c . FILE | ipcq load NAME -, or "
+                    "jq -c .[] for the elements of a list"
                 ) from error
             if line.startswith(b'{"ipcq"'):
-                raise self._wrong("is damaged or cut off") from error
+                raise self._wrong("is damaged or truncated") from error
             raise self._wrong(
-                f"is {_kind(line)}, and `ipcq load` reads what `ipcq drain` writes, or lines of JSON: `ipcq put NAME "
-                "-` puts lines of text, and with --raw a whole file"
+                f"is {_kind(line)}, but `ipcq load` reads output of `ipcq drain` or lines of JSON: `ipcq put NAME -` "
+                "puts lines of text, and with --raw a whole file"
             ) from error
         return not isinstance(facts, dict) or not ("ipcq" in facts or facts.keys() == {"priority", "base64"})
 
@@ -441,17 +439,17 @@ class Dump:
         try:
             item = from_json(line)
         except (ValueError, RecursionError) as error:
-            raise self._wrong(f"is not JSON, as those before it are: {error}") from error
+            raise self._wrong(f"is not JSON, unlike the lines before it: {error}") from error
         if isinstance(item, dict) and item.get("ipcq") == "messages":
-            raise self._wrong("begins what `ipcq drain` writes, behind lines of JSON: load the two by themselves")
+            raise self._wrong("starts output of `ipcq drain` after lines of JSON: load the two separately")
         return item
 
     def _header(self, line: bytes) -> dict[str, Any]:
         facts = self._facts(line)
         if facts.get("ipcq") != "messages" or not isinstance(facts.get("queue"), dict):
-            raise self._wrong("does not begin what `ipcq drain` writes: its first line is missing, or was changed")
+            raise self._wrong("is not a header of `ipcq drain`: the header is missing or was changed")
         if facts.get("version") != VERSION:
-            raise self._wrong(f"says version {facts.get('version')!r}, this is for version {VERSION}: update ipcq")
+            raise self._wrong(f"has version {facts.get('version')!r}, but this ipcq reads {VERSION}: update ipcq")
         limits = {limit: facts["queue"].get(limit) for limit in ("mode", *LIMITS)}
         self.messages = facts.get("messages")
         for fact in (self.messages, *limits.values()):
@@ -460,7 +458,7 @@ class Dump:
         kept = facts.get("kept")
         self._current = None
         if isinstance(kept, dict):
-            with suppress(OSError, KeyError, TypeError, ValueError):  # it is on another machine, or gone
+            with suppress(OSError, KeyError, TypeError, ValueError):  # on another machine, or removed
                 self._current = Kept(kept["path"], line, self._begin)
                 self.kept.append(self._current)
         return limits
@@ -470,13 +468,13 @@ class Dump:
         try:
             return Loaded(b64decode(facts["base64"], validate=True), facts["priority"])
         except (KeyError, TypeError, ValueError) as error:
-            raise self._wrong("is no message of `ipcq drain`") from error
+            raise self._wrong("is not a message of `ipcq drain`") from error
 
     def _facts(self, line: bytes) -> dict[str, Any]:
         try:
             facts = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise self._wrong("is damaged or cut off") from error
+            raise self._wrong("is damaged or truncated") from error
         return facts if isinstance(facts, dict) else {}
 
     def _wrong(self, what: str) -> Failure:
@@ -489,6 +487,6 @@ def _kind(line: bytes) -> str:
         text = glance.decode()
     except UnicodeDecodeError as error:
         text = glance[: error.start].decode()
-        if error.start < len(glance) - 3:  # which a character that is cut in two would not leave
-            return "no text"
-    return "no text" if "\0" in text else "XML or HTML" if text.lstrip().startswith("<") else "other text"
+        if error.start < len(glance) - 3:  # not just a character cut off by the glance's end
+            return "binary data"
+    return "binary data" if "\0" in text else "XML or HTML" if text.lstrip().startswith("<") else "plain text"

@@ -1,4 +1,4 @@
-"""Doing one thing to each of several queues: if one fails, the others are still done."""
+"""Apply one operation to several queues. A failure does not stop the others."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,18 +10,18 @@ from ipcq.errors import MessageQueueError
 def do_each(
     names: Sequence[str], do: Callable[[str], bool], done: str, key: str, *, as_json: bool, quiet: bool
 ) -> None:
-    """Do it to each, and print what became of it.
+    """Apply `do` to each name and print the result.
 
     Args:
-        names: As they were given.
-        do: Returns whether it did; False where somebody said no.
-        done: What is printed before the name of one to which it was done.
-        key: The same for JSON.
-        as_json: Print one JSON object for each.
-        quiet: Print errors alone.
+        names: Names or URLs as given on the command line.
+        do: The operation. Returns False if the user declined.
+        done: Printed before the name of each queue that was changed.
+        key: JSON key for whether the queue was changed.
+        as_json: Print one JSON object for each name.
+        quiet: Print errors only.
 
     Raises:
-        Failure: One failed at least; each has its line already.
+        Failure: At least one failed. Each failure has been printed.
     """
     codes = set()
     for name in names:

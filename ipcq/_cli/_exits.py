@@ -1,4 +1,4 @@
-"""Which exit code and which line on stderr stand for which error: the one place that decides it."""
+"""The exit code and the line on stderr for each error."""
 
 import re
 
@@ -23,7 +23,7 @@ FULL = 4
 NOT_FOUND = 5
 INTERRUPTED = 130
 
-# The first that fits counts; what is not here is an ERROR.
+# The first match wins; any other error is ERROR.
 CODES: tuple[tuple[type[MessageQueueError], int], ...] = (
     (InvalidArgument, USAGE),
     (BackendUnknown, USAGE),
@@ -32,10 +32,10 @@ CODES: tuple[tuple[type[MessageQueueError], int], ...] = (
     (QueueNotFound, NOT_FOUND),
 )
 
-#: The arguments of `ipcq.open` that the command line has, and what they are called there.
+#: Arguments of `ipcq.open` and their flags on the command line.
 FLAGS = {"backend": "--backend", **{name: option.flag for name, option in OPTIONS.items() if option.flag}}
 
-# The core's errors name arguments; whoever reads them here types flags. What is said to come from a URL keeps its name.
+# Errors of the core name arguments; the shell has flags. Options quoted from a URL keep their names.
 _NAMES = "|".join(FLAGS)
 _ARGUMENT = re.compile(
     rf"(?<!option )\b(?P<flag>{_NAMES})=(?:True\b|(?![^ :;,.]))"  # as in allow_pickle=True, and of require= alone
@@ -43,20 +43,20 @@ _ARGUMENT = re.compile(
     rf"|(?:^|(?<=; ))(?P<fact>{_NAMES})(?= is )"
 )
 
-#: What else the core advises, and how that is done on the command line.
+#: Other advice of the core, and its wording for the command line.
 _WORDS = (
-    ("open with serializer='raw'", "say --raw"),
+    ("open with serializer='raw'", "pass --raw"),
     ("unlink it", "`ipcq rm` it"),
     ("unlink the one", "`ipcq rm` the one"),
     ("within open_timeout", "in time"),
 )
 
-# A queue that goes with its last handle would go with the command.
+# Useless in a shell: such a queue would vanish when the command exits.
 NO_WAY_OUT = re.compile(r", or try backend='\w+' with lifetime='last-close'[^:;]*$")
 
 
 class Failure(Exception):
-    """What a verb itself finds wrong: its line for stderr, none where all is said already, and its exit code."""
+    """An error that a verb detects itself: an exit code, and a line for stderr unless it was printed before."""
 
     def __init__(self, line: str = "", code: int = ERROR) -> None:
         super().__init__(line)
@@ -64,22 +64,22 @@ class Failure(Exception):
 
 
 def code_of(error: BaseException) -> int:
-    """Return the exit code that stands for the error."""
+    """Return the exit code for the error."""
     if isinstance(error, Failure):
         return error.code
     return next((code for kind, code in CODES if isinstance(error, kind)), ERROR)
 
 
 def line_of(error: BaseException) -> str:
-    """Say the error in one line, with what a verb noted about it."""
+    """Return the error as one line, with the notes that a verb added."""
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted"
     elif isinstance(error, MessageQueueError):
         said = error.detail or error.wording
-        # "auto" was asked for, but it is no backend that anything happened on.
+        # "auto" was requested, but nothing can fail on a backend of that name.
         where = str(error).removesuffix(said).replace(" on backend 'auto'", "")
         if isinstance(error, QueueNotFound):
-            said = "no such queue: `ipcq ls` lists those that exist"
+            said = "no such queue: `ipcq ls` lists existing queues"
         said = NO_WAY_OUT.sub("", said)
         text = where + in_shell_words(said)
     else:
@@ -88,7 +88,7 @@ def line_of(error: BaseException) -> str:
 
 
 def in_shell_words(text: str) -> str:
-    """Name flags and commands where a text of the core names arguments and functions."""
+    """Replace arguments and functions in a text of the core with flags and commands."""
     for ours, theirs in _WORDS:
         text = text.replace(ours, theirs)
     return _ARGUMENT.sub(_flag, text).replace("--mode 0o", "--mode 0")

@@ -1,4 +1,4 @@
-"""What about this machine concerns every backend, as `ipcq doctor` checks it."""
+"""Checks of `ipcq doctor` that concern every backend."""
 
 import os
 import re
@@ -15,39 +15,39 @@ from ipcq._process import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - it is looked at, and nothing is made there
-#: Bytes of shared memory that should be free: a few queues of the usual size.
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only inspected; nothing is created there
+#: Bytes of shared memory that should be free: a few queues of the default size.
 SPARE = 8 << 20
 
-#: Files that a process may have open by default on most systems; each queue takes one at least.
+#: The usual RLIMIT_NOFILE; each queue needs at least one descriptor.
 DESCRIPTORS = 1024
 
-#: From the one that counts most to the one that counts least (logind.conf(5)).
+#: Directories of logind.conf, highest precedence first (logind.conf(5)).
 SYSTEMD = tuple(map(Path, ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")))
-#: It exists where systemd runs (sd_booted(3)).
+#: Exists if systemd is running (sd_booted(3)).
 BOOTED = Path("/run/systemd/system")
 LINGER = Path("/var/lib/systemd/linger")
 LOGIN_DEFS = Path("/etc/login.defs")
 
-#: A queue of `ipcq demo` or `ipcq bench`, with the process that made it.
+#: A queue of `ipcq demo` or `ipcq bench`, with the pid of its creator.
 OURS = re.compile(r"/ipcq-(demo|bench)-(\d+)-[0-9a-f]{8}")
 
-#: Seconds after which creating or unlinking a name should be over.
+#: Seconds within which creating or unlinking a name should finish.
 BRIEF = 1.0
 
 
 class Check(NamedTuple):
-    """One thing that was checked."""
+    """The result of one check."""
 
     severity: str
     subject: str
     text: str
     fix: str = ""
-    """The command that changes it; empty where nothing needs to."""
+    """The command that fixes it; empty if nothing needs fixing."""
 
 
 def check_name_lock() -> Iterator[Check]:
-    """Check the directories of the lock for names, and whether a process keeps the lock."""
+    """Check the directories of the name lock, and whether a process holds it for too long."""
     places = private_directory.private_places()
     checks = [_wrong(place) for place in places]
     for place, wrong in zip(places, checks, strict=True):
@@ -55,24 +55,24 @@ def check_name_lock() -> Iterator[Check]:
             yield _check_usable(place)
         elif all(checks):
             yield wrong._replace(
-                severity=ERROR, text=f"{wrong.text}; no other place can be used, so no queue can be created"
+                severity=ERROR, text=f"{wrong.text}; no other directory is usable, so no queue can be created"
             )
         elif os.path.isdir(os.path.dirname(place)):
             yield wrong
-        else:  # as on many machines, and another place will do
+        else:  # common, and another directory is usable
             yield wrong._replace(severity=OK, fix="")
 
 
 def _check_usable(path: str) -> Check:
     if not os.path.lexists(path):
-        return Check(OK, "name lock", f"{path} does not exist yet; it is made when needed")
+        return Check(OK, "name lock", f"{path} does not exist yet; it is created when needed")
     return _check_holder(os.path.join(path, "names.lock")) or Check(
         OK, "name lock", f"{path} belongs to this user and has mode 0700"
     )
 
 
 def _wrong(path: str) -> Check | None:
-    """Report why a place for the lock cannot be used; None if it can."""
+    """Return why the directory cannot hold the name lock, or None if it can."""
     base = os.path.dirname(path)
     try:
         found = os.lstat(path)
@@ -80,17 +80,19 @@ def _wrong(path: str) -> Check | None:
         return _wrong_base(path, base)
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode):
-        wrong = "is no directory"
+        wrong = "is not a directory"
     elif found.st_uid != os.geteuid():
-        wrong = f"belongs to user {found.st_uid} and not to this one ({os.geteuid()})"
+        wrong = f"belongs to user {found.st_uid}, not to this one ({os.geteuid()})"
     elif mode & 0o077:
-        wrong = f"has mode {mode:04o}, which lets others in"
+        wrong = f"has mode {mode:04o}, which grants access to other users"
     elif private_directory.writable(path):
         return None
     elif private_directory.read_only(path):
         return Check(NOTE, "name lock", f"{path} is on a read-only file system", _tmpfs(base))
     else:
-        return Check(NOTE, "name lock", f"{path} has mode {mode:04o}, which keeps this user out", f"chmod 700 {path}")
+        return Check(
+            NOTE, "name lock", f"{path} has mode {mode:04o}, which denies this user access", f"chmod 700 {path}"
+        )
     return Check(WARNING, "name lock", f"{path} {wrong}", f"sudo rm -r {path}")
 
 
@@ -98,12 +100,12 @@ def _wrong_base(path: str, base: str) -> Check | None:
     if not os.path.isdir(base):
         linger = f"sudo loginctl enable-linger {os.geteuid()}"
         fix = linger if base.startswith("/run/user/") else f"sudo mkdir -p {base} && {_tmpfs(base)}"
-        return Check(NOTE, "name lock", f"{path} cannot be made, because there is no {base}", fix)
+        return Check(NOTE, "name lock", f"{path} cannot be created: {base} does not exist", fix)
     if private_directory.writable(base):
         return None
     if private_directory.read_only(base):
-        return Check(NOTE, "name lock", f"{path} cannot be made, because {base} is read-only", _tmpfs(base))
-    text = f"{path} cannot be made, because this user may not write to {base}"
+        return Check(NOTE, "name lock", f"{path} cannot be created: {base} is read-only", _tmpfs(base))
+    text = f"{path} cannot be created: this user may not write to {base}"
     return Check(NOTE, "name lock", text, f"sudo chmod 1777 {base}")
 
 
@@ -122,7 +124,7 @@ def _check_holder(path: str) -> Check | None:
         WARNING,
         "name lock",
         f"a process has been creating or removing a queue for {BRIEF:g} s or longer, perhaps because it is stopped, "
-        "and keeps others from that name",
+        "and blocks other processes on that name",
         f"sudo fuser -v {path}",
     )
 
@@ -135,7 +137,7 @@ def _locks(path: str) -> set[tuple[str, ...]]:
     except OSError:
         return set()
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    # Without its number, which changes. A waiter's line has an arrow in front.
+    # Drop the sequence number, which changes. A line with an arrow is a waiter.
     return {line[1:] for line in lines if place in line and line[1] != "->"}
 
 
@@ -152,7 +154,7 @@ def check_descriptors() -> Iterator[Check]:
         yield Check(
             WARNING,
             "open files",
-            f"RLIMIT_NOFILE lets a process have {most} files open, and each queue takes one at least",
+            f"RLIMIT_NOFILE allows a process {most} open files, and each queue needs at least one",
             f"ulimit -n {DESCRIPTORS}" if hard >= DESCRIPTORS else f"sudo prlimit --pid $$ --nofile={DESCRIPTORS}",
         )
 
@@ -165,7 +167,7 @@ def check_shared_memory() -> Iterator[Check]:
         yield Check(
             NOTE,
             "shared memory",
-            f"{SHARED_MEMORY} cannot be seen ({error.strerror}), so no queue can be in shared memory",
+            f"{SHARED_MEMORY} is not accessible ({error.strerror}), so no queue can use shared memory",
             f"sudo mkdir -p {SHARED_MEMORY} && sudo mount -t tmpfs -o mode=1777 tmpfs {SHARED_MEMORY}",
         )
         return
@@ -187,7 +189,7 @@ def check_shared_memory() -> Iterator[Check]:
         yield Check(
             WARNING,
             "shared memory",
-            f"{SHARED_MEMORY} cannot be written to by this user",
+            f"{SHARED_MEMORY} is not writable by this user",
             f"sudo chmod 1777 {SHARED_MEMORY}",
         )
     else:
@@ -198,11 +200,11 @@ def check_remove_ipc() -> Iterator[Check]:
     """Check whether systemd removes this user's queues when the last session ends (``logind.conf(5)``)."""
     user = os.geteuid()
     if not BOOTED.is_dir():
-        yield Check(OK, "RemoveIPC", "systemd does not run here, so it removes nothing")
+        yield Check(OK, "RemoveIPC", "systemd is not running")
     elif user <= _last_system_user():
-        yield Check(OK, "RemoveIPC", f"user {user} is a system user, whose queues systemd leaves alone")
+        yield Check(OK, "RemoveIPC", f"user {user} is a system user, so systemd keeps its queues")
     elif (LINGER / _name(user)).exists():
-        yield Check(OK, "RemoveIPC", f"user {user} lingers, so systemd leaves its queues alone")
+        yield Check(OK, "RemoveIPC", f"user {user} lingers, so systemd keeps its queues")
     else:
         removes, where = _remove_ipc()
         if removes:
@@ -214,7 +216,7 @@ def check_remove_ipc() -> Iterator[Check]:
                 f"sudo loginctl enable-linger {_name(user)}",
             )
         else:
-            yield Check(OK, "RemoveIPC", f"systemd leaves the queues of users alone ({where})")
+            yield Check(OK, "RemoveIPC", f"systemd keeps the queues of users ({where})")
 
 
 def _name(user: int) -> str:
@@ -234,7 +236,7 @@ def _last_system_user() -> int:
 
 
 def _remove_ipc() -> tuple[bool, str]:
-    """Return the setting, and where it comes from: the last that says it, drop-ins by name behind the main file."""
+    """Return the setting and its origin. The last occurrence wins; drop-ins, sorted by name, follow the main file."""
     removes, where = True, "RemoveIPC=yes by default"
     mains = [place / "logind.conf" for place in SYSTEMD if (place / "logind.conf").exists()][:1]
     drops: dict[str, Path] = {}
@@ -250,7 +252,7 @@ def _remove_ipc() -> tuple[bool, str]:
 
 
 def check_leftovers() -> Iterator[Check]:
-    """Check for queues of demos and benchmarks that died together with all that would have removed them."""
+    """Check for queues of demos and benchmarks that were killed together with every process that would clean up."""
     for name in (each.name for each in ipcq.queues()):
         if (made := OURS.fullmatch(name)) and _dead(int(made[2])):
             yield Check(

@@ -1,9 +1,8 @@
-"""Items as text and back: what stdin and stdout carry.
+"""Conversion between items and text for stdin and stdout.
 
-JSON cannot express everything that a queue carries. So that every item has exactly one line of valid JSON, these stand
-for the rest: ``{"$base64": …}`` for bytes, ``{"$float": "nan"}`` (``inf``, ``-inf``), ``{"$map": [[key, value], …]}``
-for a map whose keys are not all strings, the ISO 8601 text for dates and times, a list for sets, ``{"$repr": …}`` for
-anything else.
+Every item becomes exactly one line of valid JSON. What JSON cannot express is written as ``{"$base64": …}`` for bytes,
+``{"$float": "nan"}`` (``inf``, ``-inf``), ``{"$map": [[key, value], …]}`` for a map with keys that are not strings, the
+ISO 8601 text for dates and times, a list for sets, and ``{"$repr": …}`` for anything else.
 """
 
 import json
@@ -16,17 +15,17 @@ from contextlib import contextmanager
 from datetime import date, datetime, time
 from typing import Any
 
-# MessagePack nests up to 1,024 deep, and each level takes a few frames here.
+# MessagePack nests up to 1,024 levels, and each level takes a few Python frames.
 DEEP = 10_000
 
-# It stops at some depth, and a repr that raises does not end it.
+# reprlib limits the depth and survives a repr that raises.
 _BRIEFLY = reprlib.Repr()
 _BRIEFLY.maxother = _BRIEFLY.maxstring = 10_000
 
 
 @contextmanager
 def deep_items() -> Iterator[None]:
-    """Allow for items nested as deeply as a serializer lets them be."""
+    """Raise the recursion limit for items nested as deeply as a serializer allows."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, DEEP))
     try:
@@ -43,7 +42,7 @@ def base64(data: bytes | bytearray) -> str:
 def as_text(item: Any) -> bytes:
     """Return a str as UTF-8, bytes as they are, anything else as JSON."""
     if isinstance(item, str):
-        # A lone surrogate, which only a pickle can bring, has no UTF-8.
+        # A lone surrogate, possible only in a pickle, has no UTF-8 form.
         return item.encode("utf-8", "backslashreplace")
     if isinstance(item, bytes | bytearray):
         return bytes(item)
@@ -56,7 +55,7 @@ def as_json(item: Any) -> bytes:
         text = json.dumps(_plain(item), ensure_ascii=False, allow_nan=False)
     except RecursionError:  # a pickle can contain itself
         text = json.dumps({"$repr": _BRIEFLY.repr(item)})
-    # What has no UTF-8, a lone surrogate, becomes the escape that JSON has for it.
+    # A lone surrogate has no UTF-8 form and becomes its JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -79,12 +78,12 @@ def _plain(item: Any) -> Any:
 
 
 def from_json(text: bytes) -> Any:
-    """Return the object that a JSON text stands for.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: It is not JSON, or not UTF-8; the constants NaN and Infinity, which Python would take, are not JSON.
+        ValueError: It is not JSON or not UTF-8. NaN and Infinity, which Python accepts, are not JSON.
     """
-    # Decoded here, because the json module would guess at UTF-16 and UTF-32 too.
+    # Decode here: the json module would also guess UTF-16 and UTF-32.
     return json.loads(text.decode("utf-8"), parse_constant=_no_constant)
 
 
@@ -93,7 +92,7 @@ def _no_constant(name: str) -> Any:
 
 
 def from_text(text: bytes) -> str:
-    """Return the text.
+    """Decode UTF-8 text.
 
     Raises:
         ValueError: It is not UTF-8.
@@ -102,13 +101,13 @@ def from_text(text: bytes) -> str:
 
 
 def records(read: Callable[[int], bytes], separator: bytes, limit: int | None) -> Iterator[bytes]:
-    """Split a stream at a separator of one byte, as it comes in; what follows the last one is a record unless empty.
+    """Split a stream at a one-byte separator as data arrives. Bytes after the last separator are a record, if any.
 
     Args:
-        read: Returns at most so many bytes, without waiting for more than the first of them; none at the end.
-        separator: Ends each record.
-        limit: Once a record without an end is longer than this, in bytes, it is handed over as it is, so that endless
-            input does not fill the memory.
+        read: Returns at most the given number of bytes, blocks only until one is available, and returns b"" at the end.
+        separator: The byte that ends a record.
+        limit: Yield an unfinished record as soon as it exceeds this many bytes, and stop. Bounds memory for endless
+            input. None: no limit.
     """
     rest = bytearray()
     while chunk := read(65536):

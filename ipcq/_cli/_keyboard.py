@@ -1,4 +1,4 @@
-"""Keys, as they are pressed."""
+"""Single key presses from a terminal."""
 
 import os
 import select
@@ -11,9 +11,9 @@ from ipcq._cli._streams import asks, stdin
 
 
 class Keyboard:
-    """The terminal at stdin, without waiting for whole lines; nothing where there is none.
+    """Key presses on stdin, without line buffering. Without a terminal, no key is ever pressed.
 
-    In a ``with`` statement, and whole again afterwards.
+    A context manager that restores the terminal's mode.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Keyboard:
         self._stack = ExitStack()
 
     def pressed(self, key: bytes, seconds: float) -> bool:
-        """Wait for a key, and tell whether it was pressed in time or the terminal has gone."""
+        """Wait for a key. Return True if it is pressed in time or the terminal is closed."""
         for each in slices(seconds):
             if self._descriptor is None:
                 sleep(each)
@@ -39,7 +39,7 @@ class Keyboard:
             descriptor = self._descriptor = stdin().fileno()
             before = termios.tcgetattr(descriptor)
             self._stack.callback(termios.tcsetattr, descriptor, termios.TCSADRAIN, before)
-            tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed meanwhile is kept
+            tty.setcbreak(descriptor, termios.TCSADRAIN)  # keeps keys typed so far
         return self
 
     def __exit__(self, *_: object) -> None:

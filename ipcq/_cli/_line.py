@@ -1,4 +1,4 @@
-"""One line of a terminal that is written over again and again."""
+"""One line of a terminal, overwritten on each update."""
 
 from shutil import get_terminal_size
 
@@ -6,14 +6,14 @@ import click
 
 
 class Line:
-    """The last line of stdout, or of stderr. In a ``with`` statement it is wiped at the end."""
+    """The last line of stdout or stderr. A context manager that clears the line on exit."""
 
     def __init__(self, *, err: bool = False) -> None:
         self._err = err
 
     def show(self, text: str) -> None:
-        """Write over what is there."""
-        # Cut to the width, because a line that wraps cannot be written over.
+        """Replace the text of the line."""
+        # Truncate to the width: a line that wraps cannot be overwritten.
         click.echo(f"\r\x1b[K{text[: get_terminal_size().columns - 1]}", nl=False, err=self._err)
 
     def __enter__(self) -> "Line":

@@ -1,4 +1,4 @@
-"""What can be seen of queues without touching them."""
+"""Read-only facts about queues."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,17 +11,17 @@ from ipcq.errors import BackendUnknown, MessageQueueError, QueueNotFound
 
 
 def look(name: str, backend: str, *, other_users: bool) -> dict[str, Any]:
-    """Return what is known of a queue, in figures that JSON can say.
+    """Return the facts about a queue as JSON values.
 
     Raises:
-        MessageQueueError: The queue is not there or not to be opened.
+        MessageQueueError: The queue does not exist or cannot be opened.
     """
     with ipcq.open(name, backend, create=False, write=False, other_users=other_users) as queue:
         return facts_of(queue)
 
 
 def facts_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
-    """Return what is known of an open queue."""
+    """Return the facts about an open queue as JSON values."""
     return {
         "name": queue.name,
         "backend": queue.backend,
@@ -33,7 +33,7 @@ def facts_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
 
 
 def notes_on(queue: ipcq.Queue[Any]) -> Iterator[str]:
-    """Say what the figures do not: why it is not on the best backend, if that shows, and whether `ls` shows it."""
+    """Yield notes: why the queue is not on the best backend, if known, and whether `ls` can list it."""
     ranked = [each for each in ipcq.backends() if each.rank is not None and each.capabilities is not None]
     usable = [each for each in ranked if each.usable or each.name == queue.backend]
     if usable and usable[0].name != queue.backend and queue.backend in {each.name for each in usable}:
@@ -56,31 +56,31 @@ def _why_not(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:
         return reason
     if queue.mode & 0o077:
         return (
-            f"the mode {queue.mode:04o} grants access to other users, and backends on which they could damage it "
-            "need --other-users for that"
+            f"the mode {queue.mode:04o} grants access to other users, and a backend on which they could damage the "
+            "queue needs --other-users for that"
         )
     return "its creator named a backend, by an option or by IPCQ_BACKEND, or could not use the better one"
 
 
 def unlisted(queue: ipcq.Queue[Any]) -> Iterator[str]:
-    """Say if `ipcq ls` cannot show the queue, and what would change that."""
+    """Yield a note if `ipcq ls` cannot list the queue, with the way out."""
     why = ipcq.queues().unlisted.get(queue.backend)
     if why is not None:
         yield f"`ipcq ls` cannot show the queues of backend {queue.backend!r}: {why}"
 
 
 def survey(backend: str, look: Callable[[ipcq.QueueInfo], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Look at each queue of a backend, or of all for ``"auto"``.
+    """Call `look` for each queue of a backend, or of all backends for ``"auto"``.
 
     Returns:
-        What `look` returned for each; for one that cannot be opened name, backend and the error. And a note for
+        The results of `look`, with name, backend and error for each queue that cannot be opened; and a note for
         everything that could not be listed or opened.
 
     Raises:
-        BackendUnknown: No installed distribution offers the backend.
+        BackendUnknown: No installed distribution provides the backend.
     """
     if backend != "auto" and backend not in {each.name for each in ipcq.backends()}:
-        raise BackendUnknown("`ipcq backends` lists those that are installed", backend=backend)
+        raise BackendUnknown("`ipcq backends` lists installed backends", backend=backend)
     queues = ipcq.queues()
     rows = []
     notes = [f"backend {each!r}: {why}" for each, why in queues.unlisted.items() if backend in ("auto", each)]
@@ -90,7 +90,7 @@ def survey(backend: str, look: Callable[[ipcq.QueueInfo], dict[str, Any]]) -> tu
         try:
             row = look(each)
         except QueueNotFound:
-            continue  # it went in the meantime
+            continue  # unlinked since it was listed
         except MessageQueueError as error:
             row = {"name": each.name, "backend": each.backend, "error": line_of(error)}
             notes.append(line_of(error))

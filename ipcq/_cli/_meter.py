@@ -1,4 +1,4 @@
-"""How ``ipcq demo`` shows that it is running: a live line on a terminal, one line each second elsewhere."""
+"""Progress of ``ipcq demo``: a live line on a terminal, one line per second elsewhere."""
 
 import sys
 from collections import deque
@@ -14,7 +14,7 @@ HISTORY = 24
 
 
 class Meter:
-    """Shows progress, as often as it is worth looking at."""
+    """Prints progress at a limited rate."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
@@ -26,7 +26,7 @@ class Meter:
         self._rates: deque[float] = deque(maxlen=HISTORY)
 
     def open(self) -> AbstractContextManager[object]:
-        """Return what has to be entered around the run, so that the terminal is whole afterwards."""
+        """Return a context manager for the run that restores the terminal."""
         if not self._terminal:
             return nullcontext()
         try:
@@ -35,21 +35,21 @@ class Meter:
             self._line = Line()
             return self._line
         self._live = Live(refresh_per_second=10, transient=True)
-        return self._live  # type: ignore[no-any-return]  # rich may be missing, so its type cannot be named above
+        return self._live  # type: ignore[no-any-return]  # rich is optional, so its type cannot be named above
 
     def start(self) -> None:
-        """Begin to measure."""
+        """Start the clock."""
         self._started = self._shown = monotonic()
 
     def show(self, sent: int, received: int, depth: int) -> None:
-        """Show where the run is, if it is time to."""
+        """Print the counts, unless the last print was too recent."""
         now = monotonic()
         passed = now - self._shown
         if self._silent or passed < (0.2 if self._terminal else 1.0):
             return
         rate = (received - self._received) / passed
         self._shown, self._received = now, received
-        # Each process reports in its own rhythm, so that what was received may be known before what was sent.
+        # Processes report independently, so the received count may arrive before the sent count.
         sent = max(sent, received)
         line = f"{now - self._started:5.1f} s   sent {sent:,}   received {received:,}   {rate:,.0f}/s   depth {depth:,}"
         if not self._terminal:

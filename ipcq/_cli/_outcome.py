@@ -1,4 +1,4 @@
-"""What ``ipcq demo`` concludes: the judge's verdict, and the troubles that ended a run early, in words."""
+"""The result of ``ipcq demo``: the verdict, and the errors that ended the run early."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from ipcq.testing.oracle import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one run."""
+    """The result of one run."""
 
     verdict: Verdict
     troubles: Sequence[str] = ()
     stacks: str = ""
-    """Where every process stood, if nothing moved any more."""
+    """Stacks of all processes, if the run hung."""
 
     @property
     def ok(self) -> bool:
@@ -22,19 +22,19 @@ class Outcome:
 
     @property
     def damaged(self) -> int:
-        """How many objects came out that no producer put, as they came."""
+        """Number of received objects that no producer put in that form."""
         return len(self.verdict.torn) + len(self.verdict.invented)
 
     def sentence(self) -> str:
-        """Say it in one line."""
+        """Return the verdict as one line."""
         if self.ok:
-            return "ok: every object came out exactly once, in order per producer, and intact"
+            return "PASS: every object arrived exactly once, intact, and in order per producer"
         verdict = self.verdict
         counts = {
-            "came out more than once": len(verdict.duplicated),
+            "received more than once": len(verdict.duplicated),
             "out of order": len(verdict.reordered),
-            "damaged, or put by somebody else": self.damaged,
+            "damaged, or put by another program": self.damaged,
         }
         lost = [verdict.losses] if verdict.lost else []
         faults = [*self.troubles, *lost, *(f"{count} {what}" for what, count in counts.items() if count)]
-        return f"FAILED: {'; '.join(faults)}"
+        return f"FAIL: {'; '.join(faults)}"

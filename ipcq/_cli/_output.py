@@ -1,4 +1,4 @@
-"""What verbs print: a table on a terminal, tab-separated lines in a pipe, JSON Lines on request."""
+"""Output of verbs: a table on a terminal, tab-separated lines in a pipe, JSON Lines on request."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ FOLDED = 12
 
 
 def say(text: str) -> None:
-    """Print one line on stdout, whatever its encoding can express."""
+    """Print one line on stdout. Characters that its encoding lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     click.echo(text.encode(encoding, "backslashreplace"))
 
@@ -27,12 +27,12 @@ def say_json(facts: Mapping[str, Any]) -> None:
 
 
 def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, folding: Collection[str]) -> None:
-    """Print rows: as a table with headings on a terminal, tab-separated and without headings elsewhere.
+    """Print rows: a table with headings on a terminal, tab-separated lines without headings elsewhere.
 
     Args:
         headings: One for each column.
-        rows: What `shown` can show.
-        folding: Headings of the columns whose texts take several lines where the terminal is narrow.
+        rows: Cells, each a value that `shown` accepts.
+        folding: Headings of the columns that may wrap on a narrow terminal.
     """
     terminal = sys.stdout.isatty()
     cells = [[shown(cell, ", " if terminal else ",") for cell in row] for row in rows]
@@ -48,7 +48,7 @@ def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, fold
 
 
 def flat(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Return rows of key and value; keys of what is inside stand behind a dot."""
+    """Return rows of key and value; nested keys are joined with a dot."""
     rows: list[tuple[str, object]] = []
     for key, value in facts.items():
         if isinstance(value, dict):
@@ -61,7 +61,7 @@ def flat(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
 def _say_richly(
     headings: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int], folding: Collection[str]
 ) -> bool:
-    """Print a table with rich, or return False where it is not installed or the terminal too narrow for columns."""
+    """Print a table with rich. Return False if rich is not installed or the terminal is too narrow."""
     try:
         from rich.console import Console
     except ImportError:
@@ -77,7 +77,7 @@ def _say_richly(
 
 
 def rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Any:
-    """Return a table as rich draws it, whose columns are at least so wide."""
+    """Return a rich table whose columns have at least the given widths."""
     from rich.table import Table
     from rich.text import Text
 
@@ -85,13 +85,13 @@ def rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], widths: 
     for heading, width in zip(headings, widths, strict=True):
         table.add_column(heading, overflow="fold", min_width=width)
     for row in cells:
-        # As Text: a queue may be called "[red]", which is rich's markup.
+        # As Text: a queue may be named "[red]", which rich would read as markup.
         table.add_row(*map(Text, row))
     return table
 
 
 def shown(cell: object, between: str = ",") -> str:
-    """Return a cell's text: '-' for None, 'yes' and 'no', and no control character, which a name may contain."""
+    """Return the text of a cell: '-' for None, 'yes' or 'no' for a bool, control characters escaped."""
     if cell is None:
         return "-"
     if isinstance(cell, list):
@@ -104,7 +104,7 @@ def shown(cell: object, between: str = ",") -> str:
 
 
 def capabilities_of(capabilities: Capabilities) -> dict[str, Any]:
-    """Return the capabilities as JSON can say them: an enumeration's members by their names in lower case."""
+    """Return the capabilities as JSON values; enum members become their names in lower case."""
     return {each.name: _named(getattr(capabilities, each.name)) for each in fields(capabilities)}
 
 

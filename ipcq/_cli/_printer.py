@@ -1,4 +1,4 @@
-"""How items are printed: what `get`, `peek` and `tail` have in common."""
+"""Printing of items for `get`, `peek` and `tail`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,25 +16,25 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def printing_options(verb: Verb) -> Verb:
-    """Offer ``--json``, ``--null``, ``--raw`` and ``--allow-pickle``, which `Printer` takes."""
+    """Add ``--json``, ``--null``, ``--raw`` and ``--allow-pickle``, the arguments of `Printer`."""
     for option in (
-        option_of_open("allow_pickle", help="Decode pickles: they run code that whoever put them chose."),
-        click.option("--raw", is_flag=True, help="Print each message's bytes unchanged, and nothing between them."),
+        option_of_open("allow_pickle", help="Decode pickles. A pickle can run any code: trust all producers."),
+        click.option("--raw", is_flag=True, help="Print the bytes of each message unchanged, without separators."),
         null_option("End each item with NUL instead of a newline."),
-        json_option("Print one JSON value on each line."),
+        json_option("Print one JSON value per line."),
     ):
         verb = option(verb)
     return verb
 
 
 class Printer:
-    """Prints items in the form that the options ask for."""
+    """Prints items in the format selected by the options."""
 
     def __init__(self, *, as_json: bool, null: bool, raw: bool, allow_pickle: bool) -> None:
         if raw and as_json:
-            raise click.UsageError("--raw and --json exclude each other.")
+            raise click.UsageError("--raw and --json are mutually exclusive.")
         if raw and allow_pickle:
-            raise click.UsageError("--raw and --allow-pickle exclude each other: raw bytes are not decoded.")
+            raise click.UsageError("--raw and --allow-pickle are mutually exclusive: raw bytes are not decoded.")
         self._raw = raw
         self._allow_pickle = allow_pickle
         self._show = bytes if raw else _items.as_json if as_json else _items.as_text
@@ -43,7 +43,7 @@ class Printer:
 
     @contextmanager
     def open(self, name: str, backend: str, *, wait: float | None, other_users: bool) -> Iterator[ipcq.Queue[Any]]:
-        """Open a queue that exists, to see its items as they are to be printed."""
+        """Open an existing queue for reading, with the serializer that the format needs."""
         with (
             _items.deep_items(),
             ipcq.open(
@@ -60,15 +60,15 @@ class Printer:
             yield queue
 
     def text(self, item: Any) -> bytes:
-        """Return what is printed for an item."""
+        """Return the bytes to print for an item."""
         return self._show(item) + self._end
 
     def write(self, text: bytes) -> None:
-        """Print at once: whoever reads should not wait for the next item to see this one."""
+        """Print and flush, so that a reader sees the item without waiting for the next one."""
         self._out.write(text)
         self._out.flush()
 
 
 def complain_of(error: ipcq.DecodeError, fate: str) -> None:
-    """Print on stderr what cannot be decoded, and what became of it."""
-    complain(f"{line_of(error)}; {fate}, its {len(error.data)} bytes in base64: {_items.base64(error.data)}")
+    """Report a message that cannot be decoded on stderr, with its fate and its bytes."""
+    complain(f"{line_of(error)}; {fate}; its {len(error.data)} bytes in base64: {_items.base64(error.data)}")

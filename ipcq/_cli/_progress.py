@@ -1,4 +1,4 @@
-"""How far a verb is: a line on stderr, where that is a terminal, of whatever takes its time."""
+"""Progress of a long-running verb: a line on stderr, if that is a terminal."""
 
 import sys
 from contextlib import ExitStack
@@ -7,20 +7,20 @@ from typing import Self
 
 from ipcq._cli._line import Line
 
-#: Seconds that may pass in silence.
+#: Seconds before the line appears.
 PATIENCE = 2.0
 
-#: Seconds between two looks of the line.
+#: Seconds between two updates.
 BEAT = 0.1
 
 WIDTH = 30
 
 
 class Progress:
-    """Shows a bar, the count and the rate, from when it is worth looking at.
+    """Shows a bar, the count and the rate, once the verb has run for `PATIENCE` seconds.
 
     Args:
-        what: What is counted, as in "messages put".
+        what: Label of the count, as in "messages put".
         silent: Show nothing.
     """
 
@@ -35,24 +35,24 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether the line is there."""
+        """Whether the line is visible."""
         return self._line is not None
 
     def show(self, share: float | None) -> None:
-        """Show where it is, if it is time to.
+        """Update the line with count and rate, if an update is due.
 
         Args:
-            share: How much is done, from 0 to 1; None where nobody knows.
+            share: Fraction done, from 0 to 1; None if unknown.
         """
         rate = self.count / max(monotonic() - self._started, 1e-9)
         self.tell(share, f"{self.count:,} {self._what}   {rate:,.0f}/s")
 
     def tell(self, share: float | None, text: str) -> None:
-        """Show the bar and a text, if it is time to.
+        """Update the line with a text, if an update is due.
 
         Args:
             share: As for `show`.
-            text: What stands beside the bar.
+            text: The text beside the bar.
         """
         now = monotonic()
         if self._silent or now < self._next:
@@ -68,7 +68,7 @@ class Progress:
         self._line.show(bar + text)
 
     def close(self) -> None:
-        """Wipe the line."""
+        """Clear the line."""
         self._silent = True
         self._stack.close()
 

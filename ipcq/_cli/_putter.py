@@ -1,4 +1,4 @@
-"""Putting message after message into a queue that may be full, so that signals are noticed in between."""
+"""Puts into a queue that may be full, with signals handled between tries."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -11,18 +11,18 @@ from ipcq._cli._signals import Stop, end_by, rest
 from ipcq._handle.interface import on_channel
 from ipcq.errors import QueueFull, QueueShutDown
 
-#: Seconds after which a signal is noticed at the latest while a put waits for space.
+#: Seconds per try of a put that waits for space: the longest delay of a signal.
 BEAT = 0.1
 
-#: Seconds between two checks whether a queue is still full.
+#: Seconds between two polls of a full queue.
 LOOK = 0.01
 
 
 def check_that_it_takes(queue: ipcq.Queue[Any]) -> None:
-    """Refuse a queue that is shut down, as far as its backend says so without a message.
+    """Check that the queue is not shut down, if its backend reports that without a message.
 
     Raises:
-        QueueShutDown: It is.
+        QueueShutDown: It is shut down.
     """
     try:
         on_channel(queue, lambda channel: channel.try_put_many(()))
@@ -34,12 +34,12 @@ class Putter:
     """Puts messages, and waits for space.
 
     Args:
-        queue: Where to put them.
-        stop: Ends a wait.
-        progress: Shown meanwhile.
-        wait: Seconds that each message may wait.
-        quiet: Do not say that there is a wait.
-        signals: How many signals end a wait.
+        queue: The queue.
+        stop: Signals received so far. They end a wait.
+        progress: Suppresses the note about a wait while its line is visible.
+        wait: Seconds that each message may wait for space.
+        quiet: Print no note about a wait.
+        signals: Number of signals that end a wait.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Putter:
         self._signals = signals
 
     def put(self, item: Any, priority: int, show: Callable[[], None]) -> None:
-        """Put one; a signal ends the wait between two tries and never within one.
+        """Put one message. A signal ends the wait between two tries, never during a try.
 
         Raises:
-            QueueFull: No space came free in time.
+            QueueFull: No space became free in time.
         """
         began = monotonic()
         while True:
@@ -71,18 +71,18 @@ class Putter:
             self._tell(monotonic() - began)
 
     def wait_for_space(self, source: ipcq.Queue[Any], show: Callable[[], None]) -> None:
-        """Wait until there is space for at least a small message, or until the source is empty.
+        """Wait until there is space for at least a small message, or the source is empty.
 
         Raises:
-            QueueFull: No space came free in time.
-            QueueShutDown: It is shut down.
+            QueueFull: No space became free in time.
+            QueueShutDown: The queue is shut down.
         """
         began = monotonic()
         while not self._stop.number and self._queue.full() and not source.empty():
             waited = monotonic() - began
             if waited >= self._wait:
                 raise QueueFull(queue=self._queue.name, backend=self._queue.backend)
-            check_that_it_takes(self._queue)  # nobody gets space for a queue that is shut down
+            check_that_it_takes(self._queue)  # waiting is pointless once the queue is shut down
             show()
             self._tell(waited)
             rest(LOOK)

@@ -1,7 +1,7 @@
-"""Rescue files: where a verb keeps what it has taken from a queue until that is in another queue, or read.
+"""Rescue files: they hold messages that a verb has taken until they are in another queue or read.
 
-A rescue file is a file of `_dump`, so `ipcq load` reads it. It is made before the first message is taken. Where the
-queue can be looked into, a message is in the file before it is taken; elsewhere it is written as soon as it is taken.
+A rescue file has the format of `_dump`, so `ipcq load` reads it. It is created before the first message is taken. If
+the backend supports peek, a message is written before it is taken; otherwise right after.
 """
 
 import os
@@ -19,36 +19,36 @@ from ipcq._cli._signals import Stop
 from ipcq.backend import make_private_directory
 from ipcq.errors import MessageQueueError
 
-#: Bytes that a line may have beside the message: its keys, or the whole first line.
+#: Bytes of a line beyond the message: its keys, or the whole header.
 _REST = 4096
 
 
 def rescue_option(verb: Verb) -> Verb:
-    """Offer ``--rescue``."""
-    text = "File for what is taken and has not arrived yet; by default a new file in the current directory."
+    """Add ``--rescue``."""
+    text = "Keep messages in transit in FILE.  [default: a new file in the current directory]"
     return click.option("--rescue", type=click.Path(), metavar="FILE", help=text)(verb)
 
 
 def new_file(queue: ipcq.Queue[bytes], path: str, *, step: int | None = STEP) -> File:
-    """Make a file for the messages of a queue.
+    """Create a file for the messages of a queue.
 
     Raises:
-        Failure: It exists already.
+        Failure: The file already exists.
     """
-    # Base64 makes four bytes of three.
+    # Base64 encodes three bytes as four.
     largest = queue.max_message_size * 4 // 3 + _REST
     durable = queue.capabilities.persistence >= ipcq.Persistence.DISK
     try:
         return File(path, largest, durable=durable, step=step)
     except FileExistsError as error:
-        raise Failure(f"{path} exists already: name a new file") from error
+        raise Failure(f"{path} already exists: name a new file") from error
 
 
 def rescue_file(queue: ipcq.Queue[bytes], verb: str, path: str | None, *, step: int | None = STEP) -> File:
-    """Make the rescue file: at the path, or in the current directory, or in the private one.
+    """Create the rescue file at `path`, by default in the current directory or else in the private directory.
 
     Raises:
-        Failure: There is no place for it.
+        Failure: It cannot be created.
     """
     if path is not None:
         return new_file(queue, os.path.abspath(path), step=step)
@@ -59,11 +59,11 @@ def rescue_file(queue: ipcq.Queue[bytes], verb: str, path: str | None, *, step: 
             return _new(queue, os.path.join(place(), stem), step)
         except (OSError, MessageQueueError) as error:
             trouble = error
-    raise Failure(f"there is no place for a rescue file: name one with --rescue FILE ({trouble})") from trouble
+    raise Failure(f"cannot create a rescue file ({trouble}): name one with --rescue FILE") from trouble
 
 
 def _new(queue: ipcq.Queue[bytes], stem: str, step: int | None) -> File:
-    """Make a file whose name begins with `stem`; a process that was killed may have left one with this number."""
+    """Create a file whose name begins with `stem`. A killed process with the same pid may have left one."""
     number = 0
     while os.path.lexists(path := f"{stem}{f'-{number}' if number else ''}.messages"):
         number += 1
@@ -75,7 +75,7 @@ def _private() -> str:
 
 
 def load_command(name: str, path: str, skip: int = 0) -> str:
-    """Return the command that puts the messages of a rescue file into a queue."""
+    """Return the command that loads a rescue file into a queue."""
     more = f" --skip {skip}" if skip else ""
     return f"`ipcq load {shlex.quote(name)} {shlex.quote(path)}{more}`"
 
@@ -83,17 +83,17 @@ def load_command(name: str, path: str, skip: int = 0) -> str:
 def take(
     queue: ipcq.Queue[bytes], file: File, stop: Stop, check: Callable[[ipcq.Message[bytes]], None] = lambda _: None
 ) -> ipcq.Message[bytes]:
-    """Take the next message into the file, which has made room for it, and return the message.
+    """Move the next message into the file and return it. Call `file.make_room` first.
 
     Args:
-        queue: Where to take it.
-        file: Has the message when this returns, and before it is taken if the queue can be looked into.
-        stop: Its second signal ends a write that hangs.
-        check: Raises if the message must stay in the queue; not called if the queue cannot be looked into.
+        queue: The queue to get from.
+        file: Has the message on return; with peek, before the message is taken.
+        stop: A second signal ends a write that blocks.
+        check: Raises if the message must stay in the queue. Not called without peek.
 
     Raises:
-        QueueEmpty: There is none.
-        QueueShutDown: There is none, and there will be none.
+        QueueEmpty: The queue is empty.
+        QueueShutDown: The queue is empty and shut down.
     """
     if not queue.capabilities.peek:
         taken = queue.get_message(timeout=0)
@@ -108,18 +108,18 @@ def take(
             raise
         if taken == seen:
             return taken
-        file.take_back()  # somebody else took that one
+        file.take_back()  # another consumer took the message that was peeked
     write_taken(file.write, record(taken), stop)
     return taken
 
 
 def write_taken(write: Callable[[bytes], None], line: bytes, stop: Stop) -> None:
-    """Write the line of a message that is taken; if that fails, print it on stderr."""
+    """Write the line of a taken message. If that fails, print the line on stderr."""
     try:
-        # A reader that does not read blocks this for ever, so a second signal may end it.
+        # If the reader does not read, this blocks indefinitely; a second signal ends it.
         with stop.raising(2):
             write(line)
     except BaseException:
         kept = line.decode("ascii").rstrip()
-        complain(f"stopped after this message was taken and before it was written; `ipcq load` reads the line: {kept}")
+        complain(f"a message was taken but not written; this is its line for a file of `ipcq load`: {kept}")
         raise

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do to a verb that has something to finish or to clean up."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP in verbs that must finish or clean up."""
 
 import math
 import signal
@@ -11,13 +11,13 @@ from ipcq._process.deadline import SLICE
 
 
 def end_by(number: int) -> NoReturn:
-    """End the verb as the signal would have."""
+    """Raise the exception that ends the verb as the signal would."""
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Turn the first signal into an exception, and ignore what follows until all is cleaned up."""
+    """Turn the first signal into an exception, and ignore further signals until cleanup is done."""
 
     def stop(number: int, _: object) -> None:
         for each in handled:
@@ -29,11 +29,11 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def slices(seconds: float) -> Iterator[float]:
-    """Yield how long to wait, again and again until the time is over.
+    """Split a wait into slices, and yield the length of each until the time is over.
 
-    CPython runs a signal's handler between two instructions of Python. A signal that comes after the last of them and
-    before the system call interrupts neither, and its handler waits until the call is over: Ctrl-C would take as long
-    as the whole wait.
+    CPython runs a signal handler between two bytecode instructions. A signal that arrives after the last instruction
+    and before the system call interrupts neither. Its handler runs only after the call returns, so without slices
+    Ctrl-C could take as long as the whole wait.
     """
     until = monotonic() + seconds
     while (left := until - monotonic()) > 0:
@@ -41,13 +41,13 @@ def slices(seconds: float) -> Iterator[float]:
 
 
 def rest(seconds: float) -> None:
-    """Sleep so that no signal has to wait for the end."""
+    """Sleep in slices, so that a signal is handled promptly."""
     for each in slices(seconds):
         sleep(each)
 
 
 class Stop:
-    """The signals that came so far. They raise nothing where a message is under way, and are asked for in between."""
+    """The signals received so far. They do not raise while a message is in transit; verbs poll them in between."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -55,7 +55,7 @@ class Stop:
         self._most: float = math.inf
 
     def note(self, number: int, _: object) -> None:
-        """Take a signal."""
+        """Record a signal."""
         self.number = number
         self.count += 1
         if self.count >= self._most:
@@ -63,7 +63,7 @@ class Stop:
 
     @contextmanager
     def raising(self, count: int) -> Iterator[None]:
-        """Let the signal of that count raise, inside something that may take for ever."""
+        """Let the signal with this count, and later ones, raise in a call that may block indefinitely."""
         self._most = count
         try:
             yield
@@ -73,7 +73,7 @@ class Stop:
 
 @contextmanager
 def noted_signals() -> Iterator[Stop]:
-    """Note signals instead of being ended by them."""
+    """Record signals instead of ending."""
     stop = Stop()
     with _handled_by(stop.note):
         yield stop
@@ -81,7 +81,7 @@ def noted_signals() -> Iterator[Stop]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, object], None]) -> Iterator[list[int]]:
-    # What nohup or a shell's & ignores stays ignored. Windows has no SIGHUP.
+    # Signals ignored by nohup or a shell's & stay ignored. Windows has no SIGHUP.
     signals = [getattr(signal, each, None) for each in ("SIGINT", "SIGTERM", "SIGHUP")]
     before = {each: signal.getsignal(each) for each in signals if each and signal.getsignal(each) != signal.SIG_IGN}
     for each in before:

@@ -1,4 +1,4 @@
-"""Taking items and printing them: what `get` and ``tail --consume`` do."""
+"""Getting and printing items, for `get` and ``tail --consume``."""
 
 from time import monotonic
 from typing import Any
@@ -14,7 +14,7 @@ NOTHING: Any = object()
 
 
 class Taker:
-    """Takes items and prints them, and keeps account of both."""
+    """Gets items, prints them, and counts both."""
 
     def __init__(self, queue: ipcq.Queue[Any], printer: Printer) -> None:
         self._queue = queue
@@ -23,18 +23,18 @@ class Taker:
         self._undecoded = 0
 
     def count(self, wanted: int, until: float | None) -> None:
-        """Take so many."""
+        """Take `wanted` items."""
         while self._taken < wanted:
             try:
                 self._move(_left(until, 0.0))
             except (QueueEmpty, QueueShutDown) as error:
                 if wanted > 1:
-                    error.add_note(f"{self._taken} of {wanted} items were there")
+                    error.add_note(f"got {self._taken} of {wanted} items")
                 raise
         self._judge()
 
     def drain(self, until: float | None) -> None:
-        """Take one, and then what is there."""
+        """Wait for one item, then take all items that are in the queue."""
         self._move(_left(until, 0.0))
         try:
             while True:
@@ -43,7 +43,7 @@ class Taker:
             self._judge()
 
     def follow(self, until: float | None, wanted: int | None = None) -> None:
-        """Take what comes, until the time or the queue ends or there were as many as wanted."""
+        """Take items as they arrive, until the deadline, the shutdown of the queue, or `wanted` items."""
         while wanted is None or self._taken < wanted:
             try:
                 self._move(_left(until, None))
@@ -57,10 +57,10 @@ class Taker:
 
     def _judge(self) -> None:
         if self._undecoded:
-            raise Failure  # each of them has its line already
+            raise Failure  # each one has been reported
 
     def _move(self, timeout: float | None) -> None:
-        """Take one item and print it; whatever happens in between, the item is somewhere to be found."""
+        """Take one item and print it, on stderr if printing it on stdout fails."""
         item = NOTHING
         try:
             item = self._queue.get(timeout=timeout)
@@ -69,14 +69,14 @@ class Taker:
         except DecodeError as error:
             self._taken += 1
             self._undecoded += 1
-            complain_of(error, "it was taken")
+            complain_of(error, "the message was taken")
         except BaseException:
             if item is not NOTHING:
                 kept = _items.as_json(item).decode("utf-8")
-                complain(f"stopped before this item of {self._queue.name!r} was printed, and it is taken: {kept}")
+                complain(f"an item of {self._queue.name!r} was taken but not printed: {kept}")
             raise
 
 
 def _left(until: float | None, otherwise: float | None) -> float | None:
-    """Return what is left of the time, in seconds, as a timeout."""
+    """Return the remaining seconds as a timeout, or `otherwise` without a deadline."""
     return otherwise if until is None else timeout_of(max(0.0, until - monotonic()))

@@ -1,4 +1,4 @@
-"""The queue into which a verb puts another one's messages: opened, or created with the other one's limits."""
+"""The target of `move`, `copy` and `load`: an existing queue, or a new one with the limits of the source."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from ipcq._opening.address import parse
 from ipcq._opening.options import OPTIONS
 from ipcq.errors import BackendUnavailable, LimitExceeded, MessageQueueError, NoSpace, QueueExists, Unsupported
 
-#: Capacities. If one is asked for, none of the other queue's is used.
+#: Capacities. If one is requested, none is inherited.
 CAPACITIES = ("max_messages", "buffer_size")
 
-#: Limits of the other queue that the new one can do without, as long as the messages fit into it.
+#: Inherited limits that the new queue may lack, as long as the messages fit.
 SPARABLE = ("buffer_size", "mode", "max_messages")
 
 REFUSALS = (Unsupported, LimitExceeded, NoSpace, BackendUnavailable)
@@ -25,25 +25,25 @@ REFUSALS = (Unsupported, LimitExceeded, NoSpace, BackendUnavailable)
 
 @dataclass(frozen=True)
 class Limits:
-    """What was asked for in a queue that is created; None for what was not."""
+    """Limits from the command line; None for those not given."""
 
     asked: Mapping[str, Any]
     options: Mapping[str, Any]
-    """Options of the backend's own."""
+    """Options of the backend."""
 
     @property
     def drops_priorities(self) -> bool:
-        """Whether every message is to be put with priority 0."""
+        """Whether to put every message with priority 0."""
         return self.asked["priorities"] is False
 
     def of_open(
         self, inherited: Mapping[str, Any], url: Collection[str] = ()
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Yield arguments of `ipcq.open`, and what they leave out of the inherited ones; the fewest left out first.
+        """Yield arguments for `ipcq.open` and the inherited limits that they omit, fewest omissions first.
 
         Args:
-            inherited: What the other queue had.
-            url: Options that the queue's URL gives.
+            inherited: Limits of the source.
+            url: Names of the options in the target's URL.
         """
         asked = {limit: value for limit, value in self.asked.items() if value is not None}
         said = {*asked, *url}
@@ -58,7 +58,7 @@ class Limits:
 
 
 def target_options(verb: Verb) -> Verb:
-    """Offer the limits of a queue that is created, and pass them as `Limits` called ``limits``."""
+    """Add the options for the limits of a new queue, and pass them as `Limits` named ``limits``."""
 
     @wraps(verb)
     def call(
@@ -88,13 +88,13 @@ def target_options(verb: Verb) -> Verb:
             "priorities",
             off="--no-priorities",
             default=None,
-            help="Create the queue with priorities; or put every message with priority 0.",
+            help="Create the queue with priorities, or put every message with priority 0.",
         ),
         option_of_open("buffer_size"),
         limit_options,
     ):
         with_limits = option(with_limits)
-    return with_limits  # type: ignore[return-value]  # it is the same verb with other arguments
+    return with_limits  # type: ignore[return-value]  # the same verb with other arguments
 
 
 def open_target(
@@ -108,26 +108,26 @@ def open_target(
     advise: Callable[[MessageQueueError], None] = lambda _: None,
     **options: Any,
 ) -> ipcq.Queue[Any]:
-    """Open the queue, or create it with what was asked for and what the other queue had.
+    """Open the queue, or create it with the requested limits and those of the source.
 
     Args:
         name: Name or URL.
-        backend: Where to look for it, and to create it.
-        limits: What was asked for.
-        inherited: Mode and limits of the other queue; what the new one cannot have is left out, and that is said.
-        messages: How many messages are to come, where that is known.
-        create: Create it if there is none.
-        advise: Words what a refusal advises as this verb's command line has it.
-        **options: Of `ipcq.open`.
+        backend: The backend to search and to create on.
+        limits: Limits from the command line.
+        inherited: Mode and limits of the source. Those that the backend rejects are omitted, with a note on stderr.
+        messages: Number of messages to come, if known.
+        create: Create the queue if it does not exist.
+        advise: Rewords the advice in an error for the command line of this verb.
+        **options: Other options of `ipcq.open`.
 
     Raises:
-        Failure: It would be created with less capacity than the messages need.
-        MessageQueueError: It cannot be opened or created.
+        Failure: The new queue would have less capacity than the messages need.
+        MessageQueueError: The queue cannot be opened or created.
     """
     options["read"] = False
     asked, _ = next(limits.of_open({}))
     of_existing = {**asked, **options}
-    of_existing.pop("mode", None)  # of a queue that is created
+    of_existing.pop("mode", None)  # only for a new queue
     if limits.drops_priorities:
         del of_existing["priorities"]
     if not create:
@@ -139,7 +139,7 @@ def open_target(
         try:
             with lasting():
                 queue = ipcq.open(name, backend, exclusive=True, **asked, **options)
-        except QueueExists:  # since a moment ago
+        except QueueExists:  # created meanwhile
             return ipcq.open(name, backend, create=False, **of_existing)
         except REFUSALS as error:
             advise(error)
@@ -155,7 +155,7 @@ def open_target(
     largest = inherited.get("max_message_size")
     if largest is not None and limits.asked["max_message_size"] is None:
         troubles[-1].add_note(
-            f"messages may have {largest} bytes: if none is that large, give a smaller --max-message-size"
+            f"messages may have {largest} bytes: if none is that large, pass a smaller --max-message-size"
         )
     raise troubles[-1]
 
@@ -168,8 +168,8 @@ def _check_new(
         return
     if queue.max_messages is not None and messages is not None and messages > queue.max_messages:
         raise Failure(
-            f"there are {messages} messages, and a new queue {queue.name!r} on backend {queue.backend!r} would have "
-            f"space for {queue.max_messages}: give --max-messages {messages}, or fewer if a consumer takes them"
+            f"{messages} messages do not fit into a new queue {queue.name!r} on backend {queue.backend!r}, which would "
+            f"hold {queue.max_messages}: pass --max-messages {messages}, or fewer if a consumer takes them meanwhile"
         )
     listed = ", ".join(
         f"{OPTIONS[limit].flag} {value:04o}" if limit == "mode" else f"{OPTIONS[limit].flag} {value}"
@@ -179,14 +179,14 @@ def _check_new(
 
 
 def check_size(queue: ipcq.Queue[Any], limits: Limits, largest: int | None) -> None:
-    """Refuse a queue that does not take the largest message there may be, unless --max-message-size was given.
+    """Check that the queue accepts the largest possible message, unless --max-message-size was given.
 
     Raises:
-        Failure: It is too small.
+        Failure: It does not.
     """
     if largest is not None and largest > queue.max_message_size and limits.asked["max_message_size"] is None:
         raise Failure(
             f"queue {queue.name!r} on backend {queue.backend!r} takes messages of at most {queue.max_message_size} "
-            f"bytes, and there may be some of {largest}: if none is larger than this queue takes, give "
+            f"bytes, but some may have {largest}: if none is larger than {queue.max_message_size}, pass "
             f"--max-message-size {queue.max_message_size}"
         )

@@ -1,4 +1,4 @@
-"""What `move` and `copy` share: both ends, and the file of what is in neither."""
+"""Common parts of `move` and `copy`: source, target, and the rescue file."""
 
 import math
 import re
@@ -33,7 +33,7 @@ _BACKEND = re.compile("backend=(?:'([^']*)'|…)")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the command line says."""
+    """The parsed command line."""
 
     source: str
     target: str
@@ -48,7 +48,7 @@ class Request:
 
 
 def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
-    """Offer the arguments and options of a verb that moves messages between two queues."""
+    """Add the arguments and options of a verb that transfers messages between two queues."""
 
     def call(**given: Any) -> None:
         verb(Request(**given))
@@ -57,13 +57,13 @@ def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
     for option in (
         quiet_option,
         option_of_open("other_users"),
-        json_option("Print what was done as one JSON object."),
+        json_option("Print the result as one JSON object."),
         rescue_option,
         target_options,
-        click.option("--no-create", is_flag=True, help="Fail with 5 if there is no queue DST, instead of creating it."),
+        click.option("--no-create", is_flag=True, help="Do not create DST; exit with 5 if it does not exist."),
         seconds_option(
             "--wait",
-            "How long each message may wait for space; 0 does not wait. By default as long as it takes.",
+            "Wait up to SECONDS for space for each message; 0 does not wait.  [default: no limit]",
             default=math.inf,
         ),
         click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N messages."),
@@ -76,42 +76,42 @@ def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
 
 @dataclass(kw_only=True)
 class Transfer:
-    """Messages on their way from one queue into another."""
+    """A transfer of messages from one queue to another."""
 
     request: Request
     source: ipcq.Queue[bytes]
     target: ipcq.Queue[bytes]
     file: File
-    """Holds every message that was taken and is in no queue."""
+    """The rescue file: holds every message that was taken and is not in a queue."""
     stop: Stop
     progress: Progress
     putter: Putter
     there: int
-    """How many messages the source had at the start."""
+    """Number of messages in the source at the start."""
     in_hand: int = 0
-    """How many messages are only in the file."""
+    """Number of messages that are only in the file."""
 
     def put(self, message: ipcq.Message[bytes]) -> None:
         """Put a message into the target, and wait for space."""
         self.putter.put(message.item, self._priority(message), self.show)
 
     def check(self, message: ipcq.Message[bytes]) -> None:
-        """Check that the target can take a message.
+        """Check that the target can hold a message.
 
         Raises:
             Failure: It cannot.
         """
         if len(message.item) > self.target.max_message_size:
             raise Failure(
-                f"the next message has {len(message.item)} bytes, and queue {self.target.name!r} takes at most "
-                f"{self.target.max_message_size}: give another DST, or a new one a --max-message-size of "
+                f"the next message has {len(message.item)} bytes, but queue {self.target.name!r} takes at most "
+                f"{self.target.max_message_size}: choose another DST, or a new one with --max-message-size "
                 f"{len(message.item)}"
             )
         if self._priority(message) and not self.target.capabilities.priorities:
             raise _priorities_lost(self.target)
 
     def show(self) -> None:
-        """Show how far it is."""
+        """Update the progress line."""
         self.progress.show(self.progress.count / self.there)
 
     def _priority(self, message: ipcq.Message[bytes]) -> int:
@@ -120,17 +120,17 @@ class Transfer:
 
 @contextmanager
 def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Iterator[Transfer]:
-    """Open both queues and the rescue file, and tell at the end what was done.
+    """Open both queues and the rescue file, and report the result at the end.
 
     Args:
-        request: What the command line says.
-        verb: Is in the name of the rescue file.
-        done: What was done to messages, as in "moved".
-        gives_back: Messages return to the source.
+        request: The parsed command line.
+        verb: Part of the name of the rescue file.
+        done: Past participle for reports, as in "moved".
+        gives_back: Messages are put back into the source.
 
     Raises:
-        Failure: The target does not take such messages as the source has. Nothing was taken.
-        QueueEmpty: The source has none.
+        Failure: The target cannot hold the messages of the source. No message was taken.
+        QueueEmpty: The source is empty.
     """
     with ExitStack() as stack:
         with _urls_for_backends(request.source):
@@ -156,14 +156,14 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
         stack.enter_context(target)
         if (source.name, source.backend) == (target.name, target.backend):
             raise click.UsageError(
-                f"SRC and DST are the same queue, {source.name!r} on backend {source.backend!r}: name two."
+                f"SRC and DST are the same queue, {source.name!r} on backend {source.backend!r}: name two queues."
             )
         for queue in (source, target) if gives_back else (target,):
             _check_that_it_takes(queue)
         check_size(target, request.limits, source.max_message_size)
         stop = stack.enter_context(noted_signals())
         progress = stack.enter_context(Progress(f"messages {done}", silent=request.quiet))
-        # If a message can be seen first, one for which the disk has no space is not taken, so nothing need be reserved.
+        # With peek, a message is written before it is taken, so a full disk loses none and nothing need be reserved.
         file = rescue_file(source, verb, request.rescue, step=None if source.capabilities.peek else 0)
         its = Transfer(
             request=request,
@@ -180,7 +180,7 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
         file.write(header(source, file.path))
         loading = load_command(request.source if gives_back else request.target, file.path)
         if not request.quiet:
-            complain(f"if this is killed, {loading} puts what it held into the queue")
+            complain(f"if this process is killed, {loading} recovers the messages that it held")
         try:
             yield its
         except BaseException as error:
@@ -191,7 +191,7 @@ def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Ite
 
 
 def _check_that_it_takes(queue: ipcq.Queue[bytes]) -> None:
-    """Refuse a queue that is shut down, if its backend can tell without a message."""
+    """Check that the queue is not shut down, and add a note to the error."""
     try:
         check_that_it_takes(queue)
     except QueueShutDown as error:
@@ -206,29 +206,29 @@ def _check_priorities(its: Transfer) -> None:
         try:
             its.check(its.source.peek_message())  # the highest comes first
         except QueueEmpty:
-            pass  # somebody took it
+            pass  # taken by another consumer
     elif not (its.request.limits.drops_priorities or its.target.capabilities.priorities):
         raise _priorities_lost(its.target)
 
 
 def _priorities_lost(target: ipcq.Queue[Any]) -> Failure:
     return Failure(
-        f"messages may have priorities, and queue {target.name!r} on backend {target.backend!r} has none: "
-        "--no-priorities puts each message with priority 0"
+        f"messages may have priorities, but queue {target.name!r} on backend {target.backend!r} has none: "
+        "pass --no-priorities to put each message with priority 0"
     )
 
 
 def _state(its: Transfer, done: str, loading: str) -> str:
-    """Say where all messages are."""
+    """Return a sentence about where all messages are."""
     state = f"{_messages(its.progress.count)} {done}"
     if its.in_hand:
-        return f"{state}; {_messages(its.in_hand)} in no queue, kept in {its.file.path}: go on with {loading}"
-    return f"{state}, all others are in {its.source.name!r}"
+        return f"{state}; {_messages(its.in_hand)} in no queue, kept in {its.file.path}: resume with {loading}"
+    return f"{state}, all others are still in {its.source.name!r}"
 
 
 def _note(error: BaseException, state: str) -> None:
     if isinstance(error, SystemExit):
-        complain(state)  # it prints no line to which that could be added
+        complain(state)  # SystemExit prints no line, so a note would be lost
     else:
         error.add_note(state)
 
@@ -238,7 +238,7 @@ def _tell(its: Transfer, done: str) -> None:
     told = f"{_messages(its.progress.count)} {done}"
     if number:
         if not request.quiet:
-            complain(f"stopped: {told}, all others are in {its.source.name!r}")
+            complain(f"stopped: {told}, all others are still in {its.source.name!r}")
         end_by(number)
     if request.as_json:
         ends: Mapping[str, ipcq.Queue[bytes]] = {"source": its.source, "target": its.target}
@@ -254,7 +254,7 @@ def _messages(count: int) -> str:
 
 @contextmanager
 def _urls_for_backends(name: str) -> Iterator[None]:
-    """Let errors advise a URL where they advise an argument for the backend."""
+    """Make errors advise a URL instead of an argument for the backend."""
     try:
         yield
     except MessageQueueError as error:

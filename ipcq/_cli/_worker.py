@@ -1,7 +1,7 @@
-"""One producer or consumer of ``ipcq demo``, in a process of its own, which knows the queue by its name alone.
+"""A producer or consumer process of ``ipcq demo``. It knows only the name of the queue.
 
-It says when it is ready, waits for the word, says now and then how far it is, and at the end what it saw. It stays
-until it is dismissed. Where the demo dies, `ipcq.testing.processes` ends the workers and removes the queue.
+A worker reports that it is ready, waits for the start signal, reports its progress regularly and its result at the end,
+and then waits until it may exit. If the demo dies, `ipcq.testing.processes` ends the workers and removes the queue.
 """
 
 import threading
@@ -13,25 +13,25 @@ from ipcq.errors import DecodeError, QueueShutDown
 from ipcq.testing.processes import hear, say
 from ipcq.testing.tally import Tally
 
-#: Seconds between two reports of how far a worker is.
+#: Seconds between two progress reports.
 BEAT = 0.1
 
-#: What surrounds the payload in an object of the demo is smaller, in bytes.
+#: Upper bound in bytes for everything in an object but its payload.
 OVERHEAD = 256
 
-#: What tells a consumer that nothing more comes for it, where the queue cannot be shut down.
+#: Ends a consumer, on backends without shutdown.
 END = {"end": True}
 
 
 class Payloads:
-    """The objects that the demo moves: each one is determined by its producer and number, so that damage is seen."""
+    """The objects of the demo. Producer and number determine each object, so damage is detected."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._block = bytes(index * 131 & 0xFF for index in range(251)) * (size // 251 + 2)
 
     def make(self, producer: int, number: int) -> dict[str, Any]:
-        """Make the object of that number."""
+        """Return the object with this number."""
         start = (number * 31 + producer) % 251
         return {
             "producer": producer,
@@ -42,7 +42,7 @@ class Payloads:
 
 
 class Produce:
-    """Puts objects with numbers from 0 on, until the time is over or all are in."""
+    """Puts objects numbered from 0, until the time is over or all are put."""
 
     def __init__(self, queue: ipcq.Queue[Any], size: int, index: int, seconds: float, messages: int | None) -> None:
         self.count = 0
@@ -53,7 +53,7 @@ class Produce:
         self._messages = messages
 
     def run(self) -> dict[str, Any]:
-        """Do it, and return what there is to report."""
+        """Put the objects, and return the report."""
         until = monotonic() + self._seconds
         while self.count != self._messages and monotonic() < until:
             self._queue.put(self._payloads.make(self._index, self.count))
@@ -62,7 +62,7 @@ class Produce:
 
 
 class Consume:
-    """Takes objects until the queue is shut down and empty or `END` comes, and keeps a tally of them."""
+    """Gets and tallies objects, until the queue is shut down and empty or `END` arrives."""
 
     def __init__(self, queue: ipcq.Queue[Any], size: int) -> None:
         self.count = 0
@@ -71,7 +71,7 @@ class Consume:
         self._tally = Tally()
 
     def run(self) -> dict[str, Any]:
-        """Do it, and return what there is to report."""
+        """Get the objects, and return the report."""
         last = monotonic()
         while True:
             try:
@@ -91,7 +91,7 @@ class Consume:
         try:
             producer, number = item["producer"], item["number"]
             if item != self._payloads.make(producer, number):
-                raise ValueError("it is not what that producer puts under that number")
+                raise ValueError("not the object of that producer and number")
         except (TypeError, KeyError, ValueError):
             self._tally.torn(item)
         else:
@@ -99,19 +99,19 @@ class Consume:
 
 
 def produce(name: str, backend: str, size: int, index: int, seconds: float, messages: int | None) -> None:
-    """Be the producer of that index."""
+    """Run as the producer with this index."""
     with ipcq.open(name, backend, create=False, read=False) as queue:
         work(Produce(queue, size, index, seconds, messages))
 
 
 def consume(name: str, backend: str, size: int) -> None:
-    """Be a consumer."""
+    """Run as a consumer."""
     with ipcq.open(name, backend, create=False, write=False) as queue:
         work(Consume(queue, size))
 
 
 def work(worker: Produce | Consume) -> None:
-    """Talk with the demo, and let the worker run in between."""
+    """Run the worker, and exchange messages with the demo before and after."""
     say({"ready": True})
     hear()
     done = threading.Event()
@@ -127,6 +127,6 @@ def work(worker: Produce | Consume) -> None:
 
 
 def _beat(worker: Produce | Consume, done: threading.Event) -> None:
-    """Say how far the worker is, until it is done."""
+    """Report progress until the worker is done."""
     while not done.wait(BEAT):
         say({"count": worker.count})

@@ -181,11 +181,11 @@ def test_a_terminal_has_a_bar(terminal: Callable[..., Any], monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--compare", "os.pip"], 2, "no peer 'os.pip' here: did you mean 'os.pipe'?"),
+        (["--compare", "os.pip"], 2, "unknown peer 'os.pip': did you mean 'os.pipe'?"),
         (["--compare", "os.pipe,faster-fifo"], 2, "other libraries are measured by `nox -s benchmarks`"),
         (["--workload", "64"], 2, "'64' is not one of"),
         (["--rounds", "0"], 2, "0 is not in the range"),
-        (["--json", "--markdown"], 2, "exclude each other"),
+        (["--json", "--markdown"], 2, "are mutually exclusive"),
         (["--backend", "nosuch"], 2, "nosuch"),
         pytest.param(["--backend", "memory"], 1, "inside one process", marks=pytest.mark.needs("memory")),
     ],

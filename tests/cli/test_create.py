@@ -47,7 +47,7 @@ def test_json_has_the_keys_of_ls(run: Run, name: str) -> None:
 def test_queue_that_exists_is_1(run: Run, shared: Queue) -> None:
     """Whoever creates wants a new one."""
     result = run("create", shared.name)
-    assert (result.exit_code, "--exist-ok takes it as it is" in result.stderr) == (1, True)
+    assert (result.exit_code, "--exist-ok accepts it" in result.stderr) == (1, True)
 
 
 def test_queue_that_exists_can_be_taken(run: Run, shared: Queue) -> None:
@@ -113,7 +113,7 @@ def test_put_takes_options_of_a_backend_too(run: Run, name: str) -> None:
 
 def test_queue_inside_a_process_is_refused(run: Run, name: str) -> None:
     """It would be gone at once."""
-    assert "this one ends" in run("create", name, "--backend", "memory").stderr
+    assert "this one exits" in run("create", name, "--backend", "memory").stderr
 
 
 def test_queue_that_goes_with_its_last_handle_is_refused(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_queue_that_goes_with_its_last_handle_is_refused(run: Run, name: str, mo
     lasting = replace(ipcq.Capabilities(), scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: lasting))
     result = run("create", f"memory://{name}?lifetime=last-close")
-    assert "as long as somebody has them open" in result.stderr
+    assert "only while a process has them open" in result.stderr
 
 
 def test_capacity_in_bytes_alone_is_not_told_in_messages(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_queue_that_would_be_forgotten_is_refused_with_the_reason(
     """Where only a backend that forgets can be used."""
     monkeypatch.setenv("IPCQ_BACKEND", usable("socketpair"))
     result = run(verb[0], name, *verb[1:])
-    ending = "IPCQ_BACKEND names 'socketpair'); make one usable, or start the program that gets the items first\n"
+    ending = "IPCQ_BACKEND names 'socketpair'); make one usable, or start the consumer first\n"
     assert (result.exit_code, result.stderr.endswith(ending)) == (1, True)
 
 

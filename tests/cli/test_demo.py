@@ -52,10 +52,10 @@ def test_each_object_once_is_ok() -> None:
 @pytest.mark.parametrize(
     ("report", "sentence"),
     [
-        (taken((0, 1)), "FAILED: 1 lost (no. 0 of producer 0)"),
-        (taken((0, 0), (0, 1), (0, 0)), "FAILED: 1 came out more than once"),
-        (taken((0, 1), (0, 0)), "FAILED: 1 out of order"),
-        (taken((0, 0), (0, 1), (0, 2)), "FAILED: 1 damaged, or put by somebody else"),
+        (taken((0, 1)), "FAIL: 1 lost (no. 0 of producer 0)"),
+        (taken((0, 0), (0, 1), (0, 0)), "FAIL: 1 received more than once"),
+        (taken((0, 1), (0, 0)), "FAIL: 1 out of order"),
+        (taken((0, 0), (0, 1), (0, 2)), "FAIL: 1 damaged, or put by another program"),
     ],
     ids=["lost", "repeated", "out of order", "strange"],
 )
@@ -67,7 +67,7 @@ def test_each_fault_has_its_words(report: dict[str, Any], sentence: str) -> None
 def test_trouble_is_no_success() -> None:
     """A worker died, though all is there."""
     outcome = Outcome(judge_tallies([1], [taken((0, 0))]), ["consumer 0 died"])
-    assert outcome.sentence() == "FAILED: consumer 0 died"
+    assert outcome.sentence() == "FAIL: consumer 0 died"
 
 
 # A worker
@@ -252,7 +252,7 @@ def test_good_run_is_0(run: Run) -> None:
 
 def test_good_run_says_so(run: Run) -> None:
     """In its last line."""
-    assert run(*SHORT).stdout.splitlines()[-1].startswith("verdict  ok: every object came out exactly once")
+    assert run(*SHORT).stdout.splitlines()[-1].startswith("verdict  PASS: every object arrived exactly once")
 
 
 def test_run_removes_its_queue(run: Run, created: list[str]) -> None:
@@ -337,7 +337,7 @@ def test_worker_that_dies_before_it_is_told_is_noticed(run: Run, monkeypatch: py
 def test_complaint_of_a_worker_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exit code and the last thing that it wrote."""
     monkeypatch.setattr(verb, "consume", _worker.produce)  # which needs more arguments
-    died = r"FAILED: consumer [01] \(pid \d+\) ended with exit code 1: TypeError: produce\(\) missing 3"
+    died = r"FAIL: consumer [01] \(pid \d+\) ended with exit code 1: TypeError: produce\(\) missing 3"
     assert re.search(died, run(*SHORT).stdout)
 
 
@@ -365,7 +365,7 @@ def test_death_of_what_starts_the_workers_is_told(run: Run, monkeypatch: pytest.
         return peer
 
     monkeypatch.setattr(Peers, "fork", late)
-    assert "FAILED: the process that starts them (pid " in run(*SHORT).stdout
+    assert "FAIL: the process that starts them (pid " in run(*SHORT).stdout
 
 
 def told_once(tell: Callable[[verb.Worker], None]) -> Callable[[verb.Worker], None]:
@@ -384,14 +384,14 @@ def test_worker_that_does_not_end_is_named(run: Run, monkeypatch: pytest.MonkeyP
     """It is not dismissed, so it stays."""
     monkeypatch.setattr(verb.Worker, "tell", told_once(verb.Worker.tell))
     monkeypatch.setattr(verb, "PARTING", 0.01)
-    assert "did not end within 0 s" in run(*SHORT).stdout
+    assert "did not exit within 0 s" in run(*SHORT).stdout
 
 
 def test_run_in_which_nothing_moves_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped worker must not stop the demo; and where each of them stands is told."""
     monkeypatch.setattr(verb, "STUCK", -1.0)
     told = run(*SHORT).stdout
-    assert "FAILED: nothing moved" in told and told.count("--- <Peer ") == 4
+    assert "FAIL: no progress" in told and told.count("--- <Peer ") == 4
 
 
 def test_handlers_of_signals_are_put_back(run: Run) -> None:
@@ -510,7 +510,7 @@ def test_stolen_object_fails_the_run(start: Callable[..., Any]) -> None:
     with ipcq.open(name, create=False, write=False) as queue:
         stolen = queue.get(timeout=WATCHDOG)
     told, _ = process.communicate(timeout=WATCHDOG)
-    lost = f"FAILED: 1 lost (no. {stolen['number']} of producer {stolen['producer']})"
+    lost = f"FAIL: 1 lost (no. {stolen['number']} of producer {stolen['producer']})"
     assert (process.returncode, told.splitlines()[-1]) == (1, f"verdict  {lost}")
 
 
@@ -521,7 +521,7 @@ def test_injected_object_fails_the_run(start: Callable[..., Any]) -> None:
     with ipcq.open(name, create=False, read=False) as queue:
         queue.put("who is this?", timeout=WATCHDOG)
     told, _ = process.communicate(timeout=WATCHDOG)
-    assert told.splitlines()[-1] == "verdict  FAILED: 1 damaged, or put by somebody else"
+    assert told.splitlines()[-1] == "verdict  FAIL: 1 damaged, or put by another program"
 
 
 def test_killed_worker_fails_the_run(start: Callable[..., Any]) -> None:
@@ -532,7 +532,7 @@ def test_killed_worker_fails_the_run(start: Callable[..., Any]) -> None:
     told, _ = process.communicate(timeout=WATCHDOG)
     assert (process.returncode, told.splitlines()[-1]) == (
         1,
-        f"verdict  FAILED: consumer 1 (pid {victim}) was killed by SIGKILL",
+        f"verdict  FAIL: consumer 1 (pid {victim}) was killed by SIGKILL",
     )
 
 

@@ -168,13 +168,13 @@ def test_lock_of_another_user_is_an_error(lock: Path, monkeypatch: pytest.Monkey
     """A squatter's."""
     lock.mkdir(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 123456)
-    assert "and not to this one (123456)" in only(_host.check_name_lock()).text
+    assert ", not to this one (123456)" in only(_host.check_name_lock()).text
 
 
 def test_link_in_the_place_of_the_lock_is_an_error(lock: Path) -> None:
     """It is not followed."""
     lock.symlink_to("/tmp")
-    assert "is no directory" in only(_host.check_name_lock()).text
+    assert "is not a directory" in only(_host.check_name_lock()).text
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def unwritable(monkeypatch: pytest.MonkeyPatch, place: Path, *, read_only: bool)
 def test_a_squatted_place_of_the_lock_is_a_warning(two: Path) -> None:
     """Another place does, and somebody has prepared this one."""
     two.write_text("")
-    assert about(two) == Check("warning", "name lock", f"{two} is no directory", f"sudo rm -r {two}")
+    assert about(two) == Check("warning", "name lock", f"{two} is not a directory", f"sudo rm -r {two}")
 
 
 def test_a_place_that_cannot_be_used_leaves_the_others_in_order(two: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_place_that_cannot_be_used_leaves_the_others_in_order(two: Path) -> No
 def test_a_missing_place_of_the_lock_is_ok(two: Path) -> None:
     """Where nobody logs in there is no /run/user, and another place does."""
     two.parent.rmdir()
-    assert about(two) == Check("ok", "name lock", f"{two} cannot be made, because there is no {two.parent}", "")
+    assert about(two) == Check("ok", "name lock", f"{two} cannot be created: {two.parent} does not exist", "")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_place_where_nothing_can_be_made_is_a_note(
     ("read_only", "text", "fix"),
     [
         (True, "is on a read-only file system", "sudo mount -t tmpfs -o mode=1777 tmpfs "),
-        (False, "has mode 0700, which keeps this user out", "chmod 700 "),
+        (False, "has mode 0700, which denies this user access", "chmod 700 "),
     ],
 )
 def test_a_directory_of_the_lock_that_cannot_be_written_to_is_a_note(
@@ -464,7 +464,7 @@ def test_backend_that_fails_to_look_hides_nothing(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("broken")
 
     plugged(monkeypatch, findings=fail)
-    assert [check.text for check in verb._check_backends()][1] == "it cannot say what it finds: RuntimeError: broken"
+    assert [check.text for check in verb._check_backends()][1] == "its checks failed: RuntimeError: broken"
 
 
 def test_backend_that_cannot_be_loaded_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,7 +506,7 @@ def test_another_distribution_in_our_package_is_a_warning(monkeypatch: pytest.Mo
     assert only(verb._check_distribution()) == Check(
         "warning",
         "distribution",
-        "ipcq 7.1 is installed beside ipcq-queue; both write into the package ipcq",
+        "ipcq 7.1 is installed beside ipcq-queue; both install the package ipcq",
         "pip uninstall --yes ipcq && pip install --force-reinstall --no-deps ipcq-queue",
     )
 

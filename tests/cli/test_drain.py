@@ -369,7 +369,7 @@ def test_signal_ends_it_between_two_messages(
         code,
         3,
         1,
-        "ipcq: stopped: 2 messages taken, the others are in the queue\n",
+        "ipcq: stopped: 2 messages taken, the others are still in the queue\n",
     )
 
 
@@ -511,7 +511,7 @@ def test_first_messages_can_be_left_out(run: Run, queue: Queue) -> None:
 def test_more_than_there_are_cannot_be_left_out(run: Run, queue: Queue) -> None:
     """It is a mistake."""
     result = run("load", queue.name, "-", "--skip", "3", input=HEADER + MESSAGE)
-    assert (result.exit_code, result.stderr) == (1, "ipcq: there are 1 message, fewer than --skip 3\n")
+    assert (result.exit_code, result.stderr) == (1, "ipcq: the file has 1 message, fewer than --skip 3\n")
 
 
 def test_queue_is_made_as_it_was(run: Run, shared: Queue, file: Path) -> None:
@@ -531,7 +531,7 @@ def test_queue_is_not_made_where_it_must_exist(run: Run, name: str) -> None:
 
 def test_queue_that_ends_with_the_command_is_refused(run: Run, name: str) -> None:
     """As put does."""
-    assert "this one ends" in run("load", name, "-", "--backend", "memory", input=HEADER).stderr
+    assert "this one exits" in run("load", name, "-", "--backend", "memory", input=HEADER).stderr
 
 
 def test_missing_file_is_1(run: Run, queue: Queue, file: Path) -> None:
@@ -546,35 +546,35 @@ def test_missing_file_is_1(run: Run, queue: Queue, file: Path) -> None:
         ("", "line 1 is missing: the file is empty"),
         (
             "hello\n",
-            "line 1 is other text, and `ipcq load` reads what `ipcq drain` writes, or",
+            "line 1 is plain text, but `ipcq load` reads output of `ipcq drain` or lines",
         ),
-        ("a" + "ü" * 5000, "line 1 is other text"),
+        ("a" + "ü" * 5000, "line 1 is plain text"),
         ("<a>\n</a>\n", "line 1 is XML or HTML"),
-        ("a\0b\n", "line 1 is no text"),
-        (b"ab\xffcdefg\n", "line 1 is no text"),
-        ('{\n "id": 1\n}\n', "line 1 is not JSON by itself, and an item has one line: jq -c . FILE"),
-        ("[\n1]\n", "line 1 is not JSON by itself, and an item has one line: jq -c . FILE"),
-        (HEADER[:-5] + "\n", "line 1 is damaged or cut off"),
-        (MESSAGE, "line 1 does not begin what `ipcq drain` writes"),
+        ("a\0b\n", "line 1 is binary data"),
+        (b"ab\xffcdefg\n", "line 1 is binary data"),
+        ('{\n "id": 1\n}\n', "line 1 is not complete JSON, and every item needs its own line: jq -c . FILE"),
+        ("[\n1]\n", "line 1 is not complete JSON, and every item needs its own line: jq -c . FILE"),
+        (HEADER[:-5] + "\n", "line 1 is damaged or truncated"),
+        (MESSAGE, "line 1 is not a header of `ipcq drain`"),
         (
             '{"id": 1}\nhello\n',
-            "line 2 is not JSON, as those before it are: Expecting value",
+            "line 2 is not JSON, unlike the lines before it: Expecting value",
         ),
-        ('{"id": 1}\n' + HEADER, "line 2 begins what `ipcq drain` writes, behind lines of JSON"),
+        ('{"id": 1}\n' + HEADER, "line 2 starts output of `ipcq drain` after lines of JSON"),
         (
             b"\x1f\x8b\x08",
             "or lines of JSON: gzip -dc FILE | ipcq load",
         ),
         (b"\x80\x04K\x01.", "this is a pickle"),
-        (b"SQLite format 3\0", "this is a database of SQLite"),
+        (b"SQLite format 3\0", "this is an SQLite database"),
         ("[1]\n".encode("utf-16"), "this is UTF-16"),
-        ('{"ipcq": "messages", "version": 1}\n', "line 1 does not begin what `ipcq drain` writes"),
-        (HEADER.replace("1", "2"), "line 1 says version 2, this is for version 1"),
-        (HEADER + MESSAGE + MESSAGE[:-3], "line 3 is damaged or cut off; 1 message put; go on with --skip 1"),
-        (HEADER + '{"priority": 0}\n', "line 2 is no message of `ipcq drain`"),
-        (HEADER + '{"base64": "oWE="}\n', "line 2 is no message of `ipcq drain`"),
-        (HEADER + '{"priority": 0, "base64": "?"}\n', "line 2 is no message of `ipcq drain`"),
-        (HEADER + "[" * 100_000 + "\n", "line 2 is damaged or cut off"),
+        ('{"ipcq": "messages", "version": 1}\n', "line 1 is not a header of `ipcq drain`"),
+        (HEADER.replace("1", "2"), "line 1 has version 2, but this ipcq reads 1"),
+        (HEADER + MESSAGE + MESSAGE[:-3], "line 3 is damaged or truncated; 1 message put; resume with --skip 1"),
+        (HEADER + '{"priority": 0}\n', "line 2 is not a message of `ipcq drain`"),
+        (HEADER + '{"base64": "oWE="}\n', "line 2 is not a message of `ipcq drain`"),
+        (HEADER + '{"priority": 0, "base64": "?"}\n', "line 2 is not a message of `ipcq drain`"),
+        (HEADER + "[" * 100_000 + "\n", "line 2 is damaged or truncated"),
         (HEADER + '{"priority": -1, "base64": "oWE="}\n', "priority is an int from 0 to 32767, not -1"),
         (HEADER + '{"priority": 0, "base64": "' + "A" * 1024 + '"}\n', "has 768 bytes, the queue takes 512"),
     ],
@@ -616,7 +616,7 @@ def test_lines_of_json_make_a_queue_with_the_usual_limits(run: Run, name: str, f
 def test_what_messagepack_cannot_hold_ends_a_load_of_json(run: Run, queue: Queue) -> None:
     """With the way out, and how to go on."""
     assert (
-        "put it as text or as bytes; 1 message put; go on with --skip 1"
+        "put it as text or as bytes; 1 message put; resume with --skip 1"
         in run("load", queue.name, "-", input=f"1\n{2**64}\n").stderr
     )
 
@@ -624,7 +624,7 @@ def test_what_messagepack_cannot_hold_ends_a_load_of_json(run: Run, queue: Queue
 def test_full_queue_is_4_where_there_is_no_time(run: Run, queue: Queue) -> None:
     """With --wait 0; it says how to go on."""
     result = run("load", queue.name, "-", "--wait", "0", input=HEADER + MESSAGE * 6)
-    assert (result.exit_code, result.stderr.endswith("; 4 messages put; go on with --skip 4\n")) == (4, True)
+    assert (result.exit_code, result.stderr.endswith("; 4 messages put; resume with --skip 4\n")) == (4, True)
 
 
 def test_load_goes_on_where_it_ended(run: Run, queue: Queue, file: Path) -> None:
@@ -663,7 +663,11 @@ def test_stopped_load_says_how_to_go_on(start: Callable[..., Any], shared: Queue
     assert "is full, waiting for space" in process.stderr.readline()
     process.send_signal(number)
     complaint = process.communicate(timeout=60)[1]
-    assert (process.returncode, "4 messages put; go on with --skip 4\n" in complaint, shared.qsize()) == (code, True, 4)
+    assert (process.returncode, "4 messages put; resume with --skip 4\n" in complaint, shared.qsize()) == (
+        code,
+        True,
+        4,
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -678,7 +682,7 @@ def test_signal_ends_a_load_between_two_tries(
 
     monkeypatch.setattr(ipcq.Queue, "put", full)
     result = run("load", queue.name, "-", input=HEADER + MESSAGE)
-    assert (result.exit_code, result.stderr.endswith("0 messages put; go on with --skip 0\n")) == (code, True)
+    assert (result.exit_code, result.stderr.endswith("0 messages put; resume with --skip 0\n")) == (code, True)
 
 
 def test_signal_raises_inside_what_may_take_for_ever() -> None:
@@ -696,7 +700,7 @@ def test_load_is_stopped_while_it_reads(start: Callable[..., Any], shared: Queue
     process.stdin.flush()
     assert shared.get(timeout=60) == "a"
     process.send_signal(signal.SIGINT)
-    assert "1 message put; go on with --skip 1" in process.communicate(timeout=60)[1]
+    assert "1 message put; resume with --skip 1" in process.communicate(timeout=60)[1]
 
 
 def test_signal_before_reading_ends_it(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -331,7 +331,11 @@ def test_no_place_for_the_file_is_told_before_anything_is_taken(
     monkeypatch.setattr(_rescue, "make_private_directory", refuse)
     queue.put("a")
     code, told = drain(queue.name, pipe()[1])
-    assert (code, "name one with --rescue FILE (full)" in told, queue.qsize()) == (1, True, 1)
+    assert (code, "cannot create a rescue file (full): name one with --rescue FILE" in told, queue.qsize()) == (
+        1,
+        True,
+        1,
+    )
 
 
 def piped(first: list[str], second: list[str]) -> "subprocess.CompletedProcess[str]":
@@ -364,7 +368,7 @@ def test_load_that_ends_early_leaves_the_rest_in_the_file(shared: Queue, place: 
     result = piped(["drain", shared.name, "-"], ["load", name, "-", "--max-messages", "2", "--wait", "0"])
     with ipcq.open(name, create=False) as other:
         first = taken(other)
-        assert f"go on with `ipcq load {name} {kept(place)}`" in result.stderr
+        assert f"resume with `ipcq load {name} {kept(place)}`" in result.stderr
         subprocess.run([sys.executable, "-m", "ipcq", "load", name, kept(place)], timeout=60, check=True)
         got = (first, other.qsize(), list(place.iterdir()))
         other.unlink()
@@ -462,7 +466,7 @@ def test_error_names_the_file_and_not_a_number_to_skip(run: Run, queue: Queue, s
     queue.put_many("xyz")
     told = run("load", queue.name, "-", "--wait", "0", input=stream).stderr
     assert told.endswith(
-        f"; 1 message put; the others are kept, go on with `ipcq load {queue.name} {place / 'kept'}`\n"
+        f"; 1 message put; the others are kept, resume with `ipcq load {queue.name} {place / 'kept'}`\n"
     )
 
 
@@ -612,7 +616,7 @@ def test_error_names_a_number_to_skip_if_the_file_has_other_lines(
     """To go on with that file would put some of them twice."""
     queue.put_many("xyz")
     told = run("load", queue.name, "-", "--wait", "0", input=replaced(stream)).stderr
-    assert told.endswith("; 1 message put; go on with --skip 1\n")
+    assert told.endswith("; 1 message put; resume with --skip 1\n")
 
 
 def test_system_without_held_directories_removes_the_file_too(

@@ -91,7 +91,7 @@ def test_too_few_items_are_3_and_printed(run: Run, queue: Queue) -> None:
 def test_too_few_items_are_counted(run: Run, queue: Queue) -> None:
     """So that a script's user sees what happened."""
     queue.put("a")
-    assert run("get", queue.name, "-n", "2").stderr.endswith("; 1 of 2 items were there\n")
+    assert run("get", queue.name, "-n", "2").stderr.endswith("; got 1 of 2 items\n")
 
 
 def test_missing_queue_is_5(run: Run, name: str) -> None:
@@ -216,7 +216,7 @@ def test_undecodable_message_is_1(run: Run, queue: Queue) -> None:
 def test_undecodable_message_is_told_in_base64(run: Run, queue: Queue) -> None:
     """It was taken, so this line is all there is of it."""
     undecodable(queue)
-    assert run("get", queue.name, "--all").stderr.endswith("; it was taken, its 5 bytes in base64: wQBiYWQ=\n")
+    assert run("get", queue.name, "--all").stderr.endswith("; the message was taken; its 5 bytes in base64: wQBiYWQ=\n")
 
 
 class Gone(io.TextIOWrapper):
@@ -238,7 +238,7 @@ def test_item_that_cannot_be_printed_is_told(queue: Queue, monkeypatch: Any, cap
 
     with pytest.raises(SystemExit):
         cli.main(["get", queue.name])
-    line = f'ipcq: stopped before this item of {queue.name!r} was printed, and it is taken: {{"id": 1}}\n'
+    line = f'ipcq: an item of {queue.name!r} was taken but not printed: {{"id": 1}}\n'
     assert capsys.readouterr().err == line
 
 
@@ -252,7 +252,7 @@ def test_reader_that_went_costs_no_item(start: Callable[..., Any], shared: Queue
     _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (
         1,
-        f'ipcq: stopped before this item of {shared.name!r} was printed, and it is taken: "the one"\n',
+        f'ipcq: an item of {shared.name!r} was taken but not printed: "the one"\n',
     )
 
 

@@ -106,7 +106,7 @@ def test_line_leaves_the_name_of_the_queue_alone() -> None:
 def test_line_of_a_missing_queue_names_the_way_out() -> None:
     """The core's hint is Python, this one is a command."""
     error = ipcq.QueueNotFound(queue="/x")
-    assert line_of(error) == "queue '/x': no such queue: `ipcq ls` lists those that exist"
+    assert line_of(error) == "queue '/x': no such queue: `ipcq ls` lists existing queues"
 
 
 def test_line_has_the_notes_of_the_verb() -> None:
@@ -171,7 +171,7 @@ def test_reader_that_went_is_no_traceback(start: Callable[..., Any]) -> None:
 def test_closed_stdin_is_told(program: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
     """``ipcq put /x - <&-``."""
     result = program("put", shared.name, "-", preexec_fn=lambda: os.close(0))
-    assert result.stderr == "ipcq: stdin is closed; the input was not put, 0 items were before it\n"
+    assert result.stderr == "ipcq: stdin is closed; the input was not put; 0 items put before it\n"
 
 
 def test_closed_stdout_is_told_before_anything_is_taken(run: Run, queue: ipcq.Queue[Any], monkeypatch: Any) -> None:

@@ -123,7 +123,7 @@ def test_queue_that_has_too_little_space_without_it_is_refused(run: Run, name: s
     """Nobody takes from a queue that is new, so the load would wait for ever."""
     text = drained(5000, buffer_size=1 << 20, max_message_size=512)
     result = run("load", name, "-", "--backend", in_messages, input=text)
-    assert (result.exit_code, "there are 5000 messages" in result.stderr, ipcq.exists(name)) == (1, True, False)
+    assert (result.exit_code, "5000 messages do not fit" in result.stderr, ipcq.exists(name)) == (1, True, False)
 
 
 def test_capacity_that_is_asked_for_is_no_reason_to_refuse(run: Run, name: str, in_messages: str) -> None:
@@ -135,7 +135,7 @@ def test_capacity_that_is_asked_for_is_no_reason_to_refuse(run: Run, name: str, 
 def test_size_that_the_backend_cannot_have_is_refused_with_the_way_out(run: Run, name: str, in_messages: str) -> None:
     """Nothing is put then."""
     result = run("load", name, "-", "--backend", in_messages, input=drained(max_message_size=1 << 30))
-    told = "messages may have 1073741824 bytes: if none is that large, give a smaller --max-message-size"
+    told = "messages may have 1073741824 bytes: if none is that large, pass a smaller --max-message-size"
     assert (result.exit_code, told in result.stderr, ipcq.exists(name)) == (1, True, False)
 
 
@@ -155,10 +155,8 @@ def test_url_has_the_last_word(run: Run, name: str, in_bytes: str) -> None:
 def test_too_small_a_queue_is_told_before_a_pipe_is_read(run: Run, queue: ipcq.Queue[Any]) -> None:
     """What is read from a pipe is not there any more."""
     result = run("load", queue.name, "-", input=drained(max_message_size=513))
-    told = (
-        "takes messages of at most 512 bytes, and there may be some of 513: if none is larger than this queue takes, "
-    )
-    told += "give --max-message-size 512"
+    told = "takes messages of at most 512 bytes, but some may have 513: if none is larger than 512, "
+    told += "pass --max-message-size 512"
     assert (result.exit_code, told in result.stderr, queue.qsize()) == (1, True, 0)
 
 

@@ -185,7 +185,7 @@ def test_rescue_file_is_named_before_anything_is_taken(run: Run, source: Queue, 
     """A process that is killed says nothing any more."""
     told = run("move", source.name, target.name, "--rescue", "mine").stderr
     loading = f"`ipcq load {target.name} {place / 'mine'}`"
-    assert told == f"ipcq: if this is killed, {loading} puts what it held into the queue\n"
+    assert told == f"ipcq: if this process is killed, {loading} recovers the messages that it held\n"
 
 
 def test_so_many_are_moved_as_asked_for(run: Run, source: Queue, target: Queue) -> None:
@@ -250,7 +250,7 @@ def test_limits_of_the_target_can_be_given(run: Run, source: Queue, free: str) -
 def test_target_that_would_not_outlive_the_command_is_refused(run: Run, source: Queue, name: str) -> None:
     """And nothing is taken."""
     result = run("move", source.name, f"memory://{name}")
-    assert ("this one ends" in result.stderr, source.qsize()) == (True, 3)
+    assert ("this one exits" in result.stderr, source.qsize()) == (True, 3)
 
 
 def test_unknown_backend_is_refused(run: Run, source: Queue, name: str) -> None:
@@ -284,7 +284,7 @@ def test_reason_for_what_is_left_out_names_urls(
 def test_target_for_smaller_messages_is_refused(run: Run, source: Queue, make: Callable[..., Queue]) -> None:
     """Before anything is taken."""
     result = run("move", source.name, make("-target", max_message_size=100).name)
-    assert ("there may be some of 512" in result.stderr, source.qsize()) == (True, 3)
+    assert ("but some may have 512" in result.stderr, source.qsize()) == (True, 3)
 
 
 def test_messages_that_are_smaller_than_they_may_be_can_be_moved(
@@ -313,7 +313,7 @@ def test_message_that_is_too_large_after_all_is_kept(
     """Where it is seen when it is taken."""
     source, target = make("-source", ["b" * 200]), make("-target", max_message_size=100)
     result = run("move", source.name, target.name, "--max-message-size", "100", "--rescue", "mine")
-    told = f"0 messages moved; 1 message in no queue, kept in {place / 'mine'}: go on with `ipcq load {target.name} "
+    told = f"0 messages moved; 1 message in no queue, kept in {place / 'mine'}: resume with `ipcq load {target.name} "
     assert (result.exit_code, told in result.stderr, len(kept(place / "mine"))) == (1, True, 1)
 
 
@@ -334,7 +334,7 @@ def test_priorities_that_would_be_lost_are_refused(run: Run, make: Callable[...,
     source = make("-source", priorities=True)
     source.put("a", priority=1)
     result = run("move", source.name, plain.name)
-    assert ("--no-priorities puts each" in result.stderr, source.qsize()) == (True, 1)
+    assert ("pass --no-priorities to put each" in result.stderr, source.qsize()) == (True, 1)
 
 
 def test_priorities_that_nobody_used_cannot_be_lost(run: Run, make: Callable[..., Queue], plain: Queue) -> None:
@@ -349,7 +349,7 @@ def test_priorities_that_cannot_be_seen_are_refused(
     """They may be there."""
     source = make("-source", "a", priorities=True)
     result = run("move", source.name, plain.name)
-    assert ("--no-priorities puts each" in result.stderr, source.qsize()) == (True, 1)
+    assert ("pass --no-priorities to put each" in result.stderr, source.qsize()) == (True, 1)
 
 
 @pytest.mark.parametrize("looks", [True, False])
@@ -399,7 +399,7 @@ def test_full_target_is_4_and_nothing_is_in_between(
     target = make("-target", max_messages=2)
     result = run(verb, source.name, target.name, "--wait", "0")
     left = ["c"] if verb == "move" else ["a", "b", "c"]
-    told = f"2 messages {'moved' if verb == 'move' else 'copied'}, all others are in '{source.name}'"
+    told = f"2 messages {'moved' if verb == 'move' else 'copied'}, all others are still in '{source.name}'"
     assert (result.exit_code, told in result.stderr, taken(source), files(place)) == (4, True, left, [])
 
 
@@ -438,7 +438,7 @@ def test_signal_ends_it_between_two_messages(
     """What is taken has arrived, and copy puts the rest in order first."""
     on_put(monkeypatch, target.name, lambda item: item == b"\xa1b" and signal.raise_signal(number))
     result = run(verb, source.name, target.name)
-    told = f"stopped: 2 messages {'moved' if verb == 'move' else 'copied'}, all others are in '{source.name}'"
+    told = f"stopped: 2 messages {'moved' if verb == 'move' else 'copied'}, all others are still in '{source.name}'"
     left = ["c"] if verb == "move" else ["a", "b", "c"]
     assert (result.exit_code, told in result.stderr, taken(source), files(place)) == (code, True, left, [])
 
@@ -489,7 +489,7 @@ def test_message_for_which_there_is_no_space_after_all_is_kept(
 
     on_put(monkeypatch, target.name, full)
     result = run("move", source.name, target.name, "--rescue", "mine")
-    told = f"1 message in no queue, kept in {place / 'mine'}: go on with `ipcq load {target.name} {place / 'mine'}`\n"
+    told = f"1 message in no queue, kept in {place / 'mine'}: resume with `ipcq load {target.name} {place / 'mine'}`\n"
     assert (result.exit_code, result.stderr.endswith(told), kept(place / "mine")) == (128 + number, True, ["oWE="])
 
 
@@ -586,7 +586,7 @@ def test_third_signal_ends_putting_back(
     with monkeypatch.context() as patch:
         on_put(patch, source.name, lambda item: item == b"\xa1b" and full(item))
         result = run("copy", source.name, target.name, "--rescue", "mine")
-    assert f"2 messages in no queue, kept in {place / 'mine'}: go on with `ipcq load {source.name} " in result.stderr
+    assert f"2 messages in no queue, kept in {place / 'mine'}: resume with `ipcq load {source.name} " in result.stderr
     run("load", source.name, "mine")
     assert (result.exit_code, taken(source), taken(target), files(place)) == (143, ["a", "b", "c"], ["a", "b", "c"], [])
 
@@ -726,7 +726,7 @@ def test_new_queue_that_nobody_would_hold_is_refused(program: Callable[..., Any]
     """And nothing is taken."""
     shared.put("a")
     result = program("move", shared.name, f"socketpair://{free}")
-    assert ("start the program that gets the items first" in result.stderr, shared.qsize()) == (True, 1)
+    assert ("start the consumer first" in result.stderr, shared.qsize()) == (True, 1)
 
 
 DYING = """

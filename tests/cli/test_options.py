@@ -80,13 +80,13 @@ def test_line_has_the_words_of_the_shell(text: str, line: str) -> None:
 def test_option_of_open_is_none_of_a_backend(run: Run, name: str) -> None:
     """The line says what it is."""
     assert (
-        "max_messages is no option of a backend: use --max-messages." in run("put", name, "-o", "max_messages=4").stderr
+        "max_messages is not a backend option: use --max-messages." in run("put", name, "-o", "max_messages=4").stderr
     )
 
 
 def test_option_of_open_without_a_flag_is_none_of_a_backend(run: Run, name: str) -> None:
     """There is nothing to use instead."""
-    assert "lifetime is no option of a backend." in run("put", name, "-o", "lifetime=last-close").stderr
+    assert "lifetime is not a backend option." in run("put", name, "-o", "lifetime=last-close").stderr
 
 
 @pytest.fixture

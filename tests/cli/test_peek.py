@@ -70,7 +70,10 @@ def test_undecodable_message_is_shown_in_base64(run: Run, queue: Queue) -> None:
     with ipcq.open(queue.name, serializer="raw") as raw:
         raw.put(b"\xc1")
     result = run("peek", queue.name)
-    assert (result.exit_code, result.stderr.endswith("it stays in the queue, its 1 bytes in base64: wQ==\n")) == (
+    assert (
+        result.exit_code,
+        result.stderr.endswith("the message stays in the queue; its 1 bytes in base64: wQ==\n"),
+    ) == (
         1,
         True,
     )

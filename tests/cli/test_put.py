@@ -175,14 +175,14 @@ def test_options_of_a_url_are_taken(run: Run, name: str) -> None:
 
 def test_queue_that_ends_with_the_command_is_refused(run: Run, name: str) -> None:
     """Else what is put would be gone at once, without a word."""
-    assert "this one ends" in run("put", name, "--backend", "memory", "x").stderr
+    assert "this one exits" in run("put", name, "--backend", "memory", "x").stderr
 
 
 def test_queue_that_lives_by_its_holders_is_refused(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This command would be its only holder."""
     fleeting = replace(ipcq.backends()[0].capabilities or ipcq.Capabilities(), persistence=ipcq.Persistence.HOLDERS)
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: fleeting))
-    assert "as long as somebody has them open" in run("put", name, *LIMITS, "x").stderr
+    assert "only while a process has them open" in run("put", name, *LIMITS, "x").stderr
 
 
 def test_full_queue_is_4_where_there_is_no_time(run: Run, queue: Queue) -> None:
@@ -195,7 +195,7 @@ def test_full_queue_tells_how_many_items_went_in(run: Run, queue: Queue) -> None
     """Nothing gets lost in silence."""
     assert run("put", queue.name, "--wait", "0", *"abcdef").stderr == (
         f"ipcq: queue {queue.name!r} on backend 'memory': no space became free before the timeout; "
-        "ITEM 5 was not put, 4 items were before it\n"
+        "ITEM 5 was not put; 4 items put before it\n"
     )
 
 
@@ -236,7 +236,7 @@ def test_bad_json_names_its_line(run: Run, queue: Queue) -> None:
     """And what was before it is in."""
     assert run("put", queue.name, "--json", input="1\n\n2\n{]\n3\n").stderr == (
         "ipcq: line 4 of the input is not JSON: Expecting property name enclosed in double quotes at column 2; "
-        "it was not put, 2 items were before it\n"
+        "it was not put; 2 items put before it\n"
     )
 
 
@@ -259,7 +259,7 @@ def test_json_beyond_reason_is_refused(run: Run, queue: Queue, text: str) -> Non
 
 def test_invalid_utf8_names_the_way_out(run: Run, queue: Queue) -> None:
     """Text is UTF-8, anything else is --raw."""
-    assert "--raw puts bytes as they are" in run("put", queue.name, "-", input=b"a\n\xff\n").stderr
+    assert "--raw puts bytes unchanged" in run("put", queue.name, "-", input=b"a\n\xff\n").stderr
 
 
 def test_item_that_cannot_be_encoded_is_1(run: Run, queue: Queue) -> None:
@@ -284,7 +284,7 @@ def test_interruption_tells_how_many_items_went_in(run: Run, queue: Queue, monke
 
     monkeypatch.setattr(ipcq.Queue, "put", interrupted)
     result = run("put", queue.name, "x")
-    assert (result.exit_code, result.stderr) == (130, "ipcq: interrupted; 0 items were put\n")
+    assert (result.exit_code, result.stderr) == (130, "ipcq: interrupted; 0 items put\n")
 
 
 def test_quiet_interruption_says_nothing(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,4 +327,4 @@ def test_interrupted_program_tells_how_many_items_went_in(start: Callable[..., A
     assert "is full" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
-    assert (process.returncode, complaint) == (130, "ipcq: interrupted; 4 items were put\n")
+    assert (process.returncode, complaint) == (130, "ipcq: interrupted; 4 items put\n")

@@ -85,7 +85,7 @@ def test_queue_on_a_backend_without_a_rank_has_no_note(run: Run, queue: Queue) -
 WHY = [
     (
         {"mode": 0o660},
-        "the mode 0660 grants access to other users, and backends on which they could damage it need",
+        "the mode 0660 grants access to other users, and a backend on which they could damage the queue needs",
     ),
     ({}, "its creator named a backend, by an option or by IPCQ_BACKEND, or could not use the better one"),
 ]

@@ -39,7 +39,7 @@ def test_a_storm_ends_with_a_verdict(run: Run, pyshm: str) -> None:
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert list(lines) == ["queue", "get", "messages", "wrong", "lost", "stall", "verdict"], result.stdout
     assert lines["queue"] == "on pyshm, 1 producers, 1 consumers, --seed 7"
-    assert lines["verdict"].startswith("ok: ")
+    assert lines["verdict"].startswith("PASS: ")
     assert result.exit_code == 0
 
 
@@ -70,7 +70,7 @@ def test_a_storm_ends_when_its_time_is_over(run: Run, pyshm: str) -> None:
 def test_a_storm_needs_several_processes(run: Run, memory: str) -> None:
     """Within one there is nothing to kill."""
     result = run(*TINY, "--backend", memory)
-    assert (result.exit_code, "a storm needs several" in result.stderr) == (1, True)
+    assert (result.exit_code, "the stress test needs several" in result.stderr) == (1, True)
 
 
 def test_a_terminal_shows_how_far_it_is(
@@ -93,7 +93,7 @@ def test_a_broken_promise_is_told(
     result = program("stress", "--kills", "20", "--backend", "doubles", env=wrong)
     assert result.returncode == 1, result.stderr
     assert " duplicated" in result.stdout.splitlines()[-1]
-    assert result.stdout.splitlines()[-1].startswith("verdict   FAILED: ")
+    assert result.stdout.splitlines()[-1].startswith("verdict   FAIL: ")
 
 
 def test_a_hang_is_told_with_the_stacks_of_all(
@@ -116,7 +116,7 @@ def test_what_went_wrong_is_told_with_what_the_processes_wrote(
     report = storm.Report(mode="get", seed=1, seconds=1.0, kills=3, trouble="nobody got on", stacks="in a get")
     monkeypatch.setattr(storm, "stress", lambda *_, **__: report)
     result = run(*TINY, "--backend", pyshm)
-    assert result.stdout.endswith("verdict   FAILED: nobody got on\nin a get\n")
+    assert result.stdout.endswith("verdict   FAIL: nobody got on\nin a get\n")
     assert result.exit_code == 1
 
 

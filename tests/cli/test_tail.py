@@ -93,13 +93,13 @@ def test_items_that_went_by_are_counted(run: Run, queue: Queue, between: Callabl
     """What was not shown is not passed over in silence."""
     queue.put_many(["a", "b", "c", "d"])
     between(lambda: queue.get_many(3))
-    assert run("tail", queue.name).stderr == "ipcq: 2 items were taken between two looks\n"
+    assert run("tail", queue.name).stderr == "ipcq: missed 2 items between two polls\n"
 
 
 def test_item_that_went_by_is_counted(run: Run, queue: Queue, between: Callable[..., None]) -> None:
     """Put and taken while the queue was empty at each look."""
     between(lambda: (queue.put("a"), queue.get()))
-    assert run("tail", queue.name).stderr == "ipcq: 1 item was taken between two looks\n"
+    assert run("tail", queue.name).stderr == "ipcq: missed 1 item between two polls\n"
 
 
 def test_counting_can_be_left_out(run: Run, queue: Queue, between: Callable[..., None]) -> None:
@@ -131,7 +131,10 @@ def test_undecodable_message_is_shown_in_base64(run: Run, queue: Queue) -> None:
     with ipcq.open(queue.name, serializer="raw") as raw:
         raw.put(b"\xc1")
     result = run("tail", queue.name, "-n", "1")
-    assert (result.exit_code, result.stderr.endswith("it stays in the queue, its 1 bytes in base64: wQ==\n")) == (
+    assert (
+        result.exit_code,
+        result.stderr.endswith("the message stays in the queue; its 1 bytes in base64: wQ==\n"),
+    ) == (
         1,
         True,
     )
@@ -203,7 +206,7 @@ def test_way_out_by_consuming_is_named(run: Run, queue: Queue, monkeypatch: pyte
         raise ipcq.Unsupported("use backend='other'")
 
     monkeypatch.setattr(ipcq.Queue, "peek", refuse)
-    assert run("tail", queue.name).stderr.endswith("; or let --consume take each item that is printed\n")
+    assert run("tail", queue.name).stderr.endswith("; or pass --consume to take each printed item\n")
 
 
 def test_backend_that_cannot_look_loses_nothing(program: Callable[..., Any], opaque: Queue) -> None:

@@ -1,1 +1,1 @@
-"""The verbs of the command ``ipcq``, one file each; what they share is in the package above."""
+"""The verbs of the command ``ipcq``, one file each. The parent package has their common parts."""

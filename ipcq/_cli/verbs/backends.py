@@ -1,4 +1,4 @@
-"""``ipcq backends``: the mechanisms that are installed."""
+"""``ipcq backends``: list installed backends."""
 
 import click
 
@@ -11,14 +11,14 @@ HEADINGS = ("backend", "usable", "rank", "scope", "outlives", "can", "distributi
 
 
 @click.command("backends")
-@json_option("Print one JSON object for each backend, on a line of its own.")
+@json_option("Print one JSON object per backend.")
 def command(as_json: bool) -> None:
-    """List the backends that are installed, the best first, those that cannot be used or loaded included.
+    """List installed backends, best first, including those that are unusable or fail to load.
 
-    'rank' is the place in the order in which backend 'auto' creates queues, the highest first, '-' for never; 'scope'
-    is who can meet on a queue; 'outlives' says what it outlives; 'why not' says what keeps a backend from being used.
+    'rank': backend 'auto' creates queues on the highest rank, and never on '-'. 'scope': which processes can share a
+    queue. 'outlives': what a queue survives. 'why not': why the backend is unusable.
     """
-    registry.known()  # an empty list would not say that there is something to mend
+    registry.known()  # raises if there are none: an empty list would hide a broken installation
     rows = []
     for each in ipcq.backends():
         abilities = None if each.capabilities is None else capabilities_of(each.capabilities)

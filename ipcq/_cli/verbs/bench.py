@@ -1,4 +1,4 @@
-"""``ipcq bench``: how fast ipcq is on this machine, beside what the standard library has."""
+"""``ipcq bench``: measure ipcq on this machine, side by side with the standard library."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -30,21 +30,21 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 HEADINGS = ("workload", "contestant", "median", "lowest", "highest", "unit", "CPU µs", "ratio", "from", "to", "why not")
 
-#: What ``--compare`` takes for nobody.
+#: Value of ``--compare`` for no peer.
 NOBODY = "none"
 
-#: What measures everybody else.
+#: The command that measures other libraries.
 ELSEWHERE = "`nox -s benchmarks` in a checkout of ipcq"
 
 
 def measuring_options(verb: Verb) -> Verb:
-    """Offer how to measure and how to show it, which `measure` takes."""
+    """Add the options for measuring and output, the arguments of `measure`."""
     for option in (
         quiet_option,
         click.option(
-            "--plot", type=click.Path(dir_okay=False, writable=True), metavar="FILE.svg", help="Draw a chart as well."
+            "--plot", type=click.Path(dir_okay=False, writable=True), metavar="FILE.svg", help="Also draw a chart."
         ),
-        click.option("--markdown", "as_markdown", is_flag=True, help="Print tables in Markdown."),
+        click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables."),
         json_option("Print the result as one JSON object."),
         click.option(
             "--seconds",
@@ -52,7 +52,7 @@ def measuring_options(verb: Verb) -> Verb:
             metavar="SECONDS",
             default=0.4,
             show_default=True,
-            help="How long one sample lasts.",
+            help="Duration of one sample.",
         ),
         click.option(
             "--workload",
@@ -60,7 +60,7 @@ def measuring_options(verb: Verb) -> Verb:
             multiple=True,
             type=click.Choice(list(WORKLOADS)),
             metavar="WORKLOAD",
-            help=f"Do this alone; may be repeated. One of {', '.join(WORKLOADS)}.",
+            help=f"Run only this workload. Repeatable. One of {', '.join(WORKLOADS)}.",
         ),
     ):
         verb = option(verb)
@@ -68,14 +68,14 @@ def measuring_options(verb: Verb) -> Verb:
 
 
 def rounds_option(default: int) -> Callable[[Verb], Verb]:
-    """Offer ``--rounds``."""
+    """Add ``--rounds``."""
     return click.option(
         "--rounds",
         type=click.IntRange(1),
         metavar="N",
         default=default,
         show_default=True,
-        help="How often each does it.",
+        help="Samples per contestant and workload.",
     )
 
 
@@ -86,7 +86,7 @@ def rounds_option(default: int) -> Callable[[Verb], Verb]:
     multiple=True,
     metavar="BACKEND",
     shell_complete=complete_backend,
-    help="Measure this backend; may be repeated.  [default: where `auto` creates]",
+    help="Measure this backend. Repeatable.  [default: where `auto` creates]",
 )
 @click.option(
     "--compare",
@@ -94,51 +94,51 @@ def rounds_option(default: int) -> Callable[[Verb], Verb]:
     metavar="PEER,...",
     default="multiprocessing.Queue",
     show_default=True,
-    help=f"What of the standard library to compare with: {', '.join(REFERENCES)}; or {NOBODY}.",
+    help=f"Compare with these of the standard library: {', '.join(REFERENCES)}; or {NOBODY}.",
 )
 @rounds_option(3)
 @measuring_options
 def command(backends: tuple[str, ...], peers: str, **how: Any) -> None:
-    """Measure how fast ipcq's backends are on this machine, beside what Python's standard library has.
+    """Measure ipcq's backends on this machine, side by side with Python's standard library.
 
-    Processes that were started apart move messages for a while; each contestant in its turn, in rounds. What is shown
-    is the median of the rounds with the lowest and the highest, and how many times as good each is as the first PEER,
-    round by round. The first contestant takes part twice: where its two ratios differ, the machine's noise is as large
-    as that. Each run checks that every message came once and in order. Exits with 1 if a contestant failed to.
+    Unrelated processes move messages, one contestant after the other, in rounds. Figures are the median, lowest and
+    highest of the rounds, and the ratio to the first PEER, paired by round. The first contestant takes part twice: the
+    difference between its two ratios is noise. Every run checks that each message arrives once and in order. Exits
+    with 1 if a contestant fails.
 
-    Other libraries are measured by `nox -s benchmarks` in a checkout of ipcq.
+    To measure other libraries, run `nox -s benchmarks` in a checkout of ipcq.
     """
     contestants = [*map(ours, backends or ["auto"]), *compared(peers)]
     judge(measure(contestants, **how))
 
 
 def ours(backend: str) -> Contestant:
-    """Return ipcq on a backend, `auto` being where it creates.
+    """Return ipcq on a backend; `auto` is resolved.
 
     Raises:
-        Unsupported: Its queues live inside one process.
+        Unsupported: Queues of the backend are confined to one process.
     """
     with short_lived(), ipcq.open(new_name(), backend, exclusive=True) as queue:
         queue.unlink()
         if queue.capabilities.scope < ipcq.Scope.HOST:
             raise Unsupported(
-                "its queues live inside one process, and there are several: choose another backend",
+                "its queues live inside one process, but the benchmark needs several: choose another backend",
                 backend=queue.backend,
             )
         return Ipcq(queue.backend)
 
 
 def compared(peers: str) -> list[Contestant]:
-    """Return the references that were asked for.
+    """Return the requested peers.
 
     Raises:
-        Failure: One is not known.
+        Failure: A peer is unknown.
     """
     names = [each for each in peers.replace(" ", "").split(",") if each and each != NOBODY]
     for name in names:
         if name not in REFERENCES:
             told = meant(name, REFERENCES)
-            raise Failure(f"no peer {name!r} here: {told}; other libraries are measured by {ELSEWHERE}", USAGE)
+            raise Failure(f"unknown peer {name!r}: {told}; other libraries are measured by {ELSEWHERE}", USAGE)
     return [REFERENCES[name]() for name in dict.fromkeys(names)]
 
 
@@ -153,20 +153,20 @@ def measure(
     plot: str | None,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Measure, show how far it is and what came out, and return the report.
+    """Measure, print progress and result, and return the report.
 
     Args:
         contestants: Ours first.
-        rounds: How often.
-        seconds: How long a sample lasts.
+        rounds: Samples per contestant and workload.
+        seconds: Duration of a sample.
         chosen: Names of workloads; empty for all.
         as_json: Print the report as JSON.
-        as_markdown: Print it as tables in Markdown.
-        plot: Where to draw a chart.
-        quiet: Print the result alone.
+        as_markdown: Print the report as Markdown tables.
+        plot: Path for a chart, or None.
+        quiet: Print only the result.
     """
     if as_json and as_markdown:
-        raise click.UsageError("--json and --markdown exclude each other.")
+        raise click.UsageError("--json and --markdown are mutually exclusive.")
     workloads = [each for each in WORKLOADS.values() if not chosen or each.name in chosen]
     watch = Watch(len(workloads) * rounds * (len(contestants) + 1), rounds, silent=quiet)
     with stopped_by_signals(), watch.progress:
@@ -186,17 +186,17 @@ def measure(
 
 
 def judge(report: Mapping[str, Any]) -> None:
-    """Tell what went wrong.
+    """Check that no contestant failed.
 
     Raises:
-        Failure: A contestant failed.
+        Failure: One did.
     """
     if failed := failures(report):
         raise Failure("; ".join(failed))
 
 
 class Watch:
-    """Shows how far the comparison is: a bar on a terminal, a line for each workload elsewhere."""
+    """Shows progress: a bar on a terminal, a line per workload elsewhere."""
 
     def __init__(self, samples: int, rounds: int, *, silent: bool) -> None:
         self.progress = Progress("", silent=silent)
@@ -207,13 +207,13 @@ class Watch:
         self._since = monotonic()
 
     def begin(self, workload: Workload, number: int, contestant: Contestant) -> None:
-        """Show what begins."""
+        """Show the sample that begins."""
         text = f"{workload.title}: {contestant.name}, round {number + 1} of {self._rounds}"
         self.progress.tell(self._begun / self._samples, text)
         self._begun += 1
 
     def end(self, entry: Mapping[str, Any]) -> None:
-        """Say what a workload has shown, where there is no bar."""
+        """Print the result of a workload, unless there is a bar."""
         now = monotonic()
         took, self._since = now - self._since, now
         if self._silent or self.progress.shown or sys.stderr is None:
@@ -224,7 +224,7 @@ class Watch:
 
 
 def rows(report: Mapping[str, Any]) -> Any:
-    """Make the rows of the table."""
+    """Yield the rows of the table."""
     for workload in report["workloads"]:
         for result in workload["results"]:
             ratio = result["to_base"] or dict.fromkeys(("median", "low", "high"))
@@ -239,5 +239,5 @@ def rows(report: Mapping[str, Any]) -> Any:
 
 
 def number(value: float | None) -> str | None:
-    """Return a figure with three digits that count."""
+    """Return a figure with three significant digits."""
     return None if value is None else digits(value)

@@ -1,4 +1,4 @@
-"""``ipcq completion``: what a shell needs to complete the command line."""
+"""``ipcq completion``: print the completion script of a shell."""
 
 import os
 
@@ -12,9 +12,9 @@ SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 @click.argument("shell", type=click.Choice(list(SHELLS)), required=False)
 @click.pass_context
 def command(context: click.Context, shell: str | None) -> None:
-    """Print the script that makes SHELL complete verbs, options, queues and backends.
+    """Print a script that completes verbs, options, queues and backends in SHELL.
 
-    Without SHELL it is the one that $SHELL names.
+    SHELL defaults to the shell in $SHELL.
 
     \b
     eval "$(ipcq completion bash)"
@@ -22,5 +22,5 @@ def command(context: click.Context, shell: str | None) -> None:
     """
     shell = shell or os.path.basename(os.environ.get("SHELL", ""))
     if shell not in SHELLS:
-        raise click.UsageError(f"Say which shell: {', '.join(SHELLS)}.")
+        raise click.UsageError(f"Cannot tell the shell from $SHELL: pass one of {', '.join(SHELLS)}.")
     click.echo(SHELLS[shell](context.find_root().command, {}, "ipcq", "_IPCQ_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""``ipcq config``: what is in effect here, and where it comes from."""
+"""``ipcq config``: show the effective configuration and its origin."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from ipcq._opening.rendezvous import PREFERENCE
 from ipcq._process.private_directory import private_places
 from ipcq._redaction import without_secrets
 
-#: What `ipcq.open` decides itself where nobody says otherwise, and not the backend.
+#: Options whose default is fixed by `ipcq.open`, not by the backend.
 DECIDED = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
 
 ENVIRONMENT = "environment"
@@ -24,7 +24,7 @@ BUILT_IN = "built in"
 
 
 class Setting(NamedTuple):
-    """One thing that is in effect."""
+    """One setting."""
 
     name: str
     value: Any
@@ -32,12 +32,12 @@ class Setting(NamedTuple):
 
 
 @click.command("config")
-@json_option("Print one JSON object for each setting, on a line of its own.")
+@json_option("Print one JSON object per setting.")
 def command(as_json: bool) -> None:
-    """Show the configuration that is in effect, and where each setting comes from.
+    """Show the effective configuration and the origin of each setting.
 
-    The environment variables that ipcq knows, where a queue is created unless a backend is named, the places of the
-    lock for names, and the defaults of `ipcq.open`.
+    Lists the environment variables of ipcq, the backends on which `auto` creates, the files of the name lock, the
+    defaults of `ipcq.open`, and the backends.
     """
     settings = list(_settings())
     if as_json:
@@ -54,7 +54,7 @@ def _settings() -> Iterator[Setting]:
         yield Setting(variable, value, "not set" if value is None else ENVIRONMENT)
     yield _order()
     files = [os.path.join(place, "names.lock") for place in private_places()]
-    yield Setting("name lock", files, f"{BUILT_IN}, one for each user, in each place that can be used")
+    yield Setting("name lock", files, f"{BUILT_IN}, one per user in each usable directory")
     for option in DECIDED:
         value = DEFAULTS[option]
         yield Setting(f"default {option}", f"{value:04o}" if option == "mode" else value, BUILT_IN)

@@ -1,4 +1,4 @@
-"""``ipcq copy``: put the messages of one queue into another, and keep them in the first."""
+"""``ipcq copy``: copy messages from one queue into another."""
 
 from collections import deque
 
@@ -15,23 +15,23 @@ from ipcq.errors import MessageQueueError, QueueEmpty, QueueShutDown
 @click.command("copy")
 @transfer_verb
 def command(request: Request) -> None:
-    """Copy the messages of the queue SRC into the queue DST, with their priorities, and leave them in SRC.
+    """Copy messages with their priorities from queue SRC to queue DST, and keep them in SRC.
 
-    Both are names or URLs, and DST is opened, created and checked as by `ipcq move`.
+    SRC and DST are names or URLs. DST is opened, created and checked as by `ipcq move`.
 
-    Only the next message of a queue can be seen without taking it. So each message that was there at the start is
-    taken, put into DST, and put back into SRC, behind the others. After the last one the order is as before. If SRC has
-    priorities, or its backend does not count what is taken, all are put back at the end instead, because a message that
-    is put back early would be the next one again.
+    Only the next message of a queue can be read without taking it. So copy takes each message that was in SRC at the
+    start, puts it into DST, and puts it back at the end of SRC. After the last message the order is as before. If SRC
+    has priorities, or its backend does not count gets, all messages are put back at the end instead: one that is put
+    back early would be the next one again.
 
-    Others may use SRC meanwhile, and no consumer gets a message twice. But the order changes: what others put
-    meanwhile comes before messages that are put back later. While all messages are taken, consumers find the queue
-    empty. What others take before copy reaches it is not copied. If producers fill SRC, putting back waits for space.
+    Other processes may use SRC meanwhile, and no consumer gets a message twice. But the order changes: messages that
+    others put meanwhile precede those that are put back later. While all messages are taken, consumers find the queue
+    empty. Messages that others take first are not copied. If producers fill SRC, putting back waits for space.
 
-    The first Ctrl-C ends the copying, and the other messages are only taken and put back to keep the order. The second
-    one ends that, and the third one ends waiting for space to put back. What is taken and not put back is in a rescue
-    file, as with `ipcq move`. At the start, stderr names that file and the command that puts its messages back.
-    After a SIGKILL the one message under way may be in two places.
+    The first Ctrl-C stops copying; the remaining messages are taken and put back to keep the order. The second stops
+    that, and the third stops waiting for space. Messages taken but not put back are in a rescue file, as with `ipcq
+    move`. At the start, stderr names the file and the command that puts its messages back. After a SIGKILL, the
+    message in transit may exist twice.
 
     \b
     ipcq copy /jobs /jobs-seen
@@ -51,31 +51,31 @@ class Copy:
         )
         self._taken = 0
         self._held: deque[tuple[int, ipcq.Message[bytes]]] = deque()
-        """Messages to put back, each with the place where its line in the file begins."""
+        """Messages to put back, each with the offset of its line in the file."""
         self._copying = True
         self._trouble: Exception | None = None
         self._gets = its.source.stats().gets
-        # A message that is put back is the next one again if its priority is above the others'. And if the backend
-        # does not count gets, one that was put back cannot be told from one that was not taken yet.
+        # With priorities, a message that is put back may be the next one again. And without a count of gets, it cannot
+        # be distinguished from a message not taken yet.
         self._at_once = self._gets is not None and not its.source.priorities
 
     def run(self) -> None:
-        """Copy what is there, and put all of it back.
+        """Copy the messages, and put all of them back.
 
         Raises:
-            Exception: What ended the copying early. The order is as before, unless others use the queue.
+            Exception: The error that ended copying early. The order is as before, unless others use the queue.
         """
         try:
             while self._left() > 0 and self._its.stop.count < 2 and self._goes_on():
                 pass
-        except Exception as error:  # whatever it is, what was taken is put back first
+        except Exception as error:  # put taken messages back before raising any error
             self._end_copying(error)
         self._put_back()
         if self._trouble is not None:
             raise self._trouble
 
     def _goes_on(self) -> bool:
-        """Copy the next message, and tell whether there was one."""
+        """Copy the next message. Return False if there is none."""
         its = self._its
         message = self._take()
         if message is None:
@@ -83,7 +83,7 @@ class Copy:
         self._taken += 1
         self._held.append((its.file.last, message))
         its.in_hand += 1
-        # Others may have taken the last ones before this one, and then it may be one that was put back.
+        # Do not copy beyond the count: if others took messages, this one may be one that was put back.
         if self._copying and self._left() >= 0:
             self._copy(message)
         if self._at_once:
@@ -91,12 +91,12 @@ class Copy:
         return True
 
     def _left(self) -> int:
-        """Return how many messages of those at the start are still to be taken, as far as is known."""
+        """Return how many of the initial messages are not taken yet, as far as known."""
         gets = None if self._gets is None else self._its.source.stats().gets
         return self._its.there - (self._taken if gets is None else gets - (self._gets or 0))
 
     def _take(self) -> ipcq.Message[bytes] | None:
-        """Take the next message, if it is to be taken and there is one."""
+        """Take the next message, or return None if there is nothing to take."""
         its = self._its
         if self._copying:
             try:
@@ -112,7 +112,7 @@ class Copy:
                     return take(its.source, its.file, its.stop, its.check)
                 except Failure as error:
                     self._end_copying(error)
-            # If nothing was taken, the order is as it was.
+            # If nothing was taken, the order is unchanged and there is nothing to rotate.
             return take(its.source, its.file, its.stop) if self._taken else None
         except (QueueEmpty, QueueShutDown):
             return None
@@ -122,7 +122,7 @@ class Copy:
             self._its.put(message)
         except MessageQueueError as error:
             self._end_copying(error)
-        except (KeyboardInterrupt, SystemExit):  # of a wait for space; what was taken is put back first
+        except (KeyboardInterrupt, SystemExit):  # ended a wait for space; put taken messages back first
             self._copying = False
         else:
             self._its.progress.count += 1

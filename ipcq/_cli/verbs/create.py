@@ -1,4 +1,4 @@
-"""``ipcq create``: a new queue."""
+"""``ipcq create``: create a queue."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,13 +24,13 @@ from ipcq.errors import QueueExists
 
 @click.command("create")
 @name_argument
-@click.option("--exist-ok", is_flag=True, help="Take a queue that exists as it is, if it has the limits asked for.")
+@click.option("--exist-ok", is_flag=True, help="Accept an existing queue if its limits match the options.")
 @limit_options
 @option_of_open("buffer_size")
 @option_of_open("priorities")
 @option_of_open("mode", default=f"{DEFAULTS['mode']:04o}", show_default=True)
-@option_of_open("require", help="What the queue must be able to do, as in persistence:kernel; may be repeated.")
-@backend_option("Where to create the queue.")
+@option_of_open("require", help="Require a capability, as in persistence:kernel. Repeatable.")
+@backend_option("Create the queue on this backend.")
 @backend_options_option
 @option_of_open("open_timeout", default=DEFAULTS["open_timeout"], show_default=True)
 @option_of_open("other_users")
@@ -52,12 +52,12 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Create the queue NAME, or fail if there is one.
+    """Create the queue NAME; fail if it exists.
 
-    Limits that you do not give are the backend's choice. A queue that would vanish with this command, because its
-    backend keeps queues only as long as somebody has them open, is refused. If your options rule out the best backend,
-    a line on stderr says which one was chosen, why, and with what limits. A --mode that grants access to other users
-    does that, unless --other-users says that they all trust each other.
+    The backend chooses limits that are not given. A queue that would vanish with this command, because its backend
+    keeps queues only while a process has them open, is refused. If the options rule out the best backend, stderr shows
+    the chosen one, its limits and the reason. A --mode that grants access to other users has this effect, unless
+    --other-users declares that they all trust each other.
 
     \b
     ipcq create /jobs --max-messages 8 --max-message-size 1024
@@ -85,10 +85,10 @@ def command(
         ):
             check_that_it_lasts(queue)
             facts = facts_of(queue)
-            if notes:  # else the backend was named, or is the best
+            if notes:  # otherwise the backend was named or is the best
                 notes += unlisted(queue)
     except QueueExists as error:
-        error.detail = "the queue already exists: --exist-ok takes it as it is, `ipcq rm` removes it"
+        error.detail = "the queue already exists: --exist-ok accepts it, `ipcq rm` removes it"
         raise
     for note in () if quiet else notes:
         complain(note)

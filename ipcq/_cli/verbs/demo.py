@@ -1,10 +1,9 @@
-"""``ipcq demo``: unrelated processes, one queue, and a check that nothing gets lost.
+"""``ipcq demo``: move objects between unrelated processes, and check that none is lost.
 
-The demo starts workers that know nothing of each other but the queue's name, lets them run, shuts the queue down so
-that the consumers drain it and end, and compares what went in with what came out. Where the backend cannot shut a queue
-down, it puts a mark for each consumer behind the last object. Whatever happens, nothing is left
-behind: the demo removes the queue and ends the workers on every way out, and where it is killed itself the process that
-the workers were forked from does it (see `ipcq.testing.processes`).
+The demo starts workers that share nothing but the name of the queue, and lets them run. Then it shuts the queue down,
+so that the consumers drain it and end, and compares what was put with what was received. On a backend without shutdown,
+it puts an end marker for each consumer after the last object. The demo always removes the queue and ends the workers.
+If it is killed itself, the process that forked the workers does so (see `ipcq.testing.processes`).
 """
 
 import os
@@ -31,10 +30,10 @@ from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, listen
 from ipcq.testing.tally import judge_tallies
 from ipcq.testing.workers import remove
 
-#: Seconds without one object moved after which the run counts as stuck.
+#: Seconds without progress after which the run counts as stuck.
 STUCK = 30.0
 
-#: How long a worker may take to end once it is told to, in seconds.
+#: Seconds that a worker may take to exit.
 PARTING = 10.0
 
 SECONDS = 3.0
@@ -42,10 +41,10 @@ SECONDS = 3.0
 
 @click.command("demo")
 @click.option(
-    "--producers", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Processes that put."
+    "--producers", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Number of producers."
 )
 @click.option(
-    "--consumers", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Processes that get."
+    "--consumers", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Number of consumers."
 )
 @click.option(
     "--size",
@@ -53,12 +52,12 @@ SECONDS = 3.0
     metavar="BYTES",
     default=64,
     show_default=True,
-    help="Payload of an object, in bytes.",
+    help="Payload size of an object.",
 )
-@seconds_option("--seconds", "How long producers put.  [default: 3, unless --messages is given]")
-@click.option("--messages", type=click.IntRange(1), metavar="N", help="How many objects to put in all.")
-@backend_option("Where to create the queue.")
-@json_option("Print the result as one JSON object, and no progress.")
+@seconds_option("--seconds", "Put for SECONDS.  [default: 3, unless --messages is given]")
+@click.option("--messages", type=click.IntRange(1), metavar="N", help="Put N objects in all.")
+@backend_option("Create the queue on this backend.")
+@json_option("Print the result as one JSON object, without progress.")
 @quiet_option
 def command(
     producers: int,
@@ -70,11 +69,11 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Move objects through a queue between processes, and check that none gets lost.
+    """Move objects between processes through a queue, and check that none is lost.
 
-    Producers and consumers are unrelated processes that know the queue by its name. Objects are dicts with a number,
-    text and bytes; each has to come out exactly once, intact, and in the order in which its producer put it. Exits with
-    1 if one did not, or if a process died. The queue is a new one, and is removed in any case.
+    Producers and consumers are unrelated processes that share only the name of the queue. Objects are dicts with a
+    number, text and bytes. Each must arrive exactly once, intact, and in the order of its producer. Exits with 1 if one
+    does not, or if a process dies. Uses a new queue, and always removes it.
     """
     if seconds is None:
         seconds = SECONDS if messages is None else float("inf")
@@ -111,7 +110,7 @@ def command(
         if outcome.stacks:
             say(outcome.stacks)
     if not outcome.ok:
-        raise Failure  # the verdict has said it
+        raise Failure  # the verdict has been printed
 
 
 def _shares(messages: int | None, producers: int) -> list[int | None]:
@@ -122,7 +121,7 @@ def _shares(messages: int | None, producers: int) -> list[int | None]:
 
 @dataclass(eq=False)
 class Worker:
-    """One process of the run, and what it said so far."""
+    """One process of the run, and what it has reported."""
 
     name: str
     peer: Peer
@@ -131,29 +130,29 @@ class Worker:
     report: dict[str, Any] | None = None
 
     def note(self, news: dict[str, Any]) -> None:
-        """Take in what it said."""
+        """Record a report."""
         self.ready = self.ready or "ready" in news
         self.count = news.get("count", self.count)
         self.report = news.get("report")
 
     def tell(self) -> None:
-        """Say the word for which it waits."""
+        """Send the signal for which it waits."""
         try:
             self.peer.say("go on")
         except PeerDied:
-            pass  # which is noticed where it is listened to
+            pass  # detected by the next `listen`
 
     def part(self) -> str:
-        """Wait until it has ended, and say what was wrong with that, if anything."""
+        """Wait for the exit. Return what went wrong, or an empty string."""
         try:
             code = self.peer.wait(PARTING)
         except Hang:
-            return f"{self.name} did not end within {PARTING:.0f} s"
+            return f"{self.name} did not exit within {PARTING:.0f} s"
         return f"{self.name} {self.peer.death()}" if code else ""
 
 
 class Demo:
-    """One run, from the queue's creation to its removal."""
+    """One run, from creating the queue to removing it."""
 
     def __init__(self, backend: str, size: int, meter: Meter) -> None:
         self.name = f"/ipcq-demo-{os.getpid()}-{os.urandom(4).hex()}"
@@ -165,9 +164,9 @@ class Demo:
         self._consumers: list[Worker] = []
 
     def run(self, shares: list[int | None], consumers: int, seconds: float, *, announce: bool) -> Outcome:
-        """Do it, clean up, and return what came of it."""
+        """Run, clean up, and return the result."""
         with ExitStack() as stack:
-            # In the stack before the queue exists: an interruption at any point then finds it there.
+            # Registered before the queue exists, so that an interruption at any point removes the queue.
             stack.callback(self._remove)
             stack.enter_context(short_lived())
             queue = stack.enter_context(
@@ -176,13 +175,13 @@ class Demo:
             self.backend = queue.backend
             if queue.capabilities.scope < ipcq.Scope.HOST:
                 raise Unsupported(
-                    "its queues live inside one process, and the demo has several: choose another backend",
+                    "its queues live inside one process, but the demo needs several: choose another backend",
                     backend=self.backend,
                 )
             if announce:
                 say(f"queue    {self.name} on {self.backend}, {len(shares)} producers, {consumers} consumers")
             at = self.name, self.backend
-            # Whoever kills the demo leaves the queue to the peers.
+            # If the demo is killed, the peers remove the queue.
             peers = stack.enter_context(Peers(patience=None, seed=0, farewell=(remove, at)))
             stack.enter_context(self._meter.open())
             try:
@@ -216,7 +215,7 @@ class Demo:
         self._end(queue)
         self._until(lambda: all(worker.report is not None for worker in crew), queue)
         reports = [worker.report for worker in self._consumers if worker.report is not None]
-        # On Linux all processes read one monotonic clock.
+        # On Linux, all processes share one monotonic clock.
         self.elapsed = max(report["last"] for report in reports) - started
         queue.unlink()
         counts = [worker.count for worker in self._producers]
@@ -226,7 +225,7 @@ class Demo:
         return Outcome(verdict, [trouble for worker in crew if (trouble := worker.part())])
 
     def _end(self, queue: ipcq.Queue[Any]) -> None:
-        """Let the consumers end once they have drained the queue."""
+        """Make the consumers end after they have drained the queue."""
         if queue.capabilities.shutdown:
             queue.shutdown()
             return
@@ -244,11 +243,11 @@ class Demo:
         self._until(all_put, queue)
 
     def _until(self, reached: Callable[[], bool], queue: ipcq.Queue[Any]) -> None:
-        """Listen to all workers until a point is reached.
+        """Read reports of all workers until a condition holds.
 
         Raises:
             PeerDied: A worker died.
-            Hang: Nothing moves.
+            Hang: There was no progress for `STUCK` seconds.
         """
         crew = {worker.peer: worker for worker in [*self._producers, *self._consumers]}
         moved, since = -1, monotonic()
@@ -258,7 +257,7 @@ class Demo:
             if moved != self._sent() + self._received():
                 moved, since = self._sent() + self._received(), monotonic()
             elif monotonic() - since > STUCK:
-                raise Hang(f"nothing moved for {STUCK:.0f} s")
+                raise Hang(f"no progress for {STUCK:.0f} s")
             if moved:
                 self._meter.show(self._sent(), self._received(), queue.qsize())
 
@@ -272,4 +271,4 @@ class Demo:
         try:
             ipcq.unlink(self.name)
         except QueueNotFound:
-            pass  # as it should be, at the end of a good run
+            pass  # already unlinked by a complete run

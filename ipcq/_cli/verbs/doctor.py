@@ -1,4 +1,4 @@
-"""``ipcq doctor``: what is wrong with this machine, and the command that changes it."""
+"""``ipcq doctor``: check this machine, and print commands that fix problems."""
 
 import os
 import sys
@@ -21,13 +21,13 @@ HEADINGS = ("result", "what", "finding", "fix")
 
 
 @click.command("doctor")
-@json_option("Print one JSON object for each check, on a line of its own.")
-@click.option("-q", "--quiet", is_flag=True, help="Print only what is not in order.")
+@json_option("Print one JSON object per check.")
+@click.option("-q", "--quiet", is_flag=True, help="Omit checks that are ok.")
 def command(as_json: bool, quiet: bool) -> None:
-    """Check this machine, and print the command that fixes what is found.
+    """Check this machine, and print the command that fixes each problem.
 
-    The limits of the system, shared memory, the lock for names, what systemd removes, what was left by processes that
-    died, and each backend. Exits with 1 if there is a warning or an error; a note is worth knowing and no problem.
+    Checks system limits, shared memory, the name lock, systemd's RemoveIPC, queues left by killed demos and benchmarks,
+    and each backend. Exits with 1 if there is a warning or an error. A note is information only.
     """
     checks = list(_checks())
     problems = any(each.severity in (WARNING, ERROR) for each in checks)
@@ -37,7 +37,7 @@ def command(as_json: bool, quiet: bool) -> None:
         for each in checks:
             say_json(each._asdict())
     elif sys.stdout.isatty():
-        # No columns, because a command that is broken into lines cannot be copied.
+        # No columns: a command that wraps cannot be copied.
         for each in checks:
             say(f"{each.severity:8} {shown(each.subject)}: {shown(each.text)}")
             if each.fix:
@@ -45,7 +45,7 @@ def command(as_json: bool, quiet: bool) -> None:
     elif checks:
         say_table(HEADINGS, [(*each[:3], each.fix or None) for each in checks], folding=())
     if problems:
-        raise Failure  # each has its line
+        raise Failure  # each one has been printed
 
 
 def _checks() -> Iterator[Check]:
@@ -62,14 +62,14 @@ def _checks() -> Iterator[Check]:
 
 
 def _check_distribution() -> Iterator[Check]:
-    # Here, so that `ipcq --help`, which loads every verb, does not wait for it.
+    # Imported here because it is slow and `ipcq --help` imports every verb.
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         other = version(FORMER)
     except PackageNotFoundError:
         return
-    text = f"{FORMER} {other} is installed beside {DISTRIBUTION}; both write into the package ipcq"
+    text = f"{FORMER} {other} is installed beside {DISTRIBUTION}; both install the package ipcq"
     fix = f"pip uninstall --yes {FORMER} && pip install --force-reinstall --no-deps {DISTRIBUTION}"
     yield Check(WARNING, "distribution", text, fix)
 
@@ -85,29 +85,29 @@ def _check_backends() -> Iterator[Check]:
             continue
         availability = registry.probe(plugin.backend)
         if not availability.usable:
-            # Its reason ends with the way out.
+            # The reason ends with the way out.
             text, colon, fix = availability.reason.rpartition(": ")
             yield Check(NOTE, subject, text if colon else fix, fix if colon else "")
             continue
-        yield Check(OK, subject, "can be used")
+        yield Check(OK, subject, "usable")
         if plugin.backend.capabilities.scope >= ipcq.Scope.HOST:
             reaching.append(plugin.name)
             kept = kept or plugin.backend.capabilities.persistence >= ipcq.Persistence.KERNEL
         try:
             for finding in plugin.backend.findings():
                 yield Check(finding.severity.value, subject, finding.text, finding.fix)
-        except Exception as error:  # a stranger's plugin must not hide what the others find
+        except Exception as error:  # a broken plugin must not hide the findings of others
             reraise_from_handler(error)
-            yield Check(WARNING, subject, f"it cannot say what it finds: {type(error).__name__}: {error}")
+            yield Check(WARNING, subject, f"its checks failed: {type(error).__name__}: {error}")
     if not plugins:
         yield Check(ERROR, "backends", registry.NO_METADATA, registry.WAY_OUT)
     elif not reaching:
-        text = "none of those that can be used here reaches other processes"
-        yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the way out for each")
+        text = "no usable backend reaches other processes"
+        yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the fix for each")
     elif not kept:
-        text = "none of those that can be used here keeps a queue that no process has open"
-        yield Check(WARNING, "backends", text, "ipcq backends   # the last column has the way out for each")
+        text = "no usable backend keeps a queue that no process has open"
+        yield Check(WARNING, "backends", text, "ipcq backends   # the last column has the fix for each")
     preferred = without_secrets(os.environ.get(PREFERENCE, ""))
     if preferred and preferred not in reaching:
-        text = f"{PREFERENCE} names {preferred!r}, which cannot be used here or does not reach other processes"
+        text = f"{PREFERENCE} names {preferred!r}, which is unusable or does not reach other processes"
         yield Check(ERROR, "environment", text, f"unset {PREFERENCE}")

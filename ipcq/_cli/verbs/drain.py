@@ -1,4 +1,4 @@
-"""``ipcq drain``: all messages of a queue into a file."""
+"""``ipcq drain``: take all messages out of a queue into a file."""
 
 import os
 import shlex
@@ -18,10 +18,10 @@ from ipcq._cli._rescue import load_command, new_file, rescue_file, rescue_option
 from ipcq._cli._signals import Stop, end_by, noted_signals, slices
 from ipcq.errors import QueueEmpty, QueueShutDown
 
-#: Seconds that a reader may take to finish after it has seen the end. After that, the rescue file is named on stderr.
+#: Seconds to wait for the reader to finish after end of file, before stderr names the rescue file.
 READER_SECONDS = 5.0
 
-#: Seconds between two checks whether it has.
+#: Seconds between two polls of the reader.
 LOOK = 0.01
 
 
@@ -30,8 +30,8 @@ LOOK = 0.01
 @click.argument("file", type=click.Path(allow_dash=True), metavar="FILE | -")
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N messages.")
 @rescue_option
-@json_option("Print what was done as one JSON object; needs a FILE.")
-@backend_option("Where to look for the queue.")
+@json_option("Print the result as one JSON object; requires a FILE.")
+@backend_option("Look for the queue on this backend.")
 @option_of_open("other_users")
 @quiet_option
 def command(
@@ -44,24 +44,24 @@ def command(
     other_users: bool,
     quiet: bool,
 ) -> None:
-    """Take all messages out of the queue NAME into a new FILE, or to stdout for '-'.
+    """Take all messages out of the queue NAME and write them to a new FILE, or to stdout for '-'.
 
-    Each message is kept as the bytes that it has, with its priority; `ipcq load` puts them back. A message is written
-    before the next one is taken, and Ctrl-C and SIGTERM end the verb between two messages, so none is lost.
+    The file has the bytes and the priority of each message; `ipcq load` puts them back. Each message is written before
+    the next one is taken, and Ctrl-C and SIGTERM take effect between two messages, so none is lost.
 
-    To put the messages into another queue of this machine, use `ipcq move`: it makes sure first that the other queue
-    takes them. A process that reads from a pipe may fail after it has read. So everything that goes into a pipe is
-    also kept in a rescue file. If `ipcq load` reads the pipe on this machine, it removes the file once every message
-    is in its queue. In any other case the file stays, stderr names it, and you remove it.
+    To move messages to another queue on this machine, use `ipcq move`, which first checks that the target accepts them.
+    A process that reads from a pipe may fail after it has read, so messages written to a pipe are also kept in a rescue
+    file. If `ipcq load` reads the pipe on this machine, it removes the file once every message is in its queue.
+    Otherwise the file stays, stderr names it, and you remove it.
 
     \b
     ipcq drain /jobs jobs.messages
     ipcq drain /jobs - | ssh elsewhere ipcq load /jobs -
     """
     if as_json and file == "-":
-        raise click.UsageError("--json and '-' exclude each other: stdout has the messages.")
+        raise click.UsageError("--json and '-' are mutually exclusive: stdout has the messages.")
     if rescue is not None and file != "-":
-        raise click.UsageError("--rescue is only for '-': with a FILE, leave it out.")
+        raise click.UsageError("--rescue requires '-': omit it with a FILE.")
     with (
         ipcq.open(name, backend, create=False, write=False, serializer="raw", other_users=other_users) as queue,
         noted_signals() as stop,
@@ -89,7 +89,7 @@ def command(
                 _wait_for_reader(is_gone, name, kept.path, stop)
         if stop.number:
             if not quiet:
-                complain(f"stopped: {told}, the others are in the queue")
+                complain(f"stopped: {told}, the others are still in the queue")
             end_by(stop.number)
         if as_json:
             say_json({"name": queue.name, "backend": queue.backend, "file": file, "messages": progress.count})
@@ -98,45 +98,45 @@ def command(
 
 
 def _say_where(error: BaseException, name: str, path: str, count: int) -> None:
-    """Add to the error where the taken messages are kept; nobody knows what the reader has done with its part."""
+    """Add to the error where the taken messages are. The reader may or may not have processed them."""
     messages = f"{count} message{'s' if count != 1 else ''} taken"
     where = (
-        f"{messages}, kept in {path}: unless the reader has used them, put them back with {load_command(name, path)}"
+        f"{messages}, kept in {path}: unless the reader processed them, put them back with {load_command(name, path)}"
     )
     if isinstance(error, BrokenPipeError):
-        raise Failure(f"the reader has gone; {where}") from error
+        raise Failure(f"the reader is gone; {where}") from error
     if isinstance(error, SystemExit):
-        complain(where)  # no line of its own tells it
+        complain(where)  # SystemExit prints no line, so a note would be lost
     else:
         error.add_note(where)
 
 
 def _wait_for_reader(is_gone: Callable[[], bool], name: str, path: str, stop: Stop) -> None:
-    """Wait a moment for `ipcq load` to remove the file that was kept; say where it is if that is still there."""
+    """Wait for `ipcq load` to remove the rescue file; if it does not, report the path on stderr."""
     signals = stop.count
     for _ in slices(READER_SECONDS):
-        gone = is_gone()  # first, because a load removes the file before it exits
+        gone = is_gone()  # before the check below, because load removes the file before it exits
         if not os.path.exists(path):
             return
         if gone or stop.count > signals:
             break
         sleep(LOOK)
     complain(
-        f"the messages are also kept in {path}: it is not known yet whether the reader has them. `ipcq load` removes "
-        f"the file once it has them all. If another reader has them, rm {shlex.quote(path)}; if it failed, "
-        f"{load_command(name, path)} puts them back"
+        f"the messages are also kept in {path}, because the reader may still fail. `ipcq load` removes the file when "
+        f"all of them are in its queue. After any other reader: rm {shlex.quote(path)} if it succeeded, "
+        f"{load_command(name, path)} if it failed"
     )
 
 
 class Drain:
-    """Moves messages, one at a time.
+    """Moves messages out of the queue, one at a time.
 
     Args:
-        queue: Where they are.
-        file: Gets each message first, if there is one.
-        stream: Where they go as well, or instead.
-        stop: Ends it.
-        progress: Counts.
+        queue: The queue.
+        file: The file or rescue file, written first; None without one.
+        stream: Standard output; None for a file.
+        stop: A signal ends the drain.
+        progress: Counts messages.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Drain:
         self._progress = progress
 
     def run(self, most: int | None) -> None:
-        """Move until the queue is empty, or as many as wanted, or until a signal came."""
+        """Move messages until the queue is empty, `most` are moved, or a signal arrives."""
         queue, progress = self._queue, self._progress
         there = queue.qsize()
         sinks: list[Sink] = [sink for sink in (self._file, self._stream) if sink is not None]
@@ -173,9 +173,9 @@ class Drain:
             message = take(self._queue, self._file, self._stop)
             self._progress.count += 1
             if self._stream is not None:
-                # A reader that does not read blocks this for ever, so a second signal may end it.
+                # If the reader does not read, this blocks indefinitely; a second signal ends it.
                 with self._stop.raising(2):
                     self._stream.write(record(message))
-        elif self._stream is not None:  # pragma: no branch - there is one of the two
+        elif self._stream is not None:  # pragma: no branch - one of the two always exists
             write_taken(self._stream.write, record(self._queue.get_message(timeout=0)), self._stop)
             self._progress.count += 1

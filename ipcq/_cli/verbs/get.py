@@ -1,4 +1,4 @@
-"""``ipcq get``: out of a queue onto stdout."""
+"""``ipcq get``: take items out of a queue and print them."""
 
 from time import monotonic
 
@@ -11,16 +11,16 @@ from ipcq._cli._taker import Taker
 
 @click.command("get")
 @name_argument
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="How many items to take, 1 by default.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Take N items.  [default: 1]")
 @click.option("--all", "drain", is_flag=True, help="Take items until the queue is empty.")
-@click.option("--follow", is_flag=True, help="Take items as they come, until the queue is shut down.")
+@click.option("--follow", is_flag=True, help="Take items as they arrive, until the queue is shut down.")
 @seconds_option(
     "--wait",
-    "How long to wait in all, for the queue to appear and for items. By default not at all; with --follow without end "
-    "for items.",
+    "Wait up to SECONDS in total, for the queue to appear and for items.  [default: no wait; with --follow, no limit "
+    "for items]",
 )
 @printing_options
-@backend_option("Where to look for the queue.")
+@backend_option("Look for the queue on this backend.")
 @option_of_open("other_users")
 def command(
     name: str,
@@ -35,10 +35,10 @@ def command(
     backend: str,
     other_users: bool,
 ) -> None:
-    """Take items out of the queue NAME and print them, one on each line.
+    """Take items out of the queue NAME and print them, one per line.
 
-    Text is printed as it is, bytes as they are, and any other item as JSON. A message that cannot be decoded is
-    reported on stderr with its bytes in base64; the others are still printed, and the exit code is 1.
+    Prints text and bytes unchanged, and any other item as JSON. A message that cannot be decoded is reported on stderr
+    with its bytes in base64; the other items are still printed, and the exit code is 1.
 
     \b
     ipcq get /jobs
@@ -47,9 +47,9 @@ def command(
     ipcq get /images --raw > picture.png
     """
     if (count is not None) + drain + follow > 1:
-        raise click.UsageError("--count, --all and --follow exclude each other.")
+        raise click.UsageError("--count, --all and --follow are mutually exclusive.")
     printer = Printer(as_json=as_json, null=null, raw=raw, allow_pickle=allow_pickle)
-    # One deadline for everything: what the queue takes to appear is not left for the items.
+    # One deadline for both waits: for the queue to appear, and for items.
     until = None if wait is None else monotonic() + wait
     with printer.open(name, backend, wait=wait, other_users=other_users) as queue:
         taker = Taker(queue, printer)

@@ -1,4 +1,4 @@
-"""``ipcq load``: what `drain` wrote back into a queue."""
+"""``ipcq load``: put the messages of a drained file into a queue."""
 
 import math
 import os
@@ -30,16 +30,16 @@ from ipcq.errors import MessageQueueError
 @click.command("load")
 @name_argument
 @click.argument("file", type=click.Path(allow_dash=True), metavar="FILE | -")
-@click.option("--skip", type=click.IntRange(0), metavar="N", default=0, help="Leave out the first N messages.")
+@click.option("--skip", type=click.IntRange(0), metavar="N", default=0, help="Skip the first N messages.")
 @seconds_option(
     "--wait",
-    "How long each message may wait for space; 0 does not wait. By default as long as it takes.",
+    "Wait up to SECONDS for space for each message; 0 does not wait.  [default: no limit]",
     default=math.inf,
 )
-@click.option("--no-create", is_flag=True, help="Fail with 5 if there is no such queue, instead of creating it.")
+@click.option("--no-create", is_flag=True, help="Do not create the queue; exit with 5 if it does not exist.")
 @target_options
-@json_option("Print what was done as one JSON object.")
-@backend_option("Where to look for the queue, and to create it.")
+@json_option("Print the result as one JSON object.")
+@backend_option("Look for the queue, or create it, on this backend.")
 @option_of_open("other_users")
 @quiet_option
 def command(
@@ -54,16 +54,17 @@ def command(
     other_users: bool,
     quiet: bool,
 ) -> None:
-    """Put the messages of a FILE that `ipcq drain` wrote into the queue NAME, with their priorities.
+    """Put the messages of a FILE written by `ipcq drain` into the queue NAME, with their priorities.
 
-    A FILE of lines of JSON will do too: each line becomes an item, as with `ipcq put --json`.
+    FILE may also be lines of JSON: each line becomes an item, as with `ipcq put --json`.
 
-    If there is no such queue it is created with the mode and the limits of the one that was drained. Options replace
-    them. A limit that the backend cannot have is left out, and stderr says so; a queue that would be too small for the
-    messages is refused before any is put. An existing queue must have the limits that options ask for.
+    If the queue does not exist, it is created with the mode and the limits of the drained one; options override them.
+    A limit that the backend does not support is omitted, with a note on stderr. A new queue that is too small for the
+    messages is refused before any is put. An existing queue must match the limits given by options.
 
-    If it ends early, by an error or by Ctrl-C, it says how to go on. In a rescue file of `ipcq drain`, `move` or
-    `copy`, each message that is put is marked, also when it comes through a pipe; once all are, the file is removed.
+    If load ends early, by an error or Ctrl-C, it prints how to resume. In a rescue file of `ipcq drain`, `move` or
+    `copy`, it marks each message that is put, even if the message comes through a pipe, and removes the file once all
+    are marked.
 
     \b
     ipcq load /jobs jobs.messages
@@ -73,11 +74,11 @@ def command(
     with ExitStack() as stack:
         source = stdin() if file == "-" else stack.enter_context(open(file, "rb", buffering=0))
         stop = stack.enter_context(noted_signals())
-        # Raw files and stdin's buffer have different calls that hand over what is there.
+        # Return available data without filling `size`: `read` on a raw file, `read1` on stdin's buffer.
         read = source.read1 if file == "-" else source.read  # type: ignore[attr-defined]
 
         def read_on(size: int) -> bytes:
-            with stop.raising(1):  # whoever writes to a pipe may take for ever
+            with stop.raising(1):  # the writer of a pipe may block this indefinitely
                 if stop.number:
                     end_by(stop.number)
                 data: bytes = read(size)
@@ -97,7 +98,7 @@ def command(
                 other_users=other_users,
             )
         )
-        if file == "-":  # if FILE is a file, it is still there after a message that does not fit
+        if file == "-":  # a regular file can be loaded again after a message that does not fit
             check_size(queue, limits, dump.queue.get("max_message_size"))
         progress = stack.enter_context(Progress("messages put", silent=quiet))
         load = Load(
@@ -111,19 +112,19 @@ def command(
             load.run(skip)
         except (MessageQueueError, Failure, OSError, KeyboardInterrupt, SystemExit) as error:
             progress.close()
-            note = f"{_count(progress.count)} put; go on with --skip {skip + progress.count}"
+            note = f"{_count(progress.count)} put; resume with --skip {skip + progress.count}"
             if dump.is_kept:
                 paths = " and ".join(load_command(name, kept.path) for kept in dump.kept)
-                note = f"{_count(progress.count)} put; the others are kept, go on with {paths}"
+                note = f"{_count(progress.count)} put; the others are kept, resume with {paths}"
             if isinstance(error, SystemExit):
-                complain(note)  # no line of its own tells it
+                complain(note)  # SystemExit prints no line, so a note would be lost
             else:
                 error.add_note(note)
             raise
         if load.left_out == skip:
             dump.close(done=True)
     if load.left_out < skip:
-        raise Failure(f"there are {_count(load.left_out)}, fewer than --skip {skip}")
+        raise Failure(f"the file has {_count(load.left_out)}, fewer than --skip {skip}")
     if as_json:
         say_json({"name": queue.name, "backend": queue.backend, "messages": progress.count, "skipped": skip})
     elif not quiet:
@@ -131,7 +132,7 @@ def command(
 
 
 def _size(source: BinaryIO) -> int | None:
-    """Return how many bytes there are to read, where that is known."""
+    """Return the number of bytes to read, or None if unknown."""
     try:
         return os.fstat(source.fileno()).st_size or None
     except OSError:
@@ -143,7 +144,7 @@ def _count(messages: int) -> str:
 
 
 class Load:
-    """Puts the messages of a file, one at a time."""
+    """Puts the messages or items of a file, one at a time."""
 
     def __init__(self, dump: Dump, putter: Putter, progress: Progress, *, size: int | None, priorities: bool) -> None:
         self.left_out = 0
@@ -154,7 +155,7 @@ class Load:
         self._priorities = priorities
 
     def run(self, skip: int) -> None:
-        """Put all but the first ones."""
+        """Put all messages but the first `skip`."""
         for item, priority in ((item, 0) for item in self._dump.items()) if self._dump.json else self._dump:
             if self.left_out < skip:
                 self.left_out += 1

@@ -1,4 +1,4 @@
-"""``ipcq ls``: the queues that exist."""
+"""``ipcq ls``: list queues."""
 
 import click
 
@@ -12,16 +12,16 @@ HEADINGS = ("name", "backend", "messages", "capacity", "size limit", "mode")
 
 
 @click.command("ls")
-@json_option("Print one JSON object for each queue, on a line of its own.")
-@backend_option("List the queues of this backend alone.")
+@json_option("Print one JSON object per queue.")
+@backend_option("List only queues on this backend.")
 @option_of_open("other_users")
 @quiet_option
 def command(as_json: bool, backend: str, other_users: bool, quiet: bool) -> None:
     """List the queues of this machine.
 
-    Shows name, backend, messages in the queue, capacity in messages ('-' where bytes alone bound it), largest message
-    in bytes, and mode: a table on a terminal, tab-separated lines without headings in a pipe. What cannot be listed or
-    opened is noted on stderr.
+    Shows name, backend, messages in the queue, capacity in messages ('-' if limited by bytes only), size limit of a
+    message in bytes, and mode: a table on a terminal, tab-separated lines without headings in a pipe. Notes on stderr
+    report what cannot be listed or opened.
     """
     rows, notes = survey(backend, lambda each: look(each.name, each.backend, other_users=other_users))
     rows = [{"error": None, **dict.fromkeys(KEYS), **row} for row in rows]

@@ -1,4 +1,4 @@
-"""``ipcq move``: messages from one queue into another."""
+"""``ipcq move``: move messages from one queue into another."""
 
 import click
 
@@ -10,21 +10,21 @@ from ipcq.errors import QueueEmpty, QueueShutDown
 @click.command("move")
 @transfer_verb
 def command(request: Request) -> None:
-    """Move the messages of the queue SRC into the queue DST, with their priorities, until SRC is empty.
+    """Move messages with their priorities from queue SRC to queue DST, until SRC is empty.
 
-    Both are names or URLs, as in mqueue:///jobs. If there is no queue DST it is created with the mode and the limits of
-    SRC. Options replace them. A limit that the backend cannot have is left out, and stderr says so. An existing queue
-    must have the limits that options ask for.
+    SRC and DST are names or URLs, as in mqueue:///jobs. If DST does not exist, it is created with the mode and the
+    limits of SRC; options override them. A limit that the backend does not support is omitted, with a note on stderr.
+    An existing queue must match the limits given by options.
 
-    Before it takes anything, it makes sure that DST takes messages as large as SRC may have, with priorities if SRC has
-    them. Then each message is taken and put before the next one is taken, so at most one is under way. A rescue file
-    holds it meanwhile. At the start, stderr names that file and the command that puts the message from there into DST.
-    The file is removed at the end.
+    Before taking any message, move checks that DST accepts messages as large as SRC allows, with priorities if SRC has
+    them. Each message is put before the next one is taken, so at most one is in transit. A rescue file holds it
+    meanwhile. At the start, stderr names the file and the command that loads it into DST. The file is removed at the
+    end.
 
-    No message is given to two consumers. After a SIGKILL the one message under way may be in the rescue file and in a
-    queue as well. If SRC can be looked into (`ipcq backends` lists peek), a message is written before it is taken, so
-    none is lost. On mqueue it is taken first and then written, and a SIGKILL exactly between the two loses it. The same
-    holds elsewhere if another consumer takes the message that was looked at.
+    No message is delivered to two consumers. After a SIGKILL, the message in transit may be both in the rescue file and
+    in a queue. If the backend of SRC supports peek (see `ipcq backends`), a message is written before it is taken, so
+    none is lost. On mqueue it is taken first and then written: a SIGKILL between the two loses it. The same holds on
+    other backends if another consumer takes the message that was peeked.
 
     \b
     ipcq move /jobs /jobs-new

@@ -1,4 +1,4 @@
-"""``ipcq peek``: the next item, left where it is."""
+"""``ipcq peek``: print the next item without taking it."""
 
 from time import monotonic, sleep
 from typing import Any
@@ -11,15 +11,15 @@ from ipcq._cli._options import backend_option, name_argument, option_of_open, se
 from ipcq._cli._printer import Printer, complain_of, printing_options
 from ipcq.errors import DecodeError, QueueEmpty
 
-#: Seconds between two looks: nothing wakes who only looks.
+#: Seconds between two polls: a peek cannot block.
 BEAT = 0.02
 
 
 @click.command("peek")
 @name_argument
-@seconds_option("--wait", "How long to wait in all, for the queue to appear and for an item. By default not at all.")
+@seconds_option("--wait", "Wait up to SECONDS in total, for the queue to appear and for an item.  [default: no wait]")
 @printing_options
-@backend_option("Where to look for the queue.")
+@backend_option("Look for the queue on this backend.")
 @option_of_open("other_users")
 def command(
     name: str,
@@ -31,9 +31,9 @@ def command(
     backend: str,
     other_users: bool,
 ) -> None:
-    """Print the item of the queue NAME that the next get would take, and leave it there.
+    """Print the next item of the queue NAME without taking it.
 
-    Where the backend cannot look at a message without taking it, the error names one that can.
+    If the backend does not support peek, the error names one that does.
 
     \b
     ipcq peek /jobs --json
@@ -44,7 +44,7 @@ def command(
         try:
             item = _look(queue, until)
         except DecodeError as error:
-            complain_of(error, "it stays in the queue")
+            complain_of(error, "the message stays in the queue")
             raise Failure from error
         printer.write(printer.text(item))
 

@@ -1,4 +1,4 @@
-"""``ipcq put``: from arguments and stdin into a queue."""
+"""``ipcq put``: put items from arguments and stdin into a queue."""
 
 import math
 import os
@@ -26,30 +26,34 @@ from ipcq._opening.options import DEFAULTS
 from ipcq.backend import HIGHEST_PRIORITY
 from ipcq.errors import MessageQueueError, MessageTooLarge, QueueFull
 
-#: How long a put may take before a note says what it is waiting for.
+#: Seconds that a put may wait before a note on stderr.
 PATIENCE = 1.0
 
 
 @click.command("put")
 @name_argument
 @click.argument("items", nargs=-1, metavar="[ITEM | -]...")
-@click.option("--json", "as_json", is_flag=True, help="Each line or ITEM is a JSON value; blank lines are skipped.")
-@null_option("Items on stdin end with NUL instead of a newline.")
-@click.option("--raw", is_flag=True, help="All of stdin, or each ITEM, is one message of exactly these bytes.")
+@click.option("--json", "as_json", is_flag=True, help="Parse each line or ITEM as JSON; skip blank lines.")
+@null_option("Split stdin at NUL instead of newline.")
+@click.option("--raw", is_flag=True, help="Put all of stdin, or each ITEM, as one message of exactly these bytes.")
 @click.option(
-    "--priority", type=click.IntRange(0, HIGHEST_PRIORITY), metavar="N", default=0, help="The highest is taken first."
+    "--priority",
+    type=click.IntRange(0, HIGHEST_PRIORITY),
+    metavar="N",
+    default=0,
+    help="Priority of the items; the highest is taken first.  [default: 0]",
 )
 @seconds_option(
     "--wait",
-    "How long each item waits for space, 0 not at all. By default as long as it takes, as in a pipe.",
+    "Wait up to SECONDS for space for each item; 0 does not wait.  [default: no limit]",
     default=math.inf,
 )
-@backend_option("Where to look for the queue, and to create it.")
-@click.option("--no-create", is_flag=True, help="Fail with 5 if there is no such queue, instead of creating it.")
+@backend_option("Look for the queue, or create it, on this backend.")
+@click.option("--no-create", is_flag=True, help="Do not create the queue; exit with 5 if it does not exist.")
 @limit_options
 @backend_options_option
-@option_of_open("serializer", help="msgpack (the default), msgspec or pickle.")
-@option_of_open("allow_pickle", help="Needed for --serializer pickle.")
+@option_of_open("serializer", help="Serialize items with msgpack (the default), msgspec or pickle.")
+@option_of_open("allow_pickle", help="Allow --serializer pickle.")
 @option_of_open("other_users")
 @quiet_option
 def command(
@@ -70,11 +74,10 @@ def command(
     other_users: bool,
     quiet: bool,
 ) -> None:
-    """Put items into the queue NAME, and create it if there is none.
+    """Put items into the queue NAME. Create the queue if it does not exist.
 
-    Each ITEM is one item of text. '-' reads items from stdin, one on each line; so does no ITEM at all unless stdin is
-    a terminal. Items are put as they come in; what goes wrong later does not take them back, and the error says how
-    many are in.
+    Each ITEM is one text item. '-', or no ITEM if stdin is not a terminal, reads items from stdin, one per line. Each
+    item is put as soon as it is read. A later error does not undo earlier puts; it reports their number.
 
     \b
     ipcq put /jobs hello "two words"
@@ -83,12 +86,12 @@ def command(
     ipcq put /images --raw - < picture.png
     """
     if raw and as_json:
-        raise click.UsageError("--raw and --json exclude each other.")
+        raise click.UsageError("--raw and --json are mutually exclusive.")
     if raw and serializer is not None:
-        raise click.UsageError("--raw and --serializer exclude each other: raw bytes are not serialized.")
+        raise click.UsageError("--raw and --serializer are mutually exclusive: raw bytes are not serialized.")
     if not items:
         if asks():
-            raise click.UsageError("Nothing to put: give ITEMs, or '-' to type them, one on each line.")
+            raise click.UsageError("Nothing to put: pass ITEMs, or '-' to type them, one per line.")
         items = ("-",)
     asked = {
         "read": False,
@@ -116,7 +119,7 @@ def command(
                 stored += 1
         except (MessageQueueError, Failure, OSError) as error:
             what = "it" if source.place in str(error) else source.place
-            error.add_note(f"{what} was not put, {_count(stored)} before it")
+            error.add_note(f"{what} was not put; {_count(stored)} put before it")
             raise
         except KeyboardInterrupt as error:
             if not quiet:
@@ -125,7 +128,7 @@ def command(
 
 
 def _count(stored: int) -> str:
-    return f"{stored} item{'s were' if stored != 1 else ' was'}"
+    return f"{stored} item{'s' if stored != 1 else ''}"
 
 
 def _store(queue: ipcq.Queue[Any], item: Any, priority: int, wait: float, quiet: bool) -> None:
@@ -140,7 +143,7 @@ def _store(queue: ipcq.Queue[Any], item: Any, priority: int, wait: float, quiet:
 
 
 class _Source:
-    """The items, one after the other, as they come in; `place` says which one is at hand."""
+    """Yields the items from arguments and stdin. `place` describes the current one for errors."""
 
     def __init__(self, arguments: tuple[str, ...], limit: int, *, as_json: bool, null: bool, raw: bool) -> None:
         self.place = ""
@@ -162,31 +165,31 @@ class _Source:
     def _stdin(self) -> Iterator[Any]:
         self.place = "the input"
         if self._raw and not self._null:
-            # One byte more than fits is enough to be refused.
+            # One byte more than the limit is enough to reject the input.
             yield self._item(stdin().read(self._limit + 1))
             return
-        # read1 hands over what is there, so that each line of a slow pipe is put when it comes. Python's stdin has it,
-        # though not every binary stream.
+        # read1 returns available data, so each line of a slow pipe is put on arrival. BinaryIO does not declare it, but
+        # sys.stdin.buffer has it.
         read: Callable[[int], bytes] = stdin().read1  # type: ignore[attr-defined]
         separator = b"\0" if self._null else b"\n"
         limit = None if self._as_json else self._limit
         for number, record in enumerate(_items.records(read, separator, limit), 1):
             self.place = f"{'record' if self._null else 'line'} {number} of the input"
-            # JSON may be spread with blank lines; as text they are items like any other.
+            # Skip blank lines between JSON values; as text, a blank line is an item.
             if not self._as_json or record.strip():
                 yield self._item(record)
         self.place = "the rest of the input"
 
     def _item(self, data: bytes) -> Any:
         if not self._as_json and len(data) > self._limit:
-            # Said here and not by the queue, because there may be more of it than was read.
+            # Checked here, because the queue would report the truncated length.
             raise MessageTooLarge(
                 f"{self.place} has more than the {self._limit} bytes that the queue takes", limit=self._limit
             )
         try:
             return self._parse(data)
         except UnicodeDecodeError as error:
-            raise Failure(f"{self.place} is not UTF-8 ({error}): --raw puts bytes as they are") from error
+            raise Failure(f"{self.place} is not UTF-8 ({error}): --raw puts bytes unchanged") from error
         except JSONDecodeError as error:
             raise Failure(f"{self.place} is not JSON: {error.msg} at column {error.colno}") from error
         except (ValueError, RecursionError) as error:

@@ -13,17 +13,17 @@ from ipcq.errors import MessageQueueError, QueueNotFound
 @click.command("rm")
 @names_argument
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@json_option("Print one JSON object for each NAME, on a line of its own.")
-@backend_option("Where to look for the queues.")
+@json_option("Print one JSON object per NAME.")
+@backend_option("Look for the queues on this backend.")
 @quiet_option
 def command(names: tuple[str, ...], yes: bool, as_json: bool, backend: str, quiet: bool) -> None:
-    """Remove queues, and the messages that are in them.
+    """Remove queues with their messages.
 
-    Programs that have a queue open are told within a second. Asks before each one unless --yes; without a terminal to
-    ask on, --yes is needed. If one fails the others are still removed.
+    Programs that have a queue open get an error within a second. Asks before each removal; without a terminal, --yes
+    is required. A failure does not stop the other removals.
     """
     if not yes and not asks():
-        raise click.UsageError("There is no terminal to ask on: say --yes to remove without asking.")
+        raise click.UsageError("Not a terminal: pass --yes to remove without asking.")
     do_each(names, lambda name: _remove(name, backend, yes), "removed", "removed", as_json=as_json, quiet=quiet)
 
 
@@ -38,10 +38,10 @@ def _remove(name: str, backend: str, yes: bool) -> bool:
 
 
 def _contents(name: str, backend: str) -> str:
-    """Say what would be lost, where that can be seen."""
+    """Return a phrase about the messages that would be lost; empty if the queue cannot be opened."""
     try:
         with ipcq.open(name, backend, create=False, write=False) as queue:
             size = queue.qsize()
     except MessageQueueError:
-        return ""  # whoever may not look may still remove
+        return ""  # a user who may not open the queue may still remove it
     return f" on {queue.backend} with {size} message{'s' if size != 1 else ''}"

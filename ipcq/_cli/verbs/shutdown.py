@@ -1,4 +1,4 @@
-"""``ipcq shutdown``: end queues for everybody who has them open."""
+"""``ipcq shutdown``: shut queues down for all processes."""
 
 import click
 
@@ -9,21 +9,21 @@ from ipcq._cli._options import backend_option, json_option, names_argument, opti
 
 @click.command("shutdown")
 @names_argument
-@click.option("--immediate", is_flag=True, help="Drop what is in the queue.")
-@json_option("Print one JSON object for each NAME, on a line of its own.")
-@backend_option("Where to look for the queues.")
+@click.option("--immediate", is_flag=True, help="Drop the messages in the queue.")
+@json_option("Print one JSON object per NAME.")
+@backend_option("Look for the queues on this backend.")
 @option_of_open("other_users")
 @quiet_option
 def command(
     names: tuple[str, ...], immediate: bool, as_json: bool, backend: str, other_users: bool, quiet: bool
 ) -> None:
-    """Shut queues down: nothing goes in any more, and consumers end once they have taken what is there.
+    """Shut queues down: puts fail, and consumers end once the queue is empty.
 
-    It is for good; the queue itself stays until `ipcq rm`. If one fails the others are still shut down.
+    A shutdown is permanent. The queue stays until `ipcq rm`. A failure does not stop the other shutdowns.
     """
 
     def shut_down(name: str) -> bool:
-        # Dropping what is there is taking it.
+        # Dropping messages requires read access.
         with ipcq.open(name, backend, create=False, read=immediate, other_users=other_users) as queue:
             queue.shutdown(immediate)
         return True

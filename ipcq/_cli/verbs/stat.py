@@ -1,4 +1,4 @@
-"""``ipcq stat``: everything about one queue."""
+"""``ipcq stat``: show everything about one queue."""
 
 from dataclasses import asdict
 from typing import Any
@@ -15,13 +15,13 @@ from ipcq._cli._output import capabilities_of, flat, say_json, say_table
 @click.command("stat")
 @name_argument
 @json_option("Print one JSON object.")
-@backend_option("Where to look for the queue.")
+@backend_option("Look for the queue on this backend.")
 @option_of_open("other_users")
 def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
-    """Show what the queue NAME was created with, what it can do, and its figures.
+    """Show attributes, statistics and capabilities of the queue NAME.
 
-    Nothing is taken. A figure that the mechanism cannot know is '-'. If the queue is not on the best backend, a line on
-    stderr says why, as far as its attributes show; another line says if `ipcq ls` cannot show the queue.
+    Takes no messages. '-' is a figure that the backend does not know. Notes on stderr report why the queue is not on
+    the best backend, as far as its attributes show, and whether `ipcq ls` cannot list it.
     """
     with ipcq.open(name, backend, create=False, write=False, other_users=other_users) as queue:
         facts: dict[str, Any] = {

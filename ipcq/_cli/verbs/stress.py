@@ -1,4 +1,4 @@
-"""``ipcq stress``: a storm of kills over a queue, and a verdict."""
+"""``ipcq stress``: kill processes that use a queue, and check its guarantees."""
 
 import secrets
 import sys
@@ -20,19 +20,17 @@ from ipcq.errors import Unsupported
 if TYPE_CHECKING:
     from ipcq.testing.storm import Report
 
-#: Modes of a storm, as `ipcq.testing.storm` has them; named here so that help needs no more than this file.
+#: Modes of `ipcq.testing.storm`, repeated here so that the help need not import it.
 MODES = ("get", "batches", "stops", "forks", "names")
 
-#: What the serializer adds to a message, in bytes, is less.
+#: Upper bound in bytes for what the serializer adds to a message.
 OVERHEAD = 12
 
 
 @click.command("stress")
-@backend_option("Where to create the queue.")
-@click.option(
-    "--kills", type=click.IntRange(1), metavar="N", default=2000, show_default=True, help="Processes to kill."
-)
-@seconds_option("--seconds", "End after so long, with fewer kills if need be.", default=float("inf"))
+@backend_option("Create the queue on this backend.")
+@click.option("--kills", type=click.IntRange(1), metavar="N", default=2000, show_default=True, help="Kill N processes.")
+@seconds_option("--seconds", "Stop after SECONDS, even with fewer kills.", default=float("inf"))
 @click.option(
     "--mode",
     "modes",
@@ -40,13 +38,13 @@ OVERHEAD = 12
     multiple=True,
     default=("get",),
     show_default=True,
-    help="What the storm is like; may be repeated, and is then one storm for each.",
+    help="Kind of stress. Repeatable: one run for each.",
 )
 @click.option(
-    "--producers", type=click.IntRange(1), metavar="N", default=4, show_default=True, help="Processes that put."
+    "--producers", type=click.IntRange(1), metavar="N", default=4, show_default=True, help="Number of producers."
 )
 @click.option(
-    "--consumers", type=click.IntRange(1), metavar="N", default=4, show_default=True, help="Processes that get."
+    "--consumers", type=click.IntRange(1), metavar="N", default=4, show_default=True, help="Number of consumers."
 )
 @click.option(
     "--size",
@@ -54,13 +52,13 @@ OVERHEAD = 12
     metavar="BYTES",
     default=500,
     show_default=True,
-    help="The largest message, in bytes.",
+    help="Size of the largest message.",
 )
 @option_of_open("max_messages", default=4, show_default=True)
-@seconds_option("--patience", "How long nobody may get on before that is a hang.  [default: 10]", default=10.0)
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Strike as the run did that printed this seed.")
+@seconds_option("--patience", "Report a hang after SECONDS without progress.  [default: 10]", default=10.0)
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Repeat the kill times of the run with this seed.")
 @backend_options_option
-@json_option("Print the result as one JSON object for each mode.")
+@json_option("Print one JSON object per mode.")
 @quiet_option
 def command(
     backend: str,
@@ -77,21 +75,21 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Kill producers and consumers of a queue at random, and check that nothing but what the dead had in hand is lost.
+    """Kill producers and consumers of a queue at random, and check its guarantees.
 
-    Unrelated processes put numbered messages into a new queue and take them out. Again and again one of them is killed
-    by SIGKILL at a random instant and replaced by another. Each writes down what it does, and at the end that has to
-    be what one queue can have done: nothing twice, torn, invented or out of order, and lost at most what each killed
-    consumer had taken. Exits with 1 if it is not so, or if nobody gets on for ten seconds, and then shows where every
-    process stood. The queue is removed in any case.
+    Unrelated processes put numbered messages into a new queue and get them. Again and again, one process is killed by
+    SIGKILL at a random instant and replaced. Each process logs its operations. At the end, the logs must be consistent
+    with one queue: no message duplicated, torn, invented or out of order, and none lost but those that a killed
+    consumer had taken. Exits with 1 otherwise, or after ten seconds without progress, with the stacks of all processes.
+    The queue is always removed.
 
     \b
     ipcq stress --backend shm --kills 2000
     ipcq stress --mode all --kills 500 --json
     """
     if sys.platform == "win32":
-        raise Unsupported("a storm needs processes that can be forked, which Windows has not")
-    # Here, because Windows has not what it needs either.
+        raise Unsupported("the stress test needs fork, which Windows lacks")
+    # Imported here, because it needs modules that Windows lacks.
     from ipcq.testing.storm import stress
 
     seed = secrets.randbits(32) if seed is None else seed
@@ -106,7 +104,7 @@ def command(
                 shown = _Shown(progress, kills, seconds)
                 report = stress(
                     backend,
-                    mode=mode,  # type: ignore[arg-type]  # click has checked it
+                    mode=mode,  # type: ignore[arg-type]  # checked by click
                     kills=kills,
                     seconds=seconds,
                     seed=seed,
@@ -123,11 +121,11 @@ def command(
                 _tell(report)
             sound = sound and report.ok
     if not sound:
-        raise Failure  # the verdict has said it
+        raise Failure  # the verdict has been printed
 
 
 class _Shown:
-    """Shows how far a storm is: by its kills, or by its time where that is over first."""
+    """Shows the progress of a run: by kills or by time, whichever is further."""
 
     def __init__(self, progress: Progress, kills: int, seconds: float) -> None:
         self._progress = progress
@@ -145,14 +143,14 @@ def _chosen(backend: str, limits: Mapping[str, Any]) -> str:
     """Return the backend on which such a queue is created.
 
     Raises:
-        Unsupported: Processes cannot meet there.
+        Unsupported: Queues of the backend are confined to one process.
     """
     name = f"/ipcq-stress-{secrets.token_hex(8)}"
     with short_lived(), ipcq.open(name, backend, exclusive=True, **limits) as queue:
         queue.unlink()
         if queue.capabilities.scope < ipcq.Scope.HOST:
             raise Unsupported(
-                "its queues live inside one process, and a storm needs several: choose another backend",
+                "its queues live inside one process, but the stress test needs several: choose another backend",
                 backend=queue.backend,
             )
         return queue.backend
@@ -160,8 +158,8 @@ def _chosen(backend: str, limits: Mapping[str, Any]) -> str:
 
 def _sentence(report: "Report") -> str:
     if report.ok:
-        return f"ok: nothing was promised and not kept; failures in less than {report.bound:.2%} of kills (95 %)"
-    return f"FAILED: {'; '.join(report.faults)}"
+        return f"PASS: every guarantee held; fewer than {report.bound:.2%} of kills cause a failure (95 % confidence)"
+    return f"FAIL: {'; '.join(report.faults)}"
 
 
 def _facts(report: "Report") -> dict[str, Any]:
@@ -196,12 +194,12 @@ def _tell(report: "Report") -> None:
     stops = f", {report.stops:,} stops" if report.stops else ""
     say(f"{report.mode:<9} {report.kills:,} kills in {report.seconds:.1f} s{inside}{stops}")
     if report.mode == "names":
-        say(f"opening   {report.slowest_open * 1000:.1f} ms at most, beside the kills")
+        say(f"opening   {report.slowest_open * 1000:.1f} ms at most, during the kills")
     else:
         say(f"messages  {facts['accepted']:,} accepted, {facts['received']:,} received, {facts['unknown']:,} unknown")
         say(f"wrong     {', '.join(f'{count} {what}' for what, count in report.verdict.wrong.items())}")
-        say(f"lost      {facts['lost']:,}, where killed consumers may have had {facts['losable']:,}")
-        say(f"stall     {report.verdict.stall * 1000:.1f} ms at most in which nobody got on")
+        say(f"lost      {facts['lost']:,}, of at most {facts['losable']:,} that killed consumers may have taken")
+        say(f"stall     {report.verdict.stall * 1000:.1f} ms at most without progress")
     say(f"verdict   {facts['verdict']}")
     if report.stacks:
         say(report.stacks)

@@ -1,8 +1,8 @@
-"""``ipcq tail``: the items of a queue as they come.
+"""``ipcq tail``: print the items of a queue as they become next.
 
-Without taking, all that can be seen of a queue is its next item. So this looks at it again and again, and prints each
-item that becomes the next one because somebody took those before it. Where the queue counts what was taken, the count
-is the item's number: it tells equal items apart, and how many went by between two looks.
+Without taking messages, only the next item of a queue is visible. So tail polls it, and prints each item that becomes
+the next one because consumers took those before it. If the queue counts gets, that count numbers the items: it
+distinguishes equal items, and shows how many were missed between two polls.
 """
 
 from time import monotonic
@@ -28,16 +28,16 @@ from ipcq.errors import DecodeError, QueueEmpty, QueueShutDown, Unsupported
 
 @click.command("tail")
 @name_argument
-@click.option("--consume", is_flag=True, help="Take the items: nobody else gets them.")
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="End after so many items.")
+@click.option("--consume", is_flag=True, help="Take the items, so that no other consumer gets them.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N items.")
 @seconds_option(
     "--wait",
-    "How long to follow in all, waiting for the queue to appear included. By default without end, but not for the "
-    "queue.",
+    "Stop after SECONDS in total, including the wait for the queue to appear.  [default: no limit, and no wait for the "
+    "queue]",
 )
-@interval_option(0.1, "How often to look, without --consume.")
+@interval_option(0.1, "Poll interval without --consume.")
 @printing_options
-@backend_option("Where to look for the queue.")
+@backend_option("Look for the queue on this backend.")
 @option_of_open("other_users")
 @quiet_option
 def command(
@@ -54,14 +54,14 @@ def command(
     other_users: bool,
     quiet: bool,
 ) -> None:
-    """Print the items of the queue NAME as they come, and leave them to those who take them.
+    """Print the items of the queue NAME as they become next, without taking them.
 
-    Only the next item of a queue can be seen without taking it. So an item is printed when those before it have been
-    taken, not when it is put; while nobody takes, nothing moves. What was taken between two looks is counted on stderr
-    where the queue keeps count.
+    Only the next item of a queue is visible without taking it. So an item is printed when those before it have been
+    taken, not when it is put; without consumers, nothing moves. If the queue counts gets, stderr shows how many items
+    were missed between two polls.
 
-    With --consume each item is taken, as `ipcq get --follow` does: it works on every backend, and nobody else gets what
-    is printed.
+    With --consume each item is taken, as with `ipcq get --follow`. This works on every backend, and no other consumer
+    gets the printed items.
 
     \b
     ipcq tail /jobs --json | jq .id
@@ -76,12 +76,12 @@ def command(
         try:
             Watch(queue, printer, quiet=quiet).follow(until, count, interval)
         except Unsupported as error:
-            error.add_note("or let --consume take each item that is printed")
+            error.add_note("or pass --consume to take each printed item")
             raise
 
 
 class Watch:
-    """Looks at the next item again and again, and prints it when it is another one."""
+    """Polls the next item, and prints it when it changes."""
 
     def __init__(self, queue: ipcq.Queue[Any], printer: Printer, *, quiet: bool) -> None:
         self._queue = queue
@@ -89,12 +89,12 @@ class Watch:
         self._quiet = quiet
         self._printed = 0
         self._undecodable = 0
-        # Of the last one: how many were taken before it, None where the queue does not count, and its bytes.
+        # The last item: the number of gets before it (None if the queue does not count gets), and its bytes.
         self._number: int | None = None
         self._bytes: bytes | None = None
 
     def follow(self, until: float | None, wanted: int | None, interval: float) -> None:
-        """Look until the time or the queue ends or there were as many as wanted."""
+        """Poll until the deadline, the shutdown of the queue, or `wanted` items."""
         try:
             while True:
                 self._look()
@@ -109,7 +109,7 @@ class Watch:
         except QueueShutDown:
             pass
         if self._undecodable:
-            raise Failure  # each of them has its line already
+            raise Failure  # each one has been reported
 
     def _look(self) -> None:
         number = self._queue.stats().gets
@@ -122,7 +122,7 @@ class Watch:
         except QueueEmpty:
             pass
         if number != self._queue.stats().gets:
-            return  # it may be before or after this one that was taken; the next look counts it
+            return  # a get happened before or after the peek; the next poll counts it
         self._count_missed(number, there=seen is not None)
         if seen is not None and (number, seen) != (self._number, self._bytes):
             self._printed += 1
@@ -130,7 +130,7 @@ class Watch:
                 self._printer.write(seen)
             else:
                 self._undecodable += 1
-                complain_of(undecodable, "it stays in the queue")
+                complain_of(undecodable, "the message stays in the queue")
         self._number, self._bytes = number, seen
 
     def _count_missed(self, number: int | None, *, there: bool) -> None:
@@ -138,4 +138,4 @@ class Watch:
             return
         missed = number - self._number - (self._bytes is not None)
         if missed > 0 and not self._quiet:
-            complain(f"{missed} {'items were' if missed > 1 else 'item was'} taken between two looks")
+            complain(f"missed {missed} item{'s' if missed > 1 else ''} between two polls")

@@ -1,4 +1,4 @@
-"""``ipcq top``: all queues, as they are now and as they move."""
+"""``ipcq top``: watch all queues."""
 
 import sys
 from contextlib import ExitStack
@@ -28,24 +28,24 @@ KEYS = (
 )
 HEADINGS = ("name", "backend", "depth", "capacity", "put/s", "get/s", "change/s", "waits/s")
 
-#: Figures of `ipcq.Stats` that only grow, and the key of their rate.
+#: Counters of `ipcq.Stats` that only grow, and the keys of their rates.
 COUNTERS = {"puts": "puts_per_second", "gets": "gets_per_second", "waits": "waits_per_second"}
 
 
 @click.command("top")
-@interval_option(1.0, "How often to look.")
-@click.option("--once", is_flag=True, help="Look for one interval, print the table and end.")
-@json_option("Print one JSON object for each queue and interval, on a line of its own.")
-@backend_option("Show the queues of this backend alone.")
+@interval_option(1.0, "Poll interval.")
+@click.option("--once", is_flag=True, help="Print the table once, after one interval.")
+@json_option("Print one JSON object per queue and interval.")
+@backend_option("Show only queues on this backend.")
 @option_of_open("other_users")
 def command(interval: float, once: bool, as_json: bool, backend: str, other_users: bool) -> None:
-    """Show all queues of this machine, how many messages are in them and how they move, until q or Ctrl-C.
+    """Show depth and rates of all queues of this machine, until q or Ctrl-C.
 
-    Rates are those of the last interval. put/s and get/s are known where the queue keeps count; elsewhere they are '-',
-    and change/s, the difference of the depth, is all that can be seen. waits/s is how often somebody had to wait, for
-    messages or for space. Nothing is taken.
+    Rates refer to the last interval. If a backend does not count puts and gets, put/s and get/s are '-', and change/s,
+    the change of the depth, is the only rate. waits/s is how often a producer or consumer had to wait. Takes no
+    messages.
 
-    A live table on a terminal, if rich is installed; elsewhere one line for each queue and interval.
+    Prints a live table on a terminal if rich is installed; otherwise one line per queue and interval.
     """
     sampler = Sampler(backend, other_users=other_users)
     screen = Screen() if sys.stdout.isatty() and not (once or as_json) else None
@@ -72,7 +72,7 @@ def command(interval: float, once: bool, as_json: bool, backend: str, other_user
                 if once:
                     return
         except KeyboardInterrupt:
-            return  # the way to end it, so it is no interruption
+            return  # the normal way to end top, so not exit code 130
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -94,7 +94,7 @@ def _cells(row: dict[str, Any]) -> list[object]:
 
 
 class Sampler:
-    """Looks at all queues, and compares them with the last time."""
+    """Samples all queues, and computes rates since the last sample."""
 
     def __init__(self, backend: str, *, other_users: bool) -> None:
         self._backend = backend
@@ -102,7 +102,7 @@ class Sampler:
         self._before: dict[tuple[str, str], tuple[float, dict[str, int | None]]] = {}
 
     def sample(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return a row for each queue, and a note for each that cannot be seen."""
+        """Return a row for each queue, and notes for those that cannot be listed or opened."""
         after: dict[tuple[str, str], tuple[float, dict[str, int | None]]] = {}
 
         def look(each: ipcq.QueueInfo) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Sampler:
 def _rates(
     figures: dict[str, int | None], now: float, then: float, before: dict[str, int | None]
 ) -> dict[str, float | None]:
-    """Return what happened per second; None where nobody knows, or where the queue is another one than before."""
+    """Return rates per second; None if unknown, none at all if the queue was replaced by a new one."""
 
     def rate(figure: str) -> float | None:
         is_, was = figures[figure], before.get(figure)
@@ -135,13 +135,13 @@ def _rates(
 
 
 class Screen:
-    """The whole terminal, drawn by rich."""
+    """A full-screen table, drawn by rich."""
 
     def __init__(self) -> None:
         self._live: Any = None
 
     def open(self, stack: ExitStack) -> bool:
-        """Take the terminal until the stack is left; False where rich is not installed."""
+        """Take over the terminal until the stack is closed. Return False if rich is not installed."""
         try:
             from rich.live import Live
         except ImportError:
@@ -150,11 +150,11 @@ class Screen:
         return True
 
     def show(self, rows: list[dict[str, Any]], notes: list[str]) -> None:
-        """Draw."""
+        """Draw the table and the notes."""
         from rich.console import Group
         from rich.text import Text
 
         cells = [[shown(cell) for cell in _cells(row)] for row in rows]
-        lines = [Text(f"{_now():%H:%M:%S}   {len(rows)} queues   q ends", style="dim"), Text()]
+        lines = [Text(f"{_now():%H:%M:%S}   {len(rows)} queues   q quits", style="dim"), Text()]
         table = rich_table(HEADINGS, cells, [len(heading) for heading in HEADINGS])
         self._live.update(Group(*lines, table, *(Text(shown(note), style="yellow") for note in notes)), refresh=True)

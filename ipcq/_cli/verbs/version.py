@@ -1,4 +1,4 @@
-"""``ipcq version``: what is at work here."""
+"""``ipcq version``: print versions."""
 
 import os
 import platform
@@ -14,12 +14,12 @@ from ipcq._distribution import DISTRIBUTION
 
 
 @click.command("version")
-@click.option("-v", "--verbose", is_flag=True, help="Python, system, libraries and backends too.")
-@json_option("Print one JSON object, verbose in any case.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print Python, system, libraries and backends.")
+@json_option("Print one JSON object; implies --verbose.")
 def command(verbose: bool, as_json: bool) -> None:
     """Print the version.
 
-    With --verbose it is what a report of a bug should have.
+    Include the output of --verbose in bug reports.
     """
     if as_json:
         say_json(_facts())
@@ -30,7 +30,7 @@ def command(verbose: bool, as_json: bool) -> None:
 
 
 def line() -> str:
-    """Say the version in a line, or that it is not known."""
+    """Return the version as one line, or that it is unknown."""
     return f"ipcq {_installed(DISTRIBUTION) or 'of an unknown version: its metadata is missing'}"
 
 
@@ -50,19 +50,19 @@ def _facts() -> dict[str, object]:
 
 
 def _libraries() -> list[str]:
-    """Return what ipcq needs and what it can use."""
+    """Return the required and the optional dependencies of ipcq."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
         needs = requires(DISTRIBUTION) or ()
     except PackageNotFoundError:
-        return []  # a report from an archive without metadata says so by a version that is null
+        return []  # without metadata; the version is null, too
     named = [re.match(r"[\w.-]+", each) for each in needs]
     return sorted({match[0] for match in named if match})
 
 
 def _installed(name: str) -> str | None:
-    # Here, so that `ipcq --help`, which loads every verb, does not wait for it.
+    # Imported here because it is slow and `ipcq --help` imports every verb.
     from importlib.metadata import PackageNotFoundError, version
 
     try:
