@@ -1,4 +1,4 @@
-"""A match: the contestants take turns in rounds, and what they did is compared round by round."""
+"""Rounds in which the contestants take turns, and ratios paired by round."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from ipcq._bench.workload import Workload
 
 @dataclass
 class Result:
-    """What one contestant did in all rounds of a workload, or why it did not."""
+    """The samples of one contestant in one workload, or why there are none."""
 
     contestant: Contestant
     samples: list[Sample] = field(default_factory=list)
@@ -20,11 +20,11 @@ class Result:
 
     @property
     def values(self) -> list[float]:
-        """Return the figures of the rounds; none where it failed in one of them."""
+        """Return the figure of each round; none at all if it failed in any round."""
         return [] if self.failed else [sample.value for sample in self.samples]
 
     def middle(self, what: str) -> float | None:
-        """Return the median over the rounds of a figure of the samples."""
+        """Return the median over the rounds of the field `what` of the samples."""
         known = [each for sample in self.samples if (each := getattr(sample, what)) is not None]
         return statistics.median(known) if self.values and known else None
 
@@ -35,20 +35,20 @@ Seen = Callable[[int, Contestant], None]
 def play(
     contestants: Sequence[Contestant], workload: Workload, rounds: int, seconds: float, seen: Seen = lambda *_: None
 ) -> list[Result]:
-    """Let the contestants do a workload in rounds, in turn.
+    """Run a workload in rounds, in which the contestants take turns.
 
     Args:
-        contestants: In the order in which they take turns.
-        workload: What they do.
-        rounds: How often.
-        seconds: How long a sample lasts, about.
+        contestants: The contestants, in order.
+        workload: The workload.
+        rounds: Number of rounds.
+        seconds: Approximate duration of a sample.
         seen: Called before each sample, with the number of the round and the contestant.
     """
     results = [Result(each) for each in contestants]
     for number in range(rounds):
         for result in results:
             if result.declined or result.failed:
-                continue  # it will not be otherwise the next time, and a stall takes its time
+                continue  # it would fail again, and a stall takes long
             seen(number, result.contestant)
             try:
                 result.samples.append(result.contestant.sample(workload, seconds))
@@ -61,7 +61,7 @@ def play(
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as good one contestant is as another: the median over the rounds, and the extremes."""
+    """How many times better one contestant is than another: median, lowest and highest over the rounds."""
 
     median: float
     low: float
@@ -69,7 +69,7 @@ class Ratio:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float], workload: Workload) -> Ratio | None:
-    """Compare two contestants round by round; None where either has nothing to show."""
+    """Compare two contestants round by round; None if either has no figures."""
     if not ours or not theirs:
         return None
     pairs = zip(ours, theirs, strict=True)
@@ -78,7 +78,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], workload: Workload) ->
 
 
 def best(results: Sequence[Result], workload: Workload, kind: str) -> Result | None:
-    """Return the best of a kind of contestants."""
+    """Return the best contestant of a kind, or None."""
     shown: Iterator[Any] = (each for each in results if each.contestant.kind == kind and each.values)
     choose = max if workload.rising else min
     return choose(shown, key=lambda each: statistics.median(each.values), default=None)

@@ -1,4 +1,4 @@
-"""Who takes part: what a contestant has to be able to do."""
+"""The interface of contestants."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -8,33 +8,33 @@ from typing import Any, Protocol
 from ipcq._bench.payloads import Payloads
 from ipcq._bench.workload import Workload
 
-#: Roles in a comparison: the plot tells them apart, and only a peer can be the best peer.
+#: Kinds of contestants. The plot distinguishes them, and only a peer can be the best peer.
 OURS, CONTROL, PEER, FLOOR = "ours", "control", "peer", "floor"
 
 
 class Declined(Exception):
-    """A contestant cannot do a workload here, by its nature or by a limit of the system; the text says why."""
+    """A contestant cannot run a workload, by design or because of a system limit. The text gives the reason."""
 
 
 class Failed(Exception):
-    """A contestant died, stalled, or did not deliver what was put."""
+    """A contestant died, stalled, or did not deliver every message."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one contestant did once."""
+    """The result of one run."""
 
     value: float
     """In the unit of the workload."""
     messages: int = 0
     cpu: float | None = None
-    """Processor time of all processes for each message, in microseconds."""
+    """CPU time of all processes per message, in microseconds."""
     tail: float | None = None
-    """The 99th percentile, where the value is a median."""
+    """The 99th percentile, if the value is a median."""
 
 
 class Contestant(Protocol):
-    """Whatever can be measured."""
+    """An implementation to measure."""
 
     @property
     def name(self) -> str: ...
@@ -44,11 +44,11 @@ class Contestant(Protocol):
     def version(self) -> str: ...
 
     def sample(self, workload: Workload, seconds: float) -> Sample:
-        """Do it once.
+        """Run a workload once.
 
         Raises:
-            Declined: It cannot do this.
-            Failed: It tried.
+            Declined: The contestant does not support the workload.
+            Failed: The run failed.
         """
         ...
 
@@ -59,28 +59,28 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class WriteEnd:
-    """How a worker puts into a queue."""
+    """The end of a queue that a producer uses."""
 
     put: Callable[[Any], object]
     put_many: Callable[[list[Any]], object] | None = None
     """None: one by one."""
     finish: Callable[[], object] = nothing
-    """Returns when all that was put is in the queue, and gives back what belongs to this end."""
+    """Returns when all messages are in the queue, and releases the resources of this end."""
 
 
 @dataclass(frozen=True)
 class ReadEnd:
-    """How a worker gets out of a queue."""
+    """The end of a queue that a consumer uses."""
 
     get: Callable[[], Any]
     get_many: Callable[[int], list[Any]] | None = None
-    """Takes at least one message and at most so many; None: one by one."""
+    """Takes at least one message and at most the given number; None: one by one."""
     finish: Callable[[], object] = nothing
-    """Gives back what belongs to this end."""
+    """Releases the resources of this end."""
 
 
 class Plan(Protocol):
-    """A queue between processes, as a worker sees it. It travels to the workers, so it has to be picklable."""
+    """A queue between processes, as seen by a worker. It is sent to the workers, so it must be picklable."""
 
     @property
     def name(self) -> str: ...
@@ -91,23 +91,23 @@ class Plan(Protocol):
 
     @property
     def awaited(self) -> bool:
-        """Whether what its ends return is to be awaited; such a plan can do round trips alone."""
+        """Whether results of its ends must be awaited. Such a plan supports only round trips."""
         ...
 
     def queues(self, workload: Workload) -> AbstractContextManager[Sequence[Any]]:
-        """Make the queues that a workload needs, and remove them at the end; what it gives travels to the workers.
+        """Create the queues of a workload, and remove them on exit. Their addresses are sent to the workers.
 
         Raises:
-            Declined: It cannot do this.
+            Declined: The contestant does not support the workload.
         """
         ...
 
     def writer(self, address: Any, workload: Workload) -> WriteEnd:
-        """Return the end to put into, in the worker."""
+        """Open the producer's end, in the worker."""
         ...
 
     def reader(self, address: Any, workload: Workload) -> ReadEnd:
-        """Return the end to get from, in the worker."""
+        """Open the consumer's end, in the worker."""
         ...
 
     def payloads(self, workload: Workload, producer: int) -> Payloads:

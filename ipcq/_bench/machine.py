@@ -1,4 +1,4 @@
-"""What was measured on: without it a figure means nothing."""
+"""The machine and the Python that figures refer to."""
 
 import os
 import platform
@@ -9,25 +9,25 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Say what this machine and this Python are."""
+    """Return facts about this machine and this Python."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()),
         "processor": processor(),
         "cpus": os.cpu_count(),
-        # Pinned to fewer, the processes share them.
+        # Fewer if the processes are pinned.
         "usable_cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
     }
 
 
 def load() -> float | None:
-    """Return how many processes wanted to run in the last minute; None where the system does not say."""
+    """Return the load average of the last minute, or None if the system has none."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def processor(path: str = "/proc/cpuinfo") -> str:
-    """Return the processor's own name."""
+    """Return the model name of the processor."""
     try:
         named = re.search(r"^model name\s*:\s*(.*)$", Path(path).read_text(), re.MULTILINE)
     except OSError:

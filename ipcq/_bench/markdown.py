@@ -1,4 +1,4 @@
-"""A report as a table in Markdown, for an issue or a page."""
+"""A report as Markdown tables."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from ipcq._bench.report import Report, digits, figure, of_kind, result_of, times
 
 
 def markdown(report: Report) -> Iterator[str]:
-    """Make the lines: medians, ratios, processor time, and why something is missing."""
+    """Yield the lines: medians, ratios, CPU time, and reasons for missing figures."""
     yield measured_on(report)
     yield ""
     names = of_kind(report, OURS, PEER)
@@ -29,7 +29,7 @@ def markdown(report: Report) -> Iterator[str]:
 
 
 def measured_on(report: Report) -> str:
-    """Say what was measured on, and how."""
+    """Return a paragraph about the machine and the method."""
     machine = report["machine"]
     load = "" if report.get("load") is None else f"; load {' to '.join(str(each) for each in report['load'])}"
     return (
@@ -40,14 +40,14 @@ def measured_on(report: Report) -> str:
 
 
 def cell(result: Mapping[str, Any] | None) -> str:
-    """Return what stands in the table for one contestant."""
+    """Return the table cell of one contestant."""
     if result is None or result["declined"]:
         return "–"
     return "failed" if result["failed"] else figure(result["median"])
 
 
 def processor_time(report: Report, names: list[str]) -> Iterator[str]:
-    """Make a second table, of what a message costs all processes together."""
+    """Yield a second table: CPU time of all processes per message."""
     rows = [
         (workload["title"], [result_of(workload, name) for name in names])
         for workload in report["workloads"]
@@ -65,7 +65,7 @@ def processor_time(report: Report, names: list[str]) -> Iterator[str]:
 
 
 def floors(report: Report) -> Iterator[str]:
-    """Say what the hardware and the kernel allow, where that was measured."""
+    """Yield the limits of hardware and kernel, if measured."""
     names = of_kind(report, FLOOR)
     lines = [
         f"- {workload['title']}: {figure(result['median'])} {workload['unit']} by {name}"
@@ -81,7 +81,7 @@ def floors(report: Report) -> Iterator[str]:
 
 
 def gaps(report: Report) -> Iterator[str]:
-    """Say why something is missing."""
+    """Yield reasons for missing figures."""
     reasons: dict[str, list[str]] = {}
     for name in of_kind(report, OURS, PEER):
         for workload in report["workloads"]:

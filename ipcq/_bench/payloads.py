@@ -1,11 +1,11 @@
-"""The messages that are moved, and the check that each came exactly once, in order and whole.
+"""Messages of the benchmarks, and the check that each arrives exactly once, intact and in order.
 
-Making and checking a message must cost next to nothing beside putting it, or the fastest contestant would be measured
-by the harness. So one producer and one consumer move a `Cycle` of messages made in advance, of which the first also
-tells the number of the cycle, and the consumer compares lists of them in one step of C; both sides' counts have to
-agree as well. Cycles of the largest messages are too short to make one of them anew each time, and repeat unchanged.
-Where there are several producers or consumers each message is `Numbered` by its producer, and the numbers are entered
-afterwards. Either way a consumer's report is that of a `Tally`, and `judge_tallies` compares it with what was put.
+Making and checking a message must be much cheaper than putting it, or the harness would dominate the figures of fast
+contestants. So one producer and one consumer move a `Cycle` of messages made in advance. The first message of a cycle
+carries its number, and the consumer compares whole lists in C; the counts of both sides must agree as well. Cycles of
+the largest messages are too short to remake one each time, and repeat unchanged. With several producers or consumers,
+messages are `Numbered` by their producer and tallied afterwards. In both cases a consumer reports a `Tally`, and
+`judge_tallies` compares it with what was put.
 """
 
 import struct
@@ -19,29 +19,29 @@ from ipcq.testing.tally import Tally
 #: Messages of a cycle.
 LONGEST, SHORTEST = 128, 4
 
-#: Cycles of that many messages or more have a number.
+#: Cycles of at least this many messages are numbered.
 NUMBERED = 16
 
-#: Above it not every message is compared in full: that would cost as much as moving it.
+#: Above this size, only every 17th message is compared in full: comparing costs as much as moving.
 LARGE = 4 * KIB
 EVERY = 17
 EDGE = 16
 
-#: Bits of a number that are the producer's.
+#: Bits to shift the producer in the number of a message.
 PRODUCER = 48
 
 Shape = Callable[[Mapping[str, Any]], Any]
 
 
 class Wrong(Exception):
-    """A message is not the one that had to come: one was lost, came twice, out of order or damaged."""
+    """A message is not the expected one: some message was lost, duplicated, reordered or damaged."""
 
 
 class Payloads(Protocol):
-    """What is moved in one sample: a producer makes blocks, and a consumer checks what it takes."""
+    """The messages of one sample: the producer makes blocks of them, the consumer checks them."""
 
     stop: Any
-    """The message that says that it was the last."""
+    """The message that marks the end."""
     step: int
     """How many messages a consumer takes before it checks them."""
 
@@ -50,20 +50,20 @@ class Payloads(Protocol):
         ...
 
     def take(self, messages: list[Any]) -> None:
-        """Check what was taken."""
+        """Check received messages."""
         ...
 
     def report(self) -> dict[str, Any]:
-        """Return the report of a `Tally` of what was taken."""
+        """Return the report of a `Tally` of the received messages."""
         ...
 
 
 class Cycle:
-    """Messages that come round and round, for one producer and one consumer.
+    """A repeated list of messages, for one producer and one consumer.
 
     Args:
-        workload: What it is for.
-        shape: Makes an object out of the fields of a small dict.
+        workload: The workload.
+        shape: Makes an object from the fields of a small dict.
         number: Returns the number of such an object.
     """
 
@@ -91,7 +91,7 @@ class Cycle:
     def take(self, messages: list[Any]) -> None:
         length = len(self._messages)
         if self._large and not self._count % EVERY and messages[0] != self._whole(self._count % length):
-            raise Wrong(f"message {self._count} is damaged, or not the one that has to come")
+            raise Wrong(f"message {self._count} is damaged or not the expected one")
         self._count += len(messages)
         self._pending += self._marks(messages)
         while len(self._pending) >= length:
@@ -116,12 +116,12 @@ class Cycle:
         if came != self._expected[:length]:
             at = next(index for index, mark in enumerate(came) if mark != self._expected[index])
             number = self._cycle * len(self._messages) + at
-            raise Wrong(f"message {number} is lost, doubled, damaged or out of order")
+            raise Wrong(f"message {number} is lost, duplicated, damaged or out of order")
         self._cycle += 1
 
 
 class Numbered:
-    """Messages of 64 B that each tell their producer and their number, for several producers or consumers."""
+    """64-byte messages with producer and number, for several producers or consumers."""
 
     def __init__(self, producer: int) -> None:
         self._base = producer << PRODUCER
@@ -137,7 +137,7 @@ class Numbered:
         return list(map(self._pack, range(first, first + LONGEST)))
 
     def take(self, messages: list[bytes]) -> None:
-        # Every eighth word of 8 bytes, of messages of 64.
+        # The first 8-byte word of each 64-byte message.
         self._numbers.frombytes(memoryview(b"".join(messages)).cast("Q")[:: SMALL // 8].tobytes())
 
     def report(self) -> dict[str, Any]:
@@ -148,16 +148,16 @@ class Numbered:
 
 
 def data(number: int, size: int) -> bytes:
-    """Return a message of bytes; its number is at both ends, and -1 is the last."""
+    """Return a message of bytes with its number at both ends; number -1 marks the end."""
     head = (number & (1 << 64) - 1).to_bytes(8, "little")
     return head + bytes(size - 16) + head
 
 
 def edges(message: bytes) -> tuple[int, bytes, bytes]:
-    """Return what tells a large message from others, at little cost."""
+    """Return length and both ends of a large message, which identify it cheaply."""
     return len(message), message[:EDGE], message[-EDGE:]
 
 
 def fields(number: int) -> dict[str, Any]:
-    """Return a small dict."""
+    """Return the fields of a small dict."""
     return {"id": number, "name": "sensor-17", "value": 21.5, "valid": True, "tags": ["north", "roof"]}

@@ -1,8 +1,8 @@
-"""A report as a chart: one panel for each workload, one bar for each contestant, on a logarithmic scale.
+"""A report as an SVG chart: one panel per workload, one bar per contestant, on a logarithmic scale.
 
-It is written by hand: the chart has to be legible on light and on dark pages, which takes a style sheet inside the SVG
-that no plotting library writes, and ``ipcq bench --plot`` has to work with nothing but ipcq installed. Each bar has its
-name and its figure beside it, so nothing rests on telling colours apart.
+The SVG is written by hand. To be legible on light and dark pages, it needs an embedded style sheet, which no plotting
+library writes. And ``ipcq bench --plot`` must work without other packages. Each bar is labelled with its name and its
+figure, so no information depends on colour.
 """
 
 import math
@@ -67,7 +67,7 @@ def svg(report: Report) -> str:
 
 
 def caption(report: Report) -> str:
-    """Say what the chart shows."""
+    """Return the title of the chart."""
     machine = report["machine"]
     return f"Queues between processes, side by side: {machine['python']}, {machine['processor']}"
 
@@ -77,7 +77,7 @@ def panel(
 ) -> Iterator[str]:
     """Draw one workload."""
     values = [each["median"] for each in shown]
-    # Whole powers of ten on both sides, so that a bar's length can be read.
+    # Whole powers of ten at both ends, so that the axis is readable.
     low = math.floor(math.log10(min(values)) - 0.1)
     high = max(math.ceil(math.log10(max(values))), low + 1)
     long = WIDTH - MARGIN - NAMES - FIGURES
@@ -103,7 +103,7 @@ def panel(
 
 
 def tick(power: int) -> str:
-    """Return a power of ten in few letters."""
+    """Return a short label for a power of ten."""
     return (
         figure(10.0**power).replace(".00", "").replace(".0", "").replace(" ", "") if power >= 0 else f"{10.0**power:g}"
     )

@@ -1,4 +1,4 @@
-"""What most contestants have in common: queues between processes, which are measured by workers."""
+"""Base of most contestants: queues between processes, measured by workers; and ipcq itself."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,38 +19,38 @@ BYTES_ALONE = "it moves bytes, and nothing else"
 
 
 def new_name() -> str:
-    """Return a name that nobody uses, as `ipcq doctor` knows it for what it is."""
+    """Return an unused name, in the form that `ipcq doctor` recognizes as a benchmark's."""
     return f"/ipcq-bench-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 class Queues:
-    """A contestant whose queues lie between the processes of workers, to which it travels: it has to be picklable."""
+    """A contestant whose queues connect worker processes. It is sent to the workers, so it must be picklable."""
 
     name = ""
     kind = PEER
     awaited = False
     distribution = ""
-    """What has to be installed for it; empty for the standard library."""
+    """The distribution that it needs; empty for the standard library."""
 
     @property
     def version(self) -> str:
-        """Return what is installed."""
+        """Return the installed version."""
         return version(self.distribution) if self.distribution else ""
 
     def queues(self, workload: Workload) -> AbstractContextManager[Sequence[Any]]:
-        """Make the queues that a workload needs, and remove them at the end.
+        """Create the queues of a workload, and remove them on exit.
 
         Raises:
-            Declined: It cannot do this.
+            Declined: The contestant does not support the workload.
         """
         raise NotImplementedError
 
     def writer(self, address: Any, workload: Workload) -> WriteEnd:
-        """Return the end to put into, in the worker."""
+        """Open the producer's end, in the worker."""
         raise NotImplementedError
 
     def reader(self, address: Any, workload: Workload) -> ReadEnd:
-        """Return the end to get from, in the worker."""
+        """Open the consumer's end, in the worker."""
         raise NotImplementedError
 
     def payloads(self, workload: Workload, producer: int) -> Payloads:
@@ -60,12 +60,12 @@ class Queues:
         return Cycle(workload, dict, itemgetter("id"))
 
     def sample(self, workload: Workload, seconds: float) -> Sample:
-        """Do it once."""
+        """Run a workload once."""
         return run(self, workload, seconds)
 
 
 class Again:
-    """The same contestant a second time: what the noise of the machine is worth."""
+    """The same contestant a second time, to show the noise of the machine."""
 
     kind = CONTROL
 
@@ -76,12 +76,12 @@ class Again:
 
 
 class Ipcq(Queues):
-    """ipcq itself, by its public interface.
+    """ipcq, through its public interface.
 
     Args:
-        backend: Where the queues are made.
-        name: What it is called; by default after the backend.
-        options: For `ipcq.open`; with any the room is what they say.
+        backend: The backend of the queues.
+        name: The name of the contestant; by default derived from the backend.
+        options: Options of `ipcq.open`. If any are given, they determine the capacity.
     """
 
     kind = OURS
@@ -116,14 +116,14 @@ class Ipcq(Queues):
 
         options = dict(self._options)
         if workload.size > USUAL:
-            # A header of the serializer's comes on top.
+            # Plus the serializer's header.
             options.setdefault("max_message_size", workload.size + 64)
         try:
             if not self._options:
                 try:
                     return ipcq.open(name, self._backend, exclusive=True, buffer_size=workload.room, **options)
                 except (ipcq.Unsupported, ipcq.LimitExceeded):
-                    pass  # its room is not counted in bytes, or the kernel has less
+                    pass  # the backend has no capacity in bytes, or the kernel allows less
             return ipcq.open(name, self._backend, exclusive=True, **options)
         except (ipcq.Unsupported, ipcq.LimitExceeded, ipcq.NoSpace) as error:
             raise Declined(error.detail or str(error)) from None
@@ -152,7 +152,7 @@ class Ipcq(Queues):
 
 @cache
 def reading() -> Any:
-    """Make the type of the small dicts."""
+    """Return the msgspec type of the small dicts."""
     import msgspec
 
     return msgspec.defstruct(

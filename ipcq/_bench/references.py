@@ -1,4 +1,4 @@
-"""What the standard library has for processes to talk by: what `ipcq bench` compares with."""
+"""Contestants of the standard library, for `ipcq bench --compare`."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ class MultiprocessingQueue(Queues):
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
-        # Bounded as all others are: else a producer of large messages would only fill its own memory.
+        # Bounded like all contestants: otherwise a producer of large messages would only fill its own memory.
         queues = [SPAWN.Queue(workload.depth) for _ in range(workload.queues)]
         try:
             yield queues
@@ -40,7 +40,7 @@ class MultiprocessingQueue(Queues):
 
 
 class Pipe(Queues):
-    """A bare pipe: no framing, so that both sides have to know the size, and no order among large messages."""
+    """A bare pipe: no framing, so both sides must know the size, and concurrent large messages interleave."""
 
     name = "os.pipe"
 
@@ -55,7 +55,7 @@ class Pipe(Queues):
             yield ends
 
     def writer(self, address: Any, workload: Workload) -> WriteEnd:
-        # A call that blocks writes all, so no loop is needed.
+        # A blocking write writes all bytes, so no loop is needed.
         return WriteEnd(put=partial(os.write, address[1].fileno()), finish=address[1].close)
 
     def reader(self, address: Any, workload: Workload) -> ReadEnd:
@@ -76,7 +76,7 @@ class Pipe(Queues):
 
 
 class SocketPair(Queues):
-    """A bare pair of SOCK_SEQPACKET sockets, with as much room as the kernel gives."""
+    """A bare pair of SOCK_SEQPACKET sockets, with the largest buffer that the kernel allows."""
 
     name = "socketpair"
 
@@ -103,7 +103,7 @@ class SocketPair(Queues):
         return ReadEnd(get=lambda: receive(size), finish=address[1].close)
 
     def _waiting(self, end: socket.socket, *, writing: bool) -> Callable[[Any], Any]:
-        """Return a call that does not block, and poll where it would: faster than calls that block."""
+        """Return a non-blocking call that polls when it would block: faster than blocking calls."""
         call, poll, now = end.send if writing else end.recv, poll_for(end, writing=writing), socket.MSG_DONTWAIT
 
         def waiting(data: Any) -> Any:
@@ -117,7 +117,7 @@ class SocketPair(Queues):
 
 
 def poll_for(end: Any, *, writing: bool) -> Callable[[], object]:
-    """Return what waits until an end can be written to, or read from."""
+    """Return a function that waits until an end is writable or readable."""
     import select
 
     poll = select.poll()
@@ -125,7 +125,7 @@ def poll_for(end: Any, *, writing: bool) -> Callable[[], object]:
     return poll.poll
 
 
-#: By the names that ``--compare`` knows.
+#: Contestants by their name for ``--compare``.
 REFERENCES: dict[str, Callable[[], Queues]] = {
     "multiprocessing.Queue": MultiprocessingQueue,
     "os.pipe": Pipe,

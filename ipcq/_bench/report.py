@@ -1,4 +1,4 @@
-"""What a match has shown, as one object of JSON: what every other form of the result is made from."""
+"""The result of a comparison as one JSON object, from which all other output is made."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from ipcq._bench.comparison import Result, best, ratio
 from ipcq._bench.contestant import CONTROL, PEER, Contestant
 from ipcq._bench.workload import Workload
 
-#: Of the object; a reader of another one must not guess.
+#: Version of the object. Readers reject any other.
 FORMAT = 1
 
 Report = Mapping[str, Any]
@@ -19,7 +19,7 @@ Report = Mapping[str, Any]
 def heading(
     contestants: Sequence[Contestant], machine: Mapping[str, Any], rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """Return what holds for all workloads."""
+    """Return the part of the report that is common to all workloads."""
     return {
         "format": FORMAT,
         "machine": dict(machine),
@@ -32,15 +32,14 @@ def heading(
 
 
 def base_of(contestants: Sequence[Contestant]) -> Contestant:
-    """Return what the others are compared with: the first peer, or where there is none the first contestant."""
+    """Return the contestant that ratios refer to: the first peer, or the first contestant if there is no peer."""
     return next((each for each in contestants if each.kind == PEER), contestants[0])
 
 
 def entry(workload: Workload, results: Sequence[Result]) -> dict[str, Any]:
-    """Return what a workload has shown.
+    """Return the results of a workload.
 
-    The ratios are of each contestant to the first peer, and of the first contestant to the best peer; above 1 is
-    better.
+    Ratios compare each contestant with the first peer, and the first contestant with the best peer. Above 1 is better.
     """
     base = base_of([result.contestant for result in results])
     (against,) = (result for result in results if result.contestant is base)
@@ -85,16 +84,16 @@ def read(path: str) -> Report:
     """Read a report.
 
     Raises:
-        ValueError: It is none, or of another format.
+        ValueError: The file is not a report, or has another format.
     """
     report = json.loads(Path(path).read_text("utf-8"))
     if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise ValueError(f"{path} is no report of format {FORMAT}")
+        raise ValueError(f"{path} is not a report of format {FORMAT}")
     return report
 
 
 def failures(report: Report) -> list[str]:
-    """Say what failed."""
+    """Return a line for each failure."""
     return [
         f"{result['contestant']}, {workload['title']}: {result['failed']}"
         for workload in report["workloads"]
@@ -104,18 +103,18 @@ def failures(report: Report) -> list[str]:
 
 
 def of_kind(report: Report, *kinds: str) -> list[str]:
-    """Return the names of the contestants of some kinds."""
+    """Return the names of the contestants of the given kinds."""
     return [each["name"] for each in report["contestants"] if each["kind"] in kinds]
 
 
 def result_of(workload: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """Return what a contestant did in a workload; None where it did not take part."""
+    """Return the result of a contestant in a workload; None if it did not take part."""
     found: Mapping[str, Any] | None = next((each for each in workload["results"] if each["contestant"] == name), None)
     return found
 
 
 def figure(value: float | None) -> str:
-    """Return a figure with three digits that count, and a letter for thousands and millions."""
+    """Return a figure with three significant digits, and a letter for thousands or millions."""
     if value is None:
         return "–"
     for scale, letter in ((1e6, " M"), (1e3, " k")):
@@ -125,14 +124,14 @@ def figure(value: float | None) -> str:
 
 
 def digits(value: float) -> str:
-    """Return three digits that count, and never an exponent."""
+    """Return a number with three significant digits, without an exponent."""
     if value >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
 def times(found: Mapping[str, float] | None) -> str:
-    """Return a ratio with its extremes."""
+    """Return a ratio with its lowest and highest value."""
     if found is None:
         return "–"
     return f"{digits(found['median'])} × ({digits(found['low'])} to {digits(found['high'])})"

@@ -1,4 +1,4 @@
-"""The whole of a comparison: every workload, and what it was measured on."""
+"""A complete comparison: all workloads, and the facts about the machine."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,15 +24,15 @@ def compare(
     begin: Beginning,
     end: End,
 ) -> dict[str, Any]:
-    """Measure the contestants, and the first of them twice.
+    """Measure the contestants, the first one twice, and return the report.
 
     Args:
         contestants: Ours first.
-        workloads: What they do.
-        rounds: How often each does it.
-        seconds: How long a sample lasts, about.
+        workloads: The workloads.
+        rounds: Samples per contestant and workload.
+        seconds: Approximate duration of a sample.
         begin: Called before each sample.
-        end: Called with what a workload has shown.
+        end: Called with the results of each workload.
     """
     everybody = [contestants[0], Again(contestants[0]), *contestants[1:]]
     report = heading(everybody, machine(), rounds, seconds)

@@ -1,4 +1,4 @@
-"""One sample: the workers are started apart, heard, and ended whatever happens."""
+"""One sample: starts the workers in separate processes, collects their reports, and always ends them."""
 
 import time
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ from ipcq._bench.workload import Kind, Workload
 from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, listen
 from ipcq.testing.tally import judge_tallies
 
-#: Seconds that a worker may be silent beyond the time that its work takes.
+#: Seconds that a worker may be silent, in addition to the duration of its work.
 PATIENCE = 20.0
 
 
 def run(plan: Plan, workload: Workload, seconds: float) -> Sample:
-    """Let a contestant do a workload once.
+    """Run a workload once.
 
     Args:
         plan: The contestant.
-        workload: What it has to do.
-        seconds: How long producers put, or messages go to and fro, where the workload leaves the choice.
+        workload: The workload.
+        seconds: Duration of the sample, unless the workload has a fixed one.
 
     Raises:
-        Declined: The contestant cannot do this.
-        Failed: A worker died, stalled or found that messages are missing.
+        Declined: The contestant does not support the workload.
+        Failed: A worker died, stalled or found messages missing.
     """
     seconds = workload.lasts or seconds
     with ExitStack() as stack:
@@ -34,15 +34,15 @@ def run(plan: Plan, workload: Workload, seconds: float) -> Sample:
         except (Declined, Failed):
             raise
         except Exception as error:
-            # A peer that is installed and does not work here is no reason for not measuring the others.
-            raise Failed(f"it cannot make its queues: {type(error).__name__}: {error}") from error
+            # A peer that is installed but broken must not prevent measuring the others.
+            raise Failed(f"it cannot create its queues: {type(error).__name__}: {error}") from error
         crew = stack.enter_context(Crew(plan, workload, addresses, seconds))
         crew.go()
         return round_trip(crew) if workload.kind is Kind.TRIP else one_way(workload, crew)
 
 
 def round_trip(crew: "Crew") -> Sample:
-    """Hear both sides of a ping-pong."""
+    """Collect the reports of both sides of a ping-pong."""
     asked, served = crew.hear([*crew.producers, *crew.consumers])
     crew.dismiss([*crew.producers, *crew.consumers])
     median, tail = asked["values"]
@@ -51,12 +51,12 @@ def round_trip(crew: "Crew") -> Sample:
 
 
 def one_way(workload: Workload, crew: "Crew") -> Sample:
-    """Hear the producers, let them say that this was all, and hear the consumers."""
+    """Collect the reports of the producers, make them put end markers, and collect those of the consumers."""
     puts = crew.hear(crew.producers)
     crew.patient(0)
     marks = [1] * len(puts)
     if workload.consumers > 1:
-        # All others have to be done before the one who says so.
+        # The producer that puts the end markers must be the last one to finish.
         marks = [workload.consumers, *[0] * (len(puts) - 1)]
     for worker, count in reversed(list(zip(crew.producers, marks, strict=True))):
         crew.say(worker, count)
@@ -72,13 +72,13 @@ def one_way(workload: Workload, crew: "Crew") -> Sample:
         return Sample(median, received, None, tail)
     counted = received - sum(report["first"] for report in gets)
     if counted <= 0:
-        raise Failed(f"{received} messages are too few to measure: give it more seconds")
+        raise Failed(f"{received} messages are too few to measure: use longer samples")
     lasted = max(report["end"] for report in gets) - min(report["begin"] for report in gets if report["begin"])
     return Sample(counted / lasted, received, sum(report["cpu"] for report in [*puts, *gets]) / received * 1e6)
 
 
 class Crew:
-    """The workers of one sample. In a ``with`` statement they are there, and at its end they are gone."""
+    """The workers of one sample. A context manager that starts them, and ends them on exit."""
 
     def __init__(self, plan: Plan, workload: Workload, addresses: tuple[Any, ...], seconds: float) -> None:
         self.consumers: list[Peer] = []
@@ -95,7 +95,7 @@ class Crew:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            # Patience is the crew's, which hears all of them at a time.
+            # The crew has its own timeout, because it listens to all workers at once.
             peers = stack.enter_context(Peers(patience=None, seed=0))
             for job in self._jobs:
                 peer = peers.inherit(main, job)
@@ -108,11 +108,11 @@ class Crew:
         self._stack.close()
 
     def patient(self, seconds: float) -> None:
-        """Be patient from now on for so many seconds more than usual."""
+        """Restart the timeout, with so many seconds more than `PATIENCE`."""
         self._until = time.monotonic() + PATIENCE + seconds
 
     def go(self) -> None:
-        """Start the work when all are ready."""
+        """Start the work once all workers are ready."""
         self.patient(0)
         self.hear([*self._roles])
         for worker in self._roles:
@@ -120,27 +120,27 @@ class Crew:
         self.patient(self._seconds)
 
     def say(self, worker: Peer, word: object) -> None:
-        """Say something to a worker."""
+        """Send something to a worker."""
         try:
             worker.say(word)
         except PeerDied:
-            pass  # which is noticed where it is listened to
+            pass  # detected by the next `listen`
 
     def hear(self, speakers: Sequence[Peer]) -> list[Report]:
-        """Wait until each of these has said something, and return it.
+        """Wait for a report from each of these workers, and return the reports.
 
         Raises:
-            Failed: Any worker died or failed, or one of these is silent.
+            Failed: A worker died or failed, or one of these was silent for too long.
         """
         while silent := [each for each in speakers if each not in self._heard]:
-            # The others are heard as well: one that has died keeps these waiting.
+            # Listen to the other workers as well: if one dies, these may wait for it.
             unheard = [each for each in self._roles if each not in self._dismissed | self._heard.keys()]
             try:
                 said = listen(unheard, self._until - time.monotonic())
             except PeerDied as death:
                 raise self._failed(death.peer) from death
             if not said:
-                silence = f"nothing came from it for {PATIENCE + self._seconds:.0f} s"
+                silence = f"no report for {PATIENCE + self._seconds:.0f} s"
                 raise Failed(f"the {self._roles[silent[0]]} stalled: {silence}")
             for worker, report in said:
                 if "error" in report:
@@ -149,10 +149,10 @@ class Crew:
         return [self._heard.pop(each) for each in speakers]
 
     def dismiss(self, workers: Sequence[Peer]) -> None:
-        """Say the last word to workers that have reported, and wait for their end.
+        """Tell workers that have reported to exit, and wait for that.
 
         Raises:
-            Failed: One does not end, or ends badly.
+            Failed: One does not exit, or exits with an error.
         """
         self._dismissed.update(workers)
         for worker in workers:
@@ -163,7 +163,7 @@ class Crew:
             except PeerDied:
                 raise self._failed(worker) from None
             except Hang:
-                raise Failed(f"the {self._roles[worker]} does not end") from None
+                raise Failed(f"the {self._roles[worker]} does not exit") from None
 
     def _failed(self, worker: Peer) -> Failed:
         return Failed(f"the {self._roles[worker]} {worker.death()}")

@@ -1,9 +1,9 @@
-"""One producer or consumer, in a process of its own.
+"""A producer or consumer process.
 
-A worker says that it is ready, waits for the word to go, and reports what it did or why it could not. A producer then
-waits until it is told how many times to say that this was all: one consumer hears it from each producer, because only
-each producer's own messages are in order on every kind of queue; of several consumers each hears it once, from the
-first producer, when all others are done.
+A worker reports that it is ready, waits for the start, and reports its result or its error. A producer then waits for
+the number of end markers to put. A single consumer gets one from each producer, because on every kind of queue only the
+messages of one producer are in order. Several consumers get one each, all from the first producer, after all others are
+done.
 """
 
 import time
@@ -18,9 +18,9 @@ from ipcq._bench.workload import PAUSE, SMALL, Kind, Workload
 from ipcq.testing.processes import hear, say
 from ipcq.testing.tally import Tally
 
-clock = time.perf_counter  # on Linux all processes read the same one
+clock = time.perf_counter  # on Linux, all processes share one clock
 
-#: Round trips and wake-ups before the first that counts.
+#: Round trips or wake-ups to discard at the start.
 WARMING = 5
 
 Report = dict[str, Any]
@@ -28,27 +28,27 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker has to do. It travels to the worker."""
+    """The job of one worker. It is sent to the worker."""
 
     plan: Plan
     workload: Workload
     addresses: tuple[Any, ...]
     producer: int | None
-    """Its number; None for a consumer."""
+    """The number of the producer; None for a consumer."""
     seconds: float
 
     @property
     def role(self) -> str:
-        """Return what it is called."""
+        """Return the role for error messages."""
         return "consumer" if self.producer is None else f"producer {self.producer}"
 
 
 class Talk:
-    """A worker's side of the talk with whoever started it.
+    """A worker's connection to its parent.
 
     Args:
-        say: Says something that JSON can say.
-        hear: Waits for what is said, and returns it.
+        say: Sends a JSON value.
+        hear: Waits for a JSON value, and returns it.
     """
 
     def __init__(self, say: Callable[[object], None], hear: Callable[[], Any]) -> None:
@@ -56,28 +56,28 @@ class Talk:
         self._hear = hear
 
     def go(self) -> None:
-        """Say that everything is ready, and wait for the word."""
+        """Report that the worker is ready, and wait for the start."""
         self.tell({"ready": True})
 
     def tell(self, report: Report) -> Any:
-        """Report, and return what is said to it."""
+        """Send a report, and return the answer."""
         self._say(report)
         return self._hear()
 
     def all_put(self, report: Report, put: Callable[[Any], object], stop: Any) -> None:
-        """Report what was put, say as often as is wanted that this was all, and stay until it has arrived."""
+        """Send a report, put as many end markers as the answer says, and wait until they have arrived."""
         for _ in range(self.tell(report)):
             put(stop)
-        # Some libraries lose what is under way when they go.
+        # Some libraries lose messages in transit when the producer exits.
         self._hear()
 
 
 def main(job: Job) -> None:  # pragma: no cover - in the worker's process
-    """Be the program of a worker."""
+    """Run a worker process."""
     try:
         work(job, Talk(say, hear))
     except EOFError:
-        raise  # whoever started this is gone
+        raise  # the parent is gone
     except Exception as error:
         say({"error": str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"})
 
@@ -111,7 +111,7 @@ def produce(
     put_many: Callable[[list[Any]], object] | None,
     payloads: Payloads,
 ) -> None:
-    """Put as fast as it goes, for the time that is given."""
+    """Put as fast as possible for the duration of the sample."""
     talk.go()
     used, count = time.process_time(), 0
     until = clock() + job.seconds
@@ -127,7 +127,7 @@ def produce(
 
 
 def consume(job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[int], list[Any]] | None) -> None:
-    """Get as fast as it goes, until all producers are done; the first messages are where the time begins."""
+    """Get as fast as possible until all producers are done. The clock starts with the first messages."""
     payloads = job.plan.payloads(job.workload, 0)
     batches = get_many if job.workload.batch else None
     ends = job.workload.producers if job.workload.consumers == 1 else 1
@@ -136,7 +136,7 @@ def consume(job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[in
     begin = last = 0.0
     first = count = 0
     for _ in range(ends):
-        # Both kinds of loop run in C wherever they can, and end with the message that says so.
+        # Both loops run in C where possible, and end with the end marker.
         blocks = batched(batches, payloads) if batches else singly(get, payloads)
         for messages in blocks:
             last = clock()
@@ -149,7 +149,7 @@ def consume(job: Job, talk: Talk, get: Callable[[], Any], get_many: Callable[[in
 
 
 def singly(get: Callable[[], Any], payloads: Payloads) -> Iterator[list[Any]]:
-    """Return what comes: the first message, and then lists of the payloads' step."""
+    """Yield received messages: the first one alone, then lists of `payloads.step`."""
     coming = iter(get, payloads.stop)
     step = 1
     while messages := list(islice(coming, step)):
@@ -158,7 +158,7 @@ def singly(get: Callable[[], Any], payloads: Payloads) -> Iterator[list[Any]]:
 
 
 def batched(get_many: Callable[[int], list[Any]], payloads: Payloads) -> Iterator[list[Any]]:
-    """Return what comes, as it comes."""
+    """Yield received batches."""
     while True:
         messages = get_many(payloads.step)
         if messages[-1] == payloads.stop:
@@ -168,7 +168,7 @@ def batched(get_many: Callable[[int], list[Any]], payloads: Payloads) -> Iterato
 
 
 def ask(job: Job, talk: Talk) -> None:
-    """Send messages and wait for each to come back."""
+    """Send messages, and wait for each to return."""
     there = job.plan.writer(job.addresses[0], job.workload)
     back = job.plan.reader(job.addresses[1], job.workload)
     stop = data(-1, SMALL)
@@ -192,7 +192,7 @@ def ask(job: Job, talk: Talk) -> None:
 
 
 def make_trips(put: Callable[[Any], object], get: Callable[[], Any], until: float) -> list[float]:
-    """Return when each round trip began, and when the last one ended."""
+    """Make round trips; return the start time of each, and the end of the last one."""
     messages = [data(number, SMALL) for number in range(128)]
     stamps: list[float] = []
     while (now := clock()) < until or len(stamps) <= WARMING:
@@ -205,7 +205,7 @@ def make_trips(put: Callable[[Any], object], get: Callable[[], Any], until: floa
 
 
 async def await_trips(put: Callable[[Any], Any], get: Callable[[], Any], until: float, stop: Any) -> list[float]:
-    """Do the same where the ends have to be awaited, and say that this was all."""
+    """Do the same with ends that must be awaited, and put the end marker."""
     messages = [data(number, SMALL) for number in range(128)]
     stamps: list[float] = []
     while (now := clock()) < until or len(stamps) <= WARMING:
@@ -219,7 +219,7 @@ async def await_trips(put: Callable[[Any], Any], get: Callable[[], Any], until: 
 
 
 def serve(job: Job, talk: Talk) -> None:
-    """Send back what comes."""
+    """Send every message back."""
     there = job.plan.reader(job.addresses[0], job.workload)
     back = job.plan.writer(job.addresses[1], job.workload)
     stop = data(-1, SMALL)
@@ -239,13 +239,13 @@ def serve(job: Job, talk: Talk) -> None:
 
 
 async def await_and_send_back(get: Callable[[], Any], put: Callable[[Any], Any], stop: Any) -> None:
-    """Send back what comes, where the ends have to be awaited."""
+    """Send every message back, with ends that must be awaited."""
     while (message := await get()) != stop:
         await put(message)
 
 
 def wake(job: Job, talk: Talk, put: Callable[[Any], object]) -> None:
-    """Put messages that tell when they were put, each after a pause."""
+    """Put timestamped messages, each after a pause."""
     idle = job.workload.kind is Kind.IDLE
     pause = job.seconds if idle else PAUSE
     least = 1 if idle else WARMING + 1
@@ -260,7 +260,7 @@ def wake(job: Job, talk: Talk, put: Callable[[Any], object]) -> None:
 
 
 def be_woken(talk: Talk, get: Callable[[], Any]) -> None:
-    """Get, and note how long each message was on its way."""
+    """Get messages, and record the latency of each."""
     stop = data(-1, SMALL)
     talk.go()
     ways: list[float] = []
@@ -269,14 +269,14 @@ def be_woken(talk: Talk, get: Callable[[], Any]) -> None:
         now = clock()
         sent = int.from_bytes(message[:8], "little")
         if sent <= before:
-            raise Wrong(f"message {len(ways)} came twice or out of order")
+            raise Wrong(f"message {len(ways)} is duplicated or out of order")
         before = sent
         ways.append(now * 1e6 - sent / 1e3)
     talk.tell({"values": spread(sorted(ways[WARMING:])), **taken(len(ways))})
 
 
 def be_blocked(talk: Talk, get: Callable[[], Any]) -> None:
-    """Wait for the one message, and note what that took of the processor."""
+    """Wait for a message, and record the CPU time of the wait."""
     talk.go()
     used = time.process_time()
     get()
@@ -286,7 +286,7 @@ def be_blocked(talk: Talk, get: Callable[[], Any]) -> None:
 
 
 def taken(count: int) -> Report:
-    """Return what a consumer reports that has seen by itself that the messages came in their order."""
+    """Return the report of a consumer that has checked the order itself."""
     return {"received": count, "seen": Tally.of_first(count).report()}
 
 

@@ -1,4 +1,4 @@
-"""What is measured: the workloads, each with the unit of its figure."""
+"""The workloads, each with the unit of its figure."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,32 +9,32 @@ SMALL = 64
 KIB = 1 << 10
 MIB = 1 << 20
 
-#: Up to so many bytes every backend takes a message without being asked.
+#: Every backend supports messages of this size by default, in bytes.
 USUAL = 8 * KIB
 
-#: Seconds without a message before each one whose wake-up is measured.
+#: Idle seconds before each message whose wake-up is measured.
 PAUSE = 0.005
 
 
 class Kind(Enum):
-    """What the processes do."""
+    """The pattern of a workload."""
 
     STREAM = "stream"
     """Producers put and consumers get as fast as they can."""
     TRIP = "trip"
-    """One message goes there and back, by two queues."""
+    """One message goes back and forth through two queues."""
     WAKE = "wake"
-    """Each message comes when the consumer has been waiting for a while."""
+    """Each message arrives after the consumer has been blocked for a while."""
     IDLE = "idle"
-    """The consumer waits, and its processor time is counted."""
+    """The consumer blocks, and its CPU time is measured."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing to do."""
+    """One workload."""
 
     name: str
-    """What the command line calls it."""
+    """The name on the command line."""
     title: str
     kind: Kind = Kind.STREAM
     size: int = SMALL
@@ -42,13 +42,13 @@ class Workload:
     producers: int = 1
     consumers: int = 1
     batch: int = 0
-    """How many messages are put and taken at a time; 0: one by one."""
+    """Messages to put and get at a time; 0: one by one."""
     objects: bool = False
     """Small dicts instead of bytes."""
     typed: bool = False
-    """The queue has a type, where it can have one; the others move dicts."""
+    """Use a typed queue if supported; other contestants move dicts."""
     lasts: float | None = None
-    """Seconds that a sample lasts, where that is not a matter of choice."""
+    """Fixed duration of a sample in seconds, if any."""
 
     @property
     def unit(self) -> str:
@@ -62,17 +62,17 @@ class Workload:
 
     @property
     def queues(self) -> int:
-        """How many queues it needs."""
+        """Number of queues."""
         return 2 if self.kind is Kind.TRIP else 1
 
     @property
     def room(self) -> int:
-        """How many bytes a queue holds where that can be chosen, so that each contestant has as much."""
+        """Capacity of a queue in bytes, if configurable: the same for all contestants."""
         return MIB if self.size <= USUAL else 4 * MIB
 
     @property
     def depth(self) -> int:
-        """How many messages a queue holds whose bound can be given in messages alone."""
+        """Capacity of a queue in messages, for a contestant whose capacity is in messages."""
         return max(4, min(1000, self.room // self.size))
 
 

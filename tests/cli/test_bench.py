@@ -362,5 +362,5 @@ def test_a_report_can_be_read_again(tmp_path: Path) -> None:
 def test_something_else_is_no_report(tmp_path: Path, text: str) -> None:
     """And nobody guesses what it means."""
     (tmp_path / "report.json").write_text(text)
-    with pytest.raises(ValueError, match="is no report"):
+    with pytest.raises(ValueError, match="is not a report"):
         reports.read(str(tmp_path / "report.json"))

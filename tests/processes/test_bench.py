@@ -367,7 +367,7 @@ def test_a_contestant_that_does_not_work_here_is_a_failure() -> None:
         def queues(self, workload: Workload) -> Any:
             raise ModuleNotFoundError("No module named 'pkg_resources'")
 
-    with pytest.raises(Failed, match="cannot make its queues: ModuleNotFoundError: No module"):
+    with pytest.raises(Failed, match="cannot create its queues: ModuleNotFoundError: No module"):
         Broken().sample(SMALL, SHORT)
 
 
@@ -473,7 +473,7 @@ def test_a_stall_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_that_does_not_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has said all, and stays."""
     monkeypatch.setattr(sample, "PATIENCE", 2.0)
-    with pytest.raises(Failed, match="the producer 0 does not end"):
+    with pytest.raises(Failed, match="the producer 0 does not exit"):
         liars.Stayer().sample(SMALL, SHORT)
 
 
