@@ -121,5 +121,5 @@ def write_taken(write: Callable[[bytes], None], line: bytes, stop: Stop) -> None
             write(line)
     except BaseException:
         kept = line.decode("ascii").rstrip()
-        complain(f"a message was taken but not written; this is its line for a file of `ipcq load`: {kept}")
+        complain(f"a message was taken but not written; `ipcq load` accepts its line: {kept}")
         raise

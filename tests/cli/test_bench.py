@@ -200,7 +200,7 @@ def test_the_help_says_what_is_compared_with(run: Run) -> None:
     """What Python itself has; others are for a checkout."""
     told = " ".join(run("bench", "--help").stdout.split())
     assert "multiprocessing.Queue, os.pipe, socketpair; or none" in told
-    assert "Other libraries are measured by `nox -s benchmarks`" in told
+    assert "To measure other libraries, run `nox -s benchmarks`" in told
 
 
 @pytest.mark.parametrize(("fault", "said"), [("loses", "the consumer failed: message"), ("dies", "killed by SIGKILL")])

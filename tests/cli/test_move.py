@@ -829,5 +829,5 @@ def test_write_that_fails_after_the_take_is_told_with_the_message(
 
     monkeypatch.setattr(_dump.File, "write", fail)
     assert (
-        '`ipcq load` reads the line: {"priority": 0, "base64": "oWE="}' in run("move", source.name, target.name).stderr
+        '`ipcq load` accepts its line: {"priority": 0, "base64": "oWE="}' in run("move", source.name, target.name).stderr
     )
