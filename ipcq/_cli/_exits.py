@@ -46,6 +46,7 @@ _ARGUMENT = re.compile(
 #: Other advice of the core, and its wording for the command line.
 _WORDS = (
     ("open with serializer='raw'", "pass --raw"),
+    ("unlink and recreate it", "`ipcq rm` and recreate it"),
     ("unlink it", "`ipcq rm` it"),
     ("unlink the one", "`ipcq rm` the one"),
     ("within open_timeout", "in time"),

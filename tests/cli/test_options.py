@@ -13,6 +13,7 @@ from ipcq._cli import VERBS
 from ipcq._cli._exits import line_of
 from ipcq._opening import registry
 from ipcq._opening.options import OPTIONS
+from ipcq.errors import CorruptQueue, QueueShutDown
 
 Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
@@ -67,6 +68,8 @@ def test_line_names_the_flag_of_a_fact(option: str, flag: str) -> None:
         ("its max_message_size is 8, but 9 is required", "its max_message_size is 8, but 9 is required"),
         ("option max_messages='four': no int", "option max_messages='four': no int"),
         ("leave that out, or unlink it first", "leave that out, or `ipcq rm` it first"),
+        (QueueShutDown.wording, "the queue is shut down: `ipcq rm` and recreate it to continue"),
+        (CorruptQueue.wording, "the queue's contents are damaged: `ipcq rm` and recreate it"),
         ("or unlink the one that is not meant", "or `ipcq rm` the one that is not meant"),
         ("did not finish within open_timeout: see", "did not finish in time: see"),
         ("the handle was opened with lifetime='x'", "the handle was opened with lifetime='x'"),
