@@ -828,6 +828,5 @@ def test_write_that_fails_after_the_take_is_told_with_the_message(
         write(self, line)
 
     monkeypatch.setattr(_dump.File, "write", fail)
-    assert (
-        '`ipcq load` accepts its line: {"priority": 0, "base64": "oWE="}' in run("move", source.name, target.name).stderr
-    )
+    told = run("move", source.name, target.name).stderr
+    assert '`ipcq load` accepts its line: {"priority": 0, "base64": "oWE="}' in told
