@@ -1,6 +1,6 @@
-"""Queues between any processes of a machine: open one by name, put objects in, take them out."""
+"""Fast, crash-safe named queues between unrelated Python processes."""
 
-from ipcq._process import forks as _forks  # noqa: F401  # from here on forks wait for the other imports
+from ipcq._process import forks as _forks  # noqa: F401  # first: from now on a fork waits for the imports below
 
 # isort: split
 from ipcq._handle.queue import Message, Queue

@@ -1,7 +1,7 @@
-"""Which calls of a handle the current thread is inside of.
+"""The calls on a handle that the current thread is inside.
 
-Usually none or one. In a signal handler or a finaliser that interrupted a call of the same thread it is one more, and
-then waiting for that call to end would be waiting for ever.
+Usually zero or one. A signal handler or a finaliser that interrupts a call of its own thread adds one. It must not wait
+for the interrupted call to end, because it would deadlock.
 """
 
 import sys
@@ -16,7 +16,7 @@ _counted: set[CodeType] = set()
 
 
 def counted(method: Callable[P, R]) -> Callable[P, R]:
-    """Mark a method as one whose calls count."""
+    """Mark a method, so that `calls_of_this_thread` counts its calls."""
     _counted.add(method.__code__)
     return method
 
@@ -24,10 +24,10 @@ def counted(method: Callable[P, R]) -> Callable[P, R]:
 def calls_of_this_thread(handle: object) -> int:
     """Count the marked calls on `handle` that are on this thread's stack.
 
-    Looking at the stack takes microseconds where a handle is closed or a process forks, and spares every put and get
-    the bookkeeping. The handle's counter could hold thread ids instead. But then a call that ends would have to remove
-    its own id, not the newest, which costs more than twice what counting does. And greenlets that share a thread, and
-    do wait for one another, would count as one.
+    Walking the stack costs microseconds at each close and fork, and saves the bookkeeping in every put and get. The
+    handle's counter could hold thread ids instead. But then each call would have to remove its own id at its end, not
+    the newest, which costs more than twice as much as counting. And all greenlets of a thread would count as one,
+    although they must wait for one another.
     """
     count = 0
     frame: FrameType | None = sys._getframe(1)

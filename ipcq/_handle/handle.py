@@ -1,15 +1,14 @@
-"""One open handle to a queue, of bytes: counting calls, waiting, closing, and what a fork leaves of it.
+"""An open handle that moves bytes: counting calls, waiting, closing, and its state after a fork.
 
-A message's way through this file: `_put_encoded` checks the size of the bytes and hands them to the channel's
-`try_put`. Only if that says "full" is there a loop: wait until there may be space, at most a slice of time, and try
-again. Taking is the same the other way round. `Queue` (queue.py) adds objects. Its `put` and `get` repeat the steps
-before the loop, so that they cost no call more than those of a handle of bytes would.
+`_put_encoded` checks the size of the message and calls the channel's `try_put`. If the queue is full, it loops: wait
+until there may be space, for at most `SLICE` seconds, and try again. Getting works the same way. `Queue` in queue.py
+adds objects. Its `put` and `get` repeat the steps before the loop, to save a call.
 
-Handles are closed while other threads are inside, and by signal handlers and finalisers that interrupt a call of the
-same thread. The rule that makes this safe: whoever is inside a call is counted, a closed handle lets nobody call the
-channel any more, and the channel is closed when the count is zero, by the closer or by the last one out.
+A handle may be closed while other threads are inside a call, or by a signal handler or finaliser that interrupts a call
+of its own thread. This is safe because every call is counted, a closed handle starts no new call on the channel, and
+the channel is closed only when the count is zero: either by `close` itself or at the end of the last call.
 
-Other packages of ipcq reach into a handle by `ipcq._handle.interface` alone.
+Other packages of ipcq use only `ipcq._handle.interface`.
 """
 
 import time
@@ -56,32 +55,32 @@ from ipcq.errors import (
 
 R = TypeVar("R")
 
-_READ_FALSE: Final = "this handle was opened with read=False: open another to see or take messages"
-_WRITE_FALSE: Final = "this handle was opened with write=False: open another to put messages"
-#: Why a child may not use a queue, neither by its parent's handle nor by one of its own.
+_READ_FALSE: Final = "this handle was opened with read=False: open another handle to read messages"
+_WRITE_FALSE: Final = "this handle was opened with write=False: open another handle to put messages"
+#: Why a child can use neither the inherited handle nor a new one.
 NOT_PREPARED: Final = (
-    "a call was under way in it when this process was forked, and its backend's state must not cross a fork: "
-    'fork when no call is under way, or start processes by "spawn"'
+    "a call on the queue was in progress when this process was forked, and its backend's state must not cross a fork: "
+    'fork while no call is in progress, or start processes with "spawn"'
 )
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a handle comes from, for what it cannot do by its channel alone."""
+    """How a handle was opened, for operations that need more than its channel."""
 
     name: str
     backend: Backend
     request: Request
     remove: Callable[[Callable[[], bool]], None]
-    """Unlink the name if the argument says so while nobody else creates or unlinks it."""
+    """Take the name lock, and unlink the name if the argument then returns True."""
     reopen: Callable[[], tuple[Any, ...]]
-    """Say for pickle how to attach again."""
+    """Return what `__reduce__` has to return, so that pickle can attach again."""
     alternatives: Callable[[str], Sequence[str]]
-    """Name the installed backends that have an ability."""
+    """Return the names of the usable backends that have a capability."""
 
 
 class Handle:
-    """What is open of a queue, with the messages as bytes; `ipcq.Queue` is the one that users have."""
+    """An open handle to a queue, with messages as bytes; users get the subclass `ipcq.Queue`."""
 
     __slots__ = (
         "__weakref__",
@@ -105,16 +104,16 @@ class Handle:
         self._channel = channel
         self._waits = waits_of(channel)
         self._held = {"channel": channel}  # empty once the channel is closed
-        self._closing = ""  # why no call gets through any more
+        self._closing = ""  # the reason why calls are refused; empty while the handle is open
         self._inherited = False
         self._unlinked = False
         self._largest = channel.attributes.max_message_size
-        # One entry for each call under way. A deque is the counter because its append and pop are atomic and cost a
-        # fraction of a lock.
+        # One entry for each call in progress. The counter is a deque because its append and pop are atomic and much
+        # cheaper than a lock.
         self._inside: deque[None] = deque()
         self._leftovers = Leftovers(channel)
         self._report_or_get = self._leftovers.take
-        # What may not be done is replaced by a refusal, so that the calls that may need not ask.
+        # A forbidden operation is replaced by a function that raises, so that permitted calls check nothing.
         self._try_put = channel.try_put if origin.request.write else _refusal(PermissionDenied, _WRITE_FALSE)
         self._try_get = channel.try_get if origin.request.read else _refusal(PermissionDenied, _READ_FALSE)
         _handles.add(self)
@@ -124,7 +123,7 @@ class Handle:
     # Putting
 
     def _put_encoded(self, data: bytes, priority: int, deadline: float) -> None:
-        """Put what has been encoded already."""
+        """Put an encoded message."""
 
         def put_one(_: Channel) -> None:
             if len(data) > self._largest:
@@ -151,8 +150,8 @@ class Handle:
             if waited:
                 channel.count_wait(stored == len(batch))
         except (MessageQueueError, MemoryError):
-            stored += count  # if the addition above ran out of memory
-            if not stored:  # else the caller must learn that these are stored
+            stored += count  # not added yet if the addition above ran out of memory
+            if not stored:  # otherwise the caller needs the number of stored messages
                 raise
         if batch and not stored:
             raise self._out_of_time(QueueFull)
@@ -174,14 +173,14 @@ class Handle:
 
     def _check_priority(self, priority: int) -> None:
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
-            raise InvalidArgument(f"priority is an int from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
+            raise InvalidArgument(f"priority must be an int from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
         if priority and not self._channel.capabilities.priorities:
             raise self._unsupported("priorities", "has no priorities", "create it with priorities=True")
 
     def _refuse_size(self, data: bytes) -> NoReturn:
         size, limit = len(data), self._largest
         raise MessageTooLarge(
-            f"the message has {size} bytes, the queue takes {limit}: create it with max_message_size={size}",
+            f"the message has {size} bytes, the limit is {limit}: create the queue with max_message_size={size}",
             size=size,
             limit=limit,
         )
@@ -190,8 +189,8 @@ class Handle:
 
     @counted
     def _try_take(self) -> Received | None:
-        """Take for a face the next message as it is; None where there is none now."""
-        # As `get` counts itself, and not by `_with_channel`: every message of posix_ipc's face comes this way.
+        """Take the next message as bytes, for `ipcq.compat`; return None if the queue is empty."""
+        # Counts the call inline as `get` does: `_with_channel` would cost every message of compat.posix_ipc a call.
         try:
             self._inside.append(None)
             return self._try_get()
@@ -218,14 +217,14 @@ class Handle:
         raise self._out_of_time(QueueEmpty)
 
     def _out_of_time(self, kind: type[QueueFull | QueueEmpty]) -> QueueFull | QueueEmpty:
-        """Make the error of a call that ran out of time; it names a process that holds a lock: busy is not full."""
+        """Make the error of a call that timed out; if a process holds the lock, name it: busy is not full."""
         getting = kind is QueueEmpty
         holder = self._channel.holder(getting)
         if holder is None:
             return kind()
         return kind(f"it may have {'messages' if getting else 'space'}, but {holder}: {holder.way_out}")
 
-    # Keeping. Nothing here allocates before everything is kept.
+    # Keeping. Memory may have run out, so nothing is allocated until the messages are kept.
 
     def _keep_batch(self, messages: list[Received]) -> None:
         if messages:
@@ -237,7 +236,7 @@ class Handle:
         """Keep a message for the next get.
 
         Raises:
-            DecodeError: It is small and was kept before. Otherwise it would block all messages behind it.
+            DecodeError: It is small and was kept before; to keep it again would block all messages behind it.
         """
         if received is None:
             return
@@ -248,7 +247,7 @@ class Handle:
 
     def _keep(self, data: bytes, priority: int) -> None:
         """Keep a message that a shortcut took and could not decode."""
-        self._leftovers.kept.appendleft(data)  # first, since the rest may run out of memory
+        self._leftovers.kept.appendleft(data)  # first, because the following steps may run out of memory
         self._begin_with_leftovers()
         if priority:
             self._leftovers.kept[0] = (data, priority)
@@ -260,12 +259,12 @@ class Handle:
     # Looking
 
     def clear(self) -> int:
-        """Drop the messages that are in the queue, and return how many there were; 0 also if it is shut down and empty.
+        """Drop all messages in the queue, and return their number; 0 if the queue is shut down and empty.
 
-        Messages that killed producers left unfinished are dropped too, and not counted.
+        Unfinished messages of killed producers are dropped too, but not counted.
 
         Raises:
-            TimedOutError: A process that is stopped inside the queue holds its lock; nothing was dropped.
+            TimedOutError: A stopped process holds the queue's lock; nothing was dropped.
             PermissionDenied: The handle was opened with ``read=False``.
         """
 
@@ -276,22 +275,22 @@ class Handle:
         return self._with_channel(drop)
 
     def qsize(self) -> int:
-        """Count the messages in the queue; exact at that instant where `capabilities.exact_qsize`.
+        """Return the number of messages in the queue; exact at that instant if `capabilities.exact_qsize`.
 
-        It includes messages that this handle has taken and keeps for its next gets because memory ran out.
+        Includes messages that this handle took when memory ran out, and returns from its next gets.
         """
         return self._with_channel(lambda channel: channel.qsize() + self._leftovers.count())
 
     def empty(self) -> bool:
-        """Tell whether a get would have had to wait."""
+        """Return whether a get would have had to wait."""
         return self._with_channel(lambda channel: not self._leftovers.kept and channel.empty())
 
     def full(self) -> bool:
-        """Tell whether a put of the smallest message would have had to wait."""
+        """Return whether a put of the smallest message would have had to wait."""
         return self._with_channel(lambda channel: channel.full())
 
     def stats(self) -> Stats:
-        """Return the queue's figures over all processes; None stands for what the mechanism cannot know."""
+        """Return the queue's statistics over all processes; None marks a value that the backend does not record."""
         return self._with_channel(lambda channel: channel.stats())
 
     @property
@@ -301,7 +300,7 @@ class Handle:
 
     @property
     def backend(self) -> str:
-        """Name of the backend that serves."""
+        """Name of the queue's backend."""
         return self._origin.backend.name
 
     @property
@@ -316,7 +315,7 @@ class Handle:
 
     @property
     def max_messages(self) -> int | None:
-        """Capacity in messages; None where bytes alone bound it."""
+        """Capacity in messages; None if it is limited in bytes only."""
         return self._channel.attributes.max_messages
 
     @property
@@ -326,7 +325,7 @@ class Handle:
 
     @property
     def buffer_size(self) -> int | None:
-        """Capacity in bytes; None where messages alone bound it."""
+        """Capacity in bytes; None if it is limited in messages only."""
         return self._channel.attributes.buffer_size
 
     @property
@@ -336,7 +335,7 @@ class Handle:
 
     @property
     def lifetime(self) -> Lifetime:
-        """When the queue goes: ``"persistent"`` or ``"last-close"``."""
+        """When the queue is removed: ``"persistent"`` or ``"last-close"``."""
         return self._channel.attributes.lifetime
 
     @property
@@ -344,21 +343,21 @@ class Handle:
         """Whether this handle was closed."""
         return bool(self._closing)
 
-    # Being told
+    # Notices
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while a `get` would not wait, for select, poll and event loops.
+        """Return a descriptor for select, poll and event loops that is readable while a `get` would not wait.
 
-        It is readable while there is a message. With `capabilities.ends_on_fileno` it is also readable once the queue
-        is shut down, and once it is unlinked, unless the handle has ``after_unlink="continue"``.
+        It is readable while the queue has a message. With `capabilities.ends_on_fileno` it also becomes readable when
+        the queue is shut down, and when it is unlinked, unless the handle has ``after_unlink="continue"``.
 
-        On `mqueue` a shutdown or an unlink does not make the kernel's descriptor readable: use a timeout with select or
-        poll, and then try to get. Do the same on any backend if the queue's file may be removed by hand.
+        On `mqueue` a shutdown or an unlink does not make the kernel's descriptor readable: call select or poll with a
+        timeout, then try to get. Do the same on any backend if the queue's file may be removed by hand.
 
-        It belongs to the handle: do not read from it, do not close it.
+        The descriptor belongs to the handle: do not read from it or close it.
 
         Raises:
-            Unsupported: This backend has none.
+            Unsupported: The backend has no such descriptor.
             PermissionDenied: The handle was opened with ``read=False``.
         """
         self._require_ability("pollable", "give a descriptor to poll")
@@ -370,25 +369,25 @@ class Handle:
         return self._with_channel(descriptor)
 
     def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
-        """Ask for one notice when a message arrives in the empty queue, as POSIX ``mq_notify`` has it.
+        """Register for one notice when a message arrives in the empty queue, like ``mq_notify`` in POSIX.
 
-        The notice is given once, and only if no get is waiting then; on `mqueue`, whose kernel does not see waits by
-        `poll`, it is given in any case. One process at a time may ask. Without arguments the request of this handle is
-        taken back.
+        The notice is sent once, and only if no get is waiting at that time. On `mqueue` it is sent in any case, because
+        the kernel does not see waits in `poll`. One process at a time can be registered. Without arguments, cancel this
+        handle's registration.
 
         Args:
             callback: Called without arguments in a thread of its own.
-            signal: Number of a signal that this process is sent.
+            signal: Number of the signal to send to this process.
 
         Raises:
-            LimitExceeded: Somebody else has asked and waits.
-            Unsupported: This backend cannot.
-            InvalidArgument: Both are given, `callback` cannot be called, or `signal` is no signal.
+            LimitExceeded: Another registration is active.
+            Unsupported: The backend cannot notify.
+            InvalidArgument: Both are given, `callback` is not callable, or `signal` is not a signal number.
         """
         if callback is not None and signal is not None:
             raise InvalidArgument("notify takes a callback or a signal, not both")
         if callback is not None and not callable(callback):
-            raise InvalidArgument(f"callback is a function without arguments, not {callback!r}")
+            raise InvalidArgument(f"callback must be a function without arguments, not {callback!r}")
         if signal is not None:
             check_signal(signal)
         self._require_ability("notify", "give notice of a message")
@@ -397,25 +396,25 @@ class Handle:
     # Ends
 
     def shutdown(self, immediate: bool = False) -> None:
-        """End the queue for every process that has it open, as `queue.Queue.shutdown` does for threads.
+        """Shut down the queue for every process that has it open, as `queue.Queue.shutdown` does for threads.
 
-        Within a second every put raises `QueueShutDown`; gets take what is there and then raise it too. Descriptors of
-        `fileno` become readable with `capabilities.ends_on_fileno`; otherwise poll them with a timeout.
+        Within a second every put raises `QueueShutDown`. Gets take the remaining messages and then raise it too. With
+        `capabilities.ends_on_fileno` the descriptors of `fileno` become readable; otherwise poll them with a timeout.
 
         Args:
-            immediate: Drop what is in the queue. No get that begins afterwards returns an item, even if a put that
+            immediate: Drop all messages in the queue. No get that begins afterwards returns an item, even if a put that
                 began before the shutdown stores one.
 
         Raises:
-            Unsupported: This backend cannot.
-            TimedOutError: A process that is stopped inside the queue holds its lock, and this backend cannot shut down
-                without the lock; nothing was changed.
-            PermissionDenied: This user may not; or it is to drop, which is getting, and the handle was opened with
-                ``read=False``.
+            Unsupported: The backend cannot shut down queues.
+            TimedOutError: A stopped process holds the queue's lock, and the backend needs it to shut down; nothing was
+                changed.
+            PermissionDenied: This user lacks the permission; or `immediate` is True, which reads messages, and the
+                handle was opened with ``read=False``.
             InvalidArgument: `immediate` is not a bool.
         """
         if not isinstance(immediate, bool):
-            raise InvalidArgument(f"immediate is True or False, not {immediate!r}")
+            raise InvalidArgument(f"immediate must be True or False, not {immediate!r}")
         self._require_ability("shutdown", "be shut down")
 
         def end(channel: Channel) -> None:
@@ -428,11 +427,11 @@ class Handle:
         self._with_channel(end)
 
     def close(self) -> None:
-        """Close this handle; the queue and its messages stay. Closing twice is closing once.
+        """Close this handle; the queue and its messages stay. Further calls do nothing.
 
-        Calls of other threads that wait in this handle raise `QueueClosed`, and only when they are out does `close`
-        return. Called from within such a call, by a signal handler or a finaliser, it returns at once and the outer
-        call gives back the descriptors on its way out.
+        Calls of other threads that wait in this handle raise `QueueClosed`; `close` returns after they have ended. If a
+        signal handler or a finaliser calls it during another call of the same thread, it returns at once, and the
+        interrupted call releases the descriptors at its end.
         """
         if not self._closing:
             self._end(QueueClosed.wording)
@@ -442,14 +441,14 @@ class Handle:
         self._tell_undecodable()
 
     def unlink(self) -> None:
-        """Remove the queue's name; twice, before and after `close`, and after somebody else did it, is all right.
+        """Remove the queue's name; call it before or after `close`. If the name is already removed, do nothing.
 
-        A queue that was created under the same name since is not touched as long as this handle is open. Descriptors of
-        `fileno` become readable with `capabilities.ends_on_fileno`; otherwise poll them with a timeout.
+        While this handle is open, a newer queue of the same name is not touched. With `capabilities.ends_on_fileno` the
+        descriptors of `fileno` become readable; otherwise poll them with a timeout.
 
         Raises:
-            PermissionDenied: This user may not.
-            TimedOutError: Somebody else created or unlinked the name for 10 seconds.
+            PermissionDenied: This user lacks the permission.
+            TimedOutError: Other processes held the name lock for 10 seconds.
         """
         if self._unlinked:
             return
@@ -473,28 +472,28 @@ class Handle:
 
     @quiet_at_exit
     def __del__(self) -> None:
-        if getattr(self, "_held", None):  # else it is closed, or was never made whole
+        if getattr(self, "_held", None):  # otherwise it is closed, or `__init__` failed
             try:
                 if not self._closing and not self._inherited:
                     warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=3)
-            finally:  # the warning may be an error
+            finally:  # a filter may turn the warning into an error
                 self._retire()
             self._tell_undecodable(stacklevel=4)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin.backend.capabilities.scope < Scope.HOST:
             raise Unsupported(
-                "its queues live in one process, so no other can attach: choose another backend",
+                "its queues live in one process, so no other process can attach: choose another backend",
                 queue=self.name,
                 backend=self.backend,
             )
         return self._origin.reopen()
 
-    # What holds it together
+    # Calls, closing and forks
 
     @counted
     def _with_channel(self, operation: Callable[[Channel], R]) -> R:
-        """Run one operation on the channel, counted as `put` and `get` count themselves."""
+        """Run one operation on the channel, and count it as `put` and `get` count themselves."""
         try:
             self._inside.append(None)
             self._check_open()
@@ -511,18 +510,18 @@ class Handle:
             raise QueueClosed(self._closing)
 
     def _end(self, reason: str) -> None:
-        self._disarm()  # first, as whoever leaves the channel last closes it from now on, and no shortcut is counted
+        self._disarm()  # first: from then on the last counted call closes the channel, and shortcuts are not counted
         self._closing = self._leftovers.closing = reason
         self._try_put = self._try_get = _refusal(QueueClosed, reason)
 
     def _disarm(self) -> None:
-        """End: leave everything to this class."""
+        """Overridden by shortcuts: leave every call to this class from now on."""
 
     def _await_others(self) -> None:
-        """Wait until no thread is inside a call of this handle; return at once if this thread is.
+        """Wait until no thread is inside a call of this handle; return at once if this thread is inside one.
 
-        Two threads that close from within calls of theirs, by finalisers, would wait for one another. And threads that
-        the interpreter does not wait for at its end do not run any more in it.
+        Otherwise two threads whose finalisers close the handle during their calls would deadlock. Daemon threads no
+        longer run while the interpreter exits, so there is no wait then.
         """
         if not calls_of_this_thread(self):
             while self._inside and not is_in_hub() and not is_finalizing():
@@ -530,9 +529,9 @@ class Handle:
 
     @counted
     def _retire(self) -> None:
-        """Close the channel unless a thread is inside a call: then the last one to leave closes it.
+        """Close the channel, unless a call is in progress: then the last call to end closes it.
 
-        The thread that closes it counts as inside, so that other calls of `close` return only when it is closed.
+        Closing counts as a call, so that other calls of `close` return only when the channel is closed.
         """
         if not self._inside:
             try:
@@ -551,29 +550,29 @@ class Handle:
             unseen.append(self._leftovers.errors.popleft().data)
         if unseen and not self._inherited:
             warnings.warn(
-                f"{self!r} took messages that it cannot decode and nobody saw: {unseen}", stacklevel=stacklevel
+                f"{self!r} took messages that it could not decode and no get reported: {unseen}", stacklevel=stacklevel
             )
         if kept := self._leftovers.drop():
             warnings.warn(
-                f"{self!r} took {kept} messages that did not fit into memory and are lost: get until the queue is "
-                "empty, then close",
+                f"{self!r} lost {kept} messages that did not fit into memory: get until the queue is empty before you "
+                "close it",
                 stacklevel=stacklevel,
             )
 
     def _forget_calls(self) -> None:
-        # The threads that were inside are not in this process; calls that this thread itself is in still return.
-        # One of them may have left already, or not have entered yet, when a signal handler forked.
+        # Other threads do not exist in the child; only calls of this thread still end. If a signal handler forked, a
+        # call on the stack may not have been counted yet, or may have been uncounted already.
         calls = min(calls_of_this_thread(self), len(self._inside))
         self._inside.clear()
         self._inside.extend([None] * calls)
         self._inherited = True
         self._leftovers.kept.clear()  # the parent returns these
         if self._closing and not calls:
-            self._held.clear()  # the thread that was to close the channel is not in this process
+            self._held.clear()  # the thread that had to close the channel does not exist in the child
 
     def _after_fork(self) -> None:
         if self._held and not self._channel.after_fork():
-            self._give_up("queues of this backend do not cross a fork: open it in the child")
+            self._give_up("queues of this backend do not cross a fork: open the queue in the child")
 
     def _give_up(self, reason: str) -> None:
         self._held.clear()
@@ -604,7 +603,7 @@ class Handle:
 
 
 def _count_served(channel: Channel) -> None:
-    """Count a wait that was served; if memory runs out, only the count is lost, not the result of the call."""
+    """Count a wait that succeeded; if memory runs out, only the count is lost, not the result of the call."""
     try:
         channel.count_wait(True)
     except MemoryError:
@@ -613,11 +612,11 @@ def _count_served(channel: Channel) -> None:
 
 def check_signal(signal: object) -> None:
     if isinstance(signal, bool) or not isinstance(signal, int) or signal not in valid_signals():
-        raise InvalidArgument(f"signal is the number of a signal, not {signal!r}")
+        raise InvalidArgument(f"signal must be the number of a signal, not {signal!r}")
 
 
 def _refusal(kind: type[MessageQueueError], reason: str) -> Callable[..., NoReturn]:
-    """Make what stands in for an operation that this handle may not do."""
+    """Make a function that raises this error, to replace an operation."""
 
     def refuse(*_: object) -> NoReturn:
         raise kind(reason)

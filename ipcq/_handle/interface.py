@@ -1,8 +1,7 @@
-"""What other packages of ipcq may do with a handle, beside what its users may: `aio`, the faces, the command line.
+"""The internal interface of a handle, for the rest of ipcq: `aio`, `compat` and the command line.
 
-These are functions, because each method of `Handle` without an underscore would be one of `ipcq.Queue` as well: `dir`
-and completion would offer it, and programs would come to rest on it. Where one only gives a method of `Handle` its name
-here, it is that method and no function around it, so that no call is added.
+These are functions, because a method of `Handle` without an underscore would be a public method of `ipcq.Queue`: `dir`
+and completion would offer it, and programs would depend on it. Plain aliases of methods add no call.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,36 +28,36 @@ __all__ = (
 
 T = TypeVar("T")
 
-#: ``on_channel(handle, operation)`` calls `operation` with the channel, which nobody closes meanwhile.
+#: ``on_channel(handle, operation)`` calls `operation` with the channel, which stays open during the call.
 on_channel = Handle._with_channel
 
 #: ``put_encoded(handle, data, priority, deadline)`` puts bytes, and waits for space until the deadline.
 put_encoded = Handle._put_encoded
 
-#: ``out_of_time(handle, kind)`` makes the `QueueFull` or `QueueEmpty` of a call that ran out of time.
+#: ``out_of_time(handle, kind)`` makes the `QueueFull` or `QueueEmpty` of a call that timed out.
 out_of_time = Handle._out_of_time
 
 
 def taker(handle: Handle) -> Callable[[], Received | None]:
-    """Return a function that takes the next message as it is now, or returns None; for who calls it again and again."""
+    """Return a function that takes the next message as bytes, or returns None if the queue is empty."""
     return handle._try_take
 
 
 def waits(handle: Handle) -> Waits:
-    """Return how this handle waits; to be called by `on_channel`, for a slice of time at most."""
+    """Return how this handle waits; call its methods inside `on_channel`, for at most `SLICE` seconds."""
     return handle._waits
 
 
 def count_wait(handle: Handle, served: bool) -> None:
-    """Note that a call had to wait, and whether it was served in the end. It raises nothing of ours."""
+    """Count a call that had to wait, and whether it succeeded; raise neither our errors nor `MemoryError`."""
     try:
         on_channel(handle, lambda channel: channel.count_wait(served))
     except (MessageQueueError, MemoryError):
-        pass  # closed, ended or out of memory; what was taken has to be returned all the same
+        pass  # closed, shut down or out of memory; the caller must still return the message that it took
 
 
 def encode(queue: Queue[T], item: T, priority: int) -> bytes:
-    """Encode what is to be put later, and refuse what `Queue.put` would."""
+    """Encode an item for a later put, with the same checks as `Queue.put`."""
 
     def encoded(_: Channel) -> bytes:
         queue._check_priority(priority)
@@ -71,10 +70,10 @@ def encode(queue: Queue[T], item: T, priority: int) -> bytes:
 
 
 def encode_all(queue: Queue[T], items: Iterable[T]) -> list[bytes]:
-    """Encode a batch that is to be put later, and refuse what `Queue.put_many` would."""
+    """Encode a batch for a later put, with the same checks as `Queue.put_many`."""
     return on_channel(queue, lambda _: queue._encode_all(items))
 
 
 def expect_no_close(handle: Handle) -> None:
-    """Let this handle be dropped without a close and without a `ResourceWarning`."""
+    """Suppress the `ResourceWarning` if this handle is dropped without a close."""
     handle._inherited = True

@@ -1,4 +1,4 @@
-"""What a handle took and could not return: messages that cannot be decoded, or did not fit into memory."""
+"""Messages that a handle took but could not return: they cannot be decoded, or did not fit into memory."""
 
 from collections import deque
 from typing import Final, TypeAlias
@@ -6,26 +6,27 @@ from typing import Final, TypeAlias
 from ipcq.backend import Channel, Received
 from ipcq.errors import DecodeError, QueueClosed
 
-#: A message, a batch with the next message last, or the bytes of a message whose priority did not fit into memory.
+#: A message; a batch in reverse order; or the bytes of a message if there was no memory to store its priority.
 Kept: TypeAlias = Received | bytes | list[Received]
 
-#: A message of less than this can be meant to use up memory, if it cannot be decoded twice.
+#: A message smaller than this that runs out of memory twice may be an attack.
 _SMALL_BYTES: Final = 1 << 16
 
 
 class Leftovers:
-    """What a handle took and could not return; `take` then replaces the channel's `try_get`.
+    """Messages that a handle took but could not return; `take` then replaces the channel's `try_get`.
 
-    It is created with the handle, because there may be no memory when it is needed. It does not refer to the handle.
+    Created with the handle, because later there may be no memory. It has no reference to the handle, which would make a
+    cycle.
     """
 
     __slots__ = ("_channel", "closing", "errors", "failed", "kept")
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        #: What a batch took beside its items and could not decode: the next gets of this handle raise it.
+        #: Errors of messages in a batch that could not be decoded: the next gets of this handle raise them.
         self.errors: deque[DecodeError] = deque()
-        #: What could not be returned because memory ran out: the next gets of this handle return it.
+        #: Messages that could not be returned because memory ran out: the next gets of this handle return them.
         self.kept: deque[Kept] = deque()
         self.closing = ""
         #: The last message that did not fit into memory when it was decoded.
@@ -34,7 +35,7 @@ class Leftovers:
     def take(self) -> Received | None:
         if self.closing:
             raise QueueClosed(self.closing)
-        # Another thread may take the last one between the check and `popleft`.
+        # Another thread may take the last entry between the check and `popleft`.
         if self.errors:
             try:
                 error = self.errors.popleft()
@@ -67,13 +68,13 @@ class Leftovers:
         return sum(len(kept) if isinstance(kept, list) else 1 for kept in list(self.kept))
 
     def drop(self) -> int:
-        """Discard what is kept, and count it."""
+        """Discard the kept messages, and return their number."""
         kept = list(self.kept)
         self.kept.clear()
         return sum(len(each) if isinstance(each, list) else 1 for each in kept)
 
     def is_bomb(self, received: Received) -> bool:
-        """Tell whether a small message did not fit into memory for the second time; remember it if not."""
+        """Return whether a small message failed to fit into memory twice; remember the first failure."""
         if received is self.failed and len(received[0]) < _SMALL_BYTES:
             return True
         self.failed = received
@@ -82,4 +83,4 @@ class Leftovers:
 
 def too_much(received: Received) -> DecodeError:
     """Make the error of a message that did not fit into memory twice."""
-    return DecodeError("memory ran out twice while decoding it: its bytes are in the error's data", data=received[0])
+    return DecodeError("memory ran out twice while decoding it: see its bytes in the error's data", data=received[0])

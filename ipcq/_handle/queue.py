@@ -1,7 +1,7 @@
-"""A handle of objects: a codec above what `Handle` does with bytes.
+"""A handle that moves objects: `Handle` with a codec.
 
-A message's way through this file: `put` encodes it, checks its size, and hands it to the channel's `try_put`; where
-that says "full" the rest is `Handle`'s. `get` is the same the other way round.
+`put` encodes the item, checks its size, and calls the channel's `try_put`. If the queue is full, `Handle` waits and
+tries again. `get` works the same way.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,29 +25,28 @@ from ipcq.serializers import Codec
 
 T = TypeVar("T")
 
-# The priority of almost every message, compared by identity: CPython has one object for each small int.
-_PLAIN: Final = 0
+# The priority of almost every message, compared by identity, which is cheaper: CPython has one object per small int.
+_DEFAULT_PRIORITY: Final = 0
 
-#: Reserves a place in a list for a message.
-_PLACE: Final[Received] = (b"", 0)
+#: Fills a list until a message is taken.
+_PLACEHOLDER: Final[Received] = (b"", 0)
 
 
 @dataclass(frozen=True)
 class Message(Generic[T]):
-    """An item with what the queue knows of it."""
+    """An item with its priority."""
 
     item: T
-    """What was put."""
+    """The item that was put."""
     priority: int
-    """From 0 to 32767, the highest first."""
+    """From 0 to 32767; the highest is taken first."""
 
 
 class Queue(Handle, Generic[T]):
-    """A handle to a named queue of objects; `ipcq.open` makes them.
+    """A handle to a named queue of objects, returned by `ipcq.open`.
 
-    Any number of threads may use one handle. Every method raises `QueueClosed` once the handle is closed, `QueueGone`
-    within a second after the queue was unlinked, and `MessageQueueError` with the system's errno for what nobody
-    foresaw.
+    Any number of threads may use one handle. Every method raises `QueueClosed` after the handle is closed, `QueueGone`
+    within a second after the queue was unlinked, and `MessageQueueError` with the errno for any other system error.
     """
 
     __slots__ = ("_decode", "_encode")
@@ -67,24 +66,24 @@ class Queue(Handle, Generic[T]):
         """Put an item, and return when it is stored.
 
         Args:
-            item: What the serializer can encode, at most `max_message_size` bytes then.
+            item: An object that the serializer can encode, in at most `max_message_size` bytes.
             block: Wait for space; False tries once.
-            timeout: Seconds to wait at the most, on the monotonic clock; None waits for ever, 0 tries once.
-            priority: From 0 to 32767, as in POSIX; the highest is taken first, equal ones in the order of putting.
+            timeout: Seconds to wait at most, on the monotonic clock; None waits without a limit, 0 tries once.
+            priority: From 0 to 32767, as in POSIX. The highest is taken first; equal priorities keep FIFO order.
 
         Raises:
-            QueueFull: No space came free in time. Nothing was queued, as with all that follow.
+            QueueFull: No space became free in time. Neither this nor any following error leaves anything in the queue.
             QueueShutDown: The queue was shut down.
             EncodeError: The serializer cannot encode the item.
-            MessageTooLarge: The encoded item can never fit; said at once, without waiting.
+            MessageTooLarge: The encoded item exceeds `max_message_size`; raised at once, without waiting.
             Unsupported: A priority other than 0 on a queue without priorities.
             PermissionDenied: The handle was opened with ``write=False``.
-            InvalidArgument: `block` is not a bool, `timeout` is negative or not a number, `priority` is out of range.
+            InvalidArgument: `block` is not a bool, `timeout` is negative or not a number, or `priority` is invalid.
         """
         try:
             self._inside.append(None)
             deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
-            if priority is not _PLAIN:
+            if priority is not _DEFAULT_PRIORITY:
                 self._check_priority(priority)
             data = self._encode(item)
             if len(data) > self._largest:
@@ -103,24 +102,24 @@ class Queue(Handle, Generic[T]):
         self.put(item, False)
 
     def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
-        """Put as many of the items, from the first on, as find space in time.
+        """Put the items in order, until all are stored or the time is over.
 
-        All items are encoded before the first is stored. Where `capabilities.atomic_batch`, what is stored at a time
-        appears in one step.
+        All items are encoded before the first is stored. With `capabilities.atomic_batch`, the messages that are stored
+        together become visible together.
 
         Args:
-            items: What the serializer can encode.
+            items: Objects that the serializer can encode.
             block: Wait for space; False stores what fits now.
-            timeout: Seconds to wait at the most over all; None waits until all are stored.
+            timeout: Seconds to wait at most, for all items together; None waits until all are stored.
 
         Returns:
-            How many items were stored.
+            The number of items stored.
 
         Raises:
-            QueueFull: Not one item was stored in time.
+            QueueFull: No item was stored in time.
             QueueShutDown: The queue was shut down before the first item was stored.
-            EncodeError: An item cannot be encoded; nothing was queued.
-            MessageTooLarge: An item can never fit; nothing was queued.
+            EncodeError: An item cannot be encoded; nothing was stored.
+            MessageTooLarge: An encoded item exceeds `max_message_size`; nothing was stored.
             PermissionDenied: The handle was opened with ``write=False``.
             InvalidArgument: As for `put`.
         """
@@ -134,8 +133,8 @@ class Queue(Handle, Generic[T]):
     def _encode_all(self, items: Iterable[T]) -> list[bytes]:
         self._require_write()
         if not isinstance(items, Iterable):
-            raise InvalidArgument(f"items is an iterable, not {items!r}")
-        # By map, because what is done for each of a batch's messages in Python costs more than its channel.
+            raise InvalidArgument(f"items must be an iterable, not {items!r}")
+        # With map, because a Python loop over the messages would cost more than the channel.
         batch = list(map(self._encode, items))
         if max(map(len, batch), default=0) > self._largest:
             self._refuse_size(next(data for data in batch if len(data) > self._largest))
@@ -145,19 +144,20 @@ class Queue(Handle, Generic[T]):
 
     @counted
     def get(self, block: bool = True, timeout: float | None = None) -> T:
-        """Take the next item: of the highest priority the oldest.
+        """Take the next item: the oldest of the highest priority.
 
         Args:
             block: Wait for an item; False tries once.
-            timeout: Seconds to wait at the most, on the monotonic clock; None waits for ever, 0 tries once.
+            timeout: Seconds to wait at most, on the monotonic clock; None waits without a limit, 0 tries once.
 
         Raises:
-            QueueEmpty: No item came in time.
+            QueueEmpty: No item arrived in time.
             QueueShutDown: The queue was shut down and is empty.
-            DecodeError: The message was taken but is no item for this handle; its bytes are in the error.
+            DecodeError: The message was taken, but this handle cannot decode it; the error has its bytes.
             PermissionDenied: The handle was opened with ``read=False``.
-            InvalidArgument: `block` is not a bool, `timeout` is negative or not a number.
-            MemoryError: The item did not fit into memory; it is in the queue, or the next get of the handle returns it.
+            InvalidArgument: `block` is not a bool, or `timeout` is negative or not a number.
+            MemoryError: The item did not fit into memory; it is still in the queue, or the next get of this handle
+                returns it.
         """
         received = None
         try:
@@ -166,7 +166,7 @@ class Queue(Handle, Generic[T]):
             received = self._try_get()
             if received is None:
                 received = self._wait_get(deadline)
-            return self._decode(received[0])  # type: ignore[no-any-return]  # the user's word for what is in the queue
+            return self._decode(received[0])  # type: ignore[no-any-return]  # the user declares the type of the items
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
         except MemoryError:
@@ -182,24 +182,23 @@ class Queue(Handle, Generic[T]):
         return self.get(False)
 
     def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
-        """Take at least one item, and then what else is there.
+        """Wait for one item, then take all items that are in the queue.
 
         Args:
-            max_items: How many at the most, from 1 on; None takes what is there.
+            max_items: The number of items to take at most, 1 or more; None takes all.
             block: Wait for the first item; False tries once.
-            timeout: Seconds to wait for the first item at the most; None waits for ever.
+            timeout: Seconds to wait for the first item at most; None waits without a limit.
 
         Returns:
-            The items, in the order in which `get` would have taken them. A message among them that cannot be decoded
-            is left out, and the next get of this handle raises its `DecodeError`. If memory runs out, the batch ends
-            before the first item that does not fit.
+            The items, in the order of `get`. A message that cannot be decoded is left out, and the next get of this
+            handle raises its `DecodeError`. If memory runs out, the batch ends before the first item that does not fit.
 
         Raises:
-            QueueEmpty: No item came in time.
+            QueueEmpty: No item arrived in time.
             QueueShutDown: The queue was shut down and is empty.
-            DecodeError: None of the messages is an item for this handle.
+            DecodeError: This handle can decode none of the messages.
             PermissionDenied: The handle was opened with ``read=False``.
-            InvalidArgument: As for `get`, or `max_items` is not an int from 1 on.
+            InvalidArgument: As for `get`, or `max_items` is not an int of 1 or more.
         """
 
         def get_all(channel: Channel) -> list[T]:
@@ -207,16 +206,16 @@ class Queue(Handle, Generic[T]):
             if max_items is not None and (
                 isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1
             ):
-                raise InvalidArgument(f"max_items is an int from 1 on or None, not {max_items!r}")
-            # Reserve the place before the message is taken, because that needs memory.
-            messages: list[Received] = [_PLACE]
+                raise InvalidArgument(f"max_items must be an int of 1 or more, or None, not {max_items!r}")
+            # Allocate the list before a message is taken: if memory runs out, the message stays in the queue.
+            messages: list[Received] = [_PLACEHOLDER]
             messages[0] = self._try_get() or self._wait_get(deadline)
             return self._batch(channel, [], messages, max_items)
 
         return self._with_channel(get_all)
 
     def _batch(self, channel: Channel, items: list[T], messages: list[Received], max_items: int | None) -> list[T]:
-        """Complete a batch of which these are taken. Only a few large messages at a time exist both raw and decoded."""
+        """Complete a batch that begins with these; at any time only a few large messages exist as bytes and items."""
         left = self._add_rest(messages, channel, max_items)
         items = self._extended(items, messages)
         while (
@@ -230,23 +229,23 @@ class Queue(Handle, Generic[T]):
         return items
 
     def _add_rest(self, messages: list[Received], channel: Channel, max_items: int | None) -> int:
-        """Take what belongs into a batch behind its first message, and return how many more may follow."""
+        """Take the messages that follow the first in a batch, and return how many more may follow."""
         rest: list[Received] = []
         try:
-            # Kept messages come before those in the queue, one at a time.
+            # Kept messages come before those in the queue, and are returned one at a time.
             left = 0 if self._leftovers.kept else channel.qsize() if max_items is None else max_items - len(messages)
             if left > 0 and not (messages and len(messages[0][0]) >= STEP):
                 rest = channel.try_get_many(left)
                 messages.extend(rest)
             return left - len(rest)
         except MessageQueueError:
-            pass  # the queue ended behind the first message, which must not be lost
+            pass  # the queue ended after the first message, which must not be lost
         except MemoryError:
             self._keep_batch(rest)
         return 0
 
     def _extended(self, items: list[T], messages: list[Received]) -> list[T]:
-        """Add what the messages of a batch stand for, and keep the errors of those that stand for nothing."""
+        """Add the decoded messages to the items, and keep the errors of those that cannot be decoded."""
         more: list[T] = []
         errors: list[DecodeError] = []
         try:
@@ -255,14 +254,14 @@ class Queue(Handle, Generic[T]):
                 try:
                     more.extend(map(self._decode, rest))
                     break
-                except DecodeError as error:  # it goes on behind that one
+                except DecodeError as error:  # continue with the next message
                     errors.append(error)
             items.extend(more)
         except MemoryError:
             self._keep_behind(items, messages, more, errors)
             if not (items or errors):
                 raise
-        # What another thread put there is for the gets; this call raises one of its own.
+        # Raise an error of this batch, not one that another thread kept.
         first = None if items or not errors else errors.pop(0)
         while errors:
             self._leftovers.errors.append(errors.pop(0))
@@ -273,7 +272,7 @@ class Queue(Handle, Generic[T]):
         return items
 
     def _keep_behind(self, items: list[T], messages: list[Received], more: list[T], errors: list[DecodeError]) -> None:
-        """Add the items that a batch has so far and keep the rest, or keep everything if memory runs out again."""
+        """Add the items that are decoded and keep the other messages, or keep all if memory runs out again."""
         try:
             rest = messages[len(more) + len(errors) :]
             if rest and self._leftovers.is_bomb(rest[0]):
@@ -286,7 +285,7 @@ class Queue(Handle, Generic[T]):
         self._keep_batch(rest)
 
     def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
-        """Take the next item with what the queue knows of it; arguments and exceptions are those of `get`."""
+        """Take the next item and its priority; arguments and exceptions are those of `get`."""
 
         def get_one(_: Channel) -> Message[T]:
             deadline = deadline_of(block, timeout)
@@ -315,16 +314,16 @@ class Queue(Handle, Generic[T]):
         """Return the next item without taking it.
 
         Raises:
-            QueueEmpty: There is none now.
+            QueueEmpty: The queue is empty now.
             QueueShutDown: The queue was shut down and is empty.
-            DecodeError: The message is no item for this handle; it stays in the queue.
-            Unsupported: This backend cannot.
+            DecodeError: This handle cannot decode the message, which stays in the queue.
+            Unsupported: The backend cannot peek.
             PermissionDenied: The handle was opened with ``read=False``.
         """
         return self.peek_message().item
 
     def peek_message(self) -> Message[T]:
-        """Return the next item with what the queue knows of it, without taking it; exceptions are those of `peek`."""
+        """Return the next item and its priority without taking it; exceptions are those of `peek`."""
         self._require_ability("peek", "look at a message without taking it")
 
         def look(channel: Channel) -> Message[T]:
@@ -342,29 +341,29 @@ class Queue(Handle, Generic[T]):
         state = "closed" if self._closing else "open"
         return f"<ipcq.Queue {self.name!r} on {self.backend!r}, {state}{rights.get((request.read, request.write), '')}>"
 
-    # For a subclass that is a shortcut (`Channel.shortcut` in ipcq/backend)
+    # For shortcuts, which are subclasses (`Channel.shortcut` in ipcq/backend)
 
     def _arm(self, *_: object) -> None:
-        """Begin with these arguments of `ipcq.backend.Shortcut`."""
+        """Overridden by shortcuts: start with these arguments of `ipcq.backend.Shortcut`."""
 
     def _put_rest(self, items: Sequence[T], stored: int, deadline: float) -> int:
-        """Put for a shortcut what it could not put of a batch of `bytes`."""
+        """Put the rest of a batch of `bytes` that a shortcut has begun."""
         try:
             batch = list(map(self._encode, items))
             return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
         except (QueueClosed, MemoryError):
-            return stored  # the caller must learn that these are stored
+            return stored  # the caller needs the number of stored messages
 
     def _get_rest(self, items: list[T], most: int) -> list[T]:
-        """Take for a shortcut what else belongs into a batch of which it has taken a part."""
+        """Take the rest of a batch that a shortcut has begun."""
         try:
             return self._with_channel(lambda channel: self._batch(channel, items, [], most - 1))
         except (QueueClosed, MemoryError):
-            return items  # closed since it took that part, or out of memory
+            return items  # closed meanwhile, or out of memory
 
     def _raise(self, error: BaseException) -> NoReturn:
-        """Raise for a shortcut what the codec raised."""
+        """Raise what the codec raised in a shortcut."""
         try:
             raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
         finally:
-            del error  # else its trace would hold it, and with it all that the caller's frames hold
+            del error  # break the cycle of error, traceback and this frame, which would keep the caller's frames alive

@@ -1,4 +1,4 @@
-"""The class of a handle: `Queue`, or what a channel makes of it that is faster (clause 21 of `ipcq.backend`)."""
+"""The class of a handle: `Queue`, or a faster subclass from its channel (clause 21 of `ipcq.backend`)."""
 
 import os
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any, Final
 from ipcq._handle.queue import Queue
 from ipcq.backend import Channel
 
-#: The environment variable that leaves every shortcut out if it is 0.
+#: The environment variable that disables all shortcuts if it is 0.
 SHORTCUTS: Final = "IPCQ_SHORTCUTS"
 
 

@@ -1,10 +1,10 @@
-"""Waiting without holding up others: other greenlets of the thread here, other tasks of the event loop in `ipcq.aio`.
+"""Waits that do not block other greenlets of the thread (here) or other tasks of the event loop (`ipcq.aio`).
 
-Both wait by the channel's descriptors, and where it has none, by looking again and again.
+Both wait for the channel's descriptors, or poll if it has none.
 
-A wait of a channel's own may be a system call in C, which blocks the thread and with it every greenlet. Where gevent
-made `select` cooperative, handles that are opened wait in its event loop instead. Without it each handle waits as its
-channel does, and gevent is not imported.
+A channel's wait may be a system call in C, which blocks the thread and all its greenlets. If gevent has patched
+`select` when a handle is opened, the handle waits in gevent's event loop instead. Otherwise it waits as its channel
+does, and gevent is not imported.
 """
 
 import time
@@ -18,8 +18,8 @@ from ipcq._process.imports import importing
 from ipcq.backend import Channel
 from ipcq.errors import MessageQueueError
 
-# Seconds without asking for a descriptor after there was none: it may take long to find that out.
-_RESPITE: Final = 1.0
+# Seconds until the next attempt to get a descriptor, because a failed attempt may take long.
+_RETRY_SECONDS: Final = 1.0
 
 # Events of `gevent.hub.Hub.loop.io`.
 _READ: Final = 1
@@ -27,10 +27,10 @@ _WRITE: Final = 2
 
 
 class Descriptor:
-    """A descriptor to wait for: returns it where it is to be had, else None.
+    """A descriptor to wait for, or None while there is none.
 
     Args:
-        ask: Returns it or None; this may take a moment.
+        ask: Returns the descriptor or None; this may take long.
     """
 
     def __init__(self, ask: Callable[[], int | None]) -> None:
@@ -42,27 +42,25 @@ class Descriptor:
             return None
         descriptor = self._ask()
         if descriptor is None:
-            self._next = time.monotonic() + _RESPITE
+            self._next = time.monotonic() + _RETRY_SECONDS
         return descriptor
 
 
 def of_messages(channel: Channel) -> int | None:
-    """Return what is readable while there are messages; None where the channel has no such thing, or not now."""
+    """Return a descriptor that is readable while there are messages, or None if there is none now."""
     try:
         return channel.fileno()
-    except (
-        MessageQueueError
-    ):  # Unsupported, no place in the table, a stopped process, or the end, as the next try tells
+    except MessageQueueError:  # unsupported, descriptor table full, stopped process; if it ended, the next try raises
         return None
 
 
 def of_space(channel: Channel) -> int | None:
-    """Return what is writable while there is space, or None."""
+    """Return a descriptor that is writable while there is space, or None."""
     return channel.space_fileno()
 
 
 class Waits(Protocol):
-    """How a handle waits; a channel is one (clause 13 of `ipcq.backend`)."""
+    """The two waits of a handle; a channel has them (clause 13 of `ipcq.backend`)."""
 
     def wait_readable(self, since: float, until: float, /) -> None: ...
 
@@ -90,8 +88,8 @@ def _wait(descriptor: int | None, event: int, since: float, until: float) -> Non
     with importing():
         import gevent.hub
 
-    # Not by gevent's `select.poll`, whose timeout is an exception: if a signal handler raises while it is being set up,
-    # it strikes somewhere else later on. To switch to a waiter that nobody waits in does nothing.
+    # Not with gevent's `select.poll`, whose timeout is an exception: if a signal handler raises during its setup, the
+    # timeout is raised later in unrelated code. Switching to a waiter after its wait has ended does nothing.
     hub = gevent.hub.get_hub()
     waiter = gevent.hub.Waiter(hub)
     ready = hub.loop.io(descriptor, event)
@@ -107,5 +105,5 @@ def _wait(descriptor: int | None, event: int, since: float, until: float) -> Non
 
 
 def waits_of(channel: Channel) -> Waits:
-    """Return how a handle that is opened now is to wait."""
+    """Return the waits of a handle that is opened now."""
     return Cooperative(channel) if has_patched("select") else channel

@@ -575,8 +575,8 @@ def test_missing_file_is_1(run: Run, queue: Queue, file: Path) -> None:
         (HEADER + '{"base64": "oWE="}\n', "line 2 is not a message of `ipcq drain`"),
         (HEADER + '{"priority": 0, "base64": "?"}\n', "line 2 is not a message of `ipcq drain`"),
         (HEADER + "[" * 100_000 + "\n", "line 2 is damaged or truncated"),
-        (HEADER + '{"priority": -1, "base64": "oWE="}\n', "priority is an int from 0 to 32767, not -1"),
-        (HEADER + '{"priority": 0, "base64": "' + "A" * 1024 + '"}\n', "has 768 bytes, the queue takes 512"),
+        (HEADER + '{"priority": -1, "base64": "oWE="}\n', "priority must be an int from 0 to 32767, not -1"),
+        (HEADER + '{"priority": 0, "base64": "' + "A" * 1024 + '"}\n', "has 768 bytes, the limit is 512"),
     ],
 )
 def test_what_is_no_drain_is_told(run: Run, queue: Queue, text: str | bytes, complaint: str) -> None:

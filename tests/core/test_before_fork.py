@@ -186,13 +186,13 @@ unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 @unraisable
 def test_a_handle_that_could_not_prepare_is_closed_in_the_child(failing: Connected, queue: "ipcq.Queue[int]") -> None:
     """C20: it raises QueueClosed, which says what to do."""
-    assert "a call was under way in it when this process was forked" in forked(queue.qsize)
+    assert "a call on the queue was in progress when this process was forked" in forked(queue.qsize)
 
 
 @unraisable
 def test_a_queue_that_could_not_be_prepared_is_not_opened_in_the_child(failing: Connected, name: str) -> None:
     """C20: a second connection would find the state of the first."""
-    assert 'start processes by "spawn"' in forked(lambda: ipcq.open(name, "connected"))
+    assert 'start processes with "spawn"' in forked(lambda: ipcq.open(name, "connected"))
 
 
 @unraisable
@@ -339,7 +339,7 @@ def test_a_handler_that_raises_before_a_fork_begins_leaves_the_next_one_alone() 
 def test_a_closed_handle_says_in_the_child_why(queue: "ipcq.Queue[int]") -> None:
     """C20: the text of the refusal is the one that opening gives."""
     queue._give_up(_handle.NOT_PREPARED)
-    with suppress(ipcq.QueueEmpty), pytest.raises(QueueClosed, match="a call was under way"):
+    with suppress(ipcq.QueueEmpty), pytest.raises(QueueClosed, match="a call on the queue was in progress"):
         queue.get_nowait()
 
 
@@ -374,7 +374,7 @@ def test_a_handle_and_its_name_are_given_up_where_its_channel_was_not_prepared(
     monkeypatch.setattr(forks, "_channels", weakref.WeakSet((channel,)))
     monkeypatch.setattr(forks, "_descriptors", set())
     _handle._after_fork()
-    with pytest.raises(QueueClosed, match="a call was under way"):
+    with pytest.raises(QueueClosed, match="a call on the queue was in progress"):
         queue.qsize()
-    with pytest.raises(QueueClosed, match="a call was under way"):
+    with pytest.raises(QueueClosed, match="a call on the queue was in progress"):
         ipcq.open(queue.name, "connected")

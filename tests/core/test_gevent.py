@@ -120,7 +120,7 @@ def test_a_handle_that_is_opened_under_gevent_waits_by_it(patched: SimpleNamespa
 def test_a_descriptor_that_is_not_to_be_had_is_not_asked_for_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """To find out may take long."""
     asked: list[int] = []
-    monkeypatch.setattr(_cooperation, "_RESPITE", 0.05)
+    monkeypatch.setattr(_cooperation, "_RETRY_SECONDS", 0.05)
     descriptor = Descriptor(lambda: asked.append(1))
     assert descriptor() is None
     assert descriptor() is None

@@ -703,7 +703,7 @@ def test_a_handler_that_a_backend_does_not_take_over_a_fork_is_opened_anew(recor
     """C20: what such a handle says is no reason to drop a record."""
     assert records.qsize() == 0
     (inherited,) = records._opened.values()
-    inherited._end("queues of this backend do not cross a fork: open it in the child")
+    inherited._end("queues of this backend do not cross a fork: open the queue in the child")
     assert records.qsize() == 0
 
 

@@ -34,7 +34,7 @@ from ipcq.errors import (
 @pytest.mark.parametrize("priority", [-1, 32768, True, False, 1.0, "1", None, []])
 def test_a_bad_priority_is_refused(queue: Handle, priority: Any) -> None:
     """An int from 0 to 32767."""
-    with pytest.raises(InvalidArgument, match="priority is an int from 0 to 32767, not"):
+    with pytest.raises(InvalidArgument, match="priority must be an int from 0 to 32767, not"):
         queue.put(1, priority=priority)
 
 
@@ -67,7 +67,7 @@ def test_bad_times_are_refused_by_every_call(queue: Handle, call: Callable[..., 
 
 def test_a_message_that_is_too_large_says_its_figures(queue: Handle) -> None:
     """Limit, actual value and the way out."""
-    with pytest.raises(MessageTooLarge, match=r"has 603 bytes, the queue takes 512: .*max_message_size=603") as caught:
+    with pytest.raises(MessageTooLarge, match=r"has 603 bytes, the limit is 512: .*max_message_size=603") as caught:
         queue.put(b"x" * 600)
     assert (caught.value.size, caught.value.limit) == (603, 512)
 
@@ -75,7 +75,7 @@ def test_a_message_that_is_too_large_says_its_figures(queue: Handle) -> None:
 @pytest.mark.parametrize("immediate", [None, 1, "yes", []])
 def test_a_bad_way_of_shutting_down_is_refused(queue: Handle, immediate: Any) -> None:
     """immediate is a bool."""
-    with pytest.raises(InvalidArgument, match="immediate is True or False"):
+    with pytest.raises(InvalidArgument, match="immediate must be True or False"):
         queue.shutdown(immediate)
 
 
@@ -86,8 +86,8 @@ def test_a_bad_way_of_shutting_down_is_refused(queue: Handle, immediate: Any) ->
     ("given", "words"),
     [
         ({"callback": print, "signal": signal.SIGINT}, "not both"),
-        ({"callback": 5}, "callback is a function"),
-        ({"callback": "print"}, "callback is a function"),
+        ({"callback": 5}, "callback must be a function"),
+        ({"callback": "print"}, "callback must be a function"),
         ({"signal": 0}, "the number of a signal, not 0"),
         ({"signal": -1}, "the number of a signal"),
         ({"signal": 10_000}, "the number of a signal"),

@@ -32,7 +32,7 @@ def test_an_inherited_handle_that_cannot_work_says_so(installed: Installed, fake
     fake.survives_fork = False
     with ipcq.open(name, "fake") as handle:
         child(handle)
-        with pytest.raises(QueueClosed, match="do not cross a fork: open it in the child"):
+        with pytest.raises(QueueClosed, match="do not cross a fork: open the queue in the child"):
             handle.put(5)
 
 

@@ -224,7 +224,7 @@ def test_an_immediate_shutdown_drops_what_is_kept(queue: Handle) -> None:
 def test_closing_tells_how_many_nobody_got(handle: Handle) -> None:
     """C36: no message that was taken is lost without a warning."""
     handle._keep(b"\x01", 0)
-    with pytest.warns(UserWarning, match="took 1 messages"):
+    with pytest.warns(UserWarning, match="lost 1 messages"):
         handle.close()
     with pytest.raises(QueueClosed):
         handle._report_or_get()
