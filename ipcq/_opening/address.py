@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from ipcq._opening.names import check_name
 from ipcq._opening.options import OPTIONS, truth
-from ipcq._process.imports import importing, shortage_told
+from ipcq._process.imports import importing, shortage_reported
 from ipcq._redaction import shown
 from ipcq.errors import InvalidArgument
 
@@ -41,7 +41,7 @@ def parse(address: object, backend: object = "auto") -> Address:
     # First, because the texts of urlsplit quote a host with its password.
     if address[scheme.end() :][:1] not in _NO_HOST:
         raise _elsewhere(address, scheme[1])
-    with shortage_told(), importing():
+    with shortage_reported(), importing():
         from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
 
     try:
@@ -110,7 +110,7 @@ def unknown_option(option: str, known: Iterable[str]) -> InvalidArgument:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """Say which of the known words was probably meant, or which there are."""
-    with shortage_told(), importing():
+    with shortage_reported(), importing():
         from difflib import get_close_matches  # here, because only mistakes need it
 
     known = sorted(known)

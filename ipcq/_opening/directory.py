@@ -12,7 +12,7 @@ from ipcq._opening.options import DEFAULTS
 from ipcq._opening.rendezvous import AUTO, backends, holders, located, serialised
 from ipcq._opening.rivals import settled
 from ipcq._process.deadline import NEVER
-from ipcq._process.imports import shortage_told
+from ipcq._process.imports import shortage_reported
 from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Backend
 from ipcq.errors import MessageQueueError, QueueNotFound
@@ -102,7 +102,7 @@ def queues() -> Listing:
     listing.unlisted = unlisted = {}
     for each in backends(AUTO):
         try:
-            with shortage_told():
+            with shortage_reported():
                 listing.extend(QueueInfo(name, each.name) for name in each.names())
         except MessageQueueError as error:
             unlisted[each.name] = error.detail or str(error)

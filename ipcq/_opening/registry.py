@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ipcq._distribution import DISTRIBUTION
 from ipcq._opening.address import meant
-from ipcq._process.imports import importing, shortage_told
+from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.limits import shortage
 from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Availability, Backend, Capabilities, Scope
@@ -67,7 +67,7 @@ class BackendInfo:
 
 def plugins() -> list[Plugin]:
     """Load every backend that is installed."""
-    with shortage_told(), importing():
+    with shortage_reported(), importing():
         return list(_plugins(tuple(sys.path)))
 
 
@@ -88,7 +88,7 @@ def plugin(name: str) -> Plugin:
     Raises:
         BackendUnknown: No distribution offers it.
     """
-    with shortage_told(), importing():
+    with shortage_reported(), importing():
         offers = _offers(tuple(sys.path))
         if name in offers:
             return _load(offers[name])

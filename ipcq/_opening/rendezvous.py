@@ -359,7 +359,7 @@ class _Located:
 
 
 def located(name: str, backend: str) -> AbstractContextManager[None]:
-    """Let our errors say which queue and backend they are about, and tell of a shortage as `shortage_told` does."""
+    """Let our errors say which queue and backend they are about, and tell of a shortage as `shortage_reported` does."""
     return _Located(name, backend)
 
 

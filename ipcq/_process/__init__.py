@@ -1,1 +1,1 @@
-"""What the process and the operating system give: deadlines, forks, signals, threads, directories and limits."""
+"""Services of the process and the operating system: deadlines, forks, signals, threads, directories and limits."""

@@ -1,4 +1,4 @@
-"""When a wait ends: a timeout becomes a point on the monotonic clock once, and only that travels further down."""
+"""Deadlines: a public method converts its timeout once to a time on the monotonic clock, and passes only that down."""
 
 import math
 import time
@@ -11,19 +11,20 @@ from ipcq.errors import InvalidArgument
 NEVER = math.inf
 PASSED = -math.inf
 
-# How long a wait may go without looking around: it bounds how late a close, a shutdown, an unlink or a lost
-# wake-up is noticed (C13, C14 allow 250 ms), and costs ten wake-ups a second while idle.
+# The longest time in seconds that a wait may take without checking the state of handle and queue. It limits the delay
+# until a close, a shutdown, an unlink or a lost wake-up is noticed (C13, C14 allow 250 ms), and costs an idle waiter
+# ten wake-ups per second.
 SLICE = 0.1
 
 
 def deadline_of(block: bool, timeout: float | None) -> float:
-    """Turn the arguments of a public method into a deadline on `time.monotonic`, in seconds.
+    """Convert the arguments of a public method to a deadline on `time.monotonic`, in seconds.
 
     Raises:
-        InvalidArgument: `block` is not a bool, or `timeout` is neither None nor a number of seconds from 0 on.
+        InvalidArgument: `block` is not a bool, or `timeout` is neither None nor a number of 0 or more.
     """
     if block is not True and block is not False:
-        raise InvalidArgument(f"block is True or False, not {block!r}: give seconds as timeout={block!r}")
+        raise InvalidArgument(f"block must be True or False, not {block!r}: pass seconds as timeout={block!r}")
     if timeout is None:
         return NEVER if block else PASSED
     seconds = seconds_of(timeout, "timeout")
@@ -33,15 +34,15 @@ def deadline_of(block: bool, timeout: float | None) -> float:
 
 
 def seconds_of(value: object, argument: str) -> float:
-    """Check a length of time given by a user, in seconds.
+    """Check a duration in seconds that a user gave, and return it as a float.
 
     Raises:
-        InvalidArgument: `value` is not a number of seconds from 0 on; NaN and bools are none.
+        InvalidArgument: `value` is not a number of 0 or more; NaN and bools are refused.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidArgument(f"{argument} is a number of seconds or None, not {value!r}")
+        raise InvalidArgument(f"{argument} must be a number of seconds or None, not {value!r}")
     if not value >= 0:
-        raise InvalidArgument(f"{argument} is 0 or more seconds, not {value!r}")
+        raise InvalidArgument(f"{argument} must be 0 seconds or more, not {value!r}")
     try:
         return float(value)
     except OverflowError:
@@ -49,32 +50,32 @@ def seconds_of(value: object, argument: str) -> float:
 
 
 class Abandoned(BaseException):
-    """Ends a call that nobody waits for any more."""
+    """Ends a call whose caller has given it up."""
 
 
-#: Where a call runs for somebody who may give it up meanwhile, what is set then.
+#: The event that is set when the caller gives up the current call; None if it cannot.
 abandonment: ContextVar[Event | None] = ContextVar("abandonment", default=None)
 
 
 def nap(since: float, until: float, longest: float = 0.05) -> float:
-    """Return for how many seconds to sleep in a wait that began at `since` and ends at `until`.
+    """Return the number of seconds to sleep next in a polling wait from `since` to `until`.
 
-    A quarter of the time waited so far, from 0.5 ms to `longest`: a short wait answers fast, a long one is cheap, and
-    nothing has to be remembered between two sleeps.
+    It is a quarter of the time waited so far, between 0.5 ms and `longest` seconds. So short waits end quickly, long
+    waits are cheap, and no state is kept between two sleeps.
     """
     now = monotonic()
     return max(0.0, min(max((now - since) / 4, 0.0005), longest, until - now))
 
 
 def pause(since: float, until: float, longest: float = 0.05) -> None:
-    """Sleep once, as long as `nap` says, within a wait between two points on `time.monotonic`.
+    """Sleep once in a polling wait, for the time that `nap` returns.
 
     Raises:
-        Abandoned: The call was given up.
+        Abandoned: The caller has given up the call.
     """
     seconds = nap(since, until, longest)
     given_up = abandonment.get()
     if given_up is None:
-        time.sleep(seconds)  # by way of the module, where gevent puts another
+        time.sleep(seconds)  # looked up in the module, because gevent patches it there
     elif given_up.wait(seconds):
         raise Abandoned

@@ -1,4 +1,4 @@
-"""Finalisers of objects that outlive the modules at the end of the interpreter."""
+"""Finalisers that may run after the interpreter has emptied the modules at exit."""
 
 import sys
 from collections.abc import Callable
@@ -10,10 +10,10 @@ T = TypeVar("T")
 def quiet_at_exit(finalise: Callable[[T], None]) -> Callable[[T], None]:
     """Make a `__del__` that is silent if the interpreter has already emptied the modules that it needs.
 
-    An object that is referenced from outside its program is collected after the modules were emptied. By then the
-    names in any module that `finalise` uses may be None. The system takes back everything that the object held.
+    An object that is referenced from outside its program, such as from C, is collected after the modules are emptied.
+    By then any global name that `finalise` uses may be None. The operating system releases the object's resources.
     """
-    is_finalizing = sys.is_finalizing  # a local name, which outlives those of the module
+    is_finalizing = sys.is_finalizing  # a local name, which outlives the names of the module
 
     def quietly(garbage: T) -> None:
         try:

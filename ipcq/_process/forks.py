@@ -1,23 +1,24 @@
-"""What a forked child must not keep: descriptors and mappings of queues that belong to none of its handles.
+"""The register of what must not leak into a forked child: descriptors and mappings that none of its handles owns.
 
-A child inherits whatever another thread was opening or closing at the fork. No handle of the child knows of it. As long
-as the child keeps the descriptor, or a mapping of it, the kernel keeps the locks of that open file, and after the
-parent's death other processes still see the parent as alive.
+A child inherits every descriptor that another thread is opening or closing at the fork, although none of its handles
+owns it. While the child keeps the descriptor, or a mapping of it, the kernel keeps the locks of that open file. Then
+other processes still see the parent as alive after its death.
 
-So each descriptor is recorded here from the call that opens it to the call that closes it, or until it belongs to a
-channel; from then on the channel is recorded. A child closes the descriptors, and abandons the channels that none of
-its open handles has.
+So each descriptor is recorded here from the call that opens it to the call that closes it, or until a channel owns it;
+from then on the channel is recorded. The child closes the recorded descriptors, and abandons the recorded channels that
+none of its open handles uses.
 
-A fork waits for a lock that is held only for the call that opens or closes and for its record. A lock around the whole
-of `open` would be simpler. But then a fork would wait for whatever `open` waits for (another process, a gibibyte of
-memory), and it could deadlock with locks of backends, which forks and `open` take in different orders.
+A fork waits for the lock `no_fork`, which is held only for the call that opens or closes and for its record. A lock
+around the whole of `open` would be simpler. But then a fork would wait for everything that `open` waits for (another
+process, a gibibyte of memory), and could deadlock: forks and `open` take it and the locks of backends in different
+orders.
 
-Some libraries have state that must not cross a fork at all, such as SQLite's record of the locks that its process has.
-A channel over such a library gives it up in `before_fork`, and keeps other threads out until the fork is over. It is
-called before `no_fork` is taken, since it may wait for a thread that is inside and needs that lock. Then the list of
-channels is checked once more under `no_fork`, which keeps further ones from being recorded.
+Some libraries have state that must not cross a fork at all, such as SQLite's record of its process's locks. A channel
+over such a library releases the state in `before_fork`, and blocks other threads until the fork is over. `before_fork`
+is called before `no_fork` is taken, because it may wait for a thread that needs `no_fork`. Then the list of channels is
+checked once more under `no_fork`, which prevents further records.
 
-A channel that could not give up its state is not used in the child, and the child does not open that queue again.
+If a channel could not release its state, the child neither uses the channel nor opens its queue again.
 """
 
 import os
@@ -33,26 +34,26 @@ from ipcq._process.gevent import NativeRLock, original
 
 
 class Step(IntEnum):
-    """What ipcq does at a fork, in the order of registration.
+    """The steps of ipcq at a fork, in the order of registration.
 
-    Python goes through it from the last to the first before a fork, and from the first to the last after it.
+    Python runs them from the last to the first before a fork, and from the first to the last after it.
     """
 
     IMPORTS = 0
-    """Wait for the imports of other threads. Last before a fork, because the `before_fork` of a channel may wait for a
-    thread that imports. First after it, because each step that follows may import, and in a child the lock may be held
-    by a thread that is not there."""
+    """Wait for the imports of other threads. Last before a fork, because a channel's `before_fork` may wait for an
+    importing thread. First after it, because every later step may import, and in a child the lock may be held by a
+    thread that does not exist there."""
     CHANNELS = 1
-    """Prepare channels, and take `no_fork`. Behind the locks of backends, because a thread that holds one of them opens
-    and closes descriptors inside. After a fork `no_fork` is free before handles close descriptors: in a child it, too,
-    may be held by a thread that is not there."""
+    """Prepare channels, and take `no_fork`. Before a fork it comes after the locks of backends, because a thread that
+    holds one of them opens and closes descriptors. After a fork it releases `no_fork` before handles close descriptors:
+    in a child this lock, too, may be held by a thread that does not exist there."""
     HANDLES = 2
-    """Give up in a child what its handles do not have. Before backends go on in it, because they serve what is left."""
+    """In a child, release what none of its handles uses. Before backends continue, because they serve the rest."""
     OTHERS = 3
-    """Backends and the faces of other libraries, in any order: they know nothing of each other."""
+    """Backends and `ipcq.compat`, in any order: they are independent of each other."""
 
 
-# The last step that is registered.
+# The last registered step.
 _reached = Step.IMPORTS
 
 
@@ -64,42 +65,42 @@ def at_fork(step: Step, **functions: Callable[[], object]) -> None:
     """
     global _reached
     if step < _reached:
-        raise RuntimeError(f"at a fork, {step.name} come before {_reached.name}: import that module first")
+        raise RuntimeError(f"fork step {step.name} must be registered before {_reached.name}: import its module first")
     _reached = step
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(**functions)
 
 
-#: Keeps other threads from forking. A fork takes this lock last: hold it for a few system calls, and take no other
-#: lock inside. The thread that holds it can take it again, since a signal handler may fork.
+#: Prevents other threads from forking. A fork takes this lock last: hold it for a few system calls, and take no other
+#: lock inside. It is reentrant, because a signal handler may fork while its thread holds it.
 no_fork: Final = NativeRLock()
 
-#: Seconds that a fork waits for it. Signal handlers and finalisers run inside too, and may wait for a lock that the
-#: forking thread has, as that of `logging`: a descriptor too many in a child is better than a deadlock.
-_PATIENCE: Final = 10.0
+#: The longest time that a fork waits for `no_fork`. A signal handler or finaliser of the thread that holds it may wait
+#: for a lock of the forking thread, such as that of `logging`: a leaked descriptor is better than a deadlock.
+_TIMEOUT_SECONDS: Final = 10.0
 
 _descriptors: set[int] = set()
 _channels: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
-#: One fork at a time prepares channels: two would wait for each other's locks.
-_turn: Final = NativeRLock()
+#: Lets one fork at a time prepare channels: two would deadlock on the locks of channels.
+_preparing: Final = NativeRLock()
 
-#: Channels that were asked to prepare for a fork, by their `id`, and whether they could.
-_Asked: TypeAlias = dict[int, tuple[Any, bool]]
+#: The channels that a fork has tried to prepare, by their `id`, and whether that succeeded.
+_Attempts: TypeAlias = dict[int, tuple[Any, bool]]
 
-# For each thread that forks, what it asked; several if a signal handler forks during the fork.
-_asked: dict[int, list[_Asked]] = {}
+# The attempts of each thread that forks; several if a signal handler forks during a fork.
+_attempts: dict[int, list[_Attempts]] = {}
 _this_thread: Final = original("_thread", "get_ident")
 
-#: In a child: the channels that were prepared.
+#: In a child: the prepared channels.
 _prepared: dict[int, Any] = {}
 
-#: Names of queues that this process must not open: at its fork their channels were in use and could not be prepared.
+#: Names of queues that this process must not open: at the fork their channels were in use and could not be prepared.
 unsafe: Final[set[str]] = set()
 
 
 class Opening:
-    """Surrounds the opening of a channel for a handle. No child abandons other channels: their makers manage them."""
+    """Surrounds the opening of a channel for a handle. Other channels are not recorded: their creators manage them."""
 
     def __init__(self, name: str = "") -> None:
         self._name = name
@@ -111,15 +112,15 @@ class Opening:
         _openings.remove(self._name)
 
 
-# One entry for each thread that is inside. A child keeps its parent's entries, which does no harm.
+# One entry for each thread inside `Opening`. A child keeps its parent's entries, which is harmless.
 _openings: list[str] = []
 opening: Final = Opening()
 
 
 def opened(call: Callable[[], int]) -> int:
-    """Return the descriptor that a call opens; a forked child closes it until it belongs to a channel.
+    """Return the descriptor that a call opens, and record it: a child closes it unless a channel owns it by then.
 
-    Pass it to `closed` or `belongs` in the end.
+    In the end pass it to `closed` or `belongs`.
     """
     with no_fork:
         descriptor = call()
@@ -128,7 +129,7 @@ def opened(call: Callable[[], int]) -> int:
 
 
 def closed(descriptor: int, closing: Callable[[], object] | None = None) -> None:
-    """Close a descriptor that came from `opened`, by `closing` if given; do nothing in a child that has closed it."""
+    """Close a descriptor from `opened`, with `closing` if given; do nothing in a child that has already closed it."""
     with no_fork:
         if descriptor in _descriptors:
             _descriptors.discard(descriptor)
@@ -139,9 +140,9 @@ def closed(descriptor: int, closing: Callable[[], object] | None = None) -> None
 
 
 def belongs(channel: object, *descriptors: int) -> None:
-    """Record that a channel has these descriptors; a child in which no open handle has the channel abandons it.
+    """Record that a channel owns these descriptors; a child in which no open handle uses the channel abandons it.
 
-    From now on each fork calls the channel's `before_fork`, also while the channel is being opened and closed.
+    From now on each fork calls the channel's `before_fork`, even while the channel is being opened or closed.
     """
     with no_fork:
         if _openings:
@@ -150,26 +151,26 @@ def belongs(channel: object, *descriptors: int) -> None:
 
 
 def prepares(channel: object) -> None:
-    """Let each fork from now on call the channel's `before_fork`."""
+    """Record that each fork must call the channel's `before_fork` from now on."""
     with no_fork:
         _channels.add(channel)
 
 
 def is_closed(channel: object) -> None:
-    """Let forks leave the channel alone from now on."""
+    """Remove a closed channel from the record, so that forks ignore it."""
     with no_fork:
         _channels.discard(channel)
 
 
 def hold_over_forks(*locks: Any, in_child: Callable[[], object] | None = None) -> None:
-    """Take locks before each fork and release them after it, so that no other thread is inside at a fork.
+    """Take locks before each fork and release them after it, so that no other thread holds them at a fork.
 
-    A fork may be under way in another thread when this is called. It does not wait for the locks, and in its child they
-    are free, whoever held them.
+    A fork that another thread has already begun does not wait for the locks. In its child they are free, even if a
+    thread held them.
 
     Args:
-        *locks: Locks from `NativeRLock`, in the order in which to take them; none to do only what `in_child` says.
-        in_child: What to do in each child before the locks are released.
+        *locks: Locks from `NativeRLock`, in the order in which to take them; without any, only call `in_child`.
+        in_child: Called in each child before the locks are released.
     """
 
     def take() -> None:
@@ -192,15 +193,15 @@ def hold_over_forks(*locks: Any, in_child: Callable[[], object] | None = None) -
 
 
 def forget(*descriptors: int) -> None:
-    """Let children keep these descriptors from now on."""
+    """Remove these descriptors from the record, so that children keep them."""
     with no_fork:
         _descriptors.difference_update(descriptors)
 
 
 def abandon_others(held: Collection[int]) -> None:
-    """Let go in a forked child of all but the channels of which these are the `id`."""
+    """In a forked child, close the recorded descriptors, and abandon all channels except those with these `id`s."""
     while _descriptors:
-        # One by one, since a finaliser that runs here may close one of them, or open another.
+        # One by one, because a finaliser that runs here may close one of them, or open another.
         with suppress(OSError, KeyError):
             os.close(_descriptors.pop())
     for channel in list(_channels):
@@ -209,60 +210,60 @@ def abandon_others(held: Collection[int]) -> None:
 
 
 def unprepared(held: Iterable[tuple[str, Any]], needs: Callable[[Any], bool]) -> set[int]:
-    """Return in a forked child the `id` of each channel that has to be prepared for a fork and was not.
+    """In a forked child, return the `id` of each channel that had to be prepared for the fork but was not.
 
     Args:
-        held: The channels of open handles, with the names of their queues.
-        needs: Tells whether a channel has to be prepared.
+        held: The names of queues and the channels of their open handles.
+        needs: Returns whether a channel must be prepared.
     """
     missed = {id(each) for each in list(_channels) if needs(each) and id(each) not in _prepared}
     _prepared.clear()
     names = {id(channel): name for name, channel in held}
     unsafe.update(names[each] for each in missed & names.keys())
     if missed - names.keys():
-        unsafe.update(_openings)  # one of them, and nobody knows which
+        unsafe.update(_openings)  # one of them; it is unknown which
     return missed
 
 
 def _before_fork() -> None:
-    asked: _Asked = {}
-    _asked.setdefault(_this_thread(), []).append(asked)
+    attempts: _Attempts = {}
+    _attempts.setdefault(_this_thread(), []).append(attempts)
     errors: list[BaseException] = []
-    until = monotonic() + _PATIENCE
-    _turn.acquire(timeout=_PATIENCE)
-    while no_fork.acquire(timeout=_PATIENCE):
-        fresh = [channel for channel in list(_channels) if id(channel) not in asked]
-        if not fresh or (asked and monotonic() > until):
+    until = monotonic() + _TIMEOUT_SECONDS
+    _preparing.acquire(timeout=_TIMEOUT_SECONDS)
+    while no_fork.acquire(timeout=_TIMEOUT_SECONDS):
+        fresh = [channel for channel in list(_channels) if id(channel) not in attempts]
+        if not fresh or (attempts and monotonic() > until):
             break
         no_fork.release()
         for channel in fresh:
-            asked[id(channel)] = (channel, False)
+            attempts[id(channel)] = (channel, False)
             try:
                 channel.before_fork()
-                asked[id(channel)] = (channel, True)
-            except BaseException as error:  # from a signal handler too, as the other channels have to be prepared
+                attempts[id(channel)] = (channel, True)
+            except BaseException as error:  # even from a signal handler: the other channels must still be prepared
                 errors.append(error)
     if errors:
-        raise errors[0]  # Python reports it, and forks
+        raise errors[0]  # Python reports it, and forks anyway
 
 
 def _after_fork_in_parent() -> None:
     errors: list[BaseException] = []
     _release(no_fork)
-    for channel, ready in _last_asked().values():
+    for channel, ready in _last_attempts().values():
         if ready:
             try:
                 channel.after_fork_in_parent()
             except BaseException as error:  # as above
                 errors.append(error)
-    _release(_turn)
+    _release(_preparing)
     if errors:
         raise errors[0]
 
 
-def _last_asked() -> _Asked:
-    mine = _asked.get(_this_thread())
-    return mine.pop() if mine else {}  # a signal handler may have raised before the fork could begin
+def _last_attempts() -> _Attempts:
+    mine = _attempts.get(_this_thread())
+    return mine.pop() if mine else {}  # empty if a signal handler raised before the first attempt
 
 
 def _release(lock: Any) -> None:
@@ -274,16 +275,16 @@ def _release(lock: Any) -> None:
 
 def _release_in_child(lock: Any) -> None:
     try:
-        lock.release()  # and not made anew: a signal handler may have forked where its thread holds it
+        lock.release()  # not reinitialised: a signal handler may have forked while its thread held the lock before
     except RuntimeError:
-        lock._at_fork_reinit()  # the thread that holds it is not in this process
+        lock._at_fork_reinit()  # the thread that holds it does not exist in the child
 
 
 def _after_fork_in_child() -> None:
-    for lock in (no_fork, _turn):
+    for lock in (no_fork, _preparing):
         _release_in_child(lock)
-    _prepared.update({each: channel for each, (channel, ready) in _last_asked().items() if ready})
-    _asked.clear()
+    _prepared.update({each: channel for each, (channel, ready) in _last_attempts().items() if ready})
+    _attempts.clear()
 
 
 at_fork(

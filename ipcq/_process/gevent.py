@@ -1,4 +1,4 @@
-"""What gevent has done to this process, if it is there at all: nothing here imports it."""
+"""Whether and what gevent has patched in this process; nothing here imports gevent."""
 
 import sys
 import threading
@@ -7,27 +7,27 @@ from typing import Any, Final
 
 
 def has_patched(module: str) -> bool:
-    """Tell whether gevent has made a module of the standard library cooperative."""
+    """Return whether gevent has patched a module of the standard library."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched(module))
 
 
 def original(module: str, attribute: str) -> Any:
-    """Return what the standard library has under that name, also where gevent put something else there, or nothing."""
+    """Return an attribute of a standard library module as it was before gevent patched it, if it did."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None:
         return getattr(import_module(module), attribute)
     return monkey.get_original(module, attribute)
 
 
-#: A lock of the system's threads that its own thread can take again, for what is short and waits for nothing inside,
-#: so that no greenlet is held up by another. The standard library's is one in C, which is taken or is not, whatever a
-#: signal handler raises meanwhile; what gevent makes of it is written in Python and can be left locked by that.
+#: A reentrant lock of native threads. Hold it briefly and wait for nothing inside, because a greenlet that waits for it
+#: blocks its whole thread. It is written in C, so an exception from a signal handler cannot leave it half taken;
+#: gevent's replacement is written in Python, and such an exception can leave it locked.
 NativeRLock: Final = original("_thread", "RLock")
 
 
 def is_in_hub() -> bool:
-    """Tell whether this is gevent's hub, where nothing may wait: a signal handler or a finaliser may run there."""
+    """Return whether this code runs in gevent's hub, where a signal handler or finaliser can run, but must not wait."""
     if not has_patched("time"):
         return False
     gevent: Any = sys.modules["gevent"]
@@ -35,19 +35,18 @@ def is_in_hub() -> bool:
 
 
 class NativeThread(threading.Thread):
-    """A thread of the system's, also where gevent makes greenlets of threads.
+    """A native thread, even if gevent has replaced threads with greenlets.
 
-    For what blocks in a way that no greenlet may, or has to go on while the event loop is busy. Its `ident` is the
-    system's.
+    For work that blocks its thread, or must continue while the event loop is busy. Its `ident` is the native one.
     """
 
     _over: Any = None
 
     def start(self) -> None:
-        """Start it.
+        """Start the thread.
 
         Raises:
-            RuntimeError: The system gives no thread.
+            RuntimeError: The system cannot start a thread.
         """
         if not has_patched("threading"):
             super().start()
@@ -64,7 +63,7 @@ class NativeThread(threading.Thread):
             self._over.release()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end, in seconds at the most."""
+        """Wait for the thread to end, for at most `timeout` seconds."""
         if self._over is None:
             super().join(timeout)
         elif self._over.acquire(timeout=-1 if timeout is None else timeout):
@@ -72,5 +71,5 @@ class NativeThread(threading.Thread):
 
 
 def is_this_thread(thread: threading.Thread) -> bool:
-    """Tell whether that is the system's thread that asks."""
+    """Return whether the caller runs in this native thread."""
     return bool(thread.ident == original("_thread", "get_ident")())

@@ -1,13 +1,13 @@
 """Imports that a fork cannot interrupt.
 
-If another thread is importing a module at a fork, the child inherits that module's lock, and no thread of the child
-releases it: the child hangs when it imports the module. Parts of ipcq and its plugins are imported when they are first
-needed, perhaps in a thread. So a fork waits while another thread
+If a process forks while another thread imports a module, the child inherits that module's lock and has no thread to
+release it. The child then hangs when it imports the module. Parts of ipcq and its plugins are imported when first
+needed, possibly in a thread. So a fork waits while another thread
 
 - is inside `importing`, which surrounds each of these late imports, or
 - executes a module of ipcq or of a bundled backend, as in ``import ipcq`` itself.
 
-The wait has a limit, because the imported module may itself wait for the thread that forks.
+The wait has a limit, because the imported module may itself wait for the forking thread.
 """
 
 import sys
@@ -21,11 +21,11 @@ from ipcq._process.limits import shortage
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError
 
-#: How long a fork waits for the imports of other threads, which take milliseconds.
-_PATIENCE_SECONDS: Final = 10.0
-#: How often a fork looks for modules that are being executed; also how long it waits, after one has been executed, for
-#: the release of its lock.
-_LOOK_SECONDS: Final = 0.001
+#: The longest time that a fork waits for the imports of other threads, which normally take milliseconds.
+_TIMEOUT_SECONDS: Final = 10.0
+#: The interval at which a fork looks for modules in execution. It also waits this long after the last one, until the
+#: module's lock is released.
+_POLL_SECONDS: Final = 0.001
 
 _OURS: Final = "ipcq"
 
@@ -39,11 +39,11 @@ def importing() -> AbstractContextManager[Any]:
 
     Use it only for imports: nothing inside may wait for another thread or process.
     """
-    return _lock  # type: ignore[no-any-return]  # the lock itself: it is in C, so no signal handler can interrupt it
+    return _lock  # type: ignore[no-any-return]  # the lock itself: it is in C, so a signal handler cannot interrupt it
 
 
-class _ShortageTold:
-    # A class, because `contextlib` ties a cycle around an error that passes through, and that keeps what failed alive.
+class _ShortageReported:
+    # A class: `contextlib` would make a reference cycle with an error that passes through, which keeps objects alive.
 
     def __enter__(self) -> None:
         pass
@@ -56,23 +56,23 @@ class _ShortageTold:
             raise short from error
 
 
-_SHORTAGE_TOLD: Final = _ShortageTold()
+_SHORTAGE_REPORTED: Final = _ShortageReported()
 
 
-def shortage_told() -> AbstractContextManager[None]:
-    """Tell by our error that there were no descriptors or no memory left to open something, such as a module.
+def shortage_reported() -> AbstractContextManager[None]:
+    """Return a context manager that replaces an `OSError` or `ImportError` from a lack of resources by our error.
 
-    It is no part of `importing`, which has to be the lock itself.
+    It is not part of `importing`, which must be the lock itself.
 
     Raises:
-        LimitExceeded: No descriptors.
-        NoSpace: No memory.
+        LimitExceeded: No free descriptors.
+        NoSpace: No free memory.
     """
-    return _SHORTAGE_TOLD
+    return _SHORTAGE_REPORTED
 
 
 def shortage_behind(error: BaseException | None) -> MessageQueueError | None:
-    """Return what `shortage_told` raises instead of an error, if it does."""
+    """Return the error that `shortage_reported` raises instead of this one, or None."""
     if not isinstance(error, OSError | ImportError) or isinstance(error, MessageQueueError):
         return None
     reraise_from_handler(error)
@@ -80,14 +80,14 @@ def shortage_behind(error: BaseException | None) -> MessageQueueError | None:
 
 
 def before_fork() -> None:
-    until = monotonic() + _PATIENCE_SECONDS
+    until = monotonic() + _TIMEOUT_SECONDS
     executed = False
-    while _lock.acquire(timeout=_PATIENCE_SECONDS) and monotonic() < until:
+    while _lock.acquire(timeout=_TIMEOUT_SECONDS) and monotonic() < until:
         before, executed = executed, _is_executed_elsewhere()
         if not (before or executed):
             return
-        _lock.release()  # the module may import late as well
-        _sleep(_LOOK_SECONDS)
+        _lock.release()  # the module may need it for its own late imports
+        _sleep(_POLL_SECONDS)
 
 
 def after_fork_in_parent() -> None:
@@ -102,20 +102,20 @@ def after_fork_in_child() -> None:
     try:
         _lock.release()  # not a new lock: a signal handler may have forked during an import of its own thread
     except RuntimeError:
-        _lock = NativeRLock()  # the thread that holds it is not in this process
+        _lock = NativeRLock()  # the thread that holds it does not exist in the child
 
 
 def _is_executed_elsewhere() -> bool:
-    """Tell whether another thread executes a module of ours for the first time."""
+    """Return whether another thread is executing the code of one of our modules."""
     for name, module in sys.modules.copy().items():
-        # The import system asks the same to know whether it has to wait for another thread.
+        # The import system uses the same attribute to decide whether to wait for another thread.
         if name.startswith(_OURS) and getattr(getattr(module, "__spec__", None), "_initializing", False):
             return not _is_executed_here()
     return False
 
 
 def _is_executed_here() -> bool:
-    """Tell whether this thread itself executes such a module: a signal handler that interrupted it forks."""
+    """Return whether this thread itself is executing it, interrupted by a signal handler that forks."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "<module>" and str(frame.f_globals.get("__name__")).startswith(_OURS):

@@ -7,14 +7,14 @@ import sys
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace
 
 if sys.platform != "win32":
-    import resource  # now, because a full descriptor table would not let it be loaded later
+    import resource  # now, because it could not be loaded once the descriptor table is full
 
 
 def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
-    """Make the error for a full descriptor table, with the limit as it is now.
+    """Make the error for a full descriptor table, with the current limit.
 
     Args:
-        number: ``EMFILE``, the process has too many open files; or ``ENFILE``, the machine has.
+        number: ``EMFILE``: too many open files in the process. ``ENFILE``: too many on the machine.
     """
     if number == errno.ENFILE:
         most = _number("/proc/sys/fs/file-max")
@@ -23,7 +23,7 @@ def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
             limit="fs.file-max",
             value=most,
             asked=most + 1,
-            remedy=f"end what holds so many files open (lsof), or {again}",
+            remedy=f"end a process with many open files (see lsof), or run {again}",
             errno=number,
         )
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -31,17 +31,17 @@ def too_many_descriptors(number: int = errno.EMFILE) -> LimitExceeded:
         limit="RLIMIT_NOFILE",
         value=most,
         asked=most + 1,
-        remedy=f"close what is not needed, or ulimit -n {2 * most} before the program starts",
+        remedy=f"close unneeded files, or run ulimit -n {2 * most} before the program starts",
         errno=number,
     )
 
 
 def shortage(error: BaseException) -> MessageQueueError | None:
     """Return our error if a call or an import failed because descriptors or memory ran out, else None."""
-    if sys.platform == "win32":  # which reports neither the limit nor its value
+    if sys.platform == "win32":  # Windows reports neither the limit nor its value
         return None
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else 0
-    if isinstance(error, ImportError):  # the dynamic loader reports the cause only in words
+    if isinstance(error, ImportError):  # the dynamic loader reports the cause only as text
         words = str(error)
         number = next((each for each in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) if os.strerror(each) in words), 0)
     if number in (errno.EMFILE, errno.ENFILE):
@@ -52,7 +52,7 @@ def shortage(error: BaseException) -> MessageQueueError | None:
 
 
 def too_many_threads() -> LimitExceeded:
-    """Make the error for a thread that the system refuses to start, with the limit as it is now."""
+    """Make the error for a thread that the system refuses to start, with the current limit."""
     limit, most, raising = "kernel.threads-max", 0, "sudo sysctl kernel.threads-max with a larger number"
     if sys.platform != "win32":
         most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -65,10 +65,10 @@ def too_many_threads() -> LimitExceeded:
 
 
 def check_file_size(size: int) -> None:
-    """Check that this process may make a file of that many bytes; the system itself would send a signal.
+    """Check that this process may write a file of `size` bytes: exceeding RLIMIT_FSIZE would raise SIGXFSZ.
 
     Raises:
-        LimitExceeded: RLIMIT_FSIZE is lower.
+        LimitExceeded: RLIMIT_FSIZE is lower than `size`.
     """
     if sys.platform == "win32":
         return
@@ -79,9 +79,9 @@ def check_file_size(size: int) -> None:
 
 
 def _number(path: str) -> int:
-    """Read a limit of the machine; 0 where that cannot be read."""
+    """Read a limit of the machine; return 0 if it cannot be read."""
     try:
         with open(path, encoding="utf-8") as file:
             return int(file.read())
-    except OSError:  # it takes a file to read it
+    except OSError:  # reading it takes a descriptor, and there may be none
         return 0

@@ -1,8 +1,8 @@
-"""Which process holds a lock that blocks others: for errors, statistics and `ipcq doctor`.
+"""Finding the process that holds a lock and blocks others, for errors, statistics and `ipcq doctor`.
 
-A queue whose lock is held is not full, and the remedy differs: continue the process that holds the lock, or end it.
-The question is asked after the fact, so the answer may be out of date. None means that no such process was found. Only
-Linux can tell (``/proc``, proc(5)).
+A queue whose lock is held is not full, and the remedy differs: continue or end the process that holds the lock. The
+search starts after the block, so the result may be out of date. None means that no such process was found. The search
+reads ``/proc`` (proc(5)), so it works only on Linux.
 """
 
 import os
@@ -13,18 +13,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that blocks others in a queue."""
+    """A process that holds a queue's lock."""
 
     pid: int
-    """Its process id."""
+    """The process id."""
     name: str
-    """Its name, as ps(1) shows it; not its arguments, which may hold secrets."""
+    """The name, as ps(1) shows it, without the arguments, which may contain secrets."""
     stopped: bool
-    """Whether a signal or a debugger has stopped it."""
+    """Whether a signal or a debugger has stopped the process."""
     seconds: float
-    """How long it has been seen to block them, in seconds; it may be longer."""
+    """The time for which it has been observed to block others, in seconds; it may have begun earlier."""
     doing: str = "holds its lock"
-    """What it does that blocks them, as words for an error."""
+    """How it blocks others, for the text of an error."""
 
     def __str__(self) -> str:
         state = ", which is stopped," if self.stopped else ""
@@ -33,14 +33,14 @@ class Holder:
 
     @property
     def way_out(self) -> str:
-        """What the user can do, as words for an error."""
+        """What the user can do, for the text of an error."""
         if self.stopped:
             return f"continue it (kill -CONT {self.pid}) or end it"
-        return "wait longer, or find out what keeps it from running"
+        return "wait longer, or find out why it does not run"
 
 
 def holder_of_thread(thread: int, seconds: float, doing: str = Holder.doing) -> Holder | None:
-    """Return the process of a thread that holds a lock."""
+    """Return the process of a thread that holds a lock, or None if it has ended."""
     try:
         status = Path(f"/proc/{thread}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -51,7 +51,7 @@ def holder_of_thread(thread: int, seconds: float, doing: str = Holder.doing) -> 
 
 
 def holder_of_file(descriptor: int, seconds: float) -> Holder | None:
-    """Return the process that has locked a whole file for itself (flock(2))."""
+    """Return the process that holds an exclusive lock on a whole file (flock(2)), or None."""
     found = os.fstat(descriptor)
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     # 1: FLOCK  ADVISORY  WRITE 4711 00:1b:32 0 EOF
@@ -64,15 +64,15 @@ def holder_of_file(descriptor: int, seconds: float) -> Holder | None:
 
 
 def holder_of_byte(descriptor: int, byte: int, seconds: float, doing: str = Holder.doing) -> Holder | None:
-    """Return a process with an open file that locks this byte (F_OFD_SETLK of fcntl(2)).
+    """Return a process with an open file description that locks this byte (F_OFD_SETLK of fcntl(2)), or None.
 
-    Such a lock belongs to the open file, so the kernel names no process. The open files of every process that this user
-    may inspect are searched. Linux only.
+    Such a lock belongs to the open file description, so the kernel reports no process. This searches the open files of
+    every process that this user may inspect. Linux only.
     """
     inode = os.fstat(descriptor).st_ino
     others = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()]
     for pid in others:
-        with suppress(OSError):  # it is another user's, or has ended
+        with suppress(OSError):  # it belongs to another user, or has ended
             for info in os.listdir(f"/proc/{pid}/fdinfo"):
                 if _locks(Path(f"/proc/{pid}/fdinfo/{info}"), inode, byte):
                     return holder_of_thread(pid, seconds, doing)

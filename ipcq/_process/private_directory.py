@@ -1,10 +1,10 @@
-"""The user's private directories, at places that no environment variable moves, so that all processes agree on them.
+"""The user's private directories, at fixed paths that do not depend on the environment, so that all processes agree.
 
-There are several, because no place can be relied on: hardened containers have a read-only /tmp, others no /dev/shm.
-What must not be in two of them at a time (the lock of a name, a queue's socket) is looked for in all that are there.
+There are several, because no single one always exists: hardened containers have a read-only /tmp, others no /dev/shm.
+Anything that must be unique (a name lock, a queue's socket) is looked up in all directories that exist.
 
-A place that is missing, read-only or full, or that belongs to somebody else, is passed over. Every process must decide
-that alike, so a refusal that may be gone a moment later, such as a full descriptor table, is an error.
+A directory is skipped if it is missing, read-only, full, or not owned by this user. All processes must skip the same
+ones, so a temporary failure, such as a full descriptor table, is an error instead.
 """
 
 import errno
@@ -28,20 +28,20 @@ if sys.platform == "win32":
     from ctypes import wintypes
 
     def _roots() -> tuple[str, ...]:
-        # Local application data, CSIDL 28, as the system knows it and not as %LOCALAPPDATA% has it.
+        # Local application data, CSIDL 28, from the system and not from the variable %LOCALAPPDATA%.
         buffer = ctypes.create_unicode_buffer(wintypes.MAX_PATH)
         if ctypes.windll.shell32.SHGetFolderPathW(None, 28, None, 0, buffer):
-            raise PermissionDenied("the folder for this user's local application data is not to be found")
+            raise PermissionDenied("cannot find the folder for this user's local application data")
         return (f"{buffer.value}/ipcq",)
 
 elif sys.platform == "linux":
 
     def _roots() -> tuple[str, ...]:
-        return _roots_of(os.geteuid())  # which a process may change
+        return _roots_of(os.geteuid())  # looked up each time, because a process may change it
 
     @cache
     def _roots_of(user: int) -> tuple[str, ...]:
-        return f"/tmp/ipcq-{user}", f"/dev/shm/ipcq-{user}", f"/run/user/{user}/ipcq"  # whatever TMPDIR says
+        return f"/tmp/ipcq-{user}", f"/dev/shm/ipcq-{user}", f"/run/user/{user}/ipcq"  # TMPDIR does not matter
 
 else:  # neither Linux nor Windows
 
@@ -50,27 +50,27 @@ else:  # neither Linux nor Windows
 
 
 def private_places(part: str = "") -> tuple[str, ...]:
-    """Return where private directories may be, the first choice first; none of them has to exist."""
+    """Return the possible paths of private directories in order of preference; they need not exist."""
     return tuple(_inside(root, part) for root in _roots())
 
 
 def private_directories(part: str = "") -> list[str]:
-    """Return the private directories, or those of a part, that exist and are nobody else's.
+    """Return the private directories, or their subdirectories `part`, that exist and only this user can access.
 
     One of them may be on a read-only file system, and two of them may be the same directory.
 
     Raises:
-        MessageQueueError: The system does not tell whether one exists.
+        MessageQueueError: A system error leaves open whether a directory exists.
     """
     homes = [(root, _inside(root, part)) for root in _roots()]
     return [home for root, home in homes if is_private(root) and (home == root or _is_private(root, home))]
 
 
 def private_files(file: str, part: str = "") -> list[str]:
-    """Return the paths of a file of this name in the private directories; cheaper than a look into each of them.
+    """Return the paths of all files of this name in the private directories; cheaper than listing each of them.
 
     Raises:
-        MessageQueueError: The system does not tell whether it exists.
+        MessageQueueError: A system error leaves open whether a file exists.
     """
     found = []
     for root in _roots():
@@ -82,35 +82,35 @@ def private_files(file: str, part: str = "") -> list[str]:
 
 
 def make_private_directories(part: str = "") -> list[str]:
-    """Make the private directories where they are missing, and return those that this process can write to.
+    """Create the missing private directories, and return those that this process can write to.
 
     Args:
-        part: Name of a directory inside each, which is made as well and returned.
+        part: Name of a subdirectory to create and return instead.
 
     Raises:
-        PermissionDenied: None can be used: each is missing, read-only, somebody else's or open to others.
-        NoSpace: None can be used, and one of them is only full.
+        PermissionDenied: None is usable: each is missing, read-only, owned by another user, or accessible to others.
+        NoSpace: None is usable, and at least one of them is full.
         LimitExceeded: Too many files are open.
     """
     return list(each_usable(lambda root: _made(root, part)))
 
 
 def make_private_directory(part: str = "") -> str:
-    """Make the first private directory that can be used, and return its path; otherwise as `make_private_directories`.
+    """Create the first usable private directory, and return its path; errors are those of `make_private_directories`.
 
-    What others have to find is looked for in all of `private_directories`: they may not be able to use this one.
+    To find a file of another process, search all of `private_directories`: that process may use a different one.
     """
     return next(each_usable(lambda root: _made(root, part)))
 
 
 def each_usable(attempt: Callable[[str], T]) -> Iterator[T]:
-    """Yield what an attempt returns in each place that can be used.
+    """Call `attempt` with each private directory, and yield the results of those that are usable.
 
     Raises:
-        MessageQueueError: None can be used, with the reasons; or an attempt failed for a reason that may be gone soon.
+        MessageQueueError: None is usable; the text has the reasons. Or an attempt failed for a temporary reason.
     """
-    # What makes the errors anew: their tracebacks lead to this frame and so to this list. That cycle would keep alive
-    # the error that the caller is handling, and all that hangs on it.
+    # Not the errors themselves: a list of them would make a cycle with their tracebacks, which refer to this frame. The
+    # cycle would keep alive the error that the caller is handling, and the objects in its frames.
     refusals: list[tuple[type[MessageQueueError], str, int | None]] = []
     roots = _roots()
     for root in roots:
@@ -127,24 +127,24 @@ def each_usable(attempt: Callable[[str], T]) -> Iterator[T]:
 
 
 def is_lasting(error: MessageQueueError) -> bool:
-    """Tell whether a refusal is a reason to pass a place over."""
+    """Return whether a directory has to be skipped because of this error."""
     return isinstance(error, PermissionDenied) or (isinstance(error, NoSpace) and error.errno in _FULL)
 
 
 def _none_usable(refusals: list[MessageQueueError]) -> MessageQueueError:
-    # A full place is the easiest to make usable.
+    # Report a full directory first: it is the easiest to fix.
     first = next((error for error in refusals if isinstance(error, NoSpace)), refusals[0])
     if len(refusals) == 1:
         return first
-    told = "; ".join(error.detail for error in refusals)
-    return type(first)(f"ipcq needs one directory for its locks and can use none of these: {told}", errno=first.errno)
+    reasons = "; ".join(error.detail for error in refusals)
+    return type(first)(f"ipcq needs a directory for its locks, but none is usable: {reasons}", errno=first.errno)
 
 
 def make(root: str) -> None:
-    """Make one private directory where it is missing.
+    """Create one private directory if it is missing.
 
     Raises:
-        PermissionDenied: It cannot be made, or something is there that belongs to somebody else or is open to others.
+        PermissionDenied: It cannot be created, or it belongs to another user or is accessible to others.
         NoSpace: The file system is full.
     """
     _make(root, root)
@@ -180,18 +180,18 @@ def _make(root: str, path: str) -> None:
             except FileExistsError:
                 pass
             found = os.lstat(path)
-        # The place is sticky, so nobody else can exchange the directory after this check.
+        # The parent directory is sticky, so no other user can replace the directory after this check.
     except OSError as error:
         reraise_from_handler(error)
-        raise refusal(error, f"{path} cannot be made", root, path) from error
+        raise refusal(error, f"{path} cannot be created", root, path) from error
     _check(path, found)
 
 
 def is_private(root: str) -> bool:
-    """Tell whether a private directory is there and nobody else's.
+    """Return whether a private directory exists and only this user can access it.
 
     Raises:
-        MessageQueueError: The system does not tell.
+        MessageQueueError: A system error leaves that open.
     """
     return _is_private(root, root)
 
@@ -208,28 +208,28 @@ def _is_private(root: str, path: str) -> bool:
 
 
 def _status(root: str, path: str) -> os.stat_result | None:
-    """Return the status of what is at a path, or None if nothing is or this user may not see it."""
+    """Return the status of a path, or None if it does not exist or this user may not look it up."""
     try:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except OSError as error:
         reraise_from_handler(error)
-        raise refusal(error, f"{path} cannot be looked at", root, path) from error
+        raise refusal(error, f"{path} cannot be read", root, path) from error
 
 
 def writable(path: str) -> bool:
-    """Tell whether this process may make files in a directory."""
+    """Return whether this process may create files in a directory."""
     return os.access(path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def read_only(path: str) -> bool:
-    """Tell whether a directory is on a read-only file system."""
+    """Return whether a directory is on a read-only file system."""
     return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def refusal(error: OSError, what: str, root: str, path: str) -> MessageQueueError:
-    """Return what the system's refusal means at a path in a private directory, or of that directory."""
+    """Convert a system error at a private directory, or at a path in it, to our error."""
     number, base = error.errno, os.path.dirname(root)
     if number in (errno.EMFILE, errno.ENFILE):
         return too_many_descriptors(number)
@@ -237,7 +237,7 @@ def refusal(error: OSError, what: str, root: str, path: str) -> MessageQueueErro
         return NoSpace(f"{what}: free some memory and try again", errno=number)
     if number in _FULL:
         return NoSpace(f"{what} ({error.strerror}): free some space in {base}", errno=number)
-    way = f"have it removed (sudo rm -r {path}), and ipcq makes it anew"
+    way = f"remove it (sudo rm -r {path}), and ipcq creates it again"
     if number == errno.EROFS:
         way = f"mount a tmpfs on {base}"
     elif number == errno.ENOENT and path == root:
@@ -245,7 +245,7 @@ def refusal(error: OSError, what: str, root: str, path: str) -> MessageQueueErro
         if base.startswith("/run/user/"):
             way = f"log in, or sudo loginctl enable-linger {_user()}"
     elif number in (errno.EACCES, errno.EPERM) and path == root:
-        way = f"let user {_user()} write to {base} (ls -ld {base} shows who may)"
+        way = f"let user {_user()} write to {base} (see its permissions with ls -ld {base})"
     elif number not in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO):
         return MessageQueueError(f"{what}: {error.strerror}", errno=number)
     return PermissionDenied(f"{what} ({error.strerror}): {way}", errno=number)
@@ -258,14 +258,18 @@ def _user() -> int:
 if sys.platform == "win32":
 
     def _check(path: str, found: os.stat_result) -> None:
-        """See that a directory is one; others are kept out of the folder that it is in."""
+        """Check that a path is a directory; the system already keeps other users out of its parent.
+
+        Raises:
+            PermissionDenied: It is not.
+        """
         if not stat.S_ISDIR(found.st_mode):
-            raise PermissionDenied(f"{path} must be a directory: remove it, ipcq makes it anew")
+            raise PermissionDenied(f"{path} must be a directory: remove it, and ipcq creates it again")
 
 else:
 
     def _check(path: str, found: os.stat_result) -> None:
-        """See that a directory is this user's alone.
+        """Check that a path is a directory that only this user can access.
 
         Raises:
             PermissionDenied: It is not.
@@ -275,6 +279,6 @@ else:
             kind = "directory" if stat.S_ISDIR(found.st_mode) else "file"
             raise PermissionDenied(
                 f"{path} must be a directory of this user ({os.geteuid()}) with mode 0700, but is a {kind} of user "
-                f"{found.st_uid} with mode {mode:04o}: have it removed (sudo rm -r {path}), and ipcq makes it anew",
+                f"{found.st_uid} with mode {mode:04o}: remove it (sudo rm -r {path}), and ipcq creates it again",
                 errno=errno.EACCES if stat.S_ISDIR(found.st_mode) else errno.ENOTDIR,
             )

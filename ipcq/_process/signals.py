@@ -1,11 +1,10 @@
-"""Exceptions that come up while somebody else's code runs, and are not that code's own.
+"""Telling the exceptions of signal handlers from those of the code that they interrupt.
 
-A signal handler may raise between any two steps of this thread, so also inside a ``try`` that turns whatever a
-serializer, a plugin or the system raises into one of our errors. What a handler raises has to go through unchanged.
+A signal handler may raise between any two steps of its thread, including inside a ``try`` that converts the exceptions
+of a serializer, a plugin or the system to our errors. An exception from a signal handler must pass unchanged.
 """
 
-# The module beneath `signal`, which makes an enum of each number and each handler: a hundred times of what it takes to
-# ask.
+# Not `signal`, which wraps this module and converts every number and handler to an enum, at a hundred times the cost.
 import _signal
 from types import CodeType
 from typing import Final
@@ -14,8 +13,8 @@ _NUMBERS: Final = tuple(_signal.valid_signals())
 
 
 def reraise_from_handler(error: BaseException) -> None:
-    """Raise `error` again if it came out of a Python function that is a signal handler now."""
-    # The first frame is the one that caught it. Where it is the only one, a call in C raised, and nobody is asked.
+    """Raise `error` again if it came from a Python function that is currently a signal handler."""
+    # The first frame caught the error. If there is no other frame, a C function raised it, so no handler can have.
     trace = error.__traceback__ and error.__traceback__.tb_next
     handlers = _handlers() if trace is not None else ()
     while trace is not None:

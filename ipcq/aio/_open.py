@@ -10,7 +10,7 @@ from anyio.lowlevel import current_token
 import ipcq
 from ipcq._opening.options import Options
 from ipcq._process.call_site import called_from, caller
-from ipcq._process.imports import importing, shortage_told
+from ipcq._process.imports import importing, shortage_reported
 from ipcq.aio._apart import run_apart
 from ipcq.aio._queue import Queue
 
@@ -28,7 +28,7 @@ class Opening(Generic[T]):
         self._queue: Queue[T] | None = None
 
     async def _open(self) -> Queue[T]:
-        with shortage_told(), importing():
+        with shortage_reported(), importing():
             current_token()  # imports anyio's part for this event loop
         return Queue(await run_apart(self._call, ipcq.Queue.close))
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-from ipcq._process.imports import importing, shortage_told
+from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import OfBytes
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument
@@ -128,7 +128,7 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
 
 
 def _module(part: str) -> ModuleType:
-    with shortage_told(), importing():
+    with shortage_reported(), importing():
         return import_module(f"ipcq.serializers._{part}")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgpack
 
-from ipcq._process.imports import importing, shortage_told
+from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError
 from ipcq.serializers import _keys
@@ -41,7 +41,7 @@ def encode(item: Any) -> bytes:
     except Exception as error:
         # The packer goes: what it holds of the failed item is nobody's business.
         reraise_from_handler(error)
-        with shortage_told(), importing():
+        with shortage_reported(), importing():
             from ipcq.serializers import _ways  # here, because most programs never need it
 
         raise _ways.encode_error(_ways.MSGPACK, item, error, msgpack.Packer(datetime=True).pack) from error

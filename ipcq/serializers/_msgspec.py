@@ -3,7 +3,7 @@
 from typing import Any
 
 from ipcq._distribution import DISTRIBUTION
-from ipcq._process.imports import importing, shortage_told
+from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import InvalidArgument, Unsupported
 
@@ -28,14 +28,14 @@ def functions(type: Any) -> tuple[Any, Any]:
             return pack(item)
         except Exception as error:
             reraise_from_handler(error)
-            with shortage_told(), importing():
+            with shortage_reported(), importing():
                 from ipcq.serializers import _ways  # here, because most programs never need it
 
             raise _ways.encode_error(_ways.MSGSPEC, item, error, pack) from error
 
     if type is None:
         return encode, decoder.decode
-    with shortage_told(), importing():
+    with shortage_reported(), importing():
         from ipcq.serializers import _typed  # here, because it is for handles with a type alone
 
     _typed.check_type(type)

@@ -298,7 +298,7 @@ def test_a_fork_gives_up_on_channels_that_come_without_end(
     channel: Connected, backend: ConnectedBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A descriptor too many in a child is better than a fork that never comes."""
-    monkeypatch.setattr(forks, "_PATIENCE", 0.0)
+    monkeypatch.setattr(forks, "_TIMEOUT_SECONDS", 0.0)
     monkeypatch.setattr(forks, "no_fork", NativeRLock())
     others: list[Connected] = []
 

@@ -61,13 +61,13 @@ def test_block_is_a_bool_and_nothing_else(block: Any) -> None:
 )
 def test_a_bad_timeout_is_refused_even_where_nothing_waits(block: bool, timeout: Any) -> None:
     """C10: negative times and what is no number are InvalidArgument."""
-    with pytest.raises(InvalidArgument, match="timeout is"):
+    with pytest.raises(InvalidArgument, match="timeout must be"):
         deadline_of(block, timeout)
 
 
 def test_a_refusal_names_the_argument() -> None:
     """Which argument it was stands in the text."""
-    with pytest.raises(InvalidArgument, match="open_timeout is 0 or more seconds, not -3"):
+    with pytest.raises(InvalidArgument, match="open_timeout must be 0 seconds or more, not -3"):
         seconds_of(-3, "open_timeout")
 
 

@@ -48,5 +48,5 @@ def test_the_core_is_registered_in_the_order_of_the_steps() -> None:
 def test_a_step_out_of_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that is imported too late would run in the wrong place, so it says so."""
     monkeypatch.setattr(forks, "_reached", Step.OTHERS)
-    with pytest.raises(RuntimeError, match="HANDLES come before OTHERS"):
+    with pytest.raises(RuntimeError, match="HANDLES must be registered before OTHERS"):
         at_fork(Step.HANDLES, after_in_child=print)

@@ -13,7 +13,7 @@ import ipcq
 from core.conftest import Installed
 from core.fakes import FakeBackend, raising
 from ipcq._opening import registry
-from ipcq._process.imports import shortage_told
+from ipcq._process.imports import shortage_reported
 from ipcq.errors import LimitExceeded, NoSpace, QueueNotFound
 
 pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
@@ -142,5 +142,5 @@ def test_a_backend_that_cannot_list_now_is_listed_with_the_limit(installed: Inst
 )
 def test_other_errors_stay_what_they_are(error: Exception, kind: type[Exception]) -> None:
     """Want of memory and of descriptors alone is ours."""
-    with pytest.raises(kind), shortage_told():
+    with pytest.raises(kind), shortage_reported():
         raise error

@@ -50,7 +50,7 @@ def is_free() -> bool:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a lock of this test's own, for which forks wait only a moment."""
     monkeypatch.setattr(_importing, "_lock", NativeRLock())
-    monkeypatch.setattr(_importing, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(_importing, "_TIMEOUT_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("impatient")

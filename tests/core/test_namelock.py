@@ -331,7 +331,7 @@ def test_a_directory_that_is_open_to_others_is_refused(place: Path, mode: int) -
     """C27: what others can enter, others can have prepared."""
     place.mkdir()
     place.chmod(mode)
-    with pytest.raises(PermissionDenied, match=f"{mode:04o}: have it removed \\(sudo rm -r {place}\\)"):
+    with pytest.raises(PermissionDenied, match=f"{mode:04o}: remove it \\(sudo rm -r {place}\\)"):
         taken()
 
 
@@ -734,9 +734,9 @@ def test_where_no_place_can_be_used_each_is_named_with_its_reason(
     places[2].parent.rmdir()
     with pytest.raises(PermissionDenied) as caught:
         taken()
-    one, two, three = caught.value.detail.partition("none of these: ")[2].split("; ")
+    one, two, three = caught.value.detail.partition("but none is usable: ")[2].split("; ")
     assert one.endswith(f"(Read-only file system): mount a tmpfs on {places[0].parent}")
-    assert two.endswith(f"have it removed (sudo rm -r {places[1]}), and ipcq makes it anew")
+    assert two.endswith(f"remove it (sudo rm -r {places[1]}), and ipcq creates it again")
     assert three.endswith(f"(No such file or directory): mount a tmpfs on {places[2].parent}")
 
 
@@ -758,8 +758,8 @@ def test_where_no_place_can_be_used_and_one_is_full_it_is_no_space(
         (errno.EROFS, "/tmp/ipcq-7", "mount a tmpfs on /tmp"),
         (errno.ENOENT, "/tmp/ipcq-7", "mount a tmpfs on /tmp"),
         (errno.ENOENT, "/run/user/7/ipcq", "log in, or sudo loginctl enable-linger"),
-        (errno.EACCES, "/tmp/ipcq-7", "to /tmp \\(ls -ld /tmp shows who may\\)"),
-        (errno.ELOOP, "/tmp/ipcq-7", "have it removed \\(sudo rm -r /tmp/ipcq-7\\), and ipcq makes it anew"),
+        (errno.EACCES, "/tmp/ipcq-7", "to /tmp \\(see its permissions with ls -ld /tmp\\)"),
+        (errno.ELOOP, "/tmp/ipcq-7", "remove it \\(sudo rm -r /tmp/ipcq-7\\), and ipcq creates it again"),
     ],
 )
 def test_each_refusal_has_its_own_way_out(number: int, root: str, way: str) -> None:

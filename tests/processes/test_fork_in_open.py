@@ -173,7 +173,7 @@ def test_a_handler_that_forks_inside_open_leaves_a_child_that_can_open(name: str
 
 def test_a_fork_does_not_wait_for_ever_for_who_keeps_forks_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A finaliser that runs inside may wait for a lock that the forking thread has; the child can open all the same."""
-    monkeypatch.setattr(_forks, "_PATIENCE", 0.01)
+    monkeypatch.setattr(_forks, "_TIMEOUT_SECONDS", 0.01)
     inside, over = threading.Event(), threading.Event()
 
     def keep_forks_out() -> None:
