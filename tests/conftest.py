@@ -33,7 +33,7 @@ BY_DESIGN = re.compile(
 LEFT_OUT = re.compile(rf"cannot be used here without ({'|'.join(WITHOUT)})$") if WITHOUT else None
 
 #: What an error says of a backend that was asked for by name and is not installed.
-HIDDEN = re.compile(rf"backend '({'|'.join(WITHOUT)})': no installed distribution offers it") if WITHOUT else None
+HIDDEN = re.compile(rf"backend '({'|'.join(WITHOUT)})': no installed distribution provides it") if WITHOUT else None
 
 
 #: Set for a test that failed before its leftovers were checked.

@@ -67,7 +67,7 @@ def lasting() -> Iterator[None]:
             yield
         except PersistenceWarning as warning:
             ours = "start the consumer first"
-            raise Failure(str(warning).replace("say lifetime='last-close' if that is enough", ours)) from warning
+            raise Failure(str(warning).replace("pass lifetime='last-close' if that is enough", ours)) from warning
 
 
 @contextmanager

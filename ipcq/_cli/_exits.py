@@ -40,7 +40,7 @@ _NAMES = "|".join(FLAGS)
 _ARGUMENT = re.compile(
     rf"(?<!option )\b(?P<flag>{_NAMES})=(?:True\b|(?![^ :;,.]))"  # as in allow_pickle=True, and of require= alone
     rf"|(?<!option )\b(?P<valued>{_NAMES})="
-    rf"|(?:^|(?<=; ))(?P<fact>{_NAMES})(?= is )"
+    rf"|(?:^|(?<=; ))(?P<fact>{_NAMES})(?= is | must be )"
 )
 
 #: Other advice of the core, and its wording for the command line.
@@ -48,7 +48,7 @@ _WORDS = (
     ("open with serializer='raw'", "pass --raw"),
     ("unlink and recreate it", "`ipcq rm` and recreate it"),
     ("unlink it", "`ipcq rm` it"),
-    ("unlink the one", "`ipcq rm` the one"),
+    ("unlink the other", "`ipcq rm` the other"),
     ("within open_timeout", "in time"),
 )
 

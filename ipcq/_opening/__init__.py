@@ -1,1 +1,1 @@
-"""From a name to an open handle: the address, the options, the choice of a backend, and meeting the other openers."""
+"""From a name to an open handle: address, options, choice of a backend, and the rendezvous with other processes."""

@@ -1,6 +1,6 @@
 """Queue addresses: a bare name such as ``/jobs``, or a URL such as ``mqueue:///jobs?max_messages=4``.
 
-A URL names the backend, and its query may carry those options of `ipcq.open` that the table of options allows there.
+A URL names the backend, and its query may set those options of `ipcq.open` that have `in_url` in the table of options.
 """
 
 import re
@@ -19,83 +19,83 @@ _NO_HOST: Final = ("", "/", "?", "#")
 
 
 class Address(NamedTuple):
-    """Where a queue is, as far as its opener said."""
+    """A parsed address: name, backend and the options of a URL."""
 
     name: str
     backend: str = "auto"
     options: Mapping[str, Any] = MappingProxyType({})
-    """Options of `open`, of their types; others as str."""
+    """Options of `open`, converted to their types; others as str."""
 
 
 def parse(address: object, backend: object = "auto") -> Address:
-    """Take a name or a URL apart; the backend may be named beside it.
+    """Parse a name or a URL; `backend` is the argument of that name.
 
     Raises:
-        InvalidName: The name breaks the rule for names.
-        InvalidArgument: The URL has a host, a fragment, an option twice, or an option of another type; or it names
-            another backend than the argument, or that is no str.
+        InvalidName: The name is invalid.
+        InvalidArgument: The URL has a host, a fragment, a duplicate option, or an option of a wrong type; or URL and
+            argument name different backends; or `backend` is not a str.
     """
     scheme = _SCHEME.match(address) if isinstance(address, str) else None
     if not isinstance(address, str) or not scheme:
         return Address(check_name(address), _one_backend(None, backend))
-    # First, because the texts of urlsplit quote a host with its password.
+    # Before urlsplit, because its errors would quote a host with its password.
     if address[scheme.end() :][:1] not in _NO_HOST:
-        raise _elsewhere(address, scheme[1])
+        raise _no_host(address, scheme[1])
     with shortage_reported(), importing():
         from urllib.parse import parse_qsl, unquote, urlsplit  # here, because most addresses are bare names
 
     try:
-        if any(blank in address for blank in "\t\r\n"):  # urlsplit would leave them out in silence
-            raise ValueError("write tabs and line ends as %XX")
+        if any(blank in address for blank in "\t\r\n"):  # urlsplit would remove them silently
+            raise ValueError("write tabs and line breaks as %XX")
         parts = urlsplit(address)
         name = unquote(parts.path, errors="strict")
         given = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise InvalidArgument(f"{shown(address)} is not a URL: {error}") from error
     if parts.fragment:
-        raise _elsewhere(address, parts.scheme)
+        raise _no_host(address, parts.scheme)
     options: dict[str, Any] = {}
     for option, text in given:
         known = OPTIONS.get(option)
         if known is not None and not known.in_url:
-            raise InvalidArgument(f"{option} can be given as an argument of ipcq.open only, not in a URL")
+            raise InvalidArgument(f"a URL cannot set {option}: pass it as an argument of ipcq.open")
         if option in options:
-            raise InvalidArgument(f"{shown(address)} gives the option {option!r} twice")
+            raise InvalidArgument(f"{shown(address)} sets the option {option!r} twice: leave one of them out")
         options[option] = text if known is None else convert(option, text, known.kind.parse)
     return Address(check_name(name), _one_backend(parts.scheme, backend), options)
 
 
-def _elsewhere(address: str, scheme: str) -> InvalidArgument:
+def _no_host(address: str, scheme: str) -> InvalidArgument:
     return InvalidArgument(f"{shown(address)} has a host or a fragment: write it as {scheme}:///name?option=value")
 
 
 def parse_place(address: object, backend: object) -> tuple[str, str]:
-    """Take apart an address that carries no options, and return name and backend.
+    """Parse an address that must not have options, and return name and backend.
 
     Raises:
-        InvalidName: The name breaks the rule for names.
-        InvalidArgument: As for `parse`, or the URL carries options.
+        InvalidName: The name is invalid.
+        InvalidArgument: As for `parse`, or the URL has options.
     """
     found = parse(address, backend)
     if found.options:
-        raise InvalidArgument(f"options of a URL are for ipcq.open: leave out {', '.join(found.options)}")
+        raise InvalidArgument(f"only ipcq.open takes options in a URL: leave out {', '.join(found.options)}")
     return found.name, found.backend
 
 
 def _one_backend(scheme: str | None, backend: object) -> str:
     """Return the backend that the URL or the argument names."""
     if not isinstance(backend, str):
-        raise InvalidArgument(f"backend is a str such as 'auto', not {shown(backend)}")
+        raise InvalidArgument(f"backend must be a str such as 'auto', not {shown(backend)}")
     if scheme is not None and backend not in ("auto", scheme):
-        raise InvalidArgument(f"the URL names backend {scheme!r} and the argument {backend!r}")
+        raise InvalidArgument(f"the URL names backend {scheme!r}, but the argument names {backend!r}")
     return scheme or backend
 
 
 def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:
-    """Turn an option's text into its type.
+    """Convert an option's text to its type.
 
     Raises:
-        InvalidArgument: The text does not say such a value.
+        InvalidArgument: The text is not a valid value.
     """
     try:
         return truth(text) if kind is bool else kind(text)
@@ -104,15 +104,15 @@ def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:
 
 
 def unknown_option(option: str, known: Iterable[str]) -> InvalidArgument:
-    """Make the error for an option that nobody has, with the one that was probably meant."""
-    return InvalidArgument(f"no option {option!r}: {meant(option, known)}")
+    """Make the error for an unknown option, with a suggestion."""
+    return InvalidArgument(f"no option {option!r}: {suggestion(option, known)}")
 
 
-def meant(word: str, known: Iterable[str]) -> str:
-    """Say which of the known words was probably meant, or which there are."""
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return a suggestion for a misspelled word: the closest known word, or all of them."""
     with shortage_reported(), importing():
-        from difflib import get_close_matches  # here, because only mistakes need it
+        from difflib import get_close_matches  # here, because only an error needs it
 
     known = sorted(known)
     near = get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"

@@ -1,9 +1,8 @@
-"""Which backend serves a name: one pure function, so that the rule can be read, and tested by a table.
+"""The choice of a backend for `auto`: one pure function, tested with a table.
 
-`auto` must never split one name into two queues. So whatever exists is attached to, wherever it is; only where nothing
-exists does rank decide. The choice must be the same for every process, and must not make a queue weaker than it was
-asked for. So it depends on the request and on what is installed and permitted here, and never on how full the machine
-is.
+`auto` must never split one name into two queues. So it attaches to an existing queue on any backend, and uses the rank
+only if none exists. The choice must be the same in every process, and a queue must not be weaker than requested. So it
+depends on the request and on the backends that are installed and permitted, but never on how full the machine is.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,15 +14,15 @@ from ipcq._redaction import shown
 from ipcq.backend import Availability, Capabilities, Lifetime, Persistence, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
 
-#: The least value of a capability that will do: True, a member of its enumeration, or a number.
+#: The required minimum of a capability: True, a member of its enumeration, or a number.
 Minimum: TypeAlias = bool | int | Scope | Persistence
 
-CANNOT_CONTINUE: Final = "its handles cannot go on after an unlink (after_unlink='continue')"
+CANNOT_CONTINUE: Final = "its handles cannot continue after an unlink (after_unlink='continue')"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What the choice has to know of one backend."""
+    """The facts about one backend that the choice depends on."""
 
     name: str
     capabilities: Capabilities = field(default_factory=Capabilities)
@@ -42,15 +41,15 @@ class Attach:
 
 @dataclass(frozen=True)
 class Create:
-    """Nothing exists: create on the first of these backends that can do what the request asks for."""
+    """No queue exists: create it on the first of these backends that can fulfil the request."""
 
     order: tuple[str, ...]
     passed_over: Mapping[str, str]
-    """For each other backend, why it is not in the order."""
+    """For each other backend, the reason why it is not in `order`."""
     ranked: tuple[str, ...] = ()
-    """The usable backends on which `auto` creates at all, the best first."""
+    """All usable backends on which `auto` creates, the best first."""
     weaker: bool = False
-    """The queue is meant to stay, but every backend in `order` keeps it only while some process has it open."""
+    """The request is persistent, but every backend in `order` keeps a queue only while some process has it open."""
 
     def better(self, name: str) -> Sequence[str]:
         """Return the backends that rank above this one."""
@@ -63,17 +62,17 @@ def choose(
     require: Mapping[str, Minimum] | None = None,
     preferred: str | None = None,
 ) -> Attach | Create:
-    """Decide for ``backend="auto"``.
+    """Choose a backend for ``backend="auto"``.
 
     Args:
-        candidates: Every backend that could be loaded.
-        request: What was asked for.
-        require: For each capability that the queue must have, the least value that will do.
-        preferred: Create on this one or not at all; what exists is attached to all the same.
+        candidates: Every loaded backend.
+        request: The request to fulfil.
+        require: The minimum of each required capability.
+        preferred: The only backend on which to create; an existing queue is attached to on any backend.
 
     Raises:
         QueueMismatch: The name exists on more than one backend.
-        BackendUnavailable: The name exists on a backend that cannot be used here.
+        BackendUnavailable: The name exists on a backend that is unusable here.
     """
     found = [candidate for candidate in candidates if candidate.exists]
     if len(found) > 1:
@@ -82,14 +81,14 @@ def choose(
         (there,) = found
         if not there.availability.usable:
             raise BackendUnavailable(
-                f"the queue exists there, but this backend cannot be used here: {there.availability.reason}",
+                f"the queue exists on this backend, which is unusable here: {there.availability.reason}",
                 reasons={there.name: there.availability.reason},
                 backend=there.name,
             )
         return Attach(there.name)
     best_first = sorted(candidates, key=lambda candidate: (-(candidate.rank or 0), candidate.name))
     excluded = {candidate.name: _not_by_auto(candidate, preferred) for candidate in best_first}
-    # A backend that is full, or cannot do what was asked for, still counts: a weaker one must not stand in for it.
+    # A backend that cannot fulfil the request still counts: a weaker backend must not replace it.
     usable = [each for each in best_first if each.availability.usable]
     kept = any(not (_forgets(each.capabilities) or excluded[each.name]) for each in usable)
     stays = request.lifetime == "persistent"
@@ -110,16 +109,16 @@ def choose(
 def ambiguous(names: Sequence[str]) -> QueueMismatch:
     """Make the error for a name that exists on several backends."""
     listed = " and ".join(repr(name) for name in sorted(names))
-    return QueueMismatch(f"it exists on {listed}: name one with backend=…, or unlink the one that is not meant")
+    return QueueMismatch(f"it exists on {listed}: choose one with backend=…, or unlink the other")
 
 
 def _not_by_auto(candidate: Candidate, preferred: str | None) -> str:
     if preferred is not None and candidate.name != preferred:
         return f"IPCQ_BACKEND names {shown(preferred)}"
     if candidate.capabilities.scope < Scope.HOST:
-        return f"its queues do not reach other processes: name it with backend={candidate.name!r} if that is meant"
+        return f"its queues are private to one process: pass backend={candidate.name!r} if that is enough"
     if candidate.rank is None and preferred is None:
-        return f"it has no rank, so only backend={candidate.name!r} creates on it"
+        return f"it has no rank, so a queue is created on it only with backend={candidate.name!r}"
     return ""
 
 
@@ -129,22 +128,22 @@ def _forgets(able: Capabilities) -> bool:
 
 def _forgotten(candidate: Candidate) -> str:
     way = "lifetime='last-close'" if candidate.capabilities.last_close else f"backend={candidate.name!r}"
-    return f"its queues live only as long as some process has them open: say {way} if that is enough"
+    return f"its queues live only as long as some process has them open: pass {way} if that is enough"
 
 
 def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Minimum] | None = None) -> str:
-    """Say why a backend cannot honour a request; empty where it can, as far as is known before it is tried."""
+    """Return why a backend cannot fulfil a request; empty if nothing is known against it."""
     able = candidate.capabilities
     if not candidate.availability.usable:
         return candidate.availability.reason
     if request.priorities and not able.priorities:
         return "it has no priorities"
     if request.lifetime == "last-close" and not able.last_close:
-        return "its queues cannot go with their last handle (lifetime='last-close')"
+        return "it cannot remove a queue with its last handle (lifetime='last-close')"
     if denied := _denied(able, request):
         return denied
     if able.max_message_size is not None and (request.max_message_size or 0) > able.max_message_size:
-        return f"its messages have at most {able.max_message_size} bytes, asked for {request.max_message_size}"
+        return f"its messages have at most {able.max_message_size} bytes, but {request.max_message_size} were requested"
     if require and (lacks := lacking(require, able, able.max_message_size)):
         return lacks
     for option in request.options:
@@ -155,9 +154,9 @@ def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Mi
 
 def _denied(able: Capabilities, request: Request) -> str:
     if request.mode & 0o077 and not able.other_users:
-        return f"its queues cannot be opened to other users (mode={request.mode:#o})"
+        return f"its queues cannot be accessible to other users (mode={request.mode:#o})"
     if request.mode != 0o600 and not (able.modes or able.other_users):
-        return f"its queues have no mode but 0o600 (mode={request.mode:#o})"
+        return f"its queues always have mode 0o600 (mode={request.mode:#o})"
     if request.after_unlink == "continue" and not able.after_unlink:
         return CANNOT_CONTINUE
     return ""
@@ -166,19 +165,19 @@ def _denied(able: Capabilities, request: Request) -> str:
 def lacking(
     require: Mapping[str, Minimum], able: Capabilities, max_message_size: int | None, lifetime: Lifetime = "persistent"
 ) -> str:
-    """Say which required capability a backend or queue lacks, with both values; empty if it lacks none.
+    """Describe the first required capability that a backend or queue lacks, with both values; empty if it lacks none.
 
     Args:
-        require: For each capability, the least value that will do.
+        require: The minimum of each required capability.
         able: The capabilities of the backend or the queue.
-        max_message_size: The largest message of either; None: without a bound.
-        lifetime: That of the queue.
+        max_message_size: Its largest message, in bytes; None means no limit.
+        lifetime: The lifetime of the queue.
     """
     facts = {ability: getattr(able, ability) for ability in require}
     if "max_message_size" in require:
         facts["max_message_size"] = max_message_size
     if "persistence" in require and lifetime == "last-close":
-        facts["persistence"] = min(able.persistence, Persistence.HOLDERS)  # whatever its backend can do
+        facts["persistence"] = min(able.persistence, Persistence.HOLDERS)  # on any backend
     for ability, minimum in require.items():
         has = facts[ability]
         if has is None or has >= minimum:

@@ -1,4 +1,4 @@
-"""The names that exist: looking for one, removing one, listing all."""
+"""The directory of existing queues: look up a name, remove it, list all."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,48 +17,48 @@ from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Backend
 from ipcq.errors import MessageQueueError, QueueNotFound
 
-#: Seconds that `unlink` waits for others at the most: what `open` waits unless told otherwise.
+#: Seconds that `unlink` waits for the name lock: the default of `open`.
 OPEN_TIMEOUT: Final[float] = DEFAULTS["open_timeout"]
 
 
 def exists(name: str, backend: str = AUTO) -> bool:
-    """Tell whether a queue of this name exists.
+    """Return whether a queue of this name exists.
 
     Args:
         name: A name or a URL.
-        backend: Name of the backend to ask; ``"auto"`` asks all.
+        backend: Name of the backend to search; ``"auto"`` searches all.
 
     Raises:
-        BackendUnknown: No installed distribution offers the backend.
+        BackendUnknown: No installed distribution provides the backend.
         BackendUnavailable: The backend's plugin cannot be loaded.
-        InvalidName: The name breaks the rule.
+        InvalidName: The name is invalid.
     """
     name, backend = parse_place(name, backend)
     return bool(holders(name, backend))
 
 
 def unlink(name: str, backend: str = AUTO) -> None:
-    """Remove a queue's name; whoever has it open is told with `QueueGone`.
+    """Remove a queue's name; calls on open handles raise `QueueGone`.
 
     Args:
         name: A name or a URL.
         backend: Name of the backend; ``"auto"`` finds it.
 
     Raises:
-        QueueNotFound: There is none.
+        QueueNotFound: No such queue exists.
         QueueMismatch: The name exists on several backends.
-        PermissionDenied: This user may not.
-        TimedOutError: Somebody else created or unlinked the name for 10 seconds.
-        BackendUnknown: No installed distribution offers the backend.
+        PermissionDenied: This user lacks the permission.
+        TimedOutError: Other processes held the name lock for 10 seconds.
+        BackendUnknown: No installed distribution provides the backend.
         BackendUnavailable: The backend's plugin cannot be loaded.
-        InvalidName: The name breaks the rule.
+        InvalidName: The name is invalid.
     """
     name, backend = parse_place(name, backend)
     remove(name, backend, lambda: True)
 
 
 def remove(name: str, backend: str, wanted: Callable[[], bool]) -> None:
-    """Remove a name as `unlink` does, if it is `wanted` while nobody else creates or unlinks it."""
+    """Take the name lock, and remove the name as `unlink` does if `wanted` then returns True."""
     with located(name, backend), serialised(name, backends(backend), monotonic() + OPEN_TIMEOUT):
         if not wanted():
             return
@@ -70,7 +70,7 @@ def remove(name: str, backend: str, wanted: Callable[[], bool]) -> None:
 def _holder(name: str, backend: str) -> Backend:
     found = holders(name, backend)
     if not found:
-        raise QueueNotFound("no such queue: see what there is with ipcq.queues()")
+        raise QueueNotFound("no such queue: list the existing queues with ipcq.queues()")
     if len(found) > 1:
         raise ambiguous([each.name for each in found])
     return found[0]
@@ -78,26 +78,26 @@ def _holder(name: str, backend: str) -> Backend:
 
 @dataclass(frozen=True)
 class QueueInfo:
-    """One queue that exists."""
+    """An existing queue."""
 
     name: str
     """The queue's name."""
     backend: str
-    """Name of the backend that serves it."""
+    """Name of the queue's backend."""
 
 
 class Listing(list[QueueInfo]):
-    """The queues that exist, by name.
+    """The existing queues, sorted by name.
 
     Attributes:
-        unlisted: For each backend that cannot list its queues here and now, why, and what would change that.
+        unlisted: For each backend that cannot list its queues now, the reason and the way out.
     """
 
     unlisted: Mapping[str, str]
 
 
 def queues() -> Listing:
-    """List the queues that exist on all backends."""
+    """List the existing queues on all backends."""
     listing = Listing()
     listing.unlisted = unlisted = {}
     for each in backends(AUTO):
@@ -106,7 +106,7 @@ def queues() -> Listing:
                 listing.extend(QueueInfo(name, each.name) for name in each.names())
         except MessageQueueError as error:
             unlisted[each.name] = error.detail or str(error)
-        except Exception as error:  # a stranger's plugin must not hide the others' queues
+        except Exception as error:  # a faulty plugin must not hide the queues of other backends
             reraise_from_handler(error)
             unlisted[each.name] = f"it cannot list its queues: {type(error).__name__}: {error}"
     listing.sort(key=lambda info: (info.name, info.backend))

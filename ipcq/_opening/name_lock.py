@@ -1,20 +1,20 @@
-"""The lock that makes creating and unlinking one name a matter of one process at a time, whatever the backend.
+"""The name lock: at any time only one process creates or unlinks a name, on any backend.
 
-It is a file in the user's private directory, so that no environment variable can send two processes to two locks. The
-kernel releases it when its holder dies, and it excludes threads as well because every acquisition opens the file anew.
-On Linux it is an open-file-description lock (``fcntl(2)``) of one byte for each name, on Windows a locked byte, and
-elsewhere, where locks of bytes do not belong to a descriptor, ``flock(2)`` on one of 256 files. Two names that share a
-byte or a file wait for each other, and that is all.
+It is a file in the user's private directory, whose path does not depend on the environment, so that all processes use
+the same lock. The kernel releases it when its holder dies. It excludes threads too, because every acquisition opens the
+file again. On Linux it is an open file description lock (``fcntl(2)``) on one byte per name, on Windows a locked byte.
+On other systems, where byte locks do not belong to a descriptor, it is ``flock(2)`` on one of 256 files. Two names that
+hash to the same byte or file wait for each other, which is harmless.
 
-**Several files.** On Linux there are several private directories (`private_directory`), and processes may differ in
-which of them they can write to: one has a read-only /tmp, another a read-only /dev/shm. So the lock is taken in every
-directory, exclusively where this process can write, and shared where a file is there that it can only read. Two
-processes that can see each other's directories exclude each other even if there is no directory that both can write to.
-Each first makes the files where it can, and only then opens those that it can only read. So whichever of the two looks
-later finds the other's file, which the other holds exclusively, so that it cannot even be shared meanwhile.
+**Several files.** On Linux there are several private directories (`private_directory`), and not every process can write
+to the same ones: one has a read-only /tmp, another a read-only /dev/shm. So the lock is taken in every directory:
+exclusive if this process can write there, shared if it can only read an existing file. Two processes that can see each
+other's directories exclude each other even if there is no directory that both can write to. Each first creates the
+files where it can, and only then opens the files that it can only read. So the later of the two finds the other's file,
+whose exclusive lock also excludes a shared one.
 
-The files are locked in the order of their inodes. That order is the same for every process, also where a container
-mounts one directory in two places, so there is no deadlock.
+The files are locked in the order of their inodes. This order is the same in every process, even if a container mounts
+one directory twice, so there is no deadlock.
 """
 
 import errno
@@ -37,16 +37,16 @@ from ipcq.errors import MessageQueueError, TimedOutError
 
 _MODE: Final = 0o600
 
-# Modules of the platform now, because a full descriptor table would not let them be loaded later.
+# The modules of the platform are imported now, because they could not be loaded once the descriptor table is full.
 if sys.platform == "linux":
     import fcntl
 
     def lock_file(name: str) -> str:
-        """Return what the lock file of a name is called."""
+        """Return the file name of a name's lock."""
         return "names.lock"
 
     def _try_lock(descriptor: int, name: str, shared: bool) -> bool:
-        # A byte beyond the end of the file may be locked.
+        # The byte may be beyond the end of the file.
         try:
             _set_lock(descriptor, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, zlib.crc32(name.encode()), 1)
         except BlockingIOError:
@@ -75,7 +75,7 @@ elif sys.platform == "win32":
         return True
 
     def _unlock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # at the place where _try_lock left the descriptor
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # at the offset that _try_lock has set
 
 else:  # neither Linux nor Windows
     import fcntl
@@ -105,12 +105,12 @@ class _Lock(NamedTuple):
 
 @contextmanager
 def name_lock(name: str, deadline: float) -> Iterator[None]:
-    """Hold the lock of a name, waited for until `deadline` on `time.monotonic`.
+    """Hold the lock of a name, and wait for it until `deadline` on `time.monotonic`.
 
     Raises:
-        TimedOutError: Another process held it all that time.
-        PermissionDenied: No private directory can be used: each is missing, read-only, or not this user's alone.
-        NoSpace: None can be used, and one of them is only full.
+        TimedOutError: Other processes held the lock until the deadline.
+        PermissionDenied: No private directory is usable: each is missing, read-only, or accessible to other users.
+        NoSpace: None is usable, and at least one of them is full.
         LimitExceeded: Too many files are open.
     """
     with ExitStack() as closing:
@@ -120,11 +120,11 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
             while not _locked(lock, name):
                 if monotonic() >= deadline:
                     raise TimedOutError(
-                        "another process is creating or unlinking it and did not finish within open_timeout: see who "
-                        f"holds {lock.path} (lslocks), or give more time",
+                        "another process is creating or unlinking it and did not finish within open_timeout: find the "
+                        f"holder of {lock.path} with lslocks, or pass a larger open_timeout=",
                         queue=name,
                     )
-                # Among many waiters, the one that looks least often would always be last; and nobody holds it for long.
+                # Poll often: of many waiters, one that polls less often would always lose. The lock is held briefly.
                 pause(since, deadline, longest=0.002)
         yield
 
@@ -140,7 +140,7 @@ def _locked(lock: _Lock, name: str) -> bool:
 
 
 class _Files:
-    """The files of the lock, which are closed with `closing`."""
+    """The files of one lock; `closing` closes them."""
 
     def __init__(self, file: str, closing: ExitStack) -> None:
         self._file = file
@@ -148,7 +148,7 @@ class _Files:
         self._found: dict[tuple[int, int], _Lock] = {}
 
     def opened(self) -> list[_Lock]:
-        """Open the files in every place, and return them in the order in which they are to be locked."""
+        """Open the file in every private directory, and return the files in locking order."""
         writable = set(private_directory.each_usable(self._make))
         for root in private_directory.private_places():
             if root not in writable:
@@ -158,12 +158,12 @@ class _Files:
     def _make(self, root: str) -> str:
         private_directory.make(root)
         path = f"{root}/{self._file}"
-        # A forked child closes its copy of the descriptor. Unlocking it would take the lock from the parent.
+        # A forked child only closes its copy of the descriptor. To unlock it would release the parent's lock.
         self._note(opened(partial(_open_file, root, path)), root, path, False)
         return root
 
     def _open_shared(self, root: str) -> None:
-        """Open a file that this process cannot write to, if it is there and this process can read it."""
+        """Open a file that this process cannot write to, if the file exists and this process can read it."""
         path = f"{root}/{self._file}"
         if not private_directory.is_private(root):
             return
@@ -182,12 +182,12 @@ class _Files:
         try:
             status = os.fstat(descriptor)
             if not shared and sys.platform != "win32" and stat.S_IMODE(status.st_mode) != _MODE:
-                os.fchmod(descriptor, _MODE)  # it was made just now, and the umask has taken bits away
+                os.fchmod(descriptor, _MODE)  # just created; the umask has cleared bits
         except OSError as error:
             reraise_from_handler(error)
-            raise private_directory.refusal(error, f"the lock file {path} cannot be looked at", root, path) from error
+            raise private_directory.refusal(error, f"the lock file {path} cannot be read", root, path) from error
         identity = status.st_dev, status.st_ino
-        # One file in two places would conflict with itself.
+        # If two paths lead to one file, the second lock would conflict with the first.
         self._found.setdefault(identity, _Lock(identity, descriptor, path, shared))
 
 
@@ -201,11 +201,11 @@ def _open_file(root: str, path: str) -> int:
 
 def _close_lock(descriptor: int) -> None:
     def unlock_and_close() -> None:
-        # Closing alone does not unlock it until a child that was forked just now has closed its copy.
+        # Close alone does not release the lock while a newly forked child still has its copy of the descriptor.
         try:
             _unlock(descriptor)
         except OSError:
-            pass  # closing unlocks it soon after
+            pass  # the close releases it soon
         os.close(descriptor)
 
     closed(descriptor, unlock_and_close)

@@ -1,4 +1,4 @@
-"""From a name to a handle: where address, arguments, codec and channel come together."""
+"""`ipcq.open`: from address and options to a handle with channel and codec."""
 
 import sys
 from functools import partial
@@ -20,14 +20,14 @@ from ipcq.serializers import codec_for
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm  # the type checker's own
+    from typing_extensions import TypeForm  # bundled with the type checker
 
 
 @overload
 def open(name: str, backend: str = ..., *, type: type[T], **options: Unpack[Options]) -> Queue[T]: ...
 
 
-@overload  # for a union and other types that are no classes
+@overload  # for unions and other types that are not classes
 def open(name: str, backend: str = ..., *, type: "TypeForm[T]", **options: Unpack[Options]) -> Queue[T]: ...
 
 
@@ -36,39 +36,40 @@ def open(name: str, backend: str = ..., *, type: Any = ..., **options: Unpack[Op
 
 
 def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
-    """Open the queue of a name, and create it if there is none.
+    """Open the queue of a name, and create it if it does not exist.
 
-    Whoever opens the same name meets on the same queue. Its limits, mode and lifetime are those it was created with; a
-    limit that is asked for here has to be equal.
+    All processes that open a name get the same queue. An existing queue keeps the limits, mode and lifetime of its
+    creation; a limit that is passed here must be equal.
 
     Args:
-        name: ``"/"`` and then 1 to 254 bytes of UTF-8 without ``"/"`` and NUL, and neither ``"/."`` nor ``"/.."``; or a
-            URL such as ``"mqueue:///jobs?max_messages=4"``, which names the backend and may carry these options.
-        backend: Name of the backend; ``"auto"`` attaches where the queue exists, and creates on the best that can
-            honour the request. Naming one skips the search.
-        **options: Options of the backend's own. A type checker does not know them: put them into a URL, or pass a
+        name: ``"/"`` and 1 to 254 bytes of UTF-8 without ``"/"`` and NUL, but not ``"/."`` or ``"/.."``; or a URL such
+            as ``"mqueue:///jobs?max_messages=4"``, which names the backend and may set these options.
+        backend: Name of the backend. ``"auto"`` attaches to an existing queue on any backend, and creates a new one on
+            the best backend that can fulfil the request. A named backend saves the search.
+        **options: Options of the backend. They are unknown to a type checker: put them into a URL, or pass a
             ``dict[str, Any]``.
 
     Returns:
         A handle; close it, or use it in a ``with`` statement.
 
     Raises:
-        QueueNotFound: There is none, and ``create=False``.
-        QueueExists: There is one, and ``exclusive=True``.
-        QueueMismatch: The queue has other limits than those asked for, or the name exists on several backends.
-        LimitExceeded: A limit of the system stands against creating it; no other backend is tried then.
-        NoSpace: The memory is full; no other backend is tried then.
-        Unsupported: The backend that was named cannot honour the request, or a library is missing.
-        BackendUnknown: No installed distribution offers the backend.
-        BackendUnavailable: The backend cannot be used here, or none can; the error's `reasons` tell why for each.
-        PermissionDenied: This user may not, the queue belongs to somebody else, or pickles would come from others.
-        TimedOutError: Somebody else created or unlinked the name all the while.
+        QueueNotFound: The queue does not exist, and ``create=False``.
+        QueueExists: The queue exists, and ``exclusive=True``.
+        QueueMismatch: The queue has other limits than requested, or the name exists on several backends.
+        LimitExceeded: A limit of the system prevents the creation; no other backend is tried.
+        NoSpace: The memory is full; no other backend is tried.
+        Unsupported: The named backend cannot fulfil the request, or a library is missing.
+        BackendUnknown: No installed distribution provides the backend.
+        BackendUnavailable: The named backend, or every backend, is unusable here; the error's `reasons` say why.
+        PermissionDenied: This user lacks the permission, the queue belongs to another user, or
+            ``allow_pickle=True`` and other users can write to the queue.
+        TimedOutError: Other processes created or unlinked the name until `open_timeout` was over.
         QueueClosed: This process was forked during a call on the queue, and the backend's state must not cross a fork.
-        InvalidName: The name breaks the rule.
-        InvalidArgument: An argument or option has a wrong type or value, or is unknown.
+        InvalidName: The name is invalid.
+        InvalidArgument: An argument or option is unknown, or has a wrong type or value.
 
     Warns:
-        PersistenceWarning: The queue is meant to stay, but no backend that keeps queues can be used here. Nothing has
+        PersistenceWarning: The queue is persistent, but every backend that keeps queues is unusable here. Nothing has
             been created yet, so if you turn the warning into an error, nothing is left behind.
     """
     address = parse(name, backend)
@@ -104,18 +105,18 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
     if passed_over:
         try:
             _log(queue, passed_over)
-        except BaseException:  # of a handler, which may do anything
+        except BaseException:  # from a logging handler, which may raise anything
             queue.close()
             raise
     return queue
 
 
 def _log(queue: Queue[Any], passed_over: str) -> None:
-    """Log that the request ruled out the best backend."""
-    logging = sys.modules.get("logging")  # if nobody has imported it, nobody listens
+    """Log that the queue is not on the best backend, and why."""
+    logging = sys.modules.get("logging")  # if it was never imported, there is no handler
     if logging is not None:
         logging.getLogger("ipcq").info(
-            "queue %r was created on backend %r, with %s; better backends were passed over: %s",
+            "queue %r was created on backend %r, with %s; better backends were skipped: %s",
             queue.name,
             queue.backend,
             limits_of(queue),
@@ -124,10 +125,10 @@ def _log(queue: Queue[Any], passed_over: str) -> None:
 
 
 def limits_of(queue: Queue[Any]) -> str:
-    """Say how much a queue takes."""
-    most = "any number of" if queue.max_messages is None else f"at most {queue.max_messages}"
-    room = "" if queue.buffer_size is None else f", {queue.buffer_size} bytes in all"
-    return f"{most} messages of at most {queue.max_message_size} bytes{room}"
+    """Describe a queue's limits."""
+    messages = "any number of" if queue.max_messages is None else f"at most {queue.max_messages}"
+    total = "" if queue.buffer_size is None else f", {queue.buffer_size} bytes in total"
+    return f"{messages} messages of at most {queue.max_message_size} bytes{total}"
 
 
 open.__doc__ = documented(open.__doc__)
@@ -135,6 +136,6 @@ open.__doc__ = documented(open.__doc__)
 
 def _foreign_pickles() -> PermissionDenied:
     return PermissionDenied(
-        "allow_pickle=True on a queue that other users can write to would run their code: use another serializer, "
-        "or a queue that only this user can write to"
+        "other users can write to this queue, and with allow_pickle=True their pickles would run code: use another "
+        "serializer, or a queue that only this user can write to"
     )

@@ -1,4 +1,4 @@
-"""What one `open` asks for: address and options, checked before anything is touched."""
+"""The request of one `open`: its address and options, checked before any backend is called."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,48 +15,48 @@ from ipcq._process.deadline import NEVER, seconds_of
 from ipcq.backend import Capabilities, Persistence, Request
 from ipcq.errors import InvalidArgument
 
-#: The type of each capability's minimum. Where a capability is a number, None says that there is no bound.
+#: The type of each capability's minimum. The numeric capability has None as its default, which means no limit.
 _KINDS: Final[Mapping[str, type]] = {
     field.name: int if field.default is None else type(field.default) for field in fields(Capabilities)
 }
-#: The `max_message_size` that a queue has at least if none was asked for (clause 6 of `ipcq.backend`).
-_LARGEST_ANYWAY: Final = 8192
-#: The options that a backend is told.
-_TOLD: Final = tuple(field.name for field in fields(Request) if field.name in OPTIONS)
+#: The guaranteed `max_message_size` of a queue if none is requested (clause 6 of `ipcq.backend`).
+_DEFAULT_MESSAGE_BYTES: Final = 8192
+#: The options that are passed to the backend.
+_FOR_BACKEND: Final = tuple(field.name for field in fields(Request) if field.name in OPTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenRequest:
-    """What somebody who opens a queue wants."""
+    """The checked arguments of one `open`."""
 
     name: str
     backend: str
     create: bool
     exclusive: bool
     appears: float
-    """Until when to wait for the queue to appear, on `time.monotonic`."""
+    """The deadline for the queue to appear, on `time.monotonic`."""
     open_timeout: float
-    """Seconds to wait for others."""
+    """Seconds to wait for other processes."""
     require: Mapping[str, Minimum]
-    """For each capability that the queue must have, the least value that will do."""
+    """The minimum of each required capability."""
     handle: Mapping[str, Any]
-    """The options that concern the handle: with these it can be opened again."""
+    """The options of the handle, needed to open it again."""
     request: Request
-    """What the backend is told."""
+    """The request to the backend."""
 
     def to_create(self) -> Request:
-        """Return the request for a queue that is created: one that exists may be larger than the minimum."""
+        """Return the request for a new queue, which has the required message size; an existing one may have more."""
         least = int(self.require.get("max_message_size", 0))
-        if self.request.max_message_size is None and least > _LARGEST_ANYWAY:
+        if self.request.max_message_size is None and least > _DEFAULT_MESSAGE_BYTES:
             return replace(self.request, max_message_size=least)
         return self.request
 
     @classmethod
     def of(cls, address: Address, given: Mapping[str, Any]) -> "OpenRequest":
-        """Check the options that were given, in the URL and as arguments.
+        """Check the options of the URL and the arguments.
 
         Raises:
-            InvalidArgument: One has a wrong type or value, or some contradict each other.
+            InvalidArgument: An option has a wrong type or value, or options contradict each other.
         """
         given = _merged(address.options, given) if address.options else given
         own = {}
@@ -71,9 +71,11 @@ class OpenRequest:
         if not (options["read"] or options["write"]):
             raise InvalidArgument("read=False and write=False leave nothing that the handle could do")
         if exclusive and not create:
-            raise InvalidArgument("exclusive=True creates the queue, create=False forbids it")
+            raise InvalidArgument(
+                "exclusive=True creates the queue, but create=False forbids it: leave one of them out"
+            )
         if create and wait is not None:
-            raise InvalidArgument("wait= is for create=False: there is nothing to wait for where the queue is created")
+            raise InvalidArgument("wait= needs create=False: otherwise the queue is created without a wait")
         minima = _minima(options["require"])
         options["priorities"] = options["priorities"] or bool(minima.get("priorities"))
         _agree(minima, options)
@@ -86,28 +88,28 @@ class OpenRequest:
             open_timeout=NEVER if open_timeout is None else seconds_of(open_timeout, "open_timeout"),
             require=minima,
             handle={name: options[name] for name in OF_HANDLE},
-            request=Request(options=own, **{name: options[name] for name in _TOLD}),
+            request=Request(options=own, **{name: options[name] for name in _FOR_BACKEND}),
         )
 
     @cached_property
     def patience(self) -> float:
-        """Until when to wait for others, on `time.monotonic`.
+        """The deadline for waits for other processes, on `time.monotonic`.
 
-        Counted from when it is first asked for: a busy machine may need seconds for what comes before, such as loading
-        the backends, and a lock that is held at that instant would end the call at once.
+        The time counts from the first read. Earlier steps, such as loading the backends, may take seconds on a busy
+        machine. If they counted, a briefly held lock could end the call at once.
         """
         return monotonic() + self.open_timeout
 
 
 def _merged(url: Mapping[str, Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the options of a URL and of the call together; what both say has to be the same."""
+    """Merge the options of a URL and of the call; an option in both must have the same value."""
     together = dict(arguments)
     for option, value in url.items():
-        said = arguments.get(option, value)
-        if option not in OPTIONS and isinstance(value, str) and isinstance(said, bool | int | float):
-            value = convert(option, value, type(said))
-        if said != value and not (option in OPTIONS and said == DEFAULTS[option]):
-            raise InvalidArgument(f"{option} is {value!r} in the URL and {said!r} as an argument")
+        argument = arguments.get(option, value)
+        if option not in OPTIONS and isinstance(value, str) and isinstance(argument, bool | int | float):
+            value = convert(option, value, type(argument))
+        if argument != value and not (option in OPTIONS and argument == DEFAULTS[option]):
+            raise InvalidArgument(f"{option} is {value!r} in the URL, but {argument!r} as an argument: leave one out")
         together[option] = value
     return together
 
@@ -118,7 +120,7 @@ def _minima(require: Any) -> Mapping[str, Minimum]:
         given = require.items()
     else:
         try:
-            given = map(_said, (require,) if isinstance(require, str) else tuple(require))
+            given = map(_split, (require,) if isinstance(require, str) else tuple(require))
         except TypeError:
             raise InvalidArgument(
                 f"require takes names of capabilities, or a mapping of names to minima, not {require!r}"
@@ -127,14 +129,14 @@ def _minima(require: Any) -> Mapping[str, Minimum]:
     for ability, value in given:
         kind = _KINDS.get(ability) if isinstance(ability, str) else None
         if kind is None:
-            raise InvalidArgument(f"require: no capability {ability!r}: there are {', '.join(sorted(_KINDS))}")
+            raise InvalidArgument(f"require: no capability {ability!r}: choose from {', '.join(sorted(_KINDS))}")
         minimum = _minimum(ability, kind, value)
         minima[ability] = max(minimum, minima.get(ability, minimum))
     return minima
 
 
-def _said(each: object) -> tuple[object, object]:
-    """Split a name from the minimum that may follow it, as in the text of a URL: ``persistence:disk``."""
+def _split(each: object) -> tuple[object, object]:
+    """Split a name from its minimum, if it has one, as in the text of a URL: ``persistence:disk``."""
     if not isinstance(each, str) or ":" not in each:
         return each, True
     ability, _, value = each.partition(":")
@@ -157,7 +159,7 @@ def _minimum(ability: str, kind: type, value: object) -> Minimum:
         value = convert(f"require={ability}", value, kind) if isinstance(value, str) else value
         return flag(f"require: {ability}", value)
     if isinstance(value, str):
-        with suppress(ValueError):  # what is below says more
+        with suppress(ValueError):  # the error below is clearer
             value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidArgument(f"require: {ability} needs a minimum, an int of 1 or more, not {value!r}")
@@ -165,7 +167,7 @@ def _minimum(ability: str, kind: type, value: object) -> Minimum:
 
 
 def _agree(minima: Mapping[str, Minimum], request: Mapping[str, Any]) -> None:
-    """Refuse minima that no queue with these arguments can have."""
+    """Check that a queue with these options can have the required minima."""
     least, largest = minima.get("max_message_size", 0), request["max_message_size"]
     if largest is not None and largest < least:
         raise InvalidArgument(
@@ -173,6 +175,6 @@ def _agree(minima: Mapping[str, Minimum], request: Mapping[str, Any]) -> None:
         )
     if request["lifetime"] == "last-close" and minima.get("persistence", 0) > Persistence.HOLDERS:
         raise InvalidArgument(
-            "lifetime='last-close' lets the queue go with its last handle, and require= asks for a persistence that "
+            "lifetime='last-close' removes the queue with its last handle, but require= asks for a persistence that "
             "keeps it: leave one of them out"
         )

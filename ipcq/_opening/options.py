@@ -1,6 +1,6 @@
-"""The options of `open`: one table, from which everything that knows an option takes it.
+"""The options of `open`: one table, the only source of every fact about an option.
 
-`Options` is read twice. A type checker reads the types, so that a mistyped option is a type error. Python reads the
+`Options` is read twice. A type checker reads the types, so that a misspelled option is a type error. Python reads the
 `Option` beside each type: default, check, text form, flag and documentation.
 """
 
@@ -11,16 +11,16 @@ from ipcq._process.deadline import seconds_of
 from ipcq.backend import AFTER_UNLINK, LIFETIMES, AfterUnlink, Lifetime, Persistence, Scope
 from ipcq.errors import InvalidArgument
 
-#: What `require` takes: names of `Capabilities`, or a mapping of names to the least value that will do.
+#: The type of `require`: names of `Capabilities`, or a mapping of names to minima.
 Require: TypeAlias = Iterable[str] | Mapping[str, bool | int | str | Persistence | Scope]
 
-#: What an option concerns: this call of `open` alone, the handle, a queue that is created, or any queue. Then one that
-#: exists must have been created with an equal value.
+#: What an option applies to: this call of `open`, the handle, a new queue, or any queue. In the last case an existing
+#: queue must have been created with an equal value.
 Role: TypeAlias = Literal["call", "handle", "new queue", "queue"]
 
 
 class Kind:
-    """A kind of values: how one is checked, how it is made of text, and what stands for it in a usage line."""
+    """A kind of value: its check, its parser for text, and its placeholder in a usage line."""
 
     __slots__ = ("check", "metavar", "parse")
 
@@ -31,15 +31,15 @@ class Kind:
 
 
 class Option:
-    """What there is to know of one option, beside its name and its type.
+    """The facts about one option, except its name and type.
 
     Attributes:
-        kind: Its values.
-        default: What counts if it is left out.
-        role: What it concerns.
-        doc: What it means, with its unit. The first sentence is also the help on the command line.
-        flag: What it is called on the command line; empty if no command takes it.
-        in_url: Whether a URL may carry it. What lets text from a configuration run code, or is no text, may not.
+        kind: The kind of its values.
+        default: The value if it is left out.
+        role: What it applies to.
+        doc: Its meaning, with the unit. The first sentence is also the help on the command line.
+        flag: Its name on the command line; empty if no command takes it.
+        in_url: Whether a URL may set it. False if text from a configuration could run code, or if it has no text form.
     """
 
     __slots__ = ("default", "doc", "flag", "in_url", "kind", "role")
@@ -59,29 +59,29 @@ class Option:
 
     @property
     def shown(self) -> str:
-        """The default as Python has it, permission bits in octal."""
+        """The default as a Python literal, permission bits in octal."""
         return oct(self.default) if self.kind is MODE else repr(self.default)
 
 
 def flag(option: str, value: object) -> bool:
-    """Return a bool that a user gave.
+    """Check that a user's value is a bool, and return it.
 
     Raises:
-        InvalidArgument: It is none.
+        InvalidArgument: It is not a bool.
     """
     if not isinstance(value, bool):
-        raise InvalidArgument(f"{option} is True or False, not {value!r}")
+        raise InvalidArgument(f"{option} must be True or False, not {value!r}")
     return value
 
 
 def _count(option: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InvalidArgument(f"{option} is an int from 1 on or None, not {value!r}")
+        raise InvalidArgument(f"{option} must be an int of 1 or more, or None, not {value!r}")
 
 
 def _mode(option: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o777:
-        raise InvalidArgument(f"{option} is permission bits from 0 to 0o777, not {value!r}")
+        raise InvalidArgument(f"{option} must be permission bits from 0 to 0o777, not {value!r}")
 
 
 def _seconds(option: str, value: object) -> None:
@@ -99,23 +99,23 @@ def _after_unlink(option: str, value: object) -> None:
 
 def _one_of(option: str, value: object, values: tuple[str, ...]) -> None:
     if value not in values:
-        raise InvalidArgument(f"{option} is {' or '.join(map(repr, values))}, not {value!r}")
+        raise InvalidArgument(f"{option} must be {' or '.join(map(repr, values))}, not {value!r}")
 
 
-def _elsewhere(option: str, value: object) -> None:
-    """Leave the check to those who know: serializers, msgspec, and the capabilities' own table."""
+def _unchecked(option: str, value: object) -> None:
+    """Check nothing here: the serializers, msgspec or the table of capabilities check the value."""
 
 
 def truth(text: str) -> bool:
-    """Return the bool that a text says.
+    """Parse a bool.
 
     Raises:
-        ValueError: It says none.
+        ValueError: The text is not a bool.
     """
     try:
         return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
     except KeyError:
-        raise ValueError("say true or false") from None
+        raise ValueError("write true or false") from None
 
 
 def _octal(text: str) -> int:
@@ -131,15 +131,15 @@ MESSAGES: Final = Kind(_count, int, "N")
 BYTES: Final = Kind(_count, int, "BYTES")
 MODE: Final = Kind(_mode, _octal, "OCTAL")
 SECONDS: Final = Kind(_seconds, float, "SECONDS")
-WORD: Final = Kind(_elsewhere, str, "NAME")
-MINIMA: Final = Kind(_elsewhere, _names, "CAPABILITY[:MINIMUM]")
+WORD: Final = Kind(_unchecked, str, "NAME")
+MINIMA: Final = Kind(_unchecked, _names, "CAPABILITY[:MINIMUM]")
 
 
 class Options(TypedDict, total=False):
-    """The keyword options of `open`, `type` excepted: the overloads take the type of the handle from that one."""
+    """The keyword options of `open` except `type`, from which the overloads derive the type of the handle."""
 
-    create: Annotated[bool, Option(FLAG, True, "call", "Create the queue if there is none.")]
-    exclusive: Annotated[bool, Option(FLAG, False, "call", "Create it or fail.")]
+    create: Annotated[bool, Option(FLAG, True, "call", "Create the queue if it does not exist.")]
+    exclusive: Annotated[bool, Option(FLAG, False, "call", "Fail if the queue exists.")]
     wait: Annotated[
         float | None,
         Option(
@@ -198,8 +198,8 @@ class Options(TypedDict, total=False):
             Kind(_lifetime, str),
             "persistent",
             "queue",
-            'When the queue goes: ``"persistent"`` with an unlink or a restart of the machine, ``"last-close"`` with '
-            "the last handle to it.",
+            'When the queue is removed: ``"persistent"`` by an unlink or a restart of the machine, ``"last-close"`` '
+            "with its last handle.",
         ),
     ]
     serializer: Annotated[
@@ -218,7 +218,7 @@ class Options(TypedDict, total=False):
             FLAG,
             False,
             "handle",
-            "Let this handle write and read pickles, which run code that the writer chose.",
+            "Let this handle write and read pickles, which can run any code of their writer.",
             flag="--allow-pickle",
             in_url=False,
         ),
@@ -231,7 +231,8 @@ class Options(TypedDict, total=False):
             "call",
             "Names of `Capabilities` that the queue must have, or a mapping of them to minima: "
             '``{"peek": True, "persistence": Persistence.KERNEL, "max_message_size": 1 << 20}``. In a URL a minimum '
-            "follows a colon: ``require=peek,persistence:kernel``. A new queue takes messages of at least that size.",
+            "follows a colon: ``require=peek,persistence:kernel``. A minimum of `max_message_size` also applies to a "
+            "new queue.",
             flag="--require",
         ),
     ]
@@ -251,7 +252,7 @@ class Options(TypedDict, total=False):
             Kind(_after_unlink, str),
             "raise",
             "handle",
-            'Once somebody unlinked the queue, ``"raise"`` `QueueGone` or ``"continue"`` with the nameless queue.',
+            'After an unlink, ``"raise"`` `QueueGone`, or ``"continue"`` with the nameless queue.',
         ),
     ]
     open_timeout: Annotated[
@@ -261,7 +262,7 @@ class Options(TypedDict, total=False):
             10.0,
             "call",
             "Seconds to wait for other processes that are creating or unlinking the name. They count from the first "
-            "wait; None waits without limit.",
+            "wait; None waits without a limit.",
             flag="--open-timeout",
         ),
     ]
@@ -273,7 +274,7 @@ _ANNOTATIONS: Final[dict[str, Any]] = Options.__annotations__
 OPTIONS: Final[Mapping[str, Option]] = {
     **{name: annotation.__metadata__[0] for name, annotation in _ANNOTATIONS.items()},
     "type": Option(
-        Kind(_elsewhere, str),
+        Kind(_unchecked, str),
         None,
         "handle",
         "Decode every message as this type (a dataclass, a ``TypedDict``, a ``msgspec.Struct``, a union …). It needs "
@@ -283,14 +284,14 @@ OPTIONS: Final[Mapping[str, Option]] = {
 }
 DEFAULTS: Final[Mapping[str, Any]] = {name: option.default for name, option in OPTIONS.items()}
 
-#: Options of the handle, with which it can be opened again.
+#: Options of the handle, needed to open it again.
 OF_HANDLE: Final = tuple(name for name, option in OPTIONS.items() if option.role == "handle")
-#: Options that must be equal to what an existing queue was created with, unless they are left out.
+#: Options that must equal those of an existing queue, unless they are left out.
 COMPARED: Final = tuple(name for name, option in OPTIONS.items() if option.role == "queue")
 
 
 def documented(docstring: str | None) -> str:
-    """Describe every option in a docstring, before its ``**options``."""
+    """Insert the documentation of every option into a docstring, before its ``**options``."""
     before, options, after = (docstring or "").partition("**options:")
     indent = before.rpartition("\n")[2]
     described = "".join(

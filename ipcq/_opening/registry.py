@@ -1,8 +1,7 @@
-"""The backends that are installed: entry points, loaded one by one, so that a broken one is a line in a list.
+"""The installed backends: entry points, loaded one by one, so that a broken plugin does not affect the others.
 
-This is the only place that knows `importlib.metadata` and pluggy's manager. It imports them when the first backend is
-looked for, so that ``import ipcq`` costs nothing that may never be needed. No other thread can fork while it loads
-plugins.
+Only this module uses `importlib.metadata` and pluggy's manager. It imports them at the first search for a backend, to
+keep ``import ipcq`` fast. No other thread can fork while it loads plugins.
 """
 
 import os
@@ -13,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ipcq._distribution import DISTRIBUTION
-from ipcq._opening.address import meant
+from ipcq._opening.address import suggestion
 from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.limits import shortage
 from ipcq._process.signals import reraise_from_handler
@@ -23,21 +22,21 @@ from ipcq.errors import BackendUnavailable, BackendUnknown, MessageQueueError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-#: Set it to anything and a plugin that cannot be loaded raises what it raises, for its author to see.
+#: If this environment variable is set, a plugin that cannot be loaded raises its original error, for its author.
 STRICT = "IPCQ_STRICT_PLUGINS"
 
-#: Why there is no backend at all: the packages of the bundled ones may be here, but nothing lists them.
+#: Why no backend was found: the packages of the bundled backends may be installed, but their entry points are not.
 NO_METADATA = f"the installed metadata of {DISTRIBUTION}, which lists the backends, is missing"
-#: Two ways out: a frozen program or a zip archive has its own copy of everything, and pip cannot mend it.
+#: Two ways out, because pip cannot repair the copy inside a frozen program or a zip archive.
 WAY_OUT = (
-    f"pip install --force-reinstall {DISTRIBUTION}, or pack the directory {DISTRIBUTION.replace('-', '_')}-*.dist-info "
-    "into the frozen program or archive as well"
+    f"pip install --force-reinstall {DISTRIBUTION}, or add the directory {DISTRIBUTION.replace('-', '_')}-*.dist-info "
+    "to the frozen program or archive"
 )
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point: the backend that it led to, or why it led to none."""
+    """One entry point: its backend, or why it could not be loaded."""
 
     name: str
     distribution: str
@@ -47,35 +46,35 @@ class Plugin:
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What `ipcq.backends` tells of one backend."""
+    """An installed backend, as listed by `ipcq.backends`."""
 
     name: str
-    """What `open` calls it."""
+    """Its name, for the argument `backend` of `open`."""
     usable: bool
-    """Whether it can be used here and now."""
+    """Whether it is usable here and now."""
     reason: str
-    """Why it cannot; empty where it can."""
+    """Why it is unusable; empty if it is usable."""
     rank: int | None
-    """Its place in the order in which ``backend="auto"`` creates; None: never."""
+    """Its rank for ``backend="auto"``, which creates on the highest; None means never."""
     capabilities: Capabilities | None
-    """What it can do at best; None where it could not be loaded."""
+    """The capabilities that its queues can have; None if it could not be loaded."""
     distribution: str
-    """Name of the installed distribution that it comes from."""
+    """Name of the installed distribution that provides it."""
     platforms: tuple[str, ...] | None = None
-    """Beginnings of `sys.platform` where it works; None: everywhere, or not known."""
+    """Prefixes of the values of `sys.platform` where it works; None means everywhere, or unknown."""
 
 
 def plugins() -> list[Plugin]:
-    """Load every backend that is installed."""
+    """Load every installed backend."""
     with shortage_reported(), importing():
         return list(_plugins(tuple(sys.path)))
 
 
 def known() -> list[Plugin]:
-    """Load every installed backend; there has to be at least one.
+    """Load every installed backend, at least one.
 
     Raises:
-        BackendUnavailable: No distribution offers any.
+        BackendUnavailable: No distribution provides a backend.
     """
     if found := plugins():
         return found
@@ -86,7 +85,7 @@ def plugin(name: str) -> Plugin:
     """Load one backend and no other.
 
     Raises:
-        BackendUnknown: No distribution offers it.
+        BackendUnknown: No distribution provides it.
     """
     with shortage_reported(), importing():
         offers = _offers(tuple(sys.path))
@@ -94,14 +93,14 @@ def plugin(name: str) -> Plugin:
             return _load(offers[name])
     if not offers:
         raise BackendUnknown(f"{NO_METADATA}: {WAY_OUT}", backend=name)
-    raise BackendUnknown(f"no installed distribution offers it: {meant(name, offers)}", backend=name)
+    raise BackendUnknown(f"no installed distribution provides it: {suggestion(name, offers)}", backend=name)
 
 
 def backend(name: str) -> Backend:
     """Return a backend's descriptor, usable or not.
 
     Raises:
-        BackendUnknown: No distribution offers it.
+        BackendUnknown: No distribution provides it.
         BackendUnavailable: Its plugin cannot be loaded.
     """
     found = plugin(name)
@@ -111,11 +110,11 @@ def backend(name: str) -> Backend:
 
 
 def usable(name: str) -> Backend:
-    """Return a backend's descriptor if it can be used here.
+    """Return a backend's descriptor if it is usable here.
 
     Raises:
-        BackendUnknown: No distribution offers it.
-        BackendUnavailable: It cannot be loaded or used; the text says why.
+        BackendUnknown: No distribution provides it.
+        BackendUnavailable: It cannot be loaded or is unusable; the text says why.
     """
     found = backend(name)
     availability = probe(found)
@@ -125,15 +124,15 @@ def usable(name: str) -> Backend:
 
 
 def probe(candidate: Backend) -> Availability:
-    """Ask a backend whether it can be used here; one that raises instead of answering cannot.
+    """Probe whether a backend is usable here; if the probe raises, it is not.
 
     Raises:
-        LimitExceeded: It could not look because descriptors ran out. That is no answer: it may be usable in a moment,
-            and by other processes now.
-        NoSpace: It could not look because memory ran out.
+        LimitExceeded: The probe ran out of descriptors. The backend may be usable a moment later, and in other
+            processes now.
+        NoSpace: The probe ran out of memory.
     """
     if candidate.platforms is not None and not sys.platform.startswith(candidate.platforms):
-        return Availability.no(f"it works on {', '.join(candidate.platforms)}, this is {sys.platform}")
+        return Availability.no(f"it works only on {', '.join(candidate.platforms)}, but this is {sys.platform}")
     try:
         found: object = candidate.probe()
     except Exception as error:
@@ -141,13 +140,13 @@ def probe(candidate: Backend) -> Availability:
         short = shortage(error)
         if short is not None:
             raise short from error
-        return Availability.no(f"its probe failed: {_told(error)}")
+        return Availability.no(f"its probe failed: {_described(error)}")
     if not isinstance(found, Availability):
-        return Availability.no(f"its probe has to return an Availability, not {found!r}")
+        return Availability.no(f"its probe must return an Availability, not {found!r}")
     return found
 
 
-def _seen(candidate: Backend) -> Availability:
+def _availability(candidate: Backend) -> Availability:
     try:
         return probe(candidate)
     except MessageQueueError as error:
@@ -155,25 +154,25 @@ def _seen(candidate: Backend) -> Availability:
 
 
 def able(ability: str) -> list[str]:
-    """Name the usable backends that have a capability, those that cross processes first.
+    """Return the names of the usable backends that have a capability; those between processes come first.
 
     Raises:
-        BackendUnavailable: No distribution offers any backend.
+        BackendUnavailable: No distribution provides a backend.
     """
     found = [each.backend for each in known() if each.backend is not None]
-    found = [each for each in found if getattr(each.capabilities, ability) and _seen(each).usable]
+    found = [each for each in found if getattr(each.capabilities, ability) and _availability(each).usable]
     found.sort(key=lambda each: (each.capabilities.scope < Scope.HOST, -(each.rank or 0), each.name))
     return [each.name for each in found]
 
 
 def backends() -> list[BackendInfo]:
-    """Describe every backend that is installed, in the order in which `auto` creates, then by name."""
+    """List the installed backends, in the order of preference of `auto`, then by name."""
     infos = []
     for each in plugins():
         if each.backend is None:
             infos.append(BackendInfo(each.name, False, each.failure, None, None, each.distribution))
             continue
-        found = _seen(each.backend)
+        found = _availability(each.backend)
         infos.append(
             BackendInfo(
                 each.name,
@@ -190,15 +189,16 @@ def backends() -> list[BackendInfo]:
 
 @cache
 def _offers(path: tuple[str, ...]) -> "dict[str, EntryPoint]":
-    """Map names to entry points, cached by `sys.path`, on which the answer depends: a scan takes milliseconds."""
+    """Map names to entry points; a scan takes milliseconds, so the result is cached for each `sys.path`."""
     from importlib.metadata import entry_points
 
     from ipcq import hooks
 
     _check_descriptors()
     offers: dict[str, EntryPoint] = {}
-    # A distribution on the path twice counts once; of two distributions that offer one name, ours wins, then the first
-    # by name, so that no installation order decides and nobody can replace a bundled backend.
+    # A distribution that is on the path twice counts once. If two distributions provide the same name, ours wins, then
+    # the first by name: the order of installation does not matter, and no other distribution can replace a bundled
+    # backend.
     found = entry_points(group=hooks.GROUP)
     for entry in sorted(found, key=lambda entry: (_distribution(entry) != DISTRIBUTION, _distribution(entry))):
         offers.setdefault(entry.name, entry)
@@ -211,7 +211,7 @@ def _plugins(path: tuple[str, ...]) -> tuple[Plugin, ...]:
 
 
 def _check_descriptors() -> None:
-    """Refuse to look where nothing can be opened: `importlib.metadata` takes such a directory for an empty one."""
+    """Raise if no file can be opened: `importlib.metadata` would treat every directory as empty."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -222,37 +222,38 @@ def _check_descriptors() -> None:
 @cache
 def _load(entry: "EntryPoint") -> Plugin:
     try:
-        return Plugin(entry.name, _distribution(entry), backend=_ask(entry))
+        return Plugin(entry.name, _distribution(entry), backend=_descriptor_of(entry))
     except (Exception, SystemExit) as error:
         reraise_from_handler(error)
         if os.environ.get(STRICT):
             raise
         short = shortage(error)
         if short is not None:
-            raise short from error  # and remember nothing: it can be loaded later
-        return Plugin(entry.name, _distribution(entry), failure=f"its plugin {entry.value!r} failed: {_told(error)}")
+            raise short from error  # not cached: it can be loaded later
+        failure = f"its plugin {entry.value!r} failed: {_described(error)}"
+        return Plugin(entry.name, _distribution(entry), failure=failure)
 
 
-def _ask(entry: "EntryPoint") -> Backend:
+def _descriptor_of(entry: "EntryPoint") -> Backend:
     import pluggy
 
     from ipcq import hooks
 
-    # A manager for each plugin: whatever is wrong with one then concerns no other.
+    # One manager per plugin, so that a faulty plugin does not affect the others.
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     manager.register(entry.load(), name=entry.name)
     manager.check_pending()
     found = manager.hook.ipcq_backend()
     if len(found) != 1 or not isinstance(found[0], Backend):
-        raise TypeError(f"its hook ipcq_backend has to return one Backend, not {found!r}")
+        raise TypeError(f"its hook ipcq_backend must return one Backend, not {found!r}")
     facts = {"capabilities": Capabilities, "rank": int | None, "options": Mapping, "platforms": tuple | None}
     for fact, kind in facts.items():
         value = getattr(found[0], fact, None)
         if not isinstance(value, kind):
             raise TypeError(f"its backend's {fact} cannot be {value!r}")
     if found[0].name != entry.name:
-        raise ValueError(f"its backend is called {found[0].name!r} and its entry point {entry.name!r}")
+        raise ValueError(f"its backend is called {found[0].name!r}, but its entry point {entry.name!r}")
     return found[0]
 
 
@@ -260,5 +261,5 @@ def _distribution(entry: "EntryPoint") -> str:
     return entry.dist.name if entry.dist is not None else ""
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,8 +1,8 @@
-"""Finding the queue of a name or making it, so that everybody who opens the name ends on the same one.
+"""The rendezvous: find the queue of a name or create it, so that all processes that open the name get the same queue.
 
-An opener looks first and takes the name's lock only to create, so that attaching never waits for anybody. Under the
-lock it looks again: whichever of several racing processes comes second attaches to what the first one made. After
-creating it looks once more, for the queue of somebody who does not take the same lock (`_rivals`).
+A process looks first, and takes the name lock only to create, so that attaching never waits. Under the lock it takes a
+second look: of several racing processes, the first creates the queue and the others attach to it. After the creation it
+looks again, for a queue of a process that does not take the same lock (rivals.py).
 """
 
 import os
@@ -42,25 +42,25 @@ from ipcq.errors import (
 )
 
 AUTO: Final = "auto"
-#: Names the one backend on which `auto` creates.
+#: The environment variable that names the only backend on which `auto` creates.
 PREFERENCE: Final = "IPCQ_BACKEND"
 
 
 def meet(asked: OpenRequest, known: Iterable[str]) -> tuple[Backend, Channel, str]:
     """Attach to the queue or create it, and return its backend, a channel, and why it is not on a better backend.
 
-    The last is empty where there is no better one, or the queue exists. `known` are the options of `open` itself, for
-    the hint where an option is unknown.
+    The reason is empty if there is no better backend, or if the queue already existed. `known` are the options of
+    `open`, for the suggestion if an option is unknown.
     """
     candidates = {each.name: each for each in backends(asked.backend)}
     if asked.request.options:
         options = _options(asked.request.options, candidates.values(), known)
         asked = replace(asked, request=replace(asked.request, options=options))
     with Withdrawals(asked.name, asked.request) as withdrawals:
-        return _met(asked, candidates, withdrawals)
+        return _attach_or_create(asked, candidates, withdrawals)
 
 
-def _met(
+def _attach_or_create(
     asked: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals
 ) -> tuple[Backend, Channel, str]:
     since = monotonic()
@@ -70,7 +70,7 @@ def _met(
         decision: Attach | Create | None = _look_twice(asked, candidates)
         if isinstance(decision, Create):
             if asked.create:
-                # Not under the lock, because the function that shows warnings is the program's, and may do anything.
+                # Not under the lock, because the program can replace the function that shows warnings.
                 warned = warned or _warn_if_weaker(asked, decision)
                 found = _create_alone(asked, candidates, withdrawals, warned=warned)
                 if isinstance(found, tuple):
@@ -90,22 +90,22 @@ def _met(
                     channel = backend.attach(asked.name, asked.request)
                 return backend, withdrawals.handed_over(backend, channel, asked.patience), ""
             except QueueNotFound as error:
-                why = error.detail  # unlinked since it was seen, unless the backend knows more: look again
+                why = error.detail  # unlinked since the look, unless the backend has another reason: look again
         if monotonic() >= asked.patience:
-            raise TimedOutError(why or "it was created and unlinked by others all the while")
+            raise TimedOutError(why or "other processes created and unlinked it again and again: try again")
         pause(since, asked.patience)
 
 
 def _create_alone(
     asked: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
 ) -> tuple[Backend, Channel, str] | Attach | None:
-    """Create the queue while nobody else does; or say where it is by now, or None if the caller has to look again."""
+    """Create the queue under the name lock; or return where it exists now, or None if the caller must look again."""
     with serialised(asked.name, candidates.values(), asked.patience):
         decision = settled(partial(_look, asked, candidates), asked.patience)
         if isinstance(decision, Attach):
             return decision
         if decision.weaker and not warned:
-            return None  # a better backend has become unusable since, and the warning has to come first
+            return None  # a better backend has become unusable meanwhile, and the warning must come first
         made = _create(asked, candidates, decision)
         if made is not None and withdrawals.withdrawn(*made[:2], partial(_is_elsewhere, asked, candidates, made[0])):
             made = None
@@ -115,9 +115,10 @@ def _create_alone(
 
 
 def _look_twice(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
-    """Look without the lock, and under it before saying that the name is on two backends.
+    """Look without the lock; if the name seems to exist on two backends, look again under the lock.
 
-    They are asked one after the other, so a queue that is unlinked meanwhile and its successor look like two.
+    The backends are searched one after the other. So if a queue is unlinked and created on another backend during the
+    search, both may be found.
     """
     try:
         return _look(asked, candidates)
@@ -127,17 +128,17 @@ def _look_twice(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach
 
 
 def _is_elsewhere(asked: OpenRequest, candidates: Mapping[str, Backend], here: Backend) -> bool:
-    """Tell whether somebody who does not take the same lock created the name on another backend."""
-    return bool(_asked(asked.name, [each for each in candidates.values() if each is not here])[0])
+    """Return whether a process that does not take the same lock has created the name on another backend."""
+    return bool(_search(asked.name, [each for each in candidates.values() if each is not here])[0])
 
 
 def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
-    """Decide where the queue is or is to be."""
+    """Decide where to attach or create."""
     if asked.backend != AUTO:
         return _look_at(asked, candidates[asked.backend])
-    there, silent = _asked(asked.name, candidates.values())
-    # Where it exists, nothing is to be chosen, and so the others need not say whether they can be used.
-    seen = [_candidate(each, bool(there), silent.get(each.name, "")) for each in there or candidates.values()]
+    there, failures = _search(asked.name, candidates.values())
+    # If the queue exists, there is no choice, so the other backends are not probed.
+    seen = [_candidate(each, bool(there), failures.get(each.name, "")) for each in there or candidates.values()]
     preferred = os.environ.get(PREFERENCE) or None
     decision = choose(seen, asked.request, asked.require, preferred)
     if isinstance(decision, Create):
@@ -145,7 +146,7 @@ def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Cre
             try:
                 registry.plugin(preferred)
             except BackendUnknown as error:
-                error.add_way_out(f"or unset {PREFERENCE}, which names it")
+                error.add_way_out(f"or unset the environment variable {PREFERENCE}, which names it")
                 raise
         broken = {each.name: each.failure for each in registry.plugins() if each.backend is None}
         decision = replace(decision, passed_over={**decision.passed_over, **broken})
@@ -153,7 +154,7 @@ def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Cre
 
 
 def _look_at(asked: OpenRequest, backend: Backend) -> Attach | Create:
-    """Decide where one backend is named."""
+    """Decide whether to attach or create on the named backend."""
     named = _candidate(backend)
     if not named.availability.usable:
         reason = named.availability.reason
@@ -173,14 +174,14 @@ def _warn_if_weaker(asked: OpenRequest, decision: Create) -> bool:
         warn(
             PersistenceWarning(
                 f"queue {asked.name!r} on backend {decision.order[0]!r} lives only as long as some process has it open:"
-                f" no backend that keeps queues can be used here ({_told(decision.passed_over)}); make one usable, or "
-                "say lifetime='last-close' if that is enough"
+                f" no backend that keeps queues can be used here ({_listed(decision.passed_over)}); make one usable, "
+                "or pass lifetime='last-close' if that is enough"
             )
         )
     return decision.weaker
 
 
-def _told(reasons: Mapping[str, str]) -> str:
+def _listed(reasons: Mapping[str, str]) -> str:
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
@@ -190,9 +191,9 @@ def _told(reasons: Mapping[str, str]) -> str:
 def _create(
     asked: OpenRequest, candidates: Mapping[str, Backend], decision: Create
 ) -> tuple[Backend, Channel, str] | None:
-    """Create the queue on the first backend that can do what was asked for; None if somebody else just did.
+    """Create the queue on the first backend that can fulfil the request; return None if another process was faster.
 
-    A backend without space is an error and not passed over: another process would find space there, and choose it.
+    A backend without space is an error and not skipped: another process may find space there and create the queue.
     """
     reasons = dict(decision.passed_over)
     cause: MessageQueueError | None = None
@@ -203,11 +204,11 @@ def _create(
         try:
             with located(asked.name, name):
                 channel = _made(asked, backend)
-            return backend, channel, _told({each: reasons[each] for each in decision.better(name)})
+            return backend, channel, _listed({each: reasons[each] for each in decision.better(name)})
         except QueueExists:
             if asked.exclusive:
                 raise
-            return None  # by a program that does not take the lock
+            return None  # created by a program that does not take the lock
         except (LimitExceeded, NoSpace, Unsupported) as error:
             if asked.backend == AUTO and isinstance(error, Unsupported):
                 reasons[name] = error.detail or str(error)
@@ -216,16 +217,16 @@ def _create(
             for way in _ways_out(asked, tried):
                 error.add_way_out(way)
             raise
-    raise BackendUnavailable(f"no backend can create it ({_told(reasons)})", reasons=reasons) from cause
+    raise BackendUnavailable(f"no backend can create it ({_listed(reasons)})", reasons=reasons) from cause
 
 
 def _made(asked: OpenRequest, backend: Backend) -> Channel:
     channel = backend.create(asked.name, asked.to_create())
     lacks = _lacking(asked, channel)
-    if lacks:  # the backend can in general, but not for this request
+    if lacks:  # the backend has the capability in general, but not for this request
         channel.close()
         backend.unlink(asked.name)
-        raise Unsupported(f"for this request {lacks}: ask for less, or name another backend")
+        raise Unsupported(f"for this request {lacks}: require less, or name another backend")
     return channel
 
 
@@ -235,30 +236,30 @@ def _lacking(asked: OpenRequest, channel: Channel) -> str:
 
 
 def _others(asked: OpenRequest, tried: Collection[str]) -> list[str]:
-    """Name the other backends on which `auto` would create such a queue, no weaker, the best first."""
+    """Return the other backends on which `auto` would create an equally strong queue, the best first."""
     decision = _without(tried, asked, asked.request)
     return [] if decision.weaker else list(decision.order)
 
 
 def _ways_out(asked: OpenRequest, tried: Collection[str]) -> Iterator[str]:
-    """Name the backend that could be asked for instead: one that keeps queues or, failing that, one that does not."""
+    """Suggest another backend: one that keeps queues or, failing that, one that does not."""
     for other in _others(asked, tried)[:1]:
         yield f"or try backend={other!r}"
         return
     if asked.request.lifetime == "persistent":
         decision = _without(tried, asked, replace(asked.request, lifetime="last-close"))
         for other in decision.order[:1]:
-            yield f"or try backend={other!r} with lifetime='last-close', if the queue may go with its last handle"
+            yield f"or try backend={other!r} with lifetime='last-close', if the queue need not outlive its last handle"
 
 
 def _without(tried: Collection[str], asked: OpenRequest, request: Request) -> Create:
     decision = choose([_candidate(each) for each in backends(AUTO) if each.name not in tried], request, asked.require)
-    assert isinstance(decision, Create)  # noqa: S101  # for the type checker: no candidate was asked for the name
+    assert isinstance(decision, Create)  # noqa: S101  # for the type checker: no candidate was searched for the name
     return decision
 
 
 def compare(asked: OpenRequest, channel: Channel) -> None:
-    """Refuse a queue that is not what was explicitly asked for."""
+    """Raise if an existing queue differs from the request."""
     request, is_ = asked.request, channel.attributes
     wanted = {name: value for name in COMPARED if (value := getattr(request, name)) != DEFAULTS[name]}
     differ = [
@@ -267,10 +268,10 @@ def compare(asked: OpenRequest, channel: Channel) -> None:
         if getattr(is_, name) != value
     ]
     if differ:
-        raise QueueMismatch(f"{'; '.join(differ)}: leave that out to take the queue as it is, or unlink it first")
+        raise QueueMismatch(f"{'; '.join(differ)}: leave that out to use the existing queue, or unlink it first")
     lacks = _lacking(asked, channel)
     if lacks:
-        raise QueueMismatch(f"{lacks}: require less, or unlink it so that it can be created elsewhere")
+        raise QueueMismatch(f"{lacks}: require less, or unlink it and create it on another backend")
     if request.after_unlink == "continue" and not channel.capabilities.after_unlink:
         raise Unsupported(f"{CANNOT_CONTINUE}: leave after_unlink out")
 
@@ -286,8 +287,8 @@ def _candidate(backend: Backend, exists: bool = False, failure: str = "") -> Can
     )
 
 
-def _asked(name: str, among: Iterable[Backend]) -> tuple[list[Backend], Mapping[str, str]]:
-    """Ask each backend whether a name is taken there; return those where it is, and for those that failed, how."""
+def _search(name: str, among: Iterable[Backend]) -> tuple[list[Backend], Mapping[str, str]]:
+    """Search each backend for a name; return the backends where it exists, and the reasons of those that failed."""
     there = []
     failures = {}
     for each in among:
@@ -295,16 +296,16 @@ def _asked(name: str, among: Iterable[Backend]) -> tuple[list[Backend], Mapping[
             if taken(each, name):
                 there.append(each)
         except BackendUnavailable as error:
-            # A stranger's plugin must not keep anybody from opening a queue elsewhere.
+            # A faulty plugin must not prevent opening a queue on another backend.
             failures[each.name] = error.detail
     return there, failures
 
 
 def taken(backend: Backend, name: str) -> bool:
-    """Ask a backend whether a name is taken there.
+    """Return whether a name exists on a backend.
 
     Raises:
-        BackendUnavailable: It fails to answer in a way that backends must not.
+        BackendUnavailable: The backend raised an error that the contract does not allow.
     """
     try:
         with located(name, backend.name):
@@ -313,33 +314,33 @@ def taken(backend: Backend, name: str) -> bool:
         raise
     except Exception as error:
         reraise_from_handler(error)
-        reason = f"it cannot say whether the queue exists: {type(error).__name__}: {error}"
+        reason = f"its search for the queue failed: {type(error).__name__}: {error}"
         raise BackendUnavailable(reason, reasons={backend.name: reason}, queue=name, backend=backend.name) from error
 
 
 def holders(name: str, backend: str) -> list[Backend]:
-    """Return the backends on which a name is taken, among all or of the one that is named."""
+    """Return the backends on which a name exists, among all or the named one."""
     if backend != AUTO:
         return [each for each in backends(backend) if taken(each, name)]
-    return _asked(name, backends(AUTO))[0]
+    return _search(name, backends(AUTO))[0]
 
 
 def backends(name: str) -> list[Backend]:
-    """Return the one backend of that name, or all that could be loaded."""
+    """Return the named backend, or for ``"auto"`` all that could be loaded."""
     if name != AUTO:
         return [registry.backend(name)]
     return [each.backend for each in registry.known() if each.backend is not None]
 
 
 def serialised(name: str, candidates: Iterable[Backend], deadline: float) -> AbstractContextManager[None]:
-    """Keep others from creating and unlinking the name meanwhile, where others can at all."""
+    """Return the name lock as a context manager; one that does nothing if no other process can reach these backends."""
     if all(each.capabilities.scope < Scope.HOST for each in candidates):
         return nullcontext()
     return name_lock(name, deadline)
 
 
 class _Located:
-    # A class, because one made by `contextlib` takes several times as long, and each backend is asked in one.
+    # A class, because `contextlib` is several times slower, and every search of a backend uses one.
     __slots__ = ("_backend", "_name")
 
     def __init__(self, name: str, backend: str) -> None:
@@ -359,12 +360,12 @@ class _Located:
 
 
 def located(name: str, backend: str) -> AbstractContextManager[None]:
-    """Let our errors say which queue and backend they are about, and tell of a shortage as `shortage_reported` does."""
+    """Add queue and backend to our errors, and replace shortages as `shortage_reported` does."""
     return _Located(name, backend)
 
 
 def _options(options: Mapping[str, Any], candidates: Iterable[Backend], known: Iterable[str]) -> Mapping[str, Any]:
-    """Check backend options against what the backends declare, and give text from URLs its type."""
+    """Check backend options against the backends' declarations, and convert text from URLs to their types."""
     declared = {option: kind for each in candidates for option, kind in each.options.items()}
     checked = {}
     for option, value in options.items():
@@ -374,6 +375,6 @@ def _options(options: Mapping[str, Any], candidates: Iterable[Backend], known: I
         if isinstance(value, str) and kind is not str:
             value = convert(option, value, kind)
         if not isinstance(value, kind):
-            raise InvalidArgument(f"option {option} is a {kind.__name__}, not {value!r}")
+            raise InvalidArgument(f"option {option} must be a {kind.__name__}, not {value!r}")
         checked[option] = value
     return checked

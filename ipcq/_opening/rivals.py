@@ -1,13 +1,13 @@
-"""Two queues of one name, made on two backends at the same instant: one of them goes, and its messages move.
+"""A race between two creators: queues of one name on two backends. One is removed, and its messages are moved.
 
-Openers that exclude each other by the name's lock never make two. Those that cannot see each other's lock may: other
-users, programs with a /tmp of their own, programs that do not take the lock. So each creator looks once more whether
-the name is on another backend as well. At least one of two makers sees the other's queue, since each looks after it has
-created. It waits for a random time, so that usually one of the two is first. Then it removes its own and attaches to
-the other.
+Processes that take the same name lock never create two queues. Processes that do not see the same lock may: other
+users, programs with a private /tmp, programs that do not take the lock. So after a creation each process looks whether
+the name also exists on another backend. At least one of two creators finds the other's queue, because each looks after
+it has created its own. It waits for a random time, so that usually one of the two is first. Then it removes its own
+queue and attaches to the other.
 
-A third process may have found the removed queue meanwhile. Its handle raises `QueueGone`, and what it had put moves to
-the queue that stays.
+A third process may already have attached to the removed queue. Its handle raises `QueueGone`, and its messages are
+moved to the remaining queue.
 """
 
 import os
@@ -25,20 +25,20 @@ from ipcq.errors import MessageQueueError, QueueMismatch, QueueNotFound
 
 T = TypeVar("T")
 
-#: Longest time in seconds that a maker waits for the other one to remove its queue.
-_LONGEST_WAIT: Final = 0.005
+#: The longest time that a creator waits for the other creator to remove its queue.
+_MAX_WAIT_SECONDS: Final = 0.005
 
-#: Seconds after which two makers have surely decided: several times the wait of one of them.
-_SETTLING: Final = 0.1
+#: The time after which two creators have certainly decided: many times `_MAX_WAIT_SECONDS`.
+_SETTLE_SECONDS: Final = 0.1
 
-#: Longest time in seconds that an opener waits for space for the messages that it moves.
+#: The longest wait for space for the messages that are moved.
 _HAND_OVER_SECONDS: Final = 1.0
 
 
 def settled(look: Callable[[], T], deadline: float) -> T:
-    """Return what a look finds, and raise its `QueueMismatch` only if that outlasts the decision of two makers."""
+    """Return the result of `look`; raise its `QueueMismatch` only if it outlasts a race of two creators."""
     since = monotonic()
-    until = min(since + _SETTLING, deadline)
+    until = min(since + _SETTLE_SECONDS, deadline)
     while True:
         try:
             return look()
@@ -49,7 +49,7 @@ def settled(look: Callable[[], T], deadline: float) -> T:
 
 
 class Withdrawals:
-    """The queues that one opener made and removed again, and the messages that were in them."""
+    """The queues that one `open` created and removed again, and their messages."""
 
     def __init__(self, name: str, request: Request) -> None:
         self._name = name
@@ -63,25 +63,25 @@ class Withdrawals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._messages:
-            import logging  # here, because this hardly ever happens
+            import logging  # here, because this is rare
 
             logging.getLogger("ipcq").warning(
-                "queue %r: %d messages were lost: it was created on two backends at the same time, and what others had "
-                "put into the one that was removed could not be moved: let one program create it, and the others wait",
+                "queue %r: %d messages were lost: it was created on two backends at the same time, and the messages in "
+                "the queue that was removed could not be moved: create it in one program, and let the others wait",
                 self._name,
                 len(self._messages),
             )
 
     def withdrawn(self, backend: Backend, channel: Channel, has_rival: Callable[[], bool]) -> bool:
-        """Remove a queue that was created just now if its name is elsewhere too, and return whether it was removed."""
+        """Remove a newly created queue if its name also exists elsewhere, and return whether it was removed."""
         stays = False
         try:
             stays = not has_rival()
             if not stays:
-                time.sleep(_LONGEST_WAIT * os.urandom(1)[0] / 255)  # looked up in the module, where gevent puts its own
+                time.sleep(_MAX_WAIT_SECONDS * os.urandom(1)[0] / 255)  # gevent patches the module
                 stays = not has_rival()
         finally:
-            if not stays:  # also where the look failed
+            if not stays:  # also if the look failed
                 self._remove(backend, channel)
         return not stays
 
@@ -90,7 +90,7 @@ class Withdrawals:
         with ExitStack() as ending:
             ending.callback(channel.close)
             reader = None
-            with suppress(MessageQueueError):  # what cannot be read cannot be saved
+            with suppress(MessageQueueError):  # if the queue cannot be read, its messages are lost
                 reader = backend.attach(self._name, request)
                 ending.callback(reader.close)
             with suppress(QueueNotFound):
@@ -100,7 +100,7 @@ class Withdrawals:
                     self._messages.append(message)
 
     def handed_over(self, backend: Backend, channel: Channel, deadline: float) -> Channel:
-        """Put as many of the messages as fit into the queue that stays, and return the channel to it."""
+        """Put as many of the messages as fit into the remaining queue, and return its channel."""
         if self._messages:
             request = replace(self._request, read=False, write=True)
             with suppress(MessageQueueError), closing(backend.attach(self._name, request)) as writer:

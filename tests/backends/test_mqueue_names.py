@@ -32,7 +32,7 @@ name, queue = mqueue.name, mqueue.queue
 def test_another_platform_has_no_such_queues(monkeypatch: pytest.MonkeyPatch) -> None:
     """STYLE 11: the probe says why."""
     monkeypatch.setattr(ipcq_mqueue.sys, "platform", "win32")
-    assert registry.probe(MqueueBackend()).reason == "it works on linux, this is win32"
+    assert registry.probe(MqueueBackend()).reason == "it works only on linux, but this is win32"
 
 
 def test_on_another_platform_no_name_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -177,7 +177,7 @@ def test_another_backend_than_the_best_is_told(run: Run, name: str, second: str)
     first, *_ = run("create", name, *LIMITS).stderr.splitlines()
     assert first == (
         f"ipcq: queue {name!r} was created on backend {second!r}, with at most 4 messages of at most 512 bytes; "
-        f"better backends were passed over: {ipcq.backends()[0].name}: IPCQ_BACKEND names {second!r}"
+        f"better backends were skipped: {ipcq.backends()[0].name}: IPCQ_BACKEND names {second!r}"
     )
 
 

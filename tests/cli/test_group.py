@@ -92,7 +92,7 @@ def test_line_speaks_of_options_and_not_of_arguments() -> None:
 
 def test_line_leaves_out_what_would_go_with_the_command() -> None:
     """A queue that lives as long as its last handle is no way out for a command, which ends."""
-    way = "or try backend='x' with lifetime='last-close', if the queue may go with its last handle"
+    way = "or try backend='x' with lifetime='last-close', if the queue need not outlive its last handle"
     error = ipcq.NoSpace("it is full: free some")
     error.add_way_out(way)
     assert line_of(error) == "it is full: free some"

@@ -59,7 +59,7 @@ def test_line_names_the_flag_of_a_fact(option: str, flag: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("max_messages is an int from 1 on or None, not 0", "--max-messages is an int from 1 on or None, not 0"),
+        ("max_messages must be an int of 1 or more, not 0", "--max-messages must be an int of 1 or more, not 0"),
         ("use mode=0o600", "use --mode 0600"),
         ("with allow_pickle=True on both ends", "with --allow-pickle on both ends"),
         ("the minimum 5 in require=: raise it", "the minimum 5 in --require: raise it"),
@@ -70,8 +70,8 @@ def test_line_names_the_flag_of_a_fact(option: str, flag: str) -> None:
         ("leave that out, or unlink it first", "leave that out, or `ipcq rm` it first"),
         (QueueShutDown.wording, "the queue is shut down: `ipcq rm` and recreate it to continue"),
         (CorruptQueue.wording, "the queue's contents are damaged: `ipcq rm` and recreate it"),
-        ("or unlink the one that is not meant", "or `ipcq rm` the one that is not meant"),
-        ("did not finish within open_timeout: see", "did not finish in time: see"),
+        ("or unlink the other", "or `ipcq rm` the other"),
+        ("did not finish within open_timeout: find", "did not finish in time: find"),
         ("the handle was opened with lifetime='x'", "the handle was opened with lifetime='x'"),
     ],
 )

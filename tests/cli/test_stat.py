@@ -115,7 +115,7 @@ def test_queue_that_the_best_backend_cannot_have_has_the_reason(
         others = ipcq.backends()
         monkeypatch.setattr(ipcq, "backends", lambda: [plain, *others])
         (note,) = _look.notes_on(queue)
-    assert note.endswith("its queues cannot go with their last handle (lifetime='last-close')")
+    assert note.endswith("it cannot remove a queue with its last handle (lifetime='last-close')")
 
 
 def test_queue_that_ls_cannot_show_has_a_note(run: Run, shared: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_a_queue_that_is_weaker_is_warned_of(alone: FakeBackend, name: str) -> N
     assert str(caught[0].message) == (
         f"queue {name!r} on backend 'fleeting' lives only as long as some process has it open: no backend that keeps "
         "queues can be used here (broken: no compiler: install one; mqueue: it is hidden from this test; memory: its "
-        "queues do not reach other processes: name it with backend='memory' if that is meant); make one usable, or say "
+        "queues are private to one process: pass backend='memory' if that is enough); make one usable, or pass "
         "lifetime='last-close' if that is enough"
     )
 
@@ -226,7 +226,7 @@ def test_another_than_the_best_is_told_with_reason_and_limits(
     assert records() == [
         (
             f"queue {name!r} was created on backend 'second', with at most 4 messages of at most 8192 bytes; "
-            "better backends were passed over: best: not with this mode: say other_users=True"
+            "better backends were skipped: best: not with this mode: say other_users=True"
         )
     ]
 
@@ -238,7 +238,7 @@ def test_limits_in_bytes_are_told(
     monkeypatch.setattr(ipcq.Queue, "max_messages", None)
     pair[0].on_create = raising(Unsupported("not so"))
     ipcq.open(name, buffer_size=99).close()
-    assert "with any number of messages of at most 8192 bytes, 99 bytes in all" in records()[0]
+    assert "with any number of messages of at most 8192 bytes, 99 bytes in total" in records()[0]
 
 
 def test_the_level_is_info(pair: tuple[FakeBackend, FakeBackend], name: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -258,7 +258,7 @@ def test_a_preference_is_told(
     """IPCQ_BACKEND decides for another than the best."""
     monkeypatch.setenv("IPCQ_BACKEND", "second")
     ipcq.open(name).close()
-    assert records()[0].endswith("better backends were passed over: best: IPCQ_BACKEND names 'second'")
+    assert records()[0].endswith("better backends were skipped: best: IPCQ_BACKEND names 'second'")
 
 
 @pytest.mark.parametrize("options", [{"backend": "second"}, {"create": False}])

@@ -83,7 +83,7 @@ def test_what_exists_is_attached_to_though_another_is_preferred() -> None:
 def test_a_name_that_exists_twice_is_an_error_that_lists_both(usable: bool) -> None:
     """Rule 1: two found, an error that lists both, usable or not."""
     second = there(MQUEUE) if usable else broken(there(MQUEUE))
-    with pytest.raises(QueueMismatch, match="it exists on 'mqueue' and 'shm': name one with backend="):
+    with pytest.raises(QueueMismatch, match="it exists on 'mqueue' and 'shm': choose one with backend="):
         choose([there(SHM), second], Request())
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_exists_three_times_is_an_error_that_lists_all() -> None:
 
 def test_what_exists_where_it_cannot_be_used_is_an_error() -> None:
     """An existing queue whose backend cannot be used here is an error that says so, never a second queue."""
-    with pytest.raises(BackendUnavailable, match=r"backend 'shm': the queue exists there, .*: no compiler"):
+    with pytest.raises(BackendUnavailable, match=r"backend 'shm': the queue exists on this backend, .*: no compiler"):
         choose([broken(there(SHM)), MQUEUE], Request())
 
 
@@ -216,29 +216,29 @@ def test_what_does_not_exist_is_created_in_this_order(case: str) -> None:
 
 
 PASSED_OVER: Mapping[str, tuple[Candidate, dict[str, Any], Mapping[str, Minimum], str | None, str]] = {
-    "no rank": (STRANGER, {}, {}, None, "it has no rank, so only backend='stranger' creates on it"),
-    "no reach": (MEMORY, {}, {}, None, "do not reach other processes: name it with backend='memory'"),
+    "no rank": (STRANGER, {}, {}, None, "it has no rank, so a queue is created on it only with backend='stranger'"),
+    "no reach": (MEMORY, {}, {}, None, "are private to one process: pass backend='memory'"),
     "not preferred": (SHM, {}, {}, "mqueue", "IPCQ_BACKEND names 'mqueue'"),
     "not usable": (broken(SHM), {}, {}, None, "no compiler"),
     "no priorities": (SHM, {"priorities": True}, {}, None, "it has no priorities"),
     "no last close": (SHM, {"lifetime": "last-close"}, {}, None, "(lifetime='last-close')"),
     "no other users": (SHM, {"mode": 0o640}, {}, None, "(mode=0o640)"),
-    "no modes": (SHM, {"mode": 0o400}, {}, None, "no mode but 0o600 (mode=0o400)"),
+    "no modes": (SHM, {"mode": 0o400}, {}, None, "always have mode 0o600 (mode=0o400)"),
     "no going on": (SHM, {"after_unlink": "continue"}, {}, None, "(after_unlink='continue')"),
     "too large": (
         able(SHM, max_message_size=99),
         {"max_message_size": 100},
         {},
         None,
-        "its messages have at most 99 bytes, asked for 100",
+        "its messages have at most 99 bytes, but 100 were requested",
     ),
-    "forgets": (SOCKETPAIR, {}, {}, None, "only as long as some process has them open: say lifetime='last-close' if"),
+    "forgets": (SOCKETPAIR, {}, {}, None, "only as long as some process has them open: pass lifetime='last-close' if"),
     "forgets, and has no such lifetime": (
         able(SOCKETPAIR, last_close=False),
         {},
         {},
         None,
-        "only as long as some process has them open: say backend='socketpair' if that is enough",
+        "only as long as some process has them open: pass backend='socketpair' if that is enough",
     ),
     "not so persistent": (
         SHM,

@@ -82,7 +82,7 @@ def test_a_backend_that_cannot_say_is_not_asked_twice_by_auto(one: FakeBackend, 
 def test_a_backend_that_cannot_say_is_an_error_where_it_is_named(one: FakeBackend, name: str) -> None:
     """No is an answer, and an exception is none."""
     one.on_exists = raising(ValueError("no"))
-    with pytest.raises(BackendUnavailable, match=f"queue '{name}' on backend 'one': it cannot say"):
+    with pytest.raises(BackendUnavailable, match=f"queue '{name}' on backend 'one': its search for the queue failed"):
         ipcq.exists(name, "one")
 
 
@@ -137,7 +137,7 @@ def test_unlinking_leaves_the_other_backends_queue(one: FakeBackend, two: FakeBa
 
 def test_unlinking_what_is_not_there_is_not_found(one: FakeBackend, name: str) -> None:
     """The text says how to see what there is."""
-    with pytest.raises(QueueNotFound, match=f"queue '{name}' on backend 'one': no such queue: see .*ipcq.queues"):
+    with pytest.raises(QueueNotFound, match=f"queue '{name}' on backend 'one': no such queue: list .*ipcq.queues"):
         ipcq.unlink(name, "one")
 
 

@@ -169,7 +169,7 @@ def test_waiting_ends_in_time(launch: Launch) -> None:
 def test_the_error_tells_whom_to_ask(launch: Launch, place: Path) -> None:
     """Who holds the lock can be found out."""
     hear(launch(HOLDS))
-    words = f"queue '/jobs': .* who holds {place}/names.lock \\(lslocks\\)"
+    words = f"queue '/jobs': .* the holder of {place}/names.lock with lslocks"
     with pytest.raises(TimedOutError, match=words), name_lock("/jobs", PASSED):
         pass
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipcq._opening.names import LONGEST, check_name
+from ipcq._opening.names import MAX_BYTES, check_name
 from ipcq.errors import InvalidName
 
 
@@ -14,9 +14,9 @@ from ipcq.errors import InvalidName
         "/.hidden",
         "/...",
         "/a b\n\t\\?*",
-        "/" + "a" * LONGEST,
-        "/" + "ü" * (LONGEST // 2),
-        "/" + "🐍" * (LONGEST // 4),
+        "/" + "a" * MAX_BYTES,
+        "/" + "ü" * (MAX_BYTES // 2),
+        "/" + "🐍" * (MAX_BYTES // 4),
         "/-",
         "/\x01",
     ],
@@ -42,9 +42,9 @@ def test_a_good_name_comes_back_as_it_is(name: str) -> None:
         "/a/b",
         "/a\0b",
         "/\0",
-        "/" + "a" * (LONGEST + 1),
-        "/" + "ü" * (LONGEST // 2) + "a",
-        "/" + "ü" * (LONGEST // 2 + 1),
+        "/" + "a" * (MAX_BYTES + 1),
+        "/" + "ü" * (MAX_BYTES // 2) + "a",
+        "/" + "ü" * (MAX_BYTES // 2 + 1),
         "/\udc80",
         "\ud800",
         None,

@@ -146,7 +146,7 @@ def test_a_refused_opening_creates_nothing(opened: Opening, name: str, option: s
 @pytest.mark.parametrize("value", [-1, math.nan, "1", True, []])
 def test_a_bad_wait_is_refused(opened: Opening, value: Any) -> None:
     """Seconds from 0 on, or None."""
-    with pytest.raises(InvalidArgument, match="wait is"):
+    with pytest.raises(InvalidArgument, match="wait must be"):
         opened("memory", create=False, wait=value)
 
 
@@ -155,8 +155,8 @@ def test_a_bad_wait_is_refused(opened: Opening, value: Any) -> None:
     [
         ({"read": False, "write": False}, "leave nothing that the handle could do"),
         ({"exclusive": True, "create": False}, "create=False forbids it"),
-        ({"wait": 1}, "wait= is for create=False"),
-        ({"wait": 0}, "wait= is for create=False"),
+        ({"wait": 1}, "wait= needs create=False"),
+        ({"wait": 0}, "wait= needs create=False"),
         ({"serializer": "pickle"}, "allow_pickle=True on both ends"),
         ({"serializer": "raw", "type": int}, "type= needs serializer='msgspec'"),
         ({"max_messages": 100, "max_message_size": 100, "buffer_size": 100}, "leave one of them out"),
@@ -251,7 +251,7 @@ def test_an_unknown_option_in_a_url_is_refused(name: str, query: str) -> None:
 @pytest.mark.parametrize("option", ["allow_pickle=true", "type=int"])
 def test_a_url_cannot_turn_on_what_runs_code(name: str, option: str) -> None:
     """C26: a string from a configuration allows nothing."""
-    with pytest.raises(InvalidArgument, match=r"argument of ipcq.open only"):
+    with pytest.raises(InvalidArgument, match=r"as an argument of ipcq.open"):
         ipcq.open(f"memory://{name}?{option}")
 
 
@@ -267,13 +267,13 @@ def test_url_and_argument_that_differ_are_refused(
     one: FakeBackend, name: str, query: str, options: dict[str, Any]
 ) -> None:
     """A contradiction is InvalidArgument that names both."""
-    with pytest.raises(InvalidArgument, match=r"is '?\d'? in the URL and \d as an argument"):
+    with pytest.raises(InvalidArgument, match=r"is '?\d'? in the URL, but \d as an argument"):
         ipcq.open(f"one://{name}?{query}", **options)
 
 
 def test_url_and_argument_that_name_two_backends_are_refused(name: str) -> None:
     """A queue is on one."""
-    with pytest.raises(InvalidArgument, match="names backend 'memory' and the argument 'mqueue'"):
+    with pytest.raises(InvalidArgument, match="names backend 'memory', but the argument names 'mqueue'"):
         ipcq.open(f"memory://{name}", "mqueue")
 
 
@@ -340,7 +340,7 @@ def test_what_exists_where_it_cannot_be_used_is_an_error(
     one.make(name)
     one.availability = Availability.no("no compiler")
     with pytest.raises(
-        BackendUnavailable, match=f"queue '{name}' on backend 'one': the queue exists there, .*no compil"
+        BackendUnavailable, match=f"queue '{name}' on backend 'one': the queue exists on this backend, .*no compil"
     ):
         opened()
 
@@ -396,7 +396,7 @@ def test_where_only_a_weaker_backend_has_room_it_is_recommended_with_what_it_is(
 ) -> None:
     """C31: to take it, somebody has to say so."""
     one.on_create = raising(NoSpace("the disk is full"))
-    words = r"or try backend='fleeting' with lifetime='last-close', if the queue may go with its last handle$"
+    words = r"or try backend='fleeting' with lifetime='last-close', if the queue need not outlive its last handle$"
     with pytest.raises(NoSpace, match=words):
         opened(require=["nameless"])
 
@@ -406,7 +406,7 @@ def test_where_only_a_weaker_backend_can_do_it_that_is_an_error(
 ) -> None:
     """C31: one that keeps queues can be used here, if not for this request."""
     installed.backend(FakeBackend("plain", rank=900))
-    with pytest.raises(BackendUnavailable, match=r"fleeting: .* say lifetime='last-close' if that is enough"):
+    with pytest.raises(BackendUnavailable, match=r"fleeting: .* pass lifetime='last-close' if that is enough"):
         opened(require=["nameless"])
 
 
@@ -429,7 +429,7 @@ def test_where_creating_fails_in_another_way_nothing_else_is_tried(
         opened()
 
 
-@pytest.mark.parametrize("told", ["one: not so", "two: not today", "memory: its queues do not reach"])
+@pytest.mark.parametrize("told", ["one: not so", "two: not today", "memory: its queues are private"])
 @pytest.mark.needs("memory")
 def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, opened: Opening, told: str) -> None:
     """Rule 2: if all fail, one error tells each reason."""
@@ -497,7 +497,7 @@ def test_where_the_name_is_ambiguous_elsewhere_a_failure_is_still_told(
         ({"lifetime": "last-close"}, "last handle"),
         ({"mode": 0o666}, "other users"),
         ({"require": "peek"}, "lacks the required capability 'peek'"),
-        ({"max_message_size": 101}, "at most 100 bytes, asked for 101"),
+        ({"max_message_size": 101}, "at most 100 bytes, but 101 were requested"),
     ],
 )
 def test_a_named_backend_that_cannot_honour_the_request_refuses(
@@ -580,7 +580,7 @@ def test_an_empty_preference_is_none(one: FakeBackend, opened: Opening, monkeypa
 def test_a_preference_that_is_not_installed_is_an_error(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
     """Naming one that cannot serve is an error."""
     monkeypatch.setenv("IPCQ_BACKEND", "nonesuch")
-    with pytest.raises(BackendUnknown, match=r"backend 'nonesuch'.* unset IPCQ_BACKEND"):
+    with pytest.raises(BackendUnknown, match=r"backend 'nonesuch'.* unset the environment variable IPCQ_BACKEND"):
         opened()
 
 
@@ -618,7 +618,7 @@ def test_a_preference_that_fails_is_an_error(
 def test_a_preference_for_this_process_alone_is_an_error(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes with that setting would never meet."""
     monkeypatch.setenv("IPCQ_BACKEND", "memory")
-    with pytest.raises(BackendUnavailable, match="memory: its queues do not reach other processes"):
+    with pytest.raises(BackendUnavailable, match="memory: its queues are private to one process"):
         opened()
 
 
@@ -719,7 +719,7 @@ def test_a_queue_that_differs_is_a_mismatch_that_names_both(
     with pytest.raises(QueueMismatch) as caught:
         opened(**asked)
     assert str(caught.value) == (
-        f"queue '{name}' on backend 'one': {words}: leave that out to take the queue as it is, or unlink it first"
+        f"queue '{name}' on backend 'one': {words}: leave that out to use the existing queue, or unlink it first"
     )
 
 
@@ -762,7 +762,7 @@ def test_pickles_from_other_users_are_refused(
     one: FakeBackend, opened: Opening, options: dict[str, Any], serializer: str
 ) -> None:
     """C26: pickle on a queue that others can write to is PermissionDenied."""
-    with pytest.raises(PermissionDenied, match="would run their code"):
+    with pytest.raises(PermissionDenied, match="their pickles would run code"):
         opened("one", serializer=serializer, allow_pickle=True, **options)
 
 
@@ -837,7 +837,7 @@ def test_a_queue_that_comes_and_goes_all_the_while_is_given_up(one: FakeBackend,
     """open_timeout bounds that, too."""
     one.on_create = one.make
     one.on_attach = one.unlink
-    with pytest.raises(TimedOutError, match="created and unlinked by others all the while"):
+    with pytest.raises(TimedOutError, match="other processes created and unlinked it"):
         opened(open_timeout=0.02)
 
 
@@ -1003,13 +1003,13 @@ BAD_MINIMA: list[tuple[Any, str]] = [
     ({"max_message_size": None}, "max_message_size needs a minimum, an int of 1 or more, not None"),
     ({"max_message_size": 0}, "max_message_size needs a minimum, an int of 1 or more, not 0"),
     ("max_message_size:1.5", "max_message_size needs a minimum, an int of 1 or more, not '1.5'"),
-    ({"peek": 1}, "require: peek is True or False, not 1"),
-    ("peek:maybe", "option require=peek='maybe': say true or false"),
+    ({"peek": 1}, "require: peek must be True or False, not 1"),
+    ("peek:maybe", "option require=peek='maybe': write true or false"),
     (
         {"colour": True},
-        "require: no capability 'colour': there are after_unlink, atomic_batch, ends_on_fileno",
+        "require: no capability 'colour': choose from after_unlink, atomic_batch, ends_on_fileno",
     ),
-    ({5: True}, "require: no capability 5: there are"),
+    ({5: True}, "require: no capability 5: choose from"),
 ]
 
 
@@ -1029,7 +1029,7 @@ def test_a_bad_minimum_is_refused_with_what_there_is(
             {"max_message_size": 99, "require": {"max_message_size": 100}},
             "max_message_size=99 is less than the minimum 100 in require=: raise it, or lower the minimum",
         ),
-        ({"lifetime": "last-close", "require": "persistence:kernel"}, "lifetime='last-close' lets the queue go"),
+        ({"lifetime": "last-close", "require": "persistence:kernel"}, "lifetime='last-close' removes the queue"),
     ],
 )
 def test_a_minimum_that_no_such_queue_can_have_is_refused(
@@ -1064,7 +1064,7 @@ def lesser(installed: Installed) -> Lesser:
 
 def test_a_created_queue_that_lacks_what_is_required_is_refused(lesser: Lesser, opened: Opening) -> None:
     """The backend can in general, but not for this request."""
-    with pytest.raises(Unsupported, match="for this request it lacks the required capability 'peek': ask for less"):
+    with pytest.raises(Unsupported, match="for this request it lacks the required capability 'peek': require less"):
         opened("lesser", require="peek")
 
 

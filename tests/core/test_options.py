@@ -67,7 +67,7 @@ def test_an_option_is_read_from_a_url_or_refused_there(option: str) -> None:
     if OPTIONS[option].in_url:
         assert parse(f"one:///jobs?{option}={text}").options == {option: value}
     else:
-        with pytest.raises(InvalidArgument, match="only, not in a URL"):
+        with pytest.raises(InvalidArgument, match="a URL cannot set"):
             parse(f"one:///jobs?{option}={text}")
 
 

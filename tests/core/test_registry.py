@@ -34,8 +34,8 @@ BROKEN = {
     "an exit": ("import sys; sys.exit('not on a Tuesday')", "SystemExit: not on a Tuesday"),
     "a syntax error": ("def (", "SyntaxError"),
     "an error at import": ("1 / 0", "ZeroDivisionError: division by zero"),
-    "no hook": ("x = 1", "has to return one Backend, not []"),
-    "a hook without the marker": ("def ipcq_backend(): return None", "has to return one Backend, not []"),
+    "no hook": ("x = 1", "must return one Backend, not []"),
+    "a hook without the marker": ("def ipcq_backend(): return None", "must return one Backend, not []"),
     "a hook with another name": (
         "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backends(): return None",
         "unknown hook 'ipcq_backends'",
@@ -50,19 +50,19 @@ BROKEN = {
     ),
     "a hook that returns nothing": (
         "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backend(): return None",
-        "has to return one Backend, not []",
+        "must return one Backend, not []",
     ),
     "a hook that returns nonsense": (
         "from ipcq.hooks import hookimpl\n@hookimpl\ndef ipcq_backend(): return 'strange'",
-        "has to return one Backend, not ['strange']",
+        "must return one Backend, not ['strange']",
     ),
     "a hook that returns a class": (
         GOOD.replace('FakeBackend("strange")', "FakeBackend"),
-        "has to return one Backend",
+        "must return one Backend",
     ),
     "another name than its entry point": (
         GOOD.replace("strange", "stranger"),
-        "its backend is called 'stranger' and its entry point 'strange'",
+        "its backend is called 'stranger', but its entry point 'strange'",
     ),
     "no capabilities": (
         GOOD.replace(
@@ -258,7 +258,7 @@ def test_a_backend_of_another_platform_is_not_asked(installed: Installed) -> Non
     fake.platforms = ("plan", "inferno")
     fake.on_probe = raising(ZeroDivisionError())
     installed.backend(fake)
-    assert info("strange").reason == f"it works on plan, inferno, this is {sys.platform}"
+    assert info("strange").reason == f"it works only on plan, inferno, but this is {sys.platform}"
 
 
 @pytest.mark.parametrize("platforms", [(sys.platform,), ("plan", sys.platform[:3]), None])
@@ -317,7 +317,7 @@ def test_a_backend_that_cannot_say_whether_a_name_exists_tells_who_names_it(inst
     fake = FakeBackend("strange")
     fake.on_exists = raising(ValueError("what name?"))
     installed.backend(fake)
-    with pytest.raises(BackendUnavailable, match="cannot say whether the queue exists: ValueError: what name"):
+    with pytest.raises(BackendUnavailable, match="its search for the queue failed: ValueError: what name"):
         ipcq.open(name, "strange")
 
 
@@ -416,7 +416,7 @@ def test_an_unknown_backend_that_nearly_is_one_is_guessed() -> None:
 def test_an_unknown_backend_that_is_like_none_gets_the_list() -> None:
     """The text says which there are."""
     names = ", ".join(sorted(info.name for info in ipcq.backends()))
-    with pytest.raises(BackendUnknown, match=f"there are {names}"):
+    with pytest.raises(BackendUnknown, match=f"choose from {names}"):
         registry.plugin("zzzzzz")
 
 

@@ -263,7 +263,7 @@ def test_a_name_that_stays_on_two_backends_is_an_error_in_time(
     mine: FakeBackend, theirs: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C31: not all that is there twice is being decided."""
-    monkeypatch.setattr(rivals, "_SETTLING", 0.01)
+    monkeypatch.setattr(rivals, "_SETTLE_SECONDS", 0.01)
     mine.make(name)
     theirs.make(name)
     with pytest.raises(QueueMismatch, match="it exists on 'mine' and 'theirs'"):

@@ -70,7 +70,7 @@ def test_options_in_a_url_come_together() -> None:
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("create=maybe", "say true or false"),
+        ("create=maybe", "write true or false"),
         ("create", "create=''"),
         ("max_messages=four", "max_messages='four'"),
         ("max_messages=", "max_messages=''"),
@@ -80,8 +80,8 @@ def test_options_in_a_url_come_together() -> None:
         ("wait=soon", "wait='soon'"),
         ("max_messages=1&max_messages=1", "'max_messages' twice"),
         ("depth=1&depth=2", "'depth' twice"),
-        ("allow_pickle=true", "argument of ipcq.open only"),
-        ("type=str", "argument of ipcq.open only"),
+        ("allow_pickle=true", "as an argument of ipcq.open"),
+        ("type=str", "as an argument of ipcq.open"),
     ],
 )
 def test_a_bad_option_in_a_url_is_refused(query: str, words: str) -> None:
@@ -165,7 +165,7 @@ def test_url_and_argument_name_one_backend(scheme: str | None, argument: str, ba
 
 def test_url_and_argument_that_name_two_backends_are_refused() -> None:
     """A contradiction is InvalidArgument that names both."""
-    with pytest.raises(InvalidArgument, match="'shm' and the argument 'mqueue'"):
+    with pytest.raises(InvalidArgument, match="'shm', but the argument names 'mqueue'"):
         parse("shm:///jobs", "mqueue")
 
 
@@ -188,4 +188,4 @@ def test_an_unknown_option_that_nearly_is_one_is_guessed() -> None:
 
 def test_an_unknown_option_that_is_like_none_gets_the_list() -> None:
     """The refusal says which options there are."""
-    assert str(unknown_option("zzz", ["mode", "create"])).endswith("there are create, mode")
+    assert str(unknown_option("zzz", ["mode", "create"])).endswith("choose from create, mode")

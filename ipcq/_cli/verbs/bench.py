@@ -23,7 +23,7 @@ from ipcq._cli._options import complete_backend, json_option, quiet_option
 from ipcq._cli._output import say, say_json, say_table
 from ipcq._cli._progress import Progress
 from ipcq._cli._signals import stopped_by_signals
-from ipcq._opening.address import meant
+from ipcq._opening.address import suggestion
 from ipcq.errors import Unsupported
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -137,8 +137,8 @@ def compared(peers: str) -> list[Contestant]:
     names = [each for each in peers.replace(" ", "").split(",") if each and each != NOBODY]
     for name in names:
         if name not in REFERENCES:
-            told = meant(name, REFERENCES)
-            raise Failure(f"unknown peer {name!r}: {told}; other libraries are measured by {ELSEWHERE}", USAGE)
+            hint = suggestion(name, REFERENCES)
+            raise Failure(f"unknown peer {name!r}: {hint}; other libraries are measured by {ELSEWHERE}", USAGE)
     return [REFERENCES[name]() for name in dict.fromkeys(names)]
 
 
