@@ -1,10 +1,10 @@
-"""Log records through a queue: any processes put them in, and one takes them out and writes them.
+"""Log records through a queue: any number of processes put records, and one process gets and writes them.
 
-`QueueHandler` and `QueueListener` are what `logging.handlers` has under these names, over a queue that unrelated
-processes open by its name. So plain text in a configuration is enough, and no object has to be passed on.
+`QueueHandler` and `QueueListener` work like those of `logging.handlers`, but with a queue that unrelated processes open
+by name. So a configuration needs only text, and no queue object has to be shared.
 
-A record travels as a MessagePack map of its attributes, the message merged and the traceback formatted as the standard
-library does it. There is no pickle in it, so whoever can write to the queue can write to the log, and no more.
+A record is sent as a MessagePack map of its attributes, with the message merged and the traceback formatted as in the
+standard library. It contains no pickle, so a process that can write to the queue can write to the log, and no more.
 """
 
 import logging
@@ -42,54 +42,54 @@ __all__ = ("QueueHandler", "QueueListener", "RecordQueue")
 
 _R = TypeVar("_R")
 
-#: Seconds that opening the queue waits for others who are creating or unlinking its name: at first as long as creating
-#: takes where programs start all at once, and after that has failed no longer than logging may hold up.
-_FIRST_OPEN_TIMEOUT: Final = 1.0
-_OPEN_TIMEOUT: Final = 0.1
-#: Seconds after which what failed is tried again.
-_AGAIN: Final = 1.0
+#: Seconds that opening waits for other processes that are creating or unlinking the name. The first time it is enough
+#: for many programs that start together; after a failure it is short, because it blocks the thread that logs.
+_FIRST_OPEN_SECONDS: Final = 1.0
+_OPEN_SECONDS: Final = 0.1
+#: Seconds until the next attempt after a failure.
+_RETRY_SECONDS: Final = 1.0
 
-#: The attribute of a record that was taken out of a queue which says of which one.
+#: The attribute of a received record with the name of its queue.
 _ORIGIN: Final = "ipcq_queue"
-#: What says nothing in another process, and what only this one knows.
+#: Attributes that have no meaning in another process.
 _NOT_SENT: Final = ("args", "exc_info", _ORIGIN)
 
 
 class _Options(Options, total=False):
-    """What may stand beside the name of a queue of records; a configuration is keywords alone, the backend as well."""
+    """The keyword arguments beside the queue; a configuration has only keywords, so they include the backend."""
 
     backend: str
 
 
 class RecordQueue:
-    """A queue of log records, opened when it is first used.
+    """A queue of log records, opened at its first use.
 
-    It is what `QueueHandler` and `QueueListener` make of a name. By itself it is for the key ``queue`` of a
-    `logging.handlers.QueueHandler` in a configuration.
+    `QueueHandler` and `QueueListener` create it from a name. In a configuration it can be the value of the key
+    ``queue`` of a `logging.handlers.QueueHandler`.
 
     Args:
-        queue: A name, a URL, or a handle. A name is opened again where the queue was unlinked, and in a forked process
-            where the handle does not work there. A handle stays its owner's to close.
-        **options: For `ipcq.open`.
+        queue: A name, a URL, or a handle. A name is opened again if the queue was unlinked, and in a forked process if
+            the inherited handle does not work there. A handle is not closed here.
+        **options: Options for `ipcq.open`.
 
     Raises:
-        InvalidName: The name breaks the rule.
-        InvalidArgument: It is no name, or a handle is given with options.
+        InvalidName: The name is invalid.
+        InvalidArgument: `queue` has a wrong type, or is a handle and there are options.
     """
 
     def __init__(self, queue: "str | Queue[Any]", **options: Unpack[_Options]) -> None:
         if isinstance(queue, Queue):
             if options:
-                raise InvalidArgument(f"a handle is open already: leave out {', '.join(options)}")
+                raise InvalidArgument(f"the handle is already open: leave out {', '.join(options)}")
             self.name = queue.name
         else:
             self.name = parse(queue).name
         self._address = queue
         self._options = options
-        # A record may be logged anywhere, and a thread of ours may take it, so a warning points at the line that named
-        # the queue.
+        # Warnings point at the line that named the queue, because it may be opened at any log call or in our thread.
         self._caller = caller()
-        # A dict, because threads that open it at the same time agree by setdefault, and no lock is held over a fork.
+        # A dict, because its setdefault decides between threads that open the queue at the same time, without a lock
+        # that a fork could leave held.
         self._opened: dict[str, Queue[Any]] = {}
         self._failure = ""
         self._again = 0.0
@@ -97,7 +97,7 @@ class RecordQueue:
     def put(self, record: logging.LogRecord, block: bool = True, timeout: float | None = None) -> None:
         """Put a record, and return when it is stored; arguments and exceptions are those of `ipcq.Queue.put`.
 
-        Values of attributes that MessagePack cannot hold are put as their `repr`.
+        Attributes that MessagePack cannot encode are put as their `repr`.
         """
         item = {key: value for key, value in vars(record).items() if key not in _NOT_SENT}
         try:
@@ -114,16 +114,16 @@ class RecordQueue:
         """Take the oldest record; arguments and exceptions are those of `ipcq.Queue.get`.
 
         Raises:
-            DecodeError: The message was taken and is no record.
+            DecodeError: The message was taken, but is not a log record.
         """
         return _record(self._use(lambda queue: queue.get(block, timeout)), self.name)
 
     def qsize(self) -> int:
-        """Count the records in the queue."""
+        """Return the number of records in the queue."""
         return self._use(Queue.qsize)
 
     def close(self) -> None:
-        """Close the handle that was opened here; the queue stays, and what follows opens it again."""
+        """Close the handle that was opened here; the queue stays, and the next call opens it again."""
         for opened in self._opened.copy().values():
             self._let_go(opened)
 
@@ -145,12 +145,12 @@ class RecordQueue:
             return queue
         if monotonic() < self._again:
             raise MessageQueueError(f"it could not be opened a moment ago: {self._failure}", queue=self.name)
-        patience = _OPEN_TIMEOUT if self._failure else _FIRST_OPEN_TIMEOUT
+        patience = _OPEN_SECONDS if self._failure else _FIRST_OPEN_SECONDS
         try:
             options = {"open_timeout": patience, **self._options}
             opened = called_from(self._caller, partial(open_queue, self._address, **options))
         except MessageQueueError as error:
-            self._failure, self._again = error.detail or error.wording, monotonic() + _AGAIN
+            self._failure, self._again = error.detail or error.wording, monotonic() + _RETRY_SECONDS
             raise
         queue = self._opened.setdefault(self.name, opened)
         if queue is not opened:
@@ -166,22 +166,22 @@ class RecordQueue:
 class QueueHandler(logging.Handler):
     """Puts records into a queue.
 
-    It never raises, and does not hold up who logs: a record that finds no space within `timeout` is dropped, counted,
-    and given to `handleError`. Opening the queue waits for others for 1 s at the most, and 0.1 s after that has failed.
-    Where it fails, or the queue is shut down, records are dropped likewise; it is tried again after a second. A record
-    that a `QueueListener` took out of the same queue is not put back, and one that is logged while this thread is
+    It never raises and does not block the program: if there is no space within `timeout`, a record is dropped, counted,
+    and passed to `handleError`. Opening the queue waits for other processes for at most 1 s, and for 0.1 s after a
+    failure. If it fails, or if the queue is shut down, records are dropped too, and it is tried again after a second. A
+    record that a `QueueListener` took from the same queue is not put back. A record that is logged while this thread is
     inside the handler is dropped.
 
     Args:
         queue: A name, a URL, or a handle, as for `RecordQueue`.
-        timeout: Seconds to wait for space at the most; 0 tries once.
-        **options: For `ipcq.open`, such as `max_messages`, which count for who creates the queue.
+        timeout: Seconds to wait for space at most; 0 tries once.
+        **options: Options for `ipcq.open`. Some, such as `max_messages`, apply when the queue is created.
 
     Attributes:
-        dropped: How many records this handler dropped.
+        dropped: The number of records that this handler has dropped.
 
     Raises:
-        InvalidArgument: As for `RecordQueue`, or the timeout is no number of seconds.
+        InvalidArgument: As for `RecordQueue`, or the timeout is not a number of seconds.
     """
 
     prepare = logging.handlers.QueueHandler.prepare
@@ -189,7 +189,7 @@ class QueueHandler(logging.Handler):
     def __init__(
         self, queue: "str | Queue[Any] | RecordQueue", *, timeout: float = 0.0, **options: Unpack[_Options]
     ) -> None:
-        # First what may be refused: `logging` closes whatever came further.
+        # Check the arguments first: after `super().__init__()`, `logging` would close the incomplete handler.
         self.queue = _records(queue, options, {"read": False})
         self._timeout = seconds_of(timeout, "timeout")
         super().__init__()
@@ -200,12 +200,12 @@ class QueueHandler(logging.Handler):
         """Put a record, or drop it."""
         if getattr(record, _ORIGIN, None) == self.queue.name:
             return
-        if getattr(self._here, "inside", False):  # what is logged by an attribute's __repr__, again and again
+        if getattr(self._here, "inside", False):  # otherwise a __repr__ that logs would recurse without end
             self.dropped += 1
             return
         self._here.inside = True
         try:
-            self.enqueue(self.prepare(record))  # type: ignore[misc]  # it wants a handler that can format, and this is one
+            self.enqueue(self.prepare(record))  # type: ignore[misc]  # it is declared for a handler that can format, as this one can
         except Exception:
             self.dropped += 1
             self.handleError(record)
@@ -213,7 +213,7 @@ class QueueHandler(logging.Handler):
             self._here.inside = False
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Put a record that was prepared."""
+        """Put a prepared record."""
         self.queue.put(record, timeout=self._timeout)
 
     def close(self) -> None:
@@ -223,20 +223,20 @@ class QueueHandler(logging.Handler):
 
 
 class QueueListener(logging.handlers.QueueListener):
-    """Takes records out of a queue in a thread, and has them handled.
+    """Takes records from a queue in a thread, and passes them to handlers.
 
-    What cannot be read, and what a handler raises, is told on stderr as `logging` tells its errors, and the next record
-    is taken. Where the queue is shut down and empty the thread ends. Where it was unlinked, a new one is opened.
+    Errors of reading and of handlers are printed to stderr like those of `logging`, and the thread continues with the
+    next record. When the queue is shut down and empty, the thread ends. If the queue was unlinked, a new one is opened.
 
     Args:
         queue: A name, a URL, or a handle, as for `RecordQueue`.
-        *handlers: Handlers, or names of handlers that this process has configured. Without any, each record is for the
+        *handlers: Handlers, or names of configured handlers of this process. Without any, each record is passed to the
             logger of its name in this process, with its level, filters and handlers.
-        respect_handler_level: Pass by handlers whose level is above the record's.
-        **options: For `ipcq.open`.
+        respect_handler_level: Skip handlers whose level is above that of the record.
+        **options: Options for `ipcq.open`.
 
     Attributes:
-        unreadable: How many messages were no records.
+        unreadable: The number of messages that were not log records.
 
     Raises:
         InvalidArgument: As for `RecordQueue`.
@@ -257,26 +257,26 @@ class QueueListener(logging.handlers.QueueListener):
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin.
+        """Start the thread.
 
         Raises:
-            InvalidArgument: No handler has one of the names.
-            RuntimeError: It has begun already.
-            LimitExceeded: The system starts no thread.
+            InvalidArgument: A name is not that of a configured handler.
+            RuntimeError: The listener is already running.
+            LimitExceeded: The system cannot start a thread.
         """
         if self._thread is not None:
-            raise RuntimeError("the listener runs already")
+            raise RuntimeError("the listener is already running")
         self.handlers = tuple(map(_handler, self._wanted))
         self._stopping.clear()
         try:
             super().start()
         except RuntimeError as error:
             reraise_from_handler(error)
-            self._thread = None  # so that it can be stopped, and started again
+            self._thread = None  # so that `stop` and `start` work afterwards
             raise too_many_threads() from error
 
     def stop(self) -> None:
-        """End when the records are handled that are in the queue now. Stopping twice is stopping once."""
+        """Handle the records that are in the queue now, then end the thread. Further calls do nothing."""
         if self._thread is not None:
             super().stop()
             self.queue.close()
@@ -289,15 +289,15 @@ class QueueListener(logging.handlers.QueueListener):
         self.stop()
 
     def enqueue_sentinel(self) -> None:
-        """Ask the thread to end, without a message, which another listener might take."""
+        """Set an event to end the thread, and put no message, which another listener might take."""
         self._stopping.set()
 
     def dequeue(self, block: bool) -> logging.LogRecord:
-        """Take a record, or wait for one for a moment."""
+        """Take a record, and wait for it for at most `SLICE` seconds."""
         return self.queue.get(block, SLICE)
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Give a record to the handlers, or to the logger of its name."""
+        """Pass a record to the handlers, or to the logger of its name."""
         if self._wanted:
             super().handle(record)
         else:
@@ -311,7 +311,7 @@ class QueueListener(logging.handlers.QueueListener):
         try:
             rest = self.queue.qsize()
         except MessageQueueError:
-            return  # it was told of already, or nobody will know
+            return  # an earlier call has already reported it, or the queue is gone
         for _ in range(rest):
             self._take(block=False)
 
@@ -324,10 +324,10 @@ class QueueListener(logging.handlers.QueueListener):
             self._stopping.set()
         except DecodeError:
             self.unreadable += 1
-            _complain("a message that is no log record")
+            _complain("a message that is not a log record")
         except MessageQueueError:
             _complain("the queue")
-            self._stopping.wait(_AGAIN)
+            self._stopping.wait(_RETRY_SECONDS)
         except Exception:
             _complain("a record")
 
@@ -337,12 +337,12 @@ def _records(queue: "str | Queue[Any] | RecordQueue", options: _Options, rights:
         both: _Options = {**rights, **options}
         return RecordQueue(queue, **both)
     if options:
-        raise InvalidArgument(f"the queue is made already: leave out {', '.join(options)}")
+        raise InvalidArgument(f"the queue already exists: leave out {', '.join(options)}")
     return RecordQueue(queue) if isinstance(queue, Queue) else queue
 
 
 def _plain(value: object) -> object:
-    """Return what MessagePack can hold for a value."""
+    """Return the value if MessagePack can encode it, otherwise its `repr`."""
     try:
         _encode(value)
     except EncodeError:
@@ -359,15 +359,15 @@ _encode: Final = codec_for("msgpack").encode
 
 
 def _record(item: object, queue: str) -> logging.LogRecord:
-    """Make a record of what was taken out of a queue; only data of it is taken over, and only as attributes."""
+    """Make a record of an item from the queue, using only its data, as attributes."""
     if not isinstance(item, dict) or not isinstance(item.get("levelno"), int) or not isinstance(item.get("msg"), str):
-        raise DecodeError("it is no log record: a map with levelno, a number, and msg, a text", queue=queue)
+        raise DecodeError("it is not a log record: a map with an int levelno and a str msg", queue=queue)
     facts = {key: value for key, value in item.items() if isinstance(key, str) and not hasattr(logging.LogRecord, key)}
     facts.setdefault("levelname", logging.getLevelName(item["levelno"]))
     if not isinstance(facts.get("name"), str):
         facts["name"] = "root"
     record = logging.makeLogRecord(facts)
-    record.args = record.exc_info = None  # the message is merged; text in their place would end in an error
+    record.args = record.exc_info = None  # the message is merged, and text from the queue here would fail to format
     setattr(record, _ORIGIN, queue)
     return record
 
@@ -378,14 +378,12 @@ def _handler(wanted: "logging.Handler | str") -> logging.Handler:
     # From 3.12 on there is logging.getHandlerByName, which looks here.
     found: logging.Handler | None = logging._handlers.get(wanted)  # type: ignore[attr-defined]
     if found is None:
-        raise InvalidArgument(
-            f"no handler {wanted!r} is configured here, or no logger has it: name it in the configuration"
-        )
+        raise InvalidArgument(f"no handler {wanted!r}: configure it in this process, and add it to a logger")
     return found
 
 
 def _logger(name: str) -> logging.Logger:
-    """Return the closest logger that there is, so that names from a queue do not make loggers."""
+    """Return the closest existing logger, so that names from a queue do not create loggers."""
     known = logging.root.manager.loggerDict
     while name:
         logger = known.get(name)
@@ -396,7 +394,7 @@ def _logger(name: str) -> logging.Logger:
 
 
 def _complain(what: str) -> None:
-    """Tell of the exception that is being handled, as `logging.Handler.handleError` does."""
+    """Print the current exception to stderr, as `logging.Handler.handleError` does."""
     if logging.raiseExceptions and sys.stderr:
         with importing():  # some versions of Python import here
             trace = traceback.format_exc()

@@ -1,4 +1,4 @@
-"""Calls that may block, in threads of anyio's."""
+"""Blocking calls in anyio's worker threads."""
 
 import threading
 from collections.abc import Callable
@@ -13,12 +13,12 @@ R = TypeVar("R")
 
 
 async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
-    """Run a call in a thread; if it is given up, the thread ends soon, and what the call returned is undone.
+    """Run a call in a thread; if the task is cancelled, the thread ends soon, and `undo` is called with its result.
 
-    The call may be given up at any time: at once for who awaits it, and in the thread where it next pauses.
+    A cancelled task continues at once, and the call in the thread ends at its next `pause`.
 
     Raises:
-        LimitExceeded: The system starts no thread.
+        LimitExceeded: The system cannot start a thread.
     """
     given_up, begun = threading.Event(), threading.Event()
     outcome: list[R] = []
@@ -39,7 +39,7 @@ async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
     except BaseException as error:
         with turn:
             given_up.set()
-        for result in outcome:  # it came in the very instant
+        for result in outcome:  # the call returned at the same moment
             undo(result)
         if isinstance(error, RuntimeError) and not begun.is_set():
             raise too_many_threads() from error

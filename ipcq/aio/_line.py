@@ -1,29 +1,28 @@
-"""The tasks of one event loop that wait for the same thing: messages of a handle, or space.
+"""The line of tasks in one event loop that wait for the messages, or for the space, of one handle.
 
-**A message's way.** `await q.put(x)` encodes `x` and calls the handle's non-waiting put, which stores the message or
-says that there is no space. `await q.get()` calls the non-waiting get, which takes a message or says that there is
-none. Where there is none, the task comes into a line, and what it awaits from then on is either its turn, or, for the
-one whose turn it is, that the queue's descriptor is ready. Then it calls again, returns what it took, and the turn goes
-to the next. So of a million tasks one is at the descriptor, and a message wakes one.
+**Normal operation.** `await q.put(x)` encodes `x` and calls the handle's non-waiting put. `await q.get()` calls the
+non-waiting get. If the queue is full or empty, the task joins the line and awaits its turn. The task that has the turn
+waits until the queue's descriptor is ready, calls again, passes the turn to the next task, and returns. So of a million
+tasks, one waits at the descriptor, and a message wakes one task.
 
-**Cancelling.** Nothing is awaited between taking a message and returning it, nor between storing one and returning. So
-a call that is cancelled, at whichever of its awaits, has taken and stored nothing, and what it can leave is this:
+**Cancellation.** No task awaits anything between taking or storing a message and returning. So a call that is
+cancelled, at any of its awaits, has taken and stored nothing. It cleans up as follows:
 
-- on its way in, when it lets other tasks run: nothing;
-- in the line: its place, which it gives up, or if its turn has just come, its turn, which it passes on;
-- at the descriptor: its turn, which it passes on. A message that made the descriptor ready is still in the queue, and
-  the next in turn tries before it waits.
+- before it joins the line: nothing;
+- in the line: it leaves the line, or if it has just received the turn, passes it on;
+- at the descriptor: it passes the turn on. A message that made the descriptor ready is still in the queue, and the next
+  task tries before it waits.
 
-**Looking around.** A close does not make the descriptor readable, and on some backends neither does a shutdown or an
-unlink. So the task at the descriptor tries again at least every `SLICE`, one task for the whole line, and those behind
-it hear of the end from one another.
+**Polling.** A close does not make the descriptor ready, and on some backends neither does a shutdown or an unlink. So
+the task at the descriptor tries again at least every `SLICE` seconds, one task for the whole line. The tasks behind it
+notice the end one after the other.
 
-**The descriptor** is a copy, because anyio lets one task wait for each descriptor, and because nobody may close it
-while a task waits: the line's own goes with the line.
+**The descriptor** is a copy, because anyio lets only one task wait for each descriptor, and because it must stay open
+while a task waits: the copy is closed with its line.
 
-**Other threads.** A line belongs to its event loop, but a close in any thread ends it. So who comes to the descriptor
-looks whether the line has ended *after* it has taken its turn, and who ends the line closes the descriptor only if
-nobody has the turn *after* it has said so: one of them sees the other.
+**Other threads.** A line belongs to its event loop, but a close in any thread ends it. A task first takes the turn and
+*then* checks whether the line has ended. `end` first marks the line as ended and *then* checks whether a task has the
+turn; only if not, it closes the descriptor. So at least one of the two sees the other.
 """
 
 import socket
@@ -45,12 +44,12 @@ R = TypeVar("R")
 
 
 class Line:
-    """Those who wait in one event loop, in the order in which they came.
+    """The waiting tasks of one event loop, in FIFO order.
 
     Args:
-        occupied: The lines of the handle in which somebody waits, this one among them or not.
-        copied: Returns a copy of the descriptor to wait for, or None where there is none.
-        wait: Waits for one.
+        occupied: The lines of the handle in which a task waits, shared by all its lines.
+        copied: Returns a copy of the descriptor to wait for, or None if there is none.
+        wait: Waits for a descriptor.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Line:
     async def serve(self, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
         """Attempt until there is no `QueueEmpty` or `QueueFull`, or until `deadline` on `time.monotonic`.
 
-        `tried` says that an attempt was made right before, which need not be repeated at the head of the line.
+        If `tried`, the caller has just made an attempt, so a task that has the turn at once waits first.
         """
         since = monotonic()
         tried = tried and self not in self._occupied
@@ -119,7 +118,7 @@ class Line:
             self._drop()
 
     async def _ready(self, since: float, until: float) -> None:
-        """Wait until another attempt makes sense."""
+        """Wait until another attempt may succeed."""
         if self._ended:
             return
         if self._copy is None:
@@ -133,18 +132,18 @@ class Line:
                 await self._wait(self._copy)
 
     def wake(self) -> None:
-        """Let who is at the descriptor try now."""
+        """Let the task at the descriptor try now."""
         self._slice.cancel()
 
     def end(self) -> None:
-        """Give the descriptor back, now or when the last one has left; the handle is closed."""
+        """Close the descriptor, now or when the last task has left; the handle is closed."""
         self._ended = True
         if self not in self._occupied:
             self._drop()
 
 
 class Lines:
-    """The lines of one handle for one thing, one in each event loop that uses it; arguments are those of `Line`."""
+    """The lines of one handle, one per event loop, for messages or for space; arguments are those of `Line`."""
 
     def __init__(self, copied: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]) -> None:
         self.occupied: set[Line] = set()
@@ -152,7 +151,7 @@ class Lines:
         self._lines: weakref.WeakKeyDictionary[object, Line] = weakref.WeakKeyDictionary()
 
     def here(self) -> Line:
-        """Return the line of the event loop that runs."""
+        """Return the line of the running event loop."""
         loop = current_token().native_token
         line = self._lines.get(loop)
         if line is None:
@@ -160,21 +159,21 @@ class Lines:
         return line
 
     def end(self) -> None:
-        """Let those who wait in this event loop see at once that the handle is closed; in others they look around."""
+        """Wake the line of this event loop, because the handle is closed; those of other loops notice by polling."""
         self.here().wake()
-        # References at first, in one step: meanwhile loops of other threads may come.
+        # Copy the references in one atomic step, because other threads may add event loops meanwhile.
         for loop in filter(None, [reference() for reference in self._lines.keyrefs()]):
             self._lines[loop].end()
 
 
 def copied(ask: Callable[[Channel], int | None], channel: Channel) -> int | None:
-    """Return a copy of a descriptor of the channel's, or None where there is none or no place in the table."""
+    """Return a copy of a descriptor of the channel, or None if it has none or the descriptor table is full."""
     descriptor = ask(channel)
     try:
-        return None if descriptor is None else socket.dup(descriptor)  # not os.dup, which knows no sockets on Windows
+        return None if descriptor is None else socket.dup(descriptor)  # on Windows os.dup fails on sockets
     except OSError:
         return None
 
 
 def _nothing() -> None:
-    """Stand in for what gives a descriptor back where there is none."""
+    """Replace the function that closes the descriptor while there is none."""

@@ -1,4 +1,4 @@
-"""From a name to a handle, without holding up the event loop."""
+"""`ipcq.aio.open`: open a queue without blocking the event loop."""
 
 from collections.abc import Generator
 from functools import partial
@@ -17,11 +17,11 @@ from ipcq.aio._queue import Queue
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm  # the type checker's own
+    from typing_extensions import TypeForm  # bundled with the type checker
 
 
 class Opening(Generic[T]):
-    """What `open` returns: await it for a handle, or let ``async with`` open one and close it."""
+    """The result of `open`: await it to get a handle, or use ``async with`` to open and close one."""
 
     def __init__(self, name: str, backend: str, options: dict[str, Any]) -> None:
         self._call = partial(called_from, caller(), partial(ipcq.open, name, backend, **options))
@@ -29,7 +29,7 @@ class Opening(Generic[T]):
 
     async def _open(self) -> Queue[T]:
         with shortage_reported(), importing():
-            current_token()  # imports anyio's part for this event loop
+            current_token()  # imports anyio's module for this event loop
         return Queue(await run_apart(self._call, ipcq.Queue.close))
 
     def __await__(self) -> Generator[Any, Any, Queue[T]]:
@@ -50,7 +50,7 @@ class Opening(Generic[T]):
 def open(name: str, backend: str = ..., *, type: type[T], **options: Unpack[Options]) -> Opening[T]: ...
 
 
-@overload  # for a union and other types that are no classes
+@overload  # for unions and other types that are not classes
 def open(name: str, backend: str = ..., *, type: "TypeForm[T]", **options: Unpack[Options]) -> Opening[T]: ...
 
 
@@ -59,10 +59,10 @@ def open(name: str, backend: str = ..., *, type: Any = ..., **options: Unpack[Op
 
 
 def open(name: str, backend: str = "auto", **options: Any) -> Opening[Any]:
-    """Open the queue of a name, as `ipcq.open` does, in a thread: it may have to wait for others.
+    """Open the queue of a name like `ipcq.open`, in a thread, because it may have to wait for other processes.
 
-    ``async with ipcq.aio.open("/jobs") as q:`` closes it at the end; ``q = await ipcq.aio.open("/jobs")`` leaves that
-    to you. Cancelled while it opens, it leaves no handle; a queue may have been created.
+    ``async with ipcq.aio.open("/jobs") as q:`` closes the handle at the end; after ``q = await ipcq.aio.open("/jobs")``
+    you close it. If it is cancelled, no handle stays open, but a queue may have been created.
 
     Args:
         name: As for `ipcq.open`.
@@ -70,6 +70,6 @@ def open(name: str, backend: str = "auto", **options: Any) -> Opening[Any]:
         **options: As for `ipcq.open`.
 
     Raises:
-        MessageQueueError: Whatever `ipcq.open` raises, when it is awaited or entered.
+        MessageQueueError: Any error of `ipcq.open`, raised when the result is awaited or entered.
     """
     return Opening(name, backend, options)

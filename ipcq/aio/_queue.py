@@ -1,4 +1,4 @@
-"""A handle for tasks: what waits is awaited, all else is done by the handle that it wraps."""
+"""A handle for tasks: it awaits what may wait, and passes all other calls to the handle that it wraps."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,29 +21,29 @@ from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Seconds for which a handle that never has to wait may keep other tasks from running.
-_TURN: Final = 0.001
+#: The longest time for which calls that do not wait may keep other tasks from running.
+_BUSY_SECONDS: Final = 0.001
 
 
 class Queue(Generic[T]):
-    """A handle to a named queue of objects, for asyncio and trio; `ipcq.aio.open` makes them.
+    """A handle to a named queue of objects, for asyncio and trio, returned by `ipcq.aio.open`.
 
-    Any number of tasks may use one handle, in any number of event loops, and synchronous code too, by `queue`. Methods,
-    arguments and exceptions are those of `ipcq.Queue`. What may wait is a coroutine function; all else is an ordinary
-    method, as in `asyncio.Queue`. A call that is cancelled has taken and stored nothing. Those of one event loop that
-    wait are served in the order in which they came.
+    Any number of tasks may use one handle, in any number of event loops; synchronous code can use its `queue`. Methods,
+    arguments and exceptions are those of `ipcq.Queue`. Methods that may wait are coroutine functions, all others are
+    ordinary methods, as in `asyncio.Queue`. A cancelled call has taken and stored nothing. The waiting calls of one
+    event loop are served in FIFO order.
 
     Args:
-        queue: What it stands on, and closes.
+        queue: The handle that it wraps, and closes.
     """
 
     def __init__(self, queue: "ipcq.Queue[T]") -> None:
         self._queue = queue
-        # Copied while the channel is in use, as a closed one's descriptors may be somebody else's already.
+        # Copied inside a call on the channel: after a close the number may already belong to another file.
         messages, space = (partial(on_channel, queue, partial(copied, ask)) for ask in (of_messages, of_space))
         self._getters = Lines(Descriptor(messages), anyio.wait_readable)
         self._putters = Lines(Descriptor(space), anyio.wait_writable)
-        self._turn_ends = 0.0
+        self._busy_until = 0.0
 
     @property
     def queue(self) -> "ipcq.Queue[T]":
@@ -65,7 +65,7 @@ class Queue(Generic[T]):
                     raise
             else:
                 return
-        # Once for all attempts, and nothing is awaited between the first and this that could change the item.
+        # Encode once for all attempts. Nothing was awaited since the first attempt, so the item is unchanged.
         data = encode(self._queue, item, priority)
         await self._wait(self._putters, partial(put_encoded, self._queue, data, priority, PASSED), deadline, tried)
 
@@ -74,9 +74,9 @@ class Queue(Generic[T]):
         self._queue.put_nowait(item)
 
     async def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
-        """Put as many of the items as find space in time, and return how many; as `ipcq.Queue.put_many`.
+        """Put the items until all are stored or the time is over, and return the number; as `ipcq.Queue.put_many`.
 
-        Cancelled, it may have stored some of them, from the first on. With a timeout instead it says how many.
+        If it is cancelled, it may have stored the first items. Use a timeout instead to get their number.
         """
         deadline = self._deadline(block, timeout)
         await self._begin()
@@ -88,7 +88,7 @@ class Queue(Generic[T]):
             try:
                 stored += on_channel(self._queue, lambda channel: channel.try_put_many(batch[stored:]))
             except MessageQueueError:
-                if not stored:  # else the caller must learn that these are in
+                if not stored:  # otherwise the caller needs the number of stored messages
                     raise
                 return stored
             if stored < len(batch):
@@ -115,13 +115,13 @@ class Queue(Generic[T]):
         return self._queue.get_nowait()
 
     async def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
-        """Take at least one item, and then what else is there; as `ipcq.Queue.get_many`."""
+        """Wait for one item, then take all items that are in the queue; as `ipcq.Queue.get_many`."""
         deadline = self._deadline(block, timeout)
         await self._begin()
         return await self._serve(self._getters, partial(self._queue.get_many, max_items, False), deadline)
 
     async def get_message(self, block: bool = True, timeout: float | None = None) -> "ipcq.Message[T]":
-        """Take the next item with what the queue knows of it; as `ipcq.Queue.get_message`."""
+        """Take the next item and its priority; as `ipcq.Queue.get_message`."""
         deadline = self._deadline(block, timeout)
         await self._begin()
         return await self._serve(self._getters, partial(self._queue.get_message, False), deadline)
@@ -148,12 +148,12 @@ class Queue(Generic[T]):
         return error.at(self.name, self.backend)
 
     async def _begin(self) -> None:
-        """See whether the task was cancelled, and let others run now and then."""
-        if monotonic() < self._turn_ends:
+        """Raise if the task was cancelled, and let other tasks run from time to time."""
+        if monotonic() < self._busy_until:
             await checkpoint_if_cancelled()
         else:
             await checkpoint()
-            self._turn_ends = monotonic() + _TURN
+            self._busy_until = monotonic() + _BUSY_SECONDS
 
     async def _serve(self, lines: Lines, attempt: Callable[[], R], deadline: float) -> R:
         tried = not lines.occupied
@@ -181,27 +181,27 @@ class Queue(Generic[T]):
         return self._queue.peek()
 
     def peek_message(self) -> "ipcq.Message[T]":
-        """Return the next item with what the queue knows of it; as `ipcq.Queue.peek_message`."""
+        """Return the next item and its priority without taking it; as `ipcq.Queue.peek_message`."""
         return self._queue.peek_message()
 
     def clear(self) -> int:
-        """Drop the messages that are in the queue; as `ipcq.Queue.clear`."""
+        """Drop all messages in the queue; as `ipcq.Queue.clear`."""
         return self._queue.clear()
 
     def qsize(self) -> int:
-        """Count the messages in the queue; as `ipcq.Queue.qsize`."""
+        """Return the number of messages in the queue; as `ipcq.Queue.qsize`."""
         return self._queue.qsize()
 
     def empty(self) -> bool:
-        """Tell whether a get would have had to wait."""
+        """Return whether a get would have had to wait."""
         return self._queue.empty()
 
     def full(self) -> bool:
-        """Tell whether a put of the smallest message would have had to wait."""
+        """Return whether a put of the smallest message would have had to wait."""
         return self._queue.full()
 
     def stats(self) -> Stats:
-        """Return the queue's figures over all processes; as `ipcq.Queue.stats`."""
+        """Return the queue's statistics over all processes; as `ipcq.Queue.stats`."""
         return self._queue.stats()
 
     @property
@@ -211,7 +211,7 @@ class Queue(Generic[T]):
 
     @property
     def backend(self) -> str:
-        """Name of the backend that serves."""
+        """Name of the queue's backend."""
         return self._queue.backend
 
     @property
@@ -226,7 +226,7 @@ class Queue(Generic[T]):
 
     @property
     def max_messages(self) -> int | None:
-        """Capacity in messages; None where bytes alone bound it."""
+        """Capacity in messages; None if it is limited in bytes only."""
         return self._queue.max_messages
 
     @property
@@ -236,7 +236,7 @@ class Queue(Generic[T]):
 
     @property
     def buffer_size(self) -> int | None:
-        """Capacity in bytes; None where messages alone bound it."""
+        """Capacity in bytes; None if it is limited in messages only."""
         return self._queue.buffer_size
 
     @property
@@ -246,7 +246,7 @@ class Queue(Generic[T]):
 
     @property
     def lifetime(self) -> Lifetime:
-        """When the queue goes: ``"persistent"`` or ``"last-close"``."""
+        """When the queue is removed: ``"persistent"`` or ``"last-close"``."""
         return self._queue.lifetime
 
     @property
@@ -259,27 +259,27 @@ class Queue(Generic[T]):
         return self._queue.fileno()
 
     def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
-        """Ask for one notice when a message arrives in the empty queue; as `ipcq.Queue.notify`."""
+        """Register for one notice when a message arrives in the empty queue; as `ipcq.Queue.notify`."""
         self._queue.notify(callback, signal=signal)
 
     # Ends
 
     def shutdown(self, immediate: bool = False) -> None:
-        """End the queue for every process that has it open; as `ipcq.Queue.shutdown`."""
+        """Shut down the queue for every process that has it open; as `ipcq.Queue.shutdown`."""
         self._queue.shutdown(immediate)
 
     async def aclose(self) -> None:
         """Close this handle and the one that it wraps; the queue and its messages stay.
 
-        Calls of other tasks that wait in this handle raise `QueueClosed`. It is done even in a task that is cancelled:
-        nothing is awaited. It waits for calls of other threads in the wrapped handle, as `ipcq.Queue.close` does.
+        Calls of other tasks that wait in this handle raise `QueueClosed`. It also works in a cancelled task, because it
+        awaits nothing. Like `ipcq.Queue.close`, it blocks until calls of other threads on the wrapped handle end.
         """
         self._queue.close()
         self._getters.end()
         self._putters.end()
 
     async def unlink(self) -> None:
-        """Remove the queue's name, in a thread, as others may have to be waited for; as `ipcq.Queue.unlink`."""
+        """Remove the queue's name, in a thread, because it may wait for other processes; as `ipcq.Queue.unlink`."""
         await run_apart(self._queue.unlink, lambda _: None)
 
     async def __aenter__(self) -> Self:

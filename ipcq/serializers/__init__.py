@@ -1,13 +1,13 @@
-"""Items to bytes and back: the one place where that happens.
+"""Serializers: encoding items to bytes and decoding them.
 
-MessagePack is the default and travels bare, so that any MessagePack program can be the other end. The byte 0xC1, which
-MessagePack never uses, marks everything else: 0xC1, the serializer's number as unsigned LEB128, the payload. ``"raw"``
-carries the bytes alone.
+MessagePack is the default and has no header, so that any MessagePack program can be the other end. Messages of other
+serializers begin with 0xC1, a byte that MessagePack never uses, and the serializer's number as unsigned LEB128.
+Messages of ``"raw"`` are the bytes alone.
 
-Bare pickles, as other programs put them into queues, are told by their first two bytes, which are no MessagePack.
+A pickle without a header, from another program, is recognised by its first two bytes, which are not valid MessagePack.
 
-A decoder runs only if the handle that reads allows its number: MessagePack always, the serializer that the handle was
-opened with, and pickle where it was opened with ``allow_pickle=True``. What a message says of itself allows nothing.
+A decoder runs only if the reading handle allows its number: MessagePack always, the serializer of the handle, and
+pickle with ``allow_pickle=True``. A message's header allows nothing by itself.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ Decode = Callable[[bytes], Any]
 
 @dataclass(frozen=True)
 class Codec:
-    """How one handle turns items into bytes and back.
+    """How one handle encodes and decodes items.
 
-    `encode` raises `EncodeError` and `decode` raises `DecodeError`, whatever went wrong. `of_bytes` says what they do
-    with `bytes`, for whoever can do that faster.
+    `encode` raises `EncodeError` and `decode` raises `DecodeError` for any failure. `of_bytes` describes how `bytes`
+    are encoded, so that a shortcut can do it faster.
     """
 
     name: str
@@ -53,34 +53,36 @@ class _Registered:
     decode: Decode
 
 
-# Each has a module, so that a serializer's library is imported when it is first asked for and not before.
+# One module each, so that a serializer's library is imported at its first use.
 _BUNDLED: Final = ("msgpack", "msgspec", "pickle", "raw")
 _registered: dict[str, _Registered] = {}
 
 
 def register(number: int, name: str, encode: Encode, decode: Decode) -> None:
-    """Make a serializer known to this process, for ``serializer=name``.
+    """Register a serializer in this process, for ``serializer=name``.
 
     Args:
-        number: What marks its messages on the wire, from 1001 to 4294967295.
-        name: What `open` calls it.
-        encode: Turns an item into bytes; whatever it raises becomes `EncodeError`.
-        decode: Turns those bytes into the item; whatever it raises becomes `DecodeError`.
+        number: Identifies its messages on the wire, from 1001 to 4294967295.
+        name: Its name, for the argument `serializer` of `open`.
+        encode: Encodes an item to bytes; any exception becomes `EncodeError`.
+        decode: Decodes these bytes to an item; any exception becomes `DecodeError`.
 
     Raises:
-        InvalidArgument: The number or the name is taken or out of range, or a function cannot be called.
+        InvalidArgument: The number or the name is taken or invalid, or a function is not callable.
     """
     if isinstance(number, bool) or not isinstance(number, int) or not FIRST_FREE_NUMBER <= number <= _LARGEST_NUMBER:
-        raise InvalidArgument(f"a serializer's number is from {FIRST_FREE_NUMBER} to {_LARGEST_NUMBER}, not {number!r}")
+        raise InvalidArgument(
+            f"a serializer's number must be an int from {FIRST_FREE_NUMBER} to {_LARGEST_NUMBER}, not {number!r}"
+        )
     if not isinstance(name, str) or not name:
-        raise InvalidArgument(f"a serializer's name is a str, not {name!r}")
+        raise InvalidArgument(f"a serializer's name must be a str of 1 character or more, not {name!r}")
     if name in _BUNDLED or name in _registered:
         raise InvalidArgument(f"the serializer name {name!r} is taken: choose another")
     taken = next((other for other, entry in _registered.items() if entry.number == number), None)
     if taken is not None:
         raise InvalidArgument(f"the serializer number {number} is taken by {taken!r}: choose another")
     if not (callable(encode) and callable(decode)):
-        raise InvalidArgument(f"encode and decode of serializer {name!r} are functions")
+        raise InvalidArgument(f"encode and decode of serializer {name!r} must be functions")
     _registered[name] = _Registered(number, encode, decode)
 
 
@@ -88,24 +90,24 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
     """Return the codec of a handle that was opened with these arguments of `ipcq.open`.
 
     Raises:
-        InvalidArgument: No such serializer, pickle without ``allow_pickle=True``, or a type that it cannot take.
+        InvalidArgument: No such serializer, pickle without ``allow_pickle=True``, or an unsupported type.
         Unsupported: The serializer's library is not installed.
     """
     if type is not None and serializer == "msgpack":
-        serializer = "msgspec"  # the same bytes on the wire, and the library that knows types
+        serializer = "msgspec"  # the same bytes on the wire, and msgspec supports types
     if type is not None and serializer != "msgspec":
         raise InvalidArgument(f"type= needs serializer='msgspec', not {serializer!r}")
     if serializer == "pickle" and not allow_pickle:
         raise InvalidArgument(
-            "serializer='pickle' runs code that a message names: say allow_pickle=True on both ends if you trust "
-            "whoever can write to the queue"
+            "serializer='pickle' runs code from messages: pass allow_pickle=True on both ends if you trust everyone "
+            "who can write to the queue"
         )
     if serializer == "raw":
         raw = _module("raw")
         return Codec("raw", raw.encode, raw.decode, "bare")
     bare = _module("msgspec" if serializer == "msgspec" else "msgpack")
     encode, decode = bare.functions(type)
-    # Now, because a message that is taken must not fail for want of a descriptor.
+    # Load the module now: decoding a message that was already taken must not fail for lack of a descriptor.
     thorough = decode if type is not None else _with_any_keys(decode, _module("keys").decode)
     allowed: dict[int, Decode] = {_frame.MSGPACK: thorough}
     if allow_pickle:
@@ -120,7 +122,7 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
     elif not isinstance(serializer, str) or serializer not in _BUNDLED:
         known = ", ".join(sorted({*_BUNDLED, *_registered}))
         raise InvalidArgument(
-            f"no serializer {serializer!r}: there are {known}, and ipcq.serializers.register adds more"
+            f"no serializer {serializer!r}: choose from {known}, or add it with ipcq.serializers.register"
         )
     plain = serializer in ("msgpack", "msgspec") and type is None
     unframing = _unframing(decode, thorough, allowed, typed=type is not None)
@@ -149,11 +151,11 @@ def _framing(name: str, number: int, encode: Encode) -> Encode:
 
 def _way(number: int) -> str:
     if number == _frame.PICKLE:
-        return "put its parts: pickle takes classes and functions at the top of a module, and nothing that is open"
-    return "let its encode take that type, or put the parts of the item"
+        return "put its parts: pickle takes classes and functions at the top level of a module, and no open files"
+    return "extend its encode for that type, or put the parts of the item"
 
 
-def _with_any_keys(decode: Decode, patient: Decode) -> Decode:
+def _with_any_keys(decode: Decode, slow: Decode) -> Decode:
     def thorough(data: bytes) -> Any:
         try:
             return decode(data)
@@ -162,18 +164,18 @@ def _with_any_keys(decode: Decode, patient: Decode) -> Decode:
         except Exception as error:
             reraise_from_handler(error)
             try:
-                return patient(data)
+                return slow(data)
             except MemoryError:
                 raise
             except Exception as second:
                 reraise_from_handler(second)
-                raise error from None  # what the library says of the message as it is
+                raise error from None  # the first error describes the message better
 
     return thorough
 
 
 def _unframing(bare: Decode, thorough: Decode, allowed: dict[int, Decode], *, typed: bool) -> Decode:
-    # Short bytes, MessagePack's bin 8, are cut out by hand where nothing has to be checked against a type.
+    # Decode short bytes, MessagePack's bin 8, directly, unless a type must be checked.
     bin8 = -1 if typed else 0xC4
 
     def decode(data: bytes) -> Any:
@@ -184,7 +186,7 @@ def _unframing(bare: Decode, thorough: Decode, allowed: dict[int, Decode], *, ty
             if first != _frame.MARK:
                 return bare(data)
         except MemoryError:
-            raise  # the message may be decoded later
+            raise  # the handle keeps the message and can decode it later
         except Exception as error:
             reraise_from_handler(error)
             if not _frame.is_pickle(data):
@@ -209,8 +211,7 @@ def _as_messagepack(thorough: Decode, data: bytes) -> Any:
         reraise_from_handler(error)
         reason = str(error).removesuffix(".")
         raise DecodeError(
-            f"not MessagePack that can be decoded here: {reason}: if its writer put bytes alone, open with "
-            "serializer='raw'",
+            f"not valid MessagePack: {reason}: if the producer puts raw bytes, open with serializer='raw'",
             data=data,
         ) from error
 
@@ -227,8 +228,10 @@ def _decoded(decoder: Decode, number: int, payload: bytes, data: bytes) -> Any:
 
 def _refusal(number: int) -> str:
     if number == _frame.PICKLE:
-        return "it is a pickle and this handle does not allow it: open with allow_pickle=True if you trust the writers"
+        return (
+            "it is a pickle, which this handle does not allow: open with allow_pickle=True if you trust the producers"
+        )
     name = next((name for name, entry in _registered.items() if entry.number == number), None)
     if name is not None:
-        return f"it was written by serializer {name!r}: open with serializer={name!r} to read it"
-    return f"it was written by serializer number {number}: register that serializer and open with its name"
+        return f"it was encoded by serializer {name!r}: open with serializer={name!r}"
+    return f"it was encoded by serializer number {number}: register that serializer, and open with its name"

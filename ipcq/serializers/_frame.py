@@ -1,4 +1,4 @@
-"""The mark in front of every message that is not bare MessagePack: 0xC1 and the serializer's number."""
+"""The header of every message that is not MessagePack: 0xC1 and the serializer's number."""
 
 from typing import Final
 
@@ -8,11 +8,11 @@ MARK: Final = 0xC1
 MSGPACK: Final = 0
 PICKLE: Final = 1
 
-# Since the second every pickle begins with the number of its protocol.
+# Since protocol 2, every pickle begins with the opcode 0x80 and its protocol number.
 _PROTOCOLS: Final = (b"\2", b"\3", b"\4", b"\5")
 
-# A 32-bit number needs five groups of seven bits; more is not ours.
-_LONGEST = 5
+# A 32-bit number needs at most five groups of seven bits.
+_MAX_GROUPS = 5
 
 
 def mark(number: int) -> bytes:
@@ -25,15 +25,15 @@ def mark(number: int) -> bytes:
 
 
 def is_pickle(data: bytes) -> bool:
-    """Tell a pickle without a mark: its first two bytes are no MessagePack, which has nothing behind an empty map."""
+    """Return whether this is a pickle without a header: in MessagePack nothing follows the empty map 0x80."""
     return data[:1] == b"\x80" and data[1:2] in _PROTOCOLS
 
 
 def split(data: bytes) -> tuple[int, bytes]:
-    """Part a marked message into the serializer's number and the payload."""
+    """Split a message with a header into the serializer's number and the payload."""
     number = 0
-    for place, group in enumerate(data[1 : 1 + _LONGEST]):
+    for place, group in enumerate(data[1 : 1 + _MAX_GROUPS]):
         number |= (group & 0x7F) << 7 * place
         if not group & 0x80:
             return number, data[2 + place :]
-    raise DecodeError("its mark 0xC1 is not followed by a serializer's number", data=data)
+    raise DecodeError("its header 0xC1 is not followed by a serializer's number", data=data)

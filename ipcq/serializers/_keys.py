@@ -1,7 +1,7 @@
-"""Maps whose keys are arrays or maps, which MessagePack has and a dict has not: they come back as tuples.
+"""A slower decoder for maps whose keys are arrays or maps, which a dict cannot have: such keys become tuples.
 
-So what a writer could put, a dict keyed by tuples, a reader gets. It calls a function for each map, and is for messages
-that the quick way refused.
+So a dict with tuples as keys can be put and got. This decoder calls a function for every map, so it is used only for
+messages that the fast decoder refused.
 """
 
 from collections import Counter
@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import msgpack
 
-#: Pairs of keys with one hash in a map. A writer can choose such tuples, and building the dict takes time quadratic in
-#: their number; some thousands of pairs are chance, as hash(-1) is hash(-2).
-_ALIKE: Final = 1 << 20
+#: The largest number of pairs of keys in a map with the same hash. A producer can choose such keys, and then building
+#: the dict takes quadratic time. A few thousand pairs can be chance, because hash(-1) equals hash(-2).
+_MAX_COLLISIONS: Final = 1 << 20
 
 
 def _mapped(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -20,8 +20,8 @@ def _mapped(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         return dict(pairs)
     keyed = [(_hashable(key), value) for key, value in pairs]
     counts = Counter(hash(key) for key, _ in keyed).values()
-    if sum(count * (count - 1) for count in counts) > _ALIKE:
-        raise ValueError("too many keys of a map have one hash")
+    if sum(count * (count - 1) for count in counts) > _MAX_COLLISIONS:
+        raise ValueError("too many keys of a map have the same hash")
     return dict(keyed)
 
 

@@ -1,8 +1,8 @@
-"""MessagePack through msgpack, with the short path for bytes.
+"""MessagePack by msgpack, with a fast path for bytes.
 
-Timestamps become aware datetimes, and not msgpack's own class: its hash can be steered by whoever writes the message,
-so that a map keyed by chosen timestamps would take time quadratic in its length. For all else `unpackb` bounds memory
-by the message's length and nesting by 1,024 levels.
+Timestamps become aware datetimes instead of msgpack's `Timestamp`: a producer can choose timestamps with equal hashes,
+and decoding a map with these as keys would take quadratic time. Otherwise `unpackb` limits the memory by the size of
+the message, and the nesting to 1,024 levels.
 """
 
 from functools import partial
@@ -15,20 +15,19 @@ from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError
 from ipcq.serializers import _keys
 
-# A Packer is reused because making one costs more than packing a small dict. It must not be entered twice, neither by
-# two threads nor by a signal handler within one, so it is taken out of the pool meanwhile; list.pop and append are
-# atomic.
+# Packers are reused, because creating one costs more than packing a small dict. A Packer must not be entered twice, by
+# two threads or by a signal handler, so it is out of the pool while in use; list.pop and list.append are atomic.
 _idle: list[msgpack.Packer] = []
 
-# The heads of bin 8 (0xC4) by length, so that short bytes cost one concatenation.
-_SHORT: Final = tuple(b"\xc4" + bytes((length,)) for length in range(256))
+# The headers of bin 8 (0xC4) by length, so that short bytes cost one concatenation.
+_BIN8_HEADERS: Final = tuple(b"\xc4" + bytes((length,)) for length in range(256))
 
 
 def encode(item: Any) -> bytes:
     if item.__class__ is bytes:
         length = len(item)
         if length < 256:
-            return _SHORT[length] + item
+            return _BIN8_HEADERS[length] + item
         if length < 1 << 32:
             head = b"\xc5" + length.to_bytes(2) if length < 65536 else b"\xc6" + length.to_bytes(4)
             return head + item
@@ -39,31 +38,31 @@ def encode(item: Any) -> bytes:
     try:
         data: bytes = packer.pack(item)
     except Exception as error:
-        # The packer goes: what it holds of the failed item is nobody's business.
+        # Discard the packer, which still contains part of the failed item.
         reraise_from_handler(error)
         with shortage_reported(), importing():
-            from ipcq.serializers import _ways  # here, because most programs never need it
+            from ipcq.serializers import _ways  # here, because only an error needs it
 
         raise _ways.encode_error(_ways.MSGPACK, item, error, msgpack.Packer(datetime=True).pack) from error
     _idle.append(packer)
-    if _FAR[0] in data and _FAR in data:  # a single byte is looked for several times faster
+    if _TIMESTAMP_96[0] in data and _TIMESTAMP_96 in data:  # the search for a single byte is several times faster
         _check_times(item, data)
     return data
 
 
 def _check_times(item: Any, data: bytes) -> None:
-    # A time beside UTC may be in the year 0 or 10,000 there, and a Timestamp of msgpack in any.
+    # Converted to UTC, a datetime may be in the year 0 or 10,000; a Timestamp of msgpack may be in any year.
     try:
         _keys.decode(data)
     except (OverflowError, ValueError) as error:
         raise EncodeError(
-            f"MessagePack cannot hold a time in this {type(item).__name__} so that it could be read ({error}): put "
-            "times of the years 1 to 9999 in UTC"
+            f"a time in this {type(item).__name__} could not be decoded again ({error}): put times of the years 1 to "
+            "9999 in UTC"
         ) from error
 
 
-# The head of a timestamp before 1970 or after 2514; elsewhere these bytes are chance, and cost a look.
-_FAR: Final = b"\xc7\x0c\xff"
+# The header of timestamp 96, for times before 1970 or after 2514; a chance match only costs an extra decoding.
+_TIMESTAMP_96: Final = b"\xc7\x0c\xff"
 
 decode: Final = partial(msgpack.unpackb, strict_map_key=False, timestamp=3)
 

@@ -1,4 +1,4 @@
-"""The same bare MessagePack through msgspec, which is faster and knows types."""
+"""The same MessagePack by msgspec, which is faster and supports types."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ def functions(type: Any) -> tuple[Any, Any]:
     pack = msgspec.msgpack.Encoder().encode
     try:
         decoder = msgspec.msgpack.Decoder(Any if type is None else type)
-    except Exception as error:  # whatever the type's own annotations raise, too
+    except Exception as error:  # any, because annotations of the type may run code
         reraise_from_handler(error)
-        raise InvalidArgument(f"type={type!r} is no type that msgspec can decode: {error}") from error
+        raise InvalidArgument(f"msgspec cannot decode type={type!r}: {error}") from error
 
     def encode(item: Any) -> bytes:
         try:
@@ -29,14 +29,14 @@ def functions(type: Any) -> tuple[Any, Any]:
         except Exception as error:
             reraise_from_handler(error)
             with shortage_reported(), importing():
-                from ipcq.serializers import _ways  # here, because most programs never need it
+                from ipcq.serializers import _ways  # here, because only an error needs it
 
             raise _ways.encode_error(_ways.MSGSPEC, item, error, pack) from error
 
     if type is None:
         return encode, decoder.decode
     with shortage_reported(), importing():
-        from ipcq.serializers import _typed  # here, because it is for handles with a type alone
+        from ipcq.serializers import _typed  # here, because only handles with a type need it
 
     _typed.check_type(type)
     return _typed.encoder(type, encode, decoder.decode), decoder.decode

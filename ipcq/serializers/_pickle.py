@@ -1,4 +1,4 @@
-"""Pickle, protocol 5: any Python object, and code that runs when it is read; by explicit leave on both ends alone."""
+"""Pickle, protocol 5: any Python object; decoding can run any code, so both ends must allow it explicitly."""
 
 import pickle
 from functools import partial

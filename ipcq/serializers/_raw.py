@@ -1,4 +1,4 @@
-"""The bytes alone, exactly as given."""
+"""Raw bytes, unchanged."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ def encode(item: Any) -> bytes:
         return item
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
-    way = "put text.encode()" if isinstance(item, str) else "put what you packed it into"
+    way = "put text.encode()" if isinstance(item, str) else "encode it first"
     raise EncodeError(
         f"serializer='raw' takes bytes, bytearray or memoryview, not {type(item).__name__}: {way}, or open both ends "
         "without serializer='raw'"

@@ -1,7 +1,7 @@
-"""What a handle with ``type=`` lets in: what the other end gives back as it was.
+"""The check of a handle with ``type=``: an item is put only if the other end gets an equal one.
 
-msgspec writes any record by its fields, and reads it back as the type says. So a record of another class would be
-refused there, and fields that only a subclass has would vanish.
+msgspec writes a record of any class by its fields, and decodes it as the declared type. So the other end would refuse a
+record of an unrelated class, and would lose the fields that only a subclass has.
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError, InvalidArgument
 from ipcq.serializers._ways import fields_of
 
-#: One of each kind that can be decoded where the type says nothing that msgspec knows.
+#: A value of each type that msgspec can decode without a declared type.
 _DECODED: Final[tuple[Any, ...]] = (None, True, 0, 0.0, "", b"", [], {}, datetime.now(UTC))
 
 
 def check_type(type: Any) -> None:
-    """Refuse a type with a part that no message can become.
+    """Check that msgspec can decode every part of a type.
 
     Raises:
-        InvalidArgument: There is one; the text names it and the way out.
+        InvalidArgument: It cannot decode a part; the text names the part and the way out.
     """
     rest: list[Any] = [msgspec.inspect.type_info(type)]
     seen: set[int] = set()  # a type may contain itself
@@ -45,17 +45,17 @@ def check_type(type: Any) -> None:
 
 def _instead(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, PurePath):
-        return "say str, and put str(…) of it"
+        return "use str, and put str(…) of it"
     if hasattr(kind, "model_dump"):
-        return "leave type= out, put its .model_dump(mode='json'), and get it back by .model_validate(…)"
+        return "leave type= out, put its .model_dump(mode='json'), and restore it with .model_validate(…)"
     return (
-        "say a dataclass, a TypedDict or a builtin type, or open both ends with serializer='pickle' and "
-        "allow_pickle=True, if you trust whoever can write to the queue"
+        "use a dataclass, a TypedDict or a builtin type, or open both ends with serializer='pickle' and "
+        "allow_pickle=True, if you trust everyone who can write to the queue"
     )
 
 
 def difference(item: Any, back: Any) -> str | None:
-    """Say what of an item is not in what the other end would get, or None."""
+    """Describe what the decoded item has lost of the original, or return None."""
     rest: list[tuple[str, Any, Any]] = [("item", item, back)]
     while rest:
         place, one, other = rest.pop()
@@ -80,20 +80,20 @@ def _pairs(place: str, ones: Iterable[Any], others: Iterable[Any]) -> Iterable[t
 
 
 def _names(record: Any) -> set[str]:
-    """Return what the fields of a record are called on the wire, with the one that tells its class."""
+    """Return the names of a record's fields on the wire, including the tag of its class."""
     if isinstance(record, msgspec.Struct):
         return {*record.__struct_encode_fields__, record.__struct_config__.tag_field or ""}
     return set(fields_of(type(record)))
 
 
 def encoder(type: Any, pack: Any, unpack: Any) -> Any:
-    """Return a function that encodes what the other end will give back."""
+    """Return a function that encodes an item and checks that the other end would get an equal one."""
 
     def encode(item: Any) -> bytes:
         data: bytes = pack(item)
         try:
             back = unpack(data)
-            # Only what is the same class and the same bytes can be taken without a closer look.
+            # If the class and the bytes are the same, no further comparison is needed.
             lost = None if back.__class__ is item.__class__ and pack(back) == data else difference(item, back)
         except MemoryError:
             raise
@@ -110,6 +110,6 @@ def encoder(type: Any, pack: Any, unpack: Any) -> Any:
 def _refused(type_: Any, item: Any, reason: str) -> EncodeError:
     wanted = getattr(type_, "__name__", None) or str(type_)
     return EncodeError(
-        f"type={wanted} would not give back this {type(item).__name__} ({reason}): put a {wanted}, or open both "
-        "ends with a type= that has both"
+        f"type={wanted} would not restore this {type(item).__name__} ({reason}): put a {wanted}, or open both ends "
+        "with a type= that includes both"
     )

@@ -1,7 +1,7 @@
-"""What to say of an item that could not be encoded: which value in it, where, and what to do about that very type.
+"""The error for an item that cannot be encoded: which value in it, where, and the way out for its type.
 
-Runs after an encoder failed, and never raises: what is not found out is not said. It runs none of the item's own code
-except where an encoder would.
+This runs after an encoder has failed, and must not raise: if it finds nothing, the error is less precise. It runs code
+of the item only where an encoder would.
 """
 
 import array
@@ -22,15 +22,17 @@ from ipcq.errors import EncodeError
 MSGPACK: Final = "MessagePack"
 MSGSPEC: Final = "msgspec"
 
-#: How many values are looked at before the place is not worth finding.
-_PATIENCE: Final = 2_000
+#: The largest number of values to search for the culprit.
+_MAX_VALUES: Final = 2_000
 
-_PICKLE: Final = "serializer='pickle' with allow_pickle=True on both ends, if you trust whoever can write to the queue"
+_PICKLE: Final = (
+    "serializer='pickle' with allow_pickle=True on both ends, if you trust everyone who can write to the queue"
+)
 _OR_MSGSPEC: Final = ", or open both ends with serializer='msgspec'"
 _OR_TEXT: Final = f"{_OR_MSGSPEC}, which writes it as text"
-_TYPED: Final = "open both ends with type=, which brings it back as what it was"
+_TYPED: Final = "open both ends with type=, which restores it"
 
-#: Whether values of these kinds can be encoded is known without trying.
+#: Types whose values can always be encoded.
 _PLAIN: Final = (type(None), bool, float, bytes)
 
 
@@ -41,14 +43,14 @@ def encode_error(who: str, item: object, error: Exception, encode: Callable[[Any
         who: The subject of the sentence, such as "MessagePack".
         item: What was to be encoded.
         error: What the encoder raised.
-        encode: Encodes a value or raises, to find the one in the item that is meant.
+        encode: Encodes a value or raises; used to find the culprit in the item.
     """
     try:
         found = _culprit(item, encode, who)
         place, value = found or ("", item)
         reason = _reason(error) if found is None or value is item else ""
         way = _way(value, error, who)
-    except Exception as failure:  # the item's own code, which may raise anything
+    except Exception as failure:  # from code of the item, which may raise anything
         reraise_from_handler(failure)
         place, value, reason, way = "", item, _reason(error), _otherwise()
     kind = type(value).__name__
@@ -63,9 +65,9 @@ def _reason(error: Exception) -> str:
 
 
 def _culprit(item: object, encode: Callable[[Any], object], who: str) -> tuple[str, object] | None:
-    """Find the first value inside that cannot be encoded by itself, and say where it is."""
+    """Find the first value in the item that cannot be encoded by itself, and return its place and the value."""
     rest: list[tuple[str, object]] = [("item", item)]
-    for _ in range(_PATIENCE):
+    for _ in range(_MAX_VALUES):
         if not rest:
             break
         place, value = rest.pop()
@@ -82,7 +84,7 @@ def _culprit(item: object, encode: Callable[[Any], object], who: str) -> tuple[s
 
 
 def _parts(value: Any, place: str, who: str) -> Iterable[tuple[str, object]] | None:
-    # By the methods of the builtin classes, so that no overriding code of a subclass runs.
+    # With the methods of the builtin classes, so that overrides in a subclass do not run.
     kind = type(value)
     if issubclass(kind, dict):
         return _pairs(value, place)
@@ -103,7 +105,7 @@ def _numbered(parts: Iterable[object], place: str) -> Iterator[tuple[str, object
 
 
 def fields_of(kind: Any) -> list[str]:
-    """Return the names of the fields of a class of records, none for any other class."""
+    """Return the names of the fields of a record class; empty for any other class."""
     if dataclasses.is_dataclass(kind):
         return [field.name for field in dataclasses.fields(kind)]
     if hasattr(kind, "__attrs_attrs__"):
@@ -118,7 +120,7 @@ def _pairs(value: dict[Any, Any], place: str) -> Iterator[tuple[str, object]]:
         yield f"{place}[{reprlib.repr(key) if type(key) in (str, int) else '…'}]", part
 
 
-#: By the class's name; any other is a scalar. `.item()` of a date would give one without a time zone.
+#: By class name; all other classes are scalars. `.item()` of a datetime64 would return a datetime without a time zone.
 _NUMPY_WAYS: Final = {
     "ndarray": "put its .tolist(), or a dict of its .tobytes(), .dtype.str and .shape",
     "datetime64": "put str(…)",
@@ -140,20 +142,20 @@ def _way(value: object, error: Exception, who: str) -> str:
     if hasattr(kind, "__attrs_attrs__"):
         return f"{_TYPED}, or put attrs.asdict(…)"
     if hasattr(kind, "model_dump"):
-        return f"put its .model_dump(mode='json'), or {_PICKLE}"
+        return f"put its .model_dump(mode='json'), or use {_PICKLE}"
     if issubclass(kind, dict | list | tuple) or isinstance(error, RecursionError):
-        return "it contains itself, is nested too deep, or is changed meanwhile: put its parts by themselves"
+        return "it contains itself, is nested too deeply, or was changed meanwhile: put its parts separately"
     if hasattr(kind, "__next__"):
         return "put list(…) of it"
     return _otherwise()
 
 
 def _otherwise() -> str:
-    return f"put a dict or a list of what it holds, or {_PICKLE}, or ipcq.serializers.register"
+    return f"put a dict or a list of its contents, or use {_PICKLE}, or ipcq.serializers.register"
 
 
 _WAYS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
-    ((enum.Enum,), f"put its .value{_OR_MSGSPEC}, which writes that"),
+    ((enum.Enum,), f"put its .value{_OR_MSGSPEC}, which writes the value"),
     ((int,), "integers go from -2**63 to 2**64-1: put it as text or as bytes"),
     ((str,), "it has a lone surrogate: put text.encode(errors='surrogateescape')"),
     ((uuid.UUID,), f"put str(…) or its .bytes{_OR_TEXT}"),
@@ -164,11 +166,11 @@ _WAYS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((timedelta,), f"put its .total_seconds(){_OR_TEXT}"),
     ((PurePath,), "put str(…) or os.fsencode(…) of it"),
     ((complex,), "put [z.real, z.imag]"),
-    ((BaseException,), f"put repr(…) or traceback.format_exception(…), or {_PICKLE}"),
+    ((BaseException,), f"put repr(…) or traceback.format_exception(…), or use {_PICKLE}"),
     ((memoryview, array.array), "put its .tobytes()"),
     ((range,), "put list(…) of it"),
     (
         (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type),
-        "put its name, and let the consumer look up what that stands for",
+        "put its name, and look it up in the consumer",
     ),
 )

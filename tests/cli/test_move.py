@@ -262,7 +262,7 @@ def test_errors_name_urls_and_not_an_option_that_is_not_there(run: Run, name: st
     """Each end is a name or a URL."""
     with ipcq.open(name, memory):
         told = run("move", name, name + "-target").stderr
-    assert f"name one with a URL such as BACKEND://{name}, or" in told
+    assert f"choose one with a URL such as BACKEND://{name}, or" in told
 
 
 def test_reason_for_what_is_left_out_names_urls(

@@ -322,7 +322,7 @@ def test_opening_waits_for_others_until_that_has_failed(name: str, monkeypatch: 
         raise ipcq.TimedOutError
 
     monkeypatch.setattr(face, "open_queue", refuse)
-    monkeypatch.setattr(face, "_AGAIN", 0.0)
+    monkeypatch.setattr(face, "_RETRY_SECONDS", 0.0)
     records = RecordQueue(name)
     for _ in range(3):
         with pytest.raises(ipcq.TimedOutError):
@@ -601,7 +601,7 @@ def test_a_queue_that_fails_is_tried_again(
     name: str, kept: Kept, errors: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a moment, and told each time."""
-    monkeypatch.setattr(face, "_AGAIN", 0.01)
+    monkeypatch.setattr(face, "_RETRY_SECONDS", 0.01)
     with ipcq.open(name, "memory"):
         listener = QueueListener(name, kept, backend="memory", exclusive=True)
         listener.start()
@@ -626,7 +626,7 @@ def test_stopping_where_the_queue_cannot_be_opened_ends(name: str, errors: Told)
 
 def test_a_listener_starts_once(name: str) -> None:
     """Two threads would take turns."""
-    with QueueListener(name, backend="memory") as listener, pytest.raises(RuntimeError, match="runs already"):
+    with QueueListener(name, backend="memory") as listener, pytest.raises(RuntimeError, match="already running"):
         listener.start()
 
 

@@ -491,13 +491,13 @@ def test_a_handle_with_a_registered_serializer_reads_messagepack_too() -> None:
 def test_a_default_handle_does_not_run_a_registered_decoder() -> None:
     """A decoder runs only if this handle allows its number; the text says how."""
     reversing()
-    with pytest.raises(DecodeError, match="written by serializer 'reverse': open with serializer='reverse'"):
+    with pytest.raises(DecodeError, match="encoded by serializer 'reverse': open with serializer='reverse'"):
         codec_for("msgpack").decode(b"\xc1\xe9\x07cba")
 
 
 def test_an_unknown_number_is_told() -> None:
     """The text names the number."""
-    with pytest.raises(DecodeError, match="written by serializer number 1001: register that serializer"):
+    with pytest.raises(DecodeError, match="encoded by serializer number 1001: register that serializer"):
         codec_for("msgpack").decode(b"\xc1\xe9\x07cba")
 
 
@@ -526,14 +526,14 @@ def test_a_taken_name_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["", None, 5, b"mine"])
 def test_a_serializer_is_named_by_a_str(name: Any) -> None:
     """What is no name is refused."""
-    with pytest.raises(InvalidArgument, match="name is a str"):
+    with pytest.raises(InvalidArgument, match="name must be a str"):
         reversing(1001, name)
 
 
 @pytest.mark.parametrize(("encode", "decode"), [(None, bytes), (bytes, 5), ("a", "b")])
 def test_what_cannot_be_called_is_no_serializer(encode: Any, decode: Any) -> None:
     """Both ends are functions."""
-    with pytest.raises(InvalidArgument, match="are functions"):
+    with pytest.raises(InvalidArgument, match="must be functions"):
         register(1001, "mine", encode, decode)
 
 
@@ -572,7 +572,7 @@ def test_whatever_a_registered_decoder_raises_is_a_decode_error() -> None:
 def test_an_unknown_serializer_is_refused(serializer: Any) -> None:
     """The text lists what there is."""
     reversing()
-    with pytest.raises(InvalidArgument, match="there are msgpack, msgspec, pickle, raw, reverse"):
+    with pytest.raises(InvalidArgument, match="choose from msgpack, msgspec, pickle, raw, reverse"):
         codec_for(serializer)
 
 
@@ -588,7 +588,7 @@ def test_pickle_is_by_explicit_leave_on_the_writing_end() -> None:
 def test_pickle_is_by_explicit_leave_on_the_reading_end() -> None:
     """C26: a default handle does not load a pickle."""
     data = codec_for("pickle", allow_pickle=True).encode({1})
-    with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the writers"):
+    with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the producers"):
         codec_for("msgpack").decode(data)
 
 
@@ -610,14 +610,14 @@ def test_a_handle_with_leave_reads_pickles_without_a_mark(serializer: str, proto
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
 def test_a_pickle_without_a_mark_is_by_explicit_leave(serializer: str) -> None:
     """C26: a default handle does not load it either."""
-    with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the writers"):
+    with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the producers"):
         codec_for(serializer).decode(pickle.dumps({1, 2}))
 
 
 @pytest.mark.parametrize("data", [b"\x80\x01", b"\x80\x06", b"\x80\xc0"])
 def test_what_follows_an_empty_map_is_no_pickle_by_that_alone(data: bytes) -> None:
     """C26: the second byte has to be a protocol's number."""
-    with pytest.raises(DecodeError, match="not MessagePack"):
+    with pytest.raises(DecodeError, match="not valid MessagePack"):
         codec_for("msgpack", allow_pickle=True).decode(data)
 
 
@@ -731,7 +731,7 @@ class Dangling:
 @pytest.mark.parametrize("kind", ["int", 5, Dangling, list["Missing"]])  # type: ignore[name-defined]  # noqa: F821
 def test_what_is_no_type_is_refused(kind: Any) -> None:
     """The text says what msgspec says of it."""
-    with pytest.raises(InvalidArgument, match="is no type that msgspec can decode"):
+    with pytest.raises(InvalidArgument, match="msgspec cannot decode type="):
         codec_for("msgpack", type=kind)
 
 
@@ -855,12 +855,12 @@ class Model:
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
-        (WithPath, "say str"),
+        (WithPath, "use str"),
         (Model, "model_validate"),
         (list[Model], "model_validate"),
-        (dict[str, complex], "say a dataclass"),
-        (Counter, "say a dataclass"),
-        (tuple[int, Callable[[], None]], "say a dataclass"),
+        (dict[str, complex], "use a dataclass"),
+        (Counter, "use a dataclass"),
+        (tuple[int, Callable[[], None]], "use a dataclass"),
     ],
 )
 def test_a_type_that_no_message_can_become_is_refused_when_opening(kind: Any, way: str) -> None:

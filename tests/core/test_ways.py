@@ -105,10 +105,10 @@ WAYS = {
     "class": (int, "put its name"),
     "large int": (2**64, "put it as text or as bytes"),
     "surrogate": ("\udc80", "put text.encode(errors='surrogateescape')"),
-    "deep": (nested(5000), "nested too deep"),
+    "deep": (nested(5000), "nested too deeply"),
     "object": (object(), "serializer='pickle' with allow_pickle=True"),
     "a lock": (threading.Lock(), "ipcq.serializers.register"),
-    "namespace": (SimpleNamespace(), "put a dict or a list of what it holds"),
+    "namespace": (SimpleNamespace(), "put a dict or a list of its contents"),
 }
 
 
@@ -176,7 +176,7 @@ def test_an_item_whose_own_code_raises_is_an_encode_error_all_the_same(item: obj
 
 @pytest.mark.parametrize(
     ("item", "way"),
-    [("text", "put text.encode()"), ([1], "put what you packed it into"), ([1], "without serializer='raw'")],
+    [("text", "put text.encode()"), ([1], "encode it first"), ([1], "without serializer='raw'")],
 )
 def test_the_error_of_raw_has_a_way_out(item: object, way: str) -> None:
     """It takes bytes alone."""
@@ -185,7 +185,7 @@ def test_the_error_of_raw_has_a_way_out(item: object, way: str) -> None:
 
 def test_the_error_of_pickle_has_a_way_out() -> None:
     """Most often it is a function in a function."""
-    assert "at the top of a module" in refused("pickle", lambda: None, allow_pickle=True)
+    assert "at the top level of a module" in refused("pickle", lambda: None, allow_pickle=True)
 
 
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
