@@ -10,15 +10,26 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from ipcq.backend import Notice, give_notice, hold_over_forks, notice_taken, reraise_from_handler, too_many_threads
+from ipcq.backend import (
+    Notice,
+    explained,
+    give_notice,
+    hold_over_forks,
+    notice_taken,
+    reraise_from_handler,
+    too_many_threads,
+)
 from ipcq.errors import MessageQueueError
 from ipcq_mqueue._library import library
 
 # What this process is registered for: by the queue's inode number, the posix_ipc object that asked and what it asked
 # for.
 _registered: dict[int, tuple[Any, Notice]] = {}
+
+# glibc starts a helper thread for functions, and reports ENOSYS if it could not.
+_NO_THREAD: Final = {errno.ENOSYS: too_many_threads, errno.EAGAIN: too_many_threads}
 
 
 def request(queue: Any, notice: Notice) -> None:
@@ -36,11 +47,7 @@ def request(queue: Any, notice: Notice) -> None:
     except library().BusyError as error:
         raise notice_taken() from error
     except OSError as error:
-        reraise_from_handler(error)
-        # glibc starts a helper thread for functions, and reports ENOSYS if it could not.
-        if error.errno in (errno.ENOSYS, errno.EAGAIN) and not isinstance(notice, int):
-            raise too_many_threads() from error
-        raise MessageQueueError(f"the system refused the notice: {error}", errno=error.errno) from error
+        raise explained(error, {} if isinstance(notice, int) else _NO_THREAD) from error
     _registered[inode] = (queue, notice)
 
 

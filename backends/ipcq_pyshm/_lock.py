@@ -19,7 +19,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
 
-from ipcq.backend import importing, reraise_from_handler
+from ipcq.backend import importing, suppressed
 from ipcq.errors import MessageQueueError, Unsupported
 from ipcq.hooks import DISTRIBUTION
 from ipcq_pyshm import _file
@@ -161,15 +161,13 @@ def clear_away(header: Header, descriptor: int) -> None:
     """Remove what a process that was killed inside left, where perhaps no step will come that finds it."""
     if header.lock != "shmlock" or sys.platform == "win32":
         return
-    try:
+    with suppressed(OSError):  # what stays are some bytes, and the queue is gone all the same
         # The file of another user could name any block. Who is inside and alive removes his own.
         if os.fstat(descriptor).st_uid == os.geteuid() and _file.lock(descriptor):
             try:
                 _unlink(_BLOCKS + header.lock_name.hex())
             finally:
                 _file.unlock(descriptor)
-    except OSError as error:
-        reraise_from_handler(error)  # what stays are some bytes, and the queue is gone all the same
 
 
 def _unlink(name: str) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from ipcq.backend import Request, check_file_size, check_owner, closed, reraise_from_handler, translated
+from ipcq.backend import Request, check_file_size, check_owner, closed, reraise_from_handler, suppressed, translated
 from ipcq.backend import opened as noted
 from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_pyshm import _file, _lock, _place
@@ -292,10 +292,8 @@ def abandoned(path: str) -> bool:
 def looked_at(path: str) -> Iterator[int | None]:
     """Open a file as nobody's holder; None where that is not for this user, or it is gone."""
     descriptor = None
-    try:
+    with suppressed(OSError):
         descriptor = noted(lambda: os.open(path, _file.OPEN))
-    except OSError as error:
-        reraise_from_handler(error)
     try:
         yield descriptor
     finally:
@@ -305,11 +303,9 @@ def looked_at(path: str) -> Iterator[int | None]:
 
 def _header(descriptor: int) -> Header | None:
     """Read the header of an open file; None where it is no file of ours."""
-    try:
+    with suppressed(OSError, MessageQueueError):
         return Header.of(_file.pread(descriptor, STATES_AT, 0), 0)
-    except (OSError, MessageQueueError) as error:
-        reraise_from_handler(error)
-        return None
+    return None
 
 
 def exists(path: str) -> bool:

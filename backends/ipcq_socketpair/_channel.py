@@ -56,6 +56,7 @@ from ipcq.backend import (
     original,
     pause,
     reraise_from_handler,
+    suppressed,
     too_many_descriptors,
 )
 from ipcq.errors import (
@@ -357,10 +358,8 @@ class SocketpairChannel(Channel):
     def _refill(self) -> None:
         if self._spare:
             return
-        try:
+        with suppressed(OSError):  # else the next get tries, and says so
             self._spare.append(os.dup(self._ends.read.fileno()))
-        except OSError as error:
-            reraise_from_handler(error)  # else the next get tries, and says so
 
     def _drop_spare(self) -> None:
         while self._spare:
@@ -382,11 +381,9 @@ class SocketpairChannel(Channel):
             self._large = _buffer.has_large(self._ends.read)
 
     def linked(self) -> bool:
-        try:
+        with suppressed(OSError):
             return not has_ended(self._ends.listener) and _place.leads_to(self._path, self._terms.found)
-        except OSError as error:
-            reraise_from_handler(error)
-            return True  # whoever cannot look does not know better, and looks again
+        return True  # whoever cannot look does not know better, and looks again
 
     def _shut_down(self) -> bool:
         poll = _poll()

@@ -33,6 +33,7 @@ from ipcq.backend import (
     private_directories,
     private_files,
     reraise_from_handler,
+    suppressed,
 )
 from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
@@ -166,11 +167,9 @@ def _connects(by: socket.socket, path: bytes) -> bool:
 
 
 def _held_here(path: bytes) -> _host.Offer | None:
-    try:
+    with suppressed(OSError):
         return _host.offered(_found(path))
-    except OSError as error:
-        reraise_from_handler(error)
-        return None
+    return None
 
 
 def alive(path: bytes) -> bool:
@@ -249,13 +248,11 @@ def free(path: bytes, found: Found) -> None:
 
 def tidied(path: bytes, found: Found) -> None:
     """Remove the file of a queue that nobody holds any more; to be called when this process does not either."""
-    try:
+    with suppressed(OSError, TimedOutError):  # else it stays, and is no queue all the same
         if leads_to(path, found) and not alive(path):
             with alone([os.fsdecode(os.path.dirname(path))], 0.0):
                 if leads_to(path, found):
                     os.unlink(path)
-    except (OSError, TimedOutError) as error:
-        reraise_from_handler(error)  # else it stays, and is no queue all the same
 
 
 def unlink(name: str) -> None:

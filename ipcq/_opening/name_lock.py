@@ -179,24 +179,18 @@ class _Files:
 
     def _note(self, descriptor: int, root: str, path: str, shared: bool) -> None:
         self._closing.callback(_close_lock, descriptor)
-        try:
+        with private_directory.refused(f"the lock file {path} cannot be read", root, path):
             status = os.fstat(descriptor)
             if not shared and sys.platform != "win32" and stat.S_IMODE(status.st_mode) != _MODE:
                 os.fchmod(descriptor, _MODE)  # just created; the umask has cleared bits
-        except OSError as error:
-            reraise_from_handler(error)
-            raise private_directory.refusal(error, f"the lock file {path} cannot be read", root, path) from error
         identity = status.st_dev, status.st_ino
         # If two paths lead to one file, the second lock would conflict with the first.
         self._found.setdefault(identity, _Lock(identity, descriptor, path, shared))
 
 
 def _open_file(root: str, path: str) -> int:
-    try:
+    with private_directory.refused(f"the lock file {path} cannot be opened", root, path):
         return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), _MODE)
-    except OSError as error:
-        reraise_from_handler(error)
-        raise private_directory.refusal(error, f"the lock file {path} cannot be opened", root, path) from error
 
 
 def _close_lock(descriptor: int) -> None:

@@ -212,11 +212,8 @@ def _plugins(path: tuple[str, ...]) -> tuple[Plugin, ...]:
 
 def _check_descriptors() -> None:
     """Raise if no file can be opened: `importlib.metadata` would treat every directory as empty."""
-    try:
+    with shortage_reported():
         os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        reraise_from_handler(error)
-        raise shortage(error) or error
 
 
 @cache

@@ -13,13 +13,12 @@ The wait has a limit, because the imported module may itself wait for the forkin
 import sys
 from contextlib import AbstractContextManager
 from time import monotonic
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final
 
 from ipcq._process.gevent import NativeRLock, original
 from ipcq._process.limits import shortage
-from ipcq._process.signals import reraise_from_handler
-from ipcq.errors import MessageQueueError
+from ipcq._process.signals import translating
 
 #: The longest time that a fork waits for the imports of other threads, which normally take milliseconds.
 _TIMEOUT_SECONDS: Final = 10.0
@@ -42,21 +41,7 @@ def importing() -> AbstractContextManager[Any]:
     return _lock  # type: ignore[no-any-return]  # the lock itself: it is in C, so a signal handler cannot interrupt it
 
 
-class _ShortageReported:
-    # A class: `contextlib` would make a reference cycle with an error that passes through, which keeps objects alive.
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        short = shortage_behind(error)
-        if short is not None:
-            raise short from error
-
-
-_SHORTAGE_REPORTED: Final = _ShortageReported()
+_SHORTAGE_REPORTED: Final = translating((OSError, ImportError), shortage)
 
 
 def shortage_reported() -> AbstractContextManager[None]:
@@ -71,12 +56,8 @@ def shortage_reported() -> AbstractContextManager[None]:
     return _SHORTAGE_REPORTED
 
 
-def shortage_behind(error: BaseException | None) -> MessageQueueError | None:
-    """Return the error that `shortage_reported` raises instead of this one, or None."""
-    if not isinstance(error, OSError | ImportError) or isinstance(error, MessageQueueError):
-        return None
-    reraise_from_handler(error)
-    return shortage(error)
+#: Returns the error that `shortage_reported` raises instead of this one, or None.
+shortage_behind: Final = _SHORTAGE_REPORTED.meaning
 
 
 def before_fork() -> None:

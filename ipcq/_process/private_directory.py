@@ -12,11 +12,12 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Final, TypeVar
 
 from ipcq._process.limits import too_many_descriptors
-from ipcq._process.signals import reraise_from_handler
+from ipcq._process.signals import reraise_from_handler, translating
 from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied
 
 T = TypeVar("T")
@@ -156,12 +157,9 @@ def _made(root: str, part: str) -> str:
         _make(root, each)
     if writable(path):
         return path
-    try:
+    with refused(f"{path} cannot be written to", root, path):
         if read_only(path):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-    except OSError as error:
-        reraise_from_handler(error)
-        raise refusal(error, f"{path} cannot be written to", root, path) from error
     raise PermissionDenied(f"{path} cannot be written to: chmod 700 {path}", errno=errno.EACCES)
 
 
@@ -170,20 +168,17 @@ def _inside(root: str, part: str) -> str:
 
 
 def _make(root: str, path: str) -> None:
-    try:
+    with refused(f"{path} cannot be created", root, path):
         try:
             found = os.lstat(path)
         except FileNotFoundError:
             try:
                 os.mkdir(path, 0o700)
-                os.chmod(path, 0o700)  # the umask may have taken bits away
+                os.chmod(path, 0o700)  # the umask may have cleared bits
             except FileExistsError:
                 pass
             found = os.lstat(path)
         # The parent directory is sticky, so no other user can replace the directory after this check.
-    except OSError as error:
-        reraise_from_handler(error)
-        raise refusal(error, f"{path} cannot be created", root, path) from error
     _check(path, found)
 
 
@@ -213,7 +208,7 @@ def _status(root: str, path: str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
-    except OSError as error:
+    except OSError as error:  # without `refused`, for speed: each open calls this several times
         reraise_from_handler(error)
         raise refusal(error, f"{path} cannot be read", root, path) from error
 
@@ -226,6 +221,11 @@ def writable(path: str) -> bool:
 def read_only(path: str) -> bool:
     """Return whether a directory is on a read-only file system."""
     return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def refused(what: str, root: str, path: str) -> AbstractContextManager[None]:
+    """Return a context manager that converts system errors to ours with `refusal`."""
+    return translating(OSError, lambda error: refusal(error, what, root, path))
 
 
 def refusal(error: OSError, what: str, root: str, path: str) -> MessageQueueError:

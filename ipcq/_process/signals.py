@@ -6,8 +6,13 @@ of a serializer, a plugin or the system to our errors. An exception from a signa
 
 # Not `signal`, which wraps this module and converts every number and handler to an enum, at a hundred times the cost.
 import _signal
-from types import CodeType
-from typing import Final
+from collections.abc import Callable
+from types import CodeType, TracebackType
+from typing import Any, Final
+
+from ipcq.errors import MessageQueueError
+
+_Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
 _NUMBERS: Final = tuple(_signal.valid_signals())
 
@@ -21,6 +26,65 @@ def reraise_from_handler(error: BaseException) -> None:
         if trace.tb_frame.f_code in handlers:
             raise error
         trace = trace.tb_next
+
+
+# Classes: `contextlib` would make a reference cycle with an error that passes through, which keeps objects alive.
+
+
+class translating:  # noqa: N801  # used as a function
+    """A context manager that converts exceptions to our errors, except those of a signal handler.
+
+    Args:
+        kinds: The classes of exceptions to convert. Our own errors pass unchanged.
+        ours: Returns our error for an exception, or None to let the exception pass. The original is chained.
+    """
+
+    __slots__ = ("_kinds", "_ours")
+
+    def __init__(self, kinds: _Kinds, ours: Callable[[Any], MessageQueueError | None]) -> None:
+        self._kinds = kinds
+        self._ours = ours
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ours = self.meaning(error)
+        if ours is not None:
+            raise ours from error
+
+    def meaning(self, error: BaseException | None) -> MessageQueueError | None:
+        """Return the error to raise instead of this one, or None to let it pass."""
+        if not isinstance(error, self._kinds) or isinstance(error, MessageQueueError):
+            return None
+        reraise_from_handler(error)
+        return self._ours(error)
+
+
+class suppressed:  # noqa: N801  # used as a function, as `contextlib.suppress` is
+    """A context manager like `contextlib.suppress`, except that exceptions of a signal handler pass.
+
+    Args:
+        *kinds: The classes of exceptions to suppress.
+    """
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, self._kinds):
+            return False
+        reraise_from_handler(error)
+        return True
 
 
 def _handlers() -> set[CodeType]:

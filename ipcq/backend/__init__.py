@@ -104,7 +104,7 @@ from ipcq._process.private_directory import (
     private_directories,
     private_files,
 )
-from ipcq._process.signals import reraise_from_handler
+from ipcq._process.signals import reraise_from_handler, suppressed
 from ipcq.backend._attributes import Attributes
 from ipcq.backend._availability import Availability
 from ipcq.backend._backend import Backend
@@ -169,6 +169,7 @@ __all__ = (
     "private_directories",
     "private_files",
     "reraise_from_handler",
+    "suppressed",
     "too_many_descriptors",
     "too_many_threads",
     "translated",

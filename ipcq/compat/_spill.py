@@ -21,7 +21,6 @@ by nobody.
 A FIFO holds a byte exactly while the line is not empty, for whoever waits in poll.
 """
 
-import errno
 import mmap
 import os
 import struct
@@ -36,8 +35,9 @@ from ipcq._process.deadline import NEVER, SLICE, pause
 from ipcq._process.finaliser import quiet_at_exit
 from ipcq._process.forks import Step, at_fork
 from ipcq._process.gevent import NativeRLock
-from ipcq._process.limits import check_file_size, too_many_descriptors
-from ipcq._process.signals import reraise_from_handler
+from ipcq._process.imports import shortage_reported
+from ipcq._process.limits import check_file_size
+from ipcq._process.signals import suppressed
 from ipcq.compat._nameless import Travelling, arrived, departing
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
@@ -98,11 +98,8 @@ class File:
     def free(self, start: int, end: int) -> None:
         """Give back the pages that begin in a part of the file; what else is in the last one is lost too."""
         # It takes a descriptor and a mapping. Where those are not to be had, the pages stay, and no message is lost.
-        try:
-            with mmap.mmap(self.number, end - start, offset=start) as mapped:
-                mapped.madvise(mmap.MADV_REMOVE)
-        except OSError as error:
-            reraise_from_handler(error)
+        with suppressed(OSError), mmap.mmap(self.number, end - start, offset=start) as mapped:
+            mapped.madvise(mmap.MADV_REMOVE)
 
     def unwrap(self, ticket: bytes) -> bytes:
         """Take the message that a ticket stands for."""
@@ -135,7 +132,7 @@ class Spill:
         self.file = File(-1)
         with ExitStack() as undo:
             undo.callback(os.close, wake)
-            with _closing(file), _refusals():
+            with _closing(file), shortage_reported():
                 # Its locks are this process's alone. A mapping holds its open file as well, so it gets one that nobody
                 # locks: else a child that was forked meanwhile would keep its parent's lock.
                 own = File(_opened_again(file))
@@ -161,7 +158,7 @@ class Spill:
         if not hasattr(os, "memfd_create"):
             raise Unsupported("queues without a name rest on memfd_create and /proc of Linux: use ipcq.open")
         check_file_size(_SIZE)
-        with _refusals(), ExitStack() as undo:
+        with shortage_reported(), ExitStack() as undo:
             file = os.memfd_create("ipcq", os.MFD_CLOEXEC)
             undo.callback(os.close, file)
             os.ftruncate(file, _SIZE)
@@ -400,17 +397,6 @@ def _closing(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reraise_from_handler(error)
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise too_many_descriptors(error.errno) from error
-        raise
 
 
 def _opened_again(descriptor: int, flags: int = 0) -> int:
