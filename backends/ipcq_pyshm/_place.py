@@ -10,7 +10,8 @@ import sys
 from hashlib import sha256
 from typing import Final
 
-from ipcq.backend import make_private_directory, translated
+from ipcq.backend import make_private_directory, reraise_from_handler
+from ipcq.errors import PermissionDenied
 
 SHARED: Final = "/dev/shm" if sys.platform == "linux" else None
 
@@ -36,9 +37,11 @@ def path_of(name: str) -> str:
 def listed(which: re.Pattern[str]) -> list[str]:
     """Return the paths of the files in the directory whose names are of a kind."""
     place = directory()
-    with translated():
-        try:
-            names = os.listdir(place)
-        except FileNotFoundError:
-            return []
+    try:
+        names = os.listdir(place)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        reraise_from_handler(error)
+        raise PermissionDenied(f"{place} cannot be listed: {error.strerror}", errno=error.errno) from error
     return [f"{place}/{name}" for name in names if which.fullmatch(name)]

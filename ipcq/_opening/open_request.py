@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from functools import cached_property
 from time import monotonic
 from typing import Any, Final
 
@@ -91,14 +90,15 @@ class OpenRequest:
             request=Request(options=own, **{name: options[name] for name in _FOR_BACKEND}),
         )
 
-    @cached_property
+    @property
     def patience(self) -> float:
         """The deadline for waits for other processes, on `time.monotonic`.
 
         The time counts from the first read. Earlier steps, such as loading the backends, may take seconds on a busy
         machine. If they counted, a briefly held lock could end the call at once.
         """
-        return monotonic() + self.open_timeout
+        # Not functools.cached_property: before Python 3.12 it has a lock, which a fork may leave held in the child.
+        return self.__dict__.setdefault("_patience", monotonic() + self.open_timeout)  # type: ignore[no-any-return]
 
 
 def _merged(url: Mapping[str, Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:

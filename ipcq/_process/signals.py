@@ -53,7 +53,10 @@ class translating:  # noqa: N801  # used as a function
     ) -> None:
         ours = self.meaning(error)
         if ours is not None:
-            raise ours from error
+            try:
+                raise ours from error
+            finally:
+                del ours, error  # break the cycle of error, traceback and this frame
 
     def meaning(self, error: BaseException | None) -> MessageQueueError | None:
         """Return the error to raise instead of this one, or None to let it pass."""

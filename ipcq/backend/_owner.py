@@ -14,6 +14,6 @@ def check_owner(uid: int, request: Request) -> None:
     """
     if not request.other_users and uid not in (0, os.geteuid()):
         raise PermissionDenied(
-            f"its owner is user {uid}, not to this user ({os.geteuid()}) or root: "
+            f"its owner is user {uid}, not this user ({os.geteuid()}) or root: "
             "open it with other_users=True if you trust that user"
         )

@@ -98,4 +98,7 @@ class _Translated:
         if self._queue:
             ours.at(self._queue, self._backend)
         if ours is not error:
-            raise ours from error
+            try:
+                raise ours from error
+            finally:
+                del ours, error  # break the cycle of error, traceback and this frame

@@ -238,7 +238,7 @@ def test_a_foreign_program_that_unlinks_ends_the_handles(queue: Handle) -> None:
 def test_a_queue_of_somebody_else_is_refused(queue: Handle) -> None:
     """C27: an object owned by neither this user nor root is refused."""
     os.fchown(queue.fileno(), 12345, -1)
-    with pytest.raises(PermissionDenied, match=r"belongs to user 12345.*other_users=True"):
+    with pytest.raises(PermissionDenied, match=r"its owner is user 12345.*other_users=True"):
         ipcq.open(queue.name, "mqueue")
 
 

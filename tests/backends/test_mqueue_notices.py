@@ -100,7 +100,7 @@ def test_another_handle_does_not_cancel(queue: Handle) -> None:
     with ipcq.open(queue.name, "mqueue") as other:
         queue.notify(print)
         other.notify()
-        with pytest.raises(LimitExceeded, match="registrants"):
+        with pytest.raises(LimitExceeded, match="pending notice requests"):
             other.notify(print)
 
 

@@ -390,6 +390,7 @@ def test_worker_that_does_not_end_is_named(run: Run, monkeypatch: pytest.MonkeyP
 def test_run_in_which_nothing_moves_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped worker must not stop the demo; and where each of them stands is told."""
     monkeypatch.setattr(verb, "STUCK", -1.0)
+    monkeypatch.setattr(verb.Worker, "tell", lambda _: None)  # so the workers do not begin
     told = run(*SHORT).stdout
     assert "FAIL: no progress" in told and told.count("--- <Peer ") == 4
 

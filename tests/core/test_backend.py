@@ -1,14 +1,18 @@
 """What authors get from ipcq.backend: defaults that are correct, the check of owners, and the table of exceptions."""
 
 import errno
+import gc
 import os
+import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Any
 
 import pytest
 
 from core.fakes import HOST, FakeBackend, FakeChannel, FakeQueue
+from ipcq._process.signals import translating
 from ipcq.backend import Availability, Request, _channel, check_owner, explained, translated
 from ipcq.errors import (
     LimitExceeded,
@@ -149,7 +153,7 @@ def test_what_this_user_or_root_owns_is_trusted(uid: Callable[[], int]) -> None:
 
 def test_what_somebody_else_owns_is_refused() -> None:
     """Clause 7: before it is read or written."""
-    with pytest.raises(PermissionDenied, match="its owner is user 12345, not to this user"):
+    with pytest.raises(PermissionDenied, match="its owner is user 12345, not this user"):
         check_owner(12345, Request())
 
 
@@ -243,6 +247,20 @@ def test_what_crosses_unharmed_is_not_changed() -> None:
     with translated(TABLE, "/jobs", "fake"):
         done = True
     assert done
+
+
+@pytest.mark.parametrize("context", [translated(), translating(OSError, lambda _: QueueGone())])
+def test_a_converted_error_is_freed_at_once(context: AbstractContextManager[None]) -> None:
+    """A reference cycle of the error and its traceback would keep the caller's objects, such as a handle, alive."""
+    gc.disable()
+    try:
+        with pytest.raises(MessageQueueError) as caught, context:
+            raise OSError(errno.EIO, "broken")
+        error = weakref.ref(caught.value)
+        del caught
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 def test_clearing_counts_what_it_dropped_when_others_take_the_rest_of_a_queue_that_is_shut_down(

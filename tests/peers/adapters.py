@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property  # noqa: TID251  # no process is forked here while another thread reads one
 from pathlib import Path
 from typing import Any
 

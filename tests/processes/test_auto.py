@@ -102,7 +102,7 @@ def judged(answers: Sequence[Sequence[str]], verbs: Sequence[str]) -> int:
     refused = 0
     for (answer, _, text), verb in zip(answers, verbs, strict=True):
         if answer == "BackendUnavailable":
-            assert verb == "open" and "exists there" in text and "hidden" in text, text
+            assert verb == "open" and "exists on this backend" in text and "hidden" in text, text
             refused += 1
         else:
             assert answer in {"open": ("opened",), "unlink": ("unlinked", "QueueNotFound")}[verb], (answer, text)

@@ -132,7 +132,7 @@ def test_an_allowance_that_is_used_up_is_an_error(peers: Peers, mqueue: str) -> 
     """C31: it says how much more it takes, and how to say that the queue may go."""
     answers, said = outcome(peers, no_message_queues)
     assert answers == ["LimitExceeded no queue"]
-    assert "RLIMIT_MSGQUEUE is 0" in said and "with lifetime='last-close', if the queue may go with" in said
+    assert "RLIMIT_MSGQUEUE is 0" in said and "with lifetime='last-close', if the queue need not outlive" in said
 
 
 def test_a_queue_that_nothing_keeps_is_warned_of(peers: Peers) -> None:
