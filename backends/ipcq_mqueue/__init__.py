@@ -1,8 +1,8 @@
-"""Queues of the kernel: POSIX message queues (``mq_overview(7)``), through posix_ipc.
+"""POSIX message queues of the kernel (``mq_overview(7)``), through posix_ipc.
 
-Names are taken, freed and looked for by the C library's own calls, which tell the error number; messages go through
-posix_ipc. What the kernel cannot do (peek, a bound in bytes, a queue that goes with its last handle) is not made up
-here.
+Names are created, probed and unlinked with the C library's own calls, which report the error number; messages go
+through posix_ipc. This backend does not emulate what the kernel lacks: peek, a limit in bytes, and queues that are
+removed with their last handle.
 """
 
 import errno
@@ -66,13 +66,13 @@ class MqueueBackend(Backend):
             from ipcq_mqueue import _kernel
 
         if request.buffer_size is not None:
-            raise Unsupported("the kernel bounds its queues in messages: leave out buffer_size, give max_messages")
+            raise Unsupported("the kernel limits its queues in messages: pass max_messages instead of buffer_size")
         if request.lifetime != "persistent":
             raise Unsupported("the kernel keeps its queues until they are unlinked: leave out lifetime")
         messages = request.max_messages or _limits.default_messages()
         size = request.max_message_size or _limits.default_size()
         attributes = _kernel.Attributes(max_messages=messages, message_size=size)
-        if attributes.max_messages != messages or attributes.message_size != size:  # no C long holds them
+        if attributes.max_messages != messages or attributes.message_size != size:  # they do not fit into a C long
             raise explained(OSError(errno.EINVAL, os.strerror(errno.EINVAL)), _limits.errors(messages, size))
         with translated(_limits.errors(messages, size)):
             return self._created(name, request, attributes)
@@ -84,10 +84,10 @@ class MqueueBackend(Backend):
         how = os.O_RDWR | os.O_CREAT | os.O_EXCL
         descriptor = opened(lambda: _kernel.open_queue(name, how, request.mode, attributes))
         try:
-            os.fchmod(descriptor, request.mode)  # the umask may have taken bits away
+            os.fchmod(descriptor, request.mode)  # the umask may have cleared bits
             return self._channel(name, request, made=descriptor)
         except BaseException:
-            if os.fstat(descriptor).st_nlink:  # else somebody unlinked it, and the name may be another queue's
+            if os.fstat(descriptor).st_nlink:  # otherwise it was unlinked, and the name may be another queue's
                 _kernel.unlink_queue(name)
             raise
         finally:
@@ -106,7 +106,7 @@ class MqueueBackend(Backend):
             found = os.fstat(queue.mqd)
             check_owner(found.st_uid, request)
             if made is not None and found.st_ino != os.fstat(made).st_ino:
-                raise QueueNotFound("somebody unlinked it while it was created, and made another: open it again")
+                raise QueueNotFound("it was unlinked and replaced by another queue while it was created: open it again")
             return _channel.MqueueChannel(queue, request, CAPABILITIES)
         except BaseException:
             _notice.close(queue.mqd, lambda: closed(queue.mqd, queue.close), queue)
@@ -156,7 +156,7 @@ def _mount_point() -> str | None:
                 _, place, kind, *_ = line.split(" ")
                 if kind == "mqueue":
                     # Blanks in paths are written as octal escapes.
-                    with importing():  # a codec is imported when it is first used
+                    with importing():  # the first use of a codec imports it
                         text = place.encode("utf-8", "surrogateescape").decode("unicode_escape")
                     return os.fsdecode(text.encode("latin-1"))
     except FileNotFoundError:

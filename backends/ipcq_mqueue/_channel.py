@@ -1,16 +1,16 @@
 """A channel over one message queue of the kernel.
 
-The kernel owns the messages, so no death of a process can hurt them. What is left to do:
+The kernel owns the messages, so no crash of a process can damage them. This leaves two tasks:
 
-*Waiting.* The descriptor is non-blocking and waits are `poll`: ``mq_timedsend`` and ``mq_timedreceive`` measure by the
+*Waiting.* The descriptor is non-blocking and waits use `poll`: ``mq_timedsend`` and ``mq_timedreceive`` use the
 wall clock, and posix_ipc's blocking `receive` swallows what a signal handler raises.
 
-*Shutdown* is the sticky bit of the queue's mode, which every handle can see by ``fstat`` and which means nothing to the
-kernel; *unlinked* is a link count of 0. Looking costs as much as a message, so on the way of success a channel looks
-once in a millisecond, and `shutdown` and `unlink` last as long: a call that begins after they returned sees what they
-did, whatever process it is in. A put that began before may still go through. A getter that finds the queue empty and
-shut down therefore lingers a few milliseconds once, so that such a message is drained as well and not left behind. An
-immediate shutdown also sets the set-user-id bit, which tells getters that such a message was dropped.
+*Ends.* A shutdown sets the sticky bit of the queue's mode, which every handle can read with ``fstat`` and the kernel
+ignores. An unlinked queue has a link count of 0. Reading both costs as much as a message, so a channel whose calls
+succeed reads them once per millisecond. `shutdown` and `unlink` last as long: a call that begins after they returned
+sees their effect, in any process. A put that began earlier may still succeed. So a consumer that finds the queue empty
+and shut down waits once for a few milliseconds, to drain such a message too. An immediate shutdown also sets the
+set-user-ID bit, which makes consumers ignore such a message.
 """
 
 import os
@@ -36,17 +36,17 @@ from ipcq.backend import (
 )
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueGone, QueueShutDown
 from ipcq_mqueue import _limits, _notice
-from ipcq_mqueue._kernel import BLIND, DROPPED, SHUT_DOWN
+from ipcq_mqueue._kernel import BLIND_SECONDS, DROPPED, SHUT_DOWN
 from ipcq_mqueue._library import library
 
 posix_ipc: Final = library()
 
-# Seconds in which a wait asks again and again before it sleeps: to fall asleep and be woken takes longer than the other
-# side needs for its next message. With one processor the other side could not run meanwhile.
-_SPIN: Final = 20e-6 if (os.cpu_count() or 1) > 1 else 0.0
+# How long a wait polls before it sleeps: sleeping and waking up takes longer than the other side needs for its next
+# message. With one processor the other side could not run meanwhile.
+_SPIN_SECONDS: Final = 20e-6 if (os.cpu_count() or 1) > 1 else 0.0
 
-# Seconds in which a put that began before a shutdown ends, unless its process is held up just then.
-_LINGER: Final = 5 * BLIND
+# A put that began before a shutdown ends within this time, unless its process is stopped or starved.
+_LINGER_SECONDS: Final = 5 * BLIND_SECONDS
 
 
 class MqueueChannel(Channel):
@@ -84,7 +84,7 @@ class MqueueChannel(Channel):
         return True
 
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
-        if not batch:  # it asks whether the queue takes messages
+        if not batch:  # an empty batch asks whether the queue accepts messages
             self._look_to_put()
         return super().try_put_many(batch)
 
@@ -102,17 +102,17 @@ class MqueueChannel(Channel):
         return _copied(received)
 
     def _look(self) -> bool:
-        """Tell whether the queue is shut down.
+        """Return whether the queue is shut down.
 
         Raises:
-            QueueGone: It was unlinked.
+            QueueGone: The queue was unlinked, and this handle does not continue.
         """
         now = monotonic()
         found = self._status()
         gone = self._raises and not found.st_nlink
         down = bool(found.st_mode & SHUT_DOWN)
-        # Both are for good, and every call that comes after says so.
-        self._next_look = 0.0 if gone or down else now + BLIND
+        # Both are permanent: every later call checks, and raises again.
+        self._next_look = 0.0 if gone or down else now + BLIND_SECONDS
         self._dropped = bool(found.st_mode & DROPPED)
         if gone:
             raise QueueGone
@@ -129,9 +129,9 @@ class MqueueChannel(Channel):
             raise QueueShutDown
 
     def _last_get(self) -> Received:
-        """Get from a queue that is shut down and was empty."""
+        """Get from a queue that is shut down and was found empty."""
         if not self._lingered:
-            sleep(_LINGER)
+            sleep(_LINGER_SECONDS)
             self._lingered = True
             self._look()
         if self._dropped:
@@ -153,7 +153,7 @@ class MqueueChannel(Channel):
     def _poll(self, event: int, since: float, until: float) -> None:
         poll = select.poll()
         poll.register(self._mqd, event)
-        while monotonic() < since + _SPIN:
+        while monotonic() < since + _SPIN_SECONDS:
             if poll.poll(0):
                 return
         poll.poll(max(0.0, until - monotonic()) * 1000)
@@ -188,12 +188,12 @@ class MqueueChannel(Channel):
             ) from error
         except OSError as error:
             raise explained(error) from error
-        sleep(BLIND)
+        sleep(BLIND_SECONDS)
         if immediate:
             self._drop()
 
     def _drop(self) -> None:
-        """Take the messages out that can no longer be got, so that the kernel frees their memory."""
+        """Discard the messages that no consumer can get any more, so that the kernel frees their memory."""
         try:
             while True:
                 self._receive()
@@ -229,21 +229,20 @@ class MqueueChannel(Channel):
 
 
 def _copied(received: Received) -> Received:
-    # posix_ipc returns the buffer that it received into, which has the size of the largest message. This is the fastest
-    # way to copy it.
+    # posix_ipc returns its receive buffer, which is as large as the largest message. This is the fastest way to copy.
     try:
         return b"%b" % received[0], received[1]
     except MemoryError:
-        return received  # the message is taken, so it has to be returned
+        return received  # the message was taken, so it must be returned
 
 
 def attached(name: str, request: Request) -> Any:
-    """Open the queue by posix_ipc.
+    """Open the queue with posix_ipc.
 
     Raises:
-        FileNotFoundError: There is none.
-        PermissionError: Its mode does not let this user.
-        MessageQueueError: posix_ipc failed in another way and does not say which.
+        FileNotFoundError: There is no such queue.
+        PermissionError: Its mode denies access to this user.
+        MessageQueueError: posix_ipc failed for another reason.
     """
     try:
         return _noted(name, request)

@@ -1,4 +1,4 @@
-"""What a user of these queues should know about this machine, with the command that changes it."""
+"""Findings for `ipcq doctor`: the limits on message queues, and leftover queues, with the command that helps."""
 
 import os
 import resource
@@ -11,19 +11,19 @@ from ipcq_mqueue import _limits
 from ipcq_mqueue._kernel import SHUT_DOWN
 
 # The kernel's defaults (include/linux/ipc_namespace.h, include/uapi/linux/resource.h).
-_MESSAGES: Final = 10
-_SIZE: Final = 8192
-_BUDGET: Final = 819_200
+_DEFAULT_MESSAGES: Final = 10
+_DEFAULT_SIZE_BYTES: Final = 8192
+_DEFAULT_BUDGET_BYTES: Final = 819_200
 
-#: So many of the queues that are left over are named.
-_NAMED: Final = 5
+#: How many leftover queues the command names.
+_MOST_NAMED: Final = 5
 
 
 def findings(place: str | None) -> Iterator[Finding]:
-    """Look at the limits, and at the queues where their file system is mounted.
+    """Check the limits, and the queues if their file system is mounted.
 
     Args:
-        place: Where that is; None where it is not mounted.
+        place: The mount point of the mqueue file system; None if it is not mounted.
     """
     if place is None:
         text = "the mqueue file system is not mounted, so queues can be used but not listed"
@@ -39,8 +39,8 @@ def findings(place: str | None) -> Iterator[Finding]:
 
 
 def _geometry() -> Iterator[Finding]:
-    messages, size = _limits.setting("msg_max", _MESSAGES), _limits.setting("msgsize_max", _SIZE)
-    if messages <= _MESSAGES or size <= _SIZE:
+    messages, size = _limits.setting("msg_max", _DEFAULT_MESSAGES), _limits.setting("msgsize_max", _DEFAULT_SIZE_BYTES)
+    if messages <= _DEFAULT_MESSAGES or size <= _DEFAULT_SIZE_BYTES:
         yield Finding(
             severity=Severity.NOTE,
             text=f"a queue has at most {messages:,} messages (msg_max) of {size:,} bytes (msgsize_max)",
@@ -50,15 +50,16 @@ def _geometry() -> Iterator[Finding]:
 
 def _budget() -> Iterator[Finding]:
     most, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
-    if most == resource.RLIM_INFINITY or most > _BUDGET:
+    if most == resource.RLIM_INFINITY or most > _DEFAULT_BUDGET_BYTES:
         return
-    each = _limits.default_messages() * (_limits.default_size() + _limits.OVERHEAD)
+    each = _limits.default_messages() * (_limits.default_size() + _limits.OVERHEAD_BYTES)
     room = most // each
     yield Finding(
         severity=Severity.NOTE if room else Severity.WARNING,
-        text=f"RLIMIT_MSGQUEUE gives all queues of this user together {most:,} bytes, and a queue takes {each:,} bytes "
-        f"unless it is created with smaller limits: there is room for {room}",
-        fix=f"sudo prlimit --pid $$ --msgqueue={10 * _BUDGET}   # for good: /etc/security/limits.conf, item msgqueue",
+        text=f"RLIMIT_MSGQUEUE allows {most:,} bytes for all queues of this user, and a queue with the default limits "
+        f"takes {each:,} bytes: there is space for {room}",
+        fix=f"sudo prlimit --pid $$ --msgqueue={10 * _DEFAULT_BUDGET_BYTES}"
+        "   # permanently: /etc/security/limits.conf, item msgqueue",
     )
 
 
@@ -67,7 +68,7 @@ def _number(there: int) -> Iterator[Finding]:
     if there >= most * 9 // 10:
         yield Finding(
             severity=Severity.WARNING,
-            text=f"there are {there:,} queues, and {most:,} can be (queues_max)",
+            text=f"there are {there:,} queues, and the limit is {most:,} (queues_max)",
             fix=f"sudo sysctl fs.mqueue.queues_max={2 * most}   # or remove some: ipcq ls, ipcq rm",
         )
 
@@ -75,11 +76,11 @@ def _number(there: int) -> Iterator[Finding]:
 def _left_over(place: str, names: list[str]) -> Iterator[Finding]:
     found = [name for name in names if _is_left_over(os.path.join(place, name))]
     if found:
-        named = " ".join(shlex.quote("/" + name) for name in found[:_NAMED])
+        named = " ".join(shlex.quote("/" + name) for name in found[:_MOST_NAMED])
         yield Finding(
             severity=Severity.NOTE,
-            text=f"{len(found):,} of this user's queues are shut down and empty, so nothing goes through them any more",
-            fix=f"ipcq rm --yes {named}{'   # and others' if len(found) > _NAMED else ''}",
+            text=f"{len(found):,} of this user's queues are shut down and empty, so they are no longer in use",
+            fix=f"ipcq rm --yes {named}{'   # and others' if len(found) > _MOST_NAMED else ''}",
         )
 
 
@@ -88,7 +89,7 @@ def _is_left_over(path: str) -> bool:
         found = os.stat(path)
         if found.st_uid != os.geteuid() or not found.st_mode & SHUT_DOWN:
             return False
-        with open(path, "rb") as queue:  # reads as a line about it (mq_overview(7))
+        with open(path, "rb") as queue:  # it reads as one line of status (mq_overview(7))
             return queue.read(256).startswith(b"QSIZE:0 ")
     except OSError:
-        return False  # it went in the meantime
+        return False  # it was removed meanwhile

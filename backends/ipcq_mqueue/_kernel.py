@@ -1,6 +1,6 @@
-"""The kernel's own calls on the names of message queues, with the error number that posix_ipc does not tell.
+"""The C library's calls on the names of message queues; unlike posix_ipc they report the error number.
 
-They need the C library alone, so that a process without posix_ipc still sees that a name is taken, and can free it.
+They need only the C library, so a process without posix_ipc can still probe and unlink a name.
 """
 
 import ctypes
@@ -10,14 +10,14 @@ from functools import cache
 from time import sleep
 from typing import Any, Final
 
-#: Seconds that a channel at work may go without looking whether its queue was shut down or unlinked. Whoever does
-#: either waits that long before saying that it is done, and then it is so for every process.
-BLIND: Final = 0.001
+#: How long a busy channel may go without checking whether its queue was shut down or unlinked. `shutdown` and `unlink`
+#: wait as long before they return; then every process sees their effect.
+BLIND_SECONDS: Final = 0.001
 
-#: Bit of the queue's mode that says that it is shut down.
+#: Mode bit: the queue is shut down.
 SHUT_DOWN: Final = stat.S_ISVTX
 
-#: Bit that says in addition that messages still in the queue, and those of puts that began before, are dropped.
+#: Mode bit, only with SHUT_DOWN: messages in the queue, and those of puts that began earlier, are dropped.
 DROPPED: Final = stat.S_ISUID
 
 
@@ -35,9 +35,9 @@ class Attributes(ctypes.Structure):
 
 @cache
 def _library() -> Any:
-    # glibc before 2.34 keeps the calls in librt; musl and later glibc have them in libc.
+    # Before 2.34, glibc has these calls in librt; musl and later versions of glibc have them in libc.
     library = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(library, "mq_open"):  # pragma: no cover - old glibc alone
+    if not hasattr(library, "mq_open"):  # pragma: no cover - only with an old glibc
         library = ctypes.CDLL("librt.so.1", use_errno=True)
     library.mq_open.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(Attributes))
     library.mq_unlink.argtypes = (ctypes.c_char_p,)
@@ -48,7 +48,7 @@ def open_queue(name: str, flags: int, mode: int = 0, attributes: Attributes | No
     """Call ``mq_open(3)`` and return the descriptor, which is a file descriptor on Linux.
 
     Raises:
-        OSError: With the error number of the call.
+        OSError: The call failed; with its error number.
     """
     wanted = None if attributes is None else ctypes.byref(attributes)
     descriptor: int = _library().mq_open(name.encode(), flags | os.O_CLOEXEC, mode, wanted)
@@ -58,14 +58,14 @@ def open_queue(name: str, flags: int, mode: int = 0, attributes: Attributes | No
 
 
 def unlink_queue(name: str) -> None:
-    """Call ``mq_unlink(3)``, and return when every channel knows.
+    """Call ``mq_unlink(3)``, and return when every channel sees the effect.
 
     Raises:
-        OSError: With the error number of the call.
+        OSError: The call failed; with its error number.
     """
     if _library().mq_unlink(name.encode()) < 0:
         raise _error(name)
-    sleep(BLIND)
+    sleep(BLIND_SECONDS)
 
 
 def _error(name: str) -> OSError:

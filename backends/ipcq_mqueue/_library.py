@@ -1,7 +1,7 @@
-"""The real posix_ipc, even if a program has put another module under its name.
+"""The real posix_ipc, even if a program has replaced the module of that name.
 
-With ``sys.modules["posix_ipc"] = ipcq.compat.posix_ipc`` a program gives its libraries that face. The face uses this
-backend, and this backend needs the real library.
+``sys.modules["posix_ipc"] = ipcq.compat.posix_ipc`` makes libraries use the compatible module. That module uses this
+backend, which needs the real library.
 """
 
 import importlib
@@ -18,9 +18,9 @@ _NAME: Final = "posix_ipc"
 
 
 def is_installed() -> bool:
-    """Tell whether posix_ipc is installed, whatever module has its name now.
+    """Return whether posix_ipc is installed, even if another module has its name now.
 
-    It is imported where it is: from then on it cannot go away, and no further call searches `sys.path`.
+    If it is, import it: so it stays available, and no further call searches `sys.path`.
     """
     with _uncovered():
         found = find_spec(_NAME) is not None
@@ -31,7 +31,7 @@ def is_installed() -> bool:
 
 @cache
 def library() -> Any:
-    """Return posix_ipc, imported at the first call.
+    """Return posix_ipc. The first call imports it.
 
     Raises:
         ModuleNotFoundError: posix_ipc is not installed.
@@ -42,7 +42,7 @@ def library() -> Any:
 
 @contextmanager
 def _uncovered() -> Iterator[None]:
-    """Remove another module of that name meanwhile: an extension module would be loaded into it."""
+    """Remove another module of that name temporarily: the extension module would be loaded into it."""
     with importing():
         there = sys.modules.get(_NAME)
         if there is None or getattr(there, "__name__", _NAME) == _NAME:

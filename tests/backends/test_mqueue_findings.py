@@ -79,7 +79,7 @@ def test_the_budget_of_a_user_is_told_in_queues(
 ) -> None:
     """C24: 819,200 bytes are nine queues of ten messages of 8 KiB."""
     limit(monkeypatch, 819_200)
-    assert found(tmp_path)[0].text.endswith("there is room for 9")
+    assert found(tmp_path)[0].text.endswith("there is space for 9")
 
 
 def test_a_budget_without_room_is_a_warning(
@@ -103,7 +103,7 @@ def test_nearly_as_many_queues_as_can_be_are_a_warning(
 ) -> None:
     """With how many there are and can be."""
     queues(*"abcdefghi")
-    assert [each.text for each in found(tmp_path)] == ["there are 9 queues, and 10 can be (queues_max)"]
+    assert [each.text for each in found(tmp_path)] == ["there are 9 queues, and the limit is 10 (queues_max)"]
 
 
 def test_queues_that_are_shut_down_and_empty_are_left_over(

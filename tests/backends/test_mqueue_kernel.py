@@ -75,7 +75,7 @@ def test_a_wait_asks_again_before_it_sleeps(queue: Handle, monkeypatch: pytest.M
             return []
 
     monkeypatch.setattr(channels.select, "poll", Poll)
-    monkeypatch.setattr(channels, "_SPIN", 0.001)
+    monkeypatch.setattr(channels, "_SPIN_SECONDS", 0.001)
     with pytest.raises(ipcq.QueueEmpty):
         queue.get(timeout=0.05)
     assert (asked[:2], max(asked) > 0) == ([0, 0], True)

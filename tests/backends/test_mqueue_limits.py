@@ -118,7 +118,7 @@ def test_a_privileged_process_meets_the_hard_limits(
 def test_a_hard_limit_has_no_command(lifted: None) -> None:
     """C24: no setting goes beyond it."""
     error = explained(failed(errno.EINVAL), _limits.errors(65537, 64))
-    assert isinstance(error, LimitExceeded) and error.remedy == "no setting goes beyond it: ask for less"
+    assert isinstance(error, LimitExceeded) and error.remedy == "no setting raises it: ask for less"
 
 
 def test_a_bad_argument_without_a_geometry_is_the_root_error(ordinary: None) -> None:

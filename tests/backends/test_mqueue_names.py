@@ -83,7 +83,7 @@ def test_without_posix_ipc_what_exists_is_an_error(queue: Handle) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"buffer_size": 4096}, "leave out buffer_size, give max_messages"),
+        ({"buffer_size": 4096}, "pass max_messages instead of buffer_size"),
         ({"lifetime": "last-close"}, "last handle"),
     ],
 )
@@ -146,7 +146,7 @@ def usurped(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_queue_that_is_replaced_while_it_is_created_is_told(usurped: None, name: str) -> None:
     """Clause 1: the channel leads to the queue that was made, or there is none."""
-    with pytest.raises(QueueNotFound, match="somebody unlinked it while it was created, and made another"):
+    with pytest.raises(QueueNotFound, match="it was unlinked and replaced by another queue while it was created"):
         MqueueBackend().create(name, Request(**SMALL))
 
 

@@ -56,7 +56,7 @@ def test_a_notice_that_raises_is_an_exception_in_a_thread(monkeypatch: pytest.Mo
     """Which Python tells of, where posix_ipc says nothing."""
     told: list[object] = []
     monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_type))
-    _notice._told((0, lambda: int("x")))
+    _notice._notified((0, lambda: int("x")))
     assert told == [ValueError]
 
 
@@ -171,7 +171,7 @@ def test_a_notice_that_was_told_is_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     """One-shot: what the C library's thread calls forgets it, and then tells."""
     told: list[object] = []
     monkeypatch.setattr(_notice, "_registered", {5: (object(), print)})
-    _notice._told((5, lambda: told.append(dict(_notice._registered))))
+    _notice._notified((5, lambda: told.append(dict(_notice._registered))))
     assert told == [{}]
 
 
