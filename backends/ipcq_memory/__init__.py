@@ -1,14 +1,13 @@
-"""Queues inside one process: the strict reference for what every backend has to do, and a test double for users.
+"""Queues inside one process: the strict reference for all backends, and a test double for users.
 
-It obeys each clause of the contract in the plainest way, one lock around one heap. Being plain, it is what the other
-backends are compared with.
+It fulfils each clause of the contract in the simplest way, with one lock around one heap, and the other backends are
+compared with it.
 
-The lock can be entered again by its own thread, because a signal handler or a finaliser may call the queue while that
-thread is inside. Such a call cannot wait for the one that it interrupted. So it runs at once, and the interrupted step
-starts again unless it has already stored or taken its message. For that, each step checks right before it stores or
-takes whether it was overtaken: between this check and the call in C that follows, CPython runs neither handlers nor
-finalisers. An exception from a handler may also end a step behind any call: whatever is stored or taken is accounted
-for in a ``finally`` that calls nothing.
+The lock is re-entrant, because a signal handler or a finaliser may call the queue while its thread holds the lock.
+Such a call cannot wait for the call that it interrupted. So it runs at once, and the interrupted step starts again
+unless it has already stored or taken its message. For that, each step checks right before it stores or takes whether it
+was overtaken: between this check and the following call in C, CPython runs neither handlers nor finalisers. A handler's
+exception may also end a step after any call, so a ``finally`` that calls nothing accounts for what was stored or taken.
 """
 
 import heapq
@@ -70,7 +69,7 @@ CAPABILITIES: Final = Capabilities(
 
 
 class _Overtaken(Exception):
-    """Another step of the same thread ran during this one: what this one has read is out of date."""
+    """Another step of the same thread ran during this step: what this step has read is out of date."""
 
 
 class MemoryQueue:
@@ -88,24 +87,24 @@ class MemoryQueue:
         self._most_bytes = sys.maxsize if self.attributes.buffer_size is None else self.attributes.buffer_size
         self._lock = NativeRLock()
         self._busy = self._overtaken = False
-        # One locked lock for each thread that waits. Not conditions, whose `wait` gives the lock back too early where a
-        # signal handler raises in it.
+        # One locked lock for each waiting thread. Not conditions: if a signal handler raises in `wait`, a condition
+        # releases the lock too early.
         self.readers: list[threading.Lock] = []
         self.writers: list[threading.Lock] = []
         self._bytes = self.bytes_put = 0
-        # Highest priority first, then the order of putting.
+        # Highest priority first, then oldest first.
         self._heap: list[tuple[int, int, bytes]] = []
         self._tickets = count()
 
     def alone(self, step: Callable[..., R], *arguments: Any) -> R:
-        """Run one step while no other thread is inside."""
+        """Run one step under the lock."""
         with self._lock:
             interrupted = self._busy
             self._busy = True
             try:
                 return step(*arguments)
             finally:
-                if interrupted:  # the interrupted step shows it
+                if interrupted:  # the interrupted step updates the doorbells
                     self._overtaken = True
                 else:
                     try:
@@ -131,17 +130,17 @@ class MemoryQueue:
                 if not self._overtaken:
                     return
         except MemoryError:
-            pass  # the result of this step must be returned; the next step shows it
+            pass  # the result of this step must be returned; the next step updates the doorbells
 
-    # The steps; each is run alone.
+    # Steps. Each runs under the lock.
 
     def has_space(self, size: int) -> bool:
         return len(self._heap) < self._most_messages and self._bytes + (size or 1) <= self._most_bytes
 
     def store(self, data: bytes, priority: int) -> None:
         entry = (-priority, next(self._tickets), data)
-        # All numbers come first, because they allocate. An empty message is charged 1, so that a bound in bytes holds
-        # for empty messages too.
+        # Compute all numbers first, because that allocates. An empty message is charged 1 byte, so that a limit in
+        # bytes bounds empty messages too.
         charge, size = len(data) or 1, len(data)
         bytes_now, bytes_put, puts = self._bytes + charge, self.bytes_put + size, self.puts + 1
         depth = max(self.high_water_mark, len(self._heap) + 1)
@@ -209,15 +208,15 @@ class MemoryQueue:
         return len(self._heap)
 
     def tell(self) -> None:
-        """Give the notice that somebody asked for."""
+        """Give the registered notice."""
         if self.registrant is not None:
             asked, self.registrant = self.registrant, None
-            # In a thread of its own, signals too: their handlers may call the queue, and this thread is inside.
+            # In a separate thread, signals too: their handlers may call the queue, and this thread holds the lock.
             try:
                 threading.Thread(target=give_notice, args=(asked[1],), name="ipcq-notice", daemon=True).start()
             except RuntimeError as error:
                 reraise_from_handler(error)
-                self.registrant = asked  # the message is stored, so the put must not fail; the next one tries again
+                self.registrant = asked  # the message is stored, so the put must not fail; the next put retries
 
     def stats(self) -> Stats:
         return Stats(
@@ -237,7 +236,7 @@ class MemoryQueue:
         _wake(self.readers)
         _wake(self.writers)
 
-    # Waiting leaves the lock, so it is no step.
+    # A wait releases the lock, so it is not a step.
 
     def wait(self, ready: Callable[[], bool], waiters: list[threading.Lock], until: float) -> None:
         waiter = threading.Lock()
@@ -259,28 +258,28 @@ def _wake(waiters: list[threading.Lock]) -> None:
             try:
                 waiter.release()
             except RuntimeError:
-                pass  # it was woken before and is on its way
+                pass  # already woken
     except MemoryError:
-        pass  # they try again after their slice of time
+        pass  # waiters retry after their time slice
 
 
 class Doorbell:
-    """A descriptor that is readable while a get would not wait.
+    """A descriptor that is readable while a get would not block.
 
     Args:
-        ready: Tells whether a get would not wait now.
+        ready: Returns whether a get would not block now.
     """
 
     def __init__(self, ready: Callable[[], bool]) -> None:
-        # A socket pair and not a pipe, because select takes nothing else on Windows.
+        # A socket pair instead of a pipe, because select accepts only sockets on Windows.
         self.end, self._other = socket.socketpair()
         self.end.setblocking(False)
         self._ready = ready
         self._rung = False
 
     def show(self) -> None:
-        # A handler or a finaliser that interrupts this may close or show it too. So it checks again after each step,
-        # and a byte too many or too few in between does no harm.
+        # A handler or a finaliser that interrupts this method may close or update the doorbell too. So it checks again
+        # after each step; a byte too many or too few in between does no harm.
         while self.end.fileno() >= 0 and self._rung != self._ready():
             if self._rung:
                 with suppress(BlockingIOError):
@@ -310,7 +309,7 @@ class MemoryChannel(Channel):
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         def put_all() -> int:
             stored = 0
-            # The number is created before the put, because that allocates.
+            # Create the number before the put, because that allocates.
             for number, data in enumerate(batch, 1):
                 try:
                     if not self._put(data, 0):
@@ -348,7 +347,7 @@ class MemoryChannel(Channel):
             taken = 0
             try:
                 while taken < limit and (not taken or self._queue.size()):
-                    batch.append((b"", 0))  # reserve the place before the message is taken, because that allocates
+                    batch.append((b"", 0))  # reserve the entry before the message is taken, because that allocates
                     received = self._get()
                     if received is None:
                         break
@@ -452,7 +451,7 @@ class MemoryChannel(Channel):
         self._checked(step)
 
     def close(self) -> None:
-        # No step that could be refused: a handler or a finaliser may close while this thread is inside.
+        # Not as a step, which could fail: a handler or a finaliser may close while this thread holds the lock.
         queue = self._queue
         with queue._lock:
             if queue.registrant is not None and queue.registrant[0] is self:
@@ -466,7 +465,7 @@ class MemoryChannel(Channel):
             _remove(self._name, queue, unless_held=True)
 
     def after_fork(self) -> bool:
-        return False  # the child's copy would be another queue
+        return False  # the child's copy would be a different queue
 
     def _check(self) -> None:
         if not self._queue.linked and not self._continues:
@@ -513,7 +512,7 @@ class MemoryBackend(Backend):
         return list(_queues)
 
 
-# The process's queues. A forked child starts with none: its copies would be others under the same names.
+# The queues of this process. A forked child starts with none: its copies would be other queues with the same names.
 
 _queues: dict[str, MemoryQueue] = {}
 _registry_lock = NativeRLock()

@@ -1,7 +1,7 @@
-"""Queues in a file of shared memory, in pure Python: where there is neither a compiler nor a kernel with queues.
+"""Queues in a file of shared memory, in pure Python, for systems without a compiler and without kernel queues.
 
-Every access is a `pread` or `pwrite` under a lock of the kernel's that goes with its holder; see `_layout` for what the
-file looks like and why it survives its users.
+Each step reads and writes the file with `pread` and `pwrite` under a lock that the kernel releases when its holder
+dies. `_layout` describes the file and why it survives crashes.
 """
 
 import errno
@@ -31,7 +31,7 @@ from ipcq.errors import InvalidArgument, MessageQueueError, QueueMismatch, Queue
 from ipcq.hooks import hookimpl
 
 NAME: Final = "pyshm"
-#: A message has to be held in memory, and numbers in the file stay below this.
+#: In bytes and in messages. A message must fit into memory, and the file has no number above this limit.
 LARGEST: Final = 1 << 48
 
 CAPABILITIES: Final = Capabilities(
@@ -55,7 +55,7 @@ class PyshmBackend(Backend):
     capabilities = CAPABILITIES
     rank = 200
     platforms = ("linux", "darwin", "win32")
-    options = {"lock": str}  # noqa: RUF012  # as the protocol has it
+    options = {"lock": str}  # noqa: RUF012  # as in the protocol
 
     def probe(self) -> Availability:
         with importing():
@@ -76,13 +76,15 @@ class PyshmBackend(Backend):
 
         lock = request.options.get("lock", "shmlock" if sys.platform == "win32" else "file")
         if lock not in LOCKS:
-            raise InvalidArgument(f"lock is 'file' or 'shmlock', not {lock!r}")
+            raise InvalidArgument(f"lock must be 'file' or 'shmlock', not {lock!r}")
         if lock == "shmlock" and not _lock.installed():
             raise Unsupported(_lock.MISSING)
         if request.mode & 0o077:
             _refuse_grants(request, lock)
         if request.lifetime == "last-close" and not CAPABILITIES.last_close:
-            raise Unsupported(f"queues of this backend cannot go with their last handle on {sys.platform}")
+            raise Unsupported(
+                f"this backend cannot remove a queue with its last handle on {sys.platform}: leave out lifetime"
+            )
         header = Header(name, _attributes(request), lock, secrets.token_bytes(8))
         return self._channel(name, _segment.make(header), header, request)
 
@@ -101,7 +103,10 @@ class PyshmBackend(Backend):
         try:
             asked = request.options.get("lock", header.lock)
             if asked != header.lock:
-                raise QueueMismatch(f"lock is {header.lock!r}, asked for {asked!r}: leave that out, or unlink it first")
+                raise QueueMismatch(
+                    f"lock is {header.lock!r}, asked for {asked!r}: leave that out to use the existing queue, "
+                    "or unlink it first"
+                )
             capabilities = replace(
                 CAPABILITIES,
                 priorities=header.attributes.priorities,
@@ -144,14 +149,14 @@ class PyshmBackend(Backend):
 
 def _refuse_grants(request: Request, lock: str) -> None:
     if not CAPABILITIES.other_users:
-        raise Unsupported(f"queues of this backend are private to their user on {sys.platform}: use mode=0o600")
+        raise Unsupported(f"this backend cannot grant access to other users on {sys.platform}: use mode=0o600")
     if not request.other_users:
         raise Unsupported(
-            f"mode={request.mode:#o} lets other users forge and destroy what is in the queue: "
-            "create it with other_users=True if you trust them"
+            f"mode={request.mode:#o} allows other users to forge and destroy messages: "
+            "create the queue with other_users=True if you trust them"
         )
     if lock == "shmlock":
-        raise Unsupported("the blocks of shmlock are private to their user: use lock='file', or mode=0o600")
+        raise Unsupported("only the owner can use the lock of shmlock: use lock='file', or mode=0o600")
 
 
 def _attributes(request: Request) -> Attributes:

@@ -1,22 +1,22 @@
-"""A channel over one queue's file: every step under the lock, every look without it.
+"""A channel over one queue's file. Steps change the file under the lock; polls read the state without it.
 
-*Steps.* A step gets the lock, reads the state, changes it and commits it by one write (see `_layout`). It is tried
-without waiting and again after short pauses, in all for no longer than `PATIENCE`: a process that is stopped inside
-the lock makes a put find no space and a get no message, and holds nobody. A lock of the thread's own stands around the
-kernel's, which does not exclude threads that share the open file; it is let go during the pauses.
+*Steps.* A step takes the lock, reads the state, changes it and commits it with one write (see `_layout`). If the lock
+is held, the step retries after short pauses, for at most `PATIENCE` in all. So if a process is stopped while it holds
+the lock, puts find no space and gets no message, but no call blocks. The kernel's lock does not exclude threads that
+share the open file. So a lock between threads encloses it; that lock is released during the pauses.
 
-*Signals.* A handler may run between any two instructions of the main thread, so also inside a step. What it raises
-ends the step: before the commit nothing has happened, after it all has, and nested ``finally`` clauses give back both
-locks wherever it strikes. A handler or a finaliser that calls the same channel cannot wait for the step that it
+*Signals.* A handler may run between any two instructions of the main thread, also inside a step. Its exception ends
+the step: before the commit the step has no effect, afterwards it is complete, and nested ``finally`` clauses release
+both locks in any case. A handler or a finaliser that calls the same channel cannot wait for the step that it
 interrupted. So its own step runs at once, under the lock that the thread holds, and the interrupted step starts again
-unless it has committed. For that, each write checks right before it whether its step was overtaken: between this check
-and the call in C that follows, CPython runs neither handlers nor finalisers. With the lock of shmlock, which cannot be
-taken twice, such a call is refused.
+unless it has committed. For that, each write first checks whether its step was overtaken: between this check and the
+following call in C, CPython runs neither handlers nor finalisers. The lock of shmlock is not re-entrant; with it, such
+a call is refused.
 
-*Looks.* A waiting process reads the state alone, whose checksum tells a torn one, so it keeps nobody from the lock.
+*Polls.* A waiting process reads only the state, without the lock; the checksum detects a torn read.
 
-*Forks.* The child's copy of a descriptor is the same open file, so the parent's lock would be the child's as well, and
-would outlive the parent. The child opens the file anew under the same number, which closes its copy and unlocks
+*Forks.* The child's copy of a descriptor refers to the same open file. So the parent's lock would belong to the child
+too, and survive the parent. The child opens the file again under the same number, which closes its copy and unlocks
 nothing.
 """
 
@@ -66,30 +66,30 @@ from ipcq_pyshm._ring import Cells, Order, Ring
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Seconds that a put or a get tries for the lock before it says "not now".
+#: Seconds for which a put or a get retries a held lock before it returns "not now".
 PATIENCE: Final = 0.04
-#: After so many tries, a millisecond or two, the kernel is asked whether the holder of the lock is stopped.
+#: After so many tries, which take a millisecond or two, check whether the holder of the lock is stopped.
 _ASK_TRIES: Final = 8
-#: Seconds for what has no "not now" to say.
+#: Seconds for calls that cannot return "not now".
 LONG_PATIENCE: Final = 1.0
-#: Seconds between the first looks of a process that waits; later ones are further apart, up to `SLICE`.
+#: Seconds between the first polls of a wait; the interval grows to the length of the wait so far.
 _SHORTEST: Final = 0.0003
 
 
 class _NotNow:
-    """The lock was not to be had."""
+    """The step did not run: the lock was held."""
 
 
 NOT_NOW: Final = _NotNow()
-#: The lock was taken, but the step was overtaken: it has to start again.
+#: The lock was taken, but the step was overtaken and must start again.
 AGAIN: Final = _NotNow()
 
 
 class _Overtaken(Exception):
-    """Another step of the same thread ran during this one: what this one has read is out of date."""
+    """Another step of the same thread ran during this step: what this step has read is out of date."""
 
 
-#: Reserves a place in a list for a message.
+#: A placeholder for a message in a list.
 _PLACE: Final[Received] = (b"", 0)
 
 
@@ -107,11 +107,11 @@ class PyshmChannel(Channel):
         self._size = geometry.size
         order = Heap if header.attributes.priorities else Ring
         self._order: Order = order(header.attributes, geometry, self._read, self._write)
-        # A wait ended without a message, so that the next get hardly needs the lock.
+        # The last wait ended without a message, so the next get first reads the state without the lock.
         self._waited = False
-        # When the lock was first found taken, on `time.monotonic`; 0 while it is free.
+        # When the lock was first found held, by `time.monotonic`; 0 while it is free.
         self._busy_since = 0.0
-        # Waits that no commit has counted yet.
+        # Waits and timeouts that no commit has recorded yet.
         self._waits = self._timeouts = 0
         self._begin()
         self._is_open = True
@@ -120,13 +120,13 @@ class PyshmChannel(Channel):
     def _begin(self) -> None:
         self._lock = _lock.lock_of(self._header, self._descriptor)
         self._threads = NativeRLock()
-        self._inside = 0  # the thread that is in a step
-        self._overtaken = False  # by another step during that one
+        self._inside = 0  # the id of the thread that runs a step
+        self._overtaken = False  # another step ran during that step
 
     # Steps
 
     def _step(self, patience: float, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R | _NotNow:
-        """Run a step under the lock, unless the lock is not to be had for `patience` seconds."""
+        """Run a step under the lock; return NOT_NOW if the lock is held for `patience` seconds."""
         tries, until = 0, 0.0
         while True:
             with self._threads:
@@ -141,7 +141,7 @@ class PyshmChannel(Channel):
             self._busy_since = self._busy_since or now
             if now >= until or (tries == _ASK_TRIES and patience <= PATIENCE and self._is_held_by_stopped()):
                 return NOT_NOW
-            # The holder is done in microseconds unless it was interrupted.
+            # The holder releases the lock within microseconds unless it was interrupted.
             sleep(0 if tries < 5 else min(0.00005 * tries, 0.001))
             tries += 1
 
@@ -158,7 +158,7 @@ class PyshmChannel(Channel):
         interrupted = self._inside
         if interrupted and self._lock.dear:
             raise Unsupported(
-                "a signal handler or a finaliser interrupted another call of this thread on the queue: "
+                "a signal handler or a finaliser called the queue during another call of the same thread: "
                 "use the queue after that call, or create it with lock='file'"
             )
         self._inside = threading.get_ident()
@@ -169,7 +169,7 @@ class PyshmChannel(Channel):
         except _Overtaken:
             pass
         except MessageQueueError as error:
-            if not self._overtaken:  # else it may be wrong, because what it read was changed meanwhile
+            if not self._overtaken:  # an overtaken step may have read an inconsistent file
                 raise
             reraise_from_handler(error)
         except (OSError, struct.error) as error:
@@ -180,13 +180,13 @@ class PyshmChannel(Channel):
             if interrupted:  # the interrupted step unlocks
                 self._overtaken = True
             elif self._lock.dear:
-                # shmlock's block cannot be entered again, so a step that interrupts the release is refused.
+                # shmlock's lock is not re-entrant, so a step that interrupts the release is refused.
                 try:
                     self._lock.release()
                 finally:
                     self._inside = 0
             else:
-                # In this order: a step that interrupts from here on locks and unlocks for itself.
+                # In this order: a step that interrupts from here on locks and unlocks by itself.
                 self._inside = 0
                 self._lock.release()
         return AGAIN if self._overtaken and not interrupted else NOT_NOW
@@ -198,8 +198,8 @@ class PyshmChannel(Channel):
             if holder is not None:
                 raise TimedOutError(f"{holder}: {holder.way_out}")
             raise TimedOutError(
-                f"another process held the lock of the queue for {LONG_PATIENCE:g} s, so it is probably stopped: "
-                f"find it (lslocks shows who holds {self._path}), and continue or end it"
+                f"another process has held the lock of the queue for {LONG_PATIENCE:g} s, so it is probably stopped: "
+                f"find it (lslocks lists the holder of {self._path}), and continue or end it"
             )
         return result
 
@@ -207,7 +207,7 @@ class PyshmChannel(Channel):
         return explained(error, _segment.errors(self._size))
 
     def _state(self) -> State:
-        """Read the state at the beginning of a step, and do what a dead process left to do."""
+        """Read the state at the beginning of a step, and complete the step of a dead process."""
         self._check_file()
         state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
         if state is None or not self._order.check(state):
@@ -238,9 +238,9 @@ class PyshmChannel(Channel):
                 state.redo = 0
                 self._put_down(state)
             except _Overtaken:
-                pass  # the step that ran meanwhile has done that
+                pass  # the other step has applied the redo record
             except MemoryError:
-                # It is committed all the same. The next step finds in the file what is left to do.
+                # The step is committed. The next step applies the redo record.
                 state.redo = state.redo or 1
 
     def _put_down(self, state: State) -> None:
@@ -263,14 +263,12 @@ class PyshmChannel(Channel):
         if not found.st_nlink and self._raises:
             raise QueueGone
         if found.st_size != self._size:
-            raise CorruptQueue(
-                f"its file has {found.st_size} bytes and not the {self._size} that were allocated: unlink it"
-            )
+            raise CorruptQueue(f"its file has {found.st_size} bytes, but {self._size} were allocated: unlink it")
 
     def _read(self, at: int, size: int) -> bytes:
         raw = _file.pread(self._descriptor, size, at)
         if len(raw) != size:
-            raise CorruptQueue("its file was cut off: unlink it and create it anew")
+            raise CorruptQueue("its file was truncated: unlink and recreate it")
         return raw
 
     def _write(self, at: int, data: bytes) -> None:
@@ -280,7 +278,7 @@ class PyshmChannel(Channel):
             done = _file.pwrite(self._descriptor, data, at)
             if done == len(data):
                 return
-            data, at = data[done:], at + done  # the system may write less at a time
+            data, at = data[done:], at + done  # the system may write only a part
 
     # Messages
 
@@ -333,13 +331,13 @@ class PyshmChannel(Channel):
         return [] if isinstance(batch, _NotNow) else batch
 
     def _get_many(self, limit: int) -> list[Received]:
-        singly = self.attributes.priorities  # because taking one moves the heap
+        singly = self.attributes.priorities  # because each take moves heap entries
         batch: list[Received] = []
         size = 0
         try:
             state = self._state_to_get()
             while state.count and len(batch) < limit and size < STEP and not state.redo:
-                batch.append(_PLACE)  # before the message is taken, because that allocates
+                batch.append(_PLACE)  # before the message is taken, because append allocates
                 received, cells = self._order.take(state)
                 if singly:
                     self._commit(state, cells)
@@ -350,14 +348,14 @@ class PyshmChannel(Channel):
         except _Overtaken:
             if not singly or len(batch) < 2:
                 raise
-            batch.pop()  # the place of the message that is not committed
+            batch.pop()  # the entry of the uncommitted message
         except (CorruptQueue, MemoryError):
             fewer = len(batch) // 2
             if batch and batch[-1] is _PLACE:
                 batch.pop()
                 fewer = len(batch)
             if not singly and fewer:
-                # Nothing is taken yet. Read the state in the file again, and try to take fewer.
+                # Nothing has been committed. Read the state again, and take fewer.
                 batch = self._get_many(fewer)
             elif not (singly and batch):
                 raise
@@ -406,16 +404,16 @@ class PyshmChannel(Channel):
             self._waits += 1
             self._timeouts += not served
         try:
-            # Where the lock is not to be had, the next commit counts it.
+            # If the lock is held, the next commit records it.
             self._step(0, self._count)
         except MessageQueueError:
-            pass  # the queue has ended, and its figures with it
+            pass  # the queue has ended, and its statistics with it
 
     def _count(self) -> None:
         if self._waits:
             self._commit(self._state())
 
-    # Looking
+    # Reading
 
     def _look(self) -> State:
         """Read the state without the lock."""
@@ -429,7 +427,7 @@ class PyshmChannel(Channel):
             raise
         except OSError as error:
             raise self._foreign(error) from error
-        return self._surely(self._state)  # two others committed just then, each time; or it is damaged
+        return self._surely(self._state)  # each time two commits overlapped with the read, or the file is damaged
 
     def qsize(self) -> int:
         return self._look().count
@@ -442,7 +440,7 @@ class PyshmChannel(Channel):
         return Stats(
             depth=state.count,
             bytes=state.bytes,
-            # In the order of priorities nothing stands where it could be counted.
+            # With priorities the file has no count of bytes put.
             bytes_put=None if self.attributes.priorities else state.tail - RECORD.size * state.puts,
             puts=state.puts,
             gets=state.gets,
@@ -460,18 +458,18 @@ class PyshmChannel(Channel):
         self._wait(since, until, lambda state: self._order.fits(state, size))
 
     def _wait(self, since: float, until: float, ready: Callable[[State], bool]) -> bool:
-        """Wait until a look at the state promises something, and tell whether one did."""
+        """Poll the state until a try may succeed; return False if `until` came first."""
         while (now := monotonic()) < until:
-            # Waking up costs more than looking, and a process that has waited for long can wait as long again.
+            # A wake-up costs more than a read, and a process that has waited for long can wait as long again.
             sleep(min(max(now - since, _SHORTEST), until - now))
             if monotonic() >= until:
-                break  # the try that follows each wait looks as well
+                break  # the try after each wait reads the state too
             try:
-                # Whether the queue is still there is asked by that try.
+                # That try also checks whether the queue was unlinked.
                 state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
             except (OSError, MessageQueueError) as error:
                 reraise_from_handler(error)
-                return True  # the next try says what it is
+                return True  # the next try raises the error
             if state is None or state.flags & DOWN or ready(state):
                 return True
         return False
@@ -502,8 +500,8 @@ class PyshmChannel(Channel):
     def after_fork(self) -> bool:
         if sys.platform == "win32":
             return False
-        # A step of this very thread, which a handler interrupted to fork, goes on in the child as well, where the lock
-        # is not its own. It gets a descriptor that cannot be written to, so that it fails.
+        # If a signal handler forked during a step of this thread, the step continues in the child, which does not hold
+        # the lock. A read-only descriptor makes it fail.
         interrupted = self._inside == threading.get_ident()
         try:
             descriptor = os.open(
@@ -515,7 +513,7 @@ class PyshmChannel(Channel):
             return False
         whole = os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)) and not interrupted
         if whole and self.attributes.lifetime == "last-close":
-            whole = _file.hold(descriptor)  # before the copy goes, so that somebody holds it all the while
+            whole = _file.hold(descriptor)  # before the copy is closed, so that the file always has a holder
         os.dup2(descriptor, self._descriptor, inheritable=False)
         os.close(descriptor)
         self._lock.forget()

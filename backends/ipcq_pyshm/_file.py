@@ -1,7 +1,7 @@
-"""Calls on files that differ between systems: reading and writing at a place, and locks that die with their holder.
+"""File calls that differ between systems: reads and writes at an offset, and locks that the kernel releases.
 
-On Linux the queue's lock is `flock(2)` on the descriptor of the handle, and the holders of a last-close queue share an
-open-file-description lock of one byte, which does not touch the other. Both belong to the open file and not to the
+On Linux the queue's lock is `flock(2)` on the handle's descriptor, and the holders of a last-close queue share an
+open-file-description lock of one byte. The two locks are independent. Both belong to the open file, not to the
 process.
 """
 
@@ -20,21 +20,21 @@ if sys.platform == "win32":
     LAST_CLOSE: Final = False
     OPEN: Final = os.O_RDWR | os.O_BINARY | os.O_NOINHERIT
 
-    # Windows has one position for each open file, so a look without the queue's lock would move it under the holder.
-    _moving = threading.RLock()
+    # Windows has one position per open file: a read without the queue's lock would move it under the lock's holder.
+    _position_lock = threading.RLock()
 
     def pread(descriptor: int, size: int, at: int) -> bytes:
-        with _moving:
+        with _position_lock:
             os.lseek(descriptor, at, os.SEEK_SET)
             return os.read(descriptor, size)
 
     def pwrite(descriptor: int, data: bytes, at: int) -> int:
-        with _moving:
+        with _position_lock:
             os.lseek(descriptor, at, os.SEEK_SET)
             return os.write(descriptor, data)
 
     def lock(descriptor: int) -> bool:
-        with _moving:
+        with _position_lock:
             os.lseek(descriptor, MUTEX, os.SEEK_SET)
             try:
                 msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -43,7 +43,7 @@ if sys.platform == "win32":
             return True
 
     def unlock(descriptor: int) -> None:
-        with _moving:
+        with _position_lock:
             os.lseek(descriptor, MUTEX, os.SEEK_SET)
             try:
                 msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
@@ -60,7 +60,7 @@ else:
     import struct
 
     LAST_CLOSE: Final = sys.platform == "linux"
-    OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # no waiting for the writer of a FIFO
+    OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # do not block on a FIFO
 
     pread = os.pread
     pwrite = os.pwrite
@@ -74,25 +74,25 @@ else:
         return True
 
     def unlock(descriptor: int) -> None:
-        """Give the lock back, if this open file has it."""
+        """Release the lock, if this open file holds it."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def hold(descriptor: int) -> bool:
-        """Count as a holder of the file, unless somebody who found no holder is about to remove it."""
+        """Become a holder of the file; return False if a process that found no holder is removing it."""
         return _set(descriptor, fcntl.F_RDLCK)
 
     def let_go(descriptor: int) -> bool:
-        """Count as a holder no longer."""
+        """Stop being a holder of the file."""
         return _set(descriptor, fcntl.F_UNLCK)
 
     def try_to_own(descriptor: int) -> bool:
-        """Tell whether nobody holds the file, and keep others from it until the descriptor is closed."""
+        """Return whether the file has no holder; if so, it gets none until the descriptor is closed."""
         return _set(descriptor, fcntl.F_WRLCK)
 
     def _set(descriptor: int, kind: int) -> bool:
         # struct flock of fcntl(2): type, whence, start, length, pid.
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, HOLDERS, 1, 0))
-        except (BlockingIOError, PermissionError):  # POSIX lets a system say either
+        except (BlockingIOError, PermissionError):  # POSIX allows both errors
             return False
         return True

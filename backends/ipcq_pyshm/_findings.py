@@ -1,4 +1,4 @@
-"""What the owner of this machine should know: what nobody uses any more, and how much space is left."""
+"""Findings for `ipcq doctor`: leftover files, stopped holders of a lock, and free space."""
 
 import os
 import shutil
@@ -8,8 +8,8 @@ from ipcq.backend import Finding, Severity, holder_of_file
 from ipcq_pyshm import _place, _segment
 
 _MEBIBYTE: Final = 1 << 20
-#: Share of the file system that should be free.
-_ENOUGH: Final = 0.1
+#: The fraction of the file system that should be free.
+_FREE_SHARE: Final = 0.1
 
 
 def findings() -> list[Finding]:
@@ -24,7 +24,7 @@ def findings() -> list[Finding]:
 def _leftover(path: str) -> Finding:
     return Finding(
         severity=Severity.NOTE,
-        text=f"{path} is left of a last-close queue whose holders are dead; whoever looks for its name removes it",
+        text=f"{path} is left over from a last-close queue whose processes are dead; the next open removes it",
         fix=f"rm {path}",
     )
 
@@ -32,7 +32,7 @@ def _leftover(path: str) -> Finding:
 def _half(path: str) -> Finding:
     return Finding(
         severity=Severity.NOTE,
-        text=f"{path} is a queue that was being made, by a process that was killed unless it is at it now",
+        text=f"{path} is an unfinished queue: its creator was killed, or is creating it right now",
         fix=f"rm {path}",
     )
 
@@ -40,7 +40,7 @@ def _half(path: str) -> Finding:
 def _stuck(path: str) -> list[Finding]:
     with _segment.looked_at(path) as descriptor:
         holder = None if descriptor is None else holder_of_file(descriptor, 0.0)
-    if holder is None or not holder.stopped:  # a running process gives the lock back in microseconds
+    if holder is None or not holder.stopped:  # a running process releases the lock within microseconds
         return []
     header = _segment.header_of(path)
     return [Finding.stuck(header.name, holder)] if header is not None else []
@@ -49,7 +49,7 @@ def _stuck(path: str) -> list[Finding]:
 def _space(place: str) -> Finding:
     size, _, free = shutil.disk_usage(place)
     text = f"{place} has {free // _MEBIBYTE} of {size // _MEBIBYTE} MiB free"
-    if free < size * _ENOUGH:
+    if free < size * _FREE_SHARE:
         larger = f"sudo mount -o remount,size={2 * size // _MEBIBYTE}m {place}"
-        return Finding(severity=Severity.WARNING, text=text, fix=f"ipcq ls to see what is there, or {larger}")
+        return Finding(severity=Severity.WARNING, text=text, fix=f"ipcq ls to list the queues, or {larger}")
     return Finding(severity=Severity.NOTE, text=text)

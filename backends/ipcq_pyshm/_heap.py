@@ -1,4 +1,4 @@
-"""The order of a queue with priorities: chains of blocks, found through a binary heap in the file."""
+"""The order of a queue with priorities: messages are chains of blocks, ordered by a binary heap in the file."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,11 +9,11 @@ from ipcq.errors import CorruptQueue
 from ipcq_pyshm._layout import ENTRY, LINK, RECORD, Geometry, State
 from ipcq_pyshm._ring import Cells, Order, Read, Write, length_of, record
 
-# A key is the priority inverted, so that the least key is next, and then the number of the put.
-_TURN: Final = 48
+# A key is the inverted priority, so that the smallest key is next, and in its low bits the number of the put.
+_NUMBER_BITS: Final = 48
 
-#: Links read at a time: chains mostly run upwards.
-_WINDOW: Final = 512
+#: Links that one call reads: mostly the blocks of a chain are adjacent.
+_WINDOW_LINKS: Final = 512
 
 
 class Heap(Order):
@@ -41,15 +41,15 @@ class Heap(Order):
         needed = self._blocks(len(data))
         chain = self._chain(first, needed)
         self._spread(chain, record(data))
-        key = HIGHEST_PRIORITY - priority << _TURN | state.puts & (1 << _TURN) - 1
+        key = HIGHEST_PRIORITY - priority << _NUMBER_BITS | state.puts & (1 << _NUMBER_BITS) - 1
         cells = self._up(state.count, key, first)
         state.spare -= needed
-        # Behind the last block there is no link that would have to make sense.
+        # The last block has no valid link.
         state.free = self._link(chain[-1]) if state.spare else 0
         state.stored(1, len(data))
         if len(cells) > 1:
             return cells
-        self.apply(cells)  # beyond the end of the heap, which is free
+        self.apply(cells)  # it is beyond the end of the heap, where space is free
         return ()
 
     def store_many(self, state: State, batch: Sequence[bytes]) -> int:
@@ -57,7 +57,7 @@ class Heap(Order):
         for data in batch:
             if not self.fits(state, len(data)):
                 break
-            # The least urgent of all moves nothing.
+            # The lowest priority: the new entry moves no other.
             self.store(state, data, 0)
             stored += 1
         return stored
@@ -75,8 +75,8 @@ class Heap(Order):
         return self._top()[0]
 
     def drop(self, state: State) -> None:
-        # As when it was made: all blocks free, one behind the other. Until the commit the old links count, so the new
-        # ones cannot be written over them; the chains are joined instead, each at its last block.
+        # Prepend each chain to the free chain by writing the link of its last block. The other links must stay as they
+        # are: until the commit the old state uses them.
         for index in range(state.count):
             _, first = self._entry(index)
             chain = self._message(first)[1]
@@ -94,7 +94,7 @@ class Heap(Order):
     # The heap
 
     def _up(self, index: int, key: int, block: int) -> list[tuple[int, int, int]]:
-        """Find the place of a new entry on its way up from `index`, and return what moves."""
+        """Sift a new entry up from `index`, and return the entries that move."""
         cells = []
         while index:
             above = (index - 1) // 2
@@ -106,7 +106,7 @@ class Heap(Order):
         return [*cells, (index, key, block)]
 
     def _down(self, count: int) -> list[tuple[int, int, int]]:
-        """Find the place of the last entry, `count`, on its way down from the top, and return what moves."""
+        """Sift the last entry, at index `count`, down from the top, and return the entries that move."""
         cells: list[tuple[int, int, int]] = []
         if not count:
             return cells
@@ -130,7 +130,7 @@ class Heap(Order):
 
     def _top(self) -> tuple[Received, list[int]]:
         key, first = self._entry(0)
-        priority = HIGHEST_PRIORITY - (key >> _TURN)
+        priority = HIGHEST_PRIORITY - (key >> _NUMBER_BITS)
         if priority < 0:
             raise CorruptQueue
         data, chain = self._message(first)
@@ -152,13 +152,14 @@ class Heap(Order):
         return int(after)
 
     def _chain(self, first: int, count: int) -> list[int]:
-        """Follow the links from a block on until there are `count` blocks."""
+        """Follow the links from block `first`, and return `count` blocks."""
         chain, most = [first], self._geometry.blocks
         if first >= most:
             raise CorruptQueue
         while len(chain) < count:
             begin = chain[-1]
-            raw = self._read(self._geometry.links_at + begin * LINK.size, min(_WINDOW, most - begin, count) * LINK.size)
+            size = min(_WINDOW_LINKS, most - begin, count) * LINK.size
+            raw = self._read(self._geometry.links_at + begin * LINK.size, size)
             for at in range(0, len(raw), LINK.size):
                 (after,) = LINK.unpack_from(raw, at)
                 if after >= most:
@@ -169,7 +170,7 @@ class Heap(Order):
         return chain
 
     def _runs(self, chain: Sequence[int]) -> list[tuple[int, int]]:
-        """Return where runs of neighbours begin, and how many bytes they have."""
+        """Return offset and size in bytes of each run of adjacent blocks."""
         block = self._geometry.block
         begins = [0, *(at for at, (one, other) in enumerate(pairwise(chain), 1) if other != one + 1), len(chain)]
         at = self._geometry.blocks_at

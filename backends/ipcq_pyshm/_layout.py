@@ -1,45 +1,45 @@
-"""What stands where in a queue's file, and why a process that is killed at any instruction leaves it whole.
+"""The layout of a queue's file, and why a kill at any instruction leaves it consistent.
 
-*Problem.* Many processes change one file by `pread` and `pwrite`, one at a time under a lock that the kernel takes back
-when its holder dies. Whoever gets the lock next must find a queue in which the dead holder's last step was done
-completely or not at all, without knowing that somebody died.
+*Problem.* Many processes change one file with `pread` and `pwrite`, one at a time under a lock that the kernel releases
+when its holder dies. The next holder cannot tell that the last one died, and must still find its last step either
+complete or without any effect.
 
 *Layout*, version 1, little-endian throughout, so that word size and C library do not matter::
 
     0     header, written before the file has a name and never again
-    1024  state, slot 0     the slot of even sequence numbers
-    1152  state, slot 1     the slot of odd ones
-    4096  plain queue: the ring of bytes
-    4096  queue with priorities: redo record, then at 8192 links, heap and blocks, each behind the other
+    1024  state, slot 0     for even sequence numbers
+    1152  state, slot 1     for odd sequence numbers
+    4096  without priorities: the ring of bytes
+    4096  with priorities: redo record; from 8192 on links, heap and blocks, one after the other
 
-The header holds what the queue was created with and its name. Sizes and places follow from that by `Geometry.of`, so
-there is nothing in it that could point outside; the file has exactly the size that follows, and each process keeps its
-own copy.
+The header holds the parameters and the name of the queue. `Geometry.of` computes all sizes and offsets from the
+parameters, so the header has no offset that could point outside the file. The file has exactly the computed size, and
+each process keeps its own copy of the header.
 
-*Commit.* All that changes is in the state: counters, figures, and where the messages begin and end. A step reads the
-newer of the two slots whose checksum holds, writes whatever it has to write into places that this state calls free, and
-then writes the next state over the *older* slot. Before that `pwrite` the step has not happened, after it it has. A
-write that was cut off in its middle, which no system promises not to happen, fails the checksum, and the older state,
-untouched, still counts. The same checksum lets a process look at the state without the lock.
+*Commit.* Everything that changes is in the state: counters, statistics, and the positions of the messages. A step
+reads the newer of the two slots with a valid checksum, writes into space that this state counts as free, and then
+writes the next state over the *older* slot. Before that `pwrite` the step has no effect; afterwards it is complete. No
+system guarantees that a write is not torn. A torn write fails the checksum, and the older state still counts. The
+checksum also allows reading the state without the lock.
 
-*Plain queue.* Records stand one behind the other in a ring of bytes and may go on at its beginning. `head` and `tail`
-count bytes since the queue was made and never wrap. The space behind the tail is free.
+*Without priorities.* Records follow each other in a ring of bytes; a record may wrap around its end. `head` and `tail`
+count bytes since the creation of the queue and never wrap. The space after the tail is free.
 
-*Queue with priorities.* A message is a chain of blocks, found through a binary heap of (key, first block), whose key is
-the priority inverted and then the order of putting. `links` names for each block the next one, of a message's chain as
-of the chain of free blocks, so a put cuts its blocks off the free chain without writing a link, and a get writes one:
-from the last block of the message, which nothing follows as the message's length says, to the free chain. The entries
-of the heap that a step moves cannot be written before the commit, as they are in use. They go into the redo record
-first, whose checksum the committed state holds; then they are written where they belong, and a second state forgets
-them. Whoever finds a state that still holds one writes the entries, again or for the first time: it comes to the same.
+*With priorities.* A message is a chain of blocks, found through a binary heap of (key, first block). The key is the
+inverted priority and then the number of the put. `links` holds for each block the next block, in the chain of a message
+and in the chain of free blocks. So a put cuts its blocks off the free chain without writing a link. A get writes one
+link: from the message's last block, which the message's length determines, to the free chain. The heap entries that a
+step moves are in use, so they cannot be written before the commit. They are first written to the redo record, whose
+checksum is in the committed state; then they are written to the heap, and a second state clears the redo record. A
+process that reads a state with a redo record writes the entries again, which is idempotent.
 
-*Leases* need no other layout. A record has a state, the number of its holder's slot and a count of deliveries from this
-version on; so far every record is ready and nobody's. Slots for holders have their place in the file from `SLOTS` on,
-as bytes to lock beyond the end of it, so that they cost nothing.
+*Leases* need no other layout. From this version on a record has a state, the number of its holder's slot, and a count
+of deliveries; so far every record is ready and has no holder. The slots of holders are bytes to lock beyond the end of
+the file, from `SLOTS` on, so they take no space.
 
-*What it gives up.* A message goes through the kernel four times, a queue with priorities moves entries for each get,
-and a process with write access can forge, drop or hold up messages. It cannot make another one read outside the file,
-use more memory than a message may have, or loop: every number from the file is checked before it is used.
+*What it gives up.* Each put and each get takes several system calls, a queue with priorities moves heap entries for
+each get, and a process with write access can forge, drop or delay messages. It cannot make another process read outside
+the file, use more memory than a message may have, or loop: every number from the file is checked before it is used.
 """
 
 import struct
@@ -58,9 +58,9 @@ STATE_ROOM: Final = 128
 DATA_AT: Final = 4096
 REDO_ROOM: Final = 4096
 
-#: Bytes beyond the end of any file that are locked: the one that handles of a last-close queue share, the one that
-#: stands for the queue's lock where the system has no lock of whole files, and from `SLOTS` on one for each holder of
-#: leases.
+#: Offsets of lock bytes, beyond the end of any file: the byte that all handles of a last-close queue lock; the byte
+#: that serves as the queue's lock if the system cannot lock whole files; and from `SLOTS` on one byte for each holder
+#: of leases.
 HOLDERS: Final = 1 << 62
 MUTEX: Final = HOLDERS + 1
 SLOTS: Final = HOLDERS + (1 << 32)
@@ -69,10 +69,9 @@ Lock = Literal["file", "shmlock"]
 LOCKS: Final[tuple[Lock, ...]] = ("file", "shmlock")
 _LIFETIMES: Final[tuple[Lifetime, ...]] = ("persistent", "last-close")
 
-# Magic, version, checksum of what follows it up to the states. The first two never change their place.
+# Magic, version, and the checksum of the following bytes up to the states. The first two never move.
 _FRONT: Final = struct.Struct("<8sII")
-# max_messages, max_message_size, buffer_size (0: none), priorities, lifetime, lock, length of the name, what names the
-# lock's block.
+# max_messages, max_message_size, buffer_size (0: no limit), priorities, lifetime, lock, length of the name, lock_name.
 _HEADER: Final = struct.Struct("<QQQBBBB8s")
 _NAME_AT: Final = _FRONT.size + _HEADER.size
 
@@ -80,26 +79,26 @@ _STATE: Final = struct.Struct("<15Q")
 _CHECKED: Final = struct.Struct("<15QI")
 _SEQUENCE: Final = struct.Struct("<Q")
 
-#: A record: length of the message, slot of its holder, deliveries, state, one byte of nothing.
+#: A record: length of the message, slot of its holder, deliveries, state, one byte of padding.
 RECORD: Final = struct.Struct("<QIHBx")
 READY: Final = 1
 
 #: Bits of `State.flags`.
 DOWN: Final = 1
 
-#: No counter comes near this in the lifetime of a machine; positions beyond it are forged.
+#: No counter comes near this in the lifetime of a machine; larger numbers are forged.
 _MOST: Final = 1 << 62
 
 BLOCK: Final = 512
 LINK: Final = struct.Struct("<I")
 ENTRY: Final = struct.Struct("<QQ")
 CELL: Final = struct.Struct("<QQQ")
-#: A step down the heap moves one entry of each level at the most.
+#: A sift moves at most one entry per level of the heap.
 MOST_CELLS: Final = 64
 
 
 class State:
-    """What a queue is between two steps."""
+    """The state of a queue between two steps."""
 
     __slots__ = (
         "bytes",
@@ -153,7 +152,7 @@ class State:
         self.waits = waits
         self.timeouts = timeouts
         self.recoveries = recoveries
-        #: A newer one was there and is cut off. Not in the file.
+        #: The newer state was torn, so this is the older one. Not in the file.
         self.cut_off = False
 
     def packed(self) -> bytes:
@@ -177,28 +176,28 @@ class State:
         return raw + crc32(raw).to_bytes(4, "little")
 
     def stored(self, count: int, size: int) -> None:
-        """Count messages of `size` bytes in all that came in."""
+        """Count `count` messages that were put, of `size` bytes in all."""
         self.count += count
         self.bytes += size
         self.puts += count
         self.high_water_mark = max(self.high_water_mark, self.count)
 
     def taken(self, count: int, size: int) -> None:
-        """Count messages of `size` bytes in all that went out."""
+        """Count `count` messages that were taken, of `size` bytes in all."""
         self.count -= count
         self.bytes -= size
         self.gets += count
 
 
 def place(sequence: int) -> int:
-    """Return where the state of a sequence number stands."""
+    """Return the offset of the state with a sequence number."""
     return STATES_AT + (sequence & 1) * STATE_ROOM
 
 
 def newest(raw: bytes) -> State | None:
-    """Return the newer state of two slots whose checksum holds; None where neither's does.
+    """Return the newer state with a valid checksum; None if neither slot has one.
 
-    Under the lock, a newer state that is cut off is what a dead process left; without it, somebody is writing just now.
+    If this process holds the lock, a torn newer state was left by a dead process; otherwise it may be being written.
     """
     (even,) = _SEQUENCE.unpack_from(raw, 0)
     (odd,) = _SEQUENCE.unpack_from(raw, STATE_ROOM)
@@ -216,14 +215,14 @@ def newest(raw: bytes) -> State | None:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes and places in the file; each follows from the queue's attributes."""
+    """Sizes and offsets in the file, computed from the queue's attributes."""
 
     size: int
     """The whole file, in bytes."""
     ring: int
-    """Bytes of the ring; 0 in a queue with priorities."""
+    """Bytes of the ring; 0 with priorities."""
     block: int
-    """Bytes of a block; 0 in a plain queue."""
+    """Bytes of a block; 0 without priorities."""
     blocks: int
     links_at: int
     heap_at: int
@@ -234,14 +233,14 @@ class Geometry:
         messages, size = attributes.max_messages, attributes.max_message_size
         room = attributes.buffer_size
         if not attributes.priorities:
-            # Every record that is counted has its header beside the bytes; without a count there is room for one, so
-            # that the largest message always fits.
+            # buffer_size counts only bytes of messages, so each of max_messages needs space for its record header.
+            # Without max_messages there is space for one header, so that the largest message always fits.
             ring = (messages or 0) * (size + RECORD.size) if room is None else room + (messages or 1) * RECORD.size
             return cls(DATA_AT + ring, ring, 0, 0, 0, 0, 0)
         if room is None:
             block, blocks = size + RECORD.size, messages or 0
         else:
-            # Of each chain one block may be partly filled.
+            # The last block of each chain may be partly filled.
             block, blocks = BLOCK, -(-(room + (messages or 1) * RECORD.size) // BLOCK) + (messages or 0)
         links_at = DATA_AT + REDO_ROOM
         heap_at = -(-(links_at + blocks * LINK.size) // ENTRY.size) * ENTRY.size
@@ -251,13 +250,13 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a queue was created with."""
+    """The parameters and the name of a queue."""
 
     name: str
     attributes: Attributes
     lock: Lock
     lock_name: bytes
-    """Eight random bytes that a lock in a place of its own is named by."""
+    """Eight random bytes, used in the name of the queue's shmlock."""
 
     def packed(self) -> bytes:
         given = self.attributes
@@ -277,15 +276,15 @@ class Header:
 
     @classmethod
     def of(cls, raw: bytes, mode: int) -> Self:
-        """Read a header.
+        """Parse and check a header.
 
         Args:
             raw: The file's first bytes, up to the states.
             mode: The file's permission bits.
 
         Raises:
-            CorruptQueue: It is none.
-            VersionMismatch: It is of another version.
+            CorruptQueue: It is not a valid header.
+            VersionMismatch: The layout has another version.
         """
         if len(raw) != STATES_AT:
             raise CorruptQueue(f"its file ends after {len(raw)} bytes: remove it")
@@ -294,11 +293,11 @@ class Header:
             raise CorruptQueue("its file was not written by ipcq: remove it")
         if version != VERSION:
             raise VersionMismatch(
-                f"its layout has version {version}, this ipcq knows version {VERSION}: use the ipcq that made it, "
-                "or unlink it and create it anew"
+                f"its layout has version {version}, but this ipcq supports version {VERSION}: "
+                "use the ipcq that created it, or unlink and recreate it"
             )
         if crc32(raw[_FRONT.size :]) != checksum:
-            raise CorruptQueue("its header is damaged: unlink it and create it anew")
+            raise CorruptQueue("its header is damaged: unlink and recreate it")
         messages, size, room, priorities, lifetime, lock, length, lock_name = _HEADER.unpack_from(raw, _FRONT.size)
         try:
             header = cls(
@@ -315,9 +314,9 @@ class Header:
                 lock_name,
             )
         except (IndexError, UnicodeDecodeError) as error:
-            raise CorruptQueue("its header makes no sense: unlink it and create it anew") from error
-        # A checksum is no proof: whoever may write can compute it.
+            raise CorruptQueue("its header is invalid: unlink and recreate it") from error
+        # A checksum proves nothing: any process that can write can compute it.
         bounded = room or (messages and size)
         if not size or not bounded or (room and room < size * (messages and 1)) or max(messages, size, room) >= _MOST:
-            raise CorruptQueue("its header makes no sense: unlink it and create it anew")
+            raise CorruptQueue("its header is invalid: unlink and recreate it")
         return header

@@ -1,11 +1,11 @@
-"""The lock around every step: the kernel's on the file, and shmlock inside it where that was asked for.
+"""The lock around every step: the kernel's lock on the file, and inside it shmlock's if the queue uses that.
 
-The kernel takes the lock of a file back when its holder dies, which shmlock does not. So on POSIX whoever has the
-file's lock may take a block of shmlock's that is still there for a dead holder's, and removes it. On Windows the block
-goes with its last handle, and the file's lock is there all the same.
+The kernel releases the file's lock when its holder dies; shmlock's lock stays. So on POSIX, if the holder of the
+file's lock finds a shared-memory block of shmlock, that block belonged to a dead process, and the holder removes it. On
+Windows the block is removed with its last handle; the file's lock is used there too.
 
-shmlock is tried once and never waited for, because it takes a timeout of 0 for none; every answer is looked at; and the
-resource tracker, which would remove the block of a living holder, is kept away from it.
+shmlock is tried once and never waited for, because it takes a timeout of 0 to mean no timeout. Every result is checked.
+The resource tracker does not learn of the block, because it would remove the block of a live holder.
 """
 
 import _signal
@@ -36,7 +36,7 @@ _SIGNALS: Final = frozenset(map(int, signal.valid_signals()))
 class FileLock:
     """The kernel's lock on the file."""
 
-    #: A look whether there is anything to do costs much less than the lock.
+    #: Whether the lock is so slow that reading the state first pays off. Such a lock is also not re-entrant.
     dear = False
 
     def __init__(self, descriptor: int) -> None:
@@ -47,19 +47,19 @@ class FileLock:
         return _file.lock(self._descriptor)
 
     def release(self) -> None:
-        """Give the lock back, if this handle has it."""
+        """Release the lock, if this handle holds it."""
         _file.unlock(self._descriptor)
 
     def recovered(self) -> bool:
-        """Tell, once, whether the last holder died with the lock, as far as that can be seen."""
+        """Return, once, whether the last holder is known to have died with the lock."""
         return False
 
     def forget(self) -> None:
-        """Let go of what a forked child inherited without giving anything back."""
+        """Drop the state that a forked child inherited, without releasing the lock."""
 
 
 class ShmLock(FileLock):
-    """A block of shmlock's inside the lock on the file."""
+    """The lock of shmlock, a shared-memory block, inside the lock on the file."""
 
     dear = True
 
@@ -77,20 +77,20 @@ class ShmLock(FileLock):
         if not super().acquire():
             return False
         if not self._try():
-            # Nobody else is inside the file's lock, so whoever made the block is dead.
+            # This handle holds the file's lock, so the process that created the block is dead.
             _unlink(self._name)
             self._recovered = True
             if not self._try():
-                raise MessageQueueError(f"the lock {self._name} cannot be made: see who else uses it in /dev/shm")
+                raise MessageQueueError(f"cannot create the lock {self._name}: see what else uses it in /dev/shm")
         return True
 
     def _try(self) -> bool:
         with _undisturbed():
             if self._block is not None and self._block.acquired:
-                self.forget()  # a release was cut short, and what is left in the object is of no use
+                self.forget()  # a release was interrupted, so the object is in an unknown state
             if self._block is None:
                 self._block = self._fresh()
-            return self._block.acquire(timeout=False) is True  # 0 would be for ever
+            return self._block.acquire(timeout=False) is True  # 0 would block indefinitely
 
     def release(self) -> None:
         try:
@@ -104,9 +104,9 @@ class ShmLock(FileLock):
         block, self._block = self._block, None
         memory = getattr(getattr(block, "_shm", None), "shm", None)
         if memory is not None:
-            memory._fd = -1  # it may be closed already, and the number another file's by now
+            memory._fd = -1  # it may be closed already, and its number reused for another file
         if block is not None:
-            vars(block).clear()  # its finaliser would complain where this is another process
+            vars(block).clear()  # its finaliser would warn in another process
 
     def recovered(self) -> bool:
         recovered, self._recovered = self._recovered, False
@@ -115,14 +115,14 @@ class ShmLock(FileLock):
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep signal handlers out: shmlock and the standard library's blocks do not survive what these raise.
+    """Block signals: shmlock and the standard library's blocks do not survive exceptions of signal handlers.
 
-    Where other threads take the signals all the same, what a handler raised goes on instead of shmlock's own error.
+    If another thread receives the signal and its handler raises, that exception replaces shmlock's error.
     """
     if sys.platform == "win32":
         yield
         return
-    # Its own function and not `signal`'s, which makes an object of every number and takes longer than the lock.
+    # The function in C: `signal.pthread_sigmask` makes an enum of every number, which takes longer than the lock.
     before = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         _signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a handler may still raise here
@@ -134,7 +134,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def lock_of(header: Header, descriptor: int) -> FileLock:
-    """Make a handle's lock of the kind that the queue was created with."""
+    """Create the lock of a handle, of the kind that the queue uses."""
     return FileLock(descriptor) if header.lock == "file" else ShmLock(descriptor, header.lock_name)
 
 
@@ -148,21 +148,21 @@ def _shmlock() -> Any:
         raise Unsupported(MISSING)
     with importing():
         import shmlock
-        from shmlock import shmlock_exceptions, shmlock_monkey_patch, shmlock_warnings  # noqa: F401  # attributes now
+        from shmlock import shmlock_exceptions, shmlock_monkey_patch, shmlock_warnings  # noqa: F401  # as attributes
 
     if sys.version_info < (3, 13) and sys.platform != "win32":
         shmlock_monkey_patch.remove_shm_from_resource_tracker(_BLOCKS, print_warning=False)
-    # What it warns of, a block that an interrupt left behind, is what the next holder removes.
+    # The warning is about a block that an interrupt left behind; the next holder removes that block.
     warnings.filterwarnings("ignore", category=shmlock_warnings.ShmLockDanglingSharedMemoryWarning)
     return shmlock
 
 
 def clear_away(header: Header, descriptor: int) -> None:
-    """Remove what a process that was killed inside left, where perhaps no step will come that finds it."""
+    """Remove the block of a process that was killed during a step; perhaps no further step would find it."""
     if header.lock != "shmlock" or sys.platform == "win32":
         return
-    with suppressed(OSError):  # what stays are some bytes, and the queue is gone all the same
-        # The file of another user could name any block. Who is inside and alive removes his own.
+    with suppressed(OSError):  # only a few bytes would stay behind
+        # Another user's file could name any block. A live holder of the lock removes its own block.
         if os.fstat(descriptor).st_uid == os.geteuid() and _file.lock(descriptor):
             try:
                 _unlink(_BLOCKS + header.lock_name.hex())
@@ -171,7 +171,7 @@ def clear_away(header: Header, descriptor: int) -> None:
 
 
 def _unlink(name: str) -> None:
-    if sys.platform != "win32":  # there the block goes with its holder
+    if sys.platform != "win32":  # on Windows the block is removed with its holder
         import _posixshmem
 
         try:

@@ -1,7 +1,7 @@
-"""Where the files of queues are, at a place that no environment variable moves, and what they are called.
+"""Paths of the queues' files. No environment variable changes them.
 
-On Linux it is /dev/shm, which all users share, so a name means one queue for everybody; the files of others are told by
-their owner and mode. Elsewhere it is a private directory of the user's on the disk.
+On Linux the directory is /dev/shm, which all users share, so a name is one queue for all users; owner and mode of a
+file decide who may use it. On other systems it is a private directory of the user on disk.
 """
 
 import os
@@ -16,16 +16,16 @@ from ipcq.errors import PermissionDenied
 SHARED: Final = "/dev/shm" if sys.platform == "linux" else None
 
 _PREFIX: Final = "ipcq-pyshm-"
-#: A queue's file, and what is left of one that was being made elsewhere than on Linux.
+#: A queue's file, and the temporary file of a queue that is being created (not used on Linux).
 FILES: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{40}}")
 HALVES: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{40}}\.[0-9a-f]{{16}}")
 
 
 def directory() -> str:
-    """Return the directory; where it is private to the user, it is made and checked.
+    """Return the directory. A private directory is created and checked.
 
     Raises:
-        PermissionDenied: It belongs to somebody else or is open to others.
+        PermissionDenied: The private directory belongs to another user or is open to other users.
     """
     return SHARED or make_private_directory("pyshm")
 
@@ -35,7 +35,7 @@ def path_of(name: str) -> str:
 
 
 def listed(which: re.Pattern[str]) -> list[str]:
-    """Return the paths of the files in the directory whose names are of a kind."""
+    """Return the paths of the files whose names match."""
     place = directory()
     try:
         names = os.listdir(place)

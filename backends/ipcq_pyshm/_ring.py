@@ -1,4 +1,4 @@
-"""The order of a plain queue: records one behind the other in a ring of bytes."""
+"""The order of a queue without priorities: consecutive records in a ring of bytes."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
@@ -9,46 +9,46 @@ from ipcq_pyshm._layout import DATA_AT, READY, RECORD, Geometry, State
 
 Read: TypeAlias = Callable[[int, int], bytes]
 Write: TypeAlias = Callable[[int, bytes], None]
-#: Entries of the heap that a step moved, by their index.
+#: Heap entries to write: index, key and first block of each.
 Cells: TypeAlias = Sequence[tuple[int, int, int]]
 
-#: Read with a record's header, so that a small message takes one call.
-_AHEAD: Final = 1024
+#: Read together with a record's header, so that a small message takes one call.
+_AHEAD_BYTES: Final = 1024
 
 
 class Order(Protocol):
-    """Where messages are stored and which is next. What changes is the state alone, which the caller commits."""
+    """The placement and order of messages. Methods change only the `State`, which the caller commits."""
 
     def check(self, state: State) -> bool:
-        """Tell whether the state's numbers are within this queue's bounds and agree with each other."""
+        """Return whether the state is consistent and within the queue's limits."""
         ...
 
     def fits(self, state: State, size: int) -> bool:
-        """Tell whether a message of `size` bytes fits now."""
+        """Return whether a message of `size` bytes fits now."""
         ...
 
     def store(self, state: State, data: bytes, priority: int) -> Cells:
-        """Store a message that fits."""
+        """Store a message; the caller has checked that it fits."""
         ...
 
     def store_many(self, state: State, batch: Sequence[bytes]) -> int:
-        """Store the prefix that fits, of priority 0, and count it."""
+        """Store the messages from the front that fit, with priority 0, and return their number."""
         ...
 
     def take(self, state: State) -> tuple[Received, Cells]:
-        """Take the next message of a queue that has one."""
+        """Take the next message; the queue must not be empty."""
         ...
 
     def look(self, state: State) -> Received:
-        """Return the next message of a queue that has one."""
+        """Return the next message without taking it; the queue must not be empty."""
         ...
 
     def drop(self, state: State) -> None:
-        """Take all messages."""
+        """Discard all messages."""
         ...
 
     def apply(self, cells: Cells) -> None:
-        """Write entries where they belong."""
+        """Write heap entries to the heap."""
         ...
 
 
@@ -57,10 +57,10 @@ def record(data: bytes) -> bytes:
 
 
 def length_of(raw: bytes, most: int) -> int:
-    """Return the length of the message whose record begins here.
+    """Return the length in bytes of the message whose record `raw` begins with.
 
     Raises:
-        CorruptQueue: There is none of at most `most` bytes.
+        CorruptQueue: It is not a record of at most `most` bytes.
     """
     length, _, _, state = RECORD.unpack_from(raw)
     if state != READY or length > most:
@@ -114,7 +114,7 @@ class Ring(Order):
 
     def look(self, state: State) -> Received:
         used = state.tail - state.head
-        raw = self._read(state.head, min(used, RECORD.size + _AHEAD))
+        raw = self._read(state.head, min(used, RECORD.size + _AHEAD_BYTES))
         end = RECORD.size + length_of(raw, min(self._longest, used - RECORD.size))
         if end > len(raw):
             raw += self._read(state.head + len(raw), end - len(raw))
@@ -125,7 +125,7 @@ class Ring(Order):
         state.taken(state.count, state.bytes)
 
     def apply(self, cells: Cells) -> None:
-        raise CorruptQueue  # a plain queue moves nothing
+        raise CorruptQueue  # only a queue with priorities has a redo record
 
     def _read(self, position: int, size: int) -> bytes:
         at = position % self._size

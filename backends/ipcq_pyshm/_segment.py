@@ -1,11 +1,11 @@
-"""A queue's file: made whole or not at all, opened with suspicion, removed when nobody holds it.
+"""A queue's file: created completely or not at all, checked before use, removed when a last-close queue has no holder.
 
-On Linux a file is made without a name, filled, and then linked to its name, so that a half-made one never has a name
-and goes with its maker. Elsewhere it is made under a name of its own and linked to the queue's, and whoever meets what
-a maker that was killed left behind clears it away.
+On Linux the file is created without a name, filled, and then linked to its name. So an unfinished file never has a
+name, and disappears if its creator is killed. On other systems it is created under a temporary name and linked to the
+queue's name; if its creator was killed, the next process that finds the temporary name removes it.
 
-A handle of a last-close queue holds a lock that the kernel takes back at death. Whoever can take it for himself alone
-has met a file that nobody holds any more: that is no queue, and is removed.
+A handle of a last-close queue holds a shared lock on a byte, which the kernel releases when the process dies. If a
+process can take that lock exclusively, the file has no holder any more: it is not a queue, and is removed.
 """
 
 import errno
@@ -25,51 +25,51 @@ from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDeni
 from ipcq_pyshm import _file, _lock, _place
 from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, State, place
 
-#: Bytes allocated by one call. The call starts anew where a signal interrupts it, so it has to be shorter than what is
-#: between two signals of a fast timer (65 KiB take some 30 µs).
+#: Bytes that one call allocates. A signal makes the call start over, so it must be shorter than the interval of a fast
+#: timer (64 KiB take about 30 µs).
 _CHUNK: Final = 1 << 16
 
 _DESCRIPTORS: Final = "/proc/self/fd"
 
-#: Bytes of links written by one call.
+#: Number of links that one call writes.
 _LINKS: Final = 1 << 14
 
 
 def errors(size: int = 0) -> dict[int | type[BaseException], Callable[[], MessageQueueError]]:
-    """Return what the system's refusals mean here (`ipcq.backend.translated`); `size` is what was to be allocated."""
+    """Return the meanings of error numbers (`ipcq.backend.translated`); `size` is the number of bytes to allocate."""
     full = partial(_full, size)
-    denied = partial(PermissionDenied, "its mode does not let this user: ask its owner")
+    denied = partial(PermissionDenied, "its mode denies access to this user: ask its owner")
     return {
         errno.ENOENT: QueueNotFound,
         **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EOVERFLOW), full),
         **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), denied),
         **dict.fromkeys((errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR), _irregular),
-        struct.error: CorruptQueue,  # a number from the file led to one that nothing holds
+        struct.error: CorruptQueue,  # a number from the file led to one that does not fit its field
     }
 
 
 def _full(size: int) -> MessageQueueError:
     return NoSpace(
-        f"{_place.directory()} has no {size} bytes left for it: remove queues that nobody needs (ipcq ls), ask for "
-        "less, or have it made larger (sudo mount -o remount,size=… /dev/shm)"
+        f"{_place.directory()} has no space for {size} bytes: remove unused queues (ipcq ls), ask for less, "
+        "or enlarge it (sudo mount -o remount,size=… /dev/shm)"
     )
 
 
 def _irregular() -> MessageQueueError:
-    return PermissionDenied(f"what has its name in {_place.directory()} is no regular file: have it removed")
+    return PermissionDenied(f"its path in {_place.directory()} is not a regular file: have it removed")
 
 
-#: The same where nothing is allocated.
+#: For calls that allocate nothing.
 ERRORS: Final = errors()
 
 
 def make(header: Header) -> int:
-    """Make the file of a new queue, and return a descriptor of it.
+    """Create the file of a new queue, and return its descriptor.
 
     Raises:
         QueueExists: The name is taken.
-        NoSpace: There is no space for it, and nothing is left of it.
-        LimitExceeded: This process may not make so large a file.
+        NoSpace: There is not enough space. No file is left behind.
+        LimitExceeded: The file would exceed this process's file size limit.
     """
     path = _place.path_of(header.name)
     with translated(errors(Geometry.of(header.attributes).size)):
@@ -103,7 +103,7 @@ def _made(path: str, header: Header) -> int:
 
 
 def _nameless(home: str) -> int | None:
-    """Make a file without a name that can be given one later; None where the system has no such files."""
+    """Create a file without a name, to be linked later; return None if the system cannot do that."""
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir(_DESCRIPTORS):
         return None
     try:
@@ -116,8 +116,8 @@ def _nameless(home: str) -> int | None:
 
 
 def _link(descriptor: int, path: str) -> None:
-    # With a directory given, which an absolute path does not look at, it is linkat(2), which follows the link in /proc;
-    # without one, Python calls link(2), which does not.
+    # With a directory descriptor, which an absolute path ignores, Python calls linkat(2), which follows the link in
+    # /proc. Without one, it calls link(2), which does not.
     os.link(f"{_DESCRIPTORS}/{descriptor}", path, src_dir_fd=descriptor)
 
 
@@ -132,17 +132,17 @@ def _fill(descriptor: int, header: Header) -> None:
     _file.pwrite(descriptor, state.packed(), place(state.sequence))
     _file.pwrite(descriptor, header.packed(), 0)
     if sys.platform != "win32":
-        os.fchmod(descriptor, header.attributes.mode)  # the umask does not count
+        os.fchmod(descriptor, header.attributes.mode)  # regardless of the umask
     if header.attributes.lifetime == "last-close":
         _file.hold(descriptor)
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Get the memory now, so that no write fails later for want of it."""
+    """Allocate the memory now, so that no later write fails for lack of space."""
     check_file_size(size)
     if hasattr(os, "fstatvfs"):
         found = os.fstatvfs(descriptor)
-        # Else it would fill all that there is before it fails. A file system without a limit says 0.
+        # Otherwise the allocation would fill the file system before it fails. A file system without a limit reports 0.
         if found.f_blocks and size > found.f_bavail * found.f_frsize:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     for begin in range(0, size, _CHUNK):
@@ -154,7 +154,7 @@ def _allocate(descriptor: int, size: int) -> None:
 
 
 class Opened:
-    """The file of a queue that exists, checked, with what its header says."""
+    """The checked file of an existing queue, and its header."""
 
     def __init__(self, descriptor: int, header: Header) -> None:
         self.descriptor = descriptor
@@ -162,13 +162,13 @@ class Opened:
 
 
 def opened(name: str, request: Request) -> Opened:
-    """Open the file of a queue, as a holder of it.
+    """Open the file of a queue, and become a holder of it.
 
     Raises:
-        QueueNotFound: There is none, or only what dead holders left.
-        PermissionDenied: Its mode does not let this user, or it is not what a queue's file has to be.
-        CorruptQueue: It is not a queue's file.
-        VersionMismatch: Another version made it.
+        QueueNotFound: There is no such queue, or only the leftover file of a last-close queue.
+        PermissionDenied: Mode or owner deny access, or it is not a regular file with one name.
+        CorruptQueue: It is not a valid file of this queue.
+        VersionMismatch: Another version of ipcq created it.
     """
     path = _place.path_of(name)
     with translated(ERRORS):
@@ -176,7 +176,7 @@ def opened(name: str, request: Request) -> Opened:
         try:
             header = _checked(descriptor, path, request)
             if header.name != name:
-                raise CorruptQueue(f"its file is that of {header.name!r}: remove {path}")
+                raise CorruptQueue(f"its file belongs to the queue {header.name!r}: remove {path}")
             return Opened(descriptor, header)
         except BaseException:
             closed(descriptor)
@@ -186,22 +186,22 @@ def opened(name: str, request: Request) -> Opened:
 def _checked(descriptor: int, path: str, request: Request) -> Header:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        raise PermissionDenied(f"{path} is no regular file: have it removed (sudo rm -r {path})")
+        raise PermissionDenied(f"{path} is not a regular file: have it removed (sudo rm -r {path})")
     if sys.platform != "win32":
         check_owner(found.st_uid, request)
     if found.st_nlink > 1:
         found = _cleared(descriptor, path)
     if found.st_nlink > 1:
-        raise PermissionDenied(f"{path} has {found.st_nlink} names, so that others keep it: have it removed")
+        raise PermissionDenied(f"{path} has {found.st_nlink} names, so removing one does not free it: have it removed")
     mode = stat.S_IMODE(found.st_mode)
     header = Header.of(_file.pread(descriptor, STATES_AT, 0), mode)
     if found.st_size != Geometry.of(header.attributes).size:
-        raise CorruptQueue(f"its file has {found.st_size} bytes and not as many as were allocated: unlink it")
+        raise CorruptQueue(f"its file has {found.st_size} bytes, which is not its allocated size: unlink it")
     if header.attributes.lifetime == "last-close":
         if _file.try_to_own(descriptor):
             remove(descriptor, path)
             raise QueueNotFound
-        if not _file.hold(descriptor):  # somebody else removes it just now
+        if not _file.hold(descriptor):  # another process is removing it
             raise QueueNotFound
     if not os.fstat(descriptor).st_nlink:
         raise QueueNotFound
@@ -209,7 +209,7 @@ def _checked(descriptor: int, path: str, request: Request) -> Header:
 
 
 def _cleared(descriptor: int, path: str) -> os.stat_result:
-    """Remove the other name of a file whose maker was killed between linking and cleaning up."""
+    """Remove the temporary name of a file whose creator was killed between linking and cleanup."""
     for half in _place.listed(_place.HALVES):
         if half.startswith(path) and os.path.samestat(os.lstat(half), os.fstat(descriptor)):
             os.unlink(half)
@@ -217,7 +217,7 @@ def _cleared(descriptor: int, path: str) -> os.stat_result:
 
 
 def remove(descriptor: int, path: str) -> None:
-    """Remove the name of an open file, if it still leads there, and what the dead left of its lock."""
+    """Remove the name of an open file, if it still refers to it, and the leftovers of its lock."""
     try:
         if os.path.samestat(os.lstat(path), os.fstat(descriptor)):
             os.unlink(path)
@@ -227,10 +227,10 @@ def remove(descriptor: int, path: str) -> None:
 
 
 def unlink(path: str) -> None:
-    """Remove a name, whatever it leads to, and what the dead left of its queue's lock.
+    """Remove a name, whatever it refers to, and the leftovers of its queue's lock.
 
     Raises:
-        OSError: The system refused, and the name is still there.
+        OSError: The system refused; the name still exists.
     """
     with looked_at(path) as descriptor:
         os.unlink(path)
@@ -245,19 +245,19 @@ def _clear_away(descriptor: int) -> None:
 
 
 def let_go(descriptor: int, path: str) -> None:
-    """Stop holding a last-close queue, and remove it where nobody else holds it."""
+    """Stop holding a last-close queue, and remove it if it has no other holder."""
     _file.let_go(descriptor)
     if _file.try_to_own(descriptor):
         remove(descriptor, path)
 
 
 def _reaped(path: str) -> bool:
-    """Tell whether what has the name is gone by now, because nobody held it."""
+    """Remove the file if it has no holder, and return whether the name is free."""
     try:
         descriptor = noted(lambda: os.open(path, _file.OPEN))
     except OSError as error:
         reraise_from_handler(error)
-        return isinstance(error, FileNotFoundError)  # else it is there and not for this user
+        return isinstance(error, FileNotFoundError)  # otherwise it exists, but denies access
     try:
         if not _last_close(descriptor):
             return False
@@ -275,7 +275,7 @@ def _last_close(descriptor: int) -> bool:
 
 
 def header_of(path: str) -> Header | None:
-    """Read the header of a file; None where that is not to be read, or is no queue."""
+    """Read the header of a file; return None if it is unreadable or not a queue."""
     if _reaped(path):
         return None
     with looked_at(path) as descriptor:
@@ -283,14 +283,14 @@ def header_of(path: str) -> Header | None:
 
 
 def abandoned(path: str) -> bool:
-    """Tell whether a file is what dead holders left of a last-close queue."""
+    """Return whether the file is left over from a last-close queue without holders."""
     with looked_at(path) as descriptor:
         return descriptor is not None and _last_close(descriptor) and _file.try_to_own(descriptor)
 
 
 @contextmanager
 def looked_at(path: str) -> Iterator[int | None]:
-    """Open a file as nobody's holder; None where that is not for this user, or it is gone."""
+    """Open a file without becoming a holder; yield None if it does not exist or denies access."""
     descriptor = None
     with suppressed(OSError):
         descriptor = noted(lambda: os.open(path, _file.OPEN))
@@ -302,14 +302,14 @@ def looked_at(path: str) -> Iterator[int | None]:
 
 
 def _header(descriptor: int) -> Header | None:
-    """Read the header of an open file; None where it is no file of ours."""
+    """Read the header of an open file; return None if it is not a queue's file."""
     with suppressed(OSError, MessageQueueError):
         return Header.of(_file.pread(descriptor, STATES_AT, 0), 0)
     return None
 
 
 def exists(path: str) -> bool:
-    """Tell whether the name is taken by more than what dead holders left."""
+    """Return whether the name is taken; leftover files of last-close queues do not count."""
     try:
         os.lstat(path)
     except FileNotFoundError:

@@ -54,7 +54,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 def test_a_full_file_system_is_no_space_and_leaves_no_name(tiny: Path, name: str) -> None:
     """C23: at any size beyond what is there."""
     for size in (1 << 18, 1 << 19, 1 << 30, 1 << 40):
-        with pytest.raises(NoSpace, match=r"no \d+ bytes left"):
+        with pytest.raises(NoSpace, match=r"no space for \d+ bytes"):
             ipcq.open(name, "pyshm", exclusive=True, buffer_size=size)
         assert not list(tiny.iterdir())
 

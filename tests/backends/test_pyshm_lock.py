@@ -233,7 +233,7 @@ def test_a_block_that_comes_back_is_told(name: str) -> None:
     with made(name, lock="shmlock") as queue:
         lock = queue._channel._lock
         lock._try = lambda: False
-        with pytest.raises(MessageQueueError, match="cannot be made"):
+        with pytest.raises(MessageQueueError, match="cannot create the lock"):
             queue.put(b"x")
 
 
