@@ -1,7 +1,7 @@
-"""Queues in shared memory: a ring in C that survives the death of any participant (csrc/queue.h tells how).
+"""Queues in shared memory: a ring in C that survives the crash of any participant (see csrc/queue.h).
 
-A queue is one file in /dev/shm. This module and `_segment` are Python alone: they find, list and remove queues where
-the extension was not built, too.
+A queue is one file in /dev/shm. This module and `_segment` are pure Python, so that queues can be found, listed and
+removed even if the extension was not built.
 """
 
 import errno
@@ -63,26 +63,26 @@ class ShmBackend(Backend):
 
     def probe(self) -> Availability:
         if sys.platform != "linux":
-            return Availability.no(f"its locks and waits are those of Linux, this is {sys.platform}")
+            return Availability.no(f"its locks and waits need Linux, this is {sys.platform}")
         try:
             with importing():
                 from ipcq_shm import _core
         except ImportError as error:
             if any(os.strerror(number) in str(error) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)):
-                raise  # there it is, and can be loaded in a moment
+                raise  # the extension exists; loading it failed for lack of resources
             return Availability.no(
-                f"its C extension was not built ({error}): install a C compiler and the headers of Python, and then "
+                f"its C extension was not built ({error}): install a C compiler and the headers of Python, then run "
                 f"pip install --force-reinstall --no-cache-dir --no-binary {DISTRIBUTION} {DISTRIBUTION}"
             )
         if not os.access(_segment.DIRECTORY, os.R_OK | os.W_OK | os.X_OK):
             return Availability.no(
-                f"{_segment.DIRECTORY} is not a directory that this user may write to: "
+                f"{_segment.DIRECTORY} is missing or not writable: "
                 f"sudo mount -t tmpfs -o mode=1777 none {_segment.DIRECTORY}"
             )
         if not os.path.exists("/proc/self/ns/pid"):
-            return Availability.no("it finds its files and its PID namespace in /proc, which is not there: mount it")
+            return Availability.no("it needs /proc for its files and its PID namespace: mount /proc")
         if not _core.works():
-            return Availability.no("this kernel does not release the locks of a thread that ends (robust futexes)")
+            return Availability.no("this kernel does not release the locks of a dead thread (robust futexes)")
         return Availability.yes()
 
     def create(self, name: str, request: Request) -> Channel:
@@ -146,7 +146,7 @@ class ShmBackend(Backend):
             *found,
             Finding(
                 severity=Severity.WARNING,
-                text=f"{_segment.DIRECTORY} has {free} bytes free, and a queue takes {BUFFER_SIZE} by default",
+                text=f"{_segment.DIRECTORY} has {free} bytes free, and a queue with default limits takes {BUFFER_SIZE}",
                 fix=f"sudo mount -o remount,size=50% {_segment.DIRECTORY}, or docker run --shm-size=1g",
             ),
         ]
@@ -157,7 +157,7 @@ class ShmBackend(Backend):
 
         found: list[Finding] = []
         for name in self.names():
-            # Gone meanwhile, another user's, or damaged, as attaching says: what is there may be any numbers.
+            # Unlinked meanwhile, another user's, or damaged, so that it holds any numbers; attaching reports that.
             with suppress(OSError, struct.error, ArithmeticError):
                 found += _stuck.findings(name)
         return found

@@ -1,4 +1,4 @@
-"""A channel over one ring: the limits of a queue, its creation, and its ends. What moves messages is `_core.Ring`."""
+"""A channel over one ring: limits, creation and ends of a queue. `_core.Ring` moves the messages."""
 
 import os
 import stat
@@ -29,18 +29,18 @@ from ipcq_shm import CAPABILITIES, _core, _notice, _segment
 
 _Handle = TypeVar("_Handle")
 
-#: Those of a queue with priorities, and of one without.
+#: With priorities, and without.
 _CAPABILITIES: Final = {ordered: replace(CAPABILITIES, priorities=ordered) for ordered in (True, False)}
 
-_MOST_MESSAGE: Final = 2**32 - 1
+_MOST_MESSAGE_BYTES: Final = 2**32 - 1
 # RING_LARGEST and CELLS_LARGEST of csrc/layout.h.
-_MOST_BYTES: Final = 1 << 46
-_MOST_BYTES_IN_ORDER: Final = 1 << 38
+_MOST_RING_BYTES: Final = 1 << 46
+_MOST_CELLS_BYTES: Final = 1 << 38
 
 
 class ShmChannel(_core.Ring, Channel):
     def __init__(self, name: str, descriptor: int, request: Request) -> None:
-        """Make this a participant; the descriptor is this object's then, and is closed where that fails."""
+        """Become a participant. This object owns the descriptor from now on, and closes it on failure."""
         self._name = name
         self._request: _notice.Request | None = None
         try:
@@ -51,7 +51,7 @@ class ShmChannel(_core.Ring, Channel):
             self.attributes = _attributes(self)
             self.capabilities = _CAPABILITIES[self.attributes.priorities]
         except BaseException:
-            # Exactly once, whenever an exception out of a signal handler struck.
+            # Close exactly once, wherever a signal handler raised.
             if self.detach():
                 belongs(self, descriptor)
             else:
@@ -82,7 +82,7 @@ class ShmChannel(_core.Ring, Channel):
 
     def holder(self, getting: bool, /) -> Holder | None:
         thread, slot, seconds = self.find_holder(getting)
-        if not seconds:  # nobody has waited for the lock, so it has been held for microseconds
+        if not seconds:  # no call has waited for the lock, so it has been held for microseconds
             return None
         if thread:
             return holder_of_thread(thread, seconds)
@@ -93,7 +93,7 @@ class ShmChannel(_core.Ring, Channel):
 
     def close(self) -> None:
         self._withdraw()
-        # Before the slot is given up: otherwise others write over a message that a thread of this process still copies.
+        # Before the slot is released: otherwise others overwrite a message that a thread of this process still copies.
         self.settle()
         try:
             if self._name and self.attributes.lifetime == "last-close":
@@ -104,12 +104,12 @@ class ShmChannel(_core.Ring, Channel):
             self.detach()
 
     def detach(self) -> bool:
-        with no_fork:  # the core gives the GIL away meanwhile
+        with no_fork:  # the core releases the GIL meanwhile
             return super().detach()
 
     def descriptors(self) -> tuple[int, ...]:
         if self._name:
-            raise Unsupported("it has a name, by which others attach")
+            raise Unsupported("only a nameless queue is passed by descriptors: attach by its name")
         return self.descriptor, self.bell
 
     @classmethod
@@ -117,10 +117,10 @@ class ShmChannel(_core.Ring, Channel):
         return _core.shortcut(handle)
 
     def after_fork(self) -> bool:
-        self._request = None  # it is the parent's
+        self._request = None  # it belongs to the parent
         try:
             self.reattach()
-        except (OSError, VersionMismatch):  # no slot to be had, or another PID namespace
+        except (OSError, VersionMismatch):  # no free slot, or another PID namespace
             self.detach()
             return False
         return True
@@ -129,7 +129,8 @@ class ShmChannel(_core.Ring, Channel):
 def created(name: str, request: Request) -> ShmChannel:
     if request.mode & 0o077 and not request.other_users:
         raise Unsupported(
-            f"who may write to it may truncate it: mode {request.mode:o} needs other_users=True, and trust"
+            f"mode={request.mode:#o} allows other users to truncate the queue, which kills its users: "
+            "create it with other_users=True if you trust them"
         )
     channel = ShmChannel(name, _formatted(name, request), request)
     try:
@@ -165,7 +166,7 @@ def created_nameless(request: Request) -> ShmChannel:
 def adopted(descriptors: Sequence[int], request: Request) -> ShmChannel:
     lent, bell = (opened(partial(int, each)) for each in descriptors)
     try:
-        # Another open file, because locks belong to it and those of this one are somebody else's.
+        # Open the file again: locks belong to the open file, and those of `lent` belong to the sender.
         descriptor = _segment.opened_again(lent)
     except BaseException:
         closed(bell)
@@ -197,7 +198,7 @@ def _publish(channel: ShmChannel, name: str) -> None:
     except FileExistsError:
         if _segment.exists(name):
             raise QueueExists from None
-        # What was there had lost its last handle, and looking removed it.
+        # The existing queue had lost its last handle, and `exists` removed it.
         _segment.publish(channel.descriptor, name)
     channel.named()
 
@@ -205,7 +206,7 @@ def _publish(channel: ShmChannel, name: str) -> None:
 def attached(name: str, request: Request) -> ShmChannel:
     channel = ShmChannel(name, _segment.opened(name, request), request)
     try:
-        # Removed before this handle had its slot, or by who did not see it any more.
+        # It was removed before this handle had its slot, or by a process that did not see the slot.
         if not _segment.is_linked(channel.descriptor, channel.attributes.lifetime):
             raise QueueNotFound
     except BaseException:
@@ -215,18 +216,18 @@ def attached(name: str, request: Request) -> ShmChannel:
 
 
 def _limits(request: Request) -> tuple[Attributes, int]:
-    """Return the attributes of a queue that is created, and how many bytes its ring takes.
+    """Return the attributes of a new queue, and the size of its ring in bytes.
 
     Raises:
-        InvalidArgument: The limits contradict one another.
-        Unsupported: No ring is that large.
+        InvalidArgument: The limits contradict each other.
+        Unsupported: The ring would be too large.
     """
     flags = _segment.ORDERED if request.priorities else 0
 
     def cost(size: int) -> int:
-        if size > _MOST_MESSAGE:
+        if size > _MOST_MESSAGE_BYTES:
             raise Unsupported(
-                f"a message has at most {_MOST_MESSAGE} bytes, asked for max_message_size={size}: ask for less"
+                f"a message has at most {_MOST_MESSAGE_BYTES} bytes, asked for max_message_size={size}: ask for less"
             )
         return _core.message_size(size, flags)
 
@@ -234,9 +235,9 @@ def _limits(request: Request) -> tuple[Attributes, int]:
     limit = attributes.buffer_size
     if limit is None:
         limit = cost(attributes.max_message_size) * (attributes.max_messages or 1)
-    most = _MOST_BYTES_IN_ORDER if request.priorities else _MOST_BYTES
+    most = _MOST_CELLS_BYTES if request.priorities else _MOST_RING_BYTES
     if limit > most or (attributes.max_messages or 0) >= 2**64:
-        raise Unsupported(f"such a queue has at most {most} bytes, asked for {limit}: ask for less")
+        raise Unsupported(f"a queue of this kind has at most {most} bytes, asked for {limit}: ask for less")
     return attributes, limit
 
 
@@ -249,7 +250,7 @@ def _flags(attributes: Attributes) -> int:
 
 
 def _attributes(ring: _core.Ring) -> Attributes:
-    # As they were checked, and not as they may stand in the segment by now.
+    # The checked values of the private copy; the segment may have been changed since.
     limit, max_messages, max_message_size, flags = ring.limits()
     return Attributes(
         mode=stat.S_IMODE(os.fstat(ring.descriptor).st_mode),

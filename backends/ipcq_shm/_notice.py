@@ -1,4 +1,4 @@
-"""One request for a notice: a thread that sleeps until a message comes into the empty queue, and then tells."""
+"""One request for a notice: a thread that sleeps until a message arrives in the empty queue, and then gives it."""
 
 import sys
 import threading
@@ -13,10 +13,10 @@ class Request:
         self._ring = ring
         self._notice = notice
         self._withdrawn = False
-        # The thread has left the ring, which may be closed then.
+        # Set when the thread has left the ring, so that the ring may be closed.
         self._out = threading.Event()
-        # A daemon: a notice that does not come must not keep the process from ending. And the system's thread: it waits
-        # in the C core.
+        # A daemon thread, because a pending notice must not keep the process from exiting. A native thread, because it
+        # waits in the C core.
         self._thread = NativeThread(target=self._wait, args=(seen,), name="ipcq-notice", daemon=True)
         try:
             self._thread.start()
@@ -37,14 +37,14 @@ class Request:
             give_notice(self._notice)
 
     def withdraw(self) -> None:
-        """Take the request back, if it still stands, and return when the thread has left the ring.
+        """Cancel the request if it is pending, and return when the thread has left the ring.
 
-        While a stopped process holds the lock, the request cannot be taken back. The thread leaves within a slice of
-        time all the same, and the request ends when this handle gives up its slot.
+        While a stopped process holds the lock, the request cannot be cancelled. Even then the thread leaves within a
+        time slice, and the request ends when this handle releases its slot.
         """
         if not self._out.is_set():
             self._withdrawn = True
             self._ring.cancel_notice()
-            # At the interpreter's end the thread leaves the ring, but never gets to run here and say so.
+            # At interpreter exit the thread leaves the ring, but never runs again to set the event.
             if not (sys.is_finalizing() or is_this_thread(self._thread)):
                 self._out.wait()

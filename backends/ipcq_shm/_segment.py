@@ -1,12 +1,12 @@
-"""The files that hold queues: their names, who may use them, and how they come and go.
+"""The files of queues: names, permissions, creation and removal.
 
-A queue's file appears whole: it is made without a name, filled, and then linked to its name, which fails if the name is
-taken. What is opened is judged by its descriptor, before a byte of it is read.
+A queue's file appears complete: it is created without a name, filled, and then linked to its name, which fails if the
+name is taken. An opened file is checked through its descriptor before any byte of it is read.
 
-A queue that is to go with its last handle is removed by it. Where that one was killed, the file stays, but no slot's
-byte is locked any more (csrc/layout.h): for everybody who looks, such a file is not there, and who sees it removes it.
-All who remove a name lock one more byte of the file, and then look whether the name still leads there, so that nobody
-removes a successor.
+The last handle of a last-close queue removes the file. If that handle's process was killed, the file stays, but no byte
+of a slot is locked any more (csrc/layout.h). Such a file counts as missing, and a process that finds it removes it.
+Every remover of a name locks one more byte of the file, and then checks that the name still refers to this file, so
+that it never removes a successor.
 """
 
 import errno
@@ -44,7 +44,7 @@ from ipcq.errors import (
 )
 
 DIRECTORY: Final = "/dev/shm"
-#: Bytes of a file that are not messages; with pages of 64 KiB it is more.
+#: Bytes of a file in addition to the messages; more if pages have 64 KiB.
 MOST_OVERHEAD: Final = 64 << 10
 
 #: Flags of the header.
@@ -67,12 +67,13 @@ _REMOVAL: Final = LOCKS_AT + _SLOTS
 
 _PREFIX: Final = "ipcq-shm."
 _ABRIDGED: Final = "ipcq-shm-"
-#: Short enough to end between two ticks of a fast timer, after each of which the call begins anew.
+#: Bytes that one call allocates. A signal makes the call start over, so it must be shorter than the interval of a fast
+#: timer.
 _CHUNK: Final = 1 << 18
-#: Mappings that one handle takes, and where the kernel says how many a process may have.
+#: Mappings of one handle, and the file with the limit on mappings per process.
 _MAPPINGS: Final = 4
 _MAPPINGS_LIMIT: Final = Path("/proc/sys/vm/max_map_count")
-#: Seconds to wait for who removes a name, which takes microseconds unless it is stopped.
+#: Seconds to wait for another remover, which takes microseconds unless it is stopped.
 _PATIENCE: Final = 1.0
 
 
@@ -91,12 +92,10 @@ def _no_memory() -> MessageQueueError:
     )
 
 
-_full: Final = partial(
-    NoSpace, f"{DIRECTORY} or the memory is full: remove queues that nobody needs (ipcq ls), or ask for less"
-)
-_denied: Final = partial(PermissionDenied, f"its mode does not let this user: ask its owner, see ls -l {DIRECTORY}")
+_full: Final = partial(NoSpace, f"{DIRECTORY} or the memory is full: remove unused queues (ipcq ls), or ask for less")
+_denied: Final = partial(PermissionDenied, f"its mode denies access to this user: ask its owner (ls -l {DIRECTORY})")
 
-#: What the system's refusals mean here (`ipcq.backend.translated`).
+#: The meanings of the system's errors (`ipcq.backend.translated`).
 ERRORS: Final[dict[int | type[BaseException], Callable[[], MessageQueueError]]] = {
     errno.ENOENT: QueueNotFound,
     errno.EEXIST: QueueExists,
@@ -105,8 +104,8 @@ ERRORS: Final[dict[int | type[BaseException], Callable[[], MessageQueueError]]] 
     errno.ENOMEM: _no_memory,
     errno.ENOSPC: _full,
     errno.EDQUOT: _full,
-    errno.ELOOP: partial(PermissionDenied, "its file is a symbolic link, which ipcq does not make: remove it"),
-    MemoryError: partial(NoSpace, "no memory for it: free some and try again"),
+    errno.ELOOP: partial(PermissionDenied, "its file is a symbolic link, which ipcq never creates: remove it"),
+    MemoryError: partial(NoSpace, "out of memory: free some and try again"),
 }
 
 
@@ -130,19 +129,19 @@ def _path(name: str, kind: str) -> str:
 
 
 def nameless(size: int, mode: int) -> int:
-    """Make a file of `size` zeros that has no name yet, and return its descriptor.
+    """Create a file of `size` zero bytes without a name, and return its descriptor.
 
     Raises:
-        NoSpace: There is not that much memory; nothing of it is taken then.
-        LimitExceeded: This process may not make so large a file.
+        NoSpace: There is not enough memory; none is taken.
+        LimitExceeded: The file would exceed this process's file size limit.
     """
     check_file_size(size)
     system = os.statvfs(DIRECTORY)
     free = system.f_bavail * system.f_frsize
     if system.f_blocks and size > free:
         raise NoSpace(
-            f"it takes {size} bytes, {DIRECTORY} has {free} free: remove queues that nobody needs (ipcq ls), ask for "
-            f"less, or sudo mount -o remount,size={size + system.f_blocks * system.f_frsize} {DIRECTORY}"
+            f"it takes {size} bytes, but {DIRECTORY} has {free} free: remove unused queues (ipcq ls), ask for less, "
+            f"or sudo mount -o remount,size={size + system.f_blocks * system.f_frsize} {DIRECTORY}"
         )
     descriptor = noted(lambda: os.open(DIRECTORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
     try:
@@ -156,7 +155,7 @@ def nameless(size: int, mode: int) -> int:
 
 
 def nameless_bell() -> int:
-    """Return a FIFO for reading and writing that has no name, which is what a pipe is when it is opened again."""
+    """Return a FIFO without a name, open for reading and writing: a pipe that is opened again."""
     with no_fork:
         ends = os.pipe()
         try:
@@ -167,7 +166,7 @@ def nameless_bell() -> int:
 
 
 def opened_again(descriptor: int) -> int:
-    """Return a descriptor of another open file for the same file."""
+    """Open the file of a descriptor again, as a separate open file."""
     return noted(lambda: os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC))
 
 
@@ -177,7 +176,7 @@ def publish(descriptor: int, name: str) -> None:
     Raises:
         FileExistsError: The name is taken.
     """
-    # With a directory descriptor, which the absolute path makes meaningless, Python calls linkat and follows the link.
+    # With a directory descriptor, which an absolute path ignores, Python calls linkat(2), which follows the link.
     os.link(f"/proc/self/fd/{descriptor}", path_of(name), src_dir_fd=descriptor, follow_symlinks=True)
 
 
@@ -185,18 +184,18 @@ def opened(name: str, request: Request) -> int:
     """Return a descriptor of the queue's file.
 
     Raises:
-        QueueNotFound: There is none, or nobody holds it who could.
-        PermissionDenied: It is not this user's to trust.
-        CorruptQueue: It is no queue.
+        QueueNotFound: There is no such queue, or only the leftover file of a last-close queue.
+        PermissionDenied: Mode or owner deny access, or the file has a second name.
+        CorruptQueue: It is not a regular file.
     """
     descriptor = open_file(name, os.O_RDWR)
     try:
         found = os.fstat(descriptor)
         check_owner(found.st_uid, request)
         if not stat.S_ISREG(found.st_mode):
-            raise CorruptQueue("a file of this name is no queue: remove it, or choose another name")
+            raise CorruptQueue("a file of this name is not a queue: remove it, or choose another name")
         if found.st_nlink > 1:
-            raise PermissionDenied("its file has another name beside this one, which ipcq does not make: remove both")
+            raise PermissionDenied("its file has a second name, which ipcq never creates: remove both")
         if not found.st_nlink:
             raise QueueNotFound
         if _abandoned(descriptor):
@@ -209,13 +208,13 @@ def opened(name: str, request: Request) -> int:
 
 
 def open_file(name: str, how: int) -> int:
-    """Open the file of a queue; the descriptor is for `closed` (`ipcq.backend`)."""
-    # Without waiting, because what is there may be a FIFO of somebody's.
+    """Open the file of a queue; close the descriptor with `ipcq.backend.closed`."""
+    # Non-blocking, because the path may be a FIFO.
     return noted(lambda: os.open(path_of(name), how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 class Header(NamedTuple):
-    """What a queue was created with, as the extension wrote it."""
+    """The header of a queue's file, as the extension writes it."""
 
     magic: int = 0
     version: int = 0
@@ -232,14 +231,14 @@ class Header(NamedTuple):
 
 
 def read_header(descriptor: int) -> Header:
-    """Read the header of a queue's file, unchecked but for what makes it a queue's; zeros where it is none."""
+    """Read the header of a queue's file, and check only its magic number; all zeros if it is not a queue."""
     regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
     head = os.pread(descriptor, _HEADER.size, 0) if regular else b""
     header = Header(*_HEADER.unpack(head)) if len(head) == _HEADER.size else Header()
     return header if header.magic == _MAGIC else Header()
 
 
-# Looking
+# Probing
 
 
 def exists(name: str) -> bool:
@@ -249,14 +248,14 @@ def exists(name: str) -> bool:
         return False
     except OSError as error:
         if error.errno in (errno.EACCES, errno.ELOOP, errno.ENXIO):
-            return True  # something is there, whatever it is
+            return True  # the name is taken, even if not by a queue
         raise
     try:
         abandoned = _abandoned(descriptor)
     finally:
         closed(descriptor)
     if abandoned:
-        with suppress(OSError, MessageQueueError):  # who may not remove it leaves it
+        with suppress(OSError, MessageQueueError):  # this user may not be allowed to remove it
             unlink(name)
     return not abandoned
 
@@ -266,7 +265,7 @@ def names() -> list[str]:
 
 
 def _name_of(file: str) -> str:
-    """Return the name of the queue in a file; empty where there is none."""
+    """Return the name of the queue in a file; empty if it is not a queue."""
     if file.startswith(_PREFIX):
         return "/" + file.removeprefix(_PREFIX)
     if not file.startswith(_ABRIDGED):
@@ -284,31 +283,31 @@ def _name_of(file: str) -> str:
 
 
 def _abandoned(descriptor: int) -> bool:
-    """Tell whether it is the file of a queue that goes with its last handle, and that one has gone."""
+    """Return whether it is the file of a last-close queue without handles."""
     return bool(read_header(descriptor).flags & LAST_CLOSE) and not _locked(descriptor, LOCKS_AT, _SLOTS)
 
 
-# Locks. They belong to the open file, not to the process, and go with it.
+# Locks. They belong to the open file, not to the process, and end with it.
 
 
 def _locked(descriptor: int, start: int, length: int) -> bool:
-    """Tell whether another open file has locked any of these bytes."""
+    """Return whether another open file has locked any of these bytes."""
     return _locked_byte(descriptor, start, length) is not None
 
 
 def _locked_byte(descriptor: int, start: int, length: int) -> int | None:
-    """Return which of these bytes another open file has locked, any one of several; None where there is none."""
+    """Return one of these bytes that another open file has locked; None if there is none."""
     asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     kind, _, at, *_ = struct.unpack("hhqqi", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else at
 
 
 def handles(descriptor: int) -> int:
-    """Count the open files that hold a slot, this one included."""
+    """Count the open files that hold a slot, including this one."""
     count, ranges = 1, [(LOCKS_AT, LOCKS_AT + _SLOTS)]
     while ranges:
         start, end = ranges.pop()
-        # Length 0 would mean: to the end of all files.
+        # Length 0 would mean: up to the largest offset.
         at = _locked_byte(descriptor, start, end - start) if start < end else None
         if at is not None:
             count += 1
@@ -329,19 +328,21 @@ def _removing(descriptor: int) -> Iterator[None]:
             break
         except BlockingIOError:
             if monotonic() >= since + _PATIENCE:
-                raise TimedOutError("another process has been removing it for a second: continue or end that") from None
+                raise TimedOutError(
+                    "another process has been removing it for a second: continue or end that process"
+                ) from None
             pause(since, since + _PATIENCE, 0.01)
     try:
         yield
     finally:
-        with suppress(OSError):  # the lock goes with the descriptor at the latest
+        with suppress(OSError):  # at the latest, the lock ends with the descriptor
             _lock(descriptor, fcntl.F_UNLCK, _REMOVAL, 1)
 
 
 def is_linked(descriptor: int, lifetime: Lifetime) -> bool:
-    """Tell whether the file has its name and nobody who does not know of this handle is about to remove it."""
+    """Return whether the file is still linked, and no remover that missed our slot lock can unlink it."""
     if lifetime == "last-close":
-        with _removing(descriptor):  # who is removing it looked for slots after locking this
+        with _removing(descriptor):  # a remover checks the slots after it took this lock
             pass
     return os.fstat(descriptor).st_nlink > 0
 
@@ -350,18 +351,18 @@ def is_linked(descriptor: int, lifetime: Lifetime) -> bool:
 
 
 def unlink(name: str) -> None:
-    """Remove the queue and let its handles know.
+    """Unlink the queue, and notify its handles.
 
     Raises:
-        QueueNotFound: There is none.
-        PermissionError: This user may not.
+        QueueNotFound: There is no such queue.
+        PermissionError: This user is not allowed to.
     """
     try:
         descriptor = open_file(name, os.O_RDWR)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise
-        os.unlink(path_of(name))  # whatever it is, it stands in the way
+        os.unlink(path_of(name))  # not a queue, but it occupies the name
         return
     try:
         abandoned = _abandoned(descriptor)
@@ -372,12 +373,12 @@ def unlink(name: str) -> None:
 
 
 def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
-    """Remove the name if it leads to this file, and return whether it did.
+    """Remove the name if it refers to this file, and return whether it did.
 
     Args:
-        descriptor: Of the file, open for writing.
-        name: Of the queue.
-        unless_held: Leave it where any handle is open.
+        descriptor: The file's descriptor, open for writing.
+        name: The name of the queue.
+        unless_held: Do not remove the name while any handle is open.
     """
     path = path_of(name)
     with ExitStack() as bell, _removing(descriptor):
@@ -386,15 +387,15 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:
                 return False
-            # Pollers are woken before and after the removal. Wherever this process is killed, a consumer that comes for
-            # the first byte finds the name gone, or leaves the byte there while this lock is held (csrc/doorbell.c).
+            # Ring before and after the removal. Wherever this process is killed, a consumer that was woken by the first
+            # byte finds the name gone, or leaves the byte there while this lock is held (csrc/doorbell.c).
             rung = None if unless_held else _ring(descriptor, name, bell)
             with suppress(FileNotFoundError):
                 os.unlink(bell_of(name))
             os.unlink(path)
         except FileNotFoundError:
             return False
-        with suppress(OSError):  # the name is gone; handles that are not told see that their file has no name
+        with suppress(OSError):  # the name is gone; other handles notice by themselves that their file has no name
             if read_header(descriptor).magic:
                 os.pwrite(descriptor, b"\1", _UNLINKED)
                 _ring_again(descriptor, name, rung, bell)
@@ -402,13 +403,13 @@ def remove(descriptor: int, name: str, *, unless_held: bool = False) -> bool:
 
 
 def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
-    """Ring the doorbell for good, and return its descriptor; None if there is none that this user may ring.
+    """Ring the doorbell permanently, and return its descriptor; None if there is none, or this user may not ring it.
 
     Raises:
-        OSError: There is no free descriptor for it.
+        OSError: The descriptor table is full.
     """
     try:
-        inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes where the file was cut off
+        inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)  # fewer bytes if the file was truncated
         if inode == _NO_DOORBELL:
             return None
         bell = noted(lambda: os.open(bell_of(name), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
@@ -425,7 +426,7 @@ def _ring(descriptor: int, name: str, closing: ExitStack) -> int | None:
 
 
 def _ring_again(descriptor: int, name: str, rung: int | None, closing: ExitStack) -> None:
-    """Ring again. Ring and remove a doorbell that was created between the removals of the first and of the name too."""
+    """Ring again. Also ring and remove a doorbell that was created while the name was being removed."""
     if rung is not None:
         _sound(rung)
     inode = os.pread(descriptor, _DOORBELL.size, _DOORBELL_AT)
@@ -439,10 +440,10 @@ def _ring_again(descriptor: int, name: str, rung: int | None, closing: ExitStack
 
 
 def _sound(bell: int) -> None:
-    with suppress(BlockingIOError):  # it is full, so it is rung already
+    with suppress(BlockingIOError):  # the FIFO is full, so it is rung already
         os.write(bell, b"\0")
 
 
 def release_slots(descriptor: int) -> None:
-    """Give up the slot that was taken by this open file."""
+    """Release the slot of this open file."""
     _lock(descriptor, fcntl.F_UNLCK, LOCKS_AT, _SLOTS)

@@ -1,4 +1,4 @@
-"""Which process is stopped or starved inside a queue, read from its file: `ipcq doctor` does not attach to queues."""
+"""Processes that are stopped or starved inside a queue, for `ipcq doctor`; read from the file, without attaching."""
 
 import os
 import struct
@@ -11,14 +11,14 @@ from ipcq_shm import _segment
 
 # The layout of csrc/layout.h, which asserts these figures.
 _SIDES: Final = (384, 640)
-_LOCK: Final = struct.Struct("=I28xI4xqQ")  # owner; holder, holder_since and holder_position, as waiters noted them
+_LOCK: Final = struct.Struct("=I28xI4xqQ")  # owner; holder, holder_since, holder_position: written by waiters
 _POSITION_AT: Final = 128
 _POSITION: Final = struct.Struct("=Q")
-_THREAD: Final = 0x3FFFFFFF  # of the lock's word (FUTEX_TID_MASK)
+_THREAD: Final = 0x3FFFFFFF  # bits of the lock's word (FUTEX_TID_MASK)
 _RECORD: Final = struct.Struct("=Q")
-_RESERVED: Final = 2  # a record that its producer has not finished
+_RESERVED: Final = 2  # the state of a record that its producer has not finished
 
-#: A running process that holds a lock for so long is reported; normally it gives the lock back in microseconds.
+#: A running process that holds a lock for so long is reported; normally it releases the lock within microseconds.
 _STARVED_SECONDS: Final = 1.0
 
 
@@ -28,7 +28,7 @@ def findings(name: str) -> Iterator[Finding]:
     try:
         header = _segment.read_header(descriptor)
         here = os.stat("/proc/self/ns/pid").st_ino
-        # Thread ids of another PID namespace mean nothing here.
+        # Thread ids of another PID namespace are meaningless here.
         holders = list(_holders(descriptor, header)) if header.pid_namespace == here else []
     finally:
         closed(descriptor)

@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
             "test_what_others_fill_afterwards_harms_no_queue",
         ),
         (
-            "with _removing(descriptor):  # who is",
-            "if True:  # who is",
+            "with _removing(descriptor):  # a remover",
+            "if True:  # a remover",
             "test_who_is_removing_is_waited_for",
         ),
         (

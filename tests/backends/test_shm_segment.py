@@ -167,7 +167,7 @@ def test_a_file_with_a_second_name_is_refused(name: str) -> None:
         other = _segment.path_of(name) + ".kept"
         os.link(_segment.path_of(name), other)
         try:
-            with pytest.raises(ipcq.PermissionDenied, match="another name"):
+            with pytest.raises(ipcq.PermissionDenied, match="second name"):
                 attach(name)
         finally:
             os.unlink(other)

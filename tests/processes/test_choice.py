@@ -169,5 +169,5 @@ def test_a_mode_that_grants_others_access_is_told_with_the_limits(peers: Peers, 
     assert answers == [f"{mqueue} got"]
     assert said.startswith(
         "INFO ipcq: queue 'NAME' was created on backend 'mqueue', with at most 4 messages of at most 8192 bytes; "
-        "better backends were skipped: shm: who may write to it may truncate it"
+        "better backends were skipped: shm: mode=0o660 allows other users to truncate the queue"
     )
