@@ -1,12 +1,12 @@
-"""Queues that are a pair of connected sockets of the kernel (``unix(7)``), both ends of which every participant holds.
+"""Queues that are a pair of connected Unix sockets (``unix(7)``); every participant holds both ends.
 
-A pair of SOCK_SEQPACKET sockets is a queue already: many write to one end, many read from the other, whole messages in
-order, and no death of a process can hurt it. It lives as long as somebody holds it. Whoever comes later gets the ends
-over a third socket, which listens under the queue's name in a private directory, from any process that has the queue
-open. It needs neither /dev/shm nor a compiler nor a library.
+A pair of SOCK_SEQPACKET sockets already is a queue: many processes write to one end and many read from the other,
+messages stay whole and in order, and no crash of a process can damage it. It lives as long as any process holds it. A
+third socket listens under the queue's name in a private directory. An attaching process connects to it, and any process
+that has the queue open sends it the two ends. This needs neither /dev/shm nor a compiler nor a library.
 
-What it gives up: a queue does not outlive its holders, other users cannot be let in, and without `max_messages` the
-kernel's charge for each message decides how many fit, so that `qsize` is no more than an upper bound.
+What it gives up: a queue does not outlive its holders, other users get no access, and without `max_messages` the
+kernel's charge for each message decides how many fit, so that `qsize` is only an upper bound.
 """
 
 import os
@@ -38,7 +38,7 @@ NAME: Final = "socketpair"
 CAPABILITIES: Final = Capabilities(
     scope=Scope.HOST,
     persistence=Persistence.HOLDERS,
-    exact_qsize=True,  # of queues with max_messages; the others say so themselves
+    exact_qsize=True,  # only with max_messages; the channel of any other queue reports False
     pollable=True,
     ends_on_fileno=True,
     peek=True,
@@ -49,7 +49,7 @@ CAPABILITIES: Final = Capabilities(
     after_unlink=True,
 )
 
-#: Largest message where none was asked for.
+#: The default of max_message_size, in bytes.
 MAX_MESSAGE_SIZE: Final = 16 << 20
 
 
@@ -62,8 +62,7 @@ class SocketpairBackend(Backend):
     def probe(self) -> Availability:
         if sys.platform != "linux":
             return Availability.no(
-                "it rests on what Linux has (SOCK_SEQPACKET for AF_UNIX, SO_PEERCRED, memfd_create, epoll), "
-                f"this is {sys.platform}"
+                f"it needs Linux (SOCK_SEQPACKET for AF_UNIX, SO_PEERCRED, memfd_create, epoll), this is {sys.platform}"
             )
         return Availability.yes()
 
@@ -74,12 +73,13 @@ class SocketpairBackend(Backend):
 
         if request.mode & 0o077:
             raise Unsupported(
-                f"its queues are in a private directory and cannot be opened to other users (mode={request.mode:#o})"
+                f"its queues are in a private directory, so other users get no access (mode={request.mode:#o}): "
+                "use mode=0o600"
             )
         if request.priorities:
-            raise Unsupported("the kernel keeps packets in the order in which they came: leave out priorities")
+            raise Unsupported("the kernel keeps packets in order: leave out priorities")
         if request.max_messages is not None and request.buffer_size is not None:
-            raise Unsupported("max_messages bounds the queue by itself: leave out buffer_size")
+            raise Unsupported("max_messages alone limits the queue: leave out buffer_size")
         largest = request.max_message_size or MAX_MESSAGE_SIZE
         with translated(), _host.no_fork(), ExitStack() as undo:
             homes = _place.make()
@@ -90,7 +90,7 @@ class SocketpairBackend(Backend):
             with _place.alone(_place.directories()):
                 path, found = _place.bind(ends.listener, name, homes)
                 undo.callback(_place.free, path, found)
-                # Only now can anybody connect, and so does the queue exist.
+                # From now on processes can connect, so the queue exists.
                 ends.listener.listen(_place.BACKLOG)
             terms = Terms(
                 name=name,
@@ -143,7 +143,7 @@ class SocketpairBackend(Backend):
             from ipcq_socketpair import _place
 
         with translated():
-            return list(dict.fromkeys(_place.names()))  # two places may be one directory
+            return list(dict.fromkeys(_place.names()))  # two paths may be one directory
 
     def findings(self) -> list[Finding]:
         if sys.platform != "linux":
@@ -158,8 +158,8 @@ class SocketpairBackend(Backend):
         return [
             Finding(
                 severity=Severity.NOTE,
-                text=f"{len(left)} socket files are left of queues whose holders are all dead; a queue that is created "
-                "under such a name replaces its file",
+                text=f"{len(left)} socket files are left over from queues whose processes are all dead; "
+                "creating a queue of the same name replaces its file",
                 fix=shlex.join(["rm", "--", *map(os.fsdecode, left)]),
             )
         ]

@@ -1,7 +1,7 @@
-"""How much a pair of sockets holds.
+"""The capacity of a pair of sockets.
 
-The kernel charges each packet to the writing end with more than its bytes (``truesize``, in steps), and takes a packet
-as long as the charge so far is below SO_SNDBUF. What a size is charged is measured, not guessed.
+The kernel charges the writing end more than the bytes of a packet (``truesize``, in steps), and accepts a packet while
+the total charge is below SO_SNDBUF. The charge for a size is measured, not guessed.
 """
 
 import errno
@@ -18,30 +18,31 @@ from ipcq.backend import Request
 from ipcq.errors import LimitExceeded, Unsupported
 from ipcq_socketpair._ends import pair
 
-#: Largest message that travels in its packet. Beyond, the kernel would need memory in one piece (af_unix.c).
-INLINE: Final = 1 << 16
+#: Largest message that travels in its packet, in bytes. A larger one would need contiguous kernel memory (af_unix.c).
+INLINE_BYTES: Final = 1 << 16
 
-#: The same where every packet is padded to the size of the largest; and the least that it is worth padding to.
-PADDED_INLINE: Final = 4096
-_LEAST_INLINE: Final = 64
+#: The same if all packets are padded to one size: the limits of that size.
+PADDED_INLINE_BYTES: Final = 4096
+_LEAST_INLINE_BYTES: Final = 64
 
-#: What stands in front of a message in a padded packet, or for one that does not travel in its packet: kind, size.
+#: The header of a padded packet, or of a message that does not travel in its packet: kind, size.
 HEADER: Final = struct.Struct("<BQ")
 
-# A socket's priority is kept for every holder, and means nothing to the kernel where no network is involved.
+# The value of the socket's priority if large messages were put. All holders share it, and the kernel ignores it for
+# Unix sockets.
 _LARGE: Final = 1
 
-# The kernel doubles what it is asked for, to have room for its own; so its figure is a C int, this is half of it.
-_HIGHEST: Final = (1 << 30) - 1
+# The largest SO_SNDBUF. The kernel doubles the value for its overhead and stores it in a C int.
+_MOST_BUFFER_BYTES: Final = (1 << 30) - 1
 
 
 def waiting(read: int) -> int:
-    """Return how many bytes of packets wait to be read (SIOCINQ, ``unix(7)``)."""
+    """Return the number of unread bytes in packets (SIOCINQ, ``unix(7)``)."""
     return _figure(read, termios.FIONREAD)
 
 
 def charged(write: int) -> int:
-    """Return what the kernel charges for the packets that wait (SIOCOUTQ)."""
+    """Return the kernel's charge for the unread packets, in bytes (SIOCOUTQ)."""
     return _figure(write, termios.TIOCOUTQ)
 
 
@@ -50,17 +51,17 @@ def _figure(descriptor: int, request: int) -> int:
 
 
 def limit(write: socket.socket) -> int:
-    """Return the charge from which on nothing more is taken."""
+    """Return the charge at which the kernel accepts no more packets, in bytes."""
     return write.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
 def size_of(write: socket.socket) -> int:
-    """Return the buffer's size in bytes as it is asked for."""
+    """Return the buffer's size in bytes, as passed to SO_SNDBUF."""
     return limit(write) // 2
 
 
 def has_large(read: socket.socket) -> bool:
-    """Tell whether anybody ever put a message that does not travel in its packet."""
+    """Return whether any message was put that does not travel in its packet."""
     return read.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == _LARGE
 
 
@@ -70,7 +71,7 @@ def say_large(read: socket.socket) -> None:
 
 @cache
 def charge(size: int) -> int:
-    """Measure what the kernel charges for a packet."""
+    """Measure the kernel's charge for a packet of `size` bytes."""
     write, read = pair()
     with write, read:
         write.settimeout(None)
@@ -80,20 +81,20 @@ def charge(size: int) -> int:
 
 
 def fitted(write: socket.socket, request: Request, largest: int) -> int:
-    """Give the pair the buffer that a request needs, and return the size that its packets are padded to, 0 for none.
+    """Set the buffer size that a request needs, and return the size to which packets are padded; 0 for no padding.
 
     Raises:
-        LimitExceeded: The kernel does not give as much.
-        Unsupported: It is less than a buffer has at the least.
+        LimitExceeded: The kernel does not allow so large a buffer.
+        Unsupported: The requested size is below the kernel's minimum.
     """
     if request.max_messages is None:
         _resized(write, request.buffer_size)
         return 0
     messages = request.max_messages
-    inline = min(largest, PADDED_INLINE)
-    # Larger messages than fit travel as descriptors, so the packets may be smaller where there are to be many.
-    while inline > _LEAST_INLINE and messages * charge(HEADER.size + inline) // 2 > _most():
-        inline = max(_LEAST_INLINE, inline // 2)
+    inline = min(largest, PADDED_INLINE_BYTES)
+    # Messages that do not fit travel as descriptors, so the packets may be smaller if there are many.
+    while inline > _LEAST_INLINE_BYTES and messages * charge(HEADER.size + inline) // 2 > _most():
+        inline = max(_LEAST_INLINE_BYTES, inline // 2)
     if request.max_message_size is not None and largest > inline:
         _check_descriptors(messages)
     packet = HEADER.size + inline
@@ -105,24 +106,29 @@ def _most() -> int:
     try:
         with open("/proc/sys/net/core/wmem_max", encoding="utf-8") as file:
             return int(file.read())
-    except OSError:  # not to be seen in every container; asking for too much tells as well
-        return _HIGHEST
+    except OSError:  # not readable in every container; then setting the buffer size reports the limit
+        return _MOST_BUFFER_BYTES
 
 
 def _resized(write: socket.socket, asked: int | None) -> None:
     if asked is None:
-        write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _HIGHEST)  # gives what may be had
+        # The kernel reduces it to its limit.
+        write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_BUFFER_BYTES)
         return
     _enlarged(write, asked)
     if size_of(write) > asked:
-        raise Unsupported(f"a socket's buffer has at least {size_of(write)} bytes, asked for {asked}: leave it out")
+        raise Unsupported(
+            f"a socket's buffer has at least {size_of(write)} bytes, asked for {asked}: leave out buffer_size"
+        )
 
 
 def _enlarged(write: socket.socket, asked: int) -> None:
-    write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(asked, _HIGHEST))
+    write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(asked, _MOST_BUFFER_BYTES))
     if size_of(write) < asked:
         remedy = (
-            "no setting goes beyond it: ask for less" if asked > _HIGHEST else f"sudo sysctl net.core.wmem_max={asked}"
+            "no setting raises it: ask for less"
+            if asked > _MOST_BUFFER_BYTES
+            else f"sudo sysctl net.core.wmem_max={asked}"
         )
         raise LimitExceeded(
             limit="net.core.wmem_max", value=size_of(write), asked=asked, remedy=remedy, errno=errno.ENOBUFS
@@ -130,7 +136,7 @@ def _enlarged(write: socket.socket, asked: int) -> None:
 
 
 def _check_descriptors(messages: int) -> None:
-    # A user may have as many descriptors under way in sockets as one process may have open (too_many_unix_fds).
+    # A user may have as many descriptors in transit in sockets as one process may have open (too_many_unix_fds).
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if messages > most:
         raise LimitExceeded(
@@ -143,5 +149,5 @@ def _check_descriptors(messages: int) -> None:
 
 
 def lock_file() -> int:
-    """Make the file that putters lock, which has no name and goes with its queue."""
+    """Create the file that producers lock; it has no name and lives as long as its queue."""
     return os.memfd_create("ipcq-lock", os.MFD_CLOEXEC)

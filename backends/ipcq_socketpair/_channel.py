@@ -1,33 +1,34 @@
 """A channel over one pair of sockets.
 
-**Packets.** The first byte says what a packet is, since an empty one could not be told from the end: a message as it
-is, or the size of one whose bytes come as a sealed file (`_sealed`) beside it. Where the queue is bounded in messages,
-each packet is padded to one size, so that what waits to be read, divided by it, is their number.
+**Packets.** The first byte is the kind of the packet, because an empty packet could not be told from the end. A packet
+holds either a message, or the size of a message whose bytes travel with it as a sealed file (`_sealed`). If the queue
+is limited in messages, all packets are padded to one size, so that the number of unread bytes gives the number of
+messages.
 
-**Bounded in messages.** The kernel looks whether there is space and takes the packet in two steps, between which
-another process may put. So putters take a file lock from counting to sending. It excludes processes only, since the
-threads of one share it; they have a lock beside it, which can be entered again, because a signal handler or a finaliser
-may put while its thread is inside. That put runs at once, under the lock that the thread holds, and the interrupted put
-counts again. For that, a put checks right before it sends its packet whether it was overtaken: between this check and
-the call in C that follows, CPython runs neither handlers nor finalisers. Neither lock is waited for longer than
-`_TURN`, so that a process that was stopped inside holds nobody up. Getters take no lock: they only make the number
-smaller.
+**Limits in messages.** The kernel checks for space and stores the packet in two steps, and another process may put in
+between. So producers hold a file lock from counting to sending. It does not exclude the threads of one process, which
+share the open file; for them there is a second lock. That lock is re-entrant, because a signal handler or a finaliser
+may put while its thread holds it. Such a put runs at once, under the lock that the thread holds, and the interrupted
+put counts again. For that, a put checks right before it sends its packet whether it was overtaken: between this check
+and the following call in C, CPython runs neither handlers nor finalisers. A put waits for the file lock for at most
+`_TURN_SECONDS`, so that a process that is stopped while it holds the lock blocks no other. Consumers take no lock: they
+can only make the number smaller.
 
-**Descriptors that come with a message.** The kernel puts them into the descriptor table as it hands over the message,
-and where the table is full, drops them and hands over the message all the same. So a channel keeps one descriptor in
-reserve, and closes it right before it gets from a queue into which anybody ever put such a message. Another thread
-would have to fill a full table in that very instant to lose one, which is told as `CorruptQueue`. That there are such
-messages is said on the socket, for good; whoever puts the first waits until every channel had to look.
+**Messages that travel as descriptors.** The kernel adds the descriptor to the table when the message is received. If
+the table is full, it drops the descriptor, but delivers the message. So a channel keeps one spare descriptor, and
+closes it right before it receives from a queue that has ever had such a message. A descriptor is lost only if another
+thread fills a full table at that instant, which raises `CorruptQueue`. A flag on the socket records permanently that
+there are such messages; the put of the first one waits until every channel must have checked the flag.
 
-**Ends.** A shutdown is one of the writing end, which the kernel makes known to every holder at once, in order with the
-packets. An unlink shuts down the listening socket, so that no newcomer can connect, and removes the name. It leaves the
-pair alone, because handles with ``after_unlink="continue"`` go on with the nameless queue. A channel checks for both
-once in a millisecond, and `unlink` lasts as long, so that a call that begins after it returned sees it. One descriptor
-has to tell of messages and of an unlink, so a channel that ends with the name has an epoll instance over the reading
-end and the listening socket.
+**Ends.** A shutdown shuts down the writing end; the kernel shows this to every holder at once, in order with the
+packets. An unlink shuts down the listening socket, so that no process can attach, and removes the name. It does not
+change the pair, because handles with ``after_unlink="continue"`` continue to use the nameless queue. A channel checks
+for an unlink once per millisecond, and `unlink` lasts as long, so that every call that begins after it returned sees
+it. One descriptor must report both messages and an unlink. So a channel that ends with the name has an epoll instance
+over the reading end and the listening socket.
 
-**Waiting** for a message is `poll`. For space it is `poll` in short slices, because the kernel calls a socket writable
-only when three quarters of its buffer are free.
+**Waiting.** A wait for a message uses `poll`. A wait for space uses `poll` in short slices, because the kernel reports
+a socket as writable only when three quarters of its buffer are free.
 """
 
 import errno
@@ -68,7 +69,7 @@ from ipcq.errors import (
 from ipcq_socketpair import _buffer, _host, _place, _sealed
 from ipcq_socketpair._ends import Ends, Terms, descriptors, has_ended
 
-# Not gevent's: its poll cannot look without waiting, nor for a hang-up, and its sleep lets others in.
+# Not gevent's: its poll supports neither a timeout of 0 nor hang-ups, and its sleep lets other greenlets run.
 _poll = original("select", "poll")
 _epoll = original("select", "epoll")
 sleep = original("time", "sleep")
@@ -81,8 +82,8 @@ _PREFIX: Final = bytes([_PLAIN])
 
 _NO_DESCRIPTORS: list[int] = []
 
-# Nothing that would change the shared descriptor: whether to wait is said with each call. Plain numbers, because the
-# operators of enumerations take longer than the calls.
+# The descriptors are shared, so blocking is controlled by flags of each call and not by a mode of the descriptor. Plain
+# numbers, because the operators of enumerations take longer than the calls.
 _SENDING: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _RECEIVING: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _LOOKING: Final = int(_RECEIVING | socket.MSG_PEEK)
@@ -90,11 +91,11 @@ _CUT: Final = int(socket.MSG_CTRUNC)
 
 _RIGHTS: Final = socket.CMSG_LEN(array("i").itemsize)
 
-# Seconds to wait for another putter, who is inside for microseconds unless he was stopped there.
-_TURN: Final = 0.02
+# How long a put waits for the lock, which other producers hold for microseconds unless they are stopped.
+_TURN_SECONDS: Final = 0.02
 
-# Seconds of a poll for space.
-_SHORT: Final = 0.02
+# How long one poll for space lasts at most.
+_SPACE_POLL_SECONDS: Final = 0.02
 
 
 class SocketpairChannel(Channel):
@@ -109,7 +110,7 @@ class SocketpairChannel(Channel):
         self._largest = terms.attributes.max_message_size
         self._packet = terms.packet
         self._inline = _inline(terms, ends)
-        # One byte more than a packet has, to see one that is too long.
+        # One byte more than the longest packet, to detect a packet that is too long.
         self._room = (terms.packet or max(1 + self._inline, _buffer.HEADER.size)) + 1
         # Both `send` and `sendall` send a packet whole or not at all. `sendall` returns no number, which could fail for
         # lack of memory after the packet was sent.
@@ -120,11 +121,11 @@ class SocketpairChannel(Channel):
         self._large = False
         self._turn = NativeRLock()
         self._busy = self._overtaken = False
-        # When the lock of putters was first found taken, on `time.monotonic`; 0 while it is free.
+        # When the producers' lock was first found held, by `time.monotonic`; 0 while it is free.
         self._busy_since = 0.0
         self._spare: deque[int] = deque()
         self._watch: dict[str, Any] = {}
-        # Packets, with their descriptors, that did not fit into memory when they were opened: the next gets try again.
+        # Packets and their descriptors whose message did not fit into memory: the next gets try again.
         self._unopened: deque[tuple[bytes, list[int]]] = deque()
         if self._packet:
             ends.lock = _own(ends.lock)
@@ -155,7 +156,7 @@ class SocketpairChannel(Channel):
         return True
 
     def _put_large(self, data: bytes) -> bool:
-        if self.full():  # not to copy it for nothing
+        if self.full():  # avoid a useless copy
             if self._shut_down():
                 raise self._end()
             return False
@@ -166,7 +167,7 @@ class SocketpairChannel(Channel):
         try:
             if not _buffer.has_large(self._ends.read):
                 _buffer.say_large(self._ends.read)
-                sleep(_place.BLIND)  # then every getter is prepared
+                sleep(_place.BLIND_SECONDS)  # then every channel has checked the flag
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
             packet = _buffer.HEADER.pack(_LARGE, len(data))
             if self._packet:
@@ -176,13 +177,13 @@ class SocketpairChannel(Channel):
             os.close(descriptor)
 
     def _in_turn(self, packet: bytes, rights: Sequence[Any]) -> bool:
-        """Send a packet if the queue holds fewer than it may."""
+        """Send a packet if the queue has fewer than max_messages messages."""
         while (sent := self._in_one_turn(packet, rights)) is None:
             pass
         return sent
 
     def _in_one_turn(self, packet: bytes, rights: Sequence[Any]) -> bool | None:
-        """Do so, or return None if another put of this thread ran meanwhile."""
+        """Do so once; return None if another put of this thread ran meanwhile."""
         with self._turn:
             interrupted = self._busy
             lock = self._ends.lock
@@ -194,12 +195,12 @@ class SocketpairChannel(Channel):
                 if interrupted:  # the interrupted put unlocks
                     self._overtaken = True
                 else:
-                    # In this order: an exception out of a signal handler may strike right behind the call.
+                    # In this order: a signal handler may raise right after the call.
                     self._busy = False
                     fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _locked(self, lock: int) -> bool:
-        until = monotonic() + _TURN
+        until = monotonic() + _TURN_SECONDS
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,13 +241,13 @@ class SocketpairChannel(Channel):
         return True
 
     def _refused(self, error: OSError) -> bool:
-        """Return False where the packet does not fit now, and raise what else the error means."""
+        """Return False if the packet does not fit now; raise any other error."""
         if isinstance(error, BlockingIOError):
             return False
         reraise_from_handler(error)
         if isinstance(error, BrokenPipeError):
             raise self._end() from error
-        if error.errno == errno.ETOOMANYREFS:  # as many descriptors are under way as this user may have
+        if error.errno == errno.ETOOMANYREFS:  # the user has too many descriptors in transit
             return False
         raise explained(error) from error
 
@@ -260,7 +261,7 @@ class SocketpairChannel(Channel):
         try:
             packet, numbers = self._next()
         except BlockingIOError:
-            self._check_told()
+            self._check_unlinked()
             return None
         except MessageQueueError:
             raise
@@ -282,7 +283,7 @@ class SocketpairChannel(Channel):
         return packet, _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
 
     def _got(self, packet: bytes, numbers: list[int]) -> Received | None:
-        """Return the message of a packet that was taken; if memory runs out, keep the packet."""
+        """Return the message of a received packet; if memory runs out, keep the packet for the next get."""
         try:
             message = self._opened(packet, numbers, True)
         except MemoryError:
@@ -290,23 +291,23 @@ class SocketpairChannel(Channel):
             raise
         if message is not None:
             return message, 0
-        # The kernel may tell the end between a last packet and the shutdown that came after it.
+        # A receive may return the end although a last packet was put before the shutdown.
         if _buffer.waiting(self._ends.read.fileno()):
             return self.try_get()
         raise self._end()
 
-    def _check_told(self) -> None:
-        """Raise at once if the descriptor is readable because the queue was unlinked."""
+    def _check_unlinked(self) -> None:
+        """Raise at once if the queue was unlinked, which makes the descriptor readable."""
         if self._watch and has_ended(self._ends.listener):
             raise QueueGone
 
     def _take(self, how: int) -> tuple[bytes, list[int]]:
-        """Take the next packet, or look at it, with the descriptors that come with it; none and empty at the end.
+        """Receive or peek the next packet and its descriptors; an empty packet is the end.
 
         Raises:
-            BlockingIOError: There is none now.
-            CorruptQueue: It came with what no ipcq sends, and was dropped.
-            OSError: There is no place for the descriptor that may come; nothing was taken.
+            BlockingIOError: There is no packet now.
+            CorruptQueue: The packet was not sent by ipcq, and was dropped.
+            OSError: The descriptor table is full; nothing was received.
         """
         if self._large:
             self._reserve()
@@ -318,17 +319,18 @@ class SocketpairChannel(Channel):
         return packet, _numbers(control, flags)
 
     def _opened(self, packet: bytes, numbers: list[int], taken: bool = False) -> bytes | None:
-        """Return the message of a packet, and close the descriptors that came with it; None for the end.
+        """Return the message of a packet, and close its descriptors; return None for the end.
 
         Raises:
-            MemoryError: The message did not fit. The descriptors of a packet that was taken stay open for another try.
+            CorruptQueue: The packet was not sent by ipcq.
+            MemoryError: The message does not fit. If the packet was taken, its descriptors stay open for another try.
         """
         header = _buffer.HEADER
         try:
             if not packet:
                 if self._shut_down():
                     return None
-                raise CorruptQueue("an empty packet came, which no ipcq sends: it was dropped")
+                raise CorruptQueue("received an empty packet, which ipcq never sends: it was dropped")
             if len(packet) == self._packet or (not self._packet and len(packet) == header.size and packet[0] == _LARGE):
                 kind, size = header.unpack_from(packet)
                 if kind == _PLAIN and not numbers and size <= self._inline:
@@ -337,7 +339,7 @@ class SocketpairChannel(Channel):
                     return _sealed.opened(numbers[0], size, self._largest)
             elif packet[0] == _PLAIN and not self._packet and not numbers and len(packet) < self._room:
                 return packet[1:]
-            raise CorruptQueue("a packet came that no ipcq sends: it was dropped")
+            raise CorruptQueue("received a packet that ipcq never sends: it was dropped")
         except MemoryError:
             if taken:
                 numbers = _NO_DESCRIPTORS
@@ -348,7 +350,7 @@ class SocketpairChannel(Channel):
                 self._refill()
 
     def _reserve(self) -> None:
-        """Make sure that there is place for a descriptor."""
+        """Make sure that the descriptor table has a free entry."""
         try:
             spare = self._spare.pop()
         except IndexError:
@@ -358,24 +360,24 @@ class SocketpairChannel(Channel):
     def _refill(self) -> None:
         if self._spare:
             return
-        with suppressed(OSError):  # else the next get tries, and says so
+        with suppressed(OSError):  # otherwise the next get retries, and raises
             self._spare.append(os.dup(self._ends.read.fileno()))
 
     def _drop_spare(self) -> None:
         while self._spare:
             os.close(self._spare.pop())
 
-    # Looking
+    # Reading
 
     def _look(self) -> None:
-        """Look whether the queue was unlinked.
+        """Check whether the queue was unlinked.
 
         Raises:
-            QueueGone: It was, and the channel does not go on.
+            QueueGone: It was, and the channel does not continue.
         """
-        self._next_look = monotonic() + _place.BLIND
+        self._next_look = monotonic() + _place.BLIND_SECONDS
         if self._raises and not self.linked():
-            self._next_look = 0.0  # for good, and every call that comes after says so
+            self._next_look = 0.0  # permanent: every later call checks, and raises again
             raise QueueGone
         if not (self._large or self._never_large):
             self._large = _buffer.has_large(self._ends.read)
@@ -383,7 +385,7 @@ class SocketpairChannel(Channel):
     def linked(self) -> bool:
         with suppressed(OSError):
             return not has_ended(self._ends.listener) and _place.leads_to(self._path, self._terms.found)
-        return True  # whoever cannot look does not know better, and looks again
+        return True  # unknown; the next check tries again
 
     def _shut_down(self) -> bool:
         poll = _poll()
@@ -397,11 +399,11 @@ class SocketpairChannel(Channel):
         waiting = _buffer.waiting(self._ends.read.fileno())
         if self._packet:
             return waiting // self._packet
-        # No message is charged less than the smallest, nor shorter than its first byte.
+        # A message is charged at least as much as a packet of one byte, and has at least one byte.
         return min(waiting, -(-_buffer.charged(self._ends.write.fileno()) // _buffer.charge(1)))
 
     def _forget_unopened(self) -> int:
-        """Close the packets that this channel keeps for its next gets, and count them."""
+        """Discard the packets that this channel keeps for its next gets, and return their number."""
         count = 0
         while self._unopened:
             _close(self._unopened.pop()[1])
@@ -409,7 +411,7 @@ class SocketpairChannel(Channel):
         return count
 
     def qsize(self) -> int:
-        """Count the messages; without `max_messages` no more than an upper bound, and 0 only where there are none."""
+        """Return the number of messages; without `max_messages` an upper bound, 0 only if the queue is empty."""
         self._look()
         return self._count() + len(self._unopened)
 
@@ -435,7 +437,7 @@ class SocketpairChannel(Channel):
             raise explained(error) from error
         if message is not None:
             return message, 0
-        # As in `try_get`. It may also be a packet that no ipcq sends, which the next get drops.
+        # As in `_got`. It may also be a packet that ipcq never sends, which the next get drops.
         if _buffer.waiting(self._ends.read.fileno()):
             return None
         raise self._end()
@@ -451,10 +453,10 @@ class SocketpairChannel(Channel):
             try:
                 watch = _epoll()
                 watch.register(self._ends.read, select.EPOLLIN)
-                watch.register(self._ends.listener, 0)  # a hang-up is always told
+                watch.register(self._ends.listener, 0)  # a hang-up is always reported
             except OSError as error:
                 raise explained(error) from error
-            self._watch.setdefault("epoll", watch)  # or keep that of another thread, which was faster
+            self._watch.setdefault("epoll", watch)  # or keep the one of a faster thread
         return int(self._watch["epoll"].fileno())
 
     # Waiting
@@ -471,10 +473,10 @@ class SocketpairChannel(Channel):
         poll = _poll()
         poll.register(self._ends.write, select.POLLOUT)
         if poll.poll(0):
-            # The kernel has space; what lacks is a place in the count, a turn, or a descriptor.
+            # The kernel has space, but the queue is full, the lock was held, or too many descriptors are in transit.
             pause(since, until)
         else:
-            poll.poll(max(0.0, min(_SHORT, until - monotonic())) * 1000)
+            poll.poll(max(0.0, min(_SPACE_POLL_SECONDS, until - monotonic())) * 1000)
 
     # Ends
 
@@ -514,7 +516,7 @@ class SocketpairChannel(Channel):
             self._let_go()
             if lost := self._forget_unopened():
                 warnings.warn(
-                    f"{lost} messages did not fit into memory and are lost: get until the queue is empty, then close",
+                    f"{lost} messages that did not fit into memory are lost: get until the queue is empty, then close",
                     stacklevel=2,
                 )
         _place.tidied(self._path, self._terms.found)
@@ -527,16 +529,16 @@ class SocketpairChannel(Channel):
 
     def abandon(self) -> None:
         _host.forget(self._offer)
-        self._forget_unopened()  # the parent returns these
+        self._forget_unopened()  # the parent returns them
         self._let_go()
 
     def after_fork(self) -> bool:
         _host.inherit()
         self._turn = NativeRLock()
         self._busy = False
-        self._forget_unopened()  # the parent returns these
+        self._forget_unopened()  # the parent returns them
         if self._packet:
-            # The parent's own description: a lock that is taken by it would be both's.
+            # The open file is the parent's: the parent's lock would belong to the child too.
             try:
                 self._ends.lock = _own(self._ends.lock)
             except MessageQueueError:
@@ -549,8 +551,8 @@ def _inline(terms: Terms, ends: Ends) -> int:
     """Return the size of the largest message that travels in its packet."""
     if terms.packet:
         return terms.packet - _buffer.HEADER.size
-    # Of the buffer the kernel keeps 32 bytes for itself (unix_dgram_sendmsg), and one is the kind.
-    return min(terms.attributes.max_message_size, _buffer.INLINE, _buffer.limit(ends.write) - 33)
+    # The kernel reserves 32 bytes of the buffer (unix_dgram_sendmsg), and one byte is the kind.
+    return min(terms.attributes.max_message_size, _buffer.INLINE_BYTES, _buffer.limit(ends.write) - 33)
 
 
 def _numbers(control: Sequence[tuple[int, int, bytes]], flags: int) -> list[int]:
@@ -563,8 +565,7 @@ def _numbers(control: Sequence[tuple[int, int, bytes]], flags: int) -> list[int]
     if flags & _CUT:
         _close(numbers)
         raise CorruptQueue(
-            "a message came with more than its one descriptor, or the descriptor table filled up just then: "
-            "it was dropped"
+            "received a message with more than one descriptor, or the descriptor table was full: it was dropped"
         )
     return numbers
 
@@ -575,7 +576,7 @@ def _close(numbers: list[int]) -> None:
 
 
 def _own(lock: int) -> int:
-    """Exchange a descriptor of the lock's file for one that no other process shares.
+    """Open the lock's file again, as an open file that no other process shares, and close the given descriptor.
 
     Raises:
         MessageQueueError: The file cannot be opened.
@@ -587,7 +588,7 @@ def _own(lock: int) -> int:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise too_many_descriptors(error.errno) from error
         raise MessageQueueError(
-            f"putters of a queue with max_messages need a lock of their own by /proc/self/fd, which fails ({error}): "
+            f"a queue with max_messages needs /proc/self/fd to open its lock, which failed ({error}): "
             "mount /proc, or leave out max_messages",
             errno=error.errno,
         ) from error

@@ -1,4 +1,4 @@
-"""What a participant holds of a queue, what it was created with, and how both travel to a newcomer."""
+"""The descriptors and parameters of a queue, and the handshake that sends them to an attaching process."""
 
 import _socket
 import json
@@ -14,37 +14,37 @@ from typing import Final, Self
 from ipcq.backend import Attributes, original, too_many_descriptors
 from ipcq.errors import CorruptQueue, PermissionDenied, VersionMismatch
 
-#: Not gevent's, whose calls wait where these say that there is nothing, and which change every holder's descriptor.
+#: Not gevent's: its calls wait where these report that nothing is there, and it changes the descriptors of all holders.
 Socket: type[socket.socket] = original("socket", "socket")
 
 _poll = original("select", "poll")
 
-#: Raised when the two sides of a handshake would not understand each other any more.
+#: Version of the handshake.
 VERSION: Final = 1
 
-#: More than any handshake has.
-_ROOM: Final = 4096
-_MOST: Final = 4
+#: Upper bounds of a handshake.
+_MOST_BYTES: Final = 4096
+_MOST_DESCRIPTORS: Final = 4
 
 NO_LOCK: Final = -1
 
 # Prefix of an address without a file (unix(7): "abstract").
 _ENDING: Final = b"\0ipcq-end."
 
-#: Device and inode of a queue's socket file. Whoever holds the listening socket keeps the inode from being used again.
+#: Device and inode of a queue's socket file. While a process holds the listening socket, the inode is not reused.
 Found = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is so for a queue as long as it lives."""
+    """The fixed parameters of a queue."""
 
     name: str
     attributes: Attributes
     packet: int
-    """Size that every packet is padded to; 0: each is as large as its message."""
+    """The size to which every packet is padded, in bytes; 0 for no padding."""
     found: Found
-    """Which socket file is the queue's."""
+    """The queue's socket file."""
 
     def packed(self) -> bytes:
         return json.dumps({"version": VERSION, **asdict(self)}).encode()
@@ -59,15 +59,18 @@ class Terms:
                 device, inode = facts.pop("found")
                 return cls(attributes=attributes, found=(device, inode), **facts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CorruptQueue("who answers under its name is no ipcq") from error
-        raise VersionMismatch(f"its holders speak version {version!r} of the handshake, this is version {VERSION}")
+            raise CorruptQueue("the process that answers under its name is not ipcq") from error
+        raise VersionMismatch(
+            f"its holders use version {version!r} of the handshake, but this ipcq uses version {VERSION}: "
+            "use the same version of ipcq in all processes"
+        )
 
 
 class Ends:
     """The descriptors of one handle.
 
-    The two ends are shared with every other holder, so nothing is ever set on them that would change how another's
-    calls behave. The listening socket does not block, for any holder, as long as it exists.
+    All holders share the two ends, so no option is set on them that would change the calls of other holders. The
+    listening socket is non-blocking for all holders.
     """
 
     def __init__(self, write: socket.socket, read: socket.socket, listener: socket.socket, lock: int) -> None:
@@ -75,7 +78,7 @@ class Ends:
         self.read = read
         self.listener = listener
         self.lock = lock
-        """The file that putters lock; `NO_LOCK` where the queue is not bounded in messages."""
+        """The file that producers lock; `NO_LOCK` if the queue has no limit in messages."""
 
     @classmethod
     def made(cls, lock: int) -> Self:
@@ -109,21 +112,21 @@ class Ends:
             self.lock = NO_LOCK
 
     def numbers(self) -> list[int]:
-        """Return the descriptors in the order in which they travel."""
+        """Return the descriptors in the order of the handshake."""
         sockets = [end.fileno() for end in (self.write, self.read, self.listener)]
         return sockets if self.lock == NO_LOCK else [*sockets, self.lock]
 
 
 def pair() -> list[socket.socket]:
-    """Make two sockets that are connected."""
-    # As `socket.socketpair` does, but that takes whatever is called `socket.socket` now.
+    """Create two connected sockets."""
+    # Like `socket.socketpair`, which would use the current `socket.socket`, perhaps that of gevent.
     ends = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return [_adopted(end.detach()) for end in ends]
 
 
 def accepted(listener: socket.socket) -> tuple[socket.socket, bytes]:
-    """Accept a connection, without waiting, and return it with the address of the peer."""
-    # Not `accept`, which makes an object of what `socket.socket` is now.
+    """Accept a connection without waiting, and return it with the peer's address."""
+    # Not `accept`, which would create an object of the current `socket.socket`.
     number, address = listener._accept()  # type: ignore[attr-defined]
     return _adopted(number), os.fsencode(address)
 
@@ -134,14 +137,14 @@ def end(listener: socket.socket) -> None:
 
 
 def has_ended(listener: socket.socket) -> bool:
-    """Tell whether the queue was unlinked."""
+    """Return whether the queue was unlinked."""
     poll = _poll()
-    poll.register(listener, 0)  # a hang-up is always told
+    poll.register(listener, 0)  # a hang-up is always reported
     return bool(poll.poll(0))
 
 
 def ending_line() -> socket.socket:
-    """Make a socket whose address asks the process that it connects to for the end, so that no message is needed."""
+    """Create a socket whose address asks the process that accepts it to end the queue, so that no message is needed."""
     end = line()
     try:
         end.bind(_ENDING + secrets.token_hex(8).encode())
@@ -152,49 +155,49 @@ def ending_line() -> socket.socket:
 
 
 def asks_to_end(connection: socket.socket, address: bytes) -> bool:
-    """Tell whether a connection asks for the end of the queue, and comes from this user."""
+    """Return whether a connection asks for the end of the queue, and comes from this user."""
     return address.startswith(_ENDING) and _peer(connection) == os.geteuid()
 
 
 def _adopted(number: int) -> socket.socket:
-    # With its kind said, Python asks the kernel nothing that could be refused, which would leave the descriptor open.
+    # With family and type given, Python makes no system call that could fail and leave the descriptor open.
     return Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 
 
 def line() -> socket.socket:
-    """Make a socket to connect by, or to listen on."""
+    """Create a non-blocking socket to connect with, or to listen on."""
     end = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     end.settimeout(0)
     return end
 
 
 def _blocking(end: socket.socket) -> socket.socket:
-    # A default timeout of the program's would make Python wait in calls that are not meant to.
+    # A default timeout set by the program would make Python wait in calls that must not wait.
     end.settimeout(None)
     return end
 
 
 def sent(connection: socket.socket, terms: Terms, ends: Ends) -> None:
-    """Hand everything to who connected, if it is this user."""
+    """Send parameters and descriptors to the peer, if it is this user."""
     if _peer(connection) == os.geteuid():
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", ends.numbers()))]
         connection.sendmsg([terms.packed()], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def received(connection: socket.socket) -> tuple[Terms, Ends] | None:
-    """Take what a holder handed over; None where it ended without a word.
+    """Receive parameters and descriptors from a holder; return None if it closed the connection.
 
     Raises:
         PermissionDenied: Another user answered.
         LimitExceeded: The descriptor table is full.
-        CorruptQueue: It is not what a holder hands over.
+        CorruptQueue: The answer is not from ipcq.
         VersionMismatch: Another version of ipcq answered.
     """
     if _peer(connection) != os.geteuid():
         raise PermissionDenied(f"user {_peer(connection)} answers under its name, not this user ({os.geteuid()})")
-    space = socket.CMSG_LEN(_MOST * array("i").itemsize)
+    space = socket.CMSG_LEN(_MOST_DESCRIPTORS * array("i").itemsize)
     try:
-        data, control, flags, _ = connection.recvmsg(_ROOM, space, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        data, control, flags, _ = connection.recvmsg(_MOST_BYTES, space, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None
     with ExitStack() as undo:
@@ -207,7 +210,7 @@ def received(connection: socket.socket) -> tuple[Terms, Ends] | None:
             return None
         terms = Terms.unpacked(data)
         if len(numbers) != 3 + bool(terms.packet) or not all(map(_is_ours, numbers[:3])):
-            raise CorruptQueue("who answers under its name hands over something else than a queue")
+            raise CorruptQueue("the process that answers under its name did not send the descriptors of a queue")
         undo.pop_all()
         write, read, listener = map(_adopted, numbers[:3])
         ends = Ends(write, read, listener, numbers[3] if terms.packet else NO_LOCK)
@@ -220,7 +223,7 @@ def received(connection: socket.socket) -> tuple[Terms, Ends] | None:
 
 
 def _is_ours(number: int) -> bool:
-    """Tell whether a descriptor is a socket of the kind that a queue consists of."""
+    """Return whether a descriptor is a Unix SOCK_SEQPACKET socket."""
     try:
         kind = Socket(fileno=number)
     except OSError:
@@ -232,7 +235,7 @@ def _is_ours(number: int) -> bool:
 
 
 def descriptors(control: Sequence[tuple[int, int, bytes]]) -> list[int]:
-    """Return the descriptors that came with a message."""
+    """Return the descriptors in the control data of a message."""
     numbers = array("i")
     for level, kind, data in control:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -241,5 +244,5 @@ def descriptors(control: Sequence[tuple[int, int, bytes]]) -> list[int]:
 
 
 def _peer(connection: socket.socket) -> int:
-    """Return the user at the other end (SO_PEERCRED of ``unix(7)``: process, user, group)."""
+    """Return the peer's user ID (SO_PEERCRED of ``unix(7)``: process, user, group)."""
     return array("i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * array("i").itemsize))[1]

@@ -1,13 +1,13 @@
-"""The thread of this process that hands its queues to newcomers.
+"""The descriptor server: the thread of this process that sends its queues' descriptors to attaching processes.
 
-Every process that has a queue open listens on the queue's one listening socket, so that whoever lives and runs can
-answer. One thread does it for all queues of the process: it waits for connections and accepts without waiting, since
-another process may have been faster. An answer is one message that always fits, so no newcomer can hold the thread up.
+Every process that has a queue open listens on the queue's one listening socket, so that any running process can answer.
+One thread serves all queues of the process: it waits for connections and accepts without waiting, because another
+process may be faster. An answer is one message that always fits, so no client can block the thread.
 
-It waits by ``epoll(7)``, which lets queues come and go while it waits and, unlike ``poll``, keeps none alive that was
-closed meanwhile. The thread begins with the first queue and ends with the last, or with the interpreter; a forked child
-begins its own. It is the system's, and its locks and calls are, where gevent puts others: a newcomer is not to wait
-until greenlets are done.
+The thread waits with ``epoll(7)``, because queues can be added and removed during the wait, and because, unlike
+``poll``, it does not keep closed queues alive. It starts with the first queue and ends with the last one, or with the
+interpreter; a forked child starts a new one. Thread, locks and calls are the system's, not gevent's: an attaching
+process must not wait for greenlets.
 """
 
 import atexit
@@ -33,28 +33,28 @@ from ipcq_socketpair._ends import Ends, Found, Terms, accepted, asks_to_end, end
 sleep = original("time", "sleep")
 _epoll = original("select", "epoll")
 
-# Seconds without accepting after the descriptor table was found full.
-_RESPITE: Final = 0.05
+# Seconds to wait after the descriptor table was found full.
+_RETRY_SECONDS: Final = 0.05
 
-_NOBODY: Final = -1
+_NO_DESCRIPTOR: Final = -1
 
 
 @dataclass(eq=False)
 class Offer:
-    """One handle's queue, as it is handed on."""
+    """The descriptors that the server sends for one handle."""
 
     terms: Terms
     ends: Ends
     host: "Host | None" = None
 
     def answer(self) -> bool:
-        """Answer one newcomer; return False if no more can come."""
+        """Answer one connection; return False if the queue was unlinked."""
         try:
             connection, address = accepted(self.ends.listener)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            # With EINVAL the socket is shut down; otherwise another holder was faster, or the newcomer has gone.
+            # EINVAL: the socket is shut down. Otherwise another holder was faster, or the client has given up.
             return error.errno != errno.EINVAL
         with connection:
             try:
@@ -63,16 +63,16 @@ class Offer:
                 else:
                     sent(connection, self.terms, self.ends)
             except OSError:
-                pass  # the newcomer has gone, or asks again
+                pass  # the client has closed the connection, or will retry
         return True
 
 
 class Host:
-    """One thread and what it hands out."""
+    """One server thread and its offers."""
 
     def __init__(self, offers: Iterable[Offer]) -> None:
         self.offers: dict[int, Offer] = {}
-        self._answering = _NOBODY
+        self._answering = _NO_DESCRIPTOR
         self._epoll = _epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
@@ -92,7 +92,7 @@ class Host:
 
     def remove(self, offer: Offer) -> None:
         number = offer.ends.listener.fileno()
-        # By hand, because the socket lives on in other processes, and with it would the entry here.
+        # Explicitly, because the socket stays open in other processes, and so would the entry here.
         self._ignore(number)
         del self.offers[number]
         offer.host = None
@@ -102,8 +102,8 @@ class Host:
     def _ignore(self, number: int) -> None:
         try:
             self._epoll.unregister(number)
-        except FileNotFoundError:  # pragma: no cover - depends on who is faster, see _answer_all
-            pass  # done already, because the queue was unlinked
+        except FileNotFoundError:  # pragma: no cover - depends on a race, see _answer_all
+            pass  # already removed, because the queue was unlinked
 
     def release(self) -> None:
         self._epoll.close()
@@ -122,17 +122,17 @@ class Host:
                     return
                 try:
                     with _answering:
-                        # Said before the offer is looked up, and so whoever withdraws it knows when to wait. Not by a
-                        # lock: a signal handler that asks for an answer may have interrupted who holds it.
+                        # Set before the offer is looked up, so that `remove` knows whether to wait. Not a lock: a
+                        # signal handler that attaches may have interrupted the holder of the lock.
                         self._answering = number
                         offer = self.offers.get(number)
                         if offer is not None and not offer.answer():
-                            # Where another process unlinked it; the handle's close may come first.
+                            # Another process unlinked the queue; the handle's close may come first.
                             self._ignore(number)  # pragma: no cover - see above
                 except OSError:
-                    sleep(_RESPITE)
+                    sleep(_RETRY_SECONDS)
                 finally:
-                    self._answering = _NOBODY
+                    self._answering = _NO_DESCRIPTOR
 
     def end(self) -> None:
         os.eventfd_write(self._bell, 1)
@@ -140,29 +140,30 @@ class Host:
             self._thread.join()
 
 
-# One, but for the case that a signal handler opens a queue while the thread that it interrupts begins or ends another.
+# At most one, unless a signal handler opens a queue while it interrupts the start or end of a server thread.
 _hosts: list[Host] = []
 _lock = NativeRLock()
 _process = os.getpid()
 
-# Opening, binding and closing would leave a child that is forked meanwhile with descriptors that nobody there knows of,
-# and so the queue with a holder that never answers; answering, with one that the newcomer waits for.
+# A child that is forked while its parent opens, binds or closes a queue would inherit descriptors that it does not know
+# of, so the queue would have a holder that never answers. A child that is forked during an answer would inherit the
+# connection, and the client would wait for it.
 _opening = NativeRLock()
 _answering = NativeRLock()
 
 
 @contextmanager
 def no_fork() -> Iterator[None]:
-    """Let no fork of another thread come in between."""
+    """Keep other threads from forking."""
     with _opening:
         yield
 
 
 def add(offer: Offer) -> None:
-    """Hand a queue to whoever asks, from now on.
+    """Start serving an offer.
 
     Raises:
-        LimitExceeded: The system starts no thread for it.
+        LimitExceeded: The system cannot start a thread.
     """
     with _lock:
         if _hosts:
@@ -172,11 +173,11 @@ def add(offer: Offer) -> None:
             _hosts.append(Host([offer]))
         except RuntimeError as error:
             reraise_from_handler(error)
-            raise too_many_threads() from error  # nobody would hand the queue to others
+            raise too_many_threads() from error  # no thread would serve the queue
 
 
 def remove(offer: Offer) -> None:
-    """Hand the queue to nobody any more, from now on."""
+    """Stop serving an offer."""
     with _lock:
         host = offer.host
         if host is None:
@@ -194,11 +195,11 @@ def remove(offer: Offer) -> None:
 def forget(offer: Offer) -> None:
     """Remove an offer that a forked child has inherited and must not serve; call it before `inherit`."""
     for host in _hosts:
-        host.offers.pop(offer.ends.listener.fileno(), None)  # pragma: no cover - in a forked child alone
+        host.offers.pop(offer.ends.listener.fileno(), None)  # pragma: no cover - only in a forked child
 
 
 def offered(found: Found) -> Offer | None:
-    """Return this process's handle to the queue of a socket file, unless the queue was unlinked."""
+    """Return this process's offer of the queue with a socket file, unless the queue was unlinked."""
     for host in tuple(_hosts):
         for offer in tuple(host.offers.values()):
             if offer.terms.found == found and not has_ended(offer.ends.listener):
@@ -207,7 +208,7 @@ def offered(found: Found) -> Offer | None:
 
 
 def inherit() -> None:
-    """Let a forked child hand out by itself what it has inherited; once, whoever comes first."""
+    """Let a forked child serve its inherited offers in its own thread. Only the first call has an effect."""
     global _process
     if _process == os.getpid():
         return
@@ -220,14 +221,14 @@ def inherit() -> None:
         try:
             _hosts.append(Host(inherited))
         except (RuntimeError, OSError):
-            # Nobody is there who could be told, and the parent still answers.
+            # There is no caller to report this to, and the parent still answers.
             for offer in inherited:
                 offer.host = None
 
 
 @atexit.register
 def _end() -> None:
-    # A daemon thread would be cut off somewhere; this one ends in order.
+    # Otherwise the daemon thread would be stopped at any instruction.
     while _hosts:
         host = _hosts.pop()
         for offer in tuple(host.offers.values()):

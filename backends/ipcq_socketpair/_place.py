@@ -1,16 +1,17 @@
-"""Where queues are found: private directories with a listening socket for each name.
+"""The socket directories: private directories with a listening socket for each queue.
 
-The directories are at places that no environment variable moves, and nobody else can have made or can enter them. A
-socket file is called as its queue, or by a hash where the path would be longer than a socket's address may be; the
-lengths tell which. A queue is bound in the first directory that can be used, and looked for in all of them, since other
-processes may use other ones: a socket can be connected to on a read-only file system, too.
+No environment variable changes the directories, and no other user can have created them or can enter them. A socket
+file has the name of its queue, or a hash of it if the path would be too long for a socket's address; the length shows
+which. A queue is bound in the first usable directory, and searched in all of them, because other processes may use
+other directories. A process can connect to a socket even on a read-only file system.
 
-A file is no queue if nobody holds its socket any more, or if the socket was shut down because the queue is unlinked: a
-connect to it is refused. The last holder to close removes it; where the last holders were killed it stays, and whoever
-creates the name replaces it. Between looking whether a file is such and removing it no other process may bind the name,
-so binding and removing are done alone, under locks on the directories that the kernel releases with their holder. They
-are locks of read-only descriptors, so processes that can write to different directories exclude each other as well.
-A process that binds makes its directories before it looks which exist: of two, at least one sees those of both.
+A socket file is not a queue if no process holds its socket any more, or if the socket was shut down because the queue
+was unlinked: connecting is refused. The last holder removes the file when it closes. If the last holders were killed,
+the file stays, and the next process that creates the name replaces it. Between the check of a file and its removal no
+other process may bind the name. So processes bind and remove under locks on the directories, which the kernel releases
+when the holder dies. The locks need only read-only descriptors, so processes that can write to different directories
+exclude each other too. A process that binds first creates its directories, and then checks which ones exist: of two
+processes, at least one sees the directories of both.
 """
 
 import errno
@@ -39,49 +40,48 @@ from ipcq.errors import QueueExists, QueueNotFound, TimedOutError
 from ipcq_socketpair import _host
 from ipcq_socketpair._ends import Ends, Found, Terms, end, ending_line, line, received
 
-# Not gevent's: no other greenlet may come in between where a lock is held.
+# Not gevent's: no other greenlet may run while a lock is held.
 sleep = original("time", "sleep")
 close = original("os", "close")
 
-#: Newcomers that may wait to be answered; the kernel takes the smaller of this and net.core.somaxconn.
+#: Connections that may wait for an answer; the kernel uses the smaller of this and net.core.somaxconn.
 BACKLOG: Final = 4096
 
-#: Seconds that a channel at work may go without looking whether its queue was unlinked. Whoever unlinks waits that long
-#: before saying that it is done, and then it is so for every process.
-BLIND: Final = 0.001
+#: How long a busy channel may go without checking whether its queue was unlinked. `unlink` waits as long before it
+#: returns; then every process sees the effect.
+BLIND_SECONDS: Final = 0.001
 
-# Names from so many bytes on are hashed: the longest path of a directory and this make 101 of the 107 bytes that an
-# address may have (sun_path of unix(7)).
-_HASHED: Final = 64
+# Names of at least this many bytes are hashed: with the longest path of a directory, a hash makes 101 of the 107 bytes
+# that an address may have (sun_path of unix(7)).
+_HASHED_BYTES: Final = 64
 
-# Seconds to wait for an answer before connecting once more. Whoever took the connection may have been stopped by then,
-# and another holder takes the next; an answer that comes late is still taken.
-_PATIENCE: Final = (0.02, 0.03, 0.05, 0.1)
+# How long to wait for an answer before connecting again. The process that accepted the connection may be stopped, and
+# another holder may accept the next; a late answer is still used.
+_ANSWER_SECONDS: Final = (0.02, 0.03, 0.05, 0.1)
 
-# Seconds to wait for another process that binds or removes a name, which takes far less than a millisecond.
-_TURN: Final = 1.0
-
+# How long to wait for another process that binds or removes a name, which takes far less than a millisecond.
+_TURN_SECONDS: Final = 1.0
 
 _PART: Final = "socketpair"
 
 
 def directories() -> list[str]:
-    """Return the directories that exist and are nobody else's."""
+    """Return the existing directories that belong to this user."""
     return private_directories(_PART)
 
 
 def make() -> list[str]:
-    """Make the directories where they are missing, and return those that can be used.
+    """Create missing directories, and return the usable ones.
 
     Raises:
-        PermissionDenied: There is none: each is somebody else's, open to others or read-only.
+        PermissionDenied: No directory is usable: each belongs to another user, is open to other users, or is read-only.
     """
     return make_private_directories(_PART)
 
 
 def _file_of(name: str) -> str:
     file = name[1:].encode()
-    return name[1:] if len(file) < _HASHED else hashlib.sha256(file).hexdigest()
+    return name[1:] if len(file) < _HASHED_BYTES else hashlib.sha256(file).hexdigest()
 
 
 def path_in(home: str, name: str) -> bytes:
@@ -89,41 +89,41 @@ def path_in(home: str, name: str) -> bytes:
 
 
 def paths_of(name: str) -> list[bytes]:
-    """Return the socket files of this name; at most one of them is a queue."""
+    """Return the paths of possible socket files of this name; at most one of them is a queue."""
     return [path.encode() for path in private_files(_file_of(name), _PART)]
 
 
 def path_at(name: str, found: Found) -> bytes:
-    """Return where the file of a queue is; empty if it is gone, since no file has the empty path."""
+    """Return the path of a queue's socket file; empty if it was removed, because no file has the empty path."""
     return next((path for path in paths_of(name) if leads_to(path, found)), b"")
 
 
 @contextmanager
 def alone(homes: Sequence[str], patience: float | None = None) -> Iterator[None]:
-    """Keep others from binding and removing names in these directories meanwhile.
+    """Keep other processes from binding and removing names in these directories.
 
     Raises:
-        TimedOutError: Somebody else was at it for `patience` seconds, by default as long as a turn takes at most.
+        TimedOutError: Another process held a lock for `patience` seconds, by default `_TURN_SECONDS`.
     """
     with _host.no_fork(), ExitStack() as closing:  # a child's copy of a descriptor would keep the lock
-        until = monotonic() + (_TURN if patience is None else patience)
+        until = monotonic() + (_TURN_SECONDS if patience is None else patience)
         for descriptor, home in _in_order(homes, closing):
             while not _locked(descriptor):
                 if monotonic() >= until:
                     raise TimedOutError(
-                        "a process that was creating or removing a queue does not go on: see who holds "
-                        f"{home} (lslocks)"
+                        "a process that was creating or removing a queue seems to be stopped: find the process that "
+                        f"holds {home} with lslocks, and continue or end it"
                     )
                 sleep(0.001)
         yield
 
 
 def _in_order(homes: Sequence[str], closing: ExitStack) -> list[tuple[int, str]]:
-    """Open directories, each once even if it is in two places, in an order that is the same for every process."""
+    """Open directories, each one once even if two paths refer to it, in an order that is the same for all processes."""
     found = {}
     for home in homes:
         how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = opened(partial(os.open, home, how))  # because a signal handler of this thread may fork
+        descriptor = opened(partial(os.open, home, how))  # noted, because a signal handler of this thread may fork
         closing.callback(closed, descriptor, partial(_unlock_and_close, descriptor))
         status = os.fstat(descriptor)
         found[status.st_dev, status.st_ino] = descriptor, home
@@ -132,7 +132,7 @@ def _in_order(homes: Sequence[str], closing: ExitStack) -> list[tuple[int, str]]
 
 def _unlock_and_close(descriptor: int) -> None:
     try:
-        # Closing alone does not unlock it while a child has a copy, which a handler forked just as it was opened.
+        # Closing alone does not unlock it if a signal handler forked right after the open: the child has a copy.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         close(descriptor)
@@ -147,20 +147,20 @@ def _locked(home: int) -> bool:
 
 
 def _connects(by: socket.socket, path: bytes) -> bool:
-    """Connect; True where a queue is there, though it may be busy.
+    """Connect to a queue; return False if it is too busy to accept.
 
     Raises:
-        QueueNotFound: There is none.
+        QueueNotFound: There is no queue at this path.
     """
     try:
         by.connect(path)
     except BlockingIOError:
-        return False  # more wait there already than the backlog holds, which is an answer too
+        return False  # the backlog is full, so the queue exists
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
         raise QueueNotFound from error
     except OSError as error:
         reraise_from_handler(error)
-        if error.errno == errno.EPROTOTYPE:  # a socket of another kind, so none of ours
+        if error.errno == errno.EPROTOTYPE:  # a socket of another type, so not a queue
             raise QueueNotFound from error
         raise
     return True
@@ -173,7 +173,7 @@ def _held_here(path: bytes) -> _host.Offer | None:
 
 
 def alive(path: bytes) -> bool:
-    """Tell whether somebody holds the socket of this file."""
+    """Return whether any process holds the socket of this file."""
     if _held_here(path):
         return True
     with _host.no_fork(), line() as probe:
@@ -189,11 +189,11 @@ def exists(name: str) -> bool:
 
 
 def bind(listener: socket.socket, name: str, homes: Sequence[str]) -> tuple[bytes, Found]:
-    """Take the name in the first of these directories where there is space; to be called alone.
+    """Bind the name in the first of these directories that has space. Call it inside `alone`.
 
     Raises:
-        QueueExists: There is a queue of that name.
-        OSError: The system refused it, and not only because a file system was full; or it was full everywhere.
+        QueueExists: A queue of that name exists.
+        OSError: The system refused for a reason other than a full file system, or all file systems are full.
     """
     if exists(name):
         raise QueueExists
@@ -201,12 +201,12 @@ def bind(listener: socket.socket, name: str, homes: Sequence[str]) -> tuple[byte
     path = next((path for path in paths if _has_space(listener, path)), last)
     if path == last:
         _bind(listener, last)
-    os.chmod(path, 0o600)  # the umask decided on it
+    os.chmod(path, 0o600)  # regardless of the umask
     return path, _found(path)
 
 
 def _has_space(listener: socket.socket, path: bytes) -> bool:
-    """Bind, or return False if the file system is full."""
+    """Bind; return False if the file system is full."""
     try:
         _bind(listener, path)
     except OSError as error:
@@ -231,24 +231,24 @@ def _found(path: bytes) -> Found:
 
 
 def leads_to(path: bytes, found: Found) -> bool:
-    """Tell whether a socket file is still the one that was found."""
+    """Return whether a path still refers to the socket file `found`."""
     try:
         return _found(path) == found
     except (FileNotFoundError, NotADirectoryError):
         return False
     except PermissionError:
-        return True  # a process that has become another user cannot look any more
+        return True  # a process that has changed its user cannot check any more
 
 
 def free(path: bytes, found: Found) -> None:
-    """Remove the name if it still leads there."""
+    """Remove the path if it still refers to `found`."""
     if leads_to(path, found):
         os.unlink(path)
 
 
 def tidied(path: bytes, found: Found) -> None:
-    """Remove the file of a queue that nobody holds any more; to be called when this process does not either."""
-    with suppressed(OSError, TimedOutError):  # else it stays, and is no queue all the same
+    """Remove the file of a queue that no process holds any more. Call it after this process has closed the queue."""
+    with suppressed(OSError, TimedOutError):  # otherwise the file stays, but is not a queue
         if leads_to(path, found) and not alive(path):
             with alone([os.fsdecode(os.path.dirname(path))], 0.0):
                 if leads_to(path, found):
@@ -256,7 +256,7 @@ def tidied(path: bytes, found: Found) -> None:
 
 
 def unlink(name: str) -> None:
-    """Remove the name, and return when every channel knows.
+    """Unlink the queue, and return when every channel sees the effect.
 
     Raises:
         QueueNotFound: There is no queue of that name.
@@ -264,13 +264,13 @@ def unlink(name: str) -> None:
     path = _place_of(name)
     with alone([os.fsdecode(os.path.dirname(path))]):
         try:
-            _tell_end(path)
-            # It is unlinked now, also where this process is killed or the file cannot be removed: a file at which
-            # nobody answers is no queue.
+            _end(path)
+            # It is unlinked now, even if this process is killed or the file cannot be removed: a file whose socket
+            # refuses connections is not a queue.
             _remove(path)
         except FileNotFoundError as error:
             raise QueueNotFound from error
-    sleep(BLIND)
+    sleep(BLIND_SECONDS)
 
 
 def _place_of(name: str) -> bytes:
@@ -294,8 +294,8 @@ def _remove(path: bytes) -> None:
         reraise_from_handler(error)
 
 
-def _tell_end(path: bytes) -> None:
-    """Tell the holders that the queue is unlinked; if all are stopped, they notice as soon as one continues."""
+def _end(path: bytes) -> None:
+    """Shut down the listening socket through a holder; if all holders are stopped, as soon as one continues."""
     here = _held_here(path)
     if here:
         end(here.ends.listener)
@@ -304,24 +304,24 @@ def _tell_end(path: bytes) -> None:
         try:
             _connects(asking, path)
         except QueueNotFound:
-            pass  # the last holder has gone
+            pass  # the last holder has closed the queue
 
 
 def asked(name: str) -> tuple[Terms, Ends]:
-    """Get the queue's descriptors from a holder.
+    """Request the queue's descriptors from a holder.
 
     Raises:
         QueueNotFound: There is no queue of that name, or none of its holders answers.
     """
     for path in paths_of(name):
-        with _host.no_fork():  # nor a close
+        with _host.no_fork():  # also excludes a close
             here = _held_here(path)
             if here:
                 return here.terms, here.ends.copied()
         try:
             return _answer(path)
         except QueueNotFound as error:
-            if error.detail:  # it is there, and nobody answers
+            if error.detail:  # it exists, but no holder answers
                 raise
     raise QueueNotFound
 
@@ -330,7 +330,7 @@ def _answer(path: bytes) -> tuple[Terms, Ends]:
     with ExitStack() as lines:
         waiting: dict[int, socket.socket] = {}
         poll = select.poll()
-        for patience in _PATIENCE:
+        for patience in _ANSWER_SECONDS:
             one = lines.enter_context(line())
             if _connects(one, path):
                 waiting[one.fileno()] = one
@@ -339,15 +339,15 @@ def _answer(path: bytes) -> tuple[Terms, Ends]:
                 answer = received(waiting[number])
                 if answer is not None:
                     return answer
-                poll.unregister(number)  # that holder let go of the queue just now
+                poll.unregister(number)  # that holder has just closed the queue
     raise QueueNotFound(
-        "it exists, but none of the processes that have it open answers, so they are stopped or short of descriptors: "
-        f"see who they are (sudo lsof {os.fsdecode(path)}) and let one go on (kill -CONT)"
+        "it exists, but no process that has it open answers; they are stopped or short of descriptors: "
+        f"list them (sudo lsof {os.fsdecode(path)}), and continue one (kill -CONT)"
     )
 
 
 def _files() -> list[bytes]:
-    """Return the paths of what is in the directories."""
+    """Return the paths of all files in the directories."""
     return sorted(home.encode() + b"/" + file for home in directories() for file in os.listdir(home.encode()))
 
 
@@ -355,25 +355,25 @@ def names() -> Iterator[str]:
     for path in _files():
         file = os.path.basename(path)
         try:
-            if len(file) < _HASHED:
+            if len(file) < _HASHED_BYTES:
                 if alive(path):
                     yield "/" + file.decode()
             else:
                 yield _name_of(path)
         except (QueueNotFound, UnicodeDecodeError):
-            pass  # gone meanwhile, without an answer, or no file of ours
+            pass  # unlinked meanwhile, without an answer, or not a queue
 
 
 def _name_of(path: bytes) -> str:
     here = _held_here(path)
     if here:
         return here.terms.name
-    with _host.no_fork():  # a forked child would hold the queue and not answer
+    with _host.no_fork():  # a forked child would hold the queue, but not answer
         terms, ends = _answer(path)
         ends.close()
     return terms.name
 
 
 def leftovers() -> list[bytes]:
-    """List the socket files that nobody holds."""
+    """Return the socket files that no process holds."""
     return [path for path in _files() if not alive(path)]

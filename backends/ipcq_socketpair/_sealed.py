@@ -1,8 +1,8 @@
-"""Messages that are larger than a packet: files without a name, sealed so that nobody can change them any more.
+"""Messages that are larger than a packet: files without a name, sealed so that no process can change them.
 
-Who gets one checks the seals before it reads, since whoever can put could have put any descriptor: one that never ends,
-that shrinks while it is read, or that somebody else goes on writing to. Only a memfd has seals, and asking for them
-touches nothing else.
+A consumer checks the seals before it reads, because a producer can send any descriptor: of an endless file, of a file
+that shrinks during the read, or of a file that another process keeps writing to. Only a memfd has seals, and reading
+the seals has no side effect on other files.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ _SEALS: Final = _FIXED | fcntl.F_SEAL_SEAL
 
 
 def sealed(data: bytes) -> int:
-    """Return the descriptor of a sealed file that holds the message."""
+    """Write the message to a sealed file, and return its descriptor."""
     descriptor = os.memfd_create("ipcq-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(data)
@@ -31,21 +31,21 @@ def sealed(data: bytes) -> int:
 
 
 def opened(descriptor: int, size: int, largest: int) -> bytes:
-    """Read the message that a descriptor holds.
+    """Read the message from the file of a descriptor.
 
     Raises:
-        CorruptQueue: It is no sealed file of that size.
+        CorruptQueue: It is not a sealed file of that size.
     """
     try:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
         if seals & _FIXED != _FIXED or size > largest or os.fstat(descriptor).st_size != size:
-            raise CorruptQueue("a message came as a file that is not sealed or has another size: it was dropped")
+            raise CorruptQueue("received a message as a file that is not sealed or has a wrong size: it was dropped")
         parts: list[bytes] = []
         read = 0
-        while read < size:  # no call reads more than 2 GiB
+        while read < size:  # one call reads at most 2 GiB
             parts.append(os.pread(descriptor, size - read, read))
             read += len(parts[-1])
     except OSError as error:
         reraise_from_handler(error)
-        raise CorruptQueue(f"a message came as a descriptor that cannot be read ({error}): it was dropped") from error
+        raise CorruptQueue(f"received a message as an unreadable descriptor ({error}): it was dropped") from error
     return b"".join(parts)

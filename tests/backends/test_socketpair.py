@@ -244,4 +244,4 @@ class TestSocketpairByFiles(BackendContract):
 
     @pytest.fixture(autouse=True)
     def _no_room_in_packets(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_buffer, "PADDED_INLINE", 0)
+        monkeypatch.setattr(_buffer, "PADDED_INLINE_BYTES", 0)

@@ -201,7 +201,7 @@ def test_a_handle_is_closed_only_when_nobody_is_handed_its_descriptors(queue: Ha
     (host,) = _host._hosts
     host._answering = ends(queue).listener.fileno()
     began = time.monotonic()
-    threading.Timer(0.1, setattr, (host, "_answering", _host._NOBODY)).start()
+    threading.Timer(0.1, setattr, (host, "_answering", _host._NO_DESCRIPTOR)).start()
     queue.close()
     assert time.monotonic() - began >= 0.1
 

@@ -38,7 +38,7 @@ def test_what_no_setting_allows_is_said_to_be_so(name: str) -> None:
 
 def test_a_limit_that_cannot_be_read_is_met_all_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C24: where /proc/sys does not show it."""
-    monkeypatch.setattr(_buffer, "_most", lambda: _buffer._HIGHEST)
+    monkeypatch.setattr(_buffer, "_most", lambda: _buffer._MOST_BUFFER_BYTES)
     with pytest.raises(LimitExceeded):
         ipcq.open(name, "socketpair", max_messages=100_000)
 
@@ -101,7 +101,7 @@ def test_a_setting_that_is_not_shown_is_taken_for_the_highest(monkeypatch: pytes
     monkeypatch.setattr("builtins.open", refuse)
     most = _buffer._most()
     monkeypatch.undo()
-    assert most == _buffer._HIGHEST
+    assert most == _buffer._MOST_BUFFER_BYTES
 
 
 # Turns

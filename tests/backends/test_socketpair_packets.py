@@ -26,7 +26,7 @@ LARGE_HEADER = _buffer.HEADER.pack(1, 5)
 
 @pytest.mark.parametrize(
     "packet",
-    [b"", b"\x02", b"\x01", b"\xff" * 9, LARGE_HEADER, b"\x00" + bytes(_buffer.INLINE + 1), b"\x01" + bytes(200)],
+    [b"", b"\x02", b"\x01", b"\xff" * 9, LARGE_HEADER, b"\x00" + bytes(_buffer.INLINE_BYTES + 1), b"\x01" + bytes(200)],
     ids=["empty", "unknown", "short", "large-unknown", "without-a-file", "too-long", "long-header"],
 )
 def test_a_strange_packet_is_told_and_dropped(packet: bytes, queue: Handle) -> None:

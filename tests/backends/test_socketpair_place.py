@@ -100,7 +100,7 @@ def test_a_long_name_is_listed_as_it_is(name: str) -> None:
 
 def test_a_stopped_process_at_the_directory_holds_nobody_for_long(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C11: creating and unlinking end with TimedOutError, and closing leaves the file."""
-    monkeypatch.setattr(_place, "_TURN", 0.05)
+    monkeypatch.setattr(_place, "_TURN_SECONDS", 0.05)
     queue = ipcq.open(name, "socketpair")
     homes = _place.directories()
     home = os.open(homes[0], os.O_RDONLY)
@@ -120,7 +120,7 @@ def test_a_stopped_process_at_the_directory_holds_nobody_for_long(name: str, mon
 def test_a_file_that_somebody_removed_is_the_queues_end(queue: Handle) -> None:
     """C14: `rm` is an unlink."""
     os.unlink(path_of(queue.name))
-    time.sleep(2 * _place.BLIND)
+    time.sleep(2 * _place.BLIND_SECONDS)
     with pytest.raises(QueueGone):
         queue.put(b"x")
 
@@ -210,7 +210,7 @@ def test_who_makes_a_queue_waits_for_who_makes_one_elsewhere(
     two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C31: neither of the two need be able to write where the other can."""
-    monkeypatch.setattr(_place, "_TURN", 0.05)
+    monkeypatch.setattr(_place, "_TURN_SECONDS", 0.05)
     with _place.alone(_place.make()[1:]), pytest.raises(TimedOutError, match=f"holds {two[1]}"):
         SocketpairBackend().create(name, Request())
 
