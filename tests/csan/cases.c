@@ -1,4 +1,4 @@
-/* One case after another, in one process: bounds, orders, ends, participants, and segments that mean harm. */
+/* Test cases in one process: limits, orders, ends, participants, and hostile segments. */
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -194,7 +194,7 @@ static struct ring_record *record_of(const struct queue *queue, uint64_t positio
     return (struct ring_record *)(queue->data + position % queue->capacity);
 }
 
-/* Two messages and, between them, a record that somebody is still writing or left unfinished. */
+/* Two messages and, between them, a record that a producer is writing or left unfinished. */
 static struct queue *ring_with_a_gap(uint64_t word)
 {
     struct queue *queue = queue_open(queue_file(3 * ring_record_size(64), 0, 64));
@@ -233,7 +233,7 @@ static void clear_goes_past_what_is_being_written(void)
     written->word = participant_word(queue, 0) | RECORD_RESERVED;
     CHECK(queue_clear(queue, &count, 0) == QUEUE_OK && count == 3);
     CHECK(try_get(queue, &place) == QUEUE_EMPTY);
-    /* Its space and the space behind it are not free before its producer has finished. */
+    /* Its space and the space after it are not free before its producer has finished. */
     CHECK(queue_put(queue, bytes, 64, 0) == QUEUE_OK && queue_put(queue, bytes, 0, 0) == QUEUE_FULL);
     CHECK(written->word == (participant_word(queue, 0) | RECORD_RESERVED));
     written->word = RECORD_READY;
@@ -250,11 +250,11 @@ static void what_a_shutdown_dropped_cannot_be_taken(void)
         size_t count;
 
         CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK && queue_put(queue, "y", 1, 0) == QUEUE_OK);
-        queue->segment->put.lock.word = queue->segment->get.lock.word = 1; /* of a process that is stopped inside */
+        queue->segment->put.lock.word = queue->segment->get.lock.word = 1; /* as if a stopped process held it */
         CHECK(queue_shutdown(queue, SECOND / 100) == QUEUE_OK);
         queue_drop(queue, SECOND / 100);
         queue->segment->put.lock.word = queue->segment->get.lock.word = 0;
-        CHECK(queue_shutdown(queue, 0) == QUEUE_OK); /* a later one that lets drain revives nothing */
+        CHECK(queue_shutdown(queue, 0) == QUEUE_OK); /* a later shutdown without a drop revives nothing */
         CHECK(try_get(queue, &place) == QUEUE_DOWN && queue_peek(queue, place_for, &place, 0) == QUEUE_DOWN);
         CHECK(queue_get_many(queue, place_for, &place, 2, &count, 0) == QUEUE_DOWN);
         side_totals(queue, &put, &got);
@@ -297,7 +297,7 @@ static void the_dead_hold_nothing(void)
         queue_get(queue_open(file), place_for, &place, &copy, 0);
         raise(SIGKILL);
     }
-    /* Also while its number still is one, as nobody has waited for it. */
+    /* Also while its process id still exists, because the parent has not waited for it. */
     CHECK(waitid(P_PID, (id_t)child, &(siginfo_t){0}, WEXITED | WNOWAIT) == 0);
     CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
     CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_FULL);
@@ -345,13 +345,13 @@ static void participants_come_and_go(void)
 
         CHECK(queue_reattach(one) == QUEUE_OK && one->slot != slot && participant_shared(one));
         raise(SIGSTOP);
-        CHECK(!participant_shared(one)); /* the parent's slot went with the parent's handle, though this is its child */
+        CHECK(!participant_shared(one)); /* the parent's slot was released with its handle */
         raise(SIGKILL);
     }
     CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
     CHECK(participant_shared(one));
     other = queue_open(file);
-    CHECK(participant_lives(other, participant_word(one, 0))); /* its slot is its own after the child's birth */
+    CHECK(participant_lives(other, participant_word(one, 0))); /* the child has its own slot */
     queue_close(other);
     queue_close(one);
     kill(child, SIGCONT);
@@ -369,9 +369,9 @@ static void a_child_in_another_namespace_is_no_participant(void)
     if (child == 0) {
         pid_t grandchild;
 
-        /* Who is not root may do so as root of another user namespace, unless the system forbids that. */
+        /* An ordinary user may do so as root of another user namespace, unless the system forbids that. */
         if (unshare(CLONE_NEWPID) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0) {
-            printf("cases: there can be no other PID namespace here\n");
+            printf("cases: cannot create a PID namespace here\n");
             _exit(getenv("CI") != NULL);
         }
         grandchild = fork_child();
@@ -403,7 +403,7 @@ static void a_lock_outlives_its_owner(void)
     pthread_join(thread, NULL);
     CHECK(lock_take(&lock, 0) == LOCK_INHERITED);
     lock_give(&lock);
-    lock.word = 1; /* that of a process which holds it for ever */
+    lock.word = 1; /* the id of a process that holds it forever */
     since = clock_now();
     CHECK(lock_take(&lock, SECOND / 20) == LOCK_BUSY);
     CHECK(clock_now() - since >= SECOND / 20);
@@ -416,7 +416,7 @@ static void who_is_in_keeps_others_out(void)
         size_t count;
 
         CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK);
-        queue->segment->put.lock.word = queue->segment->get.lock.word = 1; /* of a process that is stopped inside */
+        queue->segment->put.lock.word = queue->segment->get.lock.word = 1; /* as if a stopped process held it */
         CHECK(queue_put(queue, "x", 1, 0) == QUEUE_BUSY);
         CHECK(queue_put(queue, "x", 1, SECOND / 100) == QUEUE_BUSY);
         CHECK(queue_get_many(queue, place_for, &place, 2, &count, 0) == QUEUE_BUSY && count == 0);
@@ -428,11 +428,11 @@ static void who_is_in_keeps_others_out(void)
     }
 }
 
-/* Being told */
+/* Notification */
 
 static char queue_path[64], bell_path[64];
 
-/* A queue in a file with a name, as those have that a doorbell can belong to. */
+/* A queue in a file with a name: only such a queue can create a doorbell. */
 static int named_file(uint32_t flags)
 {
     struct segment_header asked = {.limit = 1 << 12, .max_message_size = 64, .flags = flags};
@@ -482,7 +482,7 @@ static void the_doorbell_tells_whether_there_is_a_message(void)
         CHECK(queue_put(listener, "x", 1, 0) == QUEUE_OK);
         CHECK(doorbell_arm(listener) == QUEUE_OK && rings(listener));
         CHECK(try_get(listener, &place) == QUEUE_OK && !rings(listener));
-        /* Whoever cannot ring must not put. */
+        /* A producer that cannot ring must not put. */
         CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
         none.rlim_max = before.rlim_max;
         CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
@@ -490,7 +490,7 @@ static void the_doorbell_tells_whether_there_is_a_message(void)
         CHECK(doorbell_arm(other) == QUEUE_SYSTEM && errno == EMFILE);
         CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
         CHECK(try_get(other, &place) == QUEUE_EMPTY);
-        for (int turn = 0; turn < 600; turn++) { /* now and then it looks whether anybody listens */
+        for (int turn = 0; turn < 600; turn++) { /* from time to time it checks whether any handle listens */
             CHECK(queue_put(other, "x", 1, 0) == QUEUE_OK && rings(listener));
             CHECK(queue_put(other, "y", 1, 0) == QUEUE_OK && rings(listener));
             CHECK(queue_get_many(other, place_for, &place, 2, &count, 0) == QUEUE_OK && count == 2 && !rings(listener));
@@ -528,7 +528,7 @@ struct stopped {
     pthread_barrier_t step;
 };
 
-/* Holds the producers' lock until it is told to give it back. */
+/* Holds the producers' lock until it is told to release it. */
 static void *stand_inside(void *context)
 {
     struct stopped *stopped = context;
@@ -579,7 +579,7 @@ static void a_flooded_doorbell_holds_nobody(void)
         continue;
     for (; rings(queue); gets++)
         CHECK(try_get(queue, &place) == QUEUE_EMPTY);
-    CHECK(gets > 1); /* so each takes a part of it, and who goes on writing keeps none of them busy */
+    CHECK(gets > 1); /* each get takes only a part, so a process that keeps writing blocks none of them */
     end_with_bell(queue, file);
 }
 
@@ -594,7 +594,7 @@ static void a_doorbell_goes_with_the_name(void)
     close(file);
 }
 
-/* A pipe that is opened again, as those who are handed it have it. */
+/* A pipe that is opened again, as by a process that receives the descriptor. */
 static int nameless_bell(int *ends)
 {
     char path[32];
@@ -662,7 +662,7 @@ static void a_notice_is_given_once(void)
         CHECK(notice_ask(queue, &seen) == QUEUE_OK);
         CHECK(queue_put(other, "x", 1, 0) == QUEUE_OK && !notice_given(queue, seen, 0)); /* it was not empty */
         queue_close(queue);
-        CHECK(notice_ask(other, &seen) == QUEUE_OK); /* in the place of one that has gone */
+        CHECK(notice_ask(other, &seen) == QUEUE_OK); /* the last registrant is gone */
         notice_cancel(other);
         CHECK(notice_given(other, seen, 0) && other->segment->state.attention == 0);
         queue_close(other);
@@ -698,7 +698,7 @@ static void a_wake_up_that_never_comes_is_made_good(void)
     event->asleep = 0; /* as after a waker that was killed before its call */
     CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK);
     pthread_join(thread, &took);
-    CHECK(*(int64_t *)took < 5 * SECOND / 2); /* ten times what the contract has */
+    CHECK(*(int64_t *)took < 5 * SECOND / 2); /* ten times the limit of the contract */
     free(took);
     queue_close(queue);
 }
@@ -714,8 +714,8 @@ static void any_time_of_waking_may_stand_there(void)
     while (queue->segment->put.event.asleep == 0)
         sched_yield();
     nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-    futex_wake(&queue->segment->put.event.turns, 1); /* without a time */
-    while (queue->segment->put.event.asleep < 2) /* as nobody has taken it off */
+    futex_wake(&queue->segment->put.event.turns, 1); /* without writing `woken` */
+    while (queue->segment->put.event.asleep < 2) /* because no waker has taken it off the count */
         sched_yield();
     CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK);
     pthread_join(thread, &took);
@@ -814,7 +814,7 @@ static void what_lies_about_its_size_is_corrupt(void)
     }
 }
 
-/* Numbers that no queue has, in every place, while it is used: no call may touch what is not the queue's or hang. */
+/* Invalid numbers at every offset while the queue is used: no call may access memory outside the queue, or hang. */
 static void harm_stays_in_the_segment(uint64_t seed)
 {
     static const uint64_t hostile[] = {0, 1, 7, 8, 16, 4095, 4096, 65536, 1ULL << 31, 1ULL << 32, 1ULL << 63, ~0ULL};
@@ -830,13 +830,13 @@ static void harm_stays_in_the_segment(uint64_t seed)
         size_t offset = 0, count;
 
         switch (random_next(&seed) % 4) {
-        case 0: /* the header, the positions and what is beside them */
+        case 0: /* the header, the positions and the words next to them */
             offset = random_next(&seed) % offsetof(struct segment, generations);
             break;
         case 1:
             offset = head + random_next(&seed) % 2048;
             break;
-        case 2: /* the record that is next, or the arrays of a shelf */
+        case 2: /* the next record, or the arrays of cells */
             offset = (size_t)(queue->data - start) + (seed % 2 ? queue->segment->get.position % queue->capacity
                                                              : random_next(&seed) % queue->capacity);
         }
@@ -920,6 +920,6 @@ int main(int count, char **words)
     what_lies_about_its_size_is_corrupt();
     for (int seed = 0; seed < seeds; seed++)
         harm_stays_in_the_segment((uint64_t)seed);
-    printf("cases: all is well, %d segments that mean harm did none\n", seeds);
+    printf("cases: all passed, %d hostile segments did no harm\n", seeds);
     return 0;
 }

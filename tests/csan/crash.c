@@ -3,21 +3,20 @@
  *
  *     crash [ONE]
  *
- * A debugger runs the victim instruction by instruction and copies the segment whenever it has changed. Each copy is what
- * the others would meet had the victim been killed there, once its locks are marked as the kernel marks them. Whoever
- * opens the copy must find the queue as it was before the operation or as it is after it, and must be able to fill it to
- * the last byte. Then, from each of these states, a second victim goes on, which has to repair what the first one left,
- * and is killed in the same way. What a state is judged by can not be seen twice, so that equal ones are judged once; and
- * a second victim does not begin twice in states that differ only in the bytes of a message that was never finished.
- * Nothing else is left out.
+ * A debugger runs the victim instruction by instruction and copies the segment whenever it has changed. Each copy, with
+ * its locks marked as the kernel marks them, is the state that the others would find if the victim had been killed
+ * there. A survivor that opens the copy must find the queue as it was before the operation or as it is after it, and
+ * must be able to fill it to the last byte. Then, from each of these states, a second victim continues; it must repair
+ * the state that the first one left, and is killed in the same way. Equal states are judged once, and a second victim
+ * does not start twice from states that differ only in the bytes of an unfinished message. Nothing else is left out.
  *
- * At each instruction, too: nobody is woken before there is something to wake for; the doorbell rings while there is a
- * message; and where a message has come, the notice has been given.
+ * Also checked at each instruction: no sleeper is woken before there is a reason; the doorbell rings while there is a
+ * message; and when a message has been committed, the notice has been given.
  *
  * QUEUE_LARGE is small here, so that copying a large message takes few steps.
  *
- * This proves more than killing at random, except for what processors reorder: a killed process's stores are seen in
- * the order of its program. With a number, only that one of the pairs of a scene and an operation is tried.
+ * This proves more than kills at random instants, except about reordering by processors: here the stores of a killed
+ * process are seen in program order. With a number, only that pair of a scene and an operation is tried.
  */
 #include <linux/futex.h>
 #include <sched.h>
@@ -38,19 +37,19 @@
 
 enum circumstance {
     NOTHING,
-    CLAIMED,  /* somebody who lives copies the first message out */
-    RESERVED, /* somebody who lives copies the last message in */
-    ASLEEP,   /* somebody sleeps on each side */
-    ARMED,    /* somebody has the doorbell */
-    ASKED,    /* somebody has asked for a notice */
+    CLAIMED,  /* a live participant copies the first message out */
+    RESERVED, /* a live participant copies the last message in */
+    ASLEEP,   /* a participant sleeps on each side */
+    ARMED,    /* a participant has armed the doorbell */
+    ASKED,    /* a participant has requested a notice */
 };
 
 struct scene {
     const char *name;
     uint64_t limit;
     uint64_t messages;
-    unsigned turns;  /* messages that went through before, so that the ring begins elsewhere */
-    unsigned filled; /* messages that are in it */
+    unsigned turns;  /* messages that passed before, so that the ring begins at another offset */
+    unsigned filled; /* messages in the queue */
     size_t size;     /* of each */
     uint32_t flags;
     enum circumstance with;
@@ -86,9 +85,9 @@ struct contents {
     uint32_t numbers[MOST];
 };
 
-/* What one pair of a scene and an operation is tried with; workers are processes, so that there is one. */
+/* State for one pair of a scene and an operation; workers are processes, so that each has one. */
 static const struct scene *scene;
-static uint64_t held; /* position of the record that somebody copies, and whose slot that is */
+static uint64_t held; /* position of the record that is being copied, and the slot of its owner */
 static uint32_t holder;
 static int bell = -1;
 
@@ -186,7 +185,7 @@ static void attach(struct queue *queue)
 static const struct operation {
     const char *name;
     void (*act)(struct queue *queue);
-    bool second; /* also for who goes on after another */
+    bool second; /* also as the second victim */
 } operations[] = {
     {"put", put_small, true},      {"put of a large message", put_large, true},
     {"put_many", put_batch, false}, {"get", get_one, true},
@@ -204,7 +203,7 @@ struct state {
 
 static size_t film_size; /* bytes of a segment */
 
-/* What has been seen, by its hash of 64 bits. */
+/* The states seen so far, by a 64-bit hash. */
 struct seen {
     size_t room, count;
     uint64_t *hashes;
@@ -255,7 +254,7 @@ static struct ring_record *record_in(unsigned char *segment, uint64_t position)
     return (struct ring_record *)(segment + header->data_offset + position % header->capacity);
 }
 
-/* Makes bytes equal that nobody reads: those of the one message that was begun and not finished. */
+/* Clears bytes that are never read: those of the unfinished message. */
 static void blank_unfinished(unsigned char *segment)
 {
     const struct segment *there = (const struct segment *)segment;
@@ -282,7 +281,7 @@ static int file_of(const unsigned char *state)
     return file;
 }
 
-/* Somebody who lives has this slot. */
+/* Makes this slot belong to a live participant. */
 static int occupy(int file)
 {
     struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(LAYOUT_LOCKS + holder), .l_len = 1};
@@ -346,7 +345,7 @@ static unsigned fill(struct queue *queue, size_t size)
     return count;
 }
 
-/* Lets a survivor find out what is in a queue, and whether all its space is to be had; who copied ends what it did. */
+/* Lets a survivor read all messages, and check that all space is usable. Copies in progress are finished. */
 static struct contents survive(const unsigned char *state, unsigned capacity)
 {
     int file = file_of(state);
@@ -376,7 +375,7 @@ static bool same(const struct contents *one, const struct contents *other)
     return one->count == other->count && memcmp(one->numbers, other->numbers, one->count * sizeof(uint32_t)) == 0;
 }
 
-/* Tells whether the first ones of what was there are gone, and not more than in the end. */
+/* Returns whether a prefix of the messages is gone, and not more than after the whole operation. */
 static bool between(const struct contents *found, const struct contents *before, const struct contents *after)
 {
     return found->count <= before->count && found->count >= after->count &&
@@ -385,7 +384,7 @@ static bool between(const struct contents *found, const struct contents *before,
 
 struct bounds {
     struct contents before, after;
-    bool singly; /* in order, messages of a batch are taken one by one */
+    bool singly; /* with priorities, messages of a batch are taken one by one */
     unsigned capacity;
 };
 
@@ -397,7 +396,7 @@ static void judge(const unsigned char *state, const struct bounds *bounds)
           (bounds->singly && between(&found, &bounds->before, &bounds->after)));
 }
 
-/* What has to be so at every instruction. */
+/* The invariants at every instruction. */
 static void check_now(const unsigned char *first, const unsigned char *now, bool putting)
 {
     const struct segment *before = (const struct segment *)first;
@@ -427,7 +426,7 @@ static struct queue *open_as_victim(int file)
     return queue;
 }
 
-/* What is in the queue when somebody has done that without being killed. */
+/* The messages in the queue after the operation without a kill. */
 static struct contents after_all(const unsigned char *state, void (*act)(struct queue *queue))
 {
     int file = file_of(state);
@@ -466,7 +465,7 @@ struct tally {
 
 static struct tally *tally;
 
-/* Runs an operation step by step from a state, judges what there is after each step, and calls `visit` with it. */
+/* Runs an operation step by step from a state, judges the state after each step, and calls `visit` with it. */
 static void shoot(const struct state *from, const struct operation *operation, const struct bounds *bounds,
                   struct seen *judged, void (*visit)(const struct state *state, void *context), void *context)
 {
@@ -495,7 +494,7 @@ static void shoot(const struct state *from, const struct operation *operation, c
     }
     CHECK(waitpid(victim, &status, 0) == victim && WIFSTOPPED(status));
     memcpy(first, now, film_size);
-    memset(last, 0, film_size); /* so that the first one is judged too */
+    memset(last, 0, film_size); /* so that the first state is judged too */
     for (;;) {
         if (memcmp(last, now, film_size) != 0) {
             memcpy(last, now, film_size);
@@ -575,7 +574,7 @@ static unsigned capacity_of(void)
     return capacity;
 }
 
-/* Makes the queue of the scene, and returns its state. */
+/* Creates the queue of the scene, and returns its state. */
 static struct state set_up(void)
 {
     struct segment_header asked = {.limit = scene->limit};
@@ -653,7 +652,7 @@ static void name_pair(int number)
     fprintf(stderr, "crash: in a queue that is %s, at %s\n", scene->name, current->name);
 }
 
-/* A process for each pair, and each with its victims on one processor: then a step is a switch and not a wake-up. */
+/* One process for each pair, on one processor with its victims: then a step is a context switch and not a wake-up. */
 int main(int count, char **words)
 {
     size_t only = count > 1 ? (size_t)atol(words[1]) : 0;

@@ -1,17 +1,16 @@
 /*
- * Feeds the core whatever a neighbour with write access could leave in a segment, or write there in the middle of a call.
+ * Feeds the core anything that an attacker with write access could leave in a segment, or write there during a call.
  *
- * An input is a program: what queue to begin with, and steps that either spoil words of the segment or call the core. Two
- * thirds of the inputs run beside a thread that writes into the segment all the while. Nothing is expected of a
- * result; what is expected is that
+ * An input is a program: the kind of the queue, and steps that either overwrite words of the segment or call the core.
+ * Two thirds of the inputs run beside a thread that keeps writing into the segment. Results may be arbitrary, but
  *
  *     no byte outside the mapping and the caller's own memory is touched     guard pages around the mapping, ASan
- *     no number is computed with that C does not define                      UBSan
- *     no message is larger than the largest that the queue was made for      `room_for`
+ *     no arithmetic has undefined behaviour                                  UBSan
+ *     no message is larger than the queue's maximum                          `room_for`
  *     no call takes longer than its patience and a scan of the queue         libFuzzer's -timeout
- *     what is attached to is as it says, and as long as it says              `attach_to`
+ *     an attached segment matches its header, also in size                   `attach_to`
  *
- * The file is not truncated while it is mapped: a neighbour can do that, and it is not promised to be survived.
+ * The file is not truncated while it is mapped: an attacker can do that, and participants need not survive it.
  */
 #include <linux/futex.h>
 #include <pthread.h>
@@ -31,7 +30,7 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-/* The input, which reads as zeros behind its end. */
+/* The input; beyond its end it reads as zeros. */
 struct input {
     const uint8_t *bytes;
     size_t size;
@@ -58,7 +57,7 @@ struct scene {
     struct queue *queue;
     size_t size;             /* of the file */
     unsigned char *bytes;    /* the segment */
-    unsigned char *pristine; /* what it held in the beginning */
+    unsigned char *pristine; /* its initial bytes */
 };
 
 static struct scene scenes[] = {
@@ -68,13 +67,13 @@ static struct scene scenes[] = {
     {.flags = 0, .limit = 100000, .messages = 0, .largest = QUEUE_LARGE + 100}, /* copied without the lock */
 };
 #define SCENES (sizeof scenes / sizeof *scenes)
-static uint64_t largest; /* message of the queue in use */
+static uint64_t largest; /* maximum message size of the current queue */
 
 static void guard(void *page)
 {
     size_t size = (size_t)sysconf(_SC_PAGESIZE);
 
-    /* Where something is mapped already, that is as good as nothing: ASan knows its own. */
+    /* If memory is mapped there already, that serves as well: ASan checks accesses to it. */
     mmap(page, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 }
 
@@ -104,7 +103,7 @@ static void set_up(struct scene *scene)
     close(file);
 }
 
-/* A neighbour */
+/* The attacker */
 
 struct spoil {
     _Atomic size_t offset; /* of a 32-bit word; 0: of none */
@@ -135,7 +134,7 @@ static void *be_a_neighbour(void *nothing)
         if (bytes == NULL)
             nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
         else if (offset != 0)
-            /* Now and then what was there, so that a call meets both. */
+            /* From time to time the original value, so that a call sees both. */
             spoil(bytes, offset, atomic_load(&one->value) + (turn / SPOILS & 1));
     }
     return nothing;
@@ -162,7 +161,7 @@ static size_t word_of(size_t first, size_t end, uint64_t which)
     return first + which * 4 % (end - first);
 }
 
-/* Somewhere in the segment, by its part: words that decisions rest on are few among many. */
+/* A word of the segment, chosen by its part: only few words influence decisions. */
 static size_t somewhere(const struct scene *scene, struct input *input)
 {
     const struct segment *was = (const struct segment *)(const void *)scene->pristine;
@@ -261,7 +260,7 @@ static void listen_to(struct queue *queue)
 {
     uint32_t seen = 0;
 
-    /* Else it waits half a second for a lock that nobody gives back, as it should. */
+    /* Otherwise it correctly waits half a second for a lock that is never released. */
     if (atomic_load(&neighbour.bytes) != NULL)
         return;
     queue->segment->put.lock.word = 0;
@@ -278,7 +277,7 @@ static void clear(struct queue *queue)
     queue_clear(queue, &dropped, BRIEF);
 }
 
-/* As a kernel leaves the locks of a participant that was killed, so that the next one repairs. */
+/* Marks the locks as the kernel does after a kill, so that the next participant repairs. */
 static void kill_owners(struct queue *queue)
 {
     queue->segment->put.lock.word = FUTEX_OWNER_DIED;
@@ -349,7 +348,7 @@ static void use(struct scene *scene, struct input *input, bool disturbed)
             continue;
         }
         word = (uint32_t *)(void *)(scene->bytes + somewhere(scene, input));
-        /* Another value, or one a little off. */
+        /* Another value, or the old one with a small offset. */
         *word = kind & 2 ? (uint32_t)take(input, 4) : *word + (uint32_t)(int8_t)take(input, 1);
     }
     if (disturbed)
@@ -358,14 +357,14 @@ static void use(struct scene *scene, struct input *input, bool disturbed)
 
 static uint32_t checksum_of(const unsigned char *header)
 {
-    uint32_t sum = 2166136261u; /* as segment.c has it */
+    uint32_t sum = 2166136261u; /* as in segment.c */
 
     for (size_t index = 0; index < offsetof(struct segment_header, checksum); index++)
         sum = (sum ^ header[index]) * 16777619u;
     return sum;
 }
 
-/* A file that says of itself what the input wants; with a checksum that holds, mostly. */
+/* A file whose header comes from the input; mostly with a valid checksum. */
 static void attach_to(const struct scene *scene, struct input *input)
 {
     int file = memfd_create("hostile", MFD_CLOEXEC);

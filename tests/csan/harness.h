@@ -1,4 +1,4 @@
-/* What the programs here share: queues without a name, messages that tell who put them, and calls that wait. */
+/* Shared by the test programs: queues without a name, tagged messages, and blocking calls. */
 #ifndef HARNESS_H
 #define HARNESS_H
 
@@ -33,7 +33,7 @@
 #define SECOND INT64_C(1000000000)
 #define PATIENCE QUEUE_PATIENCE
 
-/* A child that does not outlive this process, however that ends. */
+/* Forks a child that dies with this process, however that ends. */
 static inline pid_t fork_child(void)
 {
     pid_t child = fork();
@@ -44,7 +44,7 @@ static inline pid_t fork_child(void)
     return child;
 }
 
-/* A file in shared memory that holds a new queue. */
+/* Creates a file in shared memory with a new queue. */
 static inline int queue_file_of(uint32_t flags, uint64_t limit, uint64_t messages, uint64_t largest)
 {
     struct segment_header asked = {.limit = limit, .max_messages = messages, .max_message_size = largest, .flags = flags};
@@ -61,7 +61,7 @@ static inline int queue_file(uint64_t limit, uint64_t messages, uint64_t largest
     return queue_file_of(0, limit, messages, largest);
 }
 
-/* Another participant, of this process or of another. */
+/* Attaches one more participant. */
 static inline struct queue *queue_open(int file)
 {
     struct queue *queue = malloc(sizeof *queue);
@@ -81,10 +81,10 @@ static inline void queue_close(struct queue *queue)
     free(queue);
 }
 
-/* Of a message without a head. */
+/* A message without a head. */
 #define PIECE(bytes, length) {.data = (bytes), .size = (length)}
 
-/* A place for the message that is taken. */
+/* The buffer for a taken message. */
 struct place {
     unsigned char *bytes;
     size_t space;
@@ -115,7 +115,7 @@ static inline enum queue_result try_get(struct queue *queue, struct place *place
     return QUEUE_OK;
 }
 
-/* As the module does it: try, spin, sleep, try again. */
+/* Like the extension: try, spin, sleep, try again. */
 static inline enum queue_result put_waiting(struct queue *queue, const void *data, size_t size, int64_t longest)
 {
     int64_t since = clock_now();
@@ -148,7 +148,7 @@ static inline enum queue_result get_waiting(struct queue *queue, struct place *p
     }
 }
 
-/* A message of at least 8 bytes that tells whose it is, which, and whether it is whole. */
+/* A message of at least 8 bytes that records its producer and its number, and shows whether it is complete. */
 struct tag {
     uint32_t who;
     uint32_t number;

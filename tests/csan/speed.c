@@ -1,4 +1,4 @@
-/* How fast the core is without Python: processes on both ends, and a put and a get in one thread. */
+/* Benchmarks of the core without Python: processes on both ends, and a put and a get in one thread. */
 #include <sys/wait.h>
 
 #include "harness.h"

@@ -1,13 +1,13 @@
 /*
- * Kills and stops participants at random instants, and holds what the others saw against what was accepted.
+ * Kills and stops participants at random instants, and compares the received messages with the accepted ones.
  *
  *     storm [SECONDS [SEED [stop] [order]]]
  *
- * Three producers and three consumers share a queue. Every instant one of them is killed and a new one
- * takes its place; with "stop" it is stopped for a while. With "order" the queue has priorities, of which one is used,
- * so that what comes out has an order still. What happened stands in memory of the judge's: for each producer how many messages it meant
- * to put and how many were accepted, for each message how often it was taken. A consumer may take one message with it
- * when it dies; nothing else may be lost, nothing may come twice, half or out of order, and there is always progress.
+ * Three producers and three consumers share a queue. Again and again one of them is killed and replaced; with "stop" it
+ * is stopped for a while. With "order" the queue has priorities, but only one is used, so that the messages stay in
+ * order. The judge's memory records for each producer how many messages it tried to put and how many were accepted, and
+ * for each message how often it was taken. A consumer may lose one message when it dies. No other message may be lost,
+ * none may be duplicated, partial or out of order, and there is always progress.
  */
 #include <sys/wait.h>
 
@@ -16,11 +16,11 @@
 #define PRODUCERS 3
 #define CONSUMERS 3
 #define NAMES 100000
-#define EACH 512 /* messages that a producer puts under one name */
+#define EACH 512 /* messages that a producer puts under one id */
 #define LARGEST 60000
 
 struct record {
-    _Atomic uint32_t names; /* given to producers so far */
+    _Atomic uint32_t names; /* ids given to producers so far */
     _Atomic uint64_t progress;
     _Atomic uint64_t longest_call; /* ns */
     _Atomic uint32_t meant[NAMES];
@@ -175,7 +175,7 @@ int main(int count, char **words)
 
         CHECK(waitpid(alive[role], &status, 0) == alive[role] && status == 0);
     }
-    /* What consumers left because they had ended by then. */
+    /* Messages left over because the consumers had ended. */
     for (enum queue_result result; (result = try_get(queue, &place)) != QUEUE_DOWN;) {
         struct tag tag;
 

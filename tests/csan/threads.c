@@ -1,10 +1,10 @@
 /*
- * Many threads on both ends of one queue, for the sanitizer that sees races.
+ * Many threads on both ends of one queue, for ThreadSanitizer.
  *
  *     threads [SECONDS]
  *
- * There are two participants, and both use one mapping: the sanitizer knows memory by its address, so what is ordered by
- * a word at one address does not seem so at another.
+ * There are two participants, and both use one mapping: the sanitizer identifies memory by its address, so it would not
+ * see an ordering through a word that is mapped at two addresses.
  */
 #include <pthread.h>
 
@@ -58,7 +58,7 @@ static void *produce(void *context)
     return NULL;
 }
 
-/* The places of a batch, one behind the other. */
+/* The buffers of a batch, one after the other. */
 struct places {
     unsigned char bytes[BATCH][LARGEST];
     size_t sizes[BATCH];

@@ -1,4 +1,4 @@
-/* Wake-ups, turns and holders of locks: what lets many participants get on side by side. */
+/* Wake-ups, turns and holders of locks: progress of many participants. */
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -12,7 +12,7 @@
 static unsigned char bytes[LARGEST];
 static struct place place = {bytes, sizeof bytes, 0, 0};
 
-/* Makes an event look as if so many slept on it and none was woken recently. */
+/* Makes an event look as if so many participants slept on it and none was woken recently. */
 static void put_to_sleep(struct event *event, uint32_t count)
 {
     event->asleep = count;
@@ -56,7 +56,7 @@ static void one_sleeper_is_woken_at_a_time(void)
 
     put_to_sleep(&put->event, 3);
     put->event.turns = put->answered = 7;
-    do { /* until the two come within the time that a wake-up may be on its way */
+    do { /* until both puts come within the time in which a sleeper may answer */
         put->answered = put->event.turns;
         since = clock_now();
         CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK);
@@ -66,10 +66,10 @@ static void one_sleeper_is_woken_at_a_time(void)
         CHECK(try_get(queue, &place) == QUEUE_OK && try_get(queue, &place) == QUEUE_OK);
     } while (clock_now() - since >= 1000000);
     CHECK(put->event.turns == put->answered + 1);
-    /* One that does not answer in time is not relied on. */
+    /* After that time another sleeper is woken. */
     put->event.woken = clock_now() - 2000000;
     CHECK(queue_put(queue, "x", 1, 0) == QUEUE_OK && put->event.turns == put->answered + 2);
-    /* And whoever got on wakes the next, if there is more. */
+    /* A participant that made progress wakes the next, if there is more work. */
     put->answered = put->event.turns;
     put->event.asleep = 3;
     wait_pass_on(queue, true);
@@ -107,7 +107,7 @@ static void who_was_woken_answers(void)
     CHECK(put->answered == 0 && queue_put(queue, "x", 1, 0) == QUEUE_OK);
     CHECK(waitpid(child, NULL, 0) == child);
     CHECK(put->event.turns == 1 && put->answered == 1);
-    /* Nobody has woken who looks around by itself. */
+    /* A sleeper that wakes at the end of its slice was not woken, so it does not answer. */
     put->event.turns = 5;
     event_sleep(&put->event, &put->answered, &queue->reading, clock_now() + 1000000, never, NULL);
     CHECK(put->answered == 1 && put->event.asleep == 0);
@@ -143,7 +143,7 @@ static void a_copy_that_ends_while_the_lock_is_busy_gives_its_space_back(void)
         child = stopped_inside(file, true);
         put_to_sleep(&get->event, 1);
         queue_release(queue, &copy);
-        CHECK(get->held != 0 && get->event.turns == 1); /* a producer is to look */
+        CHECK(get->held != 0 && get->event.turns == 1); /* a producer was woken to check */
         (dies ? end : go_on)(child);
         put_to_sleep(&get->event, 1);
         CHECK(try_get(queue, &place) == QUEUE_OK && get->held == 0 && get->event.turns == 2);
@@ -160,7 +160,7 @@ static void what_a_dead_producer_gave_up_is_space_for_who_sleeps(void)
     struct ring_record *record = (struct ring_record *)queue->data;
 
     CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
-    record->word = RECORD_RESERVED | UINT64_C(77) << 8 | UINT64_C(1) << 32; /* of a slot that nobody has */
+    record->word = RECORD_RESERVED | UINT64_C(77) << 8 | UINT64_C(1) << 32; /* of a slot without a participant */
     put_to_sleep(&get->event, 1);
     CHECK(try_get(queue, &place) == QUEUE_EMPTY && get->event.turns == 1);
     queue_close(queue);
@@ -177,7 +177,7 @@ static void a_turn_ends_where_others_sleep(void)
     size_t stored;
 
     *watch = ATTEND_PUT_CROWD | ATTEND_GET_CROWD;
-    get->event.asleep = put->event.asleep = UINT32_MAX; /* more than are ever woken here */
+    get->event.asleep = put->event.asleep = UINT32_MAX; /* more than this test ever wakes */
     for (int turn = 0; turn < 3; turn++) {
         for (int count = 0; count < EVENT_TURN; count++)
             CHECK(queue_put_many(queue, &piece, 1, &stored, QUEUE_POLITE) == QUEUE_OK);
@@ -188,7 +188,7 @@ static void a_turn_ends_where_others_sleep(void)
         CHECK(queue_get(queue, place_for, &place, &copy, QUEUE_POLITE) == QUEUE_CROWDED);
         CHECK(queue_get(queue, place_for, &place, &copy, 0) == QUEUE_OK);
     }
-    /* A call that must not wait never gives way, and nobody does where nobody sleeps. */
+    /* A call that must not wait never gives way, and no call does without sleepers. */
     for (int count = 0; count < 2 * EVENT_TURN; count++)
         CHECK(queue_put(queue, bytes, 8, 0) == QUEUE_OK && try_get(queue, &place) == QUEUE_OK);
     get->event.asleep = put->event.asleep = 0;
@@ -253,7 +253,8 @@ static void a_message_that_is_not_finished_has_a_writer(void)
 
     CHECK(holder_find(queue, true).writer == -1);
     CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
-    /* Of one that is finished none is noted, also where there is no time to look; it would be taken for the next. */
+    /* No writer is noted for a finished record, even if there is no time to check; it would be mistaken for the next
+     * one. */
     CHECK(queue_settle(queue, true, 0) && queue->segment->get.holder_since == 0);
     record->word = RECORD_RESERVED | participant_word(writer, 0);
     CHECK(holder_find(queue, true).writer == (int32_t)writer->slot && holder_find(queue, false).writer == -1);
@@ -304,6 +305,6 @@ int main(void)
     a_holder_is_known_to_who_waited();
     a_message_that_is_not_finished_has_a_writer();
     a_doorbell_is_not_waited_for_without_patience();
-    puts("waking: all is well");
+    puts("waking: all passed");
     return 0;
 }

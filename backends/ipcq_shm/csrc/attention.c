@@ -6,9 +6,9 @@
 #include "flavour.h"
 #include "notice.h"
 
-/* Producers sleep until a quarter of the queue is free, so that they do not wake for each message. Behind a slow consumer
- * one is woken for any space, if none was woken for so many nanoseconds: longer than a fast consumer takes for a quarter,
- * and too short for a user to notice. */
+/* Producers sleep until a quarter of the queue is free, so that they do not wake for each message. If no producer was
+ * woken for so many nanoseconds, one is woken for any free space. This is longer than a fast consumer takes to free a
+ * quarter, and too short for a user to notice. */
 #define LONGEST_SLEEP 5000000
 
 void attention_note_crowd(struct queue *queue, uint32_t crowd)
@@ -17,7 +17,7 @@ void attention_note_crowd(struct queue *queue, uint32_t crowd)
         atomic_fetch_or_explicit(&queue->segment->state.attention, crowd, memory_order_relaxed);
 }
 
-/* Tells whether a call gives way to those who sleep on an event. Called only after a crowd was noted. */
+/* Returns whether a call gives way to the sleepers of an event. Called only after a crowd was noted. */
 static bool turn_is_over(struct queue *queue, struct event *event, _Atomic uint32_t *turn, uint32_t crowd,
                          int64_t patience)
 {

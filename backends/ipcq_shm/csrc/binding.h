@@ -1,11 +1,11 @@
 /*
- * The ring for CPython, what its files share.
+ * What the files of the CPython extension share.
  *
- * The short way keeps the GIL: it makes no system call, unless somebody sleeps, and ends in less than the GIL costs.
- * Where somebody else is inside the queue just now it looks for some tens of microseconds, and where it is busy even
- * then, it is tried again with patience and without the GIL. No lock of the ring is ever waited for with the GIL, nor
- * the GIL with a lock of the ring; and nothing that could run Python code is called with one, so that a finaliser or a
- * signal handler may use the same queue.
+ * The fast path keeps the GIL: it makes no system call unless a participant sleeps, and takes less time than releasing
+ * the GIL. If another participant holds the lock, it retries for some tens of microseconds; if the lock is still held,
+ * it releases the GIL and retries with patience. No thread waits for a lock of the ring while it holds the GIL, or for
+ * the GIL while it holds a lock of the ring. And no Python code runs while a lock of the ring is held, so a finaliser
+ * or a signal handler may use the same queue.
  */
 #ifndef IPCQ_BINDING_H
 #define IPCQ_BINDING_H
@@ -19,7 +19,7 @@
 
 #define HIGHEST_PRIORITY 32767
 
-/* A `Ring`. */
+/* The Python object `Ring`. */
 struct channel {
     PyObject_HEAD
     struct queue queue;
@@ -41,16 +41,16 @@ struct core_state {
     PyObject *version_mismatch;
 };
 
-/* The state of the module that a class, or one that it is derived from, belongs to; NULL with an exception without. */
+/* The state of the module that a class or a base class of it belongs to; NULL with an exception if there is none. */
 const struct core_state *core_state_of(PyTypeObject *type);
-/* Raises what a result means that is not one of the verb's own, and returns NULL. */
+/* Raises the exception for a result that the method does not handle itself, and returns NULL. */
 void *core_raise(PyTypeObject *type, enum queue_result result);
 
 /*
- * Bracket a use of the ring that goes on without the GIL, or without the handle's lock in a free-threaded Python. The
- * memory of the ring is not unmapped before the last use has ended, whichever thread closes the channel. A use ends
- * before the GIL is taken again: when the interpreter ends, the threads that it does not wait for never get it any more,
- * and a finaliser that closes the channel would never return.
+ * Bracket a use of the ring that continues without the GIL, or without the handle's lock in a free-threaded Python. The
+ * ring is not unmapped before the last use has ended, whichever thread closes the channel. A use ends before the GIL is
+ * taken again: daemon threads never get the GIL again once the interpreter exits, so a finaliser that closes the
+ * channel would never return.
  */
 #define CORE_BEGIN_USE(channel)                                                                                      \
     Py_INCREF(channel);                                                                                              \
@@ -61,18 +61,19 @@ void *core_raise(PyTypeObject *type, enum queue_result result);
     Py_END_ALLOW_THREADS                                                                                             \
     Py_DECREF(channel)
 
-/* Sleeps until there may be a message, a signal came, or `until`, without the GIL unless that is a matter of a spin. */
+/* Sleeps until there may be a message, a signal came, or `until`. A short spin keeps the GIL; a longer wait releases
+ * it. */
 void core_wait_readable(struct channel *channel, int64_t since, int64_t until);
 
-/* Makes a list shorter without asking for memory, which could fail when messages have been taken already. */
+/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
 void core_shorten(PyObject *list, Py_ssize_t size);
 
-/* Returns the number `stored`, and releases `whole`, the number `count` that was created before anything was stored. */
+/* Returns `stored` as an int. Releases `whole`, the int `count` that was created before anything was stored. */
 PyObject *core_number(PyObject *whole, size_t count, size_t stored);
 
 extern PyType_Spec core_channel_spec;
 extern PyType_Spec core_shortcut_spec;
-/* Derives a class of handles whose short way is in C. */
+/* Derives a class of handles whose fast path is in C. */
 PyObject *core_shortcut(PyObject *module, PyObject *handle);
 
 /* Counts a wait of a put or a get, and wakes the next sleeper if there is more to do. */

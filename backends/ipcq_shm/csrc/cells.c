@@ -169,7 +169,7 @@ static bool cells_enter(struct queue *queue, int64_t patience)
 
 /* Messages */
 
-/* Copies between a message and its chain; returns the last cell, or the number of cells if the chain leads astray. */
+/* Copies between a message and its chain; returns the last cell, or the number of cells if a link is invalid. */
 static uint64_t walk(const struct cells *cells, uint64_t cell, unsigned char *out, const unsigned char *in, size_t size)
 {
     size_t part = size < CELL_FIRST ? size : CELL_FIRST;
@@ -212,7 +212,7 @@ static void raise_mark(struct queue *queue, uint64_t depth)
         word_note(mark, depth);
 }
 
-/* Tells whether a batch fits as a whole; `spare` cells are free and `depth` messages are there. */
+/* Returns whether a batch fits as a whole; `spare` cells are free and `depth` messages are there. */
 static bool all_fit(const struct queue *queue, const struct queue_piece *pieces, size_t count, uint64_t spare,
                     uint64_t depth)
 {

@@ -1,4 +1,4 @@
-/* `Ring`: one participant. It converts arguments, gives the GIL away around what waits or copies much, and raises. */
+/* `Ring`: one participant. It converts arguments, releases the GIL around waits and large copies, and raises. */
 #include "binding.h"
 
 #include <limits.h>
@@ -12,9 +12,9 @@
 #include "notice.h"
 #include "participant.h"
 
-/* How long what must not fail waits for a stopped participant, in nanoseconds. */
+/* How long a call that has no "not now" waits for a stopped participant, in nanoseconds. */
 #define LONG_PATIENCE 500000000
-/* A spin that is shorter than giving the GIL away and taking it again, in nanoseconds. */
+/* A spin that takes less time than releasing the GIL and taking it again, in nanoseconds. */
 #define SHORT_SPIN 1500
 
 static struct queue *ring_of(PyObject *self)
@@ -31,8 +31,8 @@ static struct queue *ring_of(PyObject *self)
 }
 
 /*
- * Waits until the last use has ended; the caller has made sure that no other begins. Only sleepers take longer than a
- * copy, and they are woken. A use never runs Python code, so it cannot belong to the calling thread.
+ * Waits until the last use has ended; the caller ensures that no other begins. Only sleepers take longer than a copy,
+ * and they are woken. A use never runs Python code, so it cannot belong to the calling thread.
  */
 static void await_uses(struct channel *channel)
 {
@@ -68,7 +68,7 @@ static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t 
     if (queue == NULL || !has_arguments("try_put", count, 2))
         return NULL;
     if (!PyBytes_Check(arguments[0]))
-        return PyErr_Format(PyExc_TypeError, "a message is bytes, not %.100s", Py_TYPE(arguments[0])->tp_name);
+        return PyErr_Format(PyExc_TypeError, "a message must be bytes, not %.100s", Py_TYPE(arguments[0])->tp_name);
     priority = PyLong_AsLong(arguments[1]);
     if (priority == -1 && PyErr_Occurred())
         return NULL;
@@ -109,7 +109,7 @@ PyObject *core_number(PyObject *whole, size_t count, size_t stored)
 
     if (stored == count)
         return whole;
-    Py_DECREF(whole); /* its memory suffices for the other number, unless another thread took it meanwhile */
+    Py_DECREF(whole); /* its memory suffices for the other int, unless another thread takes it meanwhile */
     number = PyLong_FromSize_t(stored);
     if (number == NULL) {
         PyErr_Clear();
@@ -133,7 +133,7 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
         return NULL;
     count = (size_t)PyTuple_GET_SIZE(messages);
     pieces = PyMem_New(struct queue_piece, count);
-    number = PyLong_FromSize_t(count); /* before anything is stored, because afterwards it must not fail */
+    number = PyLong_FromSize_t(count); /* before anything is stored, because the call must not fail afterwards */
     if (pieces == NULL || number == NULL) {
         PyMem_Free(pieces);
         Py_XDECREF(number);
@@ -144,7 +144,7 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
         PyObject *message = PyTuple_GET_ITEM(messages, (Py_ssize_t)index);
 
         if (!PyBytes_Check(message)) {
-            PyErr_Format(PyExc_TypeError, "a message is bytes, not %.100s", Py_TYPE(message)->tp_name);
+            PyErr_Format(PyExc_TypeError, "a message must be bytes, not %.100s", Py_TYPE(message)->tp_name);
             PyMem_Free(pieces);
             Py_DECREF(number);
             Py_DECREF(messages);
@@ -183,7 +183,7 @@ static PyObject *try_put_all(PyObject *self, PyObject *batch)
 
 /* Getting */
 
-/* What is to be handed out is made before a message is taken, except its bytes, whose making cannot run Python code. */
+/* The result is created before a message is taken, except its bytes, whose creation cannot run Python code. */
 static PyObject *new_received(void)
 {
     PyObject *received = PyTuple_New(2);
@@ -206,14 +206,13 @@ static void *room_in_received(void *context, struct queue_piece *message)
     }
     PyTuple_SET_ITEM((PyObject *)context, 0, data);
     if (number != NULL) {
-        Py_DECREF(PyTuple_GET_ITEM((PyObject *)context, 1)); /* the number 0, which nothing ends */
+        Py_DECREF(PyTuple_GET_ITEM((PyObject *)context, 1)); /* the int 0, which is immortal or cached */
         PyTuple_SET_ITEM((PyObject *)context, 1, number);
     }
     return PyBytes_AS_STRING(data);
 }
 
-/* Waits without the GIL until trying again with it makes sense; false when it has waited long enough, or a stopped
- * process holds a lock. */
+/* Waits without the GIL until a retry makes sense; false if the patience is used up or a stopped process holds a lock. */
 static bool settled(struct queue *queue, int64_t *until)
 {
     int64_t now = clock_now();
@@ -337,7 +336,7 @@ static PyObject *get_alone(PyObject *self)
 /* As in ipcq/backend.py. */
 #define STEP (1 << 23)
 
-/* Takes what is there: adjacent small messages in one step, each large one in its own step. */
+/* Takes the available messages: adjacent small messages in one step, each large one in its own step. */
 static enum queue_result take_batch(struct queue *queue, struct filling *filling, size_t limit)
 {
     size_t count = 0;
@@ -380,9 +379,9 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
     side_totals(queue, &put, &got);
     if ((uint64_t)limit > put.count - got.count)
         limit = (Py_ssize_t)(put.count - got.count);
-    if ((uint64_t)limit > queue->limit / 16) /* then the counts mean harm */
+    if ((uint64_t)limit > queue->limit / 16) /* then the counts are forged */
         limit = 1;
-    if (limit < 2) /* nothing to be had in one step */
+    if (limit < 2) /* a batch of one */
         return get_alone(self);
     filling.list = new_list(limit);
     if (filling.list == NULL)
@@ -418,7 +417,7 @@ static bool instant(PyObject *seconds, int64_t *nanoseconds)
 
     if (value == -1 && PyErr_Occurred())
         return false;
-    /* Within what sums of such numbers can hold, which are centuries. */
+    /* Limited to more than a century, so that sums of such numbers do not overflow. */
     *nanoseconds = value > 0 ? (int64_t)((value < 4e9 ? value : 4e9) * 1e9) : 0;
     return true;
 }
@@ -498,7 +497,7 @@ static PyObject *count_wait(PyObject *self, PyObject *served)
     Py_RETURN_NONE;
 }
 
-/* Looking */
+/* Reading */
 
 static bool gone(PyObject *self, struct queue *queue)
 {
@@ -552,7 +551,7 @@ static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
                          figure(&kept->recoveries));
 }
 
-/* Being told */
+/* Notification */
 
 static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
 {
@@ -561,7 +560,7 @@ static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (queue == NULL)
         return NULL;
-    if (queue->armed) /* also if the queue has gone, so that it can be removed from an event loop */
+    if (queue->armed) /* also after an unlink, so that it can be removed from an event loop */
         return PyLong_FromLong(queue->doorbell);
     if (gone(self, queue))
         return NULL;
@@ -601,7 +600,7 @@ static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
     notice_cancel(queue);
     Py_END_ALLOW_THREADS
     /* If a stopped process held the lock, the request stands until the slot is given up. The thread that waits for the
-     * notice must wake all the same. */
+     * notice must wake nevertheless. */
     futex_wake(&queue->segment->state.notices, INT_MAX);
     Py_RETURN_NONE;
 }
@@ -650,7 +649,7 @@ static PyObject *find_holder(PyObject *self, PyObject *getting)
     if (queue == NULL)
         return NULL;
     found = holder_find(queue, getting == Py_True);
-    /* Without signs, since what is in the segment may be any number. */
+    /* Unsigned, since the segment may hold any number. */
     held = found.since == 0 ? 0 : (int64_t)((uint64_t)clock_now() - (uint64_t)found.since);
     return Py_BuildValue("Iid", (unsigned)found.thread, (int)found.writer, held > 0 ? (double)held * 1e-9 : 0.0);
 }
@@ -679,7 +678,7 @@ static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (queue == NULL)
         return NULL;
-    ((struct channel *)self)->uses = 0; /* the parent's */
+    ((struct channel *)self)->uses = 0; /* those of the parent */
     result = queue_reattach(queue);
     if (result != QUEUE_OK)
         return core_raise(Py_TYPE(self), result);
@@ -714,7 +713,7 @@ static PyObject *abandon(PyObject *self, PyObject *Py_UNUSED(unused))
 
     if (channel->open) {
         channel->open = false;
-        channel->uses = 0; /* the parent's */
+        channel->uses = 0; /* those of the parent */
         queue_abandon(&channel->queue);
     }
     Py_RETURN_NONE;
@@ -730,7 +729,7 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "isp", &descriptor, &bell_path, &stays))
         return NULL;
     if (channel->open)
-        return PyErr_Format(PyExc_RuntimeError, "it is attached");
+        return PyErr_Format(PyExc_RuntimeError, "already attached");
     result = queue_attach(&channel->queue, descriptor);
     if (result != QUEUE_OK)
         return core_raise(Py_TYPE(self), result);
@@ -806,33 +805,33 @@ static PyMethodDef channel_methods[] = {
     {"count_wait", count_wait, METH_O, NULL},
     {"qsize", qsize, METH_NOARGS, NULL},
     {"full", full, METH_NOARGS, NULL},
-    {"figures", figures, METH_NOARGS, PyDoc_STR("Return what the segment keeps for `Stats`.")},
+    {"figures", figures, METH_NOARGS, PyDoc_STR("Return the statistics in the segment, as fields of `Stats`.")},
     {"fileno", doorbell, METH_NOARGS, NULL},
     {"ask_notice", ask_notice, METH_NOARGS,
-     PyDoc_STR("Ask for one notice and return a number for `wait_notice`, or None where somebody else has asked.")},
-    {"cancel_notice", cancel_notice, METH_NOARGS, PyDoc_STR("Take this handle's request for a notice back.")},
+     PyDoc_STR("Request one notice and return a number for `wait_notice`, or None if another handle has a request.")},
+    {"cancel_notice", cancel_notice, METH_NOARGS, PyDoc_STR("Cancel this handle's request for a notice.")},
     {"wait_notice", wait_notice, METH_O,
-     PyDoc_STR("Sleep for a slice of time at most, and tell whether the request has ended.")},
+     PyDoc_STR("Sleep for at most a time slice, and return whether the request has ended.")},
     {"shutdown", shut_down, METH_O, NULL},
     {"find_holder", find_holder, METH_O,
-     PyDoc_STR("Return who blocks a side: thread id of the lock's owner or 0, slot of a writer or -1, and seconds.")},
-    {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now, and that losing it is the end.")},
-    {"shared", shared, METH_NOARGS, PyDoc_STR("Tell whether another handle to the queue is open anywhere.")},
-    {"reattach", reattach, METH_NOARGS, PyDoc_STR("Make this a handle of the forked child's own.")},
+     PyDoc_STR("Return what blocks a side: thread id of the lock's owner or 0, slot of a writer or -1, and seconds.")},
+    {"named", named, METH_NOARGS, PyDoc_STR("Note that the file has its name now; losing it ends the queue.")},
+    {"shared", shared, METH_NOARGS, PyDoc_STR("Return whether any other handle to the queue is open.")},
+    {"reattach", reattach, METH_NOARGS, PyDoc_STR("In a forked child, make the inherited copy a separate handle.")},
     {"attach", attach, METH_VARARGS,
-     PyDoc_STR("Become a participant by a descriptor, which is this object's from then on, unless it fails.")},
+     PyDoc_STR("Become a participant, and own the descriptor from then on, unless it fails.")},
     {"adopt_bell", adopt_bell, METH_O, PyDoc_STR("Take a FIFO as the doorbell of a queue that never had a name.")},
-    {"limits", limits, METH_NOARGS, PyDoc_STR("Return limit, max_messages, max_message_size and flags as checked.")},
+    {"limits", limits, METH_NOARGS, PyDoc_STR("Return the checked limit, max_messages, max_message_size and flags.")},
     {"settle", settle, METH_NOARGS,
-     PyDoc_STR("Wait until no other thread is inside the ring; call it when none can enter the ring any more.")},
-    {"abandon", abandon, METH_NOARGS, PyDoc_STR("In a forked child, give back the copy of its parent's handle.")},
-    {"detach", detach, METH_NOARGS, PyDoc_STR("Give back descriptor and mapping, and tell whether there were any.")},
+     PyDoc_STR("Wait until no other thread uses the ring. Call it when no thread can begin to use the ring any more.")},
+    {"abandon", abandon, METH_NOARGS, PyDoc_STR("In a forked child, release the copy of its parent's handle.")},
+    {"detach", detach, METH_NOARGS, PyDoc_STR("Release descriptor and mapping; return whether it was attached.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef channel_attributes[] = {
-    {"descriptor", descriptor, NULL, PyDoc_STR("The segment's file."), NULL},
-    {"bell", bell, NULL, PyDoc_STR("The doorbell; -1 where it is not open."), NULL},
+    {"descriptor", descriptor, NULL, PyDoc_STR("The descriptor of the segment's file."), NULL},
+    {"bell", bell, NULL, PyDoc_STR("The descriptor of the doorbell; -1 if it is not open."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -8,12 +8,12 @@
 #include "ending.h"
 #include "participant.h"
 
-/* How old the handle's knowledge of the file's name may be, in nanoseconds. */
+/* How long a handle goes without checking that its file has a name, in nanoseconds. */
 #define LOOK_EVERY 200000000
-/* How often a consumer sleeps 50 us for a remover, which takes no longer unless it is stopped. */
+/* How often a consumer sleeps 50 us for a remover; a remover takes less time unless it is stopped. */
 #define MOST_NAPS 40
 
-/* A name may also go without a word, by rm or by the system. */
+/* The name may also be removed without notice, by rm or by the system. */
 static void look_at_name(struct queue *queue, int64_t now)
 {
     struct stat found;
@@ -25,7 +25,7 @@ static void look_at_name(struct queue *queue, int64_t now)
         atomic_store_explicit(&queue->named, true, memory_order_relaxed);
     else if (atomic_load_explicit(&queue->named, memory_order_relaxed) &&
              !atomic_exchange_explicit(&queue->segment->state.unlinked, 1, memory_order_seq_cst))
-        doorbell_ring_for_good(queue, false); /* nobody has done so before */
+        doorbell_ring_for_good(queue, false); /* this handle is the first to notice */
 }
 
 void condition_look(struct queue *queue)

@@ -11,16 +11,16 @@
 #include "participant.h"
 #include "side.h"
 
-/* After how many rings a producer checks whether anybody still listens. */
+/* After how many rings a producer checks whether any handle still listens. */
 #define LISTEN_EVERY 256
 /* Bytes that one call takes out of a doorbell at most: only an attacker writes more than one. */
 #define MOST_BYTES (1 << 16)
-/* How long a consumer waits for the lock to take the byte away; otherwise the next one does it. */
+/* How long a consumer waits for the lock to take the byte away, in nanoseconds; otherwise the next one does it. */
 #define SET_PATIENCE 5000000
-/* How long a listener waits for a stopped producer: an event loop may stand still meanwhile. */
+/* How long a listener waits for a stopped producer, in nanoseconds: an event loop may be blocked meanwhile. */
 #define ARM_PATIENCE 50000000
 
-/* Locks the bytes that say that this handle has armed the doorbell, and whether the queue ends for it with its name. */
+/* Locks the byte of a handle that has armed the doorbell and, if the queue ends for it with its name, the next byte. */
 static bool listen(const struct queue *queue)
 {
     struct flock bytes = {
@@ -48,7 +48,7 @@ static int open_fifo(const struct queue *queue)
     return open(queue->doorbell_path, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* Opens the queue's doorbell, if there is one and this handle does not have it. The producers' lock is held. */
+/* Opens the queue's doorbell, if there is one and it is not open in this handle. The producers' lock is held. */
 static bool have_doorbell(struct queue *queue)
 {
     uint64_t inode = atomic_load_explicit(&queue->segment->state.doorbell, memory_order_relaxed);
@@ -77,7 +77,7 @@ static bool make_doorbell(struct queue *queue)
     struct stat file, made;
     int descriptor;
 
-    unlink(queue->doorbell_path); /* of a queue that was there before */
+    unlink(queue->doorbell_path); /* left over from an earlier queue */
     if (fstat(queue->descriptor, &file) != 0 || mkfifo(queue->doorbell_path, 0600) != 0)
         return false;
     descriptor = open_fifo(queue);
@@ -127,11 +127,11 @@ static bool sound(const struct queue *queue)
 }
 
 /*
- * Takes the byte away, unless it has to stay because the queue has ended, and tells whether it did. The caller holds the
- * producers' lock. A shutdown takes this lock too, unless its owner is stopped; a remover of the name does not. So whoever
- * ends the queue rings after the end is visible, and this checks for the end after it took the byte: one of the two sees the
- * other. A remover rings before the removal, too. If it is killed before it rings again, its first byte is still there, or
- * was taken here, and then the check finds its lock or the missing name.
+ * Takes the byte away, unless it must stay because the queue has ended, and returns whether it did. The caller holds
+ * the producers' lock. A shutdown takes this lock too, unless its owner is stopped; a remover of the name does not. So
+ * a process that ends the queue rings after the end is visible, and this function checks for the end after it took the
+ * byte: one of the two sees the other. A remover rings before the removal, too. If it is killed before it rings again,
+ * its first byte is still there, or was taken here, and then the check finds its lock or the missing name.
  */
 static bool calm(struct queue *queue)
 {
@@ -157,7 +157,7 @@ bool doorbell_ring_for_good(struct queue *queue, bool entered)
         sound(queue);
         return true;
     }
-    /* This handle's own descriptor of the doorbell is guarded by the lock. */
+    /* The lock guards this handle's descriptor of the doorbell, so open another one. */
     descriptor = open_fifo(queue);
     if (descriptor < 0)
         return !out_of_descriptors();
@@ -206,7 +206,7 @@ static enum queue_result get_doorbell(struct queue *queue)
         return QUEUE_OK;
     if (out_of_descriptors())
         return QUEUE_SYSTEM;
-    if (ending_nameless(queue)) { /* so that its path may be another's by now */
+    if (ending_nameless(queue)) { /* then its path may belong to another queue by now */
         if (queue->doorbell < 0 || atomic_load_explicit(&queue->segment->state.doorbell, memory_order_relaxed) != 0)
             return QUEUE_GONE;
         atomic_store_explicit(&queue->segment->state.doorbell, queue->doorbell_inode, memory_order_seq_cst);

@@ -11,15 +11,15 @@ bool ending_nameless(const struct queue *queue)
     return fstat(queue->descriptor, &found) == 0 && found.st_nlink == 0;
 }
 
-/* Tells whether the name is removed or being removed. The lock is checked first: once it is free, the remover has
- * finished or died, and the name tells what it did. */
+/* Returns whether the name is removed or being removed. The lock is checked first: once it is free, the remover has
+ * finished or died, and the link count shows what it did. */
 static bool loses_name(const struct queue *queue)
 {
     return atomic_load_explicit(&queue->named, memory_order_relaxed) &&
            (participant_locked(queue, LAYOUT_REMOVAL) || ending_nameless(queue));
 }
 
-/* Tells whether the queue ends with its name for any handle that listens. */
+/* Returns whether the queue ends with its name for any handle that listens. */
 static bool name_matters(const struct queue *queue)
 {
     return !queue->stays || participant_locked(queue, LAYOUT_ENDING);

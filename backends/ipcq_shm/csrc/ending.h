@@ -1,6 +1,6 @@
 /*
- * The end of a queue: it was shut down, or its name was removed. This file only reads whether that happened;
- * condition.h notices it in a call, and queue_shutdown causes it.
+ * The end of a queue: it was shut down, or its name was removed. This file only reads the end from the segment and the
+ * file; condition.h detects it in a call, and queue_shutdown causes it.
  */
 #ifndef IPCQ_ENDING_H
 #define IPCQ_ENDING_H
@@ -10,13 +10,13 @@
 
 #include "handle.h"
 
-/* Tells whether the queue was shut down and its messages were dropped. */
+/* Returns whether the queue was shut down and its messages were dropped. */
 static inline bool ending_dropped(const struct queue *queue)
 {
     return (atomic_load_explicit(&queue->segment->state.down, memory_order_acquire) & DOWN_DROPPED) != 0;
 }
 
-/* Tells whether the segment says that the queue has ended for this handle. */
+/* Returns whether the segment says that the queue has ended for this handle. */
 static inline bool ending_for_handle(const struct queue *queue)
 {
     const struct segment_state *state = &queue->segment->state;
@@ -25,11 +25,11 @@ static inline bool ending_for_handle(const struct queue *queue)
            (!queue->stays && atomic_load_explicit(&state->unlinked, memory_order_relaxed));
 }
 
-/* Tells whether the segment says that the queue has ended for any handle that listens to the doorbell. */
+/* Returns whether the segment says that the queue has ended for any handle that listens to the doorbell. */
 bool ending_for_listeners(const struct queue *queue);
 /* The same, and also whether the name is removed or being removed, which the segment may not say yet. */
 bool ending_soon_for_listeners(const struct queue *queue);
-/* Tells whether the file has no name. */
+/* Returns whether the file has no name. */
 bool ending_nameless(const struct queue *queue);
 
 #endif

@@ -38,7 +38,7 @@ bool event_spin(_Atomic int64_t *spinner, struct habit *habit, int64_t since, in
 
     if (mine <= now || (other > now && other < now + SPIN(DEAREST)))
         return work(whom);
-    /* Two that come at the same time may both spin; that only costs processor time, once. */
+    /* Two that begin at the same time may both spin; that only costs processor time, once. */
     atomic_store_explicit(spinner, mine, memory_order_relaxed);
     do {
         if (work(whom)) {
@@ -49,7 +49,7 @@ bool event_spin(_Atomic int64_t *spinner, struct habit *habit, int64_t since, in
         for (int pauses = 0; pauses < PAUSES; pauses++)
             futex_pause();
     } while (clock_now() < mine);
-    if (mine < until) /* otherwise it was cut short and proves nothing */
+    if (mine < until) /* otherwise the spin was cut short and proves nothing */
         atomic_store_explicit(&habit->budget, budget / 2 < cost / 8 ? SPIN(cost) : budget / 2, memory_order_relaxed);
     return work(whom);
 }
@@ -103,7 +103,7 @@ bool event_sleep(struct event *event, _Atomic uint32_t *answered, struct habit *
     } else if (futex_wait(&event->turns, seen, longest < EVENT_SLICE ? longest : EVENT_SLICE)) {
         answer(event, answered);
         compare(event, habit);
-    } else if (errno == EAGAIN) { /* a waker came in between and took this one off */
+    } else if (errno == EAGAIN) { /* a waker was faster and took this sleeper off the count */
         answer(event, answered);
     } else {
         leave(event);

@@ -1,8 +1,8 @@
 /*
- * What the ring and the cells both do: one set of operations, which queue.c calls through the handle.
+ * The operations that the ring and the cells have in common. queue.c calls them through the handle.
  *
  * The handle points to the flavour of its queue, so a call does not test which one it is. An
- * operation takes the lock that it needs and gives it back; `patience` is in nanoseconds.
+ * operation takes the lock that it needs and releases it; `patience` is in nanoseconds.
  */
 #ifndef IPCQ_FLAVOUR_H
 #define IPCQ_FLAVOUR_H
@@ -13,7 +13,7 @@
 
 #include "handle.h"
 
-/* What a get, a batch of gets or a peek wants. */
+/* The arguments of a get, a batch of gets or a peek. */
 struct taking {
     queue_room *room;
     void *context;
@@ -25,12 +25,12 @@ struct taking {
 typedef enum queue_result flavour_take(struct queue *queue, const struct taking *taking, int64_t patience);
 
 struct flavour {
-    /* Takes the producers' lock, and repairs what a dead owner left. side.h gives it back. */
+    /* Takes the producers' lock, and repairs the state that a dead owner left. side_leave releases it. */
     bool (*enter_put)(struct queue *queue, int64_t patience);
     /* With `whole`, stores all pieces or none. */
     enum queue_result (*put)(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
                              size_t *stored, int64_t patience);
-    /* Frees the space that dead consumers hold, and tells whether there was any. NULL if they hold none. */
+    /* Frees the space that dead consumers hold, and returns whether there was any. NULL if they hold none. */
     bool (*reclaim)(struct queue *queue);
     flavour_take *get;
     flavour_take *get_many;
@@ -38,7 +38,7 @@ struct flavour {
     /* After a `get` that returned QUEUE_COPYING; NULL if none does. */
     void (*release)(struct queue *queue, const struct queue_copy *copy);
     enum queue_result (*clear)(struct queue *queue, size_t *count, int64_t patience);
-    /* Without a lock, and only a guess: */
+    /* Without a lock, so the result is only a hint: */
     bool (*has_space)(struct queue *queue, uint64_t message_size);
     bool (*much_is_free)(struct queue *queue);
     /* Waits until the next message is completely written; returns whether the lock could be taken for that. NULL if

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Sleeps while the word is `seen`, for `longest` nanoseconds at most; false if it ended without being woken. */
+/* Sleeps while the word is `seen`, for at most `longest` nanoseconds; false if it ended without being woken. */
 bool futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t longest);
 void futex_wake(_Atomic uint32_t *word, int count);
 

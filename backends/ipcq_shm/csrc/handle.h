@@ -1,4 +1,4 @@
-/* A handle: what one process knows of a queue, and what passes between it and its caller. */
+/* A handle: the private state of one participant, and the types that it exchanges with its caller. */
 #ifndef IPCQ_HANDLE_H
 #define IPCQ_HANDLE_H
 
@@ -9,9 +9,9 @@
 #include "event.h"
 #include "layout.h"
 
-/* How long a call that must not wait waits for a lock or for a copy in progress, in nanoseconds. */
+/* How long even a non-waiting call waits for a lock or for a copy in progress, in nanoseconds. */
 #define QUEUE_PATIENCE 50000000
-/* The patience of a call that tries once, but may give way to sleepers because its caller may wait (event.h). */
+/* The patience of a call that tries once, but may give way to sleepers because its caller may block (event.h). */
 #define QUEUE_POLITE (-1)
 
 /* Messages of this size, in bytes, and larger ones are copied without the lock, unless the queue has priorities. */
@@ -35,7 +35,7 @@ enum queue_result {
     QUEUE_VERSIONED, /* a queue of another version or word size */
     QUEUE_FOREIGN,   /* a queue of another PID namespace */
     QUEUE_SLOTLESS,  /* all slots are taken */
-    /* Of opening, and of a put that has to ring the doorbell: */
+    /* Of opening, and of a put that must ring the doorbell: */
     QUEUE_SYSTEM, /* see errno */
 };
 
@@ -66,7 +66,7 @@ struct queue {
     uint64_t doorbell_inode;
     unsigned rings;
     bool armed;
-    bool stays; /* goes on after the queue was unlinked */
+    bool stays; /* continues after the queue was unlinked */
     _Atomic uint32_t put_turn; /* calls in this turn, while others slept */
     _Atomic uint32_t get_turn;
     _Atomic bool put_busy; /* the last call waited in vain for the side's lock */
@@ -102,8 +102,8 @@ struct queue_copy {
 
 /*
  * Returns where to copy the message's data. It may skip bytes at the front by advancing the data, unless that is NULL,
- * which means "in several pieces". The bytes may change at any time, so it must read each of them only once. It is called
- * with a lock held: it must not wait.
+ * which means "in several pieces". The bytes may change at any time, so it must read each of them only once. It is
+ * called with a lock held: it must not wait.
  */
 typedef void *queue_room(void *context, struct queue_piece *message);
 

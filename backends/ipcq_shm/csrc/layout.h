@@ -2,8 +2,8 @@
  * The layout of a segment: every byte that processes share.
  *
  *     header    what the queue was created with; written once, copied into private memory at attach, never read again
- *     state     shut down, unlinked, who asked to be told; rarely written
- *     figures   statistics; no decision rests on them
+ *     state     shut down, unlinked, registrants for notification; rarely written
+ *     figures   statistics; no decision depends on them
  *     put       what producers write: lock and caches; on the next two cache lines what they publish
  *     get       the same for consumers
  *     cells     derived words of a queue with priorities
@@ -26,17 +26,17 @@
 #define LAYOUT_MAGIC UINT64_C(0x0a1a715063510d8a) /* neither text nor zeros, and different in the other byte order */
 #define LAYOUT_VERSION 1
 #define LAYOUT_SLOTS 4096
-/* Offset in the file of the slots' locked bytes: beyond the largest possible file. */
+/* Offset in the file of the lock bytes of the slots: beyond the largest possible file. */
 #define LAYOUT_LOCKS (UINT64_C(1) << 60)
-/* The locked bytes behind them: of a process that removes the name (_segment.py), of each handle that armed the
- * doorbell, and of each of those handles for which the queue ends with its name. */
+/* The next lock bytes: of a process that removes the name (_segment.py), of each handle that armed the doorbell, and of
+ * each of those handles for which the queue ends with its name. */
 #define LAYOUT_REMOVAL (LAYOUT_LOCKS + LAYOUT_SLOTS)
 #define LAYOUT_ARMED (LAYOUT_REMOVAL + 1)
 #define LAYOUT_ENDING (LAYOUT_ARMED + 1)
 
 enum layout_flag {
     FLAG_ORDERED = 1,    /* messages have priorities: the data is cells, not a ring */
-    FLAG_LAST_CLOSE = 2, /* the queue goes with its last participant */
+    FLAG_LAST_CLOSE = 2, /* the queue is removed with its last participant */
     FLAG_BYTES = 4,      /* the creator set a limit in bytes, or no limit in messages */
 };
 
@@ -60,11 +60,11 @@ enum segment_down {
     DOWN_DROPPED = 2, /* only with DOWN_ENDED: all messages were dropped, and get returns none */
 };
 
-/* What a put or a get has to do besides moving its message (attention.h). 0 on the fast path. */
+/* What a put or a get must do in addition to moving its message (attention.h). 0 on the fast path. */
 enum segment_attention {
     ATTEND_DOORBELL = 1,
     ATTEND_NOTICE = 2,
-    /* Two or more participants of a side slept recently, so running participants take turns with them. */
+    /* Two or more participants of a side slept recently, so running participants take turns with sleepers. */
     ATTEND_PUT_CROWD = 4,
     ATTEND_GET_CROWD = 8,
     ATTEND_LISTENERS = ATTEND_DOORBELL | ATTEND_NOTICE,
@@ -72,10 +72,10 @@ enum segment_attention {
 
 struct segment_state {
     _Atomic uint32_t down;      /* enum segment_down */
-    _Atomic uint32_t unlinked;  /* written by whoever removes the name, as a plain byte to the file */
+    _Atomic uint32_t unlinked;  /* written by the remover of the name, as a plain byte to the file */
     _Atomic uint32_t hint;      /* the slot that is probably free */
     _Atomic uint32_t attention; /* enum segment_attention */
-    _Atomic uint64_t registrant; /* slot and generation of the participant that asked for a notice */
+    _Atomic uint64_t registrant; /* slot and generation of the participant that requested a notice */
     _Atomic uint32_t notices;    /* futex word, incremented by each notice */
     _Atomic uint32_t unused;
     _Atomic uint64_t doorbell; /* inode number of the FIFO */
@@ -152,7 +152,7 @@ struct ring_record {
     _Atomic uint64_t word; /* state; for RESERVED and CLAIMED also << 8 the slot and << 32 its generation */
     uint32_t size;
     uint16_t priority;
-    uint16_t deliveries; /* how often it came back from a dead consumer */
+    uint16_t deliveries; /* how often it was returned after the death of a consumer */
 };
 
 #define RING_LARGEST (UINT64_C(1) << 46) /* bytes */
@@ -213,7 +213,7 @@ _Static_assert(sizeof(struct side) == 256, "layout of version 1");
 _Static_assert(sizeof(struct ring_record) == 16, "layout of version 1");
 _Static_assert(sizeof(struct cell) == CELL_SIZE, "layout of version 1");
 _Static_assert(CELLS_LARGEST / CELL_COST < UINT32_MAX, "a cell's number has 32 bits");
-_Static_assert(sizeof(_Atomic uint64_t) == 8, "an atomic is only its number");
+_Static_assert(sizeof(_Atomic uint64_t) == 8, "an atomic has no hidden lock");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "other processes do not share our locks");
 
 #endif

@@ -12,14 +12,15 @@
 #include "clock.h"
 #include "futex.h"
 
-/* How often a busy lock is read before it counts as busy. Most are held for a few hundred instructions, but each read
- * takes the cache line away from the owner. So reads become rarer, up to some microseconds apart, in which the owner
- * completes many calls. With four producers that moves more than twice as many messages as reading without pauses. */
+/* How often a held lock is read before it counts as busy. Most owners hold it for a few hundred instructions, but each
+ * read takes the cache line away from the owner. So reads become rarer, up to some microseconds apart, in which the
+ * owner completes many calls. With four producers, more than twice as many messages pass as with reads
+ * without pauses. */
 #define LOOKS 20
 #define MOST_PAUSES 256
-/* A waiter whose WAITERS mark was lost looks again after this time, in nanoseconds. */
+/* A waiter whose WAITERS mark was lost checks again after this time, in nanoseconds. */
 #define SLICE 20000000
-/* How long a waiter waits before it asks the kernel whether the owner is stopped, in nanoseconds. */
+/* How long a waiter waits before it checks whether the owner is stopped, in nanoseconds. */
 #define STOPPED_AFTER 1000000
 
 struct thread {
@@ -46,7 +47,7 @@ static bool find_list(void)
     return syscall(SYS_get_robust_list, 0, &thread.list, &size) == 0 && thread.list != NULL;
 }
 
-/* musl tells the kernel of a thread's list when the thread takes its first robust mutex that processes share. */
+/* musl registers a thread's robust list when the thread takes its first robust, process-shared mutex. */
 static void have_list_made(void)
 {
     pthread_mutex_t mutex;
@@ -73,7 +74,7 @@ static void learn_thread(void)
         thread.id = (uint32_t)syscall(SYS_gettid);
 }
 
-/* Fences for the compiler are enough: the kernel looks when the thread no longer runs. */
+/* Compiler fences are enough: the kernel reads this word only when the thread no longer runs. */
 static inline void set_pending(struct lock *lock)
 {
     uintptr_t entry = lock == NULL ? 0 : (uintptr_t)lock - (uintptr_t)thread.list->futex_offset;
@@ -95,7 +96,8 @@ static inline bool grab(struct lock *lock, uint32_t marks, enum lock_result *res
                                                    memory_order_relaxed);
 }
 
-/* Tells whether a thread is stopped, by a signal or a debugger (proc(5), stat). A thread in any other state goes on by itself. */
+/* Returns whether a thread is stopped, by a signal or a debugger (proc(5), stat). A thread in any other state continues
+ * by itself. */
 static bool is_stopped(uint32_t id)
 {
     char path[32], stat[512];
@@ -153,7 +155,7 @@ static enum lock_result take_slowly(struct lock *lock, int64_t patience)
         if (now - since >= patience)
             break;
         if (owner == 0) {
-            /* Others may sleep too, and the owner that released it has woken only one. */
+            /* Others may sleep too, and the last owner has woken only one. */
             if (grab(lock, FUTEX_WAITERS, &result))
                 return result;
             continue;
@@ -192,7 +194,7 @@ void lock_await(struct lock *lock, int64_t longest)
 {
     uint32_t found = atomic_load_explicit(&lock->word, memory_order_relaxed);
 
-    /* The owner wakes one sleeper, which may be this thread. This thread does not take the lock, so it wakes the next. */
+    /* The owner wakes one sleeper, perhaps this thread, which does not take the lock. So it wakes the next sleeper. */
     if (found & FUTEX_TID_MASK && longest > 0) {
         sleep_for(lock, found, least(longest, SLICE));
         if (lock_owner(lock) == 0)
@@ -233,7 +235,7 @@ static enum lock_trial try_it(void)
     return LOCK_WORKS;
 }
 
-/* Asks the kernel whether it knows robust lists. Kernels that imitate Linux do not refuse the call. */
+/* Checks whether the kernel has robust lists. Kernels that imitate Linux accept the call without supporting them. */
 static enum lock_trial ask(void)
 {
     if (thread.id == 0)
@@ -243,10 +245,10 @@ static enum lock_trial ask(void)
 
 bool lock_works(void)
 {
-    static _Atomic int known = LOCK_UNTRIED; /* two threads may both find out; that does no harm */
+    static _Atomic int known = LOCK_UNTRIED; /* two threads may both run the trial; that does no harm */
 
     if (known == LOCK_UNTRIED)
         known = (int)try_it();
-    /* If no thread can be started here, other processes still can: that must not decide which backend is used. */
+    /* Other processes may be able to start a thread, so a failure here must not change which backend is chosen. */
     return (known == LOCK_UNTRIED ? ask() : (enum lock_trial)known) == LOCK_WORKS;
 }

@@ -1,4 +1,4 @@
-/* The extension's module: its classes, what it raises, and the functions that need no handle. */
+/* The extension's module: its classes, its exceptions, and the functions that need no handle. */
 #include "binding.h"
 
 #include "lock.h"
@@ -17,7 +17,7 @@ static void *raise_slotless(const struct core_state *state)
 {
     PyObject *nothing = PyTuple_New(0);
     PyObject *facts = Py_BuildValue("{s:s,s:i,s:i,s:s,s:i}", "limit", "handles of one queue", "value", LAYOUT_SLOTS, "asked",
-                                    LAYOUT_SLOTS + 1, "remedy", "close handles that are not needed", "errno", EMFILE);
+                                    LAYOUT_SLOTS + 1, "remedy", "close unused handles", "errno", EMFILE);
     PyObject *error = nothing && facts ? PyObject_Call(state->limit_exceeded, nothing, facts) : NULL;
 
     if (error != NULL)
@@ -28,7 +28,7 @@ static void *raise_slotless(const struct core_state *state)
     return NULL;
 }
 
-/* Where descriptors are wanting, a put fails too, and needs an error of ours. */
+/* A full descriptor table makes a put fail too, so it needs an error of ipcq. */
 static void *raise_system(const struct core_state *state)
 {
     int reason = errno;
@@ -52,7 +52,7 @@ void *core_raise(PyTypeObject *type, enum queue_result result)
     switch (result) {
     case QUEUE_BUSY:
         PyErr_SetString(state->timed_out, "another process holds the lock of the queue, so it is probably stopped: find it "
-                                          "(ipcq doctor), and continue or end it");
+                                          "with ipcq doctor, and continue or end it");
         break;
     case QUEUE_DOWN:
         PyErr_SetNone(state->shut_down);
@@ -61,15 +61,15 @@ void *core_raise(PyTypeObject *type, enum queue_result result)
         PyErr_SetNone(state->gone);
         break;
     case QUEUE_ALIEN:
-        PyErr_SetString(state->corrupt, "a file of this name is no queue: remove it, or choose another name");
+        PyErr_SetString(state->corrupt, "a file of this name is not a queue: remove it, or choose another name");
         break;
     case QUEUE_VERSIONED:
-        PyErr_SetString(state->version_mismatch, "it was made by another version of ipcq, or for another word size: "
-                                                 "use the same everywhere, or unlink it first");
+        PyErr_SetString(state->version_mismatch, "it was created by another version of ipcq, or with another word size: "
+                                                 "use the same version and word size, or unlink it first");
         break;
     case QUEUE_FOREIGN:
         PyErr_SetString(state->version_mismatch,
-                        "it was made in another PID namespace, whose locks would not work here: share the namespace "
+                        "it was created in another PID namespace, whose locks do not work here: share the namespace "
                         "(docker run --pid), or use another backend");
         break;
     case QUEUE_SLOTLESS:
@@ -127,11 +127,11 @@ static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
 }
 
 static PyMethodDef module_functions[] = {
-    {"works", module_works, METH_NOARGS, PyDoc_STR("Tell whether this kernel releases the locks of the dead.")},
-    {"shortcut", core_shortcut, METH_O, PyDoc_STR("Derive a class of handles that put and get at once in C.")},
-    {"message_size", module_message_size, METH_VARARGS, PyDoc_STR("Return how many bytes a message takes in a queue.")},
-    {"segment_size", module_segment_size, METH_O, PyDoc_STR("Return the size of the file for a ring of so many bytes.")},
-    {"format", module_format, METH_VARARGS, PyDoc_STR("Make a file of zeros of that size a queue.")},
+    {"works", module_works, METH_NOARGS, PyDoc_STR("Return whether this kernel releases the locks of dead threads.")},
+    {"shortcut", core_shortcut, METH_O, PyDoc_STR("Derive a class of handles with put and get in C.")},
+    {"message_size", module_message_size, METH_VARARGS, PyDoc_STR("Return the bytes of a limit that a message takes.")},
+    {"segment_size", module_segment_size, METH_O, PyDoc_STR("Return the size of the file for a limit in bytes.")},
+    {"format", module_format, METH_VARARGS, PyDoc_STR("Write a new queue into a file of zeros of that size.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,7 +7,7 @@
 #include "participant.h"
 #include "side.h"
 
-/* How long a registrant waits for a stopped producer: an event loop may stand still meanwhile. */
+/* How long a registrant waits for a stopped producer, in nanoseconds: an event loop may be blocked meanwhile. */
 #define ASK_PATIENCE 50000000
 
 /* The caller holds the producers' lock. */
@@ -51,8 +51,8 @@ void notice_cancel(struct queue *queue)
     uint64_t own = participant_word(queue, 0);
 
     if (!queue->flavour->enter_put(queue, ASK_PATIENCE)) {
-        /* A stopped process holds the lock: give the place up all the same. ATTEND_NOTICE stays set until the next put
-         * into the empty queue. */
+        /* A stopped process holds the lock: withdraw the registration without it. ATTEND_NOTICE stays set until the
+         * next put into the empty queue. */
         atomic_compare_exchange_strong_explicit(&queue->segment->state.registrant, &own, 0, memory_order_relaxed,
                                                 memory_order_relaxed);
         return;

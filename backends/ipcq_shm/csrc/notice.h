@@ -1,9 +1,10 @@
 /*
- * The notice: one participant asks to be told once that a message came into the empty queue while nobody waits in a get.
+ * The notice: one participant is notified once when a message arrives in the empty queue while no consumer waits in a
+ * get.
  *
- * The registrant sleeps on the futex word `state.notices`, which the producer increments before it commits. A request
- * that is taken back increments the word too. A dead registrant can be replaced. Without a request a put pays only for a
- * look at `state.attention`.
+ * The registrant sleeps on the futex word `state.notices`, which the producer increments before it commits. Cancelling
+ * a request increments the word too. A dead registrant can be replaced. Without a request a put pays only for reading
+ * `state.attention`.
  */
 #ifndef IPCQ_NOTICE_H
 #define IPCQ_NOTICE_H
@@ -13,8 +14,8 @@
 
 #include "handle.h"
 
-/* Asks for a notice; QUEUE_FULL if another live participant has asked, QUEUE_BUSY if a stopped process holds the lock.
- * `seen` is for notice_given. */
+/* Requests a notice; QUEUE_FULL if another live participant has a request, QUEUE_BUSY if a stopped process holds the
+ * lock. `seen` is for notice_given. */
 enum queue_result notice_ask(struct queue *queue, uint32_t *seen);
 void notice_cancel(struct queue *queue);
 /* Sleeps up to `longest` ns and returns whether the request has ended. */

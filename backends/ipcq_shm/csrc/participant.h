@@ -1,10 +1,10 @@
 /*
- * Participants: who takes part in a queue, and who of them is alive.
+ * Participants: the open handles of a queue, and which of them are alive.
  *
- * Liveness rests on kernel locks. Each participant, which is one open handle of one process, has a slot, and locks the
- * byte of that number in the segment's file. The kernel releases the lock with the last descriptor, so when the process
- * ends, and no process id has to be trusted. A slot's generation is incremented each time it is taken, so that what a dead
- * participant left is not mistaken for a later one's.
+ * Liveness relies on kernel locks. Each participant, which is one open handle of one process, has a slot, and locks the
+ * slot's byte in the segment's file. The kernel releases the lock with the last descriptor, so at the latest when the
+ * process ends, and no process id has to be trusted. A slot's generation is incremented each time it is taken, so that
+ * a later participant is not mistaken for a dead one.
  *
  * A word of the segment names a participant by its slot << 8 and generation << 32; the lowest byte is free for a state.
  */
@@ -27,11 +27,11 @@ static inline uint32_t participant_slot(uint64_t word)
 }
 
 enum queue_result participant_join(struct queue *queue);
-/* Tells whether the participant that a word names is alive. */
+/* Returns whether the participant that a word names is alive. */
 bool participant_lives(const struct queue *queue, uint64_t word);
-/* Tells whether the queue has any other participant. */
+/* Returns whether the queue has any other participant. */
 bool participant_shared(const struct queue *queue);
-/* Tells whether another open file has locked this byte. */
+/* Returns whether another open file has locked this byte. */
 bool participant_locked(const struct queue *queue, uint64_t at);
 
 #endif

@@ -41,7 +41,7 @@ enum queue_result queue_reattach(struct queue *queue)
 {
     enum queue_result result;
 
-    queue->armed = false; /* that is the parent's, also if this fails */
+    queue->armed = false; /* the parent armed it, not this handle; also if this fails */
     result = segment_reopen(queue);
     return result == QUEUE_OK ? participant_join(queue) : result;
 }
@@ -98,7 +98,7 @@ enum queue_result queue_put(struct queue *queue, const void *data, size_t size, 
 
 /* Getting */
 
-/* What can be said of a get before it takes the lock: QUEUE_OK, or its result. */
+/* Checks what a get can know before it takes the lock: QUEUE_OK, or the result of the get. */
 static enum queue_result before_get(struct queue *queue)
 {
     enum queue_result result = condition_of(queue);
@@ -106,8 +106,8 @@ static enum queue_result before_get(struct queue *queue)
 
     if (result == QUEUE_GONE || (result == QUEUE_DOWN && ending_dropped(queue)))
         return result;
-    /* After the condition: whoever sees a shutdown sees what was put before it. Producers write their position all the
-     * time, so reading it is expensive, and done only if the cached one does not suffice. */
+    /* After the condition: a consumer that sees a shutdown also sees the messages that were put before it. Producers
+     * write their position all the time, so reading it is expensive, and done only if the cached one does not suffice. */
     position = word_load(&queue->segment->get.position);
     if ((!queue->flavour->one_lock && word_peek(&queue->segment->get.seen_position) != position) ||
         word_load(&queue->segment->put.position) != position)
@@ -115,7 +115,7 @@ static enum queue_result before_get(struct queue *queue)
     return result == QUEUE_DOWN ? QUEUE_DOWN : QUEUE_EMPTY;
 }
 
-/* Tries again and again while the queue is busy and there is patience. */
+/* Retries while the queue is busy and patience is left. */
 static enum queue_result take(struct queue *queue, flavour_take *act, const struct taking *taking, int64_t patience)
 {
     int64_t until = patience > 0 ? clock_now() + patience : 0;
@@ -132,8 +132,7 @@ static enum queue_result take(struct queue *queue, flavour_take *act, const stru
         if (attention & ATTEND_LISTENERS) {
             enum queue_result there = attention_after_get(queue, patience);
 
-            /* The doorbell rings before the message is there: a consumer that it woke waits for the producer and looks
-             * again. */
+            /* The doorbell rings before the commit: a consumer that it woke waits for the producer and looks again. */
             if (result == QUEUE_EMPTY && there == QUEUE_OK && !again) {
                 again = true;
                 continue;
@@ -191,7 +190,7 @@ enum queue_result queue_clear(struct queue *queue, size_t *count, int64_t patien
     return result;
 }
 
-/* Looking */
+/* Reading */
 
 bool queue_has_space(struct queue *queue, size_t size)
 {
@@ -231,7 +230,8 @@ enum queue_result queue_shutdown(struct queue *queue, int64_t patience)
 
     if (result == QUEUE_GONE)
         return result;
-    /* A producer that is stopped inside must not keep the queue open; what it puts when it goes on can be taken. */
+    /* A producer that is stopped while it holds the lock must not keep the queue open. If it puts a message when it
+     * continues, that message can be taken. */
     entered = queue->flavour->enter_put(queue, patience);
     /* Before the store below, so that a kill in between leaves a byte too many and never one too few. */
     if (!doorbell_ring_for_good(queue, entered)) {

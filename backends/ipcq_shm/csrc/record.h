@@ -1,4 +1,4 @@
-/* Records: how a message lies in the ring (ring.h tells what the states mean). */
+/* Records: how a message is stored in the ring (ring.h explains the states). */
 #ifndef IPCQ_RECORD_H
 #define IPCQ_RECORD_H
 
@@ -35,8 +35,8 @@ static inline enum record_state record_state_of(uint64_t word)
     return (enum record_state)(word & 0xff);
 }
 
-/* Tells whether a record before get.position is still being copied: by a consumer, or by its producer if `clear` dropped
- * it. */
+/* Returns whether a record before get.position is still being copied: by a consumer, or by its producer if `clear`
+ * dropped it. */
 static inline bool record_is_copied(uint64_t word)
 {
     return record_state_of(word) == RECORD_CLAIMED || record_state_of(word) == RECORD_RESERVED;

@@ -12,14 +12,14 @@
 #include "record.h"
 #include "side.h"
 
-/* How long a consumer that has copied waits for the lock to free the space; otherwise the next consumer does it. */
+/* How long a consumer waits for the lock to free space after a copy, in ns; otherwise the next consumer frees it. */
 #define RELEASE_PATIENCE 1000000
-/* How often a record that is being written is read before its owner may be dead: a mebibyte takes 50 us. */
+/* How often a record that is being written is read before its producer is checked: a mebibyte takes 50 us. */
 #define COPY_LOOKS 200
 
 /* Space */
 
-/* Where space ends for producers. The position first: whoever sees a new one also sees what is held behind it. */
+/* Where the space of producers ends. The position first: a reader that sees a new one also sees `held` of that time. */
 static inline uint64_t free_position(struct queue *queue)
 {
     uint64_t position = word_load(&queue->segment->get.position);
@@ -28,8 +28,8 @@ static inline uint64_t free_position(struct queue *queue)
     return held != 0 && held - 1 < position ? held - 1 : position;
 }
 
-/* Moves `held` on to the oldest record that a live participant copies; with `ask` also past those of dead ones. Not
- * inlined, so that the callers that need it only after a death are inlined themselves, by clang too. */
+/* Advances `held` to the oldest record that is still being copied; with `ask` also past records of dead participants.
+ * Not inlined, so that the callers that need it only after a death are inlined themselves, by clang too. */
 __attribute__((noinline)) static void sweep(struct queue *queue, bool ask)
 {
     struct side *get = &queue->segment->get;
@@ -125,7 +125,7 @@ static bool sweep_frees(struct queue *queue)
     return free_position(queue) != before;
 }
 
-/* Gives a consumer's lock back, and wakes a producer if space came free; `freed` says that the caller freed some. */
+/* Releases the consumers' lock, and wakes a producer if space was freed; `freed`: the caller freed some. */
 static inline void leave_get(struct queue *queue, bool freed)
 {
     struct side *get = &queue->segment->get;
@@ -142,7 +142,7 @@ static inline void leave_get(struct queue *queue, bool freed)
 
 /* Putting */
 
-/* What a put knows while it holds the lock. */
+/* The state of a put while it holds the lock. */
 struct room {
     uint64_t position;
     uint64_t count; /* messages ever put */
@@ -251,12 +251,12 @@ static enum queue_result ring_put(struct queue *queue, const struct queue_piece 
         ++*stored;
     }
     if (whole && *stored < count)
-        *stored = 0; /* nobody has seen them */
+        *stored = 0; /* they are not committed */
     attention = attention_of(queue);
     if (*stored != 0 && attention != 0) {
         result = attention_before_put(queue, attention, patience);
         if (result != QUEUE_OK)
-            *stored = 0; /* nobody has seen them */
+            *stored = 0; /* they are not committed */
     }
     if (*stored != 0) {
         result = QUEUE_OK;
@@ -361,7 +361,7 @@ static enum queue_result ring_get(struct queue *queue, const struct taking *taki
         if (target == NULL) {
             result = QUEUE_NO_MEMORY;
         } else if (found.size < QUEUE_LARGE) {
-            /* The next record was written on another processor: fetch it while this one is copied. */
+            /* Another processor wrote the next record: fetch it while this one is copied. */
             __builtin_prefetch(record_at(queue, position + ring_record_size(found.size)));
             memcpy(target, message.data, message.size);
             side_commit(get, position + ring_record_size(found.size), 1, found.size);
@@ -460,7 +460,7 @@ static enum queue_result ring_peek(struct queue *queue, const struct taking *tak
 
 /* Dropping */
 
-/* Makes a record DONE if its producer died while writing it, and tells whether it did. */
+/* Makes a record DONE if its producer died while writing it, and returns whether it did. */
 static bool give_up(struct queue *queue, struct found *found)
 {
     return !participant_lives(queue, found->word) &&
@@ -482,7 +482,7 @@ static enum queue_result clear_locked(struct queue *queue, size_t *count)
     enum queue_result result;
 
     while ((result = inspect(queue, position, &found)) == QUEUE_OK || result == QUEUE_BUSY) {
-        if (position - begin > queue->limit) /* more than there can be */
+        if (position - begin > queue->limit) /* more than the ring can hold */
             return QUEUE_CORRUPT;
         if (result == QUEUE_BUSY && !give_up(queue, &found)) {
             if (record_state_of(found.word) == RECORD_RESERVED && held == 0)
@@ -530,7 +530,7 @@ static bool ring_settle(struct queue *queue, int64_t until)
         uint64_t position;
         enum queue_result result;
 
-        /* With the lock, since the record could be taken and overwritten otherwise. */
+        /* With the lock, because otherwise the record could be taken and overwritten. */
         if (!enter(queue, get, until - clock_now()))
             return false;
         result = next_message(queue, &position, &found);

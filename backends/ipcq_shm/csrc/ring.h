@@ -33,34 +33,34 @@
  * covers several records.
  *
  * The store to a position is the commit: the only step that creates or takes a message. It is sequentially consistent,
- * which includes release, so whoever reads a position sees the records before it. Each side caches the other's position
- * and reads it again only if the cached one does not suffice; an old one errs on the safe side.
+ * which includes release, so a participant that reads a position sees the records before it. Each side caches the
+ * other's position and reads it again only if the cached one does not suffice; an old one errs on the safe side.
  *
  *
  * Why it is correct under a kill at any instruction
  *
  * Of a producer. Before the commit it has written only into free space, into the mark that does not count, and into
  * caches, so nothing has happened. After it the message is there; the wake-up may be missing, and the sleeper looks at
- * the end of its slice (event.h). A RESERVED record of a dead producer is DONE: whoever finds it asks the kernel whether
- * the owner lives (participant.h), and changes the state by compare-and-swap, which fails if it became READY.
+ * the end of its slice (event.h). A RESERVED record of a dead producer counts as DONE: a consumer that finds it checks
+ * whether the owner lives (participant.h), and changes the state by compare-and-swap, which fails if it became READY.
  *
  * Of a consumer. Before the commit it has written into caches, the mark that does not count, CLAIMED into a record that
- * is still to be taken, and `held`, which may only be too early; the next consumer, which has the lock, finds the record
- * before get.position and takes it. After the commit the message is gone with its consumer, as it would be an instant
- * later anyway. A CLAIMED record of a dead consumer is DONE, and `sweep` frees its space.
+ * is still to be taken, and `held`, which may only be too early; the next consumer, which has the lock, finds the
+ * record before get.position and takes it. After the commit the message is gone with its consumer, as it would be an
+ * instant later anyway. A CLAIMED record of a dead consumer counts as DONE, and `sweep` frees its space.
  *
  * Of a process that clears. A RESERVED record that it passes holds its space like a CLAIMED one, until its producer has
- * made it READY or is dead. Before the commit `held` may lie beyond get.position, where it means nothing; the next owner
- * of the lock runs `sweep` first, which corrects it.
+ * made it READY or is dead. Before the commit `held` may lie beyond get.position, where it means nothing; the next
+ * owner of the lock runs `sweep` first, which corrects it.
  *
- * So the next owner of a dead one's lock has nothing to repair.
+ * So the next owner of a lock has nothing to repair after the last one died.
  *
  *
  * Why it is safe against a hostile segment
  *
  * Each number of the segment is read once. Positions are used modulo the capacity, their difference is checked against
- * it, and a record's size against that difference and the largest message, all before anything is touched; whatever does
- * not fit is QUEUE_CORRUPT. No loop runs longer than the ring has records.
+ * it, and a record's size against that difference and the largest message, all before any memory is accessed; a value
+ * that does not fit is QUEUE_CORRUPT. No loop runs longer than the ring has records.
  *
  *
  * The idea of per-side locks with cached positions and a single committing store is that of many single-producer rings

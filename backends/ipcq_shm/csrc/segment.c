@@ -44,7 +44,7 @@ static bool pid_namespace(uint64_t *inode)
     return true;
 }
 
-/* Fills in what follows from limits and flags; false if they are out of bounds. */
+/* Computes the fields that depend on limits and flags; false if these are out of bounds. */
 static bool complete(struct segment_header *header)
 {
     uint64_t most = header->flags & FLAG_ORDERED ? CELLS_LARGEST : RING_LARGEST;
@@ -104,9 +104,9 @@ static enum queue_result read_header(int descriptor, struct segment_header *head
 /* Mapping */
 
 /*
- * Maps the file over what is mapped there. Page faults fill the page tables: MAP_POPULATE would take more than half of
- * the time of attaching, for pages that most handles never reach. The file's memory is allocated, so the first access
- * to a page costs about a microsecond.
+ * Maps the file over the reserved addresses. Page faults fill the page tables: MAP_POPULATE would take more than half
+ * of the time of attaching, for pages that most handles never reach. The file's memory is allocated, so the first
+ * access to a page costs about a microsecond.
  */
 static bool map_over(const struct queue *queue)
 {

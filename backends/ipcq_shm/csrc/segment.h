@@ -6,12 +6,13 @@
 
 /* Bytes of the file for so many bytes of data. */
 uint64_t segment_size(const struct segment_header *asked);
-/* Writes a new queue into a file of segment_size bytes of zeros; of `asked`, limits and flags are read. */
+/* Writes a new queue into a file of segment_size bytes of zeros; only limits and flags of `asked` are read. */
 enum queue_result segment_format(int descriptor, const struct segment_header *asked);
-/* Checks the header, copies it into the handle, and maps the file. The descriptor is then the handle's, unless it fails. */
+/* Checks the header, copies it into the handle, and maps the file. The handle owns the descriptor then, unless it
+ * fails. */
 enum queue_result segment_open(struct queue *queue, int descriptor);
-/* In a forked child: opens and maps the file again, because locks belong to the open file and the parent's slot is the
- * parent's. */
+/* In a forked child: opens and maps the file again. Locks belong to the open file, so the slot of the old one remains
+ * the parent's. */
 enum queue_result segment_reopen(struct queue *queue);
 void segment_close(struct queue *queue);
 /* The same, but the descriptor remains the caller's. */

@@ -1,32 +1,32 @@
 /*
- * The class of handles to a ring: put and get from end to end.
+ * The fast path of a handle to a ring: put and get from end to end in C.
  *
- * It is derived from `ipcq.Queue` (clause 21 of `ipcq.backend`) and has no semantics of its own: a call either does what
- * Queue's would certainly do, or leaves it to Queue's with nothing done but the encoding, or the beginning of a wait for a
- * message. What is left to it: arguments that are not plainly right, a queue that is full, busy, ended or damaged, and
- * everything once the handle is closed.
+ * The class is derived from `ipcq.Queue` (clause 21 of `ipcq.backend`) and has no semantics of its own. A call either
+ * does exactly what Queue's method would do, or falls back to that method. Before a fallback it has done nothing but
+ * the encoding, or the beginning of a wait for a message. It falls back for unusual arguments, for a queue that is
+ * full, busy, ended or damaged, and for a closed handle.
  *
- * Queue counts who is inside the channel, so that nobody closes it meanwhile. Here nobody has to be counted: while the
- * channel is used the GIL, or in a free-threaded Python the handle's own lock, is not given away, and after an encoder
- * was run, which may do anything, it is asked anew whether there still is a channel. Only waiting, and the copy of a large
- * message, go on without that lock. Such uses are counted, and the channel's own close waits for them. Ending the shortcut
- * does not wait, because several threads may close the handle and only one of them ends the shortcut.
+ * Queue counts the calls inside the channel, so that the channel is not closed meanwhile. Here no count is necessary.
+ * While the channel is used, the GIL or, in a free-threaded Python, the handle's lock is not released. After an encoder
+ * ran, which may do anything, the channel is looked up again. Only a wait, and the copy of a large message, continue
+ * without that lock. Such uses are counted, and the channel's close waits for them. Disarming does not wait, because
+ * several threads may close the handle and only one of them disarms it.
  *
- * Most items are `bytes`. How those travel is known (`of_bytes`), so they are copied from the item to the ring and from
- * there to the item, and no codec is called.
+ * Most items are `bytes`. Their encoding is known (`of_bytes`), so they are copied directly between the item and the
+ * ring, and no codec is called.
  *
- * A handle has one word behind what Queue keeps of it, for a `Shortcut`, and nobody may derive from this class, so that
- * the word is always the last one. Python made Queue's part, and ends it; for that the word is a member as those of
- * __slots__ are, which Python code can write to. So what is there is looked at.
+ * A handle has one word after Queue's fields, for a `Shortcut`. No class may be derived from this one, so the word is
+ * always the last one. Python creates and deallocates Queue's part; for that the word is a member like those of
+ * __slots__, and Python code can write to it. So its type is checked before each use.
  */
 #include "binding.h"
 
 #include <math.h>
-#include <structmember.h> /* wants Python.h before it */
+#include <structmember.h> /* needs Python.h before it */
 
 #include "clock.h"
 
-#ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
+#ifndef Py_BEGIN_CRITICAL_SECTION /* new in Python 3.13 */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
 #endif
@@ -52,12 +52,12 @@ static void PyErr_SetRaisedException(PyObject *error)
 #endif
 
 enum of_bytes {
-    ENCODED, /* as the codec says */
-    BARE,    /* as they are */
-    BIN,     /* as MessagePack's bin 8, 16 or 32, whichever is the first to suffice */
+    ENCODED, /* as the codec encodes them */
+    BARE,    /* unchanged */
+    BIN,     /* as MessagePack's bin 8, 16 or 32, whichever is the smallest that suffices */
 };
 
-/* What an open handle needs. */
+/* The data that the fast path needs while the handle is open. */
 struct shortcut {
     PyObject_HEAD
     struct channel *channel;
@@ -81,7 +81,7 @@ static bool is_shortcut(PyObject *word)
     return word != NULL && Py_TYPE(word)->tp_dealloc == shortcut_dealloc;
 }
 
-/* NULL where the handle or its channel is closed. */
+/* NULL if the handle or its channel is closed. */
 static struct shortcut *shortcut_of(PyObject *self)
 {
     PyObject *word = *word_of(self);
@@ -90,10 +90,10 @@ static struct shortcut *shortcut_of(PyObject *self)
     return is_shortcut(word) && shortcut->channel->open ? shortcut : NULL;
 }
 
-/* Later deadlines, in seconds of the clock, are never. */
+/* Later deadlines, in seconds of the clock, count as infinite. */
 #define LATEST 4e9
 
-/* Lets those who sleep get on first, for so many seconds at the most. The handle may be closed meanwhile. */
+/* Gives way to sleepers, for at most so many seconds. The handle may be closed meanwhile. */
 static void give_way(PyObject *self, bool getting, double seconds)
 {
     int64_t until = seconds < LATEST ? clock_now() + (int64_t)(seconds * 1e9) : INT64_MAX;
@@ -111,9 +111,9 @@ static void give_way(PyObject *self, bool getting, double seconds)
     Py_END_CRITICAL_SECTION();
 }
 
-/* Handing on */
+/* Fallback */
 
-/* Calls the method of the class that this one is derived from. */
+/* Falls back to the method of the base class. */
 static PyObject *hand_on(PyObject *self, const char *verb, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
 {
     PyObject *super = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type, (PyObject *)Py_TYPE(self), self, NULL);
@@ -130,7 +130,7 @@ static PyObject *hand_on_encoded(PyObject *self, PyObject *data, long priority, 
     return PyObject_CallMethod(self, "_put_encoded", "Old", data, priority, deadline);
 }
 
-/* Lets the handle raise what a codec raised, which then says of which queue. */
+/* Lets the handle raise a codec's exception again, with the name of the queue. */
 static PyObject *raise_again(PyObject *self)
 {
     PyObject *error = PyErr_GetRaisedException();
@@ -142,7 +142,7 @@ static PyObject *raise_again(PyObject *self)
 
 /* Arguments */
 
-/* Sorts arguments into places, NULL where there is none; false where Python has to say what is wrong with them. */
+/* Sorts arguments into places; a missing one is NULL. False if they are wrong, so that Python must report the error. */
 static bool sorted(PyObject *const *arguments, Py_ssize_t count, PyObject *names, const char *const *wanted,
                    Py_ssize_t most, PyObject **places)
 {
@@ -165,7 +165,7 @@ static bool sorted(PyObject *const *arguments, Py_ssize_t count, PyObject *names
     return true;
 }
 
-/* Tells from block and timeout for how many seconds the call may wait; false where they are not plainly right. */
+/* Computes from block and timeout how many seconds the call may wait; false if their types or values are unusual. */
 static bool patience_of(PyObject *block, PyObject *timeout, double *seconds)
 {
     *seconds = INFINITY;
@@ -188,7 +188,7 @@ static bool patience_of(PyObject *block, PyObject *timeout, double *seconds)
     return block == Py_False;
 }
 
-/* As a deadline on the monotonic clock, in seconds. */
+/* Converts a timeout to a deadline on the monotonic clock, in seconds. */
 static double deadline_of(double seconds)
 {
     return seconds == 0 ? -INFINITY : seconds == INFINITY ? INFINITY : (double)clock_now() * 1e-9 + seconds;
@@ -241,7 +241,7 @@ static enum queue_result put_large(struct channel *channel, const struct queue_p
     return result;
 }
 
-/* Puts if that can be done now; `patience` is 0 or QUEUE_POLITE. */
+/* Tries to put once; `patience` is 0 or QUEUE_POLITE. */
 static enum queue_result put_now(PyObject *self, const struct queue_piece *piece, int64_t patience)
 {
     enum queue_result result = QUEUE_BUSY;
@@ -260,7 +260,7 @@ static enum queue_result put_now(PyObject *self, const struct queue_piece *piece
     return result;
 }
 
-/* Puts if that can be done at once, or after giving way if the call may wait. */
+/* Tries to put at once and, if the call may wait and has to give way, once more afterwards. */
 static bool put_at_once(PyObject *self, const struct queue_piece *piece, double seconds)
 {
     enum queue_result result = put_now(self, piece, seconds == 0 ? 0 : QUEUE_POLITE);
@@ -272,7 +272,7 @@ static bool put_at_once(PyObject *self, const struct queue_piece *piece, double 
     return result == QUEUE_OK;
 }
 
-/* Encodes, and puts now or later. */
+/* Encodes the item and tries the put in C; otherwise falls back with the encoded item. */
 static PyObject *put_encoded(PyObject *self, PyObject *encode, PyObject *item, long priority, double seconds)
 {
     double deadline = deadline_of(seconds);
@@ -302,8 +302,7 @@ static const char *const put_many_wants[] = {"items", "block", "timeout", NULL};
 static const char *const get_many_wants[] = {"max_items", "block", "timeout", NULL};
 static const char *const get_wants[] = {"block", "timeout", NULL};
 
-/* Puts what stands at the places, where that can be done at once or comes to pass after the encoding; NULL without an
- * exception where the call is to be handed on. */
+/* Tries the put in C. NULL without an exception means: fall back to Queue.put(). */
 static PyObject *put_places(PyObject *self, PyObject *const *places)
 {
     enum of_bytes of_bytes = ENCODED;
@@ -357,7 +356,7 @@ static PyObject *put_nowait(PyObject *self, PyObject *const *arguments, Py_ssize
     return result != NULL || PyErr_Occurred() ? result : hand_on(self, "put_nowait", arguments, count, names);
 }
 
-/* Puts as much of a batch of `bytes` as there is space for; nothing where a part of it is anything else. */
+/* Puts as many items of a batch as fit; none if any item is not `bytes`. */
 static size_t put_batch(const struct shortcut *shortcut, PyObject *batch, struct queue_piece *pieces)
 {
     struct queue *queue = &shortcut->channel->queue;
@@ -400,7 +399,7 @@ static PyObject *put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
         return NULL;
     count = (size_t)PyTuple_GET_SIZE(batch);
     pieces = PyMem_New(struct queue_piece, count);
-    number = PyLong_FromSize_t(count); /* before anything is stored, because afterwards it must not fail */
+    number = PyLong_FromSize_t(count); /* before anything is stored, because the call must not fail afterwards */
     if (pieces == NULL || number == NULL) {
         PyMem_Free(pieces);
         Py_XDECREF(number);
@@ -439,7 +438,7 @@ struct taking {
     PyObject *decode;
 };
 
-/* Returns how long the head of a bin is that is the whole message, or 0 where it is none. */
+/* Returns the length of the head if the whole message is one MessagePack bin, else 0. */
 static size_t unpack_head(const unsigned char *message, size_t size)
 {
     unsigned char kind = size < 2 ? 0 : message[0];
@@ -474,7 +473,7 @@ static void *room(void *context, struct queue_piece *message)
     return PyBytes_AS_STRING(taking->bytes);
 }
 
-/* Takes what is there; `patience` is 0 or QUEUE_POLITE. */
+/* Takes the next message if there is one; `patience` is 0 or QUEUE_POLITE. */
 static enum queue_result take(struct channel *channel, struct taking *taking, int64_t patience)
 {
     struct queue *queue = &channel->queue;
@@ -490,8 +489,8 @@ static enum queue_result take(struct channel *channel, struct taking *taking, in
     return QUEUE_OK;
 }
 
-/* Takes what is there, or comes until `until`, counted from `since`, within one sleep; QUEUE_GONE without a shortcut.
- * `patience` is 0 or QUEUE_POLITE. */
+/* Takes a message. If there is none, waits once, for at most a sleep, until `until` (0: does not wait); `since` is when
+ * the wait began. QUEUE_GONE without a shortcut. `patience` is 0 or QUEUE_POLITE. */
 static enum queue_result take_within(PyObject *self, struct taking *taking, int64_t since, int64_t until,
                                     int64_t patience)
 {
@@ -504,7 +503,7 @@ static enum queue_result take_within(PyObject *self, struct taking *taking, int6
         struct channel *channel = shortcut->channel;
 
         taking->of_bytes = shortcut->of_bytes;
-        taking->decode = Py_NewRef(shortcut->decode); /* before the lock is given away, when the handle may be closed */
+        taking->decode = Py_NewRef(shortcut->decode); /* before the lock is released and the handle may be closed */
         result = take(channel, taking, patience);
         if (result == QUEUE_EMPTY && until != 0 && !shortcut->waits) {
             result = QUEUE_GONE;
@@ -528,8 +527,8 @@ static void count_wait(PyObject *self, bool served)
     Py_END_CRITICAL_SECTION();
 }
 
-/* Takes a message that comes before the deadline. Whatever it returns but QUEUE_OK, there is an exception or the rest is
- * Queue's. */
+/* Takes a message that arrives before the deadline. For any result but QUEUE_OK there is an exception, or the caller
+ * falls back. */
 static enum queue_result take_in_time(PyObject *self, struct taking *taking, double deadline)
 {
     int64_t since = clock_now();
@@ -542,7 +541,7 @@ static enum queue_result take_in_time(PyObject *self, struct taking *taking, dou
         result = take_within(self, taking, since, until, 0);
         if (result != QUEUE_EMPTY || until == 0)
             break;
-        /* Before the next look, because what has been taken must not be lost to an exception. */
+        /* Before the next try: an exception must not lose a message that was taken. */
         if (PyErr_CheckSignals() < 0)
             return QUEUE_GONE;
     }
@@ -551,8 +550,8 @@ static enum queue_result take_in_time(PyObject *self, struct taking *taking, dou
     return result;
 }
 
-/* Keeps a message that could not be decoded because memory ran out, for the handle's next get. Nothing here allocates
- * unless the priority is high. */
+/* Stores a message for the handle's next get after decoding ran out of memory. Nothing here allocates unless the
+ * priority is high. */
 static void keep(PyObject *self, struct taking *taking)
 {
     const struct core_state *state = core_state_of(Py_TYPE(self));
@@ -586,7 +585,7 @@ static PyObject *decoded(PyObject *self, struct taking *taking)
     return item != NULL ? item : raise_again(self);
 }
 
-/* Lets Queue's `get` go on until the deadline. */
+/* Falls back to Queue.get() for the rest of the time. */
 static PyObject *get_in_rest(PyObject *self, double deadline)
 {
     double rest = deadline - (double)clock_now() * 1e-9;
@@ -598,7 +597,7 @@ static PyObject *get_in_rest(PyObject *self, double deadline)
     return item;
 }
 
-/* What `get` does with arguments that are plainly right. */
+/* `get` after the arguments were checked. */
 static PyObject *get_item(PyObject *self, double seconds)
 {
     struct taking taking = {0};
@@ -640,7 +639,7 @@ struct filling {
     PyObject *list;
     Py_ssize_t next;
     enum of_bytes of_bytes;
-    bool stopped; /* at a message for the codec, or at a large one */
+    bool stopped; /* at a message that the codec must decode, or at a large one */
 };
 
 static void *room_in_list(void *context, struct queue_piece *message)
@@ -660,8 +659,8 @@ static void *room_in_list(void *context, struct queue_piece *message)
     return place;
 }
 
-/* Takes what is there into a list that is as long, and returns how many more there were; the list is NULL where there
- * is no batch to be had at once. */
+/* Takes available messages into a new list, and returns how many more were available; the list is NULL if no batch can
+ * be taken at once. */
 static size_t take_batch(struct queue *queue, struct filling *filling, size_t most)
 {
     struct queue_total put, got;
@@ -670,7 +669,7 @@ static size_t take_batch(struct queue *queue, struct filling *filling, size_t mo
     side_totals(queue, &put, &got);
     if (most > put.count - got.count)
         most = put.count - got.count;
-    if (most < 2 || most > queue->limit / 16) /* more cannot be, so the counts mean harm */
+    if (most < 2 || most > queue->limit / 16) /* a limit cannot hold more messages, so the counts are forged */
         return 0;
     filling->list = PyList_New((Py_ssize_t)most);
     if (filling->list == NULL) {
@@ -725,7 +724,7 @@ static PyObject *get_many(PyObject *self, PyObject *const *arguments, Py_ssize_t
     return result;
 }
 
-/* Beginning and end */
+/* Arming and disarming */
 
 static PyObject *replace(PyObject *self, PyObject *shortcut)
 {
@@ -757,7 +756,7 @@ static PyObject *arm(PyObject *self, PyObject *arguments)
     shortcut->encode = Py_NewRef(encode);
     shortcut->decode = Py_NewRef(decode);
     shortcut->of_bytes = strcmp(of_bytes, "bare") == 0 ? BARE : strcmp(of_bytes, "bin") == 0 ? BIN : ENCODED;
-    /* In cells a message has no head. */
+    /* A message in cells has no head. */
     if (shortcut->of_bytes == BIN && shortcut->channel->queue.flags & FLAG_ORDERED)
         shortcut->of_bytes = ENCODED;
     shortcut->puts = puts;
@@ -772,7 +771,7 @@ static PyObject *disarm(PyObject *self, PyObject *Py_UNUSED(unused))
     return replace(self, NULL);
 }
 
-/* The docstrings are those of the class that it is derived from, where inspect and help find them. */
+/* Only signatures: inspect and help find the docstrings in the base class. */
 static PyMethodDef handle_methods[] = {
     {"put", (PyCFunction)(void (*)(void))put, METH_FASTCALL | METH_KEYWORDS,
      "put($self, item, block=True, timeout=None, *, priority=0)\n--\n\n"},
@@ -823,7 +822,7 @@ static int shortcut_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* There is no tp_clear: a cycle through here is broken at the handle, and what this has is never NULL. */
+/* There is no tp_clear: the handle breaks any cycle, and the fields here are never NULL. */
 static void shortcut_dealloc(PyObject *self)
 {
     struct shortcut *shortcut = (struct shortcut *)self;
@@ -838,7 +837,7 @@ static void shortcut_dealloc(PyObject *self)
 }
 
 static PyType_Slot shortcut_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("What an open handle to a ring needs to put and get.")},
+    {Py_tp_doc, (void *)PyDoc_STR("The data that the fast path of an open handle needs.")},
     {Py_tp_dealloc, shortcut_dealloc},
     {Py_tp_traverse, shortcut_traverse},
     {0, NULL},

@@ -46,8 +46,8 @@ static inline void side_commit_totals(struct side *side, uint64_t position, uint
     struct side_mark *now = side_mark_at(side, word_peek(&side->position));
     struct side_mark *next = &side->marks[now == side->marks];
 
-    /* Release, because a reader that sees part of it must also see that the position has changed. The mark's own position
-     * comes last, so that one store makes the mark count. */
+    /* Release, because a reader that sees part of it must also see that the position has changed. The mark's own
+     * position comes last, so that one store makes the mark count. */
     atomic_store_explicit(&next->count, count, memory_order_release);
     atomic_store_explicit(&next->bytes, bytes, memory_order_release);
     atomic_store_explicit(&next->position, position, memory_order_release);
@@ -81,7 +81,7 @@ static inline bool side_total(struct side *side, struct queue_total *total, uint
 /* How much was ever put and got, at one instant. */
 void side_totals(struct queue *queue, struct queue_total *put, struct queue_total *got);
 
-/* Tells whether the two sides are at the same position. */
+/* Returns whether the two sides are at the same position. */
 static inline bool side_both_equal(struct queue *queue)
 {
     return atomic_load_explicit(&queue->segment->put.position, memory_order_seq_cst) ==

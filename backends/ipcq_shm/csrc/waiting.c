@@ -6,7 +6,7 @@
 #include "flavour.h"
 #include "side.h"
 
-/* How long a call that gives way sleeps behind the others at most, in nanoseconds. */
+/* How long a call that gives way sleeps at most, in nanoseconds. */
 #define LONGEST_BEHIND 20000000
 
 static bool has_ended(void *context)
@@ -36,8 +36,8 @@ static bool writable(void *context)
     return wish->queue->flavour->has_space(wish->queue, wish->size) || ending_for_handle(wish->queue);
 }
 
-/* What a producer spins for: it goes on when there is space for many messages, since one at a time would make both sides
- * wait for each other's cache lines. */
+/* What a producer spins for: space for many messages. If it continued with space for one, both sides would wait for
+ * each other's cache lines. */
 static bool roomy(void *context)
 {
     const struct wish *wish = context;
