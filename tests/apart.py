@@ -1,8 +1,8 @@
-"""Lets several workers of pytest-xdist run at a time: what tests make and count is each worker's own, or has its turn.
+"""Isolates the workers of pytest-xdist from each other, so that several can run at the same time.
 
-On Linux root can give a process its own message queues (an IPC namespace) and its own /dev/shm and /tmp (a mount
-namespace), so that tests may use fixed names and look at everything that is there. What namespaces do not divide is a
-user's limits: a test that meets one is marked as `alone`, and runs while no other test does.
+On Linux, root can give a process its own message queues (an IPC namespace) and its own /dev/shm and /tmp (a mount
+namespace), so tests may use fixed names and check everything that exists there. Namespaces do not separate the limits
+of a user: a test that reaches such a limit is marked `alone` and runs while no other test does.
 """
 
 import ctypes
@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_NEW_MOUNTS, _NEW_IPC = 0x0002_0000, 0x0800_0000  # CLONE_NEWNS, CLONE_NEWIPC: unshare(2); os has them from 3.12 on
+_NEW_MOUNTS, _NEW_IPC = 0x0002_0000, 0x0800_0000  # CLONE_NEWNS, CLONE_NEWIPC: unshare(2); in os since 3.12
 _PRIVATE, _RECURSIVE = 1 << 18, 1 << 14  # MS_PRIVATE, MS_REC: mount(2)
-_PLACES = ("/dev/shm", "/tmp")
+_DIRECTORIES = ("/dev/shm", "/tmp")
 
-# Locks on two files that all workers see. Who passes the gate may take the room; who wants the room alone holds the
-# gate until all are out of it.
-_GATE, _ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
+# A readers-writer lock and its turnstile, made of flock(2) on two files that all workers see. A test that runs alone
+# keeps the turnstile, so no other test starts while it waits for the running ones.
+_TURNSTILE, _RUNNING = Path(__file__), Path(__file__).with_name("conftest.py")
 
 
 def move(base: Path) -> None:
-    """Give this thread and what it starts namespaces of its own, and make the directory `base` there."""
+    """Move this thread and its later children into new namespaces, and create the directory `base` there."""
     system = ctypes.CDLL(None, use_errno=True)
     _do(system.unshare(_NEW_MOUNTS | _NEW_IPC), "unshare")
     _do(system.mount(b"none", b"/", None, _RECURSIVE | _PRIVATE, None), "mount")
-    for place in _PLACES:
-        _do(system.mount(b"tmpfs", place.encode(), b"tmpfs", 0, b"mode=1777"), f"mount {place}")
+    for directory in _DIRECTORIES:
+        _do(system.mount(b"tmpfs", directory.encode(), b"tmpfs", 0, b"mode=1777"), f"mount {directory}")
     base.mkdir(parents=True, exist_ok=True)
 
 
@@ -38,10 +38,10 @@ def _do(result: int, what: str) -> None:
 
 @contextmanager
 def turn(*, alone: bool) -> Iterator[None]:
-    """Hold a place among the tests that run at the same time, or keep all others out."""
-    with _GATE.open() as gate, _ROOM.open() as room:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    """Run the block at the same time as other tests, or alone: wait until that is possible."""
+    with _TURNSTILE.open() as turnstile, _RUNNING.open() as running:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         if not alone:
-            fcntl.flock(gate, fcntl.LOCK_UN)
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
         yield

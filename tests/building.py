@@ -1,4 +1,4 @@
-"""What the tests of packaging build distributions with."""
+"""Builds distributions for the tests of packaging."""
 
 import shutil
 import subprocess
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
-#: What is no source, for a tree that git does not know, such as an unpacked source distribution.
+#: Patterns of files that are not source, for a tree without git, such as an unpacked source distribution.
 MADE = (".git", ".venv*", ".nox", ".*_cache", ".coverage*", ".hypothesis", "_build", "build", "dist", "htmlcov")
 MADE += ("__pycache__", "*.egg-info", "*.so", "PKG-INFO", "setup.cfg")
 
-#: Part of the version of what is built, by which pip tells it from releases on the index.
+#: Local version label of the built distributions: pip can tell them from releases on the index.
 LOCAL = "built"
 
-#: Seconds that pip or a build may take.
+#: Timeout of pip or a build, in seconds.
 PATIENCE = 300
 
 
@@ -32,22 +32,22 @@ class Built(NamedTuple):
 
 
 def run(*command: str | Path, **options: object) -> str:
-    """Run a program and return what it prints; where it fails, say what it complains of."""
+    """Run a program and return its output; if it fails, fail with the end of its output."""
     run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)
     assert run.returncode == 0, f"{command}\n{run.stdout[-4000:]}\n{run.stderr[-4000:]}"
     return run.stdout
 
 
 def pip(*arguments: str | Path) -> str:
-    """Run pip of this environment."""
+    """Run this environment's pip."""
     return run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
 
 
 def tracked() -> Sequence[str] | None:
-    """Return the files that git knows or would add, if this is a checkout."""
+    """Return the files that git tracks or would add, or None outside a checkout."""
     if shutil.which("git") is None:
         return None
-    # In CI the tests of root look into a checkout of another user.
+    # In CI, root's tests read a checkout that another user owns.
     git = "git", "-C", str(ROOT), "-c", "safe.directory=*"
     prefix = subprocess.run([*git, "rev-parse", "--show-prefix"], capture_output=True, text=True, check=False)
     if prefix.returncode or prefix.stdout.strip():

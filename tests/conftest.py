@@ -1,4 +1,4 @@
-"""For every test: nothing of it is left behind, and where CI runs, nothing is skipped for want of a prerequisite."""
+"""For every test: it leaves nothing behind, and in CI it is not skipped because a prerequisite is missing."""
 
 import gc
 import os
@@ -13,26 +13,26 @@ import pytest
 from leftovers import described, left, mqueues, remove
 from processes.needs import WITHOUT
 
-# Whichever test imports it first.
+# Here, because this must happen before the first import, in whichever test that is.
 pytest.register_assert_rewrite("ipcq.testing.contract")
 
 CI = os.environ.get("CI") == "true"
 
-#: How long what is on its way out may take, in seconds.
+#: Seconds that leftovers get to disappear on their own.
 GRACE = 5.0
 
-#: A skip that is no gap, by its reason: an ability that a backend does not claim, as the suite for backends says it;
-#: what only a later Python or another platform has; and pairs of parameters between which there is nothing to test.
+#: The reasons of skips that are not gaps: a capability that the backend does not claim, in the words of the contract
+#: suite; a feature of a later Python or of another platform; and pairs of parameters that leave nothing to test.
 BY_DESIGN = re.compile(
     r"(Skipped: )?(capabilities\.|.* came with Python 3\.\d+$|opening and closing need no step|msgspec writes "
     r"|backend '\w+' cannot be used here: it works on .*, this is \w+$|could not import '(pty|resource)'"
     r"|Windows has no |(peers are|PyInstaller is) installed on Linux alone|got empty parameter set for \(pair\))"
 )
 
-#: A skip for want of such a library.
+#: The reason of a skip because of a library that was hidden on purpose.
 LEFT_OUT = re.compile(rf"cannot be used here without ({'|'.join(WITHOUT)})$") if WITHOUT else None
 
-#: What an error says of a backend that was asked for by name and is not installed.
+#: The error text for a backend that was requested by name and is hidden.
 HIDDEN = re.compile(rf"backend '({'|'.join(WITHOUT)})': no installed distribution provides it") if WITHOUT else None
 
 
@@ -44,10 +44,11 @@ FAILED = pytest.StashKey[bool]()
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a descriptor, a process, a message queue or a file behind.
 
-    Leftovers are removed, so that later tests do not fail for them. A test that has failed already does not fail again.
+    Leftovers are removed, so that later tests do not fail because of them. A test that has already failed does not
+    fail again.
     """
     mqueues()
-    # Outside CI other users may run ipcq: then only names with this process's number are certainly ours.
+    # Outside CI, others may use ipcq at the same time: only names with this process's pid are certainly ours.
     ours = None if CI else os.getpid()
     before = left(ours)
     yield
@@ -66,14 +67,14 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    # Here, because pytest asks no conftest further down.
-    parser.addoption("--kills", type=int, help="so many kills in each storm")
-    parser.addoption("--operations", type=int, help="so many operations in each long history")
+    # Here, because pytest takes options from the top conftest only.
+    parser.addoption("--kills", type=int, help="kills per storm")
+    parser.addoption("--operations", type=int, help="operations per long history")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What a shell starts in the background ignores SIGINT, and what nohup starts SIGHUP, and so would each program that
-    # a test starts and interrupts.
+    # A shell's background job ignores SIGINT, and a program under nohup ignores SIGHUP. Programs that a test starts
+    # and interrupts would inherit that.
     for name, handler in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
@@ -82,17 +83,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def memory() -> str:
-    """Return the name of the backend within one process, for tests that may be left out where it is hidden."""
+    """Return the name of the in-process backend; tests with this fixture are left out if that backend is hidden."""
     return "memory"
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out the files that are called after a backend that is left out."""
+    """Ignore the test files that are named after a hidden backend."""
     return True if any(re.fullmatch(rf"test_{name}(_\w+)?\.py", collection_path.name) for name in WITHOUT) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that have a backend that is left out as a parameter, as a fixture, or as what they need."""
+    """Deselect tests that use a hidden backend: as a parameter, as a fixture, or in a `needs` mark."""
     concerned = [item for item in items if concerns(item, WITHOUT)]
     if concerned:
         config.hook.pytest_deselected(items=concerned)

@@ -1,4 +1,4 @@
-"""Programs under the real gevent, and what they saw."""
+"""Runs programs under the real gevent and returns what they report."""
 
 import json
 import os
@@ -15,13 +15,13 @@ import pytest
 import ipcq
 from leftovers import named, remove
 
-#: Seconds that such a program may take; each takes two on an idle machine.
+#: Timeout of such a program, in seconds; on an idle machine it takes two.
 PATIENCE = 60
 
-#: Seconds that it has to write its stacks.
-_LAST_WORDS = 2
+#: Seconds that a program gets to write its stacks.
+_DUMP_SECONDS = 2
 
-#: Runs a program that can show its greenlets: the system's stack shows only gevent's event loop.
+#: Runs a program that dumps its greenlets on SIGUSR1: the stack of the thread shows only gevent's event loop.
 _PRELUDE = """
 import faulthandler, os, runpy, signal, sys
 def show(number, frame):
@@ -39,14 +39,14 @@ Facts = dict[str, Any]
 
 
 def command(program: Path, *arguments: str) -> list[str]:
-    """Return a command that runs a program; on SIGUSR1 it writes the stacks of all greenlets to stderr and ends."""
+    """Return a command that runs a program; on SIGUSR1 it writes the stacks of all greenlets to stderr and exits."""
     return [sys.executable, "-W", "error", "-c", _PRELUDE, str(program), *arguments]
 
 
 def seen(program: Path, *arguments: str, patience: float = PATIENCE) -> Facts:
-    """Run a program, once in each worker, and return what its last line of output says.
+    """Run a program, once per worker, and return the facts in its last line of output.
 
-    If it fails or hangs, it is not started again: every test that asks fails, with the program's stacks.
+    A program that failed or hung is not started again: every test that needs it fails and shows the program's stacks.
     """
     facts, complaint = _ran(program, arguments, patience)
     if facts is None:
@@ -72,16 +72,16 @@ def _ran(program: Path, arguments: tuple[str, ...], patience: float) -> tuple[Fa
             said, complaint = run.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             told += f" did not end within {patience} s"
-            complaint = _given_up(run)
+            complaint = _kill(run)
         else:
             if run.returncode == 0:
                 facts: Facts = json.loads(said.splitlines()[-1])
                 return facts, ""
             told += f" ended with {run.returncode}"
         finally:
-            with suppress(ProcessLookupError):  # what it has started has its session
+            with suppress(ProcessLookupError):  # its children are in its session
                 os.killpg(run.pid, signal.SIGKILL)
-    for queue in ipcq.queues():  # not all backends call their files as the queue
+    for queue in ipcq.queues():  # some backends do not name their files after the queue
         if queue.name in arguments or f"-{run.pid}-" in queue.name:
             with suppress(ipcq.MessageQueueError):
                 ipcq.unlink(queue.name, queue.backend)
@@ -89,12 +89,12 @@ def _ran(program: Path, arguments: tuple[str, ...], patience: float) -> tuple[Fa
     return None, f"{told}\n{complaint}"
 
 
-def _given_up(run: "subprocess.Popen[str]") -> str:
-    """End a program that hangs, with all that it has started, and return what it wrote to standard error."""
-    # Its own handler writes the stacks if it still runs Python. If not, and in its children, the interpreter's handler
-    # for fatal signals does.
+def _kill(run: "subprocess.Popen[str]") -> str:
+    """Kill a program that hangs and its children, and return what it wrote to stderr."""
+    # The handler in _PRELUDE writes the stacks if the program still runs Python. If not, and in its children,
+    # faulthandler does, on SIGABRT.
     for number in (signal.SIGUSR1, signal.SIGABRT, signal.SIGKILL):
         (os.kill if number == signal.SIGUSR1 else os.killpg)(run.pid, number)
         with suppress(subprocess.TimeoutExpired):
-            return run.communicate(timeout=_LAST_WORDS)[1]
+            return run.communicate(timeout=_DUMP_SECONDS)[1]
     return ""

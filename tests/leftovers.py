@@ -12,15 +12,15 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-#: The private directories of the lock for names, one for each user, which stay.
+#: The private directories of the name locks, one for each user; ipcq never removes them.
 LOCKS = re.compile(r"ipcq-\d+")
 
 
 @cache
 def mqueues() -> int | None:
-    """Return a descriptor of the directory of the kernel's message queues, without mounting it anywhere.
+    """Return a descriptor of the root of the kernel's mqueue file system, without mounting it anywhere.
 
-    None where that needs a right that this user does not have, and it is not mounted either.
+    None if this user may not do that and it is not mounted at /dev/mqueue either.
     """
     if sys.platform != "linux":
         return None
@@ -44,7 +44,7 @@ def left(owner: int | None = None) -> set[str]:
     """Return the descriptors, children, queues and files that this process has now.
 
     Args:
-        owner: Only files and queues whose names contain this process number; None means all of ipcq's.
+        owner: A pid: only files and queues whose names contain it. None: all files and queues of ipcq.
     """
     found = {f"descriptor {each}" for each in descriptors()}
     found |= {f"process {each}" for each in children()}
@@ -52,7 +52,7 @@ def left(owner: int | None = None) -> set[str]:
 
 
 def named(owner: int | None = None) -> set[str]:
-    """Return the files and message queues that are there, those of one process or all of ipcq's."""
+    """Return the files and message queues that exist: those of one process, or all of ipcq."""
     directory = mqueues()
     names = [] if directory is None else [("message queue ", name) for name in os.listdir(directory)]
     for place in ("/dev/shm", "/tmp"):
@@ -63,7 +63,7 @@ def named(owner: int | None = None) -> set[str]:
 
 
 def remove(things: Iterable[str]) -> None:
-    """Remove queues and files, and end processes, that `left` returned; descriptors stay."""
+    """Remove the queues and files and kill the processes that `left` returned; descriptors stay open."""
     for thing in things:
         kind, _, which = thing.rpartition(" ")
         with suppress(OSError):
@@ -77,17 +77,17 @@ def remove(things: Iterable[str]) -> None:
 
 
 def descriptors() -> set[str]:
-    if sys.platform == "win32":  # which has no list of them
+    if sys.platform == "win32":  # cannot list them
         return set()
     place = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
     listed = os.listdir(place)
-    # The listing's own is among them, and its number may be something else's by the next time.
+    # Leave out the descriptor of the listing itself: it is closed by now, and another file may get its number.
     return {each for each in listed if os.path.exists(f"{place}/{each}")} - kept("_fd", "_forkserver_alive_fd")
 
 
 def children() -> set[str]:
     pids: set[str] = set()
-    with suppress(OSError):  # Linux alone has it
+    with suppress(OSError):  # only Linux has it
         for task in os.listdir("/proc/self/task"):
             with suppress(OSError), open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
                 pids |= set(file.read().split())
@@ -95,7 +95,7 @@ def children() -> set[str]:
 
 
 def kept(tracker: str, server: str) -> set[str]:
-    """Return what multiprocessing starts once and keeps for itself."""
+    """Return the descriptors or pids of multiprocessing's resource tracker and fork server, which it keeps."""
     owners = (("resource_tracker", "_resource_tracker", tracker), ("forkserver", "_forkserver", server))
     modules = ((sys.modules.get(f"multiprocessing.{module}"), owner, fact) for module, owner, fact in owners)
     return {str(getattr(getattr(module, owner), fact, None)) for module, owner, fact in modules if module}
@@ -120,7 +120,7 @@ def described(thing: str) -> str:
 
 
 def kept_by_the_c_library(thing: str) -> bool:
-    """Tell whether it is the netlink socket that glibc opens at a process's first mq_notify(3) and keeps."""
+    """Return whether it is the netlink socket that glibc opens at a process's first mq_notify(3) and keeps."""
     kind, _, which = thing.rpartition(" ")
     if kind != "descriptor":
         return False

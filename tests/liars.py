@@ -1,4 +1,4 @@
-"""Contestants that do not deliver, as the measuring of queues has to notice. They travel to workers by their names."""
+"""Faulty contestants that the benchmark has to detect. Workers import them by name."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from ipcq._bench.workload import Workload
 
 
 class Liar(MultiprocessingQueue):
-    """A queue that does something else with one of its messages."""
+    """A queue that does something wrong at the third get; each method is one fault."""
 
     def __init__(self, fault: str) -> None:
         self.name = fault
@@ -71,20 +71,20 @@ class Liar(MultiprocessingQueue):
         return lambda: time.sleep(1000) if self.third() else get()
 
     def third(self) -> bool:
-        """Tell whether it is the third call."""
+        """Return whether this is the third call."""
         self.calls = getattr(self, "calls", 0) + 1
         return self.calls == 3
 
 
 class Stayer(MultiprocessingQueue):
-    """A producer that does not go when it is told to."""
+    """A producer that does not exit when it is told to."""
 
     def writer(self, address: Any, workload: Workload) -> WriteEnd:
         return WriteEnd(put=address.put, finish=lambda: time.sleep(1000))
 
 
 class Leaver(MultiprocessingQueue):
-    """A producer that goes with an error."""
+    """A producer that exits with an error."""
 
     def writer(self, address: Any, workload: Workload) -> WriteEnd:
         return WriteEnd(put=address.put, finish=lambda: os._exit(3))

@@ -1,4 +1,4 @@
-"""Runs short scripts in fresh interpreters, which see what the tests see."""
+"""Runs short scripts in fresh interpreters that have the import path of the tests."""
 
 import os
 import subprocess
@@ -6,12 +6,12 @@ import sys
 import textwrap
 from collections.abc import Mapping
 
-#: Seconds after which a script that hangs has failed.
+#: Timeout of a script, in seconds.
 PATIENCE = 60.0
 
 
 def run(script: str, *arguments: object, environment: Mapping[str, str] | None = None) -> str:
-    """Run a script in a fresh interpreter and return what it printed; one that fails fails the test."""
+    """Run a script in a fresh interpreter and return its output; if the script fails, the test fails."""
     path = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-X", "faulthandler", "-c", textwrap.dedent(script), *map(str, arguments)],

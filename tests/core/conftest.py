@@ -1,4 +1,4 @@
-"""What the tests of the core stand on: names that are cleaned up, plugins installed for one test, and scripts."""
+"""Fixtures for the tests of the core: names that are cleaned up, plugins installed for one test, and scripts."""
 
 import importlib
 import importlib.metadata
@@ -26,10 +26,10 @@ from ipcq.hooks import DISTRIBUTION, GROUP, hookimpl
 
 Handle = ipcq.Queue[Any]
 
-#: The bundled backends beside those that a test installs: one that reaches other processes, and one that does not.
+#: The bundled backends that a test sees beside those it installs: one within a process, one between processes.
 BUNDLED = ("memory", "mqueue")
 
-#: Seconds after which what hangs has failed.
+#: Timeout of anything that may hang, in seconds.
 HANG = 20.0
 
 
@@ -52,7 +52,7 @@ class Installed:
 
     def plugin(self, name: str, source: str, distribution: str = "stranger") -> str:
         """Install a backend's module with this source and return the module's name."""
-        module = self._fresh()
+        module = self._new_module_name()
         (self.place / f"{module}.py").write_text(textwrap.dedent(source))
         self.distribution(distribution, {name: module})
         return module
@@ -64,21 +64,21 @@ class Installed:
         def ipcq_backend() -> Backend:
             return descriptor
 
-        module = ModuleType(self._fresh())
+        module = ModuleType(self._new_module_name())
         module.ipcq_backend = ipcq_backend  # type: ignore[attr-defined]
         sys.modules[module.__name__] = module
         name = name or descriptor.name
         self.distribution(distribution or f"stranger-{name}", {name: module.__name__})
 
-    def _fresh(self) -> str:
-        # What a plugin is loaded as is remembered by its module's name, so no two tests may use the same.
+    def _new_module_name(self) -> str:
+        # Loaded plugins are cached by module name, so no two tests may use the same name.
         module = f"stranger_{secrets.token_hex(4)}"
         self.modules.append(module)
         return module
 
     @staticmethod
     def forget() -> None:
-        """Let the next look at the installed distributions be a first one."""
+        """Clear the caches, so that the installed distributions are read again."""
         importlib.invalidate_caches()
         registry._offers.cache_clear()
         registry._plugins.cache_clear()
@@ -86,7 +86,7 @@ class Installed:
 
 @pytest.fixture(scope="session")
 def offered() -> list[importlib.metadata.EntryPoint]:
-    """Return what the environment offers to a test that installs backends, looked for once: it takes milliseconds."""
+    """Return the environment's entry points for tests that install backends; read once, as it takes milliseconds."""
     found = importlib.metadata.entry_points(group=GROUP)
     return [entry for entry in found if entry.name in BUNDLED or entry.dist.name != DISTRIBUTION]
 
@@ -95,17 +95,17 @@ def offered() -> list[importlib.metadata.EntryPoint]:
 def installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: list[importlib.metadata.EntryPoint]
 ) -> Iterator[Installed]:
-    """Return a place where distributions can be installed, gone after the test."""
+    """Let a test install distributions; they are gone after the test."""
     place = tmp_path / "installed"
     place.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
 
-    def reckoned_with(*, group: str) -> list[importlib.metadata.EntryPoint]:
+    def entry_points(*, group: str) -> list[importlib.metadata.EntryPoint]:
         here = importlib.metadata.distributions(path=[str(place)])
         return [*offered, *(entry for each in here for entry in each.entry_points.select(group=group))]
 
-    monkeypatch.setattr(importlib.metadata, "entry_points", reckoned_with)
-    # A cache of the test's own, so that what the environment alone offers stays known.
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    # A cache for this test, so that the one for the environment stays valid.
     monkeypatch.setattr(registry, "_offers", cache(registry._offers.__wrapped__))
     installed = Installed(place)
     importlib.invalidate_caches()
@@ -117,7 +117,7 @@ def installed(
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return the name of a queue, which is unlinked after the test wherever it is."""
+    """Return a queue name, and unlink it on every backend after the test."""
     name = f"/core-{os.getpid()}-{secrets.token_hex(4)}"
     yield name
     for each in ipcq.backends():
@@ -127,14 +127,14 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def queue(name: str, memory: str) -> Iterator[Handle]:
-    """Return a handle to a new queue of 4 messages of 512 bytes in this process."""
+    """Return a handle to a new in-process queue of 4 messages of 512 bytes."""
     with ipcq.open(name, memory, exclusive=True, max_messages=4, max_message_size=512) as queue:
         yield queue
 
 
 @pytest.fixture
 def fake(installed: Installed) -> FakeBackend:
-    """Return an installed backend whose channels can be made to do anything."""
+    """Return an installed backend whose channels the test controls."""
     fake = FakeBackend("fake", rank=900, capabilities=replace(HOST, notify=True, pollable=True))
     installed.backend(fake)
     return fake
@@ -159,12 +159,12 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run() -> Run:
-    """Return what runs a script in a fresh interpreter and returns what it printed; one that fails fails the test."""
+    """Return a function that runs a script in a fresh interpreter and returns its output."""
     return scripts.run
 
 
 class Thread:
-    """A thread that keeps what its function returned or raised, and cannot hang a test."""
+    """A thread that keeps its function's result or exception, and cannot hang a test."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -176,7 +176,7 @@ class Thread:
     def _run(self) -> None:
         try:
             self._result = self._call()
-        except BaseException as error:  # whatever it is, the test shall see it
+        except BaseException as error:  # outcome() raises it in the test
             self._error = error
 
     def running(self) -> bool:
@@ -192,7 +192,7 @@ class Thread:
 
 @pytest.fixture
 def start() -> Callable[..., Thread]:
-    """Return what starts a function in a thread."""
+    """Return a function that runs a call in a thread."""
 
     def start_thread(call: Callable[..., Any], *arguments: Any, **options: Any) -> Thread:
         return Thread(lambda: call(*arguments, **options))

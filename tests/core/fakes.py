@@ -1,4 +1,4 @@
-"""A backend for tests of the core: everything it answers can be set, and every question can be made to do something."""
+"""A backend for tests of the core: a test sets its answers, and can run code at each call."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from ipcq.backend import (
 )
 from ipcq.errors import QueueExists, QueueGone, QueueNotFound, QueueShutDown
 
-#: What the fakes can do unless a test says otherwise: enough to be created on by ``auto``.
+#: The default capabilities of the fakes: enough for ``auto`` to create queues on them.
 HOST = Capabilities(
     scope=Scope.HOST,
     persistence=Persistence.KERNEL,
@@ -30,7 +30,7 @@ HOST = Capabilities(
 
 
 class FakeQueue:
-    """What the channels of one queue share."""
+    """The state that the channels of one queue share."""
 
     def __init__(self, request: Request) -> None:
         self.messages: deque[Received] = deque()
@@ -47,25 +47,25 @@ class FakeQueue:
 
 
 class FakeChannel(Channel):
-    """A channel that only does what a channel must."""
+    """A minimal channel."""
 
     def __init__(
-        self, queue: FakeQueue, capabilities: Capabilities, survives_fork: bool = True, goes_on: bool = False
+        self, queue: FakeQueue, capabilities: Capabilities, survives_fork: bool = True, outlives_unlink: bool = False
     ) -> None:
         self.queue = queue
-        self.goes_on = goes_on
+        self.outlives_unlink = outlives_unlink
         self.attributes = queue.attributes
         self.capabilities = capabilities
         self.survives_fork = survives_fork
         self.closings = 0
         self.noticed: list[Notice | None] = []
 
-    def _look(self) -> None:
-        if not (self.queue.linked or self.goes_on):
+    def _check_linked(self) -> None:
+        if not (self.queue.linked or self.outlives_unlink):
             raise QueueGone
 
     def try_put(self, data: bytes, priority: int, /) -> bool:
-        self._look()
+        self._check_linked()
         if self.queue.down:
             raise QueueShutDown
         if len(self.queue.messages) == self.attributes.max_messages:
@@ -74,7 +74,7 @@ class FakeChannel(Channel):
         return True
 
     def try_get(self) -> Received | None:
-        self._look()
+        self._check_linked()
         if self.queue.messages:
             return self.queue.messages.popleft()
         if self.queue.down:
@@ -82,7 +82,7 @@ class FakeChannel(Channel):
         return None
 
     def qsize(self) -> int:
-        self._look()
+        self._check_linked()
         return len(self.queue.messages)
 
     def linked(self) -> bool:
@@ -119,7 +119,7 @@ class FakeBackend(Backend):
         self.channels: list[FakeChannel] = []
         self.requests: list[Request] = []
         self.survives_fork = True
-        # Called with the queue's name before the answer is given; what they raise is what the backend raises.
+        # Called with the queue's name before the backend answers; the backend raises what they raise.
         self.on_probe: Callable[[str], object] = _nothing
         self.on_exists: Callable[[str], object] = _nothing
         self.on_create: Callable[[str], object] = _nothing
@@ -149,8 +149,8 @@ class FakeBackend(Backend):
 
     def _channel(self, name: str, request: Request) -> FakeChannel:
         self.requests.append(request)
-        goes_on = request.after_unlink == "continue"
-        channel = FakeChannel(self.queues[name], self.capabilities, self.survives_fork, goes_on)
+        outlives_unlink = request.after_unlink == "continue"
+        channel = FakeChannel(self.queues[name], self.capabilities, self.survives_fork, outlives_unlink)
         self.channels.append(channel)
         return channel
 
@@ -164,7 +164,7 @@ class FakeBackend(Backend):
         return list(self.queues)
 
     def make(self, name: str, **request: Any) -> FakeQueue:
-        """Create a queue as a program would that knows nothing of ipcq."""
+        """Create a queue as a program that does not use ipcq would."""
         self.queues[name] = queue = FakeQueue(Request(**request))
         return queue
 
@@ -174,7 +174,7 @@ def _nothing(name: str) -> None:
 
 
 def raising(error: BaseException) -> Callable[[str], object]:
-    """Make what raises an error whenever a fake calls it."""
+    """Return a callback that raises an error."""
 
     def answer(name: str) -> object:
         raise error

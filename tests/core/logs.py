@@ -1,4 +1,4 @@
-"""What the tests of logging run in other processes, which are configured by text alone."""
+"""Functions that the tests of logging run in other processes, configured by `dictConfig` alone."""
 
 import logging
 import logging.config
@@ -22,7 +22,7 @@ def configured(queue: str, **options: Any) -> None:
 
 
 def log(queue: str, count: int) -> None:
-    """Log so many records, and end as a program does."""
+    """Log `count` records, and let the program exit normally."""
     configured(queue, timeout=10)
     for number in range(count):
         logging.getLogger("app.part").warning("number %d", number, extra={"number": number})
@@ -30,7 +30,7 @@ def log(queue: str, count: int) -> None:
 
 
 def log_and_die(queue: str, count: int) -> None:
-    """Log so many records, and be killed at once."""
+    """Log `count` records, and kill this process at once."""
     configured(queue, timeout=10)
     for number in range(count):
         logging.getLogger("app").info("number %d", number)
@@ -58,7 +58,7 @@ def log_in_a_child(queue: str) -> None:
 
 
 def write(queue: str, path: str) -> None:
-    """Be the process that writes the log; the handler is known by its name in the configuration."""
+    """Run the process that writes the log; the listener gets its handler by its name in the configuration."""
     logging.config.dictConfig(
         {
             "version": 1,

@@ -1,4 +1,4 @@
-"""Channels over libraries whose state must not cross a fork."""
+"""Channels that prepare for a fork, because the state of their library must not cross it."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 class Connected(FakeChannel):
-    """A channel that gives up its connection before a fork, as one to a database has to."""
+    """A channel that drops its connection before a fork, as a client of a database must."""
 
     during: Callable[[], object] = staticmethod(lambda: None)
 
@@ -80,7 +80,7 @@ def channel(queue: "ipcq.Queue[int]", backend: ConnectedBackend) -> Connected:
 
 
 def forked(act: Callable[[], object]) -> str:
-    """Return what a forked child's function returned or raised, as text."""
+    """Call a function in a forked child and return its result or exception as text."""
     there, here = os.pipe()
     pid = os.fork()
     if not pid:
@@ -98,19 +98,19 @@ def forked(act: Callable[[], object]) -> str:
     return said
 
 
-def test_a_channel_is_told_before_a_fork_and_after_it(channel: Connected) -> None:
-    """Clause 17: in the parent both, in this order."""
+def test_a_channel_is_called_before_and_after_a_fork(channel: Connected) -> None:
+    """Clause 17: in the parent, both calls are made, in this order."""
     forked(lambda: None)
     assert channel.told == ["before", "in parent"]
 
 
-def test_a_childs_channel_is_told_before_the_fork_and_in_the_child(channel: Connected) -> None:
-    """Clause 17: what was given up is given up in the child too."""
+def test_the_channel_in_a_child_is_called_before_the_fork_and_after_it(channel: Connected) -> None:
+    """Clause 17: the connection that was dropped before the fork is absent in the child too."""
     assert forked(lambda: (channel.told, channel.connected)) == "(['before', 'in child'], False)"
 
 
-def test_a_lock_that_is_kept_over_the_fork_keeps_threads_out(channel: Connected) -> None:
-    """Clause 17: no thread takes up again what was given up before the fork is over."""
+def test_a_lock_that_is_held_during_the_fork_keeps_threads_out(channel: Connected) -> None:
+    """Clause 17: no thread connects again before the fork is over."""
     told: list[list[str]] = []
 
     def reconnect() -> None:
@@ -125,10 +125,10 @@ def test_a_lock_that_is_kept_over_the_fork_keeps_threads_out(channel: Connected)
     assert told == [["before", "in parent"]]
 
 
-def test_a_channel_that_another_thread_opens_meanwhile_is_told(
+def test_a_channel_that_another_thread_opens_during_a_fork_prepares(
     channel: Connected, backend: ConnectedBackend, name: str
 ) -> None:
-    """Clause 17: also the one that is recorded when the fork has asked all others already."""
+    """Clause 17: even if it is recorded after all others have prepared."""
 
     def open_another() -> None:
         if len(backend.channels) == 1:
@@ -145,10 +145,10 @@ def test_a_channel_that_another_thread_opens_meanwhile_is_told(
     assert connected == "[False, False]"
 
 
-def test_a_channel_that_is_not_recorded_is_told_by_its_handle(
+def test_a_channel_that_is_not_recorded_is_called_by_its_handle(
     installed: Installed, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clause 17: `belongs` is for what happens while a channel is opened."""
+    """Clause 17: `belongs` is only for forks while a channel is being opened."""
     told: list[object] = []
     monkeypatch.setattr(Connected, "before_fork", lambda channel: told.append(channel) or channel.lock.acquire())
     backend = FakeBackend("plain")
@@ -185,50 +185,52 @@ unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @unraisable
 def test_a_handle_that_could_not_prepare_is_closed_in_the_child(failing: Connected, queue: "ipcq.Queue[int]") -> None:
-    """C20: it raises QueueClosed, which says what to do."""
+    """C20: it raises QueueClosed with the way out."""
     assert "a call on the queue was in progress when this process was forked" in forked(queue.qsize)
 
 
 @unraisable
 def test_a_queue_that_could_not_be_prepared_is_not_opened_in_the_child(failing: Connected, name: str) -> None:
-    """C20: a second connection would find the state of the first."""
+    """C20: a new connection would find the state of the old one."""
     assert 'start processes with "spawn"' in forked(lambda: ipcq.open(name, "connected"))
 
 
 @unraisable
 def test_another_queue_can_be_opened_in_a_child_whose_parent_could_not_prepare(failing: Connected, name: str) -> None:
-    """C20: the other queues have nothing to do with it."""
+    """C20: other queues are not affected."""
     assert forked(lambda: ipcq.open(name + "-other", "connected").qsize()) == "0"
 
 
 @unraisable
-def test_a_channel_that_could_not_prepare_is_not_told_of_the_fork(failing: Connected) -> None:
-    """Clause 17: it has changed nothing, so there is nothing to end."""
+def test_a_channel_that_could_not_prepare_is_not_called_after_the_fork(failing: Connected) -> None:
+    """Clause 17: it has prepared nothing, so there is nothing to undo."""
     forked(lambda: None)
     assert failing.told == []
 
 
 @unraisable
-def test_a_channel_that_cannot_prepare_keeps_no_other_from_it(
+def test_a_channel_that_cannot_prepare_does_not_stop_others(
     failing: Connected, backend: ConnectedBackend, name: str
 ) -> None:
-    """Clause 17: each is asked."""
+    """Clause 17: each channel is called."""
     with ipcq.open(name + "-other", "connected") as other:
         assert "queues of this backend do not cross a fork" in forked(other.qsize)
 
 
 @unraisable
-def test_what_is_raised_after_a_fork_keeps_no_fork_out(channel: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 17: the next one is as the first."""
+def test_an_exception_after_a_fork_does_not_block_the_next_fork(
+    channel: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clause 17: the second fork works like the first."""
     monkeypatch.setattr(Connected, "after_fork_in_parent", lambda channel: channel.lock.release() or _fail())
     assert [forked(os.getppid) for _ in range(2)] == [str(os.getpid())] * 2
 
 
 @unraisable
-def test_what_was_being_opened_and_could_not_prepare_is_not_opened_in_the_child(
+def test_a_queue_whose_opening_could_not_prepare_is_not_opened_in_the_child(
     backend: ConnectedBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C20, C35: nobody knows which name it was, so none of those that were being opened can be."""
+    """C20, C35: its name is unknown, so the child opens none of the names that were being opened."""
     said: list[str] = []
 
     def fork(_: str) -> None:
@@ -245,8 +247,8 @@ def test_what_was_being_opened_and_could_not_prepare_is_not_opened_in_the_child(
     assert said[0].startswith("QueueClosed: ")
 
 
-def test_a_fork_waits_until_another_has_prepared(channel: Connected) -> None:
-    """C20: two that take the locks of several channels at a time could wait for one another."""
+def test_a_fork_waits_until_a_concurrent_fork_is_over(channel: Connected) -> None:
+    """C20: two forks that take the locks of several channels at the same time could deadlock."""
     asked = threading.Event()
     overlapped: list[bool] = []
 
@@ -286,18 +288,18 @@ print(inner, outer, channel.told[-1], free)
 """
 
 
-def test_a_handler_that_forks_during_a_fork_is_prepared_for_as_well(run: Run) -> None:
-    """C20: it takes the locks that the outer fork has, and gives back its own.
+def test_a_fork_in_a_handler_during_a_fork_is_prepared_too(run: Run) -> None:
+    """C20: it takes the locks that the outer fork holds again, and releases them as often.
 
-    In a process of its own: `concurrent.futures` holds a lock over a fork that its thread cannot take twice.
+    It needs a new process: `concurrent.futures` holds a lock during a fork that its thread cannot take twice.
     """
     assert run(FORKS_DURING_A_FORK) == "['False'] False in parent True"
 
 
-def test_a_fork_gives_up_on_channels_that_come_without_end(
+def test_a_fork_gives_up_if_new_channels_appear_without_end(
     channel: Connected, backend: ConnectedBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A descriptor too many in a child is better than a fork that never comes."""
+    """A superfluous descriptor in the child is better than a fork that never happens."""
     monkeypatch.setattr(forks, "_TIMEOUT_SECONDS", 0.0)
     monkeypatch.setattr(forks, "no_fork", NativeRLock())
     others: list[Connected] = []
@@ -316,28 +318,28 @@ def test_a_fork_gives_up_on_channels_that_come_without_end(
     assert others
 
 
-def test_no_handle_of_a_plain_channel_is_recorded(installed: Installed, name: str) -> None:
-    """Opening and closing most queues costs no more than before."""
+def test_a_channel_without_preparation_is_not_recorded(installed: Installed, name: str) -> None:
+    """Most queues need no preparation, and opening and closing them shall cost nothing more."""
     installed.backend(FakeBackend("plain"))
     with ipcq.open(name, "plain") as queue:
         assert queue._channel not in forks._channels
 
 
-def test_a_closed_channel_is_not_told_of_forks(channel: Connected, queue: "ipcq.Queue[int]") -> None:
-    """Clause 16: no call follows its close."""
+def test_a_closed_channel_is_not_called_at_forks(channel: Connected, queue: "ipcq.Queue[int]") -> None:
+    """Clause 16: no call follows `close`."""
     queue.close()
     forked(lambda: None)
     assert channel.told == []
 
 
 def test_a_handler_that_raises_before_a_fork_begins_leaves_the_next_one_alone() -> None:
-    """Python shows the exception and forks, and what ends a fork has nothing to end."""
+    """Python prints the exception and forks all the same; the step after the fork has nothing to undo."""
     forks._after_fork_in_parent()
     assert forked(os.getppid) == str(os.getpid())
 
 
-def test_a_closed_handle_says_in_the_child_why(queue: "ipcq.Queue[int]") -> None:
-    """C20: the text of the refusal is the one that opening gives."""
+def test_a_handle_that_was_closed_by_a_fork_gives_the_reason(queue: "ipcq.Queue[int]") -> None:
+    """C20: the text is the same as for opening."""
     queue._give_up(_handle.NOT_PREPARED)
     with suppress(ipcq.QueueEmpty), pytest.raises(QueueClosed, match="a call on the queue was in progress"):
         queue.get_nowait()
@@ -350,26 +352,26 @@ def unsafe() -> Iterator[set[str]]:
     forks.unsafe.intersection_update(before)
 
 
-def test_nothing_is_unsafe_where_nothing_has_to_be_prepared(unsafe: set[str]) -> None:
-    """C20: whatever was being opened at the fork."""
+def test_no_name_is_unsafe_if_no_channel_has_to_prepare(unsafe: set[str]) -> None:
+    """C20: even a name that was being opened at the fork."""
     with forks.Opening("/core-opening"):
         assert (forks.unprepared([], lambda _: False), "/core-opening" in unsafe) == (set(), False)
 
 
-def test_what_was_being_opened_is_unsafe_where_a_channel_of_nobody_was_not_prepared(
+def test_a_name_being_opened_is_unsafe_if_a_channel_without_a_handle_did_not_prepare(
     channel: Connected, unsafe: set[str]
 ) -> None:
-    """C20, C35: as here, where no fork has asked."""
+    """C20, C35: the channel could belong to that name. Here no fork has called it."""
     with forks.Opening("/core-opening"):
         forks.unprepared([], lambda each: each is channel)
     assert "/core-opening" in unsafe
 
 
-def test_a_handle_and_its_name_are_given_up_where_its_channel_was_not_prepared(
+def test_a_handle_and_its_name_are_given_up_if_its_channel_did_not_prepare(
     queue: "ipcq.Queue[int]", channel: Connected, unsafe: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C20: done in this process, as the first thing in a child."""
-    # The handles of other tests, which the collector may not have met yet, are not to act as in a child.
+    """C20: this process takes the first step of a child."""
+    # Handles of other tests that are not collected yet must not behave as in a child.
     monkeypatch.setattr(_handle, "_handles", weakref.WeakSet((queue,)))
     monkeypatch.setattr(forks, "_channels", weakref.WeakSet((channel,)))
     monkeypatch.setattr(forks, "_descriptors", set())

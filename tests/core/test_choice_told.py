@@ -1,4 +1,4 @@
-"""C31: a choice that makes a queue weaker, or another than the best, is told, and points at the caller's line."""
+"""C31: a warning or a log record reports a queue that is weaker than requested or not on the best backend."""
 
 import itertools
 import logging
@@ -23,7 +23,7 @@ from processes.needs import library
 
 @pytest.fixture
 def alone(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    """Return the only backend that can be used between processes; its queues go with their last handle."""
+    """Return the only usable backend between processes; its queues vanish with their last handle."""
     fake = FakeBackend("fleeting", rank=5, capabilities=replace(HOST, persistence=Persistence.HOLDERS, peek=True))
     installed.backend(fake)
     installed.backend(FakeBackend("broken", rank=999, availability=Availability.no("no compiler: install one")))
@@ -40,8 +40,8 @@ def line() -> int:
 
 @pytest.mark.needs("memory")
 @pytest.mark.needs("mqueue")
-def test_a_queue_that_is_weaker_is_warned_of(alone: FakeBackend, name: str) -> None:
-    """With the reason for each backend that was passed over, and the way out."""
+def test_a_weaker_queue_causes_a_warning(alone: FakeBackend, name: str) -> None:
+    """C31: the text has the reason for each backend that was passed over, and the way out."""
     with pytest.warns(ipcq.PersistenceWarning) as caught:
         ipcq.open(name).close()
     assert str(caught[0].message) == (
@@ -53,7 +53,7 @@ def test_a_queue_that_is_weaker_is_warned_of(alone: FakeBackend, name: str) -> N
 
 
 def test_the_warning_points_at_the_callers_line(alone: FakeBackend, name: str) -> None:
-    """However deep it is raised."""
+    """The depth of the call inside ipcq does not matter."""
     with pytest.warns(ipcq.PersistenceWarning) as caught:
         here = line() + 1
         ipcq.open(name).close()
@@ -61,7 +61,7 @@ def test_the_warning_points_at_the_callers_line(alone: FakeBackend, name: str) -
 
 
 def test_the_warning_of_one_line_is_shown_once(alone: FakeBackend, name: str) -> None:
-    """By default, as Python shows warnings of its own."""
+    """This is the default of Python's warnings."""
     with warnings.catch_warnings(record=True) as shown:
         warnings.resetwarnings()
         for _ in range(2):
@@ -70,40 +70,40 @@ def test_the_warning_of_one_line_is_shown_once(alone: FakeBackend, name: str) ->
     assert [each.category for each in shown] == [ipcq.PersistenceWarning]
 
 
-def test_a_warning_that_is_made_an_error_creates_nothing(alone: FakeBackend, name: str) -> None:
-    """The exception passes, and nothing is left."""
-    with pytest.raises(ipcq.PersistenceWarning):  # the tests' own filter makes errors of warnings
+def test_no_queue_is_created_if_the_warning_is_an_error(alone: FakeBackend, name: str) -> None:
+    """The exception reaches the caller."""
+    with pytest.raises(ipcq.PersistenceWarning):  # the filter of the tests turns warnings into errors
         ipcq.open(name)
     assert not alone.queues
 
 
-def test_attaching_to_a_weaker_queue_is_not_warned_of(alone: FakeBackend, name: str) -> None:
-    """Whoever created it was."""
+def test_attaching_to_a_weaker_queue_causes_no_warning(alone: FakeBackend, name: str) -> None:
+    """Its creator was warned."""
     alone.make(name)
     assert ipcq.open(name).close() is None
 
 
-def test_looking_for_a_queue_that_is_not_there_is_not_warned_of(alone: FakeBackend, name: str) -> None:
-    """Nothing will be created."""
+def test_opening_without_creating_causes_no_warning(alone: FakeBackend, name: str) -> None:
+    """There is no new queue that could be weaker."""
     with pytest.raises(ipcq.QueueNotFound):
         ipcq.open(name, create=False)
 
 
 @pytest.mark.needs("memory")
-def test_a_preference_for_a_weaker_backend_is_warned_of(
+def test_a_preference_for_a_weaker_backend_causes_a_warning(
     alone: FakeBackend, installed: Installed, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever wrote the program may not know of IPCQ_BACKEND."""
+    """The author of the program may not know that IPCQ_BACKEND is set."""
     installed.backend(FakeBackend("keeping", rank=7))
     monkeypatch.setenv("IPCQ_BACKEND", "fleeting")
     with pytest.warns(ipcq.PersistenceWarning, match="keeping, memory: IPCQ_BACKEND names 'fleeting'"):
         ipcq.open(name).close()
 
 
-def test_what_shows_the_warning_may_open_the_queue(
+def test_a_hook_that_shows_the_warning_may_open_the_queue(
     alone: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock of the name is not held then."""
+    """The name lock is not held at that time."""
 
     def show(*_: Any) -> None:
         with warnings.catch_warnings():
@@ -118,10 +118,10 @@ def test_what_shows_the_warning_may_open_the_queue(
         assert queue.get(timeout=5) == "shown"
 
 
-def test_a_backend_that_gets_unusable_meanwhile_is_warned_of(
+def test_a_backend_that_becomes_unusable_meanwhile_causes_a_warning(
     alone: FakeBackend, installed: Installed, name: str
 ) -> None:
-    """Between the look and the lock: the warning comes before the queue all the same."""
+    """It happens between the first look and the name lock, and the warning still comes before the queue."""
     keeping = FakeBackend("keeping", rank=7)
     installed.backend(keeping)
 
@@ -138,7 +138,7 @@ def test_a_backend_that_gets_unusable_meanwhile_is_warned_of(
 
 
 def test_the_warning_points_at_the_line_that_opens_for_asyncio(alone: FakeBackend, name: str) -> None:
-    """Though a thread opens it."""
+    """A thread opens the queue."""
     anyio = library("anyio")
     import ipcq.aio
 
@@ -153,7 +153,7 @@ def test_the_warning_points_at_the_line_that_opens_for_asyncio(alone: FakeBacken
 
 
 def test_the_warning_points_at_the_line_that_made_a_log_handler(alone: FakeBackend, name: str) -> None:
-    """That is the line that names the queue; records are logged from anywhere."""
+    """That line names the queue; the call that logs the first record could be anywhere."""
     here = line() + 1
     handler = ipcq.logging.QueueHandler(name)
     with pytest.warns(ipcq.PersistenceWarning) as caught:
@@ -163,7 +163,7 @@ def test_the_warning_points_at_the_line_that_made_a_log_handler(alone: FakeBacke
 
 
 def test_the_warning_points_at_the_line_that_made_a_log_listener(alone: FakeBackend, name: str) -> None:
-    """Though a thread of its own opens the queue."""
+    """The listener's thread opens the queue."""
     opened = threading.Event()
     alone.on_create = lambda _: opened.set()
     with pytest.warns(ipcq.PersistenceWarning) as caught:
@@ -173,8 +173,8 @@ def test_the_warning_points_at_the_line_that_made_a_log_listener(alone: FakeBack
     assert (caught[0].filename, caught[0].lineno) == (__file__, here)
 
 
-def test_a_warning_without_a_line_outside_points_at_the_outermost() -> None:
-    """A thread of somebody's may begin inside ipcq."""
+def test_a_warning_without_a_caller_outside_ipcq_points_at_the_outermost_frame() -> None:
+    """A thread may start with a function of ipcq."""
     found: list[call_site.Caller] = []
     inside = {"__name__": "ipcq._inside", "caller": call_site.caller, "found": found}
     exec("def inside():\n    found.append(caller())\n", inside)
@@ -184,43 +184,43 @@ def test_a_warning_without_a_line_outside_points_at_the_outermost() -> None:
     assert found[0].module == "threading"
 
 
-def test_a_warning_of_a_line_without_a_module_is_shown(alone: FakeBackend, name: str) -> None:
-    """As of code that was run by exec."""
+def test_a_warning_for_code_without_a_module_is_shown(alone: FakeBackend, name: str) -> None:
+    """Code that `exec` runs has no module."""
     with pytest.warns(ipcq.PersistenceWarning):
         exec("ipcq.open(name).close()", {"__name__": "no such module", "ipcq": ipcq, "name": name})
 
 
-# Another than the best
+# A backend that is not the best
 
 
 @pytest.fixture
 def records(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Return a function that returns what was logged on the logger `ipcq`."""
+    """Return a function that returns the texts logged by the logger `ipcq`."""
     caplog.set_level(logging.INFO, "ipcq")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "ipcq"]
 
 
 @pytest.fixture
 def pair(installed: Installed) -> Iterator[tuple[FakeBackend, FakeBackend]]:
-    """Return the best backend and the second."""
+    """Return the best backend and the second best."""
     both = FakeBackend("best", rank=900), FakeBackend("second", rank=800)
     for each in both:
         installed.backend(each)
     return both
 
 
-def test_the_best_backend_is_not_told_of(
+def test_creating_on_the_best_backend_logs_nothing(
     pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
 ) -> None:
-    """Nothing was decided."""
+    """No backend was skipped."""
     ipcq.open(name).close()
     assert records() == []
 
 
-def test_another_than_the_best_is_told_with_reason_and_limits(
+def test_creating_on_another_backend_logs_the_reason_and_the_limits(
     pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
 ) -> None:
-    """In one record."""
+    """C31: all of that is in one record."""
     pair[0].on_create = raising(Unsupported("not with this mode: say other_users=True"))
     ipcq.open(name, max_messages=4).close()
     assert records() == [
@@ -231,10 +231,10 @@ def test_another_than_the_best_is_told_with_reason_and_limits(
     ]
 
 
-def test_limits_in_bytes_are_told(
+def test_a_limit_in_bytes_is_logged(
     pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the number of messages has no bound."""
+    """The number of messages has no limit then."""
     monkeypatch.setattr(ipcq.Queue, "max_messages", None)
     pair[0].on_create = raising(Unsupported("not so"))
     ipcq.open(name, buffer_size=99).close()
@@ -242,52 +242,52 @@ def test_limits_in_bytes_are_told(
 
 
 def test_the_level_is_info(pair: tuple[FakeBackend, FakeBackend], name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is what was asked for, and no fault."""
+    """The program got what it requested, so this is not a fault."""
     caplog.set_level(logging.DEBUG, "ipcq")
     pair[0].on_create = raising(Unsupported("not so"))
     ipcq.open(name).close()
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
-def test_a_preference_is_told(
+def test_a_preference_is_logged(
     pair: tuple[FakeBackend, FakeBackend],
     name: str,
     records: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """IPCQ_BACKEND decides for another than the best."""
+    """IPCQ_BACKEND chose a backend that is not the best."""
     monkeypatch.setenv("IPCQ_BACKEND", "second")
     ipcq.open(name).close()
     assert records()[0].endswith("better backends were skipped: best: IPCQ_BACKEND names 'second'")
 
 
 @pytest.mark.parametrize("options", [{"backend": "second"}, {"create": False}])
-def test_a_backend_that_was_named_or_has_the_queue_is_not_told_of(
+def test_a_named_backend_or_an_existing_queue_logs_nothing(
     pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]], options: dict[str, Any]
 ) -> None:
-    """There was no choice."""
+    """`auto` did not choose the backend."""
     if not options.get("create", True):
         pair[1].make(name)
     ipcq.open(name, **options).close()
     assert records() == []
 
 
-def test_what_cannot_be_used_here_is_not_told_of(
+def test_a_backend_that_cannot_be_used_here_is_not_logged(
     pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
 ) -> None:
-    """It is the machine that decides, and `ipcq backends` tells."""
+    """That depends on the machine, and `ipcq backends` shows it."""
     pair[0].availability = Availability.no("no compiler")
     ipcq.open(name).close()
     assert records() == []
 
 
-def test_nothing_is_told_where_nobody_imported_logging(
+def test_nothing_is_logged_unless_logging_is_imported(
     pair: tuple[FakeBackend, FakeBackend],
     name: str,
     records: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Importing it would cost a program that does not log."""
+    """Importing it would slow down programs that do not log."""
     pair[0].on_create = raising(Unsupported("not so"))
     with monkeypatch.context() as without:
         without.delitem(sys.modules, "logging")
@@ -295,10 +295,10 @@ def test_nothing_is_told_where_nobody_imported_logging(
     assert records() == []
 
 
-def test_a_choice_that_failed_is_not_told_of(
+def test_a_failed_creation_logs_nothing(
     pair: tuple[FakeBackend, FakeBackend], name: str, records: Callable[[], list[str]]
 ) -> None:
-    """There is no queue to tell of."""
+    """There is no queue to report."""
     pair[0].on_create = raising(NoSpace())
     with pytest.raises(NoSpace):
         ipcq.open(name)
@@ -309,7 +309,7 @@ def test_a_choice_that_failed_is_not_told_of(
 def test_a_log_handler_that_raises_leaves_no_handle_open(
     pair: tuple[FakeBackend, FakeBackend], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`open` returns none that somebody could close."""
+    """`open` returns no handle, so the caller could not close it."""
     closed: list[ipcq.Queue[Any]] = []
     close = ipcq.Queue.close
 

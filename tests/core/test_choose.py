@@ -1,4 +1,4 @@
-"""DESIGN 5: which backend serves a name, as a table."""
+"""C31: how `auto` chooses a backend, as tables of cases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -50,7 +50,7 @@ def able(candidate: Candidate, **abilities: Any) -> Candidate:
     return replace(candidate, capabilities=replace(candidate.capabilities, **abilities))
 
 
-# Rule 1: what exists is attached to, wherever it is and whatever was asked for.
+# Rule 1: `auto` attaches to an existing queue, on any backend and whatever was requested.
 ATTACH: Mapping[str, tuple[Sequence[Candidate], dict[str, Any], str]] = {
     "on the best": ((there(SHM), MQUEUE), {}, "shm"),
     "on the worst": ((SHM, MQUEUE, PYSHM, there(SOCKETPAIR)), {}, "socketpair"),
@@ -63,43 +63,43 @@ ATTACH: Mapping[str, tuple[Sequence[Candidate], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", ATTACH)
-def test_what_exists_is_attached_to(case: str) -> None:
-    """Rule 1: a queue of that name that exists on any backend is attached to."""
+def test_an_existing_queue_is_attached_to(case: str) -> None:
+    """Rule 1: it may exist on any backend."""
     candidates, asked, name = ATTACH[case]
     assert choose(candidates, Request(**asked)) == Attach(name)
 
 
-def test_what_exists_is_attached_to_though_it_lacks_what_is_required() -> None:
-    """Rule 1: require= never makes a second queue of one name; opening then compares."""
+def test_an_existing_queue_is_attached_to_even_if_it_lacks_a_requirement() -> None:
+    """Rule 1: `require=` never creates a second queue of a name; opening checks it afterwards."""
     assert choose([SHM, there(MQUEUE)], Request(), {"peek": True}) == Attach("mqueue")
 
 
-def test_what_exists_is_attached_to_though_another_is_preferred() -> None:
-    """Rule 1 comes before IPCQ_BACKEND, which changes only rule 2."""
+def test_an_existing_queue_is_attached_to_even_if_another_backend_is_preferred() -> None:
+    """Rule 1 precedes IPCQ_BACKEND, which affects only rule 2."""
     assert choose([SHM, there(MQUEUE)], Request(), (), "shm") == Attach("mqueue")
 
 
 @pytest.mark.parametrize("usable", [True, False])
 def test_a_name_that_exists_twice_is_an_error_that_lists_both(usable: bool) -> None:
-    """Rule 1: two found, an error that lists both, usable or not."""
+    """Rule 1: whether or not both can be used."""
     second = there(MQUEUE) if usable else broken(there(MQUEUE))
     with pytest.raises(QueueMismatch, match="it exists on 'mqueue' and 'shm': choose one with backend="):
         choose([there(SHM), second], Request())
 
 
 def test_a_name_that_exists_three_times_is_an_error_that_lists_all() -> None:
-    """Rule 1 for three."""
+    """Rule 1: the same for three."""
     assert "'a' and 'b' and 'c'" in str(ambiguous(["b", "c", "a"]))
 
 
-def test_what_exists_where_it_cannot_be_used_is_an_error() -> None:
-    """An existing queue whose backend cannot be used here is an error that says so, never a second queue."""
+def test_an_existing_queue_on_an_unusable_backend_is_an_error() -> None:
+    """Rule 1: a second queue of the name is never created instead."""
     with pytest.raises(BackendUnavailable, match=r"backend 'shm': the queue exists on this backend, .*: no compiler"):
         choose([broken(there(SHM)), MQUEUE], Request())
 
 
-def test_the_error_for_what_cannot_be_used_carries_the_reason() -> None:
-    """The reason is there for programs, too."""
+def test_the_error_for_an_unusable_backend_carries_the_reason() -> None:
+    """Programs find the reason in an attribute."""
     with pytest.raises(BackendUnavailable) as caught:
         choose([broken(there(SHM)), MQUEUE], Request())
     assert caught.value.reasons == {"shm": "no compiler"}
@@ -108,7 +108,7 @@ def test_the_error_for_what_cannot_be_used_carries_the_reason() -> None:
 ONLY_SOCKETPAIR = (*map(broken, (SHM, MQUEUE, PYSHM)), SOCKETPAIR)
 LAST_CLOSE = {"lifetime": "last-close"}
 
-# Rule 2: nothing exists, so it is created on the best-ranked that is available and can honour everything.
+# Rule 2: if no queue exists, `auto` creates it on the best-ranked usable backend that can honour the whole request.
 Case = tuple[Sequence[Candidate], dict[str, Any], Mapping[str, Minimum], str | None, tuple[str, ...]]
 CREATE: Mapping[str, Case] = {
     "by rank": (LINUX, {}, {}, None, ("shm", "mqueue", "pyshm")),
@@ -208,8 +208,8 @@ CREATE: Mapping[str, Case] = {
 
 
 @pytest.mark.parametrize("case", CREATE)
-def test_what_does_not_exist_is_created_in_this_order(case: str) -> None:
-    """Rule 2: created on the best-ranked backend that is available here and can honour everything asked for."""
+def test_backends_are_tried_for_a_new_queue_in_this_order(case: str) -> None:
+    """Rule 2: by rank, among the usable backends that can honour the whole request."""
     candidates, asked, require, preferred, order = CREATE[case]
     decision = choose(candidates, Request(**asked), require, preferred)
     assert isinstance(decision, Create) and decision.order == order
@@ -259,25 +259,25 @@ PASSED_OVER: Mapping[str, tuple[Candidate, dict[str, Any], Mapping[str, Minimum]
 }
 
 
-#: It can be used, so nobody has to do with less.
+#: A usable backend that keeps queues, so a weaker one is not considered.
 KEEPER = candidate("keeper", 1)
 
 
 @pytest.mark.parametrize("case", PASSED_OVER)
-def test_a_backend_that_is_passed_over_is_told_with_its_reason(case: str) -> None:
-    """If all fail, one error tells each reason: here they come from."""
+def test_a_backend_that_is_passed_over_has_a_reason(case: str) -> None:
+    """If all fail, the error lists these reasons."""
     candidate, asked, require, preferred, words = PASSED_OVER[case]
     decision = choose([candidate, KEEPER], Request(**asked), require, preferred)
     assert isinstance(decision, Create) and words in decision.passed_over[candidate.name]
 
 
-def test_who_is_in_the_order_is_not_passed_over() -> None:
-    """Each candidate is either in the order or has a reason."""
+def test_a_backend_in_the_order_is_not_passed_over() -> None:
+    """Each candidate is in the order or has a reason."""
     decision = choose(LINUX, Request())
     assert isinstance(decision, Create) and set(decision.passed_over) == {"memory", "socketpair"}
 
 
-# C31: whether the queue is weaker than it was asked for, of which somebody has to be told.
+# C31: whether the queue is weaker than requested, which causes a warning.
 Weaker = tuple[Sequence[Candidate], dict[str, Any], str | None, bool]
 WEAKER: Mapping[str, Weaker] = {
     "a backend keeps queues": (LINUX, {}, None, False),
@@ -290,14 +290,14 @@ WEAKER: Mapping[str, Weaker] = {
 
 
 @pytest.mark.parametrize("case", WEAKER)
-def test_a_queue_is_weaker_where_it_is_to_stay_and_none_keeps_it(case: str) -> None:
-    """C31: this decides on a PersistenceWarning."""
+def test_a_queue_is_weaker_if_it_was_to_persist_and_no_usable_backend_keeps_it(case: str) -> None:
+    """C31: a weaker queue causes a PersistenceWarning."""
     candidates, asked, preferred, weaker = WEAKER[case]
     decision = choose(candidates, Request(**asked), {}, preferred)
     assert isinstance(decision, Create) and decision.weaker is weaker
 
 
-# C31: what ranks above the backend that it came to, and was passed over for the request's sake.
+# C31: backends with a higher rank than the chosen one that were passed over because of the request.
 BETTER: Mapping[str, tuple[Sequence[Candidate], str, Sequence[str]]] = {
     "the best": (LINUX, "shm", ()),
     "the second": (LINUX, "mqueue", ("shm",)),
@@ -307,30 +307,30 @@ BETTER: Mapping[str, tuple[Sequence[Candidate], str, Sequence[str]]] = {
 
 
 @pytest.mark.parametrize("case", BETTER)
-def test_the_better_ones_are_those_that_can_be_used_here(case: str) -> None:
-    """C31: what is not installed here is no choice of the request's."""
+def test_better_backends_are_only_those_that_can_be_used_here(case: str) -> None:
+    """C31: the request is not the reason that a backend is missing here."""
     candidates, name, better = BETTER[case]
     decision = choose(candidates, Request())
     assert isinstance(decision, Create) and tuple(decision.better(name)) == tuple(better)
 
 
-def test_no_bound_is_more_than_any_minimum() -> None:
-    """None counts as unbounded."""
+def test_no_limit_satisfies_any_minimum() -> None:
+    """`None` means no limit."""
     assert not lacking({"max_message_size": 1 << 60}, HOST, None)
 
 
-def test_a_queue_that_goes_with_its_last_handle_has_no_more_persistence_than_that() -> None:
-    """Whatever its backend can do."""
+def test_a_queue_with_the_lifetime_last_close_has_the_persistence_holders() -> None:
+    """It has that even on a backend with more persistence."""
     words = "its persistence is 'holders', but at least 'kernel' is required"
     assert lacking({"persistence": Persistence.KERNEL}, HOST, None, "last-close") == words
 
 
-def test_a_capability_that_need_not_be_there_is_not_lacking() -> None:
-    """A minimum of False is none."""
+def test_a_capability_that_is_not_required_is_not_lacking() -> None:
+    """A minimum of False requires nothing."""
     assert not lacking({"peek": False}, HOST, None)
 
 
 def test_a_backend_that_can_do_all_has_no_shortcoming() -> None:
-    """A named backend is asked the same question, without rank and scope."""
+    """The same check, without rank and scope, applies to a named backend."""
     asked = Request(priorities=True, lifetime="last-close", mode=0o666, max_message_size=1 << 40)
     assert not shortcoming(replace(MEMORY, capabilities=ALL), asked, {"peek": True, "notify": True, "shutdown": True})

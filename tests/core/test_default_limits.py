@@ -1,4 +1,4 @@
-"""The one rule by which a queue's limits follow from those that its creator gave."""
+"""The rule that derives the limits of a queue from those that its creator requested."""
 
 import pytest
 
@@ -20,10 +20,10 @@ from ipcq.errors import InvalidArgument
         ({"max_messages": 3, "max_message_size": 10}, (3, 10, None)),
     ],
 )
-def test_what_was_not_asked_for_follows_from_what_was(
+def test_limits_that_were_not_requested_follow_from_those_that_were(
     asked: dict[str, int], limits: tuple[int | None, int, int | None]
 ) -> None:
-    """Clause 6: what was asked for is kept, and the rest is large enough for it."""
+    """Clause 6: requested limits are kept, and the others are large enough for them."""
     found = default_limits(Request(**asked))
     assert (found.max_messages, found.max_message_size, found.buffer_size) == limits
 
@@ -33,19 +33,19 @@ def test_what_was_not_asked_for_follows_from_what_was(
     [{"buffer_size": 29, "max_messages": 3, "max_message_size": 10}, {"buffer_size": 9, "max_message_size": 10}],
 )
 def test_limits_that_contradict_each_other_are_refused(asked: dict[str, int]) -> None:
-    """Clause 6: never rounded or ignored."""
+    """Clause 6: a requested limit is never rounded or ignored."""
     with pytest.raises(InvalidArgument, match="leave one of them out"):
         default_limits(Request(**asked))
 
 
-def test_what_belongs_to_each_message_counts() -> None:
-    """A mechanism that stores more than the message's bytes says how many."""
+def test_the_overhead_of_each_message_counts() -> None:
+    """A backend that stores more than the bytes of a message gives the size that it stores."""
     request = Request(buffer_size=30, max_messages=3, max_message_size=10)
     with pytest.raises(InvalidArgument, match="which take 54 bytes"):
         default_limits(request, lambda size: size + 8)
 
 
 def test_the_rest_of_a_request_is_kept() -> None:
-    """Clause 6: as requested."""
+    """Clause 6: mode, priorities and lifetime stay as requested."""
     found = default_limits(Request(mode=0o640, priorities=True, lifetime="last-close"))
     assert (found.mode, found.priorities, found.lifetime) == (0o640, True, "last-close")

@@ -1,4 +1,4 @@
-"""Looking for a name, removing it, and listing all."""
+"""Finding a queue by name, unlinking it, and listing all queues."""
 
 import os
 from typing import Any
@@ -42,52 +42,52 @@ def two(installed: Installed) -> FakeBackend:
 
 @pytest.mark.parametrize("backend", ["auto", "one"])
 def test_a_queue_that_is_there_exists(one: FakeBackend, name: str, backend: str) -> None:
-    """OpenRequest of all backends, or of one."""
+    """It is found among all backends, or on a named one."""
     one.make(name)
     assert ipcq.exists(name, backend) is True
 
 
 @pytest.mark.parametrize("backend", ["auto", "one"])
 def test_a_queue_that_is_not_there_does_not_exist(one: FakeBackend, name: str, backend: str) -> None:
-    """OpenRequest of all backends, or of one."""
+    """It is found neither among all backends nor on a named one."""
     assert ipcq.exists(name, backend) is False
 
 
-def test_a_queue_elsewhere_does_not_exist_here(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """A named backend is asked alone."""
+def test_a_queue_on_another_backend_does_not_exist_on_this_one(one: FakeBackend, two: FakeBackend, name: str) -> None:
+    """If a backend is named, no other is searched."""
     one.make(name)
     assert not ipcq.exists(name, "two")
 
 
-def test_a_url_asks_one_backend(one: FakeBackend, two: FakeBackend, name: str) -> None:
+def test_a_url_searches_one_backend(one: FakeBackend, two: FakeBackend, name: str) -> None:
     """A URL names the backend."""
     one.make(name)
     assert not ipcq.exists(f"two://{name}")
 
 
-def test_a_queue_exists_though_its_backend_cannot_be_used(one: FakeBackend, name: str) -> None:
-    """DESIGN 5: whether a name exists is told without the optional dependency."""
+def test_a_queue_exists_even_if_its_backend_cannot_be_used(one: FakeBackend, name: str) -> None:
+    """Searching needs no optional dependency."""
     one.make(name)
     one.availability = Availability.no("no library")
     assert ipcq.exists(name, "one")
 
 
-def test_a_backend_that_cannot_say_is_not_asked_twice_by_auto(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """A stranger's plugin keeps nobody from finding a queue elsewhere."""
+def test_auto_skips_a_backend_whose_search_fails(one: FakeBackend, two: FakeBackend, name: str) -> None:
+    """A broken plugin does not hide a queue on another backend."""
     one.on_exists = raising(ValueError("no"))
     two.make(name)
     assert ipcq.exists(name)
 
 
-def test_a_backend_that_cannot_say_is_an_error_where_it_is_named(one: FakeBackend, name: str) -> None:
-    """No is an answer, and an exception is none."""
+def test_a_failed_search_of_a_named_backend_is_an_error(one: FakeBackend, name: str) -> None:
+    """The queue may exist there, so the answer is not False."""
     one.on_exists = raising(ValueError("no"))
     with pytest.raises(BackendUnavailable, match=f"queue '{name}' on backend 'one': its search for the queue failed"):
         ipcq.exists(name, "one")
 
 
-def test_an_error_of_the_tree_out_of_a_backend_goes_through(one: FakeBackend, name: str) -> None:
-    """DESIGN 5: where it is not known whether a name is taken, nothing may be made of it."""
+def test_an_error_of_ipcq_raised_by_a_backend_passes_through(one: FakeBackend, name: str) -> None:
+    """The backend works but could not search, so `auto` must not assume that the name is free."""
     one.on_exists = raising(MessageQueueError("the table is full"))
     with pytest.raises(MessageQueueError, match=f"queue '{name}' on backend 'one': the table is full"):
         ipcq.exists(name)
@@ -96,22 +96,22 @@ def test_an_error_of_the_tree_out_of_a_backend_goes_through(one: FakeBackend, na
 @pytest.mark.parametrize("address", ["jobs", "/a/b", "", None, 5, "one:///a/b"])
 @pytest.mark.parametrize("call", [ipcq.exists, ipcq.unlink])
 def test_a_bad_name_is_refused(call: Any, address: Any) -> None:
-    """The rule for names holds wherever a name is given."""
+    """Each function that takes a name checks it."""
     with pytest.raises(InvalidName):
         call(address)
 
 
 @pytest.mark.parametrize("call", [ipcq.exists, ipcq.unlink])
 def test_options_are_refused(call: Any) -> None:
-    """Options of a URL are for opening."""
+    """The options of a URL are only for `open`."""
     with pytest.raises(InvalidArgument, match="leave out max_messages"):
         call("memory:///jobs?max_messages=4")
 
 
 @pytest.mark.parametrize("call", [ipcq.exists, ipcq.unlink])
 @pytest.mark.parametrize("backend", [None, 5, b"memory"])
-def test_a_backend_that_is_no_str_is_refused(call: Any, backend: Any) -> None:
-    """The argument is checked like that of open."""
+def test_a_backend_that_is_not_a_str_is_refused(call: Any, backend: Any) -> None:
+    """The argument is checked as in `open`."""
     with pytest.raises(InvalidArgument):
         call("/jobs", backend)
 
@@ -121,28 +121,28 @@ def test_a_backend_that_is_no_str_is_refused(call: Any, backend: Any) -> None:
 
 @pytest.mark.parametrize("backend", ["auto", "one"])
 def test_unlink_removes_the_name(one: FakeBackend, name: str, backend: str) -> None:
-    """Found by ``auto``, or named."""
+    """The backend is found by ``auto`` or named."""
     one.make(name)
     ipcq.unlink(name, backend)
     assert name not in one.queues
 
 
 def test_unlinking_leaves_the_other_backends_queue(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """A named backend is asked alone."""
+    """If a backend is named, no other is affected."""
     one.make(name)
     two.make(name)
     ipcq.unlink(name, "one")
     assert name in two.queues
 
 
-def test_unlinking_what_is_not_there_is_not_found(one: FakeBackend, name: str) -> None:
-    """The text says how to see what there is."""
+def test_unlinking_a_missing_queue_is_an_error(one: FakeBackend, name: str) -> None:
+    """The text names the call that lists queues."""
     with pytest.raises(QueueNotFound, match=f"queue '{name}' on backend 'one': no such queue: list .*ipcq.queues"):
         ipcq.unlink(name, "one")
 
 
 def test_unlinking_a_name_that_exists_twice_is_refused(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """Rule 1: two found, an error that lists both, also for unlink."""
+    """Rule 1 applies to `unlink` too: the error lists both."""
     one.make(name)
     two.make(name)
     with pytest.raises(QueueMismatch, match="it exists on 'one' and 'two'"):
@@ -150,7 +150,7 @@ def test_unlinking_a_name_that_exists_twice_is_refused(one: FakeBackend, two: Fa
 
 
 def test_a_refused_unlink_removes_nothing(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """Neither of the two goes."""
+    """Both queues stay."""
     one.make(name)
     two.make(name)
     with pytest.raises(QueueMismatch):
@@ -158,18 +158,18 @@ def test_a_refused_unlink_removes_nothing(one: FakeBackend, two: FakeBackend, na
     assert (name in one.queues, name in two.queues) == (True, True)
 
 
-def test_a_queue_is_unlinked_though_its_backend_cannot_be_used(one: FakeBackend, name: str) -> None:
-    """So that a name can be freed whatever became of a library."""
+def test_a_queue_is_unlinked_even_if_its_backend_cannot_be_used(one: FakeBackend, name: str) -> None:
+    """A name can be freed even if a library is gone."""
     one.make(name)
     one.availability = Availability.no("no library")
     ipcq.unlink(name)
     assert name not in one.queues
 
 
-def test_an_error_of_unlinking_names_the_backend_that_was_found(
+def test_an_error_of_unlink_names_the_backend_of_the_queue(
     one: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not 'auto', but where the queue is."""
+    """It does not name `auto`."""
     one.make(name)
     monkeypatch.setattr(one, "unlink", raising(PermissionDenied()))
     with pytest.raises(PermissionDenied, match=f"queue '{name}' on backend 'one'"):
@@ -180,7 +180,7 @@ def test_an_error_of_unlinking_names_the_backend_that_was_found(
 
 
 def test_every_backends_queues_are_listed(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """By name, then by backend."""
+    """The list is sorted by name, then by backend."""
     for fake in (two, one):
         fake.make(name + "-b")
         fake.make(name + "-a")
@@ -189,7 +189,7 @@ def test_every_backends_queues_are_listed(one: FakeBackend, two: FakeBackend, na
 
 
 def test_a_listing_is_a_list(one: FakeBackend, name: str) -> None:
-    """It can be counted, sorted and walked through."""
+    """Its elements are QueueInfo."""
     one.make(name)
     assert ipcq.QueueInfo(name, "one") in list(ipcq.queues())
 
@@ -204,35 +204,35 @@ def test_a_listing_is_a_list(one: FakeBackend, name: str) -> None:
         (TypeError("nonsense"), "it cannot list its queues: TypeError: nonsense"),
     ],
 )
-def test_a_backend_that_cannot_list_is_told(one: FakeBackend, error: Exception, told: str) -> None:
-    """Why, and what would change that."""
+def test_a_backend_that_cannot_list_is_reported(one: FakeBackend, error: Exception, told: str) -> None:
+    """The text has the reason and the way out."""
     one.on_names = raising(error)
     assert ipcq.queues().unlisted["one"] == told
 
 
-def test_a_backend_that_cannot_list_hides_nobodys_queues(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """A stranger's plugin is one line."""
+def test_a_backend_that_cannot_list_does_not_hide_other_queues(one: FakeBackend, two: FakeBackend, name: str) -> None:
+    """A broken plugin is one entry in `unlisted`."""
     one.on_names = raising(TypeError("nonsense"))
     two.make(name)
     assert ipcq.QueueInfo(name, "two") in ipcq.queues()
 
 
 @pytest.mark.parametrize("names", [None, 5])
-def test_a_backend_that_lists_nonsense_is_told(
+def test_a_backend_that_lists_nonsense_is_reported(
     one: FakeBackend, monkeypatch: pytest.MonkeyPatch, names: object
 ) -> None:
-    """What is no list of names lists nothing."""
+    """A result that is not a list of names gives no names."""
     monkeypatch.setattr(one, "names", lambda: names)
     assert "it cannot list its queues: TypeError" in ipcq.queues().unlisted["one"]
 
 
 def test_a_backend_that_lists_is_not_among_the_unlisted(one: FakeBackend) -> None:
-    """No reason where there is none."""
+    """Only backends that failed have a reason."""
     assert "one" not in ipcq.queues().unlisted
 
 
-def test_a_backend_that_says_nothing_of_listing_cannot_list(installed: Installed) -> None:
-    """What a backend does not define is no."""
+def test_a_backend_cannot_list_by_default(installed: Installed) -> None:
+    """The default of `names` raises Unsupported."""
 
     class Silent(FakeBackend):
         def names(self) -> list[str]:
@@ -242,13 +242,13 @@ def test_a_backend_that_says_nothing_of_listing_cannot_list(installed: Installed
     assert ipcq.queues().unlisted["silent"] == "queues of this backend cannot be listed"
 
 
-def test_a_backend_has_no_findings_unless_it_says_so(one: FakeBackend) -> None:
-    """What a backend does not define is nothing."""
+def test_a_backend_has_no_findings_by_default(one: FakeBackend) -> None:
+    """The default of `findings` is an empty list."""
     assert one.findings() == []
 
 
-def test_the_private_directory_is_not_listed(one: FakeBackend) -> None:
-    """Listing takes no lock and makes nothing."""
+def test_listing_leaves_no_descriptor_open(one: FakeBackend) -> None:
+    """Listing takes no lock and creates nothing."""
     before = os.listdir("/proc/self/fd")
     ipcq.queues()
     assert os.listdir("/proc/self/fd") == before

@@ -1,4 +1,4 @@
-"""The exception tree: one class for each condition, which knows its place, its figures and its way out."""
+"""The exception tree: one class for each condition, with queue, backend, figures and way out."""
 
 import copy
 import errno
@@ -44,7 +44,7 @@ FACTS: Mapping[type[MessageQueueError], Mapping[str, Any]] = {
 
 
 def made(kind: type[MessageQueueError]) -> MessageQueueError:
-    """Make an error of a class with everything that the class can know."""
+    """Return an error of a class with all attributes set."""
     detail = () if kind is LimitExceeded else ("it went wrong",)
     error = kind(*detail, queue="/jobs", backend="mqueue", **FACTS.get(kind, {}))
     error.errno = errno.EIO
@@ -72,44 +72,44 @@ def made(kind: type[MessageQueueError]) -> MessageQueueError:
         ("PermissionDenied", PermissionError),
     ],
 )
-def test_an_error_is_also_what_a_caller_would_expect(kind: str, parent: type[Exception]) -> None:
-    """Where the standard library has a class for the condition, ours is one of it."""
+def test_an_error_is_also_an_instance_of_the_builtin_class(kind: str, parent: type[Exception]) -> None:
+    """If the standard library has a class for the condition, ours is a subclass."""
     assert issubclass(getattr(ipcq, kind), parent)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="queue.ShutDown came with Python 3.13")
 def test_a_shut_down_queue_is_the_standard_librarys_shut_down() -> None:
-    """QueueShutDown is queue.ShutDown where Python has it."""
+    """QueueShutDown is a subclass of queue.ShutDown if Python has it."""
     assert issubclass(ipcq.QueueShutDown, queue.ShutDown)  # type: ignore[attr-defined,unused-ignore]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_error_is_of_the_tree(kind: type[MessageQueueError]) -> None:
-    """One except clause catches them all, and all are to be had from ipcq itself."""
+    """One except clause catches them all, and ipcq exports each."""
     assert getattr(ipcq, kind.__name__) is kind
 
 
 @pytest.mark.parametrize(("alias", "kind"), [("ShmQueueEmpty", ipcq.QueueEmpty), ("ShmQueueFull", ipcq.QueueFull)])
 def test_shmqueues_names_are_the_same_classes(alias: str, kind: type) -> None:
-    """QueueEmpty and QueueFull have a second spelling."""
+    """QueueEmpty and QueueFull have a second name each."""
     assert getattr(ipcq, alias) is kind
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_class_has_its_own_wording(kind: type[MessageQueueError]) -> None:
-    """An error that was raised without words still says what happened."""
+    """An error that is raised without a text still describes what happened."""
     assert "wording" in vars(kind)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if kind is not LimitExceeded])
 def test_a_wording_has_no_full_stop(kind: type[MessageQueueError]) -> None:
-    """A text ends with the way out, not with a point."""
+    """A text ends with the way out, without a period."""
     assert not str(kind()).endswith(".")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if issubclass(kind, OSError)])
 def test_an_error_of_the_system_has_its_number(kind: type[MessageQueueError]) -> None:
-    """Who catches OSError can always look at errno."""
+    """Code that catches OSError can always read errno."""
     assert isinstance(kind(**(FACTS[kind] if kind is LimitExceeded else {})).errno, int)
 
 
@@ -123,33 +123,33 @@ def test_an_error_of_the_system_has_its_number(kind: type[MessageQueueError]) ->
         ({"queue": "/a\nb"}, r"queue '/a\nb': it broke"),
     ],
 )
-def test_a_text_begins_with_the_place(place: Mapping[str, str], text: str) -> None:
-    """Queue and backend are named as far as they are known."""
+def test_a_text_begins_with_queue_and_backend(place: Mapping[str, str], text: str) -> None:
+    """Each is named if it is known."""
     assert str(MessageQueueError("it broke", **place)) == text
 
 
-def test_a_text_without_words_is_the_classs() -> None:
-    """The class's wording stands in."""
+def test_an_error_without_a_text_has_the_wording_of_its_class() -> None:
+    """The wording is the default text."""
     assert str(QueueFull(queue="/jobs")) == "queue '/jobs': no space became free before the timeout"
 
 
-def test_a_place_is_added_where_it_is_missing() -> None:
-    """What lies deeper need not know where it is."""
+def test_queue_and_backend_are_added_if_they_are_missing() -> None:
+    """Lower layers do not know them."""
     assert str(QueueFull().at("/jobs", "shm")).startswith("queue '/jobs' on backend 'shm': ")
 
 
-def test_a_place_that_is_known_stays() -> None:
-    """The first who knew where it was is right."""
+def test_queue_and_backend_that_are_known_stay() -> None:
+    """The layer that raised the error knew them best."""
     assert str(QueueFull("x", queue="/a", backend="b").at("/jobs", "shm")) == "queue '/a' on backend 'b': x"
 
 
-def test_adding_a_place_gives_the_error_back() -> None:
-    """So that it can be raised in the same breath."""
+def test_adding_queue_and_backend_returns_the_error() -> None:
+    """The caller can raise it in the same statement."""
     error = QueueFull()
     assert error.at("/jobs", "shm") is error
 
 
-def test_a_way_out_is_added_to_the_words() -> None:
+def test_a_way_out_is_added_to_the_text() -> None:
     """A second way out follows the first."""
     error = LimitExceeded(limit="x", value=1, asked=2, remedy="raise it", errno=1)
     error.add_way_out("or use backend='shm'")
@@ -157,14 +157,14 @@ def test_a_way_out_is_added_to_the_words() -> None:
 
 
 def test_a_way_out_is_added_to_the_classs_wording() -> None:
-    """The same where the error has no words of its own."""
+    """The same for an error without its own text."""
     error = errors.NoSpace()
     error.add_way_out("or use backend='shm'")
     assert str(error) == "no space is left for the queue, or use backend='shm'"
 
 
-def test_a_limit_says_its_figures_in_plain_digits() -> None:
-    """C24: limit, value, what was asked, and the remedy."""
+def test_a_limit_shows_its_figures() -> None:
+    """C24: the text has the limit, its value, the requested value, and the remedy."""
     assert str(made(LimitExceeded)) == (
         "queue '/jobs' on backend 'mqueue': fs.mqueue.msg_max is 10, asked for 50: sudo sysctl fs.mqueue.msg_max=50"
     )
@@ -178,8 +178,8 @@ def test_a_pickled_error_keeps_its_class(kind: type[MessageQueueError], protocol
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_pickled_error_keeps_what_it_knows(kind: type[MessageQueueError]) -> None:
-    """Nothing that an attribute said is lost."""
+def test_a_pickled_error_keeps_its_attributes(kind: type[MessageQueueError]) -> None:
+    """No attribute is lost."""
     error = made(kind)
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
 
@@ -192,14 +192,14 @@ def test_a_pickled_error_keeps_its_text(kind: type[MessageQueueError]) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_copied_error_keeps_what_it_knows(kind: type[MessageQueueError]) -> None:
-    """The copy module goes the same way as pickle."""
+def test_a_copied_error_keeps_its_attributes(kind: type[MessageQueueError]) -> None:
+    """`copy` uses the same protocol as pickle."""
     error = made(kind)
     assert vars(copy.copy(error)) == vars(error)
 
 
-def test_reasons_are_kept_whatever_becomes_of_the_mapping() -> None:
-    """An error does not change after it was raised."""
+def test_reasons_do_not_change_with_the_mapping() -> None:
+    """The error has a copy."""
     reasons = {"shm": "no compiler"}
     error = BackendUnavailable(reasons=reasons)
     reasons.clear()
@@ -208,5 +208,5 @@ def test_reasons_are_kept_whatever_becomes_of_the_mapping() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_class_is_documented(kind: type[MessageQueueError]) -> None:
-    """One sentence says what the condition is."""
+    """Its docstring describes the condition."""
     assert (kind.__doc__ or "").strip()

@@ -1,4 +1,4 @@
-"""What is asked of gevent, and what waits in its event loop; programs under it are in tests/aio/test_gevent.py."""
+"""Detecting gevent and waiting in its event loop; tests/aio/test_gevent.py runs programs under the real one."""
 
 import importlib
 import select
@@ -35,26 +35,26 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that nobody has imported gevent."""
+    """Pretend that gevent is not imported."""
     monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
 
 
 def test_nothing_is_patched_without_gevent(without: None) -> None:
-    """And what the standard library has is the original."""
+    """Then the standard library's functions are the originals."""
     assert not has_patched("select")
     assert not is_in_hub()
     assert original("time", "sleep") is time.sleep
 
 
-def test_the_original_is_what_gevent_kept(patched: SimpleNamespace) -> None:
-    """It is asked for it."""
+def test_the_original_comes_from_gevent(patched: SimpleNamespace) -> None:
+    """gevent keeps what it has replaced."""
     patched.get_original = lambda module, attribute: (module, attribute)
     assert has_patched("select")
     assert original("time", "sleep") == ("time", "sleep")
 
 
-def test_the_hub_is_known(patched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By being the greenlet that runs."""
+def test_the_hub_is_recognized(patched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the current greenlet."""
     hub = object()
     gevent = SimpleNamespace(getcurrent=lambda: hub, get_hub=lambda: hub)
     monkeypatch.setitem(sys.modules, "gevent", gevent)
@@ -64,8 +64,8 @@ def test_the_hub_is_known(patched: SimpleNamespace, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.needs("memory")
-def test_nobody_waits_for_others_in_the_hub(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A close there returns, and the last one out closes the channel."""
+def test_closing_in_the_hub_does_not_wait_for_calls(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`close` returns, and the last call closes the channel."""
     from ipcq._handle import handle as _handle
 
     with ipcq.open(fresh_name(), memory) as queue:
@@ -85,11 +85,11 @@ def test_nobody_waits_for_others_in_the_hub(memory: str, monkeypatch: pytest.Mon
         queue.unlink()
 
 
-@pytest.mark.parametrize("world", ["without", "patched"])
+@pytest.mark.parametrize("environment", ["without", "patched"])
 @pytest.mark.parametrize("timeout", [None, SOON])
-def test_a_native_thread_runs_and_ends(timeout: float | None, world: str, request: pytest.FixtureRequest) -> None:
-    """As every thread does; beside greenlets it is started by the system's own call."""
-    request.getfixturevalue(world)
+def test_a_native_thread_runs_and_ends(timeout: float | None, environment: str, request: pytest.FixtureRequest) -> None:
+    """Under gevent, the unpatched call starts it."""
+    request.getfixturevalue(environment)
     seen: list[bool] = []
     thread = NativeThread(target=lambda: seen.append(is_this_thread(thread)), daemon=True)
     thread.start()
@@ -98,8 +98,8 @@ def test_a_native_thread_runs_and_ends(timeout: float | None, world: str, reques
     assert not is_this_thread(thread)
 
 
-def test_a_native_thread_is_not_waited_for_longer_than_that(patched: SimpleNamespace) -> None:
-    """join() keeps its time."""
+def test_joining_a_native_thread_ends_at_the_timeout(patched: SimpleNamespace) -> None:
+    """The thread goes on."""
     going = threading.Event()
     thread = NativeThread(target=going.wait, daemon=True)
     thread.start()
@@ -109,16 +109,16 @@ def test_a_native_thread_is_not_waited_for_longer_than_that(patched: SimpleNames
     thread.join()
 
 
-def test_a_handle_that_is_opened_under_gevent_waits_by_it(patched: SimpleNamespace, memory: str) -> None:
-    """Chosen when it is opened."""
+def test_a_handle_that_is_opened_under_gevent_waits_cooperatively(patched: SimpleNamespace, memory: str) -> None:
+    """The kind of wait is chosen at opening."""
     with ipcq.open(fresh_name(), memory) as queue:
         assert isinstance(waits_of(queue._channel), Cooperative)
         assert isinstance(queue._waits, Cooperative)
         queue.unlink()
 
 
-def test_a_descriptor_that_is_not_to_be_had_is_not_asked_for_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To find out may take long."""
+def test_a_missing_descriptor_is_not_requested_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may take long."""
     asked: list[int] = []
     monkeypatch.setattr(_cooperation, "_RETRY_SECONDS", 0.05)
     descriptor = Descriptor(lambda: asked.append(1))
@@ -131,7 +131,7 @@ def test_a_descriptor_that_is_not_to_be_had_is_not_asked_for_at_once_again(monke
 
 
 class Ends:
-    """As much of a channel as waiting needs."""
+    """The part of a channel that waiting needs."""
 
     def __init__(self, end: socket.socket, *, pollable: bool = True) -> None:
         self._end = end
@@ -156,7 +156,7 @@ def waited(channel: Any, verb: str, seconds: float) -> float:
 
 
 class Watcher:
-    """One of an event loop's, as far as it is needed."""
+    """Stands in for a watcher of gevent's event loop."""
 
     def __init__(self, loop: "Loop", *what: Any) -> None:
         self.what = what
@@ -175,7 +175,7 @@ class Watcher:
 
 
 class Loop:
-    """Stands in for gevent's hub and its event loop: switching greenlets would confuse who measures coverage."""
+    """Stands in for gevent's hub and its event loop: switching greenlets would confuse the coverage measurement."""
 
     def __init__(self) -> None:
         self.loop = self
@@ -220,7 +220,7 @@ def event_loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
 
 @pytest.mark.parametrize("verb", ["wait_readable", "wait_writable"])
 def test_a_wait_ends_with_the_event(verb: str, event_loop: Loop) -> None:
-    """And leaves no watcher."""
+    """It leaves no watcher."""
     one, other = socket.socketpair()
     with one, other:
         other.send(b"x")
@@ -228,8 +228,8 @@ def test_a_wait_ends_with_the_event(verb: str, event_loop: Loop) -> None:
     assert (event_loop.active, event_loop.closed) == ([], 2)
 
 
-def test_a_wait_ends_with_its_time(event_loop: Loop) -> None:
-    """Where nothing comes."""
+def test_a_wait_ends_at_the_deadline(event_loop: Loop) -> None:
+    """No event happens before."""
     one, other = socket.socketpair()
     with one, other:
         assert waited(Ends(one), "wait_readable", 0.05) >= 0.04
@@ -238,14 +238,14 @@ def test_a_wait_ends_with_its_time(event_loop: Loop) -> None:
 
 @pytest.mark.parametrize("verb", ["wait_readable", "wait_writable"])
 def test_without_a_descriptor_a_wait_is_a_pause(verb: str) -> None:
-    """A short one."""
+    """It is short."""
     one, other = socket.socketpair()
     with one, other:
         assert waited(Ends(one, pollable=False), verb, SOON) < SOON
 
 
-def test_the_module_is_there_for_backends() -> None:
-    """By the authors' door."""
+def test_backends_can_import_these_functions() -> None:
+    """`ipcq.backend` exports them."""
     from ipcq import backend
 
     assert (backend.NativeThread, backend.is_this_thread, backend.original) == (

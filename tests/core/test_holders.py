@@ -1,4 +1,4 @@
-"""Which process holds a lock, as errors and `ipcq doctor` say it."""
+"""Which process holds a lock, for errors and `ipcq doctor`."""
 
 import os
 import struct
@@ -41,27 +41,27 @@ def file(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def holding(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Return what starts a stopped program that has locked the file, whole or some bytes; it returns the process id."""
+    """Return a function that starts a stopped program with a lock on the file, or on some bytes; it returns the pid."""
     with ExitStack() as programs:
         yield lambda *what: programs.enter_context(stopped_program(HOLD, str(tmp_path / "file"), *what))
 
 
 def test_the_holder_of_a_file_is_found(file: int, holding: Callable[..., int]) -> None:
-    """The kernel lists flock(2) with its process."""
+    """The kernel lists the holder of flock(2)."""
     pid = holding("whole")
     holder = holder_of_file(file, 3.0)
     assert holder is not None
     assert (holder.pid, holder.stopped, holder.seconds) == (pid, True, 3.0)
 
 
-def test_a_file_that_nobody_holds_has_no_holder(file: int) -> None:
-    """None stands for nobody."""
+def test_an_unlocked_file_has_no_holder(file: int) -> None:
+    """None means that there is no holder."""
     assert holder_of_file(file, 0.0) is None
 
 
 @pytest.mark.parametrize("length", ["1", "5", "0"])
 def test_the_holder_of_a_byte_is_found(file: int, holding: Callable[..., int], length: str) -> None:
-    """Also where it locked several, or all from there to the end."""
+    """It may have locked several bytes, or all up to the end of the file."""
     pid = holding("70", length)
     holder = holder_of_byte(file, 70, 0.0)
     assert holder is not None
@@ -69,7 +69,7 @@ def test_the_holder_of_a_byte_is_found(file: int, holding: Callable[..., int], l
 
 
 def test_a_byte_beside_a_locked_one_has_no_holder(file: int, holding: Callable[..., int]) -> None:
-    """Nor has one of another file."""
+    """Neither has the same byte of another file."""
     holding("70", "1")
     other = os.memfd_create("other")
     try:
@@ -79,19 +79,19 @@ def test_a_byte_beside_a_locked_one_has_no_holder(file: int, holding: Callable[.
         os.close(other)
 
 
-def test_a_lock_of_this_process_itself_is_not_told_of(file: int) -> None:
-    """Only other processes can be in the way."""
+def test_a_lock_of_this_process_is_not_reported(file: int) -> None:
+    """Only another process can block this one."""
     fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 70, 1, 0))
     assert holder_of_byte(file, 70, 0.0) is None
 
 
 def test_a_thread_that_has_ended_has_no_process() -> None:
-    """Process ids end at 2**22."""
+    """This id is above the largest pid, 2**22."""
     assert holder_of_thread(1 << 23, 0.0) is None
 
 
-def test_a_holder_that_runs_is_told_of_as_such() -> None:
-    """Of this process by its own thread."""
+def test_a_running_holder_is_described() -> None:
+    """Here, it is this process."""
     holder = holder_of_thread(os.getpid(), 0.0)
     assert holder is not None
     assert not holder.stopped
@@ -99,8 +99,8 @@ def test_a_holder_that_runs_is_told_of_as_such() -> None:
     assert "kill" not in holder.way_out
 
 
-def test_a_holder_that_is_stopped_is_to_be_continued() -> None:
-    """The text says for how long, and the way out has the command."""
+def test_a_stopped_holder_has_to_be_continued() -> None:
+    """The text gives the duration, and the way out the command."""
     holder = Holder(4711, "python", True, 3.21)
     assert str(holder) == "process 4711 (python), which is stopped, holds its lock, for 3.2 s so far"
     assert holder.way_out == "continue it (kill -CONT 4711) or end it"
@@ -124,7 +124,7 @@ def test_busy_is_not_full_and_not_empty(
     error: type[Exception],
     what: str,
 ) -> None:
-    """A call that another process kept from its result says which one."""
+    """If another process blocks a call, the error names it."""
     monkeypatch.setattr(channel, "holder", lambda getting: Holder(4711, "python", True, 3.2))
     if error is ipcq.QueueFull:
         handle.put_many(range(9), block=False)

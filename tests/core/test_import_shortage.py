@@ -1,4 +1,4 @@
-"""C24: what is imported late, while no descriptor or no memory is left, fails with our error."""
+"""C24: a late import that fails because descriptors or memory ran out raises an error of ipcq."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 class Full:
-    """Finds no module of one name, because nothing can be opened."""
+    """An import hook that fails for one module, as if no file could be opened."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -34,7 +34,7 @@ class Full:
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return a function that has a module be imported anew while the table of descriptors is full."""
+    """Return a function that makes the next import of a module run out of descriptors."""
 
     def late(module: str) -> None:
         package, _, part = module.rpartition(".")
@@ -63,10 +63,10 @@ def queue(name: str) -> Iterator["ipcq.Queue[Any]"]:
         ("_typed", {"type": dict[str, int]}),
     ],
 )
-def test_a_serializer_that_cannot_be_opened_now_is_told_with_the_limit(
+def test_a_serializer_that_cannot_be_imported_names_the_limit(
     name: str, late: Callable[[str], None], module: str, options: dict[str, Any]
 ) -> None:
-    """Each is loaded when it is first asked for."""
+    """Each is imported at its first use."""
     with ipcq.open(name, "memory"):
         late(f"ipcq.serializers.{module}")
         with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
@@ -74,18 +74,18 @@ def test_a_serializer_that_cannot_be_opened_now_is_told_with_the_limit(
 
 
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
-def test_an_item_that_cannot_be_put_is_told_with_the_limit(
-    name: str, late: Callable[[str], None], serializer: str
-) -> None:
-    """What to do about it is in a module of its own."""
+def test_an_item_that_cannot_be_put_names_the_limit(name: str, late: Callable[[str], None], serializer: str) -> None:
+    """The module with the ways out is imported at the first error."""
     with ipcq.open(name, "memory", serializer=serializer) as queue:
         late("ipcq.serializers._ways")
         with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
             queue.put(object())
 
 
-def test_a_message_is_not_lost_for_want_of_a_module(queue: "ipcq.Queue[Any]", late: Callable[[str], None]) -> None:
-    """C33: what decodes keys that are tuples is there before the message is taken."""
+def test_a_message_is_not_lost_if_a_module_cannot_be_imported(
+    queue: "ipcq.Queue[Any]", late: Callable[[str], None]
+) -> None:
+    """C33: the decoder of tuple keys is imported before a message is taken."""
     late("ipcq.serializers._keys")
     queue.put({(1, 2): 3})
     assert queue.get() == {(1, 2): 3}
@@ -94,18 +94,18 @@ def test_a_message_is_not_lost_for_want_of_a_module(queue: "ipcq.Queue[Any]", la
 @pytest.mark.parametrize(
     ("module", "name", "backend"), [("urllib.parse", "memory:///a", "auto"), ("difflib", "/a", "memry")]
 )
-def test_an_address_that_takes_a_module_is_told_with_the_limit(
+def test_an_address_that_needs_a_module_names_the_limit(
     late: Callable[[str], None], module: str, name: str, backend: str
 ) -> None:
-    """Most addresses are bare names, and right."""
+    """Only a URL or a mistyped backend needs one."""
     late(module)
     with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
         ipcq.exists(name, backend)
 
 
 @pytest.mark.parametrize("look", [ipcq.backends, lambda: ipcq.exists("/a", "memory")])
-def test_what_lists_the_plugins_is_told_with_the_limit(late: Callable[[str], None], look: Callable[[], object]) -> None:
-    """It is imported at the first look."""
+def test_listing_the_plugins_names_the_limit(late: Callable[[str], None], look: Callable[[], object]) -> None:
+    """`importlib.metadata` is imported at the first use."""
     registry._offers.cache_clear()
     registry._plugins.cache_clear()
     late("importlib.metadata")
@@ -113,8 +113,8 @@ def test_what_lists_the_plugins_is_told_with_the_limit(late: Callable[[str], Non
         look()
 
 
-def test_a_backend_that_cannot_look_now_is_told_with_the_limit(installed: Installed, name: str) -> None:
-    """Whether it has the queue is not known."""
+def test_a_backend_that_cannot_search_names_the_limit(installed: Installed, name: str) -> None:
+    """It is not known whether the backend has the queue."""
     fake = FakeBackend("strange")
     fake.on_exists = raising(FULL)
     installed.backend(fake)
@@ -122,8 +122,8 @@ def test_a_backend_that_cannot_look_now_is_told_with_the_limit(installed: Instal
         ipcq.exists(name, "strange")
 
 
-def test_a_backend_that_cannot_list_now_is_listed_with_the_limit(installed: Installed) -> None:
-    """And with the way out."""
+def test_a_backend_that_cannot_list_is_listed_with_the_limit(installed: Installed) -> None:
+    """`unlisted` has it as the reason."""
     fake = FakeBackend("strange")
     fake.on_names = raising(FULL)
     installed.backend(fake)
@@ -140,7 +140,7 @@ def test_a_backend_that_cannot_list_now_is_listed_with_the_limit(installed: Inst
         (QueueNotFound(), QueueNotFound),
     ],
 )
-def test_other_errors_stay_what_they_are(error: Exception, kind: type[Exception]) -> None:
-    """Want of memory and of descriptors alone is ours."""
+def test_only_shortages_are_translated(error: Exception, kind: type[Exception]) -> None:
+    """Only a lack of memory or descriptors is translated."""
     with pytest.raises(kind), shortage_reported():
         raise error

@@ -1,4 +1,4 @@
-"""C35: what a fork does about the imports of other threads, played in one process."""
+"""C35: how a fork deals with imports of other threads, simulated in one process."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ from ipcq._process.gevent import NativeRLock
 
 @contextmanager
 def another_importing() -> Iterator[None]:
-    """Let another thread be inside an import."""
+    """Keep another thread inside an import."""
     inside, over = threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -32,7 +32,7 @@ def another_importing() -> Iterator[None]:
 
 
 def is_free() -> bool:
-    """Tell whether another thread could import."""
+    """Return whether another thread could import."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -48,14 +48,14 @@ def is_free() -> bool:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use a lock of this test's own, for which forks wait only a moment."""
+    """Use a separate lock, for which forks wait only 10 ms."""
     monkeypatch.setattr(_importing, "_lock", NativeRLock())
     monkeypatch.setattr(_importing, "_TIMEOUT_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_fork_keeps_imports_out_until_it_is_over() -> None:
-    """Otherwise the fork could interrupt an import that begins just then."""
+    """Otherwise it could interrupt an import that has just begun."""
     _importing.before_fork()
     during = is_free()
     _importing.after_fork_in_parent()
@@ -71,7 +71,7 @@ def test_the_child_can_import_after_the_fork() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_fork_does_not_wait_for_ever_for_an_import() -> None:
+def test_a_fork_does_not_wait_indefinitely_for_an_import() -> None:
     """The import may wait for the thread that forks."""
     with another_importing():
         _importing.before_fork()
@@ -80,8 +80,8 @@ def test_a_fork_does_not_wait_for_ever_for_an_import() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_child_forked_all_the_same_can_import() -> None:
-    """The thread that holds the lock is not in the child."""
+def test_a_child_that_was_forked_during_an_import_can_import() -> None:
+    """The thread that holds the lock does not exist in the child."""
     with another_importing():
         _importing.before_fork()
         _importing.after_fork_in_child()
@@ -90,14 +90,14 @@ def test_a_child_forked_all_the_same_can_import() -> None:
 
 @pytest.fixture
 def half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a module of ours look as if it were being executed."""
+    """Make a module of ipcq look as if it were being executed."""
     module = ModuleType("ipcq_half")
-    module.__spec__ = SimpleNamespace(_initializing=True)  # type: ignore[assignment]  # all that is asked of it
+    module.__spec__ = SimpleNamespace(_initializing=True)  # type: ignore[assignment]  # the only attribute that is read
     monkeypatch.setitem(sys.modules, "ipcq_half", module)
 
 
 @pytest.mark.usefixtures("impatient", "half")
-def test_a_fork_does_not_wait_for_ever_for_a_module() -> None:
+def test_a_fork_does_not_wait_indefinitely_for_a_module() -> None:
     """The module may wait for the thread that forks."""
     _importing.before_fork()
     _importing.after_fork_in_parent()

@@ -1,4 +1,4 @@
-"""C24: a full table of files, and a want of threads, are told with their limit and with the way out."""
+"""C24: errors for a lack of descriptors or threads name the limit and the way out."""
 
 import builtins
 import errno
@@ -11,24 +11,24 @@ from ipcq._process.limits import too_many_descriptors, too_many_threads
 resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
 
-def test_a_full_table_of_the_process_names_its_limit() -> None:
-    """RLIMIT_NOFILE, as it is now."""
+def test_a_lack_of_descriptors_in_the_process_names_its_limit() -> None:
+    """It is RLIMIT_NOFILE, with its current value."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     error = too_many_descriptors()
     assert (error.limit, error.value, error.asked, error.errno) == ("RLIMIT_NOFILE", most, most + 1, errno.EMFILE)
     assert f"ulimit -n {2 * most}" in error.remedy
 
 
-def test_a_full_table_of_the_machine_names_its_limit() -> None:
-    """proc_sys_fs(5): file-max."""
+def test_a_lack_of_descriptors_on_the_machine_names_its_limit() -> None:
+    """It is file-max, see proc_sys_fs(5)."""
     most = int(Path("/proc/sys/fs/file-max").read_text())
     error = too_many_descriptors(errno.ENFILE)
     assert (error.limit, error.value, error.asked, error.errno) == ("fs.file-max", most, most + 1, errno.ENFILE)
     assert f"sysctl fs.file-max={2 * most}" in error.remedy
 
 
-def test_a_table_too_full_to_be_read_about_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the limit takes a file, which is what there is none left of."""
+def test_the_limit_of_the_machine_is_named_even_if_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it needs a descriptor, and there are none left."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENFILE, "Too many open files in system")
@@ -43,8 +43,8 @@ def test_a_table_too_full_to_be_read_about_is_told_all_the_same(monkeypatch: pyt
     ("most", "limit", "way"),
     [(7, "RLIMIT_NPROC", "ulimit -u 14"), (resource.RLIM_INFINITY, "kernel.threads-max", "sudo sysctl kernel.")],
 )
-def test_a_want_of_threads_names_its_limit(monkeypatch: pytest.MonkeyPatch, most: int, limit: str, way: str) -> None:
-    """setrlimit(2), and where that has no limit, proc_sys_kernel(5)."""
+def test_a_lack_of_threads_names_its_limit(monkeypatch: pytest.MonkeyPatch, most: int, limit: str, way: str) -> None:
+    """It is RLIMIT_NPROC of setrlimit(2), or threads-max of proc_sys_kernel(5) if that is unlimited."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
     error = too_many_threads()
     assert (error.limit, error.asked - error.value, error.errno) == (limit, 1, errno.EAGAIN)

@@ -1,4 +1,4 @@
-"""Log records through a queue: what is sent, what is dropped, who is held up, and that processes meet by text alone."""
+"""Log records through a queue: what is sent, what is dropped, what blocks, and configuration by text alone."""
 
 import datetime as dt
 import io
@@ -25,7 +25,7 @@ HANG = 20.0
 
 
 class Kept(logging.Handler):
-    """Keeps the records that it is given."""
+    """A handler that keeps its records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return the name of a queue, which is unlinked after the test."""
+    """Return a queue name, and unlink the queue after the test."""
     name = fresh_name()
     yield name
     for backend in ("shm", "memory"):
@@ -52,7 +52,7 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
-    """Return a logger that nobody else has, and take its handlers away again."""
+    """Return a logger for this test, and remove its handlers afterwards."""
     logger = logging.getLogger("of.a.test")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
@@ -66,7 +66,7 @@ def logger() -> Iterator[logging.Logger]:
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """Put back what a configuration does to the root logger."""
+    """Return the root logger, and undo changes by a configuration afterwards."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     yield root
@@ -80,7 +80,7 @@ def root() -> Iterator[logging.Logger]:
 
 @pytest.fixture
 def handler(name: str, logger: logging.Logger) -> QueueHandler:
-    """Return a handler of the logger."""
+    """Return a queue handler that the logger has."""
     handler = QueueHandler(name, backend="shm")
     logger.addHandler(handler)
     return handler
@@ -88,7 +88,7 @@ def handler(name: str, logger: logging.Logger) -> QueueHandler:
 
 @pytest.fixture
 def records(name: str) -> Iterator[RecordQueue]:
-    """Return the other end."""
+    """Return the receiving end."""
     records = RecordQueue(name, backend="shm")
     yield records
     records.close()
@@ -96,12 +96,12 @@ def records(name: str) -> Iterator[RecordQueue]:
 
 @pytest.fixture
 def kept() -> Kept:
-    """Return a handler that keeps what it gets."""
+    """Return a handler that keeps its records."""
     return Kept()
 
 
 class Told:
-    """All that was written to stderr since the test began."""
+    """The text written to stderr since the test began."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -114,15 +114,15 @@ class Told:
 
 @pytest.fixture
 def errors(capsys: pytest.CaptureFixture[str]) -> Told:
-    """Return what is written to stderr."""
+    """Return the text written to stderr."""
     return Told(capsys)
 
 
 # What is sent
 
 
-def test_a_record_comes_as_it_was_logged(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
-    """Name, level, place and message, and what was added."""
+def test_a_record_arrives_as_it_was_logged(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
+    """Name, level, message and extra attributes are kept."""
     logger.error("%s of %d", "one", 2, extra={"user": {"id": 7}})
     record = records.get(timeout=HANG)
     assert (record.name, record.levelno, record.levelname, record.getMessage(), vars(record)["user"]) == (
@@ -134,17 +134,17 @@ def test_a_record_comes_as_it_was_logged(handler: QueueHandler, logger: logging.
     )
 
 
-def test_a_record_tells_where_it_was_logged(
+def test_a_record_shows_where_it_was_logged(
     handler: QueueHandler, logger: logging.Logger, records: RecordQueue
 ) -> None:
-    """By process, thread and line, whoever reads it."""
+    """Process, thread and file are those of the producer."""
     logger.info("here")
     record = records.get(timeout=HANG)
     assert (record.process, record.threadName, record.filename) == (os.getpid(), "MainThread", "test_logging.py")
 
 
-def test_a_traceback_comes_as_text(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
-    """In the message, as the standard library's handler has it."""
+def test_a_traceback_arrives_as_text(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
+    """It is part of the message, as with the standard library's handler."""
     try:
         1 / 0  # noqa: B018
     except ZeroDivisionError:
@@ -153,10 +153,10 @@ def test_a_traceback_comes_as_text(handler: QueueHandler, logger: logging.Logger
     assert record.getMessage().startswith("failed\nTraceback") and record.exc_info is None
 
 
-def test_the_record_itself_stays_as_it_is(
+def test_the_original_record_is_not_changed(
     handler: QueueHandler, logger: logging.Logger, records: RecordQueue, kept: Kept
 ) -> None:
-    """Other handlers of the logger see its arguments."""
+    """Other handlers of the logger still see its arguments."""
     logger.addHandler(kept)
     logger.info("%s", "argument")
     assert kept.records[0].args == ("argument",)
@@ -168,7 +168,7 @@ class Silent:
 
 
 @pytest.mark.parametrize(
-    ("value", "comes"),
+    ("value", "received"),
     [
         (object, "<class 'object'>"),
         ({1, 2}, "{1, 2}"),
@@ -181,47 +181,49 @@ class Silent:
     ],
     ids=["class", "set", "large number", "surrogate", "list", "without a repr", "date", "tuple"],
 )
-def test_what_cannot_be_encoded_comes_as_text(
-    handler: QueueHandler, logger: logging.Logger, records: RecordQueue, value: object, comes: object
+def test_a_value_that_cannot_be_encoded_arrives_as_text(
+    handler: QueueHandler, logger: logging.Logger, records: RecordQueue, value: object, received: object
 ) -> None:
-    """Beside it, all else comes as it is."""
+    """The other attributes arrive unchanged."""
     logger.info("text", extra={"value": value, "fine": 1.5})
     record = vars(records.get(timeout=HANG))
-    assert (record["value"], record["fine"], record["msg"]) == (comes, 1.5, "text")
+    assert (record["value"], record["fine"], record["msg"]) == (received, 1.5, "text")
 
 
-def test_no_pickle_travels(handler: QueueHandler, logger: logging.Logger, name: str) -> None:
-    """C26: any handle reads it."""
+def test_records_are_not_pickled(handler: QueueHandler, logger: logging.Logger, name: str) -> None:
+    """C26: a handle that does not allow pickles reads them."""
     logger.info("text", extra={"value": {1, 2}})
     with ipcq.open(name, create=False) as queue:
         assert queue.get()["value"] == "{1, 2}"
 
 
-def test_a_level_holds_back(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
-    """As for every handler."""
+def test_a_handler_drops_records_below_its_level(
+    handler: QueueHandler, logger: logging.Logger, records: RecordQueue
+) -> None:
+    """The same holds for every handler."""
     handler.setLevel("WARNING")
     logger.info("not this")
     logger.warning("this")
     assert (records.get(timeout=HANG).msg, records.qsize()) == ("this", 0)
 
 
-def test_a_formatter_makes_the_message(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
-    """As for the standard library's handler."""
+def test_a_formatter_formats_the_message(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
+    """The standard library's handler does the same."""
     handler.setFormatter(logging.Formatter("<%(message)s>"))
     logger.info("text")
     assert records.get(timeout=HANG).getMessage() == "<text>"
 
 
-# What is dropped, and who is held up
+# What is dropped, and what blocks
 
 
 def test_nothing_is_opened_before_the_first_record(handler: QueueHandler, name: str) -> None:
-    """So a configuration costs nothing, and can be loaded before a fork."""
+    """A configuration costs nothing, and can be loaded before a fork."""
     assert not ipcq.exists(name)
 
 
-def test_a_full_queue_holds_nobody_up(name: str, logger: logging.Logger, errors: Told) -> None:
-    """What does not fit is dropped, counted, and told as logging tells its errors."""
+def test_a_full_queue_does_not_block_the_program(name: str, logger: logging.Logger, errors: Told) -> None:
+    """Records that do not fit are dropped, counted, and reported like other errors of logging."""
     handler = QueueHandler(name, backend="shm", max_messages=2)
     logger.addHandler(handler)
     for number in range(5):
@@ -230,7 +232,7 @@ def test_a_full_queue_holds_nobody_up(name: str, logger: logging.Logger, errors:
 
 
 def test_a_timeout_waits_for_space(name: str, logger: logging.Logger, records: RecordQueue) -> None:
-    """As long as it says."""
+    """The handler drops nothing if space becomes free in time."""
     handler = QueueHandler(name, backend="shm", max_messages=1, timeout=HANG)
     logger.addHandler(handler)
     logger.info("one")
@@ -242,17 +244,17 @@ def test_a_timeout_waits_for_space(name: str, logger: logging.Logger, records: R
 
 
 def test_a_record_that_can_never_fit_is_dropped(name: str, logger: logging.Logger, errors: Told) -> None:
-    """With the reason."""
+    """The reason is reported."""
     handler = QueueHandler(name, backend="shm", max_messages=2, max_message_size=1000)
     logger.addHandler(handler)
     logger.info("x" * 1000)
     assert handler.dropped == 1 and "MessageTooLarge" in errors.getvalue()
 
 
-def test_a_queue_that_cannot_be_opened_is_tried_again_later(
+def test_opening_a_queue_is_retried_after_a_pause(
     name: str, logger: logging.Logger, errors: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not for each record."""
+    """It is not tried for each record."""
     handler = QueueHandler(name, backend="memory", exclusive=True)
     logger.addHandler(handler)
     with ipcq.open(name, "memory"):
@@ -269,7 +271,7 @@ def test_a_queue_that_cannot_be_opened_is_tried_again_later(
 def test_after_a_shutdown_records_are_dropped(
     handler: QueueHandler, logger: logging.Logger, records: RecordQueue, name: str, errors: Told
 ) -> None:
-    """What is in the queue can be taken."""
+    """Messages that are in the queue can still be taken."""
     logger.info("before")
     with ipcq.open(name, create=False) as queue:
         queue.shutdown()
@@ -277,16 +279,16 @@ def test_after_a_shutdown_records_are_dropped(
     assert (handler.dropped, records.get(timeout=HANG).msg) == (1, "before")
 
 
-def test_a_queue_that_was_unlinked_is_opened_anew(handler: QueueHandler, logger: logging.Logger, name: str) -> None:
-    """So a writer of logs may begin anew at any time."""
+def test_a_queue_that_was_unlinked_is_opened_again(handler: QueueHandler, logger: logging.Logger, name: str) -> None:
+    """The process that writes the log may start over at any time."""
     logger.info("lost")
     ipcq.unlink(name, "shm")
     until(lambda: logger.info("found") is None and ipcq.exists(name))
     assert handler.dropped == 0
 
 
-def test_a_handle_stays_its_owners(name: str, logger: logging.Logger) -> None:
-    """Closing the handler does not close it."""
+def test_closing_a_handler_leaves_the_callers_handle_open(name: str, logger: logging.Logger) -> None:
+    """The handle belongs to the code that opened it."""
     with ipcq.open(name, "memory") as queue:
         handler = QueueHandler(queue)
         logger.addHandler(handler)
@@ -296,7 +298,7 @@ def test_a_handle_stays_its_owners(name: str, logger: logging.Logger) -> None:
 
 
 def test_a_handle_that_was_closed_is_not_replaced(name: str, logger: logging.Logger, errors: Told) -> None:
-    """Its owner wanted that."""
+    """Its owner closed it on purpose."""
     queue = ipcq.open(name, "memory")
     handler = QueueHandler(queue)
     logger.addHandler(handler)
@@ -306,15 +308,15 @@ def test_a_handle_that_was_closed_is_not_replaced(name: str, logger: logging.Log
 
 
 def test_a_closed_handler_opens_again(handler: QueueHandler, logger: logging.Logger, records: RecordQueue) -> None:
-    """What is logged while a program ends is not lost."""
+    """Records that are logged while a program exits are not lost."""
     logger.info("one")
     handler.close()
     logger.info("two")
     assert [records.get(timeout=HANG).msg for _ in range(2)] == ["one", "two"]
 
 
-def test_opening_waits_for_others_until_that_has_failed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that start at the same time drop nothing, and none is held up again and again."""
+def test_opening_waits_less_after_it_has_failed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that start at the same time drop nothing, and a lasting failure does not block again and again."""
     waited = []
 
     def refuse(*_: Any, open_timeout: float) -> Any:
@@ -330,8 +332,8 @@ def test_opening_waits_for_others_until_that_has_failed(name: str, monkeypatch: 
     assert waited == [1.0, 0.1, 0.1]
 
 
-def test_how_long_opening_waits_is_the_users_to_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the option of `ipcq.open`."""
+def test_the_user_can_set_how_long_opening_waits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option is that of `ipcq.open`."""
     waited = []
     real = face.open_queue
 
@@ -346,15 +348,15 @@ def test_how_long_opening_waits_is_the_users_to_say(name: str, monkeypatch: pyte
     assert waited == [7]
 
 
-def test_threads_that_open_it_at_the_same_time_agree(
+def test_threads_that_open_at_the_same_time_share_one_handle(
     name: str, records: RecordQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second handle is closed again."""
+    """The superfluous handle is closed."""
     real = face.open_queue
 
     def slow(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr(face, "open_queue", real)
-        assert records.qsize() == 0  # another opens it meanwhile
+        assert records.qsize() == 0  # another thread opens it meanwhile
         return real(*arguments, **options)
 
     monkeypatch.setattr(face, "open_queue", slow)
@@ -363,8 +365,8 @@ def test_threads_that_open_it_at_the_same_time_agree(
         assert queue.stats().handles == 2
 
 
-def test_threads_that_find_it_gone_at_the_same_time_agree(name: str, records: RecordQueue) -> None:
-    """What one has opened anew meanwhile, the other takes."""
+def test_threads_that_find_the_queue_gone_at_the_same_time_share_one_handle(name: str, records: RecordQueue) -> None:
+    """The second thread uses the handle that the first has opened."""
     gone: list[ipcq.Queue[Any]] = []
 
     def operation(queue: "ipcq.Queue[Any]") -> "ipcq.Queue[Any]":
@@ -379,13 +381,13 @@ def test_threads_that_find_it_gone_at_the_same_time_agree(name: str, records: Re
 
 
 def test_a_record_may_be_put_without_a_handler(name: str, records: RecordQueue) -> None:
-    """As the standard library's handler does."""
+    """The standard library's handler puts records in this way."""
     records.put_nowait(logging.makeLogRecord({"levelno": 10, "msg": "text"}))
     assert records.get(block=False).msg == "text"
 
 
 class Talkative:
-    """Logs whenever somebody asks for its repr."""
+    """Logs in its `__repr__`."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -395,46 +397,46 @@ class Talkative:
         return "talkative"
 
 
-def test_what_logs_inside_the_handler_is_no_loop(
+def test_logging_inside_the_handler_does_not_loop(
     handler: QueueHandler, logger: logging.Logger, records: RecordQueue
 ) -> None:
-    """The inner record is dropped, and counted."""
+    """The inner record is dropped and counted."""
     logger.info("outer", extra={"value": Talkative(logger)})
     record = records.get(timeout=HANG)
     assert (record.msg, vars(record)["value"], handler.dropped, records.qsize()) == ("outer", "talkative", 1, 0)
 
 
-def test_a_handler_does_not_raise_what_a_message_raises(
+def test_an_error_of_formatting_does_not_reach_the_program(
     handler: QueueHandler, logger: logging.Logger, errors: Told
 ) -> None:
-    """As for every handler."""
+    """The same holds for every handler."""
     handler.handle(logger.makeRecord("name", logging.INFO, "file", 1, "%d", ("no number",), None))
     assert handler.dropped == 1 and "TypeError" in errors.getvalue()
 
 
 @pytest.mark.parametrize("given", ["logs", "", 7, None])
-def test_what_is_no_name_is_refused_at_once(given: Any) -> None:
-    """When the handler is made, and not at the first record."""
+def test_an_invalid_name_is_refused_at_once(given: Any) -> None:
+    """The constructor refuses it, not the first record."""
     with pytest.raises(ipcq.InvalidArgument):
         QueueHandler(given)
 
 
 @pytest.mark.parametrize("kind", [QueueHandler, QueueListener, RecordQueue])
 def test_a_handle_takes_no_options(name: str, kind: Any) -> None:
-    """It is open already."""
+    """The queue is already open."""
     with ipcq.open(name, "memory") as queue, pytest.raises(ipcq.InvalidArgument, match="leave out max_messages"):
         kind(queue, max_messages=3)
 
 
 def test_a_queue_of_records_takes_no_options(name: str) -> None:
-    """They are its own to say."""
+    """It has options itself."""
     with pytest.raises(ipcq.InvalidArgument, match="leave out max_messages"):
         QueueHandler(RecordQueue(name), max_messages=3)
 
 
 @pytest.mark.parametrize("timeout", [-1, "1", None])
 def test_a_timeout_is_a_number_of_seconds(name: str, timeout: Any) -> None:
-    """None would hold up who logs."""
+    """None would block the program indefinitely."""
     with pytest.raises(ipcq.InvalidArgument, match="timeout"):
         QueueHandler(name, timeout=timeout)
 
@@ -442,20 +444,20 @@ def test_a_timeout_is_a_number_of_seconds(name: str, timeout: Any) -> None:
 # Listening
 
 
-def test_a_listener_gives_records_to_its_handlers(
+def test_a_listener_passes_records_to_its_handlers(
     handler: QueueHandler, logger: logging.Logger, name: str, kept: Kept
 ) -> None:
-    """All that were logged before it is stopped."""
+    """It passes all records that were logged before it is stopped."""
     with QueueListener(name, kept, backend="shm"):
         for number in range(100):
             logger.info("number %d", number)
     assert kept.texts() == [f"number {number}" for number in range(100)]
 
 
-def test_a_listener_respects_levels_on_demand(
+def test_a_listener_respects_levels_on_request(
     handler: QueueHandler, logger: logging.Logger, name: str, kept: Kept
 ) -> None:
-    """As the standard library's does."""
+    """The option is that of the standard library's listener."""
     kept.setLevel(logging.ERROR)
     logger.info("not this")
     logger.error("this")
@@ -464,10 +466,10 @@ def test_a_listener_respects_levels_on_demand(
     assert kept.texts() == ["this"]
 
 
-def test_without_handlers_a_record_is_for_the_logger_of_its_name(
+def test_without_handlers_a_record_goes_to_the_logger_of_its_name(
     handler: QueueHandler, logger: logging.Logger, name: str, kept: Kept
 ) -> None:
-    """With that one's level, and without making a logger that is not there."""
+    """The level of that logger counts, and no logger is created."""
     logger.addHandler(kept)
     with ipcq.open(name, "shm") as queue:
         for level in (logging.INFO, logging.ERROR):
@@ -479,17 +481,17 @@ def test_without_handlers_a_record_is_for_the_logger_of_its_name(
 
 
 def test_the_closest_logger_may_be_the_root(name: str, root: logging.Logger, kept: Kept) -> None:
-    """A placeholder between two loggers is none."""
+    """A placeholder in the hierarchy is not a logger."""
     root.addHandler(kept)
     with ipcq.open(name, "memory") as queue, QueueListener(queue):
         queue.put({"name": "of.a", "levelno": logging.ERROR, "msg": "text"})
     assert kept.texts() == ["text"]
 
 
-def test_what_was_taken_out_is_not_put_back(
+def test_a_record_from_the_queue_is_not_put_back(
     handler: QueueHandler, logger: logging.Logger, name: str, kept: Kept
 ) -> None:
-    """Where the process that writes the log has the same handler, no record goes round."""
+    """If the process that writes the log has the same handler, records do not circulate."""
     logger.addHandler(kept)
     logger.info("once")
     with QueueListener(name):
@@ -498,7 +500,7 @@ def test_what_was_taken_out_is_not_put_back(
 
 
 def test_a_handler_is_found_by_its_name(name: str, root: logging.Logger, kept: Kept) -> None:
-    """By that of the configuration."""
+    """It is the name in the configuration."""
     kept.name = "kept"
     with ipcq.open(name, "memory") as queue:
         queue.put({"levelno": logging.INFO, "msg": "text"})
@@ -508,7 +510,7 @@ def test_a_handler_is_found_by_its_name(name: str, root: logging.Logger, kept: K
 
 
 def test_a_name_that_no_handler_has_is_refused(name: str) -> None:
-    """When it starts, as the configuration may come later than the listener."""
+    """`start` refuses it: the configuration may be loaded after the listener is created."""
     with pytest.raises(ipcq.InvalidArgument, match="'nobody'"):
         QueueListener(name, "nobody").start()
 
@@ -524,8 +526,8 @@ NO_RECORDS = [
 
 
 @pytest.mark.parametrize("item", NO_RECORDS, ids=repr)
-def test_what_is_no_record_is_counted(name: str, kept: Kept, errors: Told, item: object) -> None:
-    """C6: and the next one is handled."""
+def test_an_item_that_is_not_a_record_is_counted(name: str, kept: Kept, errors: Told, item: object) -> None:
+    """C6: the next record is handled."""
     with ipcq.open(name, "memory") as queue:
         queue.put(item)
         queue.put({"levelno": 10, "msg": "next"})
@@ -534,8 +536,8 @@ def test_what_is_no_record_is_counted(name: str, kept: Kept, errors: Told, item:
     assert (listener.unreadable, kept.texts()) == (1, ["next"])
 
 
-def test_a_record_of_a_stranger_is_data(name: str, kept: Kept) -> None:
-    """C26: it can neither replace a method nor stand for an exception."""
+def test_a_hostile_record_is_only_data(name: str, kept: Kept) -> None:
+    """C26: it can neither replace a method nor set an exception."""
     hostile = {"levelno": 10, "msg": "%s", "getMessage": "x", "args": ["y"], "exc_info": "z", "name": 7, 3: 4}
     with ipcq.open(name, "memory") as queue:
         queue.put(hostile)
@@ -546,14 +548,14 @@ def test_a_record_of_a_stranger_is_data(name: str, kept: Kept) -> None:
 
 
 class Failing(logging.Handler):
-    """Raises, as a handler with a mistake in it."""
+    """A handler with a bug."""
 
     def handle(self, record: logging.LogRecord) -> bool:
         raise LookupError("mistake")
 
 
-def test_what_a_handler_raises_does_not_end_the_listener(name: str, kept: Kept, errors: Told) -> None:
-    """It is told, and the next record is taken."""
+def test_an_exception_in_a_handler_does_not_end_the_listener(name: str, kept: Kept, errors: Told) -> None:
+    """It is reported, and the next record is taken."""
     with ipcq.open(name, "memory") as queue:
         queue.put({"levelno": 10, "msg": "one"})
         queue.put({"levelno": 10, "msg": "two"})
@@ -563,10 +565,10 @@ def test_what_a_handler_raises_does_not_end_the_listener(name: str, kept: Kept, 
 
 
 @pytest.mark.parametrize("silence", ["raiseExceptions", "stderr", "broken"])
-def test_errors_are_told_as_logging_tells_them(
+def test_errors_are_not_reported_if_logging_would_not_report_them(
     name: str, errors: Told, monkeypatch: pytest.MonkeyPatch, silence: str
 ) -> None:
-    """Not at all, where that is switched off, there is no stderr, or it is broken."""
+    """Reports may be switched off, or stderr may be missing or broken."""
 
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
@@ -584,7 +586,7 @@ def test_errors_are_told_as_logging_tells_them(
 
 
 def test_a_shutdown_ends_the_listener(name: str, kept: Kept) -> None:
-    """When the queue is empty."""
+    """It takes the remaining records first."""
     with ipcq.open(name, "memory") as queue:
         queue.put({"levelno": 10, "msg": "last"})
         listener = QueueListener(queue, kept)
@@ -597,10 +599,10 @@ def test_a_shutdown_ends_the_listener(name: str, kept: Kept) -> None:
         listener.stop()
 
 
-def test_a_queue_that_fails_is_tried_again(
+def test_a_listener_retries_a_queue_that_fails(
     name: str, kept: Kept, errors: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a moment, and told each time."""
+    """It waits before each retry and reports each failure."""
     monkeypatch.setattr(face, "_RETRY_SECONDS", 0.01)
     with ipcq.open(name, "memory"):
         listener = QueueListener(name, kept, backend="memory", exclusive=True)
@@ -614,8 +616,8 @@ def test_a_queue_that_fails_is_tried_again(
     listener.stop()
 
 
-def test_stopping_where_the_queue_cannot_be_opened_ends(name: str, errors: Told) -> None:
-    """There is nothing to be handled."""
+def test_a_listener_whose_queue_cannot_be_opened_stops(name: str, errors: Told) -> None:
+    """There is no record to handle."""
     with ipcq.open(name, "memory"):
         listener = QueueListener(name, backend="memory", exclusive=True)
         listener.start()
@@ -625,13 +627,13 @@ def test_stopping_where_the_queue_cannot_be_opened_ends(name: str, errors: Told)
 
 
 def test_a_listener_starts_once(name: str) -> None:
-    """Two threads would take turns."""
+    """Two threads would compete for the records."""
     with QueueListener(name, backend="memory") as listener, pytest.raises(RuntimeError, match="already running"):
         listener.start()
 
 
-def test_stopping_twice_is_stopping_once(name: str) -> None:
-    """Before it was started, too."""
+def test_a_listener_may_be_stopped_twice(name: str) -> None:
+    """It may also be stopped before it is started."""
     listener = QueueListener(name, backend="memory")
     listener.stop()
     listener.start()
@@ -655,7 +657,7 @@ def test_two_listeners_share_the_records(name: str) -> None:
 
 
 def test_a_configuration_names_the_handler(name: str, root: logging.Logger, records: RecordQueue) -> None:
-    """By its class and plain text, with options of the queue's."""
+    """It has the class and the options of the queue as text."""
     logs.configured(name, backend="shm", max_messages=3, level="ERROR", formatter=None)
     logging.getLogger("anybody").warning("not this")
     logging.getLogger("anybody").error("this")
@@ -663,7 +665,7 @@ def test_a_configuration_names_the_handler(name: str, root: logging.Logger, reco
 
 
 def test_a_configuration_takes_a_url(name: str, root: logging.Logger, records: RecordQueue) -> None:
-    """With what is said of the queue in it."""
+    """The options in the URL count."""
     logs.configured(f"shm://{name}?max_messages=7")
     logging.getLogger("anybody").error("this")
     with ipcq.open(name, create=False) as queue:
@@ -672,7 +674,7 @@ def test_a_configuration_takes_a_url(name: str, root: logging.Logger, records: R
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the keys queue and listener came with Python 3.12")
 def test_a_configuration_may_name_queue_and_listener(name: str, root: logging.Logger, kept: Kept) -> None:
-    """Of the standard library's handler."""
+    """The standard library's handler takes them."""
     logging.config.dictConfig(
         {
             "version": 1,
@@ -699,8 +701,8 @@ def test_a_configuration_may_name_queue_and_listener(name: str, root: logging.Lo
 # Forks and limits
 
 
-def test_a_handler_that_a_backend_does_not_take_over_a_fork_is_opened_anew(records: RecordQueue, name: str) -> None:
-    """C20: what such a handle says is no reason to drop a record."""
+def test_a_handle_that_does_not_cross_a_fork_is_opened_again(records: RecordQueue, name: str) -> None:
+    """C20: its error is not a reason to drop a record."""
     assert records.qsize() == 0
     (inherited,) = records._opened.values()
     inherited._end("queues of this backend do not cross a fork: open the queue in the child")
@@ -710,7 +712,7 @@ def test_a_handler_that_a_backend_does_not_take_over_a_fork_is_opened_anew(recor
 def test_a_listener_without_a_thread_names_the_limit_and_can_start_later(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C24: it is as if it had not been started."""
+    """C24: the listener is then as if it had not been started."""
 
     def no_thread(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

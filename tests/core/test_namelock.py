@@ -1,4 +1,4 @@
-"""DESIGN 5, rule 3: one process at a time creates or unlinks a name, by a lock that the kernel releases."""
+"""Rule 3 of `auto`: one process at a time creates or unlinks a name, under a lock that the kernel releases."""
 
 import errno
 import os
@@ -38,11 +38,11 @@ def say(word):
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the path of the private directory, which does not exist yet."""
-    place = tmp_path / "private"
-    monkeypatch.setattr(private_directory, "_roots", lambda: (str(place),))
-    return place
+    directory = tmp_path / "private"
+    monkeypatch.setattr(private_directory, "_roots", lambda: (str(directory),))
+    return directory
 
 
 Process = subprocess.Popen[str]
@@ -50,13 +50,13 @@ Launch = Callable[[str], Process]
 
 
 @pytest.fixture
-def launch(place: Path) -> Iterator[Launch]:
-    """Return what starts a process that runs a script with the same private directory, ended after the test."""
+def launch(directory: Path) -> Iterator[Launch]:
+    """Return a function that starts a script with the same private directory; it is killed after the test."""
     with ExitStack() as ending:
 
         def start(script: str) -> Process:
             process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(script), str(place)],
+                [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(script), str(directory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -64,7 +64,7 @@ def launch(place: Path) -> Iterator[Launch]:
             )
 
             def end() -> None:
-                # Its forked children are of its group.
+                # Its forked children are in its process group.
                 try:
                     os.killpg(process.pid, signal.SIGKILL)
                 except ProcessLookupError:
@@ -88,7 +88,7 @@ def tell(process: Process) -> None:
     process.stdin.flush()
 
 
-HOLDS = """
+HOLDER = """
 with name_lock("/jobs", NEVER):
     say("held")
     sys.stdin.readline()
@@ -105,47 +105,47 @@ def taken(name: str = "/jobs") -> bool:
         return True
 
 
-# Excluding
+# Mutual exclusion
 
 
-def test_another_process_cannot_have_the_lock_meanwhile(launch: Launch) -> None:
-    """Rule 3: creation and unlink are serialised per name."""
-    holder = launch(HOLDS)
+def test_another_process_cannot_take_the_lock_meanwhile(launch: Launch) -> None:
+    """Rule 3: the lock serialises creation and unlink."""
+    holder = launch(HOLDER)
     assert (hear(holder), taken()) == ("held", True)
 
 
-def test_another_process_can_have_the_lock_afterwards(launch: Launch) -> None:
-    """The lock goes with its block."""
-    holder = launch(HOLDS)
+def test_another_process_can_take_the_lock_afterwards(launch: Launch) -> None:
+    """The end of the block releases the lock."""
+    holder = launch(HOLDER)
     hear(holder)
     tell(holder)
     assert (hear(holder), taken()) == ("free", False)
 
 
 def test_another_name_is_free_meanwhile(launch: Launch) -> None:
-    """Rule 3: per name."""
-    hear(launch(HOLDS))
+    """Rule 3: each name has its own lock."""
+    hear(launch(HOLDER))
     assert not taken("/other")
 
 
 def test_the_lock_of_a_killed_process_is_free_at_once(launch: Launch) -> None:
-    """C16: released by the kernel when its holder is killed at any instruction."""
-    holder = launch(HOLDS)
+    """C16: the kernel releases it, wherever its holder is killed."""
+    holder = launch(HOLDER)
     hear(holder)
     holder.kill()
     holder.wait(HANG)
     assert not taken()
 
 
-def test_threads_exclude_each_other(place: Path, start: Callable[..., Thread]) -> None:
-    """C21: an open-file-description lock excludes threads, since each acquisition opens the file anew."""
+def test_threads_exclude_each_other(directory: Path, start: Callable[..., Thread]) -> None:
+    """C21: an open-file-description lock excludes threads, because each acquisition opens the file again."""
     with name_lock("/jobs", NEVER):
         assert start(taken).outcome()
 
 
-def test_who_waits_gets_the_lock_when_it_is_free(launch: Launch, start: Callable[..., Thread]) -> None:
-    """Waiting ends with the other's block."""
-    holder = launch(HOLDS)
+def test_a_waiter_gets_the_lock_when_it_is_free(launch: Launch, start: Callable[..., Thread]) -> None:
+    """Waiting ends when the holder's block ends."""
+    holder = launch(HOLDER)
     hear(holder)
 
     def wait() -> str:
@@ -157,48 +157,48 @@ def test_who_waits_gets_the_lock_when_it_is_free(launch: Launch, start: Callable
     assert waiter.outcome() == "got it"
 
 
-def test_waiting_ends_in_time(launch: Launch) -> None:
-    """C10: never early, and TimedOutError then."""
-    hear(launch(HOLDS))
+def test_waiting_ends_at_the_deadline(launch: Launch) -> None:
+    """C10: never before it, and with TimedOutError."""
+    hear(launch(HOLDER))
     began = monotonic()
     with pytest.raises(TimedOutError), name_lock("/jobs", began + 0.05):
         pass
     assert 0.05 <= monotonic() - began < 0.55
 
 
-def test_the_error_tells_whom_to_ask(launch: Launch, place: Path) -> None:
-    """Who holds the lock can be found out."""
-    hear(launch(HOLDS))
-    words = f"queue '/jobs': .* the holder of {place}/names.lock with lslocks"
+def test_the_error_shows_how_to_find_the_holder(launch: Launch, directory: Path) -> None:
+    """`lslocks` lists the holder of the file."""
+    hear(launch(HOLDER))
+    words = f"queue '/jobs': .* the holder of {directory}/names.lock with lslocks"
     with pytest.raises(TimedOutError, match=words), name_lock("/jobs", PASSED):
         pass
 
 
-def test_opening_gives_up_after_its_time(launch: Launch) -> None:
-    """Rule 3: waited for at most open_timeout."""
-    hear(launch(HOLDS))
+def test_opening_gives_up_after_its_timeout(launch: Launch) -> None:
+    """Rule 3: opening waits at most `open_timeout`."""
+    hear(launch(HOLDER))
     best = next(info.name for info in ipcq.backends() if info.usable)
     with pytest.raises(TimedOutError, match=f"queue '/jobs' on backend {best!r}"):
         ipcq.open("/jobs", best, open_timeout=0.05)
 
 
 def test_opening_within_a_process_needs_no_lock(launch: Launch) -> None:
-    """Queues that others cannot reach are nobody else's business."""
-    hear(launch(HOLDS))
+    """Other processes cannot reach these queues."""
+    hear(launch(HOLDER))
     with ipcq.open("/jobs", "memory", open_timeout=0) as queue:
         assert queue.backend == "memory"
 
 
-def test_a_lock_that_was_not_got_leaves_no_descriptor(launch: Launch) -> None:
-    """C17: giving up gives back."""
-    hear(launch(HOLDS))
+def test_a_lock_that_timed_out_leaves_no_descriptor(launch: Launch) -> None:
+    """C17: a failed attempt closes what it opened."""
+    hear(launch(HOLDER))
     before = os.listdir("/proc/self/fd")
     taken()
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_an_error_in_the_block_frees_the_lock(place: Path) -> None:
-    """Whatever happens under the lock, it goes."""
+def test_an_error_in_the_block_frees_the_lock(directory: Path) -> None:
+    """The lock is released in any case."""
     with pytest.raises(ZeroDivisionError), name_lock("/jobs", NEVER):
         raise ZeroDivisionError
     assert not taken()
@@ -216,12 +216,12 @@ signal.pause()
 
 
 def test_a_child_forked_meanwhile_does_not_keep_the_lock(launch: Launch) -> None:
-    """C20: a surviving child does not keep its parent's lock."""
+    """C20: a child that lives on does not hold its parent's lock."""
     assert (hear(launch(FORKED_CHILD_LIVES)), taken()) == ("free", False)
 
 
 def test_a_child_forked_meanwhile_does_not_free_the_lock(launch: Launch) -> None:
-    """C20: the child's end of the block is not the parent's."""
+    """C20: the end of the child does not release the parent's lock."""
     holder = launch(
         """
         with name_lock("/jobs", NEVER):
@@ -236,7 +236,7 @@ def test_a_child_forked_meanwhile_does_not_free_the_lock(launch: Launch) -> None
 
 
 def test_a_forked_child_can_lock_for_itself(launch: Launch) -> None:
-    """C20: what is left over of the parent's does not hinder it."""
+    """C20: nothing inherited from the parent blocks it."""
     forker = launch(
         """
         with name_lock("/jobs", NEVER):
@@ -249,8 +249,8 @@ def test_a_forked_child_can_lock_for_itself(launch: Launch) -> None:
     assert hear(forker) == "child has it"
 
 
-def test_a_fork_just_before_the_lock_is_given_back_does_not_keep_it(launch: Launch) -> None:
-    """C20: no fork of another thread comes between forgetting the descriptor and closing it."""
+def test_a_fork_just_before_the_release_does_not_keep_the_lock(launch: Launch) -> None:
+    """C20: another thread cannot fork between forgetting the descriptor and closing it."""
     forker = launch(
         """
         import warnings
@@ -270,7 +270,7 @@ def test_a_fork_just_before_the_lock_is_given_back_does_not_keep_it(launch: Laun
                 if armed:
                     armed.clear()
                     threading.Thread(target=fork).start()
-                    forked.wait(1)  # where no fork can come in between, it comes after
+                    forked.wait(1)  # the fork happens after closing if it is excluded before
                 os.close(descriptor)
 
         _namelock.os = Os()
@@ -285,8 +285,8 @@ def test_a_fork_just_before_the_lock_is_given_back_does_not_keep_it(launch: Laun
     assert (hear(forker), taken()) == ("forked", False)
 
 
-def test_what_a_child_does_first_closes_its_parents_locks(place: Path) -> None:
-    """C20: as above, step by step in one process."""
+def test_the_first_step_of_a_child_closes_its_parents_locks(directory: Path) -> None:
+    """C20: the same, step by step in one process."""
     with name_lock("/jobs", NEVER):
         (descriptor,) = forks._descriptors
         forks.abandon_others(())
@@ -294,83 +294,83 @@ def test_what_a_child_does_first_closes_its_parents_locks(place: Path) -> None:
             os.fstat(descriptor)
 
 
-def test_locks_are_noted_and_forgotten(place: Path) -> None:
-    """Nothing is left to close in a child that is forked later."""
+def test_a_released_lock_is_not_recorded(directory: Path) -> None:
+    """A child that is forked later has nothing to close."""
     with name_lock("/jobs", NEVER):
         pass
     assert not forks._descriptors
 
 
-# The place
+# The directory
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
-def test_the_directory_is_private_under_any_umask(place: Path, umask: int) -> None:
-    """C27: exactly 0700."""
+def test_the_directory_is_private_under_any_umask(directory: Path, umask: int) -> None:
+    """C27: the mode is exactly 0700."""
     before = os.umask(umask)
     try:
         taken()
     finally:
         os.umask(before)
-    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
-def test_the_file_is_private_under_any_umask(place: Path, umask: int) -> None:
-    """C27: exactly 0600."""
+def test_the_file_is_private_under_any_umask(directory: Path, umask: int) -> None:
+    """C27: the mode is exactly 0600."""
     before = os.umask(umask)
     try:
         taken()
     finally:
         os.umask(before)
-    assert stat.S_IMODE((place / "names.lock").stat().st_mode) == 0o600
+    assert stat.S_IMODE((directory / "names.lock").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o770, 0o701, 0o710, 0o1777])
-def test_a_directory_that_is_open_to_others_is_refused(place: Path, mode: int) -> None:
-    """C27: what others can enter, others can have prepared."""
-    place.mkdir()
-    place.chmod(mode)
-    with pytest.raises(PermissionDenied, match=f"{mode:04o}: remove it \\(sudo rm -r {place}\\)"):
+def test_a_directory_that_is_open_to_others_is_refused(directory: Path, mode: int) -> None:
+    """C27: others could have prepared a directory that they can enter."""
+    directory.mkdir()
+    directory.chmod(mode)
+    with pytest.raises(PermissionDenied, match=f"{mode:04o}: remove it \\(sudo rm -r {directory}\\)"):
         taken()
 
 
-def test_a_directory_of_somebody_else_is_refused(place: Path) -> None:
-    """C27: squatters are refused, and named."""
+def test_a_directory_of_another_user_is_refused(directory: Path) -> None:
+    """C27: the error names the owner."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a directory away: run the tests as root")
-    place.mkdir(0o700)
-    os.chown(place, 12345, -1)
+    directory.mkdir(0o700)
+    os.chown(directory, 12345, -1)
     with pytest.raises(PermissionDenied, match="directory of user 12345 with mode 0700"):
         taken()
 
 
-def squat_with_a_link(place: Path) -> None:
-    elsewhere = place.with_name("elsewhere")
+def squat_with_a_link(directory: Path) -> None:
+    elsewhere = directory.with_name("elsewhere")
     elsewhere.mkdir(0o700)
-    place.symlink_to(elsewhere)
+    directory.symlink_to(elsewhere)
 
 
-def squat_with_a_dangling_link(place: Path) -> None:
-    place.symlink_to(place.with_name("nowhere"))
+def squat_with_a_dangling_link(directory: Path) -> None:
+    directory.symlink_to(directory.with_name("nowhere"))
 
 
-def squat_with_a_file(place: Path) -> None:
-    place.write_text("")
+def squat_with_a_file(directory: Path) -> None:
+    directory.write_text("")
 
 
-def squat_with_a_pipe(place: Path) -> None:
-    os.mkfifo(place, 0o700)
+def squat_with_a_pipe(directory: Path) -> None:
+    os.mkfifo(directory, 0o700)
 
 
-def squat_with_a_link_for_the_file(place: Path) -> None:
-    place.mkdir(0o700)
-    (place / "names.lock").symlink_to(place.with_name("victim"))
+def squat_with_a_link_for_the_file(directory: Path) -> None:
+    directory.mkdir(0o700)
+    (directory / "names.lock").symlink_to(directory.with_name("victim"))
 
 
-def squat_with_a_directory_for_the_file(place: Path) -> None:
-    (place / "names.lock").mkdir(parents=True)
-    place.chmod(0o700)
+def squat_with_a_directory_for_the_file(directory: Path) -> None:
+    (directory / "names.lock").mkdir(parents=True)
+    directory.chmod(0o700)
 
 
 SQUATS = [
@@ -384,37 +384,37 @@ SQUATS = [
 
 
 @pytest.mark.parametrize("squat", SQUATS)
-def test_what_squats_in_its_place_is_refused(place: Path, squat: Callable[[Path], None]) -> None:
-    """C27: a link, a file, a pipe in place of the directory, or a link or directory in place of the file."""
-    squat(place)
+def test_a_squatted_path_is_refused(directory: Path, squat: Callable[[Path], None]) -> None:
+    """C27: a link, a file, a pipe in directory of the directory, or a link or directory in directory of the file."""
+    squat(directory)
     with pytest.raises(PermissionDenied, match="sudo rm -r"):
         taken()
 
 
 @pytest.mark.parametrize("squat", SQUATS)
-def test_what_squats_leaves_no_descriptor(place: Path, squat: Callable[[Path], None]) -> None:
-    """C17: a refusal gives back."""
-    squat(place)
+def test_a_refused_path_leaves_no_descriptor(directory: Path, squat: Callable[[Path], None]) -> None:
+    """C17: a refusal closes what it opened."""
+    squat(directory)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(PermissionDenied):
         taken()
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_the_place_is_refused_with_the_systems_number(place: Path) -> None:
-    """An OSError has an errno."""
-    squat_with_a_file(place)
+def test_a_refusal_has_the_errno_of_the_system(directory: Path) -> None:
+    """PermissionDenied is an OSError."""
+    squat_with_a_file(directory)
     with pytest.raises(PermissionDenied) as caught:
         taken()
     assert caught.value.errno == errno.ENOTDIR
 
 
-def test_a_link_for_the_file_makes_nothing_elsewhere(place: Path) -> None:
-    """C27: a link in place of the file is not followed."""
-    squat_with_a_link_for_the_file(place)
+def test_a_link_for_the_file_creates_nothing_elsewhere(directory: Path) -> None:
+    """C27: a link in directory of the file is not followed."""
+    squat_with_a_link_for_the_file(directory)
     with pytest.raises(PermissionDenied):
         taken()
-    assert not place.with_name("victim").exists()
+    assert not directory.with_name("victim").exists()
 
 
 @pytest.mark.parametrize(
@@ -430,10 +430,10 @@ def test_a_link_for_the_file_makes_nothing_elsewhere(place: Path) -> None:
         (errno.EACCES, PermissionDenied),
     ],
 )
-def test_each_condition_of_the_system_is_its_own_class(
-    place: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+def test_each_error_number_has_its_own_class(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
-    """C24: a full descriptor table is a limit, a full disk no space, the rest no permission."""
+    """C24: a lack of descriptors is a limit, a full disk is no space, a refusal is no permission."""
 
     def mkdir(path: str, mode: int) -> None:
         raise OSError(number, os.strerror(number), path)
@@ -448,10 +448,10 @@ def refuse(*_: object) -> None:
     raise OSError(errno.EIO, "broken")
 
 
-def test_a_file_whose_mode_cannot_be_set_leaves_no_descriptor(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: the system's refusal is our error, with its number."""
+def test_a_file_whose_mode_cannot_be_set_leaves_no_descriptor(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the system's error becomes one of ipcq, with its number."""
     taken()
-    (place / "names.lock").chmod(0o644)  # it is set only where it is wrong
+    (directory / "names.lock").chmod(0o644)  # it is set only if it is wrong
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(_namelock.os, "fchmod", refuse)
     with pytest.raises(MessageQueueError) as caught:
@@ -459,8 +459,8 @@ def test_a_file_whose_mode_cannot_be_set_leaves_no_descriptor(place: Path, monke
     assert (caught.value.errno, os.listdir("/proc/self/fd")) == (errno.EIO, before)
 
 
-def test_a_lock_that_the_system_refuses_is_our_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: with its number, and no descriptor is left."""
+def test_an_error_of_locking_is_translated(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the number is kept, and no descriptor is left."""
     taken()
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(_namelock, "_try_lock", refuse)
@@ -469,18 +469,18 @@ def test_a_lock_that_the_system_refuses_is_our_error(place: Path, monkeypatch: p
     assert (caught.value.errno, os.listdir("/proc/self/fd")) == (errno.EIO, before)
 
 
-def test_a_lock_that_cannot_be_given_back_goes_with_its_descriptor(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lock_whose_release_fails_is_released_with_its_descriptor(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C5: what was done under it is done, and the lock is free."""
+    """C5: the block has succeeded, and the lock is free."""
     with monkeypatch.context() as patch:
         patch.setattr(_namelock, "_unlock", refuse)
         taken()
     taken()
 
 
-def test_no_environment_variable_moves_the_place(run: Run, tmp_path: Path) -> None:
-    """Rule 3: at a place no environment variable moves."""
+def test_no_environment_variable_moves_the_directory(run: Run, tmp_path: Path) -> None:
+    """Rule 3: all processes of a user find the same lock."""
     moved = {name: str(tmp_path) for name in ("TMPDIR", "TEMP", "TMP", "HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")}
     said = run(
         "from ipcq._process.private_directory import private_places; print(*private_places())", environment=moved
@@ -489,8 +489,8 @@ def test_no_environment_variable_moves_the_place(run: Run, tmp_path: Path) -> No
     assert said == f"/tmp/ipcq-{user} /dev/shm/ipcq-{user} /run/user/{user}/ipcq"
 
 
-def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
-    """C20: forking waits for nobody who waits for a lock."""
+def test_a_waiting_thread_does_not_block_a_fork(launch: Launch) -> None:
+    """C20: a fork does not wait for threads that wait for a lock."""
     forker = launch(
         """
         import warnings
@@ -511,12 +511,12 @@ def test_a_thread_that_waits_does_not_hinder_a_fork(launch: Launch) -> None:
 
 
 def test_the_private_directories_are_the_users_own() -> None:
-    """Rule 3: files for each user."""
-    assert all(str(os.geteuid()) in place for place in private_directory.private_places())
+    """Rule 3: each user has separate files."""
+    assert all(str(os.geteuid()) in directory for directory in private_directory.private_places())
 
 
-def test_waiting_threads_take_turns(place: Path) -> None:
-    """Rule 3: never two at a time, however many want it."""
+def test_waiting_threads_take_turns(directory: Path) -> None:
+    """Rule 3: at most one thread holds the lock."""
     inside: list[int] = []
     most: list[int] = []
 
@@ -545,10 +545,10 @@ def test_waiting_threads_take_turns(place: Path) -> None:
         (errno.EDQUOT, NoSpace),
     ],
 )
-def test_what_the_system_refuses_the_file_of_the_lock_is_told(
-    place: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+def test_an_error_of_opening_the_lock_file_is_translated(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
 ) -> None:
-    """C24: with the directory there, which needs neither a descriptor nor space any more."""
+    """C24: the directory exists already, so only the file needs a descriptor and space."""
     with name_lock("/jobs", PASSED):
         pass
 
@@ -561,8 +561,10 @@ def test_what_the_system_refuses_the_file_of_the_lock_is_told(
             pass
 
 
-def test_a_directory_that_another_process_makes_meanwhile_is_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C16: two begin at once."""
+def test_a_directory_that_another_process_creates_meanwhile_is_used(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C16: two processes may start at the same time."""
     mkdir = os.mkdir
 
     def overtaken(path: str, mode: int) -> None:
@@ -573,107 +575,109 @@ def test_a_directory_that_another_process_makes_meanwhile_is_used(place: Path, m
     assert not taken()
 
 
-# Several places
+# Several directories
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Return the paths of three private directories, which do not exist yet."""
-    places = [tmp_path / each / "private" for each in ("first", "second", "third")]
-    for place in places:
-        place.parent.mkdir()
-    use(monkeypatch, *places)
-    return places
+    directories = [tmp_path / each / "private" for each in ("first", "second", "third")]
+    for directory in directories:
+        directory.parent.mkdir()
+    use(monkeypatch, *directories)
+    return directories
 
 
-def use(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
-    monkeypatch.setattr(private_directory, "_roots", lambda: tuple(map(str, places)))
+def use(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
+    monkeypatch.setattr(private_directory, "_roots", lambda: tuple(map(str, directories)))
 
 
-def let_read_only(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
-    """Let the files in these places be there for reading alone."""
+def let_read_only(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
+    """Let files in these directories be opened for reading only."""
     system_open = os.open
 
     def open_it(path: str, flags: int, *mode: int) -> int:
-        if flags & os.O_RDWR and Path(path).parent in places:
+        if flags & os.O_RDWR and Path(path).parent in directories:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
         return system_open(path, flags, *mode)
 
     monkeypatch.setattr(_namelock.os, "open", open_it)
 
 
-def taken_from(monkeypatch: pytest.MonkeyPatch, *places: Path, read_only: tuple[Path, ...] = ()) -> bool:
-    """Tell whether the lock is taken for a process that has these places."""
+def taken_from(monkeypatch: pytest.MonkeyPatch, *directories: Path, read_only: tuple[Path, ...] = ()) -> bool:
+    """Return whether the lock is taken for a process that uses these directories."""
     with monkeypatch.context() as context:
-        use(context, *places)
+        use(context, *directories)
         let_read_only(context, *read_only)
         return taken()
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_the_lock_is_taken_in_every_place(places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """C31: whichever of them another process can use, it is excluded."""
+def test_the_lock_is_taken_in_every_directory(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """C31: another process is excluded, whichever of them it can use."""
     with name_lock("/jobs", PASSED):
-        assert taken_from(monkeypatch, places[number])
+        assert taken_from(monkeypatch, directories[number])
 
 
-def test_the_lock_is_given_back_in_every_place(places: list[Path]) -> None:
-    """Nothing is left of it."""
+def test_the_lock_is_released_in_every_directory(directories: list[Path]) -> None:
+    """Afterwards, the lock is free."""
     with name_lock("/jobs", PASSED):
         pass
     assert not taken()
 
 
-def test_a_lock_that_was_not_got_in_one_place_is_given_back_in_the_others(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_a_lock_that_timed_out_in_one_directory_is_released_in_the_others(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C17: giving up gives back."""
+    """C17: a failed attempt releases what it took."""
     with monkeypatch.context() as context:
-        use(context, places[2])
+        use(context, directories[2])
         with name_lock("/jobs", PASSED):
-            assert taken_from(monkeypatch, *places)
-            assert not taken_from(monkeypatch, *places[:2])
+            assert taken_from(monkeypatch, *directories)
+            assert not taken_from(monkeypatch, *directories[:2])
 
 
 @pytest.mark.parametrize("mine", [0, 1])
-def test_who_can_only_read_the_file_of_another_is_excluded_by_him(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch, mine: int
+def test_processes_that_can_only_read_each_others_file_exclude_each_other(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch, mine: int
 ) -> None:
-    """C31: two processes, neither of which can write where the other can."""
-    one, two = places[mine], places[1 - mine]
+    """C31: neither process can write where the other can."""
+    one, two = directories[mine], directories[1 - mine]
     taken_from(monkeypatch, one)
     taken_from(monkeypatch, two)
     with monkeypatch.context() as context:
         let_read_only(context, two)
-        use(context, *places[:2])
+        use(context, *directories[:2])
         with name_lock("/jobs", PASSED):
             context.undo()
-            assert taken_from(monkeypatch, *places[:2], read_only=(one,))
+            assert taken_from(monkeypatch, *directories[:2], read_only=(one,))
 
 
-def test_one_directory_in_two_places_is_locked_once(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container may mount one volume on both; the lock would wait for itself."""
-    assert not taken_from(monkeypatch, places[0], places[0])
+def test_one_directory_at_two_paths_is_locked_once(directories: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may mount one volume at both paths; a second lock would wait for the first."""
+    assert not taken_from(monkeypatch, directories[0], directories[0])
 
 
-def test_a_place_that_is_missing_is_passed_over(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_missing_directory_is_passed_over(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """C31: another place does."""
-    assert not taken_from(monkeypatch, tmp_path / "missing" / "private", places[1])
+    """C31: another directory is enough."""
+    assert not taken_from(monkeypatch, tmp_path / "missing" / "private", directories[1])
 
 
-def test_a_squatted_place_is_passed_over(places: list[Path]) -> None:
-    """C31: another place does."""
-    squat_with_a_file(places[0])
+def test_a_squatted_directory_is_passed_over(directories: list[Path]) -> None:
+    """C31: another directory is enough."""
+    squat_with_a_file(directories[0])
     assert not taken()
 
 
-def failing_in(place: Path, number: int) -> Callable[..., int]:
+def failing_in(directory: Path, number: int) -> Callable[..., int]:
     system_open = os.open
 
     def open_it(path: str, flags: int, *mode: int) -> int:
-        if Path(path).parent == place:
+        if Path(path).parent == directory:
             raise OSError(number, os.strerror(number), path)
         return system_open(path, flags, *mode)
 
@@ -681,18 +685,18 @@ def failing_in(place: Path, number: int) -> Callable[..., int]:
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
-def test_a_lasting_refusal_passes_the_place_over(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int
+def test_a_directory_with_a_lasting_refusal_is_passed_over(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """C31: read-only, forbidden and full places are so for others, too."""
-    monkeypatch.setattr(_namelock.os, "open", failing_in(places[0], number))
+    """C31: it is read-only, forbidden or full for other processes too."""
+    monkeypatch.setattr(_namelock.os, "open", failing_in(directories[0], number))
     assert not taken()
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
-def test_a_refusal_that_may_pass_is_an_error(places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """C31: another process would take the lock there, and this one would not notice."""
-    monkeypatch.setattr(_namelock.os, "open", failing_in(places[1], number))
+def test_a_temporary_refusal_is_an_error(directories: list[Path], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """C31: another process could take the lock there, and this one would not see it."""
+    monkeypatch.setattr(_namelock.os, "open", failing_in(directories[1], number))
     before = os.listdir("/proc/self/fd")
     with pytest.raises(MessageQueueError) as caught:
         taken()
@@ -700,12 +704,12 @@ def test_a_refusal_that_may_pass_is_an_error(places: list[Path], monkeypatch: py
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
-def test_such_a_refusal_of_a_file_for_reading_is_an_error(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch, number: int
+def test_a_temporary_refusal_of_reading_is_an_error(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """C31: the same for what is only shared."""
+    """C31: the same applies to a file that can only be read."""
     taken()
-    let_read_only(monkeypatch, places[0])
+    let_read_only(monkeypatch, directories[0])
     read_only = os.open
 
     def refuse(path: str, flags: int, *mode: int) -> int:
@@ -719,35 +723,37 @@ def test_such_a_refusal_of_a_file_for_reading_is_an_error(
     assert caught.value.errno == number
 
 
-def test_a_read_only_place_without_a_file_is_passed_over(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can have locked it, and nobody who could is without a lock that this process sees."""
-    places[0].mkdir(0o700)
-    assert not taken_from(monkeypatch, *places, read_only=(places[0],))
-
-
-def test_where_no_place_can_be_used_each_is_named_with_its_reason(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_a_read_only_directory_without_a_file_is_passed_over(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who reads the error knows what to change."""
-    let_read_only(monkeypatch, places[0])
-    squat_with_a_file(places[1])
-    places[2].parent.rmdir()
+    """No process can hold a lock there, and one that can write there also locks a directory that this one sees."""
+    directories[0].mkdir(0o700)
+    assert not taken_from(monkeypatch, *directories, read_only=(directories[0],))
+
+
+def test_if_no_directory_can_be_used_each_is_named_with_its_reason(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error shows what to change."""
+    let_read_only(monkeypatch, directories[0])
+    squat_with_a_file(directories[1])
+    directories[2].parent.rmdir()
     with pytest.raises(PermissionDenied) as caught:
         taken()
     one, two, three = caught.value.detail.partition("but none is usable: ")[2].split("; ")
-    assert one.endswith(f"(Read-only file system): mount a tmpfs on {places[0].parent}")
-    assert two.endswith(f"remove it (sudo rm -r {places[1]}), and ipcq creates it again")
-    assert three.endswith(f"(No such file or directory): mount a tmpfs on {places[2].parent}")
+    assert one.endswith(f"(Read-only file system): mount a tmpfs on {directories[0].parent}")
+    assert two.endswith(f"remove it (sudo rm -r {directories[1]}), and ipcq creates it again")
+    assert three.endswith(f"(No such file or directory): mount a tmpfs on {directories[2].parent}")
 
 
-def test_where_no_place_can_be_used_and_one_is_full_it_is_no_space(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_if_no_directory_can_be_used_and_one_is_full_it_is_no_space(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C24: freeing space is the way out."""
-    for place in places[:2]:
-        place.parent.rmdir()
-    monkeypatch.setattr(_namelock.os, "open", failing_in(places[2], errno.ENOSPC))
-    with pytest.raises(NoSpace, match=f"free some space in {places[2].parent}") as caught:
+    """C24: the way out is to free space."""
+    for directory in directories[:2]:
+        directory.parent.rmdir()
+    monkeypatch.setattr(_namelock.os, "open", failing_in(directories[2], errno.ENOSPC))
+    with pytest.raises(NoSpace, match=f"free some space in {directories[2].parent}") as caught:
         taken()
     assert caught.value.errno == errno.ENOSPC
 
@@ -763,43 +769,46 @@ def test_where_no_place_can_be_used_and_one_is_full_it_is_no_space(
     ],
 )
 def test_each_refusal_has_its_own_way_out(number: int, root: str, way: str) -> None:
-    """C24: what helps against one of them does not help against another."""
+    """C24: each needs a different action."""
     error = private_directory.refusal(OSError(number, os.strerror(number)), "it failed", root, root)
     with pytest.raises(PermissionDenied, match=f"^it failed \\(.*\\): .*{way}"):
         raise error
 
 
-# The directories as backends get them
+# The directories for backends
 
 
-def test_the_first_directory_that_can_be_used_is_made(places: list[Path]) -> None:
-    """With the part, and nothing elsewhere."""
-    places[0].parent.rmdir()
-    assert private_directory.make_private_directory("part") == f"{places[1]}/part"
-    assert not places[2].exists()
+def test_the_first_usable_directory_is_created(directories: list[Path]) -> None:
+    """The subdirectory is created in it, and nothing elsewhere."""
+    directories[0].parent.rmdir()
+    assert private_directory.make_private_directory("part") == f"{directories[1]}/part"
+    assert not directories[2].exists()
 
 
-def test_all_directories_that_can_be_used_are_made(places: list[Path]) -> None:
-    """In their order."""
-    squat_with_a_file(places[1])
-    assert private_directory.make_private_directories("part") == [f"{places[0]}/part", f"{places[2]}/part"]
+def test_all_usable_directories_are_created(directories: list[Path]) -> None:
+    """Their order is kept."""
+    squat_with_a_file(directories[1])
+    assert private_directory.make_private_directories("part") == [f"{directories[0]}/part", f"{directories[2]}/part"]
 
 
-def test_a_directory_that_cannot_be_written_to_is_found_and_not_made(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_a_read_only_directory_is_found_but_not_created(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C31: what others made there can be read."""
+    """C31: files that others created there can be read."""
     private_directory.make_private_directories("part")
-    monkeypatch.setattr(private_directory, "writable", lambda path: str(places[0]) not in path)
+    monkeypatch.setattr(private_directory, "writable", lambda path: str(directories[0]) not in path)
     made, found = private_directory.make_private_directories("part"), private_directory.private_directories("part")
-    assert (made, found) == ([f"{place}/part" for place in places[1:]], [f"{place}/part" for place in places])
+    assert (made, found) == (
+        [f"{directory}/part" for directory in directories[1:]],
+        [f"{directory}/part" for directory in directories],
+    )
 
 
 @pytest.mark.parametrize(("read_only", "way"), [(True, "mount a tmpfs on"), (False, "chmod 700")])
-def test_a_directory_that_cannot_be_written_to_says_what_to_do(
-    place: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, way: str
+def test_the_error_for_an_unwritable_directory_has_the_way_out(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, way: str
 ) -> None:
-    """Its file system may be read-only, or its mode be without the bit."""
+    """Its file system may be read-only, or its mode may lack the bit."""
     monkeypatch.setattr(private_directory, "writable", lambda path: False)
     monkeypatch.setattr(private_directory, "read_only", lambda path: read_only)
     with pytest.raises(PermissionDenied, match=way):
@@ -807,15 +816,15 @@ def test_a_directory_that_cannot_be_written_to_says_what_to_do(
 
 
 @pytest.mark.parametrize("squat", SQUATS[:4])
-def test_a_squatted_directory_is_not_found(places: list[Path], squat: Callable[[Path], None]) -> None:
-    """C27: nothing is looked for where others can have put it."""
-    squat(places[0])
-    places[1].mkdir(0o700)
-    assert private_directory.private_directories() == [str(places[1])]
+def test_a_squatted_directory_is_not_found(directories: list[Path], squat: Callable[[Path], None]) -> None:
+    """C27: ipcq does not search where others could have put files."""
+    squat(directories[0])
+    directories[1].mkdir(0o700)
+    assert private_directory.private_directories() == [str(directories[1])]
 
 
-def test_a_file_system_for_writing_is_not_read_only(tmp_path: Path) -> None:
-    """As `statvfs` says."""
+def test_a_writable_file_system_is_not_read_only(tmp_path: Path) -> None:
+    """`statvfs` shows it."""
     assert (private_directory.read_only(str(tmp_path)), private_directory.writable(str(tmp_path))) == (False, True)
 
 
@@ -828,10 +837,10 @@ def test_a_file_system_for_writing_is_not_read_only(tmp_path: Path) -> None:
         ("statvfs", private_directory.make_private_directory),
     ],
 )
-def test_a_look_that_the_system_refuses_is_our_error(
-    place: Path, monkeypatch: pytest.MonkeyPatch, call: str, look: Callable[[], object]
+def test_an_error_of_inspecting_a_directory_is_translated(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, look: Callable[[], object]
 ) -> None:
-    """C5: whichever system call fails, and no place is passed over for it."""
+    """C5: whichever call fails; the directory is not passed over because of it."""
     private_directory.make_private_directory()
     monkeypatch.setattr(private_directory, "writable", lambda path: False)
     with monkeypatch.context() as context, pytest.raises(MessageQueueError, match="worn out") as caught:

@@ -1,4 +1,4 @@
-"""One rule for names, before anything else looks at them."""
+"""The rule for names, which is checked before anything else."""
 
 import pytest
 
@@ -21,8 +21,8 @@ from ipcq.errors import InvalidName
         "/\x01",
     ],
 )
-def test_a_good_name_comes_back_as_it_is(name: str) -> None:
-    """1 to 254 bytes of UTF-8 after the slash, whatever they are."""
+def test_a_valid_name_is_returned_unchanged(name: str) -> None:
+    """After the slash, a name has 1 to 254 bytes of UTF-8."""
     assert check_name(name) == name
 
 
@@ -54,8 +54,8 @@ def test_a_good_name_comes_back_as_it_is(name: str) -> None:
         True,
     ],
 )
-def test_a_bad_name_is_refused(name: object) -> None:
-    """Whatever breaks the rule is InvalidName."""
+def test_an_invalid_name_is_refused(name: object) -> None:
+    """A name that breaks the rule raises InvalidName."""
     with pytest.raises(InvalidName):
         check_name(name)
 
@@ -76,8 +76,8 @@ def test_a_bad_name_is_refused(name: object) -> None:
         ("/\udc80", "UTF-8"),
     ],
 )
-def test_a_refusal_tells_what_is_wrong(name: object, words: str) -> None:
-    """The text names what was given and how it would be right."""
+def test_a_refusal_gives_the_reason(name: object, words: str) -> None:
+    """The text has the value that was given, and how to correct it."""
     with pytest.raises(InvalidName) as caught:
         check_name(name)
     assert words in str(caught.value)
