@@ -1,4 +1,4 @@
-"""From a name to a handle: arguments, URLs, meeting others, and what is refused."""
+"""From a name to a handle: arguments, URLs, races with other processes, and refusals."""
 
 import copy
 import itertools
@@ -36,7 +36,7 @@ from ipcq.errors import (
     Unsupported,
 )
 
-# Of the backends that these tests meet, only these fakes can make nameless queues.
+# Of the backends in these tests, only these fakes can create nameless queues.
 ALL = Capabilities(
     scope=Scope.HOST,
     persistence=Persistence.KERNEL,
@@ -52,7 +52,7 @@ ALL = Capabilities(
 
 @pytest.fixture
 def one(installed: Installed) -> FakeBackend:
-    """Return the backend that ``auto`` likes best."""
+    """Return the backend that ``auto`` ranks first."""
     fake = FakeBackend("one", rank=900, capabilities=ALL, options={"depth": int, "lock": str, "fast": bool})
     installed.backend(fake)
     return fake
@@ -60,7 +60,7 @@ def one(installed: Installed) -> FakeBackend:
 
 @pytest.fixture
 def two(installed: Installed) -> FakeBackend:
-    """Return the backend that comes second."""
+    """Return the backend that ``auto`` ranks second."""
     fake = FakeBackend("two", rank=800, capabilities=ALL)
     installed.backend(fake)
     return fake
@@ -68,7 +68,7 @@ def two(installed: Installed) -> FakeBackend:
 
 @pytest.fixture
 def fleeting(installed: Installed) -> FakeBackend:
-    """Return a backend whose queues go with their last handle, and which can do all else."""
+    """Return a backend whose queues vanish with their last handle, with all other capabilities."""
     fake = FakeBackend("fleeting", rank=500, capabilities=replace(ALL, persistence=Persistence.HOLDERS))
     installed.backend(fake)
     return fake
@@ -115,21 +115,21 @@ BAD_ARGUMENTS = [
 
 @pytest.mark.parametrize(("option", "value"), BAD_ARGUMENTS)
 def test_a_bad_argument_is_refused(opened: Opening, option: str, value: object) -> None:
-    """Everything a user can pass wrongly gets an InvalidArgument."""
+    """Every invalid argument raises InvalidArgument."""
     with pytest.raises(InvalidArgument):
         opened("memory", **{option: value})
 
 
 @pytest.mark.parametrize(("option", "value"), BAD_ARGUMENTS)
 def test_a_refusal_names_the_queue_and_the_backend(opened: Opening, name: str, option: str, value: object) -> None:
-    """Where it was to be stands in the text."""
+    """The text begins with both."""
     with pytest.raises(InvalidArgument, match=f"^queue '{name}' on backend 'memory': "):
         opened("memory", **{option: value})
 
 
 @pytest.mark.parametrize(("option", "value"), BAD_ARGUMENTS)
 def test_a_refusal_names_the_option(opened: Opening, option: str, value: object) -> None:
-    """Which argument it was stands in the text."""
+    """The text names the invalid argument."""
     words = {"require": "require|capability", "serializer": "serializer"}.get(option, option)
     with pytest.raises(InvalidArgument, match=words):
         opened("memory", **{option: value})
@@ -137,7 +137,7 @@ def test_a_refusal_names_the_option(opened: Opening, option: str, value: object)
 
 @pytest.mark.parametrize(("option", "value"), BAD_ARGUMENTS)
 def test_a_refused_opening_creates_nothing(opened: Opening, name: str, option: str, value: object) -> None:
-    """Arguments are checked before anything is touched."""
+    """Arguments are checked before the backend is called."""
     with pytest.raises(InvalidArgument):
         opened("memory", **{option: value})
     assert not ipcq.exists(name, "memory")
@@ -145,7 +145,7 @@ def test_a_refused_opening_creates_nothing(opened: Opening, name: str, option: s
 
 @pytest.mark.parametrize("value", [-1, math.nan, "1", True, []])
 def test_a_bad_wait_is_refused(opened: Opening, value: Any) -> None:
-    """Seconds from 0 on, or None."""
+    """It is a number of seconds of at least 0, or None."""
     with pytest.raises(InvalidArgument, match="wait must be"):
         opened("memory", create=False, wait=value)
 
@@ -163,32 +163,32 @@ def test_a_bad_wait_is_refused(opened: Opening, value: Any) -> None:
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(opened: Opening, options: dict[str, Any], words: str) -> None:
-    """Each of two may be right, and both together are not."""
+    """Each is valid alone, but not together."""
     with pytest.raises(InvalidArgument, match=words):
         opened("memory", **options)
 
 
-def test_an_option_that_nearly_is_one_is_guessed(opened: Opening) -> None:
-    """Unknown ones are refused with a "did you mean"."""
+def test_a_mistyped_option_gets_a_suggestion(opened: Opening) -> None:
+    """The error has a "did you mean"."""
     with pytest.raises(InvalidArgument, match="no option 'max_message': did you mean 'max_messages'"):
         opened("memory", max_message=4)
 
 
-def test_a_backends_own_option_is_guessed(one: FakeBackend, opened: Opening) -> None:
-    """The backend's own options are among those that may be meant."""
+def test_a_mistyped_option_of_a_backend_gets_a_suggestion(one: FakeBackend, opened: Opening) -> None:
+    """The options of the backend are among the candidates."""
     with pytest.raises(InvalidArgument, match="did you mean 'depth'"):
         opened("one", dept=4)
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o400, 0o700, 0o600])
-def test_a_mode_is_any_permission_bits(one: FakeBackend, opened: Opening, mode: int) -> None:
-    """From 0 to 0o777."""
+def test_a_mode_may_have_any_permission_bits(one: FakeBackend, opened: Opening, mode: int) -> None:
+    """It is a number from 0 to 0o777."""
     assert opened("one", mode=mode).mode == mode
 
 
 @pytest.mark.parametrize("require", ["peek", ["peek"], ("peek",), {"peek"}, iter(["peek"])])
-def test_abilities_are_required_by_name(one: FakeBackend, opened: Opening, require: Any) -> None:
-    """One str or any iterable of them."""
+def test_capabilities_are_required_by_name(one: FakeBackend, opened: Opening, require: Any) -> None:
+    """`require` takes a str or an iterable of them."""
     assert opened("one", require=require).capabilities.peek
 
 
@@ -196,19 +196,19 @@ def test_abilities_are_required_by_name(one: FakeBackend, opened: Opening, requi
 
 
 def test_a_url_names_the_backend(one: FakeBackend, two: FakeBackend, name: str) -> None:
-    """two:///jobs opens on two though one is better."""
+    """two:///jobs opens on two, although one ranks higher."""
     with ipcq.open(f"two://{name}") as queue:
         assert queue.backend == "two"
 
 
-def test_a_urls_options_count(one: FakeBackend, name: str) -> None:
-    """Options may ride in its query."""
+def test_the_options_of_a_url_count(one: FakeBackend, name: str) -> None:
+    """They are in its query."""
     with ipcq.open(f"one://{name}?max_messages=3&max_message_size=64&mode=640") as queue:
         assert (queue.max_messages, queue.max_message_size, queue.mode) == (3, 64, 0o640)
 
 
-def test_a_urls_serializer_counts(one: FakeBackend, name: str) -> None:
-    """Options that are not the backend's ride there, too."""
+def test_the_serializer_of_a_url_counts(one: FakeBackend, name: str) -> None:
+    """The query also has options that do not concern the backend."""
     with ipcq.open(f"one://{name}?serializer=raw") as queue, pytest.raises(ipcq.EncodeError, match="'raw'"):
         queue.put("text")
 
@@ -222,41 +222,41 @@ def test_a_urls_serializer_counts(one: FakeBackend, name: str) -> None:
         ("depth=9&lock=file", {"depth": 9, "lock": "file"}),
     ],
 )
-def test_a_backends_own_option_rides_in_a_url(one: FakeBackend, name: str, query: str, options: dict[str, Any]) -> None:
-    """It gets the type that the backend declares."""
+def test_a_url_may_have_options_of_a_backend(one: FakeBackend, name: str, query: str, options: dict[str, Any]) -> None:
+    """Each gets the type that the backend declares."""
     ipcq.open(f"one://{name}?{query}").close()
     assert one.requests[0].options == options
 
 
-def test_a_backends_own_option_is_an_argument(one: FakeBackend, opened: Opening) -> None:
-    """**backend_options go to the backend."""
+def test_an_argument_may_be_an_option_of_a_backend(one: FakeBackend, opened: Opening) -> None:
+    """`**backend_options` reach the backend."""
     opened("one", depth=9)
     assert one.requests[0].options == {"depth": 9}
 
 
 @pytest.mark.parametrize("value", ["nine", 9.5, None, []])
-def test_a_backends_own_option_has_its_type(one: FakeBackend, opened: Opening, value: object) -> None:
-    """The backend gets what it declares or nothing."""
+def test_an_option_of_a_backend_must_have_its_type(one: FakeBackend, opened: Opening, value: object) -> None:
+    """The backend only gets values of the type that it declares."""
     with pytest.raises(InvalidArgument, match="option depth"):
         opened("one", depth=value)
 
 
 @pytest.mark.parametrize("query", ["nonsense=1", "max_message=4"])
 def test_an_unknown_option_in_a_url_is_refused(name: str, query: str) -> None:
-    """As an argument would be."""
+    """The same holds for an argument."""
     with pytest.raises(InvalidArgument, match="no option"):
         ipcq.open(f"memory://{name}?{query}")
 
 
 @pytest.mark.parametrize("option", ["allow_pickle=true", "type=int"])
-def test_a_url_cannot_turn_on_what_runs_code(name: str, option: str) -> None:
-    """C26: a string from a configuration allows nothing."""
+def test_a_url_cannot_enable_options_that_run_code(name: str, option: str) -> None:
+    """C26: a string from a configuration must not allow that."""
     with pytest.raises(InvalidArgument, match=r"as an argument of ipcq.open"):
         ipcq.open(f"memory://{name}?{option}")
 
 
-def test_url_and_argument_may_say_the_same(one: FakeBackend, name: str) -> None:
-    """Twice the same is no contradiction."""
+def test_url_and_argument_may_have_the_same_value(one: FakeBackend, name: str) -> None:
+    """Equal values do not contradict each other."""
     said = {"max_messages": 3, "lock": "file", "depth": 9}
     with ipcq.open(f"one://{name}?max_messages=3&lock=file&depth=9", "one", **said) as queue:
         assert queue.max_messages == 3
@@ -266,20 +266,20 @@ def test_url_and_argument_may_say_the_same(one: FakeBackend, name: str) -> None:
 def test_url_and_argument_that_differ_are_refused(
     one: FakeBackend, name: str, query: str, options: dict[str, Any]
 ) -> None:
-    """A contradiction is InvalidArgument that names both."""
+    """The error shows both values."""
     with pytest.raises(InvalidArgument, match=r"is '?\d'? in the URL, but \d as an argument"):
         ipcq.open(f"one://{name}?{query}", **options)
 
 
 def test_url_and_argument_that_name_two_backends_are_refused(name: str) -> None:
-    """A queue is on one."""
+    """A queue is on one backend."""
     with pytest.raises(InvalidArgument, match="names backend 'memory', but the argument names 'mqueue'"):
         ipcq.open(f"memory://{name}", "mqueue")
 
 
 @pytest.mark.parametrize("address", ["jobs", "", None, 5, "memory:///a/b", "/" + "a" * 255])
 def test_a_bad_name_is_refused(address: Any) -> None:
-    """One rule everywhere."""
+    """`open` applies the rule for names."""
     with pytest.raises(InvalidName):
         ipcq.open(address)
 
@@ -288,40 +288,42 @@ def test_a_bad_name_is_refused(address: Any) -> None:
 
 
 def test_auto_creates_on_the_best(one: FakeBackend, two: FakeBackend, opened: Opening) -> None:
-    """Rule 2."""
+    """Rule 2: the best-ranked backend creates it."""
     assert opened().backend == "one"
 
 
 def test_auto_attaches_where_the_queue_is(one: FakeBackend, two: FakeBackend, name: str, opened: Opening) -> None:
-    """Rule 1."""
+    """Rule 1: the queue exists there."""
     two.make(name)
     assert opened().backend == "two"
 
 
-def test_who_opens_by_auto_meets_who_created_by_name(one: FakeBackend, two: FakeBackend, opened: Opening) -> None:
-    """Rule 1: attached to by auto, however it was created."""
+def test_auto_attaches_to_a_queue_that_was_created_with_a_named_backend(
+    one: FakeBackend, two: FakeBackend, opened: Opening
+) -> None:
+    """Rule 1: it does not matter how the queue was created."""
     opened("two").put("hello")
     assert opened().get(timeout=5) == "hello"
 
 
 def test_naming_a_backend_skips_the_search(one: FakeBackend, two: FakeBackend, name: str, opened: Opening) -> None:
-    """An explicit backend may shadow a name."""
+    """With a named backend, a name may exist twice."""
     two.make(name)
     assert opened("one").backend == "one"
 
 
 def test_a_name_on_two_backends_is_ambiguous(one: FakeBackend, two: FakeBackend, name: str, opened: Opening) -> None:
-    """Rule 1: two found, an error that lists both and names the queue."""
+    """Rule 1: the error names the queue and lists both."""
     one.make(name)
     two.make(name)
     with pytest.raises(QueueMismatch, match=f"queue '{name}' .*: it exists on 'one' and 'two'"):
         opened()
 
 
-def test_a_queue_that_moves_while_it_is_looked_for_is_not_taken_for_two(
+def test_a_queue_that_moves_during_the_search_is_not_ambiguous(
     one: FakeBackend, two: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """Rule 1: it was here and is there, and never on both."""
+    """Rule 1: it was on one backend, then on the other, and never on both."""
     one.make(name)
 
     def move(name: str) -> None:
@@ -333,10 +335,10 @@ def test_a_queue_that_moves_while_it_is_looked_for_is_not_taken_for_two(
     assert opened().backend == "two"
 
 
-def test_what_exists_where_it_cannot_be_used_is_an_error(
+def test_a_queue_on_an_unusable_backend_is_an_error(
     one: FakeBackend, two: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """DESIGN 5: an error that says so, never a second queue."""
+    """Rule 1: a second queue of the name is never created instead."""
     one.make(name)
     one.availability = Availability.no("no compiler")
     with pytest.raises(
@@ -345,10 +347,10 @@ def test_what_exists_where_it_cannot_be_used_is_an_error(
         opened()
 
 
-def test_where_a_backend_cannot_honour_the_request_auto_tries_the_next(
+def test_if_a_backend_cannot_honour_the_request_auto_tries_the_next(
     one: FakeBackend, two: FakeBackend, opened: Opening
 ) -> None:
-    """Rule 2: that depends on the request alone."""
+    """Rule 2: this depends only on the request."""
     one.on_create = raising(Unsupported("not so"))
     assert opened().backend == "two"
 
@@ -360,10 +362,10 @@ SHORTAGES = [
 
 
 @pytest.mark.parametrize("error", SHORTAGES)
-def test_where_there_is_no_room_no_other_backend_is_tried(
+def test_if_there_is_no_space_no_other_backend_is_tried(
     one: FakeBackend, two: FakeBackend, opened: Opening, error: MessageQueueError
 ) -> None:
-    """C31: how full the machine is never decides, or two processes would choose differently."""
+    """C31: the choice must not depend on free space, or two processes would choose differently."""
     one.on_create = raising(error)
     with pytest.raises(type(error)):
         opened()
@@ -371,10 +373,10 @@ def test_where_there_is_no_room_no_other_backend_is_tried(
 
 
 @pytest.mark.parametrize("error", SHORTAGES)
-def test_where_there_is_no_room_the_next_backend_is_recommended(
+def test_if_there_is_no_space_the_next_backend_is_recommended(
     one: FakeBackend, two: FakeBackend, opened: Opening, error: MessageQueueError
 ) -> None:
-    """C31: it may be asked for by name."""
+    """C31: the user may name it."""
     one.on_create = raising(copy.copy(error))
     with pytest.raises(type(error), match=r"on backend 'one': .*, or try backend='two'$"):
         opened()
@@ -383,7 +385,7 @@ def test_where_there_is_no_room_the_next_backend_is_recommended(
 def test_a_backend_that_cannot_honour_the_request_is_not_recommended(
     one: FakeBackend, two: FakeBackend, installed: Installed, opened: Opening
 ) -> None:
-    """It said so just now."""
+    """It refused the request a moment ago."""
     installed.backend(FakeBackend("three", rank=700, capabilities=ALL))
     one.on_create = raising(Unsupported("not so"))
     two.on_create = raising(NoSpace("the disk is full"))
@@ -391,39 +393,39 @@ def test_a_backend_that_cannot_honour_the_request_is_not_recommended(
         opened(require=["nameless"])
 
 
-def test_where_only_a_weaker_backend_has_room_it_is_recommended_with_what_it_is(
+def test_if_only_a_weaker_backend_has_space_it_is_recommended_with_its_weakness(
     one: FakeBackend, fleeting: FakeBackend, opened: Opening
 ) -> None:
-    """C31: to take it, somebody has to say so."""
+    """C31: the user has to accept that explicitly."""
     one.on_create = raising(NoSpace("the disk is full"))
     words = r"or try backend='fleeting' with lifetime='last-close', if the queue need not outlive its last handle$"
     with pytest.raises(NoSpace, match=words):
         opened(require=["nameless"])
 
 
-def test_where_only_a_weaker_backend_can_do_it_that_is_an_error(
+def test_if_only_a_weaker_backend_can_honour_the_request_that_is_an_error(
     installed: Installed, fleeting: FakeBackend, opened: Opening
 ) -> None:
-    """C31: one that keeps queues can be used here, if not for this request."""
+    """C31: a backend that keeps queues is usable here, only not for this request."""
     installed.backend(FakeBackend("plain", rank=900))
     with pytest.raises(BackendUnavailable, match=r"fleeting: .* pass lifetime='last-close' if that is enough"):
         opened(require=["nameless"])
 
 
-def test_a_weaker_backend_is_taken_where_that_was_asked_for(fleeting: FakeBackend, opened: Opening) -> None:
-    """By lifetime, and without a word."""
+def test_a_weaker_backend_is_used_if_the_lifetime_allows_it(fleeting: FakeBackend, opened: Opening) -> None:
+    """There is no warning."""
     assert opened(lifetime="last-close", require=["nameless"]).backend == "fleeting"
 
 
-def test_a_weaker_backend_is_taken_where_it_was_named(fleeting: FakeBackend, opened: Opening) -> None:
-    """By name, and without a word."""
+def test_a_weaker_backend_is_used_if_it_is_named(fleeting: FakeBackend, opened: Opening) -> None:
+    """There is no warning."""
     assert opened("fleeting").backend == "fleeting"
 
 
-def test_where_creating_fails_in_another_way_nothing_else_is_tried(
+def test_if_creating_fails_in_another_way_no_other_backend_is_tried(
     one: FakeBackend, two: FakeBackend, opened: Opening
 ) -> None:
-    """A refusal of the system is not a limit."""
+    """A missing permission is not a property of the request."""
     one.on_create = raising(PermissionDenied("not you"))
     with pytest.raises(PermissionDenied, match="on backend 'one': not you"):
         opened()
@@ -431,24 +433,26 @@ def test_where_creating_fails_in_another_way_nothing_else_is_tried(
 
 @pytest.mark.parametrize("told", ["one: not so", "two: not today", "memory: its queues are private"])
 @pytest.mark.needs("memory")
-def test_where_all_fail_each_reason_is_told(one: FakeBackend, two: FakeBackend, opened: Opening, told: str) -> None:
-    """Rule 2: if all fail, one error tells each reason."""
+def test_if_all_backends_fail_the_error_has_each_reason(
+    one: FakeBackend, two: FakeBackend, opened: Opening, told: str
+) -> None:
+    """Rule 2: one error lists the reasons."""
     one.on_create = raising(Unsupported("not so"))
     two.on_create = raising(Unsupported("not today"))
     with pytest.raises(BackendUnavailable, match=told):
         opened(require=["nameless"])
 
 
-def test_where_all_fail_the_last_failure_is_the_cause(one: FakeBackend, opened: Opening) -> None:
-    """Chained, for who debugs it."""
+def test_if_all_backends_fail_the_last_failure_is_the_cause(one: FakeBackend, opened: Opening) -> None:
+    """The chain helps with debugging."""
     one.on_create = raising(Unsupported())
     with pytest.raises(BackendUnavailable) as caught:
         opened(require=["nameless"])
     assert isinstance(caught.value.__cause__, Unsupported)
 
 
-def test_where_all_fail_the_reasons_are_there_for_programs(one: FakeBackend, opened: Opening) -> None:
-    """One for each backend."""
+def test_if_all_backends_fail_the_reasons_are_an_attribute(one: FakeBackend, opened: Opening) -> None:
+    """It has one reason for each backend."""
     one.on_create = raising(Unsupported())
     with pytest.raises(BackendUnavailable) as caught:
         opened(require=["nameless"])
@@ -456,34 +460,34 @@ def test_where_all_fail_the_reasons_are_there_for_programs(one: FakeBackend, ope
 
 
 @pytest.mark.parametrize("number", [LimitExceeded, NoSpace, Unsupported])
-def test_where_creating_fails_on_a_named_backend_another_is_recommended(
+def test_if_a_named_backend_fails_another_is_recommended(
     one: FakeBackend, two: FakeBackend, opened: Opening, number: type[MessageQueueError]
 ) -> None:
-    """The way out names a backend that could."""
+    """The way out names a backend that can honour the request."""
     facts = {"limit": "x", "value": 1, "asked": 2, "remedy": "y", "errno": 1} if number is LimitExceeded else {}
     one.on_create = raising(number(**facts))
     with pytest.raises(number, match=r", or try backend='two'$"):
         opened("one")
 
 
-def test_where_no_other_could_none_is_recommended(one: FakeBackend, opened: Opening) -> None:
-    """No way out that is none."""
+def test_without_an_alternative_no_backend_is_recommended(one: FakeBackend, opened: Opening) -> None:
+    """No other backend can honour the request."""
     one.on_create = raising(NoSpace())
     with pytest.raises(NoSpace, match=r"left for the queue$"):
         opened("one", require=["nameless"])
 
 
-def test_where_no_other_could_give_as_little_none_is_recommended(one: FakeBackend, opened: Opening) -> None:
-    """A queue that may go with its last handle is not to stay instead."""
+def test_a_more_persistent_backend_is_not_recommended_for_last_close(one: FakeBackend, opened: Opening) -> None:
+    """The queue is to vanish with its last handle."""
     one.on_create = raising(NoSpace())
     with pytest.raises(NoSpace, match=r"left for the queue$"):
         opened("one", lifetime="last-close")
 
 
-def test_where_the_name_is_ambiguous_elsewhere_a_failure_is_still_told(
+def test_another_backend_is_recommended_even_if_it_has_the_name(
     one: FakeBackend, two: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """Recommending looks at abilities, not at the name."""
+    """Only capabilities count for the recommendation."""
     two.make(name)
     one.on_create = raising(NoSpace())
     with pytest.raises(NoSpace, match="backend='two'"):
@@ -503,22 +507,24 @@ def test_where_the_name_is_ambiguous_elsewhere_a_failure_is_still_told(
 def test_a_named_backend_that_cannot_honour_the_request_refuses(
     installed: Installed, opened: Opening, options: dict[str, Any], words: str
 ) -> None:
-    """Unsupported, before anything is created."""
+    """It raises Unsupported and creates nothing."""
     installed.backend(FakeBackend("plain", capabilities=replace(HOST, max_message_size=100)))
     with pytest.raises(Unsupported, match=words):
         opened("plain", **options)
 
 
-def test_a_refusal_names_a_backend_that_can(installed: Installed, one: FakeBackend, opened: Opening) -> None:
-    """The text and the alternatives do."""
+def test_a_refusal_names_a_backend_that_can_honour_the_request(
+    installed: Installed, one: FakeBackend, opened: Opening
+) -> None:
+    """It is in the text and in `alternatives`."""
     installed.backend(FakeBackend("plain"))
     with pytest.raises(Unsupported, match=r"use backend='one'$") as caught:
         opened("plain", require="nameless", priorities=True, lifetime="last-close")
     assert caught.value.alternatives == ("one",)
 
 
-def test_a_refusal_names_nobody_where_nobody_can(installed: Installed, opened: Opening) -> None:
-    """No alternatives that are none."""
+def test_a_refusal_names_no_backend_if_there_is_none(installed: Installed, opened: Opening) -> None:
+    """The text ends with the reason."""
     installed.backend(FakeBackend("plain"))
     with pytest.raises(Unsupported, match=r"'nameless'$"):
         opened("plain", require="nameless")
@@ -527,15 +533,17 @@ def test_a_refusal_names_nobody_where_nobody_can(installed: Installed, opened: O
 def test_a_named_backend_that_cannot_honour_the_request_still_attaches(
     installed: Installed, name: str, opened: Opening
 ) -> None:
-    """What exists is compared with, not created."""
+    """An existing queue only has to match what was requested explicitly."""
     plain = FakeBackend("plain")
     installed.backend(plain)
     plain.make(name, mode=0o666)
     assert opened("plain", mode=0o644).mode == 0o666
 
 
-def test_a_required_ability_is_wanted_of_what_exists(installed: Installed, name: str, opened: Opening) -> None:
-    """A queue without it is a mismatch."""
+def test_an_existing_queue_must_have_the_required_capabilities(
+    installed: Installed, name: str, opened: Opening
+) -> None:
+    """A queue without one is a mismatch."""
     plain = FakeBackend("plain")
     installed.backend(plain)
     plain.make(name)
@@ -566,28 +574,28 @@ def test_the_preference_does_not_change_where_auto_attaches(
 def test_the_preference_does_not_change_a_named_backend(
     one: FakeBackend, two: FakeBackend, opened: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An argument is stronger than the environment."""
+    """An argument takes precedence over the environment."""
     monkeypatch.setenv("IPCQ_BACKEND", "two")
     assert opened("one").backend == "one"
 
 
-def test_an_empty_preference_is_none(one: FakeBackend, opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set to nothing is not set."""
+def test_an_empty_preference_is_ignored(one: FakeBackend, opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty variable counts as unset."""
     monkeypatch.setenv("IPCQ_BACKEND", "")
     assert opened().backend == "one"
 
 
 def test_a_preference_that_is_not_installed_is_an_error(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Naming one that cannot serve is an error."""
+    """The error names the variable."""
     monkeypatch.setenv("IPCQ_BACKEND", "nonesuch")
     with pytest.raises(BackendUnknown, match=r"backend 'nonesuch'.* unset the environment variable IPCQ_BACKEND"):
         opened()
 
 
-def test_a_preference_that_is_not_installed_keeps_nobody_from_attaching(
+def test_a_preference_that_is_not_installed_does_not_prevent_attaching(
     one: FakeBackend, name: str, opened: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """IPCQ_BACKEND changes only rule 2, whatever it says."""
+    """IPCQ_BACKEND affects only rule 2, whatever its value."""
     monkeypatch.setenv("IPCQ_BACKEND", "nonesuch")
     with pytest.raises(QueueNotFound):
         opened(create=False)
@@ -595,10 +603,10 @@ def test_a_preference_that_is_not_installed_keeps_nobody_from_attaching(
     assert opened().backend == "one"
 
 
-def test_a_preference_that_cannot_serve_is_an_error(
+def test_a_preference_that_cannot_be_used_is_an_error(
     one: FakeBackend, two: FakeBackend, opened: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Naming one that cannot serve is an error, though another could."""
+    """It is an error even if another backend is usable."""
     monkeypatch.setenv("IPCQ_BACKEND", "two")
     two.availability = Availability.no("no compiler")
     with pytest.raises(BackendUnavailable, match="two: no compiler"):
@@ -608,15 +616,15 @@ def test_a_preference_that_cannot_serve_is_an_error(
 def test_a_preference_that_fails_is_an_error(
     one: FakeBackend, two: FakeBackend, opened: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where creating fails, no other is tried."""
+    """No other backend is tried."""
     monkeypatch.setenv("IPCQ_BACKEND", "two")
     two.on_create = raising(NoSpace("the disk is full"))
     with pytest.raises(NoSpace, match="on backend 'two': the disk is full, or try backend='one'"):
         opened()
 
 
-def test_a_preference_for_this_process_alone_is_an_error(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes with that setting would never meet."""
+def test_a_preference_for_an_in_process_backend_is_an_error(opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with that setting would never share a queue."""
     monkeypatch.setenv("IPCQ_BACKEND", "memory")
     with pytest.raises(BackendUnavailable, match="memory: its queues are private to one process"):
         opened()
@@ -627,20 +635,20 @@ def test_a_preference_for_this_process_alone_is_an_error(opened: Opening, monkey
 
 @pytest.mark.parametrize("backend", ["auto", "one"])
 def test_a_missing_queue_is_not_found(one: FakeBackend, name: str, opened: Opening, backend: str) -> None:
-    """create=False on a missing name is QueueNotFound."""
+    """With create=False, a missing name raises QueueNotFound."""
     with pytest.raises(QueueNotFound, match=f"queue '{name}' on backend '{backend}': no such queue: create it"):
         opened(backend, create=False)
 
 
 def test_attaching_creates_nothing(one: FakeBackend, name: str, opened: Opening) -> None:
-    """create=False creates nothing."""
+    """This holds for a failed attempt with create=False."""
     with pytest.raises(QueueNotFound):
         opened(create=False)
     assert not one.queues
 
 
 def test_attaching_takes_no_lock(one: FakeBackend, name: str, opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An opener takes the name's lock only to create."""
+    """The name lock is only needed to create."""
     one.make(name)
     with monkeypatch.context() as without:
         without.delattr(rendezvous, "name_lock")
@@ -650,7 +658,7 @@ def test_attaching_takes_no_lock(one: FakeBackend, name: str, opened: Opening, m
 def test_waiting_ends_when_the_queue_appears(
     one: FakeBackend, name: str, opened: Opening, start: Callable[..., Thread]
 ) -> None:
-    """wait=: waits for the queue to appear."""
+    """`wait=` waits until the queue exists."""
     looked = threading.Event()
     one.on_exists = lambda name: looked.set()
     waiter = start(opened, create=False, wait=60)
@@ -659,14 +667,14 @@ def test_waiting_ends_when_the_queue_appears(
     assert waiter.outcome().backend == "one"
 
 
-def test_waiting_for_a_queue_ends_in_time(one: FakeBackend, opened: Opening) -> None:
-    """After `wait` seconds it is QueueNotFound."""
+def test_waiting_for_a_queue_ends_at_its_timeout(one: FakeBackend, opened: Opening) -> None:
+    """After `wait` seconds, it raises QueueNotFound."""
     with pytest.raises(QueueNotFound):
         opened(create=False, wait=0.02)
 
 
-def test_waiting_no_time_looks_once(one: FakeBackend, opened: Opening) -> None:
-    """wait=0 is as no wait."""
+def test_waiting_zero_seconds_searches_once(one: FakeBackend, opened: Opening) -> None:
+    """wait=0 does not wait."""
     looks: list[str] = []
     one.on_exists = looks.append
     with pytest.raises(QueueNotFound):
@@ -675,19 +683,19 @@ def test_waiting_no_time_looks_once(one: FakeBackend, opened: Opening) -> None:
 
 
 @pytest.mark.parametrize("backend", ["auto", "one"])
-def test_an_exclusive_creation_of_what_exists_is_refused(
+def test_an_exclusive_creation_of_an_existing_queue_is_refused(
     one: FakeBackend, name: str, opened: Opening, backend: str
 ) -> None:
-    """exclusive=True on an existing one is QueueExists, and the backend is named."""
+    """It raises QueueExists, which names the backend."""
     one.make(name)
     with pytest.raises(QueueExists, match=f"queue '{name}' on backend 'one'"):
         opened(backend, exclusive=True)
 
 
-def test_an_exclusive_creation_fails_wherever_it_exists(
+def test_an_exclusive_creation_fails_on_whichever_backend_the_queue_exists(
     one: FakeBackend, two: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """auto does not create beside what is there."""
+    """`auto` does not create a second queue of a name."""
     two.make(name)
     with pytest.raises(QueueExists, match="on backend 'two'"):
         opened(exclusive=True)
@@ -714,7 +722,7 @@ MISMATCHES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_a_queue_that_differs_is_a_mismatch_that_names_both(
     one: FakeBackend, name: str, opened: Opening, there: dict[str, Any], asked: dict[str, Any], words: str
 ) -> None:
-    """Limits that differ from the ones explicitly requested are QueueMismatch naming both."""
+    """The error shows the limit of the queue and the requested one."""
     one.make(name, **there)
     with pytest.raises(QueueMismatch) as caught:
         opened(**asked)
@@ -723,8 +731,8 @@ def test_a_queue_that_differs_is_a_mismatch_that_names_both(
     )
 
 
-def test_a_mismatch_gives_the_channel_back(one: FakeBackend, name: str, opened: Opening) -> None:
-    """C17: a refused opening leaves nothing open."""
+def test_a_mismatch_closes_the_channel(one: FakeBackend, name: str, opened: Opening) -> None:
+    """C17: a failed opening leaves nothing open."""
     one.make(name, max_messages=4)
     with pytest.raises(QueueMismatch):
         opened(max_messages=5)
@@ -745,10 +753,10 @@ def test_a_mismatch_gives_the_channel_back(one: FakeBackend, name: str, opened: 
         {"after_unlink": "continue"},
     ],
 )
-def test_what_was_not_explicitly_asked_for_is_no_mismatch(
+def test_options_that_were_not_requested_explicitly_are_not_compared(
     one: FakeBackend, name: str, opened: Opening, asked: dict[str, Any]
 ) -> None:
-    """The queue is taken as it is; raw and type are properties of a handle."""
+    """Serializer, type and rights are properties of a handle, not of the queue."""
     one.make(name, max_messages=4, max_message_size=64, priorities=True, lifetime="last-close")
     assert opened(**asked).max_messages == 4
 
@@ -761,7 +769,7 @@ def test_what_was_not_explicitly_asked_for_is_no_mismatch(
 def test_pickles_from_other_users_are_refused(
     one: FakeBackend, opened: Opening, options: dict[str, Any], serializer: str
 ) -> None:
-    """C26: pickle on a queue that others can write to is PermissionDenied."""
+    """C26: allowing pickles on a queue that others can write to raises PermissionDenied."""
     with pytest.raises(PermissionDenied, match="their pickles would run code"):
         opened("one", serializer=serializer, allow_pickle=True, **options)
 
@@ -770,14 +778,14 @@ def test_pickles_from_other_users_are_refused(
 def test_pickles_from_a_queue_that_others_can_write_to_are_refused(
     one: FakeBackend, name: str, opened: Opening, mode: int
 ) -> None:
-    """C26: what counts is the mode that the queue has."""
+    """C26: the mode of the existing queue counts."""
     one.make(name, mode=mode)
     with pytest.raises(PermissionDenied, match=f"queue '{name}' on backend 'one'"):
         opened(allow_pickle=True)
 
 
-def test_a_refused_pickle_gives_the_channel_back(one: FakeBackend, name: str, opened: Opening) -> None:
-    """C17: as with a mismatch."""
+def test_refusing_pickles_closes_the_channel(one: FakeBackend, name: str, opened: Opening) -> None:
+    """C17: a failed opening leaves nothing open."""
     one.make(name, mode=0o622)
     with pytest.raises(PermissionDenied):
         opened(allow_pickle=True)
@@ -785,33 +793,33 @@ def test_a_refused_pickle_gives_the_channel_back(one: FakeBackend, name: str, op
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o640])
-def test_pickles_of_this_user_alone_are_allowed(one: FakeBackend, opened: Opening, mode: int) -> None:
-    """Others may read: reading runs nothing of theirs here."""
+def test_pickles_are_allowed_if_only_this_user_can_write(one: FakeBackend, opened: Opening, mode: int) -> None:
+    """Other users who can only read cannot run code here."""
     assert opened("one", serializer="pickle", allow_pickle=True, mode=mode).backend == "one"
 
 
-# Meeting who does not take the lock
+# Races with programs that do not take the name lock
 
 
 def test_a_queue_that_a_foreign_program_creates_meanwhile_is_attached_to(
     one: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """Created between look and create: whoever comes second attaches."""
+    """The queue appears between search and creation."""
     one.on_create = lambda name: one.queues.get(name) or one.make(name, max_messages=3)
     assert opened().max_messages == 3
 
 
 def test_an_exclusive_creation_that_a_foreign_program_beats_is_refused(one: FakeBackend, opened: Opening) -> None:
-    """Created between look and create by another: QueueExists."""
+    """The queue appears between search and creation, which raises QueueExists."""
     one.on_create = one.make
     with pytest.raises(QueueExists, match="on backend 'one'"):
         opened(exclusive=True)
 
 
-def test_a_queue_that_a_foreign_program_unlinks_meanwhile_is_created_anew(
+def test_a_queue_that_a_foreign_program_unlinks_meanwhile_is_created_again(
     one: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """Unlinked between look and attach: look again, and create."""
+    """The queue vanishes between search and attaching; `open` searches again and creates."""
     one.make(name, max_messages=3)
     once = iter([None])
 
@@ -826,25 +834,27 @@ def test_a_queue_that_a_foreign_program_unlinks_meanwhile_is_created_anew(
 def test_a_queue_that_is_unlinked_meanwhile_is_not_found_without_create(
     one: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """Unlinked between look and attach, and not to be created."""
+    """The queue vanishes between search and attaching."""
     one.make(name)
     one.on_attach = one.unlink
     with pytest.raises(QueueNotFound):
         opened(create=False)
 
 
-def test_a_queue_that_comes_and_goes_all_the_while_is_given_up(one: FakeBackend, name: str, opened: Opening) -> None:
-    """open_timeout bounds that, too."""
+def test_opening_gives_up_if_the_queue_keeps_appearing_and_vanishing(
+    one: FakeBackend, name: str, opened: Opening
+) -> None:
+    """`open_timeout` limits the retries."""
     one.on_create = one.make
     one.on_attach = one.unlink
     with pytest.raises(TimedOutError, match="other processes created and unlinked it"):
         opened(open_timeout=0.02)
 
 
-def test_a_queue_that_somebody_creates_under_the_lock_is_attached_to(
+def test_a_queue_that_appears_before_the_second_look_is_attached_to(
     one: FakeBackend, name: str, opened: Opening
 ) -> None:
-    """Rule 3: under the lock it looks again."""
+    """Rule 3: under the name lock, `open` searches again."""
     looks = itertools.count()
 
     def create_before_the_second_look(name: str) -> None:
@@ -855,20 +865,20 @@ def test_a_queue_that_somebody_creates_under_the_lock_is_attached_to(
     assert opened().max_messages == 3
 
 
-def test_who_waits_for_the_lock_for_ever_says_none(one: FakeBackend, opened: Opening) -> None:
-    """open_timeout=None waits for ever."""
+def test_waiting_for_the_name_lock_may_be_unlimited(one: FakeBackend, opened: Opening) -> None:
+    """open_timeout=None waits without a limit."""
     assert opened(open_timeout=None).backend == "one"
 
 
-def test_who_has_no_time_still_creates_what_nobody_holds(one: FakeBackend, opened: Opening) -> None:
+def test_opening_without_waiting_creates_if_the_name_lock_is_free(one: FakeBackend, opened: Opening) -> None:
     """open_timeout=0 tries once."""
     assert opened(open_timeout=0).backend == "one"
 
 
-def test_what_an_opener_does_itself_does_not_count_as_waiting(
+def test_the_work_of_opening_does_not_count_as_waiting(
     one: FakeBackend, name: str, opened: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a busy machine loading the backends takes seconds, after which a lock held just then ended the call."""
+    """On a busy machine, loading the backends takes seconds; a held lock would then end the call at once."""
     clock = [monotonic()]
 
     def look(_: str) -> None:
@@ -884,11 +894,11 @@ def test_what_an_opener_does_itself_does_not_count_as_waiting(
         assert opened(open_timeout=1).backend == "one"
 
 
-# What a queue is created with
+# Requests
 
 
 def test_the_backend_gets_the_whole_request(one: FakeBackend, opened: Opening) -> None:
-    """Everything that a mechanism has to know."""
+    """All options of a queue are in it."""
     opened(
         mode=0o640,
         max_messages=3,
@@ -930,8 +940,8 @@ MINIMA: list[Any] = [
 
 
 @pytest.mark.parametrize("require", MINIMA)
-def test_minima_that_a_queue_has_are_fine(one: FakeBackend, opened: Opening, require: Any) -> None:
-    """As a mapping, or as text with a colon."""
+def test_a_queue_that_meets_the_minima_is_opened(one: FakeBackend, opened: Opening, require: Any) -> None:
+    """Minima are a mapping, or texts with a colon."""
     assert opened("one", require=require).backend == "one"
 
 
@@ -946,46 +956,46 @@ LACKING: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("require", "words"), LACKING)
-def test_a_queue_that_exists_is_compared_with_the_minima(
+def test_an_existing_queue_is_compared_with_the_minima(
     one: FakeBackend, name: str, opened: Opening, require: Any, words: str
 ) -> None:
-    """Its own capabilities and limits count, and both figures are told."""
+    """The capabilities and limits of the queue count, and the error shows both values."""
     one.make(name)
     with pytest.raises(QueueMismatch, match=re.escape(words)):
         opened(require=require)
 
 
-def test_a_queue_that_exists_may_be_larger_than_the_minimum(one: FakeBackend, name: str, opened: Opening) -> None:
-    """A minimum is no limit that has to be equal."""
+def test_an_existing_queue_may_be_larger_than_the_minimum(one: FakeBackend, name: str, opened: Opening) -> None:
+    """Unlike a requested limit, a minimum need not be equal."""
     one.make(name, max_message_size=1 << 20)
     assert opened(require={"max_message_size": 100_000}).max_message_size == 1 << 20
 
 
-def test_a_last_close_queue_is_not_taken_for_one_that_stays(one: FakeBackend, name: str, opened: Opening) -> None:
-    """Its own lifetime counts, not what its backend can do."""
+def test_a_last_close_queue_is_not_persistent(one: FakeBackend, name: str, opened: Opening) -> None:
+    """The lifetime of the queue counts, not the persistence of its backend."""
     one.make(name, lifetime="last-close")
     with pytest.raises(QueueMismatch, match="its persistence is 'holders', but at least 'kernel' is required"):
         opened(require="persistence:kernel")
 
 
 def test_a_queue_is_created_as_large_as_the_minimum(one: FakeBackend, opened: Opening) -> None:
-    """It would be of no use else."""
+    """A smaller queue would be useless."""
     assert opened(require={"max_message_size": 100_000}).max_message_size == 100_000
 
 
-def test_a_small_minimum_makes_no_queue_smaller(one: FakeBackend, opened: Opening) -> None:
-    """8 KiB fit into every queue for which nothing else was asked."""
+def test_a_small_minimum_does_not_make_a_queue_smaller(one: FakeBackend, opened: Opening) -> None:
+    """By default, messages of 8 KiB fit into every queue."""
     opened(require={"max_message_size": 100})
     assert one.requests[0].max_message_size is None
 
 
-def test_a_size_that_was_asked_for_counts_beside_the_minimum(one: FakeBackend, opened: Opening) -> None:
-    """The queue is made as asked."""
+def test_a_requested_size_may_exceed_the_minimum(one: FakeBackend, opened: Opening) -> None:
+    """The queue is created as requested."""
     assert opened(max_message_size=200_000, require={"max_message_size": 100_000}).max_message_size == 200_000
 
 
-def test_minima_ride_in_a_url(one: FakeBackend, name: str) -> None:
-    """``require=persistence:disk,peek``."""
+def test_a_url_may_have_minima(one: FakeBackend, name: str) -> None:
+    """Minima in a URL are separated by commas."""
     with pytest.raises(Unsupported, match="its persistence is 'kernel', but at least 'disk' is required"):
         ipcq.open(f"one://{name}?require=persistence:disk,peek")
 
@@ -1014,10 +1024,10 @@ BAD_MINIMA: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("require", "words"), BAD_MINIMA)
-def test_a_bad_minimum_is_refused_with_what_there_is(
+def test_a_bad_minimum_is_refused_with_the_valid_values(
     one: FakeBackend, opened: Opening, require: Any, words: str
 ) -> None:
-    """InvalidArgument lists the names and the values."""
+    """The error lists the valid names or values."""
     with pytest.raises(InvalidArgument, match=re.escape(words)):
         opened("one", require=require)
 
@@ -1032,21 +1042,21 @@ def test_a_bad_minimum_is_refused_with_what_there_is(
         ({"lifetime": "last-close", "require": "persistence:kernel"}, "lifetime='last-close' removes the queue"),
     ],
 )
-def test_a_minimum_that_no_such_queue_can_have_is_refused(
+def test_a_minimum_that_contradicts_an_option_is_refused(
     one: FakeBackend, opened: Opening, options: dict[str, Any], words: str
 ) -> None:
-    """Each of the two may be right alone."""
+    """Each is valid alone."""
     with pytest.raises(InvalidArgument, match=words):
         opened("one", **options)
 
 
-def test_requiring_priorities_is_asking_for_them(one: FakeBackend, opened: Opening) -> None:
-    """A queue that lacks what was required is of no use."""
+def test_requiring_priorities_requests_them(one: FakeBackend, opened: Opening) -> None:
+    """A queue without them would be useless."""
     assert opened(require="priorities").priorities
 
 
 class Lesser(FakeBackend):
-    """A backend whose queues can do less than it says at best."""
+    """A backend whose queues lack one of its capabilities."""
 
     def create(self, name: str, request: Request) -> Any:
         channel = super().create(name, request)
@@ -1056,36 +1066,36 @@ class Lesser(FakeBackend):
 
 @pytest.fixture
 def lesser(installed: Installed) -> Lesser:
-    """Return an installed backend that promises more than its queues keep."""
+    """Return an installed backend whose queues lack the capability `peek`."""
     fake = Lesser("lesser", rank=950, capabilities=ALL)
     installed.backend(fake)
     return fake
 
 
-def test_a_created_queue_that_lacks_what_is_required_is_refused(lesser: Lesser, opened: Opening) -> None:
-    """The backend can in general, but not for this request."""
+def test_a_created_queue_that_lacks_a_requirement_is_refused(lesser: Lesser, opened: Opening) -> None:
+    """The backend has the capability in general, but not for this request."""
     with pytest.raises(Unsupported, match="for this request it lacks the required capability 'peek': require less"):
         opened("lesser", require="peek")
 
 
-def test_a_created_queue_that_lacks_what_is_required_goes_again(lesser: Lesser, opened: Opening) -> None:
+def test_a_created_queue_that_lacks_a_requirement_is_removed(lesser: Lesser, opened: Opening) -> None:
     """A failed creation leaves no queue behind."""
     with pytest.raises(Unsupported):
         opened("lesser", require="peek")
     assert not lesser.queues
 
 
-def test_a_created_queue_that_lacks_what_is_required_is_closed(lesser: Lesser, opened: Opening) -> None:
+def test_a_created_queue_that_lacks_a_requirement_is_closed(lesser: Lesser, opened: Opening) -> None:
     """A failed creation leaves no channel open."""
     with pytest.raises(Unsupported):
         opened("lesser", require="peek")
     assert [channel.closings for channel in lesser.channels] == [1]
 
 
-def test_a_created_queue_that_lacks_what_is_required_sends_auto_on(
+def test_if_a_created_queue_lacks_a_requirement_auto_tries_the_next_backend(
     lesser: Lesser, one: FakeBackend, opened: Opening
 ) -> None:
-    """Rule 2: the next one is tried."""
+    """Rule 2: that backend cannot honour the request."""
     assert opened(require="peek").backend == "one"
 
 
@@ -1104,14 +1114,14 @@ def test_a_created_queue_that_lacks_what_is_required_sends_auto_on(
 def test_a_pickled_handle_attaches_with_the_same_rights(
     one: FakeBackend, opened: Opening, options: dict[str, Any]
 ) -> None:
-    """What the handle could do, its copy can."""
+    """The copy can do what the original can."""
     queue = opened(**options)
     with pickle.loads(pickle.dumps(queue)):
         assert one.requests[1] == one.requests[0] != Request()
 
 
 def test_a_pickled_handle_keeps_its_serializer(one: FakeBackend, opened: Opening) -> None:
-    """name, backend, serializer, type, allow_pickle."""
+    """`allow_pickle` is kept too."""
     queue = opened(serializer="pickle", allow_pickle=True)
     with pickle.loads(pickle.dumps(queue)) as copy:
         copy.put({1, 2})
@@ -1121,14 +1131,14 @@ def test_a_pickled_handle_keeps_its_serializer(one: FakeBackend, opened: Opening
 def test_a_pickled_handle_attaches_to_the_backend_it_was_on(
     one: FakeBackend, two: FakeBackend, opened: Opening
 ) -> None:
-    """Not to where auto would go now."""
+    """`auto` would choose another one now."""
     queue = opened("two")
     with pickle.loads(pickle.dumps(queue)) as copy:
         assert copy.backend == "two"
 
 
 def test_a_pickled_handle_creates_nothing(one: FakeBackend, opened: Opening) -> None:
-    """Unpickling attaches with create=False."""
+    """Unpickling opens with create=False."""
     queue = opened()
     data = pickle.dumps(queue)
     queue.unlink()

@@ -1,4 +1,4 @@
-"""The table of `open`'s options: each option reaches every place that has to know it."""
+"""The table of `open`'s options: each option takes effect, and URL, docs and errors know it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from ipcq._opening.options import COMPARED, OPTIONS, Options
 from ipcq.backend import Request
 from ipcq.errors import InvalidArgument, QueueMismatch
 
-#: For each option another value than the default, and its text in a URL. A new option needs a line here.
+#: For each option, a value that is not the default, and its text in a URL. A new option needs a line here.
 OTHERS: Mapping[str, tuple[Any, str]] = {
     "create": (False, "no"),
     "exclusive": (True, "yes"),
@@ -41,28 +41,28 @@ every_option = pytest.mark.parametrize("option", OPTIONS)
 
 
 def asked(**options: Any) -> OpenRequest:
-    """Return what `open` makes of these options."""
+    """Return the request that `open` makes of these options."""
     return OpenRequest.of(Address("/jobs"), options)
 
 
 @every_option
-def test_an_option_counts(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for differs with it."""
+def test_an_option_takes_effect(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes the request."""
     monkeypatch.setattr(open_request, "monotonic", lambda: 1.0)
     beside = {"create": False} if option == "wait" else {}
     assert asked(**beside, **{option: OTHERS[option][0]}) != asked(**beside)
 
 
 @every_option
-def test_an_option_left_out_is_its_default(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table's default is what counts."""
+def test_an_omitted_option_has_its_default(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default is that of the table."""
     monkeypatch.setattr(open_request, "monotonic", lambda: 1.0)
     assert asked(**{option: OPTIONS[option].default}) == asked()
 
 
 @every_option
 def test_an_option_is_read_from_a_url_or_refused_there(option: str) -> None:
-    """As the table says."""
+    """The table decides which."""
     value, text = OTHERS[option]
     if OPTIONS[option].in_url:
         assert parse(f"one:///jobs?{option}={text}").options == {option: value}
@@ -73,37 +73,37 @@ def test_an_option_is_read_from_a_url_or_refused_there(option: str) -> None:
 
 @every_option
 def test_an_option_is_described(option: str) -> None:
-    """The docstring of `open` has what the table says, with the default."""
+    """The docstring of `open` has its text and default from the table."""
     described = f"{option}: {OPTIONS[option].doc} Default: ``{OPTIONS[option].shown}``.\n"
     assert described in (ipcq.open.__doc__ or "")
 
 
 @every_option
-def test_an_option_that_is_mistyped_is_guessed(option: str) -> None:
-    """Whichever it is."""
+def test_a_mistyped_option_gets_a_suggestion(option: str) -> None:
+    """This works for each option."""
     with pytest.raises(InvalidArgument, match=f"did you mean '{option}'"):
         ipcq.open("/jobs", "memory", **{f"{option}x": OTHERS[option][0]})
 
 
 def test_a_mode_is_described_in_octal() -> None:
-    """384 says nothing to anybody."""
+    """384 would be hard to read."""
     assert "whatever the umask. Reading is consuming. Default: ``0o600``." in (ipcq.open.__doc__ or "")
 
 
-def test_all_options_but_the_type_are_known_to_a_type_checker() -> None:
-    """The overloads of `open` have the type."""
+def test_type_checkers_know_all_options_except_the_type() -> None:
+    """`type` is a parameter of the overloads of `open`."""
     assert {*Options.__annotations__, "type"} == set(OPTIONS)
 
 
 @pytest.mark.parametrize("option", [name for name in OPTIONS if hasattr(Request(), name)])
 def test_a_request_has_the_defaults_of_the_table(option: str) -> None:
-    """What authors build in tests is what `open` asks for."""
+    """A request that authors build in tests is like one from `open`."""
     assert getattr(Request(), option) == OPTIONS[option].default
 
 
 @pytest.mark.parametrize("option", COMPARED)
 def test_a_queue_with_another_value_is_refused(installed: Installed, name: str, option: str) -> None:
-    """Each option of a queue is compared on attaching, and the error names it."""
+    """Options of a queue are compared when a handle attaches, and the error names the difference."""
     backend = FakeBackend("one", capabilities=HOST)
     installed.backend(backend)
     with (
@@ -115,7 +115,7 @@ def test_a_queue_with_another_value_is_refused(installed: Installed, name: str, 
 
 @pytest.mark.parametrize("option", [name for name, each in OPTIONS.items() if each.role == "new queue"])
 def test_an_option_of_a_new_queue_is_not_compared(installed: Installed, name: str, option: str) -> None:
-    """A queue that exists keeps what it was created with."""
+    """An existing queue keeps its value."""
     backend = FakeBackend("one", capabilities=HOST)
     installed.backend(backend)
     with ipcq.open(name, "one") as first, ipcq.open(name, "one", **{option: OTHERS[option][0]}) as second:

@@ -1,4 +1,4 @@
-"""One handle: what its calls do around the channel, what they refuse, and what it says of its queue."""
+"""One handle: its calls, their refusals, and its description of the queue."""
 
 import pickle
 import signal
@@ -33,13 +33,13 @@ from ipcq.errors import (
 
 @pytest.mark.parametrize("priority", [-1, 32768, True, False, 1.0, "1", None, []])
 def test_a_bad_priority_is_refused(queue: Handle, priority: Any) -> None:
-    """An int from 0 to 32767."""
+    """It is an int from 0 to 32767."""
     with pytest.raises(InvalidArgument, match="priority must be an int from 0 to 32767, not"):
         queue.put(1, priority=priority)
 
 
-def test_a_priority_of_zero_that_is_another_object_is_none(queue: Handle) -> None:
-    """A queue without priorities takes every 0."""
+def test_a_priority_of_zero_of_another_class_is_accepted(queue: Handle) -> None:
+    """A queue without priorities accepts every 0."""
 
     class Number(int):
         pass
@@ -59,22 +59,24 @@ def test_a_priority_of_zero_that_is_another_object_is_none(queue: Handle) -> Non
     ],
 )
 @pytest.mark.parametrize("given", [{"block": 0.5}, {"timeout": -1}, {"block": False, "timeout": "1"}])
-def test_bad_times_are_refused_by_every_call(queue: Handle, call: Callable[..., object], given: dict[str, Any]) -> None:
-    """C10: get(0.5) is InvalidArgument, a negative timeout too."""
+def test_bad_timeouts_are_refused_by_every_call(
+    queue: Handle, call: Callable[..., object], given: dict[str, Any]
+) -> None:
+    """C10: get(0.5) and a negative timeout raise InvalidArgument."""
     with pytest.raises(InvalidArgument, match=f"queue '{queue.name}' on backend 'memory'"):
         call(queue, **given)
 
 
-def test_a_message_that_is_too_large_says_its_figures(queue: Handle) -> None:
-    """Limit, actual value and the way out."""
+def test_the_error_for_a_message_that_is_too_large_shows_the_sizes(queue: Handle) -> None:
+    """It has the size, the limit and the way out."""
     with pytest.raises(MessageTooLarge, match=r"has 603 bytes, the limit is 512: .*max_message_size=603") as caught:
         queue.put(b"x" * 600)
     assert (caught.value.size, caught.value.limit) == (603, 512)
 
 
 @pytest.mark.parametrize("immediate", [None, 1, "yes", []])
-def test_a_bad_way_of_shutting_down_is_refused(queue: Handle, immediate: Any) -> None:
-    """immediate is a bool."""
+def test_a_bad_argument_of_shutdown_is_refused(queue: Handle, immediate: Any) -> None:
+    """`immediate` is a bool."""
     with pytest.raises(InvalidArgument, match="immediate must be True or False"):
         queue.shutdown(immediate)
 
@@ -98,7 +100,7 @@ def test_a_bad_way_of_shutting_down_is_refused(queue: Handle, immediate: Any) ->
     ],
 )
 def test_a_bad_notice_is_refused(queue: Handle, given: dict[str, Any], words: str) -> None:
-    """A callback or a signal, and such that it can work."""
+    """It needs a valid callback or a valid signal, not both."""
     with pytest.raises(InvalidArgument, match=words):
         queue.notify(**given)
 
@@ -115,7 +117,7 @@ def test_a_bad_notice_is_refused(queue: Handle, given: dict[str, Any], words: st
 def test_a_notice_reaches_the_channel(
     handle: Handle, channel: FakeChannel, given: dict[str, Any], noticed: object
 ) -> None:
-    """A function, a number, or None to cancel."""
+    """The channel gets the function, the number, or None to cancel."""
     handle.notify(**given)
     assert channel.noticed == [noticed]
 
@@ -136,10 +138,8 @@ def test_a_notice_reaches_the_channel(
         lambda queue: next(iter(queue)),
     ],
 )
-def test_a_handle_that_does_not_read_refuses_every_way_of_getting(
-    queue: Handle, call: Callable[[Handle], object]
-) -> None:
-    """read=False raises PermissionDenied on the other verb."""
+def test_a_write_only_handle_refuses_every_kind_of_get(queue: Handle, call: Callable[[Handle], object]) -> None:
+    """With read=False, they raise PermissionDenied."""
     with (
         ipcq.open(queue.name, "memory", read=False) as writer,
         pytest.raises(PermissionDenied, match=f"queue '{queue.name}' on backend 'memory': .*read=False"),
@@ -150,21 +150,19 @@ def test_a_handle_that_does_not_read_refuses_every_way_of_getting(
 @pytest.mark.parametrize(
     "call", [lambda queue: queue.put(1), lambda queue: queue.put_nowait(1), lambda queue: queue.put_many([1])]
 )
-def test_a_handle_that_does_not_write_refuses_every_way_of_putting(
-    queue: Handle, call: Callable[[Handle], object]
-) -> None:
-    """write=False raises PermissionDenied on the other verb."""
+def test_a_read_only_handle_refuses_every_kind_of_put(queue: Handle, call: Callable[[Handle], object]) -> None:
+    """With write=False, they raise PermissionDenied."""
     with ipcq.open(queue.name, "memory", write=False) as reader, pytest.raises(PermissionDenied, match="write=False"):
         call(reader)
 
 
-def test_an_item_is_encoded_before_rights_are_looked_at_or_not_at_all(queue: Handle) -> None:
-    """A batch that may not be put is not even walked through."""
+def test_a_read_only_handle_does_not_iterate_over_a_batch(queue: Handle) -> None:
+    """The right is checked first."""
     with ipcq.open(queue.name, "memory", write=False) as reader, pytest.raises(PermissionDenied):
         reader.put_many(1 // 0 for _ in range(1))
 
 
-# What a backend cannot do
+# Missing capabilities
 
 
 @pytest.mark.parametrize(
@@ -177,10 +175,10 @@ def test_an_item_is_encoded_before_rights_are_looked_at_or_not_at_all(queue: Han
         ("priorities", lambda queue: queue.put(1, priority=1), "has no priorities"),
     ],
 )
-def test_a_refusal_names_the_backends_that_can(
+def test_a_refusal_names_a_backend_with_the_capability(
     installed: Installed, name: str, ability: str, call: Callable[[Handle], object], words: str
 ) -> None:
-    """Unsupported names a backend that can, those that cross processes first."""
+    """Backends that work between processes come first."""
     installed.backend(FakeBackend("plain", capabilities=Capabilities(scope=Scope.HOST)))
     installed.backend(
         FakeBackend("able", rank=999, capabilities=replace(Capabilities(scope=Scope.HOST), **{ability: True}))
@@ -193,16 +191,16 @@ def test_a_refusal_names_the_backends_that_can(
 
 
 @pytest.mark.needs("memory")
-def test_a_refusal_has_the_alternatives_for_programs(installed: Installed, name: str) -> None:
-    """Names of installed backends that can."""
+def test_a_refusal_has_the_alternatives_as_an_attribute(installed: Installed, name: str) -> None:
+    """They are the installed backends with the capability."""
     installed.backend(FakeBackend("plain", capabilities=Capabilities(scope=Scope.HOST)))
     with ipcq.open(name, "plain") as queue, pytest.raises(Unsupported) as caught:
         queue.peek()
     assert caught.value.alternatives == tuple(registry.able("peek")) != ()
 
 
-def test_a_queue_without_priorities_on_a_backend_that_has_them_says_how(queue: Handle) -> None:
-    """The nearest way out comes first."""
+def test_a_queue_without_priorities_names_the_option(queue: Handle) -> None:
+    """The backend has them, so the option is the first way out."""
     best = registry.able("priorities")[0]
     with pytest.raises(
         Unsupported, match=f"has no priorities: create it with priorities=True, or use backend={best!r}"
@@ -210,7 +208,7 @@ def test_a_queue_without_priorities_on_a_backend_that_has_them_says_how(queue: H
         queue.put(1, priority=1)
 
 
-# Looking
+# Inspecting
 
 
 @pytest.mark.parametrize(
@@ -227,13 +225,13 @@ def test_a_queue_without_priorities_on_a_backend_that_has_them_says_how(queue: H
     ],
 )
 def test_a_handle_knows_its_queue(queue: Handle, fact: str, value: object) -> None:
-    """Limits, mode and lifetime live with the queue."""
+    """Limits, mode and lifetime are properties of the queue."""
     assert getattr(queue, fact) == value
 
 
 @pytest.mark.parametrize("fact", ["name", "backend", "max_messages", "max_message_size", "mode", "capabilities"])
 def test_a_closed_handle_still_knows_its_queue(queue: Handle, fact: str) -> None:
-    """What is known needs no channel."""
+    """These properties need no channel."""
     queue.close()
     assert getattr(queue, fact) is not None
 
@@ -243,25 +241,25 @@ def test_a_closed_handle_still_knows_its_queue(queue: Handle, fact: str) -> None
     [({}, ", open>"), ({"read": False}, ", open, write only>"), ({"write": False}, ", open, read only>")],
 )
 def test_a_handle_shows_its_state(queue: Handle, options: dict[str, Any], words: str) -> None:
-    """STYLE 21: repr shows backend, name and state."""
+    """The repr has backend, name and state."""
     with ipcq.open(queue.name, "memory", **options) as other:
         assert repr(other) == f"<ipcq.Queue {queue.name!r} on 'memory'{words}"
 
 
-def test_a_closed_handle_shows_it(queue: Handle) -> None:
-    """STYLE 21: as above."""
+def test_a_closed_handle_shows_its_state(queue: Handle) -> None:
+    """The repr ends with the state."""
     queue.close()
     assert repr(queue) == f"<ipcq.Queue {queue.name!r} on 'memory', closed>"
 
 
-def test_a_channel_that_only_does_what_it_must_does_the_rest_by_it(handle: Handle) -> None:
-    """backend: what is not abstract has a default that is correct."""
+def test_a_minimal_channel_has_correct_defaults(handle: Handle) -> None:
+    """Methods that are not abstract work by means of those that are."""
     handle.put_many([1, 2, 3])
     assert (handle.full(), handle.empty(), handle.stats().depth, handle.clear()) == (True, False, 3, 3)
 
 
-def test_clearing_stops_where_another_took_the_rest(handle: Handle, channel: FakeChannel) -> None:
-    """What somebody else took meanwhile was not dropped."""
+def test_clearing_stops_if_another_process_took_the_rest(handle: Handle, channel: FakeChannel) -> None:
+    """Messages that others took were not dropped."""
     handle.put_many([1, 2])
     channel.qsize = lambda: 5  # type: ignore[method-assign]
     assert handle.clear() == 2
@@ -270,15 +268,15 @@ def test_clearing_stops_where_another_took_the_rest(handle: Handle, channel: Fak
 # Iterating
 
 
-def test_an_iteration_takes_until_the_shutdown(queue: Handle) -> None:
-    """`for item in q` ends where the queue is shut down and empty."""
+def test_an_iteration_ends_at_the_shutdown(queue: Handle) -> None:
+    """`for item in q` ends when the queue is shut down and empty."""
     queue.put_many([1, 2, 3])
     queue.shutdown()
     assert list(queue) == [1, 2, 3]
 
 
-def test_an_iteration_that_is_closed_meanwhile_says_so(queue: Handle) -> None:
-    """Own close meanwhile: QueueClosed."""
+def test_an_iteration_over_a_handle_that_is_closed_meanwhile_raises(queue: Handle) -> None:
+    """It raises QueueClosed."""
     queue.put(1)
     items = iter(queue)
     next(items)
@@ -290,14 +288,14 @@ def test_an_iteration_that_is_closed_meanwhile_says_so(queue: Handle) -> None:
 # Pickling
 
 
-def test_a_handle_within_one_process_is_not_pickled(queue: Handle) -> None:
-    """memory: Unsupported, and the text says why."""
+def test_a_handle_to_an_in_process_queue_cannot_be_pickled(queue: Handle) -> None:
+    """It raises Unsupported with the reason."""
     with pytest.raises(Unsupported, match=f"queue '{queue.name}' on backend 'memory': its queues live in one process"):
         pickle.dumps(queue)
 
 
 def test_a_closed_handle_can_be_pickled(handle: Handle) -> None:
-    """What is pickled is where to attach, and not the channel."""
+    """A pickle has the address, not the channel."""
     handle.close()
     with pickle.loads(pickle.dumps(handle)) as copy:
         assert copy.name == handle.name
@@ -321,26 +319,26 @@ def test_a_closed_handle_can_be_pickled(handle: Handle) -> None:
 def test_every_error_names_queue_and_backend(
     handle: Handle, call: Callable[[Handle], object], kind: type[MessageQueueError]
 ) -> None:
-    """DESIGN 4: a message names the queue and the backend."""
+    """The text begins with both."""
     with pytest.raises(kind, match=f"^queue '{handle.name}' on backend 'fake': "):
         call(handle)
 
 
-def test_peeking_into_an_empty_queue_is_queue_empty(queue: Handle) -> None:
-    """There is none now."""
+def test_peeking_into_an_empty_queue_raises_queue_empty(queue: Handle) -> None:
+    """There is no message to return."""
     with pytest.raises(QueueEmpty):
         queue.peek()
 
 
-def test_peeking_can_tell_the_priority(name: str) -> None:
-    """As get_message does, and the message stays."""
+def test_peeking_can_return_the_priority(name: str) -> None:
+    """`peek_message` returns what `get_message` would, and the message stays."""
     with ipcq.open(name, "memory", priorities=True) as queue:
         queue.put("high", priority=7)
         assert [queue.peek_message(), queue.get_message()] == [ipcq.Message("high", 7)] * 2
 
 
-def test_a_wait_is_counted_with_its_end(handle: Handle, channel: FakeChannel) -> None:
-    """stats: waits, and among them timeouts."""
+def test_a_wait_is_counted_with_its_outcome(handle: Handle, channel: FakeChannel) -> None:
+    """The statistics count waits, and timeouts among them."""
     counts: list[bool] = []
     channel.count_wait = counts.append  # type: ignore[method-assign]
     with pytest.raises(QueueEmpty):
@@ -356,26 +354,26 @@ def test_a_wait_is_counted_with_its_end(handle: Handle, channel: FakeChannel) ->
 # Standing in for queue.Queue
 
 
-def test_a_taken_name_is_told_by_exclusive_creation(queue: Handle) -> None:
-    """QueueExists is a FileExistsError."""
+def test_exclusive_creation_of_a_taken_name_raises_queue_exists(queue: Handle) -> None:
+    """This is how to detect that a name is taken."""
     with pytest.raises(QueueExists):
         ipcq.open(queue.name, "memory", exclusive=True)
 
 
-def test_what_waits_in_a_queue_that_is_unlinked_is_told(queue: Handle) -> None:
-    """After unlink, other handles raise QueueGone."""
+def test_getting_from_an_unlinked_queue_raises_queue_gone(queue: Handle) -> None:
+    """It raises even in another handle than the one that unlinked."""
     with ipcq.open(queue.name, "memory") as other:
         queue.unlink()
         with pytest.raises(QueueGone):
             other.get(timeout=5)
 
 
-def test_a_handle_can_be_referred_to_weakly(queue: Handle) -> None:
-    """As the standard library's queues."""
+def test_a_handle_can_be_weakly_referenced(queue: Handle) -> None:
+    """The queues of the standard library can be, too."""
     assert queue in _handle._handles
 
 
 def test_a_handle_takes_no_other_attributes(queue: Handle) -> None:
-    """A misspelt attribute is an error."""
+    """Setting a misspelt attribute is an error."""
     with pytest.raises(AttributeError):
         queue.maxsize = 5  # type: ignore[attr-defined]

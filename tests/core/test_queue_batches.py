@@ -1,4 +1,4 @@
-"""Batches: what is stored and taken of them, and what of them could not be decoded."""
+"""Batches: how much is put and taken, and messages that cannot be decoded."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ BAD = b"\xc1\xff"
 
 
 def put_raw(queue: Handle, *messages: bytes) -> None:
-    """Put bytes into a queue's mechanism, past the serializer."""
+    """Put bytes into a queue without its serializer."""
     with ipcq.open(queue.name, queue.backend, create=False, serializer="raw") as raw:
         for message in messages:
             raw.put(message)
@@ -27,14 +27,14 @@ def put_raw(queue: Handle, *messages: bytes) -> None:
 # Batches
 
 
-def test_what_is_no_iterable_is_no_batch(queue: Handle) -> None:
-    """Everything a user can pass wrongly gets an InvalidArgument."""
+def test_a_batch_must_be_an_iterable(queue: Handle) -> None:
+    """Anything else raises InvalidArgument."""
     with pytest.raises(InvalidArgument, match="items must be an iterable, not 5"):
         queue.put_many(5)  # type: ignore[arg-type]
 
 
-def test_what_a_batchs_own_iterable_raises_goes_through(queue: Handle) -> None:
-    """It is not ours to change."""
+def test_an_exception_of_the_iterable_reaches_the_caller(queue: Handle) -> None:
+    """It is not translated."""
 
     def items() -> Iterator[int]:
         yield 1
@@ -45,14 +45,14 @@ def test_what_a_batchs_own_iterable_raises_goes_through(queue: Handle) -> None:
 
 
 def test_a_batch_whose_iterable_raises_queues_nothing(queue: Handle) -> None:
-    """All items are encoded before the first is stored."""
+    """All items are encoded before the first is put."""
     with pytest.raises(ZeroDivisionError):
         queue.put_many(1 // number for number in (1, 0))
     assert queue.empty()
 
 
-def test_a_batch_tells_what_was_stored_before_the_end(handle: Handle, channel: FakeChannel) -> None:
-    """C9: what is in is counted, though the queue ended behind it."""
+def test_putting_a_batch_returns_the_number_if_the_queue_ends_meanwhile(handle: Handle, channel: FakeChannel) -> None:
+    """C9: it counts the items that were put before the shutdown."""
 
     def shut_down(size: int, since: float, until: float) -> None:
         channel.queue.down = True
@@ -61,29 +61,29 @@ def test_a_batch_tells_what_was_stored_before_the_end(handle: Handle, channel: F
     assert handle.put_many(range(5)) == 3
 
 
-def test_a_batch_of_which_nothing_was_stored_before_the_end_raises(handle: Handle, channel: FakeChannel) -> None:
-    """C9: the end is told where there is nothing else to tell."""
+def test_putting_a_batch_raises_if_the_queue_has_ended(handle: Handle, channel: FakeChannel) -> None:
+    """C9: no item was put, so the error is raised."""
     channel.queue.down = True
     with pytest.raises(QueueShutDown):
         handle.put_many([1])
 
 
-def test_a_batch_goes_on_where_space_comes_free(handle: Handle, channel: FakeChannel) -> None:
-    """C9: as many as find space in time."""
+def test_putting_a_batch_continues_when_space_becomes_free(handle: Handle, channel: FakeChannel) -> None:
+    """C9: it puts as many items as possible before the deadline."""
     channel.wait_writable = lambda *_: channel.queue.messages.clear()  # type: ignore[method-assign]
     assert handle.put_many(range(8)) == 8
 
 
 def test_a_batch_counts_one_wait(handle: Handle, channel: FakeChannel) -> None:
-    """stats: waits counts calls and not slices."""
+    """The statistics count calls that wait, not their slices."""
     counts: list[bool] = []
     channel.count_wait = counts.append  # type: ignore[method-assign]
     handle.put_many(range(5), timeout=0.01)
     assert counts == [False]
 
 
-def test_a_batch_that_never_waits_counts_none(handle: Handle, channel: FakeChannel) -> None:
-    """stats: one try is no wait."""
+def test_a_batch_without_waiting_counts_no_wait(handle: Handle, channel: FakeChannel) -> None:
+    """A single try is not a wait."""
     counts: list[bool] = []
     channel.count_wait = counts.append  # type: ignore[method-assign]
     handle.put_many(range(5), block=False)
@@ -92,29 +92,29 @@ def test_a_batch_that_never_waits_counts_none(handle: Handle, channel: FakeChann
 
 @pytest.mark.parametrize("max_items", [0, -1, True, 1.0, "1", []])
 def test_a_bad_size_of_a_batch_is_refused(queue: Handle, max_items: Any) -> None:
-    """An int from 1 on, or None."""
+    """It is an int of at least 1, or None."""
     with pytest.raises(InvalidArgument, match="max_items must be an int of 1 or more, or None"):
         queue.get_many(max_items)
 
 
-def test_a_batch_of_one_takes_no_more(handle: Handle) -> None:
-    """max_items is how many at the most."""
+def test_a_batch_of_one_takes_one_message(handle: Handle) -> None:
+    """`max_items` is the largest number to take."""
     handle.put_many([1, 2])
     assert (handle.get_many(1), handle.qsize()) == ([1], 1)
 
 
-def test_a_batch_whose_queue_ends_behind_its_first_message_keeps_it(handle: Handle, channel: FakeChannel) -> None:
-    """C5: what was taken is returned."""
+def test_a_batch_whose_queue_ends_after_the_first_message_returns_it(handle: Handle, channel: FakeChannel) -> None:
+    """C5: a message that was taken is returned."""
     handle.put(1)
     channel.qsize = lambda: raising(QueueGone())("")  # type: ignore[method-assign,assignment,return-value]
     assert handle.get_many() == [1]
 
 
-# What a batch could not decode
+# Messages of a batch that cannot be decoded
 
 
-def test_a_batch_leaves_out_what_cannot_be_decoded(queue: Handle) -> None:
-    """C6: good items are not held back by a bad one."""
+def test_a_batch_omits_messages_that_cannot_be_decoded(queue: Handle) -> None:
+    """C6: a bad message does not hold back good ones."""
     queue.put(1)
     put_raw(queue, BAD)
     queue.put(2)
@@ -124,7 +124,7 @@ def test_a_batch_leaves_out_what_cannot_be_decoded(queue: Handle) -> None:
 
 
 def with_pending(queue: Handle) -> Handle:
-    """Let a batch of the handle meet a message that it cannot decode."""
+    """Let a batch of the handle take a message that cannot be decoded, and return the handle."""
     queue.put(1)
     put_raw(queue, BAD)
     queue.get_many()
@@ -132,7 +132,7 @@ def with_pending(queue: Handle) -> Handle:
 
 
 def drained(queue: Handle) -> Handle:
-    """Take what is pending, so that closing has nothing to tell."""
+    """Take the pending error, so that closing does not warn."""
     try:
         queue.get_nowait()
     except MessageQueueError:
@@ -150,22 +150,24 @@ def drained(queue: Handle) -> Handle:
         lambda queue: next(iter(queue)),
     ],
 )
-def test_the_next_get_tells_what_could_not_be_decoded(queue: Handle, get: Callable[[Handle], object]) -> None:
-    """C6: DecodeError carries the bytes, whichever way of getting comes next."""
+def test_the_next_get_reports_a_message_that_could_not_be_decoded(
+    queue: Handle, get: Callable[[Handle], object]
+) -> None:
+    """C6: every kind of get raises DecodeError with the bytes."""
     with_pending(queue)
     with pytest.raises(DecodeError) as caught:
         get(queue)
     assert caught.value.data == BAD
 
 
-def test_what_could_not_be_decoded_is_told_once(queue: Handle) -> None:
-    """C6: and the next get works."""
+def test_a_message_that_could_not_be_decoded_is_reported_once(queue: Handle) -> None:
+    """C6: the get after that works."""
     drained(with_pending(queue)).put(3)
     assert queue.get(timeout=5) == 3
 
 
-def test_a_batch_of_bad_messages_alone_is_a_decode_error(queue: Handle) -> None:
-    """C6: the first is told, the others by the gets that follow."""
+def test_a_batch_of_only_bad_messages_is_a_decode_error(queue: Handle) -> None:
+    """C6: it reports the first; later gets report the others."""
     put_raw(queue, BAD, BAD + b"2")
     with pytest.raises(DecodeError) as caught:
         queue.get_many()
@@ -173,8 +175,8 @@ def test_a_batch_of_bad_messages_alone_is_a_decode_error(queue: Handle) -> None:
     drained(queue)
 
 
-def test_a_batch_of_bad_messages_tells_each_of_them(queue: Handle) -> None:
-    """C6: none is forgotten."""
+def test_each_bad_message_of_a_batch_is_reported(queue: Handle) -> None:
+    """C6: each gets its own DecodeError."""
     put_raw(queue, BAD, BAD + b"2", BAD + b"3")
     told = []
     for _ in range(3):
@@ -184,8 +186,8 @@ def test_a_batch_of_bad_messages_tells_each_of_them(queue: Handle) -> None:
     assert told == [BAD, BAD + b"2", BAD + b"3"]
 
 
-def test_a_waiting_thread_is_told_what_a_batch_could_not_decode(queue: Handle, start: Callable[..., Thread]) -> None:
-    """C21: a get that waits in the same handle tells it within a slice."""
+def test_a_waiting_thread_reports_what_a_batch_could_not_decode(queue: Handle, start: Callable[..., Thread]) -> None:
+    """C21: a get that waits in the same handle raises it within a slice."""
     waiting = threading.Event()
     wait = queue._channel.wait_readable
 
@@ -203,15 +205,15 @@ def test_a_waiting_thread_is_told_what_a_batch_could_not_decode(queue: Handle, s
 
 
 class Overtaken(deque[Any]):
-    """What is pending, as a thread sees it that another one overtakes: there, and then not."""
+    """Pending errors that another thread takes between the check and the pop."""
 
     def popleft(self) -> Any:
         self.clear()
         return super().popleft()
 
 
-def test_a_thread_that_is_overtaken_tells_its_own_bad_message(queue: Handle) -> None:
-    """C21: two threads in get_many do not take each other's errors."""
+def test_a_thread_that_is_overtaken_reports_its_own_bad_message(queue: Handle) -> None:
+    """C21: a thread that finds no pending error goes on with its call."""
     queue._leftovers.errors = Overtaken()
     put_raw(queue, BAD)
     with pytest.raises(DecodeError):
@@ -220,15 +222,15 @@ def test_a_thread_that_is_overtaken_tells_its_own_bad_message(queue: Handle) -> 
 
 
 def test_a_thread_that_finds_nothing_pending_gets(queue: Handle) -> None:
-    """C21: another thread told it first."""
+    """C21: another thread has reported the error."""
     with_pending(queue)
     queue._leftovers.errors.clear()
     queue.put(5)
     assert queue.get(timeout=5) == 5
 
 
-def test_threads_lose_nothing_behind_bad_messages(name: str, start: Callable[..., Thread]) -> None:
-    """C21 and C6: each good message is got once and each bad one told once, by whichever thread."""
+def test_threads_lose_nothing_among_bad_messages(name: str, start: Callable[..., Thread]) -> None:
+    """C21 and C6: each good message is returned once and each bad one reported once, in any thread."""
     good, bad = list(range(300)), [BAD + str(number).encode() for number in range(300)]
     told: list[object] = []
     with (
@@ -258,19 +260,19 @@ def test_threads_lose_nothing_behind_bad_messages(name: str, start: Callable[...
         finally:
             sys.setswitchinterval(interval)
         told.extend(error.data for error in queue._leftovers.errors)
-        queue._leftovers.errors.clear()  # what was left when the last thread met the shutdown
+        queue._leftovers.errors.clear()  # errors that were pending when the last thread saw the shutdown
     assert sorted(map(repr, told)) == sorted(map(repr, good + bad))
 
 
-def test_closing_tells_what_nobody_saw(queue: Handle) -> None:
-    """C7: nothing that was taken goes in silence."""
+def test_closing_reports_pending_errors(queue: Handle) -> None:
+    """C7: no message that was taken vanishes without a report."""
     with_pending(queue)
     with pytest.warns(UserWarning, match=r"no get reported: \[b'\\xc1\\xff'\]"):
         queue.close()
 
 
-def test_closing_tells_it_once(queue: Handle) -> None:
-    """Closing twice is closing once."""
+def test_closing_reports_pending_errors_once(queue: Handle) -> None:
+    """A second close does nothing."""
     with_pending(queue)
     with pytest.warns(UserWarning, match="no get reported"):
         queue.close()
@@ -280,8 +282,8 @@ def test_closing_tells_it_once(queue: Handle) -> None:
     assert not caught
 
 
-def test_a_closed_handle_tells_nothing_more(queue: Handle) -> None:
-    """C14: QueueClosed comes first."""
+def test_a_closed_handle_reports_no_pending_errors(queue: Handle) -> None:
+    """C14: it raises QueueClosed."""
     with_pending(queue)
     with pytest.warns(UserWarning, match="no get reported"):
         queue.close()

@@ -1,4 +1,4 @@
-"""How a handle ends: closed, unlinked, or forgotten."""
+"""How a handle ends: it is closed, unlinked, or garbage-collected."""
 
 import gc
 import signal
@@ -42,14 +42,14 @@ from ipcq.errors import PermissionDenied, QueueClosed, QueueNotFound
     ],
 )
 def test_a_closed_handle_refuses_every_call(queue: Handle, call: Callable[[Handle], object]) -> None:
-    """C14: QueueClosed, with the place."""
+    """C14: it raises QueueClosed with queue and backend."""
     queue.close()
     with pytest.raises(QueueClosed, match=f"queue '{queue.name}' on backend 'memory': this handle is closed"):
         call(queue)
 
 
 def wait_in(channel: FakeChannel, inside: threading.Event) -> None:
-    """Let the channel's waits say when they are entered."""
+    """Set an event when a wait of the channel begins."""
     waits = channel.wait_readable, channel.wait_writable
 
     def readable(since: float, until: float) -> None:
@@ -74,10 +74,10 @@ WAITS: dict[str, Callable[[Handle], object]] = {
 
 
 @pytest.mark.parametrize("verb", WAITS)
-def test_closing_wakes_who_waits_in_this_handle(
+def test_closing_wakes_the_waiters_of_this_handle(
     handle: Handle, channel: FakeChannel, start: Callable[..., Thread], verb: str
 ) -> None:
-    """C14: waiters get QueueClosed."""
+    """C14: they get QueueClosed."""
     if verb.startswith("put"):
         handle.put_many([1, 2, 3])
     inside = threading.Event()
@@ -89,10 +89,10 @@ def test_closing_wakes_who_waits_in_this_handle(
         waiter.outcome()
 
 
-def test_closing_waits_until_who_was_inside_is_out(
+def test_closing_waits_until_running_calls_have_returned(
     handle: Handle, channel: FakeChannel, start: Callable[..., Thread]
 ) -> None:
-    """DESIGN 4: only then the channel is closed."""
+    """Clause 16: only then is the channel closed."""
     inside, go = threading.Event(), threading.Event()
 
     def stay(since: float, until: float) -> None:
@@ -111,18 +111,18 @@ def test_closing_waits_until_who_was_inside_is_out(
     assert (closed_early, channel.closings) == (0, 1)
 
 
-def test_several_threads_that_close_close_once(
+def test_several_threads_that_close_close_the_channel_once(
     handle: Handle, channel: FakeChannel, start: Callable[..., Thread]
 ) -> None:
-    """C21, clause 16: close is called once."""
+    """C21, clause 16: `close` is called once."""
     for closer in [start(handle.close) for _ in range(8)]:
         closer.outcome()
     assert channel.closings == 1
 
 
 @pytest.mark.parametrize("verb", ["get", "put"])
-def test_a_wait_that_is_closed_from_within_ends(handle: Handle, channel: FakeChannel, verb: str) -> None:
-    """C12: a signal handler or a finaliser closes the handle that this very thread waits in."""
+def test_a_wait_ends_if_its_own_thread_closes_the_handle(handle: Handle, channel: FakeChannel, verb: str) -> None:
+    """C12: a signal handler or a finaliser of the waiting thread may close the handle."""
     if verb == "put":
         handle.put_many([1, 2, 3])
     channel.wait_readable = lambda *_: handle.close()  # type: ignore[method-assign]
@@ -131,8 +131,8 @@ def test_a_wait_that_is_closed_from_within_ends(handle: Handle, channel: FakeCha
         WAITS[verb](handle)
 
 
-def test_a_handle_closed_from_within_is_not_closed_under_the_call(handle: Handle, channel: FakeChannel) -> None:
-    """C12: the outer call gives back the channel on its way out, and not before."""
+def test_a_channel_is_not_closed_during_a_call_of_the_same_thread(handle: Handle, channel: FakeChannel) -> None:
+    """C12: the interrupted call closes the channel when it returns."""
     seen: list[int] = []
 
     def close(since: float, until: float) -> None:
@@ -147,7 +147,7 @@ def test_a_handle_closed_from_within_is_not_closed_under_the_call(handle: Handle
 
 @pytest.mark.parametrize("block", [True, False])
 def test_a_signal_handler_may_close_while_a_put_encodes(handle: Handle, channel: FakeChannel, block: bool) -> None:
-    """C12: closed between encoding and storing, nothing is stored."""
+    """C12: nothing is put if the handle is closed between encoding and putting."""
 
     class Item(list[int]):
         def __iter__(self) -> Iterator[int]:
@@ -163,10 +163,8 @@ def test_a_signal_handler_may_close_while_a_put_encodes(handle: Handle, channel:
     assert (len(channel.queue.messages), channel.closings) == (0, 1)
 
 
-def test_a_put_that_closes_its_own_handle_after_storing_has_stored(
-    fake: FakeBackend, handle: Handle, channel: FakeChannel
-) -> None:
-    """C5: a put that did not raise is in the queue."""
+def test_a_put_that_returns_has_put_its_item(fake: FakeBackend, handle: Handle, channel: FakeChannel) -> None:
+    """C5: if a put did not raise, its item is in the queue."""
 
     def close(size: int, since: float, until: float) -> None:
         channel.queue.messages.clear()
@@ -178,7 +176,7 @@ def test_a_put_that_closes_its_own_handle_after_storing_has_stored(
 
 
 def test_a_finaliser_may_close_while_a_batch_is_encoded(handle: Handle, channel: FakeChannel) -> None:
-    """C12: a finaliser runs wherever the last reference goes."""
+    """C12: a finaliser runs wherever the last reference is dropped."""
 
     class Owner:
         def __del__(self) -> None:
@@ -194,8 +192,10 @@ def test_a_finaliser_may_close_while_a_batch_is_encoded(handle: Handle, channel:
     assert channel.closings == 1
 
 
-def test_a_call_within_a_call_counts_for_itself(handle: Handle, channel: FakeChannel) -> None:
-    """A handle that is used while it encodes is closed when the outermost call is out."""
+def test_a_handle_used_while_it_encodes_is_closed_after_the_outermost_call(
+    handle: Handle, channel: FakeChannel
+) -> None:
+    """Nested calls are counted separately."""
 
     def items() -> Iterator[int]:
         handle.put(1)
@@ -208,7 +208,7 @@ def test_a_call_within_a_call_counts_for_itself(handle: Handle, channel: FakeCha
 
 
 def test_only_calls_on_the_same_handle_are_counted(handle: Handle, name: str) -> None:
-    """Calls of another handle on the stack are no calls of this one."""
+    """Calls of another handle on the stack do not count for this one."""
     counts: list[int] = []
 
     def items() -> Iterator[int]:
@@ -221,16 +221,16 @@ def test_only_calls_on_the_same_handle_are_counted(handle: Handle, name: str) ->
     assert counts == [0, 1]
 
 
-def test_a_marked_function_stays_itself() -> None:
-    """Marking costs the calls nothing."""
+def test_a_counted_function_is_not_wrapped() -> None:
+    """Counting adds no call."""
 
     def method() -> None: ...
 
     assert counted(method) is method
 
 
-def test_a_with_block_closes_whatever_happens(fake: FakeBackend, name: str) -> None:
-    """STYLE 20: every handle is a context manager."""
+def test_a_with_block_closes_even_after_an_exception(fake: FakeBackend, name: str) -> None:
+    """Every handle is a context manager."""
     with pytest.raises(ZeroDivisionError), ipcq.open(name, "fake"):
         raise ZeroDivisionError
     assert [channel.closings for channel in fake.channels] == [1]
@@ -239,33 +239,33 @@ def test_a_with_block_closes_whatever_happens(fake: FakeBackend, name: str) -> N
 # Unlinking
 
 
-def test_unlinking_twice_is_unlinking_once(handle: Handle, fake: FakeBackend) -> None:
-    """Both work in either order and twice."""
+def test_the_second_unlink_of_a_handle_does_nothing(handle: Handle, fake: FakeBackend) -> None:
+    """A new queue of that name is not touched."""
     handle.unlink()
     fake.make(handle.name)
     handle.unlink()
     assert handle.name in fake.queues
 
 
-def test_unlinking_what_somebody_else_unlinked_is_all_right(handle: Handle, fake: FakeBackend) -> None:
-    """It is gone, which is what was wanted."""
+def test_unlinking_a_queue_that_another_process_unlinked_is_no_error(handle: Handle, fake: FakeBackend) -> None:
+    """The name is gone, as requested."""
     fake.unlink(handle.name)
     handle.unlink()
     assert handle.name not in fake.queues
 
 
-def test_unlinking_never_takes_the_successor(handle: Handle, fake: FakeBackend) -> None:
-    """A queue that was created under the same name since is not touched."""
+def test_unlinking_never_removes_a_successor(handle: Handle, fake: FakeBackend) -> None:
+    """A queue that was created later under the same name is not touched."""
     fake.unlink(handle.name)
     fake.make(handle.name)
     handle.unlink()
     assert handle.name in fake.queues
 
 
-def test_unlinking_never_takes_a_successor_that_comes_just_then(
+def test_unlinking_never_removes_a_successor_that_appears_meanwhile(
     handle: Handle, channel: FakeChannel, fake: FakeBackend, start: Callable[..., Thread]
 ) -> None:
-    """Rule 3: whether the name still leads to this queue is looked at under the name's lock."""
+    """Rule 3: `unlink` checks under the name lock that the name still leads to this queue."""
     others: list[Thread] = []
     done = threading.Event()
 
@@ -280,7 +280,7 @@ def test_unlinking_never_takes_a_successor_that_comes_just_then(
     def linked() -> bool:
         there = channel.queue.linked
         others.append(start(replace_it))
-        done.wait(0.2)  # where the name is locked, it comes after
+        done.wait(0.2)  # the name lock delays it
         return there
 
     channel.linked = linked  # type: ignore[method-assign]
@@ -291,14 +291,14 @@ def test_unlinking_never_takes_a_successor_that_comes_just_then(
 
 
 def test_unlinking_after_closing_works(handle: Handle, fake: FakeBackend) -> None:
-    """Both work in either order."""
+    """The handle still knows its name."""
     handle.close()
     handle.unlink()
     assert handle.name not in fake.queues
 
 
-def test_unlinking_after_closing_what_is_gone_is_all_right(handle: Handle, fake: FakeBackend) -> None:
-    """As before closing."""
+def test_unlinking_a_missing_queue_after_closing_is_no_error(handle: Handle, fake: FakeBackend) -> None:
+    """The same holds before closing."""
     handle.close()
     fake.unlink(handle.name)
     handle.unlink()
@@ -306,15 +306,13 @@ def test_unlinking_after_closing_what_is_gone_is_all_right(handle: Handle, fake:
 
 
 def test_closing_does_not_unlink(handle: Handle, fake: FakeBackend) -> None:
-    """STYLE 19: close never unlinks."""
+    """`close` never unlinks."""
     handle.close()
     assert handle.name in fake.queues
 
 
-def test_a_refused_unlink_can_be_tried_again(
-    handle: Handle, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was not unlinked is not taken for unlinked."""
+def test_a_refused_unlink_can_be_retried(handle: Handle, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handle does not count as unlinked after a failure."""
     with monkeypatch.context() as denied:
         denied.setattr(fake, "unlink", raising(PermissionDenied()))
         with pytest.raises(PermissionDenied):
@@ -323,25 +321,25 @@ def test_a_refused_unlink_can_be_tried_again(
     assert handle.name not in fake.queues
 
 
-# Forgetting
+# Garbage collection
 
 
-def test_a_forgotten_handle_warns_with_its_name(fake: FakeBackend, name: str) -> None:
-    """STYLE 20: an unclosed handle warns with ResourceWarning naming itself."""
+def test_a_collected_handle_warns_with_its_name(fake: FakeBackend, name: str) -> None:
+    """The ResourceWarning has the repr of the unclosed handle."""
     with pytest.warns(ResourceWarning, match=f"unclosed <ipcq.Queue '{name}' on 'fake', open>"):
         ipcq.open(name, "fake")
 
 
-def test_a_forgotten_handle_gives_back_its_channel(fake: FakeBackend, name: str) -> None:
-    """C17: nothing leaks."""
+def test_a_collected_handle_closes_its_channel(fake: FakeBackend, name: str) -> None:
+    """C17: the channel does not leak."""
     with pytest.warns(ResourceWarning):
         ipcq.open(name, "fake")
     assert [channel.closings for channel in fake.channels] == [1]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_forgotten_handle_gives_back_its_channel_though_warnings_are_errors(fake: FakeBackend, name: str) -> None:
-    """C17: also where the warning is an exception that nobody can catch."""
+def test_a_collected_handle_closes_its_channel_even_if_warnings_are_errors(fake: FakeBackend, name: str) -> None:
+    """C17: the program cannot catch that exception."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ipcq.open(name, "fake")
@@ -349,22 +347,22 @@ def test_a_forgotten_handle_gives_back_its_channel_though_warnings_are_errors(fa
     assert [channel.closings for channel in fake.channels] == [1]
 
 
-def test_a_handle_that_was_never_made_whole_is_forgotten_in_silence() -> None:
-    """An interrupted construction has nothing to give back."""
+def test_a_handle_that_was_never_initialised_is_collected_silently() -> None:
+    """After an interrupted construction, there is nothing to close."""
     handle = ipcq.Queue.__new__(ipcq.Queue)
     del handle
     assert True
 
 
-def test_a_forgotten_handle_does_not_unlink(fake: FakeBackend, name: str) -> None:
-    """Garbage collection never unlinks a persistent queue."""
+def test_a_collected_handle_does_not_unlink(fake: FakeBackend, name: str) -> None:
+    """Garbage collection never removes a persistent queue."""
     with pytest.warns(ResourceWarning):
         ipcq.open(name, "fake")
     assert name in fake.queues
 
 
-def test_what_fails_while_a_handle_is_forgotten_is_told_as_long_as_the_interpreter_lives() -> None:
-    """Only the end of the interpreter hides errors."""
+def test_an_error_in_a_finaliser_is_reported_before_the_interpreter_exits() -> None:
+    """Errors are only hidden while the interpreter exits."""
 
     def fail(_: object) -> None:
         raise TypeError("nothing to do with the end")
@@ -373,8 +371,8 @@ def test_what_fails_while_a_handle_is_forgotten_is_told_as_long_as_the_interpret
         quiet_at_exit(fail)(None)
 
 
-def test_what_fails_because_the_interpreter_ends_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can do anything about it."""
+def test_an_error_in_a_finaliser_is_hidden_while_the_interpreter_exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules are gone by then, and no one can do anything about it."""
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
 
     def fail(_: object) -> None:

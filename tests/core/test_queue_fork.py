@@ -15,20 +15,20 @@ from ipcq.errors import QueueClosed
 
 
 def child(handle: Handle) -> None:
-    """Do in this process what happens first in a forked child."""
+    """Take the first steps of a forked child in this process."""
     handle._forget_calls()
     handle._after_fork()
 
 
-def test_an_inherited_handle_works_where_its_channel_does(handle: Handle) -> None:
-    """C20: a handle inherited through fork works or raises."""
+def test_an_inherited_handle_works_if_its_channel_does(handle: Handle) -> None:
+    """C20: a handle inherited through a fork works or raises."""
     child(handle)
     handle.put(5)
     assert handle.get(timeout=5) == 5
 
 
-def test_an_inherited_handle_that_cannot_work_says_so(installed: Installed, fake: FakeBackend, name: str) -> None:
-    """C20: and says what to do."""
+def test_an_inherited_handle_that_cannot_work_raises(installed: Installed, fake: FakeBackend, name: str) -> None:
+    """C20: the error has the way out."""
     fake.survives_fork = False
     with ipcq.open(name, "fake") as handle:
         child(handle)
@@ -37,15 +37,15 @@ def test_an_inherited_handle_that_cannot_work_says_so(installed: Installed, fake
 
 
 def test_an_inherited_channel_that_cannot_work_is_left_alone(fake: FakeBackend, name: str) -> None:
-    """Clause 17: then nothing more is called on it."""
+    """Clause 17: no further method is called."""
     fake.survives_fork = False
     with ipcq.open(name, "fake") as handle:
         child(handle)
     assert [channel.closings for channel in fake.channels] == [0]
 
 
-def test_a_closed_handle_is_not_asked_in_the_child(fake: FakeBackend, name: str) -> None:
-    """Clause 17: its channel is closed."""
+def test_a_closed_handle_is_skipped_in_the_child(fake: FakeBackend, name: str) -> None:
+    """Clause 17: its channel is already closed."""
     fake.survives_fork = False
     handle = ipcq.open(name, "fake")
     handle.close()
@@ -53,8 +53,8 @@ def test_a_closed_handle_is_not_asked_in_the_child(fake: FakeBackend, name: str)
     assert handle.closed
 
 
-def test_an_inherited_handle_is_forgotten_in_silence(fake: FakeBackend, name: str) -> None:
-    """It is the parent's to close."""
+def test_an_inherited_handle_is_collected_silently(fake: FakeBackend, name: str) -> None:
+    """Only the parent has to close it."""
     handle = ipcq.open(name, "fake")
     child(handle)
     with warnings.catch_warnings(record=True) as caught:
@@ -65,7 +65,7 @@ def test_an_inherited_handle_is_forgotten_in_silence(fake: FakeBackend, name: st
 
 
 def test_calls_of_the_parents_threads_do_not_count_in_the_child(handle: Handle, channel: FakeChannel) -> None:
-    """C20: who was inside in the parent is not in the child, so closing does not wait for them."""
+    """C20: those threads do not exist in the child, so closing does not wait for them."""
     handle._inside.extend([None] * 3)
     child(handle)
     handle.close()
@@ -73,7 +73,7 @@ def test_calls_of_the_parents_threads_do_not_count_in_the_child(handle: Handle, 
 
 
 def test_a_call_that_forks_still_counts_in_the_child(handle: Handle, channel: FakeChannel) -> None:
-    """C20: a fork in the midst of a call: the child's copy of the call returns through the handle."""
+    """C20: the child's copy of the interrupted call still returns through the handle."""
 
     def items() -> Iterator[int]:
         child(handle)
@@ -85,16 +85,16 @@ def test_a_call_that_forks_still_counts_in_the_child(handle: Handle, channel: Fa
     assert channel.closings == 1
 
 
-def test_all_handles_are_told_of_a_fork(handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C20: whichever there are."""
+def test_all_handles_are_called_after_a_fork(handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C20: each handle of the process is called."""
     told: list[object] = []
     monkeypatch.setattr(ipcq.Queue, "_after_fork", lambda queue: told.append(queue))
     _handle._after_fork()
     assert handle in told
 
 
-def test_a_fork_between_two_calls_of_one_handle_can_be_closed_in_the_child(run: Run) -> None:
-    """C20: a signal handler that forks as a call is about to return leaves the child nothing to wait for."""
+def test_a_handle_can_be_closed_in_the_child_of_a_fork_at_the_end_of_a_call(run: Run) -> None:
+    """C20: a signal handler may fork just before a call returns; closing in the child must not wait for that call."""
     assert (
         run(
             """
@@ -127,6 +127,6 @@ def test_a_fork_between_two_calls_of_one_handle_can_be_closed_in_the_child(run: 
     )
 
 
-def test_the_process_is_the_parent(handle: Handle) -> None:
-    """No test above left a child behind."""
+def test_this_process_is_still_the_parent(handle: Handle) -> None:
+    """No test above went on in a child."""
     assert os.getpid() == int(handle.name.split("-")[1])

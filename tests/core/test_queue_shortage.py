@@ -1,4 +1,4 @@
-"""What a handle does with messages that it took and could not return because memory ran out."""
+"""How a handle keeps messages that it took but could not return because memory ran out."""
 
 import threading
 import warnings
@@ -21,7 +21,7 @@ GETS = pytest.mark.parametrize(
 
 
 class Scarce:
-    """A decoder that runs out of memory at the calls of these numbers."""
+    """A decoder that runs out of memory at the calls with these numbers."""
 
     def __init__(self, handle: Handle, *fails: int) -> None:
         self._decode = handle._decode
@@ -42,7 +42,7 @@ def fail(*_: object) -> Any:
 
 
 def fail_after(call: Callable[..., Any], times: int) -> Callable[..., Any]:
-    """Let a call fail after so many."""
+    """Return a function that fails after that many calls."""
     left = iter(range(times))
 
     def counted(*arguments: Any) -> Any:
@@ -52,8 +52,10 @@ def fail_after(call: Callable[..., Any], times: int) -> Callable[..., Any]:
 
 
 @GETS
-def test_what_there_was_no_memory_to_decode_is_got_next(handle: Handle, get: Callable[[Handle], object]) -> None:
-    """C36: MemoryError costs no message."""
+def test_the_next_get_returns_a_message_that_could_not_be_decoded_for_lack_of_memory(
+    handle: Handle, get: Callable[[Handle], object]
+) -> None:
+    """C36: MemoryError loses no message."""
     handle.put_many([1, 2])
     Scarce(handle, 1)
     with pytest.raises(MemoryError):
@@ -62,10 +64,10 @@ def test_what_there_was_no_memory_to_decode_is_got_next(handle: Handle, get: Cal
 
 
 @GETS
-def test_what_never_has_memory_does_not_stand_before_all_else_for_ever(
+def test_a_message_that_never_fits_into_memory_does_not_block_the_others(
     handle: Handle, get: Callable[[Handle], object]
 ) -> None:
-    """C6, C36: a small message that fails twice is a DecodeError with its bytes."""
+    """C6, C36: a small message that fails twice raises DecodeError with its bytes."""
     handle.put_many([1, 2])
     Scarce(handle, 1, 2)
     with pytest.raises(MemoryError):
@@ -76,7 +78,7 @@ def test_what_never_has_memory_does_not_stand_before_all_else_for_ever(
 
 
 def test_a_call_that_takes_nothing_keeps_nothing(handle: Handle, channel: FakeChannel) -> None:
-    """C36: a message that did not fit into memory in the channel is still in the queue."""
+    """C36: if the channel runs out of memory, the message is still in the queue."""
     handle._try_get = fail
     for get in (handle.get, handle.get_message):
         with pytest.raises(MemoryError):
@@ -84,15 +86,15 @@ def test_a_call_that_takes_nothing_keeps_nothing(handle: Handle, channel: FakeCh
     assert not handle._leftovers.kept
 
 
-def test_a_batch_ends_before_what_there_is_no_memory_to_decode(handle: Handle) -> None:
-    """C36: the items that there are come at once, the others next, one by one and in order."""
+def test_a_batch_ends_before_a_message_that_memory_does_not_suffice_to_decode(handle: Handle) -> None:
+    """C36: the decoded items are returned at once, the others next, one by one and in order."""
     handle.put_many([1, 2, 3])
     Scarce(handle, 2)
     assert [handle.get_many(block=False) for _ in range(3)] == [[1], [2], [3]]
 
 
-def test_a_batch_of_which_nothing_can_be_decoded_is_got_next(handle: Handle) -> None:
-    """C36: and then it raises MemoryError."""
+def test_the_next_get_returns_a_batch_of_which_nothing_could_be_decoded(handle: Handle) -> None:
+    """C36: the call itself raises MemoryError."""
     handle.put_many([1, 2])
     Scarce(handle, 1)
     with pytest.raises(MemoryError):
@@ -101,7 +103,7 @@ def test_a_batch_of_which_nothing_can_be_decoded_is_got_next(handle: Handle) -> 
 
 
 def test_a_small_message_of_a_batch_that_fails_twice_is_a_decode_error(handle: Handle) -> None:
-    """C6, C36: as for get."""
+    """C6, C36: the same holds for `get`."""
     handle.put_many([1, 2])
     Scarce(handle, 1, 2)
     with pytest.raises(MemoryError):
@@ -114,12 +116,12 @@ def test_a_small_message_of_a_batch_that_fails_twice_is_a_decode_error(handle: H
 class Stingy(list[Any]):
     """A list of messages whose slices and extensions run out of memory."""
 
-    __getitem__ = fail  # type: ignore[assignment]  # as cutting does
+    __getitem__ = fail  # type: ignore[assignment]  # slicing fails
     extend = fail  # type: ignore[assignment]
 
 
-def test_a_batch_that_cannot_be_parted_is_kept_whole(handle: Handle) -> None:
-    """C36: then the items that were decoded are decoded again."""
+def test_a_batch_that_cannot_be_split_is_kept_whole(handle: Handle) -> None:
+    """C36: items that were decoded are decoded again."""
     messages = Stingy([(b"\x01", 0), (b"\x02", 0)])
     Scarce(handle, 2)
     with pytest.raises(MemoryError):
@@ -127,16 +129,18 @@ def test_a_batch_that_cannot_be_parted_is_kept_whole(handle: Handle) -> None:
     assert [handle.get(timeout=0), handle.get(timeout=0)] == [1, 2]
 
 
-def test_the_rest_of_a_batch_that_cannot_be_added_is_got_next(handle: Handle, channel: FakeChannel) -> None:
-    """C36: it was taken, so it is kept."""
+def test_the_next_get_returns_the_rest_of_a_batch_that_could_not_be_added(handle: Handle, channel: FakeChannel) -> None:
+    """C36: it was taken, so the handle keeps it."""
     handle.put_many([2, 3])
     messages = Stingy([(b"\x01", 0)])
     assert handle._add_rest(messages, channel, None) == 0
     assert [handle.get(timeout=0), handle.get(timeout=0)] == [2, 3]
 
 
-def test_a_batch_for_whose_rest_there_is_no_memory_is_its_first_message(handle: Handle, channel: FakeChannel) -> None:
-    """C36: the rest stays where it is."""
+def test_a_batch_returns_its_first_message_if_memory_does_not_suffice_for_the_rest(
+    handle: Handle, channel: FakeChannel
+) -> None:
+    """C36: the rest stays in the queue."""
     handle.put_many([1, 2])
     channel.qsize = fail  # type: ignore[method-assign]
     assert handle.get_many(block=False) == [1]
@@ -145,7 +149,7 @@ def test_a_batch_for_whose_rest_there_is_no_memory_is_its_first_message(handle: 
 def test_large_messages_are_taken_a_few_at_a_time(
     handle: Handle, channel: FakeChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C36: so that not the whole batch is held as bytes and as items."""
+    """C36: memory then never holds the whole batch both as bytes and as items."""
     asked: list[int] = []
     many = channel.try_get_many
 
@@ -159,41 +163,41 @@ def test_large_messages_are_taken_a_few_at_a_time(
     assert (handle.get_many(block=False), asked) == ([1, 2, 3], [2, 1])
 
 
-def test_a_batch_of_large_messages_has_all_that_are_there(
+def test_a_batch_of_large_messages_is_complete(
     handle: Handle, channel: FakeChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C9: however many steps it takes."""
+    """C9: the number of steps does not matter."""
     monkeypatch.setattr("ipcq._handle.queue.STEP", 1)
     handle.put_many([1, 2, 3])
     assert handle.get_many(block=False) == [1, 2, 3]
 
 
-def test_a_shortcut_is_given_back_its_part_of_a_batch(handle: Handle) -> None:
-    """C36: what it took has to be returned, although memory has run out."""
+def test_a_shortcut_gets_its_part_of_a_batch_back(handle: Handle) -> None:
+    """C36: messages that it took have to be returned, although memory has run out."""
     handle.put(2)
     Scarce(handle, 1)
     assert handle._get_rest([1], 2) == [1]
     assert handle.get(timeout=0) == 2
 
 
-def test_a_shortcut_whose_call_finds_no_memory_is_given_back_its_part(
+def test_a_shortcut_gets_its_part_back_if_the_call_runs_out_of_memory(
     handle: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C36: nothing more was taken."""
+    """C36: no further message was taken."""
     monkeypatch.setattr(type(handle), "_with_channel", fail)
     assert handle._get_rest([1], 2) == [1]
 
 
 @pytest.mark.parametrize("priority", [0, 7])
-def test_what_a_shortcut_could_not_decode_is_got_next(handle: Handle, priority: int) -> None:
-    """C36: with its priority."""
+def test_the_next_get_returns_what_a_shortcut_could_not_decode(handle: Handle, priority: int) -> None:
+    """C36: the message has its priority."""
     handle._keep(b"\x05", priority)
     message = handle.get_message(timeout=0)
     assert (message.item, message.priority) == (5, priority)
 
 
-def test_what_is_kept_counts(handle: Handle) -> None:
-    """C25: as if it were still in the queue."""
+def test_kept_messages_count(handle: Handle) -> None:
+    """C25: `qsize` counts them as if they were still in the queue."""
     handle.put_many([1, 2, 3])
     Scarce(handle, 1)
     with pytest.raises(MemoryError):
@@ -203,8 +207,8 @@ def test_what_is_kept_counts(handle: Handle) -> None:
     handle._leftovers.kept.clear()
 
 
-def test_clearing_drops_what_is_kept(handle: Handle) -> None:
-    """C37: it was in the queue."""
+def test_clearing_drops_kept_messages(handle: Handle) -> None:
+    """C37: they count as messages of the queue."""
     handle.put_many([1, 2, 3])
     Scarce(handle, 2)
     assert handle.get_many(block=False) == [1]
@@ -213,15 +217,15 @@ def test_clearing_drops_what_is_kept(handle: Handle) -> None:
         handle.get(timeout=0)
 
 
-def test_an_immediate_shutdown_drops_what_is_kept(queue: Handle) -> None:
-    """C37: nothing is got afterwards."""
+def test_an_immediate_shutdown_drops_kept_messages(queue: Handle) -> None:
+    """C37: no get returns a message afterwards."""
     queue._keep(b"\x01", 0)
     queue.shutdown(immediate=True)
     with pytest.raises(QueueShutDown):
         queue.get(timeout=0)
 
 
-def test_closing_tells_how_many_nobody_got(handle: Handle) -> None:
+def test_closing_reports_the_number_of_kept_messages(handle: Handle) -> None:
     """C36: no message that was taken is lost without a warning."""
     handle._keep(b"\x01", 0)
     with pytest.warns(UserWarning, match="lost 1 messages"):
@@ -230,8 +234,8 @@ def test_closing_tells_how_many_nobody_got(handle: Handle) -> None:
         handle._report_or_get()
 
 
-def test_a_child_does_not_get_what_its_parent_keeps(handle: Handle) -> None:
-    """C20: the parent returns it."""
+def test_a_child_does_not_get_messages_that_its_parent_keeps(handle: Handle) -> None:
+    """C20: the parent returns them."""
     handle._keep(b"\x01", 0)
     handle._forget_calls()
     with warnings.catch_warnings():
@@ -240,23 +244,23 @@ def test_a_child_does_not_get_what_its_parent_keeps(handle: Handle) -> None:
 
 
 class Overtaken(deque[Any]):
-    """The kept messages, as seen by a thread that another thread overtakes."""
+    """Kept messages that another thread takes between the check and the pop."""
 
     def popleft(self) -> Any:
         self.clear()
         return super().popleft()
 
 
-def test_a_thread_that_is_overtaken_gets_what_is_in_the_queue(handle: Handle) -> None:
-    """C21: another thread took what was kept just then."""
+def test_a_thread_that_is_overtaken_gets_a_message_from_the_queue(handle: Handle) -> None:
+    """C21: another thread has just taken the kept message."""
     handle.put(5)
     handle._leftovers.errors = Overtaken([DecodeError()])
     handle._leftovers.kept = Overtaken([b"\x01"])
     assert handle._report_or_get() == (b"\x05", 0)
 
 
-def test_what_a_kept_batch_has_no_memory_for_stays_kept(handle: Handle) -> None:
-    """C36: also where the kept message cannot be handed out."""
+def test_a_kept_batch_stays_kept_if_memory_runs_out_again(handle: Handle) -> None:
+    """C36: the kept message could not be returned."""
 
     class Stuck(list[Any]):
         pop = fail  # type: ignore[assignment]
@@ -269,10 +273,8 @@ def test_what_a_kept_batch_has_no_memory_for_stays_kept(handle: Handle) -> None:
 
 
 @pytest.mark.parametrize("verb", ["put", "get"])
-def test_a_wait_that_was_served_and_cannot_be_counted_was_served(
-    handle: Handle, channel: FakeChannel, verb: str
-) -> None:
-    """C36: counting costs no message, and a put that stored does not raise."""
+def test_a_call_succeeds_even_if_its_wait_cannot_be_counted(handle: Handle, channel: FakeChannel, verb: str) -> None:
+    """C36: counting loses no message, and a put that has put its item does not raise."""
     channel.count_wait = fail  # type: ignore[method-assign]
     filled = verb == "put"
     while filled and channel.try_put(b"\x01", 0):
@@ -288,46 +290,46 @@ def test_a_wait_that_was_served_and_cannot_be_counted_was_served(
     assert handle.put(2, timeout=5) is None if filled else handle.get(timeout=5) == 1
 
 
-def test_a_batch_tells_what_was_stored_before_memory_ran_out(handle: Handle, channel: FakeChannel) -> None:
-    """C36: a caller that gets an error would put the items again."""
+def test_putting_a_batch_returns_the_number_if_memory_runs_out_meanwhile(handle: Handle, channel: FakeChannel) -> None:
+    """C36: after an error, the caller would put the items again."""
     channel.wait_writable = fail  # type: ignore[method-assign]
     assert handle.put_many(range(10), timeout=5) == 3
 
 
-def test_a_shortcuts_batch_tells_what_was_stored_before_memory_ran_out(handle: Handle) -> None:
-    """C36: also where there is none to encode the rest."""
+def test_putting_a_batch_by_a_shortcut_returns_the_number_if_memory_runs_out_meanwhile(handle: Handle) -> None:
+    """C36: even if memory does not suffice to encode the rest."""
     handle._encode = fail
     assert handle._put_rest([b"1", b"2", b"3"], 2, 0.0) == 2
 
 
-def test_a_face_counts_no_wait_that_there_is_no_memory_for(handle: Handle, channel: FakeChannel) -> None:
-    """C36: what it took has to be returned."""
+def test_counting_a_wait_ignores_a_lack_of_memory(handle: Handle, channel: FakeChannel) -> None:
+    """C36: a message that a compatibility module took has to be returned."""
     channel.count_wait = fail  # type: ignore[method-assign]
     count_wait(handle, True)
 
 
-def test_a_channels_batch_ends_before_what_there_is_no_memory_for(channel: FakeChannel) -> None:
-    """C36, clause 11: the default's too."""
+def test_a_channel_ends_a_batch_when_memory_runs_out(channel: FakeChannel) -> None:
+    """C36, clause 11: the default of `try_get_many` returns what it took."""
     channel.try_put_many([b"1", b"2", b"3"])
     channel.try_get = fail_after(channel.try_get, 2)  # type: ignore[method-assign]
     assert channel.try_get_many(3) == [(b"1", 0), (b"2", 0)]
 
 
-def test_a_channels_batch_without_memory_raises(channel: FakeChannel) -> None:
-    """C36, clause 11: nothing was taken."""
+def test_a_channel_without_memory_for_a_batch_raises(channel: FakeChannel) -> None:
+    """C36, clause 11: no message was taken."""
     channel.try_get = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError):
         channel.try_get_many(3)
 
 
-def test_a_channels_batch_tells_what_it_stored_before_memory_ran_out(channel: FakeChannel) -> None:
-    """C36, clause 11: the default's too."""
+def test_a_channel_returns_the_number_it_put_before_memory_ran_out(channel: FakeChannel) -> None:
+    """C36, clause 11: the default of `try_put_many` does so."""
     channel.try_put = fail_after(channel.try_put, 2)  # type: ignore[method-assign]
     assert channel.try_put_many([b"1", b"2", b"3"]) == 2
 
 
-def test_threads_that_get_beside_a_shortage_lose_nothing(handle: Handle) -> None:
-    """C21, C36: each kept message goes to one of them."""
+def test_threads_that_get_kept_messages_lose_nothing(handle: Handle) -> None:
+    """C21, C36: each kept message goes to one thread."""
     handle._leftovers.kept.append([(bytes([number]), 0) for number in range(100)])
     handle._begin_with_leftovers()
     taken: list[Any] = []
@@ -344,6 +346,6 @@ def test_threads_that_get_beside_a_shortage_lose_nothing(handle: Handle) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    while handle._leftovers.kept:  # a thread may see nothing while another one holds the batch
+    while handle._leftovers.kept:  # a thread may find nothing while another has the batch
         taken.append(handle.get(timeout=0))
     assert sorted(taken) == list(range(100))

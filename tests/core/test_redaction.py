@@ -1,4 +1,4 @@
-"""C42: no password that came with an address is in any text: a canary, looked for in every error of every call."""
+"""C42: no text shows a password from an address: the tests search for a canary in each error of each call."""
 
 import asyncio
 import logging
@@ -79,7 +79,7 @@ def _text_of(call: Callable[[Any], Any], address: Any) -> str:
     error: BaseException | None = caught.value
     told = [repr(error)]
     while error is not None:
-        # The frames' lines are this file's.
+        # Without the frames: they show lines of this file.
         told += traceback.format_exception_only(error)
         error = error.__cause__ or error.__context__
     return "\n".join(told)
@@ -98,17 +98,17 @@ def _text_of(call: Callable[[Any], Any], address: Any) -> str:
     ],
 )
 def test_the_rest_of_an_address_is_shown(address: object, text: str) -> None:
-    """Whoever reads the error can still tell which address it was."""
+    """The reader of the error can still recognise the address."""
     assert shown(address) == text
 
 
 @pytest.mark.parametrize(
     ("call", "address"),
-    # shmqueue puts a slash in front, and then this is a good name.
+    # shmqueue prepends a slash, which makes it a valid name.
     [(call, each) for call in CALLS for each in ADDRESSES if (call, each) != ("shmqueue", f"user:{CANARY}@h")],
     ids=lambda part: part if part in list(CALLS) else ascii(part),
 )
 def test_no_error_shows_the_password_of_an_address(call: str, address: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the text, the repr, a cause, nor a log record has the canary."""
+    """The canary is not in the text, the repr, a cause or a log record."""
     caplog.set_level(logging.DEBUG)
     assert CANARY not in _text_of(CALLS[call], address) + caplog.text

@@ -1,4 +1,4 @@
-"""STYLE 9 to 11: plugins come in by real entry points, one by one, and a broken one is a line in a list."""
+"""The registry of backends: plugins are loaded one by one from entry points, and a broken one is only an entry."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ def ipcq_backend():
     return FakeBackend("strange")
 """
 
-#: Plugins that cannot be loaded, and what has to be told of each.
+#: Plugins that cannot be loaded, and the reason that has to be reported for each.
 BROKEN = {
     "a missing dependency": ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
     "an exit": ("import sys; sys.exit('not on a Tuesday')", "SystemExit: not on a Tuesday"),
@@ -79,7 +79,7 @@ BROKEN = {
 
 @pytest.fixture(params=BROKEN)
 def broken(request: pytest.FixtureRequest, installed: Installed) -> str:
-    """Install each of the broken plugins as the backend 'strange', and return what is to be told of it."""
+    """Install a broken plugin as the backend 'strange', and return the expected reason."""
     source, told = BROKEN[request.param]
     installed.plugin("strange", source, "strange-things")
     return told
@@ -92,55 +92,55 @@ def info(name: str) -> ipcq.BackendInfo:
 # Broken plugins
 
 
-def test_a_broken_plugin_is_a_line_in_the_list(broken: str) -> None:
-    """STYLE 10: a failure becomes a record that says what is wrong."""
+def test_a_broken_plugin_is_listed_with_the_reason(broken: str) -> None:
+    """A failure to load is not raised."""
     assert broken in info("strange").reason
 
 
 def test_a_broken_plugin_is_not_usable(broken: str) -> None:
-    """STYLE 10: it is listed and cannot be used."""
+    """It is listed as unusable."""
     assert not info("strange").usable
 
 
 def test_a_broken_plugin_is_listed_with_its_distribution(broken: str) -> None:
-    """STYLE 10: so that somebody knows what to update or remove."""
+    """The user learns what to update or remove."""
     assert info("strange").distribution == "strange-things"
 
 
-def test_a_broken_plugin_is_listed_without_abilities(broken: str) -> None:
-    """What could not be loaded has said nothing."""
+def test_a_broken_plugin_is_listed_without_capabilities(broken: str) -> None:
+    """They are unknown, because it was not loaded."""
     assert info("strange").capabilities is None
 
 
 @pytest.mark.needs("memory")
 def test_a_broken_plugin_leaves_the_others_alone(broken: str) -> None:
-    """STYLE 10: each entry point is loaded by itself."""
+    """Each entry point is loaded separately."""
     assert info("memory").usable
 
 
-def test_naming_a_broken_plugin_tells_why(broken: str, name: str) -> None:
-    """STYLE 10: the error says what the list says."""
+def test_naming_a_broken_plugin_raises_with_the_reason(broken: str, name: str) -> None:
+    """The reason is the same as in the list."""
     with pytest.raises(BackendUnavailable) as caught:
         ipcq.open(name, "strange")
     assert broken in str(caught.value)
 
 
-def test_naming_a_broken_plugin_carries_the_reason(broken: str) -> None:
-    """The reason is there for programs, too."""
+def test_the_error_for_a_broken_plugin_carries_the_reason(broken: str) -> None:
+    """Programs find the reason in an attribute."""
     with pytest.raises(BackendUnavailable) as caught:
         registry.backend("strange")
     assert broken in caught.value.reasons["strange"]
 
 
-def test_a_broken_plugin_is_told_where_no_backend_serves(broken: str, name: str) -> None:
-    """STYLE 10: it is a line in the no-backend error."""
+def test_a_broken_plugin_is_reported_if_no_backend_can_be_used(broken: str, name: str) -> None:
+    """The error lists each backend with its reason."""
     with pytest.raises(BackendUnavailable) as caught:
         ipcq.open(name, require=["nameless"])
     assert broken in str(caught.value)
 
 
 def test_the_strict_switch_raises_what_the_plugin_raises(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """STYLE 10: IPCQ_STRICT_PLUGINS is for the plugin's author."""
+    """IPCQ_STRICT_PLUGINS helps authors of plugins."""
     monkeypatch.setenv("IPCQ_STRICT_PLUGINS", "1")
     with pytest.raises((Exception, SystemExit)) as caught:
         registry.plugins()
@@ -148,14 +148,14 @@ def test_the_strict_switch_raises_what_the_plugin_raises(broken: str, monkeypatc
 
 
 def test_an_empty_strict_switch_is_off(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set to anything, and nothing is not anything."""
+    """An empty variable counts as unset."""
     monkeypatch.setenv("IPCQ_STRICT_PLUGINS", "")
     installed.plugin("strange", "1 / 0")
     assert not info("strange").usable
 
 
-def test_an_interrupt_while_a_plugin_is_loaded_goes_through(installed: Installed) -> None:
-    """C12: Ctrl-C is nobody's failure to load."""
+def test_an_interrupt_while_a_plugin_is_loaded_passes_through(installed: Installed) -> None:
+    """C12: Ctrl-C is not a failure to load."""
     installed.plugin("strange", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         ipcq.backends()
@@ -166,7 +166,7 @@ def test_an_interrupt_while_a_plugin_is_loaded_goes_through(installed: Installed
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), OSError(5, "no device"), MessageQueueError("no")])
 def test_a_probe_that_raises_is_a_reason(installed: Installed, error: Exception) -> None:
-    """STYLE 11: probe never raises; one that does cannot be used."""
+    """A backend whose `probe` raises cannot be used."""
     fake = FakeBackend("strange")
     fake.on_probe = raising(error)
     installed.backend(fake)
@@ -181,8 +181,8 @@ SHORTAGES = [
 ]
 
 
-def test_a_named_backend_that_cannot_be_used_says_why(installed: Installed) -> None:
-    """STYLE 30: `BackendUnavailable` has the probe's reason."""
+def test_the_error_for_an_unusable_named_backend_has_the_reason(installed: Installed) -> None:
+    """`BackendUnavailable` has the reason that `probe` returned."""
     fake = FakeBackend("strange")
     installed.backend(fake)
     fake.availability = Availability.no("its library is missing: install it")
@@ -191,10 +191,10 @@ def test_a_named_backend_that_cannot_be_used_says_why(installed: Installed) -> N
 
 
 @pytest.mark.parametrize(("error", "kind"), SHORTAGES)
-def test_a_probe_that_finds_nothing_left_to_look_with_is_no_answer(
+def test_a_probe_that_runs_out_of_resources_is_an_error(
     installed: Installed, name: str, error: Exception, kind: type[MessageQueueError]
 ) -> None:
-    """C31: how full the machine is never decides, so nothing is created elsewhere."""
+    """C31: the choice must not depend on free resources, so no other backend is used instead."""
     fake = FakeBackend("strange", rank=900)
     fake.on_probe = raising(error)
     installed.backend(fake)
@@ -203,18 +203,18 @@ def test_a_probe_that_finds_nothing_left_to_look_with_is_no_answer(
     assert caught.value.__cause__ is error
 
 
-def test_a_backend_that_nothing_is_left_to_look_at_is_listed_with_that(installed: Installed) -> None:
-    """A list hides none."""
+def test_a_backend_whose_probe_runs_out_of_resources_is_listed_with_the_limit(installed: Installed) -> None:
+    """The list has each backend."""
     fake = FakeBackend("strange")
     fake.on_probe = raising(OSError(errno.EMFILE, "Too many open files"))
     installed.backend(fake)
     assert "RLIMIT_NOFILE" in info("strange").reason
 
 
-def test_a_plugin_that_could_not_be_loaded_for_want_of_descriptors_is_loaded_later(
+def test_a_plugin_that_could_not_be_loaded_for_lack_of_descriptors_is_loaded_later(
     installed: Installed, name: str
 ) -> None:
-    """C31: what is remembered of a plugin does not depend on the moment of the first look."""
+    """C31: a temporary shortage is not cached."""
     source = """
         import errno
         from core.fakes import FakeBackend
@@ -237,10 +237,10 @@ def test_a_plugin_that_could_not_be_loaded_for_want_of_descriptors_is_loaded_lat
 
 @pytest.mark.needs("mqueue")
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
-def test_backends_are_not_looked_for_where_nothing_can_be_opened(
+def test_backends_are_not_searched_if_no_file_can_be_opened(
     installed: Installed, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """C31: `importlib.metadata` would find none, and that would be remembered."""
+    """C31: `importlib.metadata` would find none, and that result would be cached."""
 
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -252,8 +252,8 @@ def test_backends_are_not_looked_for_where_nothing_can_be_opened(
     assert "mqueue" in {each.name for each in ipcq.backends()}
 
 
-def test_a_backend_of_another_platform_is_not_asked(installed: Installed) -> None:
-    """Its probe may stand on what only its own platform has."""
+def test_a_backend_of_another_platform_is_not_probed(installed: Installed) -> None:
+    """Its probe may need modules that only its platform has."""
     fake = FakeBackend("strange")
     fake.platforms = ("plan", "inferno")
     fake.on_probe = raising(ZeroDivisionError())
@@ -262,16 +262,16 @@ def test_a_backend_of_another_platform_is_not_asked(installed: Installed) -> Non
 
 
 @pytest.mark.parametrize("platforms", [(sys.platform,), ("plan", sys.platform[:3]), None])
-def test_a_backend_of_this_platform_is_asked(installed: Installed, platforms: tuple[str, ...] | None) -> None:
-    """One of the beginnings is enough, as versions of BSDs are in the name; and None is everywhere."""
+def test_a_backend_of_this_platform_is_probed(installed: Installed, platforms: tuple[str, ...] | None) -> None:
+    """A prefix is enough, because names of BSDs contain the version; None means every platform."""
     fake = FakeBackend("strange")
     fake.platforms = platforms
     installed.backend(fake)
     assert info("strange").usable
 
 
-def test_the_list_tells_the_platforms(installed: Installed) -> None:
-    """Of a backend that cannot be used here as well."""
+def test_the_list_has_the_platforms(installed: Installed) -> None:
+    """This includes backends that cannot be used here."""
     fake = FakeBackend("strange")
     fake.platforms = ("plan",)
     installed.backend(fake)
@@ -279,31 +279,29 @@ def test_the_list_tells_the_platforms(installed: Installed) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, True, "yes", (True, "")])
-def test_a_probe_that_answers_nonsense_is_a_reason(installed: Installed, answer: object) -> None:
-    """STYLE 11: probe returns an Availability; what returns something else cannot be used."""
+def test_a_backend_whose_probe_returns_nonsense_is_unusable(installed: Installed, answer: object) -> None:
+    """`probe` has to return an Availability."""
     fake = FakeBackend("strange")
     fake.availability = answer  # type: ignore[assignment]
     installed.backend(fake)
     assert not info("strange").usable
 
 
-def test_a_backend_that_cannot_be_used_here_says_why(installed: Installed) -> None:
-    """STYLE 11: the reason is one sentence that the backend wrote."""
+def test_an_unusable_backend_is_listed_with_its_reason(installed: Installed) -> None:
+    """The backend gives the reason."""
     installed.backend(FakeBackend("strange", availability=Availability.no("it needs a tail wind")))
     assert info("strange").reason == "it needs a tail wind"
 
 
-def test_naming_a_backend_that_cannot_be_used_here_tells_why(installed: Installed, name: str) -> None:
-    """The reason is in the error."""
+def test_naming_an_unusable_backend_raises_with_the_reason(installed: Installed, name: str) -> None:
+    """The error has queue, backend and reason."""
     installed.backend(FakeBackend("strange", availability=Availability.no("it needs a tail wind")))
     with pytest.raises(BackendUnavailable, match=f"queue '{name}' on backend 'strange': it needs a tail wind"):
         ipcq.open(name, "strange")
 
 
-def test_a_backend_that_cannot_say_whether_a_name_exists_keeps_nobody_from_another(
-    installed: Installed, name: str
-) -> None:
-    """A stranger's plugin must not stop ``auto``."""
+def test_a_backend_whose_search_fails_does_not_stop_auto(installed: Installed, name: str) -> None:
+    """A broken plugin must not affect other backends."""
     fake = FakeBackend("strange", rank=1)
     fake.on_exists = raising(ValueError("what name?"))
     installed.backend(fake)
@@ -312,8 +310,8 @@ def test_a_backend_that_cannot_say_whether_a_name_exists_keeps_nobody_from_anoth
         assert queue.backend == "other"
 
 
-def test_a_backend_that_cannot_say_whether_a_name_exists_tells_who_names_it(installed: Installed, name: str) -> None:
-    """Who names it gets an error of the tree."""
+def test_a_named_backend_whose_search_fails_is_an_error(installed: Installed, name: str) -> None:
+    """It becomes BackendUnavailable with the cause in the text."""
     fake = FakeBackend("strange")
     fake.on_exists = raising(ValueError("what name?"))
     installed.backend(fake)
@@ -321,23 +319,23 @@ def test_a_backend_that_cannot_say_whether_a_name_exists_tells_who_names_it(inst
         ipcq.open(name, "strange")
 
 
-# Who offers what
+# Which distribution offers which backend
 
 
-def test_a_strangers_backend_is_found(installed: Installed) -> None:
-    """One entry point is all that it takes."""
+def test_a_backend_of_another_distribution_is_found(installed: Installed) -> None:
+    """It only needs an entry point."""
     installed.plugin("strange", GOOD)
     assert info("strange").usable
 
 
-def test_a_strangers_backend_is_described(installed: Installed) -> None:
-    """The list has name, rank, abilities and distribution."""
+def test_a_backend_of_another_distribution_is_described(installed: Installed) -> None:
+    """The list has name, rank, capabilities and distribution."""
     installed.backend(FakeBackend("strange", rank=7), "strange-things")
     assert info("strange") == ipcq.BackendInfo("strange", True, "", 7, HOST, "strange-things")
 
 
-def test_the_list_is_in_the_order_in_which_auto_creates(installed: Installed) -> None:
-    """By rank, then those that auto never creates on, by name."""
+def test_the_list_has_the_order_in_which_auto_creates(installed: Installed) -> None:
+    """It is sorted by rank; backends without a rank follow, sorted by name."""
     fakes = [FakeBackend("bb"), FakeBackend("aa"), FakeBackend("low", rank=-1), FakeBackend("top", rank=999)]
     for fake in fakes:
         installed.backend(fake)
@@ -345,15 +343,15 @@ def test_the_list_is_in_the_order_in_which_auto_creates(installed: Installed) ->
     assert [name for name in names if name in {fake.name for fake in fakes}] == ["top", "low", "aa", "bb"]
 
 
-def test_of_two_distributions_that_offer_one_name_the_first_by_name_wins(installed: Installed) -> None:
-    """No order of installation decides."""
+def test_if_two_distributions_offer_one_backend_the_first_by_name_wins(installed: Installed) -> None:
+    """The order of installation does not matter."""
     installed.backend(FakeBackend("strange", rank=2), "zebra")
     installed.backend(FakeBackend("strange", rank=1), "aardvark")
     assert info("strange").distribution == "aardvark"
 
 
 def test_a_name_that_is_offered_twice_is_listed_once(installed: Installed) -> None:
-    """There is one backend of a name."""
+    """A name stands for one backend."""
     for distribution in ("zebra", "aardvark"):
         installed.backend(FakeBackend("strange"), distribution)
     assert [each.name for each in ipcq.backends()].count("strange") == 1
@@ -361,13 +359,13 @@ def test_a_name_that_is_offered_twice_is_listed_once(installed: Installed) -> No
 
 @pytest.mark.needs("memory")
 @pytest.mark.parametrize("distribution", ["aaaa", "ipcq", "zzzz"])
-def test_nobody_can_replace_a_bundled_backend(installed: Installed, distribution: str) -> None:
-    """A stranger that offers a bundled name is not asked."""
+def test_a_bundled_backend_cannot_be_replaced(installed: Installed, distribution: str) -> None:
+    """Other distributions that offer its name are ignored."""
     installed.backend(FakeBackend("memory"), distribution)
     assert info("memory").distribution == "ipcq-queue"
 
 
-#: What needs a backend, whichever it is.
+#: Calls that need a backend.
 ANY = {
     "open": ipcq.open,
     "open what exists": lambda name: ipcq.open(name, create=False),
@@ -383,7 +381,7 @@ ANY = {
 def test_without_any_entry_point_the_error_says_what_is_missing(
     name: str, call: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frozen program or an archive without metadata has none, and every call names the two ways out."""
+    """Frozen programs and archives without metadata have none; each call names the two ways out."""
     monkeypatch.setattr(registry, "_offers", lambda _: {})
     with pytest.raises(MessageQueueError) as caught:
         call(name)
@@ -391,30 +389,30 @@ def test_without_any_entry_point_the_error_says_what_is_missing(
 
 
 def test_without_any_entry_point_the_list_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ipcq.backends` says what is installed."""
+    """`ipcq.backends` lists what is installed."""
     monkeypatch.setattr(registry, "_offers", lambda _: {})
     assert ipcq.backends() == []
 
 
-def test_the_distribution_is_called_as_it_is_installed() -> None:
-    """The name in the code, which is also that in pyproject.toml, is one that pip knows."""
+def test_the_distribution_has_its_installed_name() -> None:
+    """The code and pyproject.toml have the name that pip uses."""
     assert (metadata(DISTRIBUTION)["Name"], PROJECT) == ("ipcq-queue", "ipcq")
 
 
-def test_an_entry_point_of_no_distribution_has_no_distribution() -> None:
-    """importlib.metadata allows it."""
+def test_an_entry_point_may_lack_a_distribution() -> None:
+    """`importlib.metadata` allows that."""
     assert registry._distribution(SimpleNamespace(dist=None)) == ""  # type: ignore[arg-type]
 
 
 @pytest.mark.needs("memory")
-def test_an_unknown_backend_that_nearly_is_one_is_guessed() -> None:
-    """The text says which was probably meant."""
+def test_a_mistyped_backend_gets_a_suggestion() -> None:
+    """The text has the most similar name."""
     with pytest.raises(BackendUnknown, match="did you mean 'memory'"):
         registry.plugin("memry")
 
 
-def test_an_unknown_backend_that_is_like_none_gets_the_list() -> None:
-    """The text says which there are."""
+def test_an_unknown_backend_without_a_similar_name_gets_the_list() -> None:
+    """The text lists the installed backends."""
     names = ", ".join(sorted(info.name for info in ipcq.backends()))
     with pytest.raises(BackendUnknown, match=f"choose from {names}"):
         registry.plugin("zzzzzz")
@@ -430,13 +428,13 @@ def test_an_unknown_backend_that_is_like_none_gets_the_list() -> None:
     ],
 )
 def test_an_unknown_backend_is_the_same_error_everywhere(name: str, call: Callable[[str], object]) -> None:
-    """DESIGN 4: one condition, one class."""
+    """Each call raises BackendUnknown."""
     with pytest.raises(BackendUnknown):
         call(name)
 
 
-def test_able_backends_that_reach_processes_come_first(installed: Installed) -> None:
-    """A refusal names the best alternative first."""
+def test_backends_with_a_capability_are_sorted_by_rank(installed: Installed) -> None:
+    """A refusal names the best alternative first, and no unusable one."""
     peeking = Capabilities(scope=Scope.HOST, peek=True)
     installed.backend(FakeBackend("low", rank=1, capabilities=peeking))
     installed.backend(FakeBackend("top", rank=2, capabilities=peeking))
@@ -444,7 +442,7 @@ def test_able_backends_that_reach_processes_come_first(installed: Installed) -> 
     assert [name for name in registry.able("peek") if name in ("top", "low")] == ["top", "low"]
 
 
-# What is loaded when
+# When plugins are loaded
 
 MODULES = sorted([*(entry.module for entry in entry_points(group=GROUP)), "strange_module"])
 TELL_LOADED = """
@@ -467,19 +465,19 @@ print(sorted(set({modules!r}) & set(sys.modules)))
 )
 @pytest.mark.needs("memory")
 def test_naming_a_backend_loads_only_that_one(run: Run, installed: Installed, call: str, loaded: list[str]) -> None:
-    """STYLE 9: a name loads one plugin, ``auto`` and the list load all, an import loads none."""
+    """``auto`` and the list load all, and an import loads none."""
     Path(installed.place, "strange_module.py").write_text(GOOD)
     installed.distribution("strange-things", {"strange": "strange_module"})
     assert run(TELL_LOADED.format(call=call, modules=MODULES)) == str(loaded)
 
 
-def test_importing_ipcq_imports_no_machinery(run: Run) -> None:
-    """STYLE 2: neither pluggy nor importlib.metadata nor a serializer is needed to import ipcq."""
+def test_importing_ipcq_imports_no_heavy_modules(run: Run) -> None:
+    """pluggy, importlib.metadata and the serializers are imported later."""
     heavy = {"pluggy", "importlib.metadata", "click", "msgpack", "multiprocessing"}
     assert run(f"import sys, ipcq; print(sorted({heavy!r} & set(sys.modules)))") == "[]"
 
 
-def test_a_plugin_is_asked_once(installed: Installed) -> None:
-    """hooks: called once per process."""
+def test_a_plugin_is_loaded_once(installed: Installed) -> None:
+    """Its hook is called once per process."""
     installed.plugin("strange", "print('loaded')\n" + GOOD)
     assert registry.plugin("strange") is registry.plugin("strange")

@@ -1,4 +1,4 @@
-"""C31: of two queues of one name that are made at the same instant on two backends, one goes."""
+"""C31: if two queues of one name are created at the same time on two backends, one is removed."""
 
 import logging
 import time
@@ -36,7 +36,7 @@ def theirs(installed: Installed) -> FakeBackend:
 
 @pytest.fixture
 def rival(mine: FakeBackend, theirs: FakeBackend) -> Callable[..., None]:
-    """Return what lets a rival create once, between this process's look and its creation."""
+    """Return a function that makes a rival create once, between this process's search and its creation."""
 
     def appear(**request: Any) -> None:
         def make(name: str) -> None:
@@ -50,7 +50,7 @@ def rival(mine: FakeBackend, theirs: FakeBackend) -> Callable[..., None]:
 
 @pytest.fixture
 def opened(name: str) -> Iterator[Callable[..., "ipcq.Queue[Any]"]]:
-    """Return what opens the test's name on whichever backend it is; the handles are closed after the test."""
+    """Return a function that opens the test's name with `auto`; the handles are closed after the test."""
     handles = []
 
     def open_it(**options: Any) -> "ipcq.Queue[Any]":
@@ -67,7 +67,7 @@ Rival = Callable[..., None]
 
 
 def put_meanwhile(mine: FakeBackend, theirs: FakeBackend, *messages: tuple[bytes, int]) -> None:
-    """Let a third process put messages into this process's queue before it looks again."""
+    """Let a third process put messages into this process's queue before the second look."""
     left = list(messages)
 
     def put(name: str) -> None:
@@ -77,30 +77,30 @@ def put_meanwhile(mine: FakeBackend, theirs: FakeBackend, *messages: tuple[bytes
     theirs.on_exists = put
 
 
-def test_who_finds_a_second_queue_attaches_to_it(rival: Rival, opened: Opening) -> None:
-    """C31: everybody who opens the name ends on the same one."""
+def test_a_creator_that_finds_a_second_queue_attaches_to_it(rival: Rival, opened: Opening) -> None:
+    """C31: all processes that open the name use the same queue."""
     rival()
     assert opened().backend == "theirs"
 
 
-def test_who_finds_a_second_queue_removes_its_own(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
-    """C31: and closes each channel to it."""
+def test_a_creator_that_finds_a_second_queue_removes_its_own(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
+    """C31: it also closes its channels to that queue."""
     rival()
     opened()
     assert (mine.queues, [channel.closings for channel in mine.channels]) == ({}, [1, 1])
 
 
-def test_who_asked_to_create_alone_is_told_of_the_other(rival: Rival, opened: Opening) -> None:
-    """With exclusive=True."""
+def test_an_exclusive_creator_that_finds_a_second_queue_raises(rival: Rival, opened: Opening) -> None:
+    """It raises QueueExists."""
     rival()
     with pytest.raises(QueueExists):
         opened(exclusive=True)
 
 
-def test_a_queue_stays_if_the_other_goes_first(
+def test_a_queue_stays_if_the_other_is_removed_first(
     rival: Rival, theirs: FakeBackend, opened: Opening, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C31: of two makers that see each other, the one that waits longer keeps its queue."""
+    """C31: of two creators that see each other, the one that waits longer keeps its queue."""
     rival()
     monkeypatch.setattr(time, "sleep", lambda _: theirs.unlink(name))
     assert opened().backend == "mine"
@@ -110,7 +110,7 @@ def test_a_queue_stays_if_the_other_goes_first(
 def test_the_wait_is_random(
     rival: Rival, opened: Opening, monkeypatch: pytest.MonkeyPatch, byte: int, seconds: float
 ) -> None:
-    """Two that wait for the same time would both remove their queues, for ever."""
+    """Two processes that wait for the same time would both remove their queues, again and again."""
     rival()
     waited: list[float] = []
     monkeypatch.setattr(rivals.os, "urandom", lambda count: bytes([byte] * count))
@@ -119,10 +119,10 @@ def test_the_wait_is_random(
     assert waited[0] == seconds
 
 
-def test_where_both_removed_theirs_the_queue_is_created_anew(
+def test_if_both_creators_removed_their_queue_it_is_created_again(
     rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening
 ) -> None:
-    """C31: and keeps what was put into the first."""
+    """C31: the new queue has the messages of the first."""
     rival()
     put_meanwhile(mine, theirs, (b"\xc3", 0))
 
@@ -130,32 +130,32 @@ def test_where_both_removed_theirs_the_queue_is_created_anew(
         with suppress(MessageQueueError):
             theirs.unlink(name)
 
-    mine.on_attach = go  # it looks into its queue before it removes it
+    mine.on_attach = go  # it attaches to its queue before it removes it
     queue = opened()
     assert (queue.backend, queue.get(timeout=0)) == ("mine", True)
 
 
 def test_a_queue_that_was_unlinked_meanwhile_is_no_error(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
-    """C5: it is gone, as it should be."""
+    """C5: it was to be removed anyway."""
     rival()
     mine.on_attach = mine.unlink
     assert opened().backend == "theirs"
 
 
-def test_what_a_third_process_had_put_moves(
+def test_messages_of_a_third_process_are_moved(
     rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening, name: str
 ) -> None:
-    """C31: with its order and priorities."""
+    """C31: their order and priorities are kept."""
     rival(priorities=True)
     put_meanwhile(mine, theirs, (b"one", 3), (b"two", 0))
     opened()
     assert list(theirs.queues[name].messages) == [(b"one", 3), (b"two", 0)]
 
 
-def test_what_moves_into_a_queue_without_priorities_has_none(
+def test_messages_moved_into_a_queue_without_priorities_lose_theirs(
     rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening, name: str
 ) -> None:
-    """It would be refused else."""
+    """Otherwise the queue would refuse them."""
     rival()
     put_meanwhile(mine, theirs, (b"one", 3))
     opened()
@@ -163,7 +163,7 @@ def test_what_moves_into_a_queue_without_priorities_has_none(
 
 
 @pytest.mark.parametrize("request_", [{"max_message_size": 2}, {"max_messages": 1}], ids=["too small", "full"])
-def test_what_the_other_queue_does_not_take_is_told(
+def test_messages_that_do_not_fit_into_the_other_queue_are_reported(
     rival: Rival,
     mine: FakeBackend,
     theirs: FakeBackend,
@@ -173,7 +173,7 @@ def test_what_the_other_queue_does_not_take_is_told(
     caplog: pytest.LogCaptureFixture,
     request_: dict[str, int],
 ) -> None:
-    """C37: nothing is lost without a word."""
+    """C37: no message is lost without a report."""
     monkeypatch.setattr(rivals, "_HAND_OVER_SECONDS", 0.01)
     rival(**request_)
     put_meanwhile(mine, theirs, (b"a", 0), (b"large", 0))
@@ -183,10 +183,10 @@ def test_what_the_other_queue_does_not_take_is_told(
     assert f"queue {name!r}: 1 messages were lost" in caplog.text
 
 
-def test_what_cannot_be_moved_as_the_other_queue_is_not_to_be_had_is_told(
+def test_messages_are_reported_if_the_other_queue_cannot_be_opened(
     rival: Rival, mine: FakeBackend, theirs: FakeBackend, opened: Opening, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """C37: with the error that says why."""
+    """C37: the error with the reason is raised too."""
     rival()
     put_meanwhile(mine, theirs, (b"one", 0))
     theirs.on_attach = raising(PermissionDenied("not you"))
@@ -195,8 +195,8 @@ def test_what_cannot_be_moved_as_the_other_queue_is_not_to_be_had_is_told(
     assert "1 messages were lost" in caplog.text
 
 
-def test_a_queue_that_cannot_be_read_is_removed_all_the_same(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
-    """C31: the name is not split."""
+def test_a_queue_that_cannot_be_read_is_still_removed(rival: Rival, mine: FakeBackend, opened: Opening) -> None:
+    """C31: the name must not stay on two backends."""
     rival()
     mine.on_attach = raising(PermissionDenied("not you"))
     assert (opened().backend, mine.queues) == ("theirs", {})
@@ -206,8 +206,8 @@ def limit(*_: object) -> None:
     raise LimitExceeded(limit="RLIMIT_NOFILE", value=1, asked=2, remedy="close some", errno=24)
 
 
-def test_where_the_second_look_fails_nothing_is_left(mine: FakeBackend, theirs: FakeBackend, opened: Opening) -> None:
-    """C31: who cannot look does not know whether the name is split."""
+def test_if_the_second_look_fails_nothing_is_left(mine: FakeBackend, theirs: FakeBackend, opened: Opening) -> None:
+    """C31: the name might be on two backends."""
 
     def look(name: str) -> None:
         if name in mine.queues:
@@ -219,16 +219,16 @@ def test_where_the_second_look_fails_nothing_is_left(mine: FakeBackend, theirs: 
     assert mine.queues == {}
 
 
-def test_a_strangers_backend_that_cannot_answer_keeps_nobody_from_creating(
+def test_a_backend_whose_search_fails_does_not_prevent_creation(
     mine: FakeBackend, theirs: FakeBackend, opened: Opening
 ) -> None:
-    """As at the first look."""
+    """The same holds for the first look."""
     theirs.on_exists = raising(ZeroDivisionError())
     assert opened().backend == "mine"
 
 
 def both_for_a_while(mine: FakeBackend, theirs: FakeBackend, name: str, looks: int) -> None:
-    """Let two makers have created the name, of whom one removes its queue after some looks."""
+    """Create the name on both backends; one of the queues is removed after some searches."""
     mine.make(name)
     theirs.make(name)
     left = [name] * looks
@@ -242,27 +242,25 @@ def both_for_a_while(mine: FakeBackend, theirs: FakeBackend, name: str, looks: i
     theirs.on_exists = look
 
 
-def test_a_name_that_is_being_decided_is_waited_for(
+def test_opening_waits_until_a_race_is_decided(
     mine: FakeBackend, theirs: FakeBackend, opened: Opening, name: str
 ) -> None:
-    """C31: a third process meets the maker that stays."""
+    """C31: a third process attaches to the queue that stays."""
     both_for_a_while(mine, theirs, name, looks=4)
     assert opened().backend == "mine"
 
 
-def test_a_name_that_is_being_decided_is_unlinked_when_it_is_decided(
-    mine: FakeBackend, theirs: FakeBackend, name: str
-) -> None:
-    """C31: the same for who removes it."""
+def test_unlinking_waits_until_a_race_is_decided(mine: FakeBackend, theirs: FakeBackend, name: str) -> None:
+    """C31: it removes the queue that stays."""
     both_for_a_while(mine, theirs, name, looks=2)
     ipcq.unlink(name)
     assert mine.queues == {}
 
 
-def test_a_name_that_stays_on_two_backends_is_an_error_in_time(
+def test_a_name_that_stays_on_two_backends_is_an_error(
     mine: FakeBackend, theirs: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C31: not all that is there twice is being decided."""
+    """C31: a name may exist twice without a race, so the wait is limited."""
     monkeypatch.setattr(rivals, "_SETTLE_SECONDS", 0.01)
     mine.make(name)
     theirs.make(name)

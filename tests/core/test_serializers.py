@@ -1,4 +1,4 @@
-"""DESIGN 7: items to bytes and back, and what a handle refuses to decode."""
+"""Serializers: items to bytes and back, and what a handle refuses to decode."""
 
 import enum
 import pathlib
@@ -33,29 +33,29 @@ def _own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reversing(number: int = 1001, name: str = "reverse") -> None:
-    """Register a serializer of bytes that anyone can read backwards."""
+    """Register a serializer that reverses bytes."""
     register(number, name, lambda item: item[::-1], lambda data: data[::-1])
 
 
-# The short path of bytes
+# The fast path of bytes
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_bytes_by_the_short_path_are_plain_messagepack(length: int) -> None:
-    """Any MessagePack program can be the other end, whatever the length."""
+def test_bytes_of_the_fast_path_are_plain_messagepack(length: int) -> None:
+    """The other end may be any program that reads MessagePack."""
     assert msgpack.unpackb(codec_for("msgpack").encode(b"x" * length)) == b"x" * length
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_bytes_take_the_head_that_messagepack_would_take(length: int) -> None:
-    """The short path writes what a Packer writes."""
+def test_the_fast_path_of_bytes_writes_the_same_header_as_msgpack(length: int) -> None:
+    """Its output equals that of a Packer."""
     assert codec_for("msgpack").encode(b"x" * length) == msgpack.packb(b"x" * length)
 
 
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec", "raw"])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_bytes_come_back(serializer: str, length: int) -> None:
-    """Bytes of every head's first and last length come back as they were."""
+    """The lengths are the first and last of each header."""
     codec = codec_for(serializer)
     assert codec.decode(codec.encode(b"x" * length)) == b"x" * length
 
@@ -63,13 +63,13 @@ def test_bytes_come_back(serializer: str, length: int) -> None:
 @pytest.mark.parametrize(
     "data", [b"\xc5\x00\x01x", b"\xc6\x00\x00\x00\x01x"], ids=["bin 16 of one byte", "bin 32 of one byte"]
 )
-def test_bytes_with_a_longer_head_than_needed_are_read(data: bytes) -> None:
-    """Other programs may choose the larger head."""
+def test_bytes_with_a_longer_header_than_needed_are_read(data: bytes) -> None:
+    """Other programs may choose the longer header."""
     assert codec_for("msgpack").decode(data) == b"x"
 
 
-def test_bytes_that_messagepack_cannot_hold_do_not_take_the_short_path() -> None:
-    """From 4 GiB on there is no head, and that is an EncodeError."""
+def test_bytes_that_messagepack_cannot_hold_do_not_take_the_fast_path() -> None:
+    """From 4 GiB there is no header, which raises EncodeError."""
 
     class Huge:
         __class__ = bytes  # type: ignore[assignment]
@@ -82,8 +82,8 @@ def test_bytes_that_messagepack_cannot_hold_do_not_take_the_short_path() -> None
 
 
 @pytest.mark.parametrize("item", [bytearray(b"ab"), memoryview(b"ab")])
-def test_what_is_like_bytes_comes_back_as_bytes(item: object) -> None:
-    """The kinds of buffers are one on the wire."""
+def test_buffers_come_back_as_bytes(item: object) -> None:
+    """On the wire, all kinds of buffers are the same."""
     codec = codec_for("msgpack")
     assert codec.decode(codec.encode(item)) == b"ab"
 
@@ -127,28 +127,28 @@ class Colour(enum.IntEnum):
     ],
 )
 def test_an_item_comes_back(serializer: str, item: object, back: object) -> None:
-    """Tuples come back as lists, times as aware datetimes in UTC, and keys are anything hashable."""
+    """Tuples come back as lists, times as aware datetimes in UTC, and keys may be anything hashable."""
     codec = codec_for(serializer)
     assert codec.decode(codec.encode(item)) == back
 
 
 def test_a_time_comes_back_as_a_datetime() -> None:
-    """A timestamp is not msgpack's own class, whose hash a writer could steer."""
+    """It is not msgpack's own class: a producer could choose its hash."""
     decoded = codec_for("msgpack").decode(msgpack.packb(msgpack.Timestamp(5)))
     assert type(decoded) is datetime
 
 
-def test_msgpack_and_msgspec_are_one_on_the_wire() -> None:
+def test_msgpack_and_msgspec_have_the_same_wire_format() -> None:
     """Either end may use either library."""
     item = {"id": 1, "tags": ["a", b"b"], "at": datetime(2024, 1, 1, tzinfo=UTC)}
     assert codec_for("msgspec").decode(codec_for("msgpack").encode(item)) == item
 
 
-# Encoding fails
+# Encoding errors
 
 
 class Hostile:
-    """An object whose every method of use raises."""
+    """An object whose methods raise when it is encoded."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -161,7 +161,7 @@ class Hostile:
 
 
 class Raising(list[int]):
-    """A list that raises while it is walked through."""
+    """A list that raises during iteration."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__([1])
@@ -173,7 +173,7 @@ class Raising(list[int]):
     def __reduce_ex__(self, protocol: object) -> Any:
         raise self.error
 
-    def __getitem__(self, place: object) -> Any:
+    def __getitem__(self, index: object) -> Any:
         raise self.error
 
 
@@ -201,7 +201,7 @@ BAD: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec", "raw"])
 @pytest.mark.parametrize("bad", BAD)
 def test_an_item_that_cannot_be_encoded_is_an_encode_error(serializer: str, bad: str) -> None:
-    """C6: overflow, recursion, bad Unicode or an unknown class: whatever an encoder raises is EncodeError."""
+    """C6: overflow, recursion, bad Unicode and unknown classes all raise EncodeError."""
     if (serializer, bad) == ("msgspec", "a complex number"):
         pytest.skip("msgspec writes complex numbers as text")
     with pytest.raises(EncodeError):
@@ -211,33 +211,33 @@ def test_an_item_that_cannot_be_encoded_is_an_encode_error(serializer: str, bad:
 @pytest.mark.parametrize(
     "error", [ValueError("no"), RuntimeError(), OSError(5, "no"), MemoryError(), RecursionError(), KeyError("k")]
 )
-def test_whatever_an_items_own_code_raises_is_an_encode_error(error: Exception) -> None:
-    """C6: the item's own methods may raise anything."""
+def test_an_exception_of_an_items_own_code_is_an_encode_error(error: Exception) -> None:
+    """C6: methods of an item may raise any exception."""
     with pytest.raises(EncodeError) as caught:
         codec_for("msgpack").encode(Raising(error))
     assert caught.value.__cause__ is error
 
 
 def test_a_naive_time_is_an_encode_error() -> None:
-    """A time without a zone means nothing to another process."""
+    """Without a time zone, another process cannot interpret it."""
     with pytest.raises(EncodeError, match="MessagePack cannot hold this datetime"):
         codec_for("msgpack").encode(datetime(2024, 1, 1))  # noqa: DTZ001
 
 
-def test_an_interrupt_is_no_encode_error() -> None:
-    """C12: Ctrl-C goes through an encoder."""
+def test_an_interrupt_is_not_an_encode_error() -> None:
+    """C12: Ctrl-C passes through an encoder."""
     with pytest.raises(KeyboardInterrupt):
         codec_for("msgpack").encode(Raising(KeyboardInterrupt()))
 
 
 def test_an_encode_error_names_the_items_class() -> None:
-    """The text tells what it was that cannot be encoded."""
+    """The text shows what cannot be encoded."""
     with pytest.raises(EncodeError, match="not Hostile"):
         codec_for("raw").encode(Hostile(ValueError()))
 
 
-def test_an_encoder_works_on_after_an_error() -> None:
-    """C6: what was half packed is not in the next message."""
+def test_an_encoder_works_after_an_error() -> None:
+    """C6: the next message has nothing of the failed one."""
     codec = codec_for("msgpack")
     with pytest.raises(EncodeError):
         codec.encode([1, 2, object()])
@@ -245,24 +245,24 @@ def test_an_encoder_works_on_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("item", ["text", 5, None, [b"a"], object()])
-def test_raw_takes_bytes_alone(item: object) -> None:
-    """Everything but bytes, bytearray and memoryview is EncodeError."""
+def test_raw_takes_only_bytes(item: object) -> None:
+    """Anything but bytes, bytearray and memoryview raises EncodeError."""
     with pytest.raises(EncodeError, match="takes bytes, bytearray or memoryview, not"):
         codec_for("raw").encode(item)
 
 
 @pytest.mark.parametrize("item", [b"\xc1\x01", bytearray(b"\xc1\x01"), memoryview(b"\xc1\x01")])
-def test_raw_is_the_bytes_alone(item: Any) -> None:
-    """A C program can be the other end: nothing is added."""
+def test_raw_adds_nothing(item: Any) -> None:
+    """The other end may be a C program."""
     assert codec_for("raw").encode(item) == b"\xc1\x01"
 
 
-def test_raw_reads_what_looks_like_a_mark() -> None:
+def test_raw_reads_bytes_that_look_like_a_mark() -> None:
     """A raw handle decodes nothing."""
     assert codec_for("raw").decode(b"\xc1\x01anything") == b"\xc1\x01anything"
 
 
-# Decoding fails
+# Decoding errors
 
 
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
@@ -285,14 +285,14 @@ def test_raw_reads_what_looks_like_a_mark() -> None:
         *("no such time", "too deep", "a list of 4 Gi"),
     ],
 )
-def test_what_cannot_be_decoded_is_a_decode_error_with_its_bytes(serializer: str, data: bytes) -> None:
-    """C6: the message's bytes are in the error."""
+def test_a_message_that_cannot_be_decoded_is_a_decode_error_with_its_bytes(serializer: str, data: bytes) -> None:
+    """C6: the error has the bytes of the message."""
     with pytest.raises(DecodeError) as caught:
         codec_for(serializer).decode(data)
     assert caught.value.data == data
 
 
-# Keys, times and types that the other end could refuse
+# Keys, times and types that the other end might refuse
 
 
 class Frozen(dict[str, int]):
@@ -318,7 +318,7 @@ class Frozen(dict[str, int]):
 def test_keys_that_are_arrays_or_maps_come_back_as_tuples(
     serializer: str, mark: bytes, item: object, back: object
 ) -> None:
-    """C33: a dict keyed by tuples, as a grid or a Counter of bigrams, is an item as any other."""
+    """C33: a dict with tuples as keys, such as a grid or a Counter of bigrams, can be put."""
     codec = codec_for(serializer)
     assert codec.decode(mark + codec.encode(item)) == back
 
@@ -339,7 +339,7 @@ ITEMS = strategies.recursive(
 @settings(max_examples=60, deadline=None)
 @given(serializer=strategies.sampled_from(["msgpack", "msgspec"]), item=ITEMS)
 def test_what_is_encoded_can_be_decoded(serializer: str, item: object) -> None:
-    """C33: what get would refuse, put refuses."""
+    """C33: `put` refuses what `get` could not return."""
     codec = codec_for(serializer)
     with suppress(EncodeError):
         codec.decode(codec.encode(item))
@@ -355,7 +355,7 @@ def test_what_is_encoded_can_be_decoded(serializer: str, item: object) -> None:
     ],
 )
 def test_a_time_that_could_not_be_read_is_an_encode_error(item: object) -> None:
-    """C33: a time beside UTC may be in the year 10,000 there."""
+    """C33: in UTC, a time may fall into the year 10,000."""
     with pytest.raises(EncodeError, match="years 1 to 9999"):
         codec_for("msgpack").encode(item)
 
@@ -363,30 +363,28 @@ def test_a_time_that_could_not_be_read_is_an_encode_error(item: object) -> None:
 @pytest.mark.parametrize(
     "item", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC), {(b"\xc7\x0c\xff",): "x"}]
 )
-def test_what_looks_like_such_a_time_is_no_error(item: object) -> None:
-    """The bytes that give it away may be chance."""
+def test_bytes_that_look_like_such_a_time_are_not_an_error(item: object) -> None:
+    """The bytes that reveal such a time may occur by chance."""
     codec = codec_for("msgpack")
     assert codec.decode(codec.encode(item)) == item
 
 
-def test_keys_of_one_hash_are_refused_where_they_are_many() -> None:
-    """C29: who writes a message must not make its reader take time quadratic in its length."""
+def test_many_keys_with_the_same_hash_are_refused() -> None:
+    """C29: a producer must not make decoding take time quadratic in the size of a message."""
     signs = [tuple(-1 - (number >> bit & 1) for bit in range(11)) for number in range(2048)]  # hash(-1) == hash(-2)
     with pytest.raises(DecodeError):
         codec_for("msgpack").decode(msgpack.packb(dict.fromkeys(signs)))
 
 
-def test_keys_of_one_hash_are_read_where_they_are_few() -> None:
-    """C33: that is chance."""
+def test_a_few_keys_with_the_same_hash_are_read() -> None:
+    """C33: this happens by chance."""
     signs = [tuple(-1 - (number >> bit & 1) for bit in range(5)) for number in range(32)]
     assert codec_for("msgpack").decode(msgpack.packb(dict.fromkeys(signs))) == dict.fromkeys(signs)
 
 
 @pytest.mark.parametrize("first", [MemoryError, TypeError])
 @pytest.mark.parametrize("data", [b"\x81\x90\x01", b"\xc1\x00\x81\x90\x01"], ids=["bare", "marked"])
-def test_memory_that_is_wanting_while_keys_are_read_makes_no_message_undecodable(
-    first: type[Exception], data: bytes
-) -> None:
+def test_a_lack_of_memory_while_keys_are_read_is_not_a_decode_error(first: type[Exception], data: bytes) -> None:
     """C36: the message may be decoded later."""
     errors = iter([first, first, MemoryError])
 
@@ -403,7 +401,7 @@ def test_memory_that_is_wanting_while_keys_are_read_makes_no_message_undecodable
 
 @pytest.mark.parametrize("data", [b"\x81\x90", b"\x81\x81\x90\x01"])
 def test_broken_keys_are_a_decode_error_with_its_bytes(data: bytes) -> None:
-    """C6: as with any other message."""
+    """C6: the same holds for any other message."""
     with pytest.raises(DecodeError) as caught:
         codec_for("msgpack").decode(data)
     assert caught.value.data == data
@@ -431,13 +429,13 @@ def test_a_number_is_marked_in_leb128(number: int, mark: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 1001, 16383, 16384, 2**21, 2**28 - 1, 2**28, 2**32 - 1])
-def test_a_marked_message_is_parted_again(number: int) -> None:
-    """Number and payload come apart as they were joined."""
+def test_a_marked_message_is_split_into_number_and_payload(number: int) -> None:
+    """Splitting is the inverse of joining."""
     assert _frame.split(_frame.mark(number) + b"\x80\xffpayload") == (number, b"\x80\xffpayload")
 
 
 def test_the_payload_may_be_empty() -> None:
-    """Nothing behind the number is a payload of no bytes."""
+    """The number alone is a message with an empty payload."""
     assert _frame.split(b"\xc1\x01") == (1, b"")
 
 
@@ -448,7 +446,7 @@ def test_a_number_in_more_groups_than_needed_is_read() -> None:
 
 @pytest.mark.parametrize("data", [b"\xc1", b"\xc1\x80", b"\xc1\x80\x80\x80\x80", b"\xc1\xff\xff\xff\xff\xff\x01x"])
 def test_a_mark_without_a_number_is_a_decode_error(data: bytes) -> None:
-    """A number that does not end, or not within five groups, is not ours."""
+    """A number must end within five groups."""
     with pytest.raises(DecodeError, match="not followed by a serializer's number") as caught:
         codec_for("msgpack").decode(data)
     assert caught.value.data == data
@@ -460,7 +458,7 @@ def test_marked_messagepack_is_read() -> None:
 
 
 def test_marked_messagepack_that_is_broken_is_a_decode_error() -> None:
-    """The text says which serializer it was."""
+    """The text names the serializer."""
     with pytest.raises(DecodeError, match="serializer number 0 cannot decode it"):
         codec_for("msgpack").decode(b"\xc1\x00\x91")
 
@@ -469,7 +467,7 @@ def test_marked_messagepack_that_is_broken_is_a_decode_error() -> None:
 
 
 @pytest.mark.parametrize("number", [FIRST_FREE_NUMBER, 1002, 65536, 2**32 - 1])
-def test_a_registered_serializer_brings_an_item_back(number: int) -> None:
+def test_an_item_of_a_registered_serializer_comes_back(number: int) -> None:
     """Numbers from 1001 to 4294967295 are for users."""
     reversing(number)
     codec = codec_for("reverse")
@@ -477,7 +475,7 @@ def test_a_registered_serializer_brings_an_item_back(number: int) -> None:
 
 
 def test_a_registered_serializer_marks_its_messages() -> None:
-    """0xC1, its number, its bytes."""
+    """A message is 0xC1, the number of the serializer, and the encoded bytes."""
     reversing(1001)
     assert codec_for("reverse").encode(b"abc") == b"\xc1\xe9\x07cba"
 
@@ -489,13 +487,13 @@ def test_a_handle_with_a_registered_serializer_reads_messagepack_too() -> None:
 
 
 def test_a_default_handle_does_not_run_a_registered_decoder() -> None:
-    """A decoder runs only if this handle allows its number; the text says how."""
+    """A decoder only runs if the handle allows its number; the text shows how."""
     reversing()
     with pytest.raises(DecodeError, match="encoded by serializer 'reverse': open with serializer='reverse'"):
         codec_for("msgpack").decode(b"\xc1\xe9\x07cba")
 
 
-def test_an_unknown_number_is_told() -> None:
+def test_an_unknown_number_is_reported() -> None:
     """The text names the number."""
     with pytest.raises(DecodeError, match="encoded by serializer number 1001: register that serializer"):
         codec_for("msgpack").decode(b"\xc1\xe9\x07cba")
@@ -503,13 +501,13 @@ def test_an_unknown_number_is_told() -> None:
 
 @pytest.mark.parametrize("number", [-1, 0, 1, 999, 1000, 2**32, True, 1001.0, "1001", None])
 def test_a_number_out_of_range_is_refused(number: Any) -> None:
-    """Numbers under 1001 are ipcq's own, and above 32 bits there are none."""
+    """Numbers below 1001 are reserved for ipcq, and a number has at most 32 bits."""
     with pytest.raises(InvalidArgument, match="from 1001 to 4294967295"):
         reversing(number)
 
 
 def test_a_taken_number_is_refused() -> None:
-    """The text says who has it."""
+    """The text names the serializer that has it."""
     reversing(1001, "first")
     with pytest.raises(InvalidArgument, match="number 1001 is taken by 'first'"):
         reversing(1001, "second")
@@ -517,7 +515,7 @@ def test_a_taken_number_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["msgpack", "msgspec", "pickle", "raw", "first"])
 def test_a_taken_name_is_refused(name: str) -> None:
-    """Neither ours nor another user's serializer can be replaced."""
+    """A serializer cannot be replaced."""
     reversing(1001, "first")
     with pytest.raises(InvalidArgument, match="is taken"):
         reversing(1002, name)
@@ -525,43 +523,43 @@ def test_a_taken_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", None, 5, b"mine"])
 def test_a_serializer_is_named_by_a_str(name: Any) -> None:
-    """What is no name is refused."""
+    """The name must be a str that is not empty."""
     with pytest.raises(InvalidArgument, match="name must be a str"):
         reversing(1001, name)
 
 
 @pytest.mark.parametrize(("encode", "decode"), [(None, bytes), (bytes, 5), ("a", "b")])
-def test_what_cannot_be_called_is_no_serializer(encode: Any, decode: Any) -> None:
-    """Both ends are functions."""
+def test_a_serializer_must_be_callable(encode: Any, decode: Any) -> None:
+    """Encoder and decoder are functions."""
     with pytest.raises(InvalidArgument, match="must be functions"):
         register(1001, "mine", encode, decode)
 
 
 def test_a_refused_registration_leaves_nothing() -> None:
-    """The number is free after a registration that failed."""
+    """The number is still free afterwards."""
     with pytest.raises(InvalidArgument):
         register(1001, "mine", None, None)  # type: ignore[arg-type]
     reversing(1001, "mine")
 
 
 @pytest.mark.parametrize("result", ["text", None, 5])
-def test_an_encoder_that_returns_no_bytes_is_an_encode_error(result: Any) -> None:
-    """What a stranger's function returns is checked where it is used."""
+def test_an_encoder_must_return_bytes(result: Any) -> None:
+    """Any other result raises EncodeError."""
     register(1001, "bad", lambda item: result, bytes)
     with pytest.raises(EncodeError, match="serializer 'bad' cannot encode this int"):
         codec_for("bad").encode(5)
 
 
-def test_whatever_a_registered_encoder_raises_is_an_encode_error() -> None:
-    """The original is its cause."""
+def test_an_exception_of_a_registered_encoder_is_an_encode_error() -> None:
+    """The original exception is its cause."""
     register(1001, "bad", lambda item: 1 // 0, bytes)
     with pytest.raises(EncodeError) as caught:
         codec_for("bad").encode(5)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_whatever_a_registered_decoder_raises_is_a_decode_error() -> None:
-    """The whole message is in the error, its mark included."""
+def test_an_exception_of_a_registered_decoder_is_a_decode_error() -> None:
+    """The error has the whole message, including its mark."""
     register(1001, "bad", bytes, lambda data: 1 // 0)
     with pytest.raises(DecodeError, match="serializer number 1001") as caught:
         codec_for("bad").decode(b"\xc1\xe9\x07x")
@@ -570,7 +568,7 @@ def test_whatever_a_registered_decoder_raises_is_a_decode_error() -> None:
 
 @pytest.mark.parametrize("serializer", ["json", "", "MSGPACK", None, 5, [], {}])
 def test_an_unknown_serializer_is_refused(serializer: Any) -> None:
-    """The text lists what there is."""
+    """The text lists the serializers."""
     reversing()
     with pytest.raises(InvalidArgument, match="choose from msgpack, msgspec, pickle, raw, reverse"):
         codec_for(serializer)
@@ -579,13 +577,13 @@ def test_an_unknown_serializer_is_refused(serializer: Any) -> None:
 # Pickle
 
 
-def test_pickle_is_by_explicit_leave_on_the_writing_end() -> None:
-    """C26: serializer='pickle' alone is refused."""
+def test_writing_pickles_must_be_allowed_explicitly() -> None:
+    """C26: serializer='pickle' without allow_pickle=True is refused."""
     with pytest.raises(InvalidArgument, match="allow_pickle=True on both ends"):
         codec_for("pickle")
 
 
-def test_pickle_is_by_explicit_leave_on_the_reading_end() -> None:
+def test_reading_pickles_must_be_allowed_explicitly() -> None:
     """C26: a default handle does not load a pickle."""
     data = codec_for("pickle", allow_pickle=True).encode({1})
     with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the producers"):
@@ -593,66 +591,66 @@ def test_pickle_is_by_explicit_leave_on_the_reading_end() -> None:
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "msgpack", "msgspec"])
-def test_a_handle_with_leave_reads_pickles(serializer: str) -> None:
-    """C26: allow_pickle=True is all that a reader needs."""
+def test_a_handle_that_allows_pickles_reads_them(serializer: str) -> None:
+    """C26: a consumer needs only allow_pickle=True."""
     data = codec_for("pickle", allow_pickle=True).encode({1, 2})
     assert codec_for(serializer, allow_pickle=True).decode(data) == {1, 2}
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("serializer", ["pickle", "msgpack", "msgspec"])
-def test_a_handle_with_leave_reads_pickles_without_a_mark(serializer: str, protocol: int) -> None:
-    """C26: what another program pickled is read by who may read pickles."""
+def test_a_handle_that_allows_pickles_reads_them_without_a_mark(serializer: str, protocol: int) -> None:
+    """C26: other programs write pickles without a mark."""
     data = pickle.dumps({1, 2}, protocol=protocol)
     assert codec_for(serializer, allow_pickle=True).decode(data) == {1, 2}
 
 
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
-def test_a_pickle_without_a_mark_is_by_explicit_leave(serializer: str) -> None:
-    """C26: a default handle does not load it either."""
+def test_reading_a_pickle_without_a_mark_must_be_allowed_explicitly(serializer: str) -> None:
+    """C26: a default handle does not load it."""
     with pytest.raises(DecodeError, match="open with allow_pickle=True if you trust the producers"):
         codec_for(serializer).decode(pickle.dumps({1, 2}))
 
 
 @pytest.mark.parametrize("data", [b"\x80\x01", b"\x80\x06", b"\x80\xc0"])
-def test_what_follows_an_empty_map_is_no_pickle_by_that_alone(data: bytes) -> None:
-    """C26: the second byte has to be a protocol's number."""
+def test_bytes_after_an_empty_map_are_not_enough_for_a_pickle(data: bytes) -> None:
+    """C26: the second byte has to be the number of a protocol."""
     with pytest.raises(DecodeError, match="not valid MessagePack"):
         codec_for("msgpack", allow_pickle=True).decode(data)
 
 
-def test_an_empty_map_is_no_pickle() -> None:
+def test_an_empty_map_is_not_a_pickle() -> None:
     """C26: 0x80 alone is MessagePack."""
     assert codec_for("msgpack", allow_pickle=True).decode(b"\x80") == {}
 
 
 def test_nothing_falls_back_to_pickle() -> None:
-    """C26: leave to pickle does not make a MessagePack handle write pickles."""
+    """C26: a MessagePack handle that allows pickles does not write them."""
     with pytest.raises(EncodeError):
         codec_for("msgpack", allow_pickle=True).encode({1, 2})
 
 
-def test_a_registered_handle_with_leave_reads_pickles() -> None:
-    """Both numbers are allowed then."""
+def test_a_handle_with_a_registered_serializer_may_allow_pickles() -> None:
+    """It then allows both numbers."""
     reversing()
     data = codec_for("pickle", allow_pickle=True).encode({1})
     assert codec_for("reverse", allow_pickle=True).decode(data) == {1}
 
 
 def test_pickles_are_marked_with_number_one() -> None:
-    """0xC1, 1, and protocol 5."""
+    """A pickle begins with 0xC1 and 1, and has protocol 5."""
     assert codec_for("pickle", allow_pickle=True).encode(5) == b"\xc1\x01" + pickle.dumps(5, 5)
 
 
-def test_what_cannot_be_pickled_is_an_encode_error() -> None:
-    """C6 holds for pickle."""
+def test_an_item_that_cannot_be_pickled_is_an_encode_error() -> None:
+    """C6 also holds for pickle."""
     with pytest.raises(EncodeError, match="serializer 'pickle' cannot encode this Hostile"):
         codec_for("pickle", allow_pickle=True).encode(Hostile(ValueError()))
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", b"\x80\x05", b"cnosuch\nmodule\n."])
 def test_a_broken_pickle_is_a_decode_error(payload: bytes) -> None:
-    """C6 holds for pickle on the way back."""
+    """C6 also holds for reading pickles."""
     with pytest.raises(DecodeError, match="serializer number 1 cannot decode it"):
         codec_for("msgpack", allow_pickle=True).decode(b"\xc1\x01" + payload)
 
@@ -689,8 +687,8 @@ class Order(msgspec.Struct):
     ],
 )
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
-def test_a_typed_handle_gives_items_of_its_type(serializer: str, kind: Any, item: object) -> None:
-    """type= makes dataclasses, structs and the like come back as what they were."""
+def test_a_typed_handle_returns_items_of_its_type(serializer: str, kind: Any, item: object) -> None:
+    """With type=, dataclasses and structs come back as such."""
     codec = codec_for(serializer, type=kind)
     assert codec.decode(codec.encode(item)) == item
 
@@ -709,7 +707,7 @@ def test_a_typed_handle_gives_items_of_its_type(serializer: str, kind: Any, item
     ],
 )
 def test_a_message_of_another_type_is_a_decode_error(kind: Any, data: bytes) -> None:
-    """Every message is checked against the type, short bytes too."""
+    """Every message is checked against the type, even short bytes."""
     with pytest.raises(DecodeError) as caught:
         codec_for("msgpack", type=kind).decode(data)
     assert caught.value.data == data
@@ -717,7 +715,7 @@ def test_a_message_of_another_type_is_a_decode_error(kind: Any, data: bytes) -> 
 
 @pytest.mark.parametrize("serializer", ["raw", "pickle", "reverse", "nonesuch"])
 def test_a_type_needs_msgspec(serializer: str) -> None:
-    """The other serializers know no types."""
+    """The other serializers do not support types."""
     reversing()
     with pytest.raises(InvalidArgument, match="type= needs serializer='msgspec'"):
         codec_for(serializer, allow_pickle=True, type=int)
@@ -729,15 +727,15 @@ class Dangling:
 
 
 @pytest.mark.parametrize("kind", ["int", 5, Dangling, list["Missing"]])  # type: ignore[name-defined]  # noqa: F821
-def test_what_is_no_type_is_refused(kind: Any) -> None:
-    """The text says what msgspec says of it."""
+def test_an_unsupported_type_is_refused(kind: Any) -> None:
+    """The text has the error of msgspec."""
     with pytest.raises(InvalidArgument, match="msgspec cannot decode type="):
         codec_for("msgpack", type=kind)
 
 
 @pytest.mark.parametrize("options", ["serializer='msgspec'", "type=int"])
 def test_without_msgspec_the_refusal_names_the_extra(run: Run, options: str) -> None:
-    """A missing library is Unsupported with what to install."""
+    """A missing library raises Unsupported with the command to install it."""
     said = run(
         f"""
         import sys
@@ -756,7 +754,7 @@ def test_without_msgspec_the_refusal_names_the_extra(run: Run, options: str) -> 
 
 
 def test_without_msgspec_the_default_works(run: Run) -> None:
-    """Nobody needs msgspec who does not ask for it."""
+    """Only programs that request msgspec need it."""
     assert run(
         """
         import sys
@@ -804,7 +802,7 @@ class Union1(msgspec.Struct, tag=True):
     ],
 )
 def test_an_item_that_is_not_of_the_type_is_an_encode_error(kind: Any, item: object, words: str) -> None:
-    """C33: another class is refused where the mistake is, and nothing vanishes."""
+    """C33: `put` refuses another class, and no field is dropped silently."""
     with pytest.raises(EncodeError, match=words):
         codec_for("msgpack", type=kind).encode(item)
 
@@ -824,14 +822,14 @@ def test_an_item_that_is_not_of_the_type_is_an_encode_error(kind: Any, item: obj
         (Any, {(1,): 2}, {(1,): 2}),
     ],
 )
-def test_what_the_type_can_be_made_of_is_put(kind: Any, item: object, back: object) -> None:
-    """Nothing of it is lost."""
+def test_an_item_that_can_be_converted_to_the_type_is_put(kind: Any, item: object, back: object) -> None:
+    """No part of it is lost."""
     codec = codec_for("msgpack", type=kind)
     assert codec.decode(codec.encode(item)) == back
 
 
-def test_memory_that_is_wanting_while_a_type_is_checked_is_no_encode_error() -> None:
-    """C36: the item may be put later."""
+def test_a_lack_of_memory_while_a_type_is_checked_is_not_an_encode_error() -> None:
+    """C36: the item can be put later."""
 
     def unpack(_: bytes) -> object:
         raise MemoryError
@@ -847,7 +845,7 @@ class WithPath:
 
 
 class Model:
-    """What a model of pydantic looks like from outside."""
+    """Looks like a model of pydantic."""
 
     def model_dump(self) -> None: ...
 
@@ -863,8 +861,8 @@ class Model:
         (tuple[int, Callable[[], None]], "use a dataclass"),
     ],
 )
-def test_a_type_that_no_message_can_become_is_refused_when_opening(kind: Any, way: str) -> None:
-    """C33: not when the first item is put."""
+def test_a_type_that_cannot_be_decoded_is_refused_when_opening(kind: Any, way: str) -> None:
+    """C33: the error is not raised only at the first put."""
     with pytest.raises(InvalidArgument, match=way):
         codec_for("msgpack", type=kind)
 
@@ -872,8 +870,8 @@ def test_a_type_that_no_message_can_become_is_refused_when_opening(kind: Any, wa
 # The reused Packer
 
 
-def test_one_packer_serves_one_message_after_another() -> None:
-    """Making a Packer costs more than packing a small dict."""
+def test_one_packer_is_reused() -> None:
+    """Creating a Packer costs more than packing a small dict."""
     encode = codec_for("msgpack").encode
     encode([1])
     before = list(_msgpack._idle)
@@ -895,13 +893,13 @@ class Nesting(list[int]):
 
 
 def test_encoding_within_encoding_keeps_the_outer_message() -> None:
-    """C12: an item's own code, or a handler, may encode meanwhile."""
+    """C12: the item's own code or a signal handler may encode meanwhile."""
     codec = codec_for("msgpack")
     assert codec.encode(Nesting(codec)) == b"\x92\x01\x02"
 
 
 def test_encoding_within_encoding_keeps_the_inner_message() -> None:
-    """C12: as above, for the inner one."""
+    """C12: the same holds for the inner one."""
     codec = codec_for("msgpack")
     nesting = Nesting(codec)
     codec.encode(nesting)
@@ -909,7 +907,7 @@ def test_encoding_within_encoding_keeps_the_inner_message() -> None:
 
 
 def test_threads_do_not_mix_their_messages() -> None:
-    """C21: any number of threads encode at the same time."""
+    """C21: any number of threads may encode at the same time."""
     codec = codec_for("msgpack")
     wrong: list[object] = []
     begin = threading.Barrier(4)
@@ -933,14 +931,14 @@ def test_threads_do_not_mix_their_messages() -> None:
     assert not wrong
 
 
-def test_libraries_are_imported_when_they_are_first_asked_for(run: Run) -> None:
-    """`import ipcq` costs neither msgpack, msgspec nor pickle."""
+def test_libraries_are_imported_at_their_first_use(run: Run) -> None:
+    """`import ipcq` imports neither msgpack nor msgspec."""
     said = run("import sys, ipcq; print([name for name in ('msgpack', 'msgspec') if name in sys.modules])")
     assert said == "[]"
 
 
-def test_a_missing_msgspec_is_unsupported_where_its_serializer_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As above, step by step in one process."""
+def test_a_missing_msgspec_is_unsupported_when_its_serializer_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as above, step by step in one process."""
     monkeypatch.delitem(sys.modules, "ipcq.serializers._msgspec", raising=False)
     monkeypatch.setitem(sys.modules, "msgspec", None)
     with pytest.raises(Unsupported, match=r"pip install 'ipcq-queue\[msgspec\]'"):
@@ -948,7 +946,7 @@ def test_a_missing_msgspec_is_unsupported_where_its_serializer_is_imported(monke
 
 
 @pytest.mark.parametrize("data", [b"\x01", b"\xc1\x05\x01"], ids=["bare", "marked"])
-def test_memory_that_is_wanting_makes_no_message_undecodable(data: bytes) -> None:
+def test_a_lack_of_memory_is_not_a_decode_error(data: bytes) -> None:
     """C36: the message may be decoded later."""
 
     def decode(_: bytes) -> object:

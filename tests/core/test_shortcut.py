@@ -1,4 +1,4 @@
-"""The class of a handle is Queue, or what its channel makes of it."""
+"""The class of a handle is Queue, or a subclass that its channel makes."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ipcq._handle import shortcut as _shortcut
 
 
 class Quick(FakeChannel):
-    """A channel whose handles are of a class of their own."""
+    """A channel whose handles have their own class."""
 
     @classmethod
     def shortcut(cls, handle: type[Any], /) -> type[Any]:
@@ -20,7 +20,7 @@ class Quick(FakeChannel):
 
 @pytest.fixture
 def channel(installed: Installed, name: str) -> FakeChannel:
-    """Return a channel of that kind."""
+    """Return a channel with a shortcut."""
     fake = FakeBackend("fake")
     installed.backend(fake)
     ipcq.open(name, "fake").close()
@@ -37,26 +37,26 @@ def test_a_handle_without_a_shortcut_is_a_plain_queue(name: str) -> None:
 
 
 def test_a_channel_makes_the_class_of_its_handles(channel: FakeChannel) -> None:
-    """Clause 21: a subclass."""
+    """Clause 21: it is a subclass of Queue."""
     made = _shortcut.class_for(channel)
     assert (made.__name__, made.__base__) == ("Quick", ipcq.Queue)
 
 
-def test_a_kind_of_channel_is_asked_once(channel: FakeChannel) -> None:
-    """What it returns is kept."""
+def test_a_class_of_channels_makes_one_class_of_handles(channel: FakeChannel) -> None:
+    """The class is cached."""
     assert _shortcut.class_for(channel) is _shortcut.class_for(channel)
 
 
-def test_the_switch_leaves_a_shortcut_out(channel: FakeChannel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IPCQ_SHORTCUTS=0."""
+def test_the_environment_can_switch_off_shortcuts(channel: FakeChannel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPCQ_SHORTCUTS=0 does that."""
     monkeypatch.setenv("IPCQ_SHORTCUTS", "0")
     assert _shortcut.class_for(channel) is ipcq.Queue
 
 
 @pytest.mark.parametrize("value", ["", "1", "yes"])
-def test_any_other_value_of_the_switch_is_none(
+def test_any_other_value_of_the_variable_has_no_effect(
     channel: FakeChannel, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    """0 alone is documented."""
+    """Only 0 is documented."""
     monkeypatch.setenv("IPCQ_SHORTCUTS", value)
     assert _shortcut.class_for(channel) is not ipcq.Queue

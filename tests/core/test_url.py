@@ -1,4 +1,4 @@
-"""Addresses: bare names, and URLs that name the backend and may carry options."""
+"""Addresses: plain names, and URLs that name the backend and may have options."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ from ipcq.errors import InvalidArgument, InvalidName
         ("mqueue:///jobs?", Address("/jobs", "mqueue")),
     ],
 )
-def test_an_address_is_taken_apart(address: str, parsed: Address) -> None:
-    """A URL has a backend and a name, a bare name is only a name."""
+def test_an_address_is_parsed(address: str, parsed: Address) -> None:
+    """A URL has a backend and a name; a plain name is only a name."""
     assert parse(address) == parsed
 
 
@@ -52,18 +52,18 @@ def test_an_address_is_taken_apart(address: str, parsed: Address) -> None:
         ("after_unlink=continue", "after_unlink", "continue"),
         ("require=peek,notify", "require", ("peek", "notify")),
         ("require=persistence:disk,peek", "require", ("persistence:disk", "peek")),
-        ("depth=9", "depth", "9"),  # a backend's own: only the backend knows its type
+        ("depth=9", "depth", "9"),  # an option of a backend: only the backend knows its type
         ("depth=", "depth", ""),
         ("depth=a+b%26c", "depth", "a b&c"),
     ],
 )
 def test_an_option_in_a_url_gets_its_type(query: str, option: str, value: object) -> None:
-    """Options of open ride in the query."""
+    """The query has options of `open`."""
     assert dict(parse(f"mqueue:///jobs?{query}").options) == {option: value}
 
 
-def test_options_in_a_url_come_together() -> None:
-    """More than one option is joined by '&'."""
+def test_a_url_may_have_several_options() -> None:
+    """They are joined by '&'."""
     assert parse("m:///j?max_messages=4&read=no").options == {"max_messages": 4, "read": False}
 
 
@@ -85,7 +85,7 @@ def test_options_in_a_url_come_together() -> None:
     ],
 )
 def test_a_bad_option_in_a_url_is_refused(query: str, words: str) -> None:
-    """What has not its option's type, stands twice or could run code is InvalidArgument."""
+    """It has the wrong type, occurs twice, or could run code."""
     with pytest.raises(InvalidArgument) as caught:
         parse(f"mqueue:///jobs?{query}")
     assert words in str(caught.value)
@@ -102,7 +102,7 @@ def test_a_bad_option_in_a_url_is_refused(query: str, words: str) -> None:
     ],
 )
 def test_a_url_with_a_host_or_a_fragment_is_refused(address: str, words: str) -> None:
-    """A queue is on this machine, and is whole."""
+    """A queue is on this machine and has no parts."""
     with pytest.raises(InvalidArgument) as caught:
         parse(address)
     assert words in str(caught.value)
@@ -123,33 +123,33 @@ def test_a_url_with_a_host_or_a_fragment_is_refused(address: str, words: str) ->
         *("://jobs", "1x:///jobs", "jobs", "", None, 5, b"mqueue:///jobs"),
     ],
 )
-def test_the_name_in_an_address_keeps_the_rule(address: Any) -> None:
-    """The rule for names holds for what a URL says after decoding."""
+def test_the_name_in_an_address_must_be_valid(address: Any) -> None:
+    """The rule for names applies to the decoded name of a URL."""
     with pytest.raises(InvalidName):
         parse(address)
 
 
 @pytest.mark.parametrize("address", ["mqueue:///a%FF", "mqueue:///jobs?depth=%FF"])
-def test_bytes_in_a_url_that_are_no_text_are_refused(address: str) -> None:
-    """Two URLs that differ never name one queue because of bytes that are not UTF-8."""
+def test_bytes_in_a_url_that_are_not_utf_8_are_refused(address: str) -> None:
+    """Otherwise different URLs could name the same queue."""
     with pytest.raises(InvalidArgument, match="not a URL"):
         parse(address)
 
 
 @pytest.mark.parametrize("blank", ["\n", "\r", "\t"])
-def test_blanks_in_a_url_are_not_left_out_in_silence(blank: str) -> None:
-    """A line end in a URL does not make it the URL of another queue."""
+def test_whitespace_in_a_url_is_not_dropped_silently(blank: str) -> None:
+    """Without the newline, it would be the URL of another queue."""
     with pytest.raises(InvalidArgument, match="%XX"):
         parse(f"mqueue:///a{blank}b")
 
 
-def test_a_place_is_a_name_and_a_backend() -> None:
-    """What carries no options is a name and a backend."""
+def test_a_url_without_options_is_a_name_and_a_backend() -> None:
+    """Calls other than `open` need only these."""
     assert parse_place("mqueue:///jobs", "auto") == ("/jobs", "mqueue")
 
 
-def test_a_place_carries_no_options() -> None:
-    """Options are for opening."""
+def test_calls_other_than_open_refuse_options() -> None:
+    """The options of a URL are only for `open`."""
     with pytest.raises(InvalidArgument, match="leave out max_messages"):
         parse_place("mqueue:///jobs?max_messages=4", "auto")
 
@@ -158,34 +158,34 @@ def test_a_place_carries_no_options() -> None:
     ("scheme", "argument", "backend"),
     [(None, "auto", "auto"), (None, "shm", "shm"), ("shm", "auto", "shm"), ("shm", "shm", "shm")],
 )
-def test_url_and_argument_name_one_backend(scheme: str | None, argument: str, backend: str) -> None:
-    """The URL's backend counts where the argument is left out."""
+def test_url_or_argument_name_the_backend(scheme: str | None, argument: str, backend: str) -> None:
+    """The backend of the URL counts if the argument is omitted."""
     assert parse(f"{scheme}:///jobs" if scheme else "/jobs", argument).backend == backend
 
 
 def test_url_and_argument_that_name_two_backends_are_refused() -> None:
-    """A contradiction is InvalidArgument that names both."""
+    """The error names both."""
     with pytest.raises(InvalidArgument, match="'shm', but the argument names 'mqueue'"):
         parse("shm:///jobs", "mqueue")
 
 
 @pytest.mark.parametrize("backend", [None, 5, b"shm", ["shm"]])
 def test_a_backend_is_named_by_a_str(backend: object) -> None:
-    """What is no str is InvalidArgument."""
+    """Anything else raises InvalidArgument."""
     with pytest.raises(InvalidArgument, match="a str such as 'auto'"):
         parse("/jobs", backend)
 
 
-def test_a_text_becomes_a_number_of_its_option() -> None:
-    """A backend's option of type int is given as text in a URL."""
+def test_the_text_of_a_numeric_option_becomes_a_number() -> None:
+    """In a URL, an option of type int is text."""
     assert convert("depth", "9", int) == 9
 
 
-def test_an_unknown_option_that_nearly_is_one_is_guessed() -> None:
-    """The refusal says which option was probably meant."""
+def test_a_mistyped_option_gets_a_suggestion() -> None:
+    """The error has the most similar option."""
     assert "did you mean 'max_messages'?" in str(unknown_option("max_message", ["max_messages", "mode"]))
 
 
-def test_an_unknown_option_that_is_like_none_gets_the_list() -> None:
-    """The refusal says which options there are."""
+def test_an_unknown_option_without_a_similar_name_gets_the_list() -> None:
+    """The error lists the options."""
     assert str(unknown_option("zzz", ["mode", "create"])).endswith("choose from create, mode")

@@ -1,4 +1,4 @@
-"""An item that cannot be encoded: the error says which value it is, where, and what to do about its type."""
+"""Errors for items that cannot be encoded: they show which value it is, where it is, and the way out."""
 
 import array
 import dataclasses
@@ -46,19 +46,19 @@ class Order(msgspec.Struct):
 
 
 class Model:
-    """What a model of pydantic looks like from outside."""
+    """Looks like a model of pydantic."""
 
     def model_dump(self) -> None: ...
 
 
-#: As of NumPy, whose classes are told by their module and name.
+#: Like classes of NumPy, which are recognised by module and name.
 NDARRAY = type("ndarray", (), {"__module__": "numpy"})
 INT64 = type("int64", (), {"__module__": "numpy"})
 DATETIME64 = type("datetime64", (), {"__module__": "numpy"})
 
 
 class Meta(type):
-    """A class whose objects raise when it is looked at."""
+    """A metaclass that raises when the module of a class is read."""
 
     def __getattribute__(cls, name: str) -> Any:
         if name == "__module__":
@@ -67,7 +67,7 @@ class Meta(type):
 
 
 class Raising(metaclass=Meta):
-    """As above."""
+    """An object whose class raises when it is inspected."""
 
 
 def nested(levels: int) -> object:
@@ -120,14 +120,14 @@ def refused(serializer: str, item: object, **options: Any) -> str:
 
 @pytest.mark.parametrize("what", WAYS)
 def test_the_error_names_the_way_out_for_the_type(what: str) -> None:
-    """DESIGN 3: each type has its own."""
+    """Each type has its own."""
     item, way = WAYS[what]
     assert way in refused("msgpack", item)
 
 
 @pytest.mark.parametrize("what", ["Path", "exception", "complex", "array", "object", "large int", "surrogate"])
 def test_the_error_of_msgspec_does_not_recommend_msgspec(what: str) -> None:
-    """It was just asked."""
+    """msgspec has just refused the item."""
     assert "msgspec'" not in refused("msgspec", WAYS[what][0])
 
 
@@ -143,8 +143,8 @@ def test_the_error_of_msgspec_does_not_recommend_msgspec(what: str) -> None:
         ({"x" * 100: {2}}, "xxx']:"),
     ],
 )
-def test_the_error_says_where_the_value_is(item: object, place: str) -> None:
-    """Of a large item the one value that is meant is hard to find."""
+def test_the_error_shows_where_the_value_is(item: object, place: str) -> None:
+    """In a large item, the value would be hard to find."""
     assert place in refused("msgpack", item)
 
 
@@ -158,19 +158,19 @@ def test_the_error_says_where_the_value_is(item: object, place: str) -> None:
         (Odd.ONE, "cannot encode this Odd"),
     ],
 )
-def test_the_error_of_msgspec_looks_into_what_msgspec_can_write(item: object, place: str) -> None:
-    """Fields of records and elements of sets too."""
+def test_the_error_of_msgspec_shows_values_inside_records_and_sets(item: object, place: str) -> None:
+    """msgspec encodes fields of records and elements of sets."""
     assert place in refused("msgspec", item)
 
 
-def test_a_value_behind_very_many_others_is_not_searched_for() -> None:
-    """The search is bounded, and the error then speaks of the whole."""
+def test_a_value_after_very_many_others_is_not_searched_for() -> None:
+    """The search is limited; the error then names the whole item."""
     assert "this list (can not serialize 'set' object)" in refused("msgpack", [0] * 5000 + [{1}])
 
 
 @pytest.mark.parametrize("item", [Raising(), [Raising()]], ids=["bare", "nested"])
-def test_an_item_whose_own_code_raises_is_an_encode_error_all_the_same(item: object) -> None:
-    """The search for a way out never fails by itself."""
+def test_an_item_that_raises_when_it_is_inspected_is_an_encode_error(item: object) -> None:
+    """The search for a way out never raises."""
     assert "ipcq.serializers.register" in refused("msgpack", item)
 
 
@@ -179,23 +179,23 @@ def test_an_item_whose_own_code_raises_is_an_encode_error_all_the_same(item: obj
     [("text", "put text.encode()"), ([1], "encode it first"), ([1], "without serializer='raw'")],
 )
 def test_the_error_of_raw_has_a_way_out(item: object, way: str) -> None:
-    """It takes bytes alone."""
+    """It takes only bytes."""
     assert way in refused("raw", item)
 
 
 def test_the_error_of_pickle_has_a_way_out() -> None:
-    """Most often it is a function in a function."""
+    """The usual cause is a function inside a function."""
     assert "at the top level of a module" in refused("pickle", lambda: None, allow_pickle=True)
 
 
 @pytest.mark.parametrize("serializer", ["msgpack", "msgspec"])
-def test_a_message_that_is_no_messagepack_may_be_raw(serializer: str) -> None:
-    """Whoever forgot to read as the writer wrote is told so."""
+def test_the_error_for_a_message_that_is_not_messagepack_suggests_raw(serializer: str) -> None:
+    """The producer may use serializer='raw'."""
     with pytest.raises(DecodeError, match="open with serializer='raw'"):
         codec_for(serializer).decode(b"hello")
 
 
-def test_the_ways_are_not_loaded_before_they_are_needed() -> None:
+def test_the_ways_out_are_not_imported_before_they_are_needed() -> None:
     """Most programs never see an EncodeError."""
     code = "import sys, ipcq.serializers as s; s.codec_for('msgpack'); print('ipcq.serializers._ways' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
