@@ -1,4 +1,4 @@
-"""What the tests of several faces ask for."""
+"""Fixtures for the tests of several compatibility modules."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,20 +8,20 @@ import pytest
 import ipcq
 from ipcq.testing.processes import Peers, fresh_name
 
-#: Seconds after which what hangs has failed.
+#: Timeout of anything that may hang, in seconds.
 HANG = 20.0
 
 
 @pytest.fixture(params=["mqueue", "shm"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return each backend that has all that POSIX's queues can do, and let a face of theirs use it."""
+    """Return each backend with all features of POSIX queues, and make the compatibility modules use it."""
     monkeypatch.setenv("IPCQ_BACKEND", request.param)
     return str(request.param)
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return a name that nobody has, and free it in the end."""
+    """Return an unused name, and unlink its queues after the test."""
     name = fresh_name()
     yield name
     for each in ("mqueue", "shm"):

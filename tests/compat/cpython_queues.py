@@ -1,6 +1,6 @@
-"""Runs CPython's own tests of its queues on ours: ``python cpython_queues.py METHOD``, METHOD being a start method.
+"""Runs CPython's tests of its queues on those of ipcq: ``python cpython_queues.py METHOD``, with a start method.
 
-They come with the interpreter, as the module `test._test_multiprocessing`.
+The tests come with the interpreter, as the module `test._test_multiprocessing`.
 """
 
 import multiprocessing
@@ -15,11 +15,11 @@ for name in ("Queue", "JoinableQueue", "SimpleQueue"):
     setattr(multiprocessing, name, getattr(face, name))
     setattr(multiprocessing.queues, name, getattr(face, name))
 
-from test import _test_multiprocessing as theirs  # noqa: E402  # its classes take the names above when they are made
+from test import _test_multiprocessing as theirs  # noqa: E402  # its classes use the names above
 
 
 class Printing(face.Queue):
-    """Does with what cannot be pickled what a feeder thread does, for the case that is about that."""
+    """Handles an object that cannot be pickled as a feeder thread does, for the test of that."""
 
     @staticmethod
     def _on_queue_feeder_error(e, obj):
@@ -27,7 +27,7 @@ class Printing(face.Queue):
 
 
 class TestQueue(theirs._TestQueue, theirs.ProcessesMixin, unittest.TestCase):
-    """Their cases, all of them."""
+    """All of CPython's tests of queues."""
 
     def test_queue_feeder_donot_stop_onexc(self):
         self.Queue = Printing
@@ -35,7 +35,7 @@ class TestQueue(theirs._TestQueue, theirs.ProcessesMixin, unittest.TestCase):
 
 
 class TestSimpleQueue(theirs.TestSimpleQueue):
-    """The same for the simple one."""
+    """All of CPython's tests of simple queues."""
 
 
 if __name__ == "__main__":

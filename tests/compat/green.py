@@ -1,6 +1,6 @@
-"""A program of baseplate's kind under gevent that says what it saw: ``python green.py NAME``.
+"""A program in the style of baseplate under gevent that prints what it observes: ``python green.py NAME``.
 
-baseplate's own programs are served so: everything patched first, and `MessageQueue` used by greenlets.
+Programs of baseplate run in this way: everything is patched first, and greenlets use `MessageQueue`.
 """
 
 from gevent import monkey
@@ -27,7 +27,7 @@ def told(**what: Any) -> None:
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return what a call returns, or the name of what it raises."""
+    """Return the result of a call, or the name of its exception."""
     try:
         return call(*arguments, **named)
     except Exception as error:
@@ -35,7 +35,7 @@ def outcome(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 
 
 def served(queue: baseplate.MessageQueue) -> Facts:
-    """What waits, here or in the face below, is served by another greenlet, which has to run for that."""
+    """Wait in baseplate's and in posix_ipc's calls until another greenlet serves them, for which it has to run."""
     facts: Facts = {}
     with posix_ipc.MessageQueue(NAME) as below:
         for verb, take in {"get": queue.get, "receive": lambda timeout: below.receive(timeout)[0]}.items():
@@ -50,7 +50,7 @@ def served(queue: baseplate.MessageQueue) -> Facts:
 
 
 def given_up(queue: baseplate.MessageQueue) -> Facts:
-    """A greenlet that is killed or timed out has taken nothing."""
+    """Kill a waiting greenlet and time another out; neither may take a message."""
     waiting = gevent.spawn(queue.get)
     gevent.sleep(0.05)
     waiting.kill()
@@ -64,7 +64,7 @@ def given_up(queue: baseplate.MessageQueue) -> Facts:
 
 
 def closed() -> Any:
-    """A close in another greenlet ends a get."""
+    """Close the queue during a get of another greenlet."""
     queue = baseplate.MessageQueue(NAME, 2, 16)
     waiting = gevent.spawn(outcome, queue.get)
     gevent.sleep(0.05)
@@ -75,7 +75,7 @@ def closed() -> Any:
 def main() -> None:
     with baseplate.MessageQueue(NAME, 2, 16) as queue:
         told(served=served(queue), given_up=given_up(queue), closed=closed())
-        # Others put and take from here on.
+        # From here on, other programs put and take.
         taken: list[str] = []
 
         def take() -> None:

@@ -1,6 +1,6 @@
-"""A program under gevent that says what it saw of the faces of objects: ``python green_queues.py early|late KIND``.
+"""A program under gevent that uses queues of objects, and prints: ``python green_queues.py early|late KIND``.
 
-The standard library is patched before a face is imported, or after that.
+It patches the standard library before or after it imports the compatibility modules.
 """
 
 import sys
@@ -32,9 +32,9 @@ import gevent
 from ipcq.testing.processes import fresh_name
 
 PATIENCE = 20
-#: What fills a small queue soon.
+#: A message that fills a small queue soon.
 LARGE = bytes(3000)
-#: What goes beside the ring of a queue that takes any size.
+#: A message that does not fit into the ring of a queue for any size.
 LARGEST = bytes(100_000)
 
 Facts = dict[str, Any]
@@ -50,14 +50,14 @@ QUEUES: dict[str, Callable[[], Any]] = {
 
 
 def blocked_get(q: Any) -> Facts:
-    """A get that waits is served by another greenlet."""
+    """Wait in a get until another greenlet serves it."""
     gevent.spawn_later(0.05, q.put, b"item")
     began = time.monotonic()
     return {"got": q.get() == b"item", "in time": time.monotonic() - began < PATIENCE / 2}
 
 
 def blocked_put(q: Any) -> Facts:
-    """A put that waits is served by another greenlet; no such queue holds 100 large messages."""
+    """Wait in puts until another greenlet serves them; none of these queues holds 100 large messages."""
     taken: list[bool] = []
 
     def take() -> None:
@@ -72,7 +72,7 @@ def blocked_put(q: Any) -> Facts:
 
 
 def joined(q: Any) -> Facts:
-    """A join that waits is served by another greenlet."""
+    """Wait in a join until another greenlet serves it."""
     q.put(b"work")
     q.get()
     gevent.spawn_later(0.05, q.task_done)
@@ -81,7 +81,7 @@ def joined(q: Any) -> Facts:
 
 
 def given_up(q: Any) -> Facts:
-    """A greenlet that is killed or timed out has taken nothing."""
+    """Kill a waiting greenlet and time another out; neither may take a message."""
     waiting = gevent.spawn(q.get)
     gevent.sleep(0.05)
     waiting.kill()
@@ -94,7 +94,7 @@ def given_up(q: Any) -> Facts:
 
 
 def struck(q: Any) -> Facts:
-    """What a signal handler raises at any instant leaves nothing locked."""
+    """Raise in a signal handler at arbitrary instants, which must leave no lock taken."""
 
     class Struck(Exception):
         pass
@@ -109,7 +109,7 @@ def struck(q: Any) -> Facts:
 
     def work() -> None:
         while True:
-            # An interrupted put may leave its item: a full queue has to be taken from, or this waits on and on in
+            # An interrupted put may leave its item. If the full queue were not drained, this would wait forever in
             # gevent's hub, where nothing is raised.
             with suppress(queue.Full):
                 q.put(item, timeout=0.001)
@@ -133,7 +133,7 @@ def struck(q: Any) -> Facts:
 
 
 def whole(spawn: Callable[..., Any], q: Any) -> bool:
-    """Tell whether others can use the queue: whoever left a lock taken may take it again, and would not notice."""
+    """Return whether others can use the queue: the greenlet that left a lock taken could take it again."""
 
     def use() -> bool:
         q.put(b"after")
@@ -150,7 +150,7 @@ def cases(kind: str) -> list[Callable[[Any], Facts]]:
     chosen += [blocked_get, given_up]
     if kind in {"bounded Queue", "faster_fifo", "shmqueue"}:
         chosen.append(blocked_put)
-    if kind != "SimpleQueue":  # which has no timeouts
+    if kind != "SimpleQueue":  # it has no timeouts
         chosen.append(struck)
     return chosen
 

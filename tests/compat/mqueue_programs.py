@@ -1,4 +1,4 @@
-"""Programs of unrelated processes, for the tests of the faces of posix_ipc and baseplate."""
+"""Programs for other processes in the tests of the compatibility modules for posix_ipc and baseplate."""
 
 import importlib
 import os
@@ -12,14 +12,14 @@ from ipcq.testing.processes import hear, say
 
 
 def of_posix_ipc(kind: str) -> Any:
-    """Return posix_ipc itself, or its face."""
+    """Return posix_ipc itself, or the compatibility module."""
     return importlib.import_module({"real": "posix_ipc", "face": "ipcq.compat.posix_ipc"}[kind])
 
 
 def of_baseplate(kind: str, sources: str) -> Any:
-    """Return baseplate's module as its source distribution has it, or its face.
+    """Return baseplate's module from its source distribution, or the compatibility module.
 
-    Only two of its modules run: the whole of baseplate wants libraries that exclude ours.
+    Only two of its modules are imported: the whole of baseplate needs libraries that conflict with ours.
     """
     if kind == "face":
         return importlib.import_module("ipcq.compat.baseplate")
@@ -39,7 +39,7 @@ def send(kind: str, name: str, messages: list[list[Any]]) -> None:
 
 
 def receive(kind: str, name: str, count: int) -> None:
-    """Tell what came."""
+    """Receive messages and report them."""
     queue = of_posix_ipc(kind).MessageQueue(name)
     for _ in range(count):
         message, priority = queue.receive()
@@ -56,7 +56,7 @@ def put(kind: str, sources: str, name: str, texts: list[str]) -> None:
 
 
 def get(kind: str, sources: str, name: str, count: int) -> None:
-    """Tell what came."""
+    """Get messages and report them."""
     queue = of_baseplate(kind, sources).MessageQueue(name, 2, 16)
     for _ in range(count):
         say(queue.get(timeout=10).decode())
@@ -64,7 +64,7 @@ def get(kind: str, sources: str, name: str, count: int) -> None:
 
 
 def interrupted(kind: str, verb: str, name: str) -> None:
-    """Wait for a message or for space until a signal comes whose handler returns, and tell what was raised."""
+    """Wait for a message or space until a signal arrives whose handler returns, and report the exception."""
     library = of_posix_ipc(kind)
     queue = library.MessageQueue(name)
     signal.signal(signal.SIGUSR1, lambda *_: None)
@@ -77,7 +77,7 @@ def interrupted(kind: str, verb: str, name: str) -> None:
 
 
 def raising(name: str) -> None:
-    """Wait for a message until a signal comes whose handler raises, and tell what was raised."""
+    """Wait for a message until a signal arrives whose handler raises, and report the exception."""
     from ipcq.compat import posix_ipc
 
     class Own(Exception):
@@ -97,7 +97,7 @@ def raising(name: str) -> None:
 
 
 def ctrl_c(name: str) -> None:
-    """Wait for a message until Ctrl-C, and tell what was raised."""
+    """Wait for a message until Ctrl-C, and report the exception."""
     from ipcq.compat import posix_ipc
 
     queue = posix_ipc.MessageQueue(name)
@@ -110,7 +110,7 @@ def ctrl_c(name: str) -> None:
 
 
 def registered(name: str) -> None:
-    """Ask for a notice, and keep the request until told."""
+    """Request a notice, and keep the request until the parent writes."""
     from ipcq.compat import posix_ipc
 
     queue = posix_ipc.MessageQueue(name)
@@ -121,10 +121,10 @@ def registered(name: str) -> None:
 
 
 def on_the_face(sources: str, name: str) -> None:
-    """Run baseplate's own code on the face of posix_ipc, and tell what it does."""
+    """Run baseplate's code on the compatibility module for posix_ipc, and report its results."""
     sys.modules["posix_ipc"] = of_posix_ipc("face")
     library = of_baseplate("real", sources)
-    del sys.modules["posix_ipc"]  # the backend means the library
+    del sys.modules["posix_ipc"]  # the backend imports the library by that name
     queue = library.MessageQueue(name, max_messages=1, max_message_size=8)
     try:
         queue.get(timeout=0.05)
@@ -145,7 +145,7 @@ def on_the_face(sources: str, name: str) -> None:
 
 
 def inherited(name: str) -> None:
-    """Fork while a handler waits in a receive, and tell whether the child's signals are the child's alone."""
+    """Fork in a signal handler during a receive, and report whether only the child sees the child's signals."""
     from ipcq.compat import posix_ipc
 
     queue = posix_ipc.MessageQueue(name)
@@ -156,7 +156,7 @@ def inherited(name: str) -> None:
         child = os.fork()
         if not child:
             os.kill(os.getpid(), signal.SIGALRM)
-            # It came here, and to no parent.
+            # The signal arrived here, and not in the parent.
             os._exit(signal.set_wakeup_fd(-1) != -1)
         children.append(child)
 

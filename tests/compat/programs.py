@@ -1,4 +1,4 @@
-"""What the tests of the faces run in other processes."""
+"""Programs for other processes in the tests of the compatibility modules."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ from ipcq.testing.processes import hear, say
 
 def opened(name: str, **options: Any) -> ShmQueue:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it reads pickles
+        warnings.simplefilter("ignore")  # the warning that it reads pickles
         return ShmQueue(name, **options)
 
 
 def hold(name: str) -> None:
-    """Have the queue open until told otherwise."""
+    """Keep the queue open until the parent writes."""
     queue = opened(name)
     say(queue.qsize())
     hear()
@@ -30,7 +30,7 @@ def put_one(name: str, item: Any) -> None:
     queue.shutdown()
 
 
-def put_on_and_on(name: str) -> None:
+def put_forever(name: str) -> None:
     queue = opened(name)
     say("putting")
     while True:
@@ -38,7 +38,7 @@ def put_on_and_on(name: str) -> None:
 
 
 def leave_with_the_interpreter(name: str) -> None:
-    """End without a word to the queue."""
+    """Exit without closing the queue."""
     opened(name, allow_pickle=False).put("left")
 
 
@@ -51,7 +51,7 @@ def end_by_signal(name: str, number: int) -> None:
 
 
 def put_in_a_child(name: str) -> None:
-    """Use an inherited handle."""
+    """Use an inherited handle in a forked child."""
     queue = opened(name)
     child = os.fork()
     if child == 0:

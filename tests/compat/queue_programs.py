@@ -1,4 +1,4 @@
-"""What the tests of nameless queues run in other processes."""
+"""Programs for other processes in the tests of nameless queues."""
 
 import os
 import pickle
@@ -30,20 +30,20 @@ def put_and_die(queue: Any, item: Any) -> None:
 
 
 def get_and_die(queue: Any, told: Any) -> None:
-    """Take one and die before it is done."""
+    """Take an item and die before `task_done`."""
     told.put(queue.get())
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def work(queue: Any) -> None:
-    """Do what comes until None does."""
+    """Process items until None."""
     while queue.get() is not None:
         queue.task_done()
     queue.task_done()
 
 
 def answer_through(queue: Any) -> None:
-    """Put into a queue that comes through a queue."""
+    """Put into a queue that arrives through a queue."""
     queue.get().put("answer")
 
 
@@ -53,7 +53,7 @@ def wait_for_one(queue: Any, told: Any) -> None:
     told.put((ready == [queue._reader], queue.get_nowait()))
 
 
-def put_and_get_for_ever(queue: Any) -> None:
+def put_and_get_forever(queue: Any) -> None:
     while True:
         queue.put(("anybody", bytes(5000)))
         queue.get()
@@ -66,14 +66,14 @@ def produce(queue: Any, producer: int, count: int) -> None:
 
 
 def consume(queue: Any, ledger: str) -> None:
-    """Note what comes until None does."""
+    """Write items into a ledger until None."""
     end = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     while (item := queue.get()) is not None:
         os.write(end, b"%d %d\n" % item[:2])
 
 
 def leave_a_child_behind(path: str, method: str) -> None:
-    """Start a process with a queue that nobody else has, and die before it can have looked at it."""
+    """Start a process with a queue that no other process has, and die before that process can attach to it."""
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     queue.put("left")
@@ -89,7 +89,7 @@ def write_down(queue: Any, path: str) -> None:
 
 
 def be_interrupted(queue: Any, told: Any) -> None:
-    """Be interrupted a thousand times inside the queue, say so, and stay."""
+    """Be interrupted a thousand times inside the queue, report that, and stay."""
 
     def interrupt(*_: object) -> None:
         raise InterruptedError
@@ -113,21 +113,21 @@ def refuse_to_pickle() -> None:
 
 
 class Unwilling:
-    """What cannot be pickled."""
+    """An object that cannot be pickled."""
 
     def __reduce__(self) -> Any:
         return refuse_to_pickle()
 
 
 class Point:
-    """What a reducer is registered for."""
+    """An object for whose class a reducer is registered."""
 
     def __init__(self, x: int) -> None:
         self.x = x
 
 
 class Putting:
-    """Puts another while it is pickled."""
+    """An object that puts another while it is pickled."""
 
     def __init__(self, queue: Any) -> None:
         self.queue = queue

@@ -1,4 +1,4 @@
-"""The face of baseplate's message queue: what its documentation shows, baseplate beside it, and what it does better."""
+"""The compatibility module for baseplate: its documented examples, sharing queues with it, and improvements."""
 
 import json
 import os
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.needs("mqueue"), pytest.mark.needs("shm")]
 
 DIGEST = "97356d73b684759c887a69302acbca93953a6be564585ee48927a59440673a1e"
 
-#: The producer and the consumer of its documentation, with another import.
+#: The producer and the consumer in baseplate's documentation, with another import.
 PRODUCER = """
 from ipcq.compat.baseplate import MessageQueue
 mq = MessageQueue({name!r}, max_messages=1, max_message_size=1)
@@ -58,7 +58,7 @@ GREEN = Path(__file__).with_name("green.py")
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the face use what it uses by itself."""
+    """Let the compatibility module use its default backend."""
     monkeypatch.delenv("IPCQ_BACKEND", raising=False)
 
 
@@ -71,12 +71,12 @@ def queue(backend: str, name: str) -> Iterator[MessageQueue]:
 
 @pytest.fixture(scope="module")
 def sources() -> str:
-    """Return where baseplate's source distribution is."""
+    """Return the directory of baseplate's source distribution."""
     return str(source("baseplate", "2.7.1", DIGEST))
 
 
 def run(*command: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run a program to its end."""
+    """Run a program and return when it has exited."""
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=HANG, check=False)
 
 
@@ -84,16 +84,16 @@ def run(*command: str, text: str = "") -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_documented_example_works(backend: str, name: str) -> None:
-    """Word for word, str and all, in two processes one after the other."""
+    """It is unchanged, including str messages, and runs in two processes one after the other."""
     ran = [run(sys.executable, "-c", program.format(name=name)) for program in (PRODUCER, CONSUMER)]
     assert [each.stdout for each in ran] == ["Put Message: 1\n", "Get Message: 1\n"], ran
 
 
 @pytest.mark.parametrize(("putter", "getter"), [("real", "face"), ("face", "real")])
-def test_it_shares_queues_with_baseplate(
+def test_queues_are_shared_with_baseplate(
     peers: Peers, kernel: None, name: str, sources: str, putter: str, getter: str
 ) -> None:
-    """In both directions between processes, without being told to."""
+    """This works in both directions between processes, without configuration."""
     texts = ["one", "two", "three"]
     other = peers.spawn(programs.get, getter, sources, name, len(texts))
     peers.spawn(programs.put, putter, sources, name, texts).done()
@@ -101,8 +101,10 @@ def test_it_shares_queues_with_baseplate(
     other.done()
 
 
-def test_baseplate_itself_runs_on_the_face_of_posix_ipc(peers: Peers, backend: str, name: str, sources: str) -> None:
-    """Its own code, with the face for its library."""
+def test_baseplate_runs_on_the_compatibility_module_for_posix_ipc(
+    peers: Peers, backend: str, name: str, sources: str
+) -> None:
+    """Its code is unchanged, and only the library is replaced."""
     peer = peers.spawn(programs.on_the_face, sources, name)
     told = [peer.hear() for _ in range(4)]
     peer.done()
@@ -113,33 +115,33 @@ def test_baseplate_itself_runs_on_the_face_of_posix_ipc(peers: Peers, backend: s
 
 
 def test_a_message_is_bytes(queue: MessageQueue) -> None:
-    """As they were put."""
+    """Any bytes arrive unchanged."""
     queue.put(b"\0\xff")
     assert queue.get() == b"\0\xff"
 
 
-def test_a_str_travels_as_utf_8(queue: MessageQueue) -> None:
-    """As posix_ipc has it."""
+def test_a_str_is_put_as_utf_8(queue: MessageQueue) -> None:
+    """posix_ipc does the same."""
     queue.put("ä")
     assert queue.get() == "ä".encode()
 
 
-def test_what_is_no_message_is_a_type_error(queue: MessageQueue) -> None:
-    """And nothing was put, where posix_ipc crashes."""
+def test_a_message_of_another_type_is_a_type_error(queue: MessageQueue) -> None:
+    """Nothing is put; posix_ipc crashes here."""
     with pytest.raises(TypeError, match="must be a str or bytes"):
         queue.put(5)  # type: ignore[arg-type]
     assert queue.queue.current_messages == 0
 
 
 def test_a_message_that_is_too_long_is_a_value_error(queue: MessageQueue) -> None:
-    """At once, although there is a time to wait."""
+    """It raises at once and does not wait for the timeout."""
     with pytest.raises(ValueError, match="17 bytes"):
         queue.put(17 * b"x", timeout=HANG)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.05])
 def test_an_empty_queue_times_out(queue: MessageQueue, seconds: float) -> None:
-    """C10: never early."""
+    """C10: it never raises early."""
     since = monotonic()
     with pytest.raises(TimedOutError):
         queue.get(timeout=seconds)
@@ -148,7 +150,7 @@ def test_an_empty_queue_times_out(queue: MessageQueue, seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 0.05])
 def test_a_full_queue_times_out(queue: MessageQueue, seconds: float) -> None:
-    """C10: and nothing was put."""
+    """C10: nothing is put."""
     queue.put(b"1")
     queue.put(b"2")
     with pytest.raises(TimedOutError):
@@ -157,7 +159,7 @@ def test_a_full_queue_times_out(queue: MessageQueue, seconds: float) -> None:
 
 
 def test_a_handler_that_returns_does_not_end_the_wait(queue: MessageQueue) -> None:
-    """C12: as baseplate has it, unlike posix_ipc."""
+    """C12: baseplate does the same, unlike posix_ipc."""
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
@@ -168,7 +170,7 @@ def test_a_handler_that_returns_does_not_end_the_wait(queue: MessageQueue) -> No
 
 
 def test_closing_ends_the_wait(queue: MessageQueue) -> None:
-    """C14: in another thread."""
+    """C14: another thread may close."""
     closer = threading.Timer(0.05, queue.close)
     closer.start()
     with pytest.raises(ipcq.QueueClosed):
@@ -176,8 +178,8 @@ def test_closing_ends_the_wait(queue: MessageQueue) -> None:
     closer.join()
 
 
-def test_descriptors_beyond_1024_are_waited_for(kernel: None, name: str) -> None:
-    """Which select cannot, and baseplate cannot."""
+def test_a_queue_with_a_descriptor_above_1023_can_wait(kernel: None, name: str) -> None:
+    """select cannot, and neither can baseplate."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
     try:
@@ -201,7 +203,7 @@ def test_descriptors_beyond_1024_are_waited_for(kernel: None, name: str) -> None
 
 @pytest.fixture
 def green(backend: str, name: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run the program, and let it end if the test does not."""
+    """Run the program, and kill it after the test."""
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     with subprocess.Popen(command(GREEN, name), env=environment, stdout=subprocess.PIPE, text=True) as program:
         yield program
@@ -209,7 +211,7 @@ def green(backend: str, name: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def said(program: "subprocess.Popen[str]") -> dict[str, Any]:
-    """Return what the program says next; fail, with its stacks in what it wrote to standard error, if it hangs."""
+    """Return the next line of the program's output; if it hangs, fail after it has written its stacks to stderr."""
     watchdog = threading.Timer(PATIENCE, program.send_signal, [signal.SIGUSR1])
     watchdog.start()
     line = program.stdout.readline()
@@ -223,12 +225,12 @@ def said(program: "subprocess.Popen[str]") -> dict[str, Any]:
 
 @pytest.fixture
 def facts(green: "subprocess.Popen[str]") -> dict[str, Any]:
-    """Return what the program saw before others came."""
+    """Return what the program observes before other programs use the queue."""
     return said(green)
 
 
 def test_other_greenlets_run_while_one_waits(facts: dict[str, Any]) -> None:
-    """In get and put, and in receive and send of the face of posix_ipc below."""
+    """It waits in get, put, and in receive and send of the underlying queue."""
     assert facts["served"] == {
         "get": "get",
         "receive": "receive",
@@ -239,12 +241,12 @@ def test_other_greenlets_run_while_one_waits(facts: dict[str, Any]) -> None:
 
 
 def test_a_greenlet_that_gives_up_has_taken_nothing(facts: dict[str, Any]) -> None:
-    """Timed out by itself or by gevent, or killed."""
+    """It may be killed, or timed out by itself or by gevent."""
     assert facts["given_up"] == {"own": "QueueEmpty", "rest": "kept"}
 
 
 def test_a_close_ends_the_wait_of_a_greenlet(facts: dict[str, Any]) -> None:
-    """C14: by another one."""
+    """C14: another greenlet closes."""
     assert facts["closed"] == "QueueClosed"
 
 
@@ -254,7 +256,7 @@ def test_a_close_ends_the_wait_of_a_greenlet(facts: dict[str, Any]) -> None:
 def test_greenlets_share_a_queue_with_programs_without_them(
     peers: Peers, green: "subprocess.Popen[str]", facts: dict[str, Any], name: str, sources: str, kind: str
 ) -> None:
-    """In both directions: three greenlets take, and forty put."""
+    """This works in both directions: three greenlets take, and forty put."""
     texts = [str(number) for number in range(40)]
     peers.spawn(programs.put, kind, sources, name, [*texts, "end"]).done()
     taken = said(green)["taken"]
@@ -267,14 +269,14 @@ def test_greenlets_share_a_queue_with_programs_without_them(
 # The queue
 
 
-def test_the_queue_is_posix_ipcs(queue: MessageQueue) -> None:
-    """With its limits, and not blocking, as there."""
+def test_the_queue_attribute_is_one_of_posix_ipc(queue: MessageQueue) -> None:
+    """It has the limits and does not block, as in baseplate."""
     theirs = queue.queue
     assert (theirs.max_messages, theirs.max_message_size, theirs.block) == (2, 16, False)
 
 
-def test_others_may_look_at_it(kernel: None, name: str) -> None:
-    """Mode 0644, as there."""
+def test_a_queue_has_the_mode_of_baseplate(kernel: None, name: str) -> None:
+    """baseplate creates queues with mode 0644."""
     before = os.umask(0)
     try:
         with MessageQueue(name, 2, 16) as queue:
@@ -283,21 +285,21 @@ def test_others_may_look_at_it(kernel: None, name: str) -> None:
         os.umask(before)
 
 
-def test_a_queue_that_exists_keeps_its_limits(queue: MessageQueue) -> None:
-    """Other ones are ignored, as there."""
+def test_an_existing_queue_keeps_its_limits(queue: MessageQueue) -> None:
+    """Other limits are ignored, as in baseplate."""
     with MessageQueue(queue.queue.name, 7, 7) as other:
         assert other.queue.max_messages == 2
 
 
-def test_it_works_on_after_unlinking(queue: MessageQueue) -> None:
-    """Until it is closed, as there."""
+def test_a_queue_works_after_unlinking(queue: MessageQueue) -> None:
+    """It works until it is closed, as in baseplate."""
     queue.unlink()
     queue.put(b"x")
     assert queue.get() == b"x"
 
 
-def test_unlinking_twice_says_so(queue: MessageQueue) -> None:
-    """With an error of both trees."""
+def test_unlinking_twice_is_an_error(queue: MessageQueue) -> None:
+    """It raises QueueNotFound."""
     queue.unlink()
     with pytest.raises(ipcq.QueueNotFound):
         queue.unlink()
@@ -307,7 +309,7 @@ def test_unlinking_twice_says_so(queue: MessageQueue) -> None:
 
 
 def test_the_errors_are_ipcqs() -> None:
-    """One except clause catches both."""
+    """One except clause catches the errors of both."""
     assert (baseplate.TimedOutError, baseplate.MessageQueueError) == (ipcq.TimedOutError, ipcq.MessageQueueError)
 
 
@@ -320,10 +322,10 @@ def test_the_errors_are_ipcqs() -> None:
         ((None, 2, 1 << 30), (ipcq.Unsupported,)),
     ],
 )
-def test_arguments_that_cannot_be_are_value_errors(
+def test_invalid_arguments_are_value_errors(
     kernel: None, name: str, arguments: tuple[Any, ...], parents: tuple[type[Exception], ...]
 ) -> None:
-    """All of one class, as there, and each of ipcq's as well."""
+    """All are of one class, as in baseplate, and each also of a class of ipcq."""
     with pytest.raises(baseplate.InvalidParametersError) as caught:
         MessageQueue(arguments[0] or name, *arguments[1:])
     wanted = ValueError, ipcq.InvalidArgument if parents == (ipcq.InvalidName,) else parents[0]
@@ -331,8 +333,8 @@ def test_arguments_that_cannot_be_are_value_errors(
 
 
 @pytest.mark.alone
-def test_the_users_limit_is_an_os_error_that_names_it(kernel: None) -> None:
-    """C24: RLIMIT_MSGQUEUE with its value, where baseplate says that files are open."""
+def test_reaching_the_limit_of_the_user_is_an_os_error_that_names_it(kernel: None) -> None:
+    """C24: it is RLIMIT_MSGQUEUE with its value; baseplate reports too many open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
     resource.setrlimit(resource.RLIMIT_MSGQUEUE, (1, hard))
     try:
@@ -343,8 +345,8 @@ def test_the_users_limit_is_an_os_error_that_names_it(kernel: None) -> None:
     assert isinstance(caught.value, OSError)
 
 
-def test_what_it_has_no_class_for_is_ipcqs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A backend that is not there."""
+def test_an_error_without_a_class_in_baseplate_is_one_of_ipcq(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """An example is a backend that does not exist."""
     monkeypatch.setenv("IPCQ_BACKEND", "nowhere")
     with pytest.raises(ipcq.BackendUnknown):
         MessageQueue(name, 2, 16)
@@ -353,21 +355,21 @@ def test_what_it_has_no_class_for_is_ipcqs(monkeypatch: pytest.MonkeyPatch, name
 # The command
 
 
-def test_the_command_creates(backend: str, name: str) -> None:
-    """With the limits that are asked for."""
+def test_the_command_creates_a_queue(backend: str, name: str) -> None:
+    """The queue has the requested limits."""
     queue_tool(["--create", "--max-messages", "3", "--max-message-size", "12", name])
     with MessageQueue(name, 1, 1) as queue:
         assert (queue.queue.max_messages, queue.queue.max_message_size) == (3, 12)
 
 
-def test_the_command_writes_each_line(queue: MessageQueue) -> None:
-    """Without its end."""
+def test_the_command_writes_each_line_as_a_message(queue: MessageQueue) -> None:
+    """Line ends are removed."""
     ran = run(*TOOL, "--write", queue.queue.name, text="hello!\r\nä")
     assert (ran.returncode, queue.get(), queue.get()) == (0, b"hello!", "ä".encode())
 
 
 def test_the_command_reads_until_it_is_interrupted(queue: MessageQueue) -> None:
-    """A line for each message at once, whatever its bytes are."""
+    """It prints a line for each message at once, whatever its bytes."""
     queue.put(b"\xff")
     command = [*TOOL, "--read", queue.queue.name]
     buffered = {variable: value for variable, value in os.environ.items() if variable != "PYTHONUNBUFFERED"}
@@ -379,23 +381,23 @@ def test_the_command_reads_until_it_is_interrupted(queue: MessageQueue) -> None:
         assert (first, second, tool.wait(HANG), tool.stderr.read()) == (b"\xff\n", b"two\n", 130, b"")
 
 
-def test_the_command_says_what_is_wrong(kernel: None) -> None:
-    """In one line, with the way out."""
+def test_the_command_reports_errors(kernel: None) -> None:
+    """An error is one line with the way out."""
     ran = run(*TOOL, "--create", "jobs")
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
     assert "call it '/jobs'" in ran.stderr
 
 
 @pytest.mark.parametrize("arguments", [["/jobs"], ["--read", "--write", "/jobs"], ["--read"]])
-def test_the_command_wants_one_mode_and_a_name(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """As argparse says it."""
+def test_the_command_needs_one_mode_and_a_name(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse reports an error."""
     with pytest.raises(SystemExit) as caught:
         queue_tool(arguments)
     assert caught.value.code == 2
 
 
 class Pipe:
-    """Stands for a standard stream: lines to read, and a reader that has seen enough after some."""
+    """Stands in for a standard stream: it has lines to read, and fails at the second write."""
 
     def __init__(self, lines: tuple[bytes, ...] = (), error: Callable[[], BaseException] = BrokenPipeError) -> None:
         self.buffer = self
@@ -418,8 +420,8 @@ class Pipe:
     end = -1
 
 
-def test_the_command_ends_when_nobody_reads_on(queue: MessageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where it is piped into head."""
+def test_the_command_ends_when_its_reader_is_gone(queue: MessageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This happens if it is piped into head."""
     out = Pipe()
     monkeypatch.setattr(sys, "stdout", out)
     queue.put("1")
@@ -431,7 +433,7 @@ def test_the_command_ends_when_nobody_reads_on(queue: MessageQueue, monkeypatch:
 
 
 def test_the_command_ends_on_ctrl_c(queue: MessageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the status that shells know."""
+    """Its status is the usual one in shells."""
     monkeypatch.setattr(sys, "stdout", Pipe(error=KeyboardInterrupt))
     queue.put("1")
     queue.put("2")
@@ -441,7 +443,7 @@ def test_the_command_ends_on_ctrl_c(queue: MessageQueue, monkeypatch: pytest.Mon
 
 
 def test_the_module_is_the_command(queue: MessageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``python -m ipcq.compat.baseplate``."""
+    """It runs as ``python -m ipcq.compat.baseplate``."""
     monkeypatch.setattr(sys, "stdin", Pipe((b"line\n",)))
     monkeypatch.setattr(sys, "argv", ["baseplate", "--write", queue.queue.name])
     monkeypatch.delitem(sys.modules, "ipcq.compat.baseplate")
@@ -449,8 +451,8 @@ def test_the_module_is_the_command(queue: MessageQueue, monkeypatch: pytest.Monk
     assert queue.get() == b"line"
 
 
-def test_the_command_says_it_in_process(kernel: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """The status is 1."""
+def test_the_command_exits_with_status_1_after_an_error(kernel: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """This is the same as above, in this process."""
     with pytest.raises(SystemExit) as caught:
         queue_tool(["--create", "jobs"])
     assert caught.value.code == 1

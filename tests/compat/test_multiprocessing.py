@@ -1,4 +1,4 @@
-"""The face of multiprocessing: CPython's own tests of its queues, and what ours promise beyond them."""
+"""The compatibility module for multiprocessing: CPython's tests of its queues, and improvements."""
 
 import errno
 import functools
@@ -44,24 +44,24 @@ fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which onl
 
 pytestmark = [
     pytest.mark.needs("shm"),
-    # From Python 3.12 on; that it works all the same is what is tested.
+    # Python 3.12 and later warn; the tests show that it works.
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
 
 METHODS = ("fork", "spawn", "forkserver")
 
-#: Seconds after which what hangs has failed.
+#: Timeout of anything that may hang, in seconds.
 HANG = 20.0
 
-#: Bytes of a ring in which nothing but small messages find space.
+#: Bytes of a ring that has space for small messages only.
 TINY = 8192
 
-#: How many tests of its queues CPython has at least.
+#: The smallest number of tests of its queues that CPython has.
 THEIRS = 13
 
 
 class Crew:
-    """Processes that end with the test."""
+    """Processes that are killed at the end of the test."""
 
     def __init__(self) -> None:
         self._processes: list[Any] = []
@@ -81,7 +81,7 @@ class Crew:
 
 @pytest.fixture(autouse=True)
 def works() -> None:
-    """Skip where the extension was not built."""
+    """Skip if the extension was not built."""
     usable("shm")
 
 
@@ -94,7 +94,7 @@ def crew() -> Iterator[Crew]:
 
 @pytest.fixture
 def sharer() -> Iterator[None]:
-    """End what hands descriptors to other processes, and would serve until this one ends."""
+    """Stop the thread that hands descriptors to other processes after the test."""
     yield
     resource_sharer.stop(HANG)
 
@@ -107,7 +107,7 @@ def context(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=["ring", "tiny ring", "line"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let queues be what they are, or have nearly no ring, or none."""
+    """Give queues their normal ring, a tiny one, or none, so that messages are in the overflow file."""
     if request.param == "tiny ring":
         monkeypatch.setattr(_messages, "_ROOM", TINY)
         monkeypatch.setattr(_messages, "_BOUNDED_ROOM", TINY)
@@ -124,10 +124,10 @@ def no_ring(request: object) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_cases_of_cpython_pass(method: str, tmp_path: Path) -> None:
-    """All of `_TestQueue` and `TestSimpleQueue`, on this Python."""
+def test_the_tests_of_cpython_pass(method: str, tmp_path: Path) -> None:
+    """These are all of `_TestQueue` and `TestSimpleQueue` of this Python."""
     command = [sys.executable, Path(__file__).with_name("cpython_queues.py"), method]
-    # One of them makes a directory, always of the same name, where it runs.
+    # One of them creates a directory with a fixed name in the working directory.
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     ran = re.search(r"Ran (\d+) tests in .*\n\nOK\n", run.stderr)
     assert ran is not None and int(ran[1]) >= THEIRS, run.stderr
@@ -137,24 +137,24 @@ def test_the_cases_of_cpython_pass(method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Queue, JoinableQueue, SimpleQueue])
-def test_a_queue_is_passed_to_a_process(make: Any, kind: str, context: Any, crew: Crew) -> None:
-    """Under each start method, what was put before and what is put after."""
+def test_a_queue_can_be_passed_to_a_process(make: Any, kind: str, context: Any, crew: Crew) -> None:
+    """This works with each start method, for items put before and after the start."""
     source, target = make(), make()
     crew.start(context, programs.pass_on, source, target)
     source.put({"a": (1, 2)})
     assert target.get() == {"a": (1, 2)}
 
 
-def test_a_queue_travels_through_a_queue(context: Any, crew: Crew, sharer: None) -> None:
-    """As a connection does, while the process that put it lives."""
+def test_a_queue_can_be_passed_through_a_queue(context: Any, crew: Crew, sharer: None) -> None:
+    """A connection can, too, while the process that put it lives."""
     through, travelling = Queue(), Queue()
     crew.start(context, programs.answer_through, through)
     through.put(travelling)
     assert travelling.get(timeout=HANG) == "answer"
 
 
-def test_a_starter_may_forget_its_queues(context: Any, crew: Crew) -> None:
-    """What it started goes on, whether it has looked at them yet or not."""
+def test_a_parent_may_close_its_queues(context: Any, crew: Crew) -> None:
+    """Its children go on, even if they have not attached to the queues yet."""
     source, target, told = Queue(), Queue(), Queue()
     source.put("kept")
     crew.start(context, programs.pass_on, source, target)
@@ -166,8 +166,8 @@ def test_a_starter_may_forget_its_queues(context: Any, crew: Crew) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_starter_may_die_at_once(method: str, tmp_path: Path) -> None:
-    """The queue is the child's, though it was the last to hear of it."""
+def test_a_parent_may_die_at_once(method: str, tmp_path: Path) -> None:
+    """The child keeps the queue, even if it attaches later."""
     note = tmp_path / "note"
     program = str(programs.__file__)
     subprocess.run([sys.executable, program, str(note), method], check=False, timeout=HANG)
@@ -175,8 +175,8 @@ def test_a_starter_may_die_at_once(method: str, tmp_path: Path) -> None:
     assert note.read_text() == "left"
 
 
-def test_nobody_can_see_a_queue() -> None:
-    """It has no name in /dev/shm, so that no death leaves one there."""
+def test_a_queue_is_not_visible() -> None:
+    """It has no name in /dev/shm that could be left behind by a killed process."""
     before = set(os.listdir("/dev/shm"))
     one, other = Queue(), Queue(3)
     one.put(bytes(10**6))
@@ -187,15 +187,15 @@ def test_nobody_can_see_a_queue() -> None:
 
 @pytest.mark.parametrize("make", [Queue, JoinableQueue, SimpleQueue])
 def test_a_queue_that_was_sent_is_the_same_queue(make: Any, kind: str, sharer: None) -> None:
-    """Also in the process that sent it."""
+    """This holds even in the process that sent it."""
     shared = make()
     again = pickle.loads(pickle.dumps(shared))
     shared.put("one")
     assert again.get() == "one"
 
 
-def test_what_came_with_a_queue_is_nothing_that_a_child_closes(sharer: None) -> None:
-    """C20: else it would close whatever has the number of one of these descriptors by then."""
+def test_the_descriptors_of_a_received_queue_are_not_closed_in_a_child(sharer: None) -> None:
+    """C20: it could otherwise close another file that has got one of their numbers."""
     before = set(_forks._descriptors)
     sent = pickle.loads(pickle.dumps(Queue()))
     assert _forks._descriptors == before
@@ -209,39 +209,39 @@ def fail(*_: object, **__: object) -> Any:
 # Ends
 
 
-def test_a_process_ends_though_nobody_takes_what_it_put(kind: str, context: Any, crew: Crew) -> None:
-    """Joined first and read then, which hangs where a thread has to write 10 MB into a pipe."""
+def test_a_process_exits_even_if_its_items_are_not_taken(kind: str, context: Any, crew: Crew) -> None:
+    """Joining before reading would hang if a feeder thread had to write 10 MB into a pipe."""
     shared = Queue()
     process = crew.start(context, programs.put_much, shared, 100, 100_000)
     process.join(HANG)
     assert [shared.get()[0] for _ in range(100)] == list(range(100))
 
 
-def test_what_was_put_outlives_the_process(kind: str, context: Any, crew: Crew) -> None:
-    """It is stored when put returns, also where the next instruction is the last."""
+def test_an_item_outlives_the_process_that_put_it(kind: str, context: Any, crew: Crew) -> None:
+    """It is in the queue when `put` returns, even if the process dies immediately."""
     shared = Queue()
     crew.start(context, programs.put_and_die, shared, "stored").join(HANG)
     assert shared.get_nowait() == "stored"
 
 
-def test_any_number_is_put_before_anybody_takes_it(kind: str) -> None:
-    """Without a bound a put never waits for a get."""
+def test_any_number_of_items_can_be_put_before_one_is_taken(kind: str) -> None:
+    """Without a bound, a put never waits for a get."""
     shared = Queue()
     for number in range(20_000):
         shared.put(number)
     assert [shared.get() for _ in range(20_000)] == list(range(20_000))
 
 
-def test_a_line_that_came_to_its_end_begins_anew(kind: str) -> None:
-    """What is put afterwards is taken in order, too."""
+def test_an_emptied_overflow_file_is_used_again(kind: str) -> None:
+    """Items that are put afterwards are taken in order too."""
     shared = Queue()
     for _ in range(3):
         programs.put_much(shared, 300, 20_000)
         assert [shared.get()[0] for _ in range(300)] == list(range(300))
 
 
-def test_memory_comes_back_from_a_line_that_is_never_empty(kind: str) -> None:
-    """Of 60 MB that went through, no more than a few stay."""
+def test_memory_of_an_overflow_file_that_is_never_empty_is_freed(kind: str) -> None:
+    """After 60 MB have passed, only a few remain."""
     shared = Queue()
     for number in range(30):
         shared.put((number, bytes(10_000)))
@@ -252,12 +252,12 @@ def test_memory_comes_back_from_a_line_that_is_never_empty(kind: str) -> None:
 
 
 def held(shared: Any) -> int:
-    """Return the bytes of memory that the spill of a queue takes."""
+    """Return the bytes of memory that the overflow file of a queue takes."""
     return os.fstat(shared._messages._spill.file.number).st_blocks * 512
 
 
-def test_memory_comes_back_from_what_was_large(kind: str) -> None:
-    """Of 32 MB that were taken, nothing stays."""
+def test_memory_of_large_objects_is_freed(kind: str) -> None:
+    """After an object of 32 MB was taken, nothing remains."""
     shared = Queue(2)
     shared.put(bytes(32 << 20))
     shared.get()
@@ -265,8 +265,8 @@ def test_memory_comes_back_from_what_was_large(kind: str) -> None:
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2000, 200_000])
-def test_objects_of_any_size_pass(bound: int, kind: str) -> None:
-    """Whatever the bound, and in order with small ones."""
+def test_objects_of_any_size_can_be_put(bound: int, kind: str) -> None:
+    """Any bound allows that, and the order with small objects is kept."""
     shared = Queue(bound)
     worker = threading.Thread(target=programs.put_all, args=(shared, ["a", bytes(20 << 20), "b"]))
     worker.start()
@@ -275,15 +275,15 @@ def test_objects_of_any_size_pass(bound: int, kind: str) -> None:
     assert taken == ["a", bytes(20 << 20), "b"]
 
 
-def test_so_many_fit_whatever_their_size(kind: str) -> None:
-    """The bound counts objects, and not their bytes."""
+def test_a_bound_counts_objects(kind: str) -> None:
+    """Their size does not matter."""
     shared = Queue(50)
     programs.put_much(shared, 50, 50_000)
     assert shared.full()
 
 
-def test_an_object_that_found_no_space_leaves_nothing(kind: str) -> None:
-    """A refused put of a large object gives its memory back."""
+def test_an_object_without_space_leaves_no_memory_in_use(kind: str) -> None:
+    """A refused put of a large object frees its memory."""
     shared = Queue(1)
     shared.put("first")
     with pytest.raises(queue.Full):
@@ -292,8 +292,8 @@ def test_an_object_that_found_no_space_leaves_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("make", [Queue, SimpleQueue])
-def test_a_large_object_for_which_there_is_no_memory_raises(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: in put, and nothing is stored."""
+def test_putting_a_large_object_without_memory_raises(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: `put` raises, and nothing is put."""
     shared = make()
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", fail)
@@ -302,16 +302,16 @@ def test_a_large_object_for_which_there_is_no_memory_raises(make: Any, monkeypat
     assert shared.empty()
 
 
-def test_memory_that_cannot_be_given_back_costs_no_message(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: giving it back takes a descriptor, and the table of descriptors may be full."""
+def test_a_failure_to_free_memory_loses_no_message(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: freeing memory needs a descriptor, and there may be none left."""
     shared = Queue()
     programs.put_much(shared, 2, 1 << 20)
     monkeypatch.setattr(mmap, "mmap", fail)
     assert [shared.get()[0] for _ in range(2)] == [0, 1]
 
 
-def test_an_object_for_which_its_taker_has_no_memory_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can take it any more, so its memory is given back."""
+def test_an_object_whose_consumer_runs_out_of_memory_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process can take it any more."""
 
     def no_memory(*_: object) -> Any:
         raise MemoryError
@@ -325,8 +325,8 @@ def test_an_object_for_which_its_taker_has_no_memory_leaves_nothing(monkeypatch:
     assert held(shared) < 1 << 20
 
 
-def test_a_get_waits_for_what_joins_the_line(kind: str) -> None:
-    """Without a timeout, longer than it waits before it looks around."""
+def test_a_get_waits_for_messages_in_the_overflow_file(kind: str) -> None:
+    """It has no timeout and waits longer than its polling interval."""
     shared = Queue()
     late = threading.Timer(0.6, shared.put, ["late"])
     late.start()
@@ -334,8 +334,8 @@ def test_a_get_waits_for_what_joins_the_line(kind: str) -> None:
     late.join()
 
 
-def test_who_waits_for_a_ring_that_others_emptied_sees_the_line() -> None:
-    """C13: within 250 ms, though nothing comes through the ring any more."""
+def test_a_waiter_for_the_ring_sees_the_overflow_file() -> None:
+    """C13: within 250 ms, even if no further message comes through the ring."""
     shared = Queue()
     spill = shared._messages._spill
 
@@ -346,8 +346,8 @@ def test_who_waits_for_a_ring_that_others_emptied_sees_the_line() -> None:
     late.join()
 
 
-def test_a_timeout_ends_in_time(kind: str) -> None:
-    """C10: not before its time."""
+def test_a_wait_ends_at_its_timeout(kind: str) -> None:
+    """C10: never before it."""
     shared = Queue()
     began = time.monotonic()
     with pytest.raises(queue.Empty):
@@ -356,8 +356,8 @@ def test_a_timeout_ends_in_time(kind: str) -> None:
 
 
 @pytest.mark.parametrize("bound", [0, 1])
-def test_what_cannot_wait_says_so_at_once(bound: int, kind: str) -> None:
-    """The two calls that do not wait."""
+def test_get_nowait_raises_at_once(bound: int, kind: str) -> None:
+    """put_nowait and get_nowait do not wait."""
     shared = Queue(bound)
     shared.put_nowait(1)
     shared.get_nowait()
@@ -365,8 +365,8 @@ def test_what_cannot_wait_says_so_at_once(bound: int, kind: str) -> None:
         shared.get_nowait()
 
 
-def test_a_negative_timeout_is_none_at_all(kind: str) -> None:
-    """As there: what is left of a deadline may be less than nothing."""
+def test_a_negative_timeout_does_not_wait(kind: str) -> None:
+    """The standard library does the same: the rest of a deadline may be negative."""
     shared = Queue(1)
     with pytest.raises(queue.Empty):
         shared.get(timeout=-1)
@@ -375,14 +375,14 @@ def test_a_negative_timeout_is_none_at_all(kind: str) -> None:
         shared.put(2, timeout=-1)
 
 
-def test_a_timeout_that_is_no_number_is_refused(kind: str) -> None:
-    """With a ValueError, as there: no clock would ever reach it."""
+def test_a_timeout_of_nan_is_refused(kind: str) -> None:
+    """It raises ValueError, as in the standard library: no clock would ever reach it."""
     with pytest.raises(ValueError, match="not nan"):
         Queue().get(timeout=math.nan)
 
 
-def test_a_full_queue_takes_more_when_one_was_taken(kind: str) -> None:
-    """A put that waits goes on."""
+def test_a_put_on_a_full_queue_ends_when_an_item_is_taken(kind: str) -> None:
+    """The waiting put succeeds."""
     shared = Queue(1)
     shared.put("first")
     late = threading.Timer(0.1, shared.get)
@@ -396,12 +396,12 @@ def test_a_full_queue_takes_more_when_one_was_taken(kind: str) -> None:
 
 
 @pytest.mark.storm
-def test_a_killed_child_keeps_nobody_from_going_on(kind: str, crew: Crew) -> None:
-    """200 are killed while they put and get; afterwards the queue is whole."""
+def test_killed_children_do_not_block_others(kind: str, crew: Crew) -> None:
+    """200 are killed while they put and get; afterwards the queue is intact."""
     context = multiprocessing.get_context("fork")
     shared = Queue()
     for _ in range(40):
-        processes = [crew.start(context, programs.put_and_get_for_ever, shared) for _ in range(5)]
+        processes = [crew.start(context, programs.put_and_get_forever, shared) for _ in range(5)]
         time.sleep(0.02)
         for process in processes:
             process.kill()
@@ -414,8 +414,8 @@ def test_a_killed_child_keeps_nobody_from_going_on(kind: str, crew: Crew) -> Non
 
 
 @pytest.mark.storm
-def test_no_kill_of_a_consumer_costs_more_than_one_message(kind: str, crew: Crew, tmp_path: Path) -> None:
-    """C2: nothing comes twice, in order of each producer, and no more is lost than consumers were killed."""
+def test_killing_a_consumer_loses_at_most_one_message(kind: str, crew: Crew, tmp_path: Path) -> None:
+    """C2: no message is duplicated, each producer's order is kept, and each kill loses at most one message."""
     context = multiprocessing.get_context("fork")
     shared, count, kills = Queue(), 4000, 30
     producers = [crew.start(context, programs.produce, shared, number, count) for number in range(3)]
@@ -450,7 +450,7 @@ def test_no_kill_of_a_consumer_costs_more_than_one_message(kind: str, crew: Crew
 
 
 def test_join_waits_for_all_that_was_put(kind: str, context: Any, crew: Crew) -> None:
-    """Work that other processes do is done when join returns."""
+    """Work in other processes is done when `join` returns."""
     tasks = JoinableQueue()
     worker = crew.start(context, programs.work, tasks)
     for number in range(100):
@@ -461,8 +461,8 @@ def test_join_waits_for_all_that_was_put(kind: str, context: Any, crew: Crew) ->
     assert tasks.empty()
 
 
-def test_task_done_is_refused_where_all_is_done(kind: str) -> None:
-    """As there, with its words."""
+def test_task_done_is_refused_if_no_task_is_left(kind: str) -> None:
+    """The error has the text of the standard library."""
     tasks = JoinableQueue()
     tasks.put(1)
     tasks.task_done()
@@ -471,7 +471,7 @@ def test_task_done_is_refused_where_all_is_done(kind: str) -> None:
 
 
 def test_a_killed_worker_leaves_the_count_as_it_is(kind: str, crew: Crew) -> None:
-    """What it had taken is not done, and somebody else can say that it is."""
+    """Its task counts as unfinished, and another process can call `task_done` for it."""
     tasks, told = JoinableQueue(), Queue()
     tasks.put("given up")
     tasks.put("done")
@@ -489,15 +489,15 @@ def test_a_killed_worker_leaves_the_count_as_it_is(kind: str, crew: Crew) -> Non
 # Pickling
 
 
-def test_what_cannot_be_pickled_raises_in_put(kind: str) -> None:
-    """Where it was put, and not in a thread."""
-    with pytest.raises((pickle.PicklingError, AttributeError)):  # the latter before Python 3.14
+def test_an_object_that_cannot_be_pickled_raises_in_put(kind: str) -> None:
+    """The error is not raised in a feeder thread."""
+    with pytest.raises((pickle.PicklingError, AttributeError)):  # AttributeError before Python 3.14
         Queue().put(lambda: None)
 
 
 @pytest.mark.parametrize("make", [Queue, JoinableQueue, SimpleQueue])
-def test_what_cannot_be_pickled_leaves_the_queue_as_it_was(make: Any, kind: str) -> None:
-    """Nothing is stored, and the next put works."""
+def test_an_object_that_cannot_be_pickled_does_not_change_the_queue(make: Any, kind: str) -> None:
+    """Nothing is put, and the next put works."""
     shared = make()
     with pytest.raises(pickle.PicklingError):
         shared.put(programs.Unwilling())
@@ -518,33 +518,33 @@ def test_what_cannot_be_pickled_leaves_the_queue_as_it_was(make: Any, kind: str)
     ids=lambda item: type(item).__name__,
 )
 def test_the_pickle_is_what_multiprocessing_writes(item: Any) -> None:
-    """Byte for byte."""
+    """The bytes are the same."""
     assert _pickling.dumps(item) == bytes(ForkingPickler.dumps(item))
 
 
 def test_reducers_registered_at_any_time_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What somebody registers with ForkingPickler counts from then on."""
+    """A reducer that is registered with ForkingPickler is used from then on."""
     _pickling.dumps(programs.Point(1))
     monkeypatch.setitem(ForkingPickler._extra_reducers, programs.Point, lambda point: (int, (point.x,)))  # type: ignore[attr-defined]
     assert pickle.loads(_pickling.dumps(programs.Point(17))) == 17
 
 
-def test_a_pickle_that_failed_leaves_nothing_to_the_next() -> None:
-    """Not even where it had written something."""
+def test_a_failed_pickle_does_not_affect_the_next() -> None:
+    """The failed one had already written something."""
     with pytest.raises(pickle.PicklingError):
         _pickling.dumps([bytes(100_000), programs.Unwilling()])
     assert pickle.loads(_pickling.dumps(["next"])) == ["next"]
 
 
 def test_an_object_may_put_another_while_it_is_pickled() -> None:
-    """The one inside is stored first."""
+    """The inner object is put first."""
     shared = Queue()
     shared.put(programs.Putting(shared))
     assert [shared.get(), shared.get()] == ["inner", "outer"]
 
 
-def test_a_socket_passes(sharer: None) -> None:
-    """By the standard library's own reducer."""
+def test_a_socket_can_be_put(sharer: None) -> None:
+    """The reducer of the standard library is used."""
     shared = Queue()
     one, other = socket.socketpair()
     with one, other:
@@ -554,8 +554,8 @@ def test_a_socket_passes(sharer: None) -> None:
             assert one.recv(1) == b"x"
 
 
-def test_a_subclass_may_do_something_else_with_what_cannot_be_pickled() -> None:
-    """By the hook that it overrides there."""
+def test_a_subclass_can_handle_objects_that_cannot_be_pickled() -> None:
+    """It overrides the same hook as in the standard library."""
     refused = []
 
     class Forgiving(Queue[Any]):
@@ -568,11 +568,11 @@ def test_a_subclass_may_do_something_else_with_what_cannot_be_pickled() -> None:
     assert refused == [item]
 
 
-# Waiting for several
+# Waiting for several queues
 
 
 def test_a_queue_can_be_waited_for_with_others(kind: str, context: Any, crew: Crew) -> None:
-    """`multiprocessing.connection.wait` takes its reader, in a child too."""
+    """`multiprocessing.connection.wait` takes its reader, also in a child."""
     shared, told = Queue(), Queue()
     crew.start(context, programs.wait_for_one, shared, told)
     assert told.get(timeout=HANG) == "waiting"
@@ -581,7 +581,7 @@ def test_a_queue_can_be_waited_for_with_others(kind: str, context: Any, crew: Cr
 
 
 def test_a_reader_is_ready_until_the_last_message_is_taken(kind: str) -> None:
-    """Wherever the messages are."""
+    """Messages may be in the ring or in the overflow file."""
     shared = Queue()
     programs.put_much(shared, 200, 1000)
     for _ in range(200):
@@ -591,7 +591,7 @@ def test_a_reader_is_ready_until_the_last_message_is_taken(kind: str) -> None:
 
 
 def test_a_forked_child_can_wait_too(crew: Crew) -> None:
-    """Though its parent has waited before."""
+    """Its parent has waited before."""
     shared, told = Queue(), Queue()
     shared._reader.fileno()
     crew.start(multiprocessing.get_context("fork"), programs.wait_for_one, shared, told)
@@ -601,7 +601,7 @@ def test_a_forked_child_can_wait_too(crew: Crew) -> None:
 
 
 def test_a_reader_can_be_polled() -> None:
-    """As a connection can."""
+    """A connection can be polled, too."""
     shared = Queue()
     assert not shared._reader.poll(0.01)
     late = threading.Timer(0.05, shared.put, [1])
@@ -613,8 +613,8 @@ def test_a_reader_can_be_polled() -> None:
 # Threads, forks and signals
 
 
-def test_a_stopped_holder_of_the_lock_holds_nobody_past_a_timeout(kind: str) -> None:
-    """C11: the lock of the line is waited for until the timeout."""
+def test_a_stopped_holder_of_the_lock_does_not_delay_a_timeout(kind: str) -> None:
+    """C11: a get waits for the lock of the overflow file until its timeout."""
     shared = Queue()
     programs.put_much(shared, 200, 1000)
     with another_holder(shared), pytest.raises(queue.Empty):
@@ -623,7 +623,7 @@ def test_a_stopped_holder_of_the_lock_holds_nobody_past_a_timeout(kind: str) -> 
 
 
 class another_holder:  # noqa: N801  # it is used as a function
-    """Hold the lock of a queue's line as another process would."""
+    """Hold the lock of a queue's overflow file as another process would."""
 
     def __init__(self, shared: Any) -> None:
         self._path = f"/proc/self/fd/{shared._messages._spill.file.number}"
@@ -636,16 +636,16 @@ class another_holder:  # noqa: N801  # it is used as a function
         os.close(self._file)
 
 
-def test_a_stopped_holder_of_the_lock_makes_a_full_line_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C11: a put ends in time, too."""
+def test_a_stopped_holder_of_the_lock_makes_a_put_raise_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: a put ends at its timeout too."""
     monkeypatch.setattr(_messages, "create", no_ring)
     shared = Queue(3)
     with another_holder(shared), pytest.raises(queue.Full):
         shared.put(1, timeout=0.2)
 
 
-def test_the_lock_is_waited_for(kind: str) -> None:
-    """A put without a timeout goes on when its holder does."""
+def test_a_put_waits_for_the_lock(kind: str) -> None:
+    """A put without a timeout succeeds when the holder releases the lock."""
     shared = Queue()
     programs.put_much(shared, 300, 1000)
     holder = another_holder(shared)
@@ -658,7 +658,7 @@ def test_the_lock_is_waited_for(kind: str) -> None:
 
 
 def test_threads_share_a_queue(kind: str) -> None:
-    """Four that put and four that take: all comes once."""
+    """Four threads put and four take: each item is taken once."""
     shared = Queue()
     taken: list[Any] = []
     takers = [threading.Thread(target=lambda: taken.extend(shared.get() for _ in range(500))) for _ in range(4)]
@@ -674,7 +674,7 @@ def test_threads_share_a_queue(kind: str) -> None:
 
 
 def test_a_fork_while_a_thread_has_the_lock_is_safe(kind: str) -> None:
-    """C20: the child's lock is free, and the parent's is not the child's."""
+    """C20: the lock is free in the child, and the child does not release the parent's."""
     shared = Queue()
     programs.put_much(shared, 300, 1000)
 
@@ -690,7 +690,7 @@ def test_a_fork_while_a_thread_has_the_lock_is_safe(kind: str) -> None:
 
 
 class Once:
-    """Does something else after a call, the first time."""
+    """Calls another function after the first call."""
 
     def __init__(self, call: Callable[..., Any], then: Callable[[], object]) -> None:
         self._call = call
@@ -704,7 +704,7 @@ class Once:
 
 
 class Interrupting(bytes):
-    """Puts into a queue when its length is read, like a handler that strikes there."""
+    """Calls a function when its length is read, like a signal handler that runs there."""
 
     then: Callable[[], object]
 
@@ -716,7 +716,7 @@ class Interrupting(bytes):
 
 @pytest.fixture
 def line() -> Iterator[Any]:
-    """Return a queue in whose line 3 objects stand."""
+    """Return a queue with 3 objects in its overflow file."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_messages, "create", no_ring)
         shared = JoinableQueue[Any]()
@@ -727,22 +727,22 @@ def line() -> Iterator[Any]:
 
 
 def rest_of(shared: Any) -> list[Any]:
-    """Take all that is there."""
+    """Take all items."""
     return [shared.get() for _ in range(shared.qsize())]
 
 
 def test_a_handler_can_put_while_a_put_is_about_to_write(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C12: the interrupted put has read an end of the line that is out of date."""
+    """C12: the interrupted put has read an end of the overflow file that is out of date."""
     spill = line._messages._spill
     monkeypatch.setattr(spill, "_line", Once(spill._line, lambda: line.put("inner")))
     line.put("outer")
     assert rest_of(line) == [0, 1, 2, "inner", "outer"]
 
 
-def test_a_handler_that_finds_nothing_leaves_the_bell_to_the_put_that_it_interrupted(
+def test_a_handler_that_clears_the_doorbell_does_not_hide_the_interrupted_put(
     line: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C13: the handler takes the byte away that the put has written already, so the put writes it again."""
+    """C13: the handler reads the byte that the put has already written, so the put writes it again."""
     rest_of(line)
 
     def find_nothing() -> None:
@@ -758,7 +758,7 @@ def test_a_handler_that_finds_nothing_leaves_the_bell_to_the_put_that_it_interru
 def test_a_handler_can_put_while_a_step_is_about_to_commit(
     line: Any, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    """C12: nobody reads what is written by then, and the step starts again."""
+    """C12: the uncommitted bytes are not read, and the step starts again."""
     copy = SimpleNamespace(
         pack_into=Once(_spill._COPY.pack_into, lambda: line.put("inner")), unpack_from=_spill._COPY.unpack_from
     )
@@ -768,8 +768,8 @@ def test_a_handler_can_put_while_a_step_is_about_to_commit(
     assert taken + rest_of(line) == want[verb]
 
 
-def test_a_handler_can_put_a_parcel_while_a_place_for_one_is_sought(line: Any) -> None:
-    """C12: each gets a place of its own."""
+def test_a_handler_can_put_a_large_object_while_space_for_another_is_allocated(line: Any) -> None:
+    """C12: each gets its own space."""
     spill = line._messages._spill
     tickets: list[bytes] = []
     data = Interrupting(b"outer")
@@ -778,12 +778,10 @@ def test_a_handler_can_put_a_parcel_while_a_place_for_one_is_sought(line: Any) -
     assert [spill.file.unwrap(ticket) for ticket in tickets] == [b"inner", b"outer"]
 
 
-def test_a_handler_can_say_that_work_is_done_in_the_middle_of_saying_so(
-    line: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_handler_can_call_task_done_during_task_done(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """C12: both count."""
     count = _spill.Spill.done
-    interruptions = iter([lambda: None, line.task_done])  # in the look whether more is to be done, and in counting
+    interruptions = iter([lambda: None, line.task_done])  # in the check for remaining tasks, and in counting
 
     def interrupted(spill: _spill.Spill) -> Any:
         result = count.fget(spill)
@@ -796,15 +794,15 @@ def test_a_handler_can_say_that_work_is_done_in_the_middle_of_saying_so(
 
 
 def test_a_finaliser_can_close_in_the_middle_of_a_put(kind: str) -> None:
-    """C34: the put is stored for the others, and closes the descriptors when it ends."""
+    """C34: the put succeeds, and closes the descriptors when it ends."""
     shared = Queue()
     spill = shared._messages._spill
     held = spill.locked(lambda: (shared.close(), spill.file.number)[1])
     assert (held >= 0, spill.file.number) == (True, -1)
 
 
-def test_a_call_in_the_middle_of_one_that_closes_refuses(line: Any) -> None:
-    """As after the close."""
+def test_a_call_after_a_close_in_an_outer_call_is_refused(line: Any) -> None:
+    """It is refused as after any close."""
     spill = line._messages._spill
 
     def close_and_use() -> None:
@@ -815,8 +813,8 @@ def test_a_call_in_the_middle_of_one_that_closes_refuses(line: Any) -> None:
         spill.locked(close_and_use)
 
 
-def test_what_finalisers_put_while_the_garbage_collector_strikes_anywhere_is_stored(kind: str) -> None:
-    """C12: in the middle of a put or a get of the same thread, each of them."""
+def test_finalisers_can_put_wherever_the_garbage_collector_runs(kind: str) -> None:
+    """C12: even during a put or a get of the same thread; each item is put."""
     shared, stored = Queue(), 0
 
     class Cycle:
@@ -844,7 +842,7 @@ def test_what_finalisers_put_while_the_garbage_collector_strikes_anywhere_is_sto
 
 
 def another_holds(shared: Any, stack: ExitStack) -> None:
-    """Hold the lock of the overflow file, like another process that is stopped there."""
+    """Hold the lock of the overflow file like a stopped process."""
     number = os.open(f"/proc/self/fd/{shared._messages._spill.file.number}", os.O_RDWR)
     stack.callback(os.close, number)
     fcntl.flock(number, fcntl.LOCK_EX)
@@ -852,10 +850,10 @@ def another_holds(shared: Any, stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("size", [10, 1 << 20])
 @pytest.mark.parametrize("limits", [{"timeout": 0.2}, {"block": False}])
-def test_a_put_ends_in_time_though_another_is_stopped_in_what_is_spilled(
+def test_a_put_ends_at_its_timeout_if_a_stopped_process_holds_the_lock(
     kind: str, size: int, limits: dict[str, Any]
 ) -> None:
-    """C10: small ones behind a full ring, and those that are too large for it."""
+    """C10: this holds for small objects behind a full ring and for objects that are too large for it."""
     shared = Queue()
     programs.put_much(shared, 300, 3000)
     with ExitStack() as stack:
@@ -865,14 +863,14 @@ def test_a_put_ends_in_time_though_another_is_stopped_in_what_is_spilled(
     assert len(rest_of(shared)) == 300
 
 
-def test_what_handlers_raise_leaves_nothing_locked(kind: str, crew: Crew) -> None:
-    """C12: wherever in a put or a get it strikes, for other processes while that one lives.
+def test_an_exception_of_a_signal_handler_leaves_no_lock_taken(kind: str, crew: Crew) -> None:
+    """C12: other processes can go on, wherever in a put or a get the handler has run.
 
-    It is another process because the tracer of coverage does not survive this.
+    The handler runs in another process because coverage's tracer does not survive this.
     """
     shared, told = Queue(), Queue()
     interrupted = crew.start(multiprocessing.get_context("spawn"), programs.be_interrupted, shared, told)
-    while told.empty() and interrupted.is_alive():  # so that each of the two finds the lock taken at times
+    while told.empty() and interrupted.is_alive():  # so that each process finds the lock taken at times
         shared.put(bytes(3000))
         shared.get(timeout=HANG)
     assert told.get(timeout=HANG) == 1000
@@ -883,7 +881,7 @@ def test_what_handlers_raise_leaves_nothing_locked(kind: str, crew: Crew) -> Non
 
 
 def test_a_signal_ends_a_wait(kind: str) -> None:
-    """C12: what a handler raises comes out of get."""
+    """C12: an exception of the handler leaves `get`."""
     shared = Queue()
 
     def interrupt(*_: object) -> None:
@@ -902,9 +900,9 @@ def test_a_signal_ends_a_wait(kind: str) -> None:
 
 
 @pytest.mark.parametrize("make", [Queue, JoinableQueue, SimpleQueue])
-def test_closing_gives_back_every_descriptor(make: Any, kind: str) -> None:
-    """C17: those for waiting included; twice is once."""
-    make().close()  # what is opened once for all
+def test_closing_closes_every_descriptor(make: Any, kind: str) -> None:
+    """C17: including those for waiting. A second close does nothing."""
+    make().close()  # opens the descriptors that all queues share
     before = os.listdir("/proc/self/fd")
     shared = make()
     shared.put(bytes(100_000))
@@ -915,7 +913,7 @@ def test_closing_gives_back_every_descriptor(make: Any, kind: str) -> None:
 
 
 def test_a_close_while_an_object_is_copied_into_the_queue_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: and no other file, which may have got the same descriptor, is written to."""
+    """C14: no other file that may have got the same descriptor is written to."""
     before = os.listdir("/proc/self/fd")
     shared, pwrite = Queue(), os.pwrite
 
@@ -930,7 +928,7 @@ def test_a_close_while_an_object_is_copied_into_the_queue_refuses_it(monkeypatch
 
 
 def test_a_close_while_an_object_is_taken_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: whoever has taken the ticket of a large one gets it."""
+    """C5: a get that has taken the ticket of a large object returns the object."""
     shared = Queue()
     shared.put(bytes(1 << 20))
     messages = shared._messages
@@ -945,8 +943,8 @@ def test_a_close_while_an_object_is_taken_loses_nothing(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("call", ["join", "task_done", "qsize", "full", "empty"])
-def test_a_closed_queue_of_tasks_says_so(call: str, kind: str) -> None:
-    """It knows nothing of the others any more."""
+def test_a_closed_joinable_queue_raises(call: str, kind: str) -> None:
+    """It has no access to the tasks any more."""
     tasks = JoinableQueue()
     tasks.put(1)
     tasks.close()
@@ -955,7 +953,7 @@ def test_a_closed_queue_of_tasks_says_so(call: str, kind: str) -> None:
 
 
 def test_a_thread_that_joins_a_queue_is_woken_by_its_close(kind: str) -> None:
-    """C14: with what a closed queue raises."""
+    """C14: `join` raises the error of a closed queue."""
     tasks, raised = JoinableQueue(), []
     tasks.put(1)
 
@@ -973,8 +971,8 @@ def test_a_thread_that_joins_a_queue_is_woken_by_its_close(kind: str) -> None:
     assert raised
 
 
-def test_threads_at_work_in_a_queue_that_is_closed_are_told_so(kind: str) -> None:
-    """C14: whatever they are about, and not of something inside that is gone."""
+def test_threads_that_use_a_queue_during_its_close_raise_that_it_is_closed(kind: str) -> None:
+    """C14: in any call, and without an internal error."""
     raised: list[Exception] = []
 
     def work(call: Callable[[], object]) -> None:
@@ -1006,7 +1004,7 @@ def test_threads_at_work_in_a_queue_that_is_closed_are_told_so(kind: str) -> Non
 
 @pytest.mark.parametrize("make", [Queue, SimpleQueue])
 def test_a_closed_queue_refuses(make: Any) -> None:
-    """With what a closed pipe raises there: ValueError, or OSError of a SimpleQueue."""
+    """It raises as a closed pipe does in the standard library: ValueError, or OSError for a SimpleQueue."""
     shared = make()
     shared.close()
     for call in (shared.get, lambda: shared.put(1)):
@@ -1014,8 +1012,8 @@ def test_a_closed_queue_refuses(make: Any) -> None:
             call()
 
 
-def test_a_closed_line_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: a thread that was about to use it while another one closed it."""
+def test_closed_messages_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: a thread may be about to use them when another closes them."""
     monkeypatch.setattr(_messages, "create", no_ring)
     messages = _messages.make(0)
     messages.close()
@@ -1023,8 +1021,8 @@ def test_a_closed_line_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         messages.put(b"late")
 
 
-def test_a_child_that_can_open_nothing_has_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C20: it is closed there."""
+def test_a_child_that_cannot_reopen_the_overflow_file_has_a_closed_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C20: it raises QueueClosed."""
     monkeypatch.setattr(_messages, "create", no_ring)
     messages = _messages.make(0)
     with monkeypatch.context() as patched:
@@ -1035,8 +1033,8 @@ def test_a_child_that_can_open_nothing_has_no_line(monkeypatch: pytest.MonkeyPat
         messages.put(b"late")
 
 
-def test_a_child_goes_on_with_the_line_that_it_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C20: by an open file of its own."""
+def test_a_child_can_use_the_overflow_file_that_it_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C20: it reopens the file."""
     monkeypatch.setattr(_messages, "create", no_ring)
     shared = Queue()
     shared.put("one")
@@ -1044,10 +1042,8 @@ def test_a_child_goes_on_with_the_line_that_it_inherits(monkeypatch: pytest.Monk
     assert shared.get() == "one"
 
 
-def test_what_one_call_of_the_system_cannot_move_is_moved_by_several(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More than 2 GiB; here, more than a page."""
+def test_a_transfer_may_take_several_system_calls(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call moves at most 2 GiB; here, one page."""
     pread, pwrite = os.pread, os.pwrite
     monkeypatch.setattr(os, "pread", lambda file, size, at: pread(file, min(size, 4096), at))
     monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:4096], at))
@@ -1056,19 +1052,19 @@ def test_what_one_call_of_the_system_cannot_move_is_moved_by_several(
     assert shared.get() == bytes(range(256)) * 1000
 
 
-def test_a_spill_that_cannot_be_opened_again_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C17: whichever of the three attempts fails."""
+def test_an_overflow_file_that_cannot_be_reopened_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C17: any of the three attempts may fail."""
     again, before = _spill._opened_again, os.listdir("/proc/self/fd")
     for works in range(3):
         calls = iter([*[again] * works, fail])
-        monkeypatch.setattr(_spill, "_opened_again", lambda *given: next(calls)(*given))  # noqa: B023  # it is used up
+        monkeypatch.setattr(_spill, "_opened_again", lambda *given: next(calls)(*given))  # noqa: B023  # it is used in this iteration
         with pytest.raises(OSError, match="as ordered"):
             Queue()
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_full_table_of_descriptors_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: with the limit and the way out."""
+def test_a_lack_of_descriptors_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: the error has the limit and the way out."""
     monkeypatch.setattr(os, "memfd_create", no_descriptor)
     with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_NOFILE"):
         Queue()
@@ -1079,7 +1075,7 @@ def no_descriptor(*_: object) -> Any:
 
 
 def test_a_limit_on_the_size_of_files_is_named() -> None:
-    """C24: files without a name have a size too."""
+    """C24: it also applies to files without a name."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, before[1]))
@@ -1090,8 +1086,8 @@ def test_a_limit_on_the_size_of_files_is_named() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_closed_queue_cannot_be_passed_on() -> None:
-    """It has nothing to pass."""
+def test_a_closed_queue_cannot_be_pickled() -> None:
+    """It has no descriptors to pass."""
     shared = Queue()
     shared.close()
     with pytest.raises(OSError, match="is closed"):
@@ -1099,7 +1095,7 @@ def test_a_closed_queue_cannot_be_passed_on() -> None:
 
 
 def test_a_thread_that_waits_in_a_queue_is_woken_by_its_close(kind: str) -> None:
-    """C14: with QueueClosed."""
+    """C14: it raises QueueClosed."""
     shared, raised = Queue(), []
 
     def get() -> None:
@@ -1116,8 +1112,8 @@ def test_a_thread_that_waits_in_a_queue_is_woken_by_its_close(kind: str) -> None
     assert raised
 
 
-def test_there_is_no_thread_to_wait_for() -> None:
-    """join_thread and cancel_join_thread do nothing, and the first one wants a closed queue as there."""
+def test_there_is_no_thread_to_join() -> None:
+    """They do nothing, and `join_thread` requires a closed queue, as in the standard library."""
     shared = Queue()
     shared.cancel_join_thread()
     with pytest.raises(AssertionError, match="not closed"):
@@ -1130,32 +1126,32 @@ def test_there_is_no_thread_to_wait_for() -> None:
 
 
 def test_every_other_name_is_the_standard_librarys() -> None:
-    """So that one import is to be changed."""
+    """A program only has to change one import."""
     assert face.Process is multiprocessing.Process
 
 
 @pytest.mark.parametrize("name", ["Queue", "JoinableQueue", "SimpleQueue"])
-def test_a_context_makes_these_queues(name: str) -> None:
-    """And takes all else from the standard one's."""
+def test_a_context_creates_queues_of_ipcq(name: str) -> None:
+    """Everything else is that of the standard library's context."""
     context = face.get_context("spawn")
     made = getattr(context, name)()
     assert type(made) is getattr(face, name) and context.get_start_method() == "spawn"
 
 
-def test_a_context_of_a_context_makes_these_queues_too() -> None:
-    """As each context of the standard library makes others."""
+def test_a_context_of_a_context_creates_queues_of_ipcq_too() -> None:
+    """Contexts of the standard library create others, too."""
     assert type(face.get_context("spawn").get_context("fork").Queue()) is Queue
 
 
 def test_a_context_can_be_passed_to_a_process() -> None:
-    """As the standard library's can."""
+    """A context of the standard library can be passed, too."""
     again = pickle.loads(pickle.dumps(face.get_context("spawn")))
     assert again.Queue is Queue and again.get_start_method() == "spawn"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_executor_takes_a_context(method: str) -> None:
-    """Its results come through a SimpleQueue that the context makes."""
+    """Its results come through a SimpleQueue that the context creates."""
     with ProcessPoolExecutor(1, mp_context=face.get_context(method)) as executor:
         assert list(executor.map(abs, [-1, -2])) == [1, 2]
 
@@ -1164,7 +1160,7 @@ def test_an_executor_takes_a_context(method: str) -> None:
     "made", [lambda: Queue(1), lambda: JoinableQueue(1), lambda: face.get_context("spawn").Queue(1)]
 )
 def test_the_standard_librarys_empty_and_full_are_caught(made: Callable[[], Any]) -> None:
-    """By the name under which very many programs catch them."""
+    """Many programs catch them by these names."""
     queue = made()
     with pytest.raises(face.queues.Empty):
         queue.get(timeout=0)
@@ -1175,43 +1171,43 @@ def test_the_standard_librarys_empty_and_full_are_caught(made: Callable[[], Any]
 
 @pytest.mark.parametrize("module", ["queues", "pool", "connection", "managers", "shared_memory", "synchronize"])
 def test_modules_of_the_standard_library_are_there_in_a_new_process(module: str) -> None:
-    """Whatever was imported before."""
+    """They need no import before."""
     code = f"import ipcq.compat.multiprocessing as m; print(m.{module}.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (f"multiprocessing.{module}\n", "")
 
 
 @pytest.mark.parametrize("name", ["nonesuch", "_nonesuch", "popen_spawn_win32", "not a name"])
-def test_what_the_standard_library_has_not_is_an_attribute_error(name: str) -> None:
-    """As there."""
+def test_a_name_that_the_standard_library_lacks_is_an_attribute_error(name: str) -> None:
+    """The standard library does the same."""
     with pytest.raises(AttributeError):
         getattr(face, name)
 
 
-def test_importing_all_names_brings_those_of_the_standard_library() -> None:
-    """`Process` is what every such program starts with."""
+def test_a_star_import_has_the_names_of_the_standard_library() -> None:
+    """Such programs need `Process` and the like."""
     names: dict[str, Any] = {}
-    exec("from ipcq.compat.multiprocessing import *", names)  # no other way within a function
+    exec("from ipcq.compat.multiprocessing import *", names)  # a function cannot contain a star import
     assert set(multiprocessing.__all__) <= set(names) and names["Queue"] is Queue
 
 
 def test_a_pool_with_such_a_context_is_unsupported() -> None:
-    """The text says which pool works."""
+    """The text names the pool that works."""
     with pytest.raises(ipcq.Unsupported, match=r"take the context's Pool\(\)"):
         face.pool.Pool(1, context=face.get_context("fork"))
 
 
 @pytest.mark.parametrize("name", ["recv_bytes", "send", "nonesuch"])
-def test_an_end_can_be_asked_whether_it_is_a_pipe(name: str) -> None:
-    """It is not."""
+def test_a_reader_lacks_the_methods_of_a_pipe(name: str) -> None:
+    """Programs can find out with `hasattr` that it is not a pipe."""
     assert not hasattr(SimpleQueue()._reader, name)
 
 
 @pytest.mark.parametrize("spawning", [None, object()], ids=["between processes", "while one is started"])
-def test_a_queue_goes_to_a_process_of_multiprocess_by_its_own_means(
+def test_a_queue_is_passed_to_a_process_of_multiprocess_with_its_own_descriptors(
     spawning: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The copy that pickles by dill has authkeys of its own, which the standard library's descriptors do not know."""
+    """multiprocess, the fork that pickles with dill, has other authkeys than the standard library's descriptors."""
     given: list[int] = []
 
     def duplicate(descriptor: int) -> int:
@@ -1225,13 +1221,13 @@ def test_a_queue_goes_to_a_process_of_multiprocess_by_its_own_means(
     assert bool(given) == (spawning is not None)
 
 
-def test_a_ring_is_left_out_where_it_would_be_huge() -> None:
-    """A bound of millions does not take hundreds of megabytes."""
+def test_a_queue_with_a_huge_bound_has_no_ring() -> None:
+    """A bound of millions must not take hundreds of megabytes."""
     assert type(_messages.make(10**7)) is Line
 
 
-def test_without_files_in_memory_there_is_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On another system than Linux it says so."""
+def test_without_memfd_create_there_is_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names Linux."""
     monkeypatch.delattr(os, "memfd_create")
     with pytest.raises(ipcq.Unsupported, match="Linux"):
         Queue()

@@ -1,4 +1,4 @@
-"""The face of posix_ipc: posix_ipc's own tests, what posix_ipc does beside it, and what it does better."""
+"""The compatibility module for posix_ipc: posix_ipc's tests, a comparison with it, and improvements."""
 
 import array
 import os
@@ -33,12 +33,12 @@ from compat.sources import source
 
 pytestmark = [pytest.mark.needs("mqueue"), pytest.mark.needs("shm")]
 
-#: Of a small queue.
+#: The limits of a small queue.
 SMALL = {"max_messages": 2, "max_message_size": 16}
 
 DIGEST = "6923232111329954a8349f7d99f212b6e96b5206e77fbd39aaf1b3cb4a5e9260"
 
-#: Those of its tests that are of message queues; its other modules are about semaphores and shared memory.
+#: Its tests of message queues; its other tests are about semaphores and shared memory.
 TESTS = (
     "tests.test_message_queues",
     "tests.test_module.TestModule.test_constant_queue_priority_max",
@@ -47,7 +47,7 @@ TESTS = (
 )
 COUNT = 47
 
-#: Runs them with the face under the library's name, which the backend needs for the library again.
+#: Runs them with the compatibility module under the library's name, which the backend needs for the library afterwards.
 RUNNER = f"""
 import importlib, sys, unittest
 from ipcq.compat import posix_ipc as face
@@ -68,15 +68,15 @@ def queue(backend: str, name: str) -> Iterator[MessageQueue]:
 
 @pytest.fixture(autouse=True, scope="module")
 def watched() -> None:
-    """Have made the pipe that is kept."""
+    """Create the pipe, which is kept, before the tests."""
     _interruptions.unwatch(_interruptions.watch())
 
 
-# Its own tests
+# The tests of posix_ipc
 
 
-def test_its_own_tests_of_message_queues_pass_unchanged(backend: str) -> None:
-    """All of them, and none is skipped."""
+def test_the_tests_of_posix_ipc_pass_unchanged(backend: str) -> None:
+    """All run, and none is skipped."""
     ran = subprocess.run(
         [sys.executable, "-c", RUNNER],
         cwd=source("posix_ipc", "1.3.2", DIGEST),
@@ -89,7 +89,7 @@ def test_its_own_tests_of_message_queues_pass_unchanged(backend: str) -> None:
     assert re.search(rf"^Ran {COUNT} tests in .*\n\nOK\n\Z", ran.stderr, re.MULTILINE), ran.stderr
 
 
-# What posix_ipc does, and the face does alike
+# Comparison with posix_ipc
 
 Case = Callable[[Any, Any], object]
 
@@ -100,7 +100,7 @@ def closed(queue: Any) -> Any:
 
 
 def taken(lib: Any, queue: Any) -> list[object]:
-    """Fill the queue out of order, and empty it."""
+    """Send messages out of order, and receive them."""
     queue.send("low", priority=1)
     queue.send("high", priority=9)
     return [queue.receive(), queue.receive()]
@@ -167,19 +167,19 @@ CASES: dict[str, Case] = {
     "no notice": lambda lib, queue: queue.request_notification(),
 }
 
-#: What a program can tell errors apart by.
+#: The classes by which a program can distinguish errors.
 KINDS = ("BusyError", "ExistentialError", "PermissionsError", "SignalError", "Error")
 BUILTINS = (AttributeError, TypeError, ValueError, OSError)
 
 
 def outcome(lib: Any, case: Case, name: str) -> object:
-    """Return what comes of a case, or how a program would tell what it raises."""
+    """Return the result of a case, or the classes by which a program would catch its exception."""
     queue = lib.MessageQueue(name, lib.O_CREX, **SMALL)
     try:
         return case(lib, queue)
     except Exception as error:
         of_lib = [kind for kind in KINDS if isinstance(error, getattr(lib, kind))]
-        # Errors of the face have more parents than those of the library.
+        # Errors of the compatibility module have more parents than those of the library.
         return of_lib or [kind for kind in BUILTINS if isinstance(error, kind)][:1]
     finally:
         with suppress(lib.ExistentialError):
@@ -189,8 +189,8 @@ def outcome(lib: Any, case: Case, name: str) -> object:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_does_as_posix_ipc_does(backend: str, name: str, case: str) -> None:
-    """The same value, or an error that the same except clause catches."""
+def test_each_case_behaves_as_in_posix_ipc(backend: str, name: str, case: str) -> None:
+    """It returns the same value, or raises an error that the same except clause catches."""
     assert outcome(posix_ipc, CASES[case], name) == outcome(library, CASES[case], name)
 
 
@@ -198,34 +198,34 @@ def test_it_does_as_posix_ipc_does(backend: str, name: str, case: str) -> None:
     "constant", [each for each in dir(library) if each.isupper() and each not in posix_ipc._ELSEWHERE]
 )
 def test_constants_are_posix_ipcs(constant: str) -> None:
-    """Of the release that is imitated."""
+    """They are those of the imitated release."""
     assert getattr(posix_ipc, constant) == getattr(library, constant)
 
 
 @pytest.mark.parametrize("thing", [each for each in dir(library) if each[0] != "_" and not hasattr(posix_ipc, each)])
-def test_what_is_not_here_says_where_it_is(thing: str) -> None:
-    """Semaphores and shared memory are left to posix_ipc."""
+def test_the_error_for_a_missing_name_points_to_posix_ipc(thing: str) -> None:
+    """Semaphores and shared memory are not replaced."""
     with pytest.raises(AttributeError, match=rf"{thing}.*in posix_ipc itself"):
         getattr(posix_ipc, thing)
 
 
-def test_what_posix_ipc_has_not_is_just_missing() -> None:
-    """A wrong name gets no advice."""
+def test_a_name_that_posix_ipc_lacks_gets_no_advice() -> None:
+    """It is probably mistyped."""
     with pytest.raises(AttributeError, match=r"has no attribute 'MessageQueu'$"):
         posix_ipc.MessageQueu  # noqa: B018
 
 
-# With posix_ipc at the other end
+# Sharing queues with posix_ipc
 
 MESSAGES = [["low", 1], ["high", 32767], ["middle", 5]]
 IN_ORDER = [["high", 32767], ["middle", 5], ["low", 1]]
 
 
 @pytest.mark.parametrize(("sender", "receiver"), [("real", "face"), ("face", "real")])
-def test_it_shares_queues_with_posix_ipc(
+def test_queues_are_shared_with_posix_ipc(
     peers: Peers, monkeypatch: pytest.MonkeyPatch, name: str, sender: str, receiver: str
 ) -> None:
-    """In both directions between processes, with the priorities."""
+    """This works in both directions between processes, and priorities are kept."""
     monkeypatch.delenv("IPCQ_BACKEND", raising=False)
     library.MessageQueue(name, O_CREX, max_messages=3, max_message_size=16).close()
     peers.spawn(programs.send, sender, name, MESSAGES).done()
@@ -234,8 +234,8 @@ def test_it_shares_queues_with_posix_ipc(
     other.done()
 
 
-def test_unrelated_processes_meet_on_it(peers: Peers, backend: str, queue: MessageQueue) -> None:
-    """By the name alone."""
+def test_unrelated_processes_share_a_queue(peers: Peers, backend: str, queue: MessageQueue) -> None:
+    """They only need its name."""
     other = peers.spawn(programs.receive, "face", queue.name, 1)
     queue.send("hello", priority=3)
     assert other.hear() == ["hello", 3]
@@ -246,7 +246,7 @@ def test_unrelated_processes_meet_on_it(peers: Peers, backend: str, queue: Messa
 
 
 def waiting(peers: Peers, program: Callable[..., object], *arguments: Any) -> Peer:
-    """Start a program, and return when it waits."""
+    """Start a program, and return it when it waits."""
     peer = peers.spawn(program, *arguments)
     assert peer.hear() == "ready"
     until(peer.asleep)
@@ -256,7 +256,7 @@ def waiting(peers: Peers, program: Callable[..., object], *arguments: Any) -> Pe
 @pytest.mark.parametrize("kind", ["real", "face"])
 @pytest.mark.parametrize("verb", ["receive", "send"])
 def test_a_handler_that_returns_ends_the_wait(peers: Peers, backend: str, name: str, kind: str, verb: str) -> None:
-    """With SignalError, so that a loop can look at what the handler has set."""
+    """It raises SignalError, so that a loop can check what the handler has set."""
     lib = programs.of_posix_ipc(kind)
     queue = lib.MessageQueue(name, O_CREX, max_messages=1, max_message_size=16)
     if verb == "send":
@@ -268,8 +268,8 @@ def test_a_handler_that_returns_ends_the_wait(peers: Peers, backend: str, name: 
     queue.close()
 
 
-def test_what_a_handler_raises_comes_through(peers: Peers, queue: MessageQueue) -> None:
-    """C12: unchanged, where posix_ipc drops it."""
+def test_an_exception_of_a_handler_passes_through(peers: Peers, queue: MessageQueue) -> None:
+    """C12: it is unchanged; posix_ipc drops it."""
     peer = waiting(peers, programs.raising, queue.name)
     peer.send(signal.SIGUSR1)
     assert peer.hear() == "Own"
@@ -277,15 +277,15 @@ def test_what_a_handler_raises_comes_through(peers: Peers, queue: MessageQueue) 
 
 
 def test_ctrl_c_ends_the_wait(peers: Peers, queue: MessageQueue) -> None:
-    """C12: as a KeyboardInterrupt."""
+    """C12: it raises KeyboardInterrupt."""
     peer = waiting(peers, programs.ctrl_c, queue.name)
     peer.send(signal.SIGINT)
     assert peer.hear() == "KeyboardInterrupt"
     peer.done()
 
 
-def test_a_forked_child_leaves_the_parents_wait_alone(peers: Peers, queue: MessageQueue) -> None:
-    """What a signal to the child writes does not come to the parent, nor does its end change anything there."""
+def test_a_forked_child_does_not_affect_the_parents_wait(peers: Peers, queue: MessageQueue) -> None:
+    """Signals to the child are not reported in the parent, and the child's end changes nothing there."""
     peer = peers.spawn(programs.inherited, queue.name)
     assert [peer.hear(), peer.hear()] == [0, "BusyError"]
     peer.done()
@@ -293,15 +293,15 @@ def test_a_forked_child_leaves_the_parents_wait_alone(peers: Peers, queue: Messa
 
 @pytest.fixture
 def alarm() -> Iterator[list[int]]:
-    """Return a list into which the handler of SIGALRM writes."""
+    """Return a list to which the handler of SIGALRM appends."""
     came: list[int] = []
     before = signal.signal(signal.SIGALRM, lambda number, _: came.append(number))
     yield came
     signal.signal(signal.SIGALRM, before)
 
 
-def test_a_signal_that_comes_late_ends_the_wait_too(queue: MessageQueue, alarm: list[int]) -> None:
-    """However long the wait has lasted."""
+def test_a_late_signal_ends_the_wait_too(queue: MessageQueue, alarm: list[int]) -> None:
+    """The duration of the wait does not matter."""
     signal.setitimer(signal.ITIMER_REAL, 0.25)
     with pytest.raises(posix_ipc.SignalError, match="call it again"):
         queue.receive()
@@ -310,7 +310,7 @@ def test_a_signal_that_comes_late_ends_the_wait_too(queue: MessageQueue, alarm: 
 
 @pytest.fixture
 def wakeup() -> Iterator[int]:
-    """Return a descriptor that reads what was written to the one that an event loop would have set."""
+    """Return the reading end of a pipe whose writing end is the wakeup descriptor, as in an event loop."""
     read, write = os.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
@@ -321,8 +321,8 @@ def wakeup() -> Iterator[int]:
     os.close(write)
 
 
-def test_who_had_the_signals_before_gets_them(alarm: list[int], wakeup: int) -> None:
-    """An event loop is told of what came during a wait."""
+def test_the_previous_wakeup_descriptor_gets_the_signals_of_a_wait(alarm: list[int], wakeup: int) -> None:
+    """An event loop does not miss signals during a wait."""
     mark = _interruptions.watch()
     signal.raise_signal(signal.SIGALRM)
     assert _interruptions.interrupted(mark)
@@ -330,15 +330,15 @@ def test_who_had_the_signals_before_gets_them(alarm: list[int], wakeup: int) -> 
     assert os.read(wakeup, 9) == bytes([signal.SIGALRM])
 
 
-def test_who_had_the_signals_before_has_them_again(alarm: list[int], wakeup: int) -> None:
-    """After the wait they come there directly."""
+def test_the_previous_wakeup_descriptor_is_restored_after_a_wait(alarm: list[int], wakeup: int) -> None:
+    """Later signals go there directly."""
     _interruptions.unwatch(_interruptions.watch())
     signal.raise_signal(signal.SIGALRM)
     assert os.read(wakeup, 9) == bytes([signal.SIGALRM])
 
 
 def test_a_descriptor_that_cannot_be_written_is_no_error(alarm: list[int], wakeup: int) -> None:
-    """Python itself would go on."""
+    """Python itself would ignore it."""
     mark = _interruptions.watch()
     _interruptions._before = 1 << 20
     signal.raise_signal(signal.SIGALRM)
@@ -347,8 +347,8 @@ def test_a_descriptor_that_cannot_be_written_is_no_error(alarm: list[int], wakeu
     _interruptions._waits = 0
 
 
-def test_waits_within_waits_are_told_apart(alarm: list[int]) -> None:
-    """A signal before the inner one is the outer one's alone."""
+def test_nested_waits_are_distinguished(alarm: list[int]) -> None:
+    """A signal before the inner wait only interrupts the outer one."""
     outer = _interruptions.watch()
     signal.raise_signal(signal.SIGALRM)
     inner = _interruptions.watch()
@@ -357,8 +357,8 @@ def test_waits_within_waits_are_told_apart(alarm: list[int]) -> None:
     _interruptions.unwatch(outer)
 
 
-def test_a_signal_after_a_wait_is_not_the_next_ones(alarm: list[int]) -> None:
-    """What came before it began does not count."""
+def test_a_signal_before_a_wait_does_not_interrupt_it(alarm: list[int]) -> None:
+    """It arrived after the previous wait."""
     _interruptions.unwatch(_interruptions.watch())
     signal.raise_signal(signal.SIGALRM)
     mark = _interruptions.watch()
@@ -366,8 +366,8 @@ def test_a_signal_after_a_wait_is_not_the_next_ones(alarm: list[int]) -> None:
     _interruptions.unwatch(mark)
 
 
-def test_other_threads_have_nothing_to_notice(alarm: list[int]) -> None:
-    """Handlers run in the main thread."""
+def test_waits_of_other_threads_are_not_interrupted(alarm: list[int]) -> None:
+    """Signal handlers run in the main thread."""
     marks: list[int] = []
     thread = threading.Thread(target=lambda: marks.append(_interruptions.watch()))
     thread.start()
@@ -377,13 +377,13 @@ def test_other_threads_have_nothing_to_notice(alarm: list[int]) -> None:
 
 @pytest.fixture
 def kept() -> Iterator[None]:
-    """Make the pipe anew for those who come after."""
+    """Create the pipe again for later tests."""
     yield
     _interruptions.unwatch(_interruptions.watch())
 
 
-def test_a_forked_child_watches_for_itself(kept: None) -> None:
-    """It gives the pipe back, as what reads it is its parent."""
+def test_a_forked_child_has_no_pipe_of_its_parent(kept: None) -> None:
+    """It closes the pipe, because the parent reads it."""
     mark = _interruptions.watch()
     _interruptions._after_fork()
     assert (_interruptions._pipe, _interruptions._waits, signal.set_wakeup_fd(-1)) == (None, 0, -1)
@@ -391,8 +391,8 @@ def test_a_forked_child_watches_for_itself(kept: None) -> None:
     _interruptions.unwatch(mark)
 
 
-def test_a_forked_child_that_never_waited_has_nothing_to_give_back(kept: None) -> None:
-    """Twice is once."""
+def test_a_forked_child_without_a_pipe_closes_nothing(kept: None) -> None:
+    """The second call finds no pipe."""
     _interruptions._after_fork()
     _interruptions._after_fork()
     assert _interruptions._pipe is None
@@ -402,7 +402,7 @@ def test_a_forked_child_that_never_waited_has_nothing_to_give_back(kept: None) -
 
 
 def test_a_message_ends_the_wait(queue: MessageQueue) -> None:
-    """Whichever thread sends it."""
+    """Another thread sends it."""
     sender = threading.Timer(0.05, queue.send, ["late"], {"priority": 4})
     sender.start()
     assert queue.receive() == (b"late", 4)
@@ -410,7 +410,7 @@ def test_a_message_ends_the_wait(queue: MessageQueue) -> None:
 
 
 def test_a_message_ends_the_wait_of_another_thread(queue: MessageQueue) -> None:
-    """Which has no signals to notice."""
+    """That thread does not watch for signals."""
     taken: list[object] = []
     taker = threading.Thread(target=lambda: taken.append(queue.receive(HANG)))
     taker.start()
@@ -420,7 +420,7 @@ def test_a_message_ends_the_wait_of_another_thread(queue: MessageQueue) -> None:
 
 
 def test_space_ends_the_wait(queue: MessageQueue) -> None:
-    """The message is stored when the call returns."""
+    """The message is in the queue when the call returns."""
     queue.send("1")
     queue.send("2")
     taker = threading.Timer(0.05, queue.receive)
@@ -432,7 +432,7 @@ def test_space_ends_the_wait(queue: MessageQueue) -> None:
 
 @pytest.mark.parametrize("seconds", [0.05, 0.25])
 def test_a_timeout_is_never_early(queue: MessageQueue, seconds: float) -> None:
-    """C10: on the monotonic clock."""
+    """C10: it is measured with the monotonic clock."""
     since = monotonic()
     with pytest.raises(posix_ipc.BusyError):
         queue.receive(seconds)
@@ -442,7 +442,7 @@ def test_a_timeout_is_never_early(queue: MessageQueue, seconds: float) -> None:
 @pytest.mark.parametrize("backend", ["shm"], indirect=True)
 @pytest.mark.parametrize(("verb", "arguments"), [("receive", ()), ("send", ("3",))])
 def test_a_wait_is_counted_once(queue: MessageQueue, verb: str, arguments: tuple[str, ...]) -> None:
-    """However often it looks around for signals."""
+    """It may check for signals many times."""
     if verb == "send":
         queue.send("1")
         queue.send("2")
@@ -453,7 +453,7 @@ def test_a_wait_is_counted_once(queue: MessageQueue, verb: str, arguments: tuple
 
 
 def test_closing_ends_the_wait(queue: MessageQueue) -> None:
-    """C14: which posix_ipc sleeps through."""
+    """C14: posix_ipc would go on waiting."""
     closer = threading.Timer(0.05, queue.close)
     closer.start()
     with pytest.raises(posix_ipc.ExistentialError):
@@ -461,8 +461,8 @@ def test_closing_ends_the_wait(queue: MessageQueue) -> None:
     closer.join()
 
 
-def test_the_end_of_a_queue_is_an_error_of_its(queue: MessageQueue) -> None:
-    """A queue that `ipcq shutdown` ended is one that cannot be used any more."""
+def test_using_a_queue_that_was_shut_down_is_an_existential_error(queue: MessageQueue) -> None:
+    """For posix_ipc's programs, the queue does not exist any more."""
     with ipcq.open(queue.name, os.environ["IPCQ_BACKEND"], create=False) as other:
         other.shutdown()
     with pytest.raises(posix_ipc.ExistentialError):
@@ -485,51 +485,53 @@ def test_the_end_of_a_queue_is_an_error_of_its(queue: MessageQueue) -> None:
     ],
 )
 def test_errors_are_of_both_trees(queue: MessageQueue, case: str, parents: tuple[type[Exception], ...]) -> None:
-    """What is raised is caught by who knows posix_ipc, by who knows ipcq, and by who knows neither."""
+    """Programs can catch them as errors of posix_ipc, of ipcq, or of the standard library."""
     with pytest.raises(Exception) as caught:
         CASES[case](posix_ipc, queue)
     assert [parent for parent in parents if not isinstance(caught.value, parent)] == []
 
 
-def test_an_error_tells_what_ipcqs_tells(queue: MessageQueue, backend: str) -> None:
-    """The queue, the backend and the way out."""
+def test_an_error_has_the_text_of_ipcq(queue: MessageQueue, backend: str) -> None:
+    """It has queue, backend and way out."""
     with pytest.raises(posix_ipc.BusyError) as caught:
         queue.receive(0)
     assert str(caught.value) == f"queue {queue.name!r} on backend {backend!r}: {ipcq.QueueEmpty.wording}"
 
 
 @pytest.mark.parametrize(("flags", "way"), [(O_CREX, "leave out O_EXCL, or unlink it first"), (0, "with O_CREAT")])
-def test_the_way_out_is_one_of_posix_ipcs(queue: MessageQueue, flags: int, way: str) -> None:
-    """It has no arguments but its own."""
+def test_the_way_out_uses_the_arguments_of_posix_ipc(queue: MessageQueue, flags: int, way: str) -> None:
+    """The arguments of `ipcq.open` do not exist here."""
     with pytest.raises(posix_ipc.ExistentialError, match=f"{way}$"):
         MessageQueue(queue.name if flags else f"{queue.name}-missing", flags)
 
 
 def test_an_error_survives_pickling(queue: MessageQueue) -> None:
-    """As all of ipcq's do."""
+    """All errors of ipcq do."""
     with pytest.raises(posix_ipc.BusyError) as caught:
         queue.receive(0)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["Error", "BusyError", "ExistentialError", "PermissionsError", "SignalError"])
-def test_errors_can_be_raised_by_hand(kind: str) -> None:
-    """As programs' own tests do, with any text or none."""
+def test_errors_can_be_raised_by_programs(kind: str) -> None:
+    """Tests of programs raise them with any text or none."""
     error = getattr(posix_ipc, kind)
     assert "it is busy" in str(error("it is busy"))
     assert str(error())
 
 
 def test_a_limit_of_the_kernel_is_a_value_error_that_names_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """C24: with the command that raises it."""
+    """C24: the text has the command that raises the limit."""
     monkeypatch.setenv("IPCQ_BACKEND", "mqueue")
     with pytest.raises(ValueError, match=r"asked for 1000000") as caught:
         MessageQueue(name, O_CREX, max_messages=1_000_000, max_message_size=1)
     assert isinstance(caught.value, ipcq.LimitExceeded)
 
 
-def test_what_the_backend_has_not_is_a_value_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A size that no kernel allows."""
+def test_a_request_that_the_backend_does_not_support_is_a_value_error(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """An example is a size that no kernel allows."""
     monkeypatch.setenv("IPCQ_BACKEND", "mqueue")
     with pytest.raises(ValueError, match="at most 16777216 bytes") as caught:
         MessageQueue(name, O_CREX, max_messages=1, max_message_size=1 << 30)
@@ -537,18 +539,18 @@ def test_what_the_backend_has_not_is_a_value_error(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("limits", [{"max_messages": 1_000_000, "max_message_size": 1}, {"max_message_size": 1 << 30}])
-def test_another_backend_is_named_as_it_can_be_here(
+def test_another_backend_is_suggested_by_environment_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, limits: dict[str, int]
 ) -> None:
-    """The face has no argument for it."""
+    """The compatibility module has no argument for it."""
     monkeypatch.setenv("IPCQ_BACKEND", "mqueue")
     with pytest.raises(ValueError, match=r"(use|try) IPCQ_BACKEND=\w+$"):
         MessageQueue(name, O_CREX, **limits)
 
 
 @pytest.mark.parametrize(("right", "verb"), [("read", "receive"), ("write", "send")])
-def test_a_right_that_was_not_asked_for_is_denied(queue: MessageQueue, right: str, verb: str) -> None:
-    """With both trees' error."""
+def test_a_right_that_was_not_requested_is_denied(queue: MessageQueue, right: str, verb: str) -> None:
+    """The error is of both trees."""
     arguments = {"send": ["x"], "receive": []}[verb]
     with MessageQueue(queue.name, **{right: False}) as other, pytest.raises(posix_ipc.PermissionsError) as caught:
         getattr(other, verb)(*arguments)
@@ -559,33 +561,33 @@ def test_a_right_that_was_not_asked_for_is_denied(queue: MessageQueue, right: st
 
 
 @pytest.fixture
-def usual() -> Iterator[list[int]]:
-    """Return a list into which the handler of SIGUSR2 writes."""
+def signals() -> Iterator[list[int]]:
+    """Return a list to which the handler of SIGUSR2 appends."""
     came: list[int] = []
     before = signal.signal(signal.SIGUSR2, lambda number, _: came.append(number))
     yield came
     signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_signal_has_come_when_the_send_returns(queue: MessageQueue, usual: list[int]) -> None:
-    """As the kernel has it for its own queues, and once."""
+def test_a_signal_has_arrived_when_the_send_returns(queue: MessageQueue, signals: list[int]) -> None:
+    """Notices of the kernel's queues behave in this way; it arrives once."""
     queue.request_notification(signal.SIGUSR2)
     queue.send("1")
     queue.send("2")
-    assert usual == [signal.SIGUSR2]
+    assert signals == [signal.SIGUSR2]
 
 
-def test_no_signal_is_waited_for_where_none_will_come(queue: MessageQueue, usual: list[int]) -> None:
+def test_a_send_does_not_wait_for_a_signal_that_will_not_come(queue: MessageQueue, signals: list[int]) -> None:
     """The queue was not empty."""
     queue.send("1")
     queue.request_notification(signal.SIGUSR2)
     assert queue._due_notice() is None
     queue.send("2")
-    assert usual == []
+    assert signals == []
 
 
 def test_a_function_is_called_with_its_argument(queue: MessageQueue) -> None:
-    """In a thread of its own."""
+    """It runs in a separate thread."""
     told: list[object] = []
     event = threading.Event()
     queue.request_notification((lambda given: (told.append([given, threading.get_ident()]), event.set()), "x"))
@@ -596,8 +598,8 @@ def test_a_function_is_called_with_its_argument(queue: MessageQueue) -> None:
     assert thread != threading.get_ident()
 
 
-def test_a_function_that_raises_is_told_of(queue: MessageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in every thread; posix_ipc drops it."""
+def test_an_exception_of_a_function_is_reported(queue: MessageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported as in every thread; posix_ipc drops it."""
     told: list[object] = []
     event = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda what: (told.append(what.exc_type), event.set()))
@@ -607,18 +609,18 @@ def test_a_function_that_raises_is_told_of(queue: MessageQueue, monkeypatch: pyt
     assert told == [ValueError]
 
 
-def test_a_new_request_replaces_the_old_one(queue: MessageQueue, usual: list[int]) -> None:
-    """Of the same object."""
+def test_a_new_request_replaces_the_old_one(queue: MessageQueue, signals: list[int]) -> None:
+    """Both are requests of the same object."""
     event = threading.Event()
     queue.request_notification(signal.SIGUSR2)
     queue.request_notification((lambda _: event.set(), None))
     queue.send("1")
     assert event.wait(HANG)
-    assert usual == []
+    assert signals == []
 
 
-def test_there_is_one_registrant(peers: Peers, queue: MessageQueue) -> None:
-    """Another process that asks is refused as busy, and told of the limit."""
+def test_only_one_process_can_request_a_notice(peers: Peers, queue: MessageQueue) -> None:
+    """Another process gets BusyError, which is also LimitExceeded."""
     other = peers.spawn(programs.registered, queue.name)
     assert other.hear() == "asked"
     with pytest.raises(posix_ipc.BusyError) as caught:
@@ -628,25 +630,25 @@ def test_there_is_one_registrant(peers: Peers, queue: MessageQueue) -> None:
     other.done()
 
 
-def test_another_object_of_the_process_is_another_registrant(queue: MessageQueue, usual: list[int]) -> None:
-    """It does not take the request of the first, as it would with posix_ipc."""
+def test_another_object_of_the_same_process_cannot_request_a_notice(queue: MessageQueue, signals: list[int]) -> None:
+    """It does not replace the request of the first; in posix_ipc it would."""
     queue.request_notification(signal.SIGUSR2)
     with MessageQueue(queue.name) as other, pytest.raises(posix_ipc.BusyError):
         other.request_notification(signal.SIGUSR2)
 
 
 @pytest.mark.parametrize("number", [0, 1000, True])
-def test_what_is_no_signal_is_refused(queue: MessageQueue, number: int) -> None:
-    """Before anything is registered."""
+def test_an_invalid_signal_is_refused(queue: MessageQueue, number: int) -> None:
+    """Nothing is registered."""
     with pytest.raises(ValueError, match="number of a signal"):
         queue.request_notification(number)
 
 
-# Names, ends and rights
+# Names, ends and permissions
 
 
-def test_a_name_of_chance_that_is_taken_is_not_used(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one is."""
+def test_a_random_name_that_is_taken_is_not_used(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another random name is used."""
     chances = iter(["taken", "taken", "free"])
     own = f"-{fresh_name()[1:]}"
     monkeypatch.setattr(posix_ipc, "token_hex", lambda _: next(chances) + own)
@@ -656,10 +658,10 @@ def test_a_name_of_chance_that_is_taken_is_not_used(backend: str, monkeypatch: p
         assert [first.name, second.name] == [f"/taken{own}", f"/free{own}"]
 
 
-def test_a_queue_that_another_creates_meanwhile_is_taken(
+def test_a_queue_that_another_process_creates_meanwhile_is_opened(
     backend: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """O_CREAT ends on the queue of whoever is faster."""
+    """O_CREAT opens the queue of the faster process."""
     real, made = ipcq.open, []
 
     def late(name: str, *where: str, **how: Any) -> Any:
@@ -675,8 +677,10 @@ def test_a_queue_that_another_creates_meanwhile_is_taken(
         assert queue.max_messages == 1
 
 
-def test_a_name_that_comes_and_goes_is_given_up_on(backend: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When others have created and unlinked it all the while that is granted for that."""
+def test_opening_gives_up_if_the_queue_keeps_appearing_and_vanishing(
+    backend: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It retries until its timeout."""
 
     def never(name: str, *_: str, create: bool = True, **how: Any) -> Any:
         raise ipcq.QueueExists if create else ipcq.QueueNotFound
@@ -688,36 +692,36 @@ def test_a_name_that_comes_and_goes_is_given_up_on(backend: str, name: str, monk
 
 
 def test_unlinking_leaves_another_queue_of_the_name_alone(queue: MessageQueue) -> None:
-    """Which posix_ipc would remove."""
+    """posix_ipc would remove it."""
     posix_ipc.unlink_message_queue(queue.name)
     with MessageQueue(queue.name, O_CREX, **SMALL), pytest.raises(posix_ipc.ExistentialError):
         queue.unlink()
     assert ipcq.exists(queue.name)
 
 
-def test_closing_twice_is_closing_once(queue: MessageQueue) -> None:
-    """Where posix_ipc raises, having closed nothing."""
+def test_a_second_close_does_nothing(queue: MessageQueue) -> None:
+    """posix_ipc would raise."""
     queue.close()
     queue.close()
     assert queue.mqd == -1
 
 
 def test_the_descriptor_is_readable_while_there_is_a_message(queue: MessageQueue) -> None:
-    """For select, and for all that takes an object with a fileno."""
+    """This works for select and everything else that takes an object with `fileno`."""
     before = select.select([queue], [], [], 0)[0]
     queue.send("x")
     assert (before, select.select([queue], [], [], 0)[0]) == ([], [queue])
 
 
 def test_a_writer_has_a_descriptor_too(queue: MessageQueue) -> None:
-    """As in posix_ipc, which knows no other."""
+    """posix_ipc does not distinguish them."""
     with MessageQueue(queue.name, read=False) as writer:
         assert writer.mqd >= 0
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_the_umask_counts(monkeypatch: pytest.MonkeyPatch, name: str, mask: int, mode: int) -> None:
-    """A program that closes its files to others closes its queues too."""
+def test_the_umask_applies(monkeypatch: pytest.MonkeyPatch, name: str, mask: int, mode: int) -> None:
+    """A program that protects its files also protects its queues."""
     monkeypatch.setenv("IPCQ_BACKEND", "mqueue")
     before = os.umask(mask)
     try:
@@ -727,52 +731,52 @@ def test_the_umask_counts(monkeypatch: pytest.MonkeyPatch, name: str, mask: int,
         os.umask(before)
 
 
-def test_the_umask_is_as_before(queue: MessageQueue) -> None:
-    """Asking for it means setting it."""
+def test_the_umask_is_restored(queue: MessageQueue) -> None:
+    """Reading it requires setting it."""
     before = os.umask(0o027)
     MessageQueue(queue.name).close()
     assert os.umask(before) == 0o027
 
 
-def test_elsewhere_a_queue_is_this_users_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Where no kernel guards it, who may write may cut it off."""
+def test_on_another_backend_only_this_user_has_access(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Without the kernel's protection, another user with write permission could truncate the file."""
     monkeypatch.setenv("IPCQ_BACKEND", "shm")
     with MessageQueue(name, O_CREX, 0o666, **SMALL) as queue:
         assert (queue._queue.mode, queue.mode) == (0o600, 0o666)
 
 
-def test_a_queue_bounded_in_bytes_has_room_for_any_number(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """As far as messages are counted."""
+def test_a_queue_with_a_limit_in_bytes_has_maxsize_messages(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The number of messages has no limit."""
     monkeypatch.setenv("IPCQ_BACKEND", "shm")
     with ipcq.open(name, "shm"), MessageQueue(name) as queue:
         assert queue.max_messages == sys.maxsize
 
 
 def test_a_priority_on_a_queue_without_them_is_a_value_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Of a queue that a program of ipcq's own made."""
+    """A program of ipcq has created the queue."""
     monkeypatch.setenv("IPCQ_BACKEND", "shm")
     with ipcq.open(name, "shm"), MessageQueue(name) as queue, pytest.raises(ValueError, match="no priorities"):
         queue.send("x", priority=1)
 
 
-def test_it_travels_to_other_processes(queue: MessageQueue) -> None:
-    """By its name: what is unpickled attaches."""
+def test_a_queue_can_be_pickled(queue: MessageQueue) -> None:
+    """The pickle has the name, and unpickling attaches."""
     queue.send("x", priority=2)
     with pickle.loads(pickle.dumps(queue)) as other:
         assert other.receive(0) == (b"x", 2)
 
 
 @pytest.mark.parametrize(("there", "backend"), [(Path("/proc"), "mqueue"), (Path("/nowhere"), "auto")])
-def test_the_kernels_queues_are_the_default_where_it_has_them(
+def test_the_kernels_queues_are_the_default_if_they_exist(
     monkeypatch: pytest.MonkeyPatch, there: Path, backend: str
 ) -> None:
-    """Elsewhere any backend serves."""
+    """Otherwise `auto` chooses the backend."""
     monkeypatch.delenv("IPCQ_BACKEND", raising=False)
     monkeypatch.setattr(posix_ipc, "_KERNEL_QUEUES", str(there))
     assert posix_ipc._backend() == backend
 
 
-def test_a_url_is_no_name(backend: str) -> None:
-    """What posix_ipc would refuse is not taken for more than it is."""
+def test_a_url_is_refused_as_a_name(backend: str) -> None:
+    """posix_ipc would refuse it too."""
     with pytest.raises(ValueError, match="does not start with '/'"):
         MessageQueue("shm:///jobs", O_CREAT)

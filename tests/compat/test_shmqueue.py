@@ -1,4 +1,4 @@
-"""The face of shmqueue: its own tests, and what its documentation promises, on backends where such queues can be."""
+"""The compatibility module for shmqueue: its tests, and what its documentation promises, on several backends."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from ipcq.testing.processes import Peers, fresh_name, until
 
 pytestmark = pytest.mark.needs("shm")
 
-#: Of its tests those that ask for the private member `_shm_collection`, to reach its counters or its lock.
+#: Those of its tests that use the private member `_shm_collection`, to access its counters or its lock.
 PRIVATE = {
     "tests.test_debug_ref_log_action.TestDebugRefLog.test_create_on_shutdown_queue_raises_not_initialized",
     "tests.test_debug_ref_log_action.TestDebugRefLog.test_create_writes_created_and_ref_count",
@@ -37,10 +37,10 @@ PRIVATE = {
     "tests.test_exceptions.TestRuntimeError.test_reduce_ref_counter_when_ref_count_is_zero",
 }
 
-#: How many tests shmqueue 0.0.2 has.
+#: The number of tests in shmqueue 0.0.2.
 COUNT = 53
 
-#: Makes `import shmqueue`, and the modules that its tests import from, lead to the face.
+#: Makes `import shmqueue`, and the modules that its tests import, the compatibility module.
 ALIAS = """
 import sys
 from ipcq.compat import shmqueue as face
@@ -48,14 +48,14 @@ sys.modules.update({name: face for name in ("shmqueue", "shmqueue.shared_memory_
 sys.modules["shmqueue.exceptions"] = face.exceptions
 """
 
-#: Seconds after which what hangs has failed.
+#: Timeout of anything that may hang, in seconds.
 HANG = 20.0
 
 OWN = SerializationMethods.FIRST_PUBLIC_NUMBER
 
 
 class Point:
-    """What MessagePack cannot hold."""
+    """An object that MessagePack cannot hold."""
 
     def __init__(self, x: int) -> None:
         self.x = x
@@ -64,20 +64,20 @@ class Point:
         return isinstance(other, Point) and self.x == other.x
 
     def __repr__(self) -> str:
-        return f"Point({self.x})"  # in every process, since tests are called by it
+        return f"Point({self.x})"  # the same in every process, because it is part of test names
 
     __hash__ = None  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
 def warned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have told of pickles already."""
+    """Suppress the warning about pickles."""
     monkeypatch.setattr(_queue, "_warned", True)
 
 
 @pytest.fixture(params=["shm", "pyshm"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Create queues on each backend whose queues can go with their last handle and count bytes."""
+    """Create queues on each backend that counts bytes and whose queues can vanish with their last handle."""
     monkeypatch.setenv("IPCQ_BACKEND", request.param)
     return str(request.param)
 
@@ -90,7 +90,7 @@ def socketpair(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def name() -> str:
-    """Return the name of a queue that nobody has."""
+    """Return an unused name."""
     return fresh_name()[1:]
 
 
@@ -109,16 +109,16 @@ def peers() -> Iterator[Peers]:
         yield peers
 
 
-# Its own tests
+# The tests of shmqueue
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    """Run the tests of shmqueue as they are, and return how each ended."""
+    """Run the unchanged tests of shmqueue, and return the outcome of each."""
     peer = source("shmqueue", "0.0.2", "3988ced5d6f789be2e246dbbf1978d71268c2c095aa203c92aa8446ba445b905")
     place = tmp_path_factory.mktemp("alias")
     (place / "shmqueue.py").write_text(ALIAS)
-    # The tests alone: its code is not to be found.
+    # Only the tests: its code must not be importable.
     (place / "tests").symlink_to(peer / "tests", target_is_directory=True)
     program = Path(__file__).with_name("unchanged.py")
     ran = subprocess.run(
@@ -133,27 +133,29 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     return dict(json.loads(ran.stdout.splitlines()[-1]))
 
 
-def test_its_own_public_tests_pass(outcomes: dict[str, str | None]) -> None:
-    """Nothing in them is changed; only what they import is the face."""
+def test_the_public_tests_of_shmqueue_pass(outcomes: dict[str, str | None]) -> None:
+    """They are unchanged, but import the compatibility module."""
     assert {name: wrong for name, wrong in outcomes.items() if wrong and name not in PRIVATE} == {}
 
 
-def test_none_of_its_tests_is_left_out(outcomes: dict[str, str | None]) -> None:
-    """All of them are found."""
+def test_no_test_of_shmqueue_is_left_out(outcomes: dict[str, str | None]) -> None:
+    """All tests are found."""
     assert len(outcomes) == COUNT
 
 
 @pytest.mark.parametrize("name", sorted(PRIVATE))
-def test_its_other_tests_fail_for_a_private_member_alone(outcomes: dict[str, str | None], name: str) -> None:
-    """What is listed here could not pass."""
+def test_the_other_tests_of_shmqueue_fail_only_because_of_a_private_member(
+    outcomes: dict[str, str | None], name: str
+) -> None:
+    """The tests that are listed here cannot pass."""
     assert "has no attribute '_shm_collection'" in (outcomes[name] or "")
 
 
 # The module
 
 
-def test_it_offers_what_the_module_offers() -> None:
-    """Each name that shmqueue has in its __all__ is there."""
+def test_the_module_has_the_public_names_of_shmqueue() -> None:
+    """Each name in shmqueue's `__all__` is in ours."""
     theirs = {"ShmQueue", "SYSTEM_PAGESIZE", "SIZE_HEADER", "exceptions", "SerializationMethods", "DebugRefLogAction"}
     assert theirs <= set(shmqueue.__all__)
 
@@ -172,8 +174,8 @@ def test_it_offers_what_the_module_offers() -> None:
         ("ShmQueueDeserializationError", ipcq.DecodeError),
     ],
 )
-def test_its_exceptions_are_what_they_were_and_ours(name: str, parent: type[Exception]) -> None:
-    """Who catches the standard library's parent, or ours, catches it."""
+def test_exceptions_have_the_parents_of_shmqueue_and_of_ipcq(name: str, parent: type[Exception]) -> None:
+    """Programs can catch the class of the standard library or of ipcq."""
     kind = getattr(errors, name)
     assert issubclass(kind, parent) and issubclass(kind, errors.ShmQueueException)
 
@@ -187,28 +189,28 @@ def test_its_exceptions_are_what_they_were_and_ours(name: str, parent: type[Exce
     ids=repr,
 )
 def test_an_item_comes_back(backend: str, name: str, item: object) -> None:
-    """By MessagePack, and where that cannot hold it pickled."""
+    """MessagePack encodes it, or pickle if MessagePack cannot hold it."""
     queue = ShmQueue(name)
     queue.put(item)
     assert queue.get() == item
 
 
 def test_a_time_comes_back_in_utc(queue: ShmQueue) -> None:
-    """MessagePack holds it, as every handle of ipcq's has it."""
+    """MessagePack encodes it, as with every handle of ipcq."""
     now = datetime.now().astimezone()
     queue.put(now)
     assert queue.get() == now and now.astimezone(UTC) == now
 
 
 @pytest.mark.parametrize("method", [SerializationMethods.MSGPACK, SerializationMethods.PICKLE])
-def test_the_method_is_the_callers_to_choose(queue: ShmQueue, method: int) -> None:
-    """MessagePack makes a list of a tuple, and pickle does not."""
+def test_the_caller_chooses_the_method(queue: ShmQueue, method: int) -> None:
+    """MessagePack turns a tuple into a list, and pickle does not."""
     queue.put((1, 2), serialization_method=method)
     assert queue.get() == ([1, 2], (1, 2))[method]
 
 
-def test_a_native_handle_reads_what_the_face_put(backend: str, name: str) -> None:
-    """So one program after the other can move on to `ipcq.open`."""
+def test_a_native_handle_reads_items_of_the_compatibility_module(backend: str, name: str) -> None:
+    """Programs can migrate to `ipcq.open` one after the other."""
     queue = ShmQueue(name)
     with ipcq.open(f"/{name}", create=False, allow_pickle=True) as native:
         queue.put({"id": 1})
@@ -216,16 +218,16 @@ def test_a_native_handle_reads_what_the_face_put(backend: str, name: str) -> Non
         assert native.get_many(2, timeout=HANG) == [{"id": 1}, {1, 2}]
 
 
-def test_the_face_reads_what_a_native_handle_put(backend: str, name: str) -> None:
-    """MessagePack and marked pickles alike."""
+def test_the_compatibility_module_reads_items_of_a_native_handle(backend: str, name: str) -> None:
+    """The item is a marked pickle."""
     queue = ShmQueue(name)
     with ipcq.open(f"/{name}", create=False, serializer="pickle", allow_pickle=True) as native:
         native.put({1, 2})
     assert queue.get(timeout=HANG) == {1, 2}
 
 
-def test_a_queue_of_a_native_handle_is_attached_to(name: str) -> None:
-    """Its limits are not asked about."""
+def test_the_compatibility_module_attaches_to_a_native_queue(name: str) -> None:
+    """Its limits are not compared."""
     with ipcq.open(f"/{name}", max_message_size=1000) as native:
         native.unlink()
     with ipcq.open(f"/{name}", max_message_size=1000) as native:
@@ -236,35 +238,35 @@ def test_a_queue_of_a_native_handle_is_attached_to(name: str) -> None:
 
 
 @pytest.mark.parametrize("block", [0, "", None])
-def test_whatever_is_false_does_not_block(queue: ShmQueue, block: Any) -> None:
-    """As there, where it is asked for its truth."""
+def test_a_false_value_does_not_block(queue: ShmQueue, block: Any) -> None:
+    """As in shmqueue, only the truth value counts."""
     with pytest.raises(errors.ShmQueueEmpty):
         queue.get(block)
 
 
 @pytest.mark.parametrize("block", [1, "yes"])
-def test_whatever_is_true_blocks(queue: ShmQueue, block: Any) -> None:
-    """In puts as in gets."""
+def test_a_true_value_blocks(queue: ShmQueue, block: Any) -> None:
+    """This holds for put and get."""
     queue.put("item", block, 5)
     assert queue.get(block) == "item"
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.5])
 def test_a_negative_timeout_does_not_wait(queue: ShmQueue, timeout: float) -> None:
-    """As there, where the deadline is over."""
+    """As in shmqueue, the deadline has passed."""
     with pytest.raises(errors.ShmQueueEmpty):
         queue.get(timeout=timeout)
 
 
 @pytest.mark.parametrize("timeout", [float("nan"), True])
-def test_a_timeout_that_is_no_time_is_refused(queue: ShmQueue, timeout: float) -> None:
-    """Rather than taken for something."""
+def test_an_invalid_timeout_is_refused(queue: ShmQueue, timeout: float) -> None:
+    """It is not interpreted as a number of seconds."""
     with pytest.raises(ipcq.InvalidArgument, match="timeout"):
         queue.put("item", timeout=timeout)
 
 
 def test_a_put_waits_no_longer_than_its_timeout(backend: str, name: str) -> None:
-    """And puts nothing then."""
+    """At the timeout, nothing is put."""
     queue = ShmQueue(name)
     fill(queue)
     before = queue.qsize()
@@ -274,7 +276,7 @@ def test_a_put_waits_no_longer_than_its_timeout(backend: str, name: str) -> None
 
 
 def fill(queue: ShmQueue) -> int:
-    """Put until nothing goes in any more, and count."""
+    """Put items until the queue is full, and return their number."""
     count = 0
     try:
         while True:
@@ -286,29 +288,29 @@ def fill(queue: ShmQueue) -> int:
 
 @pytest.mark.parametrize("method", [SerializationMethods.MSGPACK, SerializationMethods.PICKLE, OWN])
 def test_an_item_that_can_never_fit_is_refused_at_once(queue: ShmQueue, method: int) -> None:
-    """With the size that it would take."""
+    """The error has the size that the item needs."""
     queue.custom_serialize(lambda method, data: bytes(data))
     with pytest.raises(errors.ShmQueueValueError, match=r"takes 41\d\d bytes, the buffer has 4096: .*buffer_size=41"):
         queue.put(b"x" * 4095, serialization_method=method)
 
 
 @pytest.mark.parametrize("method", ["0", 1.5, None, 2**32])
-def test_a_method_that_is_no_number_of_one_is_refused(queue: ShmQueue, method: Any) -> None:
-    """By the exception that it has for this."""
+def test_an_invalid_method_is_refused(queue: ShmQueue, method: Any) -> None:
+    """It raises shmqueue's exception for invalid values."""
     with pytest.raises(errors.ShmQueueValueError, match="serialization_method"):
         queue.put("item", serialization_method=method)
 
 
 @pytest.mark.parametrize("method", [2, 1000, -1, OWN])
-def test_a_method_that_nobody_implements_is_not_implemented(queue: ShmQueue, method: int) -> None:
-    """By Python's own exception, as there."""
+def test_a_method_without_a_serializer_is_not_implemented(queue: ShmQueue, method: int) -> None:
+    """It raises NotImplementedError, as in shmqueue."""
     with pytest.raises(NotImplementedError):
         queue.put("item", serialization_method=method)
     assert queue.empty()
 
 
-def test_what_cannot_be_pickled_either_is_refused(queue: ShmQueue) -> None:
-    """And nothing is in the queue."""
+def test_an_item_that_cannot_be_pickled_either_is_refused(queue: ShmQueue) -> None:
+    """The queue stays empty."""
     with pytest.raises(errors.ShmQueueSerializationError, match="cannot be pickled"):
         queue.put(lambda: None)
     assert queue.empty()
@@ -317,30 +319,30 @@ def test_what_cannot_be_pickled_either_is_refused(queue: ShmQueue) -> None:
 # Pickles
 
 
-def test_without_leave_nothing_is_pickled(name: str) -> None:
-    """What MessagePack cannot hold is refused."""
+def test_nothing_is_pickled_unless_allowed(name: str) -> None:
+    """An item that MessagePack cannot hold is refused."""
     queue = ShmQueue(name, allow_pickle=False)
     with pytest.raises(errors.ShmQueueSerializationError, match="MessagePack cannot hold this Point"):
         queue.put(Point(1))
 
 
-def test_without_leave_no_pickle_is_put_on_demand(name: str) -> None:
-    """Whoever asks for the method explicitly is refused, too."""
+def test_pickle_cannot_be_chosen_unless_allowed(name: str) -> None:
+    """An explicit request of the method is refused too."""
     queue = ShmQueue(name, allow_pickle=False)
     with pytest.raises(errors.ShmQueueSerializationError, match="allow_pickle=False"):
         queue.put("item", serialization_method=SerializationMethods.PICKLE)
 
 
-def test_without_leave_no_pickle_is_read(queue: ShmQueue, name: str) -> None:
-    """C26: its code does not run; its bytes are in the error."""
+def test_no_pickle_is_read_unless_allowed(queue: ShmQueue, name: str) -> None:
+    """C26: its code does not run, and the error has its bytes."""
     queue.put(Point(1))
     with pytest.raises(errors.ShmQueueDeserializationError, match="it is a pickle") as caught:
         ShmQueue(name, allow_pickle=False).get()
     assert pickle.loads(caught.value.data) == Point(1)
 
 
-def test_that_it_reads_pickles_is_said_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second handle of a process would fail here, as warnings are errors."""
+def test_the_warning_about_pickles_is_shown_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning by the second handle would fail this test, because warnings are errors."""
     monkeypatch.setattr(_queue, "_warned", False)
     with pytest.warns(UserWarning, match="allow_pickle=False") as told:
         ShmQueue(name)
@@ -348,18 +350,18 @@ def test_that_it_reads_pickles_is_said_once(name: str, monkeypatch: pytest.Monke
     assert told[0].filename == __file__
 
 
-def test_who_reads_no_pickles_is_not_warned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to say."""
+def test_a_handle_that_reads_no_pickles_does_not_warn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no risk."""
     monkeypatch.setattr(_queue, "_warned", False)
     assert ShmQueue(name, allow_pickle=False).refs == 1
 
 
-# Serializers of one's own
+# Custom serializers
 
 
 @pytest.mark.parametrize("method", [OWN, OWN + 1, 2**32 - 1])
-def test_an_item_goes_through_functions_of_ones_own(backend: str, name: str, method: int) -> None:
-    """They are told the method's number."""
+def test_an_item_passes_through_custom_functions(backend: str, name: str, method: int) -> None:
+    """They get the number of the method."""
     queue = ShmQueue(name)
     queue.custom_serialize(lambda number, data: struct.pack("<II", number, data))
     queue.custom_deserialize(lambda number, pieces: (number, struct.unpack("<II", b"".join(pieces))))
@@ -367,8 +369,8 @@ def test_an_item_goes_through_functions_of_ones_own(backend: str, name: str, met
     assert queue.get() == (method, (method, 7))
 
 
-def test_what_such_a_function_raises_comes_through(queue: ShmQueue) -> None:
-    """Unchanged, and nothing is in the queue."""
+def test_an_exception_of_a_custom_function_passes_through(queue: ShmQueue) -> None:
+    """It is unchanged, and the queue stays empty."""
 
     def serialize(method: int, data: object) -> bytes:
         raise LookupError("no such thing")
@@ -379,16 +381,16 @@ def test_what_such_a_function_raises_comes_through(queue: ShmQueue) -> None:
     assert queue.empty()
 
 
-def test_such_a_function_returns_bytes(queue: ShmQueue) -> None:
-    """Anything else is refused, and not pickled in its place."""
+def test_a_custom_function_must_return_bytes(queue: ShmQueue) -> None:
+    """Any other result is refused, and the item is not pickled instead."""
     queue.custom_serialize(lambda method, data: str(data))  # type: ignore[arg-type,return-value]  # this is what is tested
     with pytest.raises(errors.ShmQueueTypeError, match="returns bytes, not '1'"):
         queue.put(1, serialization_method=OWN)
     assert queue.empty()
 
 
-def test_what_such_a_function_cannot_serialize_is_pickled(queue: ShmQueue) -> None:
-    """If it says so by the exception for it."""
+def test_an_item_that_a_custom_function_cannot_serialize_is_pickled(queue: ShmQueue) -> None:
+    """The function raises the exception for that."""
 
     def serialize(method: int, data: object) -> bytes:
         raise errors.ShmQueueSerializationError
@@ -398,8 +400,8 @@ def test_what_such_a_function_cannot_serialize_is_pickled(queue: ShmQueue) -> No
     assert queue.get() == Point(1)
 
 
-def test_without_a_function_to_read_it_a_message_is_not_lost(queue: ShmQueue) -> None:
-    """C6: its bytes are in the error, and the next get works."""
+def test_a_message_without_a_custom_function_is_not_lost(queue: ShmQueue) -> None:
+    """C6: the error has its bytes, and the next get works."""
     queue.custom_serialize(lambda method, data: bytes(data))
     queue.put(b"own", serialization_method=OWN)
     queue.put("next")
@@ -409,8 +411,8 @@ def test_without_a_function_to_read_it_a_message_is_not_lost(queue: ShmQueue) ->
 
 
 @pytest.mark.parametrize("data", [b"\xc1", b"\xc1\xff\xff\xff\xff\xff\xff", b"\xc1\x05own", b"\xc2\xc2", b""])
-def test_what_is_no_item_is_no_function_s(queue: ShmQueue, name: str, data: bytes) -> None:
-    """C6: functions of one's own see what such functions wrote and nothing else."""
+def test_custom_functions_do_not_get_other_messages(queue: ShmQueue, name: str, data: bytes) -> None:
+    """C6: they only get messages of custom functions."""
     queue.custom_deserialize(lambda method, pieces: pytest.fail("not for it"))
     with ipcq.open(f"/{name}", create=False, serializer="raw") as native:
         native.put(data)
@@ -419,8 +421,8 @@ def test_what_is_no_item_is_no_function_s(queue: ShmQueue, name: str, data: byte
     assert caught.value.data == data
 
 
-def test_a_failed_call_does_not_keep_the_queue(name: str) -> None:
-    """Else the queue would stay until the garbage is collected."""
+def test_a_failed_call_does_not_keep_a_reference(name: str) -> None:
+    """Otherwise the queue would stay until a garbage collection."""
     queue = ShmQueue(name)
     queue.custom_serialize(lambda method, data: bytes(data))
     queue.custom_deserialize(lambda method, pieces: 1)
@@ -436,8 +438,8 @@ def test_a_failed_call_does_not_keep_the_queue(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 9, 17, 100, 1000])
-def test_all_fits_that_fits_there(backend: str, name: str, size: int) -> None:
-    """Each item counts its bytes and eight."""
+def test_the_buffer_holds_as_many_items_as_in_shmqueue(backend: str, name: str, size: int) -> None:
+    """Each item counts with its bytes and eight more."""
     queue = ShmQueue(name, buffer_size=2 * SYSTEM_PAGESIZE)
     with ipcq.open(f"/{name}", create=False, serializer="raw") as native:
         for _ in range(queue.max_buffer_size() // (SIZE_HEADER + size)):
@@ -445,22 +447,22 @@ def test_all_fits_that_fits_there(backend: str, name: str, size: int) -> None:
     assert queue.full() == (queue.buffer_occupancy() == queue.max_buffer_size())
 
 
-def test_the_largest_item_there_is_the_largest_here(backend: str, name: str) -> None:
+def test_the_largest_item_of_shmqueue_fits(backend: str, name: str) -> None:
     """It takes the whole buffer."""
     queue = ShmQueue(name)
     queue.put(b"x" * (SYSTEM_PAGESIZE - SIZE_HEADER - len(b"\xc5\x00\x00")), block=False)
     assert queue.buffer_occupancy() == queue.max_buffer_size()
 
 
-def test_a_large_buffer_takes_little_more_than_asked_for(name: str) -> None:
-    """Two MiB more, for what backends need beside the items."""
+def test_a_large_buffer_takes_little_more_than_requested(name: str) -> None:
+    """Two MiB more are for the overhead of backends."""
     queue = ShmQueue(name, buffer_size=8 << 20)
     with ipcq.open(f"/{name}", create=False) as native:
         assert (queue.max_buffer_size(), native.buffer_size) == (8 << 20, 10 << 20)
 
 
-def test_a_snapshot_tells_what_happened(backend: str, name: str) -> None:
-    """Positions are those of bytes put and taken, each item with its header."""
+def test_a_snapshot_has_the_positions(backend: str, name: str) -> None:
+    """They are the numbers of bytes put and taken, each item with its header."""
     queue = ShmQueue(name)
     queue.put(None)
     queue.put(None)
@@ -469,30 +471,30 @@ def test_a_snapshot_tells_what_happened(backend: str, name: str) -> None:
     assert queue.snapshot() == (handles, 18, 9, SYSTEM_PAGESIZE, 1, 1)
 
 
-def test_a_snapshot_tells_laps(queue: ShmQueue) -> None:
-    """0 where one more buffer was put than taken."""
+def test_a_snapshot_distinguishes_laps(queue: ShmQueue) -> None:
+    """`same_lap` is 0 if the writer is one lap ahead."""
     queue.put(b"x" * 4000)
     queue.get()
     queue.put(b"x" * 200)
     assert queue.snapshot().same_lap == 0
 
 
-def test_what_a_backend_cannot_know_is_none(socketpair: None, name: str) -> None:
-    """It is not made up."""
+def test_a_figure_that_a_backend_does_not_know_is_none(socketpair: None, name: str) -> None:
+    """The snapshot does not invent it."""
     queue = ShmQueue(name)
     queue.put(None)
     assert queue.snapshot() == (None, None, None, SYSTEM_PAGESIZE, 1, None)
 
 
 @pytest.mark.parametrize("ask", [ShmQueue.buffer_occupancy, lambda queue: queue.refs], ids=["buffer_occupancy", "refs"])
-def test_a_figure_that_nobody_knows_is_refused(socketpair: None, name: str, ask: Callable[[ShmQueue], int]) -> None:
-    """With the way out."""
+def test_an_unknown_figure_is_refused(socketpair: None, name: str, ask: Callable[[ShmQueue], int]) -> None:
+    """The error has the way out."""
     with pytest.raises(NotImplementedError, match="IPCQ_BACKEND"):
         ask(ShmQueue(name))
 
 
-def test_where_bytes_are_not_counted_full_is_what_a_put_would_find(socketpair: None, name: str) -> None:
-    """The smallest message would have to wait."""
+def test_without_a_count_of_bytes_full_means_that_a_put_would_wait(socketpair: None, name: str) -> None:
+    """Even the smallest message would have to wait."""
     queue = ShmQueue(name)
     before = queue.full()
     fill(queue)
@@ -500,7 +502,7 @@ def test_where_bytes_are_not_counted_full_is_what_a_put_would_find(socketpair: N
 
 
 def test_handles_of_other_processes_count(queue: ShmQueue, name: str, peers: Peers) -> None:
-    """And no longer once they were killed."""
+    """They do not count any more after a kill."""
     peer = peers.spawn(programs.hold, name)
     peer.hear()
     assert queue.refs == 2
@@ -509,17 +511,17 @@ def test_handles_of_other_processes_count(queue: ShmQueue, name: str, peers: Pee
 
 
 def test_an_inherited_handle_counts(name: str, peers: Peers) -> None:
-    """Without anybody's help, and no longer once its process was killed."""
+    """It needs no call for that, and does not count any more after its process was killed."""
     peer = peers.spawn(programs.put_in_a_child, name)
     assert peer.hear() == [["from the child", 2], 1]
     peer.wait()
 
 
-# Meeting, and ends
+# Several processes, and ends
 
 
-def test_unrelated_processes_meet(queue: ShmQueue, name: str, peers: Peers) -> None:
-    """By the name alone, whoever is first."""
+def test_unrelated_processes_share_a_queue(queue: ShmQueue, name: str, peers: Peers) -> None:
+    """They only need the name, and any of them may be the first."""
     started = [peers.spawn(programs.put_one, name, number) for number in range(3)]
     assert sorted(queue.get(timeout=HANG) for _ in started) == [0, 1, 2]
     for peer in started:
@@ -528,8 +530,8 @@ def test_unrelated_processes_meet(queue: ShmQueue, name: str, peers: Peers) -> N
         peer.wait()
 
 
-def test_who_creates_it_at_the_same_time_meets_the_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes second attaches."""
+def test_processes_that_create_a_queue_at_the_same_time_share_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one attaches."""
     first: list[ShmQueue] = []
     real = _queue.open_queue
 
@@ -543,8 +545,8 @@ def test_who_creates_it_at_the_same_time_meets_the_other(name: str, monkeypatch:
     assert ShmQueue(name).refs == 2
 
 
-def test_the_last_to_close_frees_it(backend: str, name: str) -> None:
-    """And not the one who created it."""
+def test_the_last_close_removes_the_queue(backend: str, name: str) -> None:
+    """It does not matter who created it."""
     first, second = ShmQueue(name), ShmQueue(name)
     first.put("item")
     first.shutdown()
@@ -553,30 +555,30 @@ def test_the_last_to_close_frees_it(backend: str, name: str) -> None:
     assert not ipcq.exists(f"/{name}")
 
 
-def test_closing_twice_is_closing_once(queue: ShmQueue, name: str) -> None:
-    """Nobody else's handle is closed."""
+def test_a_second_close_does_nothing(queue: ShmQueue, name: str) -> None:
+    """Other handles stay open."""
     other = ShmQueue(name)
     other.shutdown()
     other.shutdown(use_gc=False)
     assert queue.refs == 1
 
 
-def test_a_handle_that_nobody_has_any_more_is_closed(queue: ShmQueue, name: str) -> None:
-    """Without a warning, as there."""
+def test_an_unreferenced_handle_is_closed(queue: ShmQueue, name: str) -> None:
+    """There is no warning, as in shmqueue."""
     other = ShmQueue(name)
     assert other.refs == 2
     del other
     assert queue.refs == 1
 
 
-def test_it_goes_with_the_interpreter(name: str, peers: Peers) -> None:
-    """Nobody has to call anything."""
+def test_a_queue_vanishes_when_the_interpreter_exits(name: str, peers: Peers) -> None:
+    """The program does not have to call `shutdown`."""
     assert peers.spawn(programs.leave_with_the_interpreter, name).wait() == 0
     assert not os.path.exists(f"/dev/shm/ipcq-shm.{name}")
 
 
-def test_it_goes_with_a_killed_process(name: str, peers: Peers) -> None:
-    """Nothing counts as there that a dead one left."""
+def test_a_queue_vanishes_with_a_killed_process(name: str, peers: Peers) -> None:
+    """A queue that only dead processes had does not exist."""
     peer = peers.spawn(programs.put_one, name, "item")
     peer.hear()
     peer.kill()
@@ -585,9 +587,9 @@ def test_it_goes_with_a_killed_process(name: str, peers: Peers) -> None:
 
 
 def test_a_killed_producer_leaves_no_lock(queue: ShmQueue, name: str, peers: Peers) -> None:
-    """C15: the others go on at once, with whole items."""
+    """C15: others go on at once, and get whole items."""
     for _ in range(10):
-        peer = peers.spawn(programs.put_on_and_on, name)
+        peer = peers.spawn(programs.put_forever, name)
         peer.hear()
         assert queue.get(timeout=HANG) == b"x" * 100
         peer.kill()
@@ -616,28 +618,28 @@ AFTER: dict[str, Callable[[ShmQueue], object]] = {
 
 @pytest.mark.parametrize("verb", AFTER)
 def test_a_closed_handle_refuses(queue: ShmQueue, verb: str) -> None:
-    """By the exception that it has for this."""
+    """It raises shmqueue's exception for that."""
     queue.shutdown()
     with pytest.raises(errors.ShmQueueNotInitializedError):
         AFTER[verb](queue)
 
 
 @pytest.mark.parametrize("verb", ["identifier", "__repr__"])
-def test_a_closed_handle_still_says_what_it_was(queue: ShmQueue, name: str, verb: str) -> None:
-    """For logs."""
+def test_a_closed_handle_still_has_its_name(queue: ShmQueue, name: str, verb: str) -> None:
+    """Logs need it."""
     queue.shutdown()
     assert name in (queue.identifier, repr(queue))[verb == "__repr__"]
 
 
 def test_an_unlinked_queue_is_gone(queue: ShmQueue, name: str) -> None:
-    """C14: as for every handle of ipcq's."""
+    """C14: it raises QueueGone, as every handle of ipcq."""
     ipcq.unlink(f"/{name}")
     with pytest.raises(ipcq.QueueGone):
         queue.get(timeout=HANG)
 
 
-def test_references_are_not_counted_by_hand(queue: ShmQueue) -> None:
-    """To raise the number means nothing, and to lower it is refused."""
+def test_references_cannot_be_counted_manually(queue: ShmQueue) -> None:
+    """Raising the number does nothing, and lowering it is refused."""
     queue.add_ref_manually(os.getpid())
     with pytest.raises(NotImplementedError, match=r"shutdown\(\)"):
         queue.reduce_ref_counter()
@@ -645,7 +647,7 @@ def test_references_are_not_counted_by_hand(queue: ShmQueue) -> None:
 
 
 def test_clearing_drops_the_items(backend: str, name: str) -> None:
-    """All of them."""
+    """The queue is empty afterwards."""
     queue = ShmQueue(name)
     queue.put(1)
     queue.clear()
@@ -657,7 +659,7 @@ def test_clearing_drops_the_items(backend: str, name: str) -> None:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Put back what signals do."""
+    """Restore the signal handlers after the test."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -665,8 +667,8 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_a_signal_closes_the_handle_and_then_does_what_it_did(queue: ShmQueue, handlers: None) -> None:
-    """Here it is Python's own KeyboardInterrupt."""
+def test_a_signal_closes_the_handle_and_then_calls_the_previous_handler(queue: ShmQueue, handlers: None) -> None:
+    """Here, that handler raises KeyboardInterrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     queue.set_console_handlers(register_atexit=True)
     with pytest.raises(KeyboardInterrupt):
@@ -687,7 +689,7 @@ def test_a_signal_that_was_ignored_only_closes_the_handle(queue: ShmQueue, handl
 def test_a_signal_that_ends_the_process_still_does(
     queue: ShmQueue, handlers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is raised again when nobody catches it any more."""
+    """It is raised again with the default action."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     queue.set_console_handlers()
     handler = signal.getsignal(signal.SIGTERM)
@@ -698,54 +700,54 @@ def test_a_signal_that_ends_the_process_still_does(
     assert raised == [(signal.SIGTERM, signal.SIG_DFL)]
 
 
-def test_a_terminated_process_frees_the_queue(name: str, peers: Peers) -> None:
-    """And it dies of the signal, as its parent sees."""
+def test_the_queue_of_a_terminated_process_vanishes(name: str, peers: Peers) -> None:
+    """The process dies of the signal, as its parent sees."""
     peer = peers.spawn(programs.end_by_signal, name, int(signal.SIGTERM))
     assert (peer.wait(), os.path.exists(f"/dev/shm/ipcq-shm.{name}")) == (-signal.SIGTERM, False)
 
 
-# Making one
+# Creation
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 300, "\0"])
-def test_a_name_that_breaks_the_rule_is_refused(name: str) -> None:
-    """By the exception that it has for this."""
+def test_an_invalid_name_is_refused(name: str) -> None:
+    """It raises shmqueue's exception for invalid values."""
     with pytest.raises(errors.ShmQueueValueError):
         ShmQueue(name)
 
 
 @pytest.mark.parametrize(("name", "size"), [(7, 4096), (b"name", 4096), ("name", 4096.0), ("name", "4096")])
 def test_arguments_of_another_type_are_refused(name: Any, size: Any) -> None:
-    """By the exception that it has for this."""
+    """It raises shmqueue's exception for wrong types."""
     with pytest.raises(errors.ShmQueueTypeError):
         ShmQueue(name, buffer_size=size)
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_size_that_holds_nothing_is_refused(name: str, size: int) -> None:
-    """Rather than rounded up."""
+def test_a_size_without_space_is_refused(name: str, size: int) -> None:
+    """It is not rounded up."""
     with pytest.raises(errors.ShmQueueValueError):
         ShmQueue(name, buffer_size=size)
 
 
 def test_a_name_may_begin_with_a_slash(queue: ShmQueue, name: str) -> None:
-    """As there, where the system takes both for the same."""
+    """In shmqueue, the system treats both as the same name."""
     assert ShmQueue(f"/{name}").refs == 2
 
 
-def test_the_size_is_the_creators_to_choose(queue: ShmQueue, name: str) -> None:
-    """Who attaches gets the queue as it is."""
+def test_the_creator_chooses_the_size(queue: ShmQueue, name: str) -> None:
+    """A handle that attaches gets the queue as it is."""
     assert ShmQueue(name, buffer_size=10 * SYSTEM_PAGESIZE).max_buffer_size() == SYSTEM_PAGESIZE
 
 
-def test_a_logger_is_a_logger(name: str) -> None:
-    """As there."""
+def test_a_logger_must_be_a_logger(name: str) -> None:
+    """Anything else raises ValueError, as in shmqueue."""
     with pytest.raises(ValueError, match="logger"):
         ShmQueue(name, logger=print)  # type: ignore[arg-type]
 
 
-def test_a_logger_is_told_of_rounding(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """And of pickles, openings and closings."""
+def test_a_logger_logs_rounding(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It also logs pickles, opening and closing."""
     caplog.set_level(logging.DEBUG)
     queue = ShmQueue(name, buffer_size=1, logger=logging.getLogger("mine"))
     queue.put({1})
@@ -754,8 +756,8 @@ def test_a_logger_is_told_of_rounding(name: str, caplog: pytest.LogCaptureFixtur
     assert begun == ["buffer_size", "opened", "method", "closing"]
 
 
-def test_references_are_written_down_on_demand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line for each end of a handle, in this user's private directory."""
+def test_references_are_logged_on_request(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file in the private directory of this user gets a line for each opening and closing."""
     monkeypatch.setattr(_queue, "make_private_directory", lambda part: str(tmp_path))
     ShmQueue(name, debug_ref_to_file_log=True).shutdown()
     lines = map(json.loads, (tmp_path / "references.jsonl").read_text().splitlines())
@@ -766,7 +768,7 @@ def test_references_are_written_down_on_demand(name: str, tmp_path: Path, monkey
 
 
 def test_a_handle_of_an_unlinked_queue_is_shut_down(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no number of references, as nobody can know it."""
+    """The log has no number of references, because it is unknown."""
     monkeypatch.setattr(_queue, "make_private_directory", lambda part: str(tmp_path))
     queue = ShmQueue(name, debug_ref_to_file_log=True)
     ipcq.unlink(f"/{name}")
@@ -783,10 +785,10 @@ def is_gone(queue: ShmQueue) -> bool:
     return False
 
 
-def test_a_handle_is_shut_down_though_that_cannot_be_written_down(
+def test_a_handle_is_shut_down_even_if_that_cannot_be_logged(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the file system says comes out, and nothing stays open."""
+    """The error of the file system is raised, and nothing stays open."""
     monkeypatch.setattr(_queue, "make_private_directory", lambda part: str(tmp_path))
     queue = ShmQueue(name, debug_ref_to_file_log=True)
     monkeypatch.setattr(_queue, "make_private_directory", lambda part: str(tmp_path / "none"))
@@ -795,7 +797,7 @@ def test_a_handle_is_shut_down_though_that_cannot_be_written_down(
     assert not ipcq.exists(f"/{name}")
 
 
-def test_a_handle_is_not_pickled(queue: ShmQueue) -> None:
-    """As there; the error says what to do."""
+def test_a_handle_cannot_be_pickled(queue: ShmQueue) -> None:
+    """The same holds in shmqueue; the error has the way out."""
     with pytest.raises(TypeError, match="in the other process"):
         pickle.dumps(queue)

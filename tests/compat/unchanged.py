@@ -1,4 +1,4 @@
-"""Runs a peer's own tests, which import a face of ipcq's by the peer's name, and prints how each of them ended."""
+"""Runs the tests of a peer on its compatibility module, which has the peer's name, and prints their outcomes."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ RETRIES = 2
 
 
 class Outcomes(unittest.TestResult):
-    """Notes for each test what went wrong; None where nothing did."""
+    """Keeps the error of each test, or None."""
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
