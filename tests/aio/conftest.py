@@ -1,4 +1,4 @@
-"""Every test here runs on each bundled backend, under asyncio and under trio."""
+"""Fixtures that run each test on each bundled backend, under asyncio and under trio."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +16,7 @@ from processes.sizes import size
 BACKENDS = ("memory", "mqueue", "pyshm", "shm", "socketpair")
 LOOPS = ("asyncio", "trio")
 
-#: Seconds after which a test that hangs ends.
+#: Timeout of a test that hangs, in seconds.
 PATIENCE = size(60, 4000)
 
 Run = Callable[..., Any]
@@ -30,13 +30,13 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> str:
-    """Return the name of each kind of event loop."""
+    """Return the name of each event loop."""
     return str(request.param)
 
 
 @pytest.fixture
 def run(loop: str) -> Run:
-    """Return what runs a coroutine function to its end in an event loop of its own."""
+    """Return a function that runs a coroutine function in a new event loop."""
 
     async def within(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         with anyio.fail_after(PATIENCE):
@@ -47,7 +47,7 @@ def run(loop: str) -> Run:
 
 @pytest.fixture
 def name(backend: str) -> Iterator[str]:
-    """Return the name of a queue, which is unlinked after the test."""
+    """Return a queue name, and unlink the queue after the test."""
     name = fresh_name()
     yield name
     with suppress(ipcq.QueueNotFound):

@@ -1,6 +1,6 @@
-"""A program under gevent that says what it saw: ``python green.py early|late BACKEND NAME``.
+"""A program under gevent that prints what it observes: ``python green.py early|late BACKEND NAME``.
 
-The standard library is patched before ipcq is imported, or after that.
+It patches the standard library before or after it imports ipcq.
 """
 
 import sys
@@ -15,7 +15,7 @@ import ipcq
 if sys.argv[1] == "late":
     from ipcq._opening import registry
 
-    for _plugin in registry.plugins():  # their modules as well
+    for _plugin in registry.plugins():  # imports their modules as well
         assert _plugin
     from gevent import monkey
 
@@ -46,7 +46,7 @@ def opened(name: str = NAME) -> "ipcq.Queue[Any]":
 
 
 def quiet(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return what a call returns, or the name of what it raises."""
+    """Return the result of a call, or the name of its exception."""
     try:
         return call(*arguments, **named)
     except Exception as error:
@@ -54,7 +54,7 @@ def quiet(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 
 
 def blocked(queue: "ipcq.Queue[Any]") -> Facts:
-    """A blocked get and a blocked put are served by other greenlets, which have to run for that."""
+    """Block in get and put until another greenlet serves them, for which it has to run."""
 
     def served(by: Callable[[], Any], call: Callable[..., Any], *arguments: Any) -> Any:
         gevent.spawn_later(0.05, by)
@@ -69,7 +69,7 @@ def blocked(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def timed(queue: "ipcq.Queue[Any]") -> Facts:
-    """A blocked get and a blocked put keep their time."""
+    """Block in get and put until the timeout."""
 
     def during(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
         began = time.monotonic()
@@ -84,7 +84,7 @@ def timed(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def apart(queue: "ipcq.Queue[Any]") -> Facts:
-    """An unrelated program without gevent puts what a greenlet waits for, and takes what others cannot put."""
+    """Share the queue with an unrelated program without gevent, which puts messages for waiting greenlets."""
     if BACKEND == "memory":
         return {}
     script = (
@@ -108,7 +108,7 @@ def apart(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def given_up(queue: "ipcq.Queue[Any]") -> Facts:
-    """A greenlet that is killed or timed out has taken nothing."""
+    """Kill a waiting greenlet and time another out; neither may take a message."""
     waiting = gevent.spawn(queue.get)
     gevent.sleep(0.05)
     waiting.kill()
@@ -121,7 +121,7 @@ def given_up(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def threads(queue: "ipcq.Queue[Any]") -> Facts:
-    """A real thread uses the handle beside the greenlets."""
+    """Use the handle in a native thread and in greenlets at the same time."""
     taking = gevent.get_hub().threadpool.spawn(queue.get, timeout=PATIENCE)
     gevent.sleep(0.05)
     queue.put("from a greenlet")
@@ -129,12 +129,12 @@ def threads(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def noticed(queue: "ipcq.Queue[Any]") -> Facts:
-    """Asking for a notice holds nobody up."""
+    """Request a notice, which must not block greenlets."""
     if not queue.capabilities.notify:
         return {}
     told: list[bool] = []
     queue.notify(lambda: told.append(True))
-    gevent.spawn_later(0.05, queue.put, "item")  # which nobody would do if what awaits the notice held others up
+    gevent.spawn_later(0.05, queue.put, "item")  # it could not run if waiting for the notice blocked the thread
     until = time.monotonic() + PATIENCE
     while not told and time.monotonic() < until:
         time.sleep(0.01)
@@ -143,19 +143,19 @@ def noticed(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def met(queue: "ipcq.Queue[Any]") -> Facts:
-    """A newcomer gets in while no greenlet gives way."""
+    """Let another process attach while no greenlet switches."""
     if BACKEND == "memory":
         return {}
     script = "import sys, ipcq; ipcq.open(sys.argv[1], sys.argv[2], create=False).close()"
     run = monkey.get_original("os", "fork")()
-    if not run:  # without gevent's own ways of waiting
+    if not run:  # without the functions that gevent has patched
         os.execv(sys.executable, [sys.executable, "-W", "error", "-c", script, NAME, BACKEND])
     _, status = monkey.get_original("os", "waitpid")(run, 0)
     return {"status": status}
 
 
 def interrupted(queue: "ipcq.Queue[Any]") -> Facts:
-    """What a signal handler raises comes out of the main greenlet's get."""
+    """Raise in a signal handler during a get of the main greenlet."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -171,7 +171,7 @@ def interrupted(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def struck(queue: "ipcq.Queue[Any]") -> Facts:
-    """What a signal handler raises at any instant leaves nothing locked."""
+    """Raise in a signal handler at arbitrary instants, which must leave no lock taken."""
 
     class Struck(Exception):
         pass
@@ -186,7 +186,7 @@ def struck(queue: "ipcq.Queue[Any]") -> Facts:
         while True:
             with suppress(ipcq.QueueFull):
                 queue.put_nowait("item")
-            queue.get(timeout=0.001)  # short, as nothing is raised while gevent's hub waits
+            queue.get(timeout=0.001)  # short, because nothing is raised while gevent's hub waits
 
     raised = 0
     before = signal.signal(signal.SIGALRM, strike)
@@ -206,7 +206,7 @@ def struck(queue: "ipcq.Queue[Any]") -> Facts:
         queue.put("after")
         return queue.get(timeout=PATIENCE)
 
-    # Whoever left a lock taken may take it again, and would not notice.
+    # The greenlet that left a lock taken could take it again, so others have to try.
     return {
         "greenlet": gevent.spawn(use).get(timeout=PATIENCE / 2),
         "thread": gevent.get_hub().threadpool.spawn(use).get(timeout=PATIENCE / 2),
@@ -214,7 +214,7 @@ def struck(queue: "ipcq.Queue[Any]") -> Facts:
 
 
 def closed(queue: "ipcq.Queue[Any]") -> Facts:
-    """A close in another greenlet ends a get, and so does one in a signal handler."""
+    """Close the handle during a get, in another greenlet and in a signal handler."""
     waiting = gevent.spawn(quiet, queue.get)
     gevent.sleep(0.05)
     queue.close()
@@ -239,7 +239,7 @@ def main() -> None:
         finally:
             with suppress(ipcq.QueueNotFound):
                 ipcq.unlink(NAME, BACKEND)
-    # Greenlets are no threads, and what serves newcomers has ended.
+    # Greenlets are not threads, and the thread that serves attaching processes has ended.
     facts["threads"]["left"] = [each.name for each in threading.enumerate() if "ipcq" in each.name]
     print(json.dumps(facts))
 

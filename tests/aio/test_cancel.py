@@ -1,4 +1,4 @@
-"""C22: a call that is cancelled has taken and stored nothing, at whichever of its awaits it was."""
+"""C22: a cancelled call has taken and put nothing, whichever await it was cancelled at."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from aio.conftest import Run
 from ipcq.testing.processes import own_seed
 from processes.sizes import size
 
-#: How many calls are cancelled at each storm.
+#: Cancelled calls per storm.
 CANCELS = size(1_000, 100_000)
 
 WORKERS = 4
@@ -25,7 +25,7 @@ Call = Callable[[], Any]
 
 
 class Scoped:
-    """Cancels a call by the scope in which it runs, as anyio and trio do."""
+    """Cancels a call through its cancel scope, as anyio and trio do."""
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
@@ -40,7 +40,7 @@ class Scoped:
 
 
 class Native:
-    """Cancels the task in which a call runs, as programs for asyncio do."""
+    """Cancels the task of a call, as programs for asyncio do."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = None
@@ -61,7 +61,7 @@ class Native:
 
 
 class Storm:
-    """Producers and consumers on one handle whose calls are cancelled at random."""
+    """Producers and consumers that share one handle and whose calls are cancelled at random."""
 
     def __init__(self, queue: "ipcq.aio.Queue[Any]", way: type[Scoped | Native], seed: int) -> None:
         self._queue = queue
@@ -82,7 +82,7 @@ class Storm:
                     await checkpoint()
                 if self._random.random() < 0.2:
                     await anyio.sleep(self._random.random() / 1000)
-        with suppress(ipcq.QueueEmpty):  # what a producer stored when the consumers had gone
+        with suppress(ipcq.QueueEmpty):  # items that a producer put after the consumers had ended
             while True:
                 self.taken.append(self._queue.get_nowait())
 
@@ -96,7 +96,7 @@ class Storm:
             item = f"{producer}-{count}"
 
             async def put() -> None:
-                await self._queue.put(item)  # noqa: B023 - it is called in this round
+                await self._queue.put(item)  # noqa: B023 - it is only called in this iteration
                 self.stored.append(item)  # noqa: B023
 
             if await way.attempt(put):
@@ -119,8 +119,10 @@ class Storm:
 @pytest.mark.parametrize(
     ("loop", "way"), [("asyncio", Scoped), ("asyncio", Native), ("trio", Scoped)], indirect=["loop"]
 )
-def test_cancelling_loses_and_doubles_nothing(handle: "ipcq.Queue[Any]", run: Run, way: type[Scoped | Native]) -> None:
-    """Whatever was cancelled, what was stored is taken, once."""
+def test_cancelling_neither_loses_nor_duplicates_items(
+    handle: "ipcq.Queue[Any]", run: Run, way: type[Scoped | Native]
+) -> None:
+    """Each item that was put is taken once, whichever calls are cancelled."""
 
     async def rage() -> Storm:
         queue = ipcq.aio.Queue(handle)

@@ -1,8 +1,7 @@
-"""The asynchronous face keeps the contract: each of the suite's calls is awaited in an event loop.
+"""`ipcq.aio` keeps the contract: each call of the suite is awaited in an event loop.
 
-The loop runs in a thread of its own, so that what the suite does in threads is done by tasks. Left out are the families
-that speak of what the face does not do itself: names, limits of the system, permissions, and signals, which no task is
-interrupted by.
+The loop runs in a separate thread, so that tasks do what the suite does in threads. Some families are left out because
+`ipcq.aio` does not implement them: names, limits of the system, permissions, and signals, which do not interrupt tasks.
 """
 
 import inspect
@@ -19,7 +18,7 @@ from ipcq.testing.contract._delivery import Delivery
 from ipcq.testing.contract._ends import Ends
 from ipcq.testing.contract._waiting import Waiting
 
-#: Thousands of calls, of which each version of Python has enough in the tests of the face itself.
+#: These are thousands of calls; on each version of Python, the other tests of `ipcq.aio` are enough.
 pytestmark = pytest.mark.once
 
 
@@ -29,7 +28,7 @@ async def _outcome(call: Callable[..., Any], arguments: tuple[Any, ...], named: 
 
 
 class Facade:
-    """A handle whose calls are awaited in an event loop, and look as if they were not."""
+    """A synchronous facade of an `ipcq.aio.Queue`, whose calls are awaited in an event loop."""
 
     def __init__(self, portal: BlockingPortal, handle: "ipcq.Queue[Any]") -> None:
         self._portal = portal
@@ -60,7 +59,7 @@ class Facade:
 
 
 class AioContract(Delivery, Batches, Waiting, Ends, Abilities):
-    """The families, on handles that are awaited."""
+    """The families, on asynchronous handles."""
 
     loop: str
 
@@ -77,7 +76,7 @@ class AioContract(Delivery, Batches, Waiting, Ends, Abilities):
 
     def _awaited(self, handle: "ipcq.Queue[Any]") -> Facade:
         facade = Facade(self._portal, handle)
-        self._cleaning.callback(facade.close)  # before the handle itself is closed, whose end no task would see at once
+        self._cleaning.callback(facade.close)  # before the handle itself is closed, which tasks would not see at once
         return facade
 
 

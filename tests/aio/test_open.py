@@ -1,4 +1,4 @@
-"""Opening and unlinking hold up no event loop, end when they are cancelled, and leave no handle."""
+"""Opening and unlinking do not block the event loop, end when they are cancelled, and leave no handle."""
 
 import asyncio
 import errno
@@ -20,12 +20,12 @@ from ipcq._opening.name_lock import name_lock
 from ipcq._process.deadline import NEVER
 from ipcq.aio._apart import run_apart
 
-#: Seconds in which what was cancelled has ended, at ten times what a pause lasts.
+#: Seconds after which a cancelled call has ended: ten times the longest pause.
 SOON = 0.5
 
 
-def test_a_block_opens_and_closes(name: str, backend: str, run: Run) -> None:
-    """`async with` gives a handle, and closes it."""
+def test_a_block_opens_and_closes_a_handle(name: str, backend: str, run: Run) -> None:
+    """`async with` opens a handle and closes it."""
 
     async def main() -> Any:
         async with ipcq.aio.open(name, backend, max_messages=4, max_message_size=512) as queue:
@@ -37,8 +37,8 @@ def test_a_block_opens_and_closes(name: str, backend: str, run: Run) -> None:
     assert run(main).closed
 
 
-def test_a_handle_may_outlive_the_block(name: str, backend: str, run: Run) -> None:
-    """`await` gives a handle that is closed by hand."""
+def test_a_handle_may_be_opened_without_a_block(name: str, backend: str, run: Run) -> None:
+    """`await` returns a handle that the program closes."""
 
     async def main() -> tuple[bool, bool]:
         queue = await ipcq.aio.open(name, backend, max_messages=4, max_message_size=512)
@@ -52,8 +52,8 @@ def test_a_handle_may_outlive_the_block(name: str, backend: str, run: Run) -> No
 
 
 @pytest.mark.parametrize("backend", ["shm"], indirect=True)
-def test_a_missing_queue_is_waited_for(name: str, backend: str, run: Run) -> None:
-    """wait= lets other tasks run, one of which makes the queue."""
+def test_opening_can_wait_for_a_missing_queue(name: str, backend: str, run: Run) -> None:
+    """wait= lets other tasks run, one of which creates the queue."""
 
     async def main() -> str:
         async with anyio.create_task_group() as group:
@@ -71,8 +71,8 @@ def test_a_missing_queue_is_waited_for(name: str, backend: str, run: Run) -> Non
 
 
 @pytest.mark.parametrize("backend", ["shm"], indirect=True)
-def test_what_open_refuses_is_refused(name: str, backend: str, run: Run) -> None:
-    """With the errors of `ipcq.open`, when it is awaited."""
+def test_opening_raises_the_errors_of_ipcq_open(name: str, backend: str, run: Run) -> None:
+    """They are raised when it is awaited."""
 
     async def main() -> None:
         with pytest.raises(ipcq.QueueNotFound):
@@ -85,15 +85,15 @@ def test_what_open_refuses_is_refused(name: str, backend: str, run: Run) -> None
 
 
 def is_opening() -> bool:
-    """Tell whether some thread is inside `ipcq.open`; event loops keep threads that have nothing to do."""
+    """Return whether some thread is inside `ipcq.open`; event loops keep idle threads."""
     stacks = map(traceback.walk_stack, sys._current_frames().values())
     return any(frame.f_code is ipcq.open.__code__ for stack in stacks for frame, _ in stack)
 
 
 @pytest.mark.parametrize("backend", ["shm"], indirect=True)
 @pytest.mark.parametrize("what", ["a queue", "a lock"])
-def test_cancelled_it_ends_soon(name: str, backend: str, run: Run, what: str) -> None:
-    """Whatever it waits for; in the thread as well, and nothing was made."""
+def test_a_cancelled_opening_ends_soon(name: str, backend: str, run: Run, what: str) -> None:
+    """It also ends in the thread, and creates nothing, whether it waits for a queue or a lock."""
     options = {"create": False, "wait": 3600} if what == "a queue" else {"open_timeout": 3600}
 
     async def begin() -> None:
@@ -117,8 +117,8 @@ def test_cancelled_it_ends_soon(name: str, backend: str, run: Run, what: str) ->
     assert not ipcq.exists(name, backend)
 
 
-def test_what_a_cancelled_call_made_is_undone(run: Run) -> None:
-    """Though the call itself cannot be ended."""
+def test_the_result_of_a_cancelled_call_is_undone(run: Run) -> None:
+    """The call itself cannot be interrupted."""
     going, made = threading.Event(), threading.Event()
     undone: list[str] = []
 
@@ -142,8 +142,8 @@ def test_what_a_cancelled_call_made_is_undone(run: Run) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio"], indirect=True)
-def test_what_is_made_while_it_is_cancelled_is_undone(run: Run) -> None:
-    """Where the thread was done and nobody was told yet."""
+def test_a_result_that_was_not_delivered_before_the_cancellation_is_undone(run: Run) -> None:
+    """The thread has finished, but the event loop has not seen it yet."""
     undone: list[str] = []
     threads: list[threading.Thread] = []
 
@@ -155,7 +155,7 @@ def test_what_is_made_while_it_is_cancelled_is_undone(run: Run) -> None:
         task = asyncio.create_task(run_apart(make, undone.append))
         while not threads:
             await asyncio.sleep(0)
-        time.sleep(0.05)  # noqa: ASYNC251 - the loop is not to hear what the thread did
+        time.sleep(0.05)  # noqa: ASYNC251 - the loop must not see that the thread has finished
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -164,8 +164,8 @@ def test_what_is_made_while_it_is_cancelled_is_undone(run: Run) -> None:
     assert undone == ["it"]
 
 
-def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra, by name."""
+def test_without_anyio_the_error_has_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the extra."""
     monkeypatch.setitem(sys.modules, "anyio", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'ipcq-queue\[aio\]'"):
         importlib.reload(ipcq.aio)
@@ -173,7 +173,7 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.
 
 @pytest.mark.parametrize("backend", ["shm"], indirect=True)
 def test_a_block_that_was_not_entered_closes_nothing(name: str, backend: str, run: Run) -> None:
-    """Where opening failed."""
+    """Opening has failed."""
 
     async def main() -> None:
         opening = ipcq.aio.open(name, backend, create=False)
@@ -188,7 +188,7 @@ def test_a_block_that_was_not_entered_closes_nothing(name: str, backend: str, ru
 def test_without_a_thread_opening_names_the_limit(
     name: str, backend: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C24: what the event loop's library raises is none of our errors."""
+    """C24: the error of the event loop's library is translated."""
 
     async def no_thread(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
@@ -201,10 +201,8 @@ def test_without_a_thread_opening_names_the_limit(
         run(main)
 
 
-def test_opening_without_a_descriptor_for_anyio_is_told_with_the_limit(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """C24: anyio imports its part for an event loop when that first runs."""
+def test_opening_without_a_descriptor_for_anyio_names_the_limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """C24: anyio imports its module for an event loop when the loop first runs."""
     pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
     def refuse() -> None:

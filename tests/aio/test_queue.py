@@ -1,4 +1,4 @@
-"""C22, C10, C14: what is awaited takes its turn, keeps its time, and ends with the handle."""
+"""C22, C10, C14: awaited calls are served in order, end at their timeout, and end when the handle is closed."""
 
 import gc
 import math
@@ -20,10 +20,10 @@ from aio.conftest import Run
 from ipcq.testing.processes import Peers, fresh_name, say
 from processes.sizes import size
 
-#: Seconds in which what has to happen at once happens, at ten times the bound of its promise.
+#: Seconds for what has to happen at once: ten times the bound of its promise.
 SOON = 2.5
 
-#: Tasks that wait on one handle. What a task costs is the event loop's, so one backend has as many as memory allows.
+#: Tasks that wait on one handle. The cost of a task is that of the event loop, so one backend is tested with the most.
 TASKS = 2_000
 MOST_TASKS = size(2_000, 1_000_000)
 
@@ -36,7 +36,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def test_items_come_in_order(handle: Handle, run: Run) -> None:
-    """A producer and a consumer on one handle, through a queue that is often full and often empty."""
+    """A producer and a consumer share one handle to a queue that is often full and often empty."""
 
     async def main() -> list[int]:
         queue = ipcq.aio.Queue(handle)
@@ -52,8 +52,8 @@ def test_items_come_in_order(handle: Handle, run: Run) -> None:
     assert run(main) == list(range(300))
 
 
-def test_those_who_wait_are_served_in_their_order(handle: Handle, run: Run) -> None:
-    """The first that waited gets the first message, though a newcomer asks as well."""
+def test_waiting_tasks_are_served_in_order(handle: Handle, run: Run) -> None:
+    """The task that has waited longest gets the first message, even if a new task calls get."""
 
     async def main() -> list[tuple[int, str]]:
         queue = ipcq.aio.Queue(handle)
@@ -79,7 +79,7 @@ def test_those_who_wait_are_served_in_their_order(handle: Handle, run: Run) -> N
 
 
 def test_a_put_waits_for_space(handle: Handle, run: Run) -> None:
-    """And those that wait are stored in their order."""
+    """Items of waiting puts keep their order."""
 
     async def main() -> list[int]:
         queue = ipcq.aio.Queue(handle)
@@ -98,8 +98,8 @@ def test_a_put_waits_for_space(handle: Handle, run: Run) -> None:
 
 
 @pytest.mark.parametrize("verb", ["get", "get_many", "get_message", "put", "put_many"])
-def test_a_timeout_in_the_line_is_kept(handle: Handle, run: Run, verb: str) -> None:
-    """C10: also by who has others before it."""
+def test_a_call_behind_others_ends_at_its_timeout(handle: Handle, run: Run, verb: str) -> None:
+    """C10: tasks that wait before it do not delay it."""
 
     async def main() -> float:
         queue = ipcq.aio.Queue(handle)
@@ -119,8 +119,8 @@ def test_a_timeout_in_the_line_is_kept(handle: Handle, run: Run, verb: str) -> N
     assert 0.2 <= run(main) < 0.7
 
 
-def test_one_try_does_not_stand_in_line(handle: Handle, run: Run) -> None:
-    """block=False says at once that there is nothing, whoever waits."""
+def test_a_call_that_does_not_block_does_not_wait_in_line(handle: Handle, run: Run) -> None:
+    """block=False raises at once, even if other tasks wait."""
 
     async def main() -> None:
         queue = ipcq.aio.Queue(handle)
@@ -135,8 +135,8 @@ def test_one_try_does_not_stand_in_line(handle: Handle, run: Run) -> None:
     run(main)
 
 
-def test_a_put_that_is_cancelled_in_the_line_gives_up_its_place(handle: Handle, run: Run) -> None:
-    """Those behind it are served all the same."""
+def test_a_put_that_is_cancelled_in_line_does_not_block_those_behind_it(handle: Handle, run: Run) -> None:
+    """They are served in order."""
 
     async def main() -> list[Any]:
         queue = ipcq.aio.Queue(handle)
@@ -155,7 +155,7 @@ def test_a_put_that_is_cancelled_in_the_line_gives_up_its_place(handle: Handle, 
 
 
 def test_a_cancelled_task_takes_nothing(handle: Handle, run: Run) -> None:
-    """Cancelled before it began, it leaves even what is there."""
+    """If it is cancelled before the call, the message stays in the queue."""
 
     async def main() -> None:
         queue = ipcq.aio.Queue(handle)
@@ -169,8 +169,8 @@ def test_a_cancelled_task_takes_nothing(handle: Handle, run: Run) -> None:
     assert handle.get_nowait() == "kept"
 
 
-def test_what_never_waits_lets_others_run(handle: Handle, run: Run) -> None:
-    """A task that always finds a message gives way now and then."""
+def test_a_task_that_never_waits_lets_others_run(handle: Handle, run: Run) -> None:
+    """A task that always finds a message yields to the event loop now and then."""
 
     async def main() -> None:
         queue = ipcq.aio.Queue(handle)
@@ -189,7 +189,7 @@ def test_what_never_waits_lets_others_run(handle: Handle, run: Run) -> None:
 
 
 def test_iteration_ends_with_the_queue(handle: Handle, run: Run) -> None:
-    """`async for` takes what is there until the queue is shut down and empty."""
+    """`async for` ends when the queue is shut down and empty."""
 
     async def main() -> list[str]:
         queue = ipcq.aio.Queue(handle)
@@ -203,7 +203,7 @@ def test_iteration_ends_with_the_queue(handle: Handle, run: Run) -> None:
 
 @pytest.mark.parametrize("waiting", [1, 50])
 def test_a_close_wakes_every_task(handle: Handle, run: Run, waiting: int) -> None:
-    """C14: with `QueueClosed`, at once."""
+    """C14: each raises `QueueClosed` at once."""
 
     async def main() -> float:
         queue = ipcq.aio.Queue(handle)
@@ -223,8 +223,8 @@ def test_a_close_wakes_every_task(handle: Handle, run: Run, waiting: int) -> Non
     assert run(main) < SOON
 
 
-def test_a_close_between_a_try_and_the_wait_is_a_close(name: str, handle: Handle, run: Run) -> None:
-    """C14: by another thread; what would be waited for then is closed."""
+def test_a_close_between_a_try_and_its_wait_is_noticed(name: str, handle: Handle, run: Run) -> None:
+    """C14: another thread may close then, and the descriptor to wait for is gone."""
 
     async def main() -> None:
         queue = ipcq.aio.Queue(ipcq.open(name, handle.backend, create=False))
@@ -239,8 +239,8 @@ def test_a_close_between_a_try_and_the_wait_is_a_close(name: str, handle: Handle
 
 
 @pytest.mark.parametrize("end", ["close", "shutdown", "unlink"])
-def test_an_end_from_another_thread_is_noticed(handle: Handle, run: Run, end: str) -> None:
-    """C14: by a get that waits, and by all behind it."""
+def test_a_close_or_end_by_another_thread_is_noticed(handle: Handle, run: Run, end: str) -> None:
+    """C14: the waiting get and all behind it raise."""
     kind = {"close": ipcq.QueueClosed, "shutdown": ipcq.QueueShutDown, "unlink": ipcq.QueueGone}[end]
 
     async def main() -> None:
@@ -260,8 +260,8 @@ def test_an_end_from_another_thread_is_noticed(handle: Handle, run: Run, end: st
     run(main)
 
 
-def test_a_batch_says_how_much_it_stored(handle: Handle, run: Run) -> None:
-    """C9: as many as found space in time, and `QueueFull` only for none."""
+def test_putting_a_batch_returns_the_number(handle: Handle, run: Run) -> None:
+    """C9: it counts the items that were put in time; `QueueFull` means that there were none."""
 
     async def main() -> tuple[int, int]:
         queue = ipcq.aio.Queue(handle)
@@ -273,8 +273,8 @@ def test_a_batch_says_how_much_it_stored(handle: Handle, run: Run) -> None:
     assert run(main) == (4, 0)
 
 
-def test_a_batch_tells_what_it_stored_before_the_end(handle: Handle, run: Run) -> None:
-    """C9: the end of the queue in the middle of it hides nothing."""
+def test_putting_a_batch_returns_the_number_if_the_queue_ends_meanwhile(handle: Handle, run: Run) -> None:
+    """C9: it counts the items that were put before the shutdown."""
 
     async def main() -> int:
         queue = ipcq.aio.Queue(handle)
@@ -290,8 +290,8 @@ def test_a_batch_tells_what_it_stored_before_the_end(handle: Handle, run: Run) -
     assert run(main) == 4
 
 
-def test_what_is_encoded_while_it_waits_does_not_change(handle: Handle, run: Run) -> None:
-    """The item is what it was when the call began to wait."""
+def test_an_item_does_not_change_while_its_put_waits(handle: Handle, run: Run) -> None:
+    """The item is encoded before the call waits."""
 
     async def main() -> Any:
         queue = ipcq.aio.Queue(handle)
@@ -309,8 +309,8 @@ def test_what_is_encoded_while_it_waits_does_not_change(handle: Handle, run: Run
     assert run(main) == ["before"]
 
 
-def test_what_can_never_fit_is_refused_behind_others_too(handle: Handle, run: Run) -> None:
-    """C7: at once, though the line is long."""
+def test_an_item_that_can_never_fit_is_refused_at_once(handle: Handle, run: Run) -> None:
+    """C7: even if other tasks wait to put."""
 
     async def main() -> None:
         queue = ipcq.aio.Queue(handle)
@@ -326,19 +326,19 @@ def test_what_can_never_fit_is_refused_behind_others_too(handle: Handle, run: Ru
     run(main)
 
 
-def test_two_faces_of_one_handle_stand_in_nobodys_way(handle: Handle, run: Run) -> None:
+def test_two_wrappers_of_one_handle_do_not_block_each_other(handle: Handle, run: Run) -> None:
     """Both wait in one event loop."""
 
     async def main() -> set[str]:
-        faces = [ipcq.aio.Queue(handle) for _ in range(2)]
+        wrappers = [ipcq.aio.Queue(handle) for _ in range(2)]
         items: set[str] = set()
         async with anyio.create_task_group() as group:
 
-            async def get(face: "ipcq.aio.Queue[str]") -> None:
-                items.add(await face.get())
+            async def get(wrapper: "ipcq.aio.Queue[str]") -> None:
+                items.add(await wrapper.get())
 
-            for face in faces:
-                group.start_soon(get, face)
+            for wrapper in wrappers:
+                group.start_soon(get, wrapper)
             await anyio.sleep(0.02)
             handle.put("a")
             handle.put("b")
@@ -347,8 +347,8 @@ def test_two_faces_of_one_handle_stand_in_nobodys_way(handle: Handle, run: Run) 
     assert run(main) == {"a", "b"}
 
 
-def test_a_handle_is_used_from_two_loops(handle: Handle, loop: str) -> None:
-    """At the same time, in two threads."""
+def test_a_handle_can_be_used_from_two_event_loops(handle: Handle, loop: str) -> None:
+    """The loops run at the same time, in two threads."""
     queue = ipcq.aio.Queue(handle)
     taken: list[int] = []
 
@@ -367,8 +367,8 @@ def test_a_handle_is_used_from_two_loops(handle: Handle, loop: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/fd")
-def test_a_handle_outlives_its_loop(handle: Handle, run: Run) -> None:
-    """The next one waits as the first did, and nothing of the first is left."""
+def test_a_handle_outlives_its_event_loop(handle: Handle, run: Run) -> None:
+    """It works in the next loop, and the first leaves no descriptor."""
     queue = ipcq.aio.Queue(handle)
 
     async def wait() -> None:
@@ -386,7 +386,7 @@ def test_a_handle_outlives_its_loop(handle: Handle, run: Run) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/fd")
 def test_closing_leaves_no_descriptor(name: str, handle: Handle, run: Run) -> None:
-    """Not even where a task waited."""
+    """This holds even if a task has waited."""
 
     async def main() -> tuple[int, int]:
         await checkpoint()
@@ -401,8 +401,8 @@ def test_closing_leaves_no_descriptor(name: str, handle: Handle, run: Run) -> No
     assert after <= before
 
 
-def test_waiting_costs_no_time_of_the_processor(handle: Handle, run: Run) -> None:
-    """Any number of tasks that wait on one handle wake up as often as one does."""
+def test_waiting_uses_no_processor_time(handle: Handle, run: Run) -> None:
+    """Any number of tasks that wait on one handle cause as many wake-ups as one."""
 
     tasks = MOST_TASKS if handle.backend == "shm" else TASKS
 
@@ -426,7 +426,7 @@ def test_waiting_costs_no_time_of_the_processor(handle: Handle, run: Run) -> Non
 
 @pytest.mark.parametrize("backend", ["memory", "pyshm", "shm"], indirect=True)
 def test_a_wait_is_counted(handle: Handle, run: Run) -> None:
-    """As those of synchronous calls are, where the mechanism knows."""
+    """Synchronous waits are counted too, if the backend counts."""
 
     async def main() -> None:
         queue = ipcq.aio.Queue(handle)
@@ -437,8 +437,8 @@ def test_a_wait_is_counted(handle: Handle, run: Run) -> None:
     assert (handle.stats().waits, handle.stats().timeouts) == (1, 1)
 
 
-def test_no_thread_waits(handle: Handle, run: Run) -> None:
-    """On none of the bundled backends."""
+def test_waiting_uses_no_thread(handle: Handle, run: Run) -> None:
+    """This holds on all bundled backends."""
 
     async def main() -> int:
         queue = ipcq.aio.Queue(handle)
@@ -453,10 +453,8 @@ def test_no_thread_waits(handle: Handle, run: Run) -> None:
     assert run(main) == 0
 
 
-def test_without_a_descriptor_to_spare_it_looks_again_and_again(
-    handle: Handle, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """C24: a full table of descriptors keeps nobody from waiting."""
+def test_without_a_free_descriptor_a_call_polls(handle: Handle, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: a call can wait even if no descriptor is left."""
     import socket
 
     def refuse(number: int) -> int:
@@ -477,8 +475,8 @@ def test_without_a_descriptor_to_spare_it_looks_again_and_again(
     assert run(main) == "item"
 
 
-def test_it_is_the_handle_that_it_wraps(handle: Handle) -> None:
-    """All that does not wait is asked of it."""
+def test_calls_that_do_not_wait_are_those_of_the_handle(handle: Handle) -> None:
+    """Properties are those of the wrapped handle, too."""
     queue = ipcq.aio.Queue(handle)
     assert queue.queue is handle
     facts = ("name", "backend", "capabilities", "mode", "max_messages", "max_message_size", "buffer_size")
@@ -498,8 +496,8 @@ def test_it_is_the_handle_that_it_wraps(handle: Handle) -> None:
 
 
 @pytest.mark.needs("memory")
-def test_it_looks_as_the_handle_does() -> None:
-    """peek, fileno and notify, where there are such."""
+def test_peek_fileno_and_notify_are_those_of_the_handle() -> None:
+    """The backend has these capabilities."""
     with ipcq.open(fresh_name(), "memory") as handle:
         queue = ipcq.aio.Queue(handle)
         told = threading.Event()
@@ -512,7 +510,7 @@ def test_it_looks_as_the_handle_does() -> None:
 
 @pytest.mark.needs("pyshm")
 def test_a_handle_is_pickled_by_name(run: Run) -> None:
-    """And attaches where it is unpickled."""
+    """Unpickling attaches to the queue."""
     name = fresh_name()
     with ipcq.open(name, "pyshm") as handle:
         handle.put("item")
@@ -527,7 +525,7 @@ def test_a_handle_is_pickled_by_name(run: Run) -> None:
 
 
 def echo(there: str, back: str, backend: str, loop: str) -> None:
-    """Send back what comes, until the queue is shut down."""
+    """Send items back until the queue is shut down."""
 
     async def main() -> None:
         async with ipcq.aio.open(there, backend) as requests, ipcq.aio.open(back, backend) as replies:
@@ -540,8 +538,8 @@ def echo(there: str, back: str, backend: str, loop: str) -> None:
 
 @pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm", "socketpair"], indirect=True)
 @pytest.mark.parametrize("other", ["asyncio", "trio"])
-def test_processes_talk_whatever_loop_each_has(name: str, backend: str, run: Run, other: str) -> None:
-    """A request goes to a process of another kind, and comes back."""
+def test_processes_with_different_event_loops_share_queues(name: str, backend: str, run: Run, other: str) -> None:
+    """A request goes to a process with another event loop, and comes back."""
     limits = {"max_messages": 4, "max_message_size": 512}
     with (
         ipcq.open(name, backend, exclusive=True, **limits) as there,
@@ -568,7 +566,7 @@ def test_processes_talk_whatever_loop_each_has(name: str, backend: str, run: Run
 
 
 def get_in_a_child(name: str, backend: str, loop: str) -> None:
-    """Wait in an event loop, fork, and let the child wait in another; say whether it got the item."""
+    """Wait in an event loop, fork, and let the child wait in another; report whether it got the item."""
     queue = ipcq.aio.Queue(ipcq.open(name, backend, create=False))
 
     async def wait() -> None:
@@ -580,7 +578,7 @@ def get_in_a_child(name: str, backend: str, loop: str) -> None:
 
     anyio.run(wait, backend=loop)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads, which are not in a call
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads; none of them is in a call
         child = os.fork()
     if not child:
         os._exit(anyio.run(get, backend=loop) != "for the child")
@@ -593,8 +591,8 @@ def get_in_a_child(name: str, backend: str, loop: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 @pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm", "socketpair"], indirect=True)
-def test_a_forked_child_waits_in_a_loop_of_its_own(handle: Handle, loop: str) -> None:
-    """C20: on the handle that it inherited, whose line the parent goes on using."""
+def test_a_forked_child_can_wait_in_its_own_event_loop(handle: Handle, loop: str) -> None:
+    """C20: it uses the inherited handle, which the parent goes on using."""
     with Peers() as peers:
         peer = peers.spawn(get_in_a_child, handle.name, handle.backend, loop)
         assert peer.hear() == [0, "for the parent"]

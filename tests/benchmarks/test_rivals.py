@@ -1,4 +1,4 @@
-"""The rivals of benchmarks/: each moves what is put into it, and declines what it cannot do."""
+"""The rivals of benchmarks/: each moves messages unchanged, and declines workloads that it cannot run."""
 
 import platform
 import sys
@@ -22,18 +22,18 @@ sys.path.pop(0)
 
 SMALL = WORKLOADS["64B"]
 
-#: Seconds for a thread that has to end.
+#: Timeout of a thread that has to end, in seconds.
 WATCHDOG = 60
 
-#: Of the tests' environment; baseplate is stood in for.
+#: Rivals that the test environment has on Linux only; baseplate is replaced by a stand-in.
 INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "shmqueue", "cloudtoid-interprocess", "subetha-ipc")
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let baseplate's interface be there: its distribution cannot be installed beside pytest.
+    """Provide a stand-in for baseplate's interface: its distribution cannot be installed together with pytest.
 
-    And let what multiprocessing keeps of its shared memory, for its next use, go with the test.
+    Also give multiprocessing a heap of shared memory that is freed after the test.
     """
     import multiprocessing.heap
 
@@ -59,9 +59,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plans() -> list[Queues]:
-    """Return every rival that moves bytes, with its variants."""
+    """Return all rivals that move bytes, and their variants."""
     return [
-        # iceoryx2's ends wait for each other.
+        # Not iceoryx2, whose ends wait for each other.
         *(rival() for rival, _ in rivals.RIVALS.values() if rival is not rivals.Iceoryx2),
         rivals.FasterFifo("faster-fifo, raw", raw=True),
         rivals.PosixIpc("posix_ipc, polled", polled=True),
@@ -69,7 +69,7 @@ def plans() -> list[Queues]:
 
 
 def skip_without(plan: Queues) -> None:
-    """Skip where the group `tests` has no such rival."""
+    """Skip if the dependency group `tests` does not have this rival here."""
     if plan.distribution in INSTALLED_ON_LINUX and sys.platform != "linux":
         pytest.skip("peers are installed on Linux alone")
     if isinstance(plan, rivals.SubethaIpc) and platform.machine() != "x86_64":
@@ -78,8 +78,8 @@ def skip_without(plan: Queues) -> None:
 
 @pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
 @pytest.mark.parametrize("workload", ["64B", "64KiB", "dict"])
-def test_what_is_put_into_a_rival_comes_out(here: None, plan: Queues, workload: str) -> None:
-    """One message goes in and comes out, and then both ends end."""
+def test_a_message_comes_out_of_a_rival_unchanged(here: None, plan: Queues, workload: str) -> None:
+    """Both ends finish afterwards."""
     skip_without(plan)
     asked = WORKLOADS[workload]
     message = plan.payloads(asked, 0).block()[0]
@@ -108,8 +108,8 @@ def test_what_is_put_into_a_rival_comes_out(here: None, plan: Queues, workload: 
     ],
     ids=lambda each: each if isinstance(each, str) else each.name,
 )
-def test_a_rival_waits_where_there_is_nothing_or_no_room(plan: Queues, workload: str) -> None:
-    """Twice what it has room for goes through it, and what comes is what was put."""
+def test_a_rival_waits_for_messages_and_for_space(plan: Queues, workload: str) -> None:
+    """Twice its capacity passes through it, in order and unchanged."""
     skip_without(plan)
     asked = WORKLOADS[workload]
     put, got = plan.payloads(asked, 0), plan.payloads(asked, 0)
@@ -143,8 +143,8 @@ def test_a_rival_waits_where_there_is_nothing_or_no_room(plan: Queues, workload:
     assert messages == [message for block in blocks for message in block]
 
 
-def test_ends_that_wait_for_each_other_find_each_other() -> None:
-    """Nothing is put before they are connected."""
+def test_ends_that_wait_for_each_other_connect() -> None:
+    """No message is put before they are connected."""
     pytest.importorskip("iceoryx2", reason="peers are installed on Linux alone")
     plan, done = rivals.Iceoryx2(), threading.Event()
 
@@ -167,8 +167,8 @@ def test_ends_that_wait_for_each_other_find_each_other() -> None:
 @pytest.mark.parametrize(
     "plan", [plan for plan in plans() if rivals.installed(plan.distribution)], ids=lambda plan: plan.name
 )
-def test_a_rival_that_is_installed_tells_its_version(plan: Queues) -> None:
-    """Of its distribution."""
+def test_an_installed_rival_has_a_version(plan: Queues) -> None:
+    """It is that of its distribution."""
     assert plan.version
 
 
@@ -187,15 +187,15 @@ def test_a_rival_that_is_installed_tells_its_version(plan: Queues) -> None:
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_what_a_rival_cannot_do_it_declines(plan: Queues, workload: str, reason: str) -> None:
-    """With the reason, and before any process is started."""
+def test_a_rival_declines_a_workload_that_it_cannot_run(plan: Queues, workload: str, reason: str) -> None:
+    """It gives the reason, before any process is started."""
     skip_without(plan)
     with pytest.raises(Declined, match=reason):
         plan.sample(WORKLOADS[workload], 0.02)
 
 
-def test_the_length_of_a_message_queue_follows_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel has none it is short."""
+def test_the_depth_of_a_message_queue_follows_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel has none, the depth is small."""
     assert rivals.depth_of(64, 2) >= 1
 
     def refuse(self: Path) -> str:
@@ -205,6 +205,6 @@ def test_the_length_of_a_message_queue_follows_the_limits(monkeypatch: pytest.Mo
     assert rivals.depth_of(64, 2) == 10
 
 
-def test_no_rival_is_called_as_ours() -> None:
-    """Who installs the rivals by their names gets none of them in our place."""
+def test_no_rival_has_a_name_of_ipcq() -> None:
+    """Installing the rivals by name must not install one of them instead of ipcq."""
     assert {DISTRIBUTION, FORMER}.isdisjoint(rivals.RIVALS)

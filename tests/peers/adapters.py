@@ -1,8 +1,8 @@
-"""Queues of other libraries, as a storm needs them: `put` and `get` with a timeout, `shutdown` and `close`.
+"""Adapters that give queues of other libraries the interface of a storm: `put`, `get`, `shutdown` and `close`.
 
-What a library has no word for is done by a file: where it exists, the queue is shut down. A call that cannot wait is
-tried again until the timeout. Queues that have no name are made when this module is imported, which is in the process
-that all processes of a storm are forked from.
+A file replaces a missing shutdown: if it exists, the queue is shut down. A call that cannot wait is retried until the
+timeout. Queues without a name are created when this module is imported, in the process from which all processes of a
+storm are forked.
 """
 
 import multiprocessing
@@ -26,7 +26,7 @@ from shmqueue.exceptions import ShmQueueEmpty, ShmQueueFull
 
 import ipcq
 
-#: Seconds after which a get looks whether the queue was shut down.
+#: Interval in seconds at which a get checks whether the queue was shut down.
 SLICE = 0.2
 
 CAPACITY = 4
@@ -47,7 +47,7 @@ class Adapter:
     def get(self, timeout: float) -> object:
         deadline = time.monotonic() + timeout
         while True:
-            # Looked at before the take: what is put after a take in vain must not be left.
+            # Checked before the take: a message that is put after a failed take must not be left behind.
             shut = self._flag.exists()
             left = max(0.0, deadline - time.monotonic())
             try:
@@ -59,10 +59,10 @@ class Adapter:
                     raise
 
     def keep(self) -> None:
-        """Keep the queue for those who come and go."""
+        """Keep the queue open while other processes come and go."""
 
     def empty(self) -> bool:
-        return True  # as a take found, where the library has no word for it
+        return True  # the take has found that, if the library cannot tell
 
     def shutdown(self) -> None:
         self._flag.touch()
@@ -112,7 +112,7 @@ class ShmQueue(Adapter):
 
     def take(self, timeout: float) -> object:
         try:
-            # A timeout of 0 is none to it.
+            # It treats a timeout of 0 as no timeout.
             return self._queue.get(timeout=timeout) if timeout else self._queue.get(block=False)
         except ShmQueueEmpty as error:
             raise queue.Empty from error
@@ -122,16 +122,16 @@ class ShmQueue(Adapter):
 
 
 class Cloudtoid(Adapter):
-    """`cloudtoid_interprocess`; a process has the end that it uses."""
+    """`cloudtoid_interprocess`; a process opens only the end that it uses."""
 
     def __init__(self, flag: str, name: str) -> None:
         super().__init__(flag)
         # Each message of 200 bytes has a header of 16.
-        self._place = name, CAPACITY * 224, str(Path(flag).parent)
+        self._address = name, CAPACITY * 224, str(Path(flag).parent)
         self._ends = ExitStack()
 
     def keep(self) -> None:
-        self._subscriber  # noqa: B018 - opened where it is first used
+        self._subscriber  # noqa: B018 - the first access opens it
 
     def put(self, message: bytes, timeout: float) -> None:
         insist(lambda: self._publisher.try_send(message), timeout, queue.Full)
@@ -147,20 +147,20 @@ class Cloudtoid(Adapter):
 
     @cached_property
     def _publisher(self) -> Any:
-        return self._ends.enter_context(cloudtoid_interprocess.Publisher(*self._place))
+        return self._ends.enter_context(cloudtoid_interprocess.Publisher(*self._address))
 
     @cached_property
     def _subscriber(self) -> Any:
-        return self._ends.enter_context(cloudtoid_interprocess.Subscriber(*self._place))
+        return self._ends.enter_context(cloudtoid_interprocess.Subscriber(*self._address))
 
 
 class Subetha(Adapter):
-    """`subetha.SpscRing`: one producer, one consumer, and slots of 64 bytes, which are filled up with zeros."""
+    """`subetha.SpscRing`: one producer, one consumer, and slots of 64 bytes, padded with zeros."""
 
     def __init__(self, flag: str, name: str) -> None:
         super().__init__(flag)
         path = f"{flag}-{name}"
-        # The first is the process that keeps the queue while the others come and go.
+        # The first process keeps the queue while others come and go.
         self._ring = (subetha.SpscRing.open if Path(path).exists() else subetha.SpscRing)(path, CAPACITY)
 
     def put(self, message: bytes, timeout: float) -> None:
@@ -175,7 +175,7 @@ class Subetha(Adapter):
 
 
 class UnderShmLock(Adapter):
-    """A list in a file, each access to it under `shmlock.ShmLock`: what shmlock alone makes of a crash."""
+    """A list in a file that is accessed under `shmlock.ShmLock`: it shows what shmlock does after a crash."""
 
     def __init__(self, flag: str, name: str) -> None:
         super().__init__(flag)
@@ -190,14 +190,14 @@ class UnderShmLock(Adapter):
         return self._until(lambda content: content and content.pop(0), timeout, queue.Empty)
 
     def empty(self) -> bool:
-        # Without the lock, which may be left behind. There are no bytes while somebody writes.
+        # Without the lock, which may be left taken. The file is empty while a process writes it.
         content = self._content.read_bytes()
         return bool(content) and not pickle.loads(content)
 
     def _until(self, step: Any, timeout: float, otherwise: type[Exception]) -> Any:
         deadline = time.monotonic() + timeout
         while True:
-            # 0 would be for ever to it, and False is once.
+            # To shmlock, 0 means no timeout, and False means one try.
             if self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()) or False):
                 try:
                     content = pickle.loads(self._content.read_bytes()) if self._content.exists() else []
@@ -213,7 +213,7 @@ class UnderShmLock(Adapter):
 
 
 def insist(attempt: Callable[[], Any], timeout: float, otherwise: type[Exception]) -> Any:
-    """Try until something comes of it, and return that."""
+    """Retry until an attempt returns a true value, and return it."""
     deadline = time.monotonic() + timeout
     while not (done := attempt()):
         if time.monotonic() >= deadline:

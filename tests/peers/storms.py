@@ -1,4 +1,4 @@
-"""The storm pointed at queues of other libraries: which survive a kill, and which do not. Run by ``nox -s peers``."""
+"""Storms on queues of other libraries: which survive a kill, and which do not. Run by ``nox -s peers``."""
 
 import math
 import os
@@ -17,12 +17,12 @@ from ipcq.testing.storm import Report, Storm, stress
 from ipcq.testing.workers import consume, finish, produce
 from peers import adapters
 
-#: How many storms, unless ``--kills`` asks for more kills in all.
+#: Number of storms, unless ``--kills`` gives a number of kills.
 ROUNDS = 10
-#: In each.
+#: Kills per storm.
 KILLS = 60
 
-#: Seconds without progress that count as a hang here. None of these queues takes one to recover.
+#: Seconds without progress that count as a hang. Each of these queues recovers in less than one.
 PATIENCE = 3.0
 
 
@@ -34,45 +34,45 @@ class Peer:
     opener: Callable[..., adapters.Adapter]
     named: bool = True
     kept: bool = False
-    """Whether the test keeps a handle: the queue goes with its last one, or has to be made by one process."""
+    """Whether the test keeps a handle: the queue vanishes with its last one, or one process has to create it."""
     crowd: int = 3
-    """Producers, and consumers, that it can have."""
+    """Maximum number of producers, and of consumers."""
     size: int = 200
-    """Size of the largest message."""
+    """Size of the largest message, in bytes."""
 
-    def arguments(self, place: Path, number: int) -> list[str]:
-        """Return what its opener is called with, for a new queue."""
-        return [str(place / f"shut-down-{number}"), *([fresh_name("ipcq-peer")] if self.named else [])]
+    def arguments(self, directory: Path, number: int) -> list[str]:
+        """Return the arguments of its opener for a new queue."""
+        return [str(directory / f"shut-down-{number}"), *([fresh_name("ipcq-peer")] if self.named else [])]
 
     @contextmanager
     def keep(self, arguments: list[str]) -> Iterator[None]:
-        """Make the queue last, where it needs that."""
+        """Keep the queue open, if it needs that."""
         with closing(self.opener(*arguments)) if self.kept else nullcontext() as handle:
             if handle is not None:
                 handle.keep()
             yield
 
 
-#: Those that a few kills break.
+#: Queues that a few kills break.
 BROKEN = [
     Peer("multiprocessing.Queue", adapters.open_multiprocessing, named=False),
     Peer("faster-fifo", adapters.open_faster_fifo, named=False),
     Peer("shmlock", adapters.open_shmlock),
     Peer("shmqueue", adapters.open_shmqueue),
 ]
-#: Those that come through most storms.
+#: Queues that survive most storms.
 SURVIVING = [
     Peer("cloudtoid-interprocess", adapters.open_cloudtoid, kept=True),
     Peer("subetha-ipc", adapters.open_subetha, kept=True, crowd=1, size=60),
 ]
 
 
-def storms(peer: Peer, place: Path, kills: int | None) -> list[Report]:
-    """Let storms come over new queues, one after the other, and say what came of them."""
+def storms(peer: Peer, directory: Path, kills: int | None) -> list[Report]:
+    """Run storms on new queues, one after the other, and print and return the results."""
     seed = own_seed()
     reports = []
     for number in range(ROUNDS if kills is None else math.ceil(kills / KILLS)):
-        arguments = peer.arguments(place, number)
+        arguments = peer.arguments(directory, number)
         storm = Storm(
             opener=peer.opener,
             arguments=arguments,
@@ -110,7 +110,7 @@ def storms(peer: Peer, place: Path, kills: int | None) -> list[Report]:
 
 
 def afterwards(peer: Peer, arguments: list[str]) -> list[str]:
-    """Get and put once all processes of a storm are gone, and say what came of it."""
+    """Get and put after all processes of a storm are gone, and return the outcomes."""
     told = []
     with closing(peer.opener(*arguments)) as handle:
         for call in (lambda: handle.take(PATIENCE), lambda: handle.put(b"whole", PATIENCE)):
@@ -125,7 +125,7 @@ def afterwards(peer: Peer, arguments: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("peer", [*BROKEN, *SURVIVING], ids=lambda peer: peer.title)
 def test_without_a_kill_nothing_hangs_in(peer: Peer, tmp_path: Path) -> None:
-    """It is the kills that break them, and not their adapters: what was put is taken, once, and everybody ends."""
+    """The kills break these queues, not the adapters: each message is taken once, and all processes end."""
     arguments = peer.arguments(tmp_path, 0)
     with peer.keep(arguments), Peers() as peers:
         consumers = [
@@ -157,7 +157,7 @@ def test_without_a_kill_nothing_hangs_in(peer: Peer, tmp_path: Path) -> None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("peer", BROKEN, ids=lambda peer: peer.title)
 def test_the_storm_reports_the_known_failures_of(peer: Peer, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """Each of them comes to a halt, or loses or doubles what no dead consumer had."""
+    """Each hangs, or loses or duplicates messages that no killed consumer had."""
     reports = storms(peer, tmp_path, pytestconfig.getoption("--kills"))
     stuck = [report for report in reports if report.stacks]
     if stuck:
@@ -167,10 +167,10 @@ def test_the_storm_reports_the_known_failures_of(peer: Peer, tmp_path: Path, pyt
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("peer", SURVIVING, ids=lambda peer: peer.title)
-def test_what_comes_through_a_storm_is_whole_and_once_on(
+def test_messages_that_survive_a_storm_are_whole_and_not_duplicated_on(
     peer: Peer, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    """A halt, and gets that miss a message, are only counted: they are too rare to be expected, or not to be."""
+    """Hangs and gets that miss a message are only counted: they are too rare to be asserted either way."""
     reports = storms(peer, tmp_path, pytestconfig.getoption("--kills"))
     wrong = re.compile("duplicated|invented|torn|reordered|lost")
     assert not [fault for report in reports for fault in report.faults if wrong.search(fault)]
@@ -178,8 +178,8 @@ def test_what_comes_through_a_storm_is_whole_and_once_on(
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("backend", ["shm", "mqueue", "pyshm", "socketpair"])
-def test_the_same_storm_finds_nothing_on(backend: str) -> None:
-    """As many kills of as many processes, with the same patience."""
+def test_the_same_storm_finds_no_fault_on(backend: str) -> None:
+    """It kills as many processes as often, with the same limit for a hang."""
     seed = own_seed()
     options = {"max_messages": adapters.CAPACITY, "max_message_size": 512}
     reports = [

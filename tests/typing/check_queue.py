@@ -1,4 +1,4 @@
-"""What a type checker must know of the public interface. Never run: mypy reads it, and `assert_type` is the test."""
+"""The types of the public interface. This file is never run: mypy checks it, and `assert_type` is the test."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,16 +21,16 @@ class Order(TypedDict):
     number: int
 
 
-# A handle is of the type that open was given, and of Any without one.
+# A handle has the type that was given to open, or Any.
 assert_type(ipcq.open("/jobs"), ipcq.Queue[Any])
 assert_type(ipcq.open("/jobs", type=Job), ipcq.Queue[Job])
 assert_type(ipcq.open("/jobs", "memory", create=False, wait=1.5, type=Order), ipcq.Queue[Order])
 assert_type(ipcq.open("/jobs", type=dict[str, int]), ipcq.Queue[dict[str, int]])
-# So it is with types that are no classes.
+# The same holds for types that are not classes.
 assert_type(ipcq.open("/jobs", type=int | str), ipcq.Queue[int | str])
 assert_type(ipcq.open("/jobs", type=Job | None, create=False), ipcq.Queue[Job | None])
 assert_type(ipcq.open("/jobs", type=Literal["on", "off"]), ipcq.Queue[Literal["on", "off"]])
-# A mistyped option is an error of types too, so those of a backend come in a dict whose values may be anything.
+# A mistyped option is a type error too, so options of a backend are passed in a dict of Any.
 ipcq.open("/jobs", max_message=4)  # type: ignore[call-overload]
 ipcq.open("/jobs", typ=Job)  # type: ignore[call-overload]
 ipcq.open("/jobs", option_of_a_backend=3)  # type: ignore[call-overload]
@@ -43,7 +43,7 @@ assert_type(ipcq.open("/jobs", require=("peek", "persistence:disk")), ipcq.Queue
 ipcq.open("/jobs", lifetime="weekend")  # type: ignore[call-overload]
 ipcq.open("/jobs", mode="0600")  # type: ignore[call-overload]
 
-# Whoever passes options on is checked as well.
+# Options of classes that pass them on are checked as well.
 QueueHandler("/logs", backend="shm", max_messages=1000, timeout=0.1)
 QueueListener("/logs", backend="shm", max_messages=1000)
 RecordQueue("/logs", backend="shm", max_messages=1000)
@@ -95,7 +95,7 @@ def descriptors(queue: ipcq.Queue[bytes], ring: Callable[[], None]) -> None:
     queue.shutdown(immediate=True)
 
 
-def looking() -> None:
+def inspection() -> None:
     assert_type(ipcq.exists("/jobs"), bool)
     for queue in ipcq.queues():
         assert_type(queue.name, str)
@@ -123,7 +123,7 @@ def errors() -> None:
 register(1001, "text", str.encode, bytes.decode)
 
 
-# What an author writes satisfies the protocols without a cast.
+# A minimal backend satisfies the protocols without a cast.
 class EmptyChannel(Channel):
     capabilities = Capabilities()
     attributes = Attributes(mode=0o600, max_messages=8, max_message_size=8192)
