@@ -78,9 +78,9 @@ class Verbs(click.Group):
             ctx.exit(code_of(error))
 
 
-def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+def _print_version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
     """Print what `ipcq version` prints. click's own option raises if the metadata is missing."""
-    if wanted and not ctx.resilient_parsing:
+    if requested and not ctx.resilient_parsing:
         click.echo(import_module("ipcq._cli.verbs.version").line())
         ctx.exit()
 
@@ -92,7 +92,7 @@ def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Print the version."
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 @click.option("--traceback", is_flag=True, help="Print the traceback of an error before its message.")
 def cli(traceback: bool) -> None:

@@ -26,31 +26,33 @@ def limit_options(verb: Verb) -> Verb:
 def backend_options_option(verb: Verb) -> Verb:
     """Add ``-o``, and pass its values as a dict."""
     text = "Pass an option to the backend. Repeatable."
-    return click.option("-o", "options", multiple=True, metavar="KEY=VALUE", callback=_parsed, help=text)(verb)
+    return click.option(
+        "-o", "options", multiple=True, metavar="KEY=VALUE", callback=_parse_backend_options, help=text
+    )(verb)
 
 
-def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Mapping[str, str]:
+def _parse_backend_options(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Mapping[str, str]:
     options: dict[str, str] = {}
-    for each in given:
-        key, equals, value = each.partition("=")
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
         if not equals:
-            raise click.BadParameter(f"{each!r} is not KEY=VALUE.")
-        if key in _OF_OPEN:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE.")
+        if key in _OPEN_ARGUMENTS:
             flag = FLAGS.get(key)
-            way = f": use {flag}" if flag else ""
-            raise click.BadParameter(f"{key} is not a backend option{way}.")
+            advice = f": use {flag}" if flag else ""
+            raise click.BadParameter(f"{key} is not a backend option{advice}.")
         if key in options:
             raise click.BadParameter(f"{key} is given twice.")
         options[key] = value
     return options
 
 
-_OF_OPEN = frozenset(("name", "backend", *OPTIONS))
+_OPEN_ARGUMENTS = frozenset(("name", "backend", *OPTIONS))
 
 
-def existing(name: str, backend: str, **options: Any) -> ipcq.Queue[Any] | None:
+def open_existing(name: str, backend: str, **options: Any) -> ipcq.Queue[Any] | None:
     """Open the queue if it exists; return None if it must be created."""
-    if parse(name).options.keys() & {"exclusive", "wait"}:  # only the call that creates honours or rejects them
+    if parse(name).options.keys() & {"exclusive", "wait"}:  # only a call with create=True honours or rejects them
         return None
     try:
         return ipcq.open(name, backend, create=False, **options)
@@ -59,26 +61,26 @@ def existing(name: str, backend: str, **options: Any) -> ipcq.Queue[Any] | None:
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
+def require_persistence() -> Iterator[None]:
     """Refuse to create a queue that would vanish with this process because no usable backend keeps queues."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", PersistenceWarning)
         try:
             yield
         except PersistenceWarning as warning:
-            ours = "start the consumer first"
-            raise Failure(str(warning).replace("pass lifetime='last-close' if that is enough", ours)) from warning
+            advice = "start the consumer first"
+            raise Failure(str(warning).replace("pass lifetime='last-close' if that is enough", advice)) from warning
 
 
 @contextmanager
-def short_lived() -> Iterator[None]:
+def allow_short_lived() -> Iterator[None]:
     """Accept any backend without a warning: the queue need not outlive this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PersistenceWarning)
         yield
 
 
-class _Notes(logging.Handler):
+class _NoteHandler(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.lines: list[str] = []
@@ -88,20 +90,20 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def noted_choice() -> Iterator[list[str]]:
+def backend_choice_notes() -> Iterator[list[str]]:
     """Yield a list that receives a line if the request rules out the best backend."""
-    logger, notes = logging.getLogger("ipcq"), _Notes()
+    logger, handler = logging.getLogger("ipcq"), _NoteHandler()
     level = logger.level
     logger.setLevel(logging.INFO)
-    logger.addHandler(notes)
+    logger.addHandler(handler)
     try:
-        yield notes.lines
+        yield handler.lines
     finally:
-        logger.removeHandler(notes)
+        logger.removeHandler(handler)
         logger.setLevel(level)
 
 
-def check_that_it_lasts(queue: ipcq.Queue[Any]) -> None:
+def check_persistent(queue: ipcq.Queue[Any]) -> None:
     """Refuse a new queue that would vanish with this process, together with its messages."""
     if queue.capabilities.scope < ipcq.Scope.HOST:
         reason = "its queues live inside one process, and this one exits: choose another backend"

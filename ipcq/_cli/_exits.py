@@ -32,7 +32,7 @@ CODES: tuple[tuple[type[MessageQueueError], int], ...] = (
     (QueueNotFound, NOT_FOUND),
 )
 
-#: Arguments of `ipcq.open` and their flags on the command line.
+#: The flag of each argument of `ipcq.open`.
 FLAGS = {"backend": "--backend", **{name: option.flag for name, option in OPTIONS.items() if option.flag}}
 
 # Errors of the core name arguments; the shell has flags. Options quoted from a URL keep their names.
@@ -52,8 +52,8 @@ _WORDS = (
     ("within open_timeout", "in time"),
 )
 
-# Useless in a shell: such a queue would vanish when the command exits.
-NO_WAY_OUT = re.compile(r", or try backend='\w+' with lifetime='last-close'[^:;]*$")
+# The queue would vanish when the command exits.
+USELESS_ADVICE = re.compile(r", or try backend='\w+' with lifetime='last-close'[^:;]*$")
 
 
 class Failure(Exception):
@@ -76,13 +76,12 @@ def line_of(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted"
     elif isinstance(error, MessageQueueError):
-        said = error.detail or error.wording
+        detail = error.detail or error.wording
         # "auto" was requested, but nothing can fail on a backend of that name.
-        where = str(error).removesuffix(said).replace(" on backend 'auto'", "")
+        prefix = str(error).removesuffix(detail).replace(" on backend 'auto'", "")
         if isinstance(error, QueueNotFound):
-            said = "no such queue: `ipcq ls` lists existing queues"
-        said = NO_WAY_OUT.sub("", said)
-        text = where + in_shell_words(said)
+            detail = "no such queue: `ipcq ls` lists existing queues"
+        text = prefix + in_shell_words(USELESS_ADVICE.sub("", detail))
     else:
         text = str(error)
     return "; ".join([text, *getattr(error, "__notes__", ())])
@@ -90,8 +89,8 @@ def line_of(error: BaseException) -> str:
 
 def in_shell_words(text: str) -> str:
     """Replace arguments and functions in a text of the core with flags and commands."""
-    for ours, theirs in _WORDS:
-        text = text.replace(ours, theirs)
+    for python, shell in _WORDS:
+        text = text.replace(python, shell)
     return _ARGUMENT.sub(_flag, text).replace("--mode 0o", "--mode 0")
 
 

@@ -16,18 +16,18 @@ from datetime import date, datetime, time
 from typing import Any
 
 # MessagePack nests up to 1,024 levels, and each level takes a few Python frames.
-DEEP = 10_000
+RECURSION_LIMIT = 10_000
 
 # reprlib limits the depth and survives a repr that raises.
-_BRIEFLY = reprlib.Repr()
-_BRIEFLY.maxother = _BRIEFLY.maxstring = 10_000
+_SHORT_REPR = reprlib.Repr()
+_SHORT_REPR.maxother = _SHORT_REPR.maxstring = 10_000
 
 
 @contextmanager
 def deep_items() -> Iterator[None]:
     """Raise the recursion limit for items nested as deeply as a serializer allows."""
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, DEEP))
+    sys.setrecursionlimit(max(before, RECURSION_LIMIT))
     try:
         yield
     finally:
@@ -52,14 +52,14 @@ def as_text(item: Any) -> bytes:
 def as_json(item: Any) -> bytes:
     """Return the item as one line of JSON."""
     try:
-        text = json.dumps(_plain(item), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_as_jsonable(item), ensure_ascii=False, allow_nan=False)
     except RecursionError:  # a pickle can contain itself
-        text = json.dumps({"$repr": _BRIEFLY.repr(item)})
+        text = json.dumps({"$repr": _SHORT_REPR.repr(item)})
     # A lone surrogate has no UTF-8 form and becomes its JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
 
-def _plain(item: Any) -> Any:
+def _as_jsonable(item: Any) -> Any:
     if item is None or isinstance(item, str | int):
         return item
     if isinstance(item, float):
@@ -67,14 +67,14 @@ def _plain(item: Any) -> Any:
     if isinstance(item, bytes | bytearray):
         return {"$base64": base64(item)}
     if isinstance(item, list | tuple | set | frozenset):
-        return [_plain(element) for element in item]
+        return [_as_jsonable(element) for element in item]
     if isinstance(item, dict):
         if all(isinstance(key, str) for key in item):
-            return {key: _plain(value) for key, value in item.items()}
-        return {"$map": [[_plain(key), _plain(value)] for key, value in item.items()]}
+            return {key: _as_jsonable(value) for key, value in item.items()}
+        return {"$map": [[_as_jsonable(key), _as_jsonable(value)] for key, value in item.items()]}
     if isinstance(item, datetime | date | time):
         return item.isoformat()
-    return {"$repr": _BRIEFLY.repr(item)}
+    return {"$repr": _SHORT_REPR.repr(item)}
 
 
 def from_json(text: bytes) -> Any:

@@ -7,7 +7,7 @@ from time import sleep
 from typing import Self
 
 from ipcq._cli._signals import slices
-from ipcq._cli._streams import asks, stdin
+from ipcq._cli._streams import stdin, stdin_is_terminal
 
 
 class Keyboard:
@@ -32,7 +32,7 @@ class Keyboard:
         return False
 
     def __enter__(self) -> Self:
-        if asks():
+        if stdin_is_terminal():
             import termios
             import tty
 

@@ -13,8 +13,7 @@ from ipcq.errors import MessageQueueError
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-#: Limits of an interval, in seconds.
-SHORTEST, LONGEST = 0.01, 86_400
+MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 0.01, 86_400
 
 
 def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -62,8 +61,8 @@ def _octal(_: click.Context, __: click.Parameter, text: str | None) -> int | Non
     return int(text, 8)
 
 
-#: Settings for click for each kind of value.
-_TAKEN: Final[Mapping[Kind, Mapping[str, Any]]] = {
+#: The settings for click of each kind of value.
+_CLICK_SETTINGS: Final[Mapping[Kind, Mapping[str, Any]]] = {
     FLAG: {"is_flag": True},
     MESSAGES: {"type": click.IntRange(1)},
     BYTES: {"type": click.IntRange(1)},
@@ -73,17 +72,22 @@ _TAKEN: Final[Mapping[Kind, Mapping[str, Any]]] = {
 }
 
 
-def option_of_open(name: str, *, off: str = "", **settings: Any) -> Callable[[Verb], Verb]:
+def option_of_open(name: str, *, negative: str = "", **settings: Any) -> Callable[[Verb], Verb]:
     """Add an option of `ipcq.open`, with help and type from the table of options.
 
     Args:
         name: The option.
-        off: The negative flag, for an option that has three states.
+        negative: The flag for False, if the option has three states.
         **settings: Settings for click that override the table's.
     """
     option = OPTIONS[name]
-    said = {"help": option.summary, "metavar": option.kind.metavar or None, **_TAKEN.get(option.kind, {}), **settings}
-    return click.option(f"{option.flag}/{off}" if off else option.flag, name, **said)
+    merged = {
+        "help": option.summary,
+        "metavar": option.kind.metavar or None,
+        **_CLICK_SETTINGS.get(option.kind, {}),
+        **settings,
+    }
+    return click.option(f"{option.flag}/{negative}" if negative else option.flag, name, **merged)
 
 
 def interval_option(default: float, help: str) -> Callable[[Verb], Verb]:
@@ -100,8 +104,10 @@ def interval_option(default: float, help: str) -> Callable[[Verb], Verb]:
 
 
 def _check_interval(_: click.Context, __: click.Parameter, value: float) -> float:
-    if not SHORTEST <= value <= LONGEST:
-        raise click.BadParameter(f"{value} is not a number of seconds from {SHORTEST} to {LONGEST:,}.")
+    if not MIN_INTERVAL_SECONDS <= value <= MAX_INTERVAL_SECONDS:
+        raise click.BadParameter(
+            f"{value} is not a number of seconds from {MIN_INTERVAL_SECONDS} to {MAX_INTERVAL_SECONDS:,}."
+        )
     return value
 
 

@@ -12,21 +12,21 @@ import click
 from ipcq.backend import Capabilities
 
 #: Width to which a column of long texts may shrink.
-FOLDED = 12
+MIN_FOLDING_CHARACTERS = 12
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print one line on stdout. Characters that its encoding lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     click.echo(text.encode(encoding, "backslashreplace"))
 
 
-def say_json(facts: Mapping[str, Any]) -> None:
+def print_json(facts: Mapping[str, Any]) -> None:
     """Print one object as one line of JSON."""
     click.echo(json.dumps(facts, ensure_ascii=False).encode())
 
 
-def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, folding: Collection[str]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, folding: Collection[str]) -> None:
     """Print rows: a table with headings on a terminal, tab-separated lines without headings elsewhere.
 
     Args:
@@ -38,13 +38,13 @@ def say_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, fold
     cells = [[shown(cell, ", " if terminal else ",") for cell in row] for row in rows]
     if not terminal:
         for row in cells:
-            say("\t".join(row))
+            print_line("\t".join(row))
         return
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    if _say_richly(headings, cells, widths, folding):
+    if _print_richly(headings, cells, widths, folding):
         return
     for line in (headings, *cells):
-        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print_line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def flat(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -58,7 +58,7 @@ def flat(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
     return rows
 
 
-def _say_richly(
+def _print_richly(
     headings: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int], folding: Collection[str]
 ) -> bool:
     """Print a table with rich. Return False if rich is not installed or the terminal is too narrow."""
@@ -67,12 +67,13 @@ def _say_richly(
     except ImportError:
         return False
     console = Console()
-    least = [
-        min(width, FOLDED) if heading in folding else width for heading, width in zip(headings, widths, strict=True)
+    min_widths = [
+        min(width, MIN_FOLDING_CHARACTERS) if heading in folding else width
+        for heading, width in zip(headings, widths, strict=True)
     ]
-    if sum(least) + 2 * len(least) > console.width:
+    if sum(min_widths) + 2 * len(min_widths) > console.width:
         return False
-    console.print(rich_table(headings, cells, least))
+    console.print(rich_table(headings, cells, min_widths))
     return True
 
 
@@ -90,12 +91,12 @@ def rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], widths: 
     return table
 
 
-def shown(cell: object, between: str = ",") -> str:
+def shown(cell: object, separator: str = ",") -> str:
     """Return the text of a cell: '-' for None, 'yes' or 'no' for a bool, control characters escaped."""
     if cell is None:
         return "-"
     if isinstance(cell, list):
-        return between.join(cell)
+        return separator.join(cell)
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     return "".join(
@@ -105,8 +106,8 @@ def shown(cell: object, between: str = ",") -> str:
 
 def capabilities_of(capabilities: Capabilities) -> dict[str, Any]:
     """Return the capabilities as JSON values; enum members become their names in lower case."""
-    return {each.name: _named(getattr(capabilities, each.name)) for each in fields(capabilities)}
+    return {each.name: _lower_case_name(getattr(capabilities, each.name)) for each in fields(capabilities)}
 
 
-def _named(value: Any) -> Any:
+def _lower_case_name(value: Any) -> Any:
     return value.name.lower() if isinstance(value, Enum) else value

@@ -69,6 +69,6 @@ class Printer:
         self._out.flush()
 
 
-def complain_of(error: ipcq.DecodeError, fate: str) -> None:
+def report_undecodable(error: ipcq.DecodeError, fate: str) -> None:
     """Report a message that cannot be decoded on stderr, with its fate and its bytes."""
     complain(f"{line_of(error)}; {fate}; its {len(error.data)} bytes in base64: {_items.base64(error.data)}")

@@ -5,19 +5,18 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Self
 
-from ipcq._cli._line import Line
+from ipcq._cli._status_line import StatusLine
 
-#: Seconds before the line appears.
-PATIENCE = 2.0
+#: The line appears after this time.
+DELAY_SECONDS = 2.0
 
-#: Seconds between two updates.
-BEAT = 0.1
+UPDATE_SECONDS = 0.1
 
-WIDTH = 30
+BAR_CHARACTERS = 30
 
 
 class Progress:
-    """Shows a bar, the count and the rate, once the verb has run for `PATIENCE` seconds.
+    """Shows a bar, the count and the rate, once the verb has run for `DELAY_SECONDS` seconds.
 
     Args:
         what: Label of the count, as in "messages put".
@@ -28,10 +27,10 @@ class Progress:
         self.count = 0
         self._what = what
         self._silent = silent or sys.stderr is None or not sys.stderr.isatty()
-        self._line: Line | None = None
+        self._line: StatusLine | None = None
         self._stack = ExitStack()
         self._started = monotonic()
-        self._next = self._started + PATIENCE
+        self._next = self._started + DELAY_SECONDS
 
     @property
     def shown(self) -> bool:
@@ -45,9 +44,9 @@ class Progress:
             share: Fraction done, from 0 to 1; None if unknown.
         """
         rate = self.count / max(monotonic() - self._started, 1e-9)
-        self.tell(share, f"{self.count:,} {self._what}   {rate:,.0f}/s")
+        self.show_text(share, f"{self.count:,} {self._what}   {rate:,.0f}/s")
 
-    def tell(self, share: float | None, text: str) -> None:
+    def show_text(self, share: float | None, text: str) -> None:
         """Update the line with a text, if an update is due.
 
         Args:
@@ -58,13 +57,13 @@ class Progress:
         if self._silent or now < self._next:
             return
         if self._line is None:
-            self._line = self._stack.enter_context(Line(err=True))
-        self._next = now + BEAT
+            self._line = self._stack.enter_context(StatusLine(err=True))
+        self._next = now + UPDATE_SECONDS
         bar = ""
         if share is not None:
             share = min(share, 1.0)
-            done = int(share * WIDTH)
-            bar = f"[{'#' * done}{'.' * (WIDTH - done)}] {share:4.0%}   "
+            done = int(share * BAR_CHARACTERS)
+            bar = f"[{'#' * done}{'.' * (BAR_CHARACTERS - done)}] {share:4.0%}   "
         self._line.show(bar + text)
 
     def close(self) -> None:

@@ -6,19 +6,18 @@ from typing import Any
 
 import ipcq
 from ipcq._cli._exits import complain
-from ipcq._cli._progress import PATIENCE, Progress
-from ipcq._cli._signals import Stop, end_by, rest
+from ipcq._cli._progress import DELAY_SECONDS, Progress
+from ipcq._cli._signals import Stop, raise_for_signal, sleep_in_slices
 from ipcq._handle.interface import on_channel
 from ipcq.errors import QueueFull, QueueShutDown
 
-#: Seconds per try of a put that waits for space: the longest delay of a signal.
-BEAT = 0.1
+#: The longest wait of one try, and so the longest delay of a signal.
+TRY_SECONDS = 0.1
+#: Time between two polls of a full queue.
+POLL_SECONDS = 0.01
 
-#: Seconds between two polls of a full queue.
-LOOK = 0.01
 
-
-def check_that_it_takes(queue: ipcq.Queue[Any]) -> None:
+def check_not_shut_down(queue: ipcq.Queue[Any]) -> None:
     """Check that the queue is not shut down, if its backend reports that without a message.
 
     Raises:
@@ -49,7 +48,7 @@ class Putter:
         self._stop = stop
         self._progress = progress
         self._wait = wait
-        self._told = quiet
+        self._noted = quiet
         self._signals = signals
 
     def put(self, item: Any, priority: int, show: Callable[[], None]) -> None:
@@ -63,12 +62,12 @@ class Putter:
             self._end_if_stopped()
             left = max(0.0, began + self._wait - monotonic())
             try:
-                return self._queue.put(item, timeout=min(left, BEAT), priority=priority)
+                return self._queue.put(item, timeout=min(left, TRY_SECONDS), priority=priority)
             except QueueFull:
-                if left <= BEAT:
+                if left <= TRY_SECONDS:
                     raise
             show()
-            self._tell(monotonic() - began)
+            self._note_wait(monotonic() - began)
 
     def wait_for_space(self, source: ipcq.Queue[Any], show: Callable[[], None]) -> None:
         """Wait until there is space for at least a small message, or the source is empty.
@@ -82,16 +81,16 @@ class Putter:
             waited = monotonic() - began
             if waited >= self._wait:
                 raise QueueFull(queue=self._queue.name, backend=self._queue.backend)
-            check_that_it_takes(self._queue)  # waiting is pointless once the queue is shut down
+            check_not_shut_down(self._queue)  # waiting is pointless once the queue is shut down
             show()
-            self._tell(waited)
-            rest(LOOK)
+            self._note_wait(waited)
+            sleep_in_slices(POLL_SECONDS)
 
     def _end_if_stopped(self) -> None:
         if self._stop.count >= self._signals:
-            end_by(self._stop.number)
+            raise_for_signal(self._stop.number)
 
-    def _tell(self, waited: float) -> None:
-        if waited > PATIENCE and not self._told and not self._progress.shown:
-            self._told = True
+    def _note_wait(self, waited: float) -> None:
+        if waited > DELAY_SECONDS and not self._noted and not self._progress.shown:
+            self._noted = True
             complain(f"queue {self._queue.name!r} is full, waiting for space (--wait 0 fails instead)")

@@ -1,7 +1,7 @@
 """Rescue files: they hold messages that a verb has taken until they are in another queue or read.
 
-A rescue file has the format of `_dump`, so `ipcq load` reads it. It is created before the first message is taken. If
-the backend supports peek, a message is written before it is taken; otherwise right after.
+A rescue file is a message file, so `ipcq load` reads it. It is created before the first message is taken. If the
+backend supports peek, a message is written before it is taken; otherwise right after.
 """
 
 import os
@@ -12,15 +12,16 @@ from collections.abc import Callable
 import click
 
 import ipcq
-from ipcq._cli._dump import STEP, File, record
 from ipcq._cli._exits import Failure, complain
+from ipcq._cli._message_format import record
 from ipcq._cli._options import Verb
 from ipcq._cli._signals import Stop
+from ipcq._cli._sinks import RESERVED_BYTES, FileSink
 from ipcq.backend import make_private_directory
 from ipcq.errors import MessageQueueError
 
-#: Bytes of a line beyond the message: its keys, or the whole header.
-_REST = 4096
+#: Upper bound for everything in a line but the message, and for the header.
+_OVERHEAD_BYTES = 4096
 
 
 def rescue_option(verb: Verb) -> Verb:
@@ -29,48 +30,50 @@ def rescue_option(verb: Verb) -> Verb:
     return click.option("--rescue", type=click.Path(), metavar="FILE", help=text)(verb)
 
 
-def new_file(queue: ipcq.Queue[bytes], path: str, *, step: int | None = STEP) -> File:
+def new_file(queue: ipcq.Queue[bytes], path: str, *, reserve_bytes: int | None = RESERVED_BYTES) -> FileSink:
     """Create a file for the messages of a queue.
 
     Raises:
         Failure: The file already exists.
     """
     # Base64 encodes three bytes as four.
-    largest = queue.max_message_size * 4 // 3 + _REST
+    max_line_bytes = queue.max_message_size * 4 // 3 + _OVERHEAD_BYTES
     durable = queue.capabilities.persistence >= ipcq.Persistence.DISK
     try:
-        return File(path, largest, durable=durable, step=step)
+        return FileSink(path, max_line_bytes, durable=durable, reserve_bytes=reserve_bytes)
     except FileExistsError as error:
         raise Failure(f"{path} already exists: name a new file") from error
 
 
-def rescue_file(queue: ipcq.Queue[bytes], verb: str, path: str | None, *, step: int | None = STEP) -> File:
+def rescue_file(
+    queue: ipcq.Queue[bytes], verb: str, path: str | None, *, reserve_bytes: int | None = RESERVED_BYTES
+) -> FileSink:
     """Create the rescue file at `path`, by default in the current directory or else in the private directory.
 
     Raises:
         Failure: It cannot be created.
     """
     if path is not None:
-        return new_file(queue, os.path.abspath(path), step=step)
+        return new_file(queue, os.path.abspath(path), reserve_bytes=reserve_bytes)
     stem = f"ipcq-{verb}-{re.sub('[^A-Za-z0-9._-]', '_', queue.name[1:])[:100]}-{os.getpid()}"
-    trouble: Exception | None = None
-    for place in (os.getcwd, _private):
+    cause: Exception | None = None
+    for directory in (os.getcwd, _private_rescue_directory):
         try:
-            return _new(queue, os.path.join(place(), stem), step)
+            return _numbered_file(queue, os.path.join(directory(), stem), reserve_bytes)
         except (OSError, MessageQueueError) as error:
-            trouble = error
-    raise Failure(f"cannot create a rescue file ({trouble}): name one with --rescue FILE") from trouble
+            cause = error
+    raise Failure(f"cannot create a rescue file ({cause}): name one with --rescue FILE") from cause
 
 
-def _new(queue: ipcq.Queue[bytes], stem: str, step: int | None) -> File:
+def _numbered_file(queue: ipcq.Queue[bytes], stem: str, reserve_bytes: int | None) -> FileSink:
     """Create a file whose name begins with `stem`. A killed process with the same pid may have left one."""
     number = 0
     while os.path.lexists(path := f"{stem}{f'-{number}' if number else ''}.messages"):
         number += 1
-    return new_file(queue, path, step=step)
+    return new_file(queue, path, reserve_bytes=reserve_bytes)
 
 
-def _private() -> str:
+def _private_rescue_directory() -> str:
     return make_private_directory("rescue")
 
 
@@ -81,7 +84,7 @@ def load_command(name: str, path: str, skip: int = 0) -> str:
 
 
 def take(
-    queue: ipcq.Queue[bytes], file: File, stop: Stop, check: Callable[[ipcq.Message[bytes]], None] = lambda _: None
+    queue: ipcq.Queue[bytes], file: FileSink, stop: Stop, check: Callable[[ipcq.Message[bytes]], None] = lambda _: None
 ) -> ipcq.Message[bytes]:
     """Move the next message into the file and return it. Call `file.make_room` first.
 
@@ -120,6 +123,6 @@ def write_taken(write: Callable[[bytes], None], line: bytes, stop: Stop) -> None
         with stop.raising(2):
             write(line)
     except BaseException:
-        kept = line.decode("ascii").rstrip()
-        complain(f"a message was taken but not written; `ipcq load` accepts its line: {kept}")
+        text = line.decode("ascii").rstrip()
+        complain(f"a message was taken but not written; `ipcq load` accepts its line: {text}")
         raise

@@ -10,7 +10,7 @@ from typing import NoReturn
 from ipcq._process.deadline import SLICE
 
 
-def end_by(number: int) -> NoReturn:
+def raise_for_signal(number: int) -> NoReturn:
     """Raise the exception that ends the verb as the signal would."""
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
@@ -22,9 +22,9 @@ def stopped_by_signals() -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         for each in handled:
             signal.signal(each, signal.SIG_IGN)
-        end_by(number)
+        raise_for_signal(number)
 
-    with _handled_by(stop) as handled:
+    with _handlers_replaced(stop) as handled:
         yield
 
 
@@ -40,7 +40,7 @@ def slices(seconds: float) -> Iterator[float]:
         yield min(left, SLICE)
 
 
-def rest(seconds: float) -> None:
+def sleep_in_slices(seconds: float) -> None:
     """Sleep in slices, so that a signal is handled promptly."""
     for each in slices(seconds):
         sleep(each)
@@ -52,35 +52,35 @@ class Stop:
     def __init__(self) -> None:
         self.number = 0
         self.count = 0
-        self._most: float = math.inf
+        self._raise_from: float = math.inf
 
     def note(self, number: int, _: object) -> None:
         """Record a signal."""
         self.number = number
         self.count += 1
-        if self.count >= self._most:
-            end_by(number)
+        if self.count >= self._raise_from:
+            raise_for_signal(number)
 
     @contextmanager
     def raising(self, count: int) -> Iterator[None]:
         """Let the signal with this count, and later ones, raise in a call that may block indefinitely."""
-        self._most = count
+        self._raise_from = count
         try:
             yield
         finally:
-            self._most = math.inf
+            self._raise_from = math.inf
 
 
 @contextmanager
-def noted_signals() -> Iterator[Stop]:
+def record_signals() -> Iterator[Stop]:
     """Record signals instead of ending."""
     stop = Stop()
-    with _handled_by(stop.note):
+    with _handlers_replaced(stop.note):
         yield stop
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, object], None]) -> Iterator[list[int]]:
+def _handlers_replaced(handler: Callable[[int, object], None]) -> Iterator[list[int]]:
     # Signals ignored by nohup or a shell's & stay ignored. Windows has no SIGHUP.
     signals = [getattr(signal, each, None) for each in ("SIGINT", "SIGTERM", "SIGHUP")]
     before = {each: signal.getsignal(each) for each in signals if each and signal.getsignal(each) != signal.SIG_IGN}

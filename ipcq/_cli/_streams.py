@@ -20,6 +20,6 @@ def stdout() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def asks() -> bool:
+def stdin_is_terminal() -> bool:
     """Return whether stdin is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()

@@ -7,10 +7,10 @@ import ipcq
 from ipcq._cli import _items
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import timeout_of
-from ipcq._cli._printer import Printer, complain_of
+from ipcq._cli._printer import Printer, report_undecodable
 from ipcq.errors import DecodeError, QueueEmpty, QueueShutDown
 
-NOTHING: Any = object()
+NO_ITEM: Any = object()
 
 
 class Taker:
@@ -22,46 +22,46 @@ class Taker:
         self._taken = 0
         self._undecoded = 0
 
-    def count(self, wanted: int, until: float | None) -> None:
-        """Take `wanted` items."""
-        while self._taken < wanted:
+    def take(self, count: int, until: float | None) -> None:
+        """Take `count` items."""
+        while self._taken < count:
             try:
-                self._move(_left(until, 0.0))
+                self._take_one(_remaining(until, 0.0))
             except (QueueEmpty, QueueShutDown) as error:
-                if wanted > 1:
-                    error.add_note(f"got {self._taken} of {wanted} items")
+                if count > 1:
+                    error.add_note(f"got {self._taken} of {count} items")
                 raise
-        self._judge()
+        self._fail_if_undecoded()
 
     def drain(self, until: float | None) -> None:
         """Wait for one item, then take all items that are in the queue."""
-        self._move(_left(until, 0.0))
+        self._take_one(_remaining(until, 0.0))
         try:
             while True:
-                self._move(0.0)
+                self._take_one(0.0)
         except (QueueEmpty, QueueShutDown):
-            self._judge()
+            self._fail_if_undecoded()
 
-    def follow(self, until: float | None, wanted: int | None = None) -> None:
-        """Take items as they arrive, until the deadline, the shutdown of the queue, or `wanted` items."""
-        while wanted is None or self._taken < wanted:
+    def follow(self, until: float | None, count: int | None = None) -> None:
+        """Take items as they arrive, until the deadline, the shutdown of the queue, or `count` items."""
+        while count is None or self._taken < count:
             try:
-                self._move(_left(until, None))
+                self._take_one(_remaining(until, None))
             except QueueShutDown:
                 break
             except QueueEmpty:
                 if not self._taken:
                     raise
                 break
-        self._judge()
+        self._fail_if_undecoded()
 
-    def _judge(self) -> None:
+    def _fail_if_undecoded(self) -> None:
         if self._undecoded:
             raise Failure  # each one has been reported
 
-    def _move(self, timeout: float | None) -> None:
+    def _take_one(self, timeout: float | None) -> None:
         """Take one item and print it, on stderr if printing it on stdout fails."""
-        item = NOTHING
+        item = NO_ITEM
         try:
             item = self._queue.get(timeout=timeout)
             self._taken += 1
@@ -69,14 +69,14 @@ class Taker:
         except DecodeError as error:
             self._taken += 1
             self._undecoded += 1
-            complain_of(error, "the message was taken")
+            report_undecodable(error, "the message was taken")
         except BaseException:
-            if item is not NOTHING:
-                kept = _items.as_json(item).decode("utf-8")
-                complain(f"an item of {self._queue.name!r} was taken but not printed: {kept}")
+            if item is not NO_ITEM:
+                text = _items.as_json(item).decode("utf-8")
+                complain(f"an item of {self._queue.name!r} was taken but not printed: {text}")
             raise
 
 
-def _left(until: float | None, otherwise: float | None) -> float | None:
+def _remaining(until: float | None, otherwise: float | None) -> float | None:
     """Return the remaining seconds as a timeout, or `otherwise` without a deadline."""
     return otherwise if until is None else timeout_of(max(0.0, until - monotonic()))

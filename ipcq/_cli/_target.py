@@ -7,7 +7,13 @@ from itertools import combinations
 from typing import Any
 
 import ipcq
-from ipcq._cli._creation import backend_options_option, check_that_it_lasts, existing, lasting, limit_options
+from ipcq._cli._creation import (
+    backend_options_option,
+    check_persistent,
+    limit_options,
+    open_existing,
+    require_persistence,
+)
 from ipcq._cli._exits import Failure, complain, line_of
 from ipcq._cli._options import Verb, option_of_open
 from ipcq._opening.address import parse
@@ -18,7 +24,7 @@ from ipcq.errors import BackendUnavailable, LimitExceeded, MessageQueueError, No
 CAPACITIES = ("max_messages", "buffer_size")
 
 #: Inherited limits that the new queue may lack, as long as the messages fit.
-SPARABLE = ("buffer_size", "mode", "max_messages")
+OMITTABLE = ("buffer_size", "mode", "max_messages")
 
 REFUSALS = (Unsupported, LimitExceeded, NoSpace, BackendUnavailable)
 
@@ -27,16 +33,16 @@ REFUSALS = (Unsupported, LimitExceeded, NoSpace, BackendUnavailable)
 class Limits:
     """Limits from the command line; None for those not given."""
 
-    asked: Mapping[str, Any]
+    requested: Mapping[str, Any]
     options: Mapping[str, Any]
     """Options of the backend."""
 
     @property
     def drops_priorities(self) -> bool:
         """Whether to put every message with priority 0."""
-        return self.asked["priorities"] is False
+        return self.requested["priorities"] is False
 
-    def of_open(
+    def for_open(
         self, inherited: Mapping[str, Any], url: Collection[str] = ()
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Yield arguments for `ipcq.open` and the inherited limits that they omit, fewest omissions first.
@@ -45,16 +51,18 @@ class Limits:
             inherited: Limits of the source.
             url: Names of the options in the target's URL.
         """
-        asked = {limit: value for limit, value in self.asked.items() if value is not None}
-        said = {*asked, *url}
-        rest = {limit: value for limit, value in inherited.items() if value is not None and limit not in said}
-        if any(capacity in said for capacity in CAPACITIES):
-            rest = {limit: value for limit, value in rest.items() if limit not in CAPACITIES}
-        spared = [limit for limit in SPARABLE if limit in rest and (limit, rest[limit]) != ("mode", 0o600)]
-        for size in range(len(spared) + 1):
-            for left_out in combinations(spared, size):
-                kept = {limit: value for limit, value in rest.items() if limit not in left_out}
-                yield {**kept, **asked, **self.options}, {limit: rest[limit] for limit in left_out}
+        requested = {limit: value for limit, value in self.requested.items() if value is not None}
+        given = {*requested, *url}
+        candidates = {limit: value for limit, value in inherited.items() if value is not None and limit not in given}
+        if any(capacity in given for capacity in CAPACITIES):
+            candidates = {limit: value for limit, value in candidates.items() if limit not in CAPACITIES}
+        omittable = [
+            limit for limit in OMITTABLE if limit in candidates and (limit, candidates[limit]) != ("mode", 0o600)
+        ]
+        for size in range(len(omittable) + 1):
+            for omitted in combinations(omittable, size):
+                kept = {limit: value for limit, value in candidates.items() if limit not in omitted}
+                yield {**kept, **requested, **self.options}, {limit: candidates[limit] for limit in omitted}
 
 
 def target_options(verb: Verb) -> Verb:
@@ -71,14 +79,14 @@ def target_options(verb: Verb) -> Verb:
         options: Mapping[str, Any],
         **others: Any,
     ) -> Any:
-        asked = {
+        requested = {
             "max_messages": max_messages,
             "max_message_size": max_message_size,
             "buffer_size": buffer_size,
             "priorities": priorities,
             "mode": mode,
         }
-        return verb(limits=Limits(asked, options), **others)
+        return verb(limits=Limits(requested, options), **others)
 
     with_limits: Callable[..., Any] = call
     for option in (
@@ -86,7 +94,7 @@ def target_options(verb: Verb) -> Verb:
         option_of_open("mode"),
         option_of_open(
             "priorities",
-            off="--no-priorities",
+            negative="--no-priorities",
             default=None,
             help="Create the queue with priorities, or put every message with priority 0.",
         ),
@@ -105,7 +113,7 @@ def open_target(
     *,
     messages: int | None,
     create: bool,
-    advise: Callable[[MessageQueueError], None] = lambda _: None,
+    reword: Callable[[MessageQueueError], None] = lambda _: None,
     **options: Any,
 ) -> ipcq.Queue[Any]:
     """Open the queue, or create it with the requested limits and those of the source.
@@ -117,7 +125,7 @@ def open_target(
         inherited: Mode and limits of the source. Those that the backend rejects are omitted, with a note on stderr.
         messages: Number of messages to come, if known.
         create: Create the queue if it does not exist.
-        advise: Rewords the advice in an error for the command line of this verb.
+        reword: Rewords the advice in an error for the command line of this verb.
         **options: Other options of `ipcq.open`.
 
     Raises:
@@ -125,46 +133,46 @@ def open_target(
         MessageQueueError: The queue cannot be opened or created.
     """
     options["read"] = False
-    asked, _ = next(limits.of_open({}))
-    of_existing = {**asked, **options}
-    of_existing.pop("mode", None)  # only for a new queue
+    requested, _ = next(limits.for_open({}))
+    for_existing = {**requested, **options}
+    for_existing.pop("mode", None)  # only for a new queue
     if limits.drops_priorities:
-        del of_existing["priorities"]
+        del for_existing["priorities"]
     if not create:
-        return ipcq.open(name, backend, create=False, **of_existing)
-    if (there := existing(name, backend, **of_existing)) is not None:
-        return there
-    troubles: list[MessageQueueError] = []
-    for asked, left_out in limits.of_open(inherited, parse(name).options):
+        return ipcq.open(name, backend, create=False, **for_existing)
+    if (existing := open_existing(name, backend, **for_existing)) is not None:
+        return existing
+    errors: list[MessageQueueError] = []
+    for requested, omitted in limits.for_open(inherited, parse(name).options):
         try:
-            with lasting():
-                queue = ipcq.open(name, backend, exclusive=True, **asked, **options)
+            with require_persistence():
+                queue = ipcq.open(name, backend, exclusive=True, **requested, **options)
         except QueueExists:  # created meanwhile
-            return ipcq.open(name, backend, create=False, **of_existing)
+            return ipcq.open(name, backend, create=False, **for_existing)
         except REFUSALS as error:
-            advise(error)
-            troubles.append(error)
+            reword(error)
+            errors.append(error)
         else:
             try:
-                _check_new(queue, left_out, messages, troubles)
+                _check_new(queue, omitted, messages, errors)
             except BaseException:
                 with queue:
                     queue.unlink()
                 raise
             return queue
-    largest = inherited.get("max_message_size")
-    if largest is not None and limits.asked["max_message_size"] is None:
-        troubles[-1].add_note(
-            f"messages may have {largest} bytes: if none is that large, pass a smaller --max-message-size"
+    max_size = inherited.get("max_message_size")
+    if max_size is not None and limits.requested["max_message_size"] is None:
+        errors[-1].add_note(
+            f"messages may have {max_size} bytes: if none is that large, pass a smaller --max-message-size"
         )
-    raise troubles[-1]
+    raise errors[-1]
 
 
 def _check_new(
-    queue: ipcq.Queue[Any], left_out: Mapping[str, Any], messages: int | None, troubles: Sequence[MessageQueueError]
+    queue: ipcq.Queue[Any], omitted: Mapping[str, Any], messages: int | None, errors: Sequence[MessageQueueError]
 ) -> None:
-    check_that_it_lasts(queue)
-    if not left_out:
+    check_persistent(queue)
+    if not omitted:
         return
     if queue.max_messages is not None and messages is not None and messages > queue.max_messages:
         raise Failure(
@@ -173,20 +181,20 @@ def _check_new(
         )
     listed = ", ".join(
         f"{OPTIONS[limit].flag} {value:04o}" if limit == "mode" else f"{OPTIONS[limit].flag} {value}"
-        for limit, value in left_out.items()
+        for limit, value in omitted.items()
     )
-    complain(f"queue {queue.name!r} is created without {listed}: {line_of(troubles[0])}")
+    complain(f"queue {queue.name!r} is created without {listed}: {line_of(errors[0])}")
 
 
-def check_size(queue: ipcq.Queue[Any], limits: Limits, largest: int | None) -> None:
+def check_size(queue: ipcq.Queue[Any], limits: Limits, max_size: int | None) -> None:
     """Check that the queue accepts the largest possible message, unless --max-message-size was given.
 
     Raises:
         Failure: It does not.
     """
-    if largest is not None and largest > queue.max_message_size and limits.asked["max_message_size"] is None:
+    if max_size is not None and max_size > queue.max_message_size and limits.requested["max_message_size"] is None:
         raise Failure(
             f"queue {queue.name!r} on backend {queue.backend!r} takes messages of at most {queue.max_message_size} "
-            f"bytes, but some may have {largest}: if none is larger than {queue.max_message_size}, pass "
+            f"bytes, but some may have {max_size}: if none is larger than {queue.max_message_size}, pass "
             f"--max-message-size {queue.max_message_size}"
         )

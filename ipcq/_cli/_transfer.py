@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 import ipcq
-from ipcq._cli._dump import File, header, limits_of
 from ipcq._cli._exits import Failure, complain
+from ipcq._cli._message_format import header, limits_of
 from ipcq._cli._options import (
     complete_name,
     json_option,
@@ -20,11 +20,12 @@ from ipcq._cli._options import (
     quiet_option,
     seconds_option,
 )
-from ipcq._cli._output import say, say_json, shown
+from ipcq._cli._output import print_json, print_line, shown
 from ipcq._cli._progress import Progress
-from ipcq._cli._putter import Putter, check_that_it_takes
+from ipcq._cli._putter import Putter, check_not_shut_down
 from ipcq._cli._rescue import load_command, rescue_file, rescue_option
-from ipcq._cli._signals import Stop, end_by, noted_signals
+from ipcq._cli._signals import Stop, raise_for_signal, record_signals
+from ipcq._cli._sinks import FileSink
 from ipcq._cli._target import Limits, check_size, open_target, target_options
 from ipcq.errors import MessageQueueError, QueueEmpty, QueueShutDown
 
@@ -32,7 +33,7 @@ _BACKEND = re.compile("backend=(?:'([^']*)'|…)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Arguments:
     """The parsed command line."""
 
     source: str
@@ -47,11 +48,11 @@ class Request:
     quiet: bool
 
 
-def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
+def transfer_verb(verb: Callable[[Arguments], None]) -> Callable[..., None]:
     """Add the arguments and options of a verb that transfers messages between two queues."""
 
     def call(**given: Any) -> None:
-        verb(Request(**given))
+        verb(Arguments(**given))
 
     call.__doc__ = verb.__doc__
     for option in (
@@ -78,17 +79,17 @@ def transfer_verb(verb: Callable[[Request], None]) -> Callable[..., None]:
 class Transfer:
     """A transfer of messages from one queue to another."""
 
-    request: Request
+    arguments: Arguments
     source: ipcq.Queue[bytes]
     target: ipcq.Queue[bytes]
-    file: File
+    file: FileSink
     """The rescue file: holds every message that was taken and is not in a queue."""
     stop: Stop
     progress: Progress
     putter: Putter
-    there: int
+    initial_messages: int
     """Number of messages in the source at the start."""
-    in_hand: int = 0
+    in_file_only: int = 0
     """Number of messages that are only in the file."""
 
     def put(self, message: ipcq.Message[bytes]) -> None:
@@ -112,103 +113,103 @@ class Transfer:
 
     def show(self) -> None:
         """Update the progress line."""
-        self.progress.show(self.progress.count / self.there)
+        self.progress.show(self.progress.count / self.initial_messages)
 
     def _priority(self, message: ipcq.Message[bytes]) -> int:
-        return 0 if self.request.limits.drops_priorities else message.priority
+        return 0 if self.arguments.limits.drops_priorities else message.priority
 
 
 @contextmanager
-def transfer(request: Request, verb: str, done: str, *, gives_back: bool) -> Iterator[Transfer]:
+def open_transfer(arguments: Arguments, verb: str, past: str, *, puts_back: bool) -> Iterator[Transfer]:
     """Open both queues and the rescue file, and report the result at the end.
 
     Args:
-        request: The parsed command line.
+        arguments: The parsed command line.
         verb: Part of the name of the rescue file.
-        done: Past participle for reports, as in "moved".
-        gives_back: Messages are put back into the source.
+        past: Past participle for reports, as in "moved".
+        puts_back: Messages are put back into the source.
 
     Raises:
         Failure: The target cannot hold the messages of the source. No message was taken.
         QueueEmpty: The source is empty.
     """
     with ExitStack() as stack:
-        with _urls_for_backends(request.source):
+        with _backends_as_urls(arguments.source):
             source: ipcq.Queue[bytes] = ipcq.open(
-                request.source, create=False, write=gives_back, serializer="raw", other_users=request.other_users
+                arguments.source, create=False, write=puts_back, serializer="raw", other_users=arguments.other_users
             )
         stack.enter_context(source)
-        there = source.qsize()
-        if not there:
+        initial_messages = source.qsize()
+        if not initial_messages:
             raise QueueEmpty(queue=source.name, backend=source.backend)
-        with _urls_for_backends(request.target):
+        with _backends_as_urls(arguments.target):
             target = open_target(
-                request.target,
+                arguments.target,
                 "auto",
-                request.limits,
+                arguments.limits,
                 limits_of(source),
-                messages=there,
-                create=not request.no_create,
-                advise=partial(_name_urls, request.target),
+                messages=initial_messages,
+                create=not arguments.no_create,
+                reword=partial(_reword_for_url, arguments.target),
                 serializer="raw",
-                other_users=request.other_users,
+                other_users=arguments.other_users,
             )
         stack.enter_context(target)
         if (source.name, source.backend) == (target.name, target.backend):
             raise click.UsageError(
                 f"SRC and DST are the same queue, {source.name!r} on backend {source.backend!r}: name two queues."
             )
-        for queue in (source, target) if gives_back else (target,):
-            _check_that_it_takes(queue)
-        check_size(target, request.limits, source.max_message_size)
-        stop = stack.enter_context(noted_signals())
-        progress = stack.enter_context(Progress(f"messages {done}", silent=request.quiet))
+        for queue in (source, target) if puts_back else (target,):
+            _check_not_shut_down(queue)
+        check_size(target, arguments.limits, source.max_message_size)
+        stop = stack.enter_context(record_signals())
+        progress = stack.enter_context(Progress(f"messages {past}", silent=arguments.quiet))
         # With peek, a message is written before it is taken, so a full disk loses none and nothing need be reserved.
-        file = rescue_file(source, verb, request.rescue, step=None if source.capabilities.peek else 0)
-        its = Transfer(
-            request=request,
+        file = rescue_file(source, verb, arguments.rescue, reserve_bytes=None if source.capabilities.peek else 0)
+        transfer = Transfer(
+            arguments=arguments,
             source=source,
             target=target,
             file=file,
             stop=stop,
             progress=progress,
-            putter=Putter(target, stop, progress, wait=request.wait, quiet=request.quiet),
-            there=there,
+            putter=Putter(target, stop, progress, wait=arguments.wait, quiet=arguments.quiet),
+            initial_messages=initial_messages,
         )
-        stack.callback(lambda: file.close(keep=its.in_hand > 0))
-        _check_priorities(its)
+        stack.callback(lambda: file.close(keep=transfer.in_file_only > 0))
+        _check_priorities(transfer)
         file.write(header(source, file.path))
-        loading = load_command(request.source if gives_back else request.target, file.path)
-        if not request.quiet:
-            complain(f"if this process is killed, {loading} recovers the messages that it held")
+        load = load_command(arguments.source if puts_back else arguments.target, file.path)
+        if not arguments.quiet:
+            complain(f"if this process is killed, {load} recovers the messages that it held")
         try:
-            yield its
+            yield transfer
         except BaseException as error:
             progress.close()
-            _note(error, _state(its, done, loading))
+            _add_note(error, _whereabouts(transfer, past, load))
             raise
-    _tell(its, done)
+    _report(transfer, past)
 
 
-def _check_that_it_takes(queue: ipcq.Queue[bytes]) -> None:
+def _check_not_shut_down(queue: ipcq.Queue[bytes]) -> None:
     """Check that the queue is not shut down, and add a note to the error."""
     try:
-        check_that_it_takes(queue)
+        check_not_shut_down(queue)
     except QueueShutDown as error:
         error.add_note("nothing was taken")
         raise
 
 
-def _check_priorities(its: Transfer) -> None:
-    if not its.source.priorities:
+def _check_priorities(transfer: Transfer) -> None:
+    if not transfer.source.priorities:
         return
-    if its.source.capabilities.peek:
+    if transfer.source.capabilities.peek:
         try:
-            its.check(its.source.peek_message())  # the highest comes first
+            transfer.check(transfer.source.peek_message())  # the highest comes first
         except QueueEmpty:
             pass  # taken by another consumer
-    elif not (its.request.limits.drops_priorities or its.target.capabilities.priorities):
-        raise _priorities_lost(its.target)
+    elif not (transfer.arguments.limits.drops_priorities or transfer.target.capabilities.priorities):
+        raise _priorities_lost(transfer.target)
 
 
 def _priorities_lost(target: ipcq.Queue[Any]) -> Failure:
@@ -218,34 +219,35 @@ def _priorities_lost(target: ipcq.Queue[Any]) -> Failure:
     )
 
 
-def _state(its: Transfer, done: str, loading: str) -> str:
+def _whereabouts(transfer: Transfer, past: str, load: str) -> str:
     """Return a sentence about where all messages are."""
-    state = f"{_messages(its.progress.count)} {done}"
-    if its.in_hand:
-        return f"{state}; {_messages(its.in_hand)} in no queue, kept in {its.file.path}: resume with {loading}"
-    return f"{state}, all others are still in {its.source.name!r}"
+    where = f"{_messages(transfer.progress.count)} {past}"
+    if transfer.in_file_only:
+        held = f"{_messages(transfer.in_file_only)} in no queue, kept in {transfer.file.path}"
+        return f"{where}; {held}: resume with {load}"
+    return f"{where}, all others are still in {transfer.source.name!r}"
 
 
-def _note(error: BaseException, state: str) -> None:
+def _add_note(error: BaseException, where: str) -> None:
     if isinstance(error, SystemExit):
-        complain(state)  # SystemExit prints no line, so a note would be lost
+        complain(where)  # SystemExit prints no line, so a note would be lost
     else:
-        error.add_note(state)
+        error.add_note(where)
 
 
-def _tell(its: Transfer, done: str) -> None:
-    request, number = its.request, its.stop.number
-    told = f"{_messages(its.progress.count)} {done}"
+def _report(transfer: Transfer, past: str) -> None:
+    arguments, number = transfer.arguments, transfer.stop.number
+    summary = f"{_messages(transfer.progress.count)} {past}"
     if number:
-        if not request.quiet:
-            complain(f"stopped: {told}, all others are still in {its.source.name!r}")
-        end_by(number)
-    if request.as_json:
-        ends: Mapping[str, ipcq.Queue[bytes]] = {"source": its.source, "target": its.target}
+        if not arguments.quiet:
+            complain(f"stopped: {summary}, all others are still in {transfer.source.name!r}")
+        raise_for_signal(number)
+    if arguments.as_json:
+        ends: Mapping[str, ipcq.Queue[bytes]] = {"source": transfer.source, "target": transfer.target}
         facts = {end: {"name": queue.name, "backend": queue.backend} for end, queue in ends.items()}
-        say_json({**facts, "messages": its.progress.count})
-    elif not request.quiet:
-        say(f"{told} from {shown(its.source.name)} to {shown(its.target.name)}")
+        print_json({**facts, "messages": transfer.progress.count})
+    elif not arguments.quiet:
+        print_line(f"{summary} from {shown(transfer.source.name)} to {shown(transfer.target.name)}")
 
 
 def _messages(count: int) -> str:
@@ -253,16 +255,16 @@ def _messages(count: int) -> str:
 
 
 @contextmanager
-def _urls_for_backends(name: str) -> Iterator[None]:
+def _backends_as_urls(name: str) -> Iterator[None]:
     """Make errors advise a URL instead of an argument for the backend."""
     try:
         yield
     except MessageQueueError as error:
-        _name_urls(name, error)
+        _reword_for_url(name, error)
         raise
 
 
-def _name_urls(name: str, error: MessageQueueError) -> None:
+def _reword_for_url(name: str, error: MessageQueueError) -> None:
     path = name.partition("://")[2] or name
     error.detail = _BACKEND.sub(
         lambda found: f"a URL such as {found[1] or 'BACKEND'}://{path.partition('?')[0]}", error.detail

@@ -170,7 +170,7 @@ def test_a_run_removes_its_queues(run: Run) -> None:
 
 def test_a_terminal_has_a_bar(terminal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With what is being done, and headings over the table."""
-    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
     text = terminal(*SHORT).text
     assert "] " in text and "round 1 of 1" in text and "contestant" in text
 

@@ -134,12 +134,12 @@ def test_capacity_in_bytes_alone_is_not_told_in_messages(run: Run, name: str, mo
 
 def test_url_options_do_not_disturb_the_look() -> None:
     """They are for the queue that is created."""
-    assert _creation.existing("memory:///no-such?max_messages=4", "auto") is None
+    assert _creation.open_existing("memory:///no-such?max_messages=4", "auto") is None
 
 
 def test_url_that_wants_a_new_queue_is_not_looked_up(queue: Queue) -> None:
     """Creating it is what finds that there is one."""
-    assert _creation.existing(f"{queue.backend}://{queue.name}?exclusive=true", "auto") is None
+    assert _creation.open_existing(f"{queue.backend}://{queue.name}?exclusive=true", "auto") is None
 
 
 def test_minimum_can_be_required(run: Run, name: str) -> None:

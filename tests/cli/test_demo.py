@@ -19,8 +19,8 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import _meter, _worker
-from ipcq._cli._outcome import Outcome
+from ipcq._cli import _demo_progress, _demo_worker
+from ipcq._cli._demo_outcome import Outcome
 from ipcq._cli.verbs import demo as verb
 from ipcq.testing.processes import Peer, Peers
 from ipcq.testing.tally import Tally, judge_tallies
@@ -29,7 +29,7 @@ Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
 
 WATCHDOG = 60.0
-PAYLOADS = _worker.Payloads(16)
+PAYLOADS = _demo_worker.Payloads(16)
 SHORT = ("demo", "--messages", "40", "--size", "16")
 
 
@@ -94,8 +94,8 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Demo]:
     def start(program: Callable[..., None], name: str, *task: Any) -> Demo:
         said: Any = SimpleQueue()
         words: Any = SimpleQueue()
-        monkeypatch.setattr(_worker, "say", said.put)
-        monkeypatch.setattr(_worker, "hear", lambda: words.get(timeout=WATCHDOG))
+        monkeypatch.setattr(_demo_worker, "say", said.put)
+        monkeypatch.setattr(_demo_worker, "hear", lambda: words.get(timeout=WATCHDOG))
 
         def work() -> None:
             try:
@@ -113,13 +113,13 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Demo]:
 
 def test_producer_puts_numbered_objects(demo: Callable[..., Demo], queue: Queue) -> None:
     """From 0 on, as many as it is told to."""
-    demo(_worker.produce, queue.name, 1, float("inf"), 2).news()
+    demo(_demo_worker.produce, queue.name, 1, float("inf"), 2).news()
     assert [queue.get(timeout=0) for _ in range(2)] == [PAYLOADS.make(1, 0), PAYLOADS.make(1, 1)]
 
 
 def test_producer_stops_when_its_time_is_over(demo: Callable[..., Demo], queue: Queue) -> None:
     """With no time it puts nothing."""
-    worker = demo(_worker.produce, queue.name, 0, 0.0, None)
+    worker = demo(_demo_worker.produce, queue.name, 0, 0.0, None)
     assert worker.news()[-1] == {"count": 0, "report": {}}
 
 
@@ -127,7 +127,7 @@ def test_consumer_reports_what_it_saw(demo: Callable[..., Demo], queue: Queue) -
     """Each object once."""
     queue.put_many([PAYLOADS.make(0, 0), PAYLOADS.make(1, 0), PAYLOADS.make(0, 1)])
     queue.shutdown()
-    told = demo(_worker.consume, queue.name).news()[-1]
+    told = demo(_demo_worker.consume, queue.name).news()[-1]
     assert (told["count"], judge_tallies([2, 1], [told["report"]["seen"]]).faults) == (3, [])
 
 
@@ -147,7 +147,7 @@ def test_consumer_sees_what_is_wrong(demo: Callable[..., Demo], queue: Queue, it
     """Each fault is counted as what it is."""
     queue.put_many(items)
     queue.shutdown()
-    report = demo(_worker.consume, queue.name).news()[-1]["report"]
+    report = demo(_demo_worker.consume, queue.name).news()[-1]["report"]
     assert judge_tallies([2], [report["seen"]]).wrong[fault] == 1
 
 
@@ -156,14 +156,14 @@ def test_consumer_counts_a_message_that_cannot_be_decoded(demo: Callable[..., De
     with ipcq.open(queue.name, serializer="raw") as raw:
         raw.put(b"\xc1")
     queue.shutdown()
-    report = demo(_worker.consume, queue.name).news()[-1]["report"]
+    report = demo(_demo_worker.consume, queue.name).news()[-1]["report"]
     assert judge_tallies([0], [report["seen"]]).wrong["torn"] == 1
 
 
 def test_consumer_ends_at_its_mark(demo: Callable[..., Demo], queue: Queue) -> None:
     """What is behind that is for the others."""
-    queue.put_many([PAYLOADS.make(0, 0), _worker.END, _worker.END])
-    report = demo(_worker.consume, queue.name).news()[-1]["report"]
+    queue.put_many([PAYLOADS.make(0, 0), _demo_worker.END_MARKER, _demo_worker.END_MARKER])
+    report = demo(_demo_worker.consume, queue.name).news()[-1]["report"]
     assert (judge_tallies([1], [report["seen"]]).faults, queue.qsize()) == ([], 1)
 
 
@@ -177,7 +177,7 @@ def test_a_backend_without_a_shutdown_will_do(
 
 def test_marks_wait_for_space(memory: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are put as there is space, and the demo goes on looking after its workers meanwhile."""
-    demo = verb.Demo(memory, 16, _meter.Meter(silent=True))
+    demo = verb.Demo(memory, 16, _demo_progress.DemoProgress(silent=True))
     peers: list[Any] = ["one", "other"]
     demo._consumers = [verb.Worker(peer, peer) for peer in peers]
     taken: list[Any] = []
@@ -194,12 +194,12 @@ def test_marks_wait_for_space(memory: str, name: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(verb, "listen", listen)
         demo._end(ended)
         taken.append(queue.get(timeout=WATCHDOG))
-    assert taken == [_worker.END, _worker.END]
+    assert taken == [_demo_worker.END_MARKER, _demo_worker.END_MARKER]
 
 
 def test_worker_reports_how_far_it_is(demo: Callable[..., Demo], queue: Queue) -> None:
     """While it waits."""
-    worker = demo(_worker.consume, queue.name)
+    worker = demo(_demo_worker.consume, queue.name)
     beats = [worker.said.get(timeout=WATCHDOG) for _ in range(2)]
     queue.shutdown()
     worker.news()
@@ -312,31 +312,31 @@ def test_backend_inside_one_process_is_refused(run: Run) -> None:
 
 def test_worker_that_dies_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, with what killed it."""
-    monkeypatch.setattr(verb.Worker, "tell", lambda self: self.peer.kill())
+    monkeypatch.setattr(verb.Worker, "release", lambda self: self.peer.kill())
     assert "was killed by SIGKILL" in run(*SHORT).stdout
 
 
 def test_worker_that_dies_fails_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever came out."""
-    monkeypatch.setattr(verb.Worker, "tell", lambda self: self.peer.kill())
+    monkeypatch.setattr(verb.Worker, "release", lambda self: self.peer.kill())
     assert run(*SHORT).exit_code == 1
 
 
 def test_worker_that_dies_before_it_is_told_is_noticed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Telling it fails, and listening says why."""
-    tell = verb.Worker.tell
+    tell = verb.Worker.release
 
     def late(worker: verb.Worker) -> None:
         worker.peer.kill()
         tell(worker)
 
-    monkeypatch.setattr(verb.Worker, "tell", late)
+    monkeypatch.setattr(verb.Worker, "release", late)
     assert "was killed by SIGKILL" in run(*SHORT).stdout
 
 
 def test_complaint_of_a_worker_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exit code and the last thing that it wrote."""
-    monkeypatch.setattr(verb, "consume", _worker.produce)  # which needs more arguments
+    monkeypatch.setattr(verb, "consume", _demo_worker.produce)  # which needs more arguments
     died = r"FAIL: consumer [01] \(pid \d+\) ended with exit code 1: TypeError: produce\(\) missing 3"
     assert re.search(died, run(*SHORT).stdout)
 
@@ -350,7 +350,7 @@ def test_worker_that_ends_badly_is_named(run: Run, monkeypatch: pytest.MonkeyPat
         return wait(peer, timeout)
 
     monkeypatch.setattr(Peer, "wait", kill)
-    monkeypatch.setattr(verb.Worker, "tell", told_once(verb.Worker.tell))
+    monkeypatch.setattr(verb.Worker, "release", told_once(verb.Worker.release))
     assert "was killed by SIGKILL" in run(*SHORT).stdout
 
 
@@ -382,15 +382,15 @@ def told_once(tell: Callable[[verb.Worker], None]) -> Callable[[verb.Worker], No
 
 def test_worker_that_does_not_end_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not dismissed, so it stays."""
-    monkeypatch.setattr(verb.Worker, "tell", told_once(verb.Worker.tell))
-    monkeypatch.setattr(verb, "PARTING", 0.01)
+    monkeypatch.setattr(verb.Worker, "release", told_once(verb.Worker.release))
+    monkeypatch.setattr(verb, "EXIT_SECONDS", 0.01)
     assert "did not exit within 0 s" in run(*SHORT).stdout
 
 
 def test_run_in_which_nothing_moves_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped worker must not stop the demo; and where each of them stands is told."""
-    monkeypatch.setattr(verb, "STUCK", -1.0)
-    monkeypatch.setattr(verb.Worker, "tell", lambda _: None)  # so the workers do not begin
+    monkeypatch.setattr(verb, "HANG_SECONDS", -1.0)
+    monkeypatch.setattr(verb.Worker, "release", lambda _: None)  # so the workers do not begin
     told = run(*SHORT).stdout
     assert "FAIL: no progress" in told and told.count("--- <Peer ") == 4
 
@@ -441,13 +441,13 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock by which the meter goes."""
     clock = Clock()
-    monkeypatch.setattr(_meter, "monotonic", clock)
+    monkeypatch.setattr(_demo_progress, "monotonic", clock)
     return clock
 
 
 def test_progress_has_one_line_each_second(clock: Clock, capsys: Any) -> None:
     """Where no terminal is."""
-    meter = _meter.Meter(silent=False)
+    meter = _demo_progress.DemoProgress(silent=False)
     with meter.open():
         meter.start()
         for clock.now in (0.5, 1.0, 1.5, 2.0):
@@ -460,7 +460,7 @@ def test_progress_has_one_line_each_second(clock: Clock, capsys: Any) -> None:
 
 def test_silent_progress_is_silent(clock: Clock, capsys: Any) -> None:
     """With --quiet and --json."""
-    meter = _meter.Meter(silent=True)
+    meter = _demo_progress.DemoProgress(silent=True)
     meter.start()
     clock.now = 10.0
     meter.show(1, 1, 1)
@@ -469,7 +469,7 @@ def test_silent_progress_is_silent(clock: Clock, capsys: Any) -> None:
 
 def test_terminal_has_a_live_line(terminal: Callable[..., Any]) -> None:
     """With the rate of the last seconds as a curve."""
-    assert any(block in terminal("demo", "--seconds", "1").text for block in _meter.BLOCKS)
+    assert any(block in terminal("demo", "--seconds", "1").text for block in _demo_progress.BLOCKS)
 
 
 def test_live_line_needs_no_rich(terminal: Callable[..., Any], no_rich: None) -> None:

@@ -13,9 +13,9 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import _host
-from ipcq._cli._host import Check
-from ipcq._cli._meter import Meter
+from ipcq._cli import _machine_checks
+from ipcq._cli._demo_progress import DemoProgress
+from ipcq._cli._machine_checks import Check
 from ipcq._cli.verbs import doctor as verb
 from ipcq._cli.verbs.demo import Demo
 from ipcq._opening import registry
@@ -62,10 +62,10 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     places = tuple(tmp_path / place for place in ("etc", "run", "lib"))
     for place in places:
         (place / "logind.conf.d").mkdir(parents=True)
-    monkeypatch.setattr(_host, "SYSTEMD", places)
-    monkeypatch.setattr(_host, "BOOTED", tmp_path)
-    monkeypatch.setattr(_host, "LINGER", tmp_path / "linger")
-    monkeypatch.setattr(_host, "LOGIN_DEFS", tmp_path / "login.defs")
+    monkeypatch.setattr(_machine_checks, "SYSTEMD_DIRECTORIES", places)
+    monkeypatch.setattr(_machine_checks, "SYSTEMD_RUNNING", tmp_path)
+    monkeypatch.setattr(_machine_checks, "LINGERING_USERS", tmp_path / "linger")
+    monkeypatch.setattr(_machine_checks, "LOGIN_DEFS", tmp_path / "login.defs")
     monkeypatch.setattr(os, "geteuid", lambda: 123456)
     return tmp_path
 
@@ -147,20 +147,20 @@ def test_program_runs(program: Callable[..., Any]) -> None:
 
 def test_lock_that_is_not_there_is_ok(lock: Path) -> None:
     """It is made when it is needed."""
-    assert only(_host.check_name_lock()).severity == "ok"
+    assert only(_machine_checks.check_name_lock()).severity == "ok"
 
 
 def test_lock_of_this_user_is_ok(lock: Path) -> None:
     """With the mode that it has to have."""
     lock.mkdir(0o700)
-    assert only(_host.check_name_lock()).text == f"{lock} belongs to this user and has mode 0700"
+    assert only(_machine_checks.check_name_lock()).text == f"{lock} belongs to this user and has mode 0700"
 
 
 def test_open_lock_is_an_error(lock: Path) -> None:
     """Nothing can be created."""
     lock.mkdir()
     lock.chmod(0o755)
-    check = only(_host.check_name_lock())
+    check = only(_machine_checks.check_name_lock())
     assert (check.severity, check.fix, "has mode 0755" in check.text) == ("error", f"sudo rm -r {lock}", True)
 
 
@@ -168,13 +168,13 @@ def test_lock_of_another_user_is_an_error(lock: Path, monkeypatch: pytest.Monkey
     """A squatter's."""
     lock.mkdir(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 123456)
-    assert ", not to this one (123456)" in only(_host.check_name_lock()).text
+    assert ", not to this one (123456)" in only(_machine_checks.check_name_lock()).text
 
 
 def test_link_in_the_place_of_the_lock_is_an_error(lock: Path) -> None:
     """It is not followed."""
     lock.symlink_to("/tmp")
-    assert "is not a directory" in only(_host.check_name_lock()).text
+    assert "is not a directory" in only(_machine_checks.check_name_lock()).text
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def about(place: Path) -> Check:
-    return next(check for check in _host.check_name_lock() if check.text.startswith(str(place)))
+    return next(check for check in _machine_checks.check_name_lock() if check.text.startswith(str(place)))
 
 
 def unwritable(monkeypatch: pytest.MonkeyPatch, place: Path, *, read_only: bool) -> None:
@@ -205,7 +205,7 @@ def test_a_squatted_place_of_the_lock_is_a_warning(two: Path) -> None:
 def test_a_place_that_cannot_be_used_leaves_the_others_in_order(two: Path) -> None:
     """Each has a line of its own."""
     two.write_text("")
-    assert [check.severity for check in _host.check_name_lock()] == ["ok", "warning"]
+    assert [check.severity for check in _machine_checks.check_name_lock()] == ["ok", "warning"]
 
 
 def test_a_missing_place_of_the_lock_is_ok(two: Path) -> None:
@@ -251,7 +251,7 @@ def test_no_place_for_the_lock_is_an_error(two: Path) -> None:
     """Nothing can be created."""
     two.parent.rmdir()
     two.parent.with_name("first").rmdir()
-    checks = list(_host.check_name_lock())
+    checks = list(_machine_checks.check_name_lock())
     assert [check.severity for check in checks] == ["error", "error"]
     assert all("no queue can be created" in check.text for check in checks)
     assert checks[0].fix.startswith("sudo mkdir -p ")
@@ -260,7 +260,7 @@ def test_no_place_for_the_lock_is_an_error(two: Path) -> None:
 def test_a_missing_place_in_run_is_mended_by_lingering(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made by whoever lets the user in."""
     monkeypatch.setattr(private_directory, "_roots", lambda: ("/run/user/none/ipcq",))
-    assert only(_host.check_name_lock()).fix == f"sudo loginctl enable-linger {os.geteuid()}"
+    assert only(_machine_checks.check_name_lock()).fix == f"sudo loginctl enable-linger {os.geteuid()}"
 
 
 def held_by(descriptor: int) -> None:
@@ -269,11 +269,11 @@ def held_by(descriptor: int) -> None:
 
 def test_lock_that_is_held_long_is_a_warning(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody was stopped while it created a queue."""
-    monkeypatch.setattr(_host, "BRIEF", 0.01)
+    monkeypatch.setattr(_machine_checks, "HOLD_SECONDS", 0.01)
     lock.mkdir(0o700)
     with (lock / "names.lock").open("w") as file:
         held_by(file.fileno())
-        assert only(_host.check_name_lock()).fix == f"sudo fuser -v {lock}/names.lock"
+        assert only(_machine_checks.check_name_lock()).fix == f"sudo fuser -v {lock}/names.lock"
 
 
 def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,13 +281,13 @@ def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyP
     lock.mkdir(0o700)
     with (lock / "names.lock").open("w") as file:
         held_by(file.fileno())
-        monkeypatch.setattr(_host, "rest", lambda _: file.close())
-        assert only(_host.check_name_lock()).severity == "ok"
+        monkeypatch.setattr(_machine_checks, "sleep_in_slices", lambda _: file.close())
+        assert only(_machine_checks.check_name_lock()).severity == "ok"
 
 
 def test_each_place_of_the_lock_is_told() -> None:
     """The real ones, and not some of doctor's own."""
-    texts = [check.text for check in _host.check_name_lock()]
+    texts = [check.text for check in _machine_checks.check_name_lock()]
     assert [text.split()[0] for text in texts] == list(private_directory.private_places())
 
 
@@ -306,20 +306,20 @@ def test_few_open_files_are_a_warning(
 ) -> None:
     """The fix is one that this user can use."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
-    check = only(_host.check_descriptors())
+    check = only(_machine_checks.check_descriptors())
     assert (check.severity, check.fix) == (severity, fix)
 
 
 def test_shared_memory_is_told_in_figures() -> None:
     """Size and free space."""
-    assert "MiB free" in only(_host.check_shared_memory()).text
+    assert "MiB free" in only(_machine_checks.check_shared_memory()).text
 
 
 def test_full_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that makes it larger, and what a container takes."""
     found = SimpleNamespace(f_blocks=64 << 8, f_frsize=4096, f_bavail=256)
     monkeypatch.setattr(os, "statvfs", lambda _: found)
-    check = only(_host.check_shared_memory())
+    check = only(_machine_checks.check_shared_memory())
     assert (check.severity, check.text, "--shm-size=128m" in check.fix) == (
         "warning",
         "/dev/shm has 1 MiB of 64 MiB free",
@@ -329,26 +329,26 @@ def test_full_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_missing_shared_memory_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Some backends do without."""
-    monkeypatch.setattr(_host, "SHARED_MEMORY", str(tmp_path / "missing"))
-    assert only(_host.check_shared_memory()).severity == "note"
+    monkeypatch.setattr(_machine_checks, "SHARED_MEMORY", str(tmp_path / "missing"))
+    assert only(_machine_checks.check_shared_memory()).severity == "note"
 
 
 def test_shared_memory_of_others_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be made there."""
     monkeypatch.setattr(os, "access", lambda *_: False)
-    monkeypatch.setattr(_host, "SPARE", 0)
-    assert only(_host.check_shared_memory()).fix == "sudo chmod 1777 /dev/shm"
+    monkeypatch.setattr(_machine_checks, "SPARE_BYTES", 0)
+    assert only(_machine_checks.check_shared_memory()).fix == "sudo chmod 1777 /dev/shm"
 
 
 def test_without_systemd_nothing_is_removed(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would."""
-    monkeypatch.setattr(_host, "BOOTED", systemd / "missing")
-    assert only(_host.check_remove_ipc()).severity == "ok"
+    monkeypatch.setattr(_machine_checks, "SYSTEMD_RUNNING", systemd / "missing")
+    assert only(_machine_checks.check_remove_ipc()).severity == "ok"
 
 
 def test_default_of_systemd_is_a_warning(systemd: Path) -> None:
     """It removes the queues of users; user 123456 has no name here."""
-    check = only(_host.check_remove_ipc())
+    check = only(_machine_checks.check_remove_ipc())
     assert (check.severity, check.fix, "by default" in check.text) == (
         "warning",
         "sudo loginctl enable-linger 123456",
@@ -359,32 +359,32 @@ def test_default_of_systemd_is_a_warning(systemd: Path) -> None:
 def test_system_user_keeps_its_queues(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """logind.conf(5): they are excluded."""
     monkeypatch.setattr(os, "geteuid", lambda: 999)
-    assert only(_host.check_remove_ipc()).severity == "ok"
+    assert only(_machine_checks.check_remove_ipc()).severity == "ok"
 
 
 def test_which_users_are_system_users_is_configured(systemd: Path) -> None:
     """login.defs(5)."""
     (systemd / "login.defs").write_text("# SYS_UID_MAX 5\nSYS_UID_MAX\t200000\n")
-    assert "is a system user" in only(_host.check_remove_ipc()).text
+    assert "is a system user" in only(_machine_checks.check_remove_ipc()).text
 
 
 def test_other_settings_of_login_defs_do_not_matter(systemd: Path) -> None:
     """Then it is 999."""
     (systemd / "login.defs").write_text("UID_MAX 60000\n")
-    assert only(_host.check_remove_ipc()).severity == "warning"
+    assert only(_machine_checks.check_remove_ipc()).severity == "warning"
 
 
 def test_lingering_user_keeps_its_queues(systemd: Path) -> None:
     """loginctl(1): its session does not end."""
     (systemd / "linger").mkdir()
     (systemd / "linger" / "123456").touch()
-    assert "lingers" in only(_host.check_remove_ipc()).text
+    assert "lingers" in only(_machine_checks.check_remove_ipc()).text
 
 
 def test_lingering_user_is_looked_for_by_name(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As systemd keeps it."""
     monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann"))
-    assert only(_host.check_remove_ipc()).fix == "sudo loginctl enable-linger ann"
+    assert only(_machine_checks.check_remove_ipc()).fix == "sudo loginctl enable-linger ann"
 
 
 @pytest.mark.parametrize(
@@ -404,13 +404,13 @@ def test_last_setting_counts(systemd: Path, files: dict[str, str], severity: str
     """logind.conf(5): one main file, drop-ins by name behind it, of one name that in /etc."""
     for path, text in files.items():
         (systemd / path).write_text(text)
-    assert only(_host.check_remove_ipc()).severity == severity
+    assert only(_machine_checks.check_remove_ipc()).severity == severity
 
 
 def test_setting_that_cannot_be_read_is_passed_over(systemd: Path) -> None:
     """Not everything there is a file."""
     (systemd / "etc" / "logind.conf.d" / "a.conf").mkdir()
-    assert only(_host.check_remove_ipc()).severity == "warning"
+    assert only(_machine_checks.check_remove_ipc()).severity == "warning"
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -420,18 +420,20 @@ def listed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def test_queue_of_a_dead_demo_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed together with all its workers."""
     listed(monkeypatch, "/jobs", "/ipcq-demo-99999999-0123abcd", f"/ipcq-demo-{'9' * 30}-0123abcd")
-    assert next(check.fix for check in _host.check_leftovers()) == "ipcq rm --yes /ipcq-demo-99999999-0123abcd"
+    assert (
+        next(check.fix for check in _machine_checks.check_leftovers()) == "ipcq rm --yes /ipcq-demo-99999999-0123abcd"
+    )
 
 
 def test_queue_of_a_demo_is_known_by_its_name() -> None:
     """As the demo calls it."""
-    assert _host.OURS.fullmatch(Demo("auto", 0, Meter(silent=True)).name)
+    assert _machine_checks.OWN_NAME.fullmatch(Demo("auto", 0, DemoProgress(silent=True)).name)
 
 
 def test_queue_of_a_demo_that_runs_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is at work."""
     listed(monkeypatch, f"/ipcq-demo-{os.getpid()}-0123abcd")
-    assert list(_host.check_leftovers()) == []
+    assert list(_machine_checks.check_leftovers()) == []
 
 
 def test_queue_of_another_users_demo_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,12 +444,12 @@ def test_queue_of_another_users_demo_is_not_left_over(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "kill", refuse)
     listed(monkeypatch, "/ipcq-demo-1-0123abcd")
-    assert list(_host.check_leftovers()) == []
+    assert list(_machine_checks.check_leftovers()) == []
 
 
 def test_locks_of_a_hidden_proc_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then nothing is said of them."""
-    assert _host._locks("/no/such/file") == set()
+    assert _machine_checks._locks("/no/such/file") == set()
 
 
 def test_findings_of_a_backend_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,5 +548,5 @@ def test_preferred_backend_that_is_there_is_ok(monkeypatch: pytest.MonkeyPatch) 
 def test_read_only_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """More rights would not help."""
     monkeypatch.setattr(private_directory, "read_only", lambda path: True)
-    check = only(_host.check_shared_memory())
+    check = only(_machine_checks.check_shared_memory())
     assert (check.severity, check.fix) == ("warning", "sudo mount -o remount,rw /dev/shm")

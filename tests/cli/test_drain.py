@@ -18,8 +18,8 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import _dump
-from ipcq._cli._signals import noted_signals
+from ipcq._cli import _message_reader, _sinks
+from ipcq._cli._signals import record_signals
 
 fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
 resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
@@ -296,14 +296,14 @@ def test_message_that_cannot_be_written_is_on_stderr(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, blind: None
 ) -> None:
     """It is taken, and must be somewhere: as the line that load takes."""
-    write = _dump.File.write
+    write = _sinks.FileSink.write
 
-    def fail(self: _dump.File, line: bytes) -> None:
+    def fail(self: _sinks.FileSink, line: bytes) -> None:
         if b"oWE=" in line:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         write(self, line)
 
-    monkeypatch.setattr(_dump.File, "write", fail)
+    monkeypatch.setattr(_sinks.FileSink, "write", fail)
     queue.put("a")
     assert MESSAGE.strip() in run("drain", queue.name, str(file)).stderr
 
@@ -329,7 +329,7 @@ def test_terminal_that_went_is_noticed_before_anything_is_taken(
     os.close(reading)
     with os.fdopen(writing, "w") as gone, pytest.raises(BrokenPipeError):
         monkeypatch.setattr(sys, "stdout", gone)
-        _dump.Stream().make_room()
+        _sinks.StdoutSink().make_room()
 
 
 def test_reader_that_went_is_noticed_before_anything_is_taken(start: Callable[..., Any], shared: Queue) -> None:
@@ -355,14 +355,14 @@ def test_signal_ends_it_between_two_messages(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
     """What is taken is in the file, and the rest is in the queue."""
-    make_room = _dump.File.make_room
+    make_room = _sinks.FileSink.make_room
 
-    def interrupted(self: _dump.File) -> None:
+    def interrupted(self: _sinks.FileSink) -> None:
         make_room(self)
         if queue.qsize() == 2:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(_dump.File, "make_room", interrupted)
+    monkeypatch.setattr(_sinks.FileSink, "make_room", interrupted)
     queue.put_many(["a", "b", "c"])
     result = run("drain", queue.name, str(file))
     assert (result.exit_code, len(lines(file)), queue.qsize(), result.stderr) == (
@@ -375,7 +375,7 @@ def test_signal_ends_it_between_two_messages(
 
 def test_signal_can_be_quiet(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --quiet."""
-    monkeypatch.setattr(_dump.File, "make_room", lambda self: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(_sinks.FileSink, "make_room", lambda self: signal.raise_signal(signal.SIGINT))
     queue.put("a")
     assert run("drain", queue.name, str(file), "-q").stderr == ""
 
@@ -404,7 +404,7 @@ def test_second_signal_ends_a_write_that_hangs(start: Callable[..., Any], name: 
 DYING = """
 import os, signal, sys
 import ipcq
-from ipcq._cli import _dump, main
+from ipcq._cli import _sinks, main
 
 calls = 0
 
@@ -424,7 +424,7 @@ def dying(function, *, before):
 
 
 name, file, method, before = sys.argv[1:]
-owner = ipcq.Queue if hasattr(ipcq.Queue, method) else _dump.File
+owner = ipcq.Queue if hasattr(ipcq.Queue, method) else _sinks.FileSink
 setattr(owner, method, dying(getattr(owner, method), before=before == "before"))
 main(["drain", name, file])
 """
@@ -647,7 +647,7 @@ def test_full_queue_is_waited_for(run: Run, queue: Queue) -> None:
 
 def test_waiting_is_told_after_a_while(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once."""
-    monkeypatch.setattr("ipcq._cli._putter.PATIENCE", 0.0)
+    monkeypatch.setattr("ipcq._cli._putter.DELAY_SECONDS", 0.0)
     assert (
         run("load", queue.name, "-", "--wait", "0.3", input=HEADER + MESSAGE * 5).stderr.count("waiting for space") == 1
     )
@@ -687,7 +687,7 @@ def test_signal_ends_a_load_between_two_tries(
 
 def test_signal_raises_inside_what_may_take_for_ever() -> None:
     """At the count that was given, and not before."""
-    with noted_signals() as stop:
+    with record_signals() as stop:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(SystemExit), stop.raising(2):
             signal.raise_signal(signal.SIGTERM)
@@ -706,11 +706,11 @@ def test_load_is_stopped_while_it_reads(start: Callable[..., Any], shared: Queue
 def test_signal_before_reading_ends_it(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was only noted, and reading could take for ever."""
 
-    def interrupted(read: Callable[[int], bytes]) -> _dump.Dump:
+    def interrupted(read: Callable[[int], bytes]) -> _message_reader.MessageReader:
         signal.raise_signal(signal.SIGINT)
-        return _dump.Dump(read)
+        return _message_reader.MessageReader(read)
 
-    monkeypatch.setattr("ipcq._cli.verbs.load.Dump", interrupted)
+    monkeypatch.setattr("ipcq._cli.verbs.load.MessageReader", interrupted)
     file.write_text(HEADER + MESSAGE)
     assert run("load", queue.name, str(file)).exit_code == 130
 
@@ -727,8 +727,8 @@ def test_two_programs_hand_messages_over(program: Callable[..., Any], start: Cal
 
 def test_long_load_shows_a_bar(terminal: Callable[..., Any], queue: Queue, file: Path, monkeypatch: Any) -> None:
     """On a terminal, after a while."""
-    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
-    monkeypatch.setattr("ipcq._cli._progress.BEAT", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.UPDATE_SECONDS", 0.0)
     file.write_text(HEADER + MESSAGE * 4)
     assert "] 100%   4 messages put" in terminal("load", queue.name, str(file)).text
 
@@ -743,8 +743,8 @@ def test_load_from_a_pipe_shows_no_share(
     queue: Queue, terminal: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:
     """Nobody knows how much there will be."""
-    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
-    monkeypatch.setattr("ipcq._cli._progress.BEAT", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.UPDATE_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     writer = threading.Thread(target=lambda: fifo.write_text(HEADER + MESSAGE))
@@ -756,21 +756,21 @@ def test_load_from_a_pipe_shows_no_share(
 
 def test_drain_shows_a_bar(terminal: Callable[..., Any], queue: Queue, file: Path, monkeypatch: Any) -> None:
     """On a terminal, after a while."""
-    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
-    monkeypatch.setattr("ipcq._cli._progress.BEAT", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.UPDATE_SECONDS", 0.0)
     queue.put_many(["a", "b"])
     assert "]  50%   1 messages taken" in terminal("drain", queue.name, str(file)).text
 
 
 def test_bar_needs_a_terminal(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log has no use for it."""
-    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
     queue.put("a")
     assert run("drain", queue.name, str(file)).stderr == "ipcq: 1 message taken\n"
 
 
 def test_bar_is_written_at_intervals(terminal: Callable[..., Any], queue: Queue, file: Path, monkeypatch: Any) -> None:
     """And not for each message."""
-    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
     queue.put_many(["a", "b"])
     assert terminal("drain", queue.name, str(file)).text.count("messages taken") == 2

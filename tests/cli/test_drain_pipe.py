@@ -18,7 +18,7 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import _dump, _rescue, cli
+from ipcq._cli import _message_format, _rescue, _rescue_marker, _sinks, cli
 from ipcq.errors import NoSpace
 
 pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
@@ -190,14 +190,14 @@ def test_gone_reader_is_an_error_that_names_the_file(
 ) -> None:
     """Some is taken, nobody knows what the reader has done with it."""
     reading, writing = os.pipe()
-    write = _dump.File.write
+    write = _sinks.FileSink.write
 
-    def close(self: _dump.File, line: bytes) -> None:
+    def close(self: _sinks.FileSink, line: bytes) -> None:
         write(self, line)
         if b"oWE=" in line:
             os.close(reading)
 
-    monkeypatch.setattr(_dump.File, "write", close)
+    monkeypatch.setattr(_sinks.FileSink, "write", close)
     queue.put_many(["a", "b"])
     code, told = drain(queue.name, writing)
     file = kept(place)
@@ -224,15 +224,15 @@ def test_second_signal_names_the_file(
     number: int,
 ) -> None:
     """A write that hangs is ended by it."""
-    write = _dump.Stream.write
+    write = _sinks.StdoutSink.write
 
-    def hang(self: _dump.Stream, line: bytes) -> None:
+    def hang(self: _sinks.StdoutSink, line: bytes) -> None:
         if b"oWE=" in line:
             signal.raise_signal(number)
             signal.raise_signal(number)
         write(self, line)
 
-    monkeypatch.setattr(_dump.Stream, "write", hang)
+    monkeypatch.setattr(_sinks.StdoutSink, "write", hang)
     queue.put("a")
     code, told = drain(queue.name, pipe()[1])
     assert (code, f"kept in {kept(place)}" in told) == (128 + number, True)
@@ -258,7 +258,7 @@ def test_named_pipe_without_a_reader_is_gone(place: Path) -> None:
     """The kernel says so by another error than for a pipe."""
     os.mkfifo("fifo")
     here = os.open("fifo", os.O_PATH)
-    assert _dump._is_left(here)
+    assert _sinks._has_lost_its_reader(here)
     os.close(here)
 
 
@@ -379,9 +379,9 @@ def test_load_that_ends_early_leaves_the_rest_in_the_file(shared: Queue, place: 
 def stream(queue: Queue, place: Path) -> str:
     """Return what a drain of two messages has written into a pipe, which is in the file ``kept`` too."""
     file = _rescue.rescue_file(queue, "drain", "kept")
-    file.write(_dump.header(queue, file.path))
+    file.write(_message_format.header(queue, file.path))
     for item in (b"\xa1a", b"\xa1b"):
-        file.write(_dump.record(ipcq.Message(item, 0)))
+        file.write(_message_format.record(ipcq.Message(item, 0)))
     file.close(keep=True)
     return (place / "kept").read_text()
 
@@ -422,13 +422,13 @@ def test_file_that_somebody_removed_is_no_trouble(
     run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was to be removed."""
-    close = _dump.Kept.close
+    close = _rescue_marker.RescueMarker.close
 
-    def remove(self: _dump.Kept, *, done: bool) -> None:
+    def remove(self: _rescue_marker.RescueMarker, *, done: bool) -> None:
         os.unlink(self.path)
         close(self, done=done)
 
-    monkeypatch.setattr(_dump.Kept, "close", remove)
+    monkeypatch.setattr(_rescue_marker.RescueMarker, "close", remove)
     assert run("load", queue.name, "-", input=stream).exit_code == 0
 
 
@@ -499,13 +499,13 @@ def test_mark_is_on_the_message_and_not_on_a_gap_before_it(run: Run, queue: Queu
 
 def test_shorter_message_does_not_leave_the_end_of_a_longer_one(queue: Queue, place: Path) -> None:
     """The line of the next message overwrites that of the last one."""
-    file = _rescue.rescue_file(queue, "move", "kept", step=0)
-    file.write(_dump.header(queue, file.path))
+    file = _rescue.rescue_file(queue, "move", "kept", reserve_bytes=0)
+    file.write(_message_format.header(queue, file.path))
     file.make_room()
-    file.write(_dump.record(ipcq.Message(b"long" * 20, 0)))
+    file.write(_message_format.record(ipcq.Message(b"long" * 20, 0)))
     file.clear()
     file.make_room()
-    file.write(_dump.record(ipcq.Message(b"\xa1a", 0)))
+    file.write(_message_format.record(ipcq.Message(b"\xa1a", 0)))
     there = (place / "kept").read_text().rstrip("\0").split("\n")[1:]
     file.close(keep=False)
     assert [line.strip("\0") for line in there] == ['{"priority": 0, "base64": "oWE="}', ""]
@@ -520,15 +520,15 @@ def test_file_that_a_moved_directory_hides_is_not_removed(
     (place / "home" / "kept").write_text("precious")
     theirs = stream.replace(str(place / "kept"), str(place / "foreign" / "kept"))
     (place / "foreign" / "kept").write_text(theirs)
-    mark = _dump.Kept.mark
+    mark = _rescue_marker.RescueMarker.mark
 
-    def exchange(self: _dump.Kept, begin: int) -> None:
+    def exchange(self: _rescue_marker.RescueMarker, begin: int) -> None:
         mark(self, begin)
         if not (place / "foreign").is_symlink():
             (place / "foreign").rename("old")
             (place / "foreign").symlink_to("home")
 
-    monkeypatch.setattr(_dump.Kept, "mark", exchange)
+    monkeypatch.setattr(_rescue_marker.RescueMarker, "mark", exchange)
     run("load", queue.name, "-", input=theirs)
     assert ((place / "home" / "kept").read_text(), os.listdir("old")) == ("precious", [])
 

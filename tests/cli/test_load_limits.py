@@ -194,7 +194,7 @@ def test_queue_that_appears_meanwhile_is_taken_as_it_is(
     run: Run, queue: ipcq.Queue[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody else created it after the look."""
-    monkeypatch.setattr(_target, "existing", lambda *_, **__: None)
+    monkeypatch.setattr(_target, "open_existing", lambda *_, **__: None)
     assert (run("load", queue.name, "-", input=drained(max_messages=9)).exit_code, queue.qsize()) == (0, 1)
 
 

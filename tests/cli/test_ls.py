@@ -136,7 +136,7 @@ def test_queue_that_cannot_be_opened_is_listed(run: Run, alone: Queue, monkeypat
     def refuse(*_: Any, **__: Any) -> None:
         raise ipcq.PermissionDenied(queue=alone.name)
 
-    monkeypatch.setattr(verb, "look", refuse)
+    monkeypatch.setattr(verb, "facts_about", refuse)
     assert run("ls").stdout == f"{alone.name}\tmemory\t-\t-\t-\t-\n"
 
 
@@ -146,7 +146,7 @@ def test_queue_that_cannot_be_opened_says_why(run: Run, alone: Queue, monkeypatc
     def refuse(*_: Any, **__: Any) -> None:
         raise ipcq.PermissionDenied(queue=alone.name)
 
-    monkeypatch.setattr(verb, "look", refuse)
+    monkeypatch.setattr(verb, "facts_about", refuse)
     assert json.loads(run("ls", "--json").stdout)["error"] == str(ipcq.PermissionDenied(queue=alone.name))
 
 

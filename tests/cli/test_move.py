@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import _dump
+from ipcq._cli import _sinks
 from ipcq._cli._putter import Putter
 
 pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
@@ -418,7 +418,7 @@ def test_waiting_is_told_after_a_while(
     run: Run, source: Queue, make: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once."""
-    monkeypatch.setattr("ipcq._cli._putter.PATIENCE", 0.0)
+    monkeypatch.setattr("ipcq._cli._putter.DELAY_SECONDS", 0.0)
     told = run("move", source.name, make("-target", max_messages=2).name, "--wait", "0.1").stderr
     assert told.count("waiting for space") == 1
 
@@ -455,7 +455,7 @@ def test_signal_ends_the_wait_for_space(
 ) -> None:
     """Nothing is taken meanwhile."""
     target = make("-target", max_messages=2)
-    monkeypatch.setattr("ipcq._cli._putter.rest", lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("ipcq._cli._putter.sleep_in_slices", lambda _: signal.raise_signal(signal.SIGTERM))
     assert (run(verb, source.name, target.name).exit_code, target.qsize(), files(place)) == (143, 2, [])
 
 
@@ -473,7 +473,7 @@ def test_target_that_is_shut_down_ends_the_wait_for_space(
     """No space would come free as long as nobody takes what is in there."""
     target = make("-target", "xy", backend, max_messages=2)
     steps = iter([target.shutdown, lambda: signal.raise_signal(signal.SIGTERM)])
-    monkeypatch.setattr("ipcq._cli._putter.rest", lambda _: next(steps)())
+    monkeypatch.setattr("ipcq._cli._putter.sleep_in_slices", lambda _: next(steps)())
     assert (run(verb, source.name, target.name).exit_code, target.qsize(), files(place)) == (1, 2, [])
 
 
@@ -539,14 +539,14 @@ def test_full_disk_leaves_all_in_the_source(
 ) -> None:
     """What was taken is put back before the error is told."""
     source = make("-source", "abc", priorities=True)
-    write = _dump.File.write
+    write = _sinks.FileSink.write
 
-    def full(self: _dump.File, line: bytes) -> None:
+    def full(self: _sinks.FileSink, line: bytes) -> None:
         if b"oWI=" in line:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(self, line)
 
-    monkeypatch.setattr(_dump.File, "write", full)
+    monkeypatch.setattr(_sinks.FileSink, "write", full)
     result = run("copy", source.name, target.name)
     assert (result.exit_code, sorted(taken(source)), files(place)) == (1, ["a", "b", "c"], [])
 
@@ -687,8 +687,8 @@ def test_bar_is_shown_after_a_while(
     terminal: Callable[..., Any], source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     """On a terminal."""
-    monkeypatch.setattr("ipcq._cli._progress.PATIENCE", 0.0)
-    monkeypatch.setattr("ipcq._cli._progress.BEAT", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("ipcq._cli._progress.UPDATE_SECONDS", 0.0)
     done = {"move": "moved", "copy": "copied"}[verb]
     assert f"] 100%   3 messages {done}" in terminal(verb, source.name, target.name).text
 
@@ -733,11 +733,11 @@ DYING = """
 import os, signal, sys
 import ipcq
 from ipcq._cli import main
-from ipcq._cli._dump import File
+from ipcq._cli._sinks import FileSink
 from ipcq._cli._putter import Putter
 
 verb, source, target, file, method, when, number = sys.argv[1:]
-owner = {"get_message": ipcq.Queue, "put": Putter}.get(method, File)
+owner = {"get_message": ipcq.Queue, "put": Putter}.get(method, FileSink)
 real = getattr(owner, method)
 calls = 0
 
@@ -820,13 +820,13 @@ def test_write_that_fails_after_the_take_is_told_with_the_message(
     run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, blind: None
 ) -> None:
     """Neither queue nor file has it."""
-    write = _dump.File.write
+    write = _sinks.FileSink.write
 
-    def fail(self: _dump.File, line: bytes) -> None:
+    def fail(self: _sinks.FileSink, line: bytes) -> None:
         if b"oWE=" in line:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         write(self, line)
 
-    monkeypatch.setattr(_dump.File, "write", fail)
+    monkeypatch.setattr(_sinks.FileSink, "write", fail)
     told = run("move", source.name, target.name).stderr
     assert '`ipcq load` accepts its line: {"priority": 0, "base64": "oWE="}' in told

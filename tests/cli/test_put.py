@@ -201,7 +201,7 @@ def test_full_queue_tells_how_many_items_went_in(run: Run, queue: Queue) -> None
 
 def test_full_queue_is_waited_for(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default as long as it takes, as in a pipe, with a note after a while."""
-    monkeypatch.setattr(verb, "PATIENCE", 0.01)
+    monkeypatch.setattr(verb, "DELAY_SECONDS", 0.01)
     queue.put_many(range(4))
     thread = threading.Timer(0.1, queue.get)
     thread.start()
@@ -225,7 +225,7 @@ def test_note_about_waiting_can_be_left_out(run: Run, queue: Queue) -> None:
 
 def test_time_to_wait_is_kept(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """The note does not lengthen it away."""
-    monkeypatch.setattr(verb, "PATIENCE", 0.01)
+    monkeypatch.setattr(verb, "DELAY_SECONDS", 0.01)
     queue.put_many(range(4))
     began = monotonic()
     run("put", queue.name, "--wait", "0.2", "x")

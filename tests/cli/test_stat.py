@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 import ipcq
-from ipcq._cli import _look
+from ipcq._cli import _facts
 from processes.needs import usable
 
 Run = Callable[..., Result]
@@ -114,7 +114,7 @@ def test_queue_that_the_best_backend_cannot_have_has_the_reason(
         plain = replace(ipcq.backends()[0], name="plain", rank=999, capabilities=ipcq.Capabilities())
         others = ipcq.backends()
         monkeypatch.setattr(ipcq, "backends", lambda: [plain, *others])
-        (note,) = _look.notes_on(queue)
+        (note,) = _facts.notes_on(queue)
     assert note.endswith("it cannot remove a queue with its last handle (lifetime='last-close')")
 
 

@@ -77,7 +77,7 @@ def test_a_terminal_shows_how_far_it_is(
     terminal: Callable[..., SimpleNamespace], pyshm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bar, and the kills so far."""
-    monkeypatch.setattr(_progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(_progress, "DELAY_SECONDS", 0.0)
     told = terminal(*TINY, "--backend", pyshm)
     assert told.code == 0
     assert "%   " in told.text and " kills   " in told.text

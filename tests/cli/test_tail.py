@@ -30,7 +30,7 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise KeyboardInterrupt
             step()
 
-        monkeypatch.setattr(verb, "rest", rest)
+        monkeypatch.setattr(verb, "sleep_in_slices", rest)
 
     return between
 
@@ -47,7 +47,7 @@ def test_no_sleep_between_looks_is_long(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(_signals, "monotonic", lambda: clock)
     monkeypatch.setattr(_signals, "sleep", sleep)
-    _signals.rest(60)
+    _signals.sleep_in_slices(60)
     assert (sum(slept), max(slept)) == (pytest.approx(60), SLICE)
 
 

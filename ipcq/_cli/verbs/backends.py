@@ -4,7 +4,7 @@ import click
 
 import ipcq
 from ipcq._cli._options import json_option
-from ipcq._cli._output import capabilities_of, say_json, say_table
+from ipcq._cli._output import capabilities_of, print_json, print_table
 from ipcq._opening import registry
 
 HEADINGS = ("backend", "usable", "rank", "scope", "outlives", "can", "distribution", "why not")
@@ -21,32 +21,32 @@ def command(as_json: bool) -> None:
     registry.known()  # raises if there are none: an empty list would hide a broken installation
     rows = []
     for each in ipcq.backends():
-        abilities = None if each.capabilities is None else capabilities_of(each.capabilities)
+        capabilities = None if each.capabilities is None else capabilities_of(each.capabilities)
         if as_json:
-            say_json(
+            print_json(
                 {
                     "name": each.name,
                     "usable": each.usable,
                     "reason": each.reason,
                     "rank": each.rank,
                     "distribution": each.distribution,
-                    "capabilities": abilities,
+                    "capabilities": capabilities,
                 }
             )
             continue
-        told = abilities or {}
-        can = [ability for ability, has in told.items() if has is True]
+        known = capabilities or {}
+        can = [capability for capability, has in known.items() if has is True]
         rows.append(
             (
                 each.name,
                 each.usable,
                 each.rank,
-                told.get("scope"),
-                told.get("persistence"),
+                known.get("scope"),
+                known.get("persistence"),
                 can or None,
                 each.distribution or None,
                 each.reason or None,
             )
         )
     if not as_json:
-        say_table(HEADINGS, rows, folding={"can", "why not"})
+        print_table(HEADINGS, rows, folding={"can", "why not"})

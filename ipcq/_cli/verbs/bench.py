@@ -17,10 +17,10 @@ from ipcq._bench.references import REFERENCES
 from ipcq._bench.report import digits, failures, figure, times
 from ipcq._bench.run import compare
 from ipcq._bench.workload import WORKLOADS, Workload
-from ipcq._cli._creation import short_lived
+from ipcq._cli._creation import allow_short_lived
 from ipcq._cli._exits import USAGE, Failure, complain
 from ipcq._cli._options import complete_backend, json_option, quiet_option
-from ipcq._cli._output import say, say_json, say_table
+from ipcq._cli._output import print_json, print_line, print_table
 from ipcq._cli._progress import Progress
 from ipcq._cli._signals import stopped_by_signals
 from ipcq._opening.address import suggestion
@@ -31,10 +31,10 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 HEADINGS = ("workload", "contestant", "median", "lowest", "highest", "unit", "CPU µs", "ratio", "from", "to", "why not")
 
 #: Value of ``--compare`` for no peer.
-NOBODY = "none"
+NO_PEER = "none"
 
 #: The command that measures other libraries.
-ELSEWHERE = "`nox -s benchmarks` in a checkout of ipcq"
+MEASURE_OTHERS = "`nox -s benchmarks` in a checkout of ipcq"
 
 
 def measuring_options(verb: Verb) -> Verb:
@@ -94,7 +94,7 @@ def rounds_option(default: int) -> Callable[[Verb], Verb]:
     metavar="PEER,...",
     default="multiprocessing.Queue",
     show_default=True,
-    help=f"Compare with these of the standard library: {', '.join(REFERENCES)}; or {NOBODY}.",
+    help=f"Compare with these of the standard library: {', '.join(REFERENCES)}; or {NO_PEER}.",
 )
 @rounds_option(3)
 @measuring_options
@@ -108,17 +108,17 @@ def command(backends: tuple[str, ...], peers: str, **how: Any) -> None:
 
     To measure other libraries, run `nox -s benchmarks` in a checkout of ipcq.
     """
-    contestants = [*map(ours, backends or ["auto"]), *compared(peers)]
+    contestants = [*map(ipcq_on, backends or ["auto"]), *requested_peers(peers)]
     judge(measure(contestants, **how))
 
 
-def ours(backend: str) -> Contestant:
+def ipcq_on(backend: str) -> Contestant:
     """Return ipcq on a backend; `auto` is resolved.
 
     Raises:
         Unsupported: Queues of the backend are confined to one process.
     """
-    with short_lived(), ipcq.open(new_name(), backend, exclusive=True) as queue:
+    with allow_short_lived(), ipcq.open(new_name(), backend, exclusive=True) as queue:
         queue.unlink()
         if queue.capabilities.scope < ipcq.Scope.HOST:
             raise Unsupported(
@@ -128,17 +128,17 @@ def ours(backend: str) -> Contestant:
         return Ipcq(queue.backend)
 
 
-def compared(peers: str) -> list[Contestant]:
+def requested_peers(peers: str) -> list[Contestant]:
     """Return the requested peers.
 
     Raises:
         Failure: A peer is unknown.
     """
-    names = [each for each in peers.replace(" ", "").split(",") if each and each != NOBODY]
+    names = [each for each in peers.replace(" ", "").split(",") if each and each != NO_PEER]
     for name in names:
         if name not in REFERENCES:
             hint = suggestion(name, REFERENCES)
-            raise Failure(f"unknown peer {name!r}: {hint}; other libraries are measured by {ELSEWHERE}", USAGE)
+            raise Failure(f"unknown peer {name!r}: {hint}; other libraries are measured by {MEASURE_OTHERS}", USAGE)
     return [REFERENCES[name]() for name in dict.fromkeys(names)]
 
 
@@ -168,18 +168,18 @@ def measure(
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown are mutually exclusive.")
     workloads = [each for each in WORKLOADS.values() if not chosen or each.name in chosen]
-    watch = Watch(len(workloads) * rounds * (len(contestants) + 1), rounds, silent=quiet)
-    with stopped_by_signals(), watch.progress:
-        report = compare(contestants, workloads, rounds=rounds, seconds=seconds, begin=watch.begin, end=watch.end)
+    shown = BenchProgress(len(workloads) * rounds * (len(contestants) + 1), rounds, silent=quiet)
+    with stopped_by_signals(), shown.progress:
+        report = compare(contestants, workloads, rounds=rounds, seconds=seconds, begin=shown.begin, end=shown.end)
     if plot is not None:
         Path(plot).write_text(svg(report), "utf-8")
     if as_json:
-        say_json(report)
+        print_json(report)
     elif as_markdown:
         for line in markdown(report):
-            say(line)
+            print_line(line)
     else:
-        say_table(HEADINGS, list(rows(report)), folding={"workload", "why not"})
+        print_table(HEADINGS, list(rows(report)), folding={"workload", "why not"})
         if not quiet:
             complain(measured_on(report))
     return report
@@ -195,7 +195,7 @@ def judge(report: Mapping[str, Any]) -> None:
         raise Failure("; ".join(failed))
 
 
-class Watch:
+class BenchProgress:
     """Shows progress: a bar on a terminal, a line per workload elsewhere."""
 
     def __init__(self, samples: int, rounds: int, *, silent: bool) -> None:
@@ -204,23 +204,23 @@ class Watch:
         self._samples = samples
         self._rounds = rounds
         self._begun = 0
-        self._since = monotonic()
+        self._workload_began = monotonic()
 
     def begin(self, workload: Workload, number: int, contestant: Contestant) -> None:
         """Show the sample that begins."""
         text = f"{workload.title}: {contestant.name}, round {number + 1} of {self._rounds}"
-        self.progress.tell(self._begun / self._samples, text)
+        self.progress.show_text(self._begun / self._samples, text)
         self._begun += 1
 
     def end(self, entry: Mapping[str, Any]) -> None:
         """Print the result of a workload, unless there is a bar."""
         now = monotonic()
-        took, self._since = now - self._since, now
+        elapsed, self._workload_began = now - self._workload_began, now
         if self._silent or self.progress.shown or sys.stderr is None:
             return
         first = entry["results"][0]
         ratio = "" if first["to_base"] is None else f", {times(first['to_base'])}"
-        complain(f"{entry['title']}: {figure(first['median'])} {entry['unit']}{ratio}; took {took:.0f} s")
+        complain(f"{entry['title']}: {figure(first['median'])} {entry['unit']}{ratio}; took {elapsed:.0f} s")
 
 
 def rows(report: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import click
 
 import ipcq
 from ipcq._cli._options import json_option
-from ipcq._cli._output import say_json, say_table
+from ipcq._cli._output import print_json, print_table
 from ipcq._handle.shortcut import SHORTCUTS
 from ipcq._opening.options import DEFAULTS
 from ipcq._opening.registry import STRICT
@@ -17,7 +17,7 @@ from ipcq._process.private_directory import private_places
 from ipcq._redaction import without_secrets
 
 #: Options whose default is fixed by `ipcq.open`, not by the backend.
-DECIDED = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
+FIXED_DEFAULTS = ("mode", "lifetime", "serializer", "after_unlink", "open_timeout")
 
 ENVIRONMENT = "environment"
 BUILT_IN = "built in"
@@ -42,9 +42,9 @@ def command(as_json: bool) -> None:
     settings = list(_settings())
     if as_json:
         for each in settings:
-            say_json(each._asdict())
+            print_json(each._asdict())
     else:
-        say_table(("setting", "value", "source"), settings, folding={"value"})
+        print_table(("setting", "value", "source"), settings, folding={"value"})
 
 
 def _settings() -> Iterator[Setting]:
@@ -52,24 +52,24 @@ def _settings() -> Iterator[Setting]:
         value = os.environ.get(variable)
         value = value and without_secrets(value)
         yield Setting(variable, value, "not set" if value is None else ENVIRONMENT)
-    yield _order()
+    yield _creation_order()
     files = [os.path.join(place, "names.lock") for place in private_places()]
     yield Setting("name lock", files, f"{BUILT_IN}, one per user in each usable directory")
-    for option in DECIDED:
+    for option in FIXED_DEFAULTS:
         value = DEFAULTS[option]
         yield Setting(f"default {option}", f"{value:04o}" if option == "mode" else value, BUILT_IN)
     for each in ipcq.backends():
         yield Setting(f"backend {each.name}", "usable" if each.usable else each.reason, each.distribution)
 
 
-def _order() -> Setting:
-    preferred = os.environ.get(PREFERENCE)
-    if preferred:
-        return Setting("backend auto creates on", [without_secrets(preferred)], f"{ENVIRONMENT}: {PREFERENCE}")
+def _creation_order() -> Setting:
+    named = os.environ.get(PREFERENCE)
+    if named:
+        return Setting("backend auto creates on", [without_secrets(named)], f"{ENVIRONMENT}: {PREFERENCE}")
     usable = {
         each.name: each.capabilities
         for each in ipcq.backends()
         if each.usable and each.rank is not None and each.capabilities and each.capabilities.scope >= ipcq.Scope.HOST
     }
-    kept = [name for name, able in usable.items() if able.persistence >= ipcq.Persistence.KERNEL]
-    return Setting("backend auto creates on", kept or list(usable), "rank of the backends")
+    persistent = [name for name, capabilities in usable.items() if capabilities.persistence >= ipcq.Persistence.KERNEL]
+    return Setting("backend auto creates on", persistent or list(usable), "rank of the backends")

@@ -8,13 +8,13 @@ import ipcq
 from ipcq._cli._exits import Failure
 from ipcq._cli._putter import Putter
 from ipcq._cli._rescue import take
-from ipcq._cli._transfer import Request, Transfer, transfer, transfer_verb
+from ipcq._cli._transfer import Arguments, Transfer, open_transfer, transfer_verb
 from ipcq.errors import MessageQueueError, QueueEmpty, QueueShutDown
 
 
 @click.command("copy")
 @transfer_verb
-def command(request: Request) -> None:
+def command(arguments: Arguments) -> None:
     """Copy messages with their priorities from queue SRC to queue DST, and keep them in SRC.
 
     SRC and DST are names or URLs. DST is opened, created and checked as by `ipcq move`.
@@ -37,27 +37,32 @@ def command(request: Request) -> None:
     ipcq copy /jobs /jobs-seen
     ipcq copy shm:///jobs mqueue:///sample --max-message-size 8192 --count 10
     """
-    with transfer(request, "copy", "copied", gives_back=True) as its:
-        Copy(its).run()
+    with open_transfer(arguments, "copy", "copied", puts_back=True) as transfer:
+        Copy(transfer).run()
 
 
 class Copy:
     """Copies messages, one at a time."""
 
-    def __init__(self, its: Transfer) -> None:
-        self._its = its
-        self._back = Putter(
-            its.source, its.stop, its.progress, wait=its.request.wait, quiet=its.request.quiet, signals=3
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._source_putter = Putter(
+            transfer.source,
+            transfer.stop,
+            transfer.progress,
+            wait=transfer.arguments.wait,
+            quiet=transfer.arguments.quiet,
+            signals=3,
         )
         self._taken = 0
-        self._held: deque[tuple[int, ipcq.Message[bytes]]] = deque()
+        self._to_put_back: deque[tuple[int, ipcq.Message[bytes]]] = deque()
         """Messages to put back, each with the offset of its line in the file."""
         self._copying = True
-        self._trouble: Exception | None = None
-        self._gets = its.source.stats().gets
+        self._error: Exception | None = None
+        self._gets = transfer.source.stats().gets
         # With priorities, a message that is put back may be the next one again. And without a count of gets, it cannot
         # be distinguished from a message not taken yet.
-        self._at_once = self._gets is not None and not its.source.priorities
+        self._puts_back_at_once = self._gets is not None and not transfer.source.priorities
 
     def run(self) -> None:
         """Copy the messages, and put all of them back.
@@ -66,78 +71,78 @@ class Copy:
             Exception: The error that ended copying early. The order is as before, unless others use the queue.
         """
         try:
-            while self._left() > 0 and self._its.stop.count < 2 and self._goes_on():
+            while self._remaining() > 0 and self._transfer.stop.count < 2 and self._copy_next():
                 pass
         except Exception as error:  # put taken messages back before raising any error
             self._end_copying(error)
         self._put_back()
-        if self._trouble is not None:
-            raise self._trouble
+        if self._error is not None:
+            raise self._error
 
-    def _goes_on(self) -> bool:
+    def _copy_next(self) -> bool:
         """Copy the next message. Return False if there is none."""
-        its = self._its
+        transfer = self._transfer
         message = self._take()
         if message is None:
             return False
         self._taken += 1
-        self._held.append((its.file.last, message))
-        its.in_hand += 1
+        self._to_put_back.append((transfer.file.last, message))
+        transfer.in_file_only += 1
         # Do not copy beyond the count: if others took messages, this one may be one that was put back.
-        if self._copying and self._left() >= 0:
+        if self._copying and self._remaining() >= 0:
             self._copy(message)
-        if self._at_once:
+        if self._puts_back_at_once:
             self._put_back()
         return True
 
-    def _left(self) -> int:
+    def _remaining(self) -> int:
         """Return how many of the initial messages are not taken yet, as far as known."""
-        gets = None if self._gets is None else self._its.source.stats().gets
-        return self._its.there - (self._taken if gets is None else gets - (self._gets or 0))
+        gets = None if self._gets is None else self._transfer.source.stats().gets
+        return self._transfer.initial_messages - (self._taken if gets is None else gets - (self._gets or 0))
 
     def _take(self) -> ipcq.Message[bytes] | None:
         """Take the next message, or return None if there is nothing to take."""
-        its = self._its
+        transfer = self._transfer
         if self._copying:
             try:
-                its.putter.wait_for_space(its.source, its.show)
+                transfer.putter.wait_for_space(transfer.source, transfer.show)
             except MessageQueueError as error:
                 self._end_copying(error)
-        if its.stop.number or its.progress.count == its.request.count:
+        if transfer.stop.number or transfer.progress.count == transfer.arguments.count:
             self._copying = False
         try:
-            its.file.make_room()
+            transfer.file.make_room()
             if self._copying:
                 try:
-                    return take(its.source, its.file, its.stop, its.check)
+                    return take(transfer.source, transfer.file, transfer.stop, transfer.check)
                 except Failure as error:
                     self._end_copying(error)
             # If nothing was taken, the order is unchanged and there is nothing to rotate.
-            return take(its.source, its.file, its.stop) if self._taken else None
+            return take(transfer.source, transfer.file, transfer.stop) if self._taken else None
         except (QueueEmpty, QueueShutDown):
             return None
 
     def _copy(self, message: ipcq.Message[bytes]) -> None:
         try:
-            self._its.put(message)
+            self._transfer.put(message)
         except MessageQueueError as error:
             self._end_copying(error)
         except (KeyboardInterrupt, SystemExit):  # ended a wait for space; put taken messages back first
             self._copying = False
         else:
-            self._its.progress.count += 1
-            self._its.show()
+            self._transfer.progress.count += 1
+            self._transfer.show()
 
     def _end_copying(self, error: Exception) -> None:
         self._copying = False
-        self._trouble = self._trouble or error
+        self._error = self._error or error
 
     def _put_back(self) -> None:
-        its = self._its
-        while self._held:
-            offset, message = self._held[0]
-            self._back.put(message.item, message.priority, its.show)
-            its.in_hand -= 1
-            self._held.popleft()
-            its.file.mark(offset)
-        its.file.clear()
+        transfer = self._transfer
+        while self._to_put_back:
+            offset, message = self._to_put_back[0]
+            self._source_putter.put(message.item, message.priority, transfer.show)
+            transfer.in_file_only -= 1
+            self._to_put_back.popleft()
+            transfer.file.mark(offset)
+        transfer.file.clear()

@@ -6,9 +6,15 @@ from typing import Any
 import click
 
 import ipcq
-from ipcq._cli._creation import backend_options_option, check_that_it_lasts, lasting, limit_options, noted_choice
+from ipcq._cli._creation import (
+    backend_choice_notes,
+    backend_options_option,
+    check_persistent,
+    limit_options,
+    require_persistence,
+)
 from ipcq._cli._exits import complain
-from ipcq._cli._look import facts_of, unlisted
+from ipcq._cli._facts import facts_of, unlisted
 from ipcq._cli._options import (
     backend_option,
     json_option,
@@ -17,7 +23,7 @@ from ipcq._cli._options import (
     quiet_option,
     timeout_of,
 )
-from ipcq._cli._output import say, say_json, shown
+from ipcq._cli._output import print_json, print_line, shown
 from ipcq._opening.options import DEFAULTS
 from ipcq.errors import QueueExists
 
@@ -66,8 +72,8 @@ def command(
     """
     try:
         with (
-            lasting(),
-            noted_choice() as notes,
+            require_persistence(),
+            backend_choice_notes() as notes,
             ipcq.open(
                 name,
                 backend,
@@ -83,7 +89,7 @@ def command(
                 **options,
             ) as queue,
         ):
-            check_that_it_lasts(queue)
+            check_persistent(queue)
             facts = facts_of(queue)
             if notes:  # otherwise the backend was named or is the best
                 notes += unlisted(queue)
@@ -93,7 +99,7 @@ def command(
     for note in () if quiet else notes:
         complain(note)
     if as_json:
-        say_json(facts)
+        print_json(facts)
     elif not quiet:
         capacity = "" if queue.max_messages is None else f"{queue.max_messages:,} messages of "
-        say(f"{shown(queue.name)} on {queue.backend}: {capacity}at most {queue.max_message_size:,} bytes")
+        print_line(f"{shown(queue.name)} on {queue.backend}: {capacity}at most {queue.max_message_size:,} bytes")

@@ -16,14 +16,14 @@ from typing import Any
 import click
 
 import ipcq
-from ipcq._cli._creation import short_lived
+from ipcq._cli._creation import allow_short_lived
+from ipcq._cli._demo_outcome import Outcome
+from ipcq._cli._demo_progress import DemoProgress
+from ipcq._cli._demo_worker import END_MARKER, OVERHEAD_BYTES, consume, produce
 from ipcq._cli._exits import Failure
-from ipcq._cli._meter import Meter
 from ipcq._cli._options import backend_option, json_option, quiet_option, seconds_option
-from ipcq._cli._outcome import Outcome
-from ipcq._cli._output import say, say_json
+from ipcq._cli._output import print_json, print_line
 from ipcq._cli._signals import stopped_by_signals
-from ipcq._cli._worker import END, OVERHEAD, consume, produce
 from ipcq.errors import QueueFull, QueueNotFound, Unsupported
 from ipcq.testing.oracle import Verdict
 from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, listen
@@ -31,12 +31,12 @@ from ipcq.testing.tally import judge_tallies
 from ipcq.testing.workers import remove
 
 #: Seconds without progress after which the run counts as stuck.
-STUCK = 30.0
+HANG_SECONDS = 30.0
 
 #: Seconds that a worker may take to exit.
-PARTING = 10.0
+EXIT_SECONDS = 10.0
 
-SECONDS = 3.0
+DEFAULT_SECONDS = 3.0
 
 
 @click.command("demo")
@@ -76,14 +76,14 @@ def command(
     does not, or if a process dies. Uses a new queue, and always removes it.
     """
     if seconds is None:
-        seconds = SECONDS if messages is None else float("inf")
-    demo = Demo(backend, size, Meter(silent=as_json or quiet))
+        seconds = DEFAULT_SECONDS if messages is None else float("inf")
+    demo = Demo(backend, size, DemoProgress(silent=as_json or quiet))
     with stopped_by_signals():
         outcome = demo.run(_shares(messages, producers), consumers, seconds, announce=not (as_json or quiet))
     verdict = outcome.verdict
     rate = verdict.received / demo.elapsed if demo.elapsed else 0.0
     if as_json:
-        say_json(
+        print_json(
             {
                 "ok": outcome.ok,
                 "verdict": outcome.sentence(),
@@ -100,15 +100,15 @@ def command(
                 "repeated": len(verdict.duplicated),
                 "reordered": len(verdict.reordered),
                 "damaged": outcome.damaged,
-                "troubles": outcome.troubles,
+                "troubles": outcome.errors,
             }
         )
     else:
-        say(f"moved    {verdict.received:,} objects in {demo.elapsed:.2f} s, {rate:,.0f} per second")
-        say(f"backend  {demo.backend}")
-        say(f"verdict  {outcome.sentence()}")
+        print_line(f"moved    {verdict.received:,} objects in {demo.elapsed:.2f} s, {rate:,.0f} per second")
+        print_line(f"backend  {demo.backend}")
+        print_line(f"verdict  {outcome.sentence()}")
         if outcome.stacks:
-            say(outcome.stacks)
+            print_line(outcome.stacks)
     if not outcome.ok:
         raise Failure  # the verdict has been printed
 
@@ -129,37 +129,37 @@ class Worker:
     ready: bool = False
     report: dict[str, Any] | None = None
 
-    def note(self, news: dict[str, Any]) -> None:
+    def record(self, report: dict[str, Any]) -> None:
         """Record a report."""
-        self.ready = self.ready or "ready" in news
-        self.count = news.get("count", self.count)
-        self.report = news.get("report")
+        self.ready = self.ready or "ready" in report
+        self.count = report.get("count", self.count)
+        self.report = report.get("report")
 
-    def tell(self) -> None:
+    def release(self) -> None:
         """Send the signal for which it waits."""
         try:
             self.peer.say("go on")
         except PeerDied:
             pass  # detected by the next `listen`
 
-    def part(self) -> str:
+    def await_exit(self) -> str:
         """Wait for the exit. Return what went wrong, or an empty string."""
         try:
-            code = self.peer.wait(PARTING)
+            code = self.peer.wait(EXIT_SECONDS)
         except Hang:
-            return f"{self.name} did not exit within {PARTING:.0f} s"
+            return f"{self.name} did not exit within {EXIT_SECONDS:.0f} s"
         return f"{self.name} {self.peer.death()}" if code else ""
 
 
 class Demo:
     """One run, from creating the queue to removing it."""
 
-    def __init__(self, backend: str, size: int, meter: Meter) -> None:
+    def __init__(self, backend: str, size: int, progress: DemoProgress) -> None:
         self.name = f"/ipcq-demo-{os.getpid()}-{os.urandom(4).hex()}"
         self.backend = backend
         self.elapsed = 0.0
         self._size = size
-        self._meter = meter
+        self._progress = progress
         self._producers: list[Worker] = []
         self._consumers: list[Worker] = []
 
@@ -168,9 +168,9 @@ class Demo:
         with ExitStack() as stack:
             # Registered before the queue exists, so that an interruption at any point removes the queue.
             stack.callback(self._remove)
-            stack.enter_context(short_lived())
+            stack.enter_context(allow_short_lived())
             queue = stack.enter_context(
-                ipcq.open(self.name, self.backend, exclusive=True, max_message_size=self._size + OVERHEAD)
+                ipcq.open(self.name, self.backend, exclusive=True, max_message_size=self._size + OVERHEAD_BYTES)
             )
             self.backend = queue.backend
             if queue.capabilities.scope < ipcq.Scope.HOST:
@@ -179,11 +179,11 @@ class Demo:
                     backend=self.backend,
                 )
             if announce:
-                say(f"queue    {self.name} on {self.backend}, {len(shares)} producers, {consumers} consumers")
+                print_line(f"queue    {self.name} on {self.backend}, {len(shares)} producers, {consumers} consumers")
             at = self.name, self.backend
             # If the demo is killed, the peers remove the queue.
             peers = stack.enter_context(Peers(patience=None, seed=0, farewell=(remove, at)))
-            stack.enter_context(self._meter.open())
+            stack.enter_context(self._progress.open())
             try:
                 for index, share in enumerate(shares):
                     peer = peers.fork(produce, *at, self._size, index, seconds, share)
@@ -193,73 +193,73 @@ class Demo:
                     self._consumers.append(Worker(f"consumer {index} (pid {peer.pid})", peer))
                 return self._supervise(queue)
             except PeerDied as death:
-                return self._broken(f"{self._named(death.peer)} {death.peer.death()}")
+                return self._failed_outcome(f"{self._name_of(death.peer)} {death.peer.death()}")
             except Hang as hang:
-                return self._broken(str(hang).partition("\n")[0], peers.stacks())
+                return self._failed_outcome(str(hang).partition("\n")[0], peers.stacks())
 
-    def _broken(self, trouble: str, stacks: str = "") -> Outcome:
-        return Outcome(Verdict(self._sent(), 0, 0, self._received()), [trouble], stacks)
+    def _failed_outcome(self, problem: str, stacks: str = "") -> Outcome:
+        return Outcome(Verdict(self._sent(), 0, 0, self._received()), [problem], stacks)
 
-    def _named(self, peer: Peer) -> str:
-        named = {worker.peer: worker.name for worker in [*self._producers, *self._consumers]}
-        return named.get(peer, f"the process that starts them (pid {peer.pid})")
+    def _name_of(self, peer: Peer) -> str:
+        names = {worker.peer: worker.name for worker in [*self._producers, *self._consumers]}
+        return names.get(peer, f"the process that starts them (pid {peer.pid})")
 
     def _supervise(self, queue: ipcq.Queue[Any]) -> Outcome:
-        crew = [*self._producers, *self._consumers]
-        self._until(lambda: all(worker.ready for worker in crew), queue)
+        workers = [*self._producers, *self._consumers]
+        self._listen_until(lambda: all(worker.ready for worker in workers), queue)
         started = monotonic()
-        self._meter.start()
-        for worker in crew:
-            worker.tell()
-        self._until(lambda: all(worker.report is not None for worker in self._producers), queue)
+        self._progress.start()
+        for worker in workers:
+            worker.release()
+        self._listen_until(lambda: all(worker.report is not None for worker in self._producers), queue)
         self._end(queue)
-        self._until(lambda: all(worker.report is not None for worker in crew), queue)
+        self._listen_until(lambda: all(worker.report is not None for worker in workers), queue)
         reports = [worker.report for worker in self._consumers if worker.report is not None]
         # On Linux, all processes share one monotonic clock.
         self.elapsed = max(report["last"] for report in reports) - started
         queue.unlink()
         counts = [worker.count for worker in self._producers]
         verdict = judge_tallies(counts, [report["seen"] for report in reports])
-        for worker in crew:
-            worker.tell()
-        return Outcome(verdict, [trouble for worker in crew if (trouble := worker.part())])
+        for worker in workers:
+            worker.release()
+        return Outcome(verdict, [problem for worker in workers if (problem := worker.await_exit())])
 
     def _end(self, queue: ipcq.Queue[Any]) -> None:
         """Make the consumers end after they have drained the queue."""
         if queue.capabilities.shutdown:
             queue.shutdown()
             return
-        marks = [END] * len(self._consumers)
+        markers = [END_MARKER] * len(self._consumers)
 
         def all_put() -> bool:
             try:
-                while marks:
-                    queue.put_nowait(marks[-1])
-                    marks.pop()
+                while markers:
+                    queue.put_nowait(markers[-1])
+                    markers.pop()
             except QueueFull:
                 pass
-            return not marks
+            return not markers
 
-        self._until(all_put, queue)
+        self._listen_until(all_put, queue)
 
-    def _until(self, reached: Callable[[], bool], queue: ipcq.Queue[Any]) -> None:
+    def _listen_until(self, is_reached: Callable[[], bool], queue: ipcq.Queue[Any]) -> None:
         """Read reports of all workers until a condition holds.
 
         Raises:
             PeerDied: A worker died.
-            Hang: There was no progress for `STUCK` seconds.
+            Hang: There was no progress for `HANG_SECONDS` seconds.
         """
-        crew = {worker.peer: worker for worker in [*self._producers, *self._consumers]}
-        moved, since = -1, monotonic()
-        while not reached():
-            for peer, news in listen(list(crew), 0.1):
-                crew[peer].note(news)
-            if moved != self._sent() + self._received():
-                moved, since = self._sent() + self._received(), monotonic()
-            elif monotonic() - since > STUCK:
-                raise Hang(f"no progress for {STUCK:.0f} s")
-            if moved:
-                self._meter.show(self._sent(), self._received(), queue.qsize())
+        workers = {worker.peer: worker for worker in [*self._producers, *self._consumers]}
+        counted, since = -1, monotonic()
+        while not is_reached():
+            for peer, report in listen(list(workers), 0.1):
+                workers[peer].record(report)
+            if counted != self._sent() + self._received():
+                counted, since = self._sent() + self._received(), monotonic()
+            elif monotonic() - since > HANG_SECONDS:
+                raise Hang(f"no progress for {HANG_SECONDS:.0f} s")
+            if counted:
+                self._progress.show(self._sent(), self._received(), queue.qsize())
 
     def _sent(self) -> int:
         return sum(worker.count for worker in self._producers)

@@ -8,9 +8,9 @@ import click
 
 import ipcq
 from ipcq._cli._exits import Failure
-from ipcq._cli._host import ERROR, NOTE, OK, WARNING, Check
+from ipcq._cli._machine_checks import ERROR, NOTE, OK, WARNING, Check
 from ipcq._cli._options import json_option
-from ipcq._cli._output import say, say_json, say_table, shown
+from ipcq._cli._output import print_json, print_line, print_table, shown
 from ipcq._distribution import DISTRIBUTION, FORMER
 from ipcq._opening import registry
 from ipcq._opening.rendezvous import PREFERENCE
@@ -35,28 +35,28 @@ def command(as_json: bool, quiet: bool) -> None:
         checks = [each for each in checks if each.severity != OK]
     if as_json:
         for each in checks:
-            say_json(each._asdict())
+            print_json(each._asdict())
     elif sys.stdout.isatty():
         # No columns: a command that wraps cannot be copied.
         for each in checks:
-            say(f"{each.severity:8} {shown(each.subject)}: {shown(each.text)}")
+            print_line(f"{each.severity:8} {shown(each.subject)}: {shown(each.text)}")
             if each.fix:
-                say(f"{'':8} fix: {shown(each.fix)}")
+                print_line(f"{'':8} fix: {shown(each.fix)}")
     elif checks:
-        say_table(HEADINGS, [(*each[:3], each.fix or None) for each in checks], folding=())
+        print_table(HEADINGS, [(*each[:3], each.fix or None) for each in checks], folding=())
     if problems:
         raise Failure  # each one has been printed
 
 
 def _checks() -> Iterator[Check]:
     if sys.platform != "win32":
-        from ipcq._cli import _host
+        from ipcq._cli import _machine_checks
 
-        yield from _host.check_name_lock()
-        yield from _host.check_descriptors()
-        yield from _host.check_shared_memory()
-        yield from _host.check_remove_ipc()
-        yield from _host.check_leftovers()
+        yield from _machine_checks.check_name_lock()
+        yield from _machine_checks.check_descriptors()
+        yield from _machine_checks.check_shared_memory()
+        yield from _machine_checks.check_remove_ipc()
+        yield from _machine_checks.check_leftovers()
     yield from _check_distribution()
     yield from _check_backends()
 
@@ -75,8 +75,8 @@ def _check_distribution() -> Iterator[Check]:
 
 
 def _check_backends() -> Iterator[Check]:
-    reaching = []
-    kept = False
+    reachable = []
+    persistent = False
     plugins = registry.plugins()
     for plugin in plugins:
         subject = f"backend {plugin.name}"
@@ -91,8 +91,8 @@ def _check_backends() -> Iterator[Check]:
             continue
         yield Check(OK, subject, "usable")
         if plugin.backend.capabilities.scope >= ipcq.Scope.HOST:
-            reaching.append(plugin.name)
-            kept = kept or plugin.backend.capabilities.persistence >= ipcq.Persistence.KERNEL
+            reachable.append(plugin.name)
+            persistent = persistent or plugin.backend.capabilities.persistence >= ipcq.Persistence.KERNEL
         try:
             for finding in plugin.backend.findings():
                 yield Check(finding.severity.value, subject, finding.text, finding.fix)
@@ -101,13 +101,13 @@ def _check_backends() -> Iterator[Check]:
             yield Check(WARNING, subject, f"its checks failed: {type(error).__name__}: {error}")
     if not plugins:
         yield Check(ERROR, "backends", registry.NO_METADATA, registry.WAY_OUT)
-    elif not reaching:
+    elif not reachable:
         text = "no usable backend reaches other processes"
         yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the fix for each")
-    elif not kept:
+    elif not persistent:
         text = "no usable backend keeps a queue that no process has open"
         yield Check(WARNING, "backends", text, "ipcq backends   # the last column has the fix for each")
-    preferred = without_secrets(os.environ.get(PREFERENCE, ""))
-    if preferred and preferred not in reaching:
-        text = f"{PREFERENCE} names {preferred!r}, which is unusable or does not reach other processes"
+    named = without_secrets(os.environ.get(PREFERENCE, ""))
+    if named and named not in reachable:
+        text = f"{PREFERENCE} names {named!r}, which is unusable or does not reach other processes"
         yield Check(ERROR, "environment", text, f"unset {PREFERENCE}")

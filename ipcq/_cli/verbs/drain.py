@@ -9,20 +9,21 @@ from time import sleep
 import click
 
 import ipcq
-from ipcq._cli._dump import File, Sink, Stream, header, record
 from ipcq._cli._exits import Failure, complain
+from ipcq._cli._message_format import header, record
 from ipcq._cli._options import backend_option, json_option, name_argument, option_of_open, quiet_option
-from ipcq._cli._output import say_json
+from ipcq._cli._output import print_json
 from ipcq._cli._progress import Progress
 from ipcq._cli._rescue import load_command, new_file, rescue_file, rescue_option, take, write_taken
-from ipcq._cli._signals import Stop, end_by, noted_signals, slices
+from ipcq._cli._signals import Stop, raise_for_signal, record_signals, slices
+from ipcq._cli._sinks import FileSink, Sink, StdoutSink
 from ipcq.errors import QueueEmpty, QueueShutDown
 
 #: Seconds to wait for the reader to finish after end of file, before stderr names the rescue file.
 READER_SECONDS = 5.0
 
 #: Seconds between two polls of the reader.
-LOOK = 0.01
+POLL_SECONDS = 0.01
 
 
 @click.command("drain")
@@ -64,40 +65,40 @@ def command(
         raise click.UsageError("--rescue requires '-': omit it with a FILE.")
     with (
         ipcq.open(name, backend, create=False, write=False, serializer="raw", other_users=other_users) as queue,
-        noted_signals() as stop,
+        record_signals() as stop,
     ):
-        stream = Stream() if file == "-" else None
-        kept: File | None = None
+        stdout_sink = StdoutSink() if file == "-" else None
+        file_sink: FileSink | None = None
         with ExitStack() as stack:
             progress = stack.enter_context(Progress("messages taken", silent=quiet))
-            if stream is None:
-                kept = new_file(queue, file)
-            elif stream.has_reader():
-                kept = rescue_file(queue, "drain", rescue)
-            if kept is not None:
-                made = kept
-                stack.callback(lambda: made.close(keep=progress.count > 0))
+            if stdout_sink is None:
+                file_sink = new_file(queue, file)
+            elif stdout_sink.has_reader():
+                file_sink = rescue_file(queue, "drain", rescue)
+            if file_sink is not None:
+                file_to_close = file_sink
+                stack.callback(lambda: file_to_close.close(keep=progress.count > 0))
             try:
-                Drain(queue, kept, stream, stop, progress).run(count)
+                Drain(queue, file_sink, stdout_sink, stop, progress).run(count)
             except BaseException as error:
-                if kept is not None and stream is not None and progress.count:
-                    _say_where(error, name, kept.path, progress.count)
+                if file_sink is not None and stdout_sink is not None and progress.count:
+                    _add_whereabouts(error, name, file_sink.path, progress.count)
                 raise
-        told = f"{progress.count} message{'s' if progress.count != 1 else ''} taken"
-        if kept is not None and stream is not None:
-            with stream.ended() as is_gone:
-                _wait_for_reader(is_gone, name, kept.path, stop)
+        summary = f"{progress.count} message{'s' if progress.count != 1 else ''} taken"
+        if file_sink is not None and stdout_sink is not None:
+            with stdout_sink.end_of_file() as is_gone:
+                _wait_for_reader(is_gone, name, file_sink.path, stop)
         if stop.number:
             if not quiet:
-                complain(f"stopped: {told}, the others are still in the queue")
-            end_by(stop.number)
+                complain(f"stopped: {summary}, the others are still in the queue")
+            raise_for_signal(stop.number)
         if as_json:
-            say_json({"name": queue.name, "backend": queue.backend, "file": file, "messages": progress.count})
+            print_json({"name": queue.name, "backend": queue.backend, "file": file, "messages": progress.count})
         elif not quiet:
-            complain(told)
+            complain(summary)
 
 
-def _say_where(error: BaseException, name: str, path: str, count: int) -> None:
+def _add_whereabouts(error: BaseException, name: str, path: str, count: int) -> None:
     """Add to the error where the taken messages are. The reader may or may not have processed them."""
     messages = f"{count} message{'s' if count != 1 else ''} taken"
     where = (
@@ -120,7 +121,7 @@ def _wait_for_reader(is_gone: Callable[[], bool], name: str, path: str, stop: St
             return
         if gone or stop.count > signals:
             break
-        sleep(LOOK)
+        sleep(POLL_SECONDS)
     complain(
         f"the messages are also kept in {path}, because the reader may still fail. `ipcq load` removes the file when "
         f"all of them are in its queue. After any other reader: rm {shlex.quote(path)} if it succeeded, "
@@ -134,48 +135,53 @@ class Drain:
     Args:
         queue: The queue.
         file: The file or rescue file, written first; None without one.
-        stream: Standard output; None for a file.
+        stdout_sink: Standard output; None for a file.
         stop: A signal ends the drain.
         progress: Counts messages.
     """
 
     def __init__(
-        self, queue: ipcq.Queue[bytes], file: File | None, stream: Stream | None, stop: Stop, progress: Progress
+        self,
+        queue: ipcq.Queue[bytes],
+        file: FileSink | None,
+        stdout_sink: StdoutSink | None,
+        stop: Stop,
+        progress: Progress,
     ) -> None:
         self._queue = queue
-        self._file = file
-        self._stream = stream
+        self._file_sink = file
+        self._stdout_sink = stdout_sink
         self._stop = stop
         self._progress = progress
 
-    def run(self, most: int | None) -> None:
-        """Move messages until the queue is empty, `most` are moved, or a signal arrives."""
+    def run(self, limit: int | None) -> None:
+        """Move messages until the queue is empty, `limit` are moved, or a signal arrives."""
         queue, progress = self._queue, self._progress
-        there = queue.qsize()
-        sinks: list[Sink] = [sink for sink in (self._file, self._stream) if sink is not None]
-        line = header(queue, self._file.path if self._file and self._stream else None)
+        initial_messages = queue.qsize()
+        sinks: list[Sink] = [sink for sink in (self._file_sink, self._stdout_sink) if sink is not None]
+        line = header(queue, self._file_sink.path if self._file_sink and self._stdout_sink else None)
         for sink in sinks:
             sink.make_room()
         for sink in sinks:
             sink.write(line)
         try:
-            while progress.count != most and not self._stop.number:
+            while progress.count != limit and not self._stop.number:
                 for sink in sinks:
                     sink.make_room()
                 self._move()
-                progress.show(progress.count / max(there, 1))
+                progress.show(progress.count / max(initial_messages, 1))
         except (QueueEmpty, QueueShutDown):
             if not progress.count:
                 raise
 
     def _move(self) -> None:
-        if self._file is not None:
-            message = take(self._queue, self._file, self._stop)
+        if self._file_sink is not None:
+            message = take(self._queue, self._file_sink, self._stop)
             self._progress.count += 1
-            if self._stream is not None:
+            if self._stdout_sink is not None:
                 # If the reader does not read, this blocks indefinitely; a second signal ends it.
                 with self._stop.raising(2):
-                    self._stream.write(record(message))
-        elif self._stream is not None:  # pragma: no branch - one of the two always exists
-            write_taken(self._stream.write, record(self._queue.get_message(timeout=0)), self._stop)
+                    self._stdout_sink.write(record(message))
+        elif self._stdout_sink is not None:  # pragma: no branch - one of the two always exists
+            write_taken(self._stdout_sink.write, record(self._queue.get_message(timeout=0)), self._stop)
             self._progress.count += 1

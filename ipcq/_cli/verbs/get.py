@@ -58,4 +58,4 @@ def command(
         elif drain:
             taker.drain(until)
         else:
-            taker.count(count or 1, until)
+            taker.take(count or 1, until)

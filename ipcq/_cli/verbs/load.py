@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 import click
 
-from ipcq._cli._dump import Dump
 from ipcq._cli._exits import Failure, complain
+from ipcq._cli._message_reader import MessageReader
 from ipcq._cli._options import (
     backend_option,
     json_option,
@@ -17,11 +17,11 @@ from ipcq._cli._options import (
     quiet_option,
     seconds_option,
 )
-from ipcq._cli._output import say, say_json, shown
+from ipcq._cli._output import print_json, print_line, shown
 from ipcq._cli._progress import Progress
 from ipcq._cli._putter import Putter
 from ipcq._cli._rescue import load_command
-from ipcq._cli._signals import end_by, noted_signals
+from ipcq._cli._signals import raise_for_signal, record_signals
 from ipcq._cli._streams import stdin
 from ipcq._cli._target import Limits, check_size, open_target, target_options
 from ipcq.errors import MessageQueueError
@@ -73,36 +73,36 @@ def command(
     """
     with ExitStack() as stack:
         source = stdin() if file == "-" else stack.enter_context(open(file, "rb", buffering=0))
-        stop = stack.enter_context(noted_signals())
+        stop = stack.enter_context(record_signals())
         # Return available data without filling `size`: `read` on a raw file, `read1` on stdin's buffer.
         read = source.read1 if file == "-" else source.read  # type: ignore[attr-defined]
 
-        def read_on(size: int) -> bytes:
+        def read_or_stop(size: int) -> bytes:
             with stop.raising(1):  # the writer of a pipe may block this indefinitely
                 if stop.number:
-                    end_by(stop.number)
+                    raise_for_signal(stop.number)
                 data: bytes = read(size)
                 return data
 
-        dump = Dump(read_on)
-        stack.callback(lambda: dump.close(done=False))
+        reader = MessageReader(read_or_stop)
+        stack.callback(lambda: reader.close(done=False))
         queue = stack.enter_context(
             open_target(
                 name,
                 backend,
                 limits,
-                dump.queue,
-                messages=dump.messages,
+                reader.queue,
+                messages=reader.messages,
                 create=not no_create,
-                serializer="msgpack" if dump.json else "raw",
+                serializer="msgpack" if reader.json else "raw",
                 other_users=other_users,
             )
         )
         if file == "-":  # a regular file can be loaded again after a message that does not fit
-            check_size(queue, limits, dump.queue.get("max_message_size"))
+            check_size(queue, limits, reader.queue.get("max_message_size"))
         progress = stack.enter_context(Progress("messages put", silent=quiet))
         load = Load(
-            dump,
+            reader,
             Putter(queue, stop, progress, wait=wait, quiet=quiet),
             progress,
             size=_size(source),
@@ -112,23 +112,23 @@ def command(
             load.run(skip)
         except (MessageQueueError, Failure, OSError, KeyboardInterrupt, SystemExit) as error:
             progress.close()
-            note = f"{_count(progress.count)} put; resume with --skip {skip + progress.count}"
-            if dump.is_kept:
-                paths = " and ".join(load_command(name, kept.path) for kept in dump.kept)
-                note = f"{_count(progress.count)} put; the others are kept, resume with {paths}"
+            note = f"{_messages(progress.count)} put; resume with --skip {skip + progress.count}"
+            if reader.has_rescue_file:
+                paths = " and ".join(load_command(name, marker.path) for marker in reader.markers)
+                note = f"{_messages(progress.count)} put; the others are kept, resume with {paths}"
             if isinstance(error, SystemExit):
                 complain(note)  # SystemExit prints no line, so a note would be lost
             else:
                 error.add_note(note)
             raise
-        if load.left_out == skip:
-            dump.close(done=True)
-    if load.left_out < skip:
-        raise Failure(f"the file has {_count(load.left_out)}, fewer than --skip {skip}")
+        if load.skipped == skip:
+            reader.close(done=True)
+    if load.skipped < skip:
+        raise Failure(f"the file has {_messages(load.skipped)}, fewer than --skip {skip}")
     if as_json:
-        say_json({"name": queue.name, "backend": queue.backend, "messages": progress.count, "skipped": skip})
+        print_json({"name": queue.name, "backend": queue.backend, "messages": progress.count, "skipped": skip})
     elif not quiet:
-        say(f"{_count(progress.count)} put into {shown(queue.name)}")
+        print_line(f"{_messages(progress.count)} put into {shown(queue.name)}")
 
 
 def _size(source: BinaryIO) -> int | None:
@@ -139,16 +139,18 @@ def _size(source: BinaryIO) -> int | None:
         return None
 
 
-def _count(messages: int) -> str:
+def _messages(messages: int) -> str:
     return f"{messages} message{'s' if messages != 1 else ''}"
 
 
 class Load:
     """Puts the messages or items of a file, one at a time."""
 
-    def __init__(self, dump: Dump, putter: Putter, progress: Progress, *, size: int | None, priorities: bool) -> None:
-        self.left_out = 0
-        self._dump = dump
+    def __init__(
+        self, reader: MessageReader, putter: Putter, progress: Progress, *, size: int | None, priorities: bool
+    ) -> None:
+        self.skipped = 0
+        self._reader = reader
         self._putter = putter
         self._progress = progress
         self._size = size
@@ -156,14 +158,14 @@ class Load:
 
     def run(self, skip: int) -> None:
         """Put all messages but the first `skip`."""
-        for item, priority in ((item, 0) for item in self._dump.items()) if self._dump.json else self._dump:
-            if self.left_out < skip:
-                self.left_out += 1
+        for item, priority in ((item, 0) for item in self._reader.items()) if self._reader.json else self._reader:
+            if self.skipped < skip:
+                self.skipped += 1
             else:
                 self._putter.put(item, priority if self._priorities else 0, self._show)
                 self._progress.count += 1
-            self._dump.mark()
+            self._reader.mark()
             self._show()
 
     def _show(self) -> None:
-        self._progress.show(None if self._size is None else self._dump.bytes / self._size)
+        self._progress.show(None if self._size is None else self._reader.bytes / self._size)

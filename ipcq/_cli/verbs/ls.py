@@ -3,9 +3,9 @@
 import click
 
 from ipcq._cli._exits import complain
-from ipcq._cli._look import look, survey
+from ipcq._cli._facts import facts_about, facts_about_all
 from ipcq._cli._options import backend_option, json_option, option_of_open, quiet_option
-from ipcq._cli._output import say_json, say_table
+from ipcq._cli._output import print_json, print_table
 
 KEYS = ("name", "backend", "messages", "max_messages", "max_message_size", "mode")
 HEADINGS = ("name", "backend", "messages", "capacity", "size limit", "mode")
@@ -23,13 +23,13 @@ def command(as_json: bool, backend: str, other_users: bool, quiet: bool) -> None
     message in bytes, and mode: a table on a terminal, tab-separated lines without headings in a pipe. Notes on stderr
     report what cannot be listed or opened.
     """
-    rows, notes = survey(backend, lambda each: look(each.name, each.backend, other_users=other_users))
+    rows, notes = facts_about_all(backend, lambda each: facts_about(each.name, each.backend, other_users=other_users))
     rows = [{"error": None, **dict.fromkeys(KEYS), **row} for row in rows]
     if as_json:
         for row in rows:
-            say_json(row)
+            print_json(row)
     elif rows:
-        say_table(HEADINGS, [[row[key] for key in KEYS] for row in rows], folding={"name"})
+        print_table(HEADINGS, [[row[key] for key in KEYS] for row in rows], folding={"name"})
     if not quiet:
         for note in notes:
             complain(note)

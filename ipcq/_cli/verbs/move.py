@@ -3,13 +3,13 @@
 import click
 
 from ipcq._cli._rescue import take
-from ipcq._cli._transfer import Request, Transfer, transfer, transfer_verb
+from ipcq._cli._transfer import Arguments, Transfer, open_transfer, transfer_verb
 from ipcq.errors import QueueEmpty, QueueShutDown
 
 
 @click.command("move")
 @transfer_verb
-def command(request: Request) -> None:
+def command(arguments: Arguments) -> None:
     """Move messages with their priorities from queue SRC to queue DST, until SRC is empty.
 
     SRC and DST are names or URLs, as in mqueue:///jobs. If DST does not exist, it is created with the mode and the
@@ -30,25 +30,25 @@ def command(request: Request) -> None:
     ipcq move /jobs /jobs-new
     ipcq move mqueue:///jobs shm:///jobs --max-messages 5000
     """
-    with transfer(request, "move", "moved", gives_back=False) as its:
-        _move(its)
+    with open_transfer(arguments, "move", "moved", puts_back=False) as transfer:
+        _move(transfer)
 
 
-def _move(its: Transfer) -> None:
-    while its.progress.count != its.request.count and not its.stop.number:
-        its.putter.wait_for_space(its.source, its.show)
-        if its.stop.number:
+def _move(transfer: Transfer) -> None:
+    while transfer.progress.count != transfer.arguments.count and not transfer.stop.number:
+        transfer.putter.wait_for_space(transfer.source, transfer.show)
+        if transfer.stop.number:
             break
-        its.file.make_room()
+        transfer.file.make_room()
         try:
-            message = take(its.source, its.file, its.stop, its.check)
+            message = take(transfer.source, transfer.file, transfer.stop, transfer.check)
         except (QueueEmpty, QueueShutDown):
-            if not its.progress.count:
+            if not transfer.progress.count:
                 raise
             break
-        its.in_hand = 1
-        its.put(message)
-        its.in_hand = 0
-        its.file.clear()
-        its.progress.count += 1
-        its.show()
+        transfer.in_file_only = 1
+        transfer.put(message)
+        transfer.in_file_only = 0
+        transfer.file.clear()
+        transfer.progress.count += 1
+        transfer.show()

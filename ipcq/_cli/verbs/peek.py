@@ -8,11 +8,11 @@ import click
 import ipcq
 from ipcq._cli._exits import Failure
 from ipcq._cli._options import backend_option, name_argument, option_of_open, seconds_option
-from ipcq._cli._printer import Printer, complain_of, printing_options
+from ipcq._cli._printer import Printer, printing_options, report_undecodable
 from ipcq.errors import DecodeError, QueueEmpty
 
 #: Seconds between two polls: a peek cannot block.
-BEAT = 0.02
+POLL_SECONDS = 0.02
 
 
 @click.command("peek")
@@ -42,18 +42,18 @@ def command(
     until = monotonic() + (wait or 0.0)
     with printer.open(name, backend, wait=wait, other_users=other_users) as queue:
         try:
-            item = _look(queue, until)
+            item = _poll(queue, until)
         except DecodeError as error:
-            complain_of(error, "the message stays in the queue")
+            report_undecodable(error, "the message stays in the queue")
             raise Failure from error
         printer.write(printer.text(item))
 
 
-def _look(queue: ipcq.Queue[Any], until: float) -> Any:
+def _poll(queue: ipcq.Queue[Any], until: float) -> Any:
     while True:
         try:
             return queue.peek()
         except QueueEmpty:
             if monotonic() >= until:
                 raise
-        sleep(BEAT)
+        sleep(POLL_SECONDS)

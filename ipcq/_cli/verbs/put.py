@@ -10,7 +10,13 @@ import click
 
 import ipcq
 from ipcq._cli import _items
-from ipcq._cli._creation import backend_options_option, check_that_it_lasts, existing, lasting, limit_options
+from ipcq._cli._creation import (
+    backend_options_option,
+    check_persistent,
+    limit_options,
+    open_existing,
+    require_persistence,
+)
 from ipcq._cli._exits import Failure, complain
 from ipcq._cli._options import (
     backend_option,
@@ -21,13 +27,13 @@ from ipcq._cli._options import (
     seconds_option,
     timeout_of,
 )
-from ipcq._cli._streams import asks, stdin
+from ipcq._cli._streams import stdin, stdin_is_terminal
 from ipcq._opening.options import DEFAULTS
 from ipcq.backend import HIGHEST_PRIORITY
 from ipcq.errors import MessageQueueError, MessageTooLarge, QueueFull
 
 #: Seconds that a put may wait before a note on stderr.
-PATIENCE = 1.0
+DELAY_SECONDS = 1.0
 
 
 @click.command("put")
@@ -90,10 +96,10 @@ def command(
     if raw and serializer is not None:
         raise click.UsageError("--raw and --serializer are mutually exclusive: raw bytes are not serialized.")
     if not items:
-        if asks():
+        if stdin_is_terminal():
             raise click.UsageError("Nothing to put: pass ITEMs, or '-' to type them, one per line.")
         items = ("-",)
-    asked = {
+    options_of_open = {
         "read": False,
         "max_messages": max_messages,
         "max_message_size": max_message_size,
@@ -102,24 +108,24 @@ def command(
         "other_users": other_users,
         **options,
     }
-    there = existing(name, backend, **asked)
-    if there is None:
-        with lasting():
-            queue = ipcq.open(name, backend, create=not no_create, priorities=priority > 0, **asked)
+    existing = open_existing(name, backend, **options_of_open)
+    if existing is None:
+        with require_persistence():
+            queue = ipcq.open(name, backend, create=not no_create, priorities=priority > 0, **options_of_open)
     else:
-        queue = there
+        queue = existing
     with queue:
-        if there is None:
-            check_that_it_lasts(queue)
+        if existing is None:
+            check_persistent(queue)
         source = _Source(items, queue.max_message_size, as_json=as_json, null=null, raw=raw)
         stored = 0
         try:
             for item in source:
-                _store(queue, item, priority, wait, quiet)
+                _put(queue, item, priority, wait, quiet)
                 stored += 1
         except (MessageQueueError, Failure, OSError) as error:
-            what = "it" if source.place in str(error) else source.place
-            error.add_note(f"{what} was not put; {_count(stored)} put before it")
+            subject = "it" if source.place in str(error) else source.place
+            error.add_note(f"{subject} was not put; {_count(stored)} put before it")
             raise
         except KeyboardInterrupt as error:
             if not quiet:
@@ -131,15 +137,15 @@ def _count(stored: int) -> str:
     return f"{stored} item{'s' if stored != 1 else ''}"
 
 
-def _store(queue: ipcq.Queue[Any], item: Any, priority: int, wait: float, quiet: bool) -> None:
-    if wait <= PATIENCE or quiet:
+def _put(queue: ipcq.Queue[Any], item: Any, priority: int, wait: float, quiet: bool) -> None:
+    if wait <= DELAY_SECONDS or quiet:
         queue.put(item, timeout=timeout_of(wait), priority=priority)
         return
     try:
-        queue.put(item, timeout=PATIENCE, priority=priority)
+        queue.put(item, timeout=DELAY_SECONDS, priority=priority)
     except QueueFull:
         complain(f"queue {queue.name!r} is full, waiting for space (--wait 0 fails instead)")
-        queue.put(item, timeout=timeout_of(wait - PATIENCE), priority=priority)
+        queue.put(item, timeout=timeout_of(wait - DELAY_SECONDS), priority=priority)
 
 
 class _Source:

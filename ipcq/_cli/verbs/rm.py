@@ -3,10 +3,10 @@
 import click
 
 import ipcq
-from ipcq._cli._each import do_each
+from ipcq._cli._for_each import for_each_name
 from ipcq._cli._options import backend_option, json_option, names_argument, quiet_option
 from ipcq._cli._output import shown
-from ipcq._cli._streams import asks
+from ipcq._cli._streams import stdin_is_terminal
 from ipcq.errors import MessageQueueError, QueueNotFound
 
 
@@ -22,9 +22,9 @@ def command(names: tuple[str, ...], yes: bool, as_json: bool, backend: str, quie
     Programs that have a queue open get an error within a second. Asks before each removal; without a terminal, --yes
     is required. A failure does not stop the other removals.
     """
-    if not yes and not asks():
+    if not yes and not stdin_is_terminal():
         raise click.UsageError("Not a terminal: pass --yes to remove without asking.")
-    do_each(names, lambda name: _remove(name, backend, yes), "removed", "removed", as_json=as_json, quiet=quiet)
+    for_each_name(names, lambda name: _remove(name, backend, yes), "removed", "removed", as_json=as_json, quiet=quiet)
 
 
 def _remove(name: str, backend: str, yes: bool) -> bool:

@@ -3,7 +3,7 @@
 import click
 
 import ipcq
-from ipcq._cli._each import do_each
+from ipcq._cli._for_each import for_each_name
 from ipcq._cli._options import backend_option, json_option, names_argument, option_of_open, quiet_option
 
 
@@ -28,4 +28,4 @@ def command(
             queue.shutdown(immediate)
         return True
 
-    do_each(names, shut_down, "shut down", "shut_down", as_json=as_json, quiet=quiet)
+    for_each_name(names, shut_down, "shut down", "shut_down", as_json=as_json, quiet=quiet)

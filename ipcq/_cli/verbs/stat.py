@@ -7,9 +7,9 @@ import click
 
 import ipcq
 from ipcq._cli._exits import complain
-from ipcq._cli._look import notes_on
+from ipcq._cli._facts import notes_on
 from ipcq._cli._options import backend_option, json_option, name_argument, option_of_open
-from ipcq._cli._output import capabilities_of, flat, say_json, say_table
+from ipcq._cli._output import capabilities_of, flat, print_json, print_table
 
 
 @click.command("stat")
@@ -42,6 +42,6 @@ def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
     for note in notes:
         complain(note)
     if as_json:
-        say_json(facts)
+        print_json(facts)
         return
-    say_table(("what", "value"), flat(facts), folding={"value"})
+    print_table(("what", "value"), flat(facts), folding={"value"})

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import ipcq
-from ipcq._cli._creation import backend_options_option, short_lived
+from ipcq._cli._creation import allow_short_lived, backend_options_option
 from ipcq._cli._exits import Failure
 from ipcq._cli._options import backend_option, json_option, option_of_open, quiet_option, seconds_option
-from ipcq._cli._output import say, say_json
+from ipcq._cli._output import print_json, print_line
 from ipcq._cli._progress import Progress
 from ipcq._cli._signals import stopped_by_signals
 from ipcq.errors import Unsupported
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MODES = ("get", "batches", "stops", "forks", "names")
 
 #: Upper bound in bytes for what the serializer adds to a message.
-OVERHEAD = 12
+OVERHEAD_BYTES = 12
 
 
 @click.command("stress")
@@ -93,15 +93,15 @@ def command(
     from ipcq.testing.storm import stress
 
     seed = secrets.randbits(32) if seed is None else seed
-    limits = {"max_messages": max_messages, "max_message_size": size + OVERHEAD, **options}
-    sound = True
+    limits = {"max_messages": max_messages, "max_message_size": size + OVERHEAD_BYTES, **options}
+    all_ok = True
     with stopped_by_signals():
-        backend = _chosen(backend, limits)
+        backend = _resolved(backend, limits)
         if not (as_json or quiet):
-            say(f"queue     on {backend}, {producers} producers, {consumers} consumers, --seed {seed}")
+            print_line(f"queue     on {backend}, {producers} producers, {consumers} consumers, --seed {seed}")
         for mode in dict.fromkeys(MODES if "all" in modes else modes):
             with Progress("kills", silent=as_json or quiet) as progress:
-                shown = _Shown(progress, kills, seconds)
+                show = _StressProgress(progress, kills, seconds)
                 report = stress(
                     backend,
                     mode=mode,  # type: ignore[arg-type]  # checked by click
@@ -112,19 +112,19 @@ def command(
                     consumers=consumers,
                     size=size,
                     patience=patience,
-                    show=shown,
+                    show=show,
                     **limits,
                 )
             if as_json:
-                say_json({"backend": backend, **_facts(report)})
+                print_json({"backend": backend, **_facts(report)})
             else:
-                _tell(report)
-            sound = sound and report.ok
-    if not sound:
+                _print_report(report)
+            all_ok = all_ok and report.ok
+    if not all_ok:
         raise Failure  # the verdict has been printed
 
 
-class _Shown:
+class _StressProgress:
     """Shows the progress of a run: by kills or by time, whichever is further."""
 
     def __init__(self, progress: Progress, kills: int, seconds: float) -> None:
@@ -135,18 +135,18 @@ class _Shown:
 
     def __call__(self, count: int) -> None:
         self._progress.count = count
-        passed = (monotonic() - self._began) / self._seconds if self._seconds else 1.0
-        self._progress.show(max(count / self._kills, passed))
+        elapsed = (monotonic() - self._began) / self._seconds if self._seconds else 1.0
+        self._progress.show(max(count / self._kills, elapsed))
 
 
-def _chosen(backend: str, limits: Mapping[str, Any]) -> str:
+def _resolved(backend: str, limits: Mapping[str, Any]) -> str:
     """Return the backend on which such a queue is created.
 
     Raises:
         Unsupported: Queues of the backend are confined to one process.
     """
     name = f"/ipcq-stress-{secrets.token_hex(8)}"
-    with short_lived(), ipcq.open(name, backend, exclusive=True, **limits) as queue:
+    with allow_short_lived(), ipcq.open(name, backend, exclusive=True, **limits) as queue:
         queue.unlink()
         if queue.capabilities.scope < ipcq.Scope.HOST:
             raise Unsupported(
@@ -188,18 +188,20 @@ def _facts(report: "Report") -> dict[str, Any]:
     }
 
 
-def _tell(report: "Report") -> None:
+def _print_report(report: "Report") -> None:
     facts = _facts(report)
     inside = f", {report.inside:,} seen inside a critical section"
     stops = f", {report.stops:,} stops" if report.stops else ""
-    say(f"{report.mode:<9} {report.kills:,} kills in {report.seconds:.1f} s{inside}{stops}")
+    print_line(f"{report.mode:<9} {report.kills:,} kills in {report.seconds:.1f} s{inside}{stops}")
     if report.mode == "names":
-        say(f"opening   {report.slowest_open * 1000:.1f} ms at most, during the kills")
+        print_line(f"opening   {report.slowest_open * 1000:.1f} ms at most, during the kills")
     else:
-        say(f"messages  {facts['accepted']:,} accepted, {facts['received']:,} received, {facts['unknown']:,} unknown")
-        say(f"wrong     {', '.join(f'{count} {what}' for what, count in report.verdict.wrong.items())}")
-        say(f"lost      {facts['lost']:,}, of at most {facts['losable']:,} that killed consumers may have taken")
-        say(f"stall     {report.verdict.stall * 1000:.1f} ms at most without progress")
-    say(f"verdict   {facts['verdict']}")
+        print_line(
+            f"messages  {facts['accepted']:,} accepted, {facts['received']:,} received, {facts['unknown']:,} unknown"
+        )
+        print_line(f"wrong     {', '.join(f'{count} {what}' for what, count in report.verdict.wrong.items())}")
+        print_line(f"lost      {facts['lost']:,}, of at most {facts['losable']:,} that killed consumers may have taken")
+        print_line(f"stall     {report.verdict.stall * 1000:.1f} ms at most without progress")
+    print_line(f"verdict   {facts['verdict']}")
     if report.stacks:
-        say(report.stacks)
+        print_line(report.stacks)

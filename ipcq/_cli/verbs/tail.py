@@ -20,8 +20,8 @@ from ipcq._cli._options import (
     quiet_option,
     seconds_option,
 )
-from ipcq._cli._printer import Printer, complain_of, printing_options
-from ipcq._cli._signals import rest
+from ipcq._cli._printer import Printer, printing_options, report_undecodable
+from ipcq._cli._signals import sleep_in_slices
 from ipcq._cli._taker import Taker
 from ipcq.errors import DecodeError, QueueEmpty, QueueShutDown, Unsupported
 
@@ -74,13 +74,13 @@ def command(
             Taker(queue, printer).follow(until, count)
             return
         try:
-            Watch(queue, printer, quiet=quiet).follow(until, count, interval)
+            Poller(queue, printer, quiet=quiet).follow(until, count, interval)
         except Unsupported as error:
             error.add_note("or pass --consume to take each printed item")
             raise
 
 
-class Watch:
+class Poller:
     """Polls the next item, and prints it when it changes."""
 
     def __init__(self, queue: ipcq.Queue[Any], printer: Printer, *, quiet: bool) -> None:
@@ -93,45 +93,45 @@ class Watch:
         self._number: int | None = None
         self._bytes: bytes | None = None
 
-    def follow(self, until: float | None, wanted: int | None, interval: float) -> None:
-        """Poll until the deadline, the shutdown of the queue, or `wanted` items."""
+    def follow(self, until: float | None, count: int | None, interval: float) -> None:
+        """Poll until the deadline, the shutdown of the queue, or `count` items."""
         try:
             while True:
-                self._look()
+                self._poll()
                 now = monotonic()
-                if self._printed == wanted:
+                if self._printed == count:
                     break
                 if until is not None and now >= until:
                     if not self._printed:
                         raise QueueEmpty(queue=self._queue.name, backend=self._queue.backend)
                     break
-                rest(interval if until is None else min(interval, until - now))
+                sleep_in_slices(interval if until is None else min(interval, until - now))
         except QueueShutDown:
             pass
         if self._undecodable:
             raise Failure  # each one has been reported
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         number = self._queue.stats().gets
         undecodable = None
-        seen: bytes | None = None
+        text: bytes | None = None
         try:
-            seen = self._printer.text(self._queue.peek())
+            text = self._printer.text(self._queue.peek())
         except DecodeError as error:
-            undecodable, seen = error, error.data
+            undecodable, text = error, error.data
         except QueueEmpty:
             pass
         if number != self._queue.stats().gets:
             return  # a get happened before or after the peek; the next poll counts it
-        self._count_missed(number, there=seen is not None)
-        if seen is not None and (number, seen) != (self._number, self._bytes):
+        self._count_missed(number, there=text is not None)
+        if text is not None and (number, text) != (self._number, self._bytes):
             self._printed += 1
             if undecodable is None:
-                self._printer.write(seen)
+                self._printer.write(text)
             else:
                 self._undecodable += 1
-                complain_of(undecodable, "the message stays in the queue")
-        self._number, self._bytes = number, seen
+                report_undecodable(undecodable, "the message stays in the queue")
+        self._number, self._bytes = number, text
 
     def _count_missed(self, number: int | None, *, there: bool) -> None:
         if number is None or self._number is None:

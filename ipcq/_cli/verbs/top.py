@@ -10,10 +10,10 @@ import click
 
 import ipcq
 from ipcq._cli._exits import complain
+from ipcq._cli._facts import facts_about_all, facts_of
 from ipcq._cli._keyboard import Keyboard
-from ipcq._cli._look import facts_of, survey
 from ipcq._cli._options import backend_option, interval_option, json_option, option_of_open
-from ipcq._cli._output import rich_table, say_json, say_table, shown
+from ipcq._cli._output import print_json, print_table, rich_table, shown
 from ipcq._cli._signals import stopped_by_signals
 
 KEYS = (
@@ -55,14 +55,14 @@ def command(interval: float, once: bool, as_json: bool, backend: str, other_user
             keyboard = stack.enter_context(Keyboard())
             live = screen is not None and screen.open(stack)
             rows, notes = sampler.sample()
-            told: set[str] = set()
+            printed: set[str] = set()
             while True:
                 if screen is not None and live:
                     screen.show(rows, notes)
                 else:
                     for note in notes:
-                        if note not in told:
-                            told.add(note)
+                        if note not in printed:
+                            printed.add(note)
                             complain(note)
                 if keyboard.pressed(b"q", interval):
                     return
@@ -79,10 +79,10 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     now = _now()
     if as_json:
         for row in rows:
-            say_json({"time": now.isoformat(timespec="milliseconds"), **row})
+            print_json({"time": now.isoformat(timespec="milliseconds"), **row})
     elif rows:
         clock = now.strftime("%H:%M:%S")
-        say_table(("time", *HEADINGS), [(clock, *_cells(row)) for row in rows], folding={"name"})
+        print_table(("time", *HEADINGS), [(clock, *_cells(row)) for row in rows], folding={"name"})
 
 
 def _now() -> datetime:
@@ -105,7 +105,7 @@ class Sampler:
         """Return a row for each queue, and notes for those that cannot be listed or opened."""
         after: dict[tuple[str, str], tuple[float, dict[str, int | None]]] = {}
 
-        def look(each: ipcq.QueueInfo) -> dict[str, Any]:
+        def facts_with_rates(each: ipcq.QueueInfo) -> dict[str, Any]:
             with ipcq.open(each.name, each.backend, create=False, write=False, other_users=self._other_users) as queue:
                 facts, stats = facts_of(queue), queue.stats()
             key = (each.name, each.backend)
@@ -114,7 +114,7 @@ class Sampler:
             after[key] = now, figures
             return {**facts, **_rates(figures, now, *self._before.get(key, (now, {})))}
 
-        rows, notes = survey(self._backend, look)
+        rows, notes = facts_about_all(self._backend, facts_with_rates)
         self._before = after
         return [{"error": None, **dict.fromkeys(KEYS), **row} for row in rows], notes
 
@@ -125,8 +125,10 @@ def _rates(
     """Return rates per second; None if unknown, none at all if the queue was replaced by a new one."""
 
     def rate(figure: str) -> float | None:
-        is_, was = figures[figure], before.get(figure)
-        return None if is_ is None or was is None else round((is_ - was) / (now - then), 3)
+        now_value, before_value = figures[figure], before.get(figure)
+        return (
+            None if now_value is None or before_value is None else round((now_value - before_value) / (now - then), 3)
+        )
 
     rates = {key: rate(counter) for counter, key in COUNTERS.items()}
     if any(each is not None and each < 0 for each in rates.values()):

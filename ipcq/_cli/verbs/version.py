@@ -9,7 +9,7 @@ import click
 
 import ipcq
 from ipcq._cli._options import json_option
-from ipcq._cli._output import flat, say, say_json, say_table
+from ipcq._cli._output import flat, print_json, print_line, print_table
 from ipcq._distribution import DISTRIBUTION
 
 
@@ -22,11 +22,11 @@ def command(verbose: bool, as_json: bool) -> None:
     Include the output of --verbose in bug reports.
     """
     if as_json:
-        say_json(_facts())
+        print_json(_facts())
     elif verbose:
-        say_table(("what", "value"), flat(_facts()), folding={"value"})
+        print_table(("what", "value"), flat(_facts()), folding={"value"})
     else:
-        say(line())
+        print_line(line())
 
 
 def line() -> str:

@@ -6,24 +6,24 @@ from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import Any
 
-from ipcq._cli._line import Line
-from ipcq._cli._output import say
+from ipcq._cli._output import print_line
+from ipcq._cli._status_line import StatusLine
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-HISTORY = 24
+HISTORY_SAMPLES = 24
 
 
-class Meter:
+class DemoProgress:
     """Prints progress at a limited rate."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
         self._live: Any = None
-        self._line: Line | None = None
+        self._line: StatusLine | None = None
         self._terminal = not silent and sys.stdout.isatty()
         self._started = self._shown = 0.0
         self._received = 0
-        self._rates: deque[float] = deque(maxlen=HISTORY)
+        self._rates: deque[float] = deque(maxlen=HISTORY_SAMPLES)
 
     def open(self) -> AbstractContextManager[object]:
         """Return a context manager for the run that restores the terminal."""
@@ -32,7 +32,7 @@ class Meter:
         try:
             from rich.live import Live
         except ImportError:
-            self._line = Line()
+            self._line = StatusLine()
             return self._line
         self._live = Live(refresh_per_second=10, transient=True)
         return self._live  # type: ignore[no-any-return]  # rich is optional, so its type cannot be named above
@@ -44,16 +44,16 @@ class Meter:
     def show(self, sent: int, received: int, depth: int) -> None:
         """Print the counts, unless the last print was too recent."""
         now = monotonic()
-        passed = now - self._shown
-        if self._silent or passed < (0.2 if self._terminal else 1.0):
+        elapsed = now - self._shown
+        if self._silent or elapsed < (0.2 if self._terminal else 1.0):
             return
-        rate = (received - self._received) / passed
+        rate = (received - self._received) / elapsed
         self._shown, self._received = now, received
         # Processes report independently, so the received count may arrive before the sent count.
         sent = max(sent, received)
         line = f"{now - self._started:5.1f} s   sent {sent:,}   received {received:,}   {rate:,.0f}/s   depth {depth:,}"
         if not self._terminal:
-            say(line)
+            print_line(line)
             return
         self._rates.append(rate)
         if self._line is not None:

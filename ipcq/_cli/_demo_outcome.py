@@ -11,14 +11,14 @@ class Outcome:
     """The result of one run."""
 
     verdict: Verdict
-    troubles: Sequence[str] = ()
+    errors: Sequence[str] = ()
     stacks: str = ""
     """Stacks of all processes, if the run hung."""
 
     @property
     def ok(self) -> bool:
         """Whether nothing was wrong."""
-        return not (self.troubles or self.verdict.faults)
+        return not (self.errors or self.verdict.faults)
 
     @property
     def damaged(self) -> int:
@@ -36,5 +36,5 @@ class Outcome:
             "damaged, or put by another program": self.damaged,
         }
         lost = [verdict.losses] if verdict.lost else []
-        faults = [*self.troubles, *lost, *(f"{count} {what}" for what, count in counts.items() if count)]
+        faults = [*self.errors, *lost, *(f"{count} {what}" for what, count in counts.items() if count)]
         return f"FAIL: {'; '.join(faults)}"

@@ -10,7 +10,7 @@ from ipcq.backend import Request
 from ipcq.errors import BackendUnknown, MessageQueueError, QueueNotFound
 
 
-def look(name: str, backend: str, *, other_users: bool) -> dict[str, Any]:
+def facts_about(name: str, backend: str, *, other_users: bool) -> dict[str, Any]:
     """Return the facts about a queue as JSON values.
 
     Raises:
@@ -38,20 +38,20 @@ def notes_on(queue: ipcq.Queue[Any]) -> Iterator[str]:
     usable = [each for each in ranked if each.usable or each.name == queue.backend]
     if usable and usable[0].name != queue.backend and queue.backend in {each.name for each in usable}:
         best = usable[0]
-        why = _why_not(best, queue)
-        yield f"queue {queue.name!r} on backend {queue.backend!r}: not on the better backend {best.name!r}: {why}"
+        reason = _reason_against(best, queue)
+        yield f"queue {queue.name!r} on backend {queue.backend!r}: not on the better backend {best.name!r}: {reason}"
     yield from unlisted(queue)
 
 
-def _why_not(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:
-    asked = Request(
+def _reason_against(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:
+    request = Request(
         mode=queue.mode,
         max_message_size=queue.max_message_size,
         priorities=queue.priorities,
         lifetime=queue.lifetime,
     )
     able = best.capabilities or ipcq.Capabilities()
-    reason = shortcoming(Candidate(name=best.name, capabilities=able), asked)
+    reason = shortcoming(Candidate(name=best.name, capabilities=able), request)
     if reason:
         return reason
     if queue.mode & 0o077:
@@ -64,16 +64,18 @@ def _why_not(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:
 
 def unlisted(queue: ipcq.Queue[Any]) -> Iterator[str]:
     """Yield a note if `ipcq ls` cannot list the queue, with the way out."""
-    why = ipcq.queues().unlisted.get(queue.backend)
-    if why is not None:
-        yield f"`ipcq ls` cannot show the queues of backend {queue.backend!r}: {why}"
+    reason = ipcq.queues().unlisted.get(queue.backend)
+    if reason is not None:
+        yield f"`ipcq ls` cannot show the queues of backend {queue.backend!r}: {reason}"
 
 
-def survey(backend: str, look: Callable[[ipcq.QueueInfo], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Call `look` for each queue of a backend, or of all backends for ``"auto"``.
+def facts_about_all(
+    backend: str, facts: Callable[[ipcq.QueueInfo], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Call `facts` for each queue of a backend, or of all backends for ``"auto"``.
 
     Returns:
-        The results of `look`, with name, backend and error for each queue that cannot be opened; and a note for
+        The results of `facts`, with name, backend and error for each queue that cannot be opened; and a note for
         everything that could not be listed or opened.
 
     Raises:
@@ -83,12 +85,12 @@ def survey(backend: str, look: Callable[[ipcq.QueueInfo], dict[str, Any]]) -> tu
         raise BackendUnknown("`ipcq backends` lists installed backends", backend=backend)
     queues = ipcq.queues()
     rows = []
-    notes = [f"backend {each!r}: {why}" for each, why in queues.unlisted.items() if backend in ("auto", each)]
+    notes = [f"backend {each!r}: {reason}" for each, reason in queues.unlisted.items() if backend in ("auto", each)]
     for each in queues:
         if backend not in ("auto", each.backend):
             continue
         try:
-            row = look(each)
+            row = facts(each)
         except QueueNotFound:
             continue  # unlinked since it was listed
         except MessageQueueError as error:

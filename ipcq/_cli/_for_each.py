@@ -3,19 +3,19 @@
 from collections.abc import Callable, Sequence
 
 from ipcq._cli._exits import ERROR, Failure, code_of, complain, line_of
-from ipcq._cli._output import say, say_json, shown
+from ipcq._cli._output import print_json, print_line, shown
 from ipcq.errors import MessageQueueError
 
 
-def do_each(
-    names: Sequence[str], do: Callable[[str], bool], done: str, key: str, *, as_json: bool, quiet: bool
+def for_each_name(
+    names: Sequence[str], operation: Callable[[str], bool], past: str, key: str, *, as_json: bool, quiet: bool
 ) -> None:
-    """Apply `do` to each name and print the result.
+    """Apply `operation` to each name and print the result.
 
     Args:
         names: Names or URLs as given on the command line.
-        do: The operation. Returns False if the user declined.
-        done: Printed before the name of each queue that was changed.
+        operation: Returns False if the user declined.
+        past: Its past participle, printed before the name of each queue that was changed.
         key: JSON key for whether the queue was changed.
         as_json: Print one JSON object for each name.
         quiet: Print errors only.
@@ -27,14 +27,14 @@ def do_each(
     for name in names:
         was_done, reason = False, None
         try:
-            was_done = do(name)
+            was_done = operation(name)
         except MessageQueueError as error:
             codes.add(code_of(error))
             reason = line_of(error)
             complain(reason)
         if as_json:
-            say_json({"name": name, key: was_done, "error": reason})
+            print_json({"name": name, key: was_done, "error": reason})
         elif was_done and not quiet:
-            say(f"{done} {shown(name)}")
+            print_line(f"{past} {shown(name)}")
     if codes:
         raise Failure(code=codes.pop() if len(codes) == 1 else ERROR)

@@ -1,4 +1,4 @@
-"""A producer or consumer process of ``ipcq demo``. It knows only the name of the queue.
+"""A producer or consumer process of ``ipcq demo``. It is given only the name of the queue.
 
 A worker reports that it is ready, waits for the start signal, reports its progress regularly and its result at the end,
 and then waits until it may exit. If the demo dies, `ipcq.testing.processes` ends the workers and removes the queue.
@@ -13,14 +13,13 @@ from ipcq.errors import DecodeError, QueueShutDown
 from ipcq.testing.processes import hear, say
 from ipcq.testing.tally import Tally
 
-#: Seconds between two progress reports.
-BEAT = 0.1
+REPORT_SECONDS = 0.1
 
-#: Upper bound in bytes for everything in an object but its payload.
-OVERHEAD = 256
+#: Upper bound for everything in an object but its payload.
+OVERHEAD_BYTES = 256
 
-#: Ends a consumer, on backends without shutdown.
-END = {"end": True}
+#: Item that ends a consumer, on backends without shutdown.
+END_MARKER = {"end": True}
 
 
 class Payloads:
@@ -41,7 +40,7 @@ class Payloads:
         }
 
 
-class Produce:
+class Producer:
     """Puts objects numbered from 0, until the time is over or all are put."""
 
     def __init__(self, queue: ipcq.Queue[Any], size: int, index: int, seconds: float, messages: int | None) -> None:
@@ -61,8 +60,8 @@ class Produce:
         return {}
 
 
-class Consume:
-    """Gets and tallies objects, until the queue is shut down and empty or `END` arrives."""
+class Consumer:
+    """Gets and tallies objects, until the queue is shut down and empty or `END_MARKER` arrives."""
 
     def __init__(self, queue: ipcq.Queue[Any], size: int) -> None:
         self.count = 0
@@ -80,14 +79,14 @@ class Consume:
                 break
             except DecodeError as error:
                 item = error
-            if item == END:
+            if item == END_MARKER:
                 break
             last = monotonic()
             self.count += 1
-            self._enter(item)
+            self._tally_item(item)
         return {"seen": self._tally.report(), "last": last}
 
-    def _enter(self, item: Any) -> None:
+    def _tally_item(self, item: Any) -> None:
         try:
             producer, number = item["producer"], item["number"]
             if item != self._payloads.make(producer, number):
@@ -101,32 +100,32 @@ class Consume:
 def produce(name: str, backend: str, size: int, index: int, seconds: float, messages: int | None) -> None:
     """Run as the producer with this index."""
     with ipcq.open(name, backend, create=False, read=False) as queue:
-        work(Produce(queue, size, index, seconds, messages))
+        work(Producer(queue, size, index, seconds, messages))
 
 
 def consume(name: str, backend: str, size: int) -> None:
     """Run as a consumer."""
     with ipcq.open(name, backend, create=False, write=False) as queue:
-        work(Consume(queue, size))
+        work(Consumer(queue, size))
 
 
-def work(worker: Produce | Consume) -> None:
+def work(worker: Producer | Consumer) -> None:
     """Run the worker, and exchange messages with the demo before and after."""
     say({"ready": True})
     hear()
     done = threading.Event()
-    beats = threading.Thread(target=_beat, args=(worker, done), daemon=True)
-    beats.start()
+    reporter = threading.Thread(target=_report_progress, args=(worker, done), daemon=True)
+    reporter.start()
     try:
         report = worker.run()
     finally:
         done.set()
-        beats.join()
+        reporter.join()
     say({"count": worker.count, "report": report})
     hear()
 
 
-def _beat(worker: Produce | Consume, done: threading.Event) -> None:
+def _report_progress(worker: Producer | Consumer, done: threading.Event) -> None:
     """Report progress until the worker is done."""
-    while not done.wait(BEAT):
+    while not done.wait(REPORT_SECONDS):
         say({"count": worker.count})

@@ -5,7 +5,7 @@ from shutil import get_terminal_size
 import click
 
 
-class Line:
+class StatusLine:
     """The last line of stdout or stderr. A context manager that clears the line on exit."""
 
     def __init__(self, *, err: bool = False) -> None:
@@ -16,7 +16,7 @@ class Line:
         # Truncate to the width: a line that wraps cannot be overwritten.
         click.echo(f"\r\x1b[K{text[: get_terminal_size().columns - 1]}", nl=False, err=self._err)
 
-    def __enter__(self) -> "Line":
+    def __enter__(self) -> "StatusLine":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,30 +10,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ipcq
-from ipcq._cli._signals import rest
+from ipcq._cli._signals import sleep_in_slices
 from ipcq._process import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only inspected; nothing is created there
-#: Bytes of shared memory that should be free: a few queues of the default size.
-SPARE = 8 << 20
+#: Shared memory that should be free: a few queues of the default size.
+SPARE_BYTES = 8 << 20
 
-#: The usual RLIMIT_NOFILE; each queue needs at least one descriptor.
-DESCRIPTORS = 1024
+#: The usual RLIMIT_NOFILE, in files; each queue needs at least one descriptor.
+USUAL_DESCRIPTORS = 1024
 
 #: Directories of logind.conf, highest precedence first (logind.conf(5)).
-SYSTEMD = tuple(map(Path, ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")))
+SYSTEMD_DIRECTORIES = tuple(map(Path, ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")))
 #: Exists if systemd is running (sd_booted(3)).
-BOOTED = Path("/run/systemd/system")
-LINGER = Path("/var/lib/systemd/linger")
+SYSTEMD_RUNNING = Path("/run/systemd/system")
+LINGERING_USERS = Path("/var/lib/systemd/linger")
 LOGIN_DEFS = Path("/etc/login.defs")
 
 #: A queue of `ipcq demo` or `ipcq bench`, with the pid of its creator.
-OURS = re.compile(r"/ipcq-(demo|bench)-(\d+)-[0-9a-f]{8}")
+OWN_NAME = re.compile(r"/ipcq-(demo|bench)-(\d+)-[0-9a-f]{8}")
 
-#: Seconds within which creating or unlinking a name should finish.
-BRIEF = 1.0
+#: A process should not hold the name lock for longer than this.
+HOLD_SECONDS = 1.0
 
 
 class Check(NamedTuple):
@@ -48,19 +48,19 @@ class Check(NamedTuple):
 
 def check_name_lock() -> Iterator[Check]:
     """Check the directories of the name lock, and whether a process holds it for too long."""
-    places = private_directory.private_places()
-    checks = [_wrong(place) for place in places]
-    for place, wrong in zip(places, checks, strict=True):
-        if wrong is None:
-            yield _check_usable(place)
-        elif all(checks):
-            yield wrong._replace(
-                severity=ERROR, text=f"{wrong.text}; no other directory is usable, so no queue can be created"
+    directories = private_directory.private_places()
+    defects = [_defect_of(each) for each in directories]
+    for directory, defect in zip(directories, defects, strict=True):
+        if defect is None:
+            yield _check_usable(directory)
+        elif all(defects):
+            yield defect._replace(
+                severity=ERROR, text=f"{defect.text}; no other directory is usable, so no queue can be created"
             )
-        elif os.path.isdir(os.path.dirname(place)):
-            yield wrong
+        elif os.path.isdir(os.path.dirname(directory)):
+            yield defect
         else:  # common, and another directory is usable
-            yield wrong._replace(severity=OK, fix="")
+            yield defect._replace(severity=OK, fix="")
 
 
 def _check_usable(path: str) -> Check:
@@ -71,20 +71,20 @@ def _check_usable(path: str) -> Check:
     )
 
 
-def _wrong(path: str) -> Check | None:
+def _defect_of(path: str) -> Check | None:
     """Return why the directory cannot hold the name lock, or None if it can."""
     base = os.path.dirname(path)
     try:
         found = os.lstat(path)
     except OSError:
-        return _wrong_base(path, base)
+        return _defect_of_parent(path, base)
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode):
-        wrong = "is not a directory"
+        defect = "is not a directory"
     elif found.st_uid != os.geteuid():
-        wrong = f"belongs to user {found.st_uid}, not to this one ({os.geteuid()})"
+        defect = f"belongs to user {found.st_uid}, not to this one ({os.geteuid()})"
     elif mode & 0o077:
-        wrong = f"has mode {mode:04o}, which grants access to other users"
+        defect = f"has mode {mode:04o}, which grants access to other users"
     elif private_directory.writable(path):
         return None
     elif private_directory.read_only(path):
@@ -93,10 +93,10 @@ def _wrong(path: str) -> Check | None:
         return Check(
             NOTE, "name lock", f"{path} has mode {mode:04o}, which denies this user access", f"chmod 700 {path}"
         )
-    return Check(WARNING, "name lock", f"{path} {wrong}", f"sudo rm -r {path}")
+    return Check(WARNING, "name lock", f"{path} {defect}", f"sudo rm -r {path}")
 
 
-def _wrong_base(path: str, base: str) -> Check | None:
+def _defect_of_parent(path: str, base: str) -> Check | None:
     if not os.path.isdir(base):
         linger = f"sudo loginctl enable-linger {os.geteuid()}"
         fix = linger if base.startswith("/run/user/") else f"sudo mkdir -p {base} && {_tmpfs(base)}"
@@ -114,17 +114,17 @@ def _tmpfs(base: str) -> str:
 
 
 def _check_holder(path: str) -> Check | None:
-    held = _locks(path)
-    if not held:
+    before = _locks(path)
+    if not before:
         return None
-    rest(BRIEF)
-    if not held & _locks(path):
+    sleep_in_slices(HOLD_SECONDS)
+    if not before & _locks(path):
         return None
     return Check(
         WARNING,
         "name lock",
-        f"a process has been creating or removing a queue for {BRIEF:g} s or longer, perhaps because it is stopped, "
-        "and blocks other processes on that name",
+        f"a process has been creating or removing a queue for {HOLD_SECONDS:g} s or longer, perhaps because it is "
+        "stopped, and blocks other processes on that name",
         f"sudo fuser -v {path}",
     )
 
@@ -136,26 +136,28 @@ def _locks(path: str) -> set[tuple[str, ...]]:
         lines = [tuple(line.split()) for line in Path("/proc/locks").read_text().splitlines()]
     except OSError:
         return set()
-    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     # Drop the sequence number, which changes. A line with an arrow is a waiter.
-    return {line[1:] for line in lines if place in line and line[1] != "->"}
+    return {line[1:] for line in lines if file in line and line[1] != "->"}
 
 
 def check_descriptors() -> Iterator[Check]:
     """Check how many files a process may have open."""
     import resource
 
-    most, hard = (
+    soft, hard = (
         sys.maxsize if each == resource.RLIM_INFINITY else each for each in resource.getrlimit(resource.RLIMIT_NOFILE)
     )
-    if most >= DESCRIPTORS:
-        yield Check(OK, "open files", f"RLIMIT_NOFILE is {DESCRIPTORS} or more")
+    if soft >= USUAL_DESCRIPTORS:
+        yield Check(OK, "open files", f"RLIMIT_NOFILE is {USUAL_DESCRIPTORS} or more")
     else:
         yield Check(
             WARNING,
             "open files",
-            f"RLIMIT_NOFILE allows a process {most} open files, and each queue needs at least one",
-            f"ulimit -n {DESCRIPTORS}" if hard >= DESCRIPTORS else f"sudo prlimit --pid $$ --nofile={DESCRIPTORS}",
+            f"RLIMIT_NOFILE allows a process {soft} open files, and each queue needs at least one",
+            f"ulimit -n {USUAL_DESCRIPTORS}"
+            if hard >= USUAL_DESCRIPTORS
+            else f"sudo prlimit --pid $$ --nofile={USUAL_DESCRIPTORS}",
         )
 
 
@@ -173,8 +175,8 @@ def check_shared_memory() -> Iterator[Check]:
         return
     size, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
     text = f"{SHARED_MEMORY} has {free >> 20:,} MiB of {size >> 20:,} MiB free"
-    if free < SPARE:
-        larger = max(2 * size, 4 * SPARE) >> 20
+    if free < SPARE_BYTES:
+        larger = max(2 * size, 4 * SPARE_BYTES) >> 20
         yield Check(
             WARNING,
             "shared memory",
@@ -199,27 +201,27 @@ def check_shared_memory() -> Iterator[Check]:
 def check_remove_ipc() -> Iterator[Check]:
     """Check whether systemd removes this user's queues when the last session ends (``logind.conf(5)``)."""
     user = os.geteuid()
-    if not BOOTED.is_dir():
+    if not SYSTEMD_RUNNING.is_dir():
         yield Check(OK, "RemoveIPC", "systemd is not running")
     elif user <= _last_system_user():
         yield Check(OK, "RemoveIPC", f"user {user} is a system user, so systemd keeps its queues")
-    elif (LINGER / _name(user)).exists():
+    elif (LINGERING_USERS / _user_name(user)).exists():
         yield Check(OK, "RemoveIPC", f"user {user} lingers, so systemd keeps its queues")
     else:
-        removes, where = _remove_ipc()
+        removes, origin = _remove_ipc()
         if removes:
             yield Check(
                 WARNING,
                 "RemoveIPC",
                 f"systemd removes the queues of user {user} in the kernel and in {SHARED_MEMORY} when its last session "
-                f"ends ({where})",
-                f"sudo loginctl enable-linger {_name(user)}",
+                f"ends ({origin})",
+                f"sudo loginctl enable-linger {_user_name(user)}",
             )
         else:
-            yield Check(OK, "RemoveIPC", f"systemd keeps the queues of users ({where})")
+            yield Check(OK, "RemoveIPC", f"systemd keeps the queues of users ({origin})")
 
 
-def _name(user: int) -> str:
+def _user_name(user: int) -> str:
     try:
         import pwd  # here, because not every platform has it
 
@@ -237,35 +239,35 @@ def _last_system_user() -> int:
 
 def _remove_ipc() -> tuple[bool, str]:
     """Return the setting and its origin. The last occurrence wins; drop-ins, sorted by name, follow the main file."""
-    removes, where = True, "RemoveIPC=yes by default"
-    mains = [place / "logind.conf" for place in SYSTEMD if (place / "logind.conf").exists()][:1]
-    drops: dict[str, Path] = {}
-    for place in SYSTEMD:
-        for path in place.glob("logind.conf.d/*.conf"):
-            drops.setdefault(path.name, path)
-    for path in (*mains, *(drops[name] for name in sorted(drops))):
+    removes, origin = True, "RemoveIPC=yes by default"
+    mains = [each / "logind.conf" for each in SYSTEMD_DIRECTORIES if (each / "logind.conf").exists()][:1]
+    drop_ins: dict[str, Path] = {}
+    for directory in SYSTEMD_DIRECTORIES:
+        for path in directory.glob("logind.conf.d/*.conf"):
+            drop_ins.setdefault(path.name, path)
+    for path in (*mains, *(drop_ins[name] for name in sorted(drop_ins))):
         with suppress(OSError):
             for value in re.findall(r"^\s*RemoveIPC\s*=\s*(\w+)", path.read_text(errors="replace"), re.MULTILINE):
                 removes = value.lower() in ("1", "yes", "y", "true", "t", "on")
-                where = f"RemoveIPC={value} in {path}"
-    return removes, where
+                origin = f"RemoveIPC={value} in {path}"
+    return removes, origin
 
 
 def check_leftovers() -> Iterator[Check]:
     """Check for queues of demos and benchmarks that were killed together with every process that would clean up."""
     for name in (each.name for each in ipcq.queues()):
-        if (made := OURS.fullmatch(name)) and _dead(int(made[2])):
+        if (match := OWN_NAME.fullmatch(name)) and _is_dead(int(match[2])):
             yield Check(
                 WARNING,
                 "leftover",
-                f"queue {name} was left by a {made[1]} whose process {made[2]} is dead",
+                f"queue {name} was left by a {match[1]} whose process {match[2]} is dead",
                 f"ipcq rm --yes {name}",
             )
 
 
-def _dead(process: int) -> bool:
+def _is_dead(pid: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
