@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from ipcq._opening.names import check_name
-from ipcq._opening.options import OPTIONS, truth
+from ipcq._opening.options import OPTIONS, parse_bool
 from ipcq._process.imports import importing, shortage_reported
 from ipcq._redaction import shown
 from ipcq.errors import InvalidArgument
@@ -98,7 +98,7 @@ def convert(option: str, text: str, kind: Callable[[str], Any]) -> Any:
         InvalidArgument: The text is not a valid value.
     """
     try:
-        return truth(text) if kind is bool else kind(text)
+        return parse_bool(text) if kind is bool else kind(text)
     except ValueError as error:
         raise InvalidArgument(f"option {option}={text!r}: {error}") from error
 

@@ -78,32 +78,32 @@ def choose(
     if len(found) > 1:
         raise ambiguous([candidate.name for candidate in found])
     if found:
-        (there,) = found
-        if not there.availability.usable:
+        (found_on,) = found
+        if not found_on.availability.usable:
             raise BackendUnavailable(
-                f"the queue exists on this backend, which is unusable here: {there.availability.reason}",
-                reasons={there.name: there.availability.reason},
-                backend=there.name,
+                f"the queue exists on this backend, which is unusable here: {found_on.availability.reason}",
+                reasons={found_on.name: found_on.availability.reason},
+                backend=found_on.name,
             )
-        return Attach(there.name)
+        return Attach(found_on.name)
     best_first = sorted(candidates, key=lambda candidate: (-(candidate.rank or 0), candidate.name))
-    excluded = {candidate.name: _not_by_auto(candidate, preferred) for candidate in best_first}
+    excluded = {candidate.name: _excluded_from_auto(candidate, preferred) for candidate in best_first}
     # A backend that cannot fulfil the request still counts: a weaker backend must not replace it.
     usable = [each for each in best_first if each.availability.usable]
-    kept = any(not (_forgets(each.capabilities) or excluded[each.name]) for each in usable)
-    stays = request.lifetime == "persistent"
+    any_persistent = any(not (_is_transient(each.capabilities) or excluded[each.name]) for each in usable)
+    persistent = request.lifetime == "persistent"
     passed_over = {}
     order = []
     for candidate in best_first:
         reason = excluded[candidate.name] or shortcoming(candidate, request, require)
-        if not reason and stays and kept and _forgets(candidate.capabilities):
-            reason = _forgotten(candidate)
+        if not reason and persistent and any_persistent and _is_transient(candidate.capabilities):
+            reason = _transience(candidate)
         if reason:
             passed_over[candidate.name] = reason
         else:
             order.append(candidate.name)
-    ranked = [each.name for each in usable if not _not_by_auto(each, None)]
-    return Create(tuple(order), passed_over, tuple(ranked), weaker=stays and not kept and bool(order))
+    ranked = [each.name for each in usable if not _excluded_from_auto(each, None)]
+    return Create(tuple(order), passed_over, tuple(ranked), weaker=persistent and not any_persistent and bool(order))
 
 
 def ambiguous(names: Sequence[str]) -> QueueMismatch:
@@ -112,7 +112,7 @@ def ambiguous(names: Sequence[str]) -> QueueMismatch:
     return QueueMismatch(f"it exists on {listed}: choose one with backend=…, or unlink the other")
 
 
-def _not_by_auto(candidate: Candidate, preferred: str | None) -> str:
+def _excluded_from_auto(candidate: Candidate, preferred: str | None) -> str:
     if preferred is not None and candidate.name != preferred:
         return f"IPCQ_BACKEND names {shown(preferred)}"
     if candidate.capabilities.scope < Scope.HOST:
@@ -122,71 +122,75 @@ def _not_by_auto(candidate: Candidate, preferred: str | None) -> str:
     return ""
 
 
-def _forgets(able: Capabilities) -> bool:
-    return able.persistence < Persistence.KERNEL
+def _is_transient(capabilities: Capabilities) -> bool:
+    return capabilities.persistence < Persistence.KERNEL
 
 
-def _forgotten(candidate: Candidate) -> str:
-    way = "lifetime='last-close'" if candidate.capabilities.last_close else f"backend={candidate.name!r}"
-    return f"its queues live only as long as some process has them open: pass {way} if that is enough"
+def _transience(candidate: Candidate) -> str:
+    advice = "lifetime='last-close'" if candidate.capabilities.last_close else f"backend={candidate.name!r}"
+    return f"its queues live only as long as some process has them open: pass {advice} if that is enough"
 
 
 def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Minimum] | None = None) -> str:
     """Return why a backend cannot fulfil a request; empty if nothing is known against it."""
-    able = candidate.capabilities
+    capabilities = candidate.capabilities
     if not candidate.availability.usable:
         return candidate.availability.reason
-    if request.priorities and not able.priorities:
+    if request.priorities and not capabilities.priorities:
         return "it has no priorities"
-    if request.lifetime == "last-close" and not able.last_close:
+    if request.lifetime == "last-close" and not capabilities.last_close:
         return "it cannot remove a queue with its last handle (lifetime='last-close')"
-    if denied := _denied(able, request):
-        return denied
-    if able.max_message_size is not None and (request.max_message_size or 0) > able.max_message_size:
-        return f"its messages have at most {able.max_message_size} bytes, but {request.max_message_size} were requested"
-    if require and (lacks := lacking(require, able, able.max_message_size)):
-        return lacks
+    if refused := _refused_access(capabilities, request):
+        return refused
+    if capabilities.max_message_size is not None and (request.max_message_size or 0) > capabilities.max_message_size:
+        limit = capabilities.max_message_size
+        return f"its messages have at most {limit} bytes, but {request.max_message_size} were requested"
+    if require and (missing := missing_capability(require, capabilities, capabilities.max_message_size)):
+        return missing
     for option in request.options:
         if option not in candidate.options:
             return f"it has no option {option!r}"
     return ""
 
 
-def _denied(able: Capabilities, request: Request) -> str:
-    if request.mode & 0o077 and not able.other_users:
+def _refused_access(capabilities: Capabilities, request: Request) -> str:
+    if request.mode & 0o077 and not capabilities.other_users:
         return f"its queues cannot be accessible to other users (mode={request.mode:#o})"
-    if request.mode != 0o600 and not (able.modes or able.other_users):
+    if request.mode != 0o600 and not (capabilities.modes or capabilities.other_users):
         return f"its queues always have mode 0o600 (mode={request.mode:#o})"
-    if request.after_unlink == "continue" and not able.after_unlink:
+    if request.after_unlink == "continue" and not capabilities.after_unlink:
         return CANNOT_CONTINUE
     return ""
 
 
-def lacking(
-    require: Mapping[str, Minimum], able: Capabilities, max_message_size: int | None, lifetime: Lifetime = "persistent"
+def missing_capability(
+    require: Mapping[str, Minimum],
+    capabilities: Capabilities,
+    max_message_size: int | None,
+    lifetime: Lifetime = "persistent",
 ) -> str:
     """Describe the first required capability that a backend or queue lacks, with both values; empty if it lacks none.
 
     Args:
         require: The minimum of each required capability.
-        able: The capabilities of the backend or the queue.
+        capabilities: The capabilities of the backend or the queue.
         max_message_size: Its largest message, in bytes; None means no limit.
         lifetime: The lifetime of the queue.
     """
-    facts = {ability: getattr(able, ability) for ability in require}
+    facts = {ability: getattr(capabilities, ability) for ability in require}
     if "max_message_size" in require:
         facts["max_message_size"] = max_message_size
     if "persistence" in require and lifetime == "last-close":
-        facts["persistence"] = min(able.persistence, Persistence.HOLDERS)  # on any backend
+        facts["persistence"] = min(capabilities.persistence, Persistence.HOLDERS)  # on any backend
     for ability, minimum in require.items():
-        has = facts[ability]
-        if has is None or has >= minimum:
+        actual = facts[ability]
+        if actual is None or actual >= minimum:
             continue
         if isinstance(minimum, bool):
             return f"it lacks the required capability {ability!r}"
-        return f"its {ability} is {_word(has)}, but at least {_word(minimum)} is required"
+        return f"its {ability} is {_value_text(actual)}, but at least {_value_text(minimum)} is required"
     return ""
 
 
-def _word(value: int) -> str:
+def _value_text(value: int) -> str:
     return repr(value.name.lower()) if isinstance(value, Enum) else str(value)

@@ -9,8 +9,8 @@ from typing import Final
 from ipcq._opening.address import parse_place
 from ipcq._opening.choose import ambiguous
 from ipcq._opening.options import DEFAULTS
-from ipcq._opening.rendezvous import AUTO, backends, holders, located, serialised
-from ipcq._opening.rivals import settled
+from ipcq._opening.rendezvous import AUTO, backends, backends_with, located, name_lock_for
+from ipcq._opening.rivals import retry_during_race
 from ipcq._process.deadline import NEVER
 from ipcq._process.imports import shortage_reported
 from ipcq._process.signals import reraise_from_handler
@@ -34,7 +34,7 @@ def exists(name: str, backend: str = AUTO) -> bool:
         InvalidName: The name is invalid.
     """
     name, backend = parse_place(name, backend)
-    return bool(holders(name, backend))
+    return bool(backends_with(name, backend))
 
 
 def unlink(name: str, backend: str = AUTO) -> None:
@@ -57,18 +57,18 @@ def unlink(name: str, backend: str = AUTO) -> None:
     remove(name, backend, lambda: True)
 
 
-def remove(name: str, backend: str, wanted: Callable[[], bool]) -> None:
-    """Take the name lock, and remove the name as `unlink` does if `wanted` then returns True."""
-    with located(name, backend), serialised(name, backends(backend), monotonic() + OPEN_TIMEOUT):
-        if not wanted():
+def remove(name: str, backend: str, condition: Callable[[], bool]) -> None:
+    """Take the name lock, and remove the name as `unlink` does if `condition` then returns True."""
+    with located(name, backend), name_lock_for(name, backends(backend), monotonic() + OPEN_TIMEOUT):
+        if not condition():
             return
-        found = settled(partial(_holder, name, backend), NEVER)
+        found = retry_during_race(partial(_backend_with, name, backend), NEVER)
         with located(name, found.name):
             found.unlink(name)
 
 
-def _holder(name: str, backend: str) -> Backend:
-    found = holders(name, backend)
+def _backend_with(name: str, backend: str) -> Backend:
+    found = backends_with(name, backend)
     if not found:
         raise QueueNotFound("no such queue: list the existing queues with ipcq.queues()")
     if len(found) > 1:

@@ -16,8 +16,8 @@ def check_name(name: object) -> str:
         raise InvalidName(f"a queue's name must be a str such as '/jobs', not {shown(name)}")
     if not name.startswith("/"):
         bare = name.strip("/")
-        way = InvalidName.wording if not bare or "/" in bare else f"call it {shown('/' + bare)}"
-        raise InvalidName(f"{shown(name)} does not start with '/': {way}")
+        advice = InvalidName.wording if not bare or "/" in bare else f"call it {shown('/' + bare)}"
+        raise InvalidName(f"{shown(name)} does not start with '/': {advice}")
     try:
         size = len(name[1:].encode())
     except UnicodeEncodeError:

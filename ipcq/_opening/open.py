@@ -12,7 +12,7 @@ from ipcq._opening.address import parse
 from ipcq._opening.directory import remove
 from ipcq._opening.open_request import OpenRequest
 from ipcq._opening.options import OPTIONS, Options, documented
-from ipcq._opening.rendezvous import AUTO, compare, located, meet
+from ipcq._opening.rendezvous import AUTO, attach_or_create, compare, located
 from ipcq._process.forks import Opening, unsafe
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueClosed
 from ipcq.serializers import codec_for
@@ -74,31 +74,31 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
     """
     address = parse(name, backend)
     with located(address.name, address.backend):
-        asked = OpenRequest.of(address, options)
-        handle = asked.handle
+        open_request = OpenRequest.of(address, options)
+        handle = open_request.handle
         codec = codec_for(handle["serializer"], allow_pickle=handle["allow_pickle"], type=handle["type"])
-        if handle["allow_pickle"] and (asked.request.other_users or asked.request.mode & 0o022):
-            raise _foreign_pickles()
-        if asked.name in unsafe:
+        if handle["allow_pickle"] and (open_request.request.other_users or open_request.request.mode & 0o022):
+            raise _untrusted_pickles()
+        if open_request.name in unsafe:
             raise QueueClosed(NOT_PREPARED)
-        with Opening(asked.name):
-            found, channel, passed_over = meet(asked, OPTIONS)
+        with Opening(open_request.name):
+            found, channel, passed_over = attach_or_create(open_request, OPTIONS)
         try:
-            compare(asked, channel)
+            compare(open_request, channel)
             if handle["allow_pickle"] and channel.attributes.mode & 0o022:
-                raise _foreign_pickles()
+                raise _untrusted_pickles()
         except MessageQueueError as error:
             channel.close()
-            raise error.at(asked.name, found.name)
+            raise error.at(open_request.name, found.name)
     queue = class_for(channel)(
         channel,
         codec,
         Origin(
-            name=asked.name,
+            name=open_request.name,
             backend=found,
-            request=asked.request,
-            remove=partial(remove, asked.name, found.name),
-            reopen=lambda: (partial(open, asked.name, found.name, create=False, **handle), ()),
+            request=open_request.request,
+            remove=partial(remove, open_request.name, found.name),
+            reopen=lambda: (partial(open, open_request.name, found.name, create=False, **handle), ()),
             alternatives=registry.able,
         ),
     )
@@ -134,7 +134,7 @@ def limits_of(queue: Queue[Any]) -> str:
 open.__doc__ = documented(open.__doc__)
 
 
-def _foreign_pickles() -> PermissionDenied:
+def _untrusted_pickles() -> PermissionDenied:
     return PermissionDenied(
         "other users can write to this queue, and with allow_pickle=True their pickles would run code: use another "
         "serializer, or a queue that only this user can write to"

@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from ipcq._opening.address import Address, convert
 from ipcq._opening.choose import Minimum
-from ipcq._opening.options import DEFAULTS, OF_HANDLE, OPTIONS, flag
+from ipcq._opening.options import DEFAULTS, HANDLE_OPTIONS, OPTIONS, check_bool
 from ipcq._process.deadline import NEVER, seconds_of
 from ipcq.backend import Capabilities, Persistence, Request
 from ipcq.errors import InvalidArgument
 
 #: The type of each capability's minimum. The numeric capability has None as its default, which means no limit.
-_KINDS: Final[Mapping[str, type]] = {
+_MINIMUM_TYPES: Final[Mapping[str, type]] = {
     field.name: int if field.default is None else type(field.default) for field in fields(Capabilities)
 }
 #: The guaranteed `max_message_size` of a queue if none is requested (clause 6 of `ipcq.backend`).
 _DEFAULT_MESSAGE_BYTES: Final = 8192
 #: The options that are passed to the backend.
-_FOR_BACKEND: Final = tuple(field.name for field in fields(Request) if field.name in OPTIONS)
+_REQUEST_OPTIONS: Final = tuple(field.name for field in fields(Request) if field.name in OPTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class OpenRequest:
     backend: str
     create: bool
     exclusive: bool
-    appears: float
+    appear_deadline: float
     """The deadline for the queue to appear, on `time.monotonic`."""
     open_timeout: float
     """Seconds to wait for other processes."""
@@ -58,12 +58,12 @@ class OpenRequest:
             InvalidArgument: An option has a wrong type or value, or options contradict each other.
         """
         given = _merged(address.options, given) if address.options else given
-        own = {}
+        backend_options = {}
         for name, value in given.items():
             if name in OPTIONS:
                 OPTIONS[name].kind.check(name, value)
             else:
-                own[name] = value
+                backend_options[name] = value
         options = {**DEFAULTS, **given}
         create, exclusive = options["create"], options["exclusive"]
         wait, open_timeout = options["wait"], options["open_timeout"]
@@ -77,41 +77,41 @@ class OpenRequest:
             raise InvalidArgument("wait= needs create=False: otherwise the queue is created without a wait")
         minima = _minima(options["require"])
         options["priorities"] = options["priorities"] or bool(minima.get("priorities"))
-        _agree(minima, options)
+        _check_minima(minima, options)
         return cls(
             name=address.name,
             backend=address.backend,
             create=create,
             exclusive=exclusive,
-            appears=monotonic() + (0.0 if wait is None else seconds_of(wait, "wait")),
+            appear_deadline=monotonic() + (0.0 if wait is None else seconds_of(wait, "wait")),
             open_timeout=NEVER if open_timeout is None else seconds_of(open_timeout, "open_timeout"),
             require=minima,
-            handle={name: options[name] for name in OF_HANDLE},
-            request=Request(options=own, **{name: options[name] for name in _FOR_BACKEND}),
+            handle={name: options[name] for name in HANDLE_OPTIONS},
+            request=Request(options=backend_options, **{name: options[name] for name in _REQUEST_OPTIONS}),
         )
 
     @property
-    def patience(self) -> float:
+    def deadline(self) -> float:
         """The deadline for waits for other processes, on `time.monotonic`.
 
         The time counts from the first read. Earlier steps, such as loading the backends, may take seconds on a busy
         machine. If they counted, a briefly held lock could end the call at once.
         """
         # Not functools.cached_property: before Python 3.12 it has a lock, which a fork may leave held in the child.
-        return self.__dict__.setdefault("_patience", monotonic() + self.open_timeout)  # type: ignore[no-any-return]
+        return self.__dict__.setdefault("_deadline", monotonic() + self.open_timeout)  # type: ignore[no-any-return]
 
 
 def _merged(url: Mapping[str, Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """Merge the options of a URL and of the call; an option in both must have the same value."""
-    together = dict(arguments)
+    merged = dict(arguments)
     for option, value in url.items():
         argument = arguments.get(option, value)
         if option not in OPTIONS and isinstance(value, str) and isinstance(argument, bool | int | float):
             value = convert(option, value, type(argument))
         if argument != value and not (option in OPTIONS and argument == DEFAULTS[option]):
             raise InvalidArgument(f"{option} is {value!r} in the URL, but {argument!r} as an argument: leave one out")
-        together[option] = value
-    return together
+        merged[option] = value
+    return merged
 
 
 def _minima(require: Any) -> Mapping[str, Minimum]:
@@ -120,22 +120,24 @@ def _minima(require: Any) -> Mapping[str, Minimum]:
         given = require.items()
     else:
         try:
-            given = map(_split, (require,) if isinstance(require, str) else tuple(require))
+            given = map(_name_and_minimum, (require,) if isinstance(require, str) else tuple(require))
         except TypeError:
             raise InvalidArgument(
                 f"require takes names of capabilities, or a mapping of names to minima, not {require!r}"
             ) from None
     minima: dict[str, Minimum] = {}
     for ability, value in given:
-        kind = _KINDS.get(ability) if isinstance(ability, str) else None
+        kind = _MINIMUM_TYPES.get(ability) if isinstance(ability, str) else None
         if kind is None:
-            raise InvalidArgument(f"require: no capability {ability!r}: choose from {', '.join(sorted(_KINDS))}")
+            raise InvalidArgument(
+                f"require: no capability {ability!r}: choose from {', '.join(sorted(_MINIMUM_TYPES))}"
+            )
         minimum = _minimum(ability, kind, value)
         minima[ability] = max(minimum, minima.get(ability, minimum))
     return minima
 
 
-def _split(each: object) -> tuple[object, object]:
+def _name_and_minimum(each: object) -> tuple[object, object]:
     """Split a name from its minimum, if it has one, as in the text of a URL: ``persistence:disk``."""
     if not isinstance(each, str) or ":" not in each:
         return each, True
@@ -157,7 +159,7 @@ def _minimum(ability: str, kind: type, value: object) -> Minimum:
         return found  # type: ignore[return-value]  # the enumerations of Capabilities are those of Minimum
     if kind is bool:
         value = convert(f"require={ability}", value, kind) if isinstance(value, str) else value
-        return flag(f"require: {ability}", value)
+        return check_bool(f"require: {ability}", value)
     if isinstance(value, str):
         with suppress(ValueError):  # the error below is clearer
             value = int(value)
@@ -166,7 +168,7 @@ def _minimum(ability: str, kind: type, value: object) -> Minimum:
     return value
 
 
-def _agree(minima: Mapping[str, Minimum], request: Mapping[str, Any]) -> None:
+def _check_minima(minima: Mapping[str, Minimum], request: Mapping[str, Any]) -> None:
     """Check that a queue with these options can have the required minima."""
     least, largest = minima.get("max_message_size", 0), request["max_message_size"]
     if largest is not None and largest < least:

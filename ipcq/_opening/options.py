@@ -63,7 +63,7 @@ class Option:
         return oct(self.default) if self.kind is MODE else repr(self.default)
 
 
-def flag(option: str, value: object) -> bool:
+def check_bool(option: str, value: object) -> bool:
     """Check that a user's value is a bool, and return it.
 
     Raises:
@@ -74,30 +74,30 @@ def flag(option: str, value: object) -> bool:
     return value
 
 
-def _count(option: str, value: object) -> None:
+def _check_count(option: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InvalidArgument(f"{option} must be an int of 1 or more, or None, not {value!r}")
 
 
-def _mode(option: str, value: object) -> None:
+def _check_mode(option: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o777:
         raise InvalidArgument(f"{option} must be permission bits from 0 to 0o777, not {value!r}")
 
 
-def _seconds(option: str, value: object) -> None:
+def _check_seconds(option: str, value: object) -> None:
     if value is not None:
         seconds_of(value, option)
 
 
-def _lifetime(option: str, value: object) -> None:
-    _one_of(option, value, LIFETIMES)
+def _check_lifetime(option: str, value: object) -> None:
+    _check_one_of(option, value, LIFETIMES)
 
 
-def _after_unlink(option: str, value: object) -> None:
-    _one_of(option, value, AFTER_UNLINK)
+def _check_after_unlink(option: str, value: object) -> None:
+    _check_one_of(option, value, AFTER_UNLINK)
 
 
-def _one_of(option: str, value: object, values: tuple[str, ...]) -> None:
+def _check_one_of(option: str, value: object, values: tuple[str, ...]) -> None:
     if value not in values:
         raise InvalidArgument(f"{option} must be {' or '.join(map(repr, values))}, not {value!r}")
 
@@ -106,7 +106,7 @@ def _unchecked(option: str, value: object) -> None:
     """Check nothing here: the serializers, msgspec or the table of capabilities check the value."""
 
 
-def truth(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     """Parse a bool.
 
     Raises:
@@ -118,21 +118,21 @@ def truth(text: str) -> bool:
         raise ValueError("write true or false") from None
 
 
-def _octal(text: str) -> int:
+def _parse_octal(text: str) -> int:
     return int(text, 8)
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _parse_names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-FLAG: Final = Kind(flag, truth)
-MESSAGES: Final = Kind(_count, int, "N")
-BYTES: Final = Kind(_count, int, "BYTES")
-MODE: Final = Kind(_mode, _octal, "OCTAL")
-SECONDS: Final = Kind(_seconds, float, "SECONDS")
+FLAG: Final = Kind(check_bool, parse_bool)
+MESSAGES: Final = Kind(_check_count, int, "N")
+BYTES: Final = Kind(_check_count, int, "BYTES")
+MODE: Final = Kind(_check_mode, _parse_octal, "OCTAL")
+SECONDS: Final = Kind(_check_seconds, float, "SECONDS")
 WORD: Final = Kind(_unchecked, str, "NAME")
-MINIMA: Final = Kind(_unchecked, _names, "CAPABILITY[:MINIMUM]")
+MINIMA: Final = Kind(_unchecked, _parse_names, "CAPABILITY[:MINIMUM]")
 
 
 class Options(TypedDict, total=False):
@@ -195,7 +195,7 @@ class Options(TypedDict, total=False):
     lifetime: Annotated[
         Lifetime,
         Option(
-            Kind(_lifetime, str),
+            Kind(_check_lifetime, str),
             "persistent",
             "queue",
             'When the queue is removed: ``"persistent"`` by an unlink or a restart of the machine, ``"last-close"`` '
@@ -249,7 +249,7 @@ class Options(TypedDict, total=False):
     after_unlink: Annotated[
         AfterUnlink,
         Option(
-            Kind(_after_unlink, str),
+            Kind(_check_after_unlink, str),
             "raise",
             "handle",
             'After an unlink, ``"raise"`` `QueueGone`, or ``"continue"`` with the nameless queue.',
@@ -285,7 +285,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
 DEFAULTS: Final[Mapping[str, Any]] = {name: option.default for name, option in OPTIONS.items()}
 
 #: Options of the handle, needed to open it again.
-OF_HANDLE: Final = tuple(name for name, option in OPTIONS.items() if option.role == "handle")
+HANDLE_OPTIONS: Final = tuple(name for name, option in OPTIONS.items() if option.role == "handle")
 #: Options that must equal those of an existing queue, unless they are left out.
 COMPARED: Final = tuple(name for name, option in OPTIONS.items() if option.role == "queue")
 

@@ -137,10 +137,10 @@ def probe(candidate: Backend) -> Availability:
         found: object = candidate.probe()
     except Exception as error:
         reraise_from_handler(error)
-        short = shortage(error)
-        if short is not None:
-            raise short from error
-        return Availability.no(f"its probe failed: {_described(error)}")
+        shortage_error = shortage(error)
+        if shortage_error is not None:
+            raise shortage_error from error
+        return Availability.no(f"its probe failed: {_description(error)}")
     if not isinstance(found, Availability):
         return Availability.no(f"its probe must return an Availability, not {found!r}")
     return found
@@ -224,10 +224,10 @@ def _load(entry: "EntryPoint") -> Plugin:
         reraise_from_handler(error)
         if os.environ.get(STRICT):
             raise
-        short = shortage(error)
-        if short is not None:
-            raise short from error  # not cached: it can be loaded later
-        failure = f"its plugin {entry.value!r} failed: {_described(error)}"
+        shortage_error = shortage(error)
+        if shortage_error is not None:
+            raise shortage_error from error  # not cached: it can be loaded later
+        failure = f"its plugin {entry.value!r} failed: {_description(error)}"
         return Plugin(entry.name, _distribution(entry), failure=failure)
 
 
@@ -244,11 +244,11 @@ def _descriptor_of(entry: "EntryPoint") -> Backend:
     found = manager.hook.ipcq_backend()
     if len(found) != 1 or not isinstance(found[0], Backend):
         raise TypeError(f"its hook ipcq_backend must return one Backend, not {found!r}")
-    facts = {"capabilities": Capabilities, "rank": int | None, "options": Mapping, "platforms": tuple | None}
-    for fact, kind in facts.items():
-        value = getattr(found[0], fact, None)
+    expected_types = {"capabilities": Capabilities, "rank": int | None, "options": Mapping, "platforms": tuple | None}
+    for attribute, kind in expected_types.items():
+        value = getattr(found[0], attribute, None)
         if not isinstance(value, kind):
-            raise TypeError(f"its backend's {fact} cannot be {value!r}")
+            raise TypeError(f"its backend's {attribute} cannot be {value!r}")
     if found[0].name != entry.name:
         raise ValueError(f"its backend is called {found[0].name!r}, but its entry point {entry.name!r}")
     return found[0]
@@ -258,5 +258,5 @@ def _distribution(entry: "EntryPoint") -> str:
     return entry.dist.name if entry.dist is not None else ""
 
 
-def _described(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from ipcq._opening import registry
 from ipcq._opening.address import convert, unknown_option
-from ipcq._opening.choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, lacking, shortcoming
+from ipcq._opening.choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, missing_capability, shortcoming
 from ipcq._opening.name_lock import name_lock
 from ipcq._opening.open_request import OpenRequest
 from ipcq._opening.options import COMPARED, DEFAULTS
-from ipcq._opening.rivals import Withdrawals, settled
+from ipcq._opening.rivals import Withdrawals, retry_during_race
 from ipcq._process.call_site import warn
 from ipcq._process.deadline import pause
 from ipcq._process.imports import shortage_behind
@@ -46,103 +46,107 @@ AUTO: Final = "auto"
 PREFERENCE: Final = "IPCQ_BACKEND"
 
 
-def meet(asked: OpenRequest, known: Iterable[str]) -> tuple[Backend, Channel, str]:
+def attach_or_create(open_request: OpenRequest, known: Iterable[str]) -> tuple[Backend, Channel, str]:
     """Attach to the queue or create it, and return its backend, a channel, and why it is not on a better backend.
 
     The reason is empty if there is no better backend, or if the queue already existed. `known` are the options of
     `open`, for the suggestion if an option is unknown.
     """
-    candidates = {each.name: each for each in backends(asked.backend)}
-    if asked.request.options:
-        options = _options(asked.request.options, candidates.values(), known)
-        asked = replace(asked, request=replace(asked.request, options=options))
-    with Withdrawals(asked.name, asked.request) as withdrawals:
-        return _attach_or_create(asked, candidates, withdrawals)
+    candidates = {each.name: each for each in backends(open_request.backend)}
+    if open_request.request.options:
+        options = _checked_options(open_request.request.options, candidates.values(), known)
+        open_request = replace(open_request, request=replace(open_request.request, options=options))
+    with Withdrawals(open_request.name, open_request.request) as withdrawals:
+        return _retry_until_deadline(open_request, candidates, withdrawals)
 
 
-def _attach_or_create(
-    asked: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals
+def _retry_until_deadline(
+    open_request: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals
 ) -> tuple[Backend, Channel, str]:
     since = monotonic()
-    why = ""
+    reason = ""
     warned = False
     while True:
-        decision: Attach | Create | None = _look_twice(asked, candidates)
+        decision: Attach | Create | None = _decide_unlocked(open_request, candidates)
         if isinstance(decision, Create):
-            if asked.create:
+            if open_request.create:
                 # Not under the lock, because the program can replace the function that shows warnings.
-                warned = warned or _warn_if_weaker(asked, decision)
-                found = _create_alone(asked, candidates, withdrawals, warned=warned)
+                warned = warned or _warn_if_weaker(open_request, decision)
+                found = _create_locked(open_request, candidates, withdrawals, warned=warned)
                 if isinstance(found, tuple):
                     return found
                 decision = found
-            elif monotonic() >= asked.appears:
+            elif monotonic() >= open_request.appear_deadline:
                 raise QueueNotFound
             else:
-                pause(since, asked.appears)
+                pause(since, open_request.appear_deadline)
                 continue
         if isinstance(decision, Attach):
             backend = candidates[decision.name]
-            if asked.exclusive:
+            if open_request.exclusive:
                 raise QueueExists(backend=backend.name)
             try:
-                with located(asked.name, backend.name):
-                    channel = backend.attach(asked.name, asked.request)
-                return backend, withdrawals.handed_over(backend, channel, asked.patience), ""
+                with located(open_request.name, backend.name):
+                    channel = backend.attach(open_request.name, open_request.request)
+                return backend, withdrawals.hand_over(backend, channel, open_request.deadline), ""
             except QueueNotFound as error:
-                why = error.detail  # unlinked since the look, unless the backend has another reason: look again
-        if monotonic() >= asked.patience:
-            raise TimedOutError(why or "other processes created and unlinked it again and again: try again")
-        pause(since, asked.patience)
+                reason = error.detail  # unlinked since the look, unless the backend has another reason: look again
+        if monotonic() >= open_request.deadline:
+            raise TimedOutError(reason or "other processes created and unlinked it again and again: try again")
+        pause(since, open_request.deadline)
 
 
-def _create_alone(
-    asked: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
+def _create_locked(
+    open_request: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
 ) -> tuple[Backend, Channel, str] | Attach | None:
     """Create the queue under the name lock; or return where it exists now, or None if the caller must look again."""
-    with serialised(asked.name, candidates.values(), asked.patience):
-        decision = settled(partial(_look, asked, candidates), asked.patience)
+    with name_lock_for(open_request.name, candidates.values(), open_request.deadline):
+        decision = retry_during_race(partial(_decide, open_request, candidates), open_request.deadline)
         if isinstance(decision, Attach):
             return decision
         if decision.weaker and not warned:
             return None  # a better backend has become unusable meanwhile, and the warning must come first
-        made = _create(asked, candidates, decision)
-        if made is not None and withdrawals.withdrawn(*made[:2], partial(_is_elsewhere, asked, candidates, made[0])):
-            made = None
-    if made is not None:
-        withdrawals.handed_over(*made[:2], asked.patience)
-    return made
+        created = _create(open_request, candidates, decision)
+        if created is not None and withdrawals.withdraw_if_rival(
+            *created[:2], partial(_is_elsewhere, open_request, candidates, created[0])
+        ):
+            created = None
+    if created is not None:
+        withdrawals.hand_over(*created[:2], open_request.deadline)
+    return created
 
 
-def _look_twice(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
+def _decide_unlocked(open_request: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
     """Look without the lock; if the name seems to exist on two backends, look again under the lock.
 
     The backends are searched one after the other. So if a queue is unlinked and created on another backend during the
     search, both may be found.
     """
     try:
-        return _look(asked, candidates)
+        return _decide(open_request, candidates)
     except QueueMismatch:
-        with serialised(asked.name, candidates.values(), asked.patience):
-            return settled(partial(_look, asked, candidates), asked.patience)
+        with name_lock_for(open_request.name, candidates.values(), open_request.deadline):
+            return retry_during_race(partial(_decide, open_request, candidates), open_request.deadline)
 
 
-def _is_elsewhere(asked: OpenRequest, candidates: Mapping[str, Backend], here: Backend) -> bool:
+def _is_elsewhere(open_request: OpenRequest, candidates: Mapping[str, Backend], here: Backend) -> bool:
     """Return whether a process that does not take the same lock has created the name on another backend."""
-    return bool(_search(asked.name, [each for each in candidates.values() if each is not here])[0])
+    return bool(_search(open_request.name, [each for each in candidates.values() if each is not here])[0])
 
 
-def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
+def _decide(open_request: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
     """Decide where to attach or create."""
-    if asked.backend != AUTO:
-        return _look_at(asked, candidates[asked.backend])
-    there, failures = _search(asked.name, candidates.values())
+    if open_request.backend != AUTO:
+        return _decide_on_named(open_request, candidates[open_request.backend])
+    found, failures = _search(open_request.name, candidates.values())
     # If the queue exists, there is no choice, so the other backends are not probed.
-    seen = [_candidate(each, bool(there), failures.get(each.name, "")) for each in there or candidates.values()]
+    candidates_seen = [
+        _candidate(each, bool(found), failures.get(each.name, "")) for each in found or candidates.values()
+    ]
     preferred = os.environ.get(PREFERENCE) or None
-    decision = choose(seen, asked.request, asked.require, preferred)
+    decision = choose(candidates_seen, open_request.request, open_request.require, preferred)
     if isinstance(decision, Create):
-        if preferred is not None and asked.create:
+        if preferred is not None and open_request.create:
             try:
                 registry.plugin(preferred)
             except BackendUnknown as error:
@@ -153,28 +157,29 @@ def _look(asked: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Cre
     return decision
 
 
-def _look_at(asked: OpenRequest, backend: Backend) -> Attach | Create:
+def _decide_on_named(open_request: OpenRequest, backend: Backend) -> Attach | Create:
     """Decide whether to attach or create on the named backend."""
     named = _candidate(backend)
     if not named.availability.usable:
         reason = named.availability.reason
         raise BackendUnavailable(reason, reasons={named.name: reason}, backend=named.name)
-    if taken(backend, asked.name):
+    if exists_on(backend, open_request.name):
         return Attach(named.name)
-    reason = shortcoming(named, asked.request, asked.require)
-    if reason and asked.create:
-        others = _others(asked, [named.name])
+    reason = shortcoming(named, open_request.request, open_request.require)
+    if reason and open_request.create:
+        others = _other_backends(open_request, [named.name])
         hint = f": use backend={others[0]!r}" if others else ""
         raise Unsupported(reason + hint, alternatives=others)
     return Create((named.name,), {})
 
 
-def _warn_if_weaker(asked: OpenRequest, decision: Create) -> bool:
+def _warn_if_weaker(open_request: OpenRequest, decision: Create) -> bool:
     if decision.weaker:
+        name, backend = open_request.name, decision.order[0]
         warn(
             PersistenceWarning(
-                f"queue {asked.name!r} on backend {decision.order[0]!r} lives only as long as some process has it open:"
-                f" no backend that keeps queues can be used here ({_listed(decision.passed_over)}); make one usable, "
+                f"queue {name!r} on backend {backend!r} lives only as long as some process has it open: no backend "
+                f"that keeps queues can be used here ({_listed(decision.passed_over)}); make one usable, "
                 "or pass lifetime='last-close' if that is enough"
             )
         )
@@ -189,7 +194,7 @@ def _listed(reasons: Mapping[str, str]) -> str:
 
 
 def _create(
-    asked: OpenRequest, candidates: Mapping[str, Backend], decision: Create
+    open_request: OpenRequest, candidates: Mapping[str, Backend], decision: Create
 ) -> tuple[Backend, Channel, str] | None:
     """Create the queue on the first backend that can fulfil the request; return None if another process was faster.
 
@@ -202,76 +207,80 @@ def _create(
         tried.append(name)
         backend = candidates[name]
         try:
-            with located(asked.name, name):
-                channel = _made(asked, backend)
+            with located(open_request.name, name):
+                channel = _create_on(open_request, backend)
             return backend, channel, _listed({each: reasons[each] for each in decision.better(name)})
         except QueueExists:
-            if asked.exclusive:
+            if open_request.exclusive:
                 raise
             return None  # created by a program that does not take the lock
         except (LimitExceeded, NoSpace, Unsupported) as error:
-            if asked.backend == AUTO and isinstance(error, Unsupported):
+            if open_request.backend == AUTO and isinstance(error, Unsupported):
                 reasons[name] = error.detail or str(error)
                 cause = error
                 continue
-            for way in _ways_out(asked, tried):
-                error.add_way_out(way)
+            for alternative in _alternatives(open_request, tried):
+                error.add_way_out(alternative)
             raise
     raise BackendUnavailable(f"no backend can create it ({_listed(reasons)})", reasons=reasons) from cause
 
 
-def _made(asked: OpenRequest, backend: Backend) -> Channel:
-    channel = backend.create(asked.name, asked.to_create())
-    lacks = _lacking(asked, channel)
-    if lacks:  # the backend has the capability in general, but not for this request
+def _create_on(open_request: OpenRequest, backend: Backend) -> Channel:
+    channel = backend.create(open_request.name, open_request.to_create())
+    missing = _missing_capability(open_request, channel)
+    if missing:  # the backend has the capability in general, but not for this request
         channel.close()
-        backend.unlink(asked.name)
-        raise Unsupported(f"for this request {lacks}: require less, or name another backend")
+        backend.unlink(open_request.name)
+        raise Unsupported(f"for this request {missing}: require less, or name another backend")
     return channel
 
 
-def _lacking(asked: OpenRequest, channel: Channel) -> str:
-    is_ = channel.attributes
-    return lacking(asked.require, channel.capabilities, is_.max_message_size, is_.lifetime)
+def _missing_capability(open_request: OpenRequest, channel: Channel) -> str:
+    attributes = channel.attributes
+    return missing_capability(
+        open_request.require, channel.capabilities, attributes.max_message_size, attributes.lifetime
+    )
 
 
-def _others(asked: OpenRequest, tried: Collection[str]) -> list[str]:
+def _other_backends(open_request: OpenRequest, tried: Collection[str]) -> list[str]:
     """Return the other backends on which `auto` would create an equally strong queue, the best first."""
-    decision = _without(tried, asked, asked.request)
+    decision = _without(tried, open_request, open_request.request)
     return [] if decision.weaker else list(decision.order)
 
 
-def _ways_out(asked: OpenRequest, tried: Collection[str]) -> Iterator[str]:
+def _alternatives(open_request: OpenRequest, tried: Collection[str]) -> Iterator[str]:
     """Suggest another backend: one that keeps queues or, failing that, one that does not."""
-    for other in _others(asked, tried)[:1]:
+    for other in _other_backends(open_request, tried)[:1]:
         yield f"or try backend={other!r}"
         return
-    if asked.request.lifetime == "persistent":
-        decision = _without(tried, asked, replace(asked.request, lifetime="last-close"))
+    if open_request.request.lifetime == "persistent":
+        decision = _without(tried, open_request, replace(open_request.request, lifetime="last-close"))
         for other in decision.order[:1]:
             yield f"or try backend={other!r} with lifetime='last-close', if the queue need not outlive its last handle"
 
 
-def _without(tried: Collection[str], asked: OpenRequest, request: Request) -> Create:
-    decision = choose([_candidate(each) for each in backends(AUTO) if each.name not in tried], request, asked.require)
+def _without(tried: Collection[str], open_request: OpenRequest, request: Request) -> Create:
+    decision = choose(
+        [_candidate(each) for each in backends(AUTO) if each.name not in tried], request, open_request.require
+    )
     assert isinstance(decision, Create)  # noqa: S101  # for the type checker: no candidate was searched for the name
     return decision
 
 
-def compare(asked: OpenRequest, channel: Channel) -> None:
+def compare(open_request: OpenRequest, channel: Channel) -> None:
     """Raise if an existing queue differs from the request."""
-    request, is_ = asked.request, channel.attributes
+    request, attributes = open_request.request, channel.attributes
     wanted = {name: value for name in COMPARED if (value := getattr(request, name)) != DEFAULTS[name]}
-    differ = [
-        f"{name} is {getattr(is_, name)!r}, asked for {value!r}"
+    differences = [
+        f"{name} is {getattr(attributes, name)!r}, asked for {value!r}"
         for name, value in wanted.items()
-        if getattr(is_, name) != value
+        if getattr(attributes, name) != value
     ]
-    if differ:
-        raise QueueMismatch(f"{'; '.join(differ)}: leave that out to use the existing queue, or unlink it first")
-    lacks = _lacking(asked, channel)
-    if lacks:
-        raise QueueMismatch(f"{lacks}: require less, or unlink it and create it on another backend")
+    if differences:
+        raise QueueMismatch(f"{'; '.join(differences)}: leave that out to use the existing queue, or unlink it first")
+    missing = _missing_capability(open_request, channel)
+    if missing:
+        raise QueueMismatch(f"{missing}: require less, or unlink it and create it on another backend")
     if request.after_unlink == "continue" and not channel.capabilities.after_unlink:
         raise Unsupported(f"{CANNOT_CONTINUE}: leave after_unlink out")
 
@@ -287,21 +296,21 @@ def _candidate(backend: Backend, exists: bool = False, failure: str = "") -> Can
     )
 
 
-def _search(name: str, among: Iterable[Backend]) -> tuple[list[Backend], Mapping[str, str]]:
+def _search(name: str, searched: Iterable[Backend]) -> tuple[list[Backend], Mapping[str, str]]:
     """Search each backend for a name; return the backends where it exists, and the reasons of those that failed."""
-    there = []
+    found = []
     failures = {}
-    for each in among:
+    for each in searched:
         try:
-            if taken(each, name):
-                there.append(each)
+            if exists_on(each, name):
+                found.append(each)
         except BackendUnavailable as error:
             # A faulty plugin must not prevent opening a queue on another backend.
             failures[each.name] = error.detail
-    return there, failures
+    return found, failures
 
 
-def taken(backend: Backend, name: str) -> bool:
+def exists_on(backend: Backend, name: str) -> bool:
     """Return whether a name exists on a backend.
 
     Raises:
@@ -318,10 +327,10 @@ def taken(backend: Backend, name: str) -> bool:
         raise BackendUnavailable(reason, reasons={backend.name: reason}, queue=name, backend=backend.name) from error
 
 
-def holders(name: str, backend: str) -> list[Backend]:
+def backends_with(name: str, backend: str) -> list[Backend]:
     """Return the backends on which a name exists, among all or the named one."""
     if backend != AUTO:
-        return [each for each in backends(backend) if taken(each, name)]
+        return [each for each in backends(backend) if exists_on(each, name)]
     return _search(name, backends(AUTO))[0]
 
 
@@ -332,7 +341,7 @@ def backends(name: str) -> list[Backend]:
     return [each.backend for each in registry.known() if each.backend is not None]
 
 
-def serialised(name: str, candidates: Iterable[Backend], deadline: float) -> AbstractContextManager[None]:
+def name_lock_for(name: str, candidates: Iterable[Backend], deadline: float) -> AbstractContextManager[None]:
     """Return the name lock as a context manager; one that does nothing if no other process can reach these backends."""
     if all(each.capabilities.scope < Scope.HOST for each in candidates):
         return nullcontext()
@@ -355,8 +364,8 @@ class _Located:
     ) -> None:
         if isinstance(error, MessageQueueError):
             error.at(self._name, self._backend)
-        elif (short := shortage_behind(error)) is not None:
-            raise short.at(self._name, self._backend) from error
+        elif (shortage := shortage_behind(error)) is not None:
+            raise shortage.at(self._name, self._backend) from error
 
 
 def located(name: str, backend: str) -> AbstractContextManager[None]:
@@ -364,7 +373,9 @@ def located(name: str, backend: str) -> AbstractContextManager[None]:
     return _Located(name, backend)
 
 
-def _options(options: Mapping[str, Any], candidates: Iterable[Backend], known: Iterable[str]) -> Mapping[str, Any]:
+def _checked_options(
+    options: Mapping[str, Any], candidates: Iterable[Backend], known: Iterable[str]
+) -> Mapping[str, Any]:
     """Check backend options against the backends' declarations, and convert text from URLs to their types."""
     declared = {option: kind for each in candidates for option, kind in each.options.items()}
     checked = {}

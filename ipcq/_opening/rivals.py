@@ -35,7 +35,7 @@ _SETTLE_SECONDS: Final = 0.1
 _HAND_OVER_SECONDS: Final = 1.0
 
 
-def settled(look: Callable[[], T], deadline: float) -> T:
+def retry_during_race(look: Callable[[], T], deadline: float) -> T:
     """Return the result of `look`; raise its `QueueMismatch` only if it outlasts a race of two creators."""
     since = monotonic()
     until = min(since + _SETTLE_SECONDS, deadline)
@@ -72,34 +72,34 @@ class Withdrawals:
                 len(self._messages),
             )
 
-    def withdrawn(self, backend: Backend, channel: Channel, has_rival: Callable[[], bool]) -> bool:
+    def withdraw_if_rival(self, backend: Backend, channel: Channel, has_rival: Callable[[], bool]) -> bool:
         """Remove a newly created queue if its name also exists elsewhere, and return whether it was removed."""
-        stays = False
+        keep = False
         try:
-            stays = not has_rival()
-            if not stays:
+            keep = not has_rival()
+            if not keep:
                 time.sleep(_MAX_WAIT_SECONDS * os.urandom(1)[0] / 255)  # gevent patches the module
-                stays = not has_rival()
+                keep = not has_rival()
         finally:
-            if not stays:  # also if the look failed
+            if not keep:  # also if the look failed
                 self._remove(backend, channel)
-        return not stays
+        return not keep
 
     def _remove(self, backend: Backend, channel: Channel) -> None:
         request = replace(self._request, read=True, write=False, after_unlink="continue")
-        with ExitStack() as ending:
-            ending.callback(channel.close)
+        with ExitStack() as stack:
+            stack.callback(channel.close)
             reader = None
             with suppress(MessageQueueError):  # if the queue cannot be read, its messages are lost
                 reader = backend.attach(self._name, request)
-                ending.callback(reader.close)
+                stack.callback(reader.close)
             with suppress(QueueNotFound):
                 backend.unlink(self._name)
             with suppress(MessageQueueError):
                 while reader is not None and (message := reader.try_get()) is not None:
                     self._messages.append(message)
 
-    def handed_over(self, backend: Backend, channel: Channel, deadline: float) -> Channel:
+    def hand_over(self, backend: Backend, channel: Channel, deadline: float) -> Channel:
         """Put as many of the messages as fit into the remaining queue, and return its channel."""
         if self._messages:
             request = replace(self._request, read=False, write=True)

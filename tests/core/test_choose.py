@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ipcq._opening.choose import Attach, Candidate, Create, Minimum, ambiguous, choose, lacking, shortcoming
+from ipcq._opening.choose import Attach, Candidate, Create, Minimum, ambiguous, choose, missing_capability, shortcoming
 from ipcq.backend import Availability, Capabilities, Persistence, Request, Scope
 from ipcq.errors import BackendUnavailable, QueueMismatch
 
@@ -316,18 +316,18 @@ def test_better_backends_are_only_those_that_can_be_used_here(case: str) -> None
 
 def test_no_limit_satisfies_any_minimum() -> None:
     """`None` means no limit."""
-    assert not lacking({"max_message_size": 1 << 60}, HOST, None)
+    assert not missing_capability({"max_message_size": 1 << 60}, HOST, None)
 
 
 def test_a_queue_with_the_lifetime_last_close_has_the_persistence_holders() -> None:
     """It has that even on a backend with more persistence."""
     words = "its persistence is 'holders', but at least 'kernel' is required"
-    assert lacking({"persistence": Persistence.KERNEL}, HOST, None, "last-close") == words
+    assert missing_capability({"persistence": Persistence.KERNEL}, HOST, None, "last-close") == words
 
 
 def test_a_capability_that_is_not_required_is_not_lacking() -> None:
     """A minimum of False requires nothing."""
-    assert not lacking({"peek": False}, HOST, None)
+    assert not missing_capability({"peek": False}, HOST, None)
 
 
 def test_a_backend_that_can_do_all_has_no_shortcoming() -> None:
