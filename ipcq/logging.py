@@ -92,7 +92,7 @@ class RecordQueue:
         # that a fork could leave held.
         self._opened: dict[str, Queue[Any]] = {}
         self._failure = ""
-        self._again = 0.0
+        self._retry_time = 0.0
 
     def put(self, record: logging.LogRecord, block: bool = True, timeout: float | None = None) -> None:
         """Put a record, and return when it is stored; arguments and exceptions are those of `ipcq.Queue.put`.
@@ -103,8 +103,8 @@ class RecordQueue:
         try:
             self._use(lambda queue: queue.put(item, block, timeout))
         except EncodeError:
-            plain = {str(key): _plain(value) for key, value in item.items()}
-            self._use(lambda queue: queue.put(plain, block, timeout))
+            encodable = {str(key): _encodable(value) for key, value in item.items()}
+            self._use(lambda queue: queue.put(encodable, block, timeout))
 
     def put_nowait(self, record: logging.LogRecord) -> None:
         """Put a record if there is space now."""
@@ -125,7 +125,7 @@ class RecordQueue:
     def close(self) -> None:
         """Close the handle that was opened here; the queue stays, and the next call opens it again."""
         for opened in self._opened.copy().values():
-            self._let_go(opened)
+            self._discard(opened)
 
     def _use(self, operation: "Callable[[Queue[Any]], _R]") -> _R:
         queue = self._handle()
@@ -134,7 +134,7 @@ class RecordQueue:
         except (QueueGone, QueueClosed):
             if queue is self._address:
                 raise
-            self._let_go(queue)
+            self._discard(queue)
         return operation(self._handle())
 
     def _handle(self) -> "Queue[Any]":
@@ -143,21 +143,21 @@ class RecordQueue:
         queue = self._opened.get(self.name)
         if queue is not None:
             return queue
-        if monotonic() < self._again:
+        if monotonic() < self._retry_time:
             raise MessageQueueError(f"it could not be opened a moment ago: {self._failure}", queue=self.name)
-        patience = _OPEN_SECONDS if self._failure else _FIRST_OPEN_SECONDS
+        open_timeout = _OPEN_SECONDS if self._failure else _FIRST_OPEN_SECONDS
         try:
-            options = {"open_timeout": patience, **self._options}
+            options = {"open_timeout": open_timeout, **self._options}
             opened = called_from(self._caller, partial(open_queue, self._address, **options))
         except MessageQueueError as error:
-            self._failure, self._again = error.detail or error.wording, monotonic() + _RETRY_SECONDS
+            self._failure, self._retry_time = error.detail or error.wording, monotonic() + _RETRY_SECONDS
             raise
         queue = self._opened.setdefault(self.name, opened)
         if queue is not opened:
             opened.close()
         return queue
 
-    def _let_go(self, queue: "Queue[Any]") -> None:
+    def _discard(self, queue: "Queue[Any]") -> None:
         if self._opened.get(self.name) is queue:
             self._opened.pop(self.name, None)
         queue.close()
@@ -194,23 +194,23 @@ class QueueHandler(logging.Handler):
         self._timeout = seconds_of(timeout, "timeout")
         super().__init__()
         self.dropped = 0
-        self._here = threading.local()
+        self._in_thread = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put a record, or drop it."""
         if getattr(record, _ORIGIN, None) == self.queue.name:
             return
-        if getattr(self._here, "inside", False):  # otherwise a __repr__ that logs would recurse without end
+        if getattr(self._in_thread, "inside", False):  # otherwise a __repr__ that logs would recurse without end
             self.dropped += 1
             return
-        self._here.inside = True
+        self._in_thread.inside = True
         try:
             self.enqueue(self.prepare(record))  # type: ignore[misc]  # it is declared for a handler that can format, as this one can
         except Exception:
             self.dropped += 1
             self.handleError(record)
         finally:
-            self._here.inside = False
+            self._in_thread.inside = False
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Put a prepared record."""
@@ -253,8 +253,8 @@ class QueueListener(logging.handlers.QueueListener):
     ) -> None:
         super().__init__(_records(queue, options, {"write": False}), respect_handler_level=respect_handler_level)
         self.unreadable = 0
-        self._wanted = handlers
-        self._stopping = threading.Event()
+        self._given_handlers = handlers
+        self._stop_event = threading.Event()
 
     def start(self) -> None:
         """Start the thread.
@@ -266,8 +266,8 @@ class QueueListener(logging.handlers.QueueListener):
         """
         if self._thread is not None:
             raise RuntimeError("the listener is already running")
-        self.handlers = tuple(map(_handler, self._wanted))
-        self._stopping.clear()
+        self.handlers = tuple(map(_resolved_handler, self._given_handlers))
+        self._stop_event.clear()
         try:
             super().start()
         except RuntimeError as error:
@@ -290,7 +290,7 @@ class QueueListener(logging.handlers.QueueListener):
 
     def enqueue_sentinel(self) -> None:
         """Set an event to end the thread, and put no message, which another listener might take."""
-        self._stopping.set()
+        self._stop_event.set()
 
     def dequeue(self, block: bool) -> logging.LogRecord:
         """Take a record, and wait for it for at most `SLICE` seconds."""
@@ -298,15 +298,15 @@ class QueueListener(logging.handlers.QueueListener):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Pass a record to the handlers, or to the logger of its name."""
-        if self._wanted:
+        if self._given_handlers:
             super().handle(record)
         else:
-            logger = _logger(record.name)
+            logger = _closest_logger(record.name)
             if logger.isEnabledFor(record.levelno):
                 logger.handle(self.prepare(record))
 
     def _monitor(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stop_event.is_set():
             self._take(block=True)
         try:
             rest = self.queue.qsize()
@@ -321,27 +321,27 @@ class QueueListener(logging.handlers.QueueListener):
         except QueueEmpty:
             pass
         except QueueShutDown:
-            self._stopping.set()
+            self._stop_event.set()
         except DecodeError:
             self.unreadable += 1
-            _complain("a message that is not a log record")
+            _print_exception("a message that is not a log record")
         except MessageQueueError:
-            _complain("the queue")
-            self._stopping.wait(_RETRY_SECONDS)
+            _print_exception("the queue")
+            self._stop_event.wait(_RETRY_SECONDS)
         except Exception:
-            _complain("a record")
+            _print_exception("a record")
 
 
 def _records(queue: "str | Queue[Any] | RecordQueue", options: _Options, rights: _Options) -> RecordQueue:
     if not isinstance(queue, Queue | RecordQueue):
-        both: _Options = {**rights, **options}
-        return RecordQueue(queue, **both)
+        all_options: _Options = {**rights, **options}
+        return RecordQueue(queue, **all_options)
     if options:
         raise InvalidArgument(f"the queue already exists: leave out {', '.join(options)}")
     return RecordQueue(queue) if isinstance(queue, Queue) else queue
 
 
-def _plain(value: object) -> object:
+def _encodable(value: object) -> object:
     """Return the value if MessagePack can encode it, otherwise its `repr`."""
     try:
         _encode(value)
@@ -372,17 +372,17 @@ def _record(item: object, queue: str) -> logging.LogRecord:
     return record
 
 
-def _handler(wanted: "logging.Handler | str") -> logging.Handler:
-    if not isinstance(wanted, str):
-        return wanted
+def _resolved_handler(handler: "logging.Handler | str") -> logging.Handler:
+    if not isinstance(handler, str):
+        return handler
     # From 3.12 on there is logging.getHandlerByName, which looks here.
-    found: logging.Handler | None = logging._handlers.get(wanted)  # type: ignore[attr-defined]
+    found: logging.Handler | None = logging._handlers.get(handler)  # type: ignore[attr-defined]
     if found is None:
-        raise InvalidArgument(f"no handler {wanted!r}: configure it in this process, and add it to a logger")
+        raise InvalidArgument(f"no handler {handler!r}: configure it in this process, and add it to a logger")
     return found
 
 
-def _logger(name: str) -> logging.Logger:
+def _closest_logger(name: str) -> logging.Logger:
     """Return the closest existing logger, so that names from a queue do not create loggers."""
     known = logging.root.manager.loggerDict
     while name:
@@ -393,7 +393,7 @@ def _logger(name: str) -> logging.Logger:
     return logging.root
 
 
-def _complain(what: str) -> None:
+def _print_exception(what: str) -> None:
     """Print the current exception to stderr, as `logging.Handler.handleError` does."""
     if logging.raiseExceptions and sys.stderr:
         with importing():  # some versions of Python import here

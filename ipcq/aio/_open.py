@@ -11,8 +11,8 @@ import ipcq
 from ipcq._opening.options import Options
 from ipcq._process.call_site import called_from, caller
 from ipcq._process.imports import importing, shortage_reported
-from ipcq.aio._apart import run_apart
 from ipcq.aio._queue import Queue
+from ipcq.aio._threads import run_in_thread
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Opening(Generic[T]):
     async def _open(self) -> Queue[T]:
         with shortage_reported(), importing():
             current_token()  # imports anyio's module for this event loop
-        return Queue(await run_apart(self._call, ipcq.Queue.close))
+        return Queue(await run_in_thread(self._call, ipcq.Queue.close))
 
     def __await__(self) -> Generator[Any, Any, Queue[T]]:
         return self._open().__await__()

@@ -13,8 +13,8 @@ import ipcq
 from ipcq._handle.interface import count_wait, encode, encode_all, on_channel, out_of_time, put_encoded
 from ipcq._handle.waits import Descriptor, of_messages, of_space
 from ipcq._process.deadline import PASSED, deadline_of
-from ipcq.aio._apart import run_apart
-from ipcq.aio._line import Lines, copied
+from ipcq.aio._threads import run_in_thread
+from ipcq.aio._waiters import WaitersByLoop, duplicate_descriptor
 from ipcq.backend import Capabilities, Lifetime, Stats
 from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown
 
@@ -40,9 +40,12 @@ class Queue(Generic[T]):
     def __init__(self, queue: "ipcq.Queue[T]") -> None:
         self._queue = queue
         # Copied inside a call on the channel: after a close the number may already belong to another file.
-        messages, space = (partial(on_channel, queue, partial(copied, ask)) for ask in (of_messages, of_space))
-        self._getters = Lines(Descriptor(messages), anyio.wait_readable)
-        self._putters = Lines(Descriptor(space), anyio.wait_writable)
+        messages, space = (
+            partial(on_channel, queue, partial(duplicate_descriptor, fileno_of))
+            for fileno_of in (of_messages, of_space)
+        )
+        self._getters = WaitersByLoop(Descriptor(messages), anyio.wait_readable)
+        self._putters = WaitersByLoop(Descriptor(space), anyio.wait_writable)
         self._busy_until = 0.0
 
     @property
@@ -55,8 +58,8 @@ class Queue(Generic[T]):
     async def put(self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
         """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
         deadline = self._deadline(block, timeout)
-        await self._begin()
-        tried = not self._putters.occupied
+        await self._checkpoint()
+        tried = not self._putters.busy
         if tried:
             try:
                 self._queue.put(item, False, priority=priority)
@@ -79,7 +82,7 @@ class Queue(Generic[T]):
         If it is cancelled, it may have stored the first items. Use a timeout instead to get their number.
         """
         deadline = self._deadline(block, timeout)
-        await self._begin()
+        await self._checkpoint()
         batch = encode_all(self._queue, items)
         stored = 0
 
@@ -92,7 +95,7 @@ class Queue(Generic[T]):
                     raise
                 return stored
             if stored < len(batch):
-                raise self._located(out_of_time(self._queue, QueueFull))
+                raise self._with_location(out_of_time(self._queue, QueueFull))
             return stored
 
         try:
@@ -107,7 +110,7 @@ class Queue(Generic[T]):
     async def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take the next item; as `ipcq.Queue.get`."""
         deadline = self._deadline(block, timeout)
-        await self._begin()
+        await self._checkpoint()
         return await self._serve(self._getters, self._queue.get_nowait, deadline)
 
     def get_nowait(self) -> T:
@@ -117,13 +120,13 @@ class Queue(Generic[T]):
     async def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
         """Wait for one item, then take all items that are in the queue; as `ipcq.Queue.get_many`."""
         deadline = self._deadline(block, timeout)
-        await self._begin()
+        await self._checkpoint()
         return await self._serve(self._getters, partial(self._queue.get_many, max_items, False), deadline)
 
     async def get_message(self, block: bool = True, timeout: float | None = None) -> "ipcq.Message[T]":
         """Take the next item and its priority; as `ipcq.Queue.get_message`."""
         deadline = self._deadline(block, timeout)
-        await self._begin()
+        await self._checkpoint()
         return await self._serve(self._getters, partial(self._queue.get_message, False), deadline)
 
     def __aiter__(self) -> Self:
@@ -142,12 +145,12 @@ class Queue(Generic[T]):
         try:
             return deadline_of(block, timeout)
         except MessageQueueError as error:
-            raise self._located(error)
+            raise self._with_location(error)
 
-    def _located(self, error: MessageQueueError) -> MessageQueueError:
+    def _with_location(self, error: MessageQueueError) -> MessageQueueError:
         return error.at(self.name, self.backend)
 
-    async def _begin(self) -> None:
+    async def _checkpoint(self) -> None:
         """Raise if the task was cancelled, and let other tasks run from time to time."""
         if monotonic() < self._busy_until:
             await checkpoint_if_cancelled()
@@ -155,24 +158,24 @@ class Queue(Generic[T]):
             await checkpoint()
             self._busy_until = monotonic() + _BUSY_SECONDS
 
-    async def _serve(self, lines: Lines, attempt: Callable[[], R], deadline: float) -> R:
-        tried = not lines.occupied
+    async def _serve(self, waiters: WaitersByLoop, attempt: Callable[[], R], deadline: float) -> R:
+        tried = not waiters.busy
         if tried:
             try:
                 return attempt()
             except (QueueEmpty, QueueFull):
                 if deadline == PASSED:
                     raise
-        return await self._wait(lines, attempt, deadline, tried)
+        return await self._wait(waiters, attempt, deadline, tried)
 
-    async def _wait(self, lines: Lines, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
-        served = False
+    async def _wait(self, waiters: WaitersByLoop, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
+        succeeded = False
         try:
-            result = await lines.here().serve(attempt, deadline, tried)
-            served = True
+            result = await waiters.of_this_loop().serve(attempt, deadline, tried)
+            succeeded = True
             return result
         finally:
-            count_wait(self._queue, served)
+            count_wait(self._queue, succeeded)
 
     # Looking
 
@@ -280,7 +283,7 @@ class Queue(Generic[T]):
 
     async def unlink(self) -> None:
         """Remove the queue's name, in a thread, because it may wait for other processes; as `ipcq.Queue.unlink`."""
-        await run_apart(self._queue.unlink, lambda _: None)
+        await run_in_thread(self._queue.unlink, lambda _: None)
 
     async def __aenter__(self) -> Self:
         return self

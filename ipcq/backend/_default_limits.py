@@ -11,7 +11,7 @@ from ipcq.errors import InvalidArgument
 BUFFER_SIZE: Final = 1 << 20
 
 #: How many messages of the default largest size a queue holds.
-_LARGEST_MESSAGES: Final = 4
+_LARGEST_MESSAGES_HELD: Final = 4
 
 
 def default_limits(request: Request, cost: Callable[[int], int] = int) -> Attributes:
@@ -30,9 +30,9 @@ def default_limits(request: Request, cost: Callable[[int], int] = int) -> Attrib
     """
     messages, size, capacity = request.max_messages, request.max_message_size, request.buffer_size
     if capacity is None and (messages is None or size is None):
-        capacity = max(BUFFER_SIZE, _LARGEST_MESSAGES * (size or 0))
+        capacity = max(BUFFER_SIZE, _LARGEST_MESSAGES_HELD * (size or 0))
     if size is None:
-        size = max(1, (capacity or 0) // _LARGEST_MESSAGES)
+        size = max(1, (capacity or 0) // _LARGEST_MESSAGES_HELD)
     # If the size is not given, any number of messages fits: they may be smaller than the largest.
     needed = cost(size) * (messages or 1 if request.max_message_size else 1)
     if capacity is not None and capacity < needed:

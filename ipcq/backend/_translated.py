@@ -16,12 +16,12 @@ from ipcq.errors import MessageQueueError, NoSpace, PermissionDenied
 #: A backend's table: it maps an error number or an exception class to a callable without arguments that returns our
 #: error, such as one of our classes or a `functools.partial` of one.
 _Table = Mapping[Any, Callable[[], MessageQueueError]]
-_NOTHING: Final[_Table] = {}
+_EMPTY_TABLE: Final[_Table] = {}
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS)
+_NO_SPACE_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS)
 
 
-def explained(error: BaseException, table: _Table = _NOTHING) -> MessageQueueError:
+def explained(error: BaseException, table: _Table = _EMPTY_TABLE) -> MessageQueueError:
     """Return our error for an exception, with its error number.
 
     If `table` does not list the exception, the error is `LimitExceeded` if no descriptors are left, `NoSpace` if no
@@ -40,23 +40,23 @@ def explained(error: BaseException, table: _Table = _NOTHING) -> MessageQueueErr
     make = table.get(number) or next(
         (ours for theirs, ours in table.items() if isinstance(theirs, type) and isinstance(error, theirs)), None
     )
-    ours = make() if make is not None else _anywhere(error, number)
+    ours = make() if make is not None else _common_error(error, number)
     if number is not None:
         ours.errno = number
     return ours
 
 
-def _anywhere(error: BaseException, number: int | None) -> MessageQueueError:
-    if short := shortage(error):
-        return short
-    if number in _FULL:
+def _common_error(error: BaseException, number: int | None) -> MessageQueueError:
+    if shortage_error := shortage(error):
+        return shortage_error
+    if number in _NO_SPACE_ERRNOS:
         return NoSpace(f"no space is left ({error}): free some and try again")
     if isinstance(error, PermissionError):
         return PermissionDenied(f"permission denied: {error}")
     return MessageQueueError(f"the system refused: {error}")
 
 
-def translated(table: _Table = _NOTHING, queue: str = "", backend: str = "") -> AbstractContextManager[None]:
+def translated(table: _Table = _EMPTY_TABLE, queue: str = "", backend: str = "") -> AbstractContextManager[None]:
     """Return a context manager that turns each `OSError`, and each exception in `table`, into our error (clause 18).
 
     Our error is chained to the original. Our own errors, other exceptions and exceptions of signal handlers pass

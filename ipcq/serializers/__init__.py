@@ -105,11 +105,11 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
     if serializer == "raw":
         raw = _module("raw")
         return Codec("raw", raw.encode, raw.decode, "bare")
-    bare = _module("msgspec" if serializer == "msgspec" else "msgpack")
-    encode, decode = bare.functions(type)
+    messagepack = _module("msgspec" if serializer == "msgspec" else "msgpack")
+    encode, decode = messagepack.functions(type)
     # Load the module now: decoding a message that was already taken must not fail for lack of a descriptor.
-    thorough = decode if type is not None else _with_any_keys(decode, _module("keys").decode)
-    allowed: dict[int, Decode] = {_frame.MSGPACK: thorough}
+    with_any_keys = decode if type is not None else _with_any_keys(decode, _module("keys").decode)
+    allowed: dict[int, Decode] = {_frame.MSGPACK: with_any_keys}
     if allow_pickle:
         pickle = _module("pickle")
         allowed[_frame.PICKLE] = pickle.decode
@@ -125,7 +125,7 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
             f"no serializer {serializer!r}: choose from {known}, or add it with ipcq.serializers.register"
         )
     plain = serializer in ("msgpack", "msgspec") and type is None
-    unframing = _unframing(decode, thorough, allowed, typed=type is not None)
+    unframing = _unframing(decode, with_any_keys, allowed, typed=type is not None)
     return Codec(serializer, encode, unframing, "bin" if plain else "encoded")
 
 
@@ -135,28 +135,28 @@ def _module(part: str) -> ModuleType:
 
 
 def _framing(name: str, number: int, encode: Encode) -> Encode:
-    mark = _frame.mark(number)
+    header = _frame.mark(number)
 
     def framed(item: Any) -> bytes:
         try:
-            return mark + encode(item)
+            return header + encode(item)
         except Exception as error:
             reraise_from_handler(error)
             raise EncodeError(
-                f"serializer {name!r} cannot encode this {type(item).__name__}: {error}: {_way(number)}"
+                f"serializer {name!r} cannot encode this {type(item).__name__}: {error}: {_encode_advice(number)}"
             ) from error
 
     return framed
 
 
-def _way(number: int) -> str:
+def _encode_advice(number: int) -> str:
     if number == _frame.PICKLE:
         return "put its parts: pickle takes classes and functions at the top level of a module, and no open files"
     return "extend its encode for that type, or put the parts of the item"
 
 
-def _with_any_keys(decode: Decode, slow: Decode) -> Decode:
-    def thorough(data: bytes) -> Any:
+def _with_any_keys(decode: Decode, decode_any_keys: Decode) -> Decode:
+    def with_any_keys(data: bytes) -> Any:
         try:
             return decode(data)
         except MemoryError:
@@ -164,17 +164,17 @@ def _with_any_keys(decode: Decode, slow: Decode) -> Decode:
         except Exception as error:
             reraise_from_handler(error)
             try:
-                return slow(data)
+                return decode_any_keys(data)
             except MemoryError:
                 raise
-            except Exception as second:
-                reraise_from_handler(second)
+            except Exception as second_error:
+                reraise_from_handler(second_error)
                 raise error from None  # the first error describes the message better
 
-    return thorough
+    return with_any_keys
 
 
-def _unframing(bare: Decode, thorough: Decode, allowed: dict[int, Decode], *, typed: bool) -> Decode:
+def _unframing(messagepack: Decode, with_any_keys: Decode, allowed: dict[int, Decode], *, typed: bool) -> Decode:
     # Decode short bytes, MessagePack's bin 8, directly, unless a type must be checked.
     bin8 = -1 if typed else 0xC4
 
@@ -184,13 +184,13 @@ def _unframing(bare: Decode, thorough: Decode, allowed: dict[int, Decode], *, ty
             if first == bin8 and data[1] == len(data) - 2:
                 return data[2:]
             if first != _frame.MARK:
-                return bare(data)
+                return messagepack(data)
         except MemoryError:
             raise  # the handle keeps the message and can decode it later
         except Exception as error:
             reraise_from_handler(error)
             if not _frame.is_pickle(data):
-                return _as_messagepack(thorough, data)
+                return _as_messagepack(with_any_keys, data)
             number, payload = _frame.PICKLE, data
         else:
             number, payload = _frame.split(data)
@@ -202,9 +202,9 @@ def _unframing(bare: Decode, thorough: Decode, allowed: dict[int, Decode], *, ty
     return decode
 
 
-def _as_messagepack(thorough: Decode, data: bytes) -> Any:
+def _as_messagepack(with_any_keys: Decode, data: bytes) -> Any:
     try:
-        return thorough(data)
+        return with_any_keys(data)
     except MemoryError:
         raise  # as above
     except Exception as error:

@@ -41,9 +41,11 @@ def encode(item: Any) -> bytes:
         # Discard the packer, which still contains part of the failed item.
         reraise_from_handler(error)
         with shortage_reported(), importing():
-            from ipcq.serializers import _ways  # here, because only an error needs it
+            from ipcq.serializers import _encode_errors  # here, because only an error needs it
 
-        raise _ways.encode_error(_ways.MSGPACK, item, error, msgpack.Packer(datetime=True).pack) from error
+        raise _encode_errors.encode_error(
+            _encode_errors.MSGPACK, item, error, msgpack.Packer(datetime=True).pack
+        ) from error
     _idle.append(packer)
     if _TIMESTAMP_96[0] in data and _TIMESTAMP_96 in data:  # the search for a single byte is several times faster
         _check_times(item, data)

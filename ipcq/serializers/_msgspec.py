@@ -29,9 +29,9 @@ def functions(type: Any) -> tuple[Any, Any]:
         except Exception as error:
             reraise_from_handler(error)
             with shortage_reported(), importing():
-                from ipcq.serializers import _ways  # here, because only an error needs it
+                from ipcq.serializers import _encode_errors  # here, because only an error needs it
 
-            raise _ways.encode_error(_ways.MSGSPEC, item, error, pack) from error
+            raise _encode_errors.encode_error(_encode_errors.MSGSPEC, item, error, pack) from error
 
     if type is None:
         return encode, decoder.decode

@@ -10,10 +10,10 @@ def encode(item: Any) -> bytes:
         return item
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
-    way = "put text.encode()" if isinstance(item, str) else "encode it first"
+    advice = "put text.encode()" if isinstance(item, str) else "encode it first"
     raise EncodeError(
-        f"serializer='raw' takes bytes, bytearray or memoryview, not {type(item).__name__}: {way}, or open both ends "
-        "without serializer='raw'"
+        f"serializer='raw' takes bytes, bytearray or memoryview, not {type(item).__name__}: {advice}, or open both "
+        "ends without serializer='raw'"
     )
 
 

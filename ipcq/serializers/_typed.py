@@ -14,10 +14,10 @@ import msgspec.inspect
 
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError, InvalidArgument
-from ipcq.serializers._ways import fields_of
+from ipcq.serializers._encode_errors import fields_of
 
 #: A value of each type that msgspec can decode without a declared type.
-_DECODED: Final[tuple[Any, ...]] = (None, True, 0, 0.0, "", b"", [], {}, datetime.now(UTC))
+_NATIVE_VALUES: Final[tuple[Any, ...]] = (None, True, 0, 0.0, "", b"", [], {}, datetime.now(UTC))
 
 
 def check_type(type: Any) -> None:
@@ -33,9 +33,11 @@ def check_type(type: Any) -> None:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if isinstance(part, msgspec.inspect.CustomType) and not any(isinstance(each, part.cls) for each in _DECODED):
+        if isinstance(part, msgspec.inspect.CustomType) and not any(
+            isinstance(each, part.cls) for each in _NATIVE_VALUES
+        ):
             raise InvalidArgument(
-                f"type={type!r} has a part that msgspec cannot decode, {part.cls!r}: {_instead(part.cls)}"
+                f"type={type!r} has a part that msgspec cannot decode, {part.cls!r}: {_advice(part.cls)}"
             )
         if isinstance(part, tuple):
             rest += part
@@ -43,7 +45,7 @@ def check_type(type: Any) -> None:
             rest += (getattr(part, name) for name in part.__struct_fields__)
 
 
-def _instead(kind: Any) -> str:
+def _advice(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, PurePath):
         return "use str, and put str(…) of it"
     if hasattr(kind, "model_dump"):
@@ -54,32 +56,32 @@ def _instead(kind: Any) -> str:
     )
 
 
-def difference(item: Any, back: Any) -> str | None:
+def difference(item: Any, decoded: Any) -> str | None:
     """Describe what the decoded item has lost of the original, or return None."""
-    rest: list[tuple[str, Any, Any]] = [("item", item, back)]
+    rest: list[tuple[str, Any, Any]] = [("item", item, decoded)]
     while rest:
-        place, one, other = rest.pop()
-        mine, theirs = fields_of(type(one)), fields_of(type(other))
-        if mine and theirs and type(one) is not type(other):
-            return f"{place} is of class {type(one).__name__} and would come back as {type(other).__name__}"
-        if mine and theirs:
-            rest += ((f"{place}.{name}", getattr(one, name), getattr(other, name)) for name in mine)
-        elif isinstance(one, dict) and theirs:
-            lost = [key for key in one if key not in _names(other)]
+        path, one, other = rest.pop()
+        fields, other_fields = fields_of(type(one)), fields_of(type(other))
+        if fields and other_fields and type(one) is not type(other):
+            return f"{path} is of class {type(one).__name__} and would come back as {type(other).__name__}"
+        if fields and other_fields:
+            rest += ((f"{path}.{name}", getattr(one, name), getattr(other, name)) for name in fields)
+        elif isinstance(one, dict) and other_fields:
+            lost = [key for key in one if key not in _wire_names(other)]
             if lost:
-                return f"{place} has the key {lost[0]!r}, which is no field of {type(other).__name__}"
+                return f"{path} has the key {lost[0]!r}, which is no field of {type(other).__name__}"
         elif isinstance(one, dict) and isinstance(other, dict):
-            rest += _pairs(place, one.values(), other.values())
+            rest += _pairs(path, one.values(), other.values())
         elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
-            rest += _pairs(place, one, other)
+            rest += _pairs(path, one, other)
     return None
 
 
-def _pairs(place: str, ones: Iterable[Any], others: Iterable[Any]) -> Iterable[tuple[str, Any, Any]]:
-    return ((f"a value in {place.removeprefix('a value in ')}", *pair) for pair in zip(ones, others, strict=False))
+def _pairs(path: str, ones: Iterable[Any], others: Iterable[Any]) -> Iterable[tuple[str, Any, Any]]:
+    return ((f"a value in {path.removeprefix('a value in ')}", *pair) for pair in zip(ones, others, strict=False))
 
 
-def _names(record: Any) -> set[str]:
+def _wire_names(record: Any) -> set[str]:
     """Return the names of a record's fields on the wire, including the tag of its class."""
     if isinstance(record, msgspec.Struct):
         return {*record.__struct_encode_fields__, record.__struct_config__.tag_field or ""}
@@ -92,24 +94,24 @@ def encoder(type: Any, pack: Any, unpack: Any) -> Any:
     def encode(item: Any) -> bytes:
         data: bytes = pack(item)
         try:
-            back = unpack(data)
+            decoded = unpack(data)
             # If the class and the bytes are the same, no further comparison is needed.
-            lost = None if back.__class__ is item.__class__ and pack(back) == data else difference(item, back)
+            lost = None if decoded.__class__ is item.__class__ and pack(decoded) == data else difference(item, decoded)
         except MemoryError:
             raise
         except Exception as error:
             reraise_from_handler(error)
-            raise _refused(type, item, str(error)) from error
+            raise _not_restored(type, item, str(error)) from error
         if lost:
-            raise _refused(type, item, lost)
+            raise _not_restored(type, item, lost)
         return data
 
     return encode
 
 
-def _refused(type_: Any, item: Any, reason: str) -> EncodeError:
-    wanted = getattr(type_, "__name__", None) or str(type_)
+def _not_restored(type_: Any, item: Any, reason: str) -> EncodeError:
+    declared = getattr(type_, "__name__", None) or str(type_)
     return EncodeError(
-        f"type={wanted} would not restore this {type(item).__name__} ({reason}): put a {wanted}, or open both ends "
+        f"type={declared} would not restore this {type(item).__name__} ({reason}): put a {declared}, or open both ends "
         "with a type= that includes both"
     )

@@ -129,8 +129,8 @@ def test_cancelling_neither_loses_nor_duplicates_items(
         storm = Storm(queue, way, own_seed())
         with anyio.CancelScope(shield=True):
             await storm.rage()
-        assert not queue._getters.occupied
-        assert not queue._putters.occupied
+        assert not queue._getters.busy
+        assert not queue._putters.busy
         return storm
 
     storm = run(rage)

@@ -18,7 +18,7 @@ import ipcq.aio
 from aio.conftest import Run
 from ipcq._opening.name_lock import name_lock
 from ipcq._process.deadline import NEVER
-from ipcq.aio._apart import run_apart
+from ipcq.aio._threads import run_in_thread
 
 #: Seconds after which a cancelled call has ended: ten times the longest pause.
 SOON = 0.5
@@ -129,7 +129,7 @@ def test_the_result_of_a_cancelled_call_is_undone(run: Run) -> None:
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(run_apart, make, undone.append)
+            group.start_soon(run_in_thread, make, undone.append)
             while not going.is_set():
                 await anyio.sleep(0.001)
             group.cancel_scope.cancel()
@@ -152,7 +152,7 @@ def test_a_result_that_was_not_delivered_before_the_cancellation_is_undone(run: 
         return "it"
 
     async def main() -> None:
-        task = asyncio.create_task(run_apart(make, undone.append))
+        task = asyncio.create_task(run_in_thread(make, undone.append))
         while not threads:
             await asyncio.sleep(0)
         time.sleep(0.05)  # noqa: ASYNC251 - the loop must not see that the thread has finished

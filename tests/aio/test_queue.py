@@ -230,7 +230,7 @@ def test_a_close_between_a_try_and_its_wait_is_noticed(name: str, handle: Handle
         queue = ipcq.aio.Queue(ipcq.open(name, handle.backend, create=False))
         with pytest.raises(ipcq.QueueEmpty):
             await queue.get(timeout=0.01)
-        line = queue._getters.here()
+        line = queue._getters.of_this_loop()
         await queue.aclose()
         with pytest.raises(ipcq.QueueClosed):
             await line.serve(queue.get_nowait, math.inf, tried=True)
@@ -300,7 +300,7 @@ def test_an_item_does_not_change_while_its_put_waits(handle: Handle, run: Run) -
         item = ["before"]
         async with anyio.create_task_group() as group:
             group.start_soon(queue.put, item)
-            await until(lambda: bool(queue._putters.occupied))
+            await until(lambda: bool(queue._putters.busy))
             item.append("after")
             for _ in range(4):
                 await queue.get()
@@ -411,7 +411,7 @@ def test_waiting_uses_no_processor_time(handle: Handle, run: Run) -> None:
         async with anyio.create_task_group() as group:
             for _ in range(tasks):
                 group.start_soon(queue.get)
-            await until(lambda: sum(len(line._behind) for line in queue._getters.occupied) == tasks - 1)
+            await until(lambda: sum(len(line._turns) for line in queue._getters.busy) == tasks - 1)
             gc.collect()
             gc.freeze()
             used = time.process_time()

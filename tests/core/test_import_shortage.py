@@ -77,7 +77,7 @@ def test_a_serializer_that_cannot_be_imported_names_the_limit(
 def test_an_item_that_cannot_be_put_names_the_limit(name: str, late: Callable[[str], None], serializer: str) -> None:
     """The module with the ways out is imported at the first error."""
     with ipcq.open(name, "memory", serializer=serializer) as queue:
-        late("ipcq.serializers._ways")
+        late("ipcq.serializers._encode_errors")
         with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
             queue.put(object())
 

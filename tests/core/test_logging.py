@@ -263,7 +263,7 @@ def test_opening_a_queue_is_retried_after_a_pause(
         ipcq.unlink(name, "memory")
     told = errors.getvalue().split("--- Logging error ---")
     assert (handler.dropped, ["a moment ago" in each for each in told]) == (2, [False, False, True])
-    monkeypatch.setattr(handler.queue, "_again", 0.0)
+    monkeypatch.setattr(handler.queue, "_retry_time", 0.0)
     logger.info("three")
     assert (handler.dropped, handler.queue.qsize()) == (2, 1)
 

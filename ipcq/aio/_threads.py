@@ -12,7 +12,7 @@ from ipcq._process.limits import too_many_threads
 R = TypeVar("R")
 
 
-async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
+async def run_in_thread(call: Callable[[], R], undo: Callable[[R], object]) -> R:
     """Run a call in a thread; if the task is cancelled, the thread ends soon, and `undo` is called with its result.
 
     A cancelled task continues at once, and the call in the thread ends at its next `pause`.
@@ -20,28 +20,28 @@ async def run_apart(call: Callable[[], R], undo: Callable[[R], object]) -> R:
     Raises:
         LimitExceeded: The system cannot start a thread.
     """
-    given_up, begun = threading.Event(), threading.Event()
-    outcome: list[R] = []
-    turn = threading.Lock()
+    abandoned, started = threading.Event(), threading.Event()
+    results: list[R] = []
+    lock = threading.Lock()
 
     def run() -> None:
-        begun.set()
-        abandonment.set(given_up)  # in the thread's copy of the context
+        started.set()
+        abandonment.set(abandoned)  # in the thread's copy of the context
         result = call()
-        with turn:
-            if not given_up.is_set():
-                outcome.append(result)
+        with lock:
+            if not abandoned.is_set():
+                results.append(result)
                 return
         undo(result)
 
     try:
         await to_thread.run_sync(run, abandon_on_cancel=True)
     except BaseException as error:
-        with turn:
-            given_up.set()
-        for result in outcome:  # the call returned at the same moment
+        with lock:
+            abandoned.set()
+        for result in results:  # the call returned at the same moment
             undo(result)
-        if isinstance(error, RuntimeError) and not begun.is_set():
+        if isinstance(error, RuntimeError) and not started.is_set():
             raise too_many_threads() from error
         raise
-    return outcome[0]
+    return results[0]

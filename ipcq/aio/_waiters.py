@@ -1,27 +1,27 @@
-"""The line of tasks in one event loop that wait for the messages, or for the space, of one handle.
+"""The tasks of one event loop that wait for the messages, or for the space, of one handle.
 
 **Normal operation.** `await q.put(x)` encodes `x` and calls the handle's non-waiting put. `await q.get()` calls the
-non-waiting get. If the queue is full or empty, the task joins the line and awaits its turn. The task that has the turn
-waits until the queue's descriptor is ready, calls again, passes the turn to the next task, and returns. So of a million
-tasks, one waits at the descriptor, and a message wakes one task.
+non-waiting get. If the queue is full or empty, the task joins the waiters and awaits its turn. The task that has the
+turn waits until the queue's descriptor is ready, calls again, passes the turn to the next task, and returns. So of a
+million tasks, one waits at the descriptor, and a message wakes one task.
 
 **Cancellation.** No task awaits anything between taking or storing a message and returning. So a call that is
 cancelled, at any of its awaits, has taken and stored nothing. It cleans up as follows:
 
-- before it joins the line: nothing;
-- in the line: it leaves the line, or if it has just received the turn, passes it on;
+- before it joins the waiters: nothing;
+- awaiting its turn: it leaves the waiters, or if it has just received the turn, passes it on;
 - at the descriptor: it passes the turn on. A message that made the descriptor ready is still in the queue, and the next
   task tries before it waits.
 
 **Polling.** A close does not make the descriptor ready, and on some backends neither does a shutdown or an unlink. So
-the task at the descriptor tries again at least every `SLICE` seconds, one task for the whole line. The tasks behind it
+the task at the descriptor tries again at least every `SLICE` seconds, one task for all waiters. The tasks behind it
 notice the end one after the other.
 
 **The descriptor** is a copy, because anyio lets only one task wait for each descriptor, and because it must stay open
-while a task waits: the copy is closed with its line.
+while a task waits: the copy is closed with its `Waiters`.
 
-**Other threads.** A line belongs to its event loop, but a close in any thread ends it. A task first takes the turn and
-*then* checks whether the line has ended. `end` first marks the line as ended and *then* checks whether a task has the
+**Other threads.** `Waiters` belong to one event loop, but a close in any thread ends them. A task first takes the turn
+and *then* checks whether they have ended. `end` first marks them as ended and *then* checks whether a task has the
 turn; only if not, it closes the descriptor. So at least one of the two sees the other.
 """
 
@@ -43,25 +43,25 @@ from ipcq.errors import QueueEmpty, QueueFull
 R = TypeVar("R")
 
 
-class Line:
+class Waiters:
     """The waiting tasks of one event loop, in FIFO order.
 
     Args:
-        occupied: The lines of the handle in which a task waits, shared by all its lines.
-        copied: Returns a copy of the descriptor to wait for, or None if there is none.
+        busy: Those of the handle's `Waiters` in which a task has the turn, shared by all of them.
+        duplicate: Returns a copy of the descriptor to wait for, or None if there is none.
         wait: Waits for a descriptor.
     """
 
     def __init__(
-        self, occupied: "set[Line]", copied: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]
+        self, busy: "set[Waiters]", duplicate: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]
     ) -> None:
-        self._occupied = occupied
-        self._copied = copied
+        self._busy = busy
+        self._duplicate = duplicate
         self._wait = wait
-        self._behind: OrderedDict[anyio.Event, None] = OrderedDict()
+        self._turns: OrderedDict[anyio.Event, None] = OrderedDict()
         self._slice = anyio.CancelScope()
-        self._copy: int | None = None
-        self._drop: Callable[[], object] = _nothing
+        self._descriptor: int | None = None
+        self._close_descriptor: Callable[[], object] = _nothing
         self._ended = False
 
     async def serve(self, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
@@ -70,8 +70,8 @@ class Line:
         If `tried`, the caller has just made an attempt, so a task that has the turn at once waits first.
         """
         since = monotonic()
-        tried = tried and self not in self._occupied
-        if not await self._has_turn(deadline):
+        tried = tried and self not in self._busy
+        if not await self._take_turn(deadline):
             return attempt()
         try:
             while True:
@@ -82,16 +82,16 @@ class Line:
                         if monotonic() >= deadline:
                             raise
                 tried = False
-                await self._ready(since, min(deadline, monotonic() + SLICE))
+                await self._wait_until_ready(since, min(deadline, monotonic() + SLICE))
         finally:
-            self._pass_on()
+            self._pass_turn()
 
-    async def _has_turn(self, deadline: float) -> bool:
-        if self not in self._occupied:
-            self._occupied.add(self)
+    async def _take_turn(self, deadline: float) -> bool:
+        if self not in self._busy:
+            self._busy.add(self)
             return True
         turn = anyio.Event()
-        self._behind[turn] = None
+        self._turns[turn] = None
         try:
             if deadline == NEVER:  # a scope for each of a million tasks would take more memory than the tasks
                 await turn.wait()
@@ -100,36 +100,36 @@ class Line:
                     await turn.wait()
         except BaseException:
             if turn.is_set():
-                self._pass_on()
+                self._pass_turn()
             else:
-                del self._behind[turn]
+                del self._turns[turn]
             raise
         if not turn.is_set():
-            del self._behind[turn]
+            del self._turns[turn]
         return turn.is_set()
 
-    def _pass_on(self) -> None:
-        if self._behind:
-            turn, _ = self._behind.popitem(last=False)
+    def _pass_turn(self) -> None:
+        if self._turns:
+            turn, _ = self._turns.popitem(last=False)
             turn.set()
             return
-        self._occupied.discard(self)
+        self._busy.discard(self)
         if self._ended:
-            self._drop()
+            self._close_descriptor()
 
-    async def _ready(self, since: float, until: float) -> None:
+    async def _wait_until_ready(self, since: float, until: float) -> None:
         """Wait until another attempt may succeed."""
         if self._ended:
             return
-        if self._copy is None:
-            self._copy = self._copied()
-            if self._copy is not None:
-                self._drop = weakref.finalize(self, socket.close, self._copy)
+        if self._descriptor is None:
+            self._descriptor = self._duplicate()
+            if self._descriptor is not None:
+                self._close_descriptor = weakref.finalize(self, socket.close, self._descriptor)
         with anyio.move_on_after(until - monotonic()) as self._slice:
-            if self._copy is None:
+            if self._descriptor is None:
                 await anyio.sleep(nap(since, until))
             else:
-                await self._wait(self._copy)
+                await self._wait(self._descriptor)
 
     def wake(self) -> None:
         """Let the task at the descriptor try now."""
@@ -138,37 +138,37 @@ class Line:
     def end(self) -> None:
         """Close the descriptor, now or when the last task has left; the handle is closed."""
         self._ended = True
-        if self not in self._occupied:
-            self._drop()
+        if self not in self._busy:
+            self._close_descriptor()
 
 
-class Lines:
-    """The lines of one handle, one per event loop, for messages or for space; arguments are those of `Line`."""
+class WaitersByLoop:
+    """The `Waiters` of one handle for messages or for space, one per event loop; arguments are those of `Waiters`."""
 
-    def __init__(self, copied: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]) -> None:
-        self.occupied: set[Line] = set()
-        self._new_line = partial(Line, self.occupied, copied, wait)
-        self._lines: weakref.WeakKeyDictionary[object, Line] = weakref.WeakKeyDictionary()
+    def __init__(self, duplicate: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]) -> None:
+        self.busy: set[Waiters] = set()
+        self._new_waiters = partial(Waiters, self.busy, duplicate, wait)
+        self._by_loop: weakref.WeakKeyDictionary[object, Waiters] = weakref.WeakKeyDictionary()
 
-    def here(self) -> Line:
-        """Return the line of the running event loop."""
+    def of_this_loop(self) -> Waiters:
+        """Return the `Waiters` of the running event loop."""
         loop = current_token().native_token
-        line = self._lines.get(loop)
-        if line is None:
-            line = self._lines[loop] = self._new_line()
-        return line
+        waiters = self._by_loop.get(loop)
+        if waiters is None:
+            waiters = self._by_loop[loop] = self._new_waiters()
+        return waiters
 
     def end(self) -> None:
-        """Wake the line of this event loop, because the handle is closed; those of other loops notice by polling."""
-        self.here().wake()
+        """Wake this event loop's `Waiters`, because the handle is closed; those of other loops notice by polling."""
+        self.of_this_loop().wake()
         # Copy the references in one atomic step, because other threads may add event loops meanwhile.
-        for loop in filter(None, [reference() for reference in self._lines.keyrefs()]):
-            self._lines[loop].end()
+        for loop in filter(None, [reference() for reference in self._by_loop.keyrefs()]):
+            self._by_loop[loop].end()
 
 
-def copied(ask: Callable[[Channel], int | None], channel: Channel) -> int | None:
+def duplicate_descriptor(fileno_of: Callable[[Channel], int | None], channel: Channel) -> int | None:
     """Return a copy of a descriptor of the channel, or None if it has none or the descriptor table is full."""
-    descriptor = ask(channel)
+    descriptor = fileno_of(channel)
     try:
         return None if descriptor is None else socket.dup(descriptor)  # on Windows os.dup fails on sockets
     except OSError:

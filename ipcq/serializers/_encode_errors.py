@@ -36,42 +36,42 @@ _TYPED: Final = "open both ends with type=, which restores it"
 _PLAIN: Final = (type(None), bool, float, bytes)
 
 
-def encode_error(who: str, item: object, error: Exception, encode: Callable[[Any], object]) -> EncodeError:
+def encode_error(encoder: str, item: object, error: Exception, encode: Callable[[Any], object]) -> EncodeError:
     """Make the error for an item that an encoder refused.
 
     Args:
-        who: The subject of the sentence, such as "MessagePack".
-        item: What was to be encoded.
+        encoder: Its name for the sentence, such as "MessagePack".
+        item: The item.
         error: What the encoder raised.
         encode: Encodes a value or raises; used to find the culprit in the item.
     """
     try:
-        found = _culprit(item, encode, who)
-        place, value = found or ("", item)
-        reason = _reason(error) if found is None or value is item else ""
-        way = _way(value, error, who)
-    except Exception as failure:  # from code of the item, which may raise anything
-        reraise_from_handler(failure)
-        place, value, reason, way = "", item, _reason(error), _otherwise()
+        found = _culprit(item, encode, encoder)
+        path, value = found or ("", item)
+        cause = _cause(error) if found is None or value is item else ""
+        advice = _advice(value, error, encoder)
+    except Exception as item_error:  # from code of the item, which may raise anything
+        reraise_from_handler(item_error)
+        path, value, cause, advice = "", item, _cause(error), _default_advice()
     kind = type(value).__name__
-    where = f" at {place}" if place else ""
-    verb = "hold" if who == MSGPACK else "encode"
-    return EncodeError(f"{who} cannot {verb} this {kind}{where}{reason}: {way}")
+    where = f" at {path}" if path else ""
+    verb = "hold" if encoder == MSGPACK else "encode"
+    return EncodeError(f"{encoder} cannot {verb} this {kind}{where}{cause}: {advice}")
 
 
-def _reason(error: Exception) -> str:
-    said = str(error).removesuffix(".")
-    return f" ({said})" if said else ""
+def _cause(error: Exception) -> str:
+    text = str(error).removesuffix(".")
+    return f" ({text})" if text else ""
 
 
-def _culprit(item: object, encode: Callable[[Any], object], who: str) -> tuple[str, object] | None:
-    """Find the first value in the item that cannot be encoded by itself, and return its place and the value."""
+def _culprit(item: object, encode: Callable[[Any], object], encoder: str) -> tuple[str, object] | None:
+    """Find the first value in the item that cannot be encoded by itself, and return its path and the value."""
     rest: list[tuple[str, object]] = [("item", item)]
     for _ in range(_MAX_VALUES):
         if not rest:
             break
-        place, value = rest.pop()
-        parts = None if type(value) in _PLAIN else _parts(value, place, who)
+        path, value = rest.pop()
+        parts = None if type(value) in _PLAIN else _parts(value, path, encoder)
         if parts is not None:
             rest += reversed(list(parts))
         elif type(value) not in _PLAIN:
@@ -79,29 +79,29 @@ def _culprit(item: object, encode: Callable[[Any], object], who: str) -> tuple[s
                 encode(value)
             except Exception as error:
                 reraise_from_handler(error)
-                return "" if value is item else place, value
+                return "" if value is item else path, value
     return None
 
 
-def _parts(value: Any, place: str, who: str) -> Iterable[tuple[str, object]] | None:
+def _parts(value: Any, path: str, encoder: str) -> Iterable[tuple[str, object]] | None:
     # With the methods of the builtin classes, so that overrides in a subclass do not run.
     kind = type(value)
     if issubclass(kind, dict):
-        return _pairs(value, place)
+        return _pairs(value, path)
     if issubclass(kind, list):
-        return _numbered(list.__iter__(value), place)
+        return _indexed(list.__iter__(value), path)
     if issubclass(kind, tuple):
-        return _numbered(tuple.__iter__(value), place)
-    if who != MSGSPEC:
+        return _indexed(tuple.__iter__(value), path)
+    if encoder != MSGSPEC:
         return None
     if issubclass(kind, set | frozenset):
-        return [(f"an element of {place}", part) for part in value]
+        return [(f"an element of {path}", part) for part in value]
     fields = fields_of(kind)
-    return [(f"{place}.{name}", getattr(value, name)) for name in fields] or None
+    return [(f"{path}.{name}", getattr(value, name)) for name in fields] or None
 
 
-def _numbered(parts: Iterable[object], place: str) -> Iterator[tuple[str, object]]:
-    return ((f"{place}[{index}]", part) for index, part in enumerate(parts))
+def _indexed(parts: Iterable[object], path: str) -> Iterator[tuple[str, object]]:
+    return ((f"{path}[{index}]", part) for index, part in enumerate(parts))
 
 
 def fields_of(kind: Any) -> list[str]:
@@ -113,28 +113,28 @@ def fields_of(kind: Any) -> list[str]:
     return list(getattr(kind, "__struct_fields__", ()))
 
 
-def _pairs(value: dict[Any, Any], place: str) -> Iterator[tuple[str, object]]:
+def _pairs(value: dict[Any, Any], path: str) -> Iterator[tuple[str, object]]:
     for key, part in dict.items(value):
         if type(key) is not str or not key.isascii():
-            yield f"a key of {place}", key
-        yield f"{place}[{reprlib.repr(key) if type(key) in (str, int) else '…'}]", part
+            yield f"a key of {path}", key
+        yield f"{path}[{reprlib.repr(key) if type(key) in (str, int) else '…'}]", part
 
 
 #: By class name; all other classes are scalars. `.item()` of a datetime64 would return a datetime without a time zone.
-_NUMPY_WAYS: Final = {
+_NUMPY_ADVICE: Final = {
     "ndarray": "put its .tolist(), or a dict of its .tobytes(), .dtype.str and .shape",
     "datetime64": "put str(…)",
     "timedelta64": "put str(…)",
 }
 
 
-def _way(value: object, error: Exception, who: str) -> str:
+def _advice(value: object, error: Exception, encoder: str) -> str:
     kind = type(value)
-    for classes, way in _WAYS:
+    for classes, advice in _ADVICE:
         if issubclass(kind, classes):
-            return way.partition(_OR_MSGSPEC)[0] if who == MSGSPEC else way
+            return advice.partition(_OR_MSGSPEC)[0] if encoder == MSGSPEC else advice
     if kind.__module__.partition(".")[0] == "numpy":
-        return _NUMPY_WAYS.get(kind.__name__, "put its .item()")
+        return _NUMPY_ADVICE.get(kind.__name__, "put its .item()")
     if dataclasses.is_dataclass(kind):
         return f"{_TYPED}, or put dataclasses.asdict(…)"
     if hasattr(kind, "__struct_fields__"):
@@ -147,14 +147,14 @@ def _way(value: object, error: Exception, who: str) -> str:
         return "it contains itself, is nested too deeply, or was changed meanwhile: put its parts separately"
     if hasattr(kind, "__next__"):
         return "put list(…) of it"
-    return _otherwise()
+    return _default_advice()
 
 
-def _otherwise() -> str:
+def _default_advice() -> str:
     return f"put a dict or a list of its contents, or use {_PICKLE}, or ipcq.serializers.register"
 
 
-_WAYS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
+_ADVICE: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((enum.Enum,), f"put its .value{_OR_MSGSPEC}, which writes the value"),
     ((int,), "integers go from -2**63 to 2**64-1: put it as text or as bytes"),
     ((str,), "it has a lone surrogate: put text.encode(errors='surrogateescape')"),
