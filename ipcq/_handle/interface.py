@@ -35,7 +35,7 @@ on_channel = Handle._with_channel
 put_encoded = Handle._put_encoded
 
 #: ``out_of_time(handle, kind)`` makes the `QueueFull` or `QueueEmpty` of a call that timed out.
-out_of_time = Handle._out_of_time
+out_of_time = Handle._timed_out
 
 
 def taker(handle: Handle) -> Callable[[], Received | None]:
@@ -62,7 +62,7 @@ def encode(queue: Queue[T], item: T, priority: int) -> bytes:
     def encoded(_: Channel) -> bytes:
         queue._check_priority(priority)
         data = queue._encode(item)
-        if len(data) > queue._largest:
+        if len(data) > queue._max_message_size:
             queue._refuse_size(data)
         return data
 

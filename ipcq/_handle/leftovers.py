@@ -73,7 +73,7 @@ class Leftovers:
         self.kept.clear()
         return sum(len(each) if isinstance(each, list) else 1 for each in kept)
 
-    def is_bomb(self, received: Received) -> bool:
+    def failed_twice(self, received: Received) -> bool:
         """Return whether a small message failed to fit into memory twice; remember the first failure."""
         if received is self.failed and len(received[0]) < _SMALL_BYTES:
             return True
@@ -81,6 +81,6 @@ class Leftovers:
         return False
 
 
-def too_much(received: Received) -> DecodeError:
+def out_of_memory_error(received: Received) -> DecodeError:
     """Make the error of a message that did not fit into memory twice."""
     return DecodeError("memory ran out twice while decoding it: see its bytes in the error's data", data=received[0])

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, TypeVar
 
 from ipcq._handle.calls import counted
-from ipcq._handle.handle import Handle, Origin
-from ipcq._handle.leftovers import too_much
+from ipcq._handle.handle import Handle
+from ipcq._handle.leftovers import out_of_memory_error
+from ipcq._handle.origin import Origin
 from ipcq._process.deadline import NEVER, deadline_of
 from ipcq.backend import STEP, Channel, Received
 from ipcq.errors import (
@@ -81,21 +82,21 @@ class Queue(Handle, Generic[T]):
             InvalidArgument: `block` is not a bool, `timeout` is negative or not a number, or `priority` is invalid.
         """
         try:
-            self._inside.append(None)
+            self._calls.append(None)
             deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
             if priority is not _DEFAULT_PRIORITY:
                 self._check_priority(priority)
             data = self._encode(item)
-            if len(data) > self._largest:
+            if len(data) > self._max_message_size:
                 self._refuse_size(data)
             if not self._try_put(data, priority):
                 self._wait_put(data, priority, deadline)
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
         finally:
-            self._inside.pop()
+            self._calls.pop()
             if self._closing:
-                self._retire()
+                self._close_channel_if_idle()
 
     def put_nowait(self, item: T) -> None:
         """Put an item if there is space now: ``put(item, block=False)``."""
@@ -136,8 +137,8 @@ class Queue(Handle, Generic[T]):
             raise InvalidArgument(f"items must be an iterable, not {items!r}")
         # With map, because a Python loop over the messages would cost more than the channel.
         batch = list(map(self._encode, items))
-        if max(map(len, batch), default=0) > self._largest:
-            self._refuse_size(next(data for data in batch if len(data) > self._largest))
+        if max(map(len, batch), default=0) > self._max_message_size:
+            self._refuse_size(next(data for data in batch if len(data) > self._max_message_size))
         return batch
 
     # Getting
@@ -161,7 +162,7 @@ class Queue(Handle, Generic[T]):
         """
         received = None
         try:
-            self._inside.append(None)
+            self._calls.append(None)
             deadline = NEVER if block is True and timeout is None else deadline_of(block, timeout)
             received = self._try_get()
             if received is None:
@@ -170,12 +171,12 @@ class Queue(Handle, Generic[T]):
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
         except MemoryError:
-            self._keep_taken(received)
+            self._keep_undecoded(received)
             raise
         finally:
-            self._inside.pop()
+            self._calls.pop()
             if self._closing:
-                self._retire()
+                self._close_channel_if_idle()
 
     def get_nowait(self) -> T:
         """Take the next item if there is one now: ``get(block=False)``."""
@@ -258,7 +259,7 @@ class Queue(Handle, Generic[T]):
                     errors.append(error)
             items.extend(more)
         except MemoryError:
-            self._keep_behind(items, messages, more, errors)
+            self._keep_rest(items, messages, more, errors)
             if not (items or errors):
                 raise
         # Raise an error of this batch, not one that another thread kept.
@@ -271,12 +272,12 @@ class Queue(Handle, Generic[T]):
             raise first
         return items
 
-    def _keep_behind(self, items: list[T], messages: list[Received], more: list[T], errors: list[DecodeError]) -> None:
+    def _keep_rest(self, items: list[T], messages: list[Received], more: list[T], errors: list[DecodeError]) -> None:
         """Add the items that are decoded and keep the other messages, or keep all if memory runs out again."""
         try:
             rest = messages[len(more) + len(errors) :]
-            if rest and self._leftovers.is_bomb(rest[0]):
-                errors.append(too_much(rest[0]))
+            if rest and self._leftovers.failed_twice(rest[0]):
+                errors.append(out_of_memory_error(rest[0]))
                 del rest[0]
             items.extend(more)
         except MemoryError:
@@ -294,7 +295,7 @@ class Queue(Handle, Generic[T]):
                 received = self._try_get() or self._wait_get(deadline)
                 return Message(self._decode(received[0]), received[1])
             except MemoryError:
-                self._keep_taken(received)
+                self._keep_undecoded(received)
                 raise
 
         return self._with_channel(get_one)
@@ -330,7 +331,7 @@ class Queue(Handle, Generic[T]):
             self._require_read()
             received = channel.peek()
             if received is None:
-                raise self._out_of_time(QueueEmpty)
+                raise self._timed_out(QueueEmpty)
             return Message(self._decode(received[0]), received[1])
 
         return self._with_channel(look)

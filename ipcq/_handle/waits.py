@@ -30,23 +30,23 @@ class Descriptor:
     """A descriptor to wait for, or None while there is none.
 
     Args:
-        ask: Returns the descriptor or None; this may take long.
+        find: Returns the descriptor or None; this may take long.
     """
 
-    def __init__(self, ask: Callable[[], int | None]) -> None:
-        self._ask = ask
-        self._next = PASSED
+    def __init__(self, find: Callable[[], int | None]) -> None:
+        self._find = find
+        self._next_attempt = PASSED
 
     def __call__(self) -> int | None:
-        if time.monotonic() < self._next:
+        if time.monotonic() < self._next_attempt:
             return None
-        descriptor = self._ask()
+        descriptor = self._find()
         if descriptor is None:
-            self._next = time.monotonic() + _RETRY_SECONDS
+            self._next_attempt = time.monotonic() + _RETRY_SECONDS
         return descriptor
 
 
-def of_messages(channel: Channel) -> int | None:
+def message_fileno(channel: Channel) -> int | None:
     """Return a descriptor that is readable while there are messages, or None if there is none now."""
     try:
         return channel.fileno()
@@ -54,7 +54,7 @@ def of_messages(channel: Channel) -> int | None:
         return None
 
 
-def of_space(channel: Channel) -> int | None:
+def space_fileno(channel: Channel) -> int | None:
     """Return a descriptor that is writable while there is space, or None."""
     return channel.space_fileno()
 
@@ -67,18 +67,18 @@ class Waits(Protocol):
     def wait_writable(self, size: int, since: float, until: float, /) -> None: ...
 
 
-class Cooperative:
+class GeventWaits:
     """Waits in gevent's event loop."""
 
     def __init__(self, channel: Channel) -> None:
-        self._messages = Descriptor(partial(of_messages, channel))
-        self._space = Descriptor(partial(of_space, channel))
+        self._message_descriptor = Descriptor(partial(message_fileno, channel))
+        self._space_descriptor = Descriptor(partial(space_fileno, channel))
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        _wait(self._messages(), _READ, since, until)
+        _wait(self._message_descriptor(), _READ, since, until)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
-        _wait(self._space(), _WRITE, since, until)
+        _wait(self._space_descriptor(), _WRITE, since, until)
 
 
 def _wait(descriptor: int | None, event: int, since: float, until: float) -> None:
@@ -106,4 +106,4 @@ def _wait(descriptor: int | None, event: int, since: float, until: float) -> Non
 
 def waits_of(channel: Channel) -> Waits:
     """Return the waits of a handle that is opened now."""
-    return Cooperative(channel) if has_patched("select") else channel
+    return GeventWaits(channel) if has_patched("select") else channel

@@ -4,7 +4,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from ipcq._handle.handle import NOT_PREPARED, Origin
+from ipcq._handle.lifecycle import NOT_PREPARED
+from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Queue
 from ipcq._handle.shortcut import class_for
 from ipcq._opening import registry

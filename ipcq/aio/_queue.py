@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 import ipcq
 from ipcq._handle.interface import count_wait, encode, encode_all, on_channel, out_of_time, put_encoded
-from ipcq._handle.waits import Descriptor, of_messages, of_space
+from ipcq._handle.waits import Descriptor, message_fileno, space_fileno
 from ipcq._process.deadline import PASSED, deadline_of
 from ipcq.aio._threads import run_in_thread
 from ipcq.aio._waiters import WaitersByLoop, duplicate_descriptor
@@ -42,7 +42,7 @@ class Queue(Generic[T]):
         # Copied inside a call on the channel: after a close the number may already belong to another file.
         messages, space = (
             partial(on_channel, queue, partial(duplicate_descriptor, fileno_of))
-            for fileno_of in (of_messages, of_space)
+            for fileno_of in (message_fileno, space_fileno)
         )
         self._getters = WaitersByLoop(Descriptor(messages), anyio.wait_readable)
         self._putters = WaitersByLoop(Descriptor(space), anyio.wait_writable)

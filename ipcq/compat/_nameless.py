@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from ipcq._handle.handle import Origin
 from ipcq._handle.interface import expect_no_close
+from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Queue
 from ipcq._handle.shortcut import class_for
 from ipcq._opening import registry

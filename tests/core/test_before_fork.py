@@ -12,7 +12,7 @@ import pytest
 import ipcq
 from core.conftest import HANG, Installed, Run
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import handle as _handle
+from ipcq._handle import lifecycle as _lifecycle
 from ipcq._process import forks
 from ipcq.backend import Channel, NativeRLock, Request, belongs
 from ipcq.errors import QueueClosed
@@ -340,7 +340,7 @@ def test_a_handler_that_raises_before_a_fork_begins_leaves_the_next_one_alone() 
 
 def test_a_handle_that_was_closed_by_a_fork_gives_the_reason(queue: "ipcq.Queue[int]") -> None:
     """C20: the text is the same as for opening."""
-    queue._give_up(_handle.NOT_PREPARED)
+    queue._abandon(_lifecycle.NOT_PREPARED)
     with suppress(ipcq.QueueEmpty), pytest.raises(QueueClosed, match="a call on the queue was in progress"):
         queue.get_nowait()
 
@@ -372,10 +372,10 @@ def test_a_handle_and_its_name_are_given_up_if_its_channel_did_not_prepare(
 ) -> None:
     """C20: this process takes the first step of a child."""
     # Handles of other tests that are not collected yet must not behave as in a child.
-    monkeypatch.setattr(_handle, "_handles", weakref.WeakSet((queue,)))
+    monkeypatch.setattr(_lifecycle, "_handles", weakref.WeakSet((queue,)))
     monkeypatch.setattr(forks, "_channels", weakref.WeakSet((channel,)))
     monkeypatch.setattr(forks, "_descriptors", set())
-    _handle._after_fork()
+    _lifecycle._after_fork()
     with pytest.raises(QueueClosed, match="a call on the queue was in progress"):
         queue.qsize()
     with pytest.raises(QueueClosed, match="a call on the queue was in progress"):

@@ -14,7 +14,7 @@ import pytest
 
 import ipcq
 from ipcq._handle import waits as _cooperation
-from ipcq._handle.waits import Cooperative, Descriptor, waits_of
+from ipcq._handle.waits import Descriptor, GeventWaits, waits_of
 from ipcq._process import gevent as _gevent
 from ipcq._process.gevent import NativeThread, has_patched, is_in_hub, is_this_thread, original
 from ipcq.testing.processes import fresh_name
@@ -66,7 +66,7 @@ def test_the_hub_is_recognized(patched: SimpleNamespace, monkeypatch: pytest.Mon
 @pytest.mark.needs("memory")
 def test_closing_in_the_hub_does_not_wait_for_calls(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`close` returns, and the last call closes the channel."""
-    from ipcq._handle import handle as _handle
+    from ipcq._handle import lifecycle as _lifecycle
 
     with ipcq.open(fresh_name(), memory) as queue:
 
@@ -76,12 +76,12 @@ def test_closing_in_the_hub_does_not_wait_for_calls(memory: str, monkeypatch: py
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        while not queue._inside:
+        while not queue._calls:
             time.sleep(0.001)
-        monkeypatch.setattr(_handle, "is_in_hub", lambda: True)
+        monkeypatch.setattr(_lifecycle, "is_in_hub", lambda: True)
         queue.close()
         waiting.join()
-        assert not queue._held
+        assert not queue._unclosed
         queue.unlink()
 
 
@@ -112,8 +112,8 @@ def test_joining_a_native_thread_ends_at_the_timeout(patched: SimpleNamespace) -
 def test_a_handle_that_is_opened_under_gevent_waits_cooperatively(patched: SimpleNamespace, memory: str) -> None:
     """The kind of wait is chosen at opening."""
     with ipcq.open(fresh_name(), memory) as queue:
-        assert isinstance(waits_of(queue._channel), Cooperative)
-        assert isinstance(queue._waits, Cooperative)
+        assert isinstance(waits_of(queue._channel), GeventWaits)
+        assert isinstance(queue._waits, GeventWaits)
         queue.unlink()
 
 
@@ -148,7 +148,7 @@ class Ends:
 
 def waited(channel: Any, verb: str, seconds: float) -> float:
     """Return how long a wait takes."""
-    waits = Cooperative(channel)
+    waits = GeventWaits(channel)
     began = time.monotonic()
     arguments = () if verb == "wait_readable" else (1,)
     getattr(waits, verb)(*arguments, began, began + seconds)

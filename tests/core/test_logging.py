@@ -705,7 +705,7 @@ def test_a_handle_that_does_not_cross_a_fork_is_opened_again(records: RecordQueu
     """C20: its error is not a reason to drop a record."""
     assert records.qsize() == 0
     (inherited,) = records._opened.values()
-    inherited._end("queues of this backend do not cross a fork: open the queue in the child")
+    inherited._refuse_calls("queues of this backend do not cross a fork: open the queue in the child")
     assert records.qsize() == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 import ipcq
 from core.conftest import Handle, Installed
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import handle as _handle
+from ipcq._handle import lifecycle as _lifecycle
 from ipcq._opening import registry
 from ipcq.backend import Capabilities, Scope
 from ipcq.errors import (
@@ -370,7 +370,7 @@ def test_getting_from_an_unlinked_queue_raises_queue_gone(queue: Handle) -> None
 
 def test_a_handle_can_be_weakly_referenced(queue: Handle) -> None:
     """The queues of the standard library can be, too."""
-    assert queue in _handle._handles
+    assert queue in _lifecycle._handles
 
 
 def test_a_handle_takes_no_other_attributes(queue: Handle) -> None:

@@ -199,7 +199,7 @@ def test_a_waiting_thread_reports_what_a_batch_could_not_decode(queue: Handle, s
     getter = start(queue.get)
     assert waiting.wait(HANG)
     queue._leftovers.errors.append(DecodeError(data=BAD))
-    queue._try_get = queue._report_or_get
+    queue._try_get = queue._take_leftover_or_get
     with pytest.raises(DecodeError):
         getter.outcome()
 

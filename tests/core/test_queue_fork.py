@@ -10,7 +10,7 @@ import pytest
 import ipcq
 from core.conftest import Handle, Installed, Run
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import handle as _handle
+from ipcq._handle import lifecycle as _lifecycle
 from ipcq.errors import QueueClosed
 
 
@@ -66,7 +66,7 @@ def test_an_inherited_handle_is_collected_silently(fake: FakeBackend, name: str)
 
 def test_calls_of_the_parents_threads_do_not_count_in_the_child(handle: Handle, channel: FakeChannel) -> None:
     """C20: those threads do not exist in the child, so closing does not wait for them."""
-    handle._inside.extend([None] * 3)
+    handle._calls.extend([None] * 3)
     child(handle)
     handle.close()
     assert channel.closings == 1
@@ -89,7 +89,7 @@ def test_all_handles_are_called_after_a_fork(handle: Handle, monkeypatch: pytest
     """C20: each handle of the process is called."""
     told: list[object] = []
     monkeypatch.setattr(ipcq.Queue, "_after_fork", lambda queue: told.append(queue))
-    _handle._after_fork()
+    _lifecycle._after_fork()
     assert handle in told
 
 

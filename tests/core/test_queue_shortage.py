@@ -231,7 +231,7 @@ def test_closing_reports_the_number_of_kept_messages(handle: Handle) -> None:
     with pytest.warns(UserWarning, match="lost 1 messages"):
         handle.close()
     with pytest.raises(QueueClosed):
-        handle._report_or_get()
+        handle._take_leftover_or_get()
 
 
 def test_a_child_does_not_get_messages_that_its_parent_keeps(handle: Handle) -> None:
@@ -256,7 +256,7 @@ def test_a_thread_that_is_overtaken_gets_a_message_from_the_queue(handle: Handle
     handle.put(5)
     handle._leftovers.errors = Overtaken([DecodeError()])
     handle._leftovers.kept = Overtaken([b"\x01"])
-    assert handle._report_or_get() == (b"\x05", 0)
+    assert handle._take_leftover_or_get() == (b"\x05", 0)
 
 
 def test_a_kept_batch_stays_kept_if_memory_runs_out_again(handle: Handle) -> None:
@@ -267,7 +267,7 @@ def test_a_kept_batch_stays_kept_if_memory_runs_out_again(handle: Handle) -> Non
 
     handle._leftovers.kept.append(Stuck([(b"\x01", 0)]))
     with pytest.raises(MemoryError):
-        handle._report_or_get()
+        handle._take_leftover_or_get()
     assert len(handle._leftovers.kept) == 1
     handle._leftovers.kept.clear()
 

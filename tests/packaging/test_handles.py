@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipcq._handle.handle import Handle
+from ipcq._handle.lifecycle import Lifecycle
 from ipcq._handle.queue import Queue
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +15,7 @@ HOME = ROOT / "ipcq" / "_handle"
 OTHERS = [file for file in sorted((ROOT / "ipcq").rglob("*.py")) if HOME not in file.parents]
 
 #: Methods and attributes of a handle with one underscore in front; slots are members of their classes.
-PRIVATE = {name for kind in (Handle, Queue) for name in vars(kind) if name[0] == "_" and name[:2] != "__"}
+PRIVATE = {name for kind in (Lifecycle, Handle, Queue) for name in vars(kind) if name[0] == "_" and name[:2] != "__"}
 
 
 def reached(source: str) -> Iterator[str]:
@@ -50,7 +51,7 @@ def test_nobody_reaches_into_a_handle(file: Path) -> None:
         "partial(Queue._put_encoded, queue)",
         "queue._inherited = True",
         "getattr(queue, '_waits')",
-        "from ipcq._handle.handle import _refusal",
+        "from ipcq._handle.lifecycle import _handles",
     ],
 )
 def test_reaching_into_a_handle_is_seen(line: str) -> None:

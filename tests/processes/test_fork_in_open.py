@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import ipcq
-from ipcq._handle import handle as _handle
+from ipcq._handle import lifecycle as _lifecycle
 from ipcq._process import forks as _forks
 from ipcq.backend import NativeRLock
 from ipcq.testing.processes import Peers, fresh_name, say
@@ -71,7 +71,7 @@ def fork_over_opens(name: str, backend: str, forks: int) -> None:
         pid = os.fork()
         if not pid:
             # The threads' own handles, where one was open at that instant, are inherited like the keeper.
-            for queue in list(_handle._handles):
+            for queue in list(_lifecycle._handles):
                 if queue is not keeper:
                     queue.close()
             if len(descriptors()) > len(own) or mappings() > maps:
@@ -234,8 +234,8 @@ def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
         _host._hosts.clear()
     channel.abandon()
     channel.abandon()
-    queue._held.clear()
-    queue._end("abandoned")
+    queue._unclosed.clear()
+    queue._refuse_calls("abandoned")
     with suppress(ipcq.QueueNotFound):
         ipcq.unlink(name, backend)
     assert len(descriptors()) == before
@@ -244,10 +244,10 @@ def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
 def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: str) -> None:
     """C35: the thread that was to close its channel is not in the child."""
     queue = ipcq.open(name, backend, **SMALL)
-    (channel,) = queue._held.values()
-    queue._end("closed")
+    (channel,) = queue._unclosed.values()
+    queue._refuse_calls("closed")
     queue._forget_calls()
-    assert not queue._held
+    assert not queue._unclosed
     channel.close()
     queue.unlink()
 

@@ -1,0 +1,22 @@
+"""How a handle was opened."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipcq.backend import Backend, Request
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a handle was opened, for operations that need more than its channel."""
+
+    name: str
+    backend: Backend
+    request: Request
+    remove: Callable[[Callable[[], bool]], None]
+    """Take the name lock, and unlink the name if the argument then returns True."""
+    reopen: Callable[[], tuple[Any, ...]]
+    """Return what `__reduce__` has to return, so that pickle can attach again."""
+    alternatives: Callable[[str], Sequence[str]]
+    """Return the names of the usable backends that have a capability."""
