@@ -11,7 +11,7 @@ import click
 
 from ipcq.backend import Capabilities
 
-#: Width to which a column of long texts may shrink.
+#: Width to which a column that wraps may shrink.
 MIN_FOLDING_CHARACTERS = 12
 
 

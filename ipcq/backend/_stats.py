@@ -30,4 +30,4 @@ class Stats:
     handles: int | None = None
     """Handles that are open now, including this one; handles of killed processes do not count."""
     holder: Holder | None = None
-    """Process that blocks others because it is stopped, or gets no processor, while it holds a lock of the queue."""
+    """Process that blocks others because it is stopped, or not scheduled, while it holds a lock of the queue."""

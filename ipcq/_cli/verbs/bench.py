@@ -33,7 +33,7 @@ HEADINGS = ("workload", "contestant", "median", "lowest", "highest", "unit", "CP
 #: Value of ``--compare`` for no peer.
 NO_PEER = "none"
 
-#: The command that measures other libraries.
+#: The command that measures other libraries, with its place.
 MEASURE_OTHERS = "`nox -s benchmarks` in a checkout of ipcq"
 
 

@@ -30,10 +30,10 @@ from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, listen
 from ipcq.testing.tally import judge_tallies
 from ipcq.testing.workers import remove
 
-#: Seconds without progress after which the run counts as stuck.
+#: After this time without progress, the run counts as hung.
 HANG_SECONDS = 30.0
 
-#: Seconds that a worker may take to exit.
+#: The longest time that a worker may take to exit.
 EXIT_SECONDS = 10.0
 
 DEFAULT_SECONDS = 3.0

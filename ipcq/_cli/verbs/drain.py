@@ -19,10 +19,10 @@ from ipcq._cli._signals import Stop, raise_for_signal, record_signals, slices
 from ipcq._cli._sinks import FileSink, Sink, StdoutSink
 from ipcq.errors import QueueEmpty, QueueShutDown
 
-#: Seconds to wait for the reader to finish after end of file, before stderr names the rescue file.
+#: How long to wait for the reader to finish after end of file, before stderr names the rescue file.
 READER_SECONDS = 5.0
 
-#: Seconds between two polls of the reader.
+#: Time between two polls of the reader.
 POLL_SECONDS = 0.01
 
 

@@ -11,7 +11,7 @@ from ipcq._cli._options import backend_option, name_argument, option_of_open, se
 from ipcq._cli._printer import Printer, printing_options, report_undecodable
 from ipcq.errors import DecodeError, QueueEmpty
 
-#: Seconds between two polls: a peek cannot block.
+#: Time between two polls: a peek cannot block.
 POLL_SECONDS = 0.02
 
 

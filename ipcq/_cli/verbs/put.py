@@ -32,7 +32,7 @@ from ipcq._opening.options import DEFAULTS
 from ipcq.backend import HIGHEST_PRIORITY
 from ipcq.errors import MessageQueueError, MessageTooLarge, QueueFull
 
-#: Seconds that a put may wait before a note on stderr.
+#: After a put has waited for this time, a note appears on stderr.
 DELAY_SECONDS = 1.0
 
 

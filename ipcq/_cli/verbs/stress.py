@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Modes of `ipcq.testing.storm`, repeated here so that the help need not import it.
 MODES = ("get", "batches", "stops", "forks", "names")
 
-#: Upper bound in bytes for what the serializer adds to a message.
+#: Upper bound for what the serializer adds to a message.
 OVERHEAD_BYTES = 12
 
 

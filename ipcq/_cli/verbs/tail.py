@@ -123,7 +123,7 @@ class Poller:
             pass
         if number != self._queue.stats().gets:
             return  # a get happened before or after the peek; the next poll counts it
-        self._count_missed(number, there=text is not None)
+        self._count_missed(number, has_item=text is not None)
         if text is not None and (number, text) != (self._number, self._bytes):
             self._printed += 1
             if undecodable is None:
@@ -133,7 +133,7 @@ class Poller:
                 report_undecodable(undecodable, "the message stays in the queue")
         self._number, self._bytes = number, text
 
-    def _count_missed(self, number: int | None, *, there: bool) -> None:
+    def _count_missed(self, number: int | None, *, has_item: bool) -> None:
         if number is None or self._number is None:
             return
         missed = number - self._number - (self._bytes is not None)
