@@ -4,13 +4,15 @@ On Linux the directory is /dev/shm, which all users share, so a name is one queu
 file decide who may use it. On other systems it is a private directory of the user on disk.
 """
 
+import errno
 import os
 import re
 import sys
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
-from ipcq.backend import make_private_directory, reraise_from_handler
+from ipcq.backend import make_private_directory, translated
 from ipcq.errors import PermissionDenied
 
 SHARED: Final = "/dev/shm" if sys.platform == "linux" else None
@@ -37,11 +39,10 @@ def path_of(name: str) -> str:
 def listed(which: re.Pattern[str]) -> list[str]:
     """Return the paths of the files whose names match."""
     place = directory()
-    try:
-        names = os.listdir(place)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        reraise_from_handler(error)
-        raise PermissionDenied(f"{place} cannot be listed: {error.strerror}", errno=error.errno) from error
+    unlisted = partial(PermissionDenied, f"{place} cannot be listed: see ls -ld {place}")
+    with translated(dict.fromkeys((errno.EACCES, errno.ENOTDIR), unlisted)):
+        try:
+            names = os.listdir(place)
+        except FileNotFoundError:
+            return []
     return [f"{place}/{name}" for name in names if which.fullmatch(name)]
