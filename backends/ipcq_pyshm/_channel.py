@@ -25,8 +25,9 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from enum import Enum
 from time import monotonic, sleep
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar, TypeVarTuple
 from zlib import crc32
 
 from ipcq.backend import (
@@ -49,6 +50,7 @@ from ipcq_pyshm import _file, _lock, _segment
 from ipcq_pyshm._heap import Heap
 from ipcq_pyshm._layout import (
     CELL,
+    CUT_OFF,
     DATA_AT,
     DOWN,
     MOST_CELLS,
@@ -63,7 +65,7 @@ from ipcq_pyshm._layout import (
 )
 from ipcq_pyshm._ring import Cells, Order, Ring
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 #: Seconds for which a put or a get retries a held lock before it returns "not now".
@@ -76,18 +78,28 @@ LONG_PATIENCE: Final = 1.0
 _SHORTEST: Final = 0.0003
 
 
-class _NotNow:
-    """The step did not run: the lock was held."""
+class _NotNow(Enum):
+    NOT_NOW = "the step did not run: the lock was held"
 
 
-NOT_NOW: Final = _NotNow()
-#: The lock was taken, but the step was overtaken and must start again.
-AGAIN: Final = _NotNow()
+NOT_NOW: Final = _NotNow.NOT_NOW
 
 
 class _Overtaken(Exception):
     """Another step of the same thread ran during this step: what this step has read is out of date."""
 
+
+def _unchanged(state: State) -> State:
+    return state
+
+
+def _refuse_ended(state: State) -> None:
+    if state.flags & DOWN and not state.count:
+        raise QueueShutDown
+
+
+#: Offsets of the states with even and with odd sequence numbers.
+_PLACES: Final = place(0), place(1)
 
 #: A placeholder for a message in a list.
 _PLACE: Final[Received] = (b"", 0)
@@ -125,25 +137,70 @@ class PyshmChannel(Channel):
 
     # Steps
 
-    def _step(self, patience: float, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R | _NotNow:
-        """Run a step under the lock; return NOT_NOW if the lock is held for `patience` seconds."""
+    # In one function: a signal handler may raise between a call and the first statement of the called function, and the
+    # lock would stay held.
+    def _step(self, patience: float, step: Callable[[State, *Ts], R], *arguments: *Ts) -> R | _NotNow:
+        """Run a step on the state under the lock; return NOT_NOW if the lock is held for `patience` seconds."""
         tries, until = 0, 0.0
         while True:
             with self._threads:
-                result = self._attempt(step, *arguments, **named)
-            if not isinstance(result, _NotNow):
-                self._busy_since = 0.0
-                return result
-            if result is AGAIN:
-                continue
-            now = monotonic()
-            until = until or now + patience
-            self._busy_since = self._busy_since or now
-            if now >= until or (tries == _ASK_TRIES and patience <= PATIENCE and self._is_held_by_stopped()):
+                interrupted = self._inside
+                if interrupted and self._lock.dear:
+                    raise Unsupported(
+                        "a signal handler or a finaliser called the queue during another call of the same thread: "
+                        "use the queue after that call, or create it with lock='file'"
+                    )
+                self._inside = threading.get_ident()
+                self._overtaken = False
+                try:
+                    self._lock.acquire()
+                    self._busy_since = 0.0
+                    return step(self._state(), *arguments)
+                except BlockingIOError as error:  # the lock is held: no call on a file raises this
+                    reraise_from_handler(error)
+                except _Overtaken:
+                    pass
+                except (MessageQueueError, OSError, struct.error) as error:
+                    self._report(error)
+                finally:
+                    if interrupted:  # the interrupted step unlocks
+                        self._overtaken = True
+                    elif self._lock.dear:
+                        # shmlock's lock is not re-entrant, so a step that interrupts the release is refused.
+                        try:
+                            self._lock.release()
+                        finally:
+                            self._inside = 0
+                    else:
+                        # In this order: a step that interrupts from here on locks and unlocks by itself.
+                        self._inside = 0
+                        self._lock.release()
+                if self._overtaken and not interrupted:
+                    continue
+            until = until or monotonic() + patience
+            if not self._pause(tries, until, patience):
                 return NOT_NOW
-            # The holder releases the lock within microseconds unless it was interrupted.
-            sleep(0 if tries < 5 else min(0.00005 * tries, 0.001))
             tries += 1
+
+    def _report(self, error: MessageQueueError | OSError | struct.error) -> None:
+        """Raise the error of a step, unless it was overtaken: then it may have read an inconsistent file."""
+        ours = error if isinstance(error, MessageQueueError) else self._foreign(error)
+        if self._overtaken:
+            reraise_from_handler(error)
+        elif ours is error:
+            raise error
+        else:
+            raise ours from error
+
+    def _pause(self, tries: int, until: float, patience: float) -> bool:
+        """Sleep before the next try for the lock; return False if the time is over or the holder is stopped."""
+        now = monotonic()
+        self._busy_since = self._busy_since or now
+        if now >= until or (tries == _ASK_TRIES and patience <= PATIENCE and self._is_held_by_stopped()):
+            return False
+        # The holder releases the lock within microseconds unless it was interrupted.
+        sleep(0 if tries < 5 else min(0.00005 * tries, 0.001))
+        return True
 
     def _is_held_by_stopped(self) -> bool:
         holder = self.holder(False)
@@ -154,46 +211,9 @@ class PyshmChannel(Channel):
             return None
         return holder_of_file(self._descriptor, monotonic() - self._busy_since)
 
-    def _attempt(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R | _NotNow:
-        interrupted = self._inside
-        if interrupted and self._lock.dear:
-            raise Unsupported(
-                "a signal handler or a finaliser called the queue during another call of the same thread: "
-                "use the queue after that call, or create it with lock='file'"
-            )
-        self._inside = threading.get_ident()
-        self._overtaken = False
-        try:
-            if self._lock.acquire():
-                return step(*arguments, **named)
-        except _Overtaken:
-            pass
-        except MessageQueueError as error:
-            if not self._overtaken:  # an overtaken step may have read an inconsistent file
-                raise
-            reraise_from_handler(error)
-        except (OSError, struct.error) as error:
-            foreign = self._foreign(error)
-            if not self._overtaken:
-                raise foreign from error
-        finally:
-            if interrupted:  # the interrupted step unlocks
-                self._overtaken = True
-            elif self._lock.dear:
-                # shmlock's lock is not re-entrant, so a step that interrupts the release is refused.
-                try:
-                    self._lock.release()
-                finally:
-                    self._inside = 0
-            else:
-                # In this order: a step that interrupts from here on locks and unlocks by itself.
-                self._inside = 0
-                self._lock.release()
-        return AGAIN if self._overtaken and not interrupted else NOT_NOW
-
-    def _surely(self, step: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        result = self._step(LONG_PATIENCE, step, *arguments, **named)
-        if isinstance(result, _NotNow):
+    def _surely(self, step: Callable[[State, *Ts], R], *arguments: *Ts) -> R:
+        result = self._step(LONG_PATIENCE, step, *arguments)
+        if result is NOT_NOW:
             holder = self.holder(False)
             if holder is not None:
                 raise TimedOutError(f"{holder}: {holder.way_out}")
@@ -208,8 +228,10 @@ class PyshmChannel(Channel):
 
     def _state(self) -> State:
         """Read the state at the beginning of a step, and complete the step of a dead process."""
-        self._check_file()
-        state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
+        found = os.fstat(self._descriptor)
+        if found.st_size != self._size or not found.st_nlink:
+            self._check_file(found)
+        state = newest(_file.pread(self._descriptor, 2 * STATE_ROOM, STATES_AT))
         if state is None or not self._order.check(state):
             raise CorruptQueue
         state.recoveries += state.cut_off
@@ -224,13 +246,16 @@ class PyshmChannel(Channel):
         if self._waits:
             state.waits += self._waits
             state.timeouts += self._timeouts
-        if self._lock.recovered():
+        if self._lock.recovered:
             state.recoveries += 1
+            self._lock.recovered = False
+        state.high_water_mark = max(state.high_water_mark, state.count)
         if cells:
             raw = b"".join(CELL.pack(*cell) for cell in cells)
             self._write(DATA_AT, raw)
             state.redo = len(cells) << 32 | crc32(raw)
-        self._put_down(state)
+        state.sequence += 1
+        self._write(_PLACES[state.sequence & 1], state.packed())
         self._waits = self._timeouts = 0
         if cells:
             try:
@@ -245,7 +270,7 @@ class PyshmChannel(Channel):
 
     def _put_down(self, state: State) -> None:
         state.sequence += 1
-        self._write(place(state.sequence), state.packed())
+        self._write(_PLACES[state.sequence & 1], state.packed())
 
     def _redo(self, state: State) -> Cells:
         count = state.redo >> 32
@@ -258,8 +283,7 @@ class PyshmChannel(Channel):
 
     # The file
 
-    def _check_file(self) -> None:
-        found = os.fstat(self._descriptor)
+    def _check_file(self, found: os.stat_result) -> None:
         if not found.st_nlink and self._raises:
             raise QueueGone
         if found.st_size != self._size:
@@ -268,7 +292,7 @@ class PyshmChannel(Channel):
     def _read(self, at: int, size: int) -> bytes:
         raw = _file.pread(self._descriptor, size, at)
         if len(raw) != size:
-            raise CorruptQueue("its file was truncated: unlink and recreate it")
+            raise CorruptQueue(CUT_OFF)
         return raw
 
     def _write(self, at: int, data: bytes) -> None:
@@ -285,8 +309,9 @@ class PyshmChannel(Channel):
     def try_put(self, data: bytes, priority: int, /) -> bool:
         return self._step(PATIENCE, self._put, data, priority) is True
 
-    def _put(self, data: bytes, priority: int) -> bool:
-        state = self._state_to_put()
+    def _put(self, state: State, data: bytes, priority: int) -> bool:
+        if state.flags & DOWN:
+            raise QueueShutDown
         if not self._order.fits(state, len(data)):
             return False
         self._commit(state, self._order.store(state, data, priority))
@@ -294,20 +319,15 @@ class PyshmChannel(Channel):
 
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         stored = self._step(PATIENCE, self._put_many, batch)
-        return 0 if isinstance(stored, _NotNow) else stored
+        return 0 if stored is NOT_NOW else stored
 
-    def _put_many(self, batch: Sequence[bytes]) -> int:
-        state = self._state_to_put()
+    def _put_many(self, state: State, batch: Sequence[bytes]) -> int:
+        if state.flags & DOWN:
+            raise QueueShutDown
         stored = self._order.store_many(state, batch)
         if stored:
             self._commit(state)
         return stored
-
-    def _state_to_put(self) -> State:
-        state = self._state()
-        if state.flags & DOWN:
-            raise QueueShutDown
-        return state
 
     def try_get(self) -> Received | None:
         if self._lock.dear or self._waited:
@@ -316,11 +336,11 @@ class PyshmChannel(Channel):
             if not state.count and not state.flags & DOWN:
                 return None
         received = self._step(PATIENCE, self._get)
-        return None if isinstance(received, _NotNow) else received
+        return None if received is NOT_NOW else received
 
-    def _get(self) -> Received | None:
-        state = self._state_to_get()
+    def _get(self, state: State) -> Received | None:
         if not state.count:
+            _refuse_ended(state)
             return None
         received, cells = self._order.take(state)
         self._commit(state, cells)
@@ -328,14 +348,14 @@ class PyshmChannel(Channel):
 
     def try_get_many(self, limit: int, /) -> list[Received]:
         batch = self._step(PATIENCE, self._get_many, limit)
-        return [] if isinstance(batch, _NotNow) else batch
+        return [] if batch is NOT_NOW else batch
 
-    def _get_many(self, limit: int) -> list[Received]:
+    def _get_many(self, state: State, limit: int) -> list[Received]:
+        _refuse_ended(state)
         singly = self.attributes.priorities  # because each take moves heap entries
         batch: list[Received] = []
         size = 0
         try:
-            state = self._state_to_get()
             while state.count and len(batch) < limit and size < STEP and not state.redo:
                 batch.append(_PLACE)  # before the message is taken, because append allocates
                 received, cells = self._order.take(state)
@@ -356,22 +376,15 @@ class PyshmChannel(Channel):
                 fewer = len(batch)
             if not singly and fewer:
                 # Nothing has been committed. Read the state again, and take fewer.
-                batch = self._get_many(fewer)
+                batch = self._get_many(self._state(), fewer)
             elif not (singly and batch):
                 raise
         return batch
 
-    def _state_to_get(self) -> State:
-        state = self._state()
-        if state.flags & DOWN and not state.count:
-            raise QueueShutDown
-        return state
-
     def peek(self) -> Received | None:
         return self._surely(self._peek)
 
-    def _peek(self) -> Received | None:
-        state = self._state()
+    def _peek(self, state: State) -> Received | None:
         received = self._order.look(state) if state.count else None
         if self._overtaken:
             raise _Overtaken
@@ -382,8 +395,7 @@ class PyshmChannel(Channel):
     def clear(self) -> int:
         return self._surely(self._clear)
 
-    def _clear(self) -> int:
-        state = self._state()
+    def _clear(self, state: State) -> int:
         dropped = state.count
         self._order.drop(state)
         self._commit(state)
@@ -392,8 +404,7 @@ class PyshmChannel(Channel):
     def shutdown(self, immediate: bool, /) -> None:
         self._surely(self._shut_down, immediate)
 
-    def _shut_down(self, immediate: bool) -> None:
-        state = self._state()
+    def _shut_down(self, state: State, immediate: bool) -> None:
         state.flags |= DOWN
         if immediate:
             self._order.drop(state)
@@ -409,25 +420,27 @@ class PyshmChannel(Channel):
         except MessageQueueError:
             pass  # the queue has ended, and its statistics with it
 
-    def _count(self) -> None:
+    def _count(self, state: State) -> None:
         if self._waits:
-            self._commit(self._state())
+            self._commit(state)
 
     # Reading
 
     def _look(self) -> State:
         """Read the state without the lock."""
         try:
-            self._check_file()
+            found = os.fstat(self._descriptor)
+            if found.st_size != self._size or not found.st_nlink:
+                self._check_file(found)
             for _ in range(3):
-                state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
+                state = newest(_file.pread(self._descriptor, 2 * STATE_ROOM, STATES_AT))
                 if state is not None and self._order.check(state):
                     return state
         except MessageQueueError:
             raise
         except OSError as error:
             raise self._foreign(error) from error
-        return self._surely(self._state)  # each time two commits overlapped with the read, or the file is damaged
+        return self._surely(_unchanged)  # each time two commits overlapped with the read, or it is damaged
 
     def qsize(self) -> int:
         return self._look().count
@@ -466,7 +479,7 @@ class PyshmChannel(Channel):
                 break  # the try after each wait reads the state too
             try:
                 # That try also checks whether the queue was unlinked.
-                state = newest(self._read(STATES_AT, 2 * STATE_ROOM))
+                state = newest(_file.pread(self._descriptor, 2 * STATE_ROOM, STATES_AT))
             except (OSError, MessageQueueError) as error:
                 reraise_from_handler(error)
                 return True  # the next try raises the error

@@ -7,13 +7,16 @@ process.
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ipcq_pyshm._layout import HOLDERS, MUTEX
 
-__all__ = ("LAST_CLOSE", "OPEN", "hold", "let_go", "lock", "pread", "pwrite", "try_to_own", "unlock")
+__all__ = ("LAST_CLOSE", "OPEN", "hold", "let_go", "locking", "pread", "pwrite", "try_to_own", "unlocking")
 
 if sys.platform == "win32":
+    import errno
     import msvcrt
     import threading
 
@@ -33,16 +36,21 @@ if sys.platform == "win32":
             os.lseek(descriptor, at, os.SEEK_SET)
             return os.write(descriptor, data)
 
-    def lock(descriptor: int) -> bool:
+    def locking(descriptor: int) -> Callable[[], object]:
+        return partial(_lock, descriptor)
+
+    def unlocking(descriptor: int) -> Callable[[], object]:
+        return partial(_unlock, descriptor)
+
+    def _lock(descriptor: int) -> None:
         with _position_lock:
             os.lseek(descriptor, MUTEX, os.SEEK_SET)
             try:
                 msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            except OSError:
-                return False
-            return True
+            except OSError as error:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
-    def unlock(descriptor: int) -> None:
+    def _unlock(descriptor: int) -> None:
         with _position_lock:
             os.lseek(descriptor, MUTEX, os.SEEK_SET)
             try:
@@ -65,17 +73,16 @@ else:
     pread = os.pread
     pwrite = os.pwrite
 
-    def lock(descriptor: int) -> bool:
-        """Take the lock of the file if it is free."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    # Both return a function in C: no signal handler can run between the call and the system call, so none can prevent the
+    # release of a lock.
 
-    def unlock(descriptor: int) -> None:
-        """Release the lock, if this open file holds it."""
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    def locking(descriptor: int) -> Callable[[], object]:
+        """Return a function that takes the lock of the file, or raises `BlockingIOError` if it is held."""
+        return partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def unlocking(descriptor: int) -> Callable[[], object]:
+        """Return a function that releases the lock, if this open file holds it."""
+        return partial(fcntl.flock, descriptor, fcntl.LOCK_UN)
 
     def hold(descriptor: int) -> bool:
         """Become a holder of the file; return False if a process that found no holder is removing it."""

@@ -46,7 +46,9 @@ class Heap(Order):
         state.spare -= needed
         # The last block has no valid link.
         state.free = self._link(chain[-1]) if state.spare else 0
-        state.stored(1, len(data))
+        state.count += 1
+        state.bytes += len(data)
+        state.puts += 1
         if len(cells) > 1:
             return cells
         self.apply(cells)  # it is beyond the end of the heap, where space is free
@@ -68,7 +70,9 @@ class Heap(Order):
         state.free = chain[0]
         state.spare += len(chain)
         cells = self._down(state.count - 1)
-        state.taken(1, len(received[0]))
+        state.count -= 1
+        state.bytes -= len(received[0])
+        state.gets += 1
         return received, cells
 
     def look(self, state: State) -> Received:
@@ -83,7 +87,8 @@ class Heap(Order):
             self._write(self._geometry.links_at + chain[-1] * LINK.size, LINK.pack(state.free))
             state.free = first
             state.spare += len(chain)
-        state.taken(state.count, state.bytes)
+        state.gets += state.count
+        state.count = state.bytes = 0
 
     def apply(self, cells: Cells) -> None:
         for index, key, block in cells:

@@ -44,7 +44,7 @@ the file, use more memory than a message may have, or loop: every number from th
 
 import struct
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeAlias
 from zlib import crc32
 
 from ipcq.backend import Attributes, Lifetime
@@ -77,11 +77,14 @@ _NAME_AT: Final = _FRONT.size + _HEADER.size
 
 _STATE: Final = struct.Struct("<15Q")
 _CHECKED: Final = struct.Struct("<15QI")
-_SEQUENCE: Final = struct.Struct("<Q")
+#: The sequence numbers of both slots.
+_SEQUENCES: Final = struct.Struct(f"<Q{STATE_ROOM - 8}xQ")
 
 #: A record: length of the message, slot of its holder, deliveries, state, one byte of padding.
 RECORD: Final = struct.Struct("<QIHBx")
 READY: Final = 1
+
+CUT_OFF: Final = "its file was truncated: unlink and recreate it"
 
 #: Bits of `State.flags`.
 DOWN: Final = 1
@@ -97,65 +100,42 @@ CELL: Final = struct.Struct("<QQQ")
 MOST_CELLS: Final = 64
 
 
+_Bytes: TypeAlias = bytes  # the name that `State.bytes` hides
+
+
 class State:
     """The state of a queue between two steps."""
 
-    __slots__ = (
-        "bytes",
-        "count",
-        "cut_off",
-        "flags",
-        "free",
-        "gets",
-        "head",
-        "high_water_mark",
-        "puts",
-        "recoveries",
-        "redo",
-        "sequence",
-        "spare",
-        "tail",
-        "timeouts",
-        "waits",
-    )
+    sequence: int
+    flags: int
+    count: int
+    bytes: int
+    head: int
+    tail: int
+    free: int
+    spare: int
+    redo: int
+    puts: int
+    gets: int
+    high_water_mark: int
+    waits: int
+    timeouts: int
+    recoveries: int
+    cut_off: bool
+    """A newer state is incomplete. This field is not in the file."""
 
-    def __init__(
-        self,
-        sequence: int = 0,
-        flags: int = 0,
-        count: int = 0,
-        size: int = 0,
-        head: int = 0,
-        tail: int = 0,
-        free: int = 0,
-        spare: int = 0,
-        redo: int = 0,
-        puts: int = 0,
-        gets: int = 0,
-        high_water_mark: int = 0,
-        waits: int = 0,
-        timeouts: int = 0,
-        recoveries: int = 0,
-    ) -> None:
-        self.sequence = sequence
-        self.flags = flags
-        self.count = count
-        self.bytes = size
-        self.head = head
-        self.tail = tail
-        self.free = free
-        self.spare = spare
-        self.redo = redo
-        self.puts = puts
-        self.gets = gets
-        self.high_water_mark = high_water_mark
-        self.waits = waits
-        self.timeouts = timeouts
-        self.recoveries = recoveries
-        #: The newer state was torn, so this is the older one. Not in the file.
-        self.cut_off = False
+    __slots__ = tuple(__annotations__)
 
-    def packed(self) -> bytes:
+    @classmethod
+    def first(cls, blocks: int) -> Self:
+        """Return the state of a new queue, whose blocks are all free."""
+        state = cls()
+        for number in cls.__slots__:
+            setattr(state, number, 0)
+        state.sequence, state.spare, state.cut_off = 1, blocks, False
+        return state
+
+    def packed(self) -> _Bytes:
         raw = _STATE.pack(
             self.sequence,
             self.flags,
@@ -175,19 +155,6 @@ class State:
         )
         return raw + crc32(raw).to_bytes(4, "little")
 
-    def stored(self, count: int, size: int) -> None:
-        """Count `count` messages that were put, of `size` bytes in all."""
-        self.count += count
-        self.bytes += size
-        self.puts += count
-        self.high_water_mark = max(self.high_water_mark, self.count)
-
-    def taken(self, count: int, size: int) -> None:
-        """Count `count` messages that were taken, of `size` bytes in all."""
-        self.count -= count
-        self.bytes -= size
-        self.gets += count
-
 
 def place(sequence: int) -> int:
     """Return the offset of the state with a sequence number."""
@@ -197,17 +164,39 @@ def place(sequence: int) -> int:
 def newest(raw: bytes) -> State | None:
     """Return the newer state with a valid checksum; None if neither slot has one.
 
-    If this process holds the lock, a torn newer state was left by a dead process; otherwise it may be being written.
+    With the lock held, an incomplete newer state was left by a dead process. Without it, another process may be writing.
+
+    Raises:
+        CorruptQueue: The file ends before the states do.
     """
-    (even,) = _SEQUENCE.unpack_from(raw, 0)
-    (odd,) = _SEQUENCE.unpack_from(raw, STATE_ROOM)
+    if len(raw) != 2 * STATE_ROOM:
+        raise CorruptQueue(CUT_OFF)
+    even, odd = _SEQUENCES.unpack_from(raw)
     first = STATE_ROOM if odd > even else 0
     for at in (first, STATE_ROOM - first):
         *numbers, checksum = _CHECKED.unpack_from(raw, at)
-        if crc32(raw[at : at + _STATE.size]) == checksum and place(numbers[0]) == STATES_AT + at:
+        if crc32(raw[at : at + _STATE.size]) == checksum and (numbers[0] & 1) * STATE_ROOM == at:
             if max(numbers) >= _MOST:
                 return None
-            state = State(*numbers)
+            # Not in a constructor, because every step and every poll reads a state.
+            state = State()
+            (
+                state.sequence,
+                state.flags,
+                state.count,
+                state.bytes,
+                state.head,
+                state.tail,
+                state.free,
+                state.spare,
+                state.redo,
+                state.puts,
+                state.gets,
+                state.high_water_mark,
+                state.waits,
+                state.timeouts,
+                state.recoveries,
+            ) = numbers
             state.cut_off = at != first
             return state
     return None

@@ -34,55 +34,49 @@ _SIGNALS: Final = frozenset(map(int, signal.valid_signals()))
 
 
 class FileLock:
-    """The kernel's lock on the file."""
+    """The kernel's lock on the file.
+
+    Attributes:
+        acquire: Takes the lock, or raises `BlockingIOError` if it is held.
+        release: Releases the lock, if this handle holds it.
+        recovered: Whether the last holder is known to have died with the lock, and this was not counted yet.
+    """
 
     #: Whether the lock is so slow that reading the state first pays off. Such a lock is also not re-entrant.
     dear = False
+    recovered = False
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def acquire(self) -> bool:
-        """Take the lock if it is free."""
-        return _file.lock(self._descriptor)
-
-    def release(self) -> None:
-        """Release the lock, if this handle holds it."""
-        _file.unlock(self._descriptor)
-
-    def recovered(self) -> bool:
-        """Return, once, whether the last holder is known to have died with the lock."""
-        return False
+        self.acquire = _file.locking(descriptor)
+        self.release = _file.unlocking(descriptor)
 
     def forget(self) -> None:
         """Drop the state that a forked child inherited, without releasing the lock."""
 
 
-class ShmLock(FileLock):
-    """The lock of shmlock, a shared-memory block, inside the lock on the file."""
+class ShmLock:
+    """The lock of shmlock, a shared-memory block, inside the lock on the file; it has the attributes of `FileLock`."""
 
     dear = True
 
     def __init__(self, descriptor: int, lock_name: bytes) -> None:
-        super().__init__(descriptor)
+        self._outer = FileLock(descriptor)
         self._name = _BLOCKS + lock_name.hex()
         self._block: Any = self._fresh()
-        self._recovered = False
+        self.recovered = False
 
     def _fresh(self) -> Any:
         options = {"track": False} if sys.version_info >= (3, 13) else {}
         return _shmlock().ShmLock(self._name, **options)
 
-    def acquire(self) -> bool:
-        if not super().acquire():
-            return False
+    def acquire(self) -> None:
+        self._outer.acquire()
         if not self._try():
             # This handle holds the file's lock, so the process that created the block is dead.
             _unlink(self._name)
-            self._recovered = True
+            self.recovered = True
             if not self._try():
                 raise MessageQueueError(f"cannot create the lock {self._name}: see what else uses it in /dev/shm")
-        return True
 
     def _try(self) -> bool:
         with _undisturbed():
@@ -98,7 +92,7 @@ class ShmLock(FileLock):
                 with _undisturbed():
                     self._block.release(force=True)
         finally:
-            super().release()
+            self._outer.release()
 
     def forget(self) -> None:
         block, self._block = self._block, None
@@ -107,10 +101,6 @@ class ShmLock(FileLock):
             memory._fd = -1  # it may be closed already, and its number reused for another file
         if block is not None:
             vars(block).clear()  # its finaliser would warn in another process
-
-    def recovered(self) -> bool:
-        recovered, self._recovered = self._recovered, False
-        return recovered
 
 
 @contextmanager
@@ -133,7 +123,7 @@ def _undisturbed() -> Iterator[None]:
         _signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def lock_of(header: Header, descriptor: int) -> FileLock:
+def lock_of(header: Header, descriptor: int) -> FileLock | ShmLock:
     """Create the lock of a handle, of the kind that the queue uses."""
     return FileLock(descriptor) if header.lock == "file" else ShmLock(descriptor, header.lock_name)
 
@@ -163,11 +153,13 @@ def clear_away(header: Header, descriptor: int) -> None:
         return
     with suppressed(OSError):  # only a few bytes would stay behind
         # Another user's file could name any block. A live holder of the lock removes its own block.
-        if os.fstat(descriptor).st_uid == os.geteuid() and _file.lock(descriptor):
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            lock = FileLock(descriptor)
+            lock.acquire()
             try:
                 _unlink(_BLOCKS + header.lock_name.hex())
             finally:
-                _file.unlock(descriptor)
+                lock.release()
 
 
 def _unlink(name: str) -> None:

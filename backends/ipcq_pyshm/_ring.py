@@ -89,9 +89,16 @@ class Ring(Order):
         )
 
     def store(self, state: State, data: bytes, priority: int) -> Cells:
-        self._write(state.tail, record(data))
-        state.tail += RECORD.size + len(data)
-        state.stored(1, len(data))
+        raw = record(data)
+        at = state.tail % self._size
+        if at + len(raw) <= self._size:
+            self._write_at(DATA_AT + at, raw)
+        else:
+            self._write(state.tail, raw)
+        state.tail += len(raw)
+        state.count += 1
+        state.bytes += len(data)
+        state.puts += 1
         return ()
 
     def store_many(self, state: State, batch: Sequence[bytes]) -> int:
@@ -101,7 +108,9 @@ class Ring(Order):
                 break
             records.append(record(data))
             state.tail += RECORD.size + len(data)
-            state.stored(1, len(data))
+            state.count += 1
+            state.bytes += len(data)
+            state.puts += 1
         self._write(begin, b"".join(records))
         return len(records)
 
@@ -109,12 +118,17 @@ class Ring(Order):
         received = self.look(state)
         size = len(received[0])
         state.head += RECORD.size + size
-        state.taken(1, size)
+        state.count -= 1
+        state.bytes -= size
+        state.gets += 1
         return received, ()
 
     def look(self, state: State) -> Received:
         used = state.tail - state.head
-        raw = self._read(state.head, min(used, RECORD.size + _AHEAD_BYTES))
+        at = state.head % self._size
+        raw = self._read_at(DATA_AT + at, min(used, RECORD.size + _AHEAD_BYTES, self._size - at))
+        if len(raw) < RECORD.size:  # the rest of it is at the beginning of the ring
+            raw += self._read(state.head + len(raw), RECORD.size - len(raw))
         end = RECORD.size + length_of(raw, min(self._longest, used - RECORD.size))
         if end > len(raw):
             raw += self._read(state.head + len(raw), end - len(raw))
@@ -122,7 +136,8 @@ class Ring(Order):
 
     def drop(self, state: State) -> None:
         state.head = state.tail
-        state.taken(state.count, state.bytes)
+        state.gets += state.count
+        state.count = state.bytes = 0
 
     def apply(self, cells: Cells) -> None:
         raise CorruptQueue  # only a queue with priorities has a redo record
@@ -136,8 +151,6 @@ class Ring(Order):
     def _write(self, position: int, data: bytes) -> None:
         at = position % self._size
         first = self._size - at
-        if len(data) <= first:
-            self._write_at(DATA_AT + at, data)
-        else:
-            self._write_at(DATA_AT + at, data[:first])
+        self._write_at(DATA_AT + at, data[:first])
+        if len(data) > first:
             self._write_at(DATA_AT, data[first:])

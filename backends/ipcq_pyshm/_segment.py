@@ -128,7 +128,7 @@ def _fill(descriptor: int, header: Header) -> None:
         count = min(_LINKS, geometry.blocks - begin)
         links = b"".join(LINK.pack(block + 1) for block in range(begin, begin + count))
         _file.pwrite(descriptor, links, geometry.links_at + begin * LINK.size)
-    state = State(sequence=1, spare=geometry.blocks)
+    state = State.first(geometry.blocks)
     _file.pwrite(descriptor, state.packed(), place(state.sequence))
     _file.pwrite(descriptor, header.packed(), 0)
     if sys.platform != "win32":

@@ -54,14 +54,18 @@ def struck(call, torn=False):
         return call(*arguments)
     return strike_or_call
 
+def striking(make):
+    return lambda descriptor: struck(make(descriptor))
+
 def killed(at, code):
     global calls, instant
     pid = os.fork()
     if not pid:
+        calls = instant = 0
+        _file.locking, _file.unlocking = map(striking, (_file.locking, _file.unlocking))
         other = ipcq.open(name, "pyshm", create=False, serializer="raw")
+        _file.pread, _file.pwrite = struck(_file.pread), struck(_file.pwrite, torn=True)
         calls, instant = 0, at
-        _file.pread, _file.lock, _file.unlock = map(struck, (_file.pread, _file.lock, _file.unlock))
-        _file.pwrite = struck(_file.pwrite, torn=True)
         exec(code, {"queue": other})
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -329,7 +333,8 @@ def test_the_block_of_a_living_process_stays_when_the_queue_goes(name: str) -> N
     """C14: its step is under way, and it removes the block itself."""
     with made(name, lock="shmlock") as queue:
         lock = queue._channel._lock
-        assert lock.acquire()
+        lock.acquire()
+        assert Path("/dev/shm", lock._name).exists()
         ipcq.unlink(name, "pyshm")
         assert Path("/dev/shm", lock._name).exists()
         lock.release()

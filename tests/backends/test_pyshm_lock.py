@@ -28,8 +28,9 @@ from ipcq.errors import (
     TimedOutError,
     Unsupported,
 )
-from ipcq_pyshm import _channel, _file, _lock, _place, _segment
-from ipcq_pyshm._layout import Header
+from ipcq_pyshm import _channel, _lock, _place, _segment
+from ipcq_pyshm._layout import Header, State
+from ipcq_pyshm._lock import FileLock
 
 name, queue = pyshm.name, pyshm.queue
 
@@ -41,8 +42,11 @@ name, queue = pyshm.name, pyshm.queue
 def held(queue: Handle, name: str) -> Iterator[Callable[[], None]]:
     """Hold the lock as a stopped process would; return what lets it go."""
     descriptor = os.open(_place.path_of(name), os.O_RDWR)
-    assert _file.lock(descriptor)
-    yield lambda: _file.unlock(descriptor)
+    lock = FileLock(descriptor)
+    lock.acquire()
+    with pytest.raises(BlockingIOError):
+        queue._channel._lock.acquire()
+    yield lock.release
     os.close(descriptor)
 
 
@@ -167,13 +171,53 @@ def test_what_a_handler_raises_after_it_has_put_goes_on(queue: Handle) -> None:
         signal.signal(signal.SIGUSR2, before)
 
 
+@pytest.mark.parametrize(
+    ("call", "order"),
+    [("acquire", [b"inner", b"outer"]), ("release", [b"outer", b"inner"])],
+    ids=["taken", "given back"],
+)
+def test_a_call_right_after_a_step_took_or_gave_back_the_lock_leaves_it_free(
+    queue: Handle, name: str, call: str, order: list[bytes]
+) -> None:
+    """C12: as from a handler there; the lock is a function in C, in which no profiler sees this point."""
+    lock = queue._channel._lock
+    original = getattr(lock, call)
+
+    def strike() -> None:
+        original()
+        setattr(lock, call, original)
+        queue.put(b"inner")
+
+    setattr(lock, call, strike)
+    queue.put(b"outer")
+    with again(name) as other:
+        assert other.get_many(block=False) == order
+
+
+def test_what_a_handler_raises_while_the_lock_is_taken_goes_on(queue: Handle) -> None:
+    """C12: a handler's BlockingIOError does not mean that the lock was not free."""
+    mine = BlockingIOError("the handler's own")
+
+    def strike(*_: object) -> None:
+        raise mine
+
+    before = signal.signal(signal.SIGUSR2, strike)
+    try:
+        queue._channel._lock.acquire = lambda: signal.raise_signal(signal.SIGUSR2)
+        with pytest.raises(BlockingIOError) as caught:
+            queue.put(b"x", timeout=0)
+        assert caught.value is mine
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 @with_shmlock
 def test_a_call_out_of_a_step_is_refused_where_shmlock_locks(name: str) -> None:
     """C12: a handler that calls the queue cannot wait for the step that it interrupted."""
     with made(name, lock="shmlock") as queue:
         channel = queue._channel
         with pytest.raises(Unsupported, match="signal handler"):
-            channel._step(0.1, lambda: channel.try_put(b"x", 0))
+            channel._step(0.1, lambda state: channel.try_put(b"x", 0))
         assert queue.empty()
 
 
@@ -243,10 +287,10 @@ def test_a_block_removed_from_outside_hurts_nobody(name: str, monkeypatch: pytes
     with made(name, lock="shmlock") as queue:
         step = _channel.PyshmChannel._put
 
-        def put(channel: _channel.PyshmChannel, data: bytes, priority: int) -> bool:
+        def put(channel: _channel.PyshmChannel, state: State, data: bytes, priority: int) -> bool:
             _lock._unlink(channel._lock._name)
             _lock._unlink(channel._lock._name)
-            return step(channel, data, priority)
+            return step(channel, state, data, priority)
 
         monkeypatch.setattr(_channel.PyshmChannel, "_put", put)
         queue.put(b"x")
@@ -291,10 +335,13 @@ def test_a_channel_after_a_fork_is_a_file_of_its_own(name: str, lock: str, lifet
     with made(name, lock=lock, lifetime=lifetime) as queue:
         channel = queue._channel
         kept = os.dup(channel._descriptor)
-        assert _file.lock(kept)
+        lock_of_parent = FileLock(kept)
+        lock_of_parent.acquire()
         assert channel.after_fork()
+        with pytest.raises(BlockingIOError):
+            channel._lock.acquire()
         assert not channel.try_put(b"x", 0)
-        _file.unlock(kept)
+        lock_of_parent.release()
         os.close(kept)
         queue.put(b"x")
         assert drained(queue) == [b"x"]
@@ -304,9 +351,9 @@ def test_a_step_that_a_fork_interrupted_does_nothing_in_the_child(queue: Handle)
     """C20: the parent's goes on; the child's has no lock, and fails."""
     channel = queue._channel
 
-    def fork_inside() -> bool:
+    def fork_inside(state: State) -> bool:
         assert not channel.after_fork()
-        return channel._put(b"x", 0)
+        return channel._put(state, b"x", 0)
 
     with pytest.raises(MessageQueueError):
         channel._step(0.1, fork_inside)
