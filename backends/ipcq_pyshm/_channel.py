@@ -190,7 +190,10 @@ class PyshmChannel(Channel):
         elif ours is error:
             raise error
         else:
-            raise ours from error
+            try:
+                raise ours from error
+            finally:
+                del ours, error  # break the cycle of error, traceback and this frame
 
     def _pause(self, tries: int, until: float, patience: float) -> bool:
         """Sleep before the next try for the lock; return False if the time is over or the holder is stopped."""

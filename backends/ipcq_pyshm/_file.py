@@ -73,7 +73,7 @@ else:
     pread = os.pread
     pwrite = os.pwrite
 
-    # Both return a function in C: no signal handler can run between the call and the system call, so none can prevent the
+    # Both return a function in C: no signal handler can run between call and system call, so none can prevent the
     # release of a lock.
 
     def locking(descriptor: int) -> Callable[[], object]:

@@ -164,7 +164,7 @@ def place(sequence: int) -> int:
 def newest(raw: bytes) -> State | None:
     """Return the newer state with a valid checksum; None if neither slot has one.
 
-    With the lock held, an incomplete newer state was left by a dead process. Without it, another process may be writing.
+    With the lock, an incomplete newer state was left by a dead process. Without it, another process may be writing.
 
     Raises:
         CorruptQueue: The file ends before the states do.

@@ -6,9 +6,9 @@ depends on the request and on the backends that are installed and permitted, but
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ipcq._redaction import shown
 from ipcq.backend import Availability, Capabilities, Lifetime, Persistence, Request, Scope
@@ -20,15 +20,14 @@ Minimum: TypeAlias = bool | int | Scope | Persistence
 CANNOT_CONTINUE: Final = "its handles cannot continue after an unlink (after_unlink='continue')"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """The facts about one backend that the choice depends on."""
 
     name: str
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    capabilities: Capabilities = Capabilities()
     rank: int | None = None
     options: Collection[str] = ()
-    availability: Availability = field(default_factory=Availability.yes)
+    availability: Availability = Availability.yes()
     exists: bool = False
 
 
@@ -102,7 +101,8 @@ def choose(
             passed_over[candidate.name] = reason
         else:
             order.append(candidate.name)
-    ranked = [each.name for each in usable if not _excluded_from_auto(each, None)]
+    unranked = excluded if preferred is None else {each.name: _excluded_from_auto(each, None) for each in usable}
+    ranked = [each.name for each in usable if not unranked[each.name]]
     return Create(tuple(order), passed_over, tuple(ranked), weaker=persistent and not any_persistent and bool(order))
 
 

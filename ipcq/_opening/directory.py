@@ -59,18 +59,27 @@ def unlink(name: str, backend: str = AUTO) -> None:
 
 def remove(name: str, backend: str, condition: Callable[[], bool]) -> None:
     """Take the name lock, and remove the name as `unlink` does if `condition` then returns True."""
-    with located(name, backend), name_lock_for(name, backends(backend), monotonic() + OPEN_TIMEOUT):
+    searched = backends(backend)
+    with located(name, backend), name_lock_for(name, searched, monotonic() + OPEN_TIMEOUT):
         if not condition():
             return
-        found = retry_during_race(partial(_backend_with, name, backend), NEVER)
+        # The unlink of a named backend raises if there is no such queue.
+        found = searched[0] if backend != AUTO else retry_during_race(partial(_backend_with, name), NEVER)
         with located(name, found.name):
-            found.unlink(name)
+            try:
+                found.unlink(name)
+            except QueueNotFound as error:
+                raise _not_found() from error
 
 
-def _backend_with(name: str, backend: str) -> Backend:
-    found = backends_with(name, backend)
+def _not_found() -> QueueNotFound:
+    return QueueNotFound("no such queue: list the existing queues with ipcq.queues()")
+
+
+def _backend_with(name: str) -> Backend:
+    found = backends_with(name, AUTO)
     if not found:
-        raise QueueNotFound("no such queue: list the existing queues with ipcq.queues()")
+        raise _not_found()
     if len(found) > 1:
         raise ambiguous([each.name for each in found])
     return found[0]

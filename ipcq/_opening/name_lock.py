@@ -23,19 +23,20 @@ import stat
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
 
 from ipcq._process import private_directory
 from ipcq._process.deadline import pause
+from ipcq._process.finaliser import quiet_at_exit
 from ipcq._process.forks import closed, opened
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import MessageQueueError, TimedOutError
 
 _MODE: Final = 0o600
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 # The modules of the platform are imported now, because they could not be loaded once the descriptor table is full.
 if sys.platform == "linux":
@@ -97,14 +98,12 @@ else:  # neither Linux nor Windows
 class _Lock(NamedTuple):
     """The open file of a lock."""
 
-    identity: tuple[int, int]
     descriptor: int
     path: str
     shared: bool
 
 
-@contextmanager
-def name_lock(name: str, deadline: float) -> Iterator[None]:
+def name_lock(name: str, deadline: float) -> AbstractContextManager[None]:
     """Hold the lock of a name, and wait for it until `deadline` on `time.monotonic`.
 
     Raises:
@@ -113,53 +112,71 @@ def name_lock(name: str, deadline: float) -> Iterator[None]:
         NoSpace: None is usable, and at least one of them is full.
         LimitExceeded: Too many files are open.
     """
-    with ExitStack() as closing:
-        files = _Files(lock_file(name), closing)
-        since = monotonic()
-        for lock in files.opened():
-            while not _locked(lock, name):
-                if monotonic() >= deadline:
-                    raise TimedOutError(
-                        "another process is creating or unlinking it and did not finish within open_timeout: find the "
-                        f"holder of {lock.path} with lslocks, or pass a larger open_timeout=",
-                        queue=name,
-                    )
-                # Poll often: of many waiters, one that polls less often would always lose. The lock is held briefly.
-                pause(since, deadline, longest=0.002)
-        yield
+    return _NameLock(name, deadline)
 
 
-def _locked(lock: _Lock, name: str) -> bool:
-    try:
-        return _try_lock(lock.descriptor, name, lock.shared)
-    except OSError as error:
-        reraise_from_handler(error)
-        raise MessageQueueError(
-            f"{lock.path} cannot be locked: {error.strerror}", queue=name, errno=error.errno
-        ) from error
+class _NameLock:
+    # A class, because `contextlib` is several times slower, and each creation takes this lock.
+    __slots__ = ("_deadline", "_file", "_found", "_name", "_opened")
 
-
-class _Files:
-    """The files of one lock; `closing` closes them."""
-
-    def __init__(self, file: str, closing: ExitStack) -> None:
-        self._file = file
-        self._closing = closing
+    def __init__(self, name: str, deadline: float) -> None:
+        self._opened: list[int] = []
+        self._name = name
+        self._deadline = deadline
+        self._file = lock_file(name)
         self._found: dict[tuple[int, int], _Lock] = {}
 
-    def opened(self) -> list[_Lock]:
-        """Open the file in every private directory, and return the files in locking order."""
+    def __enter__(self) -> None:
+        try:
+            self._open_all()
+            since = monotonic()
+            for _, lock in sorted(self._found.items()):
+                while not self._locked(lock):
+                    if monotonic() >= self._deadline:
+                        raise TimedOutError(
+                            "another process is creating or unlinking it and did not finish within open_timeout: find "
+                            f"the holder of {lock.path} with lslocks, or pass a larger open_timeout=",
+                            queue=self._name,
+                        )
+                    # Poll often: of many waiters, one that polls less often would always lose. The lock is held
+                    # briefly.
+                    pause(since, self._deadline, longest=0.002)
+        except BaseException:
+            self._close_all()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._close_all()
+
+    # A signal handler may raise before the first statement of `__exit__`.
+    __del__ = quiet_at_exit(__exit__)
+
+    def _locked(self, lock: _Lock) -> bool:
+        try:
+            return _try_lock(lock.descriptor, self._name, lock.shared)
+        except OSError as error:
+            reraise_from_handler(error)
+            raise MessageQueueError(
+                f"{lock.path} cannot be locked: {error.strerror}", queue=self._name, errno=error.errno
+            ) from error
+
+    def _open_all(self) -> None:
+        """Open the file in every private directory."""
         writable = set(private_directory.each_usable(self._make))
         for root in private_directory.private_places():
             if root not in writable:
                 self._open_shared(root)
-        return sorted(self._found.values())
 
     def _make(self, root: str) -> str:
         private_directory.make(root)
         path = f"{root}/{self._file}"
         # A forked child only closes its copy of the descriptor. To unlock it would release the parent's lock.
-        self._note(opened(partial(_open_file, root, path)), root, path, False)
+        try:
+            descriptor = opened(partial(os.open, path, _FLAGS, _MODE))
+        except OSError as error:
+            reraise_from_handler(error)
+            raise private_directory.refusal(error, f"the lock file {path} cannot be opened", root, path) from error
+        self._note(descriptor, root, path, False)
         return root
 
     def _open_shared(self, root: str) -> None:
@@ -168,7 +185,7 @@ class _Files:
         if not private_directory.is_private(root):
             return
         try:
-            descriptor = opened(lambda: os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+            descriptor = opened(partial(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
         except OSError as error:
             reraise_from_handler(error)
             meaning = private_directory.refusal(error, f"the lock file {path} cannot be opened", root, path)
@@ -178,19 +195,25 @@ class _Files:
         self._note(descriptor, root, path, True)
 
     def _note(self, descriptor: int, root: str, path: str, shared: bool) -> None:
-        self._closing.callback(_close_lock, descriptor)
-        with private_directory.refused(f"the lock file {path} cannot be read", root, path):
+        self._opened.append(descriptor)
+        try:
             status = os.fstat(descriptor)
             if not shared and sys.platform != "win32" and stat.S_IMODE(status.st_mode) != _MODE:
                 os.fchmod(descriptor, _MODE)  # just created; the umask has cleared bits
-        identity = status.st_dev, status.st_ino
-        # If two paths lead to one file, the second lock would conflict with the first.
-        self._found.setdefault(identity, _Lock(identity, descriptor, path, shared))
+        except OSError as error:
+            reraise_from_handler(error)
+            raise private_directory.refusal(error, f"the lock file {path} cannot be read", root, path) from error
+        # If two paths lead to one file, the second lock would conflict with the first. The order of the inodes is that
+        # of locking.
+        self._found.setdefault((status.st_dev, status.st_ino), _Lock(descriptor, path, shared))
 
-
-def _open_file(root: str, path: str) -> int:
-    with private_directory.refused(f"the lock file {path} cannot be opened", root, path):
-        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), _MODE)
+    def _close_all(self) -> None:
+        while self._opened:
+            try:
+                _close_lock(self._opened.pop())
+            except BaseException:  # from a signal handler, which must not leave the other locks held
+                self._close_all()
+                raise
 
 
 def _close_lock(descriptor: int) -> None:

@@ -72,7 +72,7 @@ def _retry_until_deadline(
             if open_request.create:
                 # Not under the lock, because the program can replace the function that shows warnings.
                 warned = warned or _warn_if_weaker(open_request, decision)
-                found = _create_locked(open_request, candidates, withdrawals, warned=warned)
+                found = _create_locked(open_request, candidates, withdrawals, decision, warned=warned)
                 if isinstance(found, tuple):
                     return found
                 decision = found
@@ -97,11 +97,16 @@ def _retry_until_deadline(
 
 
 def _create_locked(
-    open_request: OpenRequest, candidates: Mapping[str, Backend], withdrawals: Withdrawals, *, warned: bool
+    open_request: OpenRequest,
+    candidates: Mapping[str, Backend],
+    withdrawals: Withdrawals,
+    decided: Create,
+    *,
+    warned: bool,
 ) -> tuple[Backend, Channel, str] | Attach | None:
     """Create the queue under the name lock; or return where it exists now, or None if the caller must look again."""
     with name_lock_for(open_request.name, candidates.values(), open_request.deadline):
-        decision = retry_during_race(partial(_decide, open_request, candidates), open_request.deadline)
+        decision = retry_during_race(partial(_decide_again, open_request, candidates, decided), open_request.deadline)
         if isinstance(decision, Attach):
             return decision
         if decision.weaker and not warned:
@@ -153,8 +158,20 @@ def _decide(open_request: OpenRequest, candidates: Mapping[str, Backend]) -> Att
                 error.add_way_out(f"or unset the environment variable {PREFERENCE}, which names it")
                 raise
         broken = {each.name: each.failure for each in registry.plugins() if each.backend is None}
-        decision = replace(decision, passed_over={**decision.passed_over, **broken})
+        if broken:
+            decision = replace(decision, passed_over={**decision.passed_over, **broken})
     return decision
+
+
+def _decide_again(open_request: OpenRequest, candidates: Mapping[str, Backend], decided: Create) -> Attach | Create:
+    """Decide again under the lock: the name may exist by now, or the chosen backend may have become unusable.
+
+    Otherwise the decision stands, and the other backends are not probed a second time.
+    """
+    there, failures = _search(open_request.name, candidates.values())
+    if not (there or failures) and decided.order and registry.probe(candidates[decided.order[0]]).usable:
+        return decided
+    return _decide(open_request, candidates)
 
 
 def _decide_on_named(open_request: OpenRequest, backend: Backend) -> Attach | Create:
@@ -316,12 +333,14 @@ def exists_on(backend: Backend, name: str) -> bool:
     Raises:
         BackendUnavailable: The backend raised an error that the contract does not allow.
     """
+    # Not inside `located`, because each open searches several backends, and few searches fail.
     try:
-        with located(name, backend.name):
-            return backend.exists(name)
-    except MessageQueueError:
-        raise
+        return backend.exists(name)
+    except MessageQueueError as error:
+        raise error.at(name, backend.name)
     except Exception as error:
+        if (short := shortage_behind(error)) is not None:
+            raise short.at(name, backend.name) from error
         reraise_from_handler(error)
         reason = f"its search for the queue failed: {type(error).__name__}: {error}"
         raise BackendUnavailable(reason, reasons={backend.name: reason}, queue=name, backend=backend.name) from error

@@ -52,7 +52,7 @@ else:  # neither Linux nor Windows
 
 def private_places(part: str = "") -> tuple[str, ...]:
     """Return the possible paths of private directories in order of preference; they need not exist."""
-    return tuple(_inside(root, part) for root in _roots())
+    return tuple([_inside(root, part) for root in _roots()]) if part else _roots()
 
 
 def private_directories(part: str = "") -> list[str]:
@@ -141,20 +141,35 @@ def _none_usable(refusals: list[MessageQueueError]) -> MessageQueueError:
     return type(first)(f"ipcq needs a directory for its locks, but none is usable: {reasons}", errno=first.errno)
 
 
-def make(root: str) -> None:
-    """Create one private directory if it is missing.
+def make(root: str, part: str = "") -> None:
+    """Create one private directory, or its subdirectory `part`, if it is missing.
 
     Raises:
         PermissionDenied: It cannot be created, or it belongs to another user or is accessible to others.
         NoSpace: The file system is full.
     """
-    _make(root, root)
+    path = _inside(root, part)
+    try:  # without `refused`, for speed: each creation calls this several times
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            try:
+                os.mkdir(path, 0o700)
+                os.chmod(path, 0o700)  # the umask may have cleared bits
+            except FileExistsError:
+                pass
+            found = os.lstat(path)
+    except OSError as error:
+        reraise_from_handler(error)
+        raise refusal(error, f"{path} cannot be created", root, path) from error
+    # The parent directory is sticky, so no other user can replace the directory after this check.
+    _check(path, found)
 
 
 def _made(root: str, part: str) -> str:
     path = _inside(root, part)
-    for each in dict.fromkeys((root, path)):
-        _make(root, each)
+    for each in dict.fromkeys(("", part)):
+        make(root, each)
     if writable(path):
         return path
     with refused(f"{path} cannot be written to", root, path):
@@ -165,21 +180,6 @@ def _made(root: str, part: str) -> str:
 
 def _inside(root: str, part: str) -> str:
     return f"{root}/{part}" if part else root
-
-
-def _make(root: str, path: str) -> None:
-    with refused(f"{path} cannot be created", root, path):
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            try:
-                os.mkdir(path, 0o700)
-                os.chmod(path, 0o700)  # the umask may have cleared bits
-            except FileExistsError:
-                pass
-            found = os.lstat(path)
-        # The parent directory is sticky, so no other user can replace the directory after this check.
-    _check(path, found)
 
 
 def is_private(root: str) -> bool:

@@ -39,15 +39,15 @@ LINUX = (MEMORY, MQUEUE, PYSHM, SHM, SOCKETPAIR)
 
 
 def there(candidate: Candidate) -> Candidate:
-    return replace(candidate, exists=True)
+    return candidate._replace(exists=True)
 
 
 def broken(candidate: Candidate, reason: str = "no compiler") -> Candidate:
-    return replace(candidate, availability=Availability.no(reason))
+    return candidate._replace(availability=Availability.no(reason))
 
 
 def able(candidate: Candidate, **abilities: Any) -> Candidate:
-    return replace(candidate, capabilities=replace(candidate.capabilities, **abilities))
+    return candidate._replace(capabilities=replace(candidate.capabilities, **abilities))
 
 
 # Rule 1: `auto` attaches to an existing queue, on any backend and whatever was requested.
@@ -197,7 +197,7 @@ CREATE: Mapping[str, Case] = {
         None,
         ("mqueue",),
     ),
-    "with its option": ((SHM, replace(PYSHM, options={"lock"})), {"options": {"lock": "file"}}, {}, None, ("pyshm",)),
+    "with its option": ((SHM, PYSHM._replace(options={"lock"})), {"options": {"lock": "file"}}, {}, None, ("pyshm",)),
     "on the preferred": (LINUX, {}, {}, "socketpair", ("socketpair",)),
     "on the preferred though it has no rank": ((*LINUX, STRANGER), {}, {}, "stranger", ("stranger",)),
     "not on the preferred within one process": (LINUX, {}, {}, "memory", ()),
@@ -333,4 +333,4 @@ def test_a_capability_that_is_not_required_is_not_lacking() -> None:
 def test_a_backend_that_can_do_all_has_no_shortcoming() -> None:
     """The same check, without rank and scope, applies to a named backend."""
     asked = Request(priorities=True, lifetime="last-close", mode=0o666, max_message_size=1 << 40)
-    assert not shortcoming(replace(MEMORY, capabilities=ALL), asked, {"peek": True, "notify": True, "shutdown": True})
+    assert not shortcoming(MEMORY._replace(capabilities=ALL), asked, {"peek": True, "notify": True, "shutdown": True})

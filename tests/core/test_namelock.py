@@ -9,9 +9,10 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
+from types import FrameType
 
 import pytest
 
@@ -637,6 +638,38 @@ def test_a_lock_that_timed_out_in_one_directory_is_released_in_the_others(
         with name_lock("/jobs", PASSED):
             assert taken_from(monkeypatch, *directories)
             assert not taken_from(monkeypatch, *directories[:2])
+
+
+def test_what_a_handler_raises_while_one_file_is_given_back_leaves_no_other_locked(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C12: and no descriptor is left."""
+    before = os.listdir("/proc/self/fd")
+    close = _namelock._close_lock
+
+    def close_and_strike(descriptor: int) -> None:
+        close(descriptor)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(_namelock, "_close_lock", close_and_strike)
+        with name_lock("/jobs", PASSED):
+            pass
+    assert os.listdir("/proc/self/fd") == before
+    assert not taken()
+
+
+def test_what_a_handler_raises_before_the_lock_is_given_back_leaves_it_free(places: list[Path]) -> None:
+    """C12: wherever it strikes; a profiler sees the same points as handlers."""
+
+    def strike(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is _namelock._NameLock.__exit__.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt), name_lock("/jobs", PASSED):
+        sys.setprofile(strike)
+    assert not taken()
 
 
 @pytest.mark.parametrize("mine", [0, 1])

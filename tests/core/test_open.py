@@ -865,6 +865,31 @@ def test_a_queue_that_appears_before_the_second_look_is_attached_to(
     assert opened().max_messages == 3
 
 
+def test_under_the_lock_only_the_chosen_backend_is_probed_again(
+    one: FakeBackend, two: FakeBackend, opened: Opening
+) -> None:
+    """C31: the choice is made before, and stands while the name is free and that backend usable."""
+    probes: list[str] = []
+    one.on_probe = lambda _: probes.append("one")
+    two.on_probe = lambda _: probes.append("two")
+    assert opened().backend == "one"
+    assert sorted(probes) == ["one", "one", "two"]
+
+
+def test_a_chosen_backend_that_is_unusable_under_the_lock_is_passed_over(
+    one: FakeBackend, two: FakeBackend, opened: Opening
+) -> None:
+    """C31: all backends are probed again."""
+    probes = itertools.count()
+
+    def remove_disk(_: str) -> None:
+        if next(probes):
+            one.availability = Availability.no("its disk was removed")
+
+    one.on_probe = remove_disk
+    assert opened().backend == "two"
+
+
 def test_waiting_for_the_name_lock_may_be_unlimited(one: FakeBackend, opened: Opening) -> None:
     """open_timeout=None waits without a limit."""
     assert opened(open_timeout=None).backend == "one"
