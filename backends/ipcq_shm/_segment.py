@@ -17,7 +17,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
@@ -118,6 +118,7 @@ def bell_of(name: str) -> str:
     return _path(name, "bell")
 
 
+@lru_cache(64)  # opening and removing a queue asks for them several times
 def _path(name: str, kind: str) -> str:
     file = f"ipcq-{kind}.{name[1:]}"
     if len(os.fsencode(file)) > 255:
