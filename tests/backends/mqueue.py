@@ -1,6 +1,6 @@
-"""What the tests of mqueue stand on: queues that are cleaned up, and the modules that need posix_ipc.
+"""Fixtures and helpers for the tests of mqueue: queues that are cleaned up, and the modules that need posix_ipc.
 
-pytest looks for fixtures beside a test, so each file makes those its own that it asks for.
+pytest looks for fixtures in the module of a test, so each test file assigns the fixtures that it uses.
 """
 
 import errno
@@ -21,14 +21,14 @@ channels = pytest.importorskip("ipcq_mqueue._channel")
 Handle = ipcq.Queue[Any]
 
 SMALL = {"max_messages": 3, "max_message_size": 64}
-HANG = 20.0
+HANG_SECONDS = 20.0
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can set this up: run the tests as root")
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return a name that no queue has after the test."""
+    """Return a name for a queue; unlink the queue after the test."""
     name = f"/kernel-{os.getpid()}-{secrets.token_hex(4)}"
     yield name
     with suppress(FileNotFoundError):
@@ -37,7 +37,7 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def queue(name: str) -> Iterator[Handle]:
-    """Return a handle to a new queue of 3 messages of 64 bytes, of bytes alone."""
+    """Return a handle to a new queue with serializer "raw" for 3 messages of 64 bytes."""
     with ipcq.open(name, "mqueue", exclusive=True, serializer="raw", **SMALL) as queue:
         yield queue
 
@@ -46,7 +46,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def failed(number: int) -> OSError:
+def os_error(number: int) -> OSError:
     return OSError(number, os.strerror(number), "/jobs")
 
 

@@ -1,4 +1,4 @@
-"""Calls of a queue during another call of the same thread, as signal handlers and finalisers make them."""
+"""Calls to a queue during another call of the same thread, as signal handlers and finalisers make them."""
 
 import sys
 from collections import Counter
@@ -11,13 +11,13 @@ import ipcq
 
 Handle = ipcq.Queue[Any]
 
-MOST = 5
+CAPACITY = 5
 
 
 class Overtaking:
-    """Does something at the n-th point of a call where CPython may run a signal handler or a finaliser.
+    """Call a function at the n-th point of another call where CPython may run a signal handler or a finaliser.
 
-    It runs them when a Python function begins and when a C function has returned; the profiler sees both.
+    CPython runs them when a Python function begins and after a C function has returned. A profiler sees both events.
     """
 
     def __init__(self, point: int, then: Callable[[], object]) -> None:
@@ -36,7 +36,7 @@ class Overtaking:
         self._count += 1
 
     def during(self, call: Callable[[], object]) -> object:
-        """Make a call, and do the other thing in the middle of it."""
+        """Make a call, and make the other call in the middle of it."""
         sys.setprofile(self)
         try:
             return call()
@@ -58,9 +58,9 @@ INNER: dict[str, Callable[[Handle], list[Any]]] = {
 
 
 def check_everywhere(queue: Handle, outer: str, inner: str) -> None:
-    """Do one thing in the middle of another, at each point of it: nothing is lost or doubled, and no limit exceeded.
+    """Check that a call in the middle of another, at any point, loses or duplicates nothing and exceeds no limit.
 
-    The queue holds `MOST` messages: three, and those of the outer call, but not always that of the inner call too.
+    The queue holds `CAPACITY` messages: the first three and those of the outer call. The inner call's may not fit.
     """
     point = 0
     while True:
@@ -81,7 +81,7 @@ def check_everywhere(queue: Handle, outer: str, inner: str) -> None:
                 put += [b"outer"] * (result[0] or 1)  # type: ignore[index]  # what a verb returns
             else:
                 taken += result  # type: ignore[arg-type]  # as above
-        assert queue.qsize() <= MOST, (outer, inner, point)
+        assert queue.qsize() <= CAPACITY, (outer, inner, point)
         while queue.qsize():
             taken.append(queue.get(timeout=0))
         assert Counter(taken) == Counter(put), (outer, inner, point)

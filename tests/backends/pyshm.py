@@ -1,6 +1,6 @@
-"""What the tests of pyshm stand on: queues that are cleaned up, and what is in their files.
+"""Fixtures and helpers for the tests of pyshm: queues that are cleaned up, and access to their files.
 
-pytest looks for fixtures beside a test, so each file makes those its own that it asks for.
+pytest looks for fixtures in the module of a test, so each test file assigns the fixtures that it uses.
 """
 
 import os
@@ -21,7 +21,7 @@ from ipcq_pyshm._layout import STATE_ROOM, STATES_AT, State, newest, place
 Handle = ipcq.Queue[Any]
 
 SMALL: dict[str, Any] = {"max_messages": 4, "max_message_size": 64, "serializer": "raw"}
-HANG = 20.0
+HANG_SECONDS = 20.0
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
 as_root = pytest.mark.skipif(
@@ -34,7 +34,7 @@ both_locks = pytest.mark.parametrize("lock", ["file", pytest.param("shmlock", ma
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return a name that no queue has after the test."""
+    """Return a name for a queue; remove the queue's files after the test."""
     name = f"/pyshm-{os.getpid()}-{secrets.token_hex(4)}"
     yield name
     for leftover in Path(_place.directory()).glob(Path(_place.path_of(name)).name + "*"):
@@ -44,25 +44,25 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def queue(name: str) -> Iterator[Handle]:
-    """Return a handle to a new plain queue of 4 messages of 64 bytes."""
-    with made(name) as queue:
+    """Return a handle to a new queue without priorities for 4 messages of 64 bytes."""
+    with create(name) as queue:
         yield queue
 
 
-def made(name: str, **options: Any) -> Handle:
+def create(name: str, **options: Any) -> Handle:
     return ipcq.open(name, "pyshm", exclusive=True, **{**SMALL, **options})
 
 
-def again(name: str, **options: Any) -> Handle:
+def attach(name: str, **options: Any) -> Handle:
     return ipcq.open(name, "pyshm", create=False, serializer="raw", **options)
 
 
-def again_and_close(name: str) -> bytes:
-    with again(name) as queue:
-        return bytes(queue.get(timeout=HANG))
+def attach_and_get(name: str) -> bytes:
+    with attach(name) as queue:
+        return bytes(queue.get(timeout=HANG_SECONDS))
 
 
-def drained(queue: Handle) -> list[bytes]:
+def drain(queue: Handle) -> list[bytes]:
     items = []
     with suppress(QueueEmpty):
         while True:
@@ -70,29 +70,29 @@ def drained(queue: Handle) -> list[bytes]:
     return items
 
 
-def peek_file(name: str) -> bytes:
+def read_file(name: str) -> bytes:
     return Path(_place.path_of(name)).read_bytes()
 
 
-def poke(name: str, at: int, data: bytes) -> None:
+def write_file(name: str, at: int, data: bytes) -> None:
     descriptor = os.open(_place.path_of(name), os.O_RDWR)
     os.pwrite(descriptor, data, at)
     os.close(descriptor)
 
 
-def state_of(name: str) -> State:
-    state = newest(peek_file(name)[STATES_AT : STATES_AT + 2 * STATE_ROOM])
+def read_state(name: str) -> State:
+    state = newest(read_file(name)[STATES_AT : STATES_AT + 2 * STATE_ROOM])
     assert state is not None
     return state
 
 
-def poke_state(name: str, **numbers: int) -> None:
-    """Forge the next state, with a checksum that holds."""
-    state = state_of(name)
+def forge_state(name: str, **numbers: int) -> None:
+    """Forge the next state, with a valid checksum."""
+    state = read_state(name)
     state.sequence += 1
     for number, value in numbers.items():
         setattr(state, number, value)
-    poke(name, place(state.sequence), state.packed())
+    write_file(name, place(state.sequence), state.packed())
 
 
 USES: dict[str, Callable[[Handle], object]] = {

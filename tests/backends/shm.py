@@ -1,6 +1,6 @@
-"""What the tests of shm stand on: queues that are cleaned up, and programs of their own.
+"""Fixtures and helpers for the tests of shm: queues that are cleaned up, and scripts run in other processes.
 
-pytest looks for fixtures beside a test, so each file makes those its own that it asks for.
+pytest looks for fixtures in the module of a test, so each test file assigns the fixtures that it uses.
 """
 
 import os
@@ -25,13 +25,13 @@ SMALL = {"max_messages": 4, "max_message_size": 512}
 
 @pytest.fixture(autouse=True)
 def works() -> None:
-    """Skip where the extension was not built."""
+    """Skip the test if the extension was not built."""
     usable("shm")
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return a name, whose queue or whatever else stands there is removed."""
+    """Return a name for a queue; remove the queue, or whatever else has its path, after the test."""
     name = fresh_name()
     yield name
     path = _segment.path_of(name)
@@ -49,8 +49,8 @@ def attach(name: str, **options: Any) -> "ipcq.Queue[Any]":
     return ipcq.open(name, "shm", create=False, **{"serializer": "raw", **options})
 
 
-def told(code: str, *arguments: str) -> str:
-    """Return what a program of its own printed."""
+def run_script(code: str, *arguments: str) -> str:
+    """Run a script in a new process and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
@@ -60,18 +60,18 @@ def told(code: str, *arguments: str) -> str:
 
 @pytest.fixture
 def stopped() -> Iterator[int]:
-    """Return the process id of a program that is stopped."""
+    """Return the process id of a stopped process."""
     with stopped_program("") as pid:
         yield pid
 
 
-#: Offsets in a segment of the words of its two locks (csrc/layout.h asserts the layout).
+#: Offsets in a segment of the words of its two locks; csrc/layout.h asserts the layout.
 LOCKS = {"put": 384, "get": 640}
 
 
 @contextmanager
 def held_by(queue: "ipcq.Queue[Any]", pid: int, *sides: str) -> Iterator[None]:
-    """Make the locks of these sides look held by the main thread of a process, to every participant."""
+    """Make the locks of these sides appear to be held by the main thread of a process, for every participant."""
     descriptor = queue._channel.descriptor
     for side in sides:
         os.pwrite(descriptor, struct.pack("=I", pid), LOCKS[side])

@@ -1,6 +1,6 @@
-"""What the tests of socketpair stand on: queues, and their ends as a hostile holder has them.
+"""Fixtures and helpers for the tests of socketpair: queues, and their sockets as a hostile holder has them.
 
-pytest looks for fixtures beside a test, so each file makes those its own that it asks for.
+pytest looks for fixtures in the module of a test, so each test file assigns the fixtures that it uses.
 """
 
 import os
@@ -25,7 +25,7 @@ fcntl = pytest.importorskip("fcntl")
 resource = pytest.importorskip("resource")
 
 Handle = ipcq.Queue[Any]
-LARGE = 100_000
+LARGE_BYTES = 100_000
 
 
 @pytest.fixture
@@ -36,30 +36,30 @@ def name() -> str:
 
 @pytest.fixture
 def queue(name: str) -> Iterator[Handle]:
-    """Return a handle to a new queue without limits, of bytes alone."""
+    """Return a handle to a new queue with serializer "raw" and the default limits."""
     with ipcq.open(name, "socketpair", exclusive=True, serializer="raw") as queue:
         yield queue
 
 
 @pytest.fixture
 def bounded(name: str) -> Iterator[Handle]:
-    """Return a handle to a new queue of 4 messages of 64 bytes, of bytes alone."""
+    """Return a handle to a new queue with serializer "raw" for 4 messages of 64 bytes."""
     with ipcq.open(name, "socketpair", exclusive=True, serializer="raw", max_messages=4, max_message_size=64) as queue:
         yield queue
 
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return where queues are during the test: nowhere yet."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has 107 bytes at the most: unix(7)
+    """Return the directory of queues during the test; it does not exist yet."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has at most 107 bytes: unix(7)
         place = Path(short, "ipcq", "socketpair")
         monkeypatch.setattr(private_directory, "_roots", lambda: (str(place.parent),))
         yield place
 
 
 def path_of(name: str) -> bytes:
-    """Return the path of a queue's socket, where the first place can be used."""
-    from ipcq_socketpair import _place  # past the skip above: Windows has no fcntl
+    """Return the path of a queue's socket in the first directory."""
+    from ipcq_socketpair import _place  # here, behind the skip above: Windows has no fcntl
 
     return _place.path_in(_place.make()[0], name)
 
@@ -69,12 +69,12 @@ def ends(queue: Handle) -> Any:
     return queue._channel._ends  # type: ignore[attr-defined]  # what is attacked
 
 
-def send(queue: Handle, packet: bytes, *descriptors: int) -> None:
-    """Put a packet past ipcq."""
+def send_packet(queue: Handle, packet: bytes, *descriptors: int) -> None:
+    """Send a packet on the queue's socket, bypassing ipcq."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
     ends(queue).write.sendmsg([packet], rights)
 
 
-def count() -> int:
+def count_descriptors() -> int:
     """Count the descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,4 @@
-"""What the suite for backends stands on fails where it has to: on hangs, on scripts that fail, on what never comes."""
+"""The helpers of the conformance suite fail when they should: on hangs, failing scripts and events that never come."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ Launch = Callable[[str], Child]
 
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
-    """Return what starts a script, for which the suite has a second of patience."""
+    """Return a function that starts a script; the suite waits at most a second for it."""
     monkeypatch.setattr(_bench, "HANG", 1.0)
     children: list[Child] = []
 
@@ -40,25 +40,25 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
 
 
 def test_a_script_that_hangs_fails_with_its_stacks(launch: Launch) -> None:
-    """A hang is a failure that says where."""
+    """A hang is a failure that shows where it is."""
     with pytest.raises(pytest.fail.Exception, match=r"did not end within(?s:.*)line 1 in <module>"):
         launch("import time; time.sleep(1000)").finish()
 
 
 def test_a_script_that_fails_is_a_failure(launch: Launch) -> None:
-    """With what it wrote."""
+    """The failure has the output of the script."""
     with pytest.raises(pytest.fail.Exception, match="ended with 3"):
         launch("raise SystemExit(3)").finish()
 
 
-def test_a_script_that_ends_in_silence_is_a_failure(launch: Launch) -> None:
-    """Whoever waits for its word does not wait for ever."""
+def test_a_script_that_ends_without_output_is_a_failure(launch: Launch) -> None:
+    """The suite does not wait forever for a line that never comes."""
     with pytest.raises(pytest.fail.Exception, match="ended without saying"):
         launch("pass").hear()
 
 
 def test_a_thread_that_hangs_fails_with_its_place() -> None:
-    """And does not keep the others from being told."""
+    """The failure of one thread does not hide the results of the others."""
     released = threading.Event()
     worker = Worker(lambda: released.wait(60))
     with pytest.raises(pytest.fail.Exception, match=r"did not return within 0.05 s; it stands at .*threading\.py"):
@@ -67,14 +67,14 @@ def test_a_thread_that_hangs_fails_with_its_place() -> None:
     assert worker.outcome()
 
 
-def test_a_thread_says_what_it_raised_or_nothing() -> None:
-    """Either is an answer."""
+def test_a_worker_returns_what_its_thread_raised_or_none() -> None:
+    """Both are valid results."""
     assert Worker(lambda: None).error() is None
     assert isinstance(Worker(lambda: 1 / 0).error(), ZeroDivisionError)
 
 
-def test_the_watchdog_ends_what_hangs() -> None:
-    """By an exception that no handler for Exception swallows."""
+def test_the_watchdog_ends_a_call_that_hangs() -> None:
+    """It raises an exception that `except Exception` does not swallow."""
     with pytest.raises(Hang, match=r"did not end within 0\.05 s"), watchdog(0.05):
         try:
             time.sleep(10)
@@ -82,8 +82,8 @@ def test_the_watchdog_ends_what_hangs() -> None:
             pytest.fail("unreachable")
 
 
-def test_the_watchdog_gives_the_timer_back() -> None:
-    """Another watchdog may use the same timer, and gets back what is left of its time."""
+def test_the_watchdog_restores_the_timer() -> None:
+    """Watchdogs may nest: the outer one gets the rest of its time back."""
     handler = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 100)
     try:
@@ -96,8 +96,8 @@ def test_the_watchdog_gives_the_timer_back() -> None:
         signal.signal(signal.SIGALRM, handler)
 
 
-def test_the_watchdog_of_another_thread_lets_pass_what_ends() -> None:
-    """Where no signal can help it is the interpreter's own."""
+def test_the_watchdog_of_another_thread_does_not_disturb_a_call_that_returns() -> None:
+    """No signal can interrupt a thread other than the main one, so the interpreter is ended instead."""
 
     def pass_by() -> bool:
         with watchdog(50):
@@ -106,8 +106,8 @@ def test_the_watchdog_of_another_thread_lets_pass_what_ends() -> None:
     assert Worker(pass_by).outcome()
 
 
-def test_what_happens_late_is_waited_for_and_what_never_does_fails() -> None:
-    """A full or empty queue on the way is none of what is waited for."""
+def test_eventually_waits_for_an_error_and_fails_if_it_never_comes() -> None:
+    """QueueFull and QueueEmpty on the way do not count as the expected error."""
     answers: list[Exception] = [ipcq.QueueEmpty(), ipcq.QueueGone()]
 
     def call() -> None:

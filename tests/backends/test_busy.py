@@ -1,4 +1,4 @@
-"""A process that is stopped while it holds the file lock of a queue: errors on pyshm and socketpair name it."""
+"""A process that is stopped while it holds the file lock of a queue: errors of pyshm and socketpair name it."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ if sys.platform != "linux":
 
 SMALL = {"max_messages": 4, "max_message_size": 64, "serializer": "raw"}
 
-#: Locks the file of an inherited descriptor by another open file.
+#: Locks the file of an inherited descriptor through another open file description.
 HOLD = """
 import fcntl, os, sys
 file = os.open(f"/proc/self/fd/{sys.argv[1]}", os.O_RDWR)
@@ -28,7 +28,7 @@ fcntl.flock(file, fcntl.LOCK_EX)
 
 @pytest.fixture(params=["pyshm", "socketpair"])
 def queue(request: pytest.FixtureRequest) -> Iterator["ipcq.Queue[Any]"]:
-    """Return a handle to a new queue on each backend whose lock is one on a file."""
+    """Return a handle to a new queue, on each backend with a file lock."""
     name = fresh_name()
     with ipcq.open(name, request.param, exclusive=True, **SMALL) as queue:
         yield queue
@@ -38,7 +38,7 @@ def queue(request: pytest.FixtureRequest) -> Iterator["ipcq.Queue[Any]"]:
 
 @pytest.fixture
 def holder(queue: "ipcq.Queue[Any]") -> Iterator[int]:
-    """Return the process id of a program that is stopped inside the queue."""
+    """Return the process id of a process that is stopped while it holds the queue's lock."""
     channel: Any = queue._channel
     lock = channel._descriptor if queue.backend == "pyshm" else channel._ends.lock
     with stopped_program(HOLD, str(lock), descriptors=[lock]) as pid:
@@ -53,16 +53,16 @@ def holder(queue: "ipcq.Queue[Any]") -> Iterator[int]:
         lambda queue: queue.put_many([b"item"], timeout=0.1),
     ],
 )
-def test_a_put_beside_a_stopped_process_says_who_it_is(
+def test_a_put_blocked_by_a_stopped_process_names_it(
     queue: "ipcq.Queue[Any]", holder: int, put: Callable[["ipcq.Queue[Any]"], object]
 ) -> None:
-    """C11: the queue has space, and the error does not say that it is full."""
+    """C11: the queue has space, so the error does not claim that it is full."""
     with pytest.raises(ipcq.QueueFull, match=rf"it may have space, but process {holder} .*kill -CONT {holder}"):
         put(queue)
 
 
-def test_statistics_name_who_is_stopped_inside(queue: "ipcq.Queue[Any]", holder: int) -> None:
-    """And name nobody once it is gone."""
+def test_statistics_name_a_stopped_holder(queue: "ipcq.Queue[Any]", holder: int) -> None:
+    """After the process is killed, they name no holder."""
     with suppress(ipcq.QueueFull):
         queue.put(b"item", timeout=0.1)
     held = queue.stats().holder
@@ -85,17 +85,17 @@ def test_statistics_name_who_is_stopped_inside(queue: "ipcq.Queue[Any]", holder:
         lambda queue: queue.shutdown(),
     ],
 )
-def test_a_call_beside_a_stopped_process_says_who_it_is(
+def test_a_call_blocked_by_a_stopped_process_names_it(
     queue: "ipcq.Queue[Any]", holder: int, call: Callable[["ipcq.Queue[Any]"], object]
 ) -> None:
-    """C37: nobody is told that something was done, or that nothing is there."""
+    """C37: the call claims neither that it did something nor that the queue is empty."""
     with pytest.raises(ipcq.TimedOutError, match=f"process {holder} .*kill -CONT {holder}"):
         call(queue)
 
 
 @pytest.mark.parametrize("queue", ["pyshm"], indirect=True)
-def test_doctor_finds_who_is_stopped_inside(queue: "ipcq.Queue[Any]", holder: int) -> None:
-    """With the command that lets it go on."""
+def test_doctor_finds_a_stopped_holder(queue: "ipcq.Queue[Any]", holder: int) -> None:
+    """The finding has the command that resumes it."""
     backend = queue._origin.backend
 
     def found() -> list[str]:

@@ -1,4 +1,4 @@
-"""The backend that the documentation builds keeps the contract, installed as a stranger's would be."""
+"""The backend that the documentation builds keeps the contract, installed as a third-party backend is."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "ipcq_file"
 
 @pytest.fixture(scope="module", autouse=True)
 def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Put the module and what its pyproject.toml says on the path, here and in the programs that the suite starts."""
+    """Put the module and its metadata on the path, here and in the programs that the suite starts."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     place = tmp_path_factory.mktemp("installed")
     metadata = place / f"ipcq_file-{project['version']}.dist-info"
@@ -49,7 +49,7 @@ class FileMachine(QueueMachine):
 
 
 def test_it_agrees_with_the_model() -> None:
-    """C25: a few sequences of calls here, as its author has 150."""
+    """C25: a few sequences of calls here; the example's own tests run 150."""
     try:
         run_state_machine_as_test(seed(own_seed())(FileMachine), settings=profile(5))
     finally:
@@ -63,8 +63,8 @@ def queue() -> Iterator["ipcq.Queue[Any]"]:
         queue.unlink()
 
 
-def by_hand(queue: "ipcq.Queue[Any]", *statements: str) -> sqlite3.Connection:
-    """Do something to the queue's database, and return the connection."""
+def execute_sql(queue: "ipcq.Queue[Any]", *statements: str) -> sqlite3.Connection:
+    """Execute statements on the queue's database, and return the connection."""
     channel: Any = queue._channel
     database = sqlite3.connect(f"{channel.directory}/db", isolation_level=None)
     for statement in statements:
@@ -80,17 +80,17 @@ CALLS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_missing_table_is_no_full_and_no_empty_queue(queue: "ipcq.Queue[Any]", call: str) -> None:
-    """Not every OperationalError means that another process is at it."""
-    by_hand(queue, "DROP TABLE item").close()
+def test_a_missing_table_does_not_look_like_a_full_or_empty_queue(queue: "ipcq.Queue[Any]", call: str) -> None:
+    """Not every OperationalError means that another process holds the lock."""
+    execute_sql(queue, "DROP TABLE item").close()
     with pytest.raises(ipcq.CorruptQueue, match="no such table"):
         CALLS[call](queue)
 
 
 @pytest.mark.parametrize(("call", "error"), [("put", ipcq.QueueFull), ("get", ipcq.QueueEmpty)])
-def test_a_locked_database_is_not_now(queue: "ipcq.Queue[Any]", call: str, error: type[Exception]) -> None:
-    """Somebody who writes keeps others waiting for as long as they want to wait."""
-    database = by_hand(queue, "BEGIN IMMEDIATE")
+def test_a_locked_database_times_out(queue: "ipcq.Queue[Any]", call: str, error: type[Exception]) -> None:
+    """A writer blocks other calls only for as long as they are willing to wait."""
+    database = execute_sql(queue, "BEGIN IMMEDIATE")
     with pytest.raises(error):
         getattr(queue, call)(*[1] * (call == "put"), timeout=0.1)
     database.close()
@@ -98,14 +98,14 @@ def test_a_locked_database_is_not_now(queue: "ipcq.Queue[Any]", call: str, error
 
 
 def test_a_full_disk_is_no_space(queue: "ipcq.Queue[Any]") -> None:
-    """And not a full queue, for which a put waits."""
+    """It does not look like a full queue, for which a put would wait."""
     queue._channel.db.execute("PRAGMA max_page_count = 1")  # type: ignore[attr-defined]  # the example's
     with pytest.raises(ipcq.NoSpace):
         queue.put(bytes(60_000), timeout=5)
 
 
-def test_as_many_messages_fit_as_before_after_others_were_taken(queue: "ipcq.Queue[Any]") -> None:
-    """The numbers of rows tell how many there are."""
+def test_the_capacity_is_the_same_after_gets(queue: "ipcq.Queue[Any]") -> None:
+    """The row numbers give the number of messages."""
     for turn in range(3):
         queue.put_many(range(4), timeout=5)
         sizes = [queue.qsize(), len(queue.get_many(2 + turn)), queue.qsize()]
@@ -115,7 +115,7 @@ def test_as_many_messages_fit_as_before_after_others_were_taken(queue: "ipcq.Que
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of forks while it makes a connection
 def test_a_handler_that_forks_costs_no_message(queue: "ipcq.Queue[Any]") -> None:
-    """Whatever it interrupts: the connection is closed, and the call goes on by another one."""
+    """The connection is closed wherever the fork strikes, and the call goes on with a new one."""
     children: list[int] = []
 
     def fork(*_: object) -> None:
@@ -139,8 +139,8 @@ def test_a_handler_that_forks_costs_no_message(queue: "ipcq.Queue[Any]") -> None
     assert taken == list(range(put))
 
 
-def test_a_fork_in_the_middle_of_a_connection_is_told_to_the_child(queue: "ipcq.Queue[Any]") -> None:
-    """The child must not open the database, since it has a part of the parent's connection."""
+def test_a_fork_while_a_connection_is_made_is_an_error_in_the_child(queue: "ipcq.Queue[Any]") -> None:
+    """The child must not open the database, because it has a part of the parent's connection."""
     channel: Any = queue._channel
     channel.connecting = True
     with pytest.raises(ipcq.MessageQueueError, match="making a connection"):

@@ -1,4 +1,4 @@
-"""The in-process reference keeps the contract."""
+"""The in-process reference backend keeps the contract."""
 
 from ipcq.testing import BackendContract
 

@@ -1,4 +1,4 @@
-"""What only the in-process reference has: exceptions at every point, re-entrance, doorbells, and its limits."""
+"""What only the in-process backend has: exceptions at every point, re-entrance, doorbells, and its limits."""
 
 import gc
 import heapq
@@ -30,12 +30,12 @@ Handle = ipcq.Queue[Any]
 
 SIZE = 16
 FIT = 4
-HANG = 20.0
+HANG_SECONDS = 20.0
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return a name that no queue has after the test."""
+    """Return a name; unlink its queue after the test."""
     name = "/memory-queue"
     yield name
     with suppress(QueueNotFound):
@@ -44,7 +44,7 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def queue(name: str) -> Iterator[Handle]:
-    """Return a handle to a new queue that holds 64 bytes, of bytes alone."""
+    """Return a handle to a new queue with serializer "raw" and a buffer of 64 bytes."""
     with ipcq.open(
         name, "memory", exclusive=True, buffer_size=SIZE * FIT, max_message_size=SIZE, serializer="raw", priorities=True
     ) as queue:
@@ -61,7 +61,7 @@ class Interrupt(Exception):
 class Interruption:
     """Raise `Interrupt` at the n-th point of a call where CPython may run a signal handler.
 
-    It runs them when a Python function begins and after a C function returned; those are the profiler's events.
+    CPython runs handlers when a Python function begins and after a C function has returned. A profiler sees both.
     """
 
     def __init__(self, point: int) -> None:
@@ -81,8 +81,8 @@ class Interruption:
         self._count += 1
 
     def during(self, call: Callable[[], object]) -> None:
-        """Call, and let nothing but the interrupt out."""
-        before = signal.signal(signal.SIGUSR2, self)  # so that what it raises is what a handler raises
+        """Make the call, and suppress the interrupt."""
+        before = signal.signal(signal.SIGUSR2, self)  # so that its exception counts as a signal handler's
         sys.setprofile(self)
         try:
             call()
@@ -110,10 +110,10 @@ VERBS: dict[str, Callable[[Handle], object]] = {
     "a second handle": lambda queue: ipcq.open(queue.name, "memory", create=False).close(),
 }
 
-#: An exception that strikes in a finaliser goes nowhere, which pytest tells.
-struck = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+#: An exception in a finaliser is only reported by sys.unraisablehook, and pytest turns that into a warning.
+ignore_unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-#: Messages that are there before each call.
+#: The messages in the queue before each call.
 BEFORE = (b"a" * SIZE, b"")
 
 
@@ -125,8 +125,8 @@ def drain(queue: Handle) -> list[bytes]:
     return items
 
 
-def each_interruption(queue: Handle, verb: str) -> Iterator[int]:
-    """Interrupt a call at each of its points in turn, and yield the point where something may be wrong then."""
+def interrupt_each_point(queue: Handle, verb: str) -> Iterator[int]:
+    """Interrupt a call at each of its points in turn, and yield the point, so that the test can look for damage."""
     point = 0
     while True:
         drain(queue)
@@ -142,34 +142,34 @@ def each_interruption(queue: Handle, verb: str) -> Iterator[int]:
         point += 1
 
 
-@struck
+@ignore_unraisable
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_exception_at_any_point_leaves_the_depth_right(queue: Handle, verb: str) -> None:
-    """C5: what the figures say is there, is there."""
+    """C5: qsize() agrees with the messages in the queue."""
     wrong = []
-    for point in each_interruption(queue, verb):
+    for point in interrupt_each_point(queue, verb):
         depth = queue.qsize()
         if depth != len(drain(queue)):
             wrong.append(point)
     assert not wrong
 
 
-@struck
+@ignore_unraisable
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_exception_at_any_point_leaves_the_bytes_right(queue: Handle, verb: str) -> None:
-    """C5: space is neither lost nor made up: exactly as much fits as before."""
+def test_an_exception_at_any_point_leaves_the_space_right(queue: Handle, verb: str) -> None:
+    """C5: space is neither lost nor gained: exactly as much fits as before."""
     wrong = []
-    for point in each_interruption(queue, verb):
+    for point in interrupt_each_point(queue, verb):
         drain(queue)
         if queue.put_many([b"x" * SIZE] * (FIT + 1), block=False) != FIT:
             wrong.append(point)
     assert not wrong
 
 
-@struck
+@ignore_unraisable
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_exception_at_any_point_costs_one_message_at_most(queue: Handle, verb: str) -> None:
-    """C2: one message's outcome, or one batch's, is unknown; the others are as they were."""
+    """C2: the outcome of one message, or of one batch, is unknown; the others are as they were."""
     counts = {
         "put_many": range(2, 6),
         "get_many": range(3),
@@ -177,32 +177,32 @@ def test_an_exception_at_any_point_costs_one_message_at_most(queue: Handle, verb
         **dict.fromkeys(["get", "get_message"], range(1, 3)),
         **dict.fromkeys(["put", "put with a priority", "put an empty message"], range(2, 4)),
     }.get(verb, range(2, 3))
-    wrong = [point for point in each_interruption(queue, verb) if queue.qsize() not in counts]
+    wrong = [point for point in interrupt_each_point(queue, verb) if queue.qsize() not in counts]
     assert not wrong
 
 
-@struck
+@ignore_unraisable
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_exception_at_any_point_leaves_nothing_locked(queue: Handle, verb: str) -> None:
-    """C5: other threads go on."""
+    """C5: other threads are not blocked."""
     stuck = []
-    for point in each_interruption(queue, verb):
+    for point in interrupt_each_point(queue, verb):
         other = threading.Thread(target=queue.qsize, daemon=True)
         other.start()
-        other.join(HANG)
+        other.join(HANG_SECONDS)
         if other.is_alive():
             stuck.append(point)
             break
     assert not stuck
 
 
-@struck
+@ignore_unraisable
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_exception_at_any_point_leaves_the_descriptor_right_after_the_next_call(queue: Handle, verb: str) -> None:
-    """The doorbell is put right by whoever comes next."""
+    """The next call on the queue corrects the doorbell."""
     descriptor = queue.fileno()
     wrong = []
-    for point in each_interruption(queue, verb):
+    for point in interrupt_each_point(queue, verb):
         there = queue.qsize() > 0
         if bool(select.select([descriptor], [], [], 0)[0]) != there:
             wrong.append(point)
@@ -234,7 +234,7 @@ def test_an_exception_at_any_point_of_a_wait_comes_out_unchanged(queue: Handle, 
 
 @pytest.mark.parametrize("verb", ["get", "put"])
 def test_an_exception_at_any_point_of_a_wait_leaves_nothing_locked(queue: Handle, verb: str) -> None:
-    """C5: who waits next is served."""
+    """C5: the next waiter is served."""
     if verb == "put":
         queue.put_many([b"x" * SIZE] * FIT)
     point = 0
@@ -246,16 +246,16 @@ def test_an_exception_at_any_point_of_a_wait_leaves_nothing_locked(queue: Handle
             )
         other = threading.Thread(target=queue.qsize, daemon=True)
         other.start()
-        other.join(HANG)
+        other.join(HANG_SECONDS)
         assert not other.is_alive(), point
         if not interruption.reached:
             return
         point += 1
 
 
-def test_real_signals_at_random_points_lose_nothing_that_was_accounted_for() -> None:
-    """C5: an interval timer strikes while messages go in and out; depth and space are right in the end."""
-    # In a process of its own, because tools that trace this one have locks that an exception would leave taken.
+def test_real_signals_at_random_points_leave_depth_and_space_right() -> None:
+    """C5: an interval timer strikes while messages go in and out; depth and space are right at the end."""
+    # In a new process, because coverage's tracer has a lock that an exception would leave locked.
     script = """
         import signal, time
         import ipcq
@@ -297,7 +297,11 @@ def test_real_signals_at_random_points_lose_nothing_that_was_accounted_for() -> 
         queue.close()
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=3 * HANG, check=False
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=3 * HANG_SECONDS,
+        check=False,
     )
     assert done.stdout.strip() == "True True 4", done.stdout + done.stderr
 
@@ -307,55 +311,55 @@ def test_real_signals_at_random_points_lose_nothing_that_was_accounted_for() -> 
 
 @pytest.mark.parametrize("inner", overtaking.INNER)
 @pytest.mark.parametrize("outer", overtaking.VERBS)
-def test_a_call_in_the_middle_of_another_is_done_and_loses_nothing(outer: str, inner: str) -> None:
-    """C12: wherever a handler or a finaliser strikes in a step of its own thread."""
-    with ipcq.open("/memory-overtaken", "memory", max_messages=overtaking.MOST, max_message_size=64) as queue:
+def test_a_call_in_the_middle_of_another_completes_and_loses_nothing(outer: str, inner: str) -> None:
+    """C12: at any point where a handler or a finaliser can interrupt a step of its own thread."""
+    with ipcq.open("/memory-overtaken", "memory", max_messages=overtaking.CAPACITY, max_message_size=64) as queue:
         overtaking.check_everywhere(queue, outer, inner)
         queue.unlink()
 
 
 @pytest.mark.parametrize("inner", overtaking.INNER)
 def test_a_call_in_the_middle_of_another_leaves_the_descriptor_right(queue: Handle, inner: str) -> None:
-    """C32: also where it strikes while the descriptor is made readable, or is so no longer."""
+    """C32: also where it strikes while the descriptor becomes readable or stops being readable."""
     descriptor = queue.fileno()
     for point in count():
         strike = overtaking.Overtaking(point, lambda: queue.qsize() < FIT and overtaking.INNER["put"](queue))
         if inner == "get":
             strike = overtaking.Overtaking(point, lambda: drain(queue))
         strike.during(lambda: queue.put(b"x"))
-        readable = bool(select.select([descriptor], [], [], 0)[0])  # first: whoever asks puts it right
+        readable = bool(select.select([descriptor], [], [], 0)[0])  # first: qsize() corrects the doorbell
         assert readable == (queue.qsize() > 0), point
         drain(queue)
         if not strike.reached:
             break
 
 
-def grab(queue: Handle, taken: list[bytes]) -> None:
+def get_if_any(queue: Handle, taken: list[bytes]) -> None:
     """Get one message, if there is one."""
     with suppress(ipcq.QueueEmpty):
         taken.append(queue.get(False))
 
 
-def test_what_is_dropped_in_the_middle_of_dropping_counts_once(queue: Handle) -> None:
-    """C12: a handler that gets while all is dropped has what it got."""
+def test_a_message_taken_in_the_middle_of_a_clear_counts_once(queue: Handle) -> None:
+    """C12: a message that a handler gets during a clear is not counted as dropped."""
     for point in count():
         queue.put_many(BEFORE)
         taken: list[bytes] = []
-        strike = overtaking.Overtaking(point, partial(grab, queue, taken))
+        strike = overtaking.Overtaking(point, partial(get_if_any, queue, taken))
         dropped = strike.during(queue.clear)
         assert dropped == len(BEFORE) - len(taken), point
         if not strike.reached:
             break
 
 
-def test_a_put_out_of_a_step_is_stored(queue: Handle) -> None:
-    """C12: the handler of a signal calls the queue that it interrupted."""
+def test_a_put_from_within_a_step_is_stored(queue: Handle) -> None:
+    """C12: a signal handler may call the queue that it interrupted."""
     queue._channel._queue.alone(queue.put, b"x")  # type: ignore[attr-defined]
     assert queue.get(timeout=5) == b"x"
 
 
 def test_another_queue_can_be_used_in_a_handler(queue: Handle) -> None:
-    """C12: only the queue that was interrupted is not to be had."""
+    """C12: only the interrupted queue is busy."""
     shared = queue._channel._queue  # type: ignore[attr-defined]
     with ipcq.open("/memory-other", "memory") as other:
         shared.alone(other.put, 5)
@@ -364,7 +368,7 @@ def test_another_queue_can_be_used_in_a_handler(queue: Handle) -> None:
 
 
 def test_a_handle_may_be_closed_in_a_handler_that_interrupted_another_handle(queue: Handle) -> None:
-    """C12: closing cannot be put off to later, so it is not refused."""
+    """C12: closing cannot be postponed, so it is not refused."""
     shared = queue._channel._queue  # type: ignore[attr-defined]
     other = ipcq.open(queue.name, "memory")
     shared.alone(other.close)
@@ -372,7 +376,7 @@ def test_a_handle_may_be_closed_in_a_handler_that_interrupted_another_handle(que
 
 
 def test_a_handle_may_be_collected_while_another_is_inside(queue: Handle) -> None:
-    """C12: a finaliser runs wherever the collector does."""
+    """C12: a finaliser runs wherever the garbage collector does."""
     shared = queue._channel._queue  # type: ignore[attr-defined]
 
     def forget() -> None:
@@ -398,16 +402,16 @@ def test_each_handle_has_a_descriptor_of_its_own(queue: Handle) -> None:
         assert queue.fileno() != other.fileno()
 
 
-def test_every_descriptor_tells_of_one_message(queue: Handle) -> None:
-    """All who poll are told."""
+def test_one_message_makes_every_descriptor_readable(queue: Handle) -> None:
+    """All pollers are woken."""
     with ipcq.open(queue.name, "memory") as other:
         descriptors = queue.fileno(), other.fileno()
         queue.put(b"x")
         assert [readable(descriptor) for descriptor in descriptors] == [True, True]
 
 
-def test_every_descriptor_is_quiet_when_it_was_taken(queue: Handle) -> None:
-    """Whoever took it."""
+def test_taking_the_messages_makes_no_descriptor_readable(queue: Handle) -> None:
+    """It does not matter which handle took the messages."""
     with ipcq.open(queue.name, "memory") as other:
         descriptors = queue.fileno(), other.fileno()
         queue.put_many([b"x", b"y"])
@@ -425,7 +429,7 @@ def test_a_closed_handles_descriptor_is_closed(queue: Handle) -> None:
 
 
 def test_a_closed_handles_descriptor_is_no_longer_rung(queue: Handle) -> None:
-    """The other handles go on."""
+    """The other handles still are."""
     other = ipcq.open(queue.name, "memory")
     other.fileno()
     other.close()
@@ -446,47 +450,47 @@ def test_a_descriptor_survives_any_number_of_rounds(queue: Handle) -> None:
 
 
 @pytest.fixture
-def passing(name: str) -> Handle:
-    """Return a handle to a new queue that goes with its last handle."""
+def last_close_queue(name: str) -> Handle:
+    """Return a handle to a new queue with lifetime="last-close"."""
     return ipcq.open(name, "memory", exclusive=True, lifetime="last-close")
 
 
-def test_a_last_close_queue_stays_while_one_handle_is_open(passing: Handle) -> None:
-    """Unlinked by the last handle to go, and not by an earlier one."""
-    other = ipcq.open(passing.name, "memory")
-    passing.close()
+def test_a_last_close_queue_stays_while_one_handle_is_open(last_close_queue: Handle) -> None:
+    """The last handle to close unlinks it, not an earlier one."""
+    other = ipcq.open(last_close_queue.name, "memory")
+    last_close_queue.close()
     there = ipcq.exists(other.name, "memory")
     other.close()
     assert there
 
 
-def test_a_last_close_queue_goes_with_its_last_handle(passing: Handle) -> None:
-    """Unlinked by the last handle to go."""
-    ipcq.open(passing.name, "memory").close()
-    passing.close()
-    assert not ipcq.exists(passing.name, "memory")
+def test_a_last_close_queue_goes_with_its_last_handle(last_close_queue: Handle) -> None:
+    """The last handle to close unlinks it."""
+    ipcq.open(last_close_queue.name, "memory").close()
+    last_close_queue.close()
+    assert not ipcq.exists(last_close_queue.name, "memory")
 
 
-def test_a_last_close_queue_goes_with_a_forgotten_handle(passing: Handle, name: str) -> None:
-    """A handle that is collected goes, too."""
+def test_a_last_close_queue_goes_with_a_forgotten_handle(last_close_queue: Handle, name: str) -> None:
+    """Garbage collection of a handle counts as its close."""
     other = ipcq.open(name, "memory")
-    passing.close()
+    last_close_queue.close()
     with pytest.warns(ResourceWarning):
         del other
         gc.collect()
     assert not ipcq.exists(name, "memory")
 
 
-def test_a_last_close_queues_last_handle_leaves_its_successor_alone(passing: Handle, name: str) -> None:
-    """A queue of the same name is another one."""
-    passing.unlink()
+def test_a_last_close_queues_last_handle_leaves_its_successor_alone(last_close_queue: Handle, name: str) -> None:
+    """A new queue of the same name is another queue."""
+    last_close_queue.unlink()
     with ipcq.open(name, "memory"):
-        passing.close()
+        last_close_queue.close()
         assert ipcq.exists(name, "memory")
 
 
-def test_who_attaches_while_the_last_handle_goes_has_a_queue(passing: Handle, name: str) -> None:
-    """Whether a handle was the last is decided while nobody else comes."""
+def test_attaching_while_the_last_handle_closes_gives_a_queue(last_close_queue: Handle, name: str) -> None:
+    """Nobody can attach while a close decides whether its handle is the last."""
     opened: list[Handle] = []
     remove = ipcq_memory._remove
 
@@ -496,7 +500,7 @@ def test_who_attaches_while_the_last_handle_goes_has_a_queue(passing: Handle, na
 
     ipcq_memory._remove = attach_first
     try:
-        passing.close()
+        last_close_queue.close()
     finally:
         ipcq_memory._remove = remove
     with opened[0] as other:
@@ -522,10 +526,10 @@ def test_who_attaches_while_the_last_handle_goes_has_a_queue(passing: Handle, na
         ({"max_messages": 3, "max_message_size": 1000, "buffer_size": 3000}, (3, 1000, 3000)),
     ],
 )
-def test_limits_that_were_not_asked_for_have_their_values(
+def test_limits_that_were_not_given_follow_from_the_others(
     name: str, asked: dict[str, int], attributes: tuple[int | None, int, int | None]
 ) -> None:
-    """DESIGN 4: as many as fit in the buffer, a quarter of the buffer, 1 MiB."""
+    """DESIGN 4: as many messages as fit in the buffer, a quarter of the buffer, 1 MiB."""
     with ipcq.open(name, "memory", **asked) as queue:
         assert (queue.max_messages, queue.max_message_size, queue.buffer_size) == attributes
 
@@ -538,25 +542,25 @@ def test_limits_that_were_not_asked_for_have_their_values(
     ],
 )
 def test_limits_that_contradict_each_other_are_refused(name: str, asked: dict[str, int]) -> None:
-    """DESIGN 4: that many messages of that size fit, or it is refused."""
+    """DESIGN 4: unless that many messages of that size fit, the limits are refused."""
     with pytest.raises(InvalidArgument, match=r"do not hold .*leave one of them out"):
         ipcq.open(name, "memory", **asked)
 
 
 @pytest.mark.parametrize("size", [0, 1, SIZE])
 def test_empty_messages_are_bounded_by_bytes_too(queue: Handle, size: int) -> None:
-    """C7: a bound in bytes bounds messages of no bytes."""
+    """C7: a limit in bytes also limits the number of empty messages."""
     assert queue.put_many([b"x" * size] * 1000, block=False) == FIT * SIZE // max(size, 1)
 
 
 def test_default_limits_hold_eight_messages_of_eight_kib(name: str) -> None:
-    """DESIGN 4: every backend holds at least that."""
+    """DESIGN 4: every backend holds at least that many."""
     with ipcq.open(name, "memory", serializer="raw") as queue:
         assert queue.put_many([b"x" * 8192] * 8, block=False) == 8
 
 
-def test_a_full_queue_is_one_that_holds_not_even_an_empty_message(queue: Handle) -> None:
-    """full: a put of the smallest message would have had to wait."""
+def test_a_full_queue_has_no_space_for_an_empty_message(queue: Handle) -> None:
+    """full: a put of the smallest message would have to wait."""
     queue.put_many([b"x" * SIZE] * FIT)
     assert queue.full()
 
@@ -564,8 +568,8 @@ def test_a_full_queue_is_one_that_holds_not_even_an_empty_message(queue: Handle)
 # Ends
 
 
-def test_figures_are_kept(queue: Handle) -> None:
-    """stats: in one process all can be known."""
+def test_every_statistic_is_kept(queue: Handle) -> None:
+    """stats: within one process every figure is known."""
     queue.put_many([b"xx", b"yyy"])
     queue.get()
     with suppress(ipcq.QueueFull):
@@ -577,8 +581,8 @@ def test_figures_are_kept(queue: Handle) -> None:
     )
 
 
-def test_a_notice_of_a_closed_handle_goes_with_it(queue: Handle) -> None:
-    """Somebody else may ask then."""
+def test_closing_a_handle_cancels_its_notice(queue: Handle) -> None:
+    """Another handle can register after that."""
     other = ipcq.open(queue.name, "memory")
     other.notify(print)
     other.close()
@@ -587,8 +591,8 @@ def test_a_notice_of_a_closed_handle_goes_with_it(queue: Handle) -> None:
         queue.notify(print)
 
 
-def test_cancelling_somebody_elses_notice_leaves_it(queue: Handle) -> None:
-    """Without arguments the request of this handle is taken back."""
+def test_a_handle_cannot_cancel_the_notice_of_another(queue: Handle) -> None:
+    """notify() without arguments cancels only the request of its own handle."""
     with ipcq.open(queue.name, "memory") as other:
         other.notify(print)
         queue.notify()
@@ -596,8 +600,8 @@ def test_cancelling_somebody_elses_notice_leaves_it(queue: Handle) -> None:
             queue.notify(print)
 
 
-def test_unlinking_wakes_who_waits(queue: Handle) -> None:
-    """C14: not a slice later, but at once."""
+def test_unlinking_wakes_waiters(queue: Handle) -> None:
+    """C14: the waiter is woken at once, not after a slice of the wait."""
     waiting = threading.Event()
     wait = queue._channel.wait_readable
 
@@ -610,20 +614,20 @@ def test_unlinking_wakes_who_waits(queue: Handle) -> None:
 
     def get() -> None:
         try:
-            queue.get(timeout=HANG)
+            queue.get(timeout=HANG_SECONDS)
         except QueueGone as error:
             errors.append(error)
 
     getter = threading.Thread(target=get)
     getter.start()
-    assert waiting.wait(HANG)
+    assert waiting.wait(HANG_SECONDS)
     ipcq.unlink(queue.name, "memory")
-    getter.join(HANG)
+    getter.join(HANG_SECONDS)
     assert errors
 
 
-def test_a_name_can_be_unlinked_by_one_alone(name: str) -> None:
-    """Two that unlink at the same time: one succeeds."""
+def test_only_one_of_two_concurrent_unlinks_succeeds(name: str) -> None:
+    """Of two concurrent unlinks, one succeeds."""
     ipcq.open(name, "memory").close()
     queue = ipcq_memory._queues[name]
     assert [ipcq_memory._remove(name, queue), ipcq_memory._remove(name, queue)] == [True, False]
@@ -633,7 +637,7 @@ def test_a_name_can_be_unlinked_by_one_alone(name: str) -> None:
 
 
 def test_a_forked_child_has_no_queues(queue: Handle) -> None:
-    """C20: the child's copies would be other queues under the same names."""
+    """C20: copies in the child would be other queues under the same names."""
     with Peers() as peers:
         assert not peers.fork(say_whether_there_are_queues).hear()
     assert ipcq_memory._queues
@@ -644,11 +648,11 @@ def say_whether_there_are_queues() -> None:
 
 
 def test_a_forked_childs_handles_cannot_be_used(queue: Handle) -> None:
-    """C20: it works or raises."""
+    """C20: a call works or raises."""
     assert not queue._channel.after_fork()
 
 
-# The contract by itself, past the core, which looks first
+# The backend's contract, called without the core, which checks first
 
 
 def test_creating_what_exists_is_refused(queue: Handle) -> None:
@@ -658,34 +662,34 @@ def test_creating_what_exists_is_refused(queue: Handle) -> None:
 
 
 def test_attaching_to_what_does_not_exist_is_refused(name: str) -> None:
-    """Clause 2: else it raises QueueNotFound."""
+    """Clause 2: a missing name raises QueueNotFound."""
     with pytest.raises(QueueNotFound):
         ipcq_memory.MemoryBackend().attach(name, Request())
 
 
 def test_unlinking_what_does_not_exist_is_refused(name: str) -> None:
-    """Clause 4: else raises QueueNotFound."""
+    """Clause 4: a missing name raises QueueNotFound."""
     with pytest.raises(QueueNotFound):
         ipcq_memory.MemoryBackend().unlink(name)
 
 
 def test_a_notice_by_signal_is_sent_to_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """notify: the number of a signal that this process is sent."""
+    """notify: a signal number means a signal to this process."""
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
     give_notice(signal.SIGUSR1)
     assert sent == [(os.getpid(), signal.SIGUSR1)]
 
 
-def test_a_notice_that_was_taken_back_meanwhile_tells_nobody(queue: Handle) -> None:
-    """One that nobody waits for is none."""
+def test_a_notice_that_was_cancelled_meanwhile_is_not_given(queue: Handle) -> None:
+    """There is no registrant any more."""
     shared = queue._channel._queue  # type: ignore[attr-defined]
     shared.alone(shared.tell)
     assert shared.registrant is None
 
 
 def test_a_doorbell_that_was_closed_meanwhile_is_not_rung() -> None:
-    """C12: a finaliser closes a handle while another handle's call tells all doorbells."""
+    """C12: a finaliser closes a handle while another handle's call updates all doorbells."""
     bell = ipcq_memory.Doorbell(lambda: True)
     bell.close()
     bell.show()
@@ -697,8 +701,8 @@ def fail(*_: object) -> Any:
     raise MemoryError
 
 
-def test_a_batch_is_told_up_to_where_memory_ran_out(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C36: what is stored is counted, and what is taken is returned."""
+def test_a_batch_reports_what_was_done_before_memory_ran_out(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: stored messages are counted, and messages that were taken are returned."""
     channel = queue._channel
     put, get = channel._put, channel._get
     left = iter(range(2))
@@ -710,7 +714,7 @@ def test_a_batch_is_told_up_to_where_memory_ran_out(queue: Handle, monkeypatch: 
 
 
 def test_a_batch_without_memory_raises(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C36: and does nothing."""
+    """C36: and it changes nothing."""
     channel = queue._channel
     monkeypatch.setattr(channel, "_put", fail)
     monkeypatch.setattr(channel, "_get", fail)
@@ -720,8 +724,8 @@ def test_a_batch_without_memory_raises(queue: Handle, monkeypatch: pytest.Monkey
         channel.try_get_many(2)
 
 
-def test_a_heap_without_memory_changes_no_figure(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C36: nothing was stored and nothing taken."""
+def test_a_heap_operation_without_memory_changes_no_statistic(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: nothing was stored and nothing was taken."""
     queue.put(b"1")
     before = queue.stats()
     for call, verb in (("heappush", lambda: queue.put(b"2")), ("heappop", queue.get)):
@@ -731,10 +735,8 @@ def test_a_heap_without_memory_changes_no_figure(queue: Handle, monkeypatch: pyt
     assert queue.stats() == before
 
 
-def test_what_is_done_is_told_though_nobody_can_be_woken_or_shown(
-    queue: Handle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """C36: who waits looks around after a slice of time, and the next step shows it."""
+def test_a_put_succeeds_though_no_waiter_can_be_woken(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: waiters look again after a slice of time, and the next call corrects the doorbell."""
     fileno = queue.fileno()
     bell, store = queue._channel._queue.bells[0], queue._channel._queue
 
@@ -752,7 +754,9 @@ def test_what_is_done_is_told_though_nobody_can_be_woken_or_shown(
     assert select.select([fileno], [], [], 0)[0] == [fileno]
 
 
-def test_a_notice_without_a_thread_waits_for_the_next_message(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notice_for_which_no_thread_starts_waits_for_the_next_message(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """C5: the message is stored, so its put does not fail."""
 
     def no_thread(thread: threading.Thread) -> None:
@@ -765,4 +769,4 @@ def test_a_notice_without_a_thread_waits_for_the_next_message(queue: Handle, mon
         queue.put(b"first")
     assert queue.get(timeout=0) == b"first"
     queue.put(b"second")
-    assert told.wait(HANG)
+    assert told.wait(HANG_SECONDS)

@@ -1,4 +1,4 @@
-"""The kernel's message queue keeps the contract, and is the one that other programs see."""
+"""The kernel's message queue keeps the contract, and other programs see the same queue."""
 
 import os
 import select
@@ -10,8 +10,8 @@ from ipcq.testing import BackendContract
 class TestMqueue(BackendContract):
     backend = "mqueue"
 
-    def test_another_program_meets_exactly_the_bytes(self) -> None:
-        """Raw bytes, and MessagePack bare, are what stands in the kernel's queue."""
+    def test_another_program_reads_exactly_the_bytes(self) -> None:
+        """The kernel's queue holds raw bytes, or bare MessagePack."""
         import posix_ipc
 
         stranger = posix_ipc.MessageQueue(self.create().name)
@@ -24,11 +24,11 @@ class TestMqueue(BackendContract):
             stranger.close()
 
     def test_the_kernel_has_the_mode(self) -> None:
-        """C27: what the handle says is what the kernel checks."""
+        """C27: the kernel checks the mode that the handle reports."""
         queue = self.create(mode=0o640, other_users=True)
         assert stat.S_IMODE(os.fstat(queue.fileno()).st_mode) == 0o640
 
-    def test_a_descriptor_tells_of_space(self) -> None:
+    def test_a_descriptor_is_writable_while_there_is_space(self) -> None:
         """Clause 14: it is writable while the queue is not full."""
         queue = self.create()
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""What only the kernel's queue has: what it says of messages, its mark of a shutdown, and foreign ends."""
+"""What only the kernel's queue has: its errors on messages, its shutdown mark, and foreign programs."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ name, queue = mqueue.name, mqueue.queue
 
 
 class Failing:
-    """Stands in for posix_ipc's queue where it has to fail."""
+    """A proxy of posix_ipc's queue whose calls fail."""
 
     def __init__(self, queue: Any, error: BaseException) -> None:
         self._queue = queue
@@ -41,10 +41,10 @@ class Failing:
     [(MemoryError(), NoSpace), (OSError(5, "no"), MessageQueueError), (posix_ipc.Error("no"), MessageQueueError)],
 )
 @pytest.mark.parametrize("verb", ["put", "get", "drain"])
-def test_what_posix_ipc_raises_on_a_message_is_ours(
+def test_an_error_of_posix_ipc_on_a_message_becomes_ours(
     queue: Handle, verb: str, error: Exception, kind: type[MessageQueueError]
 ) -> None:
-    """C23, clause 18: no memory for a message is NoSpace."""
+    """C23, clause 18: if there is no memory for a message, the error is NoSpace."""
     channel: Any = queue._channel
     if verb == "drain":
         channel.shutdown(False)
@@ -56,14 +56,14 @@ def test_what_posix_ipc_raises_on_a_message_is_ours(
         queue.put(b"x") if verb == "put" else queue.get(block=False)
 
 
-def test_a_received_message_takes_no_more_memory_than_it_has(queue: Handle) -> None:
-    """DESIGN 6: copy small messages out, for posix_ipc pins a maximum-size buffer for each."""
+def test_a_received_message_takes_no_more_memory_than_its_size(queue: Handle) -> None:
+    """DESIGN 6: posix_ipc allocates a buffer of the maximum size for each message, so small ones are copied."""
     queue.put(b"x")
     assert sys.getsizeof(queue.get(timeout=5)) == sys.getsizeof(b"x")
 
 
-def test_a_wait_asks_again_before_it_sleeps(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that comes at once is taken without a sleep and its end."""
+def test_a_wait_polls_again_before_it_sleeps(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that arrives at once is taken without the cost of a sleep."""
     asked: list[float] = []
 
     class Poll:
@@ -81,14 +81,14 @@ def test_a_wait_asks_again_before_it_sleeps(queue: Handle, monkeypatch: pytest.M
     assert (asked[:2], max(asked) > 0) == ([0, 0], True)
 
 
-def test_figures_that_the_kernel_keeps_are_told(queue: Handle) -> None:
-    """stats: depth and bytes; what the mechanism cannot know is None."""
+def test_statistics_have_the_figures_of_the_kernel(queue: Handle) -> None:
+    """stats: depth and bytes; a figure that the mechanism cannot provide is None."""
     queue.put_many([b"xx", b"yyy"])
     assert queue.stats() == ipcq.Stats(depth=2, bytes=5)
 
 
 def test_a_handle_that_does_not_read_cannot_know_the_bytes(queue: Handle) -> None:
-    """The kernel tells them to readers."""
+    """The kernel reports them only to readers."""
     queue.put(b"xx")
     with ipcq.open(queue.name, "mqueue", read=False) as writer:
         assert writer.stats() == ipcq.Stats(depth=1)
@@ -111,7 +111,7 @@ def test_the_mark_of_a_shutdown_is_the_sticky_bit(queue: Handle) -> None:
 
 
 def test_a_put_that_races_with_the_shutdown_is_drained(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: a getter that finds the queue empty and shut down lingers once."""
+    """C14: a getter that finds the queue empty and shut down waits once for late messages."""
     with ipcq.open(queue.name, "mqueue", serializer="raw") as other:
         queue.shutdown()
         late = posix_ipc.MessageQueue(queue.name)
@@ -129,7 +129,7 @@ def test_a_put_that_races_with_the_shutdown_is_drained(queue: Handle, monkeypatc
 
 
 def test_a_put_that_races_with_an_immediate_shutdown_is_dropped(queue: Handle) -> None:
-    """C37: a producer that was stopped between its check and its send sends a message that cannot be taken."""
+    """C37: a message that a producer checks before and sends after the shutdown cannot be taken."""
     with ipcq.open(queue.name, "mqueue", serializer="raw") as other:
         queue.put(b"dropped")
         queue.shutdown(immediate=True)
@@ -142,8 +142,10 @@ def test_a_put_that_races_with_an_immediate_shutdown_is_dropped(queue: Handle) -
         assert (other.qsize(), other.stats().bytes) == (0, 0)
 
 
-def test_a_getter_that_lingers_sees_that_the_rest_was_dropped(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C37: an immediate shutdown may follow one that lets drain."""
+def test_a_getter_that_waits_for_late_messages_sees_an_immediate_shutdown(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C37: an immediate shutdown may follow one that lets consumers drain."""
     with ipcq.open(queue.name, "mqueue", serializer="raw") as other:
         queue.shutdown()
 
@@ -159,15 +161,15 @@ def test_a_getter_that_lingers_sees_that_the_rest_was_dropped(queue: Handle, mon
             other.get(timeout=5)
 
 
-def test_what_the_system_refuses_while_dropping_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_system_while_dropping_is_raised(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C37: the call does not claim that everything was dropped."""
     monkeypatch.setattr(queue._channel, "_receive", refuse)
     with pytest.raises(ipcq.MessageQueueError, match="broken"):
         queue.shutdown(immediate=True)
 
 
-def test_a_getter_lingers_once(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: what comes later than that is nobody's."""
+def test_a_getter_waits_for_late_messages_once(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: a message that arrives later than that is lost."""
     queue.shutdown()
     slept: list[float] = []
     monkeypatch.setattr(channels, "sleep", slept.append)
@@ -177,8 +179,8 @@ def test_a_getter_lingers_once(queue: Handle, monkeypatch: pytest.MonkeyPatch) -
     assert len(slept) == 1
 
 
-def test_a_shutdown_by_somebody_else_is_denied(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN 6: a non-owner gets PermissionDenied."""
+def test_a_shutdown_by_another_user_is_denied(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN 6: a process of another user gets PermissionDenied."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "no")
@@ -211,7 +213,7 @@ def test_a_foreign_program_gets_the_bytes_alone(queue: Handle) -> None:
 
 
 def test_a_foreign_programs_bytes_arrive_alone(queue: Handle) -> None:
-    """DESIGN 6: the other way round."""
+    """DESIGN 6: the same in the other direction."""
     foreign = posix_ipc.MessageQueue(queue.name)
     foreign.send(b"\x00\xc1", priority=9)
     foreign.close()
@@ -220,7 +222,7 @@ def test_a_foreign_programs_bytes_arrive_alone(queue: Handle) -> None:
 
 
 def test_a_foreign_programs_queue_is_attached_to(name: str) -> None:
-    """Its limits are what it made them."""
+    """Its limits are those that the foreign program gave."""
     foreign = posix_ipc.MessageQueue(name, posix_ipc.O_CREX, mode=0o640, max_messages=2, max_message_size=32)
     foreign.close()
     with ipcq.open(name) as queue:
@@ -228,14 +230,14 @@ def test_a_foreign_programs_queue_is_attached_to(name: str) -> None:
 
 
 def test_a_foreign_program_that_unlinks_ends_the_handles(queue: Handle) -> None:
-    """C14: after unlink (ours, rm, RemoveIPC) every operation raises QueueGone."""
+    """C14: after an unlink (by ipcq, rm or RemoveIPC) every operation raises QueueGone."""
     posix_ipc.unlink_message_queue(queue.name)
     with pytest.raises(QueueGone):
         queue.get(timeout=5)
 
 
 @as_root
-def test_a_queue_of_somebody_else_is_refused(queue: Handle) -> None:
+def test_a_queue_of_another_user_is_refused(queue: Handle) -> None:
     """C27: an object owned by neither this user nor root is refused."""
     os.fchown(queue.fileno(), 12345, -1)
     with pytest.raises(PermissionDenied, match=r"its owner is user 12345.*other_users=True"):
@@ -243,8 +245,8 @@ def test_a_queue_of_somebody_else_is_refused(queue: Handle) -> None:
 
 
 @as_root
-def test_a_refused_queue_of_somebody_else_leaves_no_descriptor(queue: Handle) -> None:
-    """C17: a refusal gives back."""
+def test_a_refused_queue_of_another_user_leaves_no_descriptor(queue: Handle) -> None:
+    """C17: a refusal closes what it opened."""
     os.fchown(queue.fileno(), 12345, -1)
     before = descriptors()
     with pytest.raises(PermissionDenied):
@@ -253,7 +255,7 @@ def test_a_refused_queue_of_somebody_else_leaves_no_descriptor(queue: Handle) ->
 
 
 @as_root
-def test_a_queue_of_somebody_else_can_be_trusted(queue: Handle) -> None:
+def test_a_queue_of_another_user_can_be_trusted(queue: Handle) -> None:
     """DESIGN 4: other_users=True."""
     os.fchown(queue.fileno(), 12345, -1)
     with ipcq.open(queue.name, "mqueue", other_users=True) as other:
@@ -265,10 +267,10 @@ def test_a_queue_of_somebody_else_can_be_trusted(queue: Handle) -> None:
 
 
 @pytest.mark.parametrize("verb", ["qsize", "shutdown", "attach"])
-def test_a_status_that_the_system_refuses_is_our_error(
+def test_an_fstat_that_the_system_refuses_is_our_error(
     verb: str, queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C5: with its number, no descriptor is left, and the queue goes on."""
+    """C5: the error has the number, no descriptor is left open, and the queue still works."""
     before = os.listdir("/proc/self/fd")
     with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
         patch.setattr(os, "fstat", refuse)
@@ -281,7 +283,7 @@ def test_a_status_that_the_system_refuses_is_our_error(
 
 
 def test_a_shutdown_that_the_system_refuses_is_our_error(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: also where it is not for want of a right."""
+    """C5: also where the reason is not a missing permission."""
     with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
         patch.setattr(os, "fchmod", refuse)
         queue.shutdown()
@@ -290,7 +292,7 @@ def test_a_shutdown_that_the_system_refuses_is_our_error(queue: Handle, monkeypa
 
 
 def test_a_message_that_cannot_be_copied_is_returned_as_it_came() -> None:
-    """C36: it was taken; only the copy would have been smaller."""
+    """C36: the message was taken; only its copy would have been smaller."""
 
     class Uncopied:
         def __bytes__(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The kernel's limits of message queues: what an error number means, and what is done about it."""
+"""The kernel's limits for message queues: what an error number means, and which way out the error gives."""
 
 import errno
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 import ipcq
 from backends import mqueue
-from backends.mqueue import HANG, SMALL, Handle, descriptors, failed, posix_ipc
+from backends.mqueue import HANG_SECONDS, SMALL, Handle, descriptors, os_error, posix_ipc
 from ipcq.backend import Request, explained
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_mqueue import MqueueBackend, _limits
@@ -21,7 +21,7 @@ name, queue = mqueue.name, mqueue.queue
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the kernel's settings be read from files of the test's."""
+    """Read the kernel's settings from files of the test."""
     values = {"msg_default": 10, "msg_max": 10, "msgsize_default": 8192, "msgsize_max": 8192, "queues_max": 256}
     for setting, value in values.items():
         (tmp_path / setting).write_text(f"{value}\n")
@@ -31,14 +31,14 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ordinary(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be a process without CAP_SYS_RESOURCE, whose settings are the kernel's defaults."""
+    """Simulate a process without CAP_SYS_RESOURCE under the kernel's default settings."""
     monkeypatch.setattr(_limits, "privileged", lambda: False)
     monkeypatch.setattr(_limits.resource, "getrlimit", lambda which: (819200, 819200))
 
 
 @pytest.fixture
-def lifted(ordinary: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be a process with CAP_SYS_RESOURCE."""
+def privileged_process(ordinary: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a process with CAP_SYS_RESOURCE."""
     monkeypatch.setattr(_limits, "privileged", lambda: True)
 
 
@@ -60,14 +60,14 @@ def lifted(ordinary: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_each_error_number_is_one_class(ordinary: None, number: int, kind: type[MessageQueueError]) -> None:
-    """STYLE 31: foreign errors cross in one table."""
-    assert type(explained(failed(number), _limits.errors(11, 64))) is kind
+    """STYLE 31: one table translates foreign errors."""
+    assert type(explained(os_error(number), _limits.errors(11, 64))) is kind
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EINVAL, errno.EIO])
 def test_the_error_number_is_kept(ordinary: None, number: int) -> None:
     """C24: errno is always set."""
-    assert explained(failed(number), _limits.errors(11, 64)).errno == number
+    assert explained(os_error(number), _limits.errors(11, 64)).errno == number
 
 
 LIMITS: list[tuple[int, int, int, tuple[str, int, int], str]] = [
@@ -85,8 +85,8 @@ LIMITS: list[tuple[int, int, int, tuple[str, int, int], str]] = [
 def test_an_ordinary_users_limit_is_named_with_its_figures(
     ordinary: None, number: int, messages: int, size: int, figures: tuple[str, int, int], remedy: str
 ) -> None:
-    """C24: the limit, its value and what was asked."""
-    error = explained(failed(number), _limits.errors(messages, size))
+    """C24: the error has the limit, its value and the amount asked for."""
+    error = explained(os_error(number), _limits.errors(messages, size))
     assert isinstance(error, LimitExceeded) and (error.limit, error.value, error.asked) == figures
 
 
@@ -94,8 +94,8 @@ def test_an_ordinary_users_limit_is_named_with_its_figures(
 def test_an_ordinary_users_limit_comes_with_the_command(
     ordinary: None, number: int, messages: int, size: int, figures: tuple[str, int, int], remedy: str
 ) -> None:
-    """C24: and the remedy."""
-    error = explained(failed(number), _limits.errors(messages, size))
+    """C24: the error has the remedy."""
+    error = explained(os_error(number), _limits.errors(messages, size))
     assert isinstance(error, LimitExceeded) and remedy in error.remedy
 
 
@@ -108,49 +108,49 @@ def test_an_ordinary_users_limit_comes_with_the_command(
     ],
 )
 def test_a_privileged_process_meets_the_hard_limits(
-    lifted: None, messages: int, size: int, figures: tuple[str, int, int]
+    privileged_process: None, messages: int, size: int, figures: tuple[str, int, int]
 ) -> None:
-    """C24: CAP_SYS_RESOURCE lifts it above the settings, up to what is compiled in."""
-    error = explained(failed(errno.EINVAL), _limits.errors(messages, size))
+    """C24: CAP_SYS_RESOURCE lifts the settings, up to the limits compiled into the kernel."""
+    error = explained(os_error(errno.EINVAL), _limits.errors(messages, size))
     assert isinstance(error, LimitExceeded) and (error.limit, error.value, error.asked) == figures
 
 
-def test_a_hard_limit_has_no_command(lifted: None) -> None:
-    """C24: no setting goes beyond it."""
-    error = explained(failed(errno.EINVAL), _limits.errors(65537, 64))
+def test_a_hard_limit_has_no_command(privileged_process: None) -> None:
+    """C24: no setting exceeds it."""
+    error = explained(os_error(errno.EINVAL), _limits.errors(65537, 64))
     assert isinstance(error, LimitExceeded) and error.remedy == "no setting raises it: ask for less"
 
 
-def test_a_bad_argument_without_a_geometry_is_the_root_error(ordinary: None) -> None:
-    """Nothing was asked for that could have hit a limit."""
-    assert type(explained(failed(errno.EINVAL), _limits.ERRORS)) is MessageQueueError
+def test_einval_without_limits_is_the_root_error(ordinary: None) -> None:
+    """The call asked for nothing that could exceed a limit."""
+    assert type(explained(os_error(errno.EINVAL), _limits.ERRORS)) is MessageQueueError
 
 
-def test_an_unlisted_error_tells_what_the_system_said(ordinary: None) -> None:
-    """STYLE 31: the root error, with the system's words."""
-    told = str(explained(failed(errno.EIO), _limits.ERRORS))
+def test_an_unlisted_error_has_the_text_of_the_system(ordinary: None) -> None:
+    """STYLE 31: it is the root error with the system's text."""
+    told = str(explained(os_error(errno.EIO), _limits.ERRORS))
     assert told == "the system refused: [Errno 5] Input/output error: '/jobs'"
 
 
 @pytest.mark.parametrize(("number", "limit"), [(errno.EMFILE, "RLIMIT_NOFILE"), (errno.ENFILE, "fs.file-max")])
-def test_a_full_table_of_files_is_told_from_the_budget(
+def test_a_full_descriptor_table_is_distinguished_from_the_budget(
     ordinary: None, monkeypatch: pytest.MonkeyPatch, number: int, limit: str
 ) -> None:
     """C24: mq_open has one error number for RLIMIT_NOFILE and RLIMIT_MSGQUEUE."""
 
     def refuse(*_: object) -> int:
-        raise failed(number)
+        raise os_error(number)
 
     with monkeypatch.context() as full:
         full.setattr(_limits.os, "open", refuse)
-        error = explained(failed(errno.EMFILE), _limits.errors(4, 64))
+        error = explained(os_error(errno.EMFILE), _limits.errors(4, 64))
     assert isinstance(error, LimitExceeded) and error.limit == limit
 
 
-def test_looking_for_a_full_table_leaves_no_descriptor(ordinary: None) -> None:
-    """C17: a diagnosis gives back what it opened."""
+def test_checking_for_a_full_descriptor_table_leaves_no_descriptor(ordinary: None) -> None:
+    """C17: a diagnosis closes what it opened."""
     before = descriptors()
-    explained(failed(errno.EMFILE), _limits.errors(4, 64))
+    explained(os_error(errno.EMFILE), _limits.errors(4, 64))
     assert descriptors() == before
 
 
@@ -172,7 +172,7 @@ def test_the_default_size_is_the_kernels(settings: Path, written: dict[str, int]
     assert _limits.default_size() == value
 
 
-def test_settings_that_cannot_be_seen_are_the_kernels_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_cannot_be_read_are_the_kernels_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container may hide /proc."""
     monkeypatch.setattr(_limits, "DIRECTORY", str(tmp_path / "hidden"))
     assert (_limits.default_messages(), _limits.default_size()) == (10, 8192)
@@ -205,14 +205,14 @@ def test_privilege_is_cap_sys_resource(
 
 
 @pytest.mark.parametrize("limits", [{"max_messages": 2**64 + 3}, {"max_messages": 2**63}, {"max_messages": 2**31}])
-def test_a_capacity_beyond_all_numbers_is_a_limit(name: str, limits: dict[str, int]) -> None:
-    """C24: and not another capacity that happens to be the same in 64 bits."""
+def test_a_capacity_beyond_31_bits_is_a_limit(name: str, limits: dict[str, int]) -> None:
+    """C24: it is not reduced to a capacity that has the same 64 bits."""
     with pytest.raises(LimitExceeded) as caught:
         ipcq.open(name, "mqueue", **{**SMALL, **limits})
     assert caught.value.asked == limits["max_messages"]
 
 
-def test_a_capacity_beyond_all_numbers_creates_nothing(name: str) -> None:
+def test_a_capacity_beyond_64_bits_creates_nothing(name: str) -> None:
     """A failed creation leaves no queue behind."""
     with pytest.raises(LimitExceeded):
         ipcq.open(name, "mqueue", max_messages=2**64 + 3, max_message_size=64)
@@ -220,8 +220,8 @@ def test_a_capacity_beyond_all_numbers_creates_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("free", range(4))
-def test_a_full_descriptor_table_is_that_at_every_step(name: str, free: int) -> None:
-    """C24: wherever in an opening the descriptors run out, it is LimitExceeded or it works."""
+def test_a_full_descriptor_table_is_reported_at_every_step_of_an_open(name: str, free: int) -> None:
+    """C24: wherever an open runs out of descriptors, it raises LimitExceeded or works."""
     script = """
         import os, resource, sys
         import ipcq
@@ -250,14 +250,14 @@ def test_a_full_descriptor_table_is_that_at_every_step(name: str, free: int) -> 
         [sys.executable, "-c", textwrap.dedent(script), name, str(free)],
         capture_output=True,
         text=True,
-        timeout=HANG,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.stdout.strip() in ("worked", "RLIMIT_NOFILE"), done.stderr
 
 
-def test_memory_that_is_not_to_be_had_is_no_space(queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: as posix_ipc tells it."""
+def test_a_memory_error_of_posix_ipc_is_no_space(queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: also when posix_ipc raises MemoryError."""
 
     def lack(*_: object, **__: object) -> None:
         raise MemoryError

@@ -1,4 +1,4 @@
-"""Where the kernel has its message queues: whether it has any, how one is made, and which there are."""
+"""The names of the kernel's message queues: the probe, creating, unlinking and listing."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ import pytest
 import ipcq
 import ipcq_mqueue
 from backends import mqueue
-from backends.mqueue import HANG, SMALL, Handle, channels, descriptors, failed, posix_ipc, refuse
+from backends.mqueue import HANG_SECONDS, SMALL, Handle, channels, descriptors, os_error, posix_ipc, refuse
 from ipcq._opening import registry
 from ipcq.backend import Request
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueNotFound, Unsupported
@@ -30,37 +30,37 @@ name, queue = mqueue.name, mqueue.queue
 
 
 def test_another_platform_has_no_such_queues(monkeypatch: pytest.MonkeyPatch) -> None:
-    """STYLE 11: the probe says why."""
+    """STYLE 11: the probe gives the reason."""
     monkeypatch.setattr(ipcq_mqueue.sys, "platform", "win32")
     assert registry.probe(MqueueBackend()).reason == "it works only on linux, but this is win32"
 
 
 def test_on_another_platform_no_name_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """exists answers even where the probe says no."""
+    """exists answers even where the probe fails."""
     monkeypatch.setattr(ipcq_mqueue.sys, "platform", "win32")
     assert not MqueueBackend().exists(name)
 
 
-def test_a_kernel_without_queues_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """STYLE 11: as above."""
+def test_a_kernel_without_queues_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """STYLE 11: the probe gives the reason."""
     monkeypatch.setattr(_limits, "DIRECTORY", str(tmp_path / "missing"))
     assert "this kernel has no POSIX message queues" in MqueueBackend().probe().reason
 
 
-def test_a_missing_posix_ipc_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_posix_ipc_is_the_reason_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """STYLE 11: the reason ends with the way out."""
     monkeypatch.setattr(_library, "find_spec", lambda name: None)
     assert MqueueBackend().probe().reason == "posix_ipc is not installed: pip install 'ipcq-queue[mqueue]'"
 
 
-def test_without_posix_ipc_a_name_is_still_seen(queue: Handle) -> None:
-    """DESIGN 5: every bundled backend can say whether a name exists without its optional dependency."""
+def test_without_posix_ipc_a_queue_still_exists(queue: Handle) -> None:
+    """DESIGN 5: each bundled backend can look for a name without its optional dependency."""
     script = "import sys; sys.modules['posix_ipc'] = None; import ipcq; print(ipcq.exists(sys.argv[1], 'mqueue'))"
     done = subprocess.run([sys.executable, "-c", script, queue.name], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
 
 
-def test_without_posix_ipc_what_exists_is_an_error(queue: Handle) -> None:
+def test_without_posix_ipc_opening_an_existing_queue_is_an_error(queue: Handle) -> None:
     """DESIGN 5: an existing queue whose backend cannot be used here is an error, never a second queue."""
     script = """
         import sys
@@ -87,14 +87,14 @@ def test_without_posix_ipc_what_exists_is_an_error(queue: Handle) -> None:
         ({"lifetime": "last-close"}, "last handle"),
     ],
 )
-def test_what_the_kernel_does_not_have_is_unsupported(name: str, options: dict[str, Any], words: str) -> None:
-    """DESIGN 4: refused and not ignored."""
+def test_options_that_the_kernel_lacks_are_unsupported(name: str, options: dict[str, Any], words: str) -> None:
+    """DESIGN 4: refused, not ignored."""
     with pytest.raises(Unsupported, match=words):
         ipcq.open(name, "mqueue", **options)
 
 
 def test_a_lifetime_that_reaches_the_backend_is_unsupported(name: str) -> None:
-    """Clause 6: refused in create, whoever calls it."""
+    """Clause 6: create refuses it, whoever the caller is."""
     with pytest.raises(Unsupported, match="leave out lifetime"):
         MqueueBackend().create(name, Request(lifetime="last-close"))
 
@@ -103,7 +103,7 @@ def test_a_lifetime_that_reaches_the_backend_is_unsupported(name: str) -> None:
 def test_a_creation_that_fails_half_way_leaves_no_name(
     name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """Clause 1: whole or not at all."""
+    """Clause 1: a queue is created whole or not at all."""
 
     def fail(*_: object) -> None:
         raise error
@@ -130,8 +130,8 @@ def test_a_creation_that_fails_half_way_leaves_no_descriptor(name: str, monkeypa
 
 
 @pytest.fixture
-def usurped(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let a foreign program replace the queue between its creation and its opening."""
+def replaced(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Replace the queue between its creation and its opening, as a foreign program can."""
     attached = channels.attached
 
     def replace_first(name: str, request: Request) -> Any:
@@ -144,21 +144,21 @@ def usurped(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_a_queue_that_is_replaced_while_it_is_created_is_told(usurped: None, name: str) -> None:
-    """Clause 1: the channel leads to the queue that was made, or there is none."""
+def test_a_queue_that_is_replaced_while_it_is_created_is_an_error(replaced: None, name: str) -> None:
+    """Clause 1: the channel leads to the queue that this call created, or there is no channel."""
     with pytest.raises(QueueNotFound, match="it was unlinked and replaced by another queue while it was created"):
         MqueueBackend().create(name, Request(**SMALL))
 
 
-def test_a_queue_that_is_replaced_while_it_is_created_leaves_the_other(usurped: None, name: str) -> None:
-    """C18: nothing removes another's queue."""
+def test_a_queue_that_is_replaced_while_it_is_created_leaves_the_other(replaced: None, name: str) -> None:
+    """C18: no call removes another process's queue."""
     with suppress(QueueNotFound):
         MqueueBackend().create(name, Request(**SMALL))
     assert MqueueBackend().exists(name)
 
 
-def test_a_queue_that_is_unlinked_while_it_is_created_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 18: only exceptions of ours leave a backend."""
+def test_a_queue_that_is_unlinked_while_it_is_created_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 18: a backend raises only ipcq's exceptions."""
     attached = channels.attached
 
     def unlink_first(name: str, request: Request) -> Any:
@@ -170,17 +170,17 @@ def test_a_queue_that_is_unlinked_while_it_is_created_is_told(name: str, monkeyp
         MqueueBackend().create(name, Request(**SMALL))
 
 
-def test_unlinking_what_is_not_there_is_not_found(name: str) -> None:
-    """Clause 4."""
+def test_unlinking_a_missing_queue_is_not_found(name: str) -> None:
+    """Clause 4: QueueNotFound."""
     with pytest.raises(QueueNotFound):
         MqueueBackend().unlink(name)
 
 
-def test_looking_where_the_kernel_fails_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 3: no answer is not a no."""
+def test_a_kernel_error_while_looking_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 3: a failed look does not mean that the name is free."""
 
     def fail(*_: object) -> int:
-        raise failed(errno.EIO)
+        raise os_error(errno.EIO)
 
     monkeypatch.setattr(_kernel, "open_queue", fail)
     with pytest.raises(MessageQueueError, match="the system refused"):
@@ -188,10 +188,10 @@ def test_looking_where_the_kernel_fails_is_an_error(name: str, monkeypatch: pyte
 
 
 def test_a_queue_that_this_user_may_not_open_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 3: so that no other backend gives the name away."""
+    """Clause 3: otherwise another backend would give the name away."""
 
     def fail(*_: object) -> int:
-        raise failed(errno.EACCES)
+        raise os_error(errno.EACCES)
 
     monkeypatch.setattr(_kernel, "open_queue", fail)
     assert MqueueBackend().exists(name)
@@ -207,10 +207,10 @@ def test_a_queue_that_this_user_may_not_open_exists(name: str, monkeypatch: pyte
         (OSError(5, "what?"), MessageQueueError),
     ],
 )
-def test_what_posix_ipc_raises_on_opening_is_ours(
+def test_an_error_of_posix_ipc_on_opening_becomes_ours(
     name: str, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[MessageQueueError]
 ) -> None:
-    """Clause 18: one table."""
+    """Clause 18: one table translates them."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -221,7 +221,7 @@ def test_what_posix_ipc_raises_on_opening_is_ours(
 
 
 def test_a_mode_that_the_system_refuses_leaves_no_queue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: creating has not happened, and says so by our error."""
+    """C5: nothing was created, and the error is ours."""
     with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
         patch.setattr(os, "fchmod", refuse)
         MqueueBackend().create(name, Request(**SMALL))
@@ -233,7 +233,7 @@ def test_a_mode_that_the_system_refuses_leaves_no_queue(name: str, monkeypatch: 
 
 
 def run_where(script: str, *arguments: str, mounts: bool) -> str:
-    """Run a script in a mount namespace of its own, with or without the mqueue file system at `place`."""
+    """Run a script in a new mount namespace, with or without the mqueue file system mounted at `place`."""
     place = arguments[0]
     steps = ["umount -a -t mqueue 2>/dev/null"]
     if mounts:
@@ -243,7 +243,7 @@ def run_where(script: str, *arguments: str, mounts: bool) -> str:
         ["unshare", "-m", "sh", "-c", "; ".join(steps), sys.executable, place, textwrap.dedent(script), *arguments[1:]],
         capture_output=True,
         text=True,
-        timeout=HANG,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -267,15 +267,15 @@ in_own_namespace = pytest.mark.skipif(
 @in_own_namespace
 @pytest.mark.parametrize("folder", ["plain", "with blank", "ümlaut", "back\\slash"])
 def test_queues_are_listed_where_the_file_system_is_mounted(queue: Handle, tmp_path: Path, folder: str) -> None:
-    """DESIGN 6: wherever that is."""
+    """DESIGN 6: the mount point does not matter."""
     place = tmp_path / folder
     place.mkdir()
     assert run_where(LIST, str(place), queue.name, mounts=True) == "True None 0"
 
 
 @in_own_namespace
-def test_where_it_is_not_mounted_the_command_is_told(queue: Handle, tmp_path: Path) -> None:
-    """DESIGN 6: elsewhere says so with the mount command, and doctor has a finding."""
+def test_without_the_mount_the_listing_has_the_mount_command(queue: Handle, tmp_path: Path) -> None:
+    """DESIGN 6: the listing has the mount command, and doctor has a finding."""
     said = run_where(LIST, str(tmp_path), queue.name, mounts=False)
     assert said == (
         "False the mqueue file system is not mounted: "
@@ -285,7 +285,7 @@ def test_where_it_is_not_mounted_the_command_is_told(queue: Handle, tmp_path: Pa
 
 @pytest.fixture
 def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the table of mounts be read from a file of the test's."""
+    """Read the mount table from a file of the test."""
     table = tmp_path / "mounts"
 
     def open_table(path: str, **options: Any) -> Any:
@@ -306,40 +306,40 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("", None),
     ],
 )
-def test_the_place_is_read_from_the_table_of_mounts(mounts: Path, line: str, place: str | None) -> None:
-    """proc_pid_mounts(5): blanks and backslashes are octal escapes."""
+def test_the_mount_point_is_read_from_the_mount_table(mounts: Path, line: str, place: str | None) -> None:
+    """proc_pid_mounts(5): spaces and backslashes are octal escapes."""
     mounts.write_text("rootfs / rootfs rw 0 0\n" + line, encoding="utf-8")
     assert ipcq_mqueue._mount_point() == place
 
 
-def test_a_hidden_table_of_mounts_has_no_place(mounts: Path) -> None:
+def test_without_a_mount_table_there_is_no_mount_point(mounts: Path) -> None:
     """A container may hide /proc."""
     assert ipcq_mqueue._mount_point() is None
 
 
 def test_queues_are_listed_by_their_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With the slash that the file system leaves out."""
+    """The file system omits the leading slash."""
     (tmp_path / "jobs").write_text("")
     monkeypatch.setattr(ipcq_mqueue, "_mount_point", lambda: str(tmp_path))
     assert MqueueBackend().names() == ["/jobs"]
 
 
 def test_an_unmounted_file_system_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """names: Unsupported with what would change that."""
+    """names raises Unsupported with the command that mounts it."""
     monkeypatch.setattr(ipcq_mqueue, "_mount_point", lambda: None)
     with pytest.raises(Unsupported, match="sudo mount -t mqueue none /dev/mqueue"):
         MqueueBackend().names()
 
 
-def test_the_library_is_found_behind_what_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the other module keeps the name."""
+def test_the_library_is_found_though_another_module_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other module keeps the name."""
     face = ModuleType("face")
     monkeypatch.setitem(sys.modules, "posix_ipc", face)
     assert _library.library.__wrapped__().MessageQueue is posix_ipc.MessageQueue
     assert _library.is_installed() and sys.modules["posix_ipc"] is face
 
 
-#: Puts the face under the library's name before or after the library itself or the backend is imported.
+#: When the program replaces the library in sys.modules: before or after it imports the library or uses the backend.
 ALIASES = {
     "at first": "",
     "after the library": "import posix_ipc as real",
@@ -348,8 +348,8 @@ ALIASES = {
 
 
 @pytest.mark.parametrize("before", ALIASES)
-def test_the_backend_stands_on_the_library_though_the_face_has_its_name(name: str, before: str) -> None:
-    """A program gives its libraries the face by sys.modules: message, notice and refusals are still the library's."""
+def test_the_backend_uses_the_library_though_the_replacement_has_its_name(name: str, before: str) -> None:
+    """A program may replace posix_ipc in sys.modules; messages, notices and errors still come from the library."""
     script = f"""
 import sys, threading, ipcq, ipcq.compat.posix_ipc as face
 name, small = sys.argv[1], dict(max_messages=2, max_message_size=64)

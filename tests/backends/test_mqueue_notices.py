@@ -1,4 +1,4 @@
-"""The kernel's notices, which mqueue has as threads and as signals."""
+"""The kernel's notifications, which mqueue delivers by threads and by signals."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ import pytest
 
 import ipcq
 from backends import mqueue
-from backends.mqueue import HANG, Handle
+from backends.mqueue import HANG_SECONDS, Handle
 from ipcq.errors import LimitExceeded, MessageQueueError
 from ipcq_mqueue import _kernel, _notice
 
@@ -22,7 +22,7 @@ name, queue = mqueue.name, mqueue.queue
 
 @pytest.fixture
 def notices() -> Iterator[list[object]]:
-    """Return a list of the signals that arrived."""
+    """Return the list of signals that arrived."""
     arrived: list[object] = []
     before = signal.signal(signal.SIGUSR1, lambda number, frame: arrived.append(number))
     yield arrived
@@ -30,7 +30,7 @@ def notices() -> Iterator[list[object]]:
 
 
 def wait_for(event: threading.Event) -> bool:
-    return event.wait(HANG)
+    return event.wait(HANG_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def wait_for(event: threading.Event) -> bool:
     ],
 )
 def test_a_notice_survives_what_closes_another_descriptor(queue: Handle, meanwhile: Callable[[str], object]) -> None:
-    """The kernel takes a registration back when its process closes any descriptor of the queue; here it is kept."""
+    """The kernel drops a registration when its process closes any descriptor of the queue; ipcq registers again."""
     told = threading.Event()
     queue.notify(told.set)
     meanwhile(queue.name)
@@ -53,7 +53,7 @@ def test_a_notice_survives_what_closes_another_descriptor(queue: Handle, meanwhi
 
 
 def test_a_notice_that_raises_is_an_exception_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which Python tells of, where posix_ipc says nothing."""
+    """Python reports it; posix_ipc would be silent."""
     told: list[object] = []
     monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_type))
     _notice._notified((0, lambda: int("x")))
@@ -78,8 +78,8 @@ def test_a_signal_that_was_sent_is_not_sent_again(queue: Handle, notices: list[o
     assert notices == [signal.SIGUSR1]
 
 
-def test_a_signal_that_was_sent_can_be_asked_for_again(queue: Handle, notices: list[object]) -> None:
-    """One-shot: ask again."""
+def test_a_signal_can_be_requested_again(queue: Handle, notices: list[object]) -> None:
+    """A notice is one-shot: register again."""
     for _ in range(2):
         queue.notify(signal=signal.SIGUSR1)
         queue.put(b"x")
@@ -87,16 +87,16 @@ def test_a_signal_that_was_sent_can_be_asked_for_again(queue: Handle, notices: l
     assert notices == [signal.SIGUSR1] * 2
 
 
-def test_a_handle_that_asked_takes_its_request_with_it(queue: Handle) -> None:
-    """Its close cancels it, and somebody else may ask."""
+def test_closing_a_handle_cancels_its_notice(queue: Handle) -> None:
+    """close cancels it, and another handle can register."""
     with ipcq.open(queue.name, "mqueue") as other:
         other.notify(print)
     queue.notify(print)
     queue.notify()
 
 
-def test_another_handle_does_not_cancel(queue: Handle) -> None:
-    """Without arguments the request of this handle is taken back."""
+def test_a_handle_cannot_cancel_the_notice_of_another(queue: Handle) -> None:
+    """notify() without arguments cancels only the request of its own handle."""
     with ipcq.open(queue.name, "mqueue") as other:
         queue.notify(print)
         other.notify()
@@ -104,7 +104,7 @@ def test_another_handle_does_not_cancel(queue: Handle) -> None:
             other.notify(print)
 
 
-def test_another_process_that_asked_is_told(queue: Handle) -> None:
+def test_a_notice_of_another_process_is_a_limit(queue: Handle) -> None:
     """mq_notify(3): EBUSY while another process is registered."""
     script = """
         import sys, posix_ipc
@@ -123,15 +123,15 @@ def test_another_process_that_asked_is_told(queue: Handle) -> None:
         other.stdout.readline()
         with pytest.raises(LimitExceeded) as caught:
             queue.notify(print)
-        other.communicate("\n", timeout=HANG)
+        other.communicate("\n", timeout=HANG_SECONDS)
     assert caught.value.errno == errno.EBUSY
 
 
 @pytest.mark.parametrize("by_signal", [True, False])
-def test_a_message_that_comes_while_the_notice_is_made_again_is_told(
+def test_a_message_that_arrives_while_the_notice_is_registered_again_is_noticed(
     queue: Handle, notices: list[object], by_signal: bool
 ) -> None:
-    """Between the kernel's taking it back and the new request nobody else would tell."""
+    """In the gap between the kernel's removal and the new registration, nothing else would report the message."""
     told = threading.Event()
     if by_signal:
         queue.notify(signal=signal.SIGUSR1)
@@ -147,10 +147,10 @@ def test_a_message_that_comes_while_the_notice_is_made_again_is_told(
     assert notices == [signal.SIGUSR1] if by_signal else told.is_set()
 
 
-def test_a_notice_that_another_process_takes_meanwhile_is_lost_in_silence(
+def test_a_notice_that_another_process_takes_meanwhile_is_lost_silently(
     queue: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looking whether a queue exists does not fail because of somebody's notice."""
+    """Looking whether a queue exists does not fail because of another process's notice."""
 
     def refuse(*_: object) -> None:
         raise _notice.notice_taken()
@@ -161,14 +161,14 @@ def test_a_notice_that_another_process_takes_meanwhile_is_lost_in_silence(
         assert ipcq.exists(queue.name, "mqueue")
 
 
-def test_who_cannot_read_takes_itself_for_the_registrant(queue: Handle) -> None:
-    """The kernel tells only readers who is registered."""
+def test_a_handle_that_cannot_read_assumes_that_it_is_the_registrant(queue: Handle) -> None:
+    """The kernel shows the registrant only to readers."""
     with ipcq.open(queue.name, "mqueue", read=False) as writer:
         assert _notice._registrant(writer._channel.fileno()) == os.getpid()
 
 
-def test_a_notice_that_was_told_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One-shot: what the C library's thread calls forgets it, and then tells."""
+def test_a_notice_is_forgotten_before_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notice is one-shot: the C library's thread first forgets it, then calls the function."""
     told: list[object] = []
     monkeypatch.setattr(_notice, "_registered", {5: (object(), print)})
     _notice._notified((5, lambda: told.append(dict(_notice._registered))))
@@ -184,10 +184,10 @@ def test_a_notice_that_was_told_is_forgotten(monkeypatch: pytest.MonkeyPatch) ->
         (errno.EIO, print, MessageQueueError),
     ],
 )
-def test_a_refused_notice_is_told_by_its_meaning(
+def test_a_refused_notice_raises_the_class_of_its_error_number(
     monkeypatch: pytest.MonkeyPatch, number: int, notice: object, kind: type[MessageQueueError]
 ) -> None:
-    """C5, C24: glibc, which starts a thread for functions, says ENOSYS if it cannot."""
+    """C5, C24: glibc starts a thread for functions, and returns ENOSYS if it cannot."""
 
     class Refusing:
         mqd = os.open("/dev/null", os.O_RDONLY)

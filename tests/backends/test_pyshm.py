@@ -23,7 +23,7 @@ class TestPyshmUnderShmlock(BackendContract):
         pytest.importorskip("shmlock", reason="lock='shmlock' cannot be used here without shmlock")
 
     def create(self, name: str | None = None, **options: Any) -> "ipcq.Queue[Any]":
-        """Create under shmlock also where a test asks for no limits at all."""
+        """Create with lock="shmlock", also where a test gives no limits."""
         return super().create(name, **{**options, "lock": "shmlock"})
 
 

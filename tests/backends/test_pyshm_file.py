@@ -1,4 +1,4 @@
-"""What only pyshm has: a file, with its space, its limits and its end, and what the system may refuse."""
+"""The file of a pyshm queue: its space, its limits, its removal, and errors of the system."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ import pytest
 
 import ipcq
 from backends import pyshm
-from backends.pyshm import SMALL, USES, Handle, again, again_and_close, as_root, both_orders, drained, made, state_of
+from backends.pyshm import SMALL, USES, Handle, as_root, attach, attach_and_get, both_orders, create, drain, read_state
 from ipcq._process import private_directory
 from ipcq.backend import Attributes, Request, Severity, explained
 from ipcq.errors import (
@@ -38,7 +38,7 @@ name, queue = pyshm.name, pyshm.queue
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def small_file_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Put queues on a file system of 256 KiB."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path)], capture_output=True, text=True, check=False
@@ -51,19 +51,19 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 @as_root
-def test_a_full_file_system_is_no_space_and_leaves_no_name(tiny: Path, name: str) -> None:
-    """C23: at any size beyond what is there."""
+def test_a_full_file_system_is_no_space_and_leaves_no_name(small_file_system: Path, name: str) -> None:
+    """C23: at any size beyond the free space."""
     for size in (1 << 18, 1 << 19, 1 << 30, 1 << 40):
         with pytest.raises(NoSpace, match=r"no space for \d+ bytes"):
             ipcq.open(name, "pyshm", exclusive=True, buffer_size=size)
-        assert not list(tiny.iterdir())
+        assert not list(small_file_system.iterdir())
 
 
 @as_root
-def test_a_queue_needs_no_space_once_it_is_made(tiny: Path, name: str) -> None:
-    """C23: another file that fills the file system afterwards takes nothing from it."""
+def test_a_queue_needs_no_space_once_it_is_created(small_file_system: Path, name: str) -> None:
+    """C23: a file that fills the file system afterwards takes nothing from the queue."""
     with ipcq.open(name, "pyshm", exclusive=True, max_messages=16, max_message_size=4096, serializer="raw") as queue:
-        with pytest.raises(OSError), (tiny / "filler").open("wb") as filler:  # what else
+        with pytest.raises(OSError), (small_file_system / "filler").open("wb") as filler:  # ENOSPC
             while True:
                 filler.write(bytes(4096))
         for number in range(50):
@@ -72,25 +72,27 @@ def test_a_queue_needs_no_space_once_it_is_made(tiny: Path, name: str) -> None:
 
 
 @as_root
-def test_space_that_goes_meanwhile_is_no_space_too(tiny: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C23: the look before is for the neighbours' sake; what counts is the allocation."""
+def test_space_that_is_used_up_meanwhile_is_no_space_too(
+    small_file_system: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C23: the check of free space only protects other users of the file system; the allocation decides."""
     monkeypatch.delattr(os, "fstatvfs")
     with pytest.raises(NoSpace):
         ipcq.open(name, "pyshm", exclusive=True, buffer_size=1 << 20)
-    assert not list(tiny.iterdir())
+    assert not list(small_file_system.iterdir())
 
 
 @as_root
-def test_a_space_that_is_nearly_full_is_a_finding(tiny: Path) -> None:
+def test_a_file_system_that_is_nearly_full_is_a_finding(small_file_system: Path) -> None:
     """The warning has the figures and a command."""
-    (tiny / "filler").write_bytes(bytes(250 << 10))
+    (small_file_system / "filler").write_bytes(bytes(250 << 10))
     (finding,) = PyshmBackend().findings()
     assert finding.severity is Severity.WARNING
     assert "remount" in finding.fix
 
 
-def test_an_allocation_ends_under_a_fast_timer(name: str) -> None:
-    """C23: a call that a signal interrupts starts anew, and so must be short."""
+def test_an_allocation_completes_under_a_fast_timer(name: str) -> None:
+    """C23: a call that a signal interrupts starts again, so each call has to be short."""
     script = f"""
 import signal, ipcq
 signal.signal(signal.SIGALRM, lambda *_: None)
@@ -104,7 +106,7 @@ queue.close()
 
 
 @pytest.mark.parametrize("limits", [{"buffer_size": 1 << 49}, {"max_messages": 1 << 61, "max_message_size": 1}])
-def test_what_no_machine_holds_is_no_space(name: str, limits: dict[str, int]) -> None:
+def test_a_size_beyond_any_machine_is_no_space(name: str, limits: dict[str, int]) -> None:
     """Clause 6: refused before anything is allocated."""
     with pytest.raises(NoSpace):
         ipcq.open(name, "pyshm", exclusive=True, **limits)
@@ -125,10 +127,10 @@ LIMITS = [
 
 @pytest.mark.parametrize(("limits", "attributes"), LIMITS)
 @both_orders
-def test_limits_that_were_not_asked_for_follow_from_the_others(
+def test_limits_that_were_not_given_follow_from_the_others(
     name: str, limits: dict[str, int], attributes: tuple[int | None, ...], priorities: bool
 ) -> None:
-    """DESIGN 4: the table; and one message of the largest size always fits."""
+    """DESIGN 4: as in the table, and one message of the maximum size always fits."""
     with ipcq.open(name, "pyshm", exclusive=True, priorities=priorities, serializer="raw", **limits) as queue:
         assert (queue.max_messages, queue.max_message_size, queue.buffer_size) == attributes
         queue.put_nowait(bytes(queue.max_message_size))
@@ -136,8 +138,8 @@ def test_limits_that_were_not_asked_for_follow_from_the_others(
 
 
 @pytest.mark.parametrize("limits", [{"max_message_size": 9, "buffer_size": 8}, {**SMALL, "buffer_size": 255}])
-def test_a_buffer_too_small_for_what_it_shall_hold_is_refused(name: str, limits: dict[str, Any]) -> None:
-    """Clause 6: never rounded."""
+def test_a_buffer_too_small_for_the_other_limits_is_refused(name: str, limits: dict[str, Any]) -> None:
+    """Clause 6: limits are never rounded."""
     with pytest.raises(InvalidArgument):
         ipcq.open(name, "pyshm", **limits)
 
@@ -146,7 +148,7 @@ def test_a_buffer_too_small_for_what_it_shall_hold_is_refused(name: str, limits:
 @pytest.mark.parametrize("size", [1, 511, 512, 1500])
 @both_orders
 def test_bounds_in_messages_and_bytes_are_exact(name: str, messages: int, size: int, priorities: bool) -> None:
-    """Clause 6: with all three limits given, in any order of taking."""
+    """Clause 6: with all three limits given, in any order of gets."""
     limits = {"max_messages": messages, "max_message_size": size, "buffer_size": messages * size}
     with ipcq.open(name, "pyshm", exclusive=True, priorities=priorities, serializer="raw", **limits) as queue:
         for turn in range(4):
@@ -186,11 +188,11 @@ def test_large_messages_of_many_blocks_come_back_whole(name: str) -> None:
         assert [queue.get_nowait() for _ in there] == [data for _, _, data in there]
 
 
-# Last-close queues and what is left
+# Last-close queues and leftover files
 
 
-def left_behind(name: str) -> None:
-    """Leave a last-close queue's file as its killed holders do."""
+def leave_file(name: str) -> None:
+    """Leave the file of a last-close queue whose holders were killed."""
     attributes = Attributes(mode=0o600, max_messages=1, max_message_size=1, lifetime="last-close")
     os.close(_segment.make(Header(name, attributes, "file", bytes(8))))
     assert os.path.exists(_place.path_of(name))
@@ -201,30 +203,30 @@ def left_behind(name: str) -> None:
     [
         (lambda name: ipcq.exists(name, "pyshm"), False),
         (lambda name: name in PyshmBackend().names(), False),
-        (lambda name: made(name).close(), None),
+        (lambda name: create(name).close(), None),
         (lambda name: PyshmBackend().create(name, Request()).close(), None),
     ],
 )
-def test_what_dead_holders_left_is_no_queue(name: str, look: Callable[[str], object], answer: object) -> None:
-    """Clause 5: whoever looks removes it."""
-    left_behind(name)
+def test_a_file_left_by_killed_holders_is_no_queue(name: str, look: Callable[[str], object], answer: object) -> None:
+    """Clause 5: the first process that looks removes it."""
+    leave_file(name)
     inode = os.lstat(_place.path_of(name)).st_ino
     assert look(name) is answer
     assert not os.path.exists(_place.path_of(name)) or os.lstat(_place.path_of(name)).st_ino != inode
 
 
 @pytest.mark.parametrize("verb", ["attach", "unlink"])
-def test_what_dead_holders_left_is_not_found(name: str, verb: str) -> None:
-    """Clause 5: and gone after that."""
-    left_behind(name)
+def test_a_file_left_by_killed_holders_is_not_found(name: str, verb: str) -> None:
+    """Clause 5: and removed by that look."""
+    leave_file(name)
     with pytest.raises(QueueNotFound):
         getattr(PyshmBackend(), verb)(name, *[Request()][: verb == "attach"])
     assert not os.path.exists(_place.path_of(name))
 
 
-def test_a_last_close_queue_that_somebody_removes_just_now_is_not_found(name: str) -> None:
-    """Clause 5: who found no holder keeps others out until it is gone."""
-    left_behind(name)
+def test_a_last_close_queue_that_is_being_removed_is_not_found(name: str) -> None:
+    """Clause 5: a process that found no holder keeps others out until the file is removed."""
+    leave_file(name)
     descriptor = os.open(_place.path_of(name), os.O_RDWR)
     assert _file.try_to_own(descriptor)
     with pytest.raises(QueueNotFound):
@@ -235,31 +237,31 @@ def test_a_last_close_queue_that_somebody_removes_just_now_is_not_found(name: st
 
 
 def test_closing_leaves_a_successor_alone(name: str) -> None:
-    """Clause 4: the name may be another queue's by now."""
-    with made(name, lifetime="last-close") as old:
+    """Clause 4: the name may belong to another queue by now."""
+    with create(name, lifetime="last-close") as old:
         ipcq.unlink(name, "pyshm")
-        with made(name) as new:
+        with create(name) as new:
             old.close()
             new.put(b"kept")
             assert new.get() == b"kept"
 
 
-def test_closing_what_was_unlinked_is_fine(name: str) -> None:
+def test_closing_an_unlinked_queue_raises_nothing(name: str) -> None:
     """C14: in either order."""
-    queue = made(name, lifetime="last-close")
+    queue = create(name, lifetime="last-close")
     queue.unlink()
     queue.close()
     assert not os.path.exists(_place.path_of(name))
 
 
-def test_what_is_left_is_found(name: str) -> None:
-    """Findings name the file and the command."""
-    left_behind(name)
+def test_leftover_files_are_findings(name: str) -> None:
+    """The findings name the file and the command."""
+    leave_file(name)
     half = f"{_place.path_of(name)}.{'0' * 16}"
     Path(half).touch()
     squat = _place.path_of(f"{name}-squat")
     os.symlink(os.devnull, squat)
-    with made(f"{name}-alive", lifetime="last-close"):
+    with create(f"{name}-alive", lifetime="last-close"):
         fixes = [finding.fix for finding in PyshmBackend().findings()]
     assert f"rm {_place.path_of(name)}" in fixes
     assert f"rm {half}" in fixes
@@ -268,39 +270,39 @@ def test_what_is_left_is_found(name: str) -> None:
     assert not any(_place.path_of(f"{name}-alive") in fix for fix in fixes)
 
 
-def test_a_queue_unlinked_while_it_is_attached_to_is_not_found(
+def test_a_queue_unlinked_during_an_attach_is_not_found(
     queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C14: between opening the file and looking at it."""
+    """C14: between opening the file and checking it."""
     monkeypatch.setattr(_segment, "check_owner", lambda uid, request: os.unlink(_place.path_of(name)))
     with pytest.raises(QueueNotFound):
         PyshmBackend().attach(name, Request())
 
 
-def test_a_last_close_queue_that_goes_while_it_is_attached_to_is_not_found(
+def test_a_last_close_queue_that_is_removed_during_an_attach_is_not_found(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clause 5: whoever found no holder was faster."""
-    with made(name, lifetime="last-close"):
+    """Clause 5: the process that found no holder came first."""
+    with create(name, lifetime="last-close"):
         monkeypatch.setattr(_file, "hold", lambda descriptor: False)
         with pytest.raises(QueueNotFound):
             PyshmBackend().attach(name, Request())
 
 
-def test_a_file_that_goes_while_names_are_listed_is_left_out(queue: Handle, name: str) -> None:
-    """Clause 2: looking fails for nobody."""
+def test_a_file_that_is_removed_while_names_are_listed_is_left_out(queue: Handle, name: str) -> None:
+    """Clause 2: looking raises no error."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr(_segment, "_reaped", lambda path: False)
         assert _segment.header_of("/nowhere/at/all") is None
     assert name in PyshmBackend().names()
 
 
-# Elsewhere than on Linux
+# Systems other than Linux
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Be on a system without /dev/shm and without files that have no name."""
+def other_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Simulate a system without /dev/shm and without O_TMPFILE."""
     home = tmp_path / "pyshm"
     monkeypatch.setattr(_place, "SHARED", None)
     monkeypatch.setattr(private_directory, "_roots", lambda: (str(tmp_path),))
@@ -309,41 +311,41 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return home
 
 
-def test_a_queue_lives_in_a_private_directory_elsewhere(elsewhere: Path, name: str) -> None:
-    """C27: made with mode 0700, and the file has one name in the end."""
+def test_on_other_systems_a_queue_is_in_a_private_directory(other_system: Path, name: str) -> None:
+    """C27: created with mode 0700, and the file ends up with one name."""
     assert PyshmBackend().probe().usable
-    with made(name) as queue:
+    with create(name) as queue:
         queue.put(b"x")
-        assert again_and_close(name) == b"x"
-        assert elsewhere.stat().st_mode & 0o777 == 0o700
-        assert len(list(elsewhere.iterdir())) == 1
+        assert attach_and_get(name) == b"x"
+        assert other_system.stat().st_mode & 0o777 == 0o700
+        assert len(list(other_system.iterdir())) == 1
         assert PyshmBackend().findings() == []
         with pytest.raises(QueueExists):
-            made(name)
-        assert len(list(elsewhere.iterdir())) == 1
+            create(name)
+        assert len(list(other_system.iterdir())) == 1
         queue.unlink()
 
 
-def test_a_private_directory_that_is_not_private_is_refused(elsewhere: Path, name: str) -> None:
+def test_a_private_directory_that_is_not_private_is_refused(other_system: Path, name: str) -> None:
     """C27: as any squatter's."""
-    elsewhere.mkdir(mode=0o755)
+    other_system.mkdir(mode=0o755)
     with pytest.raises(PermissionDenied, match="0700"):
-        made(name)
-    elsewhere.chmod(0o700)
+        create(name)
+    other_system.chmod(0o700)
 
 
-def test_the_second_name_of_a_maker_that_was_killed_is_cleared_away(elsewhere: Path, name: str) -> None:
-    """C16: between linking and cleaning up the file has two names."""
-    made(name).close()
+def test_the_second_name_of_a_creator_that_was_killed_is_removed(other_system: Path, name: str) -> None:
+    """C16: between the link and the unlink that follows, the file has two names."""
+    create(name).close()
     path = _place.path_of(name)
     os.link(path, f"{path}.{'0' * 16}")
-    (elsewhere / f"{Path(path).name}.{'1' * 16}").touch()
-    again(name).close()
-    assert sorted(each.name for each in elsewhere.iterdir()) == [Path(path).name, f"{Path(path).name}.{'1' * 16}"]
+    (other_system / f"{Path(path).name}.{'1' * 16}").touch()
+    attach(name).close()
+    assert sorted(each.name for each in other_system.iterdir()) == [Path(path).name, f"{Path(path).name}.{'1' * 16}"]
 
 
-def test_a_file_system_without_nameless_files_is_served(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some answer O_TMPFILE with EOPNOTSUPP, old kernels with EISDIR."""
+def test_a_file_system_without_o_tmpfile_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems answer O_TMPFILE with EOPNOTSUPP, old kernels with EISDIR."""
     whole = os.open
 
     def refuse(path: str, flags: int, *arguments: int, **named: int) -> int:
@@ -352,29 +354,29 @@ def test_a_file_system_without_nameless_files_is_served(name: str, monkeypatch: 
         return whole(path, flags, *arguments, **named)
 
     monkeypatch.setattr(os, "open", refuse)
-    with made(name) as queue:
+    with create(name) as queue:
         queue.put(b"x")
-        assert drained(queue) == [b"x"]
+        assert drain(queue) == [b"x"]
 
 
-def test_there_are_no_names_where_there_is_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe says so, and nothing else fails."""
+def test_without_the_directory_there_are_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe gives the reason, and no other call fails."""
     monkeypatch.setattr(_place, "SHARED", "/nowhere")
     assert PyshmBackend().names() == []
     assert PyshmBackend().findings() == []
     assert "/nowhere is missing" in PyshmBackend().probe().reason
 
 
-def test_a_directory_that_cannot_be_listed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C27: PermissionDenied with the path."""
+def test_a_directory_that_cannot_be_listed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C27: PermissionDenied has the path."""
     monkeypatch.setattr(_place, "SHARED", os.devnull)
     with pytest.raises(PermissionDenied, match=os.devnull):
         PyshmBackend().names()
 
 
 @pytest.mark.parametrize("option", ["other_users", "last_close"])
-def test_what_a_system_cannot_is_unsupported(name: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 20: no byte locks of open files, or no modes."""
+def test_options_that_the_system_lacks_are_unsupported(name: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 20: the system may lack locks of open file descriptions, or modes."""
     import ipcq_pyshm
 
     backend = PyshmBackend()
@@ -406,13 +408,13 @@ def test_what_a_system_cannot_is_unsupported(name: str, option: str, monkeypatch
     ],
 )
 def test_each_error_number_is_one_class(number: int, kind: type[MessageQueueError]) -> None:
-    """STYLE 31: foreign errors cross in one table, with their number."""
+    """STYLE 31: one table translates foreign errors and keeps their number."""
     error = explained(OSError(number, os.strerror(number)), _segment.ERRORS)
     assert (type(error), error.errno) == (kind, number)
 
 
 @pytest.mark.parametrize("verb", ["create", "attach"])
-def test_a_full_table_of_descriptors_is_told(
+def test_a_full_descriptor_table_is_a_limit(
     queue: Handle, name: str, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C24: LimitExceeded names RLIMIT_NOFILE."""
@@ -425,7 +427,7 @@ def test_a_full_table_of_descriptors_is_told(
         getattr(PyshmBackend(), verb)(f"{name}-other" if verb == "create" else name, Request())
 
 
-def test_writes_that_the_system_cuts_short_are_finished(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """pwrite(2) may write less than it was given."""
     whole = _file.pwrite
     monkeypatch.setattr(_file, "pwrite", lambda descriptor, data, at: whole(descriptor, data[:7], at))
@@ -433,8 +435,8 @@ def test_writes_that_the_system_cuts_short_are_finished(queue: Handle, monkeypat
     assert queue.get() == b"x" * 64
 
 
-def test_what_the_system_refuses_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: with its number, and nothing was stored."""
+def test_an_error_of_the_system_is_raised(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the error has the number, and nothing was stored."""
 
     def refuse(*arguments: object) -> int:
         raise OSError(errno.EIO, "no")
@@ -447,7 +449,7 @@ def test_what_the_system_refuses_is_told(queue: Handle, monkeypatch: pytest.Monk
         with pytest.raises(MessageQueueError):
             queue.qsize()
         now = time.monotonic()
-        queue._channel.wait_readable(now, now + 60)  # ends at the first look, and leaves it to the next try to tell
+        queue._channel.wait_readable(now, now + 60)  # returns at the first failed look; the next try raises the error
     assert caught.value.errno == errno.EIO
     assert queue.empty()
 
@@ -458,9 +460,9 @@ def test_any_call_that_fails_leaves_the_queue_as_it_was(
     name: str, use: str, priorities: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C5, clause 11: the n-th write fails, for all n up to the commit."""
-    with made(name, priorities=priorities) as queue:
+    with create(name, priorities=priorities) as queue:
         queue.put_many([b"a" * 50, b"b" * 50])
-        whole, before = _file.pwrite, state_of(name).sequence
+        whole, before = _file.pwrite, read_state(name).sequence
         failing = 0
         while True:
             failing += 1
@@ -477,7 +479,7 @@ def test_any_call_that_fails_leaves_the_queue_as_it_was(
                 context.setattr(_file, "pwrite", fail)
                 with suppress(NoSpace):
                     USES[use](queue)
-            if state_of(name).sequence != before:
+            if read_state(name).sequence != before:
                 break
             assert [queue.peek(), queue.qsize()] == [b"a" * 50, 2]
         assert failing > 1

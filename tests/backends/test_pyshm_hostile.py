@@ -1,4 +1,4 @@
-"""What the file of a pyshm queue may hold, and what may stand where it would be."""
+"""Hostile contents of a pyshm queue's file, and other files at its path."""
 
 import os
 import secrets
@@ -15,7 +15,7 @@ import pytest
 
 import ipcq
 from backends import pyshm
-from backends.pyshm import USES, Handle, again, again_and_close, both_orders, made, peek_file, poke, poke_state
+from backends.pyshm import USES, Handle, attach, attach_and_get, both_orders, create, forge_state, read_file, write_file
 from ipcq.backend import Request
 from ipcq.errors import (
     CorruptQueue,
@@ -40,37 +40,37 @@ name, queue = pyshm.name, pyshm.queue
 
 @both_orders
 def test_every_word_of_the_header_may_be_hostile(name: str, priorities: bool) -> None:
-    """C28: whatever stands there is refused by a named error, or is what stood there before."""
-    with made(name, priorities=priorities) as queue:
+    """C28: a hostile value is refused by a named error, or has no effect."""
+    with create(name, priorities=priorities) as queue:
         queue.put(b"item")
-        whole = peek_file(name)
+        whole = read_file(name)
         for at in range(0, 64, 4):
             for word in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
-                poke(name, at, struct.pack("<I", word))
-                with suppress(CorruptQueue, VersionMismatch), again(name) as other:
-                    assert peek_file(name)[:64] == whole[:64]
+                write_file(name, at, struct.pack("<I", word))
+                with suppress(CorruptQueue, VersionMismatch), attach(name) as other:
+                    assert read_file(name)[:64] == whole[:64]
                     other.close()
-                poke(name, 0, whole[:STATES_AT])
-        assert again_and_close(name) == b"item"
+                write_file(name, 0, whole[:STATES_AT])
+        assert attach_and_get(name) == b"item"
 
 
 @both_orders
-def test_every_word_of_a_header_with_a_true_checksum_may_be_hostile(name: str, priorities: bool) -> None:
-    """C28: a checksum is no proof."""
-    with made(name, priorities=priorities) as queue:
+def test_every_word_of_a_header_with_a_valid_checksum_may_be_hostile(name: str, priorities: bool) -> None:
+    """C28: a checksum proves nothing."""
+    with create(name, priorities=priorities) as queue:
         queue.put(b"item")
-        whole = peek_file(name)[:STATES_AT]
+        whole = read_file(name)[:STATES_AT]
         for at in range(16, 64, 4):
             for word in (0, 1, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
                 raw = whole[:at] + struct.pack("<I", word) + whole[at + 4 :]
-                poke(name, 0, raw[:12] + struct.pack("<I", crc32(raw[16:])) + raw[16:])
+                write_file(name, 0, raw[:12] + struct.pack("<I", crc32(raw[16:])) + raw[16:])
                 try:
-                    again(name).close()
+                    attach(name).close()
                 except (CorruptQueue, QueueNotFound):
                     pass
                 if os.path.exists(_place.path_of(name)):
-                    poke(name, 0, whole)
-                else:  # it said that it goes with its last holder, and so it did
+                    write_file(name, 0, whole)
+                else:  # the forged lifetime was last-close, so closing removed the file
                     return
                 with suppress(QueueGone):
                     assert queue.qsize() == 1
@@ -96,36 +96,36 @@ WORDS = (0, 1, 3, 64, 0xFFFFFFFF, 1 << 32, (1 << 32) - 1, (1 << 62) - 1, 1 << 62
 @pytest.mark.parametrize("use", USES)
 @both_orders
 def test_every_number_of_the_state_may_be_hostile(name: str, priorities: bool, use: str) -> None:
-    """C28: with a checksum that holds, each use returns or raises an error of ours, and the file keeps its size."""
-    with made(name, priorities=priorities) as queue:
+    """C28: with a valid checksum, each use returns or raises an error of ours, and the file keeps its size."""
+    with create(name, priorities=priorities) as queue:
         for data in (b"a" * 40, b"b", b"c" * 64):
             queue.put(data)
-        whole = peek_file(name)
+        whole = read_file(name)
         for number in NUMBERS:
             for word in WORDS:
-                poke_state(name, **{number: word})
+                forge_state(name, **{number: word})
                 with suppress(MessageQueueError):
                     USES[use](queue)
                 assert os.path.getsize(_place.path_of(name)) == len(whole)
-                poke(name, 0, whole)
+                write_file(name, 0, whole)
 
 
 @pytest.mark.parametrize("seed", range(4))
 @both_orders
 def test_bytes_may_be_hostile_anywhere(name: str, priorities: bool, seed: int) -> None:
-    """C28: nothing but errors of ours, no message above the limit, no file that grows."""
+    """C28: only errors of ours, no message above the limit, no file that grows."""
     import random
 
     chance = random.Random(seed)
-    with made(name, priorities=priorities) as queue:
+    with create(name, priorities=priorities) as queue:
         for number in range(3):
             queue.put(bytes([number]) * 50)
-        whole = peek_file(name)
+        whole = read_file(name)
         for _ in range(300):
             data = bytearray(whole)
             for _ in range(chance.randint(1, 6)):
                 data[chance.randrange(STATES_AT, len(data))] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
-            poke(name, 0, bytes(data))
+            write_file(name, 0, bytes(data))
             use = chance.choice(list(USES.values()))
             with suppress(MessageQueueError):
                 result = use(queue)
@@ -134,11 +134,11 @@ def test_bytes_may_be_hostile_anywhere(name: str, priorities: bool, seed: int) -
 
 
 @both_orders
-def test_a_file_that_changes_all_the_while_hurts_nobody(name: str, priorities: bool) -> None:
+def test_a_file_that_changes_during_calls_does_no_harm(name: str, priorities: bool) -> None:
     """C28: every number is checked on the copy that is used."""
     import random
 
-    with made(name, priorities=priorities) as queue:
+    with create(name, priorities=priorities) as queue:
         over = threading.Event()
 
         def spoil() -> None:
@@ -159,30 +159,30 @@ def test_a_file_that_changes_all_the_while_hurts_nobody(name: str, priorities: b
         finally:
             over.set()
             spoiler.join()
-        assert os.path.getsize(_place.path_of(name)) == len(peek_file(name))
+        assert os.path.getsize(_place.path_of(name)) == len(read_file(name))
 
 
 @both_orders
-def test_a_file_cut_off_anywhere_is_told(name: str, priorities: bool) -> None:
+def test_a_file_truncated_at_any_length_is_corrupt(name: str, priorities: bool) -> None:
     """C29: CorruptQueue at every length, never SIGBUS, on old handles and on new ones."""
-    with made(name, priorities=priorities) as queue:
+    with create(name, priorities=priorities) as queue:
         queue.put(b"item")
-        whole = peek_file(name)
+        whole = read_file(name)
         for length in [*range(0, len(whole), 97), len(whole) - 1]:
             os.truncate(_place.path_of(name), length)
             for use in USES.values():
                 with pytest.raises(CorruptQueue):
                     use(queue)
             with pytest.raises(CorruptQueue):
-                again(name)
+                attach(name)
             os.truncate(_place.path_of(name), len(whole))
-            poke(name, 0, whole)
+            write_file(name, 0, whole)
         assert queue.get_nowait() == b"item"
 
 
-def test_a_file_cut_off_while_it_is_used_is_told(queue: Handle, name: str) -> None:
-    """C29: 1,000 times, at random instants, and until one of them was met."""
-    whole, over = peek_file(name), threading.Event()
+def test_a_file_truncated_while_it_is_used_is_corrupt(queue: Handle, name: str) -> None:
+    """C29: 1,000 times, at random instants, until a use has met one of the cuts."""
+    whole, over = read_file(name), threading.Event()
     raised: set[type[MessageQueueError]] = set()
 
     def cut() -> None:
@@ -190,7 +190,7 @@ def test_a_file_cut_off_while_it_is_used_is_told(queue: Handle, name: str) -> No
         while cuts < 1000 or (CorruptQueue not in raised and cuts < 200_000):
             os.truncate(_place.path_of(name), secrets.randbelow(len(whole)))
             os.truncate(_place.path_of(name), len(whole))
-            poke(name, 0, whole)
+            write_file(name, 0, whole)
             cuts += 1
         over.set()
 
@@ -209,68 +209,68 @@ def test_a_file_cut_off_while_it_is_used_is_told(queue: Handle, name: str) -> No
 
 @pytest.mark.parametrize("version", [0, 2, 1 << 31])
 def test_another_version_of_the_layout_is_refused(queue: Handle, name: str, version: int) -> None:
-    """C18: VersionMismatch that names both."""
-    poke(name, 8, struct.pack("<I", version))
+    """C18: VersionMismatch names both versions."""
+    write_file(name, 8, struct.pack("<I", version))
     with pytest.raises(VersionMismatch, match=f"version {version}, but this ipcq supports version 1"):
-        again(name)
+        attach(name)
 
 
 def test_a_file_of_another_name_is_refused(queue: Handle, name: str) -> None:
-    """C27: whoever copies a queue's file to another name has not made a queue."""
+    """C27: a copy of a queue's file under another name is not a queue."""
     other = f"{name}-other"
-    Path(_place.path_of(other)).write_bytes(peek_file(name))
+    Path(_place.path_of(other)).write_bytes(read_file(name))
     with pytest.raises(CorruptQueue, match=name):
-        again(other)
+        attach(other)
     os.unlink(_place.path_of(other))
 
 
 def test_a_state_that_stays_torn_is_corrupt(queue: Handle, name: str) -> None:
-    """C28: a look that fails is made again under the lock, and then it is not somebody's write under way."""
-    poke(name, STATES_AT, bytes(2 * STATE_ROOM))
+    """C28: a look that fails is repeated under the lock, where no other process can be writing."""
+    write_file(name, STATES_AT, bytes(2 * STATE_ROOM))
     with pytest.raises(CorruptQueue):
         queue.qsize()
 
 
 @pytest.mark.parametrize("redo", [1 << 32, 65 << 32, 1])
-def test_a_redo_record_that_does_not_hold_is_corrupt(name: str, redo: int) -> None:
+def test_an_invalid_redo_record_is_corrupt(name: str, redo: int) -> None:
     """C28: its checksum and its size are checked."""
-    with made(name, priorities=True) as queue:
+    with create(name, priorities=True) as queue:
         queue.put(b"x")
-        poke_state(name, redo=redo)
+        forge_state(name, redo=redo)
         with pytest.raises(CorruptQueue):
             queue.get_nowait()
 
 
 @pytest.mark.parametrize("cell", [(4, 0, 0), (1 << 62, 0, 0)])
 def test_a_redo_record_that_points_outside_is_corrupt(name: str, cell: tuple[int, int, int]) -> None:
-    """C28: with a checksum that holds."""
-    with made(name, priorities=True) as queue:
+    """C28: also with a valid checksum."""
+    with create(name, priorities=True) as queue:
         queue.put(b"x")
         raw = CELL.pack(*cell)
-        poke(name, DATA_AT, raw)
-        poke_state(name, redo=1 << 32 | crc32(raw))
+        write_file(name, DATA_AT, raw)
+        forge_state(name, redo=1 << 32 | crc32(raw))
         with pytest.raises(CorruptQueue):
             queue.get_nowait()
 
 
 def test_a_plain_queue_has_no_redo_record(queue: Handle, name: str) -> None:
-    """C28: whoever says so has forged it."""
+    """C28: a state that claims otherwise is forged."""
     queue.put(b"x")
     raw = queue._channel._read(DATA_AT, CELL.size)
-    poke_state(name, redo=1 << 32 | crc32(raw))
+    forge_state(name, redo=1 << 32 | crc32(raw))
     with pytest.raises(CorruptQueue):
         queue.get_nowait()
 
 
-def test_a_batch_taken_up_to_a_forged_record_is_what_came_before(queue: Handle, name: str) -> None:
-    """C9, C28: what is sound is taken, and the next get says that the rest is not."""
+def test_a_batch_ends_before_a_forged_record(queue: Handle, name: str) -> None:
+    """C9, C28: the sound messages are taken, and the next get reports the forged one."""
     queue.put_many([b"sound", b"forged"])
-    poke(name, DATA_AT + RECORD.size + 5, bytes(RECORD.size))
+    write_file(name, DATA_AT + RECORD.size + 5, bytes(RECORD.size))
     assert queue._channel.try_get_many(2) == [(b"sound", 0)]
 
 
-def test_a_file_cut_off_in_the_middle_of_a_step_is_told(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C29: between the look at its size and the read."""
+def test_a_file_truncated_in_the_middle_of_a_step_is_corrupt(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C29: between the check of its size and the read."""
     monkeypatch.setattr(_file, "pread", lambda descriptor, size, at: b"")
     with pytest.raises(CorruptQueue, match="truncated"):
         queue.get_nowait()
@@ -278,19 +278,19 @@ def test_a_file_cut_off_in_the_middle_of_a_step_is_told(queue: Handle, monkeypat
 
 @pytest.mark.parametrize(("key", "block"), [((1 << 64) - 1, 0), (0, 4), (0, 1 << 40)])
 def test_an_entry_of_the_heap_may_be_hostile(name: str, key: int, block: int) -> None:
-    """C28: priorities and blocks that there are not."""
-    with made(name, priorities=True) as queue:
+    """C28: priorities and blocks that do not exist."""
+    with create(name, priorities=True) as queue:
         queue.put(b"x")
-        poke(name, queue._channel._order._geometry.heap_at, struct.pack("<QQ", key, block))
+        write_file(name, queue._channel._order._geometry.heap_at, struct.pack("<QQ", key, block))
         with pytest.raises(CorruptQueue):
             queue.get_nowait()
 
 
 def test_a_link_may_be_hostile(name: str) -> None:
-    """C28: a chain that leads outside."""
+    """C28: a chain that leads outside the file."""
     with ipcq.open(name, "pyshm", exclusive=True, priorities=True, serializer="raw") as queue:
         queue.put(bytes(5000))
-        poke(name, queue._channel._order._geometry.links_at, b"\xff" * 4)
+        write_file(name, queue._channel._order._geometry.links_at, b"\xff" * 4)
         with pytest.raises(CorruptQueue):
             queue.get_nowait()
 
@@ -308,7 +308,7 @@ SQUATS: dict[str, tuple[Callable[[str], object], type[MessageQueueError]]] = {
 
 
 @pytest.mark.parametrize("kind", SQUATS)
-def test_what_is_no_queues_file_is_refused(name: str, kind: str) -> None:
+def test_a_file_that_is_no_queue_is_refused(name: str, kind: str) -> None:
     """C27: neither attached to nor replaced, and the name counts as taken."""
     squat, error = SQUATS[kind]
     path = _place.path_of(name)
@@ -330,16 +330,16 @@ def test_what_is_no_queues_file_is_refused(name: str, kind: str) -> None:
 
 
 def test_a_file_with_a_second_name_is_refused(queue: Handle, name: str) -> None:
-    """C27: whoever keeps another link to it would keep it for good."""
+    """C27: whoever has another link to the file can keep it forever."""
     other = f"{_place.path_of(name)}-link"
     os.link(_place.path_of(name), other)
     with pytest.raises(PermissionDenied, match="2 names"):
-        again(name)
+        attach(name)
     os.unlink(other)
-    again(name).close()
+    attach(name).close()
 
 
-def test_modes_that_grant_others_want_other_users(name: str) -> None:
-    """C27: whoever may write can forge and destroy, so it has to be said."""
+def test_modes_that_grant_access_to_others_require_other_users(name: str) -> None:
+    """C27: a user who may write can forge and destroy messages, so the option has to be given."""
     with pytest.raises(Unsupported, match="other_users=True"):
-        made(name, mode=0o660)
+        create(name, mode=0o660)

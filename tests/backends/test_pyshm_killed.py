@@ -1,4 +1,4 @@
-"""Processes that are killed at any call on the file of a pyshm queue, and what they leave to the others."""
+"""Processes that are killed at any call on the file of a pyshm queue, and the state they leave for the others."""
 
 import errno
 import signal
@@ -15,18 +15,18 @@ import pytest
 import ipcq
 from backends import pyshm
 from backends.pyshm import (
-    HANG,
+    HANG_SECONDS,
     SMALL,
     Handle,
     both_locks,
-    drained,
+    create,
+    drain,
+    forge_state,
     linux,
-    made,
-    peek_file,
-    poke,
-    poke_state,
-    state_of,
+    read_file,
+    read_state,
     with_shmlock,
+    write_file,
 )
 from ipcq_pyshm import _lock, _place
 from ipcq_pyshm._layout import CELL, DATA_AT, STATES_AT, Header, place
@@ -43,11 +43,11 @@ def struck(call, torn=False):
     def strike_or_call(*arguments):
         global calls
         calls += 1
-        if calls == instant:  # before it
+        if calls == instant:  # before the call
             os.kill(os.getpid(), signal.SIGKILL)
         if torn:
             calls += 1
-            if calls == instant:  # in its midst
+            if calls == instant:  # in the middle of the write
                 descriptor, data, at = arguments
                 call(descriptor, data[: len(data) // 2], at)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -105,14 +105,14 @@ while True:
     first += 1
 """
 
-#: Where the ring's end lies inside what is stored next, so that a record is cut in two.
+#: Moves the end of the ring into the middle of the next record, so that the record wraps around.
 WRAPPED = "\nfor _ in range(3): queue.put_nowait(bytes(50)); queue.get_nowait()\n"
 FULL = "for letter in b'abcd': queue.put_nowait(bytes([letter]) * 64)"
 RANKED = "for rank, letter in enumerate(b'abcd'): queue.put(bytes([letter]) * 60, priority=rank)"
 
 
-def enumerated(name: str, prepare: str, act: str, repair: str = "", **options: Any) -> list[Any]:
-    """Kill a process at each call of an act, and one that repairs at each of its own; return what is found after."""
+def kill_at_each_call(name: str, prepare: str, act: str, repair: str = "", **options: Any) -> list[Any]:
+    """Kill a process at each call of an act, and one that repairs at each of its calls; return what is found after."""
     import json
 
     run = subprocess.run(
@@ -149,7 +149,7 @@ RANKS: dict[str, tuple[str, str]] = {
 
 
 def has_happened_or_not(found: list[Any]) -> None:
-    """Expect one state before an instant and one from it on."""
+    """Expect one state before some instant and another from it on."""
     assert all(sound for _, sound, _ in found)
     items = [items for items, _, _ in found]
     turns = [(one, other) for one, other in pairwise(items) if one != other]
@@ -160,43 +160,44 @@ def has_happened_or_not(found: list[Any]) -> None:
 @pytest.mark.parametrize("act", KILLED)
 @both_locks
 def test_a_process_killed_at_any_call_has_done_its_step_or_not(name: str, act: str, lock: str) -> None:
-    """C15: of a plain queue, with writes cut off in their midst as well."""
-    has_happened_or_not(enumerated(name, *KILLED[act], lock=lock))
+    """C15: of a queue without priorities, with torn writes as well."""
+    has_happened_or_not(kill_at_each_call(name, *KILLED[act], lock=lock))
 
 
 @pytest.mark.parametrize("act", KILLED | RANKS)
 def test_a_process_killed_at_any_call_has_done_its_step_or_not_with_priorities(name: str, act: str) -> None:
     """C15: of a queue with priorities."""
-    has_happened_or_not(enumerated(name, *(KILLED | RANKS)[act], priorities=True))
+    has_happened_or_not(kill_at_each_call(name, *(KILLED | RANKS)[act], priorities=True))
 
 
 def test_a_shutdown_killed_at_any_call_has_happened_or_not(name: str) -> None:
-    """C15: the same for what ends a queue and drops what is in it."""
-    found = enumerated(name, FULL, "queue.shutdown(immediate=True)", "queue.shutdown(immediate=True)")
+    """C15: the same for an immediate shutdown, which drops the messages."""
+    found = kill_at_each_call(name, FULL, "queue.shutdown(immediate=True)", "queue.shutdown(immediate=True)")
     assert {len(items) for items, _, _ in found} == {0, 4}
     assert all(sound for _, sound, _ in found)
 
 
 @pytest.mark.parametrize("act", ["put the highest", "get the highest"])
-def test_who_repairs_may_be_killed_at_any_call_too(name: str, act: str) -> None:
+def test_a_process_that_repairs_may_be_killed_at_any_call_too(name: str, act: str) -> None:
     """C15: entries that a dead process was moving are moved again, as often as it takes."""
-    found = enumerated(name, *RANKS[act], "queue.peek()", priorities=True)
+    found = kill_at_each_call(name, *RANKS[act], "queue.peek()", priorities=True)
     assert all(sound for _, sound, _ in found)
     assert len({str(items) for items, _, _ in found}) == 2
-    assert {recoveries for _, _, recoveries in found} == {0, 1, 2}  # two where the repair was cut off as well
+    assert {recoveries for _, _, recoveries in found} == {0, 1, 2}  # 2 if the repair was killed as well
 
 
 @with_shmlock
 def test_a_block_that_a_dead_process_left_is_counted_as_a_recovery(name: str) -> None:
-    """C15, C25: stats tell how often a queue was put in order."""
+    """C15, C25: stats counts how often a queue was repaired."""
     assert 1 in {
-        recoveries for *_, recoveries in enumerated(name, "", "queue.put_nowait(b'a')", "queue.clear()", lock="shmlock")
+        recoveries
+        for *_, recoveries in kill_at_each_call(name, "", "queue.put_nowait(b'a')", "queue.clear()", lock="shmlock")
     }
 
 
 def test_a_batch_under_way_is_all_or_nothing(name: str) -> None:
-    """C9: what a batch stores at a time appears in one commit."""
-    found = enumerated(name, *KILLED["put a batch"])
+    """C9: messages that a batch stores together appear in one commit."""
+    found = kill_at_each_call(name, *KILLED["put a batch"])
     assert {len(items) for items, _, _ in found} == {1, 4}
 
 
@@ -240,7 +241,7 @@ def test_a_process_killed_while_it_makes_or_unlinks_a_queue_leaves_the_name_usab
         run = subprocess.run([sys.executable, "-W", "ignore", "-c", CREATING, name, str(instant), act], check=False)
         with ipcq.open(name, "pyshm", **{**SMALL, "priorities": "priorities" in act}) as queue:
             queue.put(b"item")
-            assert queue.get(timeout=HANG) == b"item"
+            assert queue.get(timeout=HANG_SECONDS) == b"item"
             queue.unlink()
         assert not list(Path(_place.directory()).glob(Path(_place.path_of(name)).name + "*"))
         if run.returncode == 0:
@@ -249,42 +250,42 @@ def test_a_process_killed_while_it_makes_or_unlinks_a_queue_leaves_the_name_usab
     assert instant > 10
 
 
-def test_a_state_cut_off_by_a_dead_process_is_a_recovery(queue: Handle, name: str) -> None:
-    """C15, C25: counted by the step that writes over it."""
+def test_a_state_torn_by_a_dead_process_is_a_recovery(queue: Handle, name: str) -> None:
+    """C15, C25: the step that overwrites it counts it."""
     queue.put(b"x")
-    state = state_of(name)
+    state = read_state(name)
     state.sequence += 1
-    poke(name, place(state.sequence), state.packed()[:60])
+    write_file(name, place(state.sequence), state.packed()[:60])
     assert queue.stats().recoveries == 0
     assert queue.get() == b"x"
     assert queue.stats().recoveries == 1
 
 
-def test_a_redo_record_is_written_where_it_belongs(name: str) -> None:
-    """C15: once, by whoever finds it, and counted."""
-    with made(name, priorities=True) as queue:
+def test_a_redo_record_is_applied(name: str) -> None:
+    """C15: once, by the first process that finds it, and counted."""
+    with create(name, priorities=True) as queue:
         queue.put(b"low")
         queue.put(b"high", priority=1)
         order = queue._channel._order
         raw = CELL.pack(0, *order._entry(1))
-        poke(name, DATA_AT, raw)
-        poke_state(name, redo=1 << 32 | crc32(raw))
+        write_file(name, DATA_AT, raw)
+        forge_state(name, redo=1 << 32 | crc32(raw))
         assert queue.peek() == b"low"
         assert queue.stats().recoveries == 1
-        assert state_of(name).redo == 0
+        assert read_state(name).redo == 0
 
 
 # Inside shmlock's lock
 
 
 @with_shmlock
-def test_a_block_without_content_that_was_left_is_cleared_away(name: str) -> None:
-    """C15: what shmlock by itself never gets past, and what it is counted as."""
-    with made(name, lock="shmlock") as queue:
+def test_an_empty_block_that_was_left_is_removed(name: str) -> None:
+    """C15: shmlock alone would wait for it forever; here it is removed and counted."""
+    with create(name, lock="shmlock") as queue:
         Path("/dev/shm", queue._channel._lock._name).touch()
         queue.put(b"x")
         assert queue.stats().recoveries == 1
-        assert drained(queue) == [b"x"]
+        assert drain(queue) == [b"x"]
 
 
 DIE_INSIDE = """
@@ -297,11 +298,11 @@ queue.put(b"x")
 """
 
 
-def killed_inside(name: str, lifetime: str) -> Path:
-    """Have a process killed inside the lock, and return the block that it leaves."""
+def kill_holder(name: str, lifetime: str) -> Path:
+    """Kill a process that holds the lock, and return the block that it leaves."""
     child = subprocess.run([sys.executable, "-c", DIE_INSIDE, name, lifetime], check=False)
     assert child.returncode == -signal.SIGKILL
-    block = Path("/dev/shm", f"ipcqlock-{Header.of(peek_file(name)[:STATES_AT], 0).lock_name.hex()}")
+    block = Path("/dev/shm", f"ipcqlock-{Header.of(read_file(name)[:STATES_AT], 0).lock_name.hex()}")
     assert block.exists()
     return block
 
@@ -310,28 +311,30 @@ def killed_inside(name: str, lifetime: str) -> Path:
 @linux
 @pytest.mark.parametrize("lifetime", ["persistent", "last-close"])
 @pytest.mark.parametrize("end", [lambda queue: ipcq.unlink(queue.name, "pyshm"), Handle.close], ids=["unlink", "close"])
-def test_what_died_inside_left_goes_with_its_queue(name: str, end: Callable[[Handle], None], lifetime: Any) -> None:
-    """C15, clause 5: also where no step comes that would find it."""
-    with made(name, lock="shmlock", lifetime=lifetime) as queue:
-        block = killed_inside(name, lifetime)
+def test_the_block_of_a_killed_holder_goes_with_its_queue(
+    name: str, end: Callable[[Handle], None], lifetime: Any
+) -> None:
+    """C15, clause 5: also if no later step finds it."""
+    with create(name, lock="shmlock", lifetime=lifetime) as queue:
+        block = kill_holder(name, lifetime)
         end(queue)
         assert not block.exists()
 
 
 @with_shmlock
 @linux
-def test_what_the_last_holder_left_when_it_died_inside_is_cleared_away(name: str) -> None:
-    """C15, clause 5: whoever finds no holder removes the block with the file."""
-    block = killed_inside(name, "last-close")
+def test_the_block_of_a_killed_last_holder_is_removed(name: str) -> None:
+    """C15, clause 5: the process that finds no holder removes the block with the file."""
+    block = kill_holder(name, "last-close")
     assert not ipcq.exists(name, "pyshm")
     assert not block.exists()
 
 
 @with_shmlock
 @linux
-def test_the_block_of_a_living_process_stays_when_the_queue_goes(name: str) -> None:
+def test_the_block_of_a_living_process_stays_after_an_unlink(name: str) -> None:
     """C14: its step is under way, and it removes the block itself."""
-    with made(name, lock="shmlock") as queue:
+    with create(name, lock="shmlock") as queue:
         lock = queue._channel._lock
         lock.acquire()
         assert Path("/dev/shm", lock._name).exists()
@@ -342,13 +345,13 @@ def test_the_block_of_a_living_process_stays_when_the_queue_goes(name: str) -> N
 
 
 @with_shmlock
-def test_a_block_that_cannot_be_removed_keeps_nobody_from_unlinking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_cannot_be_removed_does_not_prevent_an_unlink(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C5: the name is free, so the call has worked."""
 
     def refuse(block: str) -> None:
         raise PermissionError(errno.EPERM, block)
 
-    with made(name, lock="shmlock"):
+    with create(name, lock="shmlock"):
         with monkeypatch.context() as context:
             context.setattr(_lock, "_unlink", refuse)
             ipcq.unlink(name, "pyshm")

@@ -1,4 +1,4 @@
-"""The lock of a pyshm queue: who stopped in it, shmlock's, and who has it after a fork."""
+"""The lock of a pyshm queue: stopped holders, shmlock, and forks."""
 
 import errno
 import os
@@ -14,8 +14,8 @@ import pytest
 
 import ipcq
 from backends import pyshm
-from backends.overtaking import INNER, MOST, VERBS, Overtaking, check_everywhere
-from backends.pyshm import Handle, again, both_locks, drained, made, with_shmlock
+from backends.overtaking import CAPACITY, INNER, VERBS, Overtaking, check_everywhere
+from backends.pyshm import Handle, attach, both_locks, create, drain, with_shmlock
 from ipcq.backend import Attributes
 from ipcq.errors import (
     CorruptQueue,
@@ -40,7 +40,7 @@ name, queue = pyshm.name, pyshm.queue
 
 @pytest.fixture
 def held(queue: Handle, name: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock as a stopped process would; return what lets it go."""
+    """Hold the lock as a stopped process would; return a function that releases it."""
     descriptor = os.open(_place.path_of(name), os.O_RDWR)
     lock = FileLock(descriptor)
     lock.acquire()
@@ -50,7 +50,7 @@ def held(queue: Handle, name: str) -> Iterator[Callable[[], None]]:
     os.close(descriptor)
 
 
-def test_who_stopped_inside_the_lock_makes_a_queue_look_full_and_empty(queue: Handle, held: object) -> None:
+def test_a_queue_whose_lock_a_stopped_process_holds_looks_full_and_empty(queue: Handle, held: object) -> None:
     """C11: a put and a get end on time, and nothing was stored or taken."""
     for call, error in (
         (lambda: queue.put(b"x", timeout=0.05), QueueFull),
@@ -64,8 +64,8 @@ def test_who_stopped_inside_the_lock_makes_a_queue_look_full_and_empty(queue: Ha
     assert queue.qsize() == 0
 
 
-def test_a_batch_that_cannot_be_taken_on_is_what_was_taken(queue: Handle, held: Callable[[], None]) -> None:
-    """C9: at least one item, then what is there, unless somebody stops inside the lock meanwhile."""
+def test_a_batch_without_the_lock_is_empty(queue: Handle, held: Callable[[], None]) -> None:
+    """C9: at least one item, then further ones, unless a process stops while it holds the lock."""
     channel = queue._channel
     assert channel.try_get_many(3) == []
     held()
@@ -74,7 +74,7 @@ def test_a_batch_that_cannot_be_taken_on_is_what_was_taken(queue: Handle, held: 
 
 
 @pytest.mark.parametrize("use", ["peek", "clear", "shutdown"])
-def test_what_has_no_time_of_its_own_says_that_the_lock_is_held(
+def test_calls_without_a_timeout_report_that_the_lock_is_held(
     queue: Handle, held: object, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C11: after a second, with the way out."""
@@ -83,10 +83,10 @@ def test_what_has_no_time_of_its_own_says_that_the_lock_is_held(
         getattr(queue, use)()
 
 
-def test_a_lock_whose_holder_cannot_be_seen_is_told_of_with_its_file(
+def test_a_held_lock_with_an_unknown_holder_is_reported_with_its_file(
     queue: Handle, held: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C37: as on systems that do not say who holds a lock."""
+    """C37: as on systems that do not show the holder of a lock."""
     monkeypatch.setattr(_channel, "LONG_PATIENCE", 0.05)
     monkeypatch.setattr(queue._channel, "holder", lambda getting: None)
     with pytest.raises(TimedOutError, match=re.escape(_place.path_of(queue.name))):
@@ -94,7 +94,7 @@ def test_a_lock_whose_holder_cannot_be_seen_is_told_of_with_its_file(
 
 
 def test_waits_that_could_not_be_counted_are_counted_later(queue: Handle, held: Callable[[], None]) -> None:
-    """C25: by the next step that has the lock."""
+    """C25: the next step that gets the lock counts them."""
     with pytest.raises(QueueEmpty):
         queue.get(timeout=0.1)
     assert queue.stats().waits == 0
@@ -105,26 +105,26 @@ def test_waits_that_could_not_be_counted_are_counted_later(queue: Handle, held: 
 
 
 def test_looking_needs_no_lock(queue: Handle, held: object) -> None:
-    """C11: the state's checksum tells whether it is whole."""
+    """C11: the state's checksum shows whether it is whole."""
     assert (queue.qsize(), queue.empty(), queue.full(), queue.stats().puts) == (0, True, False, 0)
 
 
 @pytest.mark.parametrize("inner", INNER)
 @pytest.mark.parametrize("outer", VERBS)
 @pytest.mark.parametrize("priorities", [False, True])
-def test_a_call_in_the_middle_of_another_is_done_and_loses_nothing(
+def test_a_call_in_the_middle_of_another_completes_and_loses_nothing(
     name: str, priorities: bool, outer: str, inner: str
 ) -> None:
-    """C12: wherever a handler or a finaliser strikes in a step of its own thread."""
-    with made(name, priorities=priorities, max_messages=MOST) as queue:
+    """C12: at any point where a handler or a finaliser can interrupt a step of its own thread."""
+    with create(name, priorities=priorities, max_messages=CAPACITY) as queue:
         check_everywhere(queue, outer, inner)
 
 
 @pytest.mark.parametrize("error", [struct.error("torn"), CorruptQueue()])
-def test_what_a_step_that_was_overtaken_stumbles_over_is_no_error(
+def test_inconsistent_data_in_an_overtaken_step_is_no_error(
     queue: Handle, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """C12: what it reads was changed meanwhile; it is done anew."""
+    """C12: the data changed between its reads, so it starts again."""
 
     def fits(*_: object) -> bool:
         monkeypatch.undo()
@@ -136,10 +136,10 @@ def test_what_a_step_that_was_overtaken_stumbles_over_is_no_error(
     assert queue.get_many() == [b"inner", b"outer"]
 
 
-def test_a_look_that_is_overtaken_looks_anew(name: str) -> None:
-    """C12: where the rest of the message was, there may be another one by now."""
+def test_a_peek_that_is_overtaken_starts_again(name: str) -> None:
+    """C12: another message may be where the rest of the first one was."""
     one, other = bytes(10_000), b"x" * 10_000
-    with made(name, max_messages=2, max_message_size=11_000) as queue:
+    with create(name, max_messages=2, max_message_size=11_000) as queue:
         for point in count():
             queue.put(one)
             overtaking = Overtaking(point, lambda: queue.get_many() and queue.put_many([other, other]))
@@ -149,8 +149,8 @@ def test_a_look_that_is_overtaken_looks_anew(name: str) -> None:
                 break
 
 
-def test_what_a_handler_raises_after_it_has_put_goes_on(queue: Handle) -> None:
-    """C12: it is not taken for an error of the step that it interrupted, whatever its class."""
+def test_an_exception_of_a_handler_that_has_put_propagates(queue: Handle) -> None:
+    """C12: it is not mistaken for an error of the interrupted step, whatever its class."""
 
     def strike(*_: object) -> None:
         queue.put(b"inner")
@@ -212,9 +212,9 @@ def test_what_a_handler_raises_while_the_lock_is_taken_goes_on(queue: Handle) ->
 
 
 @with_shmlock
-def test_a_call_out_of_a_step_is_refused_where_shmlock_locks(name: str) -> None:
+def test_a_call_from_within_a_step_is_refused_with_shmlock(name: str) -> None:
     """C12: a handler that calls the queue cannot wait for the step that it interrupted."""
-    with made(name, lock="shmlock") as queue:
+    with create(name, lock="shmlock") as queue:
         channel = queue._channel
         with pytest.raises(Unsupported, match="signal handler"):
             channel._step(0.1, lambda state: channel.try_put(b"x", 0))
@@ -222,7 +222,7 @@ def test_a_call_out_of_a_step_is_refused_where_shmlock_locks(name: str) -> None:
 
 
 def test_a_wait_on_a_queue_that_is_gone_is_not_counted(queue: Handle, name: str) -> None:
-    """C14: and fails for nobody; the call that waited says what it is."""
+    """C14: counting raises nothing; the call that waited raises the error."""
     ipcq.unlink(name, "pyshm")
     queue._channel.count_wait(False)
     with pytest.raises(QueueGone):
@@ -233,48 +233,48 @@ def test_a_wait_on_a_queue_that_is_gone_is_not_counted(queue: Handle, name: str)
 
 
 @pytest.mark.parametrize("lock", ["flock", "", None])
-def test_a_lock_that_there_is_not_is_refused(name: str, lock: str | None) -> None:
-    """C25: InvalidArgument, and nothing is made."""
+def test_an_unknown_lock_is_refused(name: str, lock: str | None) -> None:
+    """C25: InvalidArgument, and no queue is created."""
     with pytest.raises(InvalidArgument):
-        made(name, lock=lock)
+        create(name, lock=lock)
     assert not ipcq.exists(name, "pyshm")
 
 
 @with_shmlock
 def test_another_lock_than_the_queues_is_a_mismatch(name: str) -> None:
-    """C18: the choice is kept with the queue."""
-    with made(name, lock="shmlock"):
+    """C18: the choice is stored with the queue."""
+    with create(name, lock="shmlock"):
         with pytest.raises(QueueMismatch, match="lock is 'shmlock', asked for 'file'"):
-            again(name, lock="file")
-        again(name, lock="shmlock").close()
-        again(name).close()
+            attach(name, lock="file")
+        attach(name, lock="shmlock").close()
+        attach(name).close()
 
 
-def test_shmlock_that_is_not_installed_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 19: Unsupported names the extra, for making a queue and for meeting one."""
+def test_a_missing_shmlock_is_unsupported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: Unsupported names the extra, for creating a queue and for attaching to one."""
     monkeypatch.setattr(_lock, "installed", lambda: False)
     with pytest.raises(Unsupported, match=r"pip install 'ipcq-queue\[shmlock\]'"):
-        made(name, lock="shmlock")
+        create(name, lock="shmlock")
     _lock._shmlock.cache_clear()
     descriptor = _segment.make(
         Header(name, Attributes(mode=0o600, max_messages=1, max_message_size=1), "shmlock", b"8" * 8)
     )
     os.close(descriptor)
     with pytest.raises(Unsupported, match=r"pip install 'ipcq-queue\[shmlock\]'"):
-        again(name)
+        attach(name)
 
 
 @with_shmlock
 def test_shmlock_is_for_one_user(name: str) -> None:
-    """Its blocks are, so nobody else could clear one away."""
+    """Its blocks belong to one user, so no other user could remove one."""
     with pytest.raises(Unsupported, match="lock='file'"):
-        made(name, lock="shmlock", mode=0o666, other_users=True)
+        create(name, lock="shmlock", mode=0o666, other_users=True)
 
 
 @with_shmlock
-def test_a_block_that_comes_back_is_told(name: str) -> None:
-    """Who has the name of the lock for something else keeps it, and the queue says so."""
-    with made(name, lock="shmlock") as queue:
+def test_a_block_that_comes_back_is_an_error(name: str) -> None:
+    """A foreign block of the same name stays, and the error names it."""
+    with create(name, lock="shmlock") as queue:
         lock = queue._channel._lock
         lock._try = lambda: False
         with pytest.raises(MessageQueueError, match="cannot create the lock"):
@@ -282,9 +282,9 @@ def test_a_block_that_comes_back_is_told(name: str) -> None:
 
 
 @with_shmlock
-def test_a_block_removed_from_outside_hurts_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock on the file is what excludes; the block is made anew."""
-    with made(name, lock="shmlock") as queue:
+def test_a_block_removed_by_others_does_no_harm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock on the file excludes other processes; the block is created again."""
+    with create(name, lock="shmlock") as queue:
         step = _channel.PyshmChannel._put
 
         def put(channel: _channel.PyshmChannel, state: State, data: bytes, priority: int) -> bool:
@@ -295,17 +295,17 @@ def test_a_block_removed_from_outside_hurts_nobody(name: str, monkeypatch: pytes
         monkeypatch.setattr(_channel.PyshmChannel, "_put", put)
         queue.put(b"x")
         queue.put(b"y")
-        assert drained(queue) == [b"x", b"y"]
+        assert drain(queue) == [b"x", b"y"]
 
 
 @with_shmlock
-def test_a_handler_may_raise_while_the_block_is_made_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C12: its exception is what comes out, and the next step makes the block."""
+def test_a_handler_may_raise_while_the_block_is_created_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C12: the caller gets the handler's exception, and the next step creates the block."""
 
     def raise_mine() -> None:
         raise KeyError("mine")
 
-    with made(name, lock="shmlock") as queue:
+    with create(name, lock="shmlock") as queue:
         lock = queue._channel._lock
         lock.forget()
         lock.forget()
@@ -313,12 +313,12 @@ def test_a_handler_may_raise_while_the_block_is_made_anew(name: str, monkeypatch
             context.setattr(lock, "_fresh", raise_mine)
             queue.put(b"x")
         queue.put(b"y")
-        assert drained(queue) == [b"y"]
+        assert drain(queue) == [b"y"]
 
 
 @with_shmlock
-def test_what_a_handler_raised_is_not_shmlocks_error() -> None:
-    """C12: shmlock puts errors of its own in the place of others'."""
+def test_an_exception_of_a_handler_is_not_replaced_by_shmlocks() -> None:
+    """C12: shmlock replaces exceptions by its own."""
     mine = KeyError("mine")
     with pytest.raises(KeyError) as caught, _lock._undisturbed():
         raise OSError("shmlock's") from mine
@@ -330,9 +330,9 @@ def test_what_a_handler_raised_is_not_shmlocks_error() -> None:
 
 @pytest.mark.parametrize("lifetime", ["persistent", "last-close"])
 @both_locks
-def test_a_channel_after_a_fork_is_a_file_of_its_own(name: str, lock: str, lifetime: str) -> None:
-    """C20, clause 17: opened anew under the same number, so that the parent's lock is not the child's."""
-    with made(name, lock=lock, lifetime=lifetime) as queue:
+def test_a_channel_reopens_its_file_after_a_fork(name: str, lock: str, lifetime: str) -> None:
+    """C20, clause 17: opened again under the same number, so that the child does not share the parent's lock."""
+    with create(name, lock=lock, lifetime=lifetime) as queue:
         channel = queue._channel
         kept = os.dup(channel._descriptor)
         lock_of_parent = FileLock(kept)
@@ -344,11 +344,11 @@ def test_a_channel_after_a_fork_is_a_file_of_its_own(name: str, lock: str, lifet
         lock_of_parent.release()
         os.close(kept)
         queue.put(b"x")
-        assert drained(queue) == [b"x"]
+        assert drain(queue) == [b"x"]
 
 
 def test_a_step_that_a_fork_interrupted_does_nothing_in_the_child(queue: Handle) -> None:
-    """C20: the parent's goes on; the child's has no lock, and fails."""
+    """C20: the parent's step continues; the child's has no lock and fails."""
     channel = queue._channel
 
     def fork_inside(state: State) -> bool:
@@ -362,7 +362,7 @@ def test_a_step_that_a_fork_interrupted_does_nothing_in_the_child(queue: Handle)
 
 def test_a_child_that_may_not_open_the_file_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clause 17: and nothing is left open."""
-    queue = made(name)
+    queue = create(name)
 
     def refuse(*arguments: object) -> int:
         raise PermissionError(errno.EACCES, "no")

@@ -1,4 +1,4 @@
-"""What a pyshm queue does when memory runs out during a step."""
+"""A pyshm queue when memory runs out during a step."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ name = pyshm.name
 
 
 def fail(*_: object) -> Any:
-    """Stand in for a call that runs out of memory."""
+    """Simulate a call that runs out of memory."""
     raise MemoryError
 
 
 @pytest.mark.parametrize("priorities", [False, True], ids=["in turn", "by priority"])
 @pytest.mark.parametrize("verb", ["take", "commit"])
-def test_a_batch_is_what_there_was_memory_for(
+def test_a_batch_has_as_many_messages_as_memory_allowed(
     name: str, priorities: bool, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C36: the others stay, in order, wherever memory ran out."""
+    """C36: the other messages stay in the queue, in order, wherever memory ran out."""
     with ipcq.open(
         name, "pyshm", max_messages=4, max_message_size=64, serializer="raw", priorities=priorities
     ) as queue:
@@ -50,8 +50,8 @@ def test_a_batch_without_memory_raises(name: str, priorities: bool, monkeypatch:
         queue.unlink()
 
 
-def test_what_is_committed_is_told_though_the_heap_is_not_moved_yet(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C36: the next step moves it."""
+def test_a_get_succeeds_though_the_heap_is_not_updated_yet(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: the next step finishes the move."""
     with ipcq.open(name, "pyshm", max_messages=4, max_message_size=64, serializer="raw", priorities=True) as queue:
         queue.put_many([b"1", b"2", b"3"])
         with monkeypatch.context() as scarce:

@@ -30,18 +30,18 @@ works, name, stopped = shm.works, shm.name, shm.stopped
         lambda queue: queue.put_many([b"item"], timeout=0.05),
     ],
 )
-def test_a_put_beside_a_stopped_process_says_who_it_is(
+def test_a_put_blocked_by_a_stopped_process_names_it(
     name: str, stopped: int, priorities: bool, put: Callable[["ipcq.Queue[Any]"], object]
 ) -> None:
-    """C11: the queue has space, and the error does not say that it is full."""
+    """C11: the queue has space, so the error does not claim that it is full."""
     full = pytest.raises(ipcq.QueueFull, match=rf"it may have space, but process {stopped} .*kill -CONT {stopped}")
     with create(name, priorities=priorities) as queue, held_by(queue, stopped, "put"), full:
         put(queue)
 
 
 @pytest.mark.parametrize(("priorities", "side"), [(False, "get"), (True, "put")])
-def test_a_look_beside_a_stopped_process_says_who_it_is(name: str, stopped: int, priorities: bool, side: str) -> None:
-    """C11: as a get does."""
+def test_a_peek_blocked_by_a_stopped_process_names_it(name: str, stopped: int, priorities: bool, side: str) -> None:
+    """C11: as for a get."""
     with create(name, priorities=priorities) as queue:
         queue.put(b"item")
         with held_by(queue, stopped, side), pytest.raises(ipcq.QueueEmpty, match=f"messages, but process {stopped} "):
@@ -50,10 +50,10 @@ def test_a_look_beside_a_stopped_process_says_who_it_is(name: str, stopped: int,
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
 @pytest.mark.parametrize(("priorities", "side"), [(False, "get"), (True, "put")])
-def test_a_get_beside_a_stopped_process_says_who_it_is(
+def test_a_get_blocked_by_a_stopped_process_names_it(
     name: str, stopped: int, priorities: bool, side: str, timeout: float
 ) -> None:
-    """C11: the queue has a message, and the error does not say that it is empty."""
+    """C11: the queue has a message, so the error does not claim that it is empty."""
     with create(name, priorities=priorities) as queue:
         queue.put(b"item")
         with held_by(queue, stopped, side), pytest.raises(ipcq.QueueEmpty, match=f"messages, but process {stopped} "):
@@ -61,8 +61,8 @@ def test_a_get_beside_a_stopped_process_says_who_it_is(
         assert queue.get(timeout=0) == b"item"
 
 
-def test_statistics_name_who_is_stopped_inside(name: str, stopped: int) -> None:
-    """With the time since somebody first waited."""
+def test_statistics_name_a_stopped_holder(name: str, stopped: int) -> None:
+    """They have the seconds since a call first waited for it."""
     with create(name) as queue:
         with held_by(queue, stopped, "put"):
             with pytest.raises(ipcq.QueueFull):
@@ -74,8 +74,8 @@ def test_statistics_name_who_is_stopped_inside(name: str, stopped: int) -> None:
         assert queue.stats().holder is None
 
 
-def test_a_get_beside_a_stopped_process_is_held_up_as_the_oracle_has_it(name: str, stopped: int) -> None:
-    """Else a storm that stops processes would call it a message that was missed."""
+def test_a_get_blocked_by_a_stopped_process_takes_as_long_as_the_oracle_expects(name: str, stopped: int) -> None:
+    """Otherwise a storm that stops processes would report a missed message."""
     took = []
     with create(name) as queue:
         queue.put(b"item")
@@ -93,8 +93,8 @@ def findings(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("field", ["capacity", "data_offset"])
-def test_doctor_goes_on_past_a_file_whose_numbers_mean_harm(name: str, field: str) -> None:
-    """Anybody can put a file there that looks like a queue."""
+def test_doctor_survives_a_file_with_hostile_numbers(name: str, field: str) -> None:
+    """Any user can put a file there that looks like a queue."""
     with create(name) as queue:
         queue.put(b"item")
         queue.put(b"item")
@@ -105,8 +105,8 @@ def test_doctor_goes_on_past_a_file_whose_numbers_mean_harm(name: str, field: st
 
 
 @pytest.mark.parametrize("side", ["put", "get"])
-def test_doctor_finds_who_is_stopped_inside(name: str, stopped: int, side: str) -> None:
-    """Without attaching, and with the command that lets it go on."""
+def test_doctor_finds_a_stopped_holder(name: str, stopped: int, side: str) -> None:
+    """doctor does not attach, and the finding has the command that resumes the process."""
     with create(name) as queue:
         with held_by(queue, stopped, side):
             (found,) = findings(name)
@@ -124,8 +124,8 @@ sys.stdin.readline()
 """
 
 
-def test_a_message_that_a_stopped_process_has_not_finished_is_told_of(name: str) -> None:
-    """C37: the one behind it waits, and the error, the statistics and doctor say for whom."""
+def test_a_message_that_a_stopped_producer_has_not_finished_is_reported(name: str) -> None:
+    """C37: the message behind it waits; the error, the statistics and doctor name the producer."""
     large = bytes(40000)
     with create(name, max_message_size=50000, max_messages=4) as queue:
         program = subprocess.Popen(
@@ -135,7 +135,7 @@ def test_a_message_that_a_stopped_process_has_not_finished_is_told_of(name: str)
             assert program.stdout is not None
             program.stdout.readline()
             queue.put(large)
-            reserve(queue, slot_of(program.pid, queue))
+            reserve(queue, find_slot(program.pid, queue))
             program.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
             with pytest.raises(ipcq.QueueEmpty, match=f"{program.pid} .*stopped, has not finished the next message"):
@@ -148,7 +148,7 @@ def test_a_message_that_a_stopped_process_has_not_finished_is_told_of(name: str)
     assert f"process {program.pid} " in found[0]
 
 
-def slot_of(pid: int, queue: "ipcq.Queue[Any]") -> int:
+def find_slot(pid: int, queue: "ipcq.Queue[Any]") -> int:
     """Return the slot that a process has locked (csrc/participant.h)."""
     inode = str(os.fstat(queue._channel.descriptor).st_ino)
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
@@ -160,7 +160,7 @@ def slot_of(pid: int, queue: "ipcq.Queue[Any]") -> int:
 
 
 def reserve(queue: "ipcq.Queue[Any]", slot: int) -> None:
-    """Let the first message be one that the owner of a slot has not finished."""
+    """Make the first message look unfinished by the owner of a slot."""
     descriptor = queue._channel.descriptor
     generation = int.from_bytes(os.pread(descriptor, 4, 912 + 4 * slot), sys.byteorder)
     header = _segment.read_header(descriptor)
@@ -168,14 +168,14 @@ def reserve(queue: "ipcq.Queue[Any]", slot: int) -> None:
     os.pwrite(descriptor, word.to_bytes(8, sys.byteorder), header.data_offset)
 
 
-def test_doctor_says_nothing_of_a_process_that_runs(name: str) -> None:
-    """It gives the lock back in microseconds; only one that starves for a second is worth a word."""
+def test_doctor_does_not_report_a_running_holder(name: str) -> None:
+    """It releases the lock within microseconds; only a holder that blocks others for a second is a finding."""
     with create(name) as queue, held_by(queue, os.getpid(), "put"):
         assert findings(name) == []
 
 
-def test_doctor_says_nothing_of_messages_that_wait(name: str) -> None:
-    """Nor of one that a dead process did not finish: the next get passes over it."""
+def test_doctor_does_not_report_waiting_messages(name: str) -> None:
+    """Nor about the record of a dead process: the next get skips it."""
     with create(name) as queue:
         queue.put(b"item")
         assert findings(name) == []

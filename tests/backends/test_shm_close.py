@@ -1,4 +1,4 @@
-"""Closing a handle of shm by several threads, with threads inside, with a pending notice, and with a stopped peer."""
+"""Closing a handle of shm: by several threads, with threads inside, a pending notice, or a stopped process."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import time
 import pytest
 
 from backends import shm
-from backends.shm import attach, create, held_by, told
+from backends.shm import attach, create, held_by, run_script
 from ipcq.errors import TimedOutError
 from processes.sizes import size
 
@@ -71,8 +71,8 @@ print("survived")
     "verb", ["get", "put", "get_many", "put_many", "peek", "clear", "stats", "wait to get", "wait to put"]
 )
 def test_two_threads_may_close_while_a_third_is_inside(name: str, verb: str) -> None:
-    """C34: the memory of the ring stays until the last use has ended, whichever closer comes first."""
-    assert told(CLOSERS, name, verb, str(ROUNDS)) == "survived"
+    """C34: the ring stays mapped until the last use has ended, whichever thread closes first."""
+    assert run_script(CLOSERS, name, verb, str(ROUNDS)) == "survived"
 
 
 NOTIFIED = """
@@ -89,7 +89,7 @@ print("closed")
 
 
 def test_a_handle_closes_with_a_pending_notice_while_a_process_is_stopped_inside(name: str, stopped: int) -> None:
-    """C34: the thread that waits for the notice leaves the ring before its memory goes."""
+    """C34: the thread that waits for the notice leaves the ring before it is unmapped."""
     with create(name) as queue:
         program = subprocess.Popen(
             [sys.executable, "-c", NOTIFIED, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -102,8 +102,8 @@ def test_a_handle_closes_with_a_pending_notice_while_a_process_is_stopped_inside
         assert program.returncode == 0
 
 
-def test_a_notice_that_could_not_be_taken_back_ends_with_its_handle(name: str, stopped: int) -> None:
-    """C34, clause 20: the next one to ask gets the place."""
+def test_a_notice_that_could_not_be_cancelled_ends_with_its_handle(name: str, stopped: int) -> None:
+    """C34, clause 20: the next handle can register."""
     with create(name) as queue:
         other = attach(name)
         other.notify(lambda: None)
@@ -113,8 +113,8 @@ def test_a_notice_that_could_not_be_taken_back_ends_with_its_handle(name: str, s
         queue.notify()
 
 
-def test_a_notice_is_taken_back_past_a_stopped_process(name: str, stopped: int) -> None:
-    """C37, clause 20: another handle can ask at once, while this one stays open."""
+def test_a_notice_is_cancelled_despite_a_stopped_process(name: str, stopped: int) -> None:
+    """C37, clause 20: another handle can register at once, while this one stays open."""
     with create(name) as queue, attach(name) as other:
         other.notify(lambda: None)
         with held_by(queue, stopped, "put"):
@@ -123,14 +123,14 @@ def test_a_notice_is_taken_back_past_a_stopped_process(name: str, stopped: int) 
         queue.notify()
 
 
-def test_a_notice_that_cannot_be_asked_for_past_a_stopped_process_says_so(name: str, stopped: int) -> None:
-    """C37: not that somebody else has asked."""
+def test_a_request_for_a_notice_reports_a_stopped_holder(name: str, stopped: int) -> None:
+    """C37: the error does not claim that another process has registered."""
     with create(name) as queue, held_by(queue, stopped, "put"), pytest.raises(TimedOutError, match="holds the lock"):
         queue.notify(lambda: None)
 
 
 def test_closing_lets_other_threads_run_while_it_waits_for_the_doorbell(name: str) -> None:
-    """C6: whoever stops ringing needs the producers' lock, for which nobody waits with the GIL."""
+    """C6: disarming the doorbell takes the producers' lock, and no thread waits for that with the GIL."""
     turns = [0]
     over = threading.Event()
 
@@ -147,9 +147,9 @@ def test_closing_lets_other_threads_run_while_it_waits_for_the_doorbell(name: st
         interval = sys.getswitchinterval()
         with held_by(queue, os.getpid(), "put"):
             thread.start()
-            sys.setswitchinterval(1000)  # nobody takes the GIL from who does not give it away
+            sys.setswitchinterval(1000)  # no thread is forced to release the GIL
             try:
-                # The host may not let the thread run just then, but not each time.
+                # The host may not schedule the thread at that moment, but it does so at least once.
                 ran = [turns[0] - before for before, _ in ((turns[0], other._channel.detach()) for other in others)]
             finally:
                 sys.setswitchinterval(interval)

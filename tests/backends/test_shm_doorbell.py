@@ -1,4 +1,4 @@
-"""The doorbell of shm at a queue's end: pollers are woken, whatever dies or is missing on the way."""
+"""The doorbell of shm at a queue's end: pollers are woken, even if a remover dies or a file is missing."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ works, name = shm.works, shm.name
 
 
 def readable(queue: "ipcq.Queue[bytes]") -> bool:
-    """Tell whether a handle's descriptor is readable now."""
+    """Return whether a handle's descriptor is readable now."""
     return bool(select.select([queue], [], [], 0)[0])
 
 
@@ -29,10 +29,8 @@ def die(*_: object) -> None:
     raise Killed
 
 
-def test_a_remover_that_dies_before_it_says_so_has_woken_who_listens(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """C15, C32: it is killed after it removed the name, while the first byte is there."""
+def test_a_remover_that_dies_after_the_removal_has_woken_pollers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C15, C32: it dies after it removed the name, while the first byte is in the FIFO."""
 
     with create(name) as queue:
         queue.fileno()
@@ -46,7 +44,7 @@ def test_a_consumer_puts_back_the_byte_of_a_remover_that_dies(name: str, monkeyp
     """C15, C32: a consumer takes the first byte at once, and the remover is killed right after the removal."""
     unlink = os.unlink
 
-    def come(path: str) -> None:
+    def get_meanwhile(path: str) -> None:
         if path == _segment.path_of(name):
             with pytest.raises(ipcq.QueueEmpty):
                 queue.get_nowait()
@@ -54,15 +52,17 @@ def test_a_consumer_puts_back_the_byte_of_a_remover_that_dies(name: str, monkeyp
 
     with create(name) as queue:
         queue.fileno()
-        monkeypatch.setattr(os, "unlink", come)
+        monkeypatch.setattr(os, "unlink", get_meanwhile)
         monkeypatch.setattr(os, "pwrite", die)
         with pytest.raises(Killed):
             queue.unlink()
         assert readable(queue)
 
 
-def test_a_byte_of_a_remover_that_gave_up_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 20: killed before the removal, it leaves a byte too many, which the next get takes."""
+def test_the_byte_of_a_remover_that_died_before_the_removal_is_taken(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clause 20: killed before the removal, it leaves a spurious byte, which the next get takes."""
 
     with create(name) as queue:
         queue.fileno()
@@ -77,8 +77,8 @@ def test_a_byte_of_a_remover_that_gave_up_goes_away(name: str, monkeypatch: pyte
         queue.unlink()
 
 
-def test_a_doorbell_that_is_made_while_the_name_goes_rings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C32: between the removals of the doorbell that was there, or not, and of the name."""
+def test_a_doorbell_armed_during_the_removal_of_the_name_rings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C32: it is armed after the unlink removed the doorbell and before it removes the name."""
     unlink = os.unlink
 
     def arm_in_between(path: str) -> None:
@@ -92,8 +92,8 @@ def test_a_doorbell_that_is_made_while_the_name_goes_rings(name: str, monkeypatc
         assert readable(queue)
 
 
-def test_a_name_that_went_without_a_word_is_told_by_who_notices(name: str) -> None:
-    """C32: removing the file by other means rings nothing; the first call of any handle that notices rings."""
+def test_the_first_call_that_notices_a_removed_name_rings(name: str) -> None:
+    """C32: removing the file with rm does not ring; the first call of any handle that notices does."""
     with create(name) as queue, attach(name) as other:
         queue.fileno()
         Path(_segment.path_of(name)).unlink()
@@ -105,8 +105,8 @@ def test_a_name_that_went_without_a_word_is_told_by_who_notices(name: str) -> No
         Path(_segment.bell_of(name)).unlink()
 
 
-def test_a_handle_that_goes_on_leaves_the_byte_to_those_that_end(name: str) -> None:
-    """C14, C32: it finds the queue empty, and another handle is to be told of the end."""
+def test_a_handle_that_continues_leaves_the_byte_to_those_that_end(name: str) -> None:
+    """C14, C32: it finds the queue empty, but other handles have to see the end."""
     with create(name) as queue, attach(name, after_unlink="continue") as other:
         queue.fileno()
         other.fileno()
@@ -116,8 +116,8 @@ def test_a_handle_that_goes_on_leaves_the_byte_to_those_that_end(name: str) -> N
         assert readable(queue)
 
 
-def test_a_handle_that_goes_on_is_quiet_when_those_that_end_have_gone(name: str) -> None:
-    """C14, C32: then nobody needs the byte any more."""
+def test_a_handle_that_continues_is_quiet_when_those_that_end_are_closed(name: str) -> None:
+    """C14, C32: no other handle needs the byte any more."""
     with create(name) as queue, attach(name, after_unlink="continue") as other:
         queue.fileno()
         other.fileno()
@@ -129,8 +129,8 @@ def test_a_handle_that_goes_on_is_quiet_when_those_that_end_have_gone(name: str)
 
 
 @pytest.mark.parametrize("end", ["shutdown", "unlink"])
-def test_who_has_no_descriptor_for_the_doorbell_ends_nothing(name: str, end: str) -> None:
-    """C24, C32: the error names the limit, and the queue can still be used."""
+def test_an_end_without_a_descriptor_for_the_doorbell_is_refused(name: str, end: str) -> None:
+    """C24, C32: the error names the limit, and the queue still works."""
     import resource
 
     with create(name) as queue, attach(name) as other:
@@ -139,7 +139,7 @@ def test_who_has_no_descriptor_for_the_doorbell_ends_nothing(name: str, end: str
         held = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, limits[1]))
-            # An unlink takes two before it comes to the doorbell: the name's lock and the queue's file.
+            # An unlink opens two before the doorbell: the name lock and the queue's file.
             for descriptor in held[: 2 if end == "unlink" else 0]:
                 os.close(descriptor)
                 held.remove(descriptor)
@@ -154,8 +154,8 @@ def test_who_has_no_descriptor_for_the_doorbell_ends_nothing(name: str, end: str
         queue.unlink()
 
 
-def test_what_is_no_doorbell_is_not_rung(name: str) -> None:
-    """C27: somebody put another file in its place."""
+def test_a_file_that_is_no_doorbell_is_not_rung(name: str) -> None:
+    """C27: another file has replaced it."""
     with create(name) as queue:
         queue.fileno()
         bell = Path(_segment.bell_of(name))
@@ -165,8 +165,8 @@ def test_what_is_no_doorbell_is_not_rung(name: str) -> None:
         assert not bell.exists()
 
 
-def test_who_has_no_descriptor_for_the_doorbell_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C32: pollers would not be woken, so a remover must not go on."""
+def test_ringing_without_a_descriptor_for_the_doorbell_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C32: pollers would not be woken, so the removal must not go on."""
 
     def refuse(*_: object) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

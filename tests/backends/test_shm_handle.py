@@ -1,4 +1,4 @@
-"""A handle of shm: in a child, with notices and the doorbell, and with what it puts and gets."""
+"""A handle of shm: in a child, with notices and the doorbell, and with messages of any size."""
 
 import os
 import random
@@ -12,7 +12,7 @@ import pytest
 
 import ipcq
 from backends import shm
-from backends.shm import create, told
+from backends.shm import create, run_script
 from ipcq_shm import _notice, _segment
 
 works, name = shm.works, shm.name
@@ -21,8 +21,8 @@ works, name = shm.works, shm.name
 # Forks
 
 
-def test_a_handle_has_a_slot_of_its_own_in_a_child(name: str) -> None:
-    """C20: whoever inherits it is another participant, in the eyes of a queue that goes with its last one."""
+def test_a_handle_takes_a_new_slot_in_a_child(name: str) -> None:
+    """C20: a child that inherits it is another participant when a last-close queue counts its holders."""
     with create(name, lifetime="last-close") as queue:
         queue.put(b"item")
         channel = queue._channel
@@ -32,7 +32,7 @@ def test_a_handle_has_a_slot_of_its_own_in_a_child(name: str) -> None:
 
 
 def test_a_handle_that_cannot_have_a_slot_in_a_child_is_refused(name: str) -> None:
-    """Clause 17: without descriptors to be had, it must not be used."""
+    """Clause 17: if no descriptor is free, the handle must not be used."""
     import resource
 
     with create(name) as queue:
@@ -49,8 +49,8 @@ def test_a_handle_that_cannot_have_a_slot_in_a_child_is_refused(name: str) -> No
 # Notices
 
 
-def test_a_notice_that_was_given_needs_no_withdrawing(name: str) -> None:
-    """Clause 20: closing after it is nothing special."""
+def test_a_notice_that_was_given_need_not_be_cancelled(name: str) -> None:
+    """Clause 20: cancelling a notice after it was given does nothing."""
     import threading
 
     told = threading.Event()
@@ -61,8 +61,8 @@ def test_a_notice_that_was_given_needs_no_withdrawing(name: str) -> None:
         queue.notify()
 
 
-def test_a_notice_of_a_dead_process_stands_in_nobodys_way(name: str) -> None:
-    """C19: its place is taken by who asks next."""
+def test_a_notice_of_a_dead_process_is_replaced(name: str) -> None:
+    """C19: the next registrant replaces it."""
     import threading
 
     told = threading.Event()
@@ -77,7 +77,7 @@ def test_a_notice_of_a_dead_process_stands_in_nobodys_way(name: str) -> None:
 
 
 def test_a_notice_can_be_a_signal_to_this_process(name: str) -> None:
-    """Clause 20."""
+    """Clause 20: the signal is sent to the process that registered."""
     import signal
 
     told: list[int] = []
@@ -94,16 +94,16 @@ def test_a_notice_can_be_a_signal_to_this_process(name: str) -> None:
     assert told == [signal.SIGUSR2]
 
 
-def test_the_mode_of_the_doorbell_is_the_queues(name: str) -> None:
-    """C27: who may use the queue may ring."""
+def test_the_doorbell_has_the_mode_of_the_queue(name: str) -> None:
+    """C27: whoever may use the queue may ring."""
     with create(name, mode=0o660, other_users=True) as queue:
         assert stat.S_IMODE(os.fstat(queue.fileno()).st_mode) == 0o660
         queue.unlink()
     assert not os.path.exists(_segment.bell_of(name))
 
 
-def test_who_has_no_descriptor_for_the_doorbell_cannot_put(name: str) -> None:
-    """C5, C24: nothing is put by who cannot wake those who sleep on the doorbell."""
+def test_a_put_without_a_descriptor_for_the_doorbell_is_refused(name: str) -> None:
+    """C5, C24: a producer that cannot wake pollers must not commit its message."""
     code = f"""
 import errno, ipcq, resource
 with ipcq.open({name!r}, "shm") as queue, ipcq.open({name!r}, "shm") as other:
@@ -119,14 +119,14 @@ with ipcq.open({name!r}, "shm") as queue, ipcq.open({name!r}, "shm") as other:
         print(refused.limit, refused.value, refused.errno == errno.EMFILE, queue.empty())
     queue.unlink()
 """
-    assert told(code).splitlines() == ["RLIMIT_NOFILE 3 True True"] * 3
+    assert run_script(code).splitlines() == ["RLIMIT_NOFILE 3 True True"] * 3
 
 
 # Messages
 
 
 def test_many_large_messages_come_back_as_they_were(name: str) -> None:
-    """Clause 10: those that are copied without the lock, in batches, alone, and with priorities."""
+    """Clause 10: large messages are copied without the lock, in batches, alone, and with priorities."""
     for priorities in (False, True):
         with create(name, max_messages=4, max_message_size=1 << 20, priorities=priorities) as queue:
             messages = [random.Random(size).randbytes(size) for size in (1 << 20, 40_000, 32_768, 32_767)]
@@ -143,8 +143,8 @@ def test_many_large_messages_come_back_as_they_were(name: str) -> None:
             queue.unlink()
 
 
-def test_what_is_no_message_is_a_type_error(name: str) -> None:
-    """Clause 8: the extension takes bytes alone, and says so."""
+def test_an_argument_that_is_no_message_is_a_type_error(name: str) -> None:
+    """Clause 8: the extension takes only bytes, and the error says so."""
     with create(name) as queue:
         channel = queue._channel
         for call in (
@@ -167,8 +167,8 @@ def test_what_is_no_message_is_a_type_error(name: str) -> None:
 # Closing
 
 
-# A program of its own, because the tracer of coverage does not survive this.
-STRUCK = """
+# In a new process, because coverage's tracer does not survive it.
+INTERRUPTED = """
 import gc, os, sys
 from types import SimpleNamespace
 from ipcq.backend import Request
@@ -224,13 +224,13 @@ print(strikes)
 
 
 def test_a_descriptor_is_closed_once_whenever_an_exception_strikes(name: str) -> None:
-    """C5: a handler that raises in the middle of opening must not have another's descriptor closed."""
+    """C5: a handler that raises in the middle of an open must not cause another's descriptor to be closed."""
     create(name).close()
-    assert int(told(STRUCK, name)) > 50
+    assert int(run_script(INTERRUPTED, name)) > 50
 
 
 class ClosedInItsOwnThread:
-    """Stands in for a ring whose handle a finaliser closes in the thread that waits for the notice."""
+    """A ring whose handle a finaliser closes in the thread that waits for the notice."""
 
     def __init__(self) -> None:
         self.request: _notice.Request | None = None
@@ -246,10 +246,10 @@ class ClosedInItsOwnThread:
         pass
 
 
-def test_a_handle_that_is_closed_in_the_thread_of_its_notice_waits_for_nobody() -> None:
-    """C34: the thread cannot wait for itself, and tells nobody."""
+def test_a_handle_closed_in_the_thread_of_its_notice_does_not_wait() -> None:
+    """C34: the thread cannot wait for itself, and gives no notice."""
     ring, told = ClosedInItsOwnThread(), threading.Event()
-    ring.request = _notice.Request(ring, 0, told.set)  # type: ignore[arg-type]  # all of a ring that is asked for
+    ring.request = _notice.Request(ring, 0, told.set)  # type: ignore[arg-type]  # the part of a ring that is used
     ring.known.set()
     ring.request._thread.join(10)
     assert ring.request._out.is_set()
@@ -261,7 +261,7 @@ def no_thread(thread: threading.Thread) -> None:
 
 
 def test_a_notice_without_a_thread_is_a_limit_and_leaves_no_request(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: another handle can ask."""
+    """C24: another handle can register."""
     with ipcq.open(name, "shm") as queue, ipcq.open(name, "shm") as other:
         with (
             monkeypatch.context() as context,

@@ -1,4 +1,4 @@
-"""How a shm queue goes: by its last holder, by somebody who removes it, and by a kill in the middle of that."""
+"""How a shm queue ends: by its last holder, by a remover, and by a kill in the middle of a removal."""
 
 import errno
 import os
@@ -23,8 +23,8 @@ works, name = shm.works, shm.name
 # Last close
 
 
-def test_a_queue_whose_last_holder_was_killed_is_not_there(name: str) -> None:
-    """C14, C17: it is neither found nor listed, its name can be taken at once, and its file is gone."""
+def test_a_queue_whose_last_holder_was_killed_does_not_exist(name: str) -> None:
+    """C14, C17: it is neither found nor listed, its name can be taken at once, and its file is removed."""
     code = f"import ipcq, os; q = ipcq.open({name!r}, 'shm', lifetime='last-close'); os.kill(os.getpid(), 9)"
     for look in (
         lambda: ipcq.exists(name, "shm"),
@@ -57,8 +57,8 @@ def _unlinked(name: str) -> None:
         _segment.unlink(name)
 
 
-def test_a_creator_removes_what_a_killed_holder_left(name: str) -> None:
-    """C16: also where it comes into being between its looking and its publishing."""
+def test_a_creator_removes_the_file_of_a_killed_holder(name: str) -> None:
+    """C16: also if it appears between the creator's look and its publishing."""
     from ipcq_shm import ShmBackend
 
     code = f"import ipcq, os; q = ipcq.open({name!r}, 'shm', lifetime='last-close'); os.kill(os.getpid(), 9)"
@@ -70,8 +70,8 @@ def test_a_creator_removes_what_a_killed_holder_left(name: str) -> None:
     channel.close()
 
 
-def test_who_cannot_wait_for_another_that_removes_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C11: a process that is stopped while it removes a name holds nobody for more than a second."""
+def test_an_unlink_behind_a_stopped_remover_times_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: a process that is stopped while it removes a name blocks others for at most a second."""
     monkeypatch.setattr(_segment, "_PATIENCE", 0.05)
     with create(name):
         descriptor = os.open(_segment.path_of(name), os.O_RDWR)
@@ -84,12 +84,12 @@ def test_who_cannot_wait_for_another_that_removes_is_told(name: str, monkeypatch
 
 
 @pytest.mark.parametrize("slots", [(30, 20, 10), (10, 20, 30), (20, 30, 10), (1, 2, 3), (4095, 1, 0)], ids=str)
-def test_handles_are_counted_in_whatever_order_they_took_their_slots(name: str, slots: tuple[int, ...]) -> None:
-    """C25: the kernel names any one of several locks."""
+def test_handles_are_counted_whatever_the_order_of_their_slots(name: str, slots: tuple[int, ...]) -> None:
+    """C25: the kernel may name any one of several locks."""
     queue = create(name)
     opened = [os.open(_segment.path_of(name), os.O_RDWR) for _ in slots]
     for descriptor, slot in zip(opened, slots, strict=True):
-        if slot:  # the first one is the queue's own
+        if slot:  # slot 0 is the queue's own
             _segment._lock(descriptor, fcntl.F_WRLCK, _segment.LOCKS_AT + slot, 1)
     count = queue.stats().handles
     for descriptor in opened:
@@ -102,7 +102,7 @@ def test_handles_are_counted_in_whatever_order_they_took_their_slots(name: str, 
 
 
 def test_a_file_that_was_removed_is_not_removed_again(name: str) -> None:
-    """C14: neither it nor what has its name since."""
+    """C14: neither that file nor the next one with its name."""
     with create(name) as queue:
         descriptor = os.dup(queue._channel.descriptor)
         ipcq.unlink(name, "shm")
@@ -113,8 +113,8 @@ def test_a_file_that_was_removed_is_not_removed_again(name: str) -> None:
         assert ipcq.exists(name, "shm")
 
 
-def test_a_name_that_goes_by_rm_is_noticed(name: str) -> None:
-    """C14: who puts now and then learns it within a second, also where nobody tells."""
+def test_a_file_removed_by_rm_is_noticed(name: str) -> None:
+    """C14: a producer that puts now and then notices it within a second, although nothing wakes it."""
     with create(name) as queue:
         os.unlink(_segment.path_of(name))
         time.sleep(0.3)
@@ -122,8 +122,8 @@ def test_a_name_that_goes_by_rm_is_noticed(name: str) -> None:
             queue.put(b"item")
 
 
-def test_a_queue_that_went_while_it_was_opened_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C16: between the file and the slot, the queue may be unlinked."""
+def test_a_queue_removed_before_the_slot_is_locked_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16: between opening the file and locking the slot."""
     from ipcq_shm import ShmBackend, _channel
 
     create(name).close()
@@ -139,8 +139,8 @@ def test_a_queue_that_went_while_it_was_opened_is_not_found(name: str, monkeypat
         ShmBackend().attach(name, Request())
 
 
-def test_a_queue_that_goes_while_it_is_opened_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C16: between the opening of its file and the look at it."""
+def test_a_queue_removed_before_its_file_is_checked_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16: between opening the file and checking it."""
     create(name).close()
     open_file = _segment.open_file
 
@@ -156,8 +156,8 @@ def test_a_queue_that_goes_while_it_is_opened_is_not_found(name: str, monkeypatc
         _segment_opened(name)
 
 
-def test_who_is_removing_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: an attacher that the remover did not see learns that there is no queue and gets none without a name."""
+def test_an_attacher_waits_for_a_remover(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: an attacher that the remover did not see waits, and then finds that there is no queue."""
     locked = _segment._locked
 
     def stop_behind_the_look(descriptor: int, start: int, length: int) -> bool:
@@ -178,7 +178,7 @@ def test_who_is_removing_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatc
     attacher: list[str] = []
     attaching = threading.Thread(target=attach_late)
     queue = create(name, lifetime="last-close")
-    # Not its abandonment but the attacher's own slot is what the attacher has to be kept from relying on.
+    # The abandonment check would hide the case. The attacher must not rely on its own slot alone.
     monkeypatch.setattr(_segment, "_abandoned", lambda _: False)
     monkeypatch.setattr(_segment, "_locked", stop_behind_the_look)
     queue.close()
@@ -186,7 +186,7 @@ def test_who_is_removing_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatc
     assert attacher == ["began", "not found"]
 
 
-def test_a_doorbell_that_is_made_while_the_name_goes_goes_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doorbell_made_during_the_removal_is_removed_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C17: no file of a queue outlives it."""
     unlink = os.unlink
 
@@ -210,10 +210,10 @@ def test_a_doorbell_that_is_made_while_the_name_goes_goes_too(name: str, monkeyp
 
 
 @pytest.mark.parametrize("broken", ["read_header", "unlock"])
-def test_a_name_that_is_gone_is_gone_whatever_fails_behind_it(
+def test_an_unlink_succeeds_whatever_fails_after_the_removal(
     name: str, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C5: unlinking has happened, so it does not raise, and other handles see it by themselves."""
+    """C5: the unlink has happened, so it does not raise, and other handles notice it by themselves."""
     lock = _segment._lock
 
     def refuse(descriptor: int, kind: int, *rest: int) -> None:
@@ -238,7 +238,7 @@ def test_a_name_that_is_gone_is_gone_whatever_fails_behind_it(
             queue.put(b"item")
 
 
-# Killed between any two calls of the system
+# Killed between any two system calls
 
 DYING = """
 import errno, fcntl, os, signal, sys
@@ -319,8 +319,8 @@ print(last)
 
 @pytest.mark.parametrize("lifetime", ["persistent", "last-close"])
 @pytest.mark.parametrize("verb", ["create", "attach", "unlink", "close"])
-def test_a_kill_between_any_two_calls_of_the_system_leaves_the_name_usable(name: str, verb: str, lifetime: str) -> None:
-    """C16: before and after each step of making, attaching, unlinking, and of the last one's closing."""
+def test_a_kill_between_any_two_system_calls_leaves_the_name_usable(name: str, verb: str, lifetime: str) -> None:
+    """C16: before and after each system call of creating, attaching, unlinking and the last close."""
     program = [sys.executable, "-W", "ignore", "-c", DYING, name, verb, lifetime]
     done = subprocess.run(program, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
@@ -328,8 +328,8 @@ def test_a_kill_between_any_two_calls_of_the_system_leaves_the_name_usable(name:
     assert int(done.stdout) > 1
 
 
-def test_who_comes_between_keeps_its_queue(name: str) -> None:
-    """C14: a file that somebody holds again is not removed as abandoned."""
+def test_a_queue_with_a_new_holder_is_not_removed(name: str) -> None:
+    """C14: a file that a process holds again is not removed as abandoned."""
     with create(name, lifetime="last-close") as queue:
         descriptor = os.open(_segment.path_of(name), os.O_RDWR)
         assert not _segment.remove(descriptor, name, unless_held=True)

@@ -1,4 +1,4 @@
-"""What a shm queue may be, and what it says where the system refuses it."""
+"""The limits of a shm queue, and its errors where the system refuses a call."""
 
 import builtins
 import errno
@@ -11,7 +11,7 @@ import pytest
 
 import ipcq
 from backends import shm
-from backends.shm import SMALL, attach, create, told
+from backends.shm import SMALL, attach, create, run_script
 from ipcq_shm import _segment
 
 works, name = shm.works, shm.name
@@ -35,15 +35,15 @@ works, name = shm.works, shm.name
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(name: str, limits: dict[str, Any], error: type[Exception]) -> None:
-    """C24, clause 6: with the limit, and nothing is left behind."""
+def test_impossible_limits_are_refused(name: str, limits: dict[str, Any], error: type[Exception]) -> None:
+    """C24, clause 6: the error has the limit, and nothing is left behind."""
     with pytest.raises(error):
         create(name, **limits)
     assert not ipcq.exists(name, "shm")
 
 
 def test_a_full_file_system_is_no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C23: also where it becomes full while the file is made, and nothing of it is left."""
+    """C23: also if it fills up while the file is allocated, and no file is left."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
@@ -57,7 +57,7 @@ def test_a_full_file_system_is_no_space(name: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("limits", [{"buffer_size": 4096}, {"max_messages": 2, "max_message_size": 100}], ids=str)
 @pytest.mark.parametrize("priorities", [False, True])
 def test_limits_are_the_same_on_every_handle(name: str, limits: dict[str, int], priorities: bool) -> None:
-    """C18, clause 6: what was given is as given, what was not is None or what was made of it."""
+    """C18, clause 6: a limit is as given, or None, or derived from the given ones."""
     none = dict.fromkeys(SMALL)
     with create(name, **{**none, **limits}, priorities=priorities) as queue, attach(name, **limits) as other:
         assert queue._channel.attributes == other._channel.attributes
@@ -65,14 +65,14 @@ def test_limits_are_the_same_on_every_handle(name: str, limits: dict[str, int], 
 
 
 @pytest.mark.parametrize(("priorities", "reason"), [(False, "free"), (True, "at most")])
-def test_a_queue_with_priorities_is_not_larger_than_its_numbers(name: str, priorities: bool, reason: str) -> None:
-    """C24: those of cells have 32 bits, so that this limit comes before the lack of space."""
+def test_a_queue_with_priorities_has_at_most_32_bits_of_cells(name: str, priorities: bool, reason: str) -> None:
+    """C24: cell numbers have 32 bits, so this limit is checked before the free space."""
     with pytest.raises((ipcq.Unsupported, ipcq.NoSpace), match=reason):
         create(name, buffer_size=1 << 39, max_messages=None, max_message_size=512, priorities=priorities)
 
 
 def test_a_file_larger_than_this_process_may_make_is_a_limit(name: str) -> None:
-    """C24: with its name, its value, and what was asked."""
+    """C24: the error has the limit's name, its value, and the size asked for."""
     code = f"""
 import errno, ipcq, resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
@@ -81,11 +81,11 @@ try:
 except ipcq.LimitExceeded as error:
     print(error.limit, error.value, error.asked > 1 << 20, error.errno == errno.EFBIG)
 """
-    assert told(code) == "RLIMIT_FSIZE 524288 True True"
+    assert run_script(code) == "RLIMIT_FSIZE 524288 True True"
 
 
 def test_too_many_mappings_are_a_limit(name: str) -> None:
-    """C24: which the kernel calls a want of memory."""
+    """C24: the kernel reports it as ENOMEM."""
     code = f"""
 import errno, ipcq, mmap
 from ipcq_shm import _channel
@@ -103,11 +103,11 @@ try:
 except ipcq.LimitExceeded as error:
     print(error.limit, error.value == most, error.asked > most, error.errno == errno.ENOMEM)
 """
-    assert told(code) == "vm.max_map_count True True True"
+    assert run_script(code) == "vm.max_map_count True True True"
 
 
-def test_an_allocation_ends_under_a_fast_timer(name: str) -> None:
-    """C23: a call that a signal interrupts starts anew, and so must be short."""
+def test_an_allocation_completes_under_a_fast_timer(name: str) -> None:
+    """C23: a call that a signal interrupts starts again, so each call has to be short."""
     code = f"""
 import signal, ipcq
 signal.signal(signal.SIGALRM, lambda *_: None)
@@ -116,7 +116,7 @@ queue = ipcq.open({name!r}, "shm", exclusive=True, buffer_size=32 << 20)
 signal.setitimer(signal.ITIMER_REAL, 0)
 queue.close()
 """
-    told(code)
+    run_script(code)
     assert os.path.getsize(_segment.path_of(name)) > 32 << 20
 
 
@@ -154,11 +154,11 @@ for handle in first + handles:
 def test_a_handle_takes_little_memory(name: str) -> None:
     """At most 64 KiB of heap."""
     create(name).close()
-    assert 0 < int(told(HANDLES, name)) <= 64 << 10
+    assert 0 < int(run_script(HANDLES, name)) <= 64 << 10
 
 
 def test_a_ring_that_cannot_be_mapped_leaves_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: a failure behind the file's making gives its memory and its descriptor back."""
+    """C5: a failure after the file was created releases its memory and its descriptor."""
     from ipcq_shm import _core
 
     def refuse(*_: object) -> None:
@@ -171,7 +171,7 @@ def test_a_ring_that_cannot_be_mapped_leaves_nothing(name: str, monkeypatch: pyt
 
 
 def test_no_memory_loses_no_message(name: str) -> None:
-    """C5: a batch that cannot be handed out has not been taken, at whichever allocation memory ends."""
+    """C5: a batch that cannot be returned has not been taken, whichever allocation fails."""
     pytest.importorskip("_testcapi", reason="_testcapi came with Python 3.0")
     code = f"""
 import _testcapi, ipcq
@@ -196,10 +196,10 @@ with ipcq.open({name!r}, "shm", max_messages=16, max_message_size=64, serializer
             assert left == 12 - got, (verb, allocation, taken, left)
 print(failed > 5)
 """
-    assert told(code) == "True"
+    assert run_script(code) == "True"
 
 
-# Being without
+# Refusals and missing prerequisites
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,10 @@ print(failed > 5)
         (errno.EIO, ipcq.MessageQueueError),
     ],
 )
-def test_what_the_system_refuses_is_told(
+def test_an_error_of_the_system_is_raised(
     name: str, number: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C24: by one class for each condition, with the error number."""
+    """C24: one class for each condition, with the error number."""
 
     def refuse(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -226,8 +226,8 @@ def test_what_the_system_refuses_is_told(
     assert isinstance(caught.value, ipcq.MessageQueueError)
 
 
-def test_a_mapping_too_many_is_told(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """C24: the kernel has one number for that and for a want of memory."""
+def test_one_mapping_too_many_is_a_limit(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """C24: the kernel has one error number for that and for a lack of memory."""
     from ipcq_shm import _core
 
     def refuse(*_: object) -> None:
@@ -240,8 +240,8 @@ def test_a_mapping_too_many_is_told(name: str, monkeypatch: pytest.MonkeyPatch, 
         create(name)
 
 
-def test_a_file_too_large_is_told_before_it_is_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: the kernel would send SIGXFSZ."""
+def test_a_file_that_is_too_large_is_refused_before_it_is_created(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: otherwise the kernel would send SIGXFSZ."""
     import resource
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
@@ -253,8 +253,8 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-def test_what_fails_behind_the_attaching_gives_all_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: the descriptor is the ring's by then, and is closed by it alone."""
+def test_a_failure_after_attaching_leaves_no_descriptor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: by then the ring owns the descriptor and closes it alone."""
     from ipcq_shm import _channel
 
     def refuse(*_: object) -> None:
@@ -269,7 +269,7 @@ def test_what_fails_behind_the_attaching_gives_all_back(name: str, monkeypatch: 
 
 
 def test_no_memory_is_no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: Python's own error for it is ours."""
+    """C24: MemoryError becomes our NoSpace."""
 
     def refuse(*_: object) -> int:
         raise MemoryError
@@ -279,8 +279,8 @@ def test_no_memory_is_no_space(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         create(name)
 
 
-def test_a_failed_look_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: that a name cannot be looked at does not mean that it is free."""
+def test_a_failed_look_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: a name that cannot be looked at is not necessarily free."""
     create(name).close()
     _open = os.open
 
@@ -302,8 +302,8 @@ def probe() -> str:
     return ShmBackend().probe().reason
 
 
-def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 19."""
+def test_another_system_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: the probe names the platform."""
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "this is darwin" in probe()
 
@@ -321,8 +321,8 @@ def test_another_system_has_no_such_queues(name: str, monkeypatch: pytest.Monkey
         monkeypatch.undo()
 
 
-def test_a_missing_extension_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 19: with what would build it."""
+def test_a_missing_extension_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: the reason says how to build it."""
     import_ = builtins.__import__
 
     def refuse(module: str, *rest: Any) -> Any:
@@ -334,8 +334,8 @@ def test_a_missing_extension_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "install a C compiler" in probe()
 
 
-def test_an_extension_that_nothing_is_left_to_load_with_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C31: how full the machine is says nothing about what is installed."""
+def test_an_extension_without_a_descriptor_to_load_it_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C31: a full descriptor table says nothing about the installation."""
     import_ = builtins.__import__
 
     def refuse(module: str, *rest: Any) -> Any:
@@ -348,21 +348,21 @@ def test_an_extension_that_nothing_is_left_to_load_with_is_not_missing(monkeypat
         probe()
 
 
-def test_a_missing_proc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 19: in a chroot, say; else a queue would seem not to be there."""
+def test_a_missing_proc_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: in a chroot, for example; otherwise a queue would seem to be missing."""
     exists = os.path.exists
     monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith("/proc") and exists(path))
     assert "/proc" in probe()
 
 
-def test_a_missing_directory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 19."""
+def test_a_missing_directory_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: the reason names it."""
     monkeypatch.setattr(_segment, "DIRECTORY", "/nonesuch")
     assert "/nonesuch" in probe()
 
 
-def test_a_kernel_that_keeps_the_locks_of_the_dead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 19."""
+def test_a_kernel_without_robust_locks_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: the reason names robust locks."""
     from ipcq_shm import _core
 
     monkeypatch.setattr(_core, "works", lambda: False)
@@ -370,7 +370,7 @@ def test_a_kernel_that_keeps_the_locks_of_the_dead_is_told(monkeypatch: pytest.M
 
 
 def test_little_space_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator learns it before a queue cannot be made."""
+    """An operator sees it before a queue cannot be created."""
     import ipcq_shm
     from ipcq_shm import ShmBackend
 

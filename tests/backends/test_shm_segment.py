@@ -1,4 +1,4 @@
-"""What is particular to shared memory: the file that holds a queue, who may use it, and what it may hold."""
+"""The file of a shm queue: its size and layout, who may use it, and hostile contents."""
 
 import errno
 import os
@@ -22,16 +22,16 @@ works, name = shm.works, shm.name
 
 
 @pytest.mark.parametrize("buffer_size", [1 << 20, 32 << 20])
-def test_the_file_is_as_large_as_what_was_asked_for_and_little_more(name: str, buffer_size: int) -> None:
-    """C23: at most 64 KiB beside the buffer, and all of it taken, also what mapping does not touch."""
+def test_the_file_is_little_larger_than_the_buffer(name: str, buffer_size: int) -> None:
+    """C23: at most 64 KiB beside the buffer, and all of it allocated, even pages that no mapping has touched."""
     with create(name, max_messages=None, max_message_size=None, buffer_size=buffer_size):
         found = os.stat(_segment.path_of(name))
         assert buffer_size < found.st_size <= buffer_size + (64 << 10)
         assert found.st_blocks * 512 >= found.st_size
 
 
-def test_what_others_fill_afterwards_harms_no_queue() -> None:
-    """C23: a queue has its memory from the beginning; where there is none left, another cannot be made."""
+def test_a_file_system_that_fills_up_later_harms_no_queue() -> None:
+    """C23: a queue has its memory from the start; if none is left, another queue cannot be created."""
     code = """
 import ipcq, os
 with ipcq.open("/full", "shm", buffer_size=17 << 20, serializer="raw") as queue:
@@ -68,7 +68,7 @@ with ipcq.open("/full", "shm", buffer_size=17 << 20, serializer="raw") as queue:
 
 @pytest.mark.parametrize("priorities", [False, True])
 def test_python_reads_the_header_that_the_extension_wrote(name: str, priorities: bool) -> None:
-    """C18: the layout that finds queues without the extension is the one that it asserts."""
+    """C18: the layout in Python, which finds queues without the extension, is the one that the extension asserts."""
     with create(name, priorities=priorities, lifetime="last-close") as queue:
         header = _segment.read_header(queue._channel.descriptor)
         assert (header.version, header.word_size, header.max_messages, header.max_message_size) == (1, 8, 4, 512)
@@ -79,7 +79,7 @@ def test_python_reads_the_header_that_the_extension_wrote(name: str, priorities:
 
 @pytest.mark.parametrize("rest", ["", "x" * 254, "ü" * 100])
 def test_names_of_any_length_are_listed(rest: str) -> None:
-    """C25: a name that is too long for a file is kept in it."""
+    """C25: a name that is too long for a file name is stored in the file."""
     name = (fresh_name() + rest).encode()[:254].decode(errors="ignore")
     with create(name) as queue:
         assert [info.name for info in ipcq.queues() if info.name == name] == [name]
@@ -88,8 +88,8 @@ def test_names_of_any_length_are_listed(rest: str) -> None:
     assert name not in {info.name for info in ipcq.queues()}
 
 
-def test_what_has_nothing_to_do_with_a_queue_is_not_listed(name: str) -> None:
-    """C18: neither another's file nor one whose name does not fit what it says."""
+def test_a_file_that_is_no_queue_is_not_listed(name: str) -> None:
+    """C18: neither a foreign file nor one whose name does not match its contents."""
     path = f"{_segment.DIRECTORY}/ipcq-shm-{os.getpid()}"
     with open(path, "wb") as file:
         file.write(bytes(20_000))
@@ -116,7 +116,7 @@ def squat(path: str, kind: str) -> None:
 
 
 def unread(path: str) -> tuple[int, ...]:
-    found = os.lstat(path)  # all but when it was read last
+    found = os.lstat(path)  # everything except the access time
     return (
         found.st_mode,
         found.st_ino,
@@ -129,8 +129,8 @@ def unread(path: str) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "text", "empty"])
-def test_what_stands_in_the_way_is_refused_and_not_touched(name: str, kind: str) -> None:
-    """C27: it is taken for a queue that cannot be used, and is as it was."""
+def test_a_squatter_is_refused_and_not_touched(name: str, kind: str) -> None:
+    """C27: it counts as a queue that cannot be used, and stays unchanged."""
     path = _segment.path_of(name)
     squat(path, kind)
     before = unread(path)
@@ -143,15 +143,15 @@ def test_what_stands_in_the_way_is_refused_and_not_touched(name: str, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "text"])
-def test_what_stands_in_the_way_can_be_unlinked(name: str, kind: str) -> None:
-    """C16: the name is free then."""
+def test_a_squatter_can_be_unlinked(name: str, kind: str) -> None:
+    """C16: the name is free afterwards."""
     squat(_segment.path_of(name), kind)
     ipcq.unlink(name, "shm")
     create(name).close()
 
 
 def test_a_link_to_another_queue_is_not_followed(name: str) -> None:
-    """C27: who may write to the directory must not lead one name to what another holds."""
+    """C27: a user who may write to the directory must not be able to redirect one name to another queue."""
     with create(name + "-other") as other:
         os.symlink(_segment.path_of(name + "-other"), _segment.path_of(name))
         try:
@@ -162,7 +162,7 @@ def test_a_link_to_another_queue_is_not_followed(name: str) -> None:
 
 
 def test_a_file_with_a_second_name_is_refused(name: str) -> None:
-    """C27: somebody keeps it, who could give it back under another queue's name."""
+    """C27: its other owner could link it again under another queue's name."""
     with create(name):
         other = _segment.path_of(name) + ".kept"
         os.link(_segment.path_of(name), other)
@@ -173,7 +173,7 @@ def test_a_file_with_a_second_name_is_refused(name: str) -> None:
             os.unlink(other)
 
 
-def test_what_may_not_be_looked_into_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_this_user_may_not_open_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clause 3: a name that this user may not open is taken, and neither attached to nor removed."""
     create(name).close()
     _open = os.open
@@ -191,7 +191,7 @@ def test_what_may_not_be_looked_into_exists(name: str, monkeypatch: pytest.Monke
                 call(name)
 
 
-# What it may hold
+# Hostile contents
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_what_may_not_be_looked_into_exists(name: str, monkeypatch: pytest.Monke
     ],
 )
 def test_a_header_that_is_not_ours_is_refused(name: str, offset: int, value: int, error: type[Exception]) -> None:
-    """C18, C28: with what is wrong, before anything is mapped."""
+    """C18, C28: the error says what is wrong, before anything is mapped."""
     create(name).close()
     with open(_segment.path_of(name), "r+b") as file:
         file.seek(offset)
@@ -215,7 +215,7 @@ def test_a_header_that_is_not_ours_is_refused(name: str, offset: int, value: int
 
 
 def test_a_queue_of_another_pid_namespace_is_refused(name: str) -> None:
-    """C18, C19: its locks would not work, so there is no guess."""
+    """C18, C19: its locks would not work there."""
     create(name).close()
     code = f"import ipcq; ipcq.open({name!r}, 'shm', create=False)"
     done = subprocess.run(
@@ -231,7 +231,7 @@ def test_a_queue_of_another_pid_namespace_is_refused(name: str) -> None:
 
 
 def test_a_handle_is_refused_in_a_child_of_another_pid_namespace(name: str) -> None:
-    """C19, C20: the numbers of its threads are other threads' in the queue's own."""
+    """C19, C20: in the queue's own namespace, its thread ids belong to other threads."""
     code = f"""
 import ctypes, os, ipcq
 queue = ipcq.open({name!r}, "shm", create=False)
@@ -255,7 +255,7 @@ os.wait()
 
 @pytest.mark.parametrize("size", [0, 8, 100, 290, 4096])
 def test_a_truncated_file_can_be_removed(name: str, size: int) -> None:
-    """C29: wherever it ends, the name is free afterwards, as the error of attaching promises."""
+    """C29: whatever its length, the name is free afterwards, as the error of attaching promises."""
     create(name).close()
     os.truncate(_segment.path_of(name), size)
     ipcq.unlink(name, "shm")
@@ -263,7 +263,7 @@ def test_a_truncated_file_can_be_removed(name: str, size: int) -> None:
 
 
 def test_a_truncated_file_is_corrupt(name: str) -> None:
-    """C29: at whatever size."""
+    """C29: at any size."""
     create(name).close()
     whole = os.stat(_segment.path_of(name)).st_size
     for size in (whole - 1, 4096, 100, 40):
@@ -273,8 +273,8 @@ def test_a_truncated_file_is_corrupt(name: str) -> None:
 
 
 @pytest.mark.parametrize("priorities", [False, True])
-def test_bytes_that_mean_harm_are_corrupt_or_harmless(name: str, priorities: bool) -> None:
-    """C28: whatever stands behind the header, calls return or raise our errors, and in time."""
+def test_hostile_bytes_are_corrupt_or_harmless(name: str, priorities: bool) -> None:
+    """C28: whatever follows the header, calls return or raise our errors, and in time."""
     dice = random.Random(4711)
     for _ in range(40):
         with create(name, priorities=priorities) as queue:

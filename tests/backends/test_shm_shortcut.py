@@ -1,4 +1,4 @@
-"""The shortcut of shm is there, does what Queue's own methods do, and keeps its word whatever happens in mid-call."""
+"""The shortcut of shm: it exists, behaves as Queue's own methods do, and stays correct whatever happens in mid-call."""
 
 import gc
 import inspect
@@ -27,9 +27,9 @@ if sys.platform != "linux":
 Handle = ipcq.Queue[Any]
 Open = Callable[..., Handle]
 
-HANG = 20.0
-#: From here on a message is copied without the lock (csrc/handle.h), and the shortcut leaves it to Queue.
-LARGE = 32768
+HANG_SECONDS = 20.0
+#: From this size on a message is copied without the lock (csrc/handle.h), and the shortcut falls back to Queue.
+LARGE_BYTES = 32768
 
 
 class Codec:
@@ -53,8 +53,8 @@ register(7001, "test-shortcut", encode, lambda data: codec.decode(data))
 
 
 @pytest.fixture(autouse=True)
-def as_new() -> None:
-    codec.__init__()  # type: ignore[misc]  # as at the start
+def reset_codec() -> None:
+    codec.__init__()  # type: ignore[misc]  # reset it
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def opened(name: str) -> Iterator[Open]:
-    """Open handles to one queue of 1 MiB, unless asked for otherwise."""
+    """Return a function that opens handles to one queue, by default of 1 MiB."""
     handles: list[Handle] = []
 
     def opened(**options: Any) -> Handle:
@@ -81,17 +81,17 @@ def opened(name: str) -> Iterator[Open]:
 
 
 @pytest.fixture
-def slowly(opened: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Open handles without the shortcut."""
+def open_without_shortcut(opened: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Return a function that opens handles without the shortcut."""
 
-    def slowly(**options: Any) -> Handle:
+    def open_without_shortcut(**options: Any) -> Handle:
         monkeypatch.setenv("IPCQ_SHORTCUTS", "0")
         try:
             return opened(**options)
         finally:
             monkeypatch.delenv("IPCQ_SHORTCUTS")
 
-    return slowly
+    return open_without_shortcut
 
 
 @pytest.fixture
@@ -101,29 +101,29 @@ def queue(opened: Open) -> Handle:
 
 VERBS = ("put", "put_nowait", "put_many", "get", "get_nowait", "get_many")
 
-# It is there
+# It exists
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_verbs_of_a_handle_are_in_c(queue: Handle, verb: str) -> None:
-    """A function in Python costs as much as the ring's own work."""
+    """A function in Python costs as much as the work of the ring."""
     assert inspect.isbuiltin(getattr(queue, verb))
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_switch_leaves_the_verbs_to_python(slowly: Open, verb: str) -> None:
+def test_the_switch_turns_the_shortcut_off(open_without_shortcut: Open, verb: str) -> None:
     """IPCQ_SHORTCUTS=0."""
-    assert inspect.ismethod(getattr(slowly(), verb))
+    assert inspect.ismethod(getattr(open_without_shortcut(), verb))
 
 
-def test_another_value_of_the_switch_is_none(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 alone is documented."""
+def test_another_value_of_the_switch_has_no_effect(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only 0 is documented."""
     monkeypatch.setenv("IPCQ_SHORTCUTS", "1")
     assert type(opened()) is not ipcq.Queue
 
 
 def test_a_process_inherits_the_switch(queue: Handle, name: str) -> None:
-    """It is in the environment."""
+    """It is an environment variable."""
     script = "import ipcq, sys; print(type(ipcq.open(sys.argv[1])) is ipcq.Queue)"
     command = [sys.executable, "-W", "ignore", "-c", script, name]
     told = subprocess.run(
@@ -133,7 +133,7 @@ def test_a_process_inherits_the_switch(queue: Handle, name: str) -> None:
 
 
 def test_handles_of_one_kind_have_one_class(opened: Open) -> None:
-    """The channel is asked once."""
+    """The channel is consulted once for each kind."""
     assert type(opened()) is type(opened())
 
 
@@ -141,13 +141,13 @@ def test_handles_of_one_kind_have_one_class(opened: Open) -> None:
 
 
 def test_a_handle_is_a_queue(queue: Handle) -> None:
-    """For isinstance."""
+    """isinstance is true."""
     assert isinstance(queue, ipcq.Queue)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_has_the_arguments_of_queues_own(queue: Handle, verb: str) -> None:
-    """Their names, kinds and defaults; C functions have no annotations."""
+    """They have its names, kinds and defaults; C functions have no annotations."""
     own = inspect.signature(getattr(ipcq.Queue, verb)).parameters
     ours = inspect.signature(getattr(queue, verb)).parameters
     facts = [(each.name, each.kind, each.default) for each in own.values()]
@@ -156,23 +156,23 @@ def test_a_verb_has_the_arguments_of_queues_own(queue: Handle, verb: str) -> Non
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_has_the_docstring_of_queues_own(queue: Handle, verb: str) -> None:
-    """For help()."""
+    """help() shows it."""
     assert inspect.getdoc(getattr(queue, verb)) == inspect.getdoc(getattr(ipcq.Queue, verb))
 
 
-def test_a_handle_shows_itself_as_a_queue(queue: Handle, slowly: Open) -> None:
-    """The same text."""
-    assert repr(queue) == repr(slowly())
+def test_a_handle_shows_itself_as_a_queue(queue: Handle, open_without_shortcut: Open) -> None:
+    """The text is the same."""
+    assert repr(queue) == repr(open_without_shortcut())
 
 
 def test_a_pickled_handle_has_the_shortcut_again(queue: Handle) -> None:
-    """It opens anew."""
+    """Unpickling opens a handle as open does."""
     with pickle.loads(pickle.dumps(queue)) as again:
         assert type(again) is type(queue)
 
 
 def test_the_class_takes_type_arguments(queue: Handle) -> None:
-    """As Queue does."""
+    """As for Queue."""
     assert type(queue)[int].__args__ == (int,)
 
 
@@ -182,14 +182,14 @@ def test_a_handle_takes_no_other_attributes(queue: Handle) -> None:
         queue.maxsize = 5  # type: ignore[attr-defined]
 
 
-def test_nobody_derives_from_the_class(queue: Handle) -> None:
-    """Its own word is the last of the object."""
+def test_no_class_can_derive_from_it(queue: Handle) -> None:
+    """The shortcut's slot has to be the last of the object."""
     with pytest.raises(TypeError, match="not an acceptable base type"):
         type("Mine", (type(queue),), {})
 
 
-def test_what_is_no_class_has_no_shortcut() -> None:
-    """Nor a crash."""
+def test_a_shortcut_for_no_class_is_an_error() -> None:
+    """And no crash."""
     from ipcq_shm import _core
 
     with pytest.raises((TypeError, SystemError)):
@@ -197,24 +197,27 @@ def test_what_is_no_class_has_no_shortcut() -> None:
 
 
 def test_a_shortcut_is_for_this_backends_channels(queue: Handle) -> None:
-    """What is no ring is refused."""
+    """Any other object is refused."""
     with pytest.raises(TypeError):
         queue._arm(object(), bytes, bytes, "bare", True, True, True)
 
 
 @pytest.mark.parametrize("nonsense", [None, 5, b"bytes"], ids=repr)
-def test_nonsense_in_the_handles_word_leaves_all_to_python(queue: Handle, nonsense: object) -> None:
+def test_nonsense_in_the_shortcuts_slot_falls_back_to_python(queue: Handle, nonsense: object) -> None:
     """Python code can write to it, and must not crash the process."""
     queue._shortcut = nonsense  # type: ignore[attr-defined]
     queue.put(b"item")
     assert queue.get() == b"item"
 
 
-# What it does is what Queue's own methods do
+# It behaves as Queue's own methods do
 
 ITEMS = {
     **{f"bytes of {size}": bytes(size) for size in (0, 1, 2, 253, 254, 255, 256, 257, 65534, 65535, 65536, 65537)},
-    **{f"bytes of {size}": b"x" * size for size in (LARGE - 4, LARGE - 3, LARGE - 2, LARGE - 1, LARGE, LARGE + 1)},
+    **{
+        f"bytes of {size}": b"x" * size
+        for size in (LARGE_BYTES - 4, LARGE_BYTES - 3, LARGE_BYTES - 2, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1)
+    },
     "bytearray": bytearray(b"123"),
     "subclass of bytes": type("Mine", (bytes,), {})(b"123"),
     "memoryview": memoryview(b"123"),
@@ -226,7 +229,7 @@ ITEMS = {
 
 
 def outcome(call: Callable[[], object]) -> tuple[object, ...]:
-    """Say what a call returns or raises, with all that its caller sees."""
+    """Return what a call returned or raised, with everything that its caller sees."""
     try:
         return ("returned", call())
     except Exception as error:
@@ -237,14 +240,16 @@ def outcome(call: Callable[[], object]) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("serializer", ["raw", "msgpack", "msgspec", "test-shortcut"])
 @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
-def test_an_item_becomes_the_same_bytes(opened: Open, slowly: Open, item: object, serializer: str) -> None:
-    """Or the same refusal."""
+def test_an_item_becomes_the_same_bytes(
+    opened: Open, open_without_shortcut: Open, item: object, serializer: str
+) -> None:
+    """Or the error is the same."""
     raw = opened(serializer="raw")
 
     def put(handle: Handle) -> object:
         return outcome(lambda: handle.put(item)), raw.get_many() if raw.qsize() else None
 
-    assert put(opened(serializer=serializer)) == put(slowly(serializer=serializer))
+    assert put(opened(serializer=serializer)) == put(open_without_shortcut(serializer=serializer))
 
 
 MESSAGES = {
@@ -271,11 +276,13 @@ MESSAGES = {
 
 @pytest.mark.parametrize("options", [{}, {"serializer": "msgspec"}, {"type": bytes}, {"serializer": "raw"}], ids=str)
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
-def test_a_message_becomes_the_same_item(opened: Open, slowly: Open, message: bytes, options: dict[str, Any]) -> None:
-    """Or the same error, and it is taken."""
+def test_a_message_becomes_the_same_item(
+    opened: Open, open_without_shortcut: Open, message: bytes, options: dict[str, Any]
+) -> None:
+    """Or the error is the same, and the message is taken."""
     raw = opened(serializer="raw")
     found = []
-    for handle in (opened(**options), slowly(**options)):
+    for handle in (opened(**options), open_without_shortcut(**options)):
         raw.put(message)
         found.append((outcome(handle.get), raw.qsize()))
     assert found[0] == found[1]
@@ -315,7 +322,7 @@ CALLS: dict[str, Callable[[Handle], object]] = {
     "put an empty list": lambda queue: queue.put_many([]),
     "put a list of what is too large": lambda queue: queue.put_many([b"1", bytes(1 << 20)]),
     "put a list of what is no message": lambda queue: queue.put_many([b"1", object()]),
-    "put a large list": lambda queue: queue.put_many([bytes(LARGE), bytes(LARGE)], timeout=1),
+    "put a large list": lambda queue: queue.put_many([bytes(LARGE_BYTES), bytes(LARGE_BYTES)], timeout=1),
     "put no list": lambda queue: queue.put_many(5),  # type: ignore[arg-type]
     "put an iterator": lambda queue: queue.put_many(iter([b"1"]), timeout=1),
     "put a list with timeout -1": lambda queue: queue.put_many([b"1"], timeout=-1),
@@ -340,9 +347,9 @@ CALLS: dict[str, Callable[[Handle], object]] = {
 @pytest.mark.parametrize("serializer", ["msgpack", "raw"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_call_ends_in_the_same_way(
-    opened: Open, slowly: Open, call: Callable[[Handle], object], serializer: str, fill: str
+    opened: Open, open_without_shortcut: Open, call: Callable[[Handle], object], serializer: str, fill: str
 ) -> None:
-    """Whatever its arguments, and whatever is in the queue; for what would wait there is a timeout."""
+    """Whatever the arguments and the contents of the queue; calls that would block have a timeout."""
 
     def end(handle: Handle) -> tuple[object, ...]:
         while fill == "full" and not handle.full():
@@ -355,7 +362,7 @@ def test_a_call_ends_in_the_same_way(
             came.wait(0.2)
             outcome(lambda: handle.get_many(4, False) if fill == "full" else handle.put_nowait(b"late"))
 
-        # Full or empty, what may wait waits for somebody who comes soon.
+        # On a full or empty queue, a call that may wait is served soon.
         soon = threading.Thread(target=come if fill != "one" else came.set)
         soon.start()
         ended = outcome(lambda: call(handle))
@@ -364,12 +371,12 @@ def test_a_call_ends_in_the_same_way(
         handle.clear()
         return ended
 
-    assert end(opened(max_messages=4, serializer=serializer)) == end(slowly(serializer=serializer))
+    assert end(opened(max_messages=4, serializer=serializer)) == end(open_without_shortcut(serializer=serializer))
 
 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
 def test_priorities_are_kept(opened: Open, verb: str) -> None:
-    """In cells too, where a message has several pieces."""
+    """Also in cells, where a message has several pieces."""
     queue = opened(priorities=True)
     queue.put(b"a" * 300, priority=3)
     queue.put(b"b" * 300, priority=32767)
@@ -379,19 +386,19 @@ def test_priorities_are_kept(opened: Open, verb: str) -> None:
 
 @pytest.mark.parametrize("options", [{"read": False}, {"write": False}], ids=str)
 @pytest.mark.parametrize("verb", ["put", "get"])
-def test_rights_are_kept(opened: Open, slowly: Open, verb: str, options: dict[str, Any]) -> None:
-    """PermissionDenied, as from Queue's own."""
+def test_rights_are_kept(opened: Open, open_without_shortcut: Open, verb: str, options: dict[str, Any]) -> None:
+    """PermissionDenied, as from Queue's own methods."""
     opened().put_many([b"1", b"1"])
     found = [
         outcome(lambda handle=handle: handle.put(b"1") if verb == "put" else handle.get())  # type: ignore[misc]
-        for handle in (opened(**options), slowly(**options))
+        for handle in (opened(**options), open_without_shortcut(**options))
     ]
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.25], ids=["within a slice", "over slices"])
 def test_a_wait_in_vain_is_counted_once(queue: Handle, seconds: float) -> None:
-    """However often it looks, and it lasts as long as was asked for."""
+    """However often it polls, and it lasts as long as its timeout."""
     began = time.monotonic()
     with pytest.raises(ipcq.QueueEmpty):
         queue.get(timeout=seconds)
@@ -401,17 +408,17 @@ def test_a_wait_in_vain_is_counted_once(queue: Handle, seconds: float) -> None:
 
 
 def test_a_wait_that_is_served_is_counted_once(queue: Handle) -> None:
-    """After more than a slice."""
+    """After more than one slice."""
     later = threading.Timer(0.25, queue.put, [b"item"])
     later.start()
-    assert queue.get(timeout=HANG) == b"item"
+    assert queue.get(timeout=HANG_SECONDS) == b"item"
     later.join()
     figures = queue.stats()
     assert (figures.waits, figures.timeouts) == (1, 0)
 
 
-def test_what_a_batch_could_not_decode_is_told_by_the_next_get(opened: Open) -> None:
-    """Queue keeps it, so the shortcut has ended."""
+def test_the_next_get_raises_the_decoding_error_of_a_batch(opened: Open) -> None:
+    """Queue keeps the error, so the shortcut is disarmed."""
     raw, queue = opened(serializer="raw"), opened()
     for message in (b"\xc4\x01a", b"\xc7", b"\xc4\x01b"):
         raw.put(message)
@@ -434,11 +441,13 @@ BATCHES = {
 
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 9])
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
-def test_a_batch_becomes_the_same_items(opened: Open, slowly: Open, batch: list[bytes], most: int | None) -> None:
-    """As large, and with what is left for the gets behind it."""
+def test_a_batch_becomes_the_same_items(
+    opened: Open, open_without_shortcut: Open, batch: list[bytes], most: int | None
+) -> None:
+    """It has as many items, and the rest is left for the next gets."""
     raw = opened(serializer="raw")
     found = []
-    for handle in (opened(), slowly()):
+    for handle in (opened(), open_without_shortcut()):
         raw.put_many(batch)
         found.append([outcome(partial(handle.get_many, most, False)) for _ in range(len(batch) + 2)])
     assert found[0] == found[1]
@@ -450,12 +459,12 @@ def test_a_handle_that_is_closed_in_a_batch_returns_what_it_has(queue: Handle) -
     assert queue._get_rest([b"a"], 2) == [b"a"]
 
 
-# What codecs and handlers do in mid-call
+# Codecs and handlers in mid-call
 
 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
 def test_an_item_is_encoded_once_though_the_queue_is_full(opened: Open, verb: str) -> None:
-    """What an encoder does beside may be seen."""
+    """An encoder may have side effects."""
     queue = opened(serializer="test-shortcut", max_messages=1)
     queue.put(1)
     codec.encoded = 0
@@ -465,20 +474,22 @@ def test_an_item_is_encoded_once_though_the_queue_is_full(opened: Open, verb: st
 
 
 def test_the_time_of_the_encoder_counts(opened: Open) -> None:
-    """As everywhere, a timeout begins with the call."""
+    """A timeout begins with the call, as everywhere."""
     queue = opened(serializer="test-shortcut", max_messages=1)
     queue.put(1)
     codec.encode = lambda item: time.sleep(0.3) or b""
     before = queue.stats().waits
     with pytest.raises(ipcq.QueueFull):
         queue.put(2, timeout=0.1)
-    assert queue.stats().waits == before  # there was no time left
+    assert queue.stats().waits == before  # no time was left
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("verb", ["put", "get"])
-def test_what_ends_a_program_goes_through_a_codec(opened: Open, verb: str, kind: type[BaseException]) -> None:
-    """It is no error of the codec's."""
+def test_an_exception_that_ends_a_program_propagates_through_a_codec(
+    opened: Open, verb: str, kind: type[BaseException]
+) -> None:
+    """They are no error of the codec."""
     queue = opened(serializer="test-shortcut")
     queue.put(1)
 
@@ -490,11 +501,11 @@ def test_what_ends_a_program_goes_through_a_codec(opened: Open, verb: str, kind:
         queue.put(1) if verb == "put" else queue.get()
 
 
-def test_what_an_encoder_returns_has_to_be_bytes(opened: Open, slowly: Open) -> None:
-    """It is not trusted."""
+def test_an_encoder_has_to_return_bytes(opened: Open, open_without_shortcut: Open) -> None:
+    """The result is checked."""
     opened()
     found = []
-    for handle in (opened(serializer="raw"), slowly(serializer="raw")):
+    for handle in (opened(serializer="raw"), open_without_shortcut(serializer="raw")):
         handle._encode = lambda item: "text"
         if type(handle) is not ipcq.Queue:
             handle._arm(handle._channel, handle._encode, handle._decode, "encoded", True, True, True)
@@ -511,7 +522,7 @@ def test_a_handle_that_is_closed_by_its_encoder_puts_nothing(opened: Open, how: 
         if how == "another thread":
             thread = threading.Thread(target=queue.close)
             thread.start()
-            thread.join(HANG)
+            thread.join(HANG_SECONDS)
         elif how == "a handler":
             signal.raise_signal(signal.SIGUSR1)
         else:
@@ -530,7 +541,7 @@ def test_a_handle_that_is_closed_by_its_encoder_puts_nothing(opened: Open, how: 
 
 @pytest.mark.parametrize("verb", ["put", "put_many", "get", "get_many"])
 def test_a_closed_handle_does_nothing_while_a_call_is_still_inside(opened: Open, verb: str) -> None:
-    """C14: the channel is closed when that one is out, the handle at once."""
+    """C14: the handle is closed at once, its channel when that call has returned."""
     other, queue = opened(serializer="raw"), opened(serializer="raw")
     other.put_many([b"1", b"2"])
     found = []
@@ -547,17 +558,17 @@ def test_a_closed_handle_does_nothing_while_a_call_is_still_inside(opened: Open,
 
 
 def test_the_rest_of_a_batch_waits_for_space(opened: Open) -> None:
-    """In the time that put_many has, and behind what was put at once."""
+    """It waits within the timeout of put_many, and is put behind the first part."""
     queue, other = opened(serializer="raw", max_messages=2), opened(serializer="raw")
     taken: list[bytes] = []
-    consumer = threading.Thread(target=lambda: taken.extend(other.get(timeout=HANG) for _ in range(5)))
+    consumer = threading.Thread(target=lambda: taken.extend(other.get(timeout=HANG_SECONDS) for _ in range(5)))
     consumer.start()
-    stored = queue.put_many([b"1", b"2", b"3", b"4", b"5"], timeout=HANG)
-    consumer.join(HANG)
+    stored = queue.put_many([b"1", b"2", b"3", b"4", b"5"], timeout=HANG_SECONDS)
+    consumer.join(HANG_SECONDS)
     assert (stored, taken) == (5, [b"1", b"2", b"3", b"4", b"5"])
 
 
-def test_a_handle_that_is_closed_by_its_decoder_has_got(opened: Open) -> None:
+def test_a_handle_that_is_closed_by_its_decoder_returns_the_item(opened: Open) -> None:
     """The message was taken before."""
     queue = opened(serializer="test-shortcut")
     queue.put(1)
@@ -566,7 +577,7 @@ def test_a_handle_that_is_closed_by_its_decoder_has_got(opened: Open) -> None:
 
 
 def test_a_codec_may_use_the_handle(opened: Open) -> None:
-    """Nothing is held while it runs."""
+    """No lock is held while it runs."""
     queue = opened(serializer="test-shortcut")
 
     def encode(item: Any) -> bytes:
@@ -580,7 +591,7 @@ def test_a_codec_may_use_the_handle(opened: Open) -> None:
 
 
 def test_a_fork_by_an_encoder_puts_twice(opened: Open) -> None:
-    """Parent and child each go on with their own handle."""
+    """Parent and child continue, each with its own handle."""
     queue, other = opened(serializer="test-shortcut"), opened(serializer="raw")
     children = []
 
@@ -598,8 +609,8 @@ def test_a_fork_by_an_encoder_puts_twice(opened: Open) -> None:
     assert sorted(data[-5:] for data in other.get_many()) == [b"arent", b"child"]
 
 
-def test_a_closed_channel_is_noticed_without_word(queue: Handle) -> None:
-    """A finaliser closes it alone, and somebody may bring the handle back."""
+def test_a_closed_channel_is_noticed(queue: Handle) -> None:
+    """A finaliser closes only the channel, and the handle may be resurrected."""
     queue._channel.detach()  # type: ignore[attr-defined]
     with pytest.raises(ipcq.QueueClosed):
         queue.put(b"1")
@@ -628,10 +639,10 @@ def test_a_handler_runs_in_a_loop_of_short_calls(queue: Handle) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("item", [b"1", bytes(4 * LARGE)], ids=["small", "large"])
+@pytest.mark.parametrize("item", [b"1", bytes(4 * LARGE_BYTES)], ids=["small", "large"])
 @pytest.mark.parametrize("serializer", ["raw", "msgpack"])
 def test_closing_while_threads_put_and_get_breaks_nothing(opened: Open, item: bytes, serializer: str) -> None:
-    """C14: each of them ends with QueueClosed, also in the middle of a copy without the GIL."""
+    """C14: each thread ends with QueueClosed, even in the middle of a copy without the GIL."""
     for _ in range(20):
         queue = opened(serializer=serializer)
         ended = []
@@ -650,17 +661,17 @@ def test_closing_while_threads_put_and_get_breaks_nothing(opened: Open, item: by
         time.sleep(0.01)
         queue.close()
         for thread in threads:
-            thread.join(HANG)
+            thread.join(HANG_SECONDS)
         assert len(ended) == 3
 
 
-def closed_in_children(queue: Handle, count: int) -> set[int]:
-    """Fork so often, close the handle in each child, and return the children's exit codes."""
+def close_in_children(queue: Handle, count: int) -> set[int]:
+    """Fork `count` times, close the handle in each child, and return the children's exit codes."""
     codes = set()
     for _ in range(count):
         child = os.fork()
         if child == 0:
-            signal.alarm(int(HANG))
+            signal.alarm(int(HANG_SECONDS))
             queue.close()
             os._exit(0)
         codes.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -668,40 +679,40 @@ def closed_in_children(queue: Handle, count: int) -> set[int]:
 
 
 def test_a_wait_of_another_thread_is_not_awaited_in_a_child(queue: Handle) -> None:
-    """C20: nor is the parent's wait ended by the child."""
+    """C20: nor does the child end the parent's wait."""
     taken: list[object] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=HANG)))
+    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=HANG_SECONDS)))
     thread.start()
-    codes = closed_in_children(queue, 10)
+    codes = close_in_children(queue, 10)
     queue.put(b"item")
-    thread.join(HANG)
+    thread.join(HANG_SECONDS)
     assert (codes, taken) == ({0}, [b"item"])
 
 
 @pytest.mark.parametrize("serializer", ["raw", "msgpack"])
 def test_a_large_copy_of_another_thread_is_not_awaited_in_a_child(opened: Open, serializer: str) -> None:
-    """C20: the thread that copies is the parent's."""
+    """C20: the thread that copies exists only in the parent."""
     queue = opened(serializer=serializer)
     over = threading.Event()
 
     def copy() -> None:
         while not over.is_set():
-            queue.put(bytes(6 * LARGE))
+            queue.put(bytes(6 * LARGE_BYTES))
             queue.get()
 
     thread = threading.Thread(target=copy)
     thread.start()
-    codes = closed_in_children(queue, 30)
+    codes = close_in_children(queue, 30)
     over.set()
-    thread.join(HANG)
+    thread.join(HANG_SECONDS)
     assert codes == {0}
 
 
-# What it holds
+# References and memory
 
 
 def test_a_forgotten_handle_warns_at_once(opened: Open, name: str) -> None:
-    """Without a collection: there is no cycle through a handle."""
+    """No garbage collection is needed: there is no cycle through a handle."""
     opened()
     queue = ipcq.open(name, "shm")
     gone = weakref.ref(queue)
@@ -726,7 +737,7 @@ def test_a_bound_verb_keeps_the_handle(opened: Open, name: str) -> None:
 
 
 def test_a_cycle_through_a_codec_is_collected(opened: Open) -> None:
-    """The collector sees what the shortcut holds."""
+    """The garbage collector sees the references of the shortcut."""
     queue = opened()
     handle = ipcq.open(queue.name, "shm")
     gone = weakref.ref(handle)
@@ -737,7 +748,7 @@ def test_a_cycle_through_a_codec_is_collected(opened: Open) -> None:
     assert gone() is None
 
 
-def bad(*_: object) -> Any:
+def raise_bad(*_: object) -> Any:
     raise ValueError("bad")
 
 
@@ -747,7 +758,7 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
     "without waiting": lambda queue: (queue.put_nowait(b"1"), queue.get_nowait()),
     "by name": lambda queue: (queue.put(item=b"1", timeout=1), queue.get(timeout=1.5)),
     "batches": lambda queue: (queue.put_many([b"1", b"2"]), queue.get_many()),
-    "large": lambda queue: (queue.put(bytes(LARGE)), queue.get()),
+    "large": lambda queue: (queue.put(bytes(LARGE_BYTES)), queue.get()),
     "empty": lambda queue: outcome(queue.get_nowait),
     "bad arguments": lambda queue: (outcome(lambda: queue.put(1, 1)), outcome(lambda: queue.get(1))),  # type: ignore[arg-type]
     "no item": lambda queue: outcome(lambda: queue.put(object())),
@@ -764,7 +775,7 @@ def test_no_call_leaks(queue: Handle, loop: Callable[[Handle], object]) -> None:
     watched = (None, True, queue, queue._channel, queue._encode, queue._decode, type(queue), b"", b"1")
 
     def grown() -> list[int]:
-        """Say by how much memory and counts grow with each call."""
+        """Return how much memory and reference counts grow with each call."""
         gc.collect()
         counts = [sys.getrefcount(each) for each in watched]
         before, _ = tracemalloc.get_traced_memory()
@@ -773,12 +784,12 @@ def test_no_call_leaks(queue: Handle, loop: Callable[[Handle], object]) -> None:
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
         growth = [sys.getrefcount(each) - seen for each, seen in zip(watched, counts, strict=True)]
-        # The smallest object takes 16 bytes; what Python keeps for itself comes and goes by less.
+        # The smallest object takes 16 bytes. Python's own caches change by less.
         return [max(after - before, 0) // (2000 * 8), *(max(each, 0) // 1000 for each in growth)]
 
     tracemalloc.start()
     try:
-        # What Python allots once may fall into one of the three.
+        # An allocation that Python makes only once may fall into one of the three runs.
         least = [min(each) for each in zip(grown(), grown(), grown(), strict=True)]
     finally:
         tracemalloc.stop()
@@ -786,7 +797,7 @@ def test_no_call_leaks(queue: Handle, loop: Callable[[Handle], object]) -> None:
 
 
 def test_no_handle_leaks(opened: Open, name: str) -> None:
-    """Nor what it holds."""
+    """Nor does anything that it refers to."""
     opened()
     for _ in range(3):
         ipcq.open(name, "shm").close()
@@ -799,7 +810,7 @@ def test_no_handle_leaks(opened: Open, name: str) -> None:
 
 
 def test_messages_of_threads_are_neither_lost_nor_doubled(opened: Open) -> None:
-    """C2, C21: with one handle for all of them."""
+    """C2, C21: with one handle for all threads."""
     queue = opened(serializer="raw", max_messages=50)
     taken: list[bytes] = []
 
@@ -816,18 +827,18 @@ def test_messages_of_threads_are_neither_lost_nor_doubled(opened: Open) -> None:
     for thread in producers + consumers:
         thread.start()
     for thread in producers:
-        thread.join(HANG)
+        thread.join(HANG_SECONDS)
     for _ in consumers:
         queue.put(b"end")
     for thread in consumers:
-        thread.join(HANG)
+        thread.join(HANG_SECONDS)
     assert sorted(taken) == [number.to_bytes(8) for number in range(6000)]
 
 
 @pytest.mark.parametrize("serializer", ["raw", "msgpack"])
 @pytest.mark.parametrize("most", [None, 5, 2])
-def test_a_batch_has_small_and_large_messages_alike(name: str, serializer: str, most: int | None) -> None:
-    """C9: at least one item, then what else is there, however each of them is taken."""
+def test_a_batch_has_small_and_large_messages(name: str, serializer: str, most: int | None) -> None:
+    """C9: at least one item, then the others in the queue, whether small or large."""
     items = [b"a", bytes(50000), b"b", b"c", bytes(60000)]
     limits = {"max_messages": 5, "max_message_size": 70000}
     with ipcq.open(name, "shm", exclusive=True, serializer=serializer, **limits) as queue:
@@ -836,8 +847,8 @@ def test_a_batch_has_small_and_large_messages_alike(name: str, serializer: str, 
         assert queue.get_many(most) == items[:most]
 
 
-def test_what_a_shortcut_has_no_memory_to_decode_is_got_next(name: str) -> None:
-    """C36: the item comes with the next get, in order and with its priority."""
+def test_an_item_without_memory_to_decode_it_is_got_next(name: str) -> None:
+    """C36: the next get returns the item, in order and with its priority."""
     limits: dict[str, Any] = {"max_messages": 4, "max_message_size": 512, "priorities": True}
     register(5099, "scarce", _encode, _Scarce())
     with ipcq.open(name, "shm", exclusive=True, serializer="scarce", **limits) as queue:
@@ -854,7 +865,7 @@ def _encode(item: bytes) -> bytes:
 
 
 class _Scarce:
-    """A decoder that has no memory for the first message."""
+    """A decoder that raises MemoryError for the first message."""
 
     def __init__(self) -> None:
         self._calls = 0

@@ -1,4 +1,4 @@
-"""The pair of sockets keeps the contract, with messages inside their packets and as files beside them."""
+"""The pair of sockets keeps the contract, with messages inside packets and in files beside them."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ queue.close()
 
 
 def stop(child: Child) -> None:
-    """Stop a process, and return when it stands."""
+    """Stop a process, and return once it is stopped."""
     child.send(signal.SIGSTOP)
     os.waitpid(child.pid, os.WUNTRACED)
 
@@ -29,8 +29,8 @@ def stop(child: Child) -> None:
 class TestSocketpair(BackendContract):
     backend = "socketpair"
 
-    def test_any_holder_lets_newcomers_in_when_the_creator_is_dead(self) -> None:
-        """C1: the queue and what is in it live on with whoever holds it."""
+    def test_any_holder_answers_newcomers_when_the_creator_is_dead(self) -> None:
+        """C1: the queue and its messages live on with any holder."""
         creator = self.launch(HOLD, "create")
         assert creator.hear() == "holding"
         with self.attach() as queue:
@@ -38,8 +38,8 @@ class TestSocketpair(BackendContract):
             creator.kill()
             assert self.run("say(attach().get(timeout=5))").split() == ["kept"]
 
-    def test_any_holder_lets_newcomers_in_when_the_creator_is_stopped(self) -> None:
-        """C11: a stopped holder may take the connection, and another one answers all the same, each of 30 times."""
+    def test_any_holder_answers_newcomers_when_the_creator_is_stopped(self) -> None:
+        """C11: a stopped holder may accept the connection, yet another one answers, each of 30 times."""
         creator, other = self.launch(HOLD, "create"), None
         assert creator.hear() == "holding"
         other = self.launch(HOLD, "attach")
@@ -53,8 +53,8 @@ class TestSocketpair(BackendContract):
         creator.send(signal.SIGCONT)
         assert slowest < 10 * sum((0.02, 0.03, 0.05, 0.1))
 
-    def test_where_all_holders_are_stopped_an_open_ends_in_time_and_says_why(self) -> None:
-        """C11: TimedOutError names the way out within open_timeout, and the queue can be had once one goes on."""
+    def test_an_open_times_out_with_the_reason_if_all_holders_are_stopped(self) -> None:
+        """C11: TimedOutError names the way out within open_timeout; attaching works once a holder resumes."""
         creator = self.launch(HOLD, "create")
         assert creator.hear() == "holding"
         stop(creator)
@@ -66,8 +66,8 @@ class TestSocketpair(BackendContract):
         creator.send(signal.SIGCONT)
         assert self.attach().empty()
 
-    def test_stopped_holders_keep_nobody_from_unlinking(self) -> None:
-        """C11, C14: the name is free at once, and who was stopped finds out."""
+    def test_stopped_holders_do_not_prevent_an_unlink(self) -> None:
+        """C11, C14: the name is free at once, and a stopped holder notices later."""
         creator = self.launch(
             """
             queue = create()
@@ -107,13 +107,13 @@ class TestSocketpair(BackendContract):
         return " ".join(finding.fix for finding in backend.findings())
 
     def test_the_last_holder_to_close_takes_the_file_with_it(self) -> None:
-        """C17: nothing is left behind by who closes."""
+        """C17: a close leaves nothing behind."""
         with self.create(), self.attach():
             pass
         assert not os.path.lexists(f"/tmp/ipcq-{os.geteuid()}/socketpair{self.name}")
 
-    def test_a_forked_child_lets_newcomers_in_by_itself(self) -> None:
-        """C20: the child that inherited the queue answers when its parent is dead."""
+    def test_a_forked_child_answers_newcomers(self) -> None:
+        """C20: the child that inherited the queue answers after its parent has died."""
         parent = self.launch(
             """
             import warnings
@@ -132,13 +132,13 @@ class TestSocketpair(BackendContract):
         assert self.attach().get(timeout=HANG) == "inherited"
 
     def test_an_interpreter_ends_with_open_handles(self) -> None:
-        """C17: the thread that answers is gone before the interpreter is, and says nothing."""
+        """C17: the thread that answers ends before the interpreter does, and prints nothing."""
         self.run("queue = create(); attach().put(1); import gc; gc.disable(); globals()['kept'] = [queue]; os._exit(0)")
         child = self.launch("queue = create(); say('open'); import warnings; warnings.simplefilter('ignore')")
         assert child.finish().split() == ["open"]
 
     def test_the_bound_is_exact_among_processes(self) -> None:
-        """C7: however many processes put at once, there are max_messages at the most, and so many."""
+        """C7: however many processes put at the same time, the queue holds up to max_messages and no more."""
         queue = self.create()
         script = """
         queue = attach()
@@ -164,8 +164,8 @@ class TestSocketpair(BackendContract):
             child.finish()
         assert most == self.capacity
 
-    def test_a_message_as_large_as_the_largest_crosses_processes(self) -> None:
-        """C7: 16 MiB by default, exactly as they were."""
+    def test_a_message_of_the_maximum_size_crosses_processes(self) -> None:
+        """C7: 16 MiB by default, unchanged."""
         queue = ipcq.open(self.name, self.backend, exclusive=True, serializer="raw")
         self._cleaning.callback(queue.close)
         data = os.urandom(1 << 20) * 16
@@ -174,7 +174,7 @@ class TestSocketpair(BackendContract):
         assert child.hear() == "1"
 
     def test_a_full_descriptor_table_loses_no_message(self) -> None:
-        """C5: large messages are got one after the other without a free descriptor, by the one in reserve."""
+        """C5: without a free descriptor, large messages are still got one by one, through the reserved descriptor."""
         self.run(
             """
             import resource
@@ -208,7 +208,7 @@ class TestSocketpair(BackendContract):
             """
         )
 
-    def test_a_holder_with_a_full_descriptor_table_answers_when_it_has_room(self) -> None:
+    def test_a_holder_with_a_full_descriptor_table_answers_once_there_is_space(self) -> None:
         """C24: newcomers wait, and the holder does not spin."""
         holder = self.launch(
             """
@@ -238,7 +238,7 @@ class TestSocketpair(BackendContract):
 
 
 class TestSocketpairByFiles(BackendContract):
-    """Every message of one byte or more travels as a sealed file."""
+    """Every message of at least one byte travels as a sealed file."""
 
     backend = "socketpair"
 

@@ -1,4 +1,4 @@
-"""Who hands out the two ends of a pair of sockets: strangers at the rendezvous, and the thread that serves it."""
+"""The process that hands out the two ends of a pair of sockets: hostile peers, and the thread that answers."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ import pytest
 
 import ipcq
 from backends import socketpair
-from backends.socketpair import Handle, count, ends, path_of
+from backends.socketpair import Handle, count_descriptors, ends, path_of
 from ipcq.backend import Request
 from ipcq.errors import CorruptQueue, LimitExceeded, MessageQueueError, PermissionDenied, QueueNotFound, VersionMismatch
 from ipcq_socketpair import SocketpairBackend, _channel, _host, _place
@@ -24,10 +24,10 @@ name, queue, bounded = socketpair.name, socketpair.queue, socketpair.bounded
 # The rendezvous
 
 
-def test_who_connects_and_says_nothing_holds_nobody_up(queue: Handle) -> None:
-    """C27: a hundred idle connections, and some that talk."""
+def test_idle_connections_do_not_delay_an_attach(queue: Handle) -> None:
+    """C27: a hundred idle connections, half of which send garbage."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_host, "offered", lambda found: None)  # as in another process
+        patch.setattr(_host, "offered", lambda found: None)  # as if in another process
         idle = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(100)]
         for number, each in enumerate(idle):
             each.connect(path_of(queue.name))
@@ -53,13 +53,13 @@ ANSWERS: dict[str, tuple[bytes, int, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-def test_a_strange_answer_is_told(kind: str, name: str) -> None:
-    """C18, C28: whatever stands behind the name, attaching ends with what is wrong, and leaves no descriptor."""
+def test_an_invalid_answer_is_an_error(kind: str, name: str) -> None:
+    """C18, C28: whatever answers, attaching raises an error that says what is wrong, and leaks no descriptor."""
     text, descriptors, expected = ANSWERS[kind]
     with ipcq.open(f"{name}-real", "socketpair") as real:
-        terms = real._channel._terms.packed()  # type: ignore[attr-defined]  # what a holder says
+        terms = real._channel._terms.packed()  # type: ignore[attr-defined]  # what a holder sends
     _place.make()
-    before = count()
+    before = count_descriptors()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
         impostor.bind(path_of(name))
         impostor.listen()
@@ -83,11 +83,11 @@ def test_a_strange_answer_is_told(kind: str, name: str) -> None:
             over.set()
             thread.join()
     os.unlink(path_of(name))
-    assert count() == before
+    assert count_descriptors() == before
 
 
-def test_the_thread_serves_all_queues_and_goes_with_the_last(name: str) -> None:
-    """C17: one thread, whatever the number of queues, and none afterwards."""
+def test_one_thread_serves_all_queues_and_ends_with_the_last(name: str) -> None:
+    """C17: one thread for any number of queues, and none afterwards."""
     before = threading.active_count()
     queues = [ipcq.open(f"{name}-{number}", "socketpair") for number in range(3)]
     during = threading.active_count()
@@ -97,21 +97,21 @@ def test_the_thread_serves_all_queues_and_goes_with_the_last(name: str) -> None:
 
 
 def test_without_a_thread_there_is_no_queue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C16: a queue that nobody could attach to is not made, and nothing stays open."""
+    """C16: a queue that no process could attach to is not created, and nothing stays open."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    before = count()
+    before = count_descriptors()
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(LimitExceeded, match="so that a thread can be started"):
         ipcq.open(name, "socketpair", max_messages=4)
     assert not ipcq.exists(name, "socketpair")
-    assert count() == before
+    assert count_descriptors() == before
 
 
 def test_without_proc_a_bounded_queue_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C7: its putters could not exclude each other; the way out is said."""
+    """C7: its producers could not exclude each other; the error has the way out."""
     real = os.open
 
     def refuse(path: Any, *arguments: Any, **keywords: Any) -> int:
@@ -119,16 +119,18 @@ def test_without_proc_a_bounded_queue_is_refused(name: str, monkeypatch: pytest.
             raise FileNotFoundError(errno.ENOENT, "no such file", path)
         return real(path, *arguments, **keywords)
 
-    before = count()
+    before = count_descriptors()
     monkeypatch.setattr(_channel.os, "open", refuse)
     with pytest.raises(MessageQueueError, match="mount /proc"):
         ipcq.open(name, "socketpair", max_messages=4)
     monkeypatch.undo()
-    assert count() == before
+    assert count_descriptors() == before
     assert not ipcq.exists(name, "socketpair")
 
 
-def test_another_user_gets_and_gives_nothing(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptors_are_neither_sent_to_nor_taken_from_another_user(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """C27: SO_PEERCRED decides on both sides."""
     from ipcq_socketpair import _ends
 
@@ -143,8 +145,8 @@ def test_another_user_gets_and_gives_nothing(queue: Handle, monkeypatch: pytest.
             _ends.received(other)
 
 
-def test_a_queue_whose_backlog_is_full_is_asked_again(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C11: until the patience is over."""
+def test_connecting_to_a_full_backlog_is_retried(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: until the timeout."""
     monkeypatch.setattr(_host, "offered", lambda found: None)
     monkeypatch.setattr(_place, "_connects", lambda end, path: False)
     with pytest.raises(QueueNotFound, match="kill -CONT"):
@@ -152,8 +154,8 @@ def test_a_queue_whose_backlog_is_full_is_asked_again(queue: Handle, monkeypatch
     monkeypatch.undo()
 
 
-def test_a_holder_that_lets_go_before_it_answers_is_no_answer() -> None:
-    """C16: the newcomer asks again."""
+def test_a_holder_that_closes_before_it_answers_gives_no_answer() -> None:
+    """C16: the newcomer connects again."""
     from ipcq_socketpair import _ends
 
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -163,23 +165,23 @@ def test_a_holder_that_lets_go_before_it_answers_is_no_answer() -> None:
         assert _ends.received(other) is None
 
 
-def test_more_descriptors_than_there_is_room_for_names_the_limit() -> None:
-    """C24: what did not fit is told as the full table that it mostly is, and nothing stays open."""
+def test_more_descriptors_than_fit_name_the_limit() -> None:
+    """C24: it is reported as a full table, which is the usual reason, and nothing stays open."""
     from ipcq_socketpair import _ends
 
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
-        before = count()
+        before = count_descriptors()
         one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [1] * 5))])
         with pytest.raises(LimitExceeded):
             _ends.received(other)
-        assert count() == before
+        assert count_descriptors() == before
 
 
-def test_nothing_that_was_handed_over_stays_open_where_the_system_refuses_a_call_on_it(
+def test_received_descriptors_are_closed_if_a_call_on_them_fails(
     bounded: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C5: neither the sockets nor the file that putters lock."""
+    """C5: neither the sockets nor the file that producers lock."""
     from ipcq_socketpair import _ends
 
     def refuse(end: socket.socket) -> socket.socket:
@@ -189,15 +191,15 @@ def test_nothing_that_was_handed_over_stays_open_where_the_system_refuses_a_call
     with one, other:
         channel = bounded._channel  # type: ignore[attr-defined]  # what would be handed out
         _ends.sent(one, channel._terms, channel._ends)
-        before = count()
+        before = count_descriptors()
         monkeypatch.setattr(_ends, "_blocking", refuse)
         with pytest.raises(OSError, match="Input/output"):
             _ends.received(other)
-        assert count() == before
+        assert count_descriptors() == before
 
 
-def test_a_handle_is_closed_only_when_nobody_is_handed_its_descriptors(queue: Handle) -> None:
-    """C16: a newcomer never gets what has the same number by then."""
+def test_a_close_waits_until_its_descriptors_have_been_sent(queue: Handle) -> None:
+    """C16: a newcomer never gets another descriptor that has the same number by then."""
     (host,) = _host._hosts
     host._answering = ends(queue).listener.fileno()
     began = time.monotonic()
@@ -210,7 +212,7 @@ def test_a_handle_is_closed_only_when_nobody_is_handed_its_descriptors(queue: Ha
 
 
 def test_the_thread_ends_with_the_interpreter(queue: Handle) -> None:
-    """C17: and the handles that are open then can still be used and closed."""
+    """C17: handles that are still open can be used and closed."""
     before = threading.active_count()
     _host._end()
     assert threading.active_count() == before - 1
@@ -218,10 +220,10 @@ def test_the_thread_ends_with_the_interpreter(queue: Handle) -> None:
     assert queue.get(timeout=5) == b"x"
 
 
-def test_a_queue_that_a_handler_opens_while_the_last_is_closed_is_served(
+def test_a_queue_opened_by_a_handler_while_the_last_is_closed_is_served(
     queue: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C12: the thread goes on for it."""
+    """C12: the thread keeps running for it."""
     opened: list[Handle] = []
 
     class Interrupted(list[Any]):
@@ -238,9 +240,9 @@ def test_a_queue_that_a_handler_opens_while_the_last_is_closed_is_served(
     _host._hosts.clear()
 
 
-def test_a_queue_that_a_finaliser_closes_in_the_thread_ends_it(name: str) -> None:
+def test_a_close_by_a_finaliser_in_the_thread_ends_the_thread(name: str) -> None:
     """C17: the thread cannot wait for itself."""
-    before = count()
+    before = count_descriptors()
     queue = ipcq.open(name, "socketpair")
     (host,) = _host._hosts
     thread = host._thread
@@ -248,11 +250,11 @@ def test_a_queue_that_a_finaliser_closes_in_the_thread_ends_it(name: str) -> Non
     queue.close()
     thread.join(5)
     assert not thread.is_alive()
-    assert count() == before
+    assert count_descriptors() == before
 
 
 class Refusing:
-    """A socket whose calls fail."""
+    """A proxy of a socket whose calls fail."""
 
     def __init__(self, real: socket.socket, number: int) -> None:
         self._real = real
@@ -266,8 +268,8 @@ class Refusing:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNABORTED])
-def test_an_accept_that_fails_is_survived(number: int, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: a full table is told, so that the thread waits; all else is the newcomer's."""
+def test_the_thread_survives_an_accept_that_fails(number: int, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: a full table is raised, so that the thread waits; any other error concerns only the newcomer."""
     offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
     monkeypatch.setattr(offer.ends, "listener", Refusing(offer.ends.listener, number))
     if number == errno.EMFILE:
@@ -278,8 +280,8 @@ def test_an_accept_that_fails_is_survived(number: int, queue: Handle, monkeypatc
     monkeypatch.undo()
 
 
-def test_a_reserve_that_cannot_be_had_is_tried_for_again(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: the next get needs it, and not this one."""
+def test_a_reserve_that_cannot_be_opened_is_retried(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the next get needs it, not this one."""
     channel = queue._channel  # type: ignore[attr-defined]  # what keeps it
     channel._drop_spare()
 
@@ -294,7 +296,7 @@ def test_a_reserve_that_cannot_be_had_is_tried_for_again(queue: Handle, monkeypa
     assert len(channel._spare) == 1
 
 
-def test_the_thread_waits_where_it_cannot_accept(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_waits_while_it_cannot_accept(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C24: and answers afterwards."""
     offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
     waited = threading.Event()
@@ -318,7 +320,7 @@ def test_the_thread_waits_where_it_cannot_accept(queue: Handle, monkeypatch: pyt
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_leaves_the_parent_as_it_was(queue: Handle) -> None:
-    """C20: newcomers are let in as before."""
+    """C20: newcomers are answered as before."""
     pid = os.fork()
     if not pid:
         os._exit(0)
@@ -328,8 +330,8 @@ def test_a_fork_leaves_the_parent_as_it_was(queue: Handle) -> None:
         ipcq.open(queue.name, "socketpair", create=False).close()
 
 
-def strand() -> None:
-    """Leave this process as a forked child is: with the queues, without the thread."""
+def simulate_fork() -> None:
+    """Put this process into the state of a forked child: with the queues, without the thread."""
     (host,) = _host._hosts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host, "release", lambda: None)
@@ -339,15 +341,15 @@ def strand() -> None:
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_child_lets_newcomers_in_if_it_gets_a_thread(
+def test_a_child_answers_newcomers_if_it_can_start_a_thread(
     given: bool, queue: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C20: and where it gets none, its own handles work on."""
+    """C20: without one, its own handles still work."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    strand()
+    simulate_fork()
     with pytest.MonkeyPatch.context() as patch:
         if not given:
             patch.setattr(threading.Thread, "start", refuse)
@@ -357,8 +359,8 @@ def test_a_child_lets_newcomers_in_if_it_gets_a_thread(
     assert queue.get(timeout=5) == b"x"
 
 
-def test_a_child_without_queues_begins_no_thread() -> None:
-    """C20: nothing is there to hand out."""
+def test_a_child_without_queues_starts_no_thread() -> None:
+    """C20: there is nothing to hand out."""
     before = threading.active_count()
     _host._process = -1
     _host.inherit()

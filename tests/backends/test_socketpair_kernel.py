@@ -1,4 +1,4 @@
-"""What only a pair of sockets has: its limits, the turn that its putters take, and what the kernel refuses."""
+"""What only a pair of sockets has: its limits, the lock of its producers, and errors of the kernel."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ import pytest
 
 import ipcq
 from backends import socketpair
-from backends.overtaking import INNER, MOST, VERBS, check_everywhere
-from backends.socketpair import LARGE, Handle, count, ends, fcntl, path_of, resource
+from backends.overtaking import CAPACITY, INNER, VERBS, check_everywhere
+from backends.socketpair import LARGE_BYTES, Handle, count_descriptors, ends, fcntl, path_of, resource
 from ipcq.backend import Request
 from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueNotFound, Unsupported
 from ipcq_socketpair import SocketpairBackend, _buffer, _channel, _place
@@ -30,33 +30,33 @@ def test_more_messages_than_the_buffer_may_hold_names_the_setting(name: str) -> 
     assert caught.value.errno == errno.ENOBUFS
 
 
-def test_what_no_setting_allows_is_said_to_be_so(name: str) -> None:
-    """C24: there is no command that would help."""
+def test_a_size_beyond_any_setting_has_no_command(name: str) -> None:
+    """C24: no command would help."""
     with pytest.raises(LimitExceeded, match="ask for less"):
         ipcq.open(name, "socketpair", buffer_size=1 << 40)
 
 
-def test_a_limit_that_cannot_be_read_is_met_all_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: where /proc/sys does not show it."""
+def test_a_limit_that_cannot_be_read_still_applies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: also if /proc/sys does not show it."""
     monkeypatch.setattr(_buffer, "_most", lambda: _buffer._MOST_BUFFER_BYTES)
     with pytest.raises(LimitExceeded):
         ipcq.open(name, "socketpair", max_messages=100_000)
 
 
 def test_more_large_messages_than_descriptors_names_the_limit(name: str) -> None:
-    """C24: RLIMIT_NOFILE, where each message would be a descriptor."""
+    """C24: RLIMIT_NOFILE, because each message would take a descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
     try:
         with pytest.raises(LimitExceeded, match="ulimit -n 400") as caught:
-            ipcq.open(name, "socketpair", max_messages=400, max_message_size=LARGE)
+            ipcq.open(name, "socketpair", max_messages=400, max_message_size=LARGE_BYTES)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.limit == "RLIMIT_NOFILE"
 
 
 def test_many_messages_get_smaller_packets(name: str) -> None:
-    """C7: as many as asked for fit, whatever the default of the largest one."""
+    """C7: as many as asked for fit, whatever the default of the maximum size."""
     with ipcq.open(name, "socketpair", max_messages=2000, serializer="raw") as queue:
         assert queue.put_many([b""] * 2001, block=False) == 2000
 
@@ -65,7 +65,7 @@ def test_many_messages_get_smaller_packets(name: str) -> None:
     "request_",
     [Request(buffer_size=1), Request(max_messages=4, buffer_size=9000), Request(priorities=True), Request(mode=0o640)],
 )
-def test_what_cannot_be_honoured_is_refused(request_: Request, name: str) -> None:
+def test_limits_that_cannot_be_honoured_are_refused(request_: Request, name: str) -> None:
     """Clause 6: Unsupported, and nothing is created."""
     with pytest.raises(Unsupported):
         SocketpairBackend().create(name, request_)
@@ -73,13 +73,13 @@ def test_what_cannot_be_honoured_is_refused(request_: Request, name: str) -> Non
 
 
 def test_the_buffer_is_the_size_that_was_asked_for(name: str) -> None:
-    """Clause 6: and every handle says so."""
+    """Clause 6: every handle reports it."""
     with ipcq.open(name, "socketpair", buffer_size=10_000), ipcq.open(name, "socketpair", create=False) as other:
         assert other.buffer_size == 10_000
 
 
 def test_a_default_timeout_of_the_program_makes_no_call_wait(name: str) -> None:
-    """C10: nor does it change what other holders see."""
+    """C10: nor does it change the sockets of other holders."""
     socket.setdefaulttimeout(5)
     try:
         with ipcq.open(name, "socketpair") as queue:
@@ -92,7 +92,7 @@ def test_a_default_timeout_of_the_program_makes_no_call_wait(name: str) -> None:
         socket.setdefaulttimeout(None)
 
 
-def test_a_setting_that_is_not_shown_is_taken_for_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_cannot_be_read_counts_as_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
     """C24: in containers that hide /proc/sys."""
 
     def refuse(*_: object, **__: object) -> None:
@@ -104,11 +104,11 @@ def test_a_setting_that_is_not_shown_is_taken_for_the_highest(monkeypatch: pytes
     assert most == _buffer._MOST_BUFFER_BYTES
 
 
-# Turns
+# The lock of producers
 
 
-def test_a_stopped_putter_makes_the_queue_full_for_the_moment(bounded: Handle) -> None:
-    """C11: who cannot have its turn times out on schedule, and goes on when the lock is free."""
+def test_a_queue_with_a_stopped_producer_is_full_for_a_while(bounded: Handle) -> None:
+    """C11: a producer that cannot get the lock times out on schedule, and continues once the lock is free."""
     lock = os.open(f"/proc/self/fd/{ends(bounded).lock}", os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -121,15 +121,15 @@ def test_a_stopped_putter_makes_the_queue_full_for_the_moment(bounded: Handle) -
 
 @pytest.mark.parametrize("inner", INNER)
 @pytest.mark.parametrize("outer", VERBS)
-def test_a_call_in_the_middle_of_another_breaks_no_bound(outer: str, inner: str, name: str) -> None:
-    """C12: wherever a handler or a finaliser strikes, between counting and sending too."""
-    with ipcq.open(name, "socketpair", max_messages=MOST, max_message_size=64) as queue:
+def test_a_call_in_the_middle_of_another_exceeds_no_limit(outer: str, inner: str, name: str) -> None:
+    """C12: at any point where a handler or a finaliser can interrupt, also between counting and sending."""
+    with ipcq.open(name, "socketpair", max_messages=CAPACITY, max_message_size=64) as queue:
         check_everywhere(queue, outer, inner)
 
 
 def test_a_put_inside_a_put_is_done_first(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C12: a signal handler that strikes between counting and sending cannot break the bound."""
-    channel = bounded._channel  # type: ignore[attr-defined]  # where the handler strikes
+    """C12: a signal handler that strikes between counting and sending cannot exceed the bound."""
+    channel = bounded._channel  # type: ignore[attr-defined]  # which the handler interrupts
 
     def has_space() -> bool:
         monkeypatch.undo()
@@ -141,8 +141,8 @@ def test_a_put_inside_a_put_is_done_first(bounded: Handle, monkeypatch: pytest.M
     assert bounded.get_many() == [b"handler", b"x"]
 
 
-def test_a_turn_that_the_system_refuses_is_our_error(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: with its number, and nothing is put."""
+def test_a_lock_that_the_system_refuses_is_our_error(bounded: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the error has the number, and nothing is put."""
     flock = fcntl.flock
 
     def refuse(descriptor: int, how: int) -> None:
@@ -157,7 +157,7 @@ def test_a_turn_that_the_system_refuses_is_our_error(bounded: Handle, monkeypatc
     assert bounded.empty()
 
 
-def test_a_channel_takes_a_lock_of_its_own_after_a_fork(bounded: Handle) -> None:
+def test_a_channel_opens_a_new_lock_after_a_fork(bounded: Handle) -> None:
     """C20: and works on."""
     assert bounded._channel.after_fork()  # type: ignore[attr-defined]  # as in the child
     bounded.put(b"x")
@@ -165,11 +165,11 @@ def test_a_channel_takes_a_lock_of_its_own_after_a_fork(bounded: Handle) -> None
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
-def test_a_channel_without_a_lock_of_its_own_is_not_used_after_a_fork(
+def test_a_channel_without_a_new_lock_is_not_used_after_a_fork(
     number: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C20, clause 17: it gives everything back."""
-    before = count()
+    """C20, clause 17: and everything is closed."""
+    before = count_descriptors()
     channel = SocketpairBackend().create(name, Request(max_messages=4))
 
     def refuse(*_: object) -> int:
@@ -178,13 +178,13 @@ def test_a_channel_without_a_lock_of_its_own_is_not_used_after_a_fork(
     monkeypatch.setattr(_channel.os, "open", refuse)
     assert not channel.after_fork()
     monkeypatch.undo()
-    assert count() == before
+    assert count_descriptors() == before
     with suppress(FileNotFoundError):
         os.unlink(path_of(name))
 
 
-def test_an_unbounded_channel_is_used_on_after_a_fork(queue: Handle) -> None:
-    """C20: there is no lock to exchange."""
+def test_an_unbounded_channel_still_works_after_a_fork(queue: Handle) -> None:
+    """C20: it has no lock to replace."""
     assert queue._channel.after_fork()  # type: ignore[attr-defined]  # as in the child
 
 
@@ -192,8 +192,8 @@ def test_an_unbounded_channel_is_used_on_after_a_fork(queue: Handle) -> None:
 
 
 @pytest.mark.parametrize("verb", ["put", "get", "peek"])
-def test_what_the_kernel_refuses_is_explained(verb: str, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 18: with its errno."""
+def test_an_error_of_the_kernel_is_explained(verb: str, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 18: the error has the errno."""
     channel = queue._channel  # type: ignore[attr-defined]  # what meets the kernel
 
     def refuse(*_: object) -> None:
@@ -216,26 +216,26 @@ def test_what_the_kernel_refuses_is_explained(verb: str, queue: Handle, monkeypa
         (errno.EIO, MessageQueueError),
     ],
 )
-def test_what_the_system_refuses_at_creation_is_explained(
+def test_an_error_of_the_system_at_creation_is_explained(
     number: int, expected: type[Exception], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C24, clause 18: each error number by its meaning, and nothing stays."""
+    """C24, clause 18: each error number has its class, and nothing stays open."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     _place.make()
-    before = count()
+    before = count_descriptors()
     monkeypatch.setattr(_place.os, "chmod", refuse)
     with pytest.raises(expected):
         SocketpairBackend().create(name, Request())
     monkeypatch.undo()
     with suppress(FileNotFoundError):
         os.unlink(path_of(name))
-    assert count() == before
+    assert count_descriptors() == before
 
 
-def test_a_backend_that_is_asked_past_the_core_keeps_the_clauses(name: str) -> None:
+def test_a_backend_called_without_the_core_keeps_the_clauses(name: str) -> None:
     """Clauses 1 and 4: a taken name is QueueExists, a missing one QueueNotFound."""
     backend = SocketpairBackend()
     channel = backend.create(name, Request())
@@ -247,8 +247,8 @@ def test_a_backend_that_is_asked_past_the_core_keeps_the_clauses(name: str) -> N
     channel.close()
 
 
-def test_elsewhere_than_on_linux_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 19: and knows no queues."""
+def test_on_other_systems_the_probe_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 19: and there are no queues."""
     monkeypatch.setattr("sys.platform", "darwin")
     backend = SocketpairBackend()
     assert not backend.probe().usable

@@ -50,8 +50,8 @@ def squat_owner(place: Path) -> None:
 
 
 @pytest.mark.parametrize("squat", [squat_file, squat_link, squat_mode, squat_owner])
-def test_a_directory_that_is_not_ours_alone_is_refused(squat: Callable[[Path], None], place: Path, name: str) -> None:
-    """C27: PermissionDenied with the way out, no queue is seen there, and nothing is written."""
+def test_a_directory_that_is_not_private_is_refused(squat: Callable[[Path], None], place: Path, name: str) -> None:
+    """C27: PermissionDenied with the way out; no queue is seen there, and nothing is written."""
     if squat is squat_owner and os.geteuid():
         pytest.skip("only root can give a directory away: run the tests as root")
     squat(place)
@@ -65,7 +65,7 @@ def test_a_directory_that_is_not_ours_alone_is_refused(squat: Callable[[Path], N
 
 @pytest.mark.parametrize("umask", [0, 0o777], ids=oct)
 def test_the_directory_and_the_file_have_their_modes_under_any_umask(umask: int, place: Path, name: str) -> None:
-    """C27: nobody else can enter, and this user can connect."""
+    """C27: no other user can enter, and this user can connect."""
     before = os.umask(umask)
     try:
         channel = SocketpairBackend().create(name, Request())
@@ -76,8 +76,8 @@ def test_the_directory_and_the_file_have_their_modes_under_any_umask(umask: int,
     assert modes == [0o700, 0o700, 0o600]
 
 
-def test_what_is_no_queue_in_the_directory_is_passed_over(place: Path, name: str) -> None:
-    """C18: listing and looking live with whatever lies there."""
+def test_files_that_are_no_queues_are_ignored(place: Path, name: str) -> None:
+    """C18: listing and looking ignore foreign files."""
     SocketpairBackend().create(name, Request()).close()
     (place / "file").write_text("")
     (place / os.fsdecode(b"\xff")).write_text("")
@@ -88,8 +88,8 @@ def test_what_is_no_queue_in_the_directory_is_passed_over(place: Path, name: str
         assert not SocketpairBackend().exists("/stream")
 
 
-def test_a_long_name_is_listed_as_it_is(name: str) -> None:
-    """C25: though its file is called otherwise; by a holder in this process and by one in another."""
+def test_a_long_name_is_listed_in_full(name: str) -> None:
+    """C25: although its file name differs; by a holder in this process and by one in another."""
     long = name + "x" * (255 - len(name))
     with ipcq.open(long, "socketpair"):
         assert long in SocketpairBackend().names()
@@ -98,8 +98,8 @@ def test_a_long_name_is_listed_as_it_is(name: str) -> None:
             assert long in SocketpairBackend().names()
 
 
-def test_a_stopped_process_at_the_directory_holds_nobody_for_long(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C11: creating and unlinking end with TimedOutError, and closing leaves the file."""
+def test_a_stopped_process_blocks_the_directory_for_a_limited_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: creating and unlinking raise TimedOutError, and closing leaves the file."""
     monkeypatch.setattr(_place, "_TURN_SECONDS", 0.05)
     queue = ipcq.open(name, "socketpair")
     homes = _place.directories()
@@ -117,7 +117,7 @@ def test_a_stopped_process_at_the_directory_holds_nobody_for_long(name: str, mon
     os.unlink(path)
 
 
-def test_a_file_that_somebody_removed_is_the_queues_end(queue: Handle) -> None:
+def test_removing_the_file_ends_the_queue(queue: Handle) -> None:
     """C14: `rm` is an unlink."""
     os.unlink(path_of(queue.name))
     time.sleep(2 * _place.BLIND_SECONDS)
@@ -146,12 +146,12 @@ def test_a_copy_of_the_descriptor_does_not_keep_the_lock(
         os.close(copy)
 
 
-# Several places
+# Several directories
 
 
 @pytest.fixture
 def two(place: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Return the two directories where queues may be, the first choice first."""
+    """Return the two directories of queues, the first choice first."""
     roots = place.parent, place.parent.with_name("other")
     use(monkeypatch, *roots)
     return roots[0] / "socketpair", roots[1] / "socketpair"
@@ -161,8 +161,8 @@ def use(monkeypatch: pytest.MonkeyPatch, *roots: Path) -> None:
     monkeypatch.setattr(private_directory, "_roots", lambda: tuple(map(str, roots)))
 
 
-def test_a_queue_is_bound_in_the_first_place(two: tuple[Path, Path], name: str) -> None:
-    """C31: no variable moves it."""
+def test_a_queue_is_bound_in_the_first_directory(two: tuple[Path, Path], name: str) -> None:
+    """C31: no variable changes it."""
     channel = SocketpairBackend().create(name, Request())
     bound = [(each / name[1:]).exists() for each in two]
     channel.close()
@@ -171,7 +171,7 @@ def test_a_queue_is_bound_in_the_first_place(two: tuple[Path, Path], name: str) 
 
 @pytest.fixture
 def second(two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Channel]:
-    """Return a channel to a queue in the second place, whose maker could not use the first."""
+    """Return a channel to a queue in the second directory, whose creator could not use the first."""
     with monkeypatch.context() as context:
         use(context, two[1].parent)
         channel = SocketpairBackend().create(name, Request())
@@ -179,13 +179,13 @@ def second(two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch) -
     channel.close()
 
 
-def test_a_queue_in_any_place_exists(second: Channel, name: str) -> None:
-    """C31: also for who would have bound it in another."""
+def test_a_queue_in_any_directory_exists(second: Channel, name: str) -> None:
+    """C31: also for a process that would have created it in the other."""
     assert (SocketpairBackend().exists(name), list(SocketpairBackend().names())) == (True, [name])
 
 
-def test_a_queue_in_any_place_is_attached_to(second: Channel, name: str) -> None:
-    """C31: by a process that has it, and by one that asks its holder."""
+def test_a_queue_in_any_directory_is_attached_to(second: Channel, name: str) -> None:
+    """C31: by a process that holds it, and by one that connects to its holder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_host, "offered", lambda found: None)
         channel = SocketpairBackend().attach(name, Request())
@@ -194,39 +194,39 @@ def test_a_queue_in_any_place_is_attached_to(second: Channel, name: str) -> None
     assert second.try_get() == (b"item", 0)
 
 
-def test_a_queue_in_any_place_keeps_its_name(second: Channel, name: str) -> None:
-    """C31: no second one is made."""
+def test_a_queue_in_any_directory_keeps_its_name(second: Channel, name: str) -> None:
+    """C31: no second queue is created."""
     with pytest.raises(QueueExists):
         SocketpairBackend().create(name, Request())
 
 
-def test_a_queue_in_any_place_is_unlinked(second: Channel, name: str) -> None:
-    """C14: and its holders know."""
+def test_a_queue_in_any_directory_is_unlinked(second: Channel, name: str) -> None:
+    """C14: and its holders notice."""
     SocketpairBackend().unlink(name)
     assert (SocketpairBackend().exists(name), second.linked()) == (False, False)
 
 
-def test_who_makes_a_queue_waits_for_who_makes_one_elsewhere(
+def test_a_creator_waits_for_one_in_another_directory(
     two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C31: neither of the two need be able to write where the other can."""
+    """C31: neither process needs write permission in the other's directory."""
     monkeypatch.setattr(_place, "_TURN_SECONDS", 0.05)
     with _place.alone(_place.make()[1:]), pytest.raises(TimedOutError, match=f"holds {two[1]}"):
         SocketpairBackend().create(name, Request())
 
 
-def test_one_directory_in_two_places_is_locked_once(two: tuple[Path, Path], name: str) -> None:
-    """A container may mount one volume on both; the lock would wait for itself."""
+def test_one_directory_under_two_paths_is_locked_once(two: tuple[Path, Path], name: str) -> None:
+    """A container may mount one volume at both paths; the lock would wait for itself."""
     home, _ = _place.make()
     with _place.alone([home, home], 0.05):
         pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_place_is_passed_over(
+def test_a_full_directory_is_skipped(
     two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """C31: the next one does."""
+    """C31: the next one is used."""
     monkeypatch.setattr(_place, "_bind", failing_in(two[0], number))
     SocketpairBackend().create(name, Request()).close()
 
@@ -246,7 +246,7 @@ def failing_in(home: Path, number: int) -> Callable[[socket.socket, bytes], None
 def test_another_refusal_is_an_error(
     two: tuple[Path, Path], name: str, monkeypatch: pytest.MonkeyPatch, which: int, number: int
 ) -> None:
-    """C24: as is that of the last place."""
+    """C24: so is a refusal in the last directory."""
     if which:
         use(monkeypatch, two[1].parent)
     monkeypatch.setattr(_place, "_bind", failing_in(two[which], number))
@@ -258,8 +258,8 @@ def test_another_refusal_is_an_error(
 # Names
 
 
-def test_a_busy_queue_exists_and_one_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C18: a full backlog is an answer, another error is not."""
+def test_a_busy_queue_exists_and_an_unreachable_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C18: a full backlog proves that the queue exists; another error proves nothing."""
 
     class Line:
         def __init__(self, error: OSError) -> None:
@@ -268,13 +268,13 @@ def test_a_busy_queue_exists_and_one_that_cannot_be_reached_is_told(monkeypatch:
         def connect(self, path: bytes) -> None:
             raise self._error
 
-    assert not _place._connects(Line(BlockingIOError()), b"/")  # type: ignore[arg-type]  # fails as it should
+    assert not _place._connects(Line(BlockingIOError()), b"/")  # type: ignore[arg-type]  # only connect() is used
     with pytest.raises(OSError, match="no"):
         _place._connects(Line(OSError(errno.EIO, "no")), b"/")  # type: ignore[arg-type]  # the same
 
 
-def test_a_name_that_cannot_be_looked_at_counts_as_there(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C27: a process that has become another user goes on."""
+def test_a_name_that_cannot_be_looked_at_counts_as_linked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C27: a process that has changed its user continues."""
 
     def refuse(path: bytes) -> Any:
         raise PermissionError(errno.EACCES, "no")
@@ -284,14 +284,14 @@ def test_a_name_that_cannot_be_looked_at_counts_as_there(queue: Handle, monkeypa
     monkeypatch.undo()
 
 
-def test_where_nothing_is_left_nothing_is_found(place: Path, name: str) -> None:
+def test_without_leftover_files_there_is_no_finding(place: Path, name: str) -> None:
     """Clause 19: no finding without a reason."""
     SocketpairBackend().create(name, Request()).close()
     assert SocketpairBackend().findings() == []
 
 
-def test_a_name_that_is_another_queues_by_now_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C16, C18: whoever cleans up looks whose file it is, also at the last moment."""
+def test_a_name_that_belongs_to_another_queue_by_now_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16, C18: a cleanup checks whose file it is, also at the last moment."""
     with ipcq.open(name, "socketpair") as queue:
         path = path_of(name)
         _place.free(path, (0, 0))
@@ -304,15 +304,15 @@ def test_a_name_that_is_another_queues_by_now_is_left_alone(name: str, monkeypat
         assert queue.get() == 1
 
 
-def test_a_name_that_goes_while_it_is_unlinked_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: somebody was faster."""
+def test_a_name_that_is_removed_during_an_unlink_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: another process unlinked it first."""
     monkeypatch.setattr(_place, "_place_of", path_of)
     with pytest.raises(QueueNotFound):
         SocketpairBackend().unlink(name)
 
 
-def test_a_file_that_goes_while_it_is_looked_at_is_no_queue(name: str) -> None:
-    """C14: the same for who asks whether it is there."""
+def test_a_file_that_is_removed_during_a_look_is_no_queue(name: str) -> None:
+    """C14: exists() returns False."""
     assert not _place.alive(path_of(name))
 
 
@@ -323,8 +323,8 @@ def test_a_file_that_nobody_holds_is_not_unlinked(place: Path, name: str) -> Non
         SocketpairBackend().unlink(name)
 
 
-def test_a_queue_where_others_can_enter_is_not_seen(place: Path, name: str) -> None:
-    """C27: others can have put it there."""
+def test_a_queue_in_a_directory_open_to_others_is_not_seen(place: Path, name: str) -> None:
+    """C27: other users can have put it there."""
     channel = SocketpairBackend().create(name, Request())
     place.chmod(0o755)
     seen = SocketpairBackend().exists(name)
@@ -333,8 +333,8 @@ def test_a_queue_where_others_can_enter_is_not_seen(place: Path, name: str) -> N
     assert not seen
 
 
-def test_a_queue_that_goes_while_it_is_listed_is_left_out() -> None:
-    """C18: a long name that nobody answers for."""
+def test_a_queue_that_is_removed_during_a_listing_is_left_out() -> None:
+    """C18: a long name without a holder."""
     file = Path(_place.make()[0], "0" * 64)
     file.write_text("")
     try:
@@ -343,8 +343,8 @@ def test_a_queue_that_goes_while_it_is_listed_is_left_out() -> None:
         file.unlink()
 
 
-def test_who_cannot_look_takes_the_queue_for_linked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: a look that the system refuses says nothing about the queue, and ends no call."""
+def test_after_a_failed_look_the_queue_counts_as_linked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: a failed look says nothing about the queue, and ends no call."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOMEM, "no memory")
@@ -354,10 +354,10 @@ def test_who_cannot_look_takes_the_queue_for_linked(queue: Handle, monkeypatch: 
     assert queue.get(timeout=5) == b"item"
 
 
-def test_a_directory_that_cannot_be_looked_at_is_not_taken_for_missing(
+def test_a_directory_that_cannot_be_looked_at_does_not_count_as_missing(
     queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clause 3: who cannot say that there is no queue does not say so."""
+    """Clause 3: a failed look does not mean that there is no queue."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOMEM, "no memory")
@@ -368,7 +368,7 @@ def test_a_directory_that_cannot_be_looked_at_is_not_taken_for_missing(
 
 
 def test_a_queue_whose_file_cannot_be_removed_is_unlinked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: its holders know by then, so an error would say that nothing happened."""
+    """C5: its holders have noticed by then, so an error would wrongly claim that nothing happened."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "as ordered")
@@ -381,8 +381,8 @@ def test_a_queue_whose_file_cannot_be_removed_is_unlinked(queue: Handle, monkeyp
         queue.get(timeout=0)
 
 
-def test_a_line_that_cannot_be_bound_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C17: an address has 107 bytes at the most (unix(7))."""
+def test_a_socket_that_cannot_be_bound_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C17: an address has at most 107 bytes (unix(7))."""
     monkeypatch.setattr(_ends, "_ENDING", b"\0" + bytes(200))
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError, match="too long"):
@@ -390,8 +390,8 @@ def test_a_line_that_cannot_be_bound_is_closed(monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_descriptor_that_cannot_be_had_is_told_of(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: what tells of messages and of the end takes one more."""
+def test_a_fileno_without_a_free_descriptor_is_a_limit(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: fileno() opens one more, which reports messages and the end."""
 
     def refuse() -> None:
         raise OSError(errno.EMFILE, "as ordered")
@@ -401,8 +401,8 @@ def test_a_descriptor_that_cannot_be_had_is_told_of(queue: Handle, monkeypatch: 
         queue.fileno()
 
 
-def test_who_was_woken_by_the_descriptor_learns_of_an_unlink_at_once(queue: Handle) -> None:
-    """C32: also before this handle looks at the name the next time."""
+def test_a_poller_that_was_woken_sees_an_unlink_at_once(queue: Handle) -> None:
+    """C32: also before the handle's next check of the name."""
     assert queue.fileno() >= 0
     ipcq.unlink(queue.name, "socketpair")
     queue._channel._next_look = math.inf  # type: ignore[attr-defined]

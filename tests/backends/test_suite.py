@@ -1,4 +1,4 @@
-"""The suite itself: what it asks of an author, and what it says where it cannot run."""
+"""The conformance suite itself: what it requires of an author, and its reasons where it cannot run."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ TEST = "test_a_handle_knows_its_name_and_backend"
 
 
 def run(place: Path, *nodes: str) -> str:
-    """Let pytest run some of an author's tests and return what it said."""
+    """Let pytest run some of an author's tests and return its output."""
     metadata = place / "unusable-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: unusable\nVersion: 1\n")
@@ -65,21 +65,21 @@ def run(place: Path, *nodes: str) -> str:
 
 
 def test_a_class_without_a_backend_fails_loudly(tmp_path: Path) -> None:
-    """A forgotten attribute is no silent pass."""
+    """A forgotten attribute does not pass silently."""
     said = run(tmp_path, f"TestNameless::{TEST}")
     assert "TestNameless does not say which backend it proves" in said
     assert "1 error" in said
 
 
 def test_a_backend_that_is_not_installed_fails_loudly(tmp_path: Path) -> None:
-    """A typing error in the name is no silent skip."""
+    """A typing error in the name does not skip silently."""
     said = run(tmp_path, f"TestUnknown::{TEST}")
     assert "no-such-backend" in said
     assert "1 error" in said
 
 
 def test_a_backend_that_cannot_be_used_is_a_visible_skip(tmp_path: Path) -> None:
-    """The skip tells the reason that the probe gave."""
+    """The skip has the reason that the probe gave."""
     said = run(tmp_path, f"TestUnusable::{TEST}")
     assert "it is Sunday: wait for Monday" in said
     assert "1 skipped" in said
@@ -87,7 +87,7 @@ def test_a_backend_that_cannot_be_used_is_a_visible_skip(tmp_path: Path) -> None
 
 @pytest.mark.needs("memory")
 def test_a_test_that_hangs_fails_with_stacks(tmp_path: Path) -> None:
-    """The watchdog ends it and shows where it stood."""
+    """The watchdog ends it and shows where it was."""
     said = run(tmp_path, "TestHanging::test_it")
     assert "the test did not end within 0.2 s" in said
     assert "in test_it" in said
@@ -95,7 +95,7 @@ def test_a_test_that_hangs_fails_with_stacks(tmp_path: Path) -> None:
 
 
 def test_the_suite_is_not_collected_by_itself(tmp_path: Path) -> None:
-    """Importing the class into a test module runs nothing on nobody."""
+    """Importing the class into a test module runs no tests."""
     (tmp_path / "test_import.py").write_text("from ipcq.testing import BackendContract\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir=.", "test_import.py"],
@@ -109,19 +109,19 @@ def test_the_suite_is_not_collected_by_itself(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_imports_no_test_tool() -> None:
-    """pytest and hypothesis are an extra, and are imported when what needs them is."""
+    """pytest and hypothesis are an extra, imported only by the modules that need them."""
     code = "import sys, ipcq.testing; assert not {'pytest', 'hypothesis', '_pytest'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
 @pytest.mark.parametrize("name", ipcq.testing.__all__)
-def test_what_is_promised_is_there(name: str) -> None:
-    """Each name of __all__ leads somewhere."""
+def test_each_public_name_exists(name: str) -> None:
+    """Each name in __all__ can be imported."""
     assert getattr(ipcq.testing, name).__name__ == name
 
 
-def test_what_is_not_promised_is_an_attribute_error() -> None:
-    """A typing error is told as any other module tells it."""
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """The error for a misspelt name is that of any other module."""
     with pytest.raises(AttributeError, match="no_such_name"):
         ipcq.testing.no_such_name  # noqa: B018
 

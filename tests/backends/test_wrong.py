@@ -1,4 +1,4 @@
-"""The suite catches each backend that is wrong on purpose, by the clause that it breaks."""
+"""The suite catches each deliberately faulty backend, by the clause that it breaks."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ import pytest
 
 from backends import wrong
 
-pytestmark = pytest.mark.needs("memory")  # the wrong ones are it with a fault each
+pytestmark = pytest.mark.needs("memory")  # each faulty backend is memory with one fault
 
-#: A test that has nothing to do with any of the faults: it shows that a backend works otherwise.
+#: A test that none of the faults affects: it shows that the backend works otherwise.
 UNTOUCHED = "test_a_handle_knows_its_name_and_backend"
 
-# Bounds are shortened, or each fault that shows as something that never happens would cost its ten seconds.
+# The bounds are shortened. Otherwise each fault that shows as an event that never comes would take its ten seconds.
 _RUN = """
 import sys
 import pytest
@@ -44,7 +44,7 @@ Verdicts = dict[tuple[str, str], set[str]]
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
-    """For each class and test, how it ended; one run for all, since starting pytest is what costs."""
+    """Return how each test of each class ended. One run serves all, because starting pytest takes most of the time."""
     place = tmp_path_factory.mktemp("installed")
     metadata = place / "wrong-1.dist-info"
     metadata.mkdir()
@@ -103,19 +103,19 @@ def test_a_wrong_backend_is_caught_by_the_clause_that_it_breaks(fault: type[wron
 
 @faults
 def test_the_clause_holds_on_the_right_backend(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
-    """It is the fault that fails the test, and not the test itself."""
+    """The fault fails the test, not the test itself."""
     assert verdicts["Right", fault.caught_by] == {"passed"}
 
 
 @faults
-def test_a_wrong_backend_is_right_otherwise(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
-    """It is the one fault that fails the test, and not a backend that does nothing at all."""
+def test_a_wrong_backend_passes_an_unaffected_test(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
+    """Only the fault fails the test: the backend otherwise works."""
     assert verdicts[fault.__name__, UNTOUCHED] == {"passed"}
 
 
 @pytest.mark.parametrize(
     ("odd", "test"), [(odd.__name__, test) for odd in wrong.ODDITIES for test in odd.passes], ids=lambda part: part
 )
-def test_an_unusual_backend_is_not_taken_for_a_wrong_one(odd: str, test: str, verdicts: Verdicts) -> None:
-    """The suite asks for what the contract says, and for nothing more."""
+def test_an_unusual_but_correct_backend_passes(odd: str, test: str, verdicts: Verdicts) -> None:
+    """The suite requires what the contract requires, and nothing more."""
     assert verdicts[odd, test] == {"passed"}

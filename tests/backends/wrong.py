@@ -1,7 +1,7 @@
-"""Backends that are wrong on purpose, each in one way, and the clause of the suite that must catch it.
+"""Backends with one deliberate fault each, and the test of the suite that must catch it.
 
-They are what proves that the suite can fail. Each is the in-process reference with one fault put in, and comes in as a
-stranger's backend does, by an entry point.
+They prove that the suite can fail. Each is the in-process reference backend with one fault, registered by an entry
+point as a third-party backend is.
 """
 
 import errno
@@ -26,11 +26,11 @@ ODDITIES: "list[type[Odd]]" = []
 
 
 class Wrong(MemoryBackend):
-    """The reference with a fault.
+    """The reference backend with a fault.
 
     Attributes:
         caught_by: The test of the suite that has to fail.
-        Faulty: What a channel does instead.
+        Faulty: The channel class with the fault.
     """
 
     caught_by: ClassVar[str]
@@ -58,11 +58,11 @@ class Wrong(MemoryBackend):
 
 
 class Odd(Wrong):
-    """The reference with something that is unusual, and right.
+    """The reference backend with unusual but correct behaviour.
 
     Attributes:
-        passes: The tests of the suite that it must not fail.
-        small: As for the suite.
+        passes: The tests of the suite that it must pass.
+        small: As in the suite.
     """
 
     passes: ClassVar[tuple[str, ...]]
@@ -142,7 +142,7 @@ class TearsUnderTwoWriters(Wrong):
     class Faulty(MemoryChannel):
         def try_put(self, data: bytes, priority: int, /) -> bool:
             queue = self._queue
-            queue.scratch = data[: len(data) // 2]  # type: ignore[attr-defined]  # all writers' buffer
+            queue.scratch = data[: len(data) // 2]  # type: ignore[attr-defined]  # a buffer shared by all writers
             time.sleep(0)
             return super().try_put(queue.scratch + data[len(data) // 2 :], priority)  # type: ignore[attr-defined]
 
@@ -483,7 +483,7 @@ class HoldsLittle(Wrong):
 
 
 class Quick(MemoryChannel):
-    """A channel with a shortcut. The shortcut is right; faults replace a step of it."""
+    """A channel with a shortcut. The shortcut is correct; faults replace one of its steps."""
 
     class Steps:
         __slots__ = ()
@@ -535,7 +535,7 @@ class Quick(MemoryChannel):
             try:
                 return call(*arguments)
             except MessageQueueError:
-                return None  # the handle meets it again
+                return None  # the handle raises it again
 
     @classmethod
     def shortcut(cls, handle: type[Any], /) -> type[Any]:
