@@ -1,4 +1,4 @@
-"""Every test here runs on each backend on which unrelated processes can meet."""
+"""Fixtures for tests that run on each backend on which unrelated processes can meet."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from processes.sizes import size
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int | None:
-    """Return how many kills each storm shall have, where the command line says so."""
+    """Return the number of kills in each storm, if the command line gives one."""
     kills: int | None = request.config.getoption("--kills")
     return kills
 
@@ -37,19 +37,19 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def mqueue() -> str:
-    """Return the name of the backend whose limits are the kernel's."""
+    """Return the name of the backend that is subject to the kernel's limits."""
     return usable("mqueue")
 
 
 @pytest.fixture(params=["shm", "pyshm", "socketpair"])
 def lockable(request: pytest.FixtureRequest) -> str:
-    """Return the name of each backend in whose steps a process holds a lock that can be seen from outside."""
+    """Return the name of each backend whose calls hold a lock that other processes can see."""
     return usable(str(request.param))
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return the name of a queue, which is unlinked after the test."""
+    """Return a name; unlink its queue after the test."""
     name = fresh_name()
     yield name
     with suppress(ipcq.QueueNotFound):
@@ -58,7 +58,7 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def queue(name: str, backend: str) -> Iterator["ipcq.Queue[object]"]:
-    """Return a handle to a new queue of 4 messages of 512 bytes."""
+    """Return a handle to a new queue for 4 messages of 512 bytes."""
     with ipcq.open(name, backend, exclusive=True, max_messages=4, max_message_size=512) as queue:
         yield queue
 
@@ -72,7 +72,7 @@ def peers() -> Iterator[Peers]:
 
 @pytest.fixture
 def as_root() -> None:
-    """Skip what only root can set up."""
+    """Skip the test unless root runs it."""
     if sys.platform == "win32":
         pytest.skip("Windows has no root")
     if os.geteuid() != 0:

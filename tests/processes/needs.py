@@ -1,4 +1,4 @@
-"""What the tests here need of the machine: skipped visibly where it is missing, and failed where CI runs."""
+"""Prerequisites of the tests: without them a test is skipped visibly, and fails in CI."""
 
 import os
 from importlib import import_module
@@ -8,19 +8,19 @@ import pytest
 
 import ipcq
 
-#: Backends and libraries whose tests are left out, as `nox -s bare` and `nox -s hidden` ask for, separated by blanks.
+#: Backends and libraries whose tests are left out, separated by spaces; set by `nox -s bare` and `nox -s hidden`.
 WITHOUT = os.environ.get("IPCQ_TESTS_WITHOUT", "").split()
 
 
 def required(reason: str) -> NoReturn:
-    """Skip what cannot be tried here; where CI runs, fail instead."""
+    """Skip a test that cannot run here; in CI, fail instead."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must not skip: {reason}")
     pytest.skip(reason, allow_module_level=True)
 
 
 def library(name: str) -> Any:
-    """Return a library that ipcq can do without, else skip; where CI runs, fail unless the run is one without it."""
+    """Return an optional library, or skip; in CI, fail unless this run is the one without it."""
     try:
         return import_module(name)
     except ModuleNotFoundError:
@@ -31,7 +31,7 @@ def library(name: str) -> Any:
 
 
 def usable(name: str) -> str:
-    """Return the name of a backend if it can be used here, else skip; where CI runs, only for want of the platform."""
+    """Return the name of a backend if it is usable here, or skip; in CI, a skip is allowed only for the platform."""
     info = next(info for info in ipcq.backends() if info.name == name)
     if not info.usable:
         pytest.skip(f"backend {name!r} cannot be used here: {info.reason}")

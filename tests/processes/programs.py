@@ -1,4 +1,4 @@
-"""What the processes under test run, beside what a single test needs."""
+"""Programs that several tests run in other processes."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ SMALL = {"max_messages": 4, "max_message_size": 512}
 
 
 def put_and_die(name: str, backend: str, producer: int) -> None:
-    """Put one message and die by SIGKILL as the next statement."""
+    """Put one message and die by SIGKILL in the next statement."""
     queue = ipcq.open(name, backend, create=False)
     tag = Tag(producer, 0).message()
     queue.put(tag)
@@ -21,7 +21,7 @@ def put_and_die(name: str, backend: str, producer: int) -> None:
 
 
 def hammer(name: str, backend: str) -> None:
-    """Put and get one message again and again, for ever, and wait for nothing."""
+    """Put and get one message in an endless loop, without waiting."""
     with ipcq.open(name, backend, create=False) as queue:
         say("ready")
         while True:
@@ -32,7 +32,7 @@ def hammer(name: str, backend: str) -> None:
 
 
 def wait_in(verb: str, name: str, backend: str, item: object = None) -> None:
-    """Get or put once, without a time limit, and say what came of it and when."""
+    """Get or put once, without a timeout, and report the result and when it came."""
     with ipcq.open(name, backend, create=False) as queue:
         say("waiting")
         try:
@@ -43,13 +43,13 @@ def wait_in(verb: str, name: str, backend: str, item: object = None) -> None:
 
 
 def open_at(backend: str, exclusive: bool) -> None:
-    """Open the queues that the test names, each at the instant that it gives, and say how that went."""
+    """Open the queues that the test names, each at the instant that it gives, and report the result."""
     while True:
         order = hear()
         if order is None:
             return
         name, instant = order
-        time.sleep(max(0.0, instant - time.monotonic()))  # and not in a loop, which would take the others' processors
+        time.sleep(max(0.0, instant - time.monotonic()))  # a busy loop would take the processors from the others
         try:
             queue = ipcq.open(name, backend, exclusive=exclusive, **SMALL)
         except ipcq.MessageQueueError as error:

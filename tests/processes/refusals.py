@@ -1,8 +1,8 @@
-"""Makes the n-th system call of a process fail, as the kernel would, by a seccomp filter that asks another process.
+"""Makes the n-th system call of a process fail, as the kernel would: a seccomp filter lets another process decide.
 
-The filter needs no right and no program that would have to be installed. It is for good, so what is tried is tried in a
-child: `Refuser.run` forks one, which calls `filtered` when it is ready. Its system calls are then asked of the parent,
-which lets them through or answers with an error number; the call itself does not happen.
+The filter needs neither privileges nor an installed program. It cannot be removed, so it is used in a child:
+`Refuser.run` forks one and answers for its system calls. The parent lets each call through or answers with an error
+number; a refused call does not happen.
 """
 
 import ctypes
@@ -29,7 +29,8 @@ def _table(text: str) -> dict[str, int]:
     return {name: int(number) for name, number in (entry.split("=") for entry in text.split())}
 
 
-# Left out: close, which on Linux has closed whatever it returns; and what ends, or gives back memory, and cannot fail.
+# Left out: close, which on Linux has closed the descriptor whatever it returns, and calls that end a process or free
+# memory, which cannot fail.
 _X86_64 = _table(
     """
     read=0 write=1 open=2 stat=4 fstat=5 lstat=6 poll=7 lseek=8 mmap=9 ioctl=16 pread64=17 pwrite64=18 select=23
@@ -55,18 +56,18 @@ _GENERIC = _table(
 _CALLS, _SECCOMP = (_X86_64, 317) if platform.machine() == "x86_64" else (_GENERIC, 277)
 _NAMES = {number: name for name, number in _CALLS.items()}
 
-# What the child tells without a system call: its listener's descriptor, whether it acts, and a text.
+# What the child reports without a system call: its listener's descriptor, whether it acts, and a text.
 _SHARED = 1 << 16
 _WORDS = struct.Struct("=iiI")
 
 
 class Refuser:
-    """Runs children, in each of which one system call fails.
+    """Runs children in each of which one system call fails.
 
     Args:
-        prepare: What the child does first, unfiltered.
-        act: What it does with what `prepare` returned, while its calls are counted and one of them fails.
-        report: What it does afterwards, unhindered, with what `prepare` returned; it returns a short text.
+        prepare: The child calls it first, unfiltered.
+        act: The child calls it with the result of `prepare`, while its calls are counted and one of them fails.
+        report: The child calls it afterwards, unhindered, with the result of `prepare`; it returns a short text.
     """
 
     def __init__(self, prepare: Callable[[], Any], act: Callable[[Any], None], report: Callable[[Any], str]) -> None:
@@ -75,15 +76,15 @@ class Refuser:
         self.report = report
 
     def run(self, failing: int, number: int) -> tuple[str, str]:
-        """Let the `failing`th call (from 1) of a child fail with an error number.
+        """Make the `failing`th call (from 1) of a child fail with an error number.
 
         Returns:
-            Which call it was, empty where there were fewer; and what the child reports.
+            The name of that call, empty if there were fewer; and the child's report.
         """
         with mmap.mmap(-1, _SHARED) as shared:
             pid = os.fork()
             if not pid:
-                self._be_the_child(shared)
+                self._run_child(shared)
             try:
                 refused = _listen(pid, shared, failing, number)
             finally:
@@ -92,11 +93,11 @@ class Refuser:
             text = shared[_WORDS.size : _WORDS.size + length].decode()
         return refused, text if status == 0 else f"the child ended with status {status}"
 
-    def _be_the_child(self, shared: mmap.mmap) -> None:
+    def _run_child(self, shared: mmap.mmap) -> None:
         status = 1
         try:
             prepared = self.prepare()
-            # The listener gets the lowest number that is free. Behind the filter, nothing could be told.
+            # The listener gets the lowest free number. After the filter is installed, the child could not report it.
             lowest = os.dup(0)
             os.close(lowest)
             _WORDS.pack_into(shared, 0, lowest, 1, 0)
@@ -112,10 +113,10 @@ class Refuser:
 
 
 def _install() -> None:
-    """Filter this thread's calls, and those of threads that it starts."""
+    """Filter the calls of this thread and of threads that it starts."""
     library = ctypes.CDLL(None, use_errno=True)
     numbers = list(_NAMES)
-    # BPF: load the number; for each of ours jump to the last instruction; allow; ask.
+    # BPF: load the number; jump to the last instruction for each of our numbers; allow; ask.
     program = [(0x20, 0, 0, 0)]
     program += [(0x15, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
     program += [(0x06, 0, 0, _ALLOW), (0x06, 0, 0, _ASK)]
@@ -134,21 +135,21 @@ def _listen(pid: int, shared: mmap.mmap, failing: int, number: int) -> str:
     try:
         while listener < 0:
             if select.select([process], [], [], 0.0002)[0]:
-                return ""  # it did not come that far
+                return ""  # the child ended before that
             theirs, _, _ = _WORDS.unpack_from(shared)
             if theirs:
-                listener = _taken(process, theirs)
+                listener = _take_descriptor(process, theirs)
         poll = select.poll()
         poll.register(listener, select.POLLIN)
         poll.register(process, select.POLLIN)
-        # Until it has ended, or nothing is left that could ask.
+        # Until the child has ended, or no process is left that could call.
         while (listener, select.POLLIN) in poll.poll():
             asked = bytearray(80)
-            with suppress(OSError):  # it was interrupted, or ended
+            with suppress(OSError):  # the child was interrupted or ended
                 fcntl.ioctl(listener, _RECEIVE, asked)
                 call, thread, which, arguments = _read(asked)
                 answer = struct.pack("=QqiI", call, 0, 0, _CONTINUE)
-                if _WORDS.unpack_from(shared)[1] and thread == pid and _is_ours(which, arguments):
+                if _WORDS.unpack_from(shared)[1] and thread == pid and _counts(which, arguments):
                     count += 1
                     if count == failing:
                         refused = which
@@ -161,10 +162,10 @@ def _listen(pid: int, shared: mmap.mmap, failing: int, number: int) -> str:
     return refused
 
 
-def _taken(process: int, theirs: int) -> int:
+def _take_descriptor(process: int, theirs: int) -> int:
     library = ctypes.CDLL(None, use_errno=True)
     ours = library.syscall(_PIDFD_GETFD, process, theirs, 0)
-    if ours < 0 and ctypes.get_errno() != errno.EBADF:  # else it is not there yet
+    if ours < 0 and ctypes.get_errno() != errno.EBADF:  # EBADF: it is not open yet
         raise OSError(ctypes.get_errno(), "pidfd_getfd")
     return int(ours)
 
@@ -174,11 +175,11 @@ def _read(asked: bytearray) -> tuple[int, int, str, tuple[int, ...]]:
     return call, thread, _NAMES[number], tuple(arguments)
 
 
-def _is_ours(which: str, arguments: tuple[int, ...]) -> bool:
-    """Tell whether a call can fail and is not the interpreter's own: its memory, and the futexes of its locks.
+def _counts(which: str, arguments: tuple[int, ...]) -> bool:
+    """Return whether a call can fail and is not the interpreter's own: its memory, and the futexes of its locks.
 
-    On a descriptor that is whole, the kernel refuses neither to unlock, nor to say how many bytes or messages wait, nor
-    to count one more on an eventfd, of which a write is known by its 8 bytes.
+    On an open descriptor, the kernel refuses neither to unlock, nor to count the waiting bytes or messages, nor to add
+    one to an eventfd (a write of 8 bytes).
     """
     if which == "mmap":
         return arguments[4] & 0xFFFFFFFF != 0xFFFFFFFF
@@ -191,5 +192,5 @@ def _is_ours(which: str, arguments: tuple[int, ...]) -> bool:
     return which not in {"ioctl", "mq_getsetattr"}
 
 
-#: What the kernel may say.
+#: The error numbers that the kernel may return.
 NUMBERS = (errno.EINTR, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EIO, errno.EMFILE)

@@ -1,6 +1,6 @@
-"""A program in which one memory request after another fails: ``python shortage.py BACKEND NAME SIZE VERB...``.
+"""Makes one memory request after another fail: ``python shortage.py BACKEND NAME SIZE VERB...``.
 
-It prints each way in which the queue then differs from what its handle was told.
+It prints each difference between the queue and the results that its handle reported.
 """
 
 import _testcapi
@@ -11,14 +11,14 @@ from typing import Any
 
 import ipcq
 
-#: After so many calls in a row without a failure every memory request of a call has failed once.
-QUIET = 12
-FILLED = 3
+#: After this many calls in a row without a failure, every memory request of a call has failed once.
+CALLS_WITHOUT_FAILURE = 12
+ITEMS = 3
 
 
 def items_of(size: int) -> list[Any]:
-    """Return distinct items: bytes of a size, or mappings if it is 0."""
-    numbers = range(2 * FILLED)
+    """Return distinct items: bytes of a size, or mappings if the size is 0."""
+    numbers = range(2 * ITEMS)
     return (
         [{"number": number, "text": "x" * 300} for number in numbers]
         if not size
@@ -37,7 +37,7 @@ VERBS: dict[str, Callable[[Any, list[Any]], object]] = {
 
 
 def expected(verb: str, there: list[Any], new: list[Any], result: Any) -> list[Any]:
-    """Return what has to be in the queue after a call that returned."""
+    """Return the items that must be in the queue after a call that returned."""
     if verb == "put":
         return [*there, new[0]]
     if verb == "put_many":
@@ -49,14 +49,14 @@ def expected(verb: str, there: list[Any], new: list[Any], result: Any) -> list[A
 
 
 def shortages(queue: "ipcq.Queue[Any]", act: str, items: list[Any]) -> Iterator[str]:
-    """Let each memory request of a call fail, and report where the queue differs from the call's outcome."""
-    there, new = items[:FILLED], items[FILLED:]
+    """Make each memory request of a call fail, and yield each difference between the queue and the call's result."""
+    there, new = items[:ITEMS], items[ITEMS:]
     with suppress(ipcq.MessageQueueError):
-        VERBS[act](queue, new)  # whatever is made at the first call
+        VERBS[act](queue, new)  # allocations of the first call only
     quiet = number = 0
-    while quiet < QUIET:
+    while quiet < CALLS_WITHOUT_FAILURE:
         queue.clear()
-        assert queue.put_many(there) == FILLED
+        assert queue.put_many(there) == ITEMS
         try:
             _testcapi.set_nomemory(number, number + 1)
             try:

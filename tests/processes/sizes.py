@@ -1,4 +1,4 @@
-"""How much the long tests do: what a change has to pass, or what `nox -s nightly` or `nox -s release` asks for."""
+"""The sizes of the long tests: those for each change, and those of `nox -s nightly` and `nox -s release`."""
 
 import os
 
@@ -6,5 +6,5 @@ _SIZE = os.environ.get("IPCQ_TESTS_SIZE", "daily")
 
 
 def size(daily: int, nightly: int, release: int | None = None) -> int:
-    """Return one of these; a release does what a night does where nothing else is said."""
+    """Return the size for this run; a release uses the nightly size unless it has its own."""
     return {"daily": daily, "nightly": nightly, "release": release or nightly}[_SIZE]

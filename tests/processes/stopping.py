@@ -1,4 +1,4 @@
-"""Processes that are stopped, above all where they hold the lock of a queue."""
+"""Processes that are stopped, mostly while they hold the lock of a queue."""
 
 import os
 import random
@@ -13,8 +13,8 @@ import ipcq
 from ipcq.testing.locks import holds_lock
 from ipcq.testing.processes import Hang, Peer
 
-#: Seconds within which a process that does nothing else is met inside.
-MET = 60.0
+#: Seconds within which a process that does nothing else is caught while it holds the lock.
+CATCH_SECONDS = 60.0
 
 
 #: Stops the process that runs it.
@@ -23,7 +23,7 @@ STOP = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)\n"
 
 @contextmanager
 def stopped_program(code: str, *arguments: str, descriptors: Collection[int] = ()) -> Iterator[int]:
-    """Run a program until it is stopped, and kill it at the end; its process id is the value."""
+    """Run a program until it stops itself, yield its process id, and kill it at the end."""
     program = subprocess.Popen([sys.executable, "-c", code + STOP, *arguments], pass_fds=descriptors)
     try:
         os.waitid(os.P_PID, program.pid, os.WSTOPPED)
@@ -34,23 +34,23 @@ def stopped_program(code: str, *arguments: str, descriptors: Collection[int] = (
 
 
 def stop_inside(peer: Peer, dice: random.Random) -> None:
-    """Stop a process where it holds a lock.
+    """Stop a process while it holds a lock.
 
     Raises:
-        Hang: It was not met there.
+        Hang: It was never caught there.
     """
-    deadline = time.monotonic() + MET
+    deadline = time.monotonic() + CATCH_SECONDS
     while time.monotonic() < deadline:
         peer.stop()
         if holds_lock(peer.pid):
             return
         peer.resume()
         time.sleep(dice.uniform(0, 0.0005))
-    raise Hang(f"{peer} was not met inside in {MET} seconds")
+    raise Hang(f"{peer} was not met inside in {CATCH_SECONDS} seconds")
 
 
 def held(queue: "ipcq.Queue[object]") -> str | None:
-    """Return the verb that is held, of a queue that is nearly empty; None where the holder was on its way out."""
+    """Return the verb whose lock is held, on a nearly empty queue; None if the holder had already released it."""
     try:
         queue.put("beside", timeout=0.05)
     except ipcq.QueueFull:

@@ -1,4 +1,4 @@
-"""DESIGN 5: processes that can use different backends never end on two queues of one name."""
+"""DESIGN 5: processes that can use different backends never end up on two queues of one name."""
 
 import random
 import time
@@ -17,21 +17,21 @@ from processes.sizes import size
 RACERS = 50
 ROUNDS = size(50, 1000)
 
-#: Seconds from telling the racers when to start to that instant: enough for all of them to have heard.
-LEAD = 0.02
+#: Seconds between announcing the start and the start: enough for all racers to have heard.
+LEAD_SECONDS = 0.02
 
 
 def can_use_only(names: list[str]) -> None:
-    """Make this process one in which the other backends cannot be used, though they are seen."""
+    """Make the other backends unusable in this process, though still visible."""
     for plugin in registry.plugins():
         if plugin.backend is not None and plugin.name not in names:
             plugin.backend.probe = lambda: Availability.no("it is hidden from this process")
 
 
 def race(able: list[str]) -> None:
-    """Open and unlink the names that the test gives, at the instants that it gives, and say what came of it."""
+    """Open and unlink the names that the test gives, at the instants that it gives, and report the results."""
     can_use_only(able)
-    # Those who can use nothing that keeps queues are told so.
+    # Racers that can use only backends without persistence get this warning.
     warnings.simplefilter("ignore", ipcq.PersistenceWarning)
     queue: ipcq.Queue[object] | None = None
     say("ready")
@@ -55,7 +55,7 @@ def race(able: list[str]) -> None:
 
 
 def subsets(names: Sequence[str], dice: random.Random) -> list[list[str]]:
-    """Return for each racer what it can use: each backend alone first, then any."""
+    """Return the backends that each racer can use: first each backend alone, then any."""
     alone = [[name] for name in names]
     return alone + [dice.sample(names, dice.randint(1, len(names))) for _ in range(RACERS - len(alone))]
 
@@ -63,7 +63,7 @@ def subsets(names: Sequence[str], dice: random.Random) -> list[list[str]]:
 @pytest.mark.storm
 @pytest.mark.timeout(300)
 def test_processes_that_can_use_different_backends_never_split_a_name(name: str) -> None:
-    """DESIGN 5, rules 1 to 3: in 50 rounds of 50 racers no name is on two backends and every refusal is explained."""
+    """DESIGN 5, rules 1 to 3: in 50 rounds of 50 racers no name is on two backends, and every refusal is explained."""
     names = [info.name for info in ipcq.backends() if info.usable and info.rank is not None]
     met = dict.fromkeys(names, 0)
     refused = 0
@@ -71,7 +71,7 @@ def test_processes_that_can_use_different_backends_never_split_a_name(name: str)
         racers = [peers.fork(race, able) for able in subsets(names, peers.random)]
 
         def everyone(verbs: Sequence[str], name: str) -> list[list[str]]:
-            start = time.monotonic() + LEAD
+            start = time.monotonic() + LEAD_SECONDS
             for racer, verb in zip(racers, verbs, strict=True):
                 racer.say([verb, name, start])
             return [racer.hear() for racer in racers]
@@ -83,7 +83,7 @@ def test_processes_that_can_use_different_backends_never_split_a_name(name: str)
                 answers = everyone(verbs, contested)
                 there = [each for each in names if ipcq.exists(contested, each)]
                 assert len(there) <= 1, (contested, there, answers)
-                refused += judged(answers, verbs)
+                refused += check_answers(answers, verbs)
                 if "unlink" not in verbs:
                     assert {backend for answer, backend, _ in answers if answer == "opened"} == set(there)
                     met[there[0]] += 1
@@ -97,8 +97,8 @@ def test_processes_that_can_use_different_backends_never_split_a_name(name: str)
     assert sum(met.values()) == ROUNDS
 
 
-def judged(answers: Sequence[Sequence[str]], verbs: Sequence[str]) -> int:
-    """Check that each answer is one that its call may get, and count those who were told that they cannot use it."""
+def check_answers(answers: Sequence[Sequence[str]], verbs: Sequence[str]) -> int:
+    """Check that each answer is one that its call may get, and count the racers that could not use the queue."""
     refused = 0
     for (answer, _, text), verb in zip(answers, verbs, strict=True):
         if answer == "BackendUnavailable":

@@ -1,4 +1,4 @@
-"""What measures queues: its messages, its checks, its processes, and its arithmetic."""
+"""The benchmark code: payloads, checks, worker processes, and arithmetic."""
 
 import os
 import queue
@@ -27,7 +27,7 @@ from ipcq._bench.workload import WORKLOADS, Workload
 from ipcq.testing.processes import SPAWN, Peer, PeerDied, Peers, _Line
 from ipcq.testing.tally import judge_tallies
 
-SHORT = 0.02
+SHORT_SECONDS = 0.02
 SMALL = WORKLOADS["64B"]
 LARGE = WORKLOADS["64KiB"]
 IDLE = replace(WORKLOADS["idle"], lasts=0.05)
@@ -40,8 +40,8 @@ def cycle(workload: Workload) -> Cycle:
 
 
 @pytest.mark.parametrize("name", ["64B", "1KiB", "64KiB", "1MiB", "batch", "dict"])
-def test_what_comes_as_it_was_put_is_right(name: str) -> None:
-    """Over several cycles, in the steps in which a consumer takes it."""
+def test_messages_that_arrive_as_they_were_put_are_right(name: str) -> None:
+    """Over several cycles, in the chunks in which a consumer takes them."""
     made, seen = cycle(WORKLOADS[name]), cycle(WORKLOADS[name])
     messages = [message for _ in range(3) for message in made.block()]
     for index in range(0, len(messages), seen.step):
@@ -49,7 +49,7 @@ def test_what_comes_as_it_was_put_is_right(name: str) -> None:
     assert judge_tallies([len(messages)], [seen.report()]).faults == []
 
 
-def spoilt(messages: list[Any], fault: str) -> list[Any]:
+def damage(messages: list[Any], fault: str) -> list[Any]:
     if fault == "lost":
         del messages[20]
     elif fault == "doubled":
@@ -65,10 +65,10 @@ def spoilt(messages: list[Any], fault: str) -> list[Any]:
 
 @pytest.mark.parametrize("fault", ["lost", "doubled", "swapped", "a cycle lost", "damaged"])
 @pytest.mark.parametrize("workload", [SMALL, LARGE], ids=["small", "large"])
-def test_what_comes_otherwise_is_wrong(workload: Workload, fault: str) -> None:
-    """Whatever is done to it."""
+def test_damaged_messages_are_wrong(workload: Workload, fault: str) -> None:
+    """Whatever the damage."""
     made, seen = cycle(workload), cycle(workload)
-    messages = spoilt([message for _ in range(3) for message in made.block()], fault)
+    messages = damage([message for _ in range(3) for message in made.block()], fault)
 
     def take() -> None:
         for index in range(0, len(messages), seen.step):
@@ -80,24 +80,24 @@ def test_what_comes_otherwise_is_wrong(workload: Workload, fault: str) -> None:
 
 
 def test_a_count_that_differs_is_wrong() -> None:
-    """As where cycles are too short to have a number, and one is lost as a whole."""
+    """For example where cycles are too short to have a number, and a whole one is lost."""
     made, seen = cycle(WORKLOADS["1MiB"]), cycle(WORKLOADS["1MiB"])
     seen.take(made.block())
     faults = judge_tallies([8], [seen.report()]).faults
     assert faults == ["4 lost (no. 4 of producer 0, no. 5 of producer 0, no. 6 of producer 0, no. 7 of producer 0)"]
 
 
-def numbered(*blocks: list[bytes]) -> Any:
+def report_on(*blocks: list[bytes]) -> Any:
     payloads = Numbered(0)
     for block in blocks:
         payloads.take(block)
     return payloads.report()
 
 
-def test_two_consumers_may_share_what_two_producers_put() -> None:
-    """Each message to one of them."""
+def test_two_consumers_may_share_the_messages_of_two_producers() -> None:
+    """Each message goes to one of them."""
     one, other = Numbered(0).block(), Numbered(1).block()
-    reports = [numbered(one[::2], other[:5]), numbered(one[1::2], other[5:])]
+    reports = [report_on(one[::2], other[:5]), report_on(one[1::2], other[5:])]
     assert judge_tallies([128, 128], reports).faults == []
 
 
@@ -109,21 +109,21 @@ def test_two_consumers_may_share_what_two_producers_put() -> None:
         (lambda block: [block, Numbered(7).block()[:1]], "1 invented"),
     ],
 )
-def test_what_two_consumers_may_not_see(take: Callable[[list[bytes]], Any], told: str) -> None:
-    """Less, more, or something else than was put."""
-    assert judge_tallies([128], [numbered(each) for each in take(Numbered(0).block())]).faults == [told]
+def test_a_fault_between_two_consumers_is_found(take: Callable[[list[bytes]], Any], told: str) -> None:
+    """Fewer, more, or other messages than were put."""
+    assert judge_tallies([128], [report_on(each) for each in take(Numbered(0).block())]).faults == [told]
 
 
 @pytest.mark.parametrize(("order", "told"), [([0, 1, 0], "1 duplicated"), ([1, 0], "1 reordered")])
-def test_what_one_consumer_may_not_see(order: list[int], told: str) -> None:
-    """A message again, or out of order."""
+def test_a_fault_at_one_consumer_is_found(order: list[int], told: str) -> None:
+    """A message twice, or out of order."""
     block = Numbered(0).block()
-    assert judge_tallies([2], [numbered([block[index] for index in order])]).faults == [told]
+    assert judge_tallies([2], [report_on([block[index] for index in order])]).faults == [told]
 
 
 def test_an_absurd_number_is_wrong() -> None:
-    """And does not take memory for all below it."""
-    assert judge_tallies([0], [numbered([data((1 << 48) - 1, 64)])]).faults == ["1 invented"]
+    """It does not allocate memory for all numbers below it."""
+    assert judge_tallies([0], [report_on([data((1 << 48) - 1, 64)])]).faults == ["1 invented"]
 
 
 # The workers, run here
@@ -150,7 +150,7 @@ class Near(queues.Queues):
 
 
 class Thread(Peer):
-    """What stands in for a worker's process, and does what it does in a thread."""
+    """A worker that runs in a thread instead of a process."""
 
     def __init__(self, job: Any, place: Path) -> None:
         ours, theirs = socket.socketpair()
@@ -164,7 +164,7 @@ class Thread(Peer):
             try:
                 worker.work(job, worker.Talk(self._theirs.say, self._theirs.hear))
             except (EOFError, BrokenPipeError):
-                pass  # the sample has ended
+                pass  # the sample is over
             except Exception as error:
                 self._theirs.say({"error": f"{type(error).__name__}: {error}"})
 
@@ -178,8 +178,8 @@ class Thread(Peer):
 
 
 @pytest.fixture
-def near(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the workers be threads, so that what they do is measured."""
+def in_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run the workers in threads, so that coverage measures them."""
 
     def inherit(self: Peers, program: Any, job: Any) -> Peer:
         assert program is worker.main
@@ -190,22 +190,22 @@ def near(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workload", [*list(WORKLOADS.values())[:-1], IDLE], ids=lambda each: each.name)
-def test_every_workload_has_a_figure(near: None, workload: Workload) -> None:
-    """Above nothing, and with the messages counted."""
+def test_every_workload_has_a_figure(in_threads: None, workload: Workload) -> None:
+    """It is positive, and the messages are counted."""
     if workload.typed:
         pytest.importorskip("msgspec")
-    sample = Near().sample(workload, SHORT)
+    sample = Near().sample(workload, SHORT_SECONDS)
     assert sample.value > 0
     assert sample.messages > 0
 
 
-def test_batches_are_used_where_there_are_some(near: None) -> None:
-    """Also where what comes is in other portions than what was put."""
-    assert Near(batches=True).sample(WORKLOADS["batch"], SHORT).messages > 100
+def test_batches_are_used_if_the_contestant_has_them(in_threads: None) -> None:
+    """Also if a get returns other portions than were put."""
+    assert Near(batches=True).sample(WORKLOADS["batch"], SHORT_SECONDS).messages > 100
 
 
 class Echo(Near):
-    """Whatever is put or not, the same comes."""
+    """A queue that returns the same message whatever was put."""
 
     def writer(self, address: Any, workload: Workload) -> WriteEnd:
         return WriteEnd(put=lambda item: None)
@@ -215,15 +215,15 @@ class Echo(Near):
 
 
 @pytest.mark.parametrize(("workload", "producer"), [("ping-pong", 0), ("wake-up", None)])
-def test_what_comes_otherwise_is_noticed_where_each_is_timed(workload: str, producer: int | None) -> None:
-    """What comes back is not what was sent, or was there before."""
-    job = worker.Job(Echo(), WORKLOADS[workload], (None, None), producer, SHORT)
+def test_a_wrong_message_is_noticed_where_each_is_timed(workload: str, producer: int | None) -> None:
+    """The message that comes back is not the one that was sent, or was there before."""
+    job = worker.Job(Echo(), WORKLOADS[workload], (None, None), producer, SHORT_SECONDS)
     with pytest.raises(Wrong, match=r"not what was sent|out of order"):
         worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
 
 
 class Awaited(Near):
-    """Ends that have to be awaited."""
+    """Ends whose calls have to be awaited."""
 
     awaited = True
 
@@ -244,15 +244,15 @@ class Awaited(Near):
         return ReadEnd(get=get, finish=end.finish)
 
 
-def test_round_trips_can_be_awaited(near: None) -> None:
-    """Both sides run in an event loop each."""
-    sample = Awaited().sample(WORKLOADS["ping-pong"], SHORT)
+def test_round_trips_can_be_awaited(in_threads: None) -> None:
+    """Each side runs in its own event loop."""
+    sample = Awaited().sample(WORKLOADS["ping-pong"], SHORT_SECONDS)
     assert sample.value > 0
     assert sample.messages > 0
 
 
-def test_what_comes_back_otherwise_is_noticed_where_it_is_awaited() -> None:
-    """It is not what was sent."""
+def test_a_wrong_message_is_noticed_where_it_is_awaited() -> None:
+    """It is not the message that was sent."""
 
     class Echoing(Echo):
         awaited = True
@@ -269,13 +269,13 @@ def test_what_comes_back_otherwise_is_noticed_where_it_is_awaited() -> None:
 
             return ReadEnd(get=get)
 
-    job = worker.Job(Echoing(), WORKLOADS["ping-pong"], (None, None), 0, SHORT)
+    job = worker.Job(Echoing(), WORKLOADS["ping-pong"], (None, None), 0, SHORT_SECONDS)
     with pytest.raises(Wrong, match="not what was sent"):
         worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
 
 
-def test_a_single_message_is_too_few(near: None) -> None:
-    """There is no time between it and itself."""
+def test_a_single_message_is_too_few(in_threads: None) -> None:
+    """There is no interval to measure."""
 
     class Lone(Near):
         def payloads(self, workload: Workload, producer: int) -> Any:
@@ -283,18 +283,18 @@ def test_a_single_message_is_too_few(near: None) -> None:
             block = payloads.block
 
             def one() -> list[Any]:
-                time.sleep(2 * SHORT)
+                time.sleep(2 * SHORT_SECONDS)
                 return block()[:1]
 
             payloads.block = one  # type: ignore[method-assign]
             return payloads
 
     with pytest.raises(Failed, match="1 messages are too few to measure"):
-        Lone().sample(SMALL, SHORT)
+        Lone().sample(SMALL, SHORT_SECONDS)
 
 
-def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> None:
-    """One wake-up is lost without anybody's noticing but the count."""
+def test_a_count_that_differs_is_a_failure_where_each_is_timed(in_threads: None) -> None:
+    """Only the count shows that one wake-up is lost."""
 
     class Forgetful(Near):
         def reader(self, address: Any, workload: Workload) -> ReadEnd:
@@ -309,7 +309,7 @@ def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> No
             return end
 
     with pytest.raises(Failed, match=r"^\d+ (lost|invented)"):
-        Forgetful().sample(WORKLOADS["wake-up"], SHORT)
+        Forgetful().sample(WORKLOADS["wake-up"], SHORT_SECONDS)
 
 
 # The contestants, each end used here
@@ -317,14 +317,14 @@ def test_a_count_that_differs_is_a_failure_where_each_is_timed(near: None) -> No
 
 @pytest.fixture
 def own_heap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what multiprocessing keeps of its shared memory, for its next use, go with the test."""
+    """Release the shared memory that multiprocessing keeps for its next use at the end of the test."""
     import multiprocessing.heap
 
     monkeypatch.setattr(multiprocessing.heap.BufferWrapper, "_heap", multiprocessing.heap.Heap())
 
 
 def plans() -> list[queues.Queues]:
-    """Return every contestant of the wheel that moves bytes, with its variants."""
+    """Return every contestant in the wheel that moves bytes, with its variants."""
     return [
         *(reference() for reference in references.REFERENCES.values()),
         queues.Ipcq("socketpair", max_messages=4, max_message_size=1 << 17),
@@ -334,8 +334,8 @@ def plans() -> list[queues.Queues]:
 
 @pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
 @pytest.mark.parametrize("workload", ["64B", "64KiB", "dict"])
-def test_what_is_put_into_a_contestant_comes_out(own_heap: None, plan: queues.Queues, workload: str) -> None:
-    """One message goes in and comes out, and then both ends end."""
+def test_a_contestant_returns_the_message_that_was_put(own_heap: None, plan: queues.Queues, workload: str) -> None:
+    """One message goes in and comes out, and then both ends finish."""
     asked = WORKLOADS[workload]
     message = plan.payloads(asked, 0).block()[0]
     try:
@@ -355,9 +355,9 @@ def test_what_is_put_into_a_contestant_comes_out(own_heap: None, plan: queues.Qu
 @pytest.mark.parametrize(
     ("plan", "workload"), [(references.Pipe(), "1MiB"), (references.SocketPair(), "64B")], ids=["os.pipe", "socketpair"]
 )
-def test_a_contestant_waits_where_there_is_nothing_or_no_room(near: None, plan: queues.Queues, workload: str) -> None:
-    """And goes on with what it has of a message."""
-    assert plan.sample(WORKLOADS[workload], SHORT).messages > 1
+def test_a_contestant_waits_while_it_is_empty_or_full(in_threads: None, plan: queues.Queues, workload: str) -> None:
+    """It continues with the part of a message that it already has."""
+    assert plan.sample(WORKLOADS[workload], SHORT_SECONDS).messages > 1
 
 
 def test_a_contestant_that_does_not_work_here_is_a_failure() -> None:
@@ -368,12 +368,12 @@ def test_a_contestant_that_does_not_work_here_is_a_failure() -> None:
             raise ModuleNotFoundError("No module named 'pkg_resources'")
 
     with pytest.raises(Failed, match="cannot create its queues: ModuleNotFoundError: No module"):
-        Broken().sample(SMALL, SHORT)
+        Broken().sample(SMALL, SHORT_SECONDS)
 
 
 @pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
-def test_a_contestant_tells_its_version(plan: queues.Queues) -> None:
-    """The standard library has none of its own."""
+def test_a_contestant_has_a_version(plan: queues.Queues) -> None:
+    """Those of the standard library have none."""
     assert bool(plan.version) == bool(plan.distribution)
 
 
@@ -387,10 +387,10 @@ def test_a_contestant_tells_its_version(plan: queues.Queues) -> None:
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_what_a_contestant_cannot_do_it_declines(plan: queues.Queues, workload: str, reason: str) -> None:
-    """With the reason."""
+def test_a_contestant_declines_a_workload_that_it_cannot_run(plan: queues.Queues, workload: str, reason: str) -> None:
+    """The exception has the reason."""
     with pytest.raises(Declined, match=reason):
-        plan.sample(WORKLOADS[workload], SHORT)
+        plan.sample(WORKLOADS[workload], SHORT_SECONDS)
 
 
 def test_a_packet_that_no_socket_takes_is_declined() -> None:
@@ -401,7 +401,7 @@ def test_a_packet_that_no_socket_takes_is_declined() -> None:
 
 @pytest.mark.needs("socketpair")
 def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to install."""
+    """The exception names what to install."""
     monkeypatch.setattr(queues, "find_spec", lambda _: None)
     with pytest.raises(Declined, match="pip install"), queues.Ipcq("socketpair").queues(WORKLOADS["typed"]):
         pass
@@ -409,7 +409,7 @@ def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.needs("socketpair")
 def test_a_typed_queue_moves_structs() -> None:
-    """Of a type that both ends have."""
+    """Both ends have the type."""
     pytest.importorskip("msgspec")
     plan, typed = queues.Ipcq("socketpair"), WORKLOADS["typed"]
     with plan.queues(typed) as (address,):
@@ -422,20 +422,20 @@ def test_a_typed_queue_moves_structs() -> None:
 
 
 def test_a_base_class_is_no_contestant() -> None:
-    """What each has to say, it has to say."""
+    """Each contestant has to implement every method."""
     nobody = queues.Queues()
     for call in (nobody.queues, lambda _: nobody.writer(0, SMALL), lambda _: nobody.reader(0, SMALL)):
         with pytest.raises(NotImplementedError):
             call(SMALL)
 
 
-# Processes, and what may happen to them
+# Processes and their failures
 
 
 @pytest.mark.needs("socketpair")
 def test_a_sample_of_processes_has_a_figure() -> None:
-    """Of ipcq itself."""
-    assert queues.Ipcq("socketpair").sample(SMALL, SHORT).value > 0
+    """With ipcq itself."""
+    assert queues.Ipcq("socketpair").sample(SMALL, SHORT_SECONDS).value > 0
 
 
 @pytest.mark.parametrize(
@@ -451,41 +451,41 @@ def test_a_sample_of_processes_has_a_figure() -> None:
     ],
 )
 def test_a_liar_is_a_failure(fault: str, told: str) -> None:
-    """With what is wrong with it; and none of its processes is left."""
+    """The error says what is wrong, and none of its processes is left."""
     with pytest.raises(Failed, match=told):
         liars.Liar(fault).sample(SMALL, 0.3)
 
 
 @pytest.mark.parametrize("fault", ["loses", "doubles"])
 def test_a_liar_among_several_is_a_failure(fault: str) -> None:
-    """Where each message has a number of its own."""
+    """In a workload whose messages are numbered."""
     with pytest.raises(Failed, match=r"duplicated|reordered|lost"):
         liars.Liar(fault).sample(WORKLOADS["2P2C"], 0.2)
 
 
 def test_a_stall_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After some patience."""
+    """After the patience is over."""
     monkeypatch.setattr(sample, "PATIENCE", 3.0)
     with pytest.raises(Failed, match=r"the consumer stalled|the producer 0 stalled"):
-        liars.Liar("stalls").sample(SMALL, SHORT)
+        liars.Liar("stalls").sample(SMALL, SHORT_SECONDS)
 
 
 def test_a_worker_that_does_not_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has said all, and stays."""
+    """It has reported its result, but does not exit."""
     monkeypatch.setattr(sample, "PATIENCE", 2.0)
     with pytest.raises(Failed, match="the producer 0 does not exit"):
-        liars.Stayer().sample(SMALL, SHORT)
+        liars.Stayer().sample(SMALL, SHORT_SECONDS)
 
 
 def test_a_worker_that_ends_badly_is_a_failure() -> None:
-    """Though it has said all."""
+    """Although it has reported its result."""
     with pytest.raises(Failed, match="the producer 0 ended with exit code 3"):
-        liars.Leaver().sample(SMALL, SHORT)
+        liars.Leaver().sample(SMALL, SHORT_SECONDS)
 
 
 @pytest.mark.needs("socketpair")
 def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its pipe nor those that were started before it."""
+    """Neither its pipe nor the workers that were started before it."""
     started = SPAWN.Process.start
 
     def refuse(self: Any) -> None:
@@ -496,10 +496,10 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monk
     calls: list[Any] = []
     monkeypatch.setattr(SPAWN.Process, "start", refuse)
     with pytest.raises(OSError, match="no more"):
-        queues.Ipcq("socketpair").sample(SMALL, SHORT)
+        queues.Ipcq("socketpair").sample(SMALL, SHORT_SECONDS)
 
 
-def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
+def test_the_death_of_the_benchmark_ends_its_workers(tmp_path: Path) -> None:
     """Whatever they are waiting for."""
     script = tmp_path / "killed.py"
     script.write_text(
@@ -524,9 +524,9 @@ def test_the_death_of_who_measures_ends_the_workers(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_word_to_a_dead_worker_is_lost() -> None:
-    """Its death is noticed where it is listened to."""
-    crew = sample.Crew(Near(), SMALL, (), SHORT)
+def test_a_message_to_a_dead_worker_is_lost() -> None:
+    """The next attempt to hear from it reports its death."""
+    crew = sample.Crew(Near(), SMALL, (), SHORT_SECONDS)
 
     def deaf(word: object) -> None:
         raise PeerDied("it does not listen", peer)
@@ -538,8 +538,8 @@ def test_a_word_to_a_dead_worker_is_lost() -> None:
 # Rounds and ratios
 
 
-class Told:
-    """A contestant whose figures are known beforehand."""
+class Fixed:
+    """A contestant with predetermined figures."""
 
     kind = PEER
     version = "1"
@@ -558,13 +558,13 @@ class Told:
 def test_contestants_take_turns() -> None:
     """A B, A B, and not A A, B B."""
     seen: list[str] = []
-    play([Told("A", 1, 2), Told("B", 3, 4)], SMALL, 2, 0.1, lambda number, who: seen.append(f"{number}{who.name}"))
+    play([Fixed("A", 1, 2), Fixed("B", 3, 4)], SMALL, 2, 0.1, lambda number, who: seen.append(f"{number}{who.name}"))
     assert seen == ["0A", "0B", "1A", "1B"]
 
 
-def test_who_failed_or_declined_is_not_asked_again() -> None:
-    """And the reason is kept, with the round."""
-    results = play([Told("A", 1, Failed("lost"), 3), Told("B", Declined("too large"), 2, 3)], SMALL, 3, 0.1)
+def test_a_contestant_that_failed_or_declined_is_not_run_again() -> None:
+    """The reason is kept, with the round."""
+    results = play([Fixed("A", 1, Failed("lost"), 3), Fixed("B", Declined("too large"), 2, 3)], SMALL, 3, 0.1)
     assert [(each.values, each.failed, each.declined) for each in results] == [
         ([], "round 2: lost", ""),
         ([], "", "too large"),
@@ -572,28 +572,28 @@ def test_who_failed_or_declined_is_not_asked_again() -> None:
 
 
 def test_ratios_are_paired_by_round() -> None:
-    """The median of the ratios, which is not the ratio of the medians."""
+    """The result is the median of the ratios, not the ratio of the medians."""
     found = ratio([10, 20, 90], [1, 10, 10], SMALL)
     assert found is not None
     assert (found.median, found.low, found.high) == (9, 2, 10)
 
 
 def test_less_time_is_a_larger_ratio() -> None:
-    """Above 1 is better, whatever the unit."""
+    """A ratio above 1 is better, whatever the unit."""
     found = ratio([5.0], [10.0], WORKLOADS["ping-pong"])
     assert found is not None
     assert found.median == 2
 
 
-def test_what_took_no_time_has_no_ratio() -> None:
-    """A clock that is too coarse proves nothing."""
+def test_a_time_of_zero_has_no_ratio() -> None:
+    """With a clock that is too coarse there is no result."""
     assert ratio([0.0], [1.0], WORKLOADS["idle"]) is None
 
 
 @pytest.mark.parametrize(("workload", "champion"), [("64B", "B"), ("ping-pong", "A")])
 def test_the_best_is_the_fastest(workload: str, champion: str) -> None:
     """By its median."""
-    found = best(play([Told("A", 1), Told("B", 2)], WORKLOADS[workload], 1, 0.1), WORKLOADS[workload], PEER)
+    found = best(play([Fixed("A", 1), Fixed("B", 2)], WORKLOADS[workload], 1, 0.1), WORKLOADS[workload], PEER)
     assert found is not None
     assert found.contestant.name == champion
 
@@ -618,7 +618,7 @@ def test_a_figure_has_three_digits(value: float | None, text: str) -> None:
 
 
 def test_no_ratio_is_a_dash() -> None:
-    """As an empty cell."""
+    """Like an empty cell."""
     assert times(None) == "–"
 
 

@@ -1,4 +1,4 @@
-"""The checkers themselves: each rule that a history can break is seen, by a doctored history and by a wrong queue."""
+"""The checkers themselves: they catch each rule that a history can break, with doctored histories and faulty queues."""
 
 import ctypes
 import os
@@ -41,26 +41,26 @@ def test_calls_at_the_same_time_may_take_effect_in_either_order() -> None:
     ],
     ids=["fresh", "early", "repeated", "inverted", "wrong empty", "wrong full", "beyond the capacity"],
 )
-def test_a_history_that_no_queue_can_have_is_refused(history: list[Call], capacity: int) -> None:
-    """Each in the one way that its name says."""
+def test_a_history_that_no_queue_can_have_is_rejected(history: list[Call], capacity: int) -> None:
+    """Each is wrong in the one way that its name says."""
     assert not linearizable(history, capacity)
 
 
-def test_full_and_empty_are_accepted_where_they_are_true() -> None:
-    """A queue of one, full and then empty."""
+def test_full_and_empty_are_accepted_when_they_are_true() -> None:
+    """On a queue of one that is full and then empty."""
     assert linearizable(
         [Call("put", 1, 0, 1), Call("put", None, 2, 3), Call("get", 1, 4, 5), Call("get", None, 6, 7)], 1
     )
 
 
 def test_the_exhaustive_checker_and_the_rules_agree(tmp_path: Path) -> None:
-    """On 2,000 random histories of a few overlapping calls without losses, half of them of no queue."""
+    """On 2,000 random histories of a few overlapping calls without losses, half of which no queue can have."""
     dice = random.Random(5)
     answers = []
     for _ in range(2000):
         history = random_history(dice)
         answers.append(linearizable(history))
-        assert answers[-1] == by_rules(history, tmp_path), history
+        assert answers[-1] == judge_by_rules(history, tmp_path), history
     assert 100 < sum(answers) < 1900
 
 
@@ -76,8 +76,8 @@ def random_history(dice: random.Random) -> list[Call]:
     return calls + [Call("get", None, *span()) for _ in range(dice.randint(0, 2))]
 
 
-def by_rules(history: list[Call], place: Path) -> bool:
-    """Judge a history by the ledgers of as many processes as it has calls."""
+def judge_by_rules(history: list[Call], place: Path) -> bool:
+    """Judge a history through the ledgers of as many processes as it has calls."""
     puts, gets = [], []
     for number, call in enumerate(history):
         path = place / f"{number}"
@@ -96,43 +96,43 @@ def by_rules(history: list[Call], place: Path) -> bool:
 # Doctored histories, by the rules
 
 
-def ledgers(place: Path, producer: str, consumer: str) -> Verdict:
-    """Judge what one producer and one consumer entered."""
+def judge_entries(place: Path, producer: str, consumer: str) -> Verdict:
+    """Judge the entries of one producer and one consumer."""
     (place / "p").write_text(producer)
     (place / "c").write_text(consumer)
     return judge([place / "p"], [place / "c"])
 
 
 def test_a_message_taken_before_it_was_put_is_invented(tmp_path: Path) -> None:
-    """The get had returned when the put began."""
-    assert ledgers(tmp_path, "? 0 0 10\n+ 0 0 20\n", "< 0 0 1 5\n").invented == [Tag(0, 0)]
+    """The get had returned before the put began."""
+    assert judge_entries(tmp_path, "? 0 0 10\n+ 0 0 20\n", "< 0 0 1 5\n").invented == [Tag(0, 0)]
 
 
 def test_a_batch_that_comes_in_another_order_is_reordered(tmp_path: Path) -> None:
-    """Though no call of it came before another."""
+    """Although the calls for both messages overlap."""
     batch = "? 0 0 1\n? 0 1 1\n+ 0 0 5\n+ 0 1 5\n"
-    assert ledgers(tmp_path, batch, "< 0 1 6 9\n< 0 0 6 9\n").reordered == [(Tag(0, 0), Tag(0, 1))]
-    assert ledgers(tmp_path, batch, "< 0 0 6 9\n< 0 1 6 9\n").sound
+    assert judge_entries(tmp_path, batch, "< 0 1 6 9\n< 0 0 6 9\n").reordered == [(Tag(0, 0), Tag(0, 1))]
+    assert judge_entries(tmp_path, batch, "< 0 0 6 9\n< 0 1 6 9\n").sound
 
 
-def test_one_batch_may_not_swap_what_was_put_one_after_the_other(tmp_path: Path) -> None:
-    """One get returns both, the later one first; a message that nobody put is invented and not out of order."""
+def test_one_batch_may_not_swap_messages_of_consecutive_puts(tmp_path: Path) -> None:
+    """One get returns both, the later one first. A message that nobody put is invented, not reordered."""
     puts = "? 0 0 1\n+ 0 0 2\n? 0 1 3\n+ 0 1 4\n"
-    assert ledgers(tmp_path, puts, "< 0 1 6 9\n< 0 0 6 9\n").reordered == [(Tag(0, 0), Tag(0, 1))]
-    assert not ledgers(tmp_path, puts, "< 0 7 6 9\n< 0 0 6 9\n").reordered
+    assert judge_entries(tmp_path, puts, "< 0 1 6 9\n< 0 0 6 9\n").reordered == [(Tag(0, 0), Tag(0, 1))]
+    assert not judge_entries(tmp_path, puts, "< 0 7 6 9\n< 0 0 6 9\n").reordered
 
 
 def test_a_ledger_without_an_end_is_of_a_consumer_that_was_killed(tmp_path: Path) -> None:
-    """And the longest time in which nothing returned is the stall."""
-    verdict = ledgers(tmp_path, "? 0 0 1\n+ 0 0 2000000000\n.\n", "< 0 0 1 5000000000\n")
+    """The stall is the longest time in which no call returned."""
+    verdict = judge_entries(tmp_path, "? 0 0 1\n+ 0 0 2000000000\n.\n", "< 0 0 1 5000000000\n")
     assert (verdict.cut_off, verdict.stall) == (1, 3.0)
-    assert ledgers(tmp_path, "", ".\n").cut_off == 0
+    assert judge_entries(tmp_path, "", ".\n").cut_off == 0
 
 
 def test_verdicts_add_up(tmp_path: Path) -> None:
-    """Counts and lists are of both, and the stall is the longer one."""
-    one = ledgers(tmp_path, "? 0 0 1\n+ 0 0 2\n", "< 0 0 1 5\n< 0 0 6 7\n")
-    both = one + ledgers(tmp_path, "? 3 3 1\n+ 3 3 2\n? 3 4 2\n+ 3 4 1000000002\n", "")
+    """Counts and lists are added, and the stall is the longer one."""
+    one = judge_entries(tmp_path, "? 0 0 1\n+ 0 0 2\n", "< 0 0 1 5\n< 0 0 6 7\n")
+    both = one + judge_entries(tmp_path, "? 3 3 1\n+ 3 3 2\n? 3 4 2\n+ 3 4 1000000002\n", "")
     assert (both.accepted, both.duplicated, both.lost, both.stall) == (3, [Tag(0, 0)], [Tag(3, 3), Tag(3, 4)], 1.0)
 
 
@@ -140,7 +140,7 @@ def test_verdicts_add_up(tmp_path: Path) -> None:
 
 
 class Fake:
-    """A queue within this process, with faults to order."""
+    """A queue within this process, with a fault on request."""
 
     def __init__(self, fault: str = "") -> None:
         self.content: deque[bytes] = deque()
@@ -178,8 +178,8 @@ class Fake:
         return [self.get(timeout) for _ in range(min(limit, max(1, len(self.content))))]
 
 
-def work(place: Path, handle: Any, batch: int = 1, rounds: int = 8) -> Verdict:
-    """Let one producer and one consumer work in turn, and judge them."""
+def judge_work(place: Path, handle: Any, batch: int = 1, rounds: int = 8) -> Verdict:
+    """Run one producer and one consumer in turn, and judge them."""
     producer = Worker(handle, str(place / "p.ledger"), 1, batch=batch)
     consumer = Worker(handle, str(place / "c.ledger"), 2, batch=batch, look=True)
     for _ in range(rounds):
@@ -194,9 +194,9 @@ def work(place: Path, handle: Any, batch: int = 1, rounds: int = 8) -> Verdict:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_workers_enter_what_a_queue_does(batch: int, tmp_path: Path) -> None:
-    """A queue that is right is sound, singly and in batches of which a part is stored."""
-    verdict = work(tmp_path, Fake(), batch)
+def test_workers_record_what_a_queue_does(batch: int, tmp_path: Path) -> None:
+    """A correct queue is sound, with single messages and with batches of which only a part is stored."""
+    verdict = judge_work(tmp_path, Fake(), batch)
     assert verdict.sound and not verdict.lost and not verdict.cut_off and verdict.received == verdict.accepted > 8
     assert bool(verdict.refused) == (batch > 1)
 
@@ -212,14 +212,14 @@ def test_workers_enter_what_a_queue_does(batch: int, tmp_path: Path) -> None:
         ("empty", "missed"),
     ],
 )
-def test_a_wrong_queue_is_found_by_the_rule_that_it_breaks(fault: str, shown: str, tmp_path: Path) -> None:
+def test_a_faulty_queue_is_caught_by_the_rule_that_it_breaks(fault: str, shown: str, tmp_path: Path) -> None:
     """Each of the rules catches a queue that breaks it."""
-    assert getattr(work(tmp_path, Fake(fault)), shown)
+    assert getattr(judge_work(tmp_path, Fake(fault)), shown)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_worker_whose_put_fails_enters_that_and_fails(batch: int, tmp_path: Path) -> None:
-    """Only a batch in a hurry may find the queue full."""
+def test_a_worker_whose_put_fails_records_that_and_fails(batch: int, tmp_path: Path) -> None:
+    """Only a batch without a wait may find the queue full."""
     calls = 0
     for number in range(8):
         worker = Worker(Fake("full"), str(tmp_path / f"{number}.ledger"), number, batch=batch)
@@ -232,8 +232,8 @@ def test_a_worker_whose_put_fails_enters_that_and_fails(batch: int, tmp_path: Pa
     assert (calls > 8) == (batch > 1)
 
 
-def test_a_consumer_that_waits_in_vain_fails(tmp_path: Path) -> None:
-    """It is a hang of the queue, unless it only looked."""
+def test_a_consumer_whose_wait_times_out_fails(tmp_path: Path) -> None:
+    """That is a hang of the queue, unless the consumer only looked."""
     worker = Worker(Fake(), str(tmp_path / "c.ledger"), 1, look=True)
     with pytest.raises(ipcq.QueueEmpty):
         worker.consume()
@@ -243,8 +243,8 @@ def test_a_consumer_that_waits_in_vain_fails(tmp_path: Path) -> None:
     assert (tmp_path / "c.ledger").read_text().startswith("0 ")
 
 
-def test_another_worker_of_the_same_kind_has_a_ledger_beside(tmp_path: Path) -> None:
-    """Under its own number."""
+def test_another_worker_of_the_same_kind_has_its_own_ledger(tmp_path: Path) -> None:
+    """It has its own number."""
     worker = Worker(Fake(), str(tmp_path / "p.ledger"), 1, batch=3)
     other = worker.another(Fake(), 7)
     worker.end()
@@ -254,16 +254,16 @@ def test_another_worker_of_the_same_kind_has_a_ledger_beside(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return what programs say that run in this process."""
-    said: list[object] = []
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what programs report when they run in this process."""
+    reports: list[object] = []
     for module in (workers, histories):
-        monkeypatch.setattr(module, "say", said.append)
-    return said
+        monkeypatch.setattr(module, "say", reports.append)
+    return reports
 
 
-def test_the_programs_of_a_storm_share_a_queue(memory: str, said: list[object], name: str, tmp_path: Path) -> None:
-    """A producer puts so many, a finisher shuts the queue down, and a consumer drains it and ends."""
+def test_the_programs_of_a_storm_share_a_queue(memory: str, reports: list[object], name: str, tmp_path: Path) -> None:
+    """A producer puts a number of messages, a finisher shuts the queue down, and a consumer drains it and ends."""
     with ipcq.open(name, memory):
         at = [name, memory]
         workers.produce(workers.attached, at, 1, str(tmp_path / "p.ledger"), count=5)
@@ -271,20 +271,22 @@ def test_the_programs_of_a_storm_share_a_queue(memory: str, said: list[object], 
         workers.consume(workers.attached, at, 2, str(tmp_path / "c.ledger"))
         verdict = judge([tmp_path / "p.ledger"], [tmp_path / "c.ledger"])
     assert (verdict.received, verdict.cut_off) == (5, 0)
-    assert said == ["ready", "done", 0, "ready", "done"]
+    assert reports == ["ready", "done", 0, "ready", "done"]
     workers.remove(name, memory)
     workers.remove(name, memory)
     assert not ipcq.exists(name, memory)
 
 
-def test_a_recorder_tells_its_calls(memory: str, said: list[Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what was full and empty, as the checker takes them."""
+def test_a_recorder_reports_its_calls(
+    memory: str, reports: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It includes the calls that found the queue full or empty, in the format of the checker."""
     orders = iter([[60, time.monotonic() + 0.01], None])
     monkeypatch.setattr(histories, "hear", lambda: next(orders))
     with ipcq.open(name, memory, max_messages=1) as queue:
         histories.record(workers.attached, [name, memory], 3)
         queue.unlink()
-    calls = [Call(*call) for call in said[1]]
+    calls = [Call(*call) for call in reports[1]]
     assert linearizable(calls, 1)
     assert {call.verb for call in calls if call.value is None} == {"put", "get"}
 
@@ -292,8 +294,8 @@ def test_a_recorder_tells_its_calls(memory: str, said: list[Any], name: str, mon
 # Reports
 
 
-def test_a_report_says_what_was_wrong() -> None:
-    """Losses beyond what the dead may have had, and each kind of fault; and it is not ok."""
+def test_a_report_lists_the_faults() -> None:
+    """It lists losses beyond those of killed consumers, and each kind of fault; and it is not ok."""
     verdict = Verdict(9, 0, 0, 9, lost=[Tag(0, 1), Tag(0, 2)], torn=["x"], missed=1)
     report = Report(mode="get", seed=1, seconds=1.0, kills=30, losable=1, verdict=verdict, recoveries=4)
     assert report.faults == ["2 lost, of which killed consumers account for 1 at most", "1 torn", "1 missed"]
@@ -301,10 +303,10 @@ def test_a_report_says_what_was_wrong() -> None:
     assert "4 recoveries" in str(report) and "below 0.1 per kill" in str(report)
 
 
-def test_who_does_not_wait_may_be_put_off(tmp_path: Path) -> None:
-    """A get that was held up for more than a millisecond may say that it found nothing, and a quick one may not."""
+def test_a_delayed_get_without_a_wait_may_find_nothing(tmp_path: Path) -> None:
+    """A get that was delayed for more than a millisecond may find nothing, a quick one may not."""
     puts = "? 0 0 1\n+ 0 0 2\n"
-    verdict = ledgers(tmp_path, puts, "0 5 20000000\n0 5 6\n< 0 0 30000000 30000001\n")
+    verdict = judge_entries(tmp_path, puts, "0 5 20000000\n0 5 6\n< 0 0 30000000 30000001\n")
     assert (verdict.missed, verdict.put_off) == (1, 1)
     report = Report(mode="stops", seed=1, seconds=1.0, kills=3, stops=5, verdict=Verdict(9, 0, 0, 9, put_off=1))
     assert report.ok and "5 stops" in str(report)
@@ -324,7 +326,7 @@ def test_reports_add_up() -> None:
 
 
 class Stuck:
-    """A queue that gives nothing."""
+    """A queue that never returns a message."""
 
     def put(self, message: bytes, timeout: float) -> None:
         time.sleep(timeout)
@@ -356,11 +358,11 @@ def open_failing() -> Failing:
     ("opener", "patience", "trouble", "shown"),
     [(open_stuck, 0.5, "nobody got on for", "in get"), (open_failing, 20.0, "ended by itself", "on purpose")],
 )
-def test_a_storm_that_comes_to_nothing_tells_where_everybody_stood(
+def test_a_storm_that_fails_shows_the_stacks_of_its_processes(
     opener: Callable[[], Stuck], patience: float, trouble: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody gets on, or a process fails: both end the storm, with what the processes wrote."""
-    monkeypatch.setattr(storm, "PAUSE", 0.05)  # so that somebody lives for long enough to fail
+    """A stall and a failing process both end the storm, with the output of the processes."""
+    monkeypatch.setattr(storm, "PAUSE", 0.05)  # so that a process lives long enough to fail
     report = Storm(opener=opener, arguments=(), kills=1000, producers=1, consumers=1, seed=1, patience=patience).run()
     assert trouble in report.trouble
     assert shown in report.stacks
@@ -368,8 +370,8 @@ def test_a_storm_that_comes_to_nothing_tells_where_everybody_stood(
 
 
 @pytest.mark.needs("pyshm")
-def test_a_storm_gives_up_aiming_where_there_is_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After some strikes in vain victims are no longer stopped and looked at."""
+def test_a_storm_stops_aiming_where_there_is_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some failed attempts, victims are no longer stopped and checked for a lock."""
     looks = []
     monkeypatch.setattr(storm, "VAIN", 0)
     monkeypatch.setattr(storm, "holds_lock", looks.append)
@@ -377,8 +379,8 @@ def test_a_storm_gives_up_aiming_where_there_is_no_lock(monkeypatch: pytest.Monk
     assert report.ok and not looks
 
 
-def test_a_storm_over_a_queue_that_cannot_be_made_raises(memory: str) -> None:
-    """And what is left of the name is nothing."""
+def test_a_storm_over_a_queue_that_cannot_be_created_raises(memory: str) -> None:
+    """And nothing is left under the name."""
     with pytest.raises(ipcq.InvalidArgument):
         stress("memory", kills=1, max_messages=0)
 
@@ -387,7 +389,7 @@ def test_a_storm_over_a_queue_that_cannot_be_made_raises(memory: str) -> None:
 
 
 def hold_file(path: str) -> None:
-    """Take a lock on a file, say so, and give it back when told."""
+    """Open a file, lock it when told, and report both."""
     import fcntl  # which only POSIX has
 
     held = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -399,7 +401,7 @@ def hold_file(path: str) -> None:
 
 
 def hold_robust() -> None:
-    """Take a robust mutex of the C library, and say so."""
+    """Create a robust mutex of the C library, lock it when told, and report both."""
     library = ctypes.CDLL(None)
     attributes, mutex = ctypes.create_string_buffer(64), ctypes.create_string_buffer(256)
     library.pthread_mutexattr_init(attributes)
@@ -416,7 +418,7 @@ def hold_robust() -> None:
 def test_a_lock_that_a_stopped_process_holds_is_seen(
     program: Callable[..., None], place: str | None, peers: Peers, tmp_path: Path
 ) -> None:
-    """A file's and a robust futex's; and before it was taken, there was none."""
+    """A file lock and a robust futex; before it is taken, none is seen."""
     peer = peers.spawn(program, *([str(tmp_path / place)] if place else []))
     assert peer.hear() == "free"
     peer.stop()

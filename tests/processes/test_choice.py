@@ -1,6 +1,6 @@
-"""C31: whatever the machine lacks, a queue keeps what was put, or its creation raises or warns, with the way out.
+"""C31: whatever the machine lacks, a queue keeps its messages, or its creation raises or warns, with the way out.
 
-Each test runs in a mount namespace of its own. The queues are used by programs of their own, one after the other.
+Each test runs in a new mount namespace. Each queue is used by several processes, one after the other.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ipcq.testing.processes import Peers, fresh_name, say
-from processes.mounts import MS_RDONLY, leave, mount, mount_a_small_one
+from processes.mounts import MS_RDONLY, enter_mount_namespace, mount, mount_small_dev_shm
 from processes.needs import usable
 from processes.users import warm_up
 
@@ -24,10 +24,10 @@ pytestmark = [
 if sys.platform != "linux":
     pytest.skip(f"Windows has no /dev/shm, nor has {sys.platform}", allow_module_level=True)
 
-#: A frame for which a queue takes 2 MB, so that 5 MiB have room for two.
-LARGE = 500_000
+#: A message size for which a queue takes 2 MB, so that 5 MiB have space for two queues.
+LARGE_BYTES = 500_000
 
-#: Puts an item into a queue, says where it is, and ends; options follow the name.
+#: Puts an item into a queue and prints its backend; options follow the name.
 PUT = f"""
 import logging, sys
 import ipcq
@@ -36,12 +36,12 @@ try:
     queue = ipcq.open(sys.argv[1], **eval(sys.argv[2]))
 except (ipcq.MessageQueueError, UserWarning) as error:
     sys.exit(f"{{type(error).__name__}}: {{error}}")
-queue.put(bytes({LARGE} - 99 if "max_message_size" in sys.argv[2] else 9))
+queue.put(bytes({LARGE_BYTES} - 99 if "max_message_size" in sys.argv[2] else 9))
 print(queue.backend)
 queue.close()
 """
 
-#: Says whether a queue is there and has an item, and removes it.
+#: Prints whether a queue exists and has an item, and removes it.
 GET = """
 import sys
 import ipcq
@@ -57,7 +57,7 @@ else:
 
 
 def run(code: str, *arguments: str, strict: bool = False) -> tuple[str, str]:
-    """Run a program, and return what it said on stdout, in one word, and on stderr."""
+    """Run a program; return its stdout, or the first word of stderr, and its stderr."""
     options = ["-W", "error::UserWarning"] if strict else []
     done = subprocess.run(
         [sys.executable, *options, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
@@ -65,31 +65,31 @@ def run(code: str, *arguments: str, strict: bool = False) -> tuple[str, str]:
     return done.stdout.strip() or done.stderr.partition(":")[0], done.stderr
 
 
-def small() -> None:
-    """Have 5 MiB of /dev/shm."""
-    mount_a_small_one(5 << 20)
+def small_shared_memory() -> None:
+    """Mount a /dev/shm of 5 MiB."""
+    mount_small_dev_shm(5 << 20)
 
 
 def no_shared_memory() -> None:
-    """Have no /dev/shm that can be written to."""
-    leave()
+    """Make /dev/shm read-only."""
+    enter_mount_namespace()
     mount(b"/dev/shm", MS_RDONLY, "size=4k")
 
 
 def no_message_queues() -> None:
-    """Have no /dev/shm, and no allowance of the kernel's queues."""
+    """Make /dev/shm read-only, and set the limit of the kernel's message queues to 0."""
     no_shared_memory()
     resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]))
 
 
-def nothing_that_keeps() -> None:
-    """Have neither /dev/shm nor queues of the kernel."""
+def no_persistent_backend() -> None:
+    """Make /dev/shm read-only, and hide the kernel's message queues."""
     no_shared_memory()
     mount(b"/proc/sys/fs", 0, "size=4k")
 
 
 def put_and_get(lack: Callable[[], None], options: str, count: int, strict: bool) -> None:
-    """Where something is lacking, put into queues and then get from them; say how each went and what was said."""
+    """Restrict this process, put into queues and then get from them; report the results and the last stderr."""
     warm_up("memory")
     lack()
     names = [fresh_name() for _ in range(count)]
@@ -101,71 +101,71 @@ def put_and_get(lack: Callable[[], None], options: str, count: int, strict: bool
 def outcome(
     peers: Peers, lack: Callable[[], None], options: str = "{}", count: int = 1, *, strict: bool = False
 ) -> tuple[list[str], str]:
-    """Return for each queue where it was or what was raised, and what was got of it; and what was said of the last."""
+    """Return for each queue its backend or error and the result of the get, and the stderr of the last put."""
     peer = peers.fork(put_and_get, lack, options, count, strict)
     answers, said = peer.hear()
     peer.done()
     return answers, said
 
 
-def test_queues_that_find_no_room_are_refused_and_the_others_keep_what_was_put(peers: Peers) -> None:
-    """C31: the third frame is not lost on a backend that forgets."""
+def test_queues_without_space_are_refused_and_the_others_keep_their_messages(peers: Peers) -> None:
+    """C31: the third message is not lost on a backend without persistence."""
     usable("shm")
-    answers, _ = outcome(peers, small, f"{{'max_message_size': {LARGE}}}", 3)
+    answers, _ = outcome(peers, small_shared_memory, f"{{'max_message_size': {LARGE_BYTES}}}", 3)
     assert answers == ["shm got", "shm got", "NoSpace no queue"]
 
 
-def test_no_room_is_told_with_what_is_there_and_the_way_out(peers: Peers) -> None:
+def test_a_lack_of_space_is_reported_with_the_free_space_and_the_way_out(peers: Peers) -> None:
     """C31: free some, ask for less, make it larger, or name another backend."""
     usable("shm")
-    _, said = outcome(peers, small, "{'buffer_size': 9_000_000}")
+    _, said = outcome(peers, small_shared_memory, "{'buffer_size': 9_000_000}")
     assert all(words in said for words in ("/dev/shm has", "ask for less", "mount -o remount", "or try backend="))
 
 
-def test_without_shared_memory_the_kernel_keeps_queues(peers: Peers, mqueue: str) -> None:
-    """C31: what is not permitted here is no choice."""
+def test_without_shared_memory_the_kernels_queues_are_used(peers: Peers, mqueue: str) -> None:
+    """C31: a backend that is not permitted here is not chosen."""
     answers, said = outcome(peers, no_shared_memory)
     assert (answers, said) == ([f"{mqueue} got"], "")
 
 
-def test_an_allowance_that_is_used_up_is_an_error(peers: Peers, mqueue: str) -> None:
-    """C31: it says how much more it takes, and how to say that the queue may go."""
+def test_a_limit_that_is_used_up_is_an_error(peers: Peers, mqueue: str) -> None:
+    """C31: it gives the bytes that are missing, and the option for a queue that need not persist."""
     answers, said = outcome(peers, no_message_queues)
     assert answers == ["LimitExceeded no queue"]
     assert "RLIMIT_MSGQUEUE is 0" in said and "with lifetime='last-close', if the queue need not outlive" in said
 
 
-def test_a_queue_that_nothing_keeps_is_warned_of(peers: Peers) -> None:
+def test_a_queue_without_persistence_warns(peers: Peers) -> None:
     """C31: on stderr, at the program's line, with each backend's reason."""
-    answers, said = outcome(peers, nothing_that_keeps)
+    answers, said = outcome(peers, no_persistent_backend)
     assert answers == ["socketpair no queue"]
     assert said.startswith("<string>:6: PersistenceWarning: queue 'NAME' on backend 'socketpair' lives only ")
     assert all(f"{name}: " in said for name in ("mqueue", "pyshm", "memory"))
 
 
-def test_a_queue_that_nothing_keeps_is_not_made_where_warnings_are_errors(peers: Peers) -> None:
-    """C31: the exception passes, and nothing is left."""
-    answers, _ = outcome(peers, nothing_that_keeps, strict=True)
+def test_a_queue_without_persistence_is_not_created_where_warnings_are_errors(peers: Peers) -> None:
+    """C31: the warning is raised, and no queue is left."""
+    answers, _ = outcome(peers, no_persistent_backend, strict=True)
     assert answers == ["PersistenceWarning no queue"]
 
 
-def test_a_queue_that_need_not_be_kept_is_not_warned_of(peers: Peers) -> None:
-    """C31: with lifetime="last-close" nothing else was promised."""
-    answers, said = outcome(peers, nothing_that_keeps, "{'lifetime': 'last-close'}", strict=True)
+def test_a_queue_that_need_not_persist_does_not_warn(peers: Peers) -> None:
+    """C31: with lifetime="last-close" no persistence was promised."""
+    answers, said = outcome(peers, no_persistent_backend, "{'lifetime': 'last-close'}", strict=True)
     assert (answers, said) == (["socketpair no queue"], "")
 
 
-def test_a_queue_that_has_to_be_kept_is_refused_where_nothing_keeps_it(peers: Peers) -> None:
-    """C31: by the minimum that was asked for."""
-    answers, said = outcome(peers, nothing_that_keeps, "{'require': 'persistence:kernel'}")
+def test_a_queue_that_must_persist_is_refused_without_a_persistent_backend(peers: Peers) -> None:
+    """C31: the error names the minimum that was required."""
+    answers, said = outcome(peers, no_persistent_backend, "{'require': 'persistence:kernel'}")
     assert answers == ["BackendUnavailable no queue"]
     assert "socketpair: its persistence is 'holders', but at least 'kernel' is required" in said
 
 
-def test_a_mode_that_grants_others_access_is_told_with_the_limits(peers: Peers, mqueue: str) -> None:
-    """C31: the record says which backend it is, and why."""
+def test_a_fallback_for_the_mode_is_logged_with_the_limits(peers: Peers, mqueue: str) -> None:
+    """C31: the log record names the backend and the reason."""
     usable("shm")
-    answers, said = outcome(peers, small, "{'mode': 0o660, 'max_messages': 4}")
+    answers, said = outcome(peers, small_shared_memory, "{'mode': 0o660, 'max_messages': 4}")
     assert answers == [f"{mqueue} got"]
     assert said.startswith(
         "INFO ipcq: queue 'NAME' was created on backend 'mqueue', with at most 4 messages of at most 8192 bytes; "

@@ -1,4 +1,4 @@
-"""C14: shutdown and unlink reach who waits in other processes."""
+"""C14: shutdown and unlink reach waiters in other processes."""
 
 import time
 
@@ -10,13 +10,13 @@ from processes.programs import SMALL, wait_in
 from processes.sizes import size
 
 ROUNDS = size(8, 250)
-SOON = 10.0
-"""Ten times the second of the promise."""
+SOON_SECONDS = 10.0
+"""Seconds: ten times the second of the promise."""
 
 
 @pytest.mark.parametrize("verb", ["get", "put"])
-def test_shutdown_wakes_who_waits_in_other_processes(verb: str, name: str, backend: str, peers: Peers) -> None:
-    """C14: after `shutdown` waiting gets and puts of other processes raise QueueShutDown within a second."""
+def test_shutdown_wakes_waiters_in_other_processes(verb: str, name: str, backend: str, peers: Peers) -> None:
+    """C14: after `shutdown`, waiting gets and puts of other processes raise QueueShutDown within a second."""
     latest = 0.0
     for _ in range(ROUNDS):
         with ipcq.open(name, backend, exclusive=True, **SMALL) as queue:
@@ -29,20 +29,20 @@ def test_shutdown_wakes_who_waits_in_other_processes(verb: str, name: str, backe
             began = time.monotonic()
             queue.shutdown()
             for waiter in waiters:
-                kind, what, instant = waiter.hear(SOON)
+                kind, what, instant = waiter.hear(SOON_SECONDS)
                 assert (kind, what) == ("raised", "QueueShutDown")
                 latest = max(latest, instant - began)
                 waiter.done()
             queue.unlink()
     print(f"{backend} {verb}: latest waiter after {latest * 1000:.0f} ms")
-    assert latest <= SOON
+    assert latest <= SOON_SECONDS
 
 
 @pytest.mark.parametrize("verb", ["get", "put"])
-def test_unlink_wakes_who_waits_in_other_processes_and_a_new_queue_is_another_one(
+def test_unlink_wakes_waiters_in_other_processes_and_leaves_a_new_queue_alone(
     verb: str, name: str, backend: str, peers: Peers
 ) -> None:
-    """C14: waiters of an unlinked queue raise QueueGone though the name is back; the new one is left alone."""
+    """C14: waiters of an unlinked queue raise QueueGone though the name is in use again; the new queue is untouched."""
     latest = 0.0
     rounds = quick = 0
     # On a busy machine a round may be too slow to show anything.
@@ -58,10 +58,10 @@ def test_unlink_wakes_who_waits_in_other_processes_and_a_new_queue_is_another_on
         began = time.monotonic()
         ipcq.unlink(name, backend)
         with ipcq.open(name, backend, exclusive=True, **SMALL) as new:
-            quick += time.monotonic() - began < 0.05  # before the waiters look around
+            quick += time.monotonic() - began < 0.05  # before the waiters poll
             new.put("only this")
             for waiter in waiters:
-                kind, what, instant = waiter.hear(SOON)
+                kind, what, instant = waiter.hear(SOON_SECONDS)
                 assert (kind, what) == ("raised", "QueueGone")
                 latest = max(latest, instant - began)
                 waiter.done()
@@ -69,19 +69,19 @@ def test_unlink_wakes_who_waits_in_other_processes_and_a_new_queue_is_another_on
             new.unlink()
         queue.close()
     print(f"{backend} {verb}: latest waiter after {latest * 1000:.0f} ms")
-    assert latest <= SOON
+    assert latest <= SOON_SECONDS
 
 
-def test_what_is_in_a_queue_that_was_shut_down_can_be_drained_elsewhere(
+def test_other_processes_can_drain_a_queue_that_was_shut_down(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C14: other processes take what is left after `shutdown`, and then raise QueueShutDown."""
+    """C14: other processes take the remaining messages after `shutdown`, and then raise QueueShutDown."""
     queue.put_many([0, 1, 2, 3])
     queue.shutdown()
     drained = [peers.fork(wait_in, "get", name, backend) for _ in range(5)]
     outcomes = []
     for peer in drained:
         peer.hear()
-        _, what, _ = peer.hear(SOON)
+        _, what, _ = peer.hear(SOON_SECONDS)
         outcomes.append(what)
     assert sorted(map(str, outcomes)) == ["0", "1", "2", "3", "QueueShutDown"]

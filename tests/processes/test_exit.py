@@ -1,4 +1,4 @@
-"""C17: an interpreter that ends with open handles says nothing, and does not hang."""
+"""C17: an interpreter that ends with open handles prints nothing and does not hang."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ from processes.needs import usable
 
 
 @pytest.mark.parametrize("which", ["memory", "mqueue", "pyshm", "shm", "socketpair"])
-def test_a_handle_that_outlives_the_modules_goes_in_silence(name: str, which: str) -> None:
-    """The interpreter empties its modules at its end, and releases the last reference to the handle after that."""
+def test_a_handle_that_outlives_the_modules_is_closed_silently(name: str, which: str) -> None:
+    """The interpreter clears its modules at exit, and releases the last reference to the handle after that."""
     script = "import sys, threading, ipcq; threading.kept = ipcq.open(sys.argv[1], sys.argv[2])"
     done = subprocess.run(
         [sys.executable, "-c", script, name, usable(which)], capture_output=True, text=True, check=False
@@ -18,7 +18,7 @@ def test_a_handle_that_outlives_the_modules_goes_in_silence(name: str, which: st
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# The cycle is collected when the interpreter has ended for all other threads.
+# The cycle is collected after all other threads have stopped.
 CLOSED_AT_THE_END = """
 import gc, sys, threading, ipcq
 class Owner:
@@ -45,10 +45,8 @@ del owner
     ("which", "how"),
     [(backend, "python") for backend in ("memory", "mqueue", "pyshm", "shm", "socketpair")] + [("shm", "c")],
 )
-def test_a_finaliser_that_closes_at_the_end_does_not_wait_for_threads_that_are_no_more(
-    name: str, which: str, how: str
-) -> None:
-    """The interpreter lets no daemon thread run any more, so none of them ever leaves its call."""
+def test_a_finaliser_that_closes_at_exit_does_not_wait_for_dead_threads(name: str, which: str, how: str) -> None:
+    """The interpreter lets no daemon thread run any more, so none of them ever returns from its call."""
     done = subprocess.run(
         [sys.executable, "-c", CLOSED_AT_THE_END, name, usable(which), how],
         capture_output=True,
@@ -60,8 +58,8 @@ def test_a_finaliser_that_closes_at_the_end_does_not_wait_for_threads_that_are_n
 
 
 @pytest.mark.parametrize("which", ["memory", "mqueue", "shm"])
-def test_a_handle_with_a_request_for_a_notice_goes_in_silence_at_the_end(name: str, which: str) -> None:
-    """The thread that waits for the notice does not run any more and cannot say that it is out."""
+def test_a_handle_with_a_request_for_a_notice_is_closed_silently_at_exit(name: str, which: str) -> None:
+    """The thread that waits for the notice does not run any more and cannot report that it has left."""
     script = (
         "import gc, sys, ipcq; gc.disable(); kept = [ipcq.open(sys.argv[1], sys.argv[2])]; kept.append(kept); "
         "kept[0].notify(signal=10); del kept"
@@ -72,8 +70,8 @@ def test_a_handle_with_a_request_for_a_notice_goes_in_silence_at_the_end(name: s
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_queue_without_a_name_that_outlives_the_modules_goes_in_silence() -> None:
-    """Its overflow file has descriptors and a finaliser of its own."""
+def test_a_nameless_queue_that_outlives_the_modules_is_closed_silently() -> None:
+    """Its overflow file has its own descriptors and finaliser."""
     usable("shm")
     script = "import threading, ipcq.compat.multiprocessing as face; threading.kept = face.Queue()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

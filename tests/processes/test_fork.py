@@ -1,4 +1,4 @@
-"""C20: a fork at any moment leaves parent and child without a lock of the other's."""
+"""C20: after a fork at any moment, neither parent nor child is left with a lock of the other."""
 
 import os
 import signal
@@ -16,28 +16,28 @@ from processes.programs import SMALL
 from processes.sizes import size
 
 FORKS = size(50, 1000)
-SOON = 5.0
+SOON_SECONDS = 5.0
 
-# From Python 3.12 on os.fork warns in a process with threads; that it works all the same is what is tested.
+# From Python 3.12 on, os.fork warns in a process with threads. These tests show that it works.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 
-def reaped(pid: int, within: float) -> int | None:
-    """Return a child's exit code, or None where it has not ended in time and was killed."""
+def reap(pid: int, within: float) -> int | None:
+    """Return a child's exit code, or None if it did not end in time and was killed."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.001)
-    # With its stacks, for whoever has to find out.
+    # SIGABRT makes it print its stacks.
     os.kill(pid, signal.SIGABRT)
     os.waitpid(pid, 0)
     return None
 
 
 def fork_over_name_locks(name: str, backend: str, forks: int) -> None:
-    """Fork while other threads create and unlink, let each child do the same, and say how the children ended."""
+    """Fork while other threads create and unlink, let each child do the same, and report the children's exit codes."""
     over = threading.Event()
 
     def hammer(mine: str) -> None:
@@ -57,7 +57,7 @@ def fork_over_name_locks(name: str, backend: str, forks: int) -> None:
                 ipcq.open(f"{name}-0", backend, **SMALL).close()
                 ipcq.unlink(f"{name}-0", backend)
             os._exit(0)
-        codes.append(reaped(pid, SOON))
+        codes.append(reap(pid, SOON_SECONDS))
     over.set()
     for thread in threads:
         thread.join()
@@ -77,28 +77,28 @@ def test_a_child_forked_while_threads_hold_name_locks_can_open_and_unlink(
 
 
 def keep_lock_in_child(name: str, backend: str) -> None:
-    """Fork a child that lives on while this process holds and gives back a name's lock, and then time an open."""
+    """Fork a child that lives on while this process holds and releases a name lock, and then time an open."""
     with name_lock(name, float("inf")):
         pid = os.fork()
         if not pid:
             time.sleep(60)
             os._exit(0)
     began = time.monotonic()
-    ipcq.open(name, backend, open_timeout=SOON, **SMALL).close()
+    ipcq.open(name, backend, open_timeout=SOON_SECONDS, **SMALL).close()
     say(time.monotonic() - began)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
 
 
 def test_a_surviving_child_does_not_keep_the_lock_of_its_parent(name: str, backend: str, peers: Peers) -> None:
-    """C20: the lock that a parent held at the fork is free when the parent gives it back, though the child lives."""
+    """C20: the lock that a parent held at the fork is free once the parent releases it, though the child lives."""
     peer = peers.spawn(keep_lock_in_child, name, backend)
-    assert peer.hear() < SOON
+    assert peer.hear() < SOON_SECONDS
     peer.done()
 
 
 def outlive_parent(name: str, backend: str) -> None:
-    """Fork a child that lives on, hold a name's lock, and die."""
+    """Fork a child that lives on, hold a name lock, and die."""
     with name_lock(name, float("inf")):
         pid = os.fork()
         if not pid:
@@ -114,13 +114,13 @@ def test_a_surviving_child_does_not_keep_the_lock_of_its_dead_parent(name: str, 
     child = peer.hear()
     try:
         assert peer.wait() == -9
-        ipcq.open(name, backend, open_timeout=SOON, **SMALL).close()
+        ipcq.open(name, backend, open_timeout=SOON_SECONDS, **SMALL).close()
     finally:
         os.kill(child, 9)
 
 
 def hold_many_locks(name: str, backend: str, forks: int) -> None:
-    """Fork children that live on while other threads take and give back locks, and say which names stay locked."""
+    """Fork children that live on while other threads take and release locks, and report the names that stay locked."""
     over = threading.Event()
 
     def hammer(mine: str) -> None:
@@ -156,14 +156,14 @@ def hold_many_locks(name: str, backend: str, forks: int) -> None:
 
 
 def test_no_fork_leaves_a_name_locked_in_a_child(name: str, backend: str, peers: Peers) -> None:
-    """C20: of 300 forks amid threads that take and give back locks none leaves a child with one."""
+    """C20: 300 forks amid threads that take and release locks leave no child with a lock."""
     peer = peers.spawn(hold_many_locks, name, backend, 300)
     assert peer.hear() == []
     peer.done()
 
 
 def fork_over_hammered_handle(name: str, backend: str, forks: int) -> None:
-    """Fork while threads put, get and wait on one handle; each child uses, or is refused, what it inherited."""
+    """Fork while threads put, get and wait on one handle; each child can use the inherited handle, or is refused."""
     queue = ipcq.open(name, backend, **SMALL)
     over = threading.Event()
 
@@ -191,7 +191,7 @@ def fork_over_hammered_handle(name: str, backend: str, forks: int) -> None:
                 code = 0
             finally:
                 os._exit(code)
-        codes.append(reaped(pid, SOON))
+        codes.append(reap(pid, SOON_SECONDS))
     over.set()
     for thread in threads:
         thread.join()
@@ -206,7 +206,7 @@ def fork_over_hammered_handle(name: str, backend: str, forks: int) -> None:
 def test_a_child_forked_while_threads_hammer_a_handle_can_use_or_close_it(
     name: str, backend: str, peers: Peers
 ) -> None:
-    """C20: 100 forks amid four threads inside one handle: no child hangs, and the parent's handle goes on."""
+    """C20: 100 forks amid four threads inside one handle: no child hangs, and the parent's handle still works."""
     peer = peers.spawn(fork_over_hammered_handle, name, backend, FORKS)
     codes, last = peer.hear()
     peer.done()
@@ -226,15 +226,15 @@ def test_a_handle_is_pickled_to_an_unrelated_process_by_its_name(
 
 
 def put_by_pickle(data: str) -> None:
-    """Put through a handle that comes as a pickle."""
+    """Put through a handle that arrives as a pickle."""
     import pickle
 
-    with pickle.loads(bytes.fromhex(data)) as queue:  # our own test's bytes
+    with pickle.loads(bytes.fromhex(data)) as queue:  # the test's own bytes
         queue.put("from the other side")
 
 
 def end_in_child(backend: str) -> None:
-    """Close and drop an inherited handle in a child, and say whether the parent's goes on."""
+    """Close and drop an inherited handle in a child, and report whether the parent's still works."""
     name = fresh_name()
     queue = ipcq.open(name, backend, **SMALL)
     pid = os.fork()
@@ -252,7 +252,7 @@ def end_in_child(backend: str) -> None:
 def test_closing_an_inherited_handle_in_a_child_leaves_the_parents_open(
     method: str, backend: str, peers: Peers
 ) -> None:
-    """C20: what a forked child closes is its own."""
+    """C20: a forked child closes only its own copy."""
     peer = getattr(peers, method)(end_in_child, backend)
     assert peer.hear() == "still here"
     peer.done()

@@ -1,11 +1,11 @@
-"""C35: a fork during a late import of another thread makes a child that can import the same module."""
+"""C35: a fork while another thread imports a module leaves a child that can import the same module."""
 
 import pytest
 
 from processes.needs import usable
 from scripts import run
 
-#: Uses a module in a thread, forks during its import, and tells how a child ended that uses the module too.
+#: Uses a module in a thread, forks during its import, and prints the exit code of a child that uses the module too.
 PROGRAM = """
     import os, signal, sys, threading, warnings
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -72,14 +72,14 @@ BACKENDS = {
 
 @pytest.mark.parametrize("slow", LATE)
 def test_a_child_forked_in_the_middle_of_an_import_can_import(name: str, slow: str) -> None:
-    """C35: the fork waits until the other thread has imported."""
+    """C35: the fork waits until the other thread has finished its import."""
     before, use = LATE[slow]
     assert run(PROGRAM.format(slow=slow, before=before, use=use, name=name)) == "0"
 
 
 @pytest.mark.parametrize("slow", BACKENDS)
 def test_a_child_forked_while_a_backend_is_imported_can_open(name: str, slow: str) -> None:
-    """C35: parts of a backend that its first queue needs, and the library that it stands on."""
+    """C35: the modules of a backend that its first queue needs, and its library."""
     backend, options = BACKENDS[slow]
     use = OPEN.format(backend=usable(backend), options=options)
     assert run(PROGRAM.format(slow=slow, before="import ipcq", use=use, name=name)) == "0"

@@ -1,4 +1,4 @@
-"""C35: a fork while another thread opens or closes leaves the child with nothing of the parent's."""
+"""C35: a fork while another thread opens or closes leaves the child with no descriptor of the parent's."""
 
 import os
 import signal
@@ -21,17 +21,17 @@ from ipcq.testing.processes import Peers, fresh_name, say
 from processes.needs import usable
 from processes.programs import SMALL
 from processes.sizes import size
-from processes.test_fork import SOON, reaped
+from processes.test_fork import SOON_SECONDS, reap
 from processes.users import warm_up
 
 FORKS = size(60, 2000)
 
-# From Python 3.12 on os.fork warns in a process with threads; that it works all the same is what is tested.
+# From Python 3.12 on, os.fork warns in a process with threads. These tests show that it works.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 
 def descriptors() -> list[str]:
-    """Return the targets of this process's descriptors, except those on which a thread of ours waits."""
+    """Return the targets of this process's descriptors, except those on which our own threads wait."""
     found = []
     for each in os.listdir("/proc/self/fd"):
         with suppress(OSError):
@@ -42,13 +42,13 @@ def descriptors() -> list[str]:
 
 
 def mappings() -> int:
-    """Count the mappings of files of queues."""
+    """Count the mappings of queues' files."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         return sum("/dev/shm/" in line for line in maps)
 
 
 def fork_over_opens(name: str, backend: str, forks: int) -> None:
-    """Fork while threads open and close a queue; children report what they have of it and did not open."""
+    """Fork while threads open and close a queue; children report descriptors and mappings that they did not open."""
     warm_up(backend)
     over = threading.Event()
     keeper = ipcq.open(name, backend, **SMALL)
@@ -70,7 +70,7 @@ def fork_over_opens(name: str, backend: str, forks: int) -> None:
     for _ in range(forks):
         pid = os.fork()
         if not pid:
-            # The threads' own handles, where one was open at that instant, are inherited like the keeper.
+            # Handles that the threads had open at that instant are inherited, as the keeper is.
             for queue in list(_lifecycle._handles):
                 if queue is not keeper:
                     queue.close()
@@ -79,7 +79,7 @@ def fork_over_opens(name: str, backend: str, forks: int) -> None:
                 os._exit(1)
             ipcq.open(name, backend, create=False).close()
             os._exit(0)
-        codes.append(reaped(pid, SOON))
+        codes.append(reap(pid, SOON_SECONDS))
     over.set()
     for thread in threads:
         thread.join()
@@ -88,15 +88,15 @@ def fork_over_opens(name: str, backend: str, forks: int) -> None:
     say(codes)
 
 
-def test_a_child_has_nothing_of_what_other_threads_were_opening(name: str, backend: str, peers: Peers) -> None:
-    """C35: only those of the handles that it inherited; and it can open the queue."""
+def test_a_child_has_no_descriptor_that_other_threads_were_opening(name: str, backend: str, peers: Peers) -> None:
+    """C35: it has only the descriptors of inherited handles, and it can open the queue."""
     peer = peers.spawn(fork_over_opens, name, backend, FORKS)
     assert peer.hear() == [0] * FORKS, peer.complaint()
     peer.done()
 
 
 def outlive(name: str, forks: int) -> None:
-    """Fork children that live on while a thread opens and closes, print their process ids, and wait to be killed."""
+    """Fork children that live on while a thread opens and closes, report their process ids, and wait to be killed."""
     warm_up("shm")
     over = threading.Event()
 
@@ -135,7 +135,7 @@ def test_no_child_keeps_a_slot_alive(peers: Peers) -> None:
 
 
 def fork_in_a_handler(name: str, backend: str) -> None:
-    """Fork in a signal handler again and again while this same thread opens and closes, and say how children ended."""
+    """Fork in a signal handler again and again while the same thread opens and closes, and report the exit codes."""
     warm_up(backend)
     children: list[int] = []
 
@@ -144,11 +144,11 @@ def fork_in_a_handler(name: str, backend: str) -> None:
         if not pid:
             with ipcq.open(f"{name}-{os.getpid()}", backend, **SMALL) as queue:
                 queue.put(1)
-                queue.get(timeout=SOON)
+                queue.get(timeout=SOON_SECONDS)
                 queue.unlink()
             os._exit(0)
         children.append(pid)
-        # Once, so that no handler interrupts another.
+        # One-shot, so that no handler interrupts another.
         if len(children) < size(20, 200):
             # Far enough apart that the children of a busy machine do not all wait for one lock.
             signal.setitimer(signal.ITIMER_REAL, 0.02 + 0.0013 * (len(children) % 10))
@@ -159,7 +159,7 @@ def fork_in_a_handler(name: str, backend: str) -> None:
         ipcq.open(name, backend, **SMALL).close()
     signal.setitimer(signal.ITIMER_REAL, 0)
     ipcq.open(name, backend, **SMALL).unlink()
-    say([reaped(pid, SOON) for pid in children])
+    say([reap(pid, SOON_SECONDS) for pid in children])
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -171,15 +171,15 @@ def test_a_handler_that_forks_inside_open_leaves_a_child_that_can_open(name: str
     peer.done()
 
 
-def test_a_fork_does_not_wait_for_ever_for_who_keeps_forks_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A finaliser that runs inside may wait for a lock that the forking thread has; the child can open all the same."""
+def test_a_fork_does_not_wait_forever_for_no_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finaliser under no_fork may wait for a lock of the forking thread; the child can still open."""
     monkeypatch.setattr(_forks, "_TIMEOUT_SECONDS", 0.01)
     inside, over = threading.Event(), threading.Event()
 
     def keep_forks_out() -> None:
         with _forks.no_fork:
             inside.set()
-            over.wait(SOON)
+            over.wait(SOON_SECONDS)
 
     thread = threading.Thread(target=keep_forks_out)
     thread.start()
@@ -190,11 +190,11 @@ def test_a_fork_does_not_wait_for_ever_for_who_keeps_forks_out(monkeypatch: pyte
     waits = thread.is_alive()
     over.set()
     thread.join()
-    assert (waits, reaped(pid, SOON)) == (True, 0)
+    assert (waits, reap(pid, SOON_SECONDS)) == (True, 0)
 
 
-def test_a_child_can_keep_forks_out_though_a_thread_of_its_parent_did() -> None:
-    """That thread is not there to let them in again."""
+def test_no_fork_is_free_in_a_child_though_a_thread_of_its_parent_held_it() -> None:
+    """That thread does not exist in the child, so it cannot release the lock."""
     thread = threading.Thread(target=_forks.no_fork.acquire)
     thread.start()
     thread.join()
@@ -204,10 +204,10 @@ def test_a_child_can_keep_forks_out_though_a_thread_of_its_parent_did() -> None:
     assert free
 
 
-def test_a_child_closes_what_was_being_opened_though_a_finaliser_closes_some_of_it(
+def test_a_child_closes_descriptors_being_opened_though_a_finaliser_closes_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A finaliser may run between any two steps, and handles would stay their parent's if the child failed there."""
+    """A finaliser may run between any two steps. If the child failed there, handles would stay the parent's."""
     close = os.close
     left = [_forks.opened(lambda: os.open("/dev/null", os.O_RDONLY)) for _ in range(4)]
 
@@ -223,12 +223,12 @@ def test_a_child_closes_what_was_being_opened_though_a_finaliser_closes_some_of_
 
 
 def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
-    """Clause 17: its descriptors are given back, and a second time changes nothing."""
+    """Clause 17: its descriptors are closed, and a second call does nothing."""
     before = len(descriptors())
     queue = ipcq.open(name, backend, **SMALL)
     channel = queue._channel
     if backend == "socketpair":
-        channel._offer.host.end()  # a child has no thread of its parent's
+        channel._offer.host.end()  # a child does not have the parent's thread
         from ipcq_socketpair import _host
 
         _host._hosts.clear()
@@ -241,8 +241,8 @@ def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
     assert len(descriptors()) == before
 
 
-def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: str) -> None:
-    """C35: the thread that was to close its channel is not in the child."""
+def test_a_handle_that_was_closing_is_abandoned_in_a_child(name: str, backend: str) -> None:
+    """C35: the thread that was closing its channel does not exist in the child."""
     queue = ipcq.open(name, backend, **SMALL)
     (channel,) = queue._unclosed.values()
     queue._refuse_calls("closed")
@@ -254,7 +254,7 @@ def test_a_handle_that_was_closing_is_given_up_in_a_child(name: str, backend: st
 
 @pytest.fixture
 def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the functions that are registered for a fork, which does not happen."""
+    """Return the functions that are registered for a fork; no fork happens."""
     registered: dict[str, Any] = {}
     monkeypatch.setattr(os, "register_at_fork", lambda **functions: registered.update(functions))
     return registered
@@ -264,7 +264,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_lock_that_is_held_over_forks_is_free_in_the_child(
     handlers: dict[str, Any], in_child: Callable[[], object] | None
 ) -> None:
-    """Clause 17: also one that a thread took before the fork knew of it."""
+    """Clause 17: also one that a thread acquired before it was registered."""
     lock = NativeRLock()
     _forks.hold_over_forks(lock, in_child=in_child)
     thread = threading.Thread(target=lock.acquire)
@@ -275,13 +275,13 @@ def test_a_lock_that_is_held_over_forks_is_free_in_the_child(
 
 
 def test_a_lock_that_is_held_over_forks_is_free_in_the_parent(handlers: dict[str, Any]) -> None:
-    """And where the fork did not take it, that is no error."""
+    """And if the fork did not acquire it, that is no error."""
     lock = NativeRLock()
     _forks.hold_over_forks(lock)
     handlers["before"]()
     handlers["after_in_parent"]()
     handlers["after_in_parent"]()
-    assert not lock._is_owned()  # type: ignore[attr-defined]  # as threading.Condition asks
+    assert not lock._is_owned()  # type: ignore[attr-defined]  # which threading.Condition uses
 
 
 FORK_BEFORE_REGISTERED = """
@@ -323,7 +323,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_backend_that_another_thread_loads_during_a_fork_works_in_the_child(
     offered_by: str, module: str, lock: str
 ) -> None:
-    """Clause 17: the fork did not wait for a lock of which it did not know yet, and the child has it free."""
+    """Clause 17: the fork did not wait for a lock that was not registered yet, and the child finds it free."""
     program = [sys.executable, "-W", "ignore", "-c", FORK_BEFORE_REGISTERED, module, lock, offered_by]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

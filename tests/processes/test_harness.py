@@ -1,4 +1,4 @@
-"""The harness itself: what it must notice, it notices."""
+"""The test harness itself: it notices every failure that it should."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ from ipcq.testing import processes
 from ipcq.testing.oracle import Ledger, Tag, Verdict, judge
 from ipcq.testing.processes import SPAWN, Hang, PeerDied, Peers, bound, hear, listen, say, until
 
-# A history: what producers and consumers entered, with instants.
+# A history: the entries of producers and consumers, with instants.
 PUT, TAKE, EMPTY = "put", "take", "empty"
 
 
-def story(directory: Path, *events: tuple[object, ...]) -> Verdict:
+def judge_history(directory: Path, *events: tuple[object, ...]) -> Verdict:
     """Judge a history: ("put", number, begun, stored), ("take", number, asked, taken), ("empty", since, till)."""
     producer = "".join(
         f"? 0 {number} {begun}\n" + ("" if stored is None else f"+ 0 {number} {stored}\n")
@@ -36,8 +36,8 @@ def story(directory: Path, *events: tuple[object, ...]) -> Verdict:
 
 
 def test_a_history_of_one_queue_is_sound(tmp_path: Path) -> None:
-    """The checker accepts what a queue can do, overlapping calls among it."""
-    verdict = story(
+    """The checker accepts what a queue can do, including overlapping calls."""
+    verdict = judge_history(
         tmp_path,
         (PUT, 0, 0, 10),
         (PUT, 1, 5, 15),
@@ -53,39 +53,39 @@ def test_a_history_of_one_queue_is_sound(tmp_path: Path) -> None:
 
 def test_a_lost_message_is_noticed(tmp_path: Path) -> None:
     """A put that returned and whose message nobody took counts as lost."""
-    assert story(tmp_path, (PUT, 0, 0, 1)).lost == [Tag(0, 0)]
+    assert judge_history(tmp_path, (PUT, 0, 0, 1)).lost == [Tag(0, 0)]
 
 
-def test_a_put_cut_off_by_a_kill_is_not_lost(tmp_path: Path) -> None:
-    """A put of which only the intention is known counts as unknown."""
-    verdict = story(tmp_path, (PUT, 0, 0, None))
+def test_a_put_interrupted_by_a_kill_is_not_lost(tmp_path: Path) -> None:
+    """A put with only its intention entered counts as unknown."""
+    verdict = judge_history(tmp_path, (PUT, 0, 0, None))
     assert (verdict.lost, verdict.unknown) == ([], 1)
 
 
-def test_a_doubled_message_is_noticed(tmp_path: Path) -> None:
+def test_a_duplicated_message_is_noticed(tmp_path: Path) -> None:
     """A message taken twice counts as duplicated."""
-    assert story(tmp_path, (PUT, 0, 0, 1), (TAKE, 0, 2, 3), (TAKE, 0, 4, 5)).duplicated == [Tag(0, 0)]
+    assert judge_history(tmp_path, (PUT, 0, 0, 1), (TAKE, 0, 2, 3), (TAKE, 0, 4, 5)).duplicated == [Tag(0, 0)]
 
 
 def test_an_invented_message_is_noticed(tmp_path: Path) -> None:
     """A message taken that nobody put counts as invented."""
-    assert story(tmp_path, (TAKE, 7, 2, 3)).invented == [Tag(0, 7)]
+    assert judge_history(tmp_path, (TAKE, 7, 2, 3)).invented == [Tag(0, 7)]
 
 
 def test_a_message_that_overtakes_is_noticed(tmp_path: Path) -> None:
-    """A pair whose puts and gets do not overlap and come in opposite orders counts as reordered."""
-    verdict = story(tmp_path, (PUT, 0, 0, 1), (PUT, 1, 2, 3), (TAKE, 1, 4, 5), (TAKE, 0, 6, 7))
+    """A pair whose puts and gets do not overlap and are in opposite orders counts as reordered."""
+    verdict = judge_history(tmp_path, (PUT, 0, 0, 1), (PUT, 1, 2, 3), (TAKE, 1, 4, 5), (TAKE, 0, 6, 7))
     assert verdict.reordered == [(Tag(0, 0), Tag(0, 1))]
 
 
 def test_a_get_that_misses_a_message_is_noticed(tmp_path: Path) -> None:
-    """A get that finds nothing while messages, one after the other, were surely there counts as missed."""
-    verdict = story(tmp_path, (PUT, 0, 0, 1), (PUT, 1, 2, 3), (TAKE, 0, 5, 9), (TAKE, 1, 10, 11), (EMPTY, 4, 8))
+    """A get that finds nothing while messages were certainly in the queue counts as missed."""
+    verdict = judge_history(tmp_path, (PUT, 0, 0, 1), (PUT, 1, 2, 3), (TAKE, 0, 5, 9), (TAKE, 1, 10, 11), (EMPTY, 4, 8))
     assert verdict.missed == 1
 
 
 def test_a_delivered_message_whose_put_raised_is_noticed(tmp_path: Path) -> None:
-    """A message taken though its put raised counts as invented."""
+    """A message that was taken although its put raised counts as invented."""
     gave, took = Ledger(str(tmp_path / "p")), Ledger(str(tmp_path / "c"))
     gave.intend(Tag(1, 2))
     gave.refused(ipcq.QueueFull(), Tag(1, 2))
@@ -95,7 +95,7 @@ def test_a_delivered_message_whose_put_raised_is_noticed(tmp_path: Path) -> None
     assert judge([tmp_path / "p"], [tmp_path / "c"]).invented == [Tag(1, 2)]
 
 
-def test_a_get_that_found_nothing_is_entered(tmp_path: Path) -> None:
+def test_a_get_that_found_nothing_is_recorded(tmp_path: Path) -> None:
     """A get that found nothing while a message was there counts as missed."""
     gave, took = Ledger(str(tmp_path / "p")), Ledger(str(tmp_path / "c"))
     gave.intend(Tag(0, 0))
@@ -107,7 +107,7 @@ def test_a_get_that_found_nothing_is_entered(tmp_path: Path) -> None:
     assert judge([tmp_path / "p"], [tmp_path / "c"]).missed == 1
 
 
-def test_an_entry_cut_off_by_a_kill_counts_as_not_entered(tmp_path: Path) -> None:
+def test_an_entry_truncated_by_a_kill_does_not_count(tmp_path: Path) -> None:
     """A kill in the middle of a write leaves a part of the last entry."""
     (tmp_path / "p").write_text("? 1 0 10\n+ 1 0 20\n? 1 1 30\n+ 1 1")
     (tmp_path / "c").write_text("< 1 0 15 25\n< 1 1 30 4")
@@ -116,7 +116,7 @@ def test_an_entry_cut_off_by_a_kill_counts_as_not_entered(tmp_path: Path) -> Non
 
 
 def test_a_torn_message_is_noticed(tmp_path: Path) -> None:
-    """What is no whole message is entered as torn, and the verdict says so."""
+    """A message that is not whole is entered as torn, and the verdict reports it."""
     whole = Tag(3, 4).message(100)
     assert Tag.of(whole) == Tag(3, 4)
     for torn in (whole[:-1], whole[:50] + b"x" + whole[51:], b"", 5):
@@ -137,7 +137,7 @@ def test_a_message_has_the_size_that_was_asked_for(size: int) -> None:
 
 
 def test_no_failure_in_so_many_trials_bounds_the_rate() -> None:
-    """The bound that is printed is three in so many trials."""
+    """The printed bound is three divided by the number of trials."""
     assert (bound(3000), bound(0)) == (0.001, float("inf"))
 
 
@@ -145,13 +145,13 @@ def test_no_failure_in_so_many_trials_bounds_the_rate() -> None:
 
 
 def echo() -> None:
-    """Say what is heard."""
+    """Repeat each message that arrives."""
     while True:
         say(hear())
 
 
 def sleep() -> None:
-    """Say so and wait for ever."""
+    """Report that it sleeps, and sleep forever."""
     say("asleep")
     time.sleep(1000)
 
@@ -163,7 +163,7 @@ def fail() -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 def test_a_peer_answers(method: str, peers: Peers) -> None:
-    """Both kinds of peers are other processes, and both sides are heard."""
+    """Every kind of peer is another process, and messages go both ways."""
     peer = getattr(peers, method)(echo)
     peer.say({"a": [1, None]})
     assert peer.hear() == {"a": [1, None]}
@@ -171,22 +171,22 @@ def test_a_peer_answers(method: str, peers: Peers) -> None:
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
-def test_a_peer_that_fails_tells_why(method: str, peers: Peers) -> None:
-    """The end of a peer that failed is an error with its traceback."""
+def test_a_peer_that_fails_shows_its_traceback(method: str, peers: Peers) -> None:
+    """Waiting for a peer that failed raises an error with its traceback."""
     with pytest.raises(PeerDied, match="on purpose"):
         getattr(peers, method)(fail).done()
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
-def test_a_peer_that_ends_without_a_word_is_noticed(method: str, peers: Peers) -> None:
-    """Waiting for the word of a peer that failed is an error with its traceback."""
+def test_a_peer_that_ends_without_output_is_noticed(method: str, peers: Peers) -> None:
+    """Waiting for a message of a peer that failed raises an error with its traceback."""
     with pytest.raises(PeerDied, match="on purpose"):
         getattr(peers, method)(fail).hear()
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 @pytest.mark.parametrize("wait", [lambda peer: peer.wait(0.2), lambda peer: peer.hear(0.2)])
-def test_a_peer_that_hangs_tells_where(method: str, wait: Callable[[object], object], peers: Peers) -> None:
+def test_a_peer_that_hangs_shows_its_stack(method: str, wait: Callable[[object], object], peers: Peers) -> None:
     """Waiting for a peer that hangs ends with its stack."""
     peer = getattr(peers, method)(sleep)
     peer.hear()
@@ -196,7 +196,7 @@ def test_a_peer_that_hangs_tells_where(method: str, wait: Callable[[object], obj
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "inherit"])
 def test_a_peer_is_killed_stopped_and_resumed(method: str, peers: Peers) -> None:
-    """A peer stands still between stop and resume, and its exit code tells what killed it."""
+    """A peer does not run between stop and resume, and its exit code shows the signal that killed it."""
     peer = getattr(peers, method)(sleep)
     peer.hear()
     until(peer.asleep)
@@ -220,7 +220,7 @@ def put_into(queue: Any) -> None:
 
 
 def test_a_queue_without_a_name_can_be_inherited(peers: Peers) -> None:
-    """Where nothing else leads to it."""
+    """Nothing else leads to it."""
     queue = SPAWN.Queue()
     peer = peers.inherit(put_into, queue)
     assert queue.get(timeout=60) == "inherited"
@@ -229,7 +229,7 @@ def test_a_queue_without_a_name_can_be_inherited(peers: Peers) -> None:
 
 
 def start_a_sleeper(place: str) -> None:
-    """Start a peer, say which process it is, and wait to be killed."""
+    """Start a peer, report its process id, and wait to be killed."""
     with Peers(patience=None, seed=0, directory=Path(place)) as mine:
         peer = mine.inherit(sleep)
         peer.hear()
@@ -238,15 +238,15 @@ def start_a_sleeper(place: str) -> None:
 
 
 def test_a_peer_that_inherits_ends_with_its_parent(peers: Peers) -> None:
-    """Though the parent was killed, and could end nobody."""
+    """Although the parent was killed and could not end it."""
     parent = peers.spawn(start_a_sleeper, str(peers.directory))
     orphan = parent.hear()
     parent.kill()
     until(lambda: processes.state_of(orphan) in "XZ", 30, "the end of the orphan")
 
 
-def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
-    """Whichever thread takes it."""
+def test_a_signal_in_the_middle_of_a_start_is_delivered_after_it() -> None:
+    """In whichever thread it arrives."""
     with pytest.raises(KeyboardInterrupt), processes._signals_put_off():
         thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -256,28 +256,28 @@ def test_a_signal_in_the_middle_of_a_start_comes_after_it() -> None:
     assert reached
 
 
-def test_who_speaks_is_listened_to(peers: Peers) -> None:
-    """Whoever of several it is."""
+def test_listen_returns_the_peer_that_spoke(peers: Peers) -> None:
+    """Whichever of several peers it is."""
     one, other = peers.fork(echo), peers.fork(echo)
     other.say("hello")
     assert listen([one, other], 30) == [(other, "hello")]
 
 
-def test_what_is_said_in_parts_is_listened_to_as_a_whole(peers: Peers) -> None:
-    """A long report comes through the line in many."""
+def test_listen_returns_a_message_in_parts_as_a_whole(peers: Peers) -> None:
+    """A long report arrives in many parts."""
     peer = peers.fork(echo)
     told = ["x" * 1000] * 1000
     peer.say(told)
     assert listen([peer], 30) == [(peer, told)]
 
 
-def test_nobody_may_speak(peers: Peers) -> None:
-    """Then there is nothing to hear."""
+def test_listen_times_out(peers: Peers) -> None:
+    """Then the result is empty."""
     assert listen([peers.fork(echo)], 0.01) == []
 
 
 def test_a_death_among_several_is_noticed(peers: Peers) -> None:
-    """By who it is, and what ended it."""
+    """The error has the peer and the signal that killed it."""
     one, other = peers.fork(echo), peers.fork(echo)
     other.send(signal.SIGKILL)
     with pytest.raises(PeerDied) as death:
@@ -285,8 +285,8 @@ def test_a_death_among_several_is_noticed(peers: Peers) -> None:
     assert (death.value.peer, other.death()) == (other, "was killed by SIGKILL")
 
 
-def test_a_death_is_told_in_a_line(peers: Peers) -> None:
-    """With the last thing that the peer wrote; while it lives, there is none."""
+def test_a_death_is_described_in_one_line(peers: Peers) -> None:
+    """It includes the last line that the peer wrote; a live peer has none."""
     peer = peers.spawn(fail)
     assert peer.death() == "closed its line, and runs on"
     peer.wait()
@@ -295,26 +295,26 @@ def test_a_death_is_told_in_a_line(peers: Peers) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_ctrl_c_on_a_terminal_is_not_for_peers(method: str, peers: Peers) -> None:
-    """It goes to the foreground's group of processes, of which they are none."""
+    """The terminal sends it to the foreground process group, and peers are in another one."""
     peer = getattr(peers, method)(sleep)
     assert os.getpgid(peer.pid) != os.getpgrp()
 
 
 def test_the_watchdog_ends_a_group_that_waits_for_a_peer() -> None:
-    """When the patience of a group is over, its peers' stacks are the failure."""
+    """When the group's patience is over, the failure shows its peers' stacks."""
     with pytest.raises(Hang, match="in sleep"), Peers(patience=3.0) as peers:
         peers.fork(sleep).hear()
         peers.spawn(sleep).wait(30)
 
 
 def test_the_watchdog_ends_a_test_that_waits_for_something_else() -> None:
-    """When it is the test that hangs, its own stack is part of the failure."""
+    """If the test itself hangs, the failure shows its stack."""
     with pytest.raises(Hang, match="test_the_watchdog_ends_a_test_that_waits"), Peers(patience=0.5):
         time.sleep(30)
 
 
-def test_the_watchdog_of_a_thread_tells_where_it_hung(tmp_path: Path) -> None:
-    """Outside the main thread nothing can interrupt the test, and it fails at its end, with what it was doing."""
+def test_the_watchdog_of_a_thread_shows_its_stack(tmp_path: Path) -> None:
+    """Only the main thread can be interrupted, so the test fails at its end, with that thread's stack."""
     told: list[str] = []
 
     def hang() -> None:
@@ -332,14 +332,14 @@ def test_the_watchdog_of_a_thread_tells_where_it_hung(tmp_path: Path) -> None:
 
 
 def test_a_group_can_be_interrupted() -> None:
-    """Ctrl-C reaches whom it reached before."""
+    """Ctrl-C raises KeyboardInterrupt as before."""
     with pytest.raises(KeyboardInterrupt), Peers():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 
 
 def test_a_group_ignores_what_was_ignored_before() -> None:
-    """A program that ignores Ctrl-C goes on to."""
+    """A program that ignores Ctrl-C still ignores it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Peers() as peers:
@@ -349,8 +349,8 @@ def test_a_group_ignores_what_was_ignored_before() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_what_a_peer_left_nothing_of_is_told(peers: Peers) -> None:
-    """A peer whose words are gone still ends with an error that says so."""
+def test_the_missing_output_of_a_peer_is_reported(peers: Peers) -> None:
+    """The error of a peer whose output is gone says so."""
     peer = peers.spawn(sleep)
     peer.hear()
     peer.errors.unlink()
@@ -359,7 +359,7 @@ def test_what_a_peer_left_nothing_of_is_told(peers: Peers) -> None:
 
 
 def test_a_group_leaves_no_process_behind() -> None:
-    """With the group its peers end, whatever they do."""
+    """The peers of a group end with it, whatever they do."""
     with Peers() as peers:
         processes = [peers.spawn(sleep), peers.fork(sleep)]
         for peer in processes:
@@ -367,7 +367,7 @@ def test_a_group_leaves_no_process_behind() -> None:
     assert not any(Path(f"/proc/{peer.pid}").exists() for peer in processes)
 
 
-def test_waiting_for_what_does_not_happen_is_a_hang() -> None:
+def test_waiting_for_an_event_that_never_comes_is_a_hang() -> None:
     """`until` gives up in time."""
     with pytest.raises(Hang, match="the miracle did not happen"):
         until(lambda: False, 0.01, "the miracle")

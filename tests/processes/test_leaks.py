@@ -1,4 +1,4 @@
-"""C17: crashes and restarts leave nothing behind but the queues that persist by design."""
+"""C17: crashes and restarts leave nothing behind except the queues that persist by design."""
 
 import gc
 import os
@@ -29,12 +29,12 @@ def use_and_die(name: str, backend: str) -> None:
 
 
 def descriptors() -> int:
-    """Count the descriptors that this process has open."""
+    """Count the open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
-def stored(name: str) -> list[tuple[str, int]]:
-    """List the files that have to do with a queue, with their bytes."""
+def list_files(name: str) -> list[tuple[str, int]]:
+    """Return the files of a queue, with their sizes on disk in bytes."""
     paths = [f"/dev/shm/{file}" for file in os.listdir("/dev/shm") if name[1:] in file]
     return sorted((path, os.stat(path).st_blocks * 512) for path in paths)
 
@@ -42,14 +42,14 @@ def stored(name: str) -> list[tuple[str, int]]:
 def test_crashes_and_restarts_of_others_cost_this_process_no_descriptor(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C17: after 200 crashes (10,000 by night) of others, descriptors, files, bytes and slots are those after ten."""
+    """C17: after 200 crashes (10,000 nightly), descriptors, files, bytes and slots are those after ten."""
     counts = []
     for _ in range(CYCLES):
         peer = peers.fork(use_and_die, name, backend)
         assert peer.wait() == -9
         with ipcq.open(name, backend, create=False) as other:
             other.clear()
-        counts.append((descriptors(), stored(name)))
+        counts.append((descriptors(), list_files(name)))
     assert counts[-1] == counts[9]
     assert not ipcq.exists(f"{name}-other", backend)
 
@@ -57,7 +57,7 @@ def test_crashes_and_restarts_of_others_cost_this_process_no_descriptor(
 def test_handles_that_are_opened_used_and_closed_leave_no_descriptor(
     name: str, backend: str, queue: "ipcq.Queue[object]"
 ) -> None:
-    """C17: 300 handles, and as many attempts that fail, hold nothing once they are closed."""
+    """C17: 300 handles, and as many failed opens, hold nothing once they are closed."""
     counts = []
     for _ in range(300):
         with ipcq.open(name, backend, create=False) as other:
@@ -73,8 +73,8 @@ def test_handles_that_are_opened_used_and_closed_leave_no_descriptor(
     assert counts[-1] == counts[9]
 
 
-def charge_of(uid: int, backend: str, cycles: int) -> None:
-    """As a user with no other queue, crash in children, and say what the user is charged for after 10 and after all."""
+def report_charge(uid: int, backend: str, cycles: int) -> None:
+    """As a user with no other queue, crash in children; report the bytes charged after 10 cycles and after all."""
     name = fresh_name()
     with ipcq.open(name, backend, **SMALL) as queue:
         queue.put("warm")
@@ -88,12 +88,12 @@ def charge_of(uid: int, backend: str, cycles: int) -> None:
             use_and_die(name, backend)
         os.waitpid(pid, 0)
         if number in (9, cycles - 1):
-            said.append(charged(backend))
+            said.append(find_charge(backend))
     ipcq.unlink(name, backend)
-    say([*said, charged(backend)])
+    say([*said, find_charge(backend)])
 
 
-def charged(backend: str) -> int:
+def find_charge(backend: str) -> int:
     """Find the smallest RLIMIT_MSGQUEUE under which this user can still create a queue of one byte."""
     low, high = 0, 819_200
     name = fresh_name()
@@ -115,7 +115,7 @@ def charged(backend: str) -> int:
 def test_the_kernel_charges_a_user_for_no_queue_of_a_dead_process(mqueue: str, peers: Peers, as_root: None) -> None:
     """C17: after 200 crashes a user is charged for the one queue that persists, and after its unlink for none."""
     with free_user() as uid:
-        peer = peers.fork(charge_of, uid, mqueue, CYCLES)
+        peer = peers.fork(report_charge, uid, mqueue, CYCLES)
         after_ten, after_all, after_unlink = peer.hear()
         peer.done()
     assert after_ten == after_all

@@ -1,4 +1,4 @@
-"""What a test leaves behind fails it, once, and is removed before the next one."""
+"""A test that leaves something behind fails, once, and the leftovers are removed before the next test."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def test_behind():
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return what pytest reports of tests under the rules of this suite, and what the tests print."""
+    """Return pytest's report on tests under the rules of this suite, and the output of the tests."""
     place = tmp_path_factory.mktemp("leaves")
     (place / "test_leaves.py").write_text(LEAVES)
     run = subprocess.run(
@@ -55,12 +55,12 @@ def test_a_test_fails_once(ran: str) -> None:
     assert "1 failed, 2 passed, 1 error" in ran
 
 
-def test_what_was_left_is_named(ran: str) -> None:
-    """If nothing else is wrong."""
+def test_leftovers_are_named(ran: str) -> None:
+    """If the test has no other failure."""
     assert re.search(r"the test left behind: /dev/shm/ipcq-shm.left-\d+-x, process \d+: ", ran)
 
 
-def test_what_was_left_is_removed(ran: str) -> None:
+def test_leftovers_are_removed(ran: str) -> None:
     """Files and processes."""
     left = re.findall(r"left (\d+) (\d+)", ran)
     there = [path for number, pid in left for path in (f"/dev/shm/ipcq-shm.left-{number}-x", f"/proc/{pid}")]

@@ -1,4 +1,7 @@
-"""C16: one of many creators wins, and all who open a new name meet. Crashes meanwhile are in test_storm.py."""
+"""C16: one of many creators wins, and all processes that open a new name meet on one queue.
+
+Crashes meanwhile are in test_storm.py.
+"""
 
 import time
 
@@ -12,7 +15,7 @@ RACES = size(30, 1000)
 
 
 def test_one_of_sixteen_simultaneous_creators_wins(name: str, backend: str, peers: Peers) -> None:
-    """C16: of 16 processes that create a name at the same instant one succeeds, and the others are told QueueExists."""
+    """C16: of 16 processes that create a name at the same instant one succeeds, and the others raise QueueExists."""
     racers = [peers.fork(open_at, backend, True) for _ in range(RACERS)]
     for number in range(RACES):
         start = time.monotonic() + 0.01
@@ -29,7 +32,7 @@ def test_one_of_sixteen_simultaneous_creators_wins(name: str, backend: str, peer
 def test_sixteen_processes_that_open_a_new_name_at_once_meet_on_one_queue(
     name: str, backend: str, peers: Peers
 ) -> None:
-    """C16: every process that opens a new name gets the one queue that the first of them made."""
+    """C16: every process that opens a new name gets the one queue that the first of them created."""
     racers = [peers.fork(open_at, backend, False) for _ in range(RACERS)]
     for number in range(RACES):
         start = time.monotonic() + 0.01

@@ -1,8 +1,8 @@
-"""C24: limits of the kernel are hit for real, and named with their value, what was asked, the way out and errno.
+"""C24: limits of the kernel are exceeded for real; the error has the value, the amount asked, the way out and errno.
 
-Each limit is lowered, or met, in a process of its own, so that nobody else's queues are in the way: limits of processes
-by setrlimit, the number of queues in a new IPC namespace. They are met as root, as root without the capability that
-lifts it above them, which is how containers run it, and as an ordinary user.
+Each limit is lowered or reached in a new process, so that other queues are not affected: limits of processes by
+setrlimit, the number of queues in a new IPC namespace. The tests run as root, as root without CAP_SYS_RESOURCE, as in
+containers, and as an ordinary user.
 """
 
 import ctypes
@@ -37,12 +37,12 @@ def setting(name: str) -> int:
         return int(file.read())
 
 
-def nothing_more() -> None:
-    """Stay root with all that root may."""
+def full_root() -> None:
+    """Stay root with all capabilities."""
 
 
 def bare_root() -> None:
-    """Stay root, but give up CAP_SYS_RESOURCE, as root in a container has."""
+    """Stay root, but give up CAP_SYS_RESOURCE, as root in a container does."""
     library = ctypes.CDLL(None, use_errno=True)
     # struct __user_cap_header_struct and two of __user_cap_data_struct (capget(2)).
     header = struct.pack("Ii", 0x20080522, 0)
@@ -59,18 +59,18 @@ def nobody() -> None:
     become(NOBODY)
 
 
-USERS: dict[str, Callable[[], None]] = {"root": nothing_more, "bare-root": bare_root, "nobody": nobody}
+USERS: dict[str, Callable[[], None]] = {"root": full_root, "bare-root": bare_root, "nobody": nobody}
 
 
-def above(user: str) -> bool:
-    """Tell whether a user is above the kernel's settings; root in a container may not be."""
+def is_privileged(user: str) -> bool:
+    """Return whether a user may exceed the kernel's settings; root in a container may not."""
     with open("/proc/self/status", encoding="utf-8") as file:
         effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
     return user == "root" and bool(effective >> CAP_SYS_RESOURCE & 1)
 
 
-def hit(backend: str, user: str, limit: str, ask: dict[str, int]) -> None:
-    """As a user, hit a limit beside a queue that is in use, and say what was raised and that the queue goes on."""
+def report_hit(backend: str, user: str, limit: str, ask: dict[str, int]) -> None:
+    """As a user, exceed a limit beside a queue in use; report the error and whether the queue still works."""
     warm_up(backend)
     if limit == "fs.mqueue.queues_max":
         enter_namespace()
@@ -79,7 +79,7 @@ def hit(backend: str, user: str, limit: str, ask: dict[str, int]) -> None:
         queue: ipcq.Queue[Any] = opened.enter_context(ipcq.open(fresh_name(), backend, exclusive=True, **SMALL))
         opened.callback(queue.unlink)
         queue.put("before")
-        reach(limit, backend, opened)
+        approach(limit, backend, opened)
         try:
             opened.callback(ipcq.open(fresh_name(), backend, exclusive=True, **ask).unlink)
             said: list[Any] = ["created"]
@@ -97,8 +97,8 @@ def enter_namespace() -> None:
     assert library.unshare(CLONE_NEWIPC) == 0, os.strerror(ctypes.get_errno())
 
 
-def reach(limit: str, backend: str, opened: ExitStack) -> None:
-    """Come so close to a limit that one queue more exceeds it."""
+def approach(limit: str, backend: str, opened: ExitStack) -> None:
+    """Come so close to a limit that one more queue exceeds it."""
     if limit == "RLIMIT_MSGQUEUE":
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, (2000, resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]))
     elif limit == "RLIMIT_NOFILE":
@@ -116,8 +116,8 @@ def reach(limit: str, backend: str, opened: ExitStack) -> None:
             tiny.close()
 
 
-def told(peers: Peers, program: Callable[..., object], *arguments: object) -> Any:
-    """Run a program to its end, at which it removes its queues, and return what it said."""
+def run_program(peers: Peers, program: Callable[..., object], *arguments: object) -> Any:
+    """Run a program to its end, by which it has removed its queues, and return its report."""
     peer = peers.fork(program, *arguments)
     answer = peer.hear()
     peer.done()
@@ -125,7 +125,7 @@ def told(peers: Peers, program: Callable[..., object], *arguments: object) -> An
 
 
 def expect(answer: list[Any], limit: str, value: int, asked: int, remedy: str, *numbers: int) -> None:
-    """See that the limit was named in full and that the queue beside went on."""
+    """Check that the limit was named in full and that the other queue still works."""
     said, kept = answer
     assert said[0] == "LimitExceeded", said
     _, named, told, wanted, way, number, text = said
@@ -137,31 +137,31 @@ def expect(answer: list[Any], limit: str, value: int, asked: int, remedy: str, *
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_more_messages_than_the_kernel_lets_a_queue_have(user: str, mqueue: str, peers: Peers) -> None:
-    """C24: fs.mqueue.msg_max is named, or, for who is above it, the kernel's hard limit."""
-    most = HARD_MESSAGES if above(user) else setting("msg_max")
+def test_more_messages_than_the_kernel_allows_a_queue(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: the error names fs.mqueue.msg_max, or the kernel's hard limit for a user who may exceed the setting."""
+    most = HARD_MESSAGES if is_privileged(user) else setting("msg_max")
     asked = most + 1
-    answer = told(peers, hit, mqueue, user, "", {"max_messages": asked, "max_message_size": 1})
-    remedy = "ask for less" if above(user) else f"sudo sysctl fs.mqueue.msg_max={asked}"
+    answer = run_program(peers, report_hit, mqueue, user, "", {"max_messages": asked, "max_message_size": 1})
+    remedy = "ask for less" if is_privileged(user) else f"sudo sysctl fs.mqueue.msg_max={asked}"
     expect(answer, "fs.mqueue.msg_max", most, asked, remedy, errno.EINVAL)
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_larger_messages_than_the_kernel_lets_a_queue_have(user: str, mqueue: str, peers: Peers) -> None:
-    """C24: fs.mqueue.msgsize_max is named, or, for who is above it, the kernel's hard limit."""
-    most = HARD_SIZE if above(user) else setting("msgsize_max")
+def test_larger_messages_than_the_kernel_allows_a_queue(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: the error names fs.mqueue.msgsize_max, or the kernel's hard limit for a user who may exceed the setting."""
+    most = HARD_SIZE if is_privileged(user) else setting("msgsize_max")
     asked = most + 1
-    answer = told(peers, hit, mqueue, user, "", {"max_messages": 1, "max_message_size": asked})
-    remedy = "ask for less" if above(user) else f"sudo sysctl fs.mqueue.msgsize_max={asked}"
+    answer = run_program(peers, report_hit, mqueue, user, "", {"max_messages": 1, "max_message_size": asked})
+    remedy = "ask for less" if is_privileged(user) else f"sudo sysctl fs.mqueue.msgsize_max={asked}"
     expect(answer, "fs.mqueue.msgsize_max", most, asked, remedy, errno.EINVAL)
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_more_queues_than_the_kernel_lets_there_be(user: str, mqueue: str, peers: Peers) -> None:
-    """C24: fs.mqueue.queues_max is named; who is above it goes on."""
+def test_more_queues_than_the_kernel_allows(user: str, mqueue: str, peers: Peers) -> None:
+    """C24: the error names fs.mqueue.queues_max; a user who may exceed it creates the queue."""
     most = setting("queues_max")
-    answer = told(peers, hit, mqueue, user, "fs.mqueue.queues_max", SMALL)
-    if above(user):
+    answer = run_program(peers, report_hit, mqueue, user, "fs.mqueue.queues_max", SMALL)
+    if is_privileged(user):
         assert answer == [["created"], ["before", "after"]]
         return
     expect(answer, "fs.mqueue.queues_max", most, most + 1, "sudo sysctl fs.mqueue.queues_max=", errno.ENOSPC)
@@ -169,20 +169,20 @@ def test_more_queues_than_the_kernel_lets_there_be(user: str, mqueue: str, peers
 
 @pytest.mark.parametrize("user", USERS)
 def test_more_bytes_of_queues_than_the_user_may_have(user: str, mqueue: str, peers: Peers) -> None:
-    """C24: RLIMIT_MSGQUEUE is named with the bytes that the queue needs."""
-    answer = told(peers, hit, mqueue, user, "RLIMIT_MSGQUEUE", SMALL)
+    """C24: the error names RLIMIT_MSGQUEUE and the bytes that the queue needs."""
+    answer = run_program(peers, report_hit, mqueue, user, "RLIMIT_MSGQUEUE", SMALL)
     expect(answer, "RLIMIT_MSGQUEUE", 2000, 4 * (512 + 96), "before the program starts", errno.EMFILE)
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_more_descriptors_than_the_process_may_have(user: str, mqueue: str, peers: Peers) -> None:
-    """C24: RLIMIT_NOFILE is named."""
-    answer = told(peers, hit, mqueue, user, "RLIMIT_NOFILE", SMALL)
+    """C24: the error names RLIMIT_NOFILE."""
+    answer = run_program(peers, report_hit, mqueue, user, "RLIMIT_NOFILE", SMALL)
     expect(answer, "RLIMIT_NOFILE", 64, 65, "before the program starts", errno.EMFILE)
 
 
 def attach_without_descriptors(name: str, backend: str, spare: int) -> None:
-    """Attach, look for, and unlink a queue with only so many descriptors to spare, and say what came of it."""
+    """Attach to, look for and unlink a queue with a number of spare descriptors, and report the results."""
     warm_up(backend)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     held = []
@@ -213,7 +213,7 @@ def attach_without_descriptors(name: str, backend: str, spare: int) -> None:
             said.append("worked")
         except ipcq.MessageQueueError as error:
             said.append(f"{type(error).__name__} {getattr(error, 'limit', error)}")
-        gc.collect()  # contextlib of 3.12 makes a cycle of an exception that another one is raised from
+        gc.collect()  # contextlib of 3.12 makes a reference cycle of a chained exception
         after = len(os.listdir("/proc/self/fd")) if spare else 0
         if after != before:
             said.append(f"left {after - before} descriptors open")
@@ -221,17 +221,17 @@ def attach_without_descriptors(name: str, backend: str, spare: int) -> None:
 
 
 @pytest.mark.parametrize("spare", range(8))
-def test_every_way_to_a_queue_names_the_missing_descriptor(spare: int, name: str, backend: str, peers: Peers) -> None:
-    """C24: with no or a few descriptors left, opening, looking and unlinking work or name RLIMIT_NOFILE."""
+def test_every_call_names_the_missing_descriptor(spare: int, name: str, backend: str, peers: Peers) -> None:
+    """C24: with few or no descriptors left, opening, looking and unlinking work or name RLIMIT_NOFILE."""
     with ipcq.open(name, backend, **SMALL):
-        said = told(peers, attach_without_descriptors, name, backend, spare)
-        with suppress(ipcq.QueueNotFound):  # it may have been made, and then be one descriptor short of its removal
+        said = run_program(peers, attach_without_descriptors, name, backend, spare)
+        with suppress(ipcq.QueueNotFound):  # it may exist, if its unlink lacked a descriptor
             ipcq.unlink(f"{name}-other", backend)
     assert set(said) <= {"worked", "LimitExceeded RLIMIT_NOFILE"}, said
 
 
 def create_within(backend: str, limit: str, value: int) -> None:
-    """As an ordinary user with little room for files or for addresses, create a large queue, then a small one."""
+    """As an ordinary user with a low limit for files or addresses, create a large queue, then a small one."""
     warm_up(backend)
     become(NOBODY)
     if limit == "RLIMIT_AS":
@@ -256,17 +256,19 @@ def create_within(backend: str, limit: str, value: int) -> None:
     ("limit", "value", "error"), [("RLIMIT_FSIZE", 1 << 20, "LimitExceeded"), ("RLIMIT_AS", 32 << 20, "NoSpace")]
 )
 @pytest.mark.parametrize("shared", ["shm", "pyshm"])
-def test_room_for_files_and_addresses_is_told(limit: str, value: int, error: str, shared: str, peers: Peers) -> None:
-    """C24: our error, never SIGXFSZ or a MemoryError; nothing is left, and a queue that fits is made."""
-    said = told(peers, create_within, usable(shared), limit, value)
-    if limit == "RLIMIT_AS" and shared == "pyshm":  # which maps nothing
+def test_limits_of_files_and_addresses_are_our_errors(
+    limit: str, value: int, error: str, shared: str, peers: Peers
+) -> None:
+    """C24: our error, never SIGXFSZ or a MemoryError; nothing is left, and a queue that fits is created."""
+    said = run_program(peers, create_within, usable(shared), limit, value)
+    if limit == "RLIMIT_AS" and shared == "pyshm":  # pyshm maps nothing
         assert said == ["item", "item"]
     else:
         assert said == [error, "item"]
 
 
 def fill_up(uid: int, backend: str) -> None:
-    """As a user with little to spend, create queues until none goes in, remove one, and say what that was good for."""
+    """As a user with a low limit, create queues until one is refused, remove one, create another; report the result."""
     warm_up(backend)
     become(uid)
     resource.setrlimit(resource.RLIMIT_MSGQUEUE, (10_000, resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]))
@@ -286,7 +288,7 @@ def fill_up(uid: int, backend: str) -> None:
 
 
 def test_a_removed_queue_makes_room_for_another(mqueue: str, peers: Peers) -> None:
-    """C24: what the error says as the way out is one."""
+    """C24: the way out that the error gives works."""
     with free_user() as uid:
         peer = peers.fork(fill_up, uid, mqueue)
         count, item = peer.hear()

@@ -1,4 +1,4 @@
-"""Log records of several processes, which meet by text alone."""
+"""Log records of several processes, which share only their text."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.needs("shm")
 
 @pytest.fixture
 def kept() -> Kept:
-    """Return a handler that keeps what it gets."""
+    """Return a handler that keeps its records."""
     return Kept()
 
 
 def test_unrelated_processes_meet(name: str, peers: Peers, tmp_path: Path) -> None:
-    """C1: one logs, another writes, and both know the name alone."""
+    """C1: one process logs and another one writes; both know only the name."""
     path = tmp_path / "log"
     writer = peers.spawn(logs.write, name, str(path))
     writer.hear()
@@ -30,7 +30,7 @@ def test_unrelated_processes_meet(name: str, peers: Peers, tmp_path: Path) -> No
     assert path.read_text() == "".join(f"WARNING app.part {number} number {each}\n" for each in range(3))
 
 
-def test_records_wait_for_who_writes_them(name: str, peers: Peers, kept: Kept) -> None:
+def test_records_wait_for_a_listener(name: str, peers: Peers, kept: Kept) -> None:
     """C1: the process that logged has ended meanwhile."""
     peer = peers.spawn(logs.log, name, 5)
     peer.hear()
@@ -41,7 +41,7 @@ def test_records_wait_for_who_writes_them(name: str, peers: Peers, kept: Kept) -
 
 
 def test_a_killed_process_loses_no_record(name: str, peers: Peers, kept: Kept) -> None:
-    """C1: what was logged is in the queue."""
+    """C1: a logged record is in the queue."""
     peer = peers.spawn(logs.log_and_die, name, 50)
     assert peer.wait() == -9
     with QueueListener(name, kept):
@@ -49,8 +49,8 @@ def test_a_killed_process_loses_no_record(name: str, peers: Peers, kept: Kept) -
     assert kept.texts() == [f"number {number}" for number in range(50)]
 
 
-def test_a_process_killed_while_it_logs_holds_nobody_up(name: str, peers: Peers, kept: Kept) -> None:
-    """C15: the others go on, with whole records."""
+def test_a_process_killed_while_it_logs_blocks_no_other(name: str, peers: Peers, kept: Kept) -> None:
+    """C15: the other processes continue, with whole records."""
     with QueueListener(name, kept):
         for _ in range(3):
             peer = peers.spawn(logs.log_on_and_on, name)
@@ -65,7 +65,7 @@ def test_a_process_killed_while_it_logs_holds_nobody_up(name: str, peers: Peers,
 
 
 def test_several_processes_log_at_the_same_time(name: str, peers: Peers, kept: Kept) -> None:
-    """C8: each one's records in its own order, and all of them."""
+    """C8: the records of each process arrive in order and completely."""
     with QueueListener(name, kept):
         started = [peers.spawn(logs.log, name, 200) for _ in range(3)]
         numbers = [peer.hear() for peer in started]
@@ -76,7 +76,7 @@ def test_several_processes_log_at_the_same_time(name: str, peers: Peers, kept: K
 
 
 def test_a_forked_process_logs_through_the_same_handler(name: str, peers: Peers, kept: Kept, lockable: str) -> None:
-    """C20: it is opened again where that is needed."""
+    """C20: it reopens the queue where that is necessary."""
     with ipcq.open(name, lockable) as queue:
         parent, child = peers.spawn(logs.log_in_a_child, name).hear()
         with QueueListener(queue, kept):

@@ -1,4 +1,4 @@
-"""The state machine and its model say what they have to about backends that no bundled one is like."""
+"""The state machine and its model, on backends unlike any bundled one."""
 
 import unittest
 from dataclasses import replace
@@ -25,22 +25,22 @@ PUT: dict[str, Any] = {"item": 1, "priority": 5}
 
 
 def test_a_priority_without_priorities_is_unsupported() -> None:
-    """Clause 20."""
+    """Clause 20: Unsupported."""
     assert model(("put", PUT)) == ("raised", "Unsupported")
 
 
 def test_a_priority_on_a_closed_handle_is_either_error() -> None:
-    """Two things are wrong, and the contract does not say which is told."""
+    """Two things are wrong, and the contract does not say which error is raised."""
     assert model(("close", {}), ("put", PUT)) is None
 
 
-def test_a_shutdown_of_what_cannot_be_is_unsupported() -> None:
+def test_a_shutdown_that_the_backend_lacks_is_unsupported() -> None:
     """Clause 20, unless the handle is closed."""
     assert model(("shutdown", {"immediate": False})) == ("raised", "Unsupported")
     assert model(("close", {}), ("shutdown", {"immediate": False})) is None
 
 
-def test_a_peek_where_none_is_possible_is_unsupported() -> None:
+def test_a_peek_that_the_backend_lacks_is_unsupported() -> None:
     """Clause 20, unless the handle is closed."""
     assert model(("peek", {})) == ("raised", "Unsupported")
     assert model(("close", {}), ("peek", {})) is None
@@ -49,34 +49,34 @@ def test_a_peek_where_none_is_possible_is_unsupported() -> None:
 OPEN: dict[str, Any] = {"exclusive": False, "rights": "both", "other_limit": False, "stay": True}
 
 
-def test_a_handle_that_cannot_go_on_after_an_unlink_is_unsupported() -> None:
-    """Clause 20, for one that creates and for one that attaches."""
+def test_a_handle_that_cannot_continue_after_an_unlink_is_unsupported() -> None:
+    """Clause 20, for a handle that creates and for one that attaches."""
     assert model(("open", {"create": True, **OPEN})) == ("raised", "Unsupported")
     assert model(("forget", {}), ("open", {"create": True, **OPEN})) == ("raised", "Unsupported")
 
 
-def test_nothing_is_created_by_who_cannot_go_on_after_an_unlink() -> None:
-    """Clause 20."""
+def test_an_open_that_cannot_continue_after_an_unlink_creates_nothing() -> None:
+    """Clause 20: the refused open creates no queue."""
     assert model(("forget", {}), ("open", {"create": True, **OPEN}), ("exists", {})) == ("returned", False)
 
 
-def test_going_on_after_an_unlink_is_not_compared_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two backends of which one cannot mean different things by opening so."""
+def test_continuing_after_an_unlink_is_not_compared_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If only one of two backends supports it, the same open means different things."""
     able = {"one": Capabilities(), "other": Capabilities(after_unlink=True)}
     monkeypatch.setattr(machine, "capabilities", able.__getitem__)
     assert "open" not in machine.shared("one", "other")
 
 
-def test_looking_into_what_has_ended_says_so() -> None:
-    """Clause 15."""
+def test_peeking_into_a_queue_that_is_shut_down_raises_that() -> None:
+    """Clause 15: peek raises QueueShutDown."""
     calls = (("shutdown", {"immediate": False}), ("peek", {}))
     assert model(*calls, shutdown=True, peek=True) == ("raised", "QueueShutDown")
 
 
 @pytest.mark.needs("memory")
 @pytest.mark.parametrize(("persistence", "there"), [(Persistence.HOLDERS, False), (Persistence.KERNEL, True)])
-def test_a_queue_that_lives_by_its_handles_goes_with_the_last_one(persistence: Persistence, there: bool) -> None:
-    """Clause 5."""
+def test_a_queue_without_persistence_ends_with_its_last_handle(persistence: Persistence, there: bool) -> None:
+    """Clause 5: with its last handle."""
     model = Model(4, Capabilities(persistence=persistence), False)
     for step in BEGINNING:
         model.call(step)
@@ -92,21 +92,21 @@ def test_a_slot_without_a_handle_does_nothing() -> None:
     assert replay([step], "memory") == [NOTHING]
 
 
-def test_what_travels_between_the_processes_arrives() -> None:
-    """JSON has no bytes and no mappings that are told from ours."""
+def test_values_are_unchanged_between_the_processes() -> None:
+    """JSON has no bytes, and a mapping must not be mistaken for encoded bytes."""
     value = {"a": [b"\x00\xff", None, {"bytes": 1}], "b": 0.5}
     assert machine._unpacked(machine._packed(value)) == value
 
 
-def test_a_backend_that_nobody_has_is_told() -> None:
-    """Whoever misspells it is told so."""
+def test_an_unknown_backend_is_an_error() -> None:
+    """The error names the misspelt backend."""
     with pytest.raises(LookupError, match="no backend is called 'nonesuch'"):
         machine.capabilities("nonesuch")
 
 
 @pytest.mark.needs("memory")
 def test_a_backend_that_cannot_be_used_here_is_skipped_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A skip that says what is missing."""
+    """The skip names what is missing."""
     infos = [replace(info, usable=False, reason="no kernel") for info in ipcq.backends()]
     monkeypatch.setattr(ipcq, "backends", lambda: infos)
     with pytest.raises(unittest.SkipTest, match="cannot be used here: no kernel"):

@@ -1,4 +1,4 @@
-"""C25: one semantics on every backend, by the model and by replaying the same calls on two backends."""
+"""C25: one semantics on every backend, shown by the model and by replaying the same calls on two backends."""
 
 import itertools
 import unittest
@@ -13,17 +13,17 @@ from ipcq.testing.processes import own_seed
 from processes.needs import usable
 from processes.sizes import size
 
-#: Seconds; by night there is no end.
-LONGEST = size(300, 0)
+#: Seconds; nightly there is no limit.
+TIMEOUT_SECONDS = size(300, 0)
 
 NAMES = [info.name for info in ipcq.backends()]
 PAIRS = list(itertools.combinations(NAMES, 2))
 
 
 @pytest.mark.storm
-@pytest.mark.timeout(LONGEST)
+@pytest.mark.timeout(TIMEOUT_SECONDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_backend_gives_what_the_model_says(name: str) -> None:
+def test_a_backend_gives_the_results_of_the_model(name: str) -> None:
     """C25: calls on several handles in two processes give the model's results and exceptions."""
     case = machine_for(usable(name))
     result = unittest.TestResult()
@@ -33,9 +33,9 @@ def test_a_backend_gives_what_the_model_says(name: str) -> None:
     assert result.testsRun == 1
 
 
-@pytest.mark.timeout(LONGEST)
+@pytest.mark.timeout(TIMEOUT_SECONDS)
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_the_same_calls_give_the_same_on_two_backends(pair: tuple[str, str]) -> None:
+def test_the_same_calls_give_the_same_results_on_two_backends(pair: tuple[str, str]) -> None:
     """C25: one trace replayed on two backends gives identical results and exceptions, call by call."""
     first, second = map(usable, pair)
     options = options_for(first, second)

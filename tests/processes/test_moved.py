@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import ipcq
 from ipcq._cli import cli
-from ipcq._cli.verbs import copy as _copy  # noqa: F401 - imported once, so that a forked process need not
+from ipcq._cli.verbs import copy as _copy  # noqa: F401 - imported here once, so that no forked process has to
 from ipcq._cli.verbs import move as _move  # noqa: F401 - the same
 from ipcq.testing.processes import Peer, Peers, say, until
 from processes.programs import SMALL
@@ -30,7 +30,7 @@ def target(name: str, queue: "ipcq.Queue[int]") -> Iterator["ipcq.Queue[int]"]:
 
 
 def produce(name: str, backend: str, most: int) -> None:
-    """Put numbers until the queue is shut down, and say how many that were."""
+    """Put numbers until the queue is shut down, and report how many."""
     count = 0
     with ipcq.open(name, backend, create=False) as queue:
         try:
@@ -43,21 +43,21 @@ def produce(name: str, backend: str, most: int) -> None:
 
 
 def consume(name: str, backend: str) -> None:
-    """Take what comes until the queue is shut down, and say what that was."""
+    """Take messages until the queue is shut down, and report them."""
     with ipcq.open(name, backend, create=False) as queue:
         say("ready")
         say(list(queue))
 
 
 def move(source: str, target: str, file: str, times: int) -> None:
-    """Move what is there so often, or without end."""
+    """Move the messages a number of times, or without end if it is 0."""
     for _ in range(times) if times else itertools.count():
         run("move", source, target, "--rescue", file)
     say("done")
 
 
 def copy(source: str, target: str, file: str, times: int) -> None:
-    """Copy so often, or without end, and drop the copies."""
+    """Copy a number of times, or without end if it is 0, and drop the copies."""
     with ipcq.open(target, create=False) as queue:
         for _ in range(times) if times else itertools.count():
             run("copy", source, target, "--rescue", file)
@@ -71,33 +71,33 @@ def run(*arguments: str) -> int:
     return result.exit_code
 
 
-def struck(peers: Peers, peer: Peer, file: Path) -> None:
+def kill_at_random(peers: Peers, peer: Peer, file: Path) -> None:
     """Kill a process at a random instant of its work."""
     until(file.exists)
     time.sleep(peers.random.uniform(0, 0.005))
     peer.kill()
 
 
-def rescued(file: Path, into: str) -> None:
-    """Do what the killed verb has said."""
+def load_rescued(file: Path, into: str) -> None:
+    """Load the rescue file, as the killed verb advises."""
     if file.exists():
         run("load", into, str(file))
-        file.unlink(missing_ok=True)  # a line that was cut off is told, and its message was not taken
+        file.unlink(missing_ok=True)  # a truncated line is reported, and its message was not taken
 
 
 @pytest.mark.storm
-def test_killed_moves_lose_and_double_at_most_the_message_under_way(
+def test_killed_moves_lose_or_duplicate_at_most_the_message_in_flight(
     name: str, queue: "ipcq.Queue[int]", target: "ipcq.Queue[int]", peers: Peers, tmp_path: Path
 ) -> None:
-    """C37: a producer and a consumer, unrelated processes, and moves in between that are killed again and again."""
+    """C37: a producer, a consumer, and moves between them that are killed again and again."""
     file = tmp_path / "rescue"
     ends = (f"{queue.backend}://{name}", f"{queue.backend}://{target.name}")
     producer = peers.fork(produce, name, queue.backend, -1)
     consumer = peers.fork(consume, target.name, queue.backend)
     consumer.hear()
     for _ in range(KILLS):
-        struck(peers, peers.fork(move, *ends, str(file), 0), file)
-        rescued(file, ends[1])
+        kill_at_random(peers, peers.fork(move, *ends, str(file), 0), file)
+        load_rescued(file, ends[1])
     queue.shutdown()
     sent = producer.hear()
     run("move", *ends)
@@ -113,7 +113,7 @@ def test_killed_moves_lose_and_double_at_most_the_message_under_way(
 
 
 @pytest.mark.storm
-def test_killed_copies_lose_and_double_at_most_the_message_under_way(
+def test_killed_copies_lose_or_duplicate_at_most_the_message_in_flight(
     name: str, queue: "ipcq.Queue[int]", target: "ipcq.Queue[int]", peers: Peers, tmp_path: Path
 ) -> None:
     """C37: after each kill the source has its messages again, at most one of them twice."""
@@ -122,8 +122,8 @@ def test_killed_copies_lose_and_double_at_most_the_message_under_way(
     worst = 0
     for _ in range(KILLS):
         queue.put_many([1, 2, 3])
-        struck(peers, peers.fork(copy, *ends, str(file), 0), file)
-        rescued(file, ends[0])
+        kill_at_random(peers, peers.fork(copy, *ends, str(file), 0), file)
+        load_rescued(file, ends[0])
         left = queue.get_many(timeout=0)
         target.clear()
         worst = max(worst, 3 - len(set(left)))
@@ -135,7 +135,7 @@ def test_killed_copies_lose_and_double_at_most_the_message_under_way(
 def test_two_moves_and_a_consumer_share_the_messages(
     name: str, queue: "ipcq.Queue[int]", target: "ipcq.Queue[int]", peers: Peers, tmp_path: Path
 ) -> None:
-    """C2: each message comes out once, wherever."""
+    """C2: each message comes out once, from either queue."""
     ends = (f"{queue.backend}://{name}", f"{queue.backend}://{target.name}")
     consumers = [peers.fork(consume, each, queue.backend) for each in (name, target.name)]
     for peer in consumers:
@@ -152,7 +152,7 @@ def test_two_moves_and_a_consumer_share_the_messages(
 def test_consumers_beside_copies_get_each_message_once(
     name: str, queue: "ipcq.Queue[int]", peers: Peers, tmp_path: Path
 ) -> None:
-    """C2: a producer and a consumer of a queue that is copied again and again."""
+    """C2: with a producer and a consumer of a queue that is copied again and again."""
     with ipcq.open(f"{name}-target", queue.backend, exclusive=True, max_messages=8, max_message_size=512) as target:
         ends = (f"{queue.backend}://{name}", f"{queue.backend}://{target.name}")
         consumer = peers.fork(consume, name, queue.backend)

@@ -1,4 +1,4 @@
-"""C18, C19: between PID namespaces a queue is refused or right; the same process number twice makes nobody an owner."""
+"""C18, C19: a queue shared between PID namespaces is refused or correct; equal process ids do not confuse owners."""
 
 import ctypes
 import os
@@ -25,13 +25,13 @@ COUNT = 300
 
 
 def put_from_a_namespace(name: str, backend: str, who: int, seconds: float | None = None) -> None:
-    """As process 1 of a new namespace, put numbered messages, and say how that ended.
+    """As process 1 of a new namespace, put numbered messages, and report how that ended.
 
     Args:
         name: Of the queue.
         backend: Of the queue.
-        who: What each message begins with.
-        seconds: After which process 1 is killed; it puts for ever then.
+        who: The first part of each message.
+        seconds: Time after which process 1 is killed. It puts without end then.
     """
     warm_up(backend)
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWPID):
@@ -41,7 +41,7 @@ def put_from_a_namespace(name: str, backend: str, who: int, seconds: float | Non
         status = 1
         try:
             assert os.getpid() == 1
-            status = put_all(name, backend, who, for_ever=seconds is not None)
+            status = put_all(name, backend, who, endless=seconds is not None)
         finally:
             os._exit(status)
     if seconds is not None:
@@ -51,11 +51,11 @@ def put_from_a_namespace(name: str, backend: str, who: int, seconds: float | Non
     say(os.waitstatus_to_exitcode(status))
 
 
-def put_all(name: str, backend: str, who: int, *, for_ever: bool) -> int:
+def put_all(name: str, backend: str, who: int, *, endless: bool) -> int:
     try:
         with ipcq.open(name, backend, create=False) as queue:
             number = 0
-            while for_ever or number < COUNT:
+            while endless or number < COUNT:
                 queue.put([who, number], timeout=PATIENCE)
                 number += 1
     except ipcq.VersionMismatch:
@@ -63,8 +63,8 @@ def put_all(name: str, backend: str, who: int, *, for_ever: bool) -> int:
     return 0
 
 
-def taken(queue: "ipcq.Queue[object]", peers: list[Peer]) -> dict[int, list[int]]:
-    """Take messages until the peers have ended and nothing is left; return the numbers by who put them."""
+def take_all(queue: "ipcq.Queue[object]", peers: list[Peer]) -> dict[int, list[int]]:
+    """Take messages until the peers have ended and the queue is empty; return the numbers by producer."""
     numbers: dict[int, list[int]] = {}
     while not queue.empty() or any(peer.state() not in "ZX" for peer in peers):
         try:
@@ -75,12 +75,12 @@ def taken(queue: "ipcq.Queue[object]", peers: list[Peer]) -> dict[int, list[int]
     return numbers
 
 
-def test_two_namespaces_with_the_same_process_number_are_refused_or_right(
+def test_two_namespaces_with_the_same_process_id_are_refused_or_correct(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C19: two processes 1 put at once, and every message comes once and in order, or none does."""
+    """C19: two processes 1 put at the same time; either every message arrives once and in order, or none does."""
     both = [peers.fork(put_from_a_namespace, name, backend, who) for who in (0, 1)]
-    numbers = taken(queue, both)
+    numbers = take_all(queue, both)
     outcomes = [peer.hear() for peer in both]
     if outcomes == [REFUSED, REFUSED]:
         assert not numbers
@@ -88,14 +88,14 @@ def test_two_namespaces_with_the_same_process_number_are_refused_or_right(
         assert (outcomes, numbers) == ([0, 0], {0: list(range(COUNT)), 1: list(range(COUNT))})
 
 
-def test_a_process_killed_in_another_namespace_holds_nobody_up(
+def test_a_process_killed_in_another_namespace_blocks_no_other(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C15, C19: each time a process 1 is killed at a random instant, the one beside it loses nothing."""
+    """C15, C19: when a process 1 is killed at a random instant, the other one loses nothing."""
     for _ in range(size(5, 100)):
         victim = peers.fork(put_from_a_namespace, name, backend, 0, peers.random.random() / 20)
         other = peers.fork(put_from_a_namespace, name, backend, 1)
-        numbers = taken(queue, [victim, other])
+        numbers = take_all(queue, [victim, other])
         victim.hear()
         outcome = other.hear()
         assert (outcome, numbers.get(1, [])) in ((0, list(range(COUNT))), (REFUSED, []))

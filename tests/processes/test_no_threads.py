@@ -1,4 +1,4 @@
-"""C24, C31: who can start no thread chooses the backend that the others choose, and is told what cannot be done."""
+"""C24, C31: a process that cannot start a thread chooses the same backend as others; the error names the limit."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ if sys.platform != "linux":
     pytest.skip(f"Windows has no RLIMIT_NPROC, and {sys.platform} counts otherwise", allow_module_level=True)
 
 
-def opens(name: str) -> str:
+def open_and_use(name: str) -> str:
     with ipcq.open(name) as queue:
         queue.put(1)
         queue.get(timeout=1)
@@ -28,7 +28,7 @@ def opens(name: str) -> str:
         return queue.backend
 
 
-def asks_for_a_notice(name: str, backend: str) -> None:
+def request_notice(name: str, backend: str) -> None:
     with ipcq.open(name, backend, max_messages=2, max_message_size=64) as queue:
         try:
             queue.notify(print)
@@ -41,11 +41,11 @@ async def open_and_close(name: str) -> None:
         pass
 
 
-def opens_for_asyncio(name: str) -> None:
+def open_for_asyncio(name: str) -> None:
     asyncio.run(open_and_close(name))
 
 
-def listens(name: str) -> None:
+def start_listener(name: str) -> None:
     listener = QueueListener(name)
     try:
         listener.start()
@@ -54,20 +54,20 @@ def listens(name: str) -> None:
 
 
 WITHOUT_THREADS: dict[str, Callable[[str], object]] = {
-    "open": opens,
-    "notify on shm": lambda name: asks_for_a_notice(name, "shm"),
-    "notify on mqueue": lambda name: asks_for_a_notice(name, "mqueue"),
+    "open": open_and_use,
+    "notify on shm": lambda name: request_notice(name, "shm"),
+    "notify on mqueue": lambda name: request_notice(name, "mqueue"),
     "open of socketpair": lambda name: ipcq.open(name, "socketpair"),
-    "aio.open": opens_for_asyncio,
-    "QueueListener.start": listens,
+    "aio.open": open_for_asyncio,
+    "QueueListener.start": start_listener,
 }
 
 
 def try_without_threads(what: str, name: str) -> None:
-    """As a user who may have no more threads, try something and say how it went."""
+    """As a user who may start no more threads, make a call and report the result."""
     for backend in ("shm", "mqueue", "socketpair"):
         warm_up(backend)
-    asyncio.run(open_and_close(name))  # which imports what only a running loop imports
+    asyncio.run(open_and_close(name))  # imports the modules that only a running loop imports
     ipcq.unlink(name)
     become(NOBODY)
     resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
@@ -78,7 +78,7 @@ def try_without_threads(what: str, name: str) -> None:
 
 
 def try_locks_without_threads() -> None:
-    """As a user who may have no more threads, be the first to ask whether the kernel can do what shm needs."""
+    """As a user who may start no more threads, check whether the kernel supports shm, before any queue is used."""
     from ipcq_shm import _core
 
     become(NOBODY)
@@ -86,8 +86,8 @@ def try_locks_without_threads() -> None:
     say(_core.works())
 
 
-def test_shm_needs_no_thread_to_know_that_it_works(peers: Peers) -> None:
-    """C31: it would be passed over else, and the name be split."""
+def test_the_probe_of_shm_needs_no_thread(peers: Peers) -> None:
+    """C31: otherwise shm would be skipped, and the name split between two backends."""
     usable("shm")
     assert peers.spawn(try_locks_without_threads).hear() is True
 
@@ -99,8 +99,8 @@ def test_without_threads_the_same_backend_is_chosen(name: str, peers: Peers) -> 
 
 
 @pytest.mark.parametrize("what", list(WITHOUT_THREADS)[1:])
-def test_what_needs_a_thread_says_so(what: str, name: str, peers: Peers) -> None:
-    """C24: by the limit's name, at the call that needs it."""
+def test_a_call_that_needs_a_thread_names_the_limit(what: str, name: str, peers: Peers) -> None:
+    """C24: the call that needs one names the limit."""
     for backend in ("shm", "mqueue", "socketpair"):
         usable(backend)
     assert peers.fork(try_without_threads, what, name).hear() == ["raised", "RLIMIT_NPROC"]

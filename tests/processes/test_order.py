@@ -13,7 +13,7 @@ from processes.sizes import size
 
 HISTORIES = size(1, 20)
 OPERATIONS = size(400_000, 1_000_000)
-EACH = 4
+PROCESSES = 4
 
 SHORT_HISTORIES = size(500, 5000)
 CALLS = 40
@@ -21,7 +21,7 @@ CALLS = 40
 
 @pytest.fixture
 def operations(request: pytest.FixtureRequest) -> int:
-    """Return how many operations a history shall have, where the command line says so."""
+    """Return the number of operations in a history, if the command line gives one."""
     return int(request.config.getoption("--operations") or OPERATIONS)
 
 
@@ -31,17 +31,17 @@ def operations(request: pytest.FixtureRequest) -> int:
 def test_a_history_of_four_producers_and_four_consumers_is_that_of_one_queue(
     name: str, backend: str, queue: "ipcq.Queue[object]", history: int, operations: int
 ) -> None:
-    """C8: in 400,000 operations nothing surely overtakes, is lost, doubled, or missed by a get that does not wait."""
+    """C8: in 400,000 operations no message certainly overtakes another, is lost, duplicated, or missed by a get."""
     at = [name, backend]
     with Peers(patience=None) as peers:
-        share = operations // 2 // EACH
+        share = operations // 2 // PROCESSES
         consumers = [
             peers.spawn(consume, attached, at, number, peers.ledger("consumer", number), look=True)
-            for number in range(EACH)
+            for number in range(PROCESSES)
         ]
         producers = [
             peers.spawn(produce, attached, at, number, peers.ledger("producer", number), count=share)
-            for number in range(EACH)
+            for number in range(PROCESSES)
         ]
         for producer in producers:
             producer.done(250 if HISTORIES == 1 else 500)
@@ -53,19 +53,19 @@ def test_a_history_of_four_producers_and_four_consumers_is_that_of_one_queue(
         print(f"{backend}: {verdict}; longest stall {verdict.stall * 1000:.1f} ms")
         print(f"{backend}: judged in {time.monotonic() - began:.1f} s")
         assert verdict.sound and not verdict.lost and not verdict.cut_off, verdict
-        assert verdict.received == share * EACH
+        assert verdict.received == share * PROCESSES
 
 
 @pytest.mark.storm
 def test_short_histories_with_full_and_empty_results_are_those_of_one_queue(name: str, backend: str) -> None:
-    """C8: of 500 histories of 160 calls that do not wait, by four processes on a queue of two, each has an order."""
+    """C8: each of 500 histories has an order: 160 calls without waits, by four processes on a queue of two."""
     refused = {"put": 0, "get": 0}
-    beside = 0
+    overlapping = 0
     with (
         ipcq.open(name, backend, exclusive=True, max_messages=2, max_message_size=64) as queue,
         Peers(patience=100) as peers,
     ):
-        crew = [peers.fork(record, attached, [name, backend], number) for number in range(EACH)]
+        crew = [peers.fork(record, attached, [name, backend], number) for number in range(PROCESSES)]
         for peer in crew:
             peer.hear()
         for _ in range(SHORT_HISTORIES):
@@ -75,14 +75,14 @@ def test_short_histories_with_full_and_empty_results_are_those_of_one_queue(name
             history = sorted((Call(*call) for peer in crew for call in peer.hear()), key=lambda call: call.begun)
             queue.clear()
             assert linearizable(history, 2), history
-            beside += sum(later.begun < earlier.returned for earlier, later in itertools.pairwise(history))
+            overlapping += sum(later.begun < earlier.returned for earlier, later in itertools.pairwise(history))
             for call in history:
                 refused[call.verb] += call.value is None
         for peer in crew:
             peer.say(None)
             peer.done()
     print(
-        f"{backend}: {SHORT_HISTORIES} histories of {CALLS * EACH} calls,"
+        f"{backend}: {SHORT_HISTORIES} histories of {CALLS * PROCESSES} calls,"
         f" found full {refused['put']}, empty {refused['get']}"
     )
     assert all(refused.values())

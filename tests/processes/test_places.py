@@ -1,6 +1,6 @@
-"""C31: processes that can write to different places, as hardened containers can, meet on one queue all the same.
+"""C31: processes that can write to different directories, as in hardened containers, still meet on one queue.
 
-Each process has a mount namespace of its own, in which some of the places for the lock of a name are read-only.
+Each process has its own mount namespace, in which some of the directories for name locks are read-only.
 """
 
 import ctypes
@@ -27,8 +27,8 @@ MS_REC_PRIVATE = 16384 | 1 << 18
 MS_BIND = 4096
 MS_READ_ONLY = 1 | 32 | MS_BIND  # MS_RDONLY, MS_REMOUNT
 
-#: Seconds from the word to the instant at which all open: enough for a word to arrive.
-AHEAD = 0.0005
+#: Seconds from announcing the start to the start: enough for the message to arrive.
+LEAD_SECONDS = 0.0005
 
 
 def make_read_only(*places: str) -> None:
@@ -43,7 +43,7 @@ def make_read_only(*places: str) -> None:
 
 
 def open_many(backend: str, *read_only: str) -> None:
-    """Open each name at the instant that the test says; say on which backend; put, and then get what others put."""
+    """Open each name at the instant that the test gives; report the backend; put, and get what others put."""
     warm_up("shm")
     make_read_only(*read_only)
     say("ready")
@@ -66,8 +66,8 @@ def ask(peer: Peer, what: object) -> Any:
 
 
 def race(openers: list[Peer], name: str) -> list[Any]:
-    """Let all open one name, see that a message of each of them reaches the next, and return what they said."""
-    instant = monotonic() + AHEAD
+    """Let all open one name, check that a message of each reaches the next one, and return their reports."""
+    instant = monotonic() + LEAD_SECONDS
     for opener in openers:
         opener.say([name, instant])
     said = [opener.hear() for opener in openers]
@@ -75,7 +75,7 @@ def race(openers: list[Peer], name: str) -> list[Any]:
     for number, (opener, following) in enumerate(zip(met, met[1:] + met[:1], strict=True)):
         ask(opener, number)
         said.append(ask(following, "get") == number)
-    ipcq.unlink(name)  # which refuses a name that is on two backends
+    ipcq.unlink(name)  # raises if the name is on two backends
     for opener in met:
         opener.say("close")
     return said
@@ -83,8 +83,8 @@ def race(openers: list[Peer], name: str) -> list[Any]:
 
 @pytest.mark.storm
 @pytest.mark.parametrize(("where", "rounds"), [("auto", size(500, 5000)), ("socketpair", size(40, 1000))])
-def test_processes_with_different_places_never_split_a_name(where: str, rounds: int, peers: Peers) -> None:
-    """C31: who meets is on one queue; who cannot use the queue that the others made is told so."""
+def test_processes_with_different_directories_never_split_a_name(where: str, rounds: int, peers: Peers) -> None:
+    """C31: processes that meet are on one queue; a process that cannot use the others' queue gets an error."""
     usable("shm")
     openers = [peers.fork(open_many, where, *read_only) for read_only in (["/tmp"], ["/dev/shm"], [])]
     assert {opener.hear() for opener in openers} == {"ready"}

@@ -1,6 +1,6 @@
-"""C5: whichever system call fails, with whatever number: it happened, or it raised our error and nothing happened.
+"""C5: whichever system call fails with whatever number, the operation happened, or raised our error and did nothing.
 
-Each call of each operation is made to fail once, in a process of its own. By night with each number, by day with one.
+Each call of each operation is made to fail once, in a new process: nightly with each number, otherwise with one.
 """
 
 import errno
@@ -26,16 +26,16 @@ pytestmark = pytest.mark.storm
 if sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}:
     pytest.skip(f"Windows has no seccomp, nor has {sys.platform}", allow_module_level=True)
 
-from processes.refusals import NUMBERS, Refuser  # noqa: E402  # where there is seccomp
+from processes.refusals import NUMBERS, Refuser  # noqa: E402  # only where seccomp exists
 
 Handle = ipcq.Queue[Any]
-SHORT = 0.2
+SHORT_SECONDS = 0.2
 
-#: What is done with a queue that holds "a" and "b": and what the queue then holds if it returned.
+#: Calls on a queue that holds "a" and "b", each with what the queue holds after it has returned.
 ON_A_HANDLE: dict[str, tuple[Callable[[Handle], object], list[str]]] = {
-    "put": (lambda queue: queue.put("c", timeout=SHORT), ["a", "b", "c"]),
-    "put_many": (lambda queue: queue.put_many(["c"], timeout=SHORT), ["a", "b", "c"]),
-    "get": (lambda queue: queue.get(timeout=SHORT), ["b"]),
+    "put": (lambda queue: queue.put("c", timeout=SHORT_SECONDS), ["a", "b", "c"]),
+    "put_many": (lambda queue: queue.put_many(["c"], timeout=SHORT_SECONDS), ["a", "b", "c"]),
+    "get": (lambda queue: queue.get(timeout=SHORT_SECONDS), ["b"]),
     "peek": (lambda queue: queue.peek(), ["a", "b"]),
     "clear": (lambda queue: queue.clear(), []),
     "qsize": (lambda queue: queue.qsize(), ["a", "b"]),
@@ -88,7 +88,7 @@ class Trial:
             with suppress(ipcq.MessageQueueError):
                 ipcq.unlink(self.name, self.backend)
             return json.dumps([self.said, [], False, 0])
-        # Without the listener's. Another thread may be answering who asked whether the queue is there.
+        # The listener's descriptor does not count. Another thread may be answering a process that looks for the queue.
         deadline = time.monotonic() + 5.0
         while (more := len(os.listdir("/proc/self/fd")) - self.open_before - 1) > 0 and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -110,7 +110,7 @@ class Trial:
 
 
 def complaint(verb: str, text: str) -> str:
-    """Say what is wrong with what a child reported; nothing where all is well."""
+    """Return what is wrong with a child's report, or nothing."""
     try:
         said, content, there, more = json.loads(text)
     except ValueError:
@@ -119,7 +119,7 @@ def complaint(verb: str, text: str) -> str:
     if said[0] == "foreign":
         return f"another error than ours: {said}"
     if verb == "clear" and content in (["b"], ["a", "b"]):
-        return ""  # messages are dropped one by one, until one cannot be had or the kernel says that there is none
+        return ""  # messages are dropped one by one until a call fails
     if verb in ON_A_HANDLE and content != (ON_A_HANDLE[verb][1] if returned else ["a", "b"]):
         return f"{said}, and then the queue holds {content}"
     if verb == "create" and not returned and there:
@@ -132,7 +132,7 @@ def complaint(verb: str, text: str) -> str:
 
 
 def refuse_each(backend: str, verb: str, tries: int) -> None:
-    """Let each call of an operation fail in turn, and say how many there were and what was wrong."""
+    """Make each call of an operation fail in turn; report how many there were and what was wrong."""
     warm_up(backend)
     wrong = []
     place = 0
@@ -144,7 +144,7 @@ def refuse_each(backend: str, verb: str, tries: int) -> None:
             trial = Trial(backend, verb)
             called, text = Refuser(trial.prepare, trial.act, trial.report).run(place, number)
             problem = complaint(verb, text)
-            # Reading a file never says that there will be more later.
+            # Reading a regular file never returns EAGAIN.
             if problem and (called, number) != ("read", errno.EAGAIN):
                 wrong.append(f"call {place}, {called or 'none'}, {os.strerror(number)}: {problem}")
         if not called:
@@ -153,12 +153,12 @@ def refuse_each(backend: str, verb: str, tries: int) -> None:
 
 
 @pytest.mark.parametrize("verb", [*ON_A_HANDLE, *BY_NAME])
-def test_whichever_system_call_fails_it_happened_or_nothing_did(verb: str, backend: str, peers: Peers) -> None:
-    """C5: every call of every operation, in its place."""
+def test_an_operation_with_a_failing_system_call_happens_or_does_nothing(verb: str, backend: str, peers: Peers) -> None:
+    """C5: every call of every operation, at its place."""
     if verb == "peek" and backend == "mqueue":
         pytest.skip("capabilities.peek is False on backend 'mqueue'")
     numbers = size(1, len(NUMBERS))
     calls, wrong = peers.fork(refuse_each, backend, verb, numbers).hear()
     print(f"{calls} system calls, each refused with {numbers} error numbers")
     assert not wrong, "\n".join(wrong)
-    assert calls > 0 or verb != "create"  # the ring makes none on its way
+    assert calls > 0 or verb != "create"  # the ring's calls on a handle make none

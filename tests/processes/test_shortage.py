@@ -15,7 +15,7 @@ pytest.importorskip("_testcapi", reason="this Python comes without what makes re
 PROGRAM = Path(__file__).with_name("shortage.py")
 PUTS = ["put", "put_many"]
 GETS = ["get", "get_message", "get_many"]
-#: On socketpair, CPython creates the object of a packet after the kernel has handed the packet over.
+#: Gets on socketpair are left out: CPython allocates the packet's object after the kernel has handed the packet over.
 ACTS = {
     "shm": [*PUTS, *GETS, "peek"],
     "pyshm": [*PUTS, *GETS, "peek"],
@@ -26,13 +26,13 @@ ACTS = {
 
 
 SIZES = {"mappings": 0, "small": 100, "large": 40000}
-#: Messages of the kernel are not as large as that.
+#: The kernel's queues do not take such large messages.
 CASES = [(at, size) for at in ACTS for size in SIZES if (at, size) != ("mqueue", "large")]
 
 
 @pytest.mark.parametrize(("at", "size"), CASES, ids=["-".join(case) for case in CASES])
-def test_no_request_for_memory_that_fails_loses_or_doubles_a_message(at: str, size: str) -> None:
-    """C36: what a call raises did not happen, and what it returns did, in order."""
+def test_no_failing_memory_request_loses_or_duplicates_a_message(at: str, size: str) -> None:
+    """C36: an operation that raised did not happen, and one that returned did, in order."""
     usable(at)
     name = fresh_name()
     try:
@@ -69,8 +69,8 @@ with ipcq.open(name, backend, max_message_size=size + 8, **limits) as queue:
 
 @pytest.mark.parametrize("at", ["shm", "pyshm", "memory", "socketpair"])
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is read from /proc")
-def test_a_batch_for_which_the_address_space_is_too_small_comes_in_parts(at: str) -> None:
-    """C36: items that fit into memory are returned, the rest stays in the queue."""
+def test_a_batch_too_large_for_the_address_space_comes_in_parts(at: str) -> None:
+    """C36: items that fit into memory are returned, and the rest stays in the queue."""
     usable(at)
     name = fresh_name()
     try:

@@ -1,4 +1,4 @@
-"""C12: signals end waits when their handlers raise, and change nothing when they return."""
+"""C12: a signal ends a wait if its handler raises, and changes nothing if it returns."""
 
 import os
 import random
@@ -20,28 +20,28 @@ from processes.sizes import size
 from processes.stopping import held, stop_inside
 
 ROUNDS = 20
-SOON = 1.0
-"""Ten times the 100 ms of the promise."""
+SOON_SECONDS = 1.0
+"""Seconds: ten times the 100 ms of the promise."""
 
 RAISED = {"SIGINT": "KeyboardInterrupt", "SIGTERM": "SystemExit", "SIGALRM": "Custom"}
 
 
 class Custom(Exception):
-    """What no library knows."""
+    """An exception that no library knows."""
 
 
-def leave(number: int, frame: object) -> None:
+def exit_on_sigterm(number: int, frame: object) -> None:
     """Handle SIGTERM as servers do."""
     raise SystemExit(3)
 
 
-def custom(number: int, frame: object) -> None:
-    """Handle SIGALRM with an exception of the user's own."""
+def raise_custom(number: int, frame: object) -> None:
+    """Handle SIGALRM with a user-defined exception."""
     raise Custom
 
 
 def call(verb: str, queue: "ipcq.Queue[object]") -> None:
-    """Wait in one verb, without a time limit."""
+    """Wait in one verb, without a timeout."""
     match verb:
         case "open":
             ipcq.open(f"{queue.name}-other", queue.backend, open_timeout=None, **SMALL).close()
@@ -54,10 +54,10 @@ def call(verb: str, queue: "ipcq.Queue[object]") -> None:
 
 
 def wait_interrupted(verb: str, name: str, backend: str) -> None:
-    """Wait in one verb again and again, say what came out of each wait and when, and at last use the handle."""
+    """Wait in one verb again and again, report the result of each wait and when it came, and finally use the handle."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGALRM, custom)
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
+    signal.signal(signal.SIGALRM, raise_custom)
     queue = ipcq.open(name, backend, create=False)
     while hear() == "again":
         try:
@@ -71,7 +71,7 @@ def wait_interrupted(verb: str, name: str, backend: str) -> None:
 
 
 def interrupt(waiter: Peer, rounds: int, dice: random.Random) -> float:
-    """Send signals into the waits of a process that runs `wait_interrupted`; return how long an exception took."""
+    """Send signals to a process that runs `wait_interrupted`; return the seconds that the slowest exception took."""
     latest = 0.0
     for _ in range(rounds):
         for number, expected in RAISED.items():
@@ -88,7 +88,7 @@ def interrupt(waiter: Peer, rounds: int, dice: random.Random) -> float:
 
 
 @pytest.mark.parametrize("verb", ["get", "get_many", "get_message", "put", "put_many", "open"])
-def test_an_exception_out_of_a_handler_ends_a_wait_at_once(
+def test_an_exception_of_a_handler_ends_a_wait_at_once(
     verb: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
     """C12: KeyboardInterrupt, SystemExit and a user's exception leave every wait unchanged, and the queue whole."""
@@ -100,7 +100,7 @@ def test_an_exception_out_of_a_handler_ends_a_wait_at_once(
         latest = interrupt(waiter, ROUNDS, peers.random)
     waiter.say("enough")
     print(f"{backend} {verb}: {ROUNDS * len(RAISED)} signals, latest exception after {latest * 1000:.1f} ms")
-    assert latest <= SOON
+    assert latest <= SOON_SECONDS
     if verb.startswith("get"):
         queue.put_many(items)
     if verb != "open":
@@ -108,8 +108,8 @@ def test_an_exception_out_of_a_handler_ends_a_wait_at_once(
     waiter.done()
 
 
-def test_an_exception_out_of_a_handler_ends_a_wait_for_a_lock_at_once(lockable: str, name: str, peers: Peers) -> None:
-    """C12: the same out of get and put while a process that is stopped inside holds the lock of the queue."""
+def test_an_exception_of_a_handler_ends_a_wait_for_a_lock_at_once(lockable: str, name: str, peers: Peers) -> None:
+    """C12: the same from get and put while a stopped process holds the lock of the queue."""
     latest = 0.0
     with ipcq.open(name, lockable, exclusive=True, **SMALL) as queue:
         for _ in range(5):
@@ -125,11 +125,11 @@ def test_an_exception_out_of_a_handler_ends_a_wait_for_a_lock_at_once(lockable: 
             holder.kill()
             queue.clear()
     print(f"{lockable}: latest exception out of a wait for a lock after {latest * 1000:.1f} ms")
-    assert 0 < latest <= SOON
+    assert 0 < latest <= SOON_SECONDS
 
 
 def count_time(verb: str, name: str, backend: str, timeout: float) -> None:
-    """Time out in one verb under a timer of 1 kHz whose handler returns, and say how long that took."""
+    """Time out in one verb under a timer of 1 kHz whose handler returns, and report how long that took."""
     ticks = 0
 
     def tick(number: int, frame: object) -> None:
@@ -177,7 +177,7 @@ def produce_under_timer(name: str, backend: str, ledger: str, number: int, secon
             assert queue.put_many([tag.message() for tag in tags[1:]], timeout=10) == 2
             book.accepted(*tags)
             count += len(tags)
-            time.sleep(0.001)  # so that consumers wait, and a minute's messages can be judged in seconds
+            time.sleep(0.001)  # makes consumers wait, and limits the messages to judge
     signal.setitimer(signal.ITIMER_REAL, 0)
     say(count)
 
@@ -193,7 +193,7 @@ def consume_under_timer(name: str, backend: str, ledger: str, number: int) -> No
 
 
 def work_under_timer(seconds: float, at: list[tuple[str, str]], peers: Peers) -> None:
-    """Let a producer and a consumer work under timers on each of some queues, and judge what they did."""
+    """Run a producer and a consumer under timers on each of several queues, and judge them."""
     consumers = [
         peers.spawn(consume_under_timer, *place, peers.ledger("consumer", number), number)
         for number, place in enumerate(at)
@@ -211,7 +211,7 @@ def work_under_timer(seconds: float, at: list[tuple[str, str]], peers: Peers) ->
     for consumer in consumers:
         consumer.done()
     for number, (_, backend) in enumerate(at):
-        # Each queue for itself: between two there is no order.
+        # Each queue separately: there is no order between two queues.
         verdict = judge(*([Path(peers.ledger(role, number))] for role in ("producer", "consumer")))
         print(f"{seconds:g} s on {backend}: {verdict}")
         assert verdict.sound and not verdict.lost and verdict.received == counts[number] > 0, verdict
@@ -220,14 +220,14 @@ def work_under_timer(seconds: float, at: list[tuple[str, str]], peers: Peers) ->
 def test_a_timer_of_one_kilohertz_causes_no_error(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C12: for two seconds under a timer on both sides nothing is raised, lost or doubled."""
+    """C12: for two seconds under a timer on both sides nothing is raised, lost or duplicated."""
     work_under_timer(2.0, [(name, backend)], peers)
 
 
 @pytest.mark.storm
 @pytest.mark.timeout(0)
 def test_a_timer_of_one_kilohertz_causes_no_error_for_long() -> None:
-    """C12: the same for 15 seconds, a minute by night, on all backends at a time."""
+    """C12: the same for 15 seconds, nightly for a minute, on all backends at the same time."""
     with ExitStack() as stack, Peers(patience=120) as peers:
         at = []
         for info in ipcq.backends():
@@ -239,7 +239,7 @@ def test_a_timer_of_one_kilohertz_causes_no_error_for_long() -> None:
 
 
 def call_inside_handler(verb: str, name: str, backend: str) -> None:
-    """Wait in one verb while a handler calls the same handle, and say what each gave."""
+    """Wait in one verb while a handler calls the same handle, and report the result of each call."""
     queue = ipcq.open(name, backend, create=False)
     said: list[Any] = []
 
@@ -295,7 +295,7 @@ def close_inside_handler(name: str, backend: str) -> None:
 def test_a_handler_may_close_the_handle_that_it_interrupts(
     name: str, backend: str, queue: object, peers: Peers
 ) -> None:
-    """C12: `close` inside a handler returns, and the call it interrupted raises QueueClosed."""
+    """C12: `close` inside a handler returns, and the interrupted call raises QueueClosed."""
     closer = peers.spawn(close_inside_handler, name, backend)
     closer.hear()
     until(closer.asleep)

@@ -1,4 +1,4 @@
-"""C11: a stopped peer holds nobody past a timeout."""
+"""C11: a stopped process delays no other beyond its timeout."""
 
 import time
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from processes.stopping import stop_inside
 
 ROUNDS = size(150, 3000)
 INSIDE = size(10, 200)
-TIMEOUT = 0.05
-LATE = 1.0
-"""Ten times the 100 ms of the promise."""
+TIMEOUT_SECONDS = 0.05
+LATE_SECONDS = 1.0
+"""Seconds: ten times the 100 ms of the promise."""
 
 
 def hold_lock(name: str) -> None:
-    """Hold a name's lock until told."""
+    """Hold a name lock until told to stop."""
     with name_lock(name, float("inf")):
         say("inside")
         hear()
@@ -33,7 +33,7 @@ def hold_lock(name: str) -> None:
 def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C11: beside stopped producers and consumers every call ends in time, and after SIGCONT nothing is missing."""
+    """C11: beside stopped producers and consumers every call ends in time, and after SIGCONT no message is missing."""
     at = [name, backend]
     others: list[Peer] = [
         *(peers.fork(produce, attached, at, number, peers.ledger("producer", number)) for number in range(2)),
@@ -53,17 +53,17 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
             gave.intend(tag)
             began = time.monotonic()
             try:
-                queue.put(tag.message(), timeout=TIMEOUT)
+                queue.put(tag.message(), timeout=TIMEOUT_SECONDS)
                 gave.accepted(tag)
             except ipcq.QueueFull as error:
                 gave.refused(error, tag)
-            latest = max(latest, time.monotonic() - began - TIMEOUT)
+            latest = max(latest, time.monotonic() - began - TIMEOUT_SECONDS)
             since, began = time.monotonic_ns(), time.monotonic()
             try:
-                took.took(since, Tag.of(queue.get(timeout=TIMEOUT)))
+                took.took(since, Tag.of(queue.get(timeout=TIMEOUT_SECONDS)))
             except ipcq.QueueEmpty:
                 pass
-            latest = max(latest, time.monotonic() - began - TIMEOUT)
+            latest = max(latest, time.monotonic() - began - TIMEOUT_SECONDS)
     gave.close()
     took.close()
     for peer in others[:2]:
@@ -73,18 +73,18 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
         peer.done()
     verdict = peers.judge()
     print(f"{backend}: {ROUNDS} rounds, latest call {latest * 1000:.1f} ms after its timeout; {verdict}")
-    assert latest <= LATE
+    assert latest <= LATE_SECONDS
     assert verdict.sound and not verdict.lost, verdict
 
 
 def test_calls_end_on_schedule_while_a_peer_is_stopped_inside(lockable: str, name: str, peers: Peers) -> None:
-    """C11: beside a process that is stopped with the lock of the queue, whatever is called ends in time."""
+    """C11: while a stopped process holds the queue's lock, every call ends in time."""
     latest, refused = 0.0, 0
     calls: list[Callable[[ipcq.Queue[object]], object]] = [
-        lambda queue: queue.put("beside", timeout=TIMEOUT),
-        lambda queue: queue.get(timeout=TIMEOUT),
-        lambda queue: queue.put_many(["beside", "too"], timeout=TIMEOUT),
-        lambda queue: queue.get_many(timeout=TIMEOUT),
+        lambda queue: queue.put("beside", timeout=TIMEOUT_SECONDS),
+        lambda queue: queue.get(timeout=TIMEOUT_SECONDS),
+        lambda queue: queue.put_many(["beside", "too"], timeout=TIMEOUT_SECONDS),
+        lambda queue: queue.get_many(timeout=TIMEOUT_SECONDS),
     ]
     with ipcq.open(name, lockable, exclusive=True, **SMALL) as queue:
         holder = peers.fork(hammer, name, lockable)
@@ -97,36 +97,36 @@ def test_calls_end_on_schedule_while_a_peer_is_stopped_inside(lockable: str, nam
                     call(queue)
                 except ipcq.TimedOutError:
                     refused += 1
-                latest = max(latest, time.monotonic() - began - TIMEOUT)
+                latest = max(latest, time.monotonic() - began - TIMEOUT_SECONDS)
             holder.resume()
         holder.kill()
         queue.clear()
-        queue.put("whole", timeout=LATE)
-        assert queue.get(timeout=LATE) == "whole"
+        queue.put("whole", timeout=LATE_SECONDS)
+        assert queue.get(timeout=LATE_SECONDS) == "whole"
     print(
         f"{lockable}: {INSIDE} stops inside, {refused} calls refused, latest {latest * 1000:.1f} ms after its timeout"
     )
-    assert latest <= LATE
+    assert latest <= LATE_SECONDS
     assert refused
 
 
-def test_a_process_stopped_inside_the_name_lock_holds_an_open_no_longer_than_its_open_timeout(
+def test_a_stopped_holder_of_the_name_lock_delays_an_open_until_its_open_timeout(
     name: str, backend: str, peers: Peers
 ) -> None:
-    """C11: `open` waits for a stopped holder of the lock until `open_timeout`, and goes on when the holder is dead."""
+    """C11: `open` waits for a stopped holder of the lock until `open_timeout`, and works once the holder is dead."""
     holder = peers.fork(hold_lock, name)
     holder.hear()
     holder.stop()
     began = time.monotonic()
     with pytest.raises(ipcq.TimedOutError):
         ipcq.open(name, backend, open_timeout=0.3, **SMALL)
-    assert 0.3 <= time.monotonic() - began <= 0.3 + LATE
+    assert 0.3 <= time.monotonic() - began <= 0.3 + LATE_SECONDS
     holder.kill()
     ipcq.open(name, backend, open_timeout=0.3, **SMALL).close()
 
 
 def test_attaching_does_not_wait_for_the_name_lock(name: str, backend: str, queue: object, peers: Peers) -> None:
-    """C11: who opens a queue that exists gets it while a stopped process holds the name's lock."""
+    """C11: an existing queue can be attached to while a stopped process holds the name lock."""
     holder = peers.fork(hold_lock, name)
     holder.hear()
     holder.stop()

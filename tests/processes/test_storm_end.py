@@ -1,4 +1,4 @@
-"""How a storm ends where its queue cannot be shut down."""
+"""How a storm ends on a queue that cannot be shut down."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,10 +22,10 @@ def alone() -> Iterator["ipcq.Queue[object]"]:
 
 
 @pytest.mark.parametrize("step", [Worker.produce, Worker.consume], ids=["produce", "consume"])
-def test_a_file_ends_who_waits_at_a_queue_that_cannot_be_shut_down(
+def test_a_file_ends_waits_on_a_queue_that_cannot_be_shut_down(
     step: Callable[[Worker], None], alone: "ipcq.Queue[object]", tmp_path: Path
 ) -> None:
-    """They look for it each time that a slice of their patience is over."""
+    """Waiting workers look for the file after each slice of their patience."""
     over = tmp_path / "over"
     over.touch()
     if step is Worker.produce:
@@ -36,23 +36,23 @@ def test_a_file_ends_who_waits_at_a_queue_that_cannot_be_shut_down(
     worker.end()
 
 
-def test_who_waits_in_slices_is_as_patient_as_others(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
-    """A slice that ends is no hang."""
+def test_waiting_in_slices_takes_the_whole_patience(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
+    """The end of a slice is no hang."""
     worker = Worker(alone, str(tmp_path / "1.ledger"), 1, patience=0.01, over=str(tmp_path / "over"))
     with pytest.raises(ipcq.QueueEmpty):
         worker.consume()
     worker.end()
 
 
-def test_what_a_storm_leaves_is_swept_up(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
-    """And entered as taken."""
+def test_messages_left_by_a_storm_are_taken(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
+    """And recorded as taken."""
     alone.put_many([Tag(7, number).message() for number in range(3)])
     sweep(lambda name: ipcq.open(name, "memory", create=False), [alone.name], 2, str(tmp_path / "2.ledger"))
     assert (alone.qsize(), (tmp_path / "2.ledger").read_text().count("<")) == (0, 3)
 
 
-def test_an_end_of_patience_may_come_after_several_slices(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
-    """Each of which looks for the file."""
+def test_patience_may_end_after_several_slices(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
+    """Each slice ends with a look for the file."""
     worker = Worker(alone, str(tmp_path / "1.ledger"), 1, patience=1.5 * LOOK, over=str(tmp_path / "over"))
     with pytest.raises(ipcq.QueueEmpty):
         worker.consume()
@@ -62,7 +62,7 @@ def test_an_end_of_patience_may_come_after_several_slices(alone: "ipcq.Queue[obj
 def test_the_end_of_a_queue_that_cannot_be_shut_down_is_a_file(
     alone: "ipcq.Queue[object]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the queue stays as it is."""
+    """The queue stays as it is."""
     monkeypatch.setattr(workers, "say", lambda *_: None)
     workers.finish(lambda name: ipcq.open(name, "memory", create=False), [alone.name], str(tmp_path / "over"))
     alone.put(1, timeout=0)
@@ -70,7 +70,7 @@ def test_the_end_of_a_queue_that_cannot_be_shut_down_is_a_file(
 
 
 def test_a_storm_over_a_queue_that_cannot_be_shut_down_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From end to end, over a queue that is not shut down although it could be."""
+    """From end to end, on a queue that could be shut down but is not."""
     monkeypatch.setattr(storm, "replace", lambda each, **_: replace(each, shutdown=False))
     report = storm.stress(usable("pyshm"), kills=4, producers=1, consumers=1, max_messages=4, max_message_size=512)
     assert report.ok, report.stacks

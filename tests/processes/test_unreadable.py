@@ -1,4 +1,4 @@
-"""Programs that give up root work although only root can read what is installed, or say why they do not."""
+"""Programs that give up root still work if only root can read the installed files, or the error explains why not."""
 
 import ctypes
 import importlib
@@ -22,7 +22,7 @@ MS_REC_PRIVATE = 16384 | 1 << 18
 
 
 def hide(place: str) -> None:
-    """Mount an empty directory there, for this process only, which only root may read."""
+    """Mount an empty directory that only root may read, for this process only."""
     library = ctypes.CDLL(None, use_errno=True)
     assert library.unshare(CLONE_NEWNS) == 0
     assert library.mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
@@ -46,13 +46,13 @@ def use(backend: str) -> None:
     say(said)
 
 
-def test_what_was_imported_before_is_used(backend: str, peers: Peers) -> None:
-    """No test has to import it by itself."""
+def test_modules_that_were_imported_before_are_used(backend: str, peers: Peers) -> None:
+    """warm_up imports everything, so no test has to."""
     assert peers.fork(use, backend).hear() == ["item", "item"]
 
 
 def import_late() -> None:
-    """As a user who cannot read ipcq's files, import a part of it, and report the error."""
+    """As a user who cannot read ipcq's files, import a module of it, and report the error."""
     hide(os.path.dirname(ipcq.__file__))
     become(NOBODY)
     try:
@@ -61,6 +61,6 @@ def import_late() -> None:
         say(str(error))
 
 
-def test_what_was_not_says_so(peers: Peers) -> None:
-    """The interpreter itself reports an unreadable module as missing."""
+def test_an_import_that_comes_too_late_explains_the_error(peers: Peers) -> None:
+    """Python itself reports an unreadable module as missing."""
     assert f"user {NOBODY} cannot read {os.path.dirname(ipcq.__file__)}" in peers.fork(import_late).hear()

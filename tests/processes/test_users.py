@@ -17,14 +17,14 @@ pytestmark = pytest.mark.usefixtures("as_root")
 
 
 def try_as(uid: int, name: str, backend: str, verb: str, other_users: bool = False) -> None:
-    """As another user, do one thing with a queue and say how it went."""
+    """As another user, make one call on a queue and report the result."""
     warm_up(backend)
     become(uid)
     say(outcome(name, backend, verb, other_users))
 
 
 def outcome(name: str, backend: str, verb: str, other_users: bool = False) -> list[object]:
-    """Do one thing with a queue and tell how it went."""
+    """Make one call on a queue and return the result."""
     try:
         if verb == "unlink":
             ipcq.unlink(name, backend)
@@ -44,8 +44,8 @@ def outcome(name: str, backend: str, verb: str, other_users: bool = False) -> li
     return ["returned", None]
 
 
-def own(uid: int, name: str, backend: str, mode: int, umask: int = 0o022) -> None:
-    """As another user, create a queue with one message, say its mode, and keep it until told."""
+def create_and_keep(uid: int, name: str, backend: str, mode: int, umask: int = 0o022) -> None:
+    """As another user, create a queue with one message, report its mode, and keep it until told to stop."""
     warm_up(backend)
     become(uid)
     os.umask(umask)
@@ -54,17 +54,17 @@ def own(uid: int, name: str, backend: str, mode: int, umask: int = 0o022) -> Non
         say(queue.mode)
 
 
-def lets_others_in(backend: str) -> bool:
-    """Tell whether a backend's queues can grant others access; where they cannot, each user has names of his own."""
+def can_grant_access(backend: str) -> bool:
+    """Return whether a backend's queues can grant others access; if not, each user has separate names."""
     return any(
         info.name == backend and info.capabilities is not None and info.capabilities.other_users
         for info in ipcq.backends()
     )
 
 
-def needs_other_users(backend: str) -> None:
+def require_other_users(backend: str) -> None:
     """Skip a backend whose queues cannot grant others access."""
-    if not lets_others_in(backend):
+    if not can_grant_access(backend):
         pytest.skip(f"capabilities.other_users is False on backend {backend!r}")
 
 
@@ -72,18 +72,18 @@ def needs_other_users(backend: str) -> None:
 def test_a_queue_of_mode_0600_is_closed_to_other_users(
     verb: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C27: root's queue of mode 0600 denies another user to get, put and unlink, and keeps what is in it."""
+    """C27: root's queue of mode 0600 denies another user get, put and unlink, and keeps its message."""
     queue.put("mine")
     kind, what, *_ = peers.fork(try_as, NOBODY, name, backend, verb).hear()
-    assert (kind, what) == ("raised", "PermissionDenied" if lets_others_in(backend) else "QueueNotFound")
+    assert (kind, what) == ("raised", "PermissionDenied" if can_grant_access(backend) else "QueueNotFound")
     assert queue.get_nowait() == "mine"
 
 
-def test_a_queue_that_another_user_may_not_open_still_exists_for_him(
+def test_a_queue_that_another_user_may_not_open_still_exists_for_that_user(
     name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C27: a queue that denies a user access is not taken for missing, so no second one is made."""
-    needs_other_users(backend)
+    """C27: a queue that denies a user access does not count as missing, so no second one is created."""
+    require_other_users(backend)
     assert peers.fork(try_as, NOBODY, name, backend, "exists").hear() == ["returned", True]
 
 
@@ -98,13 +98,13 @@ def test_a_queue_that_another_user_may_not_open_still_exists_for_him(
         (0o644, "put", "raised"),
     ],
 )
-def test_other_users_may_what_the_mode_of_roots_queue_grants(
+def test_the_mode_of_roots_queue_decides_what_other_users_may(
     mode: int, verb: str, expected: str, name: str, backend: str, peers: Peers
 ) -> None:
-    """C27: of root's queue, which everybody trusts, its mode alone decides who may get and put."""
-    needs_other_users(backend)
+    """C27: everybody trusts root's queue, so its mode alone decides who may get and put."""
+    require_other_users(backend)
     if backend in {"pyshm", "shm"} and mode != 0o666:
-        expected = "raised"  # who uses a file reads and writes it, whatever he does with the queue
+        expected = "raised"  # every call reads and writes the file
     with ipcq.open(name, backend, exclusive=True, mode=mode, other_users=True, **SMALL) as queue:
         queue.put("for all")
         kind, *rest = peers.fork(try_as, NOBODY, name, backend, verb).hear()
@@ -117,17 +117,17 @@ def test_a_queue_has_exactly_its_mode_as_another_user_under_any_umask(
     mode: int, umask: int, name: str, backend: str, peers: Peers
 ) -> None:
     """C27: an ordinary user's queue has the requested mode, whatever the umask."""
-    needs_other_users(backend)
-    owner = peers.fork(own, NOBODY, name, backend, mode, umask)
+    require_other_users(backend)
+    owner = peers.fork(create_and_keep, NOBODY, name, backend, mode, umask)
     assert owner.hear() == mode
     owner.done()
 
 
 @pytest.mark.parametrize("verb", ["get", "put", "create"])
 def test_a_squatters_queue_is_refused_by_root(verb: str, name: str, backend: str, peers: Peers) -> None:
-    """C27: a queue that somebody else made under the name is refused, not used, and keeps what is in it."""
-    needs_other_users(backend)
-    peers.fork(own, NOBODY, name, backend, 0o600).done()
+    """C27: a queue that another user created under the name is refused, not used, and keeps its message."""
+    require_other_users(backend)
+    peers.fork(create_and_keep, NOBODY, name, backend, 0o600).done()
     kind, what, text, _ = outcome(name, backend, verb)
     assert (kind, what) == ("raised", "PermissionDenied")
     assert "other_users=True" in str(text)
@@ -137,10 +137,10 @@ def test_a_squatters_queue_is_refused_by_root(verb: str, name: str, backend: str
 
 @pytest.mark.parametrize("verb", ["get", "put", "create"])
 def test_a_squatters_queue_is_refused_by_an_ordinary_user(verb: str, name: str, backend: str, peers: Peers) -> None:
-    """C27: a queue of a second ordinary user that grants everything is refused by a third, and keeps what is in it."""
-    needs_other_users(backend)
+    """C27: an ordinary user's queue that grants everything is refused by another one, and keeps its message."""
+    require_other_users(backend)
     with free_user() as uid:
-        peers.fork(own, NOBODY, name, backend, 0o666).done()
+        peers.fork(create_and_keep, NOBODY, name, backend, 0o666).done()
         kind, what, text, _ = peers.fork(try_as, uid, name, backend, verb).hear()
     assert (kind, what) == ("raised", "PermissionDenied")
     assert "other_users=True" in text
@@ -148,18 +148,18 @@ def test_a_squatters_queue_is_refused_by_an_ordinary_user(verb: str, name: str, 
         assert queue.get_many() == ["mine"]
 
 
-def test_a_queue_of_another_user_is_used_by_who_trusts_him(name: str, backend: str, peers: Peers) -> None:
+def test_a_queue_of_another_user_is_used_with_other_users(name: str, backend: str, peers: Peers) -> None:
     """C27: with other_users=True the mode alone decides."""
-    needs_other_users(backend)
+    require_other_users(backend)
     with free_user() as uid:
-        peers.fork(own, NOBODY, name, backend, 0o666).done()
+        peers.fork(create_and_keep, NOBODY, name, backend, 0o666).done()
         assert peers.fork(try_as, uid, name, backend, "get", True).hear() == ["returned", "mine"]
 
 
 # The lock directory
 
 
-def somebody_elses(path: Path, uid: int) -> None:
+def owned_by_another(path: Path, uid: int) -> None:
     path.mkdir(mode=0o700)
     os.chown(path, NOBODY, NOBODY)
 
@@ -203,7 +203,7 @@ def lock_file_as_directory(path: Path, uid: int) -> None:
 
 
 SQUATS = [
-    somebody_elses,
+    owned_by_another,
     open_to_others,
     readable_to_others,
     symlink,
@@ -216,7 +216,7 @@ SQUATS = [
 
 @contextmanager
 def squatted(path: Path, squat: Callable[[Path, int], None], uid: int) -> Iterator[None]:
-    """Squat at a path for a while, and see that nothing is written there, nor where a link leads."""
+    """Squat at a path for a while, and check that nothing is written there, nor to the target of a link."""
     target = Path(f"{path}-target")
     target.mkdir(mode=0o777)
     target.chmod(0o777)
@@ -236,7 +236,7 @@ def squatted(path: Path, squat: Callable[[Path, int], None], uid: int) -> Iterat
 def test_squatted_lock_directories_are_refused_and_nothing_is_written(
     verb: str, squat: Callable[[Path, int], None], name: str, backend: str, peers: Peers
 ) -> None:
-    """C27: lock directories of another owner, mode or kind end in PermissionDenied that says how to get rid of them."""
+    """C27: lock directories of another owner, mode or kind raise PermissionDenied, which says how to remove them."""
     with free_user() as uid, ExitStack() as squatting:
         for place in places(uid):
             squatting.enter_context(squatted(Path(place), squat, uid))
@@ -249,16 +249,16 @@ def test_squatted_lock_directories_are_refused_and_nothing_is_written(
 
 @pytest.mark.parametrize("squat", SQUATS)
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_squatted_lock_directory_is_passed_over(
+def test_a_squatted_lock_directory_is_skipped(
     which: int, squat: Callable[[Path, int], None], name: str, peers: Peers
 ) -> None:
-    """C27, C31: another place does, and nothing is written where the squatter is."""
+    """C27, C31: the other directory is used, and nothing is written to the squatter's."""
     with free_user() as uid, squatted(Path(places(uid)[which]), squat, uid):
         assert peers.fork(try_as, uid, name, usable("shm"), "create").hear() == ["returned", None]
 
 
 def tree(path: Path) -> list[tuple[str, int, int, int]]:
-    """Return what is at a path and below, with owner, mode and time of the last change."""
+    """Return the files at a path and below, with owner, mode and time of the last change."""
     found = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
     return [
         (str(each), status.st_uid, status.st_mode, status.st_mtime_ns) for each in found for status in [each.lstat()]
@@ -266,8 +266,8 @@ def tree(path: Path) -> list[tuple[str, int, int, int]]:
 
 
 def test_a_lock_directory_is_made_private_under_any_umask(name: str, backend: str, peers: Peers) -> None:
-    """C27: the lock directory that ipcq makes has mode 0700 and the lock file 0600, whatever the umask."""
+    """C27: the lock directory that ipcq creates has mode 0700 and the lock file 0600, whatever the umask."""
     with free_user() as uid:
-        peers.fork(own, uid, name, backend, 0o600, 0o777).done()
+        peers.fork(create_and_keep, uid, name, backend, 0o600, 0o777).done()
         paths = [Path(place, part) for place in places(uid) for part in ("", "names.lock")]
         assert [path.lstat().st_mode & 0o7777 for path in paths] == 2 * [0o700, 0o600]

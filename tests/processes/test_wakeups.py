@@ -1,4 +1,4 @@
-"""C13: who is woken and then dies or stops takes nobody's wake-up with it."""
+"""C13: a waiter that is woken and then dies or stops does not lose another's wake-up."""
 
 import signal
 import time
@@ -12,17 +12,17 @@ from processes.programs import wait_in
 from processes.sizes import size
 
 ROUNDS = size(40, 1500)
-SOON = 2.5
-"""Ten times the 250 ms of the promise."""
+SOON_SECONDS = 2.5
+"""Seconds: ten times the 250 ms of the promise."""
 
-#: Backends that get, or put, under a lock: who is stopped inside, which no other process can help, keeps it until he
-#: goes on. Dead ones keep nothing. Of socketpair it is the lock by which putters keep to max_messages.
+#: Backends that get, or put, under a lock. A stopped holder keeps it until it resumes, and no other process can help;
+#: a dead one keeps nothing. On socketpair it is the lock by which producers keep to max_messages.
 GETS_LOCKED = ("pyshm", "shm")
 PUTS_LOCKED = ("pyshm", "shm", "socketpair")
 
 
-def _go_on(victim: Peer, blow: str, done: Callable[[], object]) -> bool:
-    """Let a stopped victim go on where nobody else can, and tell whether that was so."""
+def _resume_if_blocked(victim: Peer, blow: str, done: Callable[[], object]) -> bool:
+    """Resume a stopped victim if no other process can continue, and return whether that was so."""
     if blow == "kill" or done():
         return False
     victim.resume()
@@ -34,7 +34,7 @@ def _go_on(victim: Peer, blow: str, done: Callable[[], object]) -> bool:
 def test_an_item_is_taken_by_the_survivor_when_the_woken_consumer_is_gone(
     blow: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C13: two consumers wait, an item comes, one of them is struck at once: the item is not left lying."""
+    """C13: two consumers wait, an item arrives, and one of them is struck at once: the item is still taken."""
     left = held = 0
     for _ in range(ROUNDS):
         pair = [peers.fork(wait_in, "get", name, backend) for _ in range(2)]
@@ -45,10 +45,10 @@ def test_an_item_is_taken_by_the_survivor_when_the_woken_consumer_is_gone(
         queue.put("item")
         _ = victim.kill() if blow == "kill" else victim.send(signal.SIGSTOP)
         # Either the victim took it, or the survivor has to.
-        deadline = time.monotonic() + SOON
+        deadline = time.monotonic() + SOON_SECONDS
         while queue.qsize() and time.monotonic() < deadline:
             time.sleep(0.001)
-        held += _go_on(victim, blow, lambda: not queue.qsize())
+        held += _resume_if_blocked(victim, blow, lambda: not queue.qsize())
         left += queue.qsize()
         for peer in pair:
             peer.kill()
@@ -61,7 +61,7 @@ def test_an_item_is_taken_by_the_survivor_when_the_woken_consumer_is_gone(
 def test_space_is_used_by_the_survivor_when_the_woken_producer_is_gone(
     blow: str, name: str, backend: str, queue: "ipcq.Queue[object]", peers: Peers
 ) -> None:
-    """C13: two producers wait, space comes free, one of them is struck at once: the space is not left unused."""
+    """C13: two producers wait, space becomes free, and one of them is struck at once: the space is still used."""
     left = held = 0
     queue.put_many(["old"] * 4)
     for _ in range(ROUNDS):
@@ -72,10 +72,10 @@ def test_space_is_used_by_the_survivor_when_the_woken_producer_is_gone(
         victim = peers.random.choice(pair)
         queue.get_nowait()
         _ = victim.kill() if blow == "kill" else victim.send(signal.SIGSTOP)
-        deadline = time.monotonic() + SOON
+        deadline = time.monotonic() + SOON_SECONDS
         while not queue.full() and time.monotonic() < deadline:
             time.sleep(0.001)
-        held += _go_on(victim, blow, queue.full)
+        held += _resume_if_blocked(victim, blow, queue.full)
         left += not queue.full()
         for peer in pair:
             peer.kill()

@@ -1,4 +1,4 @@
-"""C26 and C29: whatever bytes another process puts into a queue, reading gives an item or DecodeError, at bounded cost.
+"""C26, C29: whatever bytes another process puts, reading gives an item or DecodeError, at bounded cost.
 
 The bytes go through the public interface: a handle with ``serializer="raw"`` writes them, a default one reads them.
 """
@@ -22,18 +22,18 @@ import ipcq
 from ipcq.testing.processes import own_seed
 
 MIB = 1 << 20
-COUNT = 10_000
+MESSAGES = 10_000
 
-#: C29: bytes of memory for a message, and for each of its bytes. The worst are maps of one entry, which take CPython
-#: 224 bytes and two on the wire: nested into each other they need 112 for each byte, everything else at most 80.
-FIXED, FACTOR = 64 << 10, 120
+#: C29: bytes of memory for a message, and for each of its bytes. The worst messages are maps of one entry, which take
+#: CPython 224 bytes and two on the wire: nested, they need 112 for each byte; everything else needs at most 80.
+FIXED_BYTES, FACTOR = 64 << 10, 120
 #: Seconds for each MiB, at ten times the promise.
-SECONDS = 10.0
+SECONDS_PER_MIB = 10.0
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return the name of a queue that takes large messages and is unlinked after the test."""
+    """Return the name of a queue for large messages; unlink it after the test."""
     name = "/wire"
     ipcq.open(name, "memory", exclusive=True, max_messages=4, max_message_size=2 * MIB).close()
     yield name
@@ -42,20 +42,20 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def writer(name: str) -> Iterator["ipcq.Queue[bytes]"]:
-    """Return a handle that puts bytes as they are."""
+    """Return a handle that puts bytes unchanged."""
     with ipcq.open(name, "memory", create=False, serializer="raw", read=False) as writer:
         yield writer
 
 
 @pytest.fixture
 def reader(name: str) -> Iterator["ipcq.Queue[object]"]:
-    """Return a handle as everybody opens it."""
+    """Return a handle with the default options."""
     with ipcq.open(name, "memory", create=False) as reader:
         yield reader
 
 
 def nested(head: bytes, depth: int) -> bytes:
-    """Return arrays or maps inside each other."""
+    """Return arrays or maps nested in each other."""
     return head * depth + b"\xc0"
 
 
@@ -69,20 +69,20 @@ def colliding_integers(count: int) -> bytes:
 
 
 def colliding_timestamps(count: int) -> bytes:
-    """Return a map whose keys are timestamps of which seconds and nanoseconds have the same sum."""
+    """Return a map whose keys are timestamps with the same sum of seconds and nanoseconds."""
     entries = (b"\xd7\xff" + struct.pack(">Q", (n << 34) | (10**6 - n)) + b"\xc0" for n in range(count))
     return b"\xdf" + struct.pack(">I", count) + b"".join(entries)
 
 
 def colliding_tuples(count: int) -> bytes:
-    """Return a map of so many different tuples with the same hash, as -1 and -2 have the same."""
+    """Return a map of different tuples with the same hash: -1 and -2 have the same hash."""
     signs = (bytes(0xFF - (number >> bit & 1) for bit in range(16)) for number in range(min(count, 1 << 16)))
     entries = [b"\xdc\x00\x10" + sign + b"\xc0" for sign in signs]
     return b"\xdf" + struct.pack(">I", len(entries)) + b"".join(entries)
 
 
 def bombs(size: int) -> dict[str, bytes]:
-    """Return messages of about this size, each made to blow up when it is decoded."""
+    """Return messages of about this size, each built to blow up when it is decoded."""
     return {
         "empty arrays": b"\xdd" + struct.pack(">I", size) + b"\x90" * size,
         "empty maps": b"\xdd" + struct.pack(">I", size) + b"\x80" * size,
@@ -126,7 +126,7 @@ BOMBS = bombs(MIB)
 def test_decoding_a_bomb_stays_within_memory_and_time(
     bomb: str, writer: "ipcq.Queue[bytes]", reader: "ipcq.Queue[object]"
 ) -> None:
-    """C29: what is made to blow up costs 64 KiB and 120 times its size at most, and ten seconds for each MiB."""
+    """C29: a bomb costs at most 64 KiB and 120 times its size, and ten seconds for each MiB."""
     data = BOMBS[bomb]
     writer.put(data)
     tracemalloc.start()
@@ -143,12 +143,12 @@ def test_decoding_a_bomb_stays_within_memory_and_time(
         tracemalloc.stop()
     del item
     print(f"{bomb}: {len(data)} bytes, {peak / max(len(data), 1):.1f} bytes each, {seconds:.3f} s")
-    assert peak <= FIXED + FACTOR * len(data)
-    assert seconds <= SECONDS * max(len(data) / MIB, 1)
+    assert peak <= FIXED_BYTES + FACTOR * len(data)
+    assert seconds <= SECONDS_PER_MIB * max(len(data) / MIB, 1)
 
 
 def test_the_next_get_works_after_each_bomb(writer: "ipcq.Queue[bytes]", reader: "ipcq.Queue[object]") -> None:
-    """C29: a message that cannot be decoded wedges nothing: the item behind it comes out."""
+    """C29: a message that cannot be decoded blocks nothing: the item behind it comes out."""
     for data in bombs(MIB >> 4).values():
         writer.put(data)
         writer.put(b"\x2a")
@@ -160,14 +160,14 @@ def test_the_next_get_works_after_each_bomb(writer: "ipcq.Queue[bytes]", reader:
 
 
 class Payload:
-    """What runs code when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return eval, ("1 + 1",)
 
 
 def hostile(seed: int) -> Iterator[bytes]:
-    """Make up messages for ever: noise, damaged MessagePack, bombs cut short, pickles under every mark."""
+    """Yield messages without end: noise, damaged MessagePack, truncated bombs, pickles under every mark."""
     dice = random.Random(seed)
     pickles = [pickle.dumps(Payload(), protocol) for protocol in range(6)] + [b"cos\nsystem\n(S'true'\ntR."]
     whole = [
@@ -193,7 +193,7 @@ def hostile(seed: int) -> Iterator[bytes]:
             number = dice.choice((b"\x00", b"\x01", b"\x81\x00", b"\x02", b"\xe9\x07", dice.randbytes(2)))
             yield b"\xc1" + number + dice.choice((*pickles, *whole))
         else:
-            # Extension types that claim to be anything.
+            # Extension types of any number.
             payload = dice.choice(pickles)[:255]
             yield b"\xc7" + bytes((len(payload), dice.randrange(256))) + payload
 
@@ -201,12 +201,12 @@ def hostile(seed: int) -> Iterator[bytes]:
 def test_hostile_messages_give_an_item_or_a_decode_error(
     writer: "ipcq.Queue[bytes]", reader: "ipcq.Queue[object]"
 ) -> None:
-    """C29: of 10,000 hostile messages each gives an item or DecodeError with its bytes, within memory."""
+    """C29: each of 10,000 hostile messages gives an item or DecodeError with its bytes, within the memory limit."""
     messages = hostile(own_seed())
     refused = 0
     tracemalloc.start()
     try:
-        for _ in range(COUNT):
+        for _ in range(MESSAGES):
             data = next(messages)
             writer.put_nowait(data)
             tracemalloc.reset_peak()
@@ -217,11 +217,11 @@ def test_hostile_messages_give_an_item_or_a_decode_error(
                 assert error.data == data
                 refused += 1
             _, peak = tracemalloc.get_traced_memory()
-            assert peak - before <= FIXED + FACTOR * len(data), data
+            assert peak - before <= FIXED_BYTES + FACTOR * len(data), data
     finally:
         tracemalloc.stop()
-    print(f"{refused} of {COUNT} refused")
-    assert COUNT // 4 < refused < COUNT
+    print(f"{refused} of {MESSAGES} refused")
+    assert MESSAGES // 4 < refused < MESSAGES
 
 
 AUDITED = """
@@ -276,13 +276,13 @@ AUDITED = """
 
 
 def test_no_hostile_message_runs_imports_or_opens_anything() -> None:
-    """C26: in 10,000 hostile messages, pickles under every mark among them, the interpreter audits nothing."""
+    """C26: 10,000 hostile messages, including pickles under every mark, cause no audit event in the interpreter."""
     script = textwrap.dedent(AUDITED)
     here = str(Path(__file__).parent)
-    arguments = [sys.executable, "-c", script, here, str(own_seed()), str(COUNT)]
+    arguments = [sys.executable, "-c", script, here, str(own_seed()), str(MESSAGES)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["caught"] == []
     assert {"pickle.find_class", "exec"} <= set(told["control"])
-    assert told["refused"] > COUNT // 4
+    assert told["refused"] > MESSAGES // 4

@@ -1,6 +1,6 @@
-"""Other users than root, for tests that root runs.
+"""Users other than root, for tests that root runs.
 
-Interpreter and checkout may lie where only root can read, so a program becomes somebody else in a forked child, after
+Only root may be able to read the interpreter and the checkout. So a program changes its user in a forked child, after
 everything that it needs has been imported.
 """
 
@@ -23,7 +23,7 @@ NOBODY = 65534
 
 
 def become(uid: int) -> None:
-    """Give up root for good."""
+    """Give up root permanently."""
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
@@ -31,7 +31,7 @@ def become(uid: int) -> None:
 
 
 class _Unreadable:
-    """Explains why a module is not found: the interpreter reports an unreadable module as missing."""
+    """A finder that explains why a module is missing: Python reports an unreadable module as not found."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         for place in (os.path.dirname(ipcq.__file__), os.path.dirname(os.__file__)):
@@ -47,7 +47,7 @@ class _Unreadable:
 
 
 def warm_up(backend: str) -> None:
-    """Import what a queue needs on its way and on its wrong ways, by using one."""
+    """Use a queue, with its errors, to import everything that it needs."""
     for module in pkgutil.iter_modules(ipcq.serializers.__path__, "ipcq.serializers."):
         with suppress(ImportError):  # its extra is not installed
             importlib.import_module(module.name)
@@ -67,7 +67,7 @@ def warm_up(backend: str) -> None:
 
 @contextmanager
 def free_user() -> Iterator[int]:
-    """Lend the number of a user who has nothing, and remove its lock directories afterwards."""
+    """Yield the id of a user without queues, and remove its lock directories afterwards."""
     while True:
         uid = random.SystemRandom().randrange(100_000, 2_000_000)
         if not any(map(os.path.lexists, places(uid))):
@@ -83,5 +83,5 @@ def free_user() -> Iterator[int]:
 
 
 def places(uid: int) -> tuple[str, str]:
-    """Return where a user's lock directories are, unless it has one in /run/user."""
+    """Return the paths of a user's lock directories, unless it has one in /run/user."""
     return f"/tmp/ipcq-{uid}", f"/dev/shm/ipcq-{uid}"
