@@ -1,4 +1,4 @@
-"""The command line, run in this process, on a terminal, and as a program of its own."""
+"""Fixtures that run the command line: in this process, on a terminal, and as a program."""
 
 import os
 import subprocess
@@ -18,15 +18,15 @@ from click.testing import CliRunner, Result
 import ipcq
 from ipcq._cli import cli
 
-# Whatever may hang ends here; no test expects to come near it.
-WATCHDOG = 60.0
+# Seconds after which a call that hangs fails; no test should come near it.
+WATCHDOG_SECONDS = 60.0
 
 numbers = count()
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return a name that nobody uses, and free it afterwards."""
+    """Return a name that no queue has, and unlink its queue afterwards."""
     name = f"/cli-{os.getpid()}-{next(numbers)}"
     yield name
     for each in ipcq.backends():
@@ -36,14 +36,14 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def queue(name: str, memory: str) -> Iterator[ipcq.Queue[Any]]:
-    """Return a queue inside this process, which the command line finds when it is run here."""
+    """Return a queue inside this process, which the command line finds when it runs here."""
     with ipcq.open(name, memory, max_messages=4, max_message_size=512) as queue:
         yield queue
 
 
 @pytest.fixture
 def wrong(tmp_path: Path) -> dict[str, str]:
-    """Install backends that are wrong on purpose, and return the environment that has them."""
+    """Install deliberately faulty backends, and return the environment for programs that use them."""
     metadata = tmp_path / "wrong-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
@@ -55,14 +55,14 @@ def wrong(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def shared(name: str) -> Iterator[ipcq.Queue[Any]]:
-    """Return a queue between processes."""
+    """Return a queue that other processes can use."""
     with ipcq.open(name, max_messages=4, max_message_size=512) as queue:
         yield queue
 
 
 @pytest.fixture
 def opaque(name: str) -> Iterator[ipcq.Queue[Any]]:
-    """Return a queue between processes that cannot be looked into."""
+    """Return a queue that other processes can use, on a backend without peek."""
     backend = next((info.name for info in ipcq.backends() if info.usable and not info.capabilities.peek), None)
     if backend is None:
         pytest.skip("backend 'mqueue' cannot be used here: it works on linux, this is " + sys.platform)
@@ -88,7 +88,7 @@ def program() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Return a function that runs the command line as a program."""
 
     def program(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-        options = {"capture_output": True, "text": True, "timeout": WATCHDOG, **options}
+        options = {"capture_output": True, "text": True, "timeout": WATCHDOG_SECONDS, **options}
         return subprocess.run([sys.executable, "-m", "ipcq", *arguments], check=False, **options)
 
     return program
@@ -96,7 +96,7 @@ def program() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Return a function that starts the command line as a program; it is ended afterwards if it has not."""
+    """Return a function that starts the command line as a program; programs still running at the end are killed."""
     started = []
 
     def start(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
@@ -156,7 +156,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
             except SystemExit as error:
                 code = int(error.code or 0)
         os.close(slave)
-        reader.join(WATCHDOG)
+        reader.join(WATCHDOG_SECONDS)
         os.close(master)
         return SimpleNamespace(output=seen.decode(), text=click.unstyle(seen.decode()), code=code)
 
@@ -165,6 +165,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
 
 @pytest.fixture
 def no_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be where rich is not installed."""
+    """Simulate an environment without rich."""
     for module in ("rich", "rich.console", "rich.live", "rich.table", "rich.text"):
         monkeypatch.setitem(sys.modules, module, None)

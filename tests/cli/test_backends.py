@@ -20,8 +20,8 @@ def test_each_backend_has_a_line(run: Run) -> None:
 
 
 @pytest.mark.needs("memory")
-def test_line_names_what_it_can(run: Run) -> None:
-    """The capabilities that say yes."""
+def test_line_names_the_capabilities(run: Run) -> None:
+    """The capabilities that are true."""
     (line,) = (line for line in run("backends").stdout.splitlines() if line.startswith("memory\t"))
     assert "shutdown" in line.split("\t")[5].split(",")
 
@@ -39,7 +39,7 @@ def test_json_has_stable_keys(run: Run) -> None:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have one backend whose plugin could not be loaded."""
+    """Install one backend whose plugin cannot be loaded."""
     info = ipcq.backends()[0]
     facts = {"name": "broken", "usable": False, "reason": "ImportError: no", "rank": None, "distribution": ""}
     monkeypatch.setattr(ipcq, "backends", lambda: [type(info)(**facts, capabilities=None)])
@@ -51,5 +51,5 @@ def test_broken_plugin_is_a_line(run: Run, broken: None) -> None:
 
 
 def test_broken_plugin_is_an_object(run: Run, broken: None) -> None:
-    """With null for what nobody can know."""
+    """With null for unknown values."""
     assert json.loads(run("backends", "--json").stdout)["capabilities"] is None

@@ -26,27 +26,27 @@ def settings(run: Run) -> dict[str, tuple[Any, str]]:
     return {each["name"]: (each["value"], each["source"]) for each in found}
 
 
-def test_variable_that_is_set_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With where it comes from."""
+def test_variable_that_is_set_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its source."""
     monkeypatch.setenv("IPCQ_BACKEND", "some")
     assert settings(run)["IPCQ_BACKEND"] == ("some", "environment")
 
 
-def test_variable_that_is_not_set_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it is known that there is one."""
+def test_variable_that_is_not_set_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that users learn that it exists."""
     monkeypatch.delenv("IPCQ_STRICT_PLUGINS", raising=False)
     assert settings(run)["IPCQ_STRICT_PLUGINS"] == (None, "not set")
 
 
-def test_place_of_creation_is_the_order_of_the_backends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_for_creation_are_in_order_of_rank(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that reach other processes, the best first."""
     monkeypatch.delenv("IPCQ_BACKEND", raising=False)
     order, source = settings(run)["backend auto creates on"]
     assert (order[0], "memory" in order, source) == (ipcq.backends()[0].name, False, "rank of the backends")
 
 
-def test_place_of_creation_is_where_queues_are_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as there is one."""
+def test_backends_for_creation_are_persistent_ones(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as there is a persistent one."""
     monkeypatch.delenv("IPCQ_BACKEND", raising=False)
     able = ipcq.Capabilities(scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)
     keeps = replace(ipcq.backends()[0], name="keeps", usable=True, rank=1, capabilities=able)
@@ -58,25 +58,25 @@ def test_place_of_creation_is_where_queues_are_kept(run: Run, monkeypatch: pytes
     assert orders == [["keeps"], ["forgets"]]
 
 
-def test_place_of_creation_can_be_chosen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_for_creation_can_be_chosen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the environment."""
     monkeypatch.setenv("IPCQ_BACKEND", "memory")
     assert settings(run)["backend auto creates on"] == (["memory"], "environment: IPCQ_BACKEND")
 
 
-def test_place_of_the_lock_is_told(run: Run) -> None:
-    """As it is used."""
+def test_path_of_the_name_lock_is_shown(run: Run) -> None:
+    """It is the one that opening uses."""
     assert settings(run)["name lock"][0] == [f"{place}/names.lock" for place in private_directory.private_places()]
 
 
 def test_defaults_are_those_of_open(run: Run) -> None:
-    """The mode in octal, as everywhere."""
+    """The mode is octal, as everywhere."""
     found = settings(run)
     assert [found[f"default {each}"][0] for each in ("mode", "serializer", "open_timeout")] == ["0600", "msgpack", 10.0]
 
 
-def test_backends_are_told_with_their_distribution(run: Run) -> None:
-    """Usable, or why not."""
+def test_backends_are_shown_with_their_distribution(run: Run) -> None:
+    """With whether it is usable, or why not."""
     assert settings(run)["backend memory"] == ("usable", "ipcq-queue")
 
 
@@ -90,7 +90,7 @@ def test_version_is_one_line(run: Run) -> None:
     assert run("version").stdout.split()[0] == "ipcq"
 
 
-def test_verbose_version_has_what_a_report_needs(run: Run) -> None:
+def test_verbose_version_has_the_facts_for_a_bug_report(run: Run) -> None:
     """Python, system, libraries, backends."""
     keys = {line.split("\t")[0] for line in run("version", "--verbose").stdout.splitlines()}
     assert {"python", "kernel", "platform", "libraries.click", "libraries.posix_ipc", "backends.memory"} <= keys
@@ -113,7 +113,7 @@ def test_version_in_json_is_verbose(run: Run) -> None:
 def test_version_without_metadata_is_unknown(
     run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
 ) -> None:
-    """As in an archive that packs the packages alone."""
+    """For example in an archive that contains only the packages."""
     monkeypatch.setattr(version, "DISTRIBUTION", "no-such-distribution")
     assert told in run(*arguments).stdout
 
@@ -124,20 +124,20 @@ def test_library_that_is_not_installed_has_no_version() -> None:
 
 
 @pytest.mark.parametrize("shell", list(completion.SHELLS))
-def test_script_of_each_shell_asks_ipcq(run: Run, shell: str) -> None:
-    """Whatever else is in it."""
+def test_script_of_each_shell_calls_ipcq(run: Run, shell: str) -> None:
+    """Whatever else it contains."""
     assert "_IPCQ_COMPLETE" in run("completion", shell).stdout
 
 
 def test_shell_can_be_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the one that is used."""
+    """The default is the shell in use."""
     monkeypatch.setenv("SHELL", "/usr/bin/fish")
     assert "complete --no-files --command ipcq" in run("completion").stdout
 
 
 @pytest.mark.parametrize("shell", ["/bin/tcsh", ""])
 def test_shell_that_is_not_known_is_2(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
-    """With those that are."""
+    """The error lists the known shells."""
     monkeypatch.setenv("SHELL", shell)
     assert run("completion").exit_code == 2
 
@@ -165,17 +165,17 @@ def test_bash_takes_the_script(program: Callable[..., Any], tmp_path: Path) -> N
 
 
 def test_backends_are_completed() -> None:
-    """Auto is one too."""
+    """Auto is one of them."""
     assert _options.complete_backend(None, None, "") == ["auto", *(each.name for each in ipcq.backends())]  # type: ignore[arg-type]
 
 
 def test_backends_are_completed_by_their_beginning() -> None:
-    """Others are not meant."""
+    """Others do not match."""
     assert _options.complete_backend(None, None, "mem") == ["memory"]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verb", ["peek", "drain", "shutdown", "create"])
-def test_names_and_backends_are_completed_behind_each_verb(program: Callable[..., Any], verb: str) -> None:
+def test_names_and_backends_are_completed_after_each_verb(program: Callable[..., Any], verb: str) -> None:
     """The protocol of bash, end to end."""
     words = {"COMP_WORDS": f"ipcq {verb} --backend mem", "COMP_CWORD": "3"}
     told = program(env={**os.environ, "_IPCQ_COMPLETE": "bash_complete", **words}).stdout

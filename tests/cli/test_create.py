@@ -20,20 +20,20 @@ Queue = ipcq.Queue[Any]
 LIMITS = ("--max-messages", "4", "--max-message-size", "512")
 
 
-def test_queue_is_there_afterwards(run: Run, name: str) -> None:
+def test_queue_exists_afterwards(run: Run, name: str) -> None:
     """With the limits asked for."""
     run("create", name, *LIMITS)
     with ipcq.open(name, create=False) as queue:
         assert (queue.max_messages, queue.max_message_size) == (4, 512)
 
 
-def test_it_says_what_it_made(run: Run, name: str) -> None:
-    """Where, and how large."""
+def test_it_prints_the_queue_that_it_created(run: Run, name: str) -> None:
+    """Its backend and its limits."""
     backend = ipcq.backends()[0].name
     assert run("create", name, *LIMITS).stdout == f"{name} on {backend}: 4 messages of at most 512 bytes\n"
 
 
-def test_it_can_be_silent(run: Run, name: str) -> None:
+def test_quiet_prints_nothing(run: Run, name: str) -> None:
     """With --quiet."""
     assert run("create", name, *LIMITS, "-q").output == ""
 
@@ -45,18 +45,18 @@ def test_json_has_the_keys_of_ls(run: Run, name: str) -> None:
 
 
 def test_queue_that_exists_is_1(run: Run, shared: Queue) -> None:
-    """Whoever creates wants a new one."""
+    """create asks for a new queue."""
     result = run("create", shared.name)
     assert (result.exit_code, "--exist-ok accepts it" in result.stderr) == (1, True)
 
 
-def test_queue_that_exists_can_be_taken(run: Run, shared: Queue) -> None:
+def test_queue_that_exists_can_be_accepted(run: Run, shared: Queue) -> None:
     """With --exist-ok."""
     assert run("create", shared.name, "--exist-ok").exit_code == 0
 
 
 def test_queue_that_exists_has_to_have_the_limits(run: Run, shared: Queue) -> None:
-    """Else it is another one than was asked for."""
+    """Otherwise it is not the queue that was asked for."""
     assert "--max-messages is 4, asked for 3" in run("create", shared.name, "--exist-ok", "--max-messages", "3").stderr
 
 
@@ -84,25 +84,25 @@ def test_unknown_capability_is_2(run: Run, name: str) -> None:
 
 
 def test_buffer_size_is_passed_on(run: Run, name: str) -> None:
-    """Backends that bound in messages refuse it."""
+    """Backends without a limit in bytes refuse it."""
     result = run("create", name, "--buffer-size", "1000", "--max-messages", "4", "--backend", usable("mqueue"))
     assert "leave out buffer_size" in result.stderr
 
 
 def test_open_timeout_is_passed_on(run: Run, name: str) -> None:
-    """For ever is a time too."""
+    """Infinity is allowed too."""
     assert run("create", name, *LIMITS, "--open-timeout", "inf", "--priorities").exit_code == 0
 
 
 def test_option_of_a_backend_is_passed_on(run: Run, name: str) -> None:
-    """Whether there is such an option is the core's to say."""
+    """The core decides whether the option exists."""
     result = run("create", name, "-o", "colour=red")
     assert (result.exit_code, "no option 'colour'" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("options", [("-o", "colour"), ("-o", "mode=0666"), ("-o", "a=1", "-o", "a=2")])
 def test_odd_option_of_a_backend_is_2(run: Run, name: str, options: tuple[str, ...]) -> None:
-    """Without a value, one of open's own, or twice."""
+    """Without a value, one of open's own, or given twice."""
     assert run("create", name, *options).exit_code == 2
 
 
@@ -112,7 +112,7 @@ def test_put_takes_options_of_a_backend_too(run: Run, name: str) -> None:
 
 
 def test_queue_inside_a_process_is_refused(run: Run, name: str) -> None:
-    """It would be gone at once."""
+    """It would end with this command."""
     assert "this one exits" in run("create", name, "--backend", "memory").stderr
 
 
@@ -124,38 +124,40 @@ def test_queue_that_goes_with_its_last_handle_is_refused(run: Run, name: str, mo
     assert "only while a process has them open" in result.stderr
 
 
-def test_capacity_in_bytes_alone_is_not_told_in_messages(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no number to tell."""
+def test_capacity_only_in_bytes_is_not_printed_in_messages(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no such number."""
     lasting = replace(ipcq.Capabilities(), scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: lasting))
     result = run("create", name, "--backend", "memory", "--buffer-size", "1000", "--max-message-size", "10")
     assert result.stdout == f"{name} on memory: at most 10 bytes\n"
 
 
-def test_url_options_do_not_disturb_the_look() -> None:
-    """They are for the queue that is created."""
+def test_url_options_do_not_affect_the_look() -> None:
+    """They apply only to a queue that is created."""
     assert _creation.open_existing("memory:///no-such?max_messages=4", "auto") is None
 
 
-def test_url_that_wants_a_new_queue_is_not_looked_up(queue: Queue) -> None:
-    """Creating it is what finds that there is one."""
+def test_url_that_requires_a_new_queue_is_not_looked_up(queue: Queue) -> None:
+    """Creating it finds that there is one."""
     assert _creation.open_existing(f"{queue.backend}://{queue.name}?exclusive=true", "auto") is None
 
 
 def test_minimum_can_be_required(run: Run, name: str) -> None:
-    """Behind a colon."""
+    """After a colon."""
     result = run("create", name, *LIMITS, "--require", "persistence:kernel", "--require", "max_message_size:512")
     assert result.exit_code == 0
 
 
-def test_minimum_that_nobody_has_is_1_with_both_figures(run: Run, name: str) -> None:
-    """What there is, and what was asked for."""
+def test_minimum_that_no_backend_has_is_1_with_both_figures(run: Run, name: str) -> None:
+    """The actual value, and the required one."""
     result = run("create", name, *LIMITS, "--require", "persistence:synced")
     words = "its persistence is 'kernel', but at least 'synced' is required"
     assert (result.exit_code, words in result.stderr) == (1, True)
 
 
-def test_unknown_minimum_is_2_with_those_there_are(run: Run, name: str) -> None:
+def test_unknown_minimum_is_2_with_the_known_ones(run: Run, name: str) -> None:
     """It is a typing error."""
     result = run("create", name, "--require", "persistence:paper")
     assert (result.exit_code, "one of process, holders, kernel, disk, synced" in result.stderr) == (2, True)
@@ -163,7 +165,7 @@ def test_unknown_minimum_is_2_with_those_there_are(run: Run, name: str) -> None:
 
 @pytest.fixture
 def second(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let IPCQ_BACKEND name a backend that keeps queues and is not the best, and return its name."""
+    """Make IPCQ_BACKEND name a persistent backend that is not the best, and return its name."""
     ranked = [each for each in ipcq.backends() if each.usable and each.rank is not None and each.capabilities]
     names = [each.name for each in ranked if each.capabilities.persistence >= ipcq.Persistence.KERNEL]
     if len(names) < 2:
@@ -172,7 +174,7 @@ def second(monkeypatch: pytest.MonkeyPatch) -> str:
     return names[1]
 
 
-def test_another_backend_than_the_best_is_told(run: Run, name: str, second: str) -> None:
+def test_another_backend_than_the_best_is_reported(run: Run, name: str, second: str) -> None:
     """On stderr, with its limits and the reason."""
     first, *_ = run("create", name, *LIMITS).stderr.splitlines()
     assert first == (
@@ -181,13 +183,13 @@ def test_another_backend_than_the_best_is_told(run: Run, name: str, second: str)
     )
 
 
-def test_another_backend_than_the_best_is_not_told_quietly(run: Run, name: str, second: str) -> None:
+def test_another_backend_than_the_best_is_not_reported_with_quiet(run: Run, name: str, second: str) -> None:
     """With --quiet."""
     assert run("create", name, *LIMITS, "-q").output == ""
 
 
-def test_what_is_logged_later_is_not_printed(run: Run, name: str, second: str) -> None:
-    """The command leaves the loggers as they were."""
+def test_later_log_records_are_not_printed(run: Run, name: str, second: str) -> None:
+    """The command restores the loggers."""
     before = logging.getLogger("ipcq").level, logging.getLogger("ipcq").handlers[:]
     run("create", name, *LIMITS)
     assert (logging.getLogger("ipcq").level, logging.getLogger("ipcq").handlers) == before
@@ -195,30 +197,30 @@ def test_what_is_logged_later_is_not_printed(run: Run, name: str, second: str) -
 
 @pytest.fixture
 def unmounted(second: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let the queues of the second backend not be listed, and return its name."""
+    """Make the queues of the second backend unlistable, and return its name."""
     listing = ipcq.Listing()
     listing.unlisted = {second: "it is not mounted: mount it"}
     monkeypatch.setattr(ipcq, "queues", lambda: listing)
     return second
 
 
-def test_queue_that_ls_cannot_show_is_told(run: Run, name: str, unmounted: str) -> None:
-    """With what would change that."""
+def test_queue_that_ls_cannot_show_is_reported(run: Run, name: str, unmounted: str) -> None:
+    """With the way out."""
     words = f"`ipcq ls` cannot show the queues of backend {unmounted!r}: it is not mounted: mount it"
     assert words in run("create", name, *LIMITS).stderr
 
 
-def test_backend_that_was_named_is_not_told_of(run: Run, name: str, unmounted: str) -> None:
-    """Whoever names it knows."""
+def test_backend_that_was_named_is_not_reported(run: Run, name: str, unmounted: str) -> None:
+    """A user who names a backend knows it."""
     assert run("create", name, *LIMITS, "--backend", unmounted).stderr == ""
 
 
 @pytest.mark.needs("socketpair")
 @pytest.mark.parametrize("verb", [("create",), ("put", "x")])
-def test_queue_that_would_be_forgotten_is_refused_with_the_reason(
+def test_queue_that_would_not_persist_is_refused_with_the_reason(
     run: Run, name: str, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
 ) -> None:
-    """Where only a backend that forgets can be used."""
+    """If only a backend without persistence is usable."""
     monkeypatch.setenv("IPCQ_BACKEND", usable("socketpair"))
     result = run(verb[0], name, *verb[1:])
     ending = "IPCQ_BACKEND names 'socketpair'); make one usable, or start the consumer first\n"
@@ -226,7 +228,7 @@ def test_queue_that_would_be_forgotten_is_refused_with_the_reason(
 
 
 @pytest.mark.needs("socketpair")
-def test_queue_that_would_be_forgotten_is_not_created(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_that_would_not_persist_is_not_created(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even for a moment."""
     from ipcq_socketpair import SocketpairBackend
 
@@ -238,6 +240,6 @@ def test_queue_that_would_be_forgotten_is_not_created(run: Run, name: str, monke
 
 
 def test_another_program_finds_it(program: Callable[..., Any], name: str) -> None:
-    """As a program of its own."""
+    """It is a separate process."""
     program("create", name, *LIMITS)
     assert program("stat", name).returncode == 0

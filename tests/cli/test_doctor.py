@@ -1,4 +1,4 @@
-"""``ipcq doctor``, and what it checks of the machine."""
+"""``ipcq doctor`` and its checks of the machine."""
 
 import json
 import os
@@ -36,13 +36,13 @@ def only(checks: Iterator[Check]) -> Check:
 
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine be in order, whatever it is."""
+    """Simulate a machine without problems."""
     monkeypatch.setattr(verb, "_checks", lambda: iter([Check("ok", "all", "is well")]))
 
 
 @pytest.fixture
 def sick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let there be something of each kind."""
+    """Simulate one check of each severity."""
     found = [
         Check(kind, "it", f"is {kind}", "" if kind == "ok" else f"fix {kind}") for kind in ("ok", "note", "warning")
     ]
@@ -51,14 +51,14 @@ def sick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the lock for names be somewhere else."""
+    """Move the directory of the name lock, and return its path."""
     monkeypatch.setattr(private_directory, "_roots", lambda: (str(tmp_path / "lock"),))
     return tmp_path / "lock"
 
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let systemd run, configured by files of the test's, for an ordinary user."""
+    """Simulate systemd, configured by files of the test, for an ordinary user."""
     places = tuple(tmp_path / place for place in ("etc", "run", "lib"))
     for place in places:
         (place / "logind.conf.d").mkdir(parents=True)
@@ -70,8 +70,8 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plugged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
-    """Let there be one backend alone, with a wish or two."""
+def install_backend(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
+    """Install a single backend with these attributes, and return its plugin."""
     real = registry.plugin("memory").backend
     able = replace(real.capabilities, scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)  # type: ignore[union-attr]
     facts = {"capabilities": able, **facts}
@@ -82,31 +82,31 @@ def plugged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
 
 
 def test_healthy_machine_is_0(run: Run, healthy: None) -> None:
-    """What is in order is told as well."""
+    """Passed checks are printed as well."""
     result = run("doctor")
     assert (result.exit_code, result.stdout) == (0, "ok\tall\tis well\t-\n")
 
 
 def test_problem_is_1(run: Run, sick: None) -> None:
-    """So that a script can ask."""
+    """So that a script can check."""
     assert run("doctor").exit_code == 1
 
 
 def test_note_is_no_problem(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is worth knowing."""
+    """It is only information."""
     monkeypatch.setattr(verb, "_checks", lambda: iter([Check("note", "it", "is so", "do")]))
     assert run("doctor").exit_code == 0
 
 
 def test_each_finding_has_its_fix(run: Run, sick: None) -> None:
-    """A line for each, tab-separated in a pipe."""
+    """One line each, tab-separated in a pipe."""
     assert run("doctor").stdout.splitlines()[1:] == [
         "note\tit\tis note\tfix note",
         "warning\tit\tis warning\tfix warning",
     ]
 
 
-def test_what_is_in_order_can_be_left_out(run: Run, sick: None) -> None:
+def test_passed_checks_can_be_left_out(run: Run, sick: None) -> None:
     """With --quiet."""
     assert [line.split("\t")[0] for line in run("doctor", "-q").stdout.splitlines()] == ["note", "warning"]
 
@@ -126,7 +126,7 @@ def test_json_has_a_line_for_each_check(run: Run, sick: None) -> None:
     }
 
 
-def test_terminal_has_the_fix_in_one_piece(terminal: Callable[..., Any], sick: None) -> None:
+def test_terminal_has_the_fix_on_one_line(terminal: Callable[..., Any], sick: None) -> None:
     """A command that is broken into lines cannot be copied."""
     assert terminal("doctor").text == (
         "ok       it: is ok\r\nnote     it: is note\r\n         fix: fix note\r\n"
@@ -135,51 +135,51 @@ def test_terminal_has_the_fix_in_one_piece(terminal: Callable[..., Any], sick: N
 
 
 def test_everything_is_checked(run: Run) -> None:
-    """On this machine, as it is."""
+    """On the real machine."""
     subjects = {line.split("\t")[1] for line in run("doctor").stdout.splitlines()}
     assert {"name lock", "open files", "shared memory", "RemoveIPC", "backend memory"} <= subjects
 
 
 def test_program_runs(program: Callable[..., Any]) -> None:
-    """As a program of its own; what it finds is the machine's business."""
+    """The findings depend on the machine."""
     assert program("doctor").returncode in (0, 1)
 
 
-def test_lock_that_is_not_there_is_ok(lock: Path) -> None:
-    """It is made when it is needed."""
+def test_missing_lock_directory_is_ok(lock: Path) -> None:
+    """It is created when it is needed."""
     assert only(_machine_checks.check_name_lock()).severity == "ok"
 
 
-def test_lock_of_this_user_is_ok(lock: Path) -> None:
-    """With the mode that it has to have."""
+def test_lock_directory_of_this_user_is_ok(lock: Path) -> None:
+    """With the required mode."""
     lock.mkdir(0o700)
     assert only(_machine_checks.check_name_lock()).text == f"{lock} belongs to this user and has mode 0700"
 
 
-def test_open_lock_is_an_error(lock: Path) -> None:
-    """Nothing can be created."""
+def test_lock_directory_open_to_others_is_an_error(lock: Path) -> None:
+    """No queue can be created."""
     lock.mkdir()
     lock.chmod(0o755)
     check = only(_machine_checks.check_name_lock())
     assert (check.severity, check.fix, "has mode 0755" in check.text) == ("error", f"sudo rm -r {lock}", True)
 
 
-def test_lock_of_another_user_is_an_error(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_directory_of_another_user_is_an_error(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A squatter's."""
     lock.mkdir(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 123456)
     assert ", not to this one (123456)" in only(_machine_checks.check_name_lock()).text
 
 
-def test_link_in_the_place_of_the_lock_is_an_error(lock: Path) -> None:
+def test_link_instead_of_the_lock_directory_is_an_error(lock: Path) -> None:
     """It is not followed."""
     lock.symlink_to("/tmp")
     assert "is not a directory" in only(_machine_checks.check_name_lock()).text
 
 
 @pytest.fixture
-def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the lock for names have two places, of which the first can be used; return the other."""
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the name lock two directories, of which the first is usable; return the second."""
     places = tmp_path / "first" / "lock", tmp_path / "second" / "lock"
     for place in places:
         place.parent.mkdir()
@@ -187,31 +187,33 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return places[1]
 
 
-def about(place: Path) -> Check:
+def check_of(place: Path) -> Check:
     return next(check for check in _machine_checks.check_name_lock() if check.text.startswith(str(place)))
 
 
-def unwritable(monkeypatch: pytest.MonkeyPatch, place: Path, *, read_only: bool) -> None:
+def make_unwritable(monkeypatch: pytest.MonkeyPatch, place: Path, *, read_only: bool) -> None:
     monkeypatch.setattr(private_directory, "writable", lambda path: path != str(place))
     monkeypatch.setattr(private_directory, "read_only", lambda path: read_only)
 
 
-def test_a_squatted_place_of_the_lock_is_a_warning(two: Path) -> None:
-    """Another place does, and somebody has prepared this one."""
-    two.write_text("")
-    assert about(two) == Check("warning", "name lock", f"{two} is not a directory", f"sudo rm -r {two}")
+def test_a_squatted_lock_directory_is_a_warning(second: Path) -> None:
+    """The other directory works, but somebody has squatted at this one."""
+    second.write_text("")
+    assert check_of(second) == Check("warning", "name lock", f"{second} is not a directory", f"sudo rm -r {second}")
 
 
-def test_a_place_that_cannot_be_used_leaves_the_others_in_order(two: Path) -> None:
-    """Each has a line of its own."""
-    two.write_text("")
+def test_an_unusable_lock_directory_does_not_affect_the_others(second: Path) -> None:
+    """Each has its own line."""
+    second.write_text("")
     assert [check.severity for check in _machine_checks.check_name_lock()] == ["ok", "warning"]
 
 
-def test_a_missing_place_of_the_lock_is_ok(two: Path) -> None:
-    """Where nobody logs in there is no /run/user, and another place does."""
-    two.parent.rmdir()
-    assert about(two) == Check("ok", "name lock", f"{two} cannot be created: {two.parent} does not exist", "")
+def test_a_missing_parent_of_a_lock_directory_is_ok(second: Path) -> None:
+    """Without a login session there is no /run/user, and the other directory works."""
+    second.parent.rmdir()
+    assert check_of(second) == Check(
+        "ok", "name lock", f"{second} cannot be created: {second.parent} does not exist", ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,13 +223,17 @@ def test_a_missing_place_of_the_lock_is_ok(two: Path) -> None:
         (False, "this user may not write to ", "sudo chmod 1777 "),
     ],
 )
-def test_a_place_where_nothing_can_be_made_is_a_note(
-    two: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, text: str, fix: str
+def test_an_unwritable_parent_of_a_lock_directory_is_a_note(
+    second: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, text: str, fix: str
 ) -> None:
     """With the command that fits."""
-    unwritable(monkeypatch, two.parent, read_only=read_only)
-    check = about(two)
-    assert (check.severity, text in check.text, check.fix.startswith(f"{fix}{two.parent}")) == ("note", True, True)
+    make_unwritable(monkeypatch, second.parent, read_only=read_only)
+    check = check_of(second)
+    assert (check.severity, text in check.text, check.fix.startswith(f"{fix}{second.parent}")) == (
+        "note",
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,56 +243,56 @@ def test_a_place_where_nothing_can_be_made_is_a_note(
         (False, "has mode 0700, which denies this user access", "chmod 700 "),
     ],
 )
-def test_a_directory_of_the_lock_that_cannot_be_written_to_is_a_note(
-    two: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, text: str, fix: str
+def test_an_unwritable_lock_directory_is_a_note(
+    second: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, text: str, fix: str
 ) -> None:
     """With the command that fits."""
-    two.mkdir(0o700)
-    unwritable(monkeypatch, two, read_only=read_only)
-    check = about(two)
-    assert (check.severity, check.text, check.fix.startswith(fix)) == ("note", f"{two} {text}", True)
+    second.mkdir(0o700)
+    make_unwritable(monkeypatch, second, read_only=read_only)
+    check = check_of(second)
+    assert (check.severity, check.text, check.fix.startswith(fix)) == ("note", f"{second} {text}", True)
 
 
-def test_no_place_for_the_lock_is_an_error(two: Path) -> None:
-    """Nothing can be created."""
-    two.parent.rmdir()
-    two.parent.with_name("first").rmdir()
+def test_no_usable_lock_directory_is_an_error(second: Path) -> None:
+    """No queue can be created."""
+    second.parent.rmdir()
+    second.parent.with_name("first").rmdir()
     checks = list(_machine_checks.check_name_lock())
     assert [check.severity for check in checks] == ["error", "error"]
     assert all("no queue can be created" in check.text for check in checks)
     assert checks[0].fix.startswith("sudo mkdir -p ")
 
 
-def test_a_missing_place_in_run_is_mended_by_lingering(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made by whoever lets the user in."""
+def test_a_missing_directory_in_run_user_is_fixed_by_lingering(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lingering creates the directory."""
     monkeypatch.setattr(private_directory, "_roots", lambda: ("/run/user/none/ipcq",))
     assert only(_machine_checks.check_name_lock()).fix == f"sudo loginctl enable-linger {os.geteuid()}"
 
 
-def held_by(descriptor: int) -> None:
+def lock_file(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 3, 1, 0))
 
 
 def test_lock_that_is_held_long_is_a_warning(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody was stopped while it created a queue."""
+    """A process was stopped while it created a queue."""
     monkeypatch.setattr(_machine_checks, "HOLD_SECONDS", 0.01)
     lock.mkdir(0o700)
     with (lock / "names.lock").open("w") as file:
-        held_by(file.fileno())
+        lock_file(file.fileno())
         assert only(_machine_checks.check_name_lock()).fix == f"sudo fuser -v {lock}/names.lock"
 
 
 def test_lock_that_is_held_briefly_is_ok(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is what it is for."""
+    """That is normal."""
     lock.mkdir(0o700)
     with (lock / "names.lock").open("w") as file:
-        held_by(file.fileno())
+        lock_file(file.fileno())
         monkeypatch.setattr(_machine_checks, "sleep_in_slices", lambda _: file.close())
         assert only(_machine_checks.check_name_lock()).severity == "ok"
 
 
-def test_each_place_of_the_lock_is_told() -> None:
-    """The real ones, and not some of doctor's own."""
+def test_each_lock_directory_is_checked() -> None:
+    """The checks use the real paths."""
     texts = [check.text for check in _machine_checks.check_name_lock()]
     assert [text.split()[0] for text in texts] == list(private_directory.private_places())
 
@@ -304,19 +310,19 @@ def test_each_place_of_the_lock_is_told() -> None:
 def test_few_open_files_are_a_warning(
     monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], severity: str, fix: str
 ) -> None:
-    """The fix is one that this user can use."""
+    """The fix is a command that this user can run."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
     check = only(_machine_checks.check_descriptors())
     assert (check.severity, check.fix) == (severity, fix)
 
 
-def test_shared_memory_is_told_in_figures() -> None:
+def test_shared_memory_is_reported_in_figures() -> None:
     """Size and free space."""
     assert "MiB free" in only(_machine_checks.check_shared_memory()).text
 
 
 def test_full_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that makes it larger, and what a container takes."""
+    """The fixes are the command that makes it larger, and the option for a container."""
     found = SimpleNamespace(f_blocks=64 << 8, f_frsize=4096, f_bavail=256)
     monkeypatch.setattr(os, "statvfs", lambda _: found)
     check = only(_machine_checks.check_shared_memory())
@@ -328,20 +334,20 @@ def test_full_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_missing_shared_memory_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Some backends do without."""
+    """Some backends do not need it."""
     monkeypatch.setattr(_machine_checks, "SHARED_MEMORY", str(tmp_path / "missing"))
     assert only(_machine_checks.check_shared_memory()).severity == "note"
 
 
 def test_shared_memory_of_others_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be made there."""
+    """Nothing can be created there."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr(_machine_checks, "SPARE_BYTES", 0)
     assert only(_machine_checks.check_shared_memory()).fix == "sudo chmod 1777 /dev/shm"
 
 
 def test_without_systemd_nothing_is_removed(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would."""
+    """systemd would be the one to remove them."""
     monkeypatch.setattr(_machine_checks, "SYSTEMD_RUNNING", systemd / "missing")
     assert only(_machine_checks.check_remove_ipc()).severity == "ok"
 
@@ -357,19 +363,19 @@ def test_default_of_systemd_is_a_warning(systemd: Path) -> None:
 
 
 def test_system_user_keeps_its_queues(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """logind.conf(5): they are excluded."""
+    """logind.conf(5): system users are excluded."""
     monkeypatch.setattr(os, "geteuid", lambda: 999)
     assert only(_machine_checks.check_remove_ipc()).severity == "ok"
 
 
 def test_which_users_are_system_users_is_configured(systemd: Path) -> None:
-    """login.defs(5)."""
+    """login.defs(5): SYS_UID_MAX."""
     (systemd / "login.defs").write_text("# SYS_UID_MAX 5\nSYS_UID_MAX\t200000\n")
     assert "is a system user" in only(_machine_checks.check_remove_ipc()).text
 
 
 def test_other_settings_of_login_defs_do_not_matter(systemd: Path) -> None:
-    """Then it is 999."""
+    """Then the default of 999 applies."""
     (systemd / "login.defs").write_text("UID_MAX 60000\n")
     assert only(_machine_checks.check_remove_ipc()).severity == "warning"
 
@@ -382,7 +388,7 @@ def test_lingering_user_keeps_its_queues(systemd: Path) -> None:
 
 
 def test_lingering_user_is_looked_for_by_name(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As systemd keeps it."""
+    """systemd stores the name."""
     monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann"))
     assert only(_machine_checks.check_remove_ipc()).fix == "sudo loginctl enable-linger ann"
 
@@ -401,77 +407,77 @@ def test_lingering_user_is_looked_for_by_name(systemd: Path, monkeypatch: pytest
     ],
 )
 def test_last_setting_counts(systemd: Path, files: dict[str, str], severity: str) -> None:
-    """logind.conf(5): one main file, drop-ins by name behind it, of one name that in /etc."""
+    """logind.conf(5): the first main file, then drop-ins in order of their names; /etc wins for equal names."""
     for path, text in files.items():
         (systemd / path).write_text(text)
     assert only(_machine_checks.check_remove_ipc()).severity == severity
 
 
-def test_setting_that_cannot_be_read_is_passed_over(systemd: Path) -> None:
-    """Not everything there is a file."""
+def test_setting_that_cannot_be_read_is_ignored(systemd: Path) -> None:
+    """Not every entry there is a regular file."""
     (systemd / "etc" / "logind.conf.d" / "a.conf").mkdir()
     assert only(_machine_checks.check_remove_ipc()).severity == "warning"
 
 
-def listed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+def list_queues(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(ipcq, "queues", lambda: [ipcq.QueueInfo(name, "some") for name in names])
 
 
 def test_queue_of_a_dead_demo_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed together with all its workers."""
-    listed(monkeypatch, "/jobs", "/ipcq-demo-99999999-0123abcd", f"/ipcq-demo-{'9' * 30}-0123abcd")
+    """A demo that was killed together with all its workers."""
+    list_queues(monkeypatch, "/jobs", "/ipcq-demo-99999999-0123abcd", f"/ipcq-demo-{'9' * 30}-0123abcd")
     assert (
         next(check.fix for check in _machine_checks.check_leftovers()) == "ipcq rm --yes /ipcq-demo-99999999-0123abcd"
     )
 
 
 def test_queue_of_a_demo_is_known_by_its_name() -> None:
-    """As the demo calls it."""
+    """The pattern matches the demo's own names."""
     assert _machine_checks.OWN_NAME.fullmatch(Demo("auto", 0, DemoProgress(silent=True)).name)
 
 
 def test_queue_of_a_demo_that_runs_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is at work."""
-    listed(monkeypatch, f"/ipcq-demo-{os.getpid()}-0123abcd")
+    """It is in use."""
+    list_queues(monkeypatch, f"/ipcq-demo-{os.getpid()}-0123abcd")
     assert list(_machine_checks.check_leftovers()) == []
 
 
 def test_queue_of_another_users_demo_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may not be signalled, but it is there."""
+    """Signalling its process is not permitted, but the process exists."""
 
     def refuse(*_: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    listed(monkeypatch, "/ipcq-demo-1-0123abcd")
+    list_queues(monkeypatch, "/ipcq-demo-1-0123abcd")
     assert list(_machine_checks.check_leftovers()) == []
 
 
-def test_locks_of_a_hidden_proc_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then nothing is said of them."""
+def test_locks_are_unknown_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then no lock is reported."""
     assert _machine_checks._locks("/no/such/file") == set()
 
 
-def test_findings_of_a_backend_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are its own."""
+def test_findings_of_a_backend_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come from the backend."""
     found = Finding(severity=Severity.WARNING, text="so", fix="do")
-    plugged(monkeypatch, findings=lambda: [found])
+    install_backend(monkeypatch, findings=lambda: [found])
     assert Check("warning", "backend some", "so", "do") in verb._check_backends()
 
 
-def test_backend_that_fails_to_look_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger's plugin."""
+def test_backend_whose_checks_fail_hides_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third-party plugin."""
 
     def fail() -> None:
         raise RuntimeError("broken")
 
-    plugged(monkeypatch, findings=fail)
+    install_backend(monkeypatch, findings=fail)
     assert [check.text for check in verb._check_backends()][1] == "its checks failed: RuntimeError: broken"
 
 
 def test_backend_that_cannot_be_loaded_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its distribution."""
-    plugin = plugged(monkeypatch)
+    plugin = install_backend(monkeypatch)
     plugin.backend, plugin.failure = None, "ImportError: x"
     first, _ = verb._check_backends()
     assert first == Check("warning", "backend some", "ImportError: x", "pip uninstall some-dist")
@@ -484,17 +490,17 @@ def test_backend_that_cannot_be_loaded_is_a_warning(monkeypatch: pytest.MonkeyPa
         ("this kernel has none", "this kernel has none", ""),
     ],
 )
-def test_backend_that_cannot_be_used_says_why(
+def test_backend_that_cannot_be_used_has_its_reason(
     monkeypatch: pytest.MonkeyPatch, reason: str, text: str, fix: str
 ) -> None:
-    """And what changes it, if anything does."""
-    plugged(monkeypatch, probe=lambda: Availability.no(reason))
+    """With the way out, if there is one."""
+    install_backend(monkeypatch, probe=lambda: Availability.no(reason))
     first, _ = verb._check_backends()
     assert first == Check("note", "backend some", text, fix)
 
 
 def test_no_backend_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The metadata is missing, and so says the fix."""
+    """The metadata is missing, and the fix says so."""
     monkeypatch.setattr(registry, "plugins", list)
     assert only(verb._check_backends()) == Check("error", "backends", registry.NO_METADATA, registry.WAY_OUT)
 
@@ -514,39 +520,39 @@ def test_another_distribution_in_our_package_is_a_warning(monkeypatch: pytest.Mo
 
 
 def test_no_other_distribution_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it should be."""
+    """Then all is well."""
     monkeypatch.setattr(verb, "FORMER", "no-such-distribution")
     assert list(verb._check_distribution()) == []
 
 
 def test_no_backend_between_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """ipcq is of little use then."""
-    plugged(monkeypatch, capabilities=ipcq.Capabilities())
+    install_backend(monkeypatch, capabilities=ipcq.Capabilities())
     assert [check.severity for check in verb._check_backends()] == ["ok", "error"]
 
 
-def test_no_backend_that_keeps_queues_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a program puts would go with it."""
-    plugged(monkeypatch, capabilities=ipcq.Capabilities(scope=ipcq.Scope.HOST))
+def test_no_persistent_backend_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue would end with the program that created it."""
+    install_backend(monkeypatch, capabilities=ipcq.Capabilities(scope=ipcq.Scope.HOST))
     assert [check.severity for check in verb._check_backends()] == ["ok", "warning"]
 
 
-def test_preferred_backend_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be created."""
-    plugged(monkeypatch)
+def test_unknown_preferred_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No queue can be created."""
+    install_backend(monkeypatch)
     monkeypatch.setenv("IPCQ_BACKEND", "nonsense")
     assert [check.fix for check in verb._check_backends()] == ["", "unset IPCQ_BACKEND"]
 
 
-def test_preferred_backend_that_is_there_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is meant."""
-    plugged(monkeypatch)
+def test_known_preferred_backend_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is the intended use."""
+    install_backend(monkeypatch)
     monkeypatch.setenv("IPCQ_BACKEND", "some")
     assert [check.severity for check in verb._check_backends()] == ["ok"]
 
 
 def test_read_only_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More rights would not help."""
+    """A change of permissions would not help."""
     monkeypatch.setattr(private_directory, "read_only", lambda path: True)
     check = only(_machine_checks.check_shared_memory())
     assert (check.severity, check.fix) == ("warning", "sudo mount -o remount,rw /dev/shm")

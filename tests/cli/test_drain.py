@@ -33,19 +33,19 @@ MESSAGE = '{"priority": 0, "base64": "oWE="}\n'
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let rescue files be made where they go with the test."""
+    """Create rescue files in the test's directory."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return where a file may be made."""
+    """Return the path of a file that a test may create."""
     return tmp_path / "messages"
 
 
 @pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let queues be of a backend that cannot look at a message without taking it."""
+def without_peek(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a backend without peek."""
     real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: replace(real(self), peek=False)))
 
@@ -54,8 +54,8 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def drained(queue: Queue) -> list[Any]:
-    """Take everything that is in the queue."""
+def take_all(queue: Queue) -> list[Any]:
+    """Take every message from the queue."""
     items = []
     while not queue.empty():
         items.append(queue.get(timeout=0))
@@ -71,8 +71,8 @@ def test_all_messages_are_in_the_file(run: Run, queue: Queue, file: Path) -> Non
     assert lines(file)[1:] == [{"priority": 0, "base64": "/woA"}, {"priority": 0, "base64": ""}]
 
 
-def test_first_line_says_what_the_queue_was(run: Run, queue: Queue, file: Path) -> None:
-    """So that it can be made again."""
+def test_first_line_describes_the_queue(run: Run, queue: Queue, file: Path) -> None:
+    """So that the queue can be created again."""
     queue.put("a")
     run("drain", queue.name, str(file))
     assert lines(file)[0]["queue"] == {
@@ -86,19 +86,19 @@ def test_first_line_says_what_the_queue_was(run: Run, queue: Queue, file: Path) 
     }
 
 
-def test_it_says_how_many_there_were(run: Run, queue: Queue, file: Path) -> None:
+def test_it_prints_the_number_of_messages(run: Run, queue: Queue, file: Path) -> None:
     """On stderr, because stdout may have the messages."""
     queue.put_many(["a", "b"])
     assert run("drain", queue.name, str(file)).stderr == "ipcq: 2 messages taken\n"
 
 
-def test_it_can_be_silent(run: Run, queue: Queue, file: Path) -> None:
+def test_quiet_prints_nothing(run: Run, queue: Queue, file: Path) -> None:
     """With --quiet."""
     queue.put("a")
     assert run("drain", queue.name, str(file), "-q").output == ""
 
 
-def test_json_says_what_was_done(run: Run, queue: Queue, file: Path) -> None:
+def test_json_describes_the_drain(run: Run, queue: Queue, file: Path) -> None:
     """One object."""
     queue.put("a")
     told = json.loads(run("drain", queue.name, str(file), "--json").stdout)
@@ -110,7 +110,7 @@ def test_json_needs_a_file(run: Run, queue: Queue) -> None:
     assert run("drain", queue.name, "-", "--json").exit_code == 2
 
 
-def test_so_many_are_taken_as_asked_for(run: Run, queue: Queue, file: Path) -> None:
+def test_at_most_the_given_number_is_taken(run: Run, queue: Queue, file: Path) -> None:
     """With -n."""
     queue.put_many(["a", "b", "c"])
     run("drain", queue.name, str(file), "-n", "2")
@@ -118,33 +118,33 @@ def test_so_many_are_taken_as_asked_for(run: Run, queue: Queue, file: Path) -> N
 
 
 def test_empty_queue_is_3_and_leaves_no_file(run: Run, queue: Queue, file: Path) -> None:
-    """There is nothing to keep."""
+    """There are no messages to store."""
     assert (run("drain", queue.name, str(file)).exit_code, file.exists()) == (3, False)
 
 
 def test_queue_that_was_shut_down_can_be_drained(run: Run, queue: Queue, file: Path) -> None:
-    """That is what is left to do with it."""
+    """Its messages can still be taken."""
     queue.put("a")
     queue.shutdown()
     assert run("drain", queue.name, str(file)).exit_code == 0
 
 
 def test_file_that_exists_is_not_touched(run: Run, queue: Queue, file: Path) -> None:
-    """And nothing is taken."""
+    """And no message is taken."""
     file.write_text("precious")
     queue.put("a")
     result = run("drain", queue.name, str(file))
     assert (result.exit_code, file.read_text(), queue.qsize()) == (1, "precious", 1)
 
 
-def test_place_that_is_not_there_is_1(run: Run, queue: Queue, tmp_path: Path) -> None:
-    """And nothing is taken."""
+def test_missing_directory_is_1(run: Run, queue: Queue, tmp_path: Path) -> None:
+    """And no message is taken."""
     queue.put("a")
     assert (run("drain", queue.name, str(tmp_path / "no" / "file")).exit_code, queue.qsize()) == (1, 1)
 
 
 def test_file_is_private(run: Run, queue: Queue, file: Path) -> None:
-    """Messages are nobody else's business."""
+    """Other users must not read the messages."""
     queue.put("a")
     run("drain", queue.name, str(file))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -153,14 +153,14 @@ def test_file_is_private(run: Run, queue: Queue, file: Path) -> None:
 def test_file_may_have_no_directory_in_its_name(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is made where one is."""
+    """It is created in the current directory."""
     monkeypatch.chdir(file.parent)
     queue.put("a")
     run("drain", queue.name, file.name)
     assert file.exists()
 
 
-def test_file_is_on_disk_before_success_is_told(
+def test_file_is_on_disk_before_success_is_reported(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file, and the directory that names it."""
@@ -174,7 +174,7 @@ def test_file_is_on_disk_before_success_is_told(
 def test_message_of_a_lasting_queue_is_on_disk_before_the_next_is_taken(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A queue that outlives a reboot must not lose by it what it gave away."""
+    """A queue that survives a reboot must not lose a message in one."""
     durable = replace(queue.capabilities, persistence=ipcq.Persistence.DISK, peek=False)
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: durable))
     left = []
@@ -185,9 +185,9 @@ def test_message_of_a_lasting_queue_is_on_disk_before_the_next_is_taken(
 
 
 def test_full_disk_is_noticed_before_anything_is_taken(
-    run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+    run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, without_peek: None
 ) -> None:
-    """Blocks are reserved while the message is in the queue."""
+    """Blocks are reserved while the message is still in the queue."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -201,7 +201,7 @@ def test_full_disk_is_noticed_before_anything_is_taken(
 def test_file_that_may_not_grow_is_noticed_before_anything_is_taken(
     program: Callable[..., Any], shared: Queue, file: Path
 ) -> None:
-    """A real limit, on a real queue: RLIMIT_FSIZE."""
+    """A real limit on a real queue: RLIMIT_FSIZE."""
     shared.put("a")
     result = program(
         "drain", shared.name, str(file), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -210,10 +210,10 @@ def test_file_that_may_not_grow_is_noticed_before_anything_is_taken(
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_file_system_that_cannot_reserve_is_used_all_the_same(
+def test_file_system_that_cannot_reserve_is_used_nevertheless(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """What it is written to is what counts."""
+    """Only the write itself counts."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -223,7 +223,7 @@ def test_file_system_that_cannot_reserve_is_used_all_the_same(
     assert run("drain", queue.name, str(file)).exit_code == 0
 
 
-def test_system_that_cannot_reserve_is_used_all_the_same(
+def test_system_that_cannot_reserve_is_used_nevertheless(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MacOS has no posix_fallocate."""
@@ -232,7 +232,7 @@ def test_system_that_cannot_reserve_is_used_all_the_same(
     assert run("drain", queue.name, str(file)).exit_code == 0
 
 
-def test_what_is_reserved_is_cut_off(run: Run, queue: Queue, file: Path) -> None:
+def test_unused_reserved_space_is_truncated(run: Run, queue: Queue, file: Path) -> None:
     """The file is as long as its lines."""
     queue.put("a")
     run("drain", queue.name, str(file))
@@ -242,7 +242,7 @@ def test_what_is_reserved_is_cut_off(run: Run, queue: Queue, file: Path) -> None
 def test_message_is_in_the_file_before_it_is_taken(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the backend can look first, no kill at any point can lose it."""
+    """If the backend has peek, no kill at any point can lose it."""
     take = ipcq.Queue.get_message
     seen = []
 
@@ -256,10 +256,10 @@ def test_message_is_in_the_file_before_it_is_taken(
     assert seen == [True]
 
 
-def test_message_that_somebody_else_took_is_not_in_the_file(
+def test_message_that_another_consumer_took_is_not_in_the_file(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between looking and taking: what is in the file is what was taken."""
+    """Between peek and get: the file has the messages that were taken."""
     look = ipcq.Queue.peek_message
 
     def peek_message(self: Queue) -> Any:
@@ -274,10 +274,10 @@ def test_message_that_somebody_else_took_is_not_in_the_file(
     assert [line["base64"] for line in lines(file)[1:]] == ["oWI="]
 
 
-def test_last_message_that_somebody_else_took_is_not_in_the_file(
+def test_last_message_that_another_consumer_took_is_not_in_the_file(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And there is no other in its place."""
+    """And no other message takes its place."""
     look = ipcq.Queue.peek_message
 
     def peek_message(self: Queue) -> Any:
@@ -293,9 +293,9 @@ def test_last_message_that_somebody_else_took_is_not_in_the_file(
 
 
 def test_message_that_cannot_be_written_is_on_stderr(
-    run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+    run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, without_peek: None
 ) -> None:
-    """It is taken, and must be somewhere: as the line that load takes."""
+    """It was taken, so it is printed as a line that load accepts."""
     write = _sinks.FileSink.write
 
     def fail(self: _sinks.FileSink, line: bytes) -> None:
@@ -309,18 +309,18 @@ def test_message_that_cannot_be_written_is_on_stderr(
 
 
 def test_messages_go_to_stdout(program: Callable[..., Any], shared: Queue) -> None:
-    """A program of its own, for '-'."""
+    """For '-', as a program."""
     shared.put("a")
     assert program("drain", shared.name, "-").stdout.splitlines()[1] == MESSAGE.strip()
 
 
 def test_messages_go_to_a_terminal(terminal: Callable[..., Any], queue: Queue) -> None:
-    """Whoever asks for it may see them."""
+    """If the user asks for it."""
     queue.put("a")
     assert MESSAGE.strip() in terminal("drain", queue.name, "-").text
 
 
-def test_terminal_that_went_is_noticed_before_anything_is_taken(
+def test_terminal_that_has_gone_is_noticed_before_anything_is_taken(
     run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a pipe."""
@@ -332,7 +332,7 @@ def test_terminal_that_went_is_noticed_before_anything_is_taken(
         _sinks.StdoutSink().make_room()
 
 
-def test_reader_that_went_is_noticed_before_anything_is_taken(start: Callable[..., Any], shared: Queue) -> None:
+def test_reader_that_has_gone_is_noticed_before_anything_is_taken(start: Callable[..., Any], shared: Queue) -> None:
     """``ipcq drain /x - | true``."""
     shared.put("a")
     reading, writing = os.pipe()
@@ -343,7 +343,7 @@ def test_reader_that_went_is_noticed_before_anything_is_taken(start: Callable[..
     assert (complaint, shared.qsize()) == ("", 1)
 
 
-def test_closed_stdout_is_told_before_anything_is_taken(program: Callable[..., Any], shared: Queue) -> None:
+def test_closed_stdout_is_an_error_before_anything_is_taken(program: Callable[..., Any], shared: Queue) -> None:
     """``ipcq drain /x - >&-``."""
     shared.put("a")
     result = program("drain", shared.name, "-", preexec_fn=lambda: os.close(1))
@@ -354,7 +354,7 @@ def test_closed_stdout_is_told_before_anything_is_taken(program: Callable[..., A
 def test_signal_ends_it_between_two_messages(
     run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    """What is taken is in the file, and the rest is in the queue."""
+    """Messages that were taken are in the file, and the others are in the queue."""
     make_room = _sinks.FileSink.make_room
 
     def interrupted(self: _sinks.FileSink) -> None:
@@ -373,7 +373,7 @@ def test_signal_ends_it_between_two_messages(
     )
 
 
-def test_signal_can_be_quiet(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_drain_can_be_quiet(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --quiet."""
     monkeypatch.setattr(_sinks.FileSink, "make_room", lambda self: signal.raise_signal(signal.SIGINT))
     queue.put("a")
@@ -381,7 +381,7 @@ def test_signal_can_be_quiet(run: Run, queue: Queue, file: Path, monkeypatch: py
 
 
 def test_second_signal_ends_a_write_that_hangs(start: Callable[..., Any], name: str) -> None:
-    """A reader that does not read; the message is in the rescue file, which stderr names."""
+    """The reader does not read; the message is in the rescue file, which stderr names."""
     reading, writing = os.pipe()
     with ipcq.open(name, max_messages=1, max_message_size=8192) as queue:
         queue.put("x" * 8000)
@@ -396,7 +396,7 @@ def test_second_signal_ends_a_write_that_hangs(start: Callable[..., Any], name: 
                 process.wait(0.1)
     complaint = process.communicate(timeout=60)[1]
     os.close(reading)
-    # A third signal may have met it on its way out.
+    # A third signal may have ended the process itself.
     ended = process.returncode in {130, -signal.SIGINT}
     assert (ended, "1 message taken, kept in " in complaint) == (True, True)
 
@@ -435,34 +435,34 @@ main(["drain", name, file])
     [
         ("get_message", "before", []),
         ("get_message", "after", ["c"]),
-        ("write", "before", ["b"]),  # the first line is no message
+        ("write", "before", ["b"]),  # the first line is the header
         ("write", "after", []),
         ("make_room", "before", []),
         ("make_room", "after", []),
     ],
 )
-def test_killed_drain_loses_at_most_the_message_under_way(
+def test_killed_drain_loses_at_most_the_message_in_flight(
     opaque: Queue, run: Run, file: Path, method: str, when: str, lost: list[str]
 ) -> None:
-    """C2: a SIGKILL before and after each step, on a queue that cannot be looked into; what is in the file loads."""
+    """C2: a SIGKILL before and after each step, on a queue without peek; load accepts the file."""
     opaque.put_many("abcd")
     program = [sys.executable, "-c", DYING, opaque.name, str(file), method, when]
     assert subprocess.run(program, timeout=60, check=False).returncode == -signal.SIGKILL
-    rest = drained(opaque)
+    rest = take_all(opaque)
     run("load", opaque.name, str(file))
-    assert drained(opaque) + rest == [each for each in "abcd" if each not in lost]
+    assert take_all(opaque) + rest == [each for each in "abcd" if each not in lost]
 
 
-def test_what_was_drained_is_loaded(run: Run, queue: Queue, file: Path) -> None:
-    """The same, in the same order."""
+def test_drained_messages_are_loaded(run: Run, queue: Queue, file: Path) -> None:
+    """The same messages in the same order."""
     queue.put_many(["a", {"b": [1, None]}])
     run("drain", queue.name, str(file))
     run("load", queue.name, str(file))
-    assert drained(queue) == ["a", {"b": [1, None]}]
+    assert take_all(queue) == ["a", {"b": [1, None]}]
 
 
 def test_priorities_are_kept(run: Run, name: str, file: Path) -> None:
-    """And put back."""
+    """And restored."""
     with ipcq.open(name, "memory", priorities=True) as queue:
         queue.put("high", priority=7)
         queue.put("low")
@@ -471,19 +471,19 @@ def test_priorities_are_kept(run: Run, name: str, file: Path) -> None:
         assert [(m.item, m.priority) for m in (queue.get_message(), queue.get_message())] == [("high", 7), ("low", 0)]
 
 
-def test_load_says_how_many_went_in(run: Run, queue: Queue, file: Path) -> None:
-    """On stdout, it is the result."""
+def test_load_prints_the_number_of_messages(run: Run, queue: Queue, file: Path) -> None:
+    """On stdout, because it is the result."""
     file.write_text(HEADER + MESSAGE)
     assert run("load", queue.name, str(file)).stdout == f"1 message put into {queue.name}\n"
 
 
-def test_load_can_be_silent(run: Run, queue: Queue, file: Path) -> None:
+def test_quiet_load_prints_nothing(run: Run, queue: Queue, file: Path) -> None:
     """With --quiet."""
     file.write_text(HEADER + MESSAGE)
     assert run("load", queue.name, str(file), "-q").output == ""
 
 
-def test_load_says_it_in_json(run: Run, queue: Queue, file: Path) -> None:
+def test_json_describes_the_load(run: Run, queue: Queue, file: Path) -> None:
     """One object."""
     file.write_text(HEADER + MESSAGE * 3)
     told = json.loads(run("load", queue.name, str(file), "--json", "--skip", "1").stdout)
@@ -493,29 +493,29 @@ def test_load_says_it_in_json(run: Run, queue: Queue, file: Path) -> None:
 def test_stdin_can_be_loaded(run: Run, queue: Queue) -> None:
     """For '-'."""
     run("load", queue.name, "-", input=HEADER + MESSAGE)
-    assert drained(queue) == ["a"]
+    assert take_all(queue) == ["a"]
 
 
 def test_files_can_be_joined(run: Run, queue: Queue) -> None:
-    """By cat; of a drain that was killed there may be NULs where its reserve was."""
+    """By cat; a drain that was killed may leave NULs from its reserved blocks."""
     run("load", queue.name, "-", input=HEADER + MESSAGE + "\0" * 100 + HEADER + MESSAGE + "\0" * 100)
-    assert drained(queue) == ["a", "a"]
+    assert take_all(queue) == ["a", "a"]
 
 
-def test_first_messages_can_be_left_out(run: Run, queue: Queue) -> None:
+def test_first_messages_can_be_skipped(run: Run, queue: Queue) -> None:
     """With --skip."""
     run("load", queue.name, "-", "--skip", "1", input=HEADER + MESSAGE + MESSAGE.replace("oWE=", "oWI="))
-    assert drained(queue) == ["b"]
+    assert take_all(queue) == ["b"]
 
 
-def test_more_than_there_are_cannot_be_left_out(run: Run, queue: Queue) -> None:
-    """It is a mistake."""
+def test_no_more_messages_than_there_are_can_be_skipped(run: Run, queue: Queue) -> None:
+    """It is an error."""
     result = run("load", queue.name, "-", "--skip", "3", input=HEADER + MESSAGE)
     assert (result.exit_code, result.stderr) == (1, "ipcq: the file has 1 message, fewer than --skip 3\n")
 
 
-def test_queue_is_made_as_it_was(run: Run, shared: Queue, file: Path) -> None:
-    """If it has gone in the meantime."""
+def test_queue_is_recreated_as_it_was(run: Run, shared: Queue, file: Path) -> None:
+    """If it has been removed meanwhile."""
     shared.put("a")
     run("drain", shared.name, str(file))
     shared.unlink()
@@ -524,18 +524,18 @@ def test_queue_is_made_as_it_was(run: Run, shared: Queue, file: Path) -> None:
         assert (again.max_messages, again.max_message_size, again.get()) == (4, 512, "a")
 
 
-def test_queue_is_not_made_where_it_must_exist(run: Run, name: str) -> None:
+def test_queue_is_not_created_where_it_must_exist(run: Run, name: str) -> None:
     """With --no-create."""
     assert run("load", name, "-", "--no-create", input=HEADER + MESSAGE).exit_code == 5
 
 
 def test_queue_that_ends_with_the_command_is_refused(run: Run, name: str) -> None:
-    """As put does."""
+    """As for put."""
     assert "this one exits" in run("load", name, "-", "--backend", "memory", input=HEADER).stderr
 
 
 def test_missing_file_is_1(run: Run, queue: Queue, file: Path) -> None:
-    """With its name."""
+    """The error names it."""
     result = run("load", queue.name, str(file))
     assert (result.exit_code, str(file) in result.stderr) == (1, True)
 
@@ -579,8 +579,8 @@ def test_missing_file_is_1(run: Run, queue: Queue, file: Path) -> None:
         (HEADER + '{"priority": 0, "base64": "' + "A" * 1024 + '"}\n', "has 768 bytes, the limit is 512"),
     ],
 )
-def test_what_is_no_drain_is_told(run: Run, queue: Queue, text: str | bytes, complaint: str) -> None:
-    """With the line, and what went in before."""
+def test_invalid_input_is_an_error(run: Run, queue: Queue, text: str | bytes, complaint: str) -> None:
+    """The error has the line, and the number of messages that were put."""
     assert complaint in run("load", queue.name, "-", input=text).stderr
 
 
@@ -595,49 +595,49 @@ def test_what_is_no_drain_is_told(run: Run, queue: Queue, text: str | bytes, com
     ],
 )
 def test_lines_of_json_are_loaded_as_items(run: Run, queue: Queue, text: str, items: list[Any]) -> None:
-    """As `ipcq put --json` puts them."""
-    assert (run("load", queue.name, "-", input=text).exit_code, drained(queue)) == (0, items)
+    """As `ipcq put --json` does."""
+    assert (run("load", queue.name, "-", input=text).exit_code, take_all(queue)) == (0, items)
 
 
-def test_first_lines_of_json_can_be_left_out(run: Run, queue: Queue) -> None:
-    """Whoever goes on says how many are in."""
+def test_first_lines_of_json_can_be_skipped(run: Run, queue: Queue) -> None:
+    """With --skip."""
     run("load", queue.name, "-", "--skip", "1", input="1\n2\n")
-    assert drained(queue) == [2]
+    assert take_all(queue) == [2]
 
 
-def test_lines_of_json_make_a_queue_with_the_usual_limits(run: Run, name: str, file: Path) -> None:
-    """They say nothing of a queue."""
+def test_lines_of_json_create_a_queue_with_the_default_limits(run: Run, name: str, file: Path) -> None:
+    """The lines do not describe a queue."""
     file.write_text("1\n")
     run("load", name, str(file))
     with ipcq.open(name, create=False) as queue:
         assert queue.get(timeout=0) == 1
 
 
-def test_what_messagepack_cannot_hold_ends_a_load_of_json(run: Run, queue: Queue) -> None:
-    """With the way out, and how to go on."""
+def test_value_that_messagepack_cannot_encode_ends_a_load_of_json(run: Run, queue: Queue) -> None:
+    """The error has the way out, and the command that resumes."""
     assert (
         "put it as text or as bytes; 1 message put; resume with --skip 1"
         in run("load", queue.name, "-", input=f"1\n{2**64}\n").stderr
     )
 
 
-def test_full_queue_is_4_where_there_is_no_time(run: Run, queue: Queue) -> None:
-    """With --wait 0; it says how to go on."""
+def test_full_queue_without_a_wait_is_4(run: Run, queue: Queue) -> None:
+    """With --wait 0; the error says how to resume."""
     result = run("load", queue.name, "-", "--wait", "0", input=HEADER + MESSAGE * 6)
     assert (result.exit_code, result.stderr.endswith("; 4 messages put; resume with --skip 4\n")) == (4, True)
 
 
-def test_load_goes_on_where_it_ended(run: Run, queue: Queue, file: Path) -> None:
-    """As it was told."""
+def test_load_resumes_where_it_ended(run: Run, queue: Queue, file: Path) -> None:
+    """With the --skip of the error."""
     file.write_text(HEADER + "".join(MESSAGE.replace("oWE=", f"oW{letter}=") for letter in "EIMQUY"))
     run("load", queue.name, str(file), "--wait", "0")
-    first = drained(queue)
+    first = take_all(queue)
     run("load", queue.name, str(file), "--skip", "4")
-    assert first + drained(queue) == ["a", "b", "c", "d", "e", "f"]
+    assert first + take_all(queue) == ["a", "b", "c", "d", "e", "f"]
 
 
 def test_full_queue_is_waited_for(run: Run, queue: Queue) -> None:
-    """By default as long as it takes."""
+    """By default without a limit."""
     thread = threading.Timer(0.3, queue.get)
     thread.start()
     result = run("load", queue.name, "-", input=HEADER + MESSAGE * 5)
@@ -645,7 +645,7 @@ def test_full_queue_is_waited_for(run: Run, queue: Queue) -> None:
     assert (result.exit_code, queue.qsize()) == (0, 4)
 
 
-def test_waiting_is_told_after_a_while(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_is_reported_after_a_while(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once."""
     monkeypatch.setattr("ipcq._cli._putter.DELAY_SECONDS", 0.0)
     assert (
@@ -654,8 +654,8 @@ def test_waiting_is_told_after_a_while(run: Run, queue: Queue, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_load_says_how_to_go_on(start: Callable[..., Any], shared: Queue, number: int, code: int) -> None:
-    """A real signal while a full queue is waited for; the count is exact."""
+def test_stopped_load_prints_how_to_resume(start: Callable[..., Any], shared: Queue, number: int, code: int) -> None:
+    """A real signal while it waits for space; the count is exact."""
     process = start("load", shared.name, "-")
     process.stdin.write(HEADER + MESSAGE * 6)
     process.stdin.close()
@@ -674,7 +674,7 @@ def test_stopped_load_says_how_to_go_on(start: Callable[..., Any], shared: Queue
 def test_signal_ends_a_load_between_two_tries(
     run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    """Never within one, so that it is known how many are in."""
+    """Never within a put, so that the count is exact."""
 
     def full(self: Queue, *_: Any, **__: Any) -> None:
         signal.raise_signal(number)
@@ -685,8 +685,8 @@ def test_signal_ends_a_load_between_two_tries(
     assert (result.exit_code, result.stderr.endswith("0 messages put; resume with --skip 0\n")) == (code, True)
 
 
-def test_signal_raises_inside_what_may_take_for_ever() -> None:
-    """At the count that was given, and not before."""
+def test_signal_raises_inside_a_call_that_may_block() -> None:
+    """From the given count on, and not before."""
     with record_signals() as stop:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(SystemExit), stop.raising(2):
@@ -694,7 +694,7 @@ def test_signal_raises_inside_what_may_take_for_ever() -> None:
 
 
 def test_load_is_stopped_while_it_reads(start: Callable[..., Any], shared: Queue) -> None:
-    """A pipe into which nobody writes."""
+    """From a pipe into which nobody writes."""
     process = start("load", shared.name, "-")
     process.stdin.write(HEADER + MESSAGE)
     process.stdin.flush()
@@ -704,7 +704,7 @@ def test_load_is_stopped_while_it_reads(start: Callable[..., Any], shared: Queue
 
 
 def test_signal_before_reading_ends_it(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was only noted, and reading could take for ever."""
+    """It was only noted, and a read could block indefinitely."""
 
     def interrupted(read: Callable[[int], bytes]) -> _message_reader.MessageReader:
         signal.raise_signal(signal.SIGINT)
@@ -715,7 +715,9 @@ def test_signal_before_reading_ends_it(run: Run, queue: Queue, file: Path, monke
     assert run("load", queue.name, str(file)).exit_code == 130
 
 
-def test_two_programs_hand_messages_over(program: Callable[..., Any], start: Callable[..., Any], shared: Queue) -> None:
+def test_two_programs_pass_messages_through_a_pipe(
+    program: Callable[..., Any], start: Callable[..., Any], shared: Queue
+) -> None:
     """``ipcq drain /x - | ipcq load /y -``."""
     shared.put_many(["a", "b"])
     reading = start("drain", shared.name, "-")
@@ -734,15 +736,15 @@ def test_long_load_shows_a_bar(terminal: Callable[..., Any], queue: Queue, file:
 
 
 def test_short_load_shows_no_bar(terminal: Callable[..., Any], queue: Queue, file: Path) -> None:
-    """What is over at once needs none."""
+    """A short operation needs none."""
     file.write_text(HEADER + MESSAGE * 4)
     assert terminal("load", queue.name, str(file)).text == f"4 messages put into {queue.name}\r\n"
 
 
-def test_load_from_a_pipe_shows_no_share(
+def test_load_from_a_pipe_shows_no_percentage(
     queue: Queue, terminal: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """Nobody knows how much there will be."""
+    """The size of the input is unknown."""
     monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
     monkeypatch.setattr("ipcq._cli._progress.UPDATE_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
@@ -763,14 +765,14 @@ def test_drain_shows_a_bar(terminal: Callable[..., Any], queue: Queue, file: Pat
 
 
 def test_bar_needs_a_terminal(run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log has no use for it."""
+    """It would clutter a log."""
     monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
     queue.put("a")
     assert run("drain", queue.name, str(file)).stderr == "ipcq: 1 message taken\n"
 
 
 def test_bar_is_written_at_intervals(terminal: Callable[..., Any], queue: Queue, file: Path, monkeypatch: Any) -> None:
-    """And not for each message."""
+    """Not for each message."""
     monkeypatch.setattr("ipcq._cli._progress.DELAY_SECONDS", 0.0)
     queue.put_many(["a", "b"])
     assert terminal("drain", queue.name, str(file)).text.count("messages taken") == 2

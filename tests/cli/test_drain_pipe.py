@@ -1,4 +1,4 @@
-"""``ipcq drain NAME -`` into a pipe: what was taken is kept until the reader has it."""
+"""``ipcq drain NAME -`` into a pipe: messages that were taken are kept until the reader has them."""
 
 import errno
 import json
@@ -29,14 +29,14 @@ Queue = ipcq.Queue[Any]
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let rescue files be made where they go with the test."""
+    """Create rescue files in the test's directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for no reader."""
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the reader."""
     monkeypatch.setattr("ipcq._cli.verbs.drain.READER_SECONDS", 0.0)
 
 
@@ -59,7 +59,7 @@ def drain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture
 def pipe() -> Iterator[Callable[[], tuple[int, int]]]:
-    """Return a function that makes a pipe, whose reading end is closed afterwards."""
+    """Return a function that creates a pipe, whose reading end is closed after the test."""
     reading: list[int] = []
 
     def pipe() -> tuple[int, int]:
@@ -73,66 +73,66 @@ def pipe() -> Iterator[Callable[[], tuple[int, int]]]:
             os.close(each)
 
 
-def kept(place: Path) -> Path:
-    """Return the one rescue file."""
+def rescue_file_in(place: Path) -> Path:
+    """Return the only rescue file."""
     (found,) = place.glob("*.messages")
     return found
 
 
 def messages(file: Path) -> list[str]:
-    """Return what is still to be loaded from a file."""
+    """Return the messages that are still to be loaded from a file."""
     return [json.loads(line)["base64"] for line in file.read_text().splitlines()[1:] if not line.startswith("#")]
 
 
-def taken(queue: Queue) -> list[Any]:
+def take_all(queue: Queue) -> list[Any]:
     items = []
     while not queue.empty():
         items.append(queue.get(timeout=0))
     return items
 
 
-def test_what_goes_into_a_pipe_is_kept_in_a_file(
-    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+def test_messages_for_a_pipe_are_kept_in_a_file(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, no_wait: None
 ) -> None:
     """In the current directory."""
     queue.put_many(["a", "b"])
     drain(queue.name, pipe()[1])
-    assert messages(kept(place)) == ["oWE=", "oWI="]
+    assert messages(rescue_file_in(place)) == ["oWE=", "oWI="]
 
 
-def test_the_pipe_carries_what_the_file_has(
-    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+def test_the_pipe_carries_the_bytes_of_the_file(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, no_wait: None
 ) -> None:
-    """So that load knows where a message is in the file."""
+    """So that load can find a message in the file."""
     queue.put("a")
     reading, writing = pipe()
     drain(queue.name, writing)
-    assert os.read(reading, 65536) == kept(place).read_bytes()
+    assert os.read(reading, 65536) == rescue_file_in(place).read_bytes()
 
 
-def test_file_is_named_if_the_reader_goes_on(
-    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+def test_file_is_named_if_the_reader_continues(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, no_wait: None
 ) -> None:
-    """With what removes it and what loads it."""
+    """With the commands that remove it and load it."""
     queue.put("a")
     code, told = drain(queue.name, pipe()[1])
-    file = kept(place)
+    file = rescue_file_in(place)
     assert (code, f"rm {file}" in told, f"`ipcq load {queue.name} {file}`" in told) == (0, True, True)
 
 
 def test_file_is_named_even_if_notes_are_off(
-    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, no_wait: None
 ) -> None:
     """It stays behind."""
     queue.put("a")
     told = drain(queue.name, pipe()[1], "--quiet")[1]
-    assert str(kept(place)) in told
+    assert str(rescue_file_in(place)) in told
 
 
 def test_file_is_named_at_once_if_the_reader_has_gone(
     queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an end of the wait: nobody can take it any more."""
+    """drain does not wait any longer, because nobody can take it any more."""
     monkeypatch.setattr("ipcq._cli.verbs.drain.READER_SECONDS", 3600.0)
     queue.put("a")
     reading, writing = os.pipe()
@@ -146,13 +146,13 @@ def test_file_is_named_at_once_if_the_reader_has_gone(
     reader.start()
     told = drain(queue.name, writing)[1]
     reader.join()
-    assert f"rm {kept(place)}" in told
+    assert f"rm {rescue_file_in(place)}" in told
 
 
 def test_nothing_is_said_if_the_file_has_gone(
     queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Load has removed it."""
+    """load has removed it."""
     monkeypatch.setattr("ipcq._cli.verbs.drain.READER_SECONDS", 3600.0)
     queue.put("a")
     reading, writing = os.pipe()
@@ -160,7 +160,7 @@ def test_nothing_is_said_if_the_file_has_gone(
     def read() -> None:
         while os.read(reading, 65536):
             pass
-        kept(place).unlink()
+        rescue_file_in(place).unlink()
         os.close(reading)
 
     reader = threading.Thread(target=read)
@@ -170,7 +170,7 @@ def test_nothing_is_said_if_the_file_has_gone(
     assert told == "ipcq: 1 message taken\n"
 
 
-def test_reader_is_waited_for_no_longer_after_a_signal(
+def test_signal_ends_the_wait_for_the_reader(
     queue: Queue,
     drain: Callable[..., Any],
     pipe: Callable[..., Any],
@@ -182,13 +182,13 @@ def test_reader_is_waited_for_no_longer_after_a_signal(
     monkeypatch.setattr("ipcq._cli.verbs.drain.sleep", lambda _: signal.raise_signal(signal.SIGTERM))
     queue.put("a")
     code, told = drain(queue.name, pipe()[1])
-    assert (code, str(kept(place)) in told) == (143, True)
+    assert (code, str(rescue_file_in(place)) in told) == (143, True)
 
 
 def test_gone_reader_is_an_error_that_names_the_file(
     queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some is taken, nobody knows what the reader has done with it."""
+    """A message was taken, and it is unknown whether the reader processed it."""
     reading, writing = os.pipe()
     write = _sinks.FileSink.write
 
@@ -200,14 +200,14 @@ def test_gone_reader_is_an_error_that_names_the_file(
     monkeypatch.setattr(_sinks.FileSink, "write", close)
     queue.put_many(["a", "b"])
     code, told = drain(queue.name, writing)
-    file = kept(place)
+    file = rescue_file_in(place)
     assert (code, messages(file), queue.qsize(), f"1 message taken, kept in {file}: " in told) == (1, ["oWE="], 1, True)
 
 
 def test_gone_reader_before_the_first_message_leaves_no_file(
     queue: Queue, drain: Callable[..., Any], place: Path
 ) -> None:
-    """Nothing is taken."""
+    """No message is taken."""
     reading, writing = os.pipe()
     os.close(reading)
     queue.put("a")
@@ -223,7 +223,7 @@ def test_second_signal_names_the_file(
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    """A write that hangs is ended by it."""
+    """It ends a write that hangs."""
     write = _sinks.StdoutSink.write
 
     def hang(self: _sinks.StdoutSink, line: bytes) -> None:
@@ -235,35 +235,35 @@ def test_second_signal_names_the_file(
     monkeypatch.setattr(_sinks.StdoutSink, "write", hang)
     queue.put("a")
     code, told = drain(queue.name, pipe()[1])
-    assert (code, f"kept in {kept(place)}" in told) == (128 + number, True)
+    assert (code, f"kept in {rescue_file_in(place)}" in told) == (128 + number, True)
 
 
-def test_plain_file_as_stdout_needs_no_other(queue: Queue, drain: Callable[..., Any], place: Path) -> None:
-    """``ipcq drain /x - > file``: it stays."""
+def test_plain_file_as_stdout_needs_no_rescue_file(queue: Queue, drain: Callable[..., Any], place: Path) -> None:
+    """``ipcq drain /x - > file``: that file stays."""
     queue.put("a")
     drain(queue.name, os.open("out", os.O_WRONLY | os.O_CREAT, 0o600))
     assert [each.name for each in place.iterdir()] == ["out"]
 
 
-def test_socket_has_a_reader_too(queue: Queue, drain: Callable[..., Any], place: Path, hasty: None) -> None:
+def test_socket_has_a_reader_too(queue: Queue, drain: Callable[..., Any], place: Path, no_wait: None) -> None:
     """Some shells join programs by sockets."""
     queue.put("a")
     ours, other = socket.socketpair()
     with ours:
         told = drain(queue.name, other.detach())[1]
-    assert f"rm {kept(place)}" in told
+    assert f"rm {rescue_file_in(place)}" in told
 
 
 def test_named_pipe_without_a_reader_is_gone(place: Path) -> None:
-    """The kernel says so by another error than for a pipe."""
+    """The kernel reports it by another error than for a pipe."""
     os.mkfifo("fifo")
     here = os.open("fifo", os.O_PATH)
     assert _sinks._has_lost_its_reader(here)
     os.close(here)
 
 
-def test_system_without_proc_knows_nothing_of_the_reader(
-    queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch, hasty: None
+def test_system_without_proc_cannot_check_the_reader(
+    queue: Queue, drain: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch, no_wait: None
 ) -> None:
     """MacOS has no O_PATH."""
     monkeypatch.delattr(os, "O_PATH")
@@ -271,11 +271,11 @@ def test_system_without_proc_knows_nothing_of_the_reader(
     reading, writing = os.pipe()
     told = drain(queue.name, writing)[1]
     os.close(reading)
-    assert f"rm {kept(place)}" in told
+    assert f"rm {rescue_file_in(place)}" in told
 
 
-def test_place_of_the_file_can_be_given(
-    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, hasty: None
+def test_path_of_the_file_can_be_given(
+    queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path, no_wait: None
 ) -> None:
     """With --rescue."""
     queue.put("a")
@@ -286,7 +286,7 @@ def test_place_of_the_file_can_be_given(
 def test_file_that_exists_is_no_rescue_file(
     queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], place: Path
 ) -> None:
-    """It is not touched, and nothing is taken."""
+    """It is not touched, and no message is taken."""
     (place / "mine").write_text("precious")
     queue.put("a")
     code, _ = drain(queue.name, pipe()[1], "--rescue", "mine")
@@ -294,12 +294,12 @@ def test_file_that_exists_is_no_rescue_file(
 
 
 def test_rescue_needs_a_pipe(run: Run, queue: Queue) -> None:
-    """A file is kept anyway."""
+    """A plain file is kept anyway."""
     assert run("drain", queue.name, "out", "--rescue", "mine").exit_code == 2
 
 
-def test_name_of_a_file_that_was_left_is_not_used_again(queue: Queue, place: Path) -> None:
-    """A process that was killed may have had this one's number."""
+def test_name_of_a_leftover_file_is_not_used_again(queue: Queue, place: Path) -> None:
+    """A process that was killed may have had the same process id."""
     first = _rescue.rescue_file(queue, "drain", None)
     second = _rescue.rescue_file(queue, "drain", None)
     first.close(keep=True)
@@ -307,8 +307,8 @@ def test_name_of_a_file_that_was_left_is_not_used_again(queue: Queue, place: Pat
     assert len(list(place.glob("*.messages"))) == 2
 
 
-def test_private_directory_stands_in_for_the_current_one(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service may have / as its directory."""
+def test_private_directory_replaces_an_unusable_current_one(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service may have / as its working directory."""
 
     def refuse() -> str:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -319,10 +319,10 @@ def test_private_directory_stands_in_for_the_current_one(queue: Queue, monkeypat
     assert os.path.dirname(file.path) == ipcq.backend.make_private_directory("rescue")
 
 
-def test_no_place_for_the_file_is_told_before_anything_is_taken(
+def test_rescue_file_that_cannot_be_created_is_an_error_before_anything_is_taken(
     queue: Queue, drain: Callable[..., Any], pipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the option that names one."""
+    """The error has the option that names one."""
 
     def refuse(part: str = "") -> str:
         raise NoSpace("full")
@@ -338,38 +338,38 @@ def test_no_place_for_the_file_is_told_before_anything_is_taken(
     )
 
 
-def piped(first: list[str], second: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run two verbs with a pipe in between, as a shell does; stderr is that of both."""
+def run_pipe(first: list[str], second: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run two verbs with a pipe between them, as a shell does; stderr is that of both."""
     line = " | ".join(shlex.join([sys.executable, "-m", "ipcq", *verb]) for verb in (first, second))
     return subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_load_removes_the_file_once_it_has_all(shared: Queue, place: Path) -> None:
+def test_load_removes_the_file_once_it_has_all_messages(shared: Queue, place: Path) -> None:
     """``ipcq drain /x - | ipcq load /y -``."""
     shared.put_many(["a", "b"])
-    result = piped(["drain", shared.name, "-"], ["load", shared.name + "-b", "-"])
+    result = run_pipe(["drain", shared.name, "-"], ["load", shared.name + "-b", "-"])
     with ipcq.open(shared.name + "-b", create=False) as other:
         got = (other.qsize(), list(place.iterdir()), result.stderr)
         other.unlink()
     assert got == (2, [], "ipcq: 2 messages taken\n")
 
 
-def test_load_that_refuses_leaves_all_in_the_file(shared: Queue, place: Path) -> None:
-    """C37: a name without its slash; the file is named."""
+def test_load_that_fails_leaves_all_messages_in_the_file(shared: Queue, place: Path) -> None:
+    """C37: a name without its slash; the error names the file."""
     shared.put_many(["a", "b"])
-    result = piped(["drain", shared.name, "-"], ["load", "b", "-"])
-    assert (messages(kept(place)), str(kept(place)) in result.stderr) == (["oWE=", "oWI="], True)
+    result = run_pipe(["drain", shared.name, "-"], ["load", "b", "-"])
+    assert (messages(rescue_file_in(place)), str(rescue_file_in(place)) in result.stderr) == (["oWE=", "oWI="], True)
 
 
 def test_load_that_ends_early_leaves_the_rest_in_the_file(shared: Queue, place: Path) -> None:
-    """C37: what is in the queue is marked, so loading the file doubles nothing."""
+    """C37: messages in the queue are marked, so loading the file duplicates none."""
     shared.put_many("abcd")
     name = shared.name + "-b"
-    result = piped(["drain", shared.name, "-"], ["load", name, "-", "--max-messages", "2", "--wait", "0"])
+    result = run_pipe(["drain", shared.name, "-"], ["load", name, "-", "--max-messages", "2", "--wait", "0"])
     with ipcq.open(name, create=False) as other:
-        first = taken(other)
-        assert f"resume with `ipcq load {name} {kept(place)}`" in result.stderr
-        subprocess.run([sys.executable, "-m", "ipcq", "load", name, kept(place)], timeout=60, check=True)
+        first = take_all(other)
+        assert f"resume with `ipcq load {name} {rescue_file_in(place)}`" in result.stderr
+        subprocess.run([sys.executable, "-m", "ipcq", "load", name, rescue_file_in(place)], timeout=60, check=True)
         got = (first, other.qsize(), list(place.iterdir()))
         other.unlink()
     assert got == (["a", "b"], 2, [])
@@ -377,7 +377,7 @@ def test_load_that_ends_early_leaves_the_rest_in_the_file(shared: Queue, place: 
 
 @pytest.fixture
 def stream(queue: Queue, place: Path) -> str:
-    """Return what a drain of two messages has written into a pipe, which is in the file ``kept`` too."""
+    """Return what a drain of two messages has written into a pipe and into the file ``kept``."""
     file = _rescue.rescue_file(queue, "drain", "kept")
     file.write(_message_format.header(queue, file.path))
     for item in (b"\xa1a", b"\xa1b"):
@@ -389,39 +389,39 @@ def stream(queue: Queue, place: Path) -> str:
 def test_loaded_file_is_removed(run: Run, queue: Queue, stream: str, place: Path) -> None:
     """A rescue file that is loaded by its name is used up, too."""
     run("load", queue.name, "kept")
-    assert (taken(queue), list(place.iterdir())) == (["a", "b"], [])
+    assert (take_all(queue), list(place.iterdir())) == (["a", "b"], [])
 
 
-def test_messages_that_are_left_out_count_as_put(run: Run, queue: Queue, stream: str, place: Path) -> None:
-    """Whoever says --skip has them."""
+def test_skipped_messages_count_as_put(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """With --skip, they have been put before."""
     run("load", queue.name, "-", "--skip", "1", input=stream)
-    assert (taken(queue), list(place.iterdir())) == (["b"], [])
+    assert (take_all(queue), list(place.iterdir())) == (["b"], [])
 
 
 def test_too_large_a_skip_removes_nothing(run: Run, queue: Queue, stream: str, place: Path) -> None:
-    """It is a mistake."""
+    """It is an error."""
     run("load", queue.name, "-", "--skip", "3", input=stream)
-    assert kept_or_none(place) == ["kept"]
+    assert list_files(place) == ["kept"]
 
 
-def test_message_that_did_not_come_through_the_pipe_stays(run: Run, queue: Queue, stream: str, place: Path) -> None:
-    """Who drained was killed between the file and the pipe."""
+def test_message_that_did_not_arrive_through_the_pipe_stays(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """drain was killed between the write to the file and the write to the pipe."""
     run("load", queue.name, "-", input=stream[: stream.rindex("{")])
     assert messages(place / "kept") == ["oWI="]
 
 
-def test_reserve_behind_the_last_message_is_no_message(run: Run, queue: Queue, stream: str, place: Path) -> None:
+def test_reserved_space_behind_the_last_message_is_no_message(run: Run, queue: Queue, stream: str, place: Path) -> None:
     """NULs."""
     with (place / "kept").open("a") as file:
         file.write("\0" * 100)
     run("load", queue.name, "-", input=stream)
-    assert kept_or_none(place) == []
+    assert list_files(place) == []
 
 
-def test_file_that_somebody_removed_is_no_trouble(
+def test_file_that_was_removed_meanwhile_is_no_error(
     run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was to be removed."""
+    """It was to be removed anyway."""
     close = _rescue_marker.RescueMarker.close
 
     def remove(self: _rescue_marker.RescueMarker, *, done: bool) -> None:
@@ -432,37 +432,37 @@ def test_file_that_somebody_removed_is_no_trouble(
     assert run("load", queue.name, "-", input=stream).exit_code == 0
 
 
-def test_rescue_file_that_somebody_removed_is_no_trouble(queue: Queue, place: Path) -> None:
-    """Neither when it is to be removed by who made it."""
+def test_rescue_file_that_was_removed_meanwhile_is_no_error(queue: Queue, place: Path) -> None:
+    """Also when its creator is about to remove it."""
     file = _rescue.rescue_file(queue, "drain", "kept")
     (place / "kept").unlink()
     file.close(keep=False)
-    assert kept_or_none(place) == []
+    assert list_files(place) == []
 
 
 def test_other_file_of_that_name_is_not_touched(run: Run, queue: Queue, stream: str, place: Path) -> None:
-    """The messages came from another machine, say: each file has a random number of its own."""
+    """For example messages from another machine: each file has its own random token."""
     other = stream.replace('"token": "', '"token": "0')
     (place / "kept").write_text(other)
     run("load", queue.name, "-", input=stream)
     assert (queue.qsize(), (place / "kept").read_text()) == (2, other)
 
 
-def test_file_that_is_not_there_is_no_trouble(run: Run, queue: Queue, stream: str, place: Path) -> None:
+def test_missing_file_is_no_error(run: Run, queue: Queue, stream: str, place: Path) -> None:
     """The messages came from another machine."""
     (place / "kept").unlink()
     assert (run("load", queue.name, "-", input=stream).exit_code, queue.qsize()) == (0, 2)
 
 
 @pytest.mark.parametrize("path", ["1", '""', '"\\u0000"', "null"])
-def test_nonsense_instead_of_a_path_is_no_trouble(run: Run, queue: Queue, path: str) -> None:
+def test_nonsense_instead_of_a_path_is_no_error(run: Run, queue: Queue, path: str) -> None:
     """Anybody can write such a line."""
     header = f'{{"ipcq": "messages", "version": 1, "queue": {{}}, "kept": {{"path": {path}}}}}\n'
     assert run("load", queue.name, "-", input=header).exit_code == 0
 
 
-def test_error_names_the_file_and_not_a_number_to_skip(run: Run, queue: Queue, stream: str, place: Path) -> None:
-    """What is put is marked there."""
+def test_error_names_the_file_instead_of_a_number_to_skip(run: Run, queue: Queue, stream: str, place: Path) -> None:
+    """Messages that were put are marked in the file."""
     queue.put_many("xyz")
     told = run("load", queue.name, "-", "--wait", "0", input=stream).stderr
     assert told.endswith(
@@ -470,7 +470,7 @@ def test_error_names_the_file_and_not_a_number_to_skip(run: Run, queue: Queue, s
     )
 
 
-def kept_or_none(place: Path) -> list[str]:
+def list_files(place: Path) -> list[str]:
     return [each.name for each in place.iterdir()]
 
 
@@ -482,10 +482,10 @@ def test_marked_message_is_in_a_queue_already(run: Run, queue: Queue) -> None:
 
 
 def test_file_of_marked_messages_is_removed(run: Run, queue: Queue, stream: str, place: Path) -> None:
-    """Nothing is left in it to be put."""
+    """It has no message left to put."""
     (place / "kept").write_text(stream.replace('{"priority"', '#"priority"'))
     run("load", queue.name, "kept")
-    assert (kept_or_none(place), queue.qsize()) == ([], 0)
+    assert (list_files(place), queue.qsize()) == ([], 0)
 
 
 def test_mark_is_on_the_message_and_not_on_a_gap_before_it(run: Run, queue: Queue, stream: str, place: Path) -> None:
@@ -498,7 +498,7 @@ def test_mark_is_on_the_message_and_not_on_a_gap_before_it(run: Run, queue: Queu
 
 
 def test_shorter_message_does_not_leave_the_end_of_a_longer_one(queue: Queue, place: Path) -> None:
-    """The line of the next message overwrites that of the last one."""
+    """The line of the next message overwrites that of the previous one."""
     file = _rescue.rescue_file(queue, "move", "kept", reserve_bytes=0)
     file.write(_message_format.header(queue, file.path))
     file.make_room()
@@ -514,7 +514,7 @@ def test_shorter_message_does_not_leave_the_end_of_a_longer_one(queue: Queue, pl
 def test_file_that_a_moved_directory_hides_is_not_removed(
     run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A foreign directory becomes a link to this user's home while it is loaded: the path then names another file."""
+    """During the load, a foreign directory becomes a link to this user's home: the path then names another file."""
     (place / "foreign").mkdir()
     (place / "home").mkdir()
     (place / "home" / "kept").write_text("precious")
@@ -537,7 +537,7 @@ def test_file_that_a_moved_directory_hides_is_not_removed(
 def test_only_a_plain_file_is_opened(
     run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Opening is enough to start some devices, as a watchdog."""
+    """Opening alone starts some devices, such as a watchdog."""
     target = place / "other"
     make: dict[str, Callable[[], object]] = {
         "fifo": lambda: os.mkfifo(target),
@@ -561,7 +561,7 @@ def test_only_a_plain_file_is_opened(
 
 
 def test_relative_path_is_no_path(run: Run, queue: Queue, stream: str, place: Path) -> None:
-    """Whoever wrote the first line does not know where it is loaded."""
+    """The writer of the first line does not know the directory of the load."""
     other = stream.replace(str(place / "kept"), "kept")
     (place / "kept").write_text(other)
     run("load", queue.name, "-", input=other)
@@ -572,38 +572,38 @@ def lines(stream: str) -> list[str]:
     return stream.splitlines(keepends=True)
 
 
-def left_out(stream: str) -> str:
-    """Return what ``grep`` between the two leaves, say."""
+def drop_first(stream: str) -> str:
+    """Return what a filter such as ``grep`` between the two programs leaves."""
     header, _, second = lines(stream)
     return header + second
 
 
-def replaced(stream: str) -> str:
+def replace_first(stream: str) -> str:
     return stream.replace("oWE=", "oWM=")
 
 
-def marked(stream: str) -> str:
+def mark_all(stream: str) -> str:
     return stream.replace('{"priority"', '#"priority"')
 
 
-def blanked(stream: str) -> str:
+def blank_first(stream: str) -> str:
     header, first, second = lines(stream)
     return header + "\0" * len(first) + second
 
 
-@pytest.mark.parametrize("change", [left_out, replaced, marked, blanked])
+@pytest.mark.parametrize("change", [drop_first, replace_first, mark_all, blank_first])
 def test_message_that_was_not_loaded_is_neither_marked_nor_removed(
     run: Run, queue: Queue, stream: str, place: Path, change: Callable[[str], str]
 ) -> None:
-    """C37: what came through the pipe is not what the file has, by a filter or by malice."""
+    """C37: the pipe carried other lines than the file has, by a filter or by malice."""
     run("load", queue.name, "-", input=change(stream))
     assert "oWE=" in messages(place / "kept")
 
 
-def test_file_that_is_longer_than_what_came_before_the_next_one_is_not_touched_for_that_one(
+def test_file_with_more_messages_than_arrived_is_not_marked_for_the_next_stream(
     run: Run, queue: Queue, stream: str, place: Path
 ) -> None:
-    """Two were joined, and the second one's drain was on another machine."""
+    """Two streams were joined, and the second one's drain ran on another machine."""
     header, first, second = lines(stream)
     elsewhere = header.replace(str(place / "kept"), str(place / "elsewhere"))
     run("load", queue.name, "-", input=header + first + elsewhere + second)
@@ -613,16 +613,16 @@ def test_file_that_is_longer_than_what_came_before_the_next_one_is_not_touched_f
 def test_error_names_a_number_to_skip_if_the_file_has_other_lines(
     run: Run, queue: Queue, stream: str, place: Path
 ) -> None:
-    """To go on with that file would put some of them twice."""
+    """Resuming with that file would put some messages twice."""
     queue.put_many("xyz")
-    told = run("load", queue.name, "-", "--wait", "0", input=replaced(stream)).stderr
+    told = run("load", queue.name, "-", "--wait", "0", input=replace_first(stream)).stderr
     assert told.endswith("; 1 message put; resume with --skip 1\n")
 
 
-def test_system_without_held_directories_removes_the_file_too(
+def test_system_without_directory_descriptors_removes_the_file_too(
     run: Run, queue: Queue, stream: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows."""
     monkeypatch.setattr(os, "supports_dir_fd", set())
     run("load", queue.name, "-", input=stream)
-    assert (taken(queue), kept_or_none(place)) == (["a", "b"], [])
+    assert (take_all(queue), list_files(place)) == (["a", "b"], [])

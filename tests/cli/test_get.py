@@ -25,7 +25,7 @@ def test_one_item_is_taken_by_default(run: Run, queue: Queue) -> None:
 
 
 def test_the_others_stay(run: Run, queue: Queue) -> None:
-    """What is not asked for is not taken."""
+    """Only the requested number is taken."""
     queue.put_many(["a", "b"])
     run("get", queue.name)
     assert queue.qsize() == 1
@@ -44,14 +44,14 @@ def test_everything_is_taken(run: Run, queue: Queue) -> None:
 
 
 def test_everything_is_taken_from_a_queue_that_was_shut_down(run: Run, queue: Queue) -> None:
-    """Draining is what a shutdown leaves to do."""
+    """A queue that was shut down can be drained."""
     queue.put("a")
     queue.shutdown()
     assert run("get", queue.name, "--all").exit_code == 0
 
 
 def test_following_ends_with_the_shutdown(run: Run, queue: Queue) -> None:
-    """An end that was meant is no error."""
+    """An intended end is no error."""
     queue.put_many(["a", "b"])
     queue.shutdown()
     result = run("get", queue.name, "--follow")
@@ -59,37 +59,37 @@ def test_following_ends_with_the_shutdown(run: Run, queue: Queue) -> None:
 
 
 def test_following_ends_with_its_time(run: Run, queue: Queue) -> None:
-    """With --wait, having seen something."""
+    """With --wait, after an item was printed."""
     queue.put("a")
     assert run("get", queue.name, "--follow", "--wait", "0.1").exit_code == 0
 
 
 def test_following_nothing_is_3(run: Run, queue: Queue) -> None:
-    """With --wait, having seen nothing."""
+    """With --wait, if no item was printed."""
     assert run("get", queue.name, "--follow", "--wait", "0.1").exit_code == 3
 
 
 @pytest.mark.parametrize("options", [(), ("-n", "2"), ("--all",), ("--wait", "0.1")])
 def test_empty_queue_is_3(run: Run, queue: Queue, options: tuple[str, ...]) -> None:
-    """Whatever was asked of it."""
+    """Whatever the options."""
     assert run("get", queue.name, *options).exit_code == 3
 
 
-def test_what_is_no_messagepack_may_be_raw(run: Run, queue: Queue) -> None:
-    """Whoever reads it otherwise than it was written is told of --raw, and still sees the bytes."""
+def test_error_for_bytes_that_are_no_messagepack_suggests_raw(run: Run, queue: Queue) -> None:
+    """The error suggests --raw and has the bytes."""
     run("put", queue.name, "--raw", "hello")
     assert "--raw" in run("get", queue.name).stderr
 
 
 def test_too_few_items_are_3_and_printed(run: Run, queue: Queue) -> None:
-    """With -n: what was there is not held back."""
+    """With -n: the items that were there are printed."""
     queue.put("a")
     result = run("get", queue.name, "-n", "2")
     assert (result.exit_code, result.stdout) == (3, "a\n")
 
 
 def test_too_few_items_are_counted(run: Run, queue: Queue) -> None:
-    """So that a script's user sees what happened."""
+    """The user of a script sees how far it got."""
     queue.put("a")
     assert run("get", queue.name, "-n", "2").stderr.endswith("; got 1 of 2 items\n")
 
@@ -100,12 +100,12 @@ def test_missing_queue_is_5(run: Run, name: str) -> None:
 
 
 def test_missing_queue_is_still_5_after_waiting(run: Run, name: str) -> None:
-    """It never came."""
+    """It was never created."""
     assert run("get", name, "--wait", "0.1").exit_code == 5
 
 
 def test_queue_that_was_shut_down_and_is_empty_is_1(run: Run, queue: Queue) -> None:
-    """Waiting would be in vain, which is another thing than empty."""
+    """No item can come, which differs from an empty queue."""
     queue.shutdown()
     assert run("get", queue.name).exit_code == 1
 
@@ -119,7 +119,7 @@ def test_item_is_waited_for(run: Run, queue: Queue) -> None:
     assert result.stdout == "late\n"
 
 
-def test_item_is_waited_for_for_ever(run: Run, queue: Queue) -> None:
+def test_item_is_waited_for_without_a_limit(run: Run, queue: Queue) -> None:
     """With --wait inf."""
     thread = threading.Timer(0.1, queue.put, ["late"])
     thread.start()
@@ -129,7 +129,7 @@ def test_item_is_waited_for_for_ever(run: Run, queue: Queue) -> None:
 
 
 def test_queue_is_waited_for(start: Callable[..., Any], name: str) -> None:
-    """As a program that is started before the one that creates the queue."""
+    """The program starts before the one that creates the queue."""
     process = start("get", name, "--wait", "60")
     with ipcq.open(name, max_messages=4, max_message_size=512) as queue:
         queue.put("hello")
@@ -150,7 +150,7 @@ def test_bytes_are_printed_as_they_are(run: Run, queue: Queue) -> None:
 
 
 def test_objects_are_printed_as_json(run: Run, queue: Queue) -> None:
-    """As text: what is no text."""
+    """In text mode, items that are no text."""
     queue.put({"id": 1})
     assert run("get", queue.name).stdout == '{"id": 1}\n'
 
@@ -162,7 +162,7 @@ def test_null_ends_items(run: Run, queue: Queue) -> None:
 
 
 def test_raw_messages_are_printed_unchanged(run: Run, queue: Queue) -> None:
-    """With --raw: what was on the wire and nothing else."""
+    """With --raw: exactly the bytes of the messages."""
     with ipcq.open(queue.name, serializer="raw") as raw:
         raw.put(b"\xc1\xff")
         raw.put(b"")
@@ -193,47 +193,47 @@ def test_wrong_use_is_2(run: Run, queue: Queue, options: tuple[str, ...]) -> Non
     assert run("get", queue.name, *options).exit_code == 2
 
 
-def undecodable(queue: Queue) -> None:
-    """Put a message between two items that is no item."""
+def put_undecodable(queue: Queue) -> None:
+    """Put a message that cannot be decoded between two items."""
     with ipcq.open(queue.name, serializer="raw") as raw:
         queue.put("before")
         raw.put(b"\xc1\x00bad")
         queue.put("behind")
 
 
-def test_undecodable_message_does_not_hold_up_the_others(run: Run, queue: Queue) -> None:
-    """It counts as one that was taken."""
-    undecodable(queue)
+def test_undecodable_message_does_not_block_the_others(run: Run, queue: Queue) -> None:
+    """It counts as taken."""
+    put_undecodable(queue)
     assert run("get", queue.name, "-n", "3").stdout == "before\nbehind\n"
 
 
 def test_undecodable_message_is_1(run: Run, queue: Queue) -> None:
-    """In the end."""
-    undecodable(queue)
+    """At the end."""
+    put_undecodable(queue)
     assert run("get", queue.name, "--all").exit_code == 1
 
 
-def test_undecodable_message_is_told_in_base64(run: Run, queue: Queue) -> None:
-    """It was taken, so this line is all there is of it."""
-    undecodable(queue)
+def test_undecodable_message_is_printed_in_base64(run: Run, queue: Queue) -> None:
+    """It was taken, so this line is all that is left of it."""
+    put_undecodable(queue)
     assert run("get", queue.name, "--all").stderr.endswith("; the message was taken; its 5 bytes in base64: wQBiYWQ=\n")
 
 
-class Gone(io.TextIOWrapper):
+class ReaderGone(io.TextIOWrapper):
     """A stdout whose reader has gone."""
 
     def __init__(self) -> None:
-        super().__init__(Gone.Raw(), write_through=True)
+        super().__init__(ReaderGone.Raw(), write_through=True)
 
     class Raw(io.BytesIO):
         def write(self, data: Any) -> int:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
-def test_item_that_cannot_be_printed_is_told(queue: Queue, monkeypatch: Any, capsys: Any) -> None:
-    """It was taken, so it must be somewhere."""
+def test_item_that_cannot_be_printed_is_on_stderr(queue: Queue, monkeypatch: Any, capsys: Any) -> None:
+    """It was taken, so it must not vanish."""
     queue.put({"id": 1})
-    monkeypatch.setattr(sys, "stdout", Gone())
+    monkeypatch.setattr(sys, "stdout", ReaderGone())
     from ipcq._cli import cli
 
     with pytest.raises(SystemExit):
@@ -242,8 +242,8 @@ def test_item_that_cannot_be_printed_is_told(queue: Queue, monkeypatch: Any, cap
     assert capsys.readouterr().err == line
 
 
-def test_reader_that_went_costs_no_item(start: Callable[..., Any], shared: Queue) -> None:
-    """As a program in a pipe: what was taken is either in the pipe or on stderr."""
+def test_reader_that_has_gone_costs_no_item(start: Callable[..., Any], shared: Queue) -> None:
+    """A program in a pipe: an item that was taken is either in the pipe or on stderr."""
     reading, writing = os.pipe()
     os.close(reading)
     process = start("get", shared.name, "--follow", stdout=writing)
@@ -257,7 +257,7 @@ def test_reader_that_went_costs_no_item(start: Callable[..., Any], shared: Queue
 
 
 def test_item_is_printed_before_the_next_one_comes(start: Callable[..., Any], shared: Queue) -> None:
-    """As a program in a pipe: nothing waits in a buffer."""
+    """A program in a pipe: no item waits in a buffer."""
     process = start("get", shared.name, "--follow", "--json")
     shared.put({"id": 1})
     assert process.stdout.readline() == '{"id": 1}\n'

@@ -1,4 +1,4 @@
-"""What holds for every verb: loading, exit codes, the one line on stderr."""
+"""Rules for every verb: imports, exit codes, and the single line on stderr."""
 
 import json
 import os
@@ -21,18 +21,18 @@ from ipcq.testing.processes import state_of
 Run = Callable[..., Result]
 
 
-def test_version_is_told(run: Run) -> None:
-    """The version comes from the installed distribution."""
+def test_version_is_printed(run: Run) -> None:
+    """It is that of the installed distribution."""
     assert run("--version").output.startswith("ipcq ")
 
 
 def test_version_loads_no_verb() -> None:
-    """A verb is imported when it is called and not before."""
+    """A verb is imported when it is called, not before."""
     code = "import sys, ipcq._cli; print([m for m in sys.modules if m.startswith('ipcq._cli.') and '._' not in m[5:]])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_help_tells_each_verb(run: Run) -> None:
+def test_help_lists_each_verb(run: Run) -> None:
     """In the order in which a newcomer meets them."""
     assert [line.split()[0] for line in run("--help").output.partition("Commands:\n")[2].splitlines()] == list(
         _cli.VERBS
@@ -41,7 +41,7 @@ def test_help_tells_each_verb(run: Run) -> None:
 
 @pytest.mark.parametrize("verb", _cli.VERBS)
 def test_each_verb_has_help(run: Run, verb: str) -> None:
-    """Asking for help is no error."""
+    """A request for help is no error."""
     assert run(verb, "-h").exit_code == 0
 
 
@@ -50,8 +50,8 @@ def test_misspelt_verb_is_a_usage_error(run: Run) -> None:
     assert run("lss").exit_code == 2
 
 
-def test_misspelt_verb_is_answered_with_the_nearest(run: Run) -> None:
-    """What was meant is named."""
+def test_error_for_a_misspelt_verb_suggests_the_nearest(run: Run) -> None:
+    """The error suggests it."""
     assert "ls" in run("lss").stderr.rpartition("lss")[2]
 
 
@@ -84,14 +84,14 @@ def test_exit_code_follows_the_class(error: Exception, code: int) -> None:
     assert code_of(error) == code
 
 
-def test_line_speaks_of_options_and_not_of_arguments() -> None:
-    """What the core calls an argument is an option here."""
+def test_line_names_options_instead_of_arguments() -> None:
+    """An argument of the core is an option of the shell."""
     error = ipcq.Unsupported("use backend='x' with max_messages=3, or other_users=True")
     assert line_of(error) == "use --backend 'x' with --max-messages 3, or --other-users"
 
 
-def test_line_leaves_out_what_would_go_with_the_command() -> None:
-    """A queue that lives as long as its last handle is no way out for a command, which ends."""
+def test_line_omits_a_way_out_that_would_end_with_the_command() -> None:
+    """A queue that ends with its last handle is no way out for a command, which exits."""
     way = "or try backend='x' with lifetime='last-close', if the queue need not outlive its last handle"
     error = ipcq.NoSpace("it is full: free some")
     error.add_way_out(way)
@@ -99,35 +99,35 @@ def test_line_leaves_out_what_would_go_with_the_command() -> None:
 
 
 def test_line_leaves_the_name_of_the_queue_alone() -> None:
-    """A queue may be called like an argument."""
+    """A queue's name may look like an argument."""
     assert line_of(ipcq.QueueFull("full", queue="/backend=1")) == "queue '/backend=1': full"
 
 
 def test_line_of_a_missing_queue_names_the_way_out() -> None:
-    """The core's hint is Python, this one is a command."""
+    """The core suggests Python; the command line suggests a command."""
     error = ipcq.QueueNotFound(queue="/x")
     assert line_of(error) == "queue '/x': no such queue: `ipcq ls` lists existing queues"
 
 
 def test_line_has_the_notes_of_the_verb() -> None:
-    """What a verb knows beyond the error stands behind it."""
+    """The verb appends what it knows beyond the error."""
     error = Failure("bad")
     error.add_note("2 items before it")
     assert line_of(error) == "bad; 2 items before it"
 
 
 def test_error_is_one_line_without_a_traceback(run: Run) -> None:
-    """A user sees what is wrong and no Python."""
+    """A user sees what is wrong, without Python's internals."""
     assert run("get", "/no-such-queue").stderr.count("\n") == 1
 
 
 def test_traceback_is_shown_on_request(run: Run) -> None:
-    """Whoever looks for a bug may see where it came from."""
+    """It helps to find a bug."""
     assert "Traceback (most recent call last)" in run("--traceback", "get", "/no-such-queue").stderr
 
 
 def test_system_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the system that is none of ours is told in the same form."""
+    """An error of the system that is none of ours has the same form."""
 
     def fail() -> None:
         raise PermissionError(13, "Permission denied")
@@ -137,7 +137,7 @@ def test_system_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_interruption_is_130_and_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C is no error to be told."""
+    """Ctrl-C is not reported as an error."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -148,18 +148,18 @@ def test_interruption_is_130_and_quiet(run: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_interruption_of_a_program_is_130_and_quiet(start: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
-    """A real SIGINT while waiting for an item."""
+    """A real SIGINT while it waits for an item."""
     process = start("get", shared.name, "-n", "2", "--wait", "inf")
     shared.put("first")
     assert process.stdout.readline() == "first\n"
     while state_of(process.pid) == "R":
-        pass  # not yet at the wait for the second
+        pass  # not yet waiting for the second item
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (130, "")
 
 
-def test_reader_that_went_is_no_traceback(start: Callable[..., Any]) -> None:
+def test_reader_that_has_gone_causes_no_traceback(start: Callable[..., Any]) -> None:
     """``ipcq backends | true``."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -168,14 +168,14 @@ def test_reader_that_went_is_no_traceback(start: Callable[..., Any]) -> None:
     assert process.communicate(timeout=60)[1] == ""
 
 
-def test_closed_stdin_is_told(program: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
+def test_closed_stdin_is_an_error(program: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
     """``ipcq put /x - <&-``."""
     result = program("put", shared.name, "-", preexec_fn=lambda: os.close(0))
     assert result.stderr == "ipcq: stdin is closed; the input was not put; 0 items put before it\n"
 
 
-def test_closed_stdout_is_told_before_anything_is_taken(run: Run, queue: ipcq.Queue[Any], monkeypatch: Any) -> None:
-    """``ipcq get /x >&-`` must not take what it cannot print."""
+def test_closed_stdout_is_an_error_before_anything_is_taken(run: Run, queue: ipcq.Queue[Any], monkeypatch: Any) -> None:
+    """``ipcq get /x >&-`` must not take an item that it cannot print."""
     queue.put("kept")
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(Failure, match="stdout is closed"):
@@ -192,17 +192,17 @@ def test_closed_stdin_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "soon"])
 def test_odd_seconds_are_a_usage_error(run: Run, seconds: str) -> None:
-    """A time to wait is a number from 0 on."""
+    """A timeout is a number from 0 on."""
     assert run("get", "/x", f"--wait={seconds}").exit_code == 2
 
 
 def test_names_are_completed(queue: ipcq.Queue[Any]) -> None:
-    """A shell is offered the queues that exist."""
+    """The shell offers the existing queues."""
     assert _options.complete_name(None, None, queue.name[:-1]).count(queue.name) == 1  # type: ignore[arg-type]
 
 
 def test_completion_stays_silent_on_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nowhere to show one."""
+    """There is nowhere to print one."""
 
     def fail() -> None:
         raise ipcq.MessageQueueError
@@ -212,7 +212,7 @@ def test_completion_stays_silent_on_errors(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_shell_completes_names(program: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:
-    """The protocol of bash, end to end; listing needs the kernel's file system, without which the answer is empty."""
+    """The protocol of bash, end to end. Listing needs the kernel's file system; without it the answer is empty."""
     environment = {**os.environ, "_IPCQ_COMPLETE": "bash_complete", "COMP_WORDS": "ipcq get /", "COMP_CWORD": "2"}
     told = program(env=environment).stdout
     assert (f"plain,{shared.name}" in told) is any(each.name == shared.name for each in ipcq.queues())
@@ -223,12 +223,12 @@ def test_exit_codes_are_those_of_the_documentation() -> None:
     assert list(range(6)) == [_exits.OK, _exits.ERROR, _exits.USAGE, _exits.EMPTY, _exits.FULL, _exits.NOT_FOUND]
 
 
-def test_json_is_on_every_verb_that_shows_something(run: Run) -> None:
-    """``put`` reads JSON, the others write it; what a shell is to run is no JSON."""
+def test_every_verb_that_prints_facts_has_json(run: Run) -> None:
+    """``put`` reads JSON, the other verbs write it; a completion script is no JSON."""
     assert {verb for verb in _cli.VERBS if "--json" not in run(verb, "--help").output} == {"completion"}
 
 
-def test_json_of_two_programs_meets(program: Callable[..., Any], name: str) -> None:
+def test_json_passes_between_two_programs(program: Callable[..., Any], name: str) -> None:
     """The first example of the README."""
     limits = ["--max-messages", "4", "--max-message-size", "512"]
     program("put", name, "--json", *limits, "-", input='{"id": 1}\n')
@@ -236,5 +236,5 @@ def test_json_of_two_programs_meets(program: Callable[..., Any], name: str) -> N
 
 
 def test_line_does_not_call_auto_a_backend() -> None:
-    """It stands for all of them."""
+    """It stands for all backends."""
     assert line_of(ipcq.QueueFull(queue="/x", backend="auto")).startswith("queue '/x': ")

@@ -15,14 +15,14 @@ Pair = namedtuple("Pair", "first second")
 
 
 class Odd:
-    """Something that JSON has no word for."""
+    """An object that JSON cannot express."""
 
     def __repr__(self) -> str:
         return "<odd>"
 
 
 class Broken:
-    """Something that cannot even say what it is."""
+    """An object whose repr fails."""
 
     def __repr__(self) -> str:
         raise RuntimeError
@@ -51,24 +51,24 @@ class Broken:
     ],
 )
 def test_each_item_has_one_line_of_json(item: Any, line: str) -> None:
-    """What JSON cannot express has a documented stand-in."""
+    """An item that JSON cannot express has a documented stand-in."""
     assert _items.as_json(item).decode() == line
 
 
 def test_item_without_a_repr_has_a_line_too() -> None:
-    """A pickle can bring anything; it is taken, so it is told."""
+    """A pickle may contain anything; the item was taken, so it is printed."""
     assert "Broken" in json.loads(_items.as_json(Broken()))["$repr"]
 
 
 def test_item_that_contains_itself_has_a_line_too() -> None:
-    """A pickle can bring that as well."""
+    """A pickle may contain that as well."""
     endless: list[Any] = []
     endless.append(endless)
     assert "$repr" in json.loads(_items.as_json(endless))
 
 
-def test_deepest_item_of_messagepack_is_told_whole() -> None:
-    """A message may nest 1,024 levels, more than Python's own limit lets a function walk."""
+def test_deepest_item_of_messagepack_is_printed_whole() -> None:
+    """A message may nest 1,024 levels, more than Python's recursion limit allows."""
     item: list[Any] = []
     for _ in range(1023):
         item = [item]
@@ -77,20 +77,20 @@ def test_deepest_item_of_messagepack_is_told_whole() -> None:
 
 
 @pytest.mark.parametrize(("item", "text"), [("ü", "ü".encode()), (b"\xff", b"\xff"), ({"a": 1}, b'{"a": 1}')])
-def test_text_is_the_item_itself_where_it_can_be(item: Any, text: bytes) -> None:
-    """Text and bytes are printed as they are, the rest as JSON."""
+def test_text_items_are_printed_unchanged(item: Any, text: bytes) -> None:
+    """Text and bytes are printed unchanged, other items as JSON."""
     assert _items.as_text(item) == text
 
 
 @pytest.mark.parametrize("text", [b"NaN", b"-Infinity", b"{", b'"\xff"', '"a"'.encode("utf-16")])
-def test_what_is_no_json_is_refused(text: bytes) -> None:
-    """Only JSON in UTF-8 is JSON."""
+def test_invalid_json_is_refused(text: bytes) -> None:
+    """JSON has to be in UTF-8."""
     with pytest.raises(ValueError):
         _items.from_json(text)
 
 
 def reader(*chunks: bytes) -> Callable[[int], bytes]:
-    """Return a stream's read function that hands over these chunks."""
+    """Return a stream's read function that returns these chunks."""
     rest = iter(chunks)
     return lambda size: next(rest, b"")
 

@@ -15,7 +15,7 @@ Queue = ipcq.Queue[Any]
 
 
 def only(*queues: ipcq.QueueInfo, **unlisted: str) -> Callable[[], ipcq.Listing]:
-    """Return what stands in for `ipcq.queues`, so that queues of others on this machine do not matter."""
+    """Return a replacement for `ipcq.queues`, so that other queues on this machine do not matter."""
     listing = ipcq.Listing(queues)
     listing.unlisted = unlisted
     return lambda: listing
@@ -23,7 +23,7 @@ def only(*queues: ipcq.QueueInfo, **unlisted: str) -> Callable[[], ipcq.Listing]
 
 @pytest.fixture
 def alone(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Queue:
-    """Return the only queue there is."""
+    """Return a queue that is the only one in the listing."""
     monkeypatch.setattr(ipcq, "queues", only(ipcq.QueueInfo(queue.name, "memory")))
     return queue
 
@@ -40,12 +40,12 @@ def test_terminal_has_a_table(terminal: Callable[..., Any], alone: Queue) -> Non
 
 
 def test_table_needs_no_rich(terminal: Callable[..., Any], alone: Queue, no_rich: None) -> None:
-    """The extra is an extra."""
+    """rich is an extra."""
     assert terminal("ls").text.splitlines()[1].split() == [alone.name, "memory", "0", "4", "512", "0600"]
 
 
 def test_narrow_terminal_has_whole_lines(terminal: Callable[..., Any], alone: Queue, monkeypatch: Any) -> None:
-    """Columns that do not fit are no columns: the terminal wraps the lines."""
+    """If the columns do not fit, the terminal wraps the lines."""
     monkeypatch.setenv("COLUMNS", "20")
     assert terminal("ls").text.splitlines()[1].split() == [alone.name, "memory", "0", "4", "512", "0600"]
 
@@ -64,21 +64,21 @@ def test_json_has_stable_keys(run: Run, alone: Queue) -> None:
 
 
 def test_no_queue_is_no_output(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no error."""
+    """It is no error."""
     monkeypatch.setattr(ipcq, "queues", only())
     result = run("ls")
     assert (result.exit_code, result.output) == (0, "")
 
 
 def test_capacity_without_a_bound_is_a_dash(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where bytes alone bound the queue."""
+    """The queue has only a limit in bytes."""
     monkeypatch.setattr(ipcq, "queues", only(ipcq.QueueInfo(name, "memory")))
     with ipcq.open(name, "memory"):
         assert run("ls").stdout.split("\t")[3] == "-"
 
 
-def test_name_cannot_command_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Control characters are written out."""
+def test_name_cannot_control_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control characters are escaped."""
     name = "/tab\tline\nescape\x1b[31m\\[red]"
     monkeypatch.setattr(ipcq, "queues", only(ipcq.QueueInfo(name, "memory")))
     with ipcq.open(name, "memory") as queue:
@@ -88,7 +88,7 @@ def test_name_cannot_command_the_terminal(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_name_is_no_markup(terminal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rich would take for a colour is a name."""
+    """rich must not read a colour in it."""
     monkeypatch.setattr(ipcq, "queues", only(ipcq.QueueInfo("/[red]", "memory")))
     with ipcq.open("/[red]", "memory") as queue:
         told = terminal("ls").text
@@ -102,8 +102,8 @@ def test_no_color_means_no_color(terminal: Callable[..., Any], alone: Queue, mon
     assert "\x1b[3" not in terminal("ls").output
 
 
-def test_what_cannot_be_listed_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what would change that, on stderr."""
+def test_backend_that_cannot_be_listed_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stderr, with the way out."""
     monkeypatch.setattr(ipcq, "queues", only(some="not mounted: mount it"))
     assert run("ls").stderr == "ipcq: backend 'some': not mounted: mount it\n"
 
@@ -120,18 +120,18 @@ def test_one_backend_can_be_asked_for(run: Run, alone: Queue) -> None:
 
 
 def test_unknown_backend_is_2(run: Run) -> None:
-    """It is a typing error and not an empty list."""
+    """It is a typing error, not an empty list."""
     assert run("ls", "--backend", "nonsense").exit_code == 2
 
 
-def test_queue_that_went_meanwhile_is_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between listing and looking."""
+def test_queue_that_is_removed_meanwhile_is_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the listing and the look."""
     monkeypatch.setattr(ipcq, "queues", only(ipcq.QueueInfo("/gone", "memory")))
     assert run("ls").output == ""
 
 
 def test_queue_that_cannot_be_opened_is_listed(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what is known of it: its name."""
+    """With its name, which is known."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ipcq.PermissionDenied(queue=alone.name)
@@ -140,8 +140,8 @@ def test_queue_that_cannot_be_opened_is_listed(run: Run, alone: Queue, monkeypat
     assert run("ls").stdout == f"{alone.name}\tmemory\t-\t-\t-\t-\n"
 
 
-def test_queue_that_cannot_be_opened_says_why(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In JSON it is a key."""
+def test_queue_that_cannot_be_opened_has_the_reason(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In JSON, as a key."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ipcq.PermissionDenied(queue=alone.name)
@@ -151,7 +151,7 @@ def test_queue_that_cannot_be_opened_says_why(run: Run, alone: Queue, monkeypatc
 
 
 def test_looking_takes_nothing(run: Run, queue: Queue) -> None:
-    """Not a message, not a place."""
+    """Neither a message nor space."""
     queue.put("x")
     run("ls")
     assert queue.get(timeout=0) == "x"

@@ -29,14 +29,14 @@ VERBS = ("move", "copy")
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let rescue files be made where they go with the test."""
+    """Create rescue files in the test's directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def make(name: str, memory: str) -> Iterator[Callable[..., Queue]]:
-    """Return a function that makes a queue inside this process; its name is that of the test and a suffix."""
+    """Return a function that creates a queue in this process; its name is that of the test and a suffix."""
     with ExitStack() as stack:
 
         def make(suffix: str, items: Any = (), backend: str = memory, **limits: Any) -> Queue:
@@ -71,8 +71,8 @@ def free(name: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let queues be of a backend that cannot look at a message without taking it."""
+def without_peek(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a backend without peek."""
     real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: replace(real(self), peek=False)))
 
@@ -84,24 +84,24 @@ def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ipcq.Queue, "stats", lambda self: replace(real(self), gets=None))
 
 
-def taken(queue: Queue) -> list[Any]:
+def take_all(queue: Queue) -> list[Any]:
     items = []
     while not queue.empty():
         items.append(queue.get(timeout=0))
     return items
 
 
-def files(place: Path) -> list[str]:
+def list_files(place: Path) -> list[str]:
     return [each.name for each in place.iterdir()]
 
 
-def kept(file: Path) -> list[str]:
-    """Return what is still to be loaded from a file."""
+def messages_in(file: Path) -> list[str]:
+    """Return the messages that are still to be loaded from a file."""
     return [json.loads(line)["base64"] for line in file.read_text().splitlines()[1:] if not line.startswith("#")]
 
 
 def on_put(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[Any], object]) -> None:
-    """Do something before each item that this process puts into the queue."""
+    """Call a function before each item that this process puts into the queue."""
     put = ipcq.Queue.put
 
     def acting(self: Queue, item: Any, *arguments: Any, **options: Any) -> None:
@@ -120,20 +120,20 @@ def raising(error: BaseException) -> Callable[[Any], None]:
 
 
 def test_move_takes_all_messages_from_one_queue_to_the_other(run: Run, source: Queue, target: Queue) -> None:
-    """In their order."""
+    """In order."""
     run("move", source.name, target.name)
-    assert (taken(source), taken(target)) == ([], ["a", "b", "c"])
+    assert (take_all(source), take_all(target)) == ([], ["a", "b", "c"])
 
 
 def test_copy_leaves_them_where_they_were(run: Run, source: Queue, target: Queue) -> None:
-    """In their order, too."""
+    """In order, too."""
     run("copy", source.name, target.name)
-    assert (taken(source), taken(target)) == (["a", "b", "c"], ["a", "b", "c"])
+    assert (take_all(source), take_all(target)) == (["a", "b", "c"], ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_message_is_the_bytes_that_it_was(run: Run, source: Queue, target: Queue, verb: str) -> None:
-    """Nothing depends on what they mean."""
+def test_bytes_of_a_message_are_unchanged(run: Run, source: Queue, target: Queue, verb: str) -> None:
+    """Their meaning does not matter."""
     source.clear()
     with ipcq.open(source.name, serializer="raw") as raw:
         raw.put(b"\xff\0")
@@ -150,17 +150,17 @@ def test_priorities_are_kept_at_both_ends(run: Run, make: Callable[..., Queue], 
         source.put(item, priority=priority)
     run(verb, source.name, target.name)
     expected = ["high", "second", "middle", "low"]
-    assert (taken(target), taken(source)) == (expected, expected if verb == "copy" else [])
+    assert (take_all(target), take_all(source)) == (expected, expected if verb == "copy" else [])
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_it_says_how_many_there_were(run: Run, source: Queue, target: Queue, verb: str) -> None:
-    """On stdout, it is the result."""
+def test_it_prints_the_number_of_messages(run: Run, source: Queue, target: Queue, verb: str) -> None:
+    """On stdout, because it is the result."""
     done = {"move": "moved", "copy": "copied"}[verb]
     assert run(verb, source.name, target.name).stdout == f"3 messages {done} from {source.name} to {target.name}\n"
 
 
-def test_json_says_what_was_done(run: Run, source: Queue, target: Queue) -> None:
+def test_json_describes_the_move(run: Run, source: Queue, target: Queue) -> None:
     """One object."""
     assert json.loads(run("move", source.name, target.name, "--json").stdout) == {
         "source": {"name": source.name, "backend": "memory"},
@@ -169,54 +169,54 @@ def test_json_says_what_was_done(run: Run, source: Queue, target: Queue) -> None
     }
 
 
-def test_it_can_be_silent(run: Run, source: Queue, target: Queue) -> None:
+def test_quiet_prints_nothing(run: Run, source: Queue, target: Queue) -> None:
     """With --quiet."""
     assert run("move", source.name, target.name, "--quiet").output == ""
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_no_file_is_left_after_success(run: Run, source: Queue, target: Queue, place: Path, verb: str) -> None:
-    """Everything is in a queue."""
+    """Every message is in a queue."""
     run(verb, source.name, target.name)
-    assert files(place) == []
+    assert list_files(place) == []
 
 
 def test_rescue_file_is_named_before_anything_is_taken(run: Run, source: Queue, target: Queue, place: Path) -> None:
-    """A process that is killed says nothing any more."""
+    """A process that is killed cannot print it any more."""
     told = run("move", source.name, target.name, "--rescue", "mine").stderr
     loading = f"`ipcq load {target.name} {place / 'mine'}`"
     assert told == f"ipcq: if this process is killed, {loading} recovers the messages that it held\n"
 
 
-def test_so_many_are_moved_as_asked_for(run: Run, source: Queue, target: Queue) -> None:
+def test_at_most_the_given_number_is_moved(run: Run, source: Queue, target: Queue) -> None:
     """With -n."""
     run("move", source.name, target.name, "-n", "2")
-    assert (taken(source), taken(target)) == (["c"], ["a", "b"])
+    assert (take_all(source), take_all(target)) == (["c"], ["a", "b"])
 
 
-def test_so_many_are_copied_as_asked_for(run: Run, source: Queue, target: Queue) -> None:
-    """The order stays as it was."""
+def test_at_most_the_given_number_is_copied(run: Run, source: Queue, target: Queue) -> None:
+    """The order stays the same."""
     run("copy", source.name, target.name, "-n", "2")
-    assert (taken(source), taken(target)) == (["a", "b", "c"], ["a", "b"])
+    assert (take_all(source), take_all(target)) == (["a", "b", "c"], ["a", "b"])
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_empty_queue_is_3_and_creates_nothing(run: Run, make: Callable[..., Queue], free: str, verb: str) -> None:
-    """There is nothing to do."""
+    """There is no message to move."""
     assert (run(verb, make("-empty").name, free).exit_code, ipcq.exists(free)) == (3, False)
 
 
 def test_queue_that_is_emptied_meanwhile_is_3(
     run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By somebody else."""
+    """By another consumer."""
     monkeypatch.setattr(Putter, "wait_for_space", lambda *_: source.clear())
     assert run("move", source.name, target.name).exit_code == 3
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_same_queue_at_both_ends_is_a_usage_error(run: Run, source: Queue, verb: str) -> None:
-    """Messages would go round."""
+    """Messages would go round in circles."""
     result = run(verb, source.name, f"memory://{source.name}")
     assert (result.exit_code, "are the same queue" in result.stderr, source.qsize()) == (2, True, 3)
 
@@ -232,7 +232,7 @@ def test_missing_target_is_created_with_the_limits_of_the_source(
     """A queue between processes, so that it outlives the command."""
     run("move", make("-source", "a", max_messages=5, max_message_size=100).name, free)
     with ipcq.open(free, create=False) as made:
-        assert (made.max_messages, made.max_message_size, taken(made)) == (5, 100, ["a"])
+        assert (made.max_messages, made.max_message_size, take_all(made)) == (5, 100, ["a"])
 
 
 def test_missing_target_is_5_where_it_must_exist(run: Run, source: Queue, free: str) -> None:
@@ -248,24 +248,24 @@ def test_limits_of_the_target_can_be_given(run: Run, source: Queue, free: str) -
 
 
 def test_target_that_would_not_outlive_the_command_is_refused(run: Run, source: Queue, name: str) -> None:
-    """And nothing is taken."""
+    """And no message is taken."""
     result = run("move", source.name, f"memory://{name}")
     assert ("this one exits" in result.stderr, source.qsize()) == (True, 3)
 
 
 def test_unknown_backend_is_refused(run: Run, source: Queue, name: str) -> None:
-    """And nothing is taken."""
+    """And no message is taken."""
     assert (run("move", source.name, f"no-such://{name}").exit_code, source.qsize()) == (2, 3)
 
 
-def test_errors_name_urls_and_not_an_option_that_is_not_there(run: Run, name: str, memory: str, shared: Queue) -> None:
+def test_errors_name_urls_instead_of_a_missing_option(run: Run, name: str, memory: str, shared: Queue) -> None:
     """Each end is a name or a URL."""
     with ipcq.open(name, memory):
         told = run("move", name, name + "-target").stderr
     assert f"choose one with a URL such as BACKEND://{name}, or" in told
 
 
-def test_reason_for_what_is_left_out_names_urls(
+def test_reason_for_an_omitted_limit_names_urls(
     run: Run, source: Queue, shared: Queue, free: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no --backend."""
@@ -282,44 +282,40 @@ def test_reason_for_what_is_left_out_names_urls(
 
 
 def test_target_for_smaller_messages_is_refused(run: Run, source: Queue, make: Callable[..., Queue]) -> None:
-    """Before anything is taken."""
+    """Before a message is taken."""
     result = run("move", source.name, make("-target", max_message_size=100).name)
     assert ("but some may have 512" in result.stderr, source.qsize()) == (True, 3)
 
 
-def test_messages_that_are_smaller_than_they_may_be_can_be_moved(
-    run: Run, source: Queue, make: Callable[..., Queue]
-) -> None:
-    """Whoever says --max-message-size knows."""
+def test_messages_smaller_than_the_limit_can_be_moved(run: Run, source: Queue, make: Callable[..., Queue]) -> None:
+    """With --max-message-size, the user vouches for it."""
     target = make("-target", max_message_size=100)
     run("move", source.name, target.name, "--max-message-size", "100")
     assert target.qsize() == 3
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_message_that_is_too_large_after_all_stays(
-    run: Run, make: Callable[..., Queue], place: Path, verb: str
-) -> None:
-    """Where it can be seen before it is taken; what came before it has arrived."""
+def test_message_that_is_too_large_stays(run: Run, make: Callable[..., Queue], place: Path, verb: str) -> None:
+    """With peek, it is seen before it is taken; the messages before it have arrived."""
     source, target = make("-source", ["a", "b" * 200, "c"]), make("-target", max_message_size=100)
     result = run(verb, source.name, target.name, "--max-message-size", "100")
     order = ["b" * 200, "c"] if verb == "move" else ["a", "b" * 200, "c"]
-    assert (result.exit_code, taken(target), taken(source), files(place)) == (1, ["a"], order, [])
+    assert (result.exit_code, take_all(target), take_all(source), list_files(place)) == (1, ["a"], order, [])
 
 
-def test_message_that_is_too_large_after_all_is_kept(
-    run: Run, make: Callable[..., Queue], place: Path, blind: None
+def test_message_that_is_too_large_is_kept(
+    run: Run, make: Callable[..., Queue], place: Path, without_peek: None
 ) -> None:
-    """Where it is seen when it is taken."""
+    """Without peek, it is seen when it has been taken."""
     source, target = make("-source", ["b" * 200]), make("-target", max_message_size=100)
     result = run("move", source.name, target.name, "--max-message-size", "100", "--rescue", "mine")
     told = f"0 messages moved; 1 message in no queue, kept in {place / 'mine'}: resume with `ipcq load {target.name} "
-    assert (result.exit_code, told in result.stderr, len(kept(place / "mine"))) == (1, True, 1)
+    assert (result.exit_code, told in result.stderr, len(messages_in(place / "mine"))) == (1, True, 1)
 
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch, target: Queue) -> Queue:
-    """Return a queue that has no priorities and can have none."""
+    """Return a queue on a backend without priorities."""
     real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
     monkeypatch.setattr(
         ipcq.Queue,
@@ -330,23 +326,23 @@ def plain(monkeypatch: pytest.MonkeyPatch, target: Queue) -> Queue:
 
 
 def test_priorities_that_would_be_lost_are_refused(run: Run, make: Callable[..., Queue], plain: Queue) -> None:
-    """Before anything is taken."""
+    """Before a message is taken."""
     source = make("-source", priorities=True)
     source.put("a", priority=1)
     result = run("move", source.name, plain.name)
     assert ("pass --no-priorities to put each" in result.stderr, source.qsize()) == (True, 1)
 
 
-def test_priorities_that_nobody_used_cannot_be_lost(run: Run, make: Callable[..., Queue], plain: Queue) -> None:
-    """The highest comes first, and it is 0."""
+def test_priorities_that_were_not_used_are_not_lost(run: Run, make: Callable[..., Queue], plain: Queue) -> None:
+    """peek shows the highest priority, and it is 0."""
     run("move", make("-source", "ab", priorities=True).name, plain.name)
-    assert taken(plain) == ["a", "b"]
+    assert take_all(plain) == ["a", "b"]
 
 
 def test_priorities_that_cannot_be_seen_are_refused(
-    run: Run, make: Callable[..., Queue], plain: Queue, blind: None
+    run: Run, make: Callable[..., Queue], plain: Queue, without_peek: None
 ) -> None:
-    """They may be there."""
+    """Messages may have some."""
     source = make("-source", "a", priorities=True)
     result = run("move", source.name, plain.name)
     assert ("pass --no-priorities to put each" in result.stderr, source.qsize()) == (True, 1)
@@ -358,17 +354,17 @@ def test_priorities_can_be_left_out(
 ) -> None:
     """With --no-priorities."""
     if not looks:
-        request.getfixturevalue("blind")
+        request.getfixturevalue("without_peek")
     source = make("-source", priorities=True)
     source.put("a", priority=1)
     run("move", source.name, plain.name, "--no-priorities")
-    assert taken(plain) == ["a"]
+    assert take_all(plain) == ["a"]
 
 
 def test_source_that_is_emptied_before_the_look_at_priorities_is_3(
     run: Run, make: Callable[..., Queue], plain: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By somebody else."""
+    """By another consumer."""
     source = make("-source", "a", priorities=True)
     monkeypatch.setattr(ipcq.Queue, "peek_message", raising(ipcq.QueueEmpty()))
     assert run("move", source.name, plain.name).exit_code == 3
@@ -379,42 +375,42 @@ def test_source_that_is_emptied_before_the_look_at_priorities_is_3(
 def test_queue_that_is_shut_down_is_refused_before_anything_is_taken(
     run: Run, make: Callable[..., Queue], backend: str, end: str
 ) -> None:
-    """It takes no message, so none could be put there, or put back."""
+    """It accepts no message, so none could be put there, or put back."""
     source, target = make("-source", "a", backend), make("-target", (), backend)
     (source if end == "source" else target).shutdown()
     assert (run("copy", source.name, target.name).exit_code, source.qsize()) == (1, 1)
 
 
 def test_queue_that_is_shut_down_can_be_moved_from(run: Run, source: Queue, target: Queue) -> None:
-    """That is what is left to do with it."""
+    """Its messages can still be taken."""
     source.shutdown()
     assert (run("move", source.name, target.name).exit_code, target.qsize()) == (0, 3)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_full_target_is_4_and_nothing_is_in_between(
+def test_full_target_is_4_and_no_message_is_in_between(
     run: Run, source: Queue, make: Callable[..., Queue], place: Path, verb: str
 ) -> None:
-    """With --wait 0; space is looked for before a message is taken."""
+    """With --wait 0; it checks for space before it takes a message."""
     target = make("-target", max_messages=2)
     result = run(verb, source.name, target.name, "--wait", "0")
     left = ["c"] if verb == "move" else ["a", "b", "c"]
     told = f"2 messages {'moved' if verb == 'move' else 'copied'}, all others are still in '{source.name}'"
-    assert (result.exit_code, told in result.stderr, taken(source), files(place)) == (4, True, left, [])
+    assert (result.exit_code, told in result.stderr, take_all(source), list_files(place)) == (4, True, left, [])
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_space_is_waited_for(run: Run, source: Queue, make: Callable[..., Queue], verb: str) -> None:
-    """By default as long as it takes."""
+    """By default without a limit."""
     target = make("-target", max_messages=2)
     thread = threading.Thread(target=lambda: target.get(timeout=60))
     thread.start()
     code = run(verb, source.name, target.name).exit_code
     thread.join()
-    assert (code, taken(target)) == (0, ["b", "c"])
+    assert (code, take_all(target)) == (0, ["b", "c"])
 
 
-def test_waiting_is_told_after_a_while(
+def test_waiting_is_reported_after_a_while(
     run: Run, source: Queue, make: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once."""
@@ -435,15 +431,15 @@ def test_signal_ends_it_between_two_messages(
     number: int,
     code: int,
 ) -> None:
-    """What is taken has arrived, and copy puts the rest in order first."""
+    """Messages that were taken have arrived; copy first restores the order of the others."""
     on_put(monkeypatch, target.name, lambda item: item == b"\xa1b" and signal.raise_signal(number))
     result = run(verb, source.name, target.name)
     told = f"stopped: 2 messages {'moved' if verb == 'move' else 'copied'}, all others are still in '{source.name}'"
     left = ["c"] if verb == "move" else ["a", "b", "c"]
-    assert (result.exit_code, told in result.stderr, taken(source), files(place)) == (code, True, left, [])
+    assert (result.exit_code, told in result.stderr, take_all(source), list_files(place)) == (code, True, left, [])
 
 
-def test_signal_can_be_quiet(run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_move_can_be_quiet(run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --quiet."""
     on_put(monkeypatch, target.name, lambda _: signal.raise_signal(signal.SIGINT))
     assert run("move", source.name, target.name, "-q").stderr == ""
@@ -453,10 +449,10 @@ def test_signal_can_be_quiet(run: Run, source: Queue, target: Queue, monkeypatch
 def test_signal_ends_the_wait_for_space(
     run: Run, source: Queue, make: Callable[..., Queue], place: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    """Nothing is taken meanwhile."""
+    """No message is taken meanwhile."""
     target = make("-target", max_messages=2)
     monkeypatch.setattr("ipcq._cli._putter.sleep_in_slices", lambda _: signal.raise_signal(signal.SIGTERM))
-    assert (run(verb, source.name, target.name).exit_code, target.qsize(), files(place)) == (143, 2, [])
+    assert (run(verb, source.name, target.name).exit_code, target.qsize(), list_files(place)) == (143, 2, [])
 
 
 @pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm"])
@@ -470,15 +466,15 @@ def test_target_that_is_shut_down_ends_the_wait_for_space(
     verb: str,
     backend: str,
 ) -> None:
-    """No space would come free as long as nobody takes what is in there."""
+    """No space becomes free as long as nobody takes its messages."""
     target = make("-target", "xy", backend, max_messages=2)
     steps = iter([target.shutdown, lambda: signal.raise_signal(signal.SIGTERM)])
     monkeypatch.setattr("ipcq._cli._putter.sleep_in_slices", lambda _: next(steps)())
-    assert (run(verb, source.name, target.name).exit_code, target.qsize(), files(place)) == (1, 2, [])
+    assert (run(verb, source.name, target.name).exit_code, target.qsize(), list_files(place)) == (1, 2, [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_message_for_which_there_is_no_space_after_all_is_kept(
+def test_message_without_space_is_kept(
     run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The signal ends the wait, and the error names the file."""
@@ -490,18 +486,22 @@ def test_message_for_which_there_is_no_space_after_all_is_kept(
     on_put(monkeypatch, target.name, full)
     result = run("move", source.name, target.name, "--rescue", "mine")
     told = f"1 message in no queue, kept in {place / 'mine'}: resume with `ipcq load {target.name} {place / 'mine'}`\n"
-    assert (result.exit_code, result.stderr.endswith(told), kept(place / "mine")) == (128 + number, True, ["oWE="])
+    assert (result.exit_code, result.stderr.endswith(told), messages_in(place / "mine")) == (
+        128 + number,
+        True,
+        ["oWE="],
+    )
 
 
 def test_message_that_the_target_refuses_is_kept(
     run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the command that is named puts it, once."""
+    """And the suggested command puts it, once."""
     with monkeypatch.context() as patch:
         on_put(patch, target.name, raising(ipcq.NoSpace("no memory")))
         run("move", source.name, target.name, "--rescue", "mine")
     run("load", target.name, "mine")
-    assert (taken(target), taken(source), files(place)) == (["a"], ["b", "c"], [])
+    assert (take_all(target), take_all(source), list_files(place)) == (["a"], ["b", "c"], [])
 
 
 @pytest.mark.parametrize("error", [ipcq.NoSpace("no memory"), ipcq.QueueFull()])
@@ -511,7 +511,7 @@ def test_message_that_the_target_refuses_is_put_back_by_copy(
     """And the order is as before."""
     on_put(monkeypatch, target.name, lambda item: item == b"\xa1b" and raising(error)(item))
     result = run("copy", source.name, target.name, "--wait", "0")
-    assert (result.exit_code, taken(source), taken(target), files(place)) == (
+    assert (result.exit_code, take_all(source), take_all(target), list_files(place)) == (
         4 if isinstance(error, ipcq.QueueFull) else 1,
         ["a", "b", "c"],
         ["a"],
@@ -519,14 +519,14 @@ def test_message_that_the_target_refuses_is_put_back_by_copy(
     )
 
 
-def test_target_that_goes_meanwhile_leaves_all_in_the_source(
+def test_target_that_is_removed_meanwhile_leaves_all_in_the_source(
     run: Run, source: Queue, free: str, monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
-    """In its order."""
+    """In order."""
     with ipcq.open(free, max_messages=8, max_message_size=512) as target:
         on_put(monkeypatch, source.name, lambda item: item == b"\xa1a" and target.unlink())
         result = run("copy", source.name, free)
-    assert (result.exit_code, "1 message copied" in result.stderr, taken(source), files(place)) == (
+    assert (result.exit_code, "1 message copied" in result.stderr, take_all(source), list_files(place)) == (
         1,
         True,
         ["a", "b", "c"],
@@ -537,7 +537,7 @@ def test_target_that_goes_meanwhile_leaves_all_in_the_source(
 def test_full_disk_leaves_all_in_the_source(
     run: Run, make: Callable[..., Queue], target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was taken is put back before the error is told."""
+    """Messages that were taken are put back before the error is printed."""
     source = make("-source", "abc", priorities=True)
     write = _sinks.FileSink.write
 
@@ -548,10 +548,10 @@ def test_full_disk_leaves_all_in_the_source(
 
     monkeypatch.setattr(_sinks.FileSink, "write", full)
     result = run("copy", source.name, target.name)
-    assert (result.exit_code, sorted(taken(source)), files(place)) == (1, ["a", "b", "c"], [])
+    assert (result.exit_code, sorted(take_all(source)), list_files(place)) == (1, ["a", "b", "c"], [])
 
 
-def test_wait_of_copy_ends_by_a_signal_and_all_is_put_back(
+def test_signal_ends_the_wait_of_copy_and_all_messages_are_put_back(
     run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There was no space after all."""
@@ -561,21 +561,29 @@ def test_wait_of_copy_ends_by_a_signal_and_all_is_put_back(
         raise ipcq.QueueFull
 
     on_put(monkeypatch, target.name, full)
-    assert (run("copy", source.name, target.name).exit_code, taken(source), files(place)) == (143, ["a", "b", "c"], [])
+    assert (run("copy", source.name, target.name).exit_code, take_all(source), list_files(place)) == (
+        143,
+        ["a", "b", "c"],
+        [],
+    )
 
 
-def test_second_signal_ends_putting_in_order(
+def test_second_signal_ends_restoring_the_order(
     run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is taken is put back all the same."""
+    """Messages that were taken are still put back."""
     on_put(monkeypatch, source.name, lambda _: signal.raise_signal(signal.SIGTERM))
-    assert (run("copy", source.name, target.name).exit_code, taken(source), files(place)) == (143, ["c", "a", "b"], [])
+    assert (run("copy", source.name, target.name).exit_code, take_all(source), list_files(place)) == (
+        143,
+        ["c", "a", "b"],
+        [],
+    )
 
 
 def test_third_signal_ends_putting_back(
     run: Run, make: Callable[..., Queue], target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is not put back is in the file, which stderr names with the source."""
+    """The remaining messages are in the file, which stderr names with the source."""
     source = make("-source", "abc", priorities=True)
 
     def full(item: Any) -> None:
@@ -588,31 +596,36 @@ def test_third_signal_ends_putting_back(
         result = run("copy", source.name, target.name, "--rescue", "mine")
     assert f"2 messages in no queue, kept in {place / 'mine'}: resume with `ipcq load {source.name} " in result.stderr
     run("load", source.name, "mine")
-    assert (result.exit_code, taken(source), taken(target), files(place)) == (143, ["a", "b", "c"], ["a", "b", "c"], [])
+    assert (result.exit_code, take_all(source), take_all(target), list_files(place)) == (
+        143,
+        ["a", "b", "c"],
+        ["a", "b", "c"],
+        [],
+    )
 
 
 def test_source_that_is_shut_down_meanwhile_leaves_a_file(
     run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing can be put back."""
+    """No message can be put back."""
     on_put(monkeypatch, target.name, lambda _: source.shutdown())
     result = run("copy", source.name, target.name, "--rescue", "mine")
-    assert (result.exit_code, kept(place / "mine"), taken(source)) == (1, ["oWE="], ["b", "c"])
+    assert (result.exit_code, messages_in(place / "mine"), take_all(source)) == (1, ["oWE="], ["b", "c"])
 
 
-def test_what_others_take_meanwhile_is_not_copied_twice(
+def test_messages_that_others_take_meanwhile_are_not_copied_twice(
     run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The queue counts what is taken, so that copy knows when it meets what it has put back."""
+    """The queue counts gets, so copy recognizes the messages that it has put back."""
     on_put(monkeypatch, target.name, lambda item: item == b"\xa1a" and source.get())
     run("copy", source.name, target.name)
-    assert (taken(target), sorted(taken(source))) == (["a", "c"], ["a", "c"])
+    assert (take_all(target), sorted(take_all(source))) == (["a", "c"], ["a", "c"])
 
 
 def test_last_message_that_may_have_been_put_back_is_not_copied(
     run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others took those before it between a look and the take."""
+    """Other consumers took the earlier ones between a look and the get."""
     get = ipcq.Queue.get_message
     calls = []
 
@@ -626,30 +639,30 @@ def test_last_message_that_may_have_been_put_back_is_not_copied(
 
     monkeypatch.setattr(ipcq.Queue, "get_message", take)
     run("copy", source.name, target.name)
-    assert (taken(target), taken(source)) == (["a"], ["a"])
+    assert (take_all(target), take_all(source)) == (["a"], ["a"])
 
 
-def test_nothing_is_copied_twice_where_nobody_counts(
+def test_no_message_is_copied_twice_without_a_count_of_gets(
     run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, uncounted: None
 ) -> None:
-    """Then messages are put back when all have been taken."""
+    """Then messages are put back after all have been taken."""
     on_put(monkeypatch, target.name, lambda item: item == b"\xa1a" and source.get())
     run("copy", source.name, target.name)
-    assert (taken(target), taken(source)) == (["a", "c"], ["a", "c"])
+    assert (take_all(target), take_all(source)) == (["a", "c"], ["a", "c"])
 
 
-def test_copy_of_what_others_have_taken_is_no_error(
+def test_copy_of_messages_that_others_have_taken_is_no_error(
     run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, uncounted: None
 ) -> None:
-    """All of it, after the first."""
+    """All messages, after the first."""
     on_put(monkeypatch, target.name, lambda _: source.clear())
-    assert (run("copy", source.name, target.name).exit_code, taken(source)) == (0, ["a"])
+    assert (run("copy", source.name, target.name).exit_code, take_all(source)) == (0, ["a"])
 
 
 def test_message_is_in_the_file_before_it_is_taken(
     run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it can be seen first, no kill can lose it."""
+    """With peek, no kill can lose it."""
     get = ipcq.Queue.get_message
     seen = []
 
@@ -663,20 +676,20 @@ def test_message_is_in_the_file_before_it_is_taken(
 
 
 def test_full_disk_is_noticed_before_anything_is_taken(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, without_peek: None
 ) -> None:
-    """Blocks are reserved while the message is in the queue."""
+    """Blocks are reserved while the message is still in the queue."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     result = run("move", source.name, target.name)
-    assert (result.exit_code, source.qsize(), files(place)) == (1, 3, [])
+    assert (result.exit_code, source.qsize(), list_files(place)) == (1, 3, [])
 
 
 def test_rescue_file_that_exists_is_not_touched(run: Run, source: Queue, target: Queue, place: Path) -> None:
-    """And nothing is taken."""
+    """And no message is taken."""
     (place / "mine").write_text("precious")
     result = run("move", source.name, target.name, "--rescue", "mine")
     assert (result.exit_code, (place / "mine").read_text(), source.qsize()) == (1, "precious", 3)
@@ -706,24 +719,24 @@ def test_messages_go_between_all_backends(
     source = make("-source", "abc", old, max_messages=4)
     assert run(verb, f"{old}://{source.name}", f"{new}://{free}").exit_code == 0
     with ipcq.open(free, new, create=False) as made:
-        assert (taken(made), taken(source)) == (["a", "b", "c"], ["a", "b", "c"] if verb == "copy" else [])
+        assert (take_all(made), take_all(source)) == (["a", "b", "c"], ["a", "b", "c"] if verb == "copy" else [])
 
 
 @pytest.mark.needs("socketpair")
 @pytest.mark.parametrize("verb", VERBS)
-def test_messages_come_from_a_queue_that_somebody_holds(
+def test_messages_come_from_a_queue_that_lives_by_its_holders(
     program: Callable[..., Any], make: Callable[..., Queue], free: str, verb: str
 ) -> None:
-    """As socketpair's: it lives as long as its holders."""
+    """Such as socketpair's, which lives as long as its holders."""
     source = make("-source", "abc", "socketpair")
     program(verb, source.name, free, "--max-messages", "8")
     with ipcq.open(free, create=False) as made:
-        assert (taken(made), taken(source)) == (["a", "b", "c"], ["a", "b", "c"] if verb == "copy" else [])
+        assert (take_all(made), take_all(source)) == (["a", "b", "c"], ["a", "b", "c"] if verb == "copy" else [])
 
 
 @pytest.mark.needs("socketpair")
-def test_new_queue_that_nobody_would_hold_is_refused(program: Callable[..., Any], shared: Queue, free: str) -> None:
-    """And nothing is taken."""
+def test_new_queue_without_a_holder_is_refused(program: Callable[..., Any], shared: Queue, free: str) -> None:
+    """And no message is taken."""
     shared.put("a")
     result = program("move", shared.name, f"socketpair://{free}")
     assert ("start the consumer first" in result.stderr, shared.qsize()) == (True, 1)
@@ -758,15 +771,15 @@ main([verb, source, target, "--rescue", file])
 """
 
 
-def dies(*arguments: str) -> None:
+def run_and_die(*arguments: str) -> None:
     program = [sys.executable, "-c", DYING, *arguments]
     assert subprocess.run(program, timeout=60, check=False, capture_output=True).returncode == -signal.SIGKILL
 
 
-#: Where a move dies, and which message is doubled or lost then: in the second message of three.
+#: Where a move dies in the second message of three, and which message is then duplicated or lost.
 DEATHS = (
     ("get_message", "before", ["b"], []),  # in the source and in the file
-    ("get_message", "after", [], ["b"]),  # in the file, where it is seen before it is taken
+    ("get_message", "after", [], ["b"]),  # in the file, if the backend has peek
     ("write", "before", [], ["b"]),
     ("put", "before", [], []),
     ("put", "after", ["b"], []),  # in the target and in the file
@@ -777,7 +790,7 @@ DEATHS = (
 
 @pytest.mark.parametrize("backend", ["mqueue", "shm"])
 @pytest.mark.parametrize(("method", "when", "doubled", "lost"), DEATHS)
-def test_killed_move_loses_at_most_the_message_under_way(
+def test_killed_move_loses_at_most_the_message_in_flight(
     run: Run,
     make: Callable[..., Queue],
     place: Path,
@@ -787,16 +800,16 @@ def test_killed_move_loses_at_most_the_message_under_way(
     doubled: list[str],
     lost: list[str],
 ) -> None:
-    """C37: a SIGKILL before and after each step; what was named before puts what is in the file."""
+    """C37: a SIGKILL before and after each step; the suggested command puts the messages of the file."""
     source, target = make("-source", "abc", backend), make("-target", (), backend)
-    # The first line that is written is no message.
-    dies("move", source.name, target.name, "mine", method, when, "3" if method == "write" else "2")
+    # The first line that is written is the header.
+    run_and_die("move", source.name, target.name, "mine", method, when, "3" if method == "write" else "2")
     run("load", target.name, "mine")
     looks = source.capabilities.peek
     if not looks and method == "get_message" and when == "before":
         doubled = []
     expected = [each for each in "abc" if looks or each not in lost]
-    assert sorted([*taken(target), *taken(source)]) == sorted([*expected, *doubled])
+    assert sorted([*take_all(target), *take_all(source)]) == sorted([*expected, *doubled])
 
 
 @pytest.mark.parametrize("backend", ["mqueue", "shm"])
@@ -805,19 +818,19 @@ def test_killed_move_loses_at_most_the_message_under_way(
 def test_killed_copy_loses_no_message_that_is_in_the_file(
     run: Run, make: Callable[..., Queue], place: Path, backend: str, number: str, method: str, when: str
 ) -> None:
-    """C37: the command that was named puts back what is not back, and at most the one under way is there twice."""
+    """C37: the suggested command puts back the missing messages; at most the one in flight is there twice."""
     if method == "get_message":
         number = str((int(number) + 1) // 2)
     source, target = make("-source", "abc", backend), make("-target", (), backend)
-    dies("copy", source.name, target.name, "mine", method, when, number)
+    run_and_die("copy", source.name, target.name, "mine", method, when, number)
     run("load", source.name, "mine")
-    left = taken(source)
+    left = take_all(source)
     lost = 1 if method == "get_message" and not source.capabilities.peek else 0
     assert len(set(left)) == 3 - lost and len(left) <= 4
 
 
-def test_write_that_fails_after_the_take_is_told_with_the_message(
-    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, blind: None
+def test_write_that_fails_after_the_get_prints_the_message(
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, without_peek: None
 ) -> None:
     """Neither queue nor file has it."""
     write = _sinks.FileSink.write

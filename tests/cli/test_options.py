@@ -1,4 +1,4 @@
-"""What the command line takes from the table of `open`'s options."""
+"""The part of the command line that comes from the table of `open`'s options."""
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -31,13 +31,13 @@ def offered() -> Iterator[str]:
 
 @pytest.mark.parametrize("flag", FLAGS.values())
 def test_flag_of_the_table_is_offered(flag: str) -> None:
-    """By some verb at least."""
+    """By at least one verb."""
     assert flag in set(offered())
 
 
 @pytest.mark.parametrize("flag", FLAGS.values())
 def test_flag_has_help_for_a_terminal(flag: str) -> None:
-    """A sentence without the markup of docstrings, wherever it is offered."""
+    """A sentence without the markup of docstrings, in every verb that offers the flag."""
     commands = [import_module(f"ipcq._cli.verbs.{verb}").command for verb in VERBS]
     helps = [parameter.help for command in commands for parameter in command.params if flag in parameter.opts]
     assert all(text.endswith(".") and "`" not in text for text in helps)
@@ -45,13 +45,13 @@ def test_flag_has_help_for_a_terminal(flag: str) -> None:
 
 @pytest.mark.parametrize(("option", "flag"), FLAGS.items())
 def test_line_names_the_flag_of_an_argument(option: str, flag: str) -> None:
-    """Whatever argument of `ipcq.open` an error of the core names."""
+    """For each argument of `ipcq.open` that an error of the core names."""
     assert line_of(ipcq.Unsupported(f"it cannot: leave {option}=7 out")) == f"it cannot: leave {flag} 7 out"
 
 
 @pytest.mark.parametrize(("option", "flag"), FLAGS.items())
-def test_line_names_the_flag_of_a_fact(option: str, flag: str) -> None:
-    """Where a queue is not as it was asked for."""
+def test_line_names_the_flag_of_a_mismatch(option: str, flag: str) -> None:
+    """If a queue differs from the request."""
     error = ipcq.QueueMismatch(f"lifetime is 'x', asked for 'y'; {option} is 4, asked for 3")
     assert line_of(error) == f"lifetime is 'x', asked for 'y'; {flag} is 4, asked for 3"
 
@@ -76,25 +76,25 @@ def test_line_names_the_flag_of_a_fact(option: str, flag: str) -> None:
     ],
 )
 def test_line_has_the_words_of_the_shell(text: str, line: str) -> None:
-    """Flags and commands where arguments and functions stand; what is neither stays."""
+    """Flags and commands replace arguments and functions; other words stay."""
     assert line_of(ipcq.Unsupported(text)) == line
 
 
-def test_option_of_open_is_none_of_a_backend(run: Run, name: str) -> None:
-    """The line says what it is."""
+def test_option_of_open_is_not_a_backend_option(run: Run, name: str) -> None:
+    """The error names the flag to use."""
     assert (
         "max_messages is not a backend option: use --max-messages." in run("put", name, "-o", "max_messages=4").stderr
     )
 
 
-def test_option_of_open_without_a_flag_is_none_of_a_backend(run: Run, name: str) -> None:
-    """There is nothing to use instead."""
+def test_option_of_open_without_a_flag_is_not_a_backend_option(run: Run, name: str) -> None:
+    """There is no flag to use instead."""
     assert "lifetime is not a backend option." in run("put", name, "-o", "lifetime=last-close").stderr
 
 
 @pytest.fixture
-def looks(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list of the names that the queue's backend is asked for."""
+def lookups(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that collects the names looked up on the queue's backend."""
     kind = type(registry.backend(queue.backend))
     names: list[str] = []
     look = kind.exists
@@ -102,16 +102,16 @@ def looks(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_put_looks_a_queue_up_once(run: Run, queue: Queue, looks: list[str]) -> None:
-    """Opening it is the look."""
+def test_put_looks_a_queue_up_once(run: Run, queue: Queue, lookups: list[str]) -> None:
+    """The open is the look."""
     run("put", queue.name, "x")
-    assert looks == [queue.name]
+    assert lookups == [queue.name]
 
 
-def test_move_looks_each_queue_up_once(run: Run, queue: Queue, looks: list[str]) -> None:
-    """Opening it is the look."""
+def test_move_looks_each_queue_up_once(run: Run, queue: Queue, lookups: list[str]) -> None:
+    """The open is the look."""
     with ipcq.open(f"{queue.name}-2", queue.backend) as target:
         queue.put("x")
-        looks.clear()
+        lookups.clear()
         run("move", queue.name, target.name)
-    assert looks == [queue.name, target.name]
+    assert lookups == [queue.name, target.name]

@@ -14,13 +14,13 @@ Queue = ipcq.Queue[Any]
 
 
 def test_next_item_is_printed(run: Run, queue: Queue) -> None:
-    """The one that the next get would take."""
+    """The item that the next get would take."""
     queue.put_many(["a", "b"])
     assert run("peek", queue.name).stdout == "a\n"
 
 
 def test_next_item_stays(run: Run, queue: Queue) -> None:
-    """Looking takes nothing."""
+    """peek takes nothing."""
     queue.put("a")
     run("peek", queue.name)
     assert queue.qsize() == 1
@@ -35,7 +35,7 @@ def test_form_can_be_chosen(run: Run, queue: Queue, options: tuple[str, ...], pr
 
 @pytest.mark.parametrize("options", [("--raw", "--json"), ("--raw", "--allow-pickle")])
 def test_forms_exclude_each_other(run: Run, queue: Queue, options: tuple[str, ...]) -> None:
-    """What can never work is a usage error."""
+    """A combination that can never work is a usage error."""
     assert run("peek", queue.name, *options).exit_code == 2
 
 
@@ -46,7 +46,7 @@ def test_empty_queue_is_3(run: Run, queue: Queue, options: tuple[str, ...]) -> N
 
 
 def test_missing_queue_is_5(run: Run, name: str) -> None:
-    """Looking creates nothing."""
+    """peek creates nothing."""
     assert run("peek", name).exit_code == 5
 
 
@@ -66,7 +66,7 @@ def test_url_names_the_backend(run: Run, queue: Queue) -> None:
 
 
 def test_undecodable_message_is_shown_in_base64(run: Run, queue: Queue) -> None:
-    """And said to be still there."""
+    """The error says that it stays in the queue."""
     with ipcq.open(queue.name, serializer="raw") as raw:
         raw.put(b"\xc1")
     result = run("peek", queue.name)
@@ -79,7 +79,7 @@ def test_undecodable_message_is_shown_in_base64(run: Run, queue: Queue) -> None:
     )
 
 
-def test_backend_that_cannot_names_one_that_can(program: Callable[..., Any], opaque: Queue) -> None:
+def test_error_of_a_backend_without_peek_names_one_with_it(program: Callable[..., Any], opaque: Queue) -> None:
     """On a real queue of the kernel."""
     opaque.put("a")
     result = program("peek", opaque.name, "--backend", opaque.backend)
@@ -89,8 +89,8 @@ def test_backend_that_cannot_names_one_that_can(program: Callable[..., Any], opa
     )
 
 
-def test_a_queue_that_has_ended_is_not_waited_for(run: Run, queue: Queue) -> None:
-    """No item comes any more."""
+def test_a_queue_that_is_shut_down_is_not_waited_for(run: Run, queue: Queue) -> None:
+    """No item can come any more."""
     queue.shutdown()
     result = run("peek", queue.name, "--wait", "600")
     assert (result.exit_code, "shut down" in result.stderr) == (1, True)

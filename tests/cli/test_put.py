@@ -21,8 +21,8 @@ Queue = ipcq.Queue[Any]
 LIMITS = ("--max-messages", "4", "--max-message-size", "512")
 
 
-def drained(queue: Queue) -> list[Any]:
-    """Take everything that is in the queue."""
+def take_all(queue: Queue) -> list[Any]:
+    """Take every item from the queue."""
     items = []
     while not queue.empty():
         items.append(queue.get(timeout=0))
@@ -32,7 +32,7 @@ def drained(queue: Queue) -> list[Any]:
 def test_arguments_are_items_of_text(run: Run, queue: Queue) -> None:
     """Each one is one item, in order."""
     run("put", queue.name, "a", "b c", "")
-    assert drained(queue) == ["a", "b c", ""]
+    assert take_all(queue) == ["a", "b c", ""]
 
 
 def test_success_is_silent(run: Run, queue: Queue) -> None:
@@ -40,49 +40,49 @@ def test_success_is_silent(run: Run, queue: Queue) -> None:
     assert run("put", queue.name, "a").output == ""
 
 
-def test_lines_of_stdin_are_items_and_blank_ones_too(run: Run, queue: Queue) -> None:
-    """As text, a blank line is an empty text; a carriage return belongs to the line."""
+def test_lines_of_stdin_are_items_including_blank_ones(run: Run, queue: Queue) -> None:
+    """In text mode a blank line is an empty text, and a carriage return belongs to the line."""
     run("put", queue.name, "-", input=b"a\n\n\xc3\xbc\r\n")
-    assert drained(queue) == ["a", "", "ü\r"]
+    assert take_all(queue) == ["a", "", "ü\r"]
 
 
-def test_stdin_is_read_without_being_asked_for(run: Run, queue: Queue) -> None:
-    """In a pipeline '-' can be left out."""
+def test_stdin_is_read_without_a_dash(run: Run, queue: Queue) -> None:
+    """In a pipeline, '-' can be left out."""
     run("put", queue.name, input="a\n")
-    assert drained(queue) == ["a"]
+    assert take_all(queue) == ["a"]
 
 
 def test_dash_reads_stdin_at_its_place(run: Run, queue: Queue) -> None:
-    """As cat has it."""
+    """As with cat."""
     run("put", queue.name, "a", "-", "c", input="b\n")
-    assert drained(queue) == ["a", "b", "c"]
+    assert take_all(queue) == ["a", "b", "c"]
 
 
 def test_terminal_without_items_is_a_usage_error(terminal: Callable[..., Any], queue: Queue) -> None:
-    """Nobody wants a command that waits without a word."""
+    """A command that waits silently would surprise."""
     assert terminal("put", queue.name).code == 2
 
 
-def test_json_lines_are_objects_and_blank_ones_nothing(run: Run, queue: Queue) -> None:
-    """JSON may be spread with blank lines."""
+def test_json_lines_are_objects_and_blank_ones_are_ignored(run: Run, queue: Queue) -> None:
+    """JSON may contain blank lines."""
     run("put", queue.name, "--json", input='{"id": 1}\n\n  \n[null, 2.5]\n')
-    assert drained(queue) == [{"id": 1}, [None, 2.5]]
+    assert take_all(queue) == [{"id": 1}, [None, 2.5]]
 
 
 def test_json_arguments_are_objects(run: Run, queue: Queue) -> None:
     """Arguments follow the same rule as lines."""
     run("put", queue.name, "--json", '{"id": 1}', "7")
-    assert drained(queue) == [{"id": 1}, 7]
+    assert take_all(queue) == [{"id": 1}, 7]
 
 
 def test_null_separates_items(run: Run, queue: Queue) -> None:
-    """What find -print0 writes."""
+    """As find -print0 writes them."""
     run("put", queue.name, "--null", "-", input=b"a\nb\0c\0")
-    assert drained(queue) == ["a\nb", "c"]
+    assert take_all(queue) == ["a\nb", "c"]
 
 
 def test_raw_stdin_is_one_message(run: Run, queue: Queue) -> None:
-    """Not one byte more or less."""
+    """Exactly the bytes of stdin."""
     run("put", queue.name, "--raw", "-", input=b"\xff\n\0")
     with ipcq.open(queue.name, serializer="raw") as raw:
         assert raw.get(timeout=0) == b"\xff\n\0"
@@ -95,7 +95,7 @@ def test_raw_nothing_is_an_empty_message(run: Run, queue: Queue) -> None:
 
 
 def test_raw_arguments_are_the_bytes_that_were_typed(run: Run, queue: Queue) -> None:
-    """Whatever the locale makes of them."""
+    """Whatever the locale."""
     run("put", queue.name, "--raw", os.fsdecode(b"\xff"))
     with ipcq.open(queue.name, serializer="raw") as raw:
         assert raw.get(timeout=0) == b"\xff"
@@ -117,15 +117,15 @@ def test_priority_comes_first(run: Run, queue: Queue) -> None:
     assert (taken.item, taken.priority) == ("high", 7)
 
 
-def test_priority_asks_a_new_queue_for_priorities(run: Run, name: str) -> None:
-    """What the command needs is what it creates."""
+def test_priority_creates_a_queue_with_priorities(run: Run, name: str) -> None:
+    """The command creates the queue that it needs."""
     run("put", name, *LIMITS, "--priority", "7", "x")
     with ipcq.open(name, create=False) as queue:
         assert queue.priorities
 
 
 def test_serializer_can_be_chosen(run: Run, queue: Queue) -> None:
-    """Pickle only for whoever says that it is allowed."""
+    """Pickle has to be allowed explicitly."""
     run("put", queue.name, "--serializer", "pickle", "--allow-pickle", "x")
     with ipcq.open(queue.name, allow_pickle=True) as trusting:
         assert trusting.get(timeout=0) == "x"
@@ -144,17 +144,17 @@ def test_serializer_can_be_chosen(run: Run, queue: Queue) -> None:
     ],
 )
 def test_wrong_use_is_2(run: Run, queue: Queue, arguments: tuple[str, ...]) -> None:
-    """What can never work is a usage error."""
+    """A combination that can never work is a usage error."""
     assert run("put", queue.name, *arguments, "x").exit_code == 2
 
 
 def test_wrong_name_is_2(run: Run) -> None:
-    """The core's rule for names holds here too."""
+    """The core's rule for names applies here too."""
     assert run("put", "jobs", "x").exit_code == 2
 
 
 def test_queue_is_created_with_the_limits_asked_for(run: Run, name: str) -> None:
-    """Whoever comes first creates it."""
+    """The first user of a name creates the queue."""
     run("put", name, *LIMITS, "x")
     with ipcq.open(name, create=False) as queue:
         assert (queue.max_messages, queue.max_message_size) == (4, 512)
@@ -166,7 +166,7 @@ def test_missing_queue_is_5_where_it_must_exist(run: Run, name: str) -> None:
 
 
 def test_options_of_a_url_are_taken(run: Run, name: str) -> None:
-    """A URL may carry what the queue is to be created with."""
+    """A URL may have the limits for a new queue."""
     backend = ipcq.backends()[0].name
     run("put", f"{backend}://{name}?max_messages=4&max_message_size=512", "x")
     with ipcq.open(name, create=False) as queue:
@@ -174,7 +174,7 @@ def test_options_of_a_url_are_taken(run: Run, name: str) -> None:
 
 
 def test_queue_that_ends_with_the_command_is_refused(run: Run, name: str) -> None:
-    """Else what is put would be gone at once, without a word."""
+    """Otherwise the item would be lost silently."""
     assert "this one exits" in run("put", name, "--backend", "memory", "x").stderr
 
 
@@ -185,14 +185,14 @@ def test_queue_that_lives_by_its_holders_is_refused(run: Run, name: str, monkeyp
     assert "only while a process has them open" in run("put", name, *LIMITS, "x").stderr
 
 
-def test_full_queue_is_4_where_there_is_no_time(run: Run, queue: Queue) -> None:
+def test_full_queue_without_a_wait_is_4(run: Run, queue: Queue) -> None:
     """With --wait 0."""
     queue.put_many(range(4))
     assert run("put", queue.name, "--wait", "0", "x").exit_code == 4
 
 
-def test_full_queue_tells_how_many_items_went_in(run: Run, queue: Queue) -> None:
-    """Nothing gets lost in silence."""
+def test_full_queue_prints_the_number_of_items(run: Run, queue: Queue) -> None:
+    """No item is lost silently."""
     assert run("put", queue.name, "--wait", "0", *"abcdef").stderr == (
         f"ipcq: queue {queue.name!r} on backend 'memory': no space became free before the timeout; "
         "ITEM 5 was not put; 4 items put before it\n"
@@ -200,7 +200,7 @@ def test_full_queue_tells_how_many_items_went_in(run: Run, queue: Queue) -> None
 
 
 def test_full_queue_is_waited_for(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default as long as it takes, as in a pipe, with a note after a while."""
+    """By default without a limit, as in a pipe, with a note after a while."""
     monkeypatch.setattr(verb, "DELAY_SECONDS", 0.01)
     queue.put_many(range(4))
     thread = threading.Timer(0.1, queue.get)
@@ -223,8 +223,8 @@ def test_note_about_waiting_can_be_left_out(run: Run, queue: Queue) -> None:
     assert result.stderr == ""
 
 
-def test_time_to_wait_is_kept(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The note does not lengthen it away."""
+def test_timeout_is_kept(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note does not extend the timeout."""
     monkeypatch.setattr(verb, "DELAY_SECONDS", 0.01)
     queue.put_many(range(4))
     began = monotonic()
@@ -233,7 +233,7 @@ def test_time_to_wait_is_kept(run: Run, queue: Queue, monkeypatch: pytest.Monkey
 
 
 def test_bad_json_names_its_line(run: Run, queue: Queue) -> None:
-    """And what was before it is in."""
+    """The items before it have been put."""
     assert run("put", queue.name, "--json", input="1\n\n2\n{]\n3\n").stderr == (
         "ipcq: line 4 of the input is not JSON: Expecting property name enclosed in double quotes at column 2; "
         "it was not put; 2 items put before it\n"
@@ -246,19 +246,19 @@ def test_bad_json_is_1(run: Run, queue: Queue) -> None:
 
 
 def test_items_before_bad_json_are_in(run: Run, queue: Queue) -> None:
-    """They were put as they came."""
+    """They were put as they arrived."""
     run("put", queue.name, "--json", input="1\n2\nx\n3\n")
-    assert drained(queue) == [1, 2]
+    assert take_all(queue) == [1, 2]
 
 
 @pytest.mark.parametrize("text", ["NaN", "[" * 100_000, "1" * 5000])
 def test_json_beyond_reason_is_refused(run: Run, queue: Queue, text: str) -> None:
-    """Whatever Python's parser raises, it is told as what it is."""
+    """Whatever Python's parser raises becomes the same error."""
     assert "ITEM 1 cannot be read as JSON" in run("put", queue.name, "--json", text).stderr
 
 
 def test_invalid_utf8_names_the_way_out(run: Run, queue: Queue) -> None:
-    """Text is UTF-8, anything else is --raw."""
+    """Text is UTF-8; other bytes need --raw."""
     assert "--raw puts bytes unchanged" in run("put", queue.name, "-", input=b"a\n\xff\n").stderr
 
 
@@ -269,15 +269,15 @@ def test_item_that_cannot_be_encoded_is_1(run: Run, queue: Queue) -> None:
 
 @pytest.mark.parametrize("options", [("--raw",), ()])
 def test_too_large_an_input_is_refused(run: Run, queue: Queue, options: tuple[str, ...]) -> None:
-    """With the limit, and without reading it all."""
+    """The error has the limit, and the rest is not read."""
     assert (
         "has more than the 512 bytes that the queue takes"
         in run("put", queue.name, *options, "-", input=b"x" * 100_000).stderr
     )
 
 
-def test_interruption_tells_how_many_items_went_in(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever stops it wants to know where to go on."""
+def test_interruption_prints_the_number_of_items(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user needs the number to resume."""
 
     def interrupted(self: Queue, item: Any, **options: Any) -> None:
         raise KeyboardInterrupt
@@ -287,7 +287,7 @@ def test_interruption_tells_how_many_items_went_in(run: Run, queue: Queue, monke
     assert (result.exit_code, result.stderr) == (130, "ipcq: interrupted; 0 items put\n")
 
 
-def test_quiet_interruption_says_nothing(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_interruption_prints_nothing(run: Run, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --quiet."""
 
     def interrupted(self: Queue, item: Any, **options: Any) -> None:
@@ -298,13 +298,13 @@ def test_quiet_interruption_says_nothing(run: Run, queue: Queue, monkeypatch: py
 
 
 def test_queue_that_was_shut_down_is_1(run: Run, queue: Queue) -> None:
-    """Nothing goes in any more."""
+    """No item can be put any more."""
     queue.shutdown()
     assert run("put", queue.name, "x").exit_code == 1
 
 
 def test_line_is_put_as_soon_as_it_comes(start: Callable[..., Any], shared: Queue) -> None:
-    """As a program, from a pipe that stays open."""
+    """A program reading a pipe that stays open."""
     process = start("put", shared.name, "-")
     process.stdin.write("first\n")
     process.stdin.flush()
@@ -312,7 +312,7 @@ def test_line_is_put_as_soon_as_it_comes(start: Callable[..., Any], shared: Queu
 
 
 def test_long_stream_passes_through_a_short_queue(start: Callable[..., Any], shared: Queue) -> None:
-    """More items than the queue holds: the producer waits, nothing is lost."""
+    """More items than the queue holds: the producer waits, and none is lost."""
     process = start("put", shared.name, "--json", "-", stdin=subprocess.PIPE)
     feeder = threading.Thread(target=process.communicate, args=("".join(f"{n}\n" for n in range(500)),))
     feeder.start()
@@ -321,8 +321,8 @@ def test_long_stream_passes_through_a_short_queue(start: Callable[..., Any], sha
     assert items == list(range(500))
 
 
-def test_interrupted_program_tells_how_many_items_went_in(start: Callable[..., Any], shared: Queue) -> None:
-    """A real SIGINT while a full queue is waited for."""
+def test_interrupted_program_prints_the_number_of_items(start: Callable[..., Any], shared: Queue) -> None:
+    """A real SIGINT while it waits for space."""
     process = start("put", shared.name, *"abcdef")
     assert "is full" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

@@ -52,7 +52,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_verb_shows_the_password(run: Callable[..., Result], command: list[str]) -> None:
-    """Neither on stdout nor on stderr, whatever it says otherwise."""
+    """Neither on stdout nor on stderr, whatever else they contain."""
     result = run(*command)
     assert (result.exit_code != 0, CANARY in result.output + result.stderr) == (True, False)
 
@@ -60,7 +60,7 @@ def test_no_verb_shows_the_password(run: Callable[..., Result], command: list[st
 def test_the_preferred_backend_is_shown_without_its_password(
     run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """IPCQ_BACKEND is no place for a URL, and an error says so without it."""
+    """IPCQ_BACKEND cannot hold a URL, and the error says so without its password."""
     monkeypatch.setenv("IPCQ_BACKEND", ADDRESS)
     assert CANARY not in "".join(
         result.output + result.stderr for result in (run("create", "/jobs"), run("doctor"), run("config"), run("ls"))

@@ -23,7 +23,7 @@ def test_json_is_one_object_with_stable_keys(run: Run, queue: Queue) -> None:
 
 
 def test_attributes_are_those_of_the_queue(run: Run, queue: Queue) -> None:
-    """What it was created with."""
+    """The limits with which it was created."""
     assert json.loads(run("stat", queue.name, "--json").stdout)["attributes"] == {
         "mode": "0600",
         "max_messages": 4,
@@ -35,7 +35,7 @@ def test_attributes_are_those_of_the_queue(run: Run, queue: Queue) -> None:
 
 
 def test_figures_are_those_of_the_queue(run: Run, queue: Queue) -> None:
-    """What it counted, and one handle more while the command looks."""
+    """Its counts, and one more handle: that of the command."""
     queue.put("x")
     figures = asdict(queue.stats())
     if figures["handles"] is not None:
@@ -43,7 +43,7 @@ def test_figures_are_those_of_the_queue(run: Run, queue: Queue) -> None:
     assert json.loads(run("stat", queue.name, "--json").stdout)["stats"] == figures
 
 
-def test_capabilities_are_told_by_name(run: Run, queue: Queue) -> None:
+def test_capabilities_are_printed_by_name(run: Run, queue: Queue) -> None:
     """An enumeration is a word, not a number."""
     told = json.loads(run("stat", queue.name, "--json").stdout)["capabilities"]
     assert (told["scope"], told["persistence"], told["peek"]) == ("process", "process", True)
@@ -61,24 +61,24 @@ def test_terminal_has_a_table(terminal: Callable[..., Any], queue: Queue) -> Non
 
 
 def test_nothing_is_taken(run: Run, queue: Queue) -> None:
-    """Looking is not getting."""
+    """stat takes nothing."""
     queue.put("x")
     run("stat", queue.name)
     assert queue.qsize() == 1
 
 
 def test_missing_queue_is_5(run: Run, name: str) -> None:
-    """Looking creates nothing."""
+    """stat creates nothing."""
     assert run("stat", name).exit_code == 5
 
 
 def test_queue_on_the_best_backend_has_no_note(run: Run, shared: Queue) -> None:
-    """There is nothing to say."""
+    """There is nothing to report."""
     assert run("stat", shared.name).stderr == ""
 
 
 def test_queue_on_a_backend_without_a_rank_has_no_note(run: Run, queue: Queue) -> None:
-    """Somebody named it."""
+    """Somebody chose it by name."""
     assert run("stat", queue.name).stderr == ""
 
 
@@ -97,7 +97,7 @@ WHY = [
 def test_queue_that_is_not_on_the_best_backend_has_a_note(
     run: Run, name: str, options: dict[str, Any], why: str
 ) -> None:
-    """On stderr, with what its attributes tell."""
+    """On stderr, with the reason that its attributes give."""
     best = ipcq.backends()[0].name
     with ipcq.open(name, usable("mqueue"), max_messages=4, max_message_size=512, **options):
         note = f"ipcq: queue {name!r} on backend 'mqueue': not on the better backend {best!r}: {why}"
@@ -105,10 +105,10 @@ def test_queue_that_is_not_on_the_best_backend_has_a_note(
 
 
 @pytest.mark.needs("pyshm")
-def test_queue_that_the_best_backend_cannot_have_has_the_reason(
+def test_note_has_the_capability_that_the_best_backend_lacks(
     name: str, memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what it can do."""
+    """A capability that the better backend lacks."""
     monkeypatch.setattr(ipcq.Queue, "lifetime", "last-close")
     with ipcq.open(name, usable("pyshm"), max_messages=4, max_message_size=512) as queue:
         plain = replace(ipcq.backends()[0], name="plain", rank=999, capabilities=ipcq.Capabilities())
@@ -119,7 +119,7 @@ def test_queue_that_the_best_backend_cannot_have_has_the_reason(
 
 
 def test_queue_that_ls_cannot_show_has_a_note(run: Run, shared: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what would change that."""
+    """With the way out."""
     listing = ipcq.Listing()
     listing.unlisted = {shared.backend: "it is not mounted: mount it"}
     monkeypatch.setattr(ipcq, "queues", lambda: listing)

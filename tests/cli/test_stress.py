@@ -1,4 +1,4 @@
-"""``ipcq stress``: what it reports, that it can fail, and that it leaves nothing behind."""
+"""``ipcq stress``: its report, its failures, and its cleanup."""
 
 import json
 import os
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 @pytest.fixture
 def pyshm() -> str:
-    """Return the name of a backend that needs nothing."""
+    """Return the name of a backend without prerequisites."""
     return "pyshm"
 
 
 def test_a_storm_ends_with_a_verdict(run: Run, pyshm: str) -> None:
-    """And with the figures that it rests on, one line each."""
+    """And with the figures behind it, one line each."""
     result = run(*TINY, "--backend", pyshm, "--seed", "7")
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert list(lines) == ["queue", "get", "messages", "wrong", "lost", "stall", "verdict"], result.stdout
@@ -44,7 +44,7 @@ def test_a_storm_ends_with_a_verdict(run: Run, pyshm: str) -> None:
 
 
 def test_every_mode_has_its_object(run: Run, pyshm: str) -> None:
-    """With ``--json``, whose keys are those that the reference lists."""
+    """With ``--json``; the reference lists its keys."""
     result = run(*TINY, "--backend", pyshm, "--mode", "all", "--json")
     told = [json.loads(line) for line in result.stdout.splitlines()]
     assert [each["mode"] for each in told] == list(MODES) == list(verb.MODES)
@@ -54,26 +54,26 @@ def test_every_mode_has_its_object(run: Run, pyshm: str) -> None:
     assert all(f"`{key}`" in listed for key in told[0])
 
 
-def test_what_is_special_about_a_mode_is_told(run: Run, pyshm: str) -> None:
-    """Stops are counted, and of names that come and go the slowest open."""
+def test_each_mode_has_its_own_figures(run: Run, pyshm: str) -> None:
+    """The number of stops, and the slowest open in the mode with changing names."""
     text = run(*TINY, "--backend", pyshm, "--mode", "stops", "--mode", "names", "--quiet").stdout
     assert " stops\n" in text and "\nopening   " in text
     assert not text.startswith("queue")
 
 
 def test_a_storm_ends_when_its_time_is_over(run: Run, pyshm: str) -> None:
-    """With the kills that there were."""
+    """With the kills so far."""
     told = json.loads(run(*TINY, "--backend", pyshm, "--seconds", "0", "--json").stdout)
     assert told["ok"] and told["kills"] < 4
 
 
 def test_a_storm_needs_several_processes(run: Run, memory: str) -> None:
-    """Within one there is nothing to kill."""
+    """Within a single process there is nothing to kill."""
     result = run(*TINY, "--backend", memory)
     assert (result.exit_code, "the stress test needs several" in result.stderr) == (1, True)
 
 
-def test_a_terminal_shows_how_far_it_is(
+def test_a_terminal_shows_the_progress(
     terminal: Callable[..., SimpleNamespace], pyshm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bar, and the kills so far."""
@@ -83,23 +83,23 @@ def test_a_terminal_shows_how_far_it_is(
     assert "%   " in told.text and " kills   " in told.text
 
 
-# What is wrong
+# Faults
 
 
-def test_a_broken_promise_is_told(
+def test_a_broken_promise_fails_the_run(
     program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str], pyshm: str
 ) -> None:
-    """A backend that gives messages twice: what was wrong is in the verdict, and the exit code is 1."""
+    """A backend that returns messages twice: the verdict has the fault, and the exit code is 1."""
     result = program("stress", "--kills", "20", "--backend", "doubles", env=wrong)
     assert result.returncode == 1, result.stderr
     assert " duplicated" in result.stdout.splitlines()[-1]
     assert result.stdout.splitlines()[-1].startswith("verdict   FAIL: ")
 
 
-def test_a_hang_is_told_with_the_stacks_of_all(
+def test_a_hang_fails_the_run_with_the_stacks_of_all(
     program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str], pyshm: str
 ) -> None:
-    """A backend whose get never returns: each process's stack is there, and what it waits for in the kernel."""
+    """A backend whose get never returns: the report has each process's stack and its wait in the kernel."""
     result = program("stress", "--kills", "400", "--patience", "1", "--backend", "hangs", "--json", env=wrong)
     told = json.loads(result.stdout)
     assert (result.returncode, told["ok"]) == (1, False), result.stderr
@@ -109,10 +109,10 @@ def test_a_hang_is_told_with_the_stacks_of_all(
     assert told["stacks"].count("--- <Peer ") >= 8
 
 
-def test_what_went_wrong_is_told_with_what_the_processes_wrote(
+def test_trouble_is_reported_with_the_output_of_the_processes(
     run: Run, pyshm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The verdict names it, and their stacks follow."""
+    """The verdict names it, and the stacks follow."""
     report = storm.Report(mode="get", seed=1, seconds=1.0, kills=3, trouble="nobody got on", stacks="in a get")
     monkeypatch.setattr(storm, "stress", lambda *_, **__: report)
     result = run(*TINY, "--backend", pyshm)
@@ -120,19 +120,17 @@ def test_what_went_wrong_is_told_with_what_the_processes_wrote(
     assert result.exit_code == 1
 
 
-# What is left
+# Cleanup
 
 
 def queues(pid: int) -> list[str]:
-    """Return the queues of a storm that are there."""
+    """Return the existing queues of a storm."""
     return [queue.name for queue in ipcq.queues() if queue.name.startswith(f"/ipcq-stress-{pid}-")]
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
-def test_nothing_is_left_of_a_storm_that_is_ended(
-    number: str, code: int, start: Start, pyshm: str, tmp_path: Path
-) -> None:
-    """By Ctrl-C, or by a kill, of which its processes hear."""
+def test_a_storm_that_is_ended_leaves_nothing(number: str, code: int, start: Start, pyshm: str, tmp_path: Path) -> None:
+    """Ended by Ctrl-C, or by a kill, which its processes notice."""
     process = start("stress", "--backend", pyshm, env={**os.environ, "TMPDIR": str(tmp_path)})
     deadline = monotonic() + 20
     while not list(tmp_path.glob("ipcq-peers-*/consumer-*.ledger")) and monotonic() < deadline:
@@ -153,6 +151,6 @@ def test_nothing_is_left_of_a_storm_that_is_ended(
 def test_a_storm_needs_no_shutdown(
     program: Callable[..., "subprocess.CompletedProcess[str]"], wrong: dict[str, str], pyshm: str, mode: str
 ) -> None:
-    """On a backend that has none, a file tells the processes of the end, and what is left is taken then."""
+    """On a backend without a shutdown, a file ends the processes, and the remaining messages are taken afterwards."""
     result = program(*TINY, "--backend", "endless", "--mode", mode, env=wrong)
     assert result.returncode == 0, result.stdout + result.stderr

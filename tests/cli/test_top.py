@@ -27,7 +27,7 @@ Queue = ipcq.Queue[Any]
 
 @pytest.fixture
 def alone(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Queue:
-    """Be the only queue of the machine, whatever others do."""
+    """Return a queue that is the only one in the listing."""
     show(monkeypatch, ipcq.QueueInfo(queue.name, "memory"))
     return queue
 
@@ -40,7 +40,7 @@ def show(monkeypatch: pytest.MonkeyPatch, *infos: ipcq.QueueInfo, **unlisted: st
 
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that says what happens in each interval; in the one behind them q is pressed."""
+    """Return a function that takes one step in each interval; in the interval after the last one, q is pressed."""
 
     def between(*steps: Callable[[], object]) -> None:
         waiting = iter(steps)
@@ -66,7 +66,7 @@ def test_once_is_one_line_for_each_queue(run: Run, alone: Queue) -> None:
 def test_rates_are_those_of_the_interval(
     run: Run, alone: Queue, between: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What happened, divided by the time that passed."""
+    """The difference divided by the time that passed."""
     alone.put_many(["a", "b"])
     times = iter((100.0, 102.0))
     monkeypatch.setattr(verb, "monotonic", lambda: next(times))
@@ -76,8 +76,8 @@ def test_rates_are_those_of_the_interval(
     assert rates == [0.5, 1.5, -1.0, 0.0]
 
 
-def test_rates_are_unknown_where_nobody_counts(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The change of the depth is what can be seen then."""
+def test_rates_are_unknown_without_counts(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the change of the depth is known then."""
     monkeypatch.setattr(ipcq.Queue, "stats", lambda self: ipcq.Stats())
     told = json.loads(run("top", "--once", "--json", "--interval", "0.02").stdout)
     rates = [told[f"{what}_per_second"] for what in ("puts", "gets", "change", "waits")]
@@ -85,7 +85,7 @@ def test_rates_are_unknown_where_nobody_counts(run: Run, alone: Queue, monkeypat
 
 
 def test_rates_of_another_queue_of_that_name_are_unknown(run: Run, alone: Queue, between: Callable[..., None]) -> None:
-    """Its counts began anew."""
+    """Its counts started again."""
 
     def anew() -> None:
         alone.unlink()
@@ -98,48 +98,48 @@ def test_rates_of_another_queue_of_that_name_are_unknown(run: Run, alone: Queue,
 
 
 def test_json_has_the_keys_of_ls_and_the_time(run: Run, alone: Queue) -> None:
-    """Keys are stable."""
+    """The keys are stable."""
     told = json.loads(run("top", "--once", "--json", "--interval", "0.02").stdout)
     assert sorted(told) == sorted(["time", "error", "max_message_size", "mode", *verb.KEYS])
 
 
 def test_lines_come_until_q_is_pressed(run: Run, alone: Queue, between: Callable[..., None]) -> None:
-    """And that is a success."""
+    """And the exit code is 0."""
     between(lambda: None, lambda: None)
     result = run("top")
     assert (result.exit_code, result.stdout.count("\n")) == (0, 2)
 
 
 def test_interruption_ends_it_as_q_does(run: Run, alone: Queue, between: Callable[..., None]) -> None:
-    """It is the way to end it."""
+    """It is a normal way to end it."""
     between(lambda: signal.raise_signal(signal.SIGINT))
     result = run("top")
     assert (result.exit_code, result.output) == (0, "")
 
 
-def test_termination_is_told_by_the_exit_code(run: Run, alone: Queue, between: Callable[..., None]) -> None:
-    """With the terminal whole."""
+def test_termination_has_its_exit_code(run: Run, alone: Queue, between: Callable[..., None]) -> None:
+    """And the terminal is restored."""
     between(lambda: signal.raise_signal(signal.SIGTERM))
     assert run("top").exit_code == 143
 
 
 def test_no_queue_is_no_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There may be some later."""
+    """A queue may be created later."""
     show(monkeypatch)
     assert run("top", "--once", "--interval", "0.02").output == ""
 
 
-def test_what_cannot_be_seen_is_noted_once(
+def test_backend_that_cannot_be_listed_is_noted_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, between: Callable[..., None]
 ) -> None:
-    """And not at each look."""
+    """Not at each poll."""
     show(monkeypatch, some="not mounted: mount it")
     between(lambda: None, lambda: None)
     assert run("top").stderr == "ipcq: backend 'some': not mounted: mount it\n"
 
 
 def test_queue_that_cannot_be_opened_has_its_line(run: Run, alone: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what is known of it: its name."""
+    """With its name, which is known."""
 
     def refuse(queue: Queue) -> None:
         raise ipcq.PermissionDenied(queue=alone.name)
@@ -154,7 +154,7 @@ def test_unknown_backend_is_2(run: Run) -> None:
 
 
 def test_terminal_has_a_live_table(terminal: Callable[..., Any], alone: Queue, between: Callable[..., None]) -> None:
-    """On a screen of its own, which is gone at the end."""
+    """On the alternate screen, which is gone at the end."""
     between(lambda: None)
     told = terminal("top")
     assert ("\x1b[?1049h" in told.output, "\x1b[?1049l" in told.output, alone.name in told.text) == (True, True, True)
@@ -163,7 +163,7 @@ def test_terminal_has_a_live_table(terminal: Callable[..., Any], alone: Queue, b
 def test_live_table_has_the_notes(
     terminal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, between: Callable[..., None]
 ) -> None:
-    """On the screen, where somebody looks."""
+    """On the screen, where the user looks."""
     show(monkeypatch, some="not mounted: mount it")
     between()
     assert "not mounted: mount it" in terminal("top").text
@@ -178,8 +178,8 @@ def test_terminal_without_rich_has_lines(
     assert ("\x1b[" in told.output, "capacity" in told.text) == (False, True)
 
 
-def test_once_on_a_terminal_stays_there(terminal: Callable[..., Any], alone: Queue) -> None:
-    """No screen of its own."""
+def test_once_on_a_terminal_stays_on_its_screen(terminal: Callable[..., Any], alone: Queue) -> None:
+    """It does not use the alternate screen."""
     assert "\x1b[?1049h" not in terminal("top", "--once", "--interval", "0.02").output
 
 
@@ -188,8 +188,8 @@ def test_key_ends_it(terminal: Callable[..., Any], alone: Queue) -> None:
     assert terminal("top", "--interval", "60", typed="xQ").code == 0
 
 
-def test_terminal_is_whole_afterwards(alone: Queue, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines are edited and shown again."""
+def test_terminal_is_restored_afterwards(alone: Queue, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line editing and echo are on again."""
     import termios
 
     master, slave = pty.openpty()
@@ -205,7 +205,7 @@ def test_terminal_is_whole_afterwards(alone: Queue, run: Run, monkeypatch: pytes
         os.close(slave)
 
 
-def test_terminal_that_goes_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_terminal_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is there to look."""
     keyboard = Keyboard()
     reading, writing = os.pipe()
@@ -217,7 +217,7 @@ def test_terminal_that_goes_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_no_wait_for_a_key_is_long(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
-    """A Ctrl-C that comes just before the system call does not interrupt it."""
+    """A Ctrl-C that arrives just before the system call does not interrupt it."""
     waits: list[float] = []
     monkeypatch.setattr(_keyboard, "sleep", waits.append)
     monkeypatch.setattr(_keyboard.select, "select", lambda *args: waits.append(args[3]) or ([], [], []))
@@ -229,7 +229,7 @@ def test_no_wait_for_a_key_is_long(monkeypatch: pytest.MonkeyPatch, terminal: bo
 
 
 def test_other_keys_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only q."""
+    """Only q does."""
     keyboard = Keyboard()
     reading, writing = os.pipe()
     os.write(writing, b"x")
@@ -240,7 +240,7 @@ def test_other_keys_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_program_ends_with_its_reader(start: Callable[..., Any], shared: Queue) -> None:
-    """``ipcq top | head -1``; listing needs the kernel's file system, so only what is printed there is waited for."""
+    """``ipcq top | head -1``. Listing needs the kernel's file system, so the test expects a line only with it."""
     reading, writing = os.pipe()
     process = start("top", "--interval", "0.05", "--json", "--backend", shared.backend, stdout=writing)
     os.close(writing)

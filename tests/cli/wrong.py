@@ -1,4 +1,4 @@
-"""Backends between processes that are wrong on purpose, each in one way: what shows that `ipcq stress` can fail."""
+"""Deliberately faulty backends between processes, each with one fault; they show that `ipcq stress` can fail."""
 
 import time
 from dataclasses import replace
@@ -11,7 +11,7 @@ from ipcq_pyshm._channel import PyshmChannel
 
 
 class Doubling(PyshmChannel):
-    """Gives every third message twice."""
+    """Returns every third message twice."""
 
     def try_get(self) -> Received | None:
         self.gets = getattr(self, "gets", 0) + 1
@@ -19,7 +19,7 @@ class Doubling(PyshmChannel):
 
 
 class Hanging(PyshmChannel):
-    """Lets nobody come back from a get once fifty messages were taken."""
+    """Never returns from a get once fifty messages have been taken."""
 
     def try_get(self) -> Received | None:
         if (self.stats().gets or 0) >= 50:
@@ -52,7 +52,7 @@ class Wrong(PyshmBackend):
 
 
 class Endless(PyshmBackend):
-    """A backend that is right, and whose queues cannot be shut down."""
+    """A correct backend whose queues cannot be shut down."""
 
     name = "endless"
     capabilities = replace(PyshmBackend.capabilities, shutdown=False)
