@@ -1,4 +1,4 @@
-"""ipcq where nothing of its extras is installed: run by `nox -s bare`, and by nothing else."""
+"""Tests of ipcq without its extras; only `nox -s bare` runs them."""
 
 import dataclasses
 import re
@@ -35,14 +35,14 @@ EXTRAS = [need for need in requires("ipcq-queue") or () if "extra ==" in need an
 
 
 @pytest.mark.parametrize("distribution", [re.split(r"[^\w.-]", need)[0] for need in EXTRAS])
-def test_nothing_optional_is_here(distribution: str) -> None:
-    """Else these tests prove nothing."""
+def test_no_optional_library_is_installed(distribution: str) -> None:
+    """Otherwise these tests prove nothing."""
     with pytest.raises(PackageNotFoundError):
         version(distribution)
 
 
 def test_objects_go_through_a_queue() -> None:
-    """The core needs none of them."""
+    """The core needs no extra."""
     with ipcq.open(NAME, "memory") as queue:
         queue.put({"id": 1})
         assert queue.get() == {"id": 1}
@@ -50,7 +50,7 @@ def test_objects_go_through_a_queue() -> None:
 
 
 def test_a_type_names_what_to_install() -> None:
-    """type= says which extra it needs."""
+    """The error of type= names the extra."""
     with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq-queue\[msgspec\]'"):
         ipcq.open(NAME, "memory", type=Job)
 
@@ -58,14 +58,14 @@ def test_a_type_names_what_to_install() -> None:
 UNUSABLE = [info.name for info in ipcq.backends() if not info.usable]
 
 
-def test_a_backend_misses_its_library() -> None:
-    """Else the next tests have nothing to run on."""
+def test_a_backend_lacks_its_library() -> None:
+    """Otherwise the next tests have nothing to run on."""
     assert UNUSABLE
 
 
 @pytest.mark.parametrize("backend", UNUSABLE)
-def test_a_backend_without_its_library_says_so(backend: str) -> None:
-    """It is listed with the reason, and refused with it."""
+def test_a_backend_without_its_library_gives_the_reason(backend: str) -> None:
+    """It is listed with the reason, and the error has it."""
     (info,) = (info for info in ipcq.backends() if info.name == backend)
     words = f"pip install 'ipcq-queue[{backend}]'"
     assert words in info.reason
@@ -74,12 +74,12 @@ def test_a_backend_without_its_library_says_so(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["auto", *UNUSABLE])
-def test_names_are_seen_without_the_library(backend: str) -> None:
-    """A name is taken also for who cannot use its backend."""
+def test_names_can_be_looked_up_without_the_library(backend: str) -> None:
+    """A name is also taken for a process that cannot use its backend."""
     assert not ipcq.exists(NAME, backend)
 
 
-def test_auto_creates_where_nothing_is_missing() -> None:
+def test_auto_creates_on_a_backend_without_prerequisites() -> None:
     """On the best backend that needs no library."""
     with ipcq.open(NAME) as queue:
         queue.put("item")
@@ -88,21 +88,21 @@ def test_auto_creates_where_nothing_is_missing() -> None:
         queue.unlink()
 
 
-def test_what_is_compiled_is_there() -> None:
-    """An extension that is optional is missed by nobody who builds, so it has to be looked for."""
+def test_the_extension_is_installed() -> None:
+    """A build does not fail without an optional extension, so the test looks for it."""
     extensions = {file.parts[0] for file in files("ipcq-queue") or () if file.name.endswith(tuple(EXTENSION_SUFFIXES))}
     assert extensions == ({"ipcq_shm"} if sys.platform == "linux" else set())
 
 
-def test_a_lock_without_its_library_says_so() -> None:
-    """lock="shmlock" says which extra it needs, and makes no queue."""
+def test_a_lock_without_its_library_gives_the_reason() -> None:
+    """The error of lock="shmlock" names the extra, and no queue is created."""
     with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq-queue\[shmlock\]'"):
         ipcq.open(NAME, "pyshm", lock="shmlock")
     assert not ipcq.exists(NAME)
 
 
-def test_auto_says_for_each_backend_why_not() -> None:
-    """Where no backend can honour the request, the error gives each reason."""
+def test_auto_gives_the_reason_for_each_backend() -> None:
+    """If no backend can honour the request, the error has each reason."""
     with pytest.raises(ipcq.BackendUnavailable) as caught:
         ipcq.open(NAME, require={"persistence": ipcq.Persistence.SYNCED})
     assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
@@ -116,8 +116,8 @@ def test_the_command_line_works(arguments: list[str]) -> None:
     assert run.stdout or run.stderr
 
 
-def test_the_doctor_says_what_is_missing() -> None:
-    """With what installs it; backends that reach other processes are left, so it is no problem."""
+def test_doctor_names_the_missing_library() -> None:
+    """With the command that installs it. Backends that reach other processes are left, so the exit code is 0."""
     run = subprocess.run([sys.executable, "-m", "ipcq", "doctor"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "posix_ipc is not installed\tpip install 'ipcq-queue[mqueue]'" in run.stdout

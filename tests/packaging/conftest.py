@@ -1,4 +1,4 @@
-"""What the tests of packaging share: the sources, the distributions that are built of them, and the wheel installed."""
+"""Fixtures for the tests of packaging: the sources, the distributions built from them, and the installed wheel."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from building import LOCAL, MADE, ROOT, Built, pip, run, tracked
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the sources, as building leaves files beside them, with a version that no index can have."""
+    """Return a copy of the sources, because builds leave files, with a version that no index can have."""
     place = tmp_path_factory.mktemp("sources") / "ipcq"
     names = tracked()
     if names is None:
         shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(*MADE))
     for name in names or ():
-        if (ROOT / name).is_file():  # not one that is deleted, and not yet for git
+        if (ROOT / name).is_file():  # not a file that is deleted, but not yet in git
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, place / name)
     settings = (place / "pyproject.toml").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Build the source distribution, and of that the wheel."""
+    """Build the source distribution, and the wheel from it."""
     place = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--outdir", place, sources)
     (sdist,), (wheel,) = place.glob("*.tar.gz"), place.glob("*.whl")
@@ -39,7 +39,7 @@ def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="session")
 def target(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel, without what it needs, into a directory of its own."""
+    """Install the wheel, without its dependencies, into a separate directory."""
     place = tmp_path_factory.mktemp("target")
     pip("install", "--no-deps", "--target", place, built.wheel)
     return place

@@ -1,7 +1,7 @@
-"""Makes an installed ipcq one that never had a certain backend, by its list of entry points: run by `nox -s hidden`.
+"""Hides backends of an installed ipcq by removing their entry points; run by `nox -s hidden`.
 
-Without an argument it prints which backends can be hidden, of those that ipcq brings along: each without which there is
-still one that crosses processes, as without any there is nothing to test.
+Without arguments it prints the bundled backends that can be hidden: without any of them, another one still crosses
+processes. Otherwise there would be nothing to test.
 """
 
 import sys

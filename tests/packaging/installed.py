@@ -1,4 +1,4 @@
-"""Looks at an ipcq that was installed from its wheel, with nothing else around: run by `nox -s build`."""
+"""Checks an ipcq that was installed from its wheel in an empty environment; run by `nox -s build`."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
-    """Fail with a sentence where something is missing."""
+    """Exit with a message if something is missing."""
     ours = distribution("ipcq-queue")
     held = {file.as_posix() for file in ours.files or () if file.suffix != ".pyc" and ".." not in file.parts}
     packed = {file for file in held if ".dist-info/" not in file and not file.endswith(tuple(EXTENSION_SUFFIXES))}
@@ -21,7 +21,7 @@ def main() -> None:
     check(packed <= written, f"the wheel holds more: {sorted(packed - written)}")
     check(sum(file.endswith("LICENSE") for file in held) == 1, "the wheel lacks its licence")
     compiled = sorted(file.parts[0] for file in ours.files or () if file.name.endswith(tuple(EXTENSION_SUFFIXES)))
-    # They are optional, so that building fails to build them without a word.
+    # They are optional, so a build without them succeeds silently.
     check(compiled == (["ipcq_shm"] if sys.platform == "linux" else []), f"the wheel has extensions of {compiled}")
     check(pure(ours) != bool(compiled), "the wheel has another tag than what it holds")
     offered = {entry.name: entry.load() for entry in entry_points(group="ipcq.backends")}
@@ -33,7 +33,7 @@ def main() -> None:
     place = sysconfig.get_path("purelib" if pure(ours) else "platlib")
     check(Path(ipcq.__file__).is_relative_to(place), f"not the wheel's: {ipcq.__file__}")
     unusable = {info.name: info.reason for info in ipcq.backends() if works_here(info) and not info.usable}
-    if sys.version_info >= (3, 14):  # where a backend's library may have to be compiled, it is an extra
+    if sys.version_info >= (3, 14):  # a library that may have to be compiled is an extra
         unusable = {name: reason for name, reason in unusable.items() if "pip install" not in reason}
     check(not unusable, f"backends that cannot be used: {unusable}")
     print(f"the wheel holds {len(held)} files and the backends {', '.join(sorted(offered))}")

@@ -1,4 +1,4 @@
-"""The directions of imports: each contract of the linter holds what is there, and fails where it is broken."""
+"""The import contracts: each one holds for the code as it is, and fails when it is broken."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ CONTRACTS = {
     for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 }
 
-#: For each contract a file, and an import in it that the contract must not let pass.
+#: For each contract, a file and an import that the contract must reject there.
 BREAKS = [
     ("core", "ipcq/_handle/queue.py", "import ipcq_memory"),
     ("core", "ipcq/_cli/verbs/ls.py", "from ipcq_mqueue import NAME"),
@@ -59,14 +59,14 @@ def lint(place: Path, *contracts: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_all_contracts_hold(copy: Path) -> None:
-    """What is there keeps to the directions."""
+    """The code as it is keeps the contracts."""
     run = lint(copy)
     assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.parametrize(("contract", "file", "line"), BREAKS)
 def test_each_contract_can_fail(copy: Path, contract: str, file: str, line: str) -> None:
-    """An import against the direction is found by the contract that forbids it."""
+    """The contract reports an import that it forbids."""
     broken = copy / file.removeprefix("backends/")
     whole = broken.read_text()
     broken.write_text(f"{whole}\n{line}\n")
@@ -84,7 +84,7 @@ def test_every_contract_is_tried() -> None:
 
 
 @pytest.mark.parametrize("contract", ["suite", "door"])
-def test_the_lists_of_private_rooms_are_complete(contract: str) -> None:
-    """A new private room of the core is closed to the suite and to backends as well."""
-    rooms = {f"ipcq.{path.stem}" for path in (ROOT / "ipcq").glob("_*") if not path.stem.startswith("__")}
-    assert rooms <= set(CONTRACTS[contract]["forbidden_modules"])
+def test_the_lists_of_private_packages_are_complete(contract: str) -> None:
+    """A new private package of the core is forbidden to the suite and to backends, too."""
+    private = {f"ipcq.{path.stem}" for path in (ROOT / "ipcq").glob("_*") if not path.stem.startswith("__")}
+    assert private <= set(CONTRACTS[contract]["forbidden_modules"])

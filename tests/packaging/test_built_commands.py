@@ -1,4 +1,4 @@
-"""Each command for pip that ipcq prints, or that a page gives, installs the distribution that is built here."""
+"""Each pip command that ipcq prints, or that a page gives, installs the distribution that is built here."""
 
 import ast
 import json
@@ -17,19 +17,19 @@ from ipcq._distribution import DISTRIBUTION, FORMER
 CODE = ("ipcq/**/*.py", "backends/**/*.py", "examples/**/*.py")
 PAGES = ("*.md", "docs/**/*.md", "changelog.d/*.md")
 
-#: What f-strings may have in a command; anything else is known only when the command is printed.
+#: Names that f-strings insert into a command; any other value is known only when the command is printed.
 NAMES = {"DISTRIBUTION": DISTRIBUTION, "_DISTRIBUTION": DISTRIBUTION, "FORMER": FORMER}
 LATER = "{}"
 
 COMMAND = re.compile(r"\bpip ((?:un)?install)((?: +(?:'[^'\n]*'|[\w.\[\]<>=/{}*-]+))*)")
 WITH_EXTRA = re.compile(r"\b([\w-]+)\[((?:aio|cli|mqueue|msgspec|shmlock|testing)[a-z,]*)\]")
 
-#: Options that stand before a value.
+#: Options with a value.
 VALUED = {"--group", "--no-binary", "--target", "-e"}
 
 
 class Strings(ast.NodeVisitor):
-    """Collects the texts of a module, f-strings as they are printed."""
+    """Collects the strings of a module, with f-strings as they are printed."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -48,7 +48,7 @@ class Strings(ast.NodeVisitor):
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Yield everything that users may read, with the file that it is in."""
+    """Yield every text that users may read, with its file."""
     for path in sorted(path for pattern in PAGES for path in ROOT.glob(pattern)):
         yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
     for path in sorted(path for pattern in CODE for path in ROOT.glob(pattern)):
@@ -76,24 +76,24 @@ def named(arguments: str) -> list[str]:
 
 
 def test_commands_are_found() -> None:
-    """Else the tests below prove nothing: two of pages, and one of a string that is put together."""
+    """Otherwise the tests below prove nothing: two on pages, and one in a concatenated string."""
     assert {"'ipcq-queue[aio]'", "ipcq-queue", "--force-reinstall --no-deps ipcq-queue"} <= set(OURS)
 
 
 @pytest.mark.parametrize("arguments", INSTALLS)
 def test_no_command_installs_another_distribution_in_our_place(arguments: str) -> None:
-    """Not the one that has our package's name on the index, nor any that is nearly called as ours."""
+    """Neither the one with our package's name on the index, nor any with a name similar to ours."""
     assert {name for name in named(arguments) if "ipcq" in name.lower()} <= {DISTRIBUTION}
 
 
 @pytest.mark.parametrize("arguments", [arguments for verb, arguments in COMMANDS if verb == "uninstall"])
-def test_what_a_command_uninstalls_is_not_ours(arguments: str) -> None:
-    """It is what overwrote our files, or a plugin that cannot be loaded."""
+def test_no_command_uninstalls_our_distribution(arguments: str) -> None:
+    """It is the distribution that overwrote our files, or a plugin that cannot be loaded."""
     assert set(named(arguments)) <= {FORMER}
 
 
-def test_commands_that_are_known_later_are_about_others() -> None:
-    """Plugins that `ipcq doctor` finds broken."""
+def test_commands_with_a_name_inserted_later_concern_other_distributions() -> None:
+    """Plugins that `ipcq doctor` reports as broken."""
     assert {command: path for command, path in COMMANDS.items() if LATER in command[1]} == {
         ("uninstall", LATER): "ipcq/_cli/verbs/doctor.py",
     }
@@ -103,7 +103,7 @@ def test_commands_that_are_known_later_are_about_others() -> None:
     ("name", "extras"), sorted({found for _, text in TEXTS for found in WITH_EXTRA.findall(text)}), ids=str
 )
 def test_extras_are_those_of_the_distribution(name: str, extras: str) -> None:
-    """Wherever an extra is named, in a command or not."""
+    """Wherever a text names an extra, in a command or not."""
     known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert (name, set(extras.split(",")) - set(known)) == (DISTRIBUTION, set())
 
@@ -116,7 +116,7 @@ def test_the_example_of_a_backend_needs_our_distribution() -> None:
 
 @pytest.mark.parametrize("arguments", OURS)
 def test_a_command_installs_what_is_built_here(arguments: str, built: Built, tmp_path: Path) -> None:
-    """pip takes our wheel, or builds our sources where the command says so, and nothing that is called `ipcq`."""
+    """pip takes our wheel, or builds our sources if the command requires it, and installs nothing called `ipcq`."""
     archive = built.sdist if "--no-binary" in arguments else built.wheel
     constraint = tmp_path / "constraint.txt"
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -132,6 +132,6 @@ def test_a_command_installs_what_is_built_here(arguments: str, built: Built, tmp
 
 
 def needed(extras: list[str]) -> set[str]:
-    """Return what the extras bring, as far as no condition may keep it away."""
+    """Return the unconditional dependencies of the extras."""
     lines = [line for line in requires(DISTRIBUTION) or () for extra in extras if f'extra == "{extra}"' in line]
     return {re.split(r"[^\w.-]", line)[0].lower() for line in lines}

@@ -1,4 +1,4 @@
-"""Frozen programs: a plain PyInstaller build has every backend, and its program meets any other on a queue."""
+"""Frozen programs: a plain PyInstaller build has every backend, and its program shares queues with any other."""
 
 import json
 import os
@@ -47,18 +47,18 @@ if __name__ == "__main__":
 
 KINDS = ("--onedir", "--onefile")
 
-# Two builds, which share what takes longest.
+# Two builds, which share the slowest part.
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
 def programs(target: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Freeze the program in each way, with no option that is about ipcq."""
+    """Freeze the program in each way, without options for ipcq."""
     if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
         pytest.skip("PyInstaller needs a Python that was configured with --enable-shared")
     place = tmp_path_factory.mktemp("frozen")
     (place / "program.py").write_text(PROGRAM)
-    # The installed wheel, as PyInstaller does not look into an editable install.
+    # The installed wheel, because PyInstaller does not see an editable install.
     environment = {**os.environ, "PYTHONPATH": str(target), "PYINSTALLER_CONFIG_DIR": str(place / "config")}
     freeze = sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=ERROR"
     for kind in KINDS:
@@ -71,7 +71,7 @@ def frozen(programs: dict[str, Path], request: pytest.FixtureRequest) -> Callabl
     """Return a function that runs the frozen program and returns what it prints."""
 
     def frozen(*arguments: str) -> object:
-        # No directory of this Python is in its reach.
+        # It cannot see any directory of this Python.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         printed = run(programs[request.param], *arguments, env=environment)
         return json.loads(printed) if printed else None
@@ -88,24 +88,24 @@ def name() -> Iterator[str]:
 
 
 def test_a_frozen_program_has_the_backends_that_are_installed(frozen: Callable[..., object]) -> None:
-    """Each one with the same answer whether it can be used."""
+    """Each one is usable, or unusable for the same reason."""
     assert frozen("backends", "-") == [[each.name, each.usable, each.reason] for each in ipcq.backends()]
 
 
-def test_what_a_frozen_program_puts_any_other_gets(frozen: Callable[..., object], name: str) -> None:
-    """`auto` decides in the one as in the other."""
+def test_another_program_gets_the_item_of_a_frozen_program(frozen: Callable[..., object], name: str) -> None:
+    """`auto` chooses the same backend in both."""
     frozen("put", name)
     with ipcq.open(name, create=False) as queue:
         assert queue.get(timeout=10) == {"id": 1}
 
 
 def test_two_frozen_programs_meet(frozen: Callable[..., object], name: str) -> None:
-    """The second attaches to what the first has made."""
+    """The second attaches to the queue that the first has created."""
     frozen("put", name)
     assert frozen("get", name) == {"id": 1}
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_a_frozen_program_starts_processes(frozen: Callable[..., object], method: str) -> None:
-    """With `freeze_support`, as multiprocessing asks, and a queue of the face handed over."""
+    """With `freeze_support`, as multiprocessing requires, and a queue of ipcq.compat passed to the child."""
     assert frozen("process", method) == {"from": "child"}

@@ -1,4 +1,4 @@
-"""What can be known here about other platforms: modules that are not there must not be in the way of importing."""
+"""Checks for other platforms that can run here: missing modules must not prevent imports."""
 
 import subprocess
 import sys
@@ -22,8 +22,8 @@ def test_everything_can_be_imported_without_what_windows_lacks() -> None:
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
 
 
-def test_a_bundled_backend_works_where_it_says_so() -> None:
-    """It is usable on the platforms that its descriptor names, and says so elsewhere; CI has each of them."""
+def test_a_bundled_backend_is_usable_on_its_platforms() -> None:
+    """It is usable on the platforms of its descriptor, and only there; CI runs on each of them."""
     bundled = [info for info in ipcq.backends() if info.distribution == "ipcq-queue"]
     here = {info.name for info in bundled if info.platforms is None or sys.platform.startswith(info.platforms)}
     assert {info.name for info in bundled if info.usable} == here, {info.name: info.reason for info in bundled}

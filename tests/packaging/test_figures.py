@@ -1,4 +1,4 @@
-"""The figures that the documentation shows: of every peer, short, from one program, and marked if they are a trial."""
+"""The figures in the documentation: for every peer, short, from one program, and marked if they come from a trial."""
 
 import json
 import os
@@ -27,7 +27,7 @@ KEPT = json.loads(benchmark_table.SUMMARY.read_text())
 
 
 def changed(name: str = "peers", **heading: Any) -> dict[str, Any]:
-    """Return a report of the summary as if it had been measured otherwise."""
+    """Return a report of the summary with a changed heading."""
     return {**benchmark_table.read(name), **heading}
 
 
@@ -36,7 +36,7 @@ MEASURED = {"rounds": benchmark_table.ROUNDS, "seconds": benchmark_table.SECONDS
 
 @pytest.mark.parametrize("peer", [*REFERENCES, *RIVALS])
 def test_each_peer_is_in_the_summary(peer: str) -> None:
-    """With figures: it was installed where they were measured."""
+    """With figures: it was installed on the machine that was measured."""
     figures = [
         result["median"]
         for workload in KEPT["peers"]["workloads"]
@@ -48,13 +48,13 @@ def test_each_peer_is_in_the_summary(peer: str) -> None:
 
 @pytest.mark.parametrize("peer", RIVALS)
 def test_each_peer_was_measured_in_the_version_that_is_pinned(peer: str) -> None:
-    """By the group `bench`."""
+    """In the group `bench`."""
     (pin,) = (each for each in GROUPS["bench"] if each.partition("==")[0] == peer)
     assert f"{peer} {pin.partition('==')[2]}" in benchmark_table.versions(KEPT["peers"])
 
 
 def test_the_tests_measure_the_same_versions() -> None:
-    """What the group `tests` has of the peers is what the group `bench` has."""
+    """The group `tests` pins the versions of the group `bench`."""
     pinned = {each for each in GROUPS["bench"] if "==" in each}
     peers = {each.partition("==")[0] for each in pinned}
     tested = {each.partition(";")[0] for each in GROUPS["tests"] if each.partition("==")[0] in peers}
@@ -62,17 +62,17 @@ def test_the_tests_measure_the_same_versions() -> None:
 
 
 def test_the_summary_has_every_workload() -> None:
-    """All that `ipcq bench` can measure."""
+    """Every workload of `ipcq bench`."""
     assert [each["name"] for each in KEPT["peers"]["workloads"]] == list(WORKLOADS)
 
 
 def test_the_summary_is_short_and_written_by_its_program() -> None:
-    """Writing it anew changes nothing."""
+    """Writing it again changes nothing."""
     assert benchmark_table.SUMMARY.read_text() == benchmark_table.dump(KEPT) + "\n"
 
 
 def test_a_summary_keeps_three_digits_and_no_samples() -> None:
-    """Nor the floors of other workloads."""
+    """Nor contestants without a figure."""
     result = {"contestant": "a", "median": 123456.7, "samples": [1.0], "messages": 3, "p99": None}
     nothing = {**result, "contestant": "floor", "median": None}
     kinds = [{"name": "a", "kind": "ours"}, {"name": "floor", "kind": "floor"}]
@@ -91,8 +91,8 @@ def test_a_page_has_a_row_for_each_workload(name: str) -> None:
     ]
 
 
-def test_a_face_is_shown_beside_what_it_replaces() -> None:
-    """With the ratio, also where it is below 1."""
+def test_a_replacement_is_shown_beside_the_library_that_it_replaces() -> None:
+    """With the ratio, also if it is below 1."""
     report = changed("compat_multiprocessing", **MEASURED)
     for workload in report["workloads"]:
         if workload["name"] == "1MiB":
@@ -101,7 +101,7 @@ def test_a_face_is_shown_beside_what_it_replaces() -> None:
 
 
 def test_a_contestant_that_took_no_part_is_not_compared() -> None:
-    """A table without it would say something else."""
+    """A table without it would be misleading."""
     report = changed("compat_multiprocessing")
     report["workloads"] = [{**report["workloads"][0], "results": []}]
     with pytest.raises(ValueError, match="took no part"):
@@ -110,30 +110,30 @@ def test_a_contestant_that_took_no_part_is_not_compared() -> None:
 
 @pytest.mark.parametrize("less", [{"rounds": 1}, {"seconds": 0.05}])
 def test_the_figures_of_a_trial_are_marked(less: dict[str, Any]) -> None:
-    """Too few rounds, or too short ones."""
+    """A trial has too few rounds, or too short ones."""
     assert "do not rely on them" in "\n".join(benchmark_table.page(changed(**MEASURED | less)))
 
 
 def test_the_figures_of_a_whole_run_are_not_marked() -> None:
-    """The machine and its load stand above them all the same."""
+    """The machine and its load are still given above them."""
     assert "do not rely on them" not in "\n".join(benchmark_table.page(changed(**MEASURED)))
 
 
 def test_the_readme_has_no_figure_of_a_trial() -> None:
-    """But says who will be measured."""
+    """It lists the peers that will be measured."""
     lines = list(benchmark_table.readme(changed(rounds=1)))
     assert (len(lines), "cloudtoid-interprocess 3.0.2" in lines[-1]) == (3, True)
 
 
 def test_the_readme_names_the_fastest_peer_of_each_line() -> None:
-    """And not only that there is one."""
+    """A line that only mentions a peer is not enough."""
     lines = list(benchmark_table.readme(changed(**MEASURED)))
     peers = {each["name"]: each["best_peer"].partition(",")[0] for each in KEPT["peers"]["workloads"]}
     assert [peers[name] in line for name, line in zip(benchmark_table.SAID, lines, strict=False)] == [True] * 5
 
 
 def test_a_report_of_another_format_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody guesses what it means."""
+    """Its meaning is not guessed."""
     other = tmp_path / "summary.json"
     other.write_text(json.dumps({"peers": {"format": 0}}))
     monkeypatch.setattr(benchmark_table, "SUMMARY", other)
@@ -141,17 +141,17 @@ def test_a_report_of_another_format_is_not_shown(monkeypatch: pytest.MonkeyPatch
         benchmark_table.read("peers")
 
 
-def test_no_prose_says_the_best_peer_without_its_name() -> None:
-    """Nor that no other queue survives: what was measured is named."""
+def test_no_text_mentions_the_best_peer_without_its_name() -> None:
+    """Nor that no other queue survives: the text names what was measured."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    said = re.compile("the best peer|no other queue|none survives|at least fifty times", re.IGNORECASE)
-    assert not [str(page) for page in pages if "_build" not in page.parts and said.search(page.read_text())]
+    vague = re.compile("the best peer|no other queue|none survives|at least fifty times", re.IGNORECASE)
+    assert not [str(page) for page in pages if "_build" not in page.parts and vague.search(page.read_text())]
 
 
-def test_the_program_that_measures_it_can_be_run() -> None:
-    """Its peers and its reports are found; what it writes is tried above."""
+def test_the_program_that_measures_the_summary_starts() -> None:
+    """It finds its peers and its reports; its output is tested above."""
     program = [sys.executable, ROOT / "benchmarks" / "summary.py", "--help"]
-    # It stands beside the scripts whose contestants it measures.
+    # It imports scripts from its own directory.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    said = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True, env=env).stdout
-    assert "--rounds" in said
+    vague = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True, env=env).stdout
+    assert "--rounds" in vague

@@ -1,4 +1,4 @@
-"""What is private to a handle stays in the package of handles: the others use `ipcq._handle.interface`."""
+"""Private names of a handle are used only in its own package; the others use `ipcq._handle.interface`."""
 
 import ast
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / "ipcq" / "_handle"
 OTHERS = [file for file in sorted((ROOT / "ipcq").rglob("*.py")) if HOME not in file.parents]
 
-#: Methods and attributes of a handle with one underscore in front; slots are members of their classes.
+#: Methods and attributes of a handle with one leading underscore; slots are members of their classes.
 PRIVATE = {name for kind in (Lifecycle, Handle, Queue) for name in vars(kind) if name[0] == "_" and name[:2] != "__"}
 
 
-def reached(source: str) -> Iterator[str]:
-    """Yield what source text reaches into: private members of another object, and private names of the package."""
+def private_uses(source: str) -> Iterator[str]:
+    """Yield the private members of other objects, and the private names of the package, that source text uses."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")):
@@ -38,9 +38,9 @@ def reached(source: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", OTHERS, ids=lambda file: str(file.relative_to(ROOT)))
-def test_nobody_reaches_into_a_handle(file: Path) -> None:
-    """Neither faces nor the command line nor the suite name what is private to `Handle` or `Queue`."""
-    assert not list(reached(file.read_text()))
+def test_no_other_package_uses_private_names_of_a_handle(file: Path) -> None:
+    """Neither ipcq.compat nor the command line nor the suite uses private names of `Handle` or `Queue`."""
+    assert not list(private_uses(file.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_nobody_reaches_into_a_handle(file: Path) -> None:
         "from ipcq._handle.lifecycle import _handles",
     ],
 )
-def test_reaching_into_a_handle_is_seen(line: str) -> None:
-    """Each way to do it is found."""
-    assert list(reached(line))
+def test_a_use_of_a_private_name_is_found(line: str) -> None:
+    """Every form of it is found."""
+    assert list(private_uses(line))
 
 
 @pytest.mark.parametrize("line", ["self._channel", "queue.capabilities", "from ipcq._handle.interface import taker"])
-def test_what_is_ones_own_or_public_is_let_through(line: str) -> None:
-    """A class may call its own attributes as a handle calls its."""
-    assert not list(reached(line))
+def test_own_and_public_names_are_allowed(line: str) -> None:
+    """A class may have attributes with the same names as a handle's."""
+    assert not list(private_uses(line))

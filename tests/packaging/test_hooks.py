@@ -1,4 +1,4 @@
-"""What ipcq tells PyInstaller; test_built_frozen.py runs programs that were frozen with it."""
+"""The PyInstaller hooks of ipcq; test_built_frozen.py runs programs that were frozen with them."""
 
 import sys
 from functools import cache
@@ -21,7 +21,7 @@ HOOKS = Path(_pyinstaller.__file__).parent
 
 @cache
 def hook(module: str) -> dict[str, object]:
-    """Run a hook as PyInstaller does, from its file; by its name coverage knows that it is ours."""
+    """Run a hook from its file, as PyInstaller does; its name lets coverage measure it."""
     spec = spec_from_file_location(f"ipcq._pyinstaller.hook-{module}", HOOKS / f"hook-{module}.py")
     loaded = module_from_spec(spec)
     spec.loader.exec_module(loaded)
@@ -29,13 +29,13 @@ def hook(module: str) -> dict[str, object]:
 
 
 def test_pyinstaller_finds_the_hooks() -> None:
-    """By the entry point that its manual names."""
+    """Through the entry point that its manual documents."""
     (entry,) = (each for each in entry_points(group="pyinstaller40") if each.dist.name == DISTRIBUTION)
     assert entry.load()() == [str(HOOKS)]
 
 
 def test_metadata_of_each_distribution_with_a_backend_is_packed() -> None:
-    """Strangers' too, as the backends are found by it."""
+    """Also of third-party distributions, because backends are found through it."""
     metadata = {place for _, place in hook("ipcq")["datas"]}
     for entry in entry_points(group=GROUP):
         assert any(place.startswith(entry.dist.name.replace("-", "_")) for place in metadata), entry
@@ -49,15 +49,15 @@ def test_modules_of_backends_are_packed(module: str) -> None:
 
 @pytest.mark.parametrize("name", ["msgpack", "msgspec", "pickle", "raw"])
 def test_serializers_are_packed(name: str) -> None:
-    """Which one is imported depends on an argument."""
+    """An argument decides which one is imported."""
     assert f"ipcq.serializers._{name}" in hook("ipcq")["hiddenimports"]
 
 
 def test_gevent_is_not_packed_for_ipcq_alone() -> None:
-    """It is if the program imports it."""
+    """Only if the program imports it."""
     assert hook("ipcq")["excludedimports"] == ["gevent"]
 
 
 def test_verbs_are_packed_with_the_command_line() -> None:
-    """They are imported when they are called."""
+    """Each verb is imported when it is called."""
     assert {f"ipcq._cli.verbs.{verb}" for verb in VERBS} <= set(hook("ipcq._cli")["hiddenimports"])

@@ -1,4 +1,4 @@
-"""A test that needs a library that ipcq can do without is skipped where that is missing, and in CI it fails."""
+"""A test that needs an optional library is skipped without it, and fails in CI."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ WITHOUT_MSGSPEC = "import sys; sys.modules['msgspec'] = None; import pytest; sys
 
 
 def run(**environment: str) -> str:
-    """Return how pytest ends on a file of the core's tests that needs msgspec."""
+    """Return pytest's output for a file of the core's tests that needs msgspec."""
     command = [sys.executable, "-c", WITHOUT_MSGSPEC, "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(FILE)]
     kept = {name: value for name, value in os.environ.items() if name not in {"CI", "IPCQ_TESTS_WITHOUT"}}
     return subprocess.run(
@@ -22,7 +22,7 @@ def run(**environment: str) -> str:
     ).stdout
 
 
-def test_without_the_library_a_test_is_skipped_with_its_name() -> None:
+def test_the_skip_without_the_library_names_it() -> None:
     """On a contributor's machine."""
     assert "this cannot be used here without msgspec" in run()
 
@@ -33,5 +33,5 @@ def test_without_the_library_a_test_is_skipped_with_its_name() -> None:
     ids=["a contributor's machine", "CI", "CI without extras"],
 )
 def test_only_ci_fails_without_the_library(environment: dict[str, str], told: str) -> None:
-    """Unless the run is the one that proves that ipcq works without it."""
+    """Except in the run that proves that ipcq works without it."""
     assert told in run(**environment).splitlines()[-1]

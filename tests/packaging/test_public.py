@@ -1,4 +1,4 @@
-"""What the distribution offers is what it says, and importing it costs next to nothing."""
+"""The public names are those that the modules declare, and importing ipcq is cheap."""
 
 import importlib
 import os
@@ -20,14 +20,14 @@ PUBLIC = sorted(
     name
     for package in ("ipcq", "ipcq.compat")
     for _, name, _ in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}.")
-    # ipcq.compat is the shelf on which the faces stand.
+    # ipcq.compat only contains the replacement modules.
     if "._" not in name and name != "ipcq.compat"
 )
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 BUNDLED: dict[str, str] = PYPROJECT["project"]["entry-points"]["ipcq.backends"]
 
-#: What `import ipcq` must not load, each with what would need it.
+#: Modules that `import ipcq` must not load.
 HEAVY = (
     "anyio",
     "asyncio",
@@ -43,17 +43,17 @@ HEAVY = (
 
 @pytest.fixture(params=["ipcq", *PUBLIC])
 def module(request: pytest.FixtureRequest) -> ModuleType:
-    """Each public module."""
+    """Return each public module."""
     return importlib.import_module(request.param)
 
 
-def test_public_modules_say_what_they_offer(module: ModuleType) -> None:
+def test_public_modules_declare_their_names(module: ModuleType) -> None:
     """Each has a docstring and an __all__."""
     assert module.__doc__
     assert module.__all__
 
 
-def test_what_is_offered_is_sorted(module: ModuleType) -> None:
+def test_declared_names_are_sorted(module: ModuleType) -> None:
     """__all__ is a tuple in the order of the linter: constants, classes, functions."""
     assert isinstance(module.__all__, tuple)
     assert len(set(module.__all__)) == len(module.__all__)
@@ -64,36 +64,36 @@ def test_what_is_offered_is_sorted(module: ModuleType) -> None:
     assert list(module.__all__) == sorted(module.__all__, key=rank)
 
 
-def test_what_is_offered_is_there(module: ModuleType) -> None:
-    """Each name in __all__ leads to something."""
+def test_declared_names_exist(module: ModuleType) -> None:
+    """Each name in __all__ exists."""
     for name in module.__all__:
         assert getattr(module, name, None) is not None, name
 
 
-def test_what_is_offered_is_listed(module: ModuleType) -> None:
-    """Completion in a shell finds it."""
+def test_declared_names_are_in_dir(module: ModuleType) -> None:
+    """dir() shows it, for completion."""
     assert set(module.__all__) <= set(dir(module))
 
 
-def test_what_is_there_is_offered(module: ModuleType) -> None:
-    """What a module defines under a public name is in its __all__."""
+def test_public_names_are_declared(module: ModuleType) -> None:
+    """Every public name that a module defines is in its __all__."""
     defined = {
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
     }
-    # The hook's specification marker is made by pluggy and means nothing to authors.
+    # The hook specification marker comes from pluggy, and authors do not need it.
     assert defined <= set(module.__all__)
 
 
-def test_errors_are_offered_at_the_top_too() -> None:
+def test_errors_are_exported_at_the_top_too() -> None:
     """`ipcq` re-exports the whole exception tree."""
     assert set(ipcq.errors.__all__) <= set(ipcq.__all__)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_bundled_backends_enter_by_an_entry_point(name: str) -> None:
-    """Each entry point leads to a module whose hook returns a backend of its name."""
+def test_bundled_backends_are_found_through_entry_points(name: str) -> None:
+    """Each entry point names a module whose hook returns a backend of that name."""
     (entry,) = entry_points(group="ipcq.backends", name=name)
     descriptor = entry.load().ipcq_backend()
     assert isinstance(descriptor, Backend)
@@ -101,27 +101,27 @@ def test_bundled_backends_enter_by_an_entry_point(name: str) -> None:
 
 
 def test_the_command_is_an_entry_point() -> None:
-    """`ipcq` on the shell is the function main of the command line."""
+    """The command `ipcq` is the function main of the command line."""
     (entry,) = entry_points(group="console_scripts", name="ipcq")
     assert callable(entry.load())
 
 
 def test_importing_ipcq_loads_no_backend_and_no_library() -> None:
-    """A bare interpreter that imports ipcq has loaded nothing that only some uses need."""
+    """A bare interpreter that imports ipcq loads no module that only some uses need."""
     script = f"import sys, ipcq; print([name for name in {HEAVY!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-S", "-c", with_path(script)], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
 def with_path(script: str) -> str:
-    # Without site, as .pth files of other distributions may load anything; the path is handed over instead.
+    # Without site, because .pth files of other distributions may load anything; the path is passed instead.
     finders = [finder for finder in sys.meta_path if getattr(finder, "__module__", "").startswith("__editable__")]
     path = [*sys.path, *{os.path.dirname(os.path.dirname(ipcq.__file__))}]
     return f"import sys; sys.path[:] = {path!r}\n{script}" if finders or path else script
 
 
 def test_importing_ipcq_reads_no_environment() -> None:
-    """Its variables count when a queue is opened, and not when the package is imported."""
+    """Its variables are read when a queue is opened, not when the package is imported."""
     script = with_path(
         "import os, sys\n"
         "class Told(dict):\n"
@@ -134,7 +134,7 @@ def test_importing_ipcq_reads_no_environment() -> None:
 
 
 def test_the_distribution_holds_the_types_and_the_suite() -> None:
-    """py.typed and ipcq.testing are installed, where an installed list of files tells."""
+    """py.typed and ipcq.testing are installed, according to the distribution's list of files."""
     held = {str(file) for file in files("ipcq-queue") or ()}
     if "ipcq/__init__.py" not in held:
         held = {
@@ -145,7 +145,7 @@ def test_the_distribution_holds_the_types_and_the_suite() -> None:
     assert {"ipcq/py.typed", "ipcq/testing/__init__.py", "ipcq/testing/machine.py"} <= held
 
 
-def test_the_version_is_known() -> None:
+def test_the_version_agrees_with_the_metadata() -> None:
     """The command line and the metadata agree."""
     run = subprocess.run([sys.executable, "-m", "ipcq", "--version"], capture_output=True, text=True, check=True)
     assert version("ipcq-queue") in run.stdout

@@ -1,4 +1,4 @@
-"""What README and documentation say about the code is what the code says."""
+"""The README and the documentation agree with the code."""
 
 import re
 import tomllib
@@ -22,7 +22,7 @@ SETUP = (
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:
-    """The first block sets everything up and runs it; CI takes its commands from there."""
+    """The first block sets up an environment and runs the demo; CI takes its commands from there."""
     (first, *_) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     assert tuple(first.splitlines()) == SETUP
 
@@ -33,7 +33,7 @@ BUNDLED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry
 
 
 def test_the_readmes_table_has_all_bundled_backends() -> None:
-    """One column for each, those first that auto prefers."""
+    """One column for each, in the order in which auto prefers them."""
     ranks = [info.rank or 0 for name in TABLE[0][1:] for info in ipcq.backends() if f"`{info.name}`" == name]
     assert sorted(TABLE[0][1:]) == sorted(f"`{name}`" for name in BUNDLED)
     assert ranks == sorted(ranks, reverse=True)
@@ -46,19 +46,19 @@ def test_the_readmes_table_has_all_capabilities() -> None:
 
 @pytest.mark.parametrize("backend", BUNDLED)
 def test_the_readmes_table_of_capabilities_is_true(backend: str) -> None:
-    """Each cell is what the descriptor says, and what the reference prints."""
+    """Each cell agrees with the descriptor, and with the reference."""
     (info,) = (info for info in ipcq.backends() if info.name == backend)
     column = TABLE[0].index(f"`{backend}`")
-    assert [f"| {line[0]} | {line[column]} |" for line in TABLE[2:]] == list(printed().table([info]))[2:]
+    assert [f"| {line[0]} | {line[column]} |" for line in TABLE[2:]] == list(load_extension().table([info]))[2:]
 
 
 def test_the_readmes_figures_are_those_that_were_measured() -> None:
-    """They are made of the summary that the documentation shows."""
-    assert printed("benchmark_table").written_anew(README) == README
+    """They come from the summary that the documentation shows."""
+    assert load_extension("benchmark_table").written_anew(README) == README
 
 
-def printed(name: str = "capability_table") -> ModuleType:
-    """Return what makes a table of the documentation."""
+def load_extension(name: str = "capability_table") -> ModuleType:
+    """Return the module that builds a table of the documentation."""
     spec = spec_from_file_location(name, ROOT / "docs" / "_ext" / f"{name}.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -66,13 +66,13 @@ def printed(name: str = "capability_table") -> ModuleType:
 
 
 def test_the_example_of_a_backend_has_130_lines() -> None:
-    """Not counting blank ones and the docstring, as the page about it says."""
+    """Not counting blank ones and the docstring, as its page says."""
     lines = [line for line in EXAMPLE.read_text().splitlines() if line.strip()]
     assert len(lines) - 1 <= 130
 
 
 def test_each_error_has_its_paragraph() -> None:
-    """The page of errors has every class, with what to do."""
+    """The page of errors has every class, and what to do."""
     page = (ROOT / "docs" / "reference" / "errors.md").read_text()
     paragraphs = re.findall(r"^### (\w+)\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
     classes = {getattr(ipcq.errors, name).__name__ for name in ipcq.errors.__all__}
@@ -81,7 +81,7 @@ def test_each_error_has_its_paragraph() -> None:
 
 @pytest.mark.parametrize("beginning", ["README.md", "docs/index.md"])
 def test_every_page_can_be_reached(beginning: str) -> None:
-    """By links alone, from the README as from the documentation's first page."""
+    """By links alone, both from the README and from the documentation's first page."""
     reached, ahead = set(), [ROOT / beginning]
     while ahead:
         page = ahead.pop().resolve()

@@ -1,4 +1,4 @@
-"""Looks at an ipcq that was installed without a C compiler: run by `nox -s build`."""
+"""Checks an ipcq that was installed without a C compiler; run by `nox -s build`."""
 
 import sys
 
@@ -6,7 +6,7 @@ import ipcq
 
 
 def main() -> None:
-    """Fail with a sentence where the backend that wants one does not say so, or where `auto` misses it."""
+    """Exit with a message if the backend that needs one does not say so, or if `auto` fails without it."""
     infos = {info.name: info for info in ipcq.backends()}
     (lacking,) = (info for info in infos.values() if "C extension" in info.reason)
     check(not lacking.usable, f"{lacking.name} can be used without its extension")

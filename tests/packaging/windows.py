@@ -1,8 +1,8 @@
-"""Imports ipcq, and collects its tests, in an interpreter that lacks what Windows lacks: run by test_elsewhere.py.
+"""Imports ipcq, and collects its tests, in an interpreter that lacks what Windows lacks; run by test_elsewhere.py.
 
-Windows itself is not to be had here, and what a module does there is tried there, by CI. But a module that cannot even
-be imported is found by this. The standard library and what others wrote are loaded first, as their own authors see to
-them; then the modules and names that CPython has on POSIX alone go, and ipcq has to do without.
+CI tests the behaviour on Windows itself. This program finds modules that cannot even be imported there. It first loads
+the standard library and third-party packages, which are not under test. Then it removes the modules and names that
+CPython has only on POSIX, and imports ipcq without them.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ LOADED = (asyncio, concurrent.futures, ctypes, importlib.metadata, multiprocessi
 LOADED += (hypothesis.stateful, msgpack, msgspec, pluggy, pytest_timeout, rich.console, rich.live, rich.table)
 LOADED += (sybil.parsers.myst, sqlite3, find_spec)
 
-#: Modules that the standard library has on POSIX alone, and what is only there for such systems.
+#: Modules of the standard library that exist only on POSIX, and packages for such systems.
 MODULES = ("fcntl", "grp", "posix_ipc", "pty", "pwd", "resource", "syslog", "termios", "tty")
 
-#: Names that modules have on POSIX alone (the manuals' "Availability: Unix"), as far as it matters here.
+#: Names that modules have only on POSIX (the manuals' "Availability: Unix"), as far as they matter here.
 NAMES = {
     os: """
         fchmod fchown fork forkpty getegid geteuid getgid getgroups getpgid getuid killpg memfd_create mkfifo
@@ -60,15 +60,15 @@ NAMES = {
 
 
 def become_windows() -> None:
-    """Take away what Windows has not, and give what only it has a place."""
+    """Remove what Windows lacks, and add stubs for what only Windows has."""
     for module in MODULES:
-        sys.modules[module] = None  # type: ignore[assignment]  # so it is written for "cannot be imported"
+        sys.modules[module] = None  # type: ignore[assignment]  # None marks a module that cannot be imported
     for module, names in NAMES.items():
         for name in names.split():
             if hasattr(module, name):
                 delattr(module, name)
     sys.modules["msvcrt"] = ModuleType("msvcrt")
-    # What shutil.which asks there, from 3.12 on.
+    # shutil.which uses it there, from 3.12 on.
     vars(shutil)["_winapi"] = SimpleNamespace(NeedCurrentDirectoryForExePath=bool)
     for flag in ("O_BINARY", "O_NOINHERIT", "O_TEMPORARY", "O_TEXT"):
         setattr(os, flag, 0)
@@ -76,7 +76,7 @@ def become_windows() -> None:
 
 
 def main() -> None:
-    """Fail with what could not be imported."""
+    """Exit with the module that cannot be imported."""
     become_windows()
     for module in ("ipcq", "ipcq.aio", "ipcq.compat", "ipcq.testing", "ipcq._cli"):
         if find_spec(module) is not None:
@@ -93,7 +93,7 @@ def main() -> None:
         result = click.testing.CliRunner().invoke(cli, arguments)
         if result.exit_code:
             sys.exit(f"ipcq {' '.join(arguments)}: {result.output}{result.exception!r}")
-    # What was loaded above cannot be rewritten any more, and need not be.
+    # The modules loaded above can no longer be rewritten, and need not be.
     loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     code = pytest.main(["--collect-only", "-qq", "--capture=sys", "-p", "no:cacheprovider", *loaded, "tests"])
     if code:
