@@ -78,7 +78,7 @@ def check_everywhere(queue: Handle, outer: str, inner: str) -> None:
         with suppress(ipcq.QueueFull, ipcq.QueueEmpty):
             result = overtaking.during(lambda: VERBS[outer](queue))
             if outer.startswith("put"):
-                put += [b"outer"] * (result[0] or 1)  # type: ignore[index]  # what a verb returns
+                put += [b"outer"] * (result[0] or 1)  # type: ignore[index]  # put_many returns a list
             else:
                 taken += result  # type: ignore[arg-type]  # as above
         assert queue.qsize() <= CAPACITY, (outer, inner, point)

@@ -49,12 +49,12 @@ def bounded(name: str) -> Iterator[Handle]:
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the directory of queues during the test; it does not exist yet."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has at most 107 bytes: unix(7)
-        place = Path(short, "ipcq", "socketpair")
-        monkeypatch.setattr(private_directory, "_roots", lambda: (str(place.parent),))
-        yield place
+        directory = Path(short, "ipcq", "socketpair")
+        monkeypatch.setattr(private_directory, "_roots", lambda: (str(directory.parent),))
+        yield directory
 
 
 def path_of(name: str) -> bytes:
@@ -66,7 +66,7 @@ def path_of(name: str) -> bytes:
 
 def ends(queue: Handle) -> Any:
     """Return the sockets of a handle, as a hostile holder has them."""
-    return queue._channel._ends  # type: ignore[attr-defined]  # what is attacked
+    return queue._channel._ends  # type: ignore[attr-defined]  # private to the channel
 
 
 def send_packet(queue: Handle, packet: bytes, *descriptors: int) -> None:

@@ -115,7 +115,7 @@ def test_the_capacity_is_the_same_after_gets(queue: "ipcq.Queue[Any]") -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of forks while it makes a connection
 def test_a_handler_that_forks_costs_no_message(queue: "ipcq.Queue[Any]") -> None:
-    """The connection is closed wherever the fork strikes, and the call goes on with a new one."""
+    """The connection is closed wherever the fork strikes, and the call continues with a new one."""
     children: list[int] = []
 
     def fork(*_: object) -> None:

@@ -55,7 +55,7 @@ def queue(name: str) -> Iterator[Handle]:
 
 
 class Interrupt(Exception):
-    """What a signal handler raises."""
+    """The exception of the signal handler."""
 
 
 class Interruption:
@@ -605,11 +605,11 @@ def test_unlinking_wakes_waiters(queue: Handle) -> None:
     waiting = threading.Event()
     wait = queue._channel.wait_readable
 
-    def wait_and_say(since: float, until: float) -> None:
+    def wait_and_signal(since: float, until: float) -> None:
         waiting.set()
         wait(since, until)
 
-    queue._channel.wait_readable = wait_and_say  # type: ignore[method-assign]
+    queue._channel.wait_readable = wait_and_signal  # type: ignore[method-assign]
     errors: list[BaseException] = []
 
     def get() -> None:
@@ -639,11 +639,11 @@ def test_only_one_of_two_concurrent_unlinks_succeeds(name: str) -> None:
 def test_a_forked_child_has_no_queues(queue: Handle) -> None:
     """C20: copies in the child would be other queues under the same names."""
     with Peers() as peers:
-        assert not peers.fork(say_whether_there_are_queues).hear()
+        assert not peers.fork(report_queues).hear()
     assert ipcq_memory._queues
 
 
-def say_whether_there_are_queues() -> None:
+def report_queues() -> None:
     say(bool(ipcq_memory._queues))
 
 
@@ -697,7 +697,7 @@ def test_a_doorbell_that_was_closed_meanwhile_is_not_rung() -> None:
 
 
 def fail(*_: object) -> Any:
-    """Stand in for a call that runs out of memory."""
+    """Simulate a call that runs out of memory."""
     raise MemoryError
 
 

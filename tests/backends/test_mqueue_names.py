@@ -232,7 +232,7 @@ def test_a_mode_that_the_system_refuses_leaves_no_queue(name: str, monkeypatch: 
 # Listing
 
 
-def run_where(script: str, *arguments: str, mounts: bool) -> str:
+def run_in_mount_namespace(script: str, *arguments: str, mounts: bool) -> str:
     """Run a script in a new mount namespace, with or without the mqueue file system mounted at `place`."""
     place = arguments[0]
     steps = ["umount -a -t mqueue 2>/dev/null"]
@@ -270,13 +270,13 @@ def test_queues_are_listed_where_the_file_system_is_mounted(queue: Handle, tmp_p
     """DESIGN 6: the mount point does not matter."""
     place = tmp_path / folder
     place.mkdir()
-    assert run_where(LIST, str(place), queue.name, mounts=True) == "True None 0"
+    assert run_in_mount_namespace(LIST, str(place), queue.name, mounts=True) == "True None 0"
 
 
 @in_own_namespace
 def test_without_the_mount_the_listing_has_the_mount_command(queue: Handle, tmp_path: Path) -> None:
     """DESIGN 6: the listing has the mount command, and doctor has a finding."""
-    said = run_where(LIST, str(tmp_path), queue.name, mounts=False)
+    said = run_in_mount_namespace(LIST, str(tmp_path), queue.name, mounts=False)
     assert said == (
         "False the mqueue file system is not mounted: "
         "sudo mkdir -p /dev/mqueue && sudo mount -t mqueue none /dev/mqueue 1"

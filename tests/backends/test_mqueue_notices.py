@@ -42,7 +42,7 @@ def wait_for(event: threading.Event) -> bool:
         lambda name: ipcq.queues(),
     ],
 )
-def test_a_notice_survives_what_closes_another_descriptor(queue: Handle, meanwhile: Callable[[str], object]) -> None:
+def test_a_notice_survives_closing_another_descriptor(queue: Handle, meanwhile: Callable[[str], object]) -> None:
     """The kernel drops a registration when its process closes any descriptor of the queue; ipcq registers again."""
     told = threading.Event()
     queue.notify(told.set)
@@ -60,7 +60,7 @@ def test_a_notice_that_raises_is_an_exception_in_a_thread(monkeypatch: pytest.Mo
     assert told == [ValueError]
 
 
-def test_a_signal_survives_what_closes_another_descriptor(queue: Handle, notices: list[object]) -> None:
+def test_a_signal_survives_closing_another_descriptor(queue: Handle, notices: list[object]) -> None:
     """As above, for a notice by signal."""
     queue.notify(signal=signal.SIGUSR1)
     ipcq.open(queue.name, "mqueue").close()
@@ -197,7 +197,7 @@ def test_a_refused_notice_raises_the_class_of_its_error_number(
 
     try:
         with pytest.raises(MessageQueueError) as caught:
-            _notice.request(Refusing(), notice)  # type: ignore[arg-type]  # what of a queue is asked for
+            _notice.request(Refusing(), notice)  # type: ignore[arg-type]  # has the part of a queue that is used
     finally:
         os.close(Refusing.mqd)
     assert type(caught.value) is kind

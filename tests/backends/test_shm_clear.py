@@ -128,4 +128,4 @@ def test_a_request_for_a_notice_reports_a_held_lock(name: str) -> None:
 
 
 def _nothing() -> None:
-    """Stand in for a notice that never comes."""
+    """Be a notice that never comes."""

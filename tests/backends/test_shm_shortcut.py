@@ -453,7 +453,7 @@ def test_a_batch_becomes_the_same_items(
     assert found[0] == found[1]
 
 
-def test_a_handle_that_is_closed_in_a_batch_returns_what_it_has(queue: Handle) -> None:
+def test_a_handle_that_is_closed_in_a_batch_returns_its_items(queue: Handle) -> None:
     """Those messages have been taken."""
     queue.close()
     assert queue._get_rest([b"a"], 2) == [b"a"]

@@ -57,7 +57,7 @@ def test_an_invalid_answer_is_an_error(kind: str, name: str) -> None:
     """C18, C28: whatever answers, attaching raises an error that says what is wrong, and leaks no descriptor."""
     text, descriptors, expected = ANSWERS[kind]
     with ipcq.open(f"{name}-real", "socketpair") as real:
-        terms = real._channel._terms.packed()  # type: ignore[attr-defined]  # what a holder sends
+        terms = real._channel._terms.packed()  # type: ignore[attr-defined]  # a holder sends these
     _place.make()
     before = count_descriptors()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
@@ -137,7 +137,7 @@ def test_descriptors_are_neither_sent_to_nor_taken_from_another_user(
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
         monkeypatch.setattr(_ends, "_peer", lambda connection: 12345)
-        channel = queue._channel  # type: ignore[attr-defined]  # what would be handed out
+        channel = queue._channel  # type: ignore[attr-defined]  # the channel to hand out
         _ends.sent(one, channel._terms, channel._ends)
         with pytest.raises(BlockingIOError):
             other.recv(1, socket.MSG_DONTWAIT)
@@ -189,7 +189,7 @@ def test_received_descriptors_are_closed_if_a_call_on_them_fails(
 
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
-        channel = bounded._channel  # type: ignore[attr-defined]  # what would be handed out
+        channel = bounded._channel  # type: ignore[attr-defined]  # the channel to hand out
         _ends.sent(one, channel._terms, channel._ends)
         before = count_descriptors()
         monkeypatch.setattr(_ends, "_blocking", refuse)
@@ -270,7 +270,7 @@ class Refusing:
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNABORTED])
 def test_the_thread_survives_an_accept_that_fails(number: int, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C24: a full table is raised, so that the thread waits; any other error concerns only the newcomer."""
-    offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
+    offer = queue._channel._offer  # type: ignore[attr-defined]  # the thread serves it
     monkeypatch.setattr(offer.ends, "listener", Refusing(offer.ends.listener, number))
     if number == errno.EMFILE:
         with pytest.raises(OSError, match="Too many open files"):
@@ -282,7 +282,7 @@ def test_the_thread_survives_an_accept_that_fails(number: int, queue: Handle, mo
 
 def test_a_reserve_that_cannot_be_opened_is_retried(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C5: the next get needs it, not this one."""
-    channel = queue._channel  # type: ignore[attr-defined]  # what keeps it
+    channel = queue._channel  # type: ignore[attr-defined]  # it keeps the reserve
     channel._drop_spare()
 
     def refuse(descriptor: int) -> int:
@@ -298,7 +298,7 @@ def test_a_reserve_that_cannot_be_opened_is_retried(queue: Handle, monkeypatch: 
 
 def test_the_thread_waits_while_it_cannot_accept(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C24: and answers afterwards."""
-    offer = queue._channel._offer  # type: ignore[attr-defined]  # what the thread serves
+    offer = queue._channel._offer  # type: ignore[attr-defined]  # the thread serves it
     waited = threading.Event()
     monkeypatch.setattr(_host, "sleep", lambda seconds: waited.set())
     monkeypatch.setattr(_host, "offered", lambda found: None)

@@ -194,7 +194,7 @@ def test_an_unbounded_channel_still_works_after_a_fork(queue: Handle) -> None:
 @pytest.mark.parametrize("verb", ["put", "get", "peek"])
 def test_an_error_of_the_kernel_is_explained(verb: str, queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clause 18: the error has the errno."""
-    channel = queue._channel  # type: ignore[attr-defined]  # what meets the kernel
+    channel = queue._channel  # type: ignore[attr-defined]  # it makes the system calls
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, "input/output error")

@@ -301,7 +301,7 @@ def test_a_peek_at_a_small_message_takes_nothing(queue: Handle) -> None:
 
 def test_a_packet_right_before_the_end_is_got(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C1, C14: the kernel may report the end once although a packet is left."""
-    channel = queue._channel  # type: ignore[attr-defined]  # what meets the kernel
+    channel = queue._channel  # type: ignore[attr-defined]  # it makes the system calls
     queue.put(b"last")
     queue.shutdown()
     answers = iter([(b"", [])])

@@ -21,40 +21,40 @@ from ipcq.backend import Channel, Request
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueExists, QueueGone, QueueNotFound, TimedOutError
 from ipcq_socketpair import SocketpairBackend, _channel, _ends, _host, _place
 
-name, queue, place = socketpair.name, socketpair.queue, socketpair.place
+name, queue, directory = socketpair.name, socketpair.queue, socketpair.directory
 
 
 # The directory
 
 
-def squat_file(place: Path) -> None:
-    place.parent.mkdir(mode=0o700)
-    place.write_text("")
+def squat_file(directory: Path) -> None:
+    directory.parent.mkdir(mode=0o700)
+    directory.write_text("")
 
 
-def squat_link(place: Path) -> None:
-    place.parent.mkdir(mode=0o700)
-    place.symlink_to("/tmp")
+def squat_link(directory: Path) -> None:
+    directory.parent.mkdir(mode=0o700)
+    directory.symlink_to("/tmp")
 
 
-def squat_mode(place: Path) -> None:
-    place.mkdir(parents=True)
-    place.parent.chmod(0o755)
-    place.chmod(0o700)
+def squat_mode(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    directory.parent.chmod(0o755)
+    directory.chmod(0o700)
 
 
-def squat_owner(place: Path) -> None:
-    place.mkdir(parents=True, mode=0o700)
-    place.parent.chmod(0o700)
-    os.chown(place.parent, 12345, 12345)
+def squat_owner(directory: Path) -> None:
+    directory.mkdir(parents=True, mode=0o700)
+    directory.parent.chmod(0o700)
+    os.chown(directory.parent, 12345, 12345)
 
 
 @pytest.mark.parametrize("squat", [squat_file, squat_link, squat_mode, squat_owner])
-def test_a_directory_that_is_not_private_is_refused(squat: Callable[[Path], None], place: Path, name: str) -> None:
+def test_a_directory_that_is_not_private_is_refused(squat: Callable[[Path], None], directory: Path, name: str) -> None:
     """C27: PermissionDenied with the way out; no queue is seen there, and nothing is written."""
     if squat is squat_owner and os.geteuid():
         pytest.skip("only root can give a directory away: run the tests as root")
-    squat(place)
+    squat(directory)
     with pytest.raises(PermissionDenied, match="sudo rm -r"):
         SocketpairBackend().create(name, Request())
     assert not SocketpairBackend().exists(name)
@@ -64,25 +64,25 @@ def test_a_directory_that_is_not_private_is_refused(squat: Callable[[Path], None
 
 
 @pytest.mark.parametrize("umask", [0, 0o777], ids=oct)
-def test_the_directory_and_the_file_have_their_modes_under_any_umask(umask: int, place: Path, name: str) -> None:
+def test_the_directory_and_the_file_have_their_modes_under_any_umask(umask: int, directory: Path, name: str) -> None:
     """C27: no other user can enter, and this user can connect."""
     before = os.umask(umask)
     try:
         channel = SocketpairBackend().create(name, Request())
     finally:
         os.umask(before)
-    modes = [stat.S_IMODE(each.lstat().st_mode) for each in (place.parent, place, place / name[1:])]
+    modes = [stat.S_IMODE(each.lstat().st_mode) for each in (directory.parent, directory, directory / name[1:])]
     channel.close()
     assert modes == [0o700, 0o700, 0o600]
 
 
-def test_files_that_are_no_queues_are_ignored(place: Path, name: str) -> None:
+def test_files_that_are_no_queues_are_ignored(directory: Path, name: str) -> None:
     """C18: listing and looking ignore foreign files."""
     SocketpairBackend().create(name, Request()).close()
-    (place / "file").write_text("")
-    (place / os.fsdecode(b"\xff")).write_text("")
+    (directory / "file").write_text("")
+    (directory / os.fsdecode(b"\xff")).write_text("")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        other.bind(str(place / "stream"))
+        other.bind(str(directory / "stream"))
         other.listen()
         assert SocketpairBackend().names() == []
         assert not SocketpairBackend().exists("/stream")
@@ -126,7 +126,7 @@ def test_removing_the_file_ends_the_queue(queue: Handle) -> None:
 
 
 def test_a_copy_of_the_descriptor_does_not_keep_the_lock(
-    place: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    directory: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C35: a child has one if a handler forked it just as the directory was opened."""
     copies: list[int] = []
@@ -150,9 +150,9 @@ def test_a_copy_of_the_descriptor_does_not_keep_the_lock(
 
 
 @pytest.fixture
-def two(place: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+def two(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Return the two directories of queues, the first choice first."""
-    roots = place.parent, place.parent.with_name("other")
+    roots = directory.parent, directory.parent.with_name("other")
     use(monkeypatch, *roots)
     return roots[0] / "socketpair", roots[1] / "socketpair"
 
@@ -280,11 +280,11 @@ def test_a_name_that_cannot_be_looked_at_counts_as_linked(queue: Handle, monkeyp
         raise PermissionError(errno.EACCES, "no")
 
     monkeypatch.setattr(_place, "_found", refuse)
-    assert queue._channel.linked()  # type: ignore[attr-defined]  # what the core asks
+    assert queue._channel.linked()  # type: ignore[attr-defined]  # the core calls it
     monkeypatch.undo()
 
 
-def test_without_leftover_files_there_is_no_finding(place: Path, name: str) -> None:
+def test_without_leftover_files_there_is_no_finding(directory: Path, name: str) -> None:
     """Clause 19: no finding without a reason."""
     SocketpairBackend().create(name, Request()).close()
     assert SocketpairBackend().findings() == []
@@ -316,19 +316,19 @@ def test_a_file_that_is_removed_during_a_look_is_no_queue(name: str) -> None:
     assert not _place.alive(path_of(name))
 
 
-def test_a_file_that_nobody_holds_is_not_unlinked(place: Path, name: str) -> None:
+def test_a_file_that_nobody_holds_is_not_unlinked(directory: Path, name: str) -> None:
     """C16: it is no queue."""
     Path(os.fsdecode(path_of(name))).write_text("")
     with pytest.raises(QueueNotFound):
         SocketpairBackend().unlink(name)
 
 
-def test_a_queue_in_a_directory_open_to_others_is_not_seen(place: Path, name: str) -> None:
+def test_a_queue_in_a_directory_open_to_others_is_not_seen(directory: Path, name: str) -> None:
     """C27: other users can have put it there."""
     channel = SocketpairBackend().create(name, Request())
-    place.chmod(0o755)
+    directory.chmod(0o755)
     seen = SocketpairBackend().exists(name)
-    place.chmod(0o700)
+    directory.chmod(0o700)
     channel.close()
     assert not seen
 

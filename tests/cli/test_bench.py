@@ -175,7 +175,7 @@ def test_a_terminal_has_a_bar(terminal: Callable[..., Any], monkeypatch: pytest.
     assert "] " in text and "round 1 of 1" in text and "contestant" in text
 
 
-# What goes wrong
+# Failures
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_killed_worker_is_a_failure_of_its_contestant(start: Callable[..., Any
     assert "was killed by SIGKILL" in complaint
 
 
-# What is made of a report
+# Reports
 
 
 def test_the_best_peer_is_named() -> None:

@@ -322,7 +322,7 @@ def test_worker_that_dies_fails_the_run(run: Run, monkeypatch: pytest.MonkeyPatc
     assert run(*SHORT).exit_code == 1
 
 
-def test_worker_that_dies_before_it_is_told_is_noticed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_dies_before_it_begins_is_noticed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing to it fails, and reading from it gives the reason."""
     tell = verb.Worker.release
 

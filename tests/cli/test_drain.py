@@ -32,7 +32,7 @@ MESSAGE = '{"priority": 0, "base64": "oWE="}\n'
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_test_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Create rescue files in the test's directory."""
     monkeypatch.chdir(tmp_path)
 

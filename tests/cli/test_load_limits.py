@@ -17,7 +17,7 @@ MESSAGE = '{"priority": 0, "base64": "oWE="}\n'
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_test_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a directory in which files may be created."""
     monkeypatch.chdir(tmp_path)
 

@@ -28,7 +28,7 @@ VERBS = ("move", "copy")
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Create rescue files in the test's directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -78,8 +78,8 @@ def without_peek(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let queues be of a backend that does not count what is taken."""
+def without_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a backend that does not count gets."""
     real = ipcq.Queue.stats
     monkeypatch.setattr(ipcq.Queue, "stats", lambda self: replace(real(self), gets=None))
 
@@ -91,8 +91,8 @@ def take_all(queue: Queue) -> list[Any]:
     return items
 
 
-def list_files(place: Path) -> list[str]:
-    return [each.name for each in place.iterdir()]
+def list_files(directory: Path) -> list[str]:
+    return [each.name for each in directory.iterdir()]
 
 
 def messages_in(file: Path) -> list[str]:
@@ -175,16 +175,16 @@ def test_quiet_prints_nothing(run: Run, source: Queue, target: Queue) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_no_file_is_left_after_success(run: Run, source: Queue, target: Queue, place: Path, verb: str) -> None:
+def test_no_file_is_left_after_success(run: Run, source: Queue, target: Queue, directory: Path, verb: str) -> None:
     """Every message is in a queue."""
     run(verb, source.name, target.name)
-    assert list_files(place) == []
+    assert list_files(directory) == []
 
 
-def test_rescue_file_is_named_before_anything_is_taken(run: Run, source: Queue, target: Queue, place: Path) -> None:
+def test_rescue_file_is_named_before_anything_is_taken(run: Run, source: Queue, target: Queue, directory: Path) -> None:
     """A process that is killed cannot print it any more."""
     told = run("move", source.name, target.name, "--rescue", "mine").stderr
-    loading = f"`ipcq load {target.name} {place / 'mine'}`"
+    loading = f"`ipcq load {target.name} {directory / 'mine'}`"
     assert told == f"ipcq: if this process is killed, {loading} recovers the messages that it held\n"
 
 
@@ -295,22 +295,24 @@ def test_messages_smaller_than_the_limit_can_be_moved(run: Run, source: Queue, m
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_message_that_is_too_large_stays(run: Run, make: Callable[..., Queue], place: Path, verb: str) -> None:
+def test_message_that_is_too_large_stays(run: Run, make: Callable[..., Queue], directory: Path, verb: str) -> None:
     """With peek, it is seen before it is taken; the messages before it have arrived."""
     source, target = make("-source", ["a", "b" * 200, "c"]), make("-target", max_message_size=100)
     result = run(verb, source.name, target.name, "--max-message-size", "100")
     order = ["b" * 200, "c"] if verb == "move" else ["a", "b" * 200, "c"]
-    assert (result.exit_code, take_all(target), take_all(source), list_files(place)) == (1, ["a"], order, [])
+    assert (result.exit_code, take_all(target), take_all(source), list_files(directory)) == (1, ["a"], order, [])
 
 
 def test_message_that_is_too_large_is_kept(
-    run: Run, make: Callable[..., Queue], place: Path, without_peek: None
+    run: Run, make: Callable[..., Queue], directory: Path, without_peek: None
 ) -> None:
     """Without peek, it is seen when it has been taken."""
     source, target = make("-source", ["b" * 200]), make("-target", max_message_size=100)
     result = run("move", source.name, target.name, "--max-message-size", "100", "--rescue", "mine")
-    told = f"0 messages moved; 1 message in no queue, kept in {place / 'mine'}: resume with `ipcq load {target.name} "
-    assert (result.exit_code, told in result.stderr, len(messages_in(place / "mine"))) == (1, True, 1)
+    told = (
+        f"0 messages moved; 1 message in no queue, kept in {directory / 'mine'}: resume with `ipcq load {target.name} "
+    )
+    assert (result.exit_code, told in result.stderr, len(messages_in(directory / "mine"))) == (1, True, 1)
 
 
 @pytest.fixture
@@ -389,14 +391,14 @@ def test_queue_that_is_shut_down_can_be_moved_from(run: Run, source: Queue, targ
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_full_target_is_4_and_no_message_is_in_between(
-    run: Run, source: Queue, make: Callable[..., Queue], place: Path, verb: str
+    run: Run, source: Queue, make: Callable[..., Queue], directory: Path, verb: str
 ) -> None:
     """With --wait 0; it checks for space before it takes a message."""
     target = make("-target", max_messages=2)
     result = run(verb, source.name, target.name, "--wait", "0")
     left = ["c"] if verb == "move" else ["a", "b", "c"]
     told = f"2 messages {'moved' if verb == 'move' else 'copied'}, all others are still in '{source.name}'"
-    assert (result.exit_code, told in result.stderr, take_all(source), list_files(place)) == (4, True, left, [])
+    assert (result.exit_code, told in result.stderr, take_all(source), list_files(directory)) == (4, True, left, [])
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -425,7 +427,7 @@ def test_signal_ends_it_between_two_messages(
     run: Run,
     source: Queue,
     target: Queue,
-    place: Path,
+    directory: Path,
     monkeypatch: pytest.MonkeyPatch,
     verb: str,
     number: int,
@@ -436,7 +438,7 @@ def test_signal_ends_it_between_two_messages(
     result = run(verb, source.name, target.name)
     told = f"stopped: 2 messages {'moved' if verb == 'move' else 'copied'}, all others are still in '{source.name}'"
     left = ["c"] if verb == "move" else ["a", "b", "c"]
-    assert (result.exit_code, told in result.stderr, take_all(source), list_files(place)) == (code, True, left, [])
+    assert (result.exit_code, told in result.stderr, take_all(source), list_files(directory)) == (code, True, left, [])
 
 
 def test_stopped_move_can_be_quiet(run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,12 +449,12 @@ def test_stopped_move_can_be_quiet(run: Run, source: Queue, target: Queue, monke
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_signal_ends_the_wait_for_space(
-    run: Run, source: Queue, make: Callable[..., Queue], place: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    run: Run, source: Queue, make: Callable[..., Queue], directory: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     """No message is taken meanwhile."""
     target = make("-target", max_messages=2)
     monkeypatch.setattr("ipcq._cli._putter.sleep_in_slices", lambda _: signal.raise_signal(signal.SIGTERM))
-    assert (run(verb, source.name, target.name).exit_code, target.qsize(), list_files(place)) == (143, 2, [])
+    assert (run(verb, source.name, target.name).exit_code, target.qsize(), list_files(directory)) == (143, 2, [])
 
 
 @pytest.mark.parametrize("backend", ["mqueue", "pyshm", "shm"])
@@ -461,7 +463,7 @@ def test_target_that_is_shut_down_ends_the_wait_for_space(
     run: Run,
     source: Queue,
     make: Callable[..., Queue],
-    place: Path,
+    directory: Path,
     monkeypatch: pytest.MonkeyPatch,
     verb: str,
     backend: str,
@@ -470,12 +472,12 @@ def test_target_that_is_shut_down_ends_the_wait_for_space(
     target = make("-target", "xy", backend, max_messages=2)
     steps = iter([target.shutdown, lambda: signal.raise_signal(signal.SIGTERM)])
     monkeypatch.setattr("ipcq._cli._putter.sleep_in_slices", lambda _: next(steps)())
-    assert (run(verb, source.name, target.name).exit_code, target.qsize(), list_files(place)) == (1, 2, [])
+    assert (run(verb, source.name, target.name).exit_code, target.qsize(), list_files(directory)) == (1, 2, [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_message_without_space_is_kept(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The signal ends the wait, and the error names the file."""
 
@@ -485,8 +487,9 @@ def test_message_without_space_is_kept(
 
     on_put(monkeypatch, target.name, full)
     result = run("move", source.name, target.name, "--rescue", "mine")
-    told = f"1 message in no queue, kept in {place / 'mine'}: resume with `ipcq load {target.name} {place / 'mine'}`\n"
-    assert (result.exit_code, result.stderr.endswith(told), messages_in(place / "mine")) == (
+    file = directory / "mine"
+    told = f"1 message in no queue, kept in {file}: resume with `ipcq load {target.name} {file}`\n"
+    assert (result.exit_code, result.stderr.endswith(told), messages_in(directory / "mine")) == (
         128 + number,
         True,
         ["oWE="],
@@ -494,24 +497,24 @@ def test_message_without_space_is_kept(
 
 
 def test_message_that_the_target_refuses_is_kept(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the suggested command puts it, once."""
     with monkeypatch.context() as patch:
         on_put(patch, target.name, raising(ipcq.NoSpace("no memory")))
         run("move", source.name, target.name, "--rescue", "mine")
     run("load", target.name, "mine")
-    assert (take_all(target), take_all(source), list_files(place)) == (["a"], ["b", "c"], [])
+    assert (take_all(target), take_all(source), list_files(directory)) == (["a"], ["b", "c"], [])
 
 
 @pytest.mark.parametrize("error", [ipcq.NoSpace("no memory"), ipcq.QueueFull()])
 def test_message_that_the_target_refuses_is_put_back_by_copy(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """And the order is as before."""
     on_put(monkeypatch, target.name, lambda item: item == b"\xa1b" and raising(error)(item))
     result = run("copy", source.name, target.name, "--wait", "0")
-    assert (result.exit_code, take_all(source), take_all(target), list_files(place)) == (
+    assert (result.exit_code, take_all(source), take_all(target), list_files(directory)) == (
         4 if isinstance(error, ipcq.QueueFull) else 1,
         ["a", "b", "c"],
         ["a"],
@@ -520,13 +523,13 @@ def test_message_that_the_target_refuses_is_put_back_by_copy(
 
 
 def test_target_that_is_removed_meanwhile_leaves_all_in_the_source(
-    run: Run, source: Queue, free: str, monkeypatch: pytest.MonkeyPatch, place: Path
+    run: Run, source: Queue, free: str, monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     """In order."""
     with ipcq.open(free, max_messages=8, max_message_size=512) as target:
         on_put(monkeypatch, source.name, lambda item: item == b"\xa1a" and target.unlink())
         result = run("copy", source.name, free)
-    assert (result.exit_code, "1 message copied" in result.stderr, take_all(source), list_files(place)) == (
+    assert (result.exit_code, "1 message copied" in result.stderr, take_all(source), list_files(directory)) == (
         1,
         True,
         ["a", "b", "c"],
@@ -535,7 +538,7 @@ def test_target_that_is_removed_meanwhile_leaves_all_in_the_source(
 
 
 def test_full_disk_leaves_all_in_the_source(
-    run: Run, make: Callable[..., Queue], target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, make: Callable[..., Queue], target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages that were taken are put back before the error is printed."""
     source = make("-source", "abc", priorities=True)
@@ -548,11 +551,11 @@ def test_full_disk_leaves_all_in_the_source(
 
     monkeypatch.setattr(_sinks.FileSink, "write", full)
     result = run("copy", source.name, target.name)
-    assert (result.exit_code, sorted(take_all(source)), list_files(place)) == (1, ["a", "b", "c"], [])
+    assert (result.exit_code, sorted(take_all(source)), list_files(directory)) == (1, ["a", "b", "c"], [])
 
 
 def test_signal_ends_the_wait_of_copy_and_all_messages_are_put_back(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There was no space after all."""
 
@@ -561,7 +564,7 @@ def test_signal_ends_the_wait_of_copy_and_all_messages_are_put_back(
         raise ipcq.QueueFull
 
     on_put(monkeypatch, target.name, full)
-    assert (run("copy", source.name, target.name).exit_code, take_all(source), list_files(place)) == (
+    assert (run("copy", source.name, target.name).exit_code, take_all(source), list_files(directory)) == (
         143,
         ["a", "b", "c"],
         [],
@@ -569,11 +572,11 @@ def test_signal_ends_the_wait_of_copy_and_all_messages_are_put_back(
 
 
 def test_second_signal_ends_restoring_the_order(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages that were taken are still put back."""
     on_put(monkeypatch, source.name, lambda _: signal.raise_signal(signal.SIGTERM))
-    assert (run("copy", source.name, target.name).exit_code, take_all(source), list_files(place)) == (
+    assert (run("copy", source.name, target.name).exit_code, take_all(source), list_files(directory)) == (
         143,
         ["c", "a", "b"],
         [],
@@ -581,7 +584,7 @@ def test_second_signal_ends_restoring_the_order(
 
 
 def test_third_signal_ends_putting_back(
-    run: Run, make: Callable[..., Queue], target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, make: Callable[..., Queue], target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The remaining messages are in the file, which stderr names with the source."""
     source = make("-source", "abc", priorities=True)
@@ -594,9 +597,11 @@ def test_third_signal_ends_putting_back(
     with monkeypatch.context() as patch:
         on_put(patch, source.name, lambda item: item == b"\xa1b" and full(item))
         result = run("copy", source.name, target.name, "--rescue", "mine")
-    assert f"2 messages in no queue, kept in {place / 'mine'}: resume with `ipcq load {source.name} " in result.stderr
+    assert (
+        f"2 messages in no queue, kept in {directory / 'mine'}: resume with `ipcq load {source.name} " in result.stderr
+    )
     run("load", source.name, "mine")
-    assert (result.exit_code, take_all(source), take_all(target), list_files(place)) == (
+    assert (result.exit_code, take_all(source), take_all(target), list_files(directory)) == (
         143,
         ["a", "b", "c"],
         ["a", "b", "c"],
@@ -605,12 +610,12 @@ def test_third_signal_ends_putting_back(
 
 
 def test_source_that_is_shut_down_meanwhile_leaves_a_file(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No message can be put back."""
     on_put(monkeypatch, target.name, lambda _: source.shutdown())
     result = run("copy", source.name, target.name, "--rescue", "mine")
-    assert (result.exit_code, messages_in(place / "mine"), take_all(source)) == (1, ["oWE="], ["b", "c"])
+    assert (result.exit_code, messages_in(directory / "mine"), take_all(source)) == (1, ["oWE="], ["b", "c"])
 
 
 def test_messages_that_others_take_meanwhile_are_not_copied_twice(
@@ -643,7 +648,7 @@ def test_last_message_that_may_have_been_put_back_is_not_copied(
 
 
 def test_no_message_is_copied_twice_without_a_count_of_gets(
-    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, uncounted: None
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, without_counts: None
 ) -> None:
     """Then messages are put back after all have been taken."""
     on_put(monkeypatch, target.name, lambda item: item == b"\xa1a" and source.get())
@@ -652,7 +657,7 @@ def test_no_message_is_copied_twice_without_a_count_of_gets(
 
 
 def test_copy_of_messages_that_others_have_taken_is_no_error(
-    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, uncounted: None
+    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, without_counts: None
 ) -> None:
     """All messages, after the first."""
     on_put(monkeypatch, target.name, lambda _: source.clear())
@@ -660,14 +665,14 @@ def test_copy_of_messages_that_others_have_taken_is_no_error(
 
 
 def test_message_is_in_the_file_before_it_is_taken(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With peek, no kill can lose it."""
     get = ipcq.Queue.get_message
     seen = []
 
     def take(self: Queue, **options: Any) -> Any:
-        seen.append(b'"oWE="' in (place / "mine").read_bytes())
+        seen.append(b'"oWE="' in (directory / "mine").read_bytes())
         return get(self, **options)
 
     monkeypatch.setattr(ipcq.Queue, "get_message", take)
@@ -676,7 +681,7 @@ def test_message_is_in_the_file_before_it_is_taken(
 
 
 def test_full_disk_is_noticed_before_anything_is_taken(
-    run: Run, source: Queue, target: Queue, place: Path, monkeypatch: pytest.MonkeyPatch, without_peek: None
+    run: Run, source: Queue, target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch, without_peek: None
 ) -> None:
     """Blocks are reserved while the message is still in the queue."""
 
@@ -685,14 +690,14 @@ def test_full_disk_is_noticed_before_anything_is_taken(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     result = run("move", source.name, target.name)
-    assert (result.exit_code, source.qsize(), list_files(place)) == (1, 3, [])
+    assert (result.exit_code, source.qsize(), list_files(directory)) == (1, 3, [])
 
 
-def test_rescue_file_that_exists_is_not_touched(run: Run, source: Queue, target: Queue, place: Path) -> None:
+def test_rescue_file_that_exists_is_not_touched(run: Run, source: Queue, target: Queue, directory: Path) -> None:
     """And no message is taken."""
-    (place / "mine").write_text("precious")
+    (directory / "mine").write_text("precious")
     result = run("move", source.name, target.name, "--rescue", "mine")
-    assert (result.exit_code, (place / "mine").read_text(), source.qsize()) == (1, "precious", 3)
+    assert (result.exit_code, (directory / "mine").read_text(), source.qsize()) == (1, "precious", 3)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -793,7 +798,7 @@ DEATHS = (
 def test_killed_move_loses_at_most_the_message_in_flight(
     run: Run,
     make: Callable[..., Queue],
-    place: Path,
+    directory: Path,
     backend: str,
     method: str,
     when: str,
@@ -816,7 +821,7 @@ def test_killed_move_loses_at_most_the_message_in_flight(
 @pytest.mark.parametrize("number", ["2", "5"])
 @pytest.mark.parametrize(("method", "when"), [("put", "before"), ("put", "after"), ("get_message", "after")])
 def test_killed_copy_loses_no_message_that_is_in_the_file(
-    run: Run, make: Callable[..., Queue], place: Path, backend: str, number: str, method: str, when: str
+    run: Run, make: Callable[..., Queue], directory: Path, backend: str, number: str, method: str, when: str
 ) -> None:
     """C37: the suggested command puts back the missing messages; at most the one in flight is there twice."""
     if method == "get_message":

@@ -317,7 +317,7 @@ def test_long_stream_passes_through_a_short_queue(start: Callable[..., Any], sha
     feeder = threading.Thread(target=process.communicate, args=("".join(f"{n}\n" for n in range(500)),))
     feeder.start()
     items = [shared.get(timeout=60) for _ in range(500)]
-    feeder.join()  # else the pipes would be closed under it
+    feeder.join()  # otherwise its pipes would be closed too early
     assert items == list(range(500))
 
 

@@ -87,12 +87,12 @@ def test_rates_are_unknown_without_counts(run: Run, alone: Queue, monkeypatch: p
 def test_rates_of_another_queue_of_that_name_are_unknown(run: Run, alone: Queue, between: Callable[..., None]) -> None:
     """Its counts started again."""
 
-    def anew() -> None:
+    def recreate() -> None:
         alone.unlink()
         ipcq.open(alone.name, "memory").close()
 
     alone.put("a")
-    between(anew)
+    between(recreate)
     told = json.loads(run("top", "--once", "--json").stdout)
     assert (told["messages"], told["puts_per_second"], told["change_per_second"]) == (0, None, None)
 

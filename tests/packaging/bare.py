@@ -49,7 +49,7 @@ def test_objects_go_through_a_queue() -> None:
         queue.unlink()
 
 
-def test_a_type_names_what_to_install() -> None:
+def test_a_type_names_the_extra() -> None:
     """The error of type= names the extra."""
     with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq-queue\[msgspec\]'"):
         ipcq.open(NAME, "memory", type=Job)

@@ -79,7 +79,7 @@ def test_each_contract_can_fail(copy: Path, contract: str, file: str, line: str)
 
 
 def test_every_contract_is_tried() -> None:
-    """None is left out above."""
+    """`BREAKS` has at least one entry for each."""
     assert {contract for contract, _, _ in BREAKS} == set(CONTRACTS)
 
 

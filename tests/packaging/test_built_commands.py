@@ -115,7 +115,7 @@ def test_the_example_of_a_backend_needs_our_distribution() -> None:
 
 
 @pytest.mark.parametrize("arguments", OURS)
-def test_a_command_installs_what_is_built_here(arguments: str, built: Built, tmp_path: Path) -> None:
+def test_a_command_installs_the_distribution_built_here(arguments: str, built: Built, tmp_path: Path) -> None:
     """pip takes our wheel, or builds our sources if the command requires it, and installs nothing called `ipcq`."""
     archive = built.sdist if "--no-binary" in arguments else built.wheel
     constraint = tmp_path / "constraint.txt"

@@ -9,7 +9,7 @@ import ipcq
 ROOT = Path(__file__).parents[2]
 
 
-def test_everything_can_be_imported_without_what_windows_lacks() -> None:
+def test_everything_can_be_imported_without_modules_that_windows_lacks() -> None:
     """The core, the suite for authors, the command line, each bundled backend, and every test."""
     run = subprocess.run(
         [sys.executable, "-W", "error", Path(__file__).with_name("windows.py")],

@@ -194,7 +194,7 @@ def judge_work(place: Path, handle: Any, batch: int = 1, rounds: int = 8) -> Ver
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_workers_record_what_a_queue_does(batch: int, tmp_path: Path) -> None:
+def test_workers_record_the_calls_on_a_queue(batch: int, tmp_path: Path) -> None:
     """A correct queue is sound, with single messages and with batches of which only a part is stored."""
     verdict = judge_work(tmp_path, Fake(), batch)
     assert verdict.sound and not verdict.lost and not verdict.cut_off and verdict.received == verdict.accepted > 8

@@ -338,7 +338,7 @@ def test_a_group_can_be_interrupted() -> None:
         time.sleep(10)
 
 
-def test_a_group_ignores_what_was_ignored_before() -> None:
+def test_a_group_ignores_signals_that_were_ignored_before() -> None:
     """A program that ignores Ctrl-C still ignores it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

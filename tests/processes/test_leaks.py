@@ -65,7 +65,7 @@ def test_handles_that_are_opened_used_and_closed_leave_no_descriptor(
             other.get()
         for wrong in ({"exclusive": True}, {"max_messages": 3}, {"mode": -1}):
             with pytest.raises(ipcq.MessageQueueError):
-                ipcq.open(name, backend, **wrong)  # type: ignore[arg-type]  # what is tried
+                ipcq.open(name, backend, **wrong)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(ipcq.QueueNotFound):
             ipcq.open(f"{name}-missing", backend, create=False)
         counts.append(descriptors())

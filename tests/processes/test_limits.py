@@ -54,12 +54,12 @@ def bare_root() -> None:
     assert library.capset(header, struct.pack("6I", *words)) == 0
 
 
-def nobody() -> None:
+def ordinary_user() -> None:
     """Become an ordinary user."""
     become(NOBODY)
 
 
-USERS: dict[str, Callable[[], None]] = {"root": full_root, "bare-root": bare_root, "nobody": nobody}
+USERS: dict[str, Callable[[], None]] = {"root": full_root, "bare-root": bare_root, "nobody": ordinary_user}
 
 
 def is_privileged(user: str) -> bool:

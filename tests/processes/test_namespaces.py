@@ -68,7 +68,7 @@ def take_all(queue: "ipcq.Queue[object]", peers: list[Peer]) -> dict[int, list[i
     numbers: dict[int, list[int]] = {}
     while not queue.empty() or any(peer.state() not in "ZX" for peer in peers):
         try:
-            who, number = queue.get(timeout=0.05)  # type: ignore[misc]  # what is put here
+            who, number = queue.get(timeout=0.05)  # type: ignore[misc]  # the messages of this test
         except ipcq.QueueEmpty:
             continue
         numbers.setdefault(who, []).append(number)
