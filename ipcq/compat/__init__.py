@@ -1,1 +1,1 @@
-"""Drop-in faces of queues that people use now."""
+"""Drop-in replacements for the queues of other libraries."""

@@ -1,10 +1,10 @@
-"""Noticing that a signal handler ran during a wait, for a face whose original ends the wait then.
+"""Detection of signal handlers that ran during a wait, for libraries whose waits end when a handler returns.
 
-Waits of ipcq go on after a handler has returned, as all waits of Python do. What tells that one ran is the descriptor
-of `signal.set_wakeup_fd`, which is this module's while somebody waits; what came there is handed on to whoever had it
-before. Python runs handlers in the main thread alone, so in another there is nothing to notice.
+Waits of ipcq continue after a handler, as all waits of Python do. This module detects handlers by the descriptor of
+`signal.set_wakeup_fd`, which it replaces during a wait. It forwards all bytes to the previous descriptor. Python runs
+handlers only in the main thread, so other threads watch nothing.
 
-The pipe behind it is made for the first wait and kept: making one takes as long as most waits last.
+The pipe is created for the first wait and kept, because creating one takes as long as most waits last.
 """
 
 import os
@@ -14,24 +14,24 @@ from typing import Final
 
 from ipcq._process.forks import Step, at_fork
 
-#: Bytes that are read at a time; one comes for each signal.
-_MANY: Final = 4096
+#: Bytes to read per call; each signal writes one.
+_READ_BYTES: Final = 4096
 
-#: What `watch` returns in a thread that has no need to.
+#: Returned by `watch` in threads that run no handlers.
 UNWATCHED: Final = -1
 
-# The ends to read and to write, once there was a wait.
+# The read end and the write end, created for the first wait.
 _pipe: tuple[int, int] | None = None
-# Waits under way: a handler may wait itself, and greenlets side by side.
+# Number of waits now: a handler may wait itself, and several greenlets may wait at once.
 _waits = 0
-# Whose descriptor was set when the first of them began.
+# The descriptor that was set before the first of these waits.
 _before = -1
-# How many signals have come.
-_came = 0
+# Number of signals so far.
+_signals = 0
 
 
 def watch() -> int:
-    """Begin to watch for signal handlers, and return what `interrupted` and `unwatch` want to know."""
+    """Start to watch for signal handlers, and return a mark for `interrupted` and `unwatch`."""
     global _pipe, _waits, _before
     if threading.get_ident() != threading.main_thread().ident:
         return UNWATCHED
@@ -46,14 +46,14 @@ def watch() -> int:
 
 
 def interrupted(mark: int) -> bool:
-    """Tell whether a signal handler ran since."""
+    """Return whether a signal handler has run since `watch` returned the mark."""
     return mark != UNWATCHED and _count() != mark
 
 
 def unwatch(mark: int) -> None:
-    """End to watch."""
+    """Stop watching."""
     global _waits
-    if mark == UNWATCHED or not _waits:  # or this is a forked child, which does not watch any more
+    if mark == UNWATCHED or not _waits:  # a forked child has stopped watching
         return
     _waits -= 1
     if not _waits:
@@ -63,24 +63,24 @@ def unwatch(mark: int) -> None:
 
 
 def _count() -> int:
-    global _came
+    global _signals
     if _pipe is None:
-        return _came
+        return _signals
     try:
-        numbers = os.read(_pipe[0], _MANY)
+        numbers = os.read(_pipe[0], _READ_BYTES)
     except BlockingIOError:
-        return _came
-    _came += len(numbers)
+        return _signals
+    _signals += len(numbers)
     if _before != -1:
         try:
             os.write(_before, numbers)
         except OSError:
-            pass  # it is full, or closed by now: Python would go on as well
-    return _came
+            pass  # full, or closed by now: Python ignores that too
+    return _signals
 
 
 def _after_fork() -> None:
-    # The parent reads the same pipe, and would take this process's signals for its own.
+    # The parent reads the same pipe and would count this process's signals as its own.
     global _pipe, _waits
     if _waits:
         signal.set_wakeup_fd(_before)

@@ -1,15 +1,15 @@
-"""A queue of pickles without a name: of any number, of any size, for processes that inherit it or are handed it.
+"""Queues of pickles without a name, of any number and size of messages, for processes that inherit or receive them.
 
-Messages go through a ring in shared memory. What the ring cannot take goes to the spill (`_spill`): a message that is
-too large as a parcel, whose ticket goes through the ring; and where the number of messages has no bound, a put that
-finds the ring full stands in line behind it. So a put stores its message before it returns, and needs no thread that
-would do so later: a process may end, or be killed, right after a put.
+Messages go through a ring in shared memory, and what it cannot hold goes to the overflow file (`_spill`). A message
+that is too large is stored in the file as a parcel, and its ticket goes through the ring. If the number of messages is
+unbounded and the ring is full, a put appends to the backlog in the file. So a put has stored its message when it
+returns and needs no feeder thread: the process may exit, or be killed, right after it.
 
-The order of each producer's messages is kept by two rules. Whoever finds the line not empty puts at its end. Whoever
-takes from the line has looked at the ring before, under the lock under which the line grows: what stood in the ring
-when a message joined the line is older.
+Two rules keep the order of each producer's messages. A put that finds messages in the backlog appends to it. A get
+takes from the backlog only after it has found the ring empty, under the lock under which the backlog grows: messages
+that were in the ring when another was appended to the backlog are older.
 
-Where no ring can be made, all messages stand in line.
+If no ring can be created, all messages go through the backlog.
 """
 
 import os
@@ -28,38 +28,39 @@ from ipcq.errors import BackendUnavailable, MessageQueueError, QueueEmpty, Queue
 
 __all__ = ("Line", "RingAndLine", "make")
 
-#: Bytes of a ring for any number of messages.
-_ROOM: Final = 1 << 18
-#: Bytes of a ring for a bounded number of messages, and of the largest that does not become a parcel. They all fit.
-_BOUNDED_ROOM: Final = 5 << 18
-_SMALLEST: Final = 64
-_LARGEST: Final = 1 << 16
-#: The largest number for which a ring is made, which takes 12 MB.
-_MOST: Final = 1 << 17
+#: Size of a ring for an unbounded number of messages.
+_RING_BYTES: Final = 1 << 18
+#: Size of a ring for a bounded number of messages. The largest message in the ring gets a share of it, within the next
+#: two limits, so that all messages fit; larger ones become parcels.
+_BOUNDED_RING_BYTES: Final = 5 << 18
+_LEAST_MESSAGE_BYTES: Final = 64
+_MOST_MESSAGE_BYTES: Final = 1 << 16
+#: The largest number of messages for which a ring is created, which takes 12 MB.
+_MOST_MESSAGES: Final = 1 << 17
 
-#: Seconds that a put without a bound waits for a consumer that is at work, before its message stands in line, where all
-#: takes several times as long.
-_PATIENCE: Final = 0.02
-#: Seconds that a put into the line lets those go first who are taking from it, so that it comes to an end.
-_COURTESY: Final = 0.0001
-#: Seconds that a get waits for the ring before it looks at the line.
-_LOOK: Final = 0.25
-#: Seconds at the most between two looks whether there is space in a line that is full.
-_SPACE: Final = 0.005
+#: Time that a put to a full, unbounded ring waits for a consumer before it appends to the backlog, which is several
+#: times slower.
+_RING_FULL_SECONDS: Final = 0.02
+#: Time that a put to the backlog yields to consumers, so that the backlog becomes empty.
+_YIELD_SECONDS: Final = 0.0001
+#: Time that a get waits for the ring before it checks the backlog.
+_BACKLOG_POLL_SECONDS: Final = 0.25
+#: The longest interval at which a put checks for space in a full backlog.
+_SPACE_POLL_SECONDS: Final = 0.005
 
 
 def make(bound: int) -> "Line":
-    """Make a queue for at most so many messages; 0 for any number.
+    """Create a queue for at most `bound` messages, or for any number if it is 0.
 
     Raises:
-        Unsupported: This system cannot.
+        Unsupported: This system lacks what the overflow file needs.
     """
     spill = Spill.create()
-    if bound > _MOST:
+    if bound > _MOST_MESSAGES:
         return Line(spill, bound)
-    request = Request(buffer_size=_ROOM)
+    request = Request(buffer_size=_RING_BYTES)
     if bound:
-        largest = max(_SMALLEST, min(_LARGEST, _BOUNDED_ROOM // bound))
+        largest = max(_LEAST_MESSAGE_BYTES, min(_MOST_MESSAGE_BYTES, _BOUNDED_RING_BYTES // bound))
         request = Request(max_messages=bound, max_message_size=largest)
     try:
         return RingAndLine(spill, bound, create(request))
@@ -68,7 +69,7 @@ def make(bound: int) -> "Line":
 
 
 class Line:
-    """Messages that all stand in line."""
+    """A queue whose messages all go through the backlog."""
 
     def __init__(self, spill: Spill, bound: int) -> None:
         self._spill = spill
@@ -81,24 +82,24 @@ class Line:
         """Store a message.
 
         Raises:
-            QueueFull: As many as there may be were there all the time.
+            QueueFull: The queue held `bound` messages until the timeout.
         """
         deadline = deadline_of(block, timeout)
         since = monotonic()
-        while not self._stand(data, deadline):
+        while not self._append(data, deadline):
             if monotonic() >= deadline:
                 raise QueueFull
-            pause(since, deadline, _SPACE)
+            pause(since, deadline, _SPACE_POLL_SECONDS)
 
-    def _stand(self, data: bytes, deadline: float) -> bool:
-        def stand() -> bool:
+    def _append(self, data: bytes, deadline: float) -> bool:
+        def append() -> bool:
             if self._bound and self._spill.count() >= self._bound:
                 return False
             self._spill.append(data)
             return True
 
         try:
-            return self._spill.locked(stand, deadline)
+            return self._spill.locked(append, deadline)
         except TimedOutError as error:
             raise QueueFull(error.detail) from error
 
@@ -106,7 +107,7 @@ class Line:
         """Take the next message.
 
         Raises:
-            QueueEmpty: None came in time.
+            QueueEmpty: No message came before the timeout.
         """
         deadline = deadline_of(block, timeout)
         poll = select.poll()
@@ -128,18 +129,18 @@ class Line:
         return self._spill.pop()
 
     def qsize(self) -> int:
-        """Count the messages."""
+        """Return the number of messages."""
         return self._spill.count()
 
     def full(self) -> bool:
-        """Tell whether a put would have to wait."""
+        """Return whether a put would have to wait."""
         return bool(self._bound) and self.qsize() >= self._bound
 
     def task_done(self) -> None:
-        """Note that the work on one message is done.
+        """Mark one message as processed.
 
         Raises:
-            ValueError: It is for all.
+            ValueError: All messages are already marked.
         """
 
         def count() -> None:
@@ -150,20 +151,20 @@ class Line:
         self._spill.locked(count)
 
     def unfinished(self) -> int:
-        """Count the messages ever put whose work is not done."""
+        """Return the number of messages ever put that are not marked as processed."""
         return self._spill.ever() - self._spill.done
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while there are messages; it belongs to this handle."""
+        """Return a descriptor that is readable while the queue is not empty; it belongs to this handle."""
         return self._spill.wake
 
     def close(self) -> None:
-        """Give back all that this handle holds; the messages stay for the others."""
+        """Free this handle's descriptors and mappings; the messages stay for other processes."""
         self._spill.close()
 
 
 class RingAndLine(Line):
-    """Messages that go through a ring, and stand in line where they do not fit."""
+    """A queue whose messages go through a ring, or through the overflow file if they do not fit."""
 
     def __init__(self, spill: Spill, bound: int, ring: Queue[bytes]) -> None:
         super().__init__(spill, bound)
@@ -172,12 +173,12 @@ class RingAndLine(Line):
         self._put = ring.put
         self._get = ring.get
         self._largest = ring.max_message_size
-        # Where there is a bound, nobody ever stands in line.
-        self._slice = None if bound else _LOOK
+        # A bounded queue never uses the backlog.
+        self._slice = None if bound else _BACKLOG_POLL_SECONDS
         self._words = spill.words
-        self._taken = 0  # of the line, when this handle last put something there
+        self._taken = 0  # messages taken from the backlog before this handle last appended to it
         self._poll: select.epoll | None = None
-        self._poller = 0  # the process that made it
+        self._poll_pid = 0  # the process that created it
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._spill, self._bound, self._ring)
@@ -188,20 +189,20 @@ class RingAndLine(Line):
             self._put_parcel(data, block, timeout)
         elif self._bound:
             self._put(data, bool(block), timeout if timeout is None else max(timeout, 0.0))
-        elif words[words[0]]:  # somebody stands in line
-            self._join_line(data, deadline_of(block, timeout))
+        elif words[words[0]]:  # the backlog is not empty
+            self._put_to_backlog(data, deadline_of(block, timeout))
         else:
             try:
-                self._put(data, bool(block), _PATIENCE)
+                self._put(data, bool(block), _RING_FULL_SECONDS)
             except QueueFull:
-                self._join_line(data, deadline_of(block, timeout))
+                self._put_to_backlog(data, deadline_of(block, timeout))
 
-    def _join_line(self, data: bytes, deadline: float) -> None:
-        self._stand(data, deadline)
+    def _put_to_backlog(self, data: bytes, deadline: float) -> None:
+        self._append(data, deadline)
         taken = self._spill.taken()
         if taken != self._taken:
             self._taken = taken
-            sleep(_COURTESY)
+            sleep(_YIELD_SECONDS)
 
     def _put_parcel(self, data: bytes, block: bool, timeout: float | None) -> None:
         file = self._spill.file
@@ -218,7 +219,7 @@ class RingAndLine(Line):
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:
         words = self._words
-        file = self._spill.file  # now: what is taken can be read though another thread closes the queue meanwhile
+        file = self._spill.file  # keep it, so that a parcel can be read even if another thread closes the queue
         if words[words[0]] or timeout is not None or not block:
             data = self._wait(deadline_of(block, timeout))
         else:
@@ -230,7 +231,7 @@ class RingAndLine(Line):
 
     def _wait(self, deadline: float) -> bytes:
         while True:
-            # It may have grown while this handle waited on a ring that others emptied.
+            # The backlog may have grown while this handle waited on the ring, which others emptied.
             if self._spill.count() and (data := self._take(deadline)) is not None:
                 return data
             left = deadline - monotonic()
@@ -253,11 +254,11 @@ class RingAndLine(Line):
         return super().unfinished() + (self._ring.stats().puts or 0)
 
     def fileno(self) -> int:
-        if self._poll is None or self._poller != os.getpid():
+        if self._poll is None or self._poll_pid != os.getpid():
             poll = select.epoll()
             poll.register(self._ring.fileno(), select.EPOLLIN)
             poll.register(self._spill.wake, select.EPOLLIN)
-            self._poll, self._poller = poll, os.getpid()
+            self._poll, self._poll_pid = poll, os.getpid()
         return self._poll.fileno()
 
     def close(self) -> None:
@@ -269,7 +270,7 @@ class RingAndLine(Line):
 
 
 def deadline_of(block: bool, timeout: float | None) -> float:
-    """Turn arguments as the standard library takes them into a deadline on `time.monotonic`.
+    """Convert `block` and `timeout`, with the standard library's meaning, into a deadline on `time.monotonic`.
 
     Raises:
         InvalidArgument: The timeout is NaN, which no wait would ever reach.

@@ -1,6 +1,6 @@
-"""Queues that nobody can find: they travel to other processes as descriptors, and leave nothing behind anywhere.
+"""Queues without a name, which other processes receive as descriptors.
 
-What a process is killed with, the kernel takes back: such a queue has no name that anybody would have to remove.
+The kernel frees such a queue when the last descriptor is closed, even by a kill, because there is no name to remove.
 """
 
 import sys
@@ -18,24 +18,24 @@ from ipcq.backend import Backend, Channel, Request
 from ipcq.errors import BackendUnavailable, LimitExceeded, NoSpace, Unsupported
 from ipcq.serializers import codec_for
 
-if sys.platform != "win32":  # which has neither; here, because a fork could interrupt a later import
-    from multiprocessing import resource_sharer  # noqa: F401  # DupFd imports it late
+if sys.platform != "win32":  # which has neither; imported here, because a fork could interrupt a later import
+    from multiprocessing import resource_sharer  # noqa: F401  # DupFd imports it lazily
     from multiprocessing.reduction import DupFd
 
 __all__ = ("Travelling", "arrived", "create", "departing")
 
-#: Stands for the name in errors.
+#: Takes the place of the name in errors.
 NAME: Final = "(nameless)"
 
-#: What becomes a descriptor of the process in which it is unpickled.
+#: An object that becomes a descriptor in the process that unpickles it.
 Travelling = Any
 
 
 def create(request: Request) -> Queue[bytes]:
-    """Make a queue of bytes that has no name, on the best backend that can.
+    """Create a queue of bytes without a name, on the best backend that supports it.
 
     Raises:
-        BackendUnavailable: None can here; the error's `reasons` tell why for each.
+        BackendUnavailable: No backend can create one here; the error's `reasons` has the reason for each.
     """
     reasons: dict[str, str] = {}
     for name in registry.able("nameless"):
@@ -46,13 +46,13 @@ def create(request: Request) -> Queue[bytes]:
             return _handle(backend, channel, request)
         except (LimitExceeded, NoSpace, Unsupported) as error:
             reasons[name] = str(error)
-    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "see ipcq backends"
-    raise BackendUnavailable(f"no backend can make a queue without a name here ({told})", reasons=reasons)
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "see ipcq backends"
+    raise BackendUnavailable(f"no backend can create a queue without a name here ({why})", reasons=reasons)
 
 
 def departing(descriptor: int) -> Travelling:
-    """Return what travels for a descriptor to the process that is being started, or to any that has the authkey."""
-    # multiprocess, the copy of multiprocessing that pickles by dill, has processes, authkeys and DupFd of its own.
+    """Return a picklable copy of a descriptor, for the process that is being started or any that has the authkey."""
+    # multiprocess, the fork of multiprocessing that pickles with dill, has its own processes, authkeys and DupFd.
     context, reduction = (sys.modules.get(f"multiprocess.{module}") for module in ("context", "reduction"))
     if context is not None and reduction is not None and context.get_spawning_popen() is not None:
         return reduction.DupFd(descriptor)
@@ -61,15 +61,15 @@ def departing(descriptor: int) -> Travelling:
 
 @contextmanager
 def arrived(travelling: Sequence[Travelling]) -> Iterator[list[int]]:
-    """Give the body the descriptors of this process that have come for those of another.
+    """Yield the descriptors received from another process.
 
-    The body makes them somebody's or closes them. A child that is forked meanwhile closes its copies.
+    The body must hand over their ownership or close them. A child forked meanwhile closes its copies.
     """
     descriptors: list[int] = []
     try:
         try:
             for each in travelling:
-                # What has come is to be closed if the next one does not come.
+                # Keep each at once, so that it is closed if receiving the next one fails.
                 descriptors.append(forks.opened(each.detach))  # noqa: PERF401  # see above
         except BaseException:
             for descriptor in descriptors:
@@ -78,7 +78,7 @@ def arrived(travelling: Sequence[Travelling]) -> Iterator[list[int]]:
             raise
         yield descriptors
     finally:
-        forks.forget(*descriptors)  # else a child would close what has one of these numbers by then
+        forks.forget(*descriptors)  # else a child would close an unrelated file that has reused one of these numbers
 
 
 def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
@@ -103,6 +103,6 @@ def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes
         alternatives=registry.able,
     )
     queue: Queue[bytes] = class_for(channel)(channel, codec_for("raw"), origin)
-    # These are dropped without a close, as what they stand in for is: the kernel takes all of it back.
+    # Programs drop these without a close, like the queues that they replace. The kernel frees everything.
     expect_no_close(queue)
     return queue

@@ -1,9 +1,9 @@
-"""Objects to bytes as `multiprocessing` does it, several times faster.
+"""Pickles equal to those of `multiprocessing`, made several times faster.
 
-`ForkingPickler.dumps` makes a pickler and a table of reducers for each object, which takes longer than most objects do.
-Here a pickler is used again, and looks its reducers up where they are registered. What it writes is the same: the
-default protocol, with `copyreg`'s reducers and, before them, those of `ForkingPickler.register`, the standard library's
-for connections, sockets and locks among them.
+`ForkingPickler.dumps` creates a pickler and copies a table of reducers for each object, which takes longer than
+pickling most objects. This module reuses picklers, which look reducers up where they are registered. The output is the
+same: the default protocol, with the reducers of `ForkingPickler.register`, then those of `copyreg`. The standard
+library registers reducers for connections, sockets and locks.
 """
 
 import copyreg
@@ -17,17 +17,17 @@ __all__ = ("PICKLE", "dumps", "loads")
 #: The first byte of every pickle since protocol 2.
 PICKLE: Final = 0x80
 
-#: A pickler that wrote more remembers where it put each object, and would clear that away after every small one.
-_LARGE: Final = 1 << 16
+#: A pickler that wrote more than this is dropped: its memo table stays large, and clearing it would slow every call.
+_MAX_REUSE_BYTES: Final = 1 << 16
 
 loads: Final = pickle.loads
 
 
 class _Reducers:
-    """What `ForkingPickler` copies into a table for each object, looked up where it is registered."""
+    """The reducers that `ForkingPickler` copies into a table for each object, looked up where they are registered."""
 
     def __init__(self) -> None:
-        # Where `ForkingPickler.register` notes them; typeshed leaves it out, as it has no public name.
+        # `ForkingPickler.register` stores them here; typeshed omits it, because the name is private.
         self._first: dict[type, Callable[[Any], Any]] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
 
     def __getitem__(self, kind: type) -> Any:
@@ -36,7 +36,7 @@ class _Reducers:
 
 
 class _Parts:
-    """A file that keeps what is written to it."""
+    """A file that keeps the parts that are written to it."""
 
     __slots__ = ("parts", "write")
 
@@ -47,25 +47,25 @@ class _Parts:
 
 _REDUCERS: Final = _Reducers()
 
-# What stands before and behind short bytes in their pickle, which is all that there is to it.
+# The pickle of short bytes is a head that depends on the length, the bytes, and a tail.
 _SHORT: Final = 256
 _TAIL: Final = pickle.dumps(b"")[-2:]
 _HEADS: Final = tuple(pickle.dumps(bytes(length))[: -length - len(_TAIL)] for length in range(_SHORT))
 
-# A pickler must not be entered twice, neither by two threads nor by an object that puts another while it is pickled, so
-# it is taken out of the pool meanwhile; list.pop and append are atomic.
+# A pickler in use is not in the pool, because it must not be entered twice: by two threads, or by an object that puts
+# another one while it is pickled. list.pop and append are atomic.
 _idle: list[tuple[pickle.Pickler, list[bytes]]] = []
 
 
 def _new() -> tuple[pickle.Pickler, list[bytes]]:
     file = _Parts()
     pickler = pickle.Pickler(file)
-    pickler.dispatch_table = _REDUCERS  # type: ignore[assignment]  # the C code asks for __getitem__ alone
+    pickler.dispatch_table = _REDUCERS  # type: ignore[assignment]  # the C code calls only __getitem__
     return pickler, file.parts
 
 
 def dumps(item: object) -> bytes:
-    """Pickle an object; whatever that raises, it raises."""
+    """Pickle an object; exceptions of its reducers pass through."""
     if item.__class__ is bytes and len(item) < _SHORT:
         return _HEADS[len(item)] + item + _TAIL
     try:
@@ -73,9 +73,9 @@ def dumps(item: object) -> bytes:
     except IndexError:
         entry = _new()
     pickler, parts = entry
-    pickler.dump(item)  # if it fails, the pickler goes: what it holds of the object is nobody's business
+    pickler.dump(item)  # if it fails, the pickler is dropped, because it still refers to parts of the object
     data = parts[0] if len(parts) == 1 else b"".join(parts)
-    if len(data) < _LARGE:
+    if len(data) < _MAX_REUSE_BYTES:
         pickler.clear_memo()
         parts.clear()
         _idle.append(entry)

@@ -1,24 +1,24 @@
-"""What a ring cannot hold: messages that are too large for it, and those that come when it is full.
+"""The overflow file of a ring: messages that are too large for the ring, and a backlog for when it is full.
 
-It is a file without a name, in memory (``memfd_create``), that every user of the queue has open. It has two parts, both
-of which grow as they have to and give back what was read:
+It is an anonymous file in memory (``memfd_create``) that every process of the queue has open. Its two parts grow as
+needed, and pages that were read are freed:
 
-- *Parcels*, each a message of its own. Who puts one gets a ticket, which goes through the ring in its place.
-- A *line*, first in, first out, for a ring that is full: whoever finds the line not empty has to put at its end, and
-  whoever finds the ring empty takes from its front. So the order is kept.
+- *Parcels*, one for each large message. The producer gets a ticket, which goes through the ring in its place.
+- The *backlog*, a FIFO for when the ring is full. A producer that finds messages in the backlog must append to it, and
+  a consumer that finds the ring empty takes from the front. That keeps the order.
 
-Who writes holds the lock of the file, which the kernel takes back when its holder dies, and changes the line by one
-store of one word: there are two copies of what describes it, and the word says which one counts. So a process that is
-killed here leaves a line as it was before or as it is afterwards. The parcel of a killed writer or reader stays until
-the queue goes.
+A writer holds the lock of the file, which the kernel releases when its holder dies, and commits a change of the backlog
+by storing one word: the state of the backlog exists in two copies, and the word selects the valid one. So a killed
+process leaves the backlog as it was before or after its change. A parcel whose writer or reader was killed stays until
+the queue is freed.
 
 A signal handler or a finaliser that uses the queue during a step of its own thread cannot wait for that step. So its
 own step runs at once, under the lock that the thread holds, and the interrupted step starts again from its beginning.
 For that, each step checks right before a change whether it was overtaken: between this check and the call in C that
-follows, CPython runs neither handlers nor finalisers. Whatever the step has written before the word is stored is read
-by nobody.
+follows, CPython runs neither handlers nor finalisers. What an overtaken step has written is never read, because it has
+not stored the word.
 
-A FIFO holds a byte exactly while the line is not empty, for whoever waits in poll.
+A FIFO holds a byte exactly while the backlog is not empty, so that processes can poll it.
 """
 
 import mmap
@@ -41,7 +41,7 @@ from ipcq._process.signals import suppressed
 from ipcq.compat._nameless import Travelling, arrived, departing
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
-if sys.platform != "win32":  # where it can be imported, and says that it is not for there
+if sys.platform != "win32":  # there this module can be imported, and `Spill.create` raises Unsupported
     import fcntl
 
 __all__ = ("File", "Spill")
@@ -49,73 +49,73 @@ __all__ = ("File", "Spill")
 R = TypeVar("R")
 
 _PAGE: Final = mmap.PAGESIZE
-#: The words of the first page: which copy counts, two copies of (messages, front, end, ever), and two more.
+#: The words of the first page: which copy is valid, two copies of (messages, front, end, ever), and two more.
 _WHICH, _FIRST, _SECOND, _PARCELS_END, _DONE = 0, 1, 5, 9, 10
 _COPY: Final = struct.Struct("=4Q")
 _WORD: Final = 8
-#: Where the line begins, and where the parcels do. Between them is no more than anybody can write.
-_LINE: Final = _PAGE
+#: Offsets of the backlog and of the parcels, too far apart for the backlog ever to reach the parcels.
+_BACKLOG: Final = _PAGE
 _PARCELS: Final = 1 << 62
 _SIZE: Final = (1 << 63) - _PAGE
 _HEAD: Final = struct.Struct("=Q")
 _TICKET: Final = struct.Struct("=BQQ")
-#: The part of the line that is given back at a time.
-_BLOCK: Final = 1 << 20
-#: How often the lock is tried before sleeping.
+#: The backlog is freed in parts of this size.
+_BLOCK_BYTES: Final = 1 << 20
+#: Number of attempts to take the lock before sleeping.
 _ATTEMPTS: Final = 50
 
 
 class _Overtaken(Exception):
-    """Another step of the same thread ran during this one: what this one knows of the line is out of date."""
+    """Another step of the same thread ran during this one, so that this one's copy of the state is out of date."""
 
 
 class File:
-    """The file, open until nobody holds this: neither the spill nor a thread that copies a parcel meanwhile."""
+    """The open file, closed when the last reference is gone: that of the spill, or of a thread that copies a parcel."""
 
     __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
-        """Take over a descriptor; a negative number is that of none."""
+        """Take ownership of a descriptor; a negative number stands for a closed file."""
         self.number = number
 
     def fileno(self) -> int:
         return self.number
 
     def write(self, data: bytes, at: int) -> None:
-        """Write all of it."""
+        """Write all of `data` at an offset."""
         rest = memoryview(data)
-        while rest:  # one call writes 2 GiB at the most
+        while rest:  # one call writes at most 2 GiB
             written = os.pwrite(self.number, rest, at)
             rest, at = rest[written:], at + written
 
     def read(self, size: int, at: int) -> bytes:
-        """Read so many bytes."""
+        """Read exactly `size` bytes at an offset."""
         data = os.pread(self.number, size, at)
         while len(data) < size:
             data += os.pread(self.number, size - len(data), at + len(data))
         return data
 
     def free(self, start: int, end: int) -> None:
-        """Give back the pages that begin in a part of the file; what else is in the last one is lost too."""
-        # It takes a descriptor and a mapping. Where those are not to be had, the pages stay, and no message is lost.
+        """Free the pages that begin in a part of the file, the last one as a whole."""
+        # This needs a descriptor and a mapping. Without them, the pages stay, and no message is lost.
         with suppressed(OSError), mmap.mmap(self.number, end - start, offset=start) as mapped:
             mapped.madvise(mmap.MADV_REMOVE)
 
     def unwrap(self, ticket: bytes) -> bytes:
-        """Take the message that a ticket stands for."""
+        """Read and free the message of a ticket."""
         _, start, size = _TICKET.unpack(ticket)
         try:
             return self.read(size, start)
-        finally:  # without memory for it, nobody can have it any more
+        finally:  # also if there is no memory to read it, because the ticket is gone
             self.free(start, start + size)
 
     def drop(self, ticket: bytes) -> None:
-        """Drop the message that a ticket stands for."""
+        """Free the message of a ticket."""
         _, start, size = _TICKET.unpack(ticket)
         self.free(start, start + size)
 
     def close(self) -> None:
-        """Close it, whoever holds this."""
+        """Close the file, even if others refer to it."""
         if self.number >= 0:
             number, self.number = self.number, -1
             os.close(number)
@@ -124,24 +124,25 @@ class File:
 
 
 class Spill:
-    """The file and the FIFO, as one process has them open."""
+    """One process's handle to the overflow file and its FIFO."""
 
     def __init__(self, file: int, wake: int) -> None:
-        """Take over descriptors of the file and of the FIFO; they are closed if this fails."""
+        """Take ownership of the descriptors of the file and of the FIFO, which are closed if this fails."""
         self.wake = wake
         self.file = File(-1)
         with ExitStack() as undo:
             undo.callback(os.close, wake)
             with _closing(file), shortage_reported():
-                # Its locks are this process's alone. A mapping holds its open file as well, so it gets one that nobody
-                # locks: else a child that was forked meanwhile would keep its parent's lock.
+                # A lock belongs to an open file, so this process opens its own. A mapping refers to its open file too,
+                # so it gets another one, which nobody locks: else a child forked meanwhile would keep its parent's
+                # lock.
                 own = File(_opened_again(file))
                 undo.callback(own.close)
                 with _closing(_opened_again(file)) as mapped:
                     page = mmap.mmap(mapped, _PAGE)
             undo.pop_all()
         self.file = own
-        #: `words[words[0]]` is how many messages stand in the line.
+        #: `words[words[0]]` is the number of messages in the backlog.
         self.words = memoryview(page).cast("Q")
         self._mutex = NativeRLock()
         self._inside = self._has_lock = self._overtaken = self._ending = False
@@ -149,21 +150,21 @@ class Spill:
 
     @classmethod
     def create(cls) -> "Spill":
-        """Make an empty one.
+        """Create an empty overflow file.
 
         Raises:
-            Unsupported: This system has no files without a name in memory.
-            LimitExceeded: The process may not have so many files open, or none of any size.
+            Unsupported: This system has no ``memfd_create``.
+            LimitExceeded: The process may not open more files, or RLIMIT_FSIZE forbids a file of this size.
         """
         if not hasattr(os, "memfd_create"):
-            raise Unsupported("queues without a name rest on memfd_create and /proc of Linux: use ipcq.open")
+            raise Unsupported("queues without a name need memfd_create and /proc of Linux: use ipcq.open")
         check_file_size(_SIZE)
         with shortage_reported(), ExitStack() as undo:
             file = os.memfd_create("ipcq", os.MFD_CLOEXEC)
             undo.callback(os.close, file)
             os.ftruncate(file, _SIZE)
-            os.pwrite(file, struct.pack("=11Q", _FIRST, 0, _LINE, _LINE, 0, 0, 0, 0, 0, _PARCELS, 0), 0)
-            # A pipe that is opened again is a FIFO without a name, for reading and writing.
+            os.pwrite(file, struct.pack("=11Q", _FIRST, 0, _BACKLOG, _BACKLOG, 0, 0, 0, 0, 0, _PARCELS, 0), 0)
+            # Opening a pipe again gives a FIFO without a name, for reading and writing.
             reading, writing = os.pipe()
             with _closing(reading), _closing(writing):
                 wake = _opened_again(reading, os.O_NONBLOCK)
@@ -176,7 +177,7 @@ class Spill:
     # Parcels
 
     def wrap(self, data: bytes, deadline: float) -> bytes:
-        """Store a message, and return its ticket; arguments and exceptions are those of `locked`."""
+        """Store a message and return its ticket; deadline and exceptions are those of `locked`."""
 
         def reserve() -> tuple[File, int]:
             words, start = self.words, self.words[_PARCELS_END]
@@ -195,25 +196,25 @@ class Spill:
             raise
         return ticket
 
-    # The line. Who calls these holds the lock.
+    # The backlog. Callers hold the lock.
 
     def append(self, data: bytes) -> None:
-        """Put a message at the end of the line."""
+        """Append a message to the backlog."""
         count, front, end, ever = self._line()
         at, rest = end, memoryview(_HEAD.pack(len(data)) + data)
-        while rest:  # one call writes 2 GiB at the most
+        while rest:  # one call writes at most 2 GiB
             if self._overtaken:
                 raise _Overtaken
             written = os.pwrite(self.file.number, rest, at)
             rest, at = rest[written:], at + written
         if not count:
-            # First, so that a death in between leaves a byte too many and never one too few.
+            # Before the commit, so that a kill in between leaves one byte too many and never one too few.
             with suppress(BlockingIOError):
                 os.write(self.wake, b"\0")
         self._commit(count + 1, front, end + _HEAD.size + len(data), ever + 1)
 
     def pop(self) -> bytes | None:
-        """Take the message at the front of the line; None where there is none."""
+        """Take the oldest message of the backlog, or return None if it is empty."""
         count, front, end, ever = self._line()
         data = None
         if count:
@@ -224,10 +225,10 @@ class Spill:
                 data += self.file.read(size - len(data), front + _HEAD.size + len(data))
             behind = front + _HEAD.size + size
             self._commit(count - 1, behind, end, ever)
-            # Free whole blocks, or whole pages of an empty line. The line continues behind them, so no other step can
-            # be writing there by now.
-            whole = _PAGE if count == 1 else _BLOCK
-            start, stop = max(_LINE, front // _BLOCK * _BLOCK), behind // whole * whole
+            # Free whole blocks, or whole pages of an empty backlog. The backlog continues behind them, so no other step
+            # can be writing there by now.
+            whole = _PAGE if count == 1 else _BLOCK_BYTES
+            start, stop = max(_BACKLOG, front // _BLOCK_BYTES * _BLOCK_BYTES), behind // whole * whole
             if start < stop:
                 self.file.free(start, stop)
         words = self.words
@@ -237,16 +238,16 @@ class Spill:
         return data
 
     def count(self) -> int:
-        """Return how many messages stand in the line; with or without the lock."""
+        """Return the number of messages in the backlog; needs no lock."""
         return self.words[self.words[_WHICH]]
 
     def taken(self) -> int:
-        """Return how many messages were ever taken from the line; with or without the lock."""
+        """Return the number of messages ever taken from the backlog; needs no lock."""
         count, _, _, ever = self._line()
         return ever - count
 
     def ever(self) -> int:
-        """Return how many messages were ever put into the line."""
+        """Return the number of messages ever appended to the backlog."""
         return self._line()[3]
 
     def _line(self) -> tuple[int, int, int, int]:
@@ -261,11 +262,11 @@ class Spill:
             raise _Overtaken
         words[_WHICH] = at
 
-    # What was done of what was put, for whoever counts that
+    # Messages marked as processed, for joinable queues
 
     @property
     def done(self) -> int:
-        """How many messages were done."""
+        """Number of messages marked as processed."""
         return self.words[_DONE]
 
     @done.setter
@@ -278,17 +279,17 @@ class Spill:
     # The lock
 
     def locked(self, step: Callable[[], R], deadline: float = NEVER) -> R:
-        """Run a step, which does not wait, while nobody else changes anything.
+        """Run a step, which must not wait, under the lock.
 
-        An exception out of a signal handler, wherever it comes, leaves nothing locked.
+        An exception raised by a signal handler at any point leaves nothing locked.
 
         Args:
-            step: What is to be done.
-            deadline: On `time.monotonic`. The lock is waited for a tenth of a second at least: nobody holds it longer
-                than a copy takes, unless it is stopped.
+            step: The function to run.
+            deadline: On `time.monotonic`. The call waits for the lock for at least 0.1 s: a holder needs it no longer
+                than a copy takes, unless its process is stopped.
 
         Raises:
-            TimedOutError: Somebody held it until `deadline`.
+            TimedOutError: Another process held the lock until `deadline`.
             QueueClosed: This handle is closed.
         """
         attempts, since = 0, 0.0
@@ -300,30 +301,30 @@ class Spill:
                 since = monotonic()
                 deadline = max(deadline, since + SLICE)
             if monotonic() >= deadline:
-                raise TimedOutError("another process that is stopped holds the lock of what the queue has spilled")
+                raise TimedOutError("another process, probably stopped, holds the lock of the queue's overflow file")
             pause(since, deadline, 0.005)
         return done[0]
 
     def _try(self, step: Callable[[], R]) -> tuple[R] | None:
         """Run a step; return None if another process holds the lock, or another step of this thread ran meanwhile."""
-        with self._mutex:  # between it and its block no handler runs, as it is written in C
-            if self._inside:  # and who came through the mutex nevertheless is the same thread
+        with self._mutex:  # written in C, so no handler runs between entering it and the block
+            if self._inside:  # the mutex is reentrant, so this is the same thread
                 return self._overtake(step)
-            try:  # without a loop: from 3.12 on what a handler raises where one begins anew passes by the finally
+            try:  # no loop here: since 3.12, an exception of a handler at a loop's jump back bypasses the finally
                 self._inside = True
                 self._overtaken = False
                 return self._run(step)
             finally:
-                self._inside = False  # first: a step that interrupts this one from here on locks for itself
+                self._inside = False  # first, so that a step that interrupts this one from here on takes its own lock
                 try:
                     self._unlock()
                 finally:
-                    self._unlock()  # where a handler's exception kept the first one from it
+                    self._unlock()  # in case a handler's exception interrupted the first one
                     if self._ending:
                         self._release()
 
     def _overtake(self, step: Callable[[], R]) -> tuple[R] | None:
-        """Run a step during another one of this thread, which continues afterwards and unlocks."""
+        """Run a step inside another one of this thread, which continues afterwards and unlocks."""
         try:
             self._overtaken = False
             return self._run(step)
@@ -354,9 +355,9 @@ class Spill:
     # Ends
 
     def close(self) -> None:
-        """Give back the descriptors and the mapping; twice is once."""
+        """Release the descriptors and the mapping; a second call does nothing."""
         with self._mutex:
-            if self._inside:  # a handler or a finaliser closes: the step that it interrupted releases everything
+            if self._inside:  # called by a handler or a finaliser: the interrupted step releases everything
                 self._ending = True
             else:
                 self._release()
@@ -367,7 +368,7 @@ class Spill:
 
     def _release(self) -> None:
         if self.file.number >= 0:
-            # A thread that is about to look at the words, or copies a parcel, keeps those that it has.
+            # A thread that is about to read the words, or copies a parcel, keeps its own references.
             self.file = File(-1)
             self.words = memoryview(bytes(_PAGE)).cast("Q")
             os.close(self.wake)
@@ -381,8 +382,8 @@ class Spill:
         try:
             self.file = File(_opened_again(inherited.number))
         except OSError:
-            self._release()  # no descriptor is to be had: it is closed in the child, as a queue of ipcq is
-        # Also where a thread that is not in this process held it: its locks are the parent's.
+            self._release()  # no descriptor available: it is closed in the child, like a queue of ipcq
+        # Even if a thread of the parent held it: its locks belong to the parent.
         inherited.close()
 
 
@@ -400,7 +401,7 @@ def _closing(descriptor: int) -> Iterator[int]:
 
 
 def _opened_again(descriptor: int, flags: int = 0) -> int:
-    """Return a descriptor of another open file for the same file."""
+    """Open the same file again, and return the new descriptor."""
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC | flags)
 
 

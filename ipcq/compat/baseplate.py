@@ -1,7 +1,7 @@
-"""baseplate's message queue, as baseplate 2.7.1 has it: ``from ipcq.compat.baseplate import MessageQueue``.
+"""The message queue of baseplate 2.7.1: ``from ipcq.compat.baseplate import MessageQueue``.
 
-The queues are the kernel's, so that programs which use baseplate itself are the other end; the environment variable
-IPCQ_BACKEND names another backend. ``python -m ipcq.compat.baseplate`` is the command.
+The queues are the kernel's, so programs that use baseplate itself can be the other end. The environment variable
+IPCQ_BACKEND selects another backend. ``python -m ipcq.compat.baseplate`` replaces baseplate's command.
 """
 
 import argparse
@@ -36,19 +36,19 @@ __all__ = (
 
 
 class InvalidParametersError(InvalidArgument):
-    """The queue cannot be made with such arguments."""
+    """The arguments are invalid."""
 
 
 class BeyondLimitError(LimitExceeded, InvalidParametersError):
-    """The kernel does not allow queues or messages as large (``fs.mqueue.msg_max``, ``fs.mqueue.msgsize_max``)."""
+    """The kernel does not allow such large queues or messages (``fs.mqueue.msg_max``, ``fs.mqueue.msgsize_max``)."""
 
 
 class RefusedError(Unsupported, InvalidParametersError):
-    """The backend has nothing of the kind."""
+    """The backend does not support the operation."""
 
 
 class MessageQueueOSError(LimitExceeded):
-    """A limit of the user or of the machine stands against another queue (``ulimit -q``, ``ulimit -n``)."""
+    """A limit of the user or of the machine forbids another queue (``ulimit -q``, ``ulimit -n``)."""
 
 
 _THEIRS: Final = {
@@ -61,25 +61,25 @@ _THEIRS: Final = {
 
 
 class MessageQueue:
-    """A message queue, made if there is none of the name; see ``baseplate.lib.message_queue.MessageQueue``.
+    """A named message queue, created if it does not exist; see ``baseplate.lib.message_queue.MessageQueue``.
 
-    Any number of threads and greenlets may use it. It works on after the queue was unlinked, until it is closed. A
-    queue that exists keeps its limits.
+    Any number of threads and greenlets may use it. It keeps working after the queue is unlinked, until it is closed. An
+    existing queue keeps its limits.
 
     Args:
-        name: Begins with a slash.
+        name: The queue's name, with a leading slash.
         max_messages: Capacity, in messages.
         max_message_size: Largest message, in bytes.
 
     Raises:
-        InvalidParametersError: As a `ValueError`; the arguments are not right, or with `BeyondLimitError` beyond what
-            the system allows.
-        MessageQueueOSError: As an `OSError`; another limit of the system stands against it.
-        PermissionDenied: This user may not.
+        InvalidParametersError: Also a `ValueError`. The arguments are invalid, or beyond the system's limits, which
+            raises `BeyondLimitError`.
+        MessageQueueOSError: Also an `OSError`. Another limit of the system forbids the queue.
+        PermissionDenied: This user lacks the permission.
     """
 
     queue: posix_ipc.MessageQueue
-    """What posix_ipc would call the queue."""
+    """The underlying queue, with the interface of posix_ipc."""
 
     def __init__(self, name: str, max_messages: int, max_message_size: int) -> None:
         try:
@@ -99,13 +99,13 @@ class MessageQueue:
         """Take the next message.
 
         Args:
-            timeout: Seconds to wait for one at the most, on the monotonic clock; None waits for ever.
+            timeout: Longest time to wait for a message, in seconds on the monotonic clock; None waits without a limit.
 
         Raises:
-            TimedOutError: None came in time.
+            TimedOutError: The queue was empty until the timeout.
             QueueClosed: This object was closed.
             QueueShutDown: The queue was shut down and is empty.
-            InvalidArgument: The timeout is no number from 0 on.
+            InvalidArgument: The timeout is not a number, or negative.
         """
         return self._get(True, timeout)
 
@@ -113,30 +113,30 @@ class MessageQueue:
         """Put a message into the queue.
 
         Args:
-            message: Bytes of any kind, or a str, which travels as UTF-8.
-            timeout: Seconds to wait for space at the most, on the monotonic clock; None waits for ever.
+            message: Any bytes-like object, or a str, which is encoded as UTF-8.
+            timeout: Longest time to wait for space, in seconds on the monotonic clock; None waits without a limit.
 
         Raises:
-            TimedOutError: No space came free in time.
-            MessageTooLarge: As a `ValueError`; the message can never fit.
+            TimedOutError: The queue was full until the timeout.
+            MessageTooLarge: Also a `ValueError`. The message exceeds `max_message_size`.
             QueueClosed: This object was closed.
             QueueShutDown: The queue was shut down.
-            InvalidArgument: The timeout is no number from 0 on.
+            InvalidArgument: The timeout is not a number, or negative.
         """
         if message.__class__ is not bytes:
             message = _as_bytes(message)
         self._put(message, True, timeout)
 
     def unlink(self) -> None:
-        """Remove the queue's name; who has the queue open goes on with it.
+        """Remove the queue's name; open handles keep working.
 
         Raises:
-            QueueNotFound: It is gone already.
+            QueueNotFound: The queue is already removed.
         """
         self.queue.unlink()
 
     def close(self) -> None:
-        """Close this object; the queue stays."""
+        """Close this object; the queue remains."""
         self.queue.close()
 
     def __enter__(self) -> Self:
@@ -149,12 +149,14 @@ class MessageQueue:
 
 
 def queue_tool(arguments: Sequence[str] | None = None) -> None:
-    """Be the command: create a queue, print what comes through it, or put lines into it.
+    """Run the command: create a queue, print its messages, or put lines into it.
 
     Args:
-        arguments: Those of the command line; None for this process's own.
+        arguments: Command-line arguments; None takes those of this process.
     """
-    parser = argparse.ArgumentParser(prog="python -m ipcq.compat.baseplate", description="Look into a message queue.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ipcq.compat.baseplate", description="Create, read or write a message queue."
+    )
     parser.add_argument(
         "--max-messages", type=int, default=10, metavar="N", help="capacity of a queue that is created (%(default)s)"
     )
@@ -167,12 +169,12 @@ def queue_tool(arguments: Sequence[str] | None = None) -> None:
     )
     modes = parser.add_mutually_exclusive_group(required=True)
     for mode, what in {
-        "create": "create the queue if there is none",
-        "read": "take messages out of the queue and print each as a line, until interrupted",
-        "write": "put each line of the standard input into the queue",
+        "create": "create the queue if it does not exist",
+        "read": "take messages from the queue and print each on a line, until interrupted",
+        "write": "put each line of stdin into the queue",
     }.items():
         modes.add_argument(f"--{mode}", action="store_const", dest="mode", const=mode, help=what)
-    parser.add_argument("queue_name", help="name of the queue, which is created if there is none")
+    parser.add_argument("queue_name", help="name of the queue, which is created if it does not exist")
     given = parser.parse_args(arguments)
     try:
         with MessageQueue(given.queue_name, given.max_messages, given.max_message_size) as queue:
@@ -187,14 +189,14 @@ def queue_tool(arguments: Sequence[str] | None = None) -> None:
 
 
 def _print_messages(queue: MessageQueue) -> None:
-    # Bytes as they are: a message that is no text is not lost over that.
+    # Write bytes, so that a message that is not text is not lost.
     out = sys.stdout.buffer
     try:
         while True:
             out.write(queue.get() + b"\n")
             out.flush()
     except BrokenPipeError:
-        # Whoever read this has seen enough; Python would complain once more when it flushes at the end.
+        # The reader has closed the pipe. Without this, Python would print an error when it flushes stdout at exit.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

@@ -1,7 +1,7 @@
-"""The queue of faster-fifo, over ipcq: ``from ipcq.compat.faster_fifo import Queue`` and go on.
+"""A drop-in replacement for the queue of faster-fifo: ``from ipcq.compat.faster_fifo import Queue``.
 
-Any number of processes may be killed anywhere without the others noticing, which its mutex does not survive, and
-timeouts are monotonic. It needs the backend `shm`, as faster-fifo needs a compiler.
+Other processes continue if one is killed at any point, while faster-fifo's mutex stays locked. Timeouts use the
+monotonic clock. This module needs the backend `shm`, as faster-fifo needs a compiler.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,37 +25,37 @@ _T = TypeVar("_T")
 
 DEFAULT_TIMEOUT: Final = 10.0
 DEFAULT_CIRCULAR_BUFFER_SIZE: Final = 1_000_000
-_ANY_NUMBER: Final = 10**9
+_UNBOUNDED: Final = 10**9
 
-#: Bytes that it counts for a message beside its own, and those of the smallest one with them.
-_HEAD: Final = 8
-_SMALLEST: Final = _HEAD + 1
-#: Seconds at the most between two looks whether a batch finds space.
-_SPACE: Final = 0.002
+#: Bytes that faster-fifo counts for a message's header, and for the smallest message with its header.
+_HEADER_BYTES: Final = 8
+_LEAST_MESSAGE_BYTES: Final = _HEADER_BYTES + 1
+#: The longest interval at which a put of a batch checks for space.
+_SPACE_POLL_SECONDS: Final = 0.002
 
 
 class QueueError(Exception):
-    """It was asked for what it cannot do."""
+    """The operation is not supported."""
 
 
 class Queue(Generic[_T]):
-    """A queue of objects that lies between the processes that inherit it or are handed it.
+    """A queue of objects between the processes that inherit or receive it.
 
     Args:
-        max_size_bytes: Bytes that it holds at least, 8 for each message included.
-        maxsize: How many messages it holds at the most.
-        loads: Turns `bytes` into an object, in place of pickle.
-        dumps: Turns an object into `bytes`.
+        max_size_bytes: Bytes that the queue holds at least, including 8 for each message.
+        maxsize: Largest number of messages.
+        loads: Decodes `bytes` to an object, in place of pickle.
+        dumps: Encodes an object as `bytes`.
 
     Raises:
         InvalidArgument: One of the sizes is less than 1.
-        BackendUnavailable: No backend can make it here.
+        BackendUnavailable: No backend can create such a queue here.
     """
 
     def __init__(
         self,
         max_size_bytes: int = DEFAULT_CIRCULAR_BUFFER_SIZE,
-        maxsize: int = _ANY_NUMBER,
+        maxsize: int = _UNBOUNDED,
         loads: Callable[[bytes], _T] | None = None,
         dumps: Callable[[_T], bytes] | None = None,
     ) -> None:
@@ -69,13 +69,13 @@ class Queue(Generic[_T]):
         if dumps is not None:
             self.dumps = dumps
         self.closed = RawValue(c_bool, False)
-        # A message's own head in the ring is longer than the 8 bytes here, so that small messages take more there.
+        # A message's header in the ring is longer than 8 bytes, so small messages take more space there.
         request = Request(buffer_size=2 * max_size_bytes + 64, max_message_size=max_size_bytes)
-        if maxsize < _ANY_NUMBER:
+        if maxsize < _UNBOUNDED:
             request = Request(buffer_size=4 * max_size_bytes + 64, max_messages=maxsize)
         self._queue = create(request)
 
-    # Static, so that what pickles is called and nothing around it; a subclass may have methods in their place.
+    # Static, so that a call goes to the pickler directly; subclasses may define methods instead.
     dumps: Callable[[_T], bytes] = staticmethod(_pickling.dumps)
     loads: Callable[[bytes], _T] = staticmethod(_pickling.loads)
 
@@ -83,14 +83,14 @@ class Queue(Generic[_T]):
         """Put an object.
 
         Args:
-            x: What `dumps` takes.
+            x: Any object that `dumps` accepts.
             block: Wait for space.
-            timeout: Seconds to wait at the most; None waits for ever.
+            timeout: Longest wait, in seconds; None waits without a limit.
 
         Raises:
-            queue.Full: There was no space all the time.
-            MessageTooLarge: It can never fit.
-            Exception: Whatever `dumps` raises; nothing is put then.
+            queue.Full: The queue was full until the timeout.
+            MessageTooLarge: The message can never fit.
+            Exception: Any exception of `dumps`; nothing is put.
         """
         data = self.dumps(x)
         try:
@@ -103,30 +103,30 @@ class Queue(Generic[_T]):
         self.put(x, False)
 
     def put_many(self, xs: Sequence[_T], block: bool = True, timeout: float | None = DEFAULT_TIMEOUT) -> None:
-        """Put all of these objects in one step, or none.
+        """Put all of these objects atomically, or none of them.
 
         Args:
             xs: A list or a tuple.
             block: Wait for space for all of them.
-            timeout: Seconds to wait at the most; None waits for ever.
+            timeout: Longest wait, in seconds; None waits without a limit.
 
         Raises:
-            queue.Full: There was not space enough all the time.
-            MessageTooLarge: They can never fit, one of them or all.
-            QueueError: `xs` is something else.
+            queue.Full: There was not enough space until the timeout.
+            MessageTooLarge: One of the messages, or all together, can never fit.
+            QueueError: `xs` is neither a list nor a tuple.
         """
         if not isinstance(xs, list | tuple):
             self._error(f"put_many() expects a list or tuple, got {type(xs)}")
         batch = [self.dumps(x) for x in xs]
-        size = sum(map(len, batch)) + _HEAD * len(batch)
-        if len(batch) > self.maxsize or size > self.max_size_bytes + _HEAD:
+        size = sum(map(len, batch)) + _HEADER_BYTES * len(batch)
+        if len(batch) > self.maxsize or size > self.max_size_bytes + _HEADER_BYTES:
             raise self._too_large("batch", len(batch), size)
         deadline = deadline_of(block, timeout)
         since = monotonic()
         while batch and not on_channel(self._queue, lambda channel: channel.try_put_all(batch)):
             if monotonic() >= deadline:
                 raise QueueFull().at(self._queue.name, self._queue.backend)
-            pause(since, deadline, _SPACE)
+            pause(since, deadline, _SPACE_POLL_SECONDS)
 
     def put_many_nowait(self, xs: Sequence[_T]) -> None:
         """Put all of these objects if there is space for all of them now."""
@@ -136,68 +136,68 @@ class Queue(Generic[_T]):
         """Take the next object.
 
         Args:
-            block: Wait for one.
-            timeout: Seconds to wait at the most; None waits for ever.
+            block: Wait for an object.
+            timeout: Longest wait, in seconds; None waits without a limit.
 
         Raises:
-            queue.Empty: None came in time.
-            Exception: Whatever `loads` raises; the message is gone then.
+            queue.Empty: The queue was empty until the timeout.
+            Exception: Any exception of `loads`; the message is lost.
         """
         return self.loads(self._queue.get(bool(block), _seconds(timeout)))
 
     def get_nowait(self) -> _T:
-        """Take the next object if there is one now."""
+        """Take the next object if the queue is not empty."""
         return self.get(False)
 
     def get_many(
-        self, block: bool = True, timeout: float | None = DEFAULT_TIMEOUT, max_messages_to_get: int = _ANY_NUMBER
+        self, block: bool = True, timeout: float | None = DEFAULT_TIMEOUT, max_messages_to_get: int = _UNBOUNDED
     ) -> list[_T]:
-        """Take at least one object and what else is there.
+        """Take at least one object, and further ones without waiting.
 
         Args:
-            block: Wait for the first one.
-            timeout: Seconds to wait for it at the most; None waits for ever.
-            max_messages_to_get: How many at the most.
+            block: Wait for the first object.
+            timeout: Longest wait for the first object, in seconds; None waits without a limit.
+            max_messages_to_get: Largest number of objects to take.
 
         Raises:
-            queue.Empty: None came in time.
+            queue.Empty: The queue was empty until the timeout.
         """
         return list(map(self.loads, self._queue.get_many(max_messages_to_get, bool(block), _seconds(timeout))))
 
-    def get_many_nowait(self, max_messages_to_get: int = _ANY_NUMBER) -> list[_T]:
-        """Take what is there now, at least one object."""
+    def get_many_nowait(self, max_messages_to_get: int = _UNBOUNDED) -> list[_T]:
+        """Take all objects that are in the queue now, at least one."""
         return self.get_many(False, max_messages_to_get=max_messages_to_get)
 
     def qsize(self) -> int:
-        """Count the objects in the queue."""
+        """Return the number of objects in the queue."""
         return self._queue.qsize()
 
     def data_size(self) -> int:
-        """Count the bytes in the queue, 8 for each message included."""
+        """Return the number of bytes in the queue, including 8 for each message."""
         figures = self._queue.stats()
-        return (figures.bytes or 0) + _HEAD * (figures.depth or 0)
+        return (figures.bytes or 0) + _HEADER_BYTES * (figures.depth or 0)
 
     def empty(self) -> bool:
-        """Tell whether a get would have to wait."""
+        """Return whether a get would have to wait."""
         return self._queue.empty()
 
     def full(self) -> bool:
-        """Tell whether `max_size_bytes` or `maxsize` is reached."""
-        return self.data_size() + _SMALLEST > self.max_size_bytes or self.qsize() >= self.maxsize
+        """Return whether `max_size_bytes` or `maxsize` is reached."""
+        return self.data_size() + _LEAST_MESSAGE_BYTES > self.max_size_bytes or self.qsize() >= self.maxsize
 
     def close(self) -> None:
-        """Tell all who ask `is_closed`; puts and gets go on working, as there."""
+        """Mark the queue as closed in all processes; as in faster-fifo, puts and gets keep working."""
         self.closed.value = True
 
     def is_closed(self) -> bool:
-        """Tell whether anybody has closed the queue."""
+        """Return whether any process has closed the queue."""
         return bool(self.closed.value)
 
     def join_thread(self) -> None:
-        """Do nothing: there is no thread."""
+        """Do nothing, because there is no thread."""
 
     def cancel_join_thread(self) -> None:
-        """Do nothing: there is no thread."""
+        """Do nothing, because there is no thread."""
 
     def __getstate__(self) -> dict[str, Any]:
         assert_spawning(self)
@@ -205,8 +205,8 @@ class Queue(Generic[_T]):
 
     def _too_large(self, what: str, count: int, size: int) -> MessageTooLarge:
         return MessageTooLarge(
-            f"the {what} takes {count} of {self.maxsize} messages and {size} of {self.max_size_bytes} bytes: put less "
-            f"at a time, or make the queue with max_size_bytes={max(size, self.max_size_bytes)} and "
+            f"the {what} has {count} messages (limit {self.maxsize}) and {size} bytes (limit {self.max_size_bytes}): "
+            f"put less at a time, or create the queue with max_size_bytes={max(size, self.max_size_bytes)} and "
             f"maxsize={max(count, self.maxsize)}",
             size=size,
             limit=self.max_size_bytes,

@@ -1,8 +1,8 @@
-"""The queues of `multiprocessing`, over ipcq: ``import ipcq.compat.multiprocessing as multiprocessing`` and go on.
+"""A drop-in replacement for the queues of `multiprocessing`: ``import ipcq.compat.multiprocessing as multiprocessing``.
 
-`Queue`, `JoinableQueue` and `SimpleQueue` are passed to processes as those of the standard library are, under each
-start method, and behave as they do, except that nothing that happens to one process keeps another from going on. Every
-other name is the standard library's own.
+`Queue`, `JoinableQueue` and `SimpleQueue` are passed to processes like those of the standard library, with each start
+method, and behave like them, except that a process that is killed or stopped never blocks another. All other names are
+those of the standard library.
 """
 
 import multiprocessing as _standard
@@ -18,25 +18,24 @@ from ipcq.compat._messages import Line, make
 from ipcq.compat._pickling import dumps, loads
 from ipcq.errors import Unsupported as _Unsupported
 
-#: For ``from ipcq.compat.multiprocessing import *``, all that the standard library offers so.
+#: ``from ipcq.compat.multiprocessing import *`` imports the same names as from the standard library.
 __all__ = tuple(sorted(_standard.__all__, key=lambda name: (not name[0].isupper(), name)))
 
 _T = TypeVar("_T")
 
-#: Seconds at the most between two looks whether all work is done.
-_DONE: Final = 0.01
+#: The longest interval at which `join` checks whether all objects are processed.
+_JOIN_POLL_SECONDS: Final = 0.01
 
-
-#: What a connection has and an end does not.
+#: Attributes of a connection that an end lacks.
 _PIPE: Final = frozenset({"recv_bytes", "recv_bytes_into", "send", "send_bytes"})
 
 
 class _NoPipe(_Unsupported, AttributeError):
-    """There is no pipe behind these queues; an AttributeError too, so that `hasattr` answers."""
+    """These queues have no pipe; also an AttributeError, so that `hasattr` returns False."""
 
 
 class _End:
-    """What `multiprocessing.connection.wait` takes for a queue."""
+    """The object that `multiprocessing.connection.wait` accepts in place of a queue's connection."""
 
     def __init__(self, messages: Line) -> None:
         self._messages = messages
@@ -48,7 +47,7 @@ class _End:
         return self._messages.fileno()
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Wait at most so many seconds for a message, and tell whether there is one."""
+        """Wait at most `timeout` seconds for a message, and return whether there is one."""
         self.check_open()
         count = self._messages.qsize()
         if count or timeout == 0:
@@ -56,7 +55,7 @@ class _End:
         return bool(_wait([self.fileno()], timeout))
 
     def recv(self) -> Any:
-        """Take the next object, as `concurrent.futures.ProcessPoolExecutor` does from a queue of its context."""
+        """Take the next object; `concurrent.futures.ProcessPoolExecutor` calls this on the queues of its context."""
         self.check_open()
         return loads(self._messages.get())
 
@@ -70,12 +69,12 @@ class _End:
         if name not in _PIPE:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         raise _NoPipe(
-            f"there is no pipe behind this queue, and so no {name}: put and get objects; for a pool take the context's "
-            "Pool() or multiprocessing.Pool(), which have the standard library's queues"
+            f"this queue has no pipe, and so no {name}: put and get objects; for a pool, use the context's Pool() or "
+            "multiprocessing.Pool(), which have the standard library's queues"
         )
 
     def check_open(self) -> None:
-        """Refuse a queue that is closed, with the words of a connection."""
+        """Raise the error of a closed connection if the queue is closed."""
         if self.closed:
             raise OSError("handle is closed")
 
@@ -83,7 +82,7 @@ class _End:
 class _Base(Generic[_T]):
     def __init__(self, messages: Line) -> None:
         self._messages = messages
-        # Under the names by which people hand them to `multiprocessing.connection.wait`.
+        # Programs pass these attributes to `multiprocessing.connection.wait`.
         self._reader = self._writer = _End(messages)
 
     def __getstate__(self) -> Any:
@@ -95,11 +94,11 @@ class _Base(Generic[_T]):
         _Base.__init__(self, messages)
 
     def close(self) -> None:
-        """Close this process's end; what was put stays for the others. Twice is once."""
+        """Close this process's end; the objects stay for other processes. A second call does nothing."""
         self._reader.close()
 
     def empty(self) -> bool:
-        """Tell whether a get would have to wait.
+        """Return whether a get would have to wait.
 
         Raises:
             OSError: The queue is closed.
@@ -108,10 +107,10 @@ class _Base(Generic[_T]):
 
 
 class SimpleQueue(_Base[_T]):
-    """A queue of any number of objects, without limits of time.
+    """An unbounded queue of objects, without timeouts.
 
     Args:
-        ctx: Is not needed, and may be given as to `multiprocessing.queues.SimpleQueue`.
+        ctx: Accepted like that of `multiprocessing.queues.SimpleQueue`, and ignored.
     """
 
     def __init__(self, *, ctx: object = None) -> None:
@@ -122,7 +121,7 @@ class SimpleQueue(_Base[_T]):
 
         Raises:
             OSError: The queue is closed.
-            Exception: Whatever pickling the object raises.
+            Exception: Any exception of pickling the object.
         """
         self._writer.check_open()
         self._messages.put(dumps(obj))
@@ -134,15 +133,15 @@ class SimpleQueue(_Base[_T]):
             OSError: The queue is closed.
         """
         self._reader.check_open()
-        return loads(self._messages.get())  # type: ignore[no-any-return]  # the user's word for what is in the queue
+        return loads(self._messages.get())  # type: ignore[no-any-return]  # the user declares the type of the objects
 
 
 class Queue(_Base[_T]):
     """A queue of objects.
 
     Args:
-        maxsize: How many objects it holds at the most; 0 or less: any number.
-        ctx: Is not needed, and may be given as to `multiprocessing.queues.Queue`.
+        maxsize: Largest number of objects; 0 or less sets no limit.
+        ctx: Accepted like that of `multiprocessing.queues.Queue`, and ignored.
     """
 
     _closed = False
@@ -152,17 +151,19 @@ class Queue(_Base[_T]):
         super().__init__(make(max(0, maxsize)))
 
     def put(self, obj: _T, block: bool = True, timeout: float | None = None) -> None:
-        """Store an object, and return when it is stored: whatever happens to this process then, it can be taken.
+        """Store an object.
+
+        When this returns, the object can be taken even if this process is killed.
 
         Args:
-            obj: What can be pickled.
-            block: Wait for space where the queue is full.
-            timeout: Seconds to wait at the most; None waits for ever.
+            obj: An object that can be pickled.
+            block: Wait for space if the queue is full.
+            timeout: Longest wait, in seconds; None waits without a limit.
 
         Raises:
-            queue.Full: There are `maxsize` objects in the queue.
+            queue.Full: The queue held `maxsize` objects until the timeout.
             ValueError: The queue is closed.
-            Exception: Whatever pickling the object raises; nothing is stored then.
+            Exception: Any exception of pickling the object; nothing is stored.
         """
         if self._closed:
             self._refuse()
@@ -178,11 +179,11 @@ class Queue(_Base[_T]):
         """Take the next object.
 
         Args:
-            block: Wait for one.
-            timeout: Seconds to wait at the most; None waits for ever.
+            block: Wait for an object.
+            timeout: Longest wait, in seconds; None waits without a limit.
 
         Raises:
-            queue.Empty: None came in time.
+            queue.Empty: The queue was empty until the timeout.
             ValueError: The queue is closed.
         """
         if self._closed:
@@ -190,24 +191,24 @@ class Queue(_Base[_T]):
         return loads(self._messages.get(block, timeout))  # type: ignore[no-any-return]  # as above
 
     def put_nowait(self, obj: _T) -> None:
-        """Store an object if there is space now: ``put(obj, block=False)``."""
+        """Store an object without waiting: ``put(obj, block=False)``."""
         self.put(obj, False)
 
     def get_nowait(self) -> _T:
-        """Take the next object if there is one now: ``get(block=False)``."""
+        """Take the next object without waiting: ``get(block=False)``."""
         return self.get(False)
 
     def qsize(self) -> int:
-        """Count the objects in the queue."""
+        """Return the number of objects in the queue."""
         self._reader.check_open()
         return self._messages.qsize()
 
     def empty(self) -> bool:
-        # As there: a queue that was closed before anything was put into it is empty.
+        # As in the standard library, a queue that was closed before any put is empty.
         return super().empty() if self._used or not self._closed else True
 
     def full(self) -> bool:
-        """Tell whether a put would have to wait."""
+        """Return whether a put would have to wait."""
         self._reader.check_open()
         return self._messages.full()
 
@@ -216,40 +217,40 @@ class Queue(_Base[_T]):
         super().close()
 
     def join_thread(self) -> None:
-        """Do nothing: what was put is stored, and no thread has to be waited for.
+        """Do nothing, because `put` stores objects itself and there is no feeder thread.
 
         Raises:
-            AssertionError: The queue is not closed, as there.
+            AssertionError: The queue is not closed, as in the standard library.
         """
-        assert self._closed, f"Queue {self!r} not closed"  # noqa: S101  # what it raises there
+        assert self._closed, f"Queue {self!r} not closed"  # noqa: S101  # the standard library's own check
 
     def cancel_join_thread(self) -> None:
-        """Do nothing: no process ever waits at its end for what it has put."""
+        """Do nothing, because no process waits at its exit for objects that it has put."""
 
     def _refuse(self) -> NoReturn:
         raise ValueError(f"Queue {self!r} is closed")
 
     @staticmethod
-    def _on_queue_feeder_error(e: Exception, obj: Any) -> None:  # noqa: ARG004  # as there
-        """Raise in `put` what pickling raised; a subclass may do something else, as there."""
+    def _on_queue_feeder_error(e: Exception, obj: Any) -> None:  # noqa: ARG004  # the standard library's signature
+        """Raise the exception of pickling in `put`; subclasses may override this, as in the standard library."""
         raise e
 
 
 class JoinableQueue(Queue[_T]):
-    """A queue that knows how much of what was put is done."""
+    """A queue that counts the objects that are not processed yet."""
 
     def task_done(self) -> None:
-        """Say that the work on one object is done.
+        """Mark one object as processed.
 
         Raises:
-            ValueError: It is for all.
+            ValueError: All objects are already marked.
             OSError: The queue is closed.
         """
         self._reader.check_open()
         self._messages.task_done()
 
     def join(self) -> None:
-        """Wait until the work on all that was put is done.
+        """Wait until all objects ever put are marked as processed.
 
         Raises:
             OSError: The queue is closed.
@@ -257,12 +258,12 @@ class JoinableQueue(Queue[_T]):
         since = _monotonic()
         self._reader.check_open()
         while self._messages.unfinished() > 0:
-            pause(since, NEVER, _DONE)
+            pause(since, NEVER, _JOIN_POLL_SECONDS)
             self._reader.check_open()
 
 
 class _Context:
-    """A context of `multiprocessing` whose queues are those of this module."""
+    """A context of `multiprocessing` with the queues of this module."""
 
     Queue: Any = staticmethod(Queue)
     JoinableQueue: Any = staticmethod(JoinableQueue)
@@ -282,14 +283,14 @@ class _Context:
 
 
 def get_context(method: str | None = None) -> Any:
-    """Return the context of a start method, with these queues in it."""
+    """Return the context of a start method, with the queues of this module."""
     return _Context(_standard.get_context(method))
 
 
 def __getattr__(name: str) -> Any:
     if not name.startswith("_") and not hasattr(_standard, name):
-        # The standard library has its modules as attributes as soon as something imported them, as making a queue does
-        # with `multiprocessing.queues`.
+        # In the standard library, creating a queue imports `multiprocessing.queues` and so sets the attribute. Here
+        # nothing has imported such a module yet.
         with _importing(), _suppress(ImportError):
             _import_module(f"{_standard.__name__}.{name}")
     return getattr(_standard, name)

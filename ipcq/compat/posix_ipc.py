@@ -1,7 +1,7 @@
-"""posix_ipc's message queues, as posix_ipc 1.3.2 has them: ``from ipcq.compat import posix_ipc``.
+"""The message queues of posix_ipc 1.3.2: ``from ipcq.compat import posix_ipc``.
 
-The queues are the kernel's, and messages the bytes alone, so that programs which use posix_ipc itself, or the calls of
-another language, are the other end. The environment variable IPCQ_BACKEND names another backend.
+The queues are the kernel's and messages are bare bytes, so programs that use posix_ipc itself, or another language, can
+be the other end. The environment variable IPCQ_BACKEND selects another backend.
 """
 
 import errno
@@ -84,7 +84,7 @@ __all__ = (
 
 _R = TypeVar("_R")
 
-#: The release whose interface this is.
+#: The release of posix_ipc with the same interface.
 VERSION: Final = "1.3.2"
 __version__ = VERSION
 
@@ -94,54 +94,55 @@ MESSAGE_QUEUES_SUPPORTED: Final = True
 QUEUE_MESSAGES_MAX_DEFAULT: Final = 10
 QUEUE_MESSAGE_SIZE_MAX_DEFAULT: Final = 8192
 QUEUE_PRIORITY_MAX: Final = HIGHEST_PRIORITY
-# posix_ipc has them where the platform has signals of real time.
+# 0 where the platform has no real-time signals.
 USER_SIGNAL_MIN: Final = int(getattr(signal, "SIGRTMIN", 0))
 USER_SIGNAL_MAX: Final = int(getattr(signal, "SIGRTMAX", 0))
 
-#: What this face imitates.
+#: The backend with the kernel's queues.
 _KERNEL: Final = "mqueue"
-# Where the kernel has such queues, whatever is installed: two programs must not end on two backends.
+# Exists if the kernel has such queues. The choice ignores which packages are installed, so that two programs never use
+# different backends.
 _KERNEL_QUEUES: Final = "/proc/sys/fs/mqueue"
 
-# Seconds within which a notice to this process is given once the message is there.
-_NOTICE: Final = 1.0
+# Longest time that a put waits for the notice that its message causes in this process.
+_NOTICE_SECONDS: Final = 1.0
 
 
 class Error(MessageQueueError):
-    """Root of posix_ipc's errors."""
+    """The base class of posix_ipc's errors."""
 
 
 class SignalError(Error):
-    """A signal handler ran while the call waited, and returned."""
+    """A signal handler ran during the wait, and returned."""
 
-    wording = "a signal came while the call waited: call it again"
+    wording = "a signal interrupted the wait: call it again"
 
 
 class PermissionsError(Error, PermissionDenied):
-    """This user or this handle may not do that."""
+    """This user or this handle lacks the permission."""
 
 
 class ExistentialError(Error):
-    """The queue is missing, or there already, or is of no use any more."""
+    """The queue does not exist, already exists, or can no longer be used."""
 
 
 class BusyError(Error):
-    """The queue was full or empty all the time, or somebody else is to be notified."""
+    """The queue was full or empty until the timeout, or another process is registered for notification."""
 
 
-# What is raised is an error of posix_ipc's and of ipcq's.
+# Each class below is an error of posix_ipc and of ipcq.
 
 
 class EmptyError(BusyError, QueueEmpty):
-    """No message was there within the time given."""
+    """The queue was empty until the timeout."""
 
 
 class FullError(BusyError, QueueFull):
-    """No space for the message came free within the time given."""
+    """The queue had no space for the message until the timeout."""
 
 
 class RegisteredError(BusyError, LimitExceeded):
-    """Somebody else is to be notified of the next message."""
+    """Another process is registered for the notification of the next message."""
 
 
 class NotFoundError(ExistentialError, QueueNotFound):
@@ -151,7 +152,7 @@ class NotFoundError(ExistentialError, QueueNotFound):
 
 
 class ExistsError(ExistentialError, QueueExists):
-    """The name is taken and O_EXCL was given."""
+    """The queue exists, and O_EXCL was given."""
 
     wording = "the queue already exists: leave out O_EXCL, or unlink it first"
 
@@ -161,15 +162,15 @@ class ClosedError(ExistentialError, QueueClosed):
 
 
 class ShutDownError(ExistentialError, QueueShutDown):
-    """Somebody ended the queue by `ipcq.Queue.shutdown` or ``ipcq shutdown``."""
+    """`ipcq.Queue.shutdown` or ``ipcq shutdown`` has ended the queue."""
 
 
 class LimitError(LimitExceeded, ValueError):
-    """The kernel does not allow queues or messages as large."""
+    """The kernel does not allow such large queues or messages."""
 
 
 class RefusedError(Unsupported, ValueError):
-    """The backend has nothing of the kind."""
+    """The backend does not support the operation."""
 
 
 _THEIRS: Final[Mapping[type[MessageQueueError], type[MessageQueueError]]] = {
@@ -188,12 +189,12 @@ _LIMITS: Final[Mapping[int, type[MessageQueueError]]] = {
     errno.EOVERFLOW: LimitError,
 }
 
-# What `ipcq.open` can be given, and nothing here can.
+# The advice of `ipcq.open` to pass another backend, which this interface selects by the environment variable.
 _ANOTHER_BACKEND: Final = re.compile(r"backend='(\w+)'")
 
 
 def _theirs(error: MessageQueueError) -> MessageQueueError:
-    """Return what posix_ipc would raise, which tells the same."""
+    """Return the exception of posix_ipc for an error of ipcq."""
     error.detail = _ANOTHER_BACKEND.sub(rf"{PREFERENCE}=\1", error.detail)
     kind = _LIMITS.get(error.errno) if isinstance(error, LimitExceeded) else _THEIRS.get(type(error))
     return error if kind is None else _rebuilt(kind, error.__dict__)
@@ -208,25 +209,25 @@ def _raising_theirs() -> Iterator[None]:
 
 
 class MessageQueue:
-    """A message queue, made or found by its name; see ``posix_ipc.MessageQueue``.
+    """A handle to a named message queue; see ``posix_ipc.MessageQueue``.
 
-    Any number of threads may use it. It works on after the queue was unlinked, until it is closed.
+    Any number of threads may use it. It keeps working after the queue is unlinked, until it is closed.
 
     Args:
-        name: As a str or bytes, with a slash in front; None for a new one, with O_CREX.
-        flags: O_CREAT to create it if there is none, O_CREX to create it or fail, and O_NONBLOCK not to block.
-        mode: Permission bits of a queue that is created, less the umask. On other backends than the kernel's the queue
-            is for this user alone.
-        max_messages: Capacity of a queue that is created, in messages.
-        max_message_size: Largest message of a queue that is created, in bytes.
-        read: It receives.
-        write: It sends.
+        name: The name, a str or bytes with a leading slash; None, with O_CREX, creates a queue with a new name.
+        flags: O_CREAT to create the queue if it does not exist, O_CREX to create it or fail, O_NONBLOCK never to block.
+        mode: Permission bits of a new queue, which the umask reduces. On backends other than the kernel's, only this
+            user has access.
+        max_messages: Capacity of a new queue, in messages.
+        max_message_size: Largest message of a new queue, in bytes.
+        read: Whether this object may receive.
+        write: Whether this object may send.
 
     Raises:
-        ExistentialError: There is no such queue, or with O_CREX there is one.
-        PermissionsError: This user may not.
-        ValueError: The arguments are not right, or the limits are beyond what the system allows: `LimitError` then.
-        LimitExceeded: As an `OSError`; another limit of the system stands against it.
+        ExistentialError: The queue does not exist, or with O_CREX, already exists.
+        PermissionsError: This user lacks the permission.
+        ValueError: The arguments are invalid, or the limits exceed those of the system, which raises `LimitError`.
+        LimitExceeded: Also an `OSError`. Another limit of the system forbids the queue.
     """
 
     __slots__ = ("__weakref__", "_block", "_mode", "_notice", "_put", "_queue", "_read", "_try_take", "_write")
@@ -260,18 +261,18 @@ class MessageQueue:
         """Put a message into the queue.
 
         Args:
-            message: A str, which travels as UTF-8, or bytes of any kind.
-            timeout: Seconds to wait for space at the most, on the monotonic clock; None waits for ever, 0 does not
-                wait. If `block` is False it counts for nothing.
+            message: A str, which is encoded as UTF-8, or any bytes-like object.
+            timeout: Longest time to wait for space, in seconds on the monotonic clock; None waits without a limit, 0
+                does not wait. Ignored if `block` is False.
             priority: From 0 to QUEUE_PRIORITY_MAX; the highest is received first.
 
         Raises:
-            BusyError: No space came free in time.
-            SignalError: A signal handler ran meanwhile, and nothing was sent.
-            PermissionsError: It was opened with ``write=False``.
-            ExistentialError: It was closed, or the queue was shut down.
+            BusyError: The queue was full until the timeout.
+            SignalError: A signal handler ran during the wait; nothing was sent.
+            PermissionsError: The queue was opened with ``write=False``.
+            ExistentialError: This object was closed, or the queue was shut down.
             ValueError: The message is too long, or the priority out of range.
-            TypeError: The timeout is no number from 0 on, or the message is no bytes.
+            TypeError: The timeout is not a number or is negative, or the message is neither a str nor bytes-like.
         """
         if message.__class__ is not bytes:
             message = _as_bytes(message)
@@ -290,20 +291,20 @@ class MessageQueue:
         except MessageQueueError as error:
             raise _theirs(error) from error.__cause__
         if notice is not None:
-            notice.wait(_NOTICE)
+            notice.wait(_NOTICE_SECONDS)
 
     def receive(self, timeout: float | None = None) -> tuple[bytes, int]:
         """Take the oldest message of the highest priority, and return it with its priority.
 
         Args:
-            timeout: Seconds to wait for one at the most, as for `send`.
+            timeout: Longest time to wait for a message, as for `send`.
 
         Raises:
-            BusyError: None came in time.
-            SignalError: A signal handler ran meanwhile, and nothing was received.
-            PermissionsError: It was opened with ``read=False``.
-            ExistentialError: It was closed, or the queue was shut down and is empty.
-            TypeError: The timeout is no number from 0 on.
+            BusyError: The queue was empty until the timeout.
+            SignalError: A signal handler ran during the wait; nothing was received.
+            PermissionsError: The queue was opened with ``read=False``.
+            ExistentialError: This object was closed, or the queue was shut down and is empty.
+            TypeError: The timeout is not a number, or negative.
         """
         deadline = NEVER if timeout is None and self._block else self._deadline(timeout)
         try:
@@ -323,7 +324,7 @@ class MessageQueue:
         raise QueueEmpty().at(self.name, self._queue.backend)
 
     def _wait(self, wait: Callable[[float, float], None], attempt: Callable[[], _R], deadline: float) -> _R:
-        """Wait and attempt again and again, until it works, a signal handler has run, or the time is over."""
+        """Wait and retry until the attempt succeeds, a signal handler has run, or the deadline has passed."""
         queue, since, served, mark = self._queue, monotonic(), False, watch()
         try:
             while True:
@@ -349,20 +350,20 @@ class MessageQueue:
             raise TypeError(error.detail) from None
 
     def request_notification(self, notification: int | tuple[Callable[[Any], object], Any] | None = None) -> None:
-        """Ask for one notice when a message comes into the empty queue while nobody waits to receive it.
+        """Request one notification when a message arrives in the empty queue and no process waits to receive it.
 
-        What this object asked for before is cancelled. On the kernel's queues a `receive` of ipcq that waits does not
-        count, as the kernel does not see it: the notice is given, and the message may be gone then.
+        This cancels an earlier request of this object. The kernel does not see a waiting `receive` of ipcq: on its
+        queues the notification is delivered nevertheless, and that `receive` may have taken the message.
 
         Args:
-            notification: The number of a signal to this process; a function and its argument, which is called in a
-                thread of its own; or None to cancel.
+            notification: The number of a signal to this process; a function and its argument, which is called in its
+                own thread; or None to cancel.
 
         Raises:
-            BusyError: Somebody else has asked and waits.
-            ValueError: It is none of these, or the backend gives no notice.
+            BusyError: Another process is registered.
+            ValueError: The argument is none of these, or the backend has no notification.
         """
-        told: Event | None = None
+        sent: Event | None = None
         callback: Callable[[], object] | None = None
         number: int | None = None
         match notification:
@@ -372,8 +373,8 @@ class MessageQueue:
                 number = notification
                 if self._queue.backend != _KERNEL:
                     check_signal(number)
-                    told = Event()
-                    callback, number = _signalling(number, told), None
+                    sent = Event()
+                    callback, number = _signalling(number, sent), None
             case (function, argument) if callable(function):
                 callback = partial(function, argument)
             case _:
@@ -386,25 +387,25 @@ class MessageQueue:
             self._queue.notify()
             if notification is not None:
                 self._queue.notify(callback, signal=number)
-                self._notice = told
+                self._notice = sent
 
     def _due_notice(self) -> Event | None:
-        """Return what tells that the next message has been signalled, if this object has asked and it will be."""
+        """Return the event that the signal for the next message sets, or None if no signal is due."""
         notice = self._notice
         if notice is None or notice.is_set() or self.current_messages:
             return None
         return notice
 
     def close(self) -> None:
-        """Close this object; the queue stays."""
+        """Close this object; the queue remains."""
         self._queue.close()
 
     def unlink(self) -> None:
-        """Remove the queue's name; who has the queue open goes on with it.
+        """Remove the queue's name; open handles keep working.
 
         Raises:
-            ExistentialError: It is gone already, even if another queue has the name since.
-            PermissionsError: This user may not.
+            ExistentialError: The queue is already removed, even if another queue has the name now.
+            PermissionsError: This user lacks the permission.
         """
 
         def still_there() -> bool:
@@ -421,9 +422,9 @@ class MessageQueue:
 
     @property
     def mqd(self) -> int:
-        """A descriptor that is readable while the queue is not empty, and writable, on the kernel's, while not full.
+        """A descriptor that is readable while the queue is not empty; -1 if this object is closed.
 
-        It is -1 once this object is closed.
+        For the kernel's queues it is also writable while the queue is not full.
         """
         if self._queue.closed:
             return -1
@@ -439,12 +440,12 @@ class MessageQueue:
 
     @property
     def mode(self) -> int:
-        """The mode that was given when this object was made."""
+        """The mode that was passed to this object's constructor."""
         return self._mode
 
     @property
     def block(self) -> bool:
-        """Whether `send` and `receive` wait; False lets them raise `BusyError` at once."""
+        """Whether `send` and `receive` wait; if False, they raise `BusyError` at once."""
         return self._block
 
     @block.setter
@@ -453,7 +454,7 @@ class MessageQueue:
 
     @property
     def max_messages(self) -> int:
-        """Capacity in messages; `sys.maxsize` where bytes alone bound it."""
+        """Capacity in messages; `sys.maxsize` if only bytes limit it."""
         limit = self._queue.max_messages
         return sys.maxsize if limit is None else limit
 
@@ -464,7 +465,7 @@ class MessageQueue:
 
     @property
     def current_messages(self) -> int:
-        """How many messages are in the queue."""
+        """Number of messages in the queue."""
         with _raising_theirs():
             return self._queue.qsize()
 
@@ -486,54 +487,55 @@ class MessageQueue:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # It attaches, in the process that it is sent to.
+        # The receiving process attaches to the queue.
         limits = self.max_messages, self.max_message_size
         return type(self), (self.name, 0, self._mode, *limits, self._read, self._write)
 
 
 def unlink_message_queue(name: str | bytes) -> None:
-    """Remove a queue's name; who has the queue open goes on with it.
+    """Remove a queue's name; open handles keep working.
 
     Raises:
-        ExistentialError: There is none.
-        PermissionsError: This user may not.
-        ValueError: The name breaks the rule.
+        ExistentialError: The queue does not exist.
+        PermissionsError: This user lacks the permission.
+        ValueError: The name is invalid.
     """
     with _raising_theirs():
         remove(_checked(name), _backend(), lambda: True)
 
 
 def _as_bytes(message: Any) -> bytes:
-    """Return the bytes of a message that may be a str or any buffer.
+    """Return the bytes of a message, a str or a bytes-like object.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The message is neither.
     """
     if isinstance(message, str):
         return message.encode()
     try:
         return bytes(memoryview(message))
     except TypeError:
-        raise TypeError(f"the message must be a str or bytes of some kind, not {message!r}") from None
+        raise TypeError(f"the message must be a str or bytes-like, not {message!r}") from None
 
 
 def _opened(name: str | bytes | None, flags: int, mode: int, limits: Options, read: bool, write: bool) -> Queue[bytes]:
     backend = _backend()
     of_kernel = backend == _KERNEL
     how: Options = {"read": read, "write": write, "serializer": "raw", "after_unlink": "continue"}
-    # The kernel guards its queues against other users; elsewhere who may write may also cut the memory off.
+    # The kernel protects its queues from other users. On other backends, a user who may write may also truncate the
+    # file.
     how["other_users"] = of_kernel
     mode = _unmasked(mode) & (0o777 if of_kernel else 0o700)
     new: Options = {**how, **limits, "exclusive": True, "mode": mode, "priorities": True}
-    # Without limits, as those of a queue that exists are what they are.
-    there: Options = {**how, "create": False}
+    # Without limits, because an existing queue keeps its own.
+    existing: Options = {**how, "create": False}
 
     def create(name: str) -> Queue[bytes]:
         return open_queue(name, backend, **new)
 
     if name is not None:
         name = _checked(name)
-    patience = monotonic() + OPEN_TIMEOUT
+    deadline = monotonic() + OPEN_TIMEOUT
     while True:
         try:
             if name is None:
@@ -541,13 +543,13 @@ def _opened(name: str | bytes | None, flags: int, mode: int, limits: Options, re
             if flags & O_EXCL:
                 return create(name)
             try:
-                return open_queue(name, backend, **there)
+                return open_queue(name, backend, **existing)
             except QueueNotFound:
                 if not flags & O_CREAT:
                     raise
             return create(name)
-        except QueueExists:  # a name of chance is taken, or another process was faster
-            if (name is not None and flags & O_EXCL) or monotonic() >= patience:
+        except QueueExists:  # the random name is in use, or another process created the queue meanwhile
+            if (name is not None and flags & O_EXCL) or monotonic() >= deadline:
                 raise
 
 
@@ -556,7 +558,7 @@ def _checked(name: object) -> str:
         name = os.fsdecode(name)
     if not isinstance(name, str):
         raise TypeError(f"the name must be None or a string, not {shown(name)}")
-    return check_name(name)  # else it might be a URL
+    return check_name(name)  # which rejects a URL
 
 
 def _backend() -> str:
@@ -564,20 +566,20 @@ def _backend() -> str:
 
 
 def _unmasked(mode: int) -> int:
-    mask = os.umask(0o077)  # there is no asking without setting; a file of another thread's is private meanwhile
+    mask = os.umask(0o077)  # the mask can only be read by setting it; files of other threads are private meanwhile
     os.umask(mask)
     return mode & ~mask
 
 
-def _signalling(number: int, told: Event) -> Callable[[], None]:
-    def tell() -> None:
+def _signalling(number: int, sent: Event) -> Callable[[], None]:
+    def send() -> None:
         os.kill(os.getpid(), number)
-        told.set()
+        sent.set()
 
-    return tell
+    return send
 
 
-_ELSEWHERE: Final = frozenset(
+_OMITTED: Final = frozenset(
     {
         "SEMAPHORE_TIMEOUT_SUPPORTED",
         "SEMAPHORE_VALUE_MAX",
@@ -592,6 +594,6 @@ _ELSEWHERE: Final = frozenset(
 
 def __getattr__(name: str) -> Any:
     what = f"module {__name__!r} has no attribute {name!r}"
-    if name in _ELSEWHERE:
-        what += ": it has the message queues alone; semaphores and shared memory are in posix_ipc itself, import it too"
+    if name in _OMITTED:
+        what += ": it has only message queues; for semaphores and shared memory, import posix_ipc itself too"
     raise AttributeError(what, name=name, obj=sys.modules[__name__])

@@ -384,7 +384,7 @@ def test_an_exception_of_a_custom_function_passes_through(queue: ShmQueue) -> No
 def test_a_custom_function_must_return_bytes(queue: ShmQueue) -> None:
     """Any other result is refused, and the item is not pickled instead."""
     queue.custom_serialize(lambda method, data: str(data))  # type: ignore[arg-type,return-value]  # this is what is tested
-    with pytest.raises(errors.ShmQueueTypeError, match="returns bytes, not '1'"):
+    with pytest.raises(errors.ShmQueueTypeError, match="must return bytes, not '1'"):
         queue.put(1, serialization_method=OWN)
     assert queue.empty()
 

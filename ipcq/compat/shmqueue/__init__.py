@@ -1,4 +1,4 @@
-"""The face of shmqueue 0.0.2: change ``import shmqueue`` into ``from ipcq.compat import shmqueue``."""
+"""A drop-in replacement for shmqueue 0.0.2: change ``import shmqueue`` to ``from ipcq.compat import shmqueue``."""
 
 from ipcq.compat.shmqueue import exceptions
 from ipcq.compat.shmqueue._queue import (

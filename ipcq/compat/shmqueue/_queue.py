@@ -1,12 +1,11 @@
-"""`ShmQueue` over a handle of ipcq's.
+"""`ShmQueue`, implemented with a handle of ipcq.
 
-Items travel as every handle of ipcq's writes and reads them, bare MessagePack, so that `put` and `get` are those of the
-handle and one look at what was asked for. What is done here is what a handle never does: to pickle what MessagePack
-cannot hold, to run serializers that belong to this handle alone, and to count as shmqueue does.
+Items are encoded as by every handle of ipcq, as bare MessagePack, so `put` and `get` call those of the handle after one
+check. This module adds what a handle lacks: pickling of objects that MessagePack cannot hold, serializers of this
+handle only, and the sizes of shmqueue.
 
-It counts `SIZE_HEADER` bytes for each item beside the item itself, and holds back what would exceed `buffer_size`. Here
-each backend has its own needs beside the item, so the queue gets more room than was asked for, in which all fits that
-would fit there.
+shmqueue counts `SIZE_HEADER` bytes for each item in addition to the item, up to `buffer_size`. A backend may need more
+for each item, so the queue is created with extra space, and everything fits that would fit in shmqueue.
 """
 
 import json
@@ -57,18 +56,18 @@ Serialize = Callable[[int, Any], bytes]
 Deserialize = Callable[[int, list[memoryview]], Any]
 
 SYSTEM_PAGESIZE: Final = mmap.PAGESIZE
-#: Bytes that are counted for each item beside the item itself.
+#: Bytes counted for each item in addition to the item itself.
 SIZE_HEADER: Final = 8
 _LARGEST_NUMBER: Final = 2**32 - 1
-#: Bytes of room for what backends need beside the items. No backend of ours needs more than 15 bytes beyond the 8 that
-#: are counted, so of items of any size 139,810 fit.
-_MOST_EXTRA: Final = 2 << 20
+#: The largest extra space for a backend's headers. No bundled backend needs more than 15 bytes per item beyond these 8,
+#: so 139,810 items of any size fit.
+_MOST_EXTRA_BYTES: Final = 2 << 20
 
 _warned = False
 
 
 class SerializationMethods:
-    """Numbers for the argument `serialization_method`."""
+    """Values of the argument `serialization_method`."""
 
     MSGPACK: Final = 0
     DEFAULT: Final = MSGPACK
@@ -77,17 +76,17 @@ class SerializationMethods:
 
 
 class DebugRefLogAction(Enum):
-    """What an entry of the log of references says."""
+    """The actions in the log of references."""
 
     CREATE = "create"
     SHUTDOWN = "shutdown"
 
 
 class ShmRefDataSnapshot(NamedTuple):
-    """A queue at one instant; None where the backend cannot know it across processes."""
+    """A queue's state at one instant; None for what the backend cannot count across processes."""
 
     ref_count: int | None
-    """Handles that are open."""
+    """Open handles."""
     put_pos: int | None
     """Bytes ever put, modulo the buffer's size."""
     get_pos: int | None
@@ -97,28 +96,28 @@ class ShmRefDataSnapshot(NamedTuple):
     qsize: int
     """Items in the queue."""
     same_lap: int | None
-    """1 where as many whole buffers have been put as have been taken, else 0."""
+    """1 if the positions are in the same lap: as many whole buffers have been put as taken; else 0."""
 
 
 class ShmQueue:
-    """A queue of objects between any processes that know its name; it goes with the last of its handles.
+    """A queue of objects between processes that know its name; it is removed when its last handle closes.
 
     Args:
-        queue_name: What all who meet have in common; `ipcq.open` finds the same queue as ``"/" + queue_name``.
-        logger: Is told what happens to the queue, not to its items.
-        buffer_size: Bytes of items, of which each counts `SIZE_HEADER` bytes more; rounded up to whole pages. It counts
-            for who creates the queue.
+        queue_name: The queue's name in all processes; for `ipcq.open` it is ``"/" + queue_name``.
+        logger: Receives records about the queue, but not about its items.
+        buffer_size: Capacity in bytes, of which each item takes its size and `SIZE_HEADER`, rounded up to whole pages.
+            Ignored if the queue exists.
         debug_ref_to_file_log: Append an entry to ``shmqueue/references.jsonl`` in this user's private directory when
-            this handle is made and when it is shut down.
-        allow_pickle: Pickle what MessagePack cannot hold, and read pickles, which run code that their writer chose.
-            Where it is left at True, a warning says so once in each process.
-        track_resources: Means nothing here: no resource tracker knows of the queue.
+            this handle is created and when it is shut down.
+        allow_pickle: Pickle objects that MessagePack cannot hold, and load pickles, which run code that their producer
+            chose. If it is True, a warning says so once per process.
+        track_resources: Ignored, because no resource tracker handles the queue.
 
     Raises:
-        ShmQueueTypeError: The name is no str, or the size no int.
-        ShmQueueValueError: The size is not positive, or the name breaks the rule of `ipcq.open`.
-        ValueError: The logger is none.
-        MessageQueueError: As `ipcq.open`.
+        ShmQueueTypeError: The name is not a str, or the size not an int.
+        ShmQueueValueError: The size is not positive, or the name is invalid for `ipcq.open`.
+        ValueError: The logger is not a `logging.Logger`.
+        MessageQueueError: Any other error of `ipcq.open`.
     """
 
     def __init__(
@@ -132,9 +131,9 @@ class ShmQueue:
         track_resources: bool = False,
     ) -> None:
         if logger is not None and not isinstance(logger, logging.Logger):
-            raise ValueError(f"logger is a logging.Logger or None, not {logger!r}")
+            raise ValueError(f"logger must be a logging.Logger or None, not {logger!r}")
         if not isinstance(queue_name, str):
-            raise ShmQueueTypeError(f"queue_name is a str, not {shown(queue_name)}")
+            raise ShmQueueTypeError(f"queue_name must be a str, not {shown(queue_name)}")
         size = _whole_pages(buffer_size)
         if allow_pickle:
             _warn_of_pickle()
@@ -150,8 +149,8 @@ class ShmQueue:
         # Also when the interpreter ends.
         self._finalizer = weakref.finalize(self, self._queue.close)
         if size != buffer_size:
-            self._tell(logging.WARNING, "buffer_size %s is rounded up to %s, which is whole pages", buffer_size, size)
-        self._tell(logging.DEBUG, "opened %r", self)
+            self._log(logging.WARNING, "buffer_size %s is rounded up to %s, which is whole pages", buffer_size, size)
+        self._log(logging.DEBUG, "opened %r", self)
         self._log_references(DebugRefLogAction.CREATE)
 
     # Putting and getting
@@ -166,18 +165,18 @@ class ShmQueue:
         """Put an item, and return when it is stored.
 
         Args:
-            data: What the method can serialize. What MessagePack cannot, is pickled where this handle may.
-            block: Wait for room; False tries once.
-            timeout: Seconds to wait at the most; None waits for ever.
-            serialization_method: One of `SerializationMethods`, or from 1001 on a number for `custom_serialize`.
+            data: An object that the method can serialize. Others are pickled, if this handle allows it.
+            block: Wait for space; False tries once.
+            timeout: Longest wait, in seconds; None waits without a limit.
+            serialization_method: One of `SerializationMethods`, or a number from 1001 on for `custom_serialize`.
 
         Raises:
-            ShmQueueFull: No room came free in time.
-            ShmQueueValueError: The item can never fit, or the method is no number.
-            ShmQueueSerializationError: The method cannot serialize the item, and it may not be pickled.
-            ShmQueueTypeError: The function of `custom_serialize` returned something else than bytes.
+            ShmQueueFull: The queue was full until the timeout.
+            ShmQueueValueError: The item can never fit, or the method is not a valid number.
+            ShmQueueSerializationError: The method cannot serialize the item, and this handle may not pickle it.
+            ShmQueueTypeError: The function of `custom_serialize` did not return bytes.
             ShmQueueNotInitializedError: This handle was shut down.
-            NotImplementedError: Nobody implements the method.
+            NotImplementedError: The method has no implementation.
         """
         try:
             if serialization_method == _MSGPACK:
@@ -188,7 +187,7 @@ class ShmQueue:
             if isinstance(error, InvalidArgument):
                 self.put(data, *_plain(error, block, timeout), serialization_method)
             elif isinstance(error, ShmQueueSerializationError) and self._may_pickle_instead(serialization_method):
-                self._tell(logging.INFO, "method %s failed, so it is pickled: %s", serialization_method, error)
+                self._log(logging.INFO, "method %s failed, pickling instead: %s", serialization_method, error)
                 self.put(data, block, timeout, _PICKLE)
             else:
                 self._raise(error)
@@ -198,12 +197,12 @@ class ShmQueue:
 
         Args:
             block: Wait for an item; False tries once.
-            timeout: Seconds to wait at the most; None waits for ever.
+            timeout: Longest wait, in seconds; None waits without a limit.
 
         Raises:
-            ShmQueueEmpty: No item came in time.
-            ShmQueueDeserializationError: The message was taken but is no item for this handle; its bytes are in the
-                error.
+            ShmQueueEmpty: The queue was empty until the timeout.
+            ShmQueueDeserializationError: The message was taken, but this handle cannot decode it; the error has its
+                bytes.
             ShmQueueNotInitializedError: This handle was shut down.
         """
         try:
@@ -219,39 +218,41 @@ class ShmQueue:
         return self._deserialized(data)
 
     def custom_serialize(self, callable_function: Serialize) -> None:
-        """Let a function of the method's number and the item return the bytes, for methods from 1001 on."""
+        """Set the function that serializes with methods from 1001 on: ``callable_function(method, item)``."""
         self._serialize = callable_function
 
     def custom_deserialize(self, callable_function: Deserialize) -> None:
-        """Let a function of the method's number and a list of pieces return the item, for methods from 1001 on."""
+        """Set the function that deserializes with methods from 1001 on: ``callable_function(method, [bytes])``."""
         self._deserialize = callable_function
 
     def clear(self) -> None:
-        """Drop the items that are in the queue."""
-        self._ask(Queue.clear)
+        """Remove all items."""
+        self._call(Queue.clear)
 
     def _put_by(self, method: int, data: Any, block: bool, timeout: float | None) -> None:
         if not isinstance(method, int) or method > _LARGEST_NUMBER:
-            raise ShmQueueValueError(f"serialization_method is an int of up to {_LARGEST_NUMBER}, not {method!r}")
+            raise ShmQueueValueError(f"serialization_method must be an int up to {_LARGEST_NUMBER}, not {method!r}")
         deadline = deadline_of(block, timeout)
         if method >= FIRST_FREE_NUMBER:
             if self._serialize is None:
-                raise Unsupported(f"nobody serializes by method {method}: set a function with custom_serialize")
+                raise Unsupported(f"no function for serialization method {method}: set one with custom_serialize")
             payload = self._serialize(method, data)
             if not isinstance(payload, bytes | bytearray | memoryview):
-                raise ShmQueueTypeError(f"the function of custom_serialize returns bytes, not {payload!r}")
+                raise ShmQueueTypeError(f"the function of custom_serialize must return bytes, not {payload!r}")
             message = _frame.mark(method) + payload
         elif method == _PICKLE:
             message = self._pickled(data)
         else:
-            raise Unsupported(f"no serialization method {method}: there are 0, 1 and your own from {FIRST_FREE_NUMBER}")
+            raise Unsupported(
+                f"no serialization method {method}: use 0, 1, or from {FIRST_FREE_NUMBER} on one for custom_serialize"
+            )
         put_encoded(self._queue, message, 0, deadline)
 
     def _pickled(self, data: Any) -> bytes:
         if not self._allow_pickle:
             raise ShmQueueSerializationError("this handle was opened with allow_pickle=False")
         try:
-            # Without ipcq's mark, so that it counts as many bytes as it has; whoever may read pickles reads it.
+            # Without ipcq's mark, so that the size is that of the pickle; handles that allow pickles read it too.
             return pickle.dumps(data)
         except Exception as error:
             reraise_from_handler(error)
@@ -264,62 +265,62 @@ class ShmQueue:
         method, payload = _frame.split(data)
         if self._deserialize is None:
             raise ShmQueueDeserializationError(
-                f"nobody deserializes what method {method} serialized: set a function with custom_deserialize",
+                f"no function for serialization method {method}: set one with custom_deserialize",
                 data=data,
                 queue=self._queue.name,
                 backend=self._queue.backend,
             )
         return self._deserialize(method, [memoryview(payload)])
 
-    # Looking
+    # State
 
     def qsize(self) -> int:
-        """Count the items in the queue."""
-        return self._ask(Queue.qsize)
+        """Return the number of items in the queue."""
+        return self._call(Queue.qsize)
 
     def empty(self) -> bool:
-        """Tell whether there is no item."""
-        return self._ask(Queue.empty)
+        """Return whether the queue has no items."""
+        return self._call(Queue.empty)
 
     def full(self) -> bool:
-        """Tell whether the items take the whole buffer; a put may still find room (`buffer_occupancy`)."""
+        """Return whether the items take the whole buffer; a put may still find space (`buffer_occupancy`)."""
         stats = self._stats()
         if stats.bytes is None:
-            return self._ask(Queue.full)
+            return self._call(Queue.full)
         return _occupied(stats) >= self.max_buffer_size()
 
     def buffer_occupancy(self) -> int:
-        """Count the bytes of the items in the queue, and `SIZE_HEADER` for each.
+        """Return the number of bytes in the queue, including `SIZE_HEADER` for each item.
 
         Raises:
-            NotImplementedError: The backend cannot know it.
+            NotImplementedError: The backend does not count bytes.
         """
         stats = self._stats()
         if stats.bytes is None:
-            raise self._unknown("the bytes that are in it")
+            raise self._uncounted("bytes")
         return _occupied(stats)
 
     def max_buffer_size(self) -> int:
-        """Return the size that the queue was created with, in whole pages, in bytes."""
+        """Return the buffer size with which the queue was created, in bytes, rounded up to whole pages."""
         if self._queue.closed:
             raise ShmQueueNotInitializedError(queue=self._queue.name, backend=self._queue.backend)
         return self._queue.max_message_size + SIZE_HEADER
 
     @property
     def refs(self) -> int:
-        """How many handles are open in all processes; those of killed ones are not."""
+        """Number of open handles in all processes, without those of killed processes."""
         handles = self._stats().handles
         if handles is None:
-            raise self._unknown("how many handles it has")
+            raise self._uncounted("handles")
         return handles
 
     @property
     def identifier(self) -> str:
-        """The name, as it was given."""
+        """The name that was passed to the constructor."""
         return self._identifier
 
     def snapshot(self) -> ShmRefDataSnapshot:
-        """Return the figures of one instant together."""
+        """Return the queue's state at one instant."""
         stats, size = self._stats(), self.max_buffer_size()
         put = got = None
         if stats.bytes is not None and stats.bytes_put is not None and stats.puts is not None:
@@ -343,34 +344,34 @@ class ShmQueue:
         size = self._queue.max_message_size + SIZE_HEADER
         return f"ShmQueue(queue_name={self._identifier}, buffer_size={size})"
 
-    # Ends
+    # End of a handle
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} is not passed on: make another ShmQueue of the name in the other process")
+        raise TypeError(f"{self!r} cannot be pickled: create a ShmQueue with the same name in the other process")
 
     def shutdown(self, use_gc: bool = True) -> None:
-        """Close this handle; the last one frees the queue. Doing it twice is doing it once.
+        """Close this handle; closing the last one removes the queue. A second call does nothing.
 
         Args:
-            use_gc: Means nothing here: no garbage stands in the way.
+            use_gc: Ignored, because nothing has to be garbage-collected first.
         """
         try:
             if self._finalizer.alive:
-                self._tell(logging.DEBUG, "closing %r", self)
+                self._log(logging.DEBUG, "closing %r", self)
                 self._log_references(DebugRefLogAction.SHUTDOWN)
         finally:
             self._finalizer()
 
     def set_console_handlers(self, register_atexit: bool = False) -> None:
-        """Close this handle on SIGINT, SIGTERM and SIGHUP, and then let the signal do what it did before.
+        """Close this handle on SIGINT, SIGTERM and SIGHUP, then run the previous handler of the signal.
 
-        Without it, a killed process leaves a file that counts as not there and goes when the name is looked for.
+        Without it, a killed process may leave a file, which counts as absent and is removed when its name is next used.
 
         Args:
-            register_atexit: Means nothing here: the handle is closed when the interpreter ends in any case.
+            register_atexit: Ignored, because the handle is closed at the interpreter's exit in any case.
 
         Raises:
-            ValueError: This is not the main thread.
+            ValueError: The calling thread is not the main thread.
         """
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
@@ -379,37 +380,37 @@ class ShmQueue:
                 signal.signal(number, partial(_close_and_pass_on, self._finalizer, before))
 
     def add_ref_manually(self, pid: int) -> None:
-        """Do nothing: a handle that was inherited by a forked process is counted as soon as it is there."""
-        self._tell(logging.DEBUG, "the handle of process %s is counted by itself", pid)
+        """Do nothing, because a handle that a forked process inherits is counted automatically."""
+        self._log(logging.DEBUG, "the handle of process %s is counted automatically", pid)
 
     def reduce_ref_counter(self) -> NoReturn:
-        """Refuse, because the handles that are open are counted, and nobody has to keep the number right.
+        """Refuse, because open handles are counted automatically.
 
         Raises:
             NotImplementedError: Always.
         """
-        raise Unsupported("the handles that are open are counted by themselves: call shutdown() to close this one")
+        raise Unsupported("open handles are counted automatically: call shutdown() to close this one")
 
-    # What holds it together
+    # Helpers
 
-    def _ask(self, question: Callable[[Queue[Any]], R]) -> R:
+    def _call(self, method: Callable[[Queue[Any]], R]) -> R:
         try:
-            return question(self._queue)
+            return method(self._queue)
         except MessageQueueError as error:
             self._raise(error)
 
     def _stats(self) -> Stats:
-        return self._ask(Queue.stats)
+        return self._call(Queue.stats)
 
-    def _unknown(self, what: str) -> Unsupported:
+    def _uncounted(self, what: str) -> Unsupported:
         return Unsupported(
-            f"this backend cannot know {what}: create the queue on another (IPCQ_BACKEND)",
+            f"this backend does not count the queue's {what}: create the queue on another backend (IPCQ_BACKEND)",
             queue=self._queue.name,
             backend=self._queue.backend,
         )
 
     def _raise(self, error: MessageQueueError) -> NoReturn:
-        """Raise the exception that shmqueue has for it."""
+        """Raise shmqueue's exception for an error of ipcq."""
         queue = self._queue
         if isinstance(error, QueueClosed):
             raise ShmQueueNotInitializedError().at(queue.name, queue.backend) from error
@@ -422,9 +423,9 @@ class ShmQueue:
         try:
             raise error.at(queue.name, queue.backend)
         finally:
-            del error  # else its trace would hold it, and keep this handle open
+            del error  # else its traceback would refer to it, and the cycle would keep this handle open
 
-    def _tell(self, level: int, text: str, *arguments: object) -> None:
+    def _log(self, level: int, text: str, *arguments: object) -> None:
         if self._logger is not None:
             self._logger.log(level, text, *arguments)
 
@@ -433,7 +434,7 @@ class ShmQueue:
             return
         try:
             handles = self._stats().handles
-        except QueueGone:  # somebody unlinked it
+        except QueueGone:  # unlinked meanwhile
             handles = None
         entry = {
             "action": action.value,
@@ -442,7 +443,7 @@ class ShmQueue:
             "pid": os.getpid(),
             "ref_count": handles,
         }
-        # One write that appends, so that the lines of several processes do not mix.
+        # A single appending write, so that lines of several processes do not mix.
         with open(f"{make_private_directory('shmqueue')}/references.jsonl", "ab", buffering=0) as file:
             file.write(json.dumps(entry).encode() + b"\n")
 
@@ -454,16 +455,16 @@ _MARK: Final = bytes((_frame.MARK,))
 
 def _whole_pages(buffer_size: int) -> int:
     if not isinstance(buffer_size, int):
-        raise ShmQueueTypeError(f"buffer_size is an int, not {buffer_size!r}")
+        raise ShmQueueTypeError(f"buffer_size must be an int, not {buffer_size!r}")
     if buffer_size <= 0:
-        raise ShmQueueValueError(f"buffer_size is a positive number of bytes, not {buffer_size}")
+        raise ShmQueueValueError(f"buffer_size must be a positive number of bytes, not {buffer_size}")
     return -(-buffer_size // SYSTEM_PAGESIZE) * SYSTEM_PAGESIZE
 
 
 def _opened(name: str, size: int, *, allow_pickle: bool) -> Queue[Any]:
-    """Attach to the queue as it is, or create it."""
+    """Attach to the queue, whatever its limits are, or create it."""
     name = name if name.startswith("/") else f"/{name}"
-    room = size + min(2 * size, _MOST_EXTRA)
+    with_extra = size + min(2 * size, _MOST_EXTRA_BYTES)
     while True:
         try:
             try:
@@ -472,13 +473,13 @@ def _opened(name: str, size: int, *, allow_pickle: bool) -> Queue[Any]:
                 return open_queue(
                     name,
                     exclusive=True,
-                    buffer_size=room,
+                    buffer_size=with_extra,
                     max_message_size=size - SIZE_HEADER,
                     lifetime="last-close",
                     allow_pickle=allow_pickle,
                 )
         except QueueExists:
-            continue  # somebody else created it meanwhile
+            continue  # another process created it meanwhile
         except InvalidName as error:
             raise ShmQueueValueError(error.detail) from error
 
@@ -488,17 +489,17 @@ def _warn_of_pickle() -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            "ShmQueue reads pickles, which run code that whoever writes to the queue chose: say allow_pickle=False "
-            "where MessagePack holds all items",
+            "ShmQueue loads pickles, which run code chosen by any producer of the queue: pass allow_pickle=False if "
+            "MessagePack can hold all items",
             stacklevel=3,
         )
 
 
 def _plain(error: InvalidArgument, block: object, timeout: float | None) -> tuple[bool, float | None]:
-    """Make of arguments that shmqueue takes those that a handle takes.
+    """Convert arguments that shmqueue accepts to those that a handle accepts.
 
     Raises:
-        InvalidArgument: They are so already.
+        InvalidArgument: There is nothing to convert.
     """
     truth = bool(block)
     seconds = 0 if timeout is not None and timeout < 0 else timeout
@@ -508,7 +509,7 @@ def _plain(error: InvalidArgument, block: object, timeout: float | None) -> tupl
 
 
 def _is_own(data: bytes) -> bool:
-    """Tell whether a message was written by a function of a user's."""
+    """Return whether a message was serialized by a function of `custom_serialize`."""
     try:
         return data[:1] == _MARK and _frame.split(data)[0] >= FIRST_FREE_NUMBER
     except ShmQueueDeserializationError:

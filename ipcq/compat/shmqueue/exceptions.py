@@ -1,4 +1,4 @@
-"""The exceptions of shmqueue: each is a `ipcq.MessageQueueError` too, and ipcq's own class where that says the same."""
+"""The exceptions of shmqueue: ipcq's own classes where they mean the same, else subclasses of `MessageQueueError`."""
 
 from ipcq.errors import (
     DecodeError,
@@ -30,30 +30,30 @@ ShmQueueDeserializationError = DecodeError
 
 
 class ShmQueueValueError(MessageQueueError, ValueError):
-    """An argument has a value that can never work, or the item can never fit into the buffer."""
+    """An argument has an invalid value, or the item can never fit in the buffer."""
 
-    wording = "the value can never work"
+    wording = "the value is invalid"
 
 
 class ShmQueueTypeError(MessageQueueError, TypeError):
-    """An argument has a type that can never work."""
+    """An argument has an invalid type."""
 
-    wording = "the type can never work"
+    wording = "the type is invalid"
 
 
 class ShmQueueBufferOverflow(MessageQueueError, OverflowError):
-    """Nothing raises it, there as here."""
+    """Never raised, neither by shmqueue nor here."""
 
     wording = "the buffer is too small"
 
 
 class ShmQueueRuntimeError(MessageQueueError, RuntimeError):
-    """There it says that the shared memory contradicts itself, which `ipcq.CorruptQueue` does here."""
+    """Never raised: shmqueue raises it for inconsistent shared memory, ipcq raises `ipcq.CorruptQueue`."""
 
-    wording = "the queue is not as it has to be"
+    wording = "the shared memory is inconsistent"
 
 
 class ShmQueueNotInitializedError(QueueClosed, RuntimeError):
-    """This handle was shut down; the queue itself may live on."""
+    """This handle was shut down; the queue itself may still exist."""
 
-    wording = "this handle was shut down: make another ShmQueue of the name"
+    wording = "this handle was shut down: create another ShmQueue with the same name"
