@@ -1,6 +1,6 @@
 """Fast, crash-safe named queues between unrelated Python processes."""
 
-from ipcq._process import forks as _forks  # noqa: F401  # first: from now on a fork waits for the imports below
+from ipcq._process import forks as _forks  # noqa: F401  # first, so that a fork waits for the imports below
 
 # isort: split
 from ipcq._handle.queue import Message, Queue

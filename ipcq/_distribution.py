@@ -1,10 +1,9 @@
-"""What pip calls ipcq. On the package index, the name of the package, `ipcq`, belongs to somebody else."""
+"""The name of ipcq's distribution. On the package index, `ipcq` is the name of an unrelated project."""
 
 from typing import Final
 
-#: Every command that is printed and every look into the installed metadata uses this name. It is what pyproject.toml
-#: calls the project; a test compares them.
+#: The project name in pyproject.toml, which a test compares. Printed commands and metadata look-ups use it.
 DISTRIBUTION: Final = "ipcq-queue"
 
-#: A distribution of this name writes into the package `ipcq` as well: ours before it was renamed, or somebody else's.
+#: A distribution of this name installs into the package `ipcq` too: ours before the rename, or the unrelated one.
 FORMER: Final = "ipcq"

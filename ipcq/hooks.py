@@ -1,4 +1,4 @@
-"""The hook of the plugin system, and the marker for a backend's implementation of it."""
+"""The hook that returns a backend's descriptor, and the marker for its implementation."""
 
 import pluggy
 
@@ -7,7 +7,7 @@ from ipcq.backend import Backend
 
 __all__ = ("DISTRIBUTION", "GROUP", "PROJECT", "hookimpl", "ipcq_backend")
 
-#: Pluggy's project name: the name of the package. `DISTRIBUTION` is the name that pip installs.
+#: Pluggy's project name, equal to the name of the package. `DISTRIBUTION` is the name that pip installs.
 PROJECT = "ipcq"
 #: Entry-point group in which a distribution lists its backends: ``name = "module"``.
 GROUP = "ipcq.backends"

@@ -1,8 +1,8 @@
 """Hooks for PyInstaller, which finds them by the entry point `hook-dirs` of the group `pyinstaller40`.
 
-PyInstaller packs what a program imports by name. It sees neither the metadata in which distributions offer their
-backends nor the modules that ipcq imports by a name that it computes. The files beside this one have the names that
-PyInstaller prescribes: `hook-MODULE.py` is run when a program imports MODULE.
+PyInstaller packs the modules that a program imports by name. It misses the metadata in which distributions declare
+their backends, and the modules that ipcq imports by a computed name. PyInstaller prescribes the names of the files in
+this directory: it runs `hook-MODULE.py` when a program imports MODULE.
 """
 
 import os
@@ -19,10 +19,10 @@ def get_hook_dirs() -> list[str]:
 def collected() -> tuple[list[Any], list[str]]:
     """Return the data files and the modules that every program with ipcq needs.
 
-    These are the metadata of each distribution that offers a backend, the backends themselves, every serializer, and
-    the library of mqueue, which is imported by its name so that the posix_ipc face can stand in for it.
+    These are the metadata of each distribution that has a backend, the backends, all serializers, and mqueue's library,
+    posix_ipc, which is imported by a computed name.
     """
-    # Only PyInstaller itself runs this.
+    # Imported here, because only PyInstaller runs this.
     from PyInstaller.utils.hooks import collect_entry_point, collect_submodules
 
     datas, modules = collect_entry_point(GROUP)
@@ -30,7 +30,7 @@ def collected() -> tuple[list[Any], list[str]]:
 
 
 def verbs() -> list[str]:
-    """Return the modules of the command line, which are imported when a verb is called."""
+    """Return the modules of the command line, which imports a verb's module when the verb is called."""
     from PyInstaller.utils.hooks import collect_submodules
 
     return list(collect_submodules("ipcq._cli"))

@@ -1,4 +1,4 @@
-"""What PyInstaller adds to a program that has ipcq's command line."""
+"""Modules that PyInstaller adds to a program that imports ipcq's command line."""
 
 from ipcq._pyinstaller import verbs
 

@@ -1,7 +1,7 @@
-"""What PyInstaller adds to a program that imports ipcq, and what it leaves out."""
+"""Files and modules that PyInstaller adds to a program that imports ipcq, and modules that it leaves out."""
 
 from ipcq._pyinstaller import collected
 
 datas, hiddenimports = collected()
-# ipcq works with gevent if the program has imported it; PyInstaller would pack it wherever it is installed.
+# ipcq uses gevent only if the program imports it. PyInstaller would pack it whenever it is installed.
 excludedimports = ["gevent"]
