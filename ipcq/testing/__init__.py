@@ -1,7 +1,7 @@
-"""For authors of backends: the conformance suite, the state machine, the storm, and what they are built from.
+"""For authors of backends: the conformance suite, the state machine, the storm, and their building blocks.
 
-Nothing is imported before it is used: the suite needs pytest and the state machine hypothesis, the extra
-``ipcq-queue[testing]``. The storm needs nothing but POSIX.
+Modules are imported when first used, because the suite needs pytest and the state machine hypothesis, from the extra
+``ipcq-queue[testing]``. The storm needs only POSIX.
 """
 
 import importlib
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if home == _SUITE:
         import pytest
 
-        # A failed assertion of the suite shall tell its operands; pytest rewrites only what it collects itself.
+        # So that failed assertions of the suite show their operands; pytest rewrites only modules that it collects.
         pytest.register_assert_rewrite(home)
     return getattr(importlib.import_module(home), name)
 

@@ -1,9 +1,9 @@
-"""Short histories of calls that do not wait, with what was full and what was empty, checked exhaustively.
+"""Exhaustive check of short histories of non-waiting calls, including refusals by a full or an empty queue.
 
-`ipcq.testing.judge` checks millions of calls by four rules, which say nothing about a queue that is full. Here every
-order is tried in which the calls of a history may have taken effect, each at some instant between its begin and its
-return, until one is that of a FIFO queue: the algorithm of Wing and Gong, "Testing and verifying concurrent objects"
-(1993), with the memory of Lowe, "Testing for linearizability" (2017), for what has been tried already. It is for some
+`ipcq.testing.judge` checks millions of calls by four rules, none of which covers a full queue. This check tries every
+order in which the calls of a history may have taken effect, each at some instant between its begin and its return,
+until one order is that of a FIFO queue. The algorithm is that of Wing and Gong, "Testing and verifying concurrent
+objects" (1993), with the cache of visited states of Lowe, "Testing for linearizability" (2017). It can handle some
 hundreds of calls.
 """
 
@@ -19,56 +19,57 @@ from ipcq.testing.processes import hear, say
 
 __all__ = ("Call", "linearizable", "record")
 
-#: What a put gives that finds the queue full, and a get that finds it empty.
+#: The result of a put that finds the queue full, and of a get that finds it empty.
 REFUSED: Final = None
 
 
 class Call(NamedTuple):
-    """One call and what came of it."""
+    """One call and its result."""
 
     verb: Literal["put", "get"]
     value: int | None
-    """What was put or taken; None: the queue was full, or empty."""
+    """The value that was put or taken; None if the queue was full or empty."""
     begun: int
-    """When, on `time.monotonic_ns`."""
+    """Instant on `time.monotonic_ns`."""
     returned: int
+    """Instant on `time.monotonic_ns`."""
 
 
 def linearizable(history: Iterable[Call], capacity: float = math.inf) -> bool:
-    """Tell whether a FIFO queue, empty at first, can have given this.
+    """Return whether a FIFO queue that is empty at first can have produced this history.
 
     Args:
         history: The calls, in any order.
-        capacity: In messages.
+        capacity: The queue's capacity, in messages.
     """
     calls = sorted(history, key=lambda call: call.begun)
     everything = (1 << len(calls)) - 1
-    # What has taken effect, one bit for each call, and what is then in the queue.
+    # A state: the calls that have taken effect, one bit for each, and the content of the queue after them.
     start: tuple[int, tuple[int, ...]] = (0, ())
     seen = {start}
-    open_ends = [start]
-    while open_ends:
-        done, content = open_ends.pop()
+    pending = [start]
+    while pending:
+        done, content = pending.pop()
         if done == everything:
             return True
         earliest: float = math.inf
-        # The first that is not done.
+        # Start at the first call that has not taken effect.
         for place in range((~done & (done + 1)).bit_length() - 1, len(calls)):
             if done >> place & 1:
                 continue
             call = calls[place]
             if call.begun > earliest:
-                break  # one that is not done had returned before this began, and so all that follow
+                break  # an earlier call returned before this one and all later ones began, and has not taken effect
             earliest = min(earliest, call.returned)
             after = _after(call, content, capacity)
-            if after is not None and (end := (done | 1 << place, after)) not in seen:
-                seen.add(end)
-                open_ends.append(end)
+            if after is not None and (state := (done | 1 << place, after)) not in seen:
+                seen.add(state)
+                pending.append(state)
     return False
 
 
 def _after(call: Call, content: tuple[int, ...], capacity: float) -> tuple[int, ...] | None:
-    """Return what is in a queue after a call, or None where a queue cannot have given this."""
+    """Return the content of the queue after a call, or None if the call cannot have had this result."""
     if call.verb == "put":
         if call.value is None:
             return content if len(content) >= capacity else None
@@ -79,12 +80,13 @@ def _after(call: Call, content: tuple[int, ...], capacity: float) -> tuple[int, 
 
 
 def record(opener: Callable[..., Any], arguments: Sequence[Any], number: int) -> None:
-    """Be a process that puts and gets without waiting, as often and at the instant that the test says, and tells all.
+    """Run a process that puts and gets without waiting and reports its calls.
 
-    It hears a pair, how many calls and when to begin, again and again until None, and says the list of its calls.
+    It receives pairs, the number of calls and the instant to begin, until None, and sends the list of its calls after
+    each.
     """
     dice = random.Random(number)
-    value = number << 32  # every process has its own
+    value = number << 32  # each process has its own range
     with closing(opener(*arguments)) as handle:
         say("ready")
         while (order := hear()) is not None:

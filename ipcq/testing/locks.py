@@ -1,10 +1,13 @@
-"""Which locks a process holds that the kernel gives back when it dies: what tells that a kill falls inside.
+"""Whether a process holds a lock that the kernel releases at its death, so that a kill falls inside a critical section.
 
-Two kinds are seen from outside, for any program: exclusive locks on whole files (flock(2), in ``/proc/PID/fdinfo``;
-those of single bytes are how participants show that they live, and exclude nobody), and robust futexes, by the list
-that each thread has registered for the kernel to walk at its death (get_robust_list(2); the layout is that of ``struct
-robust_list_head`` in linux/futex.h). The process has to stand still, and to be one that this one may trace (ptrace(2));
-of another nothing is seen.
+Two kinds of lock are visible from outside, in any program:
+
+- exclusive locks on whole files: flock(2), listed in ``/proc/PID/fdinfo``. Locks on single bytes do not count: they
+  show that a process lives, and exclude no other process.
+- robust futexes, in the list that each thread registers for the kernel to walk at its death: get_robust_list(2), with
+  the layout of ``struct robust_list_head`` in linux/futex.h.
+
+The process must be stopped, and this process must be allowed to trace it (ptrace(2)); otherwise no lock is seen.
 """
 
 import ctypes
@@ -17,22 +20,22 @@ from typing import Final
 
 __all__ = ("holds_lock",)
 
-#: get_robust_list(2), by machine; elsewhere only locks on files are seen.
+#: Number of the system call get_robust_list(2), by machine; on others only locks on files are seen.
 _GET_ROBUST_LIST: Final = {"x86_64": 274, "aarch64": 100}
 
-#: The thread that has a futex, in the word of the lock (linux/futex.h).
+#: The bits of a futex word that hold the thread id of its owner (linux/futex.h).
 _OWNER: Final = 0x3FFFFFFF
 
-#: The kernel walks no further either (ROBUST_LIST_LIMIT).
-_FARTHEST: Final = 2048
+#: The kernel's own limit for the length of the list (ROBUST_LIST_LIMIT).
+_MOST_ENTRIES: Final = 2048
 
 _EXCLUSIVE: Final = re.compile(r"^lock:.* FLOCK +ADVISORY +WRITE ", re.MULTILINE)
 
-_HEAD: Final = struct.Struct("PlP")  # the first entry, from an entry to its word, the entry that is under way
+_HEAD: Final = struct.Struct("PlP")  # the first entry, the offset from an entry to its futex word, the pending entry
 
 
 def holds_lock(pid: int) -> bool:
-    """Tell whether a process that is stopped holds a lock on a file, or a robust futex."""
+    """Return whether a stopped process holds an exclusive lock on a file, or a robust futex."""
     return _holds_file(pid) or any(_holds_futex(pid, int(task.name)) for task in Path(f"/proc/{pid}/task").glob("*"))
 
 
@@ -41,7 +44,7 @@ def _holds_file(pid: int) -> bool:
         try:
             if _EXCLUSIVE.search(info.read_text()):
                 return True
-        except OSError:  # pragma: no cover - closed or ended in between
+        except OSError:  # pragma: no cover - the file was closed or the process ended meanwhile
             continue
     return False
 
@@ -50,7 +53,7 @@ def _holds_futex(pid: int, thread: int) -> bool:
     number = _GET_ROBUST_LIST.get(platform.machine())
     head, size = ctypes.c_void_p(), ctypes.c_size_t()
     if number is None or ctypes.CDLL(None).syscall(number, thread, ctypes.byref(head), ctypes.byref(size)) != 0:
-        return False  # pragma: no cover - on another machine, or of a process that ended in between
+        return False  # pragma: no cover - on another machine, or the process ended meanwhile
     try:
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
 
@@ -59,7 +62,7 @@ def _holds_futex(pid: int, thread: int) -> bool:
 
             entry, offset, pending = read(_HEAD, head.value or 0)
             entries = [pending]
-            while entry != head.value and len(entries) < _FARTHEST:
+            while entry != head.value and len(entries) < _MOST_ENTRIES:
                 entries.append(entry)
                 (entry,) = read(struct.Struct("P"), entry & ~1)
             return any(

@@ -1,17 +1,17 @@
-"""The state machine: one queue, several handles here and in another process, and a model that knows what comes of it.
+"""The state machine: one queue with several handles here and in another process, compared with a model.
 
-A backend's test is one line, or a subclass where more is to be said::
+A backend's test is one line, or a subclass that sets more attributes::
 
     from ipcq.testing.machine import machine_for
 
     TestMineAgrees = machine_for("mine")
 
-Hypothesis makes up sequences of calls; each runs on the backend (`Stage`) and on `ipcq.testing.model`, and what it
-returns, or the class of what it raises, has to be the same. Handles live in numbered slots: in the first two within
-this process, in the others within a second one, where the backend's scope allows that. What two backends do with the
-same sequence is compared by `replay`, so that a new backend joins by its name.
+Hypothesis generates sequences of calls. Each call runs on the backend (`Stage`) and on `ipcq.testing.model`, and must
+return the same value, or raise an exception of the same class. Handles are in numbered slots: the first two in this
+process, the others in a second process, if the backend's scope allows that. `replay` compares two backends with the
+same sequence; a new backend needs only its name.
 
-Concurrency is not tested here: every call has returned before the next begins. `ipcq.testing.processes` is for that.
+This does not test concurrency, because every call has returned before the next begins; see `ipcq.testing.processes`.
 
 ``IPCQ_TEST_PROFILE=nightly`` runs a hundred times as many examples, and ``IPCQ_TEST_SEED`` replays a run.
 """
@@ -49,11 +49,11 @@ __all__ = (
     "traces",
 )
 
-#: What a queue is created with where the author says nothing.
+#: Default options of the queue.
 SMALL: Final[Mapping[str, Any]] = {"max_messages": 4, "max_message_size": 512}
 
-#: Seconds that a backend gets to tell every handle that its queue was shut down or unlinked. The contract allows a
-#: second, with which the machine would take minutes; a backend that needs it says so.
+#: Seconds within which all handles must notice that the queue was shut down or unlinked. The contract allows one
+#: second, with which the machine would take minutes; a backend that needs more than this sets `settle`.
 SETTLE: Final = 0.005
 
 #: Slots for handles; those from `AWAY` on are in the other process.
@@ -63,8 +63,8 @@ AWAY: Final = 2
 #: Seconds after which a call in the other process counts as hanging.
 HANG: Final = 20.0
 
-#: Messages that msgpack cannot read: nothing, a frame without a number, with an unknown and with a refused one, a
-#: cut-off map, a string with half of its bytes, and something behind the end.
+#: Messages that msgpack cannot decode: an empty one, a frame without a number, with an unknown one and with a refused
+#: one, a truncated map, a truncated string, and one with bytes after its end.
 POISON: Final = (b"", b"\xc1", b"\xc1\x87\x68x", b"\xc1\x01N.", b"\x81", b"\xd9\x04ab", b"\x01\x01")
 
 SPOILT: Final = ("", "unencodable", "oversize")
@@ -73,7 +73,7 @@ SPOILT: Final = ("", "unencodable", "oversize")
 BEGINNING: Final[Sequence[Step]] = tuple(("renew", slot, {}) for slot in range(SLOTS))
 
 
-# --- what is played ----------------------------------------------------------------------------------------------
+# --- generated calls ---------------------------------------------------------------------------------------------
 
 
 _slots = st.integers(0, SLOTS - 1)
@@ -91,7 +91,7 @@ _batches = st.lists(_items, min_size=1, max_size=6)
 _priorities = st.one_of(st.just(0), st.sampled_from([1, 2, HIGHEST_PRIORITY]))
 _counts = st.one_of(st.none(), st.integers(1, 5))
 
-#: How each call is made up; the machine's rules and `traces` share it.
+#: The strategies for each call's arguments, shared by the machine's rules and `traces`.
 CALLS: Final[Mapping[str, Mapping[str, st.SearchStrategy[Any]]]] = {
     "open": {
         "create": st.booleans(),
@@ -120,23 +120,23 @@ CALLS: Final[Mapping[str, Mapping[str, st.SearchStrategy[Any]]]] = {
 }
 
 
-#: How often each call is made up compared with the others: what ends something is rarer than what goes on.
+#: Relative frequency of the calls, by default 1: calls that end a queue or a handle are rarer than others.
 _WEIGHTS: Final[Mapping[str, int]] = {"put": 6, "put_many": 4, "get": 3, "get_message": 2, "get_many": 3, "renew": 8}
 
 
 def traces(
     calls: Sequence[str] = tuple(CALLS), most: int = 50, *, priorities: bool = True
 ) -> st.SearchStrategy[list[Step]]:
-    """Make up sequences of calls for `replay`.
+    """Return a strategy for sequences of calls, for `replay`.
 
     Args:
-        calls: Which.
-        most: How many at the most.
-        priorities: Put with priorities, which some backends refuse and some have unasked.
+        calls: Names of the calls.
+        most: Largest number of calls.
+        priorities: Put with priorities, which some backends refuse and some always have.
     """
-    made_up = CALLS if priorities else {**CALLS, "put": {**CALLS["put"], "priority": st.just(0)}}
+    generated = CALLS if priorities else {**CALLS, "put": {**CALLS["put"], "priority": st.just(0)}}
     steps = [
-        st.tuples(st.just(call), _slots, st.fixed_dictionaries(dict(made_up[call])))
+        st.tuples(st.just(call), _slots, st.fixed_dictionaries(dict(generated[call])))
         for call in calls
         for _ in range(_WEIGHTS.get(call, 1))
     ]
@@ -146,7 +146,7 @@ def traces(
 # --- the backend -------------------------------------------------------------------------------------------------
 
 
-class _Hands:
+class _Handles:
     """The handles of one process, and the calls on them."""
 
     def __init__(self, name: str, backend: str, options: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ class _Hands:
         self._queues: dict[int, ipcq.Queue[Any]] = {}
 
     def call(self, step: Step) -> Outcome:
-        """Make one call and say what it gave."""
+        """Make one call and return its outcome."""
         call, slot, arguments = step
         try:
             if call in ("open", "renew", "forget", "exists"):
@@ -168,7 +168,7 @@ class _Hands:
             return "raised", type(error).__name__
 
     def end(self) -> None:
-        """Close what is open."""
+        """Close all handles."""
         for queue in self._queues.values():
             _close(queue)
         self._queues.clear()
@@ -246,7 +246,7 @@ class _Hands:
 
     def _misuse(self, queue: "ipcq.Queue[Any]", how: str) -> None:
         if how == "get(0.5)":
-            queue.get(0.5)  # type: ignore[arg-type]  # what is tried
+            queue.get(0.5)  # type: ignore[arg-type]  # the misuse under test
         elif how == "timeout":
             queue.get(timeout=-1)
         elif how == "nan":
@@ -259,7 +259,7 @@ class _Hands:
 
 def _close(queue: "ipcq.Queue[Any]") -> None:
     with warnings.catch_warnings():
-        # That a batch met what cannot be decoded, and nobody asked what.
+        # The warning that a batch held messages that cannot be decoded, whose errors were never raised.
         warnings.simplefilter("ignore", UserWarning)
         queue.close()
 
@@ -269,25 +269,25 @@ def _spoilt(queue: "ipcq.Queue[Any]", how: str) -> object:
 
 
 def _help() -> None:  # pragma: no cover - in the other process
-    """Keep the handles of the slots from `AWAY` on, in another process, until the pipe ends."""
-    hands: _Hands | None = None
+    """Hold the handles of the slots from `AWAY` on, in another process, until the connection ends."""
+    handles: _Handles | None = None
     with contextlib.suppress(EOFError):
         while True:
             order, content = _unpacked(hear())
             if order == "begin":
-                hands = _Hands(*content)
+                handles = _Handles(*content)
                 say("begun")
             elif order == "call":
-                assert hands is not None
-                say(_packed(hands.call(tuple(content))))
+                assert handles is not None
+                say(_packed(handles.call(tuple(content))))
             else:
-                assert hands is not None
-                hands.end()
+                assert handles is not None
+                handles.end()
                 say("ended")
 
 
 def _packed(value: Any) -> Any:
-    """Turn a value into what JSON can carry."""
+    """Encode a value so that JSON can represent it."""
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
     if isinstance(value, dict):
@@ -311,7 +311,7 @@ _helpers: list[tuple[Peers, Peer]] = []
 
 
 def _helper() -> Peer:
-    """Return the other process, which is started when it is first needed and kept, because starting one takes long."""
+    """Return the other process, which is started at the first call and kept, because starting one takes long."""
     if not _helpers:
         peers = Peers(patience=None, seed=0)
         peers.__enter__()
@@ -320,7 +320,7 @@ def _helper() -> Peer:
 
 
 def end_helper() -> None:
-    """End the process that `Stage` and `replay` keep for handles that are not in this one; the next use starts one."""
+    """End the second process, which `Stage` and `replay` keep for their handles; the next use starts another."""
     while _helpers:
         peers, _ = _helpers.pop()
         peers.__exit__(None, None, None)
@@ -330,54 +330,55 @@ atexit.register(end_helper)
 
 
 class Stage:
-    """One queue of a backend, played on from this process and another.
+    """One queue of a backend, used from this process and another.
 
     Args:
-        backend: Its name.
-        options: What the queue is created with; `max_messages` and `max_message_size` of at least 512 must be among it.
-        settle: Seconds that the backend takes to tell everyone that a queue was shut down or unlinked.
+        backend: The backend's name.
+        options: Options of the queue, including `max_messages`, and `max_message_size` of at least 512.
+        settle: Seconds that the backend needs until all handles notice a shutdown or an unlink.
     """
 
     def __init__(self, backend: str, options: Mapping[str, Any] = SMALL, settle: float = SETTLE) -> None:
         self._backend = backend
         self._settle = settle
         self._name = fresh_name("/ipcq-machine")
-        self._hands = _Hands(self._name, backend, options)
+        self._handles = _Handles(self._name, backend, options)
         self._helper = _helper() if capabilities(backend).scope >= Scope.HOST else None
         if self._helper is not None:
-            self._ask("begin", [self._name, backend, options])
+            self._request("begin", [self._name, backend, options])
 
     def call(self, step: Step) -> Outcome:
-        """Make one call, here or in the other process, and say what it gave."""
+        """Make one call, here or in the other process, and return its outcome."""
         outcome: Outcome
         if self._helper is not None and step[1] >= AWAY:
-            kind, value = self._ask("call", step)
+            kind, value = self._request("call", step)
             outcome = (kind, value)
         else:
-            outcome = self._hands.call(step)
+            outcome = self._handles.call(step)
         if step[0] in ("shutdown", "unlink", "forget"):
             time.sleep(self._settle)
         return outcome
 
     def end(self) -> None:
         """Close every handle and remove the queue."""
-        self._hands.end()
+        self._handles.end()
         if self._helper is not None:
-            self._ask("end", None)
+            self._request("end", None)
         with contextlib.suppress(QueueNotFound):
             ipcq.unlink(self._name, self._backend)
 
-    def _ask(self, order: str, content: object) -> Any:
+    def _request(self, order: str, content: object) -> Any:
         assert self._helper is not None
         self._helper.say(_packed([order, content]))
         return _unpacked(self._helper.hear(HANG))
 
 
 def capabilities(backend: str) -> Capabilities:
-    """Return what a backend can do at best.
+    """Return the capabilities of a backend.
 
     Raises:
-        unittest.SkipTest: It cannot be used here; the text says why.
+        unittest.SkipTest: The backend cannot be used here; the text has the reason.
+        LookupError: No backend has this name.
     """
     for info in ipcq.backends():
         if info.name == backend:
@@ -388,25 +389,25 @@ def capabilities(backend: str) -> Capabilities:
 
 
 def shared(*backends: str) -> list[str]:
-    """Return the calls that mean the same on all of these backends, by what they say they can do."""
+    """Return the calls that have the same meaning on all of these backends, according to their capabilities."""
     able = [capabilities(backend) for backend in backends]
     differ = [call for call in ("peek", "shutdown") if len({getattr(each, call) for each in able}) > 1]
     if len({each.persistence == Persistence.HOLDERS for each in able}) > 1:
-        differ.append("close")  # of the last handle, which is the queue's end on some
+        differ.append("close")  # closing the last handle ends the queue on some
     if len({each.after_unlink for each in able}) > 1:
-        differ.append("open")  # of a handle that is to go on after an unlink
+        differ.append("open")  # a handle that continues after an unlink
     return [call for call in CALLS if call not in differ]
 
 
 def options_for(*backends: str) -> dict[str, Any]:
-    """Return what to create a queue with that means the same on all of these backends."""
+    """Return options for a queue that have the same meaning on all of these backends."""
     return {**SMALL, "priorities": all(capabilities(backend).priorities for backend in backends)}
 
 
 def replay(
     trace: Sequence[Step], backend: str, options: Mapping[str, Any] = SMALL, settle: float = SETTLE
 ) -> list[Outcome]:
-    """Make the calls of a trace on a new queue of a backend, and return what each gave."""
+    """Make the calls of a trace on a new queue of a backend, and return their outcomes."""
     stage = Stage(backend, options, settle)
     try:
         return [stage.call(step) for step in trace]
@@ -418,7 +419,7 @@ def replay(
 
 
 def _rule(call: str, *, rare: bool = False) -> Any:
-    """Make a rule of one call, with a slot and the arguments that `CALLS` makes up for it."""
+    """Return a rule that makes one call, with a slot and the arguments that `CALLS` generates."""
 
     def play(self: "QueueMachine", slot: int, really: bool = True, **arguments: Any) -> None:
         if really:
@@ -427,7 +428,7 @@ def _rule(call: str, *, rare: bool = False) -> Any:
     play.__name__ = call
     arguments: dict[str, Any] = {"slot": _slots, **CALLS[call]}
     if rare:
-        # Otherwise most calls would meet what is over already.
+        # Otherwise most calls would be on queues and handles that have ended.
         arguments["really"] = st.sampled_from([True, False, False, False])
     return rule(**arguments)(play)  # type: ignore[no-untyped-call]  # its overloads take no mapping
 
@@ -436,11 +437,10 @@ class QueueMachine(RuleBasedStateMachine):
     """Compare a backend with the model; subclass it and set `backend`, or call `machine_for`.
 
     Attributes:
-        backend: Name of the backend, as users call it.
-        options: What the queue is created with: `max_messages`, `max_message_size` of at least 512, and options of the
-            backend's own. Priorities are asked for where the backend has them.
-        settle: Seconds that the backend takes to tell every handle that a queue was shut down or unlinked; the contract
-            allows one.
+        backend: The backend's name.
+        options: Options of the queue: `max_messages`, `max_message_size` of at least 512, and the backend's own.
+            Priorities are requested if the backend supports them.
+        settle: Seconds that the backend needs until all handles notice a shutdown or an unlink; at most one.
     """
 
     backend: ClassVar[str]
@@ -457,13 +457,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.play(step)
 
     def play(self, step: Step) -> None:
-        """Make one call on the backend and on the model and compare."""
+        """Make one call on the backend and on the model, and compare the outcomes."""
         given = self._stage.call(step)
         expected = self._model.call(step)
         if expected is None:
-            assert given[0] == "raised", f"{step} gave {given} where it had to raise"
+            assert given[0] == "raised", f"{step} gave {given} but had to raise"
         else:
-            # As text: 1, 1.0 and True are not the same.
+            # Compare the repr, because 1, 1.0 and True are equal.
             assert repr(given) == repr(expected), f"{step} gave {given}, not {expected}"
 
     # Several names for one call make it more frequent.
@@ -490,7 +490,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(anew=st.booleans())
     def renew_all(self, anew: bool) -> None:
-        """Put a working handle into each slot, now and then on a new queue."""
+        """Put a working handle into each slot, sometimes on a new queue."""
         if anew or self._model.ended:
             self.play(("forget", 0, {}))
         for step in BEGINNING:
@@ -504,12 +504,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_length(self) -> None:
-        """See that every handle counts as many messages as the model."""
+        """Check that every handle counts as many messages as the model."""
         for slot in range(SLOTS):
             self.play(("look", slot, {}))
 
     def teardown(self) -> None:
-        """See that what is left comes out, in order, and that nothing more does."""
+        """Check that the remaining messages come in order, and no others."""
         try:
             for slot, count in self._model.left().items():
                 for _ in range(count + 1):
@@ -540,26 +540,26 @@ def _case_of(machine: type[QueueMachine]) -> type[unittest.TestCase]:
 
 
 def machine_for(backend: str, *, settle: float = SETTLE, **options: Any) -> type[unittest.TestCase]:
-    """Return the test case that compares a backend with the model; assign it to a name that begins with ``Test``.
+    """Return a test case that compares a backend with the model; assign it to a name that begins with ``Test``.
 
     Args:
-        backend: Name of the backend.
+        backend: The backend's name.
         settle: As in `QueueMachine`.
-        options: What the queue is created with, over 4 messages of 512 bytes.
+        options: Options of the queue; by default it has 4 messages of 512 bytes.
     """
     attributes = {"backend": backend, "settle": settle, "options": {**SMALL, **options}, "__module__": __name__}
     return _case_of(type(f"{backend.title()}Machine", (QueueMachine,), attributes))
 
 
 def profile(examples: int = 150) -> settings:
-    """Return Hypothesis's settings for a pull request, or for a night where ``IPCQ_TEST_PROFILE`` says so."""
+    """Return Hypothesis's settings for a pull request, or for a nightly run if ``IPCQ_TEST_PROFILE`` is ``nightly``."""
     nightly = os.environ.get("IPCQ_TEST_PROFILE") == "nightly"
     return settings(
         max_examples=examples * (100 if nightly else 1),
         stateful_step_count=50 if nightly else 40,
         deadline=None,
         print_blob=True,
-        # A seed replays a run, so no file does.
+        # Runs are replayed by their seed, so no database is needed.
         database=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -1,4 +1,4 @@
-"""The model: what calls on one queue give by the contract, worked out in plain lists."""
+"""The model: the results that the contract requires of calls on one queue, computed with plain lists."""
 
 from typing import Any, Final, Literal, TypeAlias
 
@@ -23,28 +23,28 @@ from ipcq.errors import (
 
 __all__ = ("NOTHING", "Model", "Outcome", "Step")
 
-#: One call: which, in which slot, with what.
+#: One call: its name, the slot of its handle, and its arguments.
 Step: TypeAlias = tuple[str, int, dict[str, Any]]
 
-#: What a call gave: the value that it returned, or the name of the class that it raised.
+#: The outcome of a call: the value that it returned, or the name of the exception class that it raised.
 Outcome: TypeAlias = tuple[Literal["returned", "raised"], Any]
 
-#: What a call on a slot without a handle gives.
+#: The outcome of a call on a slot without a handle.
 NOTHING: Final[Outcome] = ("returned", "no handle")
 
 
 class _Unspecified(Exception):
-    """Two things are wrong with a call, and the contract does not say which is told."""
+    """A call has two errors, and the contract does not say which of them is raised."""
 
 
 class _Messages:
-    """One queue, from its creation until its last handle is gone."""
+    """One queue, from its creation until its last handle is closed."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.linked = True
         self.shut = False
-        # Each with its priority and whether it is what `msgpack` can read; the next one first.
+        # Tuples of priority, whether `msgpack` can decode it, and item; the next message first.
         self.content: list[tuple[int, bool, Any]] = []
 
     def put(self, item: Any, priority: int = 0, good: bool = True) -> None:
@@ -69,7 +69,7 @@ class _Handle:
         self.stay = stay
         self.open = True
         self.unlinked = False
-        # Messages of batches that could not be decoded: the next gets raise that, one each.
+        # Messages of batches that could not be decoded: each of the next gets raises for one of them.
         self.owed = 0
 
     def check(self) -> None:
@@ -84,12 +84,12 @@ class _Handle:
 
 
 class Model:
-    """What the calls give by the contract, in plain lists.
+    """A queue as the contract requires it, in plain lists.
 
     Args:
         capacity: `max_messages` of the queue.
-        able: What the backend says it can do.
-        priorities: The queue has priorities.
+        able: The capabilities of the backend.
+        priorities: Whether the queue has priorities.
     """
 
     def __init__(self, capacity: int, able: Capabilities, priorities: bool) -> None:
@@ -100,7 +100,7 @@ class Model:
         self._handles: dict[int, _Handle] = {}
 
     def call(self, step: Step) -> Outcome | None:
-        """Say what one call has to give; None: it has to raise, whatever of our tree."""
+        """Return the outcome that one call must have; None if it must raise any of our errors."""
         call, slot, arguments = step
         try:
             if call in ("open", "renew", "forget", "exists"):
@@ -115,11 +115,11 @@ class Model:
 
     @property
     def ended(self) -> bool:
-        """The name leads to no queue that messages can be put into."""
+        """Whether the name leads to no queue that accepts messages."""
         return self._named is None or self._named.shut
 
     def left(self) -> dict[int, int]:
-        """Return for each slot whose handle can get messages how many it can get."""
+        """Return the number of messages that each handle can get, by slot."""
         return {
             slot: handle.owed + len(handle.messages.content)
             for slot, handle in self._handles.items()
@@ -142,7 +142,7 @@ class Model:
         elif refused:
             raise Unsupported
         self._handles[slot] = _Handle(self._named, rights, stay)
-        self._let_go()
+        self._forget_unheld()
 
     def _renew(self, slot: int) -> None:
         self._open(slot, create=True, exclusive=False, rights="both", other_limit=False, stay=False)
@@ -158,10 +158,10 @@ class Model:
 
     def _close(self, handle: _Handle) -> None:
         handle.open = False
-        self._let_go()
+        self._forget_unheld()
 
-    def _let_go(self) -> None:
-        """Forget the queue where it lives by its handles and has none any more."""
+    def _forget_unheld(self) -> None:
+        """Forget the queue if its last handle is closed and the backend keeps queues only while they have handles."""
         held = any(handle.open and handle.messages is self._named for handle in self._handles.values())
         if self._able.persistence == Persistence.HOLDERS and not held:
             self._named = None
@@ -240,7 +240,7 @@ class Model:
         self._check_right(handle, handle.reads)
         content = handle.messages.content
         if not content:
-            handle.messages.get()  # raises what a get would
+            handle.messages.get()  # raises the error of a get
         if not content[0][1]:
             raise DecodeError
         return content[0][2]

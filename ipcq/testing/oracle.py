@@ -1,10 +1,10 @@
-"""The oracle: what processes wrote down about their messages, and the judgement whether a queue can have done that.
+"""The oracle: ledgers in which processes record their calls, and a verdict whether a correct queue can explain them.
 
-It is outside the processes under test. A `Ledger` is a file that only its owner appends to, each entry with one
-`write`, so that a kill tears no entry but the last: a producer enters what it is about to do, and then how that ended;
-a consumer enters what it took. Messages are made by `Tag.message`, numbered per producer, and `judge` decides from the
-ledgers which were lost, duplicated, invented, torn or out of order. Instants are CLOCK_MONOTONIC, one clock for all
-processes of a machine.
+The oracle runs outside the processes under test. A `Ledger` is a file to which only its owner appends, each entry with
+one `write`, so a kill can tear only the last entry. A producer records each put before it begins and when it ends; a
+consumer records the messages that it took. `Tag.message` makes the messages, numbered per producer, and `judge` finds
+which were lost, duplicated, invented, torn or reordered. Instants are on CLOCK_MONOTONIC, one clock for all processes
+of a machine.
 """
 
 import bisect
@@ -21,22 +21,22 @@ from typing import Final, NamedTuple, TypeAlias
 
 __all__ = ("Ledger", "Tag", "Verdict", "judge")
 
-#: Nanoseconds after which a get that does not wait was held up by somebody inside the queue: on shm it gives up then if
-#: that one is stopped.
+#: A non-waiting get that takes more nanoseconds was delayed by another process inside the queue: on shm it then gives
+#: up if that process is stopped.
 HELD_UP: Final = 1_000_000
 
-#: So many of the lost messages are named.
+#: The largest number of lost messages that are listed.
 NAMED: Final = 5
 
 
 class Tag(NamedTuple):
-    """Which message it is: who put it, and as which of its own."""
+    """The identity of a message: its producer, and its number among that producer's messages."""
 
     producer: int
     number: int
 
     def message(self, size: int = 0) -> bytes:
-        """Return a message of at least `size` bytes that can be told from every other and from a torn one."""
+        """Return a unique message of about `size` bytes, at least as long as its tag needs, with a checksum."""
         head = b"%d.%d." % self
         body = head * (max(size - 9, len(head)) // len(head) + 1)
         body = body[: max(size - 9, len(head))]
@@ -47,7 +47,7 @@ class Tag(NamedTuple):
         """Return the tag of a message.
 
         Raises:
-            ValueError: It is not a whole message that `message` made.
+            ValueError: The value is not a complete message made by `message`.
         """
         if not isinstance(message, bytes) or b"#%08x" % zlib.crc32(message[:-9]) != message[-9:]:
             raise ValueError(f"not a whole message: {message!r}")
@@ -56,59 +56,59 @@ class Tag(NamedTuple):
 
 
 class Ledger:
-    """What one process did, in a file that survives it.
+    """The record of one process's calls, in a file that survives the process.
 
     Args:
-        path: The file; no other process writes to it.
+        path: The file, which no other process writes to.
     """
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def intend(self, *tags: Tag) -> None:
-        """Enter that a put of these messages begins."""
+        """Record that a put of these messages begins."""
         self._enter_each("?", tags, f"{time.monotonic_ns()}")
 
     def accepted(self, *tags: Tag) -> None:
-        """Enter that the put returned, and stored these messages."""
+        """Record that the put returned, and stored these messages."""
         self._enter_each("+", tags, f"{time.monotonic_ns()}")
 
     def refused(self, error: BaseException, *tags: Tag) -> None:
-        """Enter that the put of these messages raised."""
+        """Record that the put of these messages raised."""
         self._enter_each("-", tags, f"{time.monotonic_ns()} {type(error).__name__}")
 
     def took(self, since: int, *tags: Tag) -> None:
-        """Enter that a get, begun at `since` on `time.monotonic_ns`, returned these messages, in this order."""
+        """Record that a get, begun at `since` on `time.monotonic_ns`, returned these messages, in this order."""
         self._enter_each("<", tags, f"{since} {time.monotonic_ns()}")
 
     def torn(self, message: object) -> None:
-        """Enter that a get returned something that no producer made."""
+        """Record that a get returned a value that no producer put."""
         self._enter(f"! {message!r}\n")
 
     def empty(self, since: int) -> None:
-        """Enter that a get that does not wait, begun at `since` on `time.monotonic_ns`, found nothing."""
+        """Record that a non-waiting get, begun at `since` on `time.monotonic_ns`, found the queue empty."""
         self._enter(f"0 {since} {time.monotonic_ns()}\n")
 
     def end(self) -> None:
-        """Enter that nothing more will follow, and give the file back."""
+        """Record that nothing more will follow, and close the file."""
         self._enter(".\n")
         self.close()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         os.close(self._fd)
 
     def _enter_each(self, kind: str, tags: Iterable[Tag], rest: str) -> None:
         self._enter("".join(f"{kind} {producer} {number} {rest}\n" for producer, number in tags))
 
     def _enter(self, entry: str) -> None:
-        # One write, of which a kill can leave a part where it crosses a page (generic_perform_write, mm/filemap.c).
+        # A single write. A kill can leave a part of it if it crosses a page (generic_perform_write, mm/filemap.c).
         os.write(self._fd, entry.encode())
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the ledgers say."""
+    """The findings from the ledgers."""
 
     accepted: int
     """Puts that returned."""
@@ -119,29 +119,29 @@ class Verdict:
     received: int
     """Messages that were taken."""
     lost: list[Tag] = field(default_factory=list)
-    """Messages of puts that returned which nobody entered; a consumer killed right after its get accounts for those of
-    that get."""
+    """Messages of puts that returned which no consumer recorded; a consumer killed right after a get accounts for those
+    of that get."""
     duplicated: list[Tag] = field(default_factory=list)
     """Messages that were taken twice."""
     invented: list[Tag] = field(default_factory=list)
-    """Messages that were taken though nobody put them, before anybody did, or though the put raised."""
+    """Messages that were taken although no producer put them, before their put began, or although the put raised."""
     torn: list[str] = field(default_factory=list)
-    """What was taken and is no whole message."""
+    """Values that were taken and are not complete messages."""
     reordered: list[tuple[Tag, Tag]] = field(default_factory=list)
-    """Messages that surely overtook an earlier one: the earlier, the later."""
+    """Messages that certainly overtook an earlier one: the earlier, the later."""
     missed: int = 0
-    """Gets that found nothing, without being held up, though at every instant a message was surely there."""
+    """Gets that found the queue empty, without being delayed, although there certainly was a message all the time."""
     put_off: int = 0
-    """The same of gets that took longer than a millisecond: somebody else was inside the queue all that time,
-    stopped or out of the processor, and a get that does not wait gives up then, where the lock is not the kernel's."""
+    """The same for gets that took longer than a millisecond. Another process, stopped or preempted, was inside the
+    queue all that time, and a non-waiting get then gives up, unless the lock is the kernel's."""
     cut_off: int = 0
-    """Consumers that were killed: those whose ledger has no end."""
+    """Consumers that were killed: their ledgers have no end."""
     stall: float = 0.0
-    """The longest time, in seconds, in which no put and no get returned, from the first to the last that did."""
+    """The longest time between the returns of two successive calls, in seconds."""
 
     @property
     def wrong(self) -> dict[str, int]:
-        """How often each was seen that a queue may never do; losses are for the caller to judge."""
+        """Number of violations of each kind; the caller must judge losses."""
         return {
             "duplicated": len(self.duplicated),
             "invented": len(self.invented),
@@ -152,23 +152,23 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
-        """Nothing was duplicated, invented, torn, out of order or missed; losses are for the caller to judge."""
+        """Whether nothing was duplicated, invented, torn, reordered or missed; the caller must judge losses."""
         return not any(self.wrong.values())
 
     @property
     def losses(self) -> str:
-        """The lost messages in words: how many, and the first of them."""
+        """A text with the number of lost messages and the first of them."""
         named = [f"no. {number} of producer {producer}" for producer, number in self.lost[:NAMED]]
         return f"{len(self.lost)} lost ({', '.join(named)}{', …' if len(self.lost) > NAMED else ''})"
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong in words, losses included: empty if every message came once, whole and in its order."""
+        """Texts for all violations, including losses; empty if every message came once, complete and in order."""
         lost = [self.losses] if self.lost else []
         return lost + [f"{count} {what}" for what, count in self.wrong.items() if count]
 
     def __add__(self, other: "Verdict") -> "Verdict":
-        """Return the verdict over both queues."""
+        """Return the combined verdict over two queues."""
         both = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
         return Verdict(**{**both, "stall": max(self.stall, other.stall)})
 
@@ -180,14 +180,14 @@ class Verdict:
         )
 
 
-# A message as the ledgers spell it: producer and number. Millions of entries are read, so nothing is built from them
-# that is not needed.
+# A message as written in the ledgers: producer and number. There are millions of entries, so they are not converted
+# unless needed.
 _Key: TypeAlias = tuple[str, str]
 
 
 @dataclass(slots=True)
 class _Books:
-    """What the ledgers say, by message, with instants in nanoseconds."""
+    """The entries of the ledgers by message, with instants in nanoseconds."""
 
     begun: dict[_Key, int] = field(default_factory=dict)
     stored: dict[_Key, int] = field(default_factory=dict)
@@ -250,7 +250,7 @@ class _Books:
 
 
 def _entries(path: Path) -> list[str]:
-    # What is behind the last end of a line is a part of an entry, and counts as not entered.
+    # Text after the last newline is part of an entry, and does not count.
     return path.read_text().split("\n")[:-1]
 
 
@@ -263,22 +263,25 @@ def _tags(keys: Iterable[_Key]) -> list[Tag]:
 
 
 def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
-    """Judge by the ledgers whether one FIFO queue can have done this, in O(n log n).
+    """Judge from the ledgers whether one FIFO queue can explain the history, in O(n log n).
 
-    A history in which every message is another one is that of a FIFO queue if and only if it shows none of four bad
-    patterns: a *fresh* message, taken though nobody put it, or before anybody began to (`Verdict.invented`); a
-    *repeated* one (`Verdict.duplicated`); an *inverted* pair, whose puts came one after the other and whose gets came
-    one after the other the other way round (`Verdict.reordered`); and a *wrong empty*, a get that found nothing though
-    messages that were surely there cover all of its time (`Verdict.missed`). "After" means that one call had returned
-    before the other began, so that calls at the same time may have taken effect in either order. What was lost counts
-    apart, since of a killed consumer nobody knows what it had taken.
+    A history in which all messages differ is that of a FIFO queue if and only if it has none of four bad patterns:
+
+    - a *fresh* message, taken although no producer put it, or before its put began (`Verdict.invented`);
+    - a *repeated* message (`Verdict.duplicated`);
+    - an *inverted* pair: one put came after the other, but the gets came in the opposite order (`Verdict.reordered`);
+    - a *wrong empty*: a get found the queue empty, although messages that were certainly there cover all of its time
+      (`Verdict.missed`).
+
+    "After" means that one call had returned before the other began, so concurrent calls may have taken effect in either
+    order. Losses are counted separately, because it is unknown what a killed consumer had taken.
 
     The patterns are those of Henzinger, Sezgin and Vafeiadis, "Aspect-oriented linearizability proofs" (CONCUR 2013,
     theorem 1), and of Bouajjani, Emmi, Enea and Hamza, "On reducing linearizability to state reachability" (ICALP
-    2015). What a queue with a capacity may say of being full is for `ipcq.testing.histories`.
+    2015). For refusals by a full queue, use `ipcq.testing.histories`.
     """
     books = _Books()
-    # The collector would walk through millions of live entries again and again.
+    # The garbage collector would traverse millions of live entries repeatedly.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -313,8 +316,8 @@ def _stall(books: _Books) -> float:
 
 
 def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
-    # By the beginning of the put: when the get returned, and whose.
-    # In the order of the ledgers, and not of a set's: each is in the order of time already, which makes sorting fast.
+    # Sorted by the begin of the put: the end of the get, and the message. The entries come in the order of the ledgers,
+    # each already in order of time, which makes sorting fast.
     line = sorted((books.begun[key], end, key) for key, (_, end) in books.taken.items() if key in books.begun)
     begins = [begun for begun, _, _ in line]
     # first[i]: the earliest end of a get among the messages from line[i] on.
@@ -324,7 +327,7 @@ def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
         first[index] = (end, key) if end < first[index + 1][0] else first[index + 1]
     pairs: list[tuple[Tag, Tag]] = []
     for key, (since, _) in books.taken.items():
-        # Whose put never returned came before nobody's.
+        # A put that never returned came before no other put.
         earliest, other = first[bisect.bisect_right(begins, books.stored.get(key, math.inf))]
         if earliest < since:
             pairs.append((_tag(key), _tag(other)))
@@ -332,7 +335,7 @@ def _overtaken(books: _Books) -> list[tuple[Tag, Tag]]:
 
 
 def _missed(books: _Books) -> list[int]:
-    # A message that was put and never taken may be one that a killed consumer had, so only taken ones witness.
+    # A killed consumer may have taken any message that was never recorded, so only recorded ones prove anything.
     spans = sorted((books.stored[key], since) for key, (since, _) in books.taken.items() if key in books.stored)
     merged: list[tuple[int, int]] = []
     for begin, end in spans:
@@ -345,7 +348,7 @@ def _missed(books: _Books) -> list[int]:
     begins = [begin for begin, _ in merged]
     missed = []
     for since, till in books.empties:
-        # What has the same instant may have come in either order.
+        # Events at the same instant may have come in either order.
         index = bisect.bisect_left(begins, since) - 1
         if index >= 0 and till < merged[index][1]:
             missed.append(till - since)

@@ -1,8 +1,8 @@
-"""Unrelated processes for tests: started, watched, stopped and killed from outside, and judged by what they wrote down.
+"""A harness that starts, watches, stops and kills unrelated processes, and judges the records that they leave.
 
-What a queue promises, it promises to processes that know nothing of one another, so here nothing is inherited but a
-name. A *program* is a plain function of a module that another interpreter can import; a *peer* is a process that runs
-one. Both sides talk in JSON lines, with `Peer.say` and `Peer.hear` here, `say` and `hear` there::
+A queue's promises hold between unrelated processes, so a process inherits nothing but the queue's name. A *program* is
+a plain function of a module that another interpreter can import; a *peer* is a process that runs one. Both sides
+exchange JSON lines, with `Peer.say` and `Peer.hear` on this side, and `say` and `hear` in the program::
 
     def produce(name: str, backend: str) -> None:
         with ipcq.open(name, backend) as q:
@@ -12,14 +12,16 @@ one. Both sides talk in JSON lines, with `Peer.say` and `Peer.hear` here, `say` 
     with Peers() as peers:
         assert peers.spawn(produce, name, backend).hear() == "done"
 
-`Peers.spawn` starts an interpreter of its own, `Peers.fork` forks from one that has imported everything and opened
-nothing, which is some fifty times cheaper and meant for storms of kills, and `Peers.inherit` starts an interpreter to
-which multiprocessing hands down queues that have no name. `Peers` is the watchdog as well: when its patience is over,
-it has every peer write down where it stands, kills them all, and fails with those stacks. `ipcq demo`, `ipcq stress`
-and `ipcq bench` start their processes by it too.
+- `Peers.spawn` starts a new interpreter.
+- `Peers.fork` forks from an interpreter that has imported everything and opened nothing. It is some fifty times
+  cheaper, for storms of kills.
+- `Peers.inherit` starts an interpreter that inherits queues without a name by multiprocessing.
 
-Everything random comes from a seed that is printed, and replayed by ``IPCQ_TEST_SEED``. What the processes did is
-judged by `ipcq.testing.oracle`.
+`Peers` is also a watchdog: when its patience is over, it makes every peer print its stacks, kills them all, and fails
+with those stacks. `ipcq demo`, `ipcq stress` and `ipcq bench` use it too.
+
+All random choices come from a seed, which is printed; ``IPCQ_TEST_SEED`` replays it. `ipcq.testing.oracle` judges the
+processes' ledgers.
 """
 
 import contextlib
@@ -65,24 +67,24 @@ __all__ = (
     "until",
 )
 
-#: Replays a run: the environment variable that fixes the seed.
+#: The environment variable that sets the seed, to replay a run.
 SEED_VARIABLE: Final = "IPCQ_TEST_SEED"
 
 #: Seconds after which a group of peers counts as hanging.
 PATIENCE: Final = 60.0
 
-#: Queues that have no name are made by it, where peers are to inherit them.
+#: The context for queues without a name that peers inherit.
 SPAWN: Final = multiprocessing.get_context("spawn")
 
 P = ParamSpec("P")
 
 
 class Hang(AssertionError):
-    """The peers did not end in time; the text holds the stacks of all of them."""
+    """The peers did not end in time; the text has all their stacks."""
 
 
 class PeerDied(AssertionError):
-    """A peer ended where something was still expected from it; the text holds what it wrote to its standard error."""
+    """A peer ended although more was expected from it; the text has its output and errors."""
 
     def __init__(self, text: str, peer: "Peer") -> None:
         super().__init__(text)
@@ -90,7 +92,7 @@ class PeerDied(AssertionError):
 
 
 def fresh_name(prefix: str = "/ipcq-test") -> str:
-    """Return a queue's name that nobody uses."""
+    """Return a unique name for a queue."""
     return f"{prefix}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -102,15 +104,15 @@ def own_seed() -> int:
 
 
 def bound(trials: int) -> float:
-    """Return what no failure in so many trials says: the rate is below this, with 95 % confidence."""
+    """Return the upper bound of a failure rate, with 95 % confidence, after so many trials without a failure."""
     return 3 / trials if trials else math.inf
 
 
 def until(happened: Callable[[], object], timeout: float = 10.0, what: str = "it") -> None:
-    """Look again and again until something has happened.
+    """Poll until `happened` returns a true value.
 
     Raises:
-        Hang: It has not within `timeout` seconds.
+        Hang: It returned none within `timeout` seconds; `what` names the event.
     """
     deadline = time.monotonic() + timeout
     while not happened():
@@ -120,25 +122,25 @@ def until(happened: Callable[[], object], timeout: float = 10.0, what: str = "it
 
 
 def forget(*directories: str) -> None:  # pragma: no cover - see _main
-    """Remove what a dead test left behind."""
+    """Remove the directories of a test whose process died."""
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-# --- conversation -------------------------------------------------------------------------------------------------
+# --- peers --------------------------------------------------------------------------------------------------------
 
 
 def state_of(pid: int) -> str:
-    """Return the kernel's letter for a process's state: ``"S"`` where it waits, ``"R"`` where it does not."""
+    """Return the kernel's letter for a process's state, such as ``"S"`` for waiting and ``"R"`` for running."""
     return _state(Path(f"/proc/{pid}"))
 
 
-class _Line:
-    """One end of a conversation in JSON lines."""
+class _Connection:
+    """One end of a socket that carries JSON lines."""
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
-        # Not one string, which would be copied for each part of a long report.
+        # A list, because appending to one string would copy it for each part of a long report.
         self._parts: list[bytes] = []
 
     def say(self, value: object) -> None:
@@ -156,37 +158,37 @@ class _Line:
 
     @property
     def complete(self) -> bool:
-        """Whether something that was said is here as a whole."""
+        """Whether a complete line was received."""
         return any(b"\n" in part for part in self._parts)
 
     def read(self) -> None:
-        """Wait for the next part of what is said."""
+        """Wait for more data."""
         part = self.end.recv(1 << 16)
         if not part:
             raise EOFError
         self._parts.append(part)
 
 
-class _Other:
-    """The test, as a program sees it."""
+class _Test:
+    """The program's connection to the test."""
 
-    line: ClassVar[_Line | None] = None
+    line: ClassVar[_Connection | None] = None
 
 
 def say(value: object) -> None:  # pragma: no cover - see _main
-    """Tell the test something, from within a program."""
-    assert _Other.line is not None, "say() belongs into a program that Peers runs"
-    _Other.line.say(value)
+    """Send a JSON value from a program to the test."""
+    assert _Test.line is not None, "say() must be called in a program that Peers runs"
+    _Test.line.say(value)
 
 
 def hear() -> Any:  # pragma: no cover - see _main
-    """Wait for what the test says, from within a program."""
-    assert _Other.line is not None, "hear() belongs into a program that Peers runs"
-    return _Other.line.hear()
+    """Wait in a program for the next value from the test."""
+    assert _Test.line is not None, "hear() must be called in a program that Peers runs"
+    return _Test.line.hear()
 
 
 class Peer:
-    """One process under test, seen from outside."""
+    """A process under test."""
 
     def __init__(
         self,
@@ -202,59 +204,63 @@ class Peer:
         self.errors = errors
         self.patience = patience
         self.returncode: int | None = None
-        self._line = _Line(end)
+        self._line = _Connection(end)
         self._reap = reap
 
     def __repr__(self) -> str:
         return f"<Peer {self.label} pid {self.pid} returncode {self.returncode}>"
 
     def say(self, value: object) -> None:
-        """Tell the program something, as JSON."""
+        """Send a JSON value to the program.
+
+        Raises:
+            PeerDied: The program has closed its connection.
+        """
         try:
             self._line.say(value)
         except OSError as error:
-            raise PeerDied(f"{self} does not listen\n{self.complaint()}", self) from error
+            raise PeerDied(f"{self} has closed its connection\n{self.complaint()}", self) from error
 
     def hear(self, timeout: float | None = None) -> Any:
-        """Wait for what the program says next.
+        """Wait for the next value that the program sends.
 
         Raises:
-            PeerDied: It ended without a word.
-            Hang: It said nothing for `timeout` seconds.
+            PeerDied: The program ended and sent nothing.
+            Hang: It sent nothing for `timeout` seconds.
         """
         timeout = self.patience if timeout is None else timeout
         try:
             return self._line.hear(time.monotonic() + timeout)
         except TimeoutError:
-            raise Hang(f"{self} said nothing for {timeout} seconds\n{self.stacks()}") from None
+            raise Hang(f"{self} sent nothing for {timeout} seconds\n{self.stacks()}") from None
         except (EOFError, OSError) as error:
-            raise self._speechless() from error
+            raise self._silent_death() from error
 
     def send(self, number: int) -> None:
-        """Send a signal, unless the process was waited for already."""
+        """Send a signal, unless the process has been reaped."""
         if self.returncode is None:
             os.kill(self.pid, number)
 
     def kill(self) -> int:
-        """Kill the process at once, as ``kill -9`` does, and return its exit code."""
+        """Kill the process with SIGKILL, and return its exit code."""
         self.send(signal.SIGKILL)
         return self.wait()
 
     def stop(self) -> None:
-        """Stop the process with SIGSTOP, and return once it stands still."""
+        """Stop the process with SIGSTOP, and return once it is stopped."""
         self.send(signal.SIGSTOP)
         until(lambda: self.state() in "TtZX", what=f"stopping {self}")
 
     def resume(self) -> None:
-        """Let a stopped process go on."""
+        """Let a stopped process continue."""
         self.send(signal.SIGCONT)
 
     def state(self) -> str:
-        """Return the kernel's letter for the state of the process, such as ``"S"`` for one that waits."""
+        """Return the kernel's letter for the state of the process, such as ``"S"`` for waiting."""
         return state_of(self.pid)
 
     def asleep(self) -> bool:
-        """Tell whether the process waits inside the kernel."""
+        """Return whether the process waits inside the kernel."""
         return self.state() == "S"
 
     def wait(self, timeout: float | None = None) -> int:
@@ -272,49 +278,49 @@ class Peer:
         return self.returncode
 
     def done(self, timeout: float | None = None) -> None:
-        """Wait for the end of the process and see that it ended well.
+        """Wait for the end of the process, and check its exit code.
 
         Raises:
-            PeerDied: Its exit code is not 0.
+            PeerDied: The exit code is not 0.
             Hang: It has not ended within `timeout` seconds.
         """
         if self.wait(timeout):
             raise PeerDied(f"{self}\n{self.complaint()}", self)
 
     def death(self) -> str:
-        """Say how the process ended, in one line."""
+        """Return one line that says how the process ended."""
         code = self.returncode
         if code is None:
-            return "closed its line, and runs on"
+            return "closed its connection but still runs"
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         last = self.complaint().strip().rpartition("\n")[2]
         return f"ended with exit code {code}{': ' if last else ''}{last}"
 
-    def _speechless(self) -> PeerDied:
+    def _silent_death(self) -> PeerDied:
         with contextlib.suppress(Hang):
             self.wait(5.0)
-        return PeerDied(f"{self} ended without a word\n{self.complaint()}", self)
+        return PeerDied(f"{self} ended and sent nothing\n{self.complaint()}", self)
 
     def complaint(self) -> str:
-        """Return what the process wrote to its standard output and error so far."""
+        """Return the text that the process has written to stdout and stderr so far."""
         try:
             return self.errors.read_text(errors="replace")
         except OSError as error:
-            return f"(nothing to read: {error})"
+            return f"(cannot be read: {error})"
 
     def where(self) -> str:
-        """Say where the kernel has each thread of the process: its state, and where it waits."""
-        said = []
+        """Return the kernel's view of each thread: its state, and where it waits."""
+        lines = []
         for task in sorted(Path(f"/proc/{self.pid}/task").glob("*")):
-            # The last one is root's to read.
-            told = {name: _told(task / name) for name in ("wchan", "syscall", "stack")}
-            waits = "; ".join(f"{name} {' '.join(text.split())}" for name, text in told.items() if text)
-            said.append(f"thread {task.name} {_state(task)}: {waits}")
-        return "\n".join(said)
+            # Only root can read the last one.
+            texts = {name: _text_of(task / name) for name in ("wchan", "syscall", "stack")}
+            waits = "; ".join(f"{name} {' '.join(text.split())}" for name, text in texts.items() if text)
+            lines.append(f"thread {task.name} {_state(task)}: {waits}")
+        return "\n".join(lines)
 
     def stacks(self) -> str:
-        """End the process with SIGABRT, on which it writes the stacks of its threads, and return what it wrote."""
+        """End the process with SIGABRT, on which it prints the stacks of its threads, and return its output."""
         where = self.where()
         with contextlib.suppress(ProcessLookupError):
             self.send(signal.SIGABRT)
@@ -325,16 +331,16 @@ class Peer:
 
 
 def listen(peers: Sequence[Peer], timeout: float) -> list[tuple[Peer, Any]]:
-    """Wait until one of these peers says something, and return all that has been said, none where it takes too long.
+    """Wait until one of these peers sends a value, and return one value of each that has sent; none after a timeout.
 
     Raises:
-        PeerDied: One ended without a word.
+        PeerDied: A peer ended and sent nothing.
     """
     ends = {peer._line.end: peer for peer in peers}
     deadline = time.monotonic() + timeout
     while not any(peer._line.complete for peer in peers):
         if gone := [peer for peer in peers if peer.returncode is not None]:
-            raise gone[0]._speechless()
+            raise gone[0]._silent_death()
         ready, _, _ = select.select(ends, [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return []
@@ -342,16 +348,16 @@ def listen(peers: Sequence[Peer], timeout: float) -> list[tuple[Peer, Any]]:
             try:
                 ends[end]._line.read()
             except (EOFError, OSError) as error:
-                raise ends[end]._speechless() from error
+                raise ends[end]._silent_death() from error
     return [(peer, peer._line.hear()) for peer in peers if peer._line.complete]
 
 
-def _state(place: Path) -> str:
-    stat = _told(place / "stat")
+def _state(directory: Path) -> str:
+    stat = _text_of(directory / "stat")
     return stat.rpartition(")")[2].split()[0] if stat else "X"
 
 
-def _told(path: Path) -> str:
+def _text_of(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
@@ -362,13 +368,13 @@ def _told(path: Path) -> str:
 
 
 class Peers:
-    """A group of processes under test: starts them, watches over them, and leaves none behind.
+    """A group of processes under test, which a ``with`` block watches and ends.
 
     Args:
-        patience: Seconds after which the group counts as hanging; None where the test sees to that itself.
-        seed: Where `random` starts; by default what ``IPCQ_TEST_SEED`` says, or a new one. It is printed.
-        directory: Where ledgers and the peers' words go; by default a new one that goes with the group.
-        farewell: A program and its arguments, run where this process died and left forked peers behind.
+        patience: Seconds after which the group counts as hanging; None sets no limit.
+        seed: Seed of `random`; by default ``IPCQ_TEST_SEED`` or a new one, which is printed.
+        directory: Directory of the ledgers and of the peers' output; by default a temporary one, removed at the end.
+        farewell: A program and its arguments, which cleans up if this process dies and leaves forked peers.
     """
 
     def __init__(
@@ -386,10 +392,10 @@ class Peers:
         self.hang = ""
         self._own = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="ipcq-peers-")) if directory is None else directory
-        # Programs that have given up root still write their ledgers here.
+        # Programs that have dropped root privileges must write their ledgers here too.
         self.directory.chmod(0o777)
         program, args = farewell or (forget, ())
-        self._legacy = {
+        self._nursery_call = {
             "farewell": _call_of(program, args, {}),
             "directories": [str(self.directory)] if self._own else [],
         }
@@ -413,8 +419,8 @@ class Peers:
         try:
             with self._guard:
                 self._over.set()
-        except Hang:  # pragma: no cover - where the signal comes in these two lines
-            # The watchdog did not see in time that the test was through.
+        except Hang:  # pragma: no cover - if the signal comes in these two lines
+            # The watchdog fired just before the test ended.
             self._over.set()
         self._watchdog.join()
         if self._interrupted is not None:
@@ -428,13 +434,13 @@ class Peers:
             raise Hang(self.hang) from error
 
     def spawn(self, program: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Peer:
-        """Run a program in an interpreter of its own."""
+        """Run a program in a new interpreter."""
         return self._spawn(program.__name__, _call_of(program, args, kwargs))
 
     def fork(self, program: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Peer:
         """Run a program in a child of an interpreter that has imported everything and opened nothing."""
         if self._nursery is None:
-            self._nursery = self._spawn("nursery", self._legacy)
+            self._nursery = self._spawn("nursery", self._nursery_call)
             self._nursery.hear()
         nursery = self._nursery
         ours, theirs = socket.socketpair()
@@ -445,7 +451,7 @@ class Peers:
             try:
                 socket.send_fds(nursery._line.end, [order], [theirs.fileno(), errors.fileno()])
             except OSError as error:
-                raise nursery._speechless() from error
+                raise nursery._silent_death() from error
             pid = nursery.hear()
             stack.pop_all()
 
@@ -454,21 +460,21 @@ class Peers:
             code: int | None = nursery.hear()
             return code
 
-        return self._welcome(Peer(label, pid, ours, path, reap, self._patience))
+        return self._add(Peer(label, pid, ours, path, reap, self._patience))
 
     def inherit(self, program: Callable[..., object], *args: object) -> Peer:
-        """Run a program in an interpreter of its own that inherits what multiprocessing can hand down.
+        """Run a program in a new interpreter that multiprocessing starts.
 
-        Its arguments are pickled, so they may be queues and pipes of multiprocessing's, which have no name. It ends
-        with this process, whatever it is waiting for.
+        The arguments are pickled, so they may be queues and pipes of multiprocessing, which have no name. The program
+        ends when this process ends, even during a wait.
         """
         ours, theirs = socket.socketpair()
         label, path = self._label(program.__name__)
         with theirs:
-            # A daemon in multiprocessing's sense: it is ended at the latest when this process ends.
-            process = SPAWN.Process(target=_be_heir, args=(theirs, str(path), program, args), daemon=True)
+            # A daemon, so that multiprocessing ends it at the latest when this process exits.
+            process = SPAWN.Process(target=_run_inherited, args=(theirs, str(path), program, args), daemon=True)
             try:
-                with _signals_put_off():
+                with _signals_deferred():
                     process.start()
             except BaseException:
                 ours.close()
@@ -481,10 +487,10 @@ class Peers:
                 process.close()
             return code
 
-        return self._welcome(Peer(label, process.pid or 0, ours, path, reap, self._patience))
+        return self._add(Peer(label, process.pid or 0, ours, path, reap, self._patience))
 
     def stacks(self) -> str:
-        """End every peer as `Peer.stacks` does, and return what they wrote."""
+        """End every peer as `Peer.stacks` does, and return their output."""
         living = [peer for peer in self.peers if peer.returncode is None and peer is not self._nursery]
         return "\n".join(peer.stacks() for peer in living)
 
@@ -493,11 +499,11 @@ class Peers:
         return str(self.directory / f"{role}-{number}.ledger")
 
     def ledgers(self, role: str) -> list[Path]:
-        """Return the paths of the ledgers that were written."""
+        """Return the paths of the existing ledgers."""
         return sorted(self.directory.glob(f"{role}-*.ledger"))
 
     def judge(self) -> Verdict:
-        """Judge what the ledgers of this group say."""
+        """Judge the ledgers of this group."""
         return judge(self.ledgers("producer"), self.ledgers("consumer"))
 
     def _label(self, role: str) -> tuple[str, Path]:
@@ -512,7 +518,7 @@ class Peers:
             process = subprocess.Popen(
                 [
                     sys.executable,
-                    # A file of the working directory must not stand in for a module.
+                    # So that no file in the working directory shadows a module.
                     "-P",
                     "-X",
                     "faulthandler",
@@ -525,9 +531,9 @@ class Peers:
                 stdout=errors,
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
-                # Ctrl-C on a terminal is for this process, which ends its peers.
+                # Ctrl-C on a terminal must reach only this process, which ends its peers.
                 process_group=0,
-                # What is importable here shall be so there, however it came to be.
+                # So that the same modules can be imported there as here.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
 
@@ -537,20 +543,20 @@ class Peers:
             except subprocess.TimeoutExpired:
                 return None
 
-        return self._welcome(Peer(label, process.pid, ours, path, reap, self._patience))
+        return self._add(Peer(label, process.pid, ours, path, reap, self._patience))
 
     @property
     def _patience(self) -> float:
         return PATIENCE if self.patience is None else self.patience
 
-    def _welcome(self, peer: Peer) -> Peer:
+    def _add(self, peer: Peer) -> Peer:
         self.peers.append(peer)
         return peer
 
     def _watch(self) -> None:
         if self._over.wait(self.patience):
             return
-        # What is forked is asked before its nursery, which has to reap it.
+        # Forked peers come before their nursery, which must reap them.
         waiting = [peer for peer in self.peers if peer.returncode is None]
         where = [peer.where() for peer in waiting]
         self.hang = f"the peers did not end within {self.patience} seconds (seed {self.seed})"
@@ -559,11 +565,12 @@ class Peers:
                 os.kill(peer.pid, signal.SIGABRT)
                 os.kill(peer.pid, signal.SIGCONT)
         time.sleep(1.0)
-        told = zip(waiting, where, strict=True)
-        self.hang += "".join(f"\n--- {peer} ---\n{place}\n{peer.complaint()}" for peer, place in told)
+        self.hang += "".join(
+            f"\n--- {peer} ---\n{place}\n{peer.complaint()}" for peer, place in zip(waiting, where, strict=True)
+        )
         if self._over.wait(2.0):
             return
-        # It is not a peer that this test waits for, but the queue.
+        # The test still waits, so it waits for the queue and not for a peer.
         frame = sys._current_frames().get(self._owner)
         while frame is not None:
             self.hang += f"\n{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
@@ -584,29 +591,29 @@ class Peers:
             if peer.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     peer.send(signal.SIGKILL)
-                # Where the nursery is dead, its children are init's to reap.
+                # If the nursery is dead, init reaps its children.
                 with contextlib.suppress(PeerDied, Hang):
                     peer.wait(5.0)
             peer._line.end.close()
 
 
 @contextlib.contextmanager
-def _signals_put_off() -> Iterator[None]:
-    """Put off what signals do while multiprocessing starts a peer, or they would end it while it is half started.
+def _signals_deferred() -> Iterator[None]:
+    """Defer signal handlers while multiprocessing starts a peer, which must not be interrupted half started.
 
-    The peer inherits that Ctrl-C is blocked: it is for this process, which ends its peers.
+    The peer inherits a blocked SIGINT, because Ctrl-C must reach only this process, which ends its peers.
     """
     if sys.platform == "win32":
         yield
         return
     from multiprocessing import resource_tracker
 
-    # The first process would start it, and that lets signals in again.
+    # Start it now: otherwise the first process would start it, which unblocks signals.
     resource_tracker.ensure_running()
-    came: list[int] = []
-    # Not by a mask alone: another thread of this process may be the one that takes a signal.
-    mine = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]
-    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in mine}
+    deferred: list[int] = []
+    # A mask is not enough, because another thread of this process may receive the signal.
+    handled = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]
+    before = {each: signal.signal(each, lambda number, _: deferred.append(number)) for each in handled}
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -614,11 +621,11 @@ def _signals_put_off() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         for each, handler in before.items():
             signal.signal(each, handler)
-        for number in came:
+        for number in deferred:
             signal.raise_signal(number)
 
 
-# --- the other side -----------------------------------------------------------------------------------------------
+# --- the peer's side ----------------------------------------------------------------------------------------------
 
 
 #: The key that marks a function among a program's arguments.
@@ -646,14 +653,14 @@ _loaded: dict[str, Mapping[str, Any]] = {}
 
 
 def _prepare(call: Mapping[str, Any]) -> Callable[[], object]:  # pragma: no cover - see _main
-    """Find a program and the functions among its arguments."""
+    """Load a program and the functions among its arguments."""
     program = _load(call)
     args = [_load(arg[_FUNCTION]) if isinstance(arg, dict) and _FUNCTION in arg else arg for arg in call["args"]]
     return lambda: program(*args, **call["kwargs"])
 
 
 def _load(call: Mapping[str, Any]) -> Callable[..., object]:  # pragma: no cover - see _main
-    """Find a function by its module where that leads to the same file, by the file otherwise (a test module)."""
+    """Load a function from its module if that is the same file, else from the file, such as a test module."""
     file = call["file"]
     if file not in _loaded:
         try:
@@ -663,46 +670,46 @@ def _load(call: Mapping[str, Any]) -> Callable[..., object]:  # pragma: no cover
         if spec is not None and spec.origin is not None and str(Path(spec.origin).resolve()) == file:
             _loaded[file] = vars(importlib.import_module(call["module"]))
         else:
-            # Its neighbours are what it may import.
+            # It may import modules of its directory.
             sys.path.insert(0, str(Path(file).parent))
             _loaded[file] = runpy.run_path(file)
     program: Callable[..., object] = _loaded[file][call["function"]]
     return program
 
 
-def _main() -> None:  # pragma: no cover - in the program's process, which is not measured
+def _main() -> None:  # pragma: no cover - in the program's process, whose coverage is not measured
     call = json.loads(sys.argv[2])
     end = socket.socket(fileno=int(sys.argv[1]))
     end.set_inheritable(False)
-    _Other.line = line = _Line(end)
+    _Test.line = line = _Connection(end)
     program = _nurse(line, **call) if "farewell" in call else _prepare(call)
     program()
 
 
-def _be_heir(
+def _run_inherited(
     end: socket.socket, path: str, program: Callable[..., object], args: tuple[object, ...]
 ) -> None:  # pragma: no cover - see _main
-    """Be a peer that multiprocessing started."""
+    """Run a program in a process that multiprocessing started."""
     errors = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
     os.close(errors)
     faulthandler.enable()
     _leave_with_parent()
-    _Other.line = _Line(end)
-    # Where the test is gone, nobody wants to know what became of it.
+    _Test.line = _Connection(end)
+    # If the test has ended, the result does not matter.
     with contextlib.suppress(EOFError):
         program(*args)
 
 
 def _leave_with_parent() -> None:  # pragma: no cover - see _main
-    """Let the death of the test end this process, however deep inside a wait it is."""
+    """End this process when the test dies, even during a wait."""
     parent = multiprocessing.parent_process()
     if parent is None or sys.platform == "win32":
         return
     import fcntl  # which only POSIX has
 
-    # The other end of this pipe is the test's alone. The default action of SIGIO is to end the process.
+    # Only the test holds the other end of this pipe. The default action of SIGIO ends the process.
     pipe = parent.sentinel
     fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
@@ -711,21 +718,21 @@ def _leave_with_parent() -> None:  # pragma: no cover - see _main
 
 
 def _nurse(
-    line: _Line, farewell: dict[str, Any], directories: list[str]
+    line: _Connection, farewell: dict[str, Any], directories: list[str]
 ) -> Callable[[], object]:  # pragma: no cover - see _main
-    """Fork children and reap them as told, until the test is gone; return in a child with what it shall run."""
+    """Fork and reap children as ordered, until the test ends; in a child, return its program."""
     ipcq.backends()
     line.say("ready")
     children: set[int] = set()
-    with contextlib.suppress(ConnectionError):  # which is how the end of the test looks in the middle of an order
+    with contextlib.suppress(ConnectionError):  # raised if the test ends in the middle of an order
         while order := _order(line):
-            asked, fds = order
-            if "fork" in asked:
-                program = _prepare(asked["fork"])
+            request, fds = order
+            if "fork" in request:
+                program = _prepare(request["fork"])
                 pid = os.fork()
                 if not pid:
                     line.end.close()
-                    _Other.line = _Line(socket.socket(fileno=fds[0]))
+                    _Test.line = _Connection(socket.socket(fileno=fds[0]))
                     os.dup2(fds[1], 1)
                     os.dup2(fds[1], 2)
                     os.close(fds[1])
@@ -735,9 +742,9 @@ def _nurse(
                     os.close(fd)
                 line.say(pid)
             else:
-                code = _reaped(asked["reap"], asked["timeout"])
+                code = _reaped(request["reap"], request["timeout"])
                 if code is not None:
-                    children.discard(asked["reap"])
+                    children.discard(request["reap"])
                 line.say(code)
     for pid in children:
         os.kill(pid, signal.SIGKILL)
@@ -746,7 +753,7 @@ def _nurse(
     return _prepare(farewell)
 
 
-def _order(line: _Line) -> tuple[dict[str, Any], list[int]] | None:  # pragma: no cover - see _main
+def _order(line: _Connection) -> tuple[dict[str, Any], list[int]] | None:  # pragma: no cover - see _main
     order, fds, _, _ = socket.recv_fds(line.end, 1 << 20, 2)
     while order and not order.endswith(b"\n"):
         order += line.end.recv(1 << 20)

@@ -1,19 +1,19 @@
-"""The storm: producers and consumers of one queue that are killed at random, and a verdict over what they did.
+"""The storm: producers and consumers of one queue that are killed at random, and a verdict over their calls.
 
-The processes know nothing of one another but how to open the queue. Who is struck when is decided by a seed. What they
-did is judged from outside, by the ledgers that survive them (`ipcq.testing.oracle`). Who is killed is replaced at once,
-and the storm goes on until there were as many kills as were asked for; then the producers are killed, the queue is shut
-down, and the consumers have to drain it and end. If nobody gets on for `patience` seconds, that is a hang: the report
-then has the stacks of every process, Python's and, where the kernel shows it, the kernel's.
+The processes share only the way to open the queue. A seed decides which process is killed when. The verdict comes from
+ledgers that survive their processes (`ipcq.testing.oracle`). A killed process is replaced at once, until the requested
+number of kills. Then the producers are killed, the queue is shut down, and the consumers must drain it and end. If no
+process makes progress for `patience` seconds, that is a hang: the report then has the Python stacks of all processes
+and, if the kernel shows them, the kernel stacks.
 
-What a queue may lose is what killed consumers had taken: one message, or one batch, for each ledger without an end.
+A queue may lose only messages that killed consumers had taken: one message or batch for each ledger without an end.
 
-Every other strike is *aimed*: the victim is stopped and looked at, several times, and killed where it stands once it
-holds a lock that the kernel gives back at death, a robust futex or a file's (`ipcq.testing.locks`). `Report.inside`
-counts the kills of processes that were seen to hold one, so it is no estimate; who was killed without being looked at
-may have held one too. Where the critical section is the kernel's own, as on `mqueue`, there is nothing to hold. Beside
-it `Report.recoveries` says what the queue counts itself: on `shm` each death of an owner of one of the ring's locks,
-on `pyshm`, which is not told of those, each half of a step that somebody left behind.
+Every other strike is *aimed*: the victim is stopped and examined, several times, and killed as soon as it holds a lock
+that the kernel releases at death, a robust futex or a lock on a file (`ipcq.testing.locks`). `Report.inside` counts the
+kills of processes that were seen to hold one. It is a lower bound: processes killed without an examination may have
+held one too. If the critical section is inside the kernel, as on `mqueue`, there is no such lock. `Report.recoveries`
+is the queue's own count: on `shm` the deaths of owners of one of the ring's locks, on `pyshm`, which does not see
+those, the unfinished steps that were repaired.
 """
 
 import math
@@ -36,88 +36,89 @@ __all__ = ("MODES", "Mode", "Report", "Storm", "stress")
 
 Mode = Literal["get", "batches", "stops", "forks", "names"]
 
-#: What a storm can be like, and what is special about it.
+#: The modes of a storm, and what each does.
 MODES: Final[Mapping[Mode, str]] = {
     "get": "single puts and gets",
     "batches": "put_many and get_many",
-    "stops": "processes are stopped by SIGSTOP as well, many at a time, before they go on or are killed",
-    "forks": "processes have two threads and fork in the middle; their children work on and are killed too",
+    "stops": "processes are also stopped by SIGSTOP, several at a time, before they continue or are killed",
+    "forks": "processes have two threads and fork during calls; their children continue and are killed too",
     "names": "kills during create, attach, unlink and close of one name",
 }
 
-#: Kills over one queue. A longer storm is several, because a judge has to remember every message of one.
+#: Kills per queue. A longer storm uses several queues, because the judge keeps every message of a queue in memory.
 ROUND: Final = 250
 
-#: Seconds between two strikes, at most.
+#: The longest time between two strikes, in seconds.
 PAUSE: Final = 0.002
 
-#: How many die at once, one of these: most crashes are somebody's alone, but who recovers may be killed as well.
+#: The number of processes to kill at once is one of these: most crashes are single, but the recovering process may
+#: crash too.
 AT_ONCE: Final = (1, 1, 1, 2, 3, 4)
 
-#: Seconds for which processes are stopped, at most.
+#: The longest time for which processes are stopped, in seconds.
 STOPPED: Final = 0.01
 
-#: How often an aimed strike looks whether its victim holds a lock.
+#: Number of times that an aimed strike checks whether its victim holds a lock.
 LOOKS: Final = 10
 
-#: Aimed strikes in vain after which there are no more.
+#: The number of unsuccessful aimed strikes after which there are no more.
 VAIN: Final = 50
 
-#: Seconds for who was started last to get to where it hangs as well, before its stack is asked for.
+#: Seconds for the process started last to reach the point where it hangs too, before the stacks are collected.
 SETTLED: Final = 1.0
 
-#: Processes beside the victims that attach to a name that comes and goes.
+#: Number of processes, besides the victims, that attach to the name in mode "names".
 VISITORS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of a storm."""
+    """The result of a storm."""
 
     mode: Mode
     seed: int
-    """Replays the storm: who was struck when. What the system made of it is another's to decide."""
+    """Repeats which process was killed when; the scheduling of the processes is not repeatable."""
     seconds: float
     kills: int
     """Processes killed by SIGKILL, at random instants."""
     stops: int = 0
     """Processes stopped by SIGSTOP, at random instants."""
     inside: int = 0
-    """Kills of processes that were seen to hold a lock of the queue when they died."""
+    """Kills of processes that were seen to hold a lock of the queue."""
     recoveries: int | None = None
-    """Times that the queue was put in order after a death, by its own count; None where it counts none."""
+    """The queue's own count of recoveries after a death; None if it has no count."""
     slowest_open: float = 0.0
-    """The longest that an open took beside the kills, in seconds; of mode ``"names"``."""
+    """The longest duration of an open during the kills, in seconds, in mode ``"names"``."""
     verdict: Verdict = field(default_factory=lambda: Verdict(0, 0, 0, 0))
-    """What the ledgers say; of mode ``"names"``, nothing."""
+    """The verdict from the ledgers; empty in mode ``"names"``."""
     losable: int = 0
-    """Messages that killed consumers may have had."""
+    """Largest number of messages that killed consumers may have taken."""
     trouble: str = ""
-    """What ended the storm early, in one line."""
+    """The reason why the storm ended early, in one line."""
     stacks: str = ""
-    """Where every process stood then."""
+    """The stacks of all processes at that time."""
 
     @property
     def bound(self) -> float:
-        """What no failure in so many kills says: the rate of failures is below this, with 95 % confidence."""
+        """Upper bound of the failure rate per kill, with 95 % confidence, if there was no failure."""
         return bound(self.kills)
 
     @property
     def faults(self) -> list[str]:
-        """What was promised and not kept."""
+        """The violated promises."""
         verdict = self.verdict
         faults = [self.trouble] if self.trouble else []
         if len(verdict.lost) > self.losable and not self.trouble:
-            faults.append(f"{len(verdict.lost)} lost, of which killed consumers account for {self.losable} at most")
+            faults.append(f"{len(verdict.lost)} lost, but killed consumers account for at most {self.losable}")
         return faults + [f"{count} {what}" for what, count in verdict.wrong.items() if count]
 
     @property
     def ok(self) -> bool:
-        """Nothing was wrong."""
+        """Whether no promise was violated."""
         return not self.faults
 
     def __add__(self, later: "Report") -> "Report":
-        """Return what came of both, one after the other."""
+        """Return the combined result of two successive storms."""
         known = [each.recoveries for each in (self, later) if each.recoveries is not None]
         return replace(
             later,
@@ -155,30 +156,30 @@ def _behind(done: int, show: Callable[[int], object]) -> Callable[[int], object]
 
 
 class _Stalled(Exception):
-    """Nobody gets on."""
+    """No process makes progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storm:
-    """A storm over one queue that exists, and that nobody else uses.
+    """A storm over one existing queue that no other process uses.
 
-    It leaves the queue shut down, if it can be; its creator unlinks it. Mode ``"names"`` is over a name that is free
-    before and after.
+    It shuts the queue down, if the backend supports that; the creator unlinks it. Mode ``"names"`` needs a name that no
+    queue has, and leaves none.
 
     Args:
-        opener: Returns a handle in each process anew; a function of a module that these can import (`ipcq.testing.
-            workers` says what it needs of a handle).
-        arguments: What the opener is called with: what JSON can say. For a queue of ipcq its name and its backend.
-        mode: What the storm is like, one of `MODES`.
-        kills: How many.
-        seconds: How long at most; after that, fewer kills have to do.
-        producers: Processes that put.
-        consumers: Processes that get.
-        size: Size of the largest message, in bytes; it has to fit into the queue.
-        limits: What a queue of mode ``"names"`` is created with.
-        seed: Decides who is struck when.
-        patience: Seconds without any progress that count as a hang.
-        shutdown: Whether the queue can be shut down; otherwise a file tells the processes that the storm is over.
+        opener: Called in each process, returns a handle; a function of a module that these processes can import
+            (`ipcq.testing.workers` lists the methods that a handle needs).
+        arguments: The opener's arguments, JSON values; for a queue of ipcq, its name and its backend.
+        mode: One of `MODES`.
+        kills: Number of kills.
+        seconds: The longest duration; after that the storm ends with fewer kills.
+        producers: Number of processes that put.
+        consumers: Number of processes that get.
+        size: Size of the largest message, in bytes, which must fit in the queue.
+        limits: Options for the queues of mode ``"names"``.
+        seed: Decides which process is killed when.
+        patience: Seconds without progress that count as a hang.
+        shutdown: Whether the queue can be shut down; otherwise a file signals the end of the storm.
     """
 
     arguments: Sequence[Any]
@@ -195,19 +196,19 @@ class Storm:
     shutdown: bool = True
 
     def run(self, show: Callable[[int], object] = _unseen) -> Report:
-        """Let it come, and return what came of it.
+        """Run the storm and return its result.
 
         Args:
-            show: Called with the count of kills so far, again and again.
+            show: Called repeatedly with the number of kills so far.
         """
-        # The storm has its own watch over hangs, which may not end a long one.
+        # The storm detects hangs itself. A watchdog would end a long storm.
         farewell = (remove, tuple(self.arguments)) if self.opener is attached else None
         with Peers(patience=None, seed=self.seed, farewell=farewell) as peers:
             return (_Names if self.mode == "names" else _Messages)(self, peers, show).run()
 
 
 class _Run:
-    """One storm under way: the processes at their places, and who is struck."""
+    """A running storm: its processes, and the choice of victims."""
 
     def __init__(self, storm: Storm, peers: Peers, show: Callable[[int], object]) -> None:
         self.storm = storm
@@ -221,21 +222,21 @@ class _Run:
         self._dice = random.Random(storm.seed)
         self._started = 0
         self._began = time.monotonic()
-        # When somebody last got on, how far they were then, and after how many kills.
+        # The time of the last progress, the progress then, and the number of kills then.
         self._moved: tuple[float, object, int] = (self._began, None, 0)
 
     def start(self, place: int) -> Peer:
         raise NotImplementedError  # pragma: no cover - abstract
 
     def progress(self) -> object:
-        """Return something that is another one whenever somebody got on."""
+        """Return a value that changes whenever a process makes progress."""
         raise NotImplementedError  # pragma: no cover - abstract
 
     def struck(self) -> None:
-        """See what a kill did to the others."""
+        """Check the effect of a kill on the others."""
 
     def end(self) -> None:
-        """End what is left in order."""
+        """End the remaining processes in order."""
 
     def report(self, **found: Any) -> Report:
         raise NotImplementedError  # pragma: no cover - abstract
@@ -246,7 +247,7 @@ class _Run:
             self.strike()
             self.end()
         except (_Stalled, PeerDied, Hang, ipcq.MessageQueueError) as error:
-            # Before a worker gives up, which is patient for twice as long as the storm.
+            # Long enough, but before a worker times out, whose patience is twice the storm's.
             time.sleep(min(SETTLED, self.storm.patience / 2))
             what, _, more = str(error).partition("\n")
             found = {"trouble": what, "stacks": f"{more}\n{self.peers.stacks()}".strip()}
@@ -289,7 +290,7 @@ class _Run:
             self._show(self.kills)
 
     def kill(self, *victims: Peer) -> None:
-        """Kill some that have to be at work."""
+        """Kill processes, which must still be running."""
         for victim in victims:
             victim.send(signal.SIGKILL)
         for victim in victims:
@@ -305,10 +306,10 @@ class _Run:
         self.inside += holds_lock(victims[0].pid)
 
     def _aim(self, victim: Peer) -> None:
-        """Stop a victim where it holds a lock, if it can be met there."""
+        """Try to stop a victim while it holds a lock."""
         self._aims += 1
         if self._aims > VAIN and not self.inside:
-            return  # there seems to be no lock
+            return  # the backend seems to have no such lock
         for _ in range(LOOKS):
             victim.stop()
             if holds_lock(victim.pid):
@@ -322,7 +323,7 @@ class _Run:
         if progress != self._moved[1]:
             self._moved = now, progress, self.kills
         elif now - self._moved[0] > self.storm.patience:
-            raise _Stalled(f"nobody got on for {now - self._moved[0]:.1f} s, since kill {self._moved[2]}")
+            raise _Stalled(f"no progress for {now - self._moved[0]:.1f} s, since kill {self._moved[2]}")
 
 
 class _Messages(_Run):
@@ -334,7 +335,7 @@ class _Messages(_Run):
         self._options: dict[str, Any] = {
             "size": storm.size,
             "batch": BATCH if storm.mode == "batches" else 1,
-            # Longer than the storm watches, which sees more than one process that gives up.
+            # Longer than the storm's own, because a stalled storm reports more than a worker that times out.
             "patience": 2 * storm.patience,
             "look": storm.mode != "batches",
             "over": "" if storm.shutdown else str(peers.directory / "over"),
@@ -364,7 +365,7 @@ class _Messages(_Run):
         )
 
     def progress(self) -> object:
-        # What consumers entered. Where producers alone cannot get on, these soon cannot either.
+        # The size of the consumers' ledgers. If producers make no progress, consumers soon make none either.
         return self._entered + sum(map(self._size, self._ledgers))
 
     def _size(self, place: int) -> int:
@@ -383,10 +384,10 @@ class _Messages(_Run):
         self._recoveries = finisher.hear(self.storm.patience)
         finisher.done(self.storm.patience)
         for consumer in self.alive[self.storm.producers :]:
-            # It gets what is there, and each get may take its time.
+            # It drains the queue, and each get may take long.
             consumer.done(4 * self.storm.patience)
         if self._lock:
-            until(self._alone, self.storm.patience, "the end of what was forked")
+            until(self._alone, self.storm.patience, "the end of all forked children")
         if not self.storm.shutdown:
             ledger = self.peers.ledger("consumer", self._started + 1)
             self.peers.fork(sweep, *queue, self._started + 1, ledger, **self._options).done(self.storm.patience)
@@ -397,7 +398,7 @@ class _Messages(_Run):
         with open(self._lock, "rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # pragma: no cover - where a child lives on for some milliseconds
+            except BlockingIOError:  # pragma: no cover - if a child still runs for some milliseconds
                 return False
         return True
 
@@ -408,7 +409,7 @@ class _Messages(_Run):
 
 
 class _Names(_Run):
-    """A storm over one name whose queue comes and goes."""
+    """A storm over one name whose queue is created and unlinked."""
 
     def __init__(self, storm: Storm, peers: Peers, show: Callable[[int], object]) -> None:
         super().__init__(storm, peers, show)
@@ -421,7 +422,7 @@ class _Names(_Run):
         return self.peers.fork(live, name, backend, self._started, dict(self.storm.limits))
 
     def progress(self) -> object:
-        return self.kills  # whoever cannot get on is found by the open after each kill
+        return self.kills  # the open after each kill finds a hang
 
     def strike(self) -> None:
         self._visitors = [self.peers.fork(visit, *self.storm.arguments) for _ in range(VISITORS)]
@@ -463,20 +464,20 @@ def stress(
     show: Callable[[int], object] = _unseen,
     **options: Any,
 ) -> Report:
-    """Let a storm come over new queues of a backend, and leave none of them behind.
+    """Run a storm over new queues of a backend, and remove them.
 
     Args:
-        backend: Where to create them.
+        backend: The backend of the queues.
         mode: As for `Storm`.
-        kills: In all; there is a new queue after each 250.
-        seconds: How long in all, at most.
+        kills: Total number of kills; there is a new queue after each 250.
+        seconds: The longest total duration.
         seed: As for `Storm`.
         producers: As for `Storm`.
         consumers: As for `Storm`.
         size: As for `Storm`.
         patience: As for `Storm`.
-        show: As for `Storm.run`, with the kills in all.
-        options: What the queues are created with, as for `ipcq.open`.
+        show: As for `Storm.run`, with the total number of kills.
+        options: Options for the queues, as for `ipcq.open`.
 
     Raises:
         MessageQueueError: The queue could not be created.
@@ -499,7 +500,7 @@ def stress(
             patience=patience,
         )
         with ExitStack() as stack:
-            # In the stack before the queue exists: an interruption at any point then finds it there.
+            # Before the queue exists, so that an interruption at any point removes it.
             stack.callback(remove, name, backend)
             if mode != "names":
                 queue = stack.enter_context(ipcq.open(name, backend, exclusive=True, **options))

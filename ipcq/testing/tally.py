@@ -1,7 +1,8 @@
-"""The tally: which messages a consumer took, a bit for each, and the verdict over the tallies of all consumers.
+"""Tallies: the set of messages that a consumer took, one bit for each, and the verdict over all tallies.
 
-A tally costs a step in memory for each message, and a `Ledger` a write: tallies are for runs that show a speed. They
-have no instants and die with their process, so where processes are killed there are ledgers (`ipcq.testing.oracle`).
+A tally costs one memory access for each message, while a `Ledger` costs a write, so runs that measure speed use
+tallies. A tally has no instants and is lost with its process, so runs that kill processes use ledgers
+(`ipcq.testing.oracle`).
 """
 
 from base64 import b64decode, b64encode
@@ -12,15 +13,15 @@ from ipcq.testing.oracle import Tag, Verdict
 
 __all__ = ("Tally", "judge_tallies")
 
-#: Numbers that may be missing in a row. What comes after more was never put, and would take too many bits.
+#: The longest gap in a producer's numbers. A number after a longer gap was never put, and would take too many bits.
 GAP: Final = 1 << 30
 
-#: Bytes by which a row of bits grows.
+#: The bits of a producer grow by this number of bytes.
 GROWTH: Final = 4096
 
 
 class Tally:
-    """What one consumer took, where each producer numbers its messages from 0 on."""
+    """The messages that one consumer took; each producer numbers its messages from 0 on."""
 
     def __init__(self) -> None:
         self._received = 0
@@ -33,14 +34,14 @@ class Tally:
 
     @classmethod
     def of_first(cls, count: int) -> Self:
-        """Return the tally of a consumer that took the first so many messages of producer 0, in their order."""
+        """Return the tally of a consumer that took the first `count` messages of producer 0, in order."""
         tally = cls()
         tally._received = count
         tally._bits[0] = bytearray(((1 << count) - 1).to_bytes((count + 7) // 8, "little"))
         return tally
 
     def took(self, producer: int, number: int) -> None:
-        """Enter a message."""
+        """Record a message."""
         self._received += 1
         bits = self._bits.setdefault(producer, bytearray())
         place, mask = number >> 3, 1 << (number & 7)
@@ -60,12 +61,12 @@ class Tally:
             self._latest[producer] = number
 
     def torn(self, message: object) -> None:
-        """Enter something that no producer made."""
+        """Record a value that no producer put."""
         self._received += 1
         self._torn.append(repr(message)[:80])
 
     def report(self) -> dict[str, Any]:
-        """Return all of it as what JSON can say, for `judge_tallies`."""
+        """Return the tally as a JSON-compatible value, for `judge_tallies`."""
         return {
             "received": self._received,
             "seen": {str(producer): b64encode(bits).decode("ascii") for producer, bits in self._bits.items()},
@@ -77,10 +78,10 @@ class Tally:
 
 
 def judge_tallies(sent: Sequence[int], reports: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Judge whether each message came exactly once, and the messages of a producer in their order at each consumer.
+    """Judge whether each message was taken exactly once, and in its producer's order at each consumer.
 
     Args:
-        sent: How many messages each producer put.
+        sent: Number of messages that each producer put.
         reports: The report of each consumer's tally.
     """
     union: dict[int, int] = {}
@@ -90,7 +91,7 @@ def judge_tallies(sent: Sequence[int], reports: Sequence[Mapping[str, Any]]) -> 
         again += (Tag(*each) for each in report["again"])
         invented += (Tag(*each) for each in report["invented"])
         for name, text in report["seen"].items():
-            # One large int for a row of bits: the set operations are single steps over all of it.
+            # One large int for each producer's bits, so that a set operation is a single call.
             producer, seen = int(name), int.from_bytes(b64decode(text), "little")
             again += _tags(producer, union.get(producer, 0) & seen)
             union[producer] = union.get(producer, 0) | seen
@@ -114,7 +115,7 @@ def judge_tallies(sent: Sequence[int], reports: Sequence[Mapping[str, Any]]) -> 
 
 
 def _tags(producer: int, bits: int) -> Iterator[Tag]:
-    """Yield the messages whose bits are set."""
+    """Yield the tags of the set bits."""
     for place, byte in enumerate(bits.to_bytes((bits.bit_length() + 7) // 8, "little")):
         if byte:
             yield from (Tag(producer, place * 8 + bit) for bit in range(8) if byte >> bit & 1)

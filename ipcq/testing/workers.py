@@ -1,9 +1,9 @@
-"""What the processes of a storm run: producers and consumers that enter all they do into ledgers, and forkers of both.
+"""The programs of a storm's processes: producers and consumers that record their calls in ledgers, and may fork.
 
-They know the queue by an *opener* alone, a function that returns a handle when it is called with the arguments that
-come with it, in each process anew. A handle is an `ipcq.Queue`, or something that has of it `put` and `get` with
-`timeout`, `shutdown` and `close`, and `put_many` and `get_many` where a storm moves batches. Where a queue cannot be
-shut down, they end when a file appears; they then wait in slices of time, and look for the file after each.
+Each process opens the queue with an *opener*, a function that returns a handle for the arguments that come with it. A
+handle is an `ipcq.Queue`, or an object with its methods `put` and `get` with `timeout`, `shutdown` and `close`, and for
+storms with batches `put_many` and `get_many`. If a queue cannot be shut down, the processes end when a file appears,
+for which they check between short waits.
 """
 
 import math
@@ -38,39 +38,39 @@ __all__ = (
     "visit",
 )
 
-#: Seconds within which a survivor has to go on: ten times what the contract says.
+#: Seconds within which a survivor must make progress: ten times the contract's limit.
 PATIENCE: Final = 10.0
 
-#: Most messages of a batch.
+#: The largest batch, in messages.
 BATCH: Final = 8
 
 #: Seconds between two checks whether a storm is over, if its queue cannot be shut down.
 LOOK: Final = 0.2
 
-#: Forks of one worker, at most; each child puts under a number of its own.
+#: The largest number of forks of one worker; each child has its own producer number.
 FORKS: Final = 1000
 
-#: What a name that comes and goes may give, and nothing else.
-COMES_AND_GOES: Final = (ipcq.QueueNotFound, ipcq.QueueExists, ipcq.QueueGone, ipcq.QueueFull, ipcq.QueueEmpty)
+#: The only errors that calls may raise while other processes create and unlink the name.
+NAME_ERRORS: Final = (ipcq.QueueNotFound, ipcq.QueueExists, ipcq.QueueGone, ipcq.QueueFull, ipcq.QueueEmpty)
 
 
 def attached(name: str, backend: str) -> "ipcq.Queue[object]":
-    """Open a queue that exists: the opener of a storm over a queue of ipcq."""
+    """Attach to an existing queue: the opener of storms over a queue of ipcq."""
     return ipcq.open(name, backend, create=False)
 
 
 class Worker:
-    """A producer or a consumer at work.
+    """A producer or a consumer.
 
     Args:
         handle: The queue.
         ledger: The path of its ledger.
-        number: What tells it from every other worker.
+        number: The worker's unique number.
         size: Size of the largest message, in bytes.
-        batch: Most messages to move at a time; 1 for `put` and `get`.
-        patience: Seconds that a call waits.
-        look: Get without waiting now and then, and enter where nothing was found.
-        over: Path of the file that stands for the shutdown of a queue that cannot be shut down.
+        batch: The largest number of messages per call; 1 uses `put` and `get`.
+        patience: Timeout of a call, in seconds.
+        look: Call some gets without waiting, and record the empty ones.
+        over: Path of the file whose appearance replaces the shutdown of a queue that cannot be shut down.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Worker:
         self.count = 0
 
     def another(self, handle: Any, number: int) -> "Worker":
-        """Return a worker of the same kind under another number."""
+        """Return a worker of the same kind with another number."""
         return Worker(handle, f"{self.ledger.removesuffix('.ledger')}.{number}.ledger", number, **self._options)
 
     def produce(self) -> None:
@@ -115,7 +115,7 @@ class Worker:
         tags = [Tag(self.number, self.count + place) for place in range(count)]
         self.count += count
         messages = [tag.message(self._dice.choice(self._sizes)) for tag in tags]
-        # Every other batch is in a hurry, so that some are stored in part.
+        # Every other batch has a short timeout, so that some are stored in part.
         hurry = self._batch > 1 and self._dice.random() < 0.5
         self._book.intend(*tags)
         try:
@@ -174,7 +174,7 @@ class Worker:
                     raise
 
     def end(self) -> None:
-        """Enter that nothing more follows."""
+        """Record that nothing more follows."""
         self._book.end()
 
 
@@ -191,7 +191,7 @@ def produce(
     count: float = math.inf,
     **options: Any,
 ) -> None:
-    """Be a producer, for ever or for so many messages; where the path `alive` is given, one that forks."""
+    """Run a producer, for `count` messages; it forks if the path `alive` is given."""
     _work(Worker.produce, partial(opener, *arguments), number, ledger, alive, count, options)
 
 
@@ -203,12 +203,12 @@ def consume(
     alive: str = "",
     **options: Any,
 ) -> None:
-    """Be a consumer until the queue is shut down; where the path `alive` is given, one that forks."""
+    """Run a consumer until the queue is shut down; it forks if the path `alive` is given."""
     _work(Worker.consume, partial(opener, *arguments), number, ledger, alive, math.inf, options)
 
 
 def finish(opener: Callable[..., Any], arguments: Sequence[Any], over: str = "") -> None:
-    """Shut the queue down, and say how often it was put in order after a death, where it knows."""
+    """Shut the queue down, and send its count of recoveries, or None."""
     with closing(opener(*arguments)) as handle:
         recoveries = handle.stats().recoveries if isinstance(handle, ipcq.Queue) else None
         if over:
@@ -219,7 +219,7 @@ def finish(opener: Callable[..., Any], arguments: Sequence[Any], over: str = "")
 
 
 def sweep(opener: Callable[..., Any], arguments: Sequence[Any], number: int, ledger: str, **options: Any) -> None:
-    """Take what is left in a queue that cannot be shut down and that nobody uses any more."""
+    """Take the remaining messages of a queue that cannot be shut down and that no other process uses."""
     with closing(opener(*arguments)) as handle:
         worker = Worker(handle, ledger, number, **{**options, "patience": 0.0, "look": False, "over": ""})
         with suppress(standard.Empty):
@@ -249,10 +249,10 @@ def _work(
 def _work_and_fork(
     worker: Worker, step: Step, reach: Reach, alive: str
 ) -> None:  # pragma: no cover - in processes that are killed
-    """Work in two threads of one handle, and fork from one of them while the other may be inside a call.
+    """Work in two threads with one handle, and fork from one of them while the other may be inside a call.
 
-    A child inherits the handle, works on for a few turns, and ends or is killed; that nobody is left is told by the
-    lock on the file `alive`, which it inherits as well.
+    A child inherits the handle, works for a few turns, and ends or is killed. It also inherits a lock on the file
+    `alive`, which shows whether any process is left.
     """
     import fcntl  # which only POSIX has
 
@@ -268,7 +268,7 @@ def _work_and_fork(
             for _ in range(dice.randint(1, 20)):
                 step(worker)
             with warnings.catch_warnings():
-                # From Python 3.12 on: that forking with threads works all the same is what is tried.
+                # Python 3.12 and later warn of a fork in a process with threads, which is what this tests.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if not pid:
@@ -293,16 +293,16 @@ def _beside(worker: Worker, step: Step) -> None:  # pragma: no cover - in proces
 def _be_child(
     parent: Worker, step: Step, reach: Reach, number: int
 ) -> None:  # pragma: no cover - in processes that are killed
-    """Work on with what was inherited, for a few turns, and end or be killed."""
+    """Work with the inherited handle for a few turns, and end or be killed."""
     code = 1
     try:
         dice = random.Random(number)
         if dice.random() < 0.5:
-            signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.0001, 0.005))  # whose signal kills as SIGKILL does
+            signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.0001, 0.005))  # SIGALRM ends the process
         handle = parent.handle
         with suppress(ipcq.QueueClosed):
             handle.qsize()
-        if handle.closed:  # a backend whose handles are the parent's alone
+        if handle.closed:  # on backends whose handles belong to the parent only
             handle = reach()
         worker = parent.another(handle, number)
         with suppress(ipcq.QueueShutDown):
@@ -317,7 +317,7 @@ def _be_child(
 
 
 def remove(name: str, backend: str) -> None:
-    """Unlink the queue of a storm that was killed itself."""
+    """Unlink the queue of a storm whose own process was killed."""
     with suppress(ipcq.MessageQueueError):
         ipcq.unlink(name, backend)
 
@@ -328,11 +328,11 @@ def remove(name: str, backend: str) -> None:
 def live(
     name: str, backend: str, number: int, limits: dict[str, Any]
 ) -> None:  # pragma: no cover - in processes that are killed
-    """Create, attach, use, close and unlink one name at random, for ever."""
+    """Create, attach, use, close and unlink one name at random, until killed."""
     dice = random.Random(number)
     say("ready")
     while True:
-        with suppress(*COMES_AND_GOES):
+        with suppress(*NAME_ERRORS):
             if dice.random() < 0.3:
                 ipcq.unlink(name, backend)
             with ipcq.open(name, backend, exclusive=dice.random() < 0.3, **limits) as queue:
@@ -343,8 +343,8 @@ def live(
 
 
 def visit(name: str, backend: str) -> None:  # pragma: no cover - in processes that are killed
-    """Attach to one name again and again, for ever."""
+    """Attach to one name repeatedly, until killed."""
     say("ready")
     while True:
-        with suppress(*COMES_AND_GOES), attached(name, backend) as queue:
+        with suppress(*NAME_ERRORS), attached(name, backend) as queue:
             queue.get_nowait()

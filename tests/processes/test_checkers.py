@@ -298,7 +298,7 @@ def test_a_report_lists_the_faults() -> None:
     """It lists losses beyond those of killed consumers, and each kind of fault; and it is not ok."""
     verdict = Verdict(9, 0, 0, 9, lost=[Tag(0, 1), Tag(0, 2)], torn=["x"], missed=1)
     report = Report(mode="get", seed=1, seconds=1.0, kills=30, losable=1, verdict=verdict, recoveries=4)
-    assert report.faults == ["2 lost, of which killed consumers account for 1 at most", "1 torn", "1 missed"]
+    assert report.faults == ["2 lost, but killed consumers account for at most 1", "1 torn", "1 missed"]
     assert not report.ok
     assert "4 recoveries" in str(report) and "below 0.1 per kill" in str(report)
 
@@ -356,7 +356,7 @@ def open_failing() -> Failing:
 
 @pytest.mark.parametrize(
     ("opener", "patience", "trouble", "shown"),
-    [(open_stuck, 0.5, "nobody got on for", "in get"), (open_failing, 20.0, "ended by itself", "on purpose")],
+    [(open_stuck, 0.5, "no progress for", "in get"), (open_failing, 20.0, "ended by itself", "on purpose")],
 )
 def test_a_storm_that_fails_shows_the_stacks_of_its_processes(
     opener: Callable[[], Stuck], patience: float, trouble: str, shown: str, monkeypatch: pytest.MonkeyPatch

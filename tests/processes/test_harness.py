@@ -247,7 +247,7 @@ def test_a_peer_that_inherits_ends_with_its_parent(peers: Peers) -> None:
 
 def test_a_signal_in_the_middle_of_a_start_is_delivered_after_it() -> None:
     """In whichever thread it arrives."""
-    with pytest.raises(KeyboardInterrupt), processes._signals_put_off():
+    with pytest.raises(KeyboardInterrupt), processes._signals_deferred():
         thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         thread.start()
@@ -288,7 +288,7 @@ def test_a_death_among_several_is_noticed(peers: Peers) -> None:
 def test_a_death_is_described_in_one_line(peers: Peers) -> None:
     """It includes the last line that the peer wrote; a live peer has none."""
     peer = peers.spawn(fail)
-    assert peer.death() == "closed its line, and runs on"
+    assert peer.death() == "closed its connection but still runs"
     peer.wait()
     assert peer.death() == "ended with exit code 1: ValueError: on purpose"
 
@@ -355,7 +355,7 @@ def test_the_missing_output_of_a_peer_is_reported(peers: Peers) -> None:
     peer.hear()
     peer.errors.unlink()
     peer.kill()
-    assert "nothing to read" in peer.stacks()
+    assert "cannot be read" in peer.stacks()
 
 
 def test_a_group_leaves_no_process_behind() -> None:
