@@ -53,7 +53,7 @@ def test_a_script_that_fails_is_a_failure(launch: Launch) -> None:
 
 def test_a_script_that_ends_without_output_is_a_failure(launch: Launch) -> None:
     """The suite does not wait forever for a line that never comes."""
-    with pytest.raises(pytest.fail.Exception, match="ended without saying"):
+    with pytest.raises(pytest.fail.Exception, match="ended but more output was expected"):
         launch("pass").hear()
 
 
@@ -61,7 +61,7 @@ def test_a_thread_that_hangs_fails_with_its_place() -> None:
     """The failure of one thread does not hide the results of the others."""
     released = threading.Event()
     worker = Worker(lambda: released.wait(60))
-    with pytest.raises(pytest.fail.Exception, match=r"did not return within 0.05 s; it stands at .*threading\.py"):
+    with pytest.raises(pytest.fail.Exception, match=r"did not return within 0.05 s; it is at .*threading\.py"):
         worker.outcome(0.05)
     released.set()
     assert worker.outcome()

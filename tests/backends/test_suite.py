@@ -67,7 +67,7 @@ def run(place: Path, *nodes: str) -> str:
 def test_a_class_without_a_backend_fails_loudly(tmp_path: Path) -> None:
     """A forgotten attribute does not pass silently."""
     said = run(tmp_path, f"TestNameless::{TEST}")
-    assert "TestNameless does not say which backend it proves" in said
+    assert "TestNameless has no backend to test" in said
     assert "1 error" in said
 
 

@@ -7,8 +7,8 @@ A backend's tests are one subclass::
     class TestMine(BackendContract):
         backend = "mine"
 
-The suite is taken whole. What a backend cannot do it says in its `Capabilities`; the suite then skips what rests on the
-ability, with the ability's name, and proves instead that it is refused as it should be.
+The suite always runs as a whole. If a backend's `Capabilities` lack something, the suite skips the tests that need it,
+names the missing capability, and tests that the operation is refused correctly.
 """
 
 from ipcq.testing.contract._abilities import Abilities
@@ -28,13 +28,13 @@ __all__ = ("BackendContract",)
 class BackendContract(Delivery, Batches, Waiting, Signals, Ends, Names, Limits, Handles, Abilities, Safety):
     """Prove that a backend keeps the contract: subclass it under a name that begins with ``Test`` and set `backend`.
 
-    The docstring of each test begins with what the test proves, so a failure names it. ``Clause 14`` is number 14 of
-    the contract in the docstring of `ipcq.backend`. ``C14`` is a promise to users, on the page "What is promised" of
-    ipcq's documentation (``docs/reference/promises.md`` in the source distribution).
+    The docstring of each test begins with the clause that the test proves, so a failure names it. ``Clause 14`` is
+    number 14 of the contract in the docstring of `ipcq.backend`. ``C14`` is a promise to users, on the page "What is
+    promised" of ipcq's documentation (``docs/reference/promises.md`` in the source distribution).
 
     Attributes:
-        backend: Name of the backend, as users call it.
-        small: What the suite creates its queues with, `max_messages` (from 3 to 4) and `max_message_size` (512) among
-            it; options of the backend's own may be added.
-        patience: Seconds after which a test that hangs is ended and fails.
+        backend: The backend's name.
+        small: Options of the suite's queues: `max_messages` (3 or 4), `max_message_size` (512), and if needed the
+            backend's own.
+        patience: Seconds after which a hanging test fails.
     """

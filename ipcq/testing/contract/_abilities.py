@@ -1,4 +1,4 @@
-"""Clause 20: what a capability grants works, and what it denies raises Unsupported with the way out."""
+"""Clause 20: operations that a capability grants work, and others raise Unsupported with the way out."""
 
 import os
 import select
@@ -16,7 +16,7 @@ from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Reque
 from ipcq.hooks import GROUP
 from ipcq.testing.contract._bench import HANG, WOKEN, Bench
 
-#: For each ability that a method needs, calls that are refused without it.
+#: For each capability that a method needs, calls that are refused without it.
 REFUSED: dict[str, tuple[Callable[["ipcq.Queue[Any]"], object], ...]] = {
     "priorities": (lambda queue: queue.put("item", priority=1),),
     "pollable": (lambda queue: queue.fileno(),),
@@ -33,18 +33,18 @@ REQUIRABLE = [field.name for field in fields(Capabilities) if field.default is F
 
 
 def readable(descriptor: int, seconds: float = 0) -> bool:
-    """Tell whether a descriptor is readable, or becomes so within some seconds."""
+    """Return whether a descriptor is readable, or becomes so within some seconds."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
 
 
 class Abilities(Bench):
-    """What not every backend can."""
+    """Operations that not every backend supports."""
 
     @pytest.mark.parametrize("ability", REFUSED)
     def test_what_is_denied_is_refused(self, ability: str) -> None:
-        """Clause 20: Unsupported, and the queue is as it was."""
+        """Clause 20: the call raises Unsupported and leaves the queue unchanged."""
         queue = self._without(ability)
         queue.put("kept")
         for call in REFUSED[ability]:
@@ -54,7 +54,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("ability", REFUSED)
     def test_a_refusal_names_a_backend_that_can(self, ability: str) -> None:
-        """Clause 20: an installed backend that has the ability is the way out, if there is one."""
+        """Clause 20: the error names the installed backends that have the capability."""
         queue = self._without(ability)
         able = {
             info.name
@@ -75,7 +75,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("ability", REQUIRABLE)
     def test_a_required_ability_is_there_or_refused(self, ability: str) -> None:
-        """Clause 20: require= opens a queue that has the ability, or raises and leaves none behind."""
+        """Clause 20: require= opens a queue that has the capability, or raises and leaves no queue."""
         options: dict[str, Any] = {"priorities": True} if ability == "priorities" else {}
         if getattr(self.can, ability):
             assert getattr(self.create(require=[ability], **options).capabilities, ability)
@@ -85,7 +85,7 @@ class Abilities(Bench):
             assert not ipcq.exists(self.name, self.backend)
 
     def test_an_ability_that_was_not_asked_for_at_creation_is_refused_whole(self) -> None:
-        """Clause 20: a queue that turns out not to have what is required is not left behind."""
+        """Clause 20: if the new queue lacks the required capability, it is removed."""
         try:
             queue = self.create(require=["priorities"])
         except ipcq.MessageQueueError:
@@ -108,7 +108,7 @@ class Abilities(Bench):
             assert (handle.empty(), handle.full()) == (False, True)
 
     def test_the_count_is_exact(self) -> None:
-        """C25: qsize follows every put and get, on every handle, where exact_qsize is claimed."""
+        """C25: with exact_qsize, qsize follows every put and get on every handle."""
         self.needs("exact_qsize")
         queue, other = self.create(), self.attach()
         for count in range(self.capacity + 1):
@@ -120,7 +120,7 @@ class Abilities(Bench):
             assert (queue.qsize(), other.qsize()) == (count, count)
 
     def test_clearing_drops_what_is_there_and_counts_it(self) -> None:
-        """C25: clear returns how many messages it dropped, and the queue works on."""
+        """C25: clear returns the number of messages that it dropped, and the queue keeps working."""
         queue, other = self.create(), self.attach()
         queue.put_many([1, 2, 3])
         assert other.clear() == 3
@@ -130,7 +130,7 @@ class Abilities(Bench):
         assert other.get(timeout=HANG) == "after"
 
     def test_clearing_makes_space_for_who_waits(self) -> None:
-        """C13: a producer that waits for space gets it from a clear."""
+        """C13: clear wakes a producer that waits for space."""
         queue = self.create()
         self.fill(queue)
         producer = self.start_waiting(queue.put, "item", timeout=HANG)
@@ -139,7 +139,7 @@ class Abilities(Bench):
         assert queue.get(timeout=HANG) == "item"
 
     def test_the_figures_are_right_or_absent(self) -> None:
-        """C25: each figure of stats is right, over all handles, or None."""
+        """C25: each value of stats is correct for all handles together, or None."""
         queue, other = self.create(serializer="raw"), self.attach(serializer="raw")
         for size in (1, 2, 3):
             queue.put(bytes(size))
@@ -167,7 +167,7 @@ class Abilities(Bench):
     # Peek
 
     def test_looking_takes_nothing(self) -> None:
-        """Clause 20: peek returns the next item again and again, and get then takes it."""
+        """Clause 20: repeated peeks return the next item, and get then takes it."""
         self.needs("peek")
         queue = self.create()
         queue.put_many([1, 2])
@@ -175,7 +175,7 @@ class Abilities(Bench):
         assert (queue.get(timeout=HANG), queue.peek()) == (1, 2)
 
     def test_looking_into_an_empty_queue_is_queue_empty(self) -> None:
-        """Clause 20: there is no next item."""
+        """Clause 20: peek at an empty queue raises QueueEmpty."""
         self.needs("peek")
         with pytest.raises(ipcq.QueueEmpty):
             self.create().peek()
@@ -183,7 +183,7 @@ class Abilities(Bench):
     # Priorities
 
     def test_the_highest_priority_comes_first(self) -> None:
-        """C8, clause 9: by priority, and in the order of putting within one."""
+        """C8, clause 9: messages come by priority, and in FIFO order within a priority."""
         self.needs("priorities")
         queue = self.create(priorities=True)
         for item, priority in (("low", 0), ("high", HIGHEST_PRIORITY), ("middle", 5), ("middle too", 5)):
@@ -191,28 +191,28 @@ class Abilities(Bench):
         assert [queue.get(timeout=HANG) for _ in range(4)] == ["high", "middle", "middle too", "low"]
 
     def test_a_message_tells_its_priority(self) -> None:
-        """Clause 9: get_message gives item and priority."""
+        """Clause 9: get_message returns the item and its priority."""
         self.needs("priorities")
         queue = self.create(priorities=True)
         queue.put("item", priority=7)
         assert queue.get_message(timeout=HANG) == ipcq.Message("item", 7)
 
     def test_a_message_without_a_priority_has_none(self) -> None:
-        """C25: get_message works on every backend, with priority 0."""
+        """C25: get_message works on every backend, and returns priority 0 by default."""
         queue = self.create()
         queue.put("item", priority=0)
         assert queue.get_message(timeout=HANG) == ipcq.Message("item", 0)
 
     @pytest.mark.parametrize("priority", [-1, HIGHEST_PRIORITY + 1, 2**64, True, 1.0, "1", None], ids=repr)
     def test_a_bad_priority_is_refused(self, priority: Any) -> None:
-        """C25: InvalidArgument, on every backend, and nothing is queued."""
+        """C25: every backend raises InvalidArgument and queues nothing."""
         queue = self.create()
         with pytest.raises(ipcq.InvalidArgument):
             queue.put("item", priority=priority)
         assert queue.empty()
 
     def test_priorities_are_refused_at_creation_where_they_cannot_be(self) -> None:
-        """Clause 20: Unsupported, and nothing is created."""
+        """Clause 20: open raises Unsupported and creates nothing."""
         self.lacks("priorities")
         with pytest.raises(ipcq.Unsupported):
             self.create(priorities=True)
@@ -221,7 +221,7 @@ class Abilities(Bench):
     # Descriptor
 
     def test_the_descriptor_is_readable_exactly_while_a_message_is_there(self) -> None:
-        """Clause 20: not in an empty queue, from the put on, until the last message is taken."""
+        """Clause 20: the descriptor is readable from a put until the last message is taken."""
         self.needs("pollable")
         queue, other = self.create(), self.attach()
         descriptors = queue.fileno(), other.fileno()
@@ -238,19 +238,19 @@ class Abilities(Bench):
         assert list(map(readable, descriptors)) == [False, False]
 
     def test_the_descriptor_tells_of_what_was_there_before(self) -> None:
-        """Clause 20: also where the message is older than the handle."""
+        """Clause 20: this includes messages that are older than the handle."""
         self.needs("pollable")
         self.create().put("item")
         assert readable(self.attach().fileno(), HANG)
 
     def test_the_descriptor_stays_the_same(self) -> None:
-        """Clause 20: fileno may be called again, and an event loop keeps its registration."""
+        """Clause 20: fileno always returns the same descriptor, so event loops can keep their registration."""
         self.needs("pollable")
         queue = self.create()
         assert queue.fileno() == queue.fileno()
 
     def test_the_descriptor_wakes_who_polls(self) -> None:
-        """C13: a thread in poll is woken by a put."""
+        """C13: a put wakes a thread in poll."""
         self.needs("pollable")
         queue, other = self.create(), self.attach()
         poller = self.start_waiting(readable, queue.fileno(), HANG)
@@ -258,7 +258,7 @@ class Abilities(Bench):
         assert poller.outcome(WOKEN)
 
     def test_the_descriptor_wakes_other_processes(self) -> None:
-        """C13: a put in this process makes another's descriptor readable, and its get finds the message."""
+        """C13: a put in this process makes another process's descriptor readable, and its get finds the message."""
         self.needs("pollable")
         self.needs_processes()
         queue = self.create()
@@ -276,11 +276,11 @@ class Abilities(Bench):
         queue.put("item")
         assert child.hear() == "item"
 
-    # The end, by the descriptor
+    # The end of a queue, seen by the descriptor
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_the_end_wakes_who_polls(self, act: str) -> None:
-        """C32, clause 14: another handle's shutdown and an unlink wake a thread in poll."""
+        """C32, clause 14: a shutdown by another handle and an unlink wake a thread in poll."""
         queue = self._with_end(act)
         poller = self.start_waiting(readable, queue.fileno(), HANG)
         ENDINGS[act](self.attach())
@@ -288,7 +288,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_the_end_wakes_other_processes_that_poll(self, act: str) -> None:
-        """C32, clause 14: the same in another process, where the next get raises the exception of that end."""
+        """C32, clause 14: they also wake another process, where the next get raises QueueShutDown or QueueGone."""
         self.needs_processes()
         queue = self._with_end(act)
         child = self.launch(
@@ -311,7 +311,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_an_end_by_another_process_makes_descriptors_readable(self, act: str) -> None:
-        """C32, clause 14: those of every handle in this process."""
+        """C32, clause 14: the descriptors of all handles in this process become readable."""
         self.needs_processes()
         queue = self._with_end(act)
         descriptors = queue.fileno(), self.attach().fileno()
@@ -320,7 +320,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_a_descriptor_stays_readable_after_the_end(self, act: str) -> None:
-        """C32, clause 14: also after gets raised the exception of that end."""
+        """C32, clause 14: it stays readable after gets have raised QueueShutDown or QueueGone."""
         queue, other = self._with_end(act), self.attach()
         descriptors = queue.fileno(), other.fileno()
         ENDINGS[act](queue)
@@ -331,7 +331,7 @@ class Abilities(Bench):
 
     @pytest.mark.parametrize("act", ENDINGS)
     def test_a_descriptor_can_be_asked_for_again_after_the_end(self, act: str) -> None:
-        """C32: to remove it from an event loop."""
+        """C32: fileno still returns the descriptor, so that programs can remove it from an event loop."""
         queue = self._with_end(act)
         descriptor = queue.fileno()
         ENDINGS[act](queue)
@@ -340,7 +340,7 @@ class Abilities(Bench):
         assert queue.fileno() == descriptor
 
     def test_a_descriptor_that_is_asked_for_after_the_shutdown_is_readable(self) -> None:
-        """C32, clause 14: also on a handle that was opened after it, once the last message has been taken."""
+        """C32, clause 14: so is that of a handle opened later, once the last message has been taken."""
         queue = self._with_end("shutdown")
         queue.put("left")
         queue.shutdown()
@@ -350,7 +350,7 @@ class Abilities(Bench):
         assert readable(descriptor, WOKEN)
 
     def test_an_unlink_leaves_the_descriptor_of_a_handle_that_goes_on_alone(self) -> None:
-        """C14, C32: with after_unlink="continue" only messages make the descriptor readable, as before."""
+        """C14, C32: with after_unlink="continue", only messages make the descriptor readable."""
         self.needs("ends_on_fileno")
         self.needs("after_unlink")
         queue = self.create(after_unlink="continue")
@@ -369,10 +369,10 @@ class Abilities(Bench):
             self.needs("shutdown")
         return self.create()
 
-    # Notice
+    # Notices
 
     def test_a_notice_comes_when_a_message_arrives(self) -> None:
-        """Clause 20: the callback is called once, in a thread of its own, and takes nothing."""
+        """Clause 20: the callback runs once, in its own thread, and no message is taken."""
         self.needs("notify")
         queue, other = self.create(), self.attach()
         told: list[int] = []
@@ -388,12 +388,12 @@ class Abilities(Bench):
         other.put("second")
         assert [queue.get(timeout=HANG), queue.get(timeout=HANG)] == ["first", "second"]
         other.put("third")
-        time.sleep(0.1)  # a second notice, which must not come, would have
+        time.sleep(0.1)  # long enough for a second notice, which must not come
         assert len(told) == 1
         assert told[0] != threading.get_ident()
 
     def test_a_notice_can_be_asked_for_again(self) -> None:
-        """Clause 20: after one was given, another may be asked for, also from within the callback."""
+        """Clause 20: after a notice, the process may register again, even in the callback."""
         self.needs("notify")
         queue = self.create()
         called = threading.Semaphore(0)
@@ -410,7 +410,7 @@ class Abilities(Bench):
         queue.notify()
 
     def test_a_notice_can_be_taken_back(self) -> None:
-        """Clause 20: notify without arguments cancels, also where there is nothing to cancel."""
+        """Clause 20: notify without arguments cancels the registration, if there is one."""
         self.needs("notify")
         queue = self.create()
         called = threading.Event()
@@ -421,7 +421,7 @@ class Abilities(Bench):
         assert not called.wait(0.1)
 
     def test_a_closed_handle_gives_no_notice(self) -> None:
-        """C14, clause 16: closing takes the request back, and others may ask then."""
+        """C14, clause 16: closing the handle cancels its registration, and another handle may register."""
         self.needs("notify")
         queue, other = self.create(), self.attach()
         called, called_too = threading.Event(), threading.Event()
@@ -433,7 +433,7 @@ class Abilities(Bench):
         assert not called.is_set()
 
     def test_one_at_a_time_asks_for_a_notice(self) -> None:
-        """Clause 20: a second registrant is told so by LimitExceeded, and the first one's notice still comes."""
+        """Clause 20: a second registration raises LimitExceeded, and the first notice still comes."""
         self.needs("notify")
         queue, other = self.create(), self.attach()
         called = threading.Event()
@@ -444,7 +444,7 @@ class Abilities(Bench):
         assert called.wait(HANG)
 
     def test_a_notice_of_one_queue_is_not_anothers(self) -> None:
-        """Clause 20: each queue has its own registrant."""
+        """Clause 20: each queue has its own registration."""
         self.needs("notify")
         queue, other = self.create(), self.create(self.fresh_name())
         called, called_too = threading.Event(), threading.Event()
@@ -457,7 +457,7 @@ class Abilities(Bench):
         assert called.wait(HANG)
 
     def test_a_notice_can_be_a_signal(self) -> None:
-        """Clause 20: the process gets the signal that it asked for, once."""
+        """Clause 20: the process receives the requested signal once."""
         self.needs("notify")
         self.run(
             """
@@ -479,7 +479,7 @@ class Abilities(Bench):
         )
 
     def test_a_notice_comes_for_another_process_message(self) -> None:
-        """Clause 20: whoever puts it."""
+        """Clause 20: a put by another process causes a notice too."""
         self.needs("notify")
         self.needs_processes()
         queue = self.create()
@@ -494,18 +494,18 @@ class Abilities(Bench):
         ids=str,
     )
     def test_a_bad_notice_is_refused(self, arguments: dict[str, Any]) -> None:
-        """C25: InvalidArgument, on every backend."""
+        """C25: every backend raises InvalidArgument."""
         with pytest.raises(ipcq.InvalidArgument):
             self.create().notify(**arguments)
 
-    # Without a name
+    # Queues without a name
 
     def _nameless(self) -> Channel:
         self.needs("nameless")
         return described(self.backend).create_nameless(Request(buffer_size=1 << 16))
 
     def test_descriptors_lead_to_a_nameless_queue(self) -> None:
-        """Clause 22: what one channel puts the other takes."""
+        """Clause 22: a channel made from the descriptors takes what the first one puts."""
         one = self._nameless()
         other = described(self.backend).adopt([os.dup(each) for each in one.descriptors()], Request())
         one.try_put(b"item", 0)
@@ -515,14 +515,14 @@ class Abilities(Bench):
         assert taken == (b"item", 0)
 
     def test_a_nameless_queue_is_not_linked(self) -> None:
-        """Clause 22: no name leads to it."""
+        """Clause 22: the channel is not linked to a name."""
         channel = self._nameless()
         linked = channel.linked()
         channel.close()
         assert not linked
 
     def test_a_nameless_queue_stores_a_batch_whole_or_not_at_all(self) -> None:
-        """Clause 22: what does not fit leaves nothing behind."""
+        """Clause 22: a batch that does not fit stores nothing."""
         channel = self._nameless()
         batch = [bytes(10_000)] * 4
         stored = [channel.try_put_all(batch), channel.try_put_all(batch), channel.qsize()]
@@ -530,7 +530,7 @@ class Abilities(Bench):
         assert stored == [4, 0, 4]
 
     def test_nameless_queues_are_refused_where_they_cannot_be(self) -> None:
-        """Clause 20: Unsupported, by each way to one."""
+        """Clause 20: each operation on queues without a name raises Unsupported."""
         self.lacks("nameless")
         self.create()
         channel = described(self.backend).attach(self.name, Request())

@@ -1,4 +1,4 @@
-"""C9: batches say what happened."""
+"""C9: batches report how many messages they moved."""
 
 import itertools
 import time
@@ -14,31 +14,31 @@ class Batches(Bench):
     """`put_many` and `get_many`."""
 
     def test_a_batch_is_stored_in_order_and_counted(self) -> None:
-        """C9: put_many returns how many it stored."""
+        """C9: put_many returns the number of items that it stored."""
         queue = self.create()
         assert queue.put_many([1, 2, 3]) == 3
         assert self.drain(queue) == [1, 2, 3]
 
     def test_a_batch_may_come_from_any_iterable(self) -> None:
-        """C9: a generator is a batch too."""
+        """C9: put_many accepts any iterable, such as a generator."""
         queue = self.create()
         assert queue.put_many(number for number in range(3)) == 3
 
     def test_an_empty_batch_stores_nothing(self) -> None:
-        """C9: no items are stored and none is missing."""
+        """C9: put_many of no items returns 0."""
         queue = self.create()
         assert queue.put_many([]) == 0
         assert queue.empty()
 
     def test_as_much_of_a_batch_as_fits_is_stored(self) -> None:
-        """C9: the stored items are a prefix, and the count says how long."""
+        """C9: the stored items are a prefix of the batch, whose length is returned."""
         queue = self.create()
         count = queue.put_many(list(range(self.capacity + 3)), block=False)
         assert count == self.capacity
         assert self.drain(queue) == list(range(count))
 
     def test_a_batch_of_which_nothing_fits_is_queue_full(self) -> None:
-        """C9: QueueFull only for zero."""
+        """C9: QueueFull is raised only if nothing was stored."""
         queue = self.create()
         count = self.fill(queue)
         with pytest.raises(ipcq.QueueFull):
@@ -46,7 +46,7 @@ class Batches(Bench):
         assert self.drain(queue) == list(range(count))
 
     def test_a_batch_waits_until_its_time_is_over(self) -> None:
-        """C9, C10: what fits in the time is stored, and the count comes when it is over, not before."""
+        """C9, C10: put_many stores what fits until the timeout, and then returns the count, not earlier."""
         queue = self.create()
         began = time.monotonic()
         count = queue.put_many(list(range(self.capacity + 1)), timeout=0.2)
@@ -55,56 +55,56 @@ class Batches(Bench):
         assert 0.2 <= seconds < 0.2 + LATE
 
     def test_a_batch_larger_than_the_queue_goes_through_while_somebody_takes(self) -> None:
-        """C9: without a timeout put_many returns when all is stored."""
+        """C9: without a timeout, put_many returns when all items are stored."""
         queue = self.create()
         producer = self.start(queue.put_many, list(range(50)))
         assert [queue.get(timeout=HANG) for _ in range(50)] == list(range(50))
         assert producer.outcome() == 50
 
     def test_a_batch_with_a_bad_item_stores_nothing(self) -> None:
-        """C9, C6: all is encoded before anything is stored."""
+        """C9, C6: all items are encoded before any is stored."""
         queue = self.create()
         with pytest.raises(ipcq.EncodeError):
             queue.put_many([1, 2, object()])
         assert queue.empty()
 
     def test_a_batch_with_an_item_too_large_stores_nothing(self) -> None:
-        """C9, C7: what can never fit is refused before anything is stored."""
+        """C9, C7: an item that can never fit is refused before any is stored."""
         queue = self.create()
         with pytest.raises(ipcq.MessageTooLarge):
             queue.put_many([1, 2, bytes(self.limit + 1)])
         assert queue.empty()
 
     def test_a_batch_is_taken_in_order(self) -> None:
-        """C9, C8: get_many gives what is there, oldest first."""
+        """C9, C8: get_many returns the items in the queue, oldest first."""
         queue = self.create()
         count = self.fill(queue)
         assert queue.get_many(timeout=HANG) == list(range(count))
         assert queue.empty()
 
     def test_a_batch_is_taken_up_to_its_size(self) -> None:
-        """C9: max_items bounds what is taken; the rest stays."""
+        """C9: get_many takes at most max_items; the others stay."""
         queue = self.create()
         queue.put_many([1, 2, 3])
         assert queue.get_many(2) == [1, 2]
         assert queue.get_many(2) == [3]
 
     def test_taking_a_batch_waits_for_its_first_item_only(self) -> None:
-        """C9: at least one item, then what is there."""
+        """C9: get_many waits for one item, and takes further ones without waiting."""
         queue = self.create()
         consumer = self.start_waiting(queue.get_many, 10, timeout=HANG)
         queue.put("only")
         assert consumer.outcome() == ["only"]
 
     def test_taking_a_batch_from_an_empty_queue_is_queue_empty(self) -> None:
-        """C9: there is no batch without an item."""
+        """C9: get_many never returns an empty batch."""
         queue = self.create()
         with pytest.raises(ipcq.QueueEmpty):
             queue.get_many(block=False)
 
     @pytest.mark.parametrize("verb", ["get", "get_many", "get_message"])
     def test_a_bad_message_in_a_batch_is_told_by_the_next_call(self, verb: str) -> None:
-        """C9, C6: the batch has the good messages, the next call raises DecodeError, and the one after it works."""
+        """C9, C6: get_many returns the valid messages, the next call raises DecodeError, and the one after it works."""
         queue = self.create()
         queue.put("before")
         self.attach(serializer="raw").put(b"\xc1")
@@ -117,7 +117,7 @@ class Batches(Bench):
         assert queue.get(timeout=HANG) == "after"
 
     def test_a_batch_of_bad_messages_is_told_one_by_one(self) -> None:
-        """C9, C6: where there is no item at all, each call raises one message's DecodeError."""
+        """C9, C6: if no message is valid, each call raises the DecodeError of one message."""
         queue, raw = self.create(), self.attach(serializer="raw")
         raw.put_many([b"\xc1", b"\xc1\x02"])
         for data in (b"\xc1", b"\xc1\x02"):
@@ -128,7 +128,7 @@ class Batches(Bench):
         assert queue.get_many(timeout=HANG) == ["after"]
 
     def test_a_bad_message_that_nobody_was_told_of_is_told_at_the_end(self) -> None:
-        """C6, C7: nothing is dropped silently; closing the handle warns with the message's bytes."""
+        """C6, C7: no message is dropped silently; closing the handle warns with the message's bytes."""
         queue, other = self.create(), self.attach()
         self.attach(serializer="raw").put_many([b"\xa1x", b"\xc1"])
         assert queue.get_many() == ["x"]
@@ -138,7 +138,7 @@ class Batches(Bench):
         assert other.get(timeout=WOKEN) == "after"
 
     def test_a_batch_of_each_thread_keeps_its_order(self) -> None:
-        """C9, C8: batches of several writers may interleave, each stays in order."""
+        """C9, C8: batches of several producers may interleave, but each keeps its order."""
         queue = self.create()
         with switching_often():
             producers = [
@@ -153,7 +153,7 @@ class Batches(Bench):
             assert [number for producer, number in taken if producer == which] == list(range(60))
 
     def test_what_a_batch_stores_at_a_time_appears_in_one_step(self) -> None:
-        """C9, clause 12: no other writer's message stands inside what one try stored."""
+        """C9, clause 12: the messages that one attempt stores are contiguous, without those of other producers."""
         self.needs("atomic_batch")
         queue = self.create()
         rounds, size = 60, 3
@@ -174,7 +174,7 @@ class Batches(Bench):
             while any(producer.running() for producer in producers) or not queue.empty():
                 try:
                     taken.append(queue.get(timeout=0.05))
-                except ipcq.QueueEmpty:  # pragma: no cover - only where the last producer ends just then
+                except ipcq.QueueEmpty:  # pragma: no cover - only if the last producer ends just then
                     pass
         expected = {
             (which, batch): count

@@ -1,4 +1,4 @@
-"""Where the suite's tests stand: queues that are cleaned up, threads and processes that cannot hang, and skips."""
+"""The base of the suite's tests: queues that are removed, threads and processes that cannot hang, and skips."""
 
 import faulthandler
 import json
@@ -22,20 +22,20 @@ from ipcq.backend import Capabilities, Scope
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Bounds of the promises, in seconds, at ten times their value.
+#: Limits of the promises, in seconds, times ten.
 LATE = 0.5
-"""C10: a timed-out call returns 50 ms late at most."""
+"""C10: a call times out at most 50 ms late."""
 INTERRUPTED = 1.0
-"""C12: an exception out of a signal handler arrives within 100 ms."""
+"""C12: an exception of a signal handler propagates within 100 ms."""
 WOKEN = 2.5
-"""C13, C14: who waits is woken within 250 ms."""
+"""C13, C14: waiting calls are woken within 250 ms."""
 NOTICED = 10.0
-"""C14: the end of a queue is noticed everywhere within one second."""
+"""C14: all handles notice the end of a queue within one second."""
 
-#: How long the suite waits for what has no bound of its own, before it calls it a hang.
+#: Seconds after which an operation without a limit of its own counts as hanging.
 HANG = 20.0
 
-# Every script begins with this: the same two openers that the tests have, and stacks where it is aborted.
+# The start of every script: the openers `create` and `attach` that tests have too, and stacks on SIGABRT.
 _PRELUDE = """
 import faulthandler, json, os, random, signal, sys, threading, time
 import ipcq
@@ -52,18 +52,18 @@ def say(*words):
 
 
 class Hang(BaseException):
-    """A test did not end in time; no `except Exception` on the way may swallow it."""
+    """A test did not end in time; a BaseException, so that no `except Exception` suppresses it."""
 
 
 class Worker(Generic[T]):
-    """A thread that keeps what its function returned or raised."""
+    """A thread that keeps the result or exception of its function."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
         self._result: T | None = None
         self._error: BaseException | None = None
         self.seconds = 0.0
-        # A daemon: one that hangs is reported by the test and must not keep the test run from ending.
+        # A daemon, so that a hanging thread, which fails its test, does not block the end of the test run.
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -71,36 +71,36 @@ class Worker(Generic[T]):
         began = time.monotonic()
         try:
             self._result = self._call()
-        except BaseException as error:  # whatever it is, the test shall see it
+        except BaseException as error:  # for the test to see
             self._error = error
         self.seconds = time.monotonic() - began
 
     def running(self) -> bool:
-        """Tell whether the function is still under way."""
+        """Return whether the function is still running."""
         return self._thread.is_alive()
 
     def outcome(self, within: float = HANG) -> T:
-        """Return or raise what the function did; a function that takes longer than `within` seconds fails the test."""
+        """Return the function's result or raise its exception; fail the test after `within` seconds."""
         self._thread.join(within)
         if self._thread.is_alive():
             frame = sys._current_frames().get(self._thread.ident or 0)
             where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "its end"
-            pytest.fail(f"a thread did not return within {within} s; it stands at {where}")
+            pytest.fail(f"a thread did not return within {within} s; it is at {where}")
         if self._error is not None:
             raise self._error
-        return self._result  # type: ignore[return-value]  # set, as nothing was raised
+        return self._result  # type: ignore[return-value]  # set, because the function returned
 
     def error(self, within: float = HANG) -> BaseException | None:
-        """Return what the function raised, or None."""
+        """Return the function's exception, or None."""
         try:
             self.outcome(within)
-        except Exception as error:  # as above
+        except Exception as error:  # for the test to see
             return error
         return None
 
 
 class Child:
-    """An unrelated process that runs a script, spoken to in lines."""
+    """An unrelated process that runs a script and exchanges lines with the test."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -110,20 +110,20 @@ class Child:
         self._stdout: IO[str] = process.stdout
 
     def hear(self) -> str:
-        """Return the next line that the script says; fail where it ended instead."""
+        """Return the script's next line; fail if the script ended instead."""
         line = self._stdout.readline()
         if not line:
             self.finish()
-            pytest.fail("the script ended without saying what it should")
+            pytest.fail("the script ended but more output was expected")
         return line.strip()
 
     def tell(self, line: str) -> None:
-        """Give the script a line on its standard input."""
+        """Write a line to the script's stdin."""
         self._stdin.write(line + "\n")
         self._stdin.flush()
 
     def kill(self) -> str:
-        """Kill the process at once and return what it had said and nobody heard yet."""
+        """Kill the process with SIGKILL and return its unread output."""
         self._process.kill()
         rest = self._stdout.read()
         self._process.wait(HANG)
@@ -134,11 +134,11 @@ class Child:
         self._process.send_signal(number)
 
     def finish(self, *, killed: bool = False) -> str:
-        """Wait for the script's end and return what it said; fail where it failed or hangs."""
+        """Wait for the script's end and return its unread output; fail if it fails or hangs."""
         try:
             said, complaint = self._process.communicate(timeout=HANG)
         except subprocess.TimeoutExpired:
-            # Its stacks go to standard error, and so do those of its own children, which share its session.
+            # It prints its stacks to stderr, and so do its children, which are in its process group.
             os.killpg(self.pid, signal.SIGABRT)
             said, complaint = self._process.communicate(timeout=HANG)
             pytest.fail(f"the script did not end within {HANG} s\n{said}{complaint}")
@@ -148,7 +148,7 @@ class Child:
         return said
 
     def clean_up(self) -> None:
-        """End the process and its children, whatever they do."""
+        """Kill the process and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.communicate(timeout=HANG)
@@ -156,7 +156,7 @@ class Child:
 
 @contextmanager
 def watchdog(seconds: float) -> Iterator[None]:
-    """Raise `Hang` in the main thread when the block takes longer than `seconds`."""
+    """Raise `Hang` in the main thread if the block takes longer than `seconds`."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         faulthandler.dump_traceback_later(seconds, exit=True)
         try:
@@ -169,7 +169,7 @@ def watchdog(seconds: float) -> Iterator[None]:
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         raise Hang(f"the test did not end within {seconds} s")
 
-    # Another watchdog may use the same timer (pytest-timeout does): it gets back what is left of its time.
+    # Another watchdog may use the same timer, as pytest-timeout does: restore it with its remaining time.
     handler = signal.signal(signal.SIGALRM, bark)
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     began = time.monotonic()
@@ -183,7 +183,7 @@ def watchdog(seconds: float) -> Iterator[None]:
 
 
 class Bench:
-    """What every part of the suite stands on."""
+    """The base class of every part of the suite."""
 
     backend: ClassVar[str]
     small: ClassVar[Mapping[str, Any]] = {"max_messages": 4, "max_message_size": 512}
@@ -195,7 +195,7 @@ class Bench:
     @pytest.fixture(autouse=True)
     def _standing(self) -> Iterator[None]:
         if not isinstance(getattr(self, "backend", None), str):
-            pytest.fail(f'{type(self).__name__} does not say which backend it proves: give it backend = "NAME"')
+            pytest.fail(f'{type(self).__name__} has no backend to test: set backend = "NAME"')
         self._skip_where_unusable()
         with watchdog(self.patience), ExitStack() as self._cleaning:
             self.name = self.fresh_name()
@@ -204,14 +204,14 @@ class Bench:
     def _skip_where_unusable(self) -> None:
         installed = {info.name: info for info in ipcq.backends()}
         if self.backend not in installed:
-            pytest.fail(f"no backend {self.backend!r} is installed: there are {', '.join(installed)}")
+            pytest.fail(f"no backend {self.backend!r} is installed: installed are {', '.join(installed)}")
         if not installed[self.backend].usable:
             pytest.skip(f"backend {self.backend!r} cannot be used here: {installed[self.backend].reason}")
 
     # Queues
 
     def fresh_name(self) -> str:
-        """Return a name that no queue has; a queue of that name is unlinked after the test."""
+        """Return an unused name; a queue with this name is unlinked after the test."""
         name = f"/contract-{os.getpid()}-{secrets.token_hex(4)}"
         self._cleaning.callback(self._forget, name)
         return name
@@ -221,7 +221,7 @@ class Bench:
             ipcq.unlink(name, self.backend)
 
     def create(self, name: str | None = None, **options: Any) -> "ipcq.Queue[Any]":
-        """Create the test's queue, or one called `name`, with the small limits where no others are given."""
+        """Create the test's queue, or one called `name`; `small` sets its options unless others are given."""
         opened = ipcq.open(name or self.name, backend=self.backend, **{"exclusive": True, **self.small, **options})
         self._cleaning.callback(opened.close)
         return opened
@@ -233,7 +233,7 @@ class Bench:
         return opened
 
     def fill(self, queue: "ipcq.Queue[Any]") -> int:
-        """Put the numbers from 0 on until the queue is full, and return how many went in."""
+        """Put the numbers from 0 on until the queue is full, and return the count."""
         count = 0
         with suppress(ipcq.QueueFull):
             while True:
@@ -242,7 +242,7 @@ class Bench:
         return count
 
     def drain(self, queue: "ipcq.Queue[Any]") -> list[Any]:
-        """Take what is in the queue now."""
+        """Take all items that are in the queue now."""
         items = []
         with suppress(ipcq.QueueEmpty):
             while True:
@@ -251,19 +251,19 @@ class Bench:
 
     @property
     def capacity(self) -> int:
-        """How many messages the small queue holds."""
+        """Capacity of the test's queue, in messages."""
         return int(self.small["max_messages"])
 
     @property
     def limit(self) -> int:
-        """Size of the largest message of the small queue, in bytes."""
+        """Size of the largest message of the test's queue, in bytes."""
         return int(self.small["max_message_size"])
 
-    # Abilities
+    # Capabilities
 
     @property
     def can(self) -> Capabilities:
-        """What a queue made with the small limits can do, with priorities where the backend has them."""
+        """Capabilities of a queue with the options `small`, and with priorities if the backend supports them."""
         known = type(self).__dict__.get("_can")
         if known is None:
             best = next(info.capabilities for info in ipcq.backends() if info.name == self.backend)
@@ -277,19 +277,19 @@ class Bench:
         return known
 
     def needs(self, ability: str) -> None:
-        """Skip the test unless the backend says that it has the ability."""
+        """Skip the test unless the backend has the capability."""
         value = getattr(self.can, ability)
         if not value:
             pytest.skip(f"capabilities.{ability} is {value!r} on backend {self.backend!r}")
 
     def lacks(self, ability: str) -> None:
-        """Skip the test, which proves a refusal, where the backend has the ability."""
+        """Skip the test, which needs a refusal, if the backend has the capability."""
         value = getattr(self.can, ability)
         if value:
             pytest.skip(f"capabilities.{ability} is {value!r} on backend {self.backend!r}, nothing is refused")
 
     def needs_processes(self) -> None:
-        """Skip the test unless unrelated processes can meet on a queue."""
+        """Skip the test unless unrelated processes can share a queue."""
         if self.can.scope < Scope.HOST:
             pytest.skip(f"capabilities.scope is {self.can.scope.name} on backend {self.backend!r}")
 
@@ -300,16 +300,16 @@ class Bench:
         return Worker(lambda: call(*args, **kwargs))
 
     def start_waiting(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Worker[T]:
-        """Run a function that is going to wait in a thread, and give it time to get there.
+        """Run a function that will wait in a thread, and give it time to begin its wait.
 
-        The pause makes the test sharp, not right: where the thread has not come to its wait, the test still holds.
+        The test is correct even if the thread does not wait yet, but then it proves less.
         """
         worker = self.start(call, *args, **kwargs)
         time.sleep(0.15)
         return worker
 
     def launch(self, script: str, *arguments: object) -> Child:
-        """Start an unrelated process that runs a script with `create`, `attach` and `say` at hand."""
+        """Start an unrelated process that runs a script, which can call `create`, `attach` and `say`."""
         process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(script)),
@@ -321,7 +321,7 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A backend that is importable here shall be so there, however it came to be.
+            # So that the same backends can be imported there as here.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         child = Child(process)
@@ -329,11 +329,11 @@ class Bench:
         return child
 
     def run(self, script: str, *arguments: object) -> str:
-        """Run a script as `launch` does, wait for its end and return what it said."""
+        """Run a script as `launch` does, wait for its end and return its output."""
         return self.launch(script, *arguments).finish()
 
     def eventually(self, error: type[Exception], call: Callable[[], object], within: float) -> None:
-        """Repeat a call, full and empty queues aside, until it raises `error`; fail after `within` seconds."""
+        """Repeat a call until it raises `error`, ignoring `QueueFull` and `QueueEmpty`; fail after `within` seconds."""
         until = time.monotonic() + within
         while time.monotonic() < until:
             try:

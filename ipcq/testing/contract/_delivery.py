@@ -1,4 +1,4 @@
-"""C1, C2, C5 to C8, C21: what is put arrives, once, whole and in order."""
+"""C1, C2, C5 to C8, C21: each message arrives once, complete and in order."""
 
 import itertools
 import sys
@@ -32,7 +32,7 @@ def _loop() -> list[Any]:
     return loop
 
 
-#: Items that MessagePack has no form for, each for a reason of its own.
+#: Items that MessagePack cannot represent, each for a different reason.
 UNENCODABLE: dict[str, Any] = {
     "object": object(),
     "function": print,
@@ -48,7 +48,7 @@ UNENCODABLE: dict[str, Any] = {
     "hidden_inside": {"list": [1, 2, object()]},
 }
 
-#: Messages that are no item, each broken in a way of its own.
+#: Messages that cannot be decoded, each broken in a different way.
 POISON = {
     "empty": b"",
     "mark_alone": b"\xc1",
@@ -77,7 +77,7 @@ POISON = {
 
 @contextmanager
 def switching_often() -> Iterator[None]:
-    """Let threads take turns thousands of times more often than they do by themselves."""
+    """Make threads switch some 500 times more often than by default."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -87,7 +87,7 @@ def switching_often() -> Iterator[None]:
 
 
 def ascends(numbers: list[int]) -> bool:
-    """Tell whether each number is greater than the one before."""
+    """Return whether each number is greater than the one before."""
     return all(earlier < later for earlier, later in itertools.pairwise(numbers))
 
 
@@ -96,13 +96,13 @@ class Delivery(Bench):
 
     @pytest.mark.parametrize("item", ITEMS, ids=repr)
     def test_an_item_comes_back_as_it_was_put(self, item: Any) -> None:
-        """C25: what MessagePack can hold is the same on every backend."""
+        """C25: every backend carries all items that MessagePack can represent."""
         queue = self.create()
         queue.put(item)
         assert queue.get(timeout=HANG) == item
 
     def test_a_message_stays_when_its_producer_is_killed_right_after_put(self) -> None:
-        """C1, clause 8: when put returns, the item outlives its producer."""
+        """C1, clause 8: an item whose put has returned survives its producer."""
         self.needs_processes()
         queue = self.create()
         for number in range(3):
@@ -118,14 +118,14 @@ class Delivery(Bench):
         assert [queue.get(timeout=HANG) for _ in range(3)] == [0, 1, 2]
 
     def test_a_message_is_there_when_put_returns(self) -> None:
-        """C1, clause 8: another handle finds it at once."""
+        """C1, clause 8: another handle can get it at once."""
         queue, other = self.create(), self.attach()
         for number in range(50):
             queue.put(number)
             assert other.get_nowait() == number
 
     def test_no_message_is_delivered_twice_or_lost_among_threads(self) -> None:
-        """C2, C21, clauses 9, 10: each of the messages of four producing threads reaches one of four consuming ones."""
+        """C2, C21, clauses 9, 10: each message of four producer threads reaches exactly one of four consumers."""
         queue = self.create()
         each = 100
 
@@ -149,7 +149,7 @@ class Delivery(Bench):
         assert taken == [[producer, number] for producer in range(4) for number in range(each)]
 
     def test_no_message_is_delivered_twice_or_lost_among_processes(self) -> None:
-        """C2, clauses 9, 10: each message reaches one of three consuming processes."""
+        """C2, clauses 9, 10: each message reaches exactly one of three consumer processes."""
         self.needs_processes()
         queue = self.create()
         consumers = [
@@ -171,7 +171,7 @@ class Delivery(Bench):
         assert sorted(itertools.chain(*taken)) == list(range(300))
 
     def test_a_killed_consumer_loses_one_message_at_most(self) -> None:
-        """C2: SIGKILL at any instant of a get loses one message, and doubles none."""
+        """C2: SIGKILL at any instant of a get loses at most one message, and duplicates none."""
         self.needs_processes()
         queue = self.create()
         consumer = self.launch(
@@ -192,7 +192,7 @@ class Delivery(Bench):
         assert len(taken) >= 299
 
     def test_a_put_that_found_no_space_queued_nothing(self) -> None:
-        """C5, clause 11: QueueFull means that the item is not in the queue."""
+        """C5, clause 11: after QueueFull the item is not in the queue."""
         queue = self.create()
         count = self.fill(queue)
         with pytest.raises(ipcq.QueueFull):
@@ -200,7 +200,7 @@ class Delivery(Bench):
         assert self.drain(queue) == list(range(count))
 
     def test_a_get_that_found_nothing_took_nothing(self) -> None:
-        """C5, clause 11: what is put after QueueEmpty is there for the next get."""
+        """C5, clause 11: after QueueEmpty, the next get finds what was put since."""
         queue = self.create()
         with pytest.raises(ipcq.QueueEmpty):
             queue.get(timeout=0.05)
@@ -209,7 +209,7 @@ class Delivery(Bench):
 
     @pytest.mark.parametrize("kind", UNENCODABLE)
     def test_an_item_that_cannot_be_encoded_queues_nothing(self, kind: str) -> None:
-        """C6: EncodeError in the caller, and the queue is as it was."""
+        """C6: put raises EncodeError and leaves the queue unchanged."""
         queue = self.create()
         with pytest.raises(ipcq.EncodeError):
             queue.put(UNENCODABLE[kind])
@@ -217,7 +217,7 @@ class Delivery(Bench):
 
     @pytest.mark.parametrize("kind", POISON)
     def test_a_message_that_cannot_be_decoded_is_told_and_passed(self, kind: str) -> None:
-        """C6: DecodeError carries the message's bytes, and the next get works."""
+        """C6: DecodeError has the message's bytes, and the next get works."""
         queue = self.create()
         queue.put("before")
         self.attach(serializer="raw").put(POISON[kind])
@@ -229,7 +229,7 @@ class Delivery(Bench):
         assert queue.get(timeout=HANG) == "after"
 
     def test_a_zero_length_message_arrives_as_one(self) -> None:
-        """C7, clause 10: zero-length items are legal everywhere."""
+        """C7, clause 10: every backend carries zero-length messages."""
         queue = self.create(serializer="raw")
         queue.put(b"")
         queue.put(b"next")
@@ -237,14 +237,14 @@ class Delivery(Bench):
 
     @pytest.mark.parametrize("below", [511, 510, 256, 1, 0])
     def test_a_message_up_to_the_limit_arrives_whole(self, below: int) -> None:
-        """C7, clause 10: sizes up to max_message_size itself fit, and every byte comes back."""
+        """C7, clause 10: messages of up to max_message_size bytes fit, and arrive unchanged."""
         queue = self.create(serializer="raw")
         message = bytes(number % 251 for number in range(max(0, self.limit - below)))
         queue.put(message)
         assert queue.get(timeout=HANG) == message
 
     def test_every_byte_may_stand_everywhere(self) -> None:
-        """C7, clause 10: a message's content means nothing to the backend."""
+        """C7, clause 10: messages may contain any bytes."""
         queue = self.create(serializer="raw")
         for byte in range(256):
             message = bytes((byte,)) * 3
@@ -252,7 +252,7 @@ class Delivery(Bench):
             assert queue.get(timeout=HANG) == message
 
     def test_a_message_one_byte_over_the_limit_is_refused(self) -> None:
-        """C7: MessageTooLarge names the size and the limit, on every handle, and nothing is queued."""
+        """C7: every handle raises MessageTooLarge with the size and the limit, and queues nothing."""
         queue, other = self.create(serializer="raw"), self.attach(serializer="raw")
         for handle in (queue, other):
             with pytest.raises(ipcq.MessageTooLarge) as caught:
@@ -263,16 +263,16 @@ class Delivery(Bench):
         assert queue.empty()
 
     def test_the_limit_counts_the_encoded_bytes(self) -> None:
-        """C7: max_message_size counts what the serializer hands down."""
+        """C7: max_message_size limits the size of the encoded message."""
         queue = self.create()
-        # MessagePack puts three bytes in front of 256 bytes and more.
+        # MessagePack adds a header of three bytes to 256 bytes and more.
         queue.put(bytes(self.limit - 3))
         with pytest.raises(ipcq.MessageTooLarge):
             queue.put(bytes(self.limit - 2))
         assert len(queue.get(timeout=HANG)) == self.limit - 3
 
     def test_a_message_that_can_never_fit_is_refused_without_waiting(self) -> None:
-        """C7: a full queue does not keep MessageTooLarge back; 1 ms is the bound."""
+        """C7: MessageTooLarge comes within 1 ms, even if the queue is full."""
         queue = self.create(serializer="raw")
         for _ in range(self.capacity):
             queue.put(b"")
@@ -286,7 +286,7 @@ class Delivery(Bench):
         assert min(seconds) < 0.01
 
     def test_messages_come_in_the_order_in_which_they_were_put(self) -> None:
-        """C8, clause 9: first in, first out, also across the end of whatever holds them."""
+        """C8, clause 9: FIFO order holds, also when the backend's storage wraps around."""
         queue = self.create()
         taken = []
         for number in range(50):
@@ -296,13 +296,13 @@ class Delivery(Bench):
         assert taken == list(range(100))
 
     def test_messages_that_wait_together_keep_their_order(self) -> None:
-        """C8, clause 9: a full queue is drained in the order in which it was filled."""
+        """C8, clause 9: a full queue is drained in FIFO order."""
         queue = self.create()
         count = self.fill(queue)
         assert self.drain(queue) == list(range(count))
 
     def test_each_process_finds_its_messages_in_order(self) -> None:
-        """C8: with several producing processes, the order of each is kept."""
+        """C8: with several producer processes, the messages of each keep their order."""
         self.needs_processes()
         queue = self.create()
         for producer in range(3):
@@ -319,7 +319,7 @@ class Delivery(Bench):
             assert [number for which, number in taken if which == producer] == list(range(100))
 
     def test_each_thread_finds_its_messages_in_order(self) -> None:
-        """C8, C21: with several producing threads, the order of each is kept."""
+        """C8, C21: with several producer threads, the messages of each keep their order."""
         queue = self.create()
 
         def produce(producer: int) -> None:
@@ -335,7 +335,7 @@ class Delivery(Bench):
             assert [number for producer, number in taken if producer == which] == list(range(100))
 
     def test_messages_of_several_threads_are_never_mixed(self) -> None:
-        """C21, clause 10: however many writers there are, each message is one writer's bytes."""
+        """C21, clause 10: with several producer threads, each message has the bytes of one of them."""
         queue = self.create(serializer="raw")
 
         def produce(byte: int) -> None:
@@ -350,7 +350,7 @@ class Delivery(Bench):
         assert {(len(message), len(set(message))) for message in taken} == {(self.limit, 1)}
 
     def test_messages_of_several_processes_are_never_mixed(self) -> None:
-        """C8, clause 10: the same for writers that share nothing but the queue."""
+        """C8, clause 10: with several producer processes, each message has the bytes of one of them."""
         self.needs_processes()
         queue = self.create(serializer="raw")
         for byte in range(3):
@@ -366,7 +366,7 @@ class Delivery(Bench):
         assert {(len(message), len(set(message))) for message in taken} == {(self.limit, 1)}
 
     def test_threads_that_open_and_use_the_queue_by_themselves_meet(self) -> None:
-        """C21: handles of one process are as good as handles of several."""
+        """C21: several handles in one process work like handles in several processes."""
         self.create()
         gate = threading.Barrier(4)
 

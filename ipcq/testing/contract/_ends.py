@@ -1,4 +1,4 @@
-"""C14: close, shutdown, unlink, and creating anew; C16, C18 where they touch them."""
+"""C14: close, shutdown, unlink, and creating again; the related parts of C16 and C18."""
 
 import gc
 import queue as standard
@@ -14,7 +14,7 @@ import ipcq
 from ipcq.backend import Persistence
 from ipcq.testing.contract._bench import HANG, NOTICED, WOKEN, Bench
 
-#: Each method that has to do with the queue.
+#: Each method that accesses the queue.
 VERBS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
     "put": lambda queue: queue.put("item", timeout=0.1),
     "put_nowait": lambda queue: queue.put_nowait("item"),
@@ -39,7 +39,7 @@ OPTIONAL_VERBS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
 
 
 class Ends(Bench):
-    """Four verbs that stay apart: create, attach, close, unlink; and shutdown."""
+    """The end of handles and queues: close, unlink and shutdown are independent."""
 
     # Close
 
@@ -53,7 +53,7 @@ class Ends(Bench):
 
     @pytest.mark.parametrize("ability", OPTIONAL_VERBS)
     def test_a_closed_handle_says_so_for_what_not_every_backend_can(self, ability: str) -> None:
-        """C14: the same for the methods behind a capability."""
+        """C14: the methods that need a capability raise QueueClosed too."""
         self.needs(ability)
         queue = self.create()
         queue.close()
@@ -61,7 +61,7 @@ class Ends(Bench):
             OPTIONAL_VERBS[ability](queue)
 
     def test_closing_twice_is_closing_once(self) -> None:
-        """C14, clause 16: close may be repeated."""
+        """C14, clause 16: a second close does nothing."""
         queue = self.create()
         assert not queue.closed
         queue.close()
@@ -69,7 +69,7 @@ class Ends(Bench):
         assert queue.closed
 
     def test_a_with_block_closes(self) -> None:
-        """C14: the end of a with block closes the handle and keeps the queue."""
+        """C14: the end of a with block closes the handle, and the queue stays."""
         with self.create() as queue:
             other = self.attach()
             queue.put("kept")
@@ -77,7 +77,7 @@ class Ends(Bench):
         assert other.get(timeout=HANG) == "kept"
 
     def test_closing_one_handle_leaves_the_others_alone(self) -> None:
-        """C14, clause 16: a close is this handle's."""
+        """C14, clause 16: close affects only its own handle."""
         queue, other = self.create(), self.attach()
         queue.put("item")
         queue.close()
@@ -96,7 +96,7 @@ class Ends(Bench):
         assert self.attach().get(timeout=HANG) == "kept"
 
     def test_a_queue_outlives_every_process(self) -> None:
-        """C1, clause 5: what a process left in a persistent queue is there when all processes have gone."""
+        """C1, clause 5: messages in a persistent queue survive the end of all processes."""
         self.needs_processes()
         if self.can.persistence < Persistence.KERNEL:
             pytest.skip(f"capabilities.persistence is {self.can.persistence.name} on backend {self.backend!r}")
@@ -104,7 +104,7 @@ class Ends(Bench):
         assert self.attach().get(timeout=HANG) == "kept"
 
     def test_a_forgotten_handle_warns_and_unlinks_nothing(self) -> None:
-        """C14, C17, clause 16: garbage collection closes, with a ResourceWarning that names the queue."""
+        """C14, C17, clause 16: garbage collection closes the handle, with a ResourceWarning that names the queue."""
         other = self.create()
         name = self.name
         with pytest.warns(ResourceWarning, match=name):
@@ -117,7 +117,7 @@ class Ends(Bench):
         gc.collect()
 
     def test_a_closed_handle_is_forgotten_in_silence(self) -> None:
-        """C14: only an unclosed handle warns."""
+        """C14: a closed handle gives no ResourceWarning."""
         self.create()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -127,7 +127,7 @@ class Ends(Bench):
 
     @pytest.mark.parametrize("verb", ["get", "put", "get_many", "put_many", "iteration"])
     def test_closing_wakes_who_waits_in_this_handle(self, verb: str) -> None:
-        """C14: the waiter raises QueueClosed within 250 ms, and close returns."""
+        """C14: the waiting call raises QueueClosed within 250 ms, and close returns."""
         queue = self.create()
         if verb.startswith("put"):
             self.fill(queue)
@@ -145,7 +145,7 @@ class Ends(Bench):
         assert isinstance(waiter.error(WOKEN), ipcq.QueueClosed)
 
     def test_closing_wakes_nobody_in_another_handle(self) -> None:
-        """C14: who waits in another handle goes on waiting, and is served."""
+        """C14: a call that waits in another handle continues to wait, and succeeds."""
         queue, other = self.create(), self.attach()
         waiter = self.start_waiting(other.get, timeout=HANG)
         queue.close()
@@ -153,7 +153,7 @@ class Ends(Bench):
         assert waiter.outcome() == "item"
 
     def test_closing_while_threads_are_at_work_breaks_nothing(self) -> None:
-        """C14, C21: threads in the middle of calls raise QueueClosed, and what they were told is so."""
+        """C14, C21: calls of other threads raise QueueClosed, and every put that returned has stored its message."""
         queue, other = self.create(), self.attach()
 
         def produce() -> int:
@@ -174,7 +174,7 @@ class Ends(Bench):
 
     @pytest.mark.parametrize("verb", ["get", "put", "get_many", "put_many"])
     def test_several_threads_may_close_while_another_is_inside(self, verb: str) -> None:
-        """C34, clause 16: each close returns, the call ends with QueueClosed, and nothing crashes."""
+        """C34, clause 16: each close returns, and the call raises QueueClosed."""
         self.create()
         for _ in range(5):
             queue = self.attach()
@@ -192,7 +192,7 @@ class Ends(Bench):
     # Unlink
 
     def test_unlink_frees_the_name(self) -> None:
-        """C14, clause 4: the name is free at once, and another queue can have it."""
+        """C14, clause 4: the name is free at once for another queue."""
         queue = self.create()
         queue.put("old")
         ipcq.unlink(self.name, self.backend)
@@ -200,12 +200,12 @@ class Ends(Bench):
         assert self.create().empty()
 
     def test_unlinking_what_is_not_there_is_told(self) -> None:
-        """C14, clause 4: ipcq.unlink raises QueueNotFound where there is no queue."""
+        """C14, clause 4: ipcq.unlink raises QueueNotFound if there is no queue."""
         with pytest.raises(ipcq.QueueNotFound):
             ipcq.unlink(self.name, self.backend)
 
     def test_close_and_unlink_come_in_either_order_and_twice(self) -> None:
-        """C14: a handle can be closed after it unlinked, and unlinked after it was closed."""
+        """C14: close and unlink may be called in either order, and repeatedly."""
         queue = self.create()
         queue.unlink()
         queue.unlink()
@@ -219,16 +219,16 @@ class Ends(Bench):
 
     @pytest.mark.parametrize("verb", ["put", "put_many", "get", "get_many", "get_message", "iteration"])
     def test_the_end_of_a_queue_is_noticed_by_other_handles(self, verb: str) -> None:
-        """C14, clause 4: after an unlink every handle raises QueueGone within one second."""
+        """C14, clause 4: after an unlink, every handle raises QueueGone within one second."""
         queue, other = self.create(), self.attach()
-        # An iteration would wait in an empty queue, which is another test.
+        # Otherwise the iteration would wait in the empty queue, which another test covers.
         other.put("item")
         queue.unlink()
         self.eventually(ipcq.QueueGone, lambda: VERBS[verb](other), NOTICED)
 
     @pytest.mark.parametrize("verb", ["get", "put"])
     def test_the_end_of_a_queue_is_noticed_by_who_waits(self, verb: str) -> None:
-        """C14, clause 4: a waiter in another handle raises QueueGone within one second."""
+        """C14, clause 4: a call that waits in another handle raises QueueGone within one second."""
         queue, other = self.create(), self.attach()
         if verb == "put":
             self.fill(queue)
@@ -239,7 +239,7 @@ class Ends(Bench):
         assert isinstance(waiter.error(NOTICED), ipcq.QueueGone)
 
     def test_the_end_of_a_queue_is_noticed_by_other_processes(self) -> None:
-        """C14, clause 4: the same for a process that waits."""
+        """C14, clause 4: a call that waits in another process raises QueueGone within one second."""
         self.needs_processes()
         queue = self.create()
         child = self.launch(
@@ -259,7 +259,7 @@ class Ends(Bench):
         assert time.monotonic() - began < NOTICED
 
     def test_a_queue_created_anew_is_another_queue(self) -> None:
-        """C14, clause 4: never a silent split; the old handles meet the end of the old one."""
+        """C14, clause 4: handles to the old queue raise QueueGone, and never reach the new one."""
         old = self.create()
         old.put("old")
         ipcq.unlink(self.name, self.backend)
@@ -270,7 +270,7 @@ class Ends(Bench):
         assert self.drain(new) == ["new"]
 
     def test_a_name_can_be_used_again_and_again(self) -> None:
-        """C14, C16: created within the millisecond in which it was unlinked, each time as a queue of its own."""
+        """C14, C16: a queue created right after an unlink is always a new one."""
         for number in range(30):
             queue, other = self.create(), self.attach()
             queue.put(number)
@@ -283,7 +283,7 @@ class Ends(Bench):
                 anew.unlink()
 
     def test_an_old_handle_does_not_unlink_the_new_queue(self) -> None:
-        """C14, C18: the name belongs to another queue by now, which the old handle leaves alone."""
+        """C14, C18: unlink on a handle to the old queue does not remove the new queue with the same name."""
         old = self.create()
         ipcq.unlink(self.name, self.backend)
         new = self.create()
@@ -293,13 +293,13 @@ class Ends(Bench):
         assert self.attach().get(timeout=HANG) == "kept"
 
     def test_a_nameless_queue_can_be_used_on(self) -> None:
-        """C14, clause 4: with after_unlink="continue" both ends work on, as POSIX has it."""
+        """C14, clause 4: with after_unlink="continue", handles keep working, as with POSIX mq_unlink."""
         self.needs("after_unlink")
         queue = self.create(after_unlink="continue")
         other = self.attach(after_unlink="continue")
         queue.put("before")
         queue.unlink()
-        time.sleep(0.3)  # handles that were going to notice would have
+        time.sleep(0.3)  # long enough for handles to notice the unlink
         other.put("after")
         assert queue.get(timeout=HANG) == "before"
         assert other.get(timeout=HANG) == "after"
@@ -307,7 +307,7 @@ class Ends(Bench):
             other.get(timeout=0.3)
 
     def test_going_on_after_an_unlink_is_refused_where_it_cannot_be(self) -> None:
-        """Clause 20: Unsupported for a handle that creates, and nothing is created, and for one that attaches."""
+        """Clause 20: creating raises Unsupported and creates nothing; attaching raises Unsupported too."""
         self.lacks("after_unlink")
         with pytest.raises(ipcq.Unsupported):
             self.create(after_unlink="continue")
@@ -319,7 +319,7 @@ class Ends(Bench):
     # Shutdown
 
     def test_what_is_in_a_queue_that_is_shut_down_can_be_drained(self) -> None:
-        """C14, clause 15: gets take what is there, and then raise QueueShutDown."""
+        """C14, clause 15: gets take the remaining messages, and then raise QueueShutDown."""
         self.needs("shutdown")
         queue, other = self.create(), self.attach()
         queue.put_many([1, 2])
@@ -330,7 +330,7 @@ class Ends(Bench):
                 self.eventually(ipcq.QueueShutDown, lambda: VERBS[verb](handle), NOTICED)  # noqa: B023  # called here
 
     def test_looking_into_a_queue_that_is_shut_down_and_empty_says_so(self) -> None:
-        """C14, clause 15: peek returns what is there, and then raises QueueShutDown, as get does."""
+        """C14, clause 15: peek returns the next item, and raises QueueShutDown once there is none, like get."""
         self.needs("shutdown")
         self.needs("peek")
         queue, other = self.create(), self.attach()
@@ -341,7 +341,7 @@ class Ends(Bench):
             self.eventually(ipcq.QueueShutDown, handle.peek, NOTICED)
 
     def test_clearing_a_queue_that_is_shut_down_drops_what_is_there(self) -> None:
-        """C14, clause 15: and nothing of one that is empty, which is no error."""
+        """C14, clause 15: clear drops the remaining messages, and returns 0 if there are none."""
         self.needs("shutdown")
         queue, other = self.create(), self.attach()
         queue.put_many([1, 2])
@@ -350,7 +350,7 @@ class Ends(Bench):
 
     @pytest.mark.parametrize("verb", ["put", "put_nowait", "put_many"])
     def test_nothing_is_put_by_who_shut_the_queue_down(self, verb: str) -> None:
-        """C14, clause 15: the handle's own put raises QueueShutDown at once, and stores nothing."""
+        """C14, clause 15: the handle that shut the queue down raises QueueShutDown at once and stores nothing."""
         self.needs("shutdown")
         queue = self.create()
         queue.put_nowait("a put before tells nothing about one after")
@@ -361,7 +361,7 @@ class Ends(Bench):
 
     @pytest.mark.parametrize("verb", ["put", "put_nowait", "put_many"])
     def test_nothing_is_put_into_a_queue_that_is_shut_down(self, verb: str) -> None:
-        """C14, clause 15: within one second every other handle's put raises QueueShutDown too."""
+        """C14, clause 15: within one second, puts by every other handle raise QueueShutDown too."""
         self.needs("shutdown")
         queue, other = self.create(), self.attach()
         other.put_nowait("a put before tells nothing about one after")
@@ -369,7 +369,7 @@ class Ends(Bench):
         self.eventually(ipcq.QueueShutDown, lambda: VERBS[verb](other), NOTICED)
 
     def test_what_goes_in_during_the_shutdown_comes_out(self) -> None:
-        """C1, C14, clause 15: a put that returned stored its item, also while another handle shuts the queue down."""
+        """C1, C14, clause 15: a put that returns has stored its item, even during another handle's shutdown."""
         self.needs("shutdown")
         for _ in range(20):
             queue, other = self.create(), self.attach()
@@ -393,7 +393,7 @@ class Ends(Bench):
 
     @pytest.mark.parametrize("verb", ["get", "put"])
     def test_shutdown_wakes_who_waits(self, verb: str) -> None:
-        """C14, clause 15: waiters of every handle raise QueueShutDown within one second."""
+        """C14, clause 15: waiting calls of every handle raise QueueShutDown within one second."""
         self.needs("shutdown")
         queue, other = self.create(), self.attach()
         if verb == "put":
@@ -406,7 +406,7 @@ class Ends(Bench):
             assert isinstance(waiter.error(NOTICED), ipcq.QueueShutDown)
 
     def test_shutdown_wakes_other_processes(self) -> None:
-        """C14, clause 15: the same in another process, whose iteration ends."""
+        """C14, clause 15: within one second, iterations in another process end, and puts raise QueueShutDown."""
         self.needs("shutdown")
         self.needs_processes()
         queue = self.create()
@@ -430,7 +430,7 @@ class Ends(Bench):
         assert child.hear() == "down"
 
     def test_shutdown_reaches_who_comes_later(self) -> None:
-        """C14, clause 15: a queue that is shut down stays so for handles opened afterwards."""
+        """C14, clause 15: the queue is shut down for handles that are opened later, too."""
         self.needs("shutdown")
         queue = self.create()
         queue.put("left")
@@ -441,7 +441,7 @@ class Ends(Bench):
         assert list(late) == ["left"]
 
     def test_an_immediate_shutdown_drops_what_is_there(self) -> None:
-        """C14, clause 15: nothing can be drained."""
+        """C14, clause 15: gets raise QueueShutDown at once."""
         self.needs("shutdown")
         queue, other = self.create(), self.attach()
         queue.put_many([1, 2])
@@ -451,7 +451,7 @@ class Ends(Bench):
                 handle.get(timeout=HANG)
 
     def test_dropping_what_is_there_needs_the_right_to_get(self) -> None:
-        """C14, C27: who does not read may end the queue, and not drop what others may still get."""
+        """C14, C27: a handle without the right to get may shut the queue down, but not drop messages."""
         self.needs("shutdown")
         queue, other = self.create(), self.attach(read=False)
         queue.put("item")
@@ -461,7 +461,7 @@ class Ends(Bench):
         assert queue.get(timeout=HANG) == "item"
 
     def test_shutting_down_twice_is_all_right(self) -> None:
-        """C14, clause 15: a second shutdown changes nothing, an immediate one drops the rest."""
+        """C14, clause 15: a second shutdown changes nothing, and an immediate one drops the remaining messages."""
         self.needs("shutdown")
         queue = self.create()
         queue.put_many([1, 2])
@@ -473,7 +473,7 @@ class Ends(Bench):
             queue.get(timeout=HANG)
 
     def test_an_iteration_ends_with_the_shutdown(self) -> None:
-        """C14: for item in queue takes what is there and ends."""
+        """C14: after a shutdown, an iteration takes the remaining items and ends."""
         self.needs("shutdown")
         queue = self.create()
         queue.put_many([1, 2, 3])
@@ -482,7 +482,7 @@ class Ends(Bench):
         assert consumer.outcome(NOTICED) == [1, 2, 3]
 
     def test_a_shut_down_queue_can_be_created_anew(self) -> None:
-        """C14: unlink and create gives a queue that works."""
+        """C14: after an unlink, a new queue can be created with the same name."""
         self.needs("shutdown")
         queue = self.create()
         queue.shutdown()
@@ -492,7 +492,7 @@ class Ends(Bench):
         assert anew.get(timeout=HANG) == "item"
 
     def test_shutdown_is_what_the_standard_library_calls_it(self) -> None:
-        """C14: the exception is a queue.ShutDown where Python has that."""
+        """C14: the exception is a queue.ShutDown, if Python has that class."""
         self.needs("shutdown")
         queue = self.create()
         queue.shutdown()

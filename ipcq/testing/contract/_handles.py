@@ -1,4 +1,4 @@
-"""C17, C20, C21: what a handle holds, what it says of itself, and how it crosses into other processes."""
+"""C17, C20, C21: the resources of a handle, its repr, and its use in other processes."""
 
 import os
 import pickle
@@ -11,10 +11,10 @@ import ipcq
 from ipcq.backend import Scope
 from ipcq.testing.contract._bench import HANG, Bench
 
-#: What a forked child does with a handle that it inherited; it may work or raise, never hang.
+#: Runs a call on an inherited handle in a forked child; it may work or raise, but never hang.
 _FORKED = """
 import warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads, which is what is proven here
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads, which these tests need
 queue = create()
 def fork(act):
     child = os.fork()
@@ -48,7 +48,7 @@ class Handles(Bench):
         pytest.skip("the open descriptors cannot be listed here")
 
     def test_handles_give_back_their_descriptors(self) -> None:
-        """C17, clause 16: after any number of handles were opened, used and closed, as many descriptors are open."""
+        """C17, clause 16: opening, using and closing handles leaves no descriptor open."""
         queue = self.create()
         self._cycle(queue)
         before = self._descriptors()
@@ -66,7 +66,7 @@ class Handles(Bench):
                 other.fileno()
 
     def test_queues_give_back_their_descriptors(self) -> None:
-        """C17, clause 16: the same for queues that are created and unlinked."""
+        """C17, clause 16: creating and unlinking queues leaves no descriptor open."""
         before: set[str] = set()
         for number in range(20):
             with ipcq.open(self.name, backend=self.backend, exclusive=True, **self.small) as queue:
@@ -77,7 +77,7 @@ class Handles(Bench):
         assert self._descriptors() == before
 
     def test_failed_openings_leave_no_descriptors(self) -> None:
-        """C17, clauses 1, 2: nothing stays open of what was refused."""
+        """C17, clauses 1, 2: a failed open leaves no descriptor open."""
         self.create()
         missing = self.fresh_name()
         before: set[str] = set()
@@ -93,7 +93,7 @@ class Handles(Bench):
         assert self._descriptors() == before
 
     def test_forgotten_handles_give_back_their_descriptors(self) -> None:
-        """C17, clause 16: garbage collection closes what was not closed."""
+        """C17, clause 16: garbage collection closes the descriptors of unclosed handles."""
         self.create()
         before: set[str] = set()
         for number in range(10):
@@ -104,31 +104,31 @@ class Handles(Bench):
         assert self._descriptors() == before
 
     def test_handles_leave_no_threads(self) -> None:
-        """C17, clause 16: a closed queue keeps no thread running."""
+        """C17, clause 16: a closed handle leaves no thread running."""
         before = threading.active_count()
         queue = self.create()
         with suppress(ipcq.QueueEmpty):
             queue.get(timeout=0.15)
         queue.unlink()
         queue.close()
-        # A thread that is on its way out may need an instant.
+        # A thread that is ending may need a moment.
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and threading.active_count() > before:
                 thread.join(1.0)  # pragma: no cover - only where there is one
         assert threading.active_count() <= before
 
     def test_many_queues_live_side_by_side(self) -> None:
-        """C25: queues of one process have nothing to do with one another."""
+        """C25: several queues in one process are independent."""
         names = [self.fresh_name() for _ in range(4)]
         queues = [self.create(name) for name in names]
         for number, queue in enumerate(queues):
             queue.put(number)
         assert [self.attach(name).get(timeout=HANG) for name in names] == [0, 1, 2, 3]
 
-    # What it says
+    # Name, backend and state
 
     def test_a_handle_shows_where_it_belongs_and_how_it_is(self) -> None:
-        """C25: repr tells name, backend and state."""
+        """C25: repr shows name, backend and state."""
         queue = self.create()
         assert repr(self.name) in repr(queue)
         assert repr(self.backend) in repr(queue)
@@ -137,12 +137,12 @@ class Handles(Bench):
         assert "closed" in repr(queue)
 
     def test_a_handle_knows_its_name_and_backend(self) -> None:
-        """C25: the name and the backend are the ones that were asked for."""
+        """C25: the attributes name and backend are those passed to open."""
         queue = self.create()
         assert (queue.name, queue.backend) == (self.name, self.backend)
 
     def test_an_error_names_the_queue_and_the_backend(self) -> None:
-        """C25, clause 18: also where the backend left them out."""
+        """C25, clause 18: errors have both names, even if the backend omitted them."""
         queue = self.create()
         for call in (queue.get_nowait, lambda: queue.put(bytes(10_000)), lambda: self.create()):
             with pytest.raises(ipcq.MessageQueueError) as caught:
@@ -154,7 +154,7 @@ class Handles(Bench):
     # Pickling
 
     def test_a_pickled_handle_attaches_in_another_process(self) -> None:
-        """C20: name, backend and serializer travel, and the other end is the same queue."""
+        """C20: a pickle has name, backend and serializer, and unpickling attaches to the same queue."""
         self.needs_processes()
         queue = self.create(serializer="raw")
         child = self.launch(
@@ -180,7 +180,7 @@ class Handles(Bench):
             pickle.loads(pickled)
 
     def test_a_handle_that_no_other_process_could_use_is_not_pickled(self) -> None:
-        """C20: Unsupported where queues live in one process."""
+        """C20: pickling raises Unsupported if queues are limited to one process."""
         if self.can.scope >= Scope.HOST:
             pytest.skip(f"capabilities.scope is {self.can.scope.name} on backend {self.backend!r}")
         with pytest.raises(ipcq.Unsupported):
@@ -193,7 +193,7 @@ class Handles(Bench):
             pytest.skip("this system does not fork")
 
     def test_an_inherited_handle_works_or_raises(self) -> None:
-        """C20, clause 17: in a forked child each call ends, and the parent's handle goes on."""
+        """C20, clause 17: in a forked child each call returns or raises, and the parent's handle keeps working."""
         self._needs_fork()
         self.run(
             _FORKED
@@ -213,7 +213,7 @@ queue.close()
         )
 
     def test_an_inherited_handle_closes_nobody_elses(self) -> None:
-        """C20, clause 17: a child that closes or exits takes nothing from its parent."""
+        """C20, clause 17: a child that closes the handle or exits does not affect its parent's handle."""
         self._needs_fork()
         self.run(
             _FORKED
@@ -230,7 +230,7 @@ queue.close()
         )
 
     def test_a_fork_while_threads_are_at_work_is_safe(self) -> None:
-        """C20, clause 17: whatever other threads were doing at that instant, the child does not hang."""
+        """C20, clause 17: the child does not hang, whatever other threads were doing during the fork."""
         self._needs_fork()
         self.run(
             _FORKED
@@ -268,7 +268,7 @@ queue.close()
         )
 
     def test_a_forked_child_can_open_for_itself(self) -> None:
-        """C20: what the parent had open keeps the child from nothing."""
+        """C20: a forked child can open other queues."""
         self._needs_fork()
         self.run(
             _FORKED
@@ -288,7 +288,7 @@ queue.close()
         )
 
     def test_a_forked_child_can_open_its_parents_queue_anew(self) -> None:
-        """C1, C20, clause 17: then the parent closes, a third process joins, and each message arrives once."""
+        """C1, C20, clause 17: the child's handle works after the parent's close and with a third process."""
         self._needs_fork()
         self.needs_processes()
         family = self.launch(

@@ -1,4 +1,4 @@
-"""C7, C24, C27, clauses 6 and 7: limits, modes, and whose a queue is."""
+"""C7, C24, C27, clauses 6 and 7: limits, modes and owners."""
 
 import os
 from typing import Any
@@ -13,7 +13,7 @@ REFUSALS = (ipcq.LimitExceeded, ipcq.NoSpace, ipcq.Unsupported)
 
 _ANOTHER_USER = """
             def become_another_user():
-                # Whatever has to be imported is imported now, for failures too: the other user may not read it.
+                # Import all modules now, also those needed for failures, because the other user may not read them.
                 import traceback
                 with ipcq.open(name + "-first", backend=backend, **small) as queue:
                     queue.put(1)
@@ -26,12 +26,12 @@ _ANOTHER_USER = """
 
 
 class Limits(Bench):
-    """What a queue was created with."""
+    """Limits, lifetime, mode and owner of a queue."""
 
     @pytest.mark.parametrize("count", [1, 2, 3, 4])
     @pytest.mark.parametrize("size", [1, 512])
     def test_exactly_as_many_messages_fit_as_were_asked_for(self, count: int, size: int) -> None:
-        """C7, clause 6: max_messages messages of max_message_size bytes fit, and not one more."""
+        """C7, clause 6: exactly max_messages messages of max_message_size bytes fit."""
         queue = self.create(max_messages=count, max_message_size=size, serializer="raw")
         for _ in range(count):
             assert not queue.full()
@@ -44,7 +44,7 @@ class Limits(Bench):
         queue.put_nowait(bytes(size))
 
     def test_no_more_messages_fit_because_they_are_small(self) -> None:
-        """C7, clause 6: exactly max_messages of any size, also of none."""
+        """C7, clause 6: exactly max_messages messages fit, even if they are empty."""
         queue = self.create(serializer="raw")
         for _ in range(self.capacity):
             queue.put_nowait(b"")
@@ -52,7 +52,7 @@ class Limits(Bench):
             queue.put_nowait(b"")
 
     def test_eight_messages_of_8_kib_fit_where_nothing_was_asked_for(self) -> None:
-        """C7, clause 6: programs can count on that much everywhere."""
+        """C7, clause 6: the default limits of every backend hold that many."""
         queue = ipcq.open(self.name, backend=self.backend, exclusive=True, serializer="raw")
         self._cleaning.callback(queue.close)
         for number in range(8):
@@ -61,7 +61,7 @@ class Limits(Bench):
 
     @pytest.mark.parametrize("size", [1, 7, 100, 511, 512])
     def test_the_limit_on_size_is_the_one_asked_for(self, size: int) -> None:
-        """C7, clause 6: no rounding in either direction."""
+        """C7, clause 6: max_message_size is not rounded in either direction."""
         queue = self.create(max_message_size=size, serializer="raw")
         assert queue.max_message_size == size
         queue.put(b"x" * size)
@@ -70,7 +70,7 @@ class Limits(Bench):
             queue.put(b"x" * (size + 1))
 
     def test_every_handle_knows_the_limits(self) -> None:
-        """C18, clause 6: what a queue was created with is the same on every handle."""
+        """C18, clause 6: every handle reports the limits with which the queue was created."""
         queue, other = self.create(), self.attach()
         for handle in (queue, other):
             assert handle.max_messages == self.capacity
@@ -82,7 +82,7 @@ class Limits(Bench):
         assert queue.capabilities == other.capabilities
 
     def test_the_limits_reach_other_processes(self) -> None:
-        """C18, clause 6: an unrelated process reads the same ones."""
+        """C18, clause 6: a handle in an unrelated process reports the same limits."""
         self.needs_processes()
         self.create()
         told = self.run("queue = attach(); say(queue.max_messages, queue.max_message_size, oct(queue.mode))")
@@ -90,7 +90,7 @@ class Limits(Bench):
 
     @pytest.mark.parametrize("limit", ["max_messages", "max_message_size"])
     def test_limits_that_differ_are_a_mismatch(self, limit: str) -> None:
-        """C18: attaching with another explicit limit raises QueueMismatch, which names both values."""
+        """C18: opening with another explicit limit raises QueueMismatch, which names both values."""
         self.create()
         asked = self.small[limit] - 1
         for create in (False, True):
@@ -103,14 +103,14 @@ class Limits(Bench):
             assert str(self.small[limit]) in text
 
     def test_the_same_limits_are_no_mismatch(self) -> None:
-        """C18: who asks for what is there gets it."""
+        """C18: opening with the queue's own limits succeeds."""
         self.create()
         assert self.attach(**self.small).max_messages == self.capacity
 
     @pytest.mark.parametrize("value", [0, -1, True, 1.0, "4", float("nan")], ids=repr)
     @pytest.mark.parametrize("limit", ["max_messages", "max_message_size", "buffer_size"])
     def test_a_bad_limit_is_refused(self, limit: str, value: Any) -> None:
-        """C25: a limit is an int from 1 on; nothing is created otherwise."""
+        """C25: a limit must be an int of at least 1; otherwise nothing is created."""
         with pytest.raises(ipcq.InvalidArgument):
             self.create(**{limit: value})
         assert not ipcq.exists(self.name, self.backend)
@@ -126,7 +126,7 @@ class Limits(Bench):
         ids=lambda limits: "-".join(limits),
     )
     def test_a_limit_is_honoured_or_refused(self, limits: dict[str, Any]) -> None:
-        """C24, clause 6: never rounded or ignored, and a refusal names limit, value, what was asked and the way out."""
+        """C24, clause 6: limits are exact; a refusal names the system's limit, its value, the request, the way out."""
         unlimited = dict.fromkeys(LIMITS & self.small.keys())  # options of the backend's own stay
         try:
             queue = self.create(**{**unlimited, **limits})
@@ -144,7 +144,7 @@ class Limits(Bench):
                 assert {limit: getattr(queue, limit) for limit in limits} == limits
 
     def test_a_size_above_the_largest_is_refused(self) -> None:
-        """C24, clauses 6, 20: what capabilities.max_message_size excludes is LimitExceeded or Unsupported."""
+        """C24, clauses 6, 20: a size above capabilities.max_message_size raises LimitExceeded or Unsupported."""
         self.needs("max_message_size")
         largest = self.can.max_message_size
         assert largest is not None
@@ -153,7 +153,7 @@ class Limits(Bench):
         assert not ipcq.exists(self.name, self.backend)
 
     def test_an_unknown_option_is_refused(self) -> None:
-        """C25: a typing error is told, and nothing is created."""
+        """C25: a misspelt option raises InvalidArgument, and nothing is created."""
         with pytest.raises(ipcq.InvalidArgument):
             self.create(no_such_option=1)
         assert not ipcq.exists(self.name, self.backend)
@@ -161,7 +161,7 @@ class Limits(Bench):
     # Lifetime
 
     def test_a_last_close_queue_goes_with_its_last_handle(self) -> None:
-        """C14, clause 5: not before, and without an unlink."""
+        """C14, clause 5: the queue is removed when its last handle closes, not before, without an unlink."""
         self.needs("last_close")
         queue = self.create(lifetime="last-close")
         other = self.attach()
@@ -174,7 +174,7 @@ class Limits(Bench):
         assert not ipcq.exists(self.name, self.backend)
 
     def test_a_last_close_queue_goes_with_killed_processes_too(self) -> None:
-        """C14, C17, clause 5: a handle that was killed with its process counts as closed."""
+        """C14, C17, clause 5: the handles of a killed process count as closed."""
         self.needs("last_close")
         self.needs_processes()
         child = self.launch("queue = create(lifetime='last-close'); os.kill(os.getpid(), signal.SIGKILL)")
@@ -193,7 +193,7 @@ class Limits(Bench):
 
     @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777], ids=oct)
     def test_the_mode_is_private_under_any_umask(self, umask: int) -> None:
-        """C27, clause 7: 0600 is the default, whatever the umask."""
+        """C27, clause 7: the default mode is 0600 under any umask."""
         before = os.umask(umask)
         try:
             queue = self.create()
@@ -205,7 +205,7 @@ class Limits(Bench):
     @pytest.mark.parametrize("umask", [0, 0o022, 0o077], ids=oct)
     @pytest.mark.parametrize("mode", [0o600, 0o620, 0o640, 0o660, 0o666], ids=oct)
     def test_the_mode_is_exactly_the_one_asked_for(self, mode: int, umask: int) -> None:
-        """C27, clause 7: every bit, under every umask, on every handle."""
+        """C27, clause 7: every handle reports the requested mode, whatever the umask."""
         self.needs("other_users")
         before = os.umask(umask)
         try:
@@ -225,14 +225,14 @@ class Limits(Bench):
 
     @pytest.mark.parametrize("mode", [0o600, 0o700], ids=oct)
     def test_the_owners_bits_are_exactly_those_asked_for(self, mode: int) -> None:
-        """C27, clause 7: on every handle, even if a mode cannot grant others anything."""
+        """C27, clause 7: every handle reports the requested mode, even if other users never get access."""
         self.needs("modes")
         assert self.create(mode=mode).mode == mode
         assert self.attach().mode == mode
 
     @pytest.mark.parametrize("mode", [0o400, 0o700], ids=oct)
     def test_a_mode_is_refused_where_there_is_one_alone(self, mode: int) -> None:
-        """C27, clause 20: Unsupported, and nothing is created; never another mode than the one asked for."""
+        """C27, clause 20: open raises Unsupported and creates nothing, rather than use another mode."""
         self.lacks("modes")
         self.lacks("other_users")
         with pytest.raises(ipcq.Unsupported):
@@ -241,13 +241,13 @@ class Limits(Bench):
 
     @pytest.mark.parametrize("mode", [-1, 0o10000, 0o1600, "600", 0.5, True, None], ids=repr)
     def test_a_bad_mode_is_refused(self, mode: Any) -> None:
-        """C27: a mode is an int of permission bits."""
+        """C27: a mode must be an int of permission bits."""
         with pytest.raises(ipcq.InvalidArgument):
             self.create(mode=mode)
         assert not ipcq.exists(self.name, self.backend)
 
     def test_a_private_queue_is_closed_to_other_users(self) -> None:
-        """C27, clause 7: another user's process may neither attach nor unlink."""
+        """C27, clause 7: another user's process can neither attach nor unlink."""
         self.needs_processes()
         self._needs_root()
         queue = self.create()
@@ -268,7 +268,7 @@ class Limits(Bench):
         assert self.drain(queue) == ["kept"]
 
     def test_another_users_queue_is_refused_unless_it_is_trusted(self) -> None:
-        """C27, clause 7: PermissionDenied for what neither this user nor root owns, unless other_users=True."""
+        """C27, clause 7: a queue of another user than root raises PermissionDenied, unless other_users=True."""
         self.needs("other_users")
         self.needs_processes()
         self._needs_root()
@@ -289,7 +289,7 @@ class Limits(Bench):
             pytest.skip("only root can become another user")
 
     def test_a_handle_that_does_not_read_gets_nothing(self) -> None:
-        """C27: with read=False get raises PermissionDenied, and put works."""
+        """C27: with read=False, gets raise PermissionDenied and puts work."""
         queue, other = self.create(), self.attach(read=False)
         other.put("item")
         for call in (other.get, other.get_nowait, other.get_many, other.get_message, other.clear):
@@ -298,7 +298,7 @@ class Limits(Bench):
         assert self.drain(queue) == ["item"]
 
     def test_a_handle_that_does_not_write_puts_nothing(self) -> None:
-        """C27: with write=False put raises PermissionDenied, and get works."""
+        """C27: with write=False, puts raise PermissionDenied and gets work."""
         queue, other = self.create(), self.attach(write=False)
         queue.put("item")
         for call in (other.put, other.put_nowait):
@@ -310,7 +310,7 @@ class Limits(Bench):
         assert queue.empty()
 
     def test_a_queue_may_be_created_by_who_only_reads(self) -> None:
-        """C27: the rights of a handle are not those of the queue."""
+        """C27: write=False restricts the handle that creates the queue, but not the queue."""
         reader = self.create(write=False)
         self.attach().put("item")
         assert reader.get(timeout=HANG) == "item"

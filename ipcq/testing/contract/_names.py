@@ -1,4 +1,4 @@
-"""C16, C18, clauses 1 to 4: names, creating, attaching, looking."""
+"""C16, C18, clauses 1 to 4: names, creating, attaching and listing."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ import pytest
 import ipcq
 from ipcq.testing.contract._bench import HANG, LATE, Bench
 
-#: What stands behind '/'; the suite adds what makes it unique, where there is room.
+#: Names without the leading '/'; the suite appends a unique suffix, as far as it fits.
 GOOD_NAMES = {
     "letters": "Jobs",
     "unicode": "aufträge-仕事-💼",
@@ -28,11 +28,11 @@ BAD_NAMES: tuple[Any, ...] = (
 
 
 class Names(Bench):
-    """What a queue is called, and who finds it."""
+    """Names of queues, and how handles find them."""
 
     @pytest.mark.parametrize("kind", GOOD_NAMES)
     def test_a_name_may_hold_anything_but_slash_and_nul(self, kind: str) -> None:
-        """C25: 1 to 254 bytes of UTF-8 name a queue on every backend."""
+        """C25: on every backend, a name may have 1 to 254 bytes of UTF-8 after the slash."""
         rest = GOOD_NAMES[kind]
         room = 254 - len(rest.encode())
         name = "/" + rest + self.name[1:][: max(0, room)]
@@ -48,13 +48,13 @@ class Names(Bench):
 
     @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name)[:20])
     def test_a_bad_name_is_refused(self, name: Any) -> None:
-        """C25: everything else is InvalidName, for whatever is done with it."""
+        """C25: every operation with an invalid name raises InvalidName."""
         for call in (ipcq.open, ipcq.exists, ipcq.unlink):
             with pytest.raises(ipcq.InvalidName):
                 call(name, backend=self.backend)
 
     def test_names_that_hardly_differ_are_different_queues(self) -> None:
-        """C25, clause 1: case, and the last of many characters, tell queues apart."""
+        """C25, clause 1: names that differ only in case or in the last of many characters are distinct."""
         stem = self.name[1:]
         names = [f"/{stem}{end.rjust(254 - len(stem), 'x')}" for end in ("a", "A", "b")]
         queues = [self.create(name) for name in names]
@@ -67,7 +67,7 @@ class Names(Bench):
                 ipcq.unlink(name, self.backend)
 
     def test_a_url_names_the_backend(self) -> None:
-        """C25: BACKEND:///name is the same queue."""
+        """C25: BACKEND:///name opens the same queue."""
         queue = self.create()
         with ipcq.open(f"{self.backend}://{self.name}", create=False) as other:
             other.put("item")
@@ -75,7 +75,7 @@ class Names(Bench):
         assert queue.get(timeout=HANG) == "item"
 
     def test_a_missing_queue_is_not_found(self) -> None:
-        """C18, clause 2: create=False on a missing name raises QueueNotFound at once, and makes nothing."""
+        """C18, clause 2: create=False raises QueueNotFound at once and creates nothing."""
         began = time.monotonic()
         with pytest.raises(ipcq.QueueNotFound):
             self.attach()
@@ -83,27 +83,27 @@ class Names(Bench):
         assert not ipcq.exists(self.name, self.backend)
 
     def test_a_missing_queue_can_be_waited_for(self) -> None:
-        """C10, clause 2: wait=SECONDS attaches once somebody has created it."""
+        """C10, clause 2: wait=SECONDS attaches once another handle has created the queue."""
         opener = self.start_waiting(self.attach, wait=HANG)
         queue = self.create()
         queue.put("item")
         assert opener.outcome().get(timeout=HANG) == "item"
 
     def test_waiting_for_a_missing_queue_ends_in_time(self) -> None:
-        """C10, clause 2: QueueNotFound comes when the time is over, not before."""
+        """C10, clause 2: QueueNotFound is raised after the timeout, not before."""
         began = time.monotonic()
         with pytest.raises(ipcq.QueueNotFound):
             self.attach(wait=0.3)
         assert 0.3 <= time.monotonic() - began < 0.3 + LATE
 
     def test_opening_twice_meets(self) -> None:
-        """C18, clause 1: by default open creates or attaches, whichever is due."""
+        """C18, clause 1: by default, open creates the queue or attaches to it."""
         queue, other = self.create(exclusive=False), self.create(exclusive=False)
         queue.put("item")
         assert other.get(timeout=HANG) == "item"
 
     def test_exclusive_creation_of_a_taken_name_is_refused(self) -> None:
-        """C18, clause 1: QueueExists, and the queue is as it was."""
+        """C18, clause 1: open raises QueueExists and leaves the queue unchanged."""
         queue = self.create()
         queue.put("kept")
         with pytest.raises(ipcq.QueueExists):
@@ -111,7 +111,7 @@ class Names(Bench):
         assert self.drain(queue) == ["kept"]
 
     def test_one_of_many_threads_creates(self) -> None:
-        """C16, clause 1: simultaneous exclusive creations have one winner."""
+        """C16, clause 1: of concurrent exclusive creations exactly one succeeds."""
         gate = threading.Barrier(8)
 
         def compete() -> bool:
@@ -125,7 +125,7 @@ class Names(Bench):
         assert [worker.outcome() for worker in [self.start(compete) for _ in range(8)]].count(True) == 1
 
     def test_one_of_many_processes_creates(self) -> None:
-        """C16, clause 1: the same for processes, and all meet on the one queue."""
+        """C16, clause 1: this holds for processes too, and the others attach to the same queue."""
         self.needs_processes()
         children = [
             self.launch(
@@ -155,7 +155,7 @@ class Names(Bench):
             child.finish()
 
     def test_a_name_is_usable_after_its_creator_was_killed(self) -> None:
-        """C16: killed at any instant of create, attach, close or unlink, a process leaves the name usable."""
+        """C16: a process killed at any instant of create, attach, close or unlink leaves the name usable."""
         self.needs_processes()
         for number in range(5):
             child = self.launch(
@@ -168,7 +168,7 @@ class Names(Bench):
                 """
             )
             assert child.hear() == "ready"
-            time.sleep(number * 0.007)  # another instant each time; whichever it is, the test holds
+            time.sleep(number * 0.007)  # a different instant each time; the test holds for any
             child.kill()
             with self.create(exclusive=False) as queue:
                 queue.put("item", timeout=HANG)
@@ -176,7 +176,7 @@ class Names(Bench):
                 queue.unlink()
 
     def test_existence_is_told(self) -> None:
-        """C18, clause 3: exists is false before creation, true until unlink, and false then."""
+        """C18, clause 3: exists is false before the creation, true until the unlink, and false after it."""
         assert not ipcq.exists(self.name, self.backend)
         self.create()
         assert ipcq.exists(self.name, self.backend)
@@ -184,7 +184,7 @@ class Names(Bench):
         assert not ipcq.exists(self.name, self.backend)
 
     def test_looking_and_attaching_alter_nothing(self) -> None:
-        """C18, clause 2: attaching, failing to attach and looking leave messages and limits alone."""
+        """C18, clause 2: attaching, failing to attach and listing change neither messages nor limits."""
         queue = self.create()
         queue.put("kept")
         for _ in range(30):
@@ -200,7 +200,7 @@ class Names(Bench):
         assert self.drain(queue) == ["kept"]
 
     def test_processes_that_attach_and_exit_alter_nothing(self) -> None:
-        """C18, clause 2: however a process that had attached ends, the queue stays."""
+        """C18, clause 2: the queue stays, however an attached process ends."""
         self.needs_processes()
         queue = self.create()
         queue.put("kept")
@@ -216,7 +216,7 @@ class Names(Bench):
         assert self.drain(queue) == ["kept"]
 
     def test_existing_queues_are_listed(self) -> None:
-        """C18, clause 20: a backend that lists gives the name, or the reason why it cannot here."""
+        """C18, clause 20: the listing has the queue, or the reason why the backend cannot list here."""
         self.needs("listing")
         self.create()
         listing = ipcq.queues()
@@ -228,7 +228,7 @@ class Names(Bench):
             assert (self.name, self.backend) not in [(info.name, info.backend) for info in ipcq.queues()]
 
     def test_a_backend_that_cannot_list_says_so(self) -> None:
-        """Clause 20: its queues are missing from the listing with a reason."""
+        """Clause 20: the listing has a reason in place of the backend's queues."""
         self.lacks("listing")
         self.create()
         listing = ipcq.queues()

@@ -1,4 +1,4 @@
-"""C26, C29: no message makes ipcq run code or use memory without bound."""
+"""C26, C29: no message makes ipcq run code or use unbounded memory."""
 
 import pickle
 import tracemalloc
@@ -8,10 +8,10 @@ import pytest
 import ipcq
 from ipcq.testing.contract._bench import HANG, Bench
 
-_FLAT = 64 * 1024
+_FLAT_BYTES = 64 * 1024
 _PER_BYTE = 80
 
-#: Messages that claim much and hold little, or hold as much as can be in few bytes; cut to the queue's limit.
+#: Messages that claim a large size but are short, or have many objects in few bytes; truncated to the queue's limit.
 BOMBS = {
     "huge_array": b"\xdd\xff\xff\xff\xff",
     "huge_array_of_arrays": b"\xdd\x7f\xff\xff\xff" * 100,
@@ -32,9 +32,9 @@ class Safety(Bench):
     """Hostile messages."""
 
     def test_no_message_runs_code(self) -> None:
-        """C26: pickles, bare or marked, and marks of nobody neither import, open, compile nor execute anything.
+        """C26: pickles, bare or marked, and unknown marks import, open, compile and execute nothing.
 
-        A channel may use files to take a message, whatever is in it.
+        A channel may open files to take a message, because that does not depend on the content.
         """
         self.run(
             """
@@ -55,7 +55,7 @@ class Safety(Bench):
                     taken.append(queue.get(timeout=5))
                 except ipcq.DecodeError as error:
                     taken.append(error.data)
-            for message in harmless:  # whatever is imported on first use is imported now
+            for message in harmless:  # so that lazy imports happen now
                 raw.put(message)
                 take()
             watching, events = False, []
@@ -67,7 +67,7 @@ class Safety(Bench):
                     files = event.split(".")[0] in ("open", "os") and event not in programs
                     if not (files and in_channel(sys._getframe(1))):
                         events.append((event, arguments))
-            def in_channel(frame):  # what opens a file there does not know yet what the message says
+            def in_channel(frame):  # the channel opens files before the message is decoded
                 while frame is not None:
                     code = frame.f_code
                     if code.co_argcount and isinstance(frame.f_locals.get(code.co_varnames[0]), Channel):
@@ -93,7 +93,7 @@ class Safety(Bench):
         )
 
     def test_a_pickle_is_refused_by_default(self) -> None:
-        """C26: a pickled message is a DecodeError for a handle that does not allow it, and the next get works."""
+        """C26: a handle that does not allow pickles raises DecodeError for a pickle, and the next get works."""
         queue = self.create()
         writer = self.attach(serializer="pickle", allow_pickle=True)
         writer.put({1, 2})
@@ -104,7 +104,7 @@ class Safety(Bench):
         assert self.attach(allow_pickle=True).get(timeout=HANG) == {3}
 
     def test_pickling_is_asked_for_on_both_ends(self) -> None:
-        """C26: the serializer alone allows nothing, and nothing falls back to it."""
+        """C26: the pickle serializer requires allow_pickle=True, and no other serializer falls back to it."""
         queue = self.create()
         with pytest.raises(ipcq.InvalidArgument):
             self.attach(serializer="pickle")
@@ -113,7 +113,7 @@ class Safety(Bench):
         assert queue.empty()
 
     def test_pickling_between_users_is_refused(self) -> None:
-        """C26: where others can write to the queue, their pickles would run as this user."""
+        """C26: if other users can write to the queue, pickles are refused, as their code would run as this user."""
         self.needs("other_users")
         with pytest.raises(ipcq.PermissionDenied):
             self.create(mode=0o620, other_users=True, allow_pickle=True)
@@ -123,10 +123,10 @@ class Safety(Bench):
 
     @pytest.mark.parametrize("kind", BOMBS)
     def test_decoding_takes_memory_in_proportion(self, kind: str) -> None:
-        """C29: at most 64 KiB and 80 times the message's size, whatever the message claims."""
+        """C29: decoding takes at most 64 KiB plus 80 times the message's size, whatever the message claims."""
         queue, raw = self.create(), self.attach(serializer="raw")
         bomb = BOMBS[kind][: self.limit]
-        # Once before it is measured, for what is made on first use.
+        # Once before measuring, for objects that are created on first use.
         peak = 0
         for _ in range(2):
             raw.put(bomb)
@@ -138,10 +138,10 @@ class Safety(Bench):
             finally:
                 peak = tracemalloc.get_traced_memory()[1]
                 tracemalloc.stop()
-        assert peak <= _FLAT + _PER_BYTE * len(bomb)
+        assert peak <= _FLAT_BYTES + _PER_BYTE * len(bomb)
 
     def test_raw_handles_take_bytes_alone(self) -> None:
-        """C6, C25: anything else is EncodeError, and nothing is queued."""
+        """C6, C25: any other object raises EncodeError, and nothing is queued."""
         queue = self.create(serializer="raw")
         for item in ("text", 1, None, [1], object()):
             with pytest.raises(ipcq.EncodeError):

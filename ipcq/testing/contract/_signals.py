@@ -1,10 +1,10 @@
-"""C12: signals. Each test is a process of its own, since only a main thread runs handlers."""
+"""C12: signals. Each test runs in its own process, because only the main thread runs handlers."""
 
 import pytest
 
 from ipcq.testing.contract._bench import INTERRUPTED, LATE, Bench
 
-# Makes a queue on which the verb has to wait, for as many seconds as the second argument says.
+# Creates a queue on which the call must wait, with the second argument as timeout in seconds.
 _WAIT = """
 verb, seconds = sys.argv[1], float(sys.argv[2])
 queue = create()
@@ -39,11 +39,11 @@ verbs = pytest.mark.parametrize("verb", ["get", "get_many", "put", "put_many"])
 
 
 class Signals(Bench):
-    """What a signal does to whoever waits."""
+    """Signals during waits and other calls."""
 
     @verbs
     def test_an_exception_out_of_a_handler_arrives_unchanged(self, verb: str) -> None:
-        """C12, clause 13: an exception from any handler propagates within 100 ms, and the queue stays whole."""
+        """C12, clause 13: an exception of a handler propagates within 100 ms, and the queue stays intact."""
         self.run(
             _WAIT
             + """
@@ -68,7 +68,7 @@ whole()
 
     @verbs
     def test_control_c_ends_a_wait(self, verb: str) -> None:
-        """C12: SIGINT during a wait raises KeyboardInterrupt within 100 ms, whichever thread the signal meets."""
+        """C12: SIGINT during a wait raises KeyboardInterrupt within 100 ms, whichever thread receives the signal."""
         self.run(
             _WAIT
             + """
@@ -86,7 +86,7 @@ whole()
         )
 
     def test_a_wait_without_end_can_be_interrupted(self) -> None:
-        """C12: the same for a get without a timeout, and for SystemExit out of SIGTERM's handler."""
+        """C12: SystemExit of a SIGTERM handler ends a get without a timeout."""
         self.run(
             _WAIT
             + """
@@ -105,7 +105,7 @@ whole()
 
     @verbs
     def test_a_handler_that_returns_leaves_the_time_as_it_is(self, verb: str) -> None:
-        """C12: a 1 kHz timer neither shortens nor lengthens a wait."""
+        """C12: the signals of a 1 kHz timer neither shorten nor lengthen a wait."""
         self.run(
             _WAIT
             + """
@@ -131,7 +131,7 @@ whole()
 
     @pytest.mark.parametrize("serializer", ["raw", "msgpack"])
     def test_exceptions_at_any_instant_leave_the_queue_whole(self, serializer: str) -> None:
-        """C5, C12, clause 11: an exception out of a handler costs one message at most, and wedges nothing."""
+        """C5, C12, clause 11: an exception of a handler loses at most one message, and never blocks the queue."""
         self.run(
             """
             class Mine(Exception):
@@ -146,7 +146,7 @@ whole()
             attempted, stored, taken, raised = 0, [], [], 0
             until = time.monotonic() + 1
             def early():
-                return raised <= 100 or time.monotonic() < until  # on a busy machine few timers fire in a second
+                return raised <= 100 or time.monotonic() < until  # on a busy machine, few timers fire in a second
             def work():
                 global attempted
                 while early():
@@ -182,7 +182,7 @@ whole()
         )
 
     def test_the_queue_can_be_used_in_a_handler(self) -> None:
-        """C12: whatever the handler interrupts, its own calls work or raise, and never deadlock."""
+        """C12: calls in a handler work or raise, and never deadlock, whatever the handler interrupts."""
         self.run(
             """
             queue = create()
@@ -190,11 +190,11 @@ whole()
             over = False
             def handler(*_):
                 global calls, depth
-                if over:  # a signal that came late would take the last item, and set the timer again
+                if over:  # a late signal would take the last item and set the timer again
                     return
                 calls += 1
                 depth += 1
-                if depth < 4:  # one more may interrupt this one, so that they do not pile up on a slow machine
+                if depth < 4:  # limit the nesting, so that handlers do not pile up on a slow machine
                     signal.setitimer(signal.ITIMER_REAL, 0.0003)
                 for call in (
                     lambda: queue.put_nowait("handler"), queue.qsize, queue.empty, queue.full, queue.get_nowait,
@@ -208,7 +208,7 @@ whole()
                 depth -= 1
             signal.signal(signal.SIGALRM, handler)
             dice = random.Random(1)
-            until = time.monotonic() + 5  # where a call is slow, fewer have to do
+            until = time.monotonic() + 5  # if calls are slow, fewer are enough
             while calls < 400 and (calls < 40 or time.monotonic() < until):
                 for call in (
                     lambda: queue.put("main", timeout=0.01), lambda: queue.get(timeout=0.01), queue.qsize,
@@ -231,7 +231,7 @@ whole()
         )
 
     def test_the_queue_can_be_closed_in_a_handler(self) -> None:
-        """C12, C14: closing the handle on which the main thread waits ends that wait or is refused, and never hangs."""
+        """C12, C14: a close in a handler ends the interrupted wait or is refused, and never hangs."""
         self.run(
             """
             queue = create()

@@ -1,4 +1,4 @@
-"""C10, C11, C13: timeouts are monotonic, and no wake-up is lost."""
+"""C10, C11, C13: timeouts use the monotonic clock, and no wake-up is lost."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ import pytest
 import ipcq
 from ipcq.testing.contract._bench import HANG, INTERRUPTED, LATE, WOKEN, Bench
 
-#: Each call that can wait, on a queue in which it has to.
+#: Each call that can wait.
 WAITING: dict[str, Callable[..., Any]] = {
     "get": lambda queue, **when: queue.get(**when),
     "get_many": lambda queue, **when: queue.get_many(**when),
@@ -23,7 +23,7 @@ BAD_BLOCKS: tuple[Any, ...] = (0.5, 0, 1, None, "yes", [])
 
 
 class Waiting(Bench):
-    """What waits, how long, and for whom."""
+    """Timeouts and wake-ups."""
 
     def _blocking(self, verb: str, **options: Any) -> "ipcq.Queue[Any]":
         queue = self.create(**options)
@@ -33,7 +33,7 @@ class Waiting(Bench):
 
     @pytest.mark.parametrize("verb", WAITING)
     def test_a_timeout_is_never_early_and_hardly_late(self, verb: str) -> None:
-        """C10: QueueEmpty or QueueFull comes when the time is over, 50 ms later at most."""
+        """C10: QueueEmpty or QueueFull is raised after the timeout, at most 50 ms later."""
         queue = self._blocking(verb)
         began = time.monotonic()
         with pytest.raises(ipcq.QueueFull if verb.startswith("put") else ipcq.QueueEmpty):
@@ -43,7 +43,7 @@ class Waiting(Bench):
 
     @pytest.mark.parametrize("seconds", [0.001, 0.01, 0.1])
     def test_a_short_timeout_is_not_early_either(self, seconds: float) -> None:
-        """C10: never early, however short the time is."""
+        """C10: a call never times out early, however short the timeout is."""
         queue = self.create()
         for _ in range(3):
             began = time.monotonic()
@@ -54,7 +54,7 @@ class Waiting(Bench):
     @pytest.mark.parametrize("when", [{"timeout": 0}, {"block": False}, {"block": False, "timeout": HANG}], ids=str)
     @pytest.mark.parametrize("verb", WAITING)
     def test_no_time_means_one_try(self, verb: str, when: dict[str, Any]) -> None:
-        """C10: timeout 0 and block=False do not wait."""
+        """C10: with timeout=0 or block=False, a call does not wait."""
         queue = self._blocking(verb)
         began = time.monotonic()
         with pytest.raises(ipcq.TimedOutError):
@@ -63,13 +63,13 @@ class Waiting(Bench):
 
     @pytest.mark.parametrize("when", [{"timeout": 0}, {"block": False}], ids=str)
     def test_one_try_succeeds_where_it_can(self, when: dict[str, Any]) -> None:
-        """C10: 0 tries once, and does not fail by itself."""
+        """C10: with timeout=0 or block=False, a call that need not wait succeeds."""
         queue = self.create()
         queue.put("item", **when)
         assert queue.get(**when) == "item"
 
     def test_no_timeout_waits_until_a_message_comes(self) -> None:
-        """C10: None waits."""
+        """C10: timeout=None waits without a limit."""
         queue = self.create()
         consumer = self.start_waiting(queue.get, timeout=None)
         assert consumer.running()
@@ -77,7 +77,7 @@ class Waiting(Bench):
         assert consumer.outcome() == "late"
 
     def test_no_timeout_waits_until_space_comes(self) -> None:
-        """C10: None waits, also for a put."""
+        """C10: a put with timeout=None waits without a limit."""
         queue = self.create()
         count = self.fill(queue)
         producer = self.start_waiting(queue.put, count, timeout=None)
@@ -88,7 +88,7 @@ class Waiting(Bench):
 
     @pytest.mark.parametrize("seconds", [1e10, 10**400, float("inf")], ids=["long", "huge", "endless"])
     def test_the_longest_timeouts_wait(self, seconds: float) -> None:
-        """C10: a time that no clock holds is as good as none."""
+        """C10: a timeout beyond the range of the clock waits without a limit."""
         queue = self.create()
         consumer = self.start_waiting(queue.get, timeout=seconds)
         queue.put("late")
@@ -97,7 +97,7 @@ class Waiting(Bench):
     @pytest.mark.parametrize("timeout", BAD_TIMEOUTS, ids=repr)
     @pytest.mark.parametrize("verb", WAITING)
     def test_a_bad_timeout_is_refused(self, verb: str, timeout: Any) -> None:
-        """C10: negative, not a number, a bool or no number at all is InvalidArgument."""
+        """C10: a timeout that is negative, NaN, a bool or not a number raises InvalidArgument."""
         queue = self.create()
         queue.put("kept")
         with pytest.raises(ipcq.InvalidArgument):
@@ -107,7 +107,7 @@ class Waiting(Bench):
     @pytest.mark.parametrize("block", BAD_BLOCKS, ids=repr)
     @pytest.mark.parametrize("verb", WAITING)
     def test_block_is_a_bool(self, verb: str, block: Any) -> None:
-        """C10: get(0.5) is InvalidArgument, not "for ever"."""
+        """C10: get(0.5) raises InvalidArgument, rather than wait without a limit."""
         queue = self.create()
         queue.put("kept")
         with pytest.raises(ipcq.InvalidArgument):
@@ -115,7 +115,7 @@ class Waiting(Bench):
         assert self.drain(queue) == ["kept"]
 
     def test_a_waiting_thread_is_woken_by_a_message(self) -> None:
-        """C13, clause 13: a message that is there is taken within 250 ms."""
+        """C13, clause 13: a put wakes a waiting consumer within 250 ms."""
         queue, other = self.create(), self.attach()
         consumer = self.start_waiting(queue.get, timeout=HANG)
         began = time.monotonic()
@@ -124,7 +124,7 @@ class Waiting(Bench):
         assert time.monotonic() - began < WOKEN
 
     def test_a_waiting_thread_is_woken_by_space(self) -> None:
-        """C13, clause 13: the same for space and producers."""
+        """C13, clause 13: a get wakes a waiting producer within 250 ms."""
         queue, other = self.create(), self.attach()
         self.fill(queue)
         producer = self.start_waiting(queue.put, "item", timeout=HANG)
@@ -134,7 +134,7 @@ class Waiting(Bench):
         assert time.monotonic() - began < WOKEN
 
     def test_every_waiting_thread_is_woken(self) -> None:
-        """C13: as many messages as waiting consumers leave nobody waiting."""
+        """C13: as many messages as waiting consumers wake all of them."""
         queue = self.create()
         consumers = [self.start_waiting(queue.get, timeout=HANG) for _ in range(3)]
         for number in range(3):
@@ -144,7 +144,7 @@ class Waiting(Bench):
         assert time.monotonic() - began < WOKEN
 
     def test_a_large_message_waits_for_as_much_space_as_it_needs(self) -> None:
-        """C13: a producer of the largest message is woken when that much has come free."""
+        """C13: a producer of the largest message is woken once there is enough space."""
         queue = self.create(serializer="raw")
         for _ in range(self.capacity):
             queue.put(bytes(self.limit))
@@ -154,7 +154,7 @@ class Waiting(Bench):
         producer.outcome()
 
     def test_a_waiting_process_is_woken_by_a_message(self) -> None:
-        """C13: a message from one process is taken by another that waits for it."""
+        """C13: a put wakes a consumer in another process."""
         self.needs_processes()
         queue = self.create()
         child = self.launch(
@@ -165,14 +165,14 @@ class Waiting(Bench):
             """
         )
         assert child.hear() == "ready"
-        time.sleep(0.1)  # makes it likely that the child waits; it holds either way
+        time.sleep(0.1)  # makes it likely that the child waits; the test holds either way
         began = time.monotonic()
         queue.put("item")
         assert child.hear() == "item"
         assert time.monotonic() - began < WOKEN
 
     def test_a_waiting_process_is_woken_by_space(self) -> None:
-        """C13: space that one process makes is used by another that waits for it."""
+        """C13: a get wakes a producer in another process."""
         self.needs_processes()
         queue = self.create()
         count = self.fill(queue)
@@ -192,10 +192,10 @@ class Waiting(Bench):
         assert time.monotonic() - began < WOKEN
         assert self.drain(queue) == [*range(1, count), "item"]
 
-    # By name, as Windows, where this file is imported as well, has neither.
+    # By name, because Windows, where this file is imported too, has neither.
     @pytest.mark.parametrize("number", ["SIGKILL", "SIGSTOP"], ids=["killed", "stopped"])
     def test_a_waiter_that_is_gone_takes_no_wake_up_with_it(self, number: str) -> None:
-        """C11, C13, clause 14: the consumer that waited first is killed or stopped, the second gets the message."""
+        """C11, C13, clause 14: if the first waiting consumer is killed or stopped, the second gets the message."""
         self.needs_processes()
         queue = self.create()
         child = self.launch(
@@ -209,14 +209,14 @@ class Waiting(Bench):
         time.sleep(0.1)  # as above
         consumer = self.start_waiting(queue.get, timeout=HANG)
         child.send(signal.Signals[number])
-        time.sleep(0.05)  # a signal has no receipt; one that is late makes the test blunt, not wrong
-        queue.put_many([1, 2])  # a consumer that was not gone yet takes one of them
+        time.sleep(0.05)  # delivery of the signal is not confirmed; a late one makes the test weaker, not wrong
+        queue.put_many([1, 2])  # two, because a child that still runs takes one
         began = time.monotonic()
         assert consumer.outcome() in (1, 2)
         assert time.monotonic() - began < WOKEN
 
     def test_a_stopped_process_holds_nobody_past_their_timeout(self) -> None:
-        """C11: whatever a stopped peer was doing, others time out on schedule, and all goes on when it continues."""
+        """C11: while a process is stopped at any point, calls of others time out in time; afterwards all continue."""
         self.needs_processes()
         queue = self.create()
         child = self.launch(
