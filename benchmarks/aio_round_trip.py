@@ -1,6 +1,6 @@
-"""The asynchronous face against pyzmq's, under asyncio: ping-pong between two processes.
+"""`ipcq.aio` compared with pyzmq's asyncio sockets: ping-pong between two processes.
 
-Wanted: a round trip at least twice as fast as pyzmq's asyncio sockets.
+Goal: a round trip at least twice as fast as pyzmq's.
 """
 
 from typing import Any

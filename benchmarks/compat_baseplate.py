@@ -1,6 +1,6 @@
-"""The face of baseplate's message queue against baseplate itself, with equal limits.
+"""The drop-in replacement for baseplate's message queue compared with baseplate, with equal limits.
 
-Wanted: at least 2 times baseplate.
+Goal: at least 2 times as fast as baseplate.
 """
 
 import os
@@ -13,8 +13,8 @@ from ipcq._bench.contestant import OURS
 from ipcq._distribution import DISTRIBUTION
 
 
-class Face(Baseplate):
-    """What baseplate's own contestant does, with another import."""
+class DropIn(Baseplate):
+    """The contestant of baseplate with the replacement's import."""
 
     kind = OURS
     distribution = DISTRIBUTION
@@ -31,4 +31,4 @@ class Face(Baseplate):
 
 
 if __name__ == "__main__":
-    harness.main(__doc__, [Face("mqueue"), Face("shm"), Baseplate()], ["64B", "2P2C", "ping-pong", "idle"])
+    harness.main(__doc__, [DropIn("mqueue"), DropIn("shm"), Baseplate()], ["64B", "2P2C", "ping-pong", "idle"])

@@ -1,6 +1,6 @@
-"""The face of faster-fifo beside faster-fifo.
+"""The drop-in replacement for faster-fifo compared with faster-fifo.
 
-What it has to reach: 3 times on each.
+Goal: at least 3 times as fast in each workload.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ from ipcq._distribution import DISTRIBUTION
 from ipcq.compat.faster_fifo import Queue
 
 
-class Face(FasterFifo):
-    """It is used as faster-fifo is, word for word."""
+class DropIn(FasterFifo):
+    """The contestant of faster-fifo with the replacement's queues."""
 
     kind = OURS
     distribution = DISTRIBUTION
@@ -37,6 +37,6 @@ if __name__ == "__main__":
         peers = [FasterFifo(), FasterFifo("faster-fifo, raw", raw=True)]
     harness.main(
         __doc__,
-        [Face("ipcq.compat.faster_fifo"), *peers, Face("ipcq.compat.faster_fifo, raw", raw=True)],
+        [DropIn("ipcq.compat.faster_fifo"), *peers, DropIn("ipcq.compat.faster_fifo, raw", raw=True)],
         ["64B", "1KiB", "batch", "dict", "4P1C", "2P2C", "ping-pong", "wake-up", "idle"],
     )

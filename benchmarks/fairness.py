@@ -1,11 +1,11 @@
-"""How evenly many participants are served, and how long a put takes behind a slow consumer.
+"""How evenly a queue serves many processes, and how long a put takes if the consumer is slow.
 
-Run ``python benchmarks/fairness.py``. The goals, with 63 producers and one consumer and the other way round: the 99th
-percentile of each participant's longest gap is at most 100 ms, and the smallest share is at least 0.4 of the largest. A
-gap is the time between two successful calls of one participant. Behind a consumer that takes a message every 10 ms, the
-90th percentile of a put is at most 25 ms.
+Run ``python benchmarks/fairness.py``. The goals, with 63 producers and one consumer and vice versa: the 99th percentile
+of each process's longest gap is at most 100 ms, and the smallest share is at least 0.4 of the largest. A gap is the
+time between two successful calls of one process. With a consumer that takes a message every 10 ms, the 90th percentile
+of a put is at most 25 ms.
 
-The participants are forked before any queue is open, and each opens the queue by its name.
+The processes are forked before any queue is open, and each opens the queue by its name.
 """
 
 import argparse
@@ -24,40 +24,40 @@ from ipcq._bench.queues import new_name
 Facts = dict[str, float]
 
 ITEM = bytes(64)
-#: How long a slow consumer rests between two messages.
+#: Pause of the slow consumer between two messages.
 REST_SECONDS = 0.01
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """Return the value that so many percent of all values do not exceed."""
+    """Return the smallest value that at least `percent` of all values do not exceed."""
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
 
 
 def started(work: Callable[[], Any]) -> int:
-    """Run this in its own process, and return a descriptor from which its result can be read as JSON."""
+    """Run a function in its own process, and return a descriptor from which its result can be read as JSON."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
-        with os.fdopen(writing, "w") as told:
-            json.dump(work(), told)
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(work(), pipe)
         os._exit(0)
     os.close(writing)
     return reading
 
 
 def finished(descriptors: list[int]) -> list[Any]:
-    """Return the results of the processes, in the order in which they were started."""
-    said = []
+    """Return the results of the processes, in the order of their start."""
+    results = []
     for descriptor in descriptors:
-        with os.fdopen(descriptor) as told:
-            said.append(json.load(told))
+        with os.fdopen(descriptor) as pipe:
+            results.append(json.load(pipe))
     for _ in descriptors:
         os.wait()
-    return said
+    return results
 
 
 def repeat(call: Callable[[], object], begin: float, end: float) -> tuple[int, float]:
-    """Call between two instants, and return how often it succeeded and the longest time without success."""
+    """Call repeatedly between two instants; return the number of successes and the longest time without one."""
     time.sleep(max(0.0, begin - time.monotonic()))
     count, longest, last = 0, 0.0, begin
     while (now := time.monotonic()) < end:
@@ -73,7 +73,7 @@ def repeat(call: Callable[[], object], begin: float, end: float) -> tuple[int, f
 
 
 def crowd(name: str, backend: str, many: str, others: int, seconds: float) -> Facts:
-    """Let many put to one, or take from one, and return their figures."""
+    """Measure many producers with one consumer, or many consumers with one producer."""
     begin = time.monotonic() + 0.02 * others + 0.5
     end = begin + seconds
 
@@ -86,8 +86,8 @@ def crowd(name: str, backend: str, many: str, others: int, seconds: float) -> Fa
             return repeat(lambda: queue.get(timeout=0.5), begin, end)
 
     one, each = (get, put) if many == "producers" else (put, get)
-    said = finished([started(one), *(started(each) for _ in range(others))])[1:]
-    counts, gaps = [count for count, _ in said], [gap for _, gap in said]
+    results = finished([started(one), *(started(each) for _ in range(others))])[1:]
+    counts, gaps = [count for count, _ in results], [gap for _, gap in results]
     return {
         "messages a second": sum(counts) / seconds,
         "longest gap, 99th percentile (ms)": percentile(gaps, 99) * 1e3,
@@ -97,7 +97,7 @@ def crowd(name: str, backend: str, many: str, others: int, seconds: float) -> Fa
 
 
 def slow(name: str, backend: str, seconds: float) -> Facts:
-    """Let one put behind a consumer that rests after each message, and return how long its puts took."""
+    """Measure the puts of one producer while the consumer pauses after each message."""
     end = time.monotonic() + seconds
 
     def put() -> list[float]:

@@ -1,12 +1,12 @@
-/* What the hardware and the kernel allow, without any queue: what the figures of queues are read beside.
+/* The limits of the hardware and the kernel, without any queue, for comparison with the figures of queues.
  *
- * One argument says what to measure, the next one how long, in seconds; one figure is printed.
+ * The first argument selects the measurement, the second is its duration in seconds; one number is printed.
  *
- *   spin     a round trip between two processes that watch a word of shared memory each, in us
- *   futex    a round trip by FUTEX_WAKE and FUTEX_WAIT alone, in us
+ *   spin     a round trip between two processes that spin on words of shared memory, in us
+ *   futex    a round trip with FUTEX_WAKE and FUTEX_WAIT only, in us
  *   pipe     a round trip of 64 bytes through two pipes, in us
- *   wake     the way of a FUTEX_WAKE to a process that has slept for 5 ms, in us
- *   memcpy N copies of N bytes a second, between two buffers that stay in the cache as far as they fit
+ *   wake     the latency of FUTEX_WAKE to a process that has slept for 5 ms, in us
+ *   memcpy N copies of N bytes per second, between two buffers that stay in the cache as far as they fit
  */
 #define _GNU_SOURCE
 #include <linux/futex.h>
@@ -120,7 +120,7 @@ static double copies(size_t size, double seconds) {
     do {
         for (int i = 0; i < 8; i++) {
             memcpy(target, source, size);
-            __asm__ volatile("" : : "r"(target) : "memory"); /* or nobody would read what was copied */
+            __asm__ volatile("" : : "r"(target) : "memory"); /* else the compiler could drop the copy */
         }
         count += 8;
     } while ((at = now()) < end);

@@ -1,4 +1,4 @@
-"""What the hardware and the kernel allow: floors.c, compiled where it is needed, as contestants without a queue."""
+"""The limits of the hardware and the kernel: floors.c, compiled when needed, as contestants without a queue."""
 
 import atexit
 import os
@@ -13,7 +13,7 @@ from ipcq._bench.workload import Workload
 
 SOURCE = Path(__file__).with_name("floors.c")
 
-#: For each floor what measures it: the argument of floors.c by the name of a workload.
+#: For each floor, the arguments of floors.c by the name of the workload.
 FLOORS = {
     "spinning on shared memory, C": {"ping-pong": ["spin"]},
     "futex, C": {"ping-pong": ["futex"], "wake-up": ["wake"]},
@@ -33,7 +33,7 @@ class Floor:
 
     def sample(self, workload: Workload, seconds: float) -> Sample:
         if workload.name not in FLOORS[self.name]:
-            raise Declined("it is no floor of that")
+            raise Declined("it does not measure this workload")
         arguments = [*FLOORS[self.name][workload.name], str(seconds), str(workload.size)]
         done = subprocess.run([program(), *arguments], capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
@@ -43,12 +43,12 @@ class Floor:
 
 @cache
 def program() -> str:
-    """Compile floors.c, and return the program."""
+    """Compile floors.c, and return the program's path."""
     place = Path(tempfile.mkdtemp(prefix="ipcq-floors-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     compiler = os.environ.get("CC", "cc")
     try:
         subprocess.run([compiler, "-std=c11", "-O2", "-o", place / "floors", SOURCE], check=True)
     except OSError as error:
-        raise Declined(f"no C compiler is here: {error}") from None
+        raise Declined(f"no C compiler: {error}") from None
     return str(place / "floors")

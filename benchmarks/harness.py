@@ -1,4 +1,4 @@
-"""What the scripts here have in common: contestants to be measured as `ipcq bench` measures them, from a shell."""
+"""The command line of the scripts in this directory, which measure their contestants like `ipcq bench`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from ipcq._cli.verbs import bench
 
 
 class Absent:
-    """A peer that is not installed here: its column says so."""
+    """A peer that is not installed; its column says so."""
 
     kind = PEER
     version = ""
@@ -21,16 +21,16 @@ class Absent:
         self.name = name
 
     def sample(self, workload: Workload, seconds: float) -> Sample:
-        raise Declined("it is not installed here")
+        raise Declined("it is not installed")
 
 
 def main(doc: str, contestants: Sequence[Contestant], workloads: Sequence[str] = ()) -> None:
-    """Be the program of a benchmark.
+    """Run the command line of a benchmark.
 
     Args:
-        doc: What ``--help`` says.
-        contestants: Ours first.
-        workloads: Their names, unless others are chosen; empty for all.
+        doc: The text of ``--help``.
+        contestants: The contestants, ours first.
+        workloads: Names of the default workloads; empty for all.
     """
 
     @click.command(help=f"\b\n{doc}")

@@ -1,7 +1,7 @@
-"""The backend mqueue against posix_ipc itself, with equal limits.
+"""The backend mqueue compared with posix_ipc, with equal limits.
 
-Wanted: at least 0.8 times posix_ipc, blocking. "polled" is posix_ipc with calls
-that do not block, and poll, which is the faster way.
+Goal: at least 0.8 times the speed of posix_ipc with blocking calls. "polled" is
+posix_ipc with non-blocking calls and poll, which is faster.
 """
 
 import harness

@@ -1,8 +1,8 @@
-"""What opening a queue takes, beside a POSIX message queue and a bare mapping.
+"""The time to open a queue, compared with a POSIX message queue and a bare mapping.
 
-Run ``python benchmarks/opening.py``. Each round does each of these in turn: attach to a queue that exists, with
-backend="auto" and with the backend named, and close it; create a queue, unlink it and close it; the same with
-posix_ipc; open and map a file of the same size. Shown are medians, and ratios to posix_ipc's attach and create.
+Run ``python benchmarks/opening.py``. Each round does these in turn: attach to an existing queue and close it, with
+backend="auto" and with the backend's name; create, unlink and close a queue; the same with posix_ipc; open and map a
+file of the same size. The output has medians, and ratios to posix_ipc's attach and create.
 """
 
 import argparse
@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 
 import posix_ipc
-from ipcq._bench._machine import machine
-from ipcq._bench._queues import new_name
 from queue_overhead import in_rounds
 
 import ipcq
+from ipcq._bench.machine import machine
+from ipcq._bench.queues import new_name
 
 BACKEND = "shm"
 TIMES = 10
@@ -27,7 +27,7 @@ MAPPED = 1 << 20
 
 
 def each(act: Callable[[], object]) -> Callable[[], float]:
-    """Return what measures an act, in microseconds."""
+    """Return a function that measures the time of an action, in microseconds."""
 
     def measure() -> float:
         begin = time.perf_counter()

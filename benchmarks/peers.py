@@ -1,9 +1,9 @@
-"""ipcq beside its peers, and above the floors of the hardware: all workloads.
+"""ipcq compared with its peers and with the limits of the hardware, in all workloads.
 
-The versions of the peers are those of the dependency group `bench`, which
-`nox -s benchmarks` installs; one that is missing has an empty column. posix_ipc
-and baseplate are as fast as the limits of this user let them be; for the best
-that they can do: sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
+`nox -s benchmarks` installs the peers in the versions of the dependency group
+`bench`; a missing peer has an empty column. The system's limits slow down
+posix_ipc and baseplate; to raise them:
+sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
 """
 
 import harness
@@ -16,7 +16,7 @@ from ipcq._bench.references import REFERENCES
 
 
 def contestants() -> list[Contestant]:
-    # The first peer is what ratios are to.
+    # Ratios are to the first peer.
     base, *references = [reference() for reference in REFERENCES.values()]
     rivals: list[Contestant] = []
     for name, (rival, _) in RIVALS.items():

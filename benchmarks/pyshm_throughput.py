@@ -1,7 +1,7 @@
-"""The backend pyshm against shmqueue, with as much room for each.
+"""The backend pyshm compared with shmqueue, with equal buffers.
 
-Wanted: at least 5 times shmqueue under the file's lock, at least 1.2 times
-under shmlock, and at most 5 ms of processor time in 2 s of a get that waits.
+Goals: at least 5 times as fast as shmqueue with the file's lock, at least 1.2
+times with shmlock, and at most 5 ms of CPU time in a get that waits for 2 s.
 """
 
 import harness

@@ -1,7 +1,8 @@
-"""What a put and a get in one thread take, what of it `Queue` adds to its channel, and what ``import ipcq`` takes.
+"""The time of a put and a get in one thread, the overhead of `Queue` over its channel, and the time of ``import ipcq``.
 
-Run ``python benchmarks/queue_overhead.py``. Wanted: at most 250 ns a call on the backend memory, 40 ms an import, and
-on shm, raw, a pair of at most 2.5 times the 62 to 73 ns of a prototype in C. Channel and queue take turns.
+Run ``python benchmarks/queue_overhead.py``. Goals: at most 250 ns per call on the backend memory, 40 ms per import, and
+on shm, raw, at most 2.5 times the 62 to 73 ns that a pair takes in a prototype in C. Channel and queue are measured in
+turn.
 """
 
 import argparse
@@ -21,7 +22,7 @@ PAIRS = 20_000
 
 
 def in_rounds(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure each once in each round, in turn."""
+    """Call each measurement once per round."""
     measured: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
         for name, measure in measures.items():
@@ -38,7 +39,7 @@ def seconds(put: Callable[[bytes], object], get: Callable[[], object], item: byt
 
 
 def pair(backend: str, serializer: str, rounds: int) -> tuple[float, float]:
-    """Return what a pair takes, and what of it a call adds to the channel, in nanoseconds."""
+    """Return the time of a pair, and the overhead of one call over the channel, in nanoseconds."""
     item = bytes(SMALL)
     with ipcq.open(new_name(), backend, exclusive=True, serializer=serializer) as queue:
         channel, data = queue._channel, queue._encode(item)
@@ -46,7 +47,7 @@ def pair(backend: str, serializer: str, rounds: int) -> tuple[float, float]:
             {
                 "pair": lambda: seconds(queue.put, queue.get, item),
                 "channel": lambda: seconds(lambda each: channel.try_put(each, 0), channel.try_get, data),
-                # A lambda here too, or the channel alone would pay for one.
+                # Also a lambda, so that both measurements include its cost.
                 "queue": lambda: seconds(lambda each: queue.put(each), queue.get, item),
             },
             rounds,

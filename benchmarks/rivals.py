@@ -1,6 +1,6 @@
-"""Rivals: queues of other libraries, each used as its documentation says.
+"""Rivals: queues of other libraries, each used as its documentation recommends.
 
-They are here and not in the wheel: who measures them has a checkout, and the versions of the dependency group `bench`.
+They are not in the wheel, because measuring them needs a checkout with the versions of the dependency group `bench`.
 """
 
 import os
@@ -21,13 +21,13 @@ from ipcq._bench.references import poll_for
 from ipcq._bench.workload import Workload
 
 NEVER = object()
-#: Where rivals put files that they map, each into a directory of an unpredictable name.
+#: Parent of the temporary directories for files that rivals map.
 SHARED_MEMORY = "/dev/shm"
 ONE_READER = "it has no queue that several consumers share"
 
 
 class FasterFifo(Queues):
-    """faster-fifo: a ring in shared memory under one lock; with `raw` without its pickle, for bytes."""
+    """faster-fifo: a ring in shared memory under one lock; with `raw`, bytes without pickle."""
 
     distribution = "faster-fifo"
 
@@ -38,7 +38,7 @@ class FasterFifo(Queues):
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
         import faster_fifo
-        import faster_fifo_reduction  # noqa: F401 - it lets the queues travel
+        import faster_fifo_reduction  # noqa: F401 - makes the queues picklable
 
         if self._raw and workload.objects:
             raise Declined(BYTES_ALONE)
@@ -53,13 +53,13 @@ class FasterFifo(Queues):
 
 
 class PosixIpc(Queues):
-    """posix_ipc: the kernel's message queues, as long as the limits of this user let them be.
+    """posix_ipc: the kernel's message queues, with the largest capacity that this user's limits allow.
 
     Args:
-        name: What it is called.
-        max_messages: Their length, where it is not to be the longest.
-        max_message_size: The size of their messages, where it is not to be that of the workload.
-        polled: Do not block in the call but in poll, as who waits for several things has to.
+        name: Name of the contestant.
+        max_messages: Capacity in messages, by default the largest.
+        max_message_size: Limit of a message in bytes, by default the workload's size.
+        polled: Wait in poll rather than in the call, like programs that wait for several descriptors.
     """
 
     distribution = "posix_ipc"
@@ -171,14 +171,14 @@ class Baseplate(Queues):
     def library(self) -> Any:
         """Return the module."""
         with warnings.catch_warnings():
-            # It is told once in each worker that what it imports is deprecated.
+            # Its imports are deprecated, which it warns of once in each worker.
             warnings.simplefilter("ignore")
             from baseplate.lib import message_queue
         return message_queue
 
 
 class Pyzmq(Queues):
-    """pyzmq: PUSH and PULL over ipc://; its own threads and sockets carry the messages."""
+    """pyzmq: PUSH and PULL over ipc://; its I/O threads send the messages through sockets."""
 
     name = "pyzmq"
     distribution = "pyzmq"
@@ -191,7 +191,7 @@ class Pyzmq(Queues):
             yield [f"ipc://{directory}/{number}" for number in range(workload.queues)]
 
     def context(self) -> Any:
-        """Return what makes the sockets."""
+        """Return the context that creates the sockets."""
         import zmq
 
         return zmq.Context()
@@ -202,7 +202,7 @@ class Pyzmq(Queues):
         context = self.context()
         end = context.socket(zmq.PUSH)
         end.connect(address)
-        # Closing and ending the context waits until all is sent.
+        # Destroying the context waits until all messages are sent.
         return WriteEnd(put=end.send_pyobj if workload.objects else end.send, finish=lambda: context.destroy(linger=-1))
 
     def reader(self, address: str, workload: Workload) -> ReadEnd:
@@ -215,7 +215,7 @@ class Pyzmq(Queues):
 
 
 class Iceoryx2(Queues):
-    """iceoryx2: publish and subscribe over shared memory. Its subscriber asks again and again, which is its fastest."""
+    """iceoryx2: publish and subscribe over shared memory. Its subscriber busy-polls, which is its fastest way."""
 
     name = "iceoryx2, busy"
     distribution = "iceoryx2"
@@ -279,11 +279,11 @@ class Iceoryx2(Queues):
 
         node, service = self._service(address, workload)
         subscriber = service.subscriber_builder().buffer_size(workload.depth).create()
-        # What is sent before they are connected is lost once the buffer is full, and asking connects them.
+        # Messages sent before the ends are connected are lost once the buffer is full; has_samples connects them.
         wait_until(lambda: service.dynamic_config.number_of_publishers == workload.producers)
         subscriber.has_samples()
         size, read = workload.size, ctypes.string_at
-        # It asks again and again until something came. By a function of Python, between whose calls others may run.
+        # Busy-poll with a Python function, because other threads may run between its calls.
         coming = filter(None, iter(lambda: subscriber.receive(), NEVER))
 
         def get() -> bytes:
@@ -332,7 +332,7 @@ class ShmQueue(Queues):
 
 
 class CloudtoidInterprocess(Queues):
-    """cloudtoid-interprocess: a ring in shared memory. Its put does not wait, so it is tried until there is room."""
+    """cloudtoid-interprocess: a ring in shared memory. Its put does not wait, so it is retried until there is space."""
 
     name = "cloudtoid-interprocess"
     distribution = "cloudtoid-interprocess"
@@ -344,7 +344,7 @@ class CloudtoidInterprocess(Queues):
         with TemporaryDirectory(prefix="ipcq-bench-", dir=SHARED_MEMORY) as directory, ExitStack() as stack:
             addresses = [(new_name()[1:], directory) for _ in range(workload.queues)]
             for address in addresses:
-                # A queue goes with its last end, and what was put by then is lost.
+                # Closing the last end removes the queue with its messages, so keep one open.
                 stack.enter_context(self.library().Subscriber(*self._arguments(address, workload)))
             yield addresses
 
@@ -369,7 +369,7 @@ class CloudtoidInterprocess(Queues):
 
 
 class SubethaIpc(Queues):
-    """subetha-ipc: its SpscRing, which has slots of 64 bytes. Neither end can wait, so both ask again and again."""
+    """subetha-ipc: its SpscRing, which has slots of 64 bytes. Neither end can wait, so both busy-poll."""
 
     name = "subetha-ipc, busy"
     distribution = "subetha-ipc"
@@ -405,7 +405,7 @@ class SubethaIpc(Queues):
 
     def reader(self, address: str, workload: Workload) -> ReadEnd:
         ring = self._open(address, workload)
-        # By functions of Python, between whose calls other threads may run.
+        # Busy-poll with Python functions, because other threads may run between their calls.
         coming = filter(None, iter(lambda: ring.pop(), NEVER))
 
         def get_many(most: int) -> list[bytes]:
@@ -415,7 +415,7 @@ class SubethaIpc(Queues):
 
 
 def persistent(attempt: Callable[[Any], bool]) -> Callable[[Any], object]:
-    """Return what tries to put a message until there is room, and lets others run in between."""
+    """Return a put that retries until there is space, and yields the processor in between."""
 
     def put(message: Any) -> None:
         while not attempt(message):
@@ -425,7 +425,7 @@ def persistent(attempt: Callable[[Any], bool]) -> Callable[[Any], object]:
 
 
 def persistent_with_rest(attempt: Callable[[list[Any]], int]) -> Callable[[list[Any]], object]:
-    """Return what tries to put several messages until all are in, by a call that says how many went in."""
+    """Return a put of several messages that retries until all are stored; `attempt` returns how many it stored."""
 
     def put_many(messages: list[Any]) -> None:
         while messages := messages[attempt(messages) :]:
@@ -435,17 +435,17 @@ def persistent_with_rest(attempt: Callable[[list[Any]], int]) -> Callable[[list[
 
 
 def slots_of(workload: Workload) -> int:
-    """Return how many messages a ring holds whose length is a power of two."""
+    """Return the workload's depth, rounded up to a power of two."""
     return 1 << (workload.depth - 1).bit_length()
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
-    """Look again and again until a point is reached."""
+    """Busy-poll until a condition holds."""
     deque(iter(reached, True), maxlen=0)
 
 
 def depth_of(size: int, queues: int) -> int:
-    """Return how many messages of a size this user may have in a message queue of the kernel's, of so many queues."""
+    """Return the largest capacity of a message queue of the kernel that this user may create, for so many queues."""
     try:
         longest = int(Path("/proc/sys/fs/mqueue/msg_max").read_text())
     except OSError:
@@ -453,12 +453,12 @@ def depth_of(size: int, queues: int) -> int:
     import resource
 
     allowed, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
-    # What the kernel charges for a message beside its bytes; half of it is left to others of this user.
+    # The kernel charges 96 bytes for each message in addition to its size. Leave half to this user's other queues.
     fits = longest if allowed < 0 else allowed // 2 // queues // (size + 96)
     return max(1, min(longest, fits, 1000))
 
 
-#: By the names of their distributions, with the module that each brings.
+#: The contestants, and the modules that they import, by the names of their distributions.
 RIVALS: dict[str, tuple[Callable[[], Queues], str]] = {
     "faster-fifo": (FasterFifo, "faster_fifo"),
     "posix_ipc": (PosixIpc, "posix_ipc"),
@@ -472,5 +472,5 @@ RIVALS: dict[str, tuple[Callable[[], Queues], str]] = {
 
 
 def installed(rival: str) -> bool:
-    """Tell whether what a rival needs is here."""
+    """Return whether a rival's module is installed."""
     return find_spec(RIVALS[rival][1]) is not None

@@ -1,7 +1,7 @@
-"""The backend socketpair against a pair of sockets by itself.
+"""The backend socketpair compared with a bare pair of sockets.
 
-Wanted: at least 0.7 times the pair. Without limits a get also has to be ready
-for a descriptor; with max_messages a put takes the file lock.
+Goal: at least 0.7 times the speed of the pair. Without limits, a get must also
+handle passed descriptors; with max_messages, a put takes the file lock.
 """
 
 import harness

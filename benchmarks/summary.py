@@ -1,9 +1,8 @@
-"""Measure everything that the documentation shows, and rewrite benchmarks/summary.json and the README's lines.
+"""Measure all figures in the documentation, and rewrite benchmarks/summary.json and the README's lines.
 
-Run it on a machine that has nothing else to do. ``--rounds 1 --seconds 0.05`` is
-only a trial run; the figures are then marked as such. posix_ipc and
-baseplate are as fast as the limits of this user let them be; for the best that
-they can do: sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
+Run it on an idle machine. ``--rounds 1 --seconds 0.05`` is only a trial run, whose
+figures are marked as such. The system's limits slow down posix_ipc and baseplate;
+to raise them: sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
 """
 
 import sys
@@ -11,12 +10,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-#: Sizes at which the multiprocessing face is faster than the original, and sizes at which it is slower.
+#: Workloads in which the replacement for multiprocessing is faster than the original, and some in which it is slower.
 SIZES = ("64B", "1KiB", "64KiB", "1MiB", "dict", "ping-pong")
 
 
 def main() -> None:
-    # In here, or each of the workers would import it all.
+    # Imported here, because otherwise each worker process would import these modules too.
     import click
     import compat_multiprocessing
 

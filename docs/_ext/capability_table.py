@@ -1,16 +1,16 @@
-"""The table of what backends can do, from their descriptors: the reference prints it, a test compares the README."""
+"""The table of backends' capabilities, from their descriptors, for the reference; a test compares the README."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 import ipcq
 
-#: What the beginnings of `sys.platform` stand for.
+#: Names of platforms, by their prefixes of `sys.platform`.
 PLATFORMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows", "freebsd": "FreeBSD", "netbsd": "NetBSD"}
 
 
 def table(infos: Sequence[ipcq.BackendInfo]) -> Iterator[str]:
-    """Make the table's lines, with a column for each backend."""
+    """Yield the table's lines, with a column for each backend."""
     yield f"| | {' | '.join(f'`{info.name}`' for info in infos)} |"
     yield "|---|" + "---|" * len(infos)
     yield f"| platforms | {' | '.join(places(info.platforms) for info in infos)} |"

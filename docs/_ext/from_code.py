@@ -1,4 +1,4 @@
-"""Directives that print what the code says, so that no page can say something else."""
+"""Directives that print text and data from the code, so that pages cannot contradict it."""
 
 import re
 from base64 import b64encode
@@ -20,7 +20,7 @@ from ipcq._distribution import DISTRIBUTION
 
 
 class Generated(SphinxDirective):
-    """Puts lines of Markdown onto the page."""
+    """A directive that inserts lines of Markdown."""
 
     def lines(self) -> list[str]:
         raise NotImplementedError
@@ -35,7 +35,7 @@ class Generated(SphinxDirective):
 
 
 class ModuleDocstring(Generated):
-    """Prints the docstring of a module, which is written in Markdown; its numbered clauses can be linked to."""
+    """Prints the docstring of a module, written in Markdown, with link targets for its numbered clauses."""
 
     required_arguments = 1
 
@@ -46,7 +46,7 @@ class ModuleDocstring(Generated):
 
 
 class CapabilityTable(Generated):
-    """Prints where the bundled backends exist and what they can do, from their descriptors."""
+    """Prints the platforms and capabilities of the bundled backends, from their descriptors."""
 
     def lines(self) -> list[str]:
         return list(table([info for info in ipcq.backends() if info.distribution == DISTRIBUTION]))
@@ -62,7 +62,7 @@ class BenchmarkTable(Generated):
 
 
 class BenchmarkRatios(Generated):
-    """Prints what one contestant of benchmarks/summary.json does beside the one that it replaces."""
+    """Prints a comparison of a contestant of benchmarks/summary.json with the one that it replaces."""
 
     required_arguments = 1
 
@@ -77,14 +77,14 @@ class BenchmarkChart(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         report = read(self.arguments[0])
-        # As an image, whose style sheet is its own and not the page's.
+        # As an image, so that its style sheet does not affect the page.
         drawn = b64encode(svg(report).encode()).decode()
         image = f'<img src="data:image/svg+xml;base64,{drawn}" alt="{escape(caption(report))}" style="width: 100%">'
         return [nodes.raw("", image, format="html")]
 
 
 class PlainAttributes:
-    """Keeps napoleon from taking what stands before a colon in an attribute's docstring for its type."""
+    """Prevents napoleon from taking the text before a colon in an attribute's docstring as its type."""
 
     def __init__(self, app: Sphinx) -> None:
         self.written: list[str] = []

@@ -1,4 +1,4 @@
-"""Queues in SQLite: the name of a queue is a symbolic link to a directory that holds one database."""
+"""Queues in SQLite databases: a queue's name is a symbolic link to a directory with one database."""
 
 import contextlib, hashlib, itertools, os, shutil, sqlite3, tempfile
 
@@ -9,7 +9,7 @@ ABLE = b.Capabilities(
     scope=b.Scope.HOST, persistence=b.Persistence.KERNEL, exact_qsize=True, max_message_size=1 << 29
 )
 ERRORS = {FileNotFoundError: e.QueueNotFound, FileExistsError: e.QueueExists, sqlite3.Error: e.MessageQueueError}
-BUSY = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED  # not now; every other code is an error
+BUSY = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED  # try again later; every other code is an error
 CODES = {
     sqlite3.SQLITE_FULL: e.NoSpace,
     sqlite3.SQLITE_READONLY: e.PermissionDenied,
@@ -36,24 +36,24 @@ class FileChannel(b.Channel):
     def __init__(self, name: str, directory: str) -> None:
         self.name, self.link, self.directory = name, place(name), directory
         self.lock, self.db, self.connecting = b.NativeRLock(), None, False
-        b.belongs(self)  # before there is a connection, so that each fork finds it
+        b.belongs(self)  # before the first connection, so that every fork calls this channel's hooks
 
     def run(self, statement: str, *values: bytes) -> list | None:
         with self.lock, b.translated(ERRORS, self.name, "file"):
             while True:
                 try:
                     db = self.db or self.connect()
-                    # One call of C, so that no signal handler that forks can close the connection in the middle.
+                    # A single call of C, so that no signal handler that forks can close the connection during it.
                     return list(itertools.chain.from_iterable(map(db.execute, [statement], [values])))
                 except sqlite3.Error as error:
                     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                     if code in BUSY:
-                        return None  # another process is at it: nothing was done
+                        return None  # another process has the lock: nothing was done
                     if code:
                         kind = CODES.get(code, e.MessageQueueError) if os.path.exists(self.directory) else e.QueueGone
                         raise kind(str(error)) from error
                     if self.db is db:
-                        raise  # else a handler that forked has closed it, before anything was done
+                        raise  # otherwise a handler that forked has closed it, before anything was done
 
     def connect(self) -> sqlite3.Connection:
         self.connecting = True
@@ -96,19 +96,19 @@ class FileChannel(b.Channel):
             self.db = None
 
     def before_fork(self) -> None:
-        # SQLite's locks belong to the process, but a connection that a child inherits would take them for its own.
+        # SQLite's locks belong to the process, but a connection that a child inherits would treat them as its own.
         if not self.lock.acquire(timeout=1):
             raise e.TimedOutError("another thread is stuck inside SQLite")
-        if self.connecting:  # a signal handler forks
+        if self.connecting:  # a signal handler has interrupted `connect`, and forks
             self.lock.release()
-            raise e.MessageQueueError("this thread is making a connection")
-        self.close()  # the next call makes another one; the lock is kept until then
+            raise e.MessageQueueError("this thread is connecting to the database")
+        self.close()  # the next call connects again; the lock is held until the fork is over
 
     def after_fork_in_parent(self) -> None:
         self.lock.release()
 
     def after_fork(self) -> bool:
-        return False  # the child opens the queue for itself
+        return False  # the child must open the queue itself
 
 
 class FileBackend(b.Backend):
@@ -116,7 +116,7 @@ class FileBackend(b.Backend):
 
     def create(self, name: str, request: b.Request) -> b.Channel:
         if request.buffer_size is not None:
-            raise e.Unsupported("its queues are bounded in messages: give max_messages instead of buffer_size")
+            raise e.Unsupported("its queues are limited by messages: pass max_messages instead of buffer_size")
         limits = request.max_messages or 64, request.max_message_size or 1 << 20
         with b.translated(ERRORS, name, "file"), contextlib.ExitStack() as undo:
             directory = tempfile.mkdtemp(dir="/dev/shm", prefix="ipcq-file-")
@@ -126,7 +126,7 @@ class FileBackend(b.Backend):
             undo.callback(channel.close)
             for statement in MAKE:
                 channel.run(statement.format(*limits))
-            os.symlink(directory, place(name))  # only now is there a queue: whole or not at all
+            os.symlink(directory, place(name))  # only now the queue exists, complete
             undo.pop_all()
         return self.opened(channel)
 
@@ -139,7 +139,7 @@ class FileBackend(b.Backend):
         try:
             messages, size = channel.look("SELECT * FROM queue")
         except e.QueueGone as error:
-            raise e.QueueNotFound from error  # unlinked since
+            raise e.QueueNotFound from error  # unlinked meanwhile
         channel.attributes = b.Attributes(mode=0o600, max_messages=messages, max_message_size=size)
         return channel
 

@@ -143,7 +143,7 @@ def test_a_fork_while_a_connection_is_made_is_an_error_in_the_child(queue: "ipcq
     """The child must not open the database, because it has a part of the parent's connection."""
     channel: Any = queue._channel
     channel.connecting = True
-    with pytest.raises(ipcq.MessageQueueError, match="making a connection"):
+    with pytest.raises(ipcq.MessageQueueError, match="this thread is connecting"):
         channel.before_fork()
     channel.connecting = False
     queue.put(1, timeout=5)
