@@ -12,7 +12,7 @@ exchange JSON lines, with `Peer.say` and `Peer.hear` on this side, and `say` and
     with Peers() as peers:
         assert peers.spawn(produce, name, backend).hear() == "done"
 
-- `Peers.spawn` starts a new interpreter.
+- `Peers.spawn` starts a new interpreter, and so does `Peers.script`, for a program given as source text.
 - `Peers.fork` forks from an interpreter that has imported everything and opened nothing. It is some fifty times
   cheaper, for storms of kills.
 - `Peers.inherit` starts an interpreter that inherits queues without a name by multiprocessing.
@@ -25,15 +25,11 @@ processes' ledgers.
 """
 
 import contextlib
-import faulthandler
-import importlib
-import importlib.util
 import json
 import math
 import multiprocessing
 import os
 import random
-import runpy
 import secrets
 import select
 import shutil
@@ -47,9 +43,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, ClassVar, Final, ParamSpec, Self
+from typing import Any, Final, ParamSpec, Self
 
-import ipcq
+from ipcq.testing._program import FUNCTION, Connection, forget, hear, run_inherited, run_script, say
 from ipcq.testing.oracle import Verdict, judge
 
 __all__ = (
@@ -121,70 +117,12 @@ def until(happened: Callable[[], object], timeout: float = 10.0, what: str = "it
         time.sleep(0.001)
 
 
-def forget(*directories: str) -> None:  # pragma: no cover - see _main
-    """Remove the directories of a test whose process died."""
-    for directory in directories:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 # --- peers --------------------------------------------------------------------------------------------------------
 
 
 def state_of(pid: int) -> str:
     """Return the kernel's letter for a process's state, such as ``"S"`` for waiting and ``"R"`` for running."""
     return _state(Path(f"/proc/{pid}"))
-
-
-class _Connection:
-    """One end of a socket that carries JSON lines."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self.end = end
-        # A list, because appending to one string would copy it for each part of a long report.
-        self._parts: list[bytes] = []
-
-    def say(self, value: object) -> None:
-        self.end.sendall(json.dumps(value).encode() + b"\n")
-
-    def hear(self, deadline: float = math.inf) -> Any:
-        while not self.complete:
-            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-            if not select.select([self.end], [], [], left)[0]:
-                raise TimeoutError
-            self.read()
-        line, _, rest = b"".join(self._parts).partition(b"\n")
-        self._parts = [rest]
-        return json.loads(line)
-
-    @property
-    def complete(self) -> bool:
-        """Whether a complete line was received."""
-        return any(b"\n" in part for part in self._parts)
-
-    def read(self) -> None:
-        """Wait for more data."""
-        part = self.end.recv(1 << 16)
-        if not part:
-            raise EOFError
-        self._parts.append(part)
-
-
-class _Test:
-    """The program's connection to the test."""
-
-    line: ClassVar[_Connection | None] = None
-
-
-def say(value: object) -> None:  # pragma: no cover - see _main
-    """Send a JSON value from a program to the test."""
-    assert _Test.line is not None, "say() must be called in a program that Peers runs"
-    _Test.line.say(value)
-
-
-def hear() -> Any:  # pragma: no cover - see _main
-    """Wait in a program for the next value from the test."""
-    assert _Test.line is not None, "hear() must be called in a program that Peers runs"
-    return _Test.line.hear()
 
 
 class Peer:
@@ -204,7 +142,7 @@ class Peer:
         self.errors = errors
         self.patience = patience
         self.returncode: int | None = None
-        self._line = _Connection(end)
+        self._line = Connection(end)
         self._reap = reap
 
     def __repr__(self) -> str:
@@ -235,6 +173,23 @@ class Peer:
             raise Hang(f"{self} sent nothing for {timeout} seconds\n{self.stacks()}") from None
         except (EOFError, OSError) as error:
             raise self._silent_death() from error
+
+    def rest(self, timeout: float | None = None) -> list[Any]:
+        """Return the values that the program sends until it ends.
+
+        Raises:
+            Hang: It has not ended within `timeout` seconds.
+        """
+        timeout = self.patience if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        values = []
+        with contextlib.suppress(EOFError, ConnectionError):
+            try:
+                while True:
+                    values.append(self._line.hear(deadline))
+            except TimeoutError:
+                raise Hang(f"{self} did not end within {timeout} seconds\n{self.stacks()}") from None
+        return values
 
     def send(self, number: int) -> None:
         """Send a signal, unless the process has been reaped."""
@@ -437,6 +392,10 @@ class Peers:
         """Run a program in a new interpreter."""
         return self._spawn(program.__name__, _call_of(program, args, kwargs))
 
+    def script(self, source: str, *arguments: str) -> Peer:
+        """Run Python source in a new interpreter, with these command-line arguments, and with warnings as errors."""
+        return self.spawn(run_script, source, list(arguments))
+
     def fork(self, program: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Peer:
         """Run a program in a child of an interpreter that has imported everything and opened nothing."""
         if self._nursery is None:
@@ -472,7 +431,7 @@ class Peers:
         label, path = self._label(program.__name__)
         with theirs:
             # A daemon, so that multiprocessing ends it at the latest when this process exits.
-            process = SPAWN.Process(target=_run_inherited, args=(theirs, str(path), program, args), daemon=True)
+            process = SPAWN.Process(target=run_inherited, args=(theirs, str(path), program, args), daemon=True)
             try:
                 with _signals_deferred():
                     process.start()
@@ -523,7 +482,7 @@ class Peers:
                     "-X",
                     "faulthandler",
                     "-c",
-                    "from ipcq.testing.processes import _main; _main()",
+                    "from ipcq.testing._program import main; main()",
                     str(theirs.fileno()),
                     json.dumps(call),
                 ],
@@ -625,17 +584,13 @@ def _signals_deferred() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-# --- the peer's side ----------------------------------------------------------------------------------------------
-
-
-#: The key that marks a function among a program's arguments.
-_FUNCTION: Final = "ipcq.testing function"
+# --- programs by name ---------------------------------------------------------------------------------------------
 
 
 def _call_of(program: Callable[..., object], args: Iterable[object], kwargs: Mapping[str, object]) -> dict[str, Any]:
     return {
         **_name_of(program),
-        "args": [{_FUNCTION: _name_of(arg)} if callable(arg) else arg for arg in args],
+        "args": [{FUNCTION: _name_of(arg)} if callable(arg) else arg for arg in args],
         "kwargs": dict(kwargs),
     }
 
@@ -647,125 +602,3 @@ def _name_of(program: Callable[..., object]) -> dict[str, str]:
         "file": str(Path(function.__code__.co_filename).resolve()),
         "function": function.__qualname__,
     }
-
-
-_loaded: dict[str, Mapping[str, Any]] = {}
-
-
-def _prepare(call: Mapping[str, Any]) -> Callable[[], object]:  # pragma: no cover - see _main
-    """Load a program and the functions among its arguments."""
-    program = _load(call)
-    args = [_load(arg[_FUNCTION]) if isinstance(arg, dict) and _FUNCTION in arg else arg for arg in call["args"]]
-    return lambda: program(*args, **call["kwargs"])
-
-
-def _load(call: Mapping[str, Any]) -> Callable[..., object]:  # pragma: no cover - see _main
-    """Load a function from its module if that is the same file, else from the file, such as a test module."""
-    file = call["file"]
-    if file not in _loaded:
-        try:
-            spec = importlib.util.find_spec(call["module"])
-        except (ImportError, ValueError):
-            spec = None
-        if spec is not None and spec.origin is not None and str(Path(spec.origin).resolve()) == file:
-            _loaded[file] = vars(importlib.import_module(call["module"]))
-        else:
-            # It may import modules of its directory.
-            sys.path.insert(0, str(Path(file).parent))
-            _loaded[file] = runpy.run_path(file)
-    program: Callable[..., object] = _loaded[file][call["function"]]
-    return program
-
-
-def _main() -> None:  # pragma: no cover - in the program's process, whose coverage is not measured
-    call = json.loads(sys.argv[2])
-    end = socket.socket(fileno=int(sys.argv[1]))
-    end.set_inheritable(False)
-    _Test.line = line = _Connection(end)
-    program = _nurse(line, **call) if "farewell" in call else _prepare(call)
-    program()
-
-
-def _run_inherited(
-    end: socket.socket, path: str, program: Callable[..., object], args: tuple[object, ...]
-) -> None:  # pragma: no cover - see _main
-    """Run a program in a process that multiprocessing started."""
-    errors = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(errors, 1)
-    os.dup2(errors, 2)
-    os.close(errors)
-    faulthandler.enable()
-    _leave_with_parent()
-    _Test.line = _Connection(end)
-    # If the test has ended, the result does not matter.
-    with contextlib.suppress(EOFError):
-        program(*args)
-
-
-def _leave_with_parent() -> None:  # pragma: no cover - see _main
-    """End this process when the test dies, even during a wait."""
-    parent = multiprocessing.parent_process()
-    if parent is None or sys.platform == "win32":
-        return
-    import fcntl  # which only POSIX has
-
-    # Only the test holds the other end of this pipe. The default action of SIGIO ends the process.
-    pipe = parent.sentinel
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([pipe], [], [], 0)[0]:
-        raise SystemExit(1)
-
-
-def _nurse(
-    line: _Connection, farewell: dict[str, Any], directories: list[str]
-) -> Callable[[], object]:  # pragma: no cover - see _main
-    """Fork and reap children as ordered, until the test ends; in a child, return its program."""
-    ipcq.backends()
-    line.say("ready")
-    children: set[int] = set()
-    with contextlib.suppress(ConnectionError):  # raised if the test ends in the middle of an order
-        while order := _order(line):
-            request, fds = order
-            if "fork" in request:
-                program = _prepare(request["fork"])
-                pid = os.fork()
-                if not pid:
-                    line.end.close()
-                    _Test.line = _Connection(socket.socket(fileno=fds[0]))
-                    os.dup2(fds[1], 1)
-                    os.dup2(fds[1], 2)
-                    os.close(fds[1])
-                    return program
-                children.add(pid)
-                for fd in fds:
-                    os.close(fd)
-                line.say(pid)
-            else:
-                code = _reaped(request["reap"], request["timeout"])
-                if code is not None:
-                    children.discard(request["reap"])
-                line.say(code)
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    forget(*directories)
-    return _prepare(farewell)
-
-
-def _order(line: _Connection) -> tuple[dict[str, Any], list[int]] | None:  # pragma: no cover - see _main
-    order, fds, _, _ = socket.recv_fds(line.end, 1 << 20, 2)
-    while order and not order.endswith(b"\n"):
-        order += line.end.recv(1 << 20)
-    return (json.loads(order), fds) if order else None
-
-
-def _reaped(pid: int, timeout: float) -> int | None:  # pragma: no cover - see _main
-    deadline = time.monotonic() + timeout
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(0.0005)

@@ -1,60 +1,64 @@
 """The helpers of the conformance suite fail when they should: on hangs, failing scripts and events that never come."""
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 import ipcq
+from ipcq.testing import processes
 from ipcq.testing.contract import _bench
-from ipcq.testing.contract._bench import Bench, Child, Hang, Worker, watchdog
+from ipcq.testing.contract._bench import Bench, Hang, Worker, watchdog
+from ipcq.testing.processes import Peer, PeerDied
 
-Launch = Callable[[str], Child]
+Launch = Callable[[str], Peer]
 
 
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
     """Return a function that starts a script; the suite waits at most a second for it."""
     monkeypatch.setattr(_bench, "HANG", 1.0)
-    children: list[Child] = []
-
-    def start(script: str) -> Child:
-        process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-c", script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        children.append(Child(process))
-        return children[-1]
-
-    yield start
-    for child in children:
-        child.clean_up()
+    bench = Bench()
+    bench.backend, bench.name = "memory", "/unused"  # type: ignore[misc]  # which a subclass sets
+    with ExitStack() as bench._cleaning:
+        yield bench.launch
 
 
 def test_a_script_that_hangs_fails_with_its_stacks(launch: Launch) -> None:
     """A hang is a failure that shows where it is."""
-    with pytest.raises(pytest.fail.Exception, match=r"did not end within(?s:.*)line 1 in <module>"):
-        launch("import time; time.sleep(1000)").finish()
+    peer = launch("say(1); time.sleep(1000)")
+    peer.hear(20)
+    with pytest.raises(processes.Hang, match=r"did not end within(?s:.*)line \d+ in <module>"):
+        peer.done()
+
+
+def test_the_rest_of_a_script_that_hangs_is_a_failure(launch: Launch) -> None:
+    """With its stacks too."""
+    peer = launch("say(1); time.sleep(1000)")
+    peer.hear(20)
+    with pytest.raises(processes.Hang, match=r"did not end within(?s:.*)line \d+ in <module>"):
+        peer.rest()
 
 
 def test_a_script_that_fails_is_a_failure(launch: Launch) -> None:
     """The failure has the output of the script."""
-    with pytest.raises(pytest.fail.Exception, match="ended with 3"):
-        launch("raise SystemExit(3)").finish()
+    with pytest.raises(PeerDied, match=r"returncode 3>(?s:.*)odd"):
+        launch("print('odd'); raise SystemExit(3)").done(20)
 
 
 def test_a_script_that_ends_without_output_is_a_failure(launch: Launch) -> None:
     """The suite does not wait forever for a line that never comes."""
-    with pytest.raises(pytest.fail.Exception, match="ended but more output was expected"):
-        launch("pass").hear()
+    with pytest.raises(PeerDied, match="ended and sent nothing"):
+        launch("pass").hear(20)
+
+
+def test_a_script_has_warnings_as_errors(launch: Launch) -> None:
+    """As the tests have."""
+    with pytest.raises(PeerDied, match="UserWarning: odd"):
+        launch("import warnings; warnings.warn('odd')").done(20)
 
 
 def test_a_thread_that_hangs_fails_with_its_place() -> None:

@@ -1,29 +1,22 @@
 """The pair of sockets keeps the contract, with messages inside packets and in files beside them."""
 
 import os
-import signal
 import time
 
 import pytest
 
 import ipcq
 from ipcq.testing import BackendContract
-from ipcq.testing.contract._bench import HANG, LATE, Child
+from ipcq.testing.contract._bench import HANG, LATE
 
 _buffer = pytest.importorskip("ipcq_socketpair._buffer", reason="the backend socketpair rests on what Linux has")
 
 HOLD = """
 queue = attach() if sys.argv[1] == "attach" else create()
 say("holding")
-sys.stdin.readline()
+hear()
 queue.close()
 """
-
-
-def stop(child: Child) -> None:
-    """Stop a process, and return once it is stopped."""
-    child.send(signal.SIGSTOP)
-    os.waitpid(child.pid, os.WUNTRACED)
 
 
 class TestSocketpair(BackendContract):
@@ -36,7 +29,7 @@ class TestSocketpair(BackendContract):
         with self.attach() as queue:
             queue.put("kept")
             creator.kill()
-            assert self.run("say(attach().get(timeout=5))").split() == ["kept"]
+            assert self.run("say(attach().get(timeout=5))") == ["kept"]
 
     def test_any_holder_answers_newcomers_when_the_creator_is_stopped(self) -> None:
         """C11: a stopped holder may accept the connection, yet another one answers, each of 30 times."""
@@ -44,26 +37,26 @@ class TestSocketpair(BackendContract):
         assert creator.hear() == "holding"
         other = self.launch(HOLD, "attach")
         assert other.hear() == "holding"
-        stop(creator)
+        creator.stop()
         slowest = 0.0
         for _ in range(30):
             began = time.monotonic()
             self.attach().close()
             slowest = max(slowest, time.monotonic() - began)
-        creator.send(signal.SIGCONT)
+        creator.resume()
         assert slowest < 10 * sum((0.02, 0.03, 0.05, 0.1))
 
     def test_an_open_times_out_with_the_reason_if_all_holders_are_stopped(self) -> None:
         """C11: TimedOutError names the way out within open_timeout; attaching works once a holder resumes."""
         creator = self.launch(HOLD, "create")
         assert creator.hear() == "holding"
-        stop(creator)
+        creator.stop()
         began = time.monotonic()
         with pytest.raises(ipcq.TimedOutError, match="kill -CONT"):
             self.attach(open_timeout=0.3)
         assert 0.3 <= time.monotonic() - began < 0.3 + LATE + 0.2
         assert ipcq.exists(self.name, self.backend)
-        creator.send(signal.SIGCONT)
+        creator.resume()
         assert self.attach().empty()
 
     def test_stopped_holders_do_not_prevent_an_unlink(self) -> None:
@@ -79,10 +72,10 @@ class TestSocketpair(BackendContract):
             """
         )
         assert creator.hear() == "holding"
-        stop(creator)
+        creator.stop()
         ipcq.unlink(self.name, self.backend)
         assert self.create().empty()
-        creator.send(signal.SIGCONT)
+        creator.resume()
         assert creator.hear() == "gone"
 
     def test_a_file_whose_holders_were_killed_is_no_queue(self) -> None:
@@ -128,14 +121,15 @@ class TestSocketpair(BackendContract):
             """
         )
         assert parent.hear() == "child"
-        os.kill(parent.pid, signal.SIGKILL)
+        parent.kill()
         assert self.attach().get(timeout=HANG) == "inherited"
 
     def test_an_interpreter_ends_with_open_handles(self) -> None:
         """C17: the thread that answers ends before the interpreter does, and prints nothing."""
         self.run("queue = create(); attach().put(1); import gc; gc.disable(); globals()['kept'] = [queue]; os._exit(0)")
         child = self.launch("queue = create(); say('open'); import warnings; warnings.simplefilter('ignore')")
-        assert child.finish().split() == ["open"]
+        assert child.rest() == ["open"]
+        child.done()
 
     def test_the_bound_is_exact_among_processes(self) -> None:
         """C7: however many processes put at the same time, the queue holds up to max_messages and no more."""
@@ -161,7 +155,7 @@ class TestSocketpair(BackendContract):
             queue.get(timeout=HANG)
         queue.shutdown()
         for child in children:
-            child.finish()
+            child.done()
         assert most == self.capacity
 
     def test_a_message_of_the_maximum_size_crosses_processes(self) -> None:
@@ -221,18 +215,18 @@ class TestSocketpair(BackendContract):
                     full.append(os.dup(2))
             except OSError:
                 say("full")
-            sys.stdin.readline()
+            hear()
             for each in full:
                 os.close(each)
             said = time.process_time()
             say(said)
-            sys.stdin.readline()
+            hear()
             """
         )
         assert holder.hear() == "full"
         with pytest.raises(ipcq.TimedOutError):
             self.attach(open_timeout=1.0)
-        holder.tell("let go")
+        holder.say("let go")
         assert float(holder.hear()) < 1.0
         assert self.attach().empty()
 

@@ -24,7 +24,8 @@ from ipcq._bench.contestant import PEER, Declined, Failed, ReadEnd, Sample, Writ
 from ipcq._bench.payloads import Cycle, Numbered, Wrong, data
 from ipcq._bench.report import figure, times
 from ipcq._bench.workload import WORKLOADS, Workload
-from ipcq.testing.processes import SPAWN, Peer, PeerDied, Peers, _Connection
+from ipcq.testing._program import Connection
+from ipcq.testing.processes import SPAWN, Peer, PeerDied, Peers
 from ipcq.testing.tally import judge_tallies
 
 SHORT_SECONDS = 0.02
@@ -154,7 +155,7 @@ class Thread(Peer):
 
     def __init__(self, job: Any, place: Path) -> None:
         ours, theirs = socket.socketpair()
-        self._theirs = _Connection(theirs)
+        self._theirs = Connection(theirs)
         self._thread = threading.Thread(target=self._run, args=(job,))
         super().__init__(job.role, 0, ours, place, self._join, 10.0)
         self._thread.start()

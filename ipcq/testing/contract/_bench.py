@@ -5,19 +5,20 @@ import json
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, Any, ClassVar, Generic, ParamSpec, TypeVar
+from functools import cached_property
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import pytest
 
 import ipcq
 from ipcq.backend import Capabilities, Scope
+from ipcq.testing.processes import Peer, Peers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,11 +36,12 @@ NOTICED = 10.0
 #: Seconds after which an operation without a limit of its own counts as hanging.
 HANG = 20.0
 
-# The start of every script: the openers `create` and `attach` that tests have too, and stacks on SIGABRT.
+# The start of every script: the openers `create` and `attach` that tests have too, and the way to talk to the test.
 _PRELUDE = """
 import faulthandler, json, os, random, signal, sys, threading, time
 import ipcq
-faulthandler.enable()
+from ipcq.testing import _program
+from ipcq.testing._program import hear
 backend, name, small = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 del sys.argv[1:4]
 def create(**options):
@@ -47,7 +49,7 @@ def create(**options):
 def attach(**options):
     return ipcq.open(name, backend=backend, create=False, **options)
 def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+    _program.say(" ".join(map(str, words)))
 """
 
 
@@ -97,61 +99,6 @@ class Worker(Generic[T]):
         except Exception as error:  # for the test to see
             return error
         return None
-
-
-class Child:
-    """An unrelated process that runs a script and exchanges lines with the test."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-        self.pid = process.pid
-        assert process.stdin is not None and process.stdout is not None
-        self._stdin: IO[str] = process.stdin
-        self._stdout: IO[str] = process.stdout
-
-    def hear(self) -> str:
-        """Return the script's next line; fail if the script ended instead."""
-        line = self._stdout.readline()
-        if not line:
-            self.finish()
-            pytest.fail("the script ended but more output was expected")
-        return line.strip()
-
-    def tell(self, line: str) -> None:
-        """Write a line to the script's stdin."""
-        self._stdin.write(line + "\n")
-        self._stdin.flush()
-
-    def kill(self) -> str:
-        """Kill the process with SIGKILL and return its unread output."""
-        self._process.kill()
-        rest = self._stdout.read()
-        self._process.wait(HANG)
-        return rest
-
-    def send(self, number: int) -> None:
-        """Send the process a signal."""
-        self._process.send_signal(number)
-
-    def finish(self, *, killed: bool = False) -> str:
-        """Wait for the script's end and return its unread output; fail if it fails or hangs."""
-        try:
-            said, complaint = self._process.communicate(timeout=HANG)
-        except subprocess.TimeoutExpired:
-            # It prints its stacks to stderr, and so do its children, which are in its process group.
-            os.killpg(self.pid, signal.SIGABRT)
-            said, complaint = self._process.communicate(timeout=HANG)
-            pytest.fail(f"the script did not end within {HANG} s\n{said}{complaint}")
-        expected = -signal.SIGKILL if killed else 0
-        if self._process.returncode != expected:
-            pytest.fail(f"the script ended with {self._process.returncode}\n{said}{complaint}")
-        return said
-
-    def clean_up(self) -> None:
-        """Kill the process and its children."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.communicate(timeout=HANG)
 
 
 @contextmanager
@@ -308,29 +255,24 @@ class Bench:
         time.sleep(0.15)
         return worker
 
-    def launch(self, script: str, *arguments: object) -> Child:
-        """Start an unrelated process that runs a script, which can call `create`, `attach` and `say`."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(script)),
-                *(self.backend, self.name, json.dumps(dict(self.small))),
-                *map(str, arguments),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # So that the same backends can be imported there as here.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        child = Child(process)
-        self._cleaning.callback(child.clean_up)
-        return child
+    @cached_property
+    def _peers(self) -> Peers:
+        return self._cleaning.enter_context(Peers(patience=None, seed=0))
 
-    def run(self, script: str, *arguments: object) -> str:
-        """Run a script as `launch` does, wait for its end and return its output."""
-        return self.launch(script, *arguments).finish()
+    def launch(self, script: str, *arguments: object) -> Peer:
+        """Start an unrelated process that runs a script, which can call `create`, `attach`, `say` and `hear`."""
+        source = _PRELUDE + textwrap.dedent(script)
+        peer = self._peers.script(source, self.backend, self.name, json.dumps(dict(self.small)), *map(str, arguments))
+        peer.patience = HANG
+        self._cleaning.callback(_kill_group, peer.pid)
+        return peer
+
+    def run(self, script: str, *arguments: object) -> list[str]:
+        """Run a script as `launch` does, wait for its end and return what it sent."""
+        peer = self.launch(script, *arguments)
+        sent = peer.rest()
+        peer.done()
+        return sent
 
     def eventually(self, error: type[Exception], call: Callable[[], object], within: float) -> None:
         """Repeat a call until it raises `error`, ignoring `QueueFull` and `QueueEmpty`; fail after `within` seconds."""
@@ -344,3 +286,9 @@ class Bench:
                 pass
             time.sleep(0.01)
         pytest.fail(f"{error.__name__} was not raised within {within} s")
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a script's children, which are in its process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """C1, C2, C5 to C8, C21: each message arrives once, complete and in order."""
 
 import itertools
+import signal
 import sys
 import threading
 import time
@@ -114,7 +115,7 @@ class Delivery(Bench):
                 """,
                 number,
             )
-            child.finish(killed=True)
+            assert child.wait() == -signal.SIGKILL
         assert [queue.get(timeout=HANG) for _ in range(3)] == [0, 1, 2]
 
     def test_a_message_is_there_when_put_returns(self) -> None:
@@ -166,7 +167,7 @@ class Delivery(Bench):
             queue.put(number, timeout=HANG)
         for _ in consumers:
             queue.put(None, timeout=HANG)
-        taken = [list(map(int, consumer.finish().split())) for consumer in consumers]
+        taken = [list(map(int, consumer.rest())) for consumer in consumers]
         assert all(map(ascends, taken))
         assert sorted(itertools.chain(*taken)) == list(range(300))
 
@@ -183,7 +184,8 @@ class Delivery(Bench):
         )
         producer = self.start(queue.put_many, range(300), timeout=HANG)
         taken = [int(consumer.hear()) for _ in range(50)]
-        taken += map(int, consumer.kill().split())
+        consumer.send(signal.SIGKILL)
+        taken += map(int, consumer.rest())
         while producer.running() or not queue.empty():
             with suppress(ipcq.QueueEmpty):
                 taken.append(queue.get(timeout=0.1))

@@ -160,14 +160,14 @@ class Handles(Bench):
         child = self.launch(
             """
             import pickle
-            queue = pickle.loads(bytes.fromhex(sys.stdin.readline()))
+            queue = pickle.loads(bytes.fromhex(hear()))
             assert queue.name == name and queue.backend == backend
             queue.put(queue.get(timeout=15) + b" and back")
             """
         )
         queue.put(b"there")
-        child.tell(pickle.dumps(queue).hex())
-        child.finish()
+        child.say(pickle.dumps(queue).hex())
+        child.done()
         assert queue.get(timeout=HANG) == b"there and back"
 
     def test_a_pickled_handle_of_a_queue_that_is_gone_is_not_found(self) -> None:
@@ -305,7 +305,7 @@ def act():
     os.read(closed[0], 1)
     queue.put("child, alone")
     say("put")
-    os.read(0, 1)
+    hear()
     queue.put("child, in company")
     queue.close()
 child = fork(act)
@@ -319,7 +319,7 @@ end(child)
         stranger = self.attach()
         taken = [stranger.get(timeout=HANG) for _ in range(2)]
         stranger.put("stranger", timeout=HANG)
-        family.tell("go")
-        family.finish()
+        family.say("go")
+        family.done()
         taken += self.drain(stranger)
         assert taken == ["parent", "child", "child, alone", "stranger", "child, in company"]

@@ -1,6 +1,7 @@
 """C7, C24, C27, clauses 6 and 7: limits, modes and owners."""
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -85,8 +86,8 @@ class Limits(Bench):
         """C18, clause 6: a handle in an unrelated process reports the same limits."""
         self.needs_processes()
         self.create()
-        told = self.run("queue = attach(); say(queue.max_messages, queue.max_message_size, oct(queue.mode))")
-        assert told.split() == [str(self.capacity), str(self.limit), "0o600"]
+        (limits,) = self.run("queue = attach(); say(queue.max_messages, queue.max_message_size, oct(queue.mode))")
+        assert limits.split() == [str(self.capacity), str(self.limit), "0o600"]
 
     @pytest.mark.parametrize("limit", ["max_messages", "max_message_size"])
     def test_limits_that_differ_are_a_mismatch(self, limit: str) -> None:
@@ -178,7 +179,7 @@ class Limits(Bench):
         self.needs("last_close")
         self.needs_processes()
         child = self.launch("queue = create(lifetime='last-close'); os.kill(os.getpid(), signal.SIGKILL)")
-        child.finish(killed=True)
+        assert child.wait() == -signal.SIGKILL
         with pytest.raises(ipcq.QueueNotFound):
             self.attach()
 

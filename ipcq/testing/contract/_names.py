@@ -1,5 +1,6 @@
 """C16, C18, clauses 1 to 4: names, creating, attaching and listing."""
 
+import signal
 import threading
 import time
 from typing import Any
@@ -131,7 +132,7 @@ class Names(Bench):
             self.launch(
                 """
                 say("ready")
-                sys.stdin.readline()
+                hear()
                 try:
                     queue = create()
                     say("won")
@@ -139,20 +140,20 @@ class Names(Bench):
                     queue = attach()
                     say("lost")
                 queue.put(os.getpid(), timeout=15)
-                sys.stdin.readline()
+                hear()
                 """
             )
             for _ in range(5)
         ]
         assert [child.hear() for child in children] == ["ready"] * 5
         for child in children:
-            child.tell("go")
+            child.say("go")
         assert sorted(child.hear() for child in children) == ["lost"] * 4 + ["won"]
         queue = self.attach()
         assert sorted(queue.get(timeout=HANG) for _ in children) == sorted(child.pid for child in children)
         for child in children:
-            child.tell("end")
-            child.finish()
+            child.say("end")
+            child.done()
 
     def test_a_name_is_usable_after_its_creator_was_killed(self) -> None:
         """C16: a process killed at any instant of create, attach, close or unlink leaves the name usable."""
@@ -209,9 +210,9 @@ class Names(Bench):
             for end in ("queue.close()", "os._exit(0)", "del queue", "sys.exit(0)")
         ]
         for child in children:
-            child.finish()
+            child.done()
         killed = self.launch("queue = attach(); os.kill(os.getpid(), signal.SIGKILL)")
-        killed.finish(killed=True)
+        assert killed.wait() == -signal.SIGKILL
         assert ipcq.exists(self.name, self.backend)
         assert self.drain(queue) == ["kept"]
 
