@@ -1,6 +1,6 @@
 """Queues of pickles without a name, of any number and size of messages, for processes that inherit or receive them.
 
-Messages go through a ring in shared memory, and what it cannot hold goes to the overflow file (`_spill`). A message
+Messages go through a ring in shared memory, and what it cannot hold goes to the overflow file (`_overflow`). A message
 that is too large is stored in the file as a parcel, and its ticket goes through the ring. If the number of messages is
 unbounded and the ring is full, a put appends to the backlog in the file. So a put has stored its message when it
 returns and needs no feeder thread: the process may exit, or be killed, right after it.
@@ -22,11 +22,11 @@ from ipcq._handle.queue import Queue
 from ipcq._process.deadline import NEVER, PASSED, SLICE, pause, seconds_of
 from ipcq.backend import Request
 from ipcq.compat._nameless import create
+from ipcq.compat._overflow import Overflow
 from ipcq.compat._pickling import PICKLE
-from ipcq.compat._spill import Spill
 from ipcq.errors import BackendUnavailable, MessageQueueError, QueueEmpty, QueueFull, TimedOutError
 
-__all__ = ("Line", "RingAndLine", "make")
+__all__ = ("FileQueue", "RingQueue", "make")
 
 #: Size of a ring for an unbounded number of messages.
 _RING_BYTES: Final = 1 << 18
@@ -49,34 +49,34 @@ _BACKLOG_POLL_SECONDS: Final = 0.25
 _SPACE_POLL_SECONDS: Final = 0.005
 
 
-def make(bound: int) -> "Line":
+def make(bound: int) -> "FileQueue":
     """Create a queue for at most `bound` messages, or for any number if it is 0.
 
     Raises:
         Unsupported: This system lacks what the overflow file needs.
     """
-    spill = Spill.create()
+    overflow = Overflow.create()
     if bound > _MOST_MESSAGES:
-        return Line(spill, bound)
+        return FileQueue(overflow, bound)
     request = Request(buffer_size=_RING_BYTES)
     if bound:
         largest = max(_LEAST_MESSAGE_BYTES, min(_MOST_MESSAGE_BYTES, _BOUNDED_RING_BYTES // bound))
         request = Request(max_messages=bound, max_message_size=largest)
     try:
-        return RingAndLine(spill, bound, create(request))
+        return RingQueue(overflow, bound, create(request))
     except BackendUnavailable:
-        return Line(spill, bound)
+        return FileQueue(overflow, bound)
 
 
-class Line:
+class FileQueue:
     """A queue whose messages all go through the backlog."""
 
-    def __init__(self, spill: Spill, bound: int) -> None:
-        self._spill = spill
+    def __init__(self, overflow: Overflow, bound: int) -> None:
+        self._overflow = overflow
         self._bound = bound
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._spill, self._bound)
+        return type(self), (self._overflow, self._bound)
 
     def put(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
         """Store a message.
@@ -93,13 +93,13 @@ class Line:
 
     def _append(self, data: bytes, deadline: float) -> bool:
         def append() -> bool:
-            if self._bound and self._spill.count() >= self._bound:
+            if self._bound and self._overflow.count() >= self._bound:
                 return False
-            self._spill.append(data)
+            self._overflow.append(data)
             return True
 
         try:
-            return self._spill.locked(append, deadline)
+            return self._overflow.locked(append, deadline)
         except TimedOutError as error:
             raise QueueFull(error.detail) from error
 
@@ -111,7 +111,7 @@ class Line:
         """
         deadline = deadline_of(block, timeout)
         poll = select.poll()
-        poll.register(self._spill.wake, select.POLLIN)
+        poll.register(self._overflow.wake, select.POLLIN)
         while (data := self._take(deadline)) is None:
             left = min(SLICE, deadline - monotonic())
             if left <= 0:
@@ -121,16 +121,16 @@ class Line:
 
     def _take(self, deadline: float) -> bytes | None:
         try:
-            return self._spill.locked(self._next, deadline)
+            return self._overflow.locked(self._next, deadline)
         except TimedOutError as error:
             raise QueueEmpty(error.detail) from error
 
     def _next(self) -> bytes | None:
-        return self._spill.pop()
+        return self._overflow.pop()
 
     def qsize(self) -> int:
         """Return the number of messages."""
-        return self._spill.count()
+        return self._overflow.count()
 
     def full(self) -> bool:
         """Return whether a put would have to wait."""
@@ -146,28 +146,28 @@ class Line:
         def count() -> None:
             if self.unfinished() <= 0:
                 raise ValueError("task_done() called too many times")
-            self._spill.done += 1
+            self._overflow.done += 1
 
-        self._spill.locked(count)
+        self._overflow.locked(count)
 
     def unfinished(self) -> int:
         """Return the number of messages ever put that are not marked as processed."""
-        return self._spill.ever() - self._spill.done
+        return self._overflow.ever() - self._overflow.done
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while the queue is not empty; it belongs to this handle."""
-        return self._spill.wake
+        return self._overflow.wake
 
     def close(self) -> None:
         """Free this handle's descriptors and mappings; the messages stay for other processes."""
-        self._spill.close()
+        self._overflow.close()
 
 
-class RingAndLine(Line):
+class RingQueue(FileQueue):
     """A queue whose messages go through a ring, or through the overflow file if they do not fit."""
 
-    def __init__(self, spill: Spill, bound: int, ring: Queue[bytes]) -> None:
-        super().__init__(spill, bound)
+    def __init__(self, overflow: Overflow, bound: int, ring: Queue[bytes]) -> None:
+        super().__init__(overflow, bound)
         self._ring = ring
         self._take_from_ring = taker(ring)
         self._put = ring.put
@@ -175,13 +175,13 @@ class RingAndLine(Line):
         self._largest = ring.max_message_size
         # A bounded queue never uses the backlog.
         self._slice = None if bound else _BACKLOG_POLL_SECONDS
-        self._words = spill.words
+        self._words = overflow.words
         self._taken = 0  # messages taken from the backlog before this handle last appended to it
         self._poll: select.epoll | None = None
         self._poll_pid = 0  # the process that created it
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._spill, self._bound, self._ring)
+        return type(self), (self._overflow, self._bound, self._ring)
 
     def put(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
         words = self._words
@@ -199,16 +199,16 @@ class RingAndLine(Line):
 
     def _put_to_backlog(self, data: bytes, deadline: float) -> None:
         self._append(data, deadline)
-        taken = self._spill.taken()
+        taken = self._overflow.taken()
         if taken != self._taken:
             self._taken = taken
             sleep(_YIELD_SECONDS)
 
     def _put_parcel(self, data: bytes, block: bool, timeout: float | None) -> None:
-        file = self._spill.file
+        file = self._overflow.file
         deadline = deadline_of(block, timeout)
         try:
-            ticket = self._spill.wrap(data, deadline)
+            ticket = self._overflow.wrap(data, deadline)
         except TimedOutError as error:
             raise QueueFull(error.detail) from error
         try:
@@ -219,7 +219,7 @@ class RingAndLine(Line):
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:
         words = self._words
-        file = self._spill.file  # keep it, so that a parcel can be read even if another thread closes the queue
+        file = self._overflow.file  # keep it, so that a parcel can be read even if another thread closes the queue
         if words[words[0]] or timeout is not None or not block:
             data = self._wait(deadline_of(block, timeout))
         else:
@@ -232,7 +232,7 @@ class RingAndLine(Line):
     def _wait(self, deadline: float) -> bytes:
         while True:
             # The backlog may have grown while this handle waited on the ring, which others emptied.
-            if self._spill.count() and (data := self._take(deadline)) is not None:
+            if self._overflow.count() and (data := self._take(deadline)) is not None:
                 return data
             left = deadline - monotonic()
             if self._slice is not None:
@@ -245,10 +245,10 @@ class RingAndLine(Line):
 
     def _next(self) -> bytes | None:
         received = self._take_from_ring()
-        return self._spill.pop() if received is None else received[0]
+        return self._overflow.pop() if received is None else received[0]
 
     def qsize(self) -> int:
-        return self._ring.qsize() + self._spill.count()
+        return self._ring.qsize() + self._overflow.count()
 
     def unfinished(self) -> int:
         return super().unfinished() + (self._ring.stats().puts or 0)
@@ -257,14 +257,14 @@ class RingAndLine(Line):
         if self._poll is None or self._poll_pid != os.getpid():
             poll = select.epoll()
             poll.register(self._ring.fileno(), select.EPOLLIN)
-            poll.register(self._spill.wake, select.EPOLLIN)
+            poll.register(self._overflow.wake, select.EPOLLIN)
             self._poll, self._poll_pid = poll, os.getpid()
         return self._poll.fileno()
 
     def close(self) -> None:
         self._ring.close()
         super().close()
-        self._words = self._spill.words
+        self._words = self._overflow.words
         if self._poll is not None:
             self._poll.close()
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from ipcq._process.deadline import NEVER, pause
 from ipcq._process.imports import importing as _importing
-from ipcq.compat._messages import Line, make
+from ipcq.compat._messages import FileQueue, make
 from ipcq.compat._pickling import dumps, loads
 from ipcq.errors import Unsupported as _Unsupported
 
@@ -37,7 +37,7 @@ class _NoPipe(_Unsupported, AttributeError):
 class _End:
     """The object that `multiprocessing.connection.wait` accepts in place of a queue's connection."""
 
-    def __init__(self, messages: Line) -> None:
+    def __init__(self, messages: FileQueue) -> None:
         self._messages = messages
         self.closed = False
 
@@ -80,7 +80,7 @@ class _End:
 
 
 class _Base(Generic[_T]):
-    def __init__(self, messages: Line) -> None:
+    def __init__(self, messages: FileQueue) -> None:
         self._messages = messages
         # Programs pass these attributes to `multiprocessing.connection.wait`.
         self._reader = self._writer = _End(messages)

@@ -33,9 +33,9 @@ import ipcq
 from compat import queue_programs as programs
 from ipcq._process import forks as _forks
 from ipcq._process.deadline import NEVER
-from ipcq.compat import _messages, _nameless, _pickling, _spill
+from ipcq.compat import _messages, _nameless, _overflow, _pickling
 from ipcq.compat import multiprocessing as face
-from ipcq.compat._messages import Line
+from ipcq.compat._messages import FileQueue
 from ipcq.compat.multiprocessing import JoinableQueue, Queue, SimpleQueue
 from ipcq.testing.processes import until
 from processes.needs import usable
@@ -253,7 +253,7 @@ def test_memory_of_an_overflow_file_that_is_never_empty_is_freed(kind: str) -> N
 
 def held(shared: Any) -> int:
     """Return the bytes of memory that the overflow file of a queue takes."""
-    return os.fstat(shared._messages._spill.file.number).st_blocks * 512
+    return os.fstat(shared._messages._overflow.file.number).st_blocks * 512
 
 
 def test_memory_of_large_objects_is_freed(kind: str) -> None:
@@ -337,9 +337,9 @@ def test_a_get_waits_for_messages_in_the_overflow_file(kind: str) -> None:
 def test_a_waiter_for_the_ring_sees_the_overflow_file() -> None:
     """C13: within 250 ms, even if no further message comes through the ring."""
     shared = Queue()
-    spill = shared._messages._spill
+    overflow = shared._messages._overflow
 
-    late = threading.Timer(0.1, spill.locked, [lambda: spill.append(pickle.dumps("in line"))])
+    late = threading.Timer(0.1, overflow.locked, [lambda: overflow.append(pickle.dumps("in line"))])
     began = time.monotonic()
     late.start()
     assert shared.get(timeout=HANG) == "in line" and time.monotonic() - began < 0.1 + 2.5
@@ -626,7 +626,7 @@ class another_holder:  # noqa: N801  # it is used as a function
     """Hold the lock of a queue's overflow file as another process would."""
 
     def __init__(self, shared: Any) -> None:
-        self._path = f"/proc/self/fd/{shared._messages._spill.file.number}"
+        self._path = f"/proc/self/fd/{shared._messages._overflow.file.number}"
 
     def __enter__(self) -> None:
         self._file = os.open(self._path, os.O_RDWR)
@@ -685,7 +685,7 @@ def test_a_fork_while_a_thread_has_the_lock_is_safe(kind: str) -> None:
             os._exit(0)
         return child
 
-    child = shared._messages._spill.locked(fork_and_close)
+    child = shared._messages._overflow.locked(fork_and_close)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -733,8 +733,8 @@ def rest_of(shared: Any) -> list[Any]:
 
 def test_a_handler_can_put_while_a_put_is_about_to_write(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """C12: the interrupted put has read an end of the overflow file that is out of date."""
-    spill = line._messages._spill
-    monkeypatch.setattr(spill, "_line", Once(spill._line, lambda: line.put("inner")))
+    overflow = line._messages._overflow
+    monkeypatch.setattr(overflow, "_line", Once(overflow._line, lambda: line.put("inner")))
     line.put("outer")
     assert rest_of(line) == [0, 1, 2, "inner", "outer"]
 
@@ -749,7 +749,7 @@ def test_a_handler_that_clears_the_doorbell_does_not_hide_the_interrupted_put(
         with pytest.raises(queue.Empty):
             line.get(False)
 
-    monkeypatch.setattr(_spill.os, "write", Once(os.write, find_nothing))
+    monkeypatch.setattr(_overflow.os, "write", Once(os.write, find_nothing))
     line.put("outer")
     assert line._reader.poll(HANG)
 
@@ -760,9 +760,9 @@ def test_a_handler_can_put_while_a_step_is_about_to_commit(
 ) -> None:
     """C12: the uncommitted bytes are not read, and the step starts again."""
     copy = SimpleNamespace(
-        pack_into=Once(_spill._COPY.pack_into, lambda: line.put("inner")), unpack_from=_spill._COPY.unpack_from
+        pack_into=Once(_overflow._COPY.pack_into, lambda: line.put("inner")), unpack_from=_overflow._COPY.unpack_from
     )
-    monkeypatch.setattr(_spill, "_COPY", copy)
+    monkeypatch.setattr(_overflow, "_COPY", copy)
     taken = [line.put("outer")] if verb == "put" else [line.get()]
     want = {"put": [None, 0, 1, 2, "inner", "outer"], "get": [0, 1, 2, "inner"]}
     assert taken + rest_of(line) == want[verb]
@@ -770,47 +770,47 @@ def test_a_handler_can_put_while_a_step_is_about_to_commit(
 
 def test_a_handler_can_put_a_large_object_while_space_for_another_is_allocated(line: Any) -> None:
     """C12: each gets its own space."""
-    spill = line._messages._spill
+    overflow = line._messages._overflow
     tickets: list[bytes] = []
     data = Interrupting(b"outer")
-    data.then = lambda: tickets.append(spill.wrap(b"inner", NEVER))
-    tickets.append(spill.wrap(data, NEVER))
-    assert [spill.file.unwrap(ticket) for ticket in tickets] == [b"inner", b"outer"]
+    data.then = lambda: tickets.append(overflow.wrap(b"inner", NEVER))
+    tickets.append(overflow.wrap(data, NEVER))
+    assert [overflow.file.unwrap(ticket) for ticket in tickets] == [b"inner", b"outer"]
 
 
 def test_a_handler_can_call_task_done_during_task_done(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """C12: both count."""
-    count = _spill.Spill.done
+    count = _overflow.Overflow.done
     interruptions = iter([lambda: None, line.task_done])  # in the check for remaining tasks, and in counting
 
-    def interrupted(spill: _spill.Spill) -> Any:
-        result = count.fget(spill)
+    def interrupted(overflow: _overflow.Overflow) -> Any:
+        result = count.fget(overflow)
         next(interruptions, lambda: None)()
         return result
 
-    monkeypatch.setattr(_spill.Spill, "done", property(interrupted, count.fset))
+    monkeypatch.setattr(_overflow.Overflow, "done", property(interrupted, count.fset))
     line.task_done()
-    assert line._messages._spill.done == 2
+    assert line._messages._overflow.done == 2
 
 
 def test_a_finaliser_can_close_in_the_middle_of_a_put(kind: str) -> None:
     """C34: the put succeeds, and closes the descriptors when it ends."""
     shared = Queue()
-    spill = shared._messages._spill
-    held = spill.locked(lambda: (shared.close(), spill.file.number)[1])
-    assert (held >= 0, spill.file.number) == (True, -1)
+    overflow = shared._messages._overflow
+    held = overflow.locked(lambda: (shared.close(), overflow.file.number)[1])
+    assert (held >= 0, overflow.file.number) == (True, -1)
 
 
 def test_a_call_after_a_close_in_an_outer_call_is_refused(line: Any) -> None:
     """It is refused as after any close."""
-    spill = line._messages._spill
+    overflow = line._messages._overflow
 
     def close_and_use() -> None:
-        spill.close()
-        spill.locked(lambda: None)
+        overflow.close()
+        overflow.locked(lambda: None)
 
     with pytest.raises(ipcq.QueueClosed):
-        spill.locked(close_and_use)
+        overflow.locked(close_and_use)
 
 
 def test_finalisers_can_put_wherever_the_garbage_collector_runs(kind: str) -> None:
@@ -843,7 +843,7 @@ def test_finalisers_can_put_wherever_the_garbage_collector_runs(kind: str) -> No
 
 def another_holds(shared: Any, stack: ExitStack) -> None:
     """Hold the lock of the overflow file like a stopped process."""
-    number = os.open(f"/proc/self/fd/{shared._messages._spill.file.number}", os.O_RDWR)
+    number = os.open(f"/proc/self/fd/{shared._messages._overflow.file.number}", os.O_RDWR)
     stack.callback(os.close, number)
     fcntl.flock(number, fcntl.LOCK_EX)
 
@@ -1026,9 +1026,9 @@ def test_a_child_that_cannot_reopen_the_overflow_file_has_a_closed_queue(monkeyp
     monkeypatch.setattr(_messages, "create", no_ring)
     messages = _messages.make(0)
     with monkeypatch.context() as patched:
-        patched.setattr(_spill, "_opened_again", fail)
-        _spill._after_fork()  # as in a child
-        _spill._after_fork()
+        patched.setattr(_overflow, "_opened_again", fail)
+        _overflow._after_fork()  # as in a child
+        _overflow._after_fork()
     with pytest.raises(ipcq.QueueClosed):
         messages.put(b"late")
 
@@ -1038,7 +1038,7 @@ def test_a_child_can_use_the_overflow_file_that_it_inherits(monkeypatch: pytest.
     monkeypatch.setattr(_messages, "create", no_ring)
     shared = Queue()
     shared.put("one")
-    _spill._after_fork()  # as in a child
+    _overflow._after_fork()  # as in a child
     assert shared.get() == "one"
 
 
@@ -1054,10 +1054,10 @@ def test_a_transfer_may_take_several_system_calls(kind: str, monkeypatch: pytest
 
 def test_an_overflow_file_that_cannot_be_reopened_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     """C17: any of the three attempts may fail."""
-    again, before = _spill._opened_again, os.listdir("/proc/self/fd")
+    again, before = _overflow._opened_again, os.listdir("/proc/self/fd")
     for works in range(3):
         calls = iter([*[again] * works, fail])
-        monkeypatch.setattr(_spill, "_opened_again", lambda *given: next(calls)(*given))  # noqa: B023  # it is used in this iteration
+        monkeypatch.setattr(_overflow, "_opened_again", lambda *given: next(calls)(*given))  # noqa: B023  # it is used in this iteration
         with pytest.raises(OSError, match="as ordered"):
             Queue()
     assert os.listdir("/proc/self/fd") == before
@@ -1223,7 +1223,7 @@ def test_a_queue_is_passed_to_a_process_of_multiprocess_with_its_own_descriptors
 
 def test_a_queue_with_a_huge_bound_has_no_ring() -> None:
     """A bound of millions must not take hundreds of megabytes."""
-    assert type(_messages.make(10**7)) is Line
+    assert type(_messages.make(10**7)) is FileQueue
 
 
 def test_without_memfd_create_there_is_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,10 +41,10 @@ from ipcq._process.signals import suppressed
 from ipcq.compat._nameless import Travelling, arrived, departing
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
-if sys.platform != "win32":  # there this module can be imported, and `Spill.create` raises Unsupported
+if sys.platform != "win32":  # there this module can be imported, and `Overflow.create` raises Unsupported
     import fcntl
 
-__all__ = ("File", "Spill")
+__all__ = ("File", "Overflow")
 
 R = TypeVar("R")
 
@@ -70,7 +70,7 @@ class _Overtaken(Exception):
 
 
 class File:
-    """The open file, closed when the last reference is gone: that of the spill, or of a thread that copies a parcel."""
+    """The open file, closed with its last reference: that of the `Overflow`, or of a thread that copies a parcel."""
 
     __slots__ = ("number",)
 
@@ -123,7 +123,7 @@ class File:
     __del__ = quiet_at_exit(close)
 
 
-class Spill:
+class Overflow:
     """One process's handle to the overflow file and its FIFO."""
 
     def __init__(self, file: int, wake: int) -> None:
@@ -146,10 +146,10 @@ class Spill:
         self.words = memoryview(page).cast("Q")
         self._mutex = NativeRLock()
         self._inside = self._has_lock = self._overtaken = self._ending = False
-        _spills.add(self)
+        _instances.add(self)
 
     @classmethod
-    def create(cls) -> "Spill":
+    def create(cls) -> "Overflow":
         """Create an empty overflow file.
 
         Raises:
@@ -387,9 +387,9 @@ class Spill:
         inherited.close()
 
 
-def _adopt(travelling: Sequence[Travelling]) -> Spill:
+def _adopt(travelling: Sequence[Travelling]) -> Overflow:
     with arrived(travelling) as (file, wake):
-        return Spill(file, wake)
+        return Overflow(file, wake)
 
 
 @contextmanager
@@ -405,12 +405,12 @@ def _opened_again(descriptor: int, flags: int = 0) -> int:
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC | flags)
 
 
-_spills: weakref.WeakSet[Spill] = weakref.WeakSet()
+_instances: weakref.WeakSet[Overflow] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for spill in list(_spills):
-        spill.after_fork()
+    for overflow in list(_instances):
+        overflow.after_fork()
 
 
 at_fork(Step.OTHERS, after_in_child=_after_fork)
