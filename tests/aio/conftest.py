@@ -1,4 +1,4 @@
-"""Fixtures «that¦for» «run¦tests» «each test¦that run» on each bundled backend, under asyncio and under trio."""
+"""Fixtures that run each test on each bundled backend, under asyncio and under trio."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -47,7 +47,7 @@ def run(loop: str) -> Run:
 
 @pytest.fixture
 def name(backend: str) -> Iterator[str]:
-    """Return «a¦a name; unlink its» queue« name, and unlink the queue¦» after the test."""
+    """Return a queue name, and unlink the queue after the test."""
     name = fresh_name()
     yield name
     with suppress(ipcq.QueueNotFound):
@@ -56,6 +56,6 @@ def name(backend: str) -> Iterator[str]:
 
 @pytest.fixture
 def handle(name: str, backend: str) -> Iterator["ipcq.Queue[Any]"]:
-    """Return a handle to a new queue for 4 messages of 512 bytes."""
+    """Return a handle to a new queue of 4 messages of 512 bytes."""
     with ipcq.open(name, backend, exclusive=True, max_messages=4, max_message_size=512) as handle:
         yield handle
