@@ -179,7 +179,7 @@ def test_an_exception_of_a_handler_that_has_put_propagates(queue: Handle) -> Non
 def test_a_call_right_after_a_step_took_or_gave_back_the_lock_leaves_it_free(
     queue: Handle, name: str, call: str, order: list[bytes]
 ) -> None:
-    """C12: as from a handler there; the lock is a function in C, in which no profiler sees this point."""
+    """C12: as a signal handler would; the lock is a function in C, in which a profiler cannot stop."""
     lock = queue._channel._lock
     original = getattr(lock, call)
 
@@ -190,11 +190,11 @@ def test_a_call_right_after_a_step_took_or_gave_back_the_lock_leaves_it_free(
 
     setattr(lock, call, strike)
     queue.put(b"outer")
-    with again(name) as other:
+    with attach(name) as other:
         assert other.get_many(block=False) == order
 
 
-def test_what_a_handler_raises_while_the_lock_is_taken_goes_on(queue: Handle) -> None:
+def test_an_exception_of_a_signal_handler_during_locking_passes(queue: Handle) -> None:
     """C12: a handler's BlockingIOError does not mean that the lock was not free."""
     mine = BlockingIOError("the handler's own")
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from functools import cached_property  # noqa: TID251  # only the thread of the test reads it
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import pytest
