@@ -640,10 +640,10 @@ def test_a_lock_that_timed_out_in_one_directory_is_released_in_the_others(
             assert not taken_from(monkeypatch, *directories[:2])
 
 
-def test_what_a_handler_raises_while_one_file_is_given_back_leaves_no_other_locked(
-    places: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_an_exception_of_a_signal_handler_during_the_release_leaves_no_file_locked(
+    directories: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C12: and no descriptor is left."""
+    """C12: and no descriptor is left open."""
     before = os.listdir("/proc/self/fd")
     close = _namelock._close_lock
 
@@ -659,8 +659,8 @@ def test_what_a_handler_raises_while_one_file_is_given_back_leaves_no_other_lock
     assert not taken()
 
 
-def test_what_a_handler_raises_before_the_lock_is_given_back_leaves_it_free(places: list[Path]) -> None:
-    """C12: wherever it strikes; a profiler sees the same points as handlers."""
+def test_an_exception_of_a_signal_handler_before_the_release_leaves_no_file_locked(directories: list[Path]) -> None:
+    """C12: a profiler interrupts at the points where a signal handler can."""
 
     def strike(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code is _namelock._NameLock.__exit__.__code__:

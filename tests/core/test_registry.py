@@ -377,20 +377,25 @@ ANY = {
 }
 
 
+@pytest.fixture
+def no_entry_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide all entry points, as in a frozen program."""
+    monkeypatch.setattr(registry, "_offers", lambda _: {})
+    monkeypatch.syspath_prepend(tmp_path)  # because plugins are cached by the path
+
+
 @pytest.mark.parametrize("call", ANY.values(), ids=ANY)
 def test_without_any_entry_point_the_error_says_what_is_missing(
-    name: str, call: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+    name: str, call: Callable[[str], object], no_entry_points: None
 ) -> None:
     """Frozen programs and archives without metadata have none; each call names the two ways out."""
-    monkeypatch.setattr(registry, "_offers", lambda _: {})
     with pytest.raises(MessageQueueError) as caught:
         call(name)
     assert f"{registry.NO_METADATA}: {registry.WAY_OUT}" in str(caught.value)
 
 
-def test_without_any_entry_point_the_list_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_entry_point_the_list_is_empty(no_entry_points: None) -> None:
     """`ipcq.backends` lists what is installed."""
-    monkeypatch.setattr(registry, "_offers", lambda _: {})
     assert ipcq.backends() == []
 
 
