@@ -41,6 +41,7 @@ _ARGUMENT = re.compile(
     rf"(?<!option )\b(?P<flag>{_NAMES})=(?:True\b|(?![^ :;,.]))"  # as in allow_pickle=True, and of require= alone
     rf"|(?<!option )\b(?P<valued>{_NAMES})="
     rf"|(?:^|(?<=; ))(?P<fact>{_NAMES})(?= is | must be )"
+    rf"|(?:(?<=pass )|(?<=leave out )|(?<=instead of ))(?P<advice>{_NAMES})\b"
 )
 
 #: Other advice of the core, and its wording for the command line.

@@ -370,5 +370,5 @@ def test_a_child_that_may_not_open_the_file_is_refused(name: str, monkeypatch: p
     with monkeypatch.context() as context:
         context.setattr(os, "open", refuse)
         assert not queue._channel.after_fork()
-    queue._held.clear()
+    queue._unclosed.clear()
     queue.close()

@@ -24,17 +24,17 @@ HERE = Path(__file__).parent
         (
             "os.posix_fallocate(descriptor, offset, min(_CHUNK, size - offset))",
             "os.ftruncate(descriptor, size)",
-            "test_what_others_fill_afterwards_harms_no_queue",
+            "test_a_file_system_that_fills_up_later_harms_no_queue",
         ),
         (
             "with _removing(descriptor):  # a remover",
             "if True:  # a remover",
-            "test_who_is_removing_is_waited_for",
+            "test_an_attacher_waits_for_a_remover",
         ),
         (
             "            os.unlink(bell_of(name))\n\n\ndef _sound",
             "            pass\n\n\ndef _sound",
-            "test_a_doorbell_that_is_made_while_the_name_goes_goes_too",
+            "test_a_doorbell_made_during_the_removal_is_removed_too",
         ),
         (
             "if os.stat(path, follow_symlinks=False).st_ino != os.fstat(descriptor).st_ino:",
@@ -44,7 +44,7 @@ HERE = Path(__file__).parent
         (
             "if unless_held and _locked(descriptor, LOCKS_AT, _SLOTS):",
             "if False:",
-            "test_who_comes_between_keeps_its_queue",
+            "test_a_queue_with_a_new_holder_is_not_removed",
         ),
         (
             "os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))\n\n\nclass",

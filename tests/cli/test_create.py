@@ -86,7 +86,7 @@ def test_unknown_capability_is_2(run: Run, name: str) -> None:
 def test_buffer_size_is_passed_on(run: Run, name: str) -> None:
     """Backends without a limit in bytes refuse it."""
     result = run("create", name, "--buffer-size", "1000", "--max-messages", "4", "--backend", usable("mqueue"))
-    assert "leave out buffer_size" in result.stderr
+    assert "pass --max-messages instead of --buffer-size" in result.stderr
 
 
 def test_open_timeout_is_passed_on(run: Run, name: str) -> None:

@@ -67,6 +67,8 @@ def test_line_names_the_flag_of_a_mismatch(option: str, flag: str) -> None:
         ("require: max_message_size needs a minimum", "require: max_message_size needs a minimum"),
         ("its max_message_size is 8, but 9 is required", "its max_message_size is 8, but 9 is required"),
         ("option max_messages='four': no int", "option max_messages='four': no int"),
+        ("pass max_messages instead of buffer_size", "pass --max-messages instead of --buffer-size"),
+        ("it keeps packets in order: leave out priorities", "it keeps packets in order: leave out --priorities"),
         ("leave that out, or unlink it first", "leave that out, or `ipcq rm` it first"),
         (QueueShutDown.wording, "the queue is shut down: `ipcq rm` and recreate it to continue"),
         (CorruptQueue.wording, "the queue's contents are damaged: `ipcq rm` and recreate it"),
