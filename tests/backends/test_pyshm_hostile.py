@@ -276,6 +276,19 @@ def test_a_file_truncated_in_the_middle_of_a_step_is_corrupt(queue: Handle, monk
         queue.get_nowait()
 
 
+def test_a_file_truncated_between_two_reads_of_a_step_is_corrupt(
+    queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C29: the states are read, but the message is gone."""
+    queue.put(b"x")
+    read = _file.pread
+    monkeypatch.setattr(
+        _file, "pread", lambda descriptor, size, at: read(descriptor, size, at) if at < DATA_AT else b""
+    )
+    with pytest.raises(CorruptQueue, match="truncated"):
+        queue.get_nowait()
+
+
 @pytest.mark.parametrize(("key", "block"), [((1 << 64) - 1, 0), (0, 4), (0, 1 << 40)])
 def test_an_entry_of_the_heap_may_be_hostile(name: str, key: int, block: int) -> None:
     """C28: priorities and blocks that do not exist."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,15 @@ def test_waits_that_could_not_be_counted_are_counted_later(queue: Handle, held: 
     queue.put(b"x")
     figures = queue.stats()
     assert (figures.waits, figures.timeouts) == (1, 1)
+
+
+def test_reads_that_overlap_with_commits_fall_back_to_the_lock(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of messages is right even if each read without the lock meets a commit."""
+    queue.put(b"x")
+    reads = count()
+    newest = _channel.newest
+    monkeypatch.setattr(_channel, "newest", lambda raw: newest(raw) if next(reads) >= 3 else None)
+    assert queue.qsize() == 1
 
 
 def test_looking_needs_no_lock(queue: Handle, held: object) -> None:
@@ -296,6 +306,21 @@ def test_a_block_removed_by_others_does_no_harm(name: str, monkeypatch: pytest.M
         queue.put(b"x")
         queue.put(b"y")
         assert drain(queue) == [b"x", b"y"]
+
+
+@with_shmlock
+def test_a_block_that_another_users_file_names_is_not_removed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file could name any block of this user."""
+    attributes = Attributes(mode=0o600, max_messages=1, max_message_size=1)
+    block = Path("/dev/shm", _lock._BLOCKS + (b"8" * 8).hex())
+    block.touch()
+    try:
+        with create(name) as queue, monkeypatch.context() as context:
+            context.setattr(os, "geteuid", lambda: 12345)
+            _lock.clear_away(Header(name, attributes, "shmlock", b"8" * 8), queue._channel._descriptor)
+        assert block.exists()
+    finally:
+        block.unlink()
 
 
 @with_shmlock

@@ -122,6 +122,19 @@ def test_a_backend_that_cannot_search_names_the_limit(installed: Installed, name
         ipcq.exists(name, "strange")
 
 
+def test_a_backend_that_cannot_unlink_names_the_limit(
+    installed: Installed, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue stays."""
+    fake = FakeBackend("strange")
+    fake.make(name)
+    monkeypatch.setattr(fake, "unlink", raising(FULL))
+    installed.backend(fake)
+    with pytest.raises(LimitExceeded, match="RLIMIT_NOFILE"):
+        ipcq.unlink(name, "strange")
+    assert ipcq.exists(name, "strange")
+
+
 def test_a_backend_that_cannot_list_is_listed_with_the_limit(installed: Installed) -> None:
     """`unlisted` has it as the reason."""
     fake = FakeBackend("strange")
