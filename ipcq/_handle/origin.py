@@ -1,14 +1,12 @@
 """How a handle was opened."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipcq.backend import Backend, Request
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """How a handle was opened, for operations that need more than its channel."""
 
     name: str

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipcq._distribution import DISTRIBUTION
 from ipcq._opening.address import suggestion
@@ -34,8 +34,7 @@ WAY_OUT = (
 )
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """One entry point: its backend, or why it could not be loaded."""
 
     name: str

@@ -4,9 +4,8 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 R = TypeVar("R")
 
@@ -14,8 +13,7 @@ R = TypeVar("R")
 _SKIPPED_PACKAGES: Final = ("ipcq", "logging")
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """A line of the user's program."""
 
     file: str

@@ -11,10 +11,9 @@ pickle with ``allow_pickle=True``. A message's header allows nothing by itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.signals import reraise_from_handler
@@ -32,8 +31,7 @@ Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes], Any]
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(NamedTuple):
     """How one handle encodes and decodes items.
 
     `encode` raises `EncodeError` and `decode` raises `DecodeError` for any failure. `of_bytes` describes how `bytes`
@@ -46,8 +44,7 @@ class Codec:
     of_bytes: OfBytes = "encoded"
 
 
-@dataclass(frozen=True)
-class _Registered:
+class _Registered(NamedTuple):
     number: int
     encode: Encode
     decode: Decode
