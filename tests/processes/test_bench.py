@@ -400,6 +400,15 @@ def test_a_packet_that_no_socket_takes_is_declined() -> None:
         pass
 
 
+def test_a_socket_pair_polls_until_a_packet_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It polls only if no packet is there."""
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with sender, receiver:
+        monkeypatch.setattr(references, "poll_for", lambda end, *, writing: lambda: sender.send(b"late"))
+        read = references.SocketPair().reader((sender, receiver), SMALL)
+        assert read.get() == b"late"
+
+
 @pytest.mark.needs("socketpair")
 def test_without_msgspec_a_typed_queue_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exception names what to install."""
