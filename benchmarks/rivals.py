@@ -38,7 +38,7 @@ class FasterFifo(Queues):
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
         import faster_fifo
-        import faster_fifo_reduction  # noqa: F401 - makes the queues picklable
+        import faster_fifo_reduction  # noqa: F401  # makes the queues picklable
 
         if self._raw and workload.objects:
             raise Declined(BYTES_ALONE)

@@ -15,7 +15,7 @@ from ipcq._process import private_directory
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only inspected; nothing is created there
+SHARED_MEMORY = "/dev/shm"  # noqa: S108  # only inspected; nothing is created there
 #: Shared memory that should be free: a few queues of the default size.
 SPARE_BYTES = 8 << 20
 

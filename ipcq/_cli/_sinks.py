@@ -102,7 +102,7 @@ class FileSink:
         self._durable = durable
         self._reserve_bytes = reserve_bytes
         self._header_end = self._line_begin = self._end = self._reserved_end = self._stale_end = 0
-        self._file = open(path, "xb", buffering=0, opener=_open_private)  # noqa: SIM115 - closed by `close`
+        self._file = open(path, "xb", buffering=0, opener=_open_private)  # noqa: SIM115  # closed by `close`
 
     def make_room(self) -> None:
         if self._reserve_bytes is None or not hasattr(os, "posix_fallocate"):

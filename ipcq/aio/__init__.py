@@ -3,7 +3,7 @@
 from ipcq._distribution import DISTRIBUTION as _DISTRIBUTION
 
 try:
-    import anyio as _anyio  # noqa: F401 - to say how to install it
+    import anyio as _anyio  # noqa: F401  # to say how to install it
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"the library anyio is not installed: pip install '{_DISTRIBUTION}[aio]'", name="anyio", path=__file__

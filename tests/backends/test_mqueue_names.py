@@ -94,7 +94,7 @@ def test_options_that_the_kernel_lacks_are_unsupported(name: str, options: dict[
 
 
 def test_a_lifetime_that_reaches_the_backend_is_unsupported(name: str) -> None:
-    """Clause 6: create refuses it, whoever the caller is."""
+    """Clause 6: create refuses it even if the caller did not check."""
     with pytest.raises(Unsupported, match="leave out lifetime"):
         MqueueBackend().create(name, Request(lifetime="last-close"))
 

@@ -343,7 +343,7 @@ def test_a_file_that_is_no_queue_is_refused(name: str, kind: str) -> None:
 
 
 def test_a_file_with_a_second_name_is_refused(queue: Handle, name: str) -> None:
-    """C27: whoever has another link to the file can keep it forever."""
+    """C27: a process with another link to the file could keep it forever."""
     other = f"{_place.path_of(name)}-link"
     os.link(_place.path_of(name), other)
     with pytest.raises(PermissionDenied, match="2 names"):

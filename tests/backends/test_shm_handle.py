@@ -95,7 +95,7 @@ def test_a_notice_can_be_a_signal_to_this_process(name: str) -> None:
 
 
 def test_the_doorbell_has_the_mode_of_the_queue(name: str) -> None:
-    """C27: whoever may use the queue may ring."""
+    """C27: every user who may use the queue may ring."""
     with create(name, mode=0o660, other_users=True) as queue:
         assert stat.S_IMODE(os.fstat(queue.fileno()).st_mode) == 0o660
         queue.unlink()
