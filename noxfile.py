@@ -245,7 +245,12 @@ def run_scalable(session: nox.Session, size: str, fuzz_seconds: int) -> None:
         session.notify("fuzz", [str(fuzz_seconds)])
     files = "accepted auto ends fork full leaks life model namespaces order refused signals stopped storm wakeups"
     growing = [f"tests/processes/test_{name}.py" for name in files.split()]
-    chosen = session.posargs or [*growing, "tests/aio/test_cancel.py", "tests/aio/test_queue.py"]
+    chosen = session.posargs or [
+        *growing,
+        "tests/aio/test_cancel.py",
+        "tests/aio/test_queue.py",
+        "tests/core/test_codec.py",
+    ]
     pytest(session, "-rP", "--timeout=0", *chosen, size=size)
 
 
@@ -291,7 +296,9 @@ def build(session: nox.Session) -> None:
     (archive,) = Path("dist").resolve().glob("*.tar.gz")
     with tarfile.open(archive) as packed:
         names = {Path(*Path(name).parts[1:]) for name in packed.getnames()}
-    lacking = sorted(map(str, {*Path("backends").rglob("*.[ch]"), Path("setup.py")} - names))
+    lacking = sorted(
+        map(str, {*Path("backends").rglob("*.[ch]"), *Path("ipcq").rglob("*.[ch]"), Path("setup.py")} - names)
+    )
     if lacking:
         session.error(f"the source distribution lacks {lacking}")
     (wheel,) = Path("dist").glob("*.whl")

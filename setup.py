@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: that the C extension is for Linux alone, and what the package index shows."""
+"""What pyproject.toml cannot say: that the C extensions are for Linux alone, and what the package index shows."""
 
 import re
 import sys
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-CORE = "backends/ipcq_shm/csrc"
+#: Each extension, and where its sources are.
+EXTENSIONS = {"ipcq._native": "ipcq/csrc", "ipcq_shm._core": "backends/ipcq_shm/csrc"}
 #: The index shows the README without the files that it links to; readers find them in the sdist.
 FILES = "https://pypi.org/project/ipcq-queue/#files"
 NOTE = f"Pages in parentheses are files of the [source distribution]({FILES}).\n\n"
@@ -19,24 +20,26 @@ def description() -> str:
     return heading + empty + NOTE + re.sub(r"\[([^][]+)\]\((?!https?:)([^()\s]+)\)", r"\1 (`\2`)", rest)
 
 
+def extension(name: str, sources: str) -> Extension:
+    """Return an extension of the C files in a folder."""
+    return Extension(
+        name,
+        sources=sorted(glob(f"{sources}/*.c")),
+        depends=sorted(glob(f"{sources}/*.h")),
+        include_dirs=[sources],
+        define_macros=[("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")],
+        # Hidden: calls among the files need not go through the linker, which costs a tenth of a put.
+        extra_compile_args=["-std=c11", "-O2", "-g0", "-fvisibility=hidden"],
+        # What only a debugger reads was four fifths of an extension; tests/csan builds with options of its own.
+        extra_link_args=["-Wl,-s"],
+        # Without a compiler the install succeeds: messages are encoded in Python, and the backend says why it cannot be
+        # used.
+        optional=True,
+    )
+
+
 setup(
     long_description=description(),
     long_description_content_type="text/markdown",
-    ext_modules=[
-        Extension(
-            "ipcq_shm._core",
-            sources=sorted(glob(f"{CORE}/*.c")),
-            depends=sorted(glob(f"{CORE}/*.h")),
-            include_dirs=[CORE],
-            define_macros=[("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")],
-            # Hidden: calls among the files need not go through the linker, which costs a tenth of a put.
-            extra_compile_args=["-std=c11", "-O2", "-g0", "-fvisibility=hidden"],
-            # What only a debugger reads was four fifths of the extension; tests/csan builds with options of its own.
-            extra_link_args=["-Wl,-s"],
-            # Without a compiler the install succeeds, and the backend says why it cannot be used.
-            optional=True,
-        )
-    ]
-    if sys.platform == "linux"
-    else [],
+    ext_modules=[extension(*each) for each in EXTENSIONS.items()] if sys.platform == "linux" else [],
 )

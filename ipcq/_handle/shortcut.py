@@ -1,19 +1,16 @@
 """The class of a handle: `Queue`, or a faster subclass from its channel (clause 21 of `ipcq.backend`)."""
 
-import os
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 from ipcq._handle.queue import Queue
+from ipcq._process.shortcuts import shortcuts_enabled
 from ipcq.backend import Channel
-
-#: The environment variable that disables all shortcuts if it is 0.
-SHORTCUTS: Final = "IPCQ_SHORTCUTS"
 
 
 def class_for(channel: Channel) -> type[Queue[Any]]:
     """Return the class for handles over this channel."""
-    return Queue if os.environ.get(SHORTCUTS) == "0" else _class_over(type(channel))
+    return _class_over(type(channel)) if shortcuts_enabled() else Queue
 
 
 @cache

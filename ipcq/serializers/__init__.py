@@ -123,6 +123,8 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         )
     plain = serializer in ("msgpack", "msgspec") and type is None
     unframing = _unframing(decode, with_any_keys, allowed, typed=type is not None)
+    if serializer == "msgpack":
+        encode, unframing = messagepack.in_c(encode, unframing)
     return Codec(serializer, encode, unframing, "bin" if plain else "encoded")
 
 

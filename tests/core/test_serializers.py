@@ -1,6 +1,9 @@
 """Serializers: items to bytes and back, and what a handle refuses to decode."""
 
 import enum
+import errno
+import inspect
+import os
 import pathlib
 import pickle
 import sys
@@ -14,17 +17,23 @@ from typing import Any, NamedTuple, TypedDict
 
 import msgpack
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import HealthCheck, given, settings, strategies
 
 from core.conftest import Run
 from ipcq import serializers
-from ipcq.errors import DecodeError, EncodeError, InvalidArgument, Unsupported
+from ipcq.errors import DecodeError, EncodeError, InvalidArgument, LimitExceeded, Unsupported
 from ipcq.serializers import FIRST_FREE_NUMBER, Codec, _frame, _msgpack, _typed, codec_for, register
 from processes.needs import library
 
 msgspec = library("msgspec")
 
 LENGTHS = (0, 1, 255, 256, 65535, 65536)
+
+
+@pytest.fixture(autouse=True, params=["in C", "in Python"] if _msgpack.COMPILED else ["in Python"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try everything with the codec in C and without it, here and in the programs that a test starts."""
+    monkeypatch.setenv("IPCQ_SHORTCUTS", "1" if request.param == "in C" else "0")
 
 
 @pytest.fixture(autouse=True)
@@ -336,7 +345,7 @@ ITEMS = strategies.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(serializer=strategies.sampled_from(["msgpack", "msgspec"]), item=ITEMS)
 def test_what_is_encoded_can_be_decoded(serializer: str, item: object) -> None:
     """C33: `put` refuses what `get` could not return."""
@@ -873,9 +882,11 @@ def test_a_type_that_cannot_be_decoded_is_refused_when_opening(kind: Any, way: s
 def test_one_packer_is_reused() -> None:
     """Creating a Packer costs more than packing a small dict."""
     encode = codec_for("msgpack").encode
-    encode([1])
+    # Of a class that C leaves to msgpack.
+    encode(Point(1, 2))
     before = list(_msgpack._idle)
-    encode([2])
+    encode(Point(3, 4))
+    assert before
     assert _msgpack._idle == before
 
 
@@ -943,6 +954,49 @@ def test_a_missing_msgspec_is_unsupported_when_its_serializer_is_imported(monkey
     monkeypatch.setitem(sys.modules, "msgspec", None)
     with pytest.raises(Unsupported, match=r"pip install 'ipcq-queue\[msgspec\]'"):
         codec_for("msgspec")
+
+
+# MessagePack in C
+
+
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `ipcq.serializers._msgpack` be imported anew."""
+    monkeypatch.delitem(sys.modules, "ipcq.serializers._msgpack", raising=False)
+    monkeypatch.delattr(serializers, "_msgpack")
+
+
+def test_where_no_c_was_compiled_python_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The install succeeds without a compiler."""
+    monkeypatch.delattr("ipcq._native", raising=False)
+    monkeypatch.setitem(sys.modules, "ipcq._native", None)
+    anew(monkeypatch)
+    codec = codec_for("msgpack")
+    assert inspect.isfunction(codec.encode)
+    assert codec.decode(codec.encode({"id": [1, None]})) == {"id": [1, None]}
+
+
+def test_c_that_cannot_be_loaded_just_now_is_not_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: the next `open` finds it, when a descriptor is free again."""
+
+    class Full:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "ipcq._native":
+                raise ImportError(f"_native.so: cannot open shared object file: {os.strerror(errno.EMFILE)}")
+
+    monkeypatch.delattr("ipcq._native", raising=False)
+    monkeypatch.delitem(sys.modules, "ipcq._native", raising=False)
+    anew(monkeypatch)
+    monkeypatch.setattr(sys, "meta_path", [Full(), *sys.meta_path])
+    with pytest.raises(LimitExceeded):
+        codec_for("msgpack")
+
+
+@pytest.mark.skipif(not _msgpack.COMPILED, reason="Windows has no C extension of ours, and neither has macOS")
+@pytest.mark.parametrize("serializer", ["raw", "msgspec", "pickle", "reverse"])
+def test_c_is_for_the_default_serializer(serializer: str) -> None:
+    """Any other one is as fast as it is."""
+    reversing()
+    assert inspect.isfunction(codec_for(serializer, allow_pickle=True).decode)
 
 
 @pytest.mark.parametrize("data", [b"\x01", b"\xc1\x05\x01"], ids=["bare", "marked"])

@@ -22,7 +22,9 @@ def main() -> None:
     check(sum(file.endswith("LICENSE") for file in held) == 1, "the wheel lacks its licence")
     compiled = sorted(file.parts[0] for file in ours.files or () if file.name.endswith(tuple(EXTENSION_SUFFIXES)))
     # They are optional, so a build without them succeeds silently.
-    check(compiled == (["ipcq_shm"] if sys.platform == "linux" else []), f"the wheel has extensions of {compiled}")
+    check(
+        compiled == (["ipcq", "ipcq_shm"] if sys.platform == "linux" else []), f"the wheel has extensions of {compiled}"
+    )
     check(pure(ours) != bool(compiled), "the wheel has another tag than what it holds")
     offered = {entry.name: entry.load() for entry in entry_points(group="ipcq.backends")}
     wanted = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["ipcq.backends"])

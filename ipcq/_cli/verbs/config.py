@@ -9,11 +9,11 @@ import click
 import ipcq
 from ipcq._cli._options import json_option
 from ipcq._cli._output import print_json, print_table
-from ipcq._handle.shortcut import SHORTCUTS
 from ipcq._opening.options import DEFAULTS
 from ipcq._opening.registry import STRICT
 from ipcq._opening.rendezvous import PREFERENCE
 from ipcq._process.private_directory import private_places
+from ipcq._process.shortcuts import SHORTCUTS
 from ipcq._redaction import without_secrets
 
 #: Options whose default is fixed by `ipcq.open`, not by the backend.

@@ -1,0 +1,524 @@
+"""MessagePack in C: it writes and reads what msgpack does, or leaves it to msgpack.
+
+What is compared is the codec of a default handle with C, and without it. The examples of what must come out are in
+test_serializers.py, which tries both.
+"""
+
+import gc
+import math
+import random
+import struct
+import sys
+import threading
+import tracemalloc
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings, strategies
+
+from core.conftest import Run
+from ipcq.serializers import Codec, _msgpack, codec_for
+from processes.sizes import size
+
+if not _msgpack.COMPILED:
+    # test_a_linux_has_the_codec_in_c fails where it should be there.
+    if sys.platform != "linux":
+        pytest.skip("Windows has no C extension of ours, and neither has macOS", allow_module_level=True)
+    pytest.fail("ipcq._native was not built: install a C compiler, and then ipcq again", pytrace=False)
+
+from ipcq._native import MessagePack
+
+#: Levels that C follows; what is nested deeper is left to msgpack (ipcq/csrc/codec.h).
+LEVELS = 96
+
+
+class Left(Exception):
+    """What C leaves to msgpack."""
+
+
+def leave(_: object) -> Any:
+    raise Left
+
+
+ALONE = MessagePack(leave, leave)
+
+
+@pytest.fixture(scope="module")
+def in_c() -> Codec:
+    """Return the codec of a default handle."""
+    return codec_for("msgpack")
+
+
+@pytest.fixture(scope="module")
+def in_python() -> Iterator[Codec]:
+    """Return the same without C."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPCQ_SHORTCUTS", "0")
+        yield codec_for("msgpack")
+
+
+def outcome(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
+    """Return all that can be seen of a call: the classes and bits of its result, or what it raised."""
+    try:
+        return ("returned", spelled(function(argument)))
+    except Exception as error:
+        return (type(error), str(error), type(error.__cause__), getattr(error, "data", None))
+
+
+def spelled(item: Any) -> Any:
+    """Return an item in words that are equal only if classes, order, signs and NaNs are."""
+    if type(item) is list:
+        return [spelled(each) for each in item]
+    if type(item) is tuple:
+        return ("tuple", [spelled(each) for each in item])
+    if type(item) is dict:
+        return ("dict", [(spelled(key), spelled(value)) for key, value in item.items()])
+    return (type(item), struct.pack("d", item) if type(item) is float else item)
+
+
+# Values
+
+
+class Point(NamedTuple):
+    x: int
+
+
+class Text(str):
+    """A str of another class."""
+
+    __slots__ = ()
+
+
+EDGES = [
+    sign * (1 << bits) + off for bits in (0, 5, 7, 8, 15, 16, 31, 32, 63, 64) for sign in (1, -1) for off in (-1, 0, 1)
+]
+LENGTHS = [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 255, 256, 65535, 65536]
+SCALARS = (
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers(-(2**64), 2**65)
+    | strategies.sampled_from(EDGES)
+    | strategies.floats()
+    | strategies.text()
+    | strategies.text(strategies.characters(max_codepoint=0x7F), max_size=40)
+    | strategies.binary(max_size=40)
+    | strategies.binary(max_size=40).map(bytearray)
+)
+STRANGE = (
+    strategies.datetimes(timezones=strategies.just(UTC))
+    | strategies.sampled_from([object, {1}, 1j, Text("x"), Point(1), memoryview(b"x"), "\ud800", OrderedDict(a=1)])
+    | strategies.builds(msgpack.ExtType, strategies.integers(0, 127), strategies.binary(max_size=20))
+)
+KEYS = SCALARS.filter(lambda key: type(key) is not bytearray) | strategies.tuples(strategies.integers())
+VALUES = strategies.recursive(
+    SCALARS | STRANGE,
+    lambda inner: (
+        strategies.lists(inner) | strategies.lists(inner).map(tuple) | strategies.dictionaries(KEYS, inner, max_size=20)
+    ),
+    max_leaves=30,
+)
+IN_RANGE = SCALARS.filter(lambda value: type(value) is not int or -(2**63) <= value < 2**64)
+PLAIN = strategies.recursive(
+    IN_RANGE,
+    lambda inner: (
+        strategies.lists(inner)
+        | strategies.dictionaries(IN_RANGE.filter(lambda key: type(key) is not bytearray), inner, max_size=20)
+    ),
+    max_leaves=30,
+)
+
+
+def some(chance: random.Random, levels: int = 3) -> Any:
+    """Return a value that C does not leave to msgpack; faster than Hypothesis, for the millions of a night."""
+    kind = chance.randrange(12 if levels else 9)
+    length = chance.choice(LENGTHS[:12]) if chance.random() < 0.1 else chance.randrange(12)
+    if kind < 3:
+        return chance.choice(EDGES) if kind else chance.randrange(-(2**31), 2**31)
+    if kind == 3:
+        return chance.choice((None, True, False, -0.0, math.inf, -math.inf))
+    if kind == 4:
+        return struct.unpack("d", chance.randbytes(8))[0]
+    if kind in (5, 6):
+        return "".join(chance.choices("abc\x00\x7f" if kind == 5 else "aé\u20ac\U0001f40d", k=length))
+    if kind in (7, 8):
+        return (bytes, bytearray)[kind - 7](chance.randbytes(length))
+    if kind == 11:
+        return {keyed(some(chance, 0)): some(chance, levels - 1) for _ in range(length)}
+    return (list, tuple)[kind - 9](some(chance, levels - 1) for _ in range(length))
+
+
+def keyed(value: Any) -> Any:
+    return bytes(value) if type(value) is bytearray else value
+
+
+def count_of(value: Any) -> int:
+    """Return how many values a value is, itself included."""
+    parts: Any = value.items() if type(value) is dict else value if type(value) in (list, tuple) else ()
+    return 1 + sum(map(count_of, parts))
+
+
+# Encoding
+
+
+@settings(max_examples=size(300, 20_000), deadline=None)
+@given(VALUES)
+def test_what_is_written_or_refused_is_the_same_in_c(in_c: Codec, in_python: Codec, value: object) -> None:
+    """Byte for byte, error for error, text for text."""
+    assert outcome(in_c.encode, value) == outcome(in_python.encode, value)
+
+
+@settings(max_examples=size(10, 10_000), deadline=None)
+@given(strategies.integers(0, 2**64))
+def test_values_by_the_thousand_are_written_as_msgpack_writes_them(seed: int) -> None:
+    """By night ten million, of which C leaves none to msgpack but integers of more than 64 bits."""
+    chance, pack, tried = random.Random(seed), msgpack.Packer().pack, 0
+    while tried < 1000:
+        value = some(chance)
+        tried += count_of(value)
+        try:
+            expected = pack(value)
+        except OverflowError:
+            with pytest.raises(Left):
+                ALONE.encode(value)
+        else:
+            assert ALONE.encode(value) == expected
+            assert spelled(ALONE.decode(expected)) == spelled(_msgpack.decode(expected))
+
+
+@pytest.mark.parametrize("value", EDGES)
+def test_an_integer_takes_the_head_that_msgpack_would_take(in_c: Codec, in_python: Codec, value: int) -> None:
+    """At the ends of all ranges; and what is in none is refused alike."""
+    assert outcome(in_c.encode, value) == outcome(in_python.encode, value)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda length: "x" * length,
+        lambda length: "é" * (length // 2),
+        lambda length: b"x" * length,
+        lambda length: bytearray(length),
+        lambda length: [None] * length,
+        lambda length: (None,) * length,
+        lambda length: dict.fromkeys(range(length)),
+        lambda length: {"x" * length: 1},
+    ],
+    ids=["ascii", "text", "bytes", "bytearray", "list", "tuple", "dict", "key"],
+)
+def test_each_head_is_written_as_by_msgpack_and_read_again(length: int, make: Callable[[int], Any]) -> None:
+    """At the ends of all ranges of lengths; C leaves none to msgpack."""
+    data = ALONE.encode(make(length))
+    assert (data, spelled(ALONE.decode(data))) == (msgpack.packb(make(length)), spelled(_msgpack.decode(data)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Text("x"),
+        Point(1),
+        OrderedDict(a=1),
+        memoryview(b"x"),
+        datetime.now(UTC),
+        msgpack.ExtType(5, b"x"),
+        {1},
+        object(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_other_class_is_left_to_msgpack(value: object) -> None:
+    """Subclasses too: their code might run in mid-encoding."""
+    with pytest.raises(Left):
+        ALONE.encode([value])
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, 2**64, -(2**63) - 1])
+def test_what_is_refused_is_left_to_msgpack(value: object) -> None:
+    """So the refusal and its text are those of today."""
+    with pytest.raises(Left):
+        ALONE.encode(value)
+
+
+@pytest.mark.parametrize("nest", [lambda inner: [inner], lambda inner: (inner,), lambda inner: {"a": inner}])
+@pytest.mark.parametrize("levels", [LEVELS, LEVELS + 1])
+def test_c_follows_so_many_levels(nest: Callable[[Any], Any], levels: int) -> None:
+    """On the way out and back."""
+    value: Any = 5
+    for _ in range(levels):
+        value = nest(value)
+    data = msgpack.packb(value)
+    tried = []
+    for verb, given_ in ((ALONE.encode, value), (ALONE.decode, data)):
+        try:
+            verb(given_)
+            tried.append(True)
+        except Left:
+            tried.append(False)
+    assert tried == [levels == LEVELS] * 2
+
+
+@pytest.mark.parametrize("levels", [LEVELS, LEVELS + 1, 1023, 1024, 1025, 1026])
+def test_what_is_nested_too_deeply_is_refused_as_ever(in_c: Codec, in_python: Codec, levels: int) -> None:
+    """C29: both ways, with msgpack's bounds."""
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    data = b"\x91" * (levels - 1) + b"\x90"
+    assert (outcome(in_c.encode, value), outcome(in_c.decode, data)) == (
+        outcome(in_python.encode, value),
+        outcome(in_python.decode, data),
+    )
+
+
+def test_a_thread_with_the_smallest_stack_follows_all_levels(run: Run) -> None:
+    """The levels are few for that."""
+    assert (
+        run(
+            f"""
+            import threading
+            from ipcq._native import MessagePack
+            codec = MessagePack(None, None)
+            data = b"\\x81\\xa1a" * {LEVELS} + b"\\xc0"
+            threading.stack_size(32 * 1024)
+            thread = threading.Thread(target=lambda: print(codec.encode(codec.decode(data)) == data))
+            thread.start()
+            thread.join()
+            """
+        )
+        == "True"
+    )
+
+
+@pytest.mark.parametrize("large", [1000, 1023, 1024, 1025, 5000, 1 << 20])
+def test_what_outgrows_the_stack_is_whole(large: int) -> None:
+    """Small messages are written on the stack, and move from there."""
+    value = ["x" * 500, b"y" * large, list(range(300)), {"z": "ü" * large}]
+    assert ALONE.encode(value) == msgpack.packb(value)
+
+
+def test_containers_that_others_change_are_whole_messages() -> None:
+    """C21: whatever other threads do to a list or dict meanwhile."""
+    shared: list[Any] = [{"a": [1] * 10} for _ in range(50)]
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            shared.append({"b": [2]})
+            shared[0][len(shared)] = shared.pop()
+            shared[0].clear()
+            shared[1]["a"].append(shared[1]["a"].pop(0))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        lengths = {len(ALONE.decode(ALONE.encode(shared))) for _ in range(2000)}
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert lengths <= {49, 50, 51}
+
+
+# Decoding
+
+#: First bytes from which a message is likely to go wrong, or on.
+HEADS = bytes([0x00, 0x7F, 0x80, 0x81, 0x82, 0x8F, 0x90, 0x91, 0x9F, 0xA0, 0xA1, 0xA8, 0xBF, *range(0xC0, 0xE1), 0xFF])
+
+
+def mutated(chance: random.Random, data: bytes) -> bytes:
+    """Return a message with a few bytes changed, left out, put in, or cut off."""
+    message = bytearray(data)
+    for _ in range(chance.randrange(1, 4)):
+        place = chance.randrange(len(message) + 1)
+        match chance.randrange(5):
+            case 0:
+                message[place:place] = bytes([chance.choice(HEADS)])
+            case 1:
+                message[place : place + 1] = bytes([chance.choice(HEADS)])
+            case 2:
+                message[place : place + 1] = chance.randbytes(1)
+            case 3:
+                del message[place : place + chance.randrange(3)]
+            case _:
+                del message[place:]
+    return bytes(message)
+
+
+@settings(max_examples=size(300, 20_000), deadline=None)
+@given(data=VALUES.map(lambda value: outcome(_msgpack.encode, value)) | strategies.binary(max_size=60), chance=...)
+@example(data=b"\xca\x7f\x80\x00\x01", chance=random.Random(0))  # a signalling NaN of 32 bits
+def test_what_is_read_or_refused_is_the_same_in_c(
+    in_c: Codec, in_python: Codec, data: Any, chance: random.Random
+) -> None:
+    """Value for value, error for error, text for text; whole messages, changed ones and chance."""
+    message = data if isinstance(data, bytes) else data[1][1] if data[0] == "returned" else b""
+    for each in (message, mutated(chance, message)):
+        assert outcome(in_c.decode, each) == outcome(in_python.decode, each)
+
+
+@settings(max_examples=size(10, 2_000), deadline=None)
+@given(strategies.integers(0, 2**64))
+def test_mutants_by_the_hundred_are_read_or_refused_as_by_msgpack(in_c: Codec, in_python: Codec, seed: int) -> None:
+    """By night a million."""
+    chance, tried = random.Random(seed), 0
+    while tried < 500:
+        try:
+            data = msgpack.packb(some(chance))
+        except OverflowError:
+            continue
+        for _ in range(10):
+            tried += 1
+            mutant = mutated(chance, data)
+            assert outcome(in_c.decode, mutant) == outcome(in_python.decode, mutant), mutant
+
+
+@settings(max_examples=size(100, 10_000), deadline=None)
+@given(PLAIN)
+def test_what_c_wrote_c_reads(value: object) -> None:
+    """C33: without a look to msgpack."""
+    assert spelled(ALONE.decode(ALONE.encode(value))) == spelled(
+        msgpack.unpackb(msgpack.packb(value), strict_map_key=False)
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\xc1", b"\xc1\x00\x01", b"\x01\x02", b"\x80\x05", b"\xa1\xff", b"\xa2\xc3\x28", b"\xa3\xed\xa0\x80"),
+        *(b"\xd4\x05x", b"\xd6\xff\0\0\0\0", b"\xc7\x0c\xff" + bytes(12), b"\x81\x90\x01", b"\x81\x80\x01"),
+        *(b"\x91", b"\x81\xa1a", b"\xdc\x00", b"\xcf" + bytes(7), b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"),
+    ],
+)
+def test_what_is_no_plain_message_is_left_to_msgpack(data: bytes) -> None:
+    """Extensions, marks, broken text, keys that no dict can have, what is cut off, and what follows."""
+    with pytest.raises(Left):
+        ALONE.decode(data)
+
+
+@pytest.mark.parametrize("data", [bytearray(b"\x05"), memoryview(b"\x05"), "x", None])
+def test_what_is_not_bytes_is_left_to_python(data: Any) -> None:
+    """A bytearray may change meanwhile."""
+    with pytest.raises(Left):
+        ALONE.decode(data)
+
+
+def test_a_message_is_read_within_memory_in_proportion_to_it() -> None:
+    """C29: nested lists that claim the rest of the message each do not claim it twice."""
+    claims = b"".join(b"\xdd" + (500_000 - 5 * level).to_bytes(4) for level in range(1, 90))
+    data = claims + b"\xc0" * (500_000 - len(claims))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Left):
+            ALONE.decode(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 1024 + 9 * len(data)
+
+
+def test_broken_messages_leave_no_memory() -> None:
+    """C29: nor does what C makes of a message before it finds that out."""
+    chance = random.Random(7)
+    data = msgpack.packb([{"key": [1.5, "text", b"bytes", {"inner": (1, 2)}]} for _ in range(5)])
+    broken = [mutated(chance, data) for _ in range(200)]
+
+    def use() -> None:
+        for each in broken:
+            outcome(ALONE.decode, each)
+
+    use()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(20):
+        use()
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 200
+
+
+# Keys
+
+
+def test_the_keys_of_one_message_are_those_of_the_next() -> None:
+    """A key that was met before takes no new str."""
+    data = msgpack.packb({"id": 1, "a-longer-key-1234": 2})
+    (one, *_), (other, *_) = ALONE.decode(data), ALONE.decode(data)
+    assert one is other
+
+
+@settings(max_examples=size(100, 5_000), deadline=None)
+@given(strategies.lists(strategies.text(strategies.sampled_from("ab\0é"), max_size=18), max_size=60))
+def test_keys_are_not_mixed_up(keys: list[str]) -> None:
+    """Short keys are told from each other by their bytes and their length."""
+    for key in keys:
+        assert ALONE.decode(msgpack.packb({key: 1})) == {key: 1}
+
+
+def test_more_keys_than_are_remembered_are_read() -> None:
+    """They displace each other."""
+    codec = MessagePack(leave, leave)
+    items = [{f"key-{number}": number} for number in range(2000)] * 2
+    assert [codec.decode(msgpack.packb(item)) for item in items] == items
+
+
+def test_equal_keys_of_several_classes_are_one_as_in_msgpack(in_c: Codec, in_python: Codec) -> None:
+    """The first key stays, and the last value counts."""
+    data = b"\x85\x01\xa1a\xc3\xa1b\xcb" + struct.pack(">d", 1.0) + b"\xa1c\xa1k\x01\xa1k\x02"
+    assert outcome(in_c.decode, data) == outcome(in_python.decode, data)
+
+
+# The module
+
+
+@pytest.mark.parametrize("arguments", [(), (leave,), (leave, leave, leave)])
+def test_the_codec_takes_two_functions(arguments: tuple[Any, ...]) -> None:
+    """What is left goes to one of them."""
+    with pytest.raises(TypeError):
+        MessagePack(*arguments)
+
+
+def test_the_collector_finds_what_a_codec_refers_to() -> None:
+    """A cycle through it can be collected."""
+    assert leave in gc.get_referents(ALONE)
+
+
+def test_what_is_left_gets_what_was_given() -> None:
+    """The item or the bytes, and its result is the codec's."""
+    codec = MessagePack(lambda item: b"encoded", lambda data: data)
+    assert (codec.encode({1}), codec.decode(b"\xc1")) == (b"encoded", b"\xc1")
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode"])
+def test_what_those_functions_raise_goes_through(verb: str) -> None:
+    """C12: an interrupt too."""
+
+    def interrupt(_: object) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        getattr(MessagePack(interrupt, interrupt), verb)(object())
+
+
+SUBINTERPRETER = """
+    try:
+        import _interpreters as interpreters  # since 3.13
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    script = "from ipcq._native import MessagePack; c = MessagePack(None, None); assert c.decode(c.encode({'a': [1]}))"
+    script += "; print('worked', flush=True)"
+    for _ in range(3):
+        number = interpreters.create()
+        failed = interpreters.run_string(number, script)
+        assert failed is None, failed
+        interpreters.destroy(number)
+"""
+
+
+def test_every_interpreter_of_a_process_has_its_own(run: Run) -> None:
+    """The module keeps nothing that they would share; since 3.12 each has a GIL of its own."""
+    assert run(SUBINTERPRETER).split() == ["worked"] * 3
