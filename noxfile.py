@@ -187,7 +187,7 @@ def hidden(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, venv_backend="none")
 def csan(session: nox.Session) -> None:
-    """Test the C core with each compiler and C library, plain and under the sanitizers.
+    """Test the C core with each compiler and C library, plain and under the sanitizers, and compile the codec.
 
     With arguments, make only these targets of tests/csan/Makefile. One of them is `faults`, which takes minutes.
     """
@@ -197,22 +197,26 @@ def csan(session: nox.Session) -> None:
         session.error(f"{' and '.join(missing)} is missing: sudo apt-get install {packages}")
     if sys.platform != "linux":
         session.skip("the C core is for Linux")
-    make = "make", "--silent", "--output-sync", "-C", "tests/csan", f"-j{os.cpu_count()}"
+    make = "make", "--silent", "--output-sync", "-C", "tests/csan", f"-j{os.cpu_count()}", f"PYTHON={sys.executable}"
     if session.posargs:
         session.run(*make, "CC=gcc", "OUT=build/gcc", *session.posargs, external=True)
         return
-    session.run(*make, "CC=gcc", "OUT=build/gcc", "run", external=True)
-    session.run(*make, "CC=clang", "OUT=build/clang", "cases", "waking", "threads", external=True)
+    session.run(*make, "CC=gcc", "OUT=build/gcc", "run", "codec", external=True)
+    session.run(*make, "CC=clang", "OUT=build/clang", "cases", "waking", "threads", "codec", external=True)
     session.run(*make, "CC=musl-gcc", "OUT=build/musl", "run-musl", external=True)
 
 
 @nox.session(python=DEFAULT, venv_backend="none")
 def fuzz(session: nox.Session) -> None:
-    """Feed the C core hostile segments, for 20 seconds or as many as the argument gives; the corpus is kept."""
+    """Feed the C core hostile segments and the codec hostile messages; the corpora are kept.
+
+    Side by side, for 20 seconds or as many as the argument gives.
+    """
     if shutil.which("clang") is None:
         session.error("clang is missing, which provides libFuzzer: sudo apt-get install clang")
     seconds = session.posargs[0] if session.posargs else "20"
-    session.run("make", "--silent", "-C", "tests/csan", "fuzz", f"FUZZ={seconds}", external=True)
+    make = "make", "--silent", "--output-sync", "-C", "tests/csan", "-j2", f"PYTHON={sys.executable}"
+    session.run(*make, "fuzz", f"FUZZ={seconds}", external=True)
 
 
 @nox.session(python=DEFAULT, venv_backend="none", default=False)

@@ -1,0 +1,232 @@
+/*
+ * Feeds the codec whatever a producer could put into a queue, or a neighbour with write access could write over a message
+ * in the middle of its decoding.
+ *
+ * An input is a message, behind two bytes that say how to try it: one in eight is decoded beside a thread that writes
+ * into it all the while. Nothing is expected of what comes out; what is expected is that
+ *
+ *     no byte outside the message and the sink is touched                   ASan; both are allocated at their exact size
+ *     nothing is computed that C does not define                            UBSan
+ *     no more is allocated than the message can hold                        libFuzzer's -malloc_limit_mb
+ *     an item that was decoded can be encoded, and comes back the same      `round_trip`
+ *     a sink that is too small is told from one that is not                 `squeeze`
+ *     no exception is left behind                                           `check_quiet`
+ *     a key that is remembered is the one by whose bytes it is found        `check_keys`
+ *
+ * Python is embedded, and allocates with malloc, so that ASan sees its objects too.
+ */
+#include "codec.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define CHECK(condition)                                                                                             \
+    do {                                                                                                             \
+        if (!(condition)) {                                                                                          \
+            fprintf(stderr, "%s:%d: %s is false\n", __FILE__, __LINE__, #condition);                                 \
+            abort();                                                                                                 \
+        }                                                                                                            \
+    } while (0)
+
+#define TURNS 200 /* decodings of one message beside the neighbour */
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+static struct codec_keys keys;
+
+/* A neighbour */
+
+static struct {
+    _Atomic(unsigned char *) bytes; /* NULL: rest */
+    _Atomic bool resting;
+    size_t size;
+    unsigned char value;
+} neighbour;
+
+static void *be_a_neighbour(void *nothing)
+{
+    for (size_t turn = 0;; turn++) {
+        unsigned char *bytes = atomic_load(&neighbour.bytes);
+
+        atomic_store(&neighbour.resting, bytes == NULL);
+        if (bytes == NULL)
+            nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+        else
+            /* There and back again, so that a decoding meets both. */
+            *(volatile unsigned char *)(bytes + turn / 2 % neighbour.size) ^= neighbour.value;
+    }
+    return nothing;
+}
+
+static void disturb(unsigned char *bytes, size_t size, unsigned char value)
+{
+    neighbour.size = size;
+    neighbour.value = value;
+    atomic_store(&neighbour.bytes, bytes);
+    while (atomic_load(&neighbour.resting))
+        nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
+}
+
+static void leave_alone(void)
+{
+    atomic_store(&neighbour.bytes, NULL);
+    while (!atomic_load(&neighbour.resting))
+        nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
+}
+
+/* Sinks */
+
+struct heap_sink {
+    struct codec_sink sink;
+    unsigned char *begin;
+};
+
+/* Never more than was asked for, so that ASan sees every byte too many. */
+static bool grow_heap(struct codec_sink *sink, size_t more)
+{
+    struct heap_sink *self = (struct heap_sink *)sink;
+    size_t used = (size_t)(sink->next - self->begin);
+
+    self->begin = realloc(self->begin, used + more);
+    CHECK(self->begin != NULL);
+    sink->next = self->begin + used;
+    sink->end = self->begin + used + more;
+    return true;
+}
+
+static struct heap_sink encoded(PyObject *item, size_t *bytes)
+{
+    unsigned char *begin = malloc(1);
+    struct heap_sink to = {{begin, begin + 1, grow_heap}, begin};
+
+    CHECK(codec_encode(item, &to.sink) == CODEC_DONE);
+    *bytes = (size_t)(to.sink.next - to.begin);
+    return to;
+}
+
+/* What is expected */
+
+static void check_quiet(void)
+{
+    CHECK(PyErr_Occurred() == NULL);
+}
+
+static void check_keys(void)
+{
+    for (size_t place = 0; place < CODEC_KEYS; place++) {
+        const struct codec_key *each = &keys.each[place];
+        unsigned char numbers[2 * sizeof each->first] = {0};
+        size_t bytes;
+
+        if (each->key == NULL)
+            continue;
+        bytes = (size_t)PyUnicode_GET_LENGTH(each->key);
+        memcpy(numbers, &each->first, sizeof each->first);
+        if (bytes >= sizeof each->last)
+            memcpy(numbers + bytes - sizeof each->last, &each->last, sizeof each->last);
+        CHECK(memcmp(numbers, PyUnicode_1BYTE_DATA(each->key), bytes) == 0);
+    }
+}
+
+/* Compared are the bytes, as NaN equals nothing. */
+static void round_trip(PyObject *item)
+{
+    size_t bytes, again_bytes;
+    struct heap_sink once = encoded(item, &bytes), again;
+    PyObject *back = codec_decode(once.begin, bytes, &keys);
+
+    CHECK(back != NULL);
+    again = encoded(back, &again_bytes);
+    CHECK(bytes == again_bytes && memcmp(once.begin, again.begin, bytes) == 0);
+    Py_DECREF(back);
+    free(once.begin);
+    free(again.begin);
+}
+
+static void squeeze(PyObject *item, size_t size)
+{
+    size_t bytes;
+    struct heap_sink whole = encoded(item, &bytes);
+    unsigned char *begin = malloc(size > 0 ? size : 1);
+    struct codec_sink to = {begin, begin + size, NULL};
+    enum codec_result result = codec_encode(item, &to);
+
+    CHECK(result == CODEC_DONE ? bytes <= size : result == CODEC_NO_ROOM && size < bytes + 9);
+    if (result == CODEC_DONE)
+        CHECK(memcmp(begin, whole.begin, bytes) == 0);
+    free(begin);
+    free(whole.begin);
+}
+
+static void try_message(const unsigned char *message, size_t size, size_t room)
+{
+    PyObject *item = codec_decode(message, size, &keys);
+
+    check_quiet();
+    if (item == NULL)
+        return;
+    round_trip(item);
+    squeeze(item, room);
+    check_quiet();
+    Py_DECREF(item);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    PyPreConfig before;
+    PyConfig config;
+    pthread_t thread;
+
+    (void)argc;
+    (void)argv;
+    PyPreConfig_InitIsolatedConfig(&before);
+    before.allocator = PYMEM_ALLOCATOR_MALLOC;
+    CHECK(!PyStatus_Exception(Py_PreInitialize(&before)));
+    PyConfig_InitIsolatedConfig(&config);
+    config.site_import = 0;
+    config.install_signal_handlers = 0;
+    config.use_hash_seed = 1; /* an input does the same whenever it is tried */
+    CHECK(!PyStatus_Exception(PyConfig_SetBytesString(&config, &config.program_name, PYTHON_PROGRAM)));
+    CHECK(!PyStatus_Exception(Py_InitializeFromConfig(&config)));
+    PyConfig_Clear(&config);
+    CHECK(pthread_create(&thread, NULL, be_a_neighbour, NULL) == 0);
+    return 0;
+}
+
+/* Waking the neighbour takes longer than a decoding, so once awake it is used often. */
+static void try_beside_neighbour(unsigned char *message, size_t size, unsigned char value)
+{
+    disturb(message, size, value);
+    for (int turn = 0; turn < TURNS; turn++) {
+        PyObject *item = codec_decode(message, size, &keys);
+
+        check_quiet();
+        if (item != NULL && turn % 8 == 0)
+            round_trip(item);
+        Py_XDECREF(item);
+        check_keys();
+        codec_forget(&keys); /* or every key would soon be known */
+    }
+    leave_alone();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    unsigned char *message;
+
+    if (size < 3)
+        return 0;
+    message = malloc(size - 2);
+    memcpy(message, bytes + 2, size - 2);
+    if (bytes[0] % 8 == 0)
+        try_beside_neighbour(message, size - 2, bytes[1] | 1);
+    else
+        try_message(message, size - 2, bytes[1]);
+    check_keys();
+    free(message);
+    return 0;
+}
