@@ -162,6 +162,12 @@ void codec_forget(struct codec_keys *keys)
 
 /* Values */
 
+static PyObject *decode_unsigned(uint64_t number)
+{
+    /* CPython is faster at the narrower type. */
+    return number <= LONG_MAX ? PyLong_FromLong((long)number) : PyLong_FromUnsignedLongLong(number);
+}
+
 static PyObject *decode_float(uint64_t bits)
 {
     uint32_t single = htobe32((uint32_t)bits);
@@ -189,7 +195,7 @@ static PyObject *decode_scalar(struct decoder *decoder, struct wire_head head)
     case WIRE_TRUE:
         Py_RETURN_TRUE;
     case WIRE_UNSIGNED:
-        return PyLong_FromUnsignedLongLong(head.number);
+        return decode_unsigned(head.number);
     case WIRE_SIGNED:
         return PyLong_FromLongLong((int64_t)head.number);
     case WIRE_FLOAT:

@@ -30,11 +30,30 @@ static inline void write_body(struct codec_sink *sink, const void *bytes, size_t
     sink->next += count;
 }
 
+/* Tells an int of one digit; its value is there without a call. */
+static inline bool is_short(PyObject *item, long long *value)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)item))
+        return false;
+    *value = PyUnstable_Long_CompactValue((PyLongObject *)item);
+#else
+    Py_ssize_t digits = Py_SIZE(item); /* negative where the int is */
+
+    if (digits < -1 || digits > 1)
+        return false;
+    *value = digits * (long long)((PyLongObject *)item)->ob_digit[0];
+#endif
+    return true;
+}
+
 static enum codec_result encode_int(PyObject *item, struct codec_sink *sink)
 {
-    int overflow;
-    long long number = PyLong_AsLongLongAndOverflow(item, &overflow);
+    int overflow = 0;
+    long long number;
 
+    if (!is_short(item, &number))
+        number = PyLong_AsLongLongAndOverflow(item, &overflow);
     if (overflow == 0) {
         sink->next = wire_write_signed(sink->next, number);
         return CODEC_DONE;
@@ -188,8 +207,10 @@ static enum codec_result encode_dict(PyObject *dict, struct codec_sink *sink, un
 }
 
 /* Apart, so that a scalar is not slowed down by the registers that are saved for a container. */
-static __attribute__((noinline)) enum codec_result encode_container(PyObject *item, struct codec_sink *sink, unsigned levels)
+static __attribute__((noinline)) enum codec_result encode_other(PyObject *item, struct codec_sink *sink, unsigned levels)
 {
+    if (PyByteArray_CheckExact(item))
+        return encode_bytearray(item, sink);
     if (levels == 0)
         return CODEC_FOREIGN;
     if (PyDict_CheckExact(item))
@@ -206,10 +227,6 @@ static enum codec_result encode_value(PyObject *item, struct codec_sink *sink, u
 {
     if (PyUnicode_CheckExact(item))
         return encode_str(item, sink);
-    if (PyBytes_CheckExact(item))
-        return encode_bin(PyBytes_AS_STRING(item), PyBytes_GET_SIZE(item), sink);
-    if (PyByteArray_CheckExact(item))
-        return encode_bytearray(item, sink);
     if (!has_room(sink, WIRE_HEAD_BYTES))
         return CODEC_NO_ROOM;
     if (PyLong_CheckExact(item))
@@ -220,8 +237,10 @@ static enum codec_result encode_value(PyObject *item, struct codec_sink *sink, u
         sink->next = wire_write_nil(sink->next);
     else if (PyBool_Check(item))
         sink->next = wire_write_bool(sink->next, item == Py_True);
+    else if (PyBytes_CheckExact(item))
+        return encode_bin(PyBytes_AS_STRING(item), PyBytes_GET_SIZE(item), sink);
     else
-        return encode_container(item, sink, levels);
+        return encode_other(item, sink, levels);
     return CODEC_DONE;
 }
 
