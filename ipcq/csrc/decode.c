@@ -70,11 +70,11 @@ static PyObject *intern(PyObject *key)
     return key;
 }
 
-/* The first of the two places of a key. Any mixture of its numbers and its length does. */
-static struct codec_key *places_of(struct codec_keys *keys, uint64_t first, uint64_t last, size_t bytes)
+/* The first of the two places of a key. Any mixture of its numbers does. */
+static struct codec_key *places_of(struct codec_keys *keys, uint64_t first, uint64_t last)
 {
     _Static_assert(CODEC_KEYS == 2 << 6, "a pair of places is the upper 6 bits of 64");
-    return &keys->each[((first ^ last << 1) + bytes) * UINT64_C(0x9e3779b97f4a7c15) >> 58 << 1];
+    return &keys->each[(first ^ last << 1) * UINT64_C(0x9e3779b97f4a7c15) >> 58 << 1];
 }
 
 static bool is_key(const struct codec_key *known, uint64_t first, uint64_t last, size_t bytes)
@@ -144,7 +144,7 @@ static PyObject *decode_str_key(struct decoder *decoder, size_t bytes)
         first = load_eight(text);
         last = load_eight(text + bytes - sizeof last);
     }
-    places = places_of(decoder->keys, first, last, bytes);
+    places = places_of(decoder->keys, first, last);
     if (is_key(places, first, last, bytes))
         return Py_NewRef(places[0].key);
     if (is_key(places + 1, first, last, bytes))

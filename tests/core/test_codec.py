@@ -9,6 +9,7 @@ import math
 import random
 import struct
 import sys
+import sysconfig
 import threading
 import tracemalloc
 from collections import OrderedDict
@@ -45,6 +46,9 @@ def leave(_: object) -> Any:
 
 
 ALONE = MessagePack(leave, leave)
+
+#: Whether messages share their keys. A free-threaded Python would keep them for ever, as hostile producers could use.
+SHARED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,26 @@ class Text(str):
     """A str of another class."""
 
     __slots__ = ()
+
+
+class Number(int):
+    """An int of another class."""
+
+
+class Real(float):
+    """A float of another class."""
+
+
+class Data(bytes):
+    """A bytes of another class."""
+
+
+class Buffer(bytearray):
+    """A bytearray of another class."""
+
+
+class Items(list[int]):
+    """A list of another class."""
 
 
 EDGES = [
@@ -219,14 +243,8 @@ def test_each_head_is_written_as_by_msgpack_and_read_again(length: int, make: Ca
 @pytest.mark.parametrize(
     "value",
     [
-        Text("x"),
-        Point(1),
-        OrderedDict(a=1),
-        memoryview(b"x"),
-        datetime.now(UTC),
-        msgpack.ExtType(5, b"x"),
-        {1},
-        object(),
+        *(Text("x"), Number(1), Real(1), Data(b"x"), Buffer(b"x"), Items([1]), Point(1), OrderedDict(a=1)),
+        *(memoryview(b"x"), datetime.now(UTC), msgpack.ExtType(5, b"x"), {1}, object()),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -445,10 +463,27 @@ def test_broken_messages_leave_no_memory() -> None:
 
 
 def test_the_keys_of_one_message_are_those_of_the_next() -> None:
-    """A key that was met before takes no new str."""
+    """A key that was met before takes no new str; long ones are one object as well, as with msgpack."""
     data = msgpack.packb({"id": 1, "a-longer-key-1234": 2})
-    (one, *_), (other, *_) = ALONE.decode(data), ALONE.decode(data)
-    assert one is other
+    assert [one is other for one, other in zip(ALONE.decode(data), ALONE.decode(data), strict=True)] == [SHARED] * 2
+
+
+def test_a_codec_keeps_keys_as_long_as_it_lives() -> None:
+    """Each of them once."""
+    codec = MessagePack(leave, leave)
+    (key,) = codec.decode(msgpack.packb({"a-key": 1}))
+    codec.decode(msgpack.packb({"a-key": 1}))
+    before = sys.getrefcount(key)
+    del codec
+    assert before - sys.getrefcount(key) == SHARED
+
+
+@pytest.mark.parametrize("key", ["a", "a" * 8, "ab" * 4, "a" * 9])
+def test_keys_that_differ_in_their_length_are_told_apart(key: str) -> None:
+    """Their first and last bytes may be the same, and what is behind a short key may be zeros."""
+    keys = [key + tail * count for tail in ("\0", "a") for count in range(8)]
+    for each in [*keys, *keys]:
+        assert ALONE.decode(msgpack.packb({each: None})) == {each: None}
 
 
 @settings(max_examples=size(100, 5_000), deadline=None)
@@ -484,7 +519,8 @@ def test_the_codec_takes_two_functions(arguments: tuple[Any, ...]) -> None:
 
 def test_the_collector_finds_what_a_codec_refers_to() -> None:
     """A cycle through it can be collected."""
-    assert leave in gc.get_referents(ALONE)
+    one, other = (lambda _: b""), (lambda _: None)
+    assert {one, other} <= set(gc.get_referents(MessagePack(one, other)))
 
 
 def test_what_is_left_gets_what_was_given() -> None:
