@@ -86,5 +86,13 @@ def test_every_contract_is_tried() -> None:
 @pytest.mark.parametrize("contract", ["suite", "door"])
 def test_the_lists_of_private_packages_are_complete(contract: str) -> None:
     """A new private package of the core is forbidden to the suite and to backends, too."""
-    private = {f"ipcq.{path.stem}" for path in (ROOT / "ipcq").glob("_*") if not path.stem.startswith("__")}
+    paths = (path for path in (ROOT / "ipcq").glob("_*") if path.is_dir() or path.suffix == ".py")
+    private = {f"ipcq.{path.stem}" for path in paths if not path.stem.startswith("__")}
     assert private <= set(CONTRACTS[contract]["forbidden_modules"])
+
+
+def test_only_the_serializers_import_the_extension() -> None:
+    """The linter does not see modules that are not written in Python."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    using = [path.relative_to(ROOT).as_posix() for path in files if "ipcq._native" in path.read_text(encoding="utf-8")]
+    assert using == ["ipcq/serializers/_msgpack.py"]
