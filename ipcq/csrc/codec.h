@@ -6,8 +6,9 @@
  * leaves the whole value to `msgpack`: subclasses, times and other extensions, what is nested deeper than CODEC_LEVELS,
  * and everything that is to be refused, so that all refusals and their texts are those of `msgpack`.
  *
- * Encoding runs no Python code, so with the GIL nothing changes a list or dict meanwhile. A free-threaded Python has no
- * GIL: there each list, dict and bytearray is locked while it is read, and a length is compared with what is found.
+ * Encoding runs no Python code before it gives an item up, so with the GIL nothing changes a list or dict meanwhile. (Of
+ * a lone surrogate CPython makes an exception, and making it may run the garbage collector.) A free-threaded Python has
+ * no GIL: there each list, dict and bytearray is locked while it is read, and a length is compared with what is found.
  *
  * Decoding may be done in memory that another process changes during the call, see wire.h: a str or bytes is copied to
  * its own object first, and is looked at there. Decoding may run the garbage collector and with it any Python code, so

@@ -74,7 +74,7 @@ static PyObject *intern(PyObject *key)
 static struct codec_key *places_of(struct codec_keys *keys, uint64_t first, uint64_t last)
 {
     _Static_assert(CODEC_KEYS == 2 << 6, "a pair of places is the upper 6 bits of 64");
-    return &keys->each[(first ^ last << 1) * UINT64_C(0x9e3779b97f4a7c15) >> 58 << 1];
+    return &keys->each[(first ^ (last << 1)) * UINT64_C(0x9e3779b97f4a7c15) >> 58 << 1];
 }
 
 static bool is_key(const struct codec_key *known, uint64_t first, uint64_t last, size_t bytes)
@@ -102,7 +102,7 @@ static PyObject *new_key(struct codec_key *places, uint64_t first, uint64_t last
     PyObject *key;
 
     memcpy(copy, &first, sizeof first);
-    if (bytes > sizeof first)
+    if (bytes >= sizeof last)
         memcpy(copy + bytes - sizeof last, &last, sizeof last);
     key = intern(decode_str(copy, bytes));
     if (key != NULL && PyUnicode_IS_COMPACT_ASCII(key))
