@@ -98,14 +98,19 @@ static bool grow_heap(struct codec_sink *sink, size_t more)
     return true;
 }
 
-static struct heap_sink encoded(PyObject *item, size_t *bytes)
+struct encoding {
+    unsigned char *bytes;
+    size_t size;
+};
+
+/* Begins with so much room. */
+static struct encoding encoded(PyObject *item, size_t room)
 {
-    unsigned char *begin = malloc(1);
-    struct heap_sink to = {{begin, begin + 1, grow_heap}, begin};
+    unsigned char *begin = malloc(room);
+    struct heap_sink to = {{begin, begin + room, grow_heap}, begin};
 
     CHECK(codec_encode(item, &to.sink) == CODEC_DONE);
-    *bytes = (size_t)(to.sink.next - to.begin);
-    return to;
+    return (struct encoding){to.begin, (size_t)(to.sink.next - to.begin)};
 }
 
 /* What is expected */
@@ -133,45 +138,43 @@ static void check_keys(void)
 }
 
 /* Compared are the bytes, as NaN equals nothing. */
-static void round_trip(PyObject *item)
+static void round_trip(struct encoding whole)
 {
-    size_t bytes, again_bytes;
-    struct heap_sink once = encoded(item, &bytes), again;
-    PyObject *back = codec_decode(once.begin, bytes, &keys);
+    PyObject *back = codec_decode(whole.bytes, whole.size, &keys);
+    struct encoding again;
 
     CHECK(back != NULL);
-    again = encoded(back, &again_bytes);
-    CHECK(bytes == again_bytes && memcmp(once.begin, again.begin, bytes) == 0);
+    again = encoded(back, whole.size + 9);
+    CHECK(whole.size == again.size && memcmp(whole.bytes, again.bytes, whole.size) == 0);
     Py_DECREF(back);
-    free(once.begin);
-    free(again.begin);
+    free(again.bytes);
 }
 
-static void squeeze(PyObject *item, size_t size)
+static void squeeze(PyObject *item, struct encoding whole, size_t room)
 {
-    size_t bytes;
-    struct heap_sink whole = encoded(item, &bytes);
-    unsigned char *begin = malloc(size > 0 ? size : 1);
-    struct codec_sink to = {begin, begin + size, NULL};
+    unsigned char *begin = malloc(room > 0 ? room : 1);
+    struct codec_sink to = {begin, begin + room, NULL};
     enum codec_result result = codec_encode(item, &to);
 
-    CHECK(result == CODEC_DONE ? bytes <= size : result == CODEC_NO_ROOM && size < bytes + 9);
+    CHECK(result == CODEC_DONE ? whole.size <= room : result == CODEC_NO_ROOM && room < whole.size + 9);
     if (result == CODEC_DONE)
-        CHECK(memcmp(begin, whole.begin, bytes) == 0);
+        CHECK(memcmp(begin, whole.bytes, whole.size) == 0);
     free(begin);
-    free(whole.begin);
 }
 
 static void try_message(const unsigned char *message, size_t size, size_t room)
 {
     PyObject *item = codec_decode(message, size, &keys);
+    struct encoding whole;
 
     check_quiet();
     if (item == NULL)
         return;
-    round_trip(item);
-    squeeze(item, room);
+    whole = encoded(item, 1);
+    round_trip(whole);
+    squeeze(item, whole, room);
     check_quiet();
+    free(whole.bytes);
     Py_DECREF(item);
 }
 
@@ -205,8 +208,12 @@ static void try_beside_neighbour(unsigned char *message, size_t size, unsigned c
         PyObject *item = codec_decode(message, size, &keys);
 
         check_quiet();
-        if (item != NULL && turn % 8 == 0)
-            round_trip(item);
+        if (item != NULL && turn % 8 == 0) {
+            struct encoding whole = encoded(item, 4 * size);
+
+            round_trip(whole);
+            free(whole.bytes);
+        }
         Py_XDECREF(item);
         check_keys();
         codec_forget(&keys); /* or every key would soon be known */
