@@ -5,6 +5,7 @@ test_serializers.py, which tries both.
 """
 
 import gc
+import inspect
 import math
 import random
 import struct
@@ -508,6 +509,12 @@ def test_equal_keys_of_several_classes_are_one_as_in_msgpack(in_c: Codec, in_pyt
 
 
 # The module
+
+
+def test_a_default_handle_uses_c_unless_it_is_switched_off(in_c: Codec, in_python: Codec) -> None:
+    """IPCQ_SHORTCUTS=0; without this, the comparisons above would compare Python with itself."""
+    calls = (in_c.encode, in_c.decode, in_python.encode, in_python.decode)
+    assert list(map(inspect.isbuiltin, calls)) == [True, True, False, False]
 
 
 @pytest.mark.parametrize("arguments", [(), (leave,), (leave, leave, leave)])
