@@ -1,8 +1,38 @@
 from collections.abc import Callable
-from typing import Any, Self, final
+from typing import Any, Literal, Self, TypeVar, final
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+class Base:
+    @property
+    def _armed(self) -> bool: ...
+    def _arm(
+        self,
+        table: object,
+        encode: Callable[[Any], bytes],
+        decode: Callable[[bytes], Any],
+        puts: bool,
+        gets: bool,
+        waits: bool,
+        /,
+    ) -> None: ...
+    def _disarm(self) -> None: ...
+    def _await_uses(self) -> None: ...
+    def _forget_uses(self) -> None: ...
 
 @final
-class MessagePack:
-    def __new__(cls, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], /) -> Self: ...
+class Codec:
+    def __new__(
+        cls,
+        encode: Callable[[Any], bytes],
+        decode: Callable[[bytes], Any],
+        /,
+        format: Literal["messagepack", "bin", "raw"] = ...,  # noqa: A002  # what it is
+    ) -> Self: ...
     def encode(self, item: Any, /) -> bytes: ...
     def decode(self, data: bytes, /) -> Any: ...
+
+@final
+class Verb: ...
+
+def in_c(method: _F, /) -> _F: ...

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from ipcq.backend import (
     Attributes,
@@ -26,8 +26,6 @@ from ipcq.backend import (
 )
 from ipcq.errors import QueueExists, QueueNotFound, Unsupported, VersionMismatch
 from ipcq_shm import CAPABILITIES, _core, _notice, _segment
-
-_Handle = TypeVar("_Handle")
 
 #: With priorities, and without.
 _CAPABILITIES: Final = {ordered: replace(CAPABILITIES, priorities=ordered) for ordered in (True, False)}
@@ -111,10 +109,6 @@ class ShmChannel(_core.Ring, Channel):
         if self._name:
             raise Unsupported("only a nameless queue is passed by descriptors: attach by its name")
         return self.descriptor, self.bell
-
-    @classmethod
-    def shortcut(cls, handle: type[_Handle], /) -> type[_Handle]:
-        return _core.shortcut(handle)
 
     def after_fork(self) -> bool:
         self._request = None  # it belongs to the parent

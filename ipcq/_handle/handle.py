@@ -184,7 +184,7 @@ class Handle(Lifecycle):
         self._begin_with_leftovers()
 
     def _keep(self, data: bytes, priority: int) -> None:
-        """Keep a message that a shortcut took and could not decode."""
+        """Keep a message that a call in C took and could not decode."""
         self._leftovers.kept.appendleft(data)  # first, because the following steps may run out of memory
         self._begin_with_leftovers()
         if priority:

@@ -16,6 +16,7 @@ from typing import Final, NoReturn, Self, TypeVar
 
 from ipcq._handle.calls import calls_of_this_thread, counted
 from ipcq._handle.leftovers import Leftovers
+from ipcq._handle.native import Base
 from ipcq._handle.origin import Origin
 from ipcq._process.finaliser import quiet_at_exit
 from ipcq._process.forks import Step, abandon_others, at_fork, is_closed, prepares, unprepared
@@ -32,10 +33,11 @@ NOT_PREPARED: Final = (
 )
 
 
-class Lifecycle:
+class Lifecycle(Base):
     """The base of `Handle`: an open channel, with its calls counted.
 
-    Subclasses set `_try_put` and `_try_get` before they call `__init__`. A closed handle replaces both.
+    The calls in C are not counted here, but in `Base`, and only where they release the GIL. Subclasses set `_try_put`
+    and `_try_get` before they call `__init__`. A closed handle replaces both.
     """
 
     __slots__ = (
@@ -121,12 +123,9 @@ class Lifecycle:
             raise QueueClosed(self._closing)
 
     def _refuse_calls(self, reason: str) -> None:
-        self._disarm()  # first: from then on the last counted call closes the channel, and shortcuts are not counted
+        self._disarm()  # first: from then on the last counted call closes the channel, and those in C are not counted
         self._closing = self._leftovers.closing = reason
         self._try_put = self._try_get = refusal(QueueClosed, reason)
-
-    def _disarm(self) -> None:
-        """Overridden by shortcuts: leave every call to this class from now on."""
 
     def _wait_for_other_calls(self) -> None:
         """Wait until no thread is inside a call of this handle; return at once if this thread is inside one.
@@ -149,6 +148,8 @@ class Lifecycle:
                 self._calls.append(None)
                 channel = self._unclosed.pop("channel", None)  # atomic, so that only one thread gets it
                 if channel is not None:
+                    self._disarm()  # a finaliser has not refused calls
+                    self._await_uses()
                     channel.close()
                     if _prepares(channel):
                         is_closed(channel)
@@ -177,6 +178,7 @@ class Lifecycle:
         calls = min(calls_of_this_thread(self), len(self._calls))
         self._calls.clear()
         self._calls.extend([None] * calls)
+        self._forget_uses()
         self._inherited = True
         self._leftovers.kept.clear()  # the parent returns these
         if self._closing and not calls:

@@ -1,5 +1,8 @@
 """A handle that moves objects: `Handle` with a codec.
 
+Methods that are decorated with `in_c` are done in C if possible. C calls the method here for everything else, or where
+the channel has no functions in C (`ipcq._handle.native`).
+
 `put` encodes the item, checks its size, and calls the channel's `try_put`. If the queue is full, `Handle` waits and
 tries again. `get` works the same way.
 """
@@ -11,8 +14,10 @@ from typing import Final, Generic, NoReturn, TypeVar
 from ipcq._handle.calls import counted
 from ipcq._handle.handle import Handle
 from ipcq._handle.leftovers import out_of_memory_error
+from ipcq._handle.native import in_c, log_mismatch
 from ipcq._handle.origin import Origin
 from ipcq._process.deadline import NEVER, deadline_of
+from ipcq._process.shortcuts import shortcuts_enabled
 from ipcq.backend import STEP, Channel, Received
 from ipcq.errors import (
     DecodeError,
@@ -21,6 +26,7 @@ from ipcq.errors import (
     QueueClosed,
     QueueEmpty,
     QueueShutDown,
+    VersionMismatch,
 )
 from ipcq.serializers import Codec
 
@@ -56,12 +62,25 @@ class Queue(Handle, Generic[T]):
         super().__init__(channel, origin)
         self._encode = codec.encode
         self._decode = codec.decode
-        request = origin.request
-        waits = self._waits is channel
-        self._arm(channel, codec.encode, codec.decode, codec.of_bytes, request.write, request.read, waits)
+        if shortcuts_enabled():
+            self._use_functions_of(channel)
+
+    def _use_functions_of(self, channel: Channel) -> None:
+        """Do calls in C from now on, if the channel has functions for it."""
+        request = self._origin.request
+        try:
+            table = channel.native()
+            if table is not None:
+                self._arm(table, self._encode, self._decode, request.write, request.read, self._waits is channel)
+        except VersionMismatch as error:
+            log_mismatch(error.at(self.name, self.backend))
+        except BaseException:
+            self.close()  # nobody else has this handle
+            raise
 
     # Putting
 
+    @in_c
     @counted
     def put(self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
         """Put an item, and return when it is stored.
@@ -98,10 +117,12 @@ class Queue(Handle, Generic[T]):
             if self._closing:
                 self._close_channel_if_idle()
 
+    @in_c
     def put_nowait(self, item: T) -> None:
         """Put an item if there is space now: ``put(item, block=False)``."""
         self.put(item, False)
 
+    @in_c
     def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
         """Put the items in order, until all are stored or the time is over.
 
@@ -143,6 +164,7 @@ class Queue(Handle, Generic[T]):
 
     # Getting
 
+    @in_c
     @counted
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take the next item: the oldest of the highest priority.
@@ -178,10 +200,12 @@ class Queue(Handle, Generic[T]):
             if self._closing:
                 self._close_channel_if_idle()
 
+    @in_c
     def get_nowait(self) -> T:
         """Take the next item if there is one now: ``get(block=False)``."""
         return self.get(False)
 
+    @in_c
     def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
         """Wait for one item, then take all items that are in the queue.
 
@@ -342,13 +366,10 @@ class Queue(Handle, Generic[T]):
         state = "closed" if self._closing else "open"
         return f"<ipcq.Queue {self.name!r} on {self.backend!r}, {state}{rights.get((request.read, request.write), '')}>"
 
-    # For shortcuts, which are subclasses (`Channel.shortcut` in ipcq/backend)
-
-    def _arm(self, *_: object) -> None:
-        """Overridden by shortcuts: start with these arguments of `ipcq.backend.Shortcut`."""
+    # What calls in C leave to Python
 
     def _put_rest(self, items: Sequence[T], stored: int, deadline: float) -> int:
-        """Put the rest of a batch of `bytes` that a shortcut has begun."""
+        """Put the rest of a batch of `bytes` that C has begun."""
         try:
             batch = list(map(self._encode, items))
             return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
@@ -356,14 +377,14 @@ class Queue(Handle, Generic[T]):
             return stored  # the caller needs the number of stored messages
 
     def _get_rest(self, items: list[T], most: int) -> list[T]:
-        """Take the rest of a batch that a shortcut has begun."""
+        """Take the rest of a batch that C has begun."""
         try:
             return self._with_channel(lambda channel: self._batch(channel, items, [], most - 1))
         except (QueueClosed, MemoryError):
             return items  # closed meanwhile, or out of memory
 
     def _raise(self, error: BaseException) -> NoReturn:
-        """Raise what the codec raised in a shortcut."""
+        """Raise what the codec raised in a call in C."""
         try:
             raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
         finally:

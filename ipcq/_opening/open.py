@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from ipcq._handle.lifecycle import NOT_PREPARED
 from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Queue
-from ipcq._handle.shortcut import class_for
 from ipcq._opening import registry
 from ipcq._opening.address import parse
 from ipcq._opening.directory import remove
@@ -91,7 +90,7 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
         except MessageQueueError as error:
             channel.close()
             raise error.at(open_request.name, found.name)
-    queue = class_for(channel)(
+    queue: Queue[Any] = Queue(
         channel,
         codec,
         Origin(

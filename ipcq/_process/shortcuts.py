@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-#: The environment variable that disables all shortcuts if it is 0.
+#: The environment variable that disables all of this if it is 0.
 SHORTCUTS: Final = "IPCQ_SHORTCUTS"
 
 

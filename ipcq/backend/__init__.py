@@ -79,10 +79,12 @@ each clause.
     `Finding.stuck`. Looking changes nothing that others use.
 20. An operation raises `Unsupported` if the capability for it is denied, and works if the capability is granted.
 
-**Shortcuts**
+**In C**
 
-21. `shortcut` returns the class of handles that it is given, or a subclass. If a put or get can be done at once, the
-    subclass does exactly what the class would. Otherwise it changes nothing and leaves the call to the class.
+21. `native` returns None, or a capsule with functions in C, as ``ipcq/channel.h`` describes them. If such a function
+    can do at once what is asked, it does what the channel's method would do. Otherwise it does nothing and says so, and
+    ipcq calls the method. It runs no Python code. If the capsule is of another version of the header, ipcq logs a
+    `VersionMismatch` and uses the methods alone. With ``IPCQ_SHORTCUTS=0``, too, ipcq uses the methods alone.
 
 **Without a name**
 
@@ -112,10 +114,10 @@ from ipcq.backend._capabilities import Capabilities, Persistence, Scope
 from ipcq.backend._channel import HIGHEST_PRIORITY, STEP, Channel, Received
 from ipcq.backend._default_limits import BUFFER_SIZE, default_limits
 from ipcq.backend._finding import Finding, Severity
+from ipcq.backend._include import get_include
 from ipcq.backend._notice import Notice, give_notice, notice_taken
 from ipcq.backend._owner import check_owner
 from ipcq.backend._request import AFTER_UNLINK, LIFETIMES, AfterUnlink, Lifetime, Request
-from ipcq.backend._shortcut import OfBytes, Shortcut
 from ipcq.backend._stats import Stats
 from ipcq.backend._translated import explained, translated
 
@@ -138,13 +140,11 @@ __all__ = (
     "NativeRLock",
     "NativeThread",
     "Notice",
-    "OfBytes",
     "Persistence",
     "Received",
     "Request",
     "Scope",
     "Severity",
-    "Shortcut",
     "Stats",
     "belongs",
     "check_file_size",
@@ -152,6 +152,7 @@ __all__ = (
     "closed",
     "default_limits",
     "explained",
+    "get_include",
     "give_notice",
     "hold_over_forks",
     "holder_of_byte",

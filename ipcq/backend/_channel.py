@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Final, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from ipcq._process.deadline import pause
 from ipcq._process.lock_holders import Holder
@@ -21,8 +21,6 @@ STEP: Final = 1 << 23
 
 #: What `Channel.try_get` returns: the message's bytes and its priority.
 Received: TypeAlias = tuple[bytes, int]
-
-_Handle = TypeVar("_Handle")
 
 
 @runtime_checkable
@@ -206,14 +204,13 @@ class Channel(Protocol):
         """Return the figures that the mechanism keeps over all processes."""
         return Stats(depth=self.qsize())
 
-    @classmethod
-    def shortcut(cls, handle: "type[_Handle]", /) -> "type[_Handle]":
-        """Return the class of handles for this kind of channel; `handle` is `ipcq.Queue` (clause 21).
+    def native(self) -> object | None:
+        """Return a capsule with this channel's functions in C, or None (clause 21).
 
-        Called once. A subclass pays off if `try_put` takes less time than a method written in Python. `Shortcut` lists
-        what the subclass may use of its base class.
+        Called once for each handle. It pays off if `try_put` takes less time than a method written in Python. The
+        header ``ipcq/channel.h`` describes the functions; `get_include` returns its directory.
         """
-        return handle
+        return None
 
     def before_fork(self) -> None:
         """Release, in the parent before a fork, what parent and child must not share (clause 17).

@@ -11,7 +11,6 @@ from typing import Any, Final
 from ipcq._handle.interface import expect_no_close
 from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Queue
-from ipcq._handle.shortcut import class_for
 from ipcq._opening import registry
 from ipcq._process import forks
 from ipcq.backend import Backend, Channel, Request
@@ -102,7 +101,7 @@ def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes
         reopen=reopen,
         alternatives=registry.able,
     )
-    queue: Queue[bytes] = class_for(channel)(channel, codec_for("raw"), origin)
+    queue: Queue[bytes] = Queue(channel, codec_for("raw"), origin)
     # Programs drop these without a close, like the queues that they replace. The kernel frees everything.
     expect_no_close(queue)
     return queue

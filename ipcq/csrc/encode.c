@@ -1,6 +1,7 @@
 /* Encoding: see codec.h. */
-#include "codec.h"
+#include "pycompat.h"
 
+#include "codec.h"
 #include "wire.h"
 
 #ifdef Py_GIL_DISABLED
@@ -10,11 +11,6 @@
 #else
 #define HOLD(object) ((void)(object))
 #define LET_GO(object) ((void)(object))
-#endif
-
-#ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
-#define Py_BEGIN_CRITICAL_SECTION(object) {
-#define Py_END_CRITICAL_SECTION() }
 #endif
 
 static enum codec_result encode_value(PyObject *item, struct codec_sink *sink, unsigned levels);

@@ -17,9 +17,9 @@ from typing import Any, Final, NamedTuple
 
 from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.signals import reraise_from_handler
-from ipcq.backend import OfBytes
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument
 from ipcq.serializers import _frame
+from ipcq.serializers._in_c import in_c
 
 __all__ = ("FIRST_FREE_NUMBER", "Codec", "codec_for", "register")
 
@@ -34,14 +34,12 @@ Decode = Callable[[bytes], Any]
 class Codec(NamedTuple):
     """How one handle encodes and decodes items.
 
-    `encode` raises `EncodeError` and `decode` raises `DecodeError` for any failure. `of_bytes` describes how `bytes`
-    are encoded, so that a shortcut can do it faster.
+    `encode` raises `EncodeError` and `decode` raises `DecodeError` for any failure.
     """
 
     name: str
     encode: Encode
     decode: Decode
-    of_bytes: OfBytes = "encoded"
 
 
 class _Registered(NamedTuple):
@@ -101,7 +99,7 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         )
     if serializer == "raw":
         raw = _module("raw")
-        return Codec("raw", raw.encode, raw.decode, "bare")
+        return Codec("raw", *in_c(raw.encode, raw.decode, "raw"))
     messagepack = _module("msgspec" if serializer == "msgspec" else "msgpack")
     encode, decode = messagepack.functions(type)
     # Load the module now: decoding a message that was already taken must not fail for lack of a descriptor.
@@ -123,9 +121,9 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         )
     plain = serializer in ("msgpack", "msgspec") and type is None
     unframing = _unframing(decode, with_any_keys, allowed, typed=type is not None)
-    if serializer == "msgpack":
-        encode, unframing = messagepack.in_c(encode, unframing)
-    return Codec(serializer, encode, unframing, "bin" if plain else "encoded")
+    if plain:
+        encode, unframing = in_c(encode, unframing, "messagepack" if serializer == "msgpack" else "bin")
+    return Codec(serializer, encode, unframing)
 
 
 def _module(part: str) -> ModuleType:

@@ -1,32 +1,21 @@
-"""MessagePack by msgpack, with a fast path for bytes; and by our own C, where it was compiled, for most messages.
+"""MessagePack by msgpack, with a fast path for bytes.
 
-The C (`ipcq/csrc/codec.h`) does what `encode` and `decode` here do, or calls them.
+Most messages do not come here: `_in_c` does what `encode` and `decode` here do, or calls them.
 
 Timestamps become aware datetimes instead of msgpack's `Timestamp`: a producer can choose timestamps with equal hashes,
 and decoding a map with these as keys would take quadratic time. Otherwise `unpackb` limits the memory by the size of
 the message, and the nesting to 1,024 levels.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import msgpack
 
-from ipcq._process.imports import importing, shortage_behind, shortage_reported
-from ipcq._process.shortcuts import shortcuts_enabled
+from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError
 from ipcq.serializers import _keys
-
-try:
-    from ipcq._native import MessagePack
-except ImportError as error:
-    if shortage_behind(error):
-        raise  # it is there, and can be loaded in a moment
-    COMPILED = False
-else:
-    COMPILED = True
 
 # Packers are reused, because creating one costs more than packing a small dict. A Packer must not be entered twice, by
 # two threads or by a signal handler, so it is out of the pool while in use; list.pop and list.append are atomic.
@@ -84,11 +73,3 @@ decode: Final = partial(msgpack.unpackb, strict_map_key=False, timestamp=3)
 
 def functions(type: None) -> tuple[Any, Any]:
     return encode, decode
-
-
-def in_c(encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> tuple[Any, Any]:
-    """Return functions that do the same as these in C, and call these for what C leaves to them."""
-    if not (COMPILED and shortcuts_enabled()):
-        return encode, decode
-    codec = MessagePack(encode, decode)
-    return codec.encode, codec.decode

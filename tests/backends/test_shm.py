@@ -1,4 +1,4 @@
-"""The shared-memory ring keeps the contract, with its shortcut and without."""
+"""The shared-memory ring keeps the contract, with put and get in C and in Python."""
 
 import pytest
 
@@ -9,9 +9,9 @@ class TestShm(BackendContract):
     backend = "shm"
 
 
-class TestShmWithoutShortcut(BackendContract):
+class TestShmInPython(BackendContract):
     backend = "shm"
 
     @pytest.fixture(autouse=True)
-    def no_shortcut(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("IPCQ_SHORTCUTS", "0")  # which the processes that a test starts inherit

@@ -10,14 +10,14 @@ import pickle
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ipcq._process.deadline import deadline_of
+from backends.table import OK, OTHER, Table
 from ipcq.backend import Backend, Channel, Notice, Received, Request
-from ipcq.errors import MessageQueueError, QueueClosed, QueueEmpty, QueueGone, QueueShutDown
+from ipcq.errors import QueueClosed, QueueEmpty, QueueGone, QueueShutDown
 from ipcq.hooks import hookimpl
 from ipcq_memory import MemoryBackend, MemoryChannel
 
@@ -483,111 +483,72 @@ class HoldsLittle(Wrong):
 
 
 class Quick(MemoryChannel):
-    """A channel with a shortcut. The shortcut is correct; faults replace one of its steps."""
+    """A channel with functions in C. They are correct; faults replace one of their steps."""
 
-    class Steps:
-        __slots__ = ()
+    Functions: ClassVar[type[Table]] = Table
 
-        def _arm(self: Any, *arguments: object) -> None:
-            self.armed = arguments
-
-        def _disarm(self: Any) -> None:
-            self.armed = None
-
-        def put(self: Any, item: Any, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
-            if not (self.armed and self.armed[4] and self.plain(block, timeout) and type(priority) is int):
-                super().put(item, block, timeout, priority=priority)  # type: ignore[misc]  # the handle's
-                return
-            data = self.encoded(self.armed[1], item)
-            if priority or not self.armed or not self.stored(self.armed[0], data):
-                self._put_encoded(data, priority, deadline_of(block, timeout))
-
-        def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
-            received = None
-            if self.armed and self.armed[5] and self.plain(block, timeout):
-                _, _, decode, *_ = self.armed
-                received = self.taken(self.armed[0])
-            return self.decoded(decode, received[0]) if received else super().get(block, timeout)  # type: ignore[misc]
-
-        def plain(self, block: object, timeout: Any) -> bool:
-            return isinstance(block, bool) and (timeout is None or (type(timeout) in (int, float) and timeout > 0))
-
-        def encoded(self: Any, encode: Callable[[Any], bytes], item: Any) -> bytes:
-            try:
-                return encode(item)
-            except Exception as error:
-                self._raise(error)
-                raise
-
-        def decoded(self: Any, decode: Callable[[bytes], Any], data: bytes) -> Any:
-            try:
-                return decode(data)
-            except Exception as error:
-                self._raise(error)
-
-        def stored(self, channel: Channel, data: bytes) -> bool:
-            return len(data) <= channel.attributes.max_message_size and self.tried(channel.try_put, data, 0)
-
-        def taken(self, channel: Channel) -> Received | None:
-            return self.tried(channel.try_get)
-
-        def tried(self, call: Callable[..., Any], *arguments: Any) -> Any:
-            try:
-                return call(*arguments)
-            except MessageQueueError:
-                return None  # the handle raises it again
-
-    @classmethod
-    def shortcut(cls, handle: type[Any], /) -> type[Any]:
-        return type("Queue", (cls.Steps, handle), {"__slots__": ("armed",)})
+    def native(self) -> object:
+        self._table = self.Functions(self)
+        return self._table.capsule()
 
 
-class TakesAnyTimeAtOnce(Wrong):
-    caught_by = "test_a_bad_timeout_is_refused"
-
-    class Faulty(Quick):
-        class Steps(Quick.Steps):
-            def plain(self, block: object, timeout: object) -> bool:
-                return True
-
-
-class TakesAtOnceWhenClosed(Wrong):
-    caught_by = "test_a_closed_handle_says_so"
-
-    class Faulty(Quick):
-        class Steps(Quick.Steps):
-            def _disarm(self) -> None:
-                pass
+class WorksInC(Odd):
+    passes = (
+        "test_an_item_comes_back_as_it_was_put",
+        "test_a_closed_handle_says_so",
+        "test_a_message_one_byte_over_the_limit_is_refused",
+        "test_the_end_of_a_queue_is_noticed_by_other_handles",
+    )
+    Faulty = Quick
 
 
 class ForgetsTheLimitAtOnce(Wrong):
     caught_by = "test_a_message_one_byte_over_the_limit_is_refused"
 
     class Faulty(Quick):
-        class Steps(Quick.Steps):
-            def stored(self, channel: Channel, data: bytes) -> bool:
-                return channel.try_put(data, 0)
+        class Functions(Table):
+            def limit(self) -> int:
+                return 1 << 40
 
 
 class HidesTheEndAtOnce(Wrong):
     caught_by = "test_the_end_of_a_queue_is_noticed_by_other_handles"
 
     class Faulty(Quick):
-        class Steps(Quick.Steps):
-            def tried(self, call: Callable[..., Any], *arguments: Any) -> Any:
-                try:
-                    return call(*arguments)
-                except QueueGone as error:
-                    raise QueueEmpty from error
+        class Functions(Table):
+            def put(self, context: Any, piece: Any, polite: int) -> int:
+                result = super().put(context, piece, polite)
+                return OK if result == OTHER else result
 
 
-class DecodesNothingAtOnce(Wrong):
+class DropsThePriorityAtOnce(Wrong):
+    caught_by = "test_the_highest_priority_comes_first"
+
+    class Faulty(Quick):
+        class Functions(Table):
+            def put(self, context: Any, piece: Any, polite: int) -> int:
+                piece.contents.priority = 0
+                return super().put(context, piece, polite)
+
+
+class LosesWhatDoesNotFitAtOnce(Wrong):
+    caught_by = "test_eight_messages_of_8_kib_fit_where_nothing_was_asked_for"
+
+    class Faulty(Quick):
+        class Functions(Table):
+            def placed(self, space: Any, received: Received) -> int:
+                result = super().placed(space, received)
+                self.kept.clear()
+                return result
+
+
+class ChangesMessagesAtOnce(Wrong):
     caught_by = "test_an_item_comes_back_as_it_was_put"
 
     class Faulty(Quick):
-        class Steps(Quick.Steps):
-            def decoded(self, decode: Callable[[bytes], Any], data: bytes) -> Any:
-                return data
+        class Functions(Table):
+            def body(self, data: bytes) -> bytes:
+                return data[::-1]
 
 
 class RunsMessages(Wrong):
@@ -606,11 +567,11 @@ class OpensWhatAMessageNames(Wrong):
     caught_by = "test_no_message_runs_code"
 
     class Faulty(Quick):
-        class Steps(Quick.Steps):
-            def decoded(self, decode: Callable[[bytes], Any], data: bytes) -> Any:
+        class Functions(Table):
+            def body(self, data: bytes) -> bytes:
                 with suppress(OSError, ValueError):
                     open(data, "rb").close()
-                return super().decoded(decode, data)
+                return data
 
 
 class OpensFiles(Odd):

@@ -23,16 +23,16 @@ import pytest
 from hypothesis import example, given, settings, strategies
 
 from core.conftest import Run
-from ipcq.serializers import Codec, _msgpack, codec_for
+from ipcq.serializers import Codec, _in_c, _msgpack, codec_for
 from processes.sizes import size
 
-if not _msgpack.COMPILED:
+if not _in_c.COMPILED:
     # test_a_linux_has_the_codec_in_c fails where it should be there.
     if sys.platform != "linux":
         pytest.skip("Windows has no C extension of ours, and neither has macOS", allow_module_level=True)
     pytest.fail("ipcq._native was not built: install a C compiler, and then ipcq again", pytrace=False)
 
-from ipcq._native import MessagePack
+from ipcq import _native
 
 #: Levels that C follows; what is nested deeper is left to msgpack (ipcq/csrc/codec.h).
 LEVELS = 96
@@ -46,7 +46,7 @@ def leave(_: object) -> Any:
     raise Left
 
 
-ALONE = MessagePack(leave, leave)
+ALONE = _native.Codec(leave, leave)
 
 #: Whether messages share their keys. A free-threaded Python would keep them for ever, as hostile producers could use.
 SHARED = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -299,8 +299,8 @@ def test_a_thread_with_the_smallest_stack_follows_all_levels(run: Run) -> None:
         run(
             f"""
             import threading
-            from ipcq._native import MessagePack
-            codec = MessagePack(None, None)
+            from ipcq._native import Codec
+            codec = Codec(None, None)
             data = b"\\x81\\xa1a" * {LEVELS} + b"\\xc0"
             threading.stack_size(32 * 1024)
             thread = threading.Thread(target=lambda: print(codec.encode(codec.decode(data)) == data))
@@ -471,7 +471,7 @@ def test_the_keys_of_one_message_are_those_of_the_next() -> None:
 
 def test_a_codec_keeps_keys_as_long_as_it_lives() -> None:
     """Each of them once."""
-    codec = MessagePack(leave, leave)
+    codec = _native.Codec(leave, leave)
     (key,) = codec.decode(msgpack.packb({"a-key": 1}))
     codec.decode(msgpack.packb({"a-key": 1}))
     before = sys.getrefcount(key)
@@ -497,7 +497,7 @@ def test_keys_are_not_mixed_up(keys: list[str]) -> None:
 
 def test_more_keys_than_are_remembered_are_read() -> None:
     """They displace each other."""
-    codec = MessagePack(leave, leave)
+    codec = _native.Codec(leave, leave)
     items = [{f"key-{number}": number} for number in range(2000)] * 2
     assert [codec.decode(msgpack.packb(item)) for item in items] == items
 
@@ -517,22 +517,53 @@ def test_a_default_handle_uses_c_unless_it_is_switched_off(in_c: Codec, in_pytho
     assert list(map(inspect.isbuiltin, calls)) == [True, True, False, False]
 
 
-@pytest.mark.parametrize("arguments", [(), (leave,), (leave, leave, leave)])
-def test_the_codec_takes_two_functions(arguments: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize("arguments", [(), (leave,), (leave, leave, leave), (leave, leave, "raw", leave)])
+def test_the_codec_takes_two_functions_and_a_format(arguments: tuple[Any, ...]) -> None:
     """What is left goes to one of them."""
     with pytest.raises(TypeError):
-        MessagePack(*arguments)
+        _native.Codec(*arguments)
+
+
+def test_an_unknown_format_is_refused() -> None:
+    """It names the format."""
+    with pytest.raises(ValueError, match="no format marshal"):
+        _native.Codec(leave, leave, "marshal")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 65535, 65536])
+@pytest.mark.parametrize("format", ["messagepack", "bin", "raw"])
+def test_every_format_has_bytes(format: str, size: int) -> None:
+    """Nothing is left to the two functions."""
+    codec = _native.Codec(leave, leave, format)  # type: ignore[arg-type]
+    data = bytes(size)
+    assert codec.encode(data) == (data if format == "raw" else msgpack.packb(data))
+    assert codec.decode(codec.encode(data)) == data
+
+
+@pytest.mark.parametrize("item", [None, 5, "text", bytearray(b"1"), [b"1"], type("Mine", (bytes,), {})(b"1")], ids=repr)
+@pytest.mark.parametrize("format", ["bin", "raw"])
+def test_other_formats_leave_everything_but_bytes(format: str, item: object) -> None:
+    """They are for serializers that write the rest in another way."""
+    with pytest.raises(Left):
+        _native.Codec(leave, leave, format).encode(item)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc4", b"\xc4\x02a", b"\xc4\x01ab", b"\xc5\x00", b"\xa1a", b"\x05"], ids=repr)
+def test_a_message_that_is_not_one_bin_is_left(data: bytes) -> None:
+    """Its length is that of the message."""
+    with pytest.raises(Left):
+        _native.Codec(leave, leave, "bin").decode(data)
 
 
 def test_the_collector_finds_what_a_codec_refers_to() -> None:
     """A cycle through it can be collected."""
     one, other = (lambda _: b""), (lambda _: None)
-    assert {one, other} <= set(gc.get_referents(MessagePack(one, other)))
+    assert {one, other} <= set(gc.get_referents(_native.Codec(one, other)))
 
 
 def test_what_is_left_gets_what_was_given() -> None:
     """The item or the bytes, and its result is the codec's."""
-    codec = MessagePack(lambda item: b"encoded", lambda data: data)
+    codec = _native.Codec(lambda item: b"encoded", lambda data: data)
     assert (codec.encode({1}), codec.decode(b"\xc1")) == (b"encoded", b"\xc1")
 
 
@@ -544,7 +575,7 @@ def test_what_those_functions_raise_goes_through(verb: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        getattr(MessagePack(interrupt, interrupt), verb)(object())
+        getattr(_native.Codec(interrupt, interrupt), verb)(object())
 
 
 SUBINTERPRETER = """
@@ -552,7 +583,7 @@ SUBINTERPRETER = """
         import _interpreters as interpreters  # since 3.13
     except ImportError:
         import _xxsubinterpreters as interpreters
-    script = "from ipcq._native import MessagePack; c = MessagePack(None, None); assert c.decode(c.encode({'a': [1]}))"
+    script = "from ipcq._native import Codec; c = Codec(None, None); assert c.decode(c.encode({'a': [1]}))"
     script += "; print('worked', flush=True)"
     for _ in range(3):
         number = interpreters.create()

@@ -172,7 +172,7 @@ def test_a_batch_of_large_messages_is_complete(
     assert handle.get_many(block=False) == [1, 2, 3]
 
 
-def test_a_shortcut_gets_its_part_of_a_batch_back(handle: Handle) -> None:
+def test_a_call_in_c_gets_its_part_of_a_batch_back(handle: Handle) -> None:
     """C36: messages that it took have to be returned, although memory has run out."""
     handle.put(2)
     Scarce(handle, 1)
@@ -180,7 +180,7 @@ def test_a_shortcut_gets_its_part_of_a_batch_back(handle: Handle) -> None:
     assert handle.get(timeout=0) == 2
 
 
-def test_a_shortcut_gets_its_part_back_if_the_call_runs_out_of_memory(
+def test_a_call_in_c_gets_its_part_back_if_the_call_runs_out_of_memory(
     handle: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C36: no further message was taken."""
@@ -189,7 +189,7 @@ def test_a_shortcut_gets_its_part_back_if_the_call_runs_out_of_memory(
 
 
 @pytest.mark.parametrize("priority", [0, 7])
-def test_the_next_get_returns_what_a_shortcut_could_not_decode(handle: Handle, priority: int) -> None:
+def test_the_next_get_returns_what_a_call_in_c_could_not_decode(handle: Handle, priority: int) -> None:
     """C36: the message has its priority."""
     handle._keep(b"\x05", priority)
     message = handle.get_message(timeout=0)
@@ -296,7 +296,7 @@ def test_putting_a_batch_returns_the_number_if_memory_runs_out_meanwhile(handle:
     assert handle.put_many(range(10), timeout=5) == 3
 
 
-def test_putting_a_batch_by_a_shortcut_returns_the_number_if_memory_runs_out_meanwhile(handle: Handle) -> None:
+def test_putting_a_batch_in_c_returns_the_number_if_memory_runs_out_meanwhile(handle: Handle) -> None:
     """C36: even if memory does not suffice to encode the rest."""
     handle._encode = fail
     assert handle._put_rest([b"1", b"2", b"3"], 2, 0.0) == 2

@@ -53,6 +53,12 @@ def test_the_extensions_are_stripped(built: Built) -> None:
     )
 
 
+def test_the_wheel_has_the_header_for_backends_in_c(built: Built) -> None:
+    """`ipcq.backend.get_include` returns its directory."""
+    with zipfile.ZipFile(built.wheel) as archive:
+        assert "ipcq/include/ipcq/channel.h" in archive.namelist()
+
+
 @pytest.fixture(scope="module")
 def rendered(metadata: Message) -> str:
     """Return the README as the index shows it."""

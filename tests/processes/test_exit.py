@@ -20,7 +20,7 @@ def test_a_handle_that_outlives_the_modules_is_closed_silently(name: str, which:
 
 # The cycle is collected after all other threads have stopped.
 CLOSED_AT_THE_END = """
-import gc, sys, threading, ipcq
+import gc, inspect, sys, threading, ipcq
 class Owner:
     def __del__(self):
         self.queue.close()
@@ -33,7 +33,7 @@ owner = Owner()
 owner.itself = owner
 owner.queue = ipcq.open(sys.argv[1], sys.argv[2])
 taken = threading.Event()
-get = ipcq.Queue.get if sys.argv[3] == "python" else type(owner.queue).get
+get = inspect.unwrap(ipcq.Queue.get) if sys.argv[3] == "python" else ipcq.Queue.get
 threading.Thread(target=take, args=(owner.queue, taken, get), daemon=True).start()
 owner.queue.put("item")
 taken.wait()

@@ -11,6 +11,8 @@
 #include "holder.h"
 #include "notice.h"
 #include "participant.h"
+#include "side.h"
+#include "waiting.h"
 
 /* How long a call that has no "not now" waits for a stopped participant, in nanoseconds. */
 #define LONG_PATIENCE 500000000
@@ -31,15 +33,14 @@ static struct queue *ring_of(PyObject *self)
 }
 
 /*
- * Waits until the last use has ended; the caller ensures that no other begins. Only sleepers take longer than a copy,
- * and they are woken. A use never runs Python code, so it cannot belong to the calling thread.
+ * Waits until no thread waits for a notice any more; the caller ensures that no other begins. A use never runs Python
+ * code, so it cannot belong to the calling thread.
  */
 static void await_uses(struct channel *channel)
 {
     const struct timespec moment = {.tv_nsec = 100000};
 
     while (atomic_load(&channel->uses) != 0) {
-        wait_rouse(&channel->queue);
         futex_wake(&channel->queue.segment->state.notices, INT_MAX);
         Py_BEGIN_ALLOW_THREADS
         nanosleep(&moment, NULL);
@@ -103,7 +104,8 @@ static enum queue_result put_pieces(struct queue *queue, const struct queue_piec
     return result;
 }
 
-PyObject *core_number(PyObject *whole, size_t count, size_t stored)
+/* Returns `stored` as an int. Releases `whole`, the int `count` that was created before anything was stored. */
+static PyObject *number_of(PyObject *whole, size_t count, size_t stored)
 {
     PyObject *number;
 
@@ -166,7 +168,7 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
     PyMem_Free(pieces);
     Py_DECREF(messages);
     if (result == QUEUE_OK || result == QUEUE_FULL || result == QUEUE_BUSY)
-        return core_number(number, count, stored);
+        return number_of(number, count, stored);
     Py_DECREF(number);
     return core_raise(Py_TYPE(self), result);
 }
@@ -309,7 +311,8 @@ static PyObject *new_list(Py_ssize_t size)
     return list;
 }
 
-void core_shorten(PyObject *list, Py_ssize_t size)
+/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
+static void shorten(PyObject *list, Py_ssize_t size)
 {
     Py_ssize_t before = PyList_GET_SIZE(list);
 
@@ -329,7 +332,7 @@ static PyObject *get_alone(PyObject *self)
     }
     PyList_SET_ITEM(list, 0, received);
     if (received == Py_None)
-        core_shorten(list, 0);
+        shorten(list, 0);
     return list;
 }
 
@@ -362,7 +365,7 @@ static enum queue_result take_batch(struct queue *queue, struct filling *filling
             }
         }
     } while (result == QUEUE_OK && count < limit && large < STEP);
-    core_shorten(filling->list, (Py_ssize_t)count);
+    shorten(filling->list, (Py_ssize_t)count);
     return count != 0 ? QUEUE_OK : result;
 }
 
@@ -429,34 +432,27 @@ static PyObject *after_wait(void)
     Py_RETURN_NONE;
 }
 
-void core_wait_readable(struct channel *channel, int64_t since, int64_t until)
-{
-    struct queue *queue = &channel->queue;
-    int64_t soon = clock_now() + SHORT_SPIN;
-
-    if (holder_found_busy(queue, true)) {
-        CORE_BEGIN_USE(channel);
-        holder_await(queue, true, until);
-        CORE_END_USE(channel);
-        return;
-    }
-    if (wait_spin_readable(queue, since, soon < until ? soon : until))
-        return;
-    CORE_BEGIN_USE(channel);
-    if (!wait_spin_readable(queue, since, until))
-        wait_sleep_readable(queue, until);
-    CORE_END_USE(channel);
-}
-
 static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     struct queue *queue = ring_of(self);
-    int64_t since, until;
+    int64_t since, until, soon;
 
     if (queue == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
         !instant(arguments[1], &until))
         return NULL;
-    core_wait_readable((struct channel *)self, since, until);
+    if (holder_found_busy(queue, true)) {
+        Py_BEGIN_ALLOW_THREADS
+        holder_await(queue, true, until);
+        Py_END_ALLOW_THREADS
+        return after_wait();
+    }
+    soon = clock_now() + SHORT_SPIN;
+    if (wait_spin_readable(queue, since, soon < until ? soon : until))
+        return after_wait();
+    Py_BEGIN_ALLOW_THREADS
+    if (!wait_spin_readable(queue, since, until))
+        wait_sleep_readable(queue, until);
+    Py_END_ALLOW_THREADS
     return after_wait();
 }
 
@@ -493,7 +489,7 @@ static PyObject *count_wait(PyObject *self, PyObject *served)
 
     if (queue == NULL)
         return NULL;
-    core_count_wait(queue, served == Py_True);
+    wait_count(queue, served == Py_True);
     Py_RETURN_NONE;
 }
 
@@ -614,9 +610,15 @@ static PyObject *wait_notice(PyObject *self, PyObject *seen)
 
     if (PyErr_Occurred())
         return NULL;
-    CORE_BEGIN_USE(channel);
+    /* The use ends before the GIL is taken again: daemon threads never get the GIL again once the interpreter exits, so a
+     * finaliser that closes the channel would never return. */
+    Py_INCREF(channel);
+    atomic_fetch_add(&channel->uses, 1);
+    Py_BEGIN_ALLOW_THREADS
     told = notice_given(queue, (uint32_t)number, EVENT_SLICE);
-    CORE_END_USE(channel);
+    atomic_fetch_sub(&channel->uses, 1);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(channel);
     return PyBool_FromLong(told);
 }
 
@@ -705,6 +707,11 @@ static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
         Py_END_ALLOW_THREADS
     }
     return PyBool_FromLong(was_open);
+}
+
+static PyObject *native(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    return ring_of(self) == NULL ? NULL : core_table((struct channel *)self);
 }
 
 static PyObject *abandon(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -824,6 +831,7 @@ static PyMethodDef channel_methods[] = {
     {"limits", limits, METH_NOARGS, PyDoc_STR("Return the checked limit, max_messages, max_message_size and flags.")},
     {"settle", settle, METH_NOARGS,
      PyDoc_STR("Wait until no other thread uses the ring. Call it when no thread can begin to use the ring any more.")},
+    {"native", native, METH_NOARGS, NULL},
     {"abandon", abandon, METH_NOARGS, PyDoc_STR("In a forked child, release the copy of its parent's handle.")},
     {"detach", detach, METH_NOARGS, PyDoc_STR("Release descriptor and mapping; return whether it was attached.")},
     {NULL, NULL, 0, NULL},

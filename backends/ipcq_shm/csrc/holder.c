@@ -51,6 +51,11 @@ bool holder_found_busy(struct queue *queue, bool getting)
     return true;
 }
 
+bool holder_seems_busy(struct queue *queue, bool getting)
+{
+    return atomic_load_explicit(busy_of(queue, side_of(queue, getting)), memory_order_relaxed);
+}
+
 void holder_await(struct queue *queue, bool getting, int64_t until)
 {
     lock_await(&side_of(queue, getting)->lock, until - clock_now());

@@ -128,7 +128,6 @@ static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
 
 static PyMethodDef module_functions[] = {
     {"works", module_works, METH_NOARGS, PyDoc_STR("Return whether this kernel releases the locks of dead threads.")},
-    {"shortcut", core_shortcut, METH_O, PyDoc_STR("Derive a class of handles with put and get in C.")},
     {"message_size", module_message_size, METH_VARARGS, PyDoc_STR("Return the bytes of a limit that a message takes.")},
     {"segment_size", module_segment_size, METH_O, PyDoc_STR("Return the size of the file for a limit in bytes.")},
     {"format", module_format, METH_VARARGS, PyDoc_STR("Write a new queue into a file of zeros of that size.")},
@@ -161,12 +160,8 @@ static int module_exec(PyObject *self)
         if (*imports[index].place == NULL)
             return -1;
     }
-    state->keep = PyUnicode_InternFromString("_keep");
-    if (state->keep == NULL)
-        return -1;
     state->queue = PyType_FromModuleAndSpec(self, &core_channel_spec, NULL);
-    state->shortcut = PyType_FromModuleAndSpec(self, &core_shortcut_spec, NULL);
-    return state->queue != NULL && state->shortcut != NULL ? PyModule_AddObjectRef(self, "Ring", state->queue) : -1;
+    return state->queue != NULL ? PyModule_AddObjectRef(self, "Ring", state->queue) : -1;
 }
 
 static int module_traverse(PyObject *self, visitproc visit, void *arg)

@@ -21,7 +21,7 @@
  *     record ring cells         the two flavours
  *     waiting queue             spinning and sleeping until a call may succeed; this interface
  *     binding                   what the next three share
- *     channel shortcut module   the extension for CPython
+ *     channel table module      the extension for CPython
  *
  * Each file includes only files before it in this list, which tests/csan/test_includes.py checks.
  *

@@ -77,6 +77,18 @@ void wait_sleep_writable(struct queue *queue, size_t size, int64_t until)
 void wait_rouse(struct queue *queue)
 {
     event_wake(&queue->segment->put.event, UINT32_MAX);
+    event_wake(&queue->segment->get.event, UINT32_MAX);
+}
+
+void wait_count(struct queue *queue, bool served)
+{
+    atomic_fetch_add_explicit(&queue->segment->figures.waits, 1, memory_order_relaxed);
+    if (served) {
+        wait_pass_on(queue, false);
+        wait_pass_on(queue, true);
+    } else {
+        atomic_fetch_add_explicit(&queue->segment->figures.timeouts, 1, memory_order_relaxed);
+    }
 }
 
 void wait_pass_on(struct queue *queue, bool getting)

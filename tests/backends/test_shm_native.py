@@ -1,9 +1,11 @@
-"""The shortcut of shm: it exists, behaves as Queue's own methods do, and stays correct whatever happens in mid-call."""
+"""Put and get in C: they exist, behave as the methods in Python do, and stay correct whatever happens in mid-call."""
 
+import datetime as dt
 import gc
 import inspect
 import os
 import pickle
+import pydoc
 import signal
 import subprocess
 import sys
@@ -15,20 +17,23 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import ipcq
-from ipcq.serializers import register
+from ipcq.serializers import codec_for, register
 
 if sys.platform != "linux":
     pytest.skip("shm is for Linux", allow_module_level=True)
+
+from ipcq import _native
 
 Handle = ipcq.Queue[Any]
 Open = Callable[..., Handle]
 
 HANG_SECONDS = 20.0
-#: From this size on a message is copied without the lock (csrc/handle.h), and the shortcut falls back to Queue.
+#: From this size on a message is copied without the GIL (ipcq/channel.h).
 LARGE_BYTES = 32768
 
 
@@ -49,7 +54,12 @@ def encode(item: Any) -> bytes:
     return codec.encode(item)
 
 
-register(7001, "test-shortcut", encode, lambda data: codec.decode(data))
+register(7001, "test-native", encode, lambda data: codec.decode(data))
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IPCQ_SHORTCUTS", raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +69,7 @@ def reset_codec() -> None:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    name = f"/shortcut-{os.getpid()}"
+    name = f"/native-{os.getpid()}"
     yield name
     ipcq.unlink(name, "shm")
 
@@ -81,17 +91,17 @@ def opened(name: str) -> Iterator[Open]:
 
 
 @pytest.fixture
-def open_without_shortcut(opened: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Return a function that opens handles without the shortcut."""
+def open_in_python(opened: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Return a function that opens handles whose calls are all in Python."""
 
-    def open_without_shortcut(**options: Any) -> Handle:
+    def open_in_python(**options: Any) -> Handle:
         monkeypatch.setenv("IPCQ_SHORTCUTS", "0")
         try:
             return opened(**options)
         finally:
             monkeypatch.delenv("IPCQ_SHORTCUTS")
 
-    return open_without_shortcut
+    return open_in_python
 
 
 @pytest.fixture
@@ -107,34 +117,51 @@ VERBS = ("put", "put_nowait", "put_many", "get", "get_nowait", "get_many")
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_verbs_of_a_handle_are_in_c(queue: Handle, verb: str) -> None:
     """A function in Python costs as much as the work of the ring."""
-    assert inspect.isbuiltin(getattr(queue, verb))
+    assert isinstance(getattr(queue, verb).__func__, _native.Verb)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_switch_turns_the_shortcut_off(open_without_shortcut: Open, verb: str) -> None:
+def test_a_handle_of_shm_puts_and_gets_in_c(queue: Handle) -> None:
+    """The channel has functions for it."""
+    assert queue._armed
+
+
+def frames(handle: Handle) -> list[str]:
+    """Return which functions in Python run during a put and a get."""
+    seen: list[str] = []
+    sys.setprofile(lambda frame, event, _: seen.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        handle.put({"a": [b"1"]})
+        handle.get()
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+def test_no_function_in_python_runs(queue: Handle) -> None:
+    """From end to end, the codec included."""
+    assert frames(queue) == []
+
+
+def test_the_switch_turns_c_off(open_in_python: Open) -> None:
     """IPCQ_SHORTCUTS=0."""
-    assert inspect.ismethod(getattr(open_without_shortcut(), verb))
+    handle = open_in_python()
+    assert (handle._armed, {"put", "get"} <= set(frames(handle))) == (False, True)
 
 
 def test_another_value_of_the_switch_has_no_effect(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only 0 is documented."""
     monkeypatch.setenv("IPCQ_SHORTCUTS", "1")
-    assert type(opened()) is not ipcq.Queue
+    assert opened()._armed
 
 
 def test_a_process_inherits_the_switch(queue: Handle, name: str) -> None:
     """It is an environment variable."""
-    script = "import ipcq, sys; print(type(ipcq.open(sys.argv[1])) is ipcq.Queue)"
+    script = "import ipcq, sys; print(ipcq.open(sys.argv[1])._armed)"
     command = [sys.executable, "-W", "ignore", "-c", script, name]
     told = subprocess.run(
         command, env={**os.environ, "IPCQ_SHORTCUTS": "0"}, capture_output=True, text=True, check=True
     )
-    assert told.stdout == "True\n"
-
-
-def test_handles_of_one_kind_have_one_class(opened: Open) -> None:
-    """The channel is consulted once for each kind."""
-    assert type(opened()) is type(opened())
+    assert told.stdout == "False\n"
 
 
 # It is a Queue
@@ -145,30 +172,67 @@ def test_a_handle_is_a_queue(queue: Handle) -> None:
     assert isinstance(queue, ipcq.Queue)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_has_the_arguments_of_queues_own(queue: Handle, verb: str) -> None:
-    """They have its names, kinds and defaults; C functions have no annotations."""
-    own = inspect.signature(getattr(ipcq.Queue, verb)).parameters
-    ours = inspect.signature(getattr(queue, verb)).parameters
-    facts = [(each.name, each.kind, each.default) for each in own.values()]
-    assert [(each.name, each.kind, each.default) for each in ours.values()] == facts[1:]
+def test_the_class_of_every_handle_is_queue(queue: Handle, open_in_python: Open) -> None:
+    """Whatever its backend, and whether C or Python does its calls."""
+    assert [type(queue), type(open_in_python())] == [ipcq.Queue, ipcq.Queue]
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_has_the_docstring_of_queues_own(queue: Handle, verb: str) -> None:
+def test_a_verb_has_the_signature_that_is_written_in_python(queue: Handle, verb: str) -> None:
+    """With its annotations, for help() and the documentation."""
+    own = inspect.signature(inspect.unwrap(getattr(ipcq.Queue, verb)))
+    first, *rest = own.parameters.values()
+    assert inspect.signature(getattr(ipcq.Queue, verb)) == own
+    assert inspect.signature(getattr(queue, verb)) == own.replace(parameters=rest)
+    assert (first.name, own.return_annotation is not inspect.Signature.empty) == ("self", True)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_the_docstring_that_is_written_in_python(queue: Handle, verb: str) -> None:
     """help() shows it."""
-    assert inspect.getdoc(getattr(queue, verb)) == inspect.getdoc(getattr(ipcq.Queue, verb))
+    own = inspect.unwrap(getattr(ipcq.Queue, verb)).__doc__
+    assert own and own == getattr(ipcq.Queue, verb).__doc__ == getattr(queue, verb).__doc__
 
 
-def test_a_handle_shows_itself_as_a_queue(queue: Handle, open_without_shortcut: Open) -> None:
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_begins_with_its_call(verb: str) -> None:
+    """As for a function."""
+    text = pydoc.render_doc(getattr(ipcq.Queue, verb), renderer=pydoc.plaintext)
+    assert f"{verb}(self" in "".join(text.split())  # 3.13 writes one argument on a line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_of_the_class_takes_the_handle(queue: Handle, verb: str) -> None:
+    """As a function of a class does."""
+    arguments = {"put": [b"1"], "put_nowait": [b"1"], "put_many": [[b"1"]]}.get(verb, [])
+    if not arguments:
+        queue.put(b"1")
+    getattr(ipcq.Queue, verb)(queue, *arguments)
+
+
+@pytest.mark.parametrize("wrong", [(), (5,), (5, 6, 7)], ids=str)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_without_a_handle_is_an_error(verb: str, wrong: tuple[object, ...]) -> None:
+    """And no crash."""
+    with pytest.raises((TypeError, AttributeError)):
+        getattr(ipcq.Queue, verb)(*wrong)
+
+
+def test_a_handle_that_was_never_opened_is_no_crash() -> None:
+    """Its fields in C are empty."""
+    with pytest.raises(AttributeError):
+        ipcq.Queue.put(object.__new__(ipcq.Queue), 1)
+
+
+def test_a_handle_shows_itself_as_a_queue(queue: Handle, open_in_python: Open) -> None:
     """The text is the same."""
-    assert repr(queue) == repr(open_without_shortcut())
+    assert repr(queue) == repr(open_in_python())
 
 
-def test_a_pickled_handle_has_the_shortcut_again(queue: Handle) -> None:
+def test_a_pickled_handle_uses_c_again(queue: Handle) -> None:
     """Unpickling opens a handle as open does."""
     with pickle.loads(pickle.dumps(queue)) as again:
-        assert type(again) is type(queue)
+        assert again._armed
 
 
 def test_the_class_takes_type_arguments(queue: Handle) -> None:
@@ -182,32 +246,39 @@ def test_a_handle_takes_no_other_attributes(queue: Handle) -> None:
         queue.maxsize = 5  # type: ignore[attr-defined]
 
 
-def test_no_class_can_derive_from_it(queue: Handle) -> None:
-    """The shortcut's slot has to be the last of the object."""
-    with pytest.raises(TypeError, match="not an acceptable base type"):
-        type("Mine", (type(queue),), {})
+def test_a_class_can_derive_from_it(queue: Handle) -> None:
+    """Its fields come before those of any subclass."""
+
+    class Mine(ipcq.Queue[Any]):
+        __slots__ = ("extra",)
+
+    mine = Mine(queue._channel, codec_for("raw"), queue._origin)
+    mine.extra = 5
+    mine.put(b"item")
+    assert (mine._armed, mine.get(), mine.extra) == (True, b"item", 5)
+    mine._unclosed.clear()  # the channel belongs to `queue`
 
 
-def test_a_shortcut_for_no_class_is_an_error() -> None:
-    """And no crash."""
-    from ipcq_shm import _core
-
-    with pytest.raises((TypeError, SystemError)):
-        _core.shortcut(5)  # type: ignore[type-var]
-
-
-def test_a_shortcut_is_for_this_backends_channels(queue: Handle) -> None:
-    """Any other object is refused."""
-    with pytest.raises(TypeError):
-        queue._arm(object(), bytes, bytes, "bare", True, True, True)
-
-
-@pytest.mark.parametrize("nonsense", [None, 5, b"bytes"], ids=repr)
-def test_nonsense_in_the_shortcuts_slot_falls_back_to_python(queue: Handle, nonsense: object) -> None:
-    """Python code can write to it, and must not crash the process."""
-    queue._shortcut = nonsense  # type: ignore[attr-defined]
+@pytest.mark.parametrize("table", [None, 5, object(), dt.datetime_CAPI], ids=lambda table: type(table).__name__)
+def test_only_a_capsule_of_a_channel_arms_a_handle(queue: Handle, table: object) -> None:
+    """Any other object is refused, and the handle goes on as before."""
+    with pytest.raises((TypeError, ValueError)):
+        queue._arm(table, bytes, bytes, True, True, True)
     queue.put(b"item")
-    assert queue.get() == b"item"
+    assert (queue._armed, queue.get()) == (True, b"item")
+
+
+@pytest.mark.parametrize("function", [len, int.__add__], ids=repr)
+def test_only_six_methods_are_in_c(function: Callable[..., object]) -> None:
+    """The decorator refuses any other."""
+    with pytest.raises(ValueError, match="in C"):
+        _native.in_c(function)
+
+
+def test_only_a_function_is_decorated() -> None:
+    """A verb calls it directly."""
+    with pytest.raises(TypeError, match="function"):
+        _native.in_c(mock.Mock(__name__="put"))
 
 
 # It behaves as Queue's own methods do
@@ -238,18 +309,16 @@ def outcome(call: Callable[[], object]) -> tuple[object, ...]:
         return tuple(facts)
 
 
-@pytest.mark.parametrize("serializer", ["raw", "msgpack", "msgspec", "test-shortcut"])
+@pytest.mark.parametrize("serializer", ["raw", "msgpack", "msgspec", "test-native"])
 @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
-def test_an_item_becomes_the_same_bytes(
-    opened: Open, open_without_shortcut: Open, item: object, serializer: str
-) -> None:
+def test_an_item_becomes_the_same_bytes(opened: Open, open_in_python: Open, item: object, serializer: str) -> None:
     """Or the error is the same."""
     raw = opened(serializer="raw")
 
     def put(handle: Handle) -> object:
         return outcome(lambda: handle.put(item)), raw.get_many() if raw.qsize() else None
 
-    assert put(opened(serializer=serializer)) == put(open_without_shortcut(serializer=serializer))
+    assert put(opened(serializer=serializer)) == put(open_in_python(serializer=serializer))
 
 
 MESSAGES = {
@@ -277,12 +346,12 @@ MESSAGES = {
 @pytest.mark.parametrize("options", [{}, {"serializer": "msgspec"}, {"type": bytes}, {"serializer": "raw"}], ids=str)
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 def test_a_message_becomes_the_same_item(
-    opened: Open, open_without_shortcut: Open, message: bytes, options: dict[str, Any]
+    opened: Open, open_in_python: Open, message: bytes, options: dict[str, Any]
 ) -> None:
     """Or the error is the same, and the message is taken."""
     raw = opened(serializer="raw")
     found = []
-    for handle in (opened(**options), open_without_shortcut(**options)):
+    for handle in (opened(**options), open_in_python(**options)):
         raw.put(message)
         found.append((outcome(handle.get), raw.qsize()))
     assert found[0] == found[1]
@@ -347,7 +416,7 @@ CALLS: dict[str, Callable[[Handle], object]] = {
 @pytest.mark.parametrize("serializer", ["msgpack", "raw"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_call_ends_in_the_same_way(
-    opened: Open, open_without_shortcut: Open, call: Callable[[Handle], object], serializer: str, fill: str
+    opened: Open, open_in_python: Open, call: Callable[[Handle], object], serializer: str, fill: str
 ) -> None:
     """Whatever the arguments and the contents of the queue; calls that would block have a timeout."""
 
@@ -371,7 +440,7 @@ def test_a_call_ends_in_the_same_way(
         handle.clear()
         return ended
 
-    assert end(opened(max_messages=4, serializer=serializer)) == end(open_without_shortcut(serializer=serializer))
+    assert end(opened(max_messages=4, serializer=serializer)) == end(open_in_python(serializer=serializer))
 
 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
@@ -386,12 +455,12 @@ def test_priorities_are_kept(opened: Open, verb: str) -> None:
 
 @pytest.mark.parametrize("options", [{"read": False}, {"write": False}], ids=str)
 @pytest.mark.parametrize("verb", ["put", "get"])
-def test_rights_are_kept(opened: Open, open_without_shortcut: Open, verb: str, options: dict[str, Any]) -> None:
-    """PermissionDenied, as from Queue's own methods."""
+def test_rights_are_kept(opened: Open, open_in_python: Open, verb: str, options: dict[str, Any]) -> None:
+    """PermissionDenied, as from the methods in Python."""
     opened().put_many([b"1", b"1"])
     found = [
         outcome(lambda handle=handle: handle.put(b"1") if verb == "put" else handle.get())  # type: ignore[misc]
-        for handle in (opened(**options), open_without_shortcut(**options))
+        for handle in (opened(**options), open_in_python(**options))
     ]
     assert found[0] == found[1]
 
@@ -418,7 +487,7 @@ def test_a_wait_that_is_served_is_counted_once(queue: Handle) -> None:
 
 
 def test_the_next_get_raises_the_decoding_error_of_a_batch(opened: Open) -> None:
-    """Queue keeps the error, so the shortcut is disarmed."""
+    """Queue keeps the error, so the handle is disarmed."""
     raw, queue = opened(serializer="raw"), opened()
     for message in (b"\xc4\x01a", b"\xc7", b"\xc4\x01b"):
         raw.put(message)
@@ -442,12 +511,12 @@ BATCHES = {
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 9])
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 def test_a_batch_becomes_the_same_items(
-    opened: Open, open_without_shortcut: Open, batch: list[bytes], most: int | None
+    opened: Open, open_in_python: Open, batch: list[bytes], most: int | None
 ) -> None:
     """It has as many items, and the rest is left for the next gets."""
     raw = opened(serializer="raw")
     found = []
-    for handle in (opened(), open_without_shortcut()):
+    for handle in (opened(), open_in_python()):
         raw.put_many(batch)
         found.append([outcome(partial(handle.get_many, most, False)) for _ in range(len(batch) + 2)])
     assert found[0] == found[1]
@@ -465,7 +534,7 @@ def test_a_handle_that_is_closed_in_a_batch_returns_its_items(queue: Handle) -> 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
 def test_an_item_is_encoded_once_though_the_queue_is_full(opened: Open, verb: str) -> None:
     """An encoder may have side effects."""
-    queue = opened(serializer="test-shortcut", max_messages=1)
+    queue = opened(serializer="test-native", max_messages=1)
     queue.put(1)
     codec.encoded = 0
     with pytest.raises(ipcq.QueueFull):
@@ -475,7 +544,7 @@ def test_an_item_is_encoded_once_though_the_queue_is_full(opened: Open, verb: st
 
 def test_the_time_of_the_encoder_counts(opened: Open) -> None:
     """A timeout begins with the call, as everywhere."""
-    queue = opened(serializer="test-shortcut", max_messages=1)
+    queue = opened(serializer="test-native", max_messages=1)
     queue.put(1)
     codec.encode = lambda item: time.sleep(0.3) or b""
     before = queue.stats().waits
@@ -490,7 +559,7 @@ def test_an_exception_that_ends_a_program_propagates_through_a_codec(
     opened: Open, verb: str, kind: type[BaseException]
 ) -> None:
     """They are no error of the codec."""
-    queue = opened(serializer="test-shortcut")
+    queue = opened(serializer="test-native")
     queue.put(1)
 
     def end(_: object) -> Any:
@@ -501,14 +570,14 @@ def test_an_exception_that_ends_a_program_propagates_through_a_codec(
         queue.put(1) if verb == "put" else queue.get()
 
 
-def test_an_encoder_has_to_return_bytes(opened: Open, open_without_shortcut: Open) -> None:
+def test_an_encoder_has_to_return_bytes(opened: Open, open_in_python: Open) -> None:
     """The result is checked."""
     opened()
     found = []
-    for handle in (opened(serializer="raw"), open_without_shortcut(serializer="raw")):
+    for handle in (opened(serializer="raw"), open_in_python(serializer="raw")):
         handle._encode = lambda item: "text"
-        if type(handle) is not ipcq.Queue:
-            handle._arm(handle._channel, handle._encode, handle._decode, "encoded", True, True, True)
+        if handle._armed:
+            handle._arm(handle._channel.native(), handle._encode, handle._decode, True, True, True)
         found.append(outcome(lambda handle=handle: handle.put(1)))  # type: ignore[misc]
     assert found[0] == found[1]
 
@@ -516,7 +585,7 @@ def test_an_encoder_has_to_return_bytes(opened: Open, open_without_shortcut: Ope
 @pytest.mark.parametrize("how", ["itself", "a handler", "another thread"])
 def test_a_handle_that_is_closed_by_its_encoder_puts_nothing(opened: Open, how: str) -> None:
     """C5: QueueClosed, and nothing was queued."""
-    other, queue = opened(), opened(serializer="test-shortcut")
+    other, queue = opened(), opened(serializer="test-native")
 
     def close(*_: object) -> bytes:
         if how == "another thread":
@@ -570,7 +639,7 @@ def test_the_rest_of_a_batch_waits_for_space(opened: Open) -> None:
 
 def test_a_handle_that_is_closed_by_its_decoder_returns_the_item(opened: Open) -> None:
     """The message was taken before."""
-    queue = opened(serializer="test-shortcut")
+    queue = opened(serializer="test-native")
     queue.put(1)
     codec.decode = lambda data: queue.close() or data
     assert queue.get() == b"1"
@@ -578,7 +647,7 @@ def test_a_handle_that_is_closed_by_its_decoder_returns_the_item(opened: Open) -
 
 def test_a_codec_may_use_the_handle(opened: Open) -> None:
     """No lock is held while it runs."""
-    queue = opened(serializer="test-shortcut")
+    queue = opened(serializer="test-native")
 
     def encode(item: Any) -> bytes:
         if item:
@@ -592,7 +661,7 @@ def test_a_codec_may_use_the_handle(opened: Open) -> None:
 
 def test_a_fork_by_an_encoder_puts_twice(opened: Open) -> None:
     """Parent and child continue, each with its own handle."""
-    queue, other = opened(serializer="test-shortcut"), opened(serializer="raw")
+    queue, other = opened(serializer="test-native"), opened(serializer="raw")
     children = []
 
     def fork(_: object) -> bytes:
@@ -737,11 +806,11 @@ def test_a_bound_verb_keeps_the_handle(opened: Open, name: str) -> None:
 
 
 def test_a_cycle_through_a_codec_is_collected(opened: Open) -> None:
-    """The garbage collector sees the references of the shortcut."""
+    """The garbage collector sees the references in C."""
     queue = opened()
     handle = ipcq.open(queue.name, "shm")
     gone = weakref.ref(handle)
-    handle._arm(handle._channel, partial(repr, handle), handle._decode, "encoded", True, True, True)
+    handle._arm(handle._channel.native(), partial(repr, handle), handle._decode, True, True, True)
     with pytest.warns(ResourceWarning, match="unclosed"):
         del handle
         gc.collect()

@@ -1,0 +1,272 @@
+/* `Base`: the base class of handles. It has the fields that put and get in C need, and counts their uses. */
+#include "native.h"
+
+#include "arguments.h"
+
+/* A spin that takes less time than releasing the GIL and taking it again, in nanoseconds. */
+#define SHORT_SPIN 1500
+
+PyObject *base_raise_again(const struct native_state *state, struct handle *self)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *const arguments[] = {(PyObject *)self, error};
+    PyObject *nothing = PyObject_VectorcallMethod(state->raise, arguments, 2, NULL);
+
+    Py_DECREF(error);
+    return nothing;
+}
+
+/* Uses of the channel */
+
+void base_give_way(struct handle *self, bool getting, double seconds)
+{
+    int64_t until = seconds < LATEST ? clock_now() + (int64_t)(seconds * 1e9) : INT64_MAX;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    const struct ipcq_channel *channel = self->channel;
+
+    if (channel != NULL && channel->give_way != NULL) {
+        BEGIN_USE(self);
+        channel->give_way(channel->context, getting, until);
+        END_USE(self);
+    }
+    Py_END_CRITICAL_SECTION();
+}
+
+void base_count_wait(struct handle *self, bool served)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    const struct ipcq_channel *channel = self->channel;
+
+    if (channel != NULL && channel->count_wait != NULL)
+        channel->count_wait(channel->context, served);
+    Py_END_CRITICAL_SECTION();
+}
+
+static int64_t spin_end(int64_t until)
+{
+    int64_t soon = clock_now() + SHORT_SPIN;
+
+    return soon < until ? soon : until;
+}
+
+void base_wait_readable(struct handle *self, int64_t since, int64_t until)
+{
+    const struct ipcq_channel *channel = self->channel;
+
+    if (channel->wait_readable(channel->context, since, spin_end(until), 0))
+        return;
+    BEGIN_USE(self);
+    channel->wait_readable(channel->context, since, until, 1);
+    END_USE(self);
+}
+
+void base_wait_writable(struct handle *self, size_t size, int64_t since, int64_t until)
+{
+    const struct ipcq_channel *channel = self->channel;
+
+    if (channel->wait_writable(channel->context, size, since, spin_end(until), 0))
+        return;
+    BEGIN_USE(self);
+    channel->wait_writable(channel->context, size, since, until, 1);
+    END_USE(self);
+}
+
+/* Arming and disarming */
+
+/* Returns the table in a capsule; NULL with VersionMismatch if it is of another version. */
+static const struct ipcq_channel *table_in(PyObject *capsule)
+{
+    const struct ipcq_channel *table = PyCapsule_GetPointer(capsule, IPCQ_CHANNEL_CAPSULE);
+    PyObject *errors, *kind;
+
+    if (table == NULL || (table->version == IPCQ_CHANNEL_VERSION && table->size >= sizeof *table))
+        return table;
+    errors = PyImport_ImportModule("ipcq.errors");
+    kind = errors == NULL ? NULL : PyObject_GetAttrString(errors, "VersionMismatch");
+    if (kind != NULL)
+        PyErr_Format(kind,
+                     "its functions in C are of version %u (%u bytes), and this ipcq uses version %u (%zu bytes): compile the "
+                     "backend again",
+                     (unsigned)table->version, (unsigned)table->size, IPCQ_CHANNEL_VERSION, sizeof *table);
+    Py_XDECREF(errors);
+    Py_XDECREF(kind);
+    return NULL;
+}
+
+/* The fields that own references, so that they can be released after the lock of the handle. */
+struct owned {
+    PyObject *capsule;
+    PyObject *codec;
+    PyObject *encode;
+    PyObject *decode;
+};
+
+static void release(struct owned *owned)
+{
+    Py_XDECREF(owned->capsule);
+    Py_XDECREF(owned->codec);
+    Py_XDECREF(owned->encode);
+    Py_XDECREF(owned->decode);
+}
+
+/* Replaces what the handle owns, and returns what it owned before. The handle's lock is held. */
+static struct owned exchange(struct handle *self, const struct ipcq_channel *channel, struct owned new)
+{
+    struct owned before = {self->capsule, (PyObject *)self->codec, self->encode, self->decode};
+
+    __atomic_store_n(&self->channel, channel, __ATOMIC_RELAXED); /* verbs read it without the lock */
+    self->capsule = new.capsule;
+    self->codec = (struct codec_object *)new.codec;
+    self->encode = new.encode;
+    self->decode = new.decode;
+    return before;
+}
+
+static PyObject *base_arm(PyObject *object, PyObject *arguments)
+{
+    struct handle *self = (struct handle *)object;
+    const struct native_state *state = native_state_of(Py_TYPE(object));
+    const struct ipcq_channel *channel;
+    PyObject *capsule, *encode, *decode;
+    struct codec_object *codec;
+    struct owned owned;
+    int puts, gets, waits;
+
+    if (state == NULL || !PyArg_ParseTuple(arguments, "OOOppp", &capsule, &encode, &decode, &puts, &gets, &waits))
+        return NULL;
+    channel = table_in(capsule);
+    if (channel == NULL)
+        return NULL;
+    codec = codec_object_of(state, encode, decode);
+    owned.capsule = Py_NewRef(capsule);
+    owned.codec = Py_XNewRef(codec);
+    owned.encode = Py_NewRef(codec == NULL ? encode : codec->encode);
+    owned.decode = Py_NewRef(codec == NULL ? decode : codec->decode);
+    Py_BEGIN_CRITICAL_SECTION(self);
+    owned = exchange(self, channel, owned);
+    self->format = codec == NULL ? FORMAT_OTHER : codec->format;
+    self->puts = puts;
+    self->gets = gets;
+    self->waits = waits && channel->wait_readable != NULL;
+    Py_END_CRITICAL_SECTION();
+    release(&owned);
+    Py_RETURN_NONE;
+}
+
+/* Keeps the capsule, whose table `base_await_uses` needs, for the rest of the handle's life. */
+static PyObject *base_disarm(PyObject *object, PyObject *Py_UNUSED(unused))
+{
+    struct handle *self = (struct handle *)object;
+    struct owned owned;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    owned = exchange(self, NULL, (struct owned){.capsule = Py_XNewRef(self->capsule)});
+    Py_END_CRITICAL_SECTION();
+    release(&owned);
+    Py_RETURN_NONE;
+}
+
+/*
+ * Waits until the last use has ended. No other begins, because the handle is disarmed. Only sleepers take longer than a
+ * copy, and they are roused. A use never runs Python code, so it cannot belong to the calling thread.
+ */
+static PyObject *base_await_uses(PyObject *object, PyObject *Py_UNUSED(unused))
+{
+    struct handle *self = (struct handle *)object;
+    const struct timespec moment = {.tv_nsec = 100000};
+
+    while (atomic_load(&self->uses) != 0) {
+        const struct ipcq_channel *channel = PyCapsule_GetPointer(self->capsule, IPCQ_CHANNEL_CAPSULE);
+
+        if (channel == NULL)
+            return NULL;
+        if (channel->rouse != NULL)
+            channel->rouse(channel->context);
+        Py_BEGIN_ALLOW_THREADS
+        nanosleep(&moment, NULL);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *base_forget_uses(PyObject *object, PyObject *Py_UNUSED(unused))
+{
+    atomic_store(&((struct handle *)object)->uses, 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *base_armed(PyObject *object, void *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(((struct handle *)object)->channel != NULL);
+}
+
+/* The type */
+
+static int base_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    struct handle *self = (struct handle *)object;
+
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->capsule);
+    Py_VISIT((PyObject *)self->codec);
+    Py_VISIT(self->encode);
+    Py_VISIT(self->decode);
+    return 0;
+}
+
+static int base_clear(PyObject *object)
+{
+    struct handle *self = (struct handle *)object;
+    struct owned owned = exchange(self, NULL, (struct owned){0});
+
+    release(&owned);
+    Py_CLEAR(self->reserve);
+    return 0;
+}
+
+static void base_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+
+    PyObject_GC_UnTrack(object);
+    base_clear(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef base_methods[] = {
+    {"_arm", base_arm, METH_VARARGS,
+     PyDoc_STR("_arm($self, table, encode, decode, puts, gets, waits, /)\n--\n\n"
+               "Put and get in C from now on, over the functions in the capsule.\n\n"
+               "The last three arguments say whether the handle may put, get, and wait as its channel does.")},
+    {"_disarm", base_disarm, METH_NOARGS,
+     PyDoc_STR("_disarm($self, /)\n--\n\nLeave every call to the methods in Python from now on.")},
+    {"_await_uses", base_await_uses, METH_NOARGS,
+     PyDoc_STR("_await_uses($self, /)\n--\n\nWait until no call in C uses the channel. Disarm first.")},
+    {"_forget_uses", base_forget_uses, METH_NOARGS,
+     PyDoc_STR("_forget_uses($self, /)\n--\n\nIn a forked child, forget the uses by threads of the parent.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef base_attributes[] = {
+    {"_armed", base_armed, NULL, PyDoc_STR("Whether calls may be done in C."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot base_slots[] = {
+    {Py_tp_doc, PyDoc_STR("The base class of handles, with the fields that put and get in C need.")},
+    {Py_tp_dealloc, base_dealloc},
+    {Py_tp_traverse, base_traverse},
+    {Py_tp_clear, base_clear},
+    {Py_tp_methods, base_methods},
+    {Py_tp_getset, base_attributes},
+    {0, NULL},
+};
+
+PyType_Spec base_spec = {
+    .name = "ipcq._native.Base",
+    .basicsize = sizeof(struct handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = base_slots,
+};

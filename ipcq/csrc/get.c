@@ -1,0 +1,471 @@
+/*
+ * get, get_nowait and get_many.
+ *
+ * Losing nothing (C6, C36). A message that was taken must reach the caller, even if memory runs out while it is decoded.
+ * A large message is in a bytes object, which the handle then keeps for the next get. A small one is on the stack. So
+ * before a get takes anything it has a bytes object in reserve, for which the handle provides.
+ */
+#include "native.h"
+
+#include "arguments.h"
+
+/* Messages up to this size, in bytes, are copied to the stack and decoded there. */
+#define SCRATCH_BYTES 1024
+/* How often a get follows other consumers from one large message to the next, until it leaves the call to Python. */
+#define LARGER_TRIES 8
+
+/* A message on its way. */
+struct incoming {
+    size_t size;     /* of what is in the scratch */
+    PyObject *bytes; /* a message that is too large for the scratch, without its head if it is the item */
+    bool is_item;
+    unsigned priority;
+    PyObject *reserve;
+    /* What decoding needs of the handle; references, because the handle may be closed. */
+    enum codec_format format;
+    struct codec_object *codec;
+    PyObject *decode;
+    unsigned char scratch[SCRATCH_BYTES];
+};
+
+/* Taking */
+
+/* Sees to it that there is a reserve. The lock of the handle is held. */
+static bool have_reserve(struct handle *self, struct incoming *in)
+{
+    if (in->reserve != NULL)
+        return true;
+    in->reserve = self->reserve;
+    self->reserve = NULL;
+    if (in->reserve == NULL)
+        in->reserve = PyBytes_FromStringAndSize(NULL, SCRATCH_BYTES);
+    if (in->reserve == NULL)
+        PyErr_Clear();
+    return in->reserve != NULL;
+}
+
+static void give_reserve_back(struct handle *self, struct incoming *in)
+{
+    PyObject *left = in->reserve;
+
+    if (left == NULL)
+        return;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->reserve == NULL) {
+        self->reserve = left;
+        left = NULL;
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(left);
+}
+
+/* Makes bytes shorter in place, which cannot fail. */
+static void shorten(PyObject *bytes, size_t size)
+{
+    Py_SET_SIZE((PyVarObject *)bytes, (Py_ssize_t)size);
+    PyBytes_AS_STRING(bytes)[size] = '\0';
+}
+
+/* Gives memory back of which only a small part is used, if there is memory for that part. */
+static void fit(PyObject **bytes, size_t size)
+{
+    size_t room = (size_t)PyBytes_GET_SIZE(*bytes);
+    PyObject *smaller = size == room || size > room / 2
+                            ? NULL
+                            : PyBytes_FromStringAndSize(PyBytes_AS_STRING(*bytes), (Py_ssize_t)size);
+
+    if (smaller != NULL) {
+        Py_SETREF(*bytes, smaller);
+    } else if (size != room) {
+        PyErr_Clear();
+        shorten(*bytes, size);
+    }
+}
+
+static int get_unlocked(struct handle *self, const struct ipcq_channel *channel, struct ipcq_space *space)
+{
+    int result;
+
+    BEGIN_USE(self);
+    result = channel->get(channel->context, space, 0);
+    END_USE(self);
+    return result;
+}
+
+/* Takes the message that the last try found to be too large for its space; another may be the next one by now. */
+static int take_larger(struct handle *self, const struct ipcq_channel *channel, struct incoming *in,
+                       struct ipcq_space *space)
+{
+    size_t size = space->message_size;
+    size_t head = 0;
+    int result;
+
+    if (size > channel->max_message_size)
+        return IPCQ_OTHER;
+    if (in->format == FORMAT_BIN || in->format == FORMAT_MESSAGEPACK)
+        head = codec_bin_head(space->head, space->heads_present, size);
+    Py_XSETREF(in->bytes, PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(size - head)));
+    if (in->bytes == NULL) {
+        PyErr_Clear();
+        return IPCQ_OTHER;
+    }
+    in->is_item = head != 0 || in->format == FORMAT_RAW;
+    space->data = PyBytes_AS_STRING(in->bytes);
+    space->size = size - head;
+    space->head_size = (unsigned)head;
+    result = size < IPCQ_LARGE ? channel->get(channel->context, space, 0) : get_unlocked(self, channel, space);
+    if (result == IPCQ_OK)
+        fit(&in->bytes, space->message_size - head);
+    else
+        Py_CLEAR(in->bytes);
+    return result;
+}
+
+/* Takes the next message if there is one. The lock of the handle is held. */
+static int take(struct handle *self, struct incoming *in, int polite)
+{
+    const struct ipcq_channel *channel = self->channel;
+    struct ipcq_space space = {.data = in->scratch, .size = sizeof in->scratch};
+    int result;
+
+    in->format = self->format; /* of a message that is taken before the lock is released and the handle may be closed */
+    in->codec = (struct codec_object *)Py_XNewRef((PyObject *)self->codec);
+    in->decode = Py_NewRef(self->decode);
+    result = channel->get(channel->context, &space, polite);
+    for (int tries = 0; result == IPCQ_LARGER && tries < LARGER_TRIES && self->channel == channel; tries++)
+        result = take_larger(self, channel, in, &space);
+    if (result == IPCQ_OK) {
+        in->size = space.message_size;
+        in->priority = space.priority;
+        return result;
+    }
+    Py_CLEAR(in->codec);
+    Py_CLEAR(in->decode);
+    return result == IPCQ_LARGER ? IPCQ_OTHER : result;
+}
+
+/* Takes a message. If there is none, waits once, for at most a slice, until `until` (0: does not wait); `since` is when
+ * the wait began. IPCQ_OTHER: the call is left to Python. */
+static int take_or_wait(struct handle *self, struct incoming *in, int64_t since, int64_t until, int polite)
+{
+    int result = IPCQ_OTHER;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->channel != NULL && self->gets && have_reserve(self, in)) {
+        result = take(self, in, polite);
+        if (result == IPCQ_EMPTY && until != 0) {
+            if (self->channel != NULL && self->waits)
+                base_wait_readable(self, since, until);
+            else
+                result = IPCQ_OTHER;
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+
+/* Takes a message that arrives before the deadline. For any result but IPCQ_OK there is an exception, or the call is
+ * left to Python. */
+static int take_in_time(struct handle *self, struct incoming *in, double deadline)
+{
+    int64_t since = clock_now();
+    int64_t last = deadline_instant(deadline);
+    int result;
+
+    for (int64_t now = since;; now = clock_now()) {
+        int64_t until = now >= last ? 0 : last - now < SLICE ? last : now + SLICE;
+
+        result = take_or_wait(self, in, since, until, 0);
+        if (result != IPCQ_EMPTY || until == 0)
+            break;
+        /* Before the next try: an exception must not lose a message that was taken. */
+        if (PyErr_CheckSignals() < 0)
+            return IPCQ_OTHER;
+    }
+    if (result == IPCQ_OK || result == IPCQ_EMPTY)
+        base_count_wait(self, result == IPCQ_OK);
+    return result;
+}
+
+/* Decoding */
+
+/* Moves a message from the scratch to the reserve, which cannot fail. */
+static void use_reserve(struct incoming *in)
+{
+    in->bytes = in->reserve;
+    in->reserve = NULL;
+    memcpy(PyBytes_AS_STRING(in->bytes), in->scratch, in->size);
+    shorten(in->bytes, in->size);
+}
+
+/* Stores a message for the handle's next get after decoding ran out of memory. Nothing here allocates unless the
+ * priority is high. */
+static void keep(const struct native_state *state, struct handle *self, struct incoming *in)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    bool kept = false;
+
+    if (in->bytes == NULL)
+        use_reserve(in);
+    for (int tries = 0; !kept && tries < 3; tries++) {
+        PyObject *priority = PyLong_FromUnsignedLong(tries == 0 ? in->priority : 0);
+        PyObject *const arguments[] = {(PyObject *)self, in->bytes, priority};
+        PyObject *none = priority == NULL ? NULL : PyObject_VectorcallMethod(state->keep, arguments, 3, NULL);
+
+        kept = none != NULL;
+        Py_XDECREF(none);
+        Py_XDECREF(priority);
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(error);
+}
+
+/* Decodes in C. NULL with MemoryError; or NULL without an exception where it is left to Python. */
+static PyObject *decode_in_c(const struct incoming *in, const unsigned char *data, size_t size)
+{
+    size_t head = 0;
+
+    if (in->format == FORMAT_MESSAGEPACK)
+        return codec_decode(data, size, &in->codec->keys);
+    if (in->format == FORMAT_BIN)
+        head = codec_bin_head(data, size, size);
+    if (head == 0 && in->format != FORMAT_RAW)
+        return NULL;
+    return PyBytes_FromStringAndSize((const char *)data + head, (Py_ssize_t)(size - head));
+}
+
+static PyObject *decode_small(struct incoming *in)
+{
+    PyObject *item = decode_in_c(in, in->scratch, in->size);
+    PyObject *bytes;
+
+    if (item != NULL || PyErr_Occurred())
+        return item;
+    bytes = PyBytes_FromStringAndSize((const char *)in->scratch, (Py_ssize_t)in->size);
+    item = bytes == NULL ? NULL : PyObject_CallOneArg(in->decode, bytes);
+    Py_XDECREF(bytes);
+    return item;
+}
+
+static PyObject *decode_large(struct incoming *in)
+{
+    PyObject *item;
+
+    if (in->is_item)
+        return Py_NewRef(in->bytes);
+    item = decode_in_c(in, (const unsigned char *)PyBytes_AS_STRING(in->bytes), (size_t)PyBytes_GET_SIZE(in->bytes));
+    return item != NULL || PyErr_Occurred() ? item : PyObject_CallOneArg(in->decode, in->bytes);
+}
+
+/* Decodes a message that was taken, and releases what it had. */
+static PyObject *decoded(const struct native_state *state, struct handle *self, struct incoming *in)
+{
+    PyObject *item = in->bytes == NULL ? decode_small(in) : decode_large(in);
+
+    if (item == NULL && PyErr_ExceptionMatches(PyExc_MemoryError))
+        keep(state, self, in);
+    Py_CLEAR(in->bytes);
+    Py_CLEAR(in->codec);
+    Py_CLEAR(in->decode);
+    return item != NULL ? item : base_raise_again(state, self);
+}
+
+/* The calls */
+
+/* Takes a message within the call's time; otherwise as `take_in_time`. */
+static int obtain(struct handle *self, struct incoming *in, double seconds, double *deadline)
+{
+    int result = take_or_wait(self, in, 0, 0, seconds != 0);
+
+    *deadline = deadline_of(seconds);
+    if (result == IPCQ_CROWDED) {
+        base_give_way(self, true, seconds);
+        result = take_or_wait(self, in, 0, 0, 0);
+    }
+    if (result == IPCQ_EMPTY && seconds != 0)
+        result = take_in_time(self, in, *deadline);
+    return result;
+}
+
+/* Leaves a get that has waited to Python for the rest of its time. */
+static PyObject *leave_rest(const struct verb *verb, struct handle *self, double deadline)
+{
+    double rest = deadline - (double)clock_now() * 1e-9;
+    PyObject *timeout = deadline == INFINITY ? Py_NewRef(Py_None) : PyFloat_FromDouble(rest > 0 ? rest : 0);
+    PyObject *const arguments[] = {(PyObject *)self, Py_True, timeout};
+    PyObject *item = NULL;
+
+    if (timeout != NULL)
+        item = PyObject_Vectorcall(verb->method, arguments, 3, NULL);
+    Py_XDECREF(timeout);
+    return item;
+}
+
+/* `get` after its arguments were sorted. */
+static PyObject *get_item(const struct verb *verb, struct handle *self, double seconds)
+{
+    struct incoming in; /* without an initialiser, which would fill the scratch with zeros */
+    double deadline = -INFINITY;
+    PyObject *item = NULL;
+    int result;
+
+    in.bytes = in.reserve = NULL;
+    in.is_item = false;
+    result = obtain(self, &in, seconds, &deadline);
+    if (result == IPCQ_OK)
+        item = decoded(verb->state, self, &in);
+    give_reserve_back(self, &in);
+    if (result == IPCQ_OK || PyErr_Occurred())
+        return item;
+    return seconds == 0 ? NULL : leave_rest(verb, self, deadline);
+}
+
+PyObject *get_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
+                   PyObject *names)
+{
+    static const struct wanted wanted = {{"block", "timeout", NULL}, 2};
+    PyObject *places[MOST_PLACES] = {NULL};
+    double seconds;
+
+    if (!arguments_sort(arguments, count, names, &wanted, places) ||
+        !arguments_patience(places[0], places[1], &seconds))
+        return NULL;
+    return get_item(verb, self, seconds);
+}
+
+PyObject *get_nowait_call(const struct verb *verb, struct handle *self, PyObject *const *Py_UNUSED(arguments),
+                          Py_ssize_t count, PyObject *names)
+{
+    return count == 0 && names == NULL ? get_item(verb, self, 0) : NULL;
+}
+
+/* Batches */
+
+struct filling {
+    PyObject *list;
+    Py_ssize_t next;
+    enum codec_format format;
+    bool stopped; /* at a message that is not bytes in one of our formats, or at a large one */
+};
+
+/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
+static void shorten_list(PyObject *list, Py_ssize_t size)
+{
+    Py_ssize_t before = PyList_GET_SIZE(list);
+
+    Py_SET_SIZE((PyVarObject *)list, size);
+    for (Py_ssize_t index = size; index < before; index++)
+        Py_XDECREF(((PyListObject *)list)->ob_item[index]);
+}
+
+/* Called with a lock of the queue held, for a message that a hostile process may change meanwhile. */
+static void *room_in_list(void *caller, const void *front, size_t size, unsigned Py_UNUSED(priority), size_t *skip)
+{
+    struct filling *filling = caller;
+    unsigned char head[IPCQ_HEAD_BYTES];
+    size_t present = size < sizeof head ? size : sizeof head;
+    PyObject *bytes;
+
+    if (filling->format != FORMAT_RAW) {
+        if (front != NULL) {
+            memcpy(head, front, present);
+            *skip = codec_bin_head(head, present, size);
+        }
+        if (*skip == 0) {
+            filling->stopped = true;
+            return NULL;
+        }
+    }
+    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(size - *skip));
+    if (bytes == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyList_SET_ITEM(filling->list, filling->next++, bytes);
+    return PyBytes_AS_STRING(bytes);
+}
+
+/* Takes available messages into a new list, and returns how many more were available; the list is NULL if no batch can
+ * be taken at once. The lock of the handle is held. */
+static size_t take_batch(const struct handle *self, struct filling *filling, size_t most)
+{
+    const struct ipcq_channel *channel = self->channel;
+    uint64_t there = channel->count(channel->context);
+    size_t taken = 0;
+
+    if (most > there)
+        most = (size_t)there;
+    if (most < 2)
+        return 0;
+    filling->list = PyList_New((Py_ssize_t)most);
+    if (filling->list == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (self->channel != channel) { /* up to Python 3.11, a finaliser may run in PyList_New and close the handle */
+        Py_CLEAR(filling->list);
+        return 0;
+    }
+    if (channel->get_many(channel->context, room_in_list, filling, most, &taken) == IPCQ_LARGER)
+        filling->stopped = true;
+    shorten_list(filling->list, (Py_ssize_t)taken);
+    if (taken == 0)
+        Py_CLEAR(filling->list);
+    return most - taken;
+}
+
+static bool most_of(PyObject *given, size_t *most)
+{
+    Py_ssize_t number = PY_SSIZE_T_MAX;
+
+    if (given != NULL && given != Py_None) {
+        number = PyLong_CheckExact(given) ? PyLong_AsSsize_t(given) : 0;
+        if (number == -1 && PyErr_Occurred())
+            PyErr_Clear();
+    }
+    *most = (size_t)number;
+    return number > 0;
+}
+
+/* Leaves the rest of a batch to Python. Messages were taken, so a lack of memory for the call is no error. */
+static PyObject *leave_batch(const struct native_state *state, struct handle *self, PyObject *list, size_t most)
+{
+    PyObject *arguments[] = {(PyObject *)self, list, PyLong_FromSize_t(most)};
+    PyObject *result = NULL;
+
+    if (arguments[2] != NULL)
+        result = PyObject_VectorcallMethod(state->get_rest, arguments, 3, NULL);
+    Py_XDECREF(arguments[2]);
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear();
+        return list;
+    }
+    Py_DECREF(list);
+    return result;
+}
+
+PyObject *get_many_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
+                        PyObject *names)
+{
+    static const struct wanted wanted = {{"max_items", "block", "timeout", NULL}, 3};
+    PyObject *places[MOST_PLACES] = {NULL};
+    struct filling filling = {0};
+    size_t most, more = 0;
+    double seconds;
+
+    if (!arguments_sort(arguments, count, names, &wanted, places) ||
+        !arguments_patience(places[1], places[2], &seconds) || !most_of(places[0], &most))
+        return NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    const struct ipcq_channel *channel = self->channel;
+
+    if (channel != NULL && self->gets && self->format != FORMAT_OTHER && channel->get_many != NULL &&
+        channel->count != NULL) {
+        filling.format = self->format;
+        more = take_batch(self, &filling, most);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (filling.list == NULL || !filling.stopped)
+        return filling.list;
+    return leave_batch(verb->state, self, filling.list, more + 1);
+}

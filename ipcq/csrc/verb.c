@@ -1,0 +1,138 @@
+/*
+ * Verbs: the methods of a queue that are done in C if possible.
+ *
+ * A verb wraps the method that is written in Python, and is called like it. Whatever else is asked of it (its name, its
+ * docstring, its annotations) comes from that method, so all of this is written once.
+ */
+#include "native.h"
+
+#include <stddef.h>
+#include <structmember.h> /* needs Python.h before it */
+
+static PyObject *verb_vectorcall(PyObject *callable, PyObject *const *arguments, size_t flagged, PyObject *names)
+{
+    const struct verb *verb = (const struct verb *)callable;
+    Py_ssize_t count = PyVectorcall_NARGS(flagged);
+
+    if (count > 0 && PyObject_TypeCheck(arguments[0], (PyTypeObject *)verb->state->base)) {
+        struct handle *self = (struct handle *)arguments[0];
+
+        /* Only a hint without the handle's lock: the call looks again. */
+        if (__atomic_load_n(&self->channel, __ATOMIC_RELAXED) != NULL) {
+            PyObject *result = verb->call(verb, self, arguments + 1, count - 1, names);
+
+            if (result != NULL || PyErr_Occurred())
+                return result;
+        }
+    }
+    return verb->call_method(verb->method, arguments, flagged, names);
+}
+
+PyObject *verb_in_c(PyObject *module, PyObject *method)
+{
+    static const struct {
+        const char *name;
+        verb_call *call;
+    } calls[] = {
+        {"put", put_call},
+        {"put_nowait", put_nowait_call},
+        {"put_many", put_many_call},
+        {"get", get_call},
+        {"get_nowait", get_nowait_call},
+        {"get_many", get_many_call},
+    };
+    const struct native_state *state = PyModule_GetState(module);
+    PyObject *name = PyObject_GetAttrString(method, "__name__");
+    verb_call *call = NULL;
+    struct verb *verb;
+
+    if (name == NULL)
+        return NULL;
+    for (size_t index = 0; index < sizeof calls / sizeof *calls; index++)
+        if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, calls[index].name) == 0)
+            call = calls[index].call;
+    if (call == NULL) {
+        PyErr_Format(PyExc_ValueError, "there is no %R in C", name);
+        Py_DECREF(name);
+        return NULL;
+    }
+    Py_DECREF(name);
+    if (PyVectorcall_Function(method) == NULL)
+        return PyErr_Format(PyExc_TypeError, "%R is not a function", method);
+    verb = PyObject_GC_New(struct verb, (PyTypeObject *)state->verb);
+    if (verb == NULL)
+        return NULL;
+    verb->vectorcall = verb_vectorcall;
+    verb->call = call;
+    verb->method = Py_NewRef(method);
+    verb->call_method = PyVectorcall_Function(method);
+    verb->state = state; /* the type keeps the module */
+    PyObject_GC_Track(verb);
+    return (PyObject *)verb;
+}
+
+static PyObject *verb_bind(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
+{
+    return object == NULL || object == Py_None ? Py_NewRef(self) : PyMethod_New(self, object);
+}
+
+static PyObject *verb_attribute(PyObject *self, PyObject *name)
+{
+    PyObject *method = ((struct verb *)self)->method;
+
+    if (PyUnicode_Check(name)) {
+        if (PyUnicode_CompareWithASCIIString(name, "__wrapped__") == 0)
+            return Py_NewRef(method);
+        if (PyUnicode_CompareWithASCIIString(name, "__class__") == 0)
+            return Py_NewRef(Py_TYPE(self));
+    }
+    return PyObject_GetAttr(method, name);
+}
+
+static PyObject *verb_text(PyObject *self)
+{
+    return PyUnicode_FromFormat("<in C: %R>", ((struct verb *)self)->method);
+}
+
+static int verb_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((struct verb *)self)->method);
+    return 0;
+}
+
+/* There is no tp_clear: a cycle goes through the class or the function, which break it, and `method` is never NULL. */
+static void verb_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    Py_DECREF(((struct verb *)self)->method);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef verb_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(struct verb, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot verb_slots[] = {
+    {Py_tp_doc, PyDoc_STR("A method of a queue that is done in C if possible, and else in Python.")},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, verb_bind},
+    {Py_tp_getattro, verb_attribute},
+    {Py_tp_repr, verb_text},
+    {Py_tp_traverse, verb_traverse},
+    {Py_tp_dealloc, verb_dealloc},
+    {Py_tp_members, verb_members},
+    {0, NULL},
+};
+
+PyType_Spec verb_spec = {
+    .name = "ipcq._native.Verb",
+    .basicsize = sizeof(struct verb),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR |
+             Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = verb_slots,
+};
