@@ -336,7 +336,9 @@ PyObject *get_call(const struct verb *verb, struct handle *self, PyObject *const
 PyObject *get_nowait_call(const struct verb *verb, struct handle *self, PyObject *const *Py_UNUSED(arguments),
                           Py_ssize_t count, PyObject *names)
 {
-    return count == 0 && names == NULL ? get_item(verb, self, 0) : NULL;
+    if (count != 0 || names != NULL || !verb_is_current(verb->state, self, verb->state->get, get_call))
+        return NULL;
+    return get_item(verb, self, 0);
 }
 
 /* Batches */

@@ -30,8 +30,10 @@ static int module_exec(PyObject *self)
         PyObject **place;
         const char *name;
     } names[] = {
+        {&state->get, "get"},
         {&state->get_rest, "_get_rest"},
         {&state->keep, "_keep"},
+        {&state->put, "put"},
         {&state->put_encoded, "_put_encoded"},
         {&state->put_rest, "_put_rest"},
         {&state->raise, "_raise"},

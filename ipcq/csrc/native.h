@@ -38,8 +38,10 @@ struct native_state {
     PyObject *base; /* types */
     PyObject *codec;
     PyObject *verb;
-    PyObject *get_rest; /* names of methods of Queue */
+    PyObject *get; /* names of methods of Queue */
+    PyObject *get_rest;
     PyObject *keep;
+    PyObject *put;
     PyObject *put_encoded;
     PyObject *put_rest;
     PyObject *raise;
@@ -129,6 +131,10 @@ struct verb {
     vectorcallfunc call_method; /* called directly, because handles without a table pay for each detour in each call */
     const struct native_state *state;
 };
+
+/* Whether `name` is still this verb in the class of a handle. A method in Python that calls it would call what replaced
+ * it. */
+bool verb_is_current(const struct native_state *state, const struct handle *self, PyObject *name, verb_call *call);
 
 verb_call put_call;
 verb_call put_nowait_call;

@@ -275,7 +275,8 @@ PyObject *put_nowait_call(const struct verb *verb, struct handle *self, PyObject
     static const struct wanted wanted = {{"item", NULL}, 1};
     PyObject *places[MOST_PLACES] = {NULL};
 
-    if (!arguments_sort(arguments, count, names, &wanted, places) || places[ITEM] == NULL)
+    if (!arguments_sort(arguments, count, names, &wanted, places) || places[ITEM] == NULL ||
+        !verb_is_current(verb->state, self, verb->state->put, put_call))
         return NULL;
     return put_item(verb->state, self, places[ITEM], NULL, 0);
 }

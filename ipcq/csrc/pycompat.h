@@ -10,6 +10,13 @@
 #define Py_END_CRITICAL_SECTION() }
 #endif
 
+#if PY_VERSION_HEX < 0x030d0000
+static inline PyObject *_PyType_LookupRef(PyTypeObject *type, PyObject *name)
+{
+    return Py_XNewRef(_PyType_Lookup(type, name));
+}
+#endif
+
 #if PY_VERSION_HEX < 0x030c0000
 static inline PyObject *PyErr_GetRaisedException(void)
 {

@@ -2,7 +2,8 @@
  * Verbs: the methods of a queue that are done in C if possible.
  *
  * A verb wraps the method that is written in Python, and is called like it. Whatever else is asked of it (its name, its
- * docstring, its annotations) comes from that method, so all of this is written once.
+ * docstring, its annotations, its `__class__`) comes from that method, so all of this is written once, and `inspect` and
+ * `unittest.mock` treat it as a function.
  */
 #include "native.h"
 
@@ -71,6 +72,15 @@ PyObject *verb_in_c(PyObject *module, PyObject *method)
     return (PyObject *)verb;
 }
 
+bool verb_is_current(const struct native_state *state, const struct handle *self, PyObject *name, verb_call *call)
+{
+    PyObject *found = _PyType_LookupRef(Py_TYPE(self), name);
+    bool current = found != NULL && Py_IS_TYPE(found, (PyTypeObject *)state->verb) && ((struct verb *)found)->call == call;
+
+    Py_XDECREF(found);
+    return current;
+}
+
 static PyObject *verb_bind(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
 {
     return object == NULL || object == Py_None ? Py_NewRef(self) : PyMethod_New(self, object);
@@ -78,15 +88,23 @@ static PyObject *verb_bind(PyObject *self, PyObject *object, PyObject *Py_UNUSED
 
 static PyObject *verb_attribute(PyObject *self, PyObject *name)
 {
+    static const char *const own[] = {"__call__", "__get__", "__reduce_ex__", "__repr__"};
     PyObject *method = ((struct verb *)self)->method;
 
     if (PyUnicode_Check(name)) {
         if (PyUnicode_CompareWithASCIIString(name, "__wrapped__") == 0)
             return Py_NewRef(method);
-        if (PyUnicode_CompareWithASCIIString(name, "__class__") == 0)
-            return Py_NewRef(Py_TYPE(self));
+        for (size_t index = 0; index < sizeof own / sizeof *own; index++)
+            if (PyUnicode_CompareWithASCIIString(name, own[index]) == 0)
+                return PyObject_GenericGetAttr(self, name);
     }
     return PyObject_GetAttr(method, name);
+}
+
+/* A verb is pickled, and copied, by its name in the module, as a function is. */
+static PyObject *verb_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
+{
+    return PyObject_GetAttrString(((struct verb *)self)->method, "__qualname__");
 }
 
 static PyObject *verb_text(PyObject *self)
@@ -112,6 +130,11 @@ static void verb_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+static PyMethodDef verb_methods[] = {
+    {"__reduce_ex__", verb_reduce, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMemberDef verb_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(struct verb, vectorcall), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -125,6 +148,7 @@ static PyType_Slot verb_slots[] = {
     {Py_tp_repr, verb_text},
     {Py_tp_traverse, verb_traverse},
     {Py_tp_dealloc, verb_dealloc},
+    {Py_tp_methods, verb_methods},
     {Py_tp_members, verb_members},
     {0, NULL},
 };

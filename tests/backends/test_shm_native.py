@@ -1,5 +1,6 @@
 """Put and get in C: they exist, behave as the methods in Python do, and stay correct whatever happens in mid-call."""
 
+import copy
 import datetime as dt
 import gc
 import inspect
@@ -199,6 +200,54 @@ def test_help_of_a_verb_begins_with_its_call(verb: str) -> None:
     """As for a function."""
     text = pydoc.render_doc(getattr(ipcq.Queue, verb), renderer=pydoc.plaintext)
     assert f"{verb}(self" in "".join(text.split())  # 3.13 writes one argument on a line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_inspect_takes_a_verb_for_a_function(verb: str) -> None:
+    """So documentation tools and mocks do, too."""
+    assert inspect.isfunction(getattr(ipcq.Queue, verb))
+
+
+def test_a_mock_of_the_class_knows_the_arguments_of_a_verb() -> None:
+    """Tests of users find a wrong call."""
+    with pytest.raises(TypeError, match="item"):
+        mock.create_autospec(ipcq.Queue, instance=True).put()
+
+
+@pytest.mark.parametrize("again", [lambda verb: pickle.loads(pickle.dumps(verb)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_pickled_and_copied_by_its_name(verb: str, again: Callable[[Any], Any]) -> None:
+    """As a function is."""
+    assert again(getattr(ipcq.Queue, verb)) is getattr(ipcq.Queue, verb)
+
+
+def test_a_bound_verb_is_pickled_with_its_handle(queue: Handle) -> None:
+    """A process can be started with it."""
+    put = pickle.loads(pickle.dumps(queue.put))
+    with put.__self__:
+        put(b"item")
+        assert queue.get() == b"item"
+
+
+def test_a_verb_can_be_bound_by_hand(queue: Handle) -> None:
+    """It is still in C."""
+    bound = ipcq.Queue.put.__get__(queue)
+    assert isinstance(bound.__func__, _native.Verb)
+
+
+def test_put_nowait_calls_what_replaced_put(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the method in Python does."""
+    seen: list[object] = []
+    monkeypatch.setattr(ipcq.Queue, "put", lambda _, item, block: seen.append((item, block)))
+    queue.put_nowait(5)
+    assert (seen, queue.empty()) == ([(5, False)], True)
+
+
+def test_get_nowait_calls_what_replaced_get(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise."""
+    queue.put(5)
+    monkeypatch.setattr(ipcq.Queue, "get", lambda _, block: ("replaced", block))
+    assert (queue.get_nowait(), queue.qsize()) == (("replaced", False), 1)
 
 
 @pytest.mark.parametrize("verb", VERBS)
