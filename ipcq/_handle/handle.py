@@ -71,10 +71,10 @@ class Handle(Lifecycle):
 
         self._with_channel(put_one)
 
-    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float, stored: int = 0) -> int:
+    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float) -> int:
         since = monotonic()
         waited = False
-        count = 0
+        stored = count = 0
         try:
             while stored < len(batch):
                 self._check_open()

@@ -368,20 +368,29 @@ class Queue(Handle, Generic[T]):
 
     # What calls in C leave to Python
 
-    def _put_rest(self, items: Sequence[T], stored: int, deadline: float) -> int:
-        """Put the rest of a batch of `bytes` that C has begun."""
+    def _put_rest(self, rest: list[bytes], stored: int, deadline: float) -> int:
+        """Put the messages of a batch of which C has stored this many."""
         try:
-            batch = list(map(self._encode, items))
-            return self._with_channel(lambda channel: self._put_batch(channel, batch, deadline, stored))
-        except (QueueClosed, MemoryError):
-            return stored  # the caller needs the number of stored messages
+            return stored + self._with_channel(lambda channel: self._put_batch(channel, rest, deadline))
+        except (MessageQueueError, MemoryError):
+            if not stored:  # otherwise the caller needs the number of stored messages
+                raise
+            return stored
 
-    def _get_rest(self, items: list[T], most: int) -> list[T]:
-        """Take the rest of a batch that C has begun."""
+    def _get_rest(self, items: list[T], messages: list[bytes], more: int) -> list[T]:
+        """Decode the rest of a batch that C has begun, and take more messages."""
         try:
-            return self._with_channel(lambda channel: self._batch(channel, items, [], most - 1))
-        except (QueueClosed, MemoryError):
-            return items  # closed meanwhile, or out of memory
+            rest = [(data, 0) for data in messages]
+            messages.clear()  # C keeps those that are still in the list
+            items = self._extended(items, rest)
+            if more and not (self._leftovers.kept or self._leftovers.errors):
+                return self._with_channel(lambda channel: self._batch(channel, items, [], more))
+        except (QueueClosed, MemoryError):  # closed meanwhile, or out of memory
+            if not items:
+                raise
+        except MessageQueueError as error:
+            raise error.at(self.name, self.backend)
+        return items
 
     def _raise(self, error: BaseException) -> NoReturn:
         """Raise what the codec raised in a call in C."""

@@ -37,3 +37,10 @@ bool arguments_patience(PyObject *block, PyObject *timeout, double *seconds)
     *seconds = 0;
     return block == Py_False;
 }
+
+PyObject *seconds_left(double deadline)
+{
+    double rest = deadline - (double)clock_now() * 1e-9;
+
+    return deadline == INFINITY ? Py_NewRef(Py_None) : PyFloat_FromDouble(rest > 0 ? rest : 0);
+}

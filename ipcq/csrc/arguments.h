@@ -40,6 +40,9 @@ static inline bool arguments_sort(PyObject *const *arguments, Py_ssize_t count, 
 /* Computes from block and timeout how many seconds the call may wait; false if their types or values are unusual. */
 bool arguments_patience(PyObject *block, PyObject *timeout, double *seconds);
 
+/* Returns the timeout of a call in Python that goes on until the deadline. */
+PyObject *seconds_left(double deadline);
+
 /* CLOCK_MONOTONIC, in nanoseconds. */
 static inline int64_t clock_now(void)
 {

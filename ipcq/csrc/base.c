@@ -16,6 +16,22 @@ PyObject *base_raise_again(const struct native_state *state, struct handle *self
     return nothing;
 }
 
+void base_keep(const struct native_state *state, struct handle *self, PyObject *message, unsigned priority)
+{
+    bool kept = false;
+
+    for (int tries = 0; !kept && tries < 3; tries++) {
+        PyObject *number = PyLong_FromUnsignedLong(tries == 0 ? priority : 0);
+        PyObject *const arguments[] = {(PyObject *)self, message, number};
+        PyObject *none = number == NULL ? NULL : PyObject_VectorcallMethod(state->keep, arguments, 3, NULL);
+
+        kept = none != NULL;
+        Py_XDECREF(none);
+        Py_XDECREF(number);
+        PyErr_Clear();
+    }
+}
+
 /* Uses of the channel */
 
 void base_give_way(struct handle *self, bool getting, double seconds)
@@ -70,6 +86,19 @@ void base_wait_writable(struct handle *self, size_t size, int64_t since, int64_t
     BEGIN_USE(self);
     channel->wait_writable(channel->context, size, since, until, 1);
     END_USE(self);
+}
+
+bool base_wait_for_space(struct handle *self, size_t size, int64_t since, int64_t until)
+{
+    bool can = false;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->channel != NULL && self->waits) {
+        can = true;
+        base_wait_writable(self, size, since, until);
+    }
+    Py_END_CRITICAL_SECTION();
+    return can;
 }
 
 /* Arming and disarming */

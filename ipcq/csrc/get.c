@@ -1,5 +1,5 @@
 /*
- * get, get_nowait and get_many.
+ * get and get_nowait.
  *
  * Losing nothing (C6, C36). A message that was taken must reach the caller, even if memory runs out while it is decoded.
  * A large message is in a bytes object, which the handle then keeps for the next get. A small one is on the stack. So
@@ -198,25 +198,14 @@ static void use_reserve(struct incoming *in)
     shorten(in->bytes, in->size);
 }
 
-/* Stores a message for the handle's next get after decoding ran out of memory. Nothing here allocates unless the
- * priority is high. */
+/* Stores a message for the handle's next get after decoding ran out of memory. */
 static void keep(const struct native_state *state, struct handle *self, struct incoming *in)
 {
     PyObject *error = PyErr_GetRaisedException();
-    bool kept = false;
 
     if (in->bytes == NULL)
         use_reserve(in);
-    for (int tries = 0; !kept && tries < 3; tries++) {
-        PyObject *priority = PyLong_FromUnsignedLong(tries == 0 ? in->priority : 0);
-        PyObject *const arguments[] = {(PyObject *)self, in->bytes, priority};
-        PyObject *none = priority == NULL ? NULL : PyObject_VectorcallMethod(state->keep, arguments, 3, NULL);
-
-        kept = none != NULL;
-        Py_XDECREF(none);
-        Py_XDECREF(priority);
-        PyErr_Clear();
-    }
+    base_keep(state, self, in->bytes, in->priority);
     PyErr_SetRaisedException(error);
 }
 
@@ -290,8 +279,7 @@ static int obtain(struct handle *self, struct incoming *in, double seconds, doub
 /* Leaves a get that has waited to Python for the rest of its time. */
 static PyObject *leave_rest(const struct verb *verb, struct handle *self, double deadline)
 {
-    double rest = deadline - (double)clock_now() * 1e-9;
-    PyObject *timeout = deadline == INFINITY ? Py_NewRef(Py_None) : PyFloat_FromDouble(rest > 0 ? rest : 0);
+    PyObject *timeout = seconds_left(deadline);
     PyObject *const arguments[] = {(PyObject *)self, Py_True, timeout};
     PyObject *item = NULL;
 
@@ -339,135 +327,4 @@ PyObject *get_nowait_call(const struct verb *verb, struct handle *self, PyObject
     if (count != 0 || names != NULL || !verb_is_current(verb->state, self, verb->state->get, get_call))
         return NULL;
     return get_item(verb, self, 0);
-}
-
-/* Batches */
-
-struct filling {
-    PyObject *list;
-    Py_ssize_t next;
-    enum codec_format format;
-    bool stopped; /* at a message that is not bytes in one of our formats, or at a large one */
-};
-
-/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
-static void shorten_list(PyObject *list, Py_ssize_t size)
-{
-    Py_ssize_t before = PyList_GET_SIZE(list);
-
-    Py_SET_SIZE((PyVarObject *)list, size);
-    for (Py_ssize_t index = size; index < before; index++)
-        Py_XDECREF(((PyListObject *)list)->ob_item[index]);
-}
-
-/* Called with a lock of the queue held, for a message that a hostile process may change meanwhile. */
-static void *room_in_list(void *caller, const void *front, size_t size, unsigned Py_UNUSED(priority), size_t *skip)
-{
-    struct filling *filling = caller;
-    unsigned char head[IPCQ_HEAD_BYTES];
-    size_t present = size < sizeof head ? size : sizeof head;
-    PyObject *bytes;
-
-    if (filling->format != FORMAT_RAW) {
-        if (front != NULL) {
-            memcpy(head, front, present);
-            *skip = codec_bin_head(head, present, size);
-        }
-        if (*skip == 0) {
-            filling->stopped = true;
-            return NULL;
-        }
-    }
-    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(size - *skip));
-    if (bytes == NULL) {
-        PyErr_Clear();
-        return NULL;
-    }
-    PyList_SET_ITEM(filling->list, filling->next++, bytes);
-    return PyBytes_AS_STRING(bytes);
-}
-
-/* Takes available messages into a new list, and returns how many more were available; the list is NULL if no batch can
- * be taken at once. The lock of the handle is held. */
-static size_t take_batch(const struct handle *self, struct filling *filling, size_t most)
-{
-    const struct ipcq_channel *channel = self->channel;
-    uint64_t there = channel->count(channel->context);
-    size_t taken = 0;
-
-    if (most > there)
-        most = (size_t)there;
-    if (most < 2)
-        return 0;
-    filling->list = PyList_New((Py_ssize_t)most);
-    if (filling->list == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (self->channel != channel) { /* up to Python 3.11, a finaliser may run in PyList_New and close the handle */
-        Py_CLEAR(filling->list);
-        return 0;
-    }
-    if (channel->get_many(channel->context, room_in_list, filling, most, &taken) == IPCQ_LARGER)
-        filling->stopped = true;
-    shorten_list(filling->list, (Py_ssize_t)taken);
-    if (taken == 0)
-        Py_CLEAR(filling->list);
-    return most - taken;
-}
-
-static bool most_of(PyObject *given, size_t *most)
-{
-    Py_ssize_t number = PY_SSIZE_T_MAX;
-
-    if (given != NULL && given != Py_None) {
-        number = PyLong_CheckExact(given) ? PyLong_AsSsize_t(given) : 0;
-        if (number == -1 && PyErr_Occurred())
-            PyErr_Clear();
-    }
-    *most = (size_t)number;
-    return number > 0;
-}
-
-/* Leaves the rest of a batch to Python. Messages were taken, so a lack of memory for the call is no error. */
-static PyObject *leave_batch(const struct native_state *state, struct handle *self, PyObject *list, size_t most)
-{
-    PyObject *arguments[] = {(PyObject *)self, list, PyLong_FromSize_t(most)};
-    PyObject *result = NULL;
-
-    if (arguments[2] != NULL)
-        result = PyObject_VectorcallMethod(state->get_rest, arguments, 3, NULL);
-    Py_XDECREF(arguments[2]);
-    if (result == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        PyErr_Clear();
-        return list;
-    }
-    Py_DECREF(list);
-    return result;
-}
-
-PyObject *get_many_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
-                        PyObject *names)
-{
-    static const struct wanted wanted = {{"max_items", "block", "timeout", NULL}, 3};
-    PyObject *places[MOST_PLACES] = {NULL};
-    struct filling filling = {0};
-    size_t most, more = 0;
-    double seconds;
-
-    if (!arguments_sort(arguments, count, names, &wanted, places) ||
-        !arguments_patience(places[1], places[2], &seconds) || !most_of(places[0], &most))
-        return NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    const struct ipcq_channel *channel = self->channel;
-
-    if (channel != NULL && self->gets && self->format != FORMAT_OTHER && channel->get_many != NULL &&
-        channel->count != NULL) {
-        filling.format = self->format;
-        more = take_batch(self, &filling, most);
-    }
-    Py_END_CRITICAL_SECTION();
-    if (filling.list == NULL || !filling.stopped)
-        return filling.list;
-    return leave_batch(verb->state, self, filling.list, more + 1);
 }

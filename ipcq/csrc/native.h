@@ -8,7 +8,9 @@
  *     codec_object             `Codec`: encode and decode as an object of Python
  *     base                     `Base`: the fields of a handle in C, and the uses of its channel
  *     arguments                those of put and get
- *     put get                  the calls
+ *     piece                    a message to put
+ *     put put_many             the calls
+ *     get get_many
  *     verb module              `in_c`; the module
  *
  * A call in C has no semantics of its own. It either does exactly what the method in Python would do, or leaves the call
@@ -108,9 +110,15 @@ void base_count_wait(struct handle *self, bool served);
 /* Lets the handle raise what a codec raised, with the name of the queue. */
 PyObject *base_raise_again(const struct native_state *state, struct handle *self);
 
+/* Stores a message for the handle's next get. Nothing here allocates unless the priority is high. */
+void base_keep(const struct native_state *state, struct handle *self, PyObject *message, unsigned priority);
+
 /* Waiting, with the lock of the handle and a channel that can. The channel must be looked up again afterwards. */
 void base_wait_readable(struct handle *self, int64_t since, int64_t until);
 void base_wait_writable(struct handle *self, size_t size, int64_t since, int64_t until);
+
+/* Takes the lock of the handle, and waits for space. False if that is left to Python. */
+bool base_wait_for_space(struct handle *self, size_t size, int64_t since, int64_t until);
 
 extern PyType_Spec base_spec;
 extern PyType_Spec codec_object_spec;

@@ -1,8 +1,8 @@
-/* put, put_nowait and put_many. */
+/* put and put_nowait. */
 #include "native.h"
 
 #include "arguments.h"
-#include "wire.h"
+#include "piece.h"
 
 #define HIGHEST_PRIORITY 32767
 
@@ -21,11 +21,6 @@ struct coding {
     unsigned priority;
 };
 
-static size_t piece_size(const struct ipcq_piece *piece)
-{
-    return piece->head_size + piece->size;
-}
-
 static bool priority_of(const struct ipcq_channel *channel, PyObject *given, unsigned *priority)
 {
     int overflow;
@@ -43,28 +38,6 @@ static bool priority_of(const struct ipcq_channel *channel, PyObject *given, uns
 
 /* Encoding */
 
-static void point_to(struct ipcq_piece *piece, const void *data, size_t size, unsigned priority)
-{
-    piece->data = data;
-    piece->size = size;
-    piece->priority = priority;
-    piece->head_size = 0;
-}
-
-/* Makes a piece of bytes in one of our formats, without copying them. */
-static bool point_to_bytes(struct ipcq_piece *piece, PyObject *bytes, enum codec_format format, unsigned priority)
-{
-    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
-
-    point_to(piece, PyBytes_AS_STRING(bytes), size, priority);
-    if (format == FORMAT_RAW)
-        return true;
-    if (size > WIRE_LONGEST)
-        return false;
-    piece->head_size = (unsigned)(wire_write_bin(piece->head, (uint32_t)size) - piece->head);
-    return true;
-}
-
 /* Encodes an item in C, if C can. */
 static bool encode_in_c(struct outgoing *out, PyObject *item, const struct coding *coding)
 {
@@ -72,7 +45,7 @@ static bool encode_in_c(struct outgoing *out, PyObject *item, const struct codin
         return false;
     if (PyBytes_CheckExact(item)) {
         out->owner = Py_NewRef(item);
-        return point_to_bytes(&out->piece, item, coding->format, coding->priority);
+        return piece_of_bytes(&out->piece, item, coding->format, coding->priority);
     }
     if (coding->format != FORMAT_MESSAGEPACK)
         return false;
@@ -82,7 +55,7 @@ static bool encode_in_c(struct outgoing *out, PyObject *item, const struct codin
         return false;
     }
     out->owner = out->sink.bytes;
-    point_to(&out->piece, out->sink.begin, sink_size(&out->sink), coding->priority);
+    piece_set(&out->piece, out->sink.begin, sink_size(&out->sink), coding->priority);
     return true;
 }
 
@@ -97,7 +70,7 @@ static bool encode(struct outgoing *out, PyObject *item, const struct coding *co
     if (out->data == NULL)
         return false;
     if (PyBytes_Check(out->data))
-        point_to(&out->piece, PyBytes_AS_STRING(out->data), (size_t)PyBytes_GET_SIZE(out->data), coding->priority);
+        piece_set(&out->piece, PyBytes_AS_STRING(out->data), (size_t)PyBytes_GET_SIZE(out->data), coding->priority);
     else
         out->piece.data = NULL;
     return true;
@@ -112,20 +85,7 @@ static void drop(struct outgoing *out)
 /* Returns the whole message as one object, for Python. */
 static PyObject *whole(const struct outgoing *out)
 {
-    const struct ipcq_piece *piece = &out->piece;
-    PyObject *bytes;
-
-    if (out->data != NULL)
-        return Py_NewRef(out->data);
-    if (piece->head_size == 0 && out->owner != NULL && PyBytes_AS_STRING(out->owner) == piece->data &&
-        (size_t)PyBytes_GET_SIZE(out->owner) == piece->size)
-        return Py_NewRef(out->owner);
-    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)piece_size(piece));
-    if (bytes != NULL) {
-        memcpy(PyBytes_AS_STRING(bytes), piece->head, piece->head_size);
-        memcpy(PyBytes_AS_STRING(bytes) + piece->head_size, piece->data, piece->size);
-    }
-    return bytes;
+    return out->data != NULL ? Py_NewRef(out->data) : piece_whole(&out->piece, out->owner);
 }
 
 /* Storing */
@@ -155,20 +115,6 @@ static int put_now(struct handle *self, const struct ipcq_piece *piece, int poli
     return result;
 }
 
-/* Waits once for space. False if this is left to Python. */
-static bool wait_for_space(struct handle *self, size_t size, int64_t since, int64_t until)
-{
-    bool can = false;
-
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->channel != NULL && self->waits) {
-        can = true;
-        base_wait_writable(self, size, since, until);
-    }
-    Py_END_CRITICAL_SECTION();
-    return can;
-}
-
 /* Waits for space and puts. For any result but IPCQ_OK there is an exception, or the message is left to Python. */
 static int put_in_time(struct handle *self, const struct ipcq_piece *piece, double deadline)
 {
@@ -179,7 +125,7 @@ static int put_in_time(struct handle *self, const struct ipcq_piece *piece, doub
     if (since >= last)
         return result;
     for (int64_t now = since; now < last && result == IPCQ_FULL; now = clock_now()) {
-        if (!wait_for_space(self, piece_size(piece), since, last - now < SLICE ? last : now + SLICE))
+        if (!base_wait_for_space(self, piece_size(piece), since, last - now < SLICE ? last : now + SLICE))
             return IPCQ_OTHER;
         /* Before the next try: a call that raises must have stored nothing. */
         if (PyErr_CheckSignals() < 0)
@@ -279,105 +225,4 @@ PyObject *put_nowait_call(const struct verb *verb, struct handle *self, PyObject
         !verb_is_current(verb->state, self, verb->state->put, put_call))
         return NULL;
     return put_item(verb->state, self, places[ITEM], NULL, 0);
-}
-
-/* Batches */
-
-/* Makes the pieces of a batch of bytes; false if any is not bytes, or is too large. */
-static bool pieces_of(const struct handle *self, PyObject *batch, struct ipcq_piece *pieces, size_t *bytes)
-{
-    *bytes = 0;
-    for (Py_ssize_t index = 0; index < PyTuple_GET_SIZE(batch); index++) {
-        PyObject *item = PyTuple_GET_ITEM(batch, index);
-        struct ipcq_piece *piece = &pieces[index];
-
-        if (!PyBytes_CheckExact(item) || !point_to_bytes(piece, item, self->format, 0) ||
-            piece_size(piece) > self->channel->max_message_size)
-            return false;
-        *bytes += piece_size(piece);
-    }
-    return true;
-}
-
-/* Puts as many items of a batch as fit, and returns their number. The lock of the handle is held. */
-static size_t put_batch(struct handle *self, PyObject *batch, struct ipcq_piece *pieces)
-{
-    const struct ipcq_channel *channel = self->channel;
-    size_t count = (size_t)PyTuple_GET_SIZE(batch);
-    size_t stored = 0;
-    size_t bytes;
-    int result;
-
-    if (channel == NULL || !self->puts || self->format == FORMAT_OTHER || channel->put_many == NULL ||
-        !pieces_of(self, batch, pieces, &bytes))
-        return 0;
-    if (bytes < IPCQ_LARGE) {
-        result = channel->put_many(channel->context, pieces, count, &stored);
-    } else {
-        BEGIN_USE(self);
-        result = channel->put_many(channel->context, pieces, count, &stored);
-        END_USE(self);
-    }
-    return result == IPCQ_OK ? stored : 0;
-}
-
-/* Leaves the rest of a batch to Python. Some items are stored, so a lack of memory for the call is no error. */
-static PyObject *leave_rest(const struct native_state *state, struct handle *self, PyObject *batch, PyObject *number,
-                            double deadline)
-{
-    PyObject *arguments[4] = {(PyObject *)self, batch, number, PyFloat_FromDouble(deadline)};
-    PyObject *result = NULL;
-
-    if (arguments[3] != NULL)
-        result = PyObject_VectorcallMethod(state->put_rest, arguments, 4, NULL);
-    Py_XDECREF(arguments[3]);
-    if (result == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        PyErr_Clear();
-        result = Py_NewRef(number);
-    }
-    return result;
-}
-
-PyObject *put_many_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
-                        PyObject *names)
-{
-    static const struct wanted wanted = {{"items", "block", "timeout", NULL}, 3};
-    PyObject *places[MOST_PLACES] = {NULL};
-    PyObject *batch, *number, *result = NULL;
-    struct ipcq_piece *pieces;
-    size_t stored = 0;
-    double seconds;
-
-    if (!arguments_sort(arguments, count, names, &wanted, places) || places[ITEM] == NULL ||
-        !(PyList_CheckExact(places[ITEM]) || PyTuple_CheckExact(places[ITEM])) ||
-        !arguments_patience(places[BLOCK], places[TIMEOUT], &seconds))
-        return NULL;
-    batch = PySequence_Tuple(places[ITEM]);
-    if (batch == NULL)
-        return NULL;
-    pieces = PyMem_New(struct ipcq_piece, (size_t)PyTuple_GET_SIZE(batch));
-    number = PyLong_FromSsize_t(PyTuple_GET_SIZE(batch)); /* now, because the call must not fail once items are stored */
-    if (pieces != NULL && number != NULL) {
-        Py_BEGIN_CRITICAL_SECTION(self);
-        stored = put_batch(self, batch, pieces);
-        Py_END_CRITICAL_SECTION();
-    } else {
-        PyErr_NoMemory();
-    }
-    PyMem_Free(pieces);
-    if (stored != 0 && stored == (size_t)PyTuple_GET_SIZE(batch)) {
-        result = Py_NewRef(number);
-    } else if (stored != 0) {
-        Py_DECREF(number); /* its memory suffices for the other int, unless another thread takes it meanwhile */
-        number = PyLong_FromSize_t(stored);
-        if (number == NULL) {
-            PyErr_Clear();
-            number = PyLong_FromSize_t(stored);
-        }
-        if (number != NULL)
-            result = leave_rest(verb->state, self, batch, number, deadline_of(seconds));
-    }
-    Py_XDECREF(number);
-    Py_DECREF(batch);
-    return result;
 }

@@ -33,7 +33,10 @@ static inline PyObject *PyErr_GetRaisedException(void)
 
 static inline void PyErr_SetRaisedException(PyObject *error)
 {
-    PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
+    if (error == NULL)
+        PyErr_Clear();
+    else
+        PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
 }
 #endif
 

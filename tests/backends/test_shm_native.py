@@ -554,6 +554,11 @@ BATCHES = {
     "what cannot be decoded among items": [b"\xc4\x01a", b"\xc7", b"\x05", b"\xc4\x01b"],
     "what cannot be decoded first": [b"\xc7", b"\xc4\x01a", b"\xc4\x01b"],
     "nothing that can be decoded": [b"\xc7", b"\xc7"],
+    "dicts": [b"\x81\xa1a\x01", b"\x81\xa1a\x02", b"\x81\xa1a\xc4\x01b"],
+    "a time among dicts": [b"\x81\xa1a\x01", b"\xd6\xff\x00\x00\x00\x01", b"\x81\xa1a\x02", b"\xc4\x01a"],
+    "a time first": [b"\xd6\xff\x00\x00\x00\x01", b"\x81\xa1a\x01"],
+    "what cannot be decoded among dicts": [b"\x81\xa1a\x01", b"\xc7", b"\x81\xa1a\x02"],
+    "a large message among dicts": [b"\x81\xa1a\x01", b"\xc6\0\0\x80\0" + bytes(LARGE_BYTES), b"\x81\xa1a\x02"],
 }
 
 
@@ -574,7 +579,132 @@ def test_a_batch_becomes_the_same_items(
 def test_a_handle_that_is_closed_in_a_batch_returns_its_items(queue: Handle) -> None:
     """Those messages have been taken."""
     queue.close()
-    assert queue._get_rest([b"a"], 2) == [b"a"]
+    assert queue._get_rest([b"a"], [], 1) == [b"a"]
+
+
+PUT_BATCHES = {
+    "bytes": [b"a", b"", b"b"],
+    "dicts": [{"a": 1}, {"a": [1.5, None, "x"]}, {}],
+    "dicts and bytes": [{"a": 1}, b"a", "a", b"b"],
+    "more than a stack": [{"a": "x" * 700}, b"a", {"b": "y" * 700}, {"c": "z" * 7000}],
+    "more than is put with the GIL": ["x" * 30000, b"a", {"b": "y" * 30000}],
+    "what msgpack writes": [{"a": 1}, dt.datetime(2000, 1, 1, tzinfo=dt.UTC), b"a"],
+    "what cannot be encoded": [{"a": 1}, object(), b"a"],
+    "what is too large": [{"a": 1}, "x" * (1 << 19)],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("batch", PUT_BATCHES.values(), ids=PUT_BATCHES)
+@pytest.mark.parametrize("sequence", [list, tuple])
+def test_a_batch_becomes_the_same_bytes(
+    opened: Open, open_in_python: Open, batch: list[Any], sequence: type[list[Any] | tuple[Any, ...]]
+) -> None:
+    """Or ends with the same error, and then nothing is stored."""
+    raw = opened(serializer="raw")
+    found = []
+    for handle in (opened(), open_in_python()):
+        result = outcome(partial(handle.put_many, sequence(batch)))
+        found.append((result, [raw.get() for _ in range(raw.qsize())]))
+    assert found[0] == found[1]
+
+
+def test_a_batch_of_dicts_waits_for_space(opened: Open) -> None:
+    """In order, and within the timeout of put_many."""
+    queue, other = opened(max_messages=2), opened()
+    items = [{"number": number} for number in range(7)]
+    taken: list[Any] = []
+    consumer = threading.Thread(target=lambda: taken.extend(other.get(timeout=HANG_SECONDS) for _ in items))
+    consumer.start()
+    stored = queue.put_many(items, timeout=HANG_SECONDS)
+    consumer.join(HANG_SECONDS)
+    assert (stored, taken, (queue.stats().waits or 0) > 0) == (7, items, True)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01])
+def test_a_batch_for_which_there_is_no_space_in_time_is_an_error(opened: Open, seconds: float) -> None:
+    """With no item stored; with some, the call returns their number."""
+    queue = opened(max_messages=2)
+    assert queue.put_many([{"a": 1}] * 3, timeout=seconds) == 2
+    with pytest.raises(ipcq.QueueFull):
+        queue.put_many([{"a": 2}], timeout=seconds)
+
+
+def test_a_signal_handler_ends_the_wait_of_a_batch(opened: Open) -> None:
+    """C14: its exception propagates, and the items that were stored stay there."""
+    queue = opened(max_messages=2)
+
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(InterruptedError):
+            queue.put_many([{"a": 1}] * 3, timeout=HANG_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        queue.clear()
+        with pytest.raises(InterruptedError):
+            queue.get_many(timeout=HANG_SECONDS)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("most", [None, 1, 2])
+def test_get_many_waits_for_the_first_message(opened: Open, most: int | None) -> None:
+    """C9, and the wait is counted once."""
+    queue, other = opened(), opened()
+    producer = threading.Timer(0.05, lambda: other.put({"a": 1}))
+    producer.start()
+    items = queue.get_many(most, timeout=HANG_SECONDS)
+    producer.join(HANG_SECONDS)
+    figures = queue.stats()
+    assert (items, figures.waits, figures.timeouts) == ([{"a": 1}], 1, 0)
+
+
+def test_get_many_waits_in_vain_for_as_long_as_its_timeout(queue: Handle) -> None:
+    """And the wait is counted once."""
+    before = time.monotonic()
+    with pytest.raises(ipcq.QueueEmpty):
+        queue.get_many(timeout=0.05)
+    figures = queue.stats()
+    assert (time.monotonic() - before >= 0.05, figures.waits, figures.timeouts) == (True, 1, 1)
+
+
+def test_messages_of_a_batch_that_python_cannot_take_over_are_got_next(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C36: memory runs out on the way from C to Python."""
+    raw, queue = opened(serializer="raw"), opened()
+    batch = [b"\x81\xa1a\x01", b"\xd6\xff\0\0\0\x01", b"\x81\xa1a\x02"]
+    raw.put_many(batch)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ipcq.Queue, "_get_rest", fail)
+        first = queue.get_many()
+    time_of_batch = dt.datetime.fromtimestamp(1, dt.UTC)
+    assert (first, queue.get(timeout=0), queue.get(timeout=0)) == ([{"a": 1}], time_of_batch, {"a": 2})
+
+
+def test_a_batch_that_is_left_to_python_and_runs_out_of_memory_is_got_next(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C36: with no item decoded, the call raises."""
+    raw, queue = opened(serializer="raw"), opened()
+    raw.put_many([b"\xd6\xff\0\0\0\x01", b"\x81\xa1a\x02"])
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ipcq.Queue, "_get_rest", fail)
+        with pytest.raises(MemoryError):
+            queue.get_many()
+    assert (queue.qsize(), queue.get(timeout=0).timestamp(), queue.get(timeout=0)) == (2, 1.0, {"a": 2})
 
 
 # Codecs and handlers in mid-call
@@ -876,6 +1006,11 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
     "without waiting": lambda queue: (queue.put_nowait(b"1"), queue.get_nowait()),
     "by name": lambda queue: (queue.put(item=b"1", timeout=1), queue.get(timeout=1.5)),
     "batches": lambda queue: (queue.put_many([b"1", b"2"]), queue.get_many()),
+    "batches of objects": lambda queue: (queue.put_many([{"a": 1}, "b"]), queue.get_many()),
+    "batches that msgpack decodes": lambda queue: (
+        queue._channel.try_put_many([b"\x05", b"\xd6\xff\0\0\0\1"]),
+        queue.get_many(),
+    ),
     "large": lambda queue: (queue.put(bytes(LARGE_BYTES)), queue.get()),
     "empty": lambda queue: outcome(queue.get_nowait),
     "bad arguments": lambda queue: (outcome(lambda: queue.put(1, 1)), outcome(lambda: queue.get(1))),  # type: ignore[arg-type]

@@ -176,7 +176,7 @@ def test_a_call_in_c_gets_its_part_of_a_batch_back(handle: Handle) -> None:
     """C36: messages that it took have to be returned, although memory has run out."""
     handle.put(2)
     Scarce(handle, 1)
-    assert handle._get_rest([1], 2) == [1]
+    assert handle._get_rest([1], [], 1) == [1]
     assert handle.get(timeout=0) == 2
 
 
@@ -185,7 +185,38 @@ def test_a_call_in_c_gets_its_part_back_if_the_call_runs_out_of_memory(
 ) -> None:
     """C36: no further message was taken."""
     monkeypatch.setattr(type(handle), "_with_channel", fail)
-    assert handle._get_rest([1], 2) == [1]
+    assert handle._get_rest([1], [], 1) == [1]
+
+
+def test_a_call_in_c_leaves_messages_to_python(handle: Handle) -> None:
+    """C9: they are decoded, and a batch goes on behind them."""
+    handle.put_many([3, 4])
+    messages = [b"\x02"]
+    assert handle._get_rest([1], messages, 1) == [1, 2, 3]
+    assert messages == []
+
+
+def test_what_a_call_in_c_left_to_python_is_got_next_if_memory_runs_out(handle: Handle) -> None:
+    """C36: the call has no item to return."""
+    Scarce(handle, 1)
+    with pytest.raises(MemoryError):
+        handle._get_rest([], [b"\x01", b"\x02"], 1)
+    assert (handle.get(timeout=0), handle.get(timeout=0)) == (1, 2)
+
+
+def test_a_batch_in_c_ends_before_what_does_not_fit_into_memory(handle: Handle) -> None:
+    """C36: though more messages are in the queue."""
+    handle.put(3)
+    Scarce(handle, 2)
+    assert handle._get_rest([], [b"\x01", b"\x02"], 1) == [1]
+    assert (handle.get(timeout=0), handle.get(timeout=0)) == (2, 3)
+
+
+def test_the_error_of_a_batch_in_c_has_the_name_of_the_queue(handle: Handle) -> None:
+    """As every other error."""
+    with pytest.raises(DecodeError) as caught:
+        handle._get_rest([], [b"\xc1"], 0)
+    assert (caught.value.queue, caught.value.data) == (handle.name, b"\xc1")
 
 
 @pytest.mark.parametrize("priority", [0, 7])
@@ -296,10 +327,19 @@ def test_putting_a_batch_returns_the_number_if_memory_runs_out_meanwhile(handle:
     assert handle.put_many(range(10), timeout=5) == 3
 
 
-def test_putting_a_batch_in_c_returns_the_number_if_memory_runs_out_meanwhile(handle: Handle) -> None:
-    """C36: even if memory does not suffice to encode the rest."""
-    handle._encode = fail
-    assert handle._put_rest([b"1", b"2", b"3"], 2, 0.0) == 2
+def test_putting_a_batch_in_c_returns_the_number_if_memory_runs_out_meanwhile(
+    handle: Handle, channel: FakeChannel
+) -> None:
+    """C36: the caller must not put those again."""
+    channel.try_put_many = fail  # type: ignore[method-assign]
+    assert handle._put_rest([b"3"], 2, 0.0) == 2
+
+
+def test_putting_a_batch_in_c_raises_if_nothing_was_stored(handle: Handle, channel: FakeChannel) -> None:
+    """The caller may put all of it again."""
+    channel.try_put_many = fail  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        handle._put_rest([b"1"], 0, 0.0)
 
 
 def test_counting_a_wait_ignores_a_lack_of_memory(handle: Handle, channel: FakeChannel) -> None:

@@ -1,0 +1,294 @@
+/*
+ * get_many.
+ *
+ * Losing nothing (C6, C36). While a lock of the queue is held nothing can be decoded, because decoding may run any Python
+ * code. So messages are taken into bytes objects first, which then are decoded one after another, and each is replaced by
+ * its item. What C cannot decode goes to Python as bytes. If there is no memory for that, the handle keeps it.
+ *
+ * A batch of messages that are one MessagePack bin each is simpler: their heads are left out, so the bytes are the items.
+ */
+#include "native.h"
+
+#include "arguments.h"
+
+/* What bytes in the list are. */
+enum content {
+    CONTENT_UNKNOWN, /* the first message decides */
+    CONTENT_ITEMS,
+    CONTENT_MESSAGES, /* to be decoded */
+};
+
+struct filling {
+    PyObject *list;
+    Py_ssize_t next;
+    enum codec_format format;
+    enum content content;
+    bool may_decode;
+    bool stopped; /* before a message that Python has to take: not in our format, or large */
+};
+
+/* What a call needs of the handle; a reference, because the handle may be closed. */
+struct incoming_batch {
+    struct filling filling;
+    struct codec_object *codec;
+    size_t most; /* messages to take at most */
+    size_t more; /* messages that were there as well, and are left to Python */
+};
+
+/* Taking */
+
+/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
+static void shorten_list(PyObject *list, Py_ssize_t size)
+{
+    Py_ssize_t before = PyList_GET_SIZE(list);
+
+    Py_SET_SIZE((PyVarObject *)list, size);
+    for (Py_ssize_t index = size; index < before; index++)
+        Py_XDECREF(((PyListObject *)list)->ob_item[index]);
+}
+
+/* Finds out what the bytes of a message will be, and how many bytes of it they leave out. False ends the batch. */
+static bool classify(struct filling *filling, const void *front, size_t size, size_t *skip)
+{
+    unsigned char head[IPCQ_HEAD_BYTES];
+    size_t present = size < sizeof head ? size : sizeof head;
+
+    if (filling->format == FORMAT_RAW || filling->content == CONTENT_MESSAGES)
+        return true;
+    if (front != NULL) {
+        memcpy(head, front, present);
+        *skip = codec_bin_head(head, present, size);
+    }
+    if (filling->content == CONTENT_UNKNOWN)
+        filling->content = *skip == 0 && filling->may_decode ? CONTENT_MESSAGES : CONTENT_ITEMS;
+    filling->stopped = *skip == 0 && filling->content == CONTENT_ITEMS;
+    return !filling->stopped;
+}
+
+/* Called with a lock of the queue held, for a message that a hostile process may change meanwhile. */
+static void *room_in_list(void *caller, const void *front, size_t size, unsigned Py_UNUSED(priority), size_t *skip)
+{
+    struct filling *filling = caller;
+    PyObject *bytes;
+
+    if (!classify(filling, front, size, skip))
+        return NULL;
+    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(size - *skip));
+    if (bytes == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyList_SET_ITEM(filling->list, filling->next++, bytes);
+    return PyBytes_AS_STRING(bytes);
+}
+
+/* Takes available messages into a new list. Unless the result is IPCQ_OK, none was taken. The handle's lock is held. */
+static int take_batch(struct handle *self, struct incoming_batch *batch)
+{
+    const struct ipcq_channel *channel = self->channel;
+    struct filling *filling = &batch->filling;
+    uint64_t there = channel->count(channel->context);
+    size_t most = batch->most < there ? batch->most : (size_t)there;
+    size_t taken = 0;
+    int result;
+
+    /* The count is a hint. With none, a try finds out whether the queue is empty, or ended. */
+    filling->list = PyList_New(most == 0 ? 1 : (Py_ssize_t)most);
+    if (filling->list == NULL) {
+        PyErr_Clear();
+        return IPCQ_OTHER;
+    }
+    if (self->channel != channel) { /* up to Python 3.11, a finaliser may run in PyList_New and close the handle */
+        Py_CLEAR(filling->list);
+        return IPCQ_OTHER;
+    }
+    filling->format = self->format;
+    filling->may_decode = self->format == FORMAT_MESSAGEPACK && !channel->has_priorities;
+    result = channel->get_many(channel->context, room_in_list, filling, (size_t)PyList_GET_SIZE(filling->list), &taken);
+    if (result == IPCQ_LARGER)
+        filling->stopped = true;
+    batch->more = (size_t)PyList_GET_SIZE(filling->list) - taken;
+    shorten_list(filling->list, (Py_ssize_t)taken);
+    if (taken != 0) {
+        batch->codec = (struct codec_object *)Py_XNewRef((PyObject *)self->codec);
+        return IPCQ_OK;
+    }
+    Py_CLEAR(filling->list);
+    return result == IPCQ_EMPTY ? IPCQ_EMPTY : IPCQ_OTHER;
+}
+
+/* Takes a batch. If there is no message, waits once, until `until` at the latest (0: does not wait); `since` is when the
+ * wait began. IPCQ_OTHER: the call is left to Python. */
+static int take_or_wait(struct handle *self, struct incoming_batch *batch, int64_t since, int64_t until)
+{
+    int result = IPCQ_OTHER;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    const struct ipcq_channel *channel = self->channel;
+
+    if (channel != NULL && self->gets && self->format != FORMAT_OTHER && channel->get_many != NULL &&
+        channel->count != NULL) {
+        result = take_batch(self, batch);
+        if (result == IPCQ_EMPTY && until != 0) {
+            if (self->channel != NULL && self->waits)
+                base_wait_readable(self, since, until);
+            else
+                result = IPCQ_OTHER;
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+
+/* Takes a batch of what arrives before the deadline. For any result but IPCQ_OK there is an exception, or the call is
+ * left to Python. */
+static int take_in_time(struct handle *self, struct incoming_batch *batch, double deadline)
+{
+    int64_t since = clock_now();
+    int64_t last = deadline_instant(deadline);
+    int result;
+
+    for (int64_t now = since;; now = clock_now()) {
+        int64_t until = now >= last ? 0 : last - now < SLICE ? last : now + SLICE;
+
+        result = take_or_wait(self, batch, since, until);
+        if (result != IPCQ_EMPTY || until == 0)
+            break;
+        /* Before the next try: an exception must not lose messages that were taken. */
+        if (PyErr_CheckSignals() < 0)
+            return IPCQ_OTHER;
+    }
+    if (result == IPCQ_OK || result == IPCQ_EMPTY)
+        base_count_wait(self, result == IPCQ_OK);
+    return result;
+}
+
+/* Decoding */
+
+/* Replaces messages by their items, and returns how many. Stops at the first that C cannot decode. */
+static Py_ssize_t decode_messages(const struct incoming_batch *batch)
+{
+    PyObject *list = batch->filling.list;
+    Py_ssize_t index;
+
+    for (index = 0; index < PyList_GET_SIZE(list); index++) {
+        PyObject *message = PyList_GET_ITEM(list, index);
+        PyObject *item = codec_decode((const unsigned char *)PyBytes_AS_STRING(message),
+                                      (size_t)PyBytes_GET_SIZE(message), &batch->codec->keys);
+
+        if (item == NULL) {
+            PyErr_Clear(); /* Python tries again */
+            break;
+        }
+        PyList_SetItem(list, index, item);
+    }
+    return index;
+}
+
+/* Keeps messages for the next gets of the handle. Memory ran out, so nothing here allocates. */
+static void keep_from(const struct native_state *state, struct handle *self, PyObject *messages, Py_ssize_t first)
+{
+    for (Py_ssize_t index = PyList_GET_SIZE(messages) - 1; index >= first; index--)
+        base_keep(state, self, PyList_GET_ITEM(messages, index), 0);
+    shorten_list(messages, first);
+}
+
+/* Lets Python decode the messages behind the first `done`, and take more if there may be. */
+static PyObject *leave_rest(const struct native_state *state, struct handle *self, struct incoming_batch *batch,
+                            Py_ssize_t done)
+{
+    PyObject *list = batch->filling.list;
+    PyObject *messages = PyList_GetSlice(list, done, PyList_GET_SIZE(list));
+    PyObject *more = PyLong_FromSize_t(batch->filling.stopped ? batch->more : 0);
+    PyObject *const arguments[] = {(PyObject *)self, list, messages, more};
+    bool can_call = messages != NULL && more != NULL;
+    PyObject *result = NULL;
+    PyObject *error;
+
+    if (can_call) {
+        shorten_list(list, done);
+        result = PyObject_VectorcallMethod(state->get_rest, arguments, 4, NULL);
+    }
+    error = PyErr_GetRaisedException();
+    if (can_call)
+        keep_from(state, self, messages, 0); /* usually none: Python emptied the list when it had become responsible */
+    else
+        keep_from(state, self, list, done);
+    PyErr_SetRaisedException(error);
+    if (result == NULL && done != 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear();
+        result = Py_NewRef(list);
+    }
+    Py_XDECREF(messages);
+    Py_XDECREF(more);
+    return result;
+}
+
+/* Returns the items of a batch that was taken. */
+static PyObject *items_of(const struct native_state *state, struct handle *self, struct incoming_batch *batch)
+{
+    PyObject *list = batch->filling.list;
+    Py_ssize_t done = PyList_GET_SIZE(list);
+    PyObject *result;
+
+    if (batch->filling.content == CONTENT_MESSAGES)
+        done = decode_messages(batch);
+    if (done == PyList_GET_SIZE(list) && !batch->filling.stopped)
+        return list;
+    result = leave_rest(state, self, batch, done);
+    Py_DECREF(list);
+    return result;
+}
+
+/* The call */
+
+static bool most_of(PyObject *given, size_t *most)
+{
+    Py_ssize_t number = PY_SSIZE_T_MAX;
+
+    if (given != NULL && given != Py_None) {
+        number = PyLong_CheckExact(given) ? PyLong_AsSsize_t(given) : 0;
+        if (number == -1 && PyErr_Occurred())
+            PyErr_Clear();
+    }
+    *most = (size_t)number;
+    return number > 0;
+}
+
+/* Leaves a call that has waited to Python, for the rest of its time. */
+static PyObject *leave_call(const struct verb *verb, struct handle *self, PyObject *max_items, double deadline)
+{
+    PyObject *timeout = seconds_left(deadline);
+    PyObject *const arguments[] = {(PyObject *)self, max_items == NULL ? Py_None : max_items, Py_True, timeout};
+    PyObject *items = NULL;
+
+    if (timeout != NULL)
+        items = PyObject_Vectorcall(verb->method, arguments, 4, NULL);
+    Py_XDECREF(timeout);
+    return items;
+}
+
+PyObject *get_many_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
+                        PyObject *names)
+{
+    static const struct wanted wanted = {{"max_items", "block", "timeout", NULL}, 3};
+    PyObject *places[MOST_PLACES] = {NULL};
+    struct incoming_batch batch = {.codec = NULL};
+    PyObject *items;
+    double seconds, deadline;
+    int result;
+
+    if (!arguments_sort(arguments, count, names, &wanted, places) ||
+        !arguments_patience(places[1], places[2], &seconds) || !most_of(places[0], &batch.most))
+        return NULL;
+    result = take_or_wait(self, &batch, 0, 0);
+    deadline = deadline_of(seconds);
+    if (result == IPCQ_EMPTY && seconds != 0)
+        result = take_in_time(self, &batch, deadline);
+    if (result == IPCQ_OK) {
+        items = items_of(verb->state, self, &batch);
+        Py_XDECREF((PyObject *)batch.codec);
+        return items;
+    }
+    return PyErr_Occurred() || seconds == 0 ? NULL : leave_call(verb, self, places[0], deadline);
+}
