@@ -7,7 +7,7 @@ the channel has no functions in C (`ipcq._handle.native`).
 tries again. `get` works the same way.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, TypeVar
 

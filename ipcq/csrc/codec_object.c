@@ -13,15 +13,11 @@ struct codec_object *codec_object_of(const struct native_state *state, PyObject 
     return (struct codec_object *)self;
 }
 
-size_t codec_bin_head(const unsigned char *front, size_t present, size_t size)
+size_t codec_long_bin_head(const unsigned char *front, size_t present, size_t size)
 {
     struct wire_reader from = {front, front + present};
-    unsigned kind = present == 0 ? 0 : *front;
-    struct wire_head head;
+    struct wire_head head = wire_read(&from);
 
-    if (kind < 0xc4 || kind > 0xc6)
-        return 0;
-    head = wire_read(&from);
     if (head.kind != WIRE_BIN || head.number != size - (size_t)(from.next - front))
         return 0;
     return (size_t)(from.next - front);

@@ -28,6 +28,18 @@ struct incoming {
     unsigned char scratch[SCRATCH_BYTES];
 };
 
+/* Returns the size of the head before what is bytes in one of our formats; 0 if there is none. */
+static inline size_t bytes_head(enum codec_format format, const unsigned char *data, size_t size)
+{
+    return format == FORMAT_BIN || format == FORMAT_MESSAGEPACK ? codec_bin_head(data, size, size) : 0;
+}
+
+/* Returns whether a message is bytes, so that decoding it runs no Python code and needs nothing of the handle. */
+static inline bool is_bytes(enum codec_format format, const unsigned char *data, size_t size)
+{
+    return format == FORMAT_RAW || bytes_head(format, data, size) != 0;
+}
+
 /* Taking */
 
 /* Sees to it that there is a reserve. The lock of the handle is held. */
@@ -121,32 +133,58 @@ static int take_larger(struct handle *self, const struct ipcq_channel *channel, 
     return result;
 }
 
-/* Takes the next message if there is one. The lock of the handle is held. */
-static int take(struct handle *self, struct incoming *in, int polite)
+/* Holds what decoding needs of the handle. Its lock is held. */
+static void hold(struct handle *self, struct incoming *in)
 {
-    const struct ipcq_channel *channel = self->channel;
-    struct ipcq_space space = {.data = in->scratch, .size = sizeof in->scratch};
-    int result;
-
-    in->format = self->format; /* of a message that is taken before the lock is released and the handle may be closed */
     in->codec = (struct codec_object *)Py_XNewRef((PyObject *)self->codec);
     in->decode = Py_NewRef(self->decode);
-    result = channel->get(channel->context, &space, polite);
-    for (int tries = 0; result == IPCQ_LARGER && tries < LARGER_TRIES && self->channel == channel; tries++)
-        result = take_larger(self, channel, in, &space);
-    if (result == IPCQ_OK) {
-        in->size = space.message_size;
-        in->priority = space.priority;
-        return result;
-    }
+}
+
+static void let_go(struct incoming *in)
+{
     Py_CLEAR(in->codec);
     Py_CLEAR(in->decode);
+}
+
+/* Takes a message that was too large for the scratch. */
+static int take_large(struct handle *self, const struct ipcq_channel *channel, struct incoming *in,
+                      struct ipcq_space *space)
+{
+    int result = IPCQ_LARGER;
+
+    hold(self, in); /* before the lock is released and the handle may be closed */
+    for (int tries = 0; result == IPCQ_LARGER && tries < LARGER_TRIES && self->channel == channel; tries++)
+        result = take_larger(self, channel, in, space);
+    if (result == IPCQ_OK)
+        return result;
+    let_go(in);
     return result == IPCQ_LARGER ? IPCQ_OTHER : result;
+}
+
+/* Takes the next message if there is one. The lock of the handle is held. */
+static inline int take(struct handle *self, struct incoming *in, int polite)
+{
+    const struct ipcq_channel *channel = self->channel;
+    struct ipcq_space space;
+    int result;
+
+    space.data = in->scratch;
+    space.size = sizeof in->scratch;
+    space.head_size = 0;
+    in->format = self->format;
+    result = channel->get(channel->context, &space, polite);
+    if (result == IPCQ_LARGER)
+        result = take_large(self, channel, in, &space);
+    else if (result == IPCQ_OK && !is_bytes(in->format, in->scratch, space.message_size))
+        hold(self, in);
+    in->size = space.message_size;
+    in->priority = space.priority;
+    return result;
 }
 
 /* Takes a message. If there is none, waits once, for at most a slice, until `until` (0: does not wait); `since` is when
  * the wait began. IPCQ_OTHER: the call is left to Python. */
-static int take_or_wait(struct handle *self, struct incoming *in, int64_t since, int64_t until, int polite)
+static inline int take_or_wait(struct handle *self, struct incoming *in, int64_t since, int64_t until, int polite)
 {
     int result = IPCQ_OTHER;
 
@@ -210,17 +248,13 @@ static void keep(const struct native_state *state, struct handle *self, struct i
 }
 
 /* Decodes in C. NULL with MemoryError; or NULL without an exception where it is left to Python. */
-static PyObject *decode_in_c(const struct incoming *in, const unsigned char *data, size_t size)
+static inline PyObject *decode_in_c(const struct incoming *in, const unsigned char *data, size_t size)
 {
-    size_t head = 0;
+    size_t head = bytes_head(in->format, data, size);
 
-    if (in->format == FORMAT_MESSAGEPACK)
-        return codec_decode(data, size, &in->codec->keys);
-    if (in->format == FORMAT_BIN)
-        head = codec_bin_head(data, size, size);
-    if (head == 0 && in->format != FORMAT_RAW)
-        return NULL;
-    return PyBytes_FromStringAndSize((const char *)data + head, (Py_ssize_t)(size - head));
+    if (head != 0 || in->format == FORMAT_RAW)
+        return PyBytes_FromStringAndSize((const char *)data + head, (Py_ssize_t)(size - head));
+    return in->format == FORMAT_MESSAGEPACK ? codec_decode(data, size, &in->codec->keys) : NULL;
 }
 
 static PyObject *decode_small(struct incoming *in)
@@ -254,15 +288,14 @@ static PyObject *decoded(const struct native_state *state, struct handle *self, 
     if (item == NULL && PyErr_ExceptionMatches(PyExc_MemoryError))
         keep(state, self, in);
     Py_CLEAR(in->bytes);
-    Py_CLEAR(in->codec);
-    Py_CLEAR(in->decode);
+    let_go(in);
     return item != NULL ? item : base_raise_again(state, self);
 }
 
 /* The calls */
 
 /* Takes a message within the call's time; otherwise as `take_in_time`. */
-static int obtain(struct handle *self, struct incoming *in, double seconds, double *deadline)
+static inline int obtain(struct handle *self, struct incoming *in, double seconds, double *deadline)
 {
     int result = take_or_wait(self, in, 0, 0, seconds != 0);
 
@@ -290,14 +323,15 @@ static PyObject *leave_rest(const struct verb *verb, struct handle *self, double
 }
 
 /* `get` after its arguments were sorted. */
-static PyObject *get_item(const struct verb *verb, struct handle *self, double seconds)
+static inline PyObject *get_item(const struct verb *verb, struct handle *self, double seconds)
 {
     struct incoming in; /* without an initialiser, which would fill the scratch with zeros */
     double deadline = -INFINITY;
     PyObject *item = NULL;
     int result;
 
-    in.bytes = in.reserve = NULL;
+    in.bytes = in.reserve = in.decode = NULL;
+    in.codec = NULL;
     in.is_item = false;
     result = obtain(self, &in, seconds, &deadline);
     if (result == IPCQ_OK)
@@ -315,6 +349,8 @@ PyObject *get_call(const struct verb *verb, struct handle *self, PyObject *const
     PyObject *places[MOST_PLACES] = {NULL};
     double seconds;
 
+    if (count == 0 && names == NULL)
+        return get_item(verb, self, INFINITY);
     if (!arguments_sort(arguments, count, names, &wanted, places) ||
         !arguments_patience(places[0], places[1], &seconds))
         return NULL;

@@ -72,8 +72,17 @@ struct codec_object {
 /* The codec whose two methods these are, or NULL. */
 struct codec_object *codec_object_of(const struct native_state *state, PyObject *encode, PyObject *decode);
 
+size_t codec_long_bin_head(const unsigned char *front, size_t present, size_t size);
+
 /* Returns the size of the head, if a message of that size that begins with these bytes is one MessagePack bin; else 0. */
-size_t codec_bin_head(const unsigned char *front, size_t present, size_t size);
+static inline size_t codec_bin_head(const unsigned char *front, size_t present, size_t size)
+{
+    if (present < 2)
+        return 0;
+    if (front[0] == 0xc4)
+        return front[1] == size - 2 ? 2 : 0;
+    return front[0] == 0xc5 || front[0] == 0xc6 ? codec_long_bin_head(front, present, size) : 0;
+}
 
 /* Handles */
 

@@ -9,16 +9,9 @@
 /* A message on its way: encoded, and kept until it is stored or left to Python. */
 struct outgoing {
     struct ipcq_piece piece;
-    PyObject *data;         /* the whole message as bytes, or NULL */
-    PyObject *owner;        /* keeps what the piece points to, or NULL */
-    struct bytes_sink sink; /* holds what the piece points to otherwise */
-};
-
-/* What a put needs of the handle; references, because an encoder may do anything. */
-struct coding {
-    enum codec_format format;
-    PyObject *encode;
     unsigned priority;
+    PyObject *data;         /* the whole message as bytes, or NULL */
+    struct bytes_sink sink; /* holds what the piece points to, unless that is the item itself or the data */
 };
 
 static bool priority_of(const struct ipcq_channel *channel, PyObject *given, unsigned *priority)
@@ -38,54 +31,45 @@ static bool priority_of(const struct ipcq_channel *channel, PyObject *given, uns
 
 /* Encoding */
 
-/* Encodes an item in C, if C can. */
-static bool encode_in_c(struct outgoing *out, PyObject *item, const struct coding *coding)
+/* Encodes an item in C, if C can. The piece may point into the item, which the caller keeps. */
+static inline bool encode_in_c(struct outgoing *out, PyObject *item, enum codec_format format)
 {
-    if (coding->format == FORMAT_OTHER)
+    out->data = out->sink.bytes = NULL;
+    if (format == FORMAT_OTHER)
         return false;
-    if (PyBytes_CheckExact(item)) {
-        out->owner = Py_NewRef(item);
-        return piece_of_bytes(&out->piece, item, coding->format, coding->priority);
-    }
-    if (coding->format != FORMAT_MESSAGEPACK)
+    if (PyBytes_CheckExact(item))
+        return piece_of_bytes(&out->piece, item, format, out->priority);
+    if (format != FORMAT_MESSAGEPACK)
         return false;
     sink_begin(&out->sink);
     if (codec_encode(item, &out->sink.sink) != CODEC_DONE) {
         sink_drop(&out->sink);
         return false;
     }
-    out->owner = out->sink.bytes;
-    piece_set(&out->piece, out->sink.begin, sink_size(&out->sink), coding->priority);
+    piece_set(&out->piece, out->sink.begin, sink_size(&out->sink), out->priority);
     return true;
 }
 
-/* Encodes an item; false with an exception of the codec. What it returns need not be bytes: then Python says so. */
-static bool encode(struct outgoing *out, PyObject *item, const struct coding *coding)
+/* Encodes an item in Python; false with an exception of the codec. What it returns need not be bytes: then Python says
+ * so. */
+static bool encode_in_python(struct outgoing *out, PyObject *item, PyObject *encode)
 {
-    out->data = out->owner = NULL;
-    if (encode_in_c(out, item, coding))
-        return true;
-    Py_CLEAR(out->owner);
-    out->data = PyObject_CallOneArg(coding->encode, item);
+    out->data = PyObject_CallOneArg(encode, item);
     if (out->data == NULL)
         return false;
     if (PyBytes_Check(out->data))
-        piece_set(&out->piece, PyBytes_AS_STRING(out->data), (size_t)PyBytes_GET_SIZE(out->data), coding->priority);
+        piece_set(&out->piece, PyBytes_AS_STRING(out->data), (size_t)PyBytes_GET_SIZE(out->data), out->priority);
     else
         out->piece.data = NULL;
     return true;
 }
 
-static void drop(struct outgoing *out)
-{
-    Py_CLEAR(out->data);
-    Py_CLEAR(out->owner);
-}
-
 /* Returns the whole message as one object, for Python. */
-static PyObject *whole(const struct outgoing *out)
+static PyObject *whole(const struct outgoing *out, PyObject *item)
 {
-    return out->data != NULL ? Py_NewRef(out->data) : piece_whole(&out->piece, out->owner);
+    if (out->data != NULL)
+        return Py_NewRef(out->data);
+    return piece_whole(&out->piece, out->sink.bytes != NULL ? out->sink.bytes : item);
 }
 
 /* Storing */
@@ -101,16 +85,23 @@ static int put_unlocked(struct handle *self, const struct ipcq_channel *channel,
     return result;
 }
 
-static int put_now(struct handle *self, const struct ipcq_piece *piece, int polite)
+/* Puts if there is space. The handle's lock is held. */
+static inline int try_to_put(struct handle *self, const struct ipcq_piece *piece, int polite)
 {
-    int result = IPCQ_OTHER;
-
-    Py_BEGIN_CRITICAL_SECTION(self);
     const struct ipcq_channel *channel = self->channel;
 
-    if (channel != NULL && piece_size(piece) <= channel->max_message_size)
-        result = piece_size(piece) < IPCQ_LARGE ? channel->put(channel->context, piece, polite)
-                                                : put_unlocked(self, channel, piece, polite);
+    if (channel == NULL || piece_size(piece) > channel->max_message_size)
+        return IPCQ_OTHER;
+    return piece_size(piece) < IPCQ_LARGE ? channel->put(channel->context, piece, polite)
+                                          : put_unlocked(self, channel, piece, polite);
+}
+
+static int put_now(struct handle *self, const struct ipcq_piece *piece, int polite)
+{
+    int result;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = try_to_put(self, piece, polite);
     Py_END_CRITICAL_SECTION();
     return result;
 }
@@ -137,11 +128,10 @@ static int put_in_time(struct handle *self, const struct ipcq_piece *piece, doub
     return result;
 }
 
-/* Stores a message within its time. For any result but IPCQ_OK there is an exception, or it is left to Python. */
-static int store(struct handle *self, const struct ipcq_piece *piece, double seconds, double deadline)
+/* Goes on with a put whose first try had this result. For any result but IPCQ_OK there is an exception, or the put is
+ * left to Python. */
+static int put_again(struct handle *self, const struct ipcq_piece *piece, int result, double seconds, double deadline)
 {
-    int result = put_now(self, piece, seconds != 0);
-
     if (result == IPCQ_CROWDED) {
         base_give_way(self, false, seconds);
         result = put_now(self, piece, 0);
@@ -152,9 +142,10 @@ static int store(struct handle *self, const struct ipcq_piece *piece, double sec
 }
 
 static PyObject *leave_encoded(const struct native_state *state, struct handle *self, const struct outgoing *out,
-                               unsigned priority, double deadline)
+                               PyObject *item, double deadline)
 {
-    PyObject *arguments[4] = {(PyObject *)self, whole(out), PyLong_FromUnsignedLong(priority), PyFloat_FromDouble(deadline)};
+    PyObject *arguments[4] = {(PyObject *)self, whole(out, item), PyLong_FromUnsignedLong(out->priority),
+                              PyFloat_FromDouble(deadline)};
     PyObject *result = NULL;
 
     if (arguments[1] != NULL && arguments[2] != NULL && arguments[3] != NULL)
@@ -165,39 +156,65 @@ static PyObject *leave_encoded(const struct native_state *state, struct handle *
     return result;
 }
 
-static PyObject *put_encoded(const struct native_state *state, struct handle *self, struct outgoing *out,
-                             unsigned priority, double seconds, double deadline)
+/* Goes on with a put whose first try had this result, and releases what it has. */
+static PyObject *put_to_the_end(const struct native_state *state, struct handle *self, struct outgoing *out, PyObject *item,
+                                int result, double seconds, double deadline)
 {
-    if (out->piece.data != NULL && store(self, &out->piece, seconds, deadline) == IPCQ_OK)
-        Py_RETURN_NONE;
-    return PyErr_Occurred() ? NULL : leave_encoded(state, self, out, priority, deadline);
+    PyObject *done = NULL;
+
+    if (result != IPCQ_OK)
+        result = put_again(self, &out->piece, result, seconds, deadline);
+    if (result == IPCQ_OK)
+        done = Py_NewRef(Py_None);
+    else if (!PyErr_Occurred())
+        done = leave_encoded(state, self, out, item, deadline);
+    Py_XDECREF(out->data);
+    sink_drop(&out->sink);
+    return done;
+}
+
+/* Puts an item that is encoded in Python. */
+static PyObject *put_of_python(const struct native_state *state, struct handle *self, struct outgoing *out, PyObject *item,
+                               PyObject *encode, double seconds, double deadline)
+{
+    int result = IPCQ_OTHER;
+
+    if (!encode_in_python(out, item, encode))
+        return base_raise_again(state, self);
+    if (out->piece.data != NULL)
+        result = put_now(self, &out->piece, seconds != 0);
+    return put_to_the_end(state, self, out, item, result, seconds, deadline);
 }
 
 /* `put` after its arguments were sorted. */
-static PyObject *put_item(const struct native_state *state, struct handle *self, PyObject *item, PyObject *priority,
-                          double seconds)
+static inline PyObject *put_item(const struct native_state *state, struct handle *self, PyObject *item,
+                                 PyObject *priority, double seconds)
 {
-    struct coding coding = {.encode = NULL};
+    double deadline = deadline_of(seconds); /* before the encoder, whose time counts */
+    PyObject *encode = NULL, *done;
+    bool encoded = false;
+    int result = IPCQ_OTHER;
     struct outgoing out;
-    PyObject *result;
-    double deadline;
 
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->channel != NULL && self->puts && priority_of(self->channel, priority, &coding.priority)) {
-        coding.format = self->format;
-        coding.encode = Py_NewRef(self->encode);
+    if (self->channel != NULL && self->puts && priority_of(self->channel, priority, &out.priority)) {
+        encoded = encode_in_c(&out, item, self->format);
+        if (encoded)
+            result = try_to_put(self, &out.piece, seconds != 0);
+        else
+            encode = Py_NewRef(self->encode); /* which may do anything */
     }
     Py_END_CRITICAL_SECTION();
-    if (coding.encode == NULL)
+    if (encode != NULL) {
+        done = put_of_python(state, self, &out, item, encode, seconds, deadline);
+        Py_DECREF(encode);
+        return done;
+    }
+    if (!encoded)
         return NULL;
-    deadline = deadline_of(seconds); /* before the encoder, whose time counts */
-    if (encode(&out, item, &coding))
-        result = put_encoded(state, self, &out, coding.priority, seconds, deadline);
-    else
-        result = base_raise_again(state, self);
-    drop(&out);
-    Py_DECREF(coding.encode);
-    return result;
+    if (result == IPCQ_OK && out.sink.bytes == NULL)
+        Py_RETURN_NONE;
+    return put_to_the_end(state, self, &out, item, result, seconds, deadline);
 }
 
 enum { ITEM, BLOCK, TIMEOUT, PRIORITY };
@@ -209,6 +226,8 @@ PyObject *put_call(const struct verb *verb, struct handle *self, PyObject *const
     PyObject *places[MOST_PLACES] = {NULL};
     double seconds;
 
+    if (count == 1 && names == NULL)
+        return put_item(verb->state, self, arguments[0], NULL, INFINITY);
     if (!arguments_sort(arguments, count, names, &wanted, places) || places[ITEM] == NULL ||
         !arguments_patience(places[BLOCK], places[TIMEOUT], &seconds))
         return NULL;
