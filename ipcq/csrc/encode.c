@@ -20,9 +20,35 @@ static inline bool has_room(struct codec_sink *sink, size_t bytes)
     return (size_t)(sink->end - sink->next) >= bytes || (sink->grow != NULL && sink->grow(sink, bytes));
 }
 
+/* Copies up to 16 bytes by two moves that may overlap, because a call of memcpy takes longer. */
+static inline void copy_short(unsigned char *to, const unsigned char *from, size_t count)
+{
+    uint64_t first_8, last_8;
+    uint32_t first_4, last_4;
+
+    if (count >= sizeof first_8) {
+        memcpy(&first_8, from, sizeof first_8);
+        memcpy(&last_8, from + count - sizeof last_8, sizeof last_8);
+        memcpy(to, &first_8, sizeof first_8);
+        memcpy(to + count - sizeof last_8, &last_8, sizeof last_8);
+    } else if (count >= sizeof first_4) {
+        memcpy(&first_4, from, sizeof first_4);
+        memcpy(&last_4, from + count - sizeof last_4, sizeof last_4);
+        memcpy(to, &first_4, sizeof first_4);
+        memcpy(to + count - sizeof last_4, &last_4, sizeof last_4);
+    } else if (count > 0) {
+        to[0] = from[0];
+        to[count / 2] = from[count / 2];
+        to[count - 1] = from[count - 1];
+    }
+}
+
 static inline void write_body(struct codec_sink *sink, const void *bytes, size_t count)
 {
-    memcpy(sink->next, bytes, count);
+    if (count <= 16)
+        copy_short(sink->next, bytes, count);
+    else
+        memcpy(sink->next, bytes, count);
     sink->next += count;
 }
 
@@ -64,7 +90,7 @@ static enum codec_result encode_int(PyObject *item, struct codec_sink *sink)
     return CODEC_DONE;
 }
 
-static enum codec_result write_str(const char *text, Py_ssize_t bytes, struct codec_sink *sink)
+static inline enum codec_result write_str(const char *text, Py_ssize_t bytes, struct codec_sink *sink)
 {
     if ((size_t)bytes > WIRE_LONGEST)
         return CODEC_FOREIGN;
@@ -75,7 +101,7 @@ static enum codec_result write_str(const char *text, Py_ssize_t bytes, struct co
     return CODEC_DONE;
 }
 
-static enum codec_result encode_str(PyObject *item, struct codec_sink *sink)
+static inline enum codec_result encode_str(PyObject *item, struct codec_sink *sink)
 {
     const char *text;
     Py_ssize_t bytes;
@@ -158,13 +184,13 @@ static enum codec_result encode_list(PyObject *list, struct codec_sink *sink, un
     return result;
 }
 
-static enum codec_result encode_pair(PyObject *key, PyObject *value, struct codec_sink *sink, unsigned levels)
+static inline enum codec_result encode_pair(PyObject *key, PyObject *value, struct codec_sink *sink, unsigned levels)
 {
     enum codec_result result;
 
     HOLD(key);
     HOLD(value);
-    result = encode_value(key, sink, levels);
+    result = PyUnicode_CheckExact(key) ? encode_str(key, sink) : encode_value(key, sink, levels);
     if (result == CODEC_DONE)
         result = encode_value(value, sink, levels);
     LET_GO(key);
