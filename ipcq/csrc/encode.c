@@ -14,6 +14,7 @@
 #endif
 
 static enum codec_result encode_value(PyObject *item, struct codec_sink *sink, unsigned levels);
+static enum codec_result encode_other(PyObject *item, struct codec_sink *sink, unsigned levels);
 
 static inline bool has_room(struct codec_sink *sink, size_t bytes)
 {
@@ -147,6 +148,29 @@ static enum codec_result encode_array_head(Py_ssize_t count, struct codec_sink *
     return CODEC_DONE;
 }
 
+/* Inlined where elements are encoded. The most frequent classes come first. */
+static inline __attribute__((always_inline)) enum codec_result encode_inline(PyObject *item, struct codec_sink *sink,
+                                                                             unsigned levels)
+{
+    if (PyUnicode_CheckExact(item))
+        return encode_str(item, sink);
+    if (!has_room(sink, WIRE_HEAD_BYTES))
+        return CODEC_NO_ROOM;
+    if (PyLong_CheckExact(item))
+        return encode_int(item, sink);
+    if (PyFloat_CheckExact(item))
+        sink->next = wire_write_double(sink->next, PyFloat_AS_DOUBLE(item));
+    else if (item == Py_None)
+        sink->next = wire_write_nil(sink->next);
+    else if (PyBool_Check(item))
+        sink->next = wire_write_bool(sink->next, item == Py_True);
+    else if (PyBytes_CheckExact(item))
+        return encode_bin(PyBytes_AS_STRING(item), PyBytes_GET_SIZE(item), sink);
+    else
+        return encode_other(item, sink, levels);
+    return CODEC_DONE;
+}
+
 static enum codec_result encode_tuple(PyObject *tuple, struct codec_sink *sink, unsigned levels)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(tuple);
@@ -168,7 +192,7 @@ static enum codec_result encode_list_elements(PyObject *list, struct codec_sink 
         PyObject *element = PyList_GET_ITEM(list, index);
 
         HOLD(element);
-        result = encode_value(element, sink, levels);
+        result = encode_inline(element, sink, levels);
         LET_GO(element);
     }
     return result;
@@ -192,7 +216,7 @@ static inline enum codec_result encode_pair(PyObject *key, PyObject *value, stru
     HOLD(value);
     result = PyUnicode_CheckExact(key) ? encode_str(key, sink) : encode_value(key, sink, levels);
     if (result == CODEC_DONE)
-        result = encode_value(value, sink, levels);
+        result = encode_inline(value, sink, levels);
     LET_GO(key);
     LET_GO(value);
     return result;
@@ -244,26 +268,9 @@ static __attribute__((noinline)) enum codec_result encode_other(PyObject *item, 
     return CODEC_FOREIGN;
 }
 
-/* The most frequent classes come first. */
 static enum codec_result encode_value(PyObject *item, struct codec_sink *sink, unsigned levels)
 {
-    if (PyUnicode_CheckExact(item))
-        return encode_str(item, sink);
-    if (!has_room(sink, WIRE_HEAD_BYTES))
-        return CODEC_NO_ROOM;
-    if (PyLong_CheckExact(item))
-        return encode_int(item, sink);
-    if (PyFloat_CheckExact(item))
-        sink->next = wire_write_double(sink->next, PyFloat_AS_DOUBLE(item));
-    else if (item == Py_None)
-        sink->next = wire_write_nil(sink->next);
-    else if (PyBool_Check(item))
-        sink->next = wire_write_bool(sink->next, item == Py_True);
-    else if (PyBytes_CheckExact(item))
-        return encode_bin(PyBytes_AS_STRING(item), PyBytes_GET_SIZE(item), sink);
-    else
-        return encode_other(item, sink, levels);
-    return CODEC_DONE;
+    return encode_inline(item, sink, levels);
 }
 
 enum codec_result codec_encode(PyObject *item, struct codec_sink *sink)
