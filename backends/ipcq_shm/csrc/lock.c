@@ -1,7 +1,6 @@
 #include "lock.h"
 
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -23,16 +22,11 @@
 /* How long a waiter waits before it checks whether the owner is stopped, in nanoseconds. */
 #define STOPPED_AFTER 1000000
 
-struct thread {
-    struct robust_list_head *list;
-    uint32_t id;
-};
-
-static _Thread_local struct thread thread;
+_Thread_local struct lock_thread lock_thread;
 
 static void forget_thread(void)
 {
-    thread.id = 0; /* the child's only thread has another id than the one that forked */
+    lock_thread.id = 0; /* the child's only thread has another id than the one that forked */
 }
 
 static void forget_at_fork(void)
@@ -44,7 +38,7 @@ static bool find_list(void)
 {
     size_t size;
 
-    return syscall(SYS_get_robust_list, 0, &thread.list, &size) == 0 && thread.list != NULL;
+    return syscall(SYS_get_robust_list, 0, &lock_thread.list, &size) == 0 && lock_thread.list != NULL;
 }
 
 /* musl registers a thread's robust list when the thread takes its first robust, process-shared mutex. */
@@ -71,17 +65,7 @@ static void learn_thread(void)
     if (!find_list())
         have_list_made();
     if (find_list())
-        thread.id = (uint32_t)syscall(SYS_gettid);
-}
-
-/* Compiler fences are enough: the kernel reads this word only when the thread no longer runs. */
-static inline void set_pending(struct lock *lock)
-{
-    uintptr_t entry = lock == NULL ? 0 : (uintptr_t)lock - (uintptr_t)thread.list->futex_offset;
-
-    atomic_signal_fence(memory_order_seq_cst);
-    *(struct robust_list *volatile *)&thread.list->list_op_pending = (struct robust_list *)entry;
-    atomic_signal_fence(memory_order_seq_cst);
+        lock_thread.id = (uint32_t)syscall(SYS_gettid);
 }
 
 static inline bool grab(struct lock *lock, uint32_t marks, enum lock_result *result)
@@ -91,8 +75,8 @@ static inline bool grab(struct lock *lock, uint32_t marks, enum lock_result *res
     if (found & FUTEX_TID_MASK)
         return false;
     *result = found & FUTEX_OWNER_DIED ? LOCK_INHERITED : LOCK_TAKEN;
-    return atomic_compare_exchange_strong_explicit(&lock->word, &found,
-                                                   thread.id | (found & FUTEX_WAITERS) | marks, memory_order_acquire,
+    marks |= lock_thread.id | (found & FUTEX_WAITERS);
+    return atomic_compare_exchange_strong_explicit(&lock->word, &found, marks, memory_order_acquire,
                                                    memory_order_relaxed);
 }
 
@@ -133,7 +117,7 @@ static int64_t least(int64_t one, int64_t other)
     return one < other ? one : other;
 }
 
-static enum lock_result take_slowly(struct lock *lock, int64_t patience)
+static enum lock_result take_in_time(struct lock *lock, int64_t patience)
 {
     enum lock_result result = LOCK_BUSY;
     int64_t since = 0;
@@ -167,21 +151,21 @@ static enum lock_result take_slowly(struct lock *lock, int64_t patience)
     return LOCK_BUSY;
 }
 
-enum lock_result lock_take(struct lock *lock, int64_t patience)
+enum lock_result lock_take_slowly(struct lock *lock, int64_t patience)
 {
     enum lock_result result = LOCK_BUSY;
 
-    if (thread.id == 0) {
+    if (lock_thread.id == 0) {
         learn_thread();
-        if (thread.id == 0)
+        if (lock_thread.id == 0)
             return LOCK_BUSY;
     }
-    set_pending(lock);
+    lock_set_pending(lock);
     if (grab(lock, 0, &result))
         return result;
-    result = take_slowly(lock, patience);
+    result = take_in_time(lock, patience);
     if (result == LOCK_BUSY)
-        set_pending(NULL);
+        lock_set_pending(NULL);
     return result;
 }
 
@@ -202,11 +186,9 @@ void lock_await(struct lock *lock, int64_t longest)
     }
 }
 
-void lock_give(struct lock *lock)
+void lock_wake(struct lock *lock)
 {
-    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) & FUTEX_WAITERS)
-        futex_wake(&lock->word, 1);
-    set_pending(NULL);
+    futex_wake(&lock->word, 1);
 }
 
 enum lock_trial {
@@ -238,9 +220,9 @@ static enum lock_trial try_it(void)
 /* Checks whether the kernel has robust lists. Kernels that imitate Linux accept the call without supporting them. */
 static enum lock_trial ask(void)
 {
-    if (thread.id == 0)
+    if (lock_thread.id == 0)
         learn_thread();
-    return thread.id == 0 ? LOCK_FAILS : LOCK_WORKS;
+    return lock_thread.id == 0 ? LOCK_FAILS : LOCK_WORKS;
 }
 
 bool lock_works(void)

@@ -30,6 +30,7 @@
 #ifndef IPCQ_LOCK_H
 #define IPCQ_LOCK_H
 
+#include <linux/futex.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -48,15 +49,62 @@ bool lock_works(void);
 /* Up to this patience, in nanoseconds, calls do not wait for a stopped owner, which may stay stopped for hours. */
 #define LOCK_SHORT 100000000
 
+/* The calling thread: its robust list, and its id; 0 if they are not known yet. */
+struct lock_thread {
+    struct robust_list_head *list;
+    uint32_t id;
+};
+
+/* glibc reserves space for small variables of libraries that are loaded later. In it, an access takes one instruction
+ * instead of a call. musl reserves none, and on other processors the default is as fast. */
+#if defined __GLIBC__ && defined __x86_64__
+extern _Thread_local struct lock_thread lock_thread __attribute__((tls_model("initial-exec")));
+#else
+extern _Thread_local struct lock_thread lock_thread;
+#endif
+
+/* Compiler fences are enough: the kernel reads this word only when the thread no longer runs. */
+static inline void lock_set_pending(struct lock *lock)
+{
+    struct robust_list_head *list = lock_thread.list;
+    uintptr_t entry = lock == NULL ? 0 : (uintptr_t)lock - (uintptr_t)list->futex_offset;
+
+    atomic_signal_fence(memory_order_seq_cst);
+    *(struct robust_list *volatile *)&list->list_op_pending = (struct robust_list *)entry;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* lock_take for a lock that is not free, or by a thread that is not known yet. */
+enum lock_result lock_take_slowly(struct lock *lock, int64_t patience);
+
 /* Takes the lock, or returns LOCK_BUSY after `patience` nanoseconds; after one millisecond if the patience is short and
  * the owner is stopped. With 0 it retries for some tens of microseconds and makes no system call. */
-enum lock_result lock_take(struct lock *lock, int64_t patience);
+static inline enum lock_result lock_take(struct lock *lock, int64_t patience)
+{
+    uint32_t nobody = 0;
+
+    if (lock_thread.id == 0 || atomic_load_explicit(&lock->word, memory_order_relaxed) != nobody)
+        return lock_take_slowly(lock, patience);
+    lock_set_pending(lock);
+    if (atomic_compare_exchange_strong_explicit(&lock->word, &nobody, lock_thread.id, memory_order_acquire,
+                                                memory_order_relaxed))
+        return LOCK_TAKEN;
+    return lock_take_slowly(lock, patience);
+}
 
 /* The id of the thread that owns it, or 0. */
 uint32_t lock_owner(const struct lock *lock);
 /* Sleeps until it is released, for at most `longest` nanoseconds; returns at once if it is free. */
 void lock_await(struct lock *lock, int64_t longest);
 
-void lock_give(struct lock *lock);
+/* Wakes a thread that waits for the lock. */
+void lock_wake(struct lock *lock);
+
+static inline void lock_give(struct lock *lock)
+{
+    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) & FUTEX_WAITERS)
+        lock_wake(lock);
+    lock_set_pending(NULL);
+}
 
 #endif
