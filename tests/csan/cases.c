@@ -122,6 +122,28 @@ static void a_head_stands_in_front(void)
     queue_close(queue);
 }
 
+static void a_head_stays_in_its_record(void)
+{
+    struct queue *queue = queue_open(queue_file(1 << 12, 0, 64));
+    struct queue_piece pieces[2] = {
+        {.data = "", .head = "1234567"},
+        {.data = "", .head_size = 1, .head = "1234567"},
+    };
+
+    for (int brief = 0; brief < 2; brief++) {
+        unsigned count = 1;
+
+        /* To the last byte, so that the first record follows the last one. */
+        CHECK(queue_put_piece(queue, &pieces[0], 0) == QUEUE_OK);
+        while (queue_put_piece(queue, &pieces[brief], 0) == QUEUE_OK)
+            count++;
+        CHECK(count == (brief ? 1 + 170 : 256) && try_get(queue, &place) == QUEUE_OK && place.size == 0);
+        while (--count != 0)
+            CHECK(try_get(queue, &place) == QUEUE_OK && place.size == pieces[brief].head_size);
+    }
+    queue_close(queue);
+}
+
 static void priorities_order(void)
 {
     struct queue *queue = queue_open(queue_file_of(FLAG_ORDERED, 7 * layout_message_size(300, FLAG_ORDERED), 0, 300));
@@ -891,6 +913,7 @@ int main(int count, char **words)
     batches_are_a_prefix();
     a_batch_is_put_whole_or_not_at_all();
     a_head_stands_in_front();
+    a_head_stays_in_its_record();
     priorities_order();
     no_memory_takes_nothing();
     a_shutdown_lets_drain();

@@ -103,7 +103,9 @@ static bool mark_chain(const struct cells *cells, uint32_t cell, uint64_t length
 static void rebuild(struct queue *queue, const struct cells *cells)
 {
     struct side *put = &queue->segment->put;
+    struct side *get = &queue->segment->get;
     uint64_t committed = word_peek(&put->position);
+    uint64_t got = word_peek(&get->position);
     const struct side_mark *totals = side_mark_at(put, committed);
     uint64_t bytes = 0;
     uint32_t ready = 0;
@@ -142,8 +144,8 @@ static void rebuild(struct queue *queue, const struct cells *cells)
     set32(&cells->index->first_free, first);
     set32(&cells->index->free_cells, spare);
     set32(&cells->index->ready, ready);
-    if (word_peek(&queue->segment->get.position) != committed - ready)
-        side_commit_totals(&queue->segment->get, committed - ready, word_peek(&totals->count) - ready,
+    if (got != committed - ready)
+        side_commit_totals(get, side_mark_at(get, got), committed - ready, word_peek(&totals->count) - ready,
                            word_peek(&totals->bytes) - bytes);
     set32(&cells->index->built, 1);
 }
@@ -284,8 +286,8 @@ static enum queue_result put_locked(struct queue *queue, const struct queue_piec
     return QUEUE_OK;
 }
 
-static enum queue_result cells_put(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
-                                   size_t *stored, int64_t patience)
+static enum queue_result cells_put_many(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
+                                        size_t *stored, int64_t patience)
 {
     struct side *put = &queue->segment->put;
     enum queue_result result = QUEUE_DOWN;
@@ -306,6 +308,13 @@ static enum queue_result cells_put(struct queue *queue, const struct queue_piece
     if (result == QUEUE_OK)
         attention_wake_consumers(queue, asleep, *stored);
     return result;
+}
+
+static enum queue_result cells_put(struct queue *queue, const struct queue_piece *piece, int64_t patience)
+{
+    size_t stored;
+
+    return cells_put_many(queue, piece, 1, false, &stored, patience);
 }
 
 /* Finds the message at the top. */
@@ -457,6 +466,7 @@ static bool cells_much_is_free(struct queue *queue)
 const struct flavour cells_flavour = {
     .enter_put = cells_enter,
     .put = cells_put,
+    .put_many = cells_put_many,
     .get = cells_get,
     .get_many = cells_get_many,
     .peek = cells_peek,

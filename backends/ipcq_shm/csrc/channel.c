@@ -63,7 +63,6 @@ static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t 
     struct queue *queue = ring_of(self);
     enum queue_result result = QUEUE_BUSY;
     struct queue_piece piece;
-    size_t stored;
     long priority;
 
     if (queue == NULL || !has_arguments("try_put", count, 2))
@@ -79,10 +78,10 @@ static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t 
         .priority = (unsigned)priority & HIGHEST_PRIORITY,
     };
     if (piece.size < QUEUE_LARGE)
-        result = queue_put_many(queue, &piece, 1, &stored, 0);
+        result = queue_put_piece(queue, &piece, 0);
     if (result == QUEUE_BUSY) {
         Py_BEGIN_ALLOW_THREADS
-        result = queue_put_many(queue, &piece, 1, &stored, QUEUE_PATIENCE);
+        result = queue_put_piece(queue, &piece, QUEUE_PATIENCE);
         Py_END_ALLOW_THREADS
     }
     if (result == QUEUE_OK)

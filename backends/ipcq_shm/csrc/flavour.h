@@ -27,9 +27,10 @@ typedef enum queue_result flavour_take(struct queue *queue, const struct taking 
 struct flavour {
     /* Takes the producers' lock, and repairs the state that a dead owner left. side_leave releases it. */
     bool (*enter_put)(struct queue *queue, int64_t patience);
+    enum queue_result (*put)(struct queue *queue, const struct queue_piece *piece, int64_t patience);
     /* With `whole`, stores all pieces or none. */
-    enum queue_result (*put)(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
-                             size_t *stored, int64_t patience);
+    enum queue_result (*put_many)(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
+                                  size_t *stored, int64_t patience);
     /* Frees the space that dead consumers hold, and returns whether there was any. NULL if they hold none. */
     bool (*reclaim)(struct queue *queue);
     flavour_take *get;

@@ -61,39 +61,57 @@ void queue_detach(struct queue *queue)
 
 /* Putting */
 
-static inline enum queue_result put(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
-                                    size_t *stored, int64_t patience)
+static bool reclaim(struct queue *queue)
 {
-    const struct flavour *flavour = queue->flavour;
+    return queue->flavour->reclaim != NULL && queue->flavour->reclaim(queue);
+}
+
+enum queue_result queue_put_piece(struct queue *queue, const struct queue_piece *piece, int64_t patience)
+{
     enum queue_result result = condition_of(queue);
 
-    *stored = 0;
     if (result == QUEUE_OK)
-        result = flavour->put(queue, pieces, count, whole, stored, patience);
-    if (result == QUEUE_FULL && flavour->reclaim != NULL && flavour->reclaim(queue))
-        result = flavour->put(queue, pieces, count, whole, stored, patience);
+        result = queue->flavour->put(queue, piece, patience);
+    if (result == QUEUE_FULL && reclaim(queue))
+        result = queue->flavour->put(queue, piece, patience);
+    return result;
+}
+
+enum queue_result queue_put(struct queue *queue, const void *data, size_t size, int64_t patience)
+{
+    return queue_put_piece(queue, &(struct queue_piece){.data = data, .size = size}, patience);
+}
+
+static enum queue_result put_batch(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
+                                   size_t *stored, int64_t patience)
+{
+    enum queue_result result;
+
+    *stored = 0;
+    if (count == 1) {
+        result = queue_put_piece(queue, pieces, patience);
+        *stored = result == QUEUE_OK;
+        return result;
+    }
+    result = condition_of(queue);
+    if (result == QUEUE_OK)
+        result = queue->flavour->put_many(queue, pieces, count, whole, stored, patience);
+    if (result == QUEUE_FULL && reclaim(queue))
+        result = queue->flavour->put_many(queue, pieces, count, whole, stored, patience);
     return result;
 }
 
 enum queue_result queue_put_many(struct queue *queue, const struct queue_piece *pieces, size_t count, size_t *stored,
                                  int64_t patience)
 {
-    return put(queue, pieces, count, false, stored, patience);
+    return put_batch(queue, pieces, count, false, stored, patience);
 }
 
 enum queue_result queue_put_all(struct queue *queue, const struct queue_piece *pieces, size_t count, int64_t patience)
 {
     size_t stored;
 
-    return put(queue, pieces, count, true, &stored, patience);
-}
-
-enum queue_result queue_put(struct queue *queue, const void *data, size_t size, int64_t patience)
-{
-    struct queue_piece piece = {.data = data, .size = size};
-    size_t stored;
-
-    return queue_put_many(queue, &piece, 1, &stored, patience);
+    return put_batch(queue, pieces, count, true, &stored, patience);
 }
 
 /* Getting */

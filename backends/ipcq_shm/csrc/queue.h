@@ -59,6 +59,7 @@ void queue_abandon(struct queue *queue);
  * Messages. `patience` is in nanoseconds; with 0 the calls make no system call unless they wake a sleeper, and take no
  * longer than a copy.
  */
+enum queue_result queue_put_piece(struct queue *queue, const struct queue_piece *piece, int64_t patience);
 enum queue_result queue_put(struct queue *queue, const void *data, size_t size, int64_t patience);
 /* Stores as many as there is space for, in one step; `stored` is their number. */
 enum queue_result queue_put_many(struct queue *queue, const struct queue_piece *pieces, size_t count, size_t *stored,

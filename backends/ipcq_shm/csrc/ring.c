@@ -142,20 +142,23 @@ static inline void leave_get(struct queue *queue, bool freed)
 
 /* Putting */
 
-/* The state of a put while it holds the lock. */
+/* The state of a put while it holds the lock: where the next record begins, and how much was ever put before it. */
 struct room {
     uint64_t position;
-    uint64_t count; /* messages ever put */
+    uint64_t count;
+    uint64_t bytes;
+    const struct side_mark *mark; /* of the last commit */
 };
 
 static inline struct room room_of(struct side *put)
 {
     uint64_t position = word_peek(&put->position);
+    const struct side_mark *mark = side_mark_at(put, position);
 
-    return (struct room){.position = position, .count = word_peek(&side_mark_at(put, position)->count)};
+    return (struct room){position, word_peek(&mark->count), word_peek(&mark->bytes), mark};
 }
 
-static enum queue_result has_room(struct queue *queue, const struct room *room, uint64_t needed)
+static inline enum queue_result has_room(struct queue *queue, const struct room *room, uint64_t needed)
 {
     struct side *put = &queue->segment->put;
     uint64_t used = room->position - word_peek(&put->seen_position);
@@ -211,19 +214,11 @@ static bool ring_reclaim(struct queue *queue)
     return free_position(queue) != before;
 }
 
-static enum queue_result ring_put(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
-                                  size_t *stored, int64_t patience)
+/* Takes the lock, which only QUEUE_OK keeps. */
+static inline enum queue_result begin_put(struct queue *queue, struct room *room, int64_t patience)
 {
     struct side *put = &queue->segment->put;
-    enum queue_result result = QUEUE_OK;
-    bool large = count == 1 && piece_size(&pieces[0]) >= QUEUE_LARGE;
-    uint64_t bytes = 0;
-    uint32_t asleep = 0;
-    uint32_t attention;
-    struct room room;
-    struct ring_record *record;
 
-    *stored = 0;
     if (!enter(queue, put, patience))
         return QUEUE_BUSY;
     /* Under the lock, which a shutdown takes, so that nothing is put after it. */
@@ -231,45 +226,94 @@ static enum queue_result ring_put(struct queue *queue, const struct queue_piece 
         side_leave(put);
         return QUEUE_DOWN;
     }
-    room = room_of(put);
-    record = record_at(queue, room.position);
-    while (*stored < count) {
-        size_t size = piece_size(&pieces[*stored]);
-        uint64_t needed = ring_record_size(size);
+    *room = room_of(put);
+    return QUEUE_OK;
+}
 
-        result = size > queue->max_message_size ? QUEUE_FULL : has_room(queue, &room, needed);
+/* Writes a record if there is space. Without `copied`, its message is copied later. */
+static inline enum queue_result write_record(struct queue *queue, struct room *room, const struct queue_piece *piece,
+                                             bool copied)
+{
+    size_t size = piece_size(piece);
+    uint64_t needed = ring_record_size(size);
+    struct ring_record *record = record_at(queue, room->position);
+    enum queue_result result = size > queue->max_message_size ? QUEUE_FULL : has_room(queue, room, needed);
+
+    if (result != QUEUE_OK)
+        return result;
+    record_write(record, size, copied ? RECORD_READY : participant_word(queue, RECORD_RESERVED));
+    if (copied)
+        record_copy_in(record, piece);
+    room->position += needed;
+    room->count++;
+    room->bytes += size;
+    /* The next put writes there, and another processor read it last: fetch the line now. */
+    __builtin_prefetch(record_at(queue, room->position), 1);
+    return QUEUE_OK;
+}
+
+/* Commits what was written. `asleep` is the number of consumers to wake after the unlock. */
+static inline enum queue_result commit_put(struct queue *queue, const struct room *room, uint32_t *asleep,
+                                           int64_t patience)
+{
+    struct side *put = &queue->segment->put;
+    uint32_t attention = attention_of(queue);
+
+    if (attention != 0) {
+        enum queue_result result = attention_before_put(queue, attention, patience);
+
         if (result != QUEUE_OK)
-            break;
-        record_write(queue, room.position, size, large ? participant_word(queue, RECORD_RESERVED) : RECORD_READY);
-        if (!large)
-            record_copy_in(record_at(queue, room.position), &pieces[*stored]);
-        room.position += needed;
-        /* The next put writes there, and another processor read it last: fetch the line now. */
-        __builtin_prefetch(record_at(queue, room.position), 1);
-        room.count++;
-        bytes += size;
-        ++*stored;
+            return result;
     }
-    if (whole && *stored < count)
-        *stored = 0; /* they are not committed */
-    attention = attention_of(queue);
-    if (*stored != 0 && attention != 0) {
-        result = attention_before_put(queue, attention, patience);
-        if (result != QUEUE_OK)
-            *stored = 0; /* they are not committed */
-    }
-    if (*stored != 0) {
-        result = QUEUE_OK;
-        side_commit(put, room.position, *stored, bytes);
-        asleep = event_asleep(&put->event);
-        raise_high_water_mark(queue, room.count); /* after the commit, because it reads the consumers' lines */
-    }
+    side_commit_totals(put, room->mark, room->position, room->count, room->bytes);
+    *asleep = event_asleep(&put->event);
+    raise_high_water_mark(queue, room->count); /* after the commit, because it reads the consumers' lines */
+    return QUEUE_OK;
+}
+
+static enum queue_result ring_put(struct queue *queue, const struct queue_piece *piece, int64_t patience)
+{
+    struct side *put = &queue->segment->put;
+    bool large = piece_size(piece) >= QUEUE_LARGE;
+    uint32_t asleep = 0;
+    struct room room;
+    enum queue_result result = begin_put(queue, &room, patience);
+    struct ring_record *record;
+
+    if (result != QUEUE_OK)
+        return result;
+    record = record_at(queue, room.position);
+    result = write_record(queue, &room, piece, !large);
+    if (result == QUEUE_OK)
+        result = commit_put(queue, &room, &asleep, patience);
     side_leave(put);
-    if (large && *stored != 0) {
-        record_copy_in(record, &pieces[0]);
+    if (large && result == QUEUE_OK) {
+        record_copy_in(record, piece);
         atomic_store_explicit(&record->word, RECORD_READY, memory_order_seq_cst);
         asleep = event_asleep(&put->event);
     }
+    attention_wake_consumers(queue, asleep, 1);
+    return result;
+}
+
+static enum queue_result ring_put_many(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
+                                       size_t *stored, int64_t patience)
+{
+    uint32_t asleep = 0;
+    size_t written = 0;
+    struct room room;
+    enum queue_result result = begin_put(queue, &room, patience);
+
+    if (result != QUEUE_OK)
+        return result;
+    while (written < count && result == QUEUE_OK) {
+        result = write_record(queue, &room, &pieces[written], true);
+        written += result == QUEUE_OK;
+    }
+    if (written != 0 && (!whole || written == count))
+        result = commit_put(queue, &room, &asleep, patience);
+    *stored = result == QUEUE_OK ? written : 0;
+    side_leave(&queue->segment->put);
     attention_wake_consumers(queue, asleep, *stored);
     return result;
 }
@@ -565,6 +609,7 @@ static int32_t ring_writer(struct queue *queue, uint64_t position)
 const struct flavour ring_flavour = {
     .enter_put = ring_enter_put,
     .put = ring_put,
+    .put_many = ring_put_many,
     .reclaim = ring_reclaim,
     .get = ring_get,
     .get_many = ring_get_many,

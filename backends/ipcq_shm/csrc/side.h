@@ -40,10 +40,10 @@ static inline struct side_mark *side_mark_at(struct side *side, uint64_t positio
     return &side->marks[word_load(&side->marks[0].position) == position ? 0 : 1];
 }
 
-/* Commits: one store changes the position. The caller holds the side's lock. */
-static inline void side_commit_totals(struct side *side, uint64_t position, uint64_t count, uint64_t bytes)
+/* Commits: one store changes the position. The caller holds the side's lock, and has found the mark that counts now. */
+static inline void side_commit_totals(struct side *side, const struct side_mark *now, uint64_t position, uint64_t count,
+                                      uint64_t bytes)
 {
-    struct side_mark *now = side_mark_at(side, word_peek(&side->position));
     struct side_mark *next = &side->marks[now == side->marks];
 
     /* Release, because a reader that sees part of it must also see that the position has changed. The mark's own
@@ -59,7 +59,7 @@ static inline void side_commit(struct side *side, uint64_t position, uint64_t co
 {
     const struct side_mark *now = side_mark_at(side, word_peek(&side->position));
 
-    side_commit_totals(side, position, word_peek(&now->count) + count, word_peek(&now->bytes) + bytes);
+    side_commit_totals(side, now, position, word_peek(&now->count) + count, word_peek(&now->bytes) + bytes);
 }
 
 /* How much went through the side, read without the lock. False if the side kept moving. */

@@ -43,9 +43,9 @@ static struct queue *queue_of(void *context)
 
 /* Putting */
 
-static int put_pieces(struct queue *queue, const struct ipcq_piece *pieces, size_t count, size_t *stored, int polite)
+static int put_piece(struct queue *queue, const struct ipcq_piece *piece, int polite)
 {
-    return outcome(queue_put_many(queue, (const struct queue_piece *)pieces, count, stored, polite ? QUEUE_POLITE : 0));
+    return outcome(queue_put_piece(queue, (const struct queue_piece *)piece, polite ? QUEUE_POLITE : 0));
 }
 
 /* Puts a message with a head into cells, which take messages in one part. */
@@ -55,14 +55,13 @@ static int put_joined(struct queue *queue, const struct ipcq_piece *piece, int p
     size_t size = piece->head_size + piece->size;
     unsigned char *whole = size <= sizeof small ? small : malloc(size);
     struct ipcq_piece joined = {.data = whole, .size = size, .priority = piece->priority};
-    size_t stored;
     int result;
 
     if (whole == NULL)
         return IPCQ_OTHER;
     memcpy(whole, piece->head, piece->head_size);
     memcpy(whole + piece->head_size, piece->data, piece->size);
-    result = put_pieces(queue, &joined, 1, &stored, polite);
+    result = put_piece(queue, &joined, polite);
     if (whole != small)
         free(whole);
     return result;
@@ -71,13 +70,12 @@ static int put_joined(struct queue *queue, const struct ipcq_piece *piece, int p
 static int put(void *context, const struct ipcq_piece *piece, int polite)
 {
     struct queue *queue = queue_of(context);
-    size_t stored;
 
     if (queue == NULL)
         return IPCQ_OTHER;
     if (piece->head_size != 0 && queue->flags & FLAG_ORDERED)
         return put_joined(queue, piece, polite);
-    return put_pieces(queue, piece, 1, &stored, polite);
+    return put_piece(queue, piece, polite);
 }
 
 static int put_many(void *context, const struct ipcq_piece *pieces, size_t count, size_t *stored)
@@ -91,7 +89,7 @@ static int put_many(void *context, const struct ipcq_piece *pieces, size_t count
         for (size_t index = 0; index < count; index++)
             if (pieces[index].head_size != 0)
                 return IPCQ_OTHER;
-    return put_pieces(queue, pieces, count, stored, 0);
+    return outcome(queue_put_many(queue, (const struct queue_piece *)pieces, count, stored, 0));
 }
 
 /* Getting */
