@@ -14,6 +14,8 @@
 
 /* How long a consumer waits for the lock to free space after a copy, in ns; otherwise the next consumer frees it. */
 #define RELEASE_PATIENCE 1000000
+/* For helpers with several callers: a put or a get of one message keeps in registers what it hands to them. */
+#define INLINED __attribute__((always_inline)) static inline
 /* How often a record that is being written is read before its producer is checked: a mebibyte takes 50 us. */
 #define COPY_LOOKS 200
 
@@ -253,8 +255,7 @@ static inline enum queue_result write_record(struct queue *queue, struct room *r
 }
 
 /* Commits what was written. `asleep` is the number of consumers to wake after the unlock. */
-static inline enum queue_result commit_put(struct queue *queue, const struct room *room, uint32_t *asleep,
-                                           int64_t patience)
+INLINED enum queue_result commit_put(struct queue *queue, const struct room *room, uint32_t *asleep, int64_t patience)
 {
     struct side *put = &queue->segment->put;
     uint32_t attention = attention_of(queue);
@@ -334,7 +335,7 @@ static inline struct queue_piece piece_of(const struct found *found)
 }
 
 /* Reads and checks the record at a position. The lock of the side is held. */
-static enum queue_result inspect(struct queue *queue, uint64_t position, struct found *found)
+INLINED enum queue_result inspect(struct queue *queue, uint64_t position, struct found *found)
 {
     struct side *get = &queue->segment->get;
     uint64_t there = word_peek(&get->seen_position) - position;
@@ -369,7 +370,7 @@ static enum queue_result inspect(struct queue *queue, uint64_t position, struct 
 }
 
 /* Finds the next message, and skips records that producers gave up. The lock is held. */
-static enum queue_result next_message(struct queue *queue, uint64_t *position, struct found *found)
+INLINED enum queue_result next_message(struct queue *queue, uint64_t *position, struct found *found)
 {
     struct side *get = &queue->segment->get;
 
