@@ -3,22 +3,19 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "clock.h"
 #include "doorbell.h"
 #include "ending.h"
 #include "participant.h"
 
-/* How long a handle goes without checking that its file has a name, in nanoseconds. */
-#define LOOK_EVERY 200000000
 /* How often a consumer sleeps 50 us for a remover; a remover takes less time unless it is stopped. */
 #define MOST_NAPS 40
 
 /* The name may also be removed without notice, by rm or by the system. */
-static void look_at_name(struct queue *queue, int64_t now)
+void condition_look(struct queue *queue)
 {
     struct stat found;
 
-    atomic_store_explicit(&queue->looked, now, memory_order_relaxed);
+    atomic_store_explicit(&queue->looked, clock_now_coarse(), memory_order_relaxed);
     if (fstat(queue->descriptor, &found) != 0)
         return;
     if (found.st_nlink > 0)
@@ -26,23 +23,6 @@ static void look_at_name(struct queue *queue, int64_t now)
     else if (atomic_load_explicit(&queue->named, memory_order_relaxed) &&
              !atomic_exchange_explicit(&queue->segment->state.unlinked, 1, memory_order_seq_cst))
         doorbell_ring_for_good(queue, false); /* this handle is the first to notice */
-}
-
-void condition_look(struct queue *queue)
-{
-    look_at_name(queue, clock_now_coarse());
-}
-
-enum queue_result condition_of(struct queue *queue)
-{
-    struct segment_state *state = &queue->segment->state;
-    int64_t now = clock_now_coarse();
-
-    if (now - atomic_load_explicit(&queue->looked, memory_order_relaxed) > LOOK_EVERY)
-        look_at_name(queue, now);
-    if (!queue->stays && atomic_load_explicit(&state->unlinked, memory_order_acquire))
-        return QUEUE_GONE;
-    return atomic_load_explicit(&state->down, memory_order_acquire) ? QUEUE_DOWN : QUEUE_OK;
 }
 
 void condition_meet_remover(struct queue *queue)

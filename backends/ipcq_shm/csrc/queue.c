@@ -117,7 +117,7 @@ enum queue_result queue_put_all(struct queue *queue, const struct queue_piece *p
 /* Getting */
 
 /* Checks what a get can know before it takes the lock: QUEUE_OK, or the result of the get. */
-static enum queue_result before_get(struct queue *queue)
+static inline enum queue_result before_get(struct queue *queue)
 {
     enum queue_result result = condition_of(queue);
     uint64_t position;
@@ -134,7 +134,8 @@ static enum queue_result before_get(struct queue *queue)
 }
 
 /* Retries while the queue is busy and patience is left. */
-static enum queue_result take(struct queue *queue, flavour_take *act, const struct taking *taking, int64_t patience)
+static enum queue_result take_slowly(struct queue *queue, flavour_take *act, const struct taking *taking,
+                                     int64_t patience)
 {
     int64_t until = patience > 0 ? clock_now() + patience : 0;
     bool again = false;
@@ -164,6 +165,17 @@ static enum queue_result take(struct queue *queue, flavour_take *act, const stru
         if (queue->flavour->settle != NULL)
             queue->flavour->settle(queue, until);
     }
+}
+
+static inline enum queue_result take(struct queue *queue, flavour_take *act, const struct taking *taking,
+                                     int64_t patience)
+{
+    enum queue_result result;
+
+    if (patience > 0 || attention_of(queue) != 0)
+        return take_slowly(queue, act, taking, patience);
+    result = before_get(queue);
+    return result == QUEUE_OK ? act(queue, taking, patience) : result;
 }
 
 enum queue_result queue_get(struct queue *queue, queue_room *room, void *context, struct queue_copy *copy,
