@@ -94,8 +94,8 @@ static int put_many(void *context, const struct ipcq_piece *pieces, size_t count
 
 /* Getting */
 
-/* Reports what a message needs that does not fit. */
-static void *want(struct ipcq_space *space, const struct queue_piece *message)
+/* Reports what a message needs that does not fit. This and the next are separate, so that `place` stays short. */
+__attribute__((noinline)) static void *want(struct ipcq_space *space, const struct queue_piece *message)
 {
     space->heads_present = 0;
     if (message->data != NULL) {
@@ -105,15 +105,10 @@ static void *want(struct ipcq_space *space, const struct queue_piece *message)
     return NULL;
 }
 
-static void *place(void *context, struct queue_piece *message)
+__attribute__((noinline)) static void *place_behind_head(struct ipcq_space *space, struct queue_piece *message)
 {
-    struct ipcq_space *space = context;
     unsigned head = space->head_size;
 
-    space->message_size = message->size;
-    space->priority = message->priority;
-    if (head == 0)
-        return message->size <= space->size ? space->data : want(space, message);
     /* A hostile process may change the head between this comparison and the copy, but then it has put the message that
      * it says it has. */
     if (message->data == NULL || message->size != head + space->size || memcmp(message->data, space->head, head) != 0)
@@ -121,6 +116,17 @@ static void *place(void *context, struct queue_piece *message)
     message->data = (const unsigned char *)message->data + head;
     message->size -= head;
     return space->data;
+}
+
+static void *place(void *context, struct queue_piece *message)
+{
+    struct ipcq_space *space = context;
+
+    space->message_size = message->size;
+    space->priority = message->priority;
+    if (space->head_size != 0)
+        return place_behind_head(space, message);
+    return message->size <= space->size ? space->data : want(space, message);
 }
 
 static int get(void *context, struct ipcq_space *space, int polite)
