@@ -27,6 +27,7 @@ typedef enum queue_result flavour_take(struct queue *queue, const struct taking 
 struct flavour {
     /* Takes the producers' lock, and repairs the state that a dead owner left. side_leave releases it. */
     bool (*enter_put)(struct queue *queue, int64_t patience);
+    /* A large message may be copied after the unlock. */
     enum queue_result (*put)(struct queue *queue, const struct queue_piece *piece, int64_t patience);
     /* With `whole`, stores all pieces or none. */
     enum queue_result (*put_many)(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,

@@ -167,6 +167,7 @@ static enum queue_result take_slowly(struct queue *queue, flavour_take *act, con
     }
 }
 
+/* Without patience there is no retry, and mostly nobody to attend to. */
 static inline enum queue_result take(struct queue *queue, flavour_take *act, const struct taking *taking,
                                      int64_t patience)
 {

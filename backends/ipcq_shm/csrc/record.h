@@ -25,7 +25,8 @@ static inline void record_copy_in(struct ring_record *record, const struct queue
 {
     unsigned char *message = record_message(record);
 
-    /* All of it, because a size that the compiler knows takes no call. The data comes behind, or the record's padding. */
+    /* A fixed size compiles to one store. The surplus is overwritten by the data or lies in the record's padding: a
+     * message with a head has space for at least 8 bytes. */
     if (piece->head_size != 0)
         memcpy(message, piece->head, sizeof piece->head);
     memcpy(message + piece->head_size, piece->data, piece->size);

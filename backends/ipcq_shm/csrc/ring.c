@@ -14,10 +14,11 @@
 
 /* How long a consumer waits for the lock to free space after a copy, in ns; otherwise the next consumer frees it. */
 #define RELEASE_PATIENCE 1000000
-/* For helpers with several callers: a put or a get of one message keeps in registers what it hands to them. */
-#define INLINED __attribute__((always_inline)) static inline
 /* How often a record that is being written is read before its producer is checked: a mebibyte takes 50 us. */
 #define COPY_LOOKS 200
+
+/* For helpers with several callers: a put or a get of one message keeps in registers what it hands to them. */
+#define INLINED __attribute__((always_inline)) static inline
 
 /* Space */
 
