@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import msgpack
 import msgspec
+from same_thread import RECORD
 
 from ipcq._bench.machine import machine
 from ipcq._process.shortcuts import SHORTCUTS
 from ipcq.serializers import codec_for
 
-RECORD = {"id": 12345, "name": "sensor-7", "value": 3.25, "ok": True, "tags": None}
 ITEMS: dict[str, Any] = {
     "int": 42,
     "text of 24 B": "a text of 24 characters!",
