@@ -1,0 +1,163 @@
+"""The instructions of a put and of a get, counted by callgrind: unlike time, they hardly depend on what else runs.
+
+Run ``python benchmarks/instructions.py``, which needs valgrind. A figure is the count of a loop in Python over so many
+calls, minus that of the loop over none, divided by the calls; so it includes the interpreter's share. Ratios are to
+the first floor, a bare ring in C (floor_ring.c), in the same run. They depend only on the compiler and on Python.
+
+What the kernel does is not counted. ``--profile DIRECTORY`` keeps callgrind's files there, of ipcq's extensions
+compiled with symbols, for callgrind_annotate.
+"""
+
+import argparse
+import gc
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from floors import compiled, extension, python_options
+from same_thread import FLOOR, FLOORS, ITEMS, SPECIALISED, figures, loops, ours, show
+
+from ipcq._bench.contestant import Declined
+from ipcq._bench.machine import machine
+
+ROOT = Path(__file__).parents[1]
+#: Batches of messages that are counted together.
+BATCHES = 5
+VERBS = ("put", "get")
+#: Titles of callgrind's files, as the counting process reports them.
+TITLE = re.compile(r"^desc: Trigger: Client Request: (\S+) (put|get) (\d+) (.*)$", re.MULTILINE)
+TOTAL = re.compile(r"^(?:totals|summary): (\d+)$", re.MULTILINE)
+
+
+# In the process that valgrind runs
+
+
+def count(workload: str, names: list[str]) -> dict[str, str]:
+    """Let callgrind count the contestants' loops; return why contestants were not measured."""
+    native = extension()
+    declined = {}
+    for plan in (*FLOORS, *ours()):
+        if names and plan.name not in (FLOOR, *names):
+            continue
+        try:
+            with loops(plan, workload, SPECIALISED) as made:
+                for times in (made.batch, 0):
+                    for _ in range(BATCHES):
+                        native.counted(lambda times=times: made.put(times))
+                        made.get(times)
+                    native.report(f"{workload} put {times} {plan.name}")
+                    for _ in range(BATCHES):
+                        made.put(times)
+                        native.counted(lambda times=times: made.get(times))
+                    native.report(f"{workload} get {times} {plan.name}")
+        except Declined as reason:
+            declined[plan.name] = str(reason)
+    return declined
+
+
+def count_all(names: list[str]) -> None:
+    """Count, and print as JSON what was not measured."""
+    gc.disable()
+    extension().start()
+    json.dump({workload: count(workload, names) for workload in ITEMS}, sys.stdout)
+
+
+# In the process that runs valgrind
+
+
+def counted_in(place: Path) -> dict[str, dict[str, dict[str, dict[int, int]]]]:
+    """Return by workload, contestant and verb the counts of the loops, by the numbers of calls."""
+    counts: dict[str, dict[str, dict[str, dict[int, int]]]] = {}
+    for path in place.glob("callgrind.*"):
+        text = path.read_text()
+        title, total = TITLE.search(text), TOTAL.search(text)
+        if title and total:
+            workload, verb, times, name = title.groups()
+            counts.setdefault(workload, {}).setdefault(name, {}).setdefault(verb, {})[int(times)] = int(total[1])
+    return counts
+
+
+def a_call(counts: Mapping[int, int]) -> float:
+    calls = max(counts)
+    return (counts[calls] - counts[0]) / BATCHES / calls
+
+
+def with_symbols(place: Path) -> Path:
+    """Copy the packages there, with their extensions compiled like setup.py does but with symbols; return the copy."""
+    copy = place / "packages"
+    shutil.rmtree(copy, ignore_errors=True)
+    for package in (ROOT / "ipcq", *(ROOT / "backends").glob("ipcq_*")):
+        shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        for library in package.glob("*.so"):
+            sources = sorted(map(str, (package / "csrc").glob("*.c")))
+            options = *python_options(), "-g", f"-I{package / 'csrc'}", f"-I{ROOT / 'ipcq' / 'include'}", "-shared"
+            shutil.copy(compiled(library.name, *options, *sources), copy / package.name)
+    return copy
+
+
+def run(names: list[str], profile: Path | None) -> dict[str, Any]:
+    """Run the counting process, and return the figures."""
+    with tempfile.TemporaryDirectory(prefix="ipcq-callgrind-") as scratch:
+        place = Path(scratch)
+        # The same hashes, thus the same collisions, in each run; and callgrind's files of forked processes apart.
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        if profile:
+            place = profile
+            place.mkdir(parents=True, exist_ok=True)
+            for old in place.glob("callgrind.*"):
+                old.unlink()
+            paths = str(with_symbols(place)), os.environ.get("PYTHONPATH", "")
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        command = ["valgrind", "--quiet", "--vgdb=no", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no"]
+        command += [f"--callgrind-out-file={place}/callgrind.%p", sys.executable, __file__, "--count", *names]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        counts = counted_in(place)
+    declined = json.loads(done.stdout)
+    results: dict[str, Any] = {}
+    for workload, by_name in counts.items():
+        calls = {name: {verb: a_call(counts) for verb, counts in verbs.items()} for name, verbs in by_name.items()}
+        floor = calls[FLOOR]
+        order = [plan.name for plan in (*FLOORS, *ours()) if plan.name in calls]
+        results[workload] = {
+            name: figures(*(calls[name][verb] for verb in VERBS), *(calls[name][verb] / floor[verb] for verb in VERBS))
+            for name in order
+        }
+        results[workload] |= {name: {"declined": reason} for name, reason in declined[workload].items()}
+    return {workload: results[workload] for workload in ITEMS}
+
+
+def version_of(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="contestants beside the first floor; by default all")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--profile", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.count:
+        count_all(given.names)
+        return
+    if shutil.which("valgrind") is None:
+        parser.error("valgrind is missing, which counts the instructions: sudo apt-get install valgrind")
+    results = run(given.names, given.profile)
+    programs = {"valgrind": "valgrind", "compiler": os.environ.get("CC", "cc")}
+    tools = {what: version_of(program, "--version") for what, program in programs.items()}
+    if given.json:
+        json.dump({"machine": machine(), **tools, "results": results}, sys.stdout, indent=2)
+        return
+    print(*machine().values(), *tools.values(), sep=" · ")
+    show(results, "instructions")
+
+
+if __name__ == "__main__":
+    main()
