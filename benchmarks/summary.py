@@ -1,8 +1,9 @@
-"""Measure all figures in the documentation, and rewrite benchmarks/summary.json and the README's lines.
+"""Measure the figures in the documentation, and rewrite benchmarks/summary.json and the README's lines.
 
-Run it on an idle machine. ``--rounds 1 --seconds 0.05`` is only a trial run, whose
-figures are marked as such. The system's limits slow down posix_ipc and baseplate;
-to raise them: sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
+Run it on an idle machine with each Python of the documentation, as `nox -s summary`
+does. ``--rounds 1 --seconds 0.05`` is only a trial run, whose figures are marked as
+such. The system's limits slow down posix_ipc and baseplate; to raise them:
+sudo sysctl fs.mqueue.msg_max=1000 fs.mqueue.msgsize_max=65536
 """
 
 import sys
@@ -13,11 +14,15 @@ ROOT = Path(__file__).parents[1]
 #: Workloads in which the replacement for multiprocessing is faster than the original, and some in which it is slower.
 SIZES = ("64B", "1KiB", "64KiB", "1MiB", "dict", "ping-pong")
 
+#: Batches of a sample in one thread.
+BATCHES = 50
+
 
 def main() -> None:
     # Imported here, because otherwise each worker process would import these modules too.
     import click
     import compat_multiprocessing
+    import same_thread
 
     import peers
     from ipcq._cli._exits import Failure, complain
@@ -26,22 +31,27 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "docs" / "_ext"))
     import benchmark_table
 
-    runs = {
-        "peers": (peers.contestants(), ()),
-        "compat_multiprocessing": (compat_multiprocessing.CONTESTANTS, SIZES),
-    }
+    python = "{}.{}".format(*sys.version_info)
 
     @click.command(help=f"\b\n{__doc__}")
     @bench.rounds_option(benchmark_table.ROUNDS)
     @click.option("--seconds", type=click.FloatRange(0.001, 60), default=benchmark_table.SECONDS, show_default=True)
     def command(rounds: int, seconds: float) -> None:
+        if python not in benchmark_table.PYTHONS:
+            raise click.UsageError(f"The documentation has figures of {' and '.join(benchmark_table.PYTHONS)} only.")
+        whole = python == benchmark_table.PYTHONS[0]
+        runs = {"peers": (peers.contestants(), () if whole else tuple(benchmark_table.SAID))}
+        if whole:
+            runs["compat_multiprocessing"] = (compat_multiprocessing.CONTESTANTS, SIZES)
         how = {"as_json": False, "as_markdown": True, "plot": None, "quiet": False}
         measured = {
             name: bench.measure(contestants, rounds=rounds, seconds=seconds, chosen=workloads, **how)
             for name, (contestants, workloads) in runs.items()
         }
         kept = {name: benchmark_table.short(report) for name, report in measured.items()}
-        benchmark_table.SUMMARY.write_text(benchmark_table.dump(kept) + "\n")
+        kept["same_thread"] = benchmark_table.rounded(same_thread.report(rounds, BATCHES))
+        summary = benchmark_table.kept() | {python: kept}
+        benchmark_table.SUMMARY.write_text(benchmark_table.dump(summary) + "\n")
         readme = ROOT / "README.md"
         readme.write_text(benchmark_table.written_anew(readme.read_text()))
         try:

@@ -1,12 +1,14 @@
 """The measured figures in the documentation and the README, generated from benchmarks/summary.json.
 
-``nox -s benchmarks -- summary`` measures, and rewrites that file and the README's lines. The file has the reports of
-`ipcq bench --json`, by the names of the scripts that made them, without the samples of each round.
+``nox -s summary`` measures, and rewrites that file and the README's lines. The file has, for each Python, the reports
+of `ipcq bench --json`, by the names of the scripts that made them, without the samples of each round; and the report
+of benchmarks/same_thread.py.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,13 @@ from ipcq._bench.report import FORMAT, Report, digits, figure, of_kind, result_o
 
 SUMMARY = Path(__file__).parents[2] / "benchmarks" / "summary.json"
 
+#: The Pythons that are measured. On the first all workloads are, on the others those of the README.
+PYTHONS = "3.11", "3.13"
+
 #: A report with fewer rounds or shorter samples is marked as a trial.
 ROUNDS, SECONDS = 5, 0.3
+
+UNMEASURED = "The figures of this version have not been measured yet, because that needs an idle machine."
 
 #: The fields of a result that the summary omits.
 OMITTED = {"samples", "messages", "p99"}
@@ -77,16 +84,27 @@ def dump(value: Any, indent: str = "") -> str:
 # Showing it
 
 
-def read(name: str) -> Report:
+def kept() -> dict[str, dict[str, Any]]:
+    """Return all reports, by Python and by the name of the script."""
+    summary: dict[str, dict[str, Any]] = json.loads(SUMMARY.read_text("utf-8"))
+    return {python: summary[python] for python in PYTHONS if python in summary}
+
+
+def read(name: str, python: str = PYTHONS[0]) -> Report:
     """Read the report of a script of benchmarks/.
 
     Raises:
-        ValueError: The report has another format.
+        ValueError: The report has another format, or is not there.
     """
-    report: Report = json.loads(SUMMARY.read_text("utf-8"))[name]
-    if report["format"] != FORMAT:
-        raise ValueError(f"{SUMMARY}: {name!r} is not a report of format {FORMAT}")
+    report: Report | None = kept().get(python, {}).get(name)
+    if report is None or report["format"] != FORMAT:
+        raise ValueError(f"{SUMMARY}: {name!r} on {python} is not a report of format {FORMAT}")
     return report
+
+
+def all_of(name: str) -> list[Report]:
+    """Read the reports of a script on each Python on which it was measured."""
+    return [read(name, python) for python, reports in kept().items() if name in reports]
 
 
 def is_trial(report: Report) -> bool:
@@ -122,6 +140,17 @@ def ratios(report: Report) -> Iterator[str]:
         yield f"| {workload['title']}, {workload['unit']} | {' | '.join(cells)} |"
 
 
+def same_thread(report: Report) -> Iterator[str]:
+    """Yield the tables of puts and gets in one thread."""
+    yield f"{report['machine']['python']}, {report['machine']['processor']}. Medians of {report['rounds']} rounds."
+    for workload, by_name in report["results"].items():
+        yield from ("", f"| {workload} | put, ns | get, ns | put / floor | get / floor |", "|---|---:|---:|---:|---:|")
+        for name, each in by_name.items():
+            if "declined" not in each:
+                cells = (figure(each[column]) for column in ("put", "get", "put to floor", "get to floor"))
+                yield f"| {name} | {' | '.join(cells)} |"
+
+
 def warning(report: Report) -> Iterator[str]:
     if is_trial(report):
         yield from ("```{warning}", trial(report), "```", "")
@@ -138,17 +167,19 @@ def library(contestant: str) -> str:
     return contestant.partition(",")[0]
 
 
-def readme(report: Report) -> Iterator[str]:
+def readme(reports: Sequence[Report]) -> Iterator[str]:
     """Yield the README's lines: the figures, unless they come from a trial, and the measured peers."""
-    if is_trial(report):
-        yield "The figures of this version have not been measured yet, because that needs an idle machine."
+    if any(map(is_trial, reports)):
+        yield UNMEASURED
     else:
-        workloads = {each["name"]: each for each in report["workloads"]}
-        yield from (line(said, workloads[name], report["base"]) for name, said in SAID.items())
-        yield ""
+        for report in reports:
+            workloads = {each["name"]: each for each in report["workloads"]}
+            yield from (f"On {report['machine']['python']}:", "")
+            yield from (line(said, workloads[name], report["base"]) for name, said in SAID.items())
+            yield ""
         yield "Above 1 ×, ipcq is faster; below, the other library is."
     yield ""
-    yield f"Compared with: {', '.join(versions(report))}."
+    yield f"Compared with: {', '.join(dict.fromkeys(chain(*map(versions, reports))))}."
 
 
 def line(said: str, workload: Mapping[str, Any], base: str) -> str:
@@ -161,5 +192,5 @@ def line(said: str, workload: Mapping[str, Any], base: str) -> str:
 
 def written_anew(text: str) -> str:
     """Return the README with its figures replaced by those of the summary."""
-    lines = "\n".join(readme(read("peers")))
+    lines = "\n".join(readme(all_of("peers")))
     return PLACE.sub(lambda place: f"{place[1]}{lines}{place[3]}", text)

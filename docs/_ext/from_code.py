@@ -4,8 +4,9 @@ import re
 from base64 import b64encode
 from html import escape
 from importlib import import_module
+from itertools import chain
 
-from benchmark_table import page, ratios, read
+from benchmark_table import UNMEASURED, all_of, page, ratios, read, same_thread
 from capability_table import table
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -53,12 +54,20 @@ class CapabilityTable(Generated):
 
 
 class BenchmarkTable(Generated):
-    """Prints a report of benchmarks/summary.json as tables."""
+    """Prints the reports of a script in benchmarks/summary.json as tables."""
 
     required_arguments = 1
 
     def lines(self) -> list[str]:
-        return list(page(read(self.arguments[0])))
+        return list(chain.from_iterable(["", *page(report)] for report in all_of(self.arguments[0])))
+
+
+class SameThreadTable(Generated):
+    """Prints the reports of same_thread.py in benchmarks/summary.json as tables."""
+
+    def lines(self) -> list[str]:
+        reports = all_of("same_thread")
+        return list(chain.from_iterable(["", *same_thread(report)] for report in reports)) or [UNMEASURED]
 
 
 class BenchmarkRatios(Generated):
@@ -103,6 +112,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("module-docstring", ModuleDocstring)
     app.add_directive("capability-table", CapabilityTable)
     app.add_directive("benchmark-table", BenchmarkTable)
+    app.add_directive("same-thread-table", SameThreadTable)
     app.add_directive("benchmark-ratios", BenchmarkRatios)
     app.add_directive("benchmark-chart", BenchmarkChart)
     PlainAttributes(app)

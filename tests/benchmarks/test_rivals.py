@@ -26,7 +26,9 @@ SMALL = WORKLOADS["64B"]
 WATCHDOG = 60
 
 #: Rivals that the test environment has on Linux only; baseplate is replaced by a stand-in.
-INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "shmqueue", "cloudtoid-interprocess", "subetha-ipc")
+INSTALLED_ON_LINUX = ("faster-fifo", "pyzmq", "shmqueue", "cloudtoid-interprocess", "subetha-ipc", "hyperq")
+#: Rivals whose ends wait for each other.
+CONNECTED = (rivals.Iceoryx2, rivals.TachyonIpc)
 
 
 @pytest.fixture
@@ -61,8 +63,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def plans() -> list[Queues]:
     """Return all rivals that move bytes, and their variants."""
     return [
-        # Not iceoryx2, whose ends wait for each other.
-        *(rival() for rival, _ in rivals.RIVALS.values() if rival is not rivals.Iceoryx2),
+        *(rival() for rival, _ in rivals.RIVALS.values() if rival not in CONNECTED),
         rivals.FasterFifo("faster-fifo, raw", raw=True),
         rivals.PosixIpc("posix_ipc, polled", polled=True),
     ]
@@ -74,6 +75,8 @@ def skip_without(plan: Queues) -> None:
         pytest.skip("peers are installed on Linux alone")
     if isinstance(plan, rivals.SubethaIpc) and platform.machine() != "x86_64":
         pytest.skip("subetha-ipc has wheels for x86-64 alone")
+    if isinstance(plan, rivals.HyperQ) and (platform.machine() != "x86_64" or sys.version_info >= (3, 13)):
+        pytest.skip("hyperq has wheels for x86-64 and CPython up to 3.12 alone")
 
 
 @pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
@@ -143,10 +146,12 @@ def test_a_rival_waits_for_messages_and_for_space(plan: Queues, workload: str) -
     assert messages == [message for block in blocks for message in block]
 
 
-def test_ends_that_wait_for_each_other_connect() -> None:
+@pytest.mark.parametrize("rival", CONNECTED)
+def test_ends_that_wait_for_each_other_connect(rival: type[Queues]) -> None:
     """No message is put before they are connected."""
-    pytest.importorskip("iceoryx2", reason="peers are installed on Linux alone")
-    plan, done = rivals.Iceoryx2(), threading.Event()
+    plan, done = rival(), threading.Event()
+    if not rivals.installed(plan.distribution):
+        pytest.skip(f"{plan.distribution} is not installed: it is for Linux alone, or has to be compiled by hand")
 
     def write(address: Any) -> None:
         end = plan.writer(address, SMALL)
@@ -183,6 +188,8 @@ def test_an_installed_rival_has_a_version(plan: Queues) -> None:
         (rivals.SubethaIpc(), "dict", "bytes"),
         (rivals.SubethaIpc(), "1KiB", "64 bytes"),
         (rivals.SubethaIpc(), "4P1C", "one producer"),
+        (rivals.TachyonIpc(), "dict", "bytes"),
+        (rivals.TachyonIpc(), "4P1C", "one producer"),
         (rivals.PosixIpc(max_message_size=1 << 30), "64B", "ulimit"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
