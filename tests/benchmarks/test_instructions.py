@@ -31,10 +31,10 @@ OURS, RAW, PLAIN = "ipcq shm", "ipcq shm, raw", "ring with METH_O and METH_NOARG
 #: For each workload the greatest ratio to the floor: what was measured, the largest of CPython 3.11 to 3.13 and a build
 #: of 3.11 with profile-guided optimisation, and a tenth. Lower them whenever a call becomes cheaper.
 MOST = {
-    ("64B", "put"): 3.88 * 1.1,
-    ("64B", "get"): 3.66 * 1.1,
-    ("dict", "put"): 2.11 * 1.1,
-    ("dict", "get"): 0.95 * 1.1,
+    ("64B", "put"): 2.9 * 1.1,
+    ("64B", "get"): 2.75 * 1.1,
+    ("dict", "put"): 1.72 * 1.1,
+    ("dict", "get"): 0.92 * 1.1,
 }
 
 
@@ -45,7 +45,7 @@ def counted() -> dict[str, Any]:
         pytest.fail("valgrind is missing, which counts the instructions: sudo apt-get install valgrind")
     command = [sys.executable, BENCHMARKS / "instructions.py", "--json", OURS, RAW, PLAIN]
     environment = {**os.environ, "IPCQ_SHORTCUTS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures: dict[str, Any] = json.loads(done.stdout)["results"]
     return figures
@@ -65,8 +65,8 @@ def test_the_codec_adds_little_to_bytes(counted: dict[str, Any], verb: str) -> N
 
 @pytest.mark.parametrize("verb", ["put", "get"])
 def test_the_floors_are_floors(counted: dict[str, Any], verb: str) -> None:
-    """Either kind of method of the bare ring takes at most half of the instructions of ipcq's."""
-    assert 2 * max(counted["64B"][name][verb] for name in ("ring, C", PLAIN)) < counted["64B"][OURS][verb]
+    """Either kind of method of the bare ring takes far fewer instructions than ipcq's."""
+    assert 1.5 * max(counted["64B"][name][verb] for name in ("ring, C", PLAIN)) < counted["64B"][OURS][verb]
 
 
 def test_what_was_not_counted_has_a_reason(counted: dict[str, Any]) -> None:
