@@ -110,6 +110,7 @@ EACH = (
     "tests/processes/test_fork.py",
     "tests/processes/test_fork_in_import.py",
     "tests/processes/test_signals.py",
+    "tests/processes/test_threads.py",
 )
 
 

@@ -1,0 +1,114 @@
+"""C21: what ipcq needs of the global interpreter lock, which is nothing.
+
+A free-threaded Python switches the lock on when it imports an extension that does not declare that it works without.
+And since Python 3.12 each interpreter of a process can have a lock of its own. Such an interpreter imports only
+extensions that declare that they work there; they run at the same time as the same code in another interpreter.
+"""
+
+import sys
+
+import pytest
+
+from core.conftest import Run
+from processes.needs import usable
+
+SWITCHED = """
+import sys
+
+def is_enabled():
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+before = is_enabled()
+import ipcq
+
+with ipcq.open(sys.argv[1], sys.argv[2]) as queue:
+    queue.put({"a": [1, "two", b"three"]})
+    queue.get()
+    queue.unlink()
+print(before == is_enabled())
+"""
+
+
+@pytest.mark.parametrize("backend", ["memory", "pyshm", "shm", "socketpair"])
+def test_a_queue_leaves_the_gil_off_where_it_is_off(run: Run, name: str, backend: str) -> None:
+    """C21: neither a backend nor a default handle imports an extension that switches it on."""
+    # An empty value is as none: this Python decides by itself.
+    assert run(SWITCHED, name, usable(backend), environment={"PYTHON_GIL": ""}) == "True"
+
+
+# How the scripts below get interpreters with a GIL of their own.
+IMPORT_INTERPRETERS = """
+import sys
+
+try:
+    import _interpreters as interpreters  # since 3.13
+except ImportError:
+    import _xxsubinterpreters as interpreters
+"""
+
+# The main interpreter unlinks: on CPython 3.12.1 the process may crash at its end if another one imported `secrets`.
+SHARED = """
+import threading
+
+import ipcq
+
+NAME, BACKEND, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3])
+RESULTS = NAME + "-results"
+
+BEGIN = f'''
+import ipcq
+queue, results = ipcq.open({NAME!r}, {BACKEND!r}), ipcq.open({RESULTS!r}, {BACKEND!r})
+'''
+PUT = f'''
+for number in range({COUNT}):
+    queue.put({{"from": NUMBER, "number": number, "data": bytes(number)}}, timeout=30)
+'''
+GET = f'''
+for _ in range({COUNT}):
+    item = queue.get(timeout=30)
+    assert item["data"] == bytes(item["number"])
+    results.put([item["from"], item["number"]], timeout=30)
+'''
+END = '''
+queue.close()
+results.close()
+'''
+
+failures = []
+
+def work(script):
+    number = interpreters.create()
+    try:
+        failed = interpreters.run_string(number, script)
+        if failed is not None:
+            failures.append(failed)
+    except BaseException as error:
+        failures.append(error)
+    finally:
+        interpreters.destroy(number)
+
+with ipcq.open(NAME, BACKEND) as queue, ipcq.open(RESULTS, BACKEND) as results:
+    bodies = [PUT.replace("NUMBER", str(number)) for number in range(2)] + [GET] * 2
+    threads = [threading.Thread(target=work, args=(BEGIN + body + END,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    taken = results.get_many()
+    print(sorted(taken) == [[producer, number] for producer in range(2) for number in range(COUNT)], queue.qsize())
+    queue.unlink()
+    results.unlink()
+"""
+
+
+needs_interpreters = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="a GIL for each interpreter came with Python 3.12"
+)
+
+
+@needs_interpreters
+@pytest.mark.parametrize("backend", ["pyshm", "shm"])
+def test_interpreters_with_gils_of_their_own_share_a_queue(run: Run, name: str, backend: str) -> None:
+    """C2, C21: two put and two get at the same time, each with a handle of its own; nothing is lost or repeated."""
+    assert run(IMPORT_INTERPRETERS + SHARED, name, usable(backend), 200) == "True 0"
