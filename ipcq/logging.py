@@ -24,7 +24,7 @@ from ipcq._opening.options import Options
 from ipcq._process.call_site import called_from, caller
 from ipcq._process.deadline import SLICE, seconds_of
 from ipcq._process.imports import importing
-from ipcq._process.limits import too_many_threads
+from ipcq._process.limits import check_daemon_threads, too_many_threads
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import (
     DecodeError,
@@ -263,9 +263,11 @@ class QueueListener(logging.handlers.QueueListener):
             InvalidArgument: A name is not that of a configured handler.
             RuntimeError: The listener is already running.
             LimitExceeded: The system cannot start a thread.
+            Unsupported: This interpreter, which has its own GIL, cannot start the thread.
         """
         if self._thread is not None:
             raise RuntimeError("the listener is already running")
+        check_daemon_threads()
         self.handlers = tuple(map(_resolved_handler, self._given_handlers))
         self._stop_event.clear()
         try:

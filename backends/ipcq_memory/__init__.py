@@ -32,6 +32,7 @@ from ipcq.backend import (
     Request,
     Scope,
     Stats,
+    check_daemon_threads,
     default_limits,
     give_notice,
     hold_over_forks,
@@ -437,6 +438,8 @@ class MemoryChannel(Channel):
 
     def notify(self, notice: Notice | None, /) -> None:
         queue = self._queue
+        if notice is not None:
+            check_daemon_threads()
 
         def step() -> None:
             holder = queue.registrant[0] if queue.registrant else None

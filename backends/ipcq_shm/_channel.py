@@ -15,6 +15,7 @@ from ipcq.backend import (
     Request,
     Stats,
     belongs,
+    check_daemon_threads,
     closed,
     default_limits,
     holder_of_byte,
@@ -64,6 +65,7 @@ class ShmChannel(_core.Ring, Channel):
         if notice is None:
             self._withdraw()
         else:
+            check_daemon_threads()
             seen = self.ask_notice()
             if seen is None:
                 raise notice_taken()

@@ -27,6 +27,7 @@ from ipcq.backend import (
     Request,
     Scope,
     Severity,
+    check_daemon_threads,
     importing,
     translated,
 )
@@ -80,6 +81,7 @@ class SocketpairBackend(Backend):
             raise Unsupported("the kernel keeps packets in order: leave out priorities")
         if request.max_messages is not None and request.buffer_size is not None:
             raise Unsupported("max_messages alone limits the queue: leave out buffer_size")
+        check_daemon_threads()  # the descriptor server
         largest = request.max_message_size or MAX_MESSAGE_SIZE
         with translated(), _host.no_fork(), ExitStack() as undo:
             homes = _place.make()
@@ -112,6 +114,7 @@ class SocketpairBackend(Backend):
         with importing():
             from ipcq_socketpair import _channel, _host, _place
 
+        check_daemon_threads()
         with translated(), _host.no_fork(), ExitStack() as undo:
             terms, ends = _place.asked(name)
             undo.callback(ends.close)

@@ -1,10 +1,11 @@
 """Limits of the process and of the machine that any backend may hit."""
 
+import _thread
 import errno
 import os
 import sys
 
-from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace
+from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, Unsupported
 
 if sys.platform != "win32":
     import resource  # now, because it could not be loaded once the descriptor table is full
@@ -62,6 +63,19 @@ def too_many_threads() -> LimitExceeded:
             limit, raising = "RLIMIT_NPROC", f"ulimit -u {2 * most} before the program starts"
     remedy = f"end processes so that a thread can be started, or {raising} (in a container also --pids-limit)"
     return LimitExceeded(limit=limit, value=most, asked=most + 1, remedy=remedy, errno=errno.EAGAIN)
+
+
+def check_daemon_threads() -> None:
+    """Check that this interpreter can start daemon threads.
+
+    Raises:
+        Unsupported: It cannot, as each interpreter with a GIL of its own (Python 3.12 and later).
+    """
+    allowed = getattr(_thread, "daemon_threads_allowed", None)
+    if allowed is not None and not allowed():
+        raise Unsupported(
+            "this needs a daemon thread, and an interpreter with its own GIL has none: use the main interpreter for it"
+        )
 
 
 def check_file_size(size: int) -> None:

@@ -98,7 +98,7 @@ from ipcq._process.deadline import SLICE, pause
 from ipcq._process.forks import belongs, closed, hold_over_forks, no_fork, opened
 from ipcq._process.gevent import NativeRLock, NativeThread, is_this_thread, original
 from ipcq._process.imports import importing
-from ipcq._process.limits import check_file_size, too_many_descriptors, too_many_threads
+from ipcq._process.limits import check_daemon_threads, check_file_size, too_many_descriptors, too_many_threads
 from ipcq._process.lock_holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
 from ipcq._process.private_directory import (
     make_private_directories,
@@ -147,6 +147,7 @@ __all__ = (
     "Severity",
     "Stats",
     "belongs",
+    "check_daemon_threads",
     "check_file_size",
     "check_owner",
     "closed",

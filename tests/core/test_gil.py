@@ -112,3 +112,58 @@ needs_interpreters = pytest.mark.skipif(
 def test_interpreters_with_gils_of_their_own_share_a_queue(run: Run, name: str, backend: str) -> None:
     """C2, C21: two put and two get at the same time, each with a handle of its own; nothing is lost or repeated."""
     assert run(IMPORT_INTERPRETERS + SHARED, name, usable(backend), 200) == "True 0"
+
+
+# Prints the second error's class and text, and by how many descriptors the process has grown meanwhile.
+REFUSED = """
+import ipcq
+
+NAME, BACKEND, CALL = sys.argv[1:]
+
+SCRIPT = f'''
+import os
+
+import ipcq
+import ipcq.logging
+
+def refusal():
+    try:
+        {CALL}
+    except ipcq.MessageQueueError as error:
+        return error
+
+refusal()  # imports what it needs
+before = len(os.listdir("/proc/self/fd"))
+error = refusal()
+print(type(error).__name__, len(os.listdir("/proc/self/fd")) - before, error.detail)
+'''
+
+with ipcq.open(NAME, BACKEND) as queue:
+    failed = interpreters.run_string(interpreters.create(), SCRIPT)
+    assert failed is None, failed
+    queue.unlink()
+"""
+
+
+@needs_interpreters
+@pytest.mark.parametrize(
+    ("backend", "call"),
+    [
+        ("socketpair", "ipcq.open({name!r} + '-new', 'socketpair')"),
+        ("socketpair", "ipcq.open({name!r}, 'socketpair')"),
+        ("memory", "with ipcq.open({name!r}, 'memory') as queue: queue.notify(print)"),
+        ("shm", "with ipcq.open({name!r}, 'shm') as queue: queue.notify(print)"),
+        ("shm", "with ipcq.open({name!r}, 'shm') as queue: ipcq.logging.QueueListener(queue).start()"),
+    ],
+    ids=["create", "attach", "notify-memory", "notify-shm", "listener"],
+)
+def test_what_needs_a_daemon_thread_is_refused_where_there_is_none(
+    run: Run, name: str, backend: str, call: str
+) -> None:
+    """C20, C24: the server of descriptors, a notice and a listener; the error says why, and leaves nothing open."""
+    printed = run(IMPORT_INTERPRETERS + REFUSED, name, usable(backend), call.format(name=name))
+    # For a new queue, the names of backends that would do follow.
+    assert printed.startswith(
+        "Unsupported 0 this needs a daemon thread, and an interpreter with its own GIL has none: use the main "
+        "interpreter for it"
+    )

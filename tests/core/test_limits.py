@@ -1,12 +1,14 @@
 """C24: errors for a lack of descriptors or threads name the limit and the way out."""
 
+import _thread
 import builtins
 import errno
 from pathlib import Path
 
 import pytest
 
-from ipcq._process.limits import too_many_descriptors, too_many_threads
+from ipcq._process.limits import check_daemon_threads, too_many_descriptors, too_many_threads
+from ipcq.errors import Unsupported
 
 resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
@@ -49,3 +51,10 @@ def test_a_lack_of_threads_names_its_limit(monkeypatch: pytest.MonkeyPatch, most
     error = too_many_threads()
     assert (error.limit, error.asked - error.value, error.errno) == (limit, 1, errno.EAGAIN)
     assert way in error.remedy
+
+
+def test_an_interpreter_with_its_own_gil_is_told_that_it_has_no_daemon_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: not that the system is short of threads; test_gil.py tries it in such interpreters."""
+    monkeypatch.setattr(_thread, "daemon_threads_allowed", lambda: False, raising=False)
+    with pytest.raises(Unsupported, match=r"needs a daemon thread, .*: use the main interpreter for it$"):
+        check_daemon_threads()
