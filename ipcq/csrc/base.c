@@ -210,8 +210,11 @@ static PyObject *base_await_uses(PyObject *object, PyObject *Py_UNUSED(unused))
 
         if (channel == NULL)
             return NULL;
-        if (channel->rouse != NULL)
+        if (channel->rouse != NULL) {
+            Py_BEGIN_CRITICAL_SECTION(self);
             channel->rouse(channel->context);
+            Py_END_CRITICAL_SECTION();
+        }
         Py_BEGIN_ALLOW_THREADS
         nanosleep(&moment, NULL);
         Py_END_ALLOW_THREADS
@@ -227,7 +230,7 @@ static PyObject *base_forget_uses(PyObject *object, PyObject *Py_UNUSED(unused))
 
 static PyObject *base_armed(PyObject *object, void *Py_UNUSED(unused))
 {
-    return PyBool_FromLong(((struct handle *)object)->channel != NULL);
+    return PyBool_FromLong(__atomic_load_n(&((struct handle *)object)->channel, __ATOMIC_RELAXED) != NULL);
 }
 
 /* The type */

@@ -23,7 +23,7 @@
 struct channel {
     PyObject_HEAD
     struct queue queue;
-    bool open;
+    _Atomic bool open;
     _Atomic unsigned uses; /* calls in progress that released the GIL and that the handle does not count */
     struct ipcq_channel table;
 };

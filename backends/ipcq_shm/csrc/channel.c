@@ -605,7 +605,7 @@ static PyObject *wait_notice(PyObject *self, PyObject *seen)
     struct channel *channel = (struct channel *)self;
     struct queue *queue = ring_of(self);
     unsigned long number = queue == NULL ? 0 : PyLong_AsUnsignedLong(seen);
-    bool told;
+    bool told = true;
 
     if (PyErr_Occurred())
         return NULL;
@@ -614,7 +614,8 @@ static PyObject *wait_notice(PyObject *self, PyObject *seen)
     Py_INCREF(channel);
     atomic_fetch_add(&channel->uses, 1);
     Py_BEGIN_ALLOW_THREADS
-    told = notice_given(queue, (uint32_t)number, EVENT_SLICE);
+    if (channel->open) /* again, now that the use is counted: without a GIL, another thread may have detached */
+        told = notice_given(queue, (uint32_t)number, EVENT_SLICE);
     atomic_fetch_sub(&channel->uses, 1);
     Py_END_ALLOW_THREADS
     Py_DECREF(channel);
@@ -696,10 +697,9 @@ static PyObject *settle(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct channel *channel = (struct channel *)self;
-    bool was_open = channel->open;
+    bool was_open = atomic_exchange(&channel->open, false);
 
     if (was_open) {
-        channel->open = false;
         await_uses(channel);
         Py_BEGIN_ALLOW_THREADS /* it may have to wait for the producers' lock, to silence the doorbell */
         queue_detach(&channel->queue);

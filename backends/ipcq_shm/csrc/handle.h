@@ -61,11 +61,11 @@ struct queue {
     struct habit writing;
     _Atomic int64_t looked; /* when the file's link count was last read, CLOCK_MONOTONIC_COARSE, ns */
     _Atomic bool named;     /* the file was seen to have a name */
-    char doorbell_path[288]; /* doorbell.h; guarded, with the next four, by the producers' lock */
+    char doorbell_path[288]; /* doorbell.h; changed, with the next four, under the producers' lock */
     int doorbell;            /* its descriptor, or -1 */
     uint64_t doorbell_inode;
     unsigned rings;
-    bool armed;
+    _Atomic bool armed; /* after the descriptor, and read without the lock */
     bool stays; /* continues after the queue was unlinked */
     _Atomic uint32_t put_turn; /* calls in this turn, while others slept */
     _Atomic uint32_t get_turn;
