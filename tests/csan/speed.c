@@ -1,4 +1,5 @@
 /* Benchmarks of the core without Python: processes on both ends, and a put and a get in one thread. */
+#include <sched.h>
 #include <sys/wait.h>
 
 #include "harness.h"
@@ -81,9 +82,78 @@ static double ping_pong(int rounds, bool spin)
     return (double)(clock_now() - begin) / rounds / 1000;
 }
 
+/* Runs this process on one processor, counted from 0, so that the two below never share one. */
+static void pin(size_t skip)
+{
+    cpu_set_t all, one;
+
+    CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
+    CPU_ZERO(&one);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &all) && skip-- == 0)
+            CPU_SET(cpu, &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+}
+
+static int by_size(const void *one, const void *other)
+{
+    const double *first = one, *second = other;
+
+    return (*first > *second) - (*first < *second);
+}
+
+/* Returns the median nanoseconds of a get from a full queue while a producer on another processor spins for space, or
+ * without one. Only those stretches of 400 gets count during all of which the producer ran. */
+static double get_beside(bool spinner)
+{
+    enum { STRETCH = 400, STRETCHES = 200 };
+    double took[STRETCHES];
+    int file = queue_file(1 << 20, 0, 1 << 18), count = 0;
+    struct place place = {message, sizeof message, 0, 0};
+    struct queue *queue = queue_open(file);
+    cpu_set_t before;
+    pid_t child;
+
+    CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+    child = fork_child();
+    if (child == 0) {
+        struct queue *producer = queue_open(file);
+
+        pin(1);
+        for (;;) {
+            producer->writing.budget = 160000;
+            if (spinner)
+                wait_spin_writable(producer, 64, clock_now(), INT64_MAX);
+            else
+                producer->segment->put.spinner = clock_now() + 160000;
+        }
+    }
+    pin(0);
+    while (count < STRETCHES) {
+        int64_t since;
+
+        while (queue_put(queue, message, 64, 0) == QUEUE_OK)
+            continue;
+        since = clock_now();
+        for (int number = 0; number < STRETCH; number++)
+            CHECK(try_get(queue, &place) == QUEUE_OK);
+        if (queue->segment->put.spinner > clock_now() && queue->segment->put.spinner < since + 160000)
+            took[count++] = (double)(clock_now() - since) / STRETCH;
+    }
+    CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
+    CHECK(sched_setaffinity(0, sizeof before, &before) == 0);
+    queue_close(queue);
+    close(file);
+    qsort(took, (size_t)count, sizeof *took, by_size);
+    return took[count / 2];
+}
+
 int main(void)
 {
     CHECK(lock_works());
+    for (int round = 0; round < 5; round++)
+        printf("get of 64 B from a full queue: %.1f ns, beside a producer that spins %.1f ns\n",
+               get_beside(false), get_beside(true));
     for (int round = 0; round < 3; round++) {
         printf("same thread, put and get: %.1f ns (64 B), %.1f ns (1 KiB)\n", alone(64, 2000000), alone(1024, 1000000));
         printf("64 B: %.1f M/s 1P1C, %.1f M/s 2P2C, %.1f M/s 3P1C, %.1f M/s 1P3C\n",

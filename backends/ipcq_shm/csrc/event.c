@@ -15,8 +15,12 @@
 #define SPIN(cost) (2 * (cost))
 /* How long a sleeper that was woken may take to answer before another is woken, in nanoseconds. */
 #define ON_ITS_WAY 1000000
-/* Pauses between two reads: a spinner that reads all the time takes the cache line away from the writer. */
+/* Pauses between two reads, and how many reads double them: each read takes the cache line away from the writer, which
+ * needs it for its next commit. So a wait of a microsecond is over at once, and a longer one takes a quarter more at
+ * most. With 8 pauses all the time a get beside a spinning producer took 1.4 times as long, now 1.04 (speed.c). */
 #define PAUSES 8
+#define MOST_PAUSES 64
+#define LOOKS 8
 
 void event_learn(struct habit *habit)
 {
@@ -35,6 +39,7 @@ bool event_spin(_Atomic int64_t *spinner, struct habit *habit, int64_t since, in
     int64_t now = clock_now();
     int64_t other = atomic_load_explicit(spinner, memory_order_relaxed);
     int64_t mine = since + budget < until ? since + budget : until;
+    int pauses = PAUSES, looks = 0;
 
     if (mine <= now || (other > now && other < now + SPIN(DEAREST)))
         return work(whom);
@@ -46,8 +51,10 @@ bool event_spin(_Atomic int64_t *spinner, struct habit *habit, int64_t since, in
             atomic_store_explicit(&habit->budget, SPIN(cost), memory_order_relaxed);
             return true;
         }
-        for (int pauses = 0; pauses < PAUSES; pauses++)
+        for (int left = pauses; left > 0; left--)
             futex_pause();
+        if (++looks % LOOKS == 0 && pauses < MOST_PAUSES)
+            pauses *= 2;
     } while (clock_now() < mine);
     if (mine < until) /* otherwise the spin was cut short and proves nothing */
         atomic_store_explicit(&habit->budget, budget / 2 < cost / 8 ? SPIN(cost) : budget / 2, memory_order_relaxed);
