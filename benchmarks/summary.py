@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-#: Workloads in which the replacement for multiprocessing is faster than the original, and some in which it is slower.
+#: Workloads of the replacement for multiprocessing.
 SIZES = ("64B", "1KiB", "64KiB", "1MiB", "dict", "ping-pong")
 
 #: Batches of a sample in one thread.

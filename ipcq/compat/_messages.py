@@ -14,6 +14,7 @@ If no ring can be created, all messages go through the backlog.
 
 import os
 import select
+from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from ipcq._process.deadline import NEVER, PASSED, SLICE, pause, seconds_of
 from ipcq.backend import Request
 from ipcq.compat._nameless import create
 from ipcq.compat._overflow import Overflow
-from ipcq.compat._pickling import PICKLE
+from ipcq.compat._pickling import PICKLE, Pickle, loads
 from ipcq.errors import BackendUnavailable, MessageQueueError, QueueEmpty, QueueFull, TimedOutError
 
 __all__ = ("FileQueue", "RingQueue", "make")
@@ -38,9 +39,9 @@ _MOST_MESSAGE_BYTES: Final = 1 << 16
 #: The largest number of messages for which a ring is created, which takes 12 MB.
 _MOST_MESSAGES: Final = 1 << 17
 
-#: Time that a put to a full, unbounded ring waits for a consumer before it appends to the backlog, which is several
-#: times slower.
-_RING_FULL_SECONDS: Final = 0.02
+#: Time that a put waits for a consumer before it appends to the backlog because an unbounded ring is full, or stores a
+#: parcel apart because no blocks are free. Both are several times slower.
+_FULL_SECONDS: Final = 0.02
 #: Time that a put to the backlog yields to consumers, so that the backlog becomes empty.
 _YIELD_SECONDS: Final = 0.0001
 #: Time that a get waits for the ring before it checks the backlog.
@@ -58,7 +59,7 @@ def make(bound: int) -> "FileQueue":
     overflow = Overflow.create()
     if bound > _MOST_MESSAGES:
         return FileQueue(overflow, bound)
-    request = Request(buffer_size=_RING_BYTES)
+    request = Request(buffer_size=_RING_BYTES, max_message_size=min(_MOST_MESSAGE_BYTES, _RING_BYTES // 4))
     if bound:
         largest = max(_LEAST_MESSAGE_BYTES, min(_MOST_MESSAGE_BYTES, _BOUNDED_RING_BYTES // bound))
         request = Request(max_messages=bound, max_message_size=largest)
@@ -69,7 +70,7 @@ def make(bound: int) -> "FileQueue":
 
 
 class FileQueue:
-    """A queue whose messages all go through the backlog."""
+    """A queue whose messages all go through the backlog: pickles to put, objects to get."""
 
     def __init__(self, overflow: Overflow, bound: int) -> None:
         self._overflow = overflow
@@ -78,7 +79,7 @@ class FileQueue:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._overflow, self._bound)
 
-    def put(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, data: Pickle, block: bool = True, timeout: float | None = None) -> None:
         """Store a message.
 
         Raises:
@@ -91,11 +92,11 @@ class FileQueue:
                 raise QueueFull
             pause(since, deadline, _SPACE_POLL_SECONDS)
 
-    def _append(self, data: bytes, deadline: float) -> bool:
+    def _append(self, data: Pickle, deadline: float) -> bool:
         def append() -> bool:
             if self._bound and self._overflow.count() >= self._bound:
                 return False
-            self._overflow.append(data)
+            self._overflow.append(bytes(data))
             return True
 
         try:
@@ -103,11 +104,12 @@ class FileQueue:
         except TimedOutError as error:
             raise QueueFull(error.detail) from error
 
-    def get(self, block: bool = True, timeout: float | None = None) -> bytes:
-        """Take the next message.
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the next message, and return its object.
 
         Raises:
             QueueEmpty: No message came before the timeout.
+            Exception: Any exception of loading the pickle; the message is gone.
         """
         deadline = deadline_of(block, timeout)
         poll = select.poll()
@@ -117,7 +119,7 @@ class FileQueue:
             if left <= 0:
                 raise QueueEmpty
             poll.poll(left * 1000)
-        return data
+        return loads(data)
 
     def _take(self, deadline: float) -> bytes | None:
         try:
@@ -170,12 +172,14 @@ class RingQueue(FileQueue):
         super().__init__(overflow, bound)
         self._ring = ring
         self._take_from_ring = taker(ring)
-        self._put = ring.put
+        # What fits the ring is bytes: the pickler writes parts only of more than 64 KiB.
+        self._put: Callable[..., None] = ring.put
         self._get = ring.get
         self._largest = ring.max_message_size
         # A bounded queue never uses the backlog.
         self._slice = None if bound else _BACKLOG_POLL_SECONDS
         self._words = overflow.words
+        self._patient = True  # whether a put waits for free blocks
         self._taken = 0  # messages taken from the backlog before this handle last appended to it
         self._poll: select.epoll | None = None
         self._poll_pid = 0  # the process that created it
@@ -183,7 +187,7 @@ class RingQueue(FileQueue):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._overflow, self._bound, self._ring)
 
-    def put(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, data: Pickle, block: bool = True, timeout: float | None = None) -> None:
         words = self._words
         if len(data) > self._largest:
             self._put_parcel(data, block, timeout)
@@ -193,20 +197,33 @@ class RingQueue(FileQueue):
             self._put_to_backlog(data, deadline_of(block, timeout))
         else:
             try:
-                self._put(data, bool(block), _RING_FULL_SECONDS)
+                self._put(data, bool(block), _FULL_SECONDS)
             except QueueFull:
                 self._put_to_backlog(data, deadline_of(block, timeout))
 
-    def _put_to_backlog(self, data: bytes, deadline: float) -> None:
+    def _await_room(self, size: int, deadline: float) -> None:
+        """Wait for free blocks, but not for long, and not again before there were some."""
+        parcels = self._overflow.parcels
+        since = monotonic()
+        until = min(deadline, since + _FULL_SECONDS)
+        while not parcels.has_room(size):
+            if not self._patient or monotonic() >= until:
+                self._patient = False
+                return
+            pause(since, until, _FULL_SECONDS)
+        self._patient = True
+
+    def _put_to_backlog(self, data: Pickle, deadline: float) -> None:
         self._append(data, deadline)
         taken = self._overflow.taken()
         if taken != self._taken:
             self._taken = taken
             sleep(_YIELD_SECONDS)
 
-    def _put_parcel(self, data: bytes, block: bool, timeout: float | None) -> None:
-        file = self._overflow.file
+    def _put_parcel(self, data: Pickle, block: bool, timeout: float | None) -> None:
+        parcels = self._overflow.parcels
         deadline = deadline_of(block, timeout)
+        self._await_room(len(data), deadline)
         try:
             ticket = self._overflow.wrap(data, deadline)
         except TimedOutError as error:
@@ -214,12 +231,12 @@ class RingQueue(FileQueue):
         try:
             self.put(ticket, block, None if timeout is None else max(0.0, deadline - monotonic()))
         except MessageQueueError:
-            file.drop(ticket)
+            parcels.drop(ticket)
             raise
 
-    def get(self, block: bool = True, timeout: float | None = None) -> bytes:
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
         words = self._words
-        file = self._overflow.file  # keep it, so that a parcel can be read even if another thread closes the queue
+        parcels = self._overflow.parcels  # keep them, so that one can be read even if another thread closes the queue
         if words[words[0]] or timeout is not None or not block:
             data = self._wait(deadline_of(block, timeout))
         else:
@@ -227,7 +244,7 @@ class RingQueue(FileQueue):
                 data = self._get(True, self._slice)
             except QueueEmpty:
                 data = self._wait(NEVER)
-        return data if data[0] == PICKLE else file.unwrap(data)
+        return loads(data) if data[0] == PICKLE else parcels.take(data, loads)
 
     def _wait(self, deadline: float) -> bytes:
         while True:

@@ -3,7 +3,8 @@
 It is an anonymous file in memory (``memfd_create``) that every process of the queue has open. Its two parts grow as
 needed, and pages that were read are freed:
 
-- *Parcels*, one for each large message. The producer gets a ticket, which goes through the ring in its place.
+- *Parcels* (`_parcels`), one for each large message. The producer gets a ticket, which goes through the ring in its
+  place.
 - The *backlog*, a FIFO for when the ring is full. A producer that finds messages in the backlog must append to it, and
   a consumer that finds the ring empty takes from the front. That keeps the order.
 
@@ -28,6 +29,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -37,14 +39,16 @@ from ipcq._process.forks import Step, at_fork
 from ipcq._process.gevent import NativeRLock
 from ipcq._process.imports import shortage_reported
 from ipcq._process.limits import check_file_size
-from ipcq._process.signals import suppressed
+from ipcq.compat._file import File
 from ipcq.compat._nameless import Travelling, arrived, departing
+from ipcq.compat._parcels import BLOCKS_END, TICKET, Parcels, offset_of
+from ipcq.compat._pickling import Pickle
 from ipcq.errors import QueueClosed, TimedOutError, Unsupported
 
 if sys.platform != "win32":  # there this module can be imported, and `Overflow.create` raises Unsupported
     import fcntl
 
-__all__ = ("File", "Overflow")
+__all__ = ("Overflow",)
 
 R = TypeVar("R")
 
@@ -53,12 +57,12 @@ _PAGE: Final = mmap.PAGESIZE
 _WHICH, _FIRST, _SECOND, _PARCELS_END, _DONE = 0, 1, 5, 9, 10
 _COPY: Final = struct.Struct("=4Q")
 _WORD: Final = 8
-#: Offsets of the backlog and of the parcels, too far apart for the backlog ever to reach the parcels.
-_BACKLOG: Final = _PAGE
+_WORDS_BYTES: Final = 11 * _WORD
+#: Offsets of the backlog and of the parcels apart, too far apart for the backlog ever to reach the parcels.
+_BACKLOG: Final = BLOCKS_END
 _PARCELS: Final = 1 << 62
 _SIZE: Final = (1 << 63) - _PAGE
 _HEAD: Final = struct.Struct("=Q")
-_TICKET: Final = struct.Struct("=BQQ")
 #: The backlog is freed in parts of this size.
 _BLOCK_BYTES: Final = 1 << 20
 #: Number of attempts to take the lock before sleeping.
@@ -67,60 +71,6 @@ _ATTEMPTS: Final = 50
 
 class _Overtaken(Exception):
     """Another step of the same thread ran during this one, so that this one's copy of the state is out of date."""
-
-
-class File:
-    """The open file, closed with its last reference: that of the `Overflow`, or of a thread that copies a parcel."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        """Take ownership of a descriptor; a negative number stands for a closed file."""
-        self.number = number
-
-    def fileno(self) -> int:
-        return self.number
-
-    def write(self, data: bytes, at: int) -> None:
-        """Write all of `data` at an offset."""
-        rest = memoryview(data)
-        while rest:  # one call writes at most 2 GiB
-            written = os.pwrite(self.number, rest, at)
-            rest, at = rest[written:], at + written
-
-    def read(self, size: int, at: int) -> bytes:
-        """Read exactly `size` bytes at an offset."""
-        data = os.pread(self.number, size, at)
-        while len(data) < size:
-            data += os.pread(self.number, size - len(data), at + len(data))
-        return data
-
-    def free(self, start: int, end: int) -> None:
-        """Free the pages that begin in a part of the file, the last one as a whole."""
-        # This needs a descriptor and a mapping. Without them, the pages stay, and no message is lost.
-        with suppressed(OSError), mmap.mmap(self.number, end - start, offset=start) as mapped:
-            mapped.madvise(mmap.MADV_REMOVE)
-
-    def unwrap(self, ticket: bytes) -> bytes:
-        """Read and free the message of a ticket."""
-        _, start, size = _TICKET.unpack(ticket)
-        try:
-            return self.read(size, start)
-        finally:  # also if there is no memory to read it, because the ticket is gone
-            self.free(start, start + size)
-
-    def drop(self, ticket: bytes) -> None:
-        """Free the message of a ticket."""
-        _, start, size = _TICKET.unpack(ticket)
-        self.free(start, start + size)
-
-    def close(self) -> None:
-        """Close the file, even if others refer to it."""
-        if self.number >= 0:
-            number, self.number = self.number, -1
-            os.close(number)
-
-    __del__ = quiet_at_exit(close)
 
 
 class Overflow:
@@ -139,11 +89,12 @@ class Overflow:
                 own = File(_opened_again(file))
                 undo.callback(own.close)
                 with _closing(_opened_again(file)) as mapped:
-                    page = mmap.mmap(mapped, _PAGE)
+                    front = memoryview(mmap.mmap(mapped, BLOCKS_END))
             undo.pop_all()
         self.file = own
+        self.parcels = Parcels(own, front)
         #: `words[words[0]]` is the number of messages in the backlog.
-        self.words = memoryview(page).cast("Q")
+        self.words = front[:_WORDS_BYTES].cast("Q")
         self._mutex = NativeRLock()
         self._inside = self._has_lock = self._overtaken = self._ending = False
         _instances.add(self)
@@ -176,25 +127,32 @@ class Overflow:
 
     # Parcels
 
-    def wrap(self, data: bytes, deadline: float) -> bytes:
+    def wrap(self, data: Pickle, deadline: float) -> bytes:
         """Store a message and return its ticket; deadline and exceptions are those of `locked`."""
-
-        def reserve() -> tuple[File, int]:
-            words, start = self.words, self.words[_PARCELS_END]
-            end = start + -len(data) // _PAGE * -_PAGE
-            if self._overtaken:
-                raise _Overtaken
-            words[_PARCELS_END] = end
-            return self.file, start
-
-        file, start = self.locked(reserve, deadline)
-        ticket = _TICKET.pack(0, start, len(data))
+        parcels, start = self.locked(partial(self._reserve, data), deadline)
+        ticket = TICKET.pack(0, start, len(data))
         try:
-            file.write(data, start)
+            parcels.write(start, data)
         except BaseException:
-            file.drop(ticket)
+            parcels.drop(ticket)
             raise
         return ticket
+
+    def _reserve(self, data: Pickle) -> tuple[Parcels, int]:
+        parcels, words, size = self.parcels, self.words, len(data)
+        blocks = parcels.free_blocks(size)
+        if blocks is not None:
+            used, marks = parcels.used, b"\1" * (blocks.stop - blocks.start)
+            if self._overtaken:
+                raise _Overtaken
+            used[blocks] = marks
+            return parcels, offset_of(blocks.start)
+        start = words[_PARCELS_END]
+        end = start + -size // _PAGE * -_PAGE
+        if self._overtaken:
+            raise _Overtaken
+        words[_PARCELS_END] = end
+        return parcels, start
 
     # The backlog. Callers hold the lock.
 
@@ -370,6 +328,7 @@ class Overflow:
         if self.file.number >= 0:
             # A thread that is about to read the words, or copies a parcel, keeps its own references.
             self.file = File(-1)
+            self.parcels = Parcels(self.file, memoryview(b""))
             self.words = memoryview(bytes(_PAGE)).cast("Q")
             os.close(self.wake)
 
@@ -381,6 +340,7 @@ class Overflow:
             return
         try:
             self.file = File(_opened_again(inherited.number))
+            self.parcels = Parcels(self.file, self.parcels.mapped)
         except OSError:
             self._release()  # no descriptor available: it is closed in the child, like a queue of ipcq
         # Even if a thread of the parent held it: its locks belong to the parent.

@@ -10,9 +10,11 @@ import copyreg
 import pickle
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
-__all__ = ("PICKLE", "dumps", "loads")
+__all__ = ("PICKLE", "Parts", "Pickle", "dumps", "loads", "parts_of")
+
+J = TypeVar("J")
 
 #: The first byte of every pickle since protocol 2.
 PICKLE: Final = 0x80
@@ -35,7 +37,32 @@ class _Reducers:
         return copyreg.dispatch_table[kind] if reducer is None else reducer
 
 
-class _Parts:
+class Parts:
+    """A pickle as the parts that the pickler wrote. Large bytes are parts of their own, which were not copied."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: list[bytes]) -> None:
+        # With protocol 5, the pickler also writes other objects with a buffer.
+        self.parts = [part if part.__class__ is bytes else b"".join((part,)) for part in parts]
+        self.size = sum(map(len, self.parts))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
+
+
+Pickle: TypeAlias = bytes | Parts
+
+
+def parts_of(data: Pickle) -> list[bytes]:
+    """Return the parts of a pickle."""
+    return data.parts if isinstance(data, Parts) else [data]
+
+
+class _File:
     """A file that keeps the parts that are written to it."""
 
     __slots__ = ("parts", "write")
@@ -58,14 +85,23 @@ _idle: list[tuple[pickle.Pickler, list[bytes]]] = []
 
 
 def _new() -> tuple[pickle.Pickler, list[bytes]]:
-    file = _Parts()
+    file = _File()
     pickler = pickle.Pickler(file)
     pickler.dispatch_table = _REDUCERS  # type: ignore[assignment]  # the C code calls only __getitem__
     return pickler, file.parts
 
 
-def dumps(item: object) -> bytes:
-    """Pickle an object; exceptions of its reducers pass through."""
+@overload
+def dumps(item: object) -> bytes: ...
+@overload
+def dumps(item: object, join: Callable[[list[bytes]], J]) -> bytes | J: ...
+def dumps(item: object, join: Callable[[list[bytes]], Any] = b"".join) -> Any:
+    """Pickle an object; exceptions of its reducers pass through.
+
+    Args:
+        item: The object.
+        join: Called with the parts of a pickle that the pickler wrote in several. It must not keep the list.
+    """
     if item.__class__ is bytes and len(item) < _SHORT:
         return _HEADS[len(item)] + item + _TAIL
     try:
@@ -74,7 +110,7 @@ def dumps(item: object) -> bytes:
         entry = _new()
     pickler, parts = entry
     pickler.dump(item)  # if it fails, the pickler is dropped, because it still refers to parts of the object
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    data = parts[0] if len(parts) == 1 else join(parts)
     if len(data) < _MAX_REUSE_BYTES:
         pickler.clear_memo()
         parts.clear()

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 from ipcq._process.deadline import NEVER, pause
 from ipcq._process.imports import importing as _importing
 from ipcq.compat._messages import FileQueue, make
-from ipcq.compat._pickling import dumps, loads
+from ipcq.compat._pickling import Parts, dumps
 from ipcq.errors import Unsupported as _Unsupported
 
 #: ``from ipcq.compat.multiprocessing import *`` imports the same names as from the standard library.
@@ -57,7 +57,7 @@ class _End:
     def recv(self) -> Any:
         """Take the next object; `concurrent.futures.ProcessPoolExecutor` calls this on the queues of its context."""
         self.check_open()
-        return loads(self._messages.get())
+        return self._messages.get()
 
     def close(self) -> None:
         """Close the queue."""
@@ -124,7 +124,7 @@ class SimpleQueue(_Base[_T]):
             Exception: Any exception of pickling the object.
         """
         self._writer.check_open()
-        self._messages.put(dumps(obj))
+        self._messages.put(dumps(obj, Parts))
 
     def get(self) -> _T:
         """Take the next object.
@@ -133,7 +133,7 @@ class SimpleQueue(_Base[_T]):
             OSError: The queue is closed.
         """
         self._reader.check_open()
-        return loads(self._messages.get())  # type: ignore[no-any-return]  # the user declares the type of the objects
+        return self._messages.get()  # type: ignore[no-any-return]  # the user declares the type of the objects
 
 
 class Queue(_Base[_T]):
@@ -168,7 +168,7 @@ class Queue(_Base[_T]):
         if self._closed:
             self._refuse()
         try:
-            data = dumps(obj)
+            data = dumps(obj, Parts)
         except Exception as error:
             self._on_queue_feeder_error(error, obj)
             return
@@ -188,7 +188,7 @@ class Queue(_Base[_T]):
         """
         if self._closed:
             self._refuse()
-        return loads(self._messages.get(block, timeout))  # type: ignore[no-any-return]  # as above
+        return self._messages.get(block, timeout)  # type: ignore[no-any-return]  # as above
 
     def put_nowait(self, obj: _T) -> None:
         """Store an object without waiting: ``put(obj, block=False)``."""

@@ -119,6 +119,17 @@ class Unwilling:
         return refuse_to_pickle()
 
 
+def refuse_to_load() -> Any:
+    raise ValueError("on purpose")
+
+
+class Unloadable:
+    """An object that can be pickled, and not loaded."""
+
+    def __reduce__(self) -> Any:
+        return refuse_to_load, ()
+
+
 class Point:
     """An object for whose class a reducer is registered."""
 

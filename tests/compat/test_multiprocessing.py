@@ -33,7 +33,7 @@ import ipcq
 from compat import queue_programs as programs
 from ipcq._process import forks as _forks
 from ipcq._process.deadline import NEVER
-from ipcq.compat import _messages, _nameless, _overflow, _pickling
+from ipcq.compat import _messages, _nameless, _overflow, _parcels, _pickling
 from ipcq.compat import multiprocessing as face
 from ipcq.compat._messages import FileQueue
 from ipcq.compat.multiprocessing import JoinableQueue, Queue, SimpleQueue
@@ -55,6 +55,9 @@ HANG = 20.0
 
 #: Bytes of a ring that has space for small messages only.
 TINY = 8192
+
+#: Bytes of an object that is too large for the blocks of the overflow file.
+HUGE = 4 << 20
 
 #: The smallest number of tests of its queues that CPython has.
 THEIRS = 13
@@ -296,6 +299,7 @@ def test_putting_a_large_object_without_memory_raises(make: Any, monkeypatch: py
     """C5: `put` raises, and nothing is put."""
     shared = make()
     with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", fail)
         patched.setattr(os, "pwrite", fail)
         with pytest.raises(OSError, match="as ordered"):
             shared.put(bytes(1 << 20))
@@ -323,6 +327,91 @@ def test_an_object_whose_consumer_runs_out_of_memory_is_freed(monkeypatch: pytes
         with pytest.raises(MemoryError):
             shared.get()
     assert held(shared) < 1 << 20
+
+
+def blocks_in_use(shared: Any) -> int:
+    """Return how many blocks of a queue's overflow file are in use."""
+    return sum(shared._messages._overflow.parcels.used)
+
+
+def test_the_memory_of_large_objects_is_used_again() -> None:
+    """After 100 objects of 1 MiB have passed, one at a time, the queue has memory for two."""
+    shared = Queue()
+    for _ in range(100):
+        shared.put(bytes(1 << 20))
+        shared.get()
+    assert held(shared) < 2 << 20
+
+
+@pytest.mark.parametrize("size", [100_000, 1 << 20, HUGE])
+def test_large_objects_are_taken_in_order_whether_blocks_are_free_or_not(size: int) -> None:
+    """Those for which there are none are elsewhere in the overflow file."""
+    shared = Queue()
+    programs.put_much(shared, 20, size)
+    assert [shared.get()[0] for _ in range(20)] == list(range(20))
+
+
+def test_an_object_for_which_no_block_has_memory_is_put_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may refuse to allocate the memory of a block."""
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    shared = Queue()
+    shared.put(bytes(1 << 20))
+    assert (blocks_in_use(shared), len(shared.get())) == (0, 1 << 20)
+
+
+def test_blocks_of_killed_processes_do_not_stop_others() -> None:
+    """They stay in use, and objects go elsewhere."""
+    shared = Queue()
+    used = shared._messages._overflow.parcels.used
+    used[:] = b"\1" * len(used)
+    programs.put_much(shared, 3, 100_000)
+    assert [shared.get()[0] for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_put_that_waited_for_blocks_in_vain_is_not_followed_by_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A producer without a consumer would else wait for each object."""
+    shared, waits = Queue(), []
+    used = shared._messages._overflow.parcels.used
+    used[:] = b"\1" * len(used)
+    shared.put(bytes(100_000))
+    monkeypatch.setattr(_messages, "pause", lambda *given: waits.append(given))
+    shared.put(bytes(100_000))
+    assert not waits
+
+
+def test_a_put_waits_for_blocks_that_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is faster than to allocate others."""
+    shared = Queue()
+    used = shared._messages._overflow.parcels.used
+    used[:] = b"\1" * len(used)
+
+    def free(*_: object) -> None:
+        used[:25] = bytes(25)
+
+    monkeypatch.setattr(_messages, "pause", free)
+    shared.put(bytes(100_000))
+    assert bytes(used[:25]) == b"\1" * 25 and held(shared) < 1 << 20
+
+
+def test_an_interrupted_put_frees_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise while the object is copied."""
+    shared = Queue()
+    with monkeypatch.context() as patched:
+        patched.setattr(_parcels.Parcels, "write", fail)
+        with pytest.raises(OSError, match="as ordered"):
+            shared.put(bytes(1 << 20))
+    assert blocks_in_use(shared) == 0
+
+
+def test_an_object_that_cannot_be_loaded_frees_its_blocks() -> None:
+    """It is gone, as in the standard library."""
+    shared = Queue()
+    shared.put([bytes(100_000), programs.Unloadable()])
+    with pytest.raises(ValueError, match="on purpose"):
+        shared.get()
+    assert blocks_in_use(shared) == 0
 
 
 def test_a_get_waits_for_messages_in_the_overflow_file(kind: str) -> None:
@@ -519,7 +608,7 @@ def test_an_object_that_cannot_be_pickled_does_not_change_the_queue(make: Any, k
 )
 def test_the_pickle_is_what_multiprocessing_writes(item: Any) -> None:
     """The bytes are the same."""
-    assert _pickling.dumps(item) == bytes(ForkingPickler.dumps(item))
+    assert bytes(_pickling.dumps(item, _pickling.Parts)) == _pickling.dumps(item) == bytes(ForkingPickler.dumps(item))
 
 
 def test_reducers_registered_at_any_time_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -768,14 +857,15 @@ def test_a_handler_can_put_while_a_step_is_about_to_commit(
     assert taken + rest_of(line) == want[verb]
 
 
-def test_a_handler_can_put_a_large_object_while_space_for_another_is_allocated(line: Any) -> None:
+@pytest.mark.parametrize("size", [1, HUGE])
+def test_a_handler_can_put_a_large_object_while_space_for_another_is_allocated(line: Any, size: int) -> None:
     """C12: each gets its own space."""
     overflow = line._messages._overflow
     tickets: list[bytes] = []
-    data = Interrupting(b"outer")
-    data.then = lambda: tickets.append(overflow.wrap(b"inner", NEVER))
+    data = Interrupting(b"o" * size)
+    data.then = lambda: tickets.append(overflow.wrap(b"i" * size, NEVER))
     tickets.append(overflow.wrap(data, NEVER))
-    assert [overflow.file.unwrap(ticket) for ticket in tickets] == [b"inner", b"outer"]
+    assert [overflow.parcels.take(ticket, bytes)[:1] for ticket in tickets] == [b"i", b"o"]
 
 
 def test_a_handler_can_call_task_done_during_task_done(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -923,7 +1013,7 @@ def test_a_close_while_an_object_is_copied_into_the_queue_refuses_it(monkeypatch
 
     monkeypatch.setattr(os, "pwrite", close_and_write)
     with pytest.raises(ipcq.QueueClosed):
-        shared.put(bytes(1 << 20))
+        shared.put(bytes(HUGE))
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -1048,8 +1138,8 @@ def test_a_transfer_may_take_several_system_calls(kind: str, monkeypatch: pytest
     monkeypatch.setattr(os, "pread", lambda file, size, at: pread(file, min(size, 4096), at))
     monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:4096], at))
     shared = Queue()
-    shared.put(bytes(range(256)) * 1000)
-    assert shared.get() == bytes(range(256)) * 1000
+    shared.put(bytes(range(256)) * (HUGE >> 8))
+    assert shared.get() == bytes(range(256)) * (HUGE >> 8)
 
 
 def test_an_overflow_file_that_cannot_be_reopened_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
