@@ -18,9 +18,6 @@ class File:
         """Take ownership of a descriptor; a negative number stands for a closed file."""
         self.number = number
 
-    def fileno(self) -> int:
-        return self.number
-
     def write(self, data: bytes, at: int) -> None:
         """Write all of `data` at an offset."""
         rest = memoryview(data)

@@ -201,18 +201,6 @@ class RingQueue(FileQueue):
             except QueueFull:
                 self._put_to_backlog(data, deadline_of(block, timeout))
 
-    def _await_room(self, size: int, deadline: float) -> None:
-        """Wait for free blocks, but not for long, and not again before there were some."""
-        parcels = self._overflow.parcels
-        since = monotonic()
-        until = min(deadline, since + _FULL_SECONDS)
-        while not parcels.has_room(size):
-            if not self._patient or monotonic() >= until:
-                self._patient = False
-                return
-            pause(since, until, _FULL_SECONDS)
-        self._patient = True
-
     def _put_to_backlog(self, data: Pickle, deadline: float) -> None:
         self._append(data, deadline)
         taken = self._overflow.taken()
@@ -223,9 +211,11 @@ class RingQueue(FileQueue):
     def _put_parcel(self, data: Pickle, block: bool, timeout: float | None) -> None:
         parcels = self._overflow.parcels
         deadline = deadline_of(block, timeout)
-        self._await_room(len(data), deadline)
         try:
             ticket = self._overflow.wrap(data, deadline)
+            if ticket is None:
+                self._await_blocks(len(data), deadline)
+                ticket = self._overflow.wrap(data, deadline, apart=True)
         except TimedOutError as error:
             raise QueueFull(error.detail) from error
         try:
@@ -233,6 +223,18 @@ class RingQueue(FileQueue):
         except MessageQueueError:
             parcels.drop(ticket)
             raise
+
+    def _await_blocks(self, size: int, deadline: float) -> None:
+        """Wait for free blocks, but not for long, and not again until there were some."""
+        parcels = self._overflow.parcels
+        since = monotonic()
+        until = min(deadline, since + _FULL_SECONDS)
+        while not parcels.has_room(size):
+            if not self._patient or monotonic() >= until:
+                self._patient = False
+                return
+            pause(since, until)
+        self._patient = True
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         words = self._words

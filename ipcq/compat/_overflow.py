@@ -127,9 +127,15 @@ class Overflow:
 
     # Parcels
 
-    def wrap(self, data: Pickle, deadline: float) -> bytes:
-        """Store a message and return its ticket; deadline and exceptions are those of `locked`."""
-        parcels, start = self.locked(partial(self._reserve, data), deadline)
+    def wrap(self, data: Pickle, deadline: float, *, apart: bool = False) -> bytes | None:
+        """Store a message and return its ticket; deadline and exceptions are those of `locked`.
+
+        If there are no blocks for it, store it apart, or return None if `apart` is False.
+        """
+        reserved = self.locked(partial(self._reserve, len(data), apart), deadline)
+        if reserved is None:
+            return None
+        parcels, start = reserved
         ticket = TICKET.pack(0, start, len(data))
         try:
             parcels.write(start, data)
@@ -138,8 +144,8 @@ class Overflow:
             raise
         return ticket
 
-    def _reserve(self, data: Pickle) -> tuple[Parcels, int]:
-        parcels, words, size = self.parcels, self.words, len(data)
+    def _reserve(self, size: int, apart: bool) -> tuple[Parcels, int] | None:
+        parcels, words, start = self.parcels, self.words, self.words[_PARCELS_END]
         blocks = parcels.free_blocks(size)
         if blocks is not None:
             used, marks = parcels.used, b"\1" * (blocks.stop - blocks.start)
@@ -147,7 +153,8 @@ class Overflow:
                 raise _Overtaken
             used[blocks] = marks
             return parcels, offset_of(blocks.start)
-        start = words[_PARCELS_END]
+        if not apart:
+            return None
         end = start + -size // _PAGE * -_PAGE
         if self._overtaken:
             raise _Overtaken
@@ -300,14 +307,14 @@ class Overflow:
     def _try_flock(self) -> bool:
         self._has_lock = True
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.file.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def _unlock(self) -> None:
         if self._has_lock:
-            fcntl.flock(self.file, fcntl.LOCK_UN)
+            fcntl.flock(self.file.number, fcntl.LOCK_UN)
             self._has_lock = False
 
     # Ends

@@ -61,21 +61,27 @@ class Parcels:
 
     def has_room(self, size: int) -> bool:
         """Return whether there are free blocks for a parcel of this size, or it belongs apart."""
-        return size > _MOST_BYTES or self._find(size) is not None
+        return size > _MOST_BYTES or self._find(size) >= 0
 
     def free_blocks(self, size: int) -> slice | None:
         """Return free blocks, with memory, as a slice of `used`; None if a parcel of this size has to be apart."""
-        where = self._find(size) if size <= _MOST_BYTES else None
-        if where is not None:
+        if size > _MOST_BYTES:
+            return None
+        first = self._find(size)
+        if first < 0:
+            return None
+        where = slice(first, first - -size // _BLOCK_BYTES)
+        end = offset_of(where.stop)
+        if end > self._allocated:
             with suppressed(OSError):
-                self._allocate(offset_of(where.stop))
-                return where
-        return None
+                self._allocate(end)
+            if end > self._allocated:
+                return None
+        return where
 
-    def _find(self, size: int) -> slice | None:
+    def _find(self, size: int) -> int:
         count = -(-size // _BLOCK_BYTES)
-        first = self.used[: max(_FEW_BLOCKS, 4 * count)].tobytes().find(_FREE[:count])
-        return None if first < 0 else slice(first, first + count)
+        return self.used[: max(_FEW_BLOCKS, 4 * count)].tobytes().find(_FREE[:count])
 
     def _allocate(self, end: int) -> None:
         """Allocate memory, because a store to a page for which there is none would end the process."""

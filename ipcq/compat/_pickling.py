@@ -78,6 +78,10 @@ _REDUCERS: Final = _Reducers()
 _SHORT: Final = 256
 _TAIL: Final = pickle.dumps(b"")[-2:]
 _HEADS: Final = tuple(pickle.dumps(bytes(length))[: -length - len(_TAIL)] for length in range(_SHORT))
+# That of long bytes has no frames, and a length of 4 bytes.
+_LONG: Final = 1 << 16
+_LONGEST: Final = (1 << 32) - 1
+_LONG_HEAD: Final = pickle.dumps(bytes(_LONG))[: -4 - _LONG - len(_TAIL)]
 
 # A pickler in use is not in the pool, because it must not be entered twice: by two threads, or by an object that puts
 # another one while it is pickled. list.pop and append are atomic.
@@ -100,10 +104,14 @@ def dumps(item: object, join: Callable[[list[bytes]], Any] = b"".join) -> Any:
 
     Args:
         item: The object.
-        join: Called with the parts of a pickle that the pickler wrote in several. It must not keep the list.
+        join: Called with the parts of a pickle that is in several.
     """
-    if item.__class__ is bytes and len(item) < _SHORT:
-        return _HEADS[len(item)] + item + _TAIL
+    if item.__class__ is bytes:
+        size = len(item)
+        if size < _SHORT:
+            return _HEADS[size] + item + _TAIL
+        if _LONG <= size <= _LONGEST:
+            return join([_LONG_HEAD + size.to_bytes(4, "little"), item, _TAIL])
     try:
         entry = _idle.pop()
     except IndexError:
