@@ -212,10 +212,10 @@ class RingQueue(FileQueue):
         parcels = self._overflow.parcels
         deadline = deadline_of(block, timeout)
         try:
-            ticket = self._overflow.wrap(data, deadline)
+            ticket = self._overflow.wrap_in_blocks(data, deadline)
             if ticket is None:
                 self._await_blocks(len(data), deadline)
-                ticket = self._overflow.wrap(data, deadline, apart=True)
+                ticket = self._overflow.wrap(data, deadline)
         except TimedOutError as error:
             raise QueueFull(error.detail) from error
         try:

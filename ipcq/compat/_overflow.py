@@ -127,39 +127,36 @@ class Overflow:
 
     # Parcels
 
-    def wrap(self, data: Pickle, deadline: float, *, apart: bool = False) -> bytes | None:
-        """Store a message and return its ticket; deadline and exceptions are those of `locked`.
+    def wrap(self, data: Pickle, deadline: float) -> bytes:
+        """Store a message and return its ticket; deadline and exceptions are those of `locked`."""
+        return _written(data, *self.locked(partial(self._reserve, len(data)), deadline))
 
-        If there are no blocks for it, store it apart, or return None if `apart` is False.
-        """
-        reserved = self.locked(partial(self._reserve, len(data), apart), deadline)
-        if reserved is None:
-            return None
-        parcels, start = reserved
-        ticket = TICKET.pack(0, start, len(data))
-        try:
-            parcels.write(start, data)
-        except BaseException:
-            parcels.drop(ticket)
-            raise
-        return ticket
+    def wrap_in_blocks(self, data: Pickle, deadline: float) -> bytes | None:
+        """Do the same, but return None if there are no blocks for the message."""
+        reserved = self.locked(partial(self._reserve_blocks, len(data)), deadline)
+        return None if reserved is None else _written(data, *reserved)
 
-    def _reserve(self, size: int, apart: bool) -> tuple[Parcels, int] | None:
-        parcels, words, start = self.parcels, self.words, self.words[_PARCELS_END]
-        blocks = parcels.free_blocks(size)
-        if blocks is not None:
-            used, marks = parcels.used, b"\1" * (blocks.stop - blocks.start)
-            if self._overtaken:
-                raise _Overtaken
-            used[blocks] = marks
-            return parcels, offset_of(blocks.start)
-        if not apart:
-            return None
+    def _reserve(self, size: int) -> tuple[Parcels, int]:
+        words, start = self.words, self.words[_PARCELS_END]
+        reserved = self._reserve_blocks(size)
+        if reserved is not None:
+            return reserved
         end = start + -size // _PAGE * -_PAGE
         if self._overtaken:
             raise _Overtaken
         words[_PARCELS_END] = end
-        return parcels, start
+        return self.parcels, start
+
+    def _reserve_blocks(self, size: int) -> tuple[Parcels, int] | None:
+        parcels = self.parcels
+        blocks = parcels.free_blocks(size)
+        if blocks is None:
+            return None
+        used, marks = parcels.used, b"\1" * (blocks.stop - blocks.start)
+        if self._overtaken:
+            raise _Overtaken
+        used[blocks] = marks
+        return parcels, offset_of(blocks.start)
 
     # The backlog. Callers hold the lock.
 
@@ -352,6 +349,17 @@ class Overflow:
             self._release()  # no descriptor available: it is closed in the child, like a queue of ipcq
         # Even if a thread of the parent held it: its locks belong to the parent.
         inherited.close()
+
+
+def _written(data: Pickle, parcels: Parcels, start: int) -> bytes:
+    """Store a message where there is space reserved for it, and return its ticket."""
+    ticket = TICKET.pack(0, start, len(data))
+    try:
+        parcels.write(start, data)
+    except BaseException:
+        parcels.drop(ticket)
+        raise
+    return ticket
 
 
 def _adopt(travelling: Sequence[Travelling]) -> Overflow:

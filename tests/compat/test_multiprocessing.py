@@ -852,11 +852,10 @@ def test_a_handler_can_put_a_large_object_while_space_for_another_is_reserved(
 ) -> None:
     """C12: each gets its own space."""
     overflow = line._messages._overflow
-    put = functools.partial(overflow.wrap, deadline=NEVER, apart=True)
     tickets: list[Any] = []
-    find = Once(overflow.parcels.free_blocks, lambda: tickets.append(put(b"i" * size)))
+    find = Once(overflow.parcels.free_blocks, lambda: tickets.append(overflow.wrap(b"i" * size, NEVER)))
     monkeypatch.setattr(overflow.parcels, "free_blocks", find)
-    tickets.append(put(b"o" * size))
+    tickets.append(overflow.wrap(b"o" * size, NEVER))
     assert [overflow.parcels.take(ticket, bytes)[:1] for ticket in tickets] == [b"i", b"o"]
 
 
