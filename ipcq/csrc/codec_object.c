@@ -1,8 +1,6 @@
 /* `Codec`: a serializer's two functions in C, with two in Python for what C leaves to them. */
 #include "native.h"
 
-#include "wire.h"
-
 struct codec_object *codec_object_of(const struct native_state *state, PyObject *encode, PyObject *decode)
 {
     PyObject *self = PyCFunction_Check(encode) ? PyCFunction_GET_SELF(encode) : NULL;
@@ -15,12 +13,14 @@ struct codec_object *codec_object_of(const struct native_state *state, PyObject 
 
 size_t codec_long_bin_head(const unsigned char *front, size_t present, size_t size)
 {
-    struct wire_reader from = {front, front + present};
-    struct wire_head head = wire_read(&from);
+    size_t head = front[0] == 0xc5 ? 3 : 5;
+    uint64_t number = 0;
 
-    if (head.kind != WIRE_BIN || head.number != size - (size_t)(from.next - front))
+    if (present < head)
         return 0;
-    return (size_t)(from.next - front);
+    for (size_t index = 1; index < head; index++)
+        number = number << 8 | front[index];
+    return number == size - head ? head : 0;
 }
 
 static bool format_of(const char *name, enum codec_format *format)

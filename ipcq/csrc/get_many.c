@@ -56,7 +56,10 @@ static bool classify(struct filling *filling, const void *front, size_t size, si
     if (filling->format == FORMAT_RAW || filling->content == CONTENT_MESSAGES)
         return true;
     if (front != NULL) {
-        memcpy(head, front, present);
+        if (present == sizeof head) /* one load; a call otherwise */
+            memcpy(head, front, sizeof head);
+        else
+            memcpy(head, front, present);
         *skip = codec_bin_head(head, present, size);
     }
     if (filling->content == CONTENT_UNKNOWN)

@@ -72,6 +72,7 @@ struct codec_object {
 /* The codec whose two methods these are, or NULL. */
 struct codec_object *codec_object_of(const struct native_state *state, PyObject *encode, PyObject *decode);
 
+/* The same, for a message that begins with 0xc5 or 0xc6. */
 size_t codec_long_bin_head(const unsigned char *front, size_t present, size_t size);
 
 /* Returns the size of the head, if a message of that size that begins with these bytes is one MessagePack bin; else 0. */

@@ -15,6 +15,7 @@ static inline void piece_set(struct ipcq_piece *piece, const void *data, size_t 
     piece->size = size;
     piece->priority = priority;
     piece->head_size = 0;
+    memset(piece->head, 0, sizeof piece->head); /* a channel may copy all of it to where others can read it */
 }
 
 /* Makes a piece of bytes in one of our formats, without copying them; false if the format cannot have so many. */
