@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,11 @@ import pytest
 import ipcq
 from core.conftest import Installed
 from core.fakes import FakeBackend, FakeChannel
+from ipcq._handle import native
 from ipcq.backend import Received, get_include
 from ipcq.errors import MessageTooLarge, QueueClosed, QueueEmpty, QueueFull
 
-if sys.platform != "linux":
+if native.Base is native.PythonBase:
     pytest.skip("Windows has no C extension of ours, and neither has macOS", allow_module_level=True)
 
 SOURCE = Path(__file__).parents[2] / "examples" / "ipcq_slot" / "_slot.c"
