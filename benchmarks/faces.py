@@ -8,6 +8,7 @@ their threads. Ratios of processor time hardly depend on what else the machine d
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -105,6 +106,7 @@ def consume(queues: Queues, address: Any, workload: Workload, count: int) -> Non
 def sample(queues: Queues, workload: Workload) -> tuple[float, float]:
     """Move messages once; return the seconds, and the seconds of processor time."""
     count = max(20, min(MESSAGES, BYTES // workload.size))
+    os.environ.pop("IPCQ_BACKEND", None)  # of the last face that chose one
     with queues.queues(workload) as (address,), Peers(seed=0) as peers:
         producer, consumer = (peers.inherit(each, queues, address, workload, count) for each in (produce, consume))
         for peer in (producer, consumer):
@@ -161,8 +163,12 @@ def main() -> None:
             result = compare(face, replaced, Workload(str(size), f"{size} B", size=size), given.rounds)
             results[name][size] = result
             if not given.json:
-                figures = result.get("declined") or (
-                    f"{result['time']:>7.2f}×{result['cpu']:>7.2f}×{result['us']:>10.2f}{result['cpu_us']:>10.2f}"
+                figures = (
+                    f"  {result['declined']}"
+                    if "declined" in result
+                    else (
+                        f"{result['time']:>7.2f}×{result['cpu']:>7.2f}×{result['us']:>10.2f}{result['cpu_us']:>10.2f}"
+                    )
                 )
                 print(f"{name:<26}{size:>9}{figures}", flush=True)
     if given.json:
