@@ -175,13 +175,12 @@ class Lifecycle(Base):
     def _forget_calls(self) -> None:
         # Other threads do not exist in the child; only calls of this thread still end. If a signal handler forked, a
         # call on the stack may not have been counted yet, or may have been uncounted already.
-        calls = min(calls_of_this_thread(self), len(self._calls))
-        self._calls.clear()
-        self._calls.extend([None] * calls)
-        self._forget_uses()
+        self._forget_uses()  # first, because without a GIL it frees the handle's lock
+        # A new deque: without a GIL, a thread that does not exist here may hold the lock of the old one.
+        self._calls = deque([None] * min(calls_of_this_thread(self), len(self._calls)))
         self._inherited = True
         self._leftovers.kept.clear()  # the parent returns these
-        if self._closing and not calls:
+        if self._closing and not self._calls:
             self._unclosed.clear()  # the thread that had to close the channel does not exist in the child
 
     def _after_fork(self) -> None:

@@ -225,6 +225,12 @@ static PyObject *base_await_uses(PyObject *object, PyObject *Py_UNUSED(unused))
 static PyObject *base_forget_uses(PyObject *object, PyObject *Py_UNUSED(unused))
 {
     atomic_store(&((struct handle *)object)->uses, 0);
+#ifdef Py_GIL_DISABLED
+    /* CPython frees no locks of objects in a child. This one may belong to a thread of the parent: it was handed over to a
+     * waiting thread, which then had to stop for the fork before it could run. No Python code runs under this lock, so it
+     * is not this thread's. */
+    object->ob_mutex = (PyMutex){0};
+#endif
     Py_RETURN_NONE;
 }
 

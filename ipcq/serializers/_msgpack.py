@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgpack
 
+from ipcq._process.forks import Step, at_fork
 from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError
@@ -20,6 +21,15 @@ from ipcq.serializers import _keys
 # Packers are reused, because creating one costs more than packing a small dict. A Packer must not be entered twice, by
 # two threads or by a signal handler, so it is out of the pool while in use; list.pop and list.append are atomic.
 _idle: list[msgpack.Packer] = []
+
+
+def _forget_idle() -> None:  # pragma: no cover - only in a forked child
+    # Without a GIL, a thread that does not exist in the child may hold the list's lock.
+    global _idle
+    _idle = []
+
+
+at_fork(Step.OTHERS, after_in_child=_forget_idle)
 
 # The headers of bin 8 (0xC4) by length, so that short bytes cost one concatenation.
 _BIN8_HEADERS: Final = tuple(b"\xc4" + bytes((length,)) for length in range(256))
