@@ -266,7 +266,7 @@ def test_a_queue_of_another_user_can_be_trusted(queue: Handle) -> None:
 # Refusals
 
 
-@pytest.mark.parametrize("verb", ["qsize", "shutdown", "attach"])
+@pytest.mark.parametrize("verb", ["qsize", "shutdown", "unlink", "attach"])
 def test_an_fstat_that_the_system_refuses_is_our_error(
     verb: str, queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,3 +300,15 @@ def test_a_message_that_cannot_be_copied_is_returned_as_it_came() -> None:
 
     message = Uncopied(), 5
     assert channels._copied(message) is message
+
+
+def test_a_message_that_cannot_be_copied_is_got_as_it_came(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C36: the same in a get, which copies without a call."""
+
+    class Uncopied:
+        def __bytes__(self) -> bytes:
+            raise MemoryError
+
+    message = Uncopied(), 5
+    monkeypatch.setattr(queue._channel, "_receive", lambda: message)
+    assert queue._channel.try_get() is message
