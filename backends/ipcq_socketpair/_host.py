@@ -54,8 +54,9 @@ class Offer:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            # EINVAL: the socket is shut down. Otherwise another holder was faster, or the client has given up.
-            return error.errno != errno.EINVAL
+            # Another holder was faster, or the client has given up. Or the socket is shut down: accept(2) fails with
+            # EAGAIN then too, because the socket is non-blocking.
+            return not has_ended(self.ends.listener)
         with connection:
             try:
                 if asks_to_end(connection, address):

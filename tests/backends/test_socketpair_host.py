@@ -280,6 +280,12 @@ def test_the_thread_survives_an_accept_that_fails(number: int, queue: Handle, mo
     monkeypatch.undo()
 
 
+def test_the_thread_stops_serving_a_queue_that_was_unlinked(queue: Handle) -> None:
+    """C14: its socket stays readable, and would keep the thread busy until the handle is closed."""
+    ipcq.unlink(queue.name, "socketpair")
+    assert not queue._channel._offer.answer()  # type: ignore[attr-defined]  # the thread serves it
+
+
 def test_a_reserve_that_cannot_be_opened_is_retried(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     """C5: the next get needs it, not this one."""
     channel = queue._channel  # type: ignore[attr-defined]  # it keeps the reserve
