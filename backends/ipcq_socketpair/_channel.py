@@ -23,12 +23,16 @@ there are such messages; the put of the first one waits until every channel must
 **Ends.** A shutdown shuts down the writing end; the kernel shows this to every holder at once, in order with the
 packets. An unlink shuts down the listening socket, so that no process can attach, and removes the name. It does not
 change the pair, because handles with ``after_unlink="continue"`` continue to use the nameless queue. A channel checks
-for an unlink once per millisecond, and `unlink` lasts as long, so that every call that begins after it returned sees
-it. One descriptor must report both messages and an unlink. So a channel that ends with the name has an epoll instance
-over the reading end and the listening socket.
+the socket once per millisecond, and `unlink` lasts as long, so that every call that begins after it returned sees it.
+It checks the path, which may have been removed by other means, ten times per second; if all holders are stopped, an
+unlink has only removed the path, and lasts as long. One descriptor must report both messages and an unlink. So a
+channel that ends with the name has an epoll instance over the reading end and the listening socket.
 
-**Waiting.** A wait for a message uses `poll`. A wait for space uses `poll` in short slices, because the kernel reports
-a socket as writable only when three quarters of its buffer are free.
+**Waiting.** A wait for a message uses `poll`, and polls for some microseconds before it sleeps, because sleeping and
+waking up take longer than a process needs to answer. It polls the listening socket too, so a get that was woken need
+not check again for an unlink: after a sleep the processor's caches are cold, and each call takes many times as long as
+usual. A wait for space uses `poll` in short slices, because the kernel reports a socket as writable only when three
+quarters of its buffer are free.
 """
 
 import errno
@@ -97,6 +101,9 @@ _TURN_SECONDS: Final = 0.02
 # How long one poll for space lasts at most.
 _SPACE_POLL_SECONDS: Final = 0.02
 
+# How long a wait for a message polls before it sleeps. With one processor the other side could not run meanwhile.
+_SPIN_SECONDS: Final = 20e-6 if (os.cpu_count() or 1) > 1 else 0.0
+
 
 class SocketpairChannel(Channel):
     def __init__(self, terms: Terms, ends: Ends, request: Request, capabilities: Capabilities) -> None:
@@ -106,7 +113,7 @@ class SocketpairChannel(Channel):
         self._path = _place.path_at(terms.name, terms.found)
         self._ends = ends
         self._raises = request.after_unlink == "raise"
-        self._next_look = 0.0
+        self._next_look = self._next_path_look = 0.0
         self._largest = terms.attributes.max_message_size
         self._packet = terms.packet
         self._inline = _inline(terms, ends)
@@ -253,15 +260,22 @@ class SocketpairChannel(Channel):
 
     # Getting
 
-    def try_get(self) -> Received | None:
+    def try_get(self) -> Received | None:  # noqa: C901  # a call for each part would cost as much as the part
         if monotonic() >= self._next_look:
             self._look()
         if self._unopened:
             return self._got(*self._unopened.popleft())
         try:
-            packet, numbers = self._next()
+            if self._never_large:
+                packet, numbers = self._receive(self._room, _RECEIVING), _NO_DESCRIPTORS
+            elif self._large:
+                packet, numbers = self._take(_RECEIVING)
+            else:
+                packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, _RECEIVING)
+                numbers = _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
         except BlockingIOError:
-            self._check_unlinked()
+            if self._watch:
+                self._check_unlinked()
             return None
         except MessageQueueError:
             raise
@@ -273,14 +287,6 @@ class SocketpairChannel(Channel):
             except MemoryError:
                 pass
         return self._got(packet, numbers)
-
-    def _next(self) -> tuple[bytes, list[int]]:
-        if self._never_large:
-            return self._receive(self._room, _RECEIVING), _NO_DESCRIPTORS
-        if self._large:
-            return self._take(_RECEIVING)
-        packet, control, flags, _ = self._receive_all(self._room, _RIGHTS, _RECEIVING)
-        return packet, _numbers(control, flags) if control or flags & _CUT else _NO_DESCRIPTORS
 
     def _got(self, packet: bytes, numbers: list[int]) -> Received | None:
         """Return the message of a received packet; if memory runs out, keep the packet for the next get."""
@@ -298,7 +304,7 @@ class SocketpairChannel(Channel):
 
     def _check_unlinked(self) -> None:
         """Raise at once if the queue was unlinked, which makes the descriptor readable."""
-        if self._watch and has_ended(self._ends.listener):
+        if has_ended(self._ends.listener):
             raise QueueGone
 
     def _take(self, how: int) -> tuple[bytes, list[int]]:
@@ -375,12 +381,26 @@ class SocketpairChannel(Channel):
         Raises:
             QueueGone: It was, and the channel does not continue.
         """
-        self._next_look = monotonic() + _place.BLIND_SECONDS
-        if self._raises and not self.linked():
-            self._next_look = 0.0  # permanent: every later call checks, and raises again
+        now = monotonic()
+        path_too = now >= self._next_path_look
+        if self._raises and not (self.linked() if path_too else self._is_heard()):
+            self._next_look = self._next_path_look = 0.0  # permanent: every later call checks, and raises again
             raise QueueGone
+        if path_too:
+            self._next_path_look = now + _place.PATH_SECONDS
+        self._looked(now)
+
+    def _looked(self, now: float) -> None:
+        """Complete a look in which the queue was found linked after `now`."""
+        self._next_look = now + _place.BLIND_SECONDS
         if not (self._large or self._never_large):
             self._large = _buffer.has_large(self._ends.read)
+
+    def _is_heard(self) -> bool:
+        """Return whether the listening socket has not been shut down, as far as is known."""
+        with suppressed(OSError):
+            return not has_ended(self._ends.listener)
+        return True
 
     def linked(self) -> bool:
         with suppressed(OSError):
@@ -466,8 +486,16 @@ class SocketpairChannel(Channel):
         poll.register(self._ends.read, select.POLLIN)
         if self._raises:
             poll.register(self._ends.listener, 0)
-        if (self._ends.listener.fileno(), select.POLLHUP) in poll.poll(max(0.0, until - monotonic()) * 1000):
+        events: list[tuple[int, int]] = []
+        while not events and (now := monotonic()) < since + _SPIN_SECONDS:
+            events = poll.poll(0)
+        if not events and poll.poll(max(0.0, until - monotonic()) * 1000):
+            now = monotonic()
+            events = poll.poll(0)
+        if (self._ends.listener.fileno(), select.POLLHUP) in events:
             self._next_look = 0.0
+        elif events and now < self._next_path_look:
+            self._looked(now)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
         poll = _poll()

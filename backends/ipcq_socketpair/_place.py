@@ -43,6 +43,7 @@ from ipcq_socketpair._ends import Ends, Found, Terms, end, ending_line, line, re
 # Not gevent's: no other greenlet may run while a lock is held.
 sleep = original("time", "sleep")
 close = original("os", "close")
+_poll = original("select", "poll")
 
 #: Connections that may wait for an answer; the kernel uses the smaller of this and net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -50,6 +51,13 @@ BACKLOG: Final = 4096
 #: How long a busy channel may go without checking whether its queue was unlinked. `unlink` waits as long before it
 #: returns; then every process sees the effect.
 BLIND_SECONDS: Final = 0.001
+
+#: The same for the path, which is checked less often, because after a sleep that takes longer than the whole put or
+#: get. `unlink` waits as long if no holder answers.
+PATH_SECONDS: Final = 0.1
+
+# How long an unlink waits for a holder to shut down the listening socket.
+_END_SECONDS: Final = 0.02
 
 # Names of at least this many bytes are hashed: with the longest path of a directory, a hash makes 101 of the 107 bytes
 # that an address may have (sun_path of unix(7)).
@@ -264,13 +272,13 @@ def unlink(name: str) -> None:
     path = _place_of(name)
     with alone([os.fsdecode(os.path.dirname(path))]):
         try:
-            _end(path)
+            has_ended = _end(path)
             # It is unlinked now, even if this process is killed or the file cannot be removed: a file whose socket
             # refuses connections is not a queue.
             _remove(path)
         except FileNotFoundError as error:
             raise QueueNotFound from error
-    sleep(BLIND_SECONDS)
+    sleep(BLIND_SECONDS if has_ended else PATH_SECONDS)
 
 
 def _place_of(name: str) -> bytes:
@@ -294,17 +302,25 @@ def _remove(path: bytes) -> None:
         reraise_from_handler(error)
 
 
-def _end(path: bytes) -> None:
-    """Shut down the listening socket through a holder; if all holders are stopped, as soon as one continues."""
+def _end(path: bytes) -> bool:
+    """Shut down the listening socket through a holder, and return whether that has been done.
+
+    If all holders are stopped, it will be done as soon as one continues.
+    """
     here = _held_here(path)
     if here:
         end(here.ends.listener)
-        return
+        return True
     with ending_line() as asking:
         try:
-            _connects(asking, path)
+            if not _connects(asking, path):
+                return False
         except QueueNotFound:
-            pass  # the last holder has closed the queue
+            return True  # the last holder has closed the queue
+        # A holder closes the connection after it has shut down the socket, or if this process may not ask for that.
+        poll = _poll()
+        poll.register(asking, select.POLLIN)
+        return bool(poll.poll(_END_SECONDS * 1000)) and not alive(path)
 
 
 def asked(name: str) -> tuple[Terms, Ends]:

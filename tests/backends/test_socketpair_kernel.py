@@ -1,10 +1,13 @@
 """What only a pair of sockets has: its limits, the lock of its producers, and errors of the kernel."""
 
 import errno
+import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,16 @@ from backends import socketpair
 from backends.overtaking import CAPACITY, INNER, VERBS, check_everywhere
 from backends.socketpair import LARGE_BYTES, Handle, count_descriptors, ends, fcntl, path_of, resource
 from ipcq.backend import Request
-from ipcq.errors import LimitExceeded, MessageQueueError, NoSpace, PermissionDenied, QueueNotFound, Unsupported
+from ipcq.errors import (
+    LimitExceeded,
+    MessageQueueError,
+    NoSpace,
+    PermissionDenied,
+    QueueEmpty,
+    QueueGone,
+    QueueNotFound,
+    Unsupported,
+)
 from ipcq_socketpair import SocketpairBackend, _buffer, _channel, _place
 
 name, queue, bounded = socketpair.name, socketpair.queue, socketpair.bounded
@@ -76,6 +88,90 @@ def test_the_buffer_is_the_size_that_was_asked_for(name: str) -> None:
     """Clause 6: every handle reports it."""
     with ipcq.open(name, "socketpair", buffer_size=10_000), ipcq.open(name, "socketpair", create=False) as other:
         assert other.buffer_size == 10_000
+
+
+def test_a_wait_polls_before_it_sleeps(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that arrives at once is taken without the cost of a sleep."""
+    asked: list[float] = []
+
+    class Poll:
+        def register(self, *_: object) -> None:
+            pass
+
+        def poll(self, timeout: float) -> list[object]:
+            asked.append(timeout)
+            return []
+
+    monkeypatch.setattr(_channel, "_poll", Poll)
+    monkeypatch.setattr(_channel, "_SPIN_SECONDS", 0.001)
+    with pytest.raises(QueueEmpty):
+        queue.get(timeout=0.05)
+    assert (asked[:2], max(asked) > 0) == ([0, 0], True)
+
+
+@pytest.fixture
+def woken(queue: Handle) -> Callable[[], Any]:
+    """Return a function that puts a message, lets a channel wait for it, and returns the channel; its look is due."""
+
+    def wake() -> Any:
+        channel: Any = queue._channel
+        queue.put(b"x")
+        channel._next_look = 0.0
+        now = time.monotonic()
+        channel.wait_readable(now, now + 20)
+        return channel
+
+    return wake
+
+
+def test_a_get_that_was_woken_does_not_look_at_the_path(
+    woken: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait has seen that the queue is linked; after a sleep each call takes many times as long as usual."""
+    channel = woken()
+
+    def look(*_: object) -> bool:
+        raise AssertionError("the get looked")
+
+    monkeypatch.setattr(_place, "leads_to", look)
+    monkeypatch.setattr(_place, "BLIND_SECONDS", 20.0)
+    channel._next_look = 0.0
+    now = time.monotonic()
+    channel.wait_readable(now, now + 20)
+    assert channel.try_get() == (b"x", 0)
+
+
+def test_a_channel_that_is_always_woken_looks_at_the_path_in_the_end(
+    woken: Callable[[], Any], queue: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C14: `rm` is an unlink."""
+    monkeypatch.setattr(_place, "PATH_SECONDS", 0.0)
+    channel = woken()
+    os.unlink(path_of(queue.name))
+    with pytest.raises(QueueGone):
+        channel.try_get()
+
+
+def test_a_get_that_was_woken_by_an_unlink_sees_it(queue: Handle, name: str) -> None:
+    """C14: although there is a message too."""
+    queue.put(b"x")
+    channel: Any = queue._channel
+    ipcq.unlink(name, "socketpair")
+    channel._next_look = math.inf
+    now = time.monotonic()
+    channel.wait_readable(now, now + 20)
+    with pytest.raises(QueueGone):
+        channel.try_get()
+
+
+def test_a_get_that_was_woken_knows_whether_messages_travel_as_descriptors(queue: Handle) -> None:
+    """C7: otherwise the kernel might drop the descriptor of the message that woke it."""
+    queue.put(b"x")
+    channel: Any = queue._channel
+    _buffer.say_large(ends(queue).read)
+    now = time.monotonic()
+    channel.wait_readable(now, now + 20)
+    assert channel._large
 
 
 def test_a_default_timeout_of_the_program_makes_no_call_wait(name: str) -> None:

@@ -18,7 +18,15 @@ from backends import socketpair
 from backends.socketpair import Handle, fcntl, path_of
 from ipcq._process import private_directory
 from ipcq.backend import Channel, Request
-from ipcq.errors import MessageQueueError, PermissionDenied, QueueExists, QueueGone, QueueNotFound, TimedOutError
+from ipcq.errors import (
+    MessageQueueError,
+    PermissionDenied,
+    QueueEmpty,
+    QueueExists,
+    QueueGone,
+    QueueNotFound,
+    TimedOutError,
+)
 from ipcq_socketpair import SocketpairBackend, _channel, _ends, _host, _place
 
 name, queue, directory = socketpair.name, socketpair.queue, socketpair.directory
@@ -120,7 +128,7 @@ def test_a_stopped_process_blocks_the_directory_for_a_limited_time(name: str, mo
 def test_removing_the_file_ends_the_queue(queue: Handle) -> None:
     """C14: `rm` is an unlink."""
     os.unlink(path_of(queue.name))
-    time.sleep(2 * _place.BLIND_SECONDS)
+    time.sleep(2 * _place.PATH_SECONDS)
     with pytest.raises(QueueGone):
         queue.put(b"x")
 
@@ -311,6 +319,52 @@ def test_a_name_that_is_removed_during_an_unlink_is_not_found(name: str, monkeyp
         SocketpairBackend().unlink(name)
 
 
+@pytest.fixture
+def just_looked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> Handle:
+    """Return a handle that has just checked its queue, which the next unlink reaches as if from another process."""
+    monkeypatch.setattr(_place, "_held_here", lambda path: None)
+    queue._channel._next_look = queue._channel._next_path_look = 0.0  # type: ignore[attr-defined]
+    queue.qsize()
+    return queue
+
+
+def test_an_unlink_returns_when_a_slow_holder_has_noticed(just_looked: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C14: a call that begins after it returned raises."""
+    accepted = _host.accepted
+
+    def slowly(listener: socket.socket) -> Any:
+        connection = accepted(listener)
+        time.sleep(5 * _place.BLIND_SECONDS)
+        return connection
+
+    monkeypatch.setattr(_host, "accepted", slowly)
+    ipcq.unlink(just_looked.name, "socketpair")
+    with pytest.raises(QueueGone):
+        just_looked.put(b"x")
+
+
+def full(by: socket.socket, path: bytes) -> bool:
+    """Find the backlog full, as if nobody had accepted for long."""
+    return False
+
+
+@pytest.mark.parametrize(
+    ("module", "call", "replacement"),
+    [(_host, "asks_to_end", lambda *_: False), (_place, "_connects", full), (_place, "_END_SECONDS", 0.0)],
+    ids=["refused", "busy", "late"],
+)
+def test_an_unlink_that_only_removed_the_file_lasts_until_every_channel_checks_it(
+    just_looked: Handle, module: Any, call: str, replacement: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C14: as if all holders were stopped."""
+    monkeypatch.setattr(module, call, replacement)
+    if call == "_END_SECONDS":
+        monkeypatch.setattr(_host, "asks_to_end", lambda *_: False)
+    ipcq.unlink(just_looked.name, "socketpair")
+    with pytest.raises(QueueGone):
+        just_looked.put(b"x")
+
+
 def test_a_file_that_is_removed_during_a_look_is_no_queue(name: str) -> None:
     """C14: exists() returns False."""
     assert not _place.alive(path_of(name))
@@ -399,6 +453,27 @@ def test_a_fileno_without_a_free_descriptor_is_a_limit(queue: Handle, monkeypatc
     monkeypatch.setattr(_channel, "_epoll", refuse)
     with pytest.raises(ipcq.LimitExceeded, match="RLIMIT_NOFILE"):
         queue.fileno()
+
+
+def test_a_get_for_a_poller_finds_a_linked_queue_empty(queue: Handle) -> None:
+    """C32: the descriptor may be readable for another reason."""
+    assert queue.fileno() >= 0
+    with pytest.raises(QueueEmpty):
+        queue.get(timeout=0)
+
+
+def test_a_check_that_the_system_refuses_finds_the_queue_linked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: the put itself may succeed."""
+
+    def refuse(*_: object) -> bool:
+        raise OSError(errno.ENOMEM, "as ordered")
+
+    queue.put(b"x")
+    queue._channel._next_look = 0.0  # type: ignore[attr-defined]
+    monkeypatch.setattr(_channel, "has_ended", refuse)
+    queue.put(b"y")
+    monkeypatch.undo()
+    assert [queue.get(), queue.get()] == [b"x", b"y"]
 
 
 def test_a_poller_that_was_woken_sees_an_unlink_at_once(queue: Handle) -> None:
