@@ -13,7 +13,18 @@ unless it has committed. For that, each write first checks whether its step was 
 following call in C, CPython runs neither handlers nor finalisers. The lock of shmlock is not re-entrant; with it, such
 a call is refused.
 
-*Polls.* A waiting process reads only the state, without the lock; the checksum detects a torn read.
+*Polls.* A waiting process reads only the state, without the lock; the checksum detects a torn read. It polls without
+sleeping at first, because sleeping and waking up take longer than a process needs to answer. Then it polls at intervals
+that grow with the wait. Where the system can, a bell ends an interval early (see `_bells`); to set it takes a step. If
+the lock is held, the process sleeps without a bell.
+
+*Ends.* A step compares the size of the file, because a truncated file would grow again. The number of links takes
+longer to read, so a channel reads it once per millisecond, and `unlink` lasts as long: every call that begins after it
+returned sees its effect.
+
+*Statistics.* A wait that succeeded is recorded by the next commit of its channel, or at the latest when the channel
+waits again, is asked for statistics, or is closed: a step for the figures alone would delay every message that had to
+be waited for.
 
 *Forks.* The child's copy of a descriptor refers to the same open file. So the parent's lock would belong to the child
 too, and survive the parent. The child opens the file again under the same number, which closes its copy and unlocks
@@ -44,11 +55,14 @@ from ipcq.backend import (
     holder_of_file,
     no_fork,
     reraise_from_handler,
+    suppressed,
 )
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
+from ipcq_pyshm._bells import ALL, MESSAGES, RESET, SET, SPACE, Bells, bell_at, bells_of
 from ipcq_pyshm._heap import Heap
 from ipcq_pyshm._layout import (
+    BELL,
     CELL,
     CUT_OFF,
     DATA_AT,
@@ -57,6 +71,7 @@ from ipcq_pyshm._layout import (
     RECORD,
     STATE_ROOM,
     STATES_AT,
+    STATES_BYTES,
     Geometry,
     Header,
     State,
@@ -74,8 +89,15 @@ PATIENCE: Final = 0.04
 _ASK_TRIES: Final = 8
 #: Seconds for calls that cannot return "not now".
 LONG_PATIENCE: Final = 1.0
-#: Seconds between the first polls of a wait; the interval grows to the length of the wait so far.
+#: Seconds for which a wait polls before it sleeps. With one processor the other side could not run meanwhile.
+_SPIN_SECONDS: Final = 50e-6 if (os.cpu_count() or 1) > 1 else 0.0
+#: Seconds between the first polls after that.
 _SHORTEST: Final = 0.0003
+#: Later intervals as a share of the wait so far. Without a bell, an interval delays each message by half its length;
+#: with a bell only a message whose ring was lost.
+_SHARE: Final = 0.125
+_SHARE_WITH_BELL: Final = 1.0
+_SHORTEST_WITH_BELL: Final = 0.005
 
 
 class _NotNow(Enum):
@@ -98,6 +120,9 @@ def _refuse_ended(state: State) -> None:
         raise QueueShutDown
 
 
+#: The bells as they are read while no process waits.
+_SILENT: Final = 2 * RESET
+
 #: Offsets of the states with even and with odd sequence numbers.
 _PLACES: Final = place(0), place(1)
 
@@ -117,6 +142,8 @@ class PyshmChannel(Channel):
         self._raises = request.after_unlink == "raise"
         geometry = Geometry.of(header.attributes)
         self._size = geometry.size
+        self._length = _file.measuring(descriptor)
+        self._next_look = 0.0
         order = Heap if header.attributes.priorities else Ring
         self._order: Order = order(header.attributes, geometry, self._read, self._write)
         # The last wait ended without a message, so the next get first reads the state without the lock.
@@ -125,9 +152,14 @@ class PyshmChannel(Channel):
         self._busy_since = 0.0
         # Waits and timeouts that no commit has recorded yet.
         self._waits = self._timeouts = 0
+        self._bells: Bells | None = None
+        # The bells when the last step began. If a step of another thread replaces them before this thread has rung, and
+        # the bell is not set any more, then it was reset meanwhile, and all processes were woken.
+        self._set_bells = _SILENT
         self._begin()
         self._is_open = True
         belongs(self, descriptor)
+        self._bells = bells_of(descriptor)
 
     def _begin(self) -> None:
         self._lock = _lock.lock_of(self._header, self._descriptor)
@@ -231,12 +263,13 @@ class PyshmChannel(Channel):
 
     def _state(self) -> State:
         """Read the state at the beginning of a step, and complete the step of a dead process."""
-        found = os.fstat(self._descriptor)
-        if found.st_size != self._size or not found.st_nlink:
-            self._check_file(found)
-        state = newest(_file.pread(self._descriptor, 2 * STATE_ROOM, STATES_AT))
+        if self._length() != self._size or monotonic() >= self._next_look:
+            self._check_file()
+        raw = _file.pread(self._descriptor, STATES_BYTES, STATES_AT)
+        state = newest(raw)
         if state is None or not self._order.check(state):
             raise CorruptQueue
+        self._set_bells = raw[2 * STATE_ROOM :]
         state.recoveries += state.cut_off
         if state.redo:
             self._order.apply(self._redo(state))
@@ -286,11 +319,14 @@ class PyshmChannel(Channel):
 
     # The file
 
-    def _check_file(self, found: os.stat_result) -> None:
+    def _check_file(self) -> None:
+        now = monotonic()
+        found = os.fstat(self._descriptor)
         if not found.st_nlink and self._raises:
             raise QueueGone
         if found.st_size != self._size:
             raise CorruptQueue(f"its file has {found.st_size} bytes, but {self._size} were allocated: unlink it")
+        self._next_look = now + _segment.BLIND_SECONDS
 
     def _read(self, at: int, size: int) -> bytes:
         raw = _file.pread(self._descriptor, size, at)
@@ -310,7 +346,10 @@ class PyshmChannel(Channel):
     # Messages
 
     def try_put(self, data: bytes, priority: int, /) -> bool:
-        return self._step(PATIENCE, self._put, data, priority) is True
+        stored = self._step(PATIENCE, self._put, data, priority) is True
+        if stored and self._set_bells != _SILENT:
+            self._ring(MESSAGES, 1)
+        return stored
 
     def _put(self, state: State, data: bytes, priority: int) -> bool:
         if state.flags & DOWN:
@@ -322,7 +361,11 @@ class PyshmChannel(Channel):
 
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         stored = self._step(PATIENCE, self._put_many, batch)
-        return 0 if stored is NOT_NOW else stored
+        if stored is NOT_NOW:
+            return 0
+        if stored and self._set_bells != _SILENT:
+            self._ring(MESSAGES, stored)
+        return stored
 
     def _put_many(self, state: State, batch: Sequence[bytes]) -> int:
         if state.flags & DOWN:
@@ -339,7 +382,11 @@ class PyshmChannel(Channel):
             if not state.count and not state.flags & DOWN:
                 return None
         received = self._step(PATIENCE, self._get)
-        return None if received is NOT_NOW else received
+        if received is None or received is NOT_NOW:
+            return None
+        if self._set_bells != _SILENT:
+            self._ring(SPACE, 1)
+        return received
 
     def _get(self, state: State) -> Received | None:
         if not state.count:
@@ -351,7 +398,11 @@ class PyshmChannel(Channel):
 
     def try_get_many(self, limit: int, /) -> list[Received]:
         batch = self._step(PATIENCE, self._get_many, limit)
-        return [] if batch is NOT_NOW else batch
+        if batch is NOT_NOW:
+            return []
+        if batch and self._set_bells != _SILENT:
+            self._ring(SPACE, len(batch))
+        return batch
 
     def _get_many(self, state: State, limit: int) -> list[Received]:
         _refuse_ended(state)
@@ -396,7 +447,9 @@ class PyshmChannel(Channel):
         return received
 
     def clear(self) -> int:
-        return self._surely(self._clear)
+        dropped = self._surely(self._clear)
+        self._ring(SPACE, ALL)
+        return dropped
 
     def _clear(self, state: State) -> int:
         dropped = state.count
@@ -406,6 +459,8 @@ class PyshmChannel(Channel):
 
     def shutdown(self, immediate: bool, /) -> None:
         self._surely(self._shut_down, immediate)
+        self._ring(MESSAGES, ALL)
+        self._ring(SPACE, ALL)
 
     def _shut_down(self, state: State, immediate: bool) -> None:
         state.flags |= DOWN
@@ -417,26 +472,23 @@ class PyshmChannel(Channel):
         with self._threads:
             self._waits += 1
             self._timeouts += not served
-        try:
-            # If the lock is held, the next commit records it.
-            self._step(0, self._count)
-        except MessageQueueError:
-            pass  # the queue has ended, and its statistics with it
+        if not served:
+            self._record_waits()
 
-    def _count(self, state: State) -> None:
-        if self._waits:
-            self._commit(state)
+    def _record_waits(self) -> None:
+        # If the lock is held, the next commit records them. If the queue has ended, its statistics have too.
+        with suppressed(MessageQueueError):
+            self._step(0, self._commit)
 
     # Reading
 
     def _look(self) -> State:
         """Read the state without the lock."""
         try:
-            found = os.fstat(self._descriptor)
-            if found.st_size != self._size or not found.st_nlink:
-                self._check_file(found)
+            if self._length() != self._size or monotonic() >= self._next_look:
+                self._check_file()
             for _ in range(3):
-                state = newest(_file.pread(self._descriptor, 2 * STATE_ROOM, STATES_AT))
+                state = newest(_file.pread(self._descriptor, STATES_BYTES, STATES_AT))
                 if state is not None and self._order.check(state):
                     return state
         except MessageQueueError:
@@ -452,6 +504,8 @@ class PyshmChannel(Channel):
         return not self._order.fits(self._look(), 0)
 
     def stats(self) -> Stats:
+        if self._waits:
+            self._record_waits()
         state = self._look()
         return Stats(
             depth=state.count,
@@ -468,27 +522,62 @@ class PyshmChannel(Channel):
         )
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        self._waited = not self._wait(since, until, lambda state: state.count > 0)
+        self._waited = not self._wait(MESSAGES, since, until, lambda state: state.count > 0)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
-        self._wait(since, until, lambda state: self._order.fits(state, size))
+        self._wait(SPACE, since, until, lambda state: self._order.fits(state, size))
 
-    def _wait(self, since: float, until: float, ready: Callable[[State], bool]) -> bool:
-        """Poll the state until a try may succeed; return False if `until` came first."""
+    def _wait(self, bell: int, since: float, until: float, ready: Callable[[State], bool]) -> bool:
+        """Wait until a try may succeed; return False if `until` came first."""
         while (now := monotonic()) < until:
-            # A wake-up costs more than a read, and a process that has waited for long can wait as long again.
-            sleep(min(max(now - since, _SHORTEST), until - now))
-            if monotonic() >= until:
-                break  # the try after each wait reads the state too
+            spins = now - since < _SPIN_SECONDS
             try:
-                # That try also checks whether the queue was unlinked.
-                state = newest(_file.pread(self._descriptor, 2 * STATE_ROOM, STATES_AT))
+                if spins or self._bells is None:
+                    # The try after each wait also checks whether the queue was unlinked.
+                    state = newest(_file.pread(self._descriptor, STATES_BYTES, STATES_AT))
+                    if state is None or state.flags & DOWN or ready(state):
+                        return True
+                if spins:
+                    continue
+                may_sleep = self._begin_sleep(bell, ready)
             except (OSError, MessageQueueError) as error:
                 reraise_from_handler(error)
                 return True  # the next try raises the error
-            if state is None or state.flags & DOWN or ready(state):
+            if may_sleep is False:
+                return True
+            if may_sleep is NOT_NOW or self._bells is None:
+                sleep(min(max((now - since) * _SHARE, _SHORTEST), until - now))
+            elif self._bells.wait(bell, min(max((now - since) * _SHARE_WITH_BELL, _SHORTEST_WITH_BELL), until - now)):
                 return True
         return False
+
+    def _begin_sleep(self, bell: int, ready: Callable[[State], bool]) -> bool | _NotNow:
+        """Set a bell; return False if a try may succeed now, and NOT_NOW if there is no bell or the lock is held."""
+        if self._bells is not None:
+            return self._step(_SHORTEST, self._set_bell, bell, ready)
+        if self._waits:
+            self._record_waits()
+        return NOT_NOW
+
+    def _set_bell(self, state: State, bell: int, ready: Callable[[State], bool]) -> bool:
+        if state.flags & DOWN or ready(state):
+            return False
+        if not self._is_set(bell):
+            self._write(bell_at(bell), SET)
+        if self._waits:
+            self._commit(state)
+        return True
+
+    def _is_set(self, bell: int) -> bool:
+        # Python keeps all bytes objects of length 1, so this allocates nothing: a step that is complete must not fail.
+        at = bell * BELL.size
+        return self._set_bells[at : at + 1] != b"\0"
+
+    def _ring(self, bell: int, count: int) -> None:
+        """Wake processes that wait, if the bell was set when the last step began."""
+        if self._bells is not None and self._is_set(bell):
+            # With a limit in bytes, the space may be too small for the first process, and large enough for another.
+            self._bells.ring(bell, ALL if bell == SPACE and self.attributes.buffer_size else count)
 
     def linked(self) -> bool:
         return os.fstat(self._descriptor).st_nlink > 0
@@ -497,6 +586,8 @@ class PyshmChannel(Channel):
 
     def close(self) -> None:
         try:
+            if self._waits:
+                self._record_waits()
             _lock.clear_away(self._header, self._descriptor)
             if self.attributes.lifetime == "last-close":
                 _segment.let_go(self._descriptor, self._path)
@@ -507,6 +598,8 @@ class PyshmChannel(Channel):
         with no_fork:
             self._is_open = False
             os.close(self._descriptor)
+            if self._bells is not None:
+                self._bells.close()
 
     def abandon(self) -> None:
         if self._is_open:

@@ -9,6 +9,7 @@ complete or without any effect.
     0     header, written before the file has a name and never again
     1024  state, slot 0     for even sequence numbers
     1152  state, slot 1     for odd sequence numbers
+    1280  bells, one for messages and one for space (see `_bells`)
     4096  without priorities: the ring of bytes
     4096  with priorities: redo record; from 8192 on links, heap and blocks, one after the other
 
@@ -55,6 +56,10 @@ VERSION: Final = 1
 
 STATES_AT: Final = 1024
 STATE_ROOM: Final = 128
+BELL: Final = struct.Struct("<I")
+BELLS_AT: Final = STATES_AT + 2 * STATE_ROOM
+#: Both states and both bells, which one call reads.
+STATES_BYTES: Final = 2 * STATE_ROOM + 2 * BELL.size
 DATA_AT: Final = 4096
 REDO_ROOM: Final = 4096
 
@@ -169,7 +174,7 @@ def newest(raw: bytes) -> State | None:
     Raises:
         CorruptQueue: The file ends before the states do.
     """
-    if len(raw) != 2 * STATE_ROOM:
+    if len(raw) < 2 * STATE_ROOM:
         raise CorruptQueue(CUT_OFF)
     even, odd = _SEQUENCES.unpack_from(raw)
     first = STATE_ROOM if odd > even else 0

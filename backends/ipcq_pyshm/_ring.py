@@ -12,7 +12,7 @@ Write: TypeAlias = Callable[[int, bytes], None]
 #: Heap entries to write: index, key and first block of each.
 Cells: TypeAlias = Sequence[tuple[int, int, int]]
 
-#: Read together with a record's header, so that a small message takes one call.
+#: Read together with a record's header, so that one call reads several small messages.
 _AHEAD_BYTES: Final = 1024
 
 
@@ -56,13 +56,13 @@ def record(data: bytes) -> bytes:
     return RECORD.pack(len(data), 0, 0, READY) + data
 
 
-def length_of(raw: bytes, most: int) -> int:
-    """Return the length in bytes of the message whose record `raw` begins with.
+def length_of(raw: bytes, most: int, at: int = 0) -> int:
+    """Return the length in bytes of the message whose record begins at `at` in `raw`.
 
     Raises:
         CorruptQueue: It is not a record of at most `most` bytes.
     """
-    length, _, _, state = RECORD.unpack_from(raw)
+    length, _, _, state = RECORD.unpack_from(raw, at)
     if state != READY or length > most:
         raise CorruptQueue
     return int(length)
@@ -76,6 +76,9 @@ class Ring(Order):
         self._longest = attributes.max_message_size
         self._read_at = read
         self._write_at = write
+        # Bytes of committed records that were read ahead, and the position of the first. A position is used once, and
+        # committed records do not change until they are taken, so these bytes stay valid.
+        self._ahead: tuple[int, bytes] = (0, b"")
 
     def check(self, state: State) -> bool:
         used = state.tail - state.head
@@ -124,14 +127,26 @@ class Ring(Order):
         return received, ()
 
     def look(self, state: State) -> Received:
-        used = state.tail - state.head
-        at = state.head % self._size
+        head = state.head
+        used = state.tail - head
+        most = min(self._longest, used - RECORD.size)
+        position, raw = self._ahead
+        begin = head - position
+        if 0 <= begin <= len(raw) - RECORD.size:
+            try:
+                end = begin + RECORD.size + length_of(raw, most, begin)
+            except CorruptQueue:
+                end = len(raw) + 1  # see what is in the file now
+            if end <= len(raw):
+                return raw[begin + RECORD.size : end], 0
+        at = head % self._size
         raw = self._read_at(DATA_AT + at, min(used, RECORD.size + _AHEAD_BYTES, self._size - at))
+        self._ahead = head, raw
         if len(raw) < RECORD.size:  # the rest of it is at the beginning of the ring
-            raw += self._read(state.head + len(raw), RECORD.size - len(raw))
-        end = RECORD.size + length_of(raw, min(self._longest, used - RECORD.size))
+            raw += self._read(head + len(raw), RECORD.size - len(raw))
+        end = RECORD.size + length_of(raw, most)
         if end > len(raw):
-            raw += self._read(state.head + len(raw), end - len(raw))
+            raw += self._read(head + len(raw), end - len(raw))
         return raw[RECORD.size : end], 0
 
     def drop(self, state: State) -> None:

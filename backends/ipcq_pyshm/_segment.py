@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from time import sleep
 from typing import Final
 
 from ipcq.backend import Request, check_file_size, check_owner, closed, reraise_from_handler, suppressed, translated
@@ -24,6 +25,10 @@ from ipcq.backend import opened as noted
 from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
 from ipcq_pyshm import _file, _lock, _place
 from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, State, place
+
+#: How long a busy channel may go without checking whether its queue was unlinked. `unlink` waits as long before it
+#: returns; then every process sees its effect.
+BLIND_SECONDS: Final = 0.001
 
 #: Bytes that one call allocates. A signal makes the call start over, so it must be shorter than the interval of a fast
 #: timer (64 KiB take about 30 µs).
@@ -227,7 +232,7 @@ def remove(descriptor: int, path: str) -> None:
 
 
 def unlink(path: str) -> None:
-    """Remove a name, whatever it refers to, and the leftovers of its queue's lock.
+    """Remove a name, whatever it refers to, and the leftovers of its queue's lock; return when every channel sees it.
 
     Raises:
         OSError: The system refused; the name still exists.
@@ -236,6 +241,7 @@ def unlink(path: str) -> None:
         os.unlink(path)
         if descriptor is not None:
             _clear_away(descriptor)
+    sleep(BLIND_SECONDS)
 
 
 def _clear_away(descriptor: int) -> None:
