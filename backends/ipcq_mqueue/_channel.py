@@ -160,6 +160,7 @@ class MqueueChannel(Channel):
         poll = select.poll()
         poll.register(self._mqd, event)
         while monotonic() < since + _SPIN_SECONDS:
+            os.sched_yield()  # the other side may wait for this processor
             if poll.poll(0):
                 return
         poll.poll(max(0.0, until - monotonic()) * 1000)

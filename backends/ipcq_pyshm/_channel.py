@@ -37,6 +37,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from time import monotonic, sleep
 from typing import Final, TypeVar, TypeVarTuple
 from zlib import crc32
@@ -98,6 +99,12 @@ _SHORTEST: Final = 0.0003
 _SHARE: Final = 0.125
 _SHARE_WITH_BELL: Final = 1.0
 _SHORTEST_WITH_BELL: Final = 0.005
+
+
+# What a wait does between its first polls: the other side may wait for this processor.
+_yield: Callable[[], object] = partial(sleep, 0)
+if sys.platform == "linux":
+    _yield = os.sched_yield
 
 
 class _NotNow(Enum):
@@ -538,6 +545,7 @@ class PyshmChannel(Channel):
                     if state is None or state.flags & DOWN or ready(state):
                         return True
                 if spins:
+                    _yield()
                     continue
                 may_sleep = self._begin_sleep(bell, ready)
             except (OSError, MessageQueueError) as error:

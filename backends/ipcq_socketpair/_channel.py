@@ -488,6 +488,7 @@ class SocketpairChannel(Channel):
             poll.register(self._ends.listener, 0)
         events: list[tuple[int, int]] = []
         while not events and (now := monotonic()) < since + _SPIN_SECONDS:
+            os.sched_yield()  # the other side may wait for this processor
             events = poll.poll(0)
         if not events and poll.poll(max(0.0, until - monotonic()) * 1000):
             now = monotonic()
