@@ -1,15 +1,15 @@
 #include "arguments.h"
 
-bool arguments_sort_named(PyObject *const *arguments, Py_ssize_t count, PyObject *names, const struct wanted *wanted,
-                          PyObject **places)
+bool arguments_sort_named(PyObject *const *arguments, Py_ssize_t count, PyObject *names,
+                          const struct parameters *parameters, PyObject **places)
 {
     for (Py_ssize_t index = 0; index < PyTuple_GET_SIZE(names); index++) {
         Py_ssize_t place = 0;
 
-        while (wanted->names[place] != NULL &&
-               PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, index), wanted->names[place]) != 0)
+        while (parameters->names[place] != NULL &&
+               PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, index), parameters->names[place]) != 0)
             place++;
-        if (wanted->names[place] == NULL || places[place] != NULL)
+        if (parameters->names[place] == NULL || places[place] != NULL)
             return false;
         places[place] = arguments[count + index];
     }

@@ -9,38 +9,41 @@
 #include <stdint.h>
 #include <time.h>
 
-/* The longest time without looking whether the handle was closed, in nanoseconds; SLICE in ipcq/_process/deadline.py. */
+/* How long a wait may go without checking whether the handle was closed, in nanoseconds; as SLICE in
+ * ipcq/_process/deadline.py. */
 #define SLICE 100000000
 
-/* Later deadlines, in seconds of the clock, count as infinite. */
+/* Deadlines later than this, in seconds of the clock, count as infinite, so that nanoseconds fit an int64_t. */
 #define LATEST 4e9
 
 #define MOST_PLACES 4
 
-/* The arguments that a call may have: `positional` of them may be given without their names. */
-struct wanted {
+/* The parameters of a call. The first `positional` of them may be passed by position. */
+struct parameters {
     const char *names[MOST_PLACES + 1];
     Py_ssize_t positional;
 };
 
-/* Puts arguments into places; a missing one is NULL. False if they are wrong, so that Python must report the error. */
-bool arguments_sort_named(PyObject *const *arguments, Py_ssize_t count, PyObject *names, const struct wanted *wanted,
-                          PyObject **places);
+/* Stores each argument in `places`, at the index of its parameter; missing ones stay NULL. Returns false if the
+ * arguments do not match the parameters, so that Python has to raise. */
+bool arguments_sort_named(PyObject *const *arguments, Py_ssize_t count, PyObject *names,
+                          const struct parameters *parameters, PyObject **places);
 
 static inline bool arguments_sort(PyObject *const *arguments, Py_ssize_t count, PyObject *names,
-                                  const struct wanted *wanted, PyObject **places)
+                                  const struct parameters *parameters, PyObject **places)
 {
-    if (count > wanted->positional)
+    if (count > parameters->positional)
         return false;
     for (Py_ssize_t index = 0; index < count; index++)
         places[index] = arguments[index];
-    return names == NULL || arguments_sort_named(arguments, count, names, wanted, places);
+    return names == NULL || arguments_sort_named(arguments, count, names, parameters, places);
 }
 
-/* Computes from block and timeout how many seconds the call may wait; false if their types or values are unusual. */
+/* Converts block and timeout to the number of seconds that the call may wait. Returns false if a type or value is
+ * unusual, so that Python has to check it. */
 bool arguments_patience(PyObject *block, PyObject *timeout, double *seconds);
 
-/* Returns the timeout of a call in Python that goes on until the deadline. */
+/* Returns the seconds that are left until a deadline, as the timeout of a call in Python; None for INFINITY. */
 PyObject *seconds_left(double deadline);
 
 /* CLOCK_MONOTONIC, in nanoseconds. */
@@ -52,13 +55,13 @@ static inline int64_t clock_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Converts a timeout to a deadline on that clock, in seconds. */
+/* Converts a timeout to a deadline on that clock, in seconds; -INFINITY for a call that does not wait. */
 static inline double deadline_of(double seconds)
 {
     return seconds == 0 ? -INFINITY : seconds == INFINITY ? INFINITY : (double)clock_now() * 1e-9 + seconds;
 }
 
-/* The same deadline in nanoseconds. */
+/* Converts such a deadline to nanoseconds. */
 static inline int64_t deadline_instant(double deadline)
 {
     return deadline == -INFINITY ? 0 : deadline < LATEST ? (int64_t)(deadline * 1e9) : INT64_MAX;

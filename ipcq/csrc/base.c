@@ -1,9 +1,10 @@
-/* `Base`: the base class of handles. It has the fields that put and get in C need, and counts their uses. */
+/* `Base`: the base class of handles, with the fields that put and get in C need. It counts their uses of the
+ * channel. */
 #include "native.h"
 
 #include "arguments.h"
 
-/* A spin that takes less time than releasing the GIL and taking it again, in nanoseconds. */
+/* How long a wait spins before it releases the GIL, in nanoseconds: less than releasing and taking it would take. */
 #define SHORT_SPIN 1500
 
 PyObject *base_raise_again(const struct native_state *state, struct handle *self)
@@ -103,7 +104,7 @@ bool base_wait_for_space(struct handle *self, size_t size, int64_t since, int64_
 
 /* Arming and disarming */
 
-/* Returns the table in a capsule; NULL with VersionMismatch if it is of another version. */
+/* Returns the table in a capsule; NULL with VersionMismatch if it has another version. */
 static const struct ipcq_channel *table_in(PyObject *capsule)
 {
     const struct ipcq_channel *table = PyCapsule_GetPointer(capsule, IPCQ_CHANNEL_CAPSULE);
@@ -115,15 +116,15 @@ static const struct ipcq_channel *table_in(PyObject *capsule)
     kind = errors == NULL ? NULL : PyObject_GetAttrString(errors, "VersionMismatch");
     if (kind != NULL)
         PyErr_Format(kind,
-                     "its functions in C are of version %u (%u bytes), and this ipcq uses version %u (%zu bytes): compile the "
-                     "backend again",
+                     "its functions in C have version %u (%u bytes), but this ipcq needs version %u (%zu bytes): "
+                     "compile the backend again",
                      (unsigned)table->version, (unsigned)table->size, IPCQ_CHANNEL_VERSION, sizeof *table);
     Py_XDECREF(errors);
     Py_XDECREF(kind);
     return NULL;
 }
 
-/* The fields that own references, so that they can be released after the lock of the handle. */
+/* The references that a handle owns. They are released after the handle's lock, because that may run any code. */
 struct owned {
     PyObject *capsule;
     PyObject *codec;
@@ -139,7 +140,7 @@ static void release(struct owned *owned)
     Py_XDECREF(owned->decode);
 }
 
-/* Replaces what the handle owns, and returns what it owned before. The handle's lock is held. */
+/* Replaces the handle's references, and returns the old ones. The handle's lock is held. */
 static struct owned exchange(struct handle *self, const struct ipcq_channel *channel, struct owned new)
 {
     struct owned before = {self->capsule, (PyObject *)self->codec, self->encode, self->decode};
@@ -183,7 +184,7 @@ static PyObject *base_arm(PyObject *object, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-/* Keeps the capsule, whose table `base_await_uses` needs, for the rest of the handle's life. */
+/* Keeps the capsule, because `base_await_uses` needs the table. */
 static PyObject *base_disarm(PyObject *object, PyObject *Py_UNUSED(unused))
 {
     struct handle *self = (struct handle *)object;
@@ -197,8 +198,8 @@ static PyObject *base_disarm(PyObject *object, PyObject *Py_UNUSED(unused))
 }
 
 /*
- * Waits until the last use has ended. No other begins, because the handle is disarmed. Only sleepers take longer than a
- * copy, and they are roused. A use never runs Python code, so it cannot belong to the calling thread.
+ * Waits until no use is in progress. The handle is disarmed, so none begins. Only a use that sleeps takes longer than a
+ * copy, and `rouse` wakes it. A use never runs Python code, so none can belong to the calling thread.
  */
 static PyObject *base_await_uses(PyObject *object, PyObject *Py_UNUSED(unused))
 {
@@ -226,9 +227,9 @@ static PyObject *base_forget_uses(PyObject *object, PyObject *Py_UNUSED(unused))
 {
     atomic_store(&((struct handle *)object)->uses, 0);
 #ifdef Py_GIL_DISABLED
-    /* CPython frees no locks of objects in a child. This one may belong to a thread of the parent: it was handed over to a
-     * waiting thread, which then had to stop for the fork before it could run. No Python code runs under this lock, so it
-     * is not this thread's. */
+    /* CPython does not release the locks of objects in a forked child. A thread of the parent may own this one: it was
+     * handed over to a waiting thread, which had to stop for the fork before it could run. No Python code runs under
+     * this lock, so the calling thread cannot own it. */
     object->ob_mutex = (PyMutex){0};
 #endif
     Py_RETURN_NONE;
@@ -276,19 +277,19 @@ static void base_dealloc(PyObject *object)
 static PyMethodDef base_methods[] = {
     {"_arm", base_arm, METH_VARARGS,
      PyDoc_STR("_arm($self, table, encode, decode, puts, gets, waits, /)\n--\n\n"
-               "Put and get in C from now on, over the functions in the capsule.\n\n"
-               "The last three arguments say whether the handle may put, get, and wait as its channel does.")},
+               "Put and get in C from now on, with the functions of the table in a capsule.\n\n"
+               "The last three arguments say whether the handle may put, may get, and waits as its channel does.")},
     {"_disarm", base_disarm, METH_NOARGS,
-     PyDoc_STR("_disarm($self, /)\n--\n\nLeave every call to the methods in Python from now on.")},
+     PyDoc_STR("_disarm($self, /)\n--\n\nPut and get in Python from now on.")},
     {"_await_uses", base_await_uses, METH_NOARGS,
-     PyDoc_STR("_await_uses($self, /)\n--\n\nWait until no call in C uses the channel. Disarm first.")},
+     PyDoc_STR("_await_uses($self, /)\n--\n\nWait until no call in C uses the channel. Disarm the handle first.")},
     {"_forget_uses", base_forget_uses, METH_NOARGS,
      PyDoc_STR("_forget_uses($self, /)\n--\n\nIn a forked child, forget the uses by threads of the parent.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef base_attributes[] = {
-    {"_armed", base_armed, NULL, PyDoc_STR("Whether calls may be done in C."), NULL},
+    {"_armed", base_armed, NULL, PyDoc_STR("Whether put and get run in C."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* `Codec`: a serializer's two functions in C, with two in Python for what C leaves to them. */
+/* `Codec`: the encode and decode functions of a serializer in C, with fallbacks in Python. */
 #include "native.h"
 
 struct codec_object *codec_object_of(const struct native_state *state, PyObject *encode, PyObject *decode)
@@ -60,7 +60,7 @@ static PyObject *codec_new(PyTypeObject *type, PyObject *arguments, PyObject *na
     return (PyObject *)self;
 }
 
-/* Returns the item as bytes; NULL without an exception where it is left to Python. */
+/* Returns the item as bytes; NULL without an exception if Python has to encode it. */
 static PyObject *encode_in_c(const struct codec_object *self, PyObject *item)
 {
     struct bytes_sink to;
@@ -84,7 +84,7 @@ static PyObject *codec_encode_item(PyObject *object, PyObject *item)
     return data != NULL ? data : PyObject_CallOneArg(self->encode, item);
 }
 
-/* Returns the item; NULL with MemoryError; or NULL without an exception where it is left to Python. */
+/* Returns the item; or NULL with MemoryError; or NULL without an exception if Python has to decode the message. */
 static PyObject *decode_in_c(struct codec_object *self, PyObject *data)
 {
     const unsigned char *bytes;
@@ -120,7 +120,7 @@ static int codec_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->encode);
     Py_VISIT(self->decode);
-    return 0; /* a key refers to nothing */
+    return 0; /* keys are str, which refer to nothing */
 }
 
 static void codec_dealloc(PyObject *object)
@@ -143,7 +143,7 @@ static PyMethodDef codec_methods[] = {
 };
 
 static PyType_Slot codec_slots[] = {
-    {Py_tp_doc, PyDoc_STR("A format in C, and two functions for the messages that it leaves to them.")},
+    {Py_tp_doc, PyDoc_STR("A message format in C, with fallbacks in Python for what C cannot encode or decode.")},
     {Py_tp_new, codec_new},
     {Py_tp_traverse, codec_traverse},
     {Py_tp_dealloc, codec_dealloc},

@@ -1,4 +1,4 @@
-/* Decoding: see codec.h. In this file, NULL without an exception means that the message is left to `msgpack`. */
+/* The decoder: see codec.h. In this file, NULL without an exception means that the message is left to `msgpack`. */
 #include "codec.h"
 
 #include "wire.h"
@@ -25,7 +25,8 @@ static bool is_ascii(const unsigned char *text, size_t bytes)
     return (all & UINT64_C(0x8080808080808080)) == 0;
 }
 
-/* CPython's decoder of UTF-8 looks at its input twice, so it gets the copy. Mostly that is the str already. */
+/* CPython's UTF-8 decoder reads its input twice, so it must work on a copy. If the text is ASCII, as mostly, the copy
+ * already is the str. */
 static PyObject *decode_str(const unsigned char *text, size_t bytes)
 {
     PyObject *copy, *decoded;
@@ -39,7 +40,7 @@ static PyObject *decode_str(const unsigned char *text, size_t bytes)
     wire_copied(PyUnicode_1BYTE_DATA(copy));
     if (bytes > 1 && is_ascii(PyUnicode_1BYTE_DATA(copy), bytes))
         return copy;
-    /* A str of one character is one that is there already. */
+    /* For one character, CPython returns an existing str. */
     decoded = PyUnicode_DecodeUTF8((const char *)PyUnicode_1BYTE_DATA(copy), (Py_ssize_t)bytes, NULL);
     Py_DECREF(copy);
     return decoded;
@@ -54,7 +55,8 @@ static PyObject *decode_bin(const unsigned char *data, size_t bytes)
 
 #ifdef Py_GIL_DISABLED
 
-/* Nothing is shared among threads; and this Python keeps what is interned for ever, which a hostile producer could use. */
+/* No cache: threads would have to share it. And this Python never frees interned strings, so a hostile producer could
+ * fill the memory with them. */
 static PyObject *decode_str_key(struct decoder *decoder, size_t bytes)
 {
     return decode_str(wire_take(&decoder->from, bytes), bytes);
@@ -62,7 +64,7 @@ static PyObject *decode_str_key(struct decoder *decoder, size_t bytes)
 
 #else
 
-/* Equal keys are one object, as those that msgpack makes. */
+/* As with msgpack, equal keys are one object. */
 static PyObject *intern(PyObject *key)
 {
     if (key != NULL)
@@ -70,10 +72,10 @@ static PyObject *intern(PyObject *key)
     return key;
 }
 
-/* The first of the two places of a key. Any mixture of its numbers does. */
-static struct codec_key *places_of(struct codec_keys *keys, uint64_t first, uint64_t last)
+/* Returns the first of the two entries where a key can be, by a multiplicative hash of its numbers. */
+static struct codec_key *entries_of(struct codec_keys *keys, uint64_t first, uint64_t last)
 {
-    _Static_assert(CODEC_KEYS == 2 << 6, "a pair of places is the upper 6 bits of 64");
+    _Static_assert(CODEC_KEYS == 2 << 6, "the upper 6 bits of the hash select a pair of entries");
     return &keys->each[(first ^ (last << 1)) * UINT64_C(0x9e3779b97f4a7c15) >> 58 << 1];
 }
 
@@ -83,20 +85,20 @@ static bool is_key(const struct codec_key *known, uint64_t first, uint64_t last,
            (size_t)PyUnicode_GET_LENGTH(known->key) == bytes;
 }
 
-/* Remembers a key in the first of its places, in place of the older one of the two keys there. */
-static void remember(struct codec_key *places, struct codec_key new)
+/* Stores a key in the first of its entries, and drops the older of the two keys there. */
+static void remember(struct codec_key *entries, struct codec_key new)
 {
-    PyObject *older = places[1].key;
+    PyObject *older = entries[1].key;
 
     Py_INCREF(new.key);
-    places[1] = places[0];
-    places[0] = new;
+    entries[1] = entries[0];
+    entries[0] = new;
     Py_XDECREF(older);
 }
 
-/* Makes the key of these numbers. It is not read again where it stands: what stands there now may be another key, and
- * whoever asks for this one later would get that. */
-static PyObject *new_key(struct codec_key *places, uint64_t first, uint64_t last, size_t bytes)
+/* Makes the key from its numbers. It is not read from the message again: another process may have changed it, and the
+ * cache would return the changed key for these numbers. */
+static PyObject *new_key(struct codec_key *entries, uint64_t first, uint64_t last, size_t bytes)
 {
     unsigned char copy[CODEC_KEY_BYTES];
     PyObject *key;
@@ -106,7 +108,7 @@ static PyObject *new_key(struct codec_key *places, uint64_t first, uint64_t last
         memcpy(copy + bytes - sizeof last, &last, sizeof last);
     key = intern(decode_str(copy, bytes));
     if (key != NULL && PyUnicode_IS_COMPACT_ASCII(key))
-        remember(places, (struct codec_key){first, last, key});
+        remember(entries, (struct codec_key){first, last, key});
     return key;
 }
 
@@ -118,12 +120,12 @@ static uint64_t load_eight(const unsigned char *text)
     return wire_once(number);
 }
 
-/* Loads less than eight bytes, of `left` that may be read, as a number whose other bytes are zeros. */
+/* Loads fewer than eight bytes as a number whose other bytes are zeros. At least `left` bytes may be read. */
 static uint64_t load_fewer(const unsigned char *text, size_t bytes, size_t left)
 {
     uint64_t number = 0;
 
-    if (left >= sizeof number) /* one load, and what is behind the key is cut off */
+    if (left >= sizeof number) /* one load; the bytes behind the key are masked out */
         return htole64(le64toh(load_eight(text)) & ((UINT64_C(1) << 8 * bytes) - 1));
     memcpy(&number, text, bytes);
     return wire_once(number);
@@ -134,7 +136,7 @@ static PyObject *decode_str_key(struct decoder *decoder, size_t bytes)
     size_t left = wire_left(&decoder->from);
     const unsigned char *text = wire_take(&decoder->from, bytes);
     uint64_t first, last = 0;
-    struct codec_key *places;
+    struct codec_key *entries;
 
     if (text == NULL || bytes > CODEC_KEY_BYTES)
         return intern(decode_str(text, bytes));
@@ -144,20 +146,20 @@ static PyObject *decode_str_key(struct decoder *decoder, size_t bytes)
         first = load_eight(text);
         last = load_eight(text + bytes - sizeof last);
     }
-    places = places_of(decoder->keys, first, last);
-    if (is_key(places, first, last, bytes))
-        return Py_NewRef(places[0].key);
-    if (is_key(places + 1, first, last, bytes))
-        return Py_NewRef(places[1].key);
-    return new_key(places, first, last, bytes);
+    entries = entries_of(decoder->keys, first, last);
+    if (is_key(entries, first, last, bytes))
+        return Py_NewRef(entries[0].key);
+    if (is_key(entries + 1, first, last, bytes))
+        return Py_NewRef(entries[1].key);
+    return new_key(entries, first, last, bytes);
 }
 
 #endif
 
 void codec_forget(struct codec_keys *keys)
 {
-    for (size_t place = 0; place < CODEC_KEYS; place++)
-        Py_CLEAR(keys->each[place].key);
+    for (size_t index = 0; index < CODEC_KEYS; index++)
+        Py_CLEAR(keys->each[index].key);
 }
 
 /* Values */
@@ -220,7 +222,7 @@ static PyObject *decode_array(struct decoder *decoder, uint64_t count, unsigned 
     list = PyList_New((Py_ssize_t)count);
     if (list == NULL)
         return NULL;
-    /* Python code that the collector runs meanwhile cannot find it (gc.get_objects) while it has holes. */
+    /* While the list has empty slots, Python code that the garbage collector runs must not find it (gc.get_objects). */
     PyObject_GC_UnTrack(list);
     for (Py_ssize_t index = 0; index < (Py_ssize_t)count; index++) {
         PyObject *element;
@@ -237,7 +239,7 @@ static PyObject *decode_array(struct decoder *decoder, uint64_t count, unsigned 
     return list;
 }
 
-/* An array or a map as a key is left to `msgpack`, which has a way for them. */
+/* A key that is an array or a map is left to `msgpack`. */
 static PyObject *decode_key(struct decoder *decoder)
 {
     struct wire_head head;
@@ -299,7 +301,7 @@ PyObject *codec_decode(const unsigned char *data, size_t bytes, struct codec_key
 
     if (item != NULL && wire_left(&decoder.from) > 0)
         Py_CLEAR(item);
-    /* Of the rest, msgpack raises the same. */
+    /* For anything but MemoryError, msgpack raises the same again. */
     if (item == NULL && PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_MemoryError))
         PyErr_Clear();
     return item;

@@ -1,11 +1,12 @@
-/* Encoding: see codec.h. */
+/* The encoder: see codec.h. */
 #include "pycompat.h"
 
 #include "codec.h"
 #include "wire.h"
 
 #ifdef Py_GIL_DISABLED
-/* Inside a container that is locked, waiting for another one gives the first lock up for a moment. */
+/* Waiting for the lock of an inner container may release the outer container's lock, and another thread may then remove
+ * the element. So elements are kept alive by a reference. */
 #define HOLD(object) Py_INCREF(object)
 #define LET_GO(object) Py_DECREF(object)
 #else
@@ -21,7 +22,7 @@ static inline bool has_room(struct codec_sink *sink, size_t bytes)
     return (size_t)(sink->end - sink->next) >= bytes || (sink->grow != NULL && sink->grow(sink, bytes));
 }
 
-/* Copies up to 16 bytes by two moves that may overlap, because a call of memcpy takes longer. */
+/* Copies up to 16 bytes in two moves that may overlap; a call of memcpy takes longer. */
 static inline void copy_short(unsigned char *to, const unsigned char *from, size_t count)
 {
     uint64_t first_8, last_8;
@@ -53,7 +54,7 @@ static inline void write_body(struct codec_sink *sink, const void *bytes, size_t
     sink->next += count;
 }
 
-/* Tells an int of one digit; its value is there without a call. */
+/* Returns whether an int has at most one digit, and its value, without a call. */
 static inline bool is_short(PyObject *item, long long *value)
 {
 #if PY_VERSION_HEX >= 0x030c0000
@@ -112,7 +113,7 @@ static inline enum codec_result encode_str(PyObject *item, struct codec_sink *si
     text = PyUnicode_AsUTF8AndSize(item, &bytes);
     if (text != NULL)
         return write_str(text, bytes, sink);
-    PyErr_Clear(); /* of a lone surrogate, or for want of memory */
+    PyErr_Clear(); /* a lone surrogate, or no memory */
     return CODEC_FOREIGN;
 }
 
@@ -137,7 +138,7 @@ static enum codec_result encode_bytearray(PyObject *item, struct codec_sink *sin
     return result;
 }
 
-/* Writes the head of a list or tuple of so many elements. */
+/* Writes the head of a list or tuple. */
 static enum codec_result encode_array_head(Py_ssize_t count, struct codec_sink *sink)
 {
     if ((size_t)count > WIRE_LONGEST)
@@ -148,7 +149,7 @@ static enum codec_result encode_array_head(Py_ssize_t count, struct codec_sink *
     return CODEC_DONE;
 }
 
-/* Inlined where elements are encoded. The most frequent classes come first. */
+/* Inlined into the loops over elements. The most frequent classes come first. */
 static inline __attribute__((always_inline)) enum codec_result encode_inline(PyObject *item, struct codec_sink *sink,
                                                                              unsigned levels)
 {
@@ -252,7 +253,7 @@ static enum codec_result encode_dict(PyObject *dict, struct codec_sink *sink, un
     return result;
 }
 
-/* Apart, so that a scalar is not slowed down by the registers that are saved for a container. */
+/* Not inlined: otherwise scalars would pay for saving the registers that containers need. */
 static __attribute__((noinline)) enum codec_result encode_other(PyObject *item, struct codec_sink *sink, unsigned levels)
 {
     if (PyByteArray_CheckExact(item))

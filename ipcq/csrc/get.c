@@ -1,40 +1,42 @@
 /*
  * get and get_nowait.
  *
- * Losing nothing (C6, C36). A message that was taken must reach the caller, even if memory runs out while it is decoded.
- * A large message is in a bytes object, which the handle then keeps for the next get. A small one is on the stack. So
- * before a get takes anything it has a bytes object in reserve, for which the handle provides.
+ * No message may be lost (C6, C36). A message that was taken must reach a caller, even if memory runs out while it is
+ * decoded. The handle then keeps it for the next get, as a bytes object. A large message is in a bytes object already.
+ * A small one is on the stack, so before a get takes anything it has a bytes object in reserve. The handle keeps the
+ * reserve between calls.
  */
 #include "native.h"
 
 #include "arguments.h"
 
-/* Messages up to this size, in bytes, are copied to the stack and decoded there. */
+/* Messages up to this size, in bytes, are copied to the stack (the scratch buffer) and decoded there. */
 #define SCRATCH_BYTES 1024
-/* How often a get follows other consumers from one large message to the next, until it leaves the call to Python. */
+/* How often a get allocates memory for a large message that another consumer then takes, before it falls back to
+ * Python. */
 #define LARGER_TRIES 8
 
-/* A message on its way. */
+/* A message that is being taken and decoded. */
 struct incoming {
-    size_t size;     /* of what is in the scratch */
-    PyObject *bytes; /* a message that is too large for the scratch, without its head if it is the item */
-    bool is_item;
+    size_t size;     /* of the message in the scratch buffer */
+    PyObject *bytes; /* a message that is too large for the scratch buffer, or NULL */
+    bool is_item;    /* `bytes` is the item: the message without its head */
     unsigned priority;
     PyObject *reserve;
-    /* What decoding needs of the handle; references, because the handle may be closed. */
+    /* What decoding needs from the handle, as references of our own: the handle may be closed meanwhile. */
     enum codec_format format;
     struct codec_object *codec;
     PyObject *decode;
     unsigned char scratch[SCRATCH_BYTES];
 };
 
-/* Returns the size of the head before what is bytes in one of our formats; 0 if there is none. */
+/* Returns the size of the head if a message is bytes with a head; else 0. */
 static inline size_t bytes_head(enum codec_format format, const unsigned char *data, size_t size)
 {
     return format == FORMAT_BIN || format == FORMAT_MESSAGEPACK ? codec_bin_head(data, size, size) : 0;
 }
 
-/* Returns whether a message is bytes, so that decoding it runs no Python code and needs nothing of the handle. */
+/* Returns whether a message is bytes, so that decoding it runs no Python code and needs nothing from the handle. */
 static inline bool is_bytes(enum codec_format format, const unsigned char *data, size_t size)
 {
     return format == FORMAT_RAW || bytes_head(format, data, size) != 0;
@@ -42,7 +44,7 @@ static inline bool is_bytes(enum codec_format format, const unsigned char *data,
 
 /* Taking */
 
-/* Sees to it that there is a reserve. The lock of the handle is held. */
+/* Takes the handle's reserve, or allocates one; returns false if memory runs out. The handle's lock is held. */
 static bool have_reserve(struct handle *self, struct incoming *in)
 {
     if (in->reserve != NULL)
@@ -71,24 +73,24 @@ static void give_reserve_back(struct handle *self, struct incoming *in)
     Py_XDECREF(left);
 }
 
-/* Makes bytes shorter in place, which cannot fail. */
+/* Shortens bytes in place, which cannot fail. */
 static void shorten(PyObject *bytes, size_t size)
 {
     Py_SET_SIZE((PyVarObject *)bytes, (Py_ssize_t)size);
     PyBytes_AS_STRING(bytes)[size] = '\0';
 }
 
-/* Gives memory back of which only a small part is used, if there is memory for that part. */
+/* Shortens bytes to `size`, which never fails. If that leaves most of the memory unused, it tries to copy them. */
 static void fit(PyObject **bytes, size_t size)
 {
-    size_t room = (size_t)PyBytes_GET_SIZE(*bytes);
-    PyObject *smaller = size == room || size > room / 2
+    size_t allocated = (size_t)PyBytes_GET_SIZE(*bytes);
+    PyObject *smaller = size == allocated || size > allocated / 2
                             ? NULL
                             : PyBytes_FromStringAndSize(PyBytes_AS_STRING(*bytes), (Py_ssize_t)size);
 
     if (smaller != NULL) {
         Py_SETREF(*bytes, smaller);
-    } else if (size != room) {
+    } else if (size != allocated) {
         PyErr_Clear();
         shorten(*bytes, size);
     }
@@ -104,7 +106,8 @@ static int get_unlocked(struct handle *self, const struct ipcq_channel *channel,
     return result;
 }
 
-/* Takes the message that the last try found to be too large for its space; another may be the next one by now. */
+/* Allocates memory for the message that the last try found too large, and tries again. By now, the next message may be
+ * another one. */
 static int take_larger(struct handle *self, const struct ipcq_channel *channel, struct incoming *in,
                        struct ipcq_space *space)
 {
@@ -133,7 +136,7 @@ static int take_larger(struct handle *self, const struct ipcq_channel *channel, 
     return result;
 }
 
-/* Holds what decoding needs of the handle. Its lock is held. */
+/* Takes references to what decoding needs from the handle. The handle's lock is held. */
 static void hold(struct handle *self, struct incoming *in)
 {
     in->codec = (struct codec_object *)Py_XNewRef((PyObject *)self->codec);
@@ -146,7 +149,7 @@ static void let_go(struct incoming *in)
     Py_CLEAR(in->decode);
 }
 
-/* Takes a message that was too large for the scratch. */
+/* Takes a message that is too large for the scratch buffer. */
 static int take_large(struct handle *self, const struct ipcq_channel *channel, struct incoming *in,
                       struct ipcq_space *space)
 {
@@ -161,7 +164,7 @@ static int take_large(struct handle *self, const struct ipcq_channel *channel, s
     return result == IPCQ_LARGER ? IPCQ_OTHER : result;
 }
 
-/* Takes the next message if there is one. The lock of the handle is held. */
+/* Takes the next message if there is one. The handle's lock is held. */
 static inline int take(struct handle *self, struct incoming *in, int polite)
 {
     const struct ipcq_channel *channel = self->channel;
@@ -182,8 +185,8 @@ static inline int take(struct handle *self, struct incoming *in, int polite)
     return result;
 }
 
-/* Takes a message. If there is none, waits once, for at most a slice, until `until` (0: does not wait); `since` is when
- * the wait began. IPCQ_OTHER: the call is left to Python. */
+/* Takes a message if there is one. Otherwise waits once, until `until` at the latest; if that is 0, does not wait.
+ * `since` is when the wait began. IPCQ_OTHER means: fall back to Python. */
 static inline int take_or_wait(struct handle *self, struct incoming *in, int64_t since, int64_t until, int polite)
 {
     int result = IPCQ_OTHER;
@@ -202,8 +205,8 @@ static inline int take_or_wait(struct handle *self, struct incoming *in, int64_t
     return result;
 }
 
-/* Takes a message that arrives before the deadline. For any result but IPCQ_OK there is an exception, or the call is
- * left to Python. */
+/* Waits for a message until the deadline and takes it. Any result but IPCQ_OK means: an exception is set, or else fall
+ * back to Python. */
 static int take_in_time(struct handle *self, struct incoming *in, double deadline)
 {
     int64_t since = clock_now();
@@ -216,7 +219,7 @@ static int take_in_time(struct handle *self, struct incoming *in, double deadlin
         result = take_or_wait(self, in, since, until, 0);
         if (result != IPCQ_EMPTY || until == 0)
             break;
-        /* Before the next try: an exception must not lose a message that was taken. */
+        /* Before the next try, because an exception must not lose a message that was taken. */
         if (PyErr_CheckSignals() < 0)
             return IPCQ_OTHER;
     }
@@ -227,7 +230,7 @@ static int take_in_time(struct handle *self, struct incoming *in, double deadlin
 
 /* Decoding */
 
-/* Moves a message from the scratch to the reserve, which cannot fail. */
+/* Copies a message from the scratch buffer to the reserve, which cannot fail. */
 static void use_reserve(struct incoming *in)
 {
     in->bytes = in->reserve;
@@ -236,7 +239,7 @@ static void use_reserve(struct incoming *in)
     shorten(in->bytes, in->size);
 }
 
-/* Stores a message for the handle's next get after decoding ran out of memory. */
+/* Keeps a message for the handle's next get, after decoding ran out of memory. */
 static void keep(const struct native_state *state, struct handle *self, struct incoming *in)
 {
     PyObject *error = PyErr_GetRaisedException();
@@ -247,7 +250,7 @@ static void keep(const struct native_state *state, struct handle *self, struct i
     PyErr_SetRaisedException(error);
 }
 
-/* Decodes in C. NULL with MemoryError; or NULL without an exception where it is left to Python. */
+/* Decodes a message in C. NULL with MemoryError; or NULL without an exception if Python has to decode it. */
 static inline PyObject *decode_in_c(const struct incoming *in, const unsigned char *data, size_t size)
 {
     size_t head = bytes_head(in->format, data, size);
@@ -280,7 +283,7 @@ static PyObject *decode_large(struct incoming *in)
     return item != NULL || PyErr_Occurred() ? item : PyObject_CallOneArg(in->decode, in->bytes);
 }
 
-/* Decodes a message that was taken, and releases what it had. */
+/* Decodes a message that was taken, and releases its memory and references. */
 static PyObject *decoded(const struct native_state *state, struct handle *self, struct incoming *in)
 {
     PyObject *item = in->bytes == NULL ? decode_small(in) : decode_large(in);
@@ -294,7 +297,7 @@ static PyObject *decoded(const struct native_state *state, struct handle *self, 
 
 /* The calls */
 
-/* Takes a message within the call's time; otherwise as `take_in_time`. */
+/* Takes a message within the timeout, and sets the deadline; results are those of `take_in_time`. */
 static inline int obtain(struct handle *self, struct incoming *in, double seconds, double *deadline)
 {
     int result = take_or_wait(self, in, 0, 0, seconds != 0);
@@ -309,7 +312,7 @@ static inline int obtain(struct handle *self, struct incoming *in, double second
     return result;
 }
 
-/* Leaves a get that has waited to Python for the rest of its time. */
+/* Falls back to Python for the rest of the timeout. */
 static PyObject *leave_rest(const struct verb *verb, struct handle *self, double deadline)
 {
     PyObject *timeout = seconds_left(deadline);
@@ -322,10 +325,10 @@ static PyObject *leave_rest(const struct verb *verb, struct handle *self, double
     return item;
 }
 
-/* `get` after its arguments were sorted. */
+/* Gets an item, with the arguments converted. */
 static inline PyObject *get_item(const struct verb *verb, struct handle *self, double seconds)
 {
-    struct incoming in; /* without an initialiser, which would fill the scratch with zeros */
+    struct incoming in; /* an initialiser would fill the scratch buffer with zeros */
     double deadline = -INFINITY;
     PyObject *item = NULL;
     int result;
@@ -345,13 +348,13 @@ static inline PyObject *get_item(const struct verb *verb, struct handle *self, d
 PyObject *get_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
                    PyObject *names)
 {
-    static const struct wanted wanted = {{"block", "timeout", NULL}, 2};
+    static const struct parameters parameters = {{"block", "timeout", NULL}, 2};
     PyObject *places[MOST_PLACES] = {NULL};
     double seconds;
 
     if (count == 0 && names == NULL)
         return get_item(verb, self, INFINITY);
-    if (!arguments_sort(arguments, count, names, &wanted, places) ||
+    if (!arguments_sort(arguments, count, names, &parameters, places) ||
         !arguments_patience(places[0], places[1], &seconds))
         return NULL;
     return get_item(verb, self, seconds);

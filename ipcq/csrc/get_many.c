@@ -1,21 +1,22 @@
 /*
  * get_many.
  *
- * Losing nothing (C6, C36). While a lock of the queue is held nothing can be decoded, because decoding may run any Python
- * code. So messages are taken into bytes objects first, which then are decoded one after another, and each is replaced by
- * its item. What C cannot decode goes to Python as bytes. If there is no memory for that, the handle keeps it.
+ * No message may be lost (C6, C36). Nothing can be decoded while a lock of the queue is held, because decoding may run
+ * any Python code. So the messages are first taken into a list, as bytes objects. Then each is decoded and replaced
+ * with its item. From the first one that C cannot decode on, Python gets them as bytes. If memory runs out, the handle
+ * keeps them.
  *
- * A batch of messages that are one MessagePack bin each is simpler: their heads are left out, so the bytes are the items.
+ * If every message is one MessagePack bin, the heads are skipped, and the bytes objects already are the items.
  */
 #include "native.h"
 
 #include "arguments.h"
 
-/* What bytes in the list are. */
+/* What the bytes objects in the list are. */
 enum content {
     CONTENT_UNKNOWN, /* the first message decides */
     CONTENT_ITEMS,
-    CONTENT_MESSAGES, /* to be decoded */
+    CONTENT_MESSAGES, /* still to be decoded */
 };
 
 struct filling {
@@ -24,15 +25,14 @@ struct filling {
     enum codec_format format;
     enum content content;
     bool may_decode;
-    bool stopped; /* before a message that Python has to take: not in our format, or large */
+    bool stopped; /* before a message that Python has to take, because it is large or in another format */
 };
 
-/* What a call needs of the handle; a reference, because the handle may be closed. */
 struct incoming_batch {
     struct filling filling;
-    struct codec_object *codec;
-    size_t most; /* messages to take at most */
-    size_t more; /* messages that were there as well, and are left to Python */
+    struct codec_object *codec; /* a reference, because the handle may be closed meanwhile */
+    size_t most;                /* the maximum number of messages to take */
+    size_t more;                /* available messages that were not taken */
 };
 
 /* Taking */
@@ -47,7 +47,7 @@ static void shorten_list(PyObject *list, Py_ssize_t size)
         Py_XDECREF(((PyListObject *)list)->ob_item[index]);
 }
 
-/* Finds out what the bytes of a message will be, and how many bytes of it they leave out. False ends the batch. */
+/* Decides whether a message's bytes will be an item or a message, and how many bytes to skip. False ends the batch. */
 static bool classify(struct filling *filling, const void *front, size_t size, size_t *skip)
 {
     unsigned char head[IPCQ_HEAD_BYTES];
@@ -56,7 +56,7 @@ static bool classify(struct filling *filling, const void *front, size_t size, si
     if (filling->format == FORMAT_RAW || filling->content == CONTENT_MESSAGES)
         return true;
     if (front != NULL) {
-        if (present == sizeof head) /* one load; a call otherwise */
+        if (present == sizeof head) /* the fixed size compiles to one load */
             memcpy(head, front, sizeof head);
         else
             memcpy(head, front, present);
@@ -68,7 +68,7 @@ static bool classify(struct filling *filling, const void *front, size_t size, si
     return !filling->stopped;
 }
 
-/* Called with a lock of the queue held, for a message that a hostile process may change meanwhile. */
+/* An `ipcq_room`: the lock of the queue is held, and a hostile process may change the message meanwhile. */
 static void *room_in_list(void *caller, const void *front, size_t size, unsigned Py_UNUSED(priority), size_t *skip)
 {
     struct filling *filling = caller;
@@ -85,17 +85,19 @@ static void *room_in_list(void *caller, const void *front, size_t size, unsigned
     return PyBytes_AS_STRING(bytes);
 }
 
-/* Takes available messages into a new list. Unless the result is IPCQ_OK, none was taken. The handle's lock is held. */
+/* Takes the available messages into a new list. Unless the result is IPCQ_OK, it took none. The handle's lock is
+ * held. */
 static int take_batch(struct handle *self, struct incoming_batch *batch)
 {
     const struct ipcq_channel *channel = self->channel;
     struct filling *filling = &batch->filling;
-    uint64_t there = channel->count(channel->context);
-    size_t most = batch->most < there ? batch->most : (size_t)there;
+    uint64_t available = channel->count(channel->context);
+    size_t most = batch->most < available ? batch->most : (size_t)available;
     size_t taken = 0;
     int result;
 
-    /* The count is a hint. With none, a try finds out whether the queue is empty, or ended. */
+    /* The count is only a hint. If it is 0, trying to take one message tells whether the queue is empty or has
+     * ended. */
     filling->list = PyList_New(most == 0 ? 1 : (Py_ssize_t)most);
     if (filling->list == NULL) {
         PyErr_Clear();
@@ -120,8 +122,8 @@ static int take_batch(struct handle *self, struct incoming_batch *batch)
     return result == IPCQ_EMPTY ? IPCQ_EMPTY : IPCQ_OTHER;
 }
 
-/* Takes a batch. If there is no message, waits once, until `until` at the latest (0: does not wait); `since` is when the
- * wait began. IPCQ_OTHER: the call is left to Python. */
+/* Takes a batch if there are messages. Otherwise waits once, until `until` at the latest; if that is 0, does not wait.
+ * `since` is when the wait began. IPCQ_OTHER means: fall back to Python. */
 static int take_or_wait(struct handle *self, struct incoming_batch *batch, int64_t since, int64_t until)
 {
     int result = IPCQ_OTHER;
@@ -143,8 +145,8 @@ static int take_or_wait(struct handle *self, struct incoming_batch *batch, int64
     return result;
 }
 
-/* Takes a batch of what arrives before the deadline. For any result but IPCQ_OK there is an exception, or the call is
- * left to Python. */
+/* Waits for messages until the deadline and takes a batch. Any result but IPCQ_OK means: an exception is set, or else
+ * fall back to Python. */
 static int take_in_time(struct handle *self, struct incoming_batch *batch, double deadline)
 {
     int64_t since = clock_now();
@@ -157,7 +159,7 @@ static int take_in_time(struct handle *self, struct incoming_batch *batch, doubl
         result = take_or_wait(self, batch, since, until);
         if (result != IPCQ_EMPTY || until == 0)
             break;
-        /* Before the next try: an exception must not lose messages that were taken. */
+        /* Before the next try, because an exception must not lose messages that were taken. */
         if (PyErr_CheckSignals() < 0)
             return IPCQ_OTHER;
     }
@@ -168,7 +170,7 @@ static int take_in_time(struct handle *self, struct incoming_batch *batch, doubl
 
 /* Decoding */
 
-/* Replaces messages by their items, and returns how many. Stops at the first that C cannot decode. */
+/* Replaces messages with their items, and returns how many. Stops at the first that C cannot decode. */
 static Py_ssize_t decode_messages(const struct incoming_batch *batch)
 {
     PyObject *list = batch->filling.list;
@@ -188,7 +190,7 @@ static Py_ssize_t decode_messages(const struct incoming_batch *batch)
     return index;
 }
 
-/* Keeps messages for the next gets of the handle. Memory ran out, so nothing here allocates. */
+/* Keeps messages for the handle's next gets. Memory ran out, so this allocates nothing. */
 static void keep_from(const struct native_state *state, struct handle *self, PyObject *messages, Py_ssize_t first)
 {
     for (Py_ssize_t index = PyList_GET_SIZE(messages) - 1; index >= first; index--)
@@ -196,7 +198,7 @@ static void keep_from(const struct native_state *state, struct handle *self, PyO
     shorten_list(messages, first);
 }
 
-/* Lets Python decode the messages behind the first `done`, and take more if there may be. */
+/* Lets Python decode the messages after the first `done`, and take more if the batch stopped early. */
 static PyObject *leave_rest(const struct native_state *state, struct handle *self, struct incoming_batch *batch,
                             Py_ssize_t done)
 {
@@ -214,7 +216,7 @@ static PyObject *leave_rest(const struct native_state *state, struct handle *sel
     }
     error = PyErr_GetRaisedException();
     if (can_call)
-        keep_from(state, self, messages, 0); /* usually none: Python emptied the list when it had become responsible */
+        keep_from(state, self, messages, 0); /* usually none: Python empties the list once it has them */
     else
         keep_from(state, self, list, done);
     PyErr_SetRaisedException(error);
@@ -227,7 +229,7 @@ static PyObject *leave_rest(const struct native_state *state, struct handle *sel
     return result;
 }
 
-/* Returns the items of a batch that was taken. */
+/* Returns the items of the batch. */
 static PyObject *items_of(const struct native_state *state, struct handle *self, struct incoming_batch *batch)
 {
     PyObject *list = batch->filling.list;
@@ -258,7 +260,7 @@ static bool most_of(PyObject *given, size_t *most)
     return number > 0;
 }
 
-/* Leaves a call that has waited to Python, for the rest of its time. */
+/* Falls back to Python for the rest of the timeout. */
 static PyObject *leave_call(const struct verb *verb, struct handle *self, PyObject *max_items, double deadline)
 {
     PyObject *timeout = seconds_left(deadline);
@@ -274,14 +276,14 @@ static PyObject *leave_call(const struct verb *verb, struct handle *self, PyObje
 PyObject *get_many_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
                         PyObject *names)
 {
-    static const struct wanted wanted = {{"max_items", "block", "timeout", NULL}, 3};
+    static const struct parameters parameters = {{"max_items", "block", "timeout", NULL}, 3};
     PyObject *places[MOST_PLACES] = {NULL};
     struct incoming_batch batch = {.codec = NULL};
     PyObject *items;
     double seconds, deadline;
     int result;
 
-    if (!arguments_sort(arguments, count, names, &wanted, places) ||
+    if (!arguments_sort(arguments, count, names, &parameters, places) ||
         !arguments_patience(places[1], places[2], &seconds) || !most_of(places[0], &batch.most))
         return NULL;
     result = take_or_wait(self, &batch, 0, 0);

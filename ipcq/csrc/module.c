@@ -1,4 +1,4 @@
-/* The extension's module. Its state is types and names, so it may be in any number of interpreters. */
+/* The extension's module. All its state is in the module object, so each interpreter has its own. */
 #include "native.h"
 
 static struct PyModuleDef module;
@@ -13,7 +13,7 @@ struct native_state *native_state_of(PyTypeObject *type)
 static PyMethodDef module_functions[] = {
     {"in_c", verb_in_c, METH_O,
      PyDoc_STR("in_c($module, method, /)\n--\n\n"
-               "Decorate a method of `Queue`: do its calls in C if possible, and else call the method.")},
+               "Decorate a method of `Queue`: run its calls in C if possible, and otherwise call the method.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -87,7 +87,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "ipcq._native",
-    .m_doc = PyDoc_STR("What ipcq's core does in C where it was compiled."),
+    .m_doc = PyDoc_STR("Put, get and MessagePack in C. Without this optional extension, ipcq does the same in Python."),
     .m_size = sizeof(struct native_state),
     .m_methods = module_functions,
     .m_slots = module_slots,

@@ -1,27 +1,28 @@
 /*
  * What the files of the extension share.
  *
- *     pycompat                 what newer Pythons have
- *     wire codec encode decode MessagePack, without an object of its own
- *     sink                     where an encoder writes
+ *     pycompat                 functions of newer Pythons, for older ones
+ *     wire codec encode decode the MessagePack codec, as plain functions
+ *     sink                     the buffer that an encoder writes to
  *     native                   this file: the types
- *     codec_object             `Codec`: encode and decode as an object of Python
- *     base                     `Base`: the fields of a handle in C, and the uses of its channel
- *     arguments                those of put and get
+ *     codec_object             `Codec`: the codec as a Python object
+ *     base                     `Base`: the fields of a handle in C, and its use of the channel
+ *     arguments                the arguments of put and get
  *     piece                    a message to put
  *     put put_many             the calls
  *     get get_many
- *     verb module              `in_c`; the module
+ *     verb module              the decorator `in_c`; the module
  *
- * A call in C has no semantics of its own. It either does exactly what the method in Python would do, or leaves the call
- * to that method. Before that it has done nothing but the encoding, or the beginning of a wait. It leaves unusual
- * arguments, a queue that is busy, ended or damaged, and a closed handle.
+ * A call in C has no semantics of its own: it does exactly what the method in Python would do, or it falls back to that
+ * method. Before a fallback it has at most encoded the item or waited for part of the time. It falls back for unusual
+ * arguments, for a queue that is busy, has ended or is damaged, and for a closed handle.
  *
- * Lifecycle counts the calls inside the channel, so that the channel is not closed meanwhile. Here no count is
- * necessary. While the channel is used, the GIL or, in a free-threaded Python, the handle's lock is not released. After
- * an encoder in Python ran, which may do anything, the channel is looked up again. Only a wait, and the copy of a large
- * message, continue without that lock. Such uses are counted, and closing waits for them (`base_await_uses`). Disarming
- * does not wait, because several threads may close the handle and only one of them disarms it.
+ * In Python, Lifecycle counts the calls inside a channel, so that it is not closed under them. A call in C mostly needs
+ * no count: while it uses the channel it keeps the GIL or, in a free-threaded Python, the handle's lock. An encoder in
+ * Python may release it, or close the handle, so the channel is looked up again after it. Only waits and copies of
+ * large messages release it while they use the channel. These uses are counted, and closing waits for them
+ * (`base_await_uses`). Disarming does not wait, because several threads may close the handle, but only one of them
+ * closes the channel.
  */
 #ifndef IPCQ_NATIVE_H
 #define IPCQ_NATIVE_H
@@ -49,33 +50,35 @@ struct native_state {
     PyObject *raise;
 };
 
-/* The state of the module that a class or a base class of it belongs to; NULL with an exception if there is none. */
+/* Returns the state of the module that defines a class or one of its base classes; NULL with an exception if none is
+ * ours. */
 struct native_state *native_state_of(PyTypeObject *type);
 
 /* Codecs */
 
 enum codec_format {
-    FORMAT_OTHER,       /* not ours: every item is encoded in Python */
-    FORMAT_RAW,         /* bytes as they are, everything else in Python */
-    FORMAT_BIN,         /* bytes as MessagePack's bin, everything else in Python */
-    FORMAT_MESSAGEPACK, /* as codec.h says */
+    FORMAT_OTHER,       /* unknown to C: Python encodes every item */
+    FORMAT_RAW,         /* bytes unchanged; Python encodes everything else */
+    FORMAT_BIN,         /* bytes as MessagePack's bin; Python encodes everything else */
+    FORMAT_MESSAGEPACK, /* the items that codec.h names; Python encodes everything else */
 };
 
 struct codec_object {
     PyObject_HEAD
     enum codec_format format;
-    PyObject *encode; /* for what is left to Python */
+    PyObject *encode; /* the fallback in Python */
     PyObject *decode;
     struct codec_keys keys;
 };
 
-/* The codec whose two methods these are, or NULL. */
+/* Returns the codec whose methods these two are, or NULL. */
 struct codec_object *codec_object_of(const struct native_state *state, PyObject *encode, PyObject *decode);
 
-/* The same, for a message that begins with 0xc5 or 0xc6. */
+/* codec_bin_head for a message that begins with 0xc5 or 0xc6. */
 size_t codec_long_bin_head(const unsigned char *front, size_t present, size_t size);
 
-/* Returns the size of the head, if a message of that size that begins with these bytes is one MessagePack bin; else 0. */
+/* Returns the size of the head if a message is exactly one MessagePack bin, else 0. `front` has the first `present`
+ * bytes of the message, which has `size` bytes. */
 static inline size_t codec_bin_head(const unsigned char *front, size_t present, size_t size)
 {
     if (present < 2)
@@ -89,23 +92,23 @@ static inline size_t codec_bin_head(const unsigned char *front, size_t present, 
 
 struct handle {
     PyObject_HEAD
-    const struct ipcq_channel *channel; /* NULL while every call is left to Python; the rest is then empty too */
-    PyObject *capsule;                  /* owns the table */
+    const struct ipcq_channel *channel; /* NULL while disarmed: Python does every call */
+    PyObject *capsule;                  /* owns the table; kept when the handle is disarmed */
     struct codec_object *codec;         /* NULL with FORMAT_OTHER */
-    PyObject *encode;                   /* for what is left to Python */
+    PyObject *encode;                   /* the fallback in Python */
     PyObject *decode;
     enum codec_format format;
-    bool puts;
+    bool puts;              /* whether the handle may put */
     bool gets;
-    bool waits; /* as its channel, not in an event loop */
-    PyObject *reserve;      /* memory for a message that does not fit into memory when it is decoded, see get.c */
+    bool waits;             /* whether it waits as its channel does, and not in an event loop */
+    PyObject *reserve;      /* memory for a message whose decoding runs out of memory, see get.c */
     _Atomic unsigned uses;  /* calls in progress that released the GIL, or the handle's lock */
 };
 
 /*
- * Bracket a use of the channel that continues without the GIL, or without the handle's lock in a free-threaded Python. A
- * use ends before the GIL is taken again: daemon threads never get the GIL again once the interpreter exits, so a
- * finaliser that closes the channel would never return.
+ * Bracket a use of the channel without the GIL or, in a free-threaded Python, without the handle's lock. The use ends
+ * before the thread takes the GIL again: once the interpreter exits, a daemon thread never gets the GIL again, and a
+ * finaliser that closes the channel would wait for that thread forever.
  */
 #define BEGIN_USE(handle)                                                                                            \
     atomic_fetch_add(&(handle)->uses, 1);                                                                            \
@@ -114,20 +117,22 @@ struct handle {
     atomic_fetch_sub(&(handle)->uses, 1);                                                                            \
     Py_END_ALLOW_THREADS
 
-/* Lets others go first, for at most so many seconds. The handle may be closed meanwhile. */
+/* Lets other callers go first, for at most `seconds`. The handle may be closed meanwhile. */
 void base_give_way(struct handle *self, bool getting, double seconds);
 void base_count_wait(struct handle *self, bool served);
-/* Lets the handle raise what a codec raised, with the name of the queue. */
+/* Raises the current exception of a codec again, with the name of the queue if it is one of ipcq's errors; returns
+ * NULL. */
 PyObject *base_raise_again(const struct native_state *state, struct handle *self);
 
-/* Stores a message for the handle's next get. Nothing here allocates unless the priority is high. */
+/* Keeps a message for the handle's next get. Allocates nothing in C unless the priority is above 256. */
 void base_keep(const struct native_state *state, struct handle *self, PyObject *message, unsigned priority);
 
-/* Waiting, with the lock of the handle and a channel that can. The channel must be looked up again afterwards. */
+/* Wait once. The handle's lock is held, and `waits` is true. The lock may be released meanwhile, so the channel must be
+ * looked up again. */
 void base_wait_readable(struct handle *self, int64_t since, int64_t until);
 void base_wait_writable(struct handle *self, size_t size, int64_t since, int64_t until);
 
-/* Takes the lock of the handle, and waits for space. False if that is left to Python. */
+/* Takes the handle's lock and waits once for space. Returns false if Python has to wait. */
 bool base_wait_for_space(struct handle *self, size_t size, int64_t since, int64_t until);
 
 extern PyType_Spec base_spec;
@@ -137,7 +142,7 @@ extern PyType_Spec codec_object_spec;
 
 struct verb;
 
-/* Does a call in C. NULL without an exception: nothing was done, and the call is left to the method in Python. */
+/* Tries the call in C. NULL without an exception means: fall back to the method in Python. */
 typedef PyObject *verb_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
                             PyObject *names);
 
@@ -146,12 +151,12 @@ struct verb {
     vectorcallfunc vectorcall;
     verb_call *call;
     PyObject *method; /* in Python */
-    vectorcallfunc call_method; /* called directly, because handles without a table pay for each detour in each call */
+    vectorcallfunc call_method; /* of `method`; calling it directly saves time for handles without a table */
     const struct native_state *state;
 };
 
-/* Whether `name` is still this verb in the class of a handle. A method in Python that calls it would call what replaced
- * it. */
+/* Returns whether the handle's class still has the verb of this call under `name`. If put was overridden, put_nowait
+ * must call the override, as the method in Python does. */
 bool verb_is_current(const struct native_state *state, const struct handle *self, PyObject *name, verb_call *call);
 
 verb_call put_call;
@@ -162,7 +167,7 @@ verb_call get_nowait_call;
 verb_call get_many_call;
 
 extern PyType_Spec verb_spec;
-/* The decorator. */
+/* The decorator `in_c`. */
 PyObject *verb_in_c(PyObject *module, PyObject *method);
 
 #endif

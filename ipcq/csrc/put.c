@@ -6,12 +6,12 @@
 
 #define HIGHEST_PRIORITY 32767
 
-/* A message on its way: encoded, and kept until it is stored or left to Python. */
+/* An encoded message, which is kept until it is stored or passed to Python. */
 struct outgoing {
     struct ipcq_piece piece;
     unsigned priority;
-    PyObject *data;         /* the whole message as bytes, or NULL */
-    struct bytes_sink sink; /* holds what the piece points to, unless that is the item itself or the data */
+    PyObject *data;         /* the result of an encoder in Python, or NULL */
+    struct bytes_sink sink; /* what the piece points to, unless it points into the item or into `data` */
 };
 
 static bool priority_of(const struct ipcq_channel *channel, PyObject *given, unsigned *priority)
@@ -31,7 +31,7 @@ static bool priority_of(const struct ipcq_channel *channel, PyObject *given, uns
 
 /* Encoding */
 
-/* Encodes an item in C, if C can. The piece may point into the item, which the caller keeps. */
+/* Encodes an item in C; returns false if C cannot. The piece may point into the item, which the caller keeps alive. */
 static inline bool encode_in_c(struct outgoing *out, PyObject *item, enum codec_format format)
 {
     out->data = out->sink.bytes = NULL;
@@ -50,8 +50,8 @@ static inline bool encode_in_c(struct outgoing *out, PyObject *item, enum codec_
     return true;
 }
 
-/* Encodes an item in Python; false with an exception of the codec. What it returns need not be bytes: then Python says
- * so. */
+/* Encodes an item in Python; false with an exception of the encoder. If the encoder does not return bytes, the piece
+ * has no data, and the fallback to Python raises. */
 static bool encode_in_python(struct outgoing *out, PyObject *item, PyObject *encode)
 {
     out->data = PyObject_CallOneArg(encode, item);
@@ -64,7 +64,7 @@ static bool encode_in_python(struct outgoing *out, PyObject *item, PyObject *enc
     return true;
 }
 
-/* Returns the whole message as one object, for Python. */
+/* Returns the whole message as one object, for the fallback to Python. */
 static PyObject *whole(const struct outgoing *out, PyObject *item)
 {
     if (out->data != NULL)
@@ -85,8 +85,8 @@ static int put_unlocked(struct handle *self, const struct ipcq_channel *channel,
     return result;
 }
 
-/* Puts if there is space. The handle's lock is held. */
-static inline int try_to_put(struct handle *self, const struct ipcq_piece *piece, int polite)
+/* Stores the message if there is space. The handle's lock is held. */
+static inline int try_put(struct handle *self, const struct ipcq_piece *piece, int polite)
 {
     const struct ipcq_channel *channel = self->channel;
 
@@ -101,12 +101,13 @@ static int put_now(struct handle *self, const struct ipcq_piece *piece, int poli
     int result;
 
     Py_BEGIN_CRITICAL_SECTION(self);
-    result = try_to_put(self, piece, polite);
+    result = try_put(self, piece, polite);
     Py_END_CRITICAL_SECTION();
     return result;
 }
 
-/* Waits for space and puts. For any result but IPCQ_OK there is an exception, or the message is left to Python. */
+/* Waits for space until the deadline and stores the message. Any result but IPCQ_OK means: an exception is set, or else
+ * fall back to Python. */
 static int put_in_time(struct handle *self, const struct ipcq_piece *piece, double deadline)
 {
     int64_t since = clock_now();
@@ -118,7 +119,7 @@ static int put_in_time(struct handle *self, const struct ipcq_piece *piece, doub
     for (int64_t now = since; now < last && result == IPCQ_FULL; now = clock_now()) {
         if (!base_wait_for_space(self, piece_size(piece), since, last - now < SLICE ? last : now + SLICE))
             return IPCQ_OTHER;
-        /* Before the next try: a call that raises must have stored nothing. */
+        /* Before the next try, because a call that raises must have stored nothing. */
         if (PyErr_CheckSignals() < 0)
             return IPCQ_OTHER;
         result = put_now(self, piece, 0);
@@ -128,9 +129,9 @@ static int put_in_time(struct handle *self, const struct ipcq_piece *piece, doub
     return result;
 }
 
-/* Goes on with a put whose first try had this result. For any result but IPCQ_OK there is an exception, or the put is
- * left to Python. */
-static int put_again(struct handle *self, const struct ipcq_piece *piece, int result, double seconds, double deadline)
+/* Continues a put after the result of its first try. Any result but IPCQ_OK means: an exception is set, or else fall
+ * back to Python. */
+static int retry_put(struct handle *self, const struct ipcq_piece *piece, int result, double seconds, double deadline)
 {
     if (result == IPCQ_CROWDED) {
         base_give_way(self, false, seconds);
@@ -141,6 +142,7 @@ static int put_again(struct handle *self, const struct ipcq_piece *piece, int re
     return result;
 }
 
+/* Falls back to Python with the encoded message. */
 static PyObject *leave_encoded(const struct native_state *state, struct handle *self, const struct outgoing *out,
                                PyObject *item, double deadline)
 {
@@ -156,14 +158,14 @@ static PyObject *leave_encoded(const struct native_state *state, struct handle *
     return result;
 }
 
-/* Goes on with a put whose first try had this result, and releases what it has. */
-static PyObject *put_to_the_end(const struct native_state *state, struct handle *self, struct outgoing *out, PyObject *item,
-                                int result, double seconds, double deadline)
+/* Completes a put after the result of its first try, and releases the message. */
+static PyObject *finish_put(const struct native_state *state, struct handle *self, struct outgoing *out, PyObject *item,
+                            int result, double seconds, double deadline)
 {
     PyObject *done = NULL;
 
     if (result != IPCQ_OK)
-        result = put_again(self, &out->piece, result, seconds, deadline);
+        result = retry_put(self, &out->piece, result, seconds, deadline);
     if (result == IPCQ_OK)
         done = Py_NewRef(Py_None);
     else if (!PyErr_Occurred())
@@ -174,8 +176,8 @@ static PyObject *put_to_the_end(const struct native_state *state, struct handle 
 }
 
 /* Puts an item that is encoded in Python. */
-static PyObject *put_of_python(const struct native_state *state, struct handle *self, struct outgoing *out, PyObject *item,
-                               PyObject *encode, double seconds, double deadline)
+static PyObject *put_encoded_in_python(const struct native_state *state, struct handle *self, struct outgoing *out,
+                                       PyObject *item, PyObject *encode, double seconds, double deadline)
 {
     int result = IPCQ_OTHER;
 
@@ -183,14 +185,14 @@ static PyObject *put_of_python(const struct native_state *state, struct handle *
         return base_raise_again(state, self);
     if (out->piece.data != NULL)
         result = put_now(self, &out->piece, seconds != 0);
-    return put_to_the_end(state, self, out, item, result, seconds, deadline);
+    return finish_put(state, self, out, item, result, seconds, deadline);
 }
 
-/* `put` after its arguments were sorted. */
+/* Puts an item, with the arguments converted. */
 static inline PyObject *put_item(const struct native_state *state, struct handle *self, PyObject *item,
                                  PyObject *priority, double seconds)
 {
-    double deadline = deadline_of(seconds); /* before the encoder, whose time counts */
+    double deadline = deadline_of(seconds); /* before encoding, because the timeout includes it */
     PyObject *encode = NULL, *done;
     bool encoded = false;
     int result = IPCQ_OTHER;
@@ -200,13 +202,13 @@ static inline PyObject *put_item(const struct native_state *state, struct handle
     if (self->channel != NULL && self->puts && priority_of(self->channel, priority, &out.priority)) {
         encoded = encode_in_c(&out, item, self->format);
         if (encoded)
-            result = try_to_put(self, &out.piece, seconds != 0);
+            result = try_put(self, &out.piece, seconds != 0);
         else
-            encode = Py_NewRef(self->encode); /* which may do anything */
+            encode = Py_NewRef(self->encode); /* it may run any code, so it is called without the handle's lock */
     }
     Py_END_CRITICAL_SECTION();
     if (encode != NULL) {
-        done = put_of_python(state, self, &out, item, encode, seconds, deadline);
+        done = put_encoded_in_python(state, self, &out, item, encode, seconds, deadline);
         Py_DECREF(encode);
         return done;
     }
@@ -214,7 +216,7 @@ static inline PyObject *put_item(const struct native_state *state, struct handle
         return NULL;
     if (result == IPCQ_OK && out.sink.bytes == NULL)
         Py_RETURN_NONE;
-    return put_to_the_end(state, self, &out, item, result, seconds, deadline);
+    return finish_put(state, self, &out, item, result, seconds, deadline);
 }
 
 enum { ITEM, BLOCK, TIMEOUT, PRIORITY };
@@ -222,13 +224,13 @@ enum { ITEM, BLOCK, TIMEOUT, PRIORITY };
 PyObject *put_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
                    PyObject *names)
 {
-    static const struct wanted wanted = {{"item", "block", "timeout", "priority", NULL}, 3};
+    static const struct parameters parameters = {{"item", "block", "timeout", "priority", NULL}, 3};
     PyObject *places[MOST_PLACES] = {NULL};
     double seconds;
 
     if (count == 1 && names == NULL)
         return put_item(verb->state, self, arguments[0], NULL, INFINITY);
-    if (!arguments_sort(arguments, count, names, &wanted, places) || places[ITEM] == NULL ||
+    if (!arguments_sort(arguments, count, names, &parameters, places) || places[ITEM] == NULL ||
         !arguments_patience(places[BLOCK], places[TIMEOUT], &seconds))
         return NULL;
     return put_item(verb->state, self, places[ITEM], places[PRIORITY], seconds);
@@ -237,10 +239,10 @@ PyObject *put_call(const struct verb *verb, struct handle *self, PyObject *const
 PyObject *put_nowait_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
                           PyObject *names)
 {
-    static const struct wanted wanted = {{"item", NULL}, 1};
+    static const struct parameters parameters = {{"item", NULL}, 1};
     PyObject *places[MOST_PLACES] = {NULL};
 
-    if (!arguments_sort(arguments, count, names, &wanted, places) || places[ITEM] == NULL ||
+    if (!arguments_sort(arguments, count, names, &parameters, places) || places[ITEM] == NULL ||
         !verb_is_current(verb->state, self, verb->state->put, put_call))
         return NULL;
     return put_item(verb->state, self, places[ITEM], NULL, 0);

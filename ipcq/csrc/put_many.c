@@ -1,19 +1,19 @@
-/* put_many, for a list or tuple of items that are encoded in C. */
+/* put_many, for a list or tuple of items that C can encode. */
 #include "native.h"
 
 #include "arguments.h"
 #include "piece.h"
 
-/* A batch on its way: encoded as a whole before the first message is stored. */
+/* A batch, all of which is encoded before the first message is stored. */
 struct outgoing_batch {
     PyObject *items; /* a tuple */
     struct ipcq_piece *pieces;
     size_t count;
     size_t bytes;           /* of all messages */
-    struct bytes_sink sink; /* holds the messages that are not bytes, one behind another */
+    struct bytes_sink sink; /* the encoded items, except those that are bytes, one after another */
 };
 
-/* What encoding a batch needs of the handle. */
+/* What encoding a batch needs from the handle. */
 struct limits {
     enum codec_format format;
     uint64_t max_message_size;
@@ -35,7 +35,7 @@ static bool limits_of(struct handle *self, struct limits *limits)
 
 /* Encoding */
 
-/* Makes the piece of one item. A piece in the sink has no data yet, because the sink may move. */
+/* Makes the piece of one item. For an item in the sink, its data stays NULL for now, because the sink may move. */
 static bool encode_item(struct outgoing_batch *batch, PyObject *item, struct ipcq_piece *piece,
                         const struct limits *limits)
 {
@@ -63,7 +63,7 @@ static void point_into_sink(struct outgoing_batch *batch)
     }
 }
 
-/* Encodes a batch; false if any item is left to Python. */
+/* Encodes a batch; returns false if C cannot encode an item, or if one is too large. */
 static bool encode_batch(struct outgoing_batch *batch, const struct limits *limits)
 {
     batch->bytes = 0;
@@ -92,7 +92,7 @@ static int put_many_unlocked(struct handle *self, const struct ipcq_channel *cha
     return result;
 }
 
-/* Stores as many further messages as fit now. */
+/* Stores as many of the remaining messages as fit now. IPCQ_OK means that all are stored. */
 static int put_more(struct handle *self, const struct outgoing_batch *batch, size_t *stored)
 {
     const struct ipcq_piece *pieces = batch->pieces + *stored;
@@ -112,8 +112,8 @@ static int put_more(struct handle *self, const struct outgoing_batch *batch, siz
     return result == IPCQ_OK && more < count ? IPCQ_FULL : result;
 }
 
-/* Waits for space, and stores the rest. For any result but IPCQ_OK and IPCQ_FULL there is an exception, or the rest is
- * left to Python. */
+/* Waits for space until the deadline and stores the rest. Any result but IPCQ_OK and IPCQ_FULL means: an exception is
+ * set, or else fall back to Python. */
 static int put_in_time(struct handle *self, const struct outgoing_batch *batch, size_t *stored, double deadline)
 {
     int64_t since = clock_now();
@@ -152,7 +152,7 @@ static PyObject *messages_from(const struct outgoing_batch *batch, size_t stored
     return list;
 }
 
-/* Leaves the messages that are not stored yet to Python. */
+/* Falls back to Python with the messages that are not stored yet. */
 static PyObject *leave_rest(const struct native_state *state, struct handle *self, const struct outgoing_batch *batch,
                             size_t stored, double deadline)
 {
@@ -162,7 +162,7 @@ static PyObject *leave_rest(const struct native_state *state, struct handle *sel
 
     if (arguments[1] != NULL && arguments[2] != NULL && arguments[3] != NULL)
         result = PyObject_VectorcallMethod(state->put_rest, arguments, 4, NULL);
-    /* Once messages are stored, a lack of memory is no error: the caller has to get their number. */
+    /* Once messages are stored, running out of memory is no error: the caller needs their number. */
     if (result == NULL && stored != 0 && arguments[2] != NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         PyErr_Clear();
         result = Py_NewRef(arguments[2]);
@@ -173,11 +173,11 @@ static PyObject *leave_rest(const struct native_state *state, struct handle *sel
     return result;
 }
 
-/* Stores a batch within its time, and returns the number of messages stored. */
+/* Stores a batch within the timeout, and returns the number of messages stored. */
 static PyObject *put_batch(const struct native_state *state, struct handle *self, const struct outgoing_batch *batch,
                            double seconds, double deadline)
 {
-    PyObject *all = PyLong_FromSize_t(batch->count); /* now, because the call must not fail once messages are stored */
+    PyObject *all = PyLong_FromSize_t(batch->count); /* in advance: the call must not fail once messages are stored */
     size_t stored = 0;
     int result;
 
@@ -188,13 +188,13 @@ static PyObject *put_batch(const struct native_state *state, struct handle *self
         result = put_in_time(self, batch, &stored, deadline);
     if (result == IPCQ_OK)
         return all;
-    Py_DECREF(all); /* its memory suffices for the other int, unless another thread takes it meanwhile */
+    Py_DECREF(all); /* frees memory for the other int, unless another thread takes it meanwhile */
     if (PyErr_Occurred())
         return NULL;
     return leave_rest(state, self, batch, stored, result == IPCQ_FULL ? -INFINITY : deadline);
 }
 
-/* Encodes and stores the items; NULL without an exception if the call is left to Python. */
+/* Encodes and stores the items; NULL without an exception means: fall back to Python. */
 static PyObject *put_items(const struct native_state *state, struct handle *self, struct outgoing_batch *batch,
                            double seconds)
 {
@@ -218,13 +218,13 @@ static PyObject *put_items(const struct native_state *state, struct handle *self
 PyObject *put_many_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
                         PyObject *names)
 {
-    static const struct wanted wanted = {{"items", "block", "timeout", NULL}, 3};
+    static const struct parameters parameters = {{"items", "block", "timeout", NULL}, 3};
     PyObject *places[MOST_PLACES] = {NULL};
     struct outgoing_batch batch;
     PyObject *number;
     double seconds;
 
-    if (!arguments_sort(arguments, count, names, &wanted, places) || places[0] == NULL ||
+    if (!arguments_sort(arguments, count, names, &parameters, places) || places[0] == NULL ||
         !(PyList_CheckExact(places[0]) || PyTuple_CheckExact(places[0])) ||
         !arguments_patience(places[1], places[2], &seconds))
         return NULL;

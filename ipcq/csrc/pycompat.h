@@ -1,11 +1,11 @@
-/* What newer Pythons have, for those that do not. */
+/* Functions and macros of newer Pythons, for older ones. */
 #ifndef IPCQ_PYCOMPAT_H
 #define IPCQ_PYCOMPAT_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#ifndef Py_BEGIN_CRITICAL_SECTION /* came with the free-threaded Python 3.13 */
+#ifndef Py_BEGIN_CRITICAL_SECTION /* new in Python 3.13 */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
 #endif

@@ -8,7 +8,7 @@ bool sink_grow(struct codec_sink *sink, size_t more)
 
     if (more > (size_t)PY_SSIZE_T_MAX / 2 - used)
         return false;
-    /* Twice as much, so that growing takes a bounded part of the time; or, behind large bytes, exactly what they need. */
+    /* Doubling bounds the cost of growth. Large bytes get exactly what they need. */
     if (size < used + more)
         size = used + more;
     if (self->bytes != NULL) {

@@ -1,9 +1,9 @@
 /*
- * Verbs: the methods of a queue that are done in C if possible.
+ * Verbs: the methods of a queue that run in C if possible.
  *
- * A verb wraps the method that is written in Python, and is called like it. Whatever else is asked of it (its name, its
- * docstring, its annotations, its `__class__`) comes from that method, so all of this is written once, and `inspect` and
- * `unittest.mock` treat it as a function.
+ * A verb wraps a method that is written in Python, and is called like it. All its other attributes (name, docstring,
+ * annotations, even `__class__`) come from that method. So they are written once, and `inspect` and `unittest.mock`
+ * treat the verb as a function.
  */
 #include "native.h"
 
@@ -18,7 +18,7 @@ static PyObject *verb_vectorcall(PyObject *callable, PyObject *const *arguments,
     if (count > 0 && PyObject_TypeCheck(arguments[0], (PyTypeObject *)verb->state->base)) {
         struct handle *self = (struct handle *)arguments[0];
 
-        /* Only a hint without the handle's lock: the call looks again. */
+        /* Without the handle's lock this is only a hint: the call checks again. */
         if (__atomic_load_n(&self->channel, __ATOMIC_RELAXED) != NULL) {
             PyObject *result = verb->call(verb, self, arguments + 1, count - 1, names);
 
@@ -67,7 +67,7 @@ PyObject *verb_in_c(PyObject *module, PyObject *method)
     verb->call = call;
     verb->method = Py_NewRef(method);
     verb->call_method = PyVectorcall_Function(method);
-    verb->state = state; /* the type keeps the module */
+    verb->state = state; /* the type keeps the module alive */
     PyObject_GC_Track(verb);
     return (PyObject *)verb;
 }
@@ -101,7 +101,7 @@ static PyObject *verb_attribute(PyObject *self, PyObject *name)
     return PyObject_GetAttr(method, name);
 }
 
-/* A verb is pickled, and copied, by its name in the module, as a function is. */
+/* Like a function, a verb is pickled and copied by its name in the module. */
 static PyObject *verb_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 {
     return PyObject_GetAttrString(((struct verb *)self)->method, "__qualname__");
@@ -119,7 +119,8 @@ static int verb_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* There is no tp_clear: a cycle goes through the class or the function, which break it, and `method` is never NULL. */
+/* There is no tp_clear, so that `method` is never NULL: any cycle goes through the class or the function, which break
+ * it. */
 static void verb_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
@@ -141,7 +142,7 @@ static PyMemberDef verb_members[] = {
 };
 
 static PyType_Slot verb_slots[] = {
-    {Py_tp_doc, PyDoc_STR("A method of a queue that is done in C if possible, and else in Python.")},
+    {Py_tp_doc, PyDoc_STR("A method of a queue that runs in C if possible, and otherwise in Python.")},
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_descr_get, verb_bind},
     {Py_tp_getattro, verb_attribute},

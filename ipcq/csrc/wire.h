@@ -1,13 +1,15 @@
 /*
- * MessagePack's heads, without Python: a head is the byte that names a value's kind, and its number or length behind it.
+ * The heads of MessagePack, without Python. A head is a byte that names the kind of a value, followed by its number or
+ * length.
  *
- * Reading is for memory that a hostile process may change during the call. Every byte of a head is loaded once, and the
- * reader computes with the copy. Compilers may load plain memory a second time, say to index a table with what they have
- * compared before; `wire_once` forbids it. Lengths are compared with what is left, and are not read again.
+ * The reader must be safe in memory that a hostile process changes during the call. It loads every byte of a head once,
+ * and computes with the copy. A compiler may load plain memory a second time, for example to index a table with a value
+ * that it has just compared; `wire_once` prevents that. Lengths are compared with the bytes that are left, and are not
+ * read again.
  *
- * An array of n elements promises n bytes at least. `wire_promise` takes them off the reader's end, and every element
- * gives its byte back before it is read. So all the promises of a message, nested ones included, are never more than its
- * bytes, and whoever reserves memory by them reserves in proportion to the message.
+ * An array of n elements needs at least n bytes. `wire_promise` subtracts them from the reader's end, and `wire_redeem`
+ * gives one back before each element is read. So the lengths of all arrays of a message, nested ones included, never
+ * add up to more than its bytes, and memory that is allocated by these lengths stays in proportion to the message.
  */
 #ifndef IPCQ_WIRE_H
 #define IPCQ_WIRE_H
@@ -158,11 +160,11 @@ static inline unsigned char *wire_write_map(unsigned char *to, uint32_t pairs)
 
 struct wire_reader {
     const unsigned char *next;
-    const unsigned char *end; /* without what is promised */
+    const unsigned char *end; /* without the promised bytes */
 };
 
 enum wire_kind {
-    WIRE_BAD, /* no head, or one that is cut off */
+    WIRE_BAD, /* not a head, or one that is cut off */
     WIRE_NIL,
     WIRE_FALSE,
     WIRE_TRUE,
@@ -179,17 +181,17 @@ enum wire_kind {
 
 struct wire_head {
     enum wire_kind kind;
-    uint64_t number; /* an integer as two's complement, the bits of a float, bytes, elements or pairs */
+    uint64_t number; /* an integer in two's complement, the bits of a float, or a number of bytes, elements or pairs */
 };
 
-/* Makes a number that was loaded from shared memory one that the compiler cannot load again. */
+/* Returns a number that was loaded from shared memory, so that the compiler cannot load it again. */
 static inline uint64_t wire_once(uint64_t number)
 {
     __asm__ volatile("" : "+r"(number));
     return number;
 }
 
-/* The same for what was copied: behind this, the compiler knows nothing of where it was copied from. */
+/* The same for a copy of memory: the compiler must not read the original instead. */
 static inline void wire_copied(const void *copy)
 {
     __asm__ volatile("" : : "r"(copy) : "memory");
@@ -224,7 +226,7 @@ static inline size_t wire_left(const struct wire_reader *from)
     return (size_t)(from->end - from->next);
 }
 
-/* Returns where so many bytes begin, and goes on behind them; NULL where they are not there. */
+/* Returns where the next bytes begin, and moves behind them; NULL if fewer are left. */
 static inline const unsigned char *wire_take(struct wire_reader *from, uint64_t bytes)
 {
     const unsigned char *taken = from->next;
@@ -235,6 +237,7 @@ static inline const unsigned char *wire_take(struct wire_reader *from, uint64_t 
     return taken;
 }
 
+/* Reserves bytes for elements that will be read; false if fewer are left. */
 static inline bool wire_promise(struct wire_reader *from, uint64_t bytes)
 {
     if (bytes > wire_left(from))
@@ -243,16 +246,17 @@ static inline bool wire_promise(struct wire_reader *from, uint64_t bytes)
     return true;
 }
 
-/* To be called before each element for which a byte was promised. */
+/* Call it before each element for which a byte was promised. */
 static inline void wire_redeem(struct wire_reader *from)
 {
     from->end++;
 }
 
-/* Reads what is behind a first byte from 0xc0 to 0xdf. Inlined with `wire_read`, its table would be in everybody's way. */
+/* Reads the rest of a head whose first byte is 0xc0 to 0xdf. Not inlined, because that would slow down the short
+ * heads. */
 static __attribute__((noinline)) struct wire_head wire_read_long(struct wire_reader *from, unsigned lead)
 {
-    /* What each of them begins, and how many bytes its number takes. An ext is not taken apart. */
+    /* The kind of each, and the size of its number in bytes. The rest of an ext is not read. */
     static const struct {
         unsigned char kind;
         unsigned char bytes;

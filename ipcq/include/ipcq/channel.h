@@ -1,25 +1,26 @@
 /*
- * The functions in C that a channel may offer to ipcq, version 1. With them ipcq puts and gets without calling Python.
+ * Version 1 of the C functions that a channel may offer to ipcq, so that put and get need not call Python.
  *
- * `Channel.native` returns a PyCapsule named IPCQ_CHANNEL_CAPSULE. Its pointer is a `struct ipcq_channel`, which has to
- * stay valid and unchanged as long as the capsule exists. This header does not include Python.h.
+ * `Channel.native` returns a PyCapsule named IPCQ_CHANNEL_CAPSULE. Its pointer is a `struct ipcq_channel`, the table,
+ * which must stay valid and unchanged as long as the capsule exists. This header does not include Python.h.
  *
- * The functions do what the channel's methods do, clause by clause (docs/reference/contract.md), with these rules:
+ * The functions do what the channel's methods do, clause by clause (docs/reference/contract.md), under these rules:
  *
  * 1. They never run Python code, take or release the GIL, or set an exception.
- * 2. Those marked "locked" are called with the GIL, or in a free-threaded Python with a lock of the handle. They must not
- *    wait for anything, and may take as long as a copy of IPCQ_LARGE bytes at most. Those marked "unlocked" are called
- *    without the GIL, by any number of threads at the same time, also while a locked function runs.
- * 3. They return one of `enum ipcq_result`. For any result but those that a function's comment lists, they return
- *    IPCQ_OTHER and have done nothing; ipcq then calls the channel's method, which finds the reason and raises.
- * 4. ipcq calls no function after `Channel.close` has begun, and none is running then. `rouse` makes the waits end.
- * 5. In a forked child none is running. Whether the functions work there is the affair of `Channel.after_fork`.
+ * 2. Functions marked "locked" are called with the GIL held or, in a free-threaded Python, with the handle's lock held.
+ *    They must not wait for anything, and must not take longer than a copy of IPCQ_LARGE bytes. Functions marked
+ *    "unlocked" are called without the GIL, by any number of threads at the same time, even while a locked one runs.
+ * 3. Those that put or get return an `enum ipcq_result`. Where the result would not be one that the function's comment
+ *    lists, they do nothing and return IPCQ_OTHER. ipcq then calls the channel's method, which finds the reason and
+ *    raises.
+ * 4. Once `Channel.close` is called, no function is running and ipcq calls none. Before that, `rouse` ends the waits.
+ * 5. In a forked child no function is running. `Channel.after_fork` decides whether they can be used there.
  *
- * Points in time are on CLOCK_MONOTONIC, in nanoseconds. A function whose comment says so may be NULL: ipcq then leaves
- * such calls to the channel's methods.
+ * Times are on CLOCK_MONOTONIC, in nanoseconds. A function may be NULL if its comment says so: ipcq then calls the
+ * channel's methods instead.
  *
- * A table may be longer than this version knows, if functions are added at the end; `size` tells. Any other change raises
- * the version.
+ * Functions may be added at the end of the table without a new version; `size` says which are there. Any other change
+ * raises the version.
  */
 #ifndef IPCQ_CHANNEL_H
 #define IPCQ_CHANNEL_H
@@ -30,25 +31,25 @@
 #define IPCQ_CHANNEL_CAPSULE "ipcq.channel"
 #define IPCQ_CHANNEL_VERSION 1
 
-/* Messages of this size, in bytes, and larger ones are put and got unlocked. */
+/* Messages of at least this size, in bytes, are put and got unlocked. */
 #define IPCQ_LARGE 32768
-/* The most bytes in front of a message's data. */
+/* The maximum size of a head, in bytes: the serializer's prefix in front of a message's data. */
 #define IPCQ_HEAD_BYTES 8
 
 enum ipcq_result {
     IPCQ_OK,
-    IPCQ_FULL,    /* there is no space now; nothing was stored */
-    IPCQ_EMPTY,   /* there is no message now */
-    IPCQ_CROWDED, /* only if the call is polite: nothing was done, and ipcq calls `give_way` before it tries again */
+    IPCQ_FULL,    /* no space now; nothing was stored */
+    IPCQ_EMPTY,   /* no message now */
+    IPCQ_CROWDED, /* polite calls only: others are waiting; nothing was done. ipcq calls `give_way` and tries again */
     IPCQ_LARGER,  /* the next message does not fit the space; nothing was taken */
-    IPCQ_OTHER,   /* nothing was done, and the channel's method finds the reason: a held lock, an end, damage ... */
+    IPCQ_OTHER,   /* nothing was done: the lock is held, the queue has ended or is damaged, ... The method finds out */
 };
 
-/* A message to put: the head, and the data behind it. */
+/* A message to put: a head, followed by the data. */
 struct ipcq_piece {
     const void *data;
-    size_t size;       /* of the data; with the head at most `max_message_size` */
-    unsigned priority; /* 0 without `has_priorities` */
+    size_t size;       /* of the data; together with the head at most `max_message_size` */
+    unsigned priority; /* 0 unless `has_priorities` */
     unsigned head_size;
     unsigned char head[IPCQ_HEAD_BYTES];
 };
@@ -58,22 +59,23 @@ struct ipcq_space {
     void *data;
     size_t size;
 
-    /* If this is not 0, only a message is taken that has exactly head_size + size bytes and begins with `head`. The head
-     * is then left out. */
+    /* If this is not 0, take only a message that has exactly head_size + size bytes and begins with `head`, and copy
+     * only what follows the head. */
     unsigned head_size;
-    /* In; and with IPCQ_LARGER out: the first bytes of the next message, as far as there are so many. */
+    /* In: the expected head. Out, with IPCQ_LARGER: the first bytes of the next message. */
     unsigned char head[IPCQ_HEAD_BYTES];
 
     /* Out, with IPCQ_OK and IPCQ_LARGER: */
-    size_t message_size;    /* with its head */
+    size_t message_size;    /* including the head */
     unsigned heads_present; /* with IPCQ_LARGER: how many bytes of `head` are set; 0 if the channel cannot tell */
     unsigned priority;
 };
 
 /*
- * Returns where to copy the next message of a batch, or NULL to end the batch before it. `front` is its first byte; it is
- * NULL if the message is in several parts, and then `skip` must stay 0. `skip` is 0, and may be set to the number of
- * bytes to leave out at the front. If others can change the message meanwhile, each byte of it is read only once.
+ * ipcq's callback for `get_many`. Returns where to copy the next message of a batch, or NULL to end the batch before
+ * it. `front` points to the message, or is NULL if the message is in several parts. `skip` points to 0; unless `front`
+ * is NULL, the callback may set it to a number of bytes to leave out at the front. Other processes may change the
+ * message during the call, so the callback reads no byte of it twice.
  */
 typedef void *ipcq_room(void *caller, const void *front, size_t size, unsigned priority, size_t *skip);
 
@@ -84,41 +86,42 @@ struct ipcq_channel {
     uint64_t max_message_size;
     uint32_t has_priorities;
 
-    /* Stores a message of less than IPCQ_LARGE bytes (locked), or of any other size (unlocked): IPCQ_OK, IPCQ_FULL,
-     * IPCQ_CROWDED. A polite call may give way to others that wait: its caller is willing to wait. */
+    /* Stores a message: IPCQ_OK, IPCQ_FULL, IPCQ_CROWDED. Locked if it has less than IPCQ_LARGE bytes, else unlocked.
+     * A polite call may let other waiting callers go first, because its own caller is willing to wait. */
     int (*put)(void *context, const struct ipcq_piece *piece, int polite);
 
-    /* May be NULL. Stores as many messages as fit, in one step with `capabilities.atomic_batch`: IPCQ_OK, if at least
-     * one was stored. Locked if all together have less than IPCQ_LARGE bytes, else unlocked. */
+    /* May be NULL. Stores as many messages as fit, in one step if `capabilities.atomic_batch`: IPCQ_OK if at least one
+     * was stored, IPCQ_FULL. Locked if the batch has less than IPCQ_LARGE bytes in total, else unlocked. */
     int (*put_many)(void *context, const struct ipcq_piece *pieces, size_t count, size_t *stored);
 
-    /* Takes the next message if it fits the space: IPCQ_OK, IPCQ_EMPTY, IPCQ_LARGER, IPCQ_CROWDED. Locked if the space
-     * has with its head less than IPCQ_LARGE bytes, else unlocked. */
+    /* Takes the next message if it fits the space: IPCQ_OK, IPCQ_EMPTY, IPCQ_LARGER, IPCQ_CROWDED. Locked if head_size
+     * + size is less than IPCQ_LARGE, else unlocked. */
     int (*get)(void *context, struct ipcq_space *space, int polite);
 
-    /* May be NULL. Returns how many messages there are now, as a hint for `get_many`. Locked. */
+    /* May be NULL. Returns the current number of messages, as a hint for `get_many`. Locked. */
     uint64_t (*count)(void *context);
 
-    /* May be NULL, as `count`. Takes up to `limit` messages, and ends before one of IPCQ_LARGE bytes or more; `room` is
-     * called for each. IPCQ_OK, also if none was taken; or IPCQ_LARGER, if one follows that is large. Locked. */
+    /* May be NULL, like `count`. Takes up to `limit` messages, each into the memory that `room` returns, and stops
+     * before a message of at least IPCQ_LARGE bytes: IPCQ_LARGER if it stopped there, else IPCQ_OK if it took any or
+     * `room` ended the batch, else IPCQ_EMPTY. Locked. */
     int (*get_many)(void *context, ipcq_room *room, void *caller, size_t limit, size_t *taken);
 
     /*
-     * May be NULL, all four together. Wait until `get` may find a message, or `put` space for a message of `size` bytes
-     * with its head; until `until` at the latest, or until a signal came. The whole wait began at `since`. They may
-     * return earlier.
+     * These four are either all set or all NULL. The first two wait until `get` may find a message, or until `put` may
+     * find space for a message of `size` bytes including the head; at most until `until`, or until a signal arrives.
+     * `since` is when the caller's whole wait began. Both may return early.
      *
-     * Without `sleep` (locked): looks, or spins until `until`, which is a microsecond or two ahead; returns whether trying
-     * again makes sense. With `sleep` (unlocked): the return value means nothing.
+     * Without `sleep` (locked), they check once, or spin until `until`, which is one or two microseconds ahead, and
+     * return whether to try again. With `sleep` (unlocked), the return value means nothing.
      */
     int (*wait_readable)(void *context, int64_t since, int64_t until, int sleep);
     int (*wait_writable)(void *context, size_t size, int64_t since, int64_t until, int sleep);
-    /* Counts a put or get that had to wait, and whether it was served in the end. Locked. */
+    /* Records in the statistics a put or get that had to wait; `served` says whether it succeeded. Locked. */
     void (*count_wait)(void *context, int served);
     /* Makes all unlocked waits on this channel return soon. Locked; called repeatedly until they have. */
     void (*rouse)(void *context);
 
-    /* NULL if no call returns IPCQ_CROWDED. Lets others go first, until `until` at the latest. Unlocked. */
+    /* NULL if no call returns IPCQ_CROWDED. Lets other callers go first, at most until `until`. Unlocked. */
     void (*give_way)(void *context, int getting, int64_t until);
 };
 
