@@ -263,7 +263,7 @@ class QueueListener(logging.handlers.QueueListener):
             InvalidArgument: A name is not that of a configured handler.
             RuntimeError: The listener is already running.
             LimitExceeded: The system cannot start a thread.
-            Unsupported: This interpreter, which has its own GIL, cannot start the thread.
+            Unsupported: This interpreter has its own GIL (Python 3.12 and later), so it has no daemon threads.
         """
         if self._thread is not None:
             raise RuntimeError("the listener is already running")

@@ -319,7 +319,7 @@ class Handle(Lifecycle):
 
         Raises:
             LimitExceeded: Another registration is active.
-            Unsupported: The backend cannot notify, or this interpreter has its own GIL (Python 3.12 and later).
+            Unsupported: The backend cannot notify, or not in an interpreter with its own GIL (Python 3.12 and later).
             InvalidArgument: Both are given, `callback` is not callable, or `signal` is not a signal number.
         """
         if callback is not None and signal is not None:

@@ -36,7 +36,7 @@ NOT_PREPARED: Final = (
 class Lifecycle(Base):
     """The base of `Handle`: an open channel, with its calls counted.
 
-    The calls in C are not counted here, but in `Base`, and only where they release the GIL. Subclasses set `_try_put`
+    Calls in C are not counted here but in `Base`, and only while they do not hold the GIL. Subclasses set `_try_put`
     and `_try_get` before they call `__init__`. A closed handle replaces both.
     """
 
@@ -123,7 +123,7 @@ class Lifecycle(Base):
             raise QueueClosed(self._closing)
 
     def _refuse_calls(self, reason: str) -> None:
-        self._disarm()  # first: from then on the last counted call closes the channel, and those in C are not counted
+        self._disarm()  # first: after this the last counted call closes the channel, and calls in C are not counted
         self._closing = self._leftovers.closing = reason
         self._try_put = self._try_get = refusal(QueueClosed, reason)
 
@@ -148,7 +148,7 @@ class Lifecycle(Base):
                 self._calls.append(None)
                 channel = self._unclosed.pop("channel", None)  # atomic, so that only one thread gets it
                 if channel is not None:
-                    self._disarm()  # a finaliser has not refused calls
+                    self._disarm()  # again, because a finaliser closes the channel without refusing calls
                     self._await_uses()
                     channel.close()
                     if _prepares(channel):
@@ -175,8 +175,8 @@ class Lifecycle(Base):
     def _forget_calls(self) -> None:
         # Other threads do not exist in the child; only calls of this thread still end. If a signal handler forked, a
         # call on the stack may not have been counted yet, or may have been uncounted already.
-        self._forget_uses()  # first, because without a GIL it frees the handle's lock
-        # A new deque: without a GIL, a thread that does not exist here may hold the lock of the old one.
+        self._forget_uses()  # first, because without a GIL it also resets the handle's lock
+        # A new deque: without a GIL, a thread that does not exist in the child may hold the lock of the old one.
         self._calls = deque([None] * min(calls_of_this_thread(self), len(self._calls)))
         self._inherited = True
         self._leftovers.kept.clear()  # the parent returns these

@@ -1,7 +1,7 @@
-"""What a handle has in C: its base class, and the decorator of its methods (`ipcq/csrc/native.h`).
+"""The parts of a handle that are in C: its base class, and the decorator of its methods (`ipcq/csrc/native.h`).
 
 Without the extension, both are in Python and do nothing. With ``IPCQ_SHORTCUTS=0`` no handle is armed, so every call
-goes to the method in Python. The variable is read when a handle is opened: importing ipcq reads no environment.
+runs in Python. The variable is read when a handle is opened, because importing ipcq must not read the environment.
 """
 
 import sys
@@ -24,16 +24,16 @@ class PythonBase:
     _armed = False
 
     def _arm(self, *_: object) -> None:
-        """Do nothing, because everything is done in Python."""
+        """Do nothing: every call runs in Python."""
 
     def _disarm(self) -> None:
-        """Likewise."""
+        """Do nothing."""
 
     def _await_uses(self) -> None:
-        """Likewise."""
+        """Do nothing."""
 
     def _forget_uses(self) -> None:
-        """Likewise."""
+        """Do nothing."""
 
 
 def in_python(method: F) -> F:
@@ -42,12 +42,16 @@ def in_python(method: F) -> F:
 
 
 def base_and_decorator() -> tuple[Any, Any]:
-    """Return the base class of handles, and the decorator of methods that C may do."""
+    """Return the base class of handles and the decorator `in_c`, from the extension if it is installed.
+
+    Raises:
+        ImportError: The extension is installed, but memory or descriptors are too short to load it now.
+    """
     try:
         from ipcq._native import Base, in_c
     except ImportError as error:
         if shortage_behind(error):
-            raise  # it is there, and can be loaded in a moment
+            raise  # a later import may succeed
         return PythonBase, in_python
     return Base, in_c
 
@@ -60,6 +64,6 @@ else:
 
 def log_mismatch(error: MessageQueueError) -> None:
     """Log that a backend's functions in C cannot be used, and why."""
-    logging = sys.modules.get("logging")  # if it was never imported, there is no handler
+    logging = sys.modules.get("logging")  # if it was not imported, there are no handlers
     if logging is not None:
         logging.getLogger("ipcq").warning("put and get are slower than they could be: %s", error)

@@ -1,7 +1,7 @@
 """A handle that moves objects: `Handle` with a codec.
 
-Methods that are decorated with `in_c` are done in C if possible. C calls the method here for everything else, or where
-the channel has no functions in C (`ipcq._handle.native`).
+Methods that are decorated with `in_c` run in C if possible. Otherwise C calls the method here, for example if the
+channel has no functions in C (`ipcq._handle.native`).
 
 `put` encodes the item, checks its size, and calls the channel's `try_put`. If the queue is full, `Handle` waits and
 tries again. `get` works the same way.
@@ -66,7 +66,7 @@ class Queue(Handle, Generic[T]):
             self._use_functions_of(channel)
 
     def _use_functions_of(self, channel: Channel) -> None:
-        """Do calls in C from now on, if the channel has functions for it."""
+        """Put and get in C from now on, if the channel has functions in C."""
         request = self._origin.request
         try:
             table = channel.native()
@@ -366,10 +366,10 @@ class Queue(Handle, Generic[T]):
         state = "closed" if self._closing else "open"
         return f"<ipcq.Queue {self.name!r} on {self.backend!r}, {state}{rights.get((request.read, request.write), '')}>"
 
-    # What calls in C leave to Python
+    # Fallbacks of the calls in C
 
     def _put_rest(self, rest: list[bytes], stored: int, deadline: float) -> int:
-        """Put the messages of a batch of which C has stored this many."""
+        """Put the rest of a batch, of which C has stored `stored` messages, and return the number of all stored."""
         try:
             return stored + self._with_channel(lambda channel: self._put_batch(channel, rest, deadline))
         except (MessageQueueError, MemoryError):
@@ -378,10 +378,10 @@ class Queue(Handle, Generic[T]):
             return stored
 
     def _get_rest(self, items: list[T], messages: list[bytes], more: int) -> list[T]:
-        """Decode the rest of a batch that C has begun, and take more messages."""
+        """Return a batch that C has begun: `items`, then the decoded `messages`, then up to `more` further items."""
         try:
             rest = [(data, 0) for data in messages]
-            messages.clear()  # C keeps those that are still in the list
+            messages.clear()  # C would keep those that are still in the list
             items = self._extended(items, rest)
             if more and not (self._leftovers.kept or self._leftovers.errors):
                 return self._with_channel(lambda channel: self._batch(channel, items, [], more))
@@ -393,7 +393,7 @@ class Queue(Handle, Generic[T]):
         return items
 
     def _raise(self, error: BaseException) -> NoReturn:
-        """Raise what the codec raised in a call in C."""
+        """Raise the exception that the codec raised in a call in C."""
         try:
             raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
         finally:

@@ -69,7 +69,7 @@ def check_daemon_threads() -> None:
     """Check that this interpreter can start daemon threads.
 
     Raises:
-        Unsupported: It cannot, as each interpreter with a GIL of its own (Python 3.12 and later).
+        Unsupported: It cannot, because it has its own GIL (Python 3.12 and later).
     """
     allowed = getattr(_thread, "daemon_threads_allowed", None)
     if allowed is not None and not allowed():

@@ -81,10 +81,10 @@ each clause.
 
 **In C**
 
-21. `native` returns None, or a capsule with functions in C, as ``ipcq/channel.h`` describes them. If such a function
-    can do at once what is asked, it does what the channel's method would do. Otherwise it does nothing and says so, and
-    ipcq calls the method. It runs no Python code. If the capsule is of another version of the header, ipcq logs a
-    `VersionMismatch` and uses the methods alone. With ``IPCQ_SHORTCUTS=0``, too, ipcq uses the methods alone.
+21. `native` returns None, or a capsule with functions in C as ``ipcq/channel.h`` describes them. If such a function can
+    complete the operation without waiting, it does what the channel's method would do. Otherwise it does nothing and
+    reports that, and ipcq calls the method. It runs no Python code. If the capsule has another version of the header,
+    ipcq logs a `VersionMismatch` and uses only the methods. With ``IPCQ_SHORTCUTS=0`` it also uses only the methods.
 
 **Without a name**
 

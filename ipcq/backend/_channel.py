@@ -207,7 +207,7 @@ class Channel(Protocol):
     def native(self) -> object | None:
         """Return a capsule with this channel's functions in C, or None (clause 21).
 
-        Called once for each handle. It pays off if `try_put` takes less time than a method written in Python. The
+        Called once for each handle. It is worthwhile if `try_put` costs less than the call of a method in Python. The
         header ``ipcq/channel.h`` describes the functions; `get_include` returns its directory.
         """
         return None

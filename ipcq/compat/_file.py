@@ -1,4 +1,4 @@
-"""An open file that threads share."""
+"""An open file that threads share, read and written at offsets."""
 
 import mmap
 import os
@@ -10,12 +10,15 @@ __all__ = ("File",)
 
 
 class File:
-    """An open file, closed with its last reference: that of the `Overflow`, or of a thread that copies a message."""
+    """An open file, closed when its last reference is dropped: by its `Overflow`, or by a thread that copies a message.
+
+    Every method raises the OSError of its system call, except `free`.
+    """
 
     __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
-        """Take ownership of a descriptor; a negative number stands for a closed file."""
+        """Take ownership of a descriptor; a negative number means a closed file."""
         self.number = number
 
     def write(self, data: bytes, at: int) -> None:
@@ -33,13 +36,13 @@ class File:
         return data
 
     def free(self, start: int, end: int) -> None:
-        """Free the pages that begin in a part of the file, the last one as a whole."""
-        # This needs a descriptor and a mapping. Without them, the pages stay, and no message is lost.
+        """Free the memory of the pages that begin between two offsets, of which `start` begins a page."""
+        # If there is no descriptor or address space for the mapping, the pages stay in use, and no message is lost.
         with suppressed(OSError), mmap.mmap(self.number, end - start, offset=start) as mapped:
             mapped.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
-        """Close the file, even if others refer to it."""
+        """Close the file, even if there are other references."""
         if self.number >= 0:
             number, self.number = self.number, -1
             os.close(number)

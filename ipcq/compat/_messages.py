@@ -39,8 +39,8 @@ _MOST_MESSAGE_BYTES: Final = 1 << 16
 #: The largest number of messages for which a ring is created, which takes 12 MB.
 _MOST_MESSAGES: Final = 1 << 17
 
-#: Time that a put waits for a consumer before it appends to the backlog because an unbounded ring is full, or stores a
-#: parcel apart because no blocks are free. Both are several times slower.
+#: How long a put waits for a consumer if an unbounded ring is full or no blocks are free. After that it appends to the
+#: backlog, or stores the parcel apart; both are several times slower.
 _FULL_SECONDS: Final = 0.02
 #: Time that a put to the backlog yields to consumers, so that the backlog becomes empty.
 _YIELD_SECONDS: Final = 0.0001
@@ -105,10 +105,10 @@ class FileQueue:
             raise QueueFull(error.detail) from error
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take the next message, and return its object.
+        """Take the next message and return its object.
 
         Raises:
-            QueueEmpty: No message came before the timeout.
+            QueueEmpty: No message arrived before the timeout.
             Exception: Any exception of loading the pickle; the message is gone.
         """
         deadline = deadline_of(block, timeout)
@@ -172,14 +172,14 @@ class RingQueue(FileQueue):
         super().__init__(overflow, bound)
         self._ring = ring
         self._take_from_ring = taker(ring)
-        # What fits the ring is bytes: the pickler writes parts only of more than 64 KiB.
+        # Messages that fit the ring are `bytes`: a pickle has several parts only if it is larger than 64 KiB.
         self._put: Callable[..., None] = ring.put
         self._get = ring.get
         self._largest = ring.max_message_size
         # A bounded queue never uses the backlog.
         self._slice = None if bound else _BACKLOG_POLL_SECONDS
         self._words = overflow.words
-        self._patient = True  # whether a put waits for free blocks
+        self._patient = True  # whether a put waits for blocks to become free
         self._taken = 0  # messages taken from the backlog before this handle last appended to it
         self._poll: select.epoll | None = None
         self._poll_pid = 0  # the process that created it
@@ -225,7 +225,7 @@ class RingQueue(FileQueue):
             raise
 
     def _await_blocks(self, size: int, deadline: float) -> None:
-        """Wait for free blocks, but not for long, and not again until there were some."""
+        """Wait briefly for free blocks; after a wait in vain, do not wait again until some are found free."""
         parcels = self._overflow.parcels
         since = monotonic()
         until = min(deadline, since + _FULL_SECONDS)
@@ -238,7 +238,7 @@ class RingQueue(FileQueue):
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         words = self._words
-        parcels = self._overflow.parcels  # keep them, so that one can be read even if another thread closes the queue
+        parcels = self._overflow.parcels  # a reference: another thread may close the queue before the parcel is read
         if words[words[0]] or timeout is not None or not block:
             data = self._wait(deadline_of(block, timeout))
         else:

@@ -3,8 +3,8 @@
 It is an anonymous file in memory (``memfd_create``) that every process of the queue has open. Its two parts grow as
 needed, and pages that were read are freed:
 
-- *Parcels* (`_parcels`), one for each large message. The producer gets a ticket, which goes through the ring in its
-  place.
+- *Parcels* (`_parcels`), one for each large message. The producer gets a ticket, which goes through the ring instead of
+  the message.
 - The *backlog*, a FIFO for when the ring is full. A producer that finds messages in the backlog must append to it, and
   a consumer that finds the ring empty takes from the front. That keeps the order.
 
@@ -84,8 +84,7 @@ class Overflow:
             undo.callback(os.close, wake)
             with _closing(file), shortage_reported():
                 # A lock belongs to an open file, so this process opens its own. A mapping refers to its open file too,
-                # so it gets another one, which nobody locks: else a child forked meanwhile would keep its parent's
-                # lock.
+                # so it gets another one, which nobody locks: otherwise a forked child would inherit its parent's lock.
                 own = File(_opened_again(file))
                 undo.callback(own.close)
                 with _closing(_opened_again(file)) as mapped:
@@ -132,7 +131,7 @@ class Overflow:
         return _written(data, *self.locked(partial(self._reserve, len(data)), deadline))
 
     def wrap_in_blocks(self, data: Pickle, deadline: float) -> bytes | None:
-        """Do the same, but return None if there are no blocks for the message."""
+        """Store a message in blocks and return its ticket, or None if no blocks are free; the rest is as for `wrap`."""
         reserved = self.locked(partial(self._reserve_blocks, len(data)), deadline)
         return None if reserved is None else _written(data, *reserved)
 
@@ -330,7 +329,7 @@ class Overflow:
 
     def _release(self) -> None:
         if self.file.number >= 0:
-            # A thread that is about to read the words, or copies a parcel, keeps its own references.
+            # A thread that is reading the words or copying a parcel has its own references.
             self.file = File(-1)
             self.parcels = Parcels(self.file, memoryview(b""))
             self.words = memoryview(bytes(_PAGE)).cast("Q")
@@ -352,7 +351,7 @@ class Overflow:
 
 
 def _written(data: Pickle, parcels: Parcels, start: int) -> bytes:
-    """Store a message where there is space reserved for it, and return its ticket."""
+    """Store a message in the space that was reserved for it, and return its ticket."""
     ticket = TICKET.pack(0, start, len(data))
     try:
         parcels.write(start, data)

@@ -1,14 +1,14 @@
 """Parcels: the messages that are too large for the ring, in the overflow file.
 
-A parcel is in *blocks*, which every process maps and which are used again, or *apart*, in pages of its own that are
-freed after it was read. Allocating and freeing pages takes longer than copying them, so a parcel is apart only if it is
-huge or if no blocks are free.
+A parcel is stored in *blocks*, which every process maps and which are reused, or *apart*, in its own pages, which are
+freed after it was read. Allocating and freeing pages takes longer than copying them. So a parcel is stored apart only
+if it is huge or no blocks are free.
 
-The first page of the file has a byte for each block, which is not 0 while the block is in use. A producer reserves
-blocks under the lock of the file. The blocks then belong to the process that has the parcel's ticket, which frees them
-without a lock. If it is killed before that, its blocks stay in use until the queue is freed.
+The first page of the file has one byte for each block, which is 1 while the block is in use. A producer reserves blocks
+under the lock of the file. The blocks then belong to the process that has the parcel's ticket; it frees them without a
+lock. If it is killed before that, its blocks stay in use until the queue is freed.
 
-The memory of the blocks is allocated up to the last one ever used, and not freed before the queue.
+Memory is allocated for all blocks up to the last one ever used, and stays allocated until the queue is freed.
 """
 
 import mmap
@@ -28,17 +28,18 @@ R = TypeVar("R")
 TICKET: Final = struct.Struct("=BQQ")
 """Zero, unlike the first byte of a pickle; the offset; the size."""
 
-#: Number of blocks, and where the bytes for them begin in the first page.
+#: The number of blocks, and the offset of the bytes that mark them as used.
 _BLOCKS: Final = 2048
 _USED: Final = 2048
 _BLOCK_BYTES: Final = 4096
 _BLOCKS_BEGIN: Final = mmap.PAGESIZE
 BLOCKS_END: Final = _BLOCKS_BEGIN + _BLOCKS * _BLOCK_BYTES
-#: The first blocks, which stay in the processor's cache. Parcels use other blocks only if less than four fit there.
+#: Parcels use only the first blocks, so that these stay in the processor's cache: this many, or as many as four parcels
+#: of the size take.
 _FEW_BLOCKS: Final = 512
-#: Bytes of the largest parcel in blocks, which takes a quarter of them.
+#: The size of the largest parcel in blocks; it takes a quarter of them.
 _MOST_BYTES: Final = _BLOCKS * _BLOCK_BYTES // 4
-#: Memory is allocated in steps of this size, because the kernel undoes a step that a signal interrupts.
+#: Memory is allocated in steps of this size: if a signal interrupts the call, the kernel undoes only one step.
 _STEP_BYTES: Final = 1 << 18
 
 _FREE: Final = bytes(_BLOCKS)
@@ -50,21 +51,24 @@ def offset_of(block: int) -> int:
 
 
 class Parcels:
-    """One process's access to the parcels."""
+    """The parcels of one overflow file, as one process sees them."""
 
     def __init__(self, file: File, mapped: memoryview) -> None:
-        """Use an open overflow file, which is mapped up to `BLOCKS_END`."""
+        """Use an open overflow file and its mapping, which ends at `BLOCKS_END`."""
         self.file = file
         self.mapped = mapped
         self.used = mapped[_USED : _USED + _BLOCKS]
         self._allocated = _BLOCKS_BEGIN
 
     def has_room(self, size: int) -> bool:
-        """Return whether there are free blocks for a parcel of this size, or it belongs apart."""
+        """Return whether blocks for a parcel of this size are free, or it would be stored apart in any case."""
         return size > _MOST_BYTES or self._find(size) >= 0
 
     def free_blocks(self, size: int) -> slice | None:
-        """Return free blocks, with memory, as a slice of `used`; None if a parcel of this size has to be apart."""
+        """Return free blocks, with memory, as a slice of `used`; None if a parcel of this size must be stored apart.
+
+        The caller holds the lock of the file.
+        """
         if size > _MOST_BYTES:
             return None
         first = self._find(size)
@@ -84,14 +88,18 @@ class Parcels:
         return self.used[: max(_FEW_BLOCKS, 4 * count)].tobytes().find(_FREE[:count])
 
     def _allocate(self, end: int) -> None:
-        """Allocate memory, because a store to a page for which there is none would end the process."""
+        """Allocate memory in advance: a store to a page without memory would kill the process with SIGBUS."""
         while self._allocated < end:
             size = min(_STEP_BYTES, BLOCKS_END - self._allocated)
             os.posix_fallocate(self.file.number, self._allocated, size)
             self._allocated += size
 
     def write(self, start: int, data: Pickle) -> None:
-        """Store a parcel at an offset of the file."""
+        """Store a parcel at an offset of the file.
+
+        Raises:
+            OSError: The file has no memory for a parcel that is stored apart.
+        """
         mapped, file, at = self.mapped, self.file, start
         for part in parts_of(data):
             if start < BLOCKS_END:
@@ -101,18 +109,22 @@ class Parcels:
             at += len(part)
 
     def take(self, ticket: bytes, load: Callable[[memoryview | bytes], R]) -> R:
-        """Return what `load` returns for a parcel, which is freed afterwards."""
+        """Pass a parcel to `load`, free it, and return the result.
+
+        Raises:
+            Exception: Any exception of `load`; the parcel is freed.
+        """
         _, start, size = TICKET.unpack(ticket)
         try:
             if start < BLOCKS_END:
                 with self.mapped[start : start + size] as parcel:
                     return load(parcel)
             return load(self.file.read(size, start))
-        finally:  # also if there is no memory to read it, because the ticket is gone
+        finally:  # even if memory ran out: the ticket has been taken, so nobody else can free the parcel
             self._free(start, size)
 
     def drop(self, ticket: bytes) -> None:
-        """Free the parcel of a ticket."""
+        """Free the parcel of a ticket without reading it."""
         _, start, size = TICKET.unpack(ticket)
         self._free(start, size)
 

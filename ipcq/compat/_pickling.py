@@ -38,12 +38,12 @@ class _Reducers:
 
 
 class Parts:
-    """A pickle as the parts that the pickler wrote. Large bytes are parts of their own, which were not copied."""
+    """A pickle as the list of parts that the pickler wrote. Large bytes are separate parts, which are not copied."""
 
     __slots__ = ("parts", "size")
 
     def __init__(self, parts: list[bytes]) -> None:
-        # With protocol 5, the pickler also writes other objects with a buffer.
+        # With protocol 5, the pickler also writes other objects with a buffer, such as a bytearray.
         self.parts = [part if part.__class__ is bytes else b"".join((part,)) for part in parts]
         self.size = sum(map(len, self.parts))
 
@@ -78,7 +78,7 @@ _REDUCERS: Final = _Reducers()
 _SHORT: Final = 256
 _TAIL: Final = pickle.dumps(b"")[-2:]
 _HEADS: Final = tuple(pickle.dumps(bytes(length))[: -length - len(_TAIL)] for length in range(_SHORT))
-# That of long bytes has no frames, and a length of 4 bytes.
+# The pickle of long bytes has no frame, and a length of 4 bytes.
 _LONG: Final = 1 << 16
 _LONGEST: Final = (1 << 32) - 1
 _LONG_HEAD: Final = pickle.dumps(bytes(_LONG))[: -4 - _LONG - len(_TAIL)]
@@ -104,7 +104,7 @@ def dumps(item: object, join: Callable[[list[bytes]], Any] = b"".join) -> Any:
 
     Args:
         item: The object.
-        join: Called with the parts of a pickle that is in several.
+        join: Called with the parts of the pickle if it has several; its result is returned.
     """
     if item.__class__ is bytes:
         size = len(item)

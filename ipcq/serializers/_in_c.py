@@ -1,4 +1,4 @@
-"""The formats that C writes and reads (`ipcq/csrc/codec.h`), where it was compiled."""
+"""The message formats of the codec in C (`ipcq/csrc/codec.h`), if the extension is installed."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -10,7 +10,7 @@ try:
     from ipcq._native import Codec
 except ImportError as error:
     if shortage_behind(error):
-        raise  # it is there, and can be loaded in a moment
+        raise  # it is installed, and a later import may succeed
     COMPILED = False
 else:
     COMPILED = True
@@ -19,12 +19,13 @@ else:
 def in_c(
     encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], format: Literal["messagepack", "bin", "raw"]
 ) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
-    """Return functions that do the same as these in C, and call these for what C leaves to them.
+    """Return faster functions in C that do the same as these two; without the extension, return these two.
 
     Args:
-        encode: Encodes any item.
-        decode: Decodes any message.
-        format: What C writes and reads: MessagePack of most classes; of `bytes` alone; or `bytes` unchanged.
+        encode: Encodes any item. C calls it for items that it cannot encode.
+        decode: Decodes any message. C calls it for messages that it cannot decode.
+        format: What C encodes and decodes: MessagePack of most classes, MessagePack of `bytes` alone, or `bytes`
+            unchanged.
     """
     if not (COMPILED and shortcuts_enabled()):
         return encode, decode

@@ -1,6 +1,6 @@
 """MessagePack by msgpack, with a fast path for bytes.
 
-Most messages do not come here: `_in_c` does what `encode` and `decode` here do, or calls them.
+The codec in C handles most messages, and calls `encode` and `decode` here for the others (see `_in_c`).
 
 Timestamps become aware datetimes instead of msgpack's `Timestamp`: a producer can choose timestamps with equal hashes,
 and decoding a map with these as keys would take quadratic time. Otherwise `unpackb` limits the memory by the size of
@@ -24,7 +24,7 @@ _idle: list[msgpack.Packer] = []
 
 
 def _forget_idle() -> None:  # pragma: no cover - only in a forked child
-    # Without a GIL, a thread that does not exist in the child may hold the list's lock.
+    # Without a GIL, a thread that does not exist in the child may hold the lock of the old list.
     global _idle
     _idle = []
 
