@@ -17,9 +17,9 @@ waited so far, and at the end of each slice of its wait. So a lost ring delays a
 (100 ms). A killed process leaves no count, only a bell that is set: the next step resets it.
 
 *The mapping.* The word is mapped because the kernel takes the address of a futex. But this process never reads or
-writes through the mapping. So a truncated file makes the system call fail, and raises no SIGBUS. It is made from an
-open file of its own, which is never locked: a mapping keeps its open file, and a forked child inherits the mapping. So
-the child would keep the locks of its parent if that is killed.
+writes through the mapping. So if the file is truncated, the system call fails, and there is no SIGBUS. The mapping is
+made from a separate open file, which is never locked: a mapping keeps its open file open, and a forked child inherits
+the mapping. Otherwise, if the parent were killed, the child would keep the parent's lock.
 """
 
 import errno
@@ -37,7 +37,7 @@ from ipcq_pyshm._layout import BELL, BELLS_AT
 MESSAGES: Final = 0
 SPACE: Final = 1
 
-#: All processes that sleep.
+#: As a count: all processes that sleep.
 ALL: Final = (1 << 31) - 1
 
 #: A bell that is set, and one that is not.
@@ -53,7 +53,7 @@ _NUMBERS: Final = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 9
 
 #: Seconds to sleep if the bell was reset before this process fell asleep: a hostile process could keep resetting it.
 _RETRY_SECONDS: Final = 0.00005
-#: The part of its time that a wait sleeps if the kernel refuses the call.
+#: The share of its time for which a wait sleeps if the kernel refuses the call.
 _REFUSED_SHARE: Final = 0.125
 
 # sys/mman.h
@@ -84,7 +84,7 @@ class Bells:
     def wait(self, bell: int, seconds: float) -> bool:
         """Sleep until the bell rings, a signal arrives, or the time is over; return whether it rang.
 
-        The bell has been set.
+        The caller has set the bell.
         """
         failure = self._kernel.wait(self._word(bell), seconds)
         if failure == errno.EAGAIN:
@@ -118,7 +118,7 @@ class Kernel:
         class Timespec(ctypes.Structure):
             _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
-        # An object of its own, because the types of arguments are set for all users of an object.
+        # A separate object, because the argument types that are set here affect all users of an object.
         library = ctypes.CDLL(None, use_errno=True)
         library.syscall.restype = ctypes.c_long
         library.syscall.argtypes = (

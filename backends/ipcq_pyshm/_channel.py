@@ -15,16 +15,16 @@ a call is refused.
 
 *Polls.* A waiting process reads only the state, without the lock; the checksum detects a torn read. It polls without
 sleeping at first, because sleeping and waking up take longer than a process needs to answer. Then it polls at intervals
-that grow with the wait. Where the system can, a bell ends an interval early (see `_bells`); to set it takes a step. If
-the lock is held, the process sleeps without a bell.
+that grow with the wait. On Linux, a bell ends an interval early (see `_bells`). Setting the bell takes a step; if the
+lock is held, the process sleeps without a bell.
 
 *Ends.* A step compares the size of the file, because a truncated file would grow again. The number of links takes
-longer to read, so a channel reads it once per millisecond, and `unlink` lasts as long: every call that begins after it
-returned sees its effect.
+longer to read, so a channel reads it only once per millisecond. `unlink` waits that long before it returns, so every
+call that begins afterwards sees its effect.
 
 *Statistics.* A wait that succeeded is recorded by the next commit of its channel, or at the latest when the channel
-waits again, is asked for statistics, or is closed: a step for the figures alone would delay every message that had to
-be waited for.
+waits again, is asked for statistics, or is closed. A step only for the statistics would delay every message for which
+a process waited.
 
 *Forks.* The child's copy of a descriptor refers to the same open file. So the parent's lock would belong to the child
 too, and survive the parent. The child opens the file again under the same number, which closes its copy and unlocks
@@ -90,18 +90,18 @@ PATIENCE: Final = 0.04
 _ASK_TRIES: Final = 8
 #: Seconds for calls that cannot return "not now".
 LONG_PATIENCE: Final = 1.0
-#: Seconds for which a wait polls before it sleeps. With one processor the other side could not run meanwhile.
+#: Seconds for which a wait polls before it sleeps. None on one processor, because the other side could not run.
 _SPIN_SECONDS: Final = 50e-6 if (os.cpu_count() or 1) > 1 else 0.0
 #: Seconds between the first polls after that.
 _SHORTEST: Final = 0.0003
-#: Later intervals as a share of the wait so far. Without a bell, an interval delays each message by half its length;
-#: with a bell only a message whose ring was lost.
+#: Later intervals as a share of the wait so far. Without a bell, an interval delays a message by half its length on
+#: average; with a bell it delays only a message whose ring was lost.
 _SHARE: Final = 0.125
 _SHARE_WITH_BELL: Final = 1.0
 _SHORTEST_WITH_BELL: Final = 0.005
 
 
-# What a wait does between its first polls: the other side may wait for this processor.
+# A wait calls this between its first polls, because the other side may be waiting for this processor.
 _yield: Callable[[], object] = partial(sleep, 0)
 if sys.platform == "linux":
     _yield = os.sched_yield
@@ -160,8 +160,8 @@ class PyshmChannel(Channel):
         # Waits and timeouts that no commit has recorded yet.
         self._waits = self._timeouts = 0
         self._bells: Bells | None = None
-        # The bells when the last step began. If a step of another thread replaces them before this thread has rung, and
-        # the bell is not set any more, then it was reset meanwhile, and all processes were woken.
+        # The bells when the last step began. A step of another thread may replace them before this thread has rung. If
+        # the bell is not set then, it was reset meanwhile, and all processes were woken.
         self._set_bells = _SILENT
         self._begin()
         self._is_open = True
@@ -483,7 +483,7 @@ class PyshmChannel(Channel):
             self._record_waits()
 
     def _record_waits(self) -> None:
-        # If the lock is held, the next commit records them. If the queue has ended, its statistics have too.
+        # If the lock is held, the next commit records them. If the queue has ended, so have its statistics.
         with suppressed(MessageQueueError):
             self._step(0, self._commit)
 

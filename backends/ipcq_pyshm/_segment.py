@@ -232,7 +232,7 @@ def remove(descriptor: int, path: str) -> None:
 
 
 def unlink(path: str) -> None:
-    """Remove a name, whatever it refers to, and the leftovers of its queue's lock; return when every channel sees it.
+    """Remove a name, whatever it refers to, and what its queue's lock left behind; return when every channel sees it.
 
     Raises:
         OSError: The system refused; the name still exists.

@@ -23,14 +23,14 @@ there are such messages; the put of the first one waits until every channel must
 **Ends.** A shutdown shuts down the writing end; the kernel shows this to every holder at once, in order with the
 packets. An unlink shuts down the listening socket, so that no process can attach, and removes the name. It does not
 change the pair, because handles with ``after_unlink="continue"`` continue to use the nameless queue. A channel checks
-the socket once per millisecond, and `unlink` lasts as long, so that every call that begins after it returned sees it.
-It checks the path, which may have been removed by other means, ten times per second; if all holders are stopped, an
-unlink has only removed the path, and lasts as long. One descriptor must report both messages and an unlink. So a
-channel that ends with the name has an epoll instance over the reading end and the listening socket.
+the socket once per millisecond, and `unlink` waits that long before it returns, so that every later call sees it. A
+channel also checks the path, which may have been removed by other means, ten times per second. If all holders are
+stopped, an unlink only removes the path, and waits for a tenth of a second. One descriptor must report both messages
+and an unlink. So a channel that ends with the name has an epoll instance over the reading end and the listening socket.
 
-**Waiting.** A wait for a message uses `poll`, and polls for some microseconds before it sleeps, because sleeping and
-waking up take longer than a process needs to answer. It polls the listening socket too, so a get that was woken need
-not check again for an unlink: after a sleep the processor's caches are cold, and each call takes many times as long as
+**Waiting.** A wait for a message uses `poll`. It polls for some microseconds before it sleeps, because sleeping and
+waking up take longer than a process needs to answer. It also polls the listening socket, so that a get that was woken
+need not check for an unlink: after a sleep the processor's caches are cold, and each call takes many times as long as
 usual. A wait for space uses `poll` in short slices, because the kernel reports a socket as writable only when three
 quarters of its buffer are free.
 """
@@ -101,7 +101,7 @@ _TURN_SECONDS: Final = 0.02
 # How long one poll for space lasts at most.
 _SPACE_POLL_SECONDS: Final = 0.02
 
-# How long a wait for a message polls before it sleeps. With one processor the other side could not run meanwhile.
+# How long a wait for a message polls before it sleeps. Not at all on one processor: the other side could not run.
 _SPIN_SECONDS: Final = 20e-6 if (os.cpu_count() or 1) > 1 else 0.0
 
 
@@ -383,7 +383,7 @@ class SocketpairChannel(Channel):
         """
         now = monotonic()
         path_too = now >= self._next_path_look
-        if self._raises and not (self.linked() if path_too else self._is_heard()):
+        if self._raises and not (self.linked() if path_too else self._is_listening()):
             self._next_look = self._next_path_look = 0.0  # permanent: every later call checks, and raises again
             raise QueueGone
         if path_too:
@@ -391,13 +391,13 @@ class SocketpairChannel(Channel):
         self._looked(now)
 
     def _looked(self, now: float) -> None:
-        """Complete a look in which the queue was found linked after `now`."""
+        """Record that a check that began at `now` found the queue linked."""
         self._next_look = now + _place.BLIND_SECONDS
         if not (self._large or self._never_large):
             self._large = _buffer.has_large(self._ends.read)
 
-    def _is_heard(self) -> bool:
-        """Return whether the listening socket has not been shut down, as far as is known."""
+    def _is_listening(self) -> bool:
+        """Return False if the listening socket was shut down; True if it was not, or if the check fails."""
         with suppressed(OSError):
             return not has_ended(self._ends.listener)
         return True

@@ -54,8 +54,8 @@ class Offer:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            # Another holder was faster, or the client has given up. Or the socket is shut down: accept(2) fails with
-            # EAGAIN then too, because the socket is non-blocking.
+            # Another holder was faster, or the client has given up. Or the socket was shut down: then accept(2) fails
+            # with EAGAIN too, because the socket is non-blocking.
             return not has_ended(self.ends.listener)
         with connection:
             try:

@@ -52,8 +52,8 @@ BACKLOG: Final = 4096
 #: returns; then every process sees the effect.
 BLIND_SECONDS: Final = 0.001
 
-#: The same for the path, which is checked less often, because after a sleep that takes longer than the whole put or
-#: get. `unlink` waits as long if no holder answers.
+#: The same for the path. It is checked less often, because after a sleep the check takes longer than a whole put or
+#: get. `unlink` waits this long if no holder answers.
 PATH_SECONDS: Final = 0.1
 
 # How long an unlink waits for a holder to shut down the listening socket.
@@ -303,9 +303,9 @@ def _remove(path: bytes) -> None:
 
 
 def _end(path: bytes) -> bool:
-    """Shut down the listening socket through a holder, and return whether that has been done.
+    """Ask a holder to shut down the listening socket, and return whether it is shut down now.
 
-    If all holders are stopped, it will be done as soon as one continues.
+    If all holders are stopped, one of them does it as soon as it continues.
     """
     here = _held_here(path)
     if here:

@@ -1,4 +1,4 @@
-/* A queue of one small message inside a process, with functions in C for ipcq. */
+/* An example for authors of backends: a queue of one small message in one process, with functions in C for ipcq. */
 #include <Python.h>
 
 #include <ipcq/channel.h>
@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LARGEST 1000 /* less than IPCQ_LARGE: all calls hold the GIL, and are short */
+#define LARGEST 1000 /* below IPCQ_LARGE, so all functions are called "locked" */
 
 struct slot {
     struct ipcq_channel table;
-    pthread_mutex_t lock; /* handles have locks of their own in a free-threaded Python */
+    pthread_mutex_t lock; /* a free-threaded Python has no GIL, and each handle locks only itself */
     int full;
     size_t size;
     unsigned char message[LARGEST];
@@ -34,7 +34,7 @@ static int put(void *context, const struct ipcq_piece *piece, int polite)
     return result;
 }
 
-/* ipcq's first space has 1,024 bytes and no head, which suffices for every message here. */
+/* ipcq first offers a space of 1,024 bytes without a head, which is enough for every message here. */
 static int get(void *context, struct ipcq_space *space, int polite)
 {
     struct slot *slot = context;
@@ -56,7 +56,7 @@ static int get(void *context, struct ipcq_space *space, int polite)
     return result;
 }
 
-/* For Python: the capsule is the queue, and its functions are those of the table. */
+/* For the channel in Python: the capsule is the queue, and the functions call those of the table. */
 
 static void drop(PyObject *capsule)
 {
@@ -77,7 +77,7 @@ static PyObject *new_slot(PyObject *module, PyObject *unused)
         .context = slot,
         .max_message_size = LARGEST,
         .put = put,
-        .get = get, /* the others are NULL: ipcq calls the channel's methods for batches and waits */
+        .get = get, /* the others are NULL, so ipcq calls the channel's methods for batches and waits */
     };
     return PyCapsule_New(&slot->table, IPCQ_CHANNEL_CAPSULE, drop);
 }

@@ -103,14 +103,14 @@ static enum queue_result put_pieces(struct queue *queue, const struct queue_piec
     return result;
 }
 
-/* Returns `stored` as an int. Releases `whole`, the int `count` that was created before anything was stored. */
+/* Returns `stored` as an int. Takes over `whole`, the int `count`, which was created before anything was stored. */
 static PyObject *number_of(PyObject *whole, size_t count, size_t stored)
 {
     PyObject *number;
 
     if (stored == count)
         return whole;
-    Py_DECREF(whole); /* its memory suffices for the other int, unless another thread takes it meanwhile */
+    Py_DECREF(whole); /* frees memory for the other int, unless another thread takes it meanwhile */
     number = PyLong_FromSize_t(stored);
     if (number == NULL) {
         PyErr_Clear();
@@ -213,7 +213,8 @@ static void *room_in_received(void *context, struct queue_piece *message)
     return PyBytes_AS_STRING(data);
 }
 
-/* Waits without the GIL until a retry makes sense; false if the patience is used up or a stopped process holds a lock. */
+/* Waits without the GIL until a retry makes sense; false if the patience is used up or a stopped process holds a
+ * lock. */
 static bool settled(struct queue *queue, int64_t *until)
 {
     int64_t now = clock_now();
@@ -609,8 +610,8 @@ static PyObject *wait_notice(PyObject *self, PyObject *seen)
 
     if (PyErr_Occurred())
         return NULL;
-    /* The use ends before the GIL is taken again: daemon threads never get the GIL again once the interpreter exits, so a
-     * finaliser that closes the channel would never return. */
+    /* The use ends before the GIL is taken again: daemon threads never get the GIL again once the interpreter exits, so
+     * a finaliser that closes the channel would never return. */
     Py_INCREF(channel);
     atomic_fetch_add(&channel->uses, 1);
     Py_BEGIN_ALLOW_THREADS

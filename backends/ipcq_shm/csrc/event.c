@@ -15,9 +15,10 @@
 #define SPIN(cost) (2 * (cost))
 /* How long a sleeper that was woken may take to answer before another is woken, in nanoseconds. */
 #define ON_ITS_WAY 1000000
-/* Pauses between two reads, and how many reads double them: each read takes the cache line away from the writer, which
- * needs it for its next commit. So a wait of a microsecond is over at once, and a longer one takes a quarter more at
- * most. With 8 pauses all the time a get beside a spinning producer took 1.4 times as long, now 1.04 (speed.c). */
+/* The number of pauses between two reads. It doubles every LOOKS reads, up to MOST_PAUSES: each read takes the cache
+ * line away from the writer, which needs it for its next commit. So a wait of a microsecond ends without delay, and a
+ * longer one takes at most a quarter longer. With a constant 8 pauses, a get beside a spinning producer took 1.4 times
+ * as long; now it takes 1.04 times as long (speed.c). */
 #define PAUSES 8
 #define MOST_PAUSES 64
 #define LOOKS 8

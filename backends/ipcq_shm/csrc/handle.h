@@ -65,7 +65,7 @@ struct queue {
     int doorbell;            /* its descriptor, or -1 */
     uint64_t doorbell_inode;
     unsigned rings;
-    _Atomic bool armed; /* after the descriptor, and read without the lock */
+    _Atomic bool armed; /* set after the descriptor; read without the lock */
     bool stays; /* continues after the queue was unlinked */
     _Atomic uint32_t put_turn; /* calls in this turn, while others slept */
     _Atomic uint32_t get_turn;

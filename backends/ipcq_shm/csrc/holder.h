@@ -23,7 +23,7 @@ void holder_note_writer(struct side *get);
 /* Returns, once, whether the last call of the side waited in vain for its lock. Then a retry is useless until
  * holder_await returns: when the lock is released, at `until`, or after a slice. */
 bool holder_found_busy(struct queue *queue, bool getting);
-/* The same without effect on the next call. */
+/* Returns the same, but leaves it for the next call of holder_found_busy. */
 bool holder_seems_busy(struct queue *queue, bool getting);
 void holder_await(struct queue *queue, bool getting, int64_t until);
 

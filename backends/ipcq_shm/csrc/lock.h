@@ -49,14 +49,14 @@ bool lock_works(void);
 /* Up to this patience, in nanoseconds, calls do not wait for a stopped owner, which may stay stopped for hours. */
 #define LOCK_SHORT 100000000
 
-/* The calling thread: its robust list, and its id; 0 if they are not known yet. */
+/* The calling thread: its robust list and its id. The id is 0 until both are known. */
 struct lock_thread {
     struct robust_list_head *list;
     uint32_t id;
 };
 
-/* glibc reserves space for small variables of libraries that are loaded later. In it, an access takes one instruction
- * instead of a call. musl reserves none, and on other processors the default is as fast. */
+/* glibc reserves thread-local space for small variables of libraries that are loaded later. There, an access takes one
+ * instruction instead of a call. musl reserves none, and on other processors the default model is as fast. */
 #if defined __GLIBC__ && defined __x86_64__
 extern _Thread_local struct lock_thread lock_thread __attribute__((tls_model("initial-exec")));
 #else
@@ -74,7 +74,7 @@ static inline void lock_set_pending(struct lock *lock)
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* lock_take for a lock that is not free, or by a thread that is not known yet. */
+/* The slow path of lock_take: the lock is not free, or the thread's id is not known yet. */
 enum lock_result lock_take_slowly(struct lock *lock, int64_t patience);
 
 /* Takes the lock, or returns LOCK_BUSY after `patience` nanoseconds; after one millisecond if the patience is short and

@@ -125,7 +125,8 @@ static inline enum queue_result before_get(struct queue *queue)
     if (result == QUEUE_GONE || (result == QUEUE_DOWN && ending_dropped(queue)))
         return result;
     /* After the condition: a consumer that sees a shutdown also sees the messages that were put before it. Producers
-     * write their position all the time, so reading it is expensive, and done only if the cached one does not suffice. */
+     * write their position all the time, so reading it is expensive, and done only if the cached one does not
+     * suffice. */
     position = word_load(&queue->segment->get.position);
     if ((!queue->flavour->one_lock && word_peek(&queue->segment->get.seen_position) != position) ||
         word_load(&queue->segment->put.position) != position)
@@ -167,7 +168,7 @@ static enum queue_result take_slowly(struct queue *queue, flavour_take *act, con
     }
 }
 
-/* Without patience there is no retry, and mostly nobody to attend to. */
+/* The fast path: without patience there is no retry, and attention is rarely needed. */
 static inline enum queue_result take(struct queue *queue, flavour_take *act, const struct taking *taking,
                                      int64_t patience)
 {

@@ -25,8 +25,8 @@ static inline void record_copy_in(struct ring_record *record, const struct queue
 {
     unsigned char *message = record_message(record);
 
-    /* A fixed size compiles to one store. The surplus is overwritten by the data or lies in the record's padding: a
-     * message with a head has space for at least 8 bytes. */
+    /* The fixed size compiles to one store. Bytes behind the head are overwritten by the data or lie in the record's
+     * padding: a record whose message has a head has space for at least 8 bytes. */
     if (piece->head_size != 0)
         memcpy(message, piece->head, sizeof piece->head);
     memcpy(message + piece->head_size, piece->data, piece->size);

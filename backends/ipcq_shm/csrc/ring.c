@@ -17,7 +17,7 @@
 /* How often a record that is being written is read before its producer is checked: a mebibyte takes 50 us. */
 #define COPY_LOOKS 200
 
-/* For helpers with several callers: a put or a get of one message keeps in registers what it hands to them. */
+/* For helpers with several callers: inlined, a put or a get of one message keeps their arguments in registers. */
 #define INLINED __attribute__((always_inline)) static inline
 
 /* Space */
@@ -145,7 +145,7 @@ static inline void leave_get(struct queue *queue, bool freed)
 
 /* Putting */
 
-/* The state of a put while it holds the lock: where the next record begins, and how much was ever put before it. */
+/* The state of a put while it holds the lock: where the next record begins, and how much was ever put until then. */
 struct room {
     uint64_t position;
     uint64_t count;
@@ -217,7 +217,7 @@ static bool ring_reclaim(struct queue *queue)
     return free_position(queue) != before;
 }
 
-/* Takes the lock, which only QUEUE_OK keeps. */
+/* Takes the lock and reads the state. The lock is held afterwards only with QUEUE_OK. */
 static inline enum queue_result begin_put(struct queue *queue, struct room *room, int64_t patience)
 {
     struct side *put = &queue->segment->put;
@@ -255,7 +255,7 @@ static inline enum queue_result write_record(struct queue *queue, struct room *r
     return QUEUE_OK;
 }
 
-/* Commits what was written. `asleep` is the number of consumers to wake after the unlock. */
+/* Commits the written records. Sets `asleep` to the number of consumers to wake after the unlock. */
 INLINED enum queue_result commit_put(struct queue *queue, const struct room *room, uint32_t *asleep, int64_t patience)
 {
     struct side *put = &queue->segment->put;

@@ -40,7 +40,7 @@ static inline struct side_mark *side_mark_at(struct side *side, uint64_t positio
     return &side->marks[word_load(&side->marks[0].position) == position ? 0 : 1];
 }
 
-/* Commits: one store changes the position. The caller holds the side's lock, and has found the mark that counts now. */
+/* Commits: one store changes the position. The caller holds the side's lock; `now` is the mark that is valid so far. */
 static inline void side_commit_totals(struct side *side, const struct side_mark *now, uint64_t position, uint64_t count,
                                       uint64_t bytes)
 {

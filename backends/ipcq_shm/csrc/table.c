@@ -1,4 +1,4 @@
-/* The table of functions with which ipcq puts and gets without calling Python (<ipcq/channel.h>). */
+/* The table of C functions for ipcq's put and get (<ipcq/channel.h>). */
 #include "binding.h"
 
 #include <stddef.h>
@@ -8,8 +8,8 @@
 #include "side.h"
 #include "waiting.h"
 
-/* ipcq's pieces are passed on as they are. */
-_Static_assert(sizeof(struct ipcq_piece) == sizeof(struct queue_piece), "a piece is the same here and there");
+/* ipcq's pieces are used without a conversion, so both structs must have the same layout. */
+_Static_assert(sizeof(struct ipcq_piece) == sizeof(struct queue_piece), "sizeof");
 _Static_assert(offsetof(struct ipcq_piece, size) == offsetof(struct queue_piece, size), "size");
 _Static_assert(offsetof(struct ipcq_piece, priority) == offsetof(struct queue_piece, priority), "priority");
 _Static_assert(offsetof(struct ipcq_piece, head_size) == offsetof(struct queue_piece, head_size), "head_size");
@@ -27,7 +27,7 @@ static int outcome(enum queue_result result)
         return IPCQ_EMPTY;
     case QUEUE_CROWDED:
         return IPCQ_CROWDED;
-    case QUEUE_NO_MEMORY: /* from `place`, which asks for more */
+    case QUEUE_NO_MEMORY: /* `place` needs a larger space */
         return IPCQ_LARGER;
     default:
         return IPCQ_OTHER;
@@ -48,7 +48,7 @@ static int put_piece(struct queue *queue, const struct ipcq_piece *piece, int po
     return outcome(queue_put_piece(queue, (const struct queue_piece *)piece, polite ? QUEUE_POLITE : 0));
 }
 
-/* Puts a message with a head into cells, which take messages in one part. */
+/* Puts a message with a head into cells, which store only messages in one part. */
 static int put_joined(struct queue *queue, const struct ipcq_piece *piece, int polite)
 {
     unsigned char small[1024];
@@ -94,7 +94,8 @@ static int put_many(void *context, const struct ipcq_piece *pieces, size_t count
 
 /* Getting */
 
-/* Reports what a message needs that does not fit. This and the next are separate, so that `place` stays short. */
+/* Reports the first bytes of a message that does not fit. This and the next function are not inlined, so that `place`
+ * stays short. */
 __attribute__((noinline)) static void *want(struct ipcq_space *space, const struct queue_piece *message)
 {
     space->heads_present = 0;
@@ -109,8 +110,8 @@ __attribute__((noinline)) static void *place_behind_head(struct ipcq_space *spac
 {
     unsigned head = space->head_size;
 
-    /* A hostile process may change the head between this comparison and the copy, but then it has put the message that
-     * it says it has. */
+    /* If a hostile process changes the head between this comparison and the copy, that is as if it had put another
+     * message. */
     if (message->data == NULL || message->size != head + space->size || memcmp(message->data, space->head, head) != 0)
         return want(space, message);
     message->data = (const unsigned char *)message->data + head;
@@ -153,7 +154,7 @@ static uint64_t count(void *context)
     if (queue == NULL)
         return 0;
     side_totals(queue, &put, &got);
-    /* A limit cannot hold more messages, so the counts are forged. */
+    /* More messages do not fit the limit, so the counts are corrupt. */
     return put.count - got.count > queue->limit / 16 ? 0 : put.count - got.count;
 }
 
@@ -253,7 +254,7 @@ static void drop_channel(PyObject *capsule)
     Py_XDECREF((PyObject *)PyCapsule_GetContext(capsule));
 }
 
-/* Once, because other threads read it while it is used. */
+/* Called once, because other threads read the table while it is in use. */
 static void fill(struct channel *channel)
 {
     const struct queue *queue = &channel->queue;
@@ -285,6 +286,6 @@ PyObject *core_table(struct channel *channel)
         fill(channel);
     capsule = PyCapsule_New(&channel->table, IPCQ_CHANNEL_CAPSULE, drop_channel);
     if (capsule != NULL && PyCapsule_SetContext(capsule, Py_NewRef((PyObject *)channel)) != 0)
-        Py_CLEAR(capsule); /* it has no other name, so this cannot be */
+        Py_CLEAR(capsule); /* this cannot happen: the capsule is valid */
     return capsule;
 }
