@@ -1,8 +1,8 @@
-"""What encoding and decoding a message takes in one thread, beside msgpack and msgspec.
+"""The time to encode and decode a message in one thread, compared with msgpack and msgspec.
 
-Run ``python benchmarks/codec.py``. The libraries take turns in rounds, and the medians of the ratios within a round are
-shown: how many times as fast ours is. "without C" is the codec of a default handle where no extension was compiled.
-Wanted: for dicts at least twice as fast as msgpack, and no slower than msgspec.
+Run ``python benchmarks/codec.py``. The libraries take turns in rounds. The output has ipcq's time, and for the others
+the median over the rounds of their time as a multiple of ipcq's. "without C" is the codec of a default handle without
+the extension. Goals for dicts: at least twice as fast as msgpack, and no slower than msgspec.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def ours(switch: str) -> Library:
 
 
 def seconds(call: Callable[[Any], Any], argument: Any, times: int) -> float:
-    """Return what so many calls take, one after the other, their results freed."""
+    """Return the seconds that `times` successive calls take; their results are freed."""
     begin = time.perf_counter()
     for _ in range(times):
         call(argument)
@@ -58,7 +58,7 @@ def seconds(call: Callable[[Any], Any], argument: Any, times: int) -> float:
 
 
 def measure(libraries: dict[str, Library], item: Any, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Return by verb and library the nanoseconds of a call in each round."""
+    """Return the nanoseconds of a call in each round, by verb and library."""
     data = msgpack.packb(item)
     calls = {
         verb: {name: partial(seconds, getattr(library, verb), given) for name, library in libraries.items()}
@@ -75,7 +75,7 @@ def measure(libraries: dict[str, Library], item: Any, rounds: int) -> dict[str, 
 
 
 def figures(measured: dict[str, list[float]]) -> dict[str, float]:
-    """Return the nanoseconds of ours, and how many times as long the others take."""
+    """Return ipcq's nanoseconds, and the others' times as multiples of ipcq's."""
     mine = measured["ipcq"]
     ratios = {
         name: statistics.median([other / own for other, own in zip(others, mine, strict=True)])

@@ -1,9 +1,9 @@
-"""Each drop-in replacement compared with what it replaces, by size: time and processor time.
+"""Each drop-in replacement compared with what it replaces, by message size: time and processor time.
 
-Run ``python benchmarks/faces.py``. One process puts a fixed number of `bytes`, and another gets them. The two take
-turns in rounds, and the medians of the ratios within a round are shown: how many times as much time what is replaced
-takes from the first put to the last get, and how many times as much processor time both its processes take, with all
-their threads. Ratios of processor time hardly depend on what else the machine does.
+Run ``python benchmarks/faces.py``. One process puts a fixed number of `bytes`, and another gets them. The replacement
+and the original take turns in rounds. The output has the original's time as a multiple of the replacement's, as the
+median over the rounds: the time from the first put to the last get, and the processor time of both processes with all
+their threads. Ratios of processor time hardly depend on other load on the machine.
 """
 
 import argparse
@@ -33,16 +33,16 @@ from ipcq.testing.processes import SPAWN, Peers, hear, say
 
 SIZES = (1, 100, 1000, 10_000, 100_000, 1_000_000, 1 << 20)
 
-#: A sample moves this many messages, or fewer if they have more bytes than that.
+#: A sample moves this many messages, or fewer so that they have at most this many bytes.
 MESSAGES = 30_000
 BYTES = 100 << 20
 
-#: Bytes of the largest message of the kernel's queues.
+#: The size in bytes of the largest message of the kernel's queues.
 KERNEL = 8192
 
 
 class Unbounded(MultiprocessingQueue):
-    """The standard library's queue without a bound, as most programs create it."""
+    """The standard library's queue without a limit, as most programs create it."""
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[Any]]:
@@ -61,7 +61,7 @@ class UnboundedDropIn(Unbounded):
         return Queue()
 
 
-#: The faces, each with what it replaces and its largest size.
+#: The replacements, each with what it replaces and its largest message in bytes.
 FACES: dict[str, tuple[Queues, Queues, int]] = {
     "multiprocessing": (UnboundedDropIn(), Unbounded(), sys.maxsize),
     "multiprocessing, bounded": (compat_multiprocessing.DropIn(), MultiprocessingQueue(), sys.maxsize),
@@ -106,7 +106,7 @@ def consume(queues: Queues, address: Any, workload: Workload, count: int) -> Non
 def sample(queues: Queues, workload: Workload) -> tuple[float, float]:
     """Move messages once; return the seconds, and the seconds of processor time."""
     count = max(20, min(MESSAGES, BYTES // workload.size))
-    os.environ.pop("IPCQ_BACKEND", None)  # of the last face that chose one
+    os.environ.pop("IPCQ_BACKEND", None)  # set by a replacement that chose a backend
     with queues.queues(workload) as (address,), Peers(seed=0) as peers:
         producer, consumer = (peers.inherit(each, queues, address, workload, count) for each in (produce, consume))
         for peer in (producer, consumer):
@@ -126,7 +126,7 @@ def sample(queues: Queues, workload: Workload) -> tuple[float, float]:
 
 
 def compare(face: Queues, replaced: Queues, workload: Workload, rounds: int) -> dict[str, Any]:
-    """Return the ratios of a face at one size, and its own microseconds per message; or why there are none."""
+    """Return a replacement's ratios at one size and its microseconds per message, or the reason why there are none."""
     samples: list[list[tuple[float, float]]] = [[], []]
     try:
         for _ in range(rounds):
@@ -146,8 +146,8 @@ def compare(face: Queues, replaced: Queues, workload: Workload, rounds: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--face", action="append", choices=FACES, help="measure only this one; may be repeated")
-    parser.add_argument("--size", action="append", type=int, help="a size in bytes; may be repeated")
+    parser.add_argument("--face", action="append", choices=FACES, help="measure only this replacement; may be repeated")
+    parser.add_argument("--size", action="append", type=int, help="measure only this size in bytes; may be repeated")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     results: dict[str, dict[int, Any]] = {}

@@ -1,13 +1,14 @@
-/* A bare queue as an extension of CPython: the floor for put and get in one thread.
+/* A bare queue as an extension of CPython: the lower bound for put and get in one thread.
  *
- * A `Ring` is a ring in shared memory for one producer and one consumer, behind methods in C (METH_FASTCALL). It has
- * nothing that a queue of ipcq has above that: no name, no lock, no wait, no priorities, no limits, no end, and no
- * survival of a crash. Its methods either succeed or raise IndexError. Those of a `PlainRing` are METH_O and METH_NOARGS.
+ * A `Ring` is a ring in shared memory for one producer and one consumer, with methods in C (METH_FASTCALL). It has none
+ * of the other features of a queue of ipcq: no name, no lock, no waiting, no priorities, no limits and no shutdown, and
+ * it does not survive a crash. Its methods either succeed or raise IndexError. A `PlainRing` has METH_O and METH_NOARGS
+ * methods.
  *
- * A `DictRing` moves dicts of str, int, float, bool and None as MessagePack, written and read in the ring. Keys are
- * made anew for each dict, as common decoders do; a decoder that keeps keys can be faster.
+ * A `DictRing` moves dicts of str, int, float, bool and None as MessagePack, which is written and read in the ring. It
+ * creates the keys of each dict, as common decoders do; a decoder with a cache of keys can be faster.
  *
- * `counted` calls a function, and counts its instructions under callgrind.
+ * Under callgrind, `counted` calls a function and counts its instructions.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -22,11 +23,12 @@
 #include <valgrind/callgrind.h>
 #endif
 
-/* Capacity in bytes, a power of two; and the largest message with its size. */
+/* In bytes: the capacity, a power of two; the largest message including its size field; and the space that
+ * `write_value` needs for anything but the text of a str. */
 enum { CAPACITY = 1 << 20, LARGEST = 1 << 12, MARGIN = 16 };
 
 struct shared {
-    _Alignas(128) _Atomic uint64_t put; /* position behind the last message */
+    _Alignas(128) _Atomic uint64_t put; /* the position behind the last message */
     _Alignas(128) _Atomic uint64_t got;
     /* A message may extend beyond the capacity, where no other begins. */
     _Alignas(128) unsigned char data[CAPACITY + LARGEST];
@@ -35,7 +37,7 @@ struct shared {
 struct ring {
     PyObject_HEAD
     struct shared *shared;
-    uint64_t seen_got; /* as the producer saw it last */
+    uint64_t seen_got; /* the last value that the producer saw */
     uint64_t seen_put;
 };
 
@@ -132,7 +134,7 @@ static PyObject *get(PyObject *object, PyObject *const *Py_UNUSED(arguments), Py
     return count == 0 ? get_item(object, NULL) : PyErr_Format(PyExc_TypeError, "get takes no argument");
 }
 
-/* Dicts, as MessagePack. What these do not know raises TypeError. */
+/* Dicts, as MessagePack. Any other item raises TypeError. */
 
 static inline unsigned char *write_64(unsigned char *to, unsigned char lead, uint64_t value)
 {
@@ -362,7 +364,7 @@ static PyObject *counted(PyObject *Py_UNUSED(module), PyObject *call)
     return result;
 }
 
-/* Write the counts since the last report, under a title. */
+/* Writes the counts since the last report to a file with this title. */
 static PyObject *report(PyObject *Py_UNUSED(module), PyObject *title)
 {
     const char *text = PyUnicode_AsUTF8(title);

@@ -1,6 +1,6 @@
 """The limits of the hardware, the kernel and CPython: programs in C, compiled when needed, as contestants.
 
-floors.c measures without a queue; floor_ring.c is the least queue that one thread can have in CPython.
+floors.c measures mechanisms without a queue; floor_ring.c is the simplest queue for one thread in CPython.
 """
 
 import atexit
@@ -56,11 +56,11 @@ class Floor:
 
 
 class RingFloor(Queues):
-    """A ring of floor_ring.c, used by one thread. All its handles are one object.
+    """A ring of floor_ring.c, used by one thread. Both its ends are the same object.
 
     Args:
-        name: Name of the contestant.
-        kind_of_ring: The class of floor_ring.c for bytes.
+        name: The name of the contestant.
+        kind_of_ring: The class of floor_ring.c that moves bytes; `Ring` can also move dicts.
     """
 
     kind = FLOOR
@@ -83,7 +83,7 @@ class RingFloor(Queues):
 
 
 def compiled(target: str, *arguments: str) -> Path:
-    """Call the compiler, and return the path of the result, which exists as long as this process."""
+    """Call the compiler, and return the path of the result, which is deleted when this process exits."""
     place = Path(tempfile.mkdtemp(prefix="ipcq-floors-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     compiler = shlex.split(os.environ.get("CC", "cc"))

@@ -1,11 +1,12 @@
-"""The instructions of a put and of a get, counted by callgrind: unlike time, they hardly depend on what else runs.
+"""The instructions of a put and of a get, counted by callgrind. Unlike times, they hardly depend on other load.
 
-Run ``python benchmarks/instructions.py``, which needs valgrind. A figure is the count of a loop in Python over so many
-calls, minus that of the loop over none, divided by the calls; so it includes the interpreter's share. Ratios are to
-the first floor, a bare ring in C (floor_ring.c), in the same run. They depend only on the compiler and on Python.
+Run ``python benchmarks/instructions.py``, which needs valgrind. A figure is the count of a loop of calls in Python,
+minus the count of the same loop with no iterations, divided by the number of calls. So it includes the interpreter's
+share. Ratios are to the first floor, a bare ring in C (floor_ring.c), in the same run. They depend only on the compiler
+and on Python.
 
-What the kernel does is not counted. ``--profile DIRECTORY`` keeps callgrind's files there, of ipcq's extensions
-compiled with symbols, for callgrind_annotate.
+Instructions in the kernel are not counted. ``--profile DIRECTORY`` compiles ipcq's extensions with symbols, and keeps
+callgrind's files in that directory for callgrind_annotate.
 """
 
 import argparse
@@ -28,10 +29,10 @@ from ipcq._bench.contestant import Declined
 from ipcq._bench.machine import machine
 
 ROOT = Path(__file__).parents[1]
-#: Batches of messages that are counted together.
+#: The number of batches of messages that are counted together.
 BATCHES = 5
 VERBS = ("put", "get")
-#: Titles of callgrind's files, as the counting process reports them.
+#: The title of a callgrind file, as the counting process sets it.
 TITLE = re.compile(r"^desc: Trigger: Client Request: (\S+) (put|get) (\d+) (.*)$", re.MULTILINE)
 TOTAL = re.compile(r"^(?:totals|summary): (\d+)$", re.MULTILINE)
 
@@ -40,7 +41,7 @@ TOTAL = re.compile(r"^(?:totals|summary): (\d+)$", re.MULTILINE)
 
 
 def count(workload: str, names: list[str]) -> dict[str, str]:
-    """Let callgrind count the contestants' loops; return why contestants were not measured."""
+    """Let callgrind count the contestants' loops; return the reasons of those that were not measured."""
     native = extension()
     declined = {}
     for plan in (*FLOORS, *ours()):
@@ -73,7 +74,7 @@ def count_all(names: list[str]) -> None:
 
 
 def counted_in(place: Path) -> dict[str, dict[str, dict[str, dict[int, int]]]]:
-    """Return by workload, contestant and verb the counts of the loops, by the numbers of calls."""
+    """Return the counts of the loops by workload, contestant, verb and number of calls."""
     counts: dict[str, dict[str, dict[str, dict[int, int]]]] = {}
     for path in place.glob("callgrind.*"):
         text = path.read_text()
@@ -90,7 +91,7 @@ def a_call(counts: Mapping[int, int]) -> float:
 
 
 def with_symbols(place: Path) -> Path:
-    """Copy the packages there, with their extensions compiled like setup.py does but with symbols; return the copy."""
+    """Copy the packages to a directory in `place`, with extensions compiled with symbols; return the directory."""
     copy = place / "packages"
     shutil.rmtree(copy, ignore_errors=True)
     for package in (ROOT / "ipcq", *(ROOT / "backends").glob("ipcq_*")):
@@ -106,7 +107,7 @@ def run(names: list[str], profile: Path | None) -> dict[str, Any]:
     """Run the counting process, and return the figures."""
     with tempfile.TemporaryDirectory(prefix="ipcq-callgrind-") as scratch:
         place = Path(scratch)
-        # The same hashes, thus the same collisions, in each run; and callgrind's files of forked processes apart.
+        # Equal hashes in each run, and so equal collisions.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         if profile:
             place = profile
@@ -139,16 +140,16 @@ def version_of(*command: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="contestants beside the first floor; by default all")
+    parser.add_argument("names", nargs="*", help="contestants to measure besides the first floor (default: all)")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--profile", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--profile", type=Path, metavar="DIRECTORY", help="keep callgrind's files, with symbols")
     parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.count:
         count_all(given.names)
         return
     if shutil.which("valgrind") is None:
-        parser.error("valgrind is missing, which counts the instructions: sudo apt-get install valgrind")
+        parser.error("valgrind, which counts the instructions, is missing: sudo apt-get install valgrind")
     results = run(given.names, given.profile)
     programs = {"valgrind": "valgrind", "compiler": os.environ.get("CC", "cc")}
     tools = {what: version_of(program, "--version") for what, program in programs.items()}

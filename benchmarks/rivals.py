@@ -24,7 +24,7 @@ from ipcq._bench.workload import Workload
 NEVER = object()
 #: Parent of the temporary directories for files that rivals map.
 SHARED_MEMORY = "/dev/shm"
-#: Messages that have to fit into a ring of tachyon-ipc.
+#: The number of messages that a ring of tachyon-ipc must have space for.
 TACHYON_MESSAGES = 64
 ONE_READER = "it has no queue that several consumers share"
 
@@ -425,11 +425,11 @@ class HyperQ(Queues):
 
     @contextmanager
     def queues(self, workload: Workload) -> Iterator[Sequence[str]]:
-        # It takes names of at most 28 characters.
+        # Names may have at most 28 characters.
         names = [new_name()[1:29] for _ in range(workload.queues)]
         with ExitStack() as stack:
             for name in names:
-                # Its last end removes them, unless a process was killed.
+                # The last end removes the files, unless a process was killed.
                 for file in (name, f"b_{name}"):
                     stack.callback(Path(SHARED_MEMORY, file).unlink, missing_ok=True)
             # Ends are closed when they are freed, and the last one removes the queue.
@@ -450,9 +450,9 @@ class HyperQ(Queues):
 
 
 class TachyonIpc(Queues):
-    """tachyon-ipc: a ring in shared memory for one producer and one consumer. Its send raises when the ring is full.
+    """tachyon-ipc: a ring in shared memory for one producer and one consumer, whose send raises if the ring is full.
 
-    It has no wheels, and needs gcc 14 or clang 17 to be compiled.
+    There are no wheels; compiling it needs gcc 14 or clang 17.
     """
 
     name = "tachyon-ipc"
@@ -470,7 +470,7 @@ class TachyonIpc(Queues):
     def writer(self, address: str, workload: Workload) -> WriteEnd:
         import tachyon
 
-        # The consumer creates the ring, and listens for the producer.
+        # The consumer creates the ring and listens for the producer.
         connected: list[Any] = []
 
         def connect() -> bool:
@@ -495,7 +495,7 @@ class TachyonIpc(Queues):
     def reader(self, address: str, workload: Workload) -> ReadEnd:
         import tachyon
 
-        # Its consumer returns space after several messages only, so a ring with few messages stays full for ever.
+        # The consumer frees space only after several messages, so a ring for fewer messages would stay full forever.
         room = max(workload.room, TACHYON_MESSAGES * workload.size)
         bus = tachyon.Bus.listen(address, 1 << (room - 1).bit_length())
         coming = map(attrgetter("data"), bus)

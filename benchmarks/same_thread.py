@@ -1,9 +1,9 @@
-"""The time of a put and of a get in one thread, compared with the least queue that C can make of a ring.
+"""The time of a put and of a get in one thread, compared with a bare ring in C.
 
-Run ``python benchmarks/same_thread.py``. A batch is put and then got, and both are timed apart; the contestants take
-turns in rounds. The output has medians in nanoseconds, and medians of the ratios to the first floor in a round. Goals:
-at most 2 times the floor for a put and 1.6 times for a get of 64 bytes, and 1.45 and 1.4 times for a small dict.
-The mechanisms in the kernel are full after few messages, so that their batches are short.
+Run ``python benchmarks/same_thread.py``. A batch is put and then got, and the two are timed separately. The contestants
+take turns in rounds. The output has medians in nanoseconds, and medians of the ratios to the first floor of the same
+round. Goals: at most 2 times the floor for a put and 1.6 times for a get of 64 bytes, and 1.45 and 1.4 times for a
+small dict. The kernel's queues are full after a few messages, so their batches are short.
 """
 
 import argparse
@@ -27,19 +27,19 @@ from ipcq._bench.report import FORMAT
 from ipcq._bench.workload import WORKLOADS
 
 RECORD = {"id": 12345, "name": "sensor-7", "value": 3.25, "ok": True, "tags": None}
-#: What is moved, by the workload whose queues carry it.
+#: The item to move, by the workload whose queues are used for it.
 ITEMS: dict[str, Any] = {"64B": bytes(64), "dict": RECORD}
 
 FLOOR = "ring, C"
 FLOORS = RingFloor(FLOOR, "Ring"), RingFloor("ring with METH_O and METH_NOARGS, C", "PlainRing")
 BACKENDS = ("shm", "memory", "mqueue", "socketpair", "pyshm")
 
-#: Messages that fit into a queue, also into one with the kernel's default limits.
+#: The number of messages of a batch; and of a batch for the kernel's queues, which are small by default.
 BATCH, SMALL_BATCH = 100, 8
 KERNEL = ("ipcq mqueue", "ipcq mqueue, raw", "posix_ipc")
-#: Messages that are moved before anything is counted; by then CPython has specialised the loops.
+#: The number of messages to move before anything is counted. By then CPython has specialised the loops.
 SPECIALISED = 400
-#: Messages that are moved before anything is timed; by then all memory of a ring has been used.
+#: The number of messages to move before anything is timed. By then all memory of a ring has been used.
 WARM = 20_000
 
 
@@ -54,7 +54,7 @@ def peers() -> list[Queues]:
 
 
 class Loops(NamedTuple):
-    """Loops in Python that put or get so many messages through the public interface."""
+    """Loops in Python that put or get a given number of messages through the public interface."""
 
     put: Callable[[int], None]
     get: Callable[[int], None]
@@ -62,7 +62,7 @@ class Loops(NamedTuple):
 
 
 def copy(function: Callable[..., None]) -> Callable[..., None]:
-    """Return the function with code of its own: CPython specialises code for the objects that it meets."""
+    """Return the function with a copy of its code: CPython specialises code for the types that it sees."""
     return FunctionType(function.__code__.replace(), function.__globals__)
 
 
@@ -78,7 +78,7 @@ def drain(get: Callable[[], object], times: int) -> None:
 
 @contextmanager
 def loops(plan: Queues, workload: str, warming: int) -> Iterator[Loops]:
-    """Open both ends of a queue, move so many messages, and yield the loops.
+    """Open both ends of a queue, move `warming` messages, and yield the loops.
 
     Raises:
         Declined: The contestant does not support the workload.
@@ -117,7 +117,7 @@ def round_of(made: Loops, batches: int) -> tuple[float, float]:
 
 
 def measure(plans: Sequence[Queues], workload: str, rounds: int, batches: int) -> dict[str, Any]:
-    """Return by contestant medians in nanoseconds, and ratios to the floor; or why it was not measured."""
+    """Return medians in nanoseconds and ratios to the floor by contestant, or the reason why it was not measured."""
     declined: dict[str, Any] = {}
     with ExitStack() as stack:
         opened: dict[str, Loops] = {}
@@ -162,7 +162,7 @@ def report(rounds: int, batches: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--batches", type=int, default=100, help="batches of messages for a figure of a round")
+    parser.add_argument("--batches", type=int, default=100, help="the number of batches of a round")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     measured = report(given.rounds, given.batches)

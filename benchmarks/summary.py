@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 #: Workloads of the replacement for multiprocessing.
 SIZES = ("64B", "1KiB", "64KiB", "1MiB", "dict", "ping-pong")
 
-#: Batches of a sample in one thread.
+#: The number of batches of a round in one thread.
 BATCHES = 50
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     @click.option("--seconds", type=click.FloatRange(0.001, 60), default=benchmark_table.SECONDS, show_default=True)
     def command(rounds: int, seconds: float) -> None:
         if python not in benchmark_table.PYTHONS:
-            raise click.UsageError(f"The documentation has figures of {' and '.join(benchmark_table.PYTHONS)} only.")
+            raise click.UsageError(f"The documentation only has figures of {' and '.join(benchmark_table.PYTHONS)}.")
         whole = python == benchmark_table.PYTHONS[0]
         runs = {"peers": (peers.contestants(), () if whole else tuple(benchmark_table.SAID))}
         if whole:

@@ -1,9 +1,9 @@
-"""How many messages a second the threads of one process move through one queue.
+"""The number of messages per second that the threads of one process move through one queue.
 
 Run ``python benchmarks/threads.py``; ``nox -s free-threaded`` runs it on a Python without a global interpreter lock.
 Half of the threads put and half get, each the same number of messages. They share a handle, or each has its own; or
-each runs in an interpreter of its own, which since Python 3.12 has its own lock. `queue.Queue` of the standard library
-moves references instead of messages, and shows what threads alone cost on this Python.
+each runs in its own interpreter, which has its own GIL since Python 3.12. `queue.Queue` of the standard library moves
+references instead of messages, and shows what threads alone cost on this Python.
 """
 
 import argparse
@@ -30,7 +30,10 @@ ITEMS: dict[str, Any] = {
 
 
 class Gate:
-    """Lets all workers begin at once, and tells when the last one ended. Interpreters share nothing but descriptors."""
+    """Starts all workers at once, and reports when the last one has ended.
+
+    It uses pipes, because interpreters share nothing but descriptors.
+    """
 
     def __init__(self) -> None:
         self.ready, self.go, self.done = os.pipe(), os.pipe(), os.pipe()
@@ -56,7 +59,7 @@ class Gate:
 
 
 def work(queue: Any, item: Any, count: int, ends: tuple[int, int, int]) -> None:
-    """Put an item so many times, or get as many if it is None."""
+    """Put an item `count` times, or get `count` items if it is None."""
     ready, go, done = ends
     os.write(ready, b"r")
     os.read(go, 1)
@@ -72,7 +75,7 @@ def work(queue: Any, item: Any, count: int, ends: tuple[int, int, int]) -> None:
 
 
 def finish(body: Callable[[tuple[int, int, int]], None], ends: tuple[int, int, int]) -> None:
-    """Run a body; if it fails, end the process, because the other threads would wait for ever."""
+    """Run a body. If it fails, end the process, because the other threads would wait forever."""
     try:
         body(ends)
     except BaseException:
@@ -137,7 +140,7 @@ def with_the_standard_library(_: str, item: Any, threads: int, count: int) -> fl
 
 
 def found_interpreters() -> Any:
-    """Return the module of interpreters with locks of their own; None before Python 3.12."""
+    """Return the module for interpreters with their own GIL; None before Python 3.12."""
     if sys.version_info < (3, 12):
         return None
     try:
@@ -152,7 +155,7 @@ def has_gil() -> bool:
 
 
 def main() -> None:
-    # Here, because an interpreter of its own, which imports this file, cannot import all that these import.
+    # Imported here, because the other interpreters import this file, but cannot import everything that these need.
     from ipcq._bench.machine import machine
     from ipcq._bench.queues import new_name
 
@@ -187,7 +190,7 @@ def main() -> None:
         )
         return
     gil = "with the GIL" if has_gil() else "without the GIL"
-    print(*machine().values(), gil, f"{given.rounds} rounds", "messages a second", sep=" · ")
+    print(*machine().values(), gil, f"{given.rounds} rounds", "messages per second", sep=" · ")
     print(" " * 30, *(f"{contestant:>20}" for contestant in contestants))
     for what, medians in results.items():
         print(f"{what:<30}", *(f"{rate:>20,.0f}" for rate in medians.values()))

@@ -13,7 +13,7 @@ from ipcq._bench.references import Pipe
 
 
 class Futex(Floor):
-    """The floor as the contestant that ratios refer to."""
+    """The floor as a peer, so that ratios refer to it."""
 
     kind = PEER
 

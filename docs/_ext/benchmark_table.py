@@ -1,8 +1,8 @@
 """The measured figures in the documentation and the README, generated from benchmarks/summary.json.
 
-``nox -s summary`` measures, and rewrites that file and the README's lines. The file has, for each Python, the reports
-of `ipcq bench --json`, by the names of the scripts that made them, without the samples of each round; and the report
-of benchmarks/same_thread.py.
+``nox -s summary`` measures them, and rewrites that file and the README's lines. For each Python, the file has the
+reports of `ipcq bench --json` by the name of the script that made them, without the samples of the rounds, and the
+report of benchmarks/same_thread.py.
 """
 
 import json
@@ -18,7 +18,7 @@ from ipcq._bench.report import FORMAT, Report, digits, figure, of_kind, result_o
 
 SUMMARY = Path(__file__).parents[2] / "benchmarks" / "summary.json"
 
-#: The Pythons that are measured. On the first all workloads are, on the others those of the README.
+#: The Pythons on which ipcq is measured: all workloads on the first one, and those of the README on the others.
 PYTHONS = "3.11", "3.13"
 
 #: A report with fewer rounds or shorter samples is marked as a trial.
@@ -85,7 +85,7 @@ def dump(value: Any, indent: str = "") -> str:
 
 
 def kept() -> dict[str, dict[str, Any]]:
-    """Return all reports, by Python and by the name of the script."""
+    """Return all reports by Python and name of the script."""
     summary: dict[str, dict[str, Any]] = json.loads(SUMMARY.read_text("utf-8"))
     return {python: summary[python] for python in PYTHONS if python in summary}
 
@@ -94,7 +94,7 @@ def read(name: str, python: str = PYTHONS[0]) -> Report:
     """Read the report of a script of benchmarks/.
 
     Raises:
-        ValueError: The report has another format, or is not there.
+        ValueError: The report is missing or has another format.
     """
     report: Report | None = kept().get(python, {}).get(name)
     if report is None or report["format"] != FORMAT:
@@ -168,7 +168,7 @@ def library(contestant: str) -> str:
 
 
 def readme(reports: Sequence[Report]) -> Iterator[str]:
-    """Yield the README's lines: the figures, unless they come from a trial, and the measured peers."""
+    """Yield the README's lines: the figures, unless one report is a trial, and the measured peers."""
     if any(map(is_trial, reports)):
         yield UNMEASURED
     else:
