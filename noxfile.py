@@ -39,12 +39,12 @@ QUICK = (
 VERSIONED = ("-m", "not storm and not once")
 # Coverage is checked once, over all Pythons.
 MEASURED = ("--cov", "--cov-report=", "--cov-fail-under=0")
-# What the tests of `bare` and `free-threaded` need; peers and extras are left out.
+# The packages that the tests of `bare` and `free-threaded` need, without peers and extras.
 PYTEST = ("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "sybil>=9")
-# The free-threaded CPython that session `free-threaded` builds, outside the checkout because that takes minutes.
+# The free-threaded CPython that session `free-threaded` builds. Outside the checkout, because the build takes minutes.
 FREE_THREADED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ipcq", "python3.13t")
-# The tests that could fail because threads really run at the same time: the handle, the extensions, forks, threads, and
-# the conformance suite on each backend.
+# The tests that truly parallel threads could break: those of the handle, the extensions, forks and threads, and the
+# conformance suite on each backend.
 SIMULTANEOUS = (
     *(f"tests/core/test_{name}.py" for name in ("before_fork", "codec", "fork_order", "gil")),
     *(f"tests/core/test_{name}.py" for name in ("native", "native_backend")),
@@ -150,13 +150,13 @@ def time_limit(much: str) -> tuple[str, ...]:
 
 
 def pytest(session: nox.Session, *arguments: str, without: str = "", size: str = "daily", gil: str = "") -> None:
-    """Run the tests, without those of some backends, and the scalable ones at the given size; `gil` is PYTHON_GIL."""
+    """Run the tests except those of some backends, and the scalable ones at the given size; `gil` sets PYTHON_GIL."""
     # The checkout stays off sys.path, here and in the programs that tests start, so that they import the installed
     # package.
     env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
     env |= {"IPCQ_TESTS_SIZE": size, "IPCQ_TEST_PROFILE": "" if size == "daily" else "nightly"}
     if gil:
-        env["PYTHON_GIL"] = gil  # another Python than a free-threaded one would refuse to start with 0
+        env["PYTHON_GIL"] = gil  # with 0, only a free-threaded Python starts
     session.run("pytest", *arguments, env=env)
 
 
@@ -206,10 +206,10 @@ def hidden(session: nox.Session) -> None:
 
 @nox.session(name="free-threaded", python=DEFAULT, venv_backend="none", default=False)
 def free_threaded(session: nox.Session) -> None:
-    """Build a free-threaded CPython, unless that was done before, and test ipcq on it with the GIL off.
+    """Build a free-threaded CPython unless it exists, and test ipcq on it with the GIL off.
 
-    Without arguments, also measure threads that share a handle. With arguments, which go to pytest, run only these
-    tests. The build takes some five minutes on two processors, and stays in the user's cache directory.
+    Without arguments, also measure threads that share a handle. With arguments, which go to pytest, run only those
+    tests. The build takes about five minutes on two processors, and stays in the user's cache directory.
     """
     if sys.platform != "linux":
         session.skip("the source comes from Debian")
@@ -219,8 +219,8 @@ def free_threaded(session: nox.Session) -> None:
 
 @nox.session(name="free-threaded-tests", python=str(FREE_THREADED / "bin" / "python3.13t"), default=False)
 def free_threaded_tests(session: nox.Session) -> None:
-    """Do what `free-threaded` does after the build."""
-    # Without a wheel for this Python, the newest hypothesis needs a compiler for Rust; older releases do not.
+    """Run the tests of `free-threaded`, which builds the Python for them."""
+    # If there is no wheel for this Python, the newest hypothesis needs a Rust compiler; older releases do not.
     session.install("--prefer-binary", *PYTEST, "anyio>=4.11", "shmlock>=5.0.1")
     install(session)
     chosen = session.posargs or [*workers(session), *time_limit("all"), *NO_STORMS, *SIMULTANEOUS]
@@ -252,9 +252,9 @@ def csan(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, venv_backend="none")
 def fuzz(session: nox.Session) -> None:
-    """Feed the C core hostile segments and the codec hostile messages; the corpora are kept.
+    """Feed hostile segments to the C core and hostile messages to the codec, in parallel; the corpora are kept.
 
-    Side by side, for 20 seconds or as many as the argument gives.
+    An argument gives the number of seconds; the default is 20.
     """
     if shutil.which("clang") is None:
         session.error("clang is missing, which provides libFuzzer: sudo apt-get install clang")
@@ -400,7 +400,7 @@ def install_peers(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Run the benchmarks; the name of one script of benchmarks/, and its options, runs only that script."""
+    """Run all benchmarks; given the name of a script of benchmarks/ and its options, run only that script."""
     install_peers(session)
     scripts = sorted(path.stem for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())
     if session.posargs:
@@ -414,9 +414,9 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session(python=["3.11", "3.13"], default=False)
 def summary(session: nox.Session) -> None:
-    """Measure the figures of the documentation again, on each of these Pythons: 15 minutes on two idle processors.
+    """Measure the figures of the documentation on each of these Pythons: 15 minutes on two idle processors.
 
-    `--install-only` before it, so that nothing is compiled meanwhile. Arguments go to benchmarks/summary.py.
+    Run it with `--install-only` first, so that nothing is compiled meanwhile. Arguments go to benchmarks/summary.py.
     """
     install_peers(session)
     session.run("python", "benchmarks/summary.py", *session.posargs)

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: that the C extensions are for Linux alone, and what the package index shows."""
+"""What pyproject.toml cannot express: C extensions only for Linux, and the description on the package index."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-#: Each extension, and where its sources are.
+#: The folder with the sources of each extension.
 EXTENSIONS = {"ipcq._native": "ipcq/csrc", "ipcq_shm._core": "backends/ipcq_shm/csrc"}
 #: The index shows the README without the files that it links to; readers find them in the sdist.
 FILES = "https://pypi.org/project/ipcq-queue/#files"
@@ -28,12 +28,12 @@ def extension(name: str, sources: str) -> Extension:
         depends=sorted([*glob(f"{sources}/*.h"), *glob("ipcq/include/ipcq/*.h")]),
         include_dirs=[sources, "ipcq/include"],
         define_macros=[("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")],
-        # Hidden: calls among the files need not go through the linker, which costs a tenth of a put.
+        # Hidden symbols: calls between the files do not go through the PLT, which would cost a tenth of a put.
         extra_compile_args=["-std=c11", "-O2", "-g0", "-fvisibility=hidden"],
-        # What only a debugger reads was four fifths of an extension; tests/csan builds with options of its own.
+        # Symbols, which only a debugger reads, take four fifths of an extension; tests/csan uses its own options.
         extra_link_args=["-Wl,-s"],
-        # Without a compiler the install succeeds: messages are encoded in Python, and the backend says why it cannot be
-        # used.
+        # Without a compiler the install succeeds: put and get then run in Python, and the backend reports why it cannot
+        # be used.
         optional=True,
     )
 

@@ -1,19 +1,19 @@
 /*
- * Feeds the codec whatever a producer could put into a queue, or a neighbour with write access could write over a message
- * in the middle of its decoding.
+ * Feeds the codec messages from a hostile producer, some of which a neighbour with write access to the queue overwrites
+ * during decoding.
  *
- * An input is a message, behind two bytes that say how to try it: one in eight is decoded beside a thread that writes
- * into it all the while. Nothing is expected of what comes out; what is expected is that
+ * An input is two bytes that say how to test it, followed by a message. One message in eight is decoded while a thread
+ * keeps writing into it. The decoded item may be anything, but these conditions must hold:
  *
- *     no byte outside the message and the sink is touched                   ASan; both are allocated at their exact size
- *     nothing is computed that C does not define                            UBSan
- *     no more is allocated than the message can hold                        libFuzzer's -malloc_limit_mb
- *     an item that was decoded can be encoded, and comes back the same      `round_trip`
- *     a sink that is too small is told from one that is not                 `squeeze`
- *     no exception is left behind                                           `check_quiet`
- *     a key that is remembered is the one by whose bytes it is found        `check_keys`
+ *     no byte outside the message and the sink is accessed                  ASan; both are allocated at exact size
+ *     there is no undefined behaviour                                       UBSan
+ *     no more memory is allocated than the message justifies                libFuzzer's -malloc_limit_mb
+ *     a decoded item can be encoded, and decodes to the same item           `round_trip`
+ *     a sink that is too small is reported, and no other sink is            `squeeze`
+ *     no exception is left set                                              `check_quiet`
+ *     a cached key is the one whose bytes find it                           `check_keys`
  *
- * Python is embedded, and allocates with malloc, so that ASan sees its objects too.
+ * Python is embedded and allocates with malloc, so that ASan also sees its objects.
  */
 #include "codec.h"
 
@@ -31,17 +31,17 @@
         }                                                                                                            \
     } while (0)
 
-#define TURNS 200 /* decodings of one message beside the neighbour */
+#define TURNS 200 /* how often a message is decoded while the neighbour writes */
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 static struct codec_keys keys;
 
-/* A neighbour */
+/* The neighbour, a thread */
 
 static struct {
-    _Atomic(unsigned char *) bytes; /* NULL: rest */
+    _Atomic(unsigned char *) bytes; /* what it changes; NULL: nothing */
     _Atomic bool resting;
     size_t size;
     unsigned char value;
@@ -56,7 +56,7 @@ static void *be_a_neighbour(void *nothing)
         if (bytes == NULL)
             nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
         else
-            /* There and back again, so that a decoding meets both. */
+            /* Changes each byte and then restores it, so that decoding sees both values. */
             *(volatile unsigned char *)(bytes + turn / 2 % neighbour.size) ^= neighbour.value;
     }
     return nothing;
@@ -85,7 +85,7 @@ struct heap_sink {
     unsigned char *begin;
 };
 
-/* Never more than was asked for, so that ASan sees every byte too many. */
+/* Allocates exactly what was asked for, so that ASan detects every byte beyond it. */
 static bool grow_heap(struct codec_sink *sink, size_t more)
 {
     struct heap_sink *self = (struct heap_sink *)sink;
@@ -103,7 +103,7 @@ struct encoding {
     size_t size;
 };
 
-/* Begins with so much room. */
+/* Encodes an item; the sink has `room` bytes at first. */
 static struct encoding encoded(PyObject *item, size_t room)
 {
     unsigned char *begin = malloc(room);
@@ -113,7 +113,7 @@ static struct encoding encoded(PyObject *item, size_t room)
     return (struct encoding){to.begin, (size_t)(to.sink.next - to.begin)};
 }
 
-/* What is expected */
+/* The conditions */
 
 static void check_quiet(void)
 {
@@ -137,7 +137,7 @@ static void check_keys(void)
     }
 }
 
-/* Compared are the bytes, as NaN equals nothing. */
+/* Compares the bytes, because NaN does not equal itself. */
 static void round_trip(struct encoding whole)
 {
     PyObject *back = codec_decode(whole.bytes, whole.size, &keys);
@@ -192,7 +192,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     PyConfig_InitIsolatedConfig(&config);
     config.site_import = 0;
     config.install_signal_handlers = 0;
-    config.use_hash_seed = 1; /* an input does the same whenever it is tried */
+    config.use_hash_seed = 1; /* so that an input always has the same effect */
     CHECK(!PyStatus_Exception(PyConfig_SetBytesString(&config, &config.program_name, PYTHON_PROGRAM)));
     CHECK(!PyStatus_Exception(Py_InitializeFromConfig(&config)));
     PyConfig_Clear(&config);
@@ -200,7 +200,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-/* Waking the neighbour takes longer than a decoding, so once awake it is used often. */
+/* Waking the neighbour takes longer than decoding, so the message is decoded many times while it is awake. */
 static void try_beside_neighbour(unsigned char *message, size_t size, unsigned char value)
 {
     disturb(message, size, value);
@@ -216,7 +216,7 @@ static void try_beside_neighbour(unsigned char *message, size_t size, unsigned c
         }
         Py_XDECREF(item);
         check_keys();
-        codec_forget(&keys); /* or every key would soon be known */
+        codec_forget(&keys); /* otherwise every key would soon be in the cache */
     }
     leave_alone();
 }

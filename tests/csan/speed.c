@@ -82,7 +82,7 @@ static double ping_pong(int rounds, bool spin)
     return (double)(clock_now() - begin) / rounds / 1000;
 }
 
-/* Runs this process on one processor, counted from 0, so that the two below never share one. */
+/* Pins this process to its processor number `skip`, counted from 0, so that the two processes below never share one. */
 static void pin(size_t skip)
 {
     cpu_set_t all, one;
@@ -102,8 +102,9 @@ static int by_size(const void *one, const void *other)
     return (*first > *second) - (*first < *second);
 }
 
-/* Returns the median nanoseconds of a get from a full queue while a producer on another processor spins for space, or
- * without one. Only those stretches of 400 gets count during all of which the producer ran. */
+/* Returns the median time in nanoseconds of a get, while a producer on another processor spins for space; without
+ * `spinner`, that producer only pretends to. Only stretches of 400 gets count during which the producer ran all the
+ * time. */
 static double get_beside(bool spinner)
 {
     enum { STRETCH = 400, STRETCHES = 200 };

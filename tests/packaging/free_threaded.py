@@ -1,7 +1,8 @@
 """Builds a free-threaded CPython from Debian's source package; run by `nox -s free-threaded`.
 
-apt fetches and verifies the source, from the mirror of Debian that this machine uses, whatever release it runs. Only
-the directory that is given as the argument is written to, so this needs no root, and deleting it undoes everything.
+apt downloads and verifies the source from the Debian mirror that this machine uses, for any release of Debian. The
+program writes only to the directory that its argument names. So it does not need root, and deleting the directory
+undoes everything.
 """
 
 import os
@@ -12,17 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 SOURCE = "python3.13"
-#: The release of Debian that has it.
+#: The release of Debian that has this source.
 RELEASE = "trixie"
 #: Each program that is needed, with its Debian package.
 PROGRAMS = {"apt-get": "apt", "gcc": "gcc libc6-dev", "make": "make", "tar": "tar", "xz": "xz-utils"}
-#: Headers without which modules that pip or the tests import would be missing, each with its Debian package.
+#: Headers that are needed to build the modules that pip and the tests import, each with its Debian package.
 HEADERS = {"ffi.h": "libffi-dev", "openssl/ssl.h": "libssl-dev", "sqlite3.h": "libsqlite3-dev", "zlib.h": "zlib1g-dev"}
 
 
 def build(home: Path) -> None:
-    """Build the interpreter and install it in `home`, unless it is there."""
-    complete = home / "complete"  # the last file to be written
+    """Build the interpreter and install it in `home`, unless that was done before."""
+    complete = home / "complete"  # written last
     if complete.exists():
         return
     check_prerequisites()
@@ -39,7 +40,7 @@ def build(home: Path) -> None:
 
         archive = fetch(work, run)
         run("tar", "-xf", archive.name, "--strip-components=1")
-        # Without what only CPython's own tests need, and without pip: an environment brings its own.
+        # Without the modules that only CPython's own tests need, and without pip, which each environment has.
         run("./configure", "--disable-gil", f"--prefix={home}", "--disable-test-modules", "--without-ensurepip")
         run("make", f"-j{os.cpu_count()}")
         run("make", "install")
@@ -48,7 +49,7 @@ def build(home: Path) -> None:
 
 
 def check_prerequisites() -> None:
-    """End with the command that installs what is missing."""
+    """Exit with the command that installs what is missing."""
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
     if "gcc" not in " ".join(missing):
         missing += [package for header, package in HEADERS.items() if not can_include(header)]
@@ -63,7 +64,7 @@ def can_include(header: str) -> bool:
 
 
 def fetch(work: Path, run: Callable[..., None]) -> Path:
-    """Fetch the source as its authors published it, and return the archive."""
+    """Download the source as its authors published it, and return the archive."""
     sources = work / "sources.list"
     sources.write_text(f"deb-src {mirror()} {RELEASE} main\n")
     options = [f"Dir::Etc::SourceList={sources}", "Dir::Etc::SourceParts=-", "APT::Sandbox::User=root"]
@@ -79,7 +80,7 @@ def fetch(work: Path, run: Callable[..., None]) -> Path:
 
 
 def mirror() -> str:
-    """Return the address of the mirror of Debian from which this machine installs packages."""
+    """Return the address of the Debian mirror from which this machine installs packages."""
     command = "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"
     addresses = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     if not addresses:
