@@ -1,6 +1,6 @@
-"""The functions of ipcq/channel.h over a channel in Python, for tests.
+"""A table of functions (ipcq/channel.h) that call a channel in Python, for tests.
 
-They run Python code, which the header forbids; ctypes takes the GIL for that.
+They run Python code, which the header forbids; ctypes takes the GIL for it.
 """
 
 import ctypes
@@ -65,7 +65,7 @@ class Table:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.kept: list[Received] = []  # taken, but found too large
+        self.kept: list[Received] = []  # a message that was taken but did not fit
         self.functions = Functions(
             version=1,
             length=ctypes.sizeof(Functions),
@@ -76,7 +76,7 @@ class Table:
         )
 
     def capsule(self) -> object:
-        """Return the capsule, which does not keep this object."""
+        """Return the capsule, which does not keep this object alive."""
         return capsule_of(ctypes.addressof(self.functions), b"ipcq.channel", None)
 
     def limit(self) -> int:
@@ -111,5 +111,5 @@ class Table:
         return OK
 
     def body(self, data: bytes) -> bytes:
-        """Return what is copied to the caller."""
+        """Return the message that is copied to the caller."""
         return data

@@ -303,7 +303,7 @@ def test_a_message_that_cannot_be_copied_is_returned_as_it_came() -> None:
 
 
 def test_a_message_that_cannot_be_copied_is_got_as_it_came(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C36: the same in a get, which copies without a call."""
+    """C36: also by a get, which has its own code for the copy."""
 
     class Uncopied:
         def __bytes__(self) -> bytes:

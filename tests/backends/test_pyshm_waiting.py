@@ -1,4 +1,4 @@
-"""Waiting for a pyshm queue: bells, polls, what a message costs, and when waits are recorded."""
+"""Waiting for a pyshm queue: bells, polls, the system calls for a message, and when waits are recorded."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def is_set(name: str, bell: int) -> bool:
 
 @pytest.fixture
 def only_bells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a wait that no bell ends last longer than a test."""
+    """Make a wait last longer than a test unless a bell ends it."""
     monkeypatch.setattr(_channel, "_SPIN_SECONDS", 0.0)
     monkeypatch.setattr(_channel, "_SHARE_WITH_BELL", 1e9)
 
@@ -54,7 +54,7 @@ def other(queue: Handle, name: str) -> Iterator[Handle]:
 
 
 def ends(name: str, bell: int, wait: Callable[[float, float], None], act: Callable[[], object]) -> bool:
-    """Return whether an act ends a wait that has set a bell."""
+    """Return whether `act` ends a wait that has set a bell."""
     began = time.monotonic()
     waiting = threading.Thread(target=wait, args=(began, began + 3 * HANG_SECONDS), daemon=True)
     waiting.start()
@@ -97,7 +97,7 @@ def test_a_wait_for_a_message_is_ended_by_a_bell(
 def test_a_wait_for_space_is_ended_by_a_bell(
     queue: Handle, other: Handle, name: str, act: Callable[[Handle], object], only_bells: None
 ) -> None:
-    """C13: the same for space."""
+    """C13: at once, as for a message."""
     queue.put_many([b"x"] * 4)
 
     def wait(since: float, until: float) -> None:
@@ -111,7 +111,7 @@ def test_a_wait_for_space_is_ended_by_a_bell(
 
 @pytest.fixture
 def step_under_way(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Let a put stop between reading the bells and its commit; return a function that lets it continue."""
+    """Stop a put between its read of the bells and its commit; return a function that lets it continue."""
     inside, go_on = threading.Event(), threading.Event()
     order = queue._channel._order
     store = order.store
@@ -134,7 +134,7 @@ def step_under_way(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 def test_a_wait_that_begins_during_a_step_misses_no_ring(
     step_under_way: Callable[[], None], other: Handle, name: str, only_bells: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C13: that step did not see the bell, so the wait must see its commit before it sleeps with a bell."""
+    """C13: that step has not seen the bell, so the wait must see the step's commit before it sleeps with a bell."""
     refused = threading.Event()
 
     def sleep(seconds: float) -> None:
@@ -155,7 +155,7 @@ def test_a_wait_that_begins_during_a_step_misses_no_ring(
 
 @with_bells
 def test_a_get_from_a_queue_with_a_limit_in_bytes_wakes_every_put(name: str, only_bells: None) -> None:
-    """C13: the first process that waits may need more space than there is, and the second less."""
+    """C13: the first waiting process may need more space than is free, and the second one less."""
     with create(name, max_messages=None, buffer_size=100) as queue, attach(name) as large, attach(name) as small:
         queue.put(b"x" * 4)
         queue.put(b"x" * 60)
@@ -182,7 +182,7 @@ def sleeping(thread: threading.Thread) -> None:
         time.sleep(0.001)
 
 
-#: Forks consumers that wait, and a producer that rings for them. One of them is killed or stopped at a call of its own.
+#: Forks consumers that wait, and a producer that rings for them. One of them is killed or stopped at a chosen call.
 STRIKE = """
 import os, signal, sys, time
 import ipcq
@@ -279,7 +279,7 @@ print(*set(codes))
     ],
 )
 def test_every_consumer_gets_its_message_although_a_ring_is_lost(name: str, who: str, number: int) -> None:
-    """C13, C15: a process that is killed or stopped at any call for a bell delays others by a slice, not for ever."""
+    """C13, C15: a process that is killed or stopped at any call for a bell delays others by a slice, not forever."""
     script = STRIKE % {"seconds": HANG_SECONDS}
     run = subprocess.run(
         [sys.executable, "-c", script, name, who, str(int(number))], capture_output=True, text=True, check=False
@@ -310,7 +310,7 @@ def test_a_step_leaves_the_bell_of_the_other_kind(queue: Handle, name: str) -> N
 
 
 def test_a_bell_is_reset_before_the_last_ring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C13: a process that fell asleep since the first ring would sleep on, and the next step would not see the bell."""
+    """C13: otherwise a process that fell asleep after the first ring would sleep on, and no later step would ring."""
     calls: list[object] = []
 
     class Kernel:
@@ -341,7 +341,7 @@ class Failing:
     [(0, []), (errno.EINTR, []), (errno.ETIMEDOUT, []), (errno.EAGAIN, [0.00005]), (errno.ENOSYS, [0.625])],
 )
 def test_a_bell_that_fails_is_a_sleep(number: int, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sandbox may forbid the call, and a hostile process may reset the bell: no wait becomes a busy loop."""
+    """A sandbox may forbid the call, and a hostile process may keep resetting the bell: no wait becomes a busy loop."""
     seconds: list[float] = []
     monkeypatch.setattr(_bells, "sleep", seconds.append)
     rang = Bells(0, Failing(number), 0).wait(MESSAGES, 5.0)  # type: ignore[arg-type]  # as much of a kernel as it needs
@@ -361,7 +361,7 @@ def test_a_bell_that_cannot_be_reset_does_no_harm(error: Exception, monkeypatch:
 
 @pytest.fixture
 def no_kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Take away what bells need."""
+    """Remove something that bells need."""
     if request.param == "ctypes":
         monkeypatch.setitem(sys.modules, "ctypes", None)
     else:
@@ -384,13 +384,13 @@ def test_without_bells_a_wait_polls(no_kernel: None, name: str) -> None:
 
 @with_bells
 def test_a_file_that_cannot_be_mapped_has_no_bells() -> None:
-    """As if memory had run out: an open succeeds."""
+    """If memory runs out, for example, an open still succeeds."""
     assert bells_of(-1) is None
 
 
 @with_bells
 def test_a_mapping_does_not_keep_the_lock(queue: Handle, other: Handle, name: str) -> None:
-    """C15, C35: a forked child has a copy of it, also after its parent was killed inside a step."""
+    """C15, C35: a forked child has a copy of the mapping, even after its parent was killed inside a step."""
     channel: Any = other._channel
     channel._lock.acquire()
     own = os.open(_place.path_of(name), os.O_RDWR)
@@ -451,7 +451,7 @@ def test_a_wait_polls_before_it_sleeps(queue: Handle, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def fstats(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the calls of fstat on the queue's file, while a channel looks once in a minute."""
+    """Count the calls of fstat on the queue's file, while a channel checks it once per minute."""
     calls: list[int] = []
     whole = os.fstat
 
@@ -466,7 +466,7 @@ def fstats(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_busy_channel_rarely_checks_whether_the_queue_was_unlinked(queue: Handle, fstats: list[int]) -> None:
-    """It takes longer than any other call on the file."""
+    """The check takes longer than any other call on the file."""
     queue._channel._next_look = 0.0
     for _ in range(10):
         queue.put(b"x")
@@ -485,7 +485,7 @@ def test_removing_the_file_ends_the_queue(queue: Handle, name: str) -> None:
 
 
 def test_an_unlink_returns_when_every_channel_sees_it(queue: Handle, other: Handle, name: str) -> None:
-    """C14: a call that begins after it returned raises, however short ago the channel has checked."""
+    """C14: a call that begins after the unlink returned raises, however recently the channel has checked."""
     queue.put(b"x")
     other.qsize()
     ipcq.unlink(name, "pyshm")
@@ -517,7 +517,7 @@ def test_one_read_serves_several_gets(queue: Handle, reads: list[int]) -> None:
 
 
 def test_what_was_read_ahead_is_not_returned_twice(queue: Handle, other: Handle) -> None:
-    """C2: also if another consumer takes it, and its place is used again."""
+    """C2: even if another consumer takes it and its space is reused."""
     for round_ in range(10):
         queue.put_many([b"%d" % (4 * round_ + number) for number in range(4)])
         assert queue.get() == b"%d" % (4 * round_)
@@ -526,7 +526,7 @@ def test_what_was_read_ahead_is_not_returned_twice(queue: Handle, other: Handle)
 
 
 def test_a_damaged_record_that_was_read_ahead_is_read_again(queue: Handle, name: str) -> None:
-    """C28: the file counts, not what was read before."""
+    """C28: the contents of the file count, not the bytes that were read ahead."""
     queue.put_many([b"sound", b"repaired"])
     at = DATA_AT + RECORD.size + len(b"sound")
     header = read_file(name)[at : at + RECORD.size]
@@ -545,7 +545,7 @@ def waits_of(handle: Handle) -> int | None:
 
 
 def test_a_wait_that_succeeded_is_recorded_by_the_next_commit(queue: Handle, other: Handle) -> None:
-    """C25: a step of its own would delay the message."""
+    """C25: a separate step would delay the message."""
     queue._channel.count_wait(True)
     assert waits_of(other) == 0
     queue.put(b"x")
@@ -572,7 +572,7 @@ def wait_without_bells(queue: Handle) -> None:
 def test_a_wait_that_succeeded_is_recorded_without_a_commit(
     queue: Handle, other: Handle, act: Callable[[Handle], object]
 ) -> None:
-    """C25: at the latest when the channel waits, is asked, or is closed."""
+    """C25: at the latest when the channel waits again, is asked for statistics, or is closed."""
     queue._channel.count_wait(True)
     act(queue)
     assert waits_of(other) == 1
@@ -581,7 +581,7 @@ def test_a_wait_that_succeeded_is_recorded_without_a_commit(
 def test_a_wait_is_ended_by_a_shutdown_without_bells(
     queue: Handle, other: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C14: the state says so to whoever polls."""
+    """C14: a waiting process polls the state, which has a flag for it."""
     monkeypatch.setattr(other._channel, "_bells", None)
     thread = threading.Thread(target=lambda: (time.sleep(0.01), queue.shutdown()))
     thread.start()

@@ -1,4 +1,4 @@
-"""Put and get in C: they exist, behave as the methods in Python do, and stay correct whatever happens in mid-call."""
+"""Put and get in C: they exist, behave like the methods in Python, and stay correct whatever happens during a call."""
 
 import copy
 import datetime as dt
@@ -117,17 +117,17 @@ VERBS = ("put", "put_nowait", "put_many", "get", "get_nowait", "get_many")
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_verbs_of_a_handle_are_in_c(queue: Handle, verb: str) -> None:
-    """A function in Python costs as much as the work of the ring."""
+    """A call of a function in Python takes as long as the work of the ring."""
     assert isinstance(getattr(queue, verb).__func__, _native.Verb)
 
 
 def test_a_handle_of_shm_puts_and_gets_in_c(queue: Handle) -> None:
-    """The channel has functions for it."""
+    """The channel has functions in C."""
     assert queue._armed
 
 
 def frames(handle: Handle) -> list[str]:
-    """Return which functions in Python run during a put and a get."""
+    """Return the names of the functions in Python that run during a put and a get."""
     seen: list[str] = []
     sys.setprofile(lambda frame, event, _: seen.append(frame.f_code.co_name) if event == "call" else None)
     try:
@@ -139,7 +139,7 @@ def frames(handle: Handle) -> list[str]:
 
 
 def test_no_function_in_python_runs(queue: Handle) -> None:
-    """From end to end, the codec included."""
+    """Put and get are in C from end to end, including the codec."""
     assert frames(queue) == []
 
 
@@ -204,7 +204,7 @@ def test_help_of_a_verb_begins_with_its_call(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_inspect_takes_a_verb_for_a_function(verb: str) -> None:
-    """So documentation tools and mocks do, too."""
+    """Documentation tools and mocks rely on that."""
     assert inspect.isfunction(getattr(ipcq.Queue, verb))
 
 
@@ -230,7 +230,7 @@ def test_a_bound_verb_is_pickled_with_its_handle(queue: Handle) -> None:
 
 
 def test_a_verb_can_be_bound_by_hand(queue: Handle) -> None:
-    """It is still in C."""
+    """The bound method is still in C."""
     bound = ipcq.Queue.put.__get__(queue)
     assert isinstance(bound.__func__, _native.Verb)
 
@@ -244,7 +244,7 @@ def test_put_nowait_calls_what_replaced_put(queue: Handle, monkeypatch: pytest.M
 
 
 def test_get_nowait_calls_what_replaced_get(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Likewise."""
+    """As the method in Python does."""
     queue.put(5)
     monkeypatch.setattr(ipcq.Queue, "get", lambda _, block: ("replaced", block))
     assert (queue.get_nowait(), queue.qsize()) == (("replaced", False), 1)
@@ -262,12 +262,12 @@ def test_a_verb_of_the_class_takes_the_handle(queue: Handle, verb: str) -> None:
 @pytest.mark.parametrize("wrong", [(), (5,), (5, 6, 7)], ids=str)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_without_a_handle_is_an_error(verb: str, wrong: tuple[object, ...]) -> None:
-    """And no crash."""
+    """It raises and does not crash."""
     with pytest.raises((TypeError, AttributeError)):
         getattr(ipcq.Queue, verb)(*wrong)
 
 
-def test_a_handle_that_was_never_opened_is_no_crash() -> None:
+def test_a_handle_that_was_never_opened_does_not_crash() -> None:
     """Its fields in C are empty."""
     with pytest.raises(AttributeError):
         ipcq.Queue.put(object.__new__(ipcq.Queue), 1)
@@ -310,7 +310,7 @@ def test_a_class_can_derive_from_it(queue: Handle) -> None:
 
 @pytest.mark.parametrize("table", [None, 5, object(), dt.datetime_CAPI], ids=lambda table: type(table).__name__)
 def test_only_a_capsule_of_a_channel_arms_a_handle(queue: Handle, table: object) -> None:
-    """Any other object is refused, and the handle goes on as before."""
+    """Any other object is refused, and the handle works as before."""
     with pytest.raises((TypeError, ValueError)):
         queue._arm(table, bytes, bytes, True, True, True)
     queue.put(b"item")
@@ -319,7 +319,7 @@ def test_only_a_capsule_of_a_channel_arms_a_handle(queue: Handle, table: object)
 
 @pytest.mark.parametrize("function", [len, int.__add__], ids=repr)
 def test_only_six_methods_are_in_c(function: Callable[..., object]) -> None:
-    """The decorator refuses any other."""
+    """The decorator refuses all others."""
     with pytest.raises(ValueError, match="in C"):
         _native.in_c(function)
 
@@ -467,7 +467,7 @@ CALLS: dict[str, Callable[[Handle], object]] = {
 def test_a_call_ends_in_the_same_way(
     opened: Open, open_in_python: Open, call: Callable[[Handle], object], serializer: str, fill: str
 ) -> None:
-    """Whatever the arguments and the contents of the queue; calls that would block have a timeout."""
+    """For all arguments and contents of the queue; calls that would block have a timeout."""
 
     def end(handle: Handle) -> tuple[object, ...]:
         while fill == "full" and not handle.full():
@@ -494,7 +494,7 @@ def test_a_call_ends_in_the_same_way(
 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
 def test_priorities_are_kept(opened: Open, verb: str) -> None:
-    """Also in cells, where a message has several pieces."""
+    """Also in cells, where a message is stored in several parts."""
     queue = opened(priorities=True)
     queue.put(b"a" * 300, priority=3)
     queue.put(b"b" * 300, priority=32767)
@@ -505,7 +505,7 @@ def test_priorities_are_kept(opened: Open, verb: str) -> None:
 @pytest.mark.parametrize("options", [{"read": False}, {"write": False}], ids=str)
 @pytest.mark.parametrize("verb", ["put", "get"])
 def test_rights_are_kept(opened: Open, open_in_python: Open, verb: str, options: dict[str, Any]) -> None:
-    """PermissionDenied, as from the methods in Python."""
+    """The calls raise PermissionDenied like the methods in Python."""
     opened().put_many([b"1", b"1"])
     found = [
         outcome(lambda handle=handle: handle.put(b"1") if verb == "put" else handle.get())  # type: ignore[misc]
@@ -516,7 +516,7 @@ def test_rights_are_kept(opened: Open, open_in_python: Open, verb: str, options:
 
 @pytest.mark.parametrize("seconds", [0.01, 0.25], ids=["within a slice", "over slices"])
 def test_a_wait_in_vain_is_counted_once(queue: Handle, seconds: float) -> None:
-    """However often it polls, and it lasts as long as its timeout."""
+    """However often it polls; and it lasts as long as its timeout."""
     began = time.monotonic()
     with pytest.raises(ipcq.QueueEmpty):
         queue.get(timeout=seconds)
@@ -567,7 +567,7 @@ BATCHES = {
 def test_a_batch_becomes_the_same_items(
     opened: Open, open_in_python: Open, batch: list[bytes], most: int | None
 ) -> None:
-    """It has as many items, and the rest is left for the next gets."""
+    """C returns as many of them as Python, and leaves the rest for the next gets."""
     raw = opened(serializer="raw")
     found = []
     for handle in (opened(), open_in_python()):
@@ -577,7 +577,7 @@ def test_a_batch_becomes_the_same_items(
 
 
 def test_a_handle_that_is_closed_in_a_batch_returns_its_items(queue: Handle) -> None:
-    """Those messages have been taken."""
+    """Their messages have been taken."""
     queue.close()
     assert queue._get_rest([b"a"], [], 1) == [b"a"]
 
@@ -600,7 +600,7 @@ PUT_BATCHES = {
 def test_a_batch_becomes_the_same_bytes(
     opened: Open, open_in_python: Open, batch: list[Any], sequence: type[list[Any] | tuple[Any, ...]]
 ) -> None:
-    """Or ends with the same error, and then nothing is stored."""
+    """Or the call raises the same error, and nothing is stored."""
     raw = opened(serializer="raw")
     found = []
     for handle in (opened(), open_in_python()):
@@ -610,7 +610,7 @@ def test_a_batch_becomes_the_same_bytes(
 
 
 def test_a_batch_of_dicts_waits_for_space(opened: Open) -> None:
-    """In order, and within the timeout of put_many."""
+    """It is put in order, within the timeout of put_many."""
     queue, other = opened(max_messages=2), opened()
     items = [{"number": number} for number in range(7)]
     taken: list[Any] = []
@@ -623,7 +623,7 @@ def test_a_batch_of_dicts_waits_for_space(opened: Open) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 0.01])
 def test_a_batch_for_which_there_is_no_space_in_time_is_an_error(opened: Open, seconds: float) -> None:
-    """With no item stored; with some, the call returns their number."""
+    """The call raises if no item was stored, and otherwise returns the number of stored items."""
     queue = opened(max_messages=2)
     assert queue.put_many([{"a": 1}] * 3, timeout=seconds) == 2
     with pytest.raises(ipcq.QueueFull):
@@ -631,7 +631,7 @@ def test_a_batch_for_which_there_is_no_space_in_time_is_an_error(opened: Open, s
 
 
 def test_a_signal_handler_ends_the_wait_of_a_batch(opened: Open) -> None:
-    """C14: its exception propagates, and the items that were stored stay there."""
+    """C14: its exception propagates, and the stored items stay in the queue."""
     queue = opened(max_messages=2)
 
     def stop(*_: object) -> None:
@@ -653,7 +653,7 @@ def test_a_signal_handler_ends_the_wait_of_a_batch(opened: Open) -> None:
 
 @pytest.mark.parametrize("most", [None, 1, 2])
 def test_get_many_waits_for_the_first_message(opened: Open, most: int | None) -> None:
-    """C9, and the wait is counted once."""
+    """C9: the wait is counted once."""
     queue, other = opened(), opened()
     producer = threading.Timer(0.05, lambda: other.put({"a": 1}))
     producer.start()
@@ -664,7 +664,7 @@ def test_get_many_waits_for_the_first_message(opened: Open, most: int | None) ->
 
 
 def test_get_many_waits_in_vain_for_as_long_as_its_timeout(queue: Handle) -> None:
-    """And the wait is counted once."""
+    """The wait is counted once."""
     before = time.monotonic()
     with pytest.raises(ipcq.QueueEmpty):
         queue.get_many(timeout=0.05)
@@ -693,7 +693,7 @@ def test_messages_of_a_batch_that_python_cannot_take_over_are_got_next(
 def test_a_batch_that_is_left_to_python_and_runs_out_of_memory_is_got_next(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C36: with no item decoded, the call raises."""
+    """C36: the call raises if no item was decoded."""
     raw, queue = opened(serializer="raw"), opened()
     raw.put_many([b"\xd6\xff\0\0\0\x01", b"\x81\xa1a\x02"])
 
@@ -707,11 +707,11 @@ def test_a_batch_that_is_left_to_python_and_runs_out_of_memory_is_got_next(
     assert (queue.qsize(), queue.get(timeout=0).timestamp(), queue.get(timeout=0)) == (2, 1.0, {"a": 2})
 
 
-# Codecs and handlers in mid-call
+# Codecs and signal handlers that run during a call
 
 
 @pytest.mark.parametrize("verb", ["put", "put_nowait"])
-def test_an_item_is_encoded_once_though_the_queue_is_full(opened: Open, verb: str) -> None:
+def test_an_item_is_encoded_once_even_if_the_queue_is_full(opened: Open, verb: str) -> None:
     """An encoder may have side effects."""
     queue = opened(serializer="test-native", max_messages=1)
     queue.put(1)
@@ -722,7 +722,7 @@ def test_an_item_is_encoded_once_though_the_queue_is_full(opened: Open, verb: st
 
 
 def test_the_time_of_the_encoder_counts(opened: Open) -> None:
-    """A timeout begins with the call, as everywhere."""
+    """The timeout begins when the call begins, as in Python."""
     queue = opened(serializer="test-native", max_messages=1)
     queue.put(1)
     codec.encode = lambda item: time.sleep(0.3) or b""
@@ -737,7 +737,7 @@ def test_the_time_of_the_encoder_counts(opened: Open) -> None:
 def test_an_exception_that_ends_a_program_propagates_through_a_codec(
     opened: Open, verb: str, kind: type[BaseException]
 ) -> None:
-    """They are no error of the codec."""
+    """It is not an error of the codec."""
     queue = opened(serializer="test-native")
     queue.put(1)
 
@@ -789,7 +789,7 @@ def test_a_handle_that_is_closed_by_its_encoder_puts_nothing(opened: Open, how: 
 
 @pytest.mark.parametrize("verb", ["put", "put_many", "get", "get_many"])
 def test_a_closed_handle_does_nothing_while_a_call_is_still_inside(opened: Open, verb: str) -> None:
-    """C14: the handle is closed at once, its channel when that call has returned."""
+    """C14: the handle is closed at once, and its channel when that call has returned."""
     other, queue = opened(serializer="raw"), opened(serializer="raw")
     other.put_many([b"1", b"2"])
     found = []
@@ -806,7 +806,7 @@ def test_a_closed_handle_does_nothing_while_a_call_is_still_inside(opened: Open,
 
 
 def test_the_rest_of_a_batch_waits_for_space(opened: Open) -> None:
-    """It waits within the timeout of put_many, and is put behind the first part."""
+    """It waits within the timeout of put_many, and follows the first part."""
     queue, other = opened(serializer="raw", max_messages=2), opened(serializer="raw")
     taken: list[bytes] = []
     consumer = threading.Thread(target=lambda: taken.extend(other.get(timeout=HANG_SECONDS) for _ in range(5)))
@@ -927,7 +927,7 @@ def close_in_children(queue: Handle, count: int) -> set[int]:
 
 
 def test_a_wait_of_another_thread_is_not_awaited_in_a_child(queue: Handle) -> None:
-    """C20: nor does the child end the parent's wait."""
+    """C20: and the child does not end the parent's wait."""
     taken: list[object] = []
     thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=HANG_SECONDS)))
     thread.start()
@@ -1023,7 +1023,7 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
 def test_no_call_leaks(queue: Handle, loop: Callable[[Handle], object]) -> None:
-    """C17: neither memory nor a reference."""
+    """C17: neither memory nor references leak."""
 
     watched = (None, True, queue, queue._channel, queue._encode, queue._decode, type(queue), b"", b"1")
 
@@ -1050,7 +1050,7 @@ def test_no_call_leaks(queue: Handle, loop: Callable[[Handle], object]) -> None:
 
 
 def test_no_handle_leaks(opened: Open, name: str) -> None:
-    """Nor does anything that it refers to."""
+    """And nothing leaks that it refers to."""
     opened()
     for _ in range(3):
         ipcq.open(name, "shm").close()

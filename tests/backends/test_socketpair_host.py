@@ -281,7 +281,7 @@ def test_the_thread_survives_an_accept_that_fails(number: int, queue: Handle, mo
 
 
 def test_the_thread_stops_serving_a_queue_that_was_unlinked(queue: Handle) -> None:
-    """C14: its socket stays readable, and would keep the thread busy until the handle is closed."""
+    """C14: otherwise its socket, which stays readable, would keep the thread busy until the handle is closed."""
     ipcq.unlink(queue.name, "socketpair")
     assert not queue._channel._offer.answer()  # type: ignore[attr-defined]  # the thread serves it
 

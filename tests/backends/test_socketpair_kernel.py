@@ -111,7 +111,7 @@ def test_a_wait_polls_before_it_sleeps(queue: Handle, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def woken(queue: Handle) -> Callable[[], Any]:
-    """Return a function that puts a message, lets a channel wait for it, and returns the channel; its look is due."""
+    """Return a function that puts a message, lets a channel whose check is due wait for it, and returns the channel."""
 
     def wake() -> Any:
         channel: Any = queue._channel
@@ -127,7 +127,7 @@ def woken(queue: Handle) -> Callable[[], Any]:
 def test_a_get_that_was_woken_does_not_look_at_the_path(
     woken: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait has seen that the queue is linked; after a sleep each call takes many times as long as usual."""
+    """The wait has seen that the queue is linked; and after a sleep, each call takes many times as long as usual."""
     channel = woken()
 
     def look(*_: object) -> bool:
@@ -153,7 +153,7 @@ def test_a_channel_that_is_always_woken_looks_at_the_path_in_the_end(
 
 
 def test_a_get_that_was_woken_by_an_unlink_sees_it(queue: Handle, name: str) -> None:
-    """C14: although there is a message too."""
+    """C14: even if there is a message too."""
     queue.put(b"x")
     channel: Any = queue._channel
     ipcq.unlink(name, "socketpair")

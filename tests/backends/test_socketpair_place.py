@@ -321,7 +321,7 @@ def test_a_name_that_is_removed_during_an_unlink_is_not_found(name: str, monkeyp
 
 @pytest.fixture
 def just_looked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> Handle:
-    """Return a handle that has just checked its queue, which the next unlink reaches as if from another process."""
+    """Return a handle that has just checked its queue; the next unlink acts as if in another process."""
     monkeypatch.setattr(_place, "_held_here", lambda path: None)
     queue._channel._next_look = queue._channel._next_path_look = 0.0  # type: ignore[attr-defined]
     queue.qsize()
@@ -329,7 +329,7 @@ def just_looked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> Handle:
 
 
 def test_an_unlink_returns_when_a_slow_holder_has_noticed(just_looked: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C14: a call that begins after it returned raises."""
+    """C14: a call that begins after the unlink returned raises."""
     accepted = _host.accepted
 
     def slowly(listener: socket.socket) -> Any:
@@ -344,7 +344,7 @@ def test_an_unlink_returns_when_a_slow_holder_has_noticed(just_looked: Handle, m
 
 
 def full(by: socket.socket, path: bytes) -> bool:
-    """Find the backlog full, as if nobody had accepted for long."""
+    """Find the backlog full, as if no holder had accepted connections for long."""
     return False
 
 
@@ -356,7 +356,7 @@ def full(by: socket.socket, path: bytes) -> bool:
 def test_an_unlink_that_only_removed_the_file_lasts_until_every_channel_checks_it(
     just_looked: Handle, module: Any, call: str, replacement: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C14: as if all holders were stopped."""
+    """C14: here all holders seem to be stopped."""
     monkeypatch.setattr(module, call, replacement)
     if call == "_END_SECONDS":
         monkeypatch.setattr(_host, "asks_to_end", lambda *_: False)

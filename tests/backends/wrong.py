@@ -483,7 +483,7 @@ class HoldsLittle(Wrong):
 
 
 class Quick(MemoryChannel):
-    """A channel with functions in C. They are correct; faults replace one of their steps."""
+    """A channel with correct functions in C; each fault replaces one of their steps."""
 
     Functions: ClassVar[type[Table]] = Table
 

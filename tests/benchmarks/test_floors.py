@@ -26,7 +26,7 @@ def items(kind: str) -> list[Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_messages_come_out_unchanged_and_in_order(kind: str) -> None:
-    """Also behind the end of the ring's memory, where it begins again."""
+    """Also after the ring's position has wrapped around."""
     ring = getattr(floors.extension(), kind)()
     sent = items(kind)
     for turn in range(20_000):

@@ -1,4 +1,4 @@
-"""The instructions of put and get on the ring, as ratios to those of a bare ring in C; callgrind counts both."""
+"""The number of instructions of put and get on shm, as ratios to those of a bare ring in C; callgrind counts both."""
 
 import json
 import os
@@ -28,8 +28,8 @@ pytestmark = [
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 OURS, RAW, PLAIN = "ipcq shm", "ipcq shm, raw", "ring with METH_O and METH_NOARGS, C"
 
-#: For each workload the greatest ratio to the floor: what was measured, the largest of CPython 3.11 to 3.13 and a build
-#: of 3.11 with profile-guided optimisation, and a tenth. Lower them whenever a call becomes cheaper.
+#: For each workload, the largest allowed ratio to the floor: the largest that was measured on CPython 3.11 to 3.13 and
+#: on a 3.11 built with profile-guided optimisation, plus a tenth. Lower them whenever a call becomes cheaper.
 MOST = {
     ("64B", "put"): 2.9 * 1.1,
     ("64B", "get"): 2.75 * 1.1,
@@ -40,9 +40,9 @@ MOST = {
 
 @pytest.fixture(scope="module")
 def counted() -> dict[str, Any]:
-    """Return the figures of one run. A missing valgrind is an error, because then nothing bounds the ratios."""
+    """Return the figures of one run. A missing valgrind is an error, because then nothing would limit the ratios."""
     if shutil.which("valgrind") is None:
-        pytest.fail("valgrind is missing, which counts the instructions: sudo apt-get install valgrind")
+        pytest.fail("valgrind, which counts the instructions, is missing: sudo apt-get install valgrind")
     command = [sys.executable, BENCHMARKS / "instructions.py", "--json", OURS, RAW, PLAIN]
     environment = {**os.environ, "IPCQ_SHORTCUTS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
@@ -53,7 +53,7 @@ def counted() -> dict[str, Any]:
 
 @pytest.mark.parametrize(("workload", "verb"), MOST)
 def test_a_call_takes_few_instructions(counted: dict[str, Any], workload: str, verb: str) -> None:
-    """The ratio to the floor's call is bounded."""
+    """The ratio to the floor's call is limited."""
     assert counted[workload][OURS][f"{verb} to floor"] <= MOST[workload, verb]
 
 
@@ -65,7 +65,7 @@ def test_the_codec_adds_little_to_bytes(counted: dict[str, Any], verb: str) -> N
 
 @pytest.mark.parametrize("verb", ["put", "get"])
 def test_the_floors_are_floors(counted: dict[str, Any], verb: str) -> None:
-    """Either kind of method of the bare ring takes far fewer instructions than ipcq's."""
+    """With either kind of method, the bare ring takes far fewer instructions than ipcq."""
     assert 1.5 * max(counted["64B"][name][verb] for name in ("ring, C", PLAIN)) < counted["64B"][OURS][verb]
 
 

@@ -124,7 +124,7 @@ def refuse_to_load() -> Any:
 
 
 class Unloadable:
-    """An object that can be pickled, and not loaded."""
+    """An object that can be pickled but not loaded."""
 
     def __reduce__(self) -> Any:
         return refuse_to_load, ()

@@ -335,7 +335,7 @@ def blocks_in_use(shared: Any) -> int:
 
 
 def test_the_memory_of_large_objects_is_used_again() -> None:
-    """After 100 objects of 1 MiB have passed, one at a time, the queue has memory for two."""
+    """After 100 objects of 1 MiB, one at a time, the queue has less memory than for two."""
     shared = Queue()
     for _ in range(100):
         shared.put(bytes(1 << 20))
@@ -345,7 +345,7 @@ def test_the_memory_of_large_objects_is_used_again() -> None:
 
 @pytest.mark.parametrize("size", [100_000, 1 << 20, HUGE])
 def test_large_objects_are_taken_in_order_whether_blocks_are_free_or_not(size: int) -> None:
-    """Those for which there are none are elsewhere in the overflow file."""
+    """Objects without free blocks are stored elsewhere in the overflow file."""
     shared = Queue()
     programs.put_much(shared, 20, size)
     assert [shared.get()[0] for _ in range(20)] == list(range(20))
@@ -360,7 +360,7 @@ def test_an_object_for_which_no_block_has_memory_is_put_elsewhere(monkeypatch: p
 
 
 def test_blocks_of_killed_processes_do_not_stop_others() -> None:
-    """They stay in use, and objects go elsewhere."""
+    """The blocks stay in use, and objects are stored elsewhere."""
     shared = Queue()
     used = shared._messages._overflow.parcels.used
     used[:] = b"\1" * len(used)
@@ -371,7 +371,7 @@ def test_blocks_of_killed_processes_do_not_stop_others() -> None:
 def test_a_put_that_waited_for_blocks_in_vain_is_not_followed_by_one_that_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A producer without a consumer would else wait for each object."""
+    """Otherwise a producer without a consumer would wait for each object."""
     shared, waits = Queue(), []
     used = shared._messages._overflow.parcels.used
     used[:] = b"\1" * len(used)
@@ -382,7 +382,7 @@ def test_a_put_that_waited_for_blocks_in_vain_is_not_followed_by_one_that_waits(
 
 
 def test_a_put_waits_for_blocks_that_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is faster than to allocate others."""
+    """Waiting is faster than allocating other memory."""
     shared = Queue()
     used = shared._messages._overflow.parcels.used
     used[:] = b"\1" * len(used)
@@ -407,7 +407,7 @@ def test_an_interrupted_put_frees_its_blocks(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_object_that_cannot_be_loaded_frees_its_blocks() -> None:
-    """It is gone, as in the standard library."""
+    """The object is lost, as in the standard library."""
     shared = Queue()
     shared.put([bytes(100_000), programs.Unloadable()])
     with pytest.raises(ValueError, match="on purpose"):

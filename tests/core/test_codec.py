@@ -1,7 +1,7 @@
-"""MessagePack in C: it writes and reads what msgpack does, or leaves it to msgpack.
+"""MessagePack in C: it writes and reads what msgpack does, or leaves the item or message to msgpack.
 
-What is compared is the codec of a default handle with C, and without it. The examples of what must come out are in
-test_serializers.py, which tries both.
+These tests compare the codec of a default handle with the one without C. The tests in test_serializers.py have examples
+of the expected results, and run with both codecs.
 """
 
 import gc
@@ -27,19 +27,18 @@ from ipcq.serializers import Codec, _in_c, _msgpack, codec_for
 from processes.sizes import size
 
 if not _in_c.COMPILED:
-    # test_a_linux_has_the_codec_in_c fails where it should be there.
     if sys.platform != "linux":
         pytest.skip("Windows has no C extension of ours, and neither has macOS", allow_module_level=True)
     pytest.fail("ipcq._native was not built: install a C compiler, and then ipcq again", pytrace=False)
 
 from ipcq import _native
 
-#: Levels that C follows; what is nested deeper is left to msgpack (ipcq/csrc/codec.h).
+#: The levels of nesting that C encodes and decodes; it leaves deeper ones to msgpack (ipcq/csrc/codec.h).
 LEVELS = 96
 
 
 class Left(Exception):
-    """What C leaves to msgpack."""
+    """Raised where C leaves something to msgpack."""
 
 
 def leave(_: object) -> Any:
@@ -48,7 +47,7 @@ def leave(_: object) -> Any:
 
 ALONE = _native.Codec(leave, leave)
 
-#: Whether messages share their keys. A free-threaded Python would keep them for ever, as hostile producers could use.
+#: Whether messages share their keys. A free-threaded Python would never free them, which a hostile producer could use.
 SHARED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
@@ -60,14 +59,14 @@ def in_c() -> Codec:
 
 @pytest.fixture(scope="module")
 def in_python() -> Iterator[Codec]:
-    """Return the same without C."""
+    """Return the same codec without C."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPCQ_SHORTCUTS", "0")
         yield codec_for("msgpack")
 
 
 def outcome(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
-    """Return all that can be seen of a call: the classes and bits of its result, or what it raised."""
+    """Return everything that a caller sees: the classes and bits of the result, or the details of the exception."""
     try:
         return ("returned", spelled(function(argument)))
     except Exception as error:
@@ -75,7 +74,7 @@ def outcome(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
 
 
 def spelled(item: Any) -> Any:
-    """Return an item in words that are equal only if classes, order, signs and NaNs are."""
+    """Return a description of an item, which is equal only if classes, order, signs and NaNs are equal."""
     if type(item) is list:
         return [spelled(each) for each in item]
     if type(item) is tuple:
@@ -158,7 +157,7 @@ PLAIN = strategies.recursive(
 
 
 def some(chance: random.Random, levels: int = 3) -> Any:
-    """Return a value that C does not leave to msgpack; faster than Hypothesis, for the millions of a night."""
+    """Return a value that C does not leave to msgpack; faster than Hypothesis, for the millions of a nightly run."""
     kind = chance.randrange(12 if levels else 9)
     length = chance.choice(LENGTHS[:12]) if chance.random() < 0.1 else chance.randrange(12)
     if kind < 3:
@@ -181,7 +180,7 @@ def keyed(value: Any) -> Any:
 
 
 def count_of(value: Any) -> int:
-    """Return how many values a value is, itself included."""
+    """Return the number of values in a value, including itself."""
     parts: Any = value.items() if type(value) is dict else value if type(value) in (list, tuple) else ()
     return 1 + sum(map(count_of, parts))
 
@@ -192,14 +191,14 @@ def count_of(value: Any) -> int:
 @settings(max_examples=size(300, 20_000), deadline=None)
 @given(VALUES)
 def test_what_is_written_or_refused_is_the_same_in_c(in_c: Codec, in_python: Codec, value: object) -> None:
-    """Byte for byte, error for error, text for text."""
+    """The bytes, the errors and their texts are equal."""
     assert outcome(in_c.encode, value) == outcome(in_python.encode, value)
 
 
 @settings(max_examples=size(10, 10_000), deadline=None)
 @given(strategies.integers(0, 2**64))
 def test_values_by_the_thousand_are_written_as_msgpack_writes_them(seed: int) -> None:
-    """By night ten million, of which C leaves none to msgpack but integers of more than 64 bits."""
+    """A nightly run tries ten million; C leaves only integers of more than 64 bits to msgpack."""
     chance, pack, tried = random.Random(seed), msgpack.Packer().pack, 0
     while tried < 1000:
         value = some(chance)
@@ -216,7 +215,7 @@ def test_values_by_the_thousand_are_written_as_msgpack_writes_them(seed: int) ->
 
 @pytest.mark.parametrize("value", EDGES)
 def test_an_integer_takes_the_head_that_msgpack_would_take(in_c: Codec, in_python: Codec, value: int) -> None:
-    """At the ends of all ranges; and what is in none is refused alike."""
+    """At the limits of all ranges; integers beyond them are refused in the same way."""
     assert outcome(in_c.encode, value) == outcome(in_python.encode, value)
 
 
@@ -236,7 +235,7 @@ def test_an_integer_takes_the_head_that_msgpack_would_take(in_c: Codec, in_pytho
     ids=["ascii", "text", "bytes", "bytearray", "list", "tuple", "dict", "key"],
 )
 def test_each_head_is_written_as_by_msgpack_and_read_again(length: int, make: Callable[[int], Any]) -> None:
-    """At the ends of all ranges of lengths; C leaves none to msgpack."""
+    """At the limits of all ranges of lengths; C leaves none to msgpack."""
     data = ALONE.encode(make(length))
     assert (data, spelled(ALONE.decode(data))) == (msgpack.packb(make(length)), spelled(_msgpack.decode(data)))
 
@@ -250,22 +249,22 @@ def test_each_head_is_written_as_by_msgpack_and_read_again(length: int, make: Ca
     ids=lambda value: type(value).__name__,
 )
 def test_any_other_class_is_left_to_msgpack(value: object) -> None:
-    """Subclasses too: their code might run in mid-encoding."""
+    """Subclasses too, because their code might run during encoding."""
     with pytest.raises(Left):
         ALONE.encode([value])
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, 2**64, -(2**63) - 1])
 def test_what_is_refused_is_left_to_msgpack(value: object) -> None:
-    """So the refusal and its text are those of today."""
+    """So the error and its text come from msgpack."""
     with pytest.raises(Left):
         ALONE.encode(value)
 
 
 @pytest.mark.parametrize("nest", [lambda inner: [inner], lambda inner: (inner,), lambda inner: {"a": inner}])
 @pytest.mark.parametrize("levels", [LEVELS, LEVELS + 1])
-def test_c_follows_so_many_levels(nest: Callable[[Any], Any], levels: int) -> None:
-    """On the way out and back."""
+def test_c_handles_a_limited_number_of_levels(nest: Callable[[Any], Any], levels: int) -> None:
+    """For encoding and for decoding."""
     value: Any = 5
     for _ in range(levels):
         value = nest(value)
@@ -281,8 +280,8 @@ def test_c_follows_so_many_levels(nest: Callable[[Any], Any], levels: int) -> No
 
 
 @pytest.mark.parametrize("levels", [LEVELS, LEVELS + 1, 1023, 1024, 1025, 1026])
-def test_what_is_nested_too_deeply_is_refused_as_ever(in_c: Codec, in_python: Codec, levels: int) -> None:
-    """C29: both ways, with msgpack's bounds."""
+def test_what_is_nested_too_deeply_is_refused_as_by_msgpack(in_c: Codec, in_python: Codec, levels: int) -> None:
+    """C29: for encoding and decoding, with msgpack's limits."""
     value: Any = []
     for _ in range(levels - 1):
         value = [value]
@@ -293,8 +292,8 @@ def test_what_is_nested_too_deeply_is_refused_as_ever(in_c: Codec, in_python: Co
     )
 
 
-def test_a_thread_with_the_smallest_stack_follows_all_levels(run: Run) -> None:
-    """The levels are few for that."""
+def test_the_smallest_stack_of_a_thread_suffices_for_all_levels(run: Run) -> None:
+    """The number of levels was chosen for that."""
     assert (
         run(
             f"""
@@ -314,13 +313,13 @@ def test_a_thread_with_the_smallest_stack_follows_all_levels(run: Run) -> None:
 
 @pytest.mark.parametrize("large", [1000, 1023, 1024, 1025, 5000, 1 << 20])
 def test_what_outgrows_the_stack_is_whole(large: int) -> None:
-    """Small messages are written on the stack, and move from there."""
+    """Messages are first written on the stack, and large ones are moved from there."""
     value = ["x" * 500, b"y" * large, list(range(300)), {"z": "ü" * large}]
     assert ALONE.encode(value) == msgpack.packb(value)
 
 
-def test_containers_that_others_change_are_whole_messages() -> None:
-    """C21: whatever other threads do to a list or dict meanwhile."""
+def test_containers_that_other_threads_change_become_whole_messages() -> None:
+    """C21: whatever the threads do to a list or dict during encoding."""
     shared: list[Any] = [{"a": [1] * 10} for _ in range(50)]
     done = threading.Event()
 
@@ -346,12 +345,12 @@ def test_containers_that_others_change_are_whole_messages() -> None:
 
 # Decoding
 
-#: First bytes from which a message is likely to go wrong, or on.
+#: Bytes that begin a value, or an invalid one.
 HEADS = bytes([0x00, 0x7F, 0x80, 0x81, 0x82, 0x8F, 0x90, 0x91, 0x9F, 0xA0, 0xA1, 0xA8, 0xBF, *range(0xC0, 0xE1), 0xFF])
 
 
 def mutated(chance: random.Random, data: bytes) -> bytes:
-    """Return a message with a few bytes changed, left out, put in, or cut off."""
+    """Return a message with a few bytes changed, removed, inserted or cut off."""
     message = bytearray(data)
     for _ in range(chance.randrange(1, 4)):
         place = chance.randrange(len(message) + 1)
@@ -375,7 +374,7 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
 def test_what_is_read_or_refused_is_the_same_in_c(
     in_c: Codec, in_python: Codec, data: Any, chance: random.Random
 ) -> None:
-    """Value for value, error for error, text for text; whole messages, changed ones and chance."""
+    """The values, the errors and their texts are equal: for valid messages, changed ones and random bytes."""
     message = data if isinstance(data, bytes) else data[1][1] if data[0] == "returned" else b""
     for each in (message, mutated(chance, message)):
         assert outcome(in_c.decode, each) == outcome(in_python.decode, each)
@@ -384,7 +383,7 @@ def test_what_is_read_or_refused_is_the_same_in_c(
 @settings(max_examples=size(10, 2_000), deadline=None)
 @given(strategies.integers(0, 2**64))
 def test_mutants_by_the_hundred_are_read_or_refused_as_by_msgpack(in_c: Codec, in_python: Codec, seed: int) -> None:
-    """By night a million."""
+    """A nightly run tries a million."""
     chance, tried = random.Random(seed), 0
     while tried < 500:
         try:
@@ -400,7 +399,7 @@ def test_mutants_by_the_hundred_are_read_or_refused_as_by_msgpack(in_c: Codec, i
 @settings(max_examples=size(100, 10_000), deadline=None)
 @given(PLAIN)
 def test_what_c_wrote_c_reads(value: object) -> None:
-    """C33: without a look to msgpack."""
+    """C33: without msgpack."""
     assert spelled(ALONE.decode(ALONE.encode(value))) == spelled(
         msgpack.unpackb(msgpack.packb(value), strict_map_key=False)
     )
@@ -415,20 +414,20 @@ def test_what_c_wrote_c_reads(value: object) -> None:
     ],
 )
 def test_what_is_no_plain_message_is_left_to_msgpack(data: bytes) -> None:
-    """Extensions, marks, broken text, keys that no dict can have, what is cut off, and what follows."""
+    """Extensions, marks, invalid text, keys that no dict can have, truncated messages, and bytes behind the message."""
     with pytest.raises(Left):
         ALONE.decode(data)
 
 
 @pytest.mark.parametrize("data", [bytearray(b"\x05"), memoryview(b"\x05"), "x", None])
 def test_what_is_not_bytes_is_left_to_python(data: Any) -> None:
-    """A bytearray may change meanwhile."""
+    """A bytearray, for example, may change during decoding."""
     with pytest.raises(Left):
         ALONE.decode(data)
 
 
 def test_a_message_is_read_within_memory_in_proportion_to_it() -> None:
-    """C29: nested lists that claim the rest of the message each do not claim it twice."""
+    """C29: nested lists cannot each claim the rest of the message."""
     claims = b"".join(b"\xdd" + (500_000 - 5 * level).to_bytes(4) for level in range(1, 90))
     data = claims + b"\xc0" * (500_000 - len(claims))
     tracemalloc.start()
@@ -441,8 +440,8 @@ def test_a_message_is_read_within_memory_in_proportion_to_it() -> None:
     assert peak < 64 * 1024 + 9 * len(data)
 
 
-def test_broken_messages_leave_no_memory() -> None:
-    """C29: nor does what C makes of a message before it finds that out."""
+def test_broken_messages_leak_no_memory() -> None:
+    """C29: C frees what it has decoded before it finds that the message is broken."""
     chance = random.Random(7)
     data = msgpack.packb([{"key": [1.5, "text", b"bytes", {"inner": (1, 2)}]} for _ in range(5)])
     broken = [mutated(chance, data) for _ in range(200)]
@@ -464,13 +463,13 @@ def test_broken_messages_leave_no_memory() -> None:
 
 
 def test_the_keys_of_one_message_are_those_of_the_next() -> None:
-    """A key that was met before takes no new str; long ones are one object as well, as with msgpack."""
+    """A known key needs no new str; long keys are one object as well, as with msgpack."""
     data = msgpack.packb({"id": 1, "a-longer-key-1234": 2})
     assert [one is other for one, other in zip(ALONE.decode(data), ALONE.decode(data), strict=True)] == [SHARED] * 2
 
 
 def test_a_codec_keeps_keys_as_long_as_it_lives() -> None:
-    """Each of them once."""
+    """It holds one reference to each."""
     codec = _native.Codec(leave, leave)
     (key,) = codec.decode(msgpack.packb({"a-key": 1}))
     codec.decode(msgpack.packb({"a-key": 1}))
@@ -481,7 +480,7 @@ def test_a_codec_keeps_keys_as_long_as_it_lives() -> None:
 
 @pytest.mark.parametrize("key", ["a", "a" * 8, "ab" * 4, "a" * 9])
 def test_keys_that_differ_in_their_length_are_told_apart(key: str) -> None:
-    """Their first and last bytes may be the same, and what is behind a short key may be zeros."""
+    """Their first and last bytes may be the same, and zeros may follow a short key."""
     keys = [key + tail * count for tail in ("\0", "a") for count in range(8)]
     for each in [*keys, *keys]:
         assert ALONE.decode(msgpack.packb({each: None})) == {each: None}
@@ -490,7 +489,7 @@ def test_keys_that_differ_in_their_length_are_told_apart(key: str) -> None:
 @settings(max_examples=size(100, 5_000), deadline=None)
 @given(strategies.lists(strategies.text(strategies.sampled_from("ab\0é"), max_size=18), max_size=60))
 def test_keys_are_not_mixed_up(keys: list[str]) -> None:
-    """Short keys are told from each other by their bytes and their length."""
+    """Their bytes and their length identify short keys."""
     for key in keys:
         assert ALONE.decode(msgpack.packb({key: 1})) == {key: 1}
 
@@ -512,20 +511,20 @@ def test_equal_keys_of_several_classes_are_one_as_in_msgpack(in_c: Codec, in_pyt
 
 
 def test_a_default_handle_uses_c_unless_it_is_switched_off(in_c: Codec, in_python: Codec) -> None:
-    """IPCQ_SHORTCUTS=0; without this, the comparisons above would compare Python with itself."""
+    """IPCQ_SHORTCUTS=0 does that; otherwise the tests above would compare Python with itself."""
     calls = (in_c.encode, in_c.decode, in_python.encode, in_python.decode)
     assert list(map(inspect.isbuiltin, calls)) == [True, True, False, False]
 
 
 @pytest.mark.parametrize("arguments", [(), (leave,), (leave, leave, leave), (leave, leave, "raw", leave)])
 def test_the_codec_takes_two_functions_and_a_format(arguments: tuple[Any, ...]) -> None:
-    """What is left goes to one of them."""
+    """C calls one of them for what it leaves to Python."""
     with pytest.raises(TypeError):
         _native.Codec(*arguments)
 
 
 def test_an_unknown_format_is_refused() -> None:
-    """It names the format."""
+    """The error names the format."""
     with pytest.raises(ValueError, match="no format marshal"):
         _native.Codec(leave, leave, "marshal")  # type: ignore[arg-type]
 
@@ -533,7 +532,7 @@ def test_an_unknown_format_is_refused() -> None:
 @pytest.mark.parametrize("size", [0, 255, 256, 65535, 65536])
 @pytest.mark.parametrize("format", ["messagepack", "bin", "raw"])
 def test_every_format_has_bytes(format: str, size: int) -> None:
-    """Nothing is left to the two functions."""
+    """C calls neither of the two functions."""
     codec = _native.Codec(leave, leave, format)  # type: ignore[arg-type]
     data = bytes(size)
     assert codec.encode(data) == (data if format == "raw" else msgpack.packb(data))
@@ -543,14 +542,14 @@ def test_every_format_has_bytes(format: str, size: int) -> None:
 @pytest.mark.parametrize("item", [None, 5, "text", bytearray(b"1"), [b"1"], type("Mine", (bytes,), {})(b"1")], ids=repr)
 @pytest.mark.parametrize("format", ["bin", "raw"])
 def test_other_formats_leave_everything_but_bytes(format: str, item: object) -> None:
-    """They are for serializers that write the rest in another way."""
+    """They are for serializers that encode everything else differently."""
     with pytest.raises(Left):
         _native.Codec(leave, leave, format).encode(item)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc4", b"\xc4\x02a", b"\xc4\x01ab", b"\xc5\x00", b"\xa1a", b"\x05"], ids=repr)
 def test_a_message_that_is_not_one_bin_is_left(data: bytes) -> None:
-    """Its length is that of the message."""
+    """The length in its head must be that of the rest of the message."""
     with pytest.raises(Left):
         _native.Codec(leave, leave, "bin").decode(data)
 
@@ -561,15 +560,15 @@ def test_the_collector_finds_what_a_codec_refers_to() -> None:
     assert {one, other} <= set(gc.get_referents(_native.Codec(one, other)))
 
 
-def test_what_is_left_gets_what_was_given() -> None:
-    """The item or the bytes, and its result is the codec's."""
+def test_a_fallback_gets_the_argument_of_the_call() -> None:
+    """The item or the bytes; and the codec returns its result."""
     codec = _native.Codec(lambda item: b"encoded", lambda data: data)
     assert (codec.encode({1}), codec.decode(b"\xc1")) == (b"encoded", b"\xc1")
 
 
 @pytest.mark.parametrize("verb", ["encode", "decode"])
-def test_what_those_functions_raise_goes_through(verb: str) -> None:
-    """C12: an interrupt too."""
+def test_an_exception_of_a_fallback_propagates(verb: str) -> None:
+    """C12: even an interrupt."""
 
     def interrupt(_: object) -> Any:
         raise KeyboardInterrupt
@@ -593,6 +592,6 @@ SUBINTERPRETER = """
 """
 
 
-def test_every_interpreter_of_a_process_has_its_own(run: Run) -> None:
-    """The module keeps nothing that they would share; since 3.12 each has a GIL of its own."""
+def test_every_interpreter_of_a_process_has_its_own_codec(run: Run) -> None:
+    """The module has no state that they would share; since 3.12 each has its own GIL."""
     assert run(SUBINTERPRETER).split() == ["worked"] * 3

@@ -1,8 +1,8 @@
-"""C21: what ipcq needs of the global interpreter lock, which is nothing.
+"""C21: ipcq does not need the global interpreter lock.
 
-A free-threaded Python switches the lock on when it imports an extension that does not declare that it works without.
-And since Python 3.12 each interpreter of a process can have a lock of its own. Such an interpreter imports only
-extensions that declare that they work there; they run at the same time as the same code in another interpreter.
+A free-threaded Python switches the lock on when it imports an extension that does not declare that it works without it.
+And since Python 3.12, each interpreter of a process can have its own lock. Such an interpreter imports only extensions
+that declare that they work there. They run in parallel with the same code in other interpreters.
 """
 
 import sys
@@ -30,13 +30,13 @@ print(before == is_enabled())
 
 
 @pytest.mark.parametrize("backend", ["memory", "pyshm", "shm", "socketpair"])
-def test_a_queue_leaves_the_gil_off_where_it_is_off(run: Run, name: str, backend: str) -> None:
+def test_a_queue_leaves_the_gil_off_if_it_is_off(run: Run, name: str, backend: str) -> None:
     """C21: neither a backend nor a default handle imports an extension that switches it on."""
-    # An empty value is as none: this Python decides by itself.
+    # An empty value counts as none, so that Python decides.
     assert run(SWITCHED, name, usable(backend), environment={"PYTHON_GIL": ""}) == "True"
 
 
-# How the scripts below get interpreters with a GIL of their own.
+# The scripts below use this module for interpreters with their own GIL.
 IMPORT_INTERPRETERS = """
 import sys
 
@@ -46,7 +46,8 @@ except ImportError:
     import _xxsubinterpreters as interpreters
 """
 
-# The main interpreter unlinks: on CPython 3.12.1 the process may crash at its end if another one imported `secrets`.
+# The main interpreter unlinks, which imports `secrets`: on CPython 3.12.1 the process may crash when it exits if
+# another interpreter has imported that.
 SHARED = """
 import threading
 
@@ -109,12 +110,12 @@ needs_interpreters = pytest.mark.skipif(
 
 @needs_interpreters
 @pytest.mark.parametrize("backend", ["pyshm", "shm"])
-def test_interpreters_with_gils_of_their_own_share_a_queue(run: Run, name: str, backend: str) -> None:
-    """C2, C21: two put and two get at the same time, each with a handle of its own; nothing is lost or repeated."""
+def test_interpreters_with_their_own_gils_share_a_queue(run: Run, name: str, backend: str) -> None:
+    """C2, C21: two put and two get in parallel, each with its own handle; nothing is lost or repeated."""
     assert run(IMPORT_INTERPRETERS + SHARED, name, usable(backend), 200) == "True 0"
 
 
-# Prints the second error's class and text, and by how many descriptors the process has grown meanwhile.
+# Prints the class of the second error, the number of descriptors that it left open, and its text.
 REFUSED = """
 import ipcq
 
@@ -160,9 +161,9 @@ with ipcq.open(NAME, BACKEND) as queue:
 def test_what_needs_a_daemon_thread_is_refused_where_there_is_none(
     run: Run, name: str, backend: str, call: str
 ) -> None:
-    """C20, C24: the server of descriptors, a notice and a listener; the error says why, and leaves nothing open."""
+    """C20, C24: the descriptor server, a notice and a listener; the error says why, and leaves nothing open."""
     printed = run(IMPORT_INTERPRETERS + REFUSED, name, usable(backend), call.format(name=name))
-    # For a new queue, the names of backends that would do follow.
+    # For a new queue, the names of suitable backends follow.
     assert printed.startswith(
         "Unsupported 0 this needs a daemon thread, and an interpreter with its own GIL has none: use the main "
         "interpreter for it"

@@ -54,7 +54,7 @@ def test_a_lack_of_threads_names_its_limit(monkeypatch: pytest.MonkeyPatch, most
 
 
 def test_an_interpreter_with_its_own_gil_is_told_that_it_has_no_daemon_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: not that the system is short of threads; test_gil.py tries it in such interpreters."""
+    """C24: the error is not that the system is short of threads; test_gil.py uses such interpreters."""
     monkeypatch.setattr(_thread, "daemon_threads_allowed", lambda: False, raising=False)
     with pytest.raises(Unsupported, match=r"needs a daemon thread, .*: use the main interpreter for it$"):
         check_daemon_threads()

@@ -1,4 +1,4 @@
-"""What a handle has in C, where there is C; and what it does where there is none, or the functions do not fit."""
+"""The parts of a handle in C, and what it does without the extension or with functions that do not fit."""
 
 import ctypes
 import logging
@@ -31,7 +31,7 @@ class Front(ctypes.Structure):
 
 
 class TableChannel(FakeChannel):
-    """A channel with a table that a test gives."""
+    """A channel with a table that a test provides."""
 
     table: Callable[[], object] = staticmethod(lambda: None)
 
@@ -46,7 +46,7 @@ def switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def open_with(installed: Installed, name: str) -> Iterator[Callable[[Callable[[], object]], ipcq.Queue[Any]]]:
-    """Return a function that opens a handle whose channel gives this table."""
+    """Return a function that opens a handle whose channel returns the given table."""
     fake = FakeBackend("fake")
     installed.backend(fake)
     made: list[ipcq.Queue[Any]] = []
@@ -73,7 +73,7 @@ def open_with(installed: Installed, name: str) -> Iterator[Callable[[Callable[[]
 
 
 def test_a_channel_has_no_functions_in_c_by_default(name: str) -> None:
-    """Everything is then done in Python."""
+    """Then every call runs in Python."""
     with ipcq.open(name, "memory") as queue:
         queue.unlink()
         assert (type(queue), queue._armed) == (ipcq.Queue, False)
@@ -86,7 +86,7 @@ def test_a_channel_has_no_functions_in_c_by_default(name: str) -> None:
 def test_functions_of_another_version_are_not_used(
     open_with: Callable[..., ipcq.Queue[Any]], caplog: pytest.LogCaptureFixture, version: int, size: int
 ) -> None:
-    """Clause 21: the log says what to do, and the methods in Python serve."""
+    """Clause 21: the log says what to do, and the methods in Python are used."""
     front = Front(version, size)
     with caplog.at_level(logging.WARNING, "ipcq"):
         queue = open_with(lambda: capsule_of(ctypes.addressof(front), b"ipcq.channel", None))
@@ -97,14 +97,14 @@ def test_functions_of_another_version_are_not_used(
 @IN_C
 @pytest.mark.parametrize("capsule", [5, capsule_of(8, b"other", None)], ids=["no capsule", "another name"])
 def test_what_is_no_table_is_an_error(open_with: Callable[..., ipcq.Queue[Any]], capsule: object) -> None:
-    """Clause 21: the backend is at fault, and its author sees it at once; the half-open handle is closed."""
+    """Clause 21: the backend is at fault, and its author must see it at once; the half-open handle is closed."""
     with pytest.raises(ValueError, match="PyCapsule"):
         open_with(lambda: capsule)
 
 
 @IN_C
 def test_no_function_is_called_once_a_handle_is_closed(installed: Installed, name: str) -> None:
-    """Rule 4 of the header, even if the handle is closed in mid-call: up to 3.11, a finaliser may do that."""
+    """Rule 4 of the header, even if the handle is closed during a call: up to 3.11, a finaliser may do that."""
     calls: list[str] = []
 
     def count(_: Any) -> int:
@@ -130,8 +130,8 @@ def test_no_function_is_called_once_a_handle_is_closed(installed: Installed, nam
 
 
 @IN_C
-def test_the_log_is_not_imported_for_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody imported it, nobody reads it."""
+def test_logging_is_not_imported_for_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nobody has imported it, there are no handlers."""
     monkeypatch.setitem(sys.modules, "logging", None)
     native.log_mismatch(ipcq.VersionMismatch("other"))
 
@@ -139,7 +139,7 @@ def test_the_log_is_not_imported_for_a_mismatch(monkeypatch: pytest.MonkeyPatch)
 def test_the_switch_does_not_ask_the_channel(
     open_with: Callable[..., ipcq.Queue[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """IPCQ_SHORTCUTS=0 means that no C of a backend runs in its stead."""
+    """With IPCQ_SHORTCUTS=0, the functions of a backend are not even requested."""
 
     def fail() -> object:
         raise AssertionError
@@ -156,8 +156,8 @@ def test_without_the_extension_base_and_decorator_are_in_python(monkeypatch: pyt
     assert (base, in_c(len)) == (native.PythonBase, len)
 
 
-def test_an_extension_that_cannot_be_loaded_just_now_is_not_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: the next import finds it, when a descriptor is free again."""
+def test_an_extension_that_cannot_be_loaded_now_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: a later import succeeds, once a descriptor is free again."""
 
     class Full:
         def find_spec(self, name: str, *_: object) -> None:
@@ -172,7 +172,7 @@ def test_an_extension_that_cannot_be_loaded_just_now_is_not_done_without(monkeyp
 
 
 def test_the_base_in_python_does_nothing() -> None:
-    """It has the methods of the one in C."""
+    """It has the same methods as the one in C."""
     base = native.PythonBase()
     assert [base._arm(1, 2), base._disarm(), base._await_uses(), base._forget_uses(), base._armed] == [
         None,

@@ -1,4 +1,4 @@
-"""A stranger's functions in C: the example of the documentation, built with the installed header."""
+"""The functions in C of another backend: the example of the documentation, built with the installed header."""
 
 import importlib.util
 import os
@@ -85,13 +85,13 @@ def test_the_functions_are_used(queue: ipcq.Queue[Any]) -> None:
     "item", [None, b"", b"bytes", {"a": [1, 2.5, "text"]}, b"x" * 990], ids=lambda item: str(item)[:20]
 )
 def test_an_item_comes_back(queue: ipcq.Queue[Any], item: Any) -> None:
-    """Whether the codec in C knows it or not."""
+    """Whether the codec in C knows its type or not."""
     queue.put(item)
     assert queue.get() == item
 
 
 def test_what_the_serializer_cannot_encode_is_refused(queue: ipcq.Queue[Any]) -> None:
-    """By the serializer in Python, as without functions in C."""
+    """The serializer in Python refuses it, as without functions in C."""
     with pytest.raises(ipcq.EncodeError):
         queue.put({1, 2})
 
@@ -105,14 +105,14 @@ def test_a_full_queue_is_full(queue: ipcq.Queue[Any]) -> None:
 
 
 def test_an_empty_queue_is_empty(queue: ipcq.Queue[Any]) -> None:
-    """Likewise."""
+    """Without functions that wait, Python waits."""
     for call in (queue.get_nowait, lambda: queue.get(timeout=0.01)):
         with pytest.raises(QueueEmpty):
             call()
 
 
 def test_a_message_that_is_too_large_never_reaches_the_functions(queue: ipcq.Queue[Any]) -> None:
-    """They would write over their memory."""
+    """They would write past the end of their memory."""
     with pytest.raises(MessageTooLarge):
         queue.put(bytes(1001))
 
@@ -123,7 +123,7 @@ def test_a_batch_is_put_and_got_one_by_one(queue: ipcq.Queue[Any]) -> None:
 
 
 def test_a_closed_handle_says_so(queue: ipcq.Queue[Any]) -> None:
-    """The functions are not called any more."""
+    """Its functions are no longer called."""
     queue.close()
     with pytest.raises(QueueClosed):
         queue.put(1)

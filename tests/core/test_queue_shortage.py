@@ -189,7 +189,7 @@ def test_a_call_in_c_gets_its_part_back_if_the_call_runs_out_of_memory(
 
 
 def test_a_call_in_c_leaves_messages_to_python(handle: Handle) -> None:
-    """C9: they are decoded, and a batch goes on behind them."""
+    """C9: Python decodes them, and continues the batch after them."""
     handle.put_many([3, 4])
     messages = [b"\x02"]
     assert handle._get_rest([1], messages, 1) == [1, 2, 3]
@@ -205,7 +205,7 @@ def test_what_a_call_in_c_left_to_python_is_got_next_if_memory_runs_out(handle: 
 
 
 def test_a_batch_in_c_ends_before_what_does_not_fit_into_memory(handle: Handle) -> None:
-    """C36: though more messages are in the queue."""
+    """C36: even if more messages are in the queue."""
     handle.put(3)
     Scarce(handle, 2)
     assert handle._get_rest([], [b"\x01", b"\x02"], 1) == [1]
@@ -213,7 +213,7 @@ def test_a_batch_in_c_ends_before_what_does_not_fit_into_memory(handle: Handle) 
 
 
 def test_the_error_of_a_batch_in_c_has_the_name_of_the_queue(handle: Handle) -> None:
-    """As every other error."""
+    """Like every other error."""
     with pytest.raises(DecodeError) as caught:
         handle._get_rest([], [b"\xc1"], 0)
     assert (caught.value.queue, caught.value.data) == (handle.name, b"\xc1")
@@ -330,13 +330,13 @@ def test_putting_a_batch_returns_the_number_if_memory_runs_out_meanwhile(handle:
 def test_putting_a_batch_in_c_returns_the_number_if_memory_runs_out_meanwhile(
     handle: Handle, channel: FakeChannel
 ) -> None:
-    """C36: the caller must not put those again."""
+    """C36: the caller must not put the stored messages again."""
     channel.try_put_many = fail  # type: ignore[method-assign]
     assert handle._put_rest([b"3"], 2, 0.0) == 2
 
 
 def test_putting_a_batch_in_c_raises_if_nothing_was_stored(handle: Handle, channel: FakeChannel) -> None:
-    """The caller may put all of it again."""
+    """The caller may put the whole batch again."""
     channel.try_put_many = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError):
         handle._put_rest([b"1"], 0, 0.0)

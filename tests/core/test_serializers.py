@@ -33,7 +33,7 @@ LENGTHS = (0, 1, 255, 256, 65535, 65536)
 
 @pytest.fixture(autouse=True, params=["in C", "in Python"] if _in_c.COMPILED else ["in Python"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try everything with the codec in C and without it, here and in the programs that a test starts."""
+    """Run each test with the codec in C and without it, here and in the programs that it starts."""
     monkeypatch.setenv("IPCQ_SHORTCUTS", "1" if request.param == "in C" else "0")
 
 
@@ -883,7 +883,7 @@ def test_a_type_that_cannot_be_decoded_is_refused_when_opening(kind: Any, way: s
 def test_one_packer_is_reused() -> None:
     """Creating a Packer costs more than packing a small dict."""
     encode = codec_for("msgpack").encode
-    # Of a class that C leaves to msgpack.
+    # Items of a class that C leaves to msgpack.
     encode(Point(1, 2))
     before = list(_msgpack._idle)
     encode(Point(3, 4))
@@ -961,13 +961,13 @@ def test_a_missing_msgspec_is_unsupported_when_its_serializer_is_imported(monkey
 
 
 def anew(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import `ipcq.serializers._in_c` anew."""
+    """Import `ipcq.serializers._in_c` again."""
     monkeypatch.delitem(sys.modules, "ipcq.serializers._in_c")
     monkeypatch.delattr(serializers, "_in_c")
     return importlib.import_module("ipcq.serializers._in_c")
 
 
-def test_where_no_c_was_compiled_python_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extension_python_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The install succeeds without a compiler."""
     monkeypatch.delattr("ipcq._native", raising=False)
     monkeypatch.setitem(sys.modules, "ipcq._native", None)
@@ -977,8 +977,8 @@ def test_where_no_c_was_compiled_python_does_the_same(monkeypatch: pytest.Monkey
     assert codec.decode(codec.encode({"id": [1, None]})) == {"id": [1, None]}
 
 
-def test_c_that_cannot_be_loaded_just_now_is_not_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C24: the next import finds it, when a descriptor is free again."""
+def test_a_codec_in_c_that_cannot_be_loaded_now_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: a later import succeeds, once a descriptor is free again."""
 
     class Full:
         def find_spec(self, name: str, *_: object) -> None:
@@ -994,8 +994,8 @@ def test_c_that_cannot_be_loaded_just_now_is_not_done_without(monkeypatch: pytes
 
 @pytest.mark.skipif(not _in_c.COMPILED, reason="Windows has no C extension of ours, and neither has macOS")
 @pytest.mark.parametrize("serializer", ["pickle", "reverse"])
-def test_c_is_for_the_formats_that_it_knows(serializer: str) -> None:
-    """Any other one is as fast as it is."""
+def test_c_is_used_only_for_formats_that_it_knows(serializer: str) -> None:
+    """Other serializers run as they are."""
     reversing()
     assert inspect.isfunction(codec_for(serializer, allow_pickle=True).decode)
 

@@ -16,7 +16,7 @@ KINDS = (".py", ".pyi", ".c", ".h", ".pml", ".diff", ".md")
 
 #: White space, including the line breaks of a comment.
 GAP = r"[\s#*]+"
-#: Rules of the linter are named like promises.
+#: Not after noqa, because rules of the linter have names like those of promises.
 PROMISE = re.compile(r"(?<![\w%])(?<!noqa: )C(\d+)\b(\([a-z]\))?")
 CLAUSE = re.compile(rf"\bclauses?{GAP}(\d+(?:(?:,|{GAP}and|{GAP}to){GAP}\d+)*)", re.IGNORECASE)
 #: A citation that could mean either list. Each list has a single form.

@@ -35,7 +35,7 @@ def changed(name: str = "peers", **heading: Any) -> dict[str, Any]:
     return {**benchmark_table.read(name), **heading}
 
 
-#: A peer that few machines can compile need not be in the summary.
+#: Peers that must be in the summary: all but those that few machines can compile.
 REQUIRED = [
     *REFERENCES,
     *(pytest.param(each, marks=UNMEASURED) if each == "hyperq" else each for each in RIVALS if each not in COMPILED),
@@ -78,7 +78,7 @@ def test_the_summary_has_every_workload() -> None:
 
 @pytest.mark.parametrize("python", [benchmark_table.PYTHONS[0], pytest.param("3.13", marks=UNMEASURED)])
 def test_the_readmes_workloads_are_measured_on_each_python(python: str) -> None:
-    """Of the same version of ipcq."""
+    """They are figures of the same version of ipcq."""
     measured = SUMMARY[python]["peers"]
     assert {each["name"] for each in measured["workloads"]} >= set(benchmark_table.SAID)
     assert measured["contestants"][0] == KEPT["peers"]["contestants"][0]
@@ -157,7 +157,7 @@ def test_the_readme_names_the_fastest_peer_of_each_line() -> None:
 
 
 def test_the_readme_has_the_figures_of_each_python() -> None:
-    """And names each peer once."""
+    """And it names each peer once."""
     other = changed(**MEASURED, machine={**KEPT["peers"]["machine"], "python": "CPython 3.99.0"})
     lines = list(benchmark_table.readme([changed(**MEASURED), other]))
     assert [line for line in lines if line.startswith("On ")] == [
@@ -168,7 +168,7 @@ def test_the_readme_has_the_figures_of_each_python() -> None:
 
 
 def test_a_table_of_one_thread_has_a_row_for_each_measured_contestant() -> None:
-    """With times and ratios."""
+    """The row has times and ratios."""
     figures = {"put": 15.0, "get": 28.0, "put to floor": 1.0, "get to floor": 1.0}
     results = {"64B": {"ring, C": figures, "hyperq": {"declined": "it is not installed"}}}
     report = {"format": 1, "machine": KEPT["peers"]["machine"], "rounds": 5, "results": results}

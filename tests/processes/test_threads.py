@@ -1,4 +1,4 @@
-"""C21: threads that share a handle lose, repeat and mix up nothing, with a global interpreter lock and without."""
+"""C21: threads that share a handle lose, repeat and reorder nothing, with the global interpreter lock and without."""
 
 import threading
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from processes.sizes import size
 
 #: Half of the threads put and half get.
 THREADS = 8
+#: The number of messages that each thread puts or gets.
 MESSAGES = size(250, 25_000)
-"""Of each thread."""
 HANG = size(60, 4000)
 
 Taken = list[list[int]]
@@ -31,7 +31,7 @@ def get_all(queue: "ipcq.Queue[Any]") -> Taken:
 
 
 def get_batches(queue: "ipcq.Queue[Any]") -> Taken:
-    """Take the share of one thread, as much at a time as there is."""
+    """Take the share of one thread in batches."""
     taken: Taken = []
     while len(taken) < MESSAGES:
         taken += queue.get_many(MESSAGES - len(taken), timeout=HANG)
@@ -40,7 +40,7 @@ def get_batches(queue: "ipcq.Queue[Any]") -> Taken:
 
 @contextmanager
 def looking_at(queue: "ipcq.Queue[Any]") -> Iterator[None]:
-    """Let one more thread look at the queue all the time; what it sees is a whole message."""
+    """Let one more thread look at the queue all the time; each message that it peeks at is whole."""
     done = threading.Event()
 
     def look() -> None:
@@ -62,7 +62,7 @@ def looking_at(queue: "ipcq.Queue[Any]") -> Iterator[None]:
 
 @pytest.fixture(params=[get_all, get_batches])
 def taken(request: pytest.FixtureRequest, queue: "ipcq.Queue[Any]") -> list[Taken]:
-    """Return what each of four threads took while four others put, all by one handle."""
+    """Return what each of four threads took while four others put, all through one handle."""
     with looking_at(queue), ThreadPoolExecutor(THREADS) as pool:
         consumers: list[Future[Taken]] = [pool.submit(request.param, queue) for _ in range(THREADS // 2)]
         for producer in [pool.submit(put_all, queue, thread) for thread in range(THREADS // 2)]:
@@ -77,7 +77,7 @@ def test_each_message_of_each_thread_is_taken_once(taken: list[Taken]) -> None:
 
 
 def test_each_thread_takes_the_messages_of_another_in_order(taken: list[Taken]) -> None:
-    """C8, C21: what one thread took of another's messages was put in that order."""
+    """C8, C21: the messages that one thread took from another come in the order in which they were put."""
     mixed = [
         (consumer, producer)
         for consumer, each in enumerate(taken)
