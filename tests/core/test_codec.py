@@ -28,7 +28,7 @@ from processes.sizes import size
 
 if not _in_c.COMPILED:
     if sys.platform != "linux":
-        pytest.skip("Windows has no C extension of ours, and neither has macOS", allow_module_level=True)
+        pytest.skip("Windows has no C extension of ipcq, and neither does macOS", allow_module_level=True)
     pytest.fail("ipcq._native was not built: install a C compiler, and then ipcq again", pytrace=False)
 
 from ipcq import _native

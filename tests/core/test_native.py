@@ -16,7 +16,7 @@ from ipcq._handle import native
 from ipcq.errors import QueueClosed
 
 IN_C = pytest.mark.skipif(
-    native.Base is native.PythonBase, reason="Windows has no C extension of ours, and neither has macOS"
+    native.Base is native.PythonBase, reason="Windows has no C extension of ipcq, and neither does macOS"
 )
 
 capsule_of = ctypes.pythonapi.PyCapsule_New

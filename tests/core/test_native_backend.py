@@ -19,7 +19,7 @@ from ipcq.backend import Received, get_include
 from ipcq.errors import MessageTooLarge, QueueClosed, QueueEmpty, QueueFull
 
 if native.Base is native.PythonBase:
-    pytest.skip("Windows has no C extension of ours, and neither has macOS", allow_module_level=True)
+    pytest.skip("Windows has no C extension of ipcq, and neither does macOS", allow_module_level=True)
 
 SOURCE = Path(__file__).parents[2] / "examples" / "ipcq_slot" / "_slot.c"
 

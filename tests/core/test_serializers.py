@@ -992,7 +992,7 @@ def test_a_codec_in_c_that_cannot_be_loaded_now_is_an_error(monkeypatch: pytest.
         anew(monkeypatch)
 
 
-@pytest.mark.skipif(not _in_c.COMPILED, reason="Windows has no C extension of ours, and neither has macOS")
+@pytest.mark.skipif(not _in_c.COMPILED, reason="Windows has no C extension of ipcq, and neither does macOS")
 @pytest.mark.parametrize("serializer", ["pickle", "reverse"])
 def test_c_is_used_only_for_formats_that_it_knows(serializer: str) -> None:
     """Other serializers run as they are."""
