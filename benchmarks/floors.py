@@ -82,10 +82,8 @@ class RingFloor(Queues):
         return ReadEnd(get=address.get)
 
 
-def compiled(target: str, *arguments: str) -> Path:
-    """Call the compiler, and return the path of the result, which is deleted when this process exits."""
-    place = Path(tempfile.mkdtemp(prefix="ipcq-floors-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+def compiled(place: Path, target: str, *arguments: str) -> Path:
+    """Call the compiler, and return the path of the result in the directory `place`."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
     try:
         subprocess.run([*compiler, *arguments, "-o", place / target], check=True)
@@ -96,8 +94,10 @@ def compiled(target: str, *arguments: str) -> Path:
 
 @cache
 def program() -> str:
-    """Compile floors.c, and return the program's path."""
-    return str(compiled("floors", "-std=c11", "-O2", f"{HERE}/floors.c"))
+    """Compile floors.c, and return the program's path; it is deleted when this process exits."""
+    place = Path(tempfile.mkdtemp(prefix="ipcq-floors-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return str(compiled(place, "floors", "-std=c11", "-O2", f"{HERE}/floors.c"))
 
 
 def python_options() -> list[str]:
@@ -110,8 +110,9 @@ def python_options() -> list[str]:
 @cache
 def extension() -> Any:
     """Compile floor_ring.c like ipcq's own extensions, and return the module."""
-    path = compiled("floor_ring.so", *python_options(), "-shared", f"{HERE}/floor_ring.c")
-    loader = ExtensionFileLoader("floor_ring", str(path))
-    module = module_from_spec(spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
+    with tempfile.TemporaryDirectory(prefix="ipcq-floors-") as place:
+        path = compiled(Path(place), "floor_ring.so", *python_options(), "-shared", f"{HERE}/floor_ring.c")
+        loader = ExtensionFileLoader("floor_ring", str(path))
+        module = module_from_spec(spec_from_loader(loader.name, loader))
+        loader.exec_module(module)  # which maps the file, so it may be deleted
     return module

@@ -99,7 +99,7 @@ def with_symbols(place: Path) -> Path:
         for library in package.glob("*.so"):
             sources = sorted(map(str, (package / "csrc").glob("*.c")))
             options = *python_options(), "-g", f"-I{package / 'csrc'}", f"-I{ROOT / 'ipcq' / 'include'}", "-shared"
-            shutil.copy(compiled(library.name, *options, *sources), copy / package.name)
+            compiled(copy / package.name, library.name, *options, *sources)
     return copy
 
 

@@ -230,8 +230,10 @@ class RingQueue(FileQueue):
         since = monotonic()
         until = min(deadline, since + _FULL_SECONDS)
         while not parcels.has_room(size):
-            if not self._patient or monotonic() >= until:
-                self._patient = False
+            if not self._patient:
+                return
+            if monotonic() >= until:
+                self._patient = until == deadline  # the caller's deadline says nothing about the consumers
                 return
             pause(since, until)
         self._patient = True

@@ -180,8 +180,10 @@ static inline int take(struct handle *self, struct incoming *in, int polite)
         result = take_large(self, channel, in, &space);
     else if (result == IPCQ_OK && !is_bytes(in->format, in->scratch, space.message_size))
         hold(self, in);
-    in->size = space.message_size;
-    in->priority = space.priority;
+    if (result == IPCQ_OK) {
+        in->size = space.message_size;
+        in->priority = space.priority;
+    }
     return result;
 }
 

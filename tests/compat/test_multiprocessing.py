@@ -381,6 +381,17 @@ def test_a_put_that_waited_for_blocks_in_vain_is_not_followed_by_one_that_waits(
     assert not waits
 
 
+def test_a_put_that_may_not_wait_does_not_stop_the_next_one_from_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own deadline does not show that consumers are slow."""
+    shared, waits = Queue(), []
+    used = shared._messages._overflow.parcels.used
+    used[:] = b"\1" * len(used)
+    shared.put(bytes(100_000), block=False)
+    monkeypatch.setattr(_messages, "pause", lambda *given: waits.append(given))
+    shared.put(bytes(100_000))
+    assert waits
+
+
 def test_a_put_waits_for_blocks_that_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting is faster than allocating other memory."""
     shared = Queue()
