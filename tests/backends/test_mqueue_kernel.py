@@ -291,6 +291,14 @@ def test_a_shutdown_that_the_system_refuses_is_our_error(queue: Handle, monkeypa
     queue.put(b"item")
 
 
+def test_a_state_that_the_system_refuses_is_our_error(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C5: also in calls that move no message."""
+    with monkeypatch.context() as patch, pytest.raises(MessageQueueError) as caught:
+        patch.setattr(os, "fstat", refuse)
+        queue._channel.linked()
+    assert caught.value.errno == errno.EIO
+
+
 def test_a_message_that_cannot_be_copied_is_returned_as_it_came() -> None:
     """C36: the message was taken; only its copy would have been smaller."""
 

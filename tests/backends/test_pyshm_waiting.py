@@ -345,6 +345,16 @@ def test_a_bell_that_fails_is_a_sleep(number: int, slept: list[float], monkeypat
     assert (seconds, rang) == (slept, number == 0)
 
 
+@with_bells
+def test_a_queue_whose_bells_cannot_be_mapped_has_none() -> None:
+    """The system may limit the number of mappings; waits then poll."""
+    number = os.open("/dev/null", os.O_RDWR)  # cannot be mapped
+    try:
+        assert bells_of(number) is None
+    finally:
+        os.close(number)
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "no"), MemoryError()], ids=["error", "memory"])
 def test_a_bell_that_cannot_be_reset_does_no_harm(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """C5: the step is complete, so its call must not raise."""
