@@ -91,7 +91,7 @@ def test_auto_creates_on_a_backend_without_prerequisites() -> None:
 def test_the_extension_is_installed() -> None:
     """A build does not fail without an optional extension, so the test looks for it."""
     extensions = {file.parts[0] for file in files("ipcq-queue") or () if file.name.endswith(tuple(EXTENSION_SUFFIXES))}
-    assert extensions == ({"ipcq_shm"} if sys.platform == "linux" else set())
+    assert extensions == ({"ipcq", "ipcq_shm"} if sys.platform == "linux" else set())
 
 
 def test_a_lock_without_its_library_gives_the_reason() -> None:
