@@ -43,7 +43,7 @@ def main() -> None:
 
 def sources(place: Path) -> list[Path]:
     """List the files below a source root that belong to a wheel."""
-    patterns = "*.py", "*.pyi", "py.typed"
+    patterns = "*.py", "*.pyi", "py.typed", "include/**/*.h"
     return [file for package in place.glob("ipcq*") for pattern in patterns for file in package.rglob(pattern)]
 
 
