@@ -50,7 +50,7 @@ void base_give_way(struct handle *self, bool getting, double seconds)
     Py_END_CRITICAL_SECTION();
 }
 
-void base_count_wait(struct handle *self, bool served)
+static void count_wait(struct handle *self, bool served)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
     const struct ipcq_channel *channel = self->channel;
@@ -67,39 +67,51 @@ static int64_t spin_end(int64_t until)
     return soon < until ? soon : until;
 }
 
-void base_wait_readable(struct handle *self, int64_t since, int64_t until)
+static int wait_in(const struct ipcq_channel *channel, const struct wait *wait, int64_t since, int64_t until, int sleep)
 {
-    const struct ipcq_channel *channel = self->channel;
-
-    if (channel->wait_readable(channel->context, since, spin_end(until), 0))
-        return;
-    BEGIN_USE(self);
-    channel->wait_readable(channel->context, since, until, 1);
-    END_USE(self);
+    return wait->getting ? channel->wait_readable(channel->context, since, until, sleep)
+                         : channel->wait_writable(channel->context, wait->size, since, until, sleep);
 }
 
-void base_wait_writable(struct handle *self, size_t size, int64_t since, int64_t until)
+/* Waits once, until `until` at the latest; the whole wait began at `since`. False means: fall back to Python. */
+static bool wait_once(struct handle *self, const struct wait *wait, int64_t since, int64_t until)
 {
-    const struct ipcq_channel *channel = self->channel;
-
-    if (channel->wait_writable(channel->context, size, since, spin_end(until), 0))
-        return;
-    BEGIN_USE(self);
-    channel->wait_writable(channel->context, size, since, until, 1);
-    END_USE(self);
-}
-
-bool base_wait_for_space(struct handle *self, size_t size, int64_t since, int64_t until)
-{
-    bool can = false;
+    bool waits;
 
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->channel != NULL && self->waits) {
-        can = true;
-        base_wait_writable(self, size, since, until);
+    const struct ipcq_channel *channel = self->channel;
+
+    waits = channel != NULL && self->waits;
+    if (waits && !wait_in(channel, wait, since, spin_end(until), 0)) {
+        BEGIN_USE(self);
+        wait_in(channel, wait, since, until, 1);
+        END_USE(self);
     }
     Py_END_CRITICAL_SECTION();
-    return can;
+    return waits;
+}
+
+int base_wait(struct handle *self, struct wait *wait, double deadline)
+{
+    int64_t since = clock_now();
+    int64_t last = deadline_instant(deadline);
+    int unserved = wait->getting ? IPCQ_EMPTY : IPCQ_FULL;
+    int result = unserved;
+
+    if (since >= last)
+        return result;
+    for (int64_t now = since; now < last && result == unserved; now = clock_now()) {
+        if (!wait_once(self, wait, since, last - now < SLICE ? last : now + SLICE))
+            return IPCQ_OTHER;
+        /* Before the next try, because an exception must not lose messages that were taken, and a put that raises must
+         * have stored nothing. */
+        if (PyErr_CheckSignals() < 0)
+            return IPCQ_OTHER;
+        result = wait->again(self, wait);
+    }
+    if (result == IPCQ_OK || result == unserved)
+        count_wait(self, result == IPCQ_OK);
+    return result;
 }
 
 /* Arming and disarming */

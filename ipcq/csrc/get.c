@@ -187,47 +187,34 @@ static inline int take(struct handle *self, struct incoming *in, int polite)
     return result;
 }
 
-/* Takes a message if there is one. Otherwise waits once, until `until` at the latest; if that is 0, does not wait.
- * `since` is when the wait began. IPCQ_OTHER means: fall back to Python. */
-static inline int take_or_wait(struct handle *self, struct incoming *in, int64_t since, int64_t until, int polite)
+/* Takes a message if there is one. IPCQ_OTHER means: fall back to Python. */
+static inline int take_now(struct handle *self, struct incoming *in, int polite)
 {
     int result = IPCQ_OTHER;
 
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->channel != NULL && self->gets && have_reserve(self, in)) {
+    if (self->channel != NULL && self->gets && have_reserve(self, in))
         result = take(self, in, polite);
-        if (result == IPCQ_EMPTY && until != 0) {
-            if (self->channel != NULL && self->waits)
-                base_wait_readable(self, since, until);
-            else
-                result = IPCQ_OTHER;
-        }
-    }
     Py_END_CRITICAL_SECTION();
     return result;
 }
 
-/* Waits for a message until the deadline and takes it. Any result but IPCQ_OK means: an exception is set, or else fall
- * back to Python. */
+struct get_wait {
+    struct wait wait;
+    struct incoming *in;
+};
+
+static int take_again(struct handle *self, struct wait *wait)
+{
+    return take_now(self, ((struct get_wait *)wait)->in, 0);
+}
+
+/* Waits for a message until the deadline and takes it; results are those of `base_wait`. */
 static int take_in_time(struct handle *self, struct incoming *in, double deadline)
 {
-    int64_t since = clock_now();
-    int64_t last = deadline_instant(deadline);
-    int result;
+    struct get_wait wait = {{take_again, true, 0}, in};
 
-    for (int64_t now = since;; now = clock_now()) {
-        int64_t until = now >= last ? 0 : last - now < SLICE ? last : now + SLICE;
-
-        result = take_or_wait(self, in, since, until, 0);
-        if (result != IPCQ_EMPTY || until == 0)
-            break;
-        /* Before the next try, because an exception must not lose a message that was taken. */
-        if (PyErr_CheckSignals() < 0)
-            return IPCQ_OTHER;
-    }
-    if (result == IPCQ_OK || result == IPCQ_EMPTY)
-        base_count_wait(self, result == IPCQ_OK);
-    return result;
+    return base_wait(self, &wait.wait, deadline);
 }
 
 /* Decoding */
@@ -299,15 +286,15 @@ static PyObject *decoded(const struct native_state *state, struct handle *self, 
 
 /* The calls */
 
-/* Takes a message within the timeout, and sets the deadline; results are those of `take_in_time`. */
+/* Takes a message within the timeout, and sets the deadline; results are those of `base_wait`. */
 static inline int obtain(struct handle *self, struct incoming *in, double seconds, double *deadline)
 {
-    int result = take_or_wait(self, in, 0, 0, seconds != 0);
+    int result = take_now(self, in, seconds != 0);
 
     *deadline = deadline_of(seconds);
     if (result == IPCQ_CROWDED) {
         base_give_way(self, true, seconds);
-        result = take_or_wait(self, in, 0, 0, 0);
+        result = take_now(self, in, 0);
     }
     if (result == IPCQ_EMPTY && seconds != 0)
         result = take_in_time(self, in, *deadline);

@@ -122,9 +122,8 @@ static int take_batch(struct handle *self, struct incoming_batch *batch)
     return result == IPCQ_EMPTY ? IPCQ_EMPTY : IPCQ_OTHER;
 }
 
-/* Takes a batch if there are messages. Otherwise waits once, until `until` at the latest; if that is 0, does not wait.
- * `since` is when the wait began. IPCQ_OTHER means: fall back to Python. */
-static int take_or_wait(struct handle *self, struct incoming_batch *batch, int64_t since, int64_t until)
+/* Takes a batch if there are messages. IPCQ_OTHER means: fall back to Python. */
+static int take_now(struct handle *self, struct incoming_batch *batch)
 {
     int result = IPCQ_OTHER;
 
@@ -132,40 +131,28 @@ static int take_or_wait(struct handle *self, struct incoming_batch *batch, int64
     const struct ipcq_channel *channel = self->channel;
 
     if (channel != NULL && self->gets && self->format != FORMAT_OTHER && channel->get_many != NULL &&
-        channel->count != NULL) {
+        channel->count != NULL)
         result = take_batch(self, batch);
-        if (result == IPCQ_EMPTY && until != 0) {
-            if (self->channel != NULL && self->waits)
-                base_wait_readable(self, since, until);
-            else
-                result = IPCQ_OTHER;
-        }
-    }
     Py_END_CRITICAL_SECTION();
     return result;
 }
 
-/* Waits for messages until the deadline and takes a batch. Any result but IPCQ_OK means: an exception is set, or else
- * fall back to Python. */
+struct get_wait {
+    struct wait wait;
+    struct incoming_batch *batch;
+};
+
+static int take_again(struct handle *self, struct wait *wait)
+{
+    return take_now(self, ((struct get_wait *)wait)->batch);
+}
+
+/* Waits for messages until the deadline and takes a batch; results are those of `base_wait`. */
 static int take_in_time(struct handle *self, struct incoming_batch *batch, double deadline)
 {
-    int64_t since = clock_now();
-    int64_t last = deadline_instant(deadline);
-    int result;
+    struct get_wait wait = {{take_again, true, 0}, batch};
 
-    for (int64_t now = since;; now = clock_now()) {
-        int64_t until = now >= last ? 0 : last - now < SLICE ? last : now + SLICE;
-
-        result = take_or_wait(self, batch, since, until);
-        if (result != IPCQ_EMPTY || until == 0)
-            break;
-        /* Before the next try, because an exception must not lose messages that were taken. */
-        if (PyErr_CheckSignals() < 0)
-            return IPCQ_OTHER;
-    }
-    if (result == IPCQ_OK || result == IPCQ_EMPTY)
-        base_count_wait(self, result == IPCQ_OK);
-    return result;
+    return base_wait(self, &wait.wait, deadline);
 }
 
 /* Decoding */
@@ -286,7 +273,7 @@ PyObject *get_many_call(const struct verb *verb, struct handle *self, PyObject *
     if (!arguments_sort(arguments, count, names, &parameters, places) ||
         !arguments_patience(places[1], places[2], &seconds) || !most_of(places[0], &batch.most))
         return NULL;
-    result = take_or_wait(self, &batch, 0, 0);
+    result = take_now(self, &batch);
     deadline = deadline_of(seconds);
     if (result == IPCQ_EMPTY && seconds != 0)
         result = take_in_time(self, &batch, deadline);

@@ -119,7 +119,6 @@ struct handle {
 
 /* Lets other callers go first, for at most `seconds`. The handle may be closed meanwhile. */
 void base_give_way(struct handle *self, bool getting, double seconds);
-void base_count_wait(struct handle *self, bool served);
 /* Raises the current exception of a codec again, with the name of the queue if it is one of ipcq's errors; returns
  * NULL. */
 PyObject *base_raise_again(const struct native_state *state, struct handle *self);
@@ -127,13 +126,17 @@ PyObject *base_raise_again(const struct native_state *state, struct handle *self
 /* Keeps a message for the handle's next get. Allocates nothing in C unless the priority is above 256. */
 void base_keep(const struct native_state *state, struct handle *self, PyObject *message, unsigned priority);
 
-/* Wait once. The handle's lock is held, and `waits` is true. The lock may be released meanwhile, so the channel must be
- * looked up again. */
-void base_wait_readable(struct handle *self, int64_t since, int64_t until);
-void base_wait_writable(struct handle *self, size_t size, int64_t since, int64_t until);
+/* A call that waits. A type that begins with it holds the rest of the call's state. */
+struct wait {
+    /* Tries the call again: IPCQ_OK; IPCQ_EMPTY or IPCQ_FULL, to wait on; or any other result, which ends the wait. */
+    int (*again)(struct handle *self, struct wait *wait);
+    bool getting;
+    size_t size; /* of the next message to put, with its head */
+};
 
-/* Takes the handle's lock and waits once for space. Returns false if Python has to wait. */
-bool base_wait_for_space(struct handle *self, size_t size, int64_t since, int64_t until);
+/* Waits and tries again, until a try is served or the deadline has passed. IPCQ_OTHER means: an exception is set, or else
+ * fall back to Python. */
+int base_wait(struct handle *self, struct wait *wait, double deadline);
 
 extern PyType_Spec base_spec;
 extern PyType_Spec codec_object_spec;

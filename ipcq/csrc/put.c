@@ -106,27 +106,22 @@ static int put_now(struct handle *self, const struct ipcq_piece *piece, int poli
     return result;
 }
 
-/* Waits for space until the deadline and stores the message. Any result but IPCQ_OK means: an exception is set, or else
- * fall back to Python. */
+struct put_wait {
+    struct wait wait;
+    const struct ipcq_piece *piece;
+};
+
+static int put_again(struct handle *self, struct wait *wait)
+{
+    return put_now(self, ((struct put_wait *)wait)->piece, 0);
+}
+
+/* Waits for space until the deadline and stores the message; results are those of `base_wait`. */
 static int put_in_time(struct handle *self, const struct ipcq_piece *piece, double deadline)
 {
-    int64_t since = clock_now();
-    int64_t last = deadline_instant(deadline);
-    int result = IPCQ_FULL;
+    struct put_wait wait = {{put_again, false, piece_size(piece)}, piece};
 
-    if (since >= last)
-        return result;
-    for (int64_t now = since; now < last && result == IPCQ_FULL; now = clock_now()) {
-        if (!base_wait_for_space(self, piece_size(piece), since, last - now < SLICE ? last : now + SLICE))
-            return IPCQ_OTHER;
-        /* Before the next try, because a call that raises must have stored nothing. */
-        if (PyErr_CheckSignals() < 0)
-            return IPCQ_OTHER;
-        result = put_now(self, piece, 0);
-    }
-    if (result == IPCQ_OK || result == IPCQ_FULL)
-        base_count_wait(self, result == IPCQ_OK);
-    return result;
+    return base_wait(self, &wait.wait, deadline);
 }
 
 /* Continues a put after the result of its first try. Any result but IPCQ_OK means: an exception is set, or else fall

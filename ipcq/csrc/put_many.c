@@ -112,26 +112,28 @@ static int put_more(struct handle *self, const struct outgoing_batch *batch, siz
     return result == IPCQ_OK && more < count ? IPCQ_FULL : result;
 }
 
-/* Waits for space until the deadline and stores the rest. Any result but IPCQ_OK and IPCQ_FULL means: an exception is
- * set, or else fall back to Python. */
+struct batch_wait {
+    struct wait wait;
+    const struct outgoing_batch *batch;
+    size_t *stored;
+};
+
+static int put_again(struct handle *self, struct wait *wait)
+{
+    struct batch_wait *mine = (struct batch_wait *)wait;
+    int result = put_more(self, mine->batch, mine->stored);
+
+    if (result == IPCQ_FULL)
+        wait->size = piece_size(&mine->batch->pieces[*mine->stored]);
+    return result;
+}
+
+/* Waits for space until the deadline and stores the rest; results are those of `base_wait`. */
 static int put_in_time(struct handle *self, const struct outgoing_batch *batch, size_t *stored, double deadline)
 {
-    int64_t since = clock_now();
-    int64_t last = deadline_instant(deadline);
-    int result = IPCQ_FULL;
+    struct batch_wait wait = {{put_again, false, piece_size(&batch->pieces[*stored])}, batch, stored};
 
-    if (since >= last)
-        return result;
-    for (int64_t now = since; now < last && result == IPCQ_FULL; now = clock_now()) {
-        size_t size = piece_size(&batch->pieces[*stored]);
-
-        if (!base_wait_for_space(self, size, since, last - now < SLICE ? last : now + SLICE) || PyErr_CheckSignals() < 0)
-            return IPCQ_OTHER;
-        result = put_more(self, batch, stored);
-    }
-    if (result == IPCQ_OK || result == IPCQ_FULL)
-        base_count_wait(self, result == IPCQ_OK);
-    return result;
+    return base_wait(self, &wait.wait, deadline);
 }
 
 /* The call */
