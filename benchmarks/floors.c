@@ -6,6 +6,7 @@
  *   futex    a round trip with FUTEX_WAKE and FUTEX_WAIT only, in us
  *   pipe     a round trip of 64 bytes through two pipes, in us
  *   wake     the latency of FUTEX_WAKE to a process that has slept for 5 ms, in us
+ *   slices   the processor time of a process that FUTEX_WAITs, and looks every 100 ms, in ms
  *   memcpy N copies of N bytes per second, between two buffers that stay in the cache as far as they fit
  */
 #define _GNU_SOURCE
@@ -35,10 +36,14 @@ static struct shared *shared;
 static double *figures;
 static int to[2], from[2];
 
-static int64_t now(void) {
+static int64_t read_clock(clockid_t which) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(which, &t);
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static int64_t now(void) {
+    return read_clock(CLOCK_MONOTONIC);
 }
 
 static void check(long result, const char *what) {
@@ -129,6 +134,14 @@ static double copies(size_t size, double seconds) {
     return count / ((double)(at - begin) / 1e9);
 }
 
+static double slices(double seconds) {
+    _Atomic uint32_t word = 0;
+    int64_t end = now() + (int64_t)(seconds * 1e9), begin = read_clock(CLOCK_PROCESS_CPUTIME_ID);
+    while (now() < end)
+        syscall(SYS_futex, &word, FUTEX_WAIT, 0, &(struct timespec){0, 100000000}, NULL, 0);
+    return (double)(read_clock(CLOCK_PROCESS_CPUTIME_ID) - begin) / 1e6;
+}
+
 int main(int argc, char **argv) {
     if (argc < 3)
         return 2;
@@ -136,6 +149,10 @@ int main(int argc, char **argv) {
     double seconds = atof(argv[2]);
     if (!strcmp(what, "memcpy")) {
         printf("%.1f\n", copies((size_t)atol(argv[3]), seconds));
+        return 0;
+    }
+    if (!strcmp(what, "slices")) {
+        printf("%.3f\n", slices(seconds));
         return 0;
     }
     shared = mmap(NULL, sizeof *shared + MOST * sizeof(double), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -32,6 +32,7 @@ FLOORS = {
     "spinning on shared memory, C": {"ping-pong": ["spin"]},
     "futex, C": {"ping-pong": ["futex"], "wake-up": ["wake"]},
     "pipe, C": {"ping-pong": ["pipe"]},
+    "futex in slices of 100 ms, C": {"idle": ["slices"]},
     "memcpy, C": {size: ["memcpy"] for size in ("64B", "1KiB", "64KiB", "1MiB")},
 }
 
@@ -48,7 +49,7 @@ class Floor:
     def sample(self, workload: Workload, seconds: float) -> Sample:
         if workload.name not in FLOORS[self.name]:
             raise Declined("it does not measure this workload")
-        arguments = [*FLOORS[self.name][workload.name], str(seconds), str(workload.size)]
+        arguments = [*FLOORS[self.name][workload.name], str(workload.lasts or seconds), str(workload.size)]
         done = subprocess.run([program(), *arguments], capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             raise Failed(f"floors.c ended with {done.returncode}: {done.stderr.strip()}")

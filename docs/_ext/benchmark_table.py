@@ -157,8 +157,10 @@ def warning(report: Report) -> Iterator[str]:
 
 
 def versions(report: Report) -> list[str]:
-    """Return the names and versions of the measured peers."""
-    peers = [each for each in report["contestants"] if each["kind"] == PEER]
+    """Return the names and versions of the peers that have a figure."""
+    results = chain.from_iterable(workload["results"] for workload in report["workloads"])
+    measured = {each["contestant"] for each in results if each["median"]}
+    peers = [each for each in report["contestants"] if each["kind"] == PEER and each["name"] in measured]
     return list(dict.fromkeys(f"{library(each['name'])} {each['version']}".strip() for each in peers))
 
 
