@@ -20,6 +20,7 @@ __all__ = (
     "EncodeError",
     "InvalidArgument",
     "InvalidName",
+    "LeaseLost",
     "LimitExceeded",
     "MessageQueueError",
     "MessageTooLarge",
@@ -262,6 +263,12 @@ class DecodeError(MessageQueueError):
     ) -> None:
         super().__init__(detail, queue=queue, backend=backend)
         self.data = data
+
+
+class LeaseLost(MessageQueueError):
+    """The lease is over: the message was settled, has returned to the queue, or was dropped. Nothing was changed."""
+
+    wording = "the lease is over, and the message may be with another consumer: let it go"
 
 
 class BackendUnknown(MessageQueueError, LookupError):

@@ -138,6 +138,8 @@ def shortcoming(candidate: Candidate, request: Request, require: Mapping[str, Mi
         return candidate.availability.reason
     if request.priorities and not capabilities.priorities:
         return "it has no priorities"
+    if request.leases and not capabilities.leases:
+        return "it has no leases"
     if request.lifetime == "last-close" and not capabilities.last_close:
         return "it cannot remove a queue with its last handle (lifetime='last-close')"
     if refused := _refused_access(capabilities, request):

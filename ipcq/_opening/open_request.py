@@ -77,6 +77,11 @@ class OpenRequest:
             raise InvalidArgument("wait= needs create=False: otherwise the queue is created without a wait")
         minima = _minima(options["require"])
         options["priorities"] = options["priorities"] or bool(minima.get("priorities"))
+        options["leases"] = (
+            options["leases"]
+            or options["max_deliveries"] is not None
+            or any(minima.get(each) for each in ("leases", "death_notice", "delays"))
+        )
         _check_minima(minima, options)
         return cls(
             name=address.name,

@@ -192,6 +192,26 @@ class Options(TypedDict, total=False):
         ),
     ]
     priorities: Annotated[bool, Option(FLAG, False, "queue", "Messages have priorities.", flag="--priorities")]
+    leases: Annotated[
+        bool,
+        Option(
+            FLAG,
+            False,
+            "queue",
+            "Messages can be leased, so that a job survives the worker that held it.",
+            flag="--leases",
+        ),
+    ]
+    max_deliveries: Annotated[
+        int | None,
+        Option(
+            MESSAGES,
+            None,
+            "queue",
+            "Failed deliveries after which a message becomes a dead letter. None: any number. Implies ``leases=True``.",
+            flag="--max-deliveries",
+        ),
+    ]
     lifetime: Annotated[
         Lifetime,
         Option(

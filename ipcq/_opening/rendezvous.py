@@ -184,8 +184,10 @@ def _decide_on_named(open_request: OpenRequest, backend: Backend) -> Attach | Cr
         return Attach(named.name)
     reason = shortcoming(named, open_request.request, open_request.require)
     if reason and open_request.create:
-        others = _other_backends(open_request, [named.name])
-        hint = f": use backend={others[0]!r}" if others else ""
+        others, condition = _other_backends(open_request, [named.name]), ""
+        if not others:
+            others, condition = _private_backends(open_request), " if one process is enough"
+        hint = f": use backend={others[0]!r}{condition}" if others else ""
         raise Unsupported(reason + hint, alternatives=others)
     return Create((named.name,), {})
 
@@ -263,6 +265,13 @@ def _other_backends(open_request: OpenRequest, tried: Collection[str]) -> list[s
     """Return the other backends on which `auto` would create an equally strong queue, the best first."""
     decision = _without(tried, open_request, open_request.request)
     return [] if decision.weaker else list(decision.order)
+
+
+def _private_backends(open_request: OpenRequest) -> list[str]:
+    """Return the backends that can fulfil the request, but only within one process."""
+    request, require = open_request.request, open_request.require
+    private = [each for each in map(_candidate, backends(AUTO)) if each.capabilities.scope < Scope.HOST]
+    return [each.name for each in private if not shortcoming(each, request, require)]
 
 
 def _alternatives(open_request: OpenRequest, tried: Collection[str]) -> Iterator[str]:

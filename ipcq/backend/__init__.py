@@ -92,6 +92,43 @@ each clause.
     `descriptors` of any of its channels are duplicated into another process, and `adopt` makes a channel from them
     there. The queue goes with the last process that has any of these descriptors, even if that process is killed. Its
     `linked` returns False, and its `try_put_all` stores a batch whole or not at all.
+
+**Leases**
+
+23. With `capabilities.leases`, a queue created with ``request.leases`` has messages in four states: ready, leased,
+    delayed and dead. Its channels are `LeaseChannel`s and have the capability; those of other queues lack it. In each
+    state a message keeps its place in `max_messages` and `buffer_size`; `full` counts all of them. `qsize`, `empty`,
+    `peek`, `try_get` and `fileno` know the ready ones alone. `clear` drops those that are ready or delayed.
+24. A put gives each message a number. Ready messages leave by priority, then by number. Neither ever changes: a message
+    that becomes ready again comes before all later ones of its priority. `try_lease` leases the next one and counts the
+    delivery in one step; a process that is killed inside it may leave a message ready that counts one delivery and one
+    failure. If it raises one of our errors or `MemoryError`, it has leased nothing. `try_get` on such a queue leases
+    and acknowledges in one step.
+25. `recall` releases what was leased with the serial numbers, also if the call that leased it was interrupted by an
+    exception and its result was lost. It does nothing for serial numbers that lease nothing.
+26. A message put with a delay becomes ready when the time is over, and not before. The clock is one that nobody sets.
+27. `settle` and `extend` work on this channel's leases that are not over; they change nothing for others, which they
+    return. Others see a batch in one step. If the caller is killed inside, each lease is settled or ends by clause 30.
+    No other channel can settle a lease, nor a later delivery of the same message by an old token.
+28. A released message becomes ready, or delayed first, and its failures do not change. A failure is counted. A message
+    with `max_deliveries` failures is dead, with the reason of the last one; a rejected message is dead at once. Without
+    `max_deliveries` no number of failures is too many. If `settle` raises, it has settled nothing.
+29. A lease ends when its hold is over: this counts as a failure with the reason `HOLD_ENDED`. Each operation first
+    returns what is over by the clock, so a settlement after the end is lost, even if nobody has taken the message.
+30. With `capabilities.death_notice` the leases of a process that died return within one second, if any process takes,
+    waits, counts or calls `tend`; also if none of them finds the queue empty. That counts as a failure with the reason
+    `HOLDER_DIED`. The death is seen by a lock of the kernel, not by a clock or a process number. Without the
+    capability, `hold` is never None.
+31. `close` releases the leases of its channel; what a lock that a stopped process holds prevents ends by clause 30. A
+    forked child has none of its parent's, and does not end them.
+32. Dead letters are taken, looked at and requeued by number. A requeued message has no failures, its old number, and
+    all its deliveries. They stay when the queue is shut down.
+33. A queue that is shut down has ended when nothing is ready, leased or delayed. Until then `try_get`, `try_lease` and
+    `peek` return None if nothing is ready. With ``immediate``, `shutdown` drops all messages but the dead letters, and
+    settlements of dropped leases are lost.
+34. A message that becomes ready wakes waiting consumers, and gives the notice of `notify`, as a put does. A message
+    that leaves wakes waiting producers. `wait_readable` ends at the latest when the next hold or delay does. `fileno`
+    and `notify` may need `tend` for that.
 """
 
 from ipcq._process.deadline import SLICE, pause
@@ -115,6 +152,19 @@ from ipcq.backend._channel import HIGHEST_PRIORITY, STEP, Channel, Received
 from ipcq.backend._default_limits import BUFFER_SIZE, default_limits
 from ipcq.backend._finding import Finding, Severity
 from ipcq.backend._include import get_include
+from ipcq.backend._leases import (
+    HOLD_ENDED,
+    HOLDER_DIED,
+    LONGEST,
+    MOST_LEASES,
+    REASON_SIZE,
+    Counts,
+    DeadRecord,
+    Held,
+    LeaseChannel,
+    Leased,
+    Verdict,
+)
 from ipcq.backend._notice import Notice, give_notice, notice_taken
 from ipcq.backend._owner import check_owner
 from ipcq.backend._request import AFTER_UNLINK, LIFETIMES, AfterUnlink, Lifetime, Request
@@ -125,7 +175,12 @@ __all__ = (
     "AFTER_UNLINK",
     "BUFFER_SIZE",
     "HIGHEST_PRIORITY",
+    "HOLDER_DIED",
+    "HOLD_ENDED",
     "LIFETIMES",
+    "LONGEST",
+    "MOST_LEASES",
+    "REASON_SIZE",
     "SLICE",
     "STEP",
     "AfterUnlink",
@@ -134,8 +189,13 @@ __all__ = (
     "Backend",
     "Capabilities",
     "Channel",
+    "Counts",
+    "DeadRecord",
     "Finding",
+    "Held",
     "Holder",
+    "LeaseChannel",
+    "Leased",
     "Lifetime",
     "NativeRLock",
     "NativeThread",
@@ -146,6 +206,7 @@ __all__ = (
     "Scope",
     "Severity",
     "Stats",
+    "Verdict",
     "belongs",
     "check_daemon_threads",
     "check_file_size",

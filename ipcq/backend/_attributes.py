@@ -19,5 +19,9 @@ class Attributes:
     """Capacity in bytes; None: limited by messages alone."""
     priorities: bool = False
     """Messages have priorities."""
+    leases: bool = False
+    """Messages can be leased."""
+    max_deliveries: int | None = None
+    """Failed deliveries that make a message a dead letter; None: any number."""
     lifetime: Lifetime = "persistent"
     """When the queue is removed."""

@@ -56,6 +56,12 @@ class Capabilities:
     """The queue can be shut down for every process that has it open."""
     atomic_batch: bool = False
     """The messages that one step of `put_many` stores appear at once."""
+    leases: bool = False
+    """A message can be leased and acknowledged, and returns if that does not happen."""
+    death_notice: bool = False
+    """A leased message returns within a second after the process that holds it died, without a timeout."""
+    delays: bool = False
+    """On a queue with leases, a message can be put that becomes ready later."""
     listing: bool = False
     """The names of the queues that exist can be listed."""
     last_close: bool = False

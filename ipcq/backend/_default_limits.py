@@ -46,5 +46,7 @@ def default_limits(request: Request, cost: Callable[[int], int] = int) -> Attrib
         max_message_size=size,
         buffer_size=capacity,
         priorities=request.priorities,
+        leases=request.leases,
+        max_deliveries=request.max_deliveries,
         lifetime=request.lifetime,
     )

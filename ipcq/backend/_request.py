@@ -25,6 +25,10 @@ class Request:
     """Capacity in bytes, at least 1."""
     priorities: bool = False
     """Messages have priorities."""
+    leases: bool = False
+    """Messages can be leased."""
+    max_deliveries: int | None = None
+    """Failed deliveries that make a message a dead letter, at least 1; None: any number. Only with `leases`."""
     lifetime: Lifetime = "persistent"
     """When the queue is removed."""
     read: bool = True

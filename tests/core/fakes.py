@@ -42,6 +42,8 @@ class FakeQueue:
             max_message_size=request.max_message_size or 8192,
             buffer_size=request.buffer_size,
             priorities=request.priorities,
+            leases=request.leases,
+            max_deliveries=request.max_deliveries,
             lifetime=request.lifetime,
         )
 

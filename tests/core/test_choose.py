@@ -220,6 +220,7 @@ PASSED_OVER: Mapping[str, tuple[Candidate, dict[str, Any], Mapping[str, Minimum]
     "no reach": (MEMORY, {}, {}, None, "are private to one process: pass backend='memory'"),
     "not preferred": (SHM, {}, {}, "mqueue", "IPCQ_BACKEND names 'mqueue'"),
     "not usable": (broken(SHM), {}, {}, None, "no compiler"),
+    "no leases": (SHM, {"leases": True}, {}, None, "it has no leases"),
     "no priorities": (SHM, {"priorities": True}, {}, None, "it has no priorities"),
     "no last close": (SHM, {"lifetime": "last-close"}, {}, None, "(lifetime='last-close')"),
     "no other users": (SHM, {"mode": 0o640}, {}, None, "(mode=0o640)"),

@@ -498,6 +498,8 @@ def test_another_backend_is_recommended_even_if_it_has_the_name(
     ("options", "words"),
     [
         ({"priorities": True}, "it has no priorities"),
+        ({"leases": True}, "it has no leases"),
+        ({"max_deliveries": 3}, "it has no leases"),
         ({"lifetime": "last-close"}, "last handle"),
         ({"mode": 0o666}, "other users"),
         ({"require": "peek"}, "lacks the required capability 'peek'"),
@@ -521,6 +523,15 @@ def test_a_refusal_names_a_backend_that_can_honour_the_request(
     with pytest.raises(Unsupported, match=r"use backend='one'$") as caught:
         opened("plain", require="nameless", priorities=True, lifetime="last-close")
     assert caught.value.alternatives == ("one",)
+
+
+def test_a_refusal_names_a_private_backend_if_there_is_no_other(installed: Installed, opened: Opening) -> None:
+    """With the condition that one process is enough."""
+    installed.backend(FakeBackend("plain"))
+    installed.backend(FakeBackend("private", capabilities=Capabilities(nameless=True)))
+    with pytest.raises(Unsupported, match=r"'nameless': use backend='private' if one process is enough$") as caught:
+        opened("plain", require="nameless")
+    assert caught.value.alternatives == ("private",)
 
 
 def test_a_refusal_names_no_backend_if_there_is_none(installed: Installed, opened: Opening) -> None:
@@ -1042,7 +1053,7 @@ BAD_MINIMA: list[tuple[Any, str]] = [
     ("peek:maybe", "option require=peek='maybe': write true or false"),
     (
         {"colour": True},
-        "require: no capability 'colour': choose from after_unlink, atomic_batch, ends_on_fileno",
+        "require: no capability 'colour': choose from after_unlink, atomic_batch, death_notice",
     ),
     ({5: True}, "require: no capability 5: choose from"),
 ]

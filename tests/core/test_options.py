@@ -27,6 +27,8 @@ OTHERS: Mapping[str, tuple[Any, str]] = {
     "max_message_size": (77, "77"),
     "buffer_size": (777, "777"),
     "priorities": (True, "1"),
+    "leases": (True, "yes"),
+    "max_deliveries": (7, "7"),
     "lifetime": ("last-close", "last-close"),
     "serializer": ("raw", "raw"),
     "allow_pickle": (True, "true"),

@@ -71,7 +71,7 @@ def test_every_citation_matches_one_promise_or_clause() -> None:
     [
         "C43: it does more.",
         "C15(b): kills at random.",
-        "Clause 23: there is more.",
+        "Clause 35: there is more.",
         "C14, clauses 5, 99: it ends.",
         "clauses 1 to 40",
         "# what clause\n# 77 says",
@@ -167,6 +167,7 @@ def cells_of(able: ipcq.Capabilities) -> dict[int, str]:
     alone = able.scope < ipcq.Scope.HOST
     return {
         1: "yes" if able.persistence >= ipcq.Persistence.KERNEL else "part",
+        **({4: "yes"} if able.leases else {}),
         9: "yes" if able.atomic_batch else "part",
         **dict.fromkeys((11, 15, 16, 19), "–" if alone else "yes"),
         20: "part" if alone else "yes",
