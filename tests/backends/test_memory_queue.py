@@ -493,17 +493,17 @@ def test_a_last_close_queues_last_handle_leaves_its_successor_alone(last_close_q
 def test_attaching_while_the_last_handle_closes_gives_a_queue(last_close_queue: Handle, name: str) -> None:
     """Nobody can attach while a close decides whether its handle is the last."""
     opened: list[Handle] = []
-    remove = ipcq_memory._remove
+    remove = ipcq_memory._names.remove
 
     def attach_first(name: str, queue: Any, **options: Any) -> bool:
         opened.append(ipcq.open(name, "memory"))
         return remove(name, queue, **options)
 
-    ipcq_memory._remove = attach_first
+    ipcq_memory._names.remove = attach_first
     try:
         last_close_queue.close()
     finally:
-        ipcq_memory._remove = remove
+        ipcq_memory._names.remove = remove
     with opened[0] as other:
         assert other.empty()
 
@@ -630,8 +630,8 @@ def test_unlinking_wakes_waiters(queue: Handle) -> None:
 def test_only_one_of_two_concurrent_unlinks_succeeds(name: str) -> None:
     """Of two concurrent unlinks, one succeeds."""
     ipcq.open(name, "memory").close()
-    queue = ipcq_memory._queues[name]
-    assert [ipcq_memory._remove(name, queue), ipcq_memory._remove(name, queue)] == [True, False]
+    queue = ipcq_memory._names.queues[name]
+    assert [ipcq_memory._names.remove(name, queue), ipcq_memory._names.remove(name, queue)] == [True, False]
 
 
 # Forking: step by step in one process
@@ -641,11 +641,11 @@ def test_a_forked_child_has_no_queues(queue: Handle) -> None:
     """C20: copies in the child would be other queues under the same names."""
     with Peers() as peers:
         assert not peers.fork(report_queues).hear()
-    assert ipcq_memory._queues
+    assert ipcq_memory._names.queues
 
 
 def report_queues() -> None:
-    say(bool(ipcq_memory._queues))
+    say(bool(ipcq_memory._names.queues))
 
 
 def test_a_forked_childs_handles_cannot_be_used(queue: Handle) -> None:
@@ -691,7 +691,7 @@ def test_a_notice_that_was_cancelled_meanwhile_is_not_given(queue: Handle) -> No
 
 def test_a_doorbell_that_was_closed_meanwhile_is_not_rung() -> None:
     """C12: a finaliser closes a handle while another handle's call updates all doorbells."""
-    bell = ipcq_memory.Doorbell(lambda: True)
+    bell = ipcq_memory._queue.Doorbell(lambda: True)
     bell.close()
     bell.show()
     assert not bell._rung

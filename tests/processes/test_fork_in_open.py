@@ -316,7 +316,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.parametrize(
     ("offered_by", "module", "lock"),
     [
-        pytest.param("memory", "ipcq_memory", "_registry_lock", marks=pytest.mark.needs("memory")),
+        pytest.param("memory", "ipcq_memory._names", "lock", marks=pytest.mark.needs("memory")),
         pytest.param("socketpair", "ipcq_socketpair._host", "_lock", marks=pytest.mark.needs("socketpair")),
     ],
 )
