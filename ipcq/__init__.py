@@ -3,6 +3,9 @@
 from ipcq._process import forks as _forks  # noqa: F401  # first, so that a fork waits for the imports below
 
 # isort: split
+from ipcq._abilities.dead_letters import DeadLetter, DeadLetters
+from ipcq._abilities.lease import Lease
+from ipcq._abilities.leases import Leases
 from ipcq._handle.queue import Message, Queue
 from ipcq._opening.directory import Listing, QueueInfo, exists, queues, unlink
 from ipcq._opening.open import open
@@ -16,6 +19,7 @@ from ipcq.errors import (
     EncodeError,
     InvalidArgument,
     InvalidName,
+    LeaseLost,
     LimitExceeded,
     MessageQueueError,
     MessageTooLarge,
@@ -43,10 +47,15 @@ __all__ = (
     "BackendUnknown",
     "Capabilities",
     "CorruptQueue",
+    "DeadLetter",
+    "DeadLetters",
     "DecodeError",
     "EncodeError",
     "InvalidArgument",
     "InvalidName",
+    "Lease",
+    "LeaseLost",
+    "Leases",
     "LimitExceeded",
     "Listing",
     "Message",

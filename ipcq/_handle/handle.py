@@ -8,21 +8,25 @@ the calls, and closes the channel.
 Other packages of ipcq use only `ipcq._handle.interface`.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from signal import valid_signals
 from time import monotonic
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar, cast
 
+from ipcq._abilities.lease import described
 from ipcq._handle.calls import counted
 from ipcq._handle.leftovers import out_of_memory_error
 from ipcq._handle.lifecycle import Lifecycle, refusal
 from ipcq._handle.origin import Origin
 from ipcq._handle.waits import waits_of
-from ipcq._process.deadline import SLICE
+from ipcq._process.deadline import SLICE, seconds_of
 from ipcq.backend import (
     HIGHEST_PRIORITY,
+    LONGEST,
     Capabilities,
     Channel,
+    LeaseChannel,
     Lifetime,
     Received,
     Scope,
@@ -38,6 +42,8 @@ from ipcq.errors import (
     QueueNotFound,
     Unsupported,
 )
+
+R = TypeVar("R")
 
 _READ_FALSE: Final = "this handle was opened with read=False: open another handle to read messages"
 _WRITE_FALSE: Final = "this handle was opened with write=False: open another handle to put messages"
@@ -60,13 +66,15 @@ class Handle(Lifecycle):
 
     # Putting
 
-    def _put_encoded(self, data: bytes, priority: int, deadline: float) -> None:
+    def _put_encoded(self, data: bytes, priority: int, deadline: float, delay: float = 0) -> None:
         """Put an encoded message."""
 
         def put_one(_: Channel) -> None:
             if len(data) > self._max_message_size:
                 self._refuse_size(data)
-            if not self._try_put(data, priority):
+            if delay:
+                self._put_delayed(data, priority, delay, deadline)
+            elif not self._try_put(data, priority):
                 self._wait_put(data, priority, deadline)
 
         self._with_channel(put_one)
@@ -96,18 +104,36 @@ class Handle(Lifecycle):
         return stored
 
     def _wait_put(self, data: bytes, priority: int, deadline: float) -> None:
+        self._wait_store(lambda: self._try_put(data, priority), len(data), deadline)
+
+    def _wait_store(self, attempt: Callable[[], bool], size: int, deadline: float) -> None:
         since = now = monotonic()
         if now >= deadline:
             raise self._timed_out(QueueFull)
         channel = self._channel
         while now < deadline:
-            self._waits.wait_writable(len(data), since, min(deadline, now + SLICE))
-            if self._try_put(data, priority):
+            self._waits.wait_writable(size, since, min(deadline, now + SLICE))
+            if attempt():
                 _count_successful_wait(channel)
                 return
             now = monotonic()
         channel.count_wait(False)
         raise self._timed_out(QueueFull)
+
+    def _put_delayed(self, data: bytes, priority: int, delay: float, deadline: float) -> None:
+        """Put an encoded message that becomes ready `delay` seconds from now."""
+        if not self._channel.capabilities.delays:
+            raise self._unsupported("delays", "has no delays", "create it with leases=True")
+        due = monotonic() + min(seconds_of(delay, "delay"), LONGEST)
+        channel = cast("LeaseChannel", self._channel)
+
+        def attempt() -> bool:
+            self._check_open()
+            return channel.try_put_delayed(data, priority, max(0.0, due - monotonic()))
+
+        self._require_write()
+        if not attempt():
+            self._wait_store(attempt, len(data), deadline)
 
     def _check_priority(self, priority: int) -> None:
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
@@ -140,13 +166,19 @@ class Handle(Lifecycle):
                 self._close_channel_if_idle()
 
     def _wait_get(self, deadline: float) -> Received:
+        def attempt() -> Received | None:
+            return self._try_get()  # looked up each time, because a close replaces it
+
+        return self._wait_take(attempt, deadline)
+
+    def _wait_take(self, attempt: Callable[[], R | None], deadline: float) -> R:
         since = now = monotonic()
         if now >= deadline:
             raise self._timed_out(QueueEmpty)
         channel = self._channel
         while now < deadline:
             self._waits.wait_readable(since, min(deadline, now + SLICE))
-            received = self._try_get()
+            received = attempt()
             if received is not None:
                 _count_successful_wait(channel)
                 return received
@@ -159,8 +191,20 @@ class Handle(Lifecycle):
         getting = kind is QueueEmpty
         holder = self._channel.holder(getting)
         if holder is None:
-            return kind()
+            return kind("" if getting else self._what_fills())
         return kind(f"it may have {'messages' if getting else 'space'}, but {holder}: {holder.way_out}")
+
+    def _what_fills(self) -> str:
+        """Describe what a full queue with leases is full of."""
+        channel = self._channel
+        if not channel.capabilities.leases:
+            return ""
+        try:
+            counts = cast("LeaseChannel", channel).counts()
+        except MessageQueueError:
+            return ""  # the queue has ended; the next call says so
+        way = f": see the dead letters with ipcq dead {self.name}" if counts.dead else ""
+        return f"{QueueFull.wording}: {described(counts)}{way}"
 
     # Keeping. Memory may have run out, so nothing is allocated until the messages are kept.
 
@@ -199,7 +243,7 @@ class Handle(Lifecycle):
     def clear(self) -> int:
         """Drop all messages in the queue, and return their number; 0 if the queue is shut down and empty.
 
-        Unfinished messages of killed producers are dropped too, but not counted.
+        Unfinished messages of killed producers are dropped too, but not counted. Leased messages and dead letters stay.
 
         Raises:
             TimedOutError: A stopped process holds the queue's lock; nothing was dropped.
@@ -215,6 +259,7 @@ class Handle(Lifecycle):
     def qsize(self) -> int:
         """Return the number of messages in the queue; exact at that instant if `capabilities.exact_qsize`.
 
+        On a queue with leases these are the messages that are ready; `stats` counts the others.
         Includes messages that this handle took when memory ran out, and returns from its next gets.
         """
         return self._with_channel(lambda channel: channel.qsize() + self._leftovers.count())
@@ -272,6 +317,11 @@ class Handle(Lifecycle):
         return self._channel.attributes.priorities
 
     @property
+    def max_deliveries(self) -> int | None:
+        """Failed deliveries that make a message a dead letter; None: any number."""
+        return self._channel.attributes.max_deliveries
+
+    @property
     def lifetime(self) -> Lifetime:
         """When the queue is removed: ``"persistent"`` or ``"last-close"``."""
         return self._channel.attributes.lifetime
@@ -286,11 +336,13 @@ class Handle(Lifecycle):
     def fileno(self) -> int:
         """Return a descriptor for select, poll and event loops that is readable while a `get` would not wait.
 
-        It is readable while the queue has a message. With `capabilities.ends_on_fileno` it also becomes readable when
-        the queue is shut down, and when it is unlinked, unless the handle has ``after_unlink="continue"``.
+        It is readable while a message is ready. With `capabilities.ends_on_fileno` it also becomes readable when the
+        queue is shut down, and when it is unlinked, unless the handle has ``after_unlink="continue"``.
 
         On `mqueue` a shutdown or an unlink does not make the kernel's descriptor readable: call select or poll with a
         timeout, then try to get. Do the same on any backend if the queue's file may be removed by hand.
+
+        On a queue with leases this starts a thread, which notices the end of holds, delays and their holders.
 
         The descriptor belongs to the handle: do not read from it or close it.
 
@@ -302,9 +354,14 @@ class Handle(Lifecycle):
 
         def descriptor(channel: Channel) -> int:
             self._require_read()
+            self._keep_up()
             return channel.fileno()
 
         return self._with_channel(descriptor)
+
+    def _keep_up(self) -> None:
+        if self._session is not None:  # nobody writes to the queue when a hold or a delay ends
+            self._session.keep_up(weakref.ref(self))
 
     def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
         """Register for one notice when a message arrives in the empty queue, like ``mq_notify`` in POSIX.
@@ -312,6 +369,9 @@ class Handle(Lifecycle):
         The notice is sent once, and only if no get is waiting at that time. On `mqueue` it is sent in any case, because
         the kernel does not see waits in `poll`. One process at a time can be registered. Without arguments, cancel this
         handle's registration.
+
+        On a queue with leases, a message arrives when it becomes ready, and a thread of this handle notices the end of
+        holds, delays and their holders.
 
         Args:
             callback: Called without arguments in a thread of its own.
@@ -329,19 +389,28 @@ class Handle(Lifecycle):
         if signal is not None:
             check_signal(signal)
         self._require_ability("notify", "give notice of a message")
-        self._with_channel(lambda channel: channel.notify(signal if callback is None else callback))
+
+        notice = signal if callback is None else callback
+
+        def request(channel: Channel) -> None:
+            if notice is not None:
+                self._keep_up()
+            channel.notify(notice)
+
+        self._with_channel(request)
 
     # Ends
 
     def shutdown(self, immediate: bool = False) -> None:
         """Shut down the queue for every process that has it open, as `queue.Queue.shutdown` does for threads.
 
-        Within a second every put raises `QueueShutDown`. Gets take the remaining messages and then raise it too. With
+        Within a second every put raises `QueueShutDown`. Gets take the remaining messages and then raise it too. While
+        a message is leased or delayed they wait for it, also if this process holds the lease. With
         `capabilities.ends_on_fileno` the descriptors of `fileno` become readable; otherwise poll them with a timeout.
 
         Args:
-            immediate: Drop all messages in the queue. No get that begins afterwards returns an item, even if a put that
-                began before the shutdown stores one.
+            immediate: Drop all messages in the queue, leased ones too, except dead letters. No get that begins
+                afterwards returns an item, even if a put that began before the shutdown stores one.
 
         Raises:
             Unsupported: The backend cannot shut down queues.

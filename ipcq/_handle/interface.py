@@ -7,6 +7,7 @@ and completion would offer it, and programs would depend on it. Plain aliases of
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from ipcq._abilities.leases import Leases
 from ipcq._handle.handle import Handle, check_signal
 from ipcq._handle.queue import Queue
 from ipcq._handle.waits import Waits
@@ -14,14 +15,18 @@ from ipcq.backend import Channel, Received
 from ipcq.errors import MessageQueueError
 
 __all__ = (
+    "LeaseLoop",
     "check_signal",
     "count_wait",
     "encode",
     "encode_all",
     "expect_no_close",
+    "finish_body",
+    "next_lease",
     "on_channel",
     "out_of_time",
     "put_encoded",
+    "skip_message",
     "taker",
     "waits",
 )
@@ -31,11 +36,19 @@ T = TypeVar("T")
 #: ``on_channel(handle, operation)`` calls `operation` with the channel, which stays open during the call.
 on_channel = Handle._with_channel
 
-#: ``put_encoded(handle, data, priority, deadline)`` puts bytes, and waits for space until the deadline.
+#: ``put_encoded(handle, data, priority, deadline, delay=0)`` puts bytes, and waits for space until the deadline.
 put_encoded = Handle._put_encoded
 
 #: ``out_of_time(handle, kind)`` makes the `QueueFull` or `QueueEmpty` of a call that timed out.
 out_of_time = Handle._timed_out
+
+
+#: The iterator over leases, and the steps of an iteration over it: ``finish_body(loop)`` acknowledges the last message,
+#: ``next_lease(loop)`` leases the next one without a wait, and ``skip_message(loop, error)`` logs one that was skipped.
+LeaseLoop = Leases
+finish_body = Leases._finish
+next_lease = Leases._attempt
+skip_message = Leases._skip
 
 
 def taker(handle: Handle) -> Callable[[], Received | None]:

@@ -14,6 +14,7 @@ from sys import is_finalizing
 from types import TracebackType
 from typing import Final, NoReturn, Self, TypeVar
 
+from ipcq._abilities.session import Session
 from ipcq._handle.calls import calls_of_this_thread, counted
 from ipcq._handle.leftovers import Leftovers
 from ipcq._handle.native import Base
@@ -48,6 +49,7 @@ class Lifecycle(Base):
         "_inherited",
         "_leftovers",
         "_origin",
+        "_session",
         "_try_get",
         "_try_put",
         "_unclosed",
@@ -66,6 +68,7 @@ class Lifecycle(Base):
         # cheaper than a lock.
         self._calls: deque[None] = deque()
         self._leftovers = Leftovers(channel)
+        self._session = Session() if channel.capabilities.leases else None
         _handles.add(self)
         if _prepares(channel):
             prepares(channel)
@@ -180,6 +183,7 @@ class Lifecycle(Base):
         self._calls = deque([None] * min(calls_of_this_thread(self), len(self._calls)))
         self._inherited = True
         self._leftovers.kept.clear()  # the parent returns these
+        self._session = None if self._session is None else Session()  # the leases are the parent's
         if self._closing and not self._calls:
             self._unclosed.clear()  # the thread that had to close the channel does not exist in the child
 

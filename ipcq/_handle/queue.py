@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, TypeVar
 
+from ipcq._abilities.leases import Leasing
 from ipcq._handle.calls import counted
 from ipcq._handle.handle import Handle
 from ipcq._handle.leftovers import out_of_memory_error
@@ -49,7 +50,7 @@ class Message(Generic[T]):
     """From 0 to 32767; the highest is taken first."""
 
 
-class Queue(Handle, Generic[T]):
+class Queue(Handle, Leasing[T], Generic[T]):
     """A handle to a named queue of objects, returned by `ipcq.open`.
 
     Any number of threads may use one handle. Every method raises `QueueClosed` after the handle is closed, `QueueGone`
@@ -82,7 +83,9 @@ class Queue(Handle, Generic[T]):
 
     @in_c
     @counted
-    def put(self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
+    def put(
+        self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0, delay: float = 0
+    ) -> None:
         """Put an item, and return when it is stored.
 
         Args:
@@ -90,15 +93,18 @@ class Queue(Handle, Generic[T]):
             block: Wait for space; False tries once.
             timeout: Seconds to wait at most, on the monotonic clock; None waits without a limit, 0 tries once.
             priority: From 0 to 32767, as in POSIX. The highest is taken first; equal priorities keep FIFO order.
+            delay: Seconds from now before which it cannot be taken, on a queue with leases. Then it comes before all
+                items of its priority that were put later.
 
         Raises:
             QueueFull: No space became free in time. Neither this nor any following error leaves anything in the queue.
             QueueShutDown: The queue was shut down.
             EncodeError: The serializer cannot encode the item.
             MessageTooLarge: The encoded item exceeds `max_message_size`; raised at once, without waiting.
-            Unsupported: A priority other than 0 on a queue without priorities.
+            Unsupported: A priority other than 0 on a queue without priorities, or a delay on one without leases.
             PermissionDenied: The handle was opened with ``write=False``.
-            InvalidArgument: `block` is not a bool, `timeout` is negative or not a number, or `priority` is invalid.
+            InvalidArgument: `block` is not a bool, `timeout` or `delay` is negative or not a number, or `priority` is
+                invalid.
         """
         try:
             self._calls.append(None)
@@ -108,7 +114,9 @@ class Queue(Handle, Generic[T]):
             data = self._encode(item)
             if len(data) > self._max_message_size:
                 self._refuse_size(data)
-            if not self._try_put(data, priority):
+            if delay:
+                self._put_delayed(data, priority, delay, deadline)
+            elif not self._try_put(data, priority):
                 self._wait_put(data, priority, deadline)
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
@@ -189,7 +197,7 @@ class Queue(Handle, Generic[T]):
             received = self._try_get()
             if received is None:
                 received = self._wait_get(deadline)
-            return self._decode(received[0])  # type: ignore[no-any-return]  # the user declares the type of the items
+            return self._decode(received[0])
         except MessageQueueError as error:
             raise error.at(self._origin.name, self._origin.backend.name)
         except MemoryError:

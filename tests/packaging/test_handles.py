@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from ipcq._abilities.leases import Leasing
 from ipcq._handle.handle import Handle
 from ipcq._handle.lifecycle import Lifecycle
 from ipcq._handle.queue import Queue
 
 ROOT = Path(__file__).parents[2]
-HOME = ROOT / "ipcq" / "_handle"
-OTHERS = [file for file in sorted((ROOT / "ipcq").rglob("*.py")) if HOME not in file.parents]
+#: A handle consists of these two; the abilities are its base classes.
+HOMES = {ROOT / "ipcq" / "_handle", ROOT / "ipcq" / "_abilities"}
+OTHERS = [file for file in sorted((ROOT / "ipcq").rglob("*.py")) if HOMES.isdisjoint(file.parents)]
 
 #: Methods and attributes of a handle with one leading underscore; slots are members of their classes.
-PRIVATE = {name for kind in (Lifecycle, Handle, Queue) for name in vars(kind) if name[0] == "_" and name[:2] != "__"}
+PRIVATE = {
+    name for kind in (Lifecycle, Handle, Leasing, Queue) for name in vars(kind) if name[0] == "_" and name[:2] != "__"
+}
 
 
 def private_uses(source: str) -> Iterator[str]:
