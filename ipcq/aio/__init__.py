@@ -9,7 +9,8 @@ except ModuleNotFoundError as error:
         f"the library anyio is not installed: pip install '{_DISTRIBUTION}[aio]'", name="anyio", path=__file__
     ) from error
 
+from ipcq.aio._leases import Lease, LeaseCall, Leases
 from ipcq.aio._open import Opening, open
 from ipcq.aio._queue import Queue
 
-__all__ = ("Opening", "Queue", "open")
+__all__ = ("Lease", "LeaseCall", "Leases", "Opening", "Queue", "open")

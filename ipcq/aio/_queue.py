@@ -12,11 +12,12 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 import ipcq
 from ipcq._handle.interface import count_wait, encode, encode_all, on_channel, out_of_time, put_encoded
 from ipcq._handle.waits import Descriptor, message_fileno, space_fileno
-from ipcq._process.deadline import PASSED, deadline_of
+from ipcq._process.deadline import NEVER, PASSED, deadline_of, nap, seconds_of
+from ipcq.aio._leases import Lease, LeaseCall, Leases
 from ipcq.aio._threads import run_in_thread
 from ipcq.aio._waiters import WaitersByLoop, duplicate_descriptor
 from ipcq.backend import Capabilities, Lifetime, Stats
-from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown
+from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown, TimedOutError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,14 +56,17 @@ class Queue(Generic[T]):
 
     # Putting
 
-    async def put(self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> None:
+    async def put(
+        self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0, delay: float = 0
+    ) -> None:
         """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
         deadline = self._deadline(block, timeout)
+        due = monotonic() + self._seconds(delay, "delay")
         await self._checkpoint()
         tried = not self._putters.busy
         if tried:
             try:
-                self._queue.put(item, False, priority=priority)
+                self._queue.put(item, False, priority=priority, delay=delay)
             except QueueFull:
                 if deadline == PASSED:
                     raise
@@ -70,7 +74,11 @@ class Queue(Generic[T]):
                 return
         # Encode once for all attempts. Nothing was awaited since the first attempt, so the item is unchanged.
         data = encode(self._queue, item, priority)
-        await self._wait(self._putters, partial(put_encoded, self._queue, data, priority, PASSED), deadline, tried)
+
+        def attempt() -> None:
+            put_encoded(self._queue, data, priority, PASSED, max(0.0, due - monotonic()) if delay else 0)
+
+        await self._wait(self._putters, attempt, deadline, tried)
 
     def put_nowait(self, item: T) -> None:
         """Put an item if there is space now; as `ipcq.Queue.put_nowait`."""
@@ -129,6 +137,63 @@ class Queue(Generic[T]):
         await self._checkpoint()
         return await self._serve(self._getters, partial(self._queue.get_message, False), deadline)
 
+    # Leasing
+
+    def lease(self, block: bool = True, timeout: float | None = None, *, hold: float | None = None) -> LeaseCall[T]:
+        """Take the next message on loan; as `ipcq.Queue.lease`.
+
+        ``async with q.lease() as job:`` also settles it; after ``job = await q.lease()`` you do.
+        """
+
+        async def take() -> "ipcq.Lease[T]":
+            deadline = self._deadline(block, timeout)
+            await self._checkpoint()
+            return await self._serve(self._getters, partial(self._queue.lease, False, hold=hold), deadline)
+
+        return LeaseCall(take)
+
+    async def lease_many(
+        self, max_items: int, block: bool = True, timeout: float | None = None, *, hold: float | None = None
+    ) -> list[Lease[T]]:
+        """Wait for one message, then take all that are ready on loan; as `ipcq.Queue.lease_many`."""
+        deadline = self._deadline(block, timeout)
+        await self._checkpoint()
+        attempt = partial(self._queue.lease_many, max_items, False, hold=hold)
+        return list(map(Lease, await self._serve(self._getters, attempt, deadline)))
+
+    async def ack_many(self, leases: Iterable[Lease[T]]) -> None:
+        """Acknowledge any number of leases of this handle in one step; as `ipcq.Queue.ack_many`."""
+        await self._checkpoint()
+        given: Any = leases
+        if isinstance(given, Iterable):
+            given = [getattr(each, "_inner", each) for each in given]
+        self._queue.ack_many(given)
+
+    def leases(self, *, hold: float | None = None) -> Leases[T]:
+        """Iterate over leases until the queue has ended, with ``async for``; as `ipcq.Queue.leases`."""
+
+        async def serve(attempt: Callable[[], "ipcq.Lease[T]"]) -> "ipcq.Lease[T]":
+            await self._checkpoint()
+            return await self._serve(self._getters, attempt, NEVER)
+
+        return Leases(self._queue.leases(hold=hold), serve)
+
+    async def join(self, timeout: float | None = None) -> None:
+        """Wait until nothing in the queue is ready, leased or delayed; as `ipcq.Queue.join`."""
+        deadline, since = self._deadline(True, timeout), monotonic()
+        while True:
+            await self._checkpoint()
+            try:
+                return self._queue.join(0)
+            except TimedOutError:
+                if monotonic() >= deadline:
+                    raise
+            await anyio.sleep(nap(since, deadline))
+
+    def dead(self) -> "ipcq.DeadLetters[T]":
+        """Return the dead letters; as `ipcq.Queue.dead`. Pass ``block=False`` or a thread to their `get`."""
+        return self._queue.dead()
+
     def __aiter__(self) -> Self:
         """Take items until the queue is shut down and empty."""
         return self
@@ -144,6 +209,12 @@ class Queue(Generic[T]):
     def _deadline(self, block: bool, timeout: float | None) -> float:
         try:
             return deadline_of(block, timeout)
+        except MessageQueueError as error:
+            raise self._with_location(error)
+
+    def _seconds(self, value: float, argument: str) -> float:
+        try:
+            return seconds_of(value, argument)
         except MessageQueueError as error:
             raise self._with_location(error)
 
@@ -246,6 +317,11 @@ class Queue(Generic[T]):
     def priorities(self) -> bool:
         """Whether messages have priorities."""
         return self._queue.priorities
+
+    @property
+    def max_deliveries(self) -> int | None:
+        """Failed deliveries that make a message a dead letter; None: any number."""
+        return self._queue.max_deliveries
 
     @property
     def lifetime(self) -> Lifetime:

@@ -82,6 +82,23 @@ def verbs(queue: ipcq.Queue[Job]) -> None:
     assert_type(queue.max_messages, int | None)
     assert_type(queue.max_message_size, int)
     assert_type(queue.closed, bool)
+    queue.put(Job(1), delay=2.5)
+    with queue.lease(hold=60) as lease:
+        assert_type(lease, ipcq.Lease[Job])
+        assert_type(lease.item, Job)
+        assert_type(lease.deliveries, int)
+        assert_type(lease.lost, bool)
+    leases = queue.lease_many(10, timeout=1)
+    assert_type(leases, list[ipcq.Lease[Job]])
+    queue.ack_many(leases)
+    for lease in queue.leases():
+        assert_type(lease.item, Job)
+    queue.join(timeout=1)
+    assert_type(queue.dead(), ipcq.DeadLetters[Job])
+    assert_type(queue.dead().get(), Job)
+    assert_type(queue.dead().peek_message(), ipcq.DeadLetter[Job])
+    assert_type(queue.dead().requeue(), int)
+    assert_type(queue.max_deliveries, int | None)
     for item in queue:
         assert_type(item, Job)
     with queue as same:
@@ -173,6 +190,12 @@ async def awaited_verbs() -> None:
         assert_type(await queue.get_many(10), list[Job])
         assert_type((await queue.get_message()).item, Job)
         assert_type([job async for job in queue], list[Job])
+        async with queue.lease() as lease:
+            assert_type(lease, ipcq.aio.Lease[Job])
+            assert_type(lease.item, Job)
+        assert_type(await queue.lease(hold=5), ipcq.aio.Lease[Job])
+        assert_type([lease.item async for lease in queue.leases()], list[Job])
+        assert_type(await queue.lease_many(5), list[ipcq.aio.Lease[Job]])
         await queue.put({"number": 1})  # type: ignore[arg-type]
         assert_type(queue.queue, ipcq.Queue[Job])
     assert_type(await ipcq.aio.open("/jobs"), ipcq.aio.Queue[Any])

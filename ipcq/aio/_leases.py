@@ -1,0 +1,141 @@
+"""Leases for tasks: the same as in `ipcq`, with `await`.
+
+To settle a lease waits for nothing on a backend of this machine, so a settlement that is cancelled has not begun.
+"""
+
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from anyio.lowlevel import checkpoint_if_cancelled
+
+import ipcq
+from ipcq._handle.interface import LeaseLoop, finish_body, next_lease, skip_message
+
+T = TypeVar("T")
+
+
+class Lease(Generic[T]):
+    """A message on loan, from `ipcq.aio.Queue.lease`; as `ipcq.Lease`, with ``async with``.
+
+    A task that is cancelled in the block gives the message back, and that is no failure.
+    """
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, lease: "ipcq.Lease[T]") -> None:
+        self._inner = lease
+
+    @property
+    def item(self) -> T:
+        """The item that was put."""
+        return self._inner.item
+
+    @property
+    def priority(self) -> int:
+        """Its priority, from 0 to 32767."""
+        return self._inner.priority
+
+    @property
+    def deliveries(self) -> int:
+        """How many times the message has been leased, including this time."""
+        return self._inner.deliveries
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._inner.name
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease has ended without being settled here; as `ipcq.Lease.lost`."""
+        return self._inner.lost
+
+    async def ack(self) -> None:
+        """Acknowledge the message; as `ipcq.Lease.ack`."""
+        await checkpoint_if_cancelled()
+        self._inner.ack()
+
+    async def release(self, delay: float = 0) -> None:
+        """Give the message back without counting a failure; as `ipcq.Lease.release`."""
+        await checkpoint_if_cancelled()
+        self._inner.release(delay)
+
+    async def fail(self, reason: str = "", delay: float = 0) -> None:
+        """Give the message back as a failure; as `ipcq.Lease.fail`."""
+        await checkpoint_if_cancelled()
+        self._inner.fail(reason, delay)
+
+    async def reject(self, reason: str = "") -> None:
+        """Make the message a dead letter at once; as `ipcq.Lease.reject`."""
+        await checkpoint_if_cancelled()
+        self._inner.reject(reason)
+
+    async def extend(self, seconds: float) -> None:
+        """Let the lease end that many seconds from now; as `ipcq.Lease.extend`."""
+        await checkpoint_if_cancelled()
+        self._inner.extend(seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inner.__exit__(kind, error, trace)  # awaits nothing, so that a cancelled task gives the message back
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("ipcq.Lease", "ipcq.aio.Lease", 1)
+
+
+class LeaseCall(Generic[T]):
+    """The result of `ipcq.aio.Queue.lease`: await it to get a lease, or use ``async with`` to lease and settle."""
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, "ipcq.Lease[T]"]]) -> None:
+        self._call = call
+        self._inner: ipcq.Lease[T]
+
+    async def _taken(self) -> Lease[T]:
+        return Lease(await self._call())
+
+    def __await__(self) -> Generator[Any, Any, Lease[T]]:
+        return self._taken().__await__()
+
+    async def __aenter__(self) -> Lease[T]:
+        self._inner = await self._call()
+        return Lease(self._inner)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inner.__exit__(kind, error, trace)
+
+
+class Leases(Generic[T]):
+    """An asynchronous iterator over leases, from `ipcq.aio.Queue.leases`."""
+
+    def __init__(
+        self,
+        loop: LeaseLoop[T],
+        serve: Callable[[Callable[[], "ipcq.Lease[T]"]], Coroutine[Any, Any, "ipcq.Lease[T]"]],
+    ) -> None:
+        self._loop = loop
+        self._serve = serve
+
+    def stop(self) -> None:
+        """End the loop after the message in hand; as the iterator of `ipcq.Queue.leases`."""
+        self._loop.stop()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Lease[T]:
+        finish_body(self._loop)
+        while True:
+            try:
+                return Lease(await self._serve(partial(next_lease, self._loop)))
+            except ipcq.DecodeError as error:
+                skip_message(self._loop, error)
+            except self._loop.ENDS:
+                raise StopAsyncIteration from None
