@@ -37,6 +37,7 @@ from ipcq.testing.model import NOTHING, Model, Outcome, Step
 from ipcq.testing.processes import Peer, Peers, fresh_name, hear, own_seed, say
 
 __all__ = (
+    "LeaseMachine",
     "QueueMachine",
     "Stage",
     "capabilities",
@@ -120,6 +121,16 @@ CALLS: Final[Mapping[str, Mapping[str, st.SearchStrategy[Any]]]] = {
 }
 
 
+#: The calls on a queue with leases besides.
+LEASE_CALLS: Final[Mapping[str, Mapping[str, st.SearchStrategy[Any]]]] = {
+    "lease": {},
+    "lease_many": {"most": st.integers(1, 5)},
+    "settle": {"which": st.integers(0, 3), "how": st.sampled_from(["ack", "release", "fail", "reject", "delay"])},
+    "count": {},
+    "get_dead": {},
+    "requeue": {"most": st.integers(1, 3)},
+}
+
 #: Relative frequency of the calls, by default 1: calls that end a queue or a handle are rarer than others.
 _WEIGHTS: Final[Mapping[str, int]] = {"put": 6, "put_many": 4, "get": 3, "get_message": 2, "get_many": 3, "renew": 8}
 
@@ -154,6 +165,7 @@ class _Handles:
         self._backend = backend
         self._options = dict(options)
         self._queues: dict[int, ipcq.Queue[Any]] = {}
+        self._jobs: dict[ipcq.Queue[Any], list[ipcq.Lease[Any]]] = {}
 
     def call(self, step: Step) -> Outcome:
         """Make one call and return its outcome."""
@@ -172,6 +184,7 @@ class _Handles:
         for queue in self._queues.values():
             _close(queue)
         self._queues.clear()
+        self._jobs.clear()
 
     def _open(self, slot: int, create: bool, exclusive: bool, rights: str, other_limit: bool, stay: bool) -> None:
         options = dict(self._options)
@@ -191,7 +204,9 @@ class _Handles:
         )
         if slot in self._queues:
             _close(self._queues[slot])
+            del self._jobs[self._queues[slot]]
         self._queues[slot] = opened
+        self._jobs[opened] = []
 
     def _renew(self, slot: int) -> None:
         self._open(slot, create=True, exclusive=False, rights="both", other_limit=False, stay=False)
@@ -243,6 +258,38 @@ class _Handles:
 
     def _shutdown(self, queue: "ipcq.Queue[Any]", immediate: bool) -> None:
         queue.shutdown(immediate)
+
+    def _lease(self, queue: "ipcq.Queue[Any]") -> list[Any]:
+        return self._taken(queue, [queue.lease(block=False)])[0]
+
+    def _lease_many(self, queue: "ipcq.Queue[Any]", most: int) -> list[Any]:
+        return self._taken(queue, queue.lease_many(most, block=False))
+
+    def _taken(self, queue: "ipcq.Queue[Any]", jobs: list["ipcq.Lease[Any]"]) -> list[list[Any]]:
+        self._jobs[queue] += jobs
+        return [[job.item, job.priority, job.deliveries] for job in jobs]
+
+    def _settle(self, queue: "ipcq.Queue[Any]", which: int, how: str) -> str:
+        jobs = self._jobs[queue]
+        if not jobs:
+            return "no lease"
+        job = jobs[which % len(jobs)]
+        if how == "delay":
+            job.release(delay=1000)
+        else:
+            getattr(job, how)()
+        return "settled"
+
+    def _count(self, queue: "ipcq.Queue[Any]") -> list[int | None]:
+        stats = queue.stats()
+        return [stats.depth, stats.leased, stats.delayed, stats.dead]
+
+    def _get_dead(self, queue: "ipcq.Queue[Any]") -> list[int]:
+        letter = queue.dead().get_message(block=False)
+        return [letter.priority, letter.deliveries]
+
+    def _requeue(self, queue: "ipcq.Queue[Any]", most: int) -> int:
+        return queue.dead().requeue(most)
 
     def _misuse(self, queue: "ipcq.Queue[Any]", how: str) -> None:
         if how == "get(0.5)":
@@ -426,7 +473,7 @@ def _rule(call: str, *, rare: bool = False) -> Any:
             self.play((call, slot, arguments))
 
     play.__name__ = call
-    arguments: dict[str, Any] = {"slot": _slots, **CALLS[call]}
+    arguments: dict[str, Any] = {"slot": _slots, **{**CALLS, **LEASE_CALLS}[call]}
     if rare:
         # Otherwise most calls would be on queues and handles that have ended.
         arguments["really"] = st.sampled_from([True, False, False, False])
@@ -452,7 +499,7 @@ class QueueMachine(RuleBasedStateMachine):
         able = capabilities(self.backend)
         options = {"priorities": able.priorities, **self.options}
         self._stage = Stage(self.backend, options, self.settle)
-        self._model = Model(options["max_messages"], able, options["priorities"])
+        self._model = Model(options["max_messages"], able, options["priorities"], options.get("max_deliveries"))
         for step in BEGINNING:
             self.play(step)
 
@@ -524,6 +571,30 @@ class QueueMachine(RuleBasedStateMachine):
     TestCase: Any = _Case()
 
 
+class LeaseMachine(QueueMachine):
+    """Compare a queue with leases with the model; subclass it and set `backend`, or call `machine_for`.
+
+    Time does not pass in the model, so no hold ends, and a delay is longer than the test.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {**SMALL, "max_deliveries": 2}
+
+    lease = _rule("lease")
+    lease_again = _rule("lease")
+    lease_many = _rule("lease_many")
+    settle_lease = _rule("settle")
+    settle_another = _rule("settle")
+    settle_more = _rule("settle")
+    get_dead = _rule("get_dead", rare=True)
+    requeue = _rule("requeue")
+
+    @invariant()
+    def same_counts(self) -> None:
+        """Check that every handle counts as many messages in each state as the model."""
+        for slot in range(SLOTS):
+            self.play(("count", slot, {}))
+
+
 @cache
 def _case_of(machine: type[QueueMachine]) -> type[unittest.TestCase]:
     class AgreesWithTheModel(unittest.TestCase):
@@ -539,16 +610,20 @@ def _case_of(machine: type[QueueMachine]) -> type[unittest.TestCase]:
     return AgreesWithTheModel
 
 
-def machine_for(backend: str, *, settle: float = SETTLE, **options: Any) -> type[unittest.TestCase]:
+def machine_for(
+    backend: str, *, settle: float = SETTLE, leases: bool = False, **options: Any
+) -> type[unittest.TestCase]:
     """Return a test case that compares a backend with the model; assign it to a name that begins with ``Test``.
 
     Args:
         backend: The backend's name.
         settle: As in `QueueMachine`.
+        leases: Test a queue with leases.
         options: Options of the queue; by default it has 4 messages of 512 bytes.
     """
-    attributes = {"backend": backend, "settle": settle, "options": {**SMALL, **options}, "__module__": __name__}
-    return _case_of(type(f"{backend.title()}Machine", (QueueMachine,), attributes))
+    kind = LeaseMachine if leases else QueueMachine
+    attributes = {"backend": backend, "settle": settle, "options": {**kind.options, **options}, "__module__": __name__}
+    return _case_of(type(f"{backend.title()}{kind.__name__}", (kind,), attributes))
 
 
 def profile(examples: int = 150) -> settings:

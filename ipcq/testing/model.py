@@ -1,5 +1,6 @@
 """The model: the results that the contract requires of calls on one queue, computed with plain lists."""
 
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from ipcq.backend import Capabilities, Persistence
@@ -7,6 +8,7 @@ from ipcq.errors import (
     DecodeError,
     EncodeError,
     InvalidArgument,
+    LeaseLost,
     MessageQueueError,
     MessageTooLarge,
     PermissionDenied,
@@ -37,28 +39,79 @@ class _Unspecified(Exception):
     """A call has two errors, and the contract does not say which of them is raised."""
 
 
+@dataclass(eq=False)
+class _Message:
+    """A message, in one of the lists of `_Messages`."""
+
+    number: int
+    item: Any
+    priority: int
+    good: bool  # whether `msgpack` can decode it
+    deliveries: int = 0
+    failures: int = 0
+
+
 class _Messages:
     """One queue, from its creation until its last handle is closed."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, max_deliveries: int | None = None) -> None:
         self.capacity = capacity
+        self.max_deliveries = max_deliveries
         self.linked = True
         self.shut = False
-        # Tuples of priority, whether `msgpack` can decode it, and item; the next message first.
-        self.content: list[tuple[int, bool, Any]] = []
+        self.puts = 0
+        self.content: list[_Message] = []  # the next message first
+        self.leased: list[_Message] = []
+        self.delayed: list[_Message] = []
+        self.dead: list[_Message] = []
+
+    @property
+    def places(self) -> int:
+        return len(self.content) + len(self.leased) + len(self.delayed) + len(self.dead)
 
     def put(self, item: Any, priority: int = 0, good: bool = True) -> None:
         if self.shut:
             raise QueueShutDown
-        if len(self.content) >= self.capacity:
+        if self.places >= self.capacity:
             raise QueueFull
-        place = next((i for i, other in enumerate(self.content) if other[0] < priority), len(self.content))
-        self.content.insert(place, (priority, good, item))
+        self.puts += 1
+        self.make_ready(_Message(self.puts, item, priority, good))
 
-    def get(self) -> tuple[int, bool, Any]:
-        if self.content:
-            return self.content.pop(0)
-        raise QueueShutDown if self.shut else QueueEmpty
+    def make_ready(self, message: _Message) -> None:
+        self.content.append(message)
+        self.content.sort(key=lambda each: (-each.priority, each.number))
+
+    def check_content(self) -> None:
+        if not self.content:
+            raise QueueShutDown if self.shut and not (self.leased or self.delayed) else QueueEmpty
+
+    def get(self) -> _Message:
+        self.check_content()
+        return self.content.pop(0)
+
+    def lease(self) -> _Message:
+        message = self.get()
+        message.deliveries += 1
+        self.leased.append(message)
+        return message
+
+    def settle(self, message: _Message, how: str) -> None:
+        self.leased.remove(message)
+        message.failures += how == "fail"
+        if how == "reject" or (how == "fail" and message.failures == self.max_deliveries):
+            self.dead.append(message)
+            self.dead.sort(key=lambda each: each.number)
+        elif how == "delay":
+            self.delayed.append(message)
+        elif how != "ack":
+            self.make_ready(message)
+
+
+@dataclass(eq=False)
+class _Job:
+    """A lease; it has no message once it has ended."""
+
+    message: _Message | None
 
 
 class _Handle:
@@ -71,6 +124,14 @@ class _Handle:
         self.unlinked = False
         # Messages of batches that could not be decoded: each of the next gets raises for one of them.
         self.owed = 0
+        self.jobs: list[_Job] = []
+
+    def close(self) -> None:
+        self.open = False
+        for job in self.jobs:
+            if job.message is not None and job.message in self.messages.leased:
+                self.messages.settle(job.message, "release")
+            job.message = None
 
     def check(self) -> None:
         if not self.open:
@@ -90,10 +151,12 @@ class Model:
         capacity: `max_messages` of the queue.
         able: The capabilities of the backend.
         priorities: Whether the queue has priorities.
+        max_deliveries: The bound of failures, for a queue with leases.
     """
 
-    def __init__(self, capacity: int, able: Capabilities, priorities: bool) -> None:
+    def __init__(self, capacity: int, able: Capabilities, priorities: bool, max_deliveries: int | None = None) -> None:
         self._capacity = capacity
+        self._max_deliveries = max_deliveries
         self._able = able
         self._priorities = priorities
         self._named: _Messages | None = None
@@ -134,13 +197,15 @@ class Model:
                 raise QueueNotFound
             if refused:
                 raise Unsupported
-            self._named = _Messages(capacity)
+            self._named = _Messages(capacity, self._max_deliveries)
         elif create and exclusive:
             raise QueueExists
         elif (create or other_limit) and self._named.capacity != capacity:
             raise QueueMismatch
         elif refused:
             raise Unsupported
+        if slot in self._handles:
+            self._handles[slot].close()
         self._handles[slot] = _Handle(self._named, rights, stay)
         self._forget_unheld()
 
@@ -157,7 +222,7 @@ class Model:
         return self._named is not None
 
     def _close(self, handle: _Handle) -> None:
-        handle.open = False
+        handle.close()
         self._forget_unheld()
 
     def _forget_unheld(self) -> None:
@@ -210,20 +275,19 @@ class Model:
     def _get_message(self, handle: _Handle) -> list[Any]:
         self._report(handle)
         self._check_right(handle, handle.reads)
-        priority, good, item = handle.messages.get()
-        if not good:
+        message = handle.messages.get()
+        if not message.good:
             raise DecodeError
-        return [item, priority]
+        return [message.item, message.priority]
 
     def _get_many(self, handle: _Handle, most: int | None) -> list[Any]:
         self._report(handle)
         self._check_right(handle, handle.reads)
+        handle.messages.check_content()
         content = handle.messages.content
-        if not content:
-            handle.messages.get()
         taken = content[:most]
         del content[:most]
-        items = [item for _, good, item in taken if good]
+        items = [message.item for message in taken if message.good]
         handle.owed += len(taken) - len(items)
         if not items:
             self._report(handle)
@@ -238,23 +302,24 @@ class Model:
         if not self._able.peek:
             raise Unsupported if handle.open else _Unspecified
         self._check_right(handle, handle.reads)
-        content = handle.messages.content
-        if not content:
-            handle.messages.get()  # raises the error of a get
-        if not content[0][1]:
+        handle.messages.check_content()
+        message = handle.messages.content[0]
+        if not message.good:
             raise DecodeError
-        return content[0][2]
+        return message.item
 
     def _clear(self, handle: _Handle) -> int:
         self._check_right(handle, handle.reads)
-        dropped = len(handle.messages.content)
+        dropped = len(handle.messages.content) + len(handle.messages.delayed)
         handle.messages.content.clear()
+        handle.messages.delayed.clear()
         return dropped
 
     def _look(self, handle: _Handle) -> list[Any]:
         handle.check()
         count, capacity = len(handle.messages.content), handle.messages.capacity
-        return [count if self._able.exact_qsize else None, not count, count >= capacity, capacity]
+        full = handle.messages.places >= capacity
+        return [count if self._able.exact_qsize else None, not count, full, capacity]
 
     def _shutdown(self, handle: _Handle, immediate: bool) -> None:
         if not self._able.shutdown:
@@ -262,7 +327,68 @@ class Model:
         self._check_right(handle, handle.reads or not immediate)
         handle.messages.shut = True
         if immediate:
-            handle.messages.content.clear()
+            for dropped in (handle.messages.content, handle.messages.leased, handle.messages.delayed):
+                dropped.clear()
+
+    # Leases
+
+    def _lease(self, handle: _Handle) -> list[Any]:
+        self._check_right(handle, handle.reads)
+        message = handle.messages.lease()
+        if not message.good:
+            handle.messages.settle(message, "fail")
+            raise DecodeError
+        handle.jobs.append(_Job(message))
+        return [message.item, message.priority, message.deliveries]
+
+    def _lease_many(self, handle: _Handle, most: int) -> list[Any]:
+        self._check_right(handle, handle.reads)
+        handle.messages.check_content()
+        messages = [handle.messages.lease() for _ in range(min(most, len(handle.messages.content)))]
+        for message in messages:
+            if not message.good:
+                handle.messages.settle(message, "fail")
+        leased = [message for message in messages if message.good]
+        if not leased:
+            raise DecodeError
+        handle.jobs += map(_Job, leased)
+        return [[message.item, message.priority, message.deliveries] for message in leased]
+
+    def _settle(self, handle: _Handle, which: int, how: str) -> str:
+        if not handle.jobs:
+            return "no lease"
+        job = handle.jobs[which % len(handle.jobs)]
+        message, job.message = job.message, None
+        if message is None or not handle.open:
+            raise LeaseLost
+        handle.check()
+        if message not in handle.messages.leased:
+            raise LeaseLost
+        handle.messages.settle(message, how)
+        return "settled"
+
+    def _count(self, handle: _Handle) -> list[int]:
+        handle.check()
+        messages = handle.messages
+        return [len(messages.content), len(messages.leased), len(messages.delayed), len(messages.dead)]
+
+    def _get_dead(self, handle: _Handle) -> list[Any]:
+        self._check_right(handle, handle.reads)
+        if not handle.messages.dead:
+            raise QueueEmpty
+        message = handle.messages.dead.pop(0)
+        return [message.priority, message.deliveries]
+
+    def _requeue(self, handle: _Handle, most: int) -> int:
+        self._check_right(handle, handle.reads and handle.writes)
+        if handle.messages.shut:
+            raise QueueShutDown
+        requeued = handle.messages.dead[:most]
+        del handle.messages.dead[:most]
+        for message in requeued:
+            message.failures = 0
+            handle.messages.make_ready(message)
+        return len(requeued)
 
     def _misuse(self, handle: _Handle, how: str) -> None:
         raise InvalidArgument if handle.sane else _Unspecified

@@ -16,6 +16,7 @@ from ipcq.testing.contract._abilities import Abilities
 from ipcq.testing.contract._batches import Batches
 from ipcq.testing.contract._delivery import Delivery
 from ipcq.testing.contract._ends import Ends
+from ipcq.testing.contract._leases import Leases
 from ipcq.testing.contract._waiting import Waiting
 
 #: These are thousands of calls; on each version of Python, the other tests of `ipcq.aio` are enough.
@@ -28,40 +29,64 @@ async def _outcome(call: Callable[..., Any], arguments: tuple[Any, ...], named: 
 
 
 class Facade:
-    """A synchronous facade of an `ipcq.aio.Queue`, whose calls are awaited in an event loop."""
+    """A synchronous facade of an `ipcq.aio.Queue`, or of its leases, whose calls are awaited in an event loop."""
 
-    def __init__(self, portal: BlockingPortal, handle: "ipcq.Queue[Any]") -> None:
+    def __init__(self, portal: BlockingPortal, behind: Any) -> None:
         self._portal = portal
-        self._queue = ipcq.aio.Queue(handle)
+        self._behind = behind
+        self._coming: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._queue, {"close": "aclose"}.get(name, name))
+        value = getattr(self._behind, {"close": "aclose"}.get(name, name))
         if not callable(value):
             return value
-        return lambda *arguments, **named: self._portal.call(_outcome, value, arguments, named)
 
-    def __iter__(self) -> Iterator[Any]:
-        coming = aiter(self._queue)
-        while True:
-            try:
-                yield self._portal.call(coming.__anext__)
-            except StopAsyncIteration:
-                return
+        def call(*arguments: Any, **named: Any) -> Any:
+            arguments = tuple(map(self._revealed, arguments))
+            return self._covered(self._portal.call(_outcome, value, arguments, named))
+
+        return call
+
+    def _revealed(self, argument: Any) -> Any:
+        if isinstance(argument, list) and any(isinstance(each, Facade) for each in argument):
+            return [each._behind for each in argument]
+        return argument
+
+    def _covered(self, result: Any) -> Any:
+        if isinstance(result, list):
+            return list(map(self._covered, result))
+        asynchronous = isinstance(result, ipcq.aio.Lease | ipcq.aio.Leases)
+        return Facade(self._portal, result) if asynchronous else result
+
+    def __iter__(self) -> "Facade":
+        self._coming = aiter(self._behind)
+        return self
+
+    def __next__(self) -> Any:
+        if self._coming is None:
+            iter(self)
+        try:
+            return self._covered(self._portal.call(self._coming.__anext__))
+        except StopAsyncIteration:
+            raise StopIteration from None
 
     def __enter__(self) -> "Facade":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *why: Any) -> None:
+        self._portal.call(self._behind.__aexit__, *why)
 
     def __repr__(self) -> str:
-        return repr(self._queue)
+        return repr(self._behind)
 
 
-class AioContract(Delivery, Batches, Waiting, Ends, Abilities):
+class AioContract(Delivery, Batches, Waiting, Ends, Abilities, Leases):
     """The families, on asynchronous handles."""
 
     loop: str
+
+    # It raises KeyboardInterrupt in a task, which ends the event loop.
+    test_an_interrupted_lease_gives_its_message_back = None  # type: ignore[assignment]
 
     @pytest.fixture(autouse=True)
     def _in_a_loop(self) -> Iterator[None]:
@@ -75,7 +100,7 @@ class AioContract(Delivery, Batches, Waiting, Ends, Abilities):
         return self._awaited(super().attach(name, **options))
 
     def _awaited(self, handle: "ipcq.Queue[Any]") -> Facade:
-        facade = Facade(self._portal, handle)
+        facade = Facade(self._portal, ipcq.aio.Queue(handle))
         self._cleaning.callback(facade.close)  # before the handle itself is closed, which tasks would not see at once
         return facade
 

@@ -17,6 +17,7 @@ from processes.sizes import size
 TIMEOUT_SECONDS = size(300, 0)
 
 NAMES = [info.name for info in ipcq.backends()]
+LEASING = [info.name for info in ipcq.backends() if info.capabilities is not None and info.capabilities.leases]
 PAIRS = list(itertools.combinations(NAMES, 2))
 
 
@@ -25,7 +26,18 @@ PAIRS = list(itertools.combinations(NAMES, 2))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_backend_gives_the_results_of_the_model(name: str) -> None:
     """C25: calls on several handles in two processes give the model's results and exceptions."""
-    case = machine_for(usable(name))
+    run(machine_for(usable(name)))
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+@pytest.mark.parametrize("name", LEASING)
+def test_a_queue_with_leases_gives_the_results_of_the_model(name: str) -> None:
+    """C25, C3, C4: each message is in one state, and lost leases change nothing."""
+    run(machine_for(usable(name), leases=True))
+
+
+def run(case: type[unittest.TestCase]) -> None:
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
     for _, text in (*result.failures, *result.errors):

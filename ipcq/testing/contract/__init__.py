@@ -16,6 +16,7 @@ from ipcq.testing.contract._batches import Batches
 from ipcq.testing.contract._delivery import Delivery
 from ipcq.testing.contract._ends import Ends
 from ipcq.testing.contract._handles import Handles
+from ipcq.testing.contract._leases import Leases
 from ipcq.testing.contract._limits import Limits
 from ipcq.testing.contract._names import Names
 from ipcq.testing.contract._safety import Safety
@@ -25,7 +26,7 @@ from ipcq.testing.contract._waiting import Waiting
 __all__ = ("BackendContract",)
 
 
-class BackendContract(Delivery, Batches, Waiting, Signals, Ends, Names, Limits, Handles, Abilities, Safety):
+class BackendContract(Delivery, Batches, Waiting, Signals, Ends, Names, Limits, Handles, Abilities, Leases, Safety):
     """Prove that a backend keeps the contract: subclass it under a name that begins with ``Test`` and set `backend`.
 
     The docstring of each test begins with the clause that the test proves, so a failure names it. ``Clause 14`` is

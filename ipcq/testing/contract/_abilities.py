@@ -22,6 +22,15 @@ REFUSED: dict[str, tuple[Callable[["ipcq.Queue[Any]"], object], ...]] = {
     "pollable": (lambda queue: queue.fileno(),),
     "notify": (lambda queue: queue.notify(print), lambda queue: queue.notify()),
     "peek": (lambda queue: queue.peek(),),
+    "leases": (
+        lambda queue: queue.lease(),
+        lambda queue: queue.lease_many(1),
+        lambda queue: queue.ack_many([]),
+        lambda queue: queue.leases(),
+        lambda queue: queue.join(),
+        lambda queue: queue.dead(),
+    ),
+    "delays": (lambda queue: queue.put("item", delay=1),),
     "shutdown": (lambda queue: queue.shutdown(), lambda queue: queue.shutdown(immediate=True)),
 }
 #: The ways in which a queue ends for every process.

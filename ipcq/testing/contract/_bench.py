@@ -210,11 +210,12 @@ class Bench:
 
     @property
     def can(self) -> Capabilities:
-        """Capabilities of a queue with the options `small`, and with priorities if the backend supports them."""
+        """Capabilities of a queue with the options `small`, and with priorities and leases if the backend has them."""
         known = type(self).__dict__.get("_can")
         if known is None:
             best = next(info.capabilities for info in ipcq.backends() if info.name == self.backend)
-            options = {**self.small, "priorities": best is not None and best.priorities}
+            abilities = {each: best is not None and getattr(best, each) for each in ("priorities", "leases")}
+            options = {**self.small, **abilities}
             name = self.fresh_name()
             with ipcq.open(name, backend=self.backend, exclusive=True, **options) as queue:
                 known = queue.capabilities
