@@ -48,6 +48,7 @@ def _reason_against(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:
         mode=queue.mode,
         max_message_size=queue.max_message_size,
         priorities=queue.priorities,
+        leases=queue.capabilities.leases,
         lifetime=queue.lifetime,
     )
     able = best.capabilities or ipcq.Capabilities()

@@ -30,6 +30,8 @@ def test_attributes_are_those_of_the_queue(run: Run, queue: Queue) -> None:
         "max_message_size": 512,
         "buffer_size": queue.buffer_size,
         "priorities": False,
+        "leases": False,
+        "max_deliveries": None,
         "lifetime": "persistent",
     }
 

@@ -34,6 +34,8 @@ from ipcq.errors import QueueExists
 @limit_options
 @option_of_open("buffer_size")
 @option_of_open("priorities")
+@option_of_open("leases")
+@option_of_open("max_deliveries")
 @option_of_open("mode", default=f"{DEFAULTS['mode']:04o}", show_default=True)
 @option_of_open("require", help="Require a capability, as in persistence:kernel. Repeatable.")
 @backend_option("Create the queue on this backend.")
@@ -49,6 +51,8 @@ def command(
     max_message_size: int | None,
     buffer_size: int | None,
     priorities: bool,
+    leases: bool,
+    max_deliveries: int | None,
     mode: int,
     require: tuple[str, ...],
     backend: str,
@@ -82,6 +86,8 @@ def command(
                 max_message_size=max_message_size,
                 buffer_size=buffer_size,
                 priorities=priorities,
+                leases=leases,
+                max_deliveries=max_deliveries,
                 mode=mode,
                 require=require,
                 other_users=other_users,

@@ -33,6 +33,8 @@ def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
                 "max_message_size": queue.max_message_size,
                 "buffer_size": queue.buffer_size,
                 "priorities": queue.priorities,
+                "leases": queue.capabilities.leases,
+                "max_deliveries": queue.max_deliveries,
                 "lifetime": queue.lifetime,
             },
             "stats": asdict(queue.stats()),
