@@ -357,7 +357,9 @@ class LeaseMemoryChannel(MemoryChannel, LeaseChannel):
                 for place, each in enumerate(ready[:limit])
             ]
             leases = [
-                Leased(each.data, each.priority, each.deliveries, each.serial << _NUMBER_BITS | each.number)
+                Leased(
+                    each.data, each.priority, each.deliveries, each.serial << _NUMBER_BITS | each.number, each.failures
+                )
                 for each in messages
             ]
             queue.commit({each.number: each for each in messages})

@@ -49,7 +49,18 @@ class Lease(Generic[T]):
     Each method that settles raises `LeaseLost` if the lease is over, and then changes nothing.
     """
 
-    __slots__ = ("__weakref__", "_end", "_lessor", "_session", "_token", "deliveries", "item", "name", "priority")
+    __slots__ = (
+        "__weakref__",
+        "_end",
+        "_lessor",
+        "_session",
+        "_token",
+        "deliveries",
+        "failures",
+        "item",
+        "name",
+        "priority",
+    )
 
     item: T
     """The item that was put."""
@@ -57,6 +68,8 @@ class Lease(Generic[T]):
     """Its priority, from 0 to 32767."""
     deliveries: int
     """How many times the message has been leased, including this time."""
+    failures: int
+    """How many of these times have failed: `max_deliveries` bounds them, and `DeadLetters.requeue` forgets them."""
     name: str
     """The queue's name."""
 
@@ -67,6 +80,7 @@ class Lease(Generic[T]):
         self.item = item
         self.priority = leased.priority
         self.deliveries = leased.deliveries
+        self.failures = leased.failures
         self.name = lessor.name
         self._lessor = lessor
 

@@ -43,6 +43,11 @@ class Lease(Generic[T]):
         return self._inner.deliveries
 
     @property
+    def failures(self) -> int:
+        """How many of these times have failed: `max_deliveries` bounds them, and `requeue` forgets them."""
+        return self._inner.failures
+
+    @property
     def name(self) -> str:
         """The queue's name."""
         return self._inner.name

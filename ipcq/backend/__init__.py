@@ -100,10 +100,10 @@ each clause.
     state a message keeps its place in `max_messages` and `buffer_size`; `full` counts all of them. `qsize`, `empty`,
     `peek`, `try_get` and `fileno` know the ready ones alone. `clear` drops those that are ready or delayed.
 24. A put gives each message a number. Ready messages leave by priority, then by number. Neither ever changes: a message
-    that becomes ready again comes before all later ones of its priority. `try_lease` leases the next one and counts the
-    delivery in one step; a process that is killed inside it may leave a message ready that counts one delivery and one
-    failure. If it raises one of our errors or `MemoryError`, it has leased nothing. `try_get` on such a queue leases
-    and acknowledges in one step.
+    that becomes ready again comes before all later ones of its priority. `try_lease` leases the next one, counts the
+    delivery and tells the failures so far in one step; a process that is killed inside it may leave a message ready
+    that counts one delivery and one failure. If it raises one of our errors or `MemoryError`, it has leased nothing.
+    `try_get` on such a queue leases and acknowledges in one step.
 25. `recall` releases what was leased with the serial numbers, also if the call that leased it was interrupted by an
     exception and its result was lost. It does nothing for serial numbers that lease nothing.
 26. A message put with a delay becomes ready when the time is over, and not before. The clock is one that nobody sets.

@@ -47,6 +47,8 @@ class Leased(NamedTuple):
     """How many leases it has had, including this one."""
     token: int
     """What `settle` takes, at least 1. It identifies this delivery, on this channel only."""
+    failures: int
+    """How many of its leases have failed since it was put or requeued."""
 
 
 class DeadRecord(NamedTuple):

@@ -267,7 +267,7 @@ class _Handles:
 
     def _taken(self, queue: "ipcq.Queue[Any]", jobs: list["ipcq.Lease[Any]"]) -> list[list[Any]]:
         self._jobs[queue] += jobs
-        return [[job.item, job.priority, job.deliveries] for job in jobs]
+        return [[job.item, job.priority, job.deliveries, job.failures] for job in jobs]
 
     def _settle(self, queue: "ipcq.Queue[Any]", which: int, how: str) -> str:
         jobs = self._jobs[queue]

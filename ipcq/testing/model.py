@@ -339,7 +339,7 @@ class Model:
             handle.messages.settle(message, "fail")
             raise DecodeError
         handle.jobs.append(_Job(message))
-        return [message.item, message.priority, message.deliveries]
+        return [message.item, message.priority, message.deliveries, message.failures]
 
     def _lease_many(self, handle: _Handle, most: int) -> list[Any]:
         self._check_right(handle, handle.reads)
@@ -352,7 +352,7 @@ class Model:
         if not leased:
             raise DecodeError
         handle.jobs += map(_Job, leased)
-        return [[message.item, message.priority, message.deliveries] for message in leased]
+        return [[message.item, message.priority, message.deliveries, message.failures] for message in leased]
 
     def _settle(self, handle: _Handle, which: int, how: str) -> str:
         if not handle.jobs:

@@ -37,7 +37,8 @@ def test_the_end_of_the_block_acknowledges(leasing: Handle, run: Run) -> None:
         queue = ipcq.aio.Queue(leasing)
         await queue.put("job")
         async with queue.lease() as job:
-            assert (job.item, job.priority, job.deliveries, job.name, job.lost) == ("job", 0, 1, queue.name, False)
+            assert (job.item, job.priority, job.deliveries, job.failures) == ("job", 0, 1, 0)
+            assert (job.name, job.lost) == (queue.name, False)
             assert repr(job).startswith("<ipcq.aio.Lease on")
         await queue.join()
         return job.lost

@@ -207,15 +207,15 @@ class SqlChannel(LeaseChannel):
 
         def step() -> list[Leased]:
             leases = []
-            for place, (number, data, priority, deliveries) in enumerate(
-                self._all(f"SELECT number, data, priority, deliveries {NEXT} LIMIT ?", limit)
+            for place, (number, data, priority, deliveries, failures) in enumerate(
+                self._all(f"SELECT number, data, priority, deliveries, failures {NEXT} LIMIT ?", limit)
             ):
                 self._changed(
                     "UPDATE messages SET state = 'leased', due = ?, owner = ?, serial = ?, since = ?, "
                     "deliveries = deliveries + 1 WHERE number = ?",
                     *(monotonic() + hold, self._owner, serial + place, monotonic(), number),
                 )
-                leases.append(Leased(data, priority, deliveries + 1, serial + place))
+                leases.append(Leased(data, priority, deliveries + 1, serial + place, failures))
             if not leases:
                 self._check_not_ended()
             return leases

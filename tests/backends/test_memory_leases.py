@@ -112,7 +112,7 @@ def test_a_backend_without_batches_leases_one_by_one(queue: Handle) -> None:
 def test_a_batch_that_fails_keeps_what_it_has(queue: Handle, before: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clause 24: an error is raised only if nothing was leased."""
     channel = channel_of(queue)
-    there = [Leased(b"1", 0, 1, 1)] * before
+    there = [Leased(b"1", 0, 1, 1, 0)] * before
 
     def lease_or_fail(serial: int, hold: float | None) -> Leased:
         if there:

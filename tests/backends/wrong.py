@@ -512,7 +512,7 @@ class ShowsLeased(Wrong):
     class Faulty(LeaseMemoryChannel):
         def try_lease(self, serial: int, hold: float | None, /) -> Leased | None:
             received = self.peek()
-            return None if received is None else Leased(*received, 1, serial << 64 | 1)
+            return None if received is None else Leased(*received, 1, serial << 64 | 1, 0)
 
 
 class ForgetsAcks(Wrong):
@@ -530,6 +530,24 @@ class ForgetsDeliveries(Wrong):
         def try_lease(self, serial: int, hold: float | None, /) -> Leased | None:
             leased = super().try_lease(serial, hold)
             return leased and leased._replace(deliveries=1)
+
+
+class ForgetsFailures(Wrong):
+    caught_by = "test_each_failure_is_counted"
+
+    class Faulty(LeaseMemoryChannel):
+        def try_lease(self, serial: int, hold: float | None, /) -> Leased | None:
+            leased = super().try_lease(serial, hold)
+            return leased and leased._replace(failures=0)
+
+
+class CountsPoliteReturnsAsFailures(Wrong):
+    caught_by = "test_each_failure_is_counted"
+
+    class Faulty(LeaseMemoryChannel):
+        def try_lease(self, serial: int, hold: float | None, /) -> Leased | None:
+            leased = super().try_lease(serial, hold)
+            return leased and leased._replace(failures=leased.deliveries - 1)
 
 
 class GivesAwayLeasedPlaces(Wrong):

@@ -87,6 +87,7 @@ def verbs(queue: ipcq.Queue[Job]) -> None:
         assert_type(lease, ipcq.Lease[Job])
         assert_type(lease.item, Job)
         assert_type(lease.deliveries, int)
+        assert_type(lease.failures, int)
         assert_type(lease.lost, bool)
     leases = queue.lease_many(10, timeout=1)
     assert_type(leases, list[ipcq.Lease[Job]])

@@ -228,6 +228,17 @@ class Leases(Holders):
             settle(job)
         assert counts == [1, 2, 3]
 
+    def test_each_failure_is_counted(self) -> None:
+        """C3, clause 24: of the deliveries before, and a release is none."""
+        queue = self.create_leasing()
+        queue.put("job")
+        counts = []
+        for way in ("fail", "release", "fail", "ack"):
+            job = queue.lease(timeout=HANG)
+            counts.append(job.failures)
+            SETTLEMENTS[way](job)
+        assert counts == [0, 1, 1, 2]
+
     # Limits
 
     @pytest.mark.parametrize("state", ["leased", "delayed", "dead"])
@@ -644,7 +655,7 @@ class Leases(Holders):
         assert queue.dead().requeue() == 1
         queue.lease(timeout=HANG).fail()
         job = queue.lease(timeout=HANG)
-        assert (job.item, job.deliveries, queue.dead().qsize()) == (1, 3, 0)
+        assert (job.item, job.deliveries, job.failures, queue.dead().qsize()) == (1, 3, 1, 0)
         job.ack()
 
     def test_some_dead_letters_can_be_requeued(self) -> None:
