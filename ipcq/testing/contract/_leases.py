@@ -2,6 +2,7 @@
 
 import gc
 import math
+import signal
 import threading
 import time
 import warnings
@@ -96,13 +97,18 @@ class Leasing(Bench):
 class Holders(Leasing):  # pragma: no cover - no bundled backend between processes has leases yet
     """Leases of other processes."""
 
+    def kill_a_holder(self) -> None:
+        """Start a process that leases a message and kills itself."""
+        child = self.launch("job = attach().lease(timeout=15); os.kill(os.getpid(), signal.SIGKILL)")
+        assert child.wait() == -signal.SIGKILL
+
     def test_a_job_survives_the_worker_that_held_it(self) -> None:
         """C3, clause 30: its message returns within a second after a kill, counted as a failure."""
         self.needs_processes()
         self.needs("death_notice")
         queue = self.create_leasing(max_deliveries=2)
         queue.put("job")
-        self.run("job = attach().lease(timeout=15); os.kill(os.getpid(), signal.SIGKILL)")
+        self.kill_a_holder()
         with queue.lease(timeout=NOTICED) as job:
             assert (job.item, job.deliveries) == ("job", 2)
 
@@ -112,7 +118,7 @@ class Holders(Leasing):  # pragma: no cover - no bundled backend between process
         self.needs("death_notice")
         queue = self.create_leasing(max_deliveries=1)
         queue.put("poison")
-        self.run("job = attach().lease(timeout=15); os.kill(os.getpid(), signal.SIGKILL)")
+        self.kill_a_holder()
         letter = queue.dead().get_message(timeout=NOTICED)
         assert (letter.item, letter.reason) == ("poison", "its holder died")
 
@@ -122,7 +128,7 @@ class Holders(Leasing):  # pragma: no cover - no bundled backend between process
         self.needs("death_notice")
         queue = self.create_leasing()
         queue.put("job")
-        self.run("job = attach().lease(timeout=15); os.kill(os.getpid(), signal.SIGKILL)")
+        self.kill_a_holder()
         until = time.monotonic() + NOTICED
         queue.put("other")
         while (taken := queue.get(timeout=HANG)) != "job" and time.monotonic() < until:
