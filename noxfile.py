@@ -246,7 +246,7 @@ def csan(session: nox.Session) -> None:
         session.run(*make, "CC=gcc", "OUT=build/gcc", *session.posargs, external=True)
         return
     session.run(*make, "CC=gcc", "OUT=build/gcc", "run", "codec", external=True)
-    session.run(*make, "CC=clang", "OUT=build/clang", "cases", "waking", "threads", "codec", external=True)
+    session.run(*make, "CC=clang", "OUT=build/clang", "cases", "leases", "waking", "threads", "codec", external=True)
     session.run(*make, "CC=musl-gcc", "OUT=build/musl", "run-musl", external=True)
 
 

@@ -45,6 +45,9 @@ CAPABILITIES: Final = Capabilities(
     peek=True,
     shutdown=True,
     atomic_batch=True,
+    leases=True,
+    death_notice=True,
+    delays=True,
     listing=True,
     last_close=True,
     nameless=True,
@@ -87,31 +90,31 @@ class ShmBackend(Backend):
 
     def create(self, name: str, request: Request) -> Channel:
         with importing():
-            from ipcq_shm import _channel
+            from ipcq_shm import _opening
 
         with translated(_segment.ERRORS):
-            return _channel.created(name, request)
+            return _opening.created(name, request)
 
     def attach(self, name: str, request: Request) -> Channel:
         with importing():
-            from ipcq_shm import _channel
+            from ipcq_shm import _opening
 
         with translated(_segment.ERRORS):
-            return _channel.attached(name, request)
+            return _opening.attached(name, request)
 
     def create_nameless(self, request: Request) -> Channel:
         with importing():
-            from ipcq_shm import _channel
+            from ipcq_shm import _opening
 
         with translated(_segment.ERRORS):
-            return _channel.created_nameless(request)
+            return _opening.created_nameless(request)
 
     def adopt(self, descriptors: Sequence[int], request: Request) -> Channel:
         with importing():
-            from ipcq_shm import _channel
+            from ipcq_shm import _opening
 
         with translated(_segment.ERRORS):
-            return _channel.adopted(descriptors, request)
+            return _opening.adopted(descriptors, request)
 
     def exists(self, name: str) -> bool:
         if sys.platform != "linux":

@@ -1,14 +1,14 @@
-"""A channel over one ring: limits, creation and ends of a queue. `_core.Ring` moves the messages."""
+"""A channel over one queue: its limits and its end. `_core.Ring` moves the messages."""
 
 import os
 import stat
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Final
+from functools import cache
+from typing import ClassVar
 
 from ipcq.backend import (
     Attributes,
+    Capabilities,
     Channel,
     Holder,
     Notice,
@@ -17,27 +17,19 @@ from ipcq.backend import (
     belongs,
     check_daemon_threads,
     closed,
-    default_limits,
     holder_of_byte,
     holder_of_thread,
     no_fork,
     notice_taken,
-    opened,
     translated,
 )
-from ipcq.errors import QueueExists, QueueNotFound, Unsupported, VersionMismatch
+from ipcq.errors import CorruptQueue, Unsupported, VersionMismatch
 from ipcq_shm import CAPABILITIES, _core, _notice, _segment
-
-#: With priorities, and without.
-_CAPABILITIES: Final = {ordered: replace(CAPABILITIES, priorities=ordered) for ordered in (True, False)}
-
-_MOST_MESSAGE_BYTES: Final = 2**32 - 1
-# RING_LARGEST and CELLS_LARGEST of csrc/layout.h.
-_MOST_RING_BYTES: Final = 1 << 46
-_MOST_CELLS_BYTES: Final = 1 << 38
 
 
 class ShmChannel(_core.Ring, Channel):
+    _leases: ClassVar = False
+
     def __init__(self, name: str, descriptor: int, request: Request) -> None:
         """Become a participant. This object owns the descriptor from now on, and closes it on failure."""
         self._name = name
@@ -45,10 +37,13 @@ class ShmChannel(_core.Ring, Channel):
         try:
             bell = _segment.bell_of(name) if name else ""
             with no_fork:
-                self.attach(descriptor, bell, request.after_unlink == "continue")
+                # A queue of the version before this one can be emptied, but not used.
+                self.attach(descriptor, bell, request.after_unlink == "continue", not request.write)
                 belongs(self, descriptor)
             self.attributes = _attributes(self)
-            self.capabilities = _CAPABILITIES[self.attributes.priorities]
+            self.capabilities = _capabilities(self.attributes.priorities, self.attributes.leases)
+            if self.attributes.leases != self._leases:
+                raise CorruptQueue  # its header was changed just now
         except BaseException:
             # Close exactly once, wherever a signal handler raised.
             if self.detach():
@@ -94,7 +89,7 @@ class ShmChannel(_core.Ring, Channel):
     def close(self) -> None:
         self._withdraw()
         # Before the slot is released: otherwise others overwrite a message that a thread of this process still copies.
-        self.settle()
+        self.settle_uses()
         try:
             if self._name and self.attributes.lifetime == "last-close":
                 with translated(_segment.ERRORS):
@@ -122,137 +117,21 @@ class ShmChannel(_core.Ring, Channel):
         return True
 
 
-def created(name: str, request: Request) -> ShmChannel:
-    if request.mode & 0o077 and not request.other_users:
-        raise Unsupported(
-            f"mode={request.mode:#o} allows other users to truncate the queue, which kills its users: "
-            "create it with other_users=True if you trust them"
-        )
-    channel = ShmChannel(name, _formatted(name, request), request)
-    try:
-        _publish(channel, name)
-    except BaseException:
-        channel.detach()
-        raise
-    return channel
-
-
-def _formatted(name: str, request: Request) -> int:
-    attributes, limit = _limits(request)
-    descriptor = _segment.nameless(_core.segment_size(limit), request.mode)
-    try:
-        _core.format(descriptor, limit, attributes.max_messages or 0, attributes.max_message_size, _flags(attributes))
-        os.pwrite(descriptor, os.fsencode(name), _segment.NAME_AT)
-    except BaseException:
-        closed(descriptor)
-        raise
-    return descriptor
-
-
-def created_nameless(request: Request) -> ShmChannel:
-    bell = _segment.nameless_bell()
-    try:
-        descriptor = _formatted("", replace(request, lifetime="last-close"))
-    except BaseException:
-        closed(bell)
-        raise
-    return _nameless(descriptor, bell, request)
-
-
-def adopted(descriptors: Sequence[int], request: Request) -> ShmChannel:
-    lent, bell = (opened(partial(int, each)) for each in descriptors)
-    try:
-        # Open the file again: locks belong to the open file, and those of `lent` belong to the sender.
-        descriptor = _segment.opened_again(lent)
-    except BaseException:
-        closed(bell)
-        raise
-    finally:
-        closed(lent)
-    return _nameless(descriptor, bell, request)
-
-
-def _nameless(descriptor: int, bell: int, request: Request) -> ShmChannel:
-    try:
-        channel = ShmChannel("", descriptor, request)
-        try:
-            with no_fork:
-                channel.adopt_bell(bell)
-                belongs(channel, bell)
-        except BaseException:
-            channel.detach()
-            raise
-    except BaseException:
-        closed(bell)
-        raise
-    return channel
-
-
-def _publish(channel: ShmChannel, name: str) -> None:
-    try:
-        _segment.publish(channel.descriptor, name)
-    except FileExistsError:
-        if _segment.exists(name):
-            raise QueueExists from None
-        # The existing queue had lost its last handle, and `exists` removed it.
-        _segment.publish(channel.descriptor, name)
-    channel.named()
-
-
-def attached(name: str, request: Request) -> ShmChannel:
-    channel = ShmChannel(name, _segment.opened(name, request), request)
-    try:
-        # It was removed before this handle had its slot, or by a process that did not see the slot.
-        if not _segment.is_linked(channel.descriptor, channel.attributes.lifetime):
-            raise QueueNotFound
-    except BaseException:
-        channel.detach()
-        raise
-    return channel
-
-
-def _limits(request: Request) -> tuple[Attributes, int]:
-    """Return the attributes of a new queue, and the size of its ring in bytes.
-
-    Raises:
-        InvalidArgument: The limits contradict each other.
-        Unsupported: The ring would be too large.
-    """
-    flags = _segment.ORDERED if request.priorities else 0
-
-    def cost(size: int) -> int:
-        if size > _MOST_MESSAGE_BYTES:
-            raise Unsupported(
-                f"a message has at most {_MOST_MESSAGE_BYTES} bytes, asked for max_message_size={size}: ask for less"
-            )
-        return _core.message_size(size, flags)
-
-    attributes = default_limits(request, cost)
-    limit = attributes.buffer_size
-    if limit is None:
-        limit = cost(attributes.max_message_size) * (attributes.max_messages or 1)
-    most = _MOST_CELLS_BYTES if request.priorities else _MOST_RING_BYTES
-    if limit > most or (attributes.max_messages or 0) >= 2**64:
-        raise Unsupported(f"a queue of this kind has at most {most} bytes, asked for {limit}: ask for less")
-    return attributes, limit
-
-
-def _flags(attributes: Attributes) -> int:
-    return (
-        (_segment.ORDERED if attributes.priorities else 0)
-        | (_segment.LAST_CLOSE if attributes.lifetime == "last-close" else 0)
-        | (_segment.BYTES if attributes.buffer_size is not None else 0)
-    )
-
-
 def _attributes(ring: _core.Ring) -> Attributes:
     # The checked values of the private copy; the segment may have been changed since.
-    limit, max_messages, max_message_size, flags = ring.limits()
+    limit, max_messages, max_message_size, flags, max_deliveries = ring.limits()
     return Attributes(
         mode=stat.S_IMODE(os.fstat(ring.descriptor).st_mode),
         max_messages=max_messages or None,
         max_message_size=max_message_size,
         buffer_size=limit if flags & _segment.BYTES else None,
         priorities=bool(flags & _segment.ORDERED),
+        leases=bool(flags & _segment.LEASES),
+        max_deliveries=max_deliveries or None,
         lifetime="last-close" if flags & _segment.LAST_CLOSE else "persistent",
     )
+
+
+@cache
+def _capabilities(priorities: bool, leases: bool) -> Capabilities:
+    return replace(CAPABILITIES, priorities=priorities, leases=leases, death_notice=leases, delays=leases)

@@ -51,6 +51,7 @@ MOST_OVERHEAD: Final = 64 << 10
 ORDERED: Final = 1
 LAST_CLOSE: Final = 2
 BYTES: Final = 4
+LEASES: Final = 8
 
 # The layout of csrc/layout.h, which asserts these figures.
 _MAGIC: Final = 0x0A1A715063510D8A

@@ -49,7 +49,7 @@ def _holders(descriptor: int, header: _segment.Header) -> Iterator[Holder]:
         if holder is not None:
             yield holder
     put, get = positions
-    if put != get and not header.flags & _segment.ORDERED:
+    if put != get and not header.flags & (_segment.ORDERED | _segment.LEASES):
         record = os.pread(descriptor, _RECORD.size, header.data_offset + get % header.capacity)
         (word,) = _RECORD.unpack(record)
         if word & 0xFF == _RESERVED:

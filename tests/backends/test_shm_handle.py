@@ -172,7 +172,7 @@ INTERRUPTED = """
 import gc, os, sys
 from types import SimpleNamespace
 from ipcq.backend import Request
-from ipcq_shm import ShmBackend, _channel, _segment
+from ipcq_shm import ShmBackend, _channel, _opening, _segment
 
 def struck_at(instruction, call):
     count = 0
@@ -208,7 +208,7 @@ def close_and_reuse(descriptor):
 
 reused = []
 before = descriptors()
-_segment.os = _channel.os = SimpleNamespace(**{**vars(os), "close": close_and_reuse})
+_segment.os = _channel.os = _opening.os = SimpleNamespace(**{**vars(os), "close": close_and_reuse})
 strikes = 0
 while struck_at(strikes, lambda: ShmBackend().attach(sys.argv[1], Request()).close()):
     strikes += 1

@@ -124,7 +124,7 @@ def test_a_file_removed_by_rm_is_noticed(name: str) -> None:
 
 def test_a_queue_removed_before_the_slot_is_locked_is_not_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """C16: between opening the file and locking the slot."""
-    from ipcq_shm import ShmBackend, _channel
+    from ipcq_shm import ShmBackend, _opening
 
     create(name).close()
     opened = _segment.opened
@@ -134,7 +134,7 @@ def test_a_queue_removed_before_the_slot_is_locked_is_not_found(name: str, monke
         os.unlink(_segment.path_of(name))
         return int(descriptor)
 
-    monkeypatch.setattr(_channel._segment, "opened", slowly)
+    monkeypatch.setattr(_opening._segment, "opened", slowly)
     with pytest.raises(ipcq.QueueNotFound):
         ShmBackend().attach(name, Request())
 
@@ -245,7 +245,7 @@ import errno, fcntl, os, signal, sys
 from types import SimpleNamespace
 import ipcq
 from ipcq.backend import Request
-from ipcq_shm import ShmBackend, _channel, _core, _segment
+from ipcq_shm import ShmBackend, _channel, _core, _opening, _segment
 
 name, verb, lifetime = sys.argv[1:]
 calls = last = 0
@@ -266,9 +266,9 @@ def dying(function):
 def arm():
     functions = "open close fchmod posix_fallocate pread pwrite link unlink stat fstat statvfs listdir".split()
     theirs = SimpleNamespace(**{**vars(os), **{each: dying(getattr(os, each)) for each in functions}})
-    _segment.os = _channel.os = theirs
+    _segment.os = _channel.os = _opening.os = theirs
     _segment.fcntl = SimpleNamespace(**{**vars(fcntl), "fcntl": dying(fcntl.fcntl)})
-    _channel._core = SimpleNamespace(**{**vars(_core), "format": dying(_core.format)})
+    _opening._core = SimpleNamespace(**{**vars(_core), "format": dying(_core.format)})
     for each in "attach", "named", "detach":
         setattr(_channel.ShmChannel, each, dying(getattr(_channel.ShmChannel, each)))
 

@@ -88,7 +88,7 @@ def test_too_many_mappings_are_a_limit(name: str) -> None:
     """C24: the kernel reports it as ENOMEM."""
     code = f"""
 import errno, ipcq, mmap
-from ipcq_shm import _channel
+from ipcq_shm import _opening
 create, most = ipcq.open, int(open("/proc/sys/vm/max_map_count").read())
 create({name + "-first"!r}, "shm").unlink()
 space = mmap.mmap(-1, 2 * most * mmap.PAGESIZE)

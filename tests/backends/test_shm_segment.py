@@ -71,7 +71,7 @@ def test_python_reads_the_header_that_the_extension_wrote(name: str, priorities:
     """C18: the layout in Python, which finds queues without the extension, is the one that the extension asserts."""
     with create(name, priorities=priorities, lifetime="last-close") as queue:
         header = _segment.read_header(queue._channel.descriptor)
-        assert (header.version, header.word_size, header.max_messages, header.max_message_size) == (1, 8, 4, 512)
+        assert (header.version, header.word_size, header.max_messages, header.max_message_size) == (2, 8, 4, 512)
         assert header.pid_namespace == os.stat("/proc/self/ns/pid").st_ino
         assert header.flags == _segment.LAST_CLOSE | (_segment.ORDERED if priorities else 0)
         assert os.pread(queue._channel.descriptor, 256, _segment.NAME_AT).rstrip(b"\0").decode() == name

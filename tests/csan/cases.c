@@ -786,9 +786,13 @@ static void what_is_no_queue_is_not_opened(void)
     CHECK(opened(file) == QUEUE_ALIEN);
     file = memfd_create("no queue", MFD_CLOEXEC);
     CHECK(ftruncate(file, 100000) == 0 && opened(file) == QUEUE_ALIEN);
-    file = queue_file(4096, 0, 64);
-    change_header(file, offsetof(struct segment_header, version), 2, 4);
-    CHECK(opened(file) == QUEUE_VERSIONED);
+    for (uint32_t version = 0; version <= 4; version++) {
+        if (version == LAYOUT_VERSION)
+            continue;
+        file = queue_file(4096, 0, 64);
+        change_header(file, offsetof(struct segment_header, version), version, 4);
+        CHECK(opened(file) == (version == LAYOUT_OLDEST ? QUEUE_OLD : QUEUE_VERSIONED));
+    }
     file = queue_file(4096, 0, 64);
     change_header(file, offsetof(struct segment_header, word_size), 4, 4);
     CHECK(opened(file) == QUEUE_VERSIONED);

@@ -1,7 +1,7 @@
 /*
  * Kills a participant at every instruction of every operation.
  *
- *     crash [ONE]
+ *     crash [ONE | leases]
  *
  * A debugger runs the victim instruction by instruction and copies the segment whenever it has changed. Each copy, with
  * its locks marked as the kernel marks them, is the state that the others would find if the victim had been killed
@@ -16,7 +16,8 @@
  * QUEUE_LARGE is small here, so that copying a large message takes few steps.
  *
  * This proves more than kills at random instants, except about reordering by processors: here the stores of a killed
- * process are seen in program order. With a number, only that pair of a scene and an operation is tried.
+ * process are seen in program order. With a number, only that pair of a scene and an operation is tried; with "leases",
+ * only those of queues with leases.
  */
 #include <linux/futex.h>
 #include <sched.h>
@@ -27,6 +28,7 @@
 
 #include "harness.h"
 
+#include "chain.h"
 #include "doorbell.h"
 #include "notice.h"
 
@@ -42,6 +44,13 @@ enum circumstance {
     ASLEEP,   /* a participant sleeps on each side */
     ARMED,    /* a participant has armed the doorbell */
     ASKED,    /* a participant has requested a notice */
+    /* Only with leases: */
+    LENT,     /* a live participant has leased the first message */
+    OVER,     /* the same, and its hold is over */
+    ORPHANED, /* the same, and it is dead; the next participant has its slot */
+    RETURNED, /* a live participant has leased the first message and given it back */
+    REJECTED, /* the first message is a dead letter */
+    DOWN,     /* the queue is shut down */
 };
 
 struct scene {
@@ -78,8 +87,18 @@ static const struct scene scenes[] = {
     {"in order, with sleepers", 400, 0, 0, 2, SMALL, FLAG_ORDERED, ASLEEP},
     {"in order, with a doorbell", 400, 0, 0, 1, SMALL, FLAG_ORDERED, ARMED},
     {"in order, with a notice asked for", 400, 0, 0, 0, SMALL, FLAG_ORDERED, ASKED},
+    {"with leases, empty", 700, 0, 0, 0, SMALL, FLAG_LEASES, NOTHING},
+    {"with leases, full", 700, 0, 2, 3, SMALL, FLAG_LEASES | FLAG_ORDERED, NOTHING},
+    {"with leases, one of them lent", 700, 0, 0, 2, SMALL, FLAG_LEASES, LENT},
+    {"with leases, one of them over", 700, 0, 0, 2, SMALL, FLAG_LEASES, OVER},
+    {"with leases, one of them of the dead", 700, 0, 0, 2, SMALL, FLAG_LEASES, ORPHANED},
+    {"with leases, one of them returned", 700, 0, 0, 2, SMALL, FLAG_LEASES, RETURNED},
+    {"with leases and a dead letter", 700, 0, 0, 2, SMALL, FLAG_LEASES, REJECTED},
+    {"with leases, shut down", 700, 0, 0, 1, SMALL, FLAG_LEASES, DOWN},
+    {"with leases and a doorbell", 700, 0, 0, 1, SMALL, FLAG_LEASES, ARMED},
 };
 
+/* The numbers of the messages; with leases also their states, deliveries and failures. */
 struct contents {
     size_t count;
     uint32_t numbers[MOST];
@@ -89,6 +108,7 @@ struct contents {
 static const struct scene *scene;
 static uint64_t held; /* position of the record that is being copied, and the slot of its owner */
 static uint32_t holder;
+static uint64_t lending; /* the lock byte of that participant if it has leases */
 static int bell = -1;
 
 static unsigned char bytes[MOST_BYTES];
@@ -182,16 +202,188 @@ static void attach(struct queue *queue)
     queue_close(queue_open(queue->descriptor));
 }
 
+/* Operations of leases */
+
+#define HOUR (3600 * SECOND)
+#define FAILURES 2 /* that make a dead letter */
+
+static struct queue_lease leases[2];
+static size_t lent;
+
+static void lend(struct queue *queue, size_t count, int64_t hold)
+{
+    struct place place = {bytes, sizeof bytes, 0, 0};
+
+    queue_lease(queue, place_for, &place, 1, hold, leases, count, &lent, 0);
+}
+
+static void end_leases(struct queue *queue, enum lease_verdict verdict, int64_t delay)
+{
+    struct lease_order order = {.verdict = verdict, .delay = delay, .reason = "why", .reason_size = 3};
+    struct lease_token tokens[2];
+    bool lost[2];
+
+    for (size_t which = 0; which < lent; which++)
+        tokens[which] = (struct lease_token){leases[which].cell, leases[which].serial};
+    lease_settle(queue, tokens, lent, &order, lost, 0);
+}
+
+static void lease_one(struct queue *queue)
+{
+    lend(queue, 1, 0);
+}
+
+static void lease_for_an_hour(struct queue *queue)
+{
+    lend(queue, 1, HOUR);
+}
+
+static void lease_two(struct queue *queue)
+{
+    lend(queue, 2, 0);
+}
+
+static void acknowledge(struct queue *queue)
+{
+    lend(queue, 1, HOUR);
+    end_leases(queue, LEASE_ACK, 0);
+}
+
+static void acknowledge_two(struct queue *queue)
+{
+    lend(queue, 2, 0);
+    end_leases(queue, LEASE_ACK, 0);
+}
+
+static void release(struct queue *queue)
+{
+    lend(queue, 1, 0);
+    end_leases(queue, LEASE_RELEASE, 0);
+}
+
+static void release_late(struct queue *queue)
+{
+    lend(queue, 1, HOUR);
+    end_leases(queue, LEASE_RELEASE, HOUR);
+}
+
+static void fail_late(struct queue *queue)
+{
+    lend(queue, 1, 0);
+    end_leases(queue, LEASE_FAIL, HOUR);
+}
+
+static void fail_twice(struct queue *queue)
+{
+    lend(queue, 1, 0);
+    end_leases(queue, LEASE_FAIL, 0);
+    lend(queue, 1, 0);
+    end_leases(queue, LEASE_FAIL, 0);
+}
+
+static void fail_once(struct queue *queue)
+{
+    lend(queue, 1, 0);
+    end_leases(queue, LEASE_FAIL, 0);
+}
+
+static void reject(struct queue *queue)
+{
+    lend(queue, 1, 0);
+    end_leases(queue, LEASE_REJECT, 0);
+}
+
+static void extend(struct queue *queue)
+{
+    bool lost;
+
+    lend(queue, 1, 0);
+    if (lent != 0)
+        lease_extend(queue, &(struct lease_token){leases[0].cell, leases[0].serial}, 1, HOUR, &lost, 0);
+}
+
+static void put_late(struct queue *queue)
+{
+    struct queue_piece piece = {.data = bytes, .size = SMALL};
+
+    tag_write(bytes, SMALL, (struct tag){7, 1000});
+    lease_put_delayed(queue, &piece, HOUR, 0);
+}
+
+static void tend(struct queue *queue)
+{
+    int64_t wait;
+
+    queue->segment->leases.looked = 0;
+    lease_tend(queue, &wait, 0);
+}
+
+static void take_dead(struct queue *queue)
+{
+    struct place place = {bytes, sizeof bytes, 0, 0};
+    struct lease_dead letter;
+
+    get_dead(queue, &place, &letter, 0);
+}
+
+static void requeue(struct queue *queue)
+{
+    size_t count;
+
+    lease_requeue(queue, 10, &count, 0);
+}
+
+static void end_it(struct queue *queue)
+{
+    queue_shutdown(queue, 0);
+    queue_drop(queue, 0);
+}
+
+static void lease_and_leave(struct queue *queue)
+{
+    struct queue *own = queue_open(queue->descriptor);
+
+    lend(own, 2, 0);
+    queue_close(own);
+}
+
 static const struct operation {
     const char *name;
     void (*act)(struct queue *queue);
-    bool second; /* also as the second victim */
+    bool second; /* also as the second victim, in scenes with leases if it needs them, else in the others */
+    /* Only with leases: what else may have been done when it is killed, and whether that holds for each message alone. */
+    bool leases;
+    void (*part)(struct queue *queue);
+    void (*other)(struct queue *queue);
+    bool singly;
 } operations[] = {
-    {"put", put_small, true},      {"put of a large message", put_large, true},
-    {"put_many", put_batch, false}, {"get", get_one, true},
-    {"get_many", get_batch, false}, {"clear", clear_all, false},
-    {"peek", peek_one, false},      {"settle", settle, false},
-    {"arm, ask and cancel", tell, true}, {"attach and detach", attach, false},
+    {.name = "put", .act = put_small, .second = true},
+    {.name = "put of a large message", .act = put_large, .second = true},
+    {.name = "put_many", .act = put_batch},
+    {.name = "get", .act = get_one, .second = true},
+    {.name = "get_many", .act = get_batch, .singly = true},
+    {.name = "clear", .act = clear_all, .singly = true},
+    {.name = "peek", .act = peek_one},
+    {.name = "settle", .act = settle},
+    {.name = "arm, ask and cancel", .act = tell, .second = true},
+    {.name = "attach and detach", .act = attach},
+    {.name = "lease", .act = lease_one, .leases = true, .second = true},
+    {.name = "lease with a hold", .act = lease_for_an_hour, .leases = true},
+    {.name = "lease of two", .act = lease_two, .leases = true, .singly = true},
+    {.name = "acknowledge", .act = acknowledge, .leases = true, .part = lease_one, .second = true},
+    {.name = "acknowledge two", .act = acknowledge_two, .leases = true, .part = lease_two, .singly = true},
+    {.name = "release", .act = release, .leases = true, .part = lease_one},
+    {.name = "release with a delay", .act = release_late, .leases = true, .part = lease_one, .other = release},
+    {.name = "fail with a delay", .act = fail_late, .leases = true, .part = lease_one},
+    {.name = "fail twice", .act = fail_twice, .leases = true, .part = fail_once},
+    {.name = "reject", .act = reject, .leases = true, .part = lease_one},
+    {.name = "extend", .act = extend, .leases = true},
+    {.name = "put with a delay", .act = put_late, .leases = true},
+    {.name = "tend", .act = tend, .leases = true, .second = true},
+    {.name = "get of a dead letter", .act = take_dead, .leases = true},
+    {.name = "requeue", .act = requeue, .leases = true},
+    {.name = "shutdown and drop", .act = end_it, .leases = true},
+    {.name = "lease and leave", .act = lease_and_leave, .leases = true, .part = lease_two, .singly = true},
 };
 
 /* States */
@@ -261,7 +453,7 @@ static void blank_unfinished(unsigned char *segment)
     uint64_t position = there->get.position;
     uint64_t capacity = there->header.capacity;
 
-    if (scene->flags & FLAG_ORDERED)
+    if (layout_has_cells(scene->flags))
         return;
     while (position < there->put.position) {
         const struct ring_record *record = record_in(segment, position);
@@ -281,16 +473,22 @@ static int file_of(const unsigned char *state)
     return file;
 }
 
+static bool lock_byte(int file, uint64_t at)
+{
+    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
+
+    return fcntl(file, F_OFD_SETLK, &byte) == 0;
+}
+
 /* Makes this slot belong to a live participant. */
 static int occupy(int file)
 {
-    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(LAYOUT_LOCKS + holder), .l_len = 1};
     char path[32];
     int other;
 
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     other = open(path, O_RDWR | O_CLOEXEC);
-    CHECK(other >= 0 && fcntl(other, F_OFD_SETLK, &byte) == 0);
+    CHECK(other >= 0 && lock_byte(other, LAYOUT_LOCKS + holder) && lock_byte(other, lending));
     return other;
 }
 
@@ -345,14 +543,103 @@ static unsigned fill(struct queue *queue, size_t size)
     return count;
 }
 
+/* Whether a live participant other than the victim has something. */
+static bool has_other(void)
+{
+    return scene->with == CLAIMED || scene->with == RESERVED || scene->with == LENT || scene->with == OVER ||
+           scene->with == RETURNED;
+}
+
+static void come_home(struct queue *queue)
+{
+    int64_t wait;
+
+    queue->segment->leases.looked = 0;
+    CHECK(lease_tend(queue, &wait, SECOND) == QUEUE_OK);
+}
+
+/* All messages when the leases of the victim have come back, in the order of putting. */
+static struct contents all_of(struct queue *queue)
+{
+    struct cells cells = cells_of(queue);
+    struct contents contents = {0};
+    struct lease_counts counts;
+    uint32_t states[CELL_DEAD + 1] = {0};
+    uint64_t keys[MOST];
+
+    for (uint32_t cell = 0; cell < cells.count; cell++) {
+        uint32_t state = state_of(&cells, cell);
+        uint32_t size = size_of(&cells, cell);
+        uint32_t failures = cells.cell[cell].as.leased.deliveries - cells.cell[cell].as.leased.settled;
+        size_t at = contents.count;
+        struct tag tag;
+
+        if (state == CELL_NONE)
+            continue;
+        CHECK(state <= CELL_DEAD && contents.count < MOST && size <= sizeof bytes);
+        CHECK(chain_copy(&cells, cell, bytes, NULL, size) < cells.count && tag_read(bytes, size, &tag) && tag.who == 7);
+        states[state]++;
+        for (; at > 0 && keys[at - 1] > number_of(&cells, cell); at--) {
+            keys[at] = keys[at - 1];
+            contents.numbers[at] = contents.numbers[at - 1];
+        }
+        keys[at] = number_of(&cells, cell);
+        /* Of a dead letter the failures mean nothing, and of a leased message they are not known yet. */
+        contents.numbers[at] = tag.number << 16 | state << 12 | cells.cell[cell].as.leased.deliveries << 6 |
+                               (state == CELL_DEAD || state == CELL_LEASED ? 0 : failures);
+        contents.count++;
+    }
+    CHECK(lease_count(queue, &counts, SECOND) == QUEUE_OK);
+    CHECK(counts.ready == states[CELL_READY] && counts.leased == states[CELL_LEASED]);
+    CHECK(counts.delayed == states[CELL_DELAYED] && counts.dead == states[CELL_DEAD]);
+    return contents;
+}
+
+static struct contents survive_with_leases(const unsigned char *state, unsigned capacity)
+{
+    int file = file_of(state);
+    int other = has_other() ? occupy(file) : -1;
+    struct queue *queue = queue_open(file);
+    struct place place = {bytes, sizeof bytes, 0, 0};
+    struct queue_total put, got;
+    struct contents contents;
+    enum queue_result result;
+    bool down;
+    size_t count;
+
+    come_home(queue);
+    contents = all_of(queue);
+    if (other >= 0)
+        close(other);
+    come_home(queue);
+    down = queue->segment->state.down != 0;
+    while ((result = try_get(queue, &place)) == QUEUE_OK)
+        continue;
+    CHECK(result == QUEUE_EMPTY || down);
+    queue_clear(queue, &count, SECOND);
+    CHECK(try_get(queue, &place) == (down ? QUEUE_DOWN : QUEUE_EMPTY));
+    CHECK(lease_clear_dead(queue, &count, SECOND) == QUEUE_OK);
+    side_totals(queue, &put, &got);
+    CHECK(put.count == got.count && put.bytes == got.bytes);
+    if (capacity != 0 && !down)
+        CHECK(fill(queue, scene->size) == capacity);
+    queue_close(queue);
+    close(file);
+    return contents;
+}
+
 /* Lets a survivor read all messages, and check that all space is usable. Copies in progress are finished. */
 static struct contents survive(const unsigned char *state, unsigned capacity)
 {
-    int file = file_of(state);
-    int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
-    struct queue *queue = queue_open(file);
+    int file, other;
+    struct queue *queue;
     struct contents contents;
 
+    if (scene->flags & FLAG_LEASES)
+        return survive_with_leases(state, capacity);
+    file = file_of(state);
+    other = has_other() ? occupy(file) : -1;
+    queue = queue_open(file);
     if (scene->with == RESERVED) {
         struct ring_record *record = record_in((unsigned char *)queue->segment, held);
         size_t size = record->size;
@@ -384,14 +671,47 @@ static bool between(const struct contents *found, const struct contents *before,
 
 struct bounds {
     struct contents before, after;
+    struct contents part, other; /* with leases, else as before */
     bool singly; /* with priorities, messages of a batch are taken one by one */
     unsigned capacity;
 };
+
+/* Returns a message, which is named by its number; 0 if it is not there. */
+static uint32_t message_of(const struct contents *contents, uint32_t number)
+{
+    for (size_t index = 0; index < contents->count; index++)
+        if (contents->numbers[index] >> 16 == number)
+            return contents->numbers[index];
+    return 0;
+}
+
+/* Returns whether each message alone is as in one of the bounds. */
+static bool each_within(const struct contents *found, const struct bounds *bounds)
+{
+    const struct contents *all[] = {&bounds->before, &bounds->after, &bounds->part, &bounds->other};
+    bool within = true;
+
+    for (size_t which = 0; which < 4; which++) {
+        for (size_t index = 0; index < all[which]->count; index++) {
+            uint32_t number = all[which]->numbers[index] >> 16;
+            uint32_t message = message_of(found, number);
+
+            within = within && (message == message_of(all[0], number) || message == message_of(all[1], number) ||
+                                message == message_of(all[2], number) || message == message_of(all[3], number));
+        }
+    }
+    return within;
+}
 
 static void judge(const unsigned char *state, const struct bounds *bounds)
 {
     struct contents found = survive(state, bounds->capacity);
 
+    if (scene->flags & FLAG_LEASES) {
+        CHECK(same(&found, &bounds->before) || same(&found, &bounds->after) || same(&found, &bounds->part) ||
+              same(&found, &bounds->other) || (bounds->singly && each_within(&found, bounds)));
+        return;
+    }
     CHECK(same(&found, &bounds->before) || same(&found, &bounds->after) ||
           (bounds->singly && between(&found, &bounds->before, &bounds->after)));
 }
@@ -406,7 +726,9 @@ static void check_now(const unsigned char *first, const unsigned char *now, bool
         CHECK(there->put.position != before->put.position);
     if (!putting && there->get.event.turns != before->get.event.turns && scene->flags == 0)
         CHECK(there->get.position != before->get.position);
-    if (scene->with == ARMED)
+    if (scene->with == ARMED && scene->flags & FLAG_LEASES)
+        CHECK(is_rung() || there->cells.ready == 0);
+    else if (scene->with == ARMED)
         CHECK(is_rung() || there->put.position == there->get.position);
     if (scene->with == ASKED && before->state.attention == ATTEND_NOTICE && there->put.position != before->put.position)
         CHECK(there->state.notices != before->state.notices);
@@ -430,7 +752,7 @@ static struct queue *open_as_victim(int file)
 static struct contents after_all(const unsigned char *state, void (*act)(struct queue *queue))
 {
     int file = file_of(state);
-    int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
+    int other = has_other() ? occupy(file) : -1;
     unsigned char *now = mmap(NULL, film_size, PROT_READ, MAP_SHARED, file, 0);
     struct contents contents;
     pid_t child = fork_child();
@@ -465,12 +787,27 @@ struct tally {
 
 static struct tally *tally;
 
+/* Compares two states, except what belongs to slots that no participant has here: that is most of a segment. */
+static bool differ(const unsigned char *one, const unsigned char *other)
+{
+    const struct segment_header *header = (const struct segment_header *)other;
+    size_t slots = offsetof(struct segment, generations) + 16 * sizeof(uint32_t);
+    size_t name = offsetof(struct segment, name);
+    size_t data = header->data_offset;
+    size_t holders = data - LAYOUT_HOLDERS; /* of a queue with leases */
+
+    return memcmp(one, other, slots) != 0 || memcmp(one + name, other + name, sizeof(struct segment) - name) != 0 ||
+           (scene->flags & FLAG_LEASES &&
+            memcmp(one + holders, other + holders, 16 * sizeof(struct lease_holder)) != 0) ||
+           memcmp(one + data, other + data, film_size - data) != 0;
+}
+
 /* Runs an operation step by step from a state, judges the state after each step, and calls `visit` with it. */
 static void shoot(const struct state *from, const struct operation *operation, const struct bounds *bounds,
                   struct seen *judged, void (*visit)(const struct state *state, void *context), void *context)
 {
     int file = file_of(from->bytes);
-    int other = scene->with == CLAIMED || scene->with == RESERVED ? occupy(file) : -1;
+    int other = has_other() ? occupy(file) : -1;
     unsigned char *now = mmap(NULL, film_size, PROT_READ, MAP_SHARED, file, 0);
     unsigned char *last = malloc(film_size);
     unsigned char *first = malloc(film_size);
@@ -496,7 +833,7 @@ static void shoot(const struct state *from, const struct operation *operation, c
     memcpy(first, now, film_size);
     memset(last, 0, film_size); /* so that the first state is judged too */
     for (;;) {
-        if (memcmp(last, now, film_size) != 0) {
+        if (differ(last, now)) {
             memcpy(last, now, film_size);
             check_now(first, last, putting);
             memcpy(dead, last, film_size);
@@ -558,14 +895,24 @@ static struct bounds bounds_of(const unsigned char *state, const struct operatio
     memset(&bounds, 0, sizeof bounds); /* it is hashed */
     bounds.before = survive(state, 0);
     bounds.after = after_all(state, operation->act);
-    bounds.singly = scene->flags & FLAG_ORDERED && bounds.before.count > bounds.after.count;
+    bounds.part = operation->part == NULL ? bounds.before : after_all(state, operation->part);
+    bounds.other = operation->other == NULL ? bounds.before : after_all(state, operation->other);
+    bounds.singly = scene->flags & FLAG_LEASES ? operation->singly
+                                               : scene->flags & FLAG_ORDERED && bounds.before.count > bounds.after.count;
     bounds.capacity = capacity;
     return bounds;
 }
 
+static int scene_file(void)
+{
+    if (scene->flags & FLAG_LEASES)
+        return queue_file_with_leases(scene->flags, scene->limit, scene->messages, MOST_BYTES, FAILURES);
+    return queue_file_of(scene->flags, scene->limit, scene->messages, MOST_BYTES);
+}
+
 static unsigned capacity_of(void)
 {
-    int file = queue_file_of(scene->flags, scene->limit, scene->messages, MOST_BYTES);
+    int file = scene_file();
     struct queue *queue = queue_open(file);
     unsigned capacity = fill(queue, scene->size);
 
@@ -577,8 +924,8 @@ static unsigned capacity_of(void)
 /* Creates the queue of the scene, and returns its state. */
 static struct state set_up(void)
 {
-    struct segment_header asked = {.limit = scene->limit};
-    int file = queue_file_of(scene->flags, scene->limit, scene->messages, MOST_BYTES);
+    struct segment_header asked = {.limit = scene->limit, .flags = scene->flags};
+    int file = scene_file();
     struct queue *queue = queue_open(file);
     struct state state = {NULL, false};
 
@@ -592,6 +939,7 @@ static struct state set_up(void)
         put_number(queue, number, scene->size);
     }
     holder = queue->slot;
+    lending = LAYOUT_LENDING + ((uint64_t)queue->slot << 32) + queue->generation;
     if (scene->with == CLAIMED) {
         struct place place = {bytes, sizeof bytes, 0, 0};
         struct queue_copy copy;
@@ -612,6 +960,19 @@ static struct state set_up(void)
         queue->segment->state.doorbell = (uint64_t)found.st_ino;
         queue->segment->state.attention = ATTEND_DOORBELL;
         state.rung = scene->filled != 0;
+    } else if (scene->with == LENT) {
+        lend(queue, 1, 0);
+    } else if (scene->with == OVER) {
+        lend(queue, 1, 1);
+    } else if (scene->with == ORPHANED) {
+        lend(queue, 1, 0);
+        queue->segment->state.hint = queue->slot;
+    } else if (scene->with == RETURNED) {
+        release(queue);
+    } else if (scene->with == REJECTED) {
+        reject(queue);
+    } else if (scene->with == DOWN) {
+        CHECK(queue_shutdown(queue, SECOND) == QUEUE_OK);
     } else if (scene->with == ASKED) {
         queue->segment->state.registrant = participant_word(queue, 0);
         queue->segment->state.attention = ATTEND_NOTICE;
@@ -635,13 +996,23 @@ static void try_pair(const struct operation *operation)
     shoot(&state, operation, &bounds, &judged, keep, &film);
     for (size_t index = 0; index < film.count; index++) {
         for (size_t next = 0; next < sizeof operations / sizeof *operations; next++) {
-            if (!operations[next].second)
+            if (!operations[next].second || operations[next].leases != ((scene->flags & FLAG_LEASES) != 0))
                 continue;
             bounds = bounds_of(film.states[index].bytes, &operations[next], capacity);
             shoot(&film.states[index], &operations[next], &bounds, &judged, NULL, NULL);
             tally->twice++;
         }
     }
+}
+
+/* Returns whether an operation is tried in this scene. What leases change is tried in each scene with leases, and what
+ * they do not change in the first ones. */
+static bool belongs(const struct operation *operation, bool only_leases)
+{
+    if (!(scene->flags & FLAG_LEASES))
+        return !operation->leases && !only_leases;
+    return operation->leases || scene->with == NOTHING || scene->with == ARMED || operation->act == get_one ||
+           operation->act == clear_all;
 }
 
 static const struct operation *current;
@@ -655,6 +1026,7 @@ static void name_pair(int number)
 /* One process for each pair, on one processor with its victims: then a step is a context switch and not a wake-up. */
 int main(int count, char **words)
 {
+    bool only_leases = count > 1 && strcmp(words[1], "leases") == 0;
     size_t only = count > 1 ? (size_t)atol(words[1]) : 0;
     size_t pairs = 0, running = 0, next = 0, cpus;
     cpu_set_t all;
@@ -668,6 +1040,8 @@ int main(int count, char **words)
     for (size_t which = 0; which < sizeof scenes / sizeof *scenes; which++) {
         for (size_t what = 0; what < sizeof operations / sizeof *operations; what++) {
             scene = &scenes[which];
+            if (!belongs(&operations[what], only_leases))
+                continue;
             if (pairs++, only != 0 && pairs != only)
                 continue;
             if (running == cpus) {
@@ -682,7 +1056,7 @@ int main(int count, char **words)
                     if (CPU_ISSET(cpu, &all) && skip-- == 0)
                         CPU_SET(cpu, &one);
                 CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
-                        current = &operations[what];
+                current = &operations[what];
                 signal(SIGABRT, name_pair);
                 try_pair(current);
                 _exit(0);

@@ -20,7 +20,7 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 CORE = HERE.parents[1] / "backends" / "ipcq_shm" / "csrc"
 #: What each program is run with, so that it ends soon: segments that mean harm, seconds.
-ARGUMENTS = {"cases": ["500"], "waking": [], "threads": ["4"], "crash": []}
+ARGUMENTS = {"cases": ["500"], "leases": [], "waking": [], "threads": ["4"], "crash": []}
 #: Seconds for one program. They end by themselves, also where they wait for what never comes.
 PATIENCE = 300
 
@@ -66,9 +66,15 @@ def complaint(fault: Fault, out: Path) -> str:
     settings = [f"CORE={place / 'csrc'}", f"OUT={place}", "MORE=-Wno-error"]
     if run(["make", "--silent", "-C", str(HERE), *settings, str(program)], place / "make.log") != 0:
         return f": it does not compile\n{(place / 'make.log').read_text()}"
-    if run([str(program), *ARGUMENTS[fault.program.partition("-")[0]]], place / "run.log") == 0:
+    if run([str(program), *arguments(fault)], place / "run.log") == 0:
         return f": it saw nothing wrong\n{(place / 'run.log').read_text()}"
     return ""
+
+
+def arguments(fault: Fault) -> list[str]:
+    """Return what the program is run with, so that it comes to the fault soon."""
+    program = fault.program.partition("-")[0]
+    return ["leases"] if (program, fault.file) == ("crash", "lease.c") else ARGUMENTS[program]
 
 
 def run(command: list[str], log: Path) -> int:

@@ -20,6 +20,7 @@
 #include "harness.h"
 
 #include "doorbell.h"
+#include "lease.h"
 #include "notice.h"
 
 #define BRIEF 50000 /* patience of one call, ns */
@@ -65,6 +66,8 @@ static struct scene scenes[] = {
     {.flags = FLAG_ORDERED, .limit = 8000, .messages = 20, .largest = 600},
     {.flags = FLAG_BYTES, .limit = 3000, .messages = 0, .largest = 200},
     {.flags = 0, .limit = 100000, .messages = 0, .largest = QUEUE_LARGE + 100}, /* copied without the lock */
+    {.flags = FLAG_LEASES, .limit = 12000, .messages = 20, .largest = 600},
+    {.flags = FLAG_LEASES | FLAG_ORDERED, .limit = 8000, .messages = 0, .largest = 300},
 };
 #define SCENES (sizeof scenes / sizeof *scenes)
 static uint64_t largest; /* maximum message size of the current queue */
@@ -79,8 +82,10 @@ static void guard(void *page)
 
 static void set_up(struct scene *scene)
 {
-    int file = queue_file_of(scene->flags, scene->limit, scene->messages, scene->largest);
-    struct segment_header asked = {.limit = scene->limit};
+    int file = scene->flags & FLAG_LEASES
+                   ? queue_file_with_leases(scene->flags, scene->limit, scene->messages, scene->largest, 2)
+                   : queue_file_of(scene->flags, scene->limit, scene->messages, scene->largest);
+    struct segment_header asked = {.limit = scene->limit, .flags = scene->flags};
     unsigned char *message = calloc(1, scene->largest);
 
     scene->size = segment_size(&asked);
@@ -177,6 +182,10 @@ static size_t somewhere(const struct scene *scene, struct input *input)
     case 2:
         return word_of(offsetof(struct segment, get), offsetof(struct segment, cells), which);
     case 3:
+        if (scene->queue->holders != NULL && which & 1)
+            return word_of(offsetof(struct segment, leases), offsetof(struct segment, parcels), which >> 1);
+        if (scene->queue->holders != NULL && which & 2)
+            return word_of(data - LAYOUT_HOLDERS, data, which >> 2);
         return word_of(offsetof(struct segment, cells), offsetof(struct segment, name), which);
     case 4:
     case 5: /* the next records, with the first bytes of their messages */
@@ -277,6 +286,98 @@ static void clear(struct queue *queue)
     queue_clear(queue, &dropped, BRIEF);
 }
 
+/* Leases: tokens are what was leased, or made up. */
+
+static struct lease_token tokens[8];
+static size_t token;
+
+static int64_t time_of(unsigned how)
+{
+    return how % 3 == 0 ? 0 : how % 3 == 1 ? 1 : INT64_C(1) << (how % 62);
+}
+
+static void lease(struct queue *queue, unsigned how)
+{
+    static uint64_t serial;
+    struct queue_lease taken[4];
+    void *room = NULL;
+    size_t count;
+
+    queue_lease(queue, room_for, &room, serial, time_of(how), taken, 1 + how % 4, &count, BRIEF);
+    CHECK(count <= 4);
+    serial += 4;
+    for (size_t which = 0; which < count; which++)
+        tokens[token++ % 8] = (struct lease_token){taken[which].cell, taken[which].serial};
+    free(room);
+}
+
+static void end_leases(struct queue *queue, unsigned how)
+{
+    struct lease_order order = {
+        .verdict = (enum lease_verdict)(how % 4), .delay = time_of(how >> 2), .reason = tokens, .reason_size = how % 65};
+    bool lost[8];
+
+    if (how & 64)
+        tokens[how % 8].cell = how;
+    lease_settle(queue, &tokens[how % 4], 1 + how % 4, &order, lost, BRIEF);
+    lease_find_lost(queue, tokens, 8, lost, BRIEF);
+    lease_extend(queue, &tokens[how % 8], 1, time_of(how) + 1, lost, BRIEF);
+}
+
+static void read_dead(struct queue *queue, unsigned how)
+{
+    struct lease_dead letters[3];
+    struct lease_held held[3];
+    void *room = NULL;
+    size_t count;
+
+    lease_peek_dead(queue, how % 20, room_for, &room, letters, 3, &count, BRIEF);
+    CHECK(count <= 3);
+    for (size_t which = 0; which < count; which++)
+        CHECK(letters[which].reason_size <= CELL_REASON);
+    lease_take_dead(queue, count == 0 || how & 32 ? how : letters[0].number, BRIEF);
+    lease_held(queue, held, 3, &count, BRIEF);
+    CHECK(count <= 3);
+    free(room);
+}
+
+static void call_lease(struct queue *queue, uint64_t which, unsigned how)
+{
+    unsigned char message[300] = {0};
+    struct queue_piece piece = {.data = message, .size = how % 301};
+    int64_t wait;
+    size_t count;
+
+    switch (which % 8) {
+    case 0:
+    case 1:
+        lease(queue, how);
+        break;
+    case 2:
+    case 3:
+        end_leases(queue, how);
+        break;
+    case 4:
+        lease_put_delayed(queue, &piece, time_of(how) + 1, BRIEF);
+        break;
+    case 5:
+        if (how & 1)
+            queue->segment->leases.looked = 0;
+        lease_tend(queue, &wait, BRIEF);
+        break;
+    case 6:
+        read_dead(queue, how);
+        break;
+    default:
+        lease_requeue(queue, how % 3, &count, BRIEF);
+        lease_recall(queue, how, how, BRIEF);
+        if (how % 8 == 0)
+            lease_clear_dead(queue, &count, BRIEF);
+        if (how % 8 == 1)
+            lease_release_all(queue, BRIEF);
+    }
+}
+
 /* Marks the locks as the kernel does after a kill, so that the next participant repairs. */
 static void kill_owners(struct queue *queue)
 {
@@ -291,6 +392,10 @@ static void call(struct queue *queue, struct input *input)
     uint64_t which = take(input, 1);
     unsigned how = (unsigned)take(input, 2);
 
+    if (queue->holders != NULL && which & 16) {
+        call_lease(queue, which >> 5, how);
+        return;
+    }
     switch (which % 10) {
     case 0:
         put(queue, how % (largest + 50), 1, how >> 10);
@@ -359,8 +464,9 @@ static uint32_t checksum_of(const unsigned char *header)
 {
     uint32_t sum = 2166136261u; /* as in segment.c */
 
-    for (size_t index = 0; index < offsetof(struct segment_header, checksum); index++)
-        sum = (sum ^ header[index]) * 16777619u;
+    for (size_t index = 0; index < sizeof(struct segment_header); index++)
+        if (index < offsetof(struct segment_header, checksum) || index >= offsetof(struct segment_header, incarnation))
+            sum = (sum ^ header[index]) * 16777619u;
     return sum;
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "lease.h"
 #include "lock.h"
 #include "participant.h"
 #include "queue.h"
@@ -48,6 +49,23 @@ static inline pid_t fork_child(void)
 static inline int queue_file_of(uint32_t flags, uint64_t limit, uint64_t messages, uint64_t largest)
 {
     struct segment_header asked = {.limit = limit, .max_messages = messages, .max_message_size = largest, .flags = flags};
+    int descriptor = memfd_create("queue", MFD_CLOEXEC);
+
+    CHECK(descriptor >= 0);
+    CHECK(posix_fallocate(descriptor, 0, (off_t)segment_size(&asked)) == 0);
+    CHECK(segment_format(descriptor, &asked) == QUEUE_OK);
+    return descriptor;
+}
+
+/* Creates a queue with leases; `flags` beside that. */
+static inline int queue_file_with_leases(uint32_t flags, uint64_t limit, uint64_t messages, uint64_t largest,
+                                         uint32_t max_deliveries)
+{
+    struct segment_header asked = {.limit = limit,
+                                   .max_messages = messages,
+                                   .max_message_size = largest,
+                                   .flags = flags | FLAG_LEASES,
+                                   .max_deliveries = max_deliveries};
     int descriptor = memfd_create("queue", MFD_CLOEXEC);
 
     CHECK(descriptor >= 0);
@@ -101,6 +119,18 @@ static inline void *place_for(void *context, struct queue_piece *message)
     place->size = message->size;
     place->priority = message->priority;
     return place->bytes;
+}
+
+/* Takes the oldest dead letter. */
+static inline enum queue_result get_dead(struct queue *queue, struct place *place, struct lease_dead *letter,
+                                         int64_t patience)
+{
+    size_t found;
+    enum queue_result result = lease_peek_dead(queue, 0, place_for, place, letter, 1, &found, patience);
+
+    if (result == QUEUE_OK)
+        result = found == 0 ? QUEUE_EMPTY : lease_take_dead(queue, letter->number, patience);
+    return result;
 }
 
 static inline enum queue_result try_get(struct queue *queue, struct place *place)

@@ -34,6 +34,7 @@ DAILY = (
     Run("lock", "three threads, slices that never end", ("CRASHES=0", "NO_SLICES")),
     Run("ring", "two producers, a consumer, one is killed", ("SLICE_QUIET", *TWO_PUT)),
     Run("ring", "a producer, two consumers, one is killed", ("SLICE_QUIET", "PRODUCERS=1", "EACH=1", TINY)),
+    Run("lease", "two participants, a message with two deliveries, two are killed", ("MOST=2",)),
     Run(
         "ring", "two producers, a consumer, slices that never end", ("CRASHES=0", "NO_SLICES", "SLICE_QUIET", *TWO_PUT)
     ),
@@ -41,6 +42,16 @@ DAILY = (
 MISTAKES = (
     Run("lock", "a kill without slices", ("CRASHES=1", "NO_SLICES"), "invalid end state"),
     Run("lock", "pending after the word", ("CRASHES=1", "MISTAKE_LATE_PENDING"), "invalid end state"),
+    *(
+        Run("lease", what, ("MOST=2", f"MISTAKE_{name}"), found)
+        for name, what, found in (
+            ("NO_SERIAL", "settling without comparing the serial number", "assertion violated"),
+            ("NO_GENERATION", "taking the next owner of a slot for the holder", "invalid end state"),
+            ("COMMIT_FIRST", "counting the delivery after the commit", "assertion violated"),
+            ("COUNT_AT_RETURN", "counting the failure when a lease returns", "assertion violated"),
+            ("EARLY_END", "ending while a message is leased", "assertion violated"),
+        )
+    ),
     Run("ring", "a kill without slices", ("NO_SLICES", "SLICE_QUIET", *TWO_GET), "invalid end state"),
     Run(
         "ring",
@@ -60,6 +71,7 @@ MISTAKES = (
     ),
 )
 FULL = (
+    Run("lease", "two participants, a message with three deliveries, two are killed", ()),
     Run("lock", "three threads, two are killed", ("CRASHES=2",)),
     Run("ring", "a producer of two, two consumers, one is killed", ("SLICE_QUIET", *TWO_GET)),
     Run("ring", "two producers, a consumer, one is killed, slices end at any time", TWO_PUT),

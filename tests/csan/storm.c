@@ -1,13 +1,17 @@
 /*
  * Kills and stops participants at random instants, and compares the received messages with the accepted ones.
  *
- *     storm [SECONDS [SEED [stop] [order]]]
+ *     storm [SECONDS [SEED [stop] [order] [lease] [late]]]
  *
  * Three producers and three consumers share a queue. Again and again one of them is killed and replaced; with "stop" it
  * is stopped for a while. With "order" the queue has priorities, but only one is used, so that the messages stay in
  * order. The judge's memory records for each producer how many messages it tried to put and how many were accepted, and
  * for each message how often it was taken. A consumer may lose one message when it dies. No other message may be lost,
  * none may be duplicated, partial or out of order, and there is always progress.
+ *
+ * With "lease" consumers lease messages, and acknowledge most of them; with "late" the leases have short holds, and some
+ * consumers are too late. Then no message may be lost, a later delivery has a greater number, and each message is
+ * acknowledged once; the record of one acknowledgement may be missing for each killed consumer.
  */
 #include <sys/wait.h>
 
@@ -25,11 +29,15 @@ struct record {
     _Atomic uint64_t longest_call; /* ns */
     _Atomic uint32_t meant[NAMES];
     _Atomic uint32_t accepted[NAMES];
-    _Atomic unsigned char taken[NAMES][EACH];
+    _Atomic unsigned char taken[NAMES][EACH]; /* or acknowledged */
+    _Atomic uint32_t handed[NAMES][EACH];      /* on loan */
+    _Atomic uint32_t delivered[NAMES][EACH];   /* the greatest number of deliveries of which a consumer learned */
+    _Atomic uint64_t redelivered, too_late;
 };
 
 static struct record *record;
 static int file;
+static bool lend, late;
 
 static void timed(int64_t since)
 {
@@ -98,6 +106,59 @@ static void consume(void)
     }
 }
 
+static void note_greatest(_Atomic uint32_t *word, uint32_t value)
+{
+    uint32_t before = *word;
+
+    while (value > before && !atomic_compare_exchange_weak(word, &before, value))
+        continue;
+}
+
+static void consume_leases(uint64_t seed)
+{
+    static unsigned char bytes[LARGEST];
+    struct place place = {bytes, sizeof bytes, 0, 0};
+    struct queue *queue = queue_open(file);
+
+    for (uint64_t serial = 1;; serial++) {
+        static const enum lease_verdict verdicts[] = {LEASE_ACK, LEASE_ACK, LEASE_ACK, LEASE_RELEASE, LEASE_FAIL};
+        struct lease_order order = {.verdict = verdicts[random_next(&seed) % 5]};
+        int64_t since = clock_now();
+        enum queue_result result;
+        struct queue_lease lease;
+        struct tag tag;
+        size_t taken;
+        bool lost;
+
+        result = queue_lease(queue, place_for, &place, serial, late ? SECOND / 1000 : 0, &lease, 1, &taken, PATIENCE);
+        if (result == QUEUE_EMPTY || result == QUEUE_BUSY) {
+            wait_sleep_readable(queue, since + SECOND / 2);
+            timed(since);
+            continue;
+        }
+        if (result == QUEUE_DOWN)
+            _exit(0);
+        CHECK(result == QUEUE_OK && tag_read(bytes, place.size, &tag) && tag.who < NAMES && tag.number < EACH);
+        /* With short holds another one may have leased it meanwhile. */
+        CHECK(late || lease.deliveries > record->handed[tag.who][tag.number]);
+        note_greatest(&record->delivered[tag.who][tag.number], lease.deliveries);
+        record->redelivered += lease.deliveries > 1;
+        record->handed[tag.who][tag.number]++;
+        if (random_next(&seed) % 8 == 0)
+            nanosleep(&(struct timespec){.tv_nsec = random_next(&seed) % 2000000}, NULL);
+        do
+            result = lease_settle(queue, &(struct lease_token){lease.cell, lease.serial}, 1, &order, &lost, PATIENCE);
+        while (result == QUEUE_BUSY);
+        CHECK(result == QUEUE_OK && (late || !lost));
+        record->too_late += lost;
+        if (!lost && order.verdict == LEASE_ACK) {
+            record->taken[tag.who][tag.number]++;
+            record->progress++;
+        }
+        timed(since);
+    }
+}
+
 static pid_t start(unsigned role, uint64_t seed)
 {
     pid_t child = fork_child();
@@ -105,6 +166,8 @@ static pid_t start(unsigned role, uint64_t seed)
     if (child == 0) {
         if (role < PRODUCERS)
             produce(seed);
+        else if (lend)
+            consume_leases(seed);
         else
             consume();
     }
@@ -127,14 +190,16 @@ int main(int count, char **words)
     for (int word = 3; word < count; word++) {
         stop |= strcmp(words[word], "stop") == 0;
         order |= strcmp(words[word], "order") == 0;
+        late |= strcmp(words[word], "late") == 0;
+        lend |= late || strcmp(words[word], "lease") == 0;
     }
-    printf("storm: %.0f s, seed %llu%s%s\n", seconds, (unsigned long long)seed, stop ? ", stopping" : "",
-           order ? ", with priorities" : "");
+    printf("storm: %.0f s, seed %llu%s%s%s%s\n", seconds, (unsigned long long)seed, stop ? ", stopping" : "",
+           order ? ", with priorities" : "", lend ? ", with leases" : "", late ? " that end early" : "");
     fflush(stdout);
     CHECK(lock_works());
     record = mmap(NULL, sizeof *record, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(record != MAP_FAILED);
-    file = queue_file_of(order ? FLAG_ORDERED : 0, 1 << 18, 0, LARGEST);
+    file = queue_file_of((order ? FLAG_ORDERED : 0) | (lend ? FLAG_LEASES : 0), 1 << 18, 0, LARGEST);
     queue = queue_open(file);
     for (unsigned role = 0; role < PRODUCERS + CONSUMERS; role++)
         alive[role] = start(role, random_next(&state));
@@ -189,6 +254,8 @@ int main(int count, char **words)
 
             CHECK(times <= 1);
             CHECK(number < record->meant[who] || times == 0);
+            CHECK(record->handed[who][number] <= record->delivered[who][number]);
+            CHECK(!lend || number >= record->accepted[who] || times != 0 || record->handed[who][number] != 0);
             seen += times;
             sent += number < record->accepted[who];
             lost += number < record->accepted[who] && times == 0;
@@ -208,6 +275,10 @@ int main(int count, char **words)
            (unsigned long long)queue->segment->figures.recoveries, (unsigned long long)queue->segment->figures.aborted,
            (unsigned long long)sent, (unsigned long long)seen, (unsigned long long)lost, (double)stall / 1e6,
            (double)record->longest_call / 1e6);
+    if (lend)
+        printf("storm: %llu redelivered, %llu too late, %llu returned; %llu acknowledged, not recorded\n",
+               (unsigned long long)record->redelivered, (unsigned long long)record->too_late,
+               (unsigned long long)queue->segment->leases.returned, (unsigned long long)lost);
     CHECK(lost <= consumers_killed);
     CHECK(record->longest_call < (uint64_t)SECOND);
     queue_close(queue);

@@ -47,6 +47,34 @@ void *core_raise(PyTypeObject *type, enum queue_result result);
 
 extern PyType_Spec core_channel_spec;
 
+/* The queue of a `Ring`; NULL with an exception if it is closed. */
+struct queue *core_queue_of(PyObject *self);
+/* Waits without the GIL until a retry makes sense; false if the patience is used up or a stopped process holds a lock. */
+bool core_settled(struct queue *queue, int64_t *until);
+/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
+void core_shorten(PyObject *list, Py_ssize_t size);
+
+/* Methods of a queue with leases (leasing.c). */
+PyObject *core_put_delayed(PyObject *self, PyObject *arguments);
+PyObject *core_lease(PyObject *self, PyObject *arguments);
+PyObject *core_recall(PyObject *self, PyObject *arguments);
+PyObject *core_end_leases(PyObject *self, PyObject *arguments);
+PyObject *core_extend_leases(PyObject *self, PyObject *arguments);
+PyObject *core_find_lost(PyObject *self, PyObject *numbers);
+PyObject *core_release_leases(PyObject *self, PyObject *unused);
+PyObject *core_tend(PyObject *self, PyObject *unused);
+PyObject *core_counts(PyObject *self, PyObject *unused);
+PyObject *core_held(PyObject *self, PyObject *number);
+PyObject *core_peek_dead(PyObject *self, PyObject *arguments);
+PyObject *core_take_dead(PyObject *self, PyObject *number);
+PyObject *core_requeue(PyObject *self, PyObject *number);
+PyObject *core_clear_dead(PyObject *self, PyObject *unused);
+/* Counts the messages in each state; false with an exception if the queue is gone. */
+struct lease_counts;
+bool core_count(PyObject *self, struct queue *queue, struct lease_counts *counts);
+
+/* The number of messages that a get may find now, as a hint. */
+uint64_t core_available(struct queue *queue);
 /* Fills the channel's table of functions, and returns it in a capsule. */
 PyObject *core_table(struct channel *channel);
 

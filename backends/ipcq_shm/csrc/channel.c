@@ -9,6 +9,7 @@
 #include "doorbell.h"
 #include "futex.h"
 #include "holder.h"
+#include "lease.h"
 #include "notice.h"
 #include "participant.h"
 #include "side.h"
@@ -19,7 +20,7 @@
 /* A spin that takes less time than releasing the GIL and taking it again, in nanoseconds. */
 #define SHORT_SPIN 1500
 
-static struct queue *ring_of(PyObject *self)
+struct queue *core_queue_of(PyObject *self)
 {
     struct channel *channel = (struct channel *)self;
     const struct core_state *state;
@@ -60,7 +61,7 @@ static bool has_arguments(const char *verb, Py_ssize_t count, Py_ssize_t wanted)
 
 static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     enum queue_result result = QUEUE_BUSY;
     struct queue_piece piece;
     long priority;
@@ -121,7 +122,7 @@ static PyObject *number_of(PyObject *whole, size_t count, size_t stored)
 
 static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     PyObject *number;
     PyObject *messages = queue == NULL ? NULL : PySequence_Tuple(batch);
     enum queue_result result = QUEUE_BUSY;
@@ -213,9 +214,7 @@ static void *room_in_received(void *context, struct queue_piece *message)
     return PyBytes_AS_STRING(data);
 }
 
-/* Waits without the GIL until a retry makes sense; false if the patience is used up or a stopped process holds a
- * lock. */
-static bool settled(struct queue *queue, int64_t *until)
+bool core_settled(struct queue *queue, int64_t *until)
 {
     int64_t now = clock_now();
     bool free;
@@ -249,7 +248,7 @@ static enum queue_result take_into(struct queue *queue, PyObject *received)
 
     do {
         result = queue_get(queue, room_in_received, received, &copy, 0);
-    } while (result == QUEUE_BUSY && settled(queue, &until));
+    } while (result == QUEUE_BUSY && core_settled(queue, &until));
     if (result != QUEUE_COPYING)
         return result;
     Py_BEGIN_ALLOW_THREADS
@@ -261,7 +260,7 @@ static enum queue_result take_into(struct queue *queue, PyObject *received)
 
 static PyObject *try_get(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     PyObject *received = queue == NULL ? NULL : new_received();
 
     return received == NULL ? NULL : received_or_none(self, take_into(queue, received), received);
@@ -269,7 +268,7 @@ static PyObject *try_get(PyObject *self, PyObject *Py_UNUSED(unused))
 
 static PyObject *look(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     PyObject *received = queue == NULL ? NULL : new_received();
     enum queue_result result;
     int64_t until = 0;
@@ -278,7 +277,7 @@ static PyObject *look(PyObject *self, PyObject *Py_UNUSED(unused))
         return NULL;
     do {
         result = queue_peek(queue, room_in_received, received, 0);
-    } while (result == QUEUE_BUSY && settled(queue, &until));
+    } while (result == QUEUE_BUSY && core_settled(queue, &until));
     return received_or_none(self, result, received);
 }
 
@@ -311,8 +310,7 @@ static PyObject *new_list(Py_ssize_t size)
     return list;
 }
 
-/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
-static void shorten(PyObject *list, Py_ssize_t size)
+void core_shorten(PyObject *list, Py_ssize_t size)
 {
     Py_ssize_t before = PyList_GET_SIZE(list);
 
@@ -332,11 +330,11 @@ static PyObject *get_alone(PyObject *self)
     }
     PyList_SET_ITEM(list, 0, received);
     if (received == Py_None)
-        shorten(list, 0);
+        core_shorten(list, 0);
     return list;
 }
 
-/* As in ipcq/backend.py. */
+/* As in ipcq/backend. */
 #define STEP (1 << 23)
 
 /* Takes the available messages: adjacent small messages in one step, each large one in its own step. */
@@ -353,7 +351,7 @@ static enum queue_result take_batch(struct queue *queue, struct filling *filling
         filling->next = (Py_ssize_t)count;
         do {
             result = queue_get_many(queue, room_in_list, filling, limit - count, &taken, 0);
-        } while (result == QUEUE_BUSY && count == 0 && settled(queue, &until));
+        } while (result == QUEUE_BUSY && count == 0 && core_settled(queue, &until));
         count += taken;
         if (result == QUEUE_COPYING) {
             PyObject *received = PyList_GET_ITEM(filling->list, (Py_ssize_t)count);
@@ -365,25 +363,23 @@ static enum queue_result take_batch(struct queue *queue, struct filling *filling
             }
         }
     } while (result == QUEUE_OK && count < limit && large < STEP);
-    shorten(filling->list, (Py_ssize_t)count);
+    core_shorten(filling->list, (Py_ssize_t)count);
     return count != 0 ? QUEUE_OK : result;
 }
 
 static PyObject *try_get_many(PyObject *self, PyObject *most)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     Py_ssize_t limit = queue == NULL ? -1 : PyNumber_AsSsize_t(most, NULL);
-    struct queue_total put, got;
     struct filling filling = {0};
     enum queue_result result;
+    uint64_t count;
 
     if (queue == NULL || (limit == -1 && PyErr_Occurred()))
         return NULL;
-    side_totals(queue, &put, &got);
-    if ((uint64_t)limit > put.count - got.count)
-        limit = (Py_ssize_t)(put.count - got.count);
-    if ((uint64_t)limit > queue->limit / 16) /* then the counts are forged */
-        limit = 1;
+    count = core_available(queue);
+    if ((uint64_t)limit > count)
+        limit = (Py_ssize_t)count;
     if (limit < 2) /* a batch of one */
         return get_alone(self);
     filling.list = new_list(limit);
@@ -398,7 +394,7 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
 
 static PyObject *clear(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     enum queue_result result;
     size_t dropped;
 
@@ -434,7 +430,7 @@ static PyObject *after_wait(void)
 
 static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     int64_t since, until, soon;
 
     if (queue == NULL || !has_arguments("wait_readable", count, 2) || !instant(arguments[0], &since) ||
@@ -458,7 +454,7 @@ static PyObject *wait_readable(PyObject *self, PyObject *const *arguments, Py_ss
 
 static PyObject *wait_writable(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     Py_ssize_t size;
     int64_t since, until, soon;
 
@@ -485,7 +481,7 @@ static PyObject *wait_writable(PyObject *self, PyObject *const *arguments, Py_ss
 
 static PyObject *count_wait(PyObject *self, PyObject *served)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     if (queue == NULL)
         return NULL;
@@ -505,18 +501,23 @@ static bool gone(PyObject *self, struct queue *queue)
 
 static PyObject *qsize(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     struct queue_total put, got;
 
     if (queue == NULL || gone(self, queue))
         return NULL;
+    if (queue->holders != NULL) {
+        struct lease_counts counts;
+
+        return core_count(self, queue, &counts) ? PyLong_FromUnsignedLong(counts.ready) : NULL;
+    }
     side_totals(queue, &put, &got);
     return PyLong_FromUnsignedLongLong(put.count - got.count);
 }
 
 static PyObject *full(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     if (queue == NULL || gone(self, queue))
         return NULL;
@@ -528,30 +529,54 @@ static unsigned long long figure(_Atomic uint64_t *word)
     return atomic_load_explicit(word, memory_order_relaxed);
 }
 
+/* Adds a figure; returns whether it did. */
+static bool add_figure(PyObject *figures, const char *name, unsigned long long value)
+{
+    PyObject *number = PyLong_FromUnsignedLongLong(value);
+    bool added = number != NULL && PyDict_SetItemString(figures, name, number) == 0;
+
+    Py_XDECREF(number);
+    return added;
+}
+
 static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
+    struct lease_counts counts;
     struct segment_figures *kept;
     struct queue_total put, got;
     unsigned long long aborted;
+    PyObject *all;
 
     if (queue == NULL || gone(self, queue))
         return NULL;
     kept = &queue->segment->figures;
     aborted = figure(&kept->aborted);
     side_totals(queue, &put, &got);
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
-                         put.bytes - got.bytes, "bytes_put", put.bytes, "puts", put.count - aborted, "gets",
-                         got.count - aborted, "high_water_mark", figure(&kept->high_water_mark), "waits",
-                         figure(&kept->waits), "timeouts", figure(&kept->timeouts), "recoveries",
-                         figure(&kept->recoveries));
+    if (queue->holders != NULL) {
+        if (!core_count(self, queue, &counts))
+            return NULL;
+        put = counts.put;
+        got = counts.got;
+    }
+    all = Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
+                        put.bytes - got.bytes, "bytes_put", put.bytes, "puts", put.count - aborted, "gets",
+                        got.count - aborted, "high_water_mark", figure(&kept->high_water_mark), "waits",
+                        figure(&kept->waits), "timeouts", figure(&kept->timeouts), "recoveries",
+                        figure(&kept->recoveries));
+    if (all != NULL && queue->holders != NULL &&
+        !(add_figure(all, "depth", counts.ready) && add_figure(all, "leased", counts.leased) &&
+          add_figure(all, "delayed", counts.delayed) && add_figure(all, "dead", counts.dead) &&
+          add_figure(all, "returned", counts.returned)))
+        Py_CLEAR(all);
+    return all;
 }
 
 /* Notification */
 
 static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     enum queue_result result;
 
     if (queue == NULL)
@@ -570,7 +595,7 @@ static PyObject *doorbell(PyObject *self, PyObject *Py_UNUSED(unused))
 
 static PyObject *ask_notice(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     enum queue_result result;
     uint32_t seen;
 
@@ -588,7 +613,7 @@ static PyObject *ask_notice(PyObject *self, PyObject *Py_UNUSED(unused))
 
 static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     if (queue == NULL)
         return NULL;
@@ -604,7 +629,7 @@ static PyObject *cancel_notice(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *wait_notice(PyObject *self, PyObject *seen)
 {
     struct channel *channel = (struct channel *)self;
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     unsigned long number = queue == NULL ? 0 : PyLong_AsUnsignedLong(seen);
     bool told = true;
 
@@ -627,7 +652,7 @@ static PyObject *wait_notice(PyObject *self, PyObject *seen)
 
 static PyObject *shut_down(PyObject *self, PyObject *immediate)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     bool drop = immediate == Py_True;
     enum queue_result result;
 
@@ -645,7 +670,7 @@ static PyObject *shut_down(PyObject *self, PyObject *immediate)
 
 static PyObject *find_holder(PyObject *self, PyObject *getting)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     struct holder found;
     int64_t held;
 
@@ -659,7 +684,7 @@ static PyObject *find_holder(PyObject *self, PyObject *getting)
 
 static PyObject *named(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     if (queue == NULL)
         return NULL;
@@ -669,14 +694,14 @@ static PyObject *named(PyObject *self, PyObject *Py_UNUSED(unused))
 
 static PyObject *shared(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     return queue == NULL ? NULL : PyBool_FromLong(participant_shared(queue));
 }
 
 static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     enum queue_result result;
 
     if (queue == NULL)
@@ -688,7 +713,7 @@ static PyObject *reattach(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
-static PyObject *settle(PyObject *self, PyObject *Py_UNUSED(unused))
+static PyObject *settle_uses(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     if (((struct channel *)self)->open)
         await_uses((struct channel *)self);
@@ -711,7 +736,7 @@ static PyObject *detach(PyObject *self, PyObject *Py_UNUSED(unused))
 
 static PyObject *native(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    return ring_of(self) == NULL ? NULL : core_table((struct channel *)self);
+    return core_queue_of(self) == NULL ? NULL : core_table((struct channel *)self);
 }
 
 static PyObject *abandon(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -729,15 +754,15 @@ static PyObject *abandon(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *attach(PyObject *self, PyObject *arguments)
 {
     struct channel *channel = (struct channel *)self;
-    int descriptor, stays;
+    int descriptor, stays, old = 0;
     const char *bell_path;
     enum queue_result result;
 
-    if (!PyArg_ParseTuple(arguments, "isp", &descriptor, &bell_path, &stays))
+    if (!PyArg_ParseTuple(arguments, "isp|p", &descriptor, &bell_path, &stays, &old))
         return NULL;
     if (channel->open)
         return PyErr_Format(PyExc_RuntimeError, "already attached");
-    result = queue_attach(&channel->queue, descriptor);
+    result = old ? queue_attach_old(&channel->queue, descriptor) : queue_attach(&channel->queue, descriptor);
     if (result != QUEUE_OK)
         return core_raise(Py_TYPE(self), result);
     snprintf(channel->queue.doorbell_path, sizeof channel->queue.doorbell_path, "%s", bell_path);
@@ -748,7 +773,7 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
 
 static PyObject *adopt_bell(PyObject *self, PyObject *number)
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
     int descriptor = queue == NULL ? -1 : (int)PyLong_AsLong(number);
 
     if (PyErr_Occurred())
@@ -760,24 +785,24 @@ static PyObject *adopt_bell(PyObject *self, PyObject *number)
 
 static PyObject *bell(PyObject *self, void *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     return queue == NULL ? NULL : PyLong_FromLong(queue->doorbell);
 }
 
 static PyObject *limits(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     if (queue == NULL)
         return NULL;
-    return Py_BuildValue("KKKI", (unsigned long long)queue->limit, (unsigned long long)queue->max_messages,
-                         (unsigned long long)queue->max_message_size, queue->flags);
+    return Py_BuildValue("KKKII", (unsigned long long)queue->limit, (unsigned long long)queue->max_messages,
+                         (unsigned long long)queue->max_message_size, queue->flags, queue->max_deliveries);
 }
 
 static PyObject *descriptor(PyObject *self, void *Py_UNUSED(unused))
 {
-    struct queue *queue = ring_of(self);
+    struct queue *queue = core_queue_of(self);
 
     return queue == NULL ? NULL : PyLong_FromLong(queue->descriptor);
 }
@@ -826,14 +851,30 @@ static PyMethodDef channel_methods[] = {
     {"shared", shared, METH_NOARGS, PyDoc_STR("Return whether any other handle to the queue is open.")},
     {"reattach", reattach, METH_NOARGS, PyDoc_STR("In a forked child, make the inherited copy a separate handle.")},
     {"attach", attach, METH_VARARGS,
-     PyDoc_STR("Become a participant, and own the descriptor from then on, unless it fails.")},
+     PyDoc_STR("Become a participant, also of an old version if asked to, and own the descriptor, unless it fails.")},
     {"adopt_bell", adopt_bell, METH_O, PyDoc_STR("Take a FIFO as the doorbell of a queue that never had a name.")},
-    {"limits", limits, METH_NOARGS, PyDoc_STR("Return the checked limit, max_messages, max_message_size and flags.")},
-    {"settle", settle, METH_NOARGS,
+    {"limits", limits, METH_NOARGS, PyDoc_STR("Return the checked limit, max_messages, max_message_size, flags and max_deliveries.")},
+    {"settle_uses", settle_uses, METH_NOARGS,
      PyDoc_STR("Wait until no other thread uses the ring. Call it when no thread can begin to use the ring any more.")},
     {"native", native, METH_NOARGS, NULL},
     {"abandon", abandon, METH_NOARGS, PyDoc_STR("In a forked child, release the copy of its parent's handle.")},
     {"detach", detach, METH_NOARGS, PyDoc_STR("Release descriptor and mapping; return whether it was attached.")},
+    /* Only of a queue with leases. Times are in seconds. */
+    {"put_delayed", core_put_delayed, METH_VARARGS, PyDoc_STR("Put a message with a delay; return whether it fits.")},
+    {"lease", core_lease, METH_VARARGS,
+     PyDoc_STR("Lease messages; return data, priority, deliveries and token of each.")},
+    {"recall", core_recall, METH_VARARGS, NULL},
+    {"end_leases", core_end_leases, METH_VARARGS, PyDoc_STR("Settle leases and return the lost tokens.")},
+    {"extend_leases", core_extend_leases, METH_VARARGS, PyDoc_STR("Extend leases and return the lost tokens.")},
+    {"find_lost", core_find_lost, METH_O, NULL},
+    {"release_leases", core_release_leases, METH_NOARGS, PyDoc_STR("Release all leases of this handle.")},
+    {"tend", core_tend, METH_NOARGS, NULL},
+    {"count_states", core_counts, METH_NOARGS, PyDoc_STR("Count the ready, leased, delayed and dead messages.")},
+    {"find_held", core_held, METH_O, PyDoc_STR("Return slot, -1 for this handle's, seconds and deliveries of the longest leases.")},
+    {"peek_dead_after", core_peek_dead, METH_VARARGS, PyDoc_STR("Return dead letters with greater numbers.")},
+    {"take_dead", core_take_dead, METH_O, PyDoc_STR("Take the oldest dead letter if it has this number; return whether.")},
+    {"requeue", core_requeue, METH_O, NULL},
+    {"clear_dead", core_clear_dead, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

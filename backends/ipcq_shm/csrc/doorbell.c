@@ -187,11 +187,11 @@ enum queue_result doorbell_after_get(struct queue *queue, int64_t patience)
     bool more;
     bool over = false;
 
-    if (!side_both_equal(queue) || ending_for_listeners(queue))
+    if (!side_is_empty(queue) || ending_for_listeners(queue))
         return QUEUE_OK;
     if (!queue->flavour->enter_put(queue, patience < SET_PATIENCE ? patience : SET_PATIENCE))
         return QUEUE_BUSY;
-    more = !side_both_equal(queue);
+    more = !side_is_empty(queue);
     if (!more && have_doorbell(queue) && rung(queue))
         over = !calm(queue);
     side_leave(&queue->segment->put);
@@ -228,7 +228,7 @@ enum queue_result doorbell_arm(struct queue *queue)
     if (result == QUEUE_OK) {
         queue->armed = true;
         atomic_fetch_or_explicit(&queue->segment->state.attention, ATTEND_DOORBELL, memory_order_relaxed);
-        if (!side_both_equal(queue) || ending_soon_for_listeners(queue))
+        if (!side_is_empty(queue) || ending_soon_for_listeners(queue))
             sound(queue);
     }
     reason = errno;

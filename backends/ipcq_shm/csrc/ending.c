@@ -29,7 +29,7 @@ bool ending_for_listeners(const struct queue *queue)
 {
     const struct segment_state *state = &queue->segment->state;
 
-    return atomic_load_explicit(&state->down, memory_order_seq_cst) ||
+    return atomic_load_explicit(&state->down, memory_order_seq_cst) & queue->over ||
            (atomic_load_explicit(&state->unlinked, memory_order_seq_cst) && name_matters(queue));
 }
 

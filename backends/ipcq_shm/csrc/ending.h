@@ -10,10 +10,11 @@
 
 #include "handle.h"
 
-/* Returns whether the queue was shut down and its messages were dropped. */
+/* Returns whether the queue was shut down and its messages were dropped; never with leases, where dead letters stay. */
 static inline bool ending_dropped(const struct queue *queue)
 {
-    return (atomic_load_explicit(&queue->segment->state.down, memory_order_acquire) & DOWN_DROPPED) != 0;
+    return (atomic_load_explicit(&queue->segment->state.down, memory_order_acquire) & DOWN_DROPPED) != 0 &&
+           !(queue->flags & FLAG_LEASES);
 }
 
 /* Returns whether the segment says that the queue has ended for this handle. */
@@ -21,8 +22,14 @@ static inline bool ending_for_handle(const struct queue *queue)
 {
     const struct segment_state *state = &queue->segment->state;
 
-    return atomic_load_explicit(&state->down, memory_order_seq_cst) ||
+    return atomic_load_explicit(&state->down, memory_order_seq_cst) & queue->over ||
            (!queue->stays && atomic_load_explicit(&state->unlinked, memory_order_relaxed));
+}
+
+/* Returns whether the segment says that this handle's puts are refused: with leases earlier than gets. */
+static inline bool ending_for_puts(const struct queue *queue)
+{
+    return atomic_load_explicit(&queue->segment->state.down, memory_order_seq_cst) != 0 || ending_for_handle(queue);
 }
 
 /* Returns whether the segment says that the queue has ended for any handle that listens to the doorbell. */

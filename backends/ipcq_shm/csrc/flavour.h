@@ -18,8 +18,11 @@ struct taking {
     queue_room *room;
     void *context;
     struct queue_copy *copy; /* only for `get` */
-    size_t limit;            /* this and the next only for `get_many` */
+    size_t limit;            /* this and the next only for `get_many` and `lease` */
     size_t *taken;
+    uint64_t serial;          /* this and the next two only for `lease`: the number of the first lease */
+    int64_t hold;             /* ns; 0: without end */
+    struct queue_lease *leases; /* each is filled in before `room` is called for its message */
 };
 
 typedef enum queue_result flavour_take(struct queue *queue, const struct taking *taking, int64_t patience);
@@ -37,6 +40,13 @@ struct flavour {
     flavour_take *get;
     flavour_take *get_many;
     flavour_take *peek;
+    flavour_take *lease; /* this and the next three are NULL without leases */
+    /* Checks before a get what can be known without the lock: QUEUE_OK, QUEUE_EMPTY or QUEUE_DOWN. */
+    enum queue_result (*before_get)(struct queue *queue);
+    /* Returns whether a get would find no message. NULL: the positions tell. */
+    bool (*is_empty)(struct queue *queue);
+    /* Until when, in ns, a waiter may sleep without looking. */
+    int64_t (*wake_at)(struct queue *queue);
     /* After a `get` that returned QUEUE_COPYING; NULL if none does. */
     void (*release)(struct queue *queue, const struct queue_copy *copy);
     enum queue_result (*clear)(struct queue *queue, size_t *count, int64_t patience);

@@ -32,8 +32,9 @@ enum queue_result {
     QUEUE_CROWDED,   /* only with QUEUE_POLITE: nothing was done, because it is time to give way */
     /* Only of opening: */
     QUEUE_ALIEN,     /* not a queue */
+    QUEUE_OLD,       /* a queue of the version before this one, which can be drained */
     QUEUE_VERSIONED, /* a queue of another version or word size */
-    QUEUE_FOREIGN,   /* a queue of another PID namespace */
+    QUEUE_FOREIGN,   /* a queue of another PID namespace, or one with leases of another time namespace */
     QUEUE_SLOTLESS,  /* all slots are taken */
     /* Of opening, and of a put that must ring the doorbell: */
     QUEUE_SYSTEM, /* see errno */
@@ -52,6 +53,10 @@ struct queue {
     uint64_t max_messages;
     uint64_t max_message_size;
     uint32_t flags;
+    uint32_t max_deliveries; /* 0: no bound */
+    uint32_t over;           /* the bit of `down` that says that nothing more can be taken */
+    struct lease_holder *holders; /* NULL without leases */
+    bool holds;                   /* has leased something; changed under the producers' lock */
     uint64_t pid_namespace;
     int descriptor;
     uint32_t slot;
@@ -90,6 +95,13 @@ static inline size_t piece_size(const struct queue_piece *piece)
 struct queue_total {
     uint64_t count;
     uint64_t bytes;
+};
+
+/* A message on loan, as its holder learns of it. */
+struct queue_lease {
+    uint64_t serial;
+    uint32_t cell;
+    uint32_t deliveries; /* this one included */
 };
 
 /* A message that is being copied without the lock. */

@@ -92,6 +92,12 @@ static inline enum lock_result lock_take(struct lock *lock, int64_t patience)
     return lock_take_slowly(lock, patience);
 }
 
+/* Returns whether its last owner died while holding it, and nobody has taken it since. */
+static inline bool lock_abandoned(const struct lock *lock)
+{
+    return (atomic_load_explicit(&lock->word, memory_order_relaxed) & FUTEX_OWNER_DIED) != 0;
+}
+
 /* The id of the thread that owns it, or 0. */
 uint32_t lock_owner(const struct lock *lock);
 /* Sleeps until it is released, for at most `longest` nanoseconds; returns at once if it is free. */

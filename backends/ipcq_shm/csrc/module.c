@@ -63,14 +63,19 @@ void *core_raise(PyTypeObject *type, enum queue_result result)
     case QUEUE_ALIEN:
         PyErr_SetString(state->corrupt, "a file of this name is not a queue: remove it, or choose another name");
         break;
+    case QUEUE_OLD:
+        PyErr_SetString(state->version_mismatch, "it was created by an older version of ipcq: move its messages to a new "
+                                                 "queue with ipcq drain and ipcq load, and unlink it");
+        break;
     case QUEUE_VERSIONED:
-        PyErr_SetString(state->version_mismatch, "it was created by another version of ipcq, or with another word size: "
-                                                 "use the same version and word size, or unlink it first");
+        PyErr_SetString(state->version_mismatch, "it was created by a newer version of ipcq, or with another word size: "
+                                                 "use the same version and word size, also for ipcq drain, or unlink it");
         break;
     case QUEUE_FOREIGN:
         PyErr_SetString(state->version_mismatch,
-                        "it was created in another PID namespace, whose locks do not work here: share the namespace "
-                        "(docker run --pid), or use another backend");
+                        "it was created in another PID namespace, whose locks do not work here, or has leases and was "
+                        "created in another time namespace: share the namespace (docker run --pid), or use another "
+                        "backend");
         break;
     case QUEUE_SLOTLESS:
         return raise_slotless(state);
@@ -101,26 +106,30 @@ static PyObject *module_message_size(PyObject *Py_UNUSED(self), PyObject *argume
     return PyLong_FromUnsignedLongLong(layout_message_size(size, flags));
 }
 
-static PyObject *module_segment_size(PyObject *Py_UNUSED(self), PyObject *limit)
+static PyObject *module_segment_size(PyObject *Py_UNUSED(self), PyObject *arguments)
 {
-    struct segment_header asked = {.limit = PyLong_AsUnsignedLongLong(limit)};
+    unsigned long long limit;
+    unsigned int flags;
 
-    return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(segment_size(&asked));
+    if (!PyArg_ParseTuple(arguments, "KI", &limit, &flags))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(segment_size(&(struct segment_header){.limit = limit, .flags = flags}));
 }
 
 static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
 {
     struct segment_header asked = {0};
     unsigned long long limit, messages, largest;
-    unsigned int flags;
+    unsigned int flags, deliveries;
     int descriptor;
 
-    if (!PyArg_ParseTuple(arguments, "iKKKI", &descriptor, &limit, &messages, &largest, &flags))
+    if (!PyArg_ParseTuple(arguments, "iKKKII", &descriptor, &limit, &messages, &largest, &flags, &deliveries))
         return NULL;
     asked.limit = limit;
     asked.max_messages = messages;
     asked.max_message_size = largest;
     asked.flags = flags;
+    asked.max_deliveries = deliveries;
     if (segment_format(descriptor, &asked) != QUEUE_OK)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
@@ -129,7 +138,7 @@ static PyObject *module_format(PyObject *Py_UNUSED(self), PyObject *arguments)
 static PyMethodDef module_functions[] = {
     {"works", module_works, METH_NOARGS, PyDoc_STR("Return whether this kernel releases the locks of dead threads.")},
     {"message_size", module_message_size, METH_VARARGS, PyDoc_STR("Return the bytes of a limit that a message takes.")},
-    {"segment_size", module_segment_size, METH_O, PyDoc_STR("Return the size of the file for a limit in bytes.")},
+    {"segment_size", module_segment_size, METH_VARARGS, PyDoc_STR("Return the size of a queue's file.")},
     {"format", module_format, METH_VARARGS, PyDoc_STR("Write a new queue into a file of zeros of that size.")},
     {NULL, NULL, 0, NULL},
 };

@@ -23,7 +23,7 @@ static void end_request(struct queue *queue)
 
 void notice_before_put(struct queue *queue)
 {
-    if (side_both_equal(queue) && !event_awaited(&queue->segment->put.event, &queue->segment->get.spinner))
+    if (side_is_empty(queue) && !event_awaited(&queue->segment->put.event, &queue->segment->get.spinner))
         end_request(queue);
 }
 

@@ -46,6 +46,27 @@ bool participant_lives(const struct queue *queue, uint64_t word)
     return !lock_byte(queue, F_OFD_GETLK, &byte) || byte.l_type != F_UNLCK;
 }
 
+static uint64_t lending_byte(uint64_t word)
+{
+    return LAYOUT_LENDING + ((uint64_t)participant_slot(word) << 32) + (word >> 32);
+}
+
+bool participant_lend(struct queue *queue)
+{
+    struct flock byte = {
+        .l_type = F_WRLCK, .l_start = (off_t)lending_byte(participant_word(queue, 0)), .l_len = 1};
+
+    return lock_byte(queue, F_OFD_SETLK, &byte);
+}
+
+bool participant_lends(const struct queue *queue, uint64_t word)
+{
+    struct flock byte = {.l_type = F_WRLCK, .l_start = (off_t)lending_byte(word), .l_len = 1};
+
+    /* A file's own locks are not reported. If the system refuses to say, nobody is declared dead. */
+    return word == participant_word(queue, 0) || !lock_byte(queue, F_OFD_GETLK, &byte) || byte.l_type != F_UNLCK;
+}
+
 bool participant_shared(const struct queue *queue)
 {
     struct flock all = {.l_type = F_WRLCK, .l_start = (off_t)LAYOUT_LOCKS, .l_len = LAYOUT_SLOTS};

@@ -9,20 +9,27 @@
 #include "condition.h"
 #include "doorbell.h"
 #include "ending.h"
+#include "lease.h"
 #include "participant.h"
 #include "ring.h"
 #include "segment.h"
 #include "side.h"
 
+/* How long a participant that leaves waits for the lock to release its leases, in nanoseconds; otherwise they come back
+ * as those of a dead one do. */
+#define LEAVE_PATIENCE 50000000
+
 /* Opening */
 
-enum queue_result queue_attach(struct queue *queue, int descriptor)
+static enum queue_result attach(struct queue *queue, int descriptor, uint32_t oldest)
 {
-    enum queue_result result = segment_open(queue, descriptor);
+    enum queue_result result = segment_open(queue, descriptor, oldest);
 
     if (result != QUEUE_OK)
         return result;
-    queue->flavour = queue->flags & FLAG_ORDERED ? &cells_flavour : &ring_flavour;
+    queue->flavour = queue->flags & FLAG_LEASES ? &lease_flavour
+                     : layout_has_cells(queue->flags) ? &cells_flavour
+                                                      : &ring_flavour;
     event_learn(&queue->reading);
     event_learn(&queue->writing);
     result = participant_join(queue);
@@ -37,11 +44,22 @@ enum queue_result queue_attach(struct queue *queue, int descriptor)
     return QUEUE_OK;
 }
 
+enum queue_result queue_attach(struct queue *queue, int descriptor)
+{
+    return attach(queue, descriptor, LAYOUT_VERSION);
+}
+
+enum queue_result queue_attach_old(struct queue *queue, int descriptor)
+{
+    return attach(queue, descriptor, LAYOUT_OLDEST);
+}
+
 enum queue_result queue_reattach(struct queue *queue)
 {
     enum queue_result result;
 
     queue->armed = false; /* the parent armed it, not this handle; also if this fails */
+    queue->holds = false; /* likewise */
     result = segment_reopen(queue);
     return result == QUEUE_OK ? participant_join(queue) : result;
 }
@@ -55,6 +73,8 @@ void queue_abandon(struct queue *queue)
 
 void queue_detach(struct queue *queue)
 {
+    if (queue->flags & FLAG_LEASES)
+        lease_release_all(queue, LEAVE_PATIENCE);
     doorbell_disarm(queue);
     segment_close(queue);
 }
@@ -127,6 +147,8 @@ static inline enum queue_result before_get(struct queue *queue)
     /* After the condition: a consumer that sees a shutdown also sees the messages that were put before it. Producers
      * write their position all the time, so reading it is expensive, and done only if the cached one does not
      * suffice. */
+    if (queue->flavour->before_get != NULL)
+        return queue->flavour->before_get(queue);
     position = word_load(&queue->segment->get.position);
     if ((!queue->flavour->one_lock && word_peek(&queue->segment->get.seen_position) != position) ||
         word_load(&queue->segment->put.position) != position)
@@ -195,6 +217,21 @@ enum queue_result queue_get_many(struct queue *queue, queue_room *room, void *co
     return take(queue, queue->flavour->get_many, &taking, patience);
 }
 
+enum queue_result queue_lease(struct queue *queue, queue_room *room, void *context, uint64_t serial, int64_t hold,
+                              struct queue_lease *leases, size_t limit, size_t *taken, int64_t patience)
+{
+    struct taking taking = {.room = room,
+                            .context = context,
+                            .limit = limit,
+                            .taken = taken,
+                            .serial = serial,
+                            .hold = hold,
+                            .leases = leases};
+
+    *taken = 0;
+    return take(queue, queue->flavour->lease, &taking, patience);
+}
+
 enum queue_result queue_peek(struct queue *queue, queue_room *room, void *context, int64_t patience)
 {
     return take(queue, queue->flavour->peek, &(struct taking){.room = room, .context = context}, patience);
@@ -232,7 +269,7 @@ bool queue_has_space(struct queue *queue, size_t size)
 bool queue_settle(struct queue *queue, bool getting, int64_t patience)
 {
     int64_t until = clock_now() + patience;
-    bool empty = word_load(&queue->segment->put.position) == word_load(&queue->segment->get.position);
+    bool empty = side_is_empty(queue);
 
     if (getting && empty && attention_of(queue) & ATTEND_LISTENERS)
         return attention_after_get(queue, patience) != QUEUE_BUSY;
@@ -251,6 +288,10 @@ void queue_drop(struct queue *queue, int64_t patience)
     size_t count;
 
     atomic_fetch_or_explicit(&queue->segment->state.down, DOWN_DROPPED, memory_order_seq_cst);
+    if (queue->flags & FLAG_LEASES) {
+        lease_look(queue, patience);
+        return;
+    }
     queue_clear(queue, &count, patience); /* frees the space; even if it cannot, get returns nothing */
 }
 
@@ -265,8 +306,9 @@ enum queue_result queue_shutdown(struct queue *queue, int64_t patience)
     /* A producer that is stopped while it holds the lock must not keep the queue open. If it puts a message when it
      * continues, that message can be taken. */
     entered = queue->flavour->enter_put(queue, patience);
-    /* Before the store below, so that a kill in between leaves a byte too many and never one too few. */
-    if (!doorbell_ring_for_good(queue, entered)) {
+    /* Before the store below, so that a kill in between leaves a byte too many and never one too few. With leases the
+     * end may come later, and whoever causes it rings. */
+    if (!(queue->flags & FLAG_LEASES) && !doorbell_ring_for_good(queue, entered)) {
         int reason = errno;
 
         if (entered)
@@ -277,7 +319,9 @@ enum queue_result queue_shutdown(struct queue *queue, int64_t patience)
     atomic_fetch_or_explicit(&segment->state.down, DOWN_ENDED, memory_order_seq_cst);
     if (entered)
         side_leave(&segment->put);
-    else
+    if (queue->flags & FLAG_LEASES)
+        lease_look(queue, patience);
+    else if (!entered)
         doorbell_ring_for_good(queue, false); /* again: the stopped owner of the lock may have taken the byte */
     event_wake(&segment->put.event, UINT32_MAX);
     event_wake(&segment->get.event, UINT32_MAX);

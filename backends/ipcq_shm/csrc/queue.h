@@ -7,8 +7,8 @@
  * participant.
  *
  * This file is what the binding and the tests use. A queue comes in two flavours behind one interface (flavour.h): the
- * ring (ring.h), or with priorities the cells (cells.h). queue.c chooses one when it attaches, and does what both have
- * in common. The files, lowest first:
+ * ring (ring.h), or with priorities or leases the cells (cells.h). queue.c chooses one when it attaches, and does what
+ * both have in common. The files, lowest first:
  *
  *     layout                    the bytes that processes share
  *     clock futex               the clock, and the system calls that sleep and wake
@@ -18,9 +18,12 @@
  *     segment side holder       the file; producers and consumers; what blocks them
  *     doorbell notice           notification of participants that do not wait in a call
  *     condition attention       the condition that a call finds, and what it does for others
- *     record ring cells         the two flavours
+ *     record ring               the ring
+ *     chain heap rebuild cells  the cells
+ *     lease                     leases, above the cells
  *     waiting queue             spinning and sleeping until a call may succeed; this interface
- *     binding                   what the next three share
+ *     binding                   what the next four share
+ *     leasing                   the methods of a queue with leases
  *     channel table module      the extension for CPython
  *
  * Each file includes only files before it in this list, which tests/csan/test_includes.py checks.
@@ -49,6 +52,8 @@
 
 /* Becomes a participant. The handle owns the descriptor then, unless it fails. */
 enum queue_result queue_attach(struct queue *queue, int descriptor);
+/* The same, also if the queue has the version before this one: to drain it. */
+enum queue_result queue_attach_old(struct queue *queue, int descriptor);
 /* In a forked child: makes the inherited handle a separate participant. If that fails, only queue_detach may follow. */
 enum queue_result queue_reattach(struct queue *queue);
 void queue_detach(struct queue *queue);
@@ -73,6 +78,10 @@ void queue_release(struct queue *queue, const struct queue_copy *copy);
 /* Takes up to `limit` messages in one step, as long as they are small. QUEUE_COPYING: the next one is large. */
 enum queue_result queue_get_many(struct queue *queue, queue_room *room, void *context, size_t limit, size_t *taken,
                                  int64_t patience);
+/* Takes up to `limit` messages on loan, with the serial numbers from `serial` on, for `hold` nanoseconds; 0: until this
+ * participant leaves. Only of a queue with leases (lease.h). */
+enum queue_result queue_lease(struct queue *queue, queue_room *room, void *context, uint64_t serial, int64_t hold,
+                              struct queue_lease *leases, size_t limit, size_t *taken, int64_t patience);
 enum queue_result queue_peek(struct queue *queue, queue_room *room, void *context, int64_t patience);
 /* Drops all messages in one step, and counts them, including those that are still being written. A dead producer's
  * unfinished record is dropped without being counted. QUEUE_BUSY: nothing was dropped. */

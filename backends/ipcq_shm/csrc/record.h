@@ -47,8 +47,8 @@ static inline bool record_is_copied(uint64_t word)
 static inline void record_write(struct ring_record *record, size_t size, uint64_t word)
 {
     record->size = (uint32_t)size;
-    record->priority = 0;
-    record->deliveries = 0;
+    record->kind = 0;
+    record->unused = 0;
     atomic_store_explicit(&record->word, word, memory_order_relaxed);
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,9 +18,14 @@ static uint64_t whole_pages(uint64_t size)
     return (size + page - 1) / page * page;
 }
 
+static uint64_t data_offset(uint32_t flags)
+{
+    return whole_pages(sizeof(struct segment) + (flags & FLAG_LEASES ? LAYOUT_HOLDERS : 0));
+}
+
 uint64_t segment_size(const struct segment_header *asked)
 {
-    return whole_pages(sizeof(struct segment)) + whole_pages(asked->limit);
+    return data_offset(asked->flags) + whole_pages(asked->limit);
 }
 
 static uint32_t checksum_of(const struct segment_header *header)
@@ -27,9 +33,20 @@ static uint32_t checksum_of(const struct segment_header *header)
     const unsigned char *bytes = (const unsigned char *)header;
     uint32_t sum = 2166136261u; /* FNV-1a */
 
-    for (size_t index = 0; index < offsetof(struct segment_header, checksum); index++)
-        sum = (sum ^ bytes[index]) * 16777619u;
+    /* A file of version 1 has zeros behind the checksum, which do not count there. */
+    for (size_t index = 0; index < sizeof *header; index++)
+        if (index < offsetof(struct segment_header, checksum) ||
+            (index >= offsetof(struct segment_header, incarnation) && header->version != 1))
+            sum = (sum ^ bytes[index]) * 16777619u;
     return sum;
+}
+
+/* 0 where the kernel has none: then there is only one. */
+static uint64_t time_namespace(void)
+{
+    struct stat found;
+
+    return stat("/proc/self/ns/time", &found) == 0 ? (uint64_t)found.st_ino : 0;
 }
 
 static bool pid_namespace(uint64_t *inode)
@@ -47,16 +64,15 @@ static bool pid_namespace(uint64_t *inode)
 /* Computes the fields that depend on limits and flags; false if these are out of bounds. */
 static bool complete(struct segment_header *header)
 {
-    uint64_t most = header->flags & FLAG_ORDERED ? CELLS_LARGEST : RING_LARGEST;
+    uint64_t most = layout_has_cells(header->flags) ? CELLS_LARGEST : RING_LARGEST;
 
     if (header->limit == 0 || header->limit > most || header->max_message_size > UINT32_MAX ||
         layout_message_size(header->max_message_size, header->flags) > header->limit)
         return false;
     header->magic = LAYOUT_MAGIC;
-    header->version = LAYOUT_VERSION;
     header->word_size = sizeof(void *);
     header->segment_size = segment_size(header);
-    header->data_offset = whole_pages(sizeof(struct segment));
+    header->data_offset = data_offset(header->flags);
     header->capacity = whole_pages(header->limit);
     header->checksum = checksum_of(header);
     return true;
@@ -68,19 +84,23 @@ enum queue_result segment_format(int descriptor, const struct segment_header *as
         .limit = asked->limit,
         .max_messages = asked->max_messages,
         .max_message_size = asked->max_message_size,
+        .version = LAYOUT_VERSION,
         .flags = asked->flags,
+        .time_namespace = time_namespace(),
+        .max_deliveries = asked->max_deliveries,
     };
 
-    if (!pid_namespace(&header.pid_namespace))
+    if (!pid_namespace(&header.pid_namespace) ||
+        getrandom(&header.incarnation, sizeof header.incarnation, 0) != (ssize_t)sizeof header.incarnation)
         return QUEUE_SYSTEM;
-    if (!complete(&header)) {
+    if (header.flags & ~(uint32_t)LAYOUT_FLAGS || !complete(&header)) {
         errno = EINVAL;
         return QUEUE_SYSTEM;
     }
     return pwrite(descriptor, &header, sizeof header, 0) == (ssize_t)sizeof header ? QUEUE_OK : QUEUE_SYSTEM;
 }
 
-static enum queue_result read_header(int descriptor, struct segment_header *header)
+static enum queue_result read_header(int descriptor, struct segment_header *header, uint32_t oldest)
 {
     struct segment_header expected;
     struct stat found;
@@ -90,14 +110,20 @@ static enum queue_result read_header(int descriptor, struct segment_header *head
         return QUEUE_SYSTEM;
     if (pread(descriptor, header, sizeof *header, 0) != (ssize_t)sizeof *header || header->magic != LAYOUT_MAGIC)
         return QUEUE_ALIEN;
-    if (header->version != LAYOUT_VERSION || header->word_size != sizeof(void *))
+    if (header->version < LAYOUT_OLDEST || header->version > LAYOUT_VERSION || header->word_size != sizeof(void *))
         return QUEUE_VERSIONED;
+    if (header->version < oldest)
+        return QUEUE_OLD;
     expected = *header;
     if (checksum_of(header) != header->checksum || !complete(&expected) ||
         memcmp(&expected, header, sizeof expected) != 0 || (uint64_t)found.st_size < header->segment_size)
         return QUEUE_CORRUPT;
+    if (header->flags & ~(uint32_t)(header->version == 1 ? FLAG_ORDERED | FLAG_LAST_CLOSE | FLAG_BYTES : LAYOUT_FLAGS))
+        return QUEUE_VERSIONED;
     if (!pid_namespace(&here))
         return QUEUE_SYSTEM;
+    if (header->flags & FLAG_LEASES && header->time_namespace != time_namespace())
+        return QUEUE_FOREIGN;
     return here == header->pid_namespace ? QUEUE_OK : QUEUE_FOREIGN;
 }
 
@@ -146,10 +172,10 @@ static bool map(struct queue *queue, const struct segment_header *header)
 
 /* Opening */
 
-enum queue_result segment_open(struct queue *queue, int descriptor)
+enum queue_result segment_open(struct queue *queue, int descriptor, uint32_t oldest)
 {
     struct segment_header header;
-    enum queue_result result = read_header(descriptor, &header);
+    enum queue_result result = read_header(descriptor, &header, oldest);
 
     if (result != QUEUE_OK)
         return result;
@@ -162,8 +188,14 @@ enum queue_result segment_open(struct queue *queue, int descriptor)
     queue->max_messages = header.max_messages;
     queue->max_message_size = header.max_message_size;
     queue->flags = header.flags;
+    queue->max_deliveries = header.max_deliveries;
+    queue->over = header.flags & FLAG_LEASES ? DOWN_OVER : DOWN_ENDED;
     queue->pid_namespace = header.pid_namespace;
-    return map(queue, &header) ? QUEUE_OK : QUEUE_SYSTEM;
+    if (!map(queue, &header))
+        return QUEUE_SYSTEM;
+    if (header.flags & FLAG_LEASES)
+        queue->holders = (struct lease_holder *)(void *)(queue->data - LAYOUT_HOLDERS);
+    return QUEUE_OK;
 }
 
 enum queue_result segment_reopen(struct queue *queue)

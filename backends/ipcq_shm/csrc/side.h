@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "flavour.h"
 #include "handle.h"
 #include "layout.h"
 #include "lock.h"
@@ -86,6 +87,12 @@ static inline bool side_both_equal(struct queue *queue)
 {
     return atomic_load_explicit(&queue->segment->put.position, memory_order_seq_cst) ==
            atomic_load_explicit(&queue->segment->get.position, memory_order_seq_cst);
+}
+
+/* Returns whether a get would find no message. */
+static inline bool side_is_empty(struct queue *queue)
+{
+    return queue->flavour->is_empty == NULL ? side_both_equal(queue) : queue->flavour->is_empty(queue);
 }
 
 #endif

@@ -73,7 +73,7 @@ static int put(void *context, const struct ipcq_piece *piece, int polite)
 
     if (queue == NULL)
         return IPCQ_OTHER;
-    if (piece->head_size != 0 && queue->flags & FLAG_ORDERED)
+    if (piece->head_size != 0 && layout_has_cells(queue->flags))
         return put_joined(queue, piece, polite);
     return put_piece(queue, piece, polite);
 }
@@ -85,7 +85,7 @@ static int put_many(void *context, const struct ipcq_piece *pieces, size_t count
     *stored = 0;
     if (queue == NULL)
         return IPCQ_OTHER;
-    if (queue->flags & FLAG_ORDERED)
+    if (layout_has_cells(queue->flags))
         for (size_t index = 0; index < count; index++)
             if (pieces[index].head_size != 0)
                 return IPCQ_OTHER;
@@ -146,16 +146,26 @@ static int get(void *context, struct ipcq_space *space, int polite)
     return IPCQ_OK;
 }
 
+uint64_t core_available(struct queue *queue)
+{
+    struct queue_total put, got;
+    uint64_t count;
+
+    if (queue->holders != NULL) {
+        count = atomic_load_explicit(&queue->segment->cells.ready, memory_order_relaxed);
+    } else {
+        side_totals(queue, &put, &got);
+        count = put.count - got.count;
+    }
+    /* More messages do not fit the limit, so the counts are corrupt. */
+    return count > queue->limit / 16 ? 0 : count;
+}
+
 static uint64_t count(void *context)
 {
     struct queue *queue = queue_of(context);
-    struct queue_total put, got;
 
-    if (queue == NULL)
-        return 0;
-    side_totals(queue, &put, &got);
-    /* More messages do not fit the limit, so the counts are corrupt. */
-    return put.count - got.count > queue->limit / 16 ? 0 : put.count - got.count;
+    return queue == NULL ? 0 : core_available(queue);
 }
 
 struct batch {

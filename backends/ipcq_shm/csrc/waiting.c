@@ -18,6 +18,8 @@ static bool readable(void *context)
 {
     struct queue *queue = context;
 
+    if (queue->flavour->is_empty != NULL)
+        return !queue->flavour->is_empty(queue) || ending_for_handle(queue);
     return atomic_load_explicit(&queue->segment->put.position, memory_order_seq_cst) !=
                word_peek(&queue->segment->get.position) ||
            ending_for_handle(queue);
@@ -33,7 +35,7 @@ static bool writable(void *context)
 {
     const struct wish *wish = context;
 
-    return wish->queue->flavour->has_space(wish->queue, wish->size) || ending_for_handle(wish->queue);
+    return wish->queue->flavour->has_space(wish->queue, wish->size) || ending_for_puts(wish->queue);
 }
 
 /* What a producer spins for: space for many messages. If it continued with space for one, both sides would wait for
@@ -42,7 +44,7 @@ static bool roomy(void *context)
 {
     const struct wish *wish = context;
 
-    return ending_for_handle(wish->queue) || (wish->queue->flavour->much_is_free(wish->queue) && writable(context));
+    return ending_for_puts(wish->queue) || (wish->queue->flavour->much_is_free(wish->queue) && writable(context));
 }
 
 bool wait_spin_readable(struct queue *queue, int64_t since, int64_t until)
@@ -61,6 +63,11 @@ void wait_sleep_readable(struct queue *queue, int64_t until)
 {
     struct side *put = &queue->segment->put;
 
+    if (queue->flavour->wake_at != NULL) {
+        int64_t sooner = queue->flavour->wake_at(queue);
+
+        until = sooner < until ? sooner : until;
+    }
     if (event_sleep(&put->event, &put->answered, &queue->reading, until, readable, queue))
         attention_note_crowd(queue, ATTEND_GET_CROWD);
 }
