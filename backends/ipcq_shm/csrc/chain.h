@@ -129,12 +129,16 @@ static inline void chain_free(const struct cells *cells, uint32_t cell, size_t s
 #define LEASE_HOLDER_DIED "its holder died"
 #define LEASE_HOLD_ENDED "its hold ended"
 
+/* Returns how often a message that is not leased has failed. */
+static inline uint32_t lease_failures(const struct cell *cell)
+{
+    return *(volatile uint32_t *)&cell->as.leased.deliveries - *(volatile uint32_t *)&cell->as.leased.settled;
+}
+
 /* Returns whether a message that is not leased has failed so often that it is a dead letter; 0: there is no bound. */
 static inline bool lease_failed_too_often(uint32_t most, const struct cell *cell)
 {
-    uint32_t failures = *(volatile uint32_t *)&cell->as.leased.deliveries - *(volatile uint32_t *)&cell->as.leased.settled;
-
-    return most != 0 && failures >= most;
+    return most != 0 && lease_failures(cell) >= most;
 }
 
 /* Copies between the room for a reason behind a message of this size and up to CELL_REASON bytes; false if a link is

@@ -862,7 +862,7 @@ static PyMethodDef channel_methods[] = {
     /* Only of a queue with leases. Times are in seconds. */
     {"put_delayed", core_put_delayed, METH_VARARGS, PyDoc_STR("Put a message with a delay; return whether it fits.")},
     {"lease", core_lease, METH_VARARGS,
-     PyDoc_STR("Lease messages; return data, priority, deliveries and token of each.")},
+     PyDoc_STR("Lease messages; return data, priority, deliveries, token and failures of each.")},
     {"recall", core_recall, METH_VARARGS, NULL},
     {"end_leases", core_end_leases, METH_VARARGS, PyDoc_STR("Settle leases and return the lost tokens.")},
     {"extend_leases", core_extend_leases, METH_VARARGS, PyDoc_STR("Extend leases and return the lost tokens.")},

@@ -102,6 +102,7 @@ struct queue_lease {
     uint64_t serial;
     uint32_t cell;
     uint32_t deliveries; /* this one included */
+    uint32_t failures;   /* before this one */
 };
 
 /* A message that is being copied without the lock. */

@@ -629,6 +629,7 @@ static enum queue_result lease_take(struct queue *queue, const struct taking *ta
         /* First, for `room`: then nothing can fail after the commit. */
         lease->cell = cell;
         lease->serial = taking->serial + *taking->taken;
+        lease->failures = lease_failures(head_of(&work, cell));
         lease->deliveries = *(volatile uint32_t *)&head_of(&work, cell)->as.leased.deliveries + 1;
         result = cells_copy_out(&work.cells, cell, size, taking);
         if (result != QUEUE_OK)

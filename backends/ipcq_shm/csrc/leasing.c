@@ -143,7 +143,7 @@ static void *room_in_loans(void *context, struct queue_piece *message)
         const struct queue_lease *lease = &loans->leases[loans->next];
 
         made = made && set_field(tuple, 2, PyLong_FromUnsignedLong(lease->deliveries)) &&
-               set_field(tuple, 3, token_of(lease));
+               set_field(tuple, 3, token_of(lease)) && set_field(tuple, 4, PyLong_FromUnsignedLong(lease->failures));
     } else {
         const struct lease_dead *letter = &loans->letters[loans->next];
         PyObject *reason = PyBytes_FromStringAndSize((const char *)letter->reason, (Py_ssize_t)letter->reason_size);
@@ -188,7 +188,7 @@ PyObject *core_lease(PyObject *self, PyObject *arguments)
         limit = (Py_ssize_t)(queue->limit / CELL_COST);
     leases = limit == 1 ? &one : PyMem_New(struct queue_lease, (size_t)limit);
     loans.leases = leases;
-    if (leases == NULL || !new_loans(&loans, limit, 4)) {
+    if (leases == NULL || !new_loans(&loans, limit, 5)) {
         if (leases != &one)
             PyMem_Free(leases);
         return PyErr_NoMemory();
