@@ -42,6 +42,9 @@ CAPABILITIES: Final = Capabilities(
     peek=True,
     shutdown=True,
     atomic_batch=True,
+    leases=sys.platform == "linux",
+    death_notice=sys.platform == "linux",
+    delays=sys.platform == "linux",
     listing=True,
     last_close=sys.platform == "linux",
     other_users=sys.platform == "linux",
@@ -85,7 +88,8 @@ class PyshmBackend(Backend):
             raise Unsupported(
                 f"this backend cannot remove a queue with its last handle on {sys.platform}: leave out lifetime"
             )
-        header = Header(name, _attributes(request), lock, secrets.token_bytes(8))
+        clock = _segment.time_namespace() if request.leases else 0
+        header = Header(name, _attributes(request), lock, secrets.token_bytes(8), clock, secrets.token_bytes(8))
         return self._channel(name, _segment.make(header), header, request)
 
     def attach(self, name: str, request: Request) -> Channel:
@@ -100,6 +104,12 @@ class PyshmBackend(Backend):
             from ipcq_pyshm import _place
             from ipcq_pyshm._channel import PyshmChannel
 
+            kind = PyshmChannel
+            if header.attributes.leases:  # a queue without them does not need their code
+                from ipcq_pyshm._lease_channel import PyshmLeaseChannel
+
+                kind = PyshmLeaseChannel
+
         try:
             asked = request.options.get("lock", header.lock)
             if asked != header.lock:
@@ -107,12 +117,16 @@ class PyshmBackend(Backend):
                     f"lock is {header.lock!r}, asked for {asked!r}: leave that out to use the existing queue, "
                     "or unlink it first"
                 )
+            leases = header.attributes.leases
             capabilities = replace(
                 CAPABILITIES,
                 priorities=header.attributes.priorities,
+                leases=leases,
+                death_notice=leases,
+                delays=leases,
                 other_users=CAPABILITIES.other_users and header.lock == "file",
             )
-            return PyshmChannel(descriptor, _place.path_of(name), header, request, capabilities)
+            return kind(descriptor, _place.path_of(name), header, request, capabilities)
         except BaseException:
             closed(descriptor)
             raise

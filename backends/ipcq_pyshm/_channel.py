@@ -39,7 +39,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
 from time import monotonic, sleep
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 from zlib import crc32
 
 from ipcq.backend import (
@@ -107,14 +107,14 @@ if sys.platform == "linux":
     _yield = os.sched_yield
 
 
-class _NotNow(Enum):
+class NotNow(Enum):
     NOT_NOW = "the step did not run: the lock was held"
 
 
-NOT_NOW: Final = _NotNow.NOT_NOW
+NOT_NOW: Final = NotNow.NOT_NOW
 
 
-class _Overtaken(Exception):
+class Overtaken(Exception):
     """Another step of the same thread ran during this step: what this step has read is out of date."""
 
 
@@ -122,8 +122,8 @@ def _unchanged(state: State) -> State:
     return state
 
 
-def _refuse_ended(state: State) -> None:
-    if state.flags & DOWN and not state.count:
+def refuse_ended(state: State) -> None:
+    if state.ended:
         raise QueueShutDown
 
 
@@ -148,11 +148,11 @@ class PyshmChannel(Channel):
         self._header = header
         self._raises = request.after_unlink == "raise"
         geometry = Geometry.of(header.attributes)
+        self._newest: Callable[[bytes], State | None] = newest
         self._size = geometry.size
         self._length = _file.measuring(descriptor)
         self._next_look = 0.0
-        order = Heap if header.attributes.priorities else Ring
-        self._order: Order = order(header.attributes, geometry, self._read, self._write)
+        self._order = self._order_in(geometry)
         # The last wait ended without a message, so the next get first reads the state without the lock.
         self._waited = False
         # When the lock was first found held, by `time.monotonic`; 0 while it is free.
@@ -168,6 +168,10 @@ class PyshmChannel(Channel):
         belongs(self, descriptor)
         self._bells = bells_of(descriptor)
 
+    def _order_in(self, geometry: Geometry) -> Order[Any]:
+        order = Heap if self.attributes.priorities else Ring
+        return order(self.attributes, geometry, self._read, self._write)
+
     def _begin(self) -> None:
         self._lock = _lock.lock_of(self._header, self._descriptor)
         self._threads = NativeRLock()
@@ -178,7 +182,7 @@ class PyshmChannel(Channel):
 
     # In one function: a signal handler may raise between a call and the first statement of the called function, and the
     # lock would stay held.
-    def _step(self, patience: float, step: Callable[[State, *Ts], R], *arguments: *Ts) -> R | _NotNow:
+    def _step(self, patience: float, step: Callable[[State, *Ts], R], *arguments: *Ts) -> R | NotNow:
         """Run a step on the state under the lock; return NOT_NOW if the lock is held for `patience` seconds."""
         tries, until = 0, 0.0
         while True:
@@ -197,7 +201,7 @@ class PyshmChannel(Channel):
                     return step(self._state(), *arguments)
                 except BlockingIOError as error:  # the lock is held: no call on a file raises this
                     reraise_from_handler(error)
-                except _Overtaken:
+                except Overtaken:
                     pass
                 except (MessageQueueError, OSError, struct.error) as error:
                     self._report(error)
@@ -273,7 +277,7 @@ class PyshmChannel(Channel):
         if self._length() != self._size or monotonic() >= self._next_look:
             self._check_file()
         raw = _file.pread(self._descriptor, STATES_BYTES, STATES_AT)
-        state = newest(raw)
+        state = self._newest(raw)
         if state is None or not self._order.check(state):
             raise CorruptQueue
         self._set_bells = raw[2 * STATE_ROOM :]
@@ -294,9 +298,8 @@ class PyshmChannel(Channel):
             self._lock.recovered = False
         state.high_water_mark = max(state.high_water_mark, state.count)
         if cells:
-            raw = b"".join(CELL.pack(*cell) for cell in cells)
+            raw, state.redo = self._order.packed(cells)
             self._write(DATA_AT, raw)
-            state.redo = len(cells) << 32 | crc32(raw)
         state.sequence += 1
         self._write(_PLACES[state.sequence & 1], state.packed())
         self._waits = self._timeouts = 0
@@ -305,7 +308,7 @@ class PyshmChannel(Channel):
                 self._order.apply(cells)
                 state.redo = 0
                 self._put_down(state)
-            except _Overtaken:
+            except Overtaken:
                 pass  # the other step has applied the redo record
             except MemoryError:
                 # The step is committed. The next step applies the redo record.
@@ -344,7 +347,7 @@ class PyshmChannel(Channel):
     def _write(self, at: int, data: bytes) -> None:
         while True:
             if self._overtaken:
-                raise _Overtaken
+                raise Overtaken
             done = _file.pwrite(self._descriptor, data, at)
             if done == len(data):
                 return
@@ -397,7 +400,7 @@ class PyshmChannel(Channel):
 
     def _get(self, state: State) -> Received | None:
         if not state.count:
-            _refuse_ended(state)
+            refuse_ended(state)
             return None
         received, cells = self._order.take(state)
         self._commit(state, cells)
@@ -412,7 +415,7 @@ class PyshmChannel(Channel):
         return batch
 
     def _get_many(self, state: State, limit: int) -> list[Received]:
-        _refuse_ended(state)
+        refuse_ended(state)
         singly = self.attributes.priorities  # because each take moves heap entries
         batch: list[Received] = []
         size = 0
@@ -426,7 +429,7 @@ class PyshmChannel(Channel):
                 size += len(received[0])
             if batch and not singly:
                 self._commit(state)
-        except _Overtaken:
+        except Overtaken:
             if not singly or len(batch) < 2:
                 raise
             batch.pop()  # the entry of the uncommitted message
@@ -448,7 +451,7 @@ class PyshmChannel(Channel):
     def _peek(self, state: State) -> Received | None:
         received = self._order.look(state) if state.count else None
         if self._overtaken:
-            raise _Overtaken
+            raise Overtaken
         if received is None and state.flags & DOWN:
             raise QueueShutDown
         return received
@@ -495,7 +498,7 @@ class PyshmChannel(Channel):
             if self._length() != self._size or monotonic() >= self._next_look:
                 self._check_file()
             for _ in range(3):
-                state = newest(_file.pread(self._descriptor, STATES_BYTES, STATES_AT))
+                state = self._newest(_file.pread(self._descriptor, STATES_BYTES, STATES_AT))
                 if state is not None and self._order.check(state):
                     return state
         except MessageQueueError:
@@ -529,20 +532,20 @@ class PyshmChannel(Channel):
         )
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        self._waited = not self._wait(MESSAGES, since, until, lambda state: state.count > 0)
+        self._waited = not self._wait(MESSAGES, since, until, lambda state: state.count > 0 or state.ended)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
-        self._wait(SPACE, since, until, lambda state: self._order.fits(state, size))
+        self._wait(SPACE, since, until, lambda state: state.flags & DOWN or self._order.fits(state, size))
 
-    def _wait(self, bell: int, since: float, until: float, ready: Callable[[State], bool]) -> bool:
+    def _wait(self, bell: int, since: float, until: float, ready: Callable[[State], object]) -> bool:
         """Wait until a try may succeed; return False if `until` came first."""
         while (now := monotonic()) < until:
             spins = now - since < _SPIN_SECONDS
             try:
                 if spins or self._bells is None:
                     # The try after each wait also checks whether the queue was unlinked.
-                    state = newest(_file.pread(self._descriptor, STATES_BYTES, STATES_AT))
-                    if state is None or state.flags & DOWN or ready(state):
+                    state = self._newest(_file.pread(self._descriptor, STATES_BYTES, STATES_AT))
+                    if state is None or ready(state):
                         return True
                 if spins:
                     _yield()
@@ -559,7 +562,7 @@ class PyshmChannel(Channel):
                 return True
         return False
 
-    def _begin_sleep(self, bell: int, ready: Callable[[State], bool]) -> bool | _NotNow:
+    def _begin_sleep(self, bell: int, ready: Callable[[State], object]) -> bool | NotNow:
         """Set a bell; return False if a try may succeed now, and NOT_NOW if there is no bell or the lock is held."""
         if self._bells is not None:
             return self._step(_SHORTEST, self._set_bell, bell, ready)
@@ -567,8 +570,8 @@ class PyshmChannel(Channel):
             self._record_waits()
         return NOT_NOW
 
-    def _set_bell(self, state: State, bell: int, ready: Callable[[State], bool]) -> bool:
-        if state.flags & DOWN or ready(state):
+    def _set_bell(self, state: State, bell: int, ready: Callable[[State], object]) -> bool:
+        if ready(state):
             return False
         if not self._is_set(bell):
             self._write(bell_at(bell), SET)

@@ -17,7 +17,9 @@ __all__ = (
     "LAST_CLOSE",
     "OPEN",
     "hold",
+    "is_byte_locked",
     "let_go",
+    "lock_byte",
     "locking",
     "measuring",
     "pread",
@@ -77,6 +79,11 @@ if sys.platform == "win32":
 
     let_go = try_to_own = hold
 
+    def lock_byte(descriptor: int, byte: int) -> None:
+        raise NotImplementedError
+
+    is_byte_locked = lock_byte
+
 else:
     import fcntl
     import struct
@@ -114,10 +121,24 @@ else:
         """Return whether the file has no holder; if so, it gets none until the descriptor is closed."""
         return _set(descriptor, fcntl.F_WRLCK)
 
+    def lock_byte(descriptor: int, byte: int) -> None:
+        """Lock a byte that nobody else locks, until the open file is closed."""
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_WRLCK, byte))
+
+    def is_byte_locked(descriptor: int, byte: int) -> bool:
+        """Return whether another open file locks this byte."""
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _lock_of(fcntl.F_WRLCK, byte))
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
     def _set(descriptor: int, kind: int) -> bool:
-        # struct flock of fcntl(2): type, whence, start, length, pid.
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, HOLDERS, 1, 0))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _lock_of(kind, HOLDERS))
         except (BlockingIOError, PermissionError):  # POSIX allows both errors
             return False
         return True
+
+    # struct flock of fcntl(2): type, whence, start, length, pid.
+    _FLOCK = struct.Struct("hhqqi")
+
+    def _lock_of(kind: int, byte: int) -> bytes:
+        return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)

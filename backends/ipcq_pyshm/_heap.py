@@ -1,29 +1,25 @@
 """The order of a queue with priorities: messages are chains of blocks, ordered by a binary heap in the file."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Final
+from zlib import crc32
 
 from ipcq.backend import HIGHEST_PRIORITY, Attributes, Received
 from ipcq.errors import CorruptQueue
-from ipcq_pyshm._layout import ENTRY, LINK, RECORD, Geometry, State
+from ipcq_pyshm._chains import Chains
+from ipcq_pyshm._layout import CELL, ENTRY, LINK, RECORD, Geometry, State
 from ipcq_pyshm._ring import Cells, Order, Read, Write, length_of, record
 
-# A key is the inverted priority, so that the smallest key is next, and in its low bits the number of the put.
-_NUMBER_BITS: Final = 48
-
-#: Links that one call reads: mostly the blocks of a chain are adjacent.
-_WINDOW_LINKS: Final = 512
+#: A key is the inverted priority, so that the smallest key is next, and in its low bits the number of the put.
+NUMBER_BITS: Final = 48
 
 
-class Heap(Order):
+class Heap(Chains, Order[State]):
     def __init__(self, attributes: Attributes, geometry: Geometry, read: Read, write: Write) -> None:
-        self._geometry = geometry
+        super().__init__(geometry, read, write)
         self._most_messages = attributes.max_messages or geometry.blocks
         self._most_bytes = attributes.buffer_size or geometry.size
         self._longest = attributes.max_message_size
-        self._read = read
-        self._write = write
 
     def check(self, state: State) -> bool:
         blocks = self._geometry.blocks
@@ -41,7 +37,7 @@ class Heap(Order):
         needed = self._blocks(len(data))
         chain = self._chain(first, needed)
         self._spread(chain, record(data))
-        key = HIGHEST_PRIORITY - priority << _NUMBER_BITS | state.puts & (1 << _NUMBER_BITS) - 1
+        key = HIGHEST_PRIORITY - priority << NUMBER_BITS | state.puts & (1 << NUMBER_BITS) - 1
         cells = self._up(state.count, key, first)
         state.spare -= needed
         # The last block has no valid link.
@@ -90,6 +86,10 @@ class Heap(Order):
         state.gets += state.count
         state.count = state.bytes = 0
 
+    def packed(self, cells: Cells) -> tuple[bytes, int]:
+        raw = b"".join(CELL.pack(*cell) for cell in cells)
+        return raw, len(cells) << 32 | crc32(raw)
+
     def apply(self, cells: Cells) -> None:
         for index, key, block in cells:
             if index >= self._geometry.blocks:
@@ -131,11 +131,11 @@ class Heap(Order):
         key, block = ENTRY.unpack(self._read(self._geometry.heap_at + index * ENTRY.size, ENTRY.size))
         return key, block
 
-    # The chains
+    # The messages
 
     def _top(self) -> tuple[Received, list[int]]:
         key, first = self._entry(0)
-        priority = HIGHEST_PRIORITY - (key >> _NUMBER_BITS)
+        priority = HIGHEST_PRIORITY - (key >> NUMBER_BITS)
         if priority < 0:
             raise CorruptQueue
         data, chain = self._message(first)
@@ -151,45 +151,3 @@ class Heap(Order):
 
     def _blocks(self, size: int) -> int:
         return -(-(RECORD.size + size) // self._geometry.block)
-
-    def _link(self, block: int) -> int:
-        (after,) = LINK.unpack(self._read(self._geometry.links_at + block * LINK.size, LINK.size))
-        return int(after)
-
-    def _chain(self, first: int, count: int) -> list[int]:
-        """Follow the links from block `first`, and return `count` blocks."""
-        chain, most = [first], self._geometry.blocks
-        if first >= most:
-            raise CorruptQueue
-        while len(chain) < count:
-            begin = chain[-1]
-            size = min(_WINDOW_LINKS, most - begin, count) * LINK.size
-            raw = self._read(self._geometry.links_at + begin * LINK.size, size)
-            for at in range(0, len(raw), LINK.size):
-                (after,) = LINK.unpack_from(raw, at)
-                if after >= most:
-                    raise CorruptQueue
-                chain.append(after)
-                if len(chain) == count or after != chain[-2] + 1:
-                    break
-        return chain
-
-    def _runs(self, chain: Sequence[int]) -> list[tuple[int, int]]:
-        """Return offset and size in bytes of each run of adjacent blocks."""
-        block = self._geometry.block
-        begins = [0, *(at for at, (one, other) in enumerate(pairwise(chain), 1) if other != one + 1), len(chain)]
-        at = self._geometry.blocks_at
-        return [(at + chain[begin] * block, (end - begin) * block) for begin, end in pairwise(begins)]
-
-    def _spread(self, chain: Sequence[int], data: bytes) -> None:
-        done = 0
-        for at, size in self._runs(chain):
-            self._write(at, data[done : done + size])
-            done += size
-
-    def _gathered(self, chain: Sequence[int], end: int) -> bytes:
-        parts = []
-        for at, size in self._runs(chain):
-            parts.append(self._read(at, min(size, end)))
-            end -= size
-        return b"".join(parts)

@@ -1,7 +1,7 @@
 """The order of a queue without priorities: consecutive records in a ring of bytes."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from ipcq.backend import Attributes, Received
 from ipcq.errors import CorruptQueue
@@ -9,46 +9,51 @@ from ipcq_pyshm._layout import DATA_AT, READY, RECORD, Geometry, State
 
 Read: TypeAlias = Callable[[int, int], bytes]
 Write: TypeAlias = Callable[[int, bytes], None]
-#: Heap entries to write: index, key and first block of each.
-Cells: TypeAlias = Sequence[tuple[int, int, int]]
+#: What a commit moves, for the redo record: index, key and first block of each heap entry, or offset and bytes.
+Cells: TypeAlias = Sequence[tuple[Any, ...]]
+S_contra = TypeVar("S_contra", bound=State, contravariant=True)
 
 #: Read together with a record's header, so that one call reads several small messages.
 _AHEAD_BYTES: Final = 1024
 
 
-class Order(Protocol):
+class Order(Protocol[S_contra]):
     """The placement and order of messages. Methods change only the `State`, which the caller commits."""
 
-    def check(self, state: State) -> bool:
+    def check(self, state: S_contra) -> bool:
         """Return whether the state is consistent and within the queue's limits."""
         ...
 
-    def fits(self, state: State, size: int) -> bool:
+    def fits(self, state: S_contra, size: int) -> bool:
         """Return whether a message of `size` bytes fits now."""
         ...
 
-    def store(self, state: State, data: bytes, priority: int) -> Cells:
+    def store(self, state: S_contra, data: bytes, priority: int) -> Cells:
         """Store a message; the caller has checked that it fits."""
         ...
 
-    def store_many(self, state: State, batch: Sequence[bytes]) -> int:
+    def store_many(self, state: S_contra, batch: Sequence[bytes]) -> int:
         """Store the messages from the front that fit, with priority 0, and return their number."""
         ...
 
-    def take(self, state: State) -> tuple[Received, Cells]:
+    def take(self, state: S_contra) -> tuple[Received, Cells]:
         """Take the next message; the queue must not be empty."""
         ...
 
-    def look(self, state: State) -> Received:
+    def look(self, state: S_contra) -> Received:
         """Return the next message without taking it; the queue must not be empty."""
         ...
 
-    def drop(self, state: State) -> None:
+    def drop(self, state: S_contra) -> None:
         """Discard all messages."""
         ...
 
+    def packed(self, cells: Cells) -> tuple[bytes, int]:
+        """Return the redo record of these cells, and how a state refers to it."""
+        ...
+
     def apply(self, cells: Cells) -> None:
-        """Write heap entries to the heap."""
+        """Write cells to their places."""
         ...
 
 
@@ -68,7 +73,7 @@ def length_of(raw: bytes, most: int, at: int = 0) -> int:
     return int(length)
 
 
-class Ring(Order):
+class Ring(Order[State]):
     def __init__(self, attributes: Attributes, geometry: Geometry, read: Read, write: Write) -> None:
         self._size = geometry.ring
         self._most_messages = attributes.max_messages or geometry.ring
@@ -153,6 +158,9 @@ class Ring(Order):
         state.head = state.tail
         state.gets += state.count
         state.count = state.bytes = 0
+
+    def packed(self, cells: Cells) -> tuple[bytes, int]:
+        raise NotImplementedError  # pragma: no cover - a ring moves nothing
 
     def apply(self, cells: Cells) -> None:
         raise CorruptQueue  # only a queue with priorities has a redo record

@@ -22,9 +22,17 @@ from typing import Final
 
 from ipcq.backend import Request, check_file_size, check_owner, closed, reraise_from_handler, suppressed, translated
 from ipcq.backend import opened as noted
-from ipcq.errors import CorruptQueue, MessageQueueError, NoSpace, PermissionDenied, QueueExists, QueueNotFound
+from ipcq.errors import (
+    CorruptQueue,
+    MessageQueueError,
+    NoSpace,
+    PermissionDenied,
+    QueueExists,
+    QueueNotFound,
+    VersionMismatch,
+)
 from ipcq_pyshm import _file, _lock, _place
-from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, State, place
+from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, LeaseState, State, place
 
 #: How long a busy channel may go without checking whether its queue was unlinked. `unlink` waits as long before it
 #: returns; then every process sees its effect.
@@ -133,7 +141,7 @@ def _fill(descriptor: int, header: Header) -> None:
         count = min(_LINKS, geometry.blocks - begin)
         links = b"".join(LINK.pack(block + 1) for block in range(begin, begin + count))
         _file.pwrite(descriptor, links, geometry.links_at + begin * LINK.size)
-    state = State.first(geometry.blocks)
+    state = (LeaseState if header.attributes.leases else State).first(geometry.blocks)
     _file.pwrite(descriptor, state.packed(), place(state.sequence))
     _file.pwrite(descriptor, header.packed(), 0)
     if sys.platform != "win32":
@@ -173,7 +181,7 @@ def opened(name: str, request: Request) -> Opened:
         QueueNotFound: There is no such queue, or only the leftover file of a last-close queue.
         PermissionDenied: Mode or owner deny access, or it is not a regular file with one name.
         CorruptQueue: It is not a valid file of this queue.
-        VersionMismatch: Another version of ipcq created it.
+        VersionMismatch: Another version of ipcq created it, or it has leases and was created in another time namespace.
     """
     path = _place.path_of(name)
     with translated(ERRORS):
@@ -199,7 +207,8 @@ def _checked(descriptor: int, path: str, request: Request) -> Header:
     if found.st_nlink > 1:
         raise PermissionDenied(f"{path} has {found.st_nlink} names, so removing one does not free it: have it removed")
     mode = stat.S_IMODE(found.st_mode)
-    header = Header.of(_file.pread(descriptor, STATES_AT, 0), mode)
+    header = Header.of(_file.pread(descriptor, STATES_AT, 0), mode, request.old_version)
+    _check_clock(header)
     if found.st_size != Geometry.of(header.attributes).size:
         raise CorruptQueue(f"its file has {found.st_size} bytes, which is not its allocated size: unlink it")
     if header.attributes.lifetime == "last-close":
@@ -211,6 +220,21 @@ def _checked(descriptor: int, path: str, request: Request) -> Header:
     if not os.fstat(descriptor).st_nlink:
         raise QueueNotFound
     return header
+
+
+def time_namespace() -> int:
+    """Identify the monotonic clock of this process (time_namespaces(7)); 0 if the system has only one."""
+    try:
+        return os.stat("/proc/self/ns/time").st_ino
+    except OSError:
+        return 0
+
+
+def _check_clock(header: Header) -> None:
+    if header.time_namespace and header.time_namespace != time_namespace():
+        raise VersionMismatch(
+            "it was created in another time namespace, whose clock differs from the one here: share the namespace"
+        )
 
 
 def _cleared(descriptor: int, path: str) -> os.stat_result:

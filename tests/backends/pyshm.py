@@ -16,7 +16,7 @@ import pytest
 import ipcq
 from ipcq.errors import QueueEmpty
 from ipcq_pyshm import _lock, _place
-from ipcq_pyshm._layout import STATE_ROOM, STATES_AT, State, newest, place
+from ipcq_pyshm._layout import STATE_ROOM, STATES_AT, Header, State, newest, newest_of_leases, place
 
 Handle = ipcq.Queue[Any]
 
@@ -81,7 +81,9 @@ def write_file(name: str, at: int, data: bytes) -> None:
 
 
 def read_state(name: str) -> State:
-    state = newest(read_file(name)[STATES_AT : STATES_AT + 2 * STATE_ROOM])
+    raw = read_file(name)
+    read = newest_of_leases if Header.of(raw[:STATES_AT], 0).attributes.leases else newest
+    state = read(raw[STATES_AT : STATES_AT + 2 * STATE_ROOM])
     assert state is not None
     return state
 

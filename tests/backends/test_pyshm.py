@@ -28,3 +28,4 @@ class TestPyshmUnderShmlock(BackendContract):
 
 
 TestPyshmAgrees = machine_for("pyshm")
+TestPyshmWithLeasesAgrees = machine_for("pyshm", leases=True)

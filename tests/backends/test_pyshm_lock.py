@@ -109,8 +109,8 @@ def test_reads_that_overlap_with_commits_fall_back_to_the_lock(queue: Handle, mo
     """The number of messages is right even if each read without the lock meets a commit."""
     queue.put(b"x")
     reads = count()
-    newest = _channel.newest
-    monkeypatch.setattr(_channel, "newest", lambda raw: newest(raw) if next(reads) >= 3 else None)
+    newest = queue._channel._newest
+    monkeypatch.setattr(queue._channel, "_newest", lambda raw: newest(raw) if next(reads) >= 3 else None)
     assert queue.qsize() == 1
 
 
