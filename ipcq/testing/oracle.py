@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ("Ledger", "Tag", "Verdict", "judge")
+__all__ = ("Delivery", "Ledger", "Tag", "Verdict", "judge")
 
 #: A non-waiting get that takes more nanoseconds was delayed by another process inside the queue: on shm it then gives
 #: up if that process is stopped.
@@ -55,6 +55,13 @@ class Tag(NamedTuple):
         return cls(int(producer), int(number))
 
 
+class Delivery(NamedTuple):
+    """One delivery of a message by lease: the message, and how many times it has been delivered."""
+
+    tag: Tag
+    times: int
+
+
 class Ledger:
     """The record of one process's calls, in a file that survives the process.
 
@@ -65,9 +72,9 @@ class Ledger:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
-    def intend(self, *tags: Tag) -> None:
-        """Record that a put of these messages begins."""
-        self._enter_each("?", tags, f"{time.monotonic_ns()}")
+    def intend(self, *tags: Tag, delay: float = 0.0) -> None:
+        """Record that a put of these messages begins, which become ready `delay` seconds later."""
+        self._enter_each("?", tags, f"{time.monotonic_ns()}{f' {int(delay * 1e9)}' if delay else ''}")
 
     def accepted(self, *tags: Tag) -> None:
         """Record that the put returned, and stored these messages."""
@@ -80,6 +87,26 @@ class Ledger:
     def took(self, since: int, *tags: Tag) -> None:
         """Record that a get, begun at `since` on `time.monotonic_ns`, returned these messages, in this order."""
         self._enter_each("<", tags, f"{since} {time.monotonic_ns()}")
+
+    def leased(self, *deliveries: "Delivery") -> None:
+        """Record that a lease returned these messages."""
+        self._enter_deliveries("l", deliveries, time.monotonic_ns())
+
+    def acking(self, *deliveries: "Delivery") -> None:
+        """Record that the acknowledgement of these messages begins."""
+        self._enter_deliveries("A", deliveries, 0)
+
+    def acked(self, *deliveries: "Delivery") -> None:
+        """Record that the acknowledgement of these messages returned."""
+        self._enter_deliveries("a", deliveries, 0)
+
+    def too_late(self, *deliveries: "Delivery") -> None:
+        """Record that these leases were over before they were settled."""
+        self._enter_deliveries("x", deliveries, 0)
+
+    def released(self, delivery: "Delivery", since: int, delay: float) -> None:
+        """Record that a message was given back by a call begun at `since`, and becomes ready `delay` seconds later."""
+        self._enter_deliveries("b", [delivery], since + int(delay * 1e9))
 
     def torn(self, message: object) -> None:
         """Record that a get returned a value that no producer put."""
@@ -100,6 +127,9 @@ class Ledger:
 
     def _enter_each(self, kind: str, tags: Iterable[Tag], rest: str) -> None:
         self._enter("".join(f"{kind} {producer} {number} {rest}\n" for producer, number in tags))
+
+    def _enter_deliveries(self, kind: str, deliveries: Iterable["Delivery"], instant: int) -> None:
+        self._enter("".join(f"{kind} {tag.producer} {tag.number} {instant} {times}\n" for tag, times in deliveries))
 
     def _enter(self, entry: str) -> None:
         # A single write. A kill can leave a part of it if it crosses a page (generic_perform_write, mm/filemap.c).
@@ -122,7 +152,7 @@ class Verdict:
     """Messages of puts that returned which no consumer recorded; a consumer killed right after a get accounts for those
     of that get."""
     duplicated: list[Tag] = field(default_factory=list)
-    """Messages that were taken twice."""
+    """Messages that were taken or acknowledged twice, or delivered after their acknowledgement."""
     invented: list[Tag] = field(default_factory=list)
     """Messages that were taken although no producer put them, before their put began, or although the put raised."""
     torn: list[str] = field(default_factory=list)
@@ -134,6 +164,15 @@ class Verdict:
     put_off: int = 0
     """The same for gets that took longer than a millisecond. Another process, stopped or preempted, was inside the
     queue all that time, and a non-waiting get then gives up, unless the lock is the kernel's."""
+    uncounted: int = 0
+    """Deliveries by lease that had the same number as another one of the same message."""
+    early: int = 0
+    """Deliveries by lease before the message's delay was over."""
+    redelivered: int = 0
+    """Deliveries by lease of a message that had been delivered before."""
+    unrecorded: int = 0
+    """Deliveries by lease that no consumer recorded, but later ones count; a consumer killed right after a lease
+    accounts for those of that lease."""
     cut_off: int = 0
     """Consumers that were killed: their ledgers have no end."""
     stall: float = 0.0
@@ -148,11 +187,13 @@ class Verdict:
             "torn": len(self.torn),
             "reordered": len(self.reordered),
             "missed": self.missed,
+            "uncounted": self.uncounted,
+            "early": self.early,
         }
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was duplicated, invented, torn, reordered or missed; the caller must judge losses."""
+        """Whether there was no violation; the caller must judge losses."""
         return not any(self.wrong.values())
 
     @property
@@ -173,10 +214,12 @@ class Verdict:
         return Verdict(**{**both, "stall": max(self.stall, other.stall)})
 
     def __str__(self) -> str:
+        leases = f", {self.redelivered} redelivered, {self.uncounted} uncounted, {self.early} early"
         return (
             f"{self.accepted} accepted, {self.refused} refused, {self.unknown} unknown, {self.received} received, "
             f"{len(self.lost)} lost, {len(self.duplicated)} duplicated, {len(self.invented)} invented, "
             f"{len(self.torn)} torn, {len(self.reordered)} reordered, {self.missed} missed, {self.put_off} put off"
+            + (leases if self.redelivered else "")
         )
 
 
@@ -199,6 +242,16 @@ class _Books:
     """Messages that one consumer took after a later one of the same producer: the earlier, the later."""
     torn: list[str] = field(default_factory=list)
     empties: list[tuple[int, int]] = field(default_factory=list)
+    due: dict[_Key, int] = field(default_factory=dict)
+    """When a message becomes ready that was put with a delay."""
+    released: dict[tuple[_Key, int], int] = field(default_factory=dict)
+    """When a message becomes ready after a delivery."""
+    leased: dict[_Key, list[tuple[int, int]]] = field(default_factory=dict)
+    """Number and end of each delivery by lease."""
+    acked: dict[_Key, int] = field(default_factory=dict)
+    """The delivery that was acknowledged."""
+    perhaps_acked: set[_Key] = field(default_factory=set)
+    """Messages during whose acknowledgement the consumer was killed."""
     received: int = 0
     cut_off: int = 0
 
@@ -206,9 +259,11 @@ class _Books:
         for line in _entries(path):
             if line == ".":
                 continue
-            kind, producer, number, instant, *_ = line.split(" ")
+            kind, producer, number, instant, *more = line.split(" ")
             if kind == "?":
                 self.begun[producer, number] = int(instant)
+                if more:
+                    self.due[producer, number] = int(instant) + int(more[0])
             elif kind == "+":
                 self.stored[producer, number] = int(instant)
             else:
@@ -216,6 +271,7 @@ class _Books:
 
     def read_consumer(self, path: Path) -> None:
         latest: dict[str, int] = {}
+        acking: set[_Key] = set()
         ended = False
         for line in _entries(path):
             if line[0] == "<":
@@ -233,9 +289,44 @@ class _Books:
                 self.empties.append((int(since), int(instant)))
             elif line[0] == "!":
                 self.torn.append(line[2:])
-            else:
+            elif line == ".":
                 ended = True
+            else:
+                self._read_lease(line, acking)
+        self.perhaps_acked |= acking
         self.cut_off += not ended
+
+    def _read_lease(self, line: str, acking: set[_Key]) -> None:
+        kind, producer, number, instant, count = line.split(" ")
+        key, delivery = (producer, number), int(count)
+        if kind == "l":
+            self.leased.setdefault(key, []).append((delivery, int(instant)))
+        elif kind == "b":
+            self.released[key, delivery] = int(instant)
+        elif kind == "A":
+            acking.add(key)
+        else:
+            acking.discard(key)
+            if kind == "a":
+                self.received += 1
+                if key in self.acked:
+                    self.again.add(key)
+                self.acked[key] = max(delivery, self.acked.get(key, 0))
+
+    def judge_leases(self) -> dict[str, int]:
+        """Count the deliveries by lease that a correct queue cannot explain, and those that it has to explain."""
+        found = dict.fromkeys(("uncounted", "early", "redelivered", "unrecorded"), 0)
+        for key, deliveries in self.leased.items():
+            counts = {count for count, _ in deliveries}
+            found["redelivered"] += len(deliveries) - 1
+            found["uncounted"] += len(deliveries) - len(counts)
+            found["unrecorded"] += max(counts) - len(counts)
+            for count, instant in deliveries:
+                due = self.due.get(key, 0) if count == 1 else self.released.get((key, count - 1), 0)
+                found["early"] += instant < due
+            if max(counts) > self.acked.get(key, math.inf):
+                self.again.add(key)
+        return found
 
     def overtaken(self) -> Iterator[tuple[Tag, Tag]]:
         """Yield the swapped messages that were put one after the other, or in one batch in this order."""
@@ -246,7 +337,8 @@ class _Books:
 
     def invented(self) -> set[_Key]:
         early = {key for key, (_, end) in self.taken.items() if end < self.begun.get(key, end)}
-        return (self.taken.keys() - self.begun.keys()) | (self.taken.keys() & self.refused) | early
+        taken = self.taken.keys() | self.leased.keys()
+        return (taken - self.begun.keys()) | (taken & self.refused) | early
 
 
 def _entries(path: Path) -> list[str]:
@@ -273,6 +365,9 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
     - a *wrong empty*: a get found the queue empty, although messages that were certainly there cover all of its time
       (`Verdict.missed`).
 
+    Messages that were leased need not be in order. Each must be acknowledged once, and never delivered after that; its
+    deliveries must have different numbers, and come when it is due.
+
     "After" means that one call had returned before the other began, so concurrent calls may have taken effect in either
     order. Losses are counted separately, because it is unknown what a killed consumer had taken.
 
@@ -290,12 +385,14 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
         for path in consumers:
             books.read_consumer(path)
         missed = _missed(books)
+        leases = books.judge_leases()
+        gone = books.taken.keys() | books.acked.keys() | books.perhaps_acked
         return Verdict(
             accepted=len(books.stored),
             refused=len(books.refused),
             unknown=len(books.begun.keys() - books.stored.keys() - books.refused),
             received=books.received,
-            lost=_tags(books.stored.keys() - books.taken.keys()),
+            lost=_tags(books.stored.keys() - gone),
             duplicated=_tags(books.again),
             invented=_tags(books.invented()),
             torn=books.torn,
@@ -304,6 +401,7 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
             put_off=sum(span > HELD_UP for span in missed),
             cut_off=books.cut_off,
             stall=_stall(books),
+            **leases,
         )
     finally:
         if collecting:
@@ -311,7 +409,8 @@ def judge(producers: Iterable[Path], consumers: Iterable[Path]) -> Verdict:
 
 
 def _stall(books: _Books) -> float:
-    instants = sorted([*books.stored.values(), *(instant for _, instant in books.taken.values())])
+    leased = (instant for deliveries in books.leased.values() for _, instant in deliveries)
+    instants = sorted([*books.stored.values(), *(instant for _, instant in books.taken.values()), *leased])
     return max((later - earlier for earlier, later in itertools.pairwise(instants)), default=0) / 1e9
 
 

@@ -30,11 +30,11 @@ import ipcq
 from ipcq.testing.locks import holds_lock
 from ipcq.testing.oracle import Verdict
 from ipcq.testing.processes import Hang, Peer, PeerDied, Peers, bound, fresh_name, until
-from ipcq.testing.workers import BATCH, PATIENCE, attached, consume, finish, live, produce, remove, sweep, visit
+from ipcq.testing.workers import BATCH, PATIENCE, attached, consume, finish, live, produce, remove, sweep, visit, work
 
-__all__ = ("MODES", "Mode", "Report", "Storm", "stress")
+__all__ = ("LEASING", "MODES", "Mode", "Report", "Storm", "stress")
 
-Mode = Literal["get", "batches", "stops", "forks", "names"]
+Mode = Literal["get", "batches", "stops", "forks", "names", "lease", "late", "delay"]
 
 #: The modes of a storm, and what each does.
 MODES: Final[Mapping[Mode, str]] = {
@@ -43,7 +43,16 @@ MODES: Final[Mapping[Mode, str]] = {
     "stops": "processes are also stopped by SIGSTOP, several at a time, before they continue or are killed",
     "forks": "processes have two threads and fork during calls; their children continue and are killed too",
     "names": "kills during create, attach, unlink and close of one name",
+    "lease": "consumers lease messages, and acknowledge them or give them back",
+    "late": "the same, with holds of milliseconds, so that settlements race with the next delivery",
+    "delay": "the same as lease, and messages are put and given back with delays",
 }
+
+#: The modes that need a queue with leases. No message may be lost in them.
+LEASING: Final = ("lease", "late", "delay")
+
+#: The hold of a lease in mode "late", in seconds.
+HOLD: Final = 0.003
 
 #: Kills per queue. A longer storm uses several queues, because the judge keeps every message of a queue in memory.
 ROUND: Final = 250
@@ -110,6 +119,11 @@ class Report:
         faults = [self.trouble] if self.trouble else []
         if len(verdict.lost) > self.losable and not self.trouble:
             faults.append(f"{len(verdict.lost)} lost, but killed consumers account for at most {self.losable}")
+        if verdict.unrecorded > verdict.cut_off * BATCH:
+            faults.append(
+                f"{verdict.unrecorded} deliveries that no consumer recorded, but killed consumers account for at most "
+                f"{verdict.cut_off * BATCH}"
+            )
         return faults + [f"{count} {what}" for what, count in verdict.wrong.items() if count]
 
     @property
@@ -339,6 +353,8 @@ class _Messages(_Run):
             "patience": 2 * storm.patience,
             "look": storm.mode != "batches",
             "over": "" if storm.shutdown else str(peers.directory / "over"),
+            "hold": HOLD if storm.mode == "late" else None,
+            "delays": storm.mode == "delay",
         }
         self._lock = ""
         if storm.mode == "forks":
@@ -350,7 +366,8 @@ class _Messages(_Run):
     def start(self, place: int) -> Peer:
         self._started += 1
         role = "producer" if place < self.storm.producers else "consumer"
-        program: Callable[..., object] = produce if role == "producer" else consume
+        take = work if self.storm.mode in LEASING else consume
+        program: Callable[..., object] = produce if role == "producer" else take
         ledger = self.peers.ledger(role, self._started)
         self._entered += self._size(place)
         self._ledgers[place] = ledger
@@ -404,7 +421,7 @@ class _Messages(_Run):
 
     def report(self, **found: Any) -> Report:
         verdict = self.peers.judge()
-        most = BATCH if self.storm.mode == "batches" else 1
+        most = BATCH if self.storm.mode == "batches" else int(self.storm.mode not in LEASING)
         return Report(recoveries=self._recoveries, verdict=verdict, losable=verdict.cut_off * most, **found)
 
 
@@ -477,12 +494,14 @@ def stress(
         size: As for `Storm`.
         patience: As for `Storm`.
         show: As for `Storm.run`, with the total number of kills.
-        options: Options for the queues, as for `ipcq.open`.
+        options: Options for the queues, as for `ipcq.open`; with leases in the modes that need them.
 
     Raises:
         MessageQueueError: The queue could not be created.
     """
     end = time.monotonic() + seconds
+    if mode in LEASING:
+        options = {**options, "leases": True}
     total: Report | None = None
     while total is None or (total.ok and total.kills < kills and time.monotonic() < end):
         done = total.kills if total else 0

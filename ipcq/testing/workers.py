@@ -2,8 +2,8 @@
 
 Each process opens the queue with an *opener*, a function that returns a handle for the arguments that come with it. A
 handle is an `ipcq.Queue`, or an object with its methods `put` and `get` with `timeout`, `shutdown` and `close`, and for
-storms with batches `put_many` and `get_many`. If a queue cannot be shut down, the processes end when a file appears,
-for which they check between short waits.
+storms with batches `put_many` and `get_many`; storms with leases need an `ipcq.Queue`. If a queue cannot be shut down,
+the processes end when a file appears, for which they check between short waits.
 """
 
 import math
@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Final
 
 import ipcq
-from ipcq.testing.oracle import Ledger, Tag
+from ipcq.testing.oracle import Delivery, Ledger, Tag
 from ipcq.testing.processes import say
 
 __all__ = (
@@ -36,6 +36,7 @@ __all__ = (
     "remove",
     "sweep",
     "visit",
+    "work",
 )
 
 #: Seconds within which a survivor must make progress: ten times the contract's limit.
@@ -46,6 +47,12 @@ BATCH: Final = 8
 
 #: Seconds between two checks whether a storm is over, if its queue cannot be shut down.
 LOOK: Final = 0.2
+
+#: The longest delay of a message, in seconds.
+DELAY: Final = 0.02
+
+#: The longest time for which a worker holds a lease without an end, in seconds.
+JOB: Final = 0.005
 
 #: The largest number of forks of one worker; each child has its own producer number.
 FORKS: Final = 1000
@@ -71,6 +78,8 @@ class Worker:
         patience: Timeout of a call, in seconds.
         look: Call some gets without waiting, and record the empty ones.
         over: Path of the file whose appearance replaces the shutdown of a queue that cannot be shut down.
+        hold: Seconds until a lease ends; None: with its process.
+        delays: Put and give back some messages with a delay.
     """
 
     def __init__(
@@ -84,6 +93,8 @@ class Worker:
         patience: float = PATIENCE,
         look: bool = False,
         over: str = "",
+        hold: float | None = None,
+        delays: bool = False,
     ) -> None:
         self.handle = handle
         self.ledger = ledger
@@ -94,7 +105,11 @@ class Worker:
             "patience": patience,
             "look": look,
             "over": over,
+            "hold": hold,
+            "delays": delays,
         }
+        self._hold = hold
+        self._delays = delays
         self._sizes = (0, 0, 0, size // 8, size)
         self._batch = batch
         self._patience = patience
@@ -117,11 +132,12 @@ class Worker:
         messages = [tag.message(self._dice.choice(self._sizes)) for tag in tags]
         # Every other batch has a short timeout, so that some are stored in part.
         hurry = self._batch > 1 and self._dice.random() < 0.5
-        self._book.intend(*tags)
+        delay = self._delay()
+        self._book.intend(*tags, delay=delay)
         try:
             if self._batch == 1:
                 stored = 1
-                self._patiently(self.handle.put, messages[0])
+                self._patiently(self.handle.put, messages[0], **({"delay": delay} if delay else {}))
             elif hurry:
                 stored = self.handle.put_many(messages, timeout=0.001)
             else:
@@ -160,13 +176,53 @@ class Worker:
                 self._book.torn(message)
         self._book.took(since, *tags)
 
-    def _patiently(self, call: Callable[..., Any], *arguments: object) -> Any:
+    def work(self) -> None:
+        """Lease the next message or some messages, and settle them."""
+        self._turns += 1
+        if self._turns % 4 == 0:
+            jobs = self._patiently(self.handle.lease_many, BATCH, hold=self._hold)
+        else:
+            jobs = [self._patiently(self.handle.lease, hold=self._hold)]
+        deliveries = []
+        for job in jobs:
+            try:
+                deliveries.append(Delivery(Tag.of(job.item), job.deliveries))
+            except ValueError:
+                self._book.torn(job.item)
+        self._book.leased(*deliveries)
+        if self._dice.random() < 0.5:  # so that kills meet holders, and some settle too late if leases have an end
+            time.sleep(self._dice.uniform(0, 2 * self._hold if self._hold is not None else JOB))
+        try:
+            if len(deliveries) != 1 or self._dice.random() < 0.7:
+                self._book.acking(*deliveries)
+                self.handle.ack_many(jobs)
+                self._book.acked(*deliveries)
+            else:
+                self._give_back(jobs[0], deliveries[0])
+        except ipcq.LeaseLost:
+            if self._hold is None:
+                raise
+            self._book.acked(*[each for job, each in zip(jobs, deliveries, strict=False) if not job.lost])
+            self._book.too_late(*[each for job, each in zip(jobs, deliveries, strict=False) if job.lost])
+
+    def _give_back(self, job: Any, delivery: Delivery) -> None:
+        since, delay = time.monotonic_ns(), self._delay()
+        if self._dice.random() < 0.5:
+            job.release(delay)
+        else:
+            job.fail("storm", delay)
+        self._book.released(delivery, since, delay)
+
+    def _delay(self) -> float:
+        return self._dice.uniform(0, DELAY) if self._delays and self._dice.random() < 0.5 else 0.0
+
+    def _patiently(self, call: Callable[..., Any], *arguments: object, **named: object) -> Any:
         if not self._over:
-            return call(*arguments, timeout=self._patience)
+            return call(*arguments, timeout=self._patience, **named)
         until = time.monotonic() + self._patience
         while True:
             try:
-                return call(*arguments, timeout=LOOK)
+                return call(*arguments, timeout=LOOK, **named)
             except (standard.Empty, standard.Full):
                 if os.path.exists(self._over):
                     raise ipcq.QueueShutDown from None
@@ -205,6 +261,18 @@ def consume(
 ) -> None:
     """Run a consumer until the queue is shut down; it forks if the path `alive` is given."""
     _work(Worker.consume, partial(opener, *arguments), number, ledger, alive, math.inf, options)
+
+
+def work(
+    opener: Callable[..., Any],
+    arguments: Sequence[Any],
+    number: int,
+    ledger: str,
+    alive: str = "",
+    **options: Any,
+) -> None:
+    """Run a consumer that leases, until the queue has ended; it forks if the path `alive` is given."""
+    _work(Worker.work, partial(opener, *arguments), number, ledger, alive, math.inf, options)
 
 
 def finish(opener: Callable[..., Any], arguments: Sequence[Any], over: str = "") -> None:

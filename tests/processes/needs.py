@@ -36,3 +36,10 @@ def usable(name: str) -> str:
     if not info.usable:
         pytest.skip(f"backend {name!r} cannot be used here: {info.reason}")
     return name
+
+
+def needs_leases(backend: str) -> None:
+    """Skip a test on a backend without leases."""
+    info = next(info for info in ipcq.backends() if info.name == backend)
+    if info.capabilities is None or not info.capabilities.leases:
+        pytest.skip("capabilities.leases is not claimed")

@@ -291,6 +291,98 @@ def test_a_recorder_reports_its_calls(
     assert {call.verb for call in calls if call.value is None} == {"put", "get"}
 
 
+# Leases
+
+#: A message that was put and leased, and what else is in the consumer's ledger.
+PUT_ONE = "? 0 0 1\n+ 0 0 2\n"
+LEASED: dict[str, tuple[str, str]] = {
+    "acknowledged twice": ("l 0 0 5 1\nA 0 0 0 1\na 0 0 0 1\nA 0 0 0 1\na 0 0 0 1\n.\n", "duplicated"),
+    "delivered after its acknowledgement": ("l 0 0 5 1\nA 0 0 0 1\na 0 0 0 1\nl 0 0 9 2\n.\n", "duplicated"),
+    "delivered twice with one number": ("l 0 0 5 1\nl 0 0 9 1\nA 0 0 0 1\na 0 0 0 1\n.\n", "uncounted"),
+    "delivered before its release's delay": ("l 0 0 5 1\nb 0 0 20 1\nl 0 0 9 2\nA 0 0 0 2\na 0 0 0 2\n.\n", "early"),
+    "delivered before it was put": ("l 0 1 5 1\n.\n", "invented"),
+    "leased and lost": ("l 0 0 5 1\nx 0 0 0 1\n.\n", "lost"),
+}
+
+
+@pytest.mark.parametrize("fault", LEASED)
+def test_a_history_of_leases_that_no_queue_can_have_is_noticed(fault: str, tmp_path: Path) -> None:
+    """Each is wrong in the one way that its name says."""
+    entries, shown = LEASED[fault]
+    verdict = judge_entries(tmp_path, PUT_ONE, entries)
+    found = {**verdict.wrong, "lost": len(verdict.lost)}
+    assert found[shown] == 1
+    assert sum(found.values()) == (2 if shown == "invented" else 1)  # the message that was put is then lost
+
+
+def test_a_delivery_before_the_delay_of_a_put_is_noticed(tmp_path: Path) -> None:
+    """Its time counts from the begin of the put."""
+    entries = "l 0 0 {} 1\nA 0 0 0 1\na 0 0 0 1\n.\n"
+    for instant, early in ((100, 1), (101, 0)):
+        assert judge_entries(tmp_path, "? 0 0 1 100\n+ 0 0 2\n", entries.format(instant)).early == early
+
+
+def test_a_message_whose_acknowledgement_a_kill_interrupted_is_not_lost(tmp_path: Path) -> None:
+    """The queue may have committed it."""
+    verdict = judge_entries(tmp_path, PUT_ONE, "l 0 0 5 1\nA 0 0 0 1\n")
+    assert (verdict.lost, verdict.cut_off, verdict.received) == ([], 1, 0)
+
+
+def test_deliveries_that_nobody_recorded_are_counted(tmp_path: Path) -> None:
+    """Killed consumers account for them, up to a batch each; more are a fault."""
+    verdict = judge_entries(tmp_path, PUT_ONE, "l 0 0 5 10\nl 0 0 6 12\nA 0 0 0 12\na 0 0 0 12\n.\n")
+    assert (verdict.unrecorded, verdict.redelivered) == (10, 1)
+    report = Report(mode="lease", seed=1, seconds=1.0, kills=30, verdict=verdict)
+    assert report.faults == ["10 deliveries that no consumer recorded, but killed consumers account for at most 0"]
+    assert "1 redelivered" in str(report)
+
+
+@pytest.mark.parametrize("hold", [None, 0.001])
+def test_workers_record_the_leases_of_a_queue(hold: float | None, memory: str, name: str, tmp_path: Path) -> None:
+    """A correct queue is sound: with holds that end in time, and with late settlements."""
+    with ipcq.open(name, memory, leases=True, max_messages=100, serializer="raw") as queue:
+        producer = Worker(queue, str(tmp_path / "p.ledger"), 1, delays=True)
+        consumer = Worker(queue, str(tmp_path / "c.ledger"), 2, hold=hold, delays=True)
+        for _ in range(40):
+            producer.produce()
+        queue.put(b"no message of a producer")
+        queue.shutdown()
+        with pytest.raises(ipcq.QueueShutDown):
+            while True:
+                consumer.work()
+        producer.end()
+        consumer.end()
+        queue.unlink()
+    verdict = judge([tmp_path / "p.ledger"], [tmp_path / "c.ledger"])
+    assert not any((verdict.wrong | {"torn": 0}).values()) and not verdict.lost
+    assert verdict.torn and verdict.redelivered
+    assert ("x " in (tmp_path / "c.ledger").read_text()) == (hold is not None)
+
+
+def test_a_program_of_a_storm_leases(memory: str, reports: list[object], name: str, tmp_path: Path) -> None:
+    """Until the queue has ended: what was given back comes again first."""
+    with ipcq.open(name, memory, leases=True, serializer="raw") as queue:
+        queue.put_many([Tag(1, number).message() for number in range(20)])
+        queue.shutdown()
+        workers.work(lambda at: ipcq.open(at, memory, create=False, serializer="raw"), [name], 2, str(tmp_path / "c"))
+        assert queue.stats().gets == 20
+        queue.unlink()
+    assert reports == ["ready", "done"]
+
+
+def test_a_lease_that_is_lost_without_a_hold_is_a_failure(memory: str, name: str, tmp_path: Path) -> None:
+    """The worker lives, so nothing may have ended it."""
+    with ipcq.open(name, memory, leases=True, serializer="raw") as queue:
+        queue.put_many([Tag(1, number).message() for number in range(20)])
+        worker = Worker(queue, str(tmp_path / "c.ledger"), 2)
+        queue._channel.settle = lambda tokens, *_: list(tokens)
+        with pytest.raises(ipcq.LeaseLost):
+            worker.work()
+        worker.end()
+        del queue._channel.settle
+        queue.unlink()
+
+
 # Reports
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from ipcq.testing.processes import own_seed
-from ipcq.testing.storm import MODES, Mode, stress
-from processes.needs import usable
+from ipcq.testing.storm import LEASING, MODES, Mode, stress
+from processes.needs import needs_leases, usable
 from processes.programs import SMALL
 from processes.sizes import size
 
@@ -18,7 +18,12 @@ pytestmark = [pytest.mark.storm, pytest.mark.timeout(0)]  # a storm has its own 
 def test_survivors_of_a_storm_continue_and_only_killed_consumers_lose_messages(
     mode: Mode, backend: str, kills: int | None
 ) -> None:
-    """C2, C15: nothing is duplicated, torn or reordered, and each killed consumer loses at most what it had got."""
+    """C2, C3, C15: nothing is duplicated, torn or reordered, and each killed consumer loses at most what it had got.
+
+    What it had leased returns, with one more delivery.
+    """
+    if mode in LEASING:
+        needs_leases(backend)
     report = stress(backend, mode=mode, kills=kills or KILLS[mode], seed=own_seed(), **SMALL)
     print(f"{backend} {report}")
     assert report.ok, report.stacks

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ipcq.testing.storm import Report
 
 #: Modes of `ipcq.testing.storm`, repeated here so that the help need not import it.
-MODES = ("get", "batches", "stops", "forks", "names")
+MODES = ("get", "batches", "stops", "forks", "names", "lease", "late", "delay")
+
+#: Those that need a queue with leases.
+LEASING = ("lease", "late", "delay")
 
 #: Upper bound for what the serializer adds to a message.
 OVERHEAD_BYTES = 12
@@ -80,7 +83,8 @@ def command(
     Unrelated processes put numbered messages into a new queue and get them. Again and again, one process is killed by
     SIGKILL at a random instant and replaced. Each process logs its operations. At the end, the logs must be consistent
     with one queue: no message duplicated, torn, invented or out of order, and none lost but those that a killed
-    consumer had taken. Exits with 1 otherwise, or after ten seconds without progress, with the stacks of all processes.
+    consumer had taken. In the modes lease, late and delay the queue has leases, and none may be lost at all. Exits with
+    1 otherwise, or after ten seconds without progress, with the stacks of all processes.
     The queue is always removed.
 
     \b
@@ -96,10 +100,11 @@ def command(
     limits = {"max_messages": max_messages, "max_message_size": size + OVERHEAD_BYTES, **options}
     all_ok = True
     with stopped_by_signals():
-        backend = _resolved(backend, limits)
+        backend = _resolved(backend, {**limits, "leases": any(mode in LEASING for mode in modes)})
+        able = MODES if _has_leases(backend) else [mode for mode in MODES if mode not in LEASING]
         if not (as_json or quiet):
             print_line(f"queue     on {backend}, {producers} producers, {consumers} consumers, --seed {seed}")
-        for mode in dict.fromkeys(MODES if "all" in modes else modes):
+        for mode in dict.fromkeys(able if "all" in modes else modes):
             with Progress("kills", silent=as_json or quiet) as progress:
                 show = _StressProgress(progress, kills, seconds)
                 report = stress(
@@ -156,6 +161,11 @@ def _resolved(backend: str, limits: Mapping[str, Any]) -> str:
         return queue.backend
 
 
+def _has_leases(backend: str) -> bool:
+    found = (info.capabilities for info in ipcq.backends() if info.name == backend)
+    return any(capabilities is not None and capabilities.leases for capabilities in found)
+
+
 def _sentence(report: "Report") -> str:
     if report.ok:
         return f"PASS: every guarantee held; fewer than {report.bound:.2%} of kills cause a failure (95 % confidence)"
@@ -179,6 +189,8 @@ def _facts(report: "Report") -> dict[str, Any]:
         "received": verdict.received,
         "lost": len(verdict.lost),
         "losable": report.losable,
+        "redelivered": verdict.redelivered,
+        "unrecorded": verdict.unrecorded,
         **verdict.wrong,
         "put_off": verdict.put_off,
         "stall": round(verdict.stall, 6),
@@ -201,6 +213,8 @@ def _print_report(report: "Report") -> None:
         )
         print_line(f"wrong     {', '.join(f'{count} {what}' for what, count in report.verdict.wrong.items())}")
         print_line(f"lost      {facts['lost']:,}, of at most {facts['losable']:,} that killed consumers may have taken")
+        if report.mode in LEASING:
+            print_line(f"leases    {facts['redelivered']:,} redelivered, {facts['unrecorded']:,} to killed consumers")
         print_line(f"stall     {report.verdict.stall * 1000:.1f} ms at most without progress")
     print_line(f"verdict   {facts['verdict']}")
     if report.stacks:
