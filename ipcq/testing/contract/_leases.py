@@ -94,7 +94,7 @@ class Leasing(Bench):
         return self.create(leases=True, **options)
 
 
-class Holders(Leasing):  # pragma: no cover - no bundled backend between processes has leases yet
+class Holders(Leasing):
     """Leases of other processes."""
 
     def kill_a_holder(self) -> None:
