@@ -47,6 +47,16 @@ def test_question_names_the_backend_and_the_messages(terminal: Callable[..., Any
     assert f"Remove queue {queue.name} on memory with 1 message?" in told
 
 
+def test_question_counts_messages_that_are_not_ready(terminal: Callable[..., Any], name: str, memory: str) -> None:
+    """They would be lost as well."""
+    with ipcq.open(name, memory, leases=True) as queue:
+        queue.put_many(["a", "b"])
+        queue.put("c", delay=1000)
+        with queue.lease(), queue.lease() as dead:
+            dead.reject()
+            assert "on memory with 3 messages?" in terminal("rm", name, typed="n\n").text
+
+
 def test_yes_removes(terminal: Callable[..., Any], queue: Queue) -> None:
     """Typed at the question."""
     terminal("rm", queue.name, typed="y\n")

@@ -57,10 +57,26 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_once_is_one_line_for_each_queue(run: Run, alone: Queue) -> None:
-    """Time, name, backend, depth, capacity and rates, tab-separated."""
+    """Time, name, backend, depth, capacity, rates, and counts that a queue without leases lacks, tab-separated."""
     alone.put("a")
     line = run("top", "--once", "--interval", "0.02").stdout
-    assert re.fullmatch(rf"\d\d:\d\d:\d\d\t{alone.name}\tmemory\t1\t4\t0\t0\t0\t0\n", line)
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d\t{alone.name}\tmemory\t1\t4\t0\t0\t0\t0\t-\t-\t-\n", line)
+
+
+def test_messages_that_are_not_ready_are_counted(
+    run: Run, name: str, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leased, delayed and dead."""
+    show(monkeypatch, ipcq.QueueInfo(name, memory))
+    with ipcq.open(name, memory, leases=True) as queue:
+        queue.put_many(range(7))
+        for lease in queue.lease_many(1):
+            lease.reject()
+        for lease in queue.lease_many(2):
+            lease.release(delay=1000)
+        with queue.lease(), queue.lease(), queue.lease():
+            told = json.loads(run("top", "--once", "--json", "--interval", "0.02").stdout)
+    assert [told[key] for key in ("messages", "leased", "delayed", "dead")] == [1, 3, 2, 1]
 
 
 def test_rates_are_those_of_the_interval(

@@ -8,6 +8,7 @@ import click
 
 import ipcq
 from ipcq._cli._exits import Failure
+from ipcq._cli._lease_checks import check_leases
 from ipcq._cli._machine_checks import ERROR, NOTE, OK, WARNING, Check
 from ipcq._cli._options import json_option
 from ipcq._cli._output import print_json, print_line, print_table, shown
@@ -27,7 +28,8 @@ def command(as_json: bool, quiet: bool) -> None:
     """Check this machine, and print the command that fixes each problem.
 
     Checks system limits, shared memory, the name lock, systemd's RemoveIPC, queues left by killed demos and benchmarks,
-    and each backend. Exits with 1 if there is a warning or an error. A note is information only.
+    each backend, and dead letters and messages that are leased for long. Exits with 1 if there is a warning or an
+    error. A note is information only.
     """
     checks = list(_checks())
     problems = any(each.severity in (WARNING, ERROR) for each in checks)
@@ -59,6 +61,7 @@ def _checks() -> Iterator[Check]:
         yield from _machine_checks.check_leftovers()
     yield from _check_distribution()
     yield from _check_backends()
+    yield from check_leases()
 
 
 def _check_distribution() -> Iterator[Check]:

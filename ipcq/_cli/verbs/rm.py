@@ -41,7 +41,8 @@ def _contents(name: str, backend: str) -> str:
     """Return a phrase about the messages that would be lost; empty if the queue cannot be opened."""
     try:
         with ipcq.open(name, backend, create=False, write=False) as queue:
-            size = queue.qsize()
+            stats = queue.stats()
+            size = queue.qsize() + sum(each or 0 for each in (stats.leased, stats.delayed, stats.dead))
     except MessageQueueError:
         return ""  # a user who may not open the queue may still remove it
     return f" on {queue.backend} with {size} message{'s' if size != 1 else ''}"

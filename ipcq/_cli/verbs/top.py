@@ -25,8 +25,26 @@ KEYS = (
     "gets_per_second",
     "change_per_second",
     "waits_per_second",
+    "leased",
+    "delayed",
+    "dead",
 )
-HEADINGS = ("name", "backend", "depth", "capacity", "put/s", "get/s", "change/s", "waits/s")
+HEADINGS = (
+    "name",
+    "backend",
+    "depth",
+    "capacity",
+    "put/s",
+    "get/s",
+    "change/s",
+    "waits/s",
+    "leased",
+    "delayed",
+    "dead",
+)
+
+#: Figures of `ipcq.Stats` that are shown as they are; None on a queue without leases.
+STATES = ("leased", "delayed", "dead")
 
 #: Counters of `ipcq.Stats` that only grow, and the keys of their rates.
 COUNTERS = {"puts": "puts_per_second", "gets": "gets_per_second", "waits": "waits_per_second"}
@@ -42,8 +60,8 @@ def command(interval: float, once: bool, as_json: bool, backend: str, other_user
     """Show depth and rates of all queues of this machine, until q or Ctrl-C.
 
     Rates refer to the last interval. If a backend does not count puts and gets, put/s and get/s are '-', and change/s,
-    the change of the depth, is the only rate. waits/s is how often a producer or consumer had to wait. Takes no
-    messages.
+    the change of the depth, is the only rate. waits/s is how often a producer or consumer had to wait. leased, delayed
+    and dead count the messages that are in the queue and not ready; '-' on a queue without leases. Takes no messages.
 
     Prints a live table on a terminal if rich is installed; otherwise one line per queue and interval.
     """
@@ -112,7 +130,8 @@ class Sampler:
             now = monotonic()
             figures = {"messages": facts["messages"], **{counter: getattr(stats, counter) for counter in COUNTERS}}
             after[key] = now, figures
-            return {**facts, **_rates(figures, now, *self._before.get(key, (now, {})))}
+            states = {state: getattr(stats, state) for state in STATES}
+            return {**facts, **states, **_rates(figures, now, *self._before.get(key, (now, {})))}
 
         rows, notes = facts_about_all(self._backend, facts_with_rates)
         self._before = after
