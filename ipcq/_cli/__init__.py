@@ -25,6 +25,8 @@ VERBS = (
     "get",
     "peek",
     "tail",
+    "work",
+    "dead",
     "ls",
     "stat",
     "top",

@@ -66,6 +66,11 @@ class Progress:
             bar = f"[{'#' * done}{'.' * (BAR_CHARACTERS - done)}] {share:4.0%}   "
         self._line.show(bar + text)
 
+    def hide(self) -> None:
+        """Clear the line until the next update, so that something else can be printed."""
+        if self._line is not None:
+            self._line.show("")
+
     def close(self) -> None:
         """Clear the line."""
         self._silent = True

@@ -22,7 +22,8 @@ VERBS = [
     ["config"],
     ["version", "--verbose"],
     ["completion", "bash"],
-    *([verb, "--help"] for verb in ("demo", "peek", "tail", "create", "shutdown", "drain", "load", "doctor", "bench")),
+    *([verb, "--help"] for verb in ("demo", "peek", "tail", "work", "dead", "create", "shutdown", "drain", "load")),
+    *([verb, "--help"] for verb in ("doctor", "bench")),
 ]
 
 
