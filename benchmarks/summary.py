@@ -17,11 +17,15 @@ SIZES = ("64B", "1KiB", "64KiB", "1MiB", "dict", "ping-pong")
 #: The number of batches of a round in one thread.
 BATCHES = 50
 
+#: Messages of a figure of leases, and messages that are leased and delayed meanwhile.
+MESSAGES, LEASED, DELAYED = 50_000, 100_000, 1_000_000
+
 
 def main() -> None:
     # Imported here, because otherwise each worker process would import these modules too.
     import click
     import compat_multiprocessing
+    import leases
     import same_thread
 
     import peers
@@ -50,6 +54,8 @@ def main() -> None:
         }
         kept = {name: benchmark_table.short(report) for name, report in measured.items()}
         kept["same_thread"] = benchmark_table.rounded(same_thread.report(rounds, BATCHES))
+        if whole:
+            kept["leases"] = benchmark_table.rounded(leases.report(rounds, MESSAGES, LEASED, DELAYED))
         summary = benchmark_table.kept() | {python: kept}
         benchmark_table.SUMMARY.write_text(benchmark_table.dump(summary) + "\n")
         readme = ROOT / "README.md"

@@ -2,7 +2,7 @@
 
 ``nox -s summary`` measures them, and rewrites that file and the README's lines. For each Python, the file has the
 reports of `ipcq bench --json` by the name of the script that made them, without the samples of the rounds, and the
-report of benchmarks/same_thread.py.
+reports of benchmarks/same_thread.py and benchmarks/leases.py.
 """
 
 import json
@@ -149,6 +149,26 @@ def same_thread(report: Report) -> Iterator[str]:
             if "declined" not in each:
                 cells = (figure(each[column]) for column in ("put", "get", "put to floor", "get to floor"))
                 yield f"| {name} | {' | '.join(cells)} |"
+
+
+#: The columns of the table of leases, by the figures of benchmarks/leases.py.
+LEASES = {
+    "pairs": "one by one",
+    "batches": "100 at a time",
+    "processes": "from another process",
+    "plain": "put and get of a plain queue",
+    "held": "time beside held messages",
+}
+
+
+def leases(report: Report) -> Iterator[str]:
+    """Yield the table of leases and acknowledgements."""
+    yield f"{report['machine']['python']}, {report['machine']['processor']}. Medians of {report['rounds']} rounds."
+    yield from ("", f"| messages/s | {' | '.join(LEASES.values())} |", f"|---|{'---:|' * len(LEASES)}")
+    for name, each in report["results"].items():
+        if "declined" not in each:
+            cells = (figure(each[column]) if column in each else "–" for column in LEASES)
+            yield f"| {name} | {' | '.join(cells)} |"
 
 
 def warning(report: Report) -> Iterator[str]:

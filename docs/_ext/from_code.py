@@ -6,7 +6,7 @@ from html import escape
 from importlib import import_module
 from itertools import chain
 
-from benchmark_table import UNMEASURED, all_of, page, ratios, read, same_thread
+from benchmark_table import UNMEASURED, all_of, leases, page, ratios, read, same_thread
 from capability_table import table
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -70,6 +70,14 @@ class SameThreadTable(Generated):
         return list(chain.from_iterable(["", *same_thread(report)] for report in reports)) or [UNMEASURED]
 
 
+class LeasesTable(Generated):
+    """Prints the reports of leases.py in benchmarks/summary.json as tables."""
+
+    def lines(self) -> list[str]:
+        reports = all_of("leases")
+        return list(chain.from_iterable(["", *leases(report)] for report in reports)) or [UNMEASURED]
+
+
 class BenchmarkRatios(Generated):
     """Prints a comparison of a contestant of benchmarks/summary.json with the one that it replaces."""
 
@@ -113,6 +121,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("capability-table", CapabilityTable)
     app.add_directive("benchmark-table", BenchmarkTable)
     app.add_directive("same-thread-table", SameThreadTable)
+    app.add_directive("leases-table", LeasesTable)
     app.add_directive("benchmark-ratios", BenchmarkRatios)
     app.add_directive("benchmark-chart", BenchmarkChart)
     PlainAttributes(app)

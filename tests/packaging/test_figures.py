@@ -64,7 +64,8 @@ def test_the_tests_measure_the_same_versions() -> None:
     pinned = {each for each in GROUPS["bench"] if "==" in each}
     peers = {each.partition("==")[0] for each in pinned}
     tested = {each.partition(";")[0] for each in GROUPS["tests"] if each.partition("==")[0] in peers}
-    assert tested == pinned - {"baseplate==2.7.1"}
+    # RQ needs a Redis server.
+    assert tested == pinned - {"baseplate==2.7.1", "rq==3.0.0"}
 
 
 def test_the_summary_has_every_workload() -> None:
@@ -86,6 +87,13 @@ def test_the_summary_has_the_floors_in_one_thread(python: str) -> None:
     assert {"ring, C", "ipcq shm"} <= set(SUMMARY[python]["same_thread"]["results"]["64B"])
 
 
+@pytest.mark.xfail(strict=True, reason="the next run of `nox -s summary` measures it")
+def test_the_summary_has_leases_beside_those_of_peers() -> None:
+    """On the Python that has all workloads."""
+    measured = {name for name, each in KEPT["leases"]["results"].items() if "declined" not in each}
+    assert {"ipcq shm", "ipcq pyshm", "ipcq memory"} < measured
+
+
 def test_the_summary_is_short_and_written_by_its_program() -> None:
     """Writing it again changes nothing."""
     assert benchmark_table.SUMMARY.read_text() == benchmark_table.dump(SUMMARY) + "\n"
@@ -102,7 +110,7 @@ def test_a_summary_keeps_three_digits_and_no_samples() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(set(KEPT) - {"same_thread"}))
+@pytest.mark.parametrize("name", sorted(set(KEPT) - {"same_thread", "leases"}))
 def test_a_page_has_a_row_for_each_workload(name: str) -> None:
     """In its first table."""
     rows = [line.split(" | ")[0] for line in benchmark_table.page(changed(name))]
@@ -179,6 +187,13 @@ def test_a_table_of_one_thread_has_a_row_for_each_measured_contestant() -> None:
     results = {"64B": {"ring, C": figures, "hyperq": {"declined": "it is not installed"}}}
     report = {"format": 1, "machine": KEPT["peers"]["machine"], "rounds": 5, "results": results}
     assert list(benchmark_table.same_thread(report))[4:] == ["| ring, C | 15.0 | 28.0 | 1.00 | 1.00 |"]
+
+
+def test_a_table_of_leases_has_a_row_for_each_measured_contestant() -> None:
+    """With a dash where there is no figure."""
+    results = {"ipcq shm": {"pairs": 1.5e6, "held": 1.25}, "RQ": {"declined": "it is not installed"}}
+    report = {"format": 1, "machine": KEPT["peers"]["machine"], "rounds": 5, "results": results}
+    assert list(benchmark_table.leases(report))[4:] == ["| ipcq shm | 1.50 M | – | – | – | 1.25 |"]
 
 
 def test_a_report_of_another_format_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
