@@ -95,6 +95,7 @@ ONCE = (
     "tests/backends/test_shm_faults.py",
     "tests/backends/test_shm_life.py",
     "tests/backends/test_shm_limits.py",
+    "tests/backends/test_shm_versions.py",
     "tests/backends/test_suite.py",
     "tests/backends/test_wrong.py",
     "tests/benchmarks",

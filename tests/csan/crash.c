@@ -367,7 +367,7 @@ static const struct operation {
     {.name = "settle", .act = settle},
     {.name = "arm, ask and cancel", .act = tell, .second = true},
     {.name = "attach and detach", .act = attach},
-    {.name = "lease", .act = lease_one, .leases = true, .second = true},
+    {.name = "lease", .act = lease_one, .leases = true},
     {.name = "lease with a hold", .act = lease_for_an_hour, .leases = true},
     {.name = "lease of two", .act = lease_two, .leases = true, .singly = true},
     {.name = "acknowledge", .act = acknowledge, .leases = true, .part = lease_one, .second = true},

@@ -31,6 +31,7 @@ struct record {
     _Atomic uint32_t accepted[NAMES];
     _Atomic unsigned char taken[NAMES][EACH]; /* or acknowledged */
     _Atomic uint32_t handed[NAMES][EACH];      /* on loan */
+    _Atomic unsigned char ending[NAMES][EACH]; /* a consumer began to acknowledge it */
     _Atomic uint32_t delivered[NAMES][EACH];   /* the greatest number of deliveries of which a consumer learned */
     _Atomic uint64_t redelivered, too_late;
 };
@@ -146,6 +147,8 @@ static void consume_leases(uint64_t seed)
         record->handed[tag.who][tag.number]++;
         if (random_next(&seed) % 8 == 0)
             nanosleep(&(struct timespec){.tv_nsec = random_next(&seed) % 2000000}, NULL);
+        if (order.verdict == LEASE_ACK)
+            record->ending[tag.who][tag.number] = 1;
         do
             result = lease_settle(queue, &(struct lease_token){lease.cell, lease.serial}, 1, &order, &lost, PATIENCE);
         while (result == QUEUE_BUSY);
@@ -255,7 +258,7 @@ int main(int count, char **words)
             CHECK(times <= 1);
             CHECK(number < record->meant[who] || times == 0);
             CHECK(record->handed[who][number] <= record->delivered[who][number]);
-            CHECK(!lend || number >= record->accepted[who] || times != 0 || record->handed[who][number] != 0);
+            CHECK(!lend || number >= record->accepted[who] || times != 0 || record->ending[who][number] != 0);
             seen += times;
             sent += number < record->accepted[who];
             lost += number < record->accepted[who] && times == 0;
