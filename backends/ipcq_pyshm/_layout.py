@@ -15,7 +15,8 @@ complete or without any effect.
     4096  with priorities: redo record; from 8192 on links, heap and blocks, one after the other
     4096  with leases: redo record, table of owners, links, four heaps and blocks (see `_leases`)
 
-Version 1 had no leases and a shorter header; all else was the same. So `ipcq drain` reads it (`Request.old_version`).
+Version 1 had no leases and a shorter header; all else was the same. So a handle that only takes
+accepts it, as that of `ipcq drain` does.
 A feature that a later ipcq adds is a bit of the header's `features`; an ipcq that does not know it refuses the queue.
 One is reserved, for messages in files of their own, whose names have the queue's `incarnation`: a record whose state is
 2 then refers to such a file.

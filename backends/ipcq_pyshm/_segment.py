@@ -207,7 +207,7 @@ def _checked(descriptor: int, path: str, request: Request) -> Header:
     if found.st_nlink > 1:
         raise PermissionDenied(f"{path} has {found.st_nlink} names, so removing one does not free it: have it removed")
     mode = stat.S_IMODE(found.st_mode)
-    header = Header.of(_file.pread(descriptor, STATES_AT, 0), mode, request.old_version)
+    header = Header.of(_file.pread(descriptor, STATES_AT, 0), mode, not request.write)
     _check_clock(header)
     if found.st_size != Geometry.of(header.attributes).size:
         raise CorruptQueue(f"its file has {found.st_size} bytes, which is not its allocated size: unlink it")

@@ -1,8 +1,6 @@
 """`ipcq.open`: from address and options to a handle with channel and codec."""
 
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
@@ -74,20 +72,9 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
         PersistenceWarning: The queue is persistent, but every backend that keeps queues is unusable here. Nothing has
             been created yet, so if you turn the warning into an error, nothing is left behind.
     """
-    return _open(name, backend, options)
-
-
-def open_any_version(name: str, backend: str, **options: Any) -> Queue[Any]:
-    """Open a queue as `open` does, even if an older version of ipcq created it, to take its messages out."""
-    return _open(name, backend, options, old_version=True)
-
-
-def _open(name: str, backend: str, options: Mapping[str, Any], old_version: bool = False) -> Queue[Any]:
     address = parse(name, backend)
     with located(address.name, address.backend):
         open_request = OpenRequest.of(address, options)
-        if old_version:
-            open_request = replace(open_request, request=replace(open_request.request, old_version=True))
         handle = open_request.handle
         codec = codec_for(handle["serializer"], allow_pickle=handle["allow_pickle"], type=handle["type"])
         if handle["allow_pickle"] and (open_request.request.other_users or open_request.request.mode & 0o022):

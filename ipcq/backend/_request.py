@@ -39,7 +39,5 @@ class Request:
     """Accept a queue that another user owns."""
     after_unlink: AfterUnlink = "raise"
     """What the channel does after the queue is unlinked."""
-    old_version: bool = False
-    """Attach even if an older version of ipcq created the queue, to take its messages out (`ipcq drain`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Backend-specific options, of the types that `Backend.options` declares."""

@@ -17,7 +17,6 @@ from ipcq._cli._progress import Progress
 from ipcq._cli._rescue import load_command, new_file, rescue_file, rescue_option, take, write_taken
 from ipcq._cli._signals import Stop, raise_for_signal, record_signals, slices
 from ipcq._cli._sinks import FileSink, Sink, StdoutSink
-from ipcq._opening.open import open_any_version
 from ipcq.errors import QueueEmpty, QueueShutDown
 
 #: How long to wait for the reader to finish after end of file, before stderr names the rescue file.
@@ -51,7 +50,7 @@ def command(
     The file has the bytes and the priority of each message; `ipcq load` puts them back. Each message is written before
     the next one is taken, and Ctrl-C and SIGTERM take effect between two messages, so none is lost.
 
-    It also reads queues that an older version of ipcq created and that this one refuses to open otherwise.
+    It also reads queues that an older version of ipcq created and that this one refuses to use.
 
     To move messages to another queue on this machine, use `ipcq move`, which first checks that the target accepts them.
     A process that reads from a pipe may fail after it has read, so messages written to a pipe are also kept in a rescue
@@ -67,7 +66,7 @@ def command(
     if rescue is not None and file != "-":
         raise click.UsageError("--rescue requires '-': omit it with a FILE.")
     with (
-        open_any_version(name, backend, create=False, write=False, serializer="raw", other_users=other_users) as queue,
+        ipcq.open(name, backend, create=False, write=False, serializer="raw", other_users=other_users) as queue,
         record_signals() as stop,
     ):
         stdout_sink = StdoutSink() if file == "-" else None
