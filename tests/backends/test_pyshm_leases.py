@@ -77,6 +77,13 @@ def test_a_killed_holder_leaves_the_table_with_its_leases(leasing: Handle, name:
     assert [number for number in numbers if number] == [leasing._channel._owners._number]
 
 
+def test_a_holder_that_a_signal_handler_has_entered_is_entered_once(leasing: Handle) -> None:
+    """The handler leases after this call has looked whether it has a slot."""
+    owners = leasing._channel._owners
+    slot, owners.slot = owners.enter(), -1
+    assert (owners.enter(), owners.numbers().count(owners._number)) == (slot, 1)
+
+
 def test_a_closed_holder_leaves_the_table(leasing: Handle, name: str) -> None:
     """Clause 31: at its close."""
     leasing.put(b"job")
@@ -270,6 +277,17 @@ def test_what_is_due_at_once_returns_in_several_steps(name: str, crowded: int, m
         assert queue.qsize() == 600
         for number in range(600):
             assert queue.get(timeout=0) == b"%d" % number
+
+
+def test_a_get_first_returns_all_that_is_due(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 29: in several steps, too."""
+    with create(name, leases=True, max_messages=600) as queue:
+        queue.put_many([b"item"] * 600)
+        monkeypatch.setattr(_staged, "_CROWDED", 100)
+        queue._channel.try_lease_many(1, 600, 0.001)
+        time.sleep(0.002)
+        assert queue.get(timeout=0) == b"item"
+        assert queue.qsize() == 599
 
 
 # The heaps

@@ -282,11 +282,18 @@ def test_no_memory_for_the_result_gives_the_messages_back(
         assert (channel.counts().leased, queue.stats().returned) == (0, 1 if verb == "lease" else 2)
 
 
-def test_a_header_that_cannot_be_read_leaves_no_descriptor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C5: neither open, nor closed twice."""
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_header_that_cannot_be_read_leaves_no_descriptor(
+    name: str, good: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: neither open, nor closed twice, whether the first or a later look at it fails."""
+    read, looks = _segment.read_header, []
 
-    def refuse(_: int) -> None:
-        raise OSError(errno.EIO, "broken")
+    def refuse(descriptor: int) -> _segment.Header:
+        looks.append(descriptor)
+        if len(looks) > good:
+            raise OSError(errno.EIO, "broken")
+        return read(descriptor)
 
     create(name).close()
     before = set(os.listdir("/proc/self/fd"))

@@ -61,6 +61,11 @@ def test_each_mode_has_its_own_figures(run: Run, pyshm: str) -> None:
     assert not text.startswith("queue")
 
 
+def test_a_mode_with_leases_has_the_redeliveries(run: Run, pyshm: str) -> None:
+    """Those of killed consumers among them."""
+    assert "\nleases    " in run(*TINY, "--backend", pyshm, "--mode", "lease", "--quiet").stdout
+
+
 def test_a_storm_ends_when_its_time_is_over(run: Run, pyshm: str) -> None:
     """With the kills so far."""
     told = json.loads(run(*TINY, "--backend", pyshm, "--seconds", "0", "--json").stdout)

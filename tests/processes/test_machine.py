@@ -85,6 +85,12 @@ def test_a_queue_without_persistence_ends_with_its_last_handle(persistence: Pers
     assert model.call(("exists", 0, {})) == ("returned", there)
 
 
+def test_a_lease_whose_message_was_dropped_is_lost() -> None:
+    """Clause 27: by a shutdown that drops what is leased."""
+    calls = ("put", {"item": 1, "priority": 0}), ("lease", {}), ("shutdown", {"immediate": True})
+    assert model(*calls, ("settle", {"which": 0, "how": "ack"}), shutdown=True) == ("raised", "LeaseLost")
+
+
 def test_a_slot_without_a_handle_does_nothing() -> None:
     """On the backend as in the model."""
     step = ("get_message", 0, {})

@@ -130,10 +130,11 @@ class Holders(Leasing):
         queue.put("job")
         self.kill_a_holder()
         until = time.monotonic() + NOTICED
-        queue.put("other")
-        while (taken := queue.get(timeout=HANG)) != "job" and time.monotonic() < until:
+        taken = []
+        while "job" not in taken and time.monotonic() < until:
             queue.put("other")
-        assert taken == "job"
+            taken.append(queue.get(timeout=HANG))
+        assert "job" in taken
 
     def test_a_forked_child_inherits_no_lease(self) -> None:
         """C20, clause 31: it can neither settle nor end its parent's."""
