@@ -93,6 +93,7 @@ ONCE = (
     "tests/backends/test_pyshm_hostile.py",
     "tests/backends/test_pyshm_killed.py",
     "tests/backends/test_pyshm_leases.py",
+    "tests/backends/test_pyshm_leases_killed.py",
     "tests/backends/test_shm_faults.py",
     "tests/backends/test_shm_leases.py",
     "tests/backends/test_shm_life.py",
