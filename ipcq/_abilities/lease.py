@@ -265,10 +265,9 @@ def duration(value: float, argument: str) -> float:
 
 def hold_of(value: float, argument: str) -> float:
     """Check the length of a hold."""
-    seconds = duration(value, argument)
-    if not seconds:
+    if isinstance(value, int | float) and not value > 0:
         raise InvalidArgument(f"{argument} must be more than 0 seconds, not {value!r}")
-    return seconds
+    return duration(value, argument)
 
 
 def reason_of(error: BaseException) -> bytes:

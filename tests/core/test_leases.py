@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import pickle
 import sys
 import threading
@@ -345,6 +346,13 @@ def test_only_leases_are_acknowledged(queue: Handle, given: Any) -> None:
     """InvalidArgument says what was given."""
     with pytest.raises(ipcq.InvalidArgument, match="takes leases of this handle"):
         queue.ack_many(given)
+
+
+@pytest.mark.parametrize("hold", [0, -1, math.nan, False], ids=repr)
+def test_a_hold_is_more_than_nothing(queue: Handle, hold: float) -> None:
+    """C25: the error does not offer 0."""
+    with pytest.raises(ipcq.InvalidArgument, match=f"hold must be more than 0 seconds, not {hold}"):
+        queue.lease(hold=hold)
 
 
 # Loops
