@@ -161,7 +161,11 @@ REPAIRS: dict[str, tuple[str, str, str]] = {
     "fail": (SOME, ONE, "job.fail()"),
     "extend": (SOME, TWO, "jobs[1].extend(1000); jobs[0].extend(500)"),
     "return what the dead held": (DEAD, "", "queue.qsize()"),
-    "return after the hold": (HELD + "[job.extend(1e-9) for job in held]", "", "queue.qsize()"),
+    "return after the hold": (
+        HELD + "[job.extend(0.05) for job in held]",
+        "import time",
+        "time.sleep(0.06); queue.qsize()",
+    ),
     "return after the delay": (SOME + "queue.put(b'z', delay=0.001); time.sleep(0.002)", "", "queue.qsize()"),
 }
 
