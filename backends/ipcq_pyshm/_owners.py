@@ -37,16 +37,15 @@ class Owners:
         """When this channel looks for dead owners again, in nanoseconds of the monotonic clock."""
 
     def enter(self) -> int:
-        """Enter this channel if it has no slot, and return its slot; -1 if the table is full."""
-        if self.slot < 0:
-            numbers = self.numbers()
-            if self._number not in numbers:  # otherwise a call of a signal handler has just entered it
-                if 0 not in numbers:
-                    return -1
-                _file.lock_byte(self._descriptor, OWNERS + self._number)
-                numbers[numbers.index(0)] = self._number
-                self._set(numbers.index(self._number), self._number)
-            self.slot = numbers.index(self._number)
+        """Enter this channel, which has no slot, and return its slot; -1 if the table is full."""
+        numbers = self.numbers()
+        if self._number not in numbers:  # otherwise a call of a signal handler has just entered it
+            if 0 not in numbers:
+                return -1
+            _file.lock_byte(self._descriptor, OWNERS + self._number)
+            numbers[numbers.index(0)] = self._number
+            self._set(numbers.index(self._number), self._number)
+        self.slot = numbers.index(self._number)
         return self.slot
 
     def leave(self, slot: int) -> None:
