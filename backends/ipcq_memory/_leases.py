@@ -315,7 +315,7 @@ class LeaseMemoryChannel(MemoryChannel, LeaseChannel):
         try:
             self._queue.alone(self._queue.anew, self._queue.tend)
         except MemoryError:
-            pass  # whoever uses the queue next returns them
+            pass  # the next operation on the queue returns them
         super().close()
 
     # Leases

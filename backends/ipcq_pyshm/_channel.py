@@ -516,7 +516,9 @@ class PyshmChannel(Channel):
     def stats(self) -> Stats:
         if self._waits:
             self._record_waits()
-        state = self._look()
+        return self._figures(self._look())
+
+    def _figures(self, state: State) -> Stats:
         return Stats(
             depth=state.count,
             bytes=state.bytes,

@@ -1,6 +1,5 @@
 """The order of a queue with priorities: messages are chains of blocks, ordered by a binary heap in the file."""
 
-from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
@@ -49,16 +48,6 @@ class Heap(Chains, Order[State]):
             return cells
         self.apply(cells)  # it is beyond the end of the heap, where space is free
         return ()
-
-    def store_many(self, state: State, batch: Sequence[bytes]) -> int:
-        stored = 0
-        for data in batch:
-            if not self.fits(state, len(data)):
-                break
-            # The lowest priority: the new entry moves no other.
-            self.store(state, data, 0)
-            stored += 1
-        return stored
 
     def take(self, state: State) -> tuple[Received, Cells]:
         received, chain = self._top()

@@ -10,6 +10,7 @@ step, except those that read the state without the lock; `PARTLY` in the flags t
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic, monotonic_ns
 from typing import Any, Final, TypeVar, cast
 
@@ -272,24 +273,15 @@ class PyshmLeaseChannel(PyshmChannel, LeaseChannel):
             self._commit(state)
         return state
 
-    def stats(self) -> Stats:
-        if self._waits:
-            self._record_waits()
-        state = self._look()
-        return Stats(
-            depth=state.count,
-            bytes=state.bytes,
-            puts=state.puts,
-            gets=state.gets,
-            high_water_mark=state.high_water_mark,
-            waits=state.waits,
-            timeouts=state.timeouts,
-            recoveries=state.recoveries,
-            leased=state.leased,
-            delayed=state.delayed,
-            dead=state.dead,
-            returned=state.returned,
-            holder=self.holder(False),
+    def _figures(self, state: State) -> Stats:
+        leases = cast("LeaseState", state)
+        return replace(
+            super()._figures(state),
+            bytes_put=None,  # the file has no count of them
+            leased=leases.leased,
+            delayed=leases.delayed,
+            dead=leases.dead,
+            returned=leases.returned,
         )
 
     def wait_readable(self, since: float, until: float, /) -> None:

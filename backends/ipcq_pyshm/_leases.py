@@ -27,7 +27,6 @@ and acknowledged alone needs no redo record, and a process that is killed betwee
 the new one.
 """
 
-from collections.abc import Sequence
 from heapq import nsmallest
 from time import monotonic_ns
 from typing import Final, NamedTuple
@@ -181,16 +180,6 @@ class Leases(Chains, Order[LeaseState]):
         state.free = self._link(chain[-1]) if state.spare else 0
         state.bytes += len(data)
         return ()
-
-    def store_many(self, state: LeaseState, batch: Sequence[bytes]) -> int:
-        stored = 0
-        for data in batch:
-            if not self.fits(state, len(data)):
-                break
-            # The lowest priority: the new entry moves no other.
-            self.store(state, data, 0)
-            stored += 1
-        return stored
 
     def take(self, state: LeaseState) -> tuple[Received, Cells]:
         block, front, data = self._next(state)

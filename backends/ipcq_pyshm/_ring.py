@@ -34,7 +34,13 @@ class Order(Protocol[S_contra]):
 
     def store_many(self, state: S_contra, batch: Sequence[bytes]) -> int:
         """Store the messages from the front that fit, with priority 0, and return their number."""
-        ...
+        stored = 0
+        for data in batch:
+            if not self.fits(state, len(data)):
+                break
+            self.store(state, data, 0)  # returns no cells: an entry of the lowest priority moves no other
+            stored += 1
+        return stored
 
     def take(self, state: S_contra) -> tuple[Received, Cells]:
         """Take the next message; the queue must not be empty."""

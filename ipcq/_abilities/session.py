@@ -78,7 +78,7 @@ class Session:
         except (QueueClosed, QueueGone):
             return -1
         except (MessageQueueError, MemoryError):
-            return SLICE  # whoever waits finds the reason; here the next step tries again
+            return SLICE  # a waiting call reports the reason; this thread tries again
 
     def _step(self, channel: Channel, clock: Callable[[], float]) -> float:
         assert isinstance(channel, LeaseChannel)  # noqa: S101  # for the type checker: only such handles have a session

@@ -14,9 +14,9 @@
 
 /* How often the holders of leases are checked, by all participants together, in nanoseconds. */
 #define LOOK_EVERY 20000000
-/* How long a waiter sleeps at most while messages are leased, and else, in nanoseconds. A holder that dies right after
- * its first lease is noticed after at most the sum: a waiter may just have fallen asleep when the message was leased, and
- * somebody else may have looked right before the death. */
+/* The longest sleep of a waiter while messages are leased, and otherwise, in nanoseconds. A holder that dies right after
+ * its first lease is noticed after at most the sum: a waiter may have fallen asleep just before the lease, and another
+ * participant may have checked the holders just before the death. */
 #define LEASED_SLICE 25000000
 #define IDLE_SLICE 50000000
 /* How long a waiter sleeps at least, in nanoseconds. */

@@ -54,9 +54,9 @@
  *
  *
  * Death. Before its first lease a participant locks a byte of the file that belongs to its slot and generation
- * (participant.h); it is dead once nobody has locked that. Whoever takes, waits or counts looks, at most every
- * LOOK_EVERY for all participants together and without the lock. The dead stay dead, so the result is still true when
- * the lock is taken to return the leases. All leases of a slot have one generation: a participant returns those of its
+ * (participant.h); it is dead once that byte is not locked. Participants that take, wait or count check it, at most
+ * once per LOOK_EVERY for all of them together, and without the lock. The dead stay dead, so the result is still true
+ * when the lock is taken to return the leases. All leases of a slot have one generation: a participant returns those of its
  * predecessor before its own first one.
  *
  *
@@ -65,7 +65,7 @@
  *
  *
  * What it gives up. Returning the leases of a dead participant scans `heads`. Messages that become due together are
- * moved at most LEASE_STEP at a time; whoever takes a message goes on until none is due.
+ * moved at most LEASE_STEP at a time; a participant that takes a message repeats this until none is due.
  */
 #ifndef IPCQ_LEASE_H
 #define IPCQ_LEASE_H
@@ -144,7 +144,8 @@ enum queue_result lease_peek_dead(struct queue *queue, uint64_t after, queue_roo
                                   struct lease_dead *letters, size_t limit, size_t *found, int64_t patience);
 enum queue_result lease_requeue(struct queue *queue, size_t limit, size_t *count, int64_t patience);
 enum queue_result lease_clear_dead(struct queue *queue, size_t *count, int64_t patience);
-/* Repairs what a dead owner of the lock has left; after a shutdown, does what is to be done at the end if it has come. */
+/* Repairs the state that a dead owner of the lock has left. After a shutdown, also notes the end of the queue if nothing
+ * is left in it. */
 void lease_look(struct queue *queue, int64_t patience);
 /* Releases all leases of this participant, which is about to leave. */
 void lease_release_all(struct queue *queue, int64_t patience);

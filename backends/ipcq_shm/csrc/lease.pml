@@ -90,7 +90,7 @@ inline leave()
     lock = NOBODY
 }
 
-/* Somebody's failure: by whoever returns it. */
+/* A failure, counted by the participant that returns the message. */
 inline come_back()
 {
 #ifdef MISTAKE_COUNT_AT_RETURN

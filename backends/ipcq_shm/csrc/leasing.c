@@ -388,7 +388,7 @@ PyObject *core_tend(PyObject *self, PyObject *Py_UNUSED(unused))
     result = lease_tend(queue, &wait, QUEUE_PATIENCE);
     Py_END_ALLOW_THREADS
     if (result == QUEUE_BUSY)
-        return PyFloat_FromDouble(0.05); /* whoever has the lock may still lease or delay something */
+        return PyFloat_FromDouble(0.05); /* the owner of the lock may still lease or delay something */
     if (result != QUEUE_OK)
         return core_raise(Py_TYPE(self), result);
     if (wait == 0)

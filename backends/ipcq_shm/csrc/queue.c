@@ -307,7 +307,7 @@ enum queue_result queue_shutdown(struct queue *queue, int64_t patience)
      * continues, that message can be taken. */
     entered = queue->flavour->enter_put(queue, patience);
     /* Before the store below, so that a kill in between leaves a byte too many and never one too few. With leases the
-     * end may come later, and whoever causes it rings. */
+     * end may come later; the participant that takes the last message rings then. */
     if (!(queue->flags & FLAG_LEASES) && !doorbell_ring_for_good(queue, entered)) {
         int reason = errno;
 
