@@ -169,7 +169,7 @@ class Ring(Order[State]):
         raise NotImplementedError  # pragma: no cover - a ring moves nothing
 
     def apply(self, cells: Cells) -> None:
-        raise CorruptQueue  # only a queue with priorities has a redo record
+        raise CorruptQueue  # only queues with priorities or leases have a redo record
 
     def _read(self, position: int, size: int) -> bytes:
         at = position % self._size

@@ -61,7 +61,7 @@ class Queue(Generic[T]):
     ) -> None:
         """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
         deadline = self._deadline(block, timeout)
-        due = monotonic() + self._seconds(delay, "delay")
+        due = monotonic() + self._seconds(delay, "delay") if delay else 0.0
         await self._checkpoint()
         tried = not self._putters.busy
         if tried:

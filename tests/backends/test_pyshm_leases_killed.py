@@ -54,7 +54,9 @@ def killed(at, begin, act):
         calls, instant = 0, at
         exec(act, given)
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, -signal.SIGKILL), code  # else it would look as if it had no further call
+    return code != 0
 
 def found(channel):
     order, told = channel._order, []
@@ -81,7 +83,8 @@ def found(channel):
 
 def trial(first, second):
     queue = ipcq.open(name, "pyshm", exclusive=True, serializer="raw", **options)
-    exec(prepare)
+    kept = globals() | {"queue": queue}  # from Python 3.13 on, what exec assigns in a function would be gone at once
+    exec(prepare, kept)
     more = killed(first, begin, act)
     channel = queue._channel
     pending = channel._newest(channel._read(1024, 264)).redo  # otherwise there is nothing to repair
@@ -161,11 +164,7 @@ REPAIRS: dict[str, tuple[str, str, str]] = {
     "fail": (SOME, ONE, "job.fail()"),
     "extend": (SOME, TWO, "jobs[1].extend(1000); jobs[0].extend(500)"),
     "return what the dead held": (DEAD, "", "queue.qsize()"),
-    "return after the hold": (
-        HELD + "[job.extend(0.05) for job in held]",
-        "import time",
-        "time.sleep(0.06); queue.qsize()",
-    ),
+    "return after the hold": (HELD + "[job.extend(1e-9) for job in held]", "", "queue.qsize()"),
     "return after the delay": (SOME + "queue.put(b'z', delay=0.001); time.sleep(0.002)", "", "queue.qsize()"),
 }
 
