@@ -193,6 +193,9 @@ static PyObject *put_batch(const struct native_state *state, struct handle *self
     Py_DECREF(all); /* frees memory for the other int, unless another thread takes it meanwhile */
     if (PyErr_Occurred())
         return NULL;
+    /* No further attempt: other producers' messages could come between its messages and those stored so far. */
+    if (result == IPCQ_FULL && stored != 0)
+        return PyLong_FromSize_t(stored);
     return leave_rest(state, self, batch, stored, result == IPCQ_FULL ? -INFINITY : deadline);
 }
 

@@ -630,6 +630,22 @@ def test_a_batch_for_which_there_is_no_space_in_time_is_an_error(opened: Open, s
         queue.put_many([{"a": 2}], timeout=seconds)
 
 
+def test_space_that_appears_after_the_attempt_of_a_batch_is_left_alone(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What put_many stores without waiting is one step: other producers' messages cannot come in between."""
+    queue = opened(max_messages=2)
+    put_rest = ipcq.Queue._put_rest
+
+    def make_space_and_put_rest(self: Handle, *arguments: Any) -> int:
+        queue.get()
+        return put_rest(self, *arguments)
+
+    monkeypatch.setattr(ipcq.Queue, "_put_rest", make_space_and_put_rest)
+    assert queue.put_many([1, 2, 3], block=False) == 2
+    assert queue.get_many() == [1, 2]
+
+
 WAITS: dict[str, Callable[[Handle], object]] = {
     "put": lambda queue: queue.put({"a": 1}, timeout=HANG_SECONDS),
     "get": lambda queue: queue.get(timeout=HANG_SECONDS),
