@@ -21,6 +21,8 @@ HERE = Path(__file__).resolve().parent
 CORE = HERE.parents[1] / "backends" / "ipcq_shm" / "csrc"
 #: What each program is run with, so that it ends soon: segments that mean harm, seconds.
 ARGUMENTS = {"cases": ["500"], "leases": [], "waking": [], "threads": ["4"], "crash": []}
+#: What only queues with leases run.
+LEASING = ("work.c", "transition.c", "expiry.c", "dead.c", "lease.c")
 #: Seconds for one program. They end by themselves, also where they wait for what never comes.
 PATIENCE = 300
 
@@ -74,7 +76,7 @@ def complaint(fault: Fault, out: Path) -> str:
 def arguments(fault: Fault) -> list[str]:
     """Return what the program is run with, so that it comes to the fault soon."""
     program = fault.program.partition("-")[0]
-    return ["leases"] if (program, fault.file) == ("crash", "lease.c") else ARGUMENTS[program]
+    return ["leases"] if program == "crash" and fault.file in LEASING else ARGUMENTS[program]
 
 
 def run(command: list[str], log: Path) -> int:

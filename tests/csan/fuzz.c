@@ -19,6 +19,7 @@
 
 #include "harness.h"
 
+#include "dead.h"
 #include "doorbell.h"
 #include "lease.h"
 #include "notice.h"

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "dead.h"
 #include "lease.h"
 #include "lock.h"
 #include "participant.h"

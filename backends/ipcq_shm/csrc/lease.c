@@ -1,19 +1,15 @@
 #include "lease.h"
 
-#include <string.h>
-
 #include "attention.h"
 #include "cells.h"
 #include "clock.h"
 #include "condition.h"
-#include "doorbell.h"
+#include "expiry.h"
 #include "heap.h"
 #include "participant.h"
-#include "rebuild.h"
 #include "side.h"
+#include "transition.h"
 
-/* How often the holders of leases are checked, by all participants together, in nanoseconds. */
-#define LOOK_EVERY 20000000
 /* The longest sleep of a waiter while messages are leased, and otherwise, in nanoseconds. A holder that dies right after
  * its first lease is noticed after at most the sum: a waiter may have fallen asleep just before the lease, and another
  * participant may have checked the holders just before the death. */
@@ -21,412 +17,13 @@
 #define IDLE_SLICE 50000000
 /* How long a waiter sleeps at least, in nanoseconds. */
 #define SHORTEST_SLICE 1000000
-/* How much older the coarse clock may be, in nanoseconds: a tick is at most 10 ms. */
-#define COARSE 20000000
-
-static const unsigned char holder_died[] = LEASE_HOLDER_DIED;
-static const unsigned char hold_ended[] = LEASE_HOLD_ENDED;
-
-/* What an operation does with the lock held, and whom it has to wake. */
-struct work {
-    struct queue *queue;
-    struct cells cells;
-    size_t readied; /* messages that became ready */
-    bool announced; /* to the listeners */
-    bool freed;     /* space */
-    bool sooner;    /* something is due earlier than waiters know */
-};
-
-static int64_t after(int64_t now, int64_t time)
-{
-    return time < INT64_MAX - 1 - now ? now + time : INT64_MAX - 1;
-}
-
-/* Whether a time has come. The coarse clock, which is read faster, decides unless it is close. */
-static bool has_come(int64_t due)
-{
-    int64_t now;
-
-    if (due == INT64_MAX)
-        return false;
-    now = clock_now_coarse();
-    return due <= now || (due < after(now, COARSE) && due <= clock_now());
-}
-
-static struct cell *head_of(const struct work *work, uint32_t cell)
-{
-    return &work->cells.cell[cell];
-}
-
-/* Commits: the only step that changes the state of a message. */
-static void set_state(const struct work *work, uint32_t cell, uint32_t state)
-{
-    uint32_t kept = get32(&work->cells.heads[cell]) & CELL_PARCEL;
-
-    atomic_store_explicit(&work->cells.heads[cell], state | (state == CELL_NONE ? 0 : kept), memory_order_seq_cst);
-}
-
-/* Rings and gives notice before a message becomes ready; false if that cannot be done now. */
-static bool announce(struct work *work)
-{
-    uint32_t attention = attention_of(work->queue) & ATTEND_LISTENERS;
-
-    /* Once is enough: the doorbell stays rung while this participant has the lock. */
-    if (!work->announced)
-        work->announced = attention == 0 || attention_before_put(work->queue, attention, 0) == QUEUE_OK;
-    return work->announced;
-}
-
-static bool something_lives(const struct cells *cells)
-{
-    return get32(&cells->index->ready) != 0 || get32(&cells->leases->delayed) != 0 ||
-           get32(&cells->leases->leased) != 0;
-}
-
-static uint32_t down_of(const struct queue *queue)
-{
-    return atomic_load_explicit(&queue->segment->state.down, memory_order_seq_cst);
-}
-
-/* The end */
-
-static void drop_all(struct work *work)
-{
-    for (uint32_t cell = 0; cell < work->cells.count; cell++) {
-        uint32_t state = state_of(&work->cells, cell);
-
-        if (state != CELL_NONE && state != CELL_DEAD)
-            set_state(work, cell, CELL_NONE);
-    }
-    set32(&work->cells.index->built, 0); /* a kill from here on leaves no other trace */
-    rebuild(work->queue, &work->cells);
-    work->freed = true;
-}
-
-/* After a shutdown: completes what it asked for, if that can be done by now. */
-static void end(struct work *work, uint32_t down)
-{
-    if (down & DOWN_DROPPED && something_lives(&work->cells))
-        drop_all(work);
-    if (down & DOWN_OVER || something_lives(&work->cells))
-        return;
-    /* Without a descriptor for the doorbell it cannot ring; the next operation tries again. */
-    if (!doorbell_ring_for_good(work->queue, true))
-        return;
-    atomic_fetch_or_explicit(&work->queue->segment->state.down, DOWN_OVER, memory_order_seq_cst);
-    event_wake(&work->queue->segment->put.event, UINT32_MAX);
-}
-
-/* The lock */
-
-static bool enter(struct work *work, struct queue *queue, int64_t patience)
-{
-    uint32_t down;
-
-    *work = (struct work){.queue = queue, .cells = cells_of(queue)};
-    if (!cells_enter(queue, patience))
-        return false;
-    down = down_of(queue);
-    if (down != 0)
-        end(work, down);
-    return true;
-}
-
-/* Releases the lock and wakes whom the work concerns. */
-static void leave(struct work *work)
-{
-    struct segment *segment = work->queue->segment;
-    uint32_t consumers = 0;
-    uint32_t producers = 0;
-    uint32_t down = down_of(work->queue);
-
-    if (down != 0)
-        end(work, down);
-    if (work->readied != 0 || work->sooner) {
-        /* Again, and sequentially consistent: either this sees a sleeper, or the sleeper sees the message (event.h). */
-        atomic_store_explicit(&work->cells.index->ready, get32(&work->cells.index->ready), memory_order_seq_cst);
-        consumers = event_asleep(&segment->put.event);
-    }
-    if (work->freed)
-        producers = event_asleep(&segment->get.event);
-    side_leave(&segment->put);
-    attention_wake_consumers(work->queue, consumers, work->readied == 0 ? 1 : work->readied);
-    attention_wake_producers(work->queue, producers);
-}
 
 void lease_look(struct queue *queue, int64_t patience)
 {
     struct work work;
 
-    if (enter(&work, queue, patience))
-        leave(&work);
-}
-
-/* Transitions. The caller holds the lock, and has checked the cell and its state. */
-
-static void note_next(struct work *work)
-{
-    int64_t before = atomic_load_explicit(&work->cells.leases->next, memory_order_relaxed);
-    int64_t next;
-
-    heap_note_next(&work->cells);
-    next = atomic_load_explicit(&work->cells.leases->next, memory_order_relaxed);
-    /* Waiters look by themselves at the end of a slice. */
-    work->sooner |= next < before && next < after(clock_now_coarse(), EVENT_SLICE);
-}
-
-/* Takes a message, which has got another state, out of what is derived from its last one, and `word` was its word. A
- * message that is not LEASED was at the top of its heap. */
-static void unlist(struct work *work, uint32_t cell, uint32_t word)
-{
-    const struct cells *cells = &work->cells;
-    uint32_t slot = participant_slot(*(volatile uint64_t *)&head_of(work, cell)->as.leased.owner);
-    uint32_t place = *(volatile uint32_t *)&head_of(work, cell)->as.leased.place;
-    uint32_t leased = get32(&cells->leases->leased);
-
-    switch (word & CELL_STATE) {
-    case CELL_READY:
-        heap_remove(cells, HEAP_READY, 0);
-        return;
-    case CELL_DELAYED:
-        heap_remove(cells, HEAP_DELAYED, 0);
-        return;
-    case CELL_DEAD:
-        heap_remove(cells, HEAP_DEAD, 0);
-        return;
-    default:
-        /* The numbers may be an attacker's. */
-        set32(&cells->leases->leased, leased - (leased != 0));
-        if (slot < LAYOUT_SLOTS)
-            set32(&work->queue->holders[slot].leases,
-                  get32(&work->queue->holders[slot].leases) - (get32(&work->queue->holders[slot].leases) != 0));
-        if (!(word & CELL_HELD))
-            return;
-        if (place < heap_count(cells, HEAP_HOLDS) && get32(heap_word(cells, HEAP_HOLDS, place)) == cell)
-            heap_remove(cells, HEAP_HOLDS, place);
-        else
-            set32(&cells->index->built, 0);
-    }
-}
-
-/* Enters a message into what is derived from its new state. */
-static void list(struct work *work, uint32_t cell, uint32_t state)
-{
-    const struct cells *cells = &work->cells;
-    struct lease_holder *holder = &work->queue->holders[work->queue->slot];
-
-    switch (state & CELL_STATE) {
-    case CELL_READY:
-        heap_push(cells, HEAP_READY, cell);
-        work->readied++;
-        return;
-    case CELL_DELAYED:
-        heap_push(cells, HEAP_DELAYED, cell);
-        return;
-    case CELL_DEAD:
-        heap_push(cells, HEAP_DEAD, cell);
-        return;
-    case CELL_LEASED:
-        set32(&cells->leases->leased, get32(&cells->leases->leased) + 1);
-        set32(&holder->leases, get32(&holder->leases) + 1);
-        if (state & CELL_HELD)
-            heap_push(cells, HEAP_HOLDS, cell);
-        return;
-    default:
-        return;
-    }
-}
-
-/* A whole transition, when all that belongs to the new state has been written. First out of the one heap, then into the
- * other: they share their words. */
-static void change(struct work *work, uint32_t cell, uint32_t state)
-{
-    uint32_t word = get32(&work->cells.heads[cell]);
-
-    set_state(work, cell, state);
-    unlist(work, cell, word);
-    list(work, cell, state);
-    if (word & CELL_HELD || state & CELL_HELD || (state & CELL_STATE) == CELL_DELAYED)
-        note_next(work);
-}
-
-static void make_dead(struct work *work, uint32_t cell, const unsigned char *reason, size_t reason_size)
-{
-    if (!chain_copy_reason(&work->cells, cell, size_of(&work->cells, cell), NULL, reason, reason_size))
-        reason_size = 0;
-    head_of(work, cell)->as.leased.reason_size = (uint32_t)reason_size;
-    change(work, cell, CELL_DEAD);
-}
-
-static void make_delayed(struct work *work, uint32_t cell, int64_t due)
-{
-    head_of(work, cell)->as.leased.due = due;
-    change(work, cell, CELL_DELAYED);
-}
-
-static void count_return(const struct work *work)
-{
-    atomic_fetch_add_explicit(&work->cells.leases->returned, 1, memory_order_relaxed);
-}
-
-/* Ends a lease as a failure: the message dies, or is delayed until `due`, or with 0 is ready. False: not now. */
-static bool fail(struct work *work, uint32_t cell, int64_t due, const unsigned char *reason, size_t reason_size)
-{
-    if (lease_failed_too_often(work->queue->max_deliveries, head_of(work, cell)))
-        make_dead(work, cell, reason, reason_size);
-    else if (due != 0)
-        make_delayed(work, cell, due);
-    else if (announce(work))
-        change(work, cell, CELL_READY);
-    else
-        return false;
-    count_return(work);
-    return true;
-}
-
-/* Ends a lease without a failure; likewise. */
-static bool release(struct work *work, uint32_t cell, int64_t due)
-{
-    if (due == 0 && !announce(work))
-        return false;
-    head_of(work, cell)->as.leased.settled++;
-    if (due != 0)
-        make_delayed(work, cell, due);
-    else
-        change(work, cell, CELL_READY);
-    count_return(work);
-    return true;
-}
-
-/* Takes a message out of the queue. */
-static void drop(struct work *work, uint32_t cell)
-{
-    struct side *get = &work->queue->segment->get;
-    size_t size = size_of(&work->cells, cell);
-
-    if (size > work->queue->max_message_size) {
-        set32(&work->cells.index->built, 0); /* damaged */
-        size = 0;
-    }
-    change(work, cell, CELL_NONE);
-    chain_free(&work->cells, cell, size);
-    side_commit(get, word_peek(&get->position) + 1, 1, size);
-    work->freed = true;
-}
-
-/* What is over */
-
-/* Returns whether the first message of a heap is due. */
-static bool is_due(const struct cells *cells, enum heap which, int64_t now)
-{
-    uint64_t cell = heap_top(cells, which);
-
-    return cell < cells->count && *(volatile int64_t *)&cells->cell[cell].as.leased.due <= now;
-}
-
-/* Does the next thing that is due; false if there is none, or it cannot be done now. */
-static bool tend_one(struct work *work, int64_t now)
-{
-    const struct cells *cells = &work->cells;
-    enum heap which = is_due(cells, HEAP_DELAYED, now) ? HEAP_DELAYED : HEAP_HOLDS;
-    uint32_t cell;
-
-    if (which == HEAP_HOLDS && !is_due(cells, HEAP_HOLDS, now))
-        return false;
-    cell = (uint32_t)heap_top(cells, which);
-    if (cell >= cells->count || state_of(cells, cell) != (which == HEAP_DELAYED ? CELL_DELAYED : CELL_LEASED)) {
-        set32(&cells->index->built, 0); /* damaged */
-        return false;
-    }
-    if (which == HEAP_HOLDS)
-        return fail(work, cell, 0, hold_ended, sizeof hold_ended - 1);
-    if (!announce(work))
-        return false;
-    change(work, cell, CELL_READY);
-    return true;
-}
-
-/* Does up to LEASE_STEP of what is due, and returns whether more may be. */
-static bool tend_some(struct work *work)
-{
-    int64_t now;
-    int step = 0;
-
-    if (!has_come(atomic_load_explicit(&work->cells.leases->next, memory_order_relaxed)))
-        return false;
-    now = clock_now();
-    while (step < LEASE_STEP && tend_one(work, now))
-        step++;
-    heap_note_next(&work->cells);
-    return step == LEASE_STEP;
-}
-
-/* Takes the lock, and returns what is due to the queue first. */
-static bool enter_tended(struct work *work, struct queue *queue, int64_t patience)
-{
-    for (uint32_t rounds = 0;; rounds++) {
-        if (!enter(work, queue, patience))
-            return false;
-        /* A bound, because an attacker may keep something due. */
-        if (!tend_some(work) || rounds > work->cells.count / LEASE_STEP)
-            return true;
-        leave(work);
-    }
-}
-
-/* Returns the leases of a participant, as failures or not; false if not all can be returned now. The caller holds the
- * lock. */
-static bool return_all(struct work *work, uint64_t owner, bool failed)
-{
-    for (uint32_t cell = 0; cell < work->cells.count; cell++)
-        if (state_of(&work->cells, cell) == CELL_LEASED &&
-            *(volatile uint64_t *)&head_of(work, cell)->as.leased.owner == owner &&
-            !(failed ? fail(work, cell, 0, holder_died, sizeof holder_died - 1) : release(work, cell, 0)))
-            return false;
-    return true;
-}
-
-static uint64_t holder_word(const struct queue *queue, uint32_t slot)
-{
-    return (uint64_t)get32(&queue->holders[slot].generation) << 32 | (uint64_t)slot << 8;
-}
-
-/* Looks for dead holders, unless somebody has just done so, and returns their leases. Without the lock. */
-static void look_at_holders(struct queue *queue, int64_t patience)
-{
-    struct lease_index *leases = &queue->segment->leases;
-    int64_t looked = atomic_load_explicit(&leases->looked, memory_order_relaxed);
-    struct cells cells;
-    int64_t now;
-
-    /* The dead owner may have left a lease that is not counted yet. If nothing else is ready, nobody would find it. */
-    if (lock_abandoned(&queue->segment->put.lock))
-        lease_look(queue, patience);
-    if (get32(&leases->leased) == 0)
-        return;
-    now = clock_now_coarse();
-    /* Unsigned, since the segment may hold any number. One of those who come here at the same time goes on. */
-    if ((uint64_t)now - (uint64_t)looked < LOOK_EVERY ||
-        !atomic_compare_exchange_strong_explicit(&leases->looked, &looked, now, memory_order_relaxed,
-                                                 memory_order_relaxed))
-        return;
-    cells = cells_of(queue);
-    for (uint32_t slot = 0; slot < holders_of(&cells); slot++) {
-        struct work work;
-        uint64_t owner;
-
-        if (get32(&queue->holders[slot].leases) == 0)
-            continue;
-        owner = holder_word(queue, slot);
-        if (participant_lends(queue, owner))
-            continue;
-        if (!enter(&work, queue, patience)) {
-            atomic_store_explicit(&leases->looked, 0, memory_order_relaxed); /* the next one tries again */
-            return;
-        }
-        return_all(&work, owner, true);
-        leave(&work);
-    }
+    if (work_enter(&work, queue, patience))
+        work_leave(&work);
 }
 
 /* Before the first lease of this participant: locks its byte, and returns the leases of an earlier owner of its slot, so
@@ -437,7 +34,7 @@ static bool become_holder(struct work *work)
     struct lease_holder *holder = &queue->holders[queue->slot];
 
     if (!participant_lend(queue) ||
-        (get32(&holder->leases) != 0 && !return_all(work, holder_word(queue, queue->slot), true)))
+        (get32(&holder->leases) != 0 && !expiry_return_all(work, expiry_holder(queue, queue->slot), true)))
         return false;
     if (get32(&work->cells.leases->slots) <= queue->slot)
         set32(&work->cells.leases->slots, queue->slot + 1);
@@ -456,21 +53,21 @@ static enum queue_result put(struct queue *queue, const struct queue_piece *piec
     struct work work;
 
     *stored = 0;
-    if (!enter(&work, queue, patience))
+    if (!work_enter(&work, queue, patience))
         return QUEUE_BUSY;
     /* Under the lock, which a shutdown takes, so that nothing is put after it. */
-    if (down_of(queue) == 0) {
+    if (work_down(queue) == 0) {
         result = attention_of(queue) & ATTEND_PUT_CROWD ? attention_before_put(queue, ATTEND_PUT_CROWD, patience)
                                                         : QUEUE_OK;
         if (result == QUEUE_OK)
             result = cells_put_locked(queue, pieces, count, whole, stored,
-                                      delay == 0 ? 0 : after(clock_now(), delay));
+                                      delay == 0 ? 0 : clock_after(clock_now(), delay));
         if (delay == 0)
             work.readied = *stored;
         else if (*stored != 0)
-            note_next(&work);
+            work_note_next(&work);
     }
-    leave(&work);
+    work_leave(&work);
     return result;
 }
 
@@ -500,14 +97,14 @@ enum queue_result lease_put_delayed(struct queue *queue, const struct queue_piec
 
 static enum queue_result before_get(struct queue *queue)
 {
-    uint32_t down = down_of(queue);
+    uint32_t down = work_down(queue);
 
-    look_at_holders(queue, 0);
+    expiry_check_holders(queue, 0);
     if (down & DOWN_OVER)
         return QUEUE_DOWN;
     /* After a shutdown it is decided with the lock, because a message may change its state meanwhile. */
     if (down != 0 || get32(&queue->segment->cells.ready) != 0 ||
-        has_come(atomic_load_explicit(&queue->segment->leases.next, memory_order_relaxed)))
+        clock_has_come(atomic_load_explicit(&queue->segment->leases.next, memory_order_relaxed)))
         return QUEUE_OK;
     return QUEUE_EMPTY;
 }
@@ -535,7 +132,7 @@ static enum queue_result top(struct work *work, uint32_t *cell, size_t *size)
 {
     enum queue_result result = cells_top(work->queue, &work->cells, cell, size);
 
-    if (result == QUEUE_EMPTY && down_of(work->queue) & DOWN_OVER)
+    if (result == QUEUE_EMPTY && work_down(work->queue) & DOWN_OVER)
         return QUEUE_DOWN;
     if (result == QUEUE_OK && state_of(&work->cells, *cell) != CELL_READY)
         return QUEUE_CORRUPT;
@@ -548,7 +145,7 @@ static enum queue_result take(struct queue *queue, const struct taking *taking, 
     enum queue_result result = QUEUE_OK;
     struct work work;
 
-    if (!enter_tended(&work, queue, patience))
+    if (!expiry_enter(&work, queue, patience))
         return QUEUE_BUSY;
     for (*taken = 0; *taken < limit; ++*taken) {
         uint32_t cell;
@@ -559,9 +156,9 @@ static enum queue_result take(struct queue *queue, const struct taking *taking, 
             result = cells_copy_out(&work.cells, cell, size, taking);
         if (result != QUEUE_OK)
             break;
-        drop(&work, cell);
+        transition_drop(&work, cell);
     }
-    leave(&work);
+    work_leave(&work);
     return *taken != 0 ? QUEUE_OK : result;
 }
 
@@ -584,26 +181,26 @@ static enum queue_result lease_peek(struct queue *queue, const struct taking *ta
     uint32_t cell;
     size_t size;
 
-    if (!enter_tended(&work, queue, patience))
+    if (!expiry_enter(&work, queue, patience))
         return QUEUE_BUSY;
     result = top(&work, &cell, &size);
     if (result == QUEUE_OK)
         result = cells_copy_out(&work.cells, cell, size, taking);
-    leave(&work);
+    work_leave(&work);
     return result;
 }
 
 /* Lends the message at the top. */
 static void lend(struct work *work, uint32_t cell, uint64_t serial, int64_t due)
 {
-    struct cell *head = head_of(work, cell);
+    struct cell *head = work_head(work, cell);
 
     head->as.leased.owner = participant_word(work->queue, 0);
     head->as.leased.serial = serial;
     head->as.leased.due = due;
     head->as.leased.since = (uint32_t)(clock_now_coarse() / 1000000000);
     head->as.leased.deliveries++;
-    change(work, cell, due == 0 ? CELL_LEASED : CELL_LEASED | CELL_HELD);
+    transition_to(work, cell, due == 0 ? CELL_LEASED : CELL_LEASED | CELL_HELD);
 }
 
 static enum queue_result lease_take(struct queue *queue, const struct taking *taking, int64_t patience)
@@ -612,12 +209,12 @@ static enum queue_result lease_take(struct queue *queue, const struct taking *ta
     int64_t due = 0;
     struct work work;
 
-    if (!enter_tended(&work, queue, patience))
+    if (!expiry_enter(&work, queue, patience))
         return QUEUE_BUSY;
     if (!queue->holds && !become_holder(&work))
         result = QUEUE_SYSTEM;
     if (taking->hold != 0)
-        due = after(clock_now(), taking->hold);
+        due = clock_after(clock_now(), taking->hold);
     for (*taking->taken = 0; result == QUEUE_OK && *taking->taken < taking->limit; ++*taking->taken) {
         struct queue_lease *lease = &taking->leases[*taking->taken];
         uint32_t cell;
@@ -629,14 +226,14 @@ static enum queue_result lease_take(struct queue *queue, const struct taking *ta
         /* First, for `room`: then nothing can fail after the commit. */
         lease->cell = cell;
         lease->serial = taking->serial + *taking->taken;
-        lease->failures = lease_failures(head_of(&work, cell));
-        lease->deliveries = *(volatile uint32_t *)&head_of(&work, cell)->as.leased.deliveries + 1;
+        lease->failures = lease_failures(work_head(&work, cell));
+        lease->deliveries = *(volatile uint32_t *)&work_head(&work, cell)->as.leased.deliveries + 1;
         result = cells_copy_out(&work.cells, cell, size, taking);
         if (result != QUEUE_OK)
             break;
         lend(&work, cell, lease->serial, due);
     }
-    leave(&work);
+    work_leave(&work);
     return *taking->taken != 0 ? QUEUE_OK : result;
 }
 
@@ -646,7 +243,7 @@ static enum queue_result lease_clear(struct queue *queue, size_t *count, int64_t
     struct work work;
 
     *count = 0;
-    if (!enter_tended(&work, queue, patience))
+    if (!expiry_enter(&work, queue, patience))
         return QUEUE_BUSY;
     for (size_t which = 0; which < 2; which++) {
         for (uint32_t left = heap_count(&work.cells, heaps[which]); left > 0; left--) {
@@ -654,12 +251,12 @@ static enum queue_result lease_clear(struct queue *queue, size_t *count, int64_t
 
             if (cell == work.cells.count)
                 break;
-            drop(&work, (uint32_t)cell);
+            transition_drop(&work, (uint32_t)cell);
             ++*count;
         }
     }
     heap_note_next(&work.cells);
-    leave(&work);
+    work_leave(&work);
     return QUEUE_OK;
 }
 
@@ -672,7 +269,7 @@ static bool is_mine(const struct work *work, const struct lease_token *token)
 
     if (token->cell >= work->cells.count || state_of(&work->cells, token->cell) != CELL_LEASED)
         return false;
-    head = head_of(work, token->cell);
+    head = work_head(work, token->cell);
     return *(volatile uint64_t *)&head->as.leased.owner == participant_word(work->queue, 0) &&
            *(volatile uint64_t *)&head->as.leased.serial == token->serial;
 }
@@ -683,9 +280,9 @@ static bool is_valid(struct work *work, const struct lease_token *token)
     if (!is_mine(work, token))
         return false;
     if (!(get32(&work->cells.heads[token->cell]) & CELL_HELD) ||
-        *(volatile int64_t *)&head_of(work, token->cell)->as.leased.due > clock_now())
+        *(volatile int64_t *)&work_head(work, token->cell)->as.leased.due > clock_now())
         return true;
-    fail(work, token->cell, 0, hold_ended, sizeof hold_ended - 1);
+    expiry_end_hold(work, token->cell);
     return false;
 }
 
@@ -694,16 +291,16 @@ static void settle_one(struct work *work, uint32_t cell, const struct lease_orde
 {
     switch (order->verdict) {
     case LEASE_ACK:
-        drop(work, cell);
+        transition_drop(work, cell);
         return;
     case LEASE_REJECT:
-        make_dead(work, cell, order->reason, order->reason_size);
+        transition_to_dead(work, cell, order->reason, order->reason_size);
         return;
     case LEASE_FAIL:
-        fail(work, cell, due, order->reason, order->reason_size);
+        transition_fail(work, cell, due, order->reason, order->reason_size);
         return;
     default:
-        release(work, cell, due);
+        transition_release(work, cell, due);
     }
 }
 
@@ -712,7 +309,7 @@ static enum queue_result begin(struct work *work, struct queue *queue, int64_t p
 {
     if (condition_of(queue) == QUEUE_GONE)
         return QUEUE_GONE;
-    return enter(work, queue, patience) ? QUEUE_OK : QUEUE_BUSY;
+    return work_enter(work, queue, patience) ? QUEUE_OK : QUEUE_BUSY;
 }
 
 enum queue_result lease_settle(struct queue *queue, const struct lease_token *tokens, size_t count,
@@ -720,19 +317,19 @@ enum queue_result lease_settle(struct queue *queue, const struct lease_token *to
 {
     struct work work;
     enum queue_result result = begin(&work, queue, patience);
-    int64_t due = order->delay == 0 ? 0 : after(clock_now(), order->delay);
+    int64_t due = order->delay == 0 ? 0 : clock_after(clock_now(), order->delay);
 
     if (result != QUEUE_OK)
         return result;
     /* Before anything is settled, because it may fail. */
-    if (due == 0 && (order->verdict == LEASE_RELEASE || order->verdict == LEASE_FAIL) && !announce(&work))
+    if (due == 0 && (order->verdict == LEASE_RELEASE || order->verdict == LEASE_FAIL) && !work_announce(&work))
         result = QUEUE_SYSTEM;
     for (size_t which = 0; which < count && result == QUEUE_OK; which++) {
         lost[which] = !is_valid(&work, &tokens[which]);
         if (!lost[which])
             settle_one(&work, tokens[which].cell, order, due);
     }
-    leave(&work);
+    work_leave(&work);
     return result;
 }
 
@@ -741,7 +338,7 @@ enum queue_result lease_extend(struct queue *queue, const struct lease_token *to
 {
     struct work work;
     enum queue_result result = begin(&work, queue, patience);
-    int64_t due = after(clock_now(), hold);
+    int64_t due = clock_after(clock_now(), hold);
 
     if (result != QUEUE_OK)
         return result;
@@ -749,10 +346,10 @@ enum queue_result lease_extend(struct queue *queue, const struct lease_token *to
         lost[which] = !is_valid(&work, &tokens[which]);
         if (lost[which])
             continue;
-        head_of(&work, tokens[which].cell)->as.leased.due = due;
-        change(&work, tokens[which].cell, CELL_LEASED | CELL_HELD);
+        work_head(&work, tokens[which].cell)->as.leased.due = due;
+        transition_to(&work, tokens[which].cell, CELL_LEASED | CELL_HELD);
     }
-    leave(&work);
+    work_leave(&work);
     return QUEUE_OK;
 }
 
@@ -766,7 +363,7 @@ enum queue_result lease_find_lost(struct queue *queue, const struct lease_token 
         return result;
     for (size_t which = 0; which < count; which++)
         lost[which] = !is_valid(&work, &tokens[which]);
-    leave(&work);
+    work_leave(&work);
     return QUEUE_OK;
 }
 
@@ -782,11 +379,11 @@ enum queue_result lease_recall(struct queue *queue, uint64_t serial, uint64_t co
 
         if (state_of(&work.cells, cell) != CELL_LEASED)
             continue;
-        token = (struct lease_token){cell, *(volatile uint64_t *)&head_of(&work, cell)->as.leased.serial};
-        if (token.serial - serial < count && is_valid(&work, &token) && !release(&work, cell, 0))
+        token = (struct lease_token){cell, *(volatile uint64_t *)&work_head(&work, cell)->as.leased.serial};
+        if (token.serial - serial < count && is_valid(&work, &token) && !transition_release(&work, cell, 0))
             result = QUEUE_SYSTEM;
     }
-    leave(&work);
+    work_leave(&work);
     return result;
 }
 
@@ -794,10 +391,10 @@ void lease_release_all(struct queue *queue, int64_t patience)
 {
     struct work work;
 
-    if (!queue->holds || get32(&queue->holders[queue->slot].leases) == 0 || !enter_tended(&work, queue, patience))
+    if (!queue->holds || get32(&queue->holders[queue->slot].leases) == 0 || !expiry_enter(&work, queue, patience))
         return;
-    return_all(&work, participant_word(queue, 0), false);
-    leave(&work);
+    expiry_return_all(&work, participant_word(queue, 0), false);
+    work_leave(&work);
 }
 
 /* Looking */
@@ -810,8 +407,8 @@ enum queue_result lease_tend(struct queue *queue, int64_t *wait, int64_t patienc
 
     if (condition_of(queue) == QUEUE_GONE)
         return QUEUE_GONE;
-    look_at_holders(queue, patience);
-    result = enter_tended(&work, queue, patience) ? QUEUE_OK : QUEUE_BUSY;
+    expiry_check_holders(queue, patience);
+    result = expiry_enter(&work, queue, patience) ? QUEUE_OK : QUEUE_BUSY;
     if (result != QUEUE_OK)
         return result;
     next = atomic_load_explicit(&work.cells.leases->next, memory_order_relaxed);
@@ -819,7 +416,7 @@ enum queue_result lease_tend(struct queue *queue, int64_t *wait, int64_t patienc
     *wait = next == INT64_MAX ? 0 : next <= now ? 1 : next - now;
     if (get32(&work.cells.leases->leased) != 0 && (*wait == 0 || *wait > LEASED_SLICE))
         *wait = LEASED_SLICE;
-    leave(&work);
+    work_leave(&work);
     return QUEUE_OK;
 }
 
@@ -831,8 +428,8 @@ enum queue_result lease_count(struct queue *queue, struct lease_counts *counts, 
 
     if (condition_of(queue) == QUEUE_GONE)
         return QUEUE_GONE;
-    look_at_holders(queue, patience);
-    entered = enter_tended(&work, queue, patience);
+    expiry_check_holders(queue, patience);
+    entered = expiry_enter(&work, queue, patience);
     counts->ready = heap_count(&cells, HEAP_READY);
     counts->delayed = heap_count(&cells, HEAP_DELAYED);
     counts->leased = get32(&cells.leases->leased);
@@ -840,7 +437,7 @@ enum queue_result lease_count(struct queue *queue, struct lease_counts *counts, 
     counts->returned = word_peek(&cells.leases->returned);
     side_totals(queue, &counts->put, &counts->got);
     if (entered)
-        leave(&work);
+        work_leave(&work);
     return entered ? QUEUE_OK : QUEUE_BUSY;
 }
 
@@ -854,7 +451,7 @@ enum queue_result lease_held(struct queue *queue, struct lease_held *held, size_
     if (result != QUEUE_OK)
         return result;
     for (uint32_t cell = 0; cell < work.cells.count; cell++) {
-        const struct cell *head = head_of(&work, cell);
+        const struct cell *head = work_head(&work, cell);
         struct lease_held one;
         size_t at;
 
@@ -871,183 +468,15 @@ enum queue_result lease_held(struct queue *queue, struct lease_held *held, size_
         if (*found < limit)
             ++*found;
     }
-    leave(&work);
+    work_leave(&work);
     return QUEUE_OK;
-}
-
-/* Dead letters */
-
-static void describe(const struct work *work, uint32_t cell, struct lease_dead *letter)
-{
-    const struct cell *head = head_of(work, cell);
-    uint32_t reason_size = *(volatile uint32_t *)&head->as.leased.reason_size;
-
-    letter->number = number_of(&work->cells, cell) + 1;
-    letter->deliveries = *(volatile uint32_t *)&head->as.leased.deliveries;
-    letter->reason_size = reason_size <= CELL_REASON ? reason_size : CELL_REASON;
-    if (!chain_copy_reason(&work->cells, cell, size_of(&work->cells, cell), letter->reason, NULL, letter->reason_size))
-        letter->reason_size = 0;
-}
-
-/* Finds the oldest dead letter. */
-static enum queue_result oldest_dead(const struct work *work, uint32_t *cell)
-{
-    uint64_t found = heap_top(&work->cells, HEAP_DEAD);
-
-    if (heap_count(&work->cells, HEAP_DEAD) == 0)
-        return QUEUE_EMPTY;
-    if (found == work->cells.count || state_of(&work->cells, (uint32_t)found) != CELL_DEAD ||
-        size_of(&work->cells, (uint32_t)found) > work->queue->max_message_size)
-        return QUEUE_CORRUPT;
-    *cell = (uint32_t)found;
-    return QUEUE_OK;
-}
-
-static enum queue_result copy_dead(const struct work *work, uint32_t cell, queue_room *room, void *context,
-                                   struct lease_dead *letter)
-{
-    size_t size = size_of(&work->cells, cell);
-
-    if (size > work->queue->max_message_size)
-        return QUEUE_CORRUPT;
-    describe(work, cell, letter);
-    return cells_copy_out(&work->cells, cell, size, &(struct taking){.room = room, .context = context});
-}
-
-static bool is_dead(const struct work *work, uint64_t number)
-{
-    for (uint32_t place = 0; place < heap_count(&work->cells, HEAP_DEAD); place++) {
-        uint32_t cell = get32(heap_word(&work->cells, HEAP_DEAD, place));
-
-        if (cell < work->cells.count && number_of(&work->cells, cell) + 1 == number)
-            return true;
-    }
-    return false;
-}
-
-enum queue_result lease_take_dead(struct queue *queue, uint64_t number, int64_t patience)
-{
-    struct work work;
-    enum queue_result result;
-    uint32_t cell;
-
-    if (condition_of(queue) == QUEUE_GONE)
-        return QUEUE_GONE;
-    if (!enter_tended(&work, queue, patience))
-        return QUEUE_BUSY;
-    result = oldest_dead(&work, &cell);
-    if (result == QUEUE_OK && number_of(&work.cells, cell) + 1 != number) {
-        result = QUEUE_EMPTY;
-        if (is_dead(&work, number)) /* the order is damaged, so a caller that peeks again would find it again */
-            set32(&work.cells.index->built, 0);
-    }
-    if (result == QUEUE_OK)
-        drop(&work, cell);
-    leave(&work);
-    return result;
-}
-
-/* Collects the numbers of the oldest dead letters above `after`, in order, and their cells. */
-static size_t oldest_above(const struct work *work, uint64_t after, struct lease_dead *letters, size_t limit)
-{
-    uint32_t count = heap_count(&work->cells, HEAP_DEAD);
-    size_t found = 0;
-
-    for (uint32_t place = 0; place < count; place++) {
-        uint32_t cell = get32(heap_word(&work->cells, HEAP_DEAD, place));
-        uint64_t number;
-        size_t at;
-
-        if (cell >= work->cells.count || state_of(&work->cells, cell) != CELL_DEAD)
-            continue;
-        number = number_of(&work->cells, cell) + 1;
-        if (number <= after)
-            continue;
-        for (at = found; at > 0 && letters[at - 1].number > number; at--)
-            if (at < limit)
-                letters[at] = letters[at - 1];
-        if (at < limit) {
-            letters[at].number = number;
-            letters[at].deliveries = cell; /* until it is described */
-        }
-        found += found < limit;
-    }
-    return found;
-}
-
-enum queue_result lease_peek_dead(struct queue *queue, uint64_t after, queue_room *room, void *context,
-                                  struct lease_dead *letters, size_t limit, size_t *found, int64_t patience)
-{
-    struct work work;
-    enum queue_result result = QUEUE_OK;
-    size_t there;
-
-    *found = 0;
-    if (condition_of(queue) == QUEUE_GONE)
-        return QUEUE_GONE;
-    look_at_holders(queue, patience);
-    if (!enter_tended(&work, queue, patience))
-        return QUEUE_BUSY;
-    there = oldest_above(&work, after, letters, limit);
-    while (*found < there && result == QUEUE_OK) {
-        result = copy_dead(&work, letters[*found].deliveries, room, context, &letters[*found]);
-        *found += result == QUEUE_OK;
-    }
-    leave(&work);
-    return *found != 0 ? QUEUE_OK : result;
-}
-
-enum queue_result lease_requeue(struct queue *queue, size_t limit, size_t *count, int64_t patience)
-{
-    struct work work;
-    enum queue_result result = condition_of(queue);
-    uint32_t there;
-
-    *count = 0;
-    if (result != QUEUE_OK)
-        return result;
-    if (!enter_tended(&work, queue, patience))
-        return QUEUE_BUSY;
-    result = down_of(queue) != 0 ? QUEUE_DOWN : QUEUE_OK;
-    there = heap_count(&work.cells, HEAP_DEAD); /* one pass, even if what is made ready dies again */
-    while (result == QUEUE_OK && *count < limit && *count < there) {
-        uint32_t cell;
-
-        result = oldest_dead(&work, &cell);
-        if (result == QUEUE_OK && !announce(&work))
-            result = QUEUE_SYSTEM;
-        if (result != QUEUE_OK)
-            break;
-        head_of(&work, cell)->as.leased.settled = head_of(&work, cell)->as.leased.deliveries;
-        change(&work, cell, CELL_READY);
-        ++*count;
-    }
-    leave(&work);
-    return *count != 0 || result == QUEUE_EMPTY ? QUEUE_OK : result;
-}
-
-enum queue_result lease_clear_dead(struct queue *queue, size_t *count, int64_t patience)
-{
-    struct work work;
-    enum queue_result result = QUEUE_OK;
-    uint32_t cell;
-
-    *count = 0;
-    if (condition_of(queue) == QUEUE_GONE)
-        return QUEUE_GONE;
-    if (!enter_tended(&work, queue, patience))
-        return QUEUE_BUSY;
-    for (; *count < work.cells.count && (result = oldest_dead(&work, &cell)) == QUEUE_OK; ++*count)
-        drop(&work, cell);
-    leave(&work);
-    return result == QUEUE_EMPTY ? QUEUE_OK : result;
 }
 
 static bool lease_enter(struct queue *queue, int64_t patience)
 {
     struct work work;
 
-    return enter(&work, queue, patience);
+    return work_enter(&work, queue, patience);
 }
 
 const struct flavour lease_flavour = {

@@ -19,8 +19,8 @@
  * of leases of each slot (`lease_holder`).
  *
  *
- * Protocol. Everything is done with the producers' lock. A transition is one store to the state word. What belongs to
- * the new state is written before, into fields that have no meaning in the old one:
+ * Protocol. Everything is done with the producers' lock (work.h). A transition is one store to the state word
+ * (transition.h). What belongs to the new state is written before, into fields that have no meaning in the old one:
  *
  *     put            due;                                         then put.position commits (cells.h)
  *     lease          owner, serial, due, since, deliveries + 1;   READY -> LEASED
@@ -55,7 +55,7 @@
  *
  * Death. Before its first lease a participant locks a byte of the file that belongs to its slot and generation
  * (participant.h); it is dead once that byte is not locked. Participants that take, wait or count check it, at most
- * once per LOOK_EVERY for all of them together, and without the lock. The dead stay dead, so the result is still true
+ * once per CHECK_EVERY for all of them together, and without the lock. The dead stay dead, so the result is still true
  * when the lock is taken to return the leases. All leases of a slot have one generation: a participant returns those of its
  * predecessor before its own first one.
  *
@@ -65,7 +65,7 @@
  *
  *
  * What it gives up. Returning the leases of a dead participant scans `heads`. Messages that become due together are
- * moved at most LEASE_STEP at a time; a participant that takes a message repeats this until none is due.
+ * moved at most EXPIRY_STEP at a time; a participant that takes a message repeats this until none is due.
  */
 #ifndef IPCQ_LEASE_H
 #define IPCQ_LEASE_H
@@ -75,9 +75,6 @@
 #include <stdint.h>
 
 #include "flavour.h"
-
-/* Messages that are moved with the lock held, before others get a turn. */
-#define LEASE_STEP 256
 
 /* A delivery, for its holder. */
 struct lease_token {
@@ -99,13 +96,6 @@ struct lease_counts {
     uint32_t ready, leased, delayed, dead;
     uint64_t returned; /* deliveries that ended without an acknowledgement, so far */
     struct queue_total put, got;
-};
-
-struct lease_dead {
-    uint64_t number; /* at least 1 */
-    uint32_t deliveries;
-    size_t reason_size;
-    unsigned char reason[CELL_REASON];
 };
 
 struct lease_held {
@@ -136,14 +126,6 @@ enum queue_result lease_count(struct queue *queue, struct lease_counts *counts, 
 /* Finds up to `limit` leases, the longest held first. */
 enum queue_result lease_held(struct queue *queue, struct lease_held *held, size_t limit, size_t *found,
                              int64_t patience);
-/* Takes the dead letter with this number, which was peeked at, unless it is not the oldest any more: QUEUE_EMPTY. */
-enum queue_result lease_take_dead(struct queue *queue, uint64_t number, int64_t patience);
-/* Copies up to `limit` dead letters with numbers above `after`, oldest first. `room` is called for each, after its
- * letter was filled in. */
-enum queue_result lease_peek_dead(struct queue *queue, uint64_t after, queue_room *room, void *context,
-                                  struct lease_dead *letters, size_t limit, size_t *found, int64_t patience);
-enum queue_result lease_requeue(struct queue *queue, size_t limit, size_t *count, int64_t patience);
-enum queue_result lease_clear_dead(struct queue *queue, size_t *count, int64_t patience);
 /* Repairs the state that a dead owner of the lock has left. After a shutdown, also notes the end of the queue if nothing
  * is left in it. */
 void lease_look(struct queue *queue, int64_t patience);

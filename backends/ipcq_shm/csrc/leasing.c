@@ -2,6 +2,7 @@
 #include "binding.h"
 
 #include "clock.h"
+#include "dead.h"
 #include "lease.h"
 
 /* As in ipcq/backend. */

@@ -20,7 +20,8 @@
  *     condition attention       the condition that a call finds, and what it does for others
  *     record ring               the ring
  *     chain heap rebuild cells  the cells
- *     lease                     leases, above the cells
+ *     work transition expiry    a change to messages that are leased, delayed or dead; what is due by itself
+ *     dead lease                dead letters; leases, above the cells
  *     waiting queue             spinning and sleeping until a call may succeed; this interface
  *     binding                   what the next four share
  *     leasing                   the methods of a queue with leases
