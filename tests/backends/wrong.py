@@ -20,6 +20,7 @@ from backends.table import OK, OTHER, Table
 from ipcq.backend import Backend, Channel, DeadRecord, Leased, Notice, Received, Request, Stats, Verdict
 from ipcq.errors import QueueClosed, QueueEmpty, QueueExists, QueueGone, QueueNotFound, QueueShutDown
 from ipcq.hooks import hookimpl
+from ipcq.testing.contract._dead_letters import DeadLetters
 from ipcq.testing.contract._leases import Leases
 from ipcq_memory import LeaseMemoryChannel, MemoryBackend, MemoryChannel
 from ipcq_memory._leases import Message, State, returned
@@ -1001,7 +1002,12 @@ class Denies(Odd):
 class KeepsLeasesInSql(Odd):
     """Each operation is one transaction, and no death is noticed."""
 
-    passes = tuple(name for name in vars(Leases) if name.startswith("test_") and not name.startswith(UNTRIED))
+    passes = tuple(
+        name
+        for family in (Leases, DeadLetters)
+        for name in vars(family)
+        if name.startswith("test_") and not name.startswith(UNTRIED)
+    )
     capabilities = sql.CAPABILITIES
     queues: ClassVar[dict[str, sql.SqlQueue]] = {}
 
