@@ -50,7 +50,8 @@ SIMULTANEOUS = (
     *(f"tests/core/test_{name}.py" for name in ("native", "native_backend")),
     *(f"tests/core/test_queue{name}.py" for name in ("", "_batches", "_end", "_fork", "_shortage")),
     *(f"tests/backends/test_{name}.py" for name in ("memory", "memory_queue", "mqueue", "pyshm", "shm", "socketpair")),
-    *(f"tests/backends/test_shm_{name}.py" for name in ("busy", "close", "doorbell", "handle", "native", "turns")),
+    *(f"tests/backends/test_shm_{name}.py" for name in ("busy", "close", "doorbell", "handle")),
+    *(f"tests/backends/test_shm_{name}.py" for name in ("native", "native_batches", "turns")),
     *(f"tests/processes/test_{name}.py" for name in ("exit", "fork", "fork_in_import", "fork_in_open")),
     *(f"tests/processes/test_{name}.py" for name in ("signals", "threads")),
 )
