@@ -18,6 +18,8 @@
 #include "queue.h"
 
 #define HIGHEST_PRIORITY 32767
+/* How long a call that has no "not now" waits for a stopped participant, in nanoseconds. */
+#define LONG_PATIENCE 500000000
 
 /* The Python object `Ring`. */
 struct channel {
@@ -53,6 +55,10 @@ struct queue *core_queue_of(PyObject *self);
 bool core_settled(struct queue *queue, int64_t *until);
 /* Shortens a list without allocating: an allocation could fail after messages have been taken. */
 void core_shorten(PyObject *list, Py_ssize_t size);
+
+typedef enum queue_result core_dropping(struct queue *queue, size_t *dropped, int64_t patience);
+/* Drops messages without the GIL, and returns how many; NULL if there is no queue, with its exception. */
+PyObject *core_drop(PyObject *self, struct queue *queue, core_dropping *drop);
 
 /* Methods of a queue with leases (leasing.c). */
 PyObject *core_put_delayed(PyObject *self, PyObject *arguments);

@@ -15,8 +15,6 @@
 #include "side.h"
 #include "waiting.h"
 
-/* How long a call that has no "not now" waits for a stopped participant, in nanoseconds. */
-#define LONG_PATIENCE 500000000
 /* A spin that takes less time than releasing the GIL and taking it again, in nanoseconds. */
 #define SHORT_SPIN 1500
 
@@ -392,20 +390,24 @@ static PyObject *try_get_many(PyObject *self, PyObject *most)
     return core_raise(Py_TYPE(self), result);
 }
 
-static PyObject *clear(PyObject *self, PyObject *Py_UNUSED(unused))
+PyObject *core_drop(PyObject *self, struct queue *queue, core_dropping *drop)
 {
-    struct queue *queue = core_queue_of(self);
     enum queue_result result;
     size_t dropped;
 
     if (queue == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = queue_clear(queue, &dropped, LONG_PATIENCE);
+    result = drop(queue, &dropped, LONG_PATIENCE);
     Py_END_ALLOW_THREADS
     if (result == QUEUE_OK || result == QUEUE_EMPTY)
         return PyLong_FromSize_t(dropped);
     return core_raise(Py_TYPE(self), result);
+}
+
+static PyObject *clear(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    return core_drop(self, core_queue_of(self), queue_clear);
 }
 
 /* Waiting */

@@ -7,8 +7,6 @@
 
 /* As in ipcq/backend. */
 #define STEP (1 << 23)
-/* How long a call that has no "not now" waits for a stopped participant, in nanoseconds. */
-#define LONG_PATIENCE 500000000
 #define SERIAL_BITS 63
 /* Dead letters that one call returns. */
 #define MOST_LETTERS 1000
@@ -516,14 +514,5 @@ PyObject *core_requeue(PyObject *self, PyObject *number)
 
 PyObject *core_clear_dead(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct queue *queue = leasing_queue(self);
-    enum queue_result result;
-    size_t count;
-
-    if (queue == NULL)
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    result = lease_clear_dead(queue, &count, LONG_PATIENCE);
-    Py_END_ALLOW_THREADS
-    return result == QUEUE_OK ? PyLong_FromSize_t(count) : core_raise(Py_TYPE(self), result);
+    return core_drop(self, leasing_queue(self), lease_clear_dead);
 }
