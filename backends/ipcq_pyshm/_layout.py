@@ -245,6 +245,8 @@ class LeaseState(State):
         """Number of messages in all states."""
         return self.count + self.leased + self.delayed + self.dead
 
+    # The fields are written out here and in `load`: a loop over their names takes 4 microseconds
+    # more in each step.
     def packed(self) -> _Bytes:
         raw = _LEASE_STATE.pack(
             self.sequence,

@@ -29,7 +29,7 @@ from ipcq.errors import (
     Unsupported,
 )
 from ipcq_pyshm import PyshmBackend, _file, _place, _segment
-from ipcq_pyshm._layout import Header
+from ipcq_pyshm._layout import STATE_ROOM, STATES_AT, Header, LeaseState, State, newest, newest_of_leases, place
 
 name, queue = pyshm.name, pyshm.queue
 
@@ -162,6 +162,20 @@ def test_bounds_in_messages_and_bytes_are_exact(name: str, messages: int, size: 
             taken = sorted(queue.get_nowait() for _ in range(messages - turn))
             assert len(taken) + queue.clear() == messages
             assert queue.stats().bytes == 0
+
+
+@pytest.mark.parametrize(("kind", "read"), [(State, newest), (LeaseState, newest_of_leases)])
+def test_a_state_is_read_as_it_was_written(kind: type[State], read: Callable[[bytes], State | None]) -> None:
+    """C15: each number in its field, although the order is written out for both directions."""
+    state = kind.first(0)
+    fields = {*State.__slots__, *kind.__slots__} - {"cut_off"} - ({"head", "tail"} if kind is LeaseState else set())
+    for number, field in enumerate(sorted(fields)):
+        setattr(state, field, number)
+    raw = bytearray(2 * STATE_ROOM)
+    at = place(state.sequence) - STATES_AT
+    raw[at : at + len(state.packed())] = state.packed()
+    found = read(bytes(raw))
+    assert [getattr(found, field) for field in sorted(fields)] == list(range(len(fields)))
 
 
 def test_large_messages_of_many_blocks_come_back_whole(name: str) -> None:
