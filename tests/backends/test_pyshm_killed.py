@@ -13,7 +13,7 @@ from zlib import crc32
 import pytest
 
 import ipcq
-from backends import pyshm
+from backends import pyshm, striking
 from backends.pyshm import (
     HANG_SECONDS,
     SMALL,
@@ -33,50 +33,12 @@ from ipcq_pyshm._layout import CELL, DATA_AT, STATES_AT, Header, place
 
 name, queue = pyshm.name, pyshm.queue
 
-ENUMERATE = """
-import json, os, signal, sys
-import ipcq
-from ipcq_pyshm import _file
-name, options, prepare, act, repair = sys.argv[1], json.loads(sys.argv[2]), *sys.argv[3:6]
-
-def struck(call, torn=False):
-    def strike_or_call(*arguments):
-        global calls
-        calls += 1
-        if calls == instant:  # before the call
-            os.kill(os.getpid(), signal.SIGKILL)
-        if torn:
-            calls += 1
-            if calls == instant:  # in the middle of the write
-                descriptor, data, at = arguments
-                call(descriptor, data[: len(data) // 2], at)
-                os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments)
-    return strike_or_call
-
-def striking(make):
-    return lambda descriptor: struck(make(descriptor))
-
-def killed(at, code):
-    global calls, instant
-    pid = os.fork()
-    if not pid:
-        calls = instant = 0
-        _file.locking, _file.unlocking = map(striking, (_file.locking, _file.unlocking))
-        other = ipcq.open(name, "pyshm", create=False, serializer="raw")
-        _file.pread, _file.pwrite = struck(_file.pread), struck(_file.pwrite, torn=True)
-        calls, instant = 0, at
-        exec(code, {"queue": other})
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code in (0, -signal.SIGKILL), code  # else it would look as if it had no further call
-    return code != 0
-
+TRIAL = """
 def trial(first, second):
     queue = ipcq.open(name, "pyshm", exclusive=True, serializer="raw", max_messages=4, max_message_size=64, **options)
     exec(prepare)
-    more = killed(first, act)
-    more_again = killed(second, repair) if more and second else False
+    more = killed(first, begin, act)
+    more_again = killed(second, "", repair) if more and second else False
     figures = queue.stats()
     items = []
     while not queue.empty():
@@ -93,18 +55,6 @@ def trial(first, second):
     queue.unlink()
     queue.close()
     return more, more_again
-
-first = 1
-while True:
-    second = 1 if repair else 0
-    while True:
-        more, more_again = trial(first, second)
-        if not more_again:
-            break
-        second += 1
-    if not more:
-        break
-    first += 1
 """
 
 #: Moves the end of the ring into the middle of the next record, so that the record wraps around.
@@ -115,16 +65,7 @@ RANKED = "for rank, letter in enumerate(b'abcd'): queue.put(bytes([letter]) * 60
 
 def kill_at_each_call(name: str, prepare: str, act: str, repair: str = "", **options: Any) -> list[Any]:
     """Kill a process at each call of an act, and one that repairs at each of its calls; return what is found after."""
-    import json
-
-    run = subprocess.run(
-        [sys.executable, "-c", ENUMERATE, name, json.dumps(options), prepare, act, repair],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return [json.loads(line) for line in run.stdout.splitlines()]
+    return striking.kill_at_each_call(TRIAL, name, prepare, "", act, repair, **options)
 
 
 KILLED: dict[str, tuple[str, str]] = {

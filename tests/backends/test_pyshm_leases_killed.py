@@ -1,62 +1,20 @@
 """Processes that are killed at any call on the file of a pyshm queue with leases, and what the others find."""
 
-import json
-import subprocess
-import sys
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from backends import pyshm
+from backends import pyshm, striking
 from backends.pyshm import linux
 
 pytestmark = linux
 name = pyshm.name
 
-ENUMERATE = """
-import json, os, signal, sys, time
-import ipcq
-from ipcq_pyshm import _file, _owners
-name, options, prepare, begin, act, repair = sys.argv[1], json.loads(sys.argv[2]), *sys.argv[3:7]
+TRIAL = """
+from ipcq_pyshm import _owners
 _owners.LOOK_NANOSECONDS = 0  # each step looks for the dead
 STATES = ("_ready", "_delayed", "_leased", "_dead")
-
-def struck(call, torn=False):
-    def strike_or_call(*arguments):
-        global calls
-        calls += 1
-        if calls == instant:  # before the call
-            os.kill(os.getpid(), signal.SIGKILL)
-        if torn:
-            calls += 1
-            if calls == instant:  # in the middle of the write
-                descriptor, data, at = arguments
-                call(descriptor, data[: len(data) // 2], at)
-                os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments)
-    return strike_or_call
-
-def attach():
-    return ipcq.open(name, "pyshm", create=False, serializer="raw")
-
-def killed(at, begin, act):
-    global calls, instant
-    pid = os.fork()
-    if not pid:
-        calls = instant = 0
-        make_lock, make_unlock = _file.locking, _file.unlocking
-        _file.locking, _file.unlocking = lambda file: struck(make_lock(file)), lambda file: struck(make_unlock(file))
-        _file.pread, _file.pwrite = struck(_file.pread), struck(_file.pwrite, torn=True)
-        _file.lock_byte = struck(_file.lock_byte)
-        given = {"queue": attach()}
-        exec(begin, given)
-        calls, instant = 0, at
-        exec(act, given)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code in (0, -signal.SIGKILL), code  # else it would look as if it had no further call
-    return code != 0
 
 def found(channel):
     order, told = channel._order, []
@@ -107,18 +65,6 @@ def trial(first, second):
     queue.unlink()
     queue.close()
     return more, more_again
-
-first = 1
-while True:
-    second = 1 if repair else 0
-    while True:
-        more, more_again = trial(first, second)
-        if not more_again:
-            break
-        second += 1
-    if not more:
-        break
-    first += 1
 """
 
 Found = list[tuple[list[list[Any]], int]]
@@ -172,14 +118,7 @@ REPAIRS: dict[str, tuple[str, str, str]] = {
 def kill_at_each_call(name: str, prepare: str, begin: str, act: str, repair: str = "", **options: Any) -> Found:
     """Kill a process at each call of an act, and one that repairs at each of its calls; return what is found after."""
     given = {"leases": True, "max_messages": 6, "max_message_size": 64, **options}
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ENUMERATE, name, json.dumps(given), prepare, begin, act, repair],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return [json.loads(line) for line in run.stdout.splitlines()]
+    return striking.kill_at_each_call(TRIAL, name, prepare, begin, act, repair, **given)
 
 
 #: Acts on messages of several blocks, and on a queue with priorities.
