@@ -43,6 +43,7 @@ struct operation {
     const char *name;
     void (*act)(struct queue *queue);
     bool puts;
+    bool maps;   /* opens the queue once more, and stores through that mapping */
     bool second; /* also as the second victim, in scenes with leases if it needs them, else in the others */
     /* Only with leases: what else may have been done when it is killed, and whether that holds for each message
      * alone. */
@@ -109,7 +110,7 @@ bool has_other(void);
 struct contents survive(const unsigned char *state, unsigned capacity);
 /* Lets a survivor find the queue as it was before the operation, or as it is after it. */
 void judge(const unsigned char *state, const struct bounds *bounds);
-/* The invariants at every instruction. */
+/* The invariants after each store. */
 void check_now(const unsigned char *first, const unsigned char *now, bool putting);
 
 #endif

@@ -290,7 +290,7 @@ const struct operation operations[] = {
     {.name = "peek", .act = peek_one},
     {.name = "settle", .act = settle},
     {.name = "arm, ask and cancel", .act = tell, .second = true},
-    {.name = "attach and detach", .act = attach},
+    {.name = "attach and detach", .act = attach, .maps = true},
     {.name = "lease", .act = lease_one, .leases = true},
     {.name = "lease with a hold", .act = lease_for_an_hour, .leases = true},
     {.name = "lease of two", .act = lease_two, .leases = true, .singly = true},
@@ -307,7 +307,12 @@ const struct operation operations[] = {
     {.name = "get of a dead letter", .act = take_dead, .leases = true},
     {.name = "requeue", .act = requeue, .leases = true},
     {.name = "shutdown and drop", .act = end_it, .leases = true},
-    {.name = "lease and leave", .act = lease_and_leave, .leases = true, .part = lease_two, .singly = true},
+    {.name = "lease and leave",
+     .act = lease_and_leave,
+     .maps = true,
+     .leases = true,
+     .part = lease_two,
+     .singly = true},
 };
 const size_t operations_count = sizeof operations / sizeof *operations;
 
