@@ -1,0 +1,69 @@
+"""How conftest.py distributes the tests among several workers."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+TESTS = [
+    "docs/tutorial.md::line:1,column:1",
+    "docs/tutorial.md::line:9,column:1",
+    "tests/backends/test_wrong.py::test_one",
+    "tests/backends/test_wrong.py::test_two",
+    "tests/core/test_names.py::test_one",
+    "tests/core/test_names.py::test_two",
+]
+
+
+class Worker:
+    """A worker that notes the tests it is sent."""
+
+    shutting_down = False
+    gateway = SimpleNamespace(id="gw0")
+
+    def __init__(self) -> None:
+        self.sent: list[list[int]] = []
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        self.sent.append(indices)
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+@pytest.fixture
+def scheduler(pytestconfig: pytest.Config) -> Any:
+    """Return the scheduler for one worker."""
+    pytest.importorskip("xdist")
+    stub = SimpleNamespace(getvalue=lambda name: ["popen"], option=SimpleNamespace(loadscopereorder=True))
+    conftest: Any = pytestconfig.pluginmanager.get_plugin(str(pytestconfig.rootpath / "conftest.py"))
+    return conftest.pytest_xdist_make_scheduler(stub, None)
+
+
+@pytest.fixture
+def worker(scheduler: Any) -> Worker:
+    """Return its worker, which has been given work."""
+    worker = Worker()
+    scheduler.add_node(worker)
+    scheduler.add_node_collection(worker, TESTS)
+    scheduler.schedule()
+    return worker
+
+
+def test_tests_that_share_something_come_together(scheduler: Any, worker: Worker) -> None:
+    """A worker gets the tests of a page, and those of a file with a slow fixture, at once."""
+    assert worker.sent[:2] == [[0, 1], [2, 3]]
+
+
+def test_other_tests_come_one_by_one(scheduler: Any, worker: Worker) -> None:
+    """They go to the next free worker."""
+    for index in range(len(TESTS)):
+        scheduler.mark_test_complete(worker, index)
+    assert worker.sent[2:] == [[4], [5]]
+
+
+def test_finished_tests_are_forgotten(scheduler: Any, worker: Worker) -> None:
+    """Otherwise each test would take the longer, the more have run."""
+    for index in range(len(TESTS)):
+        scheduler.mark_test_complete(worker, index)
+    assert scheduler.assigned_work[worker] == {}
