@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from math import inf
+from operator import sub
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 
@@ -93,11 +94,7 @@ class LeaseQueue(MemoryQueue):
         new = [message for message in changes.values() if message is not None]
         self._index(new)
         # Compute all numbers first, because that allocates.
-        counts = [
-            sum(message.state == state for message in new) - sum(message.state == state for message in old)
-            for state in State
-        ]
-        ready, leased, delayed, dead = counts
+        ready, leased, delayed, dead = map(sub, _count(new), _count(old))
         places, size = len(new) - len(old), sum(each.charge for each in new) - sum(each.charge for each in old)
         bytes_put = sum(len(message.data) for message in new) if puts else 0
         figures = self._counts
@@ -195,6 +192,21 @@ class LeaseQueue(MemoryQueue):
             heapq.heappop(self._order)
         return None
 
+    def first_ready(self, limit: int) -> list[Message]:
+        """Return up to `limit` ready messages, in order, without a look at the others."""
+        order = self._order
+        found: dict[int, Message] = {}  # by number, because a message may have more than one entry
+        places = [(entry, 0) for entry in order[:1]]
+        while places and len(found) < limit:
+            (_, number), place = heapq.heappop(places)
+            message = self._messages.get(number)
+            if message is not None and message.state == State.READY:
+                found[number] = message
+            for child in (2 * place + 1, 2 * place + 2):
+                for entry in order[child : child + 1]:  # a copy, because a handler may change it
+                    heapq.heappush(places, (entry, child))
+        return list(found.values())
+
     def next_end(self) -> float:
         for due, _ in self._ends[:1]:  # a copy, because another thread may change it
             return due
@@ -261,6 +273,14 @@ class LeaseQueue(MemoryQueue):
             dead=counts.dead,
             returned=self.returned,
         )
+
+
+def _count(messages: Iterable[Message]) -> list[int]:
+    """Return how many are in each state."""
+    counts = [0] * len(State)
+    for message in messages:
+        counts[message.state] += 1
+    return counts
 
 
 def returned(message: Message, due: float = inf) -> Message:
@@ -340,10 +360,10 @@ class LeaseMemoryChannel(MemoryChannel, LeaseChannel):
         queue = self._queue
 
         def step() -> list[Leased]:
-            ready = queue.messages(State.READY) if limit > 1 else list(filter(None, [queue.next_ready()]))
-            if not ready and queue.ended():
+            first = queue.next_ready()  # also drops the entries before it, which are out of date
+            if first is None and queue.ended():
                 raise QueueShutDown
-            ready.sort(key=lambda each: (-each.priority, each.number))
+            ready = [first] if limit == 1 and first is not None else queue.first_ready(limit)
             now = monotonic()
             messages = [
                 each._replace(
@@ -354,7 +374,7 @@ class LeaseMemoryChannel(MemoryChannel, LeaseChannel):
                     serial=serial + place,
                     since=now,
                 )
-                for place, each in enumerate(ready[:limit])
+                for place, each in enumerate(ready)
             ]
             leases = [
                 Leased(

@@ -177,6 +177,20 @@ def test_indexes_do_not_grow_with_what_is_gone(queue: Handle) -> None:
     assert len(shared._messages) + len(shared._order) + len(shared._ends) < 200
 
 
+def test_a_batch_looks_at_no_more_messages_than_it_leases(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leases them in order, each once, although those that came back have two entries."""
+    shared = behind(queue)
+    queue.put_many([b"0", b"1", b"2", b"3", b"4"])
+    for job in queue.lease_many(2):
+        job.release()
+    with monkeypatch.context() as patch:
+        patch.delattr(type(shared), "messages")
+        first, second = queue.lease_many(3), queue.lease_many(9)
+    assert [job.item for job in first] == [b"0", b"1", b"2"]
+    assert [job.item for job in second] == [b"3", b"4"]
+    queue.ack_many(first + second)
+
+
 # Exceptions at every point, and calls of a handler at every point
 
 
