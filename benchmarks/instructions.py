@@ -1,9 +1,11 @@
-"""The instructions of a put and of a get, counted by callgrind. Unlike times, they hardly depend on other load.
+"""The instructions of a put, a get, a lease and an ack, counted by callgrind.
+
+Unlike times, they hardly depend on other load.
 
 Run ``python benchmarks/instructions.py``, which needs valgrind. A figure is the count of a loop of calls in Python,
 minus the count of the same loop with no iterations, divided by the number of calls. So it includes the interpreter's
-share. Ratios are to the first floor, a bare ring in C (floor_ring.c), in the same run. They depend only on the compiler
-and on Python.
+share. Ratios are to the first floor, a bare ring in C (floor_ring.c), in the same run; those of a lease and of an ack
+are to its get. They depend only on the compiler and on Python. Dropping the lease is part of the ack.
 
 Instructions in the kernel are not counted. ``--profile DIRECTORY`` compiles ipcq's extensions with symbols, and keeps
 callgrind's files in that directory for callgrind_annotate.
@@ -18,22 +20,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from floors import compiled, extension, python_options
-from same_thread import FLOOR, FLOORS, ITEMS, SPECIALISED, figures, loops, ours, show
+from same_thread import BATCH, FLOOR, FLOORS, ITEMS, SPECIALISED, copy, figures, loops, ours, show
 
+import ipcq
 from ipcq._bench.contestant import Declined
 from ipcq._bench.machine import machine
+from ipcq._bench.queues import new_name
 
 ROOT = Path(__file__).parents[1]
 #: The number of batches of messages that are counted together.
 BATCHES = 5
 VERBS = ("put", "get")
+#: The verbs of a queue with leases, and the backends that have some.
+LEASING, LENDERS = ("lease", "ack"), ("shm", "memory", "pyshm")
 #: The title of a callgrind file, as the counting process sets it.
-TITLE = re.compile(r"^desc: Trigger: Client Request: (\S+) (put|get) (\d+) (.*)$", re.MULTILINE)
+TITLE = re.compile(r"^desc: Trigger: Client Request: (\S+) (put|get|lease|ack) (\d+) (.*)$", re.MULTILINE)
 TOTAL = re.compile(r"^(?:totals|summary): (\d+)$", re.MULTILINE)
 
 
@@ -60,7 +67,50 @@ def count(workload: str, names: list[str]) -> dict[str, str]:
                     native.report(f"{workload} get {times} {plan.name}")
         except Declined as reason:
             declined[plan.name] = str(reason)
+    for backend in LENDERS:
+        if not names or f"ipcq {backend}" in names:
+            count_leases(workload, backend)
     return declined
+
+
+def borrow(lease: Callable[[], Any], kept: list[Any], times: int) -> None:
+    for _ in repeat(None, times):
+        kept.append(lease())  # noqa: PERF401  # a comprehension would have code of its own
+
+
+def settle(kept: list[Any], times: int) -> None:
+    for _ in repeat(None, times):
+        kept.pop().ack()
+
+
+def count_leases(workload: str, backend: str) -> None:
+    """Let callgrind count loops that lease and acknowledge."""
+    native, kept = extension(), []
+    borrowing, settling = copy(borrow), copy(settle)
+    with ipcq.open(new_name(), backend, exclusive=True, leases=True) as queue:
+
+        def fill(times: int) -> None:
+            for _ in range(times):
+                queue.put(ITEMS[workload])
+
+        try:
+            for _ in range(SPECIALISED // BATCH):
+                fill(BATCH)
+                borrowing(queue.lease, kept, BATCH)
+                settling(kept, BATCH)
+            for times in (BATCH, 0):
+                for _ in range(BATCHES):
+                    fill(times)
+                    native.counted(lambda times=times: borrowing(queue.lease, kept, times))
+                    settling(kept, times)
+                native.report(f"{workload} lease {times} ipcq {backend}")
+                for _ in range(BATCHES):
+                    fill(times)
+                    borrowing(queue.lease, kept, times)
+                    native.counted(lambda times=times: settling(kept, times))
+                native.report(f"{workload} ack {times} ipcq {backend}")
+        finally:
+            queue.unlink()
 
 
 def count_all(names: list[str]) -> None:
@@ -130,12 +180,27 @@ def run(names: list[str], profile: Path | None) -> dict[str, Any]:
             name: figures(*(calls[name][verb] for verb in VERBS), *(calls[name][verb] / floor[verb] for verb in VERBS))
             for name in order
         }
+        for name in order:
+            for verb in filter(calls[name].__contains__, LEASING):
+                results[workload][name] |= {
+                    verb: calls[name][verb],
+                    f"{verb} to floor": calls[name][verb] / floor["get"],
+                }
         results[workload] |= {name: {"declined": reason} for name, reason in declined[workload].items()}
     return {workload: results[workload] for workload in ITEMS}
 
 
 def version_of(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def show_leases(results: Mapping[str, Mapping[str, Any]]) -> None:
+    for workload, by_name in results.items():
+        print(f"\n{workload + ', instructions':<36}{'lease':>10}{'ack':>10}{'lease/get':>12}{'ack/get':>12}")
+        for name, each in by_name.items():
+            if "lease" in each:
+                ratios = "".join(f"{each[f'{verb} to floor']:>12.2f}" for verb in LEASING)
+                print(f"{name:<36}{each['lease']:>10,.0f}{each['ack']:>10,.0f}{ratios}")
 
 
 def main() -> None:
@@ -158,6 +223,7 @@ def main() -> None:
         return
     print(*machine().values(), *tools.values(), sep=" · ")
     show(results, "instructions")
+    show_leases(results)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from typing import Any, Literal, Self, TypeVar, final
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 class Base:
+    _session: Any
     @property
     def _armed(self) -> bool: ...
     def _arm(
@@ -14,11 +15,25 @@ class Base:
         puts: bool,
         gets: bool,
         waits: bool,
+        lease: type[LeaseBase] | None = None,
         /,
     ) -> None: ...
     def _disarm(self) -> None: ...
     def _await_uses(self) -> None: ...
     def _forget_uses(self) -> None: ...
+
+class LeaseBase:
+    item: Any
+    priority: int
+    deliveries: int
+    failures: int
+    _lessor: Any
+    _session: Any
+    _token: int
+    _end: str
+
+class Serials:
+    def serial(self, count: int, /) -> int: ...
 
 @final
 class Codec:

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, NoReturn, Protocol, Self, TypeVar
 from ipcq._abilities.session import Session
 from ipcq._process.deadline import seconds_of
 from ipcq._process.finaliser import quiet_at_exit
+from ipcq._process.native import LeaseBase, in_c
 from ipcq._redaction import redacted
 from ipcq.backend import LONGEST, REASON_SIZE, Counts, LeaseChannel, Leased, Verdict
 from ipcq.errors import InvalidArgument, LeaseLost, MessageQueueError, QueueClosed, QueueGone
@@ -38,7 +39,7 @@ class Lessor(Protocol):
     def _on_leases(self, operation: Callable[[LeaseChannel], R]) -> R: ...
 
 
-class Lease(Generic[T]):
+class Lease(LeaseBase, Generic[T]):
     """A message on loan, from `Queue.lease`. It stays in the queue until it is settled.
 
     In a ``with`` statement, the end of the block acknowledges it, and an exception gives it back: as a failure, unless
@@ -49,18 +50,7 @@ class Lease(Generic[T]):
     Each method that settles raises `LeaseLost` if the lease is over, and then changes nothing.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_end",
-        "_lessor",
-        "_session",
-        "_token",
-        "deliveries",
-        "failures",
-        "item",
-        "name",
-        "priority",
-    )
+    __slots__ = ("__weakref__",)
 
     item: T
     """The item that was put."""
@@ -70,9 +60,11 @@ class Lease(Generic[T]):
     """How many times the message has been leased, including this time."""
     failures: int
     """How many of these times have failed: `max_deliveries` bounds them, and `DeadLetters.requeue` forgets them."""
-    name: str
-    """The queue's name."""
 
+    _lessor: Lessor
+    _session: Session
+
+    # If the channel leases in C, C sets the same fields.
     def __init__(self, lessor: Lessor, session: Session, leased: Leased, item: T) -> None:
         self._end = ""  # how it ended; empty while it is held
         self._token = leased.token
@@ -81,9 +73,14 @@ class Lease(Generic[T]):
         self.priority = leased.priority
         self.deliveries = leased.deliveries
         self.failures = leased.failures
-        self.name = lessor.name
         self._lessor = lessor
 
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._lessor.name
+
+    @in_c
     def ack(self) -> None:
         """Acknowledge the message: it is done, and leaves the queue.
 
@@ -93,6 +90,7 @@ class Lease(Generic[T]):
         """
         self._settle(Verdict.ACK)
 
+    @in_c
     def release(self, delay: float = 0) -> None:
         """Give the message back, without counting a failure. It returns to its old place in the order.
 
@@ -177,12 +175,13 @@ class Lease(Generic[T]):
             self._leave(b"", Verdict.RELEASE)
 
     @quiet_at_exit
-    def __del__(self) -> None:
+    def _dropped(self) -> None:
+        """Give the message back, as the finaliser of a lease."""
         lessor = getattr(self, "_lessor", None)
         if lessor is None or self._end or lessor._session is not self._session:
             return  # unfinished, settled, or inherited
         if self._leave(b"", Verdict.RELEASE):
-            warnings.warn(f"unsettled {self!r} was given back", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(f"unsettled {self!r} was given back", ResourceWarning, source=self, stacklevel=3)
 
     def _leave(self, reason: bytes, verdict: Verdict = Verdict.FAIL) -> bool:
         """Give the message back if this process still has it, and return whether it had."""
@@ -255,7 +254,12 @@ def acknowledge(lessor: Lessor, leases: Sequence[Lease[Any]]) -> None:
         each._ended(_LOST if each._token in lost else _ENDS[Verdict.ACK])
     over = len(leases) - len(held) + len(lost)
     if over:
-        raise LeaseLost(f"{over} of {len(leases)} leases are over, the others are acknowledged: let them go")
+        raise lost_of_batch(over, len(leases))
+
+
+def lost_of_batch(over: int, count: int) -> LeaseLost:
+    """Make the error of a batch that was acknowledged, except leases that were over."""
+    return LeaseLost(f"{over} of {count} leases are over, the others are acknowledged: let them go")
 
 
 def duration(value: float, argument: str) -> float:

@@ -8,14 +8,16 @@ import sys
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from itertools import starmap
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from ipcq._abilities.dead_letters import DeadLetters
-from ipcq._abilities.lease import Lease, acknowledge, described, hold_of
+from ipcq._abilities.lease import Lease, acknowledge, described, hold_of, lost_of_batch
 from ipcq._abilities.session import RENEWED_SECONDS, Session
 from ipcq._process.deadline import deadline_of, pause
 from ipcq._process.finaliser import quiet_at_exit
+from ipcq._process.native import in_c
 from ipcq.backend import MOST_LEASES, Channel, LeaseChannel, Leased, Verdict
 from ipcq.errors import (
     DecodeError,
@@ -66,6 +68,7 @@ class Leasing(Generic[T]):
         @abstractmethod
         def _unsupported(self, ability: str, phrase: str, remedy: str = "") -> Unsupported: ...
 
+    @in_c
     def lease(self, block: bool = True, timeout: float | None = None, *, hold: float | None = None) -> Lease[T]:
         """Take the next message on loan: it stays in the queue until it is acknowledged, and returns if it is not.
 
@@ -98,7 +101,7 @@ class Leasing(Generic[T]):
             deadline, seconds, serial = (
                 deadline_of(block, timeout),
                 self._hold(channel, hold),
-                self._own_session().serial(),
+                self._own_session().serial(1),
             )
 
             def attempt() -> Leased | None:
@@ -117,6 +120,7 @@ class Leasing(Generic[T]):
 
         return self._on_leases(lease_one)
 
+    @in_c
     def lease_many(
         self, max_items: int, block: bool = True, timeout: float | None = None, *, hold: float | None = None
     ) -> list[Lease[T]]:
@@ -146,14 +150,11 @@ class Leasing(Generic[T]):
 
         def lease_all(channel: LeaseChannel) -> list[Lease[T]]:
             self._require_read()
-            deadline, seconds, serial = (
-                deadline_of(block, timeout),
-                self._hold(channel, hold),
-                self._own_session().serial(),
-            )
+            deadline, seconds = deadline_of(block, timeout), self._hold(channel, hold)
             if isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1:
                 raise InvalidArgument(f"max_items must be an int of 1 or more, not {max_items!r}")
             limit = min(max_items, MOST_LEASES)
+            serial = self._own_session().serial(limit)
 
             def attempt() -> list[Leased] | None:
                 self._check_open()
@@ -169,6 +170,7 @@ class Leasing(Generic[T]):
 
         return self._on_leases(lease_all)
 
+    @in_c
     def ack_many(self, leases: Iterable[Lease[T]]) -> None:
         """Acknowledge any number of leases of this handle in one step.
 
@@ -278,6 +280,36 @@ class Leasing(Generic[T]):
             channel.recall(serial, count)
         except (MessageQueueError, MemoryError):
             pass  # the queue has ended, or the close of the handle gives the message back
+
+    # Fallbacks of the calls in C
+
+    def _lent_rest(self, begun: list[Lease[T]], rest: list[tuple[bytes, int, int, int, int]]) -> list[Lease[T]]:
+        """Return a batch that C has leased: `begun`, then the leases of the messages that C could not decode.
+
+        If this raises, C releases all of them; that changes nothing for those that were given back here.
+        """
+
+        def complete(channel: LeaseChannel) -> list[Lease[T]]:
+            try:
+                return begun + self._lent(channel, list(starmap(Leased, rest)), None, None)
+            except DecodeError:
+                if not begun:
+                    raise
+            except MemoryError:
+                if not begun:
+                    raise
+                channel.settle([each[3] for each in rest], Verdict.RELEASE, 0.0, b"")
+            return begun
+
+        return self._on_leases(complete)
+
+    def _recall_batch(self, serial: int, count: int) -> None:
+        """Release what C has leased, after an error."""
+        self._on_leases(lambda channel: channel.recall(serial, count))
+
+    def _raise_lost(self, over: int, count: int) -> NoReturn:
+        """Raise the error of a batch that C has acknowledged, except leases that were over."""
+        raise lost_of_batch(over, count).at(self.name, self.backend)
 
 
 class Stopped(Exception):

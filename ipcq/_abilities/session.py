@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ipcq._process.deadline import SLICE
-from ipcq._process.gevent import NativeRLock, NativeThread, original
+from ipcq._process.gevent import NativeThread, original
 from ipcq._process.limits import check_daemon_threads, too_many_threads
+from ipcq._process.native import Serials
 from ipcq._process.signals import reraise_from_handler
-from ipcq.backend import MOST_LEASES, Channel, LeaseChannel
+from ipcq.backend import Channel, LeaseChannel
 from ipcq.errors import MessageQueueError, QueueClosed, QueueGone
 
 #: The hold of a lease without one where the death of its holder is not noticed, in seconds. It is renewed in time.
@@ -17,27 +18,18 @@ RENEWED_SECONDS: Final = 12.0
 _RENEWAL_SECONDS: Final = RENEWED_SECONDS / 4
 
 
-class Session:
+class Session(Serials):
     """What a handle keeps for its leases in one process; in a forked child the handle gets a new one.
 
     Nothing here matters to other processes: if it is lost with its process, the backend still knows all leases.
     """
 
     def __init__(self) -> None:
-        # Re-entrant, because a signal handler may lease while its thread holds it.
-        self._lock = NativeRLock()
-        self._next_serial = MOST_LEASES
+        super().__init__()
         self.renewed: set[int] = set()
         """Tokens of leases whose hold has to be renewed."""
         self._upkeep: NativeThread | None = None
         self._next_renewal = 0.0
-
-    def serial(self) -> int:
-        """Return the first of `MOST_LEASES` unused serial numbers."""
-        with self._lock:
-            serial = self._next_serial  # no handler runs between this line and the next
-            self._next_serial = serial + MOST_LEASES
-            return serial
 
     def keep_up(self, handle: Callable[[], "Tended | None"]) -> None:
         """Start a thread that tends the queue and renews leases, until the handle is closed.

@@ -17,11 +17,11 @@ from typing import Final, NoReturn, Self, TypeVar
 from ipcq._abilities.session import Session
 from ipcq._handle.calls import calls_of_this_thread, counted
 from ipcq._handle.leftovers import Leftovers
-from ipcq._handle.native import Base
 from ipcq._handle.origin import Origin
 from ipcq._process.finaliser import quiet_at_exit
 from ipcq._process.forks import Step, abandon_others, at_fork, is_closed, prepares, unprepared
 from ipcq._process.gevent import is_in_hub
+from ipcq._process.native import Base
 from ipcq.backend import Channel, Received
 from ipcq.errors import MessageQueueError, QueueClosed
 
@@ -49,7 +49,6 @@ class Lifecycle(Base):
         "_inherited",
         "_leftovers",
         "_origin",
-        "_session",
         "_try_get",
         "_try_put",
         "_unclosed",
@@ -57,6 +56,7 @@ class Lifecycle(Base):
 
     _try_put: Callable[[bytes, int], bool]
     _try_get: Callable[[], Received | None]
+    _session: Session | None
 
     def __init__(self, channel: Channel, origin: Origin) -> None:
         self._origin = origin

@@ -1,7 +1,7 @@
 """A handle that moves objects: `Handle` with a codec.
 
 Methods that are decorated with `in_c` run in C if possible. Otherwise C calls the method here, for example if the
-channel has no functions in C (`ipcq._handle.native`).
+channel has no functions in C (`ipcq._process.native`).
 
 `put` encodes the item, checks its size, and calls the channel's `try_put`. If the queue is full, `Handle` waits and
 tries again. `get` works the same way.
@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, TypeVar
 
+from ipcq._abilities.lease import Lease
 from ipcq._abilities.leases import Leasing
 from ipcq._handle.calls import counted
 from ipcq._handle.handle import Handle
 from ipcq._handle.leftovers import out_of_memory_error
-from ipcq._handle.native import in_c, log_mismatch
 from ipcq._handle.origin import Origin
 from ipcq._process.deadline import NEVER, deadline_of
+from ipcq._process.native import in_c, log_mismatch
 from ipcq._process.shortcuts import shortcuts_enabled
 from ipcq.backend import STEP, Channel, Received
 from ipcq.errors import (
@@ -72,7 +73,10 @@ class Queue(Handle, Leasing[T], Generic[T]):
         try:
             table = channel.native()
             if table is not None:
-                self._arm(table, self._encode, self._decode, request.write, request.read, self._waits is channel)
+                # Without death notice, leases have to be renewed, which Python does.
+                lease = Lease if self._session is not None and channel.capabilities.death_notice else None
+                waits = self._waits is channel
+                self._arm(table, self._encode, self._decode, request.write, request.read, waits, lease)
         except VersionMismatch as error:
             log_mismatch(error.at(self.name, self.backend))
         except BaseException:

@@ -16,22 +16,42 @@ bool arguments_sort_named(PyObject *const *arguments, Py_ssize_t count, PyObject
     return true;
 }
 
+bool arguments_duration(PyObject *given, double *seconds)
+{
+    if (PyFloat_CheckExact(given)) {
+        *seconds = PyFloat_AS_DOUBLE(given);
+    } else if (PyLong_CheckExact(given)) {
+        *seconds = PyLong_AsDouble(given);
+        if (*seconds == -1 && PyErr_Occurred())
+            PyErr_Clear();
+    } else {
+        return false;
+    }
+    return *seconds >= 0;
+}
+
+int64_t arguments_nanoseconds(double seconds)
+{
+    int64_t nanoseconds = (int64_t)((seconds < LONGEST ? seconds : LONGEST) * 1e9);
+
+    return nanoseconds == 0 && seconds > 0 ? 1 : nanoseconds;
+}
+
+bool arguments_number(PyObject *given, size_t *number)
+{
+    Py_ssize_t value = PyLong_CheckExact(given) ? PyLong_AsSsize_t(given) : 0;
+
+    if (value == -1 && PyErr_Occurred())
+        PyErr_Clear();
+    *number = (size_t)value;
+    return value > 0;
+}
+
 bool arguments_patience(PyObject *block, PyObject *timeout, double *seconds)
 {
     *seconds = INFINITY;
-    if (timeout != NULL && timeout != Py_None) {
-        if (PyFloat_CheckExact(timeout)) {
-            *seconds = PyFloat_AS_DOUBLE(timeout);
-        } else if (PyLong_CheckExact(timeout)) {
-            *seconds = PyLong_AsDouble(timeout);
-            if (*seconds == -1 && PyErr_Occurred())
-                PyErr_Clear();
-        } else {
-            return false;
-        }
-        if (!(*seconds >= 0))
-            return false;
-    }
+    if (timeout != NULL && timeout != Py_None && !arguments_duration(timeout, seconds))
+        return false;
     if (block == NULL || block == Py_True)
         return true;
     *seconds = 0;

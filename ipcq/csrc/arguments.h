@@ -1,4 +1,4 @@
-/* The arguments of put and get, and times. */
+/* The arguments of calls, and times. */
 #ifndef IPCQ_ARGUMENTS_H
 #define IPCQ_ARGUMENTS_H
 
@@ -15,6 +15,9 @@
 
 /* Deadlines later than this, in seconds of the clock, count as infinite, so that nanoseconds fit an int64_t. */
 #define LATEST 4e9
+
+/* The longest hold or delay, in seconds: LONGEST in ipcq/backend. */
+#define LONGEST 3e9
 
 #define MOST_PLACES 4
 
@@ -38,6 +41,15 @@ static inline bool arguments_sort(PyObject *const *arguments, Py_ssize_t count, 
         places[index] = arguments[index];
     return names == NULL || arguments_sort_named(arguments, count, names, parameters, places);
 }
+
+/* Converts a duration of 0 seconds or more; returns false for all else, so that Python has to check it. */
+bool arguments_duration(PyObject *given, double *seconds);
+
+/* Converts the duration of a hold or a delay; one that is not 0 is at least a nanosecond. */
+int64_t arguments_nanoseconds(double seconds);
+
+/* Converts a number of messages; returns false for what is no int of 1 or more. */
+bool arguments_number(PyObject *given, size_t *number);
 
 /* Converts block and timeout to the number of seconds that the call may wait. Returns false if a type or value is
  * unusual, so that Python has to check it. */

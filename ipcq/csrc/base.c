@@ -1,6 +1,8 @@
-/* `Base`: the base class of handles, with the fields that put and get in C need. It counts their uses of the
+/* `Base`: the base class of handles, with the fields that calls in C need. It counts their uses of the
  * channel. */
 #include "native.h"
+
+#include <stddef.h>
 
 #include "arguments.h"
 
@@ -116,13 +118,23 @@ int base_wait(struct handle *self, struct wait *wait, double deadline)
 
 /* Arming and disarming */
 
+/* The size of a table whose functions are those that every table of this version has. */
+#define FIRST_SIZE offsetof(struct ipcq_channel, lease)
+
+/* Whether a table has the functions for leases. */
+static bool lends(const struct ipcq_channel *table)
+{
+    return table->size >= offsetof(struct ipcq_channel, settle) + sizeof table->settle && table->lease != NULL &&
+           table->settle != NULL;
+}
+
 /* Returns the table in a capsule; NULL with VersionMismatch if it has another version. */
 static const struct ipcq_channel *table_in(PyObject *capsule)
 {
     const struct ipcq_channel *table = PyCapsule_GetPointer(capsule, IPCQ_CHANNEL_CAPSULE);
     PyObject *errors, *kind;
 
-    if (table == NULL || (table->version == IPCQ_CHANNEL_VERSION && table->size >= sizeof *table))
+    if (table == NULL || (table->version == IPCQ_CHANNEL_VERSION && table->size >= FIRST_SIZE))
         return table;
     errors = PyImport_ImportModule("ipcq.errors");
     kind = errors == NULL ? NULL : PyObject_GetAttrString(errors, "VersionMismatch");
@@ -130,7 +142,7 @@ static const struct ipcq_channel *table_in(PyObject *capsule)
         PyErr_Format(kind,
                      "its functions in C have version %u (%u bytes), but this ipcq needs version %u (%zu bytes): "
                      "compile the backend again",
-                     (unsigned)table->version, (unsigned)table->size, IPCQ_CHANNEL_VERSION, sizeof *table);
+                     (unsigned)table->version, (unsigned)table->size, IPCQ_CHANNEL_VERSION, FIRST_SIZE);
     Py_XDECREF(errors);
     Py_XDECREF(kind);
     return NULL;
@@ -142,6 +154,7 @@ struct owned {
     PyObject *codec;
     PyObject *encode;
     PyObject *decode;
+    PyObject *lease;
 };
 
 static void release(struct owned *owned)
@@ -150,18 +163,20 @@ static void release(struct owned *owned)
     Py_XDECREF(owned->codec);
     Py_XDECREF(owned->encode);
     Py_XDECREF(owned->decode);
+    Py_XDECREF(owned->lease);
 }
 
 /* Replaces the handle's references, and returns the old ones. The handle's lock is held. */
 static struct owned exchange(struct handle *self, const struct ipcq_channel *channel, struct owned new)
 {
-    struct owned before = {self->capsule, (PyObject *)self->codec, self->encode, self->decode};
+    struct owned before = {self->capsule, (PyObject *)self->codec, self->encode, self->decode, (PyObject *)self->lease};
 
     __atomic_store_n(&self->channel, channel, __ATOMIC_RELAXED); /* verbs read it without the lock */
     self->capsule = new.capsule;
     self->codec = (struct codec_object *)new.codec;
     self->encode = new.encode;
     self->decode = new.decode;
+    self->lease = (PyTypeObject *)new.lease;
     return before;
 }
 
@@ -171,12 +186,17 @@ static PyObject *base_arm(PyObject *object, PyObject *arguments)
     const struct native_state *state = native_state_of(Py_TYPE(object));
     const struct ipcq_channel *channel;
     PyObject *capsule, *encode, *decode;
+    PyObject *lease = Py_None;
     struct codec_object *codec;
     struct owned owned;
     int puts, gets, waits;
 
-    if (state == NULL || !PyArg_ParseTuple(arguments, "OOOppp", &capsule, &encode, &decode, &puts, &gets, &waits))
+    if (state == NULL || !PyArg_ParseTuple(arguments, "OOOppp|O", &capsule, &encode, &decode, &puts, &gets, &waits,
+                                           &lease))
         return NULL;
+    if (lease != Py_None && !(PyType_Check(lease) && PyType_IsSubtype((PyTypeObject *)lease,
+                                                                      (PyTypeObject *)state->lease_base)))
+        return PyErr_Format(PyExc_TypeError, "%R is not a class of leases", lease);
     channel = table_in(capsule);
     if (channel == NULL)
         return NULL;
@@ -185,6 +205,7 @@ static PyObject *base_arm(PyObject *object, PyObject *arguments)
     owned.codec = Py_XNewRef(codec);
     owned.encode = Py_NewRef(codec == NULL ? encode : codec->encode);
     owned.decode = Py_NewRef(codec == NULL ? decode : codec->decode);
+    owned.lease = lease != Py_None && lends(channel) ? Py_NewRef(lease) : NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     owned = exchange(self, channel, owned);
     self->format = codec == NULL ? FORMAT_OTHER : codec->format;
@@ -252,6 +273,38 @@ static PyObject *base_armed(PyObject *object, void *Py_UNUSED(unused))
     return PyBool_FromLong(__atomic_load_n(&((struct handle *)object)->channel, __ATOMIC_RELAXED) != NULL);
 }
 
+static PyObject *base_get_session(PyObject *object, void *Py_UNUSED(unused))
+{
+    PyObject *session;
+
+    Py_BEGIN_CRITICAL_SECTION(object);
+    session = Py_XNewRef(((struct handle *)object)->session);
+    Py_END_CRITICAL_SECTION();
+    if (session == NULL)
+        PyErr_SetString(PyExc_AttributeError, "_session");
+    return session;
+}
+
+static int base_set_session(PyObject *object, PyObject *session, void *Py_UNUSED(unused))
+{
+    struct handle *self = (struct handle *)object;
+    const struct native_state *state = native_state_of(Py_TYPE(object));
+    PyObject *before;
+
+    if (state == NULL)
+        return -1;
+    if (session != Py_None && !(session != NULL && PyObject_TypeCheck(session, (PyTypeObject *)state->serials))) {
+        PyErr_SetString(PyExc_TypeError, "a session must have serial numbers");
+        return -1;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = self->session;
+    self->session = Py_NewRef(session);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+    return 0;
+}
+
 /* The type */
 
 static int base_traverse(PyObject *object, visitproc visit, void *arg)
@@ -263,6 +316,8 @@ static int base_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT((PyObject *)self->codec);
     Py_VISIT(self->encode);
     Py_VISIT(self->decode);
+    Py_VISIT((PyObject *)self->lease);
+    Py_VISIT(self->session);
     return 0;
 }
 
@@ -273,6 +328,7 @@ static int base_clear(PyObject *object)
 
     release(&owned);
     Py_CLEAR(self->reserve);
+    Py_CLEAR(self->session);
     return 0;
 }
 
@@ -288,9 +344,10 @@ static void base_dealloc(PyObject *object)
 
 static PyMethodDef base_methods[] = {
     {"_arm", base_arm, METH_VARARGS,
-     PyDoc_STR("_arm($self, table, encode, decode, puts, gets, waits, /)\n--\n\n"
-               "Put and get in C from now on, with the functions of the table in a capsule.\n\n"
-               "The last three arguments say whether the handle may put, may get, and waits as its channel does.")},
+     PyDoc_STR("_arm($self, table, encode, decode, puts, gets, waits, lease=None, /)\n--\n\n"
+               "Put, get and lease in C from now on, with the functions of the table in a capsule.\n\n"
+               "`puts`, `gets` and `waits` say whether the handle may put, may get, and waits as its channel does.\n"
+               "`lease` is the class of leases, or None to lease and settle in Python.")},
     {"_disarm", base_disarm, METH_NOARGS,
      PyDoc_STR("_disarm($self, /)\n--\n\nPut and get in Python from now on.")},
     {"_await_uses", base_await_uses, METH_NOARGS,
@@ -302,11 +359,13 @@ static PyMethodDef base_methods[] = {
 
 static PyGetSetDef base_attributes[] = {
     {"_armed", base_armed, NULL, PyDoc_STR("Whether put and get run in C."), NULL},
+    {"_session", base_get_session, base_set_session,
+     PyDoc_STR("What the handle keeps for its leases; None without leases."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot base_slots[] = {
-    {Py_tp_doc, PyDoc_STR("The base class of handles, with the fields that put and get in C need.")},
+    {Py_tp_doc, PyDoc_STR("The base class of handles, with the fields that calls in C need.")},
     {Py_tp_dealloc, base_dealloc},
     {Py_tp_traverse, base_traverse},
     {Py_tp_clear, base_clear},

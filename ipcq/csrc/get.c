@@ -9,6 +9,7 @@
 #include "native.h"
 
 #include "arguments.h"
+#include "decoding.h"
 
 /* Messages up to this size, in bytes, are copied to the stack (the scratch buffer) and decoded there. */
 #define SCRATCH_BYTES 1024
@@ -29,18 +30,6 @@ struct incoming {
     PyObject *decode;
     unsigned char scratch[SCRATCH_BYTES];
 };
-
-/* Returns the size of the head if a message is bytes with a head; else 0. */
-static inline size_t bytes_head(enum codec_format format, const unsigned char *data, size_t size)
-{
-    return format == FORMAT_BIN || format == FORMAT_MESSAGEPACK ? codec_bin_head(data, size, size) : 0;
-}
-
-/* Returns whether a message is bytes, so that decoding it runs no Python code and needs nothing from the handle. */
-static inline bool is_bytes(enum codec_format format, const unsigned char *data, size_t size)
-{
-    return format == FORMAT_RAW || bytes_head(format, data, size) != 0;
-}
 
 /* Taking */
 
@@ -178,7 +167,7 @@ static inline int take(struct handle *self, struct incoming *in, int polite)
     result = channel->get(channel->context, &space, polite);
     if (result == IPCQ_LARGER)
         result = take_large(self, channel, in, &space);
-    else if (result == IPCQ_OK && !is_bytes(in->format, in->scratch, space.message_size))
+    else if (result == IPCQ_OK && !decoding_is_bytes(in->format, in->scratch, space.message_size))
         hold(self, in);
     if (result == IPCQ_OK) {
         in->size = space.message_size;
@@ -239,19 +228,9 @@ static void keep(const struct native_state *state, struct handle *self, struct i
     PyErr_SetRaisedException(error);
 }
 
-/* Decodes a message in C. NULL with MemoryError; or NULL without an exception if Python has to decode it. */
-static inline PyObject *decode_in_c(const struct incoming *in, const unsigned char *data, size_t size)
-{
-    size_t head = bytes_head(in->format, data, size);
-
-    if (head != 0 || in->format == FORMAT_RAW)
-        return PyBytes_FromStringAndSize((const char *)data + head, (Py_ssize_t)(size - head));
-    return in->format == FORMAT_MESSAGEPACK ? codec_decode(data, size, &in->codec->keys) : NULL;
-}
-
 static PyObject *decode_small(struct incoming *in)
 {
-    PyObject *item = decode_in_c(in, in->scratch, in->size);
+    PyObject *item = decoding_item(in->format, in->codec, in->scratch, in->size);
     PyObject *bytes;
 
     if (item != NULL || PyErr_Occurred())
@@ -268,7 +247,8 @@ static PyObject *decode_large(struct incoming *in)
 
     if (in->is_item)
         return Py_NewRef(in->bytes);
-    item = decode_in_c(in, (const unsigned char *)PyBytes_AS_STRING(in->bytes), (size_t)PyBytes_GET_SIZE(in->bytes));
+    item = decoding_item(in->format, in->codec, (const unsigned char *)PyBytes_AS_STRING(in->bytes),
+                         (size_t)PyBytes_GET_SIZE(in->bytes));
     return item != NULL || PyErr_Occurred() ? item : PyObject_CallOneArg(in->decode, in->bytes);
 }
 

@@ -11,6 +11,7 @@
 #include "native.h"
 
 #include "arguments.h"
+#include "batch.h"
 
 /* What the bytes objects in the list are. */
 enum content {
@@ -36,16 +37,6 @@ struct incoming_batch {
 };
 
 /* Taking */
-
-/* Shortens a list without allocating: an allocation could fail after messages have been taken. */
-static void shorten_list(PyObject *list, Py_ssize_t size)
-{
-    Py_ssize_t before = PyList_GET_SIZE(list);
-
-    Py_SET_SIZE((PyVarObject *)list, size);
-    for (Py_ssize_t index = size; index < before; index++)
-        Py_XDECREF(((PyListObject *)list)->ob_item[index]);
-}
 
 /* Decides whether a message's bytes will be an item or a message, and how many bytes to skip. False ends the batch. */
 static bool classify(struct filling *filling, const void *front, size_t size, size_t *skip)
@@ -113,7 +104,7 @@ static int take_batch(struct handle *self, struct incoming_batch *batch)
     if (result == IPCQ_LARGER)
         filling->stopped = true;
     batch->more = (size_t)PyList_GET_SIZE(filling->list) - taken;
-    shorten_list(filling->list, (Py_ssize_t)taken);
+    batch_shorten(filling->list, (Py_ssize_t)taken);
     if (taken != 0) {
         batch->codec = (struct codec_object *)Py_XNewRef((PyObject *)self->codec);
         return IPCQ_OK;
@@ -182,7 +173,7 @@ static void keep_from(const struct native_state *state, struct handle *self, PyO
 {
     for (Py_ssize_t index = PyList_GET_SIZE(messages) - 1; index >= first; index--)
         base_keep(state, self, PyList_GET_ITEM(messages, index), 0);
-    shorten_list(messages, first);
+    batch_shorten(messages, first);
 }
 
 /* Lets Python decode the messages after the first `done`, and take more if the batch stopped early. */
@@ -198,7 +189,7 @@ static PyObject *leave_rest(const struct native_state *state, struct handle *sel
     PyObject *error;
 
     if (can_call) {
-        shorten_list(list, done);
+        batch_shorten(list, done);
         result = PyObject_VectorcallMethod(state->get_rest, arguments, 4, NULL);
     }
     error = PyErr_GetRaisedException();
@@ -236,15 +227,8 @@ static PyObject *items_of(const struct native_state *state, struct handle *self,
 
 static bool most_of(PyObject *given, size_t *most)
 {
-    Py_ssize_t number = PY_SSIZE_T_MAX;
-
-    if (given != NULL && given != Py_None) {
-        number = PyLong_CheckExact(given) ? PyLong_AsSsize_t(given) : 0;
-        if (number == -1 && PyErr_Occurred())
-            PyErr_Clear();
-    }
-    *most = (size_t)number;
-    return number > 0;
+    *most = PY_SSIZE_T_MAX;
+    return given == NULL || given == Py_None || arguments_number(given, most);
 }
 
 /* Falls back to Python for the rest of the timeout. */

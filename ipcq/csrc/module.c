@@ -13,7 +13,7 @@ struct native_state *native_state_of(PyTypeObject *type)
 static PyMethodDef module_functions[] = {
     {"in_c", verb_in_c, METH_O,
      PyDoc_STR("in_c($module, method, /)\n--\n\n"
-               "Decorate a method of `Queue`: run its calls in C if possible, and otherwise call the method.")},
+               "Decorate a method of `Queue` or `Lease`: run its calls in C if possible, and otherwise call the method.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -30,13 +30,17 @@ static int module_exec(PyObject *self)
         PyObject **place;
         const char *name;
     } names[] = {
+        {&state->dropped, "_dropped"},
         {&state->get, "get"},
         {&state->get_rest, "_get_rest"},
         {&state->keep, "_keep"},
+        {&state->lent_rest, "_lent_rest"},
         {&state->put, "put"},
         {&state->put_encoded, "_put_encoded"},
         {&state->put_rest, "_put_rest"},
         {&state->raise, "_raise"},
+        {&state->raise_lost, "_raise_lost"},
+        {&state->recall, "_recall_batch"},
     };
 
     for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
@@ -45,6 +49,7 @@ static int module_exec(PyObject *self)
             return -1;
     }
     if (add_type(self, &base_spec, &state->base) < 0 || add_type(self, &codec_object_spec, &state->codec) < 0 ||
+        add_type(self, &lease_spec, &state->lease_base) < 0 || add_type(self, &serials_spec, &state->serials) < 0 ||
         add_type(self, &verb_spec, &state->verb) < 0)
         return -1;
     return 0;
@@ -87,7 +92,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "ipcq._native",
-    .m_doc = PyDoc_STR("Put, get and MessagePack in C. Without this optional extension, ipcq does the same in Python."),
+    .m_doc = PyDoc_STR("Put, get, leases and MessagePack in C. Without this optional extension, ipcq does the same in Python."),
     .m_size = sizeof(struct native_state),
     .m_methods = module_functions,
     .m_slots = module_slots,

@@ -7,10 +7,13 @@
  *     native                   this file: the types
  *     codec_object             `Codec`: the codec as a Python object
  *     base                     `Base`: the fields of a handle in C, and its use of the channel
- *     arguments                the arguments of put and get
+ *     arguments                the arguments of calls
  *     piece                    a message to put
+ *     decoding batch           a message that was taken; a list of them
  *     put put_many             the calls
  *     get get_many
+ *     lease_object             `LeaseBase`, the fields of a lease; `Serials`
+ *     lease settle
  *     verb module              the decorator `in_c`; the module
  *
  * A call in C has no semantics of its own: it does exactly what the method in Python would do, or it falls back to that
@@ -40,14 +43,20 @@
 struct native_state {
     PyObject *base; /* types */
     PyObject *codec;
+    PyObject *lease_base;
+    PyObject *serials;
     PyObject *verb;
+    PyObject *dropped; /* a method of Lease */
     PyObject *get; /* names of methods of Queue */
     PyObject *get_rest;
     PyObject *keep;
+    PyObject *lent_rest;
     PyObject *put;
     PyObject *put_encoded;
     PyObject *put_rest;
     PyObject *raise;
+    PyObject *raise_lost;
+    PyObject *recall;
 };
 
 /* Returns the state of the module that defines a class or one of its base classes; NULL with an exception if none is
@@ -103,6 +112,8 @@ struct handle {
     bool waits;             /* whether it waits as its channel does, and not in an event loop */
     PyObject *reserve;      /* memory for a message whose decoding runs out of memory, see get.c */
     _Atomic unsigned uses;  /* calls in progress that released the GIL, or the handle's lock */
+    PyObject *session;      /* a Serials; None without leases */
+    PyTypeObject *lease;    /* the class of leases; NULL if Python leases and settles */
 };
 
 /*
@@ -149,10 +160,16 @@ struct verb;
 typedef PyObject *verb_call(const struct verb *verb, struct handle *self, PyObject *const *arguments, Py_ssize_t count,
                             PyObject *names);
 
+/* The same for a method of a lease. */
+struct lease;
+typedef PyObject *verb_settle(const struct verb *verb, struct lease *self, PyObject *const *arguments, Py_ssize_t count,
+                              PyObject *names);
+
 struct verb {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     verb_call *call;
+    verb_settle *settle; /* instead of `call`, if it is a method of leases */
     PyObject *method; /* in Python */
     vectorcallfunc call_method; /* of `method`; calling it directly saves time for handles without a table */
     const struct native_state *state;
@@ -168,7 +185,15 @@ verb_call put_many_call;
 verb_call get_call;
 verb_call get_nowait_call;
 verb_call get_many_call;
+verb_call lease_call;
+verb_call lease_many_call;
+verb_call ack_many_call;
 
+verb_settle ack_call;
+verb_settle release_call;
+
+extern PyType_Spec lease_spec;
+extern PyType_Spec serials_spec;
 extern PyType_Spec verb_spec;
 /* The decorator `in_c`. */
 PyObject *verb_in_c(PyObject *module, PyObject *method);

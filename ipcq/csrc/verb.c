@@ -1,5 +1,5 @@
 /*
- * Verbs: the methods of a queue that run in C if possible.
+ * Verbs: the methods of a queue and of a lease that run in C if possible.
  *
  * A verb wraps a method that is written in Python, and is called like it. All its other attributes (name, docstring,
  * annotations, even `__class__`) come from that method. So they are written once, and `inspect` and `unittest.mock`
@@ -29,42 +29,69 @@ static PyObject *verb_vectorcall(PyObject *callable, PyObject *const *arguments,
     return verb->call_method(verb->method, arguments, flagged, names);
 }
 
-PyObject *verb_in_c(PyObject *module, PyObject *method)
+/* For a method of leases. Whether its handle is armed, the call finds out. */
+static PyObject *verb_settle_vectorcall(PyObject *callable, PyObject *const *arguments, size_t flagged, PyObject *names)
 {
-    static const struct {
-        const char *name;
-        verb_call *call;
-    } calls[] = {
-        {"put", put_call},
-        {"put_nowait", put_nowait_call},
-        {"put_many", put_many_call},
-        {"get", get_call},
-        {"get_nowait", get_nowait_call},
-        {"get_many", get_many_call},
-    };
-    const struct native_state *state = PyModule_GetState(module);
-    PyObject *name = PyObject_GetAttrString(method, "__name__");
-    verb_call *call = NULL;
-    struct verb *verb;
+    const struct verb *verb = (const struct verb *)callable;
+    Py_ssize_t count = PyVectorcall_NARGS(flagged);
 
-    if (name == NULL)
-        return NULL;
+    if (count > 0 && PyObject_TypeCheck(arguments[0], (PyTypeObject *)verb->state->lease_base)) {
+        PyObject *result = verb->settle(verb, (struct lease *)arguments[0], arguments + 1, count - 1, names);
+
+        if (result != NULL || PyErr_Occurred())
+            return result;
+    }
+    return verb->call_method(verb->method, arguments, flagged, names);
+}
+
+struct named_call {
+    const char *name;
+    verb_call *call;
+    verb_settle *settle;
+};
+
+/* Returns the call of a name, or NULL with ValueError. */
+static const struct named_call *call_of(PyObject *name)
+{
+    static const struct named_call calls[] = {
+        {"put", put_call, NULL},
+        {"put_nowait", put_nowait_call, NULL},
+        {"put_many", put_many_call, NULL},
+        {"get", get_call, NULL},
+        {"get_nowait", get_nowait_call, NULL},
+        {"get_many", get_many_call, NULL},
+        {"lease", lease_call, NULL},
+        {"lease_many", lease_many_call, NULL},
+        {"ack_many", ack_many_call, NULL},
+        {"ack", NULL, ack_call},
+        {"release", NULL, release_call},
+    };
+
     for (size_t index = 0; index < sizeof calls / sizeof *calls; index++)
         if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, calls[index].name) == 0)
-            call = calls[index].call;
-    if (call == NULL) {
-        PyErr_Format(PyExc_ValueError, "there is no %R in C", name);
-        Py_DECREF(name);
+            return &calls[index];
+    PyErr_Format(PyExc_ValueError, "there is no %R in C", name);
+    return NULL;
+}
+
+PyObject *verb_in_c(PyObject *module, PyObject *method)
+{
+    const struct native_state *state = PyModule_GetState(module);
+    PyObject *name = PyObject_GetAttrString(method, "__name__");
+    const struct named_call *named = name == NULL ? NULL : call_of(name);
+    struct verb *verb;
+
+    Py_XDECREF(name);
+    if (named == NULL)
         return NULL;
-    }
-    Py_DECREF(name);
     if (PyVectorcall_Function(method) == NULL)
         return PyErr_Format(PyExc_TypeError, "%R is not a function", method);
     verb = PyObject_GC_New(struct verb, (PyTypeObject *)state->verb);
     if (verb == NULL)
         return NULL;
-    verb->vectorcall = verb_vectorcall;
-    verb->call = call;
+    verb->vectorcall = named->call != NULL ? verb_vectorcall : verb_settle_vectorcall;
+    verb->call = named->call;
+    verb->settle = named->settle;
     verb->method = Py_NewRef(method);
     verb->call_method = PyVectorcall_Function(method);
     verb->state = state; /* the type keeps the module alive */
@@ -142,7 +169,7 @@ static PyMemberDef verb_members[] = {
 };
 
 static PyType_Slot verb_slots[] = {
-    {Py_tp_doc, PyDoc_STR("A method of a queue that runs in C if possible, and otherwise in Python.")},
+    {Py_tp_doc, PyDoc_STR("A method of a queue or a lease that runs in C if possible, and otherwise in Python.")},
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_descr_get, verb_bind},
     {Py_tp_getattro, verb_attribute},

@@ -12,7 +12,7 @@ import ipcq
 from backends.table import OTHER, Table
 from core.conftest import Installed
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import native
+from ipcq._process import native
 from ipcq.errors import QueueClosed
 
 IN_C = pytest.mark.skipif(
@@ -152,8 +152,9 @@ def test_without_the_extension_base_and_decorator_are_in_python(monkeypatch: pyt
     """The install succeeds without a compiler."""
     monkeypatch.delattr("ipcq._native", raising=False)
     monkeypatch.setitem(sys.modules, "ipcq._native", None)
-    base, in_c = native.base_and_decorator()
-    assert (base, in_c(len)) == (native.PythonBase, len)
+    *bases, in_c = native.parts()
+    assert bases == [native.PythonBase, native.PythonLeaseBase, native.PythonSerials]
+    assert in_c(len) is len
 
 
 def test_an_extension_that_cannot_be_loaded_now_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def test_an_extension_that_cannot_be_loaded_now_is_an_error(monkeypatch: pytest.
     monkeypatch.delitem(sys.modules, "ipcq._native", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Full(), *sys.meta_path])
     with pytest.raises(ImportError):
-        native.base_and_decorator()
+        native.parts()
 
 
 def test_the_base_in_python_does_nothing() -> None:
@@ -181,3 +182,24 @@ def test_the_base_in_python_does_nothing() -> None:
         None,
         False,
     ]
+
+
+def test_a_lease_without_the_extension_is_given_back_when_it_is_dropped() -> None:
+    """The base class in C has the finaliser; the one in Python gives it to its subclasses."""
+    dropped: list[object] = []
+
+    class Lease(native.PythonLeaseBase):
+        def _dropped(self) -> None:
+            dropped.append(self.item)
+
+    lease = Lease()
+    lease.item = "job"
+    del lease
+    assert dropped == ["job"]
+
+
+@pytest.mark.parametrize("serials", {native.PythonSerials, native.Serials})
+def test_serial_numbers_are_given_out_once(serials: Any) -> None:
+    """From 1, as many as were asked for."""
+    session = serials()
+    assert [session.serial(3), session.serial(1), session.serial(1)] == [1, 4, 5]

@@ -14,7 +14,7 @@ import pytest
 import ipcq
 from core.conftest import Installed
 from core.fakes import FakeBackend, FakeChannel
-from ipcq._handle import native
+from ipcq._process import native
 from ipcq.backend import Received, get_include
 from ipcq.errors import MessageTooLarge, QueueClosed, QueueEmpty, QueueFull
 

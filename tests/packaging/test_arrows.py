@@ -95,4 +95,4 @@ def test_only_two_files_import_the_extension() -> None:
     """The linter does not see extension modules."""
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     using = [path.relative_to(ROOT).as_posix() for path in files if "ipcq._native" in path.read_text(encoding="utf-8")]
-    assert sorted(using) == ["ipcq/_handle/native.py", "ipcq/serializers/_in_c.py"]
+    assert sorted(using) == ["ipcq/_process/native.py", "ipcq/serializers/_in_c.py"]

@@ -1,19 +1,29 @@
-/* The table of C functions for ipcq's put and get (<ipcq/channel.h>). */
+/* The table of C functions for ipcq's put, get and leases (<ipcq/channel.h>). */
 #include "binding.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 
 #include "holder.h"
+#include "lease.h"
 #include "side.h"
 #include "waiting.h"
 
-/* ipcq's pieces are used without a conversion, so both structs must have the same layout. */
+/* ipcq's pieces, loans and tokens are used without a conversion, so both structs must have the same layout. */
 _Static_assert(sizeof(struct ipcq_piece) == sizeof(struct queue_piece), "sizeof");
 _Static_assert(offsetof(struct ipcq_piece, size) == offsetof(struct queue_piece, size), "size");
 _Static_assert(offsetof(struct ipcq_piece, priority) == offsetof(struct queue_piece, priority), "priority");
 _Static_assert(offsetof(struct ipcq_piece, head_size) == offsetof(struct queue_piece, head_size), "head_size");
 _Static_assert(offsetof(struct ipcq_piece, head) == offsetof(struct queue_piece, head), "head");
+_Static_assert(sizeof(struct ipcq_loan) == sizeof(struct queue_lease), "sizeof");
+_Static_assert(offsetof(struct ipcq_loan, serial) == offsetof(struct queue_lease, serial), "serial");
+_Static_assert(offsetof(struct ipcq_loan, place) == offsetof(struct queue_lease, cell), "place");
+_Static_assert(offsetof(struct ipcq_loan, deliveries) == offsetof(struct queue_lease, deliveries), "deliveries");
+_Static_assert(offsetof(struct ipcq_loan, failures) == offsetof(struct queue_lease, failures), "failures");
+_Static_assert(sizeof(struct ipcq_token) == sizeof(struct lease_token), "sizeof");
+_Static_assert(offsetof(struct ipcq_token, place) == offsetof(struct lease_token, cell), "place");
+_Static_assert(offsetof(struct ipcq_token, serial) == offsetof(struct lease_token, serial), "serial");
+_Static_assert(sizeof(bool) == sizeof(unsigned char), "lost");
 _Static_assert(IPCQ_LARGE == QUEUE_LARGE, "what is copied without the ring's lock is copied without the GIL");
 
 static int outcome(enum queue_result result)
@@ -201,6 +211,33 @@ static int get_many(void *context, ipcq_room *room, void *caller, size_t limit, 
     return result == QUEUE_NO_MEMORY || *taken != 0 ? IPCQ_OK : outcome(result);
 }
 
+/* Leasing */
+
+static int lease(void *context, uint64_t serial, int64_t hold, struct ipcq_loan *loans, size_t limit, ipcq_room *room,
+                 void *caller, size_t *leased)
+{
+    struct queue *queue = queue_of(context);
+    struct batch batch = {room, caller};
+    enum queue_result result;
+
+    *leased = 0;
+    if (queue == NULL)
+        return IPCQ_OTHER;
+    result = queue_lease(queue, place_in_batch, &batch, serial, hold, (struct queue_lease *)loans, limit, leased, 0);
+    return *leased != 0 ? IPCQ_OK : result == QUEUE_EMPTY ? IPCQ_EMPTY : IPCQ_OTHER;
+}
+
+static int settle(void *context, const struct ipcq_token *tokens, size_t count, enum ipcq_verdict verdict,
+                  int64_t delay, unsigned char *lost)
+{
+    struct queue *queue = queue_of(context);
+    struct lease_order order = {.verdict = verdict == IPCQ_ACK ? LEASE_ACK : LEASE_RELEASE, .delay = delay};
+
+    if (queue == NULL)
+        return IPCQ_OTHER;
+    return outcome(lease_settle(queue, (const struct lease_token *)tokens, count, &order, (bool *)lost, 0));
+}
+
 /* Waiting */
 
 static int wait_readable(void *context, int64_t since, int64_t until, int sleep)
@@ -286,6 +323,10 @@ static void fill(struct channel *channel)
         .rouse = rouse,
         .give_way = give_way,
     };
+    if (queue->holders != NULL) {
+        channel->table.lease = lease;
+        channel->table.settle = settle;
+    }
 }
 
 PyObject *core_table(struct channel *channel)

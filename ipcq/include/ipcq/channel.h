@@ -1,5 +1,6 @@
 /*
- * Version 1 of the C functions that a channel may offer to ipcq, so that put and get need not call Python.
+ * Version 1 of the C functions that a channel may offer to ipcq, so that put, get and leases need not call
+ * Python.
  *
  * `Channel.native` returns a PyCapsule named IPCQ_CHANNEL_CAPSULE. Its pointer is a `struct ipcq_channel`, the table,
  * which must stay valid and unchanged as long as the capsule exists. This header does not include Python.h.
@@ -72,12 +73,29 @@ struct ipcq_space {
 };
 
 /*
- * ipcq's callback for `get_many`. Returns where to copy the next message of a batch, or NULL to end the batch before
+ * ipcq's callback for `get_many` and `lease`. Returns where to copy the next message of a batch, or NULL to end the batch before
  * it. `front` points to the message, or is NULL if the message is in several parts. `skip` points to 0; unless `front`
  * is NULL, the callback may set it to a number of bytes to leave out at the front. Other processes may change the
  * message during the call, so the callback reads no byte of it twice.
  */
 typedef void *ipcq_room(void *caller, const void *front, size_t size, unsigned priority, size_t *skip);
+
+/* A lease, for the channel. The channel's methods know it as the token `place << 63 | serial`. */
+struct ipcq_token {
+    uint32_t place; /* the channel's own: where the message is, or 0 */
+    uint64_t serial;
+};
+
+/* A message on loan. */
+struct ipcq_loan {
+    uint64_t serial;
+    uint32_t place;
+    uint32_t deliveries; /* this one included */
+    uint32_t failures;   /* before this one */
+};
+
+/* What becomes of leased messages, as ipcq.backend.Verdict; the other verdicts are given to the channel's method. */
+enum ipcq_verdict { IPCQ_ACK, IPCQ_RELEASE };
 
 struct ipcq_channel {
     uint32_t version; /* IPCQ_CHANNEL_VERSION */
@@ -123,6 +141,22 @@ struct ipcq_channel {
 
     /* NULL if no call returns IPCQ_CROWDED. Lets other callers go first, at most until `until`. Unlocked. */
     void (*give_way)(void *context, int getting, int64_t until);
+
+    /*
+     * These two are either both set or both NULL, and only set for a queue with leases whose `capabilities.death_notice`
+     * is true. They may take as long as a copy of what they lease. A table whose `size` ends before them has neither.
+     *
+     * Leases up to `limit` messages that are ready now, in one step, with the serial numbers from `serial` on, for
+     * `hold` nanoseconds; 0: without an end. Fills in one of `loans` for each, then calls `room` for it, and commits it
+     * after its copy. IPCQ_OK if it leased any, IPCQ_EMPTY. Locked.
+     */
+    int (*lease)(void *context, uint64_t serial, int64_t hold, struct ipcq_loan *loans, size_t limit, ipcq_room *room,
+                 void *caller, size_t *leased);
+    /* Ends leases of this channel in one step: IPCQ_OK. `lost[i]` is set to whether the lease `i` was over: then nothing
+     * changed for it. With IPCQ_RELEASE a message becomes ready `delay` nanoseconds from now. Must not allocate memory.
+     * Locked. */
+    int (*settle)(void *context, const struct ipcq_token *tokens, size_t count, enum ipcq_verdict verdict,
+                  int64_t delay, unsigned char *lost);
 };
 
 #endif
