@@ -1,10 +1,13 @@
 """The checkers themselves: they catch each rule that a history can break, with doctored histories and faulty queues."""
 
 import ctypes
+import gc
+import math
 import os
 import random
+import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,62 @@ def test_full_and_empty_are_accepted_when_they_are_true() -> None:
     assert linearizable(
         [Call("put", 1, 0, 1), Call("put", None, 2, 3), Call("get", 1, 4, 5), Call("get", None, 6, 7)], 1
     )
+
+
+#: Two messages, of which the first is leased.
+LENT = [Call("put", 1, 0, 1), Call("put", 2, 2, 3), Call("lease", 1, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [Call("get", 2, 6, 7), Call("ack", 1, 8, 9), Call("get", None, 10, 11)],
+        [Call("put", None, 6, 7), Call("ack", 1, 8, 9), Call("put", 3, 10, 11)],
+        [Call("release", 1, 6, 7), Call("lease", 1, 8, 9), Call("lease", 2, 10, 11), Call("lease", None, 12, 13)],
+        [Call("get", 2, 6, 7), Call("return", 1, 8, math.inf), Call("get", None, 10, 11), Call("get", 1, 12, 13)],
+        [Call("get", 2, 6, 7), Call("release", 1, 8, 20), Call("get", 1, 9, 10)],
+    ],
+    ids=["acknowledged", "full of leases", "old order", "returned", "at the same time"],
+)
+def test_leases_are_accepted_if_a_queue_can_have_given_them(history: list[Call]) -> None:
+    """C3: of a queue of two."""
+    assert linearizable([*LENT, *history], 2)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [Call("lease", 1, 6, 7)],
+        [Call("get", 1, 6, 7)],
+        [Call("lease", None, 6, 7)],
+        [Call("put", 3, 6, 7)],
+        [Call("ack", 2, 6, 7)],
+        [Call("ack", 1, 6, 7), Call("ack", 1, 8, 9)],
+        [Call("ack", 1, 6, 7), Call("put", None, 8, 9)],
+        [Call("release", 1, 6, 7), Call("ack", 1, 8, 9)],
+        [Call("release", 1, 6, 7), Call("lease", 2, 8, 9)],
+        [Call("ack", 1, 6, 7), Call("return", 1, 8, 9)],
+        [Call("lease", 2, 6, 7), Call("lease", 1, 8, 9), Call("return", 1, 10, math.inf)],
+        [Call("release", None, 6, 7)],
+    ],
+    ids=[
+        "leased twice",
+        "taken while leased",
+        "wrong empty",
+        "beyond the capacity",
+        "acknowledged without a lease",
+        "acknowledged twice",
+        "wrong full",
+        "acknowledged after its release",
+        "out of order",
+        "returned after its acknowledgement",
+        "returned before the death",
+        "nothing settled",
+    ],
+)
+def test_leases_that_no_queue_can_have_given_are_rejected(history: list[Call]) -> None:
+    """C3: each is wrong in the one way that its name says."""
+    assert not linearizable([*LENT, *history], 2)
 
 
 def test_the_exhaustive_checker_and_the_rules_agree(tmp_path: Path) -> None:
@@ -281,7 +340,7 @@ def test_a_recorder_reports_its_calls(
     memory: str, reports: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It includes the calls that found the queue full or empty, in the format of the checker."""
-    orders = iter([[60, time.monotonic() + 0.01], None])
+    orders = iter([[60, time.monotonic() + 0.01, False], None])
     monkeypatch.setattr(histories, "hear", lambda: next(orders))
     with ipcq.open(name, memory, max_messages=1) as queue:
         histories.record(workers.attached, [name, memory], 3)
@@ -289,6 +348,31 @@ def test_a_recorder_reports_its_calls(
     calls = [Call(*call) for call in reports[1]]
     assert linearizable(calls, 1)
     assert {call.verb for call in calls if call.value is None} == {"put", "get"}
+
+
+def test_a_recorder_reports_its_leases_and_what_it_holds_when_it_dies(
+    memory: str, reports: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It releases them if it lives on."""
+    start = time.monotonic() + 0.01
+    orders = iter([[62, start, False], *[[9, start, True]] * 4, None])
+    monkeypatch.setattr(histories, "hear", lambda: next(orders))
+    monkeypatch.setattr(histories, "HELD_UP", -1)  # refusals are left out
+    deaths: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: deaths.append(number))
+    with ipcq.open(name, memory, max_messages=2, leases=True) as queue:
+        with pytest.warns(ResourceWarning, match="unsettled"):  # because it lives on
+            histories.record(workers.attached, [name, memory], 3, leases=True)
+            gc.collect()
+        queue.unlink()
+    living, *dying = ([Call(*call) for call in report] for report in reports[1:])
+    assert linearizable(living, 2)
+    count = Counter(call.verb for call in living)
+    assert set(count) == {"put", "get", "lease", "ack", "release"}
+    assert count["lease"] == count["ack"] + count["release"]
+    assert all(call.value is not None for call in living)
+    assert any(calls[-1].verb == "return" for calls in dying)
+    assert deaths == [signal.SIGKILL] * 4
 
 
 # Leases
