@@ -117,6 +117,8 @@ static struct queue *open_as_victim(int file)
 {
     struct queue *queue = queue_open(file);
 
+    if (scene->flags & FLAG_LEASES)
+        queue->segment->leases.looked = 0; /* or it would depend on the time whether the victim looks for the dead */
     if (bell >= 0) {
         queue->doorbell = dup(bell);
         queue->doorbell_inode = queue->segment->state.doorbell;
