@@ -61,10 +61,8 @@ static inline uint32_t heap_count(const struct cells *cells, enum heap which)
     return count <= most ? count : (uint32_t)most;
 }
 
-static inline struct heap_rank heap_rank(const struct cells *cells, enum heap which, uint64_t place)
+static inline struct heap_rank heap_rank(const struct cells *cells, enum heap which, uint32_t cell)
 {
-    uint32_t cell = get32(heap_word(cells, which, place));
-
     if (cell >= cells->count)
         return (struct heap_rank){UINT64_MAX, UINT64_MAX};
     if (which == HEAP_READY)
@@ -76,11 +74,8 @@ static inline struct heap_rank heap_rank(const struct cells *cells, enum heap wh
                               number_of(cells, cell)};
 }
 
-static inline bool heap_less(const struct cells *cells, enum heap which, uint64_t one, uint64_t other)
+static inline bool heap_less(struct heap_rank left, struct heap_rank right)
 {
-    struct heap_rank left = heap_rank(cells, which, one);
-    struct heap_rank right = heap_rank(cells, which, other);
-
     return left.first < right.first || (left.first == right.first && left.second < right.second);
 }
 
@@ -91,35 +86,53 @@ static inline void heap_set(const struct cells *cells, enum heap which, uint64_t
         cells->cell[cell].as.leased.place = (uint32_t)place;
 }
 
-static inline void heap_exchange(const struct cells *cells, enum heap which, uint64_t one, uint64_t other)
-{
-    uint32_t cell = get32(heap_word(cells, which, one));
+/* A message that moves is written at its last place only, and each rank is read once: the cells of a large heap are far
+ * apart in memory. */
 
-    heap_set(cells, which, one, get32(heap_word(cells, which, other)));
-    heap_set(cells, which, other, cell);
+/* Moves a message down from a place whose word is free, until none below ranks before it. */
+static inline void heap_sink(const struct cells *cells, enum heap which, uint64_t place, uint64_t count, uint32_t cell)
+{
+    struct heap_rank rank = heap_rank(cells, which, cell);
+    uint64_t child;
+
+    while ((child = 2 * place + 1) < count) {
+        uint32_t least = get32(heap_word(cells, which, child));
+        struct heap_rank least_rank = heap_rank(cells, which, least);
+
+        if (child + 1 < count) {
+            uint32_t right = get32(heap_word(cells, which, child + 1));
+            struct heap_rank right_rank = heap_rank(cells, which, right);
+
+            if (heap_less(right_rank, least_rank)) {
+                child++;
+                least = right;
+                least_rank = right_rank;
+            }
+        }
+        if (!heap_less(least_rank, rank))
+            break;
+        heap_set(cells, which, place, least);
+        place = child;
+    }
+    heap_set(cells, which, place, cell);
 }
 
-static inline void heap_sink(const struct cells *cells, enum heap which, uint64_t place, uint64_t count)
+/* Moves a message up from a place whose word is free, until none above ranks behind it. Returns its place. */
+static inline uint64_t heap_rise(const struct cells *cells, enum heap which, uint64_t place, uint32_t cell)
 {
-    for (;;) {
-        uint64_t least = place;
+    struct heap_rank rank = heap_rank(cells, which, cell);
 
-        for (uint64_t child = 2 * place + 1; child <= 2 * place + 2 && child < count; child++)
-            if (heap_less(cells, which, child, least))
-                least = child;
-        if (least == place)
-            return;
-        heap_exchange(cells, which, place, least);
-        place = least;
-    }
-}
+    while (place != 0) {
+        uint64_t parent = (place - 1) / 2;
+        uint32_t above = get32(heap_word(cells, which, parent));
 
-static inline void heap_rise(const struct cells *cells, enum heap which, uint64_t place)
-{
-    while (place != 0 && heap_less(cells, which, place, (place - 1) / 2)) {
-        heap_exchange(cells, which, place, (place - 1) / 2);
-        place = (place - 1) / 2;
+        if (!heap_less(rank, heap_rank(cells, which, above)))
+            break;
+        heap_set(cells, which, place, above);
+        place = parent;
     }
+    heap_set(cells, which, place, cell);
+    return place;
 }
 
 /* Adds a message, unless the heap is full, which only an attacker makes it. */
@@ -129,9 +142,8 @@ static inline void heap_push(const struct cells *cells, enum heap which, uint32_
     uint32_t count = get32(heap_size(cells, which));
 
     if (count < most) {
-        heap_set(cells, which, count, cell);
         set32(heap_size(cells, which), count + 1);
-        heap_rise(cells, which, count);
+        heap_rise(cells, which, count, cell);
     }
 }
 
@@ -140,15 +152,14 @@ static inline void heap_remove(const struct cells *cells, enum heap which, uint6
 {
     uint32_t count = heap_count(cells, which);
     uint32_t last = count - 1;
+    uint32_t cell;
 
     if (place >= count)
         return;
-    heap_set(cells, which, place, get32(heap_word(cells, which, last)));
+    cell = get32(heap_word(cells, which, last));
     set32(heap_size(cells, which), last);
-    if (place < last) {
-        heap_sink(cells, which, place, last);
-        heap_rise(cells, which, place);
-    }
+    if (place < last && heap_rise(cells, which, place, cell) == place)
+        heap_sink(cells, which, place, last, cell);
 }
 
 /* Returns the first message; the number of cells if there is none, or its number is invalid. */
@@ -181,7 +192,7 @@ static inline void heap_build(const struct cells *cells, enum heap which, uint32
 {
     set32(heap_size(cells, which), count);
     for (uint32_t place = count / 2; place-- > 0;)
-        heap_sink(cells, which, place, count);
+        heap_sink(cells, which, place, count, get32(heap_word(cells, which, place)));
 }
 
 #endif
