@@ -116,7 +116,9 @@ def _load(call: Mapping[str, Any]) -> Callable[..., object]:  # pragma: no cover
 
 
 def main() -> None:  # pragma: no cover - in the program's process, whose coverage is not measured
-    call = json.loads(sys.argv[2])
+    call = json.load(sys.stdin)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
     end = socket.socket(fileno=int(sys.argv[1]))
     end.set_inheritable(False)
     _Test.line = line = Connection(end)

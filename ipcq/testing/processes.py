@@ -473,7 +473,10 @@ class Peers:
     def _spawn(self, role: str, call: dict[str, Any]) -> Peer:
         ours, theirs = socket.socketpair()
         label, path = self._label(role)
-        with theirs, path.open("ab") as errors:
+        with theirs, path.open("ab") as errors, tempfile.TemporaryFile() as text:
+            # Not an argument, because those are visible to all users, and an address may have a password.
+            text.write(json.dumps(call).encode())
+            text.seek(0)
             process = subprocess.Popen(
                 [
                     sys.executable,
@@ -484,9 +487,8 @@ class Peers:
                     "-c",
                     "from ipcq.testing._program import main; main()",
                     str(theirs.fileno()),
-                    json.dumps(call),
                 ],
-                stdin=subprocess.DEVNULL,
+                stdin=text,
                 stdout=errors,
                 stderr=errors,
                 pass_fds=[theirs.fileno()],

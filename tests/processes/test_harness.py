@@ -379,3 +379,21 @@ def test_a_seed_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     with Peers() as first, Peers() as second:
         assert first.seed == 7
         assert first.random.random() == second.random.random()
+
+
+def wait_for_word(address: str) -> None:
+    say("here")
+    hear()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the system has no /proc with command lines")
+def test_the_arguments_of_a_program_are_in_no_command_line() -> None:
+    """C42: other users can read command lines, and an address may have a password."""
+    with Peers(patience=30.0, seed=0) as peers:
+        program = peers.spawn(wait_for_word, "redis://:c4n4ry@host/jobs")
+        script = peers.script("from ipcq.testing._program import hear, say; say('here'); hear()", "c4n4ry")
+        for peer in (program, script):
+            assert peer.hear() == "here"
+            assert b"c4n4ry" not in Path(f"/proc/{peer.pid}/cmdline").read_bytes()
+            peer.say("end")
+            peer.done()
