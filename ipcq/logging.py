@@ -26,6 +26,7 @@ from ipcq._process.deadline import SLICE, seconds_of
 from ipcq._process.imports import importing
 from ipcq._process.limits import check_daemon_threads, too_many_threads
 from ipcq._process.signals import reraise_from_handler
+from ipcq._redaction import without_credentials
 from ipcq.errors import (
     DecodeError,
     EncodeError,
@@ -121,6 +122,14 @@ class RecordQueue:
     def qsize(self) -> int:
         """Return the number of records in the queue."""
         return self._use(Queue.qsize)
+
+    def __getstate__(self) -> dict[str, Any]:
+        address = self._address
+        return {
+            **vars(self),
+            "_address": without_credentials(address) if isinstance(address, str) else address,
+            "_opened": {},
+        }
 
     def close(self) -> None:
         """Close the handle that was opened here; the queue stays, and the next call opens it again."""

@@ -5,6 +5,7 @@ from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
 from ipcq._process.deadline import deadline_of, pause
+from ipcq._process.imports import importing, shortage_reported
 from ipcq.backend import DeadRecord, LeaseChannel
 from ipcq.errors import InvalidArgument, QueueEmpty
 
@@ -14,6 +15,16 @@ R = TypeVar("R")
 
 #: How many dead letters are read at once.
 _PAGE: Final = 64
+
+
+def dead_command(name: str, backend: str) -> str:
+    """Return the shell command that shows the dead letters of a queue."""
+    with shortage_reported(), importing():
+        import shlex  # here, because few programs need it
+
+    # Without it, the command would show and drop the letters of another queue of the name.
+    place = f" --backend {shlex.quote(backend)}" if "://" in backend else ""
+    return f"ipcq dead {shlex.quote(name)}{place}"
 
 
 class Parent(Protocol[T_co]):

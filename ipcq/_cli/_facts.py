@@ -1,13 +1,31 @@
 """Read-only facts about queues."""
 
+import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipcq
 from ipcq._cli._exits import line_of
+from ipcq._opening.address import AUTO, PREFERENCE
 from ipcq._opening.choose import Candidate, shortcoming
 from ipcq.backend import Request
-from ipcq.errors import BackendUnknown, MessageQueueError, QueueNotFound
+from ipcq.errors import MessageQueueError, QueueNotFound
+
+
+class QueueAt(NamedTuple):
+    """What a command passes to `ipcq.open` for a queue."""
+
+    name: str
+    backend: str
+
+
+def opened_by(queue: ipcq.QueueInfo, searched: str) -> str:
+    """Return the argument `backend` that opens a queue which was listed by `searched`.
+
+    A listing has no credentials, so if they may be in the URL of a place, it is that URL.
+    """
+    named = os.environ.get(PREFERENCE, "") if searched == AUTO else searched
+    return searched if "://" in named else queue.backend
 
 
 def facts_about(name: str, backend: str, *, other_users: bool) -> dict[str, Any]:
@@ -70,28 +88,22 @@ def unlisted(queue: ipcq.Queue[Any]) -> Iterator[str]:
         yield f"`ipcq ls` cannot show the queues of backend {queue.backend!r}: {reason}"
 
 
-def facts_about_all(
-    backend: str, facts: Callable[[ipcq.QueueInfo], dict[str, Any]]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Call `facts` for each queue of a backend, or of all backends for ``"auto"``.
+def facts_about_all(backend: str, facts: Callable[[QueueAt], dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Call `facts` for each queue of a backend or place, or of all backends for ``"auto"``.
 
     Returns:
         The results of `facts`, with name, backend and error for each queue that cannot be opened; and a note for
         everything that could not be listed or opened.
 
     Raises:
-        BackendUnknown: No installed distribution provides the backend.
+        MessageQueueError: The backend or place was named, and its queues cannot be listed.
     """
-    if backend != "auto" and backend not in {each.name for each in ipcq.backends()}:
-        raise BackendUnknown("`ipcq backends` lists installed backends", backend=backend)
-    queues = ipcq.queues()
+    queues = ipcq.queues() if backend == AUTO else ipcq.queues(backend)
     rows = []
-    notes = [f"backend {each!r}: {reason}" for each, reason in queues.unlisted.items() if backend in ("auto", each)]
+    notes = [f"backend {each!r}: {reason}" for each, reason in queues.unlisted.items()]
     for each in queues:
-        if backend not in ("auto", each.backend):
-            continue
         try:
-            row = facts(each)
+            row = facts(QueueAt(each.name, opened_by(each, backend)))
         except QueueNotFound:
             continue  # unlinked since it was listed
         except MessageQueueError as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ipcq._cli._exits import ERROR, Failure, code_of, complain, line_of
 from ipcq._cli._output import print_json, print_line, shown
+from ipcq._redaction import without_credentials
 from ipcq.errors import MessageQueueError
 
 
@@ -33,8 +34,8 @@ def for_each_name(
             reason = line_of(error)
             complain(reason)
         if as_json:
-            print_json({"name": name, key: was_done, "error": reason})
+            print_json({"name": without_credentials(name), key: was_done, "error": reason})
         elif was_done and not quiet:
-            print_line(f"{past} {shown(name)}")
+            print_line(f"{past} {shown(without_credentials(name))}")
     if codes:
         raise Failure(code=codes.pop() if len(codes) == 1 else ERROR)

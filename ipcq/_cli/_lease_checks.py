@@ -1,12 +1,14 @@
 """Checks of `ipcq doctor` that concern queues with leases: dead letters, and messages that are held for long."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import ipcq
+from ipcq._abilities.dead_letters import dead_command
+from ipcq._cli._facts import opened_by
 from ipcq._cli._machine_checks import ERROR, NOTE, WARNING, Check
 from ipcq._handle.interface import on_channel
+from ipcq._opening.address import AUTO
 from ipcq._process.lock_holders import Holder, holder_of_thread
 from ipcq.backend import Held, LeaseChannel
 from ipcq.errors import MessageQueueError
@@ -18,13 +20,13 @@ HELD_SECONDS = 600.0
 MAX_HELD = 1000
 
 
-def check_leases() -> Iterator[Check]:
-    """Check each queue that this user can open and that has leases."""
+def check_leases(backend: str = AUTO) -> Iterator[Check]:
+    """Check each queue of a backend, a place or the machine that this user can open and that has leases."""
     able = {each.name for each in ipcq.backends() if each.capabilities is not None and each.capabilities.leases}
-    for each in ipcq.queues():
-        if each.backend in able:
+    for each in ipcq.queues() if backend == AUTO else ipcq.queues(backend):
+        if each.backend in able or "://" in each.backend:
             try:
-                with ipcq.open(each.name, each.backend, create=False, write=False) as queue:
+                with ipcq.open(each.name, opened_by(each, backend), create=False, write=False) as queue:
                     checks = list(_check_queue(queue)) if queue.capabilities.leases else []
             except MessageQueueError:
                 continue  # unlinked since, or another user's; `ipcq ls` gives the reason
@@ -35,7 +37,7 @@ def _check_queue(queue: ipcq.Queue[Any]) -> Iterator[Check]:
     subject = f"queue {queue.name}"
     if dead := queue.stats().dead:
         letters = "1 dead letter" if dead == 1 else f"{dead:,} dead letters"
-        command = f"ipcq dead {shlex.quote(queue.name)}   # with --requeue or --drop, once you know why"
+        command = f"{dead_command(queue.name, queue.backend)}   # with --requeue or --drop, once you know why"
         if queue.full():
             text = f"it is full, because it has {letters}: puts wait or fail"
             yield Check(ERROR, subject, text, command)

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, Final, TypeVar
 
 import click
@@ -39,6 +40,19 @@ def name_argument(verb: Verb) -> Verb:
 def names_argument(verb: Verb) -> Verb:
     """Add the argument NAME..., one or more queues."""
     return click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_name)(verb)
+
+
+def place_argument(verb: Verb) -> Verb:
+    """Add the argument PLACE, and pass it to the verb as its backend, of which there is then no other."""
+
+    @wraps(verb)
+    def call(*, place: str | None, backend: str, **others: Any) -> Any:
+        if place is not None and backend != "auto":
+            raise click.UsageError("PLACE names the backend: leave out --backend.")
+        return verb(backend=place or backend, **others)
+
+    argument = click.argument("place", required=False, metavar="[PLACE]")
+    return argument(call)  # type: ignore[return-value]  # the same verb with one more argument
 
 
 def seconds_option(name: str, help: str, default: float | None = None) -> Callable[[Verb], Verb]:

@@ -17,6 +17,7 @@ from ipcq._cli._message_format import record
 from ipcq._cli._options import Verb
 from ipcq._cli._signals import Stop
 from ipcq._cli._sinks import RESERVED_BYTES, FileSink
+from ipcq._redaction import without_credentials
 from ipcq.backend import make_private_directory
 from ipcq.errors import MessageQueueError
 
@@ -80,7 +81,7 @@ def _private_rescue_directory() -> str:
 def load_command(name: str, path: str, skip: int = 0) -> str:
     """Return the command that loads a rescue file into a queue."""
     more = f" --skip {skip}" if skip else ""
-    return f"`ipcq load {shlex.quote(name)} {shlex.quote(path)}{more}`"
+    return f"`ipcq load {shlex.quote(without_credentials(name))} {shlex.quote(path)}{more}`"
 
 
 def take(

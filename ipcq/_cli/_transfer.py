@@ -265,7 +265,5 @@ def _backends_as_urls(name: str) -> Iterator[None]:
 
 
 def _reword_for_url(name: str, error: MessageQueueError) -> None:
-    path = name.partition("://")[2] or name
-    error.detail = _BACKEND.sub(
-        lambda found: f"a URL such as {found[1] or 'BACKEND'}://{path.partition('?')[0]}", error.detail
-    )
+    last = name.partition("?")[0].rpartition("/")[2]
+    error.detail = _BACKEND.sub(lambda found: f"a URL such as {found[1] or 'BACKEND'}:///{last}", error.detail)

@@ -1,6 +1,5 @@
 """What `work` tells about its jobs: notes and progress on stderr, or JSON objects on stdout."""
 
-import shlex
 from datetime import datetime
 from typing import Any
 
@@ -17,14 +16,14 @@ class Report:
     """Tells what happens to each job, and counts.
 
     Args:
-        queue: Name of the queue.
+        command: The command that shows the queue's dead letters.
         progress: Shows the counts on a terminal.
         as_json: Also print each event as one JSON object.
         quiet: Print no notes, only errors.
     """
 
-    def __init__(self, queue: str, progress: Progress, *, as_json: bool, quiet: bool) -> None:
-        self._queue = queue
+    def __init__(self, command: str, progress: Progress, *, as_json: bool, quiet: bool) -> None:
+        self._command = command
         self._progress = progress
         self._as_json = as_json
         self._quiet = quiet
@@ -61,7 +60,7 @@ class Report:
     def dead(self, job: Job, reason: str) -> None:
         """Tell that a message was made a dead letter."""
         self._dead += 1
-        self._complain(f"{job}: {reason}; it is a dead letter now: `ipcq dead {shlex.quote(self._queue)}`")
+        self._complain(f"{job}: {reason}; it is a dead letter now: `{self._command}`")
         self._event("dead", job, reason=reason)
 
     def returned(self, job: Job) -> None:

@@ -9,11 +9,12 @@ Other packages of ipcq use only `ipcq._handle.interface`.
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from signal import valid_signals
 from time import monotonic
 from typing import Any, Final, NoReturn, TypeVar, cast
 
+from ipcq._abilities.dead_letters import dead_command
 from ipcq._abilities.lease import described
 from ipcq._handle.calls import counted
 from ipcq._handle.leftovers import out_of_memory_error
@@ -203,7 +204,7 @@ class Handle(Lifecycle):
             counts = cast("LeaseChannel", channel).counts()
         except MessageQueueError:
             return ""  # the queue has ended; the next call says so
-        way = f": see the dead letters with ipcq dead {self.name}" if counts.dead else ""
+        way = f": see the dead letters with {dead_command(self.name, self.backend)}" if counts.dead else ""
         return f"{QueueFull.wording}: {described(counts)}{way}"
 
     # Keeping. Memory may have run out, so nothing is allocated until the messages are kept.
@@ -283,7 +284,7 @@ class Handle(Lifecycle):
 
     @property
     def backend(self) -> str:
-        """Name of the queue's backend."""
+        """Name of the queue's backend, or URL of its place; with the name, `open` finds the queue again."""
         return self._origin.backend.name
 
     @property
@@ -325,6 +326,11 @@ class Handle(Lifecycle):
     def lifetime(self) -> Lifetime:
         """When the queue is removed: ``"persistent"`` or ``"last-close"``."""
         return self._channel.attributes.lifetime
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The backend-specific options with which the queue was created."""
+        return dict(self._channel.attributes.options)
 
     @property
     def closed(self) -> bool:

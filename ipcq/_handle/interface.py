@@ -11,13 +11,14 @@ from ipcq._abilities.leases import Leases
 from ipcq._handle.handle import Handle, check_signal
 from ipcq._handle.queue import Queue
 from ipcq._handle.waits import Waits
-from ipcq.backend import Channel, Received
+from ipcq.backend import Backend, Channel, Received
 from ipcq.errors import MessageQueueError
 
 __all__ = (
     "LeaseLoop",
     "check_signal",
     "count_wait",
+    "descriptor",
     "encode",
     "encode_all",
     "expect_no_close",
@@ -49,6 +50,11 @@ LeaseLoop = Leases
 finish_body = Leases._finish
 next_lease = Leases._attempt
 skip_message = Leases._skip
+
+
+def descriptor(handle: Handle) -> Backend:
+    """Return the descriptor of the queue's backend, which is bound to the queue's place and has its credentials."""
+    return handle._origin.backend
 
 
 def taker(handle: Handle) -> Callable[[], Received | None]:

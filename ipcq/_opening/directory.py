@@ -6,16 +6,17 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from ipcq._opening.address import parse_place
+from ipcq._opening.address import AUTO, Where, parse_bare, parse_where
 from ipcq._opening.choose import ambiguous
 from ipcq._opening.options import DEFAULTS
-from ipcq._opening.rendezvous import AUTO, backends, backends_with, located, name_lock_for
+from ipcq._opening.rendezvous import backends, backends_with, located, name_lock_for
 from ipcq._opening.rivals import retry_during_race
 from ipcq._process.deadline import NEVER
 from ipcq._process.imports import shortage_reported
 from ipcq._process.signals import reraise_from_handler
+from ipcq._redaction import redacted
 from ipcq.backend import Backend
-from ipcq.errors import MessageQueueError, QueueNotFound
+from ipcq.errors import BackendUnavailable, MessageQueueError, QueueNotFound
 
 #: Seconds that `unlink` waits for the name lock: the default of `open`.
 OPEN_TIMEOUT: Final[float] = DEFAULTS["open_timeout"]
@@ -26,15 +27,15 @@ def exists(name: str, backend: str = AUTO) -> bool:
 
     Args:
         name: A name or a URL.
-        backend: Name of the backend to search; ``"auto"`` searches all.
+        backend: Name of the backend, or URL of the place, to search; ``"auto"`` searches all backends.
 
     Raises:
         BackendUnknown: No installed distribution provides the backend.
         BackendUnavailable: The backend's plugin cannot be loaded.
         InvalidName: The name is invalid.
     """
-    name, backend = parse_place(name, backend)
-    return bool(backends_with(name, backend))
+    name, where = parse_bare(name, backend)
+    return bool(backends_with(name, where))
 
 
 def unlink(name: str, backend: str = AUTO) -> None:
@@ -42,7 +43,7 @@ def unlink(name: str, backend: str = AUTO) -> None:
 
     Args:
         name: A name or a URL.
-        backend: Name of the backend; ``"auto"`` finds it.
+        backend: Name of the backend, or URL of the place; ``"auto"`` finds the backend.
 
     Raises:
         QueueNotFound: No such queue exists.
@@ -53,18 +54,21 @@ def unlink(name: str, backend: str = AUTO) -> None:
         BackendUnavailable: The backend's plugin cannot be loaded.
         InvalidName: The name is invalid.
     """
-    name, backend = parse_place(name, backend)
-    remove(name, backend, lambda: True)
+    name, where = parse_bare(name, backend)
+    remove(name, where, lambda: True)
 
 
-def remove(name: str, backend: str, condition: Callable[[], bool]) -> None:
+def remove(name: str, where: Where | Backend, condition: Callable[[], bool]) -> None:
     """Take the name lock, and remove the name as `unlink` does if `condition` then returns True."""
-    searched = backends(backend)
-    with located(name, backend), name_lock_for(name, searched, monotonic() + OPEN_TIMEOUT):
+    searched = [where] if isinstance(where, Backend) else backends(where)
+    with (
+        located(name, searched[0].name if where != AUTO else AUTO),
+        name_lock_for(name, searched, monotonic() + OPEN_TIMEOUT),
+    ):
         if not condition():
             return
         # The unlink of a named backend raises if there is no such queue.
-        found = searched[0] if backend != AUTO else retry_during_race(partial(_backend_with, name), NEVER)
+        found = searched[0] if where != AUTO else retry_during_race(partial(_backend_with, name), NEVER)
         with located(name, found.name):
             try:
                 found.unlink(name)
@@ -92,7 +96,7 @@ class QueueInfo:
     name: str
     """The queue's name."""
     backend: str
-    """Name of the queue's backend."""
+    """Name of the queue's backend, or URL of its place; `open` and `unlink` take it as `backend`."""
 
 
 class Listing(list[QueueInfo]):
@@ -105,18 +109,37 @@ class Listing(list[QueueInfo]):
     unlisted: Mapping[str, str]
 
 
-def queues() -> Listing:
-    """List the existing queues on all backends."""
+def queues(backend: str = AUTO) -> Listing:
+    """List the existing queues.
+
+    Args:
+        backend: Name of the backend, or URL of the place; ``"auto"`` lists the queues on all backends, each in its
+            default place.
+
+    Raises:
+        BackendUnknown: No installed distribution provides the backend.
+        BackendUnavailable: The named backend cannot be loaded, or every backend is unusable.
+        Unsupported: The queues of the named backend cannot be listed.
+        InvalidArgument: `backend` is not a str, or not the URL of a place.
+        MessageQueueError: The queues of the named backend cannot be listed now.
+    """
+    where = parse_where(backend)
     listing = Listing()
     listing.unlisted = unlisted = {}
-    for each in backends(AUTO):
+    for each in backends(where):
         try:
             with shortage_reported():
                 listing.extend(QueueInfo(name, each.name) for name in each.names())
         except MessageQueueError as error:
+            if where != AUTO:
+                error.backend = error.backend or each.name
+                raise
             unlisted[each.name] = error.detail or str(error)
         except Exception as error:  # a faulty plugin must not hide the queues of other backends
             reraise_from_handler(error)
-            unlisted[each.name] = f"it cannot list its queues: {type(error).__name__}: {error}"
+            reason = f"it cannot list its queues: {type(error).__name__}: {error}"
+            if where != AUTO:
+                raise BackendUnavailable(reason, reasons={each.name: reason}, backend=each.name) from error
+            unlisted[each.name] = redacted(reason)
     listing.sort(key=lambda info: (info.name, info.backend))
     return listing

@@ -8,12 +8,13 @@ from ipcq._handle.lifecycle import NOT_PREPARED
 from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Queue
 from ipcq._opening import registry
-from ipcq._opening.address import parse
+from ipcq._opening.address import AUTO, parse
 from ipcq._opening.directory import remove
 from ipcq._opening.open_request import OpenRequest
 from ipcq._opening.options import OPTIONS, Options, documented
-from ipcq._opening.rendezvous import AUTO, attach_or_create, compare, located
+from ipcq._opening.rendezvous import attach_or_create, compare, located
 from ipcq._process.forks import Opening, unsafe
+from ipcq._redaction import Secret
 from ipcq.errors import MessageQueueError, PermissionDenied, QueueClosed
 from ipcq.serializers import codec_for
 
@@ -43,9 +44,10 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
 
     Args:
         name: ``"/"`` and 1 to 254 bytes of UTF-8 without ``"/"`` and NUL, but not ``"/."`` or ``"/.."``; or a URL such
-            as ``"mqueue:///jobs?max_messages=4"``, which names the backend and may set these options.
-        backend: Name of the backend. ``"auto"`` attaches to an existing queue on any backend, and creates a new one on
-            the best backend that can fulfil the request. A named backend saves the search.
+            as ``"mqueue:///jobs?max_messages=4"``, which names the backend and may set these options. On backends with
+            places, the URL may also name one: a server, a directory.
+        backend: Name of the backend, or URL of the place. ``"auto"`` attaches to an existing queue on any backend, and
+            creates a new one on the best backend that can fulfil the request. A named backend saves the search.
         **options: Options of the backend. They are unknown to a type checker: put them into a URL, or pass a
             ``dict[str, Any]``.
 
@@ -83,6 +85,8 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
             raise QueueClosed(NOT_PREPARED)
         with Opening(open_request.name):
             found, channel, passed_over = attach_or_create(open_request, OPTIONS)
+        given = open_request.request.options
+        kept = {option: value for option, value in given.items() if found.options.get(option) is not Secret}
         try:
             compare(open_request, channel)
             if handle["allow_pickle"] and channel.attributes.mode & 0o022:
@@ -97,8 +101,8 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
             name=open_request.name,
             backend=found,
             request=open_request.request,
-            remove=partial(remove, open_request.name, found.name),
-            reopen=lambda: (partial(open, open_request.name, found.name, create=False, **handle), ()),
+            remove=partial(remove, open_request.name, found),
+            reopen=lambda: (partial(open, open_request.name, found.name, create=False, **handle, **kept), ()),
             alternatives=registry.able,
         ),
     )

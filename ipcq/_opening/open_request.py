@@ -7,10 +7,11 @@ from enum import Enum
 from time import monotonic
 from typing import Any, Final
 
-from ipcq._opening.address import Address, convert
+from ipcq._opening.address import Address, Where, convert
 from ipcq._opening.choose import Minimum
 from ipcq._opening.options import DEFAULTS, HANDLE_OPTIONS, OPTIONS, check_bool
 from ipcq._process.deadline import NEVER, seconds_of
+from ipcq._redaction import value_shown
 from ipcq.backend import Capabilities, Persistence, Request
 from ipcq.errors import InvalidArgument
 
@@ -29,7 +30,7 @@ class OpenRequest:
     """The checked arguments of one `open`."""
 
     name: str
-    backend: str
+    backend: Where
     create: bool
     exclusive: bool
     appear_deadline: float
@@ -114,7 +115,10 @@ def _merged(url: Mapping[str, Any], arguments: Mapping[str, Any]) -> Mapping[str
         if option not in OPTIONS and isinstance(value, str) and isinstance(argument, bool | int | float):
             value = convert(option, value, type(argument))
         if argument != value and not (option in OPTIONS and argument == DEFAULTS[option]):
-            raise InvalidArgument(f"{option} is {value!r} in the URL, but {argument!r} as an argument: leave one out")
+            raise InvalidArgument(
+                f"{option} is {value_shown(option, value)} in the URL, but {value_shown(option, argument)} as an "
+                "argument: leave one out"
+            )
         merged[option] = value
     return merged
 

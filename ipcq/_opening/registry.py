@@ -12,11 +12,11 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipcq._distribution import DISTRIBUTION
-from ipcq._opening.address import suggestion
+from ipcq._opening.address import Where, parse_where, suggestion
 from ipcq._process.imports import importing, shortage_reported
 from ipcq._process.limits import shortage
 from ipcq._process.signals import reraise_from_handler
-from ipcq.backend import Availability, Backend, Capabilities, Scope
+from ipcq.backend import Availability, Backend, Capabilities, Place, Scope
 from ipcq.errors import BackendUnavailable, BackendUnknown, MessageQueueError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def known() -> list[Plugin]:
 
 
 def plugin(name: str) -> Plugin:
-    """Load one backend and no other.
+    """Load one backend and no other, unless the name is a scheme that a backend has beside its name.
 
     Raises:
         BackendUnknown: No distribution provides it.
@@ -92,33 +92,62 @@ def plugin(name: str) -> Plugin:
             return _load(offers[name])
     if not offers:
         raise BackendUnknown(f"{NO_METADATA}: {WAY_OUT}", backend=name)
-    raise BackendUnknown(f"no installed distribution provides it: {suggestion(name, offers)}", backend=name)
+    schemes = {scheme: each for each in reversed(plugins()) if each.backend for scheme in each.backend.schemes}
+    if name in schemes:
+        return schemes[name]
+    raise BackendUnknown(
+        f"no installed distribution provides it: {suggestion(name, {*offers, *schemes})}", backend=name
+    )
 
 
-def backend(name: str) -> Backend:
-    """Return a backend's descriptor, usable or not.
+def backend(where: Where) -> Backend:
+    """Return a backend's descriptor, usable or not; for a place or its text, the descriptor that is bound to it.
 
     Raises:
         BackendUnknown: No distribution provides it.
-        BackendUnavailable: Its plugin cannot be loaded.
+        BackendUnavailable: Its plugin cannot be loaded, or cannot bind a descriptor.
+        InvalidArgument: The text is not a place, or the backend has no such place.
     """
-    found = plugin(name)
+    if isinstance(where, str) and "://" in where:
+        where = parse_where(where)
+    scheme = where if isinstance(where, str) else where.scheme
+    found = plugin(scheme)
     if found.backend is None:
-        raise BackendUnavailable(found.failure, reasons={name: found.failure}, backend=name)
-    return found.backend
+        raise BackendUnavailable(found.failure, reasons={scheme: found.failure}, backend=scheme)
+    if isinstance(where, str):
+        return found.backend if scheme == found.name else _bound(found.backend, Place(scheme))
+    return _bound(found.backend, where)
 
 
-def usable(name: str) -> Backend:
+def _bound(descriptor: Backend, place: Place) -> Backend:
+    try:
+        bound: object = descriptor.at(place)
+    except MessageQueueError as error:
+        error.backend = error.backend or str(place)
+        raise
+    except Exception as error:
+        reraise_from_handler(error)
+        if (short := shortage(error)) is not None:
+            raise short from error
+        reason = f"it cannot use the place: {_description(error)}"
+        raise BackendUnavailable(reason, reasons={str(place): reason}, backend=str(place)) from error
+    if not isinstance(bound, Backend):
+        raise BackendUnavailable(f"its method at must return a Backend, not {bound!r}", backend=str(place))
+    return bound
+
+
+def usable(where: Where) -> Backend:
     """Return a backend's descriptor if it is usable here.
 
     Raises:
         BackendUnknown: No distribution provides it.
         BackendUnavailable: It cannot be loaded or is unusable; the text says why.
+        InvalidArgument: As for `backend`.
     """
-    found = backend(name)
+    found = backend(where)
     availability = probe(found)
     if not availability.usable:
-        raise BackendUnavailable(availability.reason, reasons={name: availability.reason}, backend=name)
+        raise BackendUnavailable(availability.reason, reasons={found.name: availability.reason}, backend=found.name)
     return found
 
 
@@ -243,7 +272,13 @@ def _descriptor_of(entry: "EntryPoint") -> Backend:
     found = manager.hook.ipcq_backend()
     if len(found) != 1 or not isinstance(found[0], Backend):
         raise TypeError(f"its hook ipcq_backend must return one Backend, not {found!r}")
-    expected_types = {"capabilities": Capabilities, "rank": int | None, "options": Mapping, "platforms": tuple | None}
+    expected_types = {
+        "capabilities": Capabilities,
+        "rank": int | None,
+        "options": Mapping,
+        "platforms": tuple | None,
+        "schemes": tuple,
+    }
     for attribute, kind in expected_types.items():
         value = getattr(found[0], attribute, None)
         if not isinstance(value, kind):

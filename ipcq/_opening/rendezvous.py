@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from ipcq._opening import registry
-from ipcq._opening.address import convert, unknown_option
+from ipcq._opening.address import AUTO, PREFERENCE, Where, convert, unknown_option
 from ipcq._opening.choose import CANNOT_CONTINUE, Attach, Candidate, Create, choose, missing_capability, shortcoming
 from ipcq._opening.name_lock import name_lock
 from ipcq._opening.open_request import OpenRequest
@@ -25,6 +25,7 @@ from ipcq._process.call_site import warn
 from ipcq._process.deadline import pause
 from ipcq._process.imports import shortage_behind
 from ipcq._process.signals import reraise_from_handler
+from ipcq._redaction import Secret
 from ipcq.backend import Availability, Backend, Channel, Request, Scope
 from ipcq.errors import (
     BackendUnavailable,
@@ -40,10 +41,6 @@ from ipcq.errors import (
     TimedOutError,
     Unsupported,
 )
-
-AUTO: Final = "auto"
-#: The environment variable that names the only backend on which `auto` creates.
-PREFERENCE: Final = "IPCQ_BACKEND"
 
 
 def attach_or_create(open_request: OpenRequest, known: Iterable[str]) -> tuple[Backend, Channel, str]:
@@ -142,7 +139,7 @@ def _is_elsewhere(open_request: OpenRequest, candidates: Mapping[str, Backend], 
 def _decide(open_request: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
     """Decide where to attach or create."""
     if open_request.backend != AUTO:
-        return _decide_on_named(open_request, candidates[open_request.backend])
+        return _decide_on_named(open_request, *candidates.values())
     found, failures = _search(open_request.name, candidates.values())
     # If the queue exists, there is no choice, so the other backends are not probed.
     candidates_seen = [
@@ -302,6 +299,10 @@ def compare(open_request: OpenRequest, channel: Channel) -> None:
         for name, value in wanted.items()
         if getattr(attributes, name) != value
     ]
+    for option, value in request.options.items():
+        actual = attributes.options.get(option)
+        if actual is not None and actual != (convert(option, value, type(actual)) if isinstance(value, str) else value):
+            differences.append(f"{option} is {actual!r}, asked for {value!r}")
     if differences:
         raise QueueMismatch(f"{'; '.join(differences)}: leave that out to use the existing queue, or unlink it first")
     missing = _missing_capability(open_request, channel)
@@ -355,23 +356,26 @@ def exists_on(backend: Backend, name: str) -> bool:
         raise BackendUnavailable(reason, reasons={backend.name: reason}, queue=name, backend=backend.name) from error
 
 
-def backends_with(name: str, backend: str) -> list[Backend]:
+def backends_with(name: str, backend: Where) -> list[Backend]:
     """Return the backends on which a name exists, among all or the named one."""
     if backend != AUTO:
         return [each for each in backends(backend) if exists_on(each, name)]
     return _search(name, backends(AUTO))[0]
 
 
-def backends(name: str) -> list[Backend]:
-    """Return the named backend, or for ``"auto"`` all that could be loaded."""
-    if name != AUTO:
-        return [registry.backend(name)]
+def backends(where: Where) -> list[Backend]:
+    """Return the named backend, bound to the place if there is one, or for ``"auto"`` all that could be loaded."""
+    if where != AUTO:
+        return [registry.backend(where)]
     return [each.backend for each in registry.known() if each.backend is not None]
 
 
 def name_lock_for(name: str, candidates: Iterable[Backend], deadline: float) -> AbstractContextManager[None]:
-    """Return the name lock as a context manager; one that does nothing if no other process can reach these backends."""
-    if all(each.capabilities.scope < Scope.HOST for each in candidates):
+    """Return the name lock as a context manager; one that does nothing if it would exclude no other process.
+
+    A process on another machine does not see this machine's locks, and one without a place to share needs none.
+    """
+    if all(each.capabilities.scope != Scope.HOST for each in candidates):
         return nullcontext()
     return name_lock(name, deadline)
 
@@ -380,7 +384,7 @@ class _Located:
     # A class, because `contextlib` is several times slower, and every search of a backend uses one.
     __slots__ = ("_backend", "_name")
 
-    def __init__(self, name: str, backend: str) -> None:
+    def __init__(self, name: str, backend: Where) -> None:
         self._name = name
         self._backend = backend
 
@@ -391,12 +395,12 @@ class _Located:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, MessageQueueError):
-            error.at(self._name, self._backend)
+            error.at(self._name, str(self._backend))
         elif (shortage := shortage_behind(error)) is not None:
-            raise shortage.at(self._name, self._backend) from error
+            raise shortage.at(self._name, str(self._backend)) from error
 
 
-def located(name: str, backend: str) -> AbstractContextManager[None]:
+def located(name: str, backend: Where) -> AbstractContextManager[None]:
     """Add queue and backend to our errors, and replace shortages as `shortage_reported` does."""
     return _Located(name, backend)
 
@@ -414,6 +418,7 @@ def _checked_options(
         if isinstance(value, str) and kind is not str:
             value = convert(option, value, kind)
         if not isinstance(value, kind):
-            raise InvalidArgument(f"option {option} must be a {kind.__name__}, not {value!r}")
+            given = type(value).__name__ if kind is Secret else repr(value)
+            raise InvalidArgument(f"option {option} must be a {kind.__name__}, not {given}")
         checked[option] = value
     return checked

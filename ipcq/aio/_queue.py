@@ -1,6 +1,6 @@
 """A handle for tasks: it awaits what may wait, and passes all other calls to the handle that it wraps."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -327,6 +327,11 @@ class Queue(Generic[T]):
     def lifetime(self) -> Lifetime:
         """When the queue is removed: ``"persistent"`` or ``"last-close"``."""
         return self._queue.lifetime
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The backend-specific options with which the queue was created."""
+        return self._queue.options
 
     @property
     def closed(self) -> bool:

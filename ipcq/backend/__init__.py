@@ -129,6 +129,22 @@ each clause.
 34. A message that becomes ready wakes waiting consumers, and gives the notice of `notify`, as a put does. A message
     that leaves wakes waiting producers. `wait_readable` ends at the latest when the next hold or delay does. `fileno`
     and `notify` may need `tend` for that.
+
+**Places, options and secrets**
+
+35. With `capabilities.places`, `at(place)` returns a descriptor whose `create`, `attach`, `exists`, `unlink`, `names`,
+    `probe` and `findings` mean that place alone. Queues in two places never meet, even if their names are equal. The
+    descriptor's `name` is the text of the place in its canonical form: default port and database filled in, links
+    resolved. So two spellings of a place have one text, and `at` of that text leads there from any process of any
+    user. For the default place, `at` returns the descriptor without a place. `at` contacts no server and waits for
+    nothing.
+36. `attributes.options` holds the options that the queue was created with, as far as they concern the queue and not
+    one channel. It has an option, with the backend's choice, even if the request left it out, and it never holds a
+    `Secret`.
+37. No password leaves the backend: not in an error or the exceptions to which it is chained, a finding, a reason, a
+    `repr`, a log record, or the arguments of a process. If a library's exception quotes a password, the backend raises
+    its own error ``from None``. A backend keeps passwords in `Secret`s, which ipcq removes from texts as long as they
+    exist.
 """
 
 from ipcq._process.deadline import SLICE, pause
@@ -144,6 +160,7 @@ from ipcq._process.private_directory import (
     private_files,
 )
 from ipcq._process.signals import reraise_from_handler, suppressed
+from ipcq._redaction import Secret
 from ipcq.backend._attributes import Attributes
 from ipcq.backend._availability import Availability
 from ipcq.backend._backend import Backend
@@ -167,6 +184,7 @@ from ipcq.backend._leases import (
 )
 from ipcq.backend._notice import Notice, give_notice, notice_taken
 from ipcq.backend._owner import check_owner
+from ipcq.backend._place import Place, check_plaintext, credentials
 from ipcq.backend._request import AFTER_UNLINK, LIFETIMES, AfterUnlink, Lifetime, Request
 from ipcq.backend._stats import Stats
 from ipcq.backend._translated import explained, translated
@@ -201,9 +219,11 @@ __all__ = (
     "NativeThread",
     "Notice",
     "Persistence",
+    "Place",
     "Received",
     "Request",
     "Scope",
+    "Secret",
     "Severity",
     "Stats",
     "Verdict",
@@ -211,7 +231,9 @@ __all__ = (
     "check_daemon_threads",
     "check_file_size",
     "check_owner",
+    "check_plaintext",
     "closed",
+    "credentials",
     "default_limits",
     "explained",
     "get_include",

@@ -1,6 +1,8 @@
 """What a queue was created with."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ipcq.backend._request import Lifetime
 
@@ -25,3 +27,5 @@ class Attributes:
     """Failed deliveries that make a message a dead letter; None: any number."""
     lifetime: Lifetime = "persistent"
     """When the queue is removed."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Backend-specific options of the queue; those that concern one channel alone are not among them."""

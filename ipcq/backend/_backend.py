@@ -8,8 +8,9 @@ from ipcq.backend._availability import Availability
 from ipcq.backend._capabilities import Capabilities
 from ipcq.backend._channel import Channel
 from ipcq.backend._finding import Finding
+from ipcq.backend._place import Place
 from ipcq.backend._request import Request
-from ipcq.errors import Unsupported
+from ipcq.errors import InvalidArgument, Unsupported
 
 
 @runtime_checkable
@@ -17,13 +18,15 @@ class Backend(Protocol):
     """Describes one mechanism. Subclass it: all methods that are not abstract have defaults."""
 
     name: str
-    """Name of the backend and of its entry point."""
+    """Name of the backend and of its entry point; on a descriptor that `at` has returned, the text of its place."""
     capabilities: Capabilities
     """The most that its queues can do."""
     rank: int | None = None
     """Rank in the choice of `auto`, highest first; None: `auto` never creates queues on this backend."""
     options: Mapping[str, type] = {}
-    """Name and type of each backend-specific option that `open` passes on."""
+    """Name and type of each backend-specific option that `open` passes on; `Secret` for a password."""
+    schemes: tuple[str, ...] = ()
+    """Schemes of URLs that lead to this backend, beside its name."""
     platforms: tuple[str, ...] | None = None
     """Prefixes of `sys.platform` where the mechanism exists; None: everywhere. Elsewhere `probe` is not called."""
 
@@ -64,6 +67,17 @@ class Backend(Protocol):
             PermissionDenied: This user lacks the permission.
         """
         raise NotImplementedError  # pragma: no cover - abstract
+
+    def at(self, place: Place) -> "Backend":
+        """Return a descriptor of this backend that is bound to a place (clause 35).
+
+        Raises:
+            InvalidArgument: The backend has no such place; the text gives the way out.
+        """
+        raise InvalidArgument(
+            f"backend {self.name!r} has no places, so a URL of it has neither host nor directory: write it as "
+            f"{self.name}:///name?option=value"
+        )
 
     def create_nameless(self, request: Request) -> Channel:
         """Create a queue without a name and return a channel to it (clause 22). Raises as `create` does."""

@@ -62,6 +62,8 @@ class Capabilities:
     """A leased message returns within a second after the process that holds it died, without a timeout."""
     delays: bool = False
     """On a queue with leases, a message can be put that becomes ready later."""
+    places: bool = False
+    """Queues can be in several places, which are named by URLs."""
     listing: bool = False
     """The names of the queues that exist can be listed."""
     last_close: bool = False

@@ -21,13 +21,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
-from ipcq._handle.interface import check_signal, count_wait, on_channel, taker, waits
+from ipcq._handle.interface import check_signal, count_wait, descriptor, on_channel, taker, waits
 from ipcq._handle.queue import Queue
+from ipcq._opening.address import AUTO, PREFERENCE
 from ipcq._opening.directory import OPEN_TIMEOUT, remove
 from ipcq._opening.names import check_name
 from ipcq._opening.open import open as open_queue
 from ipcq._opening.options import Options
-from ipcq._opening.rendezvous import AUTO, PREFERENCE
 from ipcq._process.deadline import NEVER, PASSED, SLICE, deadline_of
 from ipcq._redaction import shown
 from ipcq.backend import HIGHEST_PRIORITY, Received
@@ -414,7 +414,7 @@ class MessageQueue:
             return True
 
         with _raising_theirs():
-            remove(self.name, self._queue.backend, still_there)
+            remove(self.name, descriptor(self._queue), still_there)
 
     def fileno(self) -> int:
         """Return `mqd`."""

@@ -380,7 +380,7 @@ class Stage:
     """One queue of a backend, used from this process and another.
 
     Args:
-        backend: The backend's name.
+        backend: The backend's name, or the URL of a place.
         options: Options of the queue, including `max_messages`, and `max_message_size` of at least 512.
         settle: Seconds that the backend needs until all handles notice a shutdown or an unlink.
     """
@@ -428,7 +428,7 @@ def capabilities(backend: str) -> Capabilities:
         LookupError: No backend has this name.
     """
     for info in ipcq.backends():
-        if info.name == backend:
+        if info.name == backend.partition("://")[0]:
             if not info.usable or info.capabilities is None:
                 raise unittest.SkipTest(f"backend {backend!r} cannot be used here: {info.reason}")
             return info.capabilities
@@ -484,7 +484,7 @@ class QueueMachine(RuleBasedStateMachine):
     """Compare a backend with the model; subclass it and set `backend`, or call `machine_for`.
 
     Attributes:
-        backend: The backend's name.
+        backend: The backend's name, or the URL of a place.
         options: Options of the queue: `max_messages`, `max_message_size` of at least 512, and the backend's own.
             Priorities are requested if the backend supports them.
         settle: Seconds that the backend needs until all handles notice a shutdown or an unlink; at most one.
@@ -616,14 +616,15 @@ def machine_for(
     """Return a test case that compares a backend with the model; assign it to a name that begins with ``Test``.
 
     Args:
-        backend: The backend's name.
+        backend: The backend's name, or the URL of a place.
         settle: As in `QueueMachine`.
         leases: Test a queue with leases.
         options: Options of the queue; by default it has 4 messages of 512 bytes.
     """
     kind = LeaseMachine if leases else QueueMachine
     attributes = {"backend": backend, "settle": settle, "options": {**kind.options, **options}, "__module__": __name__}
-    return _case_of(type(f"{backend.title()}{kind.__name__}", (kind,), attributes))
+    title = backend.partition("://")[0].title()
+    return _case_of(type(f"{title}{kind.__name__}", (kind,), attributes))
 
 
 def profile(examples: int = 150) -> settings:

@@ -33,10 +33,12 @@ class TestRight(BackendContract):
 
 for fault in wrong.FAULTS:
     kind = "Test" + fault.__name__
-    globals()[kind] = type(kind, (BackendContract,), {"backend": fault.name, "patience": 10.0})
+    places = tuple(f"{fault.name}://{host}/" for host in ("one", "two"))
+    globals()[kind] = type(kind, (BackendContract,), {"backend": fault.name, "patience": 10.0, "places": places})
 for odd in wrong.ODDITIES:
     kind = "Test" + odd.__name__
-    globals()[kind] = type(kind, (BackendContract,), {"backend": odd.name, "small": odd.small})
+    places = tuple(f"{odd.name}://{host}/" for host in ("one", "two"))
+    globals()[kind] = type(kind, (BackendContract,), {"backend": odd.name, "small": odd.small, "places": places})
 """
 
 Verdicts = dict[tuple[str, str], set[str]]
@@ -53,7 +55,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
     (metadata / "entry_points.txt").write_text("".join(["[ipcq.backends]\n", *lines]))
     script = place / "test_run.py"
     script.write_text(_RUN)
-    wanted = {("Right", fault.caught_by) for fault in wrong.FAULTS}
+    wanted = {(fault.right, fault.caught_by) for fault in wrong.FAULTS}
     wanted |= {(fault.__name__, test) for fault in wrong.FAULTS for test in (fault.caught_by, UNTOUCHED)}
     wanted |= {(odd.__name__, test) for odd in wrong.ODDITIES for test in odd.passes}
     report = place / "report.xml"
@@ -104,7 +106,7 @@ def test_a_wrong_backend_is_caught_by_the_clause_that_it_breaks(fault: type[wron
 @faults
 def test_the_clause_holds_on_the_right_backend(fault: type[wrong.Wrong], verdicts: Verdicts) -> None:
     """The fault fails the test, not the test itself."""
-    assert verdicts["Right", fault.caught_by] == {"passed"}
+    assert verdicts[fault.right, fault.caught_by] == {"passed"}
 
 
 @faults

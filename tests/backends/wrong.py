@@ -4,6 +4,7 @@ They prove that the suite can fail. Each is the in-process reference backend wit
 point as a third-party backend is.
 """
 
+import copy
 import errno
 import os
 import pickle
@@ -17,11 +18,12 @@ from typing import Any, ClassVar
 
 from backends import sql
 from backends.table import OK, OTHER, Table
-from ipcq.backend import Backend, Channel, DeadRecord, Leased, Notice, Received, Request, Stats, Verdict
-from ipcq.errors import QueueClosed, QueueEmpty, QueueExists, QueueGone, QueueNotFound, QueueShutDown
+from ipcq.backend import Backend, Channel, DeadRecord, Leased, Notice, Place, Received, Request, Stats, Verdict
+from ipcq.errors import PermissionDenied, QueueClosed, QueueEmpty, QueueExists, QueueGone, QueueNotFound, QueueShutDown
 from ipcq.hooks import hookimpl
 from ipcq.testing.contract._dead_letters import DeadLetters
 from ipcq.testing.contract._leases import Leases
+from ipcq.testing.contract._places import Places
 from ipcq_memory import LeaseMemoryChannel, MemoryBackend, MemoryChannel
 from ipcq_memory._leases import Message, State, returned
 
@@ -42,9 +44,11 @@ class Wrong(MemoryBackend):
     Attributes:
         caught_by: The test of the suite that has to fail.
         Faulty: The channel class with the fault.
+        right: The class of tests in which that test passes.
     """
 
     caught_by: ClassVar[str]
+    right: ClassVar[str] = "Right"
     Faulty: ClassVar[type[MemoryChannel]] = MemoryChannel
 
     def __init_subclass__(cls) -> None:
@@ -997,6 +1001,132 @@ class Denies(Odd):
     def spoil(self, channel: Channel) -> Channel:
         channel.capabilities = replace(channel.capabilities, modes=False, after_unlink=False)
         return super().spoil(channel)
+
+
+class ForgetsItsOptions(Wrong):
+    caught_by = "test_every_handle_has_the_options_of_the_queue"
+
+    def attach(self, name: str, request: Request) -> Channel:
+        channel = super().attach(name, request)
+        channel.attributes = replace(channel.attributes, options={"colour": "none"})
+        return channel
+
+
+class TakesAnyPlace(Wrong):
+    caught_by = "test_a_backend_without_places_refuses_them"
+
+    def at(self, place: Place) -> Backend:
+        return self
+
+
+class InPlaces(MemoryBackend):
+    """The reference backend with places: each has a prefix for the names of its queues."""
+
+    prefix = ""
+
+    def at(self, place: Place) -> Backend:
+        bound = copy.copy(self)
+        bound.name = self.text_of(place)
+        bound.prefix = self.prefix_of(place)
+        return bound
+
+    def text_of(self, place: Place) -> str:
+        return str(place)
+
+    def prefix_of(self, place: Place) -> str:
+        return str(place)
+
+    def create(self, name: str, request: Request) -> Channel:
+        return super().create(self.prefix + name, request)
+
+    def attach(self, name: str, request: Request) -> Channel:
+        return super().attach(self.prefix + name, request)
+
+    def exists(self, name: str) -> bool:
+        return super().exists(self.prefix + name)
+
+    def unlink(self, name: str) -> None:
+        super().unlink(self.prefix + name)
+
+    def names(self) -> list[str]:
+        parts = [name.rpartition("/") for name in super().names()]
+        return [f"/{name}" for prefix, _, name in parts if prefix == self.prefix]
+
+    def spoil(self, channel: Channel) -> Channel:
+        channel.capabilities = self.capabilities
+        return channel
+
+
+class HasPlaces(InPlaces, Odd):
+    passes = tuple(
+        name
+        for name in vars(Places)
+        if name.startswith("test_") and name != "test_a_backend_without_places_refuses_them"
+    )
+    capabilities = replace(MemoryBackend.capabilities, places=True)
+
+
+class MixesPlaces(InPlaces, Wrong):
+    caught_by = "test_queues_in_two_places_do_not_meet"
+    right = "HasPlaces"
+    capabilities = HasPlaces.capabilities
+
+    def prefix_of(self, place: Place) -> str:
+        return ""
+
+    def create(self, name: str, request: Request) -> Channel:
+        return self.attach(name, request) if self.exists(name) else super().create(name, request)
+
+
+class ListsAllPlaces(InPlaces, Wrong):
+    caught_by = "test_a_queue_is_found_in_its_place_alone"
+    right = "HasPlaces"
+    capabilities = HasPlaces.capabilities
+
+    def names(self) -> list[str]:
+        return ["/" + name.rpartition("/")[2] for name in MemoryBackend.names(self)]
+
+
+class TellsAnotherPlace(InPlaces, Wrong):
+    caught_by = "test_the_text_of_a_place_leads_to_it"
+    right = "HasPlaces"
+    capabilities = HasPlaces.capabilities
+
+    def text_of(self, place: Place) -> str:
+        return f"{place}more/"
+
+
+class TellsNoPlace(InPlaces, Wrong):
+    caught_by = "test_a_url_of_a_queue_leads_to_its_place"
+    right = "HasPlaces"
+    capabilities = HasPlaces.capabilities
+
+    def text_of(self, place: Place) -> str:
+        return self.name
+
+
+class ShowsPasswords(InPlaces, Wrong):
+    caught_by = "test_no_password_is_shown"
+    right = "HasPlaces"
+    capabilities = HasPlaces.capabilities
+
+    def text_of(self, place: Place) -> str:
+        password = place.password.reveal() if place.password else ""
+        return str(place).replace("://", f"://{place.user}:{password}@")
+
+
+class QuotesPasswords(InPlaces, Wrong):
+    caught_by = "test_no_password_is_shown"
+    right = "HasPlaces"
+    capabilities = HasPlaces.capabilities
+
+    def at(self, place: Place) -> Backend:
+        if place.password:
+            try:
+                raise ValueError(f"the server refused {place.password.reveal()}")
+            except ValueError as error:
+                raise PermissionDenied("wrong password") from error
+        return super().at(place)
 
 
 class KeepsLeasesInSql(Odd):

@@ -14,7 +14,7 @@ Run = Callable[..., Result]
 Queue = ipcq.Queue[Any]
 
 
-def only(*queues: ipcq.QueueInfo, **unlisted: str) -> Callable[[], ipcq.Listing]:
+def only(*queues: ipcq.QueueInfo, **unlisted: str) -> Callable[..., ipcq.Listing]:
     """Return a replacement for `ipcq.queues`, so that other queues on this machine do not matter."""
     listing = ipcq.Listing(queues)
     listing.unlisted = unlisted
@@ -114,9 +114,11 @@ def test_notes_can_be_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert run("ls", "-q").stderr == ""
 
 
-def test_one_backend_can_be_asked_for(run: Run, alone: Queue) -> None:
+def test_one_backend_can_be_asked_for(run: Run, queue: Queue) -> None:
     """With --backend."""
-    assert run("ls", "--backend", ipcq.backends()[0].name).stdout == ""
+    other = ipcq.backends()[0].name
+    listed = run("ls", "--backend", other).stdout.splitlines()
+    assert [line for line in listed if line.split("\t")[1] != other] == []
 
 
 def test_unknown_backend_is_2(run: Run) -> None:

@@ -33,6 +33,7 @@ def test_attributes_are_those_of_the_queue(run: Run, queue: Queue) -> None:
         "leases": False,
         "max_deliveries": None,
         "lifetime": "persistent",
+        "options": {},
     }
 
 

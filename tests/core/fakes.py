@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ipcq.backend import (
@@ -12,11 +13,12 @@ from ipcq.backend import (
     Channel,
     Notice,
     Persistence,
+    Place,
     Received,
     Request,
     Scope,
 )
-from ipcq.errors import QueueExists, QueueGone, QueueNotFound, QueueShutDown
+from ipcq.errors import InvalidArgument, QueueExists, QueueGone, QueueNotFound, QueueShutDown
 
 #: The default capabilities of the fakes: enough for ``auto`` to create queues on them.
 HOST = Capabilities(
@@ -45,6 +47,7 @@ class FakeQueue:
             leases=request.leases,
             max_deliveries=request.max_deliveries,
             lifetime=request.lifetime,
+            options={option: value for option, value in request.options.items() if option == "shape"},
         )
 
 
@@ -169,6 +172,30 @@ class FakeBackend(Backend):
         """Create a queue as a program that does not use ipcq would."""
         self.queues[name] = queue = FakeQueue(Request(**request))
         return queue
+
+
+class PlacedBackend(FakeBackend):
+    """A fake whose queues are in the numbered databases of servers: ``placed://host:7000/0/``."""
+
+    schemes = ("placeds", "distant")
+
+    def __init__(self, name: str = "placed", **settings: Any) -> None:
+        settings["capabilities"] = replace(settings.get("capabilities", HOST), places=True)
+        super().__init__(name, **settings)
+        self._settings = settings
+        self.bound: dict[str, FakeBackend] = {}
+        #: Each place as it was given, with its credentials.
+        self.given: list[Place] = []
+
+    def at(self, place: Place) -> Backend:
+        self.given.append(place)
+        path = place.path or ("0",)
+        if len(path) > 1 or not path[0].isdigit():
+            raise InvalidArgument(f"the database of {str(place)!r} is not a number: write it as placed://HOST/0/NAME")
+        canonical = replace(place, host=place.host or "localhost", port=place.port or 7000, path=path)
+        if canonical == Place("placed", "localhost", 7000, ("0",)):
+            return self
+        return self.bound.setdefault(str(canonical), FakeBackend(str(canonical), **self._settings))
 
 
 def _nothing(name: str) -> None:

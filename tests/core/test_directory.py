@@ -93,7 +93,7 @@ def test_an_error_of_ipcq_raised_by_a_backend_passes_through(one: FakeBackend, n
         ipcq.exists(name)
 
 
-@pytest.mark.parametrize("address", ["jobs", "/a/b", "", None, 5, "one:///a/b"])
+@pytest.mark.parametrize("address", ["jobs", "/a/b", "", None, 5, "one:///"])
 @pytest.mark.parametrize("call", [ipcq.exists, ipcq.unlink])
 def test_a_bad_name_is_refused(call: Any, address: Any) -> None:
     """Each function that takes a name checks it."""

@@ -71,7 +71,7 @@ def test_every_citation_matches_one_promise_or_clause() -> None:
     [
         "C43: it does more.",
         "C15(b): kills at random.",
-        "Clause 35: there is more.",
+        "Clause 99: there is more.",
         "C14, clauses 5, 99: it ends.",
         "clauses 1 to 40",
         "# what clause\n# 77 says",

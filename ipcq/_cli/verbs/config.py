@@ -9,9 +9,9 @@ import click
 import ipcq
 from ipcq._cli._options import json_option
 from ipcq._cli._output import print_json, print_table
+from ipcq._opening.address import PREFERENCE
 from ipcq._opening.options import DEFAULTS
 from ipcq._opening.registry import STRICT
-from ipcq._opening.rendezvous import PREFERENCE
 from ipcq._process.private_directory import private_places
 from ipcq._process.shortcuts import SHORTCUTS
 from ipcq._redaction import without_secrets
@@ -65,7 +65,8 @@ def _settings() -> Iterator[Setting]:
 def _creation_order() -> Setting:
     named = os.environ.get(PREFERENCE)
     if named:
-        return Setting("backend auto creates on", [without_secrets(named)], f"{ENVIRONMENT}: {PREFERENCE}")
+        what = "place of all queues without a backend" if "://" in named else "backend auto creates on"
+        return Setting(what, [without_secrets(named)], f"{ENVIRONMENT}: {PREFERENCE}")
     usable = {
         each.name: each.capabilities
         for each in ipcq.backends()

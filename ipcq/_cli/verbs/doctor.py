@@ -2,36 +2,41 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import click
 
 import ipcq
-from ipcq._cli._exits import Failure
+from ipcq._cli._exits import Failure, line_of
 from ipcq._cli._lease_checks import check_leases
 from ipcq._cli._machine_checks import ERROR, NOTE, OK, WARNING, Check
 from ipcq._cli._options import json_option
 from ipcq._cli._output import print_json, print_line, print_table, shown
 from ipcq._distribution import DISTRIBUTION, FORMER
 from ipcq._opening import registry
-from ipcq._opening.rendezvous import PREFERENCE
+from ipcq._opening.address import PREFERENCE
 from ipcq._process.signals import reraise_from_handler
-from ipcq._redaction import without_secrets
+from ipcq._redaction import redacted, without_secrets
+from ipcq.backend import Backend
+from ipcq.errors import MessageQueueError
 
 HEADINGS = ("result", "what", "finding", "fix")
 
 
 @click.command("doctor")
+@click.argument("place", required=False, metavar="[PLACE]")
 @json_option("Print one JSON object per check.")
 @click.option("-q", "--quiet", is_flag=True, help="Omit checks that are ok.")
-def command(as_json: bool, quiet: bool) -> None:
+def command(place: str | None, as_json: bool, quiet: bool) -> None:
     """Check this machine, and print the command that fixes each problem.
+
+    With PLACE, the URL of a directory or a server such as redis://host/0, check only that place and its queues.
 
     Checks system limits, shared memory, the name lock, systemd's RemoveIPC, queues left by killed demos and benchmarks,
     each backend, and dead letters and messages that are leased for long. Exits with 1 if there is a warning or an
     error. A note is information only.
     """
-    checks = list(_checks())
+    checks = list(_checks() if place is None else _checks_of_place(place))
     problems = any(each.severity in (WARNING, ERROR) for each in checks)
     if quiet:
         checks = [each for each in checks if each.severity != OK]
@@ -64,6 +69,15 @@ def _checks() -> Iterator[Check]:
     yield from check_leases()
 
 
+def _checks_of_place(place: str) -> Iterator[Check]:
+    backend = registry.backend(place)
+    yield from _check_backend(backend, f"backend {backend.name}")
+    try:
+        yield from check_leases(place)
+    except MessageQueueError as error:
+        yield Check(ERROR, f"backend {backend.name}", line_of(error))
+
+
 def _check_distribution() -> Iterator[Check]:
     # Imported here because it is slow and `ipcq --help` imports every verb.
     from importlib.metadata import PackageNotFoundError, version
@@ -86,22 +100,10 @@ def _check_backends() -> Iterator[Check]:
         if plugin.backend is None:
             yield Check(WARNING, subject, plugin.failure, f"pip uninstall {plugin.distribution}")
             continue
-        availability = registry.probe(plugin.backend)
-        if not availability.usable:
-            # The reason ends with the way out.
-            text, colon, fix = availability.reason.rpartition(": ")
-            yield Check(NOTE, subject, text if colon else fix, fix if colon else "")
-            continue
-        yield Check(OK, subject, "usable")
-        if plugin.backend.capabilities.scope >= ipcq.Scope.HOST:
+        usable = yield from _check_backend(plugin.backend, subject)
+        if usable and plugin.backend.capabilities.scope >= ipcq.Scope.HOST:
             reachable.append(plugin.name)
             persistent = persistent or plugin.backend.capabilities.persistence >= ipcq.Persistence.KERNEL
-        try:
-            for finding in plugin.backend.findings():
-                yield Check(finding.severity.value, subject, finding.text, finding.fix)
-        except Exception as error:  # a broken plugin must not hide the findings of others
-            reraise_from_handler(error)
-            yield Check(WARNING, subject, f"its checks failed: {type(error).__name__}: {error}")
     if not plugins:
         yield Check(ERROR, "backends", registry.NO_METADATA, registry.WAY_OUT)
     elif not reachable:
@@ -110,7 +112,35 @@ def _check_backends() -> Iterator[Check]:
     elif not persistent:
         text = "no usable backend keeps a queue that no process has open"
         yield Check(WARNING, "backends", text, "ipcq backends   # the last column has the fix for each")
-    named = without_secrets(os.environ.get(PREFERENCE, ""))
-    if named and named not in reachable:
-        text = f"{PREFERENCE} names {named!r}, which is unusable or does not reach other processes"
+    yield from _check_preference(reachable)
+
+
+def _check_backend(backend: Backend, subject: str) -> Generator[Check, None, bool]:
+    """Check one backend, and return whether it is usable."""
+    availability = registry.probe(backend)
+    if not availability.usable:
+        # The reason ends with the way out.
+        text, colon, fix = availability.reason.rpartition(": ")
+        yield Check(NOTE, subject, text if colon else fix, fix if colon else "")
+        return False
+    yield Check(OK, subject, "usable")
+    try:
+        for finding in backend.findings():
+            yield Check(finding.severity.value, subject, redacted(finding.text), redacted(finding.fix))
+    except Exception as error:  # a broken plugin must not hide the findings of others
+        reraise_from_handler(error)
+        yield Check(WARNING, subject, redacted(f"its checks failed: {type(error).__name__}: {error}"))
+    return True
+
+
+def _check_preference(reachable: Sequence[str]) -> Iterator[Check]:
+    """Check the backend or place in the environment."""
+    named = os.environ.get(PREFERENCE, "")
+    if "://" in named:
+        try:
+            registry.usable(named)
+        except MessageQueueError as error:
+            yield Check(ERROR, "environment", f"{PREFERENCE}: {line_of(error)}", f"unset {PREFERENCE}")
+    elif named and named not in reachable:
+        text = f"{PREFERENCE} names {without_secrets(named)!r}, which is unusable or does not reach other processes"
         yield Check(ERROR, "environment", text, f"unset {PREFERENCE}")

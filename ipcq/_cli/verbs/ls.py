@@ -4,7 +4,7 @@ import click
 
 from ipcq._cli._exits import complain
 from ipcq._cli._facts import facts_about, facts_about_all
-from ipcq._cli._options import backend_option, json_option, option_of_open, quiet_option
+from ipcq._cli._options import backend_option, json_option, option_of_open, place_argument, quiet_option
 from ipcq._cli._output import print_json, print_table
 
 KEYS = ("name", "backend", "messages", "max_messages", "max_message_size", "mode")
@@ -12,12 +12,15 @@ HEADINGS = ("name", "backend", "messages", "capacity", "size limit", "mode")
 
 
 @click.command("ls")
+@place_argument
 @json_option("Print one JSON object per queue.")
 @backend_option("List only queues on this backend.")
 @option_of_open("other_users")
 @quiet_option
 def command(as_json: bool, backend: str, other_users: bool, quiet: bool) -> None:
-    """List the queues of this machine.
+    """List the queues of this machine, or those of PLACE.
+
+    PLACE is the URL of a directory or a server, as in redis://host/0, for a backend that has places.
 
     Shows name, backend, messages in the queue, capacity in messages ('-' if limited by bytes only), size limit of a
     message in bytes, and mode: a table on a terminal, tab-separated lines without headings in a pipe. Notes on stderr

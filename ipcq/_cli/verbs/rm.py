@@ -7,6 +7,7 @@ from ipcq._cli._for_each import for_each_name
 from ipcq._cli._options import backend_option, json_option, names_argument, quiet_option
 from ipcq._cli._output import shown
 from ipcq._cli._streams import stdin_is_terminal
+from ipcq._redaction import without_credentials
 from ipcq.errors import MessageQueueError, QueueNotFound
 
 
@@ -31,7 +32,7 @@ def _remove(name: str, backend: str, yes: bool) -> bool:
     if not yes:
         if not ipcq.exists(name, backend):
             raise QueueNotFound(queue=name)
-        if not click.confirm(f"Remove queue {shown(name)}{_contents(name, backend)}?", err=True):
+        if not click.confirm(f"Remove queue {shown(without_credentials(name))}{_contents(name, backend)}?", err=True):
             return False
     ipcq.unlink(name, backend)
     return True

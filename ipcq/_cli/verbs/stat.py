@@ -36,6 +36,7 @@ def command(name: str, as_json: bool, backend: str, other_users: bool) -> None:
                 "leases": queue.capabilities.leases,
                 "max_deliveries": queue.max_deliveries,
                 "lifetime": queue.lifetime,
+                "options": queue.options,
             },
             "stats": asdict(queue.stats()),
             "capabilities": capabilities_of(queue.capabilities),

@@ -15,6 +15,7 @@ from ipcq._cli._options import backend_option, json_option, option_of_open, quie
 from ipcq._cli._output import print_json, print_line
 from ipcq._cli._progress import Progress
 from ipcq._cli._signals import stopped_by_signals
+from ipcq._opening import registry
 from ipcq.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -162,8 +163,7 @@ def _resolved(backend: str, limits: Mapping[str, Any]) -> str:
 
 
 def _has_leases(backend: str) -> bool:
-    found = (info.capabilities for info in ipcq.backends() if info.name == backend)
-    return any(capabilities is not None and capabilities.leases for capabilities in found)
+    return registry.backend(backend).capabilities.leases
 
 
 def _sentence(report: "Report") -> str:

@@ -10,9 +10,9 @@ import click
 
 import ipcq
 from ipcq._cli._exits import complain
-from ipcq._cli._facts import facts_about_all, facts_of
+from ipcq._cli._facts import QueueAt, facts_about_all, facts_of
 from ipcq._cli._keyboard import Keyboard
-from ipcq._cli._options import backend_option, interval_option, json_option, option_of_open
+from ipcq._cli._options import backend_option, interval_option, json_option, option_of_open, place_argument
 from ipcq._cli._output import print_json, print_table, rich_table, shown
 from ipcq._cli._signals import stopped_by_signals
 
@@ -51,13 +51,16 @@ COUNTERS = {"puts": "puts_per_second", "gets": "gets_per_second", "waits": "wait
 
 
 @click.command("top")
+@place_argument
 @interval_option(1.0, "Poll interval.")
 @click.option("--once", is_flag=True, help="Print the table once, after one interval.")
 @json_option("Print one JSON object per queue and interval.")
 @backend_option("Show only queues on this backend.")
 @option_of_open("other_users")
 def command(interval: float, once: bool, as_json: bool, backend: str, other_users: bool) -> None:
-    """Show depth and rates of all queues of this machine, until q or Ctrl-C.
+    """Show depth and rates of all queues of this machine, or of PLACE, until q or Ctrl-C.
+
+    PLACE is the URL of a directory or a server, as in redis://host/0, for a backend that has places.
 
     Rates refer to the last interval. If a backend does not count puts and gets, put/s and get/s are '-', and change/s,
     the change of the depth, is the only rate. waits/s is how often a producer or consumer had to wait. leased, delayed
@@ -123,7 +126,7 @@ class Sampler:
         """Return a row for each queue, and notes for those that cannot be listed or opened."""
         after: dict[tuple[str, str], tuple[float, dict[str, int | None]]] = {}
 
-        def facts_with_rates(each: ipcq.QueueInfo) -> dict[str, Any]:
+        def facts_with_rates(each: QueueAt) -> dict[str, Any]:
             with ipcq.open(each.name, each.backend, create=False, write=False, other_users=self._other_users) as queue:
                 facts, stats = facts_of(queue), queue.stats()
             key = (each.name, each.backend)

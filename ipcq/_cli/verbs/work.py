@@ -6,6 +6,7 @@ import sys
 import click
 
 import ipcq
+from ipcq._abilities.dead_letters import dead_command
 from ipcq._cli import _items
 from ipcq._cli._children import Children
 from ipcq._cli._exits import Failure, complain
@@ -131,7 +132,7 @@ def command(
             until_done=until_done,
             output=STDERR if as_json else None,
         )
-        report = Report(queue.name, progress, as_json=as_json, quiet=quiet)
+        report = Report(dead_command(queue.name, queue.backend), progress, as_json=as_json, quiet=quiet)
         Worker(queue, children, stop, plan, report).run()
         progress.close()
         if not quiet:

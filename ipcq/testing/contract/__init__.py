@@ -19,6 +19,7 @@ from ipcq.testing.contract._handles import Handles
 from ipcq.testing.contract._leases import Leases
 from ipcq.testing.contract._limits import Limits
 from ipcq.testing.contract._names import Names
+from ipcq.testing.contract._places import Places
 from ipcq.testing.contract._safety import Safety
 from ipcq.testing.contract._signals import Signals
 from ipcq.testing.contract._waiting import Waiting
@@ -26,7 +27,9 @@ from ipcq.testing.contract._waiting import Waiting
 __all__ = ("BackendContract",)
 
 
-class BackendContract(Delivery, Batches, Waiting, Signals, Ends, Names, Limits, Handles, Abilities, Leases, Safety):
+class BackendContract(
+    Delivery, Batches, Waiting, Signals, Ends, Names, Places, Limits, Handles, Abilities, Leases, Safety
+):
     """Prove that a backend keeps the contract: subclass it under a name that begins with ``Test`` and set `backend`.
 
     The docstring of each test begins with the clause that the test proves, so a failure names it. ``Clause 14`` is
@@ -34,7 +37,8 @@ class BackendContract(Delivery, Batches, Waiting, Signals, Ends, Names, Limits, 
     promised" of ipcq's documentation (``docs/reference/promises.md`` in the source distribution).
 
     Attributes:
-        backend: The backend's name.
+        backend: The backend's name, or the URL of a place.
+        places: URLs of two other places, if the backend has places.
         small: Options of the suite's queues: `max_messages` (3 or 4), `max_message_size` (512), and if needed the
             backend's own.
         patience: Seconds after which a hanging test fails.

@@ -511,12 +511,12 @@ class Abilities(Bench):
 
     def _nameless(self) -> Channel:
         self.needs("nameless")
-        return described(self.backend).create_nameless(Request(buffer_size=1 << 16))
+        return described(self._plugin).create_nameless(Request(buffer_size=1 << 16))
 
     def test_descriptors_lead_to_a_nameless_queue(self) -> None:
         """Clause 22: a channel made from the descriptors takes what the first one puts."""
         one = self._nameless()
-        other = described(self.backend).adopt([os.dup(each) for each in one.descriptors()], Request())
+        other = described(self._plugin).adopt([os.dup(each) for each in one.descriptors()], Request())
         one.try_put(b"item", 0)
         taken = other.try_get()
         one.close()
@@ -542,11 +542,11 @@ class Abilities(Bench):
         """Clause 20: each operation on queues without a name raises Unsupported."""
         self.lacks("nameless")
         self.create()
-        channel = described(self.backend).attach(self.name, Request())
+        channel = described(self._plugin).attach(self.name, Request())
         try:
             ways: list[Callable[[], object]] = [
-                lambda: described(self.backend).create_nameless(Request()),
-                lambda: described(self.backend).adopt((), Request()),
+                lambda: described(self._plugin).create_nameless(Request()),
+                lambda: described(self._plugin).adopt((), Request()),
                 lambda: channel.try_put_all([]),
                 channel.descriptors,
             ]

@@ -150,10 +150,15 @@ class Bench:
 
     def _skip_where_unusable(self) -> None:
         installed = {info.name: info for info in ipcq.backends()}
-        if self.backend not in installed:
-            pytest.fail(f"no backend {self.backend!r} is installed: installed are {', '.join(installed)}")
-        if not installed[self.backend].usable:
-            pytest.skip(f"backend {self.backend!r} cannot be used here: {installed[self.backend].reason}")
+        if self._plugin not in installed:
+            pytest.fail(f"no backend {self._plugin!r} is installed: installed are {', '.join(installed)}")
+        if not installed[self._plugin].usable:
+            pytest.skip(f"backend {self._plugin!r} cannot be used here: {installed[self._plugin].reason}")
+
+    @property
+    def _plugin(self) -> str:
+        """Name of the backend, also if `backend` is a place."""
+        return self.backend.partition("://")[0]
 
     # Queues
 
@@ -163,13 +168,15 @@ class Bench:
         self._cleaning.callback(self._forget, name)
         return name
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, at: str = "") -> None:
         with suppress(ipcq.MessageQueueError):
-            ipcq.unlink(name, self.backend)
+            ipcq.unlink(name, at or self.backend)
 
-    def create(self, name: str | None = None, **options: Any) -> "ipcq.Queue[Any]":
-        """Create the test's queue, or one called `name`; `small` sets its options unless others are given."""
-        opened = ipcq.open(name or self.name, backend=self.backend, **{"exclusive": True, **self.small, **options})
+    def create(self, name: str | None = None, *, at: str = "", **options: Any) -> "ipcq.Queue[Any]":
+        """Create the test's queue, or one called `name`, in the place `at`; `small` sets options that are not given."""
+        opened = ipcq.open(
+            name or self.name, backend=at or self.backend, **{"exclusive": True, **self.small, **options}
+        )
         self._cleaning.callback(opened.close)
         return opened
 
@@ -213,7 +220,7 @@ class Bench:
         """Capabilities of a queue with the options `small`, and with priorities and leases if the backend has them."""
         known = type(self).__dict__.get("_can")
         if known is None:
-            best = next(info.capabilities for info in ipcq.backends() if info.name == self.backend)
+            best = next(info.capabilities for info in ipcq.backends() if info.name == self._plugin)
             abilities = {each: best is not None and getattr(best, each) for each in ("priorities", "leases")}
             options = {**self.small, **abilities}
             name = self.fresh_name()
