@@ -14,6 +14,7 @@ from ipcq.backend import Capabilities, Persistence, Scope, Stats
 from ipcq.errors import (
     BackendUnavailable,
     BackendUnknown,
+    ConnectionLost,
     CorruptQueue,
     DecodeError,
     EncodeError,
@@ -46,6 +47,7 @@ __all__ = (
     "BackendUnavailable",
     "BackendUnknown",
     "Capabilities",
+    "ConnectionLost",
     "CorruptQueue",
     "DeadLetter",
     "DeadLetters",

@@ -8,13 +8,14 @@ import errno as _errno
 import queue as _queue
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from ipcq._redaction import redacted, without_secrets
 
 __all__ = (
     "BackendUnavailable",
     "BackendUnknown",
+    "ConnectionLost",
     "CorruptQueue",
     "DecodeError",
     "EncodeError",
@@ -269,6 +270,43 @@ class LeaseLost(MessageQueueError):
     """The lease is over: the message was settled, has returned to the queue, or was dropped. Nothing was changed."""
 
     wording = "the lease is over, and the message may be with another consumer: let it go"
+
+
+#: What is known about an operation whose connection was lost.
+_Outcome: TypeAlias = Literal["done", "not done", "unknown"]
+
+_OUTCOMES: Final[Mapping[_Outcome, str]] = {
+    "done": "the operation was done, but its result is lost",
+    "not done": "nothing was done: try again when the server answers",
+    "unknown": "the operation may have been done: look at the queue before you repeat it",
+}
+
+
+class ConnectionLost(MessageQueueError, ConnectionError):
+    """The server of the queue did not answer in time, or the connection to it was lost.
+
+    Attributes:
+        outcome: ``"not done"``: the operation changed nothing. ``"done"``: it was done, but its result is lost.
+            ``"unknown"``: either of the two.
+    """
+
+    wording = "the queue's server did not answer"
+    errno: int | None = _errno.ECONNRESET
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        outcome: _Outcome = "unknown",
+        queue: str | None = None,
+        backend: str | None = None,
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(detail, queue=queue, backend=backend, errno=errno)
+        self.outcome: _Outcome = outcome
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {_OUTCOMES[self.outcome]}"
 
 
 class BackendUnknown(MessageQueueError, LookupError):

@@ -7,6 +7,7 @@ from ipcq._process.deadline import SLICE
 from ipcq._process.gevent import NativeThread, original
 from ipcq._process.limits import check_daemon_threads, too_many_threads
 from ipcq._process.native import Serials
+from ipcq._process.operation import Asking
 from ipcq._process.signals import reraise_from_handler
 from ipcq.backend import Channel, LeaseChannel
 from ipcq.errors import MessageQueueError, QueueClosed, QueueGone
@@ -66,7 +67,8 @@ class Session(Serials):
         if handle is None or handle.closed:
             return -1
         try:
-            return min(SLICE, max(0.001, handle._with_channel(lambda channel: self._step(channel, clock))))
+            with Asking(clock() + _RENEWAL_SECONDS):
+                return handle._with_channel(lambda channel: self._step(channel, clock))
         except (QueueClosed, QueueGone):
             return -1
         except (MessageQueueError, MemoryError):
@@ -76,10 +78,12 @@ class Session(Serials):
         assert isinstance(channel, LeaseChannel)  # noqa: S101  # for the type checker: only such handles have a session
         now = clock()
         if self.renewed and now >= self._next_renewal:
-            self._next_renewal = now + _RENEWAL_SECONDS
             self.renewed.difference_update(channel.extend(list(self.renewed), RENEWED_SECONDS))
+            self._next_renewal = now + _RENEWAL_SECONDS
+        if channel.remote:
+            return SLICE  # the server returns by itself what is over, and is not asked while nothing is leased
         seconds = channel.tend()
-        return SLICE if seconds is None else seconds
+        return SLICE if seconds is None else min(SLICE, max(0.001, seconds))
 
 
 class Tended(Protocol):

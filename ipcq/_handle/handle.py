@@ -1,9 +1,9 @@
 """An open handle that moves bytes: putting, getting, waiting, and looking at the queue.
 
 `_put_encoded` checks the size of the message and calls the channel's `try_put`. If the queue is full, it loops: wait
-until there may be space, for at most `SLICE` seconds, and try again. Getting works the same way. `Queue` in queue.py
-adds objects. Its `put` and `get` repeat the steps before the loop, to save a call. `Lifecycle` in lifecycle.py counts
-the calls, and closes the channel.
+until there may be space, for at most the channel's `slice`, and try again. Getting works the same way. `Queue` in
+queue.py adds objects. Its `put` and `get` repeat the steps before the loop, to save a call. `RemoteQueue` in remote.py
+adds what queues on servers need. `Lifecycle` in lifecycle.py counts the calls, and closes the channel.
 
 Other packages of ipcq use only `ipcq._handle.interface`.
 """
@@ -21,7 +21,7 @@ from ipcq._handle.leftovers import out_of_memory_error
 from ipcq._handle.lifecycle import Lifecycle, refusal
 from ipcq._handle.origin import Origin
 from ipcq._handle.waits import waits_of
-from ipcq._process.deadline import SLICE, seconds_of
+from ipcq._process.deadline import seconds_of
 from ipcq.backend import (
     HIGHEST_PRIORITY,
     LONGEST,
@@ -93,7 +93,7 @@ class Handle(Lifecycle):
                 if stored == len(batch) or now >= deadline:
                     break
                 waited = True
-                self._waits.wait_writable(len(batch[stored]), since, min(deadline, now + SLICE))
+                self._waits.wait_writable(len(batch[stored]), since, min(deadline, now + channel.slice))
             if waited:
                 channel.count_wait(stored == len(batch))
         except (MessageQueueError, MemoryError):
@@ -113,7 +113,7 @@ class Handle(Lifecycle):
             raise self._timed_out(QueueFull)
         channel = self._channel
         while now < deadline:
-            self._waits.wait_writable(size, since, min(deadline, now + SLICE))
+            self._waits.wait_writable(size, since, min(deadline, now + channel.slice))
             if attempt():
                 _count_successful_wait(channel)
                 return
@@ -178,7 +178,7 @@ class Handle(Lifecycle):
             raise self._timed_out(QueueEmpty)
         channel = self._channel
         while now < deadline:
-            self._waits.wait_readable(since, min(deadline, now + SLICE))
+            self._waits.wait_readable(since, min(deadline, now + channel.slice))
             received = attempt()
             if received is not None:
                 _count_successful_wait(channel)
@@ -442,8 +442,9 @@ class Handle(Lifecycle):
     def unlink(self) -> None:
         """Remove the queue's name; call it before or after `close`. If the name is already removed, do nothing.
 
-        While this handle is open, a newer queue of the same name is not touched. With `capabilities.ends_on_fileno` the
-        descriptors of `fileno` become readable; otherwise poll them with a timeout.
+        While this handle is open, a newer queue of the same name is not touched; if the queue is on a server, it is
+        not touched afterwards either. With `capabilities.ends_on_fileno` the descriptors of `fileno` become readable;
+        otherwise poll them with a timeout.
 
         Raises:
             PermissionDenied: This user lacks the permission.
@@ -456,7 +457,7 @@ class Handle(Lifecycle):
             return bool(self._closing) or self._with_channel(lambda channel: channel.linked())
 
         try:
-            self._origin.remove(is_linked_or_closed)
+            self._origin.remove(is_linked_or_closed, self._channel.incarnation)
         except QueueNotFound:
             pass
         self._unlinked = True

@@ -82,6 +82,8 @@ class Lifecycle(Base):
         """
         if not self._closing:
             self._refuse_calls(QueueClosed.wording)
+        if self._unclosed:
+            self._channel.wake()
         self._wait_for_other_calls()
         self._close_channel_if_idle()
         self._wait_for_other_calls()  # another thread may be closing the channel at this moment

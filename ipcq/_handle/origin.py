@@ -12,8 +12,9 @@ class Origin(NamedTuple):
     name: str
     backend: Backend
     request: Request
-    remove: Callable[[Callable[[], bool]], None]
-    """Take the name lock, and unlink the name if the argument then returns True."""
+    remove: Callable[[Callable[[], bool], str], None]
+    """Take the name lock, and unlink the name if the first argument then returns True. If the second, an incarnation,
+    is not empty, unlink the name instead if it leads to that."""
     reopen: Callable[[], tuple[Any, ...]]
     """Return what `__reduce__` has to return, so that pickle can attach again."""
     alternatives: Callable[[str], Sequence[str]]

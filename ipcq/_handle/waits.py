@@ -105,5 +105,8 @@ def _wait(descriptor: int | None, event: int, since: float, until: float) -> Non
 
 
 def waits_of(channel: Channel) -> Waits:
-    """Return the waits of a handle that is opened now."""
-    return GeventWaits(channel) if has_patched("select") else channel
+    """Return the waits of a handle that is opened now.
+
+    A channel to a server waits in sockets, which gevent has patched too. To poll instead would be a request each time.
+    """
+    return GeventWaits(channel) if has_patched("select") and not channel.remote else channel

@@ -13,6 +13,7 @@ from ipcq._opening.rendezvous import backends, backends_with, located, name_lock
 from ipcq._opening.rivals import retry_during_race
 from ipcq._process.deadline import NEVER
 from ipcq._process.imports import shortage_reported
+from ipcq._process.operation import Asking
 from ipcq._process.signals import reraise_from_handler
 from ipcq._redaction import redacted
 from ipcq.backend import Backend
@@ -58,20 +59,28 @@ def unlink(name: str, backend: str = AUTO) -> None:
     remove(name, where, lambda: True)
 
 
-def remove(name: str, where: Where | Backend, condition: Callable[[], bool]) -> None:
-    """Take the name lock, and remove the name as `unlink` does if `condition` then returns True."""
+def remove(name: str, where: Where | Backend, condition: Callable[[], bool], incarnation: str = "") -> None:
+    """Take the name lock, and remove the name as `unlink` does if `condition` then returns True.
+
+    If an incarnation is given, remove the name if it leads to that, whatever the condition.
+    """
     searched = [where] if isinstance(where, Backend) else backends(where)
+    deadline = monotonic() + OPEN_TIMEOUT
     with (
         located(name, searched[0].name if where != AUTO else AUTO),
-        name_lock_for(name, searched, monotonic() + OPEN_TIMEOUT),
+        Asking(deadline),
+        name_lock_for(name, searched, deadline),
     ):
-        if not condition():
+        if not (incarnation or condition()):
             return
         # The unlink of a named backend raises if there is no such queue.
         found = searched[0] if where != AUTO else retry_during_race(partial(_backend_with, name), NEVER)
         with located(name, found.name):
             try:
-                found.unlink(name)
+                if incarnation:
+                    found.unlink_incarnation(name, incarnation)
+                else:
+                    found.unlink(name)
             except QueueNotFound as error:
                 raise _not_found() from error
 

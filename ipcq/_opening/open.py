@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from ipcq._handle.lifecycle import NOT_PREPARED
 from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Queue
+from ipcq._handle.remote import queue_over
 from ipcq._opening import registry
 from ipcq._opening.address import AUTO, parse
 from ipcq._opening.directory import remove
@@ -94,7 +95,7 @@ def open(name: str, backend: str = AUTO, **options: Any) -> Queue[Any]:
         except MessageQueueError as error:
             channel.close()
             raise error.at(open_request.name, found.name)
-    queue: Queue[Any] = Queue(
+    queue: Queue[Any] = queue_over(
         channel,
         codec,
         Origin(

@@ -181,13 +181,20 @@ def _availability(candidate: Backend) -> Availability:
         return Availability.no(error.detail)
 
 
+def is_local(candidate: Backend) -> bool:
+    """Return whether a backend needs no other machine, whose answer may take any time."""
+    return candidate.capabilities.scope < Scope.NETWORK
+
+
 def able(ability: str) -> list[str]:
     """Return the names of the usable backends that have a capability; those between processes come first.
+
+    Backends of other machines are left out, as in the choice of `auto`.
 
     Raises:
         BackendUnavailable: No distribution provides a backend.
     """
-    found = [each.backend for each in known() if each.backend is not None]
+    found = [each.backend for each in known() if each.backend is not None and is_local(each.backend)]
     found = [each for each in found if getattr(each.capabilities, ability) and _availability(each).usable]
     found.sort(key=lambda each: (each.capabilities.scope < Scope.HOST, -(each.rank or 0), each.name))
     return [each.name for each in found]

@@ -145,6 +145,23 @@ each clause.
     `repr`, a log record, or the arguments of a process. If a library's exception quotes a password, the backend raises
     its own error ``from None``. A backend keeps passwords in `Secret`s, which ipcq removes from texts as long as they
     exist.
+
+**On a server**
+
+38. A channel whose operations ask a server is a `RemoteChannel`. It asks with `ask` or `Unanswered`, and so does the
+    descriptor of its backend. They know the deadline of the user's call, and repeat an operation until then. One
+    attempt ends at its `until`, and raises `ConnectionLost`. Whatever exception ends an attempt, its connection is
+    closed, so that no later request gets its reply. `auto` asks no backend of the scope `NETWORK` and takes no lock for
+    it.
+39. All attempts of an operation have one identity. The server carries out the first that arrives, remembers its reply
+    for some time, and repeats the reply to the others. What the backend passes as `remembered` is less than that time.
+    The next take of a channel returns what a take got whose reply was lost.
+40. `ConnectionLost.outcome` is ``"not done"`` only if the server cannot have got the request, and ``"done"`` only if it
+    has carried it out.
+41. `incarnation` identifies a queue among all that have or had its name. An operation of a channel on another
+    incarnation raises `QueueGone`. `unlink_incarnation` compares and removes in one step.
+42. A consumer that waits for a long time makes one request a second on average. `wake` ends the waits of all threads
+    within 0.1 seconds.
 """
 
 from ipcq._process.deadline import SLICE, pause
@@ -153,6 +170,7 @@ from ipcq._process.gevent import NativeRLock, NativeThread, is_this_thread, orig
 from ipcq._process.imports import importing
 from ipcq._process.limits import check_daemon_threads, check_file_size, too_many_descriptors, too_many_threads
 from ipcq._process.lock_holders import Holder, holder_of_byte, holder_of_file, holder_of_thread
+from ipcq._process.operation import Operation, Unanswered, ask
 from ipcq._process.private_directory import (
     make_private_directories,
     make_private_directory,
@@ -185,6 +203,7 @@ from ipcq.backend._leases import (
 from ipcq.backend._notice import Notice, give_notice, notice_taken
 from ipcq.backend._owner import check_owner
 from ipcq.backend._place import Place, check_plaintext, credentials
+from ipcq.backend._remote import RemoteChannel
 from ipcq.backend._request import AFTER_UNLINK, LIFETIMES, AfterUnlink, Lifetime, Request
 from ipcq.backend._stats import Stats
 from ipcq.backend._translated import explained, translated
@@ -218,15 +237,19 @@ __all__ = (
     "NativeRLock",
     "NativeThread",
     "Notice",
+    "Operation",
     "Persistence",
     "Place",
     "Received",
+    "RemoteChannel",
     "Request",
     "Scope",
     "Secret",
     "Severity",
     "Stats",
+    "Unanswered",
     "Verdict",
+    "ask",
     "belongs",
     "check_daemon_threads",
     "check_file_size",

@@ -79,6 +79,15 @@ class Backend(Protocol):
             f"{self.name}:///name?option=value"
         )
 
+    def unlink_incarnation(self, name: str, incarnation: str) -> None:
+        """Remove the queue if the name leads to this incarnation, in one step (clause 41).
+
+        Raises:
+            QueueNotFound: No queue has this name, or another one has it.
+            PermissionDenied: This user lacks the permission.
+        """
+        raise Unsupported
+
     def create_nameless(self, request: Request) -> Channel:
         """Create a queue without a name and return a channel to it (clause 22). Raises as `create` does."""
         raise Unsupported

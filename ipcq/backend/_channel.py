@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
-from ipcq._process.deadline import pause
+from ipcq._process.deadline import SLICE, pause
 from ipcq._process.lock_holders import Holder
 from ipcq.backend._attributes import Attributes
 from ipcq.backend._capabilities import Capabilities
@@ -35,6 +35,14 @@ class Channel(Protocol):
     """What the queue was created with."""
     capabilities: Capabilities
     """What this queue can do."""
+    slice: float = SLICE
+    """Longest time of one `wait_readable` or `wait_writable`, in seconds."""
+    remote: bool = False
+    """Its operations ask a server, so each may stand still: it is a `RemoteChannel`."""
+    may_block: bool = False
+    """A call may take long, because it waits for a disk or a server: `ipcq.aio` makes the calls in threads."""
+    incarnation: str = ""
+    """Identifies this queue among all that have or had its name; empty if `linked` and the name lock suffice."""
 
     @abstractmethod
     def try_put(self, data: bytes, priority: int, /) -> bool:
@@ -121,7 +129,7 @@ class Channel(Protocol):
     def wait_readable(self, since: float, until: float, /) -> None:
         """Wait until a message may be available, until `until` at the latest (clause 13).
 
-        `since` is when the whole wait began. Both are times of `time.monotonic`, in seconds. `until` is at most `SLICE`
+        `since` is when the whole wait began. Both are times of `time.monotonic`, in seconds. `until` is at most `slice`
         ahead.
         """
         pause(since, until)
@@ -129,6 +137,10 @@ class Channel(Protocol):
     def wait_writable(self, size: int, since: float, until: float, /) -> None:
         """Wait until a message of `size` bytes may fit, until `until` at the latest (clause 13)."""
         pause(since, until)
+
+    def wake(self) -> None:
+        """End the waits of this channel soon. A handle that is being closed calls it, perhaps after `close`."""
+        return
 
     def count_wait(self, served: bool, /) -> None:
         """Count, for `stats`, a put or get that had to wait, and whether it succeeded in the end."""

@@ -4,7 +4,7 @@ The kernel frees such a queue when the last descriptor is closed, even by a kill
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -89,6 +89,10 @@ def _adopt(name: str, travelling: Sequence[Travelling]) -> Queue[bytes]:
         return _handle(backend, channel, request)
 
 
+def _keep(condition: Callable[[], bool], incarnation: str) -> None:
+    """Remove nothing: the queue goes with its last descriptor."""
+
+
 def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes]:
     def reopen() -> tuple[Any, ...]:
         return _adopt, (backend.name, [departing(each) for each in channel.descriptors()])
@@ -97,7 +101,7 @@ def _handle(backend: Backend, channel: Channel, request: Request) -> Queue[bytes
         name=NAME,
         backend=backend,
         request=request,
-        remove=lambda _: None,
+        remove=_keep,
         reopen=reopen,
         alternatives=registry.able,
     )

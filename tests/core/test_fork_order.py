@@ -41,7 +41,7 @@ def test_the_core_registers_its_steps_in_order() -> None:
     """The order is imports, channels, handles, all others."""
     run = subprocess.run([sys.executable, "-c", TELL], capture_output=True, text=True, check=True, timeout=60)
     names = [name for name in run.stdout.split() if name.startswith("ipcq")]
-    core = ["ipcq._process.imports", "ipcq._process.forks", "ipcq._handle.lifecycle"]
+    core = ["ipcq._process.imports", "ipcq._process.forks", "ipcq._process.operation", "ipcq._handle.lifecycle"]
     assert names == [*core, "ipcq._process.forks", "ipcq.compat._interruptions"]
 
 

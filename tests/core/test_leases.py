@@ -62,6 +62,60 @@ def no_threads() -> None:
 # The thread
 
 
+def test_a_server_is_not_asked_while_nothing_is_leased(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 42: it returns by itself what is over."""
+    monkeypatch.setattr("ipcq._abilities.leases.RENEWED_SECONDS", 60.0)
+    monkeypatch.setattr(session, "SLICE", 0.001)
+    monkeypatch.setattr(session, "_RENEWAL_SECONDS", 0.0)
+    channel = blind(queue)
+    channel.remote = True
+    extensions = []
+    extend = channel.extend
+
+    def extended(tokens: Any, hold: float) -> Any:
+        extensions.append(hold)
+        return extend(tokens, hold)
+
+    rounds = []
+    tend = session.Session._tend
+
+    def tended(*arguments: Any) -> float:
+        seconds = tend(*arguments)
+        rounds.append((len(extensions), seconds))
+        return seconds
+
+    monkeypatch.setattr(session.Session, "_tend", tended)
+    monkeypatch.setattr(channel, "extend", extended)
+    monkeypatch.setattr(channel, "tend", lambda: tendings.append(None))
+    tendings: list[None] = []
+    queue.put("job")
+    with queue.lease():
+        wait_until(lambda: extensions)
+    first = len(rounds) + 1  # one may have been on its way
+    wait_until(lambda: len(rounds) > first + 10)
+    assert rounds[first][0] == rounds[-1][0]
+    assert tendings == []
+
+
+def test_a_renewal_that_failed_is_repeated_soon(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C3: while a server is away, the hold goes on."""
+    monkeypatch.setattr(session, "_RENEWAL_SECONDS", 1000.0)
+    channel = blind(queue)
+    extend, failures = channel.extend, [ipcq.ConnectionLost("first"), ipcq.ConnectionLost("second")]
+    renewals = []
+
+    def fail_twice(tokens: Any, hold: float) -> Any:
+        if failures:
+            raise failures.pop()
+        renewals.append(hold)
+        return extend(tokens, hold)
+
+    monkeypatch.setattr(channel, "extend", fail_twice)
+    queue.put("job")
+    with queue.lease():
+        wait_until(lambda: renewals)
+
+
 def test_a_lease_without_a_hold_is_renewed_where_no_death_is_noticed(
     queue: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

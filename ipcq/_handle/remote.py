@@ -1,0 +1,95 @@
+"""A handle to a queue on a server: it tells the operations of each call the call's deadline.
+
+`Asking` does that, so `put` and `get` of other queues pay nothing for it. An operation that gets no answer is repeated
+below the channel (`ipcq.backend.ask`), and asks this handle between two attempts whether it is still open.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from ipcq._abilities.lease import Lease
+from ipcq._handle.origin import Origin
+from ipcq._handle.queue import Message, Queue
+from ipcq._process.deadline import PASSED, deadline_of
+from ipcq._process.operation import ANSWER_SECONDS, OPERATION_SECONDS, Asking, asking_deadline
+from ipcq.backend import Channel
+from ipcq.errors import InvalidArgument
+from ipcq.serializers import Codec
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class RemoteQueue(Queue[T]):
+    """A `Queue` on a server; calls that have no docstring here do the same as there."""
+
+    __slots__ = ()
+
+    def _asking(self, block: bool, timeout: float | None) -> Asking:
+        try:
+            deadline = deadline_of(block, timeout)
+        except InvalidArgument:
+            deadline = PASSED  # the call itself raises it
+        return self._asking_until(deadline)
+
+    def _asking_until(self, deadline: float) -> Asking:
+        if deadline == PASSED:  # even a call that does not wait needs an answer
+            deadline = asking_deadline(ANSWER_SECONDS)
+        return Asking(deadline, self._check_open)
+
+    def _with_channel(self, operation: Callable[[Channel], R]) -> R:
+        with Asking(asking_deadline(OPERATION_SECONDS), self._check_open):
+            return super()._with_channel(operation)
+
+    def _put_encoded(self, data: bytes, priority: int, deadline: float, delay: float = 0) -> None:
+        with self._asking_until(deadline):
+            super()._put_encoded(data, priority, deadline, delay)
+
+    def put(
+        self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0, delay: float = 0
+    ) -> None:
+        with self._asking(block, timeout):
+            super().put(item, block, timeout, priority=priority, delay=delay)
+
+    def put_nowait(self, item: T) -> None:
+        self.put(item, False)
+
+    def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
+        with self._asking(block, timeout):
+            return super().put_many(items, block, timeout)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        with self._asking(block, timeout):
+            return super().get(block, timeout)
+
+    def get_nowait(self) -> T:
+        return self.get(False)
+
+    def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
+        with self._asking(block, timeout):
+            return super().get_many(max_items, block, timeout)
+
+    def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
+        with self._asking(block, timeout):
+            return super().get_message(block, timeout)
+
+    def lease_many(
+        self, max_items: int, block: bool = True, timeout: float | None = None, *, hold: float | None = None
+    ) -> list[Lease[T]]:
+        with self._asking(block, timeout):
+            return super().lease_many(max_items, block, timeout, hold=hold)
+
+    def _lease(
+        self,
+        block: bool,
+        timeout: float | None,
+        hold: float | None,
+        check: Callable[[], object] = lambda: None,
+    ) -> Lease[T]:
+        with self._asking(block, timeout):
+            return super()._lease(block, timeout, hold, check)
+
+
+def queue_over(channel: Channel, codec: Codec, origin: Origin) -> Queue[T]:
+    """Return a handle over a channel."""
+    return (RemoteQueue if channel.remote else Queue)(channel, codec, origin)
