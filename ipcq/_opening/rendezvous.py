@@ -372,10 +372,27 @@ def backends_with(name: str, backend: Where) -> list[Backend]:
 
 
 def backends(where: Where) -> list[Backend]:
-    """Return the named backend, bound to the place if there is one, or for ``"auto"`` all that could be loaded."""
+    """Return the named backend, bound to the place if there is one, or for ``"auto"`` all local ones.
+
+    Nothing asks a server that was not named: the server may be away, and then each call would wait for it.
+    """
     if where != AUTO:
         return [registry.backend(where)]
-    return [each.backend for each in registry.known() if each.backend is not None]
+    if (remote := _preferred_remote()) is not None:
+        return [remote]
+    return [each.backend for each in registry.known() if each.backend is not None and registry.is_local(each.backend)]
+
+
+def _preferred_remote() -> Backend | None:
+    """Return the backend of other machines that the environment names, if it names one."""
+    preferred = os.environ.get(PREFERENCE)
+    if not preferred:
+        return None
+    try:
+        found = registry.plugin(preferred).backend
+    except BackendUnknown:
+        return None  # an error only where a queue is created
+    return None if found is None or registry.is_local(found) else found
 
 
 def name_lock_for(name: str, candidates: Iterable[Backend], deadline: float) -> AbstractContextManager[None]:
