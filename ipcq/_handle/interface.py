@@ -9,36 +9,43 @@ from typing import TypeVar
 
 from ipcq._abilities.leases import Leases
 from ipcq._handle.handle import Handle, check_signal
-from ipcq._handle.queue import Queue
+from ipcq._handle.queue import Queue, check_max_items
 from ipcq._handle.waits import Waits
+from ipcq._process.deadline import PASSED
+from ipcq._process.operation import ANSWER_SECONDS, Asking, asking_deadline
 from ipcq.backend import Backend, Channel, Received
-from ipcq.errors import MessageQueueError
+from ipcq.errors import MessageQueueError, QueueEmpty
 
 __all__ = (
     "LeaseLoop",
+    "asking",
+    "check_max_items",
     "check_signal",
     "count_wait",
+    "decoded",
     "descriptor",
     "encode",
     "encode_all",
     "expect_no_close",
     "finish_body",
+    "keep",
+    "may_block",
     "next_lease",
     "on_channel",
     "out_of_time",
     "put_encoded",
     "skip_message",
+    "slice_of",
+    "take",
     "taker",
     "waits",
+    "wake",
 )
 
 T = TypeVar("T")
 
 #: ``on_channel(handle, operation)`` calls `operation` with the channel, which stays open during the call.
 on_channel = Handle._with_channel
-
-#: ``put_encoded(handle, data, priority, deadline, delay=0)`` puts bytes, and waits for space until the deadline.
-put_encoded = Handle._put_encoded
 
 #: ``out_of_time(handle, kind)`` makes the `QueueFull` or `QueueEmpty` of a call that timed out.
 out_of_time = Handle._timed_out
@@ -57,14 +64,68 @@ def descriptor(handle: Handle) -> Backend:
     return handle._origin.backend
 
 
+def put_encoded(handle: Handle, data: bytes, priority: int, deadline: float, delay: float = 0) -> None:
+    """Put bytes, and wait for space until the deadline."""
+    handle._put_encoded(data, priority, deadline, delay)  # not an alias: handles to queues on servers override it
+
+
 def taker(handle: Handle) -> Callable[[], Received | None]:
     """Return a function that takes the next message as bytes, or returns None if the queue is empty."""
     return handle._try_take
 
 
 def waits(handle: Handle) -> Waits:
-    """Return how this handle waits; call its methods inside `on_channel`, for at most `SLICE` seconds."""
+    """Return how this handle waits; call its methods inside `on_channel`, for at most `slice_of` seconds."""
     return handle._waits
+
+
+def slice_of(handle: Handle) -> float:
+    """Return the longest time of one wait, in seconds."""
+    return handle._channel.slice
+
+
+def may_block(handle: Handle) -> bool:
+    """Return whether calls may take long even if they do not wait."""
+    return handle._channel.may_block
+
+
+def asking(handle: Handle, deadline: float) -> Asking:
+    """Return a context manager in which calls that do not wait have until the deadline for a server's answer."""
+    return Asking(asking_deadline(ANSWER_SECONDS) if deadline == PASSED else deadline, handle._check_open)
+
+
+def wake(handle: Handle) -> None:
+    """End the waits on the channel soon."""
+    handle._channel.wake()
+
+
+def take(queue: Queue[T], max_items: int | None) -> list[Received]:
+    """Take up to `max_items` messages that are in the queue now, or all, as bytes.
+
+    Raises:
+        QueueEmpty: The queue is empty.
+    """
+
+    def take_now(channel: Channel) -> list[Received]:
+        first = queue._try_get()
+        if first is None:
+            raise queue._timed_out(QueueEmpty)
+        messages = [first]
+        if max_items != 1:
+            queue._add_rest(messages, channel, max_items)
+        return messages
+
+    return on_channel(queue, take_now)
+
+
+def decoded(queue: Queue[T], messages: list[Received]) -> list[T]:
+    """Decode the messages that `take` returned; raises as `Queue.get_many`."""
+    return on_channel(queue, lambda _: queue._extended([], messages))
+
+
+def keep(handle: Handle, messages: list[Received]) -> None:
+    """Let the next gets return the messages that `take` returned."""
+    handle._keep_batch(messages)
 
 
 def count_wait(handle: Handle, served: bool) -> None:

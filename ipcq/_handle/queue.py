@@ -240,10 +240,7 @@ class Queue(Handle, Leasing[T], Generic[T]):
 
         def get_all(channel: Channel) -> list[T]:
             deadline = deadline_of(block, timeout)
-            if max_items is not None and (
-                isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1
-            ):
-                raise InvalidArgument(f"max_items must be an int of 1 or more, or None, not {max_items!r}")
+            check_max_items(max_items)
             # Allocate the list before a message is taken: if memory runs out, the message stays in the queue.
             messages: list[Received] = [_PLACEHOLDER]
             messages[0] = self._try_get() or self._wait_get(deadline)
@@ -410,3 +407,13 @@ class Queue(Handle, Leasing[T], Generic[T]):
             raise error.at(self.name, self.backend) if isinstance(error, MessageQueueError) else error
         finally:
             del error  # break the cycle of error, traceback and this frame, which would keep the caller's frames alive
+
+
+def check_max_items(max_items: object) -> None:
+    """Check the limit of a batch.
+
+    Raises:
+        InvalidArgument: It is neither an int of 1 or more nor None.
+    """
+    if max_items is not None and (isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1):
+        raise InvalidArgument(f"max_items must be an int of 1 or more, or None, not {max_items!r}")

@@ -1,19 +1,28 @@
 """Leases for tasks: the same as in `ipcq`, with `await`.
 
-To settle a lease waits for nothing on a backend of this machine, so a settlement that is cancelled has not begun.
+To settle a lease waits for nothing in shared memory, so a settlement that is cancelled has not begun. On a server or a
+disk it is made in a thread, and is completed there if it is cancelled.
 """
 
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
 
 import ipcq
 from ipcq._handle.interface import LeaseLoop, finish_body, next_lease, skip_message
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Run(Protocol):
+    """Makes a call that does not wait, in a thread if it may block."""
+
+    async def __call__(self, call: Callable[[], R]) -> R: ...
 
 
 class Lease(Generic[T]):
@@ -22,10 +31,11 @@ class Lease(Generic[T]):
     A task that is cancelled in the block gives the message back, and that is no failure.
     """
 
-    __slots__ = ("_inner",)
+    __slots__ = ("_inner", "_run")
 
-    def __init__(self, lease: "ipcq.Lease[T]") -> None:
+    def __init__(self, lease: "ipcq.Lease[T]", run: Run) -> None:
         self._inner = lease
+        self._run = run
 
     @property
     def item(self) -> T:
@@ -60,27 +70,27 @@ class Lease(Generic[T]):
     async def ack(self) -> None:
         """Acknowledge the message; as `ipcq.Lease.ack`."""
         await checkpoint_if_cancelled()
-        self._inner.ack()
+        await self._run(self._inner.ack)
 
     async def release(self, delay: float = 0) -> None:
         """Give the message back without counting a failure; as `ipcq.Lease.release`."""
         await checkpoint_if_cancelled()
-        self._inner.release(delay)
+        await self._run(partial(self._inner.release, delay))
 
     async def fail(self, reason: str = "", delay: float = 0) -> None:
         """Give the message back as a failure; as `ipcq.Lease.fail`."""
         await checkpoint_if_cancelled()
-        self._inner.fail(reason, delay)
+        await self._run(partial(self._inner.fail, reason, delay))
 
     async def reject(self, reason: str = "") -> None:
         """Make the message a dead letter at once; as `ipcq.Lease.reject`."""
         await checkpoint_if_cancelled()
-        self._inner.reject(reason)
+        await self._run(partial(self._inner.reject, reason))
 
     async def extend(self, seconds: float) -> None:
         """Let the lease end that many seconds from now; as `ipcq.Lease.extend`."""
         await checkpoint_if_cancelled()
-        self._inner.extend(seconds)
+        await self._run(partial(self._inner.extend, seconds))
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,33 +98,46 @@ class Lease(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._inner.__exit__(kind, error, trace)  # awaits nothing, so that a cancelled task gives the message back
+        await _leave(self._inner, self._run, kind, error, trace)
 
     def __repr__(self) -> str:
         return repr(self._inner).replace("ipcq.Lease", "ipcq.aio.Lease", 1)
 
 
+async def _leave(
+    lease: "ipcq.Lease[Any]",
+    run: Run,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Settle a lease at the end of its block, also in a cancelled task."""
+    with CancelScope(shield=True):
+        await run(partial(lease.__exit__, kind, error, trace))
+
+
 class LeaseCall(Generic[T]):
     """The result of `ipcq.aio.Queue.lease`: await it to get a lease, or use ``async with`` to lease and settle."""
 
-    def __init__(self, call: Callable[[], Coroutine[Any, Any, "ipcq.Lease[T]"]]) -> None:
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, "ipcq.Lease[T]"]], run: Run) -> None:
         self._call = call
+        self._run = run
         self._inner: ipcq.Lease[T]
 
     async def _taken(self) -> Lease[T]:
-        return Lease(await self._call())
+        return Lease(await self._call(), self._run)
 
     def __await__(self) -> Generator[Any, Any, Lease[T]]:
         return self._taken().__await__()
 
     async def __aenter__(self) -> Lease[T]:
         self._inner = await self._call()
-        return Lease(self._inner)
+        return Lease(self._inner, self._run)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._inner.__exit__(kind, error, trace)
+        await _leave(self._inner, self._run, kind, error, trace)
 
 
 class Leases(Generic[T]):
@@ -124,9 +147,11 @@ class Leases(Generic[T]):
         self,
         loop: LeaseLoop[T],
         serve: Callable[[Callable[[], "ipcq.Lease[T]"]], Coroutine[Any, Any, "ipcq.Lease[T]"]],
+        run: Run,
     ) -> None:
         self._loop = loop
         self._serve = serve
+        self._run = run
 
     def stop(self) -> None:
         """End the loop after the message in hand; as the iterator of `ipcq.Queue.leases`."""
@@ -136,10 +161,10 @@ class Leases(Generic[T]):
         return self
 
     async def __anext__(self) -> Lease[T]:
-        finish_body(self._loop)
+        await self._run(partial(finish_body, self._loop))
         while True:
             try:
-                return Lease(await self._serve(partial(next_lease, self._loop)))
+                return Lease(await self._serve(partial(next_lease, self._loop)), self._run)
             except ipcq.DecodeError as error:
                 skip_message(self._loop, error)
             except self._loop.ENDS:

@@ -1,6 +1,7 @@
 """A handle for tasks: it awaits what may wait, and passes all other calls to the handle that it wraps."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -10,13 +11,29 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 import ipcq
-from ipcq._handle.interface import count_wait, encode, encode_all, on_channel, out_of_time, put_encoded
+from ipcq._handle.interface import (
+    asking,
+    check_max_items,
+    count_wait,
+    decoded,
+    encode,
+    encode_all,
+    keep,
+    may_block,
+    on_channel,
+    out_of_time,
+    put_encoded,
+    slice_of,
+    take,
+    waits,
+    wake,
+)
 from ipcq._handle.waits import Descriptor, message_fileno, space_fileno
 from ipcq._process.deadline import NEVER, PASSED, deadline_of, nap, seconds_of
 from ipcq.aio._leases import Lease, LeaseCall, Leases
-from ipcq.aio._threads import run_in_thread
+from ipcq.aio._threads import nothing, run_in_thread
 from ipcq.aio._waiters import WaitersByLoop, duplicate_descriptor
-from ipcq.backend import Capabilities, Lifetime, Stats
+from ipcq.backend import Capabilities, Lifetime, Received, Stats
 from ipcq.errors import MessageQueueError, QueueEmpty, QueueFull, QueueShutDown, TimedOutError
 
 T = TypeVar("T")
@@ -34,6 +51,10 @@ class Queue(Generic[T]):
     ordinary methods, as in `asyncio.Queue`. A cancelled call has taken and stored nothing. The waiting calls of one
     event loop are served in FIFO order.
 
+    If the queue is on a server or a disk, the coroutine functions make their calls in threads, and a put that is
+    cancelled may store its item. An ordinary method asks the server at once, so call it in a thread:
+    ``await anyio.to_thread.run_sync(q.qsize)``.
+
     Args:
         queue: The handle that it wraps, and closes.
     """
@@ -45,8 +66,10 @@ class Queue(Generic[T]):
             partial(on_channel, queue, partial(duplicate_descriptor, fileno_of))
             for fileno_of in (message_fileno, space_fileno)
         )
-        self._getters = WaitersByLoop(Descriptor(messages), anyio.wait_readable)
-        self._putters = WaitersByLoop(Descriptor(space), anyio.wait_writable)
+        self._may_block = may_block(queue)
+        seconds = slice_of(queue)
+        self._getters = WaitersByLoop(Descriptor(messages), anyio.wait_readable, self._pause_getter, seconds)
+        self._putters = WaitersByLoop(Descriptor(space), anyio.wait_writable, self._pause_putter, seconds)
         self._busy_until = 0.0
 
     @property
@@ -63,7 +86,7 @@ class Queue(Generic[T]):
         deadline = self._deadline(block, timeout)
         due = monotonic() + self._seconds(delay, "delay") if delay else 0.0
         await self._checkpoint()
-        tried = not self._putters.busy
+        tried = not (self._putters.busy or self._may_block)
         if tried:
             try:
                 self._queue.put(item, False, priority=priority, delay=delay)
@@ -78,7 +101,10 @@ class Queue(Generic[T]):
         def attempt() -> None:
             put_encoded(self._queue, data, priority, PASSED, max(0.0, due - monotonic()) if delay else 0)
 
-        await self._wait(self._putters, attempt, deadline, tried)
+        if self._may_block:
+            await self._serve(self._putters, attempt, deadline)
+        else:
+            await self._wait(self._putters, attempt, deadline, tried)
 
     def put_nowait(self, item: T) -> None:
         """Put an item if there is space now; as `ipcq.Queue.put_nowait`."""
@@ -119,6 +145,8 @@ class Queue(Generic[T]):
         """Take the next item; as `ipcq.Queue.get`."""
         deadline = self._deadline(block, timeout)
         await self._checkpoint()
+        if self._may_block:
+            return decoded(self._queue, await self._take(1, deadline))[0]
         return await self._serve(self._getters, self._queue.get_nowait, deadline)
 
     def get_nowait(self) -> T:
@@ -129,13 +157,25 @@ class Queue(Generic[T]):
         """Wait for one item, then take all items that are in the queue; as `ipcq.Queue.get_many`."""
         deadline = self._deadline(block, timeout)
         await self._checkpoint()
+        if self._may_block:
+            on_channel(self._queue, lambda _: check_max_items(max_items))
+            return decoded(self._queue, await self._take(max_items, deadline))
         return await self._serve(self._getters, partial(self._queue.get_many, max_items, False), deadline)
 
     async def get_message(self, block: bool = True, timeout: float | None = None) -> "ipcq.Message[T]":
         """Take the next item and its priority; as `ipcq.Queue.get_message`."""
         deadline = self._deadline(block, timeout)
         await self._checkpoint()
+        if self._may_block:
+            messages = await self._take(1, deadline)
+            priority = messages[0][1]
+            return ipcq.Message(decoded(self._queue, messages)[0], priority)
         return await self._serve(self._getters, partial(self._queue.get_message, False), deadline)
+
+    async def _take(self, max_items: int | None, deadline: float) -> list[Received]:
+        """Take messages in a thread; those that a cancelled call takes are kept for the next get."""
+        attempt, undo = partial(take, self._queue, max_items), partial(keep, self._queue)
+        return await self._serve(self._getters, attempt, deadline, undo)
 
     # Leasing
 
@@ -148,9 +188,10 @@ class Queue(Generic[T]):
         async def take() -> "ipcq.Lease[T]":
             deadline = self._deadline(block, timeout)
             await self._checkpoint()
-            return await self._serve(self._getters, partial(self._queue.lease, False, hold=hold), deadline)
+            attempt = partial(self._queue.lease, False, hold=hold)
+            return await self._serve(self._getters, attempt, deadline, give_back)
 
-        return LeaseCall(take)
+        return LeaseCall(take, self._run)
 
     async def lease_many(
         self, max_items: int, block: bool = True, timeout: float | None = None, *, hold: float | None = None
@@ -159,7 +200,8 @@ class Queue(Generic[T]):
         deadline = self._deadline(block, timeout)
         await self._checkpoint()
         attempt = partial(self._queue.lease_many, max_items, False, hold=hold)
-        return list(map(Lease, await self._serve(self._getters, attempt, deadline)))
+        leases = await self._serve(self._getters, attempt, deadline, give_back_all)
+        return [Lease(each, self._run) for each in leases]
 
     async def ack_many(self, leases: Iterable[Lease[T]]) -> None:
         """Acknowledge any number of leases of this handle in one step; as `ipcq.Queue.ack_many`."""
@@ -167,16 +209,16 @@ class Queue(Generic[T]):
         given: Any = leases
         if isinstance(given, Iterable):
             given = [getattr(each, "_inner", each) for each in given]
-        self._queue.ack_many(given)
+        await self._run(partial(self._queue.ack_many, given))
 
     def leases(self, *, hold: float | None = None) -> Leases[T]:
         """Iterate over leases until the queue has ended, with ``async for``; as `ipcq.Queue.leases`."""
 
         async def serve(attempt: Callable[[], "ipcq.Lease[T]"]) -> "ipcq.Lease[T]":
             await self._checkpoint()
-            return await self._serve(self._getters, attempt, NEVER)
+            return await self._serve(self._getters, attempt, NEVER, give_back)
 
-        return Leases(self._queue.leases(hold=hold), serve)
+        return Leases(self._queue.leases(hold=hold), serve, self._run)
 
     async def join(self, timeout: float | None = None) -> None:
         """Wait until nothing in the queue is ready, leased or delayed; as `ipcq.Queue.join`."""
@@ -184,7 +226,7 @@ class Queue(Generic[T]):
         while True:
             await self._checkpoint()
             try:
-                return self._queue.join(0)
+                return await self._run(partial(self._queue.join, 0))
             except TimedOutError:
                 if monotonic() >= deadline:
                     raise
@@ -229,24 +271,70 @@ class Queue(Generic[T]):
             await checkpoint()
             self._busy_until = monotonic() + _BUSY_SECONDS
 
-    async def _serve(self, waiters: WaitersByLoop, attempt: Callable[[], R], deadline: float) -> R:
+    async def _serve(
+        self,
+        waiters: WaitersByLoop,
+        attempt: Callable[[], R],
+        deadline: float,
+        undo: Callable[[R], object] = nothing,
+    ) -> R:
+        """Attempt until there is no `QueueEmpty` or `QueueFull`; `undo` gets the result of a cancelled attempt."""
         tried = not waiters.busy
         if tried:
             try:
-                return attempt()
+                return await self._attempt(attempt, deadline, undo) if self._may_block else attempt()
             except (QueueEmpty, QueueFull):
                 if deadline == PASSED:
                     raise
-        return await self._wait(waiters, attempt, deadline, tried)
+        return await self._wait(waiters, attempt, deadline, tried, undo)
 
-    async def _wait(self, waiters: WaitersByLoop, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
+    async def _wait(
+        self,
+        waiters: WaitersByLoop,
+        attempt: Callable[[], R],
+        deadline: float,
+        tried: bool,
+        undo: Callable[[R], object] = nothing,
+    ) -> R:
         succeeded = False
+        call = partial(self._attempt, attempt, deadline, undo)
         try:
-            result = await waiters.of_this_loop().serve(attempt, deadline, tried)
+            result = await waiters.of_this_loop().serve(call, deadline, tried)
             succeeded = True
             return result
         finally:
             count_wait(self._queue, succeeded)
+
+    async def _attempt(self, attempt: Callable[[], R], deadline: float, undo: Callable[[R], object]) -> R:
+        if not self._may_block:
+            return attempt()
+
+        def attempt_until_deadline() -> R:
+            with asking(self._queue, deadline):
+                return attempt()
+
+        return await run_in_thread(attempt_until_deadline, undo)
+
+    async def _run(self, call: Callable[[], R]) -> R:
+        """Make a call that does not wait, in a thread if it may block."""
+        return await run_in_thread(call, nothing) if self._may_block else call()
+
+    async def _pause_getter(self, since: float, until: float) -> None:
+        await self._pause(since, until, lambda: waits(self._queue).wait_readable(since, until))
+
+    async def _pause_putter(self, since: float, until: float) -> None:
+        await self._pause(since, until, lambda: waits(self._queue).wait_writable(0, since, until))
+
+    async def _pause(self, since: float, until: float, wait: Callable[[], None]) -> None:
+        """Wait where there is no descriptor."""
+        if not self._may_block:
+            await anyio.sleep(nap(since, until))
+            return
+        try:
+            await run_in_thread(partial(on_channel, self._queue, lambda _: wait()), nothing)
+        except BaseException:
+            wake(self._queue)  # the thread must not outlast a cancelled task
+            raise
 
     # Looking
 
@@ -355,10 +443,14 @@ class Queue(Generic[T]):
     async def aclose(self) -> None:
         """Close this handle and the one that it wraps; the queue and its messages stay.
 
-        Calls of other tasks that wait in this handle raise `QueueClosed`. It also works in a cancelled task, because it
-        awaits nothing. Like `ipcq.Queue.close`, it blocks until calls of other threads on the wrapped handle end.
+        Calls of other tasks that wait in this handle raise `QueueClosed`. It also works in a cancelled task. Like
+        `ipcq.Queue.close`, it blocks until calls of other threads on the wrapped handle end.
         """
-        self._queue.close()
+        if self._may_block:
+            with anyio.CancelScope(shield=True):
+                await run_in_thread(self._queue.close, nothing)
+        else:
+            self._queue.close()
         self._getters.end()
         self._putters.end()
 
@@ -379,3 +471,15 @@ class Queue(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Queue, (self._queue,)
+
+
+def give_back(lease: "ipcq.Lease[Any]") -> None:
+    """Release a lease that its caller did not get."""
+    with suppress(MessageQueueError):  # it is over, or ends by its hold
+        lease.release()
+
+
+def give_back_all(leases: "list[ipcq.Lease[Any]]") -> None:
+    """Release leases that their caller did not get."""
+    for each in leases:
+        give_back(each)

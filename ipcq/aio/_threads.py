@@ -1,15 +1,34 @@
-"""Blocking calls in anyio's worker threads."""
+"""Blocking calls in anyio's worker threads.
+
+They have a limit of their own: while a server is away, they must not take the threads of the program's other calls.
+"""
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 from ipcq._process.deadline import abandonment
 from ipcq._process.limits import too_many_threads
 
 R = TypeVar("R")
+
+#: The most calls of ipcq in threads at a time, for each event loop; further calls await their turn.
+_MOST_THREADS: Final = 40
+
+_limiters: RunVar[CapacityLimiter] = RunVar("ipcq limiter")
+
+
+def _limiter() -> CapacityLimiter:
+    """Return the limiter of the running event loop."""
+    try:
+        return _limiters.get()
+    except LookupError:
+        limiter = CapacityLimiter(_MOST_THREADS)
+        _limiters.set(limiter)
+        return limiter
 
 
 async def run_in_thread(call: Callable[[], R], undo: Callable[[R], object]) -> R:
@@ -35,7 +54,7 @@ async def run_in_thread(call: Callable[[], R], undo: Callable[[R], object]) -> R
         undo(result)
 
     try:
-        await to_thread.run_sync(run, abandon_on_cancel=True)
+        await to_thread.run_sync(run, abandon_on_cancel=True, limiter=_limiter())
     except BaseException as error:
         with lock:
             abandoned.set()
@@ -45,3 +64,7 @@ async def run_in_thread(call: Callable[[], R], undo: Callable[[R], object]) -> R
             raise too_many_threads() from error
         raise
     return results[0]
+
+
+def nothing(_: object) -> None:
+    """Undo nothing."""

@@ -6,7 +6,8 @@ turn waits until the queue's descriptor is ready, calls again, passes the turn t
 million tasks, one waits at the descriptor, and a message wakes one task.
 
 **Cancellation.** No task awaits anything between taking or storing a message and returning. So a call that is
-cancelled, at any of its awaits, has taken and stored nothing. It cleans up as follows:
+cancelled, at any of its awaits, has taken and stored nothing. Where calls may block, an attempt runs in
+a thread, and `run_in_thread` undoes what it takes. A cancelled call cleans up as follows:
 
 - before it joins the waiters: nothing;
 - awaiting its turn: it leaves the waiters, or if it has just received the turn, passes it on;
@@ -14,8 +15,8 @@ cancelled, at any of its awaits, has taken and stored nothing. It cleans up as f
   task tries before it waits.
 
 **Polling.** A close does not make the descriptor ready, and on some backends neither does a shutdown or an unlink. So
-the task at the descriptor tries again at least every `SLICE` seconds, one task for all waiters. The tasks behind it
-notice the end one after the other.
+the task at the descriptor tries again at the end of each `slice` of the channel, one task for all waiters. The tasks
+behind it notice the end one after the other.
 
 **The descriptor** is a copy, because anyio lets only one task wait for each descriptor, and because it must stay open
 while a task waits: the copy is closed with its `Waiters`.
@@ -36,7 +37,7 @@ from typing import TypeVar
 import anyio
 from anyio.lowlevel import current_token
 
-from ipcq._process.deadline import NEVER, SLICE, nap
+from ipcq._process.deadline import NEVER
 from ipcq.backend import Channel
 from ipcq.errors import QueueEmpty, QueueFull
 
@@ -50,21 +51,30 @@ class Waiters:
         busy: Those of the handle's `Waiters` in which a task has the turn, shared by all of them.
         duplicate: Returns a copy of the descriptor to wait for, or None if there is none.
         wait: Waits for a descriptor.
+        pause: Waits without a descriptor, from one time to another at most.
+        seconds: The longest time of one wait.
     """
 
     def __init__(
-        self, busy: "set[Waiters]", duplicate: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]
+        self,
+        busy: "set[Waiters]",
+        duplicate: Callable[[], int | None],
+        wait: Callable[[int], Awaitable[None]],
+        pause: Callable[[float, float], Awaitable[object]],
+        seconds: float,
     ) -> None:
         self._busy = busy
         self._duplicate = duplicate
         self._wait = wait
+        self._pause = pause
+        self._seconds = seconds
         self._turns: OrderedDict[anyio.Event, None] = OrderedDict()
         self._slice = anyio.CancelScope()
         self._descriptor: int | None = None
         self._close_descriptor: Callable[[], object] = _nothing
         self._ended = False
 
-    async def serve(self, attempt: Callable[[], R], deadline: float, tried: bool) -> R:
+    async def serve(self, attempt: Callable[[], Awaitable[R]], deadline: float, tried: bool) -> R:
         """Attempt until there is no `QueueEmpty` or `QueueFull`, or until `deadline` on `time.monotonic`.
 
         If `tried`, the caller has just made an attempt, so a task that has the turn at once waits first.
@@ -72,17 +82,17 @@ class Waiters:
         since = monotonic()
         tried = tried and self not in self._busy
         if not await self._take_turn(deadline):
-            return attempt()
+            return await attempt()
         try:
             while True:
                 if not tried:
                     try:
-                        return attempt()
+                        return await attempt()
                     except (QueueEmpty, QueueFull):
                         if monotonic() >= deadline:
                             raise
                 tried = False
-                await self._wait_until_ready(since, min(deadline, monotonic() + SLICE))
+                await self._wait_until_ready(since, min(deadline, monotonic() + self._seconds))
         finally:
             self._pass_turn()
 
@@ -127,7 +137,7 @@ class Waiters:
                 self._close_descriptor = weakref.finalize(self, socket.close, self._descriptor)
         with anyio.move_on_after(until - monotonic()) as self._slice:
             if self._descriptor is None:
-                await anyio.sleep(nap(since, until))
+                await self._pause(since, until)
             else:
                 await self._wait(self._descriptor)
 
@@ -145,9 +155,15 @@ class Waiters:
 class WaitersByLoop:
     """The `Waiters` of one handle for messages or for space, one per event loop; arguments are those of `Waiters`."""
 
-    def __init__(self, duplicate: Callable[[], int | None], wait: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        duplicate: Callable[[], int | None],
+        wait: Callable[[int], Awaitable[None]],
+        pause: Callable[[float, float], Awaitable[object]],
+        seconds: float,
+    ) -> None:
         self.busy: set[Waiters] = set()
-        self._new_waiters = partial(Waiters, self.busy, duplicate, wait)
+        self._new_waiters = partial(Waiters, self.busy, duplicate, wait, pause, seconds)
         self._by_loop: weakref.WeakKeyDictionary[object, Waiters] = weakref.WeakKeyDictionary()
 
     def of_this_loop(self) -> Waiters:

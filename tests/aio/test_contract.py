@@ -12,6 +12,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import ipcq.aio
+from ipcq.backend import Channel
 from ipcq.testing.contract._abilities import Abilities
 from ipcq.testing.contract._batches import Batches
 from ipcq.testing.contract._delivery import Delivery
@@ -113,6 +114,26 @@ class TestMemoryUnderAsyncio(AioContract):
 
 @pytest.mark.needs("memory")
 class TestMemoryUnderTrio(AioContract):
+    backend = "memory"
+    loop = "trio"
+
+
+class InThreads(AioContract):
+    """The same where calls may block."""
+
+    @pytest.fixture(autouse=True)
+    def _in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Channel, "may_block", True)
+
+
+@pytest.mark.needs("memory")
+class TestMemoryInThreadsUnderAsyncio(InThreads):
+    backend = "memory"
+    loop = "asyncio"
+
+
+@pytest.mark.needs("memory")
+class TestMemoryInThreadsUnderTrio(InThreads):
     backend = "memory"
     loop = "trio"
 

@@ -12,6 +12,7 @@ import ipcq
 from core.conftest import Installed
 from core.fakes import HOST, FakeBackend, FakeQueue
 from ipcq._handle import waits
+from ipcq._handle.interface import put_encoded
 from ipcq.backend import Availability, Backend, Channel, Persistence, RemoteChannel, Request, Scope, ask
 from ipcq.errors import ConnectionLost, QueueNotFound
 
@@ -131,6 +132,7 @@ def test_a_wait_for_the_queue_counts_too(remote: RemoteFake, name: str) -> None:
         lambda q: q.get(timeout=0.1),
         lambda q: q.get_many(timeout=0.1),
         lambda q: q.get_message(timeout=0.1),
+        lambda q: put_encoded(q, b"", 0, time.monotonic() + 0.1),
     ],
 )
 def test_a_timeout_reaches_the_channel(remote: RemoteFake, name: str, call: Callable[[Any], object]) -> None:
