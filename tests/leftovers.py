@@ -40,6 +40,10 @@ def mqueues() -> int | None:
     return None
 
 
+#: Pids of servers that a fixture of a module starts, and tests restart.
+servers: set[str] = set()
+
+
 def left(owner: int | None = None) -> set[str]:
     """Return the descriptors, children, queues and files that this process has now.
 
@@ -91,7 +95,7 @@ def children() -> set[str]:
         for task in os.listdir("/proc/self/task"):
             with suppress(OSError), open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
                 pids |= set(file.read().split())
-    return {each for each in pids - kept("_pid", "_forkserver_pid") if not ended(each)}
+    return {each for each in pids - servers - kept("_pid", "_forkserver_pid") if not ended(each)}
 
 
 def kept(tracker: str, server: str) -> set[str]:

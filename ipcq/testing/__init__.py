@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ipcq.testing.machine import QueueMachine
     from ipcq.testing.oracle import Ledger, Tag, Verdict, judge
     from ipcq.testing.processes import Peer, PeerDied, Peers
+    from ipcq.testing.server import Server
     from ipcq.testing.storm import Report, Storm, stress
     from ipcq.testing.tally import Tally, judge_tallies
 
@@ -25,6 +26,7 @@ __all__ = (
     "Peers",
     "QueueMachine",
     "Report",
+    "Server",
     "Storm",
     "Tag",
     "Tally",
@@ -42,6 +44,7 @@ _HOMES = {
     **dict.fromkeys(("Ledger", "Tag", "Verdict", "judge"), "ipcq.testing.oracle"),
     **dict.fromkeys(("Call", "linearizable"), "ipcq.testing.histories"),
     **dict.fromkeys(("Peer", "PeerDied", "Peers"), "ipcq.testing.processes"),
+    "Server": "ipcq.testing.server",
     **dict.fromkeys(("Report", "Storm", "stress"), "ipcq.testing.storm"),
     **dict.fromkeys(("Tally", "judge_tallies"), "ipcq.testing.tally"),
 }

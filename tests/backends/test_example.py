@@ -3,9 +3,7 @@
 import os
 import signal
 import sqlite3
-import tomllib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,30 +11,15 @@ from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
 import ipcq
+from backends.examples import installed
 from ipcq.testing import BackendContract
 from ipcq.testing.machine import QueueMachine, end_helper, profile
 from ipcq.testing.processes import fresh_name, own_seed
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "ipcq_file"
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Put the module and its metadata on the path, here and in the programs that the suite starts."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    place = tmp_path_factory.mktemp("installed")
-    metadata = place / f"ipcq_file-{project['version']}.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    lines = [f"{name} = {module}\n" for name, module in project["entry-points"]["ipcq.backends"].items()]
-    (metadata / "entry_points.txt").write_text("".join(["[ipcq.backends]\n", *lines]))
-    path = [str(EXAMPLE), str(place)]
-    with pytest.MonkeyPatch.context() as patch:
-        for each in path:
-            patch.syspath_prepend(each)
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [*path, os.environ.get("PYTHONPATH")])))
+    with installed("ipcq_file", tmp_path_factory.mktemp("installed")):
         yield
 
 

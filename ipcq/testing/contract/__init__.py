@@ -21,6 +21,7 @@ from ipcq.testing.contract._limits import Limits
 from ipcq.testing.contract._names import Names
 from ipcq.testing.contract._places import Places
 from ipcq.testing.contract._safety import Safety
+from ipcq.testing.contract._servers import Servers
 from ipcq.testing.contract._signals import Signals
 from ipcq.testing.contract._waiting import Waiting
 
@@ -28,13 +29,16 @@ __all__ = ("BackendContract",)
 
 
 class BackendContract(
-    Delivery, Batches, Waiting, Signals, Ends, Names, Places, Limits, Handles, Abilities, Leases, Safety
+    Delivery, Batches, Waiting, Signals, Ends, Names, Places, Limits, Handles, Abilities, Leases, Safety, Servers
 ):
     """Prove that a backend keeps the contract: subclass it under a name that begins with ``Test`` and set `backend`.
 
     The docstring of each test begins with the clause that the test proves, so a failure names it. ``Clause 14`` is
     number 14 of the contract in the docstring of `ipcq.backend`. ``C14`` is a promise to users, on the page "What is
     promised" of ipcq's documentation (``docs/reference/promises.md`` in the source distribution).
+
+    The tests of a backend that reaches other machines (`Scope.NETWORK`) also override the fixture ``server``, which
+    returns the `ipcq.testing.Server` of its queues.
 
     Attributes:
         backend: The backend's name, or the URL of a place.

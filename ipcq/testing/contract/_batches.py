@@ -173,7 +173,7 @@ class Batches(Bench):
             taken: list[list[int]] = []
             while any(producer.running() for producer in producers) or not queue.empty():
                 try:
-                    taken.append(queue.get(timeout=0.05))
+                    taken.append(queue.get(timeout=0.5))
                 except ipcq.QueueEmpty:  # pragma: no cover - only if the last producer ends just then
                     pass
         expected = {
