@@ -195,7 +195,7 @@ class Worker:
         try:
             if len(deliveries) != 1 or self._dice.random() < 0.7:
                 self._book.acking(*deliveries)
-                self.handle.ack_many(jobs)
+                self._settle(self.handle.ack_many, jobs)
                 self._book.acked(*deliveries)
             else:
                 self._give_back(jobs[0], deliveries[0])
@@ -208,10 +208,21 @@ class Worker:
     def _give_back(self, job: Any, delivery: Delivery) -> None:
         since, delay = time.monotonic_ns(), self._delay()
         if self._dice.random() < 0.5:
-            job.release(delay)
+            self._settle(job.release, delay)
         else:
-            job.fail("storm", delay)
+            self._settle(job.fail, "storm", delay)
         self._book.released(delivery, since, delay)
+
+    def _settle(self, call: Callable[..., object], *arguments: object) -> None:
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                call(*arguments)
+            except ipcq.TimedOutError:  # the process that holds the lock has got no processor
+                if time.monotonic() >= until:
+                    raise
+            else:
+                return
 
     def _delay(self) -> float:
         return self._dice.uniform(0, DELAY) if self._delays and self._dice.random() < 0.5 else 0.0

@@ -443,6 +443,35 @@ def test_workers_record_the_leases_of_a_queue(hold: float | None, memory: str, n
     assert ("x " in (tmp_path / "c.ledger").read_text()) == (hold is not None)
 
 
+@pytest.mark.parametrize("patience", [20.0, 0.0])
+def test_a_worker_settles_again_if_the_lock_was_held_for_long(
+    patience: float, memory: str, name: str, tmp_path: Path
+) -> None:
+    """The holder may have got no processor; the patience is that of the other calls."""
+    with ipcq.open(name, memory, leases=True, serializer="raw") as queue:
+        queue.put_many([Tag(1, number).message() for number in range(9)])
+        worker = Worker(queue, str(tmp_path / "c.ledger"), 2, patience=patience)
+        settle, settled = queue._channel.settle, 0
+
+        def settle_at_the_third_try(*given: Any) -> list[int]:
+            nonlocal settled
+            settled += 1
+            if settled % 3:
+                raise ipcq.TimedOutError
+            return list(settle(*given))
+
+        queue._channel.settle = settle_at_the_third_try
+        if patience:
+            while not queue.empty():
+                worker.work()
+        else:
+            with pytest.raises(ipcq.TimedOutError):
+                worker.work()
+        worker.end()
+        del queue._channel.settle
+        queue.unlink()
+
+
 def test_a_program_of_a_storm_leases(memory: str, reports: list[object], name: str, tmp_path: Path) -> None:
     """Until the queue has ended: what was given back comes again first."""
     with ipcq.open(name, memory, leases=True, serializer="raw") as queue:
