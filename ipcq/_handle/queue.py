@@ -23,6 +23,7 @@ from ipcq._process.shortcuts import shortcuts_enabled
 from ipcq.backend import STEP, Channel, Received
 from ipcq.errors import (
     DecodeError,
+    EncodeError,
     InvalidArgument,
     MessageQueueError,
     QueueClosed,
@@ -152,7 +153,7 @@ class Queue(Handle, Leasing[T], Generic[T]):
         Raises:
             QueueFull: No item was stored in time.
             QueueShutDown: The queue was shut down before the first item was stored.
-            EncodeError: An item cannot be encoded; nothing was stored.
+            EncodeError: An item cannot be encoded, the message says which; nothing was stored.
             MessageTooLarge: An encoded item exceeds `max_message_size`; nothing was stored.
             PermissionDenied: The handle was opened with ``write=False``.
             InvalidArgument: As for `put`.
@@ -168,8 +169,13 @@ class Queue(Handle, Leasing[T], Generic[T]):
         self._require_write()
         if not isinstance(items, Iterable):
             raise InvalidArgument(f"items must be an iterable, not {items!r}")
-        # With map, because a Python loop over the messages would cost more than the channel.
-        batch = list(map(self._encode, items))
+        batch: list[bytes] = []
+        try:
+            # With map, because a Python loop over the messages would cost more than the channel.
+            batch.extend(map(self._encode, items))
+        except EncodeError as error:
+            error.detail = f"items[{len(batch)}]: {error.detail or error.wording}"
+            raise
         if max(map(len, batch), default=0) > self._max_message_size:
             self._refuse_size(next(data for data in batch if len(data) > self._max_message_size))
         return batch

@@ -12,7 +12,15 @@ import pytest
 import ipcq
 from core.conftest import HANG, Handle, Thread
 from core.fakes import FakeChannel, raising
-from ipcq.errors import DecodeError, InvalidArgument, MessageQueueError, QueueClosed, QueueGone, QueueShutDown
+from ipcq.errors import (
+    DecodeError,
+    EncodeError,
+    InvalidArgument,
+    MessageQueueError,
+    QueueClosed,
+    QueueGone,
+    QueueShutDown,
+)
 
 BAD = b"\xc1\xff"
 
@@ -25,6 +33,26 @@ def put_raw(queue: Handle, *messages: bytes) -> None:
 
 
 # Batches
+
+
+def encode_ones(item: object) -> bytes:
+    """Encode nothing but 1, and do not say why."""
+    if item != 1:
+        raise EncodeError
+    return b""
+
+
+@pytest.mark.parametrize(("encode", "words"), [(None, "MessagePack cannot hold"), (encode_ones, EncodeError.wording)])
+def test_an_item_of_a_batch_that_cannot_be_encoded_is_named(
+    queue: Handle, encode: Callable[[object], bytes] | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C9: by its place, also in an iterator."""
+    if encode is not None:
+        monkeypatch.setattr(queue, "_encode", encode)
+    for items in ([1, 1, object()], iter([1, 1, object()])):
+        with pytest.raises(EncodeError, match=rf"memory': items\[2\]: {words}"):
+            queue.put_many(items)
+    assert queue.empty()
 
 
 def test_a_batch_must_be_an_iterable(queue: Handle) -> None:
