@@ -487,8 +487,9 @@ class Handle(Lifecycle):
 
     def _unsupported(self, ability: str, phrase: str, remedy: str = "") -> Unsupported:
         others = self._origin.alternatives(ability)
-        remedies = [remedy] if remedy and self._origin.backend.name in others else []
-        remedies += [f"use backend={other!r}" for other in others if other != self._origin.backend.name]
+        remedies = [f"use backend={other!r}" for other in others]
+        if remedy and self._origin.backend.name in others:
+            remedies = [remedy]
         return Unsupported(
             f"this queue {phrase}: {', or '.join(remedies) or 'no installed backend can'}",
             alternatives=others,

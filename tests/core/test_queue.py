@@ -200,12 +200,16 @@ def test_a_refusal_has_the_alternatives_as_an_attribute(installed: Installed, na
 
 
 def test_a_queue_without_priorities_names_the_option(queue: Handle) -> None:
-    """The backend has them, so the option is the first way out."""
-    best = registry.able("priorities")[0]
-    with pytest.raises(
-        Unsupported, match=f"has no priorities: create it with priorities=True, or use backend={best!r}"
-    ):
+    """The backend has them, so another one is not needed."""
+    with pytest.raises(Unsupported, match=r"has no priorities: create it with priorities=True$"):
         queue.put(1, priority=1)
+
+
+def test_a_queue_without_leases_names_the_option(queue: Handle) -> None:
+    """As for priorities, also for a delay."""
+    for call in (lambda: queue.lease(timeout=0), lambda: queue.put(1, delay=1)):
+        with pytest.raises(Unsupported, match=r"has no (leases|delays): create it with leases=True$"):
+            call()
 
 
 # Inspecting
