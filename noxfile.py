@@ -49,7 +49,10 @@ SIMULTANEOUS = (
     *(f"tests/core/test_{name}.py" for name in ("before_fork", "codec", "fork_order", "gil")),
     *(f"tests/core/test_{name}.py" for name in ("native", "native_backend")),
     *(f"tests/core/test_queue{name}.py" for name in ("", "_batches", "_end", "_fork", "_shortage")),
-    *(f"tests/backends/test_{name}.py" for name in ("memory", "memory_queue", "mqueue", "pyshm", "shm", "socketpair")),
+    *(
+        f"tests/backends/test_{name}.py"
+        for name in ("memory", "memory_queue", "mqueue", "pyshm", "shm", "socketpair", "sqlite")
+    ),
     *(f"tests/backends/test_shm_{name}.py" for name in ("busy", "close", "doorbell", "handle")),
     *(f"tests/backends/test_shm_{name}.py" for name in ("native", "native_batches", "turns")),
     *(f"tests/processes/test_{name}.py" for name in ("exit", "fork", "fork_in_import", "fork_in_open")),
@@ -187,7 +190,7 @@ def bare(session: nox.Session) -> None:
     session.run("pip", "uninstall", "--quiet", "--yes", *optional, external=False)
     unusable = str(session.run("python", "-c", UNUSABLE_CODE, silent=True)).strip()
     # Only the conformance suite: the other tests do not depend on extras.
-    names = {"memory", "mqueue", "pyshm", "shm", "socketpair"} - set(unusable.split())
+    names = {"memory", "mqueue", "pyshm", "shm", "socketpair", "sqlite"} - set(unusable.split())
     suites = [f"tests/backends/test_{name}.py" for name in sorted(names)]
     chosen = session.posargs or [*workers(session), *time_limit("some"), "tests/packaging/bare.py", *suites]
     pytest(session, *chosen, without=f"{unusable} msgspec shmlock")

@@ -25,7 +25,7 @@ import ipcq.compat._interruptions
 """
 
 
-PACKAGES = ("ipcq", "ipcq_memory", "ipcq_mqueue", "ipcq_pyshm", "ipcq_shm", "ipcq_socketpair")
+PACKAGES = ("ipcq", "ipcq_memory", "ipcq_mqueue", "ipcq_pyshm", "ipcq_shm", "ipcq_socketpair", "ipcq_sqlite")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -1,0 +1,330 @@
+"""The connection of one channel to its database.
+
+*Signals.* A signal handler may run between any two instructions of Python, and raise, or call the queue again. So a
+transaction, from its beginning to its commit, is one call in C: statements with their parameters are prepared first,
+and `map` executes them. Whatever a statement needs from an earlier one, it reads from the database. A handler can only
+run before a transaction or after it.
+
+A finaliser may run inside, on CPython 3.11, where the garbage collector runs in C. If it calls the queue, its
+statements become part of the transaction that it interrupts.
+
+*Locks.* SQLite lets one connection write at a time. A transaction that finds the lock held tries again after short
+pauses, for a limited time. It does not hold the lock of its channel meanwhile.
+
+*Forks.* A connection must not cross a fork, not even unused: SQLite's record of the locks of this process would
+survive in the child, which has none of them, and a parent that closes would remove the journal under it. So before a
+fork each connection is closed, which waits a moment for the thread that is inside. The next call connects again. If
+the thread does not leave in time, the child never uses or closes its copy.
+"""
+
+import os
+import sqlite3
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import call
+from time import monotonic, sleep
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote
+
+from ipcq.backend import (
+    Holder,
+    NativeRLock,
+    closed,
+    hold_over_forks,
+    holder_of_thread,
+    opened,
+    reraise_from_handler,
+    too_many_descriptors,
+)
+from ipcq.errors import MessageQueueError, TimedOutError
+from ipcq_sqlite import _place
+from ipcq_sqlite._errors import explained_error, is_busy
+
+#: A statement and its parameters. A list of tuples executes the statement once with each of them.
+Step: TypeAlias = tuple[str, Any]
+#: The rows of each statement.
+Rows: TypeAlias = list[list[Any]]
+
+#: Seconds for which a put or a get tries to get the lock.
+PATIENCE: Final = 0.1
+#: Seconds for calls that cannot return "not now". Many processes on a slow disk hold the lock in turn.
+LONG_PATIENCE: Final = 10.0
+#: Seconds after which these give up if the process that holds the lock is stopped.
+_STOPPED_PATIENCE: Final = 1.0
+#: Seconds after which a put or a get asks whether that process is stopped.
+_ASK_SECONDS: Final = 0.002
+#: Seconds for which a fork waits for the thread that uses a connection.
+_FORK_SECONDS: Final = 1.0
+
+#: The byte of the index that is locked by the connection that writes (walIndex in SQLite's wal.c).
+_WRITE_LOCK_AT: Final = 120
+#: Bytes after which a checkpoint makes the journal smaller again.
+_JOURNAL_BYTES: Final = 1 << 26
+#: Descriptors that SQLite needs at a time.
+_DESCRIPTORS: Final = 6
+
+_BEGIN: Final = "BEGIN IMMEDIATE"
+_COMMIT: Final = "COMMIT"
+#: The text of the error if a function that a statement calls raises.
+_FUNCTION_FAILED: Final = "user-defined function raised"
+
+_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
+# Connections that crossed a fork. Closing them would change the files of the parent.
+_abandoned: list[sqlite3.Connection] = []
+
+
+class Database:
+    """The connection to the database of one queue.
+
+    Args:
+        path: The directory of the queue.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._prepare: Callable[[sqlite3.Connection], None] | None = None
+        self._relieve: Callable[[], object] = list
+        self._lock = NativeRLock()
+        self._connection: sqlite3.Connection | None = None
+        self._connecting = self._crossed = False
+        # When the lock was first found held, by `time.monotonic`; 0 while it is free.
+        self._busy_since = 0.0
+        _databases.add(self)
+
+    # Transactions
+
+    def write(self, patience: float, steps: Callable[[], Sequence[Step]]) -> Rows | None:
+        """Execute statements in one transaction; return their rows, or None if the lock is not free in time."""
+        return self._patiently(patience, steps, self._transaction)
+
+    def read(self, *steps: Step) -> Rows:
+        """Execute statements that write nothing, each by itself.
+
+        Raises:
+            TimedOutError: A process has held a lock for too long.
+        """
+        rows = self._patiently(LONG_PATIENCE, lambda: steps, self._execute)
+        if rows is None:
+            raise self.held_up()
+        return rows
+
+    def _patiently(
+        self,
+        patience: float,
+        steps: Callable[[], Sequence[Step]],
+        execute: Callable[[sqlite3.Connection, Sequence[Step]], Rows],
+    ) -> Rows | None:
+        retries, relieved = _Retries(self, patience), False
+        while True:
+            try:
+                with self._lock:
+                    rows = execute(self._connected(), steps())
+                self._busy_since = 0.0
+                return rows  # noqa: TRY300  # the else clause would be far away
+            except sqlite3.ProgrammingError as error:
+                reraise_from_handler(error)
+                if "closed" not in str(error):
+                    raise explained_error(error, self._path) from error
+                # A handler of this thread has forked before the statements. They run on the next connection.
+            except sqlite3.Error as error:
+                reraise_from_handler(error)
+                if is_busy(error):
+                    if not retries.pause():
+                        return None
+                elif _FUNCTION_FAILED in str(error) and not relieved:
+                    relieved = True
+                    self._relieve()
+                else:
+                    raise explained_error(error, self._path) from error
+
+    def _transaction(self, connection: sqlite3.Connection, steps: Sequence[Step]) -> Rows:
+        if connection.in_transaction:  # this is a finaliser
+            return self._execute(connection, steps)
+        try:
+            try:
+                return self._execute(connection, [(_BEGIN, ()), *steps, (_COMMIT, ())])[1:-1]
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+        finally:  # if a handler raises before the first one has finished
+            if connection.in_transaction:
+                connection.rollback()
+
+    def _execute(self, connection: sqlite3.Connection, steps: Sequence[Step]) -> Rows:
+        calls = [
+            partial(connection.executemany if type(values) is list else connection.execute, statement, values)
+            for statement, values in steps
+        ]
+        return list(map(list, map(call, calls)))
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = self._connection
+        if connection is None:
+            if self._crossed:
+                raise MessageQueueError("its process forked while a thread was in a call of it: open the queue again")
+            self._connecting = True
+            try:
+                connection = self._connection = self._connect()
+            finally:
+                self._connecting = False
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        _check_descriptors()
+        connection = sqlite3.connect(
+            f"file:{quote(self._path)}/{_place.DATABASE}?mode=rw",
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
+        try:
+            for pragma in (f"journal_size_limit = {_JOURNAL_BYTES}", "temp_store = MEMORY", "trusted_schema = OFF"):
+                connection.execute(f"PRAGMA {pragma}").close()
+            if self._prepare is not None:
+                self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def prepare(self, prepare: Callable[[sqlite3.Connection], None], relieve: Callable[[], object]) -> None:
+        """Prepare the connection, and each later one.
+
+        Args:
+            prepare: Called with each connection.
+            relieve: Called before the only retry if a function that a statement calls has failed.
+        """
+
+        def execute(connection: sqlite3.Connection, _: Sequence[Step]) -> Rows:
+            prepare(connection)
+            return []
+
+        self._prepare, self._relieve = prepare, relieve
+        if self._patiently(LONG_PATIENCE, tuple, execute) is None:
+            raise self.held_up()
+
+    # Others
+
+    def holder(self) -> Holder | None:
+        """Return the process that held the lock when it was last asked for, if it still holds it."""
+        return holder_of(self._path, monotonic() - self._busy_since) if self._busy_since else None
+
+    def note_busy(self, now: float) -> None:
+        """Note that the lock was found held."""
+        self._busy_since = self._busy_since or now
+
+    def held_up(self) -> TimedOutError:
+        """Return the error for a call that cannot return "not now"."""
+        holder = self.holder()
+        if holder is not None:
+            return TimedOutError(f"{holder}: {holder.way_out}")
+        return TimedOutError(
+            f"another process has held the lock of the queue for {LONG_PATIENCE:g} s: "
+            f"find it (fuser {self._path}/{_place.INDEX}), and continue or end it"
+        )
+
+    # Life
+
+    def close(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def before_fork(self) -> None:
+        if not self._lock.acquire(timeout=_FORK_SECONDS):
+            raise TimedOutError("a thread has not left its call of the queue in time for a fork")
+        connection = self._connection
+        if self._connecting or (connection is not None and connection.in_transaction):
+            self._lock.release()
+            raise MessageQueueError("a signal handler or a finaliser forked inside a call of the queue")
+        if connection is not None:
+            self._connection = None
+            connection.close()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork(self) -> None:
+        self._lock = NativeRLock()
+
+    def abandon(self) -> None:
+        """In a child: never use or close a connection that crossed the fork."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _abandoned.append(connection)
+            self._crossed = True
+
+
+class _Retries:
+    """The retries of one call while another connection holds the lock."""
+
+    def __init__(self, database: Database, patience: float) -> None:
+        self._database = database
+        self._patience = patience
+        self._tries = 0
+        self._until = self._ask_at = 0.0
+
+    def pause(self) -> bool:
+        """Sleep before the next try; return False if the call gives up."""
+        now = monotonic()
+        self._database.note_busy(now)
+        if not self._tries:
+            self._until = now + self._patience
+            self._ask_at = now + (_ASK_SECONDS if self._patience == PATIENCE else _STOPPED_PATIENCE)
+        if now >= self._until:
+            return False
+        if now >= self._ask_at:
+            holder = self._database.holder()
+            if holder is not None and holder.stopped:
+                return False
+            self._ask_at = now + _STOPPED_PATIENCE
+        # A transaction without fsync takes some 0.1 ms.
+        sleep(min(0.00005 * self._tries, 0.001))
+        self._tries += 1
+        return True
+
+
+def holder_of(path: str, seconds: float) -> Holder | None:
+    """Return the process that holds the write lock of a queue's database, or None."""
+    try:
+        found = os.stat(f"{path}/{_place.INDEX}")
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        with open("/proc/locks", encoding="utf-8") as file:
+            for line in file:
+                if _is_write_lock(line.split(), device):
+                    return holder_of_thread(int(line.split()[4]), seconds)
+    except OSError as error:
+        reraise_from_handler(error)
+    return None
+
+
+def _is_write_lock(words: list[str], device: str) -> bool:
+    # 1: POSIX  ADVISORY  WRITE 4711 00:1b:32 120 120
+    if words[1] != "POSIX" or words[3] != "WRITE" or words[5] != device:
+        return False
+    return int(words[6]) <= _WRITE_LOCK_AT and (words[7] == "EOF" or int(words[7]) >= _WRITE_LOCK_AT)
+
+
+def _check_descriptors() -> None:
+    """Raise our error if descriptors run out: SQLite would only say that it cannot open the file."""
+    spare: list[int] = []
+    try:
+        while len(spare) < _DESCRIPTORS:
+            spare.append(opened(partial(os.open, "/", os.O_RDONLY | os.O_CLOEXEC)))
+    except OSError as error:
+        reraise_from_handler(error)
+        raise too_many_descriptors(error.errno or 0) from error
+    finally:
+        for descriptor in spare:
+            closed(descriptor)
+
+
+def _in_child() -> None:
+    for database in list(_databases):
+        database.abandon()
+
+
+hold_over_forks(in_child=_in_child)
