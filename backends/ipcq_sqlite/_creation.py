@@ -97,7 +97,7 @@ def _make_database(path: str, name: str, attributes: Attributes) -> None:
         finally:
             os.close(descriptor)
         try:
-            with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = OFF")  # it is written to the disk as a whole
                 connection.executescript(_schema.creation(attributes.leases))
                 connection.execute(_schema.MADE, values)

@@ -13,6 +13,7 @@ import os
 import platform
 import select
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,7 @@ _PIDFD_GETFD = 438  # on every architecture
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _ALLOW, _ASK = 0x7FFF0000, 0x7FC00000
 _PRIVATE_FUTEX = 128
+_SET_LOCK = (fcntl.F_SETLK, fcntl.F_SETLKW, fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW)
 
 
 def _table(text: str) -> dict[str, int]:
@@ -149,7 +151,7 @@ def _listen(pid: int, shared: mmap.mmap, failing: int, number: int) -> str:
                 fcntl.ioctl(listener, _RECEIVE, asked)
                 call, thread, which, arguments = _read(asked)
                 answer = struct.pack("=QqiI", call, 0, 0, _CONTINUE)
-                if _WORDS.unpack_from(shared)[1] and thread == pid and _counts(which, arguments):
+                if _WORDS.unpack_from(shared)[1] and thread == pid and _counts(thread, which, arguments):
                     count += 1
                     if count == failing:
                         refused = which
@@ -175,11 +177,11 @@ def _read(asked: bytearray) -> tuple[int, int, str, tuple[int, ...]]:
     return call, thread, _NAMES[number], tuple(arguments)
 
 
-def _counts(which: str, arguments: tuple[int, ...]) -> bool:
+def _counts(thread: int, which: str, arguments: tuple[int, ...]) -> bool:
     """Return whether a call can fail and is not the interpreter's own: its memory, and the futexes of its locks.
 
-    On an open descriptor, the kernel refuses neither to unlock, nor to count the waiting bytes or messages, nor to add
-    one to an eventfd (a write of 8 bytes).
+    On an open descriptor, the kernel refuses neither to unlock just what was locked, which takes no memory, nor to
+    count the waiting bytes or messages, nor to add one to an eventfd (a write of 8 bytes).
     """
     if which == "mmap":
         return arguments[4] & 0xFFFFFFFF != 0xFFFFFFFF
@@ -187,9 +189,18 @@ def _counts(which: str, arguments: tuple[int, ...]) -> bool:
         return not arguments[1] & _PRIVATE_FUTEX
     if which == "flock":
         return arguments[1] != fcntl.LOCK_UN
+    if which == "fcntl" and arguments[1] in _SET_LOCK:
+        return _lock_type(thread, arguments[2]) != fcntl.F_UNLCK
     if which == "write":
         return arguments[2] != 8
     return which not in {"ioctl", "mq_getsetattr"}
+
+
+def _lock_type(thread: int, address: int) -> int:
+    """Return the type in a `struct flock` of a process."""
+    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
+        memory.seek(address)
+        return int.from_bytes(memory.read(2), sys.byteorder)
 
 
 #: The error numbers that the kernel may return.
