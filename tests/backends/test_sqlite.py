@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import TestCase
 
 import pytest
 
@@ -23,6 +24,7 @@ class TestSqlite(_Places):
     backend = "sqlite"
 
 
+@pytest.mark.once
 class TestSqliteNormal(_Places):
     backend = "sqlite"
     small: ClassVar[Mapping[str, Any]] = {**BackendContract.small, "durability": "normal"}
@@ -32,7 +34,11 @@ class TestSqliteNormal(_Places):
         return super().create(name, **{**options, "durability": "normal"})
 
 
+def _once(machine: type[TestCase]) -> type[TestCase]:
+    """Run it on one Python; a slow disk may take minutes."""
+    return pytest.mark.once(pytest.mark.timeout(400)(machine))
+
+
 # With the other durability each call would wait for the disk.
-_slow = pytest.mark.timeout(400)
-TestSqliteAgrees = _slow(machine_for("sqlite", durability="normal"))
-TestSqliteWithLeasesAgrees = _slow(machine_for("sqlite", leases=True, durability="normal"))
+TestSqliteAgrees = _once(machine_for("sqlite", durability="normal"))
+TestSqliteWithLeasesAgrees = _once(machine_for("sqlite", leases=True, durability="normal"))
