@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,17 @@ def test_a_foreign_database_is_corrupt(backend: SqliteBackend, damage: str) -> N
     execute(backend, damage)
     with pytest.raises(CorruptQueue), attach(backend) as channel:
         channel.try_put(b"item", 0)
+
+
+def test_a_connection_that_cannot_be_prepared_is_closed(backend: SqliteBackend, queue: Any) -> None:
+    """C28: a queue that is damaged while no connection has it open."""
+    queue._database.close()
+    execute(backend, "DELETE FROM state")
+    with pytest.raises(CorruptQueue) as raised:
+        queue.qsize()
+    assert raised.value.__traceback__  # which keeps the connection alive
+    entries = Path("/proc/self/fd").iterdir()
+    assert path_of(backend) / "db" not in {entry.readlink() for entry in entries if entry.is_symlink()}
 
 
 def test_another_version_is_refused(backend: SqliteBackend) -> None:
@@ -384,16 +395,29 @@ def test_large_messages_fit(backend: SqliteBackend) -> None:
 # Others
 
 
-def test_a_taken_name_is_told(backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clause 1: also if another creator is faster; nothing is left."""
+def test_a_taken_name_is_told(backend: SqliteBackend) -> None:
+    """Clause 1: and nothing is left."""
     with create(backend):
         with pytest.raises(QueueExists):
             backend.create(NAME, Request())
-        target_of = _place.target_of
-        answers = iter([None])
-        monkeypatch.setattr(_place, "target_of", lambda link: next(answers, target_of(link)))
-        with pytest.raises(QueueExists):
-            backend.create(NAME, Request())
+        assert len(os.listdir(backend._place())) == 2
+
+
+def test_the_faster_creator_wins(backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 1: the other one finds out when it gives its queue the name, and leaves nothing."""
+    new_directory = _place.new_directory
+    faster = []
+
+    def lose(directory: str) -> str:
+        monkeypatch.undo()
+        faster.append(backend.create(NAME, Request()))
+        return new_directory(directory)
+
+    monkeypatch.setattr(_place, "new_directory", lose)
+    with pytest.raises(QueueExists):
+        backend.create(NAME, Request())
+    with closing(faster[0]):
+        assert faster[0].try_put(b"item", 0)
     assert len(os.listdir(backend._place())) == 2
 
 

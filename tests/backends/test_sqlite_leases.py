@@ -195,6 +195,13 @@ def test_polled_jobs_silence_their_descriptor(jobs: Any) -> None:
     assert _fifo.is_ringing(descriptor)
 
 
+def test_all_jobs_of_a_worker_are_held(jobs: Any) -> None:
+    """C3: its process is looked up once."""
+    jobs.try_put_many([b"one", b"two"])
+    jobs.try_lease_many(1, 2, None)
+    assert [held.pid for held in jobs.held(9)] == [os.getpid()] * 2
+
+
 def test_jobs_end(jobs: Any) -> None:
     """Clause 33: a queue that is shut down has ended when nothing is leased."""
     jobs.recall(1, 1)
