@@ -23,7 +23,7 @@ from ipcq.backend import (
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueExists, QueueNotFound, VersionMismatch
 from ipcq_sqlite import CAPABILITIES, DURABILITIES, _place, _schema
 from ipcq_sqlite._channel import SqliteChannel
-from ipcq_sqlite._database import Database
+from ipcq_sqlite._database import Database, check_descriptors
 from ipcq_sqlite._errors import explained_error
 from ipcq_sqlite._lease_channel import SqliteLeaseChannel
 
@@ -89,6 +89,7 @@ def _make_database(path: str, name: str, attributes: Attributes) -> None:
         attributes.options["durability"],
         attributes.mode,
     )
+    check_descriptors()
     # No fork meanwhile, which would copy the connection.
     with no_fork:
         descriptor = os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -171,7 +171,7 @@ class Database:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        _check_descriptors()
+        check_descriptors()
         connection = sqlite3.connect(
             f"file:{quote(self._path)}/{_place.DATABASE}?mode=rw",
             timeout=0,
@@ -308,7 +308,7 @@ def _is_write_lock(words: list[str], device: str) -> bool:
     return int(words[6]) <= _WRITE_LOCK_AT and (words[7] == "EOF" or int(words[7]) >= _WRITE_LOCK_AT)
 
 
-def _check_descriptors() -> None:
+def check_descriptors() -> None:
     """Raise our error if descriptors run out: SQLite would only say that it cannot open the file."""
     spare: list[int] = []
     try:

@@ -234,6 +234,12 @@ def test_a_channel_is_abandoned_once(name: str, backend: str) -> None:
         _host._hosts.clear()
     channel.abandon()
     channel.abandon()
+    if backend == "sqlite":  # a child keeps its copy of the connection
+        from ipcq_sqlite import _database
+
+        (connection,) = _database._abandoned
+        _database._abandoned.clear()
+        connection.close()
     queue._unclosed.clear()
     queue._refuse_calls("abandoned")
     with suppress(ipcq.QueueNotFound):

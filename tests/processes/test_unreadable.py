@@ -4,6 +4,7 @@ import ctypes
 import importlib
 import os
 import sys
+import tempfile
 from contextlib import suppress
 
 import pytest
@@ -29,7 +30,7 @@ def hide(place: str) -> None:
     assert library.mount(b"none", place.encode(), b"tmpfs", 0, b"mode=700") == 0
 
 
-def use(backend: str) -> None:
+def use(backend: str, place: str) -> None:
     """As a user who cannot read ipcq's files, use a queue with each serializer, and report the items."""
     warm_up(backend)
     hide(os.path.dirname(ipcq.__file__))
@@ -37,7 +38,7 @@ def use(backend: str) -> None:
     said = []
     for serializer in ("msgpack", "raw"):
         name = fresh_name()
-        with ipcq.open(name, backend, exclusive=True, serializer=serializer, max_messages=4) as queue:
+        with ipcq.open(name, place, exclusive=True, serializer=serializer, max_messages=4) as queue:
             queue.put(b"item")
             said.append(queue.get().decode())
             with suppress(ipcq.MessageQueueError):
@@ -48,7 +49,11 @@ def use(backend: str) -> None:
 
 def test_modules_that_were_imported_before_are_used(backend: str, peers: Peers) -> None:
     """warm_up imports everything, so no test has to."""
-    assert peers.fork(use, backend).hear() == ["item", "item"]
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, NOBODY, NOBODY)
+        # This user has no home, and so no default place.
+        place = f"sqlite://{directory}/" if backend == "sqlite" else backend
+        assert peers.fork(use, backend, place).hear() == ["item", "item"]
 
 
 def import_late() -> None:

@@ -267,6 +267,8 @@ def tree(path: Path) -> list[tuple[str, int, int, int]]:
 
 def test_a_lock_directory_is_made_private_under_any_umask(name: str, backend: str, peers: Peers) -> None:
     """C27: the lock directory that ipcq creates has mode 0700 and the lock file 0600, whatever the umask."""
+    if backend == "sqlite":
+        pytest.skip("users without a home have no default place on backend 'sqlite'")
     with free_user() as uid:
         peers.fork(create_and_keep, uid, name, backend, 0o600, 0o777).done()
         paths = [Path(place, part) for place in places(uid) for part in ("", "names.lock")]

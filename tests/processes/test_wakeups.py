@@ -17,8 +17,8 @@ SOON_SECONDS = 2.5
 
 #: Backends that get, or put, under a lock. A stopped holder keeps it until it resumes, and no other process can help;
 #: a dead one keeps nothing. On socketpair it is the lock by which producers keep to max_messages.
-GETS_LOCKED = ("pyshm", "shm")
-PUTS_LOCKED = ("pyshm", "shm", "socketpair")
+GETS_LOCKED = ("pyshm", "shm", "sqlite")
+PUTS_LOCKED = ("pyshm", "shm", "socketpair", "sqlite")
 
 
 def _resume_if_blocked(victim: Peer, blow: str, done: Callable[[], object]) -> bool:
