@@ -196,13 +196,10 @@ class Database:
             prepare: Called with each connection.
             relieve: Called before the only retry if a function that a statement calls has failed.
         """
-
-        def execute(connection: sqlite3.Connection, _: Sequence[Step]) -> Rows:
-            prepare(connection)
-            return []
-
+        # Connect again, so that no handler that forks closes a connection that is half prepared.
+        self.close()
         self._prepare, self._relieve = prepare, relieve
-        if self._patiently(LONG_PATIENCE, tuple, execute) is None:
+        if self._patiently(LONG_PATIENCE, tuple, self._execute) is None:
             raise self.held_up()
 
     # Others

@@ -104,7 +104,7 @@ READ_MADE: Final = (
 _READABLE: Final = "({0}ready > 0 OR ({0}down AND {0}ready + {0}leased + {0}delayed = 0))"
 READABLE: Final = _READABLE.format("")
 RINGING: Final = f"""
-CREATE TEMP TRIGGER IF NOT EXISTS ring AFTER UPDATE ON main.state
+CREATE TEMP TRIGGER ring AFTER UPDATE ON main.state
 WHEN {_READABLE.format("new.")} AND NOT {_READABLE.format("old.")} BEGIN
     SELECT ring();
 END;
