@@ -115,7 +115,7 @@ class SqliteChannel(Channel):
         for fifo in (_place.MESSAGES, _place.SPACE):
             with no_fork:
                 self._descriptors.append(_fifo.open_fifo(f"{self._path}/{fifo}"))
-        self._messages, self._space = self._descriptors
+        self._messages, self._space = self._descriptors[-2:]
 
     def _prepare(self, connection: "sqlite3.Connection") -> None:
         """Prepare a new connection."""
@@ -304,11 +304,14 @@ class SqliteChannel(Channel):
 
     def linked(self) -> bool:
         try:
-            return os.readlink(self._link) == self.incarnation
+            if os.readlink(self._link) != self.incarnation:
+                return False
+            os.stat(f"{self._path}/{_place.DATABASE}")  # somebody may have removed the directory, and not the name
         except OSError as error:
             reraise_from_handler(error)
             # Otherwise it is unknown; the next call looks again. EINVAL: it is no link.
             return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL)
+        return True
 
     def close(self) -> None:
         self._database.close()

@@ -129,6 +129,8 @@ def attach(directory: str, name: str, request: Request) -> Channel:
             reraise_from_handler(error)
             if _place.target_of(link) != target:  # it was unlinked meanwhile
                 raise QueueNotFound from error
+            if missing := _place.missing_file(path):
+                raise CorruptQueue(f"its file {path}/{missing} is gone: unlink and recreate the queue") from error
             raise
 
 

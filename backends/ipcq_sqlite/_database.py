@@ -35,11 +35,12 @@ from ipcq.backend import (
     holder_of_thread,
     opened,
     reraise_from_handler,
+    suppressed,
     too_many_descriptors,
 )
 from ipcq.errors import MessageQueueError, TimedOutError
 from ipcq_sqlite import _place
-from ipcq_sqlite._errors import explained_error, is_busy
+from ipcq_sqlite._errors import damaged, explained_error, is_busy
 
 #: A statement and its parameters. A list of tuples executes the statement once with each of them.
 Step: TypeAlias = tuple[str, Any]
@@ -127,6 +128,9 @@ class Database:
                 if "closed" not in str(error):
                     raise explained_error(error, self._path) from error
                 # A handler of this thread has forked before the statements. They run on the next connection.
+            except UnicodeDecodeError as error:  # SQLite quotes bytes of a damaged schema in the text of its error
+                reraise_from_handler(error)
+                raise damaged(error, self._path) from error
             except sqlite3.Error as error:
                 reraise_from_handler(error)
                 if is_busy(error):
@@ -144,12 +148,12 @@ class Database:
         try:
             try:
                 return self._execute(connection, [(_BEGIN, ()), *steps, (_COMMIT, ())])[1:-1]
-            finally:
-                if connection.in_transaction:
-                    connection.rollback()
-        finally:  # if a handler raises before the first one has finished
-            if connection.in_transaction:
-                connection.rollback()
+            except BaseException:
+                _roll_back(connection)
+                raise
+        except BaseException:  # if a handler raises before the first one has finished
+            _roll_back(connection)
+            raise
 
     def _execute(self, connection: sqlite3.Connection, steps: Sequence[Step]) -> Rows:
         calls = [
@@ -219,7 +223,7 @@ class Database:
             return TimedOutError(f"{holder}: {holder.way_out}")
         return TimedOutError(
             f"another process has held the lock of the queue for {LONG_PATIENCE:g} s: "
-            f"find it (fuser {self._path}/{_place.INDEX}), and continue or end it"
+            f"find it (fuser {self._path}/{_place.DATABASE}), and continue or end it"
         )
 
     # Life
@@ -282,6 +286,13 @@ class _Retries:
         sleep(min(0.00005 * self._tries, 0.001))
         self._tries += 1
         return True
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # A handler may have forked since, which has closed the connection. That is no reason to execute the steps again.
+    with suppressed(sqlite3.ProgrammingError):
+        if connection.in_transaction:
+            connection.rollback()
 
 
 def holder_of(path: str, seconds: float) -> Holder | None:

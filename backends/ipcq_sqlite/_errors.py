@@ -30,10 +30,7 @@ def explained_error(error: sqlite3.Error, path: str) -> MessageQueueError:
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not _free(path)):
         return NoSpace(f"no space is left on the file system of {path}: free some, or take messages out")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return CorruptQueue(
-            f"its database is damaged ({error}): save what is left with sqlite3 {path}/db .recover, "
-            "then unlink and recreate the queue"
-        )
+        return damaged(error, path)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH):
         return PermissionDenied(
             f"its database cannot be written ({error}): see ls -la {path}, and whether it is mounted read-only"
@@ -41,6 +38,13 @@ def explained_error(error: sqlite3.Error, path: str) -> MessageQueueError:
     if code == sqlite3.SQLITE_ERROR:  # such as a missing table
         return CorruptQueue(f"its database is not one of ipcq ({error}): unlink and recreate the queue")
     return MessageQueueError(f"SQLite failed: {error}")
+
+
+def damaged(error: Exception, path: str) -> CorruptQueue:
+    return CorruptQueue(
+        f"its database is damaged ({error}): save what is left with sqlite3 {path}/db .recover, "
+        "then unlink and recreate the queue"
+    )
 
 
 def _free(path: str) -> int:

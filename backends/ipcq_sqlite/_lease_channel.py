@@ -47,10 +47,10 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
     _owners: Owners
 
     def _open(self) -> None:
-        super()._open()
-        with no_fork:
+        with no_fork:  # first, because close asks for the owner if there are descriptors
             self._owners = Owners(f"{self._path}/{_place.OWNERS}")
             self._descriptors.append(self._owners.descriptor)
+        super()._open()
         self._bound = self.attributes.max_deliveries or _NO_BOUND
 
     def _prepare(self, connection: "sqlite3.Connection") -> None:

@@ -108,6 +108,18 @@ def target_of(link: str) -> str | None:
     return target if _TOKEN.fullmatch(target) else None
 
 
+def missing_file(path: str) -> str:
+    """Return a file that the directory of a queue lacks; empty if it has all that are made with the queue."""
+    for file in (DATABASE, MESSAGES, SPACE):
+        try:
+            os.stat(f"{path}/{file}")
+        except FileNotFoundError:
+            return file
+        except OSError:  # it may be there
+            continue
+    return ""
+
+
 def exists(directory: str | None, name: str) -> bool:
     directory = directory or _default()
     if directory is None:
@@ -272,15 +284,14 @@ def synced(path: str) -> None:
 def leftovers(directory: str) -> list[str]:
     """Return the directories without a name: killed processes left them, or they are being made or removed."""
     entries = listed(directory)  # in this order: a new queue gets its name after its directory
-    targets = {entry for entry in entries if _TOKEN.fullmatch(entry)}
+    targets = {entry for entry in entries if _TOKEN.fullmatch(entry) and not os.path.islink(f"{directory}/{entry}")}
     if targets:
         targets.difference_update(_named(directory))
     return sorted(targets)
 
 
 def _named(directory: str) -> set[str | None]:
-    links = [entry for entry in listed(directory) if not _TOKEN.fullmatch(entry)]
-    return {target_of(f"{directory}/{entry}") for entry in links}
+    return {target_of(f"{directory}/{entry}") for entry in listed(directory)}  # a name may look like a token
 
 
 def remove_leftover(directory: str, target: str) -> None:
