@@ -14,7 +14,8 @@ pauses, for a limited time. It does not hold the lock of its channel meanwhile.
 *Forks.* A connection must not cross a fork, not even unused: SQLite's record of the locks of this process would
 survive in the child, which has none of them, and a parent that closes would remove the journal under it. So before a
 fork each connection is closed, which waits a moment for the thread that is inside. The next call connects again. If
-the thread does not leave in time, the child never uses or closes its copy.
+the thread does not leave in time, the child never uses or closes its copy. Nor does the core let it open the queue
+again: SQLite would take the locks of the parent for its own there, and write to a journal that the parent removes.
 """
 
 import os
@@ -166,7 +167,10 @@ class Database:
         connection = self._connection
         if connection is None:
             if self._crossed:
-                raise MessageQueueError("its process forked while a thread was in a call of it: open the queue again")
+                raise MessageQueueError(
+                    "its process was forked while a thread was in a call of it: "
+                    'fork while no call is in progress, or start processes with "spawn"'
+                )
             self._connecting = True
             try:
                 connection = self._connection = self._connect()

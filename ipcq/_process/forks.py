@@ -244,7 +244,8 @@ def _before_fork() -> None:
             except BaseException as error:  # even from a signal handler: the other channels must still be prepared
                 errors.append(error)
     if errors:
-        raise errors[0]  # Python reports it, and forks anyway
+        del errors[1:]
+        raise errors.pop()  # Python reports it, and forks anyway; in a list it would keep the interrupted frames alive
 
 
 def _after_fork_in_parent() -> None:
@@ -258,7 +259,8 @@ def _after_fork_in_parent() -> None:
                 errors.append(error)
     _release(_preparing)
     if errors:
-        raise errors[0]
+        del errors[1:]
+        raise errors.pop()
 
 
 def _last_attempts() -> _Attempts:

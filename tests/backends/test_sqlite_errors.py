@@ -107,15 +107,6 @@ def test_another_version_is_refused(backend: SqliteBackend) -> None:
         backend.attach(NAME, Request())
 
 
-def test_a_queue_without_its_database_cannot_be_opened(backend: SqliteBackend) -> None:
-    """C18: and no empty one is created."""
-    create(backend).__enter__().close()
-    (path_of(backend) / "db").unlink()
-    with pytest.raises(PermissionDenied, match="ls -la"):
-        backend.attach(NAME, Request())
-    assert not (path_of(backend) / "db").exists()
-
-
 # Space
 
 

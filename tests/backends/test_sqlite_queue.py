@@ -422,7 +422,7 @@ def test_a_fork_waits_only_a_moment_for_a_thread(queue: Any, monkeypatch: pytest
     queue._database.after_fork()
     _database._in_child()
     assert connection in _database._abandoned
-    with pytest.raises(MessageQueueError, match="open the queue again"):
+    with pytest.raises(MessageQueueError, match="spawn"):
         queue.try_put(b"item", 0)
     assert connection.execute("SELECT 1").fetchone() == (1,)
     _database._abandoned.remove(connection)

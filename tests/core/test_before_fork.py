@@ -1,7 +1,9 @@
 """Channels that prepare for a fork, because the state of their library must not cross it."""
 
+import gc
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -330,6 +332,28 @@ def test_a_closed_channel_is_not_called_at_forks(channel: Connected, queue: "ipc
     queue.close()
     forked(lambda: None)
     assert channel.told == []
+
+
+@unraisable
+@pytest.mark.parametrize("at", ["before_fork", "after_fork_in_parent"])
+def test_an_error_at_a_fork_keeps_no_frame_alive(channel: Connected, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 17: a frame that the fork interrupted may hold what a backend has to close before the next one."""
+
+    def fail() -> None:
+        raise QueueClosed
+
+    def interrupted() -> "weakref.ref[threading.Event]":
+        held = threading.Event()
+        forked(lambda: None)
+        return weakref.ref(held)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: None)
+    monkeypatch.setattr(channel, at, fail)
+    gc.disable()
+    try:
+        assert interrupted()() is None
+    finally:
+        gc.enable()
 
 
 def test_a_handler_that_raises_before_a_fork_begins_leaves_the_next_one_alone() -> None:

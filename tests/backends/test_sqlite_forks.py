@@ -1,0 +1,86 @@
+"""Forks in the middle of calls of a queue in SQLite."""
+
+from typing import Any
+
+import pytest
+
+from backends import sqlite
+from backends.sqlite import run
+from ipcq.backend import Verdict
+from ipcq_sqlite import SqliteBackend
+
+backend, queue, jobs = sqlite.backend, sqlite.queue, sqlite.jobs
+
+
+def fork_after_transactions(channel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a signal handler fork after each transaction, before the next instruction."""
+    execute = channel._database._execute
+
+    def interrupted(connection: Any, steps: Any) -> Any:
+        rows = execute(connection, steps)
+        channel.before_fork()
+        channel.after_fork_in_parent()
+        return rows
+
+    monkeypatch.setattr(channel._database, "_execute", interrupted)
+
+
+def test_a_fork_after_a_transaction_does_not_repeat_it(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C9: the fork has closed the connection, but the message was stored, and was taken, once."""
+    fork_after_transactions(queue, monkeypatch)
+    for item in (b"a", b"b"):
+        assert queue.try_put(item, 0)
+    assert queue.qsize() == 2
+    assert [queue.try_get(), queue.try_get(), queue.try_get()] == [(b"a", 0), (b"b", 0), None]
+
+
+def test_a_fork_after_a_lease_does_not_repeat_it(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C9: the lease is held, and an acknowledgement finds it."""
+    jobs.try_put_many([b"a", b"b"])
+    fork_after_transactions(jobs, monkeypatch)
+    lease = jobs.try_lease(1, None)
+    assert lease.data == b"a"
+    assert jobs.counts().leased == 1
+    assert jobs.settle([1], Verdict.ACK, 0.0, b"") == []
+
+
+CROSSED = """
+import os, sys, threading
+import ipcq
+from ipcq_sqlite import _database
+
+_database._FORK_SECONDS = 0.05
+sys.unraisablehook = lambda report: print("refused:", report.exc_value, flush=True)
+inside, leave = threading.Event(), threading.Event()
+
+def stay(database):
+    with database._lock:
+        inside.set()
+        leave.wait(20)
+
+with ipcq.open(sys.argv[1], durability="normal") as queue:
+    queue.put("parent")
+    thread = threading.Thread(target=stay, args=(queue._channel._database,))
+    thread.start()
+    inside.wait(20)
+    child = os.fork()
+    if not child:
+        try:
+            ipcq.open(sys.argv[1]).put("child")
+        except ipcq.MessageQueueError as error:
+            print("child:", error, flush=True)
+        os._exit(0)
+    leave.set()
+    thread.join()
+    os.waitpid(child, 0)
+with ipcq.open(sys.argv[1]) as queue:
+    print("left:", queue.get_many(9, block=False))
+"""
+
+
+def test_a_child_does_not_open_a_database_whose_connection_crossed_the_fork(backend: SqliteBackend) -> None:
+    """C17: SQLite would take the locks of the parent for its own there, and lose what it stores."""
+    refused, child, left = run(CROSSED, f"{backend.name}jobs").splitlines()
+    assert "in time for a fork" in refused
+    assert "must not cross a fork" in child
+    assert left == "left: ['parent']"
