@@ -29,7 +29,7 @@ from ipcq.backend import (
     suppressed,
     translated,
 )
-from ipcq.errors import MessageQueueError, QueueShutDown, VersionMismatch
+from ipcq.errors import CorruptQueue, MessageQueueError, QueueShutDown, VersionMismatch
 from ipcq_sqlite import _fifo, _place, _schema
 from ipcq_sqlite._channel import SILENCE_UNCHANGED, STATE, SqliteChannel, State
 from ipcq_sqlite._database import LONG_PATIENCE, PATIENCE, Rows, Step
@@ -63,6 +63,8 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
         ((known,),) = connection.execute(_schema.READ_CLOCK).fetchall()
         if known == clock:
             return
+        if not isinstance(known, str):  # SQLite checks types only when it stores them
+            raise CorruptQueue
         if known.split()[:1] == clock.split()[:1]:
             raise VersionMismatch(
                 "it is in use in another time namespace, whose clock differs from the one here: share the namespace"

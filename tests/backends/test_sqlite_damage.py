@@ -13,7 +13,7 @@ from backends import sqlite
 from backends.sqlite import NAME, USES, attach, create, path_of
 from ipcq.backend import Channel, Request
 from ipcq.errors import CorruptQueue, QueueExists, QueueGone
-from ipcq_sqlite import SqliteBackend, _place
+from ipcq_sqlite import SqliteBackend, _place, _schema
 
 backend = sqlite.backend
 
@@ -88,3 +88,11 @@ def test_a_schema_that_is_not_utf8_is_corrupt(backend: SqliteBackend) -> None:
     database.write_bytes(raw.replace(b"DEFAULT 0", b"DEFAULT\x9d0"))
     with pytest.raises(CorruptQueue, match=r"\.recover"), attach(backend) as channel:
         channel.try_put(b"x", 0)
+
+
+def test_a_clock_that_is_no_text_is_corrupt(backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C28: a damaged page can hold what SQLite would not store."""
+    create(backend, leases=True).__enter__().close()
+    monkeypatch.setattr(_schema, "READ_CLOCK", "SELECT 7")
+    with pytest.raises(CorruptQueue):
+        backend.attach(NAME, Request())
