@@ -18,6 +18,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipcq.backend import (
@@ -314,13 +315,15 @@ class SqliteChannel(Channel):
         return True
 
     def close(self) -> None:
-        self._database.close()
-        self._close_descriptors()
+        try:
+            self._database.close()
+        finally:
+            self._close_descriptors()
 
     def _close_descriptors(self) -> None:
         with no_fork:
-            while self._descriptors:
-                os.close(self._descriptors.pop())
+            # In C, so that no signal handler raises between the two and leaves a descriptor open.
+            list(map(os.close, map(self._descriptors.pop, repeat(-1, len(self._descriptors)))))
 
     def before_fork(self) -> None:
         self._database.before_fork()

@@ -19,10 +19,12 @@ again: SQLite would take the locks of the parent for its own there, and write to
 """
 
 import os
+import select
 import sqlite3
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from operator import call
 from time import monotonic, sleep
 from typing import Any, Final, TypeAlias
@@ -31,10 +33,9 @@ from urllib.parse import quote
 from ipcq.backend import (
     Holder,
     NativeRLock,
-    closed,
     hold_over_forks,
     holder_of_thread,
-    opened,
+    no_fork,
     reraise_from_handler,
     suppressed,
     too_many_descriptors,
@@ -322,16 +323,13 @@ def _is_write_lock(words: list[str], device: str) -> bool:
 
 def check_descriptors() -> None:
     """Raise our error if descriptors run out: SQLite would only say that it cannot open the file."""
-    spare: list[int] = []
-    try:
-        while len(spare) < _DESCRIPTORS:
-            spare.append(opened(partial(os.open, "/", os.O_RDONLY | os.O_CLOEXEC)))
-    except OSError as error:
-        reraise_from_handler(error)
-        raise too_many_descriptors(error.errno or 0) from error
-    finally:
-        for descriptor in spare:
-            closed(descriptor)
+    with no_fork:
+        try:
+            # Objects that close their descriptor themselves, whenever a signal handler raises.
+            list(map(call, repeat(select.epoll, _DESCRIPTORS)))
+        except OSError as error:
+            reraise_from_handler(error)
+            raise too_many_descriptors(error.errno or 0) from error
 
 
 def _in_child() -> None:

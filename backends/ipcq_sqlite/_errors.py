@@ -28,7 +28,9 @@ def explained_error(error: sqlite3.Error, path: str) -> MessageQueueError:
     """
     code = primary(error)
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not _free(path)):
-        return NoSpace(f"no space is left on the file system of {path}: free some (to take messages out, SQLite needs some, too)")
+        return NoSpace(
+            f"no space is left on the file system of {path}: free some (to take messages out, SQLite needs some, too)"
+        )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return damaged(error, path)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH):
