@@ -90,7 +90,7 @@ class Database:
         self._relieve: Callable[[], object] = list
         self._lock = NativeRLock()
         self._connection: sqlite3.Connection | None = None
-        self._connecting = self._crossed = False
+        self._connecting = self._executing = self._crossed = False
         # When the lock was first found held, by `time.monotonic`; 0 while it is free.
         self._busy_since = 0.0
         _databases.add(self)
@@ -162,7 +162,11 @@ class Database:
             partial(connection.executemany if type(values) is list else connection.execute, statement, values)
             for statement, values in steps
         ]
-        return list(map(list, map(call, calls)))
+        before, self._executing = self._executing, True  # True already if this is a finaliser
+        try:
+            return list(map(list, map(call, calls)))
+        finally:
+            self._executing = before
 
     def _connected(self) -> sqlite3.Connection:
         connection = self._connection
@@ -243,7 +247,8 @@ class Database:
         if not self._lock.acquire(timeout=_FORK_SECONDS):
             raise TimedOutError("a thread has not left its call of the queue in time for a fork")
         connection = self._connection
-        if self._connecting or (connection is not None and connection.in_transaction):
+        # A statement that reads is no transaction, but closing the connection would take it away from its call in C.
+        if self._connecting or self._executing or (connection is not None and connection.in_transaction):
             self._lock.release()
             raise MessageQueueError("a signal handler or a finaliser forked inside a call of the queue")
         if connection is not None:

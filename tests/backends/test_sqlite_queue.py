@@ -291,6 +291,24 @@ def test_a_handlers_call_runs_between_transactions(queue: Channel) -> None:
     assert mine <= found.count(b"mine") <= mine + calls
 
 
+def test_no_fork_takes_the_connection_away_from_a_statement(queue: Channel) -> None:
+    """C35: a finaliser may fork while a statement is executed that is no transaction."""
+    database: _database.Database = queue._database  # type: ignore[attr-defined]
+    refused: list[str] = []
+
+    def fork() -> int:
+        with pytest.raises(MessageQueueError, match="forked inside a call") as caught:
+            database.before_fork()
+        refused.append(str(caught.value))
+        return 1
+
+    database._connected().create_function("fork", 0, fork)
+    assert database.read(("SELECT fork()", ())) == [[(1,)]]
+    assert len(refused) == 1
+    database.before_fork()  # not refused any more
+    database.after_fork_in_parent()
+
+
 def test_a_finalisers_call_is_part_of_the_transaction(queue: Any) -> None:
     """C12: on CPython 3.11 the garbage collector runs inside calls in C."""
     connection = queue._database._connected()
