@@ -72,6 +72,9 @@ _COMMIT: Final = "COMMIT"
 #: The text of the error if a function that a statement calls raises.
 _FUNCTION_FAILED: Final = "user-defined function raised"
 
+#: The names of numbered parameters.
+_NUMBERS: Final = ("1", "2", "3", "4", "5")
+
 _databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
 # Connections that crossed a fork. Closing them would change the files of the parent.
 _abandoned: list[sqlite3.Connection] = []
@@ -158,10 +161,7 @@ class Database:
             raise
 
     def _execute(self, connection: sqlite3.Connection, steps: Sequence[Step]) -> Rows:
-        calls = [
-            partial(connection.executemany if type(values) is list else connection.execute, statement, values)
-            for statement, values in steps
-        ]
+        calls = [_prepared(connection, statement, values) for statement, values in steps]
         before, self._executing = self._executing, True  # True already if this is a finaliser
         try:
             return list(map(list, map(call, calls)))
@@ -296,6 +296,16 @@ class _Retries:
         sleep(min(0.00005 * self._tries, 0.001))
         self._tries += 1
         return True
+
+
+def _prepared(connection: sqlite3.Connection, statement: str, values: Any) -> Callable[[], sqlite3.Cursor]:
+    if "?1" in statement:  # a parameter named "1", for which CPython 3.12.1 wants a name, too
+        values = list(map(_by_name, values)) if type(values) is list else _by_name(values)
+    return partial(connection.executemany if type(values) is list else connection.execute, statement, values)
+
+
+def _by_name(values: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(_NUMBERS, values, strict=False))
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
