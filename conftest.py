@@ -83,10 +83,12 @@ def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
                 ipcq.unlink(name, each.name)
 
 
-#: Tests that hardly depend on the version of Python: pages, programs, and tests that start or kill processes.
+#: Tests that hardly depend on the version of Python: pages, programs, tests that start or kill processes, and the
+#: conformance suite over what other tests run on each version: the asyncio interface, and queues on a server.
 ONCE = (
     "README.md",
     "docs",
+    "tests/aio/test_contract.py",
     "tests/backends/test_example.py",
     "tests/backends/test_mqueue_kernel.py",
     "tests/backends/test_mqueue_limits.py",
@@ -94,6 +96,7 @@ ONCE = (
     "tests/backends/test_pyshm_killed.py",
     "tests/backends/test_pyshm_leases.py",
     "tests/backends/test_pyshm_leases_killed.py",
+    "tests/backends/test_servers.py",
     "tests/backends/test_shm_faults.py",
     "tests/backends/test_shm_leases.py",
     "tests/backends/test_shm_life.py",
