@@ -40,8 +40,9 @@ ON_A_HANDLE: dict[str, tuple[Callable[[Handle], object], list[str]]] = {
     "clear": (lambda queue: queue.clear(), []),
     "qsize": (lambda queue: queue.qsize(), ["a", "b"]),
 }
-#: Descriptors that may stay open. While a process has locks on a file, SQLite keeps one on it for the next connection.
-KEPT = {"sqlite": 1}
+#: Descriptors that may stay open. While a process has locks on a file, SQLite keeps one on it for the next connection,
+#: and another one that is read-only if it was refused the first.
+KEPT = {"sqlite": 2}
 BY_NAME = ("create", "attach", "exists", "unlink", "close")
 
 
