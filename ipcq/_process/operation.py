@@ -29,10 +29,10 @@ OPERATION_SECONDS: Final = 10.0
 
 #: The time that a call which must not wait allows for the answer of a server, and that the first attempt of any
 #: operation allows, in seconds.
-ANSWER_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 2.0
 
 #: The time that each further attempt allows, in seconds. An answer that takes longer is one that the server remembers.
-_LATER_ANSWER_SECONDS: Final = 10.0
+_LATER_ANSWER_SECONDS: Final = 4.0
 
 #: The least and the most time that an attempt has if the deadline is near or has passed, in seconds. A get whose wait
 #: ends at the deadline looks once more after it. Without the time for an answer it would fail on each slow connection.
