@@ -10,7 +10,7 @@ A process that waits empties it when it wakes up, and writes a byte itself when 
 message may fit now. A byte that is lost with a killed process delays others until they try again, which every wait does
 after `ipcq.backend.SLICE`.
 
-*Ends.* Each call looks whether the name still leads to this queue. Whoever empties the FIFO looks again afterwards:
+*Ends.* Each call looks whether the name still leads to this queue. A call that empties the FIFO looks again afterwards:
 `unlink` writes its byte after it has removed the name.
 """
 

@@ -1,4 +1,4 @@
-"""A FIFO that wakes waiting processes: whoever polls it sees it readable while it has bytes.
+"""A FIFO that wakes waiting processes: it is readable for poll(2) while it has bytes.
 
 All channels have it open for reading and writing, so opening it never waits and its bytes stay while any of them is
 open. It is never blocking: a full FIFO is readable, and that is all it has to be.

@@ -1,4 +1,4 @@
-/* ack and release of a lease, and ack_many. Whoever settles a lease holds the lock of its handle. */
+/* ack and release of a lease, and ack_many. The caller holds the lock of the lease's handle. */
 #include "native.h"
 
 #include "arguments.h"

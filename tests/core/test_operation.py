@@ -211,7 +211,7 @@ def test_a_slow_connection_gets_more_time(server: MakeServer, clock: Clock) -> N
 
 
 def test_the_usual_time_is_learnt_anew(server: MakeServer, clock: Clock) -> None:
-    """One slow answer does not count for ever."""
+    """The effect of one slow answer wears off."""
     for event in (0.2, *[0.0] * 20):
         ask(server(event))
     assert operation._least_seconds() == operation._LEAST_SECONDS
