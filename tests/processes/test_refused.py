@@ -41,7 +41,7 @@ ON_A_HANDLE: dict[str, tuple[Callable[[Handle], object], list[str]]] = {
     "qsize": (lambda queue: queue.qsize(), ["a", "b"]),
 }
 #: Descriptors that may stay open. While a process has locks on a file, SQLite keeps one on it for the next connection,
-#: and another one that is read-only if it was refused the first.
+#: and a second one if the refused call made the first read-only (open), or hid it from the next connection (stat).
 KEPT = {"sqlite": 2}
 BY_NAME = ("create", "attach", "exists", "unlink", "close")
 
