@@ -3,6 +3,7 @@
 `_place` describes the files, `_schema` the database, and `_database` why it survives crashes, signals and forks.
 """
 
+import sys
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +22,9 @@ from ipcq.backend import (
 )
 from ipcq.errors import InvalidArgument, Unsupported
 from ipcq.hooks import hookimpl
-from ipcq_sqlite import _place
+
+if sys.platform == "linux":  # elsewhere the backend is not usable, and modules are missing that this one imports
+    from ipcq_sqlite import _place
 
 NAME: Final = "sqlite"
 

@@ -52,8 +52,12 @@ def _created(directory: str, name: str, target: str, attributes: Attributes) -> 
     lock = opened(partial(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        for fifo in (_place.MESSAGES, _place.SPACE):
-            os.mkfifo(f"{path}/{fifo}", 0o600)
+        files = {_place.MESSAGES: os.mkfifo, _place.SPACE: os.mkfifo}
+        if attributes.leases:
+            files[_place.OWNERS] = os.mknod
+        for file, make in files.items():
+            make(f"{path}/{file}")
+            os.chmod(f"{path}/{file}", 0o600)  # the umask may have cleared bits
         _make_database(path, name, attributes)
         os.fsync(lock)
         channel = _opened(_place.link_of(directory, name), path)

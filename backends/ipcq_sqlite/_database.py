@@ -19,14 +19,13 @@ again: SQLite would take the locks of the parent for its own there, and write to
 """
 
 import os
-import select
 import sqlite3
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
 from operator import call
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -36,6 +35,7 @@ from ipcq.backend import (
     hold_over_forks,
     holder_of_thread,
     no_fork,
+    original,
     reraise_from_handler,
     suppressed,
     too_many_descriptors,
@@ -43,6 +43,9 @@ from ipcq.backend import (
 from ipcq.errors import MessageQueueError, TimedOutError
 from ipcq_sqlite import _place
 from ipcq_sqlite._errors import damaged, explained_error, is_busy
+
+#: Not gevent's, which lets other greenlets run.
+_sleep = original("time", "sleep")
 
 #: A statement and its parameters. A list of tuples executes the statement once with each of them.
 Step: TypeAlias = tuple[str, Any]
@@ -293,7 +296,7 @@ class _Retries:
                 return False
             self._ask_at = now + _STOPPED_PATIENCE
         # A transaction without fsync takes some 0.1 ms.
-        sleep(min(0.00005 * self._tries, 0.001))
+        _sleep(min(0.00005 * self._tries, 0.001))
         self._tries += 1
         return True
 
@@ -340,8 +343,8 @@ def check_descriptors() -> None:
     """Raise our error if descriptors run out: SQLite would only say that it cannot open the file."""
     with no_fork:
         try:
-            # Objects that close their descriptor themselves, whenever a signal handler raises.
-            list(map(call, repeat(select.epoll, _DESCRIPTORS)))
+            # Objects that close their descriptor themselves, whenever a signal handler raises. gevent removes them.
+            list(map(call, repeat(original("select", "epoll"), _DESCRIPTORS)))
         except OSError as error:
             reraise_from_handler(error)
             raise too_many_descriptors(error.errno or 0) from error

@@ -9,7 +9,10 @@ import select
 from time import monotonic
 from typing import Final
 
-from ipcq.backend import reraise_from_handler
+from ipcq.backend import original, reraise_from_handler
+
+#: Not gevent's, which supports no timeout of 0.
+_poll = original("select", "poll")
 
 _FLAGS: Final = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 #: Bytes that one read takes: as many as Linux keeps in a pipe.
@@ -45,13 +48,13 @@ def shorten(descriptor: int) -> None:
 
 
 def is_ringing(descriptor: int) -> bool:
-    poll = select.poll()
+    poll = _poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def listen(descriptor: int, until: float) -> bool:
     """Wait until the FIFO is readable, until `until` at the latest; return whether it is."""
-    poll = select.poll()
+    poll = _poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(max(0.0, until - monotonic()) * 1000))

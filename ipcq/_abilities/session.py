@@ -67,8 +67,8 @@ class Session(Serials):
         if handle is None or handle.closed:
             return -1
         try:
-            with Asking(clock() + _RENEWAL_SECONDS):
-                return handle._with_channel(lambda channel: self._step(channel, clock))
+            asking = Asking(clock() + _RENEWAL_SECONDS)
+            return asking.run(handle._with_channel, lambda channel: self._step(channel, clock))
         except (QueueClosed, QueueGone):
             return -1
         except (MessageQueueError, MemoryError):

@@ -38,46 +38,38 @@ class RemoteQueue(Queue[T]):
         return Asking(deadline, self._check_open)
 
     def _with_channel(self, operation: Callable[[Channel], R]) -> R:
-        with Asking(asking_deadline(OPERATION_SECONDS), self._check_open):
-            return super()._with_channel(operation)
+        return Asking(asking_deadline(OPERATION_SECONDS), self._check_open).run(super()._with_channel, operation)
 
     def _put_encoded(self, data: bytes, priority: int, deadline: float, delay: float = 0) -> None:
-        with self._asking_until(deadline):
-            super()._put_encoded(data, priority, deadline, delay)
+        self._asking_until(deadline).run(super()._put_encoded, data, priority, deadline, delay)
 
     def put(
         self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0, delay: float = 0
     ) -> None:
-        with self._asking(block, timeout):
-            super().put(item, block, timeout, priority=priority, delay=delay)
+        self._asking(block, timeout).run(super().put, item, block, timeout, priority=priority, delay=delay)
 
     def put_nowait(self, item: T) -> None:
         self.put(item, False)
 
     def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
-        with self._asking(block, timeout):
-            return super().put_many(items, block, timeout)
+        return self._asking(block, timeout).run(super().put_many, items, block, timeout)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
-        with self._asking(block, timeout):
-            return super().get(block, timeout)
+        return self._asking(block, timeout).run(super().get, block, timeout)
 
     def get_nowait(self) -> T:
         return self.get(False)
 
     def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
-        with self._asking(block, timeout):
-            return super().get_many(max_items, block, timeout)
+        return self._asking(block, timeout).run(super().get_many, max_items, block, timeout)
 
     def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
-        with self._asking(block, timeout):
-            return super().get_message(block, timeout)
+        return self._asking(block, timeout).run(super().get_message, block, timeout)
 
     def lease_many(
         self, max_items: int, block: bool = True, timeout: float | None = None, *, hold: float | None = None
     ) -> list[Lease[T]]:
-        with self._asking(block, timeout):
-            return super().lease_many(max_items, block, timeout, hold=hold)
+        return self._asking(block, timeout).run(super().lease_many, max_items, block, timeout, hold=hold)
 
     def _lease(
         self,
@@ -86,8 +78,7 @@ class RemoteQueue(Queue[T]):
         hold: float | None,
         check: Callable[[], object] = lambda: None,
     ) -> Lease[T]:
-        with self._asking(block, timeout):
-            return super()._lease(block, timeout, hold, check)
+        return self._asking(block, timeout).run(super()._lease, block, timeout, hold, check)
 
 
 def queue_over(channel: Channel, codec: Codec, origin: Origin) -> Queue[T]:

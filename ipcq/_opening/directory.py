@@ -66,23 +66,24 @@ def remove(name: str, where: Where | Backend, condition: Callable[[], bool], inc
     """
     searched = [where] if isinstance(where, Backend) else backends(where)
     deadline = monotonic() + OPEN_TIMEOUT
-    with (
-        located(name, searched[0].name if where != AUTO else AUTO),
-        Asking(deadline),
-        name_lock_for(name, searched, deadline),
-    ):
-        if not (incarnation or condition()):
-            return
-        # The unlink of a named backend raises if there is no such queue.
-        found = searched[0] if where != AUTO else retry_during_race(partial(_backend_with, name), NEVER)
-        with located(name, found.name):
-            try:
-                if incarnation:
-                    found.unlink_incarnation(name, incarnation)
-                else:
-                    found.unlink(name)
-            except QueueNotFound as error:
-                raise _not_found() from error
+
+    def remove_locked() -> None:
+        with name_lock_for(name, searched, deadline):
+            if not (incarnation or condition()):
+                return
+            # The unlink of a named backend raises if there is no such queue.
+            found = searched[0] if where != AUTO else retry_during_race(partial(_backend_with, name), NEVER)
+            with located(name, found.name):
+                try:
+                    if incarnation:
+                        found.unlink_incarnation(name, incarnation)
+                    else:
+                        found.unlink(name)
+                except QueueNotFound as error:
+                    raise _not_found() from error
+
+    with located(name, searched[0].name if where != AUTO else AUTO):
+        Asking(deadline).run(remove_locked)
 
 
 def _not_found() -> QueueNotFound:

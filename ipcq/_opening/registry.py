@@ -120,6 +120,8 @@ def backend(where: Where) -> Backend:
 
 
 def _bound(descriptor: Backend, place: Place) -> Backend:
+    if reason := _foreign(descriptor):  # on another platform, `at` may lack what it needs
+        raise BackendUnavailable(reason, reasons={str(place): reason}, backend=str(place))
     try:
         bound: object = descriptor.at(place)
     except MessageQueueError as error:
@@ -159,8 +161,8 @@ def probe(candidate: Backend) -> Availability:
             processes now.
         NoSpace: The probe ran out of memory.
     """
-    if candidate.platforms is not None and not sys.platform.startswith(candidate.platforms):
-        return Availability.no(f"it works only on {', '.join(candidate.platforms)}, but this is {sys.platform}")
+    if reason := _foreign(candidate):
+        return Availability.no(reason)
     try:
         found: object = candidate.probe()
     except Exception as error:
@@ -172,6 +174,13 @@ def probe(candidate: Backend) -> Availability:
     if not isinstance(found, Availability):
         return Availability.no(f"its probe must return an Availability, not {found!r}")
     return found
+
+
+def _foreign(candidate: Backend) -> str:
+    """Return why this platform is not one of the backend's, or an empty text."""
+    if candidate.platforms is None or sys.platform.startswith(candidate.platforms):
+        return ""
+    return f"it works only on {', '.join(candidate.platforms)}, but this is {sys.platform}"
 
 
 def _availability(candidate: Backend) -> Availability:

@@ -54,15 +54,12 @@ def attach_or_create(open_request: OpenRequest, known: Iterable[str]) -> tuple[B
     if open_request.request.options:
         options = _checked_options(open_request.request.options, candidates.values(), known)
         open_request = replace(open_request, request=replace(open_request.request, options=options))
-    with Withdrawals(open_request.name, open_request.request) as withdrawals, _asking(open_request, candidates):
-        return _retry_until_deadline(open_request, candidates, withdrawals)
-
-
-def _asking(open_request: OpenRequest, candidates: Mapping[str, Backend]) -> AbstractContextManager[None]:
-    """Return a context manager that ends what servers are asked at the deadline of the request."""
-    if all(registry.is_local(each) for each in candidates.values()):
-        return nullcontext()  # the deadline counts from the first wait, and has not been read yet
-    return Asking(max(open_request.deadline, open_request.appear_deadline))
+    with Withdrawals(open_request.name, open_request.request) as withdrawals:
+        if all(registry.is_local(each) for each in candidates.values()):
+            # The deadline counts from the first wait, and has not been read yet.
+            return _retry_until_deadline(open_request, candidates, withdrawals)
+        asking = Asking(max(open_request.deadline, open_request.appear_deadline))
+        return asking.run(_retry_until_deadline, open_request, candidates, withdrawals)
 
 
 def _retry_until_deadline(

@@ -13,15 +13,15 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar, Token
+from contextvars import ContextVar, copy_context
 from time import monotonic
-from types import TracebackType
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, ParamSpec, TypeVar
 
 from ipcq._process.deadline import NEVER, pause
 from ipcq._process.forks import Step, at_fork
 from ipcq.errors import ConnectionLost, MessageQueueError
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 #: The time for all attempts of an operation if the user's call has no timeout of its own, in seconds.
@@ -86,28 +86,24 @@ def _permitted() -> None:
 
 
 class Asking:
-    """Surrounds a user's call, and ends its operations at the deadline.
+    """Runs a user's call, and ends its operations at the deadline.
 
     Args:
         deadline: On `time.monotonic`.
         check: Called between attempts; raises to end the operation.
     """
 
-    # A class, because `contextlib` is several times slower.
-    __slots__ = ("_call", "_token")
-
-    _token: "Token[_Call | None]"
+    # No context manager: an exception of a signal handler in its methods would leave the deadline to later calls.
+    __slots__ = ("_call",)
 
     def __init__(self, deadline: float, check: Callable[[], object] = _permitted) -> None:
         self._call = _Call(deadline, check)
 
-    def __enter__(self) -> None:
-        self._token = _call.set(self._call)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _call.reset(self._token)
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return what the function returns; its operations end at the deadline."""
+        context = copy_context()
+        context.run(_call.set, self._call)
+        return context.run(function, *args, **kwargs)
 
 
 def asking_deadline(seconds: float) -> float:

@@ -310,8 +310,7 @@ class Queue(Generic[T]):
             return attempt()
 
         def attempt_until_deadline() -> R:
-            with asking(self._queue, deadline):
-                return attempt()
+            return asking(self._queue, deadline).run(attempt)
 
         return await run_in_thread(attempt_until_deadline, undo)
 

@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 
 from ipcq.backend import Channel, LeaseChannel, Request
-from ipcq_sqlite import SqliteBackend, _place
+from ipcq_sqlite import SqliteBackend
+
+if sys.platform != "linux":
+    pytest.skip("the backend works only on linux", allow_module_level=True)
+
+from ipcq_sqlite import _place
 
 NAME = "/jobs"
 

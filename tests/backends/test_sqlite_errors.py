@@ -1,9 +1,7 @@
 """What goes wrong with a queue in SQLite is an error of ipcq, with the way out."""
 
 import errno
-import fcntl
 import os
-import resource
 import shutil
 import signal
 import sqlite3
@@ -36,6 +34,9 @@ from ipcq.errors import (
     VersionMismatch,
 )
 from ipcq_sqlite import SqliteBackend, _channel, _creation, _errors, _library, _place
+
+fcntl = pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
+resource = pytest.importorskip("resource", reason="could not import 'resource', which only POSIX has")
 
 backend, queue, jobs = sqlite.backend, sqlite.queue, sqlite.jobs
 

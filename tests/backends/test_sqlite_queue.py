@@ -26,11 +26,13 @@ backend, queue = sqlite.backend, sqlite.queue
 # Files
 
 
-def test_the_files_are_closed_to_others(backend: SqliteBackend) -> None:
+@pytest.mark.parametrize("umask", [0, 0o777])
+@pytest.mark.parametrize("leases", [False, True])
+def test_the_files_are_closed_to_others(backend: SqliteBackend, leases: bool, umask: int) -> None:
     """C27: whatever the umask."""
-    before = os.umask(0)
+    before = os.umask(umask)
     try:
-        with create(backend) as channel:
+        with create(backend, leases=leases) as channel:
             channel.try_put(b"item", 0)
             path = path_of(backend)
             modes = {each.name: each.stat().st_mode & 0o777 for each in (path, *path.iterdir())}
@@ -38,7 +40,7 @@ def test_the_files_are_closed_to_others(backend: SqliteBackend) -> None:
         os.umask(before)
     assert modes.pop(path.name) == 0o700
     assert set(modes.values()) == {0o600}
-    assert {"db", "db-wal", "db-shm", "messages", "space"} == modes.keys()
+    assert {"db", "db-wal", "db-shm", "messages", "space", *(["owners"] if leases else [])} == modes.keys()
 
 
 def test_a_queue_has_the_name_of_its_link(backend: SqliteBackend, queue: Channel, tmp_path: Path) -> None:

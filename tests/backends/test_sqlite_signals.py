@@ -45,10 +45,7 @@ def test_an_interrupted_look_for_descriptors_keeps_none(queue: Any, monkeypatch:
             raise Interrupted
         return select.epoll()
 
-    class Select:
-        epoll = staticmethod(interrupted)
-
-    monkeypatch.setattr(_database, "select", Select)
+    monkeypatch.setattr(_database, "original", lambda *_: interrupted)
     with pytest.raises(Interrupted):
-        _database._check_descriptors()
+        _database.check_descriptors()
     assert len(os.listdir("/proc/self/fd")) == before

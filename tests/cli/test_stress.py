@@ -143,6 +143,7 @@ def test_a_storm_that_is_ended_leaves_nothing(number: str, code: int, start: Sta
     assert queues(process.pid)
     process.send_signal(getattr(signal, number))
     assert process.wait(20) == code
+    deadline = monotonic() + 20
     while (queues(process.pid) or list(tmp_path.iterdir())) and monotonic() < deadline:
         sleep(0.01)
     assert not queues(process.pid)

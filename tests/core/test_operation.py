@@ -1,9 +1,12 @@
 """Clauses 38 to 40: an operation on a server ends by its deadline, and is repeated with one identity."""
 
+import itertools
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -136,8 +139,7 @@ def test_a_harmless_operation_is_repeated(server: MakeServer) -> None:
 def test_nothing_is_repeated_once_the_server_may_have_forgotten(server: MakeServer, clock: Clock) -> None:
     """Clause 39: no attempt ends later than the memory, counted from the first that may have been carried out."""
     asked = server(*[99.0] * 9)
-    with Asking(NEVER):
-        assert lost(lambda: ask(asked, remembered=5.0)).outcome == "unknown"
+    assert lost(lambda: Asking(NEVER).run(ask, asked, remembered=5.0)).outcome == "unknown"
     assert clock.now <= START + 5
     assert all(each.until <= START + 5 for each in asked.seen[1:])
 
@@ -151,8 +153,8 @@ def test_what_was_done_is_not_repeated(server: MakeServer) -> None:
 
 def test_an_earlier_attempt_makes_the_outcome_unknown(server: MakeServer) -> None:
     """Clause 40: the last attempt did nothing, but the first may have."""
-    with Asking(START + 1):
-        error = lost(lambda: ask(server("unknown", *["not done"] * 99), remembered=60.0))
+    asked = server("unknown", *["not done"] * 99)
+    error = lost(lambda: Asking(START + 1).run(ask, asked, remembered=60.0))
     assert error.outcome == "unknown"
 
 
@@ -170,8 +172,7 @@ def test_other_errors_are_answers(server: MakeServer) -> None:
 @pytest.mark.parametrize("event", ["not done", 99.0])
 def test_the_users_deadline_ends_it(server: MakeServer, clock: Clock, event: Any) -> None:
     """Clause 38: whether the server refuses or is silent."""
-    with Asking(START + 0.3):
-        lost(lambda: ask(server(*[event] * 999), remembered=60.0))
+    lost(lambda: Asking(START + 0.3).run(ask, server(*[event] * 999), remembered=60.0))
     assert START + 0.3 <= clock.now <= START + 0.36
 
 
@@ -183,30 +184,26 @@ def test_a_call_without_a_timeout_ends(server: MakeServer, clock: Clock) -> None
 
 def test_a_wait_without_a_limit_goes_on(server: MakeServer, clock: Clock) -> None:
     """Clause 38: it continues when the server is back."""
-    with Asking(NEVER):
-        assert ask(server(*["not done"] * 400)) == "answer"
+    assert Asking(NEVER).run(ask, server(*["not done"] * 400)) == "answer"
     assert clock.now > START + 60
 
 
 def test_a_silent_server_is_asked_again(server: MakeServer) -> None:
     """Clause 38: the reply may be lost while the connection seems to live."""
     asked = server(99.0)
-    with Asking(NEVER):
-        assert ask(asked, remembered=60.0) == "answer"
+    assert Asking(NEVER).run(ask, asked, remembered=60.0) == "answer"
     assert asked.seen[0].until == START + ANSWER_SECONDS
 
 
 def test_an_attempt_at_the_deadline_has_time_for_an_answer(server: MakeServer, clock: Clock) -> None:
     """Clause 38: a wait that ends at the deadline is followed by one more try."""
-    with Asking(START - 1):
-        assert ask(server(0.04)) == "answer"
+    assert Asking(START - 1).run(ask, server(0.04)) == "answer"
 
 
 def test_a_slow_connection_gets_more_time(server: MakeServer, clock: Clock) -> None:
     """Clause 38: otherwise each short timeout would fail on it."""
     ask(server(0.2))
-    with Asking(clock.now):
-        assert ask(server(0.7)) == "answer"
+    assert Asking(clock.now).run(ask, server(0.7)) == "answer"
     assert [operation._least_seconds() for _ in range(1)] == [1.0]
 
 
@@ -218,12 +215,46 @@ def test_the_usual_time_is_learnt_anew(server: MakeServer, clock: Clock) -> None
 
 
 def test_deadlines_nest(server: MakeServer) -> None:
-    """The innermost counts, and ends with its block."""
-    with Asking(START + 5):
-        with Asking(START + 1):
-            assert asking_deadline(9) == START + 1
+    """The innermost counts, and ends with its call."""
+
+    def call() -> None:
+        assert Asking(START + 1).run(asking_deadline, 9) == START + 1
         assert asking_deadline(9) == START + 5
+
+    Asking(START + 5).run(call)
     assert asking_deadline(9) == START + 9
+
+
+def test_no_interruption_leaves_a_deadline_behind(clock: Clock) -> None:
+    """C12: otherwise a signal handler that raises, at any step, would shorten the later calls of this thread."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def is_interrupted(step: int) -> bool:
+        steps = itertools.count(1)
+
+        def trace(frame: FrameType, _event: str, _argument: object) -> Any:
+            frame.f_trace_opcodes = True
+            if next(steps) == step:
+                raise Interrupted
+            return trace
+
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            Asking(START + 1).run(lambda: None)
+        except Interrupted:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    steps = 0
+    while is_interrupted(steps + 1):
+        steps += 1
+        assert asking_deadline(9) == START + 9
+    assert steps > 10
 
 
 def test_a_wait_without_a_limit_tells_of_the_loss_once(
@@ -231,14 +262,12 @@ def test_a_wait_without_a_limit_tells_of_the_loss_once(
 ) -> None:
     """Operators see why nothing happens."""
     caplog.set_level(logging.WARNING, "ipcq")
-    with Asking(NEVER):
-        ask(server(*["not done"] * 3))
+    Asking(NEVER).run(ask, server(*["not done"] * 3))
     assert [record.message for record in caplog.records] == [
         "a call without a timeout waits until the server answers again: it is gone"
     ]
     monkeypatch.delitem(__import__("sys").modules, "logging")
-    with Asking(NEVER):
-        ask(server("not done"))
+    Asking(NEVER).run(ask, server("not done"))
     assert len(caplog.records) == 1
 
 
@@ -252,15 +281,14 @@ def closed() -> None:
 def test_a_closed_handle_repeats_nothing(server: MakeServer) -> None:
     """Clause 38: what was not done is not done later."""
     asked = server("not done")
-    with Asking(NEVER, closed), pytest.raises(QueueClosed):
-        ask(asked)
+    with pytest.raises(QueueClosed):
+        Asking(NEVER, closed).run(ask, asked)
     assert len(asked.seen) == 1
 
 
 def test_a_closed_handle_tells_what_may_have_been_done(server: MakeServer) -> None:
     """Clause 40: this matters more than the close."""
-    with Asking(NEVER, closed):
-        error = lost(lambda: ask(server("unknown"), remembered=60.0))
+    error = lost(lambda: Asking(NEVER, closed).run(ask, server("unknown"), remembered=60.0))
     assert error.outcome == "unknown"
     assert isinstance(error.__cause__, QueueClosed)
 
@@ -277,8 +305,7 @@ def test_a_forked_child_does_not_repeat_its_parents_operation() -> None:
         return os.waitpid(child, 0)[1]
 
     try:
-        with Asking(NEVER):
-            status = ask(attempt)
+        status = Asking(NEVER).run(ask, attempt)
     except ConnectionLost:
         os._exit(7)
     assert os.waitstatus_to_exitcode(status) == 7  # type: ignore[arg-type]  # an int
@@ -315,16 +342,14 @@ def test_a_take_whose_answer_is_late_is_returned_by_the_next(clock: Clock, unans
     """Clause 39: a timeout at the wrong moment loses nothing, and keeps the order."""
     store = Store(clock, 99.0, 99.0)
     for _ in range(2):
-        with Asking(clock.now + 0.1):
-            lost(lambda: unanswered.take(store.taker(1), 1))
+        lost(lambda: Asking(clock.now + 0.1).run(unanswered.take, store.taker(1), 1))
     assert [unanswered.take(store.taker(1), 1) for _ in range(3)] == [[0], [1], [2]]
 
 
 def test_a_late_batch_is_handed_out_in_parts(clock: Clock, unanswered: Unanswered[int]) -> None:
     """Clause 39: a smaller limit is kept."""
     store = Store(clock, 99.0)
-    with Asking(clock.now + 0.1):
-        lost(lambda: unanswered.take(store.taker(3), 3))
+    lost(lambda: Asking(clock.now + 0.1).run(unanswered.take, store.taker(3), 3))
     assert [unanswered.take(store.taker(2), 2) for _ in range(3)] == [[0, 1], [2], [3, 4]]
 
 
@@ -338,8 +363,7 @@ def test_an_interrupted_take_is_returned_by_the_next(clock: Clock, unanswered: U
 
 def test_a_take_that_was_not_carried_out_is_forgotten(clock: Clock, unanswered: Unanswered[int]) -> None:
     """Clause 40: nothing was taken."""
-    with Asking(clock.now):
-        lost(lambda: unanswered.take(Server(clock, *["not done"] * 9), 1))
+    lost(lambda: Asking(clock.now).run(unanswered.take, Server(clock, *["not done"] * 9), 1))
     store = Store(clock)
     assert unanswered.take(store.taker(1), 1) == [0]
     assert len(store.seen) == 1
@@ -348,8 +372,7 @@ def test_a_take_that_was_not_carried_out_is_forgotten(clock: Clock, unanswered: 
 def test_a_take_that_the_server_has_forgotten_is_given_up(clock: Clock, unanswered: Unanswered[int]) -> None:
     """Clause 39: to ask again would take another message."""
     store = Store(clock, 99.0)
-    with Asking(clock.now + 0.1):
-        lost(lambda: unanswered.take(store.taker(1), 1))
+    lost(lambda: Asking(clock.now + 0.1).run(unanswered.take, store.taker(1), 1))
     clock.sleep(61)
     assert unanswered.take(store.taker(1), 1) == [1]
 
@@ -357,8 +380,7 @@ def test_a_take_that_the_server_has_forgotten_is_given_up(clock: Clock, unanswer
 def test_an_error_of_the_server_ends_a_late_take(clock: Clock, unanswered: Unanswered[int]) -> None:
     """Clause 39: the server has answered."""
     store = Store(clock, 99.0, QueueShutDown())
-    with Asking(clock.now + 0.1):
-        lost(lambda: unanswered.take(store.taker(1), 1))
+    lost(lambda: Asking(clock.now + 0.1).run(unanswered.take, store.taker(1), 1))
     with pytest.raises(QueueShutDown):
         unanswered.take(store.taker(1), 1)
     assert unanswered.take(store.taker(1), 1) == [1]
@@ -368,8 +390,7 @@ def test_an_error_of_the_server_ends_a_late_take(clock: Clock, unanswered: Unans
 def test_a_forked_child_leaves_late_messages_to_its_parent(clock: Clock, unanswered: Unanswered[int]) -> None:
     """Clause 39: both would return them."""
     store = Store(clock, 99.0)
-    with Asking(clock.now + 0.1):
-        lost(lambda: unanswered.take(store.taker(1), 1))
+    lost(lambda: Asking(clock.now + 0.1).run(unanswered.take, store.taker(1), 1))
     if (child := os.fork()) == 0:
         os._exit(unanswered.take(store.taker(1), 1)[0])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

@@ -1,6 +1,7 @@
 """Places: one backend keeps queues in several, each named by a URL."""
 
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -175,6 +176,16 @@ def test_a_faulty_plugin_is_named(installed: Installed, answer: object, kind: ty
     with pytest.raises(kind) as caught:
         ipcq.open("faulty://h/placed-jobs")
     assert words in str(caught.value)
+
+
+def test_a_place_on_another_platform_is_refused(installed: Installed) -> None:
+    """`at` may need what only its platforms have, so it is not called on others."""
+    faulty = Faulty("faulty")
+    faulty.platforms = ("plan9",)
+    faulty.answer = ValueError("called")
+    installed.backend(faulty)
+    with pytest.raises(BackendUnavailable, match=f"it works only on plan9, but this is {sys.platform}"):
+        ipcq.open("faulty://h/placed-jobs")
 
 
 # Finding, removing, listing

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -267,9 +268,10 @@ def tree(path: Path) -> list[tuple[str, int, int, int]]:
 
 def test_a_lock_directory_is_made_private_under_any_umask(name: str, backend: str, peers: Peers) -> None:
     """C27: the lock directory that ipcq creates has mode 0700 and the lock file 0600, whatever the umask."""
-    if backend == "sqlite":
-        pytest.skip("users without a home have no default place on backend 'sqlite'")
-    with free_user() as uid:
+    with free_user() as uid, TemporaryDirectory() as directory:
+        os.chown(directory, uid, uid)
+        if backend == "sqlite":
+            backend = f"sqlite://{directory}/"  # a user without a home has no default place
         peers.fork(create_and_keep, uid, name, backend, 0o600, 0o777).done()
         paths = [Path(place, part) for place in places(uid) for part in ("", "names.lock")]
         assert [path.lstat().st_mode & 0o7777 for path in paths] == 2 * [0o700, 0o600]

@@ -60,8 +60,8 @@ def warm_up(backend: str) -> None:
                 wrong()
             except ipcq.MessageQueueError:
                 pass
-        ipcq.exists(name)
-        ipcq.unlink(name)
+        ipcq.exists(name, backend)
+        ipcq.unlink(name, backend)
     codecs.lookup("ascii")
 
 

@@ -169,16 +169,23 @@ whole()
             signal.setitimer(signal.ITIMER_REAL, 0)
             while not queue.empty():
                 taken.append(int(queue.get_nowait()))
-            assert all(earlier < later for earlier, later in zip(taken, taken[1:]))
+            assert len(set(taken)) == len(taken)
+            # An interrupted put may reach a server late, even after the next one.
+            ordered = set(stored) if sys.argv[2] == "NETWORK" else set(taken)
+            numbers = [number for number in taken if number in ordered]
+            assert numbers == sorted(numbers)
             lost = set(stored) - set(taken)
             assert len(lost) <= raised, (len(lost), raised)
             while not queue.full():
-                queue.put_nowait(item_of(0))
+                try:
+                    queue.put_nowait(item_of(0))
+                except ipcq.QueueFull:
+                    assert sys.argv[2] == "NETWORK"
             assert queue.clear() == small["max_messages"]
             queue.unlink()
             queue.close()
             """,
-            serializer,
+            *(serializer, self.can.scope.name),
         )
 
     def test_the_queue_can_be_used_in_a_handler(self) -> None:
